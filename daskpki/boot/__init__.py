@@ -1,0 +1,1 @@
+"""The boot shim: settings → fetch → check → descriptors → exec Dask."""

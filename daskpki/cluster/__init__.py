@@ -1,0 +1,1 @@
+"""Everything that knows distributed: the only package that imports it."""

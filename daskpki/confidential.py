@@ -1,0 +1,46 @@
+"""The type in which private keys, passphrases and payloads travel, so that no log, repr or pickle can show them."""
+
+from __future__ import annotations
+
+import hmac
+from typing import NoReturn, final
+
+
+@final
+class Confidential:
+    """Bytes that hide from repr, str, format, json and pickle; only `reveal` gives them out.
+
+    Equality is decided in constant time. There is no hash, so that no set or cache keeps a copy by accident.
+    """
+
+    __slots__ = ("_value",)
+    __hash__ = None  # type: ignore[assignment]  # unhashable on purpose
+
+    def __init__(self, value: bytes | str) -> None:
+        self._value = value.encode() if isinstance(value, str) else bytes(value)
+
+    def reveal(self) -> bytes:
+        """The bytes themselves: the one call to look for in a review."""
+        return self._value
+
+    def __len__(self) -> int:
+        return len(self._value)
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Confidential):
+            return NotImplemented
+        return hmac.compare_digest(self._value, other._value)
+
+    def __repr__(self) -> str:
+        return f"<confidential, {len(self._value)} bytes>"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return format(repr(self), spec)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a Confidential value is never pickled or copied")

@@ -1,0 +1,81 @@
+"""What can go wrong, and the exit code by which a command or the entrypoint says so.
+
+One class for each exit code of the contract. `str(error)` is one line that says what, which object and why; `hint` is
+the way out, or None where there is none to offer. Nothing here ever carries a key or a passphrase.
+"""
+
+from __future__ import annotations
+
+
+class DaskpkiError(Exception):
+    """Something failed; the base of every error that daskpki raises on purpose (exit code 1)."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(DaskpkiError):
+    """An argument, option, setting or name breaks a rule of its form (exit code 2)."""
+
+    exit_code = 2
+
+
+class NotTrustedError(DaskpkiError):
+    """A verification failed, or a policy refuses the request (exit code 3)."""
+
+    exit_code = 3
+
+
+class PolicyError(NotTrustedError):
+    """A request is well-formed, but the CA's policy does not allow it."""
+
+
+class CorruptError(NotTrustedError):
+    """Stored bytes are not what was written: wrong checksum, wrong tag, torn or foreign."""
+
+
+class NotFoundError(DaskpkiError):
+    """The named object does not exist (exit code 4)."""
+
+    exit_code = 4
+
+
+class AlreadyExistsError(DaskpkiError):
+    """The named object exists, and is not overwritten."""
+
+
+class ConflictError(DaskpkiError):
+    """Another writer was first; reading again and deciding anew is the remedy."""
+
+
+class NotOursError(DaskpkiError):
+    """A secret of that name exists, but does not carry daskpki's ownership labels, so it is not touched."""
+
+
+class DisabledError(DaskpkiError):
+    """A version exists, but is disabled or destroyed, so its payload cannot be read."""
+
+
+class AccessDeniedError(DaskpkiError):
+    """The store, the keyring or the operating system refuses access (exit code 5)."""
+
+    exit_code = 5
+
+
+class NothingToDo(DaskpkiError):  # noqa: N818 - an answer for --detailed-exit-code rather than a fault
+    """There was nothing to do (exit code 6, only with `--detailed-exit-code`)."""
+
+    exit_code = 6
+
+
+class UnavailableError(DaskpkiError):
+    """A temporary fault: the same call may succeed later (exit code 75, EX_TEMPFAIL of sysexits.h)."""
+
+    exit_code = 75
+
+
+class AmbiguousError(UnavailableError):
+    """A write was cut off: the other side may or may not have carried it out."""

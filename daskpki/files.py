@@ -1,0 +1,123 @@
+"""Files and directories that hold keys: made private from their first instant, complete or absent, checked as ssh does.
+
+A file is written to a name of its own in the same directory (0600, O_EXCL, O_NOFOLLOW), fsynced, moved into place,
+and the directory is fsynced, so that a crash leaves the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Final
+
+from daskpki.errors import AccessDeniedError, AlreadyExistsError, DaskpkiError, NotFoundError, UsageError
+
+PRIVATE_FILE: Final = 0o600
+PRIVATE_DIR: Final = 0o700
+_TEMPORARY: Final = ".tmp-"
+_MAX_SECRET_FILE: Final = 1 << 20
+
+
+def write_private(path: Path, data: bytes, *, force: bool = False, mode: int = PRIVATE_FILE) -> None:
+    """Write `data` to `path` in one step; without `force` an existing file raises AlreadyExistsError.
+
+    `mode` is 0600 unless what is written is public. OSErrors become errors that name the file.
+    """
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{secrets.token_hex(8)}")
+    try:
+        _create(temporary, data, mode)
+        _publish(temporary, path, force=force)
+        sync_directory(path.parent)
+    except FileExistsError:
+        raise AlreadyExistsError(f"{path} exists", hint="--force replaces it, or choose another place") from None
+    except OSError as error:
+        raise os_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _create(path: Path, data: bytes, mode: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(path, flags, mode), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _publish(temporary: Path, path: Path, *, force: bool) -> None:
+    if force:
+        temporary.replace(path)
+    else:
+        os.link(temporary, path)  # unlike rename, link never replaces: two writers cannot both succeed
+
+
+def sync_directory(path: Path) -> None:
+    """Make a new or renamed entry of a directory durable."""
+    if os.name == "nt":  # directories cannot be opened there
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_private_directory(path: Path) -> None:
+    """Make `path` (0700) and what is missing above it; an existing one is checked by `check_private`."""
+    try:
+        path.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
+    except OSError as error:
+        raise os_error(error, path) from error
+    check_private(path)
+
+
+def check_private(path: Path) -> None:
+    """Raise AccessDeniedError unless `path` is ours and closed to group and others, as ssh checks its keys.
+
+    NotFoundError when it is missing. On Windows the modes say nothing, so only existence is checked.
+    """
+    try:
+        status = path.stat(follow_symlinks=True)
+    except OSError as error:
+        raise os_error(error, path) from error
+    if os.name == "nt":
+        return
+    if status.st_uid not in (os.geteuid(), 0):
+        raise AccessDeniedError(f"{path} belongs to another user (uid {status.st_uid})")
+    loose = stat.S_IMODE(status.st_mode) & 0o077
+    if loose:
+        wanted = "700" if stat.S_ISDIR(status.st_mode) else "600"
+        raise AccessDeniedError(
+            f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})", hint=f"chmod {wanted} {path}"
+        )
+
+
+def read_private(path: Path) -> bytes:
+    """The bytes of a file that only we may read; AccessDeniedError, NotFoundError, UsageError when over 1 MiB."""
+    check_private(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_SECRET_FILE + 1)
+    except OSError as error:
+        raise os_error(error, path) from error
+    if len(data) > _MAX_SECRET_FILE:
+        raise UsageError(f"{path} is larger than {_MAX_SECRET_FILE} bytes, so it is not what was asked for")
+    return data
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Delete the temporary files that a crash left; to be called under the directory's lock."""
+    for path in directory.glob(f"{_TEMPORARY}*"):
+        path.unlink(missing_ok=True)
+
+
+def os_error(error: OSError, path: Path) -> DaskpkiError:
+    """What an OSError means to the user: not found, denied, or failed with the system's own words."""
+    reason = error.strerror or str(error)
+    if isinstance(error, FileNotFoundError):
+        return NotFoundError(f"{path} does not exist")
+    if isinstance(error, PermissionError):
+        return AccessDeniedError(f"{path}: {reason}")
+    return DaskpkiError(f"{path}: {reason}")

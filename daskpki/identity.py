@@ -1,0 +1,111 @@
+"""Who a certificate speaks for: role, name and trust domain, and the rules that their names obey.
+
+An identity is the SPIFFE ID `spiffe://TRUST_DOMAIN/ROLE/NAME` in the URI SAN of a leaf; its DNS name is
+`NAME.ROLE.TRUST_DOMAIN`. Names and clusters are DNS labels (RFC 1123, 2.1), anything else is refused with the rule.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import NamedTuple
+
+from daskpki.errors import UsageError
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_LABEL_RULE = "a DNS label: 1 to 63 of a-z, 0-9 and '-', not beginning or ending with '-'"
+# SPIFFE-ID, 2.1: at most 255 bytes. The DNS name NAME.ROLE.TRUST_DOMAIN has to fit RFC 1035's 253 as well.
+_MAX_TRUST_DOMAIN = 253 - len(".scheduler.") - 63
+
+
+class Role(StrEnum):
+    """What a certificate may be; there is no fourth role (a service is a client with a name)."""
+
+    SCHEDULER = "scheduler"
+    WORKER = "worker"
+    CLIENT = "client"
+
+
+def parse_role(text: str) -> Role:
+    """The role of that name; raises UsageError that names the three."""
+    try:
+        return Role(text)
+    except ValueError:
+        roles = ", ".join(Role)
+        raise UsageError(f"{text!r} is not a role", hint=f"roles are {roles}") from None
+
+
+def parse_label(text: str, what: str) -> str:
+    """`text` when it is a DNS label; `what` ("name", "cluster") is for the message of the UsageError."""
+    if not _LABEL.match(text):
+        raise UsageError(f"{what} {text!r} is not {_LABEL_RULE}", hint=_suggestion(text))
+    return text
+
+
+def _suggestion(text: str) -> str | None:
+    label = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-")
+    return f"{label!r} would do" if label and _LABEL.match(label) else None
+
+
+def parse_trust_domain(text: str) -> str:
+    """`text` when it is a trust domain: DNS labels joined by dots; raises UsageError."""
+    if len(text) > _MAX_TRUST_DOMAIN:
+        raise UsageError(f"trust domain {text!r} is longer than {_MAX_TRUST_DOMAIN} characters")
+    for label in text.split("."):
+        if not _LABEL.match(label):
+            raise UsageError(f"trust domain {text!r}: {label!r} is not {_LABEL_RULE}")
+    return text
+
+
+def default_trust_domain(cluster: str) -> str:
+    """The trust domain of a cluster unless `init-ca --trust-domain` says otherwise."""
+    return f"{cluster}.daskpki.internal"
+
+
+class Identity(NamedTuple):
+    """Role and name within a trust domain. Decisions compare role *and* trust domain."""
+
+    trust_domain: str
+    role: Role
+    name: str
+
+    @property
+    def uri(self) -> str:
+        """The SPIFFE ID, as it stands in the URI SAN."""
+        return f"spiffe://{self.trust_domain}/{self.role.value}/{self.name}"
+
+    @property
+    def dns(self) -> str:
+        """The DNS SAN under the constrained domain."""
+        return f"{self.name}.{self.role.value}.{self.trust_domain}"
+
+    @property
+    def slug(self) -> str:
+        """ROLE/NAME, as commands print and take it."""
+        return f"{self.role.value}/{self.name}"
+
+
+def parse_identity(uri: str) -> Identity:
+    """The identity of a SPIFFE ID; raises UsageError for anything but `spiffe://TRUST_DOMAIN/ROLE/NAME`."""
+    scheme, _, rest = uri.partition("://")
+    parts = rest.split("/")
+    if scheme != "spiffe" or len(parts) != 3:  # noqa: PLR2004 - trust domain, role, name
+        raise UsageError(f"{uri!r} is not an identity", hint="identities are spiffe://TRUST_DOMAIN/ROLE/NAME")
+    domain, role, name = parts
+    return Identity(parse_trust_domain(domain), parse_role(role), parse_label(name, "name"))
+
+
+def parse_slug(text: str) -> tuple[Role, str]:
+    """ROLE/NAME, or ROLE alone for scheduler and worker, whose name defaults to the role; raises UsageError."""
+    role_text, slash, name = text.partition("/")
+    role = parse_role(role_text)
+    if not slash:
+        return role, default_name(role)
+    return role, parse_label(name, "name")
+
+
+def default_name(role: Role) -> str:
+    """The name when none was given; raises UsageError for a client, since a person has a name."""
+    if role is Role.CLIENT:
+        raise UsageError("a client needs a name", hint="for example client/alice, or --name alice")
+    return role.value

@@ -1,0 +1,300 @@
+"""What happened to a cluster's certificates: the events, their hash chain, and the inventory that follows from them.
+
+Pure: a log hands records in and keeps what comes out. Every state change is recorded before it is signed:
+
+    ca-reserved → ca-created → ca-activated / ca-retiring → ca-retired        (by generation)
+    reserved → issued | abandoned;  issued → revoking → revoked → released    (by serial)
+    published(epoch, version)                                                 (the trust document)
+
+`superseded` and `expired` are derived, never recorded. One chain serves inventory and audit; the hash of its head
+stands in each signed trust document.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+from daskpki.errors import CorruptError
+
+GENESIS: Final = "0" * 64
+"""The hash before the first record."""
+
+CA_RESERVED: Final = "ca-reserved"
+CA_CREATED: Final = "ca-created"
+CA_ACTIVATED: Final = "ca-activated"
+CA_RETIRING: Final = "ca-retiring"
+CA_RETIRED: Final = "ca-retired"
+RESERVED: Final = "reserved"
+ISSUED: Final = "issued"
+ABANDONED: Final = "abandoned"
+REVOKING: Final = "revoking"
+REVOKED: Final = "revoked"
+RELEASED: Final = "released"
+PUBLISHED: Final = "published"
+
+SUPERSEDED: Final = "superseded"
+EXPIRED: Final = "expired"
+
+
+class Stamp(NamedTuple):
+    """When and by whom a commit is made: seconds since the epoch, an id of the operation, who (as claimed), command."""
+
+    time: int
+    operation: str
+    who: str
+    command: str
+
+
+class Draft(NamedTuple):
+    """An event to be appended; `body` holds JSON values only."""
+
+    kind: str
+    body: Mapping[str, Any]
+
+
+class Record(NamedTuple):
+    """An appended event; `hash` covers this record and, through the one before, all earlier ones."""
+
+    seq: int
+    time: int
+    operation: str
+    who: str
+    command: str
+    kind: str
+    body: Mapping[str, Any]
+    hash: str
+
+
+class Head(NamedTuple):
+    """The newest record's number and hash; (0, GENESIS) for an empty log."""
+
+    seq: int
+    hash: str
+
+
+EMPTY: Final = Head(0, GENESIS)
+
+
+def record_hash(previous: str, fields: Sequence[Any]) -> str:
+    """SHA-256, in hex, over the previous hash and the record's seven other fields as canonical JSON."""
+    text = json.dumps(list(fields), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(f"{previous}\n{text}".encode()).hexdigest()
+
+
+def chain(head: Head, drafts: Iterable[Draft], stamp: Stamp) -> list[Record]:
+    """The records that these drafts become when appended after `head`."""
+    records = []
+    for draft in drafts:
+        fields = (head.seq + 1, *stamp, draft.kind, dict(draft.body))
+        head = Head(head.seq + 1, record_hash(head.hash, fields))
+        records.append(Record(*fields, head.hash))
+    return records
+
+
+def verify_chain(head: Head, records: Iterable[Record]) -> Iterator[Record]:
+    """Pass the records through; raises CorruptError at the first that does not follow from the one before."""
+    for record in records:
+        if record.seq != head.seq + 1 or record.hash != record_hash(head.hash, record[:-1]):
+            raise CorruptError(
+                f"record {record.seq} does not follow from record {head.seq}: the log was changed",
+                hint="restore the store from a backup, and find out who could write to it",
+            )
+        head = Head(record.seq, record.hash)
+        yield record
+
+
+class CertificateRecord(NamedTuple):
+    """What is known of one leaf. Times are seconds since the epoch; `status` is the last recorded event's kind."""
+
+    serial: int
+    role: str
+    name: str
+    issuer: int
+    not_before: int
+    not_after: int
+    reserved_at: int
+    operation: str
+    status: str
+    fingerprint: str | None = None
+    version: int | None = None
+    superseded: bool = False
+    revoked_at: int | None = None
+    reason: str | None = None
+
+    def state(self, now: float) -> str:
+        """reserved, issued, superseded, expired, revoking, revoked or abandoned.
+
+        RFC 5280, 4.1.2.5: notAfter is inclusive.
+        """
+        if self.status not in (ISSUED, RELEASED):
+            return self.status
+        if now > self.not_after:
+            return EXPIRED
+        return SUPERSEDED if self.superseded else ISSUED
+
+
+class AuthorityRecord(NamedTuple):
+    """What is known of one CA generation; `certificate` is base64 of the DER, `chain` likewise up to the root."""
+
+    generation: int
+    status: str
+    key_uri: str
+    trust_domain: str
+    certificate: str | None = None
+    chain: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = {}
+
+
+class Inventory(Protocol):
+    """The state that follows from a log, as of `head`."""
+
+    @property
+    def head(self) -> Head:
+        """The record up to which this view holds."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the newest trust document that is recorded as published; 0 before the first."""
+        ...
+
+    def certificate(self, serial: int) -> CertificateRecord | None:
+        """The leaf with that serial."""
+        ...
+
+    def current(self, role: str, name: str) -> CertificateRecord | None:
+        """The newest issued leaf of that role and name."""
+        ...
+
+    def certificates(
+        self, *, role: str | None = None, name: str | None = None, statuses: Sequence[str] | None = None
+    ) -> Iterator[CertificateRecord]:
+        """The leaves in the order in which they were reserved, streamed."""
+        ...
+
+    def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
+        """The leaf with that SHA-256 fingerprint, in lower-case hex."""
+        ...
+
+    def authorities(self) -> Sequence[AuthorityRecord]:
+        """The CA generations, oldest first."""
+        ...
+
+
+def certificate_after(entry: CertificateRecord | None, record: Record) -> CertificateRecord:
+    """The leaf's entry once `record` has happened to it; raises CorruptError for an event out of order."""
+    body = record.body
+    if record.kind == RESERVED:
+        return CertificateRecord(
+            serial=int(body["serial"], 16),
+            role=body["role"],
+            name=body["name"],
+            issuer=body["issuer"],
+            not_before=body["not_before"],
+            not_after=body["not_after"],
+            reserved_at=record.time,
+            operation=record.operation,
+            status=RESERVED,
+        )
+    if entry is None:
+        raise CorruptError(f"record {record.seq} ({record.kind}) names a serial that was never reserved")
+    if record.kind == ISSUED:
+        return entry._replace(status=ISSUED, fingerprint=body["fingerprint"], version=body["version"])
+    if record.kind in (REVOKING, REVOKED, ABANDONED):
+        return entry._replace(
+            status=record.kind,
+            revoked_at=entry.revoked_at or body.get("at", record.time),
+            reason=body.get("reason", entry.reason),
+        )
+    return entry._replace(status=record.kind, revoked_at=None, reason=None)
+
+
+def authority_after(entry: AuthorityRecord | None, record: Record) -> AuthorityRecord:
+    """The CA generation's entry once `record` has happened to it; raises CorruptError for an event out of order."""
+    body = record.body
+    if record.kind == CA_RESERVED:
+        return AuthorityRecord(
+            generation=body["generation"],
+            status=CA_RESERVED,
+            key_uri=body["key_uri"],
+            trust_domain=body["trust_domain"],
+            settings=body.get("settings", {}),
+        )
+    if entry is None:
+        raise CorruptError(f"record {record.seq} ({record.kind}) names a CA that was never reserved")
+    if record.kind == CA_CREATED:
+        return entry._replace(status=CA_CREATED, certificate=body["certificate"], chain=tuple(body.get("chain", ())))
+    return entry._replace(status=record.kind)
+
+
+CERTIFICATE_KINDS: Final = frozenset({RESERVED, ISSUED, ABANDONED, REVOKING, REVOKED, RELEASED})
+AUTHORITY_KINDS: Final = frozenset({CA_RESERVED, CA_CREATED, CA_ACTIVATED, CA_RETIRING, CA_RETIRED})
+
+
+class ReplayedInventory:
+    """An Inventory in memory, made by applying records in order."""
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        self.head = EMPTY
+        self.epoch = 0
+        self._certificates: dict[int, CertificateRecord] = {}
+        self._current: dict[tuple[str, str], int] = {}
+        self._fingerprints: dict[str, int] = {}
+        self._authorities: dict[int, AuthorityRecord] = {}
+        for record in records:
+            self.apply(record)
+
+    def apply(self, record: Record) -> None:
+        """Take in the next record; kinds that this version does not know change nothing but the head."""
+        if record.kind in CERTIFICATE_KINDS:
+            self._apply_certificate(record)
+        elif record.kind in AUTHORITY_KINDS:
+            generation = record.body["generation"]
+            self._authorities[generation] = authority_after(self._authorities.get(generation), record)
+        elif record.kind == PUBLISHED:
+            self.epoch = max(self.epoch, record.body["epoch"])
+        self.head = Head(record.seq, record.hash)
+
+    def _apply_certificate(self, record: Record) -> None:
+        serial = int(record.body["serial"], 16)
+        entry = certificate_after(self._certificates.get(serial), record)
+        self._certificates[serial] = entry
+        if record.kind == ISSUED:
+            self._supersede(entry)
+
+    def _supersede(self, entry: CertificateRecord) -> None:
+        previous = self._current.get((entry.role, entry.name))
+        if previous is not None and previous != entry.serial:
+            self._certificates[previous] = self._certificates[previous]._replace(superseded=True)
+        self._current[entry.role, entry.name] = entry.serial
+        self._fingerprints[str(entry.fingerprint)] = entry.serial
+
+    def certificate(self, serial: int) -> CertificateRecord | None:
+        """See Inventory."""
+        return self._certificates.get(serial)
+
+    def current(self, role: str, name: str) -> CertificateRecord | None:
+        """See Inventory."""
+        serial = self._current.get((role, name))
+        return None if serial is None else self._certificates[serial]
+
+    def certificates(
+        self, *, role: str | None = None, name: str | None = None, statuses: Sequence[str] | None = None
+    ) -> Iterator[CertificateRecord]:
+        """See Inventory."""
+        for entry in list(self._certificates.values()):
+            wanted = (role is None or entry.role == role) and (name is None or entry.name == name)
+            if wanted and (statuses is None or entry.status in statuses):
+                yield entry
+
+    def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
+        """See Inventory."""
+        serial = self._fingerprints.get(fingerprint)
+        return None if serial is None else self._certificates[serial]
+
+    def authorities(self) -> Sequence[AuthorityRecord]:
+        """See Inventory."""
+        return [self._authorities[generation] for generation in sorted(self._authorities)]

@@ -1,0 +1,87 @@
+"""The settings that every part shares, read once from an environment that is handed in.
+
+Nothing here is secret, so all of it may stand in instance metadata. The stores' URLs are parsed here, and opened in
+`daskpki.store.opening`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from daskpki.errors import UsageError
+from daskpki.identity import parse_label
+
+DEFAULT_CLUSTER: Final = "default"
+DEFAULT_STORE: Final = "local:"
+# Google Cloud: project ids are 6 to 30 of a-z, 0-9 and '-' (older ones carry a domain and ':'); numbers work as well.
+_PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]\Z|[0-9]{6,}\Z")
+_LOCATION = re.compile(r"[a-z][a-z0-9-]{2,30}\Z")
+
+
+class LocalUrl(NamedTuple):
+    """`local:` (path is None: the user's data directory) or `local:/path/dir`."""
+
+    path: Path | None
+
+    def __str__(self) -> str:
+        return f"local:{self.path or ''}"
+
+
+class GsmUrl(NamedTuple):
+    """`gsm://PROJECT` (global secrets) or `gsm://PROJECT/LOCATION` (regional ones)."""
+
+    project: str
+    location: str | None = None
+
+    def __str__(self) -> str:
+        return f"gsm://{self.project}" + (f"/{self.location}" if self.location else "")
+
+    @property
+    def parent(self) -> str:
+        """The resource name under which secrets live."""
+        return f"projects/{self.project}" + (f"/locations/{self.location}" if self.location else "")
+
+
+def parse_store_url(text: str) -> LocalUrl | GsmUrl:
+    """The store that `text` names; raises UsageError that lists the forms."""
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme == "local":
+        if rest and not rest.startswith("/"):
+            raise UsageError(f"store {text!r}: the path is not absolute", hint="for example local:/srv/daskpki")
+        return LocalUrl(Path(rest) if rest else None)
+    if colon and scheme == "gsm" and rest.startswith("//"):
+        project, _, location = rest[2:].rstrip("/").partition("/")
+        if not _PROJECT.match(project):
+            raise UsageError(f"store {text!r}: {project!r} is not a Google Cloud project id")
+        if location and not _LOCATION.match(location):
+            raise UsageError(f"store {text!r}: {location!r} is not a location", hint="for example europe-west1")
+        return GsmUrl(project, location or None)
+    raise UsageError(
+        f"{text!r} is not a store", hint="stores are local:, local:/path, gsm://PROJECT, gsm://PROJECT/LOCATION"
+    )
+
+
+def home(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
+    """daskpki's own directory: DASKPKI_HOME, or the platform's place for a user's data."""
+    if chosen := environ.get("DASKPKI_HOME"):
+        return Path(chosen)
+    user = Path(environ.get("HOME") or environ.get("USERPROFILE") or Path.home())
+    if platform == "darwin":
+        return user / "Library" / "Application Support" / "daskpki"
+    if platform == "win32":
+        return Path(environ.get("LOCALAPPDATA") or user / "AppData" / "Local") / "daskpki"
+    return Path(environ.get("XDG_DATA_HOME") or user / ".local" / "share") / "daskpki"
+
+
+def cluster_name(environ: Mapping[str, str], chosen: str | None = None) -> str:
+    """The cluster in use: the one chosen, else DASKPKI_CLUSTER, else `default`."""
+    return parse_label(chosen or environ.get("DASKPKI_CLUSTER") or DEFAULT_CLUSTER, "cluster")
+
+
+def store_url(environ: Mapping[str, str], chosen: str | None = None) -> LocalUrl | GsmUrl:
+    """The store in use: the one chosen, else DASKPKI_STORE, else the local one."""
+    return parse_store_url(chosen or environ.get("DASKPKI_STORE") or DEFAULT_STORE)

@@ -1,0 +1,163 @@
+"""The ports that every store implements: `SecretStore` for payloads, `RecordLog` for what happened, `Store` for both.
+
+`SecretStore` speaks Secret Manager's own model, because that is the real one: secrets with labels, and numbered
+versions with a state and an immutable payload. What an implementation may rely on, and what it must not promise:
+
+- Versions are numbered 1, 2, 3, ... without gaps; a payload never changes. Reading **by number** what was added is
+  strongly consistent; `latest` is a hint that may lag by minutes, and is the highest number in *any* state.
+- Nothing else is a source of truth. What must be linear (the trust document, the log) is settled by
+  compare-and-append over version numbers (`daskpki.store.linear`).
+- A secret without daskpki's labels is never written to, changed or deleted (`NotOursError`).
+
+Errors, the same from every store: NotFoundError, AlreadyExistsError, DisabledError, AccessDeniedError,
+CorruptError, ConflictError (an etag or head that moved), UnavailableError (nothing was done, try again),
+AmbiguousError (a write may or may not have been done), UsageError (payload too large, malformed id).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from daskpki.confidential import Confidential
+from daskpki.records import Draft, Inventory, Record, Stamp
+
+MAX_PAYLOAD: Final = 65_536
+"""Secret Manager's limit for one payload, in bytes; every store keeps to it, so that a cluster can be copied."""
+
+ENABLED: Final = "ENABLED"
+DISABLED: Final = "DISABLED"
+DESTROYED: Final = "DESTROYED"
+
+
+class SecretInfo(NamedTuple):
+    """A secret without its payloads. `etag` guards changes; `created` is in seconds since the epoch."""
+
+    id: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    etag: str
+    created: int
+
+
+class Version(NamedTuple):
+    """One version without its payload; `state` is ENABLED, DISABLED or DESTROYED."""
+
+    number: int
+    state: str
+    created: int
+
+
+class Payload(NamedTuple):
+    """A version's number and its bytes."""
+
+    number: int
+    data: Confidential
+
+
+class SecretStore(Protocol):
+    """Secrets, their versions and payloads."""
+
+    def create(
+        self, secret: str, *, labels: Mapping[str, str], annotations: Mapping[str, str] | None = None
+    ) -> SecretInfo:
+        """Make a secret without versions; AlreadyExistsError if there is one (ours or not)."""
+        ...
+
+    def describe(self, secret: str) -> SecretInfo:
+        """Labels, annotations and etag; NotFoundError."""
+        ...
+
+    def select(self, labels: Mapping[str, str]) -> Iterator[SecretInfo]:
+        """Our secrets that carry all these labels, ordered by id; eventually consistent."""
+        ...
+
+    def update(
+        self,
+        secret: str,
+        *,
+        etag: str,
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+    ) -> SecretInfo:
+        """Replace labels or annotations, if the etag still holds; ConflictError, NotOursError."""
+        ...
+
+    def delete(self, secret: str, *, etag: str | None = None) -> None:
+        """Remove the secret and every version for good; NotFoundError, ConflictError, NotOursError."""
+        ...
+
+    def add(self, secret: str, payload: Confidential) -> int:
+        """Add a version and return its number; NotFoundError, NotOursError, UsageError, AmbiguousError."""
+        ...
+
+    def access(self, secret: str, number: int) -> Confidential:
+        """The payload of that version; NotFoundError, DisabledError, CorruptError."""
+        ...
+
+    def latest(self, secret: str) -> Payload:
+        """The payload of `latest`, which may be stale; NotFoundError, DisabledError."""
+        ...
+
+    def versions(self, secret: str) -> Iterator[Version]:
+        """All versions, newest first; eventually consistent, never a source of truth."""
+        ...
+
+    def enable(self, secret: str, number: int) -> None:
+        """Make a disabled version readable again; DisabledError if it is destroyed."""
+        ...
+
+    def disable(self, secret: str, number: int) -> None:
+        """Make a version unreadable until it is enabled; DisabledError if it is destroyed."""
+        ...
+
+    def destroy(self, secret: str, number: int) -> None:
+        """Erase a version's payload for good; repeating it is no error."""
+        ...
+
+
+class RecordLog(Protocol):
+    """One cluster's append-only, hash-chained log, and the inventory that follows from it."""
+
+    def inventory(self) -> Inventory:
+        """A consistent view of everything recorded up to now; empty if nothing was recorded yet."""
+        ...
+
+    def records(self, *, after: int = 0) -> Iterator[Record]:
+        """The records with `seq > after`, in order; CorruptError when the chain does not hold."""
+        ...
+
+    def commit(self, decide: Callable[[Inventory], Sequence[Draft]], stamp: Stamp) -> Sequence[Record]:
+        """Append what `decide` asks for, in one step, durable on return.
+
+        `decide` sees the state that the records are appended to, and runs again when another writer was first, so it
+        must have no effect of its own; whatever it raises is passed on and nothing is appended. An empty answer
+        appends nothing.
+        """
+        ...
+
+
+class Store(Protocol):
+    """A place that keeps the secrets and logs of any number of clusters."""
+
+    @property
+    def url(self) -> str:
+        """How it is named: `local:/path`, `gsm://PROJECT`, `gsm://PROJECT/LOCATION`."""
+        ...
+
+    @property
+    def secrets(self) -> SecretStore:
+        """The payloads."""
+        ...
+
+    def log(self, cluster: str) -> RecordLog:
+        """The log of one cluster; made by its first commit."""
+        ...
+
+    def clusters(self) -> Sequence[str]:
+        """The names of the clusters kept here, sorted."""
+        ...
+
+    def close(self) -> None:
+        """Release files, connections and the master key; using the store afterwards is an error."""
+        ...

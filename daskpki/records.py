@@ -107,7 +107,11 @@ def verify_chain(head: Head, records: Iterable[Record]) -> Iterator[Record]:
 
 
 class CertificateRecord(NamedTuple):
-    """What is known of one leaf. Times are seconds since the epoch; `status` is the last recorded event's kind."""
+    """What is known of one leaf. Times are seconds since the epoch; `status` is the last recorded event's kind.
+
+    `sans` are the names beyond the identity, as `dns:NAME` and `ip:ADDRESS`; `key_type` is "csr" for a key that never
+    travelled. So a renewal needs nothing but the log.
+    """
 
     serial: int
     role: str
@@ -118,6 +122,8 @@ class CertificateRecord(NamedTuple):
     reserved_at: int
     operation: str
     status: str
+    key_type: str = "p256"
+    sans: tuple[str, ...] = ()
     fingerprint: str | None = None
     version: int | None = None
     superseded: bool = False
@@ -198,6 +204,8 @@ def certificate_after(entry: CertificateRecord | None, record: Record) -> Certif
             reserved_at=record.time,
             operation=record.operation,
             status=RESERVED,
+            key_type=body.get("key_type", "p256"),
+            sans=tuple(body.get("sans", ())),
         )
     if entry is None:
         raise CorruptError(f"record {record.seq} ({record.kind}) names a serial that was never reserved")

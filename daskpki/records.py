@@ -4,7 +4,7 @@ Pure: a log hands records in and keeps what comes out. Every state change is rec
 
     ca-reserved → ca-created → ca-activated / ca-retiring → ca-retired        (by generation)
     reserved → issued | abandoned;  issued → revoking → revoked → released    (by serial)
-    published(epoch, version)                                                 (the trust document)
+    published(epoch, version, next_update)                                    (the trust document)
 
 `superseded` and `expired` are derived, never recorded. One chain serves inventory and audit; the hash of its head
 stands in each signed trust document.
@@ -163,8 +163,8 @@ class Inventory(Protocol):
         ...
 
     @property
-    def epoch(self) -> int:
-        """The epoch of the newest trust document that is recorded as published; 0 before the first."""
+    def published(self) -> Mapping[str, Any]:
+        """The body of the newest `published` event: epoch, version, next_update; empty before the first."""
         ...
 
     def certificate(self, serial: int) -> CertificateRecord | None:
@@ -247,7 +247,7 @@ class ReplayedInventory:
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self.head = EMPTY
-        self.epoch = 0
+        self.published: Mapping[str, Any] = {}
         self._certificates: dict[int, CertificateRecord] = {}
         self._current: dict[tuple[str, str], int] = {}
         self._fingerprints: dict[str, int] = {}
@@ -262,8 +262,8 @@ class ReplayedInventory:
         elif record.kind in AUTHORITY_KINDS:
             generation = record.body["generation"]
             self._authorities[generation] = authority_after(self._authorities.get(generation), record)
-        elif record.kind == PUBLISHED:
-            self.epoch = max(self.epoch, record.body["epoch"])
+        elif record.kind == PUBLISHED and record.body["epoch"] > self.published.get("epoch", 0):
+            self.published = record.body
         self.head = Head(record.seq, record.hash)
 
     def _apply_certificate(self, record: Record) -> None:

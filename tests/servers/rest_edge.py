@@ -1,0 +1,71 @@
+"""The REST edge: HTTP request → protobuf request → service → JSON, with the headers a real reply carries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from email.utils import format_datetime
+
+from tests.servers.http_listener import HttpReply, HttpRequest
+from tests.servers.journal import Entry
+from tests.servers.messages import METHODS
+from tests.servers.rest_routes import Match, enums_as_numbers, find_route, read_request, render, render_error
+from tests.servers.service import Service
+from tests.servers.status import ApiError
+
+
+class RestEdge:
+    """Answers HTTP requests from the service.
+
+    Attributes:
+        date_skew: How far the `Date` header is from the servers' clock.
+    """
+
+    def __init__(self, service: Service, now: Callable[[], datetime]) -> None:
+        self._service = service
+        self._now = now
+        self.date_skew = timedelta()
+
+    def answer(self, http: HttpRequest) -> HttpReply:
+        """One reply to one request; faults on the wire are the listener's."""
+        match = find_route(http.method, http.path)
+        if not match:
+            return self._reply(404, _page(404, f"The requested URL {http.path} was not found."), "text/html")
+        try:
+            return self._call(http, match)
+        except ApiError as error:
+            if error.html:
+                return self._reply(error.http_status, _page(error.http_status, error.message), "text/html", error)
+            return self._reply(error.http_status, render_error(error), "application/json", error)
+
+    def _call(self, http: HttpRequest, match: Match) -> HttpReply:
+        rpc = match.route.rpc
+        if rpc not in METHODS:
+            raise ApiError("UNIMPLEMENTED", f"{rpc} is not part of this server.")
+        entry = Entry("secretmanager", rpc, "rest", path=http.target, headers=http.headers, body=http.body)
+        request = read_request(match, http.query, http.body)
+        reply = self._service.answer(entry, request, _bearer(http))
+        body = render(reply.message, numbers=enums_as_numbers(http.query))
+        return self._reply(200, body, "application/json", truncated=reply.truncated)
+
+    def _reply(
+        self, status: int, body: bytes, kind: str, error: ApiError | None = None, *, truncated: bool = False
+    ) -> HttpReply:
+        headers = {
+            "Content-Type": f"{kind}; charset=UTF-8",
+            "Date": format_datetime(self._now() + self.date_skew, usegmt=True),
+            "Server": "ESF",
+            "Cache-Control": "private",
+            "X-Content-Type-Options": "nosniff",
+            **(error.headers if error else {}),
+        }
+        return HttpReply(status, body, headers, truncated)
+
+
+def _bearer(http: HttpRequest) -> str | None:
+    scheme, _, token = http.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _page(status: int, text: str) -> bytes:
+    return f"<!DOCTYPE html>\n<html lang=en><title>Error {status}</title><p><b>{status}.</b> {text}\n".encode()

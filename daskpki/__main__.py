@@ -1,0 +1,21 @@
+"""`daskpki` and `python -m daskpki`: starts the command line, which is an extra (a node does not need it)."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+
+def main() -> int:
+    """Run the command line; the exit code is one of the documented ones."""
+    if find_spec("typer") is None:
+        print("error: the command line is not installed here", file=sys.stderr)
+        print("hint: pip install 'daskpki[cli]'", file=sys.stderr)
+        return 1
+    from daskpki.cli.app import main as run
+
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

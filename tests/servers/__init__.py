@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.servers.faults import Fault
+from tests.servers.metadata import MetadataServer
 from tests.servers.server import SecretManagerServer
 
-__all__ = ["Fault", "SecretManagerServer"]
+__all__ = ["Fault", "MetadataServer", "SecretManagerServer"]

@@ -37,7 +37,7 @@ def holds(expression: str, resource: Mapping[str, str]) -> bool:
 
 
 def _term(text: str, resource: Mapping[str, str]) -> bool:
-    match = _TERM.fullmatch(text.strip().removeprefix("(").removesuffix(")") if _wrapped(text) else text)
+    match = _TERM.fullmatch(text)
     if not match:
         raise invalid(f"The condition [{text.strip()}] is not in the subset of CEL that this server knows.")
     actual = resource[match["field"]]
@@ -45,10 +45,3 @@ def _term(text: str, resource: Mapping[str, str]) -> bool:
         wanted = match["arg"][1:-1]
         return actual.startswith(wanted) if match["call"] == "startsWith" else actual.endswith(wanted)
     return (actual == match["value"][1:-1]) is (match["op"] == "==")
-
-
-def _wrapped(text: str) -> bool:
-    stripped = text.strip()
-    return (
-        (stripped.startswith("(") and stripped.endswith("))")) or (stripped.startswith("(resource.") and "==" in stripped)
-    )

@@ -36,7 +36,7 @@ class Fault:
         headers: HTTP headers of that answer, such as Retry-After.
         html: Over HTTP, answer with a page as a front end would, not with JSON.
         acts_first: Do what was asked, and only then fail.
-        latency: Seconds to wait before acting.
+        latency: Seconds to wait before acting; with `acts_first`, after it.
         reset: Drop the connection instead of an answer.
         truncate: Over HTTP, cut the reply in the middle and close.
         wrong_crc32c: Return a payload whose checksum does not fit.

@@ -26,22 +26,29 @@ class GrpcEdge:
         self, service: Service, *, host: str, port: int, credentials: grpc.ServerCredentials | None = None
     ) -> None:
         self._service = service
-        self._server = grpc.server(ThreadPoolExecutor(_WORKERS), options=[("grpc.so_reuseport", 0)])
-        handlers = {rpc: self._handler(rpc) for rpc in METHODS}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
-        address = f"{host}:{port}"
-        if credentials:
-            self.port = self._server.add_secure_port(address, credentials)
-        else:
-            self.port = self._server.add_insecure_port(address)
+        self._credentials = credentials
+        self._server: grpc.Server | None = None
+        self.host = host
+        self.port = port
 
     def start(self) -> None:
-        """Serve."""
-        self._server.start()
+        """Serve, on a free port the first time if the port is 0."""
+        server = grpc.server(ThreadPoolExecutor(_WORKERS), options=[("grpc.so_reuseport", 0)])
+        handlers = {rpc: self._handler(rpc) for rpc in METHODS}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
+        address = f"{self.host}:{self.port}"
+        if self._credentials:
+            self.port = server.add_secure_port(address, self._credentials)
+        else:
+            self.port = server.add_insecure_port(address)
+        server.start()
+        self._server = server
 
     def stop(self) -> None:
-        """Cut all calls off."""
-        self._server.stop(grace=None).wait()
+        """Close the port and cut all calls off."""
+        if self._server:
+            self._server.stop(grace=None).wait()
+            self._server = None
 
     def _handler(self, rpc: str) -> grpc.RpcMethodHandler[Pb, Pb]:
         request_type, response_type = METHODS[rpc]

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import struct
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -104,7 +105,9 @@ class _Server(ThreadingMixIn, TCPServer):
                     connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is no event; anything else is a bug to be shown by its missing reply."""
+        """A client that goes away is no event; anything else is a bug of the server, and shown."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type] # typeshed wants a socket
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -124,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(reply)
 
-    do_GET = do_POST = do_PATCH = do_DELETE = do_PUT = _serve
+    do_GET = do_POST = do_PATCH = do_DELETE = do_PUT = _serve  # noqa: N815 (the base class looks them up so)
 
     def _send(self, reply: HttpReply) -> None:
         head = [f"HTTP/1.1 {reply.status} {_reason(reply.status)}"]

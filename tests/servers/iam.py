@@ -59,7 +59,8 @@ class Iam:
             members: Such as `user:alice@example.com` or `serviceAccount:...`.
             condition: A CEL expression on `resource.name`, see `conditions.py`.
         """
-        self._known(role)
+        if role not in self._roles:
+            raise ValueError(f"role {role!r} is none of {sorted(self._roles)}; define_role adds others")
         binding = Binding(role=role, members=members)
         if condition:
             holds(condition, _resource(""))
@@ -109,15 +110,10 @@ class Iam:
     def _grants(self, binding: Binding, principal: str, permission: str, name: str) -> bool:
         members = {principal, "allUsers", "allAuthenticatedUsers"}
         return (
-            permission in self._known(binding.role)
+            permission in self._roles.get(binding.role, ())
             and not members.isdisjoint(binding.members)
             and holds(binding.condition.expression, _resource(name))
         )
-
-    def _known(self, role: str) -> frozenset[str]:
-        if role not in self._roles:
-            raise ValueError(f"role {role!r} is none of {sorted(self._roles)}; define_role adds others")
-        return self._roles[role]
 
 
 def _resource(name: str) -> dict[str, str]:

@@ -29,17 +29,21 @@ class StoredVersion:
         return STATE_NAMES[self.message.state]
 
 
-@dataclass
+Behind = int | Callable[[], int]
+
+
+@dataclass(frozen=True)
 class Lag:
-    """How far the eventually consistent reads of a secret are behind: at a number, or by a number."""
+    """How far the eventually consistent reads of a secret are behind: at a number, and by so many versions."""
 
     at: int | None = None
-    behind: int = 0
+    behind: Behind = 0
 
     def visible(self, newest: int) -> int:
         """The highest version number that those reads see."""
         limit = newest if self.at is None else min(self.at, newest)
-        return max(0, limit - self.behind)
+        behind = self.behind() if callable(self.behind) else self.behind
+        return max(0, limit - behind)
 
 
 @dataclass
@@ -81,6 +85,7 @@ class Catalogue:
         self.now = now
         self._secrets: dict[str, StoredSecret] = {}
         self._sequence = 0
+        self.default_lag = Lag()
 
     def next_etag(self) -> str:
         """A fresh opaque etag, with the quotes that are part of it in the real service."""
@@ -96,7 +101,7 @@ class Catalogue:
         if self.peek(name):
             raise ApiError("ALREADY_EXISTS", f"Secret [{name}] already exists.")
         message.name, message.etag = str(name), self.next_etag()
-        stored = StoredSecret(name, message, self._sequence)
+        stored = StoredSecret(name, message, self._sequence, lag=self.default_lag)
         self._secrets[str(name)] = stored
         return stored
 
@@ -125,6 +130,8 @@ class Catalogue:
         """A version by number (strongly consistent), or by `latest` or alias (as stale as the lag says)."""
         stored = self.secret(name.secret, because=" or has no versions")
         number = self._number(stored, name)
+        if name.version == "latest" and not number:
+            raise not_found(f"Secret [{name.secret}] not found or has no versions.")
         if not 1 <= number <= stored.newest:
             raise not_found(f"Secret Version [{name}] not found.")
         return stored.versions[number - 1]
@@ -139,9 +146,9 @@ class Catalogue:
         check_etag(version.message, etag, "Secret Version")
         return self.secret(name.secret), version
 
-    def names(self) -> list[str]:
-        """The canonical names of all secrets, in order of creation."""
-        return list(self._secrets)
+    def everything(self) -> list[StoredSecret]:
+        """All secrets, in order of creation."""
+        return list(self._secrets.values())
 
     def in_parent(self, parent: Parent) -> Iterator[StoredSecret]:
         """A parent's secrets, newest first."""
@@ -163,9 +170,9 @@ class Catalogue:
     def _destroy_what_is_due(self, stored: StoredSecret) -> None:
         for version in stored.versions:
             message = version.message
-            if message.HasField("scheduled_destroy_time"):
-                if message.scheduled_destroy_time.ToSeconds() <= self.now().timestamp():
-                    self.destroy(version)
+            due = message.scheduled_destroy_time.ToSeconds() if message.HasField("scheduled_destroy_time") else None
+            if due is not None and due <= self.now().timestamp():
+                self.destroy(version)
 
     def destroy(self, version: StoredVersion) -> None:
         """Wipe the payload now."""

@@ -9,7 +9,7 @@ from tests.servers.messages import ListSecretsResponse, Pb
 from tests.servers.model import Catalogue, check_etag, copy_of
 from tests.servers.names import SecretName, parse_parent, parse_secret
 from tests.servers.paging import page
-from tests.servers.rules import check_aliases, check_secret, check_secret_id
+from tests.servers.rules import check_aliases, check_schedule, check_secret, check_secret_id
 from tests.servers.status import invalid
 
 MUTABLE_FIELDS = frozenset(
@@ -25,6 +25,7 @@ MUTABLE_FIELDS = frozenset(
         "customer_managed_encryption",
     )
 )
+_SCHEDULE = frozenset(("topics", "rotation", "expire_time", "ttl"))
 _OUTPUT_ONLY = ("name", "create_time", "etag", "policy_member")
 
 
@@ -36,7 +37,8 @@ def create_secret(catalogue: Catalogue, request: Pb) -> Pb:
     for name in _OUTPUT_ONLY:
         secret.ClearField(name)
     _settle(catalogue, secret)
-    check_secret(secret, parent, catalogue.now())
+    check_secret(secret, parent)
+    check_schedule(secret, catalogue.now())
     check_aliases(secret.version_aliases, newest=0)
     secret.create_time.FromDatetime(catalogue.now())
     return copy_of(catalogue.insert(SecretName(parent, request.secret_id), secret).message)
@@ -65,11 +67,14 @@ def update_secret(catalogue: Catalogue, request: Pb) -> Pb:
     stored = catalogue.secret(name)
     check_etag(stored.message, request.secret.etag, "Secret")
     secret = copy_of(stored.message)
-    for path in _mask(request):
+    mask = _mask(request)
+    for path in mask:
         secret.ClearField(path)
         _copy_field(path, request.secret, secret)
     _settle(catalogue, secret)
-    check_secret(secret, name.parent, catalogue.now())
+    check_secret(secret, name.parent)
+    if not _SCHEDULE.isdisjoint(mask):
+        check_schedule(secret, catalogue.now())
     check_aliases(secret.version_aliases, stored.newest)
     secret.etag = catalogue.next_etag()
     stored.message = secret

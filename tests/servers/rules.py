@@ -36,12 +36,11 @@ def check_secret_id(secret_id: str) -> None:
         )
 
 
-def check_secret(secret: Pb, parent: Parent, now: datetime) -> None:
-    """All fields that a caller can set, at creation and after an update."""
+def check_secret(secret: Pb, parent: Parent) -> None:
+    """Replication, labels, annotations and keys, at creation and after an update."""
     _check_replication(secret, parent)
     _check_labels(secret.labels)
     _check_annotations(secret.annotations)
-    _check_schedule(secret, now)
     _check_encryption(secret, parent)
 
 
@@ -91,10 +90,10 @@ def check_aliases(aliases: Mapping[str, int], newest: int) -> None:
             raise invalid(f"Version alias [{alias}] refers to version [{number}], which does not exist.")
 
 
-def _check_schedule(secret: Pb, now: datetime) -> None:
-    if secret.WhichOneof("expiration") == "expire_time":
-        if secret.expire_time.ToSeconds() <= now.timestamp():
-            raise invalid("Field [secret.expire_time] must be in the future.")
+def check_schedule(secret: Pb, now: datetime) -> None:
+    """Expiry, topics and rotation, where a request sets them: what lay ahead then may be past by now."""
+    if secret.WhichOneof("expiration") == "expire_time" and secret.expire_time.ToSeconds() <= now.timestamp():
+        raise invalid("Field [secret.expire_time] must be in the future.")
     if len(secret.topics) > 10:
         raise invalid(f"Secret has {len(secret.topics)} topics, more than the maximum of 10.")
     for topic in secret.topics:
@@ -113,9 +112,9 @@ def _check_rotation(secret: Pb, now: datetime) -> None:
             raise invalid("Field [next_rotation_time] must be set if [rotation_period] is set.")
         if not 3600 <= rotation.rotation_period.seconds <= CENTURY:
             raise invalid("Field [rotation_period] must be at least 3600s and at most 3153600000s.")
-    if rotation.HasField("next_rotation_time"):
-        if not 300 <= rotation.next_rotation_time.ToSeconds() - now.timestamp() + 1 <= CENTURY:
-            raise invalid("Field [next_rotation_time] must be at least 300s in the future.")
+    ahead = rotation.next_rotation_time.ToSeconds() - now.timestamp() + 1
+    if rotation.HasField("next_rotation_time") and not 300 <= ahead <= CENTURY:
+        raise invalid("Field [next_rotation_time] must be at least 300s in the future.")
 
 
 def _check_encryption(secret: Pb, parent: Parent) -> None:
@@ -124,9 +123,8 @@ def _check_encryption(secret: Pb, parent: Parent) -> None:
         raise invalid("Field [secret.customer_managed_encryption] is for regional secrets only.")
     if secret.replication.automatic.HasField("customer_managed_encryption"):
         keys.append(secret.replication.automatic.customer_managed_encryption)
-    for replica in secret.replication.user_managed.replicas:
-        if replica.HasField("customer_managed_encryption"):
-            keys.append(replica.customer_managed_encryption)
+    replicas = secret.replication.user_managed.replicas
+    keys += [r.customer_managed_encryption for r in replicas if r.HasField("customer_managed_encryption")]
     for key in keys:
         if not _KMS_KEY.fullmatch(key.kms_key_name):
             raise invalid(f"KMS key [{key.kms_key_name}] is not the name of a Cloud KMS CryptoKey.")

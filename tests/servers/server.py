@@ -17,7 +17,7 @@ from tests.servers.http_listener import HttpListener
 from tests.servers.iam import Iam
 from tests.servers.journal import Entry, Journal
 from tests.servers.messages import DESTROYED
-from tests.servers.model import Catalogue, Lag, StoredSecret
+from tests.servers.model import Behind, Catalogue, Lag, StoredSecret
 from tests.servers.names import parse_secret, project_number
 from tests.servers.quotas import Quotas
 from tests.servers.rest_edge import RestEdge
@@ -77,12 +77,13 @@ class SecretManagerServer:
         self.stop()
 
     def start(self) -> None:
-        """Serve on both ports."""
+        """Serve on both ports, after a stop on the same ones as before."""
+        self.service.open()
         self.listener.start()
         self._grpc.start()
 
     def stop(self) -> None:
-        """Close both ports and all connections."""
+        """Close both ports and all connections; what is stored stays."""
         self.service.close()
         self.listener.stop()
         self._grpc.stop()
@@ -127,18 +128,29 @@ class SecretManagerServer:
         """Run a hook after a request acted, before its reply; once unless `times`."""
         return self.faults.add(Fault(method, after=hook, **settings))
 
-    def latest_lag(self, secret: str, *, at: int | None = None, behind: int = 0) -> None:
-        """Hold `latest`, aliases and lists of a secret back: at its present number, at N, or so many behind."""
-        with self.service.lock:
-            stored = self._stored(secret)
-            stored.lag = Lag(stored.newest if at is None and not behind else at, behind)
-            stored.stale_aliases = stored.aliases
+    def latest_lag(self, secret: str | None = None, *, at: int | None = None, behind: Behind = 0) -> None:
+        """Hold the eventually consistent reads back: `latest`, aliases and the list of versions.
 
-    def latest_catch_up(self, secret: str) -> None:
-        """Let `latest`, aliases and lists of a secret be up to date again."""
+        Args:
+            secret: A secret's name; None for all secrets, also those to come.
+            at: Stay at this number; without `at` and `behind`, at the present one.
+            behind: Stay so many versions behind, or as many as a function says at each read.
+        """
+        freeze = at is None and behind == 0
         with self.service.lock:
-            stored = self._stored(secret)
-            stored.lag, stored.stale_aliases = Lag(), None
+            if secret is None:
+                self.catalogue.default_lag = Lag(0 if freeze else at, behind)
+            for stored in self._chosen(secret):
+                stored.stale_aliases = stored.aliases
+                stored.lag = Lag(stored.newest if freeze else at, behind)
+
+    def latest_catch_up(self, secret: str | None = None) -> None:
+        """Let those reads be up to date again."""
+        with self.service.lock:
+            if secret is None:
+                self.catalogue.default_lag = Lag()
+            for stored in self._chosen(secret):
+                stored.lag, stored.stale_aliases = Lag(), None
 
     def disable_api(self, project: str) -> None:
         """Switch Secret Manager off in a project: 403 SERVICE_DISABLED."""
@@ -169,7 +181,7 @@ class SecretManagerServer:
     def secrets(self) -> list[str]:
         """The canonical names of all secrets, in order of creation."""
         with self.service.lock:
-            return self.catalogue.names()
+            return [str(stored.name) for stored in self.catalogue.everything()]
 
     def active_versions(self, secret: str) -> list[int]:
         """The numbers of a secret's versions that are billed: enabled and disabled."""
@@ -184,3 +196,6 @@ class SecretManagerServer:
 
     def _stored(self, secret: str) -> StoredSecret:
         return self.catalogue.secret(parse_secret(secret))
+
+    def _chosen(self, secret: str | None) -> list[StoredSecret]:
+        return self.catalogue.everything() if secret is None else [self._stored(secret)]

@@ -84,6 +84,10 @@ class Service:
         self.lock = threading.RLock()
         self._closing = threading.Event()
 
+    def open(self) -> None:
+        """Let injected waiting wait."""
+        self._closing.clear()
+
     def close(self) -> None:
         """End all injected waiting."""
         self._closing.set()
@@ -119,21 +123,20 @@ class Service:
         target = _target(entry.method, request)
         entry.resource, entry.version = target.name, target.version
         entry.secret_id = target.secret.secret_id if target.secret else getattr(request, "secret_id", "")
-        caller = self.tokens.authenticate(token, required=False)
+        caller = self.tokens.authenticate(token, required=self.iam.enforced)
         entry.principal = caller.principal
         faults = self.faults.claim(entry)
         self._delay(faults, entry)
         for fault in faults:
             if not fault.acts_first:
                 fault.strike()
-        caller = self.tokens.authenticate(token, required=self.iam.enforced)
         check_scopes(caller, SERVICE, RPC_PREFIX + entry.method)
         response = self._act(entry, request, target, caller.principal)
         return self._finish(faults, entry, response)
 
     def _delay(self, faults: list[Fault], entry: Entry) -> None:
         for fault in faults:
-            if fault.latency:
+            if not fault.acts_first:
                 self._closing.wait(fault.latency)
             if fault.before:
                 fault.before(entry)
@@ -142,6 +145,8 @@ class Service:
         for fault in faults:
             if fault.after:
                 fault.after(entry)
+            if fault.acts_first:
+                self._closing.wait(fault.latency)
             fault.distort(response)
             fault.strike()
         return Reply(response, truncated=any(fault.truncate for fault in faults))

@@ -6,7 +6,7 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from tests.servers.status import ApiError, error_info
 
@@ -66,6 +66,12 @@ class TokenBook:
         with self._lock:
             self._dead.update(self._tokens)
 
+    def seconds_left(self, token: Token) -> float:
+        """How long a token is good for; 0 if it is expired or revoked."""
+        with self._lock:
+            dead = token.text in self._dead
+        return 0.0 if dead else max(0.0, (token.expires - self._now()).total_seconds())
+
     def authenticate(self, text: str | None, *, required: bool) -> Token:
         """Whom a request comes from.
 
@@ -83,7 +89,7 @@ class TokenBook:
             return token
         if token or required:
             raise _unauthenticated(text, expired=token is not None)
-        return Token(text or "", ANONYMOUS, (CLOUD_PLATFORM,), datetime.max)
+        return Token(text or "", ANONYMOUS, (CLOUD_PLATFORM,), datetime.max.replace(tzinfo=UTC))
 
 
 def check_scopes(token: Token, service: str, method: str) -> None:

@@ -1,0 +1,118 @@
+"""The OS keyring as a process of its own: one request on stdin, one answer on stdout, both JSON, then it ends.
+
+The only module that imports `keyring`. It runs as a child of `daskpki.credentials.os_keyring`, because a locked or
+prompting backend can hang for ever, and a process can be cut off where a thread cannot. Secrets pass through the two
+pipes, never through argv or the environment.
+
+Backends are allowed by name. What `keyring` picks by itself may be a plaintext file (keyrings.alt), a backend that
+accepts and forgets (null) or a chain of several, so a chain is looked into and its first allowed member is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from keyring.backend import KeyringBackend
+
+ALLOWED: Final = frozenset(
+    {
+        "keyring.backends.SecretService.Keyring",
+        "keyring.backends.libsecret.Keyring",
+        "keyring.backends.kwallet.DBusKeyring",
+        "keyring.backends.macOS.Keyring",
+        "keyring.backends.Windows.WinVaultKeyring",
+    }
+)
+"""Backends that the operating system or the desktop encrypts; everything else is refused."""
+
+_NOTHING: Final = "keyring.backends.fail.Keyring"
+
+# What went wrong, as os_keyring.py reads it.
+ABSENT: Final = "absent"
+REFUSED: Final = "refused"
+LOCKED: Final = "locked"
+FORGOTTEN: Final = "forgotten"
+FAILED: Final = "failed"
+
+
+class _Unusable(Exception):  # noqa: N818 - an answer to the parent, not a fault of this module
+    """There is no keyring that may be used; the arguments are the kind and a detail for the message."""
+
+
+def main() -> None:
+    """Answer one request; errors are answers too, so the exit code is 0 unless this module itself is broken."""
+    request = json.load(sys.stdin.buffer)
+    with contextlib.redirect_stdout(sys.stderr):  # what a backend prints is no part of the answer
+        answer = _answer(request)
+    json.dump(answer, sys.stdout)
+
+
+def _answer(request: dict[str, str]) -> dict[str, str | None]:
+    try:
+        return {"secret": _call(request)}
+    except _Unusable as error:
+        return {"error": error.args[0], "detail": error.args[1]}
+    except ModuleNotFoundError as error:
+        return {"error": ABSENT, "detail": f"{error} (pip install 'daskpki[cli]')"}
+    except Exception as error:  # noqa: BLE001 - a backend may raise anything, and all of it has to reach the parent
+        return {"error": _kind(error), "detail": _first_line(error)}
+
+
+def _call(request: dict[str, str]) -> str | None:
+    from keyring import get_keyring
+
+    backend = allowed_backend(get_keyring())
+    service, username = request["service"], request["username"]
+    if request["do"] == "get":
+        return backend.get_password(service, username)
+    if request["do"] == "set":
+        _set(backend, service, username, request["secret"])
+    elif backend.get_password(service, username) is not None:
+        backend.delete_password(service, username)
+    return None
+
+
+def allowed_backend(chosen: KeyringBackend) -> KeyringBackend:
+    """The backend to call: the chosen one, or the first allowed one of a chain."""
+    from keyring.backends.chainer import ChainerBackend
+
+    chain: list[KeyringBackend] = list(chosen.backends) if isinstance(chosen, ChainerBackend) else [chosen]
+    for backend in chain:
+        if _name(backend) in ALLOWED:
+            return backend
+    refused = ", ".join(_name(backend) for backend in chain if _name(backend) != _NOTHING)
+    if refused:
+        raise _Unusable(REFUSED, refused)
+    raise _Unusable(ABSENT, "")
+
+
+def _set(backend: KeyringBackend, service: str, username: str, secret: str) -> None:
+    """Write and read back, since some backends accept what they do not keep."""
+    backend.set_password(service, username, secret)
+    if backend.get_password(service, username) != secret:
+        raise _Unusable(FORGOTTEN, _name(backend))
+
+
+def _name(backend: KeyringBackend) -> str:
+    return f"{type(backend).__module__}.{type(backend).__qualname__}"
+
+
+def _kind(error: Exception) -> str:
+    from keyring.errors import KeyringLocked, NoKeyringError
+
+    if isinstance(error, KeyringLocked):
+        return LOCKED
+    return ABSENT if isinstance(error, NoKeyringError) else FAILED
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).partition("\n")[0][:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+if __name__ == "__main__":
+    main()

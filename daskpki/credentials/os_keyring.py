@@ -1,0 +1,116 @@
+"""The user's OS keyring: get, set and delete one entry, each call in a process of its own that is cut off in time.
+
+It fits `KeyringPort`, the small protocol by which the local store's key slot and a login use a keyring. What may be
+called is decided in `keyring_backend.py`; without a usable keyring there is an error with the ways out, never a file.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn, Protocol
+
+from daskpki.confidential import Confidential
+from daskpki.credentials import keyring_backend
+from daskpki.errors import AccessDeniedError, DaskpkiError, UsageError
+
+MAX_CHARACTERS: Final = 1280
+"""What Windows' Credential Locker holds (2,560 bytes of UTF-16); kept to everywhere, so that no login depends on it."""
+
+TIME_LIMIT: Final = 30.0
+"""Seconds for one call: long enough to type a password into the desktop's unlock dialogue."""
+
+WAYS_OUT: Final = (
+    "unlock the keyring of your desktop session; or, for the local store, use a passphrase (DASKPKI_PASSPHRASE_FILE) "
+    "or a random key file (--key-file); or, for a credential, a directory that `daskpki export` wrote "
+    "(DASKPKI_CREDENTIAL_DIR)"
+)
+
+_MEANING: Final = {
+    keyring_backend.ABSENT: "there is no OS keyring here (no desktop session, or no backend that fits)",
+    keyring_backend.REFUSED: "the keyring is not one that protects what it keeps",
+    keyring_backend.LOCKED: "the OS keyring is locked, and was not unlocked",
+    keyring_backend.FORGOTTEN: "the OS keyring did not keep what was written",
+    keyring_backend.FAILED: "the OS keyring failed",
+}
+
+
+class KeyringPort(Protocol):
+    """A keyring whose entries are texts, named by service and username; both are readable while it is locked."""
+
+    def get(self, service: str, username: str) -> Confidential | None:
+        """The entry's secret, or None if there is none; AccessDeniedError without a usable keyring."""
+        ...
+
+    def set(self, service: str, username: str, secret: Confidential) -> None:
+        """Write the entry, read it back and compare; AccessDeniedError, UsageError when over 1,280 characters."""
+        ...
+
+    def delete(self, service: str, username: str) -> None:
+        """Remove the entry if there is one; AccessDeniedError."""
+        ...
+
+
+class OSKeyring:
+    """SecretService, libsecret, KWallet, macOS Keychain or Windows Credential Locker.
+
+    `environ` is what the backend sees (D-Bus address, keyring's own settings; None: this process's own), and
+    `time_limit` is in seconds.
+    """
+
+    def __init__(self, environ: Mapping[str, str] | None = None, *, time_limit: float = TIME_LIMIT) -> None:
+        self._environ = environ
+        self._time_limit = time_limit
+
+    def get(self, service: str, username: str) -> Confidential | None:
+        """See KeyringPort."""
+        secret = self._ask({"do": "get", "service": service, "username": username})["secret"]
+        return None if secret is None else Confidential(secret)
+
+    def set(self, service: str, username: str, secret: Confidential) -> None:
+        """See KeyringPort."""
+        if len(secret) > MAX_CHARACTERS or not secret.reveal().isascii():
+            raise UsageError(f"a keyring entry is at most {MAX_CHARACTERS} ASCII characters, not {len(secret)} bytes")
+        text = secret.reveal().decode("ascii")
+        self._ask({"do": "set", "service": service, "username": username, "secret": text})
+
+    def delete(self, service: str, username: str) -> None:
+        """See KeyringPort."""
+        self._ask({"do": "delete", "service": service, "username": username})
+
+    def _ask(self, request: dict[str, str]) -> dict[str, Any]:
+        # -P: a keyring.py in the working directory is not what is meant.
+        command = [sys.executable, "-P", "-m", keyring_backend.__name__]
+        try:
+            child = subprocess.run(
+                command,
+                input=json.dumps(request).encode(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=self._time_limit,
+                env=None if self._environ is None else dict(self._environ),
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise AccessDeniedError(
+                f"the OS keyring did not answer within {self._time_limit:g} s", hint=WAYS_OUT
+            ) from None
+        return _parse_answer(child.returncode, child.stdout)
+
+
+def _parse_answer(exit_code: int, output: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(output)
+    except ValueError:
+        raise DaskpkiError(f"the keyring process ended with exit code {exit_code} and no answer") from None
+    if "error" in answer:
+        _refuse(answer["error"], answer["detail"])
+    return dict(answer)
+
+
+def _refuse(kind: str, detail: str) -> NoReturn:
+    message = _MEANING[kind] + (f": {detail}" if detail else "")
+    raise AccessDeniedError(message, hint=WAYS_OUT)

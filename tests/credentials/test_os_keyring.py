@@ -1,0 +1,98 @@
+"""The OS keyring, on a real gnome-keyring: what is kept, what is refused, and that nothing hangs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from daskpki.confidential import Confidential
+from daskpki.credentials.os_keyring import MAX_CHARACTERS, OSKeyring
+from daskpki.errors import AccessDeniedError, UsageError
+from tests.credentials.desktop import Desktop, desktop
+
+_ROOT = Path(__file__).parents[2]
+
+
+def _environ(session: Desktop, home: Path, **more: str) -> dict[str, str]:
+    return {**session.environ, "HOME": str(home), "PYTHONPATH": str(_ROOT), **more}
+
+
+def test_an_entry_is_kept_replaced_and_removed(keyring: OSKeyring) -> None:
+    assert keyring.get("daskpki-t1", "credential") is None
+    keyring.set("daskpki-t1", "credential", Confidential("first"))
+    keyring.set("daskpki-t1", "credential", Confidential("second"))
+    assert keyring.get("daskpki-t1", "credential") == Confidential("second")
+    keyring.delete("daskpki-t1", "credential")
+    keyring.delete("daskpki-t1", "credential")
+    assert keyring.get("daskpki-t1", "credential") is None
+
+
+def test_the_longest_entry_fits_and_a_longer_one_is_refused(keyring: OSKeyring) -> None:
+    keyring.set("daskpki-t2", "credential", Confidential("x" * MAX_CHARACTERS))
+    with pytest.raises(UsageError, match="at most 1280"):
+        keyring.set("daskpki-t2", "credential", Confidential("x" * (MAX_CHARACTERS + 1)))
+    assert keyring.get("daskpki-t2", "credential") == Confidential("x" * MAX_CHARACTERS)
+    keyring.delete("daskpki-t2", "credential")
+
+
+def test_a_locked_keyring_is_an_error_with_the_ways_out() -> None:
+    with desktop() as own:
+        keyring = OSKeyring(own.environ, time_limit=20)
+        keyring.set("daskpki-t3", "credential", Confidential("kept"))
+        own.lock()
+        with pytest.raises(AccessDeniedError, match="locked") as refusal:
+            keyring.get("daskpki-t3", "credential")
+    hint = str(refusal.value.hint)
+    for way in ("unlock", "DASKPKI_PASSPHRASE_FILE", "--key-file", "DASKPKI_CREDENTIAL_DIR"):
+        assert way in hint
+
+
+def test_without_a_session_bus_there_is_no_keyring(tmp_path: Path) -> None:
+    environ = {k: v for k, v in os.environ.items() if k != "DBUS_SESSION_BUS_ADDRESS"}
+    environ |= {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+    with pytest.raises(AccessDeniedError, match="there is no OS keyring here"):
+        OSKeyring(environ).get("daskpki-t4", "credential")
+
+
+@pytest.mark.parametrize("backend", ["keyring.backends.null.Keyring", "tests.credentials.plaintext.Plaintext"])
+def test_a_backend_that_does_not_protect_is_refused(session: Desktop, tmp_path: Path, backend: str) -> None:
+    keyring = OSKeyring(_environ(session, tmp_path, PYTHON_KEYRING_BACKEND=backend))
+    with pytest.raises(AccessDeniedError, match=f"not one that protects what it keeps: {backend}"):
+        keyring.set("daskpki-t5", "credential", Confidential("secret"))
+    assert not (tmp_path / "plaintext.json").exists()
+
+
+def test_a_chain_with_a_plaintext_member_uses_the_protected_one(session: Desktop, tmp_path: Path) -> None:
+    # A plaintext backend that outranks the real one, installed the way keyrings.alt is.
+    package = tmp_path / "plain-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: plain\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[keyring.backends]\nplain = tests.credentials.plaintext\n")
+    environ = _environ(session, tmp_path, PYTHONPATH=f"{_ROOT}{os.pathsep}{tmp_path}")
+    assert "ChainerBackend" in _chosen_by_keyring_itself(environ)
+    keyring = OSKeyring(environ)
+    keyring.set("daskpki-t6", "credential", Confidential("secret"))
+    assert any("daskpki-t6" in item for item in session.items())
+    assert not (tmp_path / "plaintext.json").exists()
+    keyring.delete("daskpki-t6", "credential")
+
+
+def _chosen_by_keyring_itself(environ: dict[str, str]) -> str:
+    code = "import keyring; print(keyring.get_keyring())"
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+def test_a_keyring_that_hangs_is_cut_off(session: Desktop, tmp_path: Path) -> None:
+    environ = _environ(session, tmp_path, PYTHON_KEYRING_BACKEND="tests.credentials.hanging.Hanging")
+    began = time.monotonic()
+    with pytest.raises(AccessDeniedError, match="did not answer within 2 s"):
+        OSKeyring(environ, time_limit=2).get("daskpki-t7", "credential")
+    assert time.monotonic() - began < 10
+    child = int((tmp_path / "hanging.pid").read_text())
+    assert not Path(f"/proc/{child}").exists()

@@ -111,8 +111,13 @@ def _wait(*, exit_with_stdin: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: done.set())
     if exit_with_stdin:
-        threading.Thread(target=lambda: (sys.stdin.buffer.read(), done.set()), daemon=True).start()
+        threading.Thread(target=_set_at_end_of_stdin, args=(done,), daemon=True).start()
     done.wait()
+
+
+def _set_at_end_of_stdin(done: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    done.set()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ AmbiguousError (a write may or may not have been done), UsageError (payload too 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol
 
 from daskpki.confidential import Confidential
@@ -152,6 +153,13 @@ class Store(Protocol):
 
     def log(self, cluster: str) -> RecordLog:
         """The log of one cluster; made by its first commit."""
+        ...
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Within it, writes may share one durable step at its end; where a store has none, each stands alone.
+
+        A writer acknowledges what it wrote only after the batch has ended; an exception may undo all of it.
+        """
         ...
 
     def clusters(self) -> Sequence[str]:

@@ -1,0 +1,69 @@
+"""Secret Manager's own limits on ids, labels, annotations and payloads, which every store keeps to. Pure.
+
+So a cluster that was made in a local store can be copied to Secret Manager. Each refusal is a UsageError that names
+the value and the rule.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from daskpki.confidential import Confidential
+from daskpki.errors import NotOursError, UsageError
+from daskpki.naming import is_ours
+from daskpki.store.port import MAX_PAYLOAD
+
+MAX_LABELS: Final = 64
+MAX_ANNOTATIONS: Final = 16 * 1024
+_SECRET_ID = re.compile(r"[A-Za-z0-9_-]{1,255}\Z")
+_LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
+_LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}\Z")
+_ANNOTATION_KEY = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?\Z")
+
+
+def check_secret_id(secret: str) -> None:
+    """Refuse what is not a secret's id."""
+    if not _SECRET_ID.match(secret):
+        raise UsageError(f"secret id {secret!r} is not 1 to 255 of A-Z, a-z, 0-9, '_' and '-'")
+
+
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Refuse labels that Secret Manager would not take, and labels that do not mark the secret as daskpki's."""
+    if len(labels) > MAX_LABELS:
+        raise UsageError(f"{len(labels)} labels are more than {MAX_LABELS}")
+    for key, value in labels.items():
+        if not _LABEL_KEY.match(key):
+            raise UsageError(f"label {key!r} does not begin with a-z, or is not 1 to 63 of a-z, 0-9, '_' and '-'")
+        if not _LABEL_VALUE.match(value):
+            raise UsageError(f"label {key!r}: {value!r} is not at most 63 of a-z, 0-9, '_' and '-'")
+    if not is_ours(labels):
+        raise UsageError("the labels do not say managed-by=daskpki, so the secret could never be changed again")
+
+
+def check_annotations(annotations: Mapping[str, str]) -> None:
+    """Refuse annotations that Secret Manager would not take."""
+    for key in annotations:
+        if not _ANNOTATION_KEY.match(key):
+            raise UsageError(f"annotation {key!r} is not 1 to 63 of A-Z, a-z, 0-9, '.', '_' and '-' between letters")
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
+    if size > MAX_ANNOTATIONS:
+        raise UsageError(f"annotations of {size} bytes are more than {MAX_ANNOTATIONS}")
+
+
+def check_payload(payload: Confidential) -> None:
+    """Refuse an empty payload and one over 64 KiB."""
+    if not payload:
+        raise UsageError("an empty payload is not stored: Secret Manager takes none")
+    if len(payload) > MAX_PAYLOAD:
+        raise UsageError(f"a payload of {len(payload)} bytes is more than {MAX_PAYLOAD}")
+
+
+def check_ours(secret: str, labels: Mapping[str, str]) -> None:
+    """Raise NotOursError unless the labels mark the secret as daskpki's."""
+    if not is_ours(labels):
+        raise NotOursError(
+            f"secret {secret!r} does not carry the label managed-by=daskpki, so it is not touched",
+            hint="choose another cluster name, or remove that secret yourself",
+        )

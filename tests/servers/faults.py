@@ -12,7 +12,7 @@ from tests.servers.journal import Entry
 from tests.servers.messages import Pb
 from tests.servers.status import HTTP_BY_STATUS, STATUS_BY_HTTP, ApiError, error_info
 
-Hook = Callable[[Entry], None]
+Hook = Callable[[Entry], object]
 
 
 class ConnectionReset(Exception):  # noqa: N818 (what happens to the caller, not an error of the server)

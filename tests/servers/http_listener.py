@@ -60,7 +60,7 @@ class HttpListener:
         """Listen, on a free port the first time if the port is 0."""
         self._server = _Server((self.host, self.port), self._answer, self._tls)
         self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
         """Close the port and all connections: whoever connects now is refused."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from tests.servers.conditions import holds
 from tests.servers.messages import Binding
-from tests.servers.names import project_number
+from tests.servers.names import Parent, SecretName, project_number
 from tests.servers.status import SERVICE, permission_denied
 
 _SECRETS = "secretmanager.secrets."
@@ -69,9 +69,9 @@ class Iam:
             self.enforced = True
             self._projects.setdefault(project_number(project), []).append(binding)
 
-    def grant_prefix(self, project: str, role: str, *members: str, prefix: str) -> None:
-        """Bind on a project, for the secrets whose id begins with `prefix`."""
-        name = f"projects/{project_number(project)}/secrets/{prefix}"
+    def grant_prefix(self, project: str, role: str, *members: str, prefix: str, location: str | None = None) -> None:
+        """Bind on a project, for the global secrets, or those of a location, whose id begins with `prefix`."""
+        name = SecretName(Parent(project, location), prefix)
         self.grant(project, role, *members, condition=f'resource.name.startsWith("{name}")')
 
     def withdraw(self, project: str, role: str, *members: str) -> None:

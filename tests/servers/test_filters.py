@@ -47,7 +47,7 @@ def sample() -> Pb:
         ("-labels.env=prod", False),
         ("create_time>2026-01-01T00:00:00Z", True),
         ("create_time<2026-01-01T00:00:00Z", False),
-        ("createTime>=2026-06-01T00:00:00Z", True),
+        ("create_time>=2026-06-01", True),
         ("replication.user_managed.replicas.location:us-east1", True),
         ("expire_time:*", False),
     ],
@@ -67,7 +67,7 @@ def test_what_cannot_be_read_is_refused(text: str) -> None:
         parse_filter(text)
 
 
-@given(st.text(alphabet='abn()":=.<>! -*ANDORT\\', max_size=30))
+@given(st.text(alphabet='abn012()":=.<>! -*ANDORT\\', max_size=30))
 def test_any_text_is_a_filter_or_refused(text: str) -> None:
     try:
         parse_filter(text)(sample())

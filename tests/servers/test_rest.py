@@ -109,6 +109,15 @@ def test_a_401_says_how_to_authenticate(server: SecretManagerServer) -> None:
     assert 'error="invalid_token"' in reply.headers["WWW-Authenticate"]
 
 
+def test_until_iam_is_enforced_every_caller_is_owner(server: SecretManagerServer) -> None:
+    server.seed(SECRET)
+    for headers in ({}, {"Authorization": "Bearer nosuch"}):
+        assert get(server, SECRET, headers=headers).status_code == 200
+    token = server.tokens.issue("user:alice@example.com").text
+    server.tokens.revoke_all()
+    assert get(server, SECRET, headers={"Authorization": f"Bearer {token}"}).status_code == 401
+
+
 def test_the_date_header_can_be_skewed(server: SecretManagerServer) -> None:
     server.skew_date(-86_400)
     ahead = datetime.now(UTC) - parsedate_to_datetime(get(server, SECRET).headers["Date"])

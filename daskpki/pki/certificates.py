@@ -1,0 +1,88 @@
+"""Reading X.509 objects: bytes to certificates, certificates to the values that decisions are made on."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from daskpki.errors import CorruptError, NotTrustedError, UsageError
+from daskpki.identity import Identity, parse_identity
+from daskpki.pki.pem import check_size
+from daskpki.pki.profile import Lifetime
+
+ExtensionT = TypeVar("ExtensionT", bound=x509.ExtensionType)
+
+
+def load_certificate(der: bytes, what: str = "the certificate") -> x509.Certificate:
+    """The certificate in `der`; CorruptError unless all of it, extensions included, can be read."""
+    try:
+        certificate = x509.load_der_x509_certificate(check_size(der, what))
+        certificate.extensions  # noqa: B018 - parsed lazily; a torn extension shall be found here
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion):
+        raise CorruptError(f"{what} cannot be read: it is cut off, changed, or not a certificate") from None
+    return certificate
+
+
+def der(certificate: x509.Certificate) -> bytes:
+    """The certificate's bytes."""
+    return certificate.public_bytes(Encoding.DER)
+
+
+def extension(
+    certificate: x509.Certificate | x509.CertificateRevocationList, kind: type[ExtensionT]
+) -> x509.Extension[ExtensionT] | None:
+    """The extension of that kind of a certificate or CRL, or None."""
+    try:
+        return certificate.extensions.get_extension_for_class(kind)
+    except x509.ExtensionNotFound:
+        return None
+
+
+def lifetime(certificate: x509.Certificate) -> Lifetime:
+    """The certificate's validity in seconds since the epoch."""
+    return Lifetime(seconds(certificate.not_valid_before_utc), seconds(certificate.not_valid_after_utc))
+
+
+def seconds(now: datetime) -> int:
+    """Whole seconds since the epoch; ValueError for a time without a zone, which would be read as local time."""
+    if now.tzinfo is None:
+        raise ValueError("a time needs its zone: datetime.now(UTC)")
+    return int(now.timestamp() // 1)
+
+
+def moment(since_epoch: int) -> datetime:
+    """The time in UTC that many seconds after the epoch."""
+    return datetime.fromtimestamp(since_epoch, UTC)
+
+
+def random_serial() -> int:
+    """A serial of 16 octets, positive, with 126 random bits (RFC 5280, 4.1.2.2; CA/B Forum BR 7.1 asks for 64)."""
+    return 1 << 126 | secrets.randbits(126)
+
+
+def certificate_identity(certificate: x509.Certificate) -> Identity:
+    """Who the certificate says it is, by its URI SAN (X509-SVID, 2: exactly one); says nothing about who signed it.
+
+    Raises NotTrustedError when there is no such name, more than one, or one that is not an identity.
+    """
+    names = extension(certificate, x509.SubjectAlternativeName)
+    uris = names.value.get_values_for_type(x509.UniformResourceIdentifier) if names else []
+    if len(uris) != 1:
+        raise NotTrustedError(f"the certificate has {len(uris)} URI names, and an identity is exactly one")
+    try:
+        return parse_identity(uris[0])
+    except UsageError as error:
+        raise NotTrustedError(f"the certificate's identity: {error}") from None
+
+
+def permitted_dns(certificate: x509.Certificate) -> tuple[str, ...] | None:
+    """The DNS subtrees that a CA is constrained to; None when it has no name constraints."""
+    constraints = extension(certificate, x509.NameConstraints)
+    if constraints is None:
+        return None
+    subtrees = constraints.value.permitted_subtrees or []
+    return tuple(str(subtree.value) for subtree in subtrees if isinstance(subtree, x509.DNSName))

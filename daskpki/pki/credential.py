@@ -1,0 +1,84 @@
+"""The payload of a leaf's secret: key, leaf and chain of one identity, as one JSON document of format 1.
+
+    {"format": 1, "cluster": C, "id": "spiffe://...", "generation": G, "key": base64 | null, "leaf": base64, "chain": [base64]}
+
+Standard library only, since a VM reads one at every boot; that the certificates hold true is for `daskpki.pki.validate`.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from daskpki.confidential import Confidential
+from daskpki.errors import CorruptError, UsageError
+from daskpki.identity import Identity, parse_identity, parse_label
+from daskpki.pki import fields, pem
+
+FORMAT: Final = 1
+_WHAT: Final = "the credential"
+_MAX_CHAIN: Final = 8
+
+
+class Credential(NamedTuple):
+    """What an identity holds. All certificates are DER, the key is PKCS#8 DER, or None when it never travelled.
+
+    `generation` is that of the CA which issued the leaf; `chain` leads from its issuer up to below the trust anchor.
+    """
+
+    cluster: str
+    identity: Identity
+    generation: int
+    key: Confidential | None
+    leaf: bytes
+    chain: tuple[bytes, ...]
+
+
+def encode_credential(credential: Credential) -> Confidential:
+    """The payload to store."""
+    key = credential.key
+    return fields.compact_json(
+        {
+            "format": FORMAT,
+            "cluster": credential.cluster,
+            "id": credential.identity.uri,
+            "generation": credential.generation,
+            "key": None if key is None else fields.base64_text(key.reveal()),
+            "leaf": fields.base64_text(credential.leaf),
+            "chain": [fields.base64_text(certificate) for certificate in credential.chain],
+        }
+    )
+
+
+def parse_credential(data: Confidential) -> Credential:
+    """The credential in a payload; CorruptError for other bytes, NotTrustedError for a newer format."""
+    document = fields.parse_document(data.reveal(), _WHAT)
+    fields.check_format(document, _WHAT, reader=FORMAT)
+    chain = fields.array(document, "chain", _WHAT)
+    if len(chain) > _MAX_CHAIN:
+        raise CorruptError(f"{_WHAT}: a chain of {len(chain)} certificates, at most {_MAX_CHAIN} make sense")
+    key = document.get("key")
+    try:
+        return Credential(
+            cluster=parse_label(fields.string(document, "cluster", _WHAT), "cluster"),
+            identity=parse_identity(fields.string(document, "id", _WHAT)),
+            generation=fields.integer(document, "generation", _WHAT, least=1),
+            key=None if key is None else Confidential(fields.octets(key, f"{_WHAT}'s key")),
+            leaf=fields.octets(document.get("leaf"), f"{_WHAT}'s leaf"),
+            chain=tuple(fields.octets(entry, f"{_WHAT}'s chain") for entry in chain),
+        )
+    except UsageError as error:  # a malformed name: nobody typed it here
+        raise CorruptError(f"{_WHAT}: {error}") from None
+
+
+def certificate_pem(credential: Credential) -> str:
+    """The leaf and its chain, leaf first, as TLS sends them (RFC 8446, 4.4.2)."""
+    return "".join(pem.encode_pem(der, pem.CERTIFICATE) for der in (credential.leaf, *credential.chain))
+
+
+def key_pem(credential: Credential) -> Confidential:
+    """The private key as unencrypted PKCS#8 PEM; UsageError when it never travelled."""
+    if credential.key is None:
+        raise UsageError(
+            f"the credential of {credential.identity.slug} has no key: it stayed where the request was made"
+        )
+    return Confidential(pem.encode_pem(credential.key.reveal(), pem.PRIVATE_KEY))

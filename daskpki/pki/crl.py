@@ -1,0 +1,206 @@
+"""Certificate revocation lists: signed in one step, verified before use (RFC 5280, 5).
+
+One complete CRL for each issuer, of version 2, with CRLNumber, AKI and reasons. There are no delta CRLs: a certificate
+on hold that is released, and one that is long expired, are simply absent from the next list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from daskpki.errors import CorruptError, NotTrustedError, UsageError
+from daskpki.pki.certificates import extension, moment, seconds
+from daskpki.pki.crl_pieces import PIECE_LIMIT, SplitCrl, join_crl, split_crl
+from daskpki.pki.issuer import Issuer
+from daskpki.pki.keys import signature_hash
+from daskpki.pki.pem import encode_pem, is_pem, parse_pem
+from daskpki.pki.profile import CRL_LIFETIME, MAX_SERIAL, MINUTE, show
+
+__all__ = [
+    "PIECE_LIMIT",
+    "REASONS",
+    "Crl",
+    "Revocation",
+    "SplitCrl",
+    "crl_pem",
+    "join_crl",
+    "parse_crl",
+    "parse_reason",
+    "sign_crl",
+    "split_crl",
+    "verify_crl",
+]
+
+UNSPECIFIED: Final = "unspecified"
+REASONS: Final = (
+    UNSPECIFIED,
+    "keyCompromise",
+    "cACompromise",
+    "affiliationChanged",
+    "superseded",
+    "cessationOfOperation",
+    "certificateHold",
+    "privilegeWithdrawn",
+    "aACompromise",
+)
+"""RFC 5280, 5.3.1, without removeFromCRL, which only a delta CRL may say."""
+
+CLOCK_SKEW: Final = 5 * MINUTE
+"""How far thisUpdate may lie ahead of this machine's clock, in seconds."""
+
+# 100,000 entries are 4.9 MB; ten times that is more than any cluster issues.
+_MAX_CRL: Final = 64 << 20
+
+
+class Revocation(NamedTuple):
+    """One entry of a CRL; `at` in seconds since the epoch, `reason` one of REASONS."""
+
+    serial: int
+    at: int
+    reason: str = UNSPECIFIED
+
+
+class Crl(NamedTuple):
+    """A CRL's contents; times in seconds since the epoch, revocations by serial."""
+
+    number: int
+    this_update: int
+    next_update: int
+    revoked: Mapping[int, Revocation]
+
+
+def parse_reason(text: str) -> str:
+    """`text` when it is a reason of RFC 5280; UsageError that lists them."""
+    if text not in REASONS:
+        raise UsageError(f"{text!r} is not a reason (RFC 5280, 5.3.1)", hint=f"reasons are {', '.join(REASONS)}")
+    return text
+
+
+def sign_crl(
+    issuer: Issuer,
+    revocations: Iterable[Revocation],
+    *,
+    number: int,
+    now: datetime,
+    lifetime: int = CRL_LIFETIME,
+) -> bytes:
+    """The DER of the issuer's complete CRL, sorted by serial; `lifetime` in seconds until nextUpdate.
+
+    UsageError for a serial that is out of range or stands there twice, an unknown reason, or a number below 1.
+    """
+    if number < 1:
+        raise UsageError(f"CRL number {number} is not positive (RFC 5280, 5.2.3)")
+    entries = sorted(revocations)
+    serials = [entry.serial for entry in entries]
+    if len(set(serials)) != len(serials):
+        raise UsageError("a serial is to be revoked twice in one CRL")
+    this_update = moment(seconds(now))
+    extensions: list[x509.Extension[x509.ExtensionType]] = []
+    builder = x509.CertificateRevocationListBuilder(
+        issuer_name=issuer.certificate.subject,
+        last_update=this_update.replace(tzinfo=None),
+        next_update=(this_update + timedelta(seconds=lifetime)).replace(tzinfo=None),
+        extensions=extensions,
+        # Adding them one by one copies the list each time, which is quadratic.
+        revoked_certificates=[_entry(entry) for entry in entries],
+    )
+    builder = builder.add_extension(issuer.key_identifier, critical=False)
+    builder = builder.add_extension(x509.CRLNumber(number), critical=False)
+    return builder.sign(issuer.key, signature_hash(issuer.key)).public_bytes(Encoding.DER)
+
+
+def _entry(revocation: Revocation) -> x509.RevokedCertificate:
+    if not 0 < revocation.serial <= MAX_SERIAL:
+        raise UsageError(f"serial {revocation.serial:x} is none of ours: not positive, or longer than 16 octets")
+    builder = (
+        x509.RevokedCertificateBuilder().serial_number(revocation.serial).revocation_date(moment(revocation.at))
+    )
+    if parse_reason(revocation.reason) != UNSPECIFIED:  # RFC 5280, 5.3.1: absent rather than unspecified
+        builder = builder.add_extension(x509.CRLReason(x509.ReasonFlags(revocation.reason)), critical=False)
+    return builder.build()
+
+
+def crl_pem(der: bytes) -> str:
+    """The CRL as PEM."""
+    return encode_pem(der, "X509 CRL")
+
+
+def parse_crl(data: bytes) -> Crl:
+    """The contents of a CRL in DER or PEM, **not verified**; CorruptError."""
+    return _contents(_load(_der(data)))
+
+
+def verify_crl(data: bytes, issuer: x509.Certificate, *, now: datetime | None) -> Crl:
+    """The contents of a CRL in DER or PEM; NotTrustedError unless `issuer` signed it and it is current at `now`.
+
+    With `now` None the dates are left to the caller: an outdated list still says truly who is revoked.
+    """
+    crl = _load(_der(data))
+    if crl.issuer != issuer.subject:
+        raise NotTrustedError(f"the CRL is of {crl.issuer.rfc4514_string()}, not of {issuer.subject.rfc4514_string()}")
+    if not crl.is_signature_valid(issuer.public_key()):  # type: ignore[arg-type]  # CAs of ours sign
+        raise NotTrustedError("the CRL's signature does not verify with its issuer's key")
+    contents = _contents(crl)
+    if now is not None:
+        check_dates(contents, now)
+    return contents
+
+
+def check_dates(crl: Crl, now: datetime) -> None:
+    """Raise NotTrustedError unless the CRL is current: from thisUpdate, less some skew, to nextUpdate."""
+    moment_ = seconds(now)
+    if crl.this_update > moment_ + CLOCK_SKEW:
+        raise NotTrustedError(
+            f"the CRL is of {show(crl.this_update)}, and it is {show(moment_)}", hint="check this machine's clock"
+        )
+    if moment_ > crl.next_update:
+        raise NotTrustedError(
+            f"the CRL ran out at {show(crl.next_update)}, and it is {show(moment_)}",
+            hint="any command that opens the CA key signs a new one",
+        )
+
+
+def _der(data: bytes) -> bytes:
+    if len(data) > _MAX_CRL:
+        raise UsageError(f"the CRL has {len(data)} bytes, more than the {_MAX_CRL} that are read")
+    if not is_pem(data[:4096]):
+        return data
+    blocks = parse_pem(data, "the CRL", limit=_MAX_CRL)
+    if len(blocks) != 1 or blocks[0][0] != "X509 CRL":
+        raise UsageError("the file does not hold exactly one X509 CRL")
+    return blocks[0][1]
+
+
+def _load(der: bytes) -> x509.CertificateRevocationList:
+    try:
+        crl = x509.load_der_x509_crl(der)
+        crl.extensions  # noqa: B018 - parsed lazily; a torn extension shall be found here
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion):
+        raise CorruptError("the CRL cannot be read: it is cut off, changed, or not a CRL") from None
+    return crl
+
+
+def _contents(crl: x509.CertificateRevocationList) -> Crl:
+    number = extension(crl, x509.CRLNumber)
+    if number is None or crl.next_update_utc is None:
+        raise CorruptError("the CRL has no number or no nextUpdate (RFC 5280, 5.1.2.5 and 5.2.3)")
+    try:
+        revoked = {entry.serial_number: _revocation(entry) for entry in crl}
+    except (ValueError, x509.DuplicateExtension):
+        raise CorruptError("an entry of the CRL cannot be read") from None
+    return Crl(number.value.crl_number, seconds(crl.last_update_utc), seconds(crl.next_update_utc), revoked)
+
+
+def _revocation(entry: x509.RevokedCertificate) -> Revocation:
+    reason = UNSPECIFIED
+    for found in entry.extensions:
+        if isinstance(found.value, x509.CRLReason):
+            reason = found.value.reason.value
+        elif found.critical:
+            raise CorruptError(f"an entry of the CRL has a critical extension {found.oid.dotted_string}")
+    return Revocation(entry.serial_number, seconds(entry.revocation_date_utc), reason)

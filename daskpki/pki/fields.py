@@ -1,0 +1,91 @@
+"""Strict reading of our JSON documents: every field is there, has its type, and nothing else is assumed.
+
+Unknown fields are let pass, so that a later minor version may add some; what must not be ignored raises the format
+number instead. Standard library only, for the boot path.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+from typing import Any, Final
+
+from daskpki.confidential import Confidential
+from daskpki.errors import CorruptError, NotTrustedError
+
+MAX_DOCUMENT: Final = 65_536
+"""No payload is larger (Secret Manager's limit), so no document is, in bytes."""
+
+
+def parse_document(data: bytes, what: str) -> dict[str, Any]:
+    """The JSON object in `data`; CorruptError when it is too long, not JSON, or no object."""
+    if len(data) > MAX_DOCUMENT:
+        raise CorruptError(f"{what} has {len(data)} bytes, more than the {MAX_DOCUMENT} of a payload")
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        raise CorruptError(f"{what} is not JSON, so it was cut off, changed, or is not ours") from None
+    return as_object(document, what)
+
+
+def as_object(value: object, what: str) -> dict[str, Any]:
+    """`value` when it is a JSON object; CorruptError."""
+    if not isinstance(value, dict):
+        raise CorruptError(f"{what} is not a JSON object")
+    return value
+
+
+def check_format(document: dict[str, Any], what: str, *, reader: int, field: str = "format") -> int:
+    """The number in `field` (a format, or the least reader); NotTrustedError when it is newer than `reader`."""
+    number = integer(document, field, what)
+    if number > reader:
+        raise NotTrustedError(
+            f"{what} has {field} {number}, and this daskpki reads up to {reader}", hint="install a newer daskpki here"
+        )
+    return number
+
+
+def integer(document: dict[str, Any], field: str, what: str, *, least: int = 0) -> int:
+    """An integer field of at least `least`; CorruptError."""
+    value = document.get(field)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 1 << 63:
+        raise CorruptError(f"{what}: {field!r} is not an integer from {least} on")
+    return value
+
+
+def string(document: dict[str, Any], field: str, what: str) -> str:
+    """A text field; CorruptError."""
+    value = document.get(field)
+    if not isinstance(value, str):
+        raise CorruptError(f"{what}: {field!r} is not a text")
+    return value
+
+
+def array(document: dict[str, Any], field: str, what: str) -> list[Any]:
+    """A list field; CorruptError."""
+    value = document.get(field)
+    if not isinstance(value, list):
+        raise CorruptError(f"{what}: {field!r} is not a list")
+    return value
+
+
+def octets(value: object, what: str) -> bytes:
+    """The bytes of a base64 text; CorruptError."""
+    try:
+        return binascii.a2b_base64(value, strict_mode=True) if isinstance(value, str) else _refuse(what)
+    except (binascii.Error, ValueError):
+        return _refuse(what)
+
+
+def _refuse(what: str) -> bytes:
+    raise CorruptError(f"{what} is not base64")
+
+
+def base64_text(data: bytes) -> str:
+    """Base64 without line breaks."""
+    return binascii.b2a_base64(data, newline=False).decode()
+
+
+def compact_json(value: object) -> Confidential:
+    """`value` as JSON without blanks, hidden, since it may hold a key."""
+    return Confidential(json.dumps(value, separators=(",", ":")))

@@ -1,0 +1,199 @@
+"""Making certificates: a CA of one tier or two, and the leaves of the three roles.
+
+Nothing here reads a clock or invents a serial, and whatever was signed is validated before it is returned. Leaves
+follow `daskpki.pki.profile`; of what a requester hands in, only the public key is copied into them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import final
+
+from cryptography import x509
+
+from daskpki.errors import NotTrustedError, PolicyError, UsageError
+from daskpki.identity import parse_label
+from daskpki.pki import templates
+from daskpki.pki.certificates import extension, lifetime, load_certificate, permitted_dns, seconds
+from daskpki.pki.keys import PrivateKey, PublicKey, key_matches, key_type
+from daskpki.pki.path import PathVerifier
+from daskpki.pki.profile import (
+    CA_BACKDATE,
+    CA_LIFETIME,
+    INTERMEDIATE_LIFETIME,
+    LeafRequest,
+    Lifetime,
+    Policy,
+    check_request,
+    format_ttl,
+    leaf_lifetime,
+    leaf_names,
+)
+from daskpki.pki.validate import check_ca, check_leaf
+
+
+@final
+class Issuer:
+    """A CA that can sign: its certificate and key, and how its leaves lead up to the trust anchor.
+
+    `chain` holds the intermediates from this issuer up to below `root`, and is empty for a CA of one tier.
+    """
+
+    def __init__(
+        self,
+        certificate: x509.Certificate,
+        key: PrivateKey,
+        *,
+        generation: int,
+        root: x509.Certificate,
+        chain: Sequence[x509.Certificate] = (),
+    ) -> None:
+        self.certificate = certificate
+        self.key = key
+        self.generation = generation
+        self.root = root
+        self.chain = tuple(chain)
+
+    @cached_property
+    def lifetime(self) -> Lifetime:
+        """When the issuer itself is valid."""
+        return lifetime(self.certificate)
+
+    @cached_property
+    def permitted_dns(self) -> tuple[str, ...]:
+        """The DNS subtrees of its name constraints; empty for an offline root, which issues no leaves."""
+        return permitted_dns(self.certificate) or ()
+
+    @cached_property
+    def key_identifier(self) -> x509.AuthorityKeyIdentifier:
+        """What its leaves and CRLs carry as AKI: the key id alone (RFC 5280, 4.2.1.1); NotTrustedError without SKI."""
+        own = extension(self.certificate, x509.SubjectKeyIdentifier)
+        if own is None:
+            raise NotTrustedError("the CA's certificate has no subject key identifier (RFC 5280, 4.2.1.2)")
+        return x509.AuthorityKeyIdentifier(own.value.digest, None, None)
+
+    @cached_property
+    def cluster(self) -> str:
+        """The cluster, which is the organisation in its subject; UsageError when the certificate is not ours."""
+        names = self.certificate.subject.get_attributes_for_oid(x509.NameOID.ORGANIZATION_NAME)
+        return parse_label(str(names[0].value) if names else "", "the CA's organisation")
+
+    @cached_property
+    def verifier(self) -> PathVerifier:
+        """The path validation of its leaves, prepared once for many."""
+        return PathVerifier([self.root], self.chain)
+
+
+def open_issuer(root: bytes, chain: Sequence[bytes], key: PrivateKey, *, generation: int) -> Issuer:
+    """The issuer of stored certificates (DER) and its key; NotTrustedError when they do not belong together."""
+    anchor = load_certificate(root, "the CA's certificate")
+    intermediates = [load_certificate(entry, "the CA's chain") for entry in chain]
+    certificate = intermediates[0] if intermediates else anchor
+    if not key_matches(key, certificate.public_key()):
+        raise NotTrustedError(f"the key of CA generation {generation} does not belong to its certificate")
+    return Issuer(certificate, key, generation=generation, root=anchor, chain=intermediates)
+
+
+def create_root(
+    cluster: str,
+    policy: Policy,
+    key: PrivateKey,
+    *,
+    generation: int,
+    serial: int,
+    now: datetime,
+    ttl: int = CA_LIFETIME,
+) -> Issuer:
+    """A CA of one tier, which is its own trust anchor and issues leaves; `ttl` in seconds."""
+    name = templates.ca_name(parse_label(cluster, "cluster"), "CA", generation)
+    extensions = templates.ca_extensions(policy.permitted_dns)
+    template = templates.Template(name, key.public_key(), serial, _ca_lifetime(now, ttl), extensions)
+    return _self_signed(template, key, generation)
+
+
+def create_offline_root(
+    cluster: str, key: PrivateKey, *, generation: int, serial: int, now: datetime, ttl: int = CA_LIFETIME
+) -> Issuer:
+    """The root of two tiers: signs intermediates and the CRL of those, and is then put away; `ttl` in seconds."""
+    name = templates.ca_name(parse_label(cluster, "cluster"), "root CA", generation)
+    extensions = templates.root_extensions()
+    template = templates.Template(name, key.public_key(), serial, _ca_lifetime(now, ttl), extensions)
+    return _self_signed(template, key, generation)
+
+
+def create_intermediate(
+    root: Issuer,
+    policy: Policy,
+    key: PrivateKey,
+    *,
+    generation: int,
+    serial: int,
+    now: datetime,
+    ttl: int = INTERMEDIATE_LIFETIME,
+) -> Issuer:
+    """The CA in daily use below an offline root; it ends with the root at the latest; `ttl` in seconds.
+
+    Raises PolicyError when the root is not valid now, or is no offline root.
+    """
+    if root.permitted_dns:
+        raise PolicyError("a CA that issues leaves cannot have another CA below it (its path length is 0)")
+    wanted = _ca_lifetime(now, ttl)
+    if not root.lifetime.not_before <= seconds(now) <= root.lifetime.not_after:
+        raise PolicyError("the offline root is not valid now")
+    period = Lifetime(
+        max(wanted.not_before, root.lifetime.not_before), min(wanted.not_after, root.lifetime.not_after)
+    )
+    name = templates.ca_name(root.cluster, "issuing CA", generation)
+    extensions = templates.intermediate_extensions(policy.permitted_dns)
+    template = templates.Template(name, key.public_key(), serial, period, extensions)
+    certificate = templates.sign_template(template, root.certificate.subject, root.key, root.key_identifier)
+    check_ca(certificate, root.certificate)
+    return Issuer(certificate, key, generation=generation, root=root.root, chain=(certificate, *root.chain))
+
+
+def _ca_lifetime(now: datetime, ttl: int) -> Lifetime:
+    if ttl <= CA_BACKDATE:
+        raise UsageError(f"a CA with a lifetime of {format_ttl(ttl)} would have ended when it is made")
+    start = seconds(now) - CA_BACKDATE
+    return Lifetime(start, start + ttl - 1)
+
+
+def _self_signed(template: templates.Template, key: PrivateKey, generation: int) -> Issuer:
+    own_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(template.public_key)
+    certificate = templates.sign_template(template, template.subject, key, own_id)
+    check_ca(certificate, certificate)
+    return Issuer(certificate, key, generation=generation, root=certificate)
+
+
+def issue_leaf(
+    issuer: Issuer,
+    request: LeafRequest,
+    public_key: PublicKey,
+    *,
+    serial: int,
+    now: datetime,
+    policy: Policy,
+) -> x509.Certificate:
+    """A leaf for `public_key`, validated against its profile and by path validation before it is returned.
+
+    Raises PolicyError (names, lifetime, a CA that may not issue it) and UsageError (malformed names, serial or key),
+    each naming the value and the rule; NotTrustedError when what was signed does not hold.
+    """
+    check_request(request, policy._replace(permitted_dns=issuer.permitted_dns))
+    kind = key_type(public_key)
+    if public_key == issuer.key.public_key():
+        raise PolicyError("a leaf cannot have the CA's own key")
+    dns, ips = leaf_names(request)
+    template = templates.Template(
+        subject=templates.leaf_subject(issuer.cluster, request.identity),
+        public_key=public_key,
+        serial=serial,
+        lifetime=leaf_lifetime(request, policy, issuer.lifetime, seconds(now)),
+        extensions=templates.leaf_extensions(request.identity, dns, ips, kind),
+    )
+    leaf = templates.sign_template(template, issuer.certificate.subject, issuer.key, issuer.key_identifier)
+    check_leaf(leaf, request, issuer.certificate)
+    issuer.verifier.verify(leaf, now)
+    return leaf

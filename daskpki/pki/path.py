@@ -1,0 +1,134 @@
+"""Path validation (RFC 5280, 6.1): does a leaf lead up to a trust anchor, now, and for its purposes?
+
+pyca's verifier decides, in client mode for every leaf and in server mode too for one that serves. It implements the
+web PKI's algorithms and refuses Ed25519 wherever it meets it, so a path with such a key is checked by the rules below
+instead; they are the same but for the algorithm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+
+from daskpki.errors import NotTrustedError
+from daskpki.pki.certificates import extension, lifetime, permitted_dns, seconds
+from daskpki.pki.profile import check_dns, show
+
+# Leaf, intermediate, root: nothing longer is ever issued (the root's path length is 1).
+_MAX_DEPTH: Final = 2
+
+
+@final
+class PathVerifier:
+    """Trust anchors and intermediates, prepared once for many leaves."""
+
+    def __init__(self, roots: Sequence[x509.Certificate], chain: Sequence[x509.Certificate] = ()) -> None:
+        self._roots = list(roots)
+        self._chain = list(chain)
+        self._by_hand = any(_is_ed25519(certificate) for certificate in (*roots, *chain))
+        self._store = None if self._by_hand or not roots else Store(self._roots)
+
+    def verify(self, leaf: x509.Certificate, now: datetime) -> None:
+        """Raise NotTrustedError, saying why, unless the leaf leads to an anchor and fits its purposes at `now`."""
+        check_time(leaf, now)
+        if not self._roots:
+            raise NotTrustedError("there is no CA to verify the certificate with")
+        if self._by_hand or _is_ed25519(leaf):
+            return self._verify_by_hand(leaf, now)
+        return self._verify_by_pyca(leaf, now)
+
+    def _verify_by_pyca(self, leaf: x509.Certificate, now: datetime) -> None:
+        assert self._store is not None
+        builder = PolicyBuilder().store(self._store).time(now).max_chain_depth(_MAX_DEPTH)
+        try:
+            builder.build_client_verifier().verify(leaf, self._chain)
+            if _serves(leaf):
+                builder.build_server_verifier(x509.DNSName(_dns_names(leaf)[0])).verify(leaf, self._chain)
+        except VerificationError as error:
+            raise NotTrustedError(f"the certificate does not lead to the cluster's CA: {error}") from None
+
+    def _verify_by_hand(self, leaf: x509.Certificate, now: datetime) -> None:
+        _check_purpose(leaf)
+        self._climb(leaf, [leaf], now)
+
+    def _climb(self, certificate: x509.Certificate, below: list[x509.Certificate], now: datetime) -> None:
+        """Find an issuer for `certificate`, and for that one its own, until an anchor is reached."""
+        if len(below) <= _MAX_DEPTH:
+            for anchor in self._roots:
+                if _is_issuer(anchor, certificate):
+                    return _check_issuer(anchor, below, now)
+            for intermediate in self._chain:
+                if intermediate not in below and _is_issuer(intermediate, certificate):
+                    _check_issuer(intermediate, below, now)
+                    return self._climb(intermediate, [*below, intermediate], now)
+        raise NotTrustedError("the certificate does not lead to the cluster's CA: no issuer of it is known")
+
+
+def check_time(certificate: x509.Certificate, now: datetime) -> None:
+    """Raise NotTrustedError unless `now` is within the validity, both ends included (RFC 5280, 4.1.2.5)."""
+    valid, moment = lifetime(certificate), seconds(now)
+    if moment < valid.not_before:
+        raise NotTrustedError(
+            f"the certificate is not valid before {show(valid.not_before)}, and it is {show(moment)}",
+            hint="check this machine's clock",
+        )
+    if moment > valid.not_after:
+        raise NotTrustedError(
+            f"the certificate expired at {show(valid.not_after)}, and it is {show(moment)}", hint="daskpki renew"
+        )
+
+
+def _is_ed25519(certificate: x509.Certificate) -> bool:
+    return isinstance(certificate.public_key(), Ed25519PublicKey)
+
+
+def _dns_names(leaf: x509.Certificate) -> list[str]:
+    names = extension(leaf, x509.SubjectAlternativeName)
+    return names.value.get_values_for_type(x509.DNSName) if names else []
+
+
+def _purposes(certificate: x509.Certificate) -> set[x509.ObjectIdentifier]:
+    usage = extension(certificate, x509.ExtendedKeyUsage)
+    return set(usage.value) if usage else set()
+
+
+def _serves(leaf: x509.Certificate) -> bool:
+    return ExtendedKeyUsageOID.SERVER_AUTH in _purposes(leaf) and bool(_dns_names(leaf))
+
+
+def _check_purpose(leaf: x509.Certificate) -> None:
+    constraints = extension(leaf, x509.BasicConstraints)
+    if constraints is not None and constraints.value.ca:
+        raise NotTrustedError("the certificate is a CA's, not a leaf")
+    if ExtendedKeyUsageOID.CLIENT_AUTH not in _purposes(leaf):
+        raise NotTrustedError("the certificate is not for TLS clients (its extended key usage lacks clientAuth)")
+
+
+def _is_issuer(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _check_issuer(issuer: x509.Certificate, below: Sequence[x509.Certificate], now: datetime) -> None:
+    """RFC 5280, 6.1.4 (k) to (n) and 6.1.3 (b), for one issuer and what was found below it, leaf first."""
+    check_time(issuer, now)
+    constraints = extension(issuer, x509.BasicConstraints)
+    usage = extension(issuer, x509.KeyUsage)
+    if constraints is None or not constraints.value.ca or usage is None or not usage.value.key_cert_sign:
+        raise NotTrustedError("the certificate's issuer is not a CA")
+    length = constraints.value.path_length
+    if length is not None and len(below) - 1 > length:
+        raise NotTrustedError(f"the issuer allows {length} CAs below it, and the path has {len(below) - 1}")
+    if (permitted := permitted_dns(issuer)) is not None:
+        for name in _dns_names(below[0]):
+            check_dns(name, permitted)

@@ -1,0 +1,76 @@
+"""PEM text and DER sizes (standard library only, for the boot path): what is cut off, foreign or huge is said plainly.
+
+Bytes that cannot be parsed raise CorruptError; well-formed ones of the wrong kind or size raise UsageError.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import re
+from typing import Final
+
+from daskpki.errors import CorruptError, UsageError
+
+MAX_INPUT: Final = 64 * 1024
+"""Far above any certificate, key or chain of ours (a P-256 leaf has 700 bytes), in bytes."""
+
+CERTIFICATE: Final = "CERTIFICATE"
+PRIVATE_KEY: Final = "PRIVATE KEY"
+
+_BEGIN: Final = b"-----BEGIN "
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----([^-]*)-----END \1-----")
+
+
+def check_size(data: bytes, what: str, limit: int = MAX_INPUT) -> bytes:
+    """`data` itself; CorruptError when it is blank, UsageError when it is longer than `limit` bytes."""
+    if len(data) > limit:
+        raise UsageError(f"{what} has {len(data)} bytes, more than the {limit} that are read")
+    if not data.strip():
+        raise CorruptError(f"{what} is empty")
+    return data
+
+
+def is_pem(data: bytes) -> bool:
+    """Whether a PEM block begins somewhere in `data` (RFC 7468, 2 lets text stand before it)."""
+    return _BEGIN in data
+
+
+def parse_pem(data: bytes, what: str, *, limit: int = MAX_INPUT) -> list[tuple[str, bytes]]:
+    """Label and DER of every block, in order; CorruptError when one is torn or is not base64."""
+    blocks = _BLOCK.findall(check_size(data, what, limit))
+    if not blocks or len(blocks) != data.count(_BEGIN):
+        raise CorruptError(f"{what} is not complete PEM: the text was cut off or changed")
+    return [(label.decode(), _decode(body, what)) for label, body in blocks]
+
+
+def _decode(body: bytes, what: str) -> bytes:
+    try:
+        return binascii.a2b_base64(b"".join(body.split()), strict_mode=True)
+    except binascii.Error as error:
+        raise CorruptError(f"{what}: a PEM block is not base64 ({error})") from None
+
+
+def encode_pem(der: bytes, label: str) -> str:
+    """One PEM block, in lines of 64 characters (RFC 7468, 2)."""
+    text = binascii.b2a_base64(der, newline=False).decode()
+    lines = (text[start : start + 64] for start in range(0, len(text), 64))
+    return "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""])
+
+
+def parse_certificates(data: bytes, what: str = "the certificate file") -> list[bytes]:
+    """The DER of each certificate: PEM blocks, or one piece of DER, which is not looked into here.
+
+    Another kind of block (a private key, a request) raises UsageError that names it.
+    """
+    if not is_pem(data):
+        return [check_size(data, what)]
+    blocks = parse_pem(data, what)
+    if other := next((label for label, _ in blocks if label != CERTIFICATE), None):
+        raise UsageError(f"{what} holds a {other}, where only certificates are expected")
+    return [der for _, der in blocks]
+
+
+def fingerprint(der: bytes) -> str:
+    """SHA-256 of the whole certificate in lower-case hex: what identifies it (serial and key id do not)."""
+    return hashlib.sha256(der).hexdigest()

@@ -1,0 +1,46 @@
+"""PKCS#12 for browsers and Java: a key, its leaf and chain under a password, as strong as readers in use allow.
+
+AES-256-CBC under PBKDF2 with HMAC-SHA-256, read by OpenSSL from 1.1, Java from 8u301, Windows from 10 1709, macOS from
+15, Firefox and Chromium; older ones want RC2 or 3DES, which is not offered.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import PrivateFormat, pkcs12
+
+from daskpki.confidential import Confidential
+from daskpki.errors import UsageError
+from daskpki.pki.certificates import load_certificate
+from daskpki.pki.credential import Credential
+from daskpki.pki.keys import parse_key
+
+# OWASP's figure for PBKDF2 with HMAC-SHA-256; readers take it, and a guess costs 0.2 s and more.
+ROUNDS: Final = 600_000
+MIN_PASSWORD: Final = 8
+
+
+def encode_pkcs12(credential: Credential, anchors: tuple[bytes, ...], password: Confidential) -> Confidential:
+    """The PKCS#12 of a credential and the trust anchors (DER); UsageError without a key or for a short password."""
+    if credential.key is None:
+        raise UsageError(f"the credential of {credential.identity.slug} has no key, so there is nothing to export")
+    if len(password) < MIN_PASSWORD:
+        raise UsageError(f"a PKCS#12 password needs at least {MIN_PASSWORD} bytes: the file can be guessed at offline")
+    encryption = (
+        PrivateFormat.PKCS12.encryption_builder()
+        .kdf_rounds(ROUNDS)
+        .key_cert_algorithm(pkcs12.PBES.PBESv2SHA256AndAES256CBC)
+        .hmac_hash(hashes.SHA256())
+        .build(password.reveal())
+    )
+    return Confidential(
+        pkcs12.serialize_key_and_certificates(
+            credential.identity.slug.encode(),
+            parse_key(credential.key),
+            load_certificate(credential.leaf),
+            [load_certificate(der) for der in (*credential.chain, *anchors)],
+            encryption,
+        )
+    )

@@ -1,0 +1,207 @@
+"""What a certificate may say: names, lifetimes and key usages of each profile, each limit with the clause it comes from.
+
+Pure values, without the X.509 library: `check_request` decides, `daskpki.pki.issuer` signs, `daskpki.pki.validate`
+checks again what was signed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import Final, NamedTuple, TypeAlias
+
+from daskpki.errors import PolicyError, UsageError
+from daskpki.identity import Identity, Role, parse_label
+
+IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+MINUTE: Final = 60
+HOUR: Final = 60 * MINUTE
+DAY: Final = 24 * HOUR
+
+CA_LIFETIME: Final = 3650 * DAY
+INTERMEDIATE_LIFETIME: Final = 1825 * DAY
+CRL_LIFETIME: Final = 35 * DAY
+ROOT_CRL_LIFETIME: Final = 365 * DAY
+
+# Machines' clocks disagree by minutes, and a CA is made moments before its first leaf.
+LEAF_BACKDATE: Final = 5 * MINUTE
+CA_BACKDATE: Final = HOUR
+
+# CA/Browser Forum Baseline Requirements 6.3.2: 398 days at most, of which 397 are to be used; browsers hold to it.
+MAX_TTL: Final = 397 * DAY
+# What is left of less would be eaten up by backdating.
+MIN_TTL: Final = 10 * MINUTE
+DEFAULT_TTL: Final = {Role.SCHEDULER: 90 * DAY, Role.WORKER: 30 * DAY, Role.CLIENT: 30 * DAY}
+
+MAX_SERIAL: Final = (1 << 127) - 1
+"""RFC 5280, 4.1.2.2 allows 20 octets; 16, positive, are what every reader takes."""
+
+# RFC 1035, 2.3.4: 255 octets on the wire are 253 characters.
+_MAX_DNS_NAME: Final = 253
+# No peer of a cluster has more, and the leaf must fit a payload with room to spare.
+_MAX_NAMES: Final = 64
+LOOPBACK: Final = (ipaddress.IPv4Address("127.0.0.1"), ipaddress.IPv6Address("::1"))
+
+_UNITS: Final = {"d": DAY, "h": HOUR, "m": MINUTE}
+_TTL = re.compile(r"([1-9][0-9]{0,8})([dhm])\Z")
+
+
+class Policy(NamedTuple):
+    """What a CA may issue. `permitted_dns` always includes the trust domain; `max_ttl` in seconds, None for no own limit."""
+
+    trust_domain: str
+    permitted_dns: tuple[str, ...]
+    max_ttl: int | None = None
+
+    @property
+    def longest_ttl(self) -> int:
+        """The limit that holds, in seconds."""
+        return MAX_TTL if self.max_ttl is None else min(self.max_ttl, MAX_TTL)
+
+
+class LeafRequest(NamedTuple):
+    """A leaf that is asked for. `dns` and `ips` come on top of the identity's own; `ttl` in seconds, None for the default."""
+
+    identity: Identity
+    dns: tuple[str, ...] = ()
+    ips: tuple[IpAddress, ...] = ()
+    ttl: int | None = None
+
+
+class Lifetime(NamedTuple):
+    """The first and the last second of validity, since the epoch; both are inclusive (RFC 5280, 4.1.2.5)."""
+
+    not_before: int
+    not_after: int
+
+
+def make_policy(trust_domain: str, permit_dns: Iterable[str] = (), *, max_ttl: int | None = None) -> Policy:
+    """The policy of a new CA: the trust domain and each further domain; UsageError names what breaks a rule."""
+    domains = tuple(dict.fromkeys(parse_subtree(domain) for domain in (trust_domain, *permit_dns)))
+    if max_ttl is not None and not MIN_TTL <= max_ttl <= MAX_TTL:
+        limits = f"{format_ttl(MIN_TTL)} to {format_ttl(MAX_TTL)}"
+        raise UsageError(f"a maximum lifetime of {format_ttl(max_ttl)} is outside {limits}")
+    return Policy(trust_domain, domains, max_ttl)
+
+
+def parse_subtree(text: str) -> str:
+    """A domain for the CA's name constraints: a DNS name of at least two labels; UsageError."""
+    name = parse_dns_name(text)
+    if "." not in name:
+        raise UsageError(f"domain {text!r} has one label: a constraint needs at least two", hint=f"{text}.internal")
+    return name
+
+
+def parse_dns_name(text: str) -> str:
+    """`text` when it is a DNS name in lower case without a wildcard (RFC 5280, 4.2.1.6); UsageError."""
+    if len(text) > _MAX_DNS_NAME:
+        raise UsageError(f"DNS name {text[:40]!r}... is longer than {_MAX_DNS_NAME} characters (RFC 1035, 2.3.4)")
+    if text.startswith("*"):
+        raise UsageError(f"DNS name {text!r} is a wildcard, and a leaf names one peer only")
+    labels = text.split(".")
+    for label in labels:
+        parse_label(label, f"DNS name {text!r}: label")
+    if labels[-1].isdigit():
+        raise UsageError(f"DNS name {text!r} ends like an IP address", hint=f"--ip {text}")
+    return text
+
+
+def parse_ip(text: str) -> IpAddress:
+    """An IP address of a leaf; UsageError."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is not an IP address", hint="for example 10.0.0.5; names go to --dns") from None
+    if getattr(address, "scope_id", None):
+        raise UsageError(f"IP address {text!r} has a scope, which a certificate cannot name")
+    return address
+
+
+def parse_ttl(text: str) -> int:
+    """Seconds of a lifetime such as `90d`, `12h` or `30m`; UsageError."""
+    match = _TTL.match(text)
+    if not match:
+        raise UsageError(f"{text!r} is not a lifetime", hint="a number and d, h or m, such as 90d, 12h or 30m")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def format_ttl(seconds: int) -> str:
+    """The shortest text that `parse_ttl` reads back; seconds (`s`) where no unit fits."""
+    for unit, size in _UNITS.items():
+        if seconds and seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def is_within(name: str, domain: str) -> bool:
+    """Whether a DNS name lies in the subtree `domain` (RFC 5280, 4.2.1.10: labels may be added on the left)."""
+    return name == domain or name.endswith(f".{domain}")
+
+
+def check_dns(name: str, permitted: Iterable[str]) -> None:
+    """Raise PolicyError unless `name` lies in one of the permitted subtrees."""
+    domains = tuple(permitted)
+    if not any(is_within(name, domain) for domain in domains):
+        raise PolicyError(
+            f"DNS name {name} is outside the CA's name constraints ({', '.join(domains)})",
+            hint="domains are permitted when the CA is made (init-ca --permit-dns) and cannot be added later",
+        )
+
+
+def leaf_names(request: LeafRequest) -> tuple[tuple[str, ...], tuple[IpAddress, ...]]:
+    """DNS names and IP addresses of the leaf, the identity's own first, without repetitions."""
+    loopback = LOOPBACK if request.identity.role is Role.SCHEDULER else ()
+    dns = tuple(dict.fromkeys((request.identity.dns, *request.dns)))
+    return dns, tuple(dict.fromkeys((*loopback, *request.ips)))
+
+
+def check_request(request: LeafRequest, policy: Policy) -> None:
+    """Raise PolicyError for what the policy does not allow, UsageError for malformed names; lifetimes come later."""
+    identity = request.identity
+    if identity.trust_domain != policy.trust_domain:
+        raise PolicyError(f"{identity.uri} is outside the CA's trust domain {policy.trust_domain}")
+    dns, ips = leaf_names(request)
+    if len(dns) + len(ips) > _MAX_NAMES:
+        raise PolicyError(f"{identity.slug} asks for {len(dns) + len(ips)} names, more than {_MAX_NAMES}")
+    for name in dns:
+        check_dns(parse_dns_name(name), policy.permitted_dns)
+
+
+def leaf_lifetime(request: LeafRequest, policy: Policy, issuer: Lifetime, now: int) -> Lifetime:
+    """When the leaf is valid: backdated, within the issuer's own validity, no longer than policy allows.
+
+    The whole period has the length asked for, its last second included, so that 90d are 90 days less one second from
+    notBefore to notAfter. A default lifetime is cut at the issuer's end; one that was asked for is refused (PolicyError).
+    """
+    if not issuer.not_before <= now <= issuer.not_after:
+        raise PolicyError(f"the CA is valid from {show(issuer.not_before)} to {show(issuer.not_after)}, not now")
+    not_before = max(now - LEAF_BACKDATE, issuer.not_before)
+    if request.ttl is None:
+        ttl = min(DEFAULT_TTL[request.identity.role], policy.longest_ttl)
+        return Lifetime(not_before, min(not_before + ttl - 1, issuer.not_after))
+    _check_ttl(request.ttl, policy)
+    not_after = not_before + request.ttl - 1
+    if not_after > issuer.not_after:
+        raise PolicyError(
+            f"a lifetime of {format_ttl(request.ttl)} ends {show(not_after)}, after the CA's end {show(issuer.not_after)}",
+            hint="ask for less, leave it to the default, or roll the CA over (rotate-ca)",
+        )
+    return Lifetime(not_before, not_after)
+
+
+def _check_ttl(ttl: int, policy: Policy) -> None:
+    if ttl > policy.longest_ttl:
+        clause = "init-ca --max-ttl" if policy.longest_ttl < MAX_TTL else "CA/B Forum BR 6.3.2"
+        limit = format_ttl(policy.longest_ttl)
+        raise PolicyError(f"a lifetime of {format_ttl(ttl)} is over the maximum of {limit} ({clause})")
+    if ttl < MIN_TTL:
+        raise PolicyError(f"a lifetime of {format_ttl(ttl)} is under the minimum of {format_ttl(MIN_TTL)}")
+
+
+def show(seconds: int) -> str:
+    """A time in seconds since the epoch as text, in UTC."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -16,6 +16,7 @@ import argparse
 import base64
 import contextlib
 import json
+import os
 import signal
 import sys
 import threading
@@ -116,7 +117,8 @@ def _wait(*, exit_with_stdin: bool) -> None:
 
 
 def _set_at_end_of_stdin(done: threading.Event) -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 4096):  # not sys.stdin's buffer: its lock would outlive the main thread
+        continue
     done.set()
 
 

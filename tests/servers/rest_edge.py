@@ -8,7 +8,7 @@ from email.utils import format_datetime
 
 from tests.servers.http_listener import HttpReply, HttpRequest
 from tests.servers.journal import Entry
-from tests.servers.messages import METHODS
+from tests.servers.messages import METHODS, Pb
 from tests.servers.rest_routes import Match, enums_as_numbers, find_route, read_request, render, render_error
 from tests.servers.service import Service
 from tests.servers.status import ApiError
@@ -29,24 +29,24 @@ class RestEdge:
     def answer(self, http: HttpRequest) -> HttpReply:
         """One reply to one request; faults on the wire are the listener's."""
         match = find_route(http.method, http.path)
-        if not match:
-            return self._reply(404, _page(404, f"The requested URL {http.path} was not found."), "text/html")
-        try:
-            return self._call(http, match)
-        except ApiError as error:
-            if error.html:
-                return self._reply(error.http_status, _page(error.http_status, error.message), "text/html", error)
-            return self._reply(error.http_status, render_error(error), "application/json", error)
-
-    def _call(self, http: HttpRequest, match: Match) -> HttpReply:
-        rpc = match.route.rpc
-        if rpc not in METHODS:
-            raise ApiError("UNIMPLEMENTED", f"{rpc} is not part of this server.")
+        rpc = match.route.rpc if match else ""
         entry = Entry("secretmanager", rpc, "rest", path=http.target, headers=http.headers, body=http.body)
-        request = read_request(match, http.query, http.body)
-        reply = self._service.answer(entry, request, _bearer(http))
+        try:
+            request = _read(http, match)
+        except ApiError as error:
+            self._service.refuse(entry, error)
+            return self._error(error)
+        try:
+            reply = self._service.answer(entry, request, _bearer(http))
+        except ApiError as error:
+            return self._error(error)
         body = render(reply.message, numbers=enums_as_numbers(http.query))
         return self._reply(200, body, "application/json", truncated=reply.truncated)
+
+    def _error(self, error: ApiError) -> HttpReply:
+        if error.html:
+            return self._reply(error.http_status, _page(error), "text/html", error)
+        return self._reply(error.http_status, render_error(error), "application/json", error)
 
     def _reply(
         self, status: int, body: bytes, kind: str, error: ApiError | None = None, *, truncated: bool = False
@@ -67,5 +67,15 @@ def _bearer(http: HttpRequest) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-def _page(status: int, text: str) -> bytes:
-    return f"<!DOCTYPE html>\n<html lang=en><title>Error {status}</title><p><b>{status}.</b> {text}\n".encode()
+def _read(http: HttpRequest, match: Match | None) -> Pb:
+    if not match:
+        raise ApiError("NOT_FOUND", f"The requested URL {http.path} was not found.", html=True)
+    if match.route.rpc not in METHODS:
+        raise ApiError("UNIMPLEMENTED", f"{match.route.rpc} is not part of this server.")
+    return read_request(match, http.query, http.body)
+
+
+def _page(error: ApiError) -> bytes:
+    status = error.http_status
+    page = f"<!DOCTYPE html>\n<html lang=en><title>Error {status}</title><p><b>{status}.</b> {error.message}\n"
+    return page.encode()

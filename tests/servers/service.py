@@ -119,6 +119,12 @@ class Service:
         finally:
             self.journal.ended(entry)
 
+    def refuse(self, entry: Entry, error: ApiError) -> None:
+        """Record a request that its edge refused, since it could not be read."""
+        self.journal.arrived(entry)
+        entry.status, entry.http_status = error.status, error.http_status
+        self.journal.ended(entry)
+
     def _answer(self, entry: Entry, request: Pb, token: str | None) -> Reply:
         target = _target(entry.method, request)
         entry.resource, entry.version = target.name, target.version

@@ -127,6 +127,17 @@ def test_hooks_interleave_two_writers(server: SecretManagerServer, client: Secre
     assert seen == [[1, 2]]
 
 
+def test_a_grant_that_comes_late(server: SecretManagerServer) -> None:
+    server.iam.enforced = True
+    worker = "serviceAccount:worker@p.iam.gserviceaccount.com"
+    client = connect(server, "grpc", server.tokens.issue(worker).text)
+    server.before(ACCESS, lambda _: server.iam.grant("p", "roles/secretmanager.secretAccessor", worker), nth=3)
+    for _ in range(2):
+        with pytest.raises(exceptions.PermissionDenied):
+            access(client, SECRET, 1)
+    assert access(client, SECRET, 1) == b"one"
+
+
 def test_a_server_that_is_away_and_comes_back(server: SecretManagerServer) -> None:
     client = connect(server, "grpc")
     assert access(client, SECRET, 1) == b"one"

@@ -5,10 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +13,7 @@ from google.api_core import exceptions
 
 from tests.servers.calls import access
 from tests.servers.clients import grpc_client, rest_client
+from tests.servers.process import server_process
 
 SECRET = "projects/p/secrets/daskpki_x"
 CONFIG = {
@@ -35,34 +32,23 @@ CONFIG = {
 }
 
 
-@contextmanager
-def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    command = [sys.executable, "-m", "tests.servers", *arguments]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        try:
-            yield process, json.loads(process.stdout.readline())
-        finally:
-            process.kill()
-
-
 def test_ports_grants_seeds_faults_and_journal(tmp_path: Path) -> None:
     config, journal = tmp_path / "iam.json", tmp_path / "journal"
     config.write_text(json.dumps(CONFIG))
     arguments = ("--iam", str(config), "--journal", str(journal), "--project", "p", "--attribute", "a=b")
-    with serving(*arguments) as (process, where):
-        alice = rest_client(where["rest_url"], "alice")
+    with server_process(*arguments) as where:
+        alice = rest_client(where.rest_url, "alice")
         with pytest.raises(exceptions.TooManyRequests):
             access(alice, SECRET, 1)
         assert access(alice, SECRET, 1) == b"one"
         with pytest.raises(exceptions.PermissionDenied):
-            access(grpc_client(where["grpc_target"], "bob"), SECRET, 1)
-        root = f"http://{where['metadata_host']}/computeMetadata/v1/instance"
+            access(grpc_client(where.grpc_target, "bob"), SECRET, 1)
+        root = f"http://{where.metadata_host}/computeMetadata/v1/instance"
         flavor = {"Metadata-Flavor": "Google"}
         assert requests.get(f"{root}/name", headers=flavor, timeout=30).status_code == 503
         assert requests.get(f"{root}/attributes/a", headers=flavor, timeout=30).text == "b"
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        where.process.send_signal(signal.SIGTERM)
+        assert where.process.wait(30) == 0
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
     assert [(line["server"], line["principal"][:10], line["http_status"]) for line in lines] == [
         ("secretmanager", "user:alice", 429),
@@ -73,8 +59,7 @@ def test_ports_grants_seeds_faults_and_journal(tmp_path: Path) -> None:
     ]
 
 
-def test_it_can_end_with_its_parent() -> None:
-    with serving("--exit-with-stdin") as (process, _):
-        assert process.stdin
-        process.stdin.close()
-        assert process.wait(30) == 0
+def test_it_ends_with_the_block() -> None:
+    with server_process() as where:
+        assert requests.get(where.rest_url, timeout=30).status_code == 404
+    assert where.process.returncode == 0

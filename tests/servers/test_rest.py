@@ -72,6 +72,7 @@ def test_bad_requests_are_invalid_arguments(server: SecretManagerServer, verb: s
     server.seed(SECRET)
     reply = requests.request(verb, f"{server.rest_url}/v1/{path}", data=body, timeout=30)
     assert (reply.status_code, reply.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
+    assert [(entry.status, entry.http_status) for entry in server.requests()] == [("INVALID_ARGUMENT", 400)]
 
 
 def test_unknown_paths_get_a_page_and_unserved_methods_a_status(server: SecretManagerServer) -> None:

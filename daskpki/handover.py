@@ -1,0 +1,87 @@
+"""What the boot shim hands over to the process that it becomes: one JSON document without secrets.
+
+It lies in a memfd (or on tmpfs), and the environment variable DASKPKI_HANDOVER names its path. The keys themselves stay
+where the paths in it point to. Standard library only, for the boot path.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from daskpki.errors import CorruptError, NotTrustedError
+
+VARIABLE: Final = "DASKPKI_HANDOVER"
+FORMAT: Final = 1
+_WHAT: Final = "the handover from daskpki-entrypoint"
+
+
+class Handover(NamedTuple):
+    """What a Dask process (its preload, its security-loader) needs to know of how it was booted.
+
+    `cert` (leaf and intermediates, PEM), `key` (PKCS#8, PEM), `ca` (the trust anchors, PEM), `trust` (the signed trust
+    document as the store keeps it) and `pieces` (of a long revocation list, by version number) are paths. `store` is a
+    URL, or None when the credential came from a directory; `endpoint` is another Secret Manager than Google's.
+    `tls_min` is "1.3" or "1.2", `worker_clients` one of deny, limited and allow, `dashboard` one of loopback and off.
+    """
+
+    cluster: str
+    trust_domain: str
+    role: str
+    name: str
+    cert: str
+    key: str
+    ca: str
+    trust: str
+    pieces: Mapping[int, str]
+    worker_clients: str
+    dashboard: str
+    tls_min: str
+    store: str | None = None
+    endpoint: str | None = None
+    scheduler: str | None = None
+
+
+def encode_handover(handover: Handover) -> bytes:
+    """The document to write."""
+    fields = handover._asdict() | {"pieces": {str(number): path for number, path in handover.pieces.items()}}
+    return json.dumps({"format": FORMAT} | fields).encode()
+
+
+def parse_handover(data: bytes) -> Handover:
+    """The handover in a document; CorruptError for other bytes, NotTrustedError for a newer format."""
+    try:
+        document: Any = json.loads(data)
+        number = document.pop("format")
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
+        raise CorruptError(f"{_WHAT} is not the JSON document that was written") from None
+    if number != FORMAT:
+        raise NotTrustedError(f"{_WHAT} has format {number}, and this daskpki reads {FORMAT}")
+    return _checked(document)
+
+
+def load_handover(path: str) -> Handover:
+    """The handover at the path that DASKPKI_HANDOVER names; CorruptError when it cannot be read."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs 9 ms at boot
+            data = file.read()
+    except OSError as error:
+        raise CorruptError(
+            f"{_WHAT} at {path} cannot be read: {error.strerror}",
+            hint="it lives as long as the process that daskpki-entrypoint became; start again through it",
+        ) from None
+    return parse_handover(data)
+
+
+def _checked(document: dict[str, Any]) -> Handover:
+    """The fields, each of its type; unknown ones are an error, since both sides are one installation."""
+    optional = {name: document.pop(name, None) for name in Handover._field_defaults}
+    pieces = document.pop("pieces", None)
+    texts = [*document.values(), *(value for value in optional.values() if value is not None)]
+    if not isinstance(pieces, dict) or not all(isinstance(text, str) for text in [*texts, *pieces.values()]):
+        raise CorruptError(f"{_WHAT} has a field of another type than was written")
+    try:
+        return Handover(**document, **optional, pieces={int(number): path for number, path in pieces.items()})
+    except (TypeError, ValueError):
+        raise CorruptError(f"{_WHAT} has other fields than were written") from None

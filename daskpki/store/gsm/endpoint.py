@@ -1,0 +1,66 @@
+"""Which address and transport a Secret Manager store is spoken to by. Pure.
+
+Google's own endpoint, global or regional, is called over gRPC: there the exceptions tell the status, and over REST only
+the HTTP code. `DASKPKI_SECRET_MANAGER_ENDPOINT` names another one: `https://HOST` and `http://HOST:PORT` are REST,
+`grpc://HOST:PORT` is gRPC without TLS. Unencrypted ones are refused unless HOST is loopback.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from daskpki.errors import UsageError
+from daskpki.settings import GsmUrl
+
+VARIABLE: Final = "DASKPKI_SECRET_MANAGER_ENDPOINT"
+GRPC: Final = "grpc"
+REST: Final = "rest"
+
+
+class Endpoint(NamedTuple):
+    """`address` is HOST or HOST:PORT; `transport` is "grpc" or "rest"."""
+
+    address: str
+    transport: str
+    encrypted: bool
+
+
+def endpoint_for(url: GsmUrl, environ: Mapping[str, str]) -> Endpoint:
+    """The endpoint of a store, with the environment's override; UsageError."""
+    if override := environ.get(VARIABLE):
+        return parse_endpoint(override)
+    host = f"secretmanager.{url.location}.rep.googleapis.com" if url.location else "secretmanager.googleapis.com"
+    return Endpoint(host, GRPC, encrypted=True)
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """The endpoint in an override; UsageError for other forms, and for an unencrypted one beyond loopback."""
+    parts = urlsplit(text)
+    bare = parts.path in ("", "/") and not parts.query and not parts.fragment and "@" not in parts.netloc
+    if parts.scheme not in ("https", "http", "grpc") or not _host(text) or not bare:
+        raise UsageError(
+            f"{VARIABLE}={text!r} is not an endpoint", hint="https://HOST, http://HOST:PORT or grpc://HOST:PORT"
+        )
+    encrypted = parts.scheme == "https"
+    if not encrypted and not _is_loopback(_host(text)):
+        raise UsageError(f"{VARIABLE}={text!r} is unencrypted and not on this machine", hint="use https://HOST")
+    return Endpoint(parts.netloc, GRPC if parts.scheme == "grpc" else REST, encrypted)
+
+
+def _host(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:  # a malformed port or IPv6 address
+        return ""
+    return parts.hostname or ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

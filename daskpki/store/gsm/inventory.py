@@ -1,0 +1,116 @@
+"""The inventory of a log whose old records lie in sealed segments: read only when a question needs them.
+
+Answered from the head alone: `head`, `published`, `authorities`, leaves that were reserved since the last sealing or
+were unfinished then, and `certificates` of unfinished statuses. All else replays the segments, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from daskpki.records import (
+    CERTIFICATE_KINDS,
+    ISSUED,
+    RESERVED,
+    AuthorityRecord,
+    CertificateRecord,
+    Head,
+    Record,
+    ReplayedInventory,
+    certificate_after,
+)
+from daskpki.store.gsm.packing import LogHead
+from daskpki.store.gsm.state import UNFINISHED, State
+
+
+class LogInventory:
+    """An `Inventory` as of one head; `replay` gives all records from the first to that head."""
+
+    def __init__(self, head: LogHead | None, replay: Callable[[], Iterator[Record]]) -> None:
+        self._sealed = head is not None and bool(head.segments)
+        self._base = State() if head is None else head.state
+        self._tail = () if head is None else head.tail
+        self._replay = replay
+
+    @cached_property
+    def _state(self) -> State:
+        return self._base.after(self._tail)
+
+    @cached_property
+    def _recent(self) -> _RecentLeaves:
+        return _RecentLeaves(self._base.unfinished or (), self._tail)
+
+    @cached_property
+    def _full(self) -> ReplayedInventory:
+        return ReplayedInventory(self._replay())
+
+    @property
+    def head(self) -> Head:
+        """See Inventory."""
+        return self._state.head
+
+    @property
+    def published(self) -> Mapping[str, Any]:
+        """See Inventory."""
+        return self._state.published
+
+    def authorities(self) -> Sequence[AuthorityRecord]:
+        """See Inventory."""
+        return list(self._state.authorities)
+
+    def certificate(self, serial: int) -> CertificateRecord | None:
+        """See Inventory."""
+        found = self._recent.by_serial.get(serial) if self._recent.conclusive else None
+        return found or self._full.certificate(serial)
+
+    def current(self, role: str, name: str) -> CertificateRecord | None:
+        """See Inventory."""
+        serial = self._recent.current.get((role, name)) if self._recent.conclusive else None
+        return self._full.current(role, name) if serial is None else self._recent.by_serial[serial]
+
+    def certificates(
+        self, *, role: str | None = None, name: str | None = None, statuses: Sequence[str] | None = None
+    ) -> Iterator[CertificateRecord]:
+        """See Inventory."""
+        unfinished = self._state.unfinished
+        if statuses is not None and set(statuses) <= set(UNFINISHED) and unfinished is not None:
+            found = (entry for entry in unfinished if entry.status in statuses)
+            return (entry for entry in found if role in (None, entry.role) and name in (None, entry.name))
+        return self._full.certificates(role=role, name=name, statuses=statuses)
+
+    def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
+        """See Inventory."""
+        serial = self._recent.fingerprints.get(fingerprint) if self._recent.conclusive else None
+        return self._full.by_fingerprint(fingerprint) if serial is None else self._recent.by_serial[serial]
+
+
+class _RecentLeaves:
+    """What the open tail alone tells of leaves; `conclusive` unless it issues one that was reserved out of sight."""
+
+    def __init__(self, known: Sequence[CertificateRecord], tail: Sequence[Record]) -> None:
+        self.by_serial = {entry.serial: entry for entry in known}
+        self.current: dict[tuple[str, str], int] = {}
+        self.fingerprints: dict[str, int] = {}
+        self.conclusive = True
+        for record in tail:
+            if record.kind in CERTIFICATE_KINDS:
+                self._apply(record)
+
+    def _apply(self, record: Record) -> None:
+        serial = int(record.body["serial"], 16)
+        entry = self.by_serial.get(serial)
+        if entry is None and record.kind != RESERVED:
+            self.conclusive = self.conclusive and record.kind != ISSUED
+            return
+        self.by_serial[serial] = entry = certificate_after(entry, record)
+        if record.kind == ISSUED:
+            self._supersede(entry)
+
+    def _supersede(self, entry: CertificateRecord) -> None:
+        previous = self.current.get((entry.role, entry.name))
+        if previous is not None and previous != entry.serial:
+            self.by_serial[previous] = self.by_serial[previous]._replace(superseded=True)
+        self.current[entry.role, entry.name] = entry.serial
+        self.fingerprints[str(entry.fingerprint)] = entry.serial

@@ -1,0 +1,248 @@
+"""A cluster's records log in one secret of Secret Manager: each commit adds one version, whatever the number of drafts.
+
+A commit costs: `latest`, a look at the next number, one destroy and one add; the next one by the same process only the
+destroy and the add, since it goes on from the head that it made, and looks again only when another writer was first.
+A sealing costs one add more, for each 64 KiB. In between commits three versions are open: the head, its predecessor
+(for readers whose `latest` lags) and what the next writer destroys; while several write at once, losers come on top.
+
+Commits are atomic whatever their size: segments are added first, and count only once a head that names them has won.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from daskpki import naming
+from daskpki.confidential import Confidential
+from daskpki.errors import (
+    AlreadyExistsError,
+    AmbiguousError,
+    ConflictError,
+    CorruptError,
+    DaskpkiError,
+    UnavailableError,
+)
+from daskpki.records import EMPTY, Draft, Head, Record, ReplayedInventory, Stamp, chain
+from daskpki.store.gsm.inventory import LogInventory
+from daskpki.store.gsm.packing import LogCodec, LogHead, LogPart, LogSegment, Segment, describe_segment, fill, fits
+from daskpki.store.gsm.patience import Patience
+from daskpki.store.gsm.placement import DEFAULT, GsmOptions
+from daskpki.store.gsm.secrets import GsmSecrets
+from daskpki.store.gsm.state import UNFINISHED, State
+from daskpki.store.linear import Head as LinearHead
+from daskpki.store.linear import LinearSecret, Tip
+
+FRESH: Final = 30.0
+"""For how many seconds a head that was seen is tried without another look; a wrong guess costs one lost version."""
+_READERS: Final = 8
+_UNKNOWN_VERSION: Final = 10**9
+
+
+class GsmRecordLog:
+    """See `daskpki.store.port.RecordLog`; `options` are for the log's own secret, should this be its first commit."""
+
+    def __init__(
+        self,
+        secrets: GsmSecrets,
+        cluster: str,
+        *,
+        options: GsmOptions | None,
+        patience: Patience,
+    ) -> None:
+        self._secrets = secrets
+        self._cluster = cluster
+        self._options = options
+        self._patience = patience
+        self._secret = naming.records_id(cluster)
+        self._codec = LogCodec(cluster)
+        self._linear: LinearSecret[LogPart] = LinearSecret(
+            secrets.impatient(), self._secret, self._codec, pause=patience.pause, includes=self._includes
+        )
+        self._tip: Tip[LogPart] | None = None
+        self._seen_at = 0.0
+        self._cleared = 0
+        self._view = LogInventory(None, lambda: iter(()))
+
+    def inventory(self) -> LogInventory:
+        """See RecordLog."""
+        self._look()
+        return self._view
+
+    def records(self, *, after: int = 0) -> Iterator[Record]:
+        """See RecordLog."""
+        self._look()
+        return self._records_of(self._head(), after)
+
+    def options(self) -> GsmOptions:
+        """How this cluster's secrets are created, as its first commit settled; the defaults before that."""
+        if self._tip is None:
+            self._look()
+        head = self._head()
+        return head.options if head else self._options or DEFAULT
+
+    def commit(self, decide: Callable[[LogInventory], Sequence[Draft]], stamp: Stamp) -> Sequence[Record]:
+        """See RecordLog; UnavailableError when other writers or the quota left no room before the deadline."""
+        cause: DaskpkiError = ConflictError("other writers were first each time")
+        for _ in self._patience.attempts():
+            drafts = self._decide(decide)
+            if not drafts:
+                return ()
+            try:
+                records = self._append(drafts, stamp)
+            except AmbiguousError:
+                self._tip = None
+                raise
+            except UnavailableError as error:  # nothing was added: wait, look whether others went on, decide anew
+                cause, self._seen_at = error, float("-inf")
+                continue
+            if records is not None:
+                return records
+        raise UnavailableError(
+            f"the log of cluster {self._cluster!r} took no commit before the deadline: {cause}", hint="try again later"
+        ) from cause
+
+    def _decide(self, decide: Callable[[LogInventory], Sequence[Draft]]) -> Sequence[Draft]:
+        """Ask on what was seen a moment ago; only drafts are believed then, since adding will tell if it is stale."""
+        if self._tip is not None and self._patience.now() - self._seen_at < FRESH:
+            try:
+                if drafts := decide(self._view):
+                    return drafts
+            except DaskpkiError:
+                pass
+        self._look()
+        return decide(self._view)
+
+    def _look(self) -> None:
+        recent = self._tip is not None and self._patience.now() - self._seen_at < FRESH
+        self._settle_on(self._linear.tip(self._tip if recent else None))
+
+    def _settle_on(self, tip: Tip[LogPart]) -> None:
+        """Go on from this tip; what was already replayed for the same head is kept."""
+        moved = self._tip is None or tip.head != self._tip.head
+        self._tip, self._seen_at = tip, self._patience.now()
+        if tip.head is not None:
+            self._secrets.vouch(self._secret)  # its payload is a log of this cluster: it is ours
+        if moved:
+            head = self._head()
+            self._view = LogInventory(head, lambda: self._records_of(head, 0))
+
+    def _head(self) -> LogHead | None:
+        if self._tip is None or self._tip.head is None:
+            return None
+        payload = self._tip.head.payload
+        assert isinstance(payload, LogHead)  # a segment's seq is 0, so it is never the head
+        return payload
+
+    def _append(self, drafts: Sequence[Draft], stamp: Stamp) -> Sequence[Record] | None:
+        """Add a head with these drafts; None when another writer was first."""
+        tip, before = self._tip, self._head()
+        assert tip is not None
+        if tip.head is None:
+            self._create()
+        records = chain(before.end if before else EMPTY, drafts, stamp)
+        proposal = self._proposal(tip, before, records, self._clear(tip, before))
+        won, tip = self._linear.propose(tip, proposal)
+        self._settle_on(tip)
+        return records if won else None
+
+    def _create(self) -> None:
+        labels = naming.labels(self._cluster, naming.RECORDS)
+        try:
+            self._secrets.create(self._secret, labels=labels, options=self._options or DEFAULT)
+        except AlreadyExistsError:  # another first commit, or one that was cut off here; `add` checks that it is ours
+            return
+
+    def _clear(self, tip: Tip[LogPart], before: LogHead | None) -> tuple[int, ...]:
+        """Destroy what lies below the head, but for its predecessor; returns what the next writer is to destroy."""
+        if before is None or tip.head is None:
+            return ()
+        if self._cleared != tip.head.number:
+            sealed = {segment.version for segment in before.segments}
+            between = set(range(before.link.prev + 1, tip.head.number)) - sealed
+            for number in sorted(between | set(before.leftover)):
+                self._secrets.destroy(self._secret, number)
+            self._cleared = tip.head.number
+        return (before.link.prev,) if before.link.prev else ()
+
+    def _proposal(
+        self, tip: Tip[LogPart], before: LogHead | None, records: Sequence[Record], leftover: tuple[int, ...]
+    ) -> LogHead:
+        """The next head: all in the open tail, or with full segments sealed off when that grows too large."""
+        link = tip.next_link(f"{records[-1].operation}:{records[-1].hash[:16]}")
+        options = before.options if before else self._options or DEFAULT
+        tail = (*(before.tail if before else ()), *records)
+        base, segments = (before.state, before.segments) if before else (State(), ())
+        head = LogHead(link, self._cluster, base, segments, tail, leftover, options)
+        while not fits(head):
+            head = self._seal(head)
+        return head
+
+    def _seal(self, head: LogHead) -> LogHead:
+        """Move the first records of the tail, as many as fill a payload, into a segment of their own."""
+        rider = head.link._replace(seq=0)
+
+        def segment(records: Sequence[Record]) -> LogSegment:
+            return LogSegment(rider, self._cluster, head.state.head, tuple(records))
+
+        count = fill(head.tail, segment)
+        sealed = head.tail[:count]
+        number = self._linear.add_rider(segment(sealed))
+        state = self._complete(head.state.after(sealed), head, sealed)
+        segments = (*head.segments, describe_segment(number, sealed))
+        return head._replace(state=state, segments=segments, tail=head.tail[count:])
+
+    def _complete(self, state: State, head: LogHead, sealed: Sequence[Record]) -> State:
+        """Look the unfinished leaves up in the segments, where the state before did not know them."""
+        if head.state.unfinished is not None or not head.segments:
+            return state
+        full = ReplayedInventory([*self._records_of(head._replace(tail=()), 0), *sealed])
+        entries = tuple(full.certificates(statuses=UNFINISHED))
+        return state.with_unfinished(entries)
+
+    def _records_of(self, head: LogHead | None, after: int) -> Iterator[Record]:
+        if head is None:
+            return
+        begin = EMPTY
+        wanted = []
+        for segment in head.segments:
+            if segment.end.seq > after:
+                wanted.append((begin, segment))
+            begin = segment.end
+        for sealed in self._read_segments(wanted):
+            yield from (record for record in sealed.records if record.seq > after)
+        yield from (record for record in head.tail if record.seq > after)
+
+    def _read_segments(self, wanted: Iterable[tuple[Head, Segment]]) -> Iterator[LogSegment]:
+        """The segments, several under way at once; each must lead from one chained hash to the next."""
+
+        def access(item: tuple[Head, Segment]) -> Confidential:
+            return self._secrets.access(self._secret, item[1].version)
+
+        wanted = list(wanted)
+        with ThreadPoolExecutor(min(_READERS, len(wanted) or 1)) as pool:
+            for (begin, segment), data in zip(wanted, pool.map(access, wanted), strict=True):
+                part = self._codec.decode(data)
+                last = part.records[-1] if isinstance(part, LogSegment) else None
+                if not isinstance(part, LogSegment) or part.begin != begin or last is None:
+                    raise _misplaced(self._secret, segment)
+                if Head(last.seq, last.hash) != segment.end:
+                    raise _misplaced(self._secret, segment)
+                yield part
+
+    def _includes(self, head: LinearHead[LogPart], payload: LogPart) -> bool | None:
+        """Whether the chain that leads to `head` holds the last record of a proposal: its hash covers all before."""
+        assert isinstance(payload, LogHead)
+        assert isinstance(head.payload, LogHead)
+        wanted = payload.end
+        for record in self._records_of(head.payload, wanted.seq - 1):
+            return record.hash == wanted.hash
+        return False
+
+
+def _misplaced(secret: str, segment: Segment) -> CorruptError:
+    return CorruptError(
+        f"{secret}, version {segment.version}: not the sealed records up to {segment.end.seq} that the head names",
+        hint="restore the version from a backup, and find out who could change the log",
+    )

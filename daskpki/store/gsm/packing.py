@@ -1,0 +1,225 @@
+"""How the records log is packed into versions of one secret. Pure.
+
+Each payload is an .xz file of JSON lines, so that `gcloud secrets versions access ... | xz -d` shows it:
+
+    head     {"format":1,"part":"head","seq","prev","operation",     the link (daskpki.store.linear)
+              "cluster","state","end","segments","leftover","options"}   then the records after `state`
+    segment  {"format":1,"part":"segment","prev","operation","cluster","begin","end"}   then the records after `begin`
+    records  [time,operation,who,command] where the stamp changes, [kind,body] for each event of that stamp
+
+A head holds the open tail in full, and names the sealed segments. A record's number and hash are not written: they
+follow from the one before, and the last must be `end`. Segments are immutable and filled close to 64 KiB, at least
+500 certificates each; the head after a sealing starts with a nearly empty tail.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, Final, NamedTuple
+
+from daskpki.confidential import Confidential
+from daskpki.errors import CorruptError, NotTrustedError, UsageError
+from daskpki.records import RESERVED, Draft, Head, Record, Stamp, chain
+from daskpki.store.gsm.placement import GsmOptions, encode_options, parse_options
+from daskpki.store.gsm.state import State, encode_state, parse_state
+from daskpki.store.linear import Link
+from daskpki.store.port import MAX_PAYLOAD
+
+FORMAT: Final = 1
+_MAX_EXPANDED: Final = 16 << 20  # 64 KiB of honest records expand to less than 1 MiB
+_MEMORY: Final = 64 << 20
+
+
+class Segment(NamedTuple):
+    """A sealed run of records: its version, the last record in it, and the span of notAfter of its reservations."""
+
+    version: int
+    end: Head
+    earliest: int
+    latest: int
+
+
+class LogHead(NamedTuple):
+    """The version that counts: `state` at the end of the sealed segments, and the records since.
+
+    `leftover` are versions below that the next writer is to destroy.
+    """
+
+    link: Link
+    cluster: str
+    state: State
+    segments: tuple[Segment, ...]
+    tail: tuple[Record, ...]
+    leftover: tuple[int, ...]
+    options: GsmOptions
+
+    @property
+    def end(self) -> Head:
+        """The newest record."""
+        return Head(self.tail[-1].seq, self.tail[-1].hash) if self.tail else self.state.head
+
+
+class LogSegment(NamedTuple):
+    """The payload of a sealed segment, or of one that nobody came to refer to."""
+
+    link: Link
+    cluster: str
+    begin: Head
+    records: tuple[Record, ...]
+
+
+LogPart = LogHead | LogSegment
+
+
+class LogCodec:
+    """The `daskpki.store.linear.Codec` of one cluster's log."""
+
+    def __init__(self, cluster: str) -> None:
+        self._cluster = cluster
+
+    def encode(self, payload: LogPart) -> Confidential:
+        """The payload's bytes; UsageError beyond 64 KiB."""
+        data = encode_part(payload)
+        if len(data) > MAX_PAYLOAD:
+            raise UsageError(f"the log of {self._cluster!r} has outgrown its header", hint="daskpki audit --archive")
+        return Confidential(data)
+
+    def decode(self, data: Confidential) -> LogPart:
+        """The payload in these bytes; CorruptError, also for another cluster's; NotTrustedError for a newer format."""
+        part = decode_part(data.reveal())
+        if part.cluster != self._cluster:
+            raise CorruptError(f"this is the log of cluster {part.cluster!r}, not of {self._cluster!r}")
+        return part
+
+    def link(self, payload: LogPart) -> Link:
+        """The payload's link; a segment's `seq` is 0."""
+        return payload.link
+
+
+def encode_part(part: LogPart) -> bytes:
+    """The compressed JSON lines of a head or a segment."""
+    lines = [_head_line(part), *_record_lines(part.tail)] if isinstance(part, LogHead) else _segment_lines(part)
+    text = "\n".join(json.dumps(line, separators=(",", ":"), ensure_ascii=False) for line in lines)
+    return lzma.compress(text.encode(), check=lzma.CHECK_CRC32)
+
+
+def _head_line(head: LogHead) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "part": "head",
+        **head.link._asdict(),
+        "cluster": head.cluster,
+        "state": encode_state(head.state),
+        "end": list(head.end),
+        "segments": [[segment.version, *segment.end, segment.earliest, segment.latest] for segment in head.segments],
+        "leftover": list(head.leftover),
+        "options": encode_options(head.options),
+    }
+
+
+def _segment_lines(part: LogSegment) -> list[Any]:
+    last = part.records[-1]
+    header = {
+        "format": FORMAT,
+        "part": "segment",
+        **part.link._asdict(),
+        "cluster": part.cluster,
+        "begin": list(part.begin),
+        "end": [last.seq, last.hash],
+    }
+    return [header, *_record_lines(part.records)]
+
+
+def _record_lines(records: Iterable[Record]) -> Iterator[list[Any]]:
+    for stamp, group in groupby(records, key=_stamp):
+        yield list(stamp)
+        for record in group:
+            yield [record.kind, record.body]
+
+
+def _stamp(record: Record) -> Stamp:
+    return Stamp(record.time, record.operation, record.who, record.command)
+
+
+def decode_part(data: bytes) -> LogPart:
+    """The head or segment in these bytes; CorruptError, NotTrustedError for a newer format."""
+    try:
+        header, *lines = [json.loads(line) for line in _expand(data).split(b"\n")]
+        _check_format(header)
+        link = Link(header["seq"], header["prev"], header["operation"])
+        if header["part"] == "segment":
+            begin = Head(*header["begin"])
+            part: LogPart = LogSegment(link, header["cluster"], begin, _parse_records(begin, lines, header["end"]))
+        else:
+            part = _parse_head(link, header, lines)
+    except (ValueError, KeyError, TypeError, IndexError, lzma.LZMAError, EOFError) as error:
+        raise CorruptError(f"not a part of a records log ({type(error).__name__})") from error
+    return part
+
+
+def _expand(data: bytes) -> bytes:
+    decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY)
+    text = decompressor.decompress(data, _MAX_EXPANDED)
+    if not decompressor.eof or decompressor.unused_data:
+        raise CorruptError("not a part of a records log (truncated, too large, or followed by other bytes)")
+    return text
+
+
+def _check_format(header: Mapping[str, Any]) -> None:
+    if header["format"] != FORMAT:
+        raise NotTrustedError(
+            f"the log has format {header['format']}, and this daskpki understands {FORMAT}", hint="update daskpki"
+        )
+
+
+def _parse_head(link: Link, header: Mapping[str, Any], lines: Sequence[Any]) -> LogHead:
+    state = parse_state(header["state"])
+    return LogHead(
+        link,
+        header["cluster"],
+        state,
+        tuple(Segment(version, Head(seq, end), *span) for version, seq, end, *span in header["segments"]),
+        _parse_records(state.head, lines, header["end"]),
+        tuple(header["leftover"]),
+        parse_options(header["options"]),
+    )
+
+
+def _parse_records(head: Head, lines: Sequence[Any], end: Sequence[Any]) -> tuple[Record, ...]:
+    records: list[Record] = []
+    stamp = Stamp(0, "", "", "")
+    for line in lines:
+        if len(line) == len(Stamp._fields):
+            stamp = Stamp(*line)
+            continue
+        (record,) = chain(head, [Draft(*line)], stamp)
+        head = Head(record.seq, record.hash)
+        records.append(record)
+    if head != Head(*end):
+        raise CorruptError(f"the log's records up to {end[0]} do not fit its hash chain: they were changed")
+    return tuple(records)
+
+
+def describe_segment(version: int, records: Sequence[Record]) -> Segment:
+    """How the head refers to a segment of these records; the span is (0, 0) when none is a reservation."""
+    ends = [record.body["not_after"] for record in records if record.kind == RESERVED] or [0]
+    return Segment(version, Head(records[-1].seq, records[-1].hash), min(ends), max(ends))
+
+
+def fits(part: LogPart) -> bool:
+    """Whether a payload may be as large as this."""
+    return len(encode_part(part)) <= MAX_PAYLOAD
+
+
+def fill(records: Sequence[Record], segment: Callable[[Sequence[Record]], LogSegment]) -> int:
+    """How many of the records, from the first, fill one segment: as many as fit, within 2 %; UsageError when none."""
+    count = len(records)
+    while count:
+        size = len(encode_part(segment(records[:count])))
+        if size <= MAX_PAYLOAD:
+            return count
+        count = min(count - 1, int(count * 0.98 * MAX_PAYLOAD / size) + 1)
+    raise UsageError(f"record {records[0].seq} ({records[0].kind}) is larger than a payload of {MAX_PAYLOAD} bytes")

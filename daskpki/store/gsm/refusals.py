@@ -1,0 +1,157 @@
+"""What a refusal by Secret Manager means to the user: one of daskpki's errors, with the way out. Pure.
+
+Cases that look alike over the wire are told apart by their reason: a missing grant, an access scope that a VM lacks, an
+API that is off; a version that is missing, disabled or destroyed. Whether a cut-off call may be repeated blindly stands
+in `METHODS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from daskpki.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    AmbiguousError,
+    ConflictError,
+    DaskpkiError,
+    DisabledError,
+    NotFoundError,
+    UnavailableError,
+    UsageError,
+)
+from daskpki.settings import GsmUrl
+
+NOT_DONE: Final = frozenset({"RESOURCE_EXHAUSTED", "ABORTED"})
+"""The server says that it did nothing, and that the same call may succeed later."""
+
+CUT_OFF: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "CANCELLED", "DATA_LOSS"})
+"""The call failed on the way there or back: a write may or may not have been carried out."""
+
+_BY_HTTP: Final = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
+    409: "ABORTED",
+    412: "FAILED_PRECONDITION",
+    429: "RESOURCE_EXHAUSTED",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+class Method(NamedTuple):
+    """A method's role for IAM hints, whether it may be repeated when cut off, and which answer then means "done"."""
+
+    role: str
+    repeatable: bool = True
+    done: str | None = None
+
+
+_ADMIN: Final = "roles/secretmanager.admin"
+_MANAGER: Final = "roles/secretmanager.secretVersionManager"
+
+METHODS: Final[Mapping[str, Method]] = {
+    "create_secret": Method(_ADMIN, repeatable=False),
+    "get_secret": Method("roles/secretmanager.viewer"),
+    "list_secrets": Method("roles/secretmanager.viewer"),
+    "update_secret": Method(_ADMIN, repeatable=False),
+    "delete_secret": Method(_ADMIN, done="NOT_FOUND"),
+    "add_secret_version": Method("roles/secretmanager.secretVersionAdder", repeatable=False),
+    "access_secret_version": Method("roles/secretmanager.secretAccessor"),
+    "list_secret_versions": Method("roles/secretmanager.viewer"),
+    "enable_secret_version": Method(_MANAGER),
+    "disable_secret_version": Method(_MANAGER),
+    "destroy_secret_version": Method(_MANAGER, done="FAILED_PRECONDITION"),
+}
+
+
+class Refusal(Exception):  # noqa: N818 - becomes an error only with what was asked for
+    """What came back instead of an answer: the canonical status, the message, and the reason and its metadata."""
+
+    def __init__(self, status: str, message: str, reason: str = "", metadata: Mapping[str, str] | None = None) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+        self.message = message
+        self.reason = reason
+        self.metadata = metadata or {}
+
+
+def status_of_http(code: int) -> str:
+    """The canonical status where only an HTTP code is known."""
+    return _BY_HTTP.get(code, "UNKNOWN")
+
+
+def may_retry(refusal: Refusal, method: str) -> bool:
+    """Whether the same call may simply be made again."""
+    return refusal.status in NOT_DONE or (refusal.status in CUT_OFF and METHODS[method].repeatable)
+
+
+def error_for(refusal: Refusal, method: str, subject: str, url: GsmUrl) -> DaskpkiError:
+    """The error that a refusal is; `subject` is what was asked for, as the user knows it."""
+    what = f"{subject} in {url}"
+    match refusal.status:
+        case "NOT_FOUND":
+            error: DaskpkiError = NotFoundError(f"{what} does not exist")
+        case "ALREADY_EXISTS":
+            error = AlreadyExistsError(f"{what} exists")
+        case "FAILED_PRECONDITION":
+            error = _precondition(what, refusal.message)
+        case "INVALID_ARGUMENT" | "OUT_OF_RANGE":
+            error = UsageError(f"{what}: {refusal.message}")
+        case "PERMISSION_DENIED" | "UNAUTHENTICATED":
+            error = _denied(refusal, method, what, url)
+        case _:
+            error = _temporary(refusal, method, what)
+    return error
+
+
+def _temporary(refusal: Refusal, method: str, what: str) -> DaskpkiError:
+    if refusal.status in NOT_DONE:
+        return UnavailableError(f"{what}: {refusal.message}", hint="try again in a minute")
+    if refusal.status not in CUT_OFF:
+        return DaskpkiError(f"{what}: {refusal}")
+    if METHODS[method].repeatable:
+        return UnavailableError(f"{what}: {refusal.message}", hint="try again in a minute")
+    return AmbiguousError(f"{what}: the write was cut off ({refusal.message})", hint="run the command again")
+
+
+def _precondition(what: str, message: str) -> DaskpkiError:
+    words = message.lower()
+    if "etag" in words:
+        return ConflictError(f"{what} was changed in between", hint="read it again and repeat the change")
+    if "destroyed" in words:
+        return DisabledError(f"{what} is destroyed", hint="roll back to another version")
+    if "disabled" in words:
+        return DisabledError(f"{what} is disabled", hint="enable it, or roll back to another version")
+    return DaskpkiError(f"{what}: {message}")
+
+
+def _denied(refusal: Refusal, method: str, what: str, url: GsmUrl) -> DaskpkiError:
+    if refusal.status == "UNAUTHENTICATED":
+        return AccessDeniedError(
+            f"{what}: Google did not accept the credentials ({refusal.message})",
+            hint="gcloud auth application-default login, or attach a service account to this VM",
+        )
+    if refusal.reason == "SERVICE_DISABLED":
+        return AccessDeniedError(
+            f"the Secret Manager API is off in project {url.project}",
+            hint=f"gcloud services enable secretmanager.googleapis.com --project {url.project}",
+        )
+    if refusal.reason == "ACCESS_TOKEN_SCOPE_INSUFFICIENT" or "authentication scopes" in refusal.message:
+        return AccessDeniedError(
+            f"{what}: this VM's access scopes do not allow Secret Manager, whatever IAM grants",
+            hint="stop the VM, then gcloud compute instances set-service-account NAME --scopes cloud-platform",
+        )
+    permission = refusal.metadata.get("permission")
+    if refusal.reason == "IAM_PERMISSION_DENIED" or permission:
+        missing = permission or "the permission for it"
+        return AccessDeniedError(
+            f"{what}: {missing} is not granted, or it does not exist",
+            hint=f"grant {METHODS[method].role}; a new grant takes some minutes to act",
+        )
+    return AccessDeniedError(f"{what}: {refusal.message}")

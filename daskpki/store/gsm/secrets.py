@@ -1,0 +1,212 @@
+"""`SecretStore` on Secret Manager: its model, with checksums both ways, and ownership checked before any change."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from daskpki.confidential import Confidential
+from daskpki.errors import AmbiguousError, CorruptError, DisabledError, NotFoundError, NotOursError, UsageError
+from daskpki.naming import is_ours
+from daskpki.settings import GsmUrl
+from daskpki.store.gsm.api import GsmApi
+from daskpki.store.gsm.client import checksum
+from daskpki.store.gsm.placement import GsmOptions, secret_settings
+from daskpki.store.port import MAX_PAYLOAD, Payload, SecretInfo, Version
+
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,255}\Z")
+_READS: Final = 3
+_PAGE: Final = 250
+_OURS: Final = {"managed-by": "daskpki"}
+
+Placement = Callable[[str | None], GsmOptions]
+"""How the secrets of a cluster are created; the cluster is None for a secret without one."""
+
+
+class GsmSecrets:
+    """The secrets of one project, or of one of its locations.
+
+    A secret is known to be ours once this process has made it or seen its labels, so that a change costs no request
+    more than itself.
+    """
+
+    def __init__(self, api: GsmApi, placement: Placement) -> None:
+        self._api = api
+        self._placement = placement
+        self._ours: set[str] = set()
+        self._patient = True
+
+    def impatient(self) -> GsmSecrets:
+        """The same secrets, but `add` does not wait for quota: for those who would rather look again first."""
+        twin = copy.copy(self)
+        twin._patient = False  # noqa: SLF001 - our own copy
+        return twin
+
+    def vouch(self, secret: str) -> None:
+        """Take a secret for ours without a look at its labels, because its payload proved to be."""
+        self._ours.add(secret)
+
+    def create(
+        self,
+        secret: str,
+        *,
+        labels: Mapping[str, str],
+        annotations: Mapping[str, str] | None = None,
+        options: GsmOptions | None = None,
+    ) -> SecretInfo:
+        """See SecretStore; a cut-off creation counts as done when the secret then has just these labels."""
+        placed = options or self._placement(labels.get("daskpki-cluster"))
+        settings = secret_settings(placed, self._url)
+        request = {
+            "parent": self._url.parent,
+            "secret_id": _checked(secret),
+            "secret": {"labels": dict(labels), "annotations": dict(annotations or {}), **settings},
+        }
+        try:
+            return self._noted(self._api.call("create_secret", request, secret))
+        except AmbiguousError:
+            return self._created(request, secret, labels)
+
+    def _created(self, request: Mapping[str, Any], secret: str, labels: Mapping[str, str]) -> SecretInfo:
+        try:
+            info = self.describe(secret)
+        except NotFoundError:
+            return self._noted(self._api.call("create_secret", request, secret))
+        if dict(info.labels) != dict(labels):
+            raise NotOursError(f"{secret} in {self._url} was made by someone else in the same moment")
+        return info
+
+    def describe(self, secret: str) -> SecretInfo:
+        """See SecretStore."""
+        return self._noted(self._api.call("get_secret", {"name": self._name(secret)}, secret))
+
+    def select(self, labels: Mapping[str, str]) -> Iterator[SecretInfo]:
+        """See SecretStore."""
+        terms = " AND ".join(f"labels.{key}={value}" for key, value in (_OURS | dict(labels)).items())
+        request = {"parent": self._url.parent, "filter": terms, "page_size": _PAGE}
+        found = []
+        for page in self._api.pages("list_secrets", request, "the list of secrets"):
+            infos = [_info(message) for message in page.secrets]
+            found += [info for info in infos if is_ours(info.labels) and labels.items() <= info.labels.items()]
+        yield from sorted(found)
+
+    def update(
+        self,
+        secret: str,
+        *,
+        etag: str,
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+    ) -> SecretInfo:
+        """See SecretStore; UsageError for labels that would give the secret away."""
+        if labels is not None and not is_ours(labels):
+            raise UsageError(f"{secret}: without its label managed-by=daskpki it could not be changed again")
+        self._check_ours(secret)
+        changes = {"labels": labels, "annotations": annotations}
+        given = {field: dict(value) for field, value in changes.items() if value is not None}
+        request = {
+            "secret": {"name": self._name(secret), "etag": etag, **given},
+            "update_mask": {"paths": list(given)},
+        }
+        return self._noted(self._api.call("update_secret", request, secret))
+
+    def delete(self, secret: str, *, etag: str | None = None) -> None:
+        """See SecretStore."""
+        self._check_ours(secret)
+        self._api.call("delete_secret", {"name": self._name(secret), "etag": etag or ""}, secret)
+        self._ours.discard(secret)
+
+    def add(self, secret: str, payload: Confidential) -> int:
+        """See SecretStore; CorruptError when the checksum did not arrive with the payload."""
+        if len(payload) > MAX_PAYLOAD:
+            raise UsageError(f"{secret}: a payload of {len(payload)} bytes is larger than {MAX_PAYLOAD}")
+        self._check_ours(secret)
+        data = payload.reveal()
+        request = {"parent": self._name(secret), "payload": {"data": data, "data_crc32c": checksum(data)}}
+        reply = self._api.call("add_secret_version", request, secret, patient=self._patient)
+        number = _number(reply.name)
+        if not reply.client_specified_payload_checksum:
+            raise CorruptError(f"{secret}, version {number}: Secret Manager did not receive its checksum")
+        return number
+
+    def access(self, secret: str, number: int) -> Confidential:
+        """See SecretStore."""
+        return self._access(secret, str(number)).data
+
+    def latest(self, secret: str) -> Payload:
+        """See SecretStore."""
+        return self._access(secret, "latest")
+
+    def _access(self, secret: str, version: str) -> Payload:
+        subject = f"{secret}, version {version},"
+        request = {"name": f"{self._name(secret)}/versions/{version}"}
+        for _ in range(_READS):  # a payload that was damaged on its way is whole the next time
+            reply = self._api.call("access_secret_version", request, subject)
+            if checksum(reply.payload.data) == reply.payload.data_crc32c:
+                return Payload(_number(reply.name), Confidential(reply.payload.data))
+        raise CorruptError(f"{subject} in {self._url} does not fit its checksum, {_READS} times in a row")
+
+    def versions(self, secret: str) -> Iterator[Version]:
+        """See SecretStore."""
+        request = {"parent": self._name(secret), "page_size": _PAGE}
+        for page in self._api.pages("list_secret_versions", request, secret):
+            for message in page.versions:
+                yield Version(_number(message.name), message.state.name, int(message.create_time.timestamp()))
+
+    def enable(self, secret: str, number: int) -> None:
+        """See SecretStore."""
+        self._change("enable_secret_version", secret, number)
+
+    def disable(self, secret: str, number: int) -> None:
+        """See SecretStore."""
+        self._change("disable_secret_version", secret, number)
+
+    def destroy(self, secret: str, number: int) -> None:
+        """See SecretStore."""
+        try:
+            self._change("destroy_secret_version", secret, number)
+        except DisabledError:  # it is destroyed already
+            return
+
+    def _change(self, method: str, secret: str, number: int) -> None:
+        self._check_ours(secret)
+        request = {"name": f"{self._name(secret)}/versions/{number}"}
+        self._api.call(method, request, f"{secret}, version {number},")
+
+    def _check_ours(self, secret: str) -> None:
+        if secret not in self._ours and not is_ours(self.describe(secret).labels):
+            raise NotOursError(
+                f"{secret} in {self._url} is not daskpki's, so it is not touched",
+                hint="use another name or another cluster",
+            )
+
+    def _noted(self, message: Any) -> SecretInfo:
+        info = _info(message)
+        change = self._ours.add if is_ours(info.labels) else self._ours.discard
+        change(info.id)
+        return info
+
+    def _name(self, secret: str) -> str:
+        return f"{self._url.parent}/secrets/{_checked(secret)}"
+
+    @property
+    def _url(self) -> GsmUrl:
+        return self._api.url
+
+
+def _checked(secret: str) -> str:
+    if not _ID.match(secret):
+        raise UsageError(f"{secret!r} is not a secret's id", hint="1 to 255 of A-Z, a-z, 0-9, '_' and '-'")
+    return secret
+
+
+def _info(message: Any) -> SecretInfo:
+    created = int(message.create_time.timestamp())
+    name = message.name.rpartition("/")[2]
+    return SecretInfo(name, dict(message.labels), dict(message.annotations), message.etag, created)
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("/")[2])

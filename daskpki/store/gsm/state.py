@@ -1,0 +1,119 @@
+"""What the log's head carries so that commands need not read the sealed segments: the state at their end. Pure.
+
+`State` holds the CA generations, what was published last, and the leaves whose story is not at an end (reserved or
+revoking). So issuing costs the same whether ten or a hundred thousand certificates came before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from daskpki.errors import CorruptError
+from daskpki.records import (
+    AUTHORITY_KINDS,
+    CERTIFICATE_KINDS,
+    EMPTY,
+    PUBLISHED,
+    RESERVED,
+    REVOKING,
+    AuthorityRecord,
+    CertificateRecord,
+    Head,
+    Record,
+    authority_after,
+    certificate_after,
+)
+
+UNFINISHED: Final = (RESERVED, REVOKING)
+"""The statuses of leaves that some command has yet to bring to an end."""
+
+MAX_UNFINISHED: Final = 100
+"""How many of them a header carries; where there are more, they are looked up in the segments."""
+
+
+class State(NamedTuple):
+    """The state after the record `head`; `unfinished` is None where it takes the segments to know it."""
+
+    head: Head = EMPTY
+    authorities: tuple[AuthorityRecord, ...] = ()
+    published: Mapping[str, Any] = {}
+    unfinished: tuple[CertificateRecord, ...] | None = ()
+
+    def after(self, records: Iterable[Record]) -> State:
+        """The state once these records have followed."""
+        authorities = {entry.generation: entry for entry in self.authorities}
+        published = self.published
+        leaves = _Unfinished(self.unfinished)
+        head = self.head
+        for record in records:
+            if record.kind in CERTIFICATE_KINDS:
+                leaves.apply(record)
+            elif record.kind in AUTHORITY_KINDS:
+                generation = record.body["generation"]
+                authorities[generation] = authority_after(authorities.get(generation), record)
+            elif record.kind == PUBLISHED and record.body["epoch"] > published.get("epoch", 0):
+                published = record.body
+            head = Head(record.seq, record.hash)
+        in_order = tuple(authorities[generation] for generation in sorted(authorities))
+        return State(head, in_order, published, leaves.result())
+
+    def with_unfinished(self, entries: tuple[CertificateRecord, ...]) -> State:
+        """The same state with the unfinished leaves filled in, unless they are too many for a header."""
+        return self._replace(unfinished=None if len(entries) > MAX_UNFINISHED else entries)
+
+
+class _Unfinished:
+    """The unfinished leaves while records pass by, and the serials that came to life before anything known here."""
+
+    def __init__(self, known: tuple[CertificateRecord, ...] | None) -> None:
+        self._entries = {entry.serial: entry for entry in known or ()}
+        self._complete = known is not None
+        self._foreign: set[int] = set()
+
+    def apply(self, record: Record) -> None:
+        serial = int(record.body["serial"], 16)
+        entry = self._entries.get(serial)
+        if entry is None and record.kind != RESERVED:
+            change = self._foreign.add if record.kind == REVOKING else self._foreign.discard
+            change(serial)
+            return
+        entry = certificate_after(entry, record)
+        if entry.status in UNFINISHED:
+            self._entries[serial] = entry
+        else:
+            del self._entries[serial]
+
+    def result(self) -> tuple[CertificateRecord, ...] | None:
+        if not self._complete or self._foreign or len(self._entries) > MAX_UNFINISHED:
+            return None
+        return tuple(self._entries.values())
+
+
+def encode_state(state: State) -> dict[str, Any]:
+    """The state as a JSON object."""
+    unfinished = None if state.unfinished is None else [entry._asdict() for entry in state.unfinished]
+    return {
+        "head": list(state.head),
+        "authorities": [entry._asdict() for entry in state.authorities],
+        "published": dict(state.published),
+        "unfinished": unfinished,
+    }
+
+
+def parse_state(data: Mapping[str, Any]) -> State:
+    """The state in such an object; CorruptError."""
+    try:
+        unfinished = data["unfinished"]
+        return State(
+            Head(*data["head"]),
+            tuple(AuthorityRecord(**entry | {"chain": tuple(entry["chain"])}) for entry in data["authorities"]),
+            data["published"],
+            None if unfinished is None else tuple(_parse_leaf(entry) for entry in unfinished),
+        )
+    except (KeyError, TypeError) as error:
+        raise CorruptError(f"the log's header is malformed ({error})") from error
+
+
+def _parse_leaf(entry: Mapping[str, Any]) -> CertificateRecord:
+    return CertificateRecord(**{**entry, "sans": tuple(entry["sans"])})

@@ -1,0 +1,81 @@
+"""`Store` on Secret Manager: the secrets and logs of one project, or of one location in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from daskpki import naming
+from daskpki.errors import UsageError
+from daskpki.settings import GsmUrl
+from daskpki.store.gsm.api import GsmApi
+from daskpki.store.gsm.client import Connection
+from daskpki.store.gsm.endpoint import endpoint_for
+from daskpki.store.gsm.log import GsmRecordLog
+from daskpki.store.gsm.patience import Patience, Timing
+from daskpki.store.gsm.placement import DEFAULT, GsmOptions, check_options
+from daskpki.store.gsm.secrets import GsmSecrets
+
+
+class GsmStore:
+    """See `daskpki.store.port.Store`.
+
+    `options` say how a new cluster's secrets are created; a cluster that exists keeps to what its log says.
+    """
+
+    def __init__(
+        self, url: GsmUrl, connection: Connection, patience: Patience, options: GsmOptions | None = None
+    ) -> None:
+        self._url = url
+        self._connection = connection
+        self._patience = patience
+        self._options = None if options is None else check_options(options, url)
+        self._secrets = GsmSecrets(GsmApi(connection, url, patience), self._placement)
+        self._logs: dict[str, GsmRecordLog] = {}
+
+    @property
+    def url(self) -> str:
+        """See Store."""
+        return str(self._url)
+
+    @property
+    def secrets(self) -> GsmSecrets:
+        """See Store."""
+        return self._secrets
+
+    def log(self, cluster: str) -> GsmRecordLog:
+        """See Store."""
+        if cluster not in self._logs:
+            self._logs[cluster] = GsmRecordLog(self._secrets, cluster, options=self._options, patience=self._patience)
+        return self._logs[cluster]
+
+    def clusters(self) -> Sequence[str]:
+        """See Store."""
+        logs = self._secrets.select({"daskpki-kind": naming.RECORDS})
+        return sorted(info.labels["daskpki-cluster"] for info in logs)
+
+    def close(self) -> None:
+        """See Store."""
+        self._connection.close()
+
+    def _placement(self, cluster: str | None) -> GsmOptions:
+        if cluster is None:
+            return self._options or DEFAULT
+        settled = self.log(cluster).options()
+        if self._options is not None and settled != self._options:
+            raise UsageError(
+                f"the secrets of cluster {cluster!r} were created with other replication or another key",
+                hint="these cannot change later: leave the options out, or use another cluster",
+            )
+        return settled
+
+
+def open_gsm(
+    url: GsmUrl,
+    *,
+    environ: Mapping[str, str],
+    options: GsmOptions | None = None,
+    timing: Timing | None = None,
+) -> GsmStore:
+    """The store at a project or location; it connects at its first request. UsageError for a bad endpoint."""
+    connection = Connection(endpoint_for(url, environ), environ)
+    return GsmStore(url, connection, Patience(timing or Timing()), options)

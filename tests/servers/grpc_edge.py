@@ -14,6 +14,7 @@ from tests.servers.journal import Entry
 from tests.servers.messages import METHODS, Pb
 from tests.servers.service import Service
 from tests.servers.status import ApiError
+from tests.servers.tokens import bearer_token
 
 SERVICE_NAME = "google.cloud.secretmanager.v1.SecretManagerService"
 _WORKERS = 256
@@ -64,7 +65,7 @@ class GrpcEdge:
             entry = Entry("secretmanager", rpc, "grpc", path=f"/{SERVICE_NAME}/{rpc}", headers=headers)
             entry.body = request.SerializeToString()
             try:
-                reply = self._service.answer(entry, request, _bearer(headers))
+                reply = self._service.answer(entry, request, bearer_token(headers))
             except ApiError as error:
                 _abort(context, error)
             except ConnectionReset:
@@ -79,8 +80,3 @@ class GrpcEdge:
 def _abort(context: grpc.ServicerContext, error: ApiError) -> NoReturn:
     context.abort_with_status(to_status(error.rpc_status()))
     raise AssertionError("abort_with_status raises")
-
-
-def _bearer(headers: dict[str, str]) -> str | None:
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None

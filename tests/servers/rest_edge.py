@@ -12,6 +12,7 @@ from tests.servers.messages import METHODS, Pb
 from tests.servers.rest_routes import Match, enums_as_numbers, find_route, read_request, render, render_error
 from tests.servers.service import Service
 from tests.servers.status import ApiError
+from tests.servers.tokens import bearer_token
 
 
 class RestEdge:
@@ -37,7 +38,7 @@ class RestEdge:
             self._service.refuse(entry, error)
             return self._error(error)
         try:
-            reply = self._service.answer(entry, request, _bearer(http))
+            reply = self._service.answer(entry, request, bearer_token(http.headers))
         except ApiError as error:
             return self._error(error)
         body = render(reply.message, numbers=enums_as_numbers(http.query))
@@ -60,11 +61,6 @@ class RestEdge:
             **(error.headers if error else {}),
         }
         return HttpReply(status, body, headers, truncated)
-
-
-def _bearer(http: HttpRequest) -> str | None:
-    scheme, _, token = http.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _read(http: HttpRequest, match: Match | None) -> Pb:

@@ -6,7 +6,6 @@ The names and the HTTP mapping are those of google/rpc/code.proto.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
@@ -112,8 +111,3 @@ def permission_denied(permission: str, resource: str) -> ApiError:
         f"Permission '{permission}' denied for resource '{resource}' (or it may not exist).",
         error_info("IAM_PERMISSION_DENIED", permission=permission, resource=resource),
     )
-
-
-def rest_body(error: ApiError) -> dict[str, Any]:
-    """The JSON object of an error reply (AIP-193), without its details' packing."""
-    return {"error": {"code": error.http_status, "message": error.message, "status": error.status}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -90,6 +90,12 @@ class TokenBook:
         if token or required:
             raise _unauthenticated(text, expired=token is not None)
         return Token(text or "", ANONYMOUS, (CLOUD_PLATFORM,), datetime.max.replace(tzinfo=UTC))
+
+
+def bearer_token(headers: Mapping[str, str]) -> str | None:
+    """The bearer token of a request's headers (names in lower case), None without one."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def check_scopes(token: Token, service: str, method: str) -> None:

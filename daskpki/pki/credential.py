@@ -1,8 +1,9 @@
 """The payload of a leaf's secret: key, leaf and chain of one identity, as one JSON document of format 1.
 
-    {"format": 1, "cluster": C, "id": "spiffe://...", "generation": G, "key": base64 | null, "leaf": base64, "chain": [base64]}
+    {"format": 1, "cluster": "...", "id": "spiffe://...", "generation": 1, "key": base64 or null,
+     "leaf": base64, "chain": [base64, ...]}
 
-Standard library only, since a VM reads one at every boot; that the certificates hold true is for `daskpki.pki.validate`.
+Standard library only, since a VM reads one at every boot. Whether the certificates hold is `daskpki.pki.validate`'s.
 """
 
 from __future__ import annotations

@@ -117,9 +117,7 @@ def sign_crl(
 def _entry(revocation: Revocation) -> x509.RevokedCertificate:
     if not 0 < revocation.serial <= MAX_SERIAL:
         raise UsageError(f"serial {revocation.serial:x} is none of ours: not positive, or longer than 16 octets")
-    builder = (
-        x509.RevokedCertificateBuilder().serial_number(revocation.serial).revocation_date(moment(revocation.at))
-    )
+    builder = x509.RevokedCertificateBuilder().serial_number(revocation.serial).revocation_date(moment(revocation.at))
     if parse_reason(revocation.reason) != UNSPECIFIED:  # RFC 5280, 5.3.1: absent rather than unspecified
         builder = builder.add_extension(x509.CRLReason(x509.ReasonFlags(revocation.reason)), critical=False)
     return builder.build()

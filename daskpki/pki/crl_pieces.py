@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from daskpki.errors import CorruptError
@@ -21,8 +22,8 @@ PIECE_LIMIT: Final = 60 * 1024
 _SERIAL_BITS: Final = 160  # RFC 5280, 4.1.2.2: at most 20 octets
 # Deflate shortens by 1032 at most (zlib's own limit); honest entries, random serials and all, by 3.
 _MAX_INFLATED: Final = 1032 * PIECE_LIMIT
-# Raw bytes that cannot fit whatever the order of the bits, so that compressing them need not be tried.
-_HOPELESS: Final = 8
+# Entries of random serials shrink to about a half, so what is longer is halved without trying.
+_HOPELESS: Final = 4
 _SEQUENCE: Final = 0x30
 _INTEGER: Final = 0x02
 _LONG_FORM: Final = 0x80
@@ -49,7 +50,7 @@ def split_crl(der: bytes, *, limit: int = PIECE_LIMIT) -> SplitCrl:
         entries = list(_scan(der, start, end))
     except IndexError:
         raise CorruptError("the CRL is cut off") from None
-    if any(one.serial >= other.serial for one, other in zip(entries, entries[1:], strict=False)):
+    if any(one.serial >= other.serial for one, other in pairwise(entries)):
         raise CorruptError("the CRL's entries are not in the order of their serials")
     return SplitCrl(der[:start], tuple(_cut(der, entries, _SERIAL_BITS, limit)), der[end:])
 
@@ -76,7 +77,7 @@ def _cut(der: bytes, entries: Sequence[_Entry], bits: int, limit: int) -> list[b
         return []
     raw = der[entries[0].start : entries[-1].end]
     if len(entries) == 1 or len(raw) <= _HOPELESS * limit:
-        piece = zlib.compress(raw, 9)
+        piece = zlib.compress(raw, 6)
         if len(entries) == 1 or len(piece) <= limit:
             return [piece]
     middle = _first_with_bit(entries, bits - 1)

@@ -142,9 +142,7 @@ def create_intermediate(
     wanted = _ca_lifetime(now, ttl)
     if not root.lifetime.not_before <= seconds(now) <= root.lifetime.not_after:
         raise PolicyError("the offline root is not valid now")
-    period = Lifetime(
-        max(wanted.not_before, root.lifetime.not_before), min(wanted.not_after, root.lifetime.not_after)
-    )
+    period = Lifetime(max(wanted.not_before, root.lifetime.not_before), min(wanted.not_after, root.lifetime.not_after))
     name = templates.ca_name(root.cluster, "issuing CA", generation)
     extensions = templates.intermediate_extensions(policy.permitted_dns)
     template = templates.Template(name, key.public_key(), serial, period, extensions)

@@ -119,14 +119,27 @@ def _is_issuer(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
     return True
 
 
+def check_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
+    """Raise NotTrustedError unless `issuer` signed the CA certificate, and both are CAs; dates are not looked at."""
+    if not _is_issuer(issuer, certificate):
+        raise NotTrustedError("a CA's certificate is not signed by the one above it")
+    for entry in (certificate, issuer):
+        _check_ca(entry)
+
+
+def _check_ca(certificate: x509.Certificate) -> int | None:
+    """The path length of a CA that may sign certificates; NotTrustedError when it is none."""
+    constraints = extension(certificate, x509.BasicConstraints)
+    usage = extension(certificate, x509.KeyUsage)
+    if constraints is None or not constraints.value.ca or usage is None or not usage.value.key_cert_sign:
+        raise NotTrustedError("the certificate's issuer is not a CA")
+    return constraints.value.path_length
+
+
 def _check_issuer(issuer: x509.Certificate, below: Sequence[x509.Certificate], now: datetime) -> None:
     """RFC 5280, 6.1.4 (k) to (n) and 6.1.3 (b), for one issuer and what was found below it, leaf first."""
     check_time(issuer, now)
-    constraints = extension(issuer, x509.BasicConstraints)
-    usage = extension(issuer, x509.KeyUsage)
-    if constraints is None or not constraints.value.ca or usage is None or not usage.value.key_cert_sign:
-        raise NotTrustedError("the certificate's issuer is not a CA")
-    length = constraints.value.path_length
+    length = _check_ca(issuer)
     if length is not None and len(below) - 1 > length:
         raise NotTrustedError(f"the issuer allows {length} CAs below it, and the path has {len(below) - 1}")
     if (permitted := permitted_dns(issuer)) is not None:

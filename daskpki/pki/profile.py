@@ -1,4 +1,4 @@
-"""What a certificate may say: names, lifetimes and key usages of each profile, each limit with the clause it comes from.
+"""What a certificate may say: names and lifetimes of each profile, each limit with the clause that it comes from.
 
 Pure values, without the X.509 library: `check_request` decides, `daskpki.pki.issuer` signs, `daskpki.pki.validate`
 checks again what was signed.
@@ -49,7 +49,10 @@ _TTL = re.compile(r"([1-9][0-9]{0,8})([dhm])\Z")
 
 
 class Policy(NamedTuple):
-    """What a CA may issue. `permitted_dns` always includes the trust domain; `max_ttl` in seconds, None for no own limit."""
+    """What a CA may issue. `permitted_dns` always includes the trust domain.
+
+    `max_ttl` is in seconds; None means the profile's own limit alone.
+    """
 
     trust_domain: str
     permitted_dns: tuple[str, ...]
@@ -62,7 +65,10 @@ class Policy(NamedTuple):
 
 
 class LeafRequest(NamedTuple):
-    """A leaf that is asked for. `dns` and `ips` come on top of the identity's own; `ttl` in seconds, None for the default."""
+    """A leaf that is asked for; `dns` and `ips` come on top of the identity's own.
+
+    `ttl` is in seconds; None means the role's default.
+    """
 
     identity: Identity
     dns: tuple[str, ...] = ()
@@ -173,7 +179,8 @@ def leaf_lifetime(request: LeafRequest, policy: Policy, issuer: Lifetime, now: i
     """When the leaf is valid: backdated, within the issuer's own validity, no longer than policy allows.
 
     The whole period has the length asked for, its last second included, so that 90d are 90 days less one second from
-    notBefore to notAfter. A default lifetime is cut at the issuer's end; one that was asked for is refused (PolicyError).
+    notBefore to notAfter. A default lifetime is cut at the issuer's end; one that was asked for is refused, with
+    PolicyError.
     """
     if not issuer.not_before <= now <= issuer.not_after:
         raise PolicyError(f"the CA is valid from {show(issuer.not_before)} to {show(issuer.not_after)}, not now")
@@ -184,8 +191,9 @@ def leaf_lifetime(request: LeafRequest, policy: Policy, issuer: Lifetime, now: i
     _check_ttl(request.ttl, policy)
     not_after = not_before + request.ttl - 1
     if not_after > issuer.not_after:
+        ends = f"{show(not_after)}, after the CA's end {show(issuer.not_after)}"
         raise PolicyError(
-            f"a lifetime of {format_ttl(request.ttl)} ends {show(not_after)}, after the CA's end {show(issuer.not_after)}",
+            f"a lifetime of {format_ttl(request.ttl)} ends {ends}",
             hint="ask for less, leave it to the default, or roll the CA over (rotate-ca)",
         )
     return Lifetime(not_before, not_after)

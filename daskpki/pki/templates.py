@@ -126,5 +126,3 @@ def sign_template(
     for value, critical in template.extensions:
         builder = builder.add_extension(value, critical=critical)
     return builder.sign(key, signature_hash(key))
-
-

@@ -130,7 +130,10 @@ def _check_common(rules: _Rules, issuer: x509.Certificate) -> None:
     own, outer = lifetime(certificate), lifetime(issuer)
     rules.require(own.not_before < own.not_after, "a lifetime")
     rules.require(outer.not_before <= own.not_before and own.not_after <= outer.not_after, "within the issuer's life")
-    own_id, issuer_id = extension(certificate, x509.AuthorityKeyIdentifier), extension(issuer, x509.SubjectKeyIdentifier)
+    own_id, issuer_id = (
+        extension(certificate, x509.AuthorityKeyIdentifier),
+        extension(issuer, x509.SubjectKeyIdentifier),
+    )
     expected = None if issuer_id is None else (issuer_id.value.digest, None, None)
     aki = None if own_id is None else own_id.value
     actual = aki and (aki.key_identifier, aki.authority_cert_issuer, aki.authority_cert_serial_number)

@@ -1,0 +1,227 @@
+"""When a trust document is trusted.
+
+The rules, of which none has an exception:
+
+1.  Format and least reader are ones that this version knows, and the cluster is the one that was asked for.
+2.  It names exactly one active CA; generations are distinct; every CA has one CRL; every chain consists of CAs and
+    leads to its anchor; the CAs are constrained to the trust domain.
+3.  Its own active CA signed it. A signature that names a known CA and does not verify spoils the document.
+4.  After a previous document: the epoch does not go back, and the same epoch means the same document; a CA of the
+    previous one signed it, and so did every CA that it adds; cluster and trust domain stay, and so does a generation's
+    anchor; CRL numbers and thisUpdate of a CA that stays do not go back.
+5.  With a pin, a CA of that fingerprint signed it; with known anchors, one of those did.
+6.  Its epoch is at least the pinned one, and it was not issued in the future.
+
+How long ago it was fetched and how old its CRLs are is for the caller to judge (`daskpki.pki.revoked`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Final
+
+from cryptography import x509
+
+from daskpki.confidential import Confidential
+from daskpki.errors import NotTrustedError
+from daskpki.pki import keys
+from daskpki.pki.certificates import extension, load_certificate, permitted_dns, seconds
+from daskpki.pki.crl import CLOCK_SKEW
+from daskpki.pki.issuer import Issuer
+from daskpki.pki.path import check_issued
+from daskpki.pki.pem import fingerprint
+from daskpki.pki.profile import is_within, show
+from daskpki.pki.revoked import INLINE_LIMIT, check_fresh, crl_part, fits_inline, is_due, revoked_serials
+from daskpki.pki.trust_document import (
+    ACTIVE,
+    FORMAT,
+    NEXT,
+    READER,
+    RETIRING,
+    Anchor,
+    CrlPart,
+    PieceRef,
+    Signature,
+    SignedTrust,
+    TrustDocument,
+    encode_document,
+    encode_envelope,
+    parse_trust,
+)
+
+__all__ = [
+    "ACTIVE",
+    "FORMAT",
+    "INLINE_LIMIT",
+    "NEXT",
+    "READER",
+    "RETIRING",
+    "Anchor",
+    "CrlPart",
+    "PieceRef",
+    "SignedTrust",
+    "TrustDocument",
+    "check_fresh",
+    "crl_part",
+    "fits_inline",
+    "is_due",
+    "parse_trust",
+    "revoked_serials",
+    "sign_trust",
+    "verify_trust",
+]
+
+PAYLOAD_TYPE: Final = "application/vnd.daskpki.trust.v1+json"
+
+
+def signed_bytes(payload: str) -> bytes:
+    """What a signature covers: DSSE's pre-authentication encoding (PAE) of type and payload, so neither can change."""
+    kind, body = PAYLOAD_TYPE.encode(), payload.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(body), body)
+
+
+def sign_trust(document: TrustDocument, issuers: Sequence[Issuer]) -> Confidential:
+    """The payload to store, signed by each of `issuers`: one of the document before, and each that it adds.
+
+    Raises CorruptError or NotTrustedError when the document breaks rule 2, UsageError when it is too large.
+    """
+    check_consistent(document)
+    payload = encode_document(document)
+    data = signed_bytes(payload)
+    signatures = tuple(Signature(issuer.generation, keys.sign(issuer.key, data)) for issuer in issuers)
+    return encode_envelope(payload, signatures)
+
+
+def verify_trust(
+    signed: SignedTrust,
+    *,
+    now: datetime,
+    cluster: str | None = None,
+    previous: TrustDocument | None = None,
+    anchors: Collection[bytes] = (),
+    pin_sha256: str | None = None,
+    min_epoch: int = 0,
+) -> TrustDocument:
+    """The document, if it holds to every rule above; NotTrustedError that names the rule.
+
+    Without `previous`, `anchors` (DER) and `pin_sha256`, trust comes from who may write to the store.
+    """
+    document = signed.document
+    if cluster is not None and document.cluster != cluster:
+        raise NotTrustedError(f"the trust document is of cluster {document.cluster}, not of {cluster}")
+    check_consistent(document)
+    signers = _signers(signed, previous)
+    if document.active.certificate not in signers:
+        raise NotTrustedError("the trust document is not signed by its own active CA")
+    if previous is not None:
+        _check_succession(document, previous, signers)
+    _check_pins(signers, anchors, pin_sha256)
+    _check_time(document, min_epoch, now)
+    return document
+
+
+def check_consistent(document: TrustDocument) -> None:
+    """Raise unless the document holds to rule 2."""
+    document.active  # noqa: B018 - raises unless there is exactly one
+    generations = [anchor.generation for anchor in document.authorities]
+    if len(set(generations)) != len(generations):
+        raise NotTrustedError("the trust document names a CA generation twice")
+    if sorted(part.generation for part in document.crls) != sorted(generations):
+        raise NotTrustedError("the trust document does not have exactly one CRL for each CA")
+    for anchor in document.authorities:
+        _check_anchor(anchor, document.trust_domain)
+
+
+def _check_anchor(anchor: Anchor, trust_domain: str) -> None:
+    path = [load_certificate(entry, "a CA of the trust document") for entry in (*anchor.chain, anchor.certificate)]
+    for certificate, issuer in zip(path, [*path[1:], path[-1]], strict=True):
+        check_issued(certificate, issuer)
+    usage = extension(path[0], x509.KeyUsage)
+    if usage is None or not (usage.value.digital_signature and usage.value.crl_sign and usage.value.key_cert_sign):
+        raise NotTrustedError(f"CA generation {anchor.generation} is not one that issues leaves and signs trust")
+    if not any(is_within(trust_domain, domain) for domain in permitted_dns(path[0]) or ()):
+        raise NotTrustedError(f"CA generation {anchor.generation} is not constrained to trust domain {trust_domain}")
+
+
+def _signers(signed: SignedTrust, previous: TrustDocument | None) -> set[bytes]:
+    """The anchors (DER) whose issuing key signed; a false signature in a known CA's name spoils all."""
+    known = (*signed.document.authorities, *(previous.authorities if previous else ()))
+    data = signed_bytes(signed.payload)
+    signers: set[bytes] = set()
+    for signature in signed.signatures:
+        candidates = {anchor.issuing: anchor for anchor in known if anchor.generation == signature.generation}
+        verified = [anchor for anchor in candidates.values() if _signed_by(anchor, signature, data)]
+        if candidates and not verified:
+            raise NotTrustedError(f"the trust document's signature by CA generation {signature.generation} is false")
+        signers.update(anchor.certificate for anchor in verified)
+    return signers
+
+
+def _signed_by(anchor: Anchor, signature: Signature, data: bytes) -> bool:
+    key = load_certificate(anchor.issuing).public_key()
+    keys.key_type(key)
+    assert isinstance(key, keys.PublicKey)
+    try:
+        keys.verify(key, signature.value, data)
+    except NotTrustedError:
+        return False
+    return True
+
+
+def _check_succession(document: TrustDocument, previous: TrustDocument, signers: set[bytes]) -> None:
+    if document.epoch < previous.epoch:
+        raise NotTrustedError(
+            f"the trust document went back from epoch {previous.epoch} to {document.epoch}",
+            hint="an old version was put back; find out who can write to the store",
+        )
+    if document.epoch == previous.epoch and document != previous:
+        raise NotTrustedError(f"there are two different trust documents of epoch {document.epoch}")
+    if (document.cluster, document.trust_domain) != (previous.cluster, previous.trust_domain):
+        raise NotTrustedError("the trust document changes the cluster or the trust domain")
+    if not signers & set(previous.roots):
+        raise NotTrustedError("the trust document is not signed by a CA of the one before")
+    for anchor in document.authorities:
+        _check_continuity(anchor, previous, signers)
+    _check_crl_numbers(document, previous)
+
+
+def _check_continuity(anchor: Anchor, previous: TrustDocument, signers: set[bytes]) -> None:
+    before = {known.generation: known.certificate for known in previous.authorities}
+    if before.get(anchor.generation, anchor.certificate) != anchor.certificate:
+        raise NotTrustedError(f"the trust document replaces the CA of generation {anchor.generation}")
+    if anchor.certificate not in previous.roots and anchor.certificate not in signers:
+        raise NotTrustedError(f"the trust document adds CA generation {anchor.generation}, which did not sign it")
+
+
+def _check_crl_numbers(document: TrustDocument, previous: TrustDocument) -> None:
+    before = {part.generation: part for part in previous.crls}
+    for part in document.crls:
+        old = before.get(part.generation)
+        if old is not None and (part.number, part.this_update) < (old.number, old.this_update):
+            raise NotTrustedError(
+                f"the CRL of CA generation {part.generation} went back from number {old.number} to {part.number}"
+            )
+
+
+def _check_pins(signers: set[bytes], anchors: Collection[bytes], pin_sha256: str | None) -> None:
+    if anchors and not signers & set(anchors):
+        raise NotTrustedError("the trust document is not signed by a CA that is known here")
+    if pin_sha256 is None:
+        return
+    pin = pin_sha256.replace(":", "").lower()
+    if pin not in {fingerprint(certificate) for certificate in signers}:
+        raise NotTrustedError(
+            f"the trust document is not signed by the pinned CA {pin}",
+            hint="DASKPKI_CA_SHA256 names the CA's fingerprint; after a rollover it has to be the new one's",
+        )
+
+
+def _check_time(document: TrustDocument, min_epoch: int, now: datetime) -> None:
+    if document.epoch < min_epoch:
+        raise NotTrustedError(f"the trust document has epoch {document.epoch}, and at least {min_epoch} is wanted")
+    if document.issued_at > seconds(now) + CLOCK_SKEW:
+        raise NotTrustedError(
+            f"the trust document is of {show(document.issued_at)}, and it is {show(seconds(now))}",
+            hint="check this machine's clock",
+        )

@@ -1,0 +1,229 @@
+"""The trust document: which CAs a cluster trusts and whom they revoked, as values and as JSON of format 1.
+
+Standard library only, since nodes read one at boot. What makes a document trusted is in `daskpki.pki.trust`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final, NamedTuple
+
+from daskpki.confidential import Confidential
+from daskpki.errors import CorruptError, UsageError
+from daskpki.identity import parse_label, parse_trust_domain
+from daskpki.pki import fields
+from daskpki.pki.fields import array, as_object, base64_text, integer, octets, string
+
+FORMAT: Final = 1
+READER: Final = 1
+"""The newest `min_reader` that this version can satisfy."""
+
+NEXT: Final = "next"
+ACTIVE: Final = "active"
+RETIRING: Final = "retiring"
+STATES: Final = (NEXT, ACTIVE, RETIRING)
+
+_WHAT: Final = "the trust document"
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+
+class Anchor(NamedTuple):
+    """One CA generation: its state, its trust anchor, and the intermediates below that, issuer first (DER)."""
+
+    generation: int
+    state: str
+    certificate: bytes
+    chain: tuple[bytes, ...] = ()
+
+    @property
+    def issuing(self) -> bytes:
+        """The certificate (DER) whose key signs leaves, the CRL and this document."""
+        return self.chain[0] if self.chain else self.certificate
+
+
+class PieceRef(NamedTuple):
+    """A piece of a CRL: its version number in the secret of pieces, and the SHA-256 of its payload in hex."""
+
+    version: int
+    sha256: str
+
+
+class CrlPart(NamedTuple):
+    """The CRL of one generation, either whole (`entries`, one compressed piece) or in pieces kept elsewhere.
+
+    Times are in seconds since the epoch. `entries` is None when `pieces` holds the list.
+    """
+
+    generation: int
+    number: int
+    this_update: int
+    next_update: int
+    head: bytes
+    tail: bytes
+    entries: bytes | None = None
+    pieces: tuple[PieceRef, ...] = ()
+
+
+class TrustDocument(NamedTuple):
+    """What a node or person relies on. `epoch` counts documents; `prev` is the version number of the one before, or 0.
+
+    `log` is number and hash of the head of the cluster's log; `issued_at` in seconds since the epoch.
+    """
+
+    format: int
+    min_reader: int
+    cluster: str
+    trust_domain: str
+    epoch: int
+    prev: int
+    operation: str
+    issued_at: int
+    authorities: tuple[Anchor, ...]
+    crls: tuple[CrlPart, ...]
+    log: tuple[int, str]
+    schedulers: tuple[str, ...] = ()
+
+    @property
+    def roots(self) -> tuple[bytes, ...]:
+        """The trust anchors (DER), as they belong in `ca_file`: all of them, also during a rollover."""
+        return tuple(anchor.certificate for anchor in self.authorities)
+
+    @property
+    def active(self) -> Anchor:
+        """The CA that issues; CorruptError when there is not exactly one."""
+        active = [anchor for anchor in self.authorities if anchor.state == ACTIVE]
+        if len(active) != 1:
+            raise CorruptError(f"{_WHAT} names {len(active)} active CAs, and there is exactly one")
+        return active[0]
+
+
+class Signature(NamedTuple):
+    """A signature by the issuing key of that CA generation."""
+
+    generation: int
+    value: bytes
+
+
+class SignedTrust(NamedTuple):
+    """A document as it was read, with its signatures, none of them verified yet."""
+
+    payload: str
+    signatures: tuple[Signature, ...]
+    document: TrustDocument
+
+
+def encode_document(document: TrustDocument) -> str:
+    """The JSON text that is signed."""
+    value = document._asdict() | {
+        "authorities": [_anchor_json(anchor) for anchor in document.authorities],
+        "crls": [_crl_json(part) for part in document.crls],
+        "log": {"seq": document.log[0], "hash": document.log[1]},
+        "schedulers": list(document.schedulers),
+    }
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _anchor_json(anchor: Anchor) -> dict[str, Any]:
+    chain = [base64_text(der) for der in anchor.chain]
+    return anchor._asdict() | {"certificate": base64_text(anchor.certificate), "chain": chain}
+
+
+def _crl_json(part: CrlPart) -> dict[str, Any]:
+    value: dict[str, Any] = {"head": base64_text(part.head), "tail": base64_text(part.tail)}
+    value["entries"] = None if part.entries is None else base64_text(part.entries)
+    value["pieces"] = [[piece.version, piece.sha256] for piece in part.pieces]
+    return part._asdict() | value
+
+
+def encode_envelope(payload: str, signatures: tuple[Signature, ...]) -> Confidential:
+    """The payload to store; UsageError when it is longer than a payload may be."""
+    entries = [{"generation": entry.generation, "signature": base64_text(entry.value)} for entry in signatures]
+    data = fields.compact_json({"format": FORMAT, "payload": payload, "signatures": entries})
+    if len(data) > fields.MAX_DOCUMENT:
+        raise UsageError(f"{_WHAT} would have {len(data)} bytes, more than the {fields.MAX_DOCUMENT} of a payload")
+    return data
+
+
+def parse_trust(data: Confidential) -> SignedTrust:
+    """The document in a payload, **not verified**; CorruptError, or NotTrustedError for a newer format."""
+    envelope = fields.parse_document(data.reveal(), _WHAT)
+    fields.check_format(envelope, _WHAT, reader=FORMAT)
+    payload = string(envelope, "payload", _WHAT)
+    signatures = tuple(_signature(as_object(entry, _WHAT)) for entry in array(envelope, "signatures", _WHAT))
+    return SignedTrust(payload, signatures, parse_document(payload))
+
+
+def _signature(value: dict[str, Any]) -> Signature:
+    return Signature(integer(value, "generation", _WHAT, least=1), octets(value.get("signature"), "a signature"))
+
+
+def parse_document(payload: str) -> TrustDocument:
+    """The document in the text that is signed; CorruptError, or NotTrustedError when it is for newer readers only."""
+    value = fields.parse_document(payload.encode(), _WHAT)
+    fields.check_format(value, _WHAT, reader=FORMAT)
+    log = as_object(value.get("log"), f"{_WHAT}'s log")
+    try:
+        return TrustDocument(
+            format=FORMAT,
+            min_reader=fields.check_format(value, _WHAT, reader=READER, field="min_reader"),
+            cluster=parse_label(string(value, "cluster", _WHAT), "cluster"),
+            trust_domain=parse_trust_domain(string(value, "trust_domain", _WHAT)),
+            epoch=integer(value, "epoch", _WHAT, least=1),
+            prev=integer(value, "prev", _WHAT),
+            operation=string(value, "operation", _WHAT),
+            issued_at=integer(value, "issued_at", _WHAT),
+            authorities=tuple(_anchor(as_object(entry, _WHAT)) for entry in array(value, "authorities", _WHAT)),
+            crls=tuple(_crl_part(as_object(entry, _WHAT)) for entry in array(value, "crls", _WHAT)),
+            log=(integer(log, "seq", _WHAT), _digest(log.get("hash"))),
+            schedulers=tuple(_text(entry) for entry in array(value, "schedulers", _WHAT)),
+        )
+    except UsageError as error:  # a malformed name: nobody typed it here
+        raise CorruptError(f"{_WHAT}: {error}") from None
+
+
+def _anchor(value: dict[str, Any]) -> Anchor:
+    state = string(value, "state", _WHAT)
+    if state not in STATES:
+        raise CorruptError(f"{_WHAT}: a CA is {state!r}, which is none of {', '.join(STATES)}")
+    return Anchor(
+        generation=integer(value, "generation", _WHAT, least=1),
+        state=state,
+        certificate=octets(value.get("certificate"), f"{_WHAT}'s CA certificate"),
+        chain=tuple(octets(entry, f"{_WHAT}'s chain") for entry in array(value, "chain", _WHAT)),
+    )
+
+
+def _crl_part(value: dict[str, Any]) -> CrlPart:
+    entries = value.get("entries")
+    pieces = tuple(_piece(entry) for entry in array(value, "pieces", _WHAT))
+    if (entries is None) != bool(pieces):
+        raise CorruptError(f"{_WHAT}: a CRL is either inline or in pieces")
+    return CrlPart(
+        generation=integer(value, "generation", _WHAT, least=1),
+        number=integer(value, "number", _WHAT, least=1),
+        this_update=integer(value, "this_update", _WHAT),
+        next_update=integer(value, "next_update", _WHAT),
+        head=octets(value.get("head"), f"{_WHAT}'s CRL"),
+        tail=octets(value.get("tail"), f"{_WHAT}'s CRL"),
+        entries=None if entries is None else octets(entries, f"{_WHAT}'s CRL"),
+        pieces=pieces,
+    )
+
+
+def _piece(value: object) -> PieceRef:
+    if not isinstance(value, list) or len(value) != 2:  # noqa: PLR2004 - version, digest
+        raise CorruptError(f"{_WHAT}: a piece of the CRL is not [version, sha256]")
+    return PieceRef(integer({"version": value[0]}, "version", _WHAT, least=1), _digest(value[1]))
+
+
+def _digest(value: object) -> str:
+    if not isinstance(value, str) or not _SHA256.match(value):
+        raise CorruptError(f"{_WHAT}: a digest is not 64 hexadecimal digits")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise CorruptError(f"{_WHAT}: an address is not a text")
+    return value

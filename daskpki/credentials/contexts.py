@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -27,6 +28,7 @@ _WHAT: Final = "the login's file"
 _DIRECTORY: Final = "contexts"
 _PREFERRED: Final = "preferred"
 _SUFFIX: Final = ".json"
+_PIECE: Final = ".revoked."
 
 
 class Context(NamedTuple):
@@ -99,8 +101,13 @@ class Saved(NamedTuple):
 
     @property
     def service(self) -> str:
-        """The keyring's service of this login: one for each, as Windows wants it, and without meaning."""
-        return f"daskpki-{self.id}"
+        """The keyring's service of this login."""
+        return service_name(self.id)
+
+
+def service_name(login_id: str) -> str:
+    """One service for each login, since Windows moves another user's entry under the same one; without meaning."""
+    return f"daskpki-{login_id}"
 
 
 class Contexts:
@@ -112,8 +119,12 @@ class Contexts:
 
     def saved(self, context: Context) -> Saved:
         """The context with its id and digest, whether or not its file exists."""
-        where = json.dumps([str(self._home.absolute()), context.store, context.cluster, context.name])
-        return Saved(digest(where.encode())[:16], context, digest(encode_context(context)))
+        return Saved(self.id_of(context.store, context.cluster, context.name), context, digest(encode_context(context)))
+
+    def id_of(self, store: str, cluster: str, name: str) -> str:
+        """The id of a login, which says nothing about it; the home counts, since two homes may share a keyring."""
+        where = json.dumps([str(self._home.absolute()), store, cluster, name])
+        return digest(where.encode())[:16]
 
     def all(self) -> list[Saved]:
         """Every login, ordered by cluster and name."""
@@ -122,6 +133,15 @@ class Contexts:
         found = [self._load(path) for path in self.directory.glob(f"*{_SUFFIX}")]
         return sorted(found, key=lambda saved: (saved.context.title, saved.context.store))
 
+    def load(self, login_id: str) -> Saved | None:
+        """The login of that id, if there is one; CorruptError."""
+        path = self._path(login_id)
+        return self._load(path) if path.exists() else None
+
+    def is_empty(self) -> bool:
+        """Whether there is no login, readable or not."""
+        return not self.directory.is_dir() or not any(self.directory.glob(f"*{_SUFFIX}"))
+
     def _load(self, path: Path) -> Saved:
         data = read_private(path)
         try:
@@ -129,22 +149,36 @@ class Contexts:
         except DaskpkiError as error:
             raise type(error)(f"{path}: {error}", hint=error.hint or "daskpki login writes it anew") from None
 
-    def write(self, saved: Saved) -> None:
-        """Make or replace the login's file."""
+    def write(self, saved: Saved, pieces: Mapping[int, bytes]) -> None:
+        """Make or replace the login's file, and those of the pieces of its revocation list, if that is a long one."""
         make_private_directory(self.directory)
         remove_leftovers(self.directory)
-        write_private(self._path(saved), encode_context(saved.context), force=True)
+        for version, piece in pieces.items():
+            write_private(self.directory / f"{saved.id}{_PIECE}{version}", piece, force=True)
+        write_private(self._path(saved.id), encode_context(saved.context), force=True)
+        for version, path in self._piece_files(saved.id).items():
+            if version not in pieces:
+                path.unlink(missing_ok=True)
+
+    def pieces(self, login_id: str) -> dict[int, bytes]:
+        """The pieces by version number; the signed trust document has the hash of each."""
+        return {version: read_private(path) for version, path in self._piece_files(login_id).items()}
+
+    def _piece_files(self, login_id: str) -> dict[int, Path]:
+        found = self.directory.glob(f"{login_id}{_PIECE}*")
+        return {int(path.suffix[1:]): path for path in found if path.suffix[1:].isdecimal()}
 
     def remove(self, saved: Saved) -> None:
         """Delete the login's file, the preference for it, and the directory once nothing is left in it."""
         if self.preferred() == saved.id:
             (self.directory / _PREFERRED).unlink(missing_ok=True)
-        self._path(saved).unlink(missing_ok=True)
+        for path in (self._path(saved.id), *self._piece_files(saved.id).values()):
+            path.unlink(missing_ok=True)
         if self.directory.is_dir() and not any(self.directory.iterdir()):
             self.directory.rmdir()
 
-    def _path(self, saved: Saved) -> Path:
-        return self.directory / f"{saved.id}{_SUFFIX}"
+    def _path(self, login_id: str) -> Path:
+        return self.directory / f"{login_id}{_SUFFIX}"
 
     def preferred(self) -> str | None:
         """The id of the login that `context use` chose, which decides where several fit."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,6 +22,7 @@ CA_FILE: Final = "ca.pem"
 CERTIFICATE_FILE: Final = "cert.pem"
 KEY_FILE: Final = "key.pem"
 TRUST_FILE: Final = "trust.json"
+_PIECE: Final = "revoked-"
 
 _MAX_SIZE: Final = 1 << 20
 _GROUP_OR_OTHERS: Final = 0o077
@@ -29,28 +31,43 @@ _CHANGED_BY_OTHERS: Final = 0o022
 
 
 class Material(NamedTuple):
-    """What lies in the directory: DER certificates, the key as its file has it (PEM), the signed trust document."""
+    """What lies in the directory: certificates (DER), the key as its file has it (PEM), the signed trust document.
+
+    `pieces` are those of a long revocation list, by version number.
+    """
 
     leaf: bytes
     chain: tuple[bytes, ...]
     anchors: tuple[bytes, ...]
     key: Confidential
-    trust: bytes
+    trust: Confidential
+    pieces: Mapping[int, bytes]
 
 
 def load_directory(directory: Path) -> Material:
     """Read the four files; NotFoundError, AccessDeniedError for loose permissions, CorruptError for what is no PEM."""
     if not directory.is_dir():
         raise NotFoundError(f"{directory} is not a directory", hint="`daskpki export ROLE/NAME --out DIR` writes one")
-    _check_directory(directory)
+    check_directory(directory)
     leaf, *chain = parse_certificates(_read(directory / CERTIFICATE_FILE), str(directory / CERTIFICATE_FILE))
     return Material(
         leaf=leaf,
         chain=tuple(chain),
         anchors=tuple(parse_certificates(_read(directory / CA_FILE), str(directory / CA_FILE))),
         key=Confidential(_read(directory / KEY_FILE, secret=True)),
-        trust=_read(directory / TRUST_FILE),
+        trust=Confidential(_read(directory / TRUST_FILE)),
+        pieces=_read_pieces(directory),
     )
+
+
+def piece_name(version: int) -> str:
+    """The file of one piece of a long revocation list; a short one stands in the trust document itself."""
+    return f"{_PIECE}{version}"
+
+
+def _read_pieces(directory: Path) -> dict[int, bytes]:
+    found = (path for path in directory.glob(f"{_PIECE}*") if path.name.removeprefix(_PIECE).isdecimal())
+    return {int(path.name.removeprefix(_PIECE)): _read(path) for path in found}
 
 
 def _read(path: Path, *, secret: bool = False) -> bytes:
@@ -65,7 +82,8 @@ def _read(path: Path, *, secret: bool = False) -> bytes:
     return data
 
 
-def _check_directory(directory: Path) -> None:
+def check_directory(directory: Path) -> None:
+    """AccessDeniedError when others could put files of theirs in its place."""
     status = directory.stat()
     # Kubernetes mounts secret volumes 1777: with the sticky bit and root as the owner nobody can replace an entry.
     if status.st_uid == 0 and status.st_mode & stat.S_ISVTX:

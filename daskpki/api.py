@@ -1,0 +1,61 @@
+"""The Python API, as `daskpki.NAME`; each name is loaded when it is first used (`daskpki/__init__.py`).
+
+import daskpki
+
+client = daskpki.connect()                                    # as whoever is logged in here
+client = Client("tls://10.0.0.5:8786", security=daskpki.security("alice"))
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from daskpki.cluster.dialling import open_client
+from daskpki.credentials.choice import Wanted
+from daskpki.credentials.sources import obtain, open_without_asking, this_process
+from daskpki.errors import UsageError
+from daskpki.loader import dial_security
+from daskpki.settings import store_url
+
+if TYPE_CHECKING:
+    from daskpki.cluster.dialling import Client
+    from daskpki.cluster.security import PkiSecurity
+    from daskpki.store.port import Store
+
+
+def security(name: str | None = None, *, cluster: str | None = None, store: str | None = None) -> PkiSecurity:
+    """A `distributed.Security` with which a client reaches its cluster: `Client(address, security=...)`.
+
+    The credential comes from the first of: `store` (a URL, if given), what the entrypoint handed down or
+    DASKPKI_CREDENTIAL_DIR, the store if DASKPKI_SOURCE=store, the OS keyring. `name` and `cluster` say whose it has to
+    be. Raises NotFoundError, NotTrustedError, AccessDeniedError or UsageError, each with a hint.
+    """
+    here = this_process()
+    return dial_security(obtain(Wanted(name=name, cluster=cluster, store=store), here), here)
+
+
+def connect(cluster: str | None = None, **client_kwargs: Any) -> Client:
+    """A `distributed.Client`, connected as whoever is logged in here; with `asynchronous=True`, one to be awaited.
+
+    The address is the one that `login --scheduler` or the deployment recorded; `address=` overrides it. Everything
+    else goes to `distributed.Client`. Errors as `security`, and UsageError when no address is known.
+    """
+    here = this_process()
+    address = client_kwargs.pop("address", None)
+    obtained = obtain(Wanted(cluster=cluster, address=address), here)
+    target = address or next(iter(obtained.schedulers), None)
+    if target is None:
+        raise UsageError(
+            f"no scheduler's address of cluster {obtained.held.credential.cluster!r} is known",
+            hint="connect(address='tls://HOST:8786'), or daskpki login --scheduler tls://HOST:8786",
+        )
+    return open_client(target, security=dial_security(obtained, here), **client_kwargs)
+
+
+def open_store(url: str | None = None) -> Store:
+    """The store of that URL: `local:`, `local:/path`, `gsm://PROJECT[/LOCATION]`; None for DASKPKI_STORE or `local:`.
+
+    A local store opens by DASKPKI_KEY_FILE, DASKPKI_PASSPHRASE_FILE or the OS keyring; it never asks at a terminal.
+    """
+    return open_without_asking(store_url(os.environ, url))

@@ -1,0 +1,74 @@
+"""Which source a credential comes from (pure): the order of the contract, and what was passed over.
+
+1. an explicit argument (`store=`);
+2. what `daskpki-entrypoint exec` handed down (DASKPKI_HANDOVER), or a directory (DASKPKI_CREDENTIAL_DIR);
+3. DASKPKI_SOURCE=store, the store by the workload's own identity;
+4. the OS keyring.
+
+The first that is set decides. When it fails, that is an error: the next is never tried in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from daskpki.errors import UsageError
+from daskpki.handover import VARIABLE
+
+HANDOVER: Final = VARIABLE
+DIRECTORY: Final = "DASKPKI_CREDENTIAL_DIR"
+SOURCE: Final = "DASKPKI_SOURCE"
+
+
+class Source(StrEnum):
+    """Where a credential is read from."""
+
+    HANDOVER = "handed down"
+    DIRECTORY = "directory"
+    STORE = "store"
+    KEYRING = "keyring"
+
+
+_CHOSEN: Final = {"store": Source.STORE, "keyring": Source.KEYRING}
+
+
+class Wanted(NamedTuple):
+    """What the caller asks for; None leaves it open. `address` is the scheduler's, for the choice of a login."""
+
+    name: str | None = None
+    cluster: str | None = None
+    store: str | None = None
+    address: str | None = None
+
+
+class Choice(NamedTuple):
+    """The source, the reason for it, and the settings that were passed over because of it."""
+
+    source: Source
+    why: str
+    passed_over: tuple[str, ...]
+
+
+def choose(wanted: Wanted, environ: Mapping[str, str]) -> Choice:
+    """The source to use; UsageError for a DASKPKI_SOURCE that does not exist."""
+    candidates = _candidates(wanted, environ) or [(Source.KEYRING, "nothing else is set")]
+    source, why = candidates[0]
+    return Choice(source, why, tuple(reason for _, reason in candidates[1:]))
+
+
+def _candidates(wanted: Wanted, environ: Mapping[str, str]) -> list[tuple[Source, str]]:
+    """What was asked for or is set, in the order of the contract, each with the reason."""
+    found = []
+    if wanted.store:
+        found.append((Source.STORE, f"the store {wanted.store} was asked for"))
+    if environ.get(HANDOVER):
+        found.append((Source.HANDOVER, f"{HANDOVER} is set: daskpki-entrypoint handed it down"))
+    if directory := environ.get(DIRECTORY):
+        found.append((Source.DIRECTORY, f"{DIRECTORY} is {directory}"))
+    if chosen := environ.get(SOURCE):
+        if chosen not in _CHOSEN:
+            raise UsageError(f"{SOURCE}={chosen} is no source", hint=f"{SOURCE} is {' or '.join(_CHOSEN)}")
+        found.append((_CHOSEN[chosen], f"{SOURCE} is {chosen}"))
+    return found

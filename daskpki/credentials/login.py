@@ -1,0 +1,138 @@
+"""Log in and out: a person's credential from the store to the OS keyring, and back to nothing.
+
+`login` writes three things: the keyring entry (the private key, the digest of the file, the newest trust epoch seen),
+the login's public file, and Dask's `security-loader`. All of it is checked before anything is written, and what was
+written is taken back when a later step fails. `logout` removes all three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from daskpki.confidential import Confidential
+from daskpki.credentials import dask_config
+from daskpki.credentials.addresses import parse_scheduler
+from daskpki.credentials.contexts import Context, Saved
+from daskpki.credentials.entry import Entry, encode_entry
+from daskpki.credentials.fetching import fetch_credential
+from daskpki.credentials.held import Held, Pins
+from daskpki.credentials.logins import USERNAME, read_entry
+from daskpki.credentials.sources import Surroundings
+from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, NotTrustedError
+from daskpki.identity import Role
+from daskpki.pki.trust import parse_trust
+from daskpki.store.port import Store
+
+
+class LoggedIn(NamedTuple):
+    """What `login` made of it: the saved login and the verified credential."""
+
+    saved: Saved
+    held: Held
+
+
+class _Before(NamedTuple):
+    """What an earlier login of the same name left: it bounds what the store may say now, and is put back on failure."""
+
+    entry: Entry | None
+    saved: Saved | None
+    pieces: Mapping[int, bytes]
+
+    def bound(self, pins: Pins) -> Pins:
+        """The pins, and that the trust document follows the one seen before and is not older."""
+        if self.entry is None:
+            return pins
+        pins = pins._replace(min_epoch=max(pins.min_epoch, self.entry.epoch))
+        if self.saved is None or self.saved.digest != self.entry.digest:
+            return pins
+        return pins._replace(previous=parse_trust(Confidential(self.saved.context.trust)).document)
+
+
+def login(store: Store, cluster: str, name: str, schedulers: Sequence[str], here: Surroundings) -> LoggedIn:
+    """Copy the credential client/NAME into the keyring; `schedulers` are tls:// addresses, added to those known.
+
+    NotFoundError when it was never issued, NotTrustedError when anything about it does not hold or when the store's
+    trust document does not follow from the one of an earlier login, AccessDeniedError without a usable keyring. None
+    of them changes anything.
+    """
+    given = [parse_scheduler(address) for address in schedulers]
+    dask_config.check_config(here.environ)
+    before = _before(here.contexts.id_of(store.url, cluster, name), here)
+    held = _fetch(store, cluster, name, before, here)
+    known = before.saved.context.schedulers if before.saved else ()
+    saved = here.contexts.saved(_context(store.url, held, [*given, *known]))
+    _write(saved, held, before, here)
+    return LoggedIn(saved, held)
+
+
+def _before(login_id: str, here: Surroundings) -> _Before:
+    """What is there already; what is damaged counts as nothing, since it is about to be replaced."""
+    entry = saved = None
+    with suppress(CorruptError):
+        entry = read_entry(login_id, here.keyring)
+    with suppress(CorruptError):
+        saved = here.contexts.load(login_id)
+    return _Before(entry, saved, here.contexts.pieces(login_id))
+
+
+def _fetch(store: Store, cluster: str, name: str, before: _Before, here: Surroundings) -> Held:
+    pins = before.bound(here.pins)
+    try:
+        return fetch_credential(store.secrets, cluster, Role.CLIENT, name, pins=pins, now=here.now)
+    except NotTrustedError as error:
+        if pins == here.pins:
+            raise
+        ways = [error.hint, "to forget what was seen before, and accept what the store has: daskpki logout, then login"]
+        raise type(error)(str(error), hint="; ".join(filter(None, ways))) from error
+
+
+def _context(store: str, held: Held, schedulers: Sequence[str]) -> Context:
+    credential = held.credential
+    recorded = [parse_scheduler(address) for address in held.trust.schedulers]
+    return Context(
+        store=store,
+        cluster=credential.cluster,
+        name=credential.identity.name,
+        schedulers=tuple(dict.fromkeys([*schedulers, *recorded])),
+        generation=credential.generation,
+        leaf=credential.leaf,
+        chain=credential.chain,
+        trust=held.signed.reveal(),
+    )
+
+
+def _write(saved: Saved, held: Held, before: _Before, here: Surroundings) -> None:
+    key = held.credential.key
+    if key is None:
+        raise NotFoundError(f"the stored credential of {held.credential.identity.uri} has no private key")
+    entry = encode_entry(Entry(held.trust.epoch, saved.digest, key))
+    try:
+        here.keyring.set(saved.service, USERNAME, entry)
+        here.contexts.write(saved, held.pieces)
+        dask_config.set_loader(here.environ)
+    except DaskpkiError:
+        _put_back(saved, before, here)
+        raise
+
+
+def _put_back(saved: Saved, before: _Before, here: Surroundings) -> None:
+    if before.entry is None or before.saved is None:
+        here.keyring.delete(saved.service, USERNAME)
+        here.contexts.remove(saved)
+    else:
+        here.keyring.set(saved.service, USERNAME, encode_entry(before.entry))
+        here.contexts.write(before.saved, before.pieces)
+
+
+def logout(here: Surroundings, logins: Sequence[Saved]) -> None:
+    """Remove these logins for good, key first; with the last of all, Dask's `security-loader`.
+
+    AccessDeniedError when the keyring cannot be reached: the login then stays as it is.
+    """
+    for saved in logins:
+        here.keyring.delete(saved.service, USERNAME)
+        here.contexts.remove(saved)
+    if here.contexts.is_empty():
+        dask_config.unset_loader(here.environ)

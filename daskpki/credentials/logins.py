@@ -1,0 +1,78 @@
+"""A login, put together again: the public file and the key in the keyring, each of which vouches for the other."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from daskpki.confidential import Confidential
+from daskpki.credentials.addresses import matches
+from daskpki.credentials.choice import Wanted
+from daskpki.credentials.contexts import Contexts, Saved, service_name
+from daskpki.credentials.entry import Entry, parse_entry
+from daskpki.credentials.held import Held, Pins, verify_held
+from daskpki.credentials.os_keyring import KeyringPort
+from daskpki.errors import CorruptError, NotFoundError
+from daskpki.identity import Identity, Role
+from daskpki.pki.credential import Credential
+from daskpki.pki.trust import parse_trust
+
+USERNAME: Final = "credential"
+"""The keyring's user name of every login: without meaning, since it is readable while the keyring is locked."""
+
+
+def find_login(contexts: Contexts, wanted: Wanted) -> Saved:
+    """The login that fits; NotFoundError when none does, UsageError that names the candidates when several do."""
+    fitting = [saved for saved in contexts.all() if _fits(saved, wanted)]
+    if wanted.address is not None:
+        known = [saved for saved in fitting if matches(wanted.address, saved.context.schedulers)]
+        fitting = known or [saved for saved in fitting if not saved.context.schedulers]
+    if not fitting:
+        logins = ", ".join(saved.context.title for saved in contexts.all()) or "none"
+        raise NotFoundError(f"no login fits {_describe(wanted)}", hint=f"logins are: {logins}; daskpki login adds one")
+    return contexts.only(fitting, _describe(wanted))
+
+
+def _fits(saved: Saved, wanted: Wanted) -> bool:
+    context = saved.context
+    return wanted.name in (None, context.name) and wanted.cluster in (None, context.cluster)
+
+
+def _describe(wanted: Wanted) -> str:
+    parts = {"name": wanted.name, "cluster": wanted.cluster, "address": wanted.address}
+    return ", ".join(f"{what} {value}" for what, value in parts.items() if value) or "this request"
+
+
+def read_entry(login_id: str, keyring: KeyringPort) -> Entry | None:
+    """What the keyring keeps for a login; AccessDeniedError, CorruptError."""
+    line = keyring.get(service_name(login_id), USERNAME)
+    return None if line is None else parse_entry(line)
+
+
+def load_login(saved: Saved, contexts: Contexts, keyring: KeyringPort, now: datetime) -> Held:
+    """The verified credential of a login; CorruptError when its file is not the one that `login` wrote."""
+    title = saved.context.title
+    entry = read_entry(saved.id, keyring)
+    if entry is None:
+        raise NotFoundError(f"the keyring holds no key for the login {title}", hint="daskpki login writes it anew")
+    if entry.digest != saved.digest:
+        raise CorruptError(
+            f"the file of the login {title} is not the one that login wrote: it was changed since",
+            hint="daskpki login writes it anew; find out who could change it",
+        )
+    signed = Confidential(saved.context.trust)
+    pieces = contexts.pieces(saved.id)
+    return verify_held(_credential(saved, entry), signed, pieces, pins=Pins(min_epoch=entry.epoch), now=now)
+
+
+def _credential(saved: Saved, entry: Entry) -> Credential:
+    context = saved.context
+    domain = parse_trust(Confidential(context.trust)).document.trust_domain
+    return Credential(
+        cluster=context.cluster,
+        identity=Identity(domain, Role.CLIENT, context.name),
+        generation=context.generation,
+        key=entry.key,
+        leaf=context.leaf,
+        chain=context.chain,
+    )

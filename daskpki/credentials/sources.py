@@ -1,0 +1,173 @@
+"""Get the credential from the source that `choice.py` names, verified; nothing else is tried after a failure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from daskpki import settings
+from daskpki.credentials.choice import DIRECTORY, HANDOVER, Choice, Source, Wanted, choose
+from daskpki.credentials.contexts import Contexts
+from daskpki.credentials.directory import Material, load_directory
+from daskpki.credentials.fetching import fetch_credential
+from daskpki.credentials.handed_down import load_handed_down
+from daskpki.credentials.held import Held, Pins, issuing_generation, verify_held
+from daskpki.credentials.logins import find_login, load_login
+from daskpki.credentials.os_keyring import KeyringPort, OSKeyring
+from daskpki.errors import NotFoundError, UsageError
+from daskpki.identity import Role, parse_label
+from daskpki.pki.certificates import certificate_identity, load_certificate
+from daskpki.pki.credential import Credential
+from daskpki.pki.keys import parse_key, serialize_key
+from daskpki.pki.trust import parse_trust
+from daskpki.settings import GsmUrl, LocalUrl
+from daskpki.store.port import Store
+
+
+class Surroundings(NamedTuple):
+    """What this process runs in: its environment, the clock, the keyring, and how stores are opened."""
+
+    environ: Mapping[str, str]
+    now: datetime
+    keyring: KeyringPort
+    open_store: Callable[[LocalUrl | GsmUrl], Store]
+
+    @property
+    def contexts(self) -> Contexts:
+        """The logins under daskpki's home."""
+        return Contexts(settings.home(self.environ))
+
+    @property
+    def pins(self) -> Pins:
+        """What DASKPKI_CA_SHA256 and DASKPKI_MIN_EPOCH fix beforehand; UsageError."""
+        return parse_pins(self.environ)
+
+
+class Obtained(NamedTuple):
+    """A verified credential, why this one, and the addresses of its cluster's schedulers as far as they are known."""
+
+    held: Held
+    choice: Choice
+    schedulers: tuple[str, ...]
+
+
+def this_process() -> Surroundings:
+    """The surroundings of this very process."""
+    return Surroundings(os.environ, datetime.now(UTC), OSKeyring(), open_without_asking)
+
+
+def open_without_asking(url: LocalUrl | GsmUrl) -> Store:
+    """The store of that URL, unlocked by files that the environment names or by the keyring, never by a prompt."""
+    from daskpki.store.opening import Unlocking, open_store
+
+    return open_store(url, unlock=Unlocking(keyring=OSKeyring()))
+
+
+def knows(wanted: Wanted, here: Surroundings) -> bool:
+    """Whether there is a credential for `wanted.address`: a source for every address, or a login that fits this one."""
+    if choose(wanted, here.environ).source is not Source.KEYRING:
+        return True
+    try:
+        find_login(here.contexts, _in_cluster(wanted, here))
+    except NotFoundError:
+        return False
+    return True
+
+
+def obtain(wanted: Wanted, here: Surroundings) -> Obtained:
+    """The credential, and why this one; NotFoundError, NotTrustedError, AccessDeniedError, UsageError."""
+    choice = choose(wanted, here.environ)
+    held, schedulers = _SOURCES[choice.source](wanted, here)
+    _check_asked_for(held, wanted, choice)
+    return Obtained(held, choice, schedulers)
+
+
+def _check_asked_for(held: Held, wanted: Wanted, choice: Choice) -> None:
+    """A source that holds somebody else's credential is an error, never a reason to look elsewhere."""
+    credential = held.credential
+    for what, asked, found in (
+        ("name", wanted.name, credential.identity.name),
+        ("cluster", wanted.cluster, credential.cluster),
+    ):
+        if asked not in (None, found):
+            raise UsageError(
+                f"the {what} {asked!r} was asked for, and the credential in use is {credential.identity.uri}",
+                hint=f"it was chosen because {choice.why}",
+            )
+
+
+_Found = tuple[Held, tuple[str, ...]]
+
+
+def _from_handover(_wanted: Wanted, here: Surroundings) -> _Found:
+    handed_down = load_handed_down(here.environ[HANDOVER])
+    held = _verify_material(handed_down.material, here)
+    return held, handed_down.schedulers or held.trust.schedulers
+
+
+def _from_directory(_wanted: Wanted, here: Surroundings) -> _Found:
+    held = _verify_material(load_directory(Path(here.environ[DIRECTORY])), here)
+    return held, _addresses(held, here)
+
+
+def _addresses(held: Held, here: Surroundings) -> tuple[str, ...]:
+    chosen = here.environ.get("DASKPKI_SCHEDULER")
+    return (chosen,) if chosen else held.trust.schedulers
+
+
+def _verify_material(material: Material, here: Surroundings) -> Held:
+    """The CA certificates that lie beside the credential have to vouch for the trust document."""
+    pins = here.pins._replace(anchors=material.anchors)
+    trust = parse_trust(material.trust).document
+    credential = Credential(
+        cluster=trust.cluster,
+        identity=certificate_identity(load_certificate(material.leaf)),
+        generation=issuing_generation(material.leaf, material.chain, trust, here.now),
+        key=serialize_key(parse_key(material.key)),
+        leaf=material.leaf,
+        chain=material.chain,
+    )
+    return verify_held(credential, material.trust, material.pieces, pins=pins, now=here.now)
+
+
+def _from_store(wanted: Wanted, here: Surroundings) -> _Found:
+    name = wanted.name or here.environ.get("DASKPKI_NAME")
+    if not name:
+        raise UsageError("a credential from the store needs a name", hint="set DASKPKI_NAME, or security(NAME)")
+    cluster = settings.cluster_name(here.environ, wanted.cluster)
+    store = here.open_store(settings.store_url(here.environ, wanted.store))
+    try:
+        label = parse_label(name, "name")
+        held = fetch_credential(store.secrets, cluster, Role.CLIENT, label, pins=here.pins, now=here.now)
+    finally:
+        store.close()
+    return held, _addresses(held, here)
+
+
+def _from_keyring(wanted: Wanted, here: Surroundings) -> _Found:
+    saved = find_login(here.contexts, _in_cluster(wanted, here))
+    return load_login(saved, here.contexts, here.keyring, here.now), saved.context.schedulers
+
+
+def _in_cluster(wanted: Wanted, here: Surroundings) -> Wanted:
+    """DASKPKI_CLUSTER narrows the choice of a login; without it every cluster counts."""
+    return wanted._replace(cluster=wanted.cluster or here.environ.get("DASKPKI_CLUSTER") or None)
+
+
+_SOURCES: dict[Source, Callable[[Wanted, Surroundings], _Found]] = {
+    Source.HANDOVER: _from_handover,
+    Source.DIRECTORY: _from_directory,
+    Source.STORE: _from_store,
+    Source.KEYRING: _from_keyring,
+}
+
+
+def parse_pins(environ: Mapping[str, str]) -> Pins:
+    """The pins that the environment sets; UsageError for an epoch that is no number."""
+    epoch = environ.get("DASKPKI_MIN_EPOCH") or "0"
+    if not epoch.isascii() or not epoch.isdigit():
+        raise UsageError(f"DASKPKI_MIN_EPOCH={epoch} is not a number")
+    return Pins(sha256=environ.get("DASKPKI_CA_SHA256") or None, min_epoch=int(epoch))

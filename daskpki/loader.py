@@ -1,0 +1,44 @@
+"""Dask's `security-loader`: what plain `Client("tls://...")` asks for its certificate.
+
+`daskpki login` names it in the user's Dask configuration, and the entrypoint in that of a node. Dask calls it for
+every address that is a string, also from inside an event loop, and gives it nothing but the address. It never asks at
+a terminal. What it does not know is None, so that every other cluster works as if daskpki were not there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from daskpki.credentials.addresses import SCHEME
+
+if TYPE_CHECKING:
+    from daskpki.cluster.security import PkiSecurity
+    from daskpki.credentials.sources import Obtained, Surroundings
+
+
+def security_loader(info: dict[str, Any]) -> PkiSecurity | None:
+    """The Security for `info["address"]`; None for another scheme, and for an address that no login knows.
+
+    A login without addresses is for every address that no other login claims. UsageError names the candidates when
+    several fit; AccessDeniedError without the keyring; NotTrustedError when the credential does not hold.
+    """
+    address = info.get("address")
+    if not isinstance(address, str) or not address.lower().startswith(SCHEME):
+        return None
+    from daskpki.credentials.choice import Wanted
+    from daskpki.credentials.sources import knows, obtain, this_process
+
+    wanted, here = Wanted(address=address), this_process()
+    return dial_security(obtain(wanted, here), here) if knows(wanted, here) else None
+
+
+def dial_security(obtained: Obtained, here: Surroundings) -> PkiSecurity:
+    """The Security under which a client dials with this credential."""
+    from daskpki.cluster.security import client_security, node_security
+    from daskpki.credentials.choice import Source
+    from daskpki.handover import VARIABLE, load_handover
+
+    held = obtained.held
+    if obtained.choice.source is Source.HANDOVER:  # the worker's own, which tasks use as well
+        return node_security(load_handover(here.environ[VARIABLE]))
+    return client_security(held.credential, held.trust, fetch_piece=held.fetch_piece)

@@ -1,0 +1,190 @@
+"""One SQLite database: made and opened privately, written in durable transactions, read in consistent snapshots.
+
+- It is made complete under a temporary name (0600, O_EXCL) and then linked into place, so a crash leaves a store or
+  none. File, WAL and shared memory are checked as ssh checks its keys before SQLite opens them.
+- `journal_mode=WAL` with `synchronous=FULL`: a commit is on the disk when it returns. The pragma's answer is fetched,
+  since SQLite reports a failure only there.
+- `BEGIN IMMEDIATE` takes the one writer's lock first, so that no transaction has to be repeated half-way.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, NotTrustedError
+from daskpki.files import check_private
+from daskpki.store.local.faults import translated
+from daskpki.store.local.filesystem import refuse_network_filesystem
+from daskpki.store.local.schema import APPLICATION_ID, FORMAT
+
+NAME: Final = "store.db"
+_BUSY_MILLISECONDS: Final = 60_000
+
+
+class Database:
+    """The open database of one store; may be shared by threads."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / NAME
+        _check_files(self.path)
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
+        with translated(self.path):
+            self._connection = connect(self.path)
+            self.store_id = _read_format(self._connection, self.path)
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, durable when the block ends and undone when it raises.
+
+        Nested ones are savepoints of the outermost, which alone makes them durable.
+        """
+        with self._lock, translated(self.path):
+            nested = self._depth > 0
+            self._connection.execute("SAVEPOINT nested" if nested else "BEGIN IMMEDIATE")
+            self._depth += 1
+            try:
+                yield self._connection
+                self._finish("RELEASE nested" if nested else "COMMIT")
+            except BaseException:
+                self._undo(nested=nested)
+                raise
+            finally:
+                self._depth -= 1
+
+    def _finish(self, statement: str) -> None:
+        with translated(self.path, committing=statement == "COMMIT"):
+            self._connection.execute(statement)
+
+    def _undo(self, *, nested: bool) -> None:
+        if not self._connection.in_transaction:  # SQLite itself rolls back when the disk is full or fails
+            return
+        if nested:
+            self._connection.execute("ROLLBACK TO nested")
+            self._connection.execute("RELEASE nested")
+        else:
+            self._connection.execute("ROLLBACK")
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """The connection for single statements, which see each commit and, inside a batch, the batch itself."""
+        with self._lock, translated(self.path):
+            yield self._connection
+
+    def snapshot(self) -> Snapshot:
+        """A view of this moment that later commits do not change; inside a batch it is the batch itself."""
+        with self._lock:
+            if self._depth:
+                return Snapshot(self.path, self._connection, owned=False)
+            snapshot = Snapshot(self.path, _begin_reading(self.path), owned=True)
+            self._snapshots.add(snapshot)
+            return snapshot
+
+    def erase_remains(self) -> None:
+        """Empty the WAL, which still holds what was deleted or replaced; a reader in the way puts it off."""
+        with self._lock, translated(self.path):
+            if not self._depth:
+                self._connection.execute("PRAGMA busy_timeout=0")
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self._connection.execute(f"PRAGMA busy_timeout={_BUSY_MILLISECONDS}")
+
+    def close(self) -> None:
+        """Close every connection; a second call does nothing."""
+        with self._lock:
+            for snapshot in list(self._snapshots):
+                snapshot.close()
+            with translated(self.path):
+                self._connection.close()
+
+
+class Snapshot:
+    """Reads from one connection; an `owned` one stays in its read transaction until the snapshot is forgotten."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, *, owned: bool) -> None:
+        self._path = path
+        self._connection = connection
+        self._release = weakref.finalize(self, connection.close) if owned else None
+
+    def row(self, statement: str, *parameters: Any) -> tuple[Any, ...] | None:
+        """The first row, or None."""
+        with translated(self._path):
+            row: tuple[Any, ...] | None = self._connection.execute(statement, parameters).fetchone()
+            return row
+
+    def rows(self, statement: str, *parameters: Any) -> Iterator[tuple[Any, ...]]:
+        """All rows, streamed."""
+        with translated(self._path):
+            yield from self._connection.execute(statement, parameters)
+
+    def close(self) -> None:
+        """End the read transaction of an owned snapshot."""
+        if self._release is not None:
+            self._release()
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection to an existing database, set up for durable commits."""
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
+    )
+    try:
+        _set_up(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
+    connection.execute(f"PRAGMA busy_timeout={_BUSY_MILLISECONDS}")
+    connection.execute("PRAGMA trusted_schema=OFF")  # a forged schema calls no functions
+    mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    if mode != "wal":
+        raise DaskpkiError(f"SQLite answers with journal mode {mode!r} instead of 'wal'")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA secure_delete=ON")  # what is destroyed is overwritten
+
+
+def _begin_reading(path: Path) -> sqlite3.Connection:
+    with translated(path):
+        connection = connect(path)
+        connection.execute("PRAGMA query_only=ON")
+        connection.execute("BEGIN")
+        connection.execute("SELECT store_id FROM meta").fetchone()  # the first read decides what is seen
+        return connection
+
+
+def _check_files(path: Path) -> None:
+    """Refuse a store whose files others can read or replace, and one on a network file system."""
+    if not os.path.lexists(path):
+        raise NotFoundError(f"there is no store in {path.parent}", hint="daskpki init-ca makes one")
+    check_private(path.parent)
+    refuse_network_filesystem(path.parent)
+    for file in (path, path.with_name(f"{NAME}-wal"), path.with_name(f"{NAME}-shm")):
+        if file.is_symlink():
+            raise NotTrustedError(f"{file} is a symbolic link, and a store's files are not")
+        if file.exists():
+            check_private(file)
+
+
+def _read_format(connection: sqlite3.Connection, path: Path) -> str:
+    """The store's id, once the database is known to be a store that this daskpki reads."""
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise CorruptError(f"{path} is not the database of a daskpki store")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version != FORMAT:
+        raise NotTrustedError(f"{path} has format {version}; this daskpki reads {FORMAT}", hint="upgrade daskpki")
+    row = connection.execute("SELECT store_id FROM meta").fetchone()
+    if row is None:
+        raise CorruptError(f"{path} does not say which store it is")
+    return str(row[0])

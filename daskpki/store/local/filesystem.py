@@ -1,0 +1,53 @@
+"""Whether a directory lies on a network file system, where SQLite's WAL is unsafe.
+
+The WAL's index is shared memory, which two hosts do not share: https://sqlite.org/wal.html, "Overview", point 2. Linux
+says what is mounted in /proc/self/mountinfo; where there is no such file, nothing is known and nothing is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from daskpki.errors import UsageError
+
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+_NETWORK: Final = frozenset(
+    "9p afs beegfs ceph cifs coda gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs panfs smb3 smbfs".split()  # noqa: SIM905 - it reads better than twenty quotes
+)
+_NETWORK_FUSE: Final = frozenset(("ceph", "cvmfs2", "gcsfuse", "glusterfs", "juicefs", "rclone", "s3fs", "sshfs"))
+_OCTAL = re.compile(r"\\([0-7]{3})")
+
+
+def refuse_network_filesystem(directory: Path) -> None:
+    """Raise UsageError when `directory` is on a file system that several hosts may share."""
+    try:
+        mounts = _MOUNTS.read_text(errors="surrogateescape")
+    except OSError:
+        return
+    kind = filesystem_type(mounts, directory.resolve())
+    if is_network(kind):
+        raise UsageError(
+            f"{directory} is on a network file system ({kind}), where SQLite loses data",
+            hint="choose a directory on a local disk: --store local:/path, or DASKPKI_HOME",
+        )
+
+
+def is_network(kind: str) -> bool:
+    """Whether a file system of that type may be shared by several hosts."""
+    return kind in _NETWORK or (kind.startswith("fuse.") and kind.removeprefix("fuse.") in _NETWORK_FUSE)
+
+
+def filesystem_type(mounts: str, directory: Path) -> str:
+    """The type of the file system that holds `directory`; `mounts` is the text of /proc/self/mountinfo (proc(5))."""
+    best, kind = -1, ""
+    for line in mounts.splitlines():
+        before, separator, after = line.partition(" - ")
+        fields = before.split(" ")
+        if not separator or len(fields) < 5:  # noqa: PLR2004 - the mount point is the fifth
+            continue
+        point = Path(_OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4]))
+        if directory.is_relative_to(point) and len(point.parts) >= best:  # a later mount hides an earlier one
+            best, kind = len(point.parts), after.split(" ")[0]
+    return kind

@@ -1,0 +1,130 @@
+"""The local store's `RecordLog`: an append-only table, whose head is authenticated under the master key.
+
+The hash chain says that nothing in the middle was changed, the head's MAC that the end was written by someone who
+could unlock the store, and `seen.py` that the whole was not put back.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from daskpki.confidential import Confidential
+from daskpki.errors import CorruptError
+from daskpki.records import EMPTY, Draft, Head, Inventory, Record, Stamp, chain, verify_chain
+from daskpki.store.local.database import Database, Snapshot
+from daskpki.store.local.index import apply_records, clear_index
+from daskpki.store.local.inventory import LocalInventory
+from daskpki.store.local.seen import Seen
+from daskpki.store.sealing import context, derive
+
+_RECORDS = "SELECT seq, time, operation, who, command, kind, body, hash FROM record WHERE cluster = ?"
+
+
+class LocalRecordLog:
+    """See `daskpki.store.port.RecordLog`."""
+
+    def __init__(self, database: Database, master: Callable[[], Confidential], seen: Seen, cluster: str) -> None:
+        self._database = database
+        self._master = master
+        self._seen = seen
+        self._cluster = cluster
+
+    def inventory(self) -> LocalInventory:
+        """See RecordLog; NotTrustedError when the store was put back to an older state."""
+        return self._view(self._database.snapshot())
+
+    def records(self, *, after: int = 0) -> Iterator[Record]:
+        """See RecordLog."""
+        snapshot = self._database.snapshot()
+        head = self._view(snapshot).head
+        start = Head(after, self._hash_at(snapshot, after) or EMPTY.hash)
+        rows = snapshot.rows(f"{_RECORDS} AND seq > ? ORDER BY seq", self._cluster, after)
+        last = start
+        for record in verify_chain(start, map(_parse_record, rows)):
+            last = Head(record.seq, record.hash)
+            yield record
+        if after < head.seq and last != head:
+            raise CorruptError(f"the log of {self._cluster!r} ends at record {last.seq} instead of {head.seq}")
+
+    def commit(self, decide: Callable[[Inventory], Sequence[Draft]], stamp: Stamp) -> Sequence[Record]:
+        """See RecordLog."""
+        key = derive(self._master(), b"authenticate log heads")  # before the lock: unlocking may ask someone
+        with self._database.write() as connection:
+            view = self._view(Snapshot(self._database.path, connection, owned=False))
+            head = view.head
+            self._authenticate(connection, key, head)
+            records = chain(head, decide(view), stamp)
+            if not records:
+                return records
+            self._append(connection, key, records)
+        self._seen.note(self._cluster, Head(records[-1].seq, records[-1].hash))
+        return records
+
+    def authenticate(self) -> Head:
+        """Check the whole chain and the head's MAC, and return the head; CorruptError."""
+        key = derive(self._master(), b"authenticate log heads")
+        with self._database.read() as connection:
+            view = LocalInventory(Snapshot(self._database.path, connection, owned=False), self._cluster)
+            self._authenticate(connection, key, view.head)
+        for _ in self.records():
+            pass
+        return view.head
+
+    def rebuild(self) -> None:
+        """Derive certificates and authorities anew from the records."""
+        with self._database.write() as connection:
+            clear_index(connection, self._cluster)
+            rows = connection.execute(f"{_RECORDS} ORDER BY seq", (self._cluster,))
+            for record in verify_chain(EMPTY, map(_parse_record, rows)):
+                apply_records(connection, self._cluster, [record])
+
+    def _view(self, snapshot: Snapshot) -> LocalInventory:
+        view = LocalInventory(snapshot, self._cluster)
+        head = view.head
+        self._seen.verify(self._cluster, head, lambda seq: self._hash_at(snapshot, seq))
+        return view
+
+    def _hash_at(self, snapshot: Snapshot, seq: int) -> str | None:
+        row = snapshot.row("SELECT hash FROM record WHERE cluster = ? AND seq = ?", self._cluster, seq)
+        return None if row is None else str(row[0])
+
+    def _append(self, connection: sqlite3.Connection, key: bytes, records: Sequence[Record]) -> None:
+        rows = [(self._cluster, *record._replace(body=_encode_body(record))) for record in records]  # type: ignore[arg-type]  # a row, not a Record
+        connection.executemany("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        apply_records(connection, self._cluster, records)
+        head = Head(records[-1].seq, records[-1].hash)
+        connection.execute(
+            "INSERT OR REPLACE INTO log_head VALUES (?, ?, ?, ?)", (self._cluster, *head, self._mac(key, head))
+        )
+
+    def _authenticate(self, connection: sqlite3.Connection, key: bytes, head: Head) -> None:
+        """The head is the newest record, and was written by someone who could unlock the store."""
+        newest = connection.execute(
+            "SELECT seq, hash FROM record WHERE cluster = ? ORDER BY seq DESC LIMIT 1", (self._cluster,)
+        ).fetchone()
+        row = connection.execute("SELECT mac FROM log_head WHERE cluster = ?", (self._cluster,)).fetchone()
+        if row is None and newest is None:
+            return
+        if row is None or newest != tuple(head) or not hmac.compare_digest(row[0], self._mac(key, head)):
+            raise CorruptError(
+                f"the log of {self._cluster!r} was changed by someone without the store's key",
+                hint="restore the store from a backup, and find out who could write to it",
+            )
+
+    def _mac(self, key: bytes, head: Head) -> bytes:
+        return hmac.digest(key, context("log head", self._database.store_id, self._cluster, *head), "sha256")
+
+
+def _encode_body(record: Record) -> str:
+    return json.dumps(dict(record.body), separators=(",", ":"))
+
+
+def _parse_record(row: tuple[Any, ...]) -> Record:
+    try:
+        return Record._make((*row[:6], json.loads(row[6]), row[7]))
+    except ValueError as error:
+        raise CorruptError(f"record {row[0]} is damaged") from error

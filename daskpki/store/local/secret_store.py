@@ -1,0 +1,234 @@
+"""The local store's `SecretStore`: each secret has a data key of its own, wrapped under the master key.
+
+A payload's associated data names store, secret and version, so a row that was moved does not open.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from daskpki.confidential import Confidential
+from daskpki.errors import AlreadyExistsError, ConflictError, CorruptError, DisabledError, NotFoundError
+from daskpki.store.limits import check_annotations, check_labels, check_ours, check_payload, check_secret_id
+from daskpki.store.local.database import Database
+from daskpki.store.port import DESTROYED, DISABLED, ENABLED, Payload, SecretInfo, Version
+from daskpki.store.sealing import context, decrypt, derive, encrypt, generate_key
+
+_COLUMNS: Final = "id, labels, annotations, etag, created"
+
+
+class LocalSecretStore:
+    """See `daskpki.store.port.SecretStore`; everything here is strongly consistent."""
+
+    def __init__(self, database: Database, master: Callable[[], Confidential], clock: Callable[[], float]) -> None:
+        self._database = database
+        self._master = master
+        self._clock = clock
+
+    def create(
+        self, secret: str, *, labels: Mapping[str, str], annotations: Mapping[str, str] | None = None
+    ) -> SecretInfo:
+        """See SecretStore."""
+        check_secret_id(secret)
+        check_labels(labels)
+        check_annotations(annotations or {})
+        data_key = encrypt(self._wrapping_key(), generate_key(), self._key_context(secret))
+        info = SecretInfo(secret, dict(labels), dict(annotations or {}), _new_etag(), int(self._clock()))
+        with self._database.write() as connection:
+            if _find(connection, secret):
+                raise AlreadyExistsError(f"secret {secret!r} exists")
+            connection.execute(
+                f"INSERT INTO secret ({_COLUMNS}, data_key) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608
+                (*_row(info), data_key),
+            )
+        return info
+
+    def describe(self, secret: str) -> SecretInfo:
+        """See SecretStore."""
+        check_secret_id(secret)
+        with self._database.read() as connection:
+            return _get(connection, secret)
+
+    def select(self, labels: Mapping[str, str]) -> Iterator[SecretInfo]:
+        """See SecretStore."""
+        wanted = {"managed-by": "daskpki", **labels}
+        where = " AND ".join("json_extract(labels, ?) = ?" for _ in wanted)
+        parameters = [part for key, value in wanted.items() for part in (f'$."{key}"', value)]
+        statement = f"SELECT {_COLUMNS} FROM secret WHERE {where} ORDER BY id"  # noqa: S608 - no value is in the text
+        return map(_info, self._database.snapshot().rows(statement, *parameters))
+
+    def update(
+        self,
+        secret: str,
+        *,
+        etag: str,
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+    ) -> SecretInfo:
+        """See SecretStore."""
+        if labels is not None:
+            check_labels(labels)
+        check_annotations(annotations or {})
+        with self._database.write() as connection:
+            info = self._owned(connection, secret)
+            _check_etag(info, etag)
+            info = info._replace(
+                labels=info.labels if labels is None else dict(labels),
+                annotations=info.annotations if annotations is None else dict(annotations),
+                etag=_new_etag(),
+            )
+            connection.execute(
+                "UPDATE secret SET labels = ?, annotations = ?, etag = ? WHERE id = ?", (*_row(info)[1:4], secret)
+            )
+        return info
+
+    def delete(self, secret: str, *, etag: str | None = None) -> None:
+        """See SecretStore."""
+        with self._database.write() as connection:
+            info = self._owned(connection, secret)
+            if etag is not None:
+                _check_etag(info, etag)
+            connection.execute("DELETE FROM secret WHERE id = ?", (secret,))
+        self._database.erase_remains()
+
+    def add(self, secret: str, payload: Confidential) -> int:
+        """See SecretStore."""
+        check_payload(payload)
+        wrapping = self._wrapping_key()
+        with self._database.write() as connection:
+            self._owned(connection, secret)
+            key = self._data_key(connection, secret, wrapping)
+            newest = connection.execute("SELECT max(number) FROM version WHERE secret = ?", (secret,)).fetchone()[0]
+            number: int = (newest or 0) + 1
+            sealed = encrypt(key, payload, self._payload_context(secret, number))
+            row = (secret, number, ENABLED, int(self._clock()), sealed)
+            connection.execute("INSERT INTO version VALUES (?, ?, ?, ?, ?)", row)
+        return number
+
+    def access(self, secret: str, number: int) -> Confidential:
+        """See SecretStore."""
+        check_secret_id(secret)
+        with self._database.read() as connection:
+            state, sealed = _version(connection, secret, number)
+        return self._open(secret, number, state, sealed)
+
+    def latest(self, secret: str) -> Payload:
+        """See SecretStore."""
+        check_secret_id(secret)
+        with self._database.read() as connection:
+            newest = connection.execute("SELECT max(number) FROM version WHERE secret = ?", (secret,)).fetchone()[0]
+            state, sealed = _version(connection, secret, newest or 1)
+        return Payload(newest, self._open(secret, newest, state, sealed))
+
+    def versions(self, secret: str) -> Iterator[Version]:
+        """See SecretStore."""
+        self.describe(secret)
+        statement = "SELECT number, state, created FROM version WHERE secret = ? ORDER BY number DESC"
+        return (Version(*row) for row in self._database.snapshot().rows(statement, secret))
+
+    def enable(self, secret: str, number: int) -> None:
+        """See SecretStore."""
+        self._set_state(secret, number, ENABLED)
+
+    def disable(self, secret: str, number: int) -> None:
+        """See SecretStore."""
+        self._set_state(secret, number, DISABLED)
+
+    def destroy(self, secret: str, number: int) -> None:
+        """See SecretStore."""
+        with self._database.write() as connection:
+            self._owned(connection, secret)
+            _version(connection, secret, number)
+            change = "UPDATE version SET state = ?, sealed = NULL WHERE secret = ? AND number = ?"
+            connection.execute(change, (DESTROYED, secret, number))
+        self._database.erase_remains()
+
+    def _set_state(self, secret: str, number: int, wanted: str) -> None:
+        with self._database.write() as connection:
+            self._owned(connection, secret)
+            state, _ = _version(connection, secret, number)
+            if state == DESTROYED:
+                raise DisabledError(f"version {number} of {secret!r} is destroyed, for good")
+            change = "UPDATE version SET state = ? WHERE secret = ? AND number = ?"
+            connection.execute(change, (wanted, secret, number))
+
+    def _owned(self, connection: sqlite3.Connection, secret: str) -> SecretInfo:
+        check_secret_id(secret)
+        info = _get(connection, secret)
+        check_ours(secret, info.labels)
+        return info
+
+    def _open(self, secret: str, number: int, state: str, sealed: bytes | None) -> Confidential:
+        if state != ENABLED or sealed is None:
+            raise DisabledError(f"version {number} of {secret!r} is {state.lower()}")
+        wrapping = self._wrapping_key()
+        with self._database.read() as connection:
+            key = self._data_key(connection, secret, wrapping)
+        try:
+            return decrypt(key, sealed, self._payload_context(secret, number))
+        except CorruptError as error:
+            raise CorruptError(f"version {number} of {secret!r}: {error}", hint="restore it from a backup") from error
+
+    def _data_key(self, connection: sqlite3.Connection, secret: str, wrapping: bytes) -> bytes:
+        row = connection.execute("SELECT data_key FROM secret WHERE id = ?", (secret,)).fetchone()
+        if row is None:
+            raise NotFoundError(f"there is no secret {secret!r}")
+        try:
+            return decrypt(wrapping, row[0], self._key_context(secret)).reveal()
+        except CorruptError as error:
+            raise CorruptError(f"the key of {secret!r}: {error}", hint="restore it from a backup") from error
+
+    def _wrapping_key(self) -> bytes:
+        return derive(self._master(), b"wrap data keys")
+
+    def _key_context(self, secret: str) -> bytes:
+        return context("data key", self._database.store_id, secret)
+
+    def _payload_context(self, secret: str, number: int) -> bytes:
+        return context("payload", self._database.store_id, secret, number)
+
+
+def _find(connection: sqlite3.Connection, secret: str) -> SecretInfo | None:
+    row = connection.execute(f"SELECT {_COLUMNS} FROM secret WHERE id = ?", (secret,)).fetchone()  # noqa: S608
+    return None if row is None else _info(row)
+
+
+def _get(connection: sqlite3.Connection, secret: str) -> SecretInfo:
+    info = _find(connection, secret)
+    if info is None:
+        raise NotFoundError(f"there is no secret {secret!r}")
+    return info
+
+
+def _version(connection: sqlite3.Connection, secret: str, number: int) -> tuple[str, bytes | None]:
+    row = connection.execute(
+        "SELECT state, sealed FROM version WHERE secret = ? AND number = ?", (secret, number)
+    ).fetchone()
+    if row is None:
+        _get(connection, secret)
+        raise NotFoundError(f"secret {secret!r} has no version {number}")
+    return row[0], row[1]
+
+
+def _info(row: tuple[Any, ...]) -> SecretInfo:
+    try:
+        return SecretInfo(row[0], json.loads(row[1]), json.loads(row[2]), row[3], row[4])
+    except ValueError as error:
+        raise CorruptError(f"the labels of secret {row[0]!r} are damaged") from error
+
+
+def _row(info: SecretInfo) -> tuple[str, str, str, str, int]:
+    return info.id, json.dumps(info.labels), json.dumps(info.annotations), info.etag, info.created
+
+
+def _check_etag(info: SecretInfo, etag: str) -> None:
+    if info.etag != etag:
+        raise ConflictError(f"secret {info.id!r} was changed in between", hint="read it again")
+
+
+def _new_etag() -> str:
+    return secrets.token_hex(8)

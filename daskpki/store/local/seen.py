@@ -1,0 +1,74 @@
+"""The newest record of each log that this user has seen, kept outside the store against its rollback.
+
+A store that was put back to an older state is consistent in itself; only memory elsewhere can tell. The memory is a
+lower bound: losing it, or two processes writing at once, weakens the check and breaks nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from daskpki.errors import DaskpkiError, NotTrustedError
+from daskpki.files import PRIVATE_DIR, write_private
+from daskpki.records import EMPTY, Head
+
+_FORMAT: Final = 1
+
+
+class Seen:
+    """One store's memory, in the file `path`; None remembers nothing (for tests and throw-away stores)."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._heads = _load(path)
+        self._changed = False
+
+    def verify(self, cluster: str, head: Head, hash_at: Callable[[int], str | None]) -> None:
+        """Raise NotTrustedError when the log lacks what was seen, or says otherwise; `hash_at` looks a record up."""
+        seen = self._heads.get(cluster, EMPTY)
+        if seen.seq == 0 or seen == head:
+            return
+        if head.seq < seen.seq or hash_at(seen.seq) != seen.hash:
+            raise NotTrustedError(
+                f"the log of cluster {cluster!r} ends at record {head.seq}, without record {seen.seq} as it was seen: "
+                "the store was put back to an older state",
+                hint=f"if you restored a backup on purpose, remove {self._path}",
+            )
+
+    def note(self, cluster: str, head: Head) -> None:
+        """Remember a head that was verified or committed."""
+        if head.seq > self._heads.get(cluster, EMPTY).seq:
+            self._heads[cluster] = head
+            self._changed = True
+
+    def save(self) -> None:
+        """Write what is new, and keep what others wrote meanwhile; a memory that cannot be written is said so."""
+        if self._path is None or not self._changed:
+            return
+        newer = {
+            cluster: head
+            for cluster, head in _load(self._path).items()
+            if head.seq > self._heads.get(cluster, EMPTY).seq
+        }
+        text = json.dumps({"format": _FORMAT, "heads": self._heads | newer})
+        try:
+            self._path.parent.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
+            write_private(self._path, text.encode(), force=True)
+        except (OSError, DaskpkiError) as error:
+            import logging
+
+            logging.getLogger(__name__).warning("a rollback of the store will not be noticed: %s", error)
+        self._changed = False
+
+
+def _load(path: Path | None) -> dict[str, Head]:
+    """What the file remembers; an unreadable one remembers nothing, as a missing one."""
+    try:
+        document = json.loads(path.read_bytes()) if path else {}
+        heads = document["heads"] if document.get("format") == _FORMAT else {}
+        return {str(cluster): Head(int(seq), str(digest)) for cluster, (seq, digest) in heads.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,87 @@
+"""The local store as a whole: the two ports, the key slots, and the master key that is fetched when first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from daskpki.confidential import Confidential
+from daskpki.store.local.creation import create_database
+from daskpki.store.local.database import Database
+from daskpki.store.local.record_log import LocalRecordLog
+from daskpki.store.local.secret_store import LocalSecretStore
+from daskpki.store.local.seen import Seen
+from daskpki.store.local.slots import KeySlots
+from daskpki.store.local.unlocking import Unlocking, first_slot, unlock
+from daskpki.store.sealing import generate_key
+
+
+class LocalStore:
+    """See `daskpki.store.port.Store`. Opening it takes no key: lists and records are in the clear.
+
+    `seen` is the directory that remembers log heads outside the store (None: nowhere); `clock` gives seconds since the
+    epoch.
+    """
+
+    def __init__(self, directory: Path, ways: Unlocking, *, seen: Path | None, clock: Callable[[], float]) -> None:
+        self._directory = directory
+        self._database = Database(directory)
+        self._ways = ways
+        self._master: Confidential | None = None
+        self._seen = Seen(seen / f"{self.id}.json" if seen else None)
+        self.slots = KeySlots(self._database, self._unlock, clock, ways.cost)
+        self._secrets = LocalSecretStore(self._database, self._unlock, clock)
+
+    @property
+    def id(self) -> str:
+        """What the store is called in its sealings, whatever its directory."""
+        return self._database.store_id
+
+    @property
+    def url(self) -> str:
+        """See Store."""
+        return f"local:{self._directory}"
+
+    @property
+    def secrets(self) -> LocalSecretStore:
+        """See Store."""
+        return self._secrets
+
+    def log(self, cluster: str) -> LocalRecordLog:
+        """See Store."""
+        return LocalRecordLog(self._database, self._unlock, self._seen, cluster)
+
+    def clusters(self) -> Sequence[str]:
+        """See Store."""
+        with self._database.read() as connection:
+            return [row[0] for row in connection.execute("SELECT cluster FROM log_head ORDER BY cluster")]
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Make the block's writes one transaction: durable together when it ends, undone together when it raises.
+
+        It holds the store's one writer's lock meanwhile, so nothing slow belongs in it.
+        """
+        self._unlock()
+        with self._database.write():
+            yield
+
+    def close(self) -> None:
+        """See Store; a second call does nothing."""
+        self._seen.save()
+        self._database.close()
+        self._master = None
+
+    def _unlock(self) -> Confidential:
+        if self._master is None:
+            self._master = unlock(self._ways, self.id, self.slots.list())
+        return self._master
+
+
+def create_local_store(
+    directory: Path, ways: Unlocking, *, seen: Path | None, clock: Callable[[], float]
+) -> LocalStore:
+    """Make a store with a first key slot, and open it; AlreadyExistsError, AccessDeniedError with the ways out."""
+    create_database(directory, first_slot(ways, generate_key(), clock), int(clock()))
+    return LocalStore(directory, ways, seen=seen, clock=clock)

@@ -1,0 +1,121 @@
+"""Dask's backend for `tls`: who may be at the other end is decided here, before a byte of Dask's protocol is read.
+
+`install` replaces one entry of distributed's registry of comm backends. Everything else travels in the connection
+arguments, so that two `Security` objects in one process do not know each other, and a stock one stays stock. The TLS
+context travels inside the Enforcement instead of Dask's own argument `ssl_context`: a backend that is not ours finds
+none, and refuses to connect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, cast
+
+from distributed.comm import registry, tcp
+from distributed.comm.core import Comm, CommClosedError, FatalCommClosedError
+from tornado.iostream import StreamClosedError
+
+from daskpki.cluster.comm import PkiTLS
+from daskpki.cluster.conversation import Conversation
+from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
+from daskpki.cluster.ledger import Ledger
+from daskpki.cluster.refusal import turned_away
+from daskpki.cluster.roles import ACCEPTS, DIALS, SERVES, Server
+from daskpki.errors import NotTrustedError
+
+logger = logging.getLogger("daskpki")
+
+
+class PkiConnector(tcp.TLSConnector):
+    """Dials under an Enforcement: the peer is judged before anything is said to it."""
+
+    comm_class = PkiTLS
+
+    async def connect(self, address: str, deserialize: bool = True, **arguments: Any) -> tcp.TLS:  # noqa: FBT001, FBT002
+        """Dask's own signature; FatalCommClosedError, which Dask does not retry, for a peer not to be trusted."""
+        enforcement = arguments.pop(CONNECTION_ARGUMENT, None)
+        if enforcement is None:
+            return cast("tcp.TLS", await tcp.TLSConnector().connect(address, deserialize, **arguments))
+        arguments["ssl_context"] = enforcement.client_context()
+        comm = cast("PkiTLS", await super().connect(address, deserialize, **arguments))
+        try:
+            peer = enforcement.admit(comm.extra_info.get("peercert"), DIALS[enforcement.identity.role])
+        except NotTrustedError as refusal:
+            comm.abort()
+            raise FatalCommClosedError(f"refused to speak to tls://{address}: {refusal}") from refusal
+        comm.bind(Conversation(enforcement.identity, peer, enforcement.mode))
+        return comm
+
+
+class PkiListener(tcp.TLSListener):
+    """Listens under an Enforcement: a peer is judged before anything is read from it."""
+
+    comm_class = PkiTLS
+
+    def __init__(self, address: str, handler: Any, *args: Any, enforcement: Enforcement, **arguments: Any) -> None:
+        self.enforcement = enforcement
+        self.server = server_kind(handler)
+        self._ledger = Ledger()
+        verify_may_serve(enforcement, self.server)
+        super().__init__(address, handler, *args, ssl_context=enforcement.server_context(), **arguments)
+
+    async def on_connection(self, comm: Comm, handshake_overrides: dict[str, Any] | None = None) -> None:
+        """Dask calls this once TLS is up, and reads nothing before."""
+        assert isinstance(comm, PkiTLS)
+        enforcement = self.enforcement
+        try:
+            peer = enforcement.admit(comm.extra_info.get("peercert"), ACCEPTS[self.server])
+        except NotTrustedError as refusal:
+            logger.warning("refused %s: %s", comm.peer_address, refusal)
+            await turn_away(comm, f"{enforcement.identity.uri} refused the connection: {refusal}")
+            raise CommClosedError(str(refusal)) from refusal
+        comm.bind(Conversation(enforcement.identity, peer, enforcement.mode, server=self.server, ledger=self._ledger))
+        await super().on_connection(comm, handshake_overrides)
+
+
+def server_kind(handler: Any) -> Server:
+    """Which server a listener's handler belongs to: by class name of the owner or of a class it derives from."""
+    owner = type(getattr(handler, "__self__", None))
+    for ancestor in owner.__mro__:
+        if ancestor.__module__.startswith("distributed.") and ancestor.__name__ in set(Server):
+            return Server(ancestor.__name__)
+    raise NotTrustedError(f"{owner.__qualname__} is no server that daskpki has rules for")
+
+
+def verify_may_serve(enforcement: Enforcement, server: Server) -> None:
+    """Raise NotTrustedError when a credential is used by a server of another role."""
+    if server not in SERVES[enforcement.identity.role]:
+        raise NotTrustedError(f"a {server.value} cannot listen with the credential of {enforcement.identity.uri}")
+
+
+async def turn_away(comm: PkiTLS, reason: str) -> None:
+    """Write one frame that says why, and close; what the peer has sent is dropped unread."""
+    assert comm.stream is not None
+    try:
+        await tcp.TLS.write(comm, turned_away(reason))
+        # Closing with unread bytes would send RST, which may overtake the frame.
+        await asyncio.wait_for(comm.stream.read_bytes(1 << 16, partial=True), timeout=1)
+    except (TimeoutError, OSError, StreamClosedError):
+        pass
+    await comm.close()
+
+
+class PkiBackend(tcp.TLSBackend):
+    """The registry's entry for `tls`."""
+
+    _connector_class = PkiConnector
+    _listener_class: type[tcp.TLSListener] = PkiListener
+
+    def get_listener(self, loc: str, handle_comm: Any, deserialize: bool, **arguments: Any) -> tcp.TLSListener:  # noqa: FBT001
+        """Our listener when the arguments carry an Enforcement, else Dask's own."""
+        enforcement = arguments.pop(CONNECTION_ARGUMENT, None)
+        if enforcement is None:
+            return tcp.TLSListener(loc, handle_comm, deserialize, **arguments)
+        return PkiListener(loc, handle_comm, deserialize, enforcement=enforcement, **arguments)
+
+
+def install() -> None:
+    """Make ours the backend of `tls` in this process; a second call changes nothing."""
+    if not isinstance(registry.backends.get("tls"), PkiBackend):
+        registry.backends["tls"] = PkiBackend()

@@ -1,0 +1,239 @@
+"""Dask's `tls` comm with daskpki's decisions in it: who is at the other end, what it may say, and what may be told.
+
+One choke point for calls, streams, replies and the greeting, in both directions. The decisions themselves are in
+`conversation` and `policy`; here they are applied to a live connection, and a refusal is answered so that it reads as
+one.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from typing import Any
+
+from distributed.comm import tcp
+from distributed.comm.core import CommClosedError, FatalCommClosedError
+from distributed.comm.utils import OFFLOAD_THRESHOLD, from_frames
+from distributed.utils import offload
+from tornado.iostream import StreamClosedError
+
+from daskpki.cluster import gate
+from daskpki.cluster.conversation import Conversation
+from daskpki.cluster.frames import read_frames
+from daskpki.cluster.inbox import Inbox
+from daskpki.cluster.policy import Channel, OperationRefusedError
+from daskpki.cluster.refusal import answer_call, answer_locally, answer_stream, reason_of
+from daskpki.cluster.sender import failed_task, sendable
+from daskpki.errors import NotTrustedError
+from daskpki.identity import Role
+
+logger = logging.getLogger("daskpki")
+
+
+class PkiTLS(tcp.TLS):
+    """A TLS comm that holds its conversation to the rules. `bind` comes before the first message."""
+
+    conversation: Conversation
+    _greeting_read = False
+    _greeting_written = False
+
+    def bind(self, conversation: Conversation) -> None:
+        """Say between whom this connection is."""
+        self.conversation = conversation
+        self._inbox = Inbox()
+        if conversation.gated:
+            # Otherwise Dask unpickles the exception in a refused reply (distributed.core.send_recv).
+            self.deserialize = False
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    async def read(self, deserializers: Any = None) -> Any:
+        """The next message that the rules let through; what they refuse is answered, and never returned."""
+        if not self._greeting_read:
+            return await self._read_greeting()
+        while True:
+            message = await self._incoming(deserializers)
+            if (heard := await self._hear(message)) is not _NOTHING:
+                return heard
+
+    async def _incoming(self, deserializers: Any) -> Any:
+        conversation = self.conversation
+        if conversation.guarded and conversation.channel is Channel.CLIENT_STREAM:
+            return await self._inbox.race(lambda: self._next(deserializers))
+        return await self._next(deserializers)
+
+    async def _read_greeting(self) -> Any:
+        try:
+            message = await self._decoded_by(gate.decode, await self._frames())
+        except gate.GateError as error:
+            self.abort()
+            raise CommClosedError(f"the greeting holds {error}") from error
+        self._greeting_read = True
+        if (reason := reason_of(message)) is None:
+            return message
+        self.abort()
+        if self.conversation.ours.role is Role.WORKER and self.conversation.peer.identity.role is Role.SCHEDULER:
+            raise NotTrustedError(reason)  # a worker retries any OSError for ever
+        raise FatalCommClosedError(reason)
+
+    async def _next(self, deserializers: Any) -> Any:
+        frames = await self._frames()
+        if not self.conversation.gated:
+            return await self._decode_stock(frames, deserializers)
+        try:
+            return await self._decoded_by(gate.decode, frames)
+        except gate.GateError as error:
+            return error
+
+    async def _frames(self) -> list[memoryview]:
+        if self.stream is None:
+            raise CommClosedError
+        try:
+            return await read_frames(self.stream)
+        except (StreamClosedError, ssl.SSLError) as error:
+            self.stream = None
+            self._closed = True
+            tcp.convert_stream_closed_error(self, error)
+            raise  # never reached: the line above raises CommClosedError
+        except BaseException:
+            self.abort()  # part of a message may have been consumed: the connection is of no more use
+            raise
+
+    async def _decode_stock(self, frames: list[memoryview], deserializers: Any) -> Any:
+        try:
+            return await from_frames(
+                frames, deserialize=self.deserialize, deserializers=deserializers, allow_offload=self.allow_offload
+            )
+        except EOFError:
+            self.abort()
+            raise CommClosedError("aborted stream on truncated data") from None
+
+    async def _decoded_by(self, decode: Any, frames: list[memoryview]) -> Any:
+        if self.allow_offload and OFFLOAD_THRESHOLD and sum(map(len, frames)) > OFFLOAD_THRESHOLD:
+            return await offload(decode, frames)
+        return decode(frames)
+
+    # --- judging what was read -------------------------------------------------------------------------------------
+
+    async def _hear(self, message: Any) -> Any:
+        conversation = self.conversation
+        if isinstance(message, gate.GateError):
+            return await self._refuse_pickle(message)
+        if conversation.streaming and (conversation.server or conversation.channel is Channel.WORKER_STREAM):
+            return await self._hear_stream(message)
+        if conversation.server and not conversation.streaming:
+            return await self._hear_call(message)
+        return message
+
+    async def _refuse_pickle(self, error: gate.GateError) -> Any:
+        reason = f"the message holds {error}, and nothing that a worker's certificate sends is unpickled here"
+        self._log(reason)
+        if self.conversation.server and not self.conversation.streaming:
+            await self._answer(answer_call(None, reason))
+            return _NOTHING
+        self.abort()
+        raise CommClosedError(reason)
+
+    async def _hear_call(self, message: Any) -> Any:
+        try:
+            self.conversation.hear_call(message)
+        except OperationRefusedError as refusal:
+            self._log(str(refusal))
+            await self._answer(answer_call(message, self._signed(refusal)))
+            return _NOTHING
+        return message
+
+    async def _hear_stream(self, message: Any) -> Any:
+        if self.conversation.server is None and isinstance(message, dict) and "status" in message:
+            return message  # the reply to register-worker
+        if not isinstance(message, (list, tuple)):
+            self._log("a message of a stream is a list")
+            self.abort()
+            raise CommClosedError("a message of a stream is a list")
+        answers: list[Any] = []
+        kept = [each for each in message if self._hear_streamed(each, answers)]
+        await self._answer(answers)
+        return kept if kept or not message else _NOTHING
+
+    def _hear_streamed(self, message: Any, answers: list[Any]) -> bool:
+        try:
+            self.conversation.hear_streamed(message)
+        except OperationRefusedError as refusal:
+            self._log(str(refusal))
+            if isinstance(message, dict) and self.conversation.channel is Channel.CLIENT_STREAM:
+                answers.extend(answer_stream(message, self._signed(refusal)))
+            return False
+        return True
+
+    async def _answer(self, answer: Any) -> None:
+        if answer:
+            await super().write(answer)
+
+    def _signed(self, refusal: OperationRefusedError) -> str:
+        return f"{self.conversation.ours.uri} refused {self.conversation.peer.identity.uri}: {refusal}"
+
+    def _log(self, reason: str) -> None:
+        logger.warning("refused %s at %s: %s", self.conversation.peer.identity.uri, self.peer_address, reason)
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    async def write(self, msg: Any, serializers: Any = None, on_error: str = "message") -> Any:
+        """Send what the rules let us send; PermissionError, before a byte of it leaves, for a call that they do not."""
+        if not self._greeting_written:
+            self._greeting_written = True
+        elif (msg := self._say(msg)) is _NOTHING:
+            return 0
+        return await super().write(msg, serializers=serializers, on_error=on_error)
+
+    def _say(self, message: Any) -> Any:
+        if self.conversation.server:
+            return self._say_reply(message)
+        if self.conversation.streaming:
+            return self._say_stream(message)
+        return self._say_call(message)
+
+    def _say_call(self, message: Any) -> Any:
+        if isinstance(message, dict) and "op" in message:
+            try:
+                self.conversation.say_call(message)
+            except OperationRefusedError as refusal:
+                raise self._raisable(refusal) from refusal
+        return sendable(message) if self.conversation.guarded else message
+
+    def _raisable(self, refusal: OperationRefusedError) -> Exception:
+        """PermissionError; but a worker retries any OSError of its registration for ever."""
+        if refusal.operation == "register-worker":
+            return refusal
+        return PermissionError(str(refusal))
+
+    def _say_reply(self, message: Any) -> Any:
+        if not self.conversation.guarded:
+            return message
+        try:
+            return sendable(message)
+        except PermissionError as error:
+            return answer_call({}, str(error))
+
+    def _say_stream(self, message: Any) -> Any:
+        kept = [each for each in map(self._say_streamed, message) if each is not _NOTHING]
+        return kept if kept or not message else _NOTHING
+
+    def _say_streamed(self, message: Any) -> Any:
+        try:
+            self.conversation.say_streamed(message)
+        except OperationRefusedError as refusal:
+            self._log(str(refusal))
+            self._inbox.put(answer_locally(message, str(refusal)))
+            return _NOTHING
+        return self._without_pickles(message) if self.conversation.guarded else message
+
+    def _without_pickles(self, message: Any) -> Any:
+        try:
+            return sendable(message)
+        except PermissionError as error:
+            self._log(str(error))
+            return failed_task(message, error) if message.get("op") == "task-finished" else _NOTHING
+
+
+_NOTHING = object()
+"""In place of a message of which nothing is left."""

@@ -1,0 +1,119 @@
+"""What one connection has said so far, and so which rule its next message falls under. No I/O.
+
+A connection begins with a greeting each way, goes on with remote procedure calls, and becomes a stream once one side
+has registered. In the phase of calls a message is a dict, in a stream it is a list: holding to that keeps a peer from
+making Dask's server and this class disagree about the phase (a registration that fails leaves the server among calls,
+which raise on a list).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from daskpki.cluster.ledger import Ledger
+from daskpki.cluster.peers import Peer
+from daskpki.cluster.policy import (
+    STREAM_AFTER,
+    Caller,
+    Channel,
+    OperationRefusedError,
+    WorkerClients,
+    is_canonical,
+    verify_call,
+    verify_sendable,
+)
+from daskpki.cluster.roles import Server
+from daskpki.identity import Identity, Role
+
+
+class Conversation:
+    """One connection between us and `peer`; `server` is what we are when the peer dialled us, else None."""
+
+    def __init__(
+        self,
+        ours: Identity,
+        peer: Peer,
+        mode: WorkerClients,
+        *,
+        server: Server | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        self.ours = ours
+        self.peer = peer
+        self.server = server
+        self.channel = Channel.RPC
+        self._mode = mode
+        self._ledger = ledger or Ledger()
+        self._registered: Mapping[str, Any] = {}
+
+    @property
+    def gated(self) -> bool:
+        """Whether what the peer sends is read without unpickling: workers' bytes, on a scheduler or a nanny."""
+        if self.peer.identity.role is not Role.WORKER or self._mode is WorkerClients.ALLOW:
+            return False
+        return self.ours.role is Role.SCHEDULER or self.server is Server.NANNY
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the other side reads what we send without unpickling, so that no pickle may leave."""
+        roles = (self.ours.role, self.peer.identity.role)
+        return roles == (Role.WORKER, Role.SCHEDULER) and self._mode is not WorkerClients.ALLOW
+
+    @property
+    def streaming(self) -> bool:
+        """Whether messages are lists by now."""
+        return self.channel is not Channel.RPC
+
+    def hear_call(self, message: Any) -> None:
+        """Judge a call that the peer sent us as a server; OperationRefusedError."""
+        if message == "OK":  # the receipt at the end of get_data (distributed.worker.Worker.get_data)
+            return
+        if not isinstance(message, dict):
+            raise OperationRefusedError(type(message).__name__, "a call is a dict")
+        if "op" not in message:  # a nanny's second message in register_nanny; anything else Dask's server rejects
+            return
+        assert self.server is not None
+        verify_call(self.server, Channel.RPC, message, self._caller())
+        self._begin_stream(message)
+
+    def hear_streamed(self, message: Any) -> None:
+        """Judge one message of a stream that the peer sent us; OperationRefusedError."""
+        if message == "OK":  # distributed.core.Server.handle_stream skips it
+            return
+        if not isinstance(message, dict):
+            raise OperationRefusedError(type(message).__name__, "a message of a stream is a dict")
+        server = self.server or Server.WORKER
+        verify_call(server, self.channel, message, self._caller())
+        for field, value in self._registered.items():
+            # Dask merges a message over what it knows of the stream, so that it could name another worker or client.
+            if message.get(field, value) != value:
+                raise OperationRefusedError(str(message.get("op")), f"{field}={message[field]!r} is not the sender")
+
+    def say_call(self, message: Mapping[str, Any]) -> None:
+        """Judge a call that we are about to send; OperationRefusedError."""
+        verify_sendable(self.peer.identity.role, Channel.RPC, message, self._ourselves())
+        self.channel = STREAM_AFTER.get(str(message.get("op")), self.channel)
+
+    def say_streamed(self, message: Mapping[str, Any]) -> None:
+        """Judge one message of a stream that we are about to send; OperationRefusedError."""
+        verify_sendable(self.peer.identity.role, self.channel, message, self._ourselves())
+
+    def _begin_stream(self, message: Mapping[str, Any]) -> None:
+        match message["op"]:
+            case "register-worker":
+                self._ledger.register(message["address"], self)
+                self._registered = {"worker": message["address"], "client": None}
+            case "register-client":
+                self._registered = {"client": message.get("client"), "worker": None}
+        self.channel = STREAM_AFTER.get(message["op"], self.channel)
+
+    def _caller(self) -> Caller:
+        return Caller(self.peer.identity.role, self._mode, self._may_claim)
+
+    def _may_claim(self, address: str) -> bool:
+        owner = self._ledger.owner(address)
+        return is_canonical(address) if owner is None else owner == self.peer.identity
+
+    def _ourselves(self) -> Caller:
+        return Caller(self.ours.role, self._mode, lambda _address: True)

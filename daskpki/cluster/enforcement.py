@@ -1,0 +1,64 @@
+"""The object that travels in Dask's connection arguments: one credential, and what it trusts.
+
+Whoever has a `Security` of daskpki has an `Enforcement` for each role that it may speak as; the comm backend asks it
+for contexts and for admission. Trust and key pair are replaced while connections live.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from daskpki.cluster.contexts import KeyPair, client_context, server_context
+from daskpki.cluster.peers import Peer, parse_peer
+from daskpki.cluster.policy import WorkerClients
+from daskpki.cluster.trust import Trust, verify_peer
+from daskpki.identity import Identity, Role
+
+CONNECTION_ARGUMENT: Final = "daskpki"
+"""The key under which an Enforcement stands among the arguments that Dask hands to its comm backends."""
+
+
+class Enforcement:
+    """One credential in use. `now` returns seconds since the epoch."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        pair: KeyPair,
+        trust: Trust,
+        *,
+        mode: WorkerClients = WorkerClients.LIMITED,
+        minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.identity = identity
+        self.trust = trust
+        self.mode = mode
+        self._pair = pair
+        self._minimum = minimum
+        self._now = now
+        self._contexts: dict[bool, ssl.SSLContext] = {}
+
+    def __repr__(self) -> str:
+        return f"<Enforcement of {self.identity.uri}>"
+
+    def server_context(self) -> ssl.SSLContext:
+        """The context of our listeners."""
+        if True not in self._contexts:
+            self._contexts[True] = server_context(self._pair, self.trust.anchors, self._minimum)
+        return self._contexts[True]
+
+    def client_context(self) -> ssl.SSLContext:
+        """The context with which we dial."""
+        if False not in self._contexts:
+            self._contexts[False] = client_context(self._pair, self.trust.anchors, self._minimum)
+        return self._contexts[False]
+
+    def admit(self, certificate: Mapping[str, Any] | None, roles: frozenset[Role]) -> Peer:
+        """The peer that showed this certificate (as `getpeercert` gives it), or NotTrustedError."""
+        peer = parse_peer(certificate)
+        verify_peer(peer, self.trust, roles, now=self._now())
+        return peer

@@ -1,0 +1,191 @@
+"""Decides whether a peer may call an operation: pure, default deny, over the tables of `operations`.
+
+Rules, in order: what nobody may call; what the server's table gives the peer's role (and, for a worker's certificate on
+the scheduler, what `WorkerClients` adds); then, for that certificate, the names and values of arguments.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+from daskpki.cluster import operations as ops
+from daskpki.cluster.roles import SERVES, Server
+from daskpki.errors import NotTrustedError
+from daskpki.identity import Role
+
+_ENVELOPE: Final = frozenset({"op", "reply", "close", "serializers"})
+_TOPICS: Final = frozenset({"subscribe-topic", "unsubscribe-topic"})
+CLOSING: Final = frozenset({"close", "close-stream"})
+"""Not operations but the end of a conversation; the server only closes."""
+
+
+class WorkerClients(StrEnum):
+    """What a worker's certificate may do as a client (DASKPKI_WORKER_CLIENTS)."""
+
+    DENY = "deny"
+    LIMITED = "limited"
+    ALLOW = "allow"
+
+
+class Channel(StrEnum):
+    """The kinds of conversation; which table applies."""
+
+    RPC = "rpc"
+    WORKER_STREAM = "worker stream"
+    CLIENT_STREAM = "client stream"
+
+
+STREAM_AFTER: Final[Mapping[str, Channel]] = {
+    "register-worker": Channel.WORKER_STREAM,
+    "register-client": Channel.CLIENT_STREAM,
+}
+"""The operations after which a connection carries a stream."""
+
+
+class OperationRefusedError(NotTrustedError):
+    """The peer may not call this operation, or not like this."""
+
+    def __init__(self, operation: str, reason: str) -> None:
+        super().__init__(f"{operation!r} is refused: {reason}")
+        self.operation = operation
+
+
+class Caller(NamedTuple):
+    """Who calls: role, the mode for worker certificates, and whether an address is free or the caller's own."""
+
+    role: Role
+    mode: WorkerClients
+    may_claim: Callable[[str], bool]
+
+
+def verify_call(server: Server, channel: Channel, message: Mapping[str, Any], caller: Caller) -> None:
+    """Raise OperationRefusedError unless `caller` may send this message to `server` on that channel."""
+    operation = message.get("op")
+    if not isinstance(operation, str):
+        raise OperationRefusedError(str(operation), "an operation is a text")
+    if operation in CLOSING:
+        return
+    if operation in ops.DENIED:
+        raise OperationRefusedError(operation, ops.DENIED[operation])
+    if operation not in allowed(server, channel, caller.role, caller.mode):
+        raise OperationRefusedError(operation, _why(server, channel, operation, caller))
+    if caller.role is Role.WORKER and server is Server.SCHEDULER:
+        _verify_worker_arguments(channel, operation, message, caller)
+
+
+def allowed(server: Server, channel: Channel, role: Role, mode: WorkerClients) -> frozenset[str]:
+    """The operations that a role may call on a server."""
+    return _TABLES.get((server, channel, role, mode), frozenset())
+
+
+def _why(server: Server, channel: Channel, operation: str, caller: Caller) -> str:
+    """The reason in words, for the log and for the one who is refused."""
+    if caller.role is Role.WORKER and operation in allowed(server, channel, caller.role, WorkerClients.ALLOW):
+        return _why_not_as_client(operation, caller.mode)
+    roles = [role.value for role in Role if operation in allowed(server, channel, role, caller.mode)]
+    if roles:
+        return f"on a {server.value} only {' and '.join(roles)} may call it, and the caller is a {caller.role.value}"
+    return f"it is not in daskpki's table for a {server.value} ({channel.value}), and what is not there is denied"
+
+
+def _why_not_as_client(operation: str, mode: WorkerClients) -> str:
+    what = "submit work" if operation == "update-graph" else "act as a client"
+    return (
+        f"this task tried to {what} ({operation}) with the worker's certificate, which "
+        f"DASKPKI_WORKER_CLIENTS={mode.value} does not allow; use compute(scheduler='threads') for nested work, or "
+        "DASKPKI_WORKER_CLIENTS=allow, which lets a worker run code on the scheduler"
+    )
+
+
+def _verify_worker_arguments(channel: Channel, operation: str, message: Mapping[str, Any], caller: Caller) -> None:
+    if channel is Channel.RPC:
+        _verify_names(operation, message, caller.mode)
+        if operation in ops.OWN_ADDRESS:
+            _verify_own_address(operation, message, caller)
+    elif caller.mode is not WorkerClients.ALLOW and operation in _TOPICS:
+        _verify_topic(operation, message)
+
+
+def _verify_topic(operation: str, message: Mapping[str, Any]) -> None:
+    if message.get("topic") not in ops.WORKER_CLIENT_TOPICS:
+        raise OperationRefusedError(operation, f"a worker's client does not follow {message.get('topic')!r}")
+
+
+def _verify_names(operation: str, message: Mapping[str, Any], mode: WorkerClients) -> None:
+    known = ops.SCHEDULER_FOR_WORKERS.get(operation) or ops.SCHEDULER_FOR_WORKER_CLIENTS.get(operation)
+    if known is None or (mode is WorkerClients.ALLOW and operation in ops.SCHEDULER_FOR_CLIENTS):
+        return
+    if unknown := sorted(message.keys() - known - _ENVELOPE):
+        raise OperationRefusedError(operation, f"a worker may not give the argument {unknown[0]!r}")
+
+
+def _verify_own_address(operation: str, message: Mapping[str, Any], caller: Caller) -> None:
+    argument = ops.OWN_ADDRESS[operation]
+    if caller.mode is WorkerClients.ALLOW and operation in ops.SCHEDULER_FOR_CLIENTS:
+        return
+    value = message.get(argument)
+    if operation == "retire_workers":  # a list, and exactly one
+        value = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else None
+    if not isinstance(value, str) or not caller.may_claim(value):
+        raise OperationRefusedError(operation, f"{argument}={value!r} is not the caller's own address")
+
+
+def is_canonical(address: str) -> bool:
+    """Whether `address` is `tls://IP:PORT` as the scheduler itself writes it, so that it is no alias of another's."""
+    scheme, _, location = address.partition("://")
+    host, _, port = location.rpartition(":")
+    try:
+        number = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    written = f"[{number}]" if number.version == 6 else str(number)  # noqa: PLR2004 - IPv6
+    return scheme == "tls" and host == written and port.isdecimal() and str(int(port)) == port
+
+
+def verify_sendable(peer: Role, channel: Channel, message: Mapping[str, Any], sender: Caller) -> None:
+    """The sender's side of `verify_call`: PermissionError-worthy when no server of the peer's role would accept it."""
+    refusal: OperationRefusedError | None = None
+    for server in SERVES[peer]:
+        try:
+            return verify_call(server, channel, message, sender)
+        except OperationRefusedError as error:
+            refusal = error
+    raise refusal or OperationRefusedError(str(message.get("op")), f"a {peer.value} serves nothing")
+
+
+def _scheduler_tables(mode: WorkerClients) -> dict[tuple[Channel, Role], frozenset[str]]:
+    worker, worker_client = frozenset(ops.SCHEDULER_FOR_WORKERS), frozenset[str]()
+    stream = frozenset[str]()
+    if mode is WorkerClients.LIMITED:
+        worker_client, stream = frozenset(ops.SCHEDULER_FOR_WORKER_CLIENTS), ops.WORKER_CLIENT_STREAM
+    if mode is WorkerClients.ALLOW:
+        worker_client, stream = ops.SCHEDULER_FOR_CLIENTS, ops.CLIENT_STREAM
+    return {
+        (Channel.RPC, Role.WORKER): worker | worker_client,
+        (Channel.RPC, Role.CLIENT): ops.SCHEDULER_FOR_CLIENTS,
+        (Channel.WORKER_STREAM, Role.WORKER): ops.WORKER_STREAM,
+        (Channel.CLIENT_STREAM, Role.WORKER): stream,
+        (Channel.CLIENT_STREAM, Role.CLIENT): ops.CLIENT_STREAM,
+    }
+
+
+_OTHERS: Final[Mapping[tuple[Server, Channel, Role], frozenset[str]]] = {
+    (Server.WORKER, Channel.RPC, Role.WORKER): ops.WORKER_FOR_WORKERS,
+    (Server.WORKER, Channel.RPC, Role.CLIENT): ops.WORKER_FOR_CLIENTS,
+    (Server.WORKER, Channel.RPC, Role.SCHEDULER): ops.WORKER_FOR_SCHEDULER,
+    (Server.WORKER, Channel.WORKER_STREAM, Role.SCHEDULER): ops.SCHEDULER_TO_WORKER_STREAM,
+    (Server.NANNY, Channel.RPC, Role.WORKER): ops.NANNY_FOR_WORKERS,
+    (Server.NANNY, Channel.RPC, Role.SCHEDULER): ops.NANNY_FOR_SCHEDULER,
+}
+
+_TABLES: Final[Mapping[tuple[Server, Channel, Role, WorkerClients], frozenset[str]]] = {
+    (server, channel, role, mode): table
+    for mode in WorkerClients
+    for (server, channel, role), table in (
+        *_OTHERS.items(),
+        *(((Server.SCHEDULER, channel, role), table) for (channel, role), table in _scheduler_tables(mode).items()),
+    )
+}

@@ -1,0 +1,135 @@
+"""The `distributed.Security` objects of daskpki: for a person or service, and for a node that was booted.
+
+They hold no path and no PEM text that Dask could write to a disk; what Dask asks them for is an Enforcement.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from distributed import Security
+
+from daskpki.cluster.backend import install
+from daskpki.cluster.contexts import KeyPair
+from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
+from daskpki.cluster.policy import WorkerClients
+from daskpki.cluster.trust import Trust, trust_of
+from daskpki.confidential import Confidential
+from daskpki.errors import NotTrustedError
+from daskpki.handover import Handover
+from daskpki.identity import Identity, Role, parse_role
+from daskpki.pki.credential import Credential, certificate_pem, key_pem
+from daskpki.pki.revoked import FetchPiece
+from daskpki.pki.trust_document import TrustDocument
+
+_NO_FILES: Final = dict.fromkeys(name for name in Security.__slots__ if name.startswith("tls_"))
+_VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+class PkiSecurity(Security):
+    """A Security whose arguments for connections carry an Enforcement. It is never pickled: it would carry a key."""
+
+    def __init__(self, enforcements: Mapping[Role, Enforcement]) -> None:
+        super().__init__(require_encryption=True, **_NO_FILES)
+        self.enforcements = dict(enforcements)
+
+    def get_connection_args(self, role: str) -> dict[str, Any]:
+        """See distributed.Security. `role` is whom Dask wants to dial as; NotTrustedError without its credential."""
+        return self._arguments(role) | {"extra_conn_args": self.extra_conn_args}
+
+    def get_listen_args(self, role: str) -> dict[str, Any]:
+        """See distributed.Security."""
+        return self._arguments(role)
+
+    def _arguments(self, role: str) -> dict[str, Any]:
+        install()
+        return {CONNECTION_ARGUMENT: self.enforcement(Role(role)), "require_encryption": True}
+
+    def enforcement(self, role: Role) -> Enforcement:
+        """The credential for that role; NotTrustedError when there is none."""
+        try:
+            return self.enforcements[role]
+        except KeyError:
+            owned = " and ".join(each.identity.uri for each in self.enforcements.values())
+            raise NotTrustedError(f"the credential of {owned} does not make a {role.value}") from None
+
+    def _attr_to_dict(self) -> dict[str, Any]:
+        """What `repr` and notebooks show."""
+        return {
+            f"{role.value}": f"{each.identity.uri} (trust epoch {each.trust.epoch})"
+            for role, each in self.enforcements.items()
+        }
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a Security of daskpki holds a private key, and is never pickled or copied")
+
+
+def client_security(
+    credential: Credential,
+    trust: TrustDocument,
+    *,
+    fetch_piece: FetchPiece | None = None,
+    minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+) -> PkiSecurity:
+    """A Security for a client (a person or a service) that holds `credential` and trusts by the verified `trust`.
+
+    It speaks to the scheduler and, for direct transfers, to workers of its own trust domain, and to nobody else.
+    NotTrustedError when the credential has no key, or another role than client; `fetch_piece` is for `trust_of`.
+    """
+    if credential.identity.role is not Role.CLIENT:
+        raise NotTrustedError(f"{credential.identity.uri} is no client", hint="people and services hold client leaves")
+    pair = KeyPair(certificate_pem(credential), key_pem(credential))
+    view = trust_of(trust, fetch_piece)
+    return PkiSecurity({Role.CLIENT: Enforcement(credential.identity, pair, view, minimum=minimum)})
+
+
+class NodeSecurity(PkiSecurity):
+    """The Security of a booted node.
+
+    Pickled, it is its handover, whose paths say where the key is: so a nanny's worker process gets the same.
+    """
+
+    def __init__(self, handover: Handover) -> None:
+        role = parse_role(handover.role)
+        enforcement = _node_enforcement(handover, role)
+        roles = [role, Role.CLIENT] if role is Role.WORKER else [role]  # tasks are clients under their worker's leaf
+        super().__init__(dict.fromkeys(roles, enforcement))
+        self.handover = handover
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        return node_security, (self.handover,)
+
+
+def node_security(handover: Handover) -> NodeSecurity:
+    """The Security of the process to which daskpki-entrypoint handed over; NotTrustedError, CorruptError."""
+    return NodeSecurity(handover)
+
+
+def _node_enforcement(handover: Handover, role: Role) -> Enforcement:
+    identity = Identity(handover.trust_domain, role, handover.name)
+    pair = KeyPair(Path(handover.cert).read_text(), Confidential(Path(handover.key).read_bytes()))
+    return Enforcement(
+        identity,
+        pair,
+        _handed_trust(handover),
+        mode=WorkerClients(handover.worker_clients),
+        minimum=_VERSIONS[handover.tls_min],
+    )
+
+
+def _handed_trust(handover: Handover) -> Trust:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    from daskpki.pki.trust import parse_trust, verify_trust
+
+    anchors = [
+        each.public_bytes(Encoding.DER) for each in x509.load_pem_x509_certificates(Path(handover.ca).read_bytes())
+    ]
+    signed = parse_trust(Confidential(Path(handover.trust).read_bytes()))
+    document = verify_trust(signed, now=datetime.now(UTC), cluster=handover.cluster, anchors=anchors)
+    return trust_of(document, lambda number: Path(handover.pieces[number]).read_bytes())

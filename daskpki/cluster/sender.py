@@ -1,0 +1,114 @@
+"""The honest worker's own side of the pickle gate: nothing leaves that the scheduler would have to unpickle.
+
+distributed falls back to pickle in silence when msgpack meets a type that it does not know; a scheduler behind the gate
+refuses such a message. So it is looked for before it is sent: numpy's scalars become Python's numbers,
+and for what is left the caller gets a PermissionError that names operation and type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, Final
+
+import msgpack
+from distributed.protocol import pickle
+from distributed.protocol.serialize import Serialize, Serialized, ToPickle, to_serialize
+
+_TELEMETRY: Final = frozenset({"heartbeat_worker", "register-worker"})
+"""Reports of figures: one that cannot travel is left out, since without any report the worker would count as lost."""
+
+
+class _WouldPickleError(Exception):
+    """An object that msgpack and Dask's serialized frames cannot carry."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__(type(value).__module__ + "." + type(value).__qualname__)
+
+
+def sendable(message: Any) -> Any:
+    """`message` itself when no pickle is in it, else a copy with numpy's scalars as Python numbers.
+
+    PermissionError, with operation and type in it, when that is not enough.
+    """
+    try:
+        _check(message)
+    except (TypeError, ValueError, OverflowError, _WouldPickleError):
+        return _converted(message)
+    return message
+
+
+def _check(message: Any) -> None:
+    msgpack.packb(message, default=_travels, use_bin_type=True)
+
+
+def _travels(value: Any) -> Any:
+    """What msgpack packs in place of `value`; only whether it can counts here, so frames are not looked into."""
+    if isinstance(value, (Serialize, Serialized)):
+        return None
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, set):
+        return list(value)
+    raise _WouldPickleError(value.data if isinstance(value, ToPickle) else value)
+
+
+def _converted(message: Any) -> Any:
+    operation = str(message.get("op", "a reply")) if isinstance(message, dict) else "a reply"
+    leave_out = operation in _TELEMETRY
+    copy = _numbers(message, _describe if leave_out else _keep)
+    try:
+        _check(copy)
+    except (TypeError, ValueError, OverflowError, _WouldPickleError) as error:
+        raise PermissionError(
+            f"{operation!r} would send {error} to the scheduler as a pickle, and a worker's certificate does not make "
+            "the scheduler unpickle; send plain data, or a Future of it"
+        ) from None
+    return copy
+
+
+def _numbers(value: Any, other: Callable[[Any], Any]) -> Any:
+    if isinstance(value, dict):
+        return {_number(key, _keep): _numbers(each, other) for key, each in value.items()}
+    for kind in (list, tuple, set):  # a subclass arrives as its base, as msgpack sends it anyway
+        if isinstance(value, kind):
+            return kind(_numbers(each, other) for each in value)
+    return _number(value, other)
+
+
+def _number(value: Any, other: Callable[[Any], Any]) -> Any:
+    if value is None or type(value) in (str, bytes, bool, int, float):
+        return value
+    if getattr(type(value), "__module__", "") == "numpy" and getattr(value, "ndim", None) == 0:
+        return value.item()
+    return other(value)
+
+
+def _keep(value: Any) -> Any:
+    return value
+
+
+def _describe(value: Any) -> Any:
+    """A figure that cannot travel, as text."""
+    try:
+        _check(value)
+    except (TypeError, ValueError, OverflowError, _WouldPickleError):
+        return repr(value)[:200]
+    return value
+
+
+def failed_task(message: Mapping[str, Any], error: Exception) -> dict[str, Any]:
+    """`task-erred` in place of a `task-finished` that cannot travel (distributed.worker_state_machine.TaskErredMsg)."""
+    return {
+        "op": "task-erred",
+        "status": "error",
+        "key": message["key"],
+        "run_id": message.get("run_id"),
+        "stimulus_id": message.get("stimulus_id"),
+        "exception": to_serialize(pickle.dumps(error)),
+        "traceback": None,
+        "exception_text": repr(error),
+        "traceback_text": "",
+        "thread": message.get("thread"),
+        "startstops": [],
+    }

@@ -1,0 +1,67 @@
+"""What a process believes about its cluster right now: trust anchors, revoked serials, and until when both hold."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from daskpki.cluster.peers import Peer
+from daskpki.errors import NotTrustedError
+from daskpki.identity import Role
+from daskpki.pki.revoked import FetchPiece, next_update, revoked_serials
+from daskpki.pki.trust_document import TrustDocument
+
+
+class Trust(NamedTuple):
+    """One verified trust document, in the form in which connections ask it.
+
+    `anchors` are DER certificates, `revoked` serials of any generation (they are random, so the union is as good as one
+    set for each), `next_update` in seconds since the epoch is when the oldest CRL ends (None: there is no CRL).
+    """
+
+    cluster: str
+    trust_domain: str
+    epoch: int
+    anchors: tuple[bytes, ...]
+    revoked: frozenset[int] = frozenset()
+    next_update: int | None = None
+
+
+def verify_peer(peer: Peer, trust: Trust, roles: frozenset[Role], *, now: float, allow_stale: bool = False) -> None:
+    """Raise NotTrustedError unless `peer` has one of `roles` in our trust domain and is not revoked.
+
+    Beyond `next_update` nobody knows who was revoked since, so every new peer is refused unless `allow_stale`.
+    """
+    who = peer.identity
+    if who.trust_domain != trust.trust_domain:
+        raise NotTrustedError(f"{who.uri} is not of trust domain {trust.trust_domain}")
+    if who.role not in roles:
+        expected = " or ".join(sorted(role.value for role in roles))
+        raise NotTrustedError(f"{who.uri} has the role {who.role.value}, and here only {expected} is accepted")
+    if peer.serial in trust.revoked:
+        raise NotTrustedError(f"the certificate {peer.serial:x} of {who.uri} is revoked")
+    if trust.next_update is not None and now > trust.next_update and not allow_stale:
+        raise NotTrustedError(
+            f"the revocation list of cluster {trust.cluster} ended at {trust.next_update} (seconds since the epoch)",
+            hint="`daskpki crl` signs a new one",
+        )
+
+
+def trust_of(document: TrustDocument, fetch_piece: FetchPiece | None = None) -> Trust:
+    """The form of a verified document in which connections ask it.
+
+    `fetch_piece` reads the pieces of a CRL that is too long to stand in the document; NotTrustedError when such pieces
+    are named and cannot be read, since a list that is partly known would let the rest through.
+    """
+    revoked = revoked_serials(document, fetch_piece or _no_pieces)
+    return Trust(
+        cluster=document.cluster,
+        trust_domain=document.trust_domain,
+        epoch=document.epoch,
+        anchors=document.roots,
+        revoked=frozenset(serial for serials in revoked.values() for serial in serials),
+        next_update=next_update(document),
+    )
+
+
+def _no_pieces(version: int) -> bytes:
+    raise NotTrustedError(f"piece {version} of the revocation list cannot be read here")

@@ -16,7 +16,7 @@ from cryptography import x509
 from daskpki.errors import NotTrustedError, PolicyError, UsageError
 from daskpki.identity import parse_label
 from daskpki.pki import templates
-from daskpki.pki.certificates import extension, lifetime, load_certificate, permitted_dns, seconds
+from daskpki.pki.certificates import load_certificate, permitted_dns, seconds
 from daskpki.pki.keys import PrivateKey, PublicKey, key_matches, key_type
 from daskpki.pki.path import PathVerifier
 from daskpki.pki.profile import (
@@ -31,7 +31,7 @@ from daskpki.pki.profile import (
     leaf_lifetime,
     leaf_names,
 )
-from daskpki.pki.validate import check_ca, check_leaf
+from daskpki.pki.validate import Parent, check_ca, check_leaf, parent_of
 
 
 @final
@@ -57,9 +57,19 @@ class Issuer:
         self.chain = tuple(chain)
 
     @cached_property
+    def facts(self) -> Parent:
+        """Subject, validity and key id; NotTrustedError when the certificate has no SKI."""
+        return parent_of(self.certificate)
+
+    @property
     def lifetime(self) -> Lifetime:
         """When the issuer itself is valid."""
-        return lifetime(self.certificate)
+        return self.facts.lifetime
+
+    @cached_property
+    def public_key(self) -> PublicKey:
+        """The public half of its key."""
+        return self.key.public_key()
 
     @cached_property
     def permitted_dns(self) -> tuple[str, ...]:
@@ -68,11 +78,8 @@ class Issuer:
 
     @cached_property
     def key_identifier(self) -> x509.AuthorityKeyIdentifier:
-        """What its leaves and CRLs carry as AKI: the key id alone (RFC 5280, 4.2.1.1); NotTrustedError without SKI."""
-        own = extension(self.certificate, x509.SubjectKeyIdentifier)
-        if own is None:
-            raise NotTrustedError("the CA's certificate has no subject key identifier (RFC 5280, 4.2.1.2)")
-        return x509.AuthorityKeyIdentifier(own.value.digest, None, None)
+        """What its leaves and CRLs carry as AKI: the key id alone (RFC 5280, 4.2.1.1)."""
+        return x509.AuthorityKeyIdentifier(self.facts.key_id, None, None)
 
     @cached_property
     def cluster(self) -> str:
@@ -181,7 +188,7 @@ def issue_leaf(
     """
     check_request(request, policy._replace(permitted_dns=issuer.permitted_dns))
     kind = key_type(public_key)
-    if public_key == issuer.key.public_key():
+    if public_key == issuer.public_key:
         raise PolicyError("a leaf cannot have the CA's own key")
     dns, ips = leaf_names(request)
     template = templates.Template(
@@ -191,7 +198,7 @@ def issue_leaf(
         lifetime=leaf_lifetime(request, policy, issuer.lifetime, seconds(now)),
         extensions=templates.leaf_extensions(request.identity, dns, ips, kind),
     )
-    leaf = templates.sign_template(template, issuer.certificate.subject, issuer.key, issuer.key_identifier)
-    check_leaf(leaf, request, issuer.certificate)
+    leaf = templates.sign_template(template, issuer.facts.subject, issuer.key, issuer.key_identifier)
+    check_leaf(leaf, request, issuer.facts)
     issuer.verifier.verify(leaf, now)
     return leaf

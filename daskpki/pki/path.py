@@ -1,8 +1,9 @@
 """Path validation (RFC 5280, 6.1): does a leaf lead up to a trust anchor, now, and for its purposes?
 
-pyca's verifier decides, in client mode for every leaf and in server mode too for one that serves. It implements the
-web PKI's algorithms and refuses Ed25519 wherever it meets it, so a path with such a key is checked by the rules below
-instead; they are the same but for the algorithm.
+pyca's verifier decides: in server mode, with the leaf's own name, for one that serves, in client mode for the others.
+Its two modes differ in the expected purpose alone, and that every leaf may be a client is checked here, so the costly
+part, the signatures, is done once. It implements the web PKI's algorithms and refuses Ed25519 wherever it meets it; a
+path with such a key is checked by the rules below instead, which are the same but for the algorithm.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from typing import Final, final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, PublicKeyAlgorithmOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from daskpki.errors import NotTrustedError
@@ -38,25 +38,23 @@ class PathVerifier:
     def verify(self, leaf: x509.Certificate, now: datetime) -> None:
         """Raise NotTrustedError, saying why, unless the leaf leads to an anchor and fits its purposes at `now`."""
         check_time(leaf, now)
+        _check_purpose(leaf)
         if not self._roots:
             raise NotTrustedError("there is no CA to verify the certificate with")
         if self._by_hand or _is_ed25519(leaf):
-            return self._verify_by_hand(leaf, now)
+            return self._climb(leaf, [leaf], now)
         return self._verify_by_pyca(leaf, now)
 
     def _verify_by_pyca(self, leaf: x509.Certificate, now: datetime) -> None:
         assert self._store is not None
         builder = PolicyBuilder().store(self._store).time(now).max_chain_depth(_MAX_DEPTH)
         try:
-            builder.build_client_verifier().verify(leaf, self._chain)
             if _serves(leaf):
                 builder.build_server_verifier(x509.DNSName(_dns_names(leaf)[0])).verify(leaf, self._chain)
+            else:
+                builder.build_client_verifier().verify(leaf, self._chain)
         except VerificationError as error:
             raise NotTrustedError(f"the certificate does not lead to the cluster's CA: {error}") from None
-
-    def _verify_by_hand(self, leaf: x509.Certificate, now: datetime) -> None:
-        _check_purpose(leaf)
-        self._climb(leaf, [leaf], now)
 
     def _climb(self, certificate: x509.Certificate, below: list[x509.Certificate], now: datetime) -> None:
         """Find an issuer for `certificate`, and for that one its own, until an anchor is reached."""
@@ -86,7 +84,7 @@ def check_time(certificate: x509.Certificate, now: datetime) -> None:
 
 
 def _is_ed25519(certificate: x509.Certificate) -> bool:
-    return isinstance(certificate.public_key(), Ed25519PublicKey)
+    return certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.ED25519
 
 
 def _dns_names(leaf: x509.Certificate) -> list[str]:

@@ -8,29 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple, cast
 
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, PublicKeyAlgorithmOID
 
 from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Identity, Role
-from daskpki.pki.certificates import certificate_identity, extension, lifetime, load_certificate
-from daskpki.pki.keys import KeyType, key_type
+from daskpki.pki import keys
+from daskpki.pki.certificates import ExtensionT, certificate_identity, extension, lifetime, load_certificate
 from daskpki.pki.path import PathVerifier
 from daskpki.pki.pem import fingerprint
-from daskpki.pki.profile import MAX_SERIAL, LeafRequest, leaf_names
+from daskpki.pki.profile import MAX_SERIAL, LeafRequest, Lifetime, leaf_names
 
-__all__ = ["check_ca", "check_leaf", "fingerprint", "key_matches", "verify_identity", "verify_leaf"]
+__all__ = [
+    "Parent",
+    "check_ca",
+    "check_leaf",
+    "fingerprint",
+    "key_matches",
+    "parent_of",
+    "verify_identity",
+    "verify_leaf",
+]
 
 _LEAF_EXTENSIONS: Final = {
-    ExtensionOID.BASIC_CONSTRAINTS: True,
-    ExtensionOID.KEY_USAGE: True,
-    ExtensionOID.EXTENDED_KEY_USAGE: False,
-    ExtensionOID.SUBJECT_ALTERNATIVE_NAME: False,
-    ExtensionOID.SUBJECT_KEY_IDENTIFIER: False,
-    ExtensionOID.AUTHORITY_KEY_IDENTIFIER: False,
+    ExtensionOID.BASIC_CONSTRAINTS,
+    ExtensionOID.KEY_USAGE,
+    ExtensionOID.EXTENDED_KEY_USAGE,
+    ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
+    ExtensionOID.SUBJECT_KEY_IDENTIFIER,
+    ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
 }
 
 
@@ -72,41 +81,52 @@ def verify_identity(
 
 def key_matches(key: Confidential, certificate: bytes) -> bool:
     """Whether a private key (DER or PEM) belongs to a certificate (DER); raises what parsing either raises."""
-    from daskpki.pki.keys import key_matches as matches
-    from daskpki.pki.keys import parse_key
+    return keys.key_matches(keys.parse_key(key), load_certificate(certificate).public_key())
 
-    return matches(parse_key(key), load_certificate(certificate).public_key())
+
+class Parent(NamedTuple):
+    """What of an issuer shows in what it signs: its subject, its validity and its key id."""
+
+    subject: x509.Name
+    lifetime: Lifetime
+    key_id: bytes
+
+
+def parent_of(issuer: x509.Certificate) -> Parent:
+    """The facts about an issuer, to be gathered once for many leaves; NotTrustedError when it has no SKI."""
+    own_id = extension(issuer, x509.SubjectKeyIdentifier)
+    if own_id is None:
+        raise NotTrustedError("the CA's certificate has no subject key identifier (RFC 5280, 4.2.1.2)")
+    return Parent(issuer.subject, lifetime(issuer), own_id.value.digest)
 
 
 def check_ca(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
     """Raise NotTrustedError unless a CA certificate that was just signed fits the profile, and its issuer's."""
     rules = _Rules("CA", certificate)
-    _check_common(rules, issuer)
-    basic = extension(certificate, x509.BasicConstraints)
-    rules.require(basic is not None and basic.critical and basic.value.ca, "critical basicConstraints with CA")
-    usage = extension(certificate, x509.KeyUsage)
-    rules.require(usage is not None and usage.critical and usage.value.key_cert_sign, "critical keyCertSign")
-    rules.require(usage is not None and usage.value.crl_sign, "cRLSign")
-    constrained = extension(certificate, x509.NameConstraints)
-    if basic is not None and basic.value.path_length == 0:
-        rules.require(constrained is not None and constrained.critical, "critical nameConstraints")
+    _check_common(rules, parent_of(issuer))
+    basic = rules.value(x509.BasicConstraints, critical=True)
+    usage = rules.value(x509.KeyUsage, critical=True)
+    rules.require(basic.ca and usage.key_cert_sign and usage.crl_sign, "a CA that signs certificates and CRLs")
+    if basic.path_length == 0:
+        names = rules.value(x509.NameConstraints, critical=True)
+        subtrees = names.permitted_subtrees or []
+        only_dns = bool(subtrees) and all(isinstance(subtree, x509.DNSName) for subtree in subtrees)
+        rules.require(only_dns and not names.excluded_subtrees, "permitted DNS subtrees and nothing else")
     else:
-        rules.require(constrained is None and certificate == issuer, "a root without nameConstraints")
+        rules.require(basic.path_length == 1 and certificate == issuer, "path length 1 for a root")
+        rules.require(x509.NameConstraints.oid not in rules.found, "no nameConstraints in a root of two tiers")
 
 
-def check_leaf(leaf: x509.Certificate, request: LeafRequest, issuer: x509.Certificate) -> None:
+def check_leaf(leaf: x509.Certificate, request: LeafRequest, issuer: Parent) -> None:
     """Raise NotTrustedError unless a leaf that was just signed fits its role's profile and what was asked for."""
     rules = _Rules(request.identity.slug, leaf)
     _check_common(rules, issuer)
-    found = {entry.oid: entry.critical for entry in leaf.extensions}
-    rules.require(found == _LEAF_EXTENSIONS, "the profile's extensions and no others")
-    basic = extension(leaf, x509.BasicConstraints)
-    rules.require(basic is not None and not basic.value.ca, "basicConstraints CA:FALSE")
+    rules.require(rules.found.keys() == _LEAF_EXTENSIONS, "the profile's extensions and no others")
+    rules.require(not rules.value(x509.BasicConstraints, critical=True).ca, "basicConstraints CA:FALSE")
     serves = request.identity.role is not Role.CLIENT
     _check_usage(rules, serves=serves)
-    purposes = [ExtendedKeyUsageOID.SERVER_AUTH] if serves else []
-    usage = extension(leaf, x509.ExtendedKeyUsage)
-    rules.require(usage is not None and list(usage.value) == [*purposes, ExtendedKeyUsageOID.CLIENT_AUTH], "its EKU")
+    purposes = [*([ExtendedKeyUsageOID.SERVER_AUTH] if serves else []), ExtendedKeyUsageOID.CLIENT_AUTH]
+    rules.require(list(rules.value(x509.ExtendedKeyUsage, critical=False)) == purposes, "its role's EKU")
     _check_names(rules, request)
 
 
@@ -116,46 +136,47 @@ class _Rules:
     def __init__(self, what: str, certificate: x509.Certificate) -> None:
         self.what = what
         self.certificate = certificate
+        self.found = {entry.oid: entry for entry in certificate.extensions}
 
     def require(self, holds: bool, rule: str) -> None:  # noqa: FBT001 - reads as a sentence
         if not holds:
             raise NotTrustedError(f"the {self.what} certificate that was just signed breaks its profile: {rule}")
 
+    def value(self, kind: type[ExtensionT], *, critical: bool) -> ExtensionT:
+        """The value of an extension that has to be there, critical or not."""
+        entry = self.found.get(kind.oid)
+        if entry is None or entry.critical is not critical or not isinstance(entry.value, kind):
+            self.require(False, f"{kind.__name__}, {'critical' if critical else 'not critical'}")
+        return cast("x509.Extension[ExtensionT]", entry).value
 
-def _check_common(rules: _Rules, issuer: x509.Certificate) -> None:
+
+def _check_common(rules: _Rules, issuer: Parent) -> None:
     certificate = rules.certificate
     rules.require(certificate.version is x509.Version.v3, "version 3")
     rules.require(0 < certificate.serial_number <= MAX_SERIAL, "a positive serial of at most 16 octets")
     rules.require(certificate.issuer == issuer.subject, "the issuer's name")
-    own, outer = lifetime(certificate), lifetime(issuer)
+    own, outer = lifetime(certificate), issuer.lifetime
     rules.require(own.not_before < own.not_after, "a lifetime")
     rules.require(outer.not_before <= own.not_before and own.not_after <= outer.not_after, "within the issuer's life")
-    own_id, issuer_id = (
-        extension(certificate, x509.AuthorityKeyIdentifier),
-        extension(issuer, x509.SubjectKeyIdentifier),
-    )
-    expected = None if issuer_id is None else (issuer_id.value.digest, None, None)
-    aki = None if own_id is None else own_id.value
-    actual = aki and (aki.key_identifier, aki.authority_cert_issuer, aki.authority_cert_serial_number)
-    rules.require(actual is not None and actual == expected, "AKI with the issuer's key id only")
-    rules.require(extension(certificate, x509.SubjectKeyIdentifier) is not None, "SKI")
+    aki = rules.value(x509.AuthorityKeyIdentifier, critical=False)
+    only_key_id = aki.authority_cert_issuer is None and aki.authority_cert_serial_number is None
+    rules.require(only_key_id and aki.key_identifier == issuer.key_id, "AKI with the issuer's key id only")
+    rules.value(x509.SubjectKeyIdentifier, critical=False)
 
 
 def _check_usage(rules: _Rules, *, serves: bool) -> None:
-    usage = extension(rules.certificate, x509.KeyUsage)
-    assert usage is not None
-    value = usage.value
-    rsa = key_type(rules.certificate.public_key()) is KeyType.RSA3072
-    rules.require(value.digital_signature and value.key_encipherment == (serves and rsa), "its keyUsage")
-    excess = (value.key_cert_sign, value.crl_sign, value.key_agreement, value.data_encipherment)
-    rules.require(not any((*excess, value.content_commitment)), "no other keyUsage")
+    usage = rules.value(x509.KeyUsage, critical=True)
+    rsa = rules.certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSAES_PKCS1_v1_5
+    rules.require(usage.digital_signature and usage.key_encipherment == (serves and rsa), "its role's keyUsage")
+    excess = (usage.key_cert_sign, usage.crl_sign, usage.key_agreement, usage.data_encipherment)
+    rules.require(not any((*excess, usage.content_commitment)), "no other keyUsage")
 
 
 def _check_names(rules: _Rules, request: LeafRequest) -> None:
     dns, ips = leaf_names(request)
-    names = extension(rules.certificate, x509.SubjectAlternativeName)
-    assert names is not None
-    rules.require(len(names.value) == len(dns) + len(ips) + 1, "the names asked for and no others")
-    rules.require(names.value.get_values_for_type(x509.DNSName) == list(dns), "its DNS names")
-    rules.require(names.value.get_values_for_type(x509.IPAddress) == list(ips), "its IP addresses")
-    rules.require(certificate_identity(rules.certificate) == request.identity, "its identity")
+    names = rules.value(x509.SubjectAlternativeName, critical=False)
+    rules.require(len(names) == len(dns) + len(ips) + 1, "the names asked for and no others")
+    rules.require(names.get_values_for_type(x509.DNSName) == list(dns), "its DNS names")
+    rules.require(names.get_values_for_type(x509.IPAddress) == list(ips), "its IP addresses")
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    rules.require(uris == [request.identity.uri], "its identity as the only URI")

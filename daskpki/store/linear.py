@@ -2,7 +2,7 @@
 
 A store gives a new version the next number and takes no condition with it, and `latest` may be stale; only reading by
 number is strong. So each such payload carries a `Link`: its sequence number `seq` (one more than its predecessor's),
-the predecessor's version number `prev`, and an id of the operation. The rules, all of them decided in this file:
+the predecessor's version number `prev`, and an id of the operation. The rules, all of them decided here and in `links`:
 
 1. The head is the readable version with the greatest `seq`; on a tie the *lowest* number, which was there first.
 2. It is looked for by number, upwards from `latest`'s `prev + 1` to the first number that does not exist.
@@ -18,71 +18,19 @@ A payload with `seq` 0 rides along: it is never a head, and belongs to the next 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Final, Generic
 
 from daskpki.confidential import Confidential
 from daskpki.errors import AmbiguousError, ConflictError, CorruptError, DaskpkiError, DisabledError, NotFoundError
+from daskpki.store.links import Codec, Head, Link, Outcome, P, Tip, best, first_after
 from daskpki.store.port import ENABLED, SecretStore
 
-P = TypeVar("P")
+__all__ = ["Codec", "Head", "LinearSecret", "Link", "Outcome", "Tip"]
 
 ATTEMPTS: Final = 64
 """How often `append` loses to other writers before it gives up with ConflictError."""
 _RESENDS: Final = 6
 _LOOK_BACK: Final = 32
-
-
-class Link(NamedTuple):
-    """A payload's place in its chain; `prev` is 0 for the first. Equal links are the same append."""
-
-    seq: int
-    prev: int
-    operation: str
-
-
-class Codec(Protocol[P]):
-    """How payloads of one kind are written and read, and where they keep their link."""
-
-    def encode(self, payload: P) -> Confidential:
-        """The bytes of a payload; UsageError when they exceed what a store takes."""
-        ...
-
-    def decode(self, data: Confidential) -> P:
-        """The payload in these bytes; CorruptError, NotTrustedError for a newer format."""
-        ...
-
-    def link(self, payload: P) -> Link:
-        """The payload's link; `seq` is 0 for one that is never a head."""
-        ...
-
-
-class Head(NamedTuple, Generic[P]):
-    """The version that counts: its number, payload and link."""
-
-    number: int
-    payload: P
-    link: Link
-
-
-class Tip(NamedTuple, Generic[P]):
-    """What a look at the chain found: the head, None before the first, and the newest version's number, or 0."""
-
-    head: Head[P] | None
-    newest: int
-
-    def next_link(self, operation: str) -> Link:
-        """The link of a payload that is to follow."""
-        if self.head is None:
-            return Link(1, 0, operation)
-        return Link(self.head.link.seq + 1, self.head.number, operation)
-
-
-class Outcome(NamedTuple, Generic[P]):
-    """Whether a proposed payload became part of the chain, and the tip to go on from."""
-
-    won: bool
-    tip: Tip[P]
-
 
 Includes = Callable[[Head[P], P], "bool | None"]
 """Whether a head has this payload among its ancestors, for codecs that can tell; None where they cannot."""
@@ -120,7 +68,7 @@ class LinearSecret(Generic[P]):
             return self._tip_from(self._scan(known.newest + 1), known)
         hint = self._hint()
         seen = {} if hint is None else {hint.number: hint.payload}
-        return self._tip_from(self._scan(_first_after(hint), seen), Tip(None, 0))
+        return self._tip_from(self._scan(first_after(hint), seen), Tip(None, 0))
 
     def append(self, build: Callable[[Tip[P], Link], P | None], operation: str) -> Head[P] | None:
         """Append what `build` makes of the tip and the link it is to carry; again, after another writer won.
@@ -231,10 +179,7 @@ class LinearSecret(Generic[P]):
             number += 1
 
     def _best(self, seen: Mapping[int, P | None]) -> Head[P] | None:
-        heads = [self._head(number, payload) for number, payload in seen.items() if payload is not None]
-        return max(
-            (head for head in heads if head.link.seq), key=lambda head: (head.link.seq, -head.number), default=None
-        )
+        return best([self._head(number, payload) for number, payload in seen.items() if payload is not None])
 
     def _tip_from(self, seen: Mapping[int, P | None], before: Tip[P]) -> Tip[P]:
         newest = max(seen, default=before.newest)
@@ -269,13 +214,6 @@ class LinearSecret(Generic[P]):
                 hint="look at the present state and run the command again",
             )
         return answer
-
-
-def _first_after(hint: Head[P] | None) -> int:
-    """Where the search begins: past the predecessor, which this version supersedes; a rider supersedes nothing."""
-    if hint is None:
-        return 1
-    return max(1, hint.link.prev + (1 if hint.link.seq else 0))
 
 
 def _unreadable_newest(secret: str, number: int) -> DaskpkiError:

@@ -1,13 +1,22 @@
-"""One desktop session for all tests of people's credentials."""
+"""One desktop session for all tests of people's credentials, and a store with a cluster in which alice has a leaf."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from daskpki.credentials.os_keyring import OSKeyring
+from daskpki.credentials.sources import Surroundings
+from daskpki.identity import Role
+from daskpki.settings import LocalUrl
+from daskpki.store.local.store import LocalStore
+from daskpki.store.opening import Unlocking, create_store, open_store
 from tests.credentials.desktop import Desktop, desktop
+from tests.credentials.material import Founded
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +28,27 @@ def session() -> Iterator[Desktop]:
 @pytest.fixture
 def keyring(session: Desktop) -> OSKeyring:
     return OSKeyring(session.environ, time_limit=20)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[LocalStore]:
+    ways = Unlocking(key_file=tmp_path / "store.key")
+    opened = create_store(LocalUrl(tmp_path / "store"), unlock=ways)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def founded(store: LocalStore) -> Founded:
+    """A cluster called `default` with client/alice, published."""
+    cluster = Founded()
+    cluster.publish(store.secrets)
+    cluster.store(store.secrets, cluster.issue(Role.CLIENT, "alice"))
+    return cluster
+
+
+@pytest.fixture
+def here(keyring: OSKeyring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Surroundings:
+    """What a program of alice's sees."""
+    monkeypatch.setenv("DASKPKI_KEY_FILE", str(tmp_path / "store.key"))
+    return Surroundings(os.environ.copy(), datetime.now(UTC), keyring, open_store)

@@ -1,0 +1,233 @@
+"""Logging in and out on a real keyring: what is written, what is refused, and that nothing is left."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from daskpki.credentials import dask_config
+from daskpki.credentials.choice import Source, Wanted
+from daskpki.credentials.login import login, logout
+from daskpki.credentials.os_keyring import OSKeyring
+from daskpki.credentials.sources import Surroundings, obtain
+from daskpki.credentials.whoami import whoami
+from daskpki.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    CorruptError,
+    NotFoundError,
+    NotTrustedError,
+    UsageError,
+)
+from daskpki.identity import Role
+from daskpki.pki.certificates import load_certificate
+from daskpki.pki.crl import Revocation
+from daskpki.pki.keys import KeyType
+from daskpki.settings import LocalUrl
+from daskpki.store.local.store import LocalStore
+from tests.credentials.desktop import Desktop
+from tests.credentials.material import Founded
+
+
+def _tree(home: Path) -> dict[str, int]:
+    return {str(path.relative_to(home)): path.stat().st_mode & 0o777 for path in home.rglob("*")}
+
+
+def _home(here: Surroundings) -> Path:
+    return Path(here.environ["HOME"])
+
+
+@pytest.mark.usefixtures("founded")
+def test_login_makes_the_credential_available(store: LocalStore, here: Surroundings) -> None:
+    result = login(store, "default", "alice", ["tls://10.0.0.5:8786"], here)
+    held, choice, schedulers = obtain(Wanted(), here)
+    assert held == result.held
+    assert held.credential.identity.uri == "spiffe://default.daskpki.internal/client/alice"
+    assert choice.source is Source.KEYRING
+    assert schedulers == ("tls://10.0.0.5:8786",)
+    logout(here, here.contexts.all())
+
+
+@pytest.mark.usefixtures("founded")
+def test_the_key_is_in_the_keyring_only(store: LocalStore, here: Surroundings, session: Desktop) -> None:
+    result = login(store, "default", "alice", [], here)
+    key = result.held.credential.key
+    assert key is not None
+    files = [path for path in _home(here).rglob("*") if path.is_file()]
+    assert any(path.parent.name == "contexts" for path in files)
+    assert not [path for path in files if _holds(path.read_bytes(), key.reveal())]
+    assert {path.stat().st_mode & 0o077 for path in files if path.parent.name == "contexts"} == {0}
+    # Anyone may read labels and attributes of a locked keyring: neither cluster nor name stands there.
+    mine = [item for item in session.items() if result.saved.service in item]
+    assert len(mine) == 1
+    assert "alice" not in mine[0]
+    assert "default" not in mine[0]
+    logout(here, here.contexts.all())
+
+
+def _holds(data: bytes, key: bytes) -> bool:
+    forms = [key, *(base64.b64encode(key[offset:])[4:-8] for offset in range(3))]
+    return any(form in data for form in forms)
+
+
+def test_the_search_for_keys_finds_a_planted_one(founded: Founded) -> None:
+    key = founded.issue(Role.CLIENT, "eve").key
+    assert key is not None
+    assert _holds(b"..." + key.reveal(), key.reveal())
+    assert all(_holds(base64.b64encode(b"x" * shift + key.reveal()), key.reveal()) for shift in range(3))
+
+
+@pytest.mark.usefixtures("founded")
+def test_logout_leaves_nothing(store: LocalStore, here: Surroundings, session: Desktop) -> None:
+    before, entries = _tree(_home(here)), session.items()
+    login(store, "default", "alice", [], here)
+    assert _tree(_home(here)) != before
+    assert session.items() != entries
+    logout(here, here.contexts.all())
+    assert _tree(_home(here)) == before | _without_home(here, before)
+    assert session.items() == entries
+    with pytest.raises(NotFoundError, match="no login fits"):
+        obtain(Wanted(), here)
+
+
+def _without_home(here: Surroundings, before: dict[str, int]) -> dict[str, int]:
+    """Daskpki's own (empty) home and ~/.config may stay."""
+    left = _tree(_home(here)).keys() - before.keys()
+    assert left <= {".config", "daskpki_home", "xdg_data_home", "xdg_data_home/daskpki", ".config/dask"}
+    return {name: _tree(_home(here))[name] for name in left}
+
+
+def test_the_last_logout_unsets_the_loader_and_not_the_first(
+    founded: Founded, store: LocalStore, here: Surroundings
+) -> None:
+    founded.store(store.secrets, founded.issue(Role.CLIENT, "bob"))
+    alice = login(store, "default", "alice", [], here)
+    bob = login(store, "default", "bob", [], here)
+    config = dask_config.config_file(here.environ)
+    logout(here, [alice.saved])
+    assert dask_config.LOADER in config.read_text()
+    logout(here, [bob.saved])
+    assert not config.exists()
+
+
+@pytest.mark.usefixtures("founded")
+def test_a_dask_configuration_of_the_user_is_not_touched(
+    store: LocalStore, here: Surroundings, session: Desktop
+) -> None:
+    config = dask_config.config_file(here.environ)
+    config.parent.mkdir(parents=True)
+    config.write_text("distributed: {}\n")
+    entries = session.items()
+    with pytest.raises(AlreadyExistsError, match="not written by daskpki"):
+        login(store, "default", "alice", [], here)
+    assert config.read_text() == "distributed: {}\n"
+    assert session.items() == entries
+    assert here.contexts.all() == []
+
+
+@pytest.mark.parametrize("kind", list(KeyType))
+def test_every_kind_of_key_fits_the_keyring(
+    founded: Founded, store: LocalStore, here: Surroundings, kind: KeyType
+) -> None:
+    credential = founded.issue(Role.CLIENT, "kim", kind=kind)
+    founded.store(store.secrets, credential)
+    login(store, "default", "kim", [], here)
+    assert obtain(Wanted(), here).held.credential.leaf == credential.leaf
+    logout(here, here.contexts.all())
+
+
+@pytest.mark.usefixtures("founded")
+def test_a_changed_file_is_noticed(store: LocalStore, here: Surroundings) -> None:
+    saved = login(store, "default", "alice", ["tls://good:8786"], here).saved
+    file = here.contexts.directory / f"{saved.id}.json"
+    file.write_text(file.read_text().replace("tls://good:8786", "tls://evil:8786"))
+    with pytest.raises(CorruptError, match="it was changed since"):
+        obtain(Wanted(), here)
+    login(store, "default", "alice", [], here)
+    assert obtain(Wanted(), here).held.credential.identity.name == "alice"
+    logout(here, here.contexts.all())
+
+
+@pytest.mark.usefixtures("founded")
+def test_an_unknown_name_changes_nothing(store: LocalStore, here: Surroundings) -> None:
+    before = _tree(_home(here))
+    with pytest.raises(NotFoundError, match="no credential client/mallory") as refusal:
+        login(store, "default", "mallory", [], here)
+    assert "daskpki issue client --name mallory" in str(refusal.value.hint)
+    assert _tree(_home(here)) == before
+
+
+def test_a_revoked_credential_is_refused(founded: Founded, store: LocalStore, here: Surroundings) -> None:
+    credential = founded.issue(Role.CLIENT, "rob")
+    founded.store(store.secrets, credential)
+    login(store, "default", "rob", [], here)
+    serial = load_certificate(credential.leaf).serial_number
+    founded.revoked.append(Revocation(serial, int(founded.now.timestamp()), "keyCompromise"))
+    founded.publish(store.secrets)
+    with pytest.raises(NotTrustedError, match="client/rob is revoked"):
+        login(store, "default", "rob", [], here)
+    assert obtain(Wanted(), here).held.trust.epoch == 1  # the login stays as it was; the cluster refuses it
+    logout(here, here.contexts.all())
+
+
+def test_a_store_that_went_back_is_refused(
+    founded: Founded, store: LocalStore, here: Surroundings, tmp_path: Path
+) -> None:
+    login(store, "default", "alice", [], here)
+    store.close()
+    shutil.copytree(tmp_path / "store", tmp_path / "backup")
+    with closing(here.open_store(LocalUrl(tmp_path / "store"))) as newer:
+        founded.publish(newer.secrets)
+        login(newer, "default", "alice", [], here)
+    shutil.rmtree(tmp_path / "store")
+    (tmp_path / "backup").rename(tmp_path / "store")
+    with closing(here.open_store(LocalUrl(tmp_path / "store"))) as restored:
+        with pytest.raises(NotTrustedError, match="went back from epoch 2 to 1") as refusal:
+            login(restored, "default", "alice", [], here)
+        assert "daskpki logout" in str(refusal.value.hint)
+        assert obtain(Wanted(), here).held.trust.epoch == 2
+        logout(here, here.contexts.all())
+        assert login(restored, "default", "alice", [], here).held.trust.epoch == 1
+    logout(here, here.contexts.all())
+
+
+@pytest.mark.usefixtures("founded")
+def test_a_ca_that_the_old_one_does_not_vouch_for_is_refused(store: LocalStore, here: Surroundings) -> None:
+    login(store, "default", "alice", [], here)
+    usurper = Founded()
+    usurper.epoch = 1  # a stranger who may add versions goes on where the real CA stopped
+    usurper.publish(store.secrets)
+    usurper.store(store.secrets, usurper.issue(Role.CLIENT, "alice"))
+    with pytest.raises(NotTrustedError, match="not signed by a CA of the one before"):
+        login(store, "default", "alice", [], here)
+    logout(here, here.contexts.all())
+
+
+@pytest.mark.usefixtures("founded")
+def test_several_logins_are_named_and_one_can_be_preferred(store: LocalStore, here: Surroundings) -> None:
+    other = Founded("other")
+    other.publish(store.secrets)
+    other.store(store.secrets, other.issue(Role.CLIENT, "alice"))
+    login(store, "default", "alice", [], here)
+    login(store, "other", "alice", ["tls://other:8786"], here)
+    with pytest.raises(UsageError, match=r"default/alice in .*, other/alice in "):
+        obtain(Wanted(), here)
+    assert obtain(Wanted(cluster="other"), here).held.credential.cluster == "other"
+    assert obtain(Wanted(address="tls://OTHER"), here).held.credential.cluster == "other"
+    assert obtain(Wanted(address="tls://elsewhere:1"), here).held.credential.cluster == "default"
+    here.contexts.prefer(here.contexts.find("other"))
+    assert whoami(Wanted(), here).cluster == "other"
+    logout(here, here.contexts.all())
+
+
+@pytest.mark.usefixtures("founded")
+def test_without_a_keyring_nothing_is_written(store: LocalStore, here: Surroundings) -> None:
+    before = _tree(_home(here))
+    environ = dict(here.environ) | {"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"}
+    with pytest.raises(AccessDeniedError, match="protects what it keeps"):
+        login(store, "default", "alice", [], here._replace(keyring=OSKeyring(environ)))
+    assert _tree(_home(here)) == before

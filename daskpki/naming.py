@@ -15,7 +15,7 @@ TRUST: Final = "trust"
 REVOKED: Final = "revoked"
 RECORDS: Final = "records"
 CA_KEY: Final = "cakey"
-SECRET: Final = "secret"  # noqa: S105 - the kind, not a secret
+SECRET: Final = "secret"
 
 
 def trust_id(cluster: str) -> str:

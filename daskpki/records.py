@@ -4,7 +4,7 @@ Pure: a log hands records in and keeps what comes out. Every state change is rec
 
     ca-reserved → ca-created → ca-activated / ca-retiring → ca-retired        (by generation)
     reserved → issued | abandoned;  issued → revoking → revoked → released    (by serial)
-    published(epoch, version, next_update)                                    (the trust document)
+    published(epoch, version, due)                                            (the trust document)
 
 `superseded` and `expired` are derived, never recorded. One chain serves inventory and audit; the hash of its head
 stands in each signed trust document.
@@ -143,7 +143,10 @@ class CertificateRecord(NamedTuple):
 
 
 class AuthorityRecord(NamedTuple):
-    """What is known of one CA generation; `certificate` is base64 of the DER, `chain` likewise up to the root."""
+    """What is known of one CA generation.
+
+    `certificate` is the trust anchor, `chain` the intermediates below it, the one that issues first; base64 of the DER.
+    """
 
     generation: int
     status: str
@@ -164,7 +167,7 @@ class Inventory(Protocol):
 
     @property
     def published(self) -> Mapping[str, Any]:
-        """The body of the newest `published` event: epoch, version, next_update; empty before the first."""
+        """The body of the newest `published` event: epoch, version, due; empty before the first."""
         ...
 
     def certificate(self, serial: int) -> CertificateRecord | None:

@@ -10,12 +10,16 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from daskpki.errors import AlreadyExistsError, NotFoundError
 from daskpki.settings import GsmUrl, LocalUrl, home
 from daskpki.store.local.store import LocalStore, create_local_store
 from daskpki.store.local.unlocking import Prompt, Unlocking, with_environment
 from daskpki.store.port import Store
+
+if TYPE_CHECKING:
+    from daskpki.store.gsm.placement import GsmOptions
 
 if TYPE_CHECKING:
     from daskpki.store.gsm.placement import GsmOptions
@@ -31,6 +35,7 @@ def open_store(
     gsm_options: GsmOptions | None = None,
     environ: Mapping[str, str] = os.environ,
     clock: Callable[[], float] = time.time,
+    placement: GsmOptions | None = None,
 ) -> Store:
     """The store of that URL; NotFoundError when there is none, unless `create` says that a local one is made.
 

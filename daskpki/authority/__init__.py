@@ -1,0 +1,169 @@
+"""The use cases of a CA: found, issue, look up, publish trust. Knows `pki` and `store`; only the edges know it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from daskpki.authority import lookup
+from daskpki.authority.custody import OWN_STORE, Passphrase, StoredCaKeys
+from daskpki.authority.policy import active_authority, anchor_der, chain_der, issuer_of, recorded_policy
+from daskpki.authority.session import Session
+from daskpki.identity import Identity, Role, default_trust_domain, parse_trust_domain
+from daskpki.pki.keys import KeyType
+from daskpki.pki.profile import LeafRequest, Policy, make_policy, parse_dns_name, parse_ip, parse_ttl
+from daskpki.records import AuthorityRecord, CertificateRecord, Inventory
+
+if TYPE_CHECKING:
+    from daskpki.authority.issuance import Issued
+    from daskpki.authority.verification import Verifier
+    from daskpki.pki.issuer import Issuer
+    from daskpki.pki.trust import TrustDocument
+    from daskpki.store.port import SecretStore
+
+
+class CertificateAuthority:
+    """One cluster's CA in one store.
+
+    `seal` and `unseal` give the passphrase of the CA's own key when it is kept and when it is opened; `places` opens
+    the store that a key's URI names, for keys that are kept elsewhere.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        seal: Passphrase | None = None,
+        unseal: Passphrase | None = None,
+        places: Callable[[str], SecretStore] | None = None,
+    ) -> None:
+        self.session = session
+        self._seal = seal
+        self._unseal = unseal or seal
+        self._places = places
+        self._issuer: Issuer | None = None
+        self._domains: dict[int, str] = {}
+
+    def init(
+        self,
+        *,
+        trust_domain: str | None = None,
+        permit_dns: Iterable[str] = (),
+        max_ttl: str | None = None,
+        key_type: str = KeyType.P256,
+        ca_key: str = OWN_STORE,
+    ) -> AuthorityRecord:
+        """Make the CA; AlreadyExistsError when there is one, UsageError and PolicyError for what it cannot be."""
+        from daskpki.authority.founding import Founding, found
+
+        domain = parse_trust_domain(trust_domain or default_trust_domain(self.session.cluster))
+        policy = make_policy(domain, permit_dns, max_ttl=parse_ttl(max_ttl) if max_ttl else None)
+        return found(self.session, Founding(policy, parse_ca_key_type(key_type)), self._keys(ca_key))
+
+    def inventory(self) -> Inventory:
+        """Everything recorded up to now."""
+        return self.session.log.inventory()
+
+    def active(self) -> AuthorityRecord:
+        """The generation that issues; NotFoundError before `init`."""
+        return active_authority(self.inventory(), self.session.cluster)
+
+    def policy(self) -> Policy:
+        """What this CA may issue."""
+        return recorded_policy(self.active())
+
+    def issuer(self) -> Issuer:
+        """The active generation with its key opened, once for this object."""
+        if self._issuer is None:
+            active = self.active()
+            self._issuer = issuer_of(active, self._keys(active.key_uri).open(active.generation))
+        return self._issuer
+
+    def requests(
+        self,
+        role: Role,
+        names: Sequence[str],
+        *,
+        dns: Iterable[str] = (),
+        ips: Iterable[str] = (),
+        ttl: str | None = None,
+    ) -> list[LeafRequest]:
+        """Requests for leaves of that role, one a name, all with the same further names and lifetime; UsageError."""
+        domain = self.policy().trust_domain
+        names_dns = tuple(parse_dns_name(name) for name in dns)
+        addresses = tuple(parse_ip(address) for address in ips)
+        seconds = parse_ttl(ttl) if ttl else None
+        return [LeafRequest(Identity(domain, role, name), names_dns, addresses, seconds) for name in names]
+
+    def check(self, requests: Iterable[LeafRequest]) -> None:
+        """Raise what issuing these would raise, and change nothing; the CA's key is not needed."""
+        from daskpki.authority.issuance import check_requests
+        from daskpki.pki.certificates import lifetime, load_certificate
+
+        active = self.active()
+        issuing = load_certificate((chain_der(active) or (anchor_der(active),))[0])
+        check_requests(requests, recorded_policy(active), lifetime(issuing), self.session.now())
+
+    def issue(self, requests: Sequence[LeafRequest], key_type: str = KeyType.P256) -> Iterator[Issued]:
+        """Issue a leaf for each request; each is yielded when it is stored and confirmed."""
+        from daskpki.authority.issuance import Press, issue
+        from daskpki.authority.publishing import refresh
+
+        issuer = self.issuer()
+        press = Press(issuer, self.policy(), parse_key_type(key_type))
+        yield from issue(self.session, press, requests)
+        refresh(self.session, issuer)
+
+    def holds_valid(self, identity: Identity) -> bool:
+        """Whether the newest leaf of that identity is valid now."""
+        entry = self.inventory().current(identity.role, identity.name)
+        return entry is not None and entry.state(self.session.now().timestamp()) == "issued"
+
+    def trust(self) -> TrustDocument:
+        """The present trust document, its signature verified; NotFoundError before `init`."""
+        from daskpki.authority.publishing import current_trust
+
+        return current_trust(self.session)
+
+    def verifier(self) -> Verifier:
+        """What checks certificates against this CA's present trust document."""
+        from daskpki.authority.verification import Verifier
+
+        return Verifier(self.session)
+
+    def find(self, text: str) -> CertificateRecord:
+        """The certificate that ROLE/NAME, a serial or a fingerprint names; NotFoundError, UsageError."""
+        return lookup.find(self.inventory(), text)
+
+    def describe(self, entry: CertificateRecord) -> dict[str, Any]:
+        """A certificate as `--json` prints it."""
+        if entry.issuer not in self._domains:
+            self._domains = {known.generation: known.trust_domain for known in self.inventory().authorities()}
+        return lookup.describe(entry, self._domains[entry.issuer], self.session.now())
+
+    def _keys(self, uri: str) -> StoredCaKeys:
+        store = self.session.store.secrets
+        if uri != OWN_STORE:
+            assert self._places is not None, "a key elsewhere needs a way to open that place"
+            store = self._places(uri)
+        return StoredCaKeys(store, self.session.cluster, uri, self._seal, self._unseal)
+
+
+def parse_key_type(text: str) -> KeyType:
+    """The key type of that name; UsageError that lists them."""
+    from daskpki.errors import UsageError
+
+    try:
+        return KeyType(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is not a key type", hint=f"key types are {', '.join(KeyType)}") from None
+
+
+def parse_ca_key_type(text: str) -> KeyType:
+    """A key type that a CA may have: Ed25519 is not one, since pyca's verifier and NSS refuse its signatures."""
+    from daskpki.errors import PolicyError
+
+    kind = parse_key_type(text)
+    if kind is KeyType.ED25519:
+        raise PolicyError("an Ed25519 CA is refused by several validators", hint="p256, p384 or rsa3072 work")
+    return kind

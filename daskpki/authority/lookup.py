@@ -1,0 +1,86 @@
+"""Find a certificate in the inventory by what a person has at hand: ROLE/NAME, serial, fingerprint; and describe it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from daskpki.errors import NotFoundError, UsageError
+from daskpki.identity import Role, parse_slug
+from daskpki.records import CertificateRecord, Inventory
+
+_HEX: Final = re.compile(r"[0-9a-f]+\Z")
+_FINGERPRINT_DIGITS: Final = 64
+_MAX_SERIAL_DIGITS: Final = 40  # RFC 5280, 4.1.2.2: at most 20 octets
+
+
+def find(inventory: Inventory, text: str) -> CertificateRecord:
+    """The certificate that `text` names; ROLE/NAME means the newest. NotFoundError, UsageError."""
+    is_slug = "/" in text or text in set(Role)
+    found = inventory.current(*_slug(text)) if is_slug else _by_number(inventory, text)
+    if found is None:
+        raise NotFoundError(f"no certificate {text!r} was issued here", hint="daskpki list shows all there are")
+    return found
+
+
+def _slug(text: str) -> tuple[str, str]:
+    role, name = parse_slug(text)
+    return role.value, name
+
+
+def _by_number(inventory: Inventory, text: str) -> CertificateRecord | None:
+    digits = text.lower().removeprefix("0x").replace(":", "").removeprefix("sha256")
+    if not _HEX.match(digits) or len(digits) > _FINGERPRINT_DIGITS:
+        raise UsageError(
+            f"{text!r} is neither ROLE/NAME nor a serial nor a fingerprint",
+            hint="for example client/alice, 3f9a21..., or 64 hexadecimal digits",
+        )
+    if len(digits) == _FINGERPRINT_DIGITS:
+        return inventory.by_fingerprint(digits)
+    return inventory.certificate(int(digits, 16)) if len(digits) <= _MAX_SERIAL_DIGITS else None
+
+
+def select(
+    inventory: Inventory,
+    *,
+    now: datetime,
+    role: str | None = None,
+    name: str | None = None,
+    states: frozenset[str] | None = None,
+    before: datetime | None = None,
+) -> Iterator[CertificateRecord]:
+    """The certificates of that role, name and those states that end before that moment, streamed."""
+    moment = now.timestamp()
+    for entry in inventory.certificates(role=role, name=name):
+        if states is not None and entry.state(moment) not in states:
+            continue
+        if before is None or entry.not_after < before.timestamp():
+            yield entry
+
+
+def rfc3339(seconds: int) -> str:
+    """A moment as JSON documents show it, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def describe(entry: CertificateRecord, trust_domain: str, now: datetime) -> dict[str, Any]:
+    """A certificate as `--json` prints it; the names of its fields are part of the contract."""
+    document = {
+        "role": entry.role,
+        "name": entry.name,
+        "identity": f"spiffe://{trust_domain}/{entry.role}/{entry.name}",
+        "serial": f"{entry.serial:x}",
+        "fingerprint": entry.fingerprint,
+        "notBefore": rfc3339(entry.not_before),
+        "notAfter": rfc3339(entry.not_after),
+        "state": entry.state(now.timestamp()),
+        "keyType": entry.key_type,
+        "names": list(entry.sans),
+        "issuer": entry.issuer,
+        "version": entry.version,
+    }
+    if entry.revoked_at is not None:
+        document |= {"revokedAt": rfc3339(entry.revoked_at), "reason": entry.reason or "unspecified"}
+    return document

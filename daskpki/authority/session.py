@@ -1,0 +1,47 @@
+"""What every use case is given: the store, the cluster, who asks by which command, the clock and the dice."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from daskpki.pki.certificates import random_serial
+from daskpki.records import Stamp
+from daskpki.store.port import RecordLog, Store
+
+
+def utc_now() -> datetime:
+    """The system's clock in UTC; the one place of this package that reads it."""
+    return datetime.now(UTC)
+
+
+def random_operation() -> str:
+    """An id for one operation, by which a write that was cut off is found again."""
+    return secrets.token_hex(8)
+
+
+class Session(NamedTuple):
+    """One command's dealings with one cluster. `who` is as claimed: the store's own audit log is the authority."""
+
+    store: Store
+    cluster: str
+    who: str
+    command: str
+    clock: Callable[[], datetime] = utc_now
+    serials: Callable[[], int] = random_serial
+    operations: Callable[[], str] = random_operation
+
+    @property
+    def log(self) -> RecordLog:
+        """The cluster's log."""
+        return self.store.log(self.cluster)
+
+    def now(self) -> datetime:
+        """The time in whole seconds, as certificates and records hold it."""
+        return self.clock().replace(microsecond=0)
+
+    def stamp(self, operation: str | None = None) -> Stamp:
+        """The stamp of a commit at this moment."""
+        return Stamp(int(self.now().timestamp()), operation or self.operations(), self.who, self.command)

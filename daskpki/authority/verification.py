@@ -1,0 +1,55 @@
+"""Is this certificate one of the cluster's, and does it count now? Chain, validity, identity, revocation in one."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+from daskpki import naming
+from daskpki.authority.publishing import current_trust
+from daskpki.authority.session import Session
+from daskpki.errors import NotTrustedError
+from daskpki.identity import Identity
+from daskpki.pki.certificates import load_certificate
+from daskpki.pki.pem import fingerprint, parse_certificates
+from daskpki.pki.profile import show
+from daskpki.pki.revoked import check_fresh, revoked_serials
+from daskpki.pki.trust import TrustDocument
+from daskpki.pki.validate import verify_leaf
+
+
+class Verified(NamedTuple):
+    """A certificate that is trusted now: whose it is, its serial and fingerprint (hex), and its end."""
+
+    identity: Identity
+    serial: int
+    fingerprint: str
+    not_after: datetime
+
+
+class Verifier:
+    """The cluster's trust, read once, for any number of certificates."""
+
+    def __init__(self, session: Session) -> None:
+        self._now = session.now()
+        self._trust: TrustDocument = current_trust(session)
+        secret = naming.revoked_id(session.cluster)
+        pieces = session.store.secrets
+        self._revoked = revoked_serials(self._trust, lambda version: pieces.access(secret, version).reveal())
+
+    def verify(self, data: bytes) -> Verified:
+        """The leaf that `data` begins with (PEM with its chain, or DER); NotTrustedError, CorruptError, UsageError."""
+        leaf, *chain = parse_certificates(data)
+        roots = self._trust.roots
+        identity = verify_leaf(leaf, chain, roots, now=self._now, trust_domain=self._trust.trust_domain)
+        certificate = load_certificate(leaf)
+        self._check_revoked(certificate.serial_number, identity)
+        check_fresh(self._trust, self._now)
+        return Verified(identity, certificate.serial_number, fingerprint(leaf), certificate.not_valid_after_utc)
+
+    def _check_revoked(self, serial: int, identity: Identity) -> None:
+        for revoked in self._revoked.values():
+            if found := revoked.get(serial):
+                raise NotTrustedError(
+                    f"the certificate {serial:x} of {identity.uri} was revoked at {show(found.at)} ({found.reason})"
+                )

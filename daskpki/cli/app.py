@@ -1,0 +1,139 @@
+"""The command line as a whole: which commands there are, in which module each lives, and how it ends.
+
+Only the module of the command that runs is imported, so that `daskpki issue` does not pay for `daskpki demo`; the help
+and shell completion load all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from typing import Annotated, Final
+
+import typer
+
+from daskpki.cli.globals import FLAGS, hoist
+from daskpki.cli.invocation import Invocation
+from daskpki.cli.output import Output
+from daskpki.errors import DaskpkiError
+
+# Every command of the contract that exists, in the order in which a new user meets them: name, module:attribute,
+# panel of the help. A Typer attribute is a group of commands.
+COMMANDS: Final = {
+    "demo": ("demonstration:demo", "Start here"),
+    "init-ca": ("founding:init_ca", "Certificates"),
+    "issue": ("issuing:issue", "Certificates"),
+    "list": ("inspecting:list_", "Certificates"),
+    "show": ("inspecting:show", "Certificates"),
+    "verify": ("inspecting:verify", "Certificates"),
+    "export": ("exporting:export", "Certificates"),
+    "login": ("people:login", "Your credential"),
+    "logout": ("people:logout", "Your credential"),
+    "whoami": ("people:whoami", "Your credential"),
+    "context": ("contexts:context", "Your credential"),
+    "slot": ("slots:slot", "The local store"),
+}
+
+EPILOG: Final = (
+    "The options above may stand behind the command as well. Exit codes: 0 done, 1 failed, 2 usage, 3 not trusted or "
+    "refused by policy, 4 not found, 5 permission denied, 6 nothing to do, 75 temporary, try again."
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; errors are printed, never raised."""
+    hoisted = hoist(arguments)
+    command = typer.main.get_command(build(hoisted))
+    try:
+        command.main(args=hoisted, prog_name="daskpki")
+    except SystemExit as end:  # how typer ends, for --help and usage errors as well
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except DaskpkiError as error:
+        Output(verbose="--verbose" in hoisted or "-v" in hoisted).error(error)
+        return error.exit_code
+    except BrokenPipeError:  # `daskpki list | head`; nothing more can be written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def build(arguments: Sequence[str]) -> typer.Typer:
+    """The app with the one command that the arguments name, or with all when they name none."""
+    app = typer.Typer(
+        name="daskpki", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, epilog=EPILOG
+    )
+    app.callback()(options)
+    for name in _named(arguments):
+        place, panel = COMMANDS[name]
+        module, _, attribute = place.partition(":")
+        found = getattr(import_module(f"daskpki.cli.{module}"), attribute)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name, rich_help_panel=panel)
+        else:
+            app.command(name, rich_help_panel=panel, no_args_is_help=name in NEEDS_ARGUMENTS)(found)
+    return app
+
+
+NEEDS_ARGUMENTS: Final = frozenset({"issue", "show", "verify", "export"})
+
+
+def _named(arguments: Sequence[str]) -> Iterable[str]:
+    """Hoisted arguments name their command right behind the options of `daskpki` itself."""
+    pending = iter(arguments)
+    for argument in pending:
+        if argument in COMMANDS and "_DASKPKI_COMPLETE" not in os.environ:
+            return (argument,)
+        if not argument.startswith("-"):
+            break
+        if argument not in FLAGS and "=" not in argument:
+            next(pending, None)
+    return COMMANDS
+
+
+def options(
+    ctx: typer.Context,
+    store: Annotated[
+        str,
+        typer.Option(
+            envvar="DASKPKI_STORE",
+            metavar="URL",
+            help="local:, local:/path, gsm://PROJECT or gsm://PROJECT/LOCATION.",
+        ),
+    ] = "local:",
+    cluster: Annotated[
+        str | None, typer.Option(envvar="DASKPKI_CLUSTER", metavar="NAME", help="The cluster [default: default].")
+    ] = None,
+    passphrase_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Unlocks a local store: its passphrase (also DASKPKI_PASSPHRASE_FILE)."),
+    ] = None,
+    key_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Unlocks a local store: its random key file (also DASKPKI_KEY_FILE)."),
+    ] = None,
+    ca_passphrase_file: Annotated[
+        str | None,
+        typer.Option(envvar="DASKPKI_CA_PASSPHRASE_FILE", metavar="FILE", help="The passphrase of the CA's own key."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", envvar="DASKPKI_JSON", help="Print one JSON document.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", envvar="DASKPKI_QUIET", help="No hints, no progress.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", envvar="DASKPKI_VERBOSE", help="Errors with their traceback.")
+    ] = False,
+) -> None:
+    """A certificate authority and secrets manager for Dask clusters.
+
+    A first cluster on this machine:  [bold]daskpki init-ca --with scheduler,worker,client/alice[/bold]
+    """
+    ctx.obj = Invocation(
+        store=store,
+        chosen_cluster=cluster,
+        passphrase_file=passphrase_file,
+        key_file=key_file,
+        ca_passphrase_file=ca_passphrase_file,
+        output=Output(as_json=as_json, quiet=quiet, verbose=verbose),
+        command=ctx.invoked_subcommand or "",
+    )

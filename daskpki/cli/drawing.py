@@ -1,0 +1,57 @@
+"""How certificates and times are drawn for people: pure functions from values to lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from daskpki.cli.output import facts, table
+
+_DAY: Final = 86_400
+_HOUR: Final = 3_600
+
+
+def certificate_table(documents: Sequence[Mapping[str, Any]], now: datetime) -> list[str]:
+    """One line a certificate: who, state, serial and when it ends."""
+    rows = [
+        (f"{entry['role']}/{entry['name']}", entry["state"], entry["serial"], remaining(entry["notAfter"], now))
+        for entry in documents
+    ]
+    return table(("who", "state", "serial", "expires"), rows)
+
+
+def certificate_facts(document: Mapping[str, Any], now: datetime) -> list[str]:
+    """One certificate in full."""
+    return facts(
+        {
+            "identity": document["identity"],
+            "state": document["state"],
+            "serial": document["serial"],
+            "sha256": document["fingerprint"],
+            "not before": document["notBefore"],
+            "not after": f"{document['notAfter']} ({remaining(document['notAfter'], now)})",
+            "further names": ", ".join(document["names"]),
+            "key": document["keyType"],
+            "issuer": f"CA generation {document['issuer']}",
+            "stored as version": document["version"],
+            "revoked": document.get("revokedAt"),
+            "reason": document.get("reason"),
+        }
+    )
+
+
+def remaining(not_after: str, now: datetime) -> str:
+    """`in 29 days`, `in 5 hours`, `12 days ago`."""
+    moment = datetime.strptime(not_after, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    seconds = int((moment - now).total_seconds())
+    size = abs(seconds)
+    amount, unit = (size // _DAY, "day") if size >= _DAY else (size // _HOUR, "hour")
+    text = f"{amount} {unit}" + ("" if amount == 1 else "s")
+    return f"in {text}" if seconds >= 0 else f"{text} ago"
+
+
+def fingerprint_lines(fingerprint: str) -> str:
+    """A SHA-256 fingerprint as OpenSSL prints it: upper-case pairs joined by colons."""
+    digits = fingerprint.upper()
+    return ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))

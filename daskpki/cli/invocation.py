@@ -1,0 +1,115 @@
+"""What the options of `daskpki` say, and how a command opens the store and the CA that they name."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from daskpki.cli.output import Output
+from daskpki.confidential import Confidential
+from daskpki.errors import AccessDeniedError, UsageError
+from daskpki.identity import parse_label
+from daskpki.settings import DEFAULT_CLUSTER, parse_store_url
+
+if TYPE_CHECKING:
+    from daskpki.authority import CertificateAuthority
+    from daskpki.authority.session import Session
+    from daskpki.store.gsm.placement import GsmOptions
+    from daskpki.store.port import Store
+
+
+class Invocation(NamedTuple):
+    """One run of `daskpki`: its global options and the name of its command."""
+
+    store: str
+    chosen_cluster: str | None
+    passphrase_file: str | None
+    key_file: str | None
+    ca_passphrase_file: str | None
+    output: Output
+    command: str
+
+    @property
+    def cluster(self) -> str:
+        """The cluster in use."""
+        return parse_label(self.chosen_cluster or DEFAULT_CLUSTER, "cluster")
+
+    @contextmanager
+    def open_store(
+        self, *, url: str | None = None, create: bool = False, placement: GsmOptions | None = None
+    ) -> Iterator[Store]:
+        """The store named by `--store`, or another one, closed at the end; with `create` a missing local one is made.
+
+        `placement` says where a new cluster's payloads are kept, on Secret Manager.
+        """
+        from daskpki.cli.unlocking import unlocking
+        from daskpki.store.opening import open_store
+
+        store = open_store(
+            parse_store_url(url or self.store), unlock=unlocking(self), create=create, placement=placement
+        )
+        try:
+            yield store
+        finally:
+            store.close()
+
+    @contextmanager
+    def authority(
+        self, *, create: bool = False, placement: GsmOptions | None = None, seal: bool = False
+    ) -> Iterator[CertificateAuthority]:
+        """The CA of `--cluster` in that store; with `seal` a new CA's key is sealed by its own passphrase."""
+        from daskpki.authority import CertificateAuthority
+
+        with ExitStack() as opened:
+            store = opened.enter_context(self.open_store(create=create, placement=placement))
+            yield CertificateAuthority(
+                self.session(store),
+                seal=self.ca_passphrase if seal else None,
+                unseal=self.ca_passphrase,
+                places=lambda url: opened.enter_context(self.open_store(url=url, create=create)).secrets,
+            )
+
+    def session(self, store: Store) -> Session:
+        """This command's dealings with the cluster, as the log will show them."""
+        from daskpki.authority.session import Session
+
+        return Session(store, self.cluster, claimed_user(), shlex.join(["daskpki", self.command]))
+
+    def ca_passphrase(self) -> Confidential:
+        """The passphrase of the CA's own key: from its file, or asked for on a terminal."""
+        if self.ca_passphrase_file is not None:
+            from daskpki.store.local.unlocking import read_passphrase_file
+
+            return read_passphrase_file(Path(self.ca_passphrase_file))
+        return prompt("Passphrase of the CA's key: ", "--ca-passphrase-file FILE")
+
+
+def claimed_user() -> str:
+    """USER@HOST for the log; it is a claim, and the log says so."""
+    import getpass
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's uid without a name
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
+def prompt(question: str, option: str, *, confirm: bool = False) -> Confidential:
+    """Ask on the terminal; without one, AccessDeniedError that names the option to use instead."""
+    if not sys.stdin.isatty():
+        raise AccessDeniedError("a passphrase is needed, and there is no terminal to ask on", hint=f"use {option}")
+    from getpass import getpass
+
+    answer = getpass(question)
+    if confirm and getpass("Once more: ") != answer:
+        raise UsageError("the two passphrases differ")
+    if not answer:
+        raise UsageError("an empty passphrase protects nothing")
+    return Confidential(answer)

@@ -1,0 +1,137 @@
+"""`daskpki login`, `logout` and `whoami`: a person's credential, from the store to the OS keyring."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from daskpki.cli.output import facts
+from daskpki.errors import UsageError
+from daskpki.identity import parse_label
+
+if TYPE_CHECKING:
+    from daskpki.cli.invocation import Invocation
+    from daskpki.credentials.sources import Surroundings
+    from daskpki.credentials.whoami import Whoami
+
+
+def surroundings(invocation: Invocation) -> Surroundings:
+    """What a person's credential is looked for in: environment, clock, keyring, and the stores."""
+    from daskpki.cli.unlocking import unlocking
+    from daskpki.credentials.os_keyring import OSKeyring
+    from daskpki.credentials.sources import Surroundings
+    from daskpki.store.opening import open_store
+
+    return Surroundings(
+        os.environ, datetime.now(UTC), OSKeyring(), lambda url: open_store(url, unlock=unlocking(invocation))
+    )
+
+
+def login(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None, typer.Option(metavar="N", help="Whose credential; default: your user name on this machine.")
+    ] = None,
+    scheduler: Annotated[
+        list[str] | None, typer.Option(metavar="tls://HOST:PORT", help="An address that belongs to this cluster.")
+    ] = None,
+) -> None:
+    """Copy a client's credential from the store into the OS keyring, so that Client("tls://...") works.
+
+    Example:  [bold]daskpki login --name alice --scheduler tls://10.0.0.5:8786[/bold]
+
+    The keyring gets the private key only; certificates are public and lie in a file that the keyring vouches for.
+    """
+    from daskpki.credentials.login import login as log_in
+
+    invocation: Invocation = ctx.obj
+    label = parse_label(name if name is not None else _own_name(), "name")
+    here = surroundings(invocation)
+    with invocation.open_store() as store:
+        made = log_in(store, invocation.cluster, label, scheduler or (), here)
+    context = made.saved.context
+    document = {
+        "identity": made.held.credential.identity.uri,
+        "cluster": context.cluster,
+        "schedulers": list(context.schedulers),
+    }
+    lines = [f"logged in as {document['identity']}"]
+    invocation.output.result(document, lines)
+    address = context.schedulers[0] if context.schedulers else "tls://HOST:8786"
+    invocation.output.hint(f"next: python -c 'from dask.distributed import Client; print(Client(\"{address}\"))'")
+
+
+def _own_name() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise UsageError("this machine does not know your name", hint="daskpki login --name NAME") from None
+
+
+def logout(
+    ctx: typer.Context,
+    which: Annotated[
+        str | None, typer.Argument(metavar="[CLUSTER[/NAME]]", help="Which login; default: the one of --cluster.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every login of this user.")] = False,
+) -> None:
+    """Remove all that a login wrote: keyring entry, public file, and with the last one Dask's setting.
+
+    Example:  [bold]daskpki logout default/alice[/bold]
+    """
+    from daskpki.credentials.login import logout as log_out
+
+    invocation: Invocation = ctx.obj
+    here = surroundings(invocation)
+    logins = here.contexts.all() if everything else [here.contexts.find(which or invocation.cluster)]
+    log_out(here, logins)
+    titles = [saved.context.title for saved in logins]
+    invocation.output.result({"removed": titles}, [f"logged out {title}" for title in titles] or ["no logins"])
+
+
+def whoami(
+    ctx: typer.Context,
+    name: Annotated[str | None, typer.Option(metavar="N", help="As daskpki.security(NAME) would choose.")] = None,
+) -> None:
+    """Say which credential a program started here would use, and why.
+
+    Example:  [bold]daskpki whoami[/bold]
+    """
+    from daskpki.credentials.choice import Wanted
+    from daskpki.credentials.whoami import whoami as find_out
+
+    invocation: Invocation = ctx.obj
+    found = find_out(Wanted(name=name, cluster=invocation.chosen_cluster), surroundings(invocation))
+    invocation.output.result(_document(found), _lines(found))
+
+
+def _document(found: Whoami) -> dict[str, object]:
+    return {
+        "identity": found.identity,
+        "cluster": found.cluster,
+        "source": found.source.value,
+        "why": found.why,
+        "passedOver": list(found.passed_over),
+        "serial": f"{found.serial:x}",
+        "fingerprint": found.fingerprint,
+        "notBefore": found.not_before.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "notAfter": found.not_after.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "trustEpoch": found.epoch,
+    }
+
+
+def _lines(found: Whoami) -> list[str]:
+    return facts(
+        {
+            "identity": found.identity,
+            "from": f"{found.source.value}, because {found.why}",
+            "passed over": "; ".join(found.passed_over),
+            "serial": f"{found.serial:x}",
+            "valid until": found.not_after.strftime("%Y-%m-%d %H:%M UTC"),
+        }
+    )

@@ -5,15 +5,10 @@
     patience.py   when to try again                             placement.py  replication and keys (pure)
     secrets.py    SecretStore                                   log.py        RecordLog, over daskpki.store.linear
     packing.py    the log's payloads (pure)                     state.py      what the log's head carries (pure)
-    inventory.py  the inventory, with segments read late        store.py      Store
+    inventory.py  the inventory, with segments read late        replay.py     all records, segments and tail
+    store.py      Store
 
 Roles that an operator needs: secretmanager.admin on the cluster's secrets, by an IAM condition on their prefix.
+
+Nothing is imported here, since the boot shim takes the pure modules from this package and has no time for the others.
 """
-
-from __future__ import annotations
-
-from daskpki.store.gsm.patience import Timing
-from daskpki.store.gsm.placement import GsmOptions
-from daskpki.store.gsm.store import GsmStore, open_gsm
-
-__all__ = ["GsmOptions", "GsmStore", "Timing", "open_gsm"]

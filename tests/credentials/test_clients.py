@@ -1,0 +1,133 @@
+"""What login is for: plain `Client("tls://...")` connects, as do `connect()` and `security()`, and to nobody else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from daskpki.credentials.export import export_directory
+from daskpki.credentials.held import Pins, verify_held
+from daskpki.credentials.login import login, logout
+from daskpki.credentials.sources import Surroundings
+from daskpki.identity import Role
+from daskpki.store.local.store import LocalStore
+from tests.credentials.desktop import Desktop
+from tests.credentials.material import Founded
+from tests.credentials.schedulers import scheduler, worker
+
+CONNECTED = """
+import asyncio, json, sys
+from dask.distributed import Client
+import daskpki
+
+first, second = sys.argv[1:]
+
+async def asynchronously():
+    async with Client(second, asynchronous=True) as client:
+        plain = await client.submit(sum, [1, 2])
+    async with daskpki.connect("other", asynchronous=True) as client:
+        return [plain, await client.submit(sum, [3, 4])]
+
+with Client(first) as client:
+    plain = client.submit(sum, [5, 6]).result(timeout=20)
+with Client(first, security=daskpki.security("alice", cluster="default")) as client:
+    explicit = client.submit(sum, [7, 8]).result(timeout=20)
+with daskpki.connect("default") as client:
+    shortest = client.submit(sum, [9, 10]).result(timeout=20)
+print(json.dumps([plain, explicit, shortest, *asyncio.run(asynchronously())]))
+"""
+
+REFUSED = """
+import sys
+from dask.distributed import Client
+try:
+    Client(sys.argv[1], timeout=8)
+except Exception as error:
+    while error:
+        print(type(error).__name__, error)
+        error = error.__cause__ or error.__context__
+else:
+    print("connected")
+"""
+
+
+def _export(founded: Founded, role: Role, directory: Path) -> Path:
+    credential = founded.issue(role, role.value)
+    held = verify_held(credential, founded.trust(), {}, pins=Pins(), now=datetime.now(UTC))
+    export_directory(held, directory)
+    return directory
+
+
+def _run(program: str, environ: dict[str, str], *arguments: str) -> str:
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def alice(session: Desktop, here: Surroundings) -> dict[str, str]:
+    """The environment of alice's programs."""
+    return dict(here.environ) | {"DBUS_SESSION_BUS_ADDRESS": session.environ["DBUS_SESSION_BUS_ADDRESS"]}
+
+
+@pytest.fixture
+def _logged_out(here: Surroundings) -> Iterator[None]:
+    yield
+    logout(here, here.contexts.all())
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("_logged_out")
+def test_clients_connect_to_several_clusters_side_by_side(
+    founded: Founded, store: LocalStore, here: Surroundings, alice: dict[str, str], tmp_path: Path
+) -> None:
+    other = Founded("other")
+    other.publish(store.secrets)
+    other.store(store.secrets, other.issue(Role.CLIENT, "alice"))
+    with (
+        scheduler(_export(founded, Role.SCHEDULER, tmp_path / "s1")) as first,
+        scheduler(_export(other, Role.SCHEDULER, tmp_path / "s2")) as second,
+        worker(_export(founded, Role.WORKER, tmp_path / "w1"), first),
+        worker(_export(other, Role.WORKER, tmp_path / "w2"), second),
+    ):
+        login(store, "default", "alice", [first], here)
+        login(store, "other", "alice", [second], here)
+        assert json.loads(_run(CONNECTED, alice, first, second)) == [11, 15, 19, 3, 7]
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("_logged_out")
+def test_a_peer_that_is_no_scheduler_of_the_cluster_is_refused(
+    founded: Founded, store: LocalStore, here: Surroundings, alice: dict[str, str], tmp_path: Path
+) -> None:
+    login(store, "default", "alice", [], here)
+    with (
+        scheduler(_export(founded, Role.SCHEDULER, tmp_path / "real")) as real,
+        scheduler(_export(founded, Role.WORKER, tmp_path / "worker")) as posing,
+        scheduler(_export(Founded("other"), Role.SCHEDULER, tmp_path / "other")) as foreign,
+    ):
+        assert _run(REFUSED, alice, real) == "connected\n"
+        assert "PermissionError 'register-client' is refused" in _run(REFUSED, alice, posing)
+        assert "CERTIFICATE_VERIFY_FAILED" in _run(REFUSED, alice, foreign)
+
+
+@pytest.mark.cluster
+def test_without_a_login_dask_is_as_it_was(founded: Founded, alice: dict[str, str], tmp_path: Path) -> None:
+    with scheduler(_export(founded, Role.SCHEDULER, tmp_path / "s")) as address:
+        assert "connected" not in _run(REFUSED, alice, address)
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    program = "import sys, daskpki; print(*sys.modules); daskpki.security; print(*sys.modules)"
+    light, heavy = _run(program, dict(os.environ)).splitlines()
+    for module in ("distributed", "google", "typer", "keyring", "cryptography"):
+        assert module not in light.split()
+    assert "distributed" in heavy.split()

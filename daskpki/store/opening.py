@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-from typing import TYPE_CHECKING
 
 from daskpki.errors import AlreadyExistsError, NotFoundError
 from daskpki.settings import GsmUrl, LocalUrl, home
@@ -32,7 +31,6 @@ def open_store(
     *,
     unlock: Unlocking = Unlocking(),  # noqa: B008 - a tuple, so it cannot change
     create: bool = False,
-    gsm_options: GsmOptions | None = None,
     environ: Mapping[str, str] = os.environ,
     clock: Callable[[], float] = time.time,
     placement: GsmOptions | None = None,
@@ -40,13 +38,13 @@ def open_store(
     """The store of that URL; NotFoundError when there is none, unless `create` says that a local one is made.
 
     A local store is unlocked when a payload or a commit first needs it, by the ways of `unlock` and of
-    DASKPKI_KEY_FILE and DASKPKI_PASSPHRASE_FILE in `environ`. `gsm_options` are how a new cluster's secrets in Secret
+    DASKPKI_KEY_FILE and DASKPKI_PASSPHRASE_FILE in `environ`. `placement` says how a new cluster's secrets in Secret
     Manager are created.
     """
     if isinstance(url, GsmUrl):
         from daskpki.store.gsm.store import open_gsm
 
-        return open_gsm(url, environ=environ, options=gsm_options)
+        return open_gsm(url, environ=environ, options=placement)
     directory = local_directory(url, environ)
     ways = with_environment(unlock, environ)
     try:

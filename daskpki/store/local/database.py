@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -26,20 +26,23 @@ from daskpki.store.local.filesystem import refuse_network_filesystem
 from daskpki.store.local.schema import APPLICATION_ID, FORMAT
 
 NAME: Final = "store.db"
-_BUSY_MILLISECONDS: Final = 60_000
+BUSY_SECONDS: Final = 60.0
+"""How long a writer waits for the others before it gives up with UnavailableError."""
 
 
 class Database:
     """The open database of one store; may be shared by threads."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, busy_seconds: float = BUSY_SECONDS) -> None:
         self.path = directory / NAME
+        self._busy_seconds = busy_seconds
         _check_files(self.path)
         self._lock = threading.RLock()
         self._depth = 0
+        self._afterwards: list[Callable[[], None]] = []
         self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
         with translated(self.path):
-            self._connection = connect(self.path)
+            self._connection = connect(self.path, busy_seconds)
             self.store_id = _read_format(self._connection, self.path)
 
     @contextmanager
@@ -52,14 +55,27 @@ class Database:
             nested = self._depth > 0
             self._connection.execute("SAVEPOINT nested" if nested else "BEGIN IMMEDIATE")
             self._depth += 1
+            pending = len(self._afterwards)
             try:
                 yield self._connection
                 self._finish("RELEASE nested" if nested else "COMMIT")
             except BaseException:
+                del self._afterwards[pending:]
                 self._undo(nested=nested)
                 raise
             finally:
                 self._depth -= 1
+            if not nested:
+                self._run_afterwards()
+
+    def afterwards(self, action: Callable[[], None]) -> None:
+        """Within `write`: run `action` once the outermost transaction is durable, and not if it is undone."""
+        self._afterwards.append(action)
+
+    def _run_afterwards(self) -> None:
+        actions, self._afterwards = self._afterwards, []
+        for action in actions:
+            action()
 
     def _finish(self, statement: str) -> None:
         with translated(self.path, committing=statement == "COMMIT"):
@@ -85,7 +101,7 @@ class Database:
         with self._lock:
             if self._depth:
                 return Snapshot(self.path, self._connection, owned=False)
-            snapshot = Snapshot(self.path, _begin_reading(self.path), owned=True)
+            snapshot = Snapshot(self.path, _begin_reading(self.path, self._busy_seconds), owned=True)
             self._snapshots.add(snapshot)
             return snapshot
 
@@ -95,7 +111,7 @@ class Database:
             if not self._depth:
                 self._connection.execute("PRAGMA busy_timeout=0")
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                self._connection.execute(f"PRAGMA busy_timeout={_BUSY_MILLISECONDS}")
+                self._connection.execute(f"PRAGMA busy_timeout={int(1000 * self._busy_seconds)}")
 
     def close(self) -> None:
         """Close every connection; a second call does nothing."""
@@ -131,10 +147,14 @@ class Snapshot:
             self._release()
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
     """A connection to an existing database, set up for durable commits."""
     connection = sqlite3.connect(
-        f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
+        f"file:{quote(str(path))}?mode=rw",
+        uri=True,
+        timeout=busy_seconds,
+        isolation_level=None,
+        check_same_thread=False,
     )
     try:
         _set_up(connection)
@@ -145,7 +165,6 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def _set_up(connection: sqlite3.Connection) -> None:
-    connection.execute(f"PRAGMA busy_timeout={_BUSY_MILLISECONDS}")
     connection.execute("PRAGMA trusted_schema=OFF")  # a forged schema calls no functions
     mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
     if mode != "wal":
@@ -155,9 +174,9 @@ def _set_up(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA secure_delete=ON")  # what is destroyed is overwritten
 
 
-def _begin_reading(path: Path) -> sqlite3.Connection:
+def _begin_reading(path: Path, busy_seconds: float) -> sqlite3.Connection:
     with translated(path):
-        connection = connect(path)
+        connection = connect(path, busy_seconds)
         connection.execute("PRAGMA query_only=ON")
         connection.execute("BEGIN")
         connection.execute("SELECT store_id FROM meta").fetchone()  # the first read decides what is seen

@@ -61,7 +61,6 @@ class LocalRecordLog:
             if not records:
                 return records
             self._append(connection, key, records)
-        self._seen.note(self._cluster, Head(records[-1].seq, records[-1].hash))
         return records
 
     def authenticate(self) -> Head:
@@ -100,6 +99,7 @@ class LocalRecordLog:
         connection.execute(
             "INSERT OR REPLACE INTO log_head VALUES (?, ?, ?, ?)", (self._cluster, *head, self._mac(key, head))
         )
+        self._database.afterwards(lambda: self._seen.note(self._cluster, head))
 
     def _authenticate(self, connection: sqlite3.Connection, key: bytes, head: Head) -> None:
         """The head is the newest record, and was written by someone who could unlock the store."""

@@ -18,6 +18,7 @@ from daskpki.store.local.database import Database
 from daskpki.store.port import DESTROYED, DISABLED, ENABLED, Payload, SecretInfo, Version
 from daskpki.store.sealing import context, decrypt, derive, encrypt, generate_key
 
+_MAX_INTEGER: Final = 2**63 - 1  # SQLite's; a larger number is no version either
 _COLUMNS: Final = "id, labels, annotations, etag, created"
 
 
@@ -206,7 +207,7 @@ def _get(connection: sqlite3.Connection, secret: str) -> SecretInfo:
 
 def _version(connection: sqlite3.Connection, secret: str, number: int) -> tuple[str, bytes | None]:
     row = connection.execute(
-        "SELECT state, sealed FROM version WHERE secret = ? AND number = ?", (secret, number)
+        "SELECT state, sealed FROM version WHERE secret = ? AND number = ?", (secret, min(number, _MAX_INTEGER))
     ).fetchone()
     if row is None:
         _get(connection, secret)

@@ -34,7 +34,7 @@ from daskpki.store.sealing import (
     seal_with_passphrase,
 )
 
-PASSPHRASE: Final = "passphrase"  # noqa: S105 - a kind, no passphrase
+PASSPHRASE: Final = "passphrase"
 KEY_FILE: Final = "keyfile"
 KEYRING: Final = "keyring"
 RECOVERY: Final = "recovery"

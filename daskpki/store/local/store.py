@@ -8,7 +8,7 @@ from pathlib import Path
 
 from daskpki.confidential import Confidential
 from daskpki.store.local.creation import create_database
-from daskpki.store.local.database import Database
+from daskpki.store.local.database import BUSY_SECONDS, Database
 from daskpki.store.local.record_log import LocalRecordLog
 from daskpki.store.local.secret_store import LocalSecretStore
 from daskpki.store.local.seen import Seen
@@ -24,9 +24,17 @@ class LocalStore:
     epoch.
     """
 
-    def __init__(self, directory: Path, ways: Unlocking, *, seen: Path | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        ways: Unlocking,
+        *,
+        seen: Path | None,
+        clock: Callable[[], float],
+        busy_seconds: float = BUSY_SECONDS,
+    ) -> None:
         self._directory = directory
-        self._database = Database(directory)
+        self._database = Database(directory, busy_seconds=busy_seconds)
         self._ways = ways
         self._master: Confidential | None = None
         self._seen = Seen(seen / f"{self.id}.json" if seen else None)

@@ -5,6 +5,7 @@ The client's own retries are off, since only `access` has any, and those miss RE
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +29,7 @@ class Connection:
         self._endpoint = endpoint
         self._environ = environ
         self._client: SecretManagerServiceClient | None = None
+        self._lock = threading.Lock()
         self._metadata: Callable[[], list[tuple[str, str]]] = list
 
     def call(self, method: str, request: Mapping[str, Any], timeout: float) -> Any:
@@ -45,9 +47,10 @@ class Connection:
             self._client = None
 
     def _connected(self) -> SecretManagerServiceClient:
-        if self._client is None:
-            self._client = self._connect()
-        return self._client
+        with self._lock:  # segments are read by several threads
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
 
     def _connect(self) -> SecretManagerServiceClient:
         try:

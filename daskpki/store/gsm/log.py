@@ -10,34 +10,53 @@ Commits are atomic whatever their size: segments are added first, and count only
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, Protocol
 
 from daskpki import naming
-from daskpki.confidential import Confidential
 from daskpki.errors import (
     AlreadyExistsError,
     AmbiguousError,
     ConflictError,
-    CorruptError,
     DaskpkiError,
     UnavailableError,
 )
-from daskpki.records import EMPTY, Draft, Head, Record, ReplayedInventory, Stamp, chain
+from daskpki.records import EMPTY, Draft, Record, ReplayedInventory, Stamp, chain
 from daskpki.store.gsm.inventory import LogInventory
-from daskpki.store.gsm.packing import LogCodec, LogHead, LogPart, LogSegment, Segment, describe_segment, fill, fits
+from daskpki.store.gsm.packing import LogCodec, LogHead, LogPart, LogSegment, describe_segment
 from daskpki.store.gsm.patience import Patience
 from daskpki.store.gsm.placement import DEFAULT, GsmOptions
-from daskpki.store.gsm.secrets import GsmSecrets
+from daskpki.store.gsm.replay import LogReplay
 from daskpki.store.gsm.state import UNFINISHED, State
 from daskpki.store.linear import Head as LinearHead
 from daskpki.store.linear import LinearSecret, Tip
+from daskpki.store.port import MAX_PAYLOAD, SecretInfo, SecretStore
 
 FRESH: Final = 30.0
 """For how many seconds a head that was seen is tried without another look; a wrong guess costs one lost version."""
-_READERS: Final = 8
-_UNKNOWN_VERSION: Final = 10**9
+
+
+class LogSecrets(SecretStore, Protocol):
+    """What the log asks of `GsmSecrets` beyond the port."""
+
+    def create(
+        self,
+        secret: str,
+        *,
+        labels: Mapping[str, str],
+        annotations: Mapping[str, str] | None = None,
+        options: GsmOptions | None = None,
+    ) -> SecretInfo:
+        """Make a secret at a place that is given, rather than looked up in this log."""
+        ...
+
+    def vouch(self, secret: str) -> None:
+        """Take a secret for ours, because its payload proved to be."""
+        ...
+
+    def impatient(self) -> SecretStore:
+        """The same secrets, but `add` does not wait for quota."""
+        ...
 
 
 class GsmRecordLog:
@@ -45,21 +64,23 @@ class GsmRecordLog:
 
     def __init__(
         self,
-        secrets: GsmSecrets,
+        secrets: LogSecrets,
         cluster: str,
         *,
         options: GsmOptions | None,
         patience: Patience,
+        room: int = MAX_PAYLOAD,
     ) -> None:
         self._secrets = secrets
         self._cluster = cluster
         self._options = options
         self._patience = patience
         self._secret = naming.records_id(cluster)
-        self._codec = LogCodec(cluster)
+        self._codec = LogCodec(cluster, room)
         self._linear: LinearSecret[LogPart] = LinearSecret(
             secrets.impatient(), self._secret, self._codec, pause=patience.pause, includes=self._includes
         )
+        self._replay = LogReplay(secrets, self._secret, self._codec)
         self._tip: Tip[LogPart] | None = None
         self._seen_at = 0.0
         self._cleared = 0
@@ -73,7 +94,7 @@ class GsmRecordLog:
     def records(self, *, after: int = 0) -> Iterator[Record]:
         """See RecordLog."""
         self._look()
-        return self._records_of(self._head(), after)
+        return self._replay.records(self._head(), after)
 
     def options(self) -> GsmOptions:
         """How this cluster's secrets are created, as its first commit settled; the defaults before that."""
@@ -126,7 +147,7 @@ class GsmRecordLog:
             self._secrets.vouch(self._secret)  # its payload is a log of this cluster: it is ours
         if moved:
             head = self._head()
-            self._view = LogInventory(head, lambda: self._records_of(head, 0))
+            self._view = LogInventory(head, lambda: self._replay.records(head, 0))
 
     def _head(self) -> LogHead | None:
         if self._tip is None or self._tip.head is None:
@@ -175,74 +196,32 @@ class GsmRecordLog:
         tail = (*(before.tail if before else ()), *records)
         base, segments = (before.state, before.segments) if before else (State(), ())
         head = LogHead(link, self._cluster, base, segments, tail, leftover, options)
-        while not fits(head):
+        while not self._codec.fits(head):
             head = self._seal(head)
         return head
 
     def _seal(self, head: LogHead) -> LogHead:
         """Move the first records of the tail, as many as fill a payload, into a segment of their own."""
-        rider = head.link._replace(seq=0)
-
-        def segment(records: Sequence[Record]) -> LogSegment:
-            return LogSegment(rider, self._cluster, head.state.head, tuple(records))
-
-        count = fill(head.tail, segment)
-        sealed = head.tail[:count]
-        number = self._linear.add_rider(segment(sealed))
+        rider = LogSegment(head.link._replace(seq=0), self._cluster, head.state.head, head.tail)
+        segment = self._codec.fill(rider)
+        sealed = segment.records
         state = self._complete(head.state.after(sealed), head, sealed)
-        segments = (*head.segments, describe_segment(number, sealed))
-        return head._replace(state=state, segments=segments, tail=head.tail[count:])
+        segments = (*head.segments, describe_segment(self._linear.add_rider(segment), sealed))
+        return head._replace(state=state, segments=segments, tail=head.tail[len(sealed) :])
 
     def _complete(self, state: State, head: LogHead, sealed: Sequence[Record]) -> State:
         """Look the unfinished leaves up in the segments, where the state before did not know them."""
         if head.state.unfinished is not None or not head.segments:
             return state
-        full = ReplayedInventory([*self._records_of(head._replace(tail=()), 0), *sealed])
+        full = ReplayedInventory([*self._replay.records(head._replace(tail=()), 0), *sealed])
         entries = tuple(full.certificates(statuses=UNFINISHED))
         return state.with_unfinished(entries)
-
-    def _records_of(self, head: LogHead | None, after: int) -> Iterator[Record]:
-        if head is None:
-            return
-        begin = EMPTY
-        wanted = []
-        for segment in head.segments:
-            if segment.end.seq > after:
-                wanted.append((begin, segment))
-            begin = segment.end
-        for sealed in self._read_segments(wanted):
-            yield from (record for record in sealed.records if record.seq > after)
-        yield from (record for record in head.tail if record.seq > after)
-
-    def _read_segments(self, wanted: Iterable[tuple[Head, Segment]]) -> Iterator[LogSegment]:
-        """The segments, several under way at once; each must lead from one chained hash to the next."""
-
-        def access(item: tuple[Head, Segment]) -> Confidential:
-            return self._secrets.access(self._secret, item[1].version)
-
-        wanted = list(wanted)
-        with ThreadPoolExecutor(min(_READERS, len(wanted) or 1)) as pool:
-            for (begin, segment), data in zip(wanted, pool.map(access, wanted), strict=True):
-                part = self._codec.decode(data)
-                last = part.records[-1] if isinstance(part, LogSegment) else None
-                if not isinstance(part, LogSegment) or part.begin != begin or last is None:
-                    raise _misplaced(self._secret, segment)
-                if Head(last.seq, last.hash) != segment.end:
-                    raise _misplaced(self._secret, segment)
-                yield part
 
     def _includes(self, head: LinearHead[LogPart], payload: LogPart) -> bool | None:
         """Whether the chain that leads to `head` holds the last record of a proposal: its hash covers all before."""
         assert isinstance(payload, LogHead)
         assert isinstance(head.payload, LogHead)
         wanted = payload.end
-        for record in self._records_of(head.payload, wanted.seq - 1):
+        for record in self._replay.records(head.payload, wanted.seq - 1):
             return record.hash == wanted.hash
         return False
-
-
-def _misplaced(secret: str, segment: Segment) -> CorruptError:
-    return CorruptError(
-        f"{secret}, version {segment.version}: not the sealed records up to {segment.end.seq} that the head names",
-        hint="restore the version from a backup, and find out who could change the log",
-    )

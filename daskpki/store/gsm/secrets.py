@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from daskpki.confidential import Confidential
-from daskpki.errors import AmbiguousError, CorruptError, DisabledError, NotFoundError, NotOursError, UsageError
+from daskpki.errors import AmbiguousError, CorruptError, DisabledError, NotFoundError, NotOursError
 from daskpki.naming import is_ours
 from daskpki.settings import GsmUrl
 from daskpki.store.gsm.api import GsmApi
 from daskpki.store.gsm.client import checksum
 from daskpki.store.gsm.placement import GsmOptions, secret_settings
-from daskpki.store.port import MAX_PAYLOAD, Payload, SecretInfo, Version
+from daskpki.store.limits import check_annotations, check_labels, check_ours, check_payload, check_secret_id
+from daskpki.store.port import Payload, SecretInfo, Version
 
-_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,255}\Z")
 _READS: Final = 3
 _PAGE: Final = 250
 _OURS: Final = {"managed-by": "daskpki"}
@@ -57,13 +56,12 @@ class GsmSecrets:
         options: GsmOptions | None = None,
     ) -> SecretInfo:
         """See SecretStore; a cut-off creation counts as done when the secret then has just these labels."""
+        check_secret_id(secret)
+        check_labels(labels)
+        check_annotations(annotations or {})
         placed = options or self._placement(labels.get("daskpki-cluster"))
-        settings = secret_settings(placed, self._url)
-        request = {
-            "parent": self._url.parent,
-            "secret_id": _checked(secret),
-            "secret": {"labels": dict(labels), "annotations": dict(annotations or {}), **settings},
-        }
+        fields = {"labels": dict(labels), "annotations": dict(annotations or {}), **secret_settings(placed, self._url)}
+        request = {"parent": self._url.parent, "secret_id": secret, "secret": fields}
         try:
             return self._noted(self._api.call("create_secret", request, secret))
         except AmbiguousError:
@@ -100,9 +98,10 @@ class GsmSecrets:
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
     ) -> SecretInfo:
-        """See SecretStore; UsageError for labels that would give the secret away."""
-        if labels is not None and not is_ours(labels):
-            raise UsageError(f"{secret}: without its label managed-by=daskpki it could not be changed again")
+        """See SecretStore."""
+        if labels is not None:
+            check_labels(labels)
+        check_annotations(annotations or {})
         self._check_ours(secret)
         changes = {"labels": labels, "annotations": annotations}
         given = {field: dict(value) for field, value in changes.items() if value is not None}
@@ -120,8 +119,7 @@ class GsmSecrets:
 
     def add(self, secret: str, payload: Confidential) -> int:
         """See SecretStore; CorruptError when the checksum did not arrive with the payload."""
-        if len(payload) > MAX_PAYLOAD:
-            raise UsageError(f"{secret}: a payload of {len(payload)} bytes is larger than {MAX_PAYLOAD}")
+        check_payload(payload)
         self._check_ours(secret)
         data = payload.reveal()
         request = {"parent": self._name(secret), "payload": {"data": data, "data_crc32c": checksum(data)}}
@@ -176,11 +174,8 @@ class GsmSecrets:
         self._api.call(method, request, f"{secret}, version {number},")
 
     def _check_ours(self, secret: str) -> None:
-        if secret not in self._ours and not is_ours(self.describe(secret).labels):
-            raise NotOursError(
-                f"{secret} in {self._url} is not daskpki's, so it is not touched",
-                hint="use another name or another cluster",
-            )
+        if secret not in self._ours:
+            check_ours(secret, self.describe(secret).labels)
 
     def _noted(self, message: Any) -> SecretInfo:
         info = _info(message)
@@ -189,17 +184,12 @@ class GsmSecrets:
         return info
 
     def _name(self, secret: str) -> str:
-        return f"{self._url.parent}/secrets/{_checked(secret)}"
+        check_secret_id(secret)
+        return f"{self._url.parent}/secrets/{secret}"
 
     @property
     def _url(self) -> GsmUrl:
         return self._api.url
-
-
-def _checked(secret: str) -> str:
-    if not _ID.match(secret):
-        raise UsageError(f"{secret!r} is not a secret's id", hint="1 to 255 of A-Z, a-z, 0-9, '_' and '-'")
-    return secret
 
 
 def _info(message: Any) -> SecretInfo:

@@ -28,7 +28,7 @@ from daskpki.records import (
 UNFINISHED: Final = (RESERVED, REVOKING)
 """The statuses of leaves that some command has yet to bring to an end."""
 
-MAX_UNFINISHED: Final = 100
+MAX_UNFINISHED: Final = 250
 """How many of them a header carries; where there are more, they are looked up in the segments."""
 
 

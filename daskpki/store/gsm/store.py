@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from daskpki import naming
 from daskpki.errors import UsageError
@@ -47,6 +48,10 @@ class GsmStore:
         if cluster not in self._logs:
             self._logs[cluster] = GsmRecordLog(self._secrets, cluster, options=self._options, patience=self._patience)
         return self._logs[cluster]
+
+    def batch(self) -> AbstractContextManager[None]:
+        """See Store; each request stands alone here, and a log commit is one step whatever its size."""
+        return nullcontext()
 
     def clusters(self) -> Sequence[str]:
         """See Store."""

@@ -1,0 +1,68 @@
+"""All records of a log up to a head: the sealed segments, several read at once, and the open tail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, NamedTuple
+
+from daskpki.confidential import Confidential
+from daskpki.errors import CorruptError
+from daskpki.records import EMPTY, Head, Record
+from daskpki.store.gsm.packing import LogCodec, LogHead, LogPart, LogSegment, Segment
+from daskpki.store.port import SecretStore
+
+_READERS: Final = 8
+
+
+class _Wanted(NamedTuple):
+    """A segment to be read, and the record after which it is to begin."""
+
+    begin: Head
+    segment: Segment
+
+
+class LogReplay:
+    """Reads the records of one log's secret. What is under way is compressed, so memory stays within a few MiB."""
+
+    def __init__(self, store: SecretStore, secret: str, codec: LogCodec) -> None:
+        self._store = store
+        self._secret = secret
+        self._codec = codec
+
+    def records(self, head: LogHead | None, after: int = 0) -> Iterator[Record]:
+        """The records with `seq > after`, each segment checked to lead from one chained hash to the next.
+
+        Raises:
+            CorruptError: a segment is not what the head names.
+        """
+        if head is None:
+            return
+        for part in self._read(_segments_after(head.segments, after)):
+            yield from (record for record in part.records if record.seq > after)
+        yield from (record for record in head.tail if record.seq > after)
+
+    def _read(self, wanted: Sequence[_Wanted]) -> Iterator[LogSegment]:
+        def access(item: _Wanted) -> Confidential:
+            return self._store.access(self._secret, item.segment.version)
+
+        if not wanted:
+            return
+        with ThreadPoolExecutor(min(_READERS, len(wanted))) as pool:
+            for item, data in zip(wanted, pool.map(access, wanted), strict=True):
+                yield self._checked(self._codec.decode(data), item)
+
+    def _checked(self, part: LogPart, wanted: _Wanted) -> LogSegment:
+        if isinstance(part, LogSegment) and part.begin == wanted.begin and part.end == wanted.segment.end:
+            return part
+        raise CorruptError(
+            f"{self._secret}, version {wanted.segment.version}: not the sealed records up to "
+            f"{wanted.segment.end.seq} that the head names",
+            hint="find out who could change the log, and restore it from a copy",
+        )
+
+
+def _segments_after(segments: Sequence[Segment], after: int) -> list[_Wanted]:
+    begins = [EMPTY, *(segment.end for segment in segments)]
+    pairs = zip(begins, segments, strict=False)
+    return [_Wanted(begin, segment) for begin, segment in pairs if segment.end.seq > after]

@@ -14,6 +14,7 @@ from typing import Annotated, Final
 
 import typer
 
+from daskpki.cli.coercion import PlainCommand, PlainGroup
 from daskpki.cli.globals import FLAGS, hoist
 from daskpki.cli.invocation import Invocation
 from daskpki.cli.output import Output
@@ -61,7 +62,12 @@ def main(arguments: Sequence[str]) -> int:
 def build(arguments: Sequence[str]) -> typer.Typer:
     """The app with the one command that the arguments name, or with all when they name none."""
     app = typer.Typer(
-        name="daskpki", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, epilog=EPILOG
+        name="daskpki",
+        cls=PlainGroup,
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        epilog=EPILOG,
     )
     app.callback()(options)
     for name in _named(arguments):
@@ -71,7 +77,7 @@ def build(arguments: Sequence[str]) -> typer.Typer:
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=name, rich_help_panel=panel)
         else:
-            app.command(name, rich_help_panel=panel, no_args_is_help=name in NEEDS_ARGUMENTS)(found)
+            app.command(name, cls=PlainCommand, rich_help_panel=panel, no_args_is_help=name in NEEDS_ARGUMENTS)(found)
     return app
 
 

@@ -1,0 +1,1 @@
+"""The side-by-side benchmarks behind docs/benchmarks.md; `scripts/bench` runs them."""

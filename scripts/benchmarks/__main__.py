@@ -1,0 +1,60 @@
+"""`scripts/bench [NAME...]`: run the benchmarks and write docs/benchmarks.md, or print only those named."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from scripts.benchmarks.booting import boot
+from scripts.benchmarks.bulk import many_leaves
+from scripts.benchmarks.issuing import one_leaf
+from scripts.benchmarks.peers import Peers
+from scripts.benchmarks.report import Section, document, markdown
+from scripts.benchmarks.startup import start_up
+from scripts.benchmarks.workshop import Workshop
+
+BENCHMARKS: Final[dict[str, Callable[[Workshop], Section]]] = {
+    "issue": one_leaf,
+    "bulk": many_leaves,
+    "boot": boot,
+    "startup": start_up,
+}
+REPORT: Final = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all, written")
+    parser.add_argument("--rounds", type=int, default=15, help="how often each contestant runs (default: 15)")
+    parser.add_argument("--scratch", type=Path, help="keep the fetched peers here, to be used again")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(BENCHMARKS):
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    sections = _run(options.names or list(BENCHMARKS), options.rounds, options.scratch)
+    for section in sections:
+        print(markdown(section), end="\n\n")
+    if not options.names:
+        REPORT.write_text(document(sections, options.rounds))
+        print(f"wrote {REPORT}", file=sys.stderr)
+
+
+def _run(names: list[str], rounds: int, scratch: Path | None) -> list[Section]:
+    sections = []
+    with tempfile.TemporaryDirectory(prefix="daskpki-bench-") as temporary:
+        kept = (scratch or Path(temporary) / "peers").absolute()
+        kept.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            print(f"running {name} ...", file=sys.stderr)
+            directory = Path(temporary) / name
+            directory.mkdir()
+            sections.append(BENCHMARKS[name](Workshop(Peers(kept), directory, rounds)))
+    return sections
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""What the benchmarks write: a section with a table and a verdict for each, as Markdown."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from scripts.benchmarks.timing import Sample
+
+_SHORT: Final = 0.1
+"""Seconds under which a tenth of a millisecond is shown."""
+
+
+class Goal(NamedTuple):
+    """That our sample is at most `ratio` times that of `against` (a time), or at least that (a rate)."""
+
+    against: str
+    ratio: float
+    text: str
+
+
+class Section(NamedTuple):
+    """One benchmark: what was compared (`about`), what came out, and what it had to show.
+
+    `ours` labels our sample, to which all others are set in relation. Samples are seconds, unless `rate` says that they
+    are leaves per second. `missing` says which contestants could not run here, and why.
+    """
+
+    title: str
+    about: str
+    ours: str
+    samples: Sequence[Sample]
+    goals: Sequence[Goal]
+    rate: bool = False
+    missing: Sequence[str] = ()
+
+    def sample(self, label: str) -> Sample | None:
+        """The sample of that label, None when it could not be taken here."""
+        return next((sample for sample in self.samples if sample.label == label), None)
+
+
+def document(sections: Sequence[Section], rounds: int) -> str:
+    """The whole of docs/benchmarks.md."""
+    return "\n\n".join([_preface(rounds), *(markdown(section) for section in sections)]) + "\n"
+
+
+def _preface(rounds: int) -> str:
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
+    return (
+        "# Benchmarks\n\n"
+        f"Written by `scripts/bench` on a machine with {machine}. One command fetches the peers into a scratch"
+        " directory and runs everything; nothing but loopback is measured.\n\n"
+        f"The contestants take turns (A B C A B C ...), so that a slow moment falls on all alike. Of {rounds}"
+        " rounds (fewer where a round takes seconds) a table gives the median, the fastest and the slowest. Times"
+        " are of whole processes, from start to exit. The ratio compares a contestant's median with daskpki's."
+    )
+
+
+def markdown(section: Section) -> str:
+    """One section."""
+    unit = "leaves/s" if section.rate else "ms"
+    lines = [
+        f"## {section.title}",
+        "",
+        section.about,
+        "",
+        f"| | median, {unit} | min-max | {'rate' if section.rate else 'time'} relative to daskpki |",
+        "|---|---:|---:|---:|",
+        *(_row(section, sample) for sample in _ordered(section)),
+    ]
+    if section.missing:
+        lines += ["", *(f"- Not measured here: {reason}" for reason in section.missing)]
+    if section.goals:
+        lines += ["", *(f"- {_verdict(section, goal)}" for goal in section.goals)]
+    return "\n".join(lines)
+
+
+def _ordered(section: Section) -> list[Sample]:
+    return sorted(section.samples, key=lambda sample: sample.median, reverse=section.rate)
+
+
+def _row(section: Section, sample: Sample) -> str:
+    ours = section.sample(section.ours)
+    assert ours is not None, "our own half always runs"
+    label = f"**{sample.label}**" if sample is ours else sample.label
+    scale = 1 if section.rate else 1000
+    digits = 1 if not section.rate and sample.median < _SHORT else 0
+    median, low, high = (f"{value * scale:,.{digits}f}" for value in (sample.median, sample.low, sample.high))
+    return f"| {label} | {median} | {low}-{high} | {sample.median / ours.median:.2f}x |"
+
+
+def _verdict(section: Section, goal: Goal) -> str:
+    ours, theirs = section.sample(section.ours), section.sample(goal.against)
+    assert ours is not None, "our own half always runs"
+    if theirs is None:
+        return f"Goal: {goal.text}. Not decided here."
+    ratio = ours.median / theirs.median
+    met = ratio >= goal.ratio if section.rate else ratio <= goal.ratio
+    return f"Goal: {goal.text}. **{'Met' if met else 'Missed'}**: {_words(section, ratio)}."
+
+
+def _words(section: Section, ratio: float) -> str:
+    if section.rate:
+        return f"{ratio:.2f}x the rate"
+    return f"{ratio:.2f}x the time" if ratio >= 1 else f"{1 / ratio:.1f}x faster"

@@ -1,0 +1,69 @@
+"""Time commands against each other: A B C A B C ..., so that a slow minute of the machine falls on all alike."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+
+class Contestant(NamedTuple):
+    """A command to be timed from start to exit.
+
+    `command` is given the run's number, for names that must be new; its words are turned into text.
+    """
+
+    label: str
+    command: Callable[[int], Sequence[object]]
+    environment: Mapping[str, str] = {}
+
+
+class Sample(NamedTuple):
+    """What the runs of one contestant took, in seconds, or achieved, in leaves per second."""
+
+    label: str
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle run."""
+        return statistics.median(self.values)
+
+    @property
+    def low(self) -> float:
+        """The smallest value."""
+        return min(self.values)
+
+    @property
+    def high(self) -> float:
+        """The greatest value."""
+        return max(self.values)
+
+
+def race(contestants: Sequence[Contestant], rounds: int, warm_up: int = 2) -> list[Sample]:
+    """Run each contestant once a round; the warm-up rounds fill caches and are not counted."""
+    times: list[list[float]] = [[] for _ in contestants]
+    for number in range(warm_up + rounds):
+        for contestant, taken in zip(contestants, times, strict=True):
+            seconds = timed(contestant, number)
+            if number >= warm_up:
+                taken.append(seconds)
+    return [Sample(contestant.label, tuple(taken)) for contestant, taken in zip(contestants, times, strict=True)]
+
+
+def timed(contestant: Contestant, number: int = 0) -> float:
+    """Seconds from start to exit of one run; RuntimeError with its own words when it fails."""
+    command = list(map(str, contestant.command(number)))
+    environment = {**os.environ, **contestant.environment}
+    with tempfile.TemporaryFile() as said:
+        started = time.perf_counter()
+        status = subprocess.call(command, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        seconds = time.perf_counter() - started
+        if status != 0:
+            said.seek(0)
+            raise RuntimeError(f"{contestant.label} ended with {status}: {said.read().decode(errors='replace')}")
+    return seconds

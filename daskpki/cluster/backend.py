@@ -9,13 +9,14 @@ none, and refuses to connect.
 from __future__ import annotations
 
 import asyncio
-import logging
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 from distributed.comm import registry, tcp
 from distributed.comm.core import Comm, CommClosedError, FatalCommClosedError
 from tornado.iostream import StreamClosedError
 
+from daskpki.cluster.audit import TURNED_AWAY
 from daskpki.cluster.comm import PkiTLS
 from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
@@ -24,7 +25,8 @@ from daskpki.cluster.refusal import turned_away
 from daskpki.cluster.roles import ACCEPTS, DIALS, SERVES, Server
 from daskpki.errors import NotTrustedError
 
-logger = logging.getLogger("daskpki")
+SERVER_ARGUMENT: Final = "daskpki_server"
+"""Says which kind of server listens, where it is not the owner of the listener's handler."""
 
 
 class PkiConnector(tcp.TLSConnector):
@@ -44,7 +46,7 @@ class PkiConnector(tcp.TLSConnector):
         except NotTrustedError as refusal:
             comm.abort()
             raise FatalCommClosedError(f"refused to speak to tls://{address}: {refusal}") from refusal
-        comm.bind(Conversation(enforcement.identity, peer, enforcement.mode))
+        enforcement.connected(comm, Conversation(enforcement.identity, peer, enforcement.mode))
         return comm
 
 
@@ -55,7 +57,7 @@ class PkiListener(tcp.TLSListener):
 
     def __init__(self, address: str, handler: Any, *args: Any, enforcement: Enforcement, **arguments: Any) -> None:
         self.enforcement = enforcement
-        self.server = server_kind(handler)
+        self.server = arguments.pop(SERVER_ARGUMENT, None) or server_kind(handler)
         self._ledger = Ledger()
         verify_may_serve(enforcement, self.server)
         super().__init__(address, handler, *args, ssl_context=enforcement.server_context(), **arguments)
@@ -67,10 +69,12 @@ class PkiListener(tcp.TLSListener):
         try:
             peer = enforcement.admit(comm.extra_info.get("peercert"), ACCEPTS[self.server])
         except NotTrustedError as refusal:
-            logger.warning("refused %s: %s", comm.peer_address, refusal)
+            enforcement.audit.record(TURNED_AWAY, address=comm.peer_address, detail=str(refusal))
             await turn_away(comm, f"{enforcement.identity.uri} refused the connection: {refusal}")
             raise CommClosedError(str(refusal)) from refusal
-        comm.bind(Conversation(enforcement.identity, peer, enforcement.mode, server=self.server, ledger=self._ledger))
+        ledger = self._ledger
+        conversation = Conversation(enforcement.identity, peer, enforcement.mode, server=self.server, ledger=ledger)
+        enforcement.connected(comm, conversation)
         await super().on_connection(comm, handshake_overrides)
 
 
@@ -107,15 +111,23 @@ class PkiBackend(tcp.TLSBackend):
     _connector_class = PkiConnector
     _listener_class: type[tcp.TLSListener] = PkiListener
 
+    adopt: Callable[[Any], Enforcement | None] | None = None
+    """Asked about a server that begins to listen without an Enforcement: `adoption` gives it the node's."""
+
     def get_listener(self, loc: str, handle_comm: Any, deserialize: bool, **arguments: Any) -> tcp.TLSListener:  # noqa: FBT001
-        """Our listener when the arguments carry an Enforcement, else Dask's own."""
+        """Our listener when the arguments carry an Enforcement or the server is adopted, else Dask's own."""
         enforcement = arguments.pop(CONNECTION_ARGUMENT, None)
+        if enforcement is None and self.adopt is not None:
+            enforcement = self.adopt(getattr(handle_comm, "__self__", None))
         if enforcement is None:
             return tcp.TLSListener(loc, handle_comm, deserialize, **arguments)
+        arguments.pop("ssl_context", None)  # a server that was adopted brought Dask's own
         return PkiListener(loc, handle_comm, deserialize, enforcement=enforcement, **arguments)
 
 
-def install() -> None:
-    """Make ours the backend of `tls` in this process; a second call changes nothing."""
-    if not isinstance(registry.backends.get("tls"), PkiBackend):
-        registry.backends["tls"] = PkiBackend()
+def install() -> PkiBackend:
+    """Make ours the backend of `tls` in this process, and return it; a second call changes nothing."""
+    backend = registry.backends.get("tls")
+    if not isinstance(backend, PkiBackend):
+        backend = registry.backends["tls"] = PkiBackend()
+    return backend

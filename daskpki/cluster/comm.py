@@ -7,7 +7,6 @@ one.
 
 from __future__ import annotations
 
-import logging
 import ssl
 from typing import Any
 
@@ -18,6 +17,7 @@ from distributed.utils import offload
 from tornado.iostream import StreamClosedError
 
 from daskpki.cluster import gate
+from daskpki.cluster.audit import REFUSED, Audit
 from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.frames import read_frames
 from daskpki.cluster.inbox import Inbox
@@ -27,8 +27,6 @@ from daskpki.cluster.sender import failed_task, sendable
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 
-logger = logging.getLogger("daskpki")
-
 
 class PkiTLS(tcp.TLS):
     """A TLS comm that holds its conversation to the rules. `bind` comes before the first message."""
@@ -37,9 +35,10 @@ class PkiTLS(tcp.TLS):
     _greeting_read = False
     _greeting_written = False
 
-    def bind(self, conversation: Conversation) -> None:
-        """Say between whom this connection is."""
+    def bind(self, conversation: Conversation, audit: Audit) -> None:
+        """Say between whom this connection is, and where to note what is refused."""
         self.conversation = conversation
+        self._audit = audit
         self._inbox = Inbox()
         if conversation.gated:
             # Otherwise Dask unpickles the exception in a refused reply (distributed.core.send_recv).
@@ -173,7 +172,8 @@ class PkiTLS(tcp.TLS):
         return f"{self.conversation.ours.uri} refused {self.conversation.peer.identity.uri}: {refusal}"
 
     def _log(self, reason: str) -> None:
-        logger.warning("refused %s at %s: %s", self.conversation.peer.identity.uri, self.peer_address, reason)
+        peer = self.conversation.peer.identity.uri
+        self._audit.record(REFUSED, peer=peer, address=self.peer_address, detail=reason)
 
     # --- writing ---------------------------------------------------------------------------------------------------
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
+from weakref import WeakSet
 
+from daskpki.cluster.audit import CONNECTED, Audit
 from daskpki.cluster.contexts import KeyPair, client_context, server_context
+from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.peers import Peer, parse_peer
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.trust import Trust, verify_peer
@@ -19,6 +22,21 @@ from daskpki.identity import Identity, Role
 
 CONNECTION_ARGUMENT: Final = "daskpki"
 """The key under which an Enforcement stands among the arguments that Dask hands to its comm backends."""
+
+
+class Connection(Protocol):
+    """What an Enforcement needs of a comm."""
+
+    conversation: Conversation
+
+    @property
+    def peer_address(self) -> str:
+        """The other end's address."""
+        ...
+
+    def bind(self, conversation: Conversation, audit: Audit) -> None:
+        """Hold the connection to the rules of `conversation`."""
+        ...
 
 
 class Enforcement:
@@ -33,10 +51,13 @@ class Enforcement:
         mode: WorkerClients = WorkerClients.LIMITED,
         minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
         now: Callable[[], float] = time.time,
+        audit: Audit | None = None,
     ) -> None:
         self.identity = identity
         self.trust = trust
         self.mode = mode
+        self.audit = audit or Audit()
+        self.live: WeakSet[Connection] = WeakSet()
         self._pair = pair
         self._minimum = minimum
         self._now = now
@@ -62,3 +83,9 @@ class Enforcement:
         peer = parse_peer(certificate)
         verify_peer(peer, self.trust, roles, now=self._now())
         return peer
+
+    def connected(self, comm: Connection, conversation: Conversation) -> None:
+        """Put an admitted connection under its rules, and remember it as long as it lives."""
+        comm.bind(conversation, self.audit)
+        self.live.add(comm)
+        self.audit.record(CONNECTED, peer=conversation.peer.identity.uri, address=comm.peer_address)

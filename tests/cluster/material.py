@@ -1,124 +1,150 @@
-"""Certificates for the tests of the running cluster: a CA in memory, and leaves that are right or wrong on purpose."""
+"""Certificates for the tests of the running cluster: a real CA, and leaves that are right or wrong on purpose."""
 
 from __future__ import annotations
 
-import datetime as dt
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.policy import WorkerClients
-from daskpki.cluster.trust import Trust
+from daskpki.cluster.trust import Trust, trust_of
 from daskpki.confidential import Confidential
 from daskpki.identity import Identity, Role, default_trust_domain
+from daskpki.pki.credential import Credential, certificate_pem, key_pem
+from daskpki.pki.crl import Revocation, sign_crl
+from daskpki.pki.issuer import create_root, issue_leaf
+from daskpki.pki.keys import KeyType, PrivateKey, generate_key, serialize_key
+from daskpki.pki.pem import CERTIFICATE, encode_pem
+from daskpki.pki.profile import LeafRequest, make_policy
+from daskpki.pki.revoked import crl_part
+from daskpki.pki.trust import ACTIVE, Anchor, TrustDocument, sign_trust
 
-DAY = dt.timedelta(days=1)
-_KEY_USAGES = [
-    "digital_signature",
-    "content_commitment",
-    "key_encipherment",
-    "data_encipherment",
-    "key_agreement",
-    "key_cert_sign",
-    "crl_sign",
-    "encipher_only",
-    "decipher_only",
-]
+DAY = timedelta(days=1)
+NOW = timedelta(0)
 
 
 class Leaf(NamedTuple):
-    identity: Identity
+    """A credential, and its serial."""
+
+    credential: Credential
     serial: int
-    pair: KeyPair
+
+    @property
+    def identity(self) -> Identity:
+        return self.credential.identity
+
+    @property
+    def pair(self) -> KeyPair:
+        return KeyPair(certificate_pem(self.credential), key_pem(self.credential))
+
+
+class Files(NamedTuple):
+    """The same as PEM files, for stock Dask and for handovers."""
+
+    cert: str
+    key: str
+    ca: str
 
 
 class Authority:
-    """One cluster's CA."""
+    """One cluster's CA, made five days ago."""
 
     def __init__(self, cluster: str = "default") -> None:
         self.cluster = cluster
         self.trust_domain = default_trust_domain(cluster)
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.certificate = self._self_signed()
-        self.der = self.certificate.public_bytes(serialization.Encoding.DER)
-
-    @property
-    def pem(self) -> str:
-        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
-
-    def trust(self, *, epoch: int = 1, revoked: frozenset[int] = frozenset(), next_update: int | None = None) -> Trust:
-        return Trust(self.cluster, self.trust_domain, epoch, (self.der,), revoked, next_update)
-
-    def _self_signed(self) -> x509.Certificate:
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{self.cluster} CA")])
-        now = dt.datetime.now(dt.UTC)
-        ski = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
-        return (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(self.key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - 30 * DAY)
-            .not_valid_after(now + 30 * DAY)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage("digital_signature", "key_cert_sign", "crl_sign"), critical=True)
-            .add_extension(ski, critical=False)
-            .sign(self.key, hashes.SHA256())
-        )
+        self.policy = make_policy(self.trust_domain)
+        self._serial = 1
+        made = datetime.now(UTC) - 5 * DAY
+        self.issuer = create_root(cluster, self.policy, generate_key(KeyType.P256), generation=1, serial=1, now=made)
+        self.der = self.issuer.root.public_bytes(Encoding.DER)
+        self._revoked: list[Revocation] = []
+        self._epoch = 0
 
     def leaf(
-        self,
-        role: Role,
-        name: str | None = None,
-        *,
-        begin: dt.timedelta = -DAY,
-        end: dt.timedelta = DAY,
-        trust_domain: str | None = None,
+        self, role: Role, name: str | None = None, *, at: timedelta = timedelta(0), ttl: int | None = None
     ) -> Leaf:
-        identity = Identity(trust_domain or self.trust_domain, role, name or role.value)
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._sign(identity, key.public_key(), begin, end)
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        text = certificate.public_bytes(serialization.Encoding.PEM).decode()
-        return Leaf(identity, certificate.serial_number, KeyPair(text, Confidential(pem)))
+        """A leaf issued `at` from now: a past or future one is expired or not yet valid."""
+        identity = Identity(self.trust_domain, role, name or role.value)
+        key, serial = generate_key(KeyType.P256), self._next_serial()
+        request = LeafRequest(identity, ttl=ttl)
+        now = datetime.now(UTC) + at
+        certificate = issue_leaf(self.issuer, request, key.public_key(), serial=serial, now=now, policy=self.policy)
+        return self._leaf(identity, key, certificate)
 
-    def _sign(
-        self, identity: Identity, key: ec.EllipticCurvePublicKey, begin: dt.timedelta, end: dt.timedelta
-    ) -> x509.Certificate:
-        now = dt.datetime.now(dt.UTC)
-        purposes = [ExtendedKeyUsageOID.CLIENT_AUTH]
-        if identity.role is not Role.CLIENT:
-            purposes.append(ExtendedKeyUsageOID.SERVER_AUTH)
-        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity.uri), x509.DNSName(identity.dns)])
-        aki = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
-        return (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity.slug)]))
-            .issuer_name(self.certificate.subject)
-            .public_key(key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now + begin)
-            .not_valid_after(now + end)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage("digital_signature"), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
-            .add_extension(names, critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-            .add_extension(aki, critical=False)
-            .sign(self.key, hashes.SHA256())
+    def forged(self, role: Role, uris: Sequence[str]) -> Leaf:
+        """A leaf that our profile would refuse to issue: it names these URIs instead of its identity."""
+        model = self.leaf(role)
+        certificate = x509.load_der_x509_certificate(model.credential.leaf)
+        key = generate_key(KeyType.P256)
+        builder = x509.CertificateBuilder(
+            issuer_name=certificate.issuer,
+            subject_name=certificate.subject,
+            public_key=key.public_key(),
+            serial_number=self._next_serial(),
+            not_valid_before=certificate.not_valid_before_utc.replace(tzinfo=None),
+            not_valid_after=certificate.not_valid_after_utc.replace(tzinfo=None),
         )
+        for extension in certificate.extensions:
+            value = extension.value
+            if isinstance(value, x509.SubjectAlternativeName):
+                value = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri) for uri in uris])
+            if isinstance(value, x509.SubjectKeyIdentifier):
+                value = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+            builder = builder.add_extension(value, critical=extension.critical)
+        return self._leaf(model.identity, key, builder.sign(self.issuer.key, hashes.SHA256()))
+
+    def revoke(self, leaf: Leaf) -> None:
+        self._revoked.append(Revocation(leaf.serial, int(datetime.now(UTC).timestamp()), "keyCompromise"))
+
+    def document(self, *, lifetime: timedelta = 35 * DAY, at: timedelta = timedelta(0)) -> TrustDocument:
+        """The next trust document."""
+        self._epoch += 1
+        now = datetime.now(UTC) + at
+        seconds = int(lifetime.total_seconds())
+        crl = sign_crl(self.issuer, self._revoked, number=self._epoch, now=now, lifetime=seconds)
+        return TrustDocument(
+            format=1,
+            min_reader=1,
+            cluster=self.cluster,
+            trust_domain=self.trust_domain,
+            epoch=self._epoch,
+            prev=self._epoch - 1,
+            operation=f"test-{self._epoch}",
+            issued_at=int(now.timestamp()),
+            authorities=(Anchor(1, ACTIVE, self.der),),
+            crls=(crl_part(1, crl),),
+            log=(self._epoch, "0" * 64),
+        )
+
+    def signed(self, document: TrustDocument) -> Confidential:
+        return sign_trust(document, [self.issuer])
+
+    def trust(self) -> Trust:
+        return trust_of(self.document())
 
     def enforcement(self, leaf: Leaf, mode: WorkerClients = WorkerClients.LIMITED) -> Enforcement:
         return Enforcement(leaf.identity, leaf.pair, self.trust(), mode=mode)
 
+    def files(self, leaf: Leaf, directory: Path) -> Files:
+        directory.mkdir(parents=True, exist_ok=True)
+        cert, key, ca = directory / "cert.pem", directory / "key.pem", directory / "ca.pem"
+        cert.write_text(leaf.pair.certificates)
+        key.touch(mode=0o600)
+        key.write_bytes(leaf.pair.key.reveal())
+        ca.write_text(encode_pem(self.der, CERTIFICATE))
+        return Files(str(cert), str(key), str(ca))
 
-def _key_usage(*usages: str) -> x509.KeyUsage:
-    return x509.KeyUsage(**{usage: usage in usages for usage in _KEY_USAGES})
+    def _next_serial(self) -> int:
+        self._serial += 1
+        return self._serial
+
+    def _leaf(self, identity: Identity, key: PrivateKey, certificate: x509.Certificate) -> Leaf:
+        der = certificate.public_bytes(Encoding.DER)
+        return Leaf(Credential(self.cluster, identity, 1, serialize_key(key), der, ()), certificate.serial_number)

@@ -1,0 +1,48 @@
+"""What happened at this process's connections: counted, remembered for a while, and one structured log line each."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+_REMEMBERED: Final = 500
+_LOGGER: Final = logging.getLogger("daskpki.audit")
+CONNECTED: Final = "connected"
+TURNED_AWAY: Final = "turned-away"
+REFUSED: Final = "refused"
+REVOKED: Final = "revoked"
+RELOADED: Final = "reloaded"
+_LEVELS: Final = {CONNECTED: logging.DEBUG, RELOADED: logging.INFO}
+
+
+class Event(NamedTuple):
+    """One line: `at` in seconds since the epoch, the peer's SPIFFE ID (or "" when unknown), its address, and why."""
+
+    at: float
+    kind: str
+    peer: str
+    address: str
+    detail: str
+
+
+class Audit:
+    """The latest events of a process, and how many there were of each kind."""
+
+    def __init__(self, log: logging.Logger | None = _LOGGER, now: Callable[[], float] = time.time) -> None:
+        self.latest: deque[Event] = deque(maxlen=_REMEMBERED)
+        self.counts: Counter[str] = Counter()
+        self._log = log
+        self._now = now
+
+    def record(self, kind: str, *, peer: str = "", address: str = "", detail: str = "") -> None:
+        """Note an event, and log it as one JSON object. Nothing confidential belongs into `detail`."""
+        event = Event(self._now(), kind, peer, address, detail)
+        self.counts[kind] += 1
+        if kind != CONNECTED:
+            self.latest.append(event)
+        if self._log is not None and self._log.isEnabledFor(level := _LEVELS.get(kind, logging.WARNING)):
+            self._log.log(level, "%s", json.dumps(event._asdict()))

@@ -1,0 +1,135 @@
+"""Whether the rules hold with the distributed that is installed, judged by what happens and not by version numbers.
+
+Run in a process before it serves: over a loopback connection between a made-up scheduler and a made-up worker, under a
+CA that exists for this purpose only, a pickle, bytes that a handler would unpickle, and an unknown operation must be
+refused, and what is allowed must arrive. And every operation that a server of distributed registers must stand in the
+tables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import threading
+from typing import Any, Final
+
+from distributed.comm import tcp
+from distributed.comm.core import connect, listen
+from distributed.protocol.serialize import ToPickle
+
+from daskpki.cluster import operations as ops
+from daskpki.cluster.backend import SERVER_ARGUMENT, install, server_kind
+from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
+from daskpki.cluster.policy import Channel, WorkerClients, allowed
+from daskpki.cluster.rehearsal import rehearsal_pair
+from daskpki.cluster.roles import Server
+from daskpki.errors import NotTrustedError
+from daskpki.identity import Role
+
+TESTED: Final = "2026.1.0 to 2026.8.0"
+"""The versions of distributed that the tests run against."""
+
+_DEADLINE: Final = 20.0
+
+
+class _Canary:
+    """Unpickled, it says so."""
+
+    sang = threading.Event()
+
+    def __reduce__(self) -> Any:
+        return _sing, ()
+
+
+def _sing() -> None:
+    _Canary.sang.set()
+
+
+def run() -> None:
+    """Raise NotTrustedError when the pickle gate or the tables do not hold here.
+
+    Blocks for a few hundredths of a second; may be called inside a running event loop.
+    """
+    result: list[BaseException] = []
+    thread = threading.Thread(target=_run_in_thread, args=(result,), name="daskpki-self-test")
+    thread.start()
+    thread.join()
+    for error in result:
+        raise NotTrustedError(
+            f"daskpki's rules do not hold with distributed {importlib.metadata.version('distributed')}: {error}",
+            hint=f"tested with distributed {TESTED}",
+        ) from error
+
+
+def _run_in_thread(result: list[BaseException]) -> None:
+    try:
+        asyncio.run(asyncio.wait_for(_rehearse(), _DEADLINE))
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong is the result
+        result.append(error)
+
+
+async def _rehearse() -> None:
+    install()
+    scheduler, worker = rehearsal_pair()
+    heard: list[Any] = []
+
+    async def serve(comm: Any) -> None:
+        while not comm.closed():
+            try:
+                message = await comm.read()
+            except OSError:
+                return
+            heard.append(message.get("op"))
+            await comm.write("served")
+
+    arguments = {CONNECTION_ARGUMENT: scheduler, SERVER_ARGUMENT: Server.SCHEDULER}
+    async with listen("tls://127.0.0.1:0", serve, deserialize=False, **arguments) as listener:
+        answers = [await _ask(listener.contact_address, worker, message) for message in _REFUSED]
+        served = await _ask(listener.contact_address, worker, {"op": "identity"})
+    _judge(answers, served, heard)
+
+
+_REFUSED: Final[tuple[dict[str, Any], ...]] = (
+    {"op": "identity", "n_workers": ToPickle(_Canary())},
+    {"op": "retire_workers", "key": b"bytes that the handler unpickles"},
+    {"op": "no-such-operation"},
+)
+
+
+async def _ask(address: str, worker: Enforcement, message: dict[str, Any]) -> Any:
+    comm = await connect(address, **{CONNECTION_ARGUMENT: worker})
+    try:
+        await tcp.TLS.write(comm, message)  # as a worker would that does not hold to the rules
+        return await comm.read()
+    finally:
+        await comm.close()
+
+
+def _judge(answers: list[Any], served: Any, heard: list[Any]) -> None:
+    if _Canary.sang.is_set():
+        raise NotTrustedError("a pickle from a worker was loaded")
+    for message, answer in zip(_REFUSED, answers, strict=True):
+        if not isinstance(answer, dict) or answer.get("status") != "uncaught-error":
+            raise NotTrustedError(f"{message['op']!r} was not refused, but answered with {answer!r}")
+    if served != "served" or heard != ["identity"]:
+        raise NotTrustedError(f"an allowed operation was not let through: {heard!r}, {served!r}")
+
+
+def unknown_operations(server: Any) -> set[str]:
+    """Operations that distributed registered on this live server, and that the tables do not know.
+
+    Handlers of others (a plugin, a preload) may exist; they are denied like anything that is not in a table.
+    """
+    kind = server_kind(server.handle_comm)
+    known = _known(kind, Channel.RPC) | set(ops.DENIED)
+    streamed = _known(kind, Channel.WORKER_STREAM) | _known(kind, Channel.CLIENT_STREAM)
+    found = {name for name, handler in server.handlers.items() if _is_dasks(handler)} - known
+    return found | {name for name, handler in server.stream_handlers.items() if _is_dasks(handler)} - streamed
+
+
+def _known(server: Server, channel: Channel) -> set[str]:
+    return {name for role in Role for name in allowed(server, channel, role, WorkerClients.ALLOW)}
+
+
+def _is_dasks(handler: Any) -> bool:
+    return str(getattr(handler, "__module__", "distributed")).partition(".")[0] == "distributed"

@@ -1,0 +1,50 @@
+"""Clusters of real processes, one for each mode and one of stock Dask, shared by all tests of this directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from distributed import Security
+
+from daskpki.identity import Role
+from tests.cluster.material import Authority, Leaf
+from tests.cluster.nodes import Cluster, cluster
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="session")
+def limited(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(authority, tmp_path_factory.mktemp("limited"), "limited") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def deny(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(authority, tmp_path_factory.mktemp("deny"), "deny", nworkers=1) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def allow(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(authority, tmp_path_factory.mktemp("allow"), "allow", nworkers=1) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def stock(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The control: the same certificates under Dask's own mutual TLS."""
+    with cluster(authority, tmp_path_factory.mktemp("stock"), None, nworkers=1) as running:
+        yield running
+
+
+def stock_security(authority: Authority, leaf: Leaf, directory: Path) -> Security:
+    """Dask's own Security for a leaf, as any role: what an attacker has."""
+    files = authority.files(leaf, directory)
+    fields = {f"tls_{role.value}_{part}": getattr(files, part) for role in Role for part in ("cert", "key")}
+    return Security(tls_ca_file=files.ca, require_encryption=True, **fields)

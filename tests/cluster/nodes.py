@@ -1,0 +1,162 @@
+"""Real Dask processes as daskpki-entrypoint starts them: `dask scheduler`, `dask worker`, preload and handover."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from daskpki.handover import VARIABLE, Handover, encode_handover
+from daskpki.identity import Role
+from tests.cluster.material import Authority, Leaf
+
+STARTED = {
+    "scheduler": re.compile(r"Scheduler at:\s+(tls://\S+)"),
+    "worker": re.compile(r"Registered to:\s+(tls://\S+)"),
+}
+DEADLINE = 60.0
+
+
+class Node:
+    """A Dask process; its standard error is read until a line matches."""
+
+    def __init__(self, arguments: list[str], environ: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [str(Path(sys.executable).with_name("dask")), *arguments],
+            env=environ,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        self.log = ""
+
+    def wait_for(self, pattern: re.Pattern[str], count: int = 1) -> re.Match[str]:
+        """The last of `count` matches in the log; AssertionError when the process ends or the deadline passes first."""
+        deadline = time.monotonic() + DEADLINE
+        while len(found := list(pattern.finditer(self.log))) < count:
+            self._read(deadline)
+        return found[count - 1]
+
+    def _read(self, deadline: float) -> None:
+        assert self.process.stderr is not None
+        ready, _, _ = select.select([self.process.stderr], [], [], max(0, deadline - time.monotonic()))
+        data = os.read(self.process.stderr.fileno(), 1 << 16) if ready else b""
+        assert data, f"{'ended' if ready else 'too slow'}:\n{self.log}"
+        self.log += data.decode(errors="replace")
+
+    def drain(self) -> str:
+        """The log so far, without waiting."""
+        assert self.process.stderr is not None
+        while select.select([self.process.stderr], [], [], 0)[0]:
+            data = os.read(self.process.stderr.fileno(), 1 << 16)
+            if not data:
+                break
+            self.log += data.decode(errors="replace")
+        return self.log
+
+    def exit_code(self) -> int:
+        _, rest = self.process.communicate(timeout=DEADLINE)
+        self.log += rest.decode(errors="replace")
+        return self.process.returncode
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.communicate(timeout=20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.communicate()
+
+
+def handover_of(authority: Authority, leaf: Leaf, directory: Path, mode: str) -> Path:
+    """Write what daskpki-entrypoint would leave in memory."""
+    files = authority.files(leaf, directory)
+    trust = directory / "trust.json"
+    trust.write_bytes(authority.signed(authority.document()).reveal())
+    handover = Handover(
+        cluster=authority.cluster,
+        trust_domain=authority.trust_domain,
+        role=leaf.identity.role.value,
+        name=leaf.identity.name,
+        cert=files.cert,
+        key=files.key,
+        ca=files.ca,
+        trust=str(trust),
+        pieces={},
+        worker_clients=mode,
+        dashboard="off",
+        tls_min="1.3",
+    )
+    path = directory / "handover.json"
+    path.write_bytes(encode_handover(handover))
+    return path
+
+
+def stock_environment(authority: Authority, leaf: Leaf, directory: Path) -> dict[str, str]:
+    """Dask's own mutual TLS, by configuration."""
+    files = authority.files(leaf, directory)
+    role = leaf.identity.role.value.upper()
+    return os.environ | {
+        "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True",
+        "DASK_DISTRIBUTED__COMM__TLS__MIN_VERSION": "1.3",
+        "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": files.ca,
+        f"DASK_DISTRIBUTED__COMM__TLS__{role}__CERT": files.cert,
+        f"DASK_DISTRIBUTED__COMM__TLS__{role}__KEY": files.key,
+        "DASK_TEMPORARY_DIRECTORY": str(directory),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def node_environment(authority: Authority, leaf: Leaf, directory: Path, mode: str) -> dict[str, str]:
+    """The same, under daskpki."""
+    preload = "['daskpki.cluster.preload']"
+    return stock_environment(authority, leaf, directory) | {
+        VARIABLE: str(handover_of(authority, leaf, directory, mode)),
+        "DASK_DISTRIBUTED__SCHEDULER__PRELOAD": preload,
+        "DASK_DISTRIBUTED__WORKER__PRELOAD": preload,
+        "DASK_DISTRIBUTED__NANNY__PRELOAD": preload,
+    }
+
+
+class Cluster:
+    """A scheduler and a worker program with a nanny for each of its workers."""
+
+    def __init__(self, authority: Authority, directory: Path, mode: str | None, nworkers: int = 2) -> None:
+        self.authority = authority
+        self.directory = directory
+        self.mode = mode
+        self.scheduler = self.start(Role.SCHEDULER, "scheduler", "--host", "tls://127.0.0.1", "--port", "0")
+        self.address = self.scheduler.wait_for(STARTED["scheduler"]).group(1)
+        self.workers = self.start(
+            Role.WORKER, "worker", self.address, "--nworkers", str(nworkers), "--nthreads", "2", "--host", "127.0.0.1"
+        )
+        self.workers.wait_for(STARTED["worker"], nworkers)
+
+    def start(self, role: Role, *arguments: str) -> Node:
+        directory = self.directory / role.value
+        leaf = self.authority.leaf(role)
+        if self.mode is None:
+            environ = stock_environment(self.authority, leaf, directory)
+        else:
+            environ = node_environment(self.authority, leaf, directory, self.mode)
+        return Node([*arguments, "--no-dashboard", "--dashboard-address", "127.0.0.1:0"], environ)
+
+    def stop(self) -> None:
+        self.workers.stop()
+        self.scheduler.stop()
+
+
+@contextmanager
+def cluster(authority: Authority, directory: Path, mode: str | None, nworkers: int = 2) -> Iterator[Cluster]:
+    running = Cluster(authority, directory, mode, nworkers)
+    try:
+        yield running
+    finally:
+        running.stop()

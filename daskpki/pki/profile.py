@@ -40,6 +40,7 @@ MAX_SERIAL: Final = (1 << 127) - 1
 
 # RFC 1035, 2.3.4: 255 octets on the wire are 253 characters.
 _MAX_DNS_NAME: Final = 253
+_TOP_LABEL = re.compile(r"[a-z0-9-]+[a-z]\Z")
 # No peer of a cluster has more, and the leaf must fit a payload with room to spare.
 _MAX_NAMES: Final = 64
 LOOPBACK: Final = (ipaddress.IPv4Address("127.0.0.1"), ipaddress.IPv6Address("::1"))
@@ -109,8 +110,9 @@ def parse_dns_name(text: str) -> str:
     labels = text.split(".")
     for label in labels:
         parse_label(label, f"DNS name {text!r}: label")
-    if labels[-1].isdigit():
-        raise UsageError(f"DNS name {text!r} ends like an IP address", hint=f"--ip {text}")
+    if not _TOP_LABEL.match(labels[-1]):
+        rule = "its last label is not two characters or more, the last a letter (RFC 1123, 2.1: unlike an IP address)"
+        raise UsageError(f"DNS name {text!r}: {rule}")
     return text
 
 

@@ -1,0 +1,129 @@
+"""Validators that others wrote accept all that is issued, for its purposes and no other, up to its last second."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from itertools import product
+
+import pytest
+from cryptography import x509
+from hypothesis import given, settings
+
+from daskpki.errors import NotTrustedError
+from daskpki.identity import Role
+from daskpki.pki.certificates import der, random_serial, seconds
+from daskpki.pki.crl import REASONS, Revocation, sign_crl
+from daskpki.pki.issuer import Issuer, create_offline_root
+from daskpki.pki.keys import KeyType
+from daskpki.pki.profile import HOUR, ROOT_CRL_LIFETIME, LeafRequest
+from daskpki.pki.validate import verify_leaf
+
+from .judges import lint_certificate, lint_crl, lint_pair, openssl_verify
+from .material import NOW, TD, World, authority, identity, key, leaf, worlds
+
+
+def path(issuer: Issuer) -> list[bytes]:
+    """The issuer's certificates, leaf's issuer first, the root last."""
+    return [*map(der, issuer.chain), der(issuer.root)]
+
+
+def judge(certificate: x509.Certificate, issuer: Issuer, role: Role) -> None:
+    """Every judge of a leaf at once; a client's may not serve."""
+    *chain, root = path(issuer)
+    assert lint_certificate(der(certificate)) == []
+    assert lint_pair(path(issuer)[0], der(certificate)) == []
+    assert openssl_verify(der(certificate), chain, root, purpose="sslclient", at=NOW) == ""
+    served = openssl_verify(der(certificate), chain, root, purpose="sslserver", at=NOW)
+    assert ("unsuitable certificate purpose" in served) if role is Role.CLIENT else served == ""
+
+
+@pytest.mark.parametrize(("tiers", "kind", "role"), list(product((1, 2), KeyType, Role)))
+def test_every_kind_of_leaf(tiers: int, kind: KeyType, role: Role) -> None:
+    issuer = authority(tiers=tiers, kind=kind)
+    judge(leaf(issuer, LeafRequest(identity(role, "alice")), kind=kind), issuer, role)
+
+
+@pytest.mark.parametrize(("tiers", "kind"), list(product((1, 2), KeyType)))
+def test_every_kind_of_ca(tiers: int, kind: KeyType) -> None:
+    certificates = path(authority(tiers=tiers, kind=kind))
+    assert [lint_certificate(entry) for entry in certificates] == [[]] * tiers
+    assert lint_pair(certificates[-1], certificates[0]) == []
+
+
+def test_the_linter_finds_what_is_wrong() -> None:
+    """The control: two CAs of the same name, of which one did not sign."""
+    one, other = authority(), authority(generation=2)
+    assert lint_pair(der(other.certificate), der(leaf(one))) != []
+    assert openssl_verify(der(leaf(one)), [], der(other.root), purpose="sslclient", at=NOW) != ""
+
+
+@settings(max_examples=150, deadline=None)
+@given(world=worlds())
+def test_whatever_the_policy_allows_passes_pkilint(world: World) -> None:
+    issuer = authority(policy=world.policy)
+    certificate = leaf(issuer, world.request, policy=world.policy)
+    assert lint_certificate(der(certificate)) == []
+    assert lint_certificate(der(issuer.certificate)) == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(world=worlds())
+def test_whatever_the_policy_allows_passes_openssl(world: World) -> None:
+    issuer = authority(policy=world.policy, tiers=2)
+    certificate = leaf(issuer, world.request, policy=world.policy)
+    *chain, root = path(issuer)
+    purpose = "sslclient" if world.request.identity.role is Role.CLIENT else "sslserver"
+    assert openssl_verify(der(certificate), chain, root, purpose=purpose, at=NOW) == ""
+
+
+@pytest.mark.parametrize("kind", [KeyType.P256, KeyType.ED25519])  # pyca's verifier, and our own rules
+def test_the_edges_of_validity_are_openssls(kind: KeyType) -> None:
+    """RFC 5280, 4.1.2.5: both ends are inclusive; OpenSSL 3.0 counts the last second as past (X509_cmp_time(3))."""
+    issuer = authority(kind=kind)
+    certificate = leaf(issuer, LeafRequest(identity(), ttl=HOUR), kind=kind)
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    assert end - start == timedelta(hours=1, seconds=-1)
+    edges = {start - SECOND: False, start: True, end - SECOND: True, end: True, end + SECOND: False}
+    assert {moment: accepts(certificate, issuer, moment) for moment in edges} == edges
+    judged = [
+        openssl_verify(der(certificate), [], der(issuer.root), purpose="sslclient", at=moment) for moment in edges
+    ]
+    assert [verdict == "" for verdict in judged] == [False, True, True, False, False]
+    assert "not yet valid" in judged[0]
+    assert "expired" in judged[-1]
+
+
+SECOND = timedelta(seconds=1)
+
+
+def accepts(certificate: x509.Certificate, issuer: Issuer, now: datetime) -> bool:
+    """Whether we accept the leaf at that time."""
+    try:
+        verify_leaf(der(certificate), [], [der(issuer.root)], now=now, trust_domain=TD)
+    except NotTrustedError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("tiers", "kind", "count"), list(product((1, 2), KeyType, (0, 1, 12))))
+def test_every_kind_of_crl(tiers: int, kind: KeyType, count: int) -> None:
+    issuer = authority(tiers=tiers, kind=kind)
+    reasons = [REASONS[index % len(REASONS)] for index in range(count)]
+    revoked = [Revocation(random_serial(), seconds(NOW) - index, reason) for index, reason in enumerate(reasons)]
+    assert lint_crl(sign_crl(issuer, revoked, number=7, now=NOW)) == []
+
+
+def test_the_crl_of_an_offline_root() -> None:
+    root = create_offline_root("default", key(), generation=1, serial=random_serial(), now=NOW)
+    assert lint_crl(sign_crl(root, [], number=1, now=NOW, lifetime=ROOT_CRL_LIFETIME)) == []
+
+
+@pytest.mark.parametrize("tiers", [1, 2])
+def test_openssl_refuses_whom_the_crl_names(tiers: int) -> None:
+    issuer = authority(tiers=tiers)
+    *chain, root = path(issuer)
+    good, bad = leaf(issuer), leaf(issuer)
+    crl = sign_crl(issuer, [Revocation(bad.serial_number, seconds(NOW))], number=1, now=NOW)
+    assert openssl_verify(der(good), chain, root, purpose="sslclient", crl=crl, at=NOW) == ""
+    verdict = openssl_verify(der(bad), chain, root, purpose="sslclient", crl=crl, at=NOW)
+    assert "certificate revoked" in verdict

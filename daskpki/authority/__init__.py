@@ -9,7 +9,7 @@ from daskpki.authority import lookup
 from daskpki.authority.custody import OWN_STORE, Passphrase, StoredCaKeys
 from daskpki.authority.policy import active_authority, anchor_der, chain_der, issuer_of, recorded_policy
 from daskpki.authority.session import Session
-from daskpki.identity import Identity, Role, default_trust_domain, parse_trust_domain
+from daskpki.identity import Identity, Role, default_trust_domain, parse_slug, parse_trust_domain
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import LeafRequest, Policy, make_policy, parse_dns_name, parse_ip, parse_ttl
 from daskpki.records import AuthorityRecord, CertificateRecord, Inventory
@@ -114,6 +114,59 @@ class CertificateAuthority:
         yield from issue(self.session, press, requests)
         refresh(self.session, issuer)
 
+    def due(self) -> list[CertificateRecord]:
+        """The leaves past two thirds of their life, those that end first at the front."""
+        from daskpki.authority.renewal import due
+
+        return due(self.inventory(), self.session.now())
+
+    def renew(self, entries: Sequence[CertificateRecord]) -> Iterator[Issued]:
+        """Issue each of these anew, with a new key; those that somebody else renewed meanwhile are passed over.
+
+        PolicyError for a leaf whose key never travelled, before anything is done.
+        """
+        from daskpki.authority.issuance import Press, issue
+        from daskpki.authority.publishing import refresh
+        from daskpki.authority.renewal import StillNewest, request_for
+
+        policy, issuer = self.policy(), self.issuer()
+        still = StillNewest(entries, self.session.now())
+        for kind in sorted({entry.key_type for entry in entries}):
+            press = Press(issuer, policy, parse_renewable_key_type(kind), still)
+            alike = [request_for(entry, policy.trust_domain) for entry in entries if entry.key_type == kind]
+            yield from issue(self.session, press, alike)
+        refresh(self.session, issuer)
+
+    def revoke(self, which: str, reason: str = "unspecified") -> list[CertificateRecord]:
+        """Revoke one serial, or all valid leaves of ROLE/NAME, and publish; returns what changed.
+
+        NotFoundError for what was never issued, UsageError for a reason that RFC 5280 does not know.
+        """
+        from daskpki.authority.revocation import revoke
+
+        return revoke(self.session, [self.issuer()], self._serials(which), reason)
+
+    def release(self, which: str) -> list[CertificateRecord]:
+        """Take what is on hold off the CRL; PolicyError for what was revoked for another reason."""
+        from daskpki.authority.revocation import HOLD, release
+
+        held = [entry.serial for entry in self._named(which) if entry.reason == HOLD]
+        return release(self.session, [self.issuer()], held or [self.find(which).serial])
+
+    def _serials(self, which: str) -> list[int]:
+        from daskpki.authority.revocation import valid_leaves
+
+        if not lookup.is_slug(which):
+            return [self.find(which).serial]
+        role, name = parse_slug(which)
+        return [entry.serial for entry in valid_leaves(self.inventory(), role, name, self.session.now().timestamp())]
+
+    def _named(self, which: str) -> list[CertificateRecord]:
+        if not lookup.is_slug(which):
+            return [self.find(which)]
+        role, name = parse_slug(which)
+        return list(self.inventory().certificates(role=role, name=name))
+
     def holds_valid(self, identity: Identity) -> bool:
         """Whether the newest leaf of that identity is valid now."""
         entry = self.inventory().current(identity.role, identity.name)
@@ -157,6 +210,18 @@ def parse_key_type(text: str) -> KeyType:
         return KeyType(text)
     except ValueError:
         raise UsageError(f"{text!r} is not a key type", hint=f"key types are {', '.join(KeyType)}") from None
+
+
+def parse_renewable_key_type(text: str) -> KeyType:
+    """The kind of key that a renewal makes; PolicyError where the key never travelled."""
+    from daskpki.errors import PolicyError
+
+    if text == "csr":
+        raise PolicyError(
+            "a certificate whose key stayed with its holder cannot be renewed here",
+            hint="its holder runs daskpki request, and you daskpki sign",
+        )
+    return parse_key_type(text)
 
 
 def parse_ca_key_type(text: str) -> KeyType:

@@ -6,7 +6,7 @@ on the CRL until notAfter, and a late confirmation is refused: no command reads 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -42,12 +42,17 @@ ABANDON_AFTER: Final = 600
 """Seconds after which an unconfirmed reservation counts as a command that died."""
 
 
+Wanted = Callable[[Inventory, LeafRequest], bool]
+"""Whether a leaf is still to be issued, judged on the very state of the log that its reservation is appended to."""
+
+
 class Press(NamedTuple):
-    """What a run of leaves has in common: who signs them, under which policy, with which kind of keys."""
+    """What a run of leaves has in common: who signs them, under which policy, with which kind of keys, and when."""
 
     issuer: Issuer
     policy: Policy
     key_type: KeyType
+    wanted: Wanted = lambda _inventory, _request: True
 
 
 class Issued(NamedTuple):
@@ -94,6 +99,8 @@ def check_requests(requests: Iterable[LeafRequest], policy: Policy, issuer: Life
 def _issue_batch(session: Session, press: Press, requests: Sequence[LeafRequest]) -> list[Issued]:
     operation = session.operations()
     reservations = _reserve(session, press, requests, operation)
+    if not reservations:
+        return []
     signed = [_sign(session, press, reservation) for reservation in reservations]
     with session.store.batch():
         versions = [_keep(session, leaf.credential) for leaf in signed]
@@ -106,21 +113,28 @@ def _issue_batch(session: Session, press: Press, requests: Sequence[LeafRequest]
 
 def _reserve(session: Session, press: Press, requests: Sequence[LeafRequest], operation: str) -> list[Reservation]:
     now = int(session.now().timestamp())
-    drafts = [
-        _reserved(session.serials(), request, leaf_lifetime(request, press.policy, press.issuer.lifetime, now), press)
+    planned = [
+        (request, _reserved(session.serials(), request, leaf_lifetime(request, *_limits(press), now), press))
         for request in requests
     ]
+    chosen: list[tuple[LeafRequest, Draft]] = []
 
     def decide(inventory: Inventory) -> list[Draft]:
         active = active_authority(inventory, session.cluster).generation
         if active != press.issuer.generation:
             raise NotTrustedError(f"CA {press.issuer.generation} no longer issues; CA {active} does", hint="try again")
-        return drafts
+        chosen[:] = [(request, draft) for request, draft in planned if press.wanted(inventory, request)]
+        return [draft for _, draft in chosen]
 
     records = session.log.commit(decide, session.stamp(operation)._replace(time=now))
     return [
-        Reservation(request, certificate_after(None, record)) for request, record in zip(requests, records, strict=True)
+        Reservation(request, certificate_after(None, record))
+        for (request, _), record in zip(chosen, records, strict=True)
     ]
+
+
+def _limits(press: Press) -> tuple[Policy, Lifetime]:
+    return press.policy, press.issuer.lifetime
 
 
 def _reserved(serial: int, request: LeafRequest, lifetime: Lifetime, press: Press) -> Draft:
@@ -139,10 +153,12 @@ def _reserved(serial: int, request: LeafRequest, lifetime: Lifetime, press: Pres
 
 def _sign(session: Session, press: Press, reservation: Reservation) -> Signed:
     request, entry = reservation
-    issuer, policy, key_type = press
-    key = generate_key(key_type)
+    issuer = press.issuer
+    key = generate_key(press.key_type)
     reserved_at = datetime.fromtimestamp(entry.reserved_at, UTC)
-    certificate = issue_leaf(issuer, request, key.public_key(), serial=entry.serial, now=reserved_at, policy=policy)
+    certificate = issue_leaf(
+        issuer, request, key.public_key(), serial=entry.serial, now=reserved_at, policy=press.policy
+    )
     leaf = certificate.public_bytes(Encoding.DER)
     chain = tuple(above.public_bytes(Encoding.DER) for above in issuer.chain)
     credential = Credential(session.cluster, request.identity, issuer.generation, serialize_key(key), leaf, chain)

@@ -18,11 +18,15 @@ _MAX_SERIAL_DIGITS: Final = 40  # RFC 5280, 4.1.2.2: at most 20 octets
 
 def find(inventory: Inventory, text: str) -> CertificateRecord:
     """The certificate that `text` names; ROLE/NAME means the newest. NotFoundError, UsageError."""
-    is_slug = "/" in text or text in set(Role)
-    found = inventory.current(*_slug(text)) if is_slug else _by_number(inventory, text)
+    found = inventory.current(*_slug(text)) if is_slug(text) else _by_number(inventory, text)
     if found is None:
         raise NotFoundError(f"no certificate {text!r} was issued here", hint="daskpki list shows all there are")
     return found
+
+
+def is_slug(text: str) -> bool:
+    """Whether `text` is meant as ROLE/NAME rather than as a number."""
+    return "/" in text or text in set(Role)
 
 
 def _slug(text: str) -> tuple[str, str]:

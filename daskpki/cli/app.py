@@ -18,7 +18,7 @@ from daskpki.cli.coercion import PlainCommand, PlainGroup
 from daskpki.cli.globals import FLAGS, hoist
 from daskpki.cli.invocation import Invocation
 from daskpki.cli.output import Output
-from daskpki.errors import DaskpkiError
+from daskpki.errors import DaskpkiError, NothingToDo
 
 # Every command of the contract that exists, in the order in which a new user meets them: name, module:attribute,
 # panel of the help. A Typer attribute is a group of commands.
@@ -29,6 +29,8 @@ COMMANDS: Final = {
     "list": ("inspecting:list_", "Certificates"),
     "show": ("inspecting:show", "Certificates"),
     "verify": ("inspecting:verify", "Certificates"),
+    "renew": ("renewing:renew", "Certificates"),
+    "revoke": ("renewing:revoke", "Certificates"),
     "export": ("exporting:export", "Certificates"),
     "login": ("people:login", "Your credential"),
     "logout": ("people:logout", "Your credential"),
@@ -51,6 +53,8 @@ def main(arguments: Sequence[str]) -> int:
         command.main(args=hoisted, prog_name="daskpki")
     except SystemExit as end:  # how typer ends, for --help and usage errors as well
         return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except NothingToDo as answer:  # the result was printed
+        return answer.exit_code
     except DaskpkiError as error:
         Output(verbose="--verbose" in hoisted or "-v" in hoisted).error(error)
         return error.exit_code

@@ -1,0 +1,71 @@
+"""Renew leaves: which are due, and what a renewal asks for. The log alone decides; no one's old key is read.
+
+A leaf is due once two thirds of its life are past, also long after it has expired. Renewing is safe from two places
+at once: the reservation is made only if the leaf that is to be replaced is still the newest of its name, and nobody
+else has one reserved.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from daskpki.authority.issuance import ABANDON_AFTER
+from daskpki.identity import Identity, Role
+from daskpki.pki.profile import DEFAULT_TTL, LeafRequest
+from daskpki.records import ISSUED, RELEASED, RESERVED, CertificateRecord, Inventory
+
+FROM_REQUEST = "csr"
+"""The key type of a leaf whose key never travelled: only its holder can ask for a new one."""
+
+
+def is_due(entry: CertificateRecord, now: float) -> bool:
+    """Whether two thirds of the leaf's life are past."""
+    return now >= entry.not_before + (entry.not_after - entry.not_before) * 2 / 3
+
+
+def renewable(inventory: Inventory) -> Iterator[CertificateRecord]:
+    """The newest leaf of each name, if it was not revoked: what a renewal may replace."""
+    for entry in inventory.certificates(statuses=[ISSUED, RELEASED]):
+        if not entry.superseded:
+            yield entry
+
+
+def due(inventory: Inventory, now: datetime) -> list[CertificateRecord]:
+    """The leaves to renew now, those that end first at the front."""
+    found = [entry for entry in renewable(inventory) if is_due(entry, now.timestamp())]
+    return sorted(found, key=lambda entry: entry.not_after)
+
+
+def request_for(entry: CertificateRecord, trust_domain: str) -> LeafRequest:
+    """The same identity, further names and lifetime as the leaf that is replaced."""
+    role = Role(entry.role)
+    lifetime = entry.not_after - entry.not_before + 1
+    return LeafRequest(
+        Identity(trust_domain, role, entry.name),
+        dns=tuple(_named(entry.sans, "dns")),
+        ips=tuple(ipaddress.ip_address(address) for address in _named(entry.sans, "ip")),
+        ttl=None if lifetime == DEFAULT_TTL[role] else lifetime,
+    )
+
+
+def _named(sans: Iterable[str], kind: str) -> Iterator[str]:
+    return (san.removeprefix(f"{kind}:") for san in sans if san.startswith(f"{kind}:"))
+
+
+class StillNewest:
+    """Whether the leaves that were found due are still the ones to replace, when the reservation is made."""
+
+    def __init__(self, entries: Iterable[CertificateRecord], now: datetime) -> None:
+        self._serials = {(entry.role, entry.name): entry.serial for entry in entries}
+        self._since = now.timestamp() - ABANDON_AFTER
+
+    def __call__(self, inventory: Inventory, request: LeafRequest) -> bool:
+        """See daskpki.authority.issuance.Wanted."""
+        role, name = request.identity.role.value, request.identity.name
+        newest = inventory.current(role, name)
+        if newest is None or newest.serial != self._serials[role, name]:
+            return False
+        reserved = inventory.certificates(role=role, name=name, statuses=[RESERVED])
+        return not any(entry.reserved_at >= self._since for entry in reserved)

@@ -1,0 +1,79 @@
+"""`daskpki renew` and `daskpki revoke`: certificates anew, and certificates no more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from daskpki.cli.drawing import certificate_table
+from daskpki.errors import NothingToDo, UsageError
+
+if TYPE_CHECKING:
+    from daskpki.authority import CertificateAuthority
+    from daskpki.cli.invocation import Invocation
+    from daskpki.records import CertificateRecord
+
+
+def renew(
+    ctx: typer.Context,
+    which: Annotated[str | None, typer.Argument(metavar="[ROLE/NAME]", help="Renew this one now.")] = None,
+    due: Annotated[bool, typer.Option("--due", help="Renew everything past two thirds of its life.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be renewed, and change nothing.")] = False,
+    detailed_exit_code: Annotated[
+        bool, typer.Option("--detailed-exit-code", help="Exit with 6 when nothing was due.")
+    ] = False,
+) -> None:
+    """Issue certificates anew, each with a new key and the names and lifetime of the one it replaces.
+
+    Examples:  [bold]daskpki renew worker/worker[/bold]   [bold]daskpki renew --due --detailed-exit-code[/bold]
+
+    Safe to run from cron, from two places at once, and after a crash. Expired certificates can be renewed.
+    """
+    invocation: Invocation = ctx.obj
+    if (which is None) == (not due):
+        raise UsageError("renew takes either ROLE/NAME or --due", hint="daskpki renew --due")
+    with invocation.authority() as authority:
+        entries = [_renewable(authority, which)] if which else authority.due()
+        renewed = entries if dry_run else [leaf.record for leaf in authority.renew(entries)] if entries else []
+        documents = [authority.describe(entry) for entry in renewed]
+        now = authority.session.now()
+    if dry_run and documents:
+        invocation.output.hint("would renew:")
+    invocation.output.result(documents, certificate_table(documents, now) if documents else ["nothing is due"])
+    if not documents and detailed_exit_code:
+        raise NothingToDo("nothing is due")
+
+
+def _renewable(authority: CertificateAuthority, which: str) -> CertificateRecord:
+    entry = authority.find(which)
+    if entry.superseded:
+        raise UsageError(f"{which} was superseded: its newest is {entry.role}/{entry.name}", hint="renew that one")
+    return entry
+
+
+def revoke(
+    ctx: typer.Context,
+    which: Annotated[
+        str, typer.Argument(metavar="SERIAL|ROLE/NAME", help="One certificate, or all valid ones of a name.")
+    ],
+    reason: Annotated[
+        str, typer.Option(metavar="R", help="RFC 5280's name: keyCompromise, superseded, certificateHold, ...")
+    ] = "unspecified",
+    release: Annotated[
+        bool, typer.Option("--release", help="Take off hold what was revoked by certificateHold.")
+    ] = False,
+) -> None:
+    """Revoke certificates, and publish a new CRL in the cluster's trust document.
+
+    Examples:  [bold]daskpki revoke client/alice --reason keyCompromise[/bold]   [bold]daskpki revoke 3f9a21c4[/bold]
+
+    Running nodes learn of it within a minute, refuse the certificate, and abort its live connections.
+    """
+    invocation: Invocation = ctx.obj
+    with invocation.authority() as authority:
+        changed = authority.release(which) if release else authority.revoke(which, reason)
+        documents = [authority.describe(authority.find(f"{entry.serial:x}")) for entry in changed]
+        now = authority.session.now()
+    lines = certificate_table(documents, now) if documents else [f"{which} holds no certificate to revoke"]
+    invocation.output.result(documents, lines)

@@ -120,8 +120,10 @@ class CertificateAuthority:
 
         return due(self.inventory(), self.session.now())
 
-    def renew(self, entries: Sequence[CertificateRecord]) -> Iterator[Issued]:
+    def renew(self, entries: Sequence[CertificateRecord], *, give_way: bool = True) -> Iterator[Issued]:
         """Issue each of these anew, with a new key; those that somebody else renewed meanwhile are passed over.
+
+        With `give_way`, so are those that somebody is about to renew.
 
         PolicyError for a leaf whose key never travelled, before anything is done.
         """
@@ -130,7 +132,7 @@ class CertificateAuthority:
         from daskpki.authority.renewal import StillNewest, request_for
 
         policy, issuer = self.policy(), self.issuer()
-        still = StillNewest(entries, self.session.now())
+        still = StillNewest(entries, self.session.now(), give_way=give_way)
         for kind in sorted({entry.key_type for entry in entries}):
             press = Press(issuer, policy, parse_renewable_key_type(kind), still)
             alike = [request_for(entry, policy.trust_domain) for entry in entries if entry.key_type == kind]

@@ -1,8 +1,8 @@
 """Renew leaves: which are due, and what a renewal asks for. The log alone decides; no one's old key is read.
 
 A leaf is due once two thirds of its life are past, also long after it has expired. Renewing is safe from two places
-at once: the reservation is made only if the leaf that is to be replaced is still the newest of its name, and nobody
-else has one reserved.
+at once: the reservation is made only if the leaf that is to be replaced is still the newest of its name, and, for
+`--due`, nobody else has one reserved.
 """
 
 from __future__ import annotations
@@ -55,11 +55,15 @@ def _named(sans: Iterable[str], kind: str) -> Iterator[str]:
 
 
 class StillNewest:
-    """Whether the leaves that were found due are still the ones to replace, when the reservation is made."""
+    """Whether the leaves that were found due are still the ones to replace, when the reservation is made.
 
-    def __init__(self, entries: Iterable[CertificateRecord], now: datetime) -> None:
+    With `give_way`, a name that somebody reserved in the last ten minutes is left to them, dead or alive.
+    """
+
+    def __init__(self, entries: Iterable[CertificateRecord], now: datetime, *, give_way: bool) -> None:
         self._serials = {(entry.role, entry.name): entry.serial for entry in entries}
         self._since = now.timestamp() - ABANDON_AFTER
+        self._give_way = give_way
 
     def __call__(self, inventory: Inventory, request: LeafRequest) -> bool:
         """See daskpki.authority.issuance.Wanted."""
@@ -67,5 +71,7 @@ class StillNewest:
         newest = inventory.current(role, name)
         if newest is None or newest.serial != self._serials[role, name]:
             return False
+        if not self._give_way:
+            return True
         reserved = inventory.certificates(role=role, name=name, statuses=[RESERVED])
         return not any(entry.reserved_at >= self._since for entry in reserved)

@@ -30,7 +30,7 @@ HOLD = "certificateHold"
 
 
 def valid_leaves(inventory: Inventory, role: Role, name: str, now: float) -> list[CertificateRecord]:
-    """Every leaf of that name that is neither revoked nor expired, superseded ones too; NotFoundError if none was made."""
+    """Every leaf of that name that is neither revoked nor expired, superseded or not; NotFoundError if none was made."""
     entries = list(inventory.certificates(role=role, name=name))
     if not entries:
         raise NotFoundError(f"no certificate {role.value}/{name} was issued here", hint="daskpki list shows all")

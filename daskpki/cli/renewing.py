@@ -35,8 +35,9 @@ def renew(
         raise UsageError("renew takes either ROLE/NAME or --due", hint="daskpki renew --due")
     with invocation.authority() as authority:
         entries = [_renewable(authority, which)] if which else authority.due()
-        renewed = entries if dry_run else [leaf.record for leaf in authority.renew(entries)] if entries else []
-        documents = [authority.describe(entry) for entry in renewed]
+        if not dry_run and entries:
+            entries = [leaf.record for leaf in authority.renew(entries, give_way=due)]
+        documents = [authority.describe(entry) for entry in entries]
         now = authority.session.now()
     if dry_run and documents:
         invocation.output.hint("would renew:")

@@ -53,8 +53,11 @@ class LogRun:
         self.log = self.open(-1)
 
     def open(self, writer: int) -> GsmRecordLog:
-        timing = Timing(self._sleep, lambda: self.time, self.chance.uniform, deadline=600.0)
+        timing = Timing(self._sleep, lambda: self.time, self.chance.uniform, self._nonce, deadline=600.0)
         return GsmRecordLog(LogStore(self.secret, writer), "c", options=None, patience=Patience(timing), room=ROOM)
+
+    def _nonce(self) -> str:
+        return f"{self.chance.getrandbits(64):x}"
 
     def _sleep(self, seconds: float) -> None:
         self.time += seconds

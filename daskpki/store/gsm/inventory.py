@@ -80,6 +80,16 @@ class LogInventory:
             return (entry for entry in found if role in (None, entry.role) and name in (None, entry.name))
         return self._full.certificates(role=role, name=name, statuses=statuses)
 
+    def check(self, records: Sequence[Record]) -> None:
+        """Raise CorruptError when one of these events cannot follow: it names a leaf or a CA that nobody reserved."""
+        self._state.after(records)
+        reserved: set[str] = set()
+        for record in records:
+            if record.kind == RESERVED:
+                reserved.add(record.body["serial"])
+            elif record.kind in CERTIFICATE_KINDS and record.body["serial"] not in reserved:
+                certificate_after(self.certificate(int(record.body["serial"], 16)), record)
+
     def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
         """See Inventory."""
         serial = self._recent.fingerprints.get(fingerprint) if self._recent.conclusive else None

@@ -11,6 +11,7 @@ Commits are atomic whatever their size: segments are added first, and count only
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
 from daskpki import naming
@@ -21,7 +22,7 @@ from daskpki.errors import (
     DaskpkiError,
     UnavailableError,
 )
-from daskpki.records import EMPTY, Draft, Record, ReplayedInventory, Stamp, chain
+from daskpki.records import Draft, Record, ReplayedInventory, Stamp, chain
 from daskpki.store.gsm.inventory import LogInventory
 from daskpki.store.gsm.packing import LogCodec, LogHead, LogPart, LogSegment, describe_segment
 from daskpki.store.gsm.patience import Patience
@@ -34,6 +35,9 @@ from daskpki.store.port import MAX_PAYLOAD, SecretInfo, SecretStore
 
 FRESH: Final = 30.0
 """For how many seconds a head that was seen is tried without another look; a wrong guess costs one lost version."""
+
+
+Decide = Callable[[LogInventory], Sequence[Draft]]
 
 
 class LogSecrets(SecretStore, Protocol):
@@ -103,41 +107,44 @@ class GsmRecordLog:
         head = self._head()
         return head.options if head else self._options or DEFAULT
 
-    def commit(self, decide: Callable[[LogInventory], Sequence[Draft]], stamp: Stamp) -> Sequence[Record]:
+    def commit(self, decide: Decide, stamp: Stamp) -> Sequence[Record]:
         """See RecordLog; UnavailableError when other writers or the quota left no room before the deadline."""
         cause: DaskpkiError = ConflictError("other writers were first each time")
         for _ in self._patience.attempts():
-            drafts = self._decide(decide)
-            if not drafts:
+            records = self._drafted(decide, stamp)
+            if not records:
                 return ()
             try:
-                records = self._append(drafts, stamp)
+                if self._append(records):
+                    return records
             except AmbiguousError:
                 self._tip = None
                 raise
             except UnavailableError as error:  # nothing was added: wait, look whether others went on, decide anew
                 cause, self._seen_at = error, float("-inf")
-                continue
-            if records is not None:
-                return records
         raise UnavailableError(
             f"the log of cluster {self._cluster!r} took no commit before the deadline: {cause}", hint="try again later"
         ) from cause
 
-    def _decide(self, decide: Callable[[LogInventory], Sequence[Draft]]) -> Sequence[Draft]:
-        """Ask on what was seen a moment ago; only drafts are believed then, since adding will tell if it is stale."""
-        if self._tip is not None and self._patience.now() - self._seen_at < FRESH:
-            try:
-                if drafts := decide(self._view):
-                    return drafts
-            except DaskpkiError:
-                pass
+    def _drafted(self, decide: Decide, stamp: Stamp) -> Sequence[Record]:
+        """Ask on what was seen a moment ago; only an answer is believed then, since adding will tell if it is stale."""
+        if self._is_recent():
+            with suppress(Exception):  # what it raises counts on the present state only
+                if records := self._chained(decide, stamp):
+                    return records
         self._look()
-        return decide(self._view)
+        return self._chained(decide, stamp)
+
+    def _chained(self, decide: Decide, stamp: Stamp) -> Sequence[Record]:
+        records = chain(self._view.head, decide(self._view), stamp)
+        self._view.check(records)
+        return records
+
+    def _is_recent(self) -> bool:
+        return self._tip is not None and self._patience.now() - self._seen_at < FRESH
 
     def _look(self) -> None:
-        recent = self._tip is not None and self._patience.now() - self._seen_at < FRESH
-        self._settle_on(self._linear.tip(self._tip if recent else None))
+        self._settle_on(self._linear.tip(self._tip if self._is_recent() else None))
 
     def _settle_on(self, tip: Tip[LogPart]) -> None:
         """Go on from this tip; what was already replayed for the same head is kept."""
@@ -156,17 +163,16 @@ class GsmRecordLog:
         assert isinstance(payload, LogHead)  # a segment's seq is 0, so it is never the head
         return payload
 
-    def _append(self, drafts: Sequence[Draft], stamp: Stamp) -> Sequence[Record] | None:
-        """Add a head with these drafts; None when another writer was first."""
+    def _append(self, records: Sequence[Record]) -> bool:
+        """Add a head with these records; False when another writer was first."""
         tip, before = self._tip, self._head()
         assert tip is not None
         if tip.head is None:
             self._create()
-        records = chain(before.end if before else EMPTY, drafts, stamp)
         proposal = self._proposal(tip, before, records, self._clear(tip, before))
         won, tip = self._linear.propose(tip, proposal)
         self._settle_on(tip)
-        return records if won else None
+        return won
 
     def _create(self) -> None:
         labels = naming.labels(self._cluster, naming.RECORDS)
@@ -191,7 +197,7 @@ class GsmRecordLog:
         self, tip: Tip[LogPart], before: LogHead | None, records: Sequence[Record], leftover: tuple[int, ...]
     ) -> LogHead:
         """The next head: all in the open tail, or with full segments sealed off when that grows too large."""
-        link = tip.next_link(f"{records[-1].operation}:{records[-1].hash[:16]}")
+        link = tip.next_link(self._patience.timing.nonce())  # equal commits of two writers are two commits
         options = before.options if before else self._options or DEFAULT
         tail = (*(before.tail if before else ()), *records)
         base, segments = (before.state, before.segments) if before else (State(), ())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import secrets
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 
@@ -14,6 +16,7 @@ class Timing(NamedTuple):
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], float] = time.monotonic
     jitter: Callable[[float, float], float] = random.uniform
+    nonce: Callable[[], str] = partial(secrets.token_hex, 8)
     deadline: float = 120.0
     attempt_timeout: float = 20.0
     first_wait: float = 0.2

@@ -18,6 +18,7 @@ from daskpki.store.port import Payload, SecretInfo, Version
 
 _READS: Final = 3
 _PAGE: Final = 250
+_MAX_NUMBER: Final = 2**31 - 1
 _OURS: Final = {"managed-by": "daskpki"}
 
 Placement = Callable[[str | None], GsmOptions]
@@ -131,7 +132,7 @@ class GsmSecrets:
 
     def access(self, secret: str, number: int) -> Confidential:
         """See SecretStore."""
-        return self._access(secret, str(number)).data
+        return self._access(secret, _checked_number(secret, number)).data
 
     def latest(self, secret: str) -> Payload:
         """See SecretStore."""
@@ -169,8 +170,9 @@ class GsmSecrets:
             return
 
     def _change(self, method: str, secret: str, number: int) -> None:
+        version = _checked_number(secret, number)
         self._check_ours(secret)
-        request = {"name": f"{self._name(secret)}/versions/{number}"}
+        request = {"name": f"{self._name(secret)}/versions/{version}"}
         self._api.call(method, request, f"{secret}, version {number},")
 
     def _check_ours(self, secret: str) -> None:
@@ -196,6 +198,12 @@ def _info(message: Any) -> SecretInfo:
     created = int(message.create_time.timestamp())
     name = message.name.rpartition("/")[2]
     return SecretInfo(name, dict(message.labels), dict(message.annotations), message.etag, created)
+
+
+def _checked_number(secret: str, number: int) -> str:
+    if not 1 <= number <= _MAX_NUMBER:
+        raise NotFoundError(f"{secret}, version {number} does not exist")
+    return str(number)
 
 
 def _number(name: str) -> int:

@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from daskpki.api import connect, open_store, security
+    from daskpki.authority import CertificateAuthority
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "connect", "open_store", "security"]
+__all__ = ["CertificateAuthority", "__version__", "connect", "open_store", "security"]
 
-_LAZY: Final = {"connect": "daskpki.api", "open_store": "daskpki.api", "security": "daskpki.api"}
+_LAZY: Final = {
+    "CertificateAuthority": "daskpki.authority",
+    "connect": "daskpki.api",
+    "open_store": "daskpki.api",
+    "security": "daskpki.api",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from daskpki.cluster.dialling import open_client
 from daskpki.credentials.choice import Wanted
 from daskpki.credentials.sources import obtain, open_without_asking, this_process
 from daskpki.errors import UsageError
@@ -41,6 +40,8 @@ def connect(cluster: str | None = None, **client_kwargs: Any) -> Client:
     The address is the one that `login --scheduler` or the deployment recorded; `address=` overrides it. Everything
     else goes to `distributed.Client`. Errors as `security`, and UsageError when no address is known.
     """
+    from daskpki.cluster.dialling import open_client
+
     here = this_process()
     address = client_kwargs.pop("address", None)
     obtained = obtain(Wanted(cluster=cluster, address=address), here)

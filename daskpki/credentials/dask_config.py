@@ -17,6 +17,7 @@ LOADER: Final = "daskpki.loader.security_loader"
 _FILE: Final = "daskpki.yaml"
 _MARK: Final = "# Written by `daskpki login`; the last `daskpki logout` removes it."
 _TEXT: Final = f"{_MARK}\ndistributed:\n  client:\n    security-loader: {LOADER}\n"
+_VARIABLE: Final = "DASK_DISTRIBUTED__CLIENT__SECURITY_LOADER"
 _PUBLIC: Final = 0o644
 
 
@@ -53,6 +54,21 @@ def unset_loader(environ: Mapping[str, str]) -> None:
     path.unlink()
     if not any(path.parent.iterdir()):
         path.parent.rmdir()
+
+
+def overruled_by(environ: Mapping[str, str]) -> str | None:
+    """The variable or file by which the user sets another `security-loader`, which wins over ours; None without one."""
+    if environ.get(_VARIABLE, LOADER) != LOADER:
+        return _VARIABLE
+    from dask import config
+
+    directories = [str(config_file(environ).parent), *filter(None, [environ.get("DASK_CONFIG")])]
+    winner = None
+    for path, found in config.collect_yaml(directories, return_paths=True):
+        loader = config.get("distributed.client.security-loader", None, config=found)
+        if loader:
+            winner = None if loader == LOADER else str(path)
+    return winner
 
 
 def _is_ours(path: Path) -> bool:

@@ -25,8 +25,8 @@ TRUST_FILE: Final = "trust.json"
 _PIECE: Final = "revoked-"
 
 _MAX_SIZE: Final = 1 << 20
-_GROUP_OR_OTHERS: Final = 0o077
-_OTHERS_OR_CHANGED: Final = 0o037
+_OPEN_TO_OTHERS: Final = 0o077
+_OPEN_BEYOND_GROUP: Final = 0o037
 _CHANGED_BY_OTHERS: Final = 0o022
 
 
@@ -73,7 +73,7 @@ def _read_pieces(directory: Path) -> dict[int, bytes]:
 def _read(path: Path, *, secret: bool = False) -> bytes:
     try:
         with path.open("rb") as file:
-            _check_file(path, os.fstat(file.fileno()), secret=secret)
+            check_file(path, os.fstat(file.fileno()), own_uid=_own_uid(), secret=secret)
             data = file.read(_MAX_SIZE + 1)
     except OSError as error:
         raise os_error(error, path) from error
@@ -88,28 +88,30 @@ def check_directory(directory: Path) -> None:
     # Kubernetes mounts secret volumes 1777: with the sticky bit and root as the owner nobody can replace an entry.
     if status.st_uid == 0 and status.st_mode & stat.S_ISVTX:
         return
-    _refuse_if(directory, status, _CHANGED_BY_OTHERS, "go-w")
+    _refuse_if(directory, status, _CHANGED_BY_OTHERS, _own_uid())
 
 
-def _check_file(path: Path, status: os.stat_result, *, secret: bool) -> None:
+def check_file(path: Path, status: os.stat_result, *, own_uid: int, secret: bool) -> None:
+    """AccessDeniedError unless the file's owner and mode are as the module's first lines say."""
     if not secret:
-        _refuse_if(path, status, _CHANGED_BY_OTHERS, "go-w")
-    elif status.st_uid == _own_uid():
-        _refuse_if(path, status, _GROUP_OR_OTHERS, "go-rwx")
+        forbidden = _CHANGED_BY_OTHERS
+    elif status.st_uid == own_uid:
+        forbidden = _OPEN_TO_OTHERS
     else:
-        _refuse_if(path, status, _OTHERS_OR_CHANGED, "g-wx,o-rwx")
+        forbidden = _OPEN_BEYOND_GROUP
+    _refuse_if(path, status, forbidden, own_uid)
 
 
-def _refuse_if(path: Path, status: os.stat_result, forbidden: int, remedy: str) -> None:
+def _refuse_if(path: Path, status: os.stat_result, forbidden: int, own_uid: int) -> None:
     if os.name == "nt":  # modes say nothing there
         return
-    if status.st_uid not in (_own_uid(), 0):
+    if status.st_uid not in (own_uid, 0):
         raise AccessDeniedError(f"{path} belongs to another user (uid {status.st_uid})")
     mode = stat.S_IMODE(status.st_mode)
     if mode & forbidden:
         raise AccessDeniedError(
             f"{path} is open to others (mode {mode:04o})",
-            hint=f"chmod {remedy} {path}; in Kubernetes, set the volume's defaultMode to 0440",
+            hint=f"chmod {mode & ~forbidden:o} {path}; in Kubernetes, set the volume's defaultMode to 0440",
         )
 
 

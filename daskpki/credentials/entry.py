@@ -57,7 +57,7 @@ def parse_entry(line: Confidential) -> Entry:
     try:
         key = base64.b64decode(encoded, validate=True)
         whole = Confidential(key) if kind == _PKCS8 else _from_primes(key)
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, ArithmeticError):
         raise CorruptError("the keyring entry's key is damaged", hint="daskpki login writes it anew") from None
     return Entry(int(epoch), digest, whole)
 

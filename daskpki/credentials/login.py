@@ -27,10 +27,14 @@ from daskpki.store.port import Store
 
 
 class LoggedIn(NamedTuple):
-    """What `login` made of it: the saved login and the verified credential."""
+    """What `login` made of it: the saved login and the verified credential.
+
+    `overruled_by` names the variable or file of the user's whose own `security-loader` wins over daskpki's, if any.
+    """
 
     saved: Saved
     held: Held
+    overruled_by: str | None
 
 
 class _Before(NamedTuple):
@@ -64,7 +68,7 @@ def login(store: Store, cluster: str, name: str, schedulers: Sequence[str], here
     known = before.saved.context.schedulers if before.saved else ()
     saved = here.contexts.saved(_context(store.url, held, [*given, *known]))
     _write(saved, held, before, here)
-    return LoggedIn(saved, held)
+    return LoggedIn(saved, held, dask_config.overruled_by(here.environ))
 
 
 def _before(login_id: str, here: Surroundings) -> _Before:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
@@ -12,10 +13,10 @@ from daskpki.credentials.contexts import Contexts, Saved, service_name
 from daskpki.credentials.entry import Entry, parse_entry
 from daskpki.credentials.held import Held, Pins, verify_held
 from daskpki.credentials.os_keyring import KeyringPort
-from daskpki.errors import CorruptError, NotFoundError
+from daskpki.errors import CorruptError, NotFoundError, NotTrustedError
 from daskpki.identity import Identity, Role
 from daskpki.pki.credential import Credential
-from daskpki.pki.trust import parse_trust
+from daskpki.pki.trust import check_fresh, parse_trust
 
 USERNAME: Final = "credential"
 """The keyring's user name of every login: without meaning, since it is readable while the keyring is locked."""
@@ -50,7 +51,11 @@ def read_entry(login_id: str, keyring: KeyringPort) -> Entry | None:
 
 
 def load_login(saved: Saved, contexts: Contexts, keyring: KeyringPort, now: datetime) -> Held:
-    """The verified credential of a login; CorruptError when its file is not the one that `login` wrote."""
+    """The verified credential of a login.
+
+    CorruptError when its file is not the one that `login` wrote; NotTrustedError when certificate or revocation list
+    have run out, which another login mends.
+    """
     title = saved.context.title
     entry = read_entry(saved.id, keyring)
     if entry is None:
@@ -60,9 +65,17 @@ def load_login(saved: Saved, contexts: Contexts, keyring: KeyringPort, now: date
             f"the file of the login {title} is not the one that login wrote: it was changed since",
             hint="daskpki login writes it anew; find out who could change it",
         )
+    try:
+        return _verify(saved, entry, contexts.pieces(saved.id), now)
+    except NotTrustedError as error:
+        raise type(error)(f"the login {title}: {error}", hint="daskpki login fetches the present state") from error
+
+
+def _verify(saved: Saved, entry: Entry, pieces: Mapping[int, bytes], now: datetime) -> Held:
     signed = Confidential(saved.context.trust)
-    pieces = contexts.pieces(saved.id)
-    return verify_held(_credential(saved, entry), signed, pieces, pins=Pins(min_epoch=entry.epoch), now=now)
+    held = verify_held(_credential(saved, entry), signed, pieces, pins=Pins(min_epoch=entry.epoch), now=now)
+    check_fresh(held.trust, now)
+    return held
 
 
 def _credential(saved: Saved, entry: Entry) -> Credential:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from daskpki.credentials.export import export_directory
 from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.sources import Surroundings
 from daskpki.identity import Role
@@ -52,3 +53,16 @@ def here(keyring: OSKeyring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """What a program of alice's sees."""
     monkeypatch.setenv("DASKPKI_KEY_FILE", str(tmp_path / "store.key"))
     return Surroundings(os.environ.copy(), datetime.now(UTC), keyring, open_store)
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """A directory with alice's credential, as `export` writes it."""
+    cluster = Founded(schedulers=["tls://10.1.1.1:8786"])
+    export_directory(cluster.hold(cluster.issue(Role.CLIENT, "alice")), tmp_path / "alice")
+    return tmp_path / "alice"
+
+
+@pytest.fixture
+def mounted(here: Surroundings, exported: Path) -> Surroundings:
+    return here._replace(environ={**here.environ, "DASKPKI_CREDENTIAL_DIR": str(exported)})

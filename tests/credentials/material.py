@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from daskpki import naming
 from daskpki.confidential import Confidential
+from daskpki.credentials.held import Held, Pins, verify_held
 from daskpki.errors import AlreadyExistsError
 from daskpki.identity import Identity, Role, default_trust_domain
 from daskpki.pki.certificates import der, random_serial
@@ -63,6 +64,10 @@ class Founded:
 
     def trust(self) -> Confidential:
         return sign_trust(self.document(), [self.issuer])
+
+    def hold(self, credential: Credential) -> Held:
+        """A verified credential, as it comes out of a source."""
+        return verify_held(credential, self.trust(), {}, pins=Pins(), now=datetime.now(UTC))
 
     def publish(self, secrets: SecretStore) -> None:
         """Add the next trust document."""

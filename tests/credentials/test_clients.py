@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from daskpki.credentials.export import export_directory
-from daskpki.credentials.held import Pins, verify_held
 from daskpki.credentials.login import login, logout
 from daskpki.credentials.sources import Surroundings
 from daskpki.identity import Role
@@ -59,13 +56,11 @@ else:
 
 
 def _export(founded: Founded, role: Role, directory: Path) -> Path:
-    credential = founded.issue(role, role.value)
-    held = verify_held(credential, founded.trust(), {}, pins=Pins(), now=datetime.now(UTC))
-    export_directory(held, directory)
+    export_directory(founded.hold(founded.issue(role, role.value)), directory)
     return directory
 
 
-def _run(program: str, environ: dict[str, str], *arguments: str) -> str:
+def _run(program: str, environ: dict[str, str] | None = None, *arguments: str) -> str:
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
@@ -125,9 +120,30 @@ def test_without_a_login_dask_is_as_it_was(founded: Founded, alice: dict[str, st
         assert "connected" not in _run(REFUSED, alice, address)
 
 
+LOADED = """
+import sys
+from daskpki.loader import security_loader
+print(*[security_loader({"address": address}) is not None for address in sys.argv[1:]])
+"""
+
+
+@pytest.mark.usefixtures("founded", "_logged_out")
+def test_the_loader_answers_for_known_addresses_only(
+    store: LocalStore, here: Surroundings, alice: dict[str, str]
+) -> None:
+    addresses = ["tcp://10.0.0.5:8786", "10.0.0.5:8786", "tls://10.0.0.5:8786", "tls://10.0.0.6:8786", "tls://[::"]
+    assert _run(LOADED, alice, *addresses) == "False False False False False\n"
+    saved = login(store, "default", "alice", [], here).saved
+    assert _run(LOADED, alice, *addresses) == "False False True True True\n"
+    login(store, "default", "alice", ["tls://10.0.0.5"], here)
+    assert _run(LOADED, alice, *addresses) == "False False True False False\n"
+    assert len(here.contexts.all()) == 1
+    assert here.contexts.all()[0].id == saved.id
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    program = "import sys, daskpki; print(*sys.modules); daskpki.security; print(*sys.modules)"
-    light, heavy = _run(program, dict(os.environ)).splitlines()
-    for module in ("distributed", "google", "typer", "keyring", "cryptography"):
-        assert module not in light.split()
-    assert "distributed" in heavy.split()
+    program = "import sys, daskpki; print(*sys.modules); daskpki.open_store; print(*sys.modules)"
+    imported, used = ({name.partition(".")[0] for name in line.split()} for line in _run(program).splitlines())
+    assert imported.isdisjoint({"distributed", "dask", "google", "typer", "keyring", "cryptography"})
+    assert "cryptography" in used
+    assert used.isdisjoint({"distributed", "google", "typer", "keyring"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import shutil
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from daskpki.identity import Role
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.crl import Revocation
 from daskpki.pki.keys import KeyType
+from daskpki.pki.profile import DAY
 from daskpki.settings import LocalUrl
 from daskpki.store.local.store import LocalStore
 from tests.credentials.desktop import Desktop
@@ -129,14 +131,11 @@ def test_a_dask_configuration_of_the_user_is_not_touched(
     assert here.contexts.all() == []
 
 
-@pytest.mark.parametrize("kind", list(KeyType))
-def test_every_kind_of_key_fits_the_keyring(
-    founded: Founded, store: LocalStore, here: Surroundings, kind: KeyType
-) -> None:
-    credential = founded.issue(Role.CLIENT, "kim", kind=kind)
+def test_an_rsa_key_fits_the_keyring(founded: Founded, store: LocalStore, here: Surroundings) -> None:
+    credential = founded.issue(Role.CLIENT, "kim", kind=KeyType.RSA3072)
     founded.store(store.secrets, credential)
     login(store, "default", "kim", [], here)
-    assert obtain(Wanted(), here).held.credential.leaf == credential.leaf
+    assert obtain(Wanted(), here).held.credential == credential
     logout(here, here.contexts.all())
 
 
@@ -231,3 +230,37 @@ def test_without_a_keyring_nothing_is_written(store: LocalStore, here: Surroundi
     with pytest.raises(AccessDeniedError, match="protects what it keeps"):
         login(store, "default", "alice", [], here._replace(keyring=OSKeyring(environ)))
     assert _tree(_home(here)) == before
+
+
+@pytest.mark.usefixtures("founded")
+def test_a_certificate_that_ran_out_is_refused(store: LocalStore, here: Surroundings) -> None:
+    login(store, "default", "alice", [], here)
+    obtain(Wanted(), here._replace(now=here.now + timedelta(days=29)))
+    with pytest.raises(NotTrustedError, match="the login default/alice: ") as refusal:
+        obtain(Wanted(), here._replace(now=here.now + timedelta(days=31)))
+    assert "daskpki login" in str(refusal.value.hint)
+    logout(here, here.contexts.all())
+
+
+def test_a_revocation_list_that_ran_out_is_refused(founded: Founded, store: LocalStore, here: Surroundings) -> None:
+    founded.store(store.secrets, founded.issue(Role.CLIENT, "lee", ttl=90 * DAY))
+    login(store, "default", "lee", [], here)
+    obtain(Wanted(), here._replace(now=here.now + timedelta(days=34)))
+    with pytest.raises(NotTrustedError, match="CRL ran out") as refusal:
+        obtain(Wanted(), here._replace(now=here.now + timedelta(days=36)))
+    assert "daskpki login" in str(refusal.value.hint)
+    logout(here, here.contexts.all())
+
+
+@pytest.mark.usefixtures("founded")
+def test_a_loader_of_the_users_own_is_reported(store: LocalStore, here: Surroundings) -> None:
+    config = dask_config.config_file(here.environ)
+    config.parent.mkdir(parents=True)
+    own = config.with_name("zz.yaml")
+    assert login(store, "default", "alice", [], here).overruled_by is None
+    own.write_text("distributed: {client: {security_loader: my.loader}}\n")
+    assert login(store, "default", "alice", [], here).overruled_by == str(own)
+    by_variable = {**here.environ, "DASK_DISTRIBUTED__CLIENT__SECURITY_LOADER": "my.loader"}
+    assert dask_config.overruled_by(by_variable) == "DASK_DISTRIBUTED__CLIENT__SECURITY_LOADER"
+    logout(here, here.contexts.all())
+    assert own.exists()

@@ -55,10 +55,17 @@ def integer(document: dict[str, Any], field: str, what: str, *, least: int = 0) 
 
 def string(document: dict[str, Any], field: str, what: str) -> str:
     """A text field; CorruptError."""
-    value = document.get(field)
-    if not isinstance(value, str):
-        raise CorruptError(f"{what}: {field!r} is not a text")
-    return value
+    return as_text(document.get(field), f"{what}: {field!r}")
+
+
+def as_text(value: object, what: str) -> str:
+    """`value` when it is a text that can be encoded, which a lone surrogate cannot; CorruptError."""
+    try:
+        if isinstance(value, str) and value.encode() is not None:
+            return value
+    except UnicodeEncodeError:
+        pass
+    raise CorruptError(f"{what} is not a text")
 
 
 def array(document: dict[str, Any], field: str, what: str) -> list[Any]:

@@ -186,6 +186,8 @@ def issue_leaf(
     Raises PolicyError (names, lifetime, a CA that may not issue it) and UsageError (malformed names, serial or key),
     each naming the value and the rule; NotTrustedError when what was signed does not hold.
     """
+    if not issuer.permitted_dns:
+        raise PolicyError("a CA without name constraints, as an offline root is, issues no leaves")
     check_request(request, policy._replace(permitted_dns=issuer.permitted_dns))
     kind = key_type(public_key)
     if public_key == issuer.public_key:

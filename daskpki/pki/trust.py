@@ -69,6 +69,7 @@ __all__ = [
     "parse_trust",
     "revoked_serials",
     "sign_trust",
+    "signed_bytes",
     "verify_trust",
 ]
 

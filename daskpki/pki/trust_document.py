@@ -176,7 +176,7 @@ def parse_document(payload: str) -> TrustDocument:
             authorities=tuple(_anchor(as_object(entry, _WHAT)) for entry in array(value, "authorities", _WHAT)),
             crls=tuple(_crl_part(as_object(entry, _WHAT)) for entry in array(value, "crls", _WHAT)),
             log=(integer(log, "seq", _WHAT), _digest(log.get("hash"))),
-            schedulers=tuple(_text(entry) for entry in array(value, "schedulers", _WHAT)),
+            schedulers=tuple(fields.as_text(entry, "an address") for entry in array(value, "schedulers", _WHAT)),
         )
     except UsageError as error:  # a malformed name: nobody typed it here
         raise CorruptError(f"{_WHAT}: {error}") from None
@@ -220,10 +220,4 @@ def _piece(value: object) -> PieceRef:
 def _digest(value: object) -> str:
     if not isinstance(value, str) or not _SHA256.match(value):
         raise CorruptError(f"{_WHAT}: a digest is not 64 hexadecimal digits")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise CorruptError(f"{_WHAT}: an address is not a text")
     return value

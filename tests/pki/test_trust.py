@@ -1,0 +1,369 @@
+"""The trust document: each rule of `daskpki.pki.trust` broken once, beside the document that keeps it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daskpki.confidential import Confidential
+from daskpki.errors import CorruptError, NotTrustedError, UsageError
+from daskpki.identity import Role
+from daskpki.pki import keys
+from daskpki.pki.certificates import der, random_serial, seconds
+from daskpki.pki.crl import Revocation, sign_crl, split_crl
+from daskpki.pki.issuer import Issuer
+from daskpki.pki.keys import KeyType
+from daskpki.pki.pem import fingerprint
+from daskpki.pki.profile import DAY, LeafRequest, make_policy
+from daskpki.pki.revoked import next_update, piece_ref
+from daskpki.pki.trust import (
+    ACTIVE,
+    NEXT,
+    RETIRING,
+    Anchor,
+    CrlPart,
+    TrustDocument,
+    check_fresh,
+    crl_part,
+    fits_inline,
+    is_due,
+    parse_trust,
+    revoked_serials,
+    sign_trust,
+    signed_bytes,
+    verify_trust,
+)
+from daskpki.pki.trust_document import Signature, encode_document, encode_envelope
+
+from .material import NOW, TD, authority, identity, key, leaf
+
+ONE, TWO = authority(), authority(generation=2)
+
+
+def anchor(issuer: Issuer, state: str = ACTIVE) -> Anchor:
+    return Anchor(issuer.generation, state, der(issuer.root), tuple(map(der, issuer.chain)))
+
+
+def part(issuer: Issuer, number: int = 1, revoked: Sequence[Revocation] = ()) -> CrlPart:
+    return crl_part(issuer.generation, sign_crl(issuer, revoked, number=number, now=NOW))
+
+
+def document(*states: tuple[Issuer, str], epoch: int = 1, number: int = 1) -> TrustDocument:
+    issuers = states or ((ONE, ACTIVE),)
+    return TrustDocument(
+        format=1,
+        min_reader=1,
+        cluster="default",
+        trust_domain=TD,
+        epoch=epoch,
+        prev=epoch - 1,
+        operation="op-1",
+        issued_at=seconds(NOW),
+        authorities=tuple(anchor(issuer, state) for issuer, state in issuers),
+        crls=tuple(part(issuer, number) for issuer, _ in issuers),
+        log=(3, "0" * 64),
+        schedulers=("tls://10.0.0.5:8786",),
+    )
+
+
+def verify(doc: TrustDocument, issuers: Sequence[Issuer] = (ONE,), **known: Any) -> TrustDocument:
+    """The document after it was signed by these, stored, read and verified."""
+    return verify_trust(parse_trust(sign_trust(doc, issuers)), now=NOW, **known)
+
+
+BEFORE = document()
+SIGNED = sign_trust(BEFORE, [ONE]).reveal()
+
+
+def no_pieces(version: int) -> bytes:
+    raise AssertionError(f"piece {version} was fetched")
+
+
+@pytest.mark.parametrize("tiers", [1, 2])
+@pytest.mark.parametrize("kind", KeyType)
+def test_a_document_is_read_back(tiers: int, kind: KeyType) -> None:
+    issuer = authority(tiers=tiers, kind=kind)
+    doc = document((issuer, ACTIVE))
+    assert verify(doc, (issuer,), cluster="default") == doc
+    assert revoked_serials(doc, no_pieces) == {1: {}}
+    assert doc.roots == (der(issuer.root),)
+
+
+def test_another_cluster_is_refused() -> None:
+    with pytest.raises(NotTrustedError, match="of cluster default, not of prod"):
+        verify(document(), cluster="prod")
+
+
+@pytest.mark.parametrize("field", ["format", "min_reader"])
+def test_a_newer_document_names_both_versions(field: str) -> None:
+    payload = json.dumps(json.loads(encode_document(document())) | {field: 2})
+    with pytest.raises(NotTrustedError, match=f"has {field} 2, and this daskpki reads up to 1"):
+        parse_trust(encode_envelope(payload, ()))
+
+
+def test_a_changed_payload_is_refused() -> None:
+    signed = parse_trust(sign_trust(document(), [ONE]))
+    changed = document()._replace(schedulers=("tls://10.6.6.6:8786",))
+    forged = encode_envelope(encode_document(changed), signed.signatures)
+    with pytest.raises(NotTrustedError, match="signature by CA generation 1 is false"):
+        verify_trust(parse_trust(forged), now=NOW)
+
+
+def test_a_signature_over_something_else_is_refused() -> None:
+    """The type of what is signed is signed with it, so no other signature of the CA's key can be passed off."""
+    payload = encode_document(document())
+    for data in (payload.encode(), signed_bytes(payload).replace(b".trust.", b".other.")):
+        forged = encode_envelope(payload, (Signature(1, keys.sign(ONE.key, data)),))
+        with pytest.raises(NotTrustedError, match="is false"):
+            verify_trust(parse_trust(forged), now=NOW)
+
+
+@pytest.mark.parametrize("issuers", [(), (TWO,)])
+def test_its_own_active_ca_has_to_sign(issuers: Sequence[Issuer]) -> None:
+    with pytest.raises(NotTrustedError, match="not signed by its own active CA"):
+        verify(document(), issuers)
+    both = document((ONE, RETIRING), (TWO, ACTIVE))
+    with pytest.raises(NotTrustedError, match="not signed by its own active CA"):
+        verify(both, (ONE,))
+    assert verify(both, (TWO,)) == both
+
+
+def test_a_worker_cannot_pose_as_an_intermediate() -> None:
+    """Its leaf leads to the anchor, but is no CA."""
+    worker = leaf(ONE, LeafRequest(identity(Role.WORKER)))
+    thief = Issuer(worker, key(), generation=1, root=ONE.root, chain=[worker])
+    with pytest.raises(NotTrustedError, match="not a CA"):
+        sign_trust(document((thief, ACTIVE)), [thief])
+
+
+@pytest.mark.parametrize("active", [0, 2])
+def test_exactly_one_ca_is_active(active: int) -> None:
+    states = [ACTIVE] * active + [NEXT] * (2 - active)
+    with pytest.raises(CorruptError, match=f"{active} active CAs"):
+        verify(document(*zip((ONE, TWO), states, strict=True)), (ONE, TWO))
+
+
+def test_every_ca_has_exactly_one_crl() -> None:
+    doc = document((ONE, ACTIVE), (TWO, NEXT))
+    assert verify(doc, (ONE, TWO)) == doc
+    for crls in (doc.crls[:1], (*doc.crls, doc.crls[0]), (doc.crls[0], doc.crls[0])):
+        with pytest.raises(NotTrustedError, match="exactly one CRL"):
+            verify(doc._replace(crls=crls), (ONE, TWO))
+
+
+def test_generations_are_distinct() -> None:
+    doc = document()
+    twice = doc._replace(authorities=doc.authorities * 2)
+    with pytest.raises(CorruptError, match="2 active CAs"):
+        sign_trust(twice, [ONE])
+    other = doc._replace(authorities=(*doc.authorities, anchor(TWO, NEXT)._replace(generation=1)))
+    with pytest.raises(NotTrustedError, match="generation twice"):
+        sign_trust(other, [ONE])
+
+
+def test_a_ca_of_another_domain_is_refused() -> None:
+    elsewhere = authority(policy=make_policy("prod.example.org"))
+    with pytest.raises(NotTrustedError, match="not constrained to trust domain"):
+        sign_trust(document((elsewhere, ACTIVE)), [elsewhere])
+
+
+def test_an_offline_root_alone_cannot_vouch() -> None:
+    issuer = authority(tiers=2)
+    bare = document((issuer, ACTIVE))._replace(authorities=(Anchor(1, ACTIVE, der(issuer.root)),))
+    with pytest.raises(NotTrustedError, match="not one that issues leaves"):
+        sign_trust(bare, [issuer])
+
+
+def test_a_rollover_step_by_step() -> None:
+    """Add, promote, drop: each document is trusted by whoever holds the one before."""
+    start = document()
+    add = document((ONE, ACTIVE), (TWO, NEXT), epoch=2)
+    promote = document((ONE, RETIRING), (TWO, ACTIVE), epoch=3)
+    finish = document((TWO, ACTIVE), epoch=4)
+    assert verify(add, (ONE, TWO), previous=start) == add
+    assert verify(promote, (ONE, TWO), previous=add) == promote
+    assert verify(finish, (TWO,), previous=promote) == finish
+
+
+def test_a_new_ca_signs_the_document_that_adds_it() -> None:
+    """So nobody adds a CA whose key they do not hold."""
+    add = document((ONE, ACTIVE), (TWO, NEXT), epoch=2)
+    with pytest.raises(NotTrustedError, match="adds CA generation 2, which did not sign it"):
+        verify(add, (ONE,), previous=document())
+
+
+def test_a_ca_of_the_one_before_has_to_sign() -> None:
+    """So whoever can merely add a version to the store cannot add a CA."""
+    coup = document((TWO, ACTIVE), epoch=2)
+    with pytest.raises(NotTrustedError, match="not signed by a CA of the one before"):
+        verify(coup, (TWO,), previous=document())
+    assert verify(coup, (ONE, TWO), previous=document()) == coup  # the emergency form, while the old key is there
+    assert verify(coup, (TWO,)) == coup  # and a node that starts afresh, without a pin
+
+
+def test_a_generation_keeps_its_anchor() -> None:
+    twin = Issuer(TWO.certificate, TWO.key, generation=1, root=TWO.root)
+    swapped = document((twin, ACTIVE), epoch=2)
+    with pytest.raises(NotTrustedError, match="replaces the CA of generation 1"):
+        verify(swapped, (ONE, twin), previous=document())
+
+
+def test_the_epoch_never_goes_back() -> None:
+    new, old = document(epoch=5), document(epoch=4)
+    with pytest.raises(NotTrustedError, match="went back from epoch 5 to 4"):
+        verify(old, previous=new)
+    assert verify(new, previous=old) == new
+    assert verify(new, previous=new) == new
+
+
+def test_an_epoch_has_one_document() -> None:
+    one = document(epoch=5)
+    with pytest.raises(NotTrustedError, match="two different trust documents of epoch 5"):
+        verify(one._replace(operation="op-2"), previous=one)
+
+
+def test_crl_numbers_never_go_back() -> None:
+    before = document(epoch=1, number=8)
+    with pytest.raises(NotTrustedError, match="CRL of CA generation 1 went back from number 8 to 7"):
+        verify(document(epoch=2, number=7), previous=before)
+    assert verify(document(epoch=2, number=8), previous=before)
+    assert verify(document(epoch=2, number=9), previous=before)
+
+
+@pytest.mark.parametrize("change", [{"cluster": "prod"}, {"trust_domain": f"x.{TD}"}])
+def test_cluster_and_trust_domain_stay(change: dict[str, str]) -> None:
+    with pytest.raises(NotTrustedError, match="changes the cluster or the trust domain"):
+        verify(document(epoch=2)._replace(**change), previous=document())  # type: ignore[arg-type]  # both are texts
+
+
+def test_a_pin_holds_the_first_boot() -> None:
+    pin = fingerprint(der(ONE.root))
+    assert verify(document(), pin_sha256=pin)
+    assert verify(document(), pin_sha256=":".join(pin[i : i + 2] for i in range(0, 64, 2)).upper())
+    with pytest.raises(NotTrustedError, match="pinned CA"):
+        verify(document((TWO, ACTIVE)), (TWO,), pin_sha256=pin)
+    with pytest.raises(NotTrustedError, match="pinned CA"):  # being named is not enough, the pinned CA has to sign
+        verify(document((TWO, ACTIVE), (ONE, RETIRING)), (TWO,), pin_sha256=pin)
+
+
+def test_known_anchors_hold_it_too() -> None:
+    assert verify(document(), anchors=[der(ONE.root), der(TWO.root)])
+    with pytest.raises(NotTrustedError, match="a CA that is known here"):
+        verify(document(), anchors=[der(TWO.root)])
+
+
+def test_a_pinned_epoch() -> None:
+    assert verify(document(epoch=7), min_epoch=7)
+    with pytest.raises(NotTrustedError, match="has epoch 6, and at least 7"):
+        verify(document(epoch=6), min_epoch=7)
+
+
+@pytest.mark.parametrize(("ahead", "trusted"), [(300, True), (301, False)])
+def test_a_document_from_the_future_names_both_times(ahead: int, trusted: bool) -> None:  # noqa: FBT001
+    doc = document()._replace(issued_at=seconds(NOW) + ahead)
+    if trusted:
+        assert verify(doc) == doc
+        return
+    with pytest.raises(NotTrustedError, match=r"2026-11-23T12:05:01Z, and it is 2026-11-23T12:00:00Z"):
+        verify(doc)
+
+
+def test_freshness_is_asked_apart() -> None:
+    doc = document()
+    third = timedelta(seconds=35 * DAY // 3)
+    assert next_update(doc) == seconds(NOW) + 35 * DAY
+    assert [is_due(doc, NOW + third - timedelta(seconds=1)), is_due(doc, NOW + third)] == [False, True]
+    check_fresh(doc, NOW + timedelta(days=35))
+    late = NOW + timedelta(days=35, seconds=1)
+    with pytest.raises(NotTrustedError, match="ran out"):
+        check_fresh(doc, late)
+    assert verify_trust(parse_trust(sign_trust(doc, [ONE])), now=late) == doc
+
+
+def test_revocations_inline() -> None:
+    revoked = [Revocation(random_serial(), seconds(NOW), "keyCompromise") for _ in range(500)]
+    doc = document()._replace(crls=(part(ONE, 1, revoked),))
+    assert doc.crls[0].entries
+    assert revoked_serials(verify(doc), no_pieces) == {1: {entry.serial: entry for entry in revoked}}
+
+
+def test_revocations_in_pieces() -> None:
+    revoked = [Revocation(random_serial(), seconds(NOW) - index) for index in range(4000)]
+    crl = sign_crl(ONE, revoked, number=1, now=NOW)
+    pieces = dict(enumerate(split_crl(crl).pieces, start=11))
+    assert not fits_inline(split_crl(crl))
+    with pytest.raises(UsageError, match="pieces"):
+        crl_part(1, crl)
+    doc = document()._replace(crls=(crl_part(1, crl, list(pieces)),))
+    assert doc.crls[0].pieces[0] == piece_ref(11, pieces[11])
+    assert revoked_serials(verify(doc), pieces.__getitem__) == {1: {entry.serial: entry for entry in revoked}}
+    with pytest.raises(CorruptError, match="version 11 of the CRL's pieces is not the one"):
+        revoked_serials(doc, lambda version: pieces[version][:-1])
+
+
+def test_a_crl_of_another_ca_does_not_count() -> None:
+    """Even in a document that is signed: a bug or an insider who has a store but no CA key."""
+    doc = document()._replace(crls=(part(TWO)._replace(generation=1),))
+    with pytest.raises(NotTrustedError, match="the CRL is of"):
+        revoked_serials(verify(doc), no_pieces)
+    announced = document()
+    announced = announced._replace(crls=(announced.crls[0]._replace(number=9),))
+    with pytest.raises(NotTrustedError, match="not the one that the document announces"):
+        revoked_serials(verify(announced), no_pieces)
+
+
+def test_a_document_that_no_payload_holds_is_not_signed() -> None:
+    with pytest.raises(UsageError, match="more than the 65536"):
+        sign_trust(document()._replace(schedulers=("tls://" + "x" * 65_536,)), [ONE])
+
+
+def test_three_generations_with_inline_crls_fit() -> None:
+    three = authority(generation=3)
+    revoked = [Revocation(random_serial(), seconds(NOW) - index * 977, "superseded") for index in range(500)]
+    issuers = (ONE, TWO, three)
+    doc = document((ONE, RETIRING), (TWO, ACTIVE), (three, NEXT))
+    doc = doc._replace(crls=tuple(part(issuer, 1, revoked) for issuer in issuers))
+    assert all(crl.entries for crl in doc.crls)
+    assert len(sign_trust(doc, issuers)) < 65_536
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_no_change_of_a_signed_byte_goes_unnoticed(data: st.DataObject) -> None:
+    """Whatever is changed in the stored payload: our own error, or the same document as before."""
+    payload = bytearray(SIGNED)
+    position = data.draw(st.integers(0, len(payload) - 1))
+    payload[position] ^= data.draw(st.integers(1, 255))
+    try:
+        assert verify_trust(parse_trust(Confidential(bytes(payload))), now=NOW) == BEFORE
+    except NotTrustedError:
+        return
+
+
+def test_a_lone_surrogate_is_no_text() -> None:
+    for payload in ("\ud800", encode_document(BEFORE).replace("op-1", "\\ud800")):
+        with pytest.raises(CorruptError, match="not a text"):
+            parse_trust(Confidential(json.dumps({"format": 1, "payload": payload, "signatures": []})))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    field=st.sampled_from(TrustDocument._fields),
+    value=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=8), inner, max_size=2),
+        max_leaves=4,
+    ),
+)
+def test_any_field_may_hold_anything(field: str, value: object) -> None:
+    payload = json.dumps(json.loads(encode_document(BEFORE)) | {field: value})
+    try:
+        parse_trust(encode_envelope(payload, ()))
+    except NotTrustedError as error:
+        assert str(error)

@@ -20,12 +20,13 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, NotTrustedError
-from daskpki.files import check_private
+from daskpki.files import check_private, os_error
 from daskpki.store.local.faults import translated
 from daskpki.store.local.filesystem import refuse_network_filesystem
 from daskpki.store.local.schema import APPLICATION_ID, FORMAT
 
 NAME: Final = "store.db"
+_HEADER_BYTES: Final = 100
 BUSY_SECONDS: Final = 60.0
 """How long a writer waits for the others before it gives up with UnavailableError."""
 
@@ -37,6 +38,7 @@ class Database:
         self.path = directory / NAME
         self._busy_seconds = busy_seconds
         _check_files(self.path)
+        _check_header(self.path)
         self._lock = threading.RLock()
         self._depth = 0
         self._afterwards: list[Callable[[], None]] = []
@@ -196,10 +198,20 @@ def _check_files(path: Path) -> None:
             check_private(file)
 
 
+def _check_header(path: Path) -> None:
+    """Refuse another program's file before SQLite touches it: https://sqlite.org/fileformat.html, 1.3."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except OSError as error:
+        raise os_error(error, path) from error
+    application = int.from_bytes(header[68:72], "big")
+    if len(header) < _HEADER_BYTES or not header.startswith(b"SQLite format 3\0") or application != APPLICATION_ID:
+        raise CorruptError(f"{path} is not the database of a daskpki store", hint="restore it from a backup")
+
+
 def _read_format(connection: sqlite3.Connection, path: Path) -> str:
-    """The store's id, once the database is known to be a store that this daskpki reads."""
-    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise CorruptError(f"{path} is not the database of a daskpki store")
+    """The store's id, once its format is known to be one that this daskpki reads."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version != FORMAT:
         raise NotTrustedError(f"{path} has format {version}; this daskpki reads {FORMAT}", hint="upgrade daskpki")

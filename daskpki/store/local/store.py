@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from daskpki.confidential import Confidential
-from daskpki.store.local.creation import create_database
 from daskpki.store.local.database import BUSY_SECONDS, Database
 from daskpki.store.local.record_log import LocalRecordLog
 from daskpki.store.local.secret_store import LocalSecretStore
@@ -91,5 +90,7 @@ def create_local_store(
     directory: Path, ways: Unlocking, *, seen: Path | None, clock: Callable[[], float]
 ) -> LocalStore:
     """Make a store with a first key slot, and open it; AlreadyExistsError, AccessDeniedError with the ways out."""
+    from daskpki.store.local.creation import create_database
+
     create_database(directory, first_slot(ways, generate_key(), clock), int(clock()))
     return LocalStore(directory, ways, seen=seen, clock=clock)

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -105,6 +107,22 @@ class Saved(NamedTuple):
         return service_name(self.id)
 
 
+@contextmanager
+def lock_directory(directory: Path) -> Iterator[None]:
+    """Hold the directory itself locked, which leaves no lock file; without effect on Windows, which cannot."""
+    if os.name == "nt":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def service_name(login_id: str) -> str:
     """One service for each login, since Windows moves another user's entry under the same one; without meaning."""
     return f"daskpki-{login_id}"
@@ -149,10 +167,20 @@ class Contexts:
         except DaskpkiError as error:
             raise type(error)(f"{path}: {error}", hint=error.hint or "daskpki login writes it anew") from None
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other logins and logouts of this user out, so that file and keyring entry are of one and the same."""
+        make_private_directory(self.directory)
+        with lock_directory(self.directory):
+            remove_leftovers(self.directory)
+            try:
+                yield
+            finally:
+                if not any(self.directory.iterdir()):
+                    self.directory.rmdir()
+
     def write(self, saved: Saved, pieces: Mapping[int, bytes]) -> None:
         """Make or replace the login's file, and those of the pieces of its revocation list, if that is a long one."""
-        make_private_directory(self.directory)
-        remove_leftovers(self.directory)
         for version, piece in pieces.items():
             write_private(self.directory / f"{saved.id}{_PIECE}{version}", piece, force=True)
         write_private(self._path(saved.id), encode_context(saved.context), force=True)
@@ -169,13 +197,11 @@ class Contexts:
         return {int(path.suffix[1:]): path for path in found if path.suffix[1:].isdecimal()}
 
     def remove(self, saved: Saved) -> None:
-        """Delete the login's file, the preference for it, and the directory once nothing is left in it."""
+        """Delete the login's files, and the preference for it."""
         if self.preferred() == saved.id:
             (self.directory / _PREFERRED).unlink(missing_ok=True)
         for path in (self._path(saved.id), *self._piece_files(saved.id).values()):
             path.unlink(missing_ok=True)
-        if self.directory.is_dir() and not any(self.directory.iterdir()):
-            self.directory.rmdir()
 
     def _path(self, login_id: str) -> Path:
         return self.directory / f"{login_id}{_SUFFIX}"

@@ -20,7 +20,7 @@ from daskpki.credentials.fetching import fetch_credential
 from daskpki.credentials.held import Held, Pins
 from daskpki.credentials.logins import USERNAME, read_entry
 from daskpki.credentials.sources import Surroundings
-from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, NotTrustedError
+from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotFoundError, NotTrustedError
 from daskpki.identity import Role
 from daskpki.pki.trust import parse_trust
 from daskpki.store.port import Store
@@ -63,11 +63,12 @@ def login(store: Store, cluster: str, name: str, schedulers: Sequence[str], here
     """
     given = [parse_scheduler(address) for address in schedulers]
     dask_config.check_config(here.environ)
-    before = _before(here.contexts.id_of(store.url, cluster, name), here)
-    held = _fetch(store, cluster, name, before, here)
-    known = before.saved.context.schedulers if before.saved else ()
-    saved = here.contexts.saved(_context(store.url, held, [*given, *known]))
-    _write(saved, held, before, here)
+    with here.contexts.locked():
+        before = _before(here.contexts.id_of(store.url, cluster, name), here)
+        held = _fetch(store, cluster, name, before, here)
+        known = before.saved.context.schedulers if before.saved else ()
+        saved = here.contexts.saved(_context(store.url, held, [*given, *known]))
+        _write(saved, held, before, here)
     return LoggedIn(saved, held, dask_config.overruled_by(here.environ))
 
 
@@ -122,11 +123,15 @@ def _write(saved: Saved, held: Held, before: _Before, here: Surroundings) -> Non
 
 
 def _put_back(saved: Saved, before: _Before, here: Surroundings) -> None:
-    if before.entry is None or before.saved is None:
-        here.keyring.delete(saved.service, USERNAME)
+    """Undo what was written; a keyring that fails here too changes nothing about the error that is reported."""
+    with suppress(AccessDeniedError):
+        if before.entry is None:
+            here.keyring.delete(saved.service, USERNAME)
+        else:
+            here.keyring.set(saved.service, USERNAME, encode_entry(before.entry))
+    if before.saved is None:
         here.contexts.remove(saved)
     else:
-        here.keyring.set(saved.service, USERNAME, encode_entry(before.entry))
         here.contexts.write(before.saved, before.pieces)
 
 
@@ -135,8 +140,11 @@ def logout(here: Surroundings, logins: Sequence[Saved]) -> None:
 
     AccessDeniedError when the keyring cannot be reached: the login then stays as it is.
     """
-    for saved in logins:
-        here.keyring.delete(saved.service, USERNAME)
-        here.contexts.remove(saved)
-    if here.contexts.is_empty():
-        dask_config.unset_loader(here.environ)
+    if not logins:
+        return
+    with here.contexts.locked():
+        for saved in logins:
+            here.keyring.delete(saved.service, USERNAME)
+            here.contexts.remove(saved)
+        if here.contexts.is_empty():
+            dask_config.unset_loader(here.environ)

@@ -42,7 +42,7 @@ class CertificateAuthority:
         self._unseal = unseal or seal
         self._places = places
         self._issuer: Issuer | None = None
-        self._domains: dict[int, str] = {}
+        self._view: Inventory | None = None
 
     def init(
         self,
@@ -58,15 +58,24 @@ class CertificateAuthority:
 
         domain = parse_trust_domain(trust_domain or default_trust_domain(self.session.cluster))
         policy = make_policy(domain, permit_dns, max_ttl=parse_ttl(max_ttl) if max_ttl else None)
-        return found(self.session, Founding(policy, parse_ca_key_type(key_type)), self._keys(ca_key))
+        made = found(self.session, Founding(policy, parse_ca_key_type(key_type)), self._keys(ca_key))
+        self._view = None
+        return made
 
     def inventory(self) -> Inventory:
         """Everything recorded up to now."""
-        return self.session.log.inventory()
+        self._view = self.session.log.inventory()
+        return self._view
+
+    def _seen(self) -> Inventory:
+        """What was seen last: enough for what rarely changes, since a commit decides on the present state anyhow."""
+        if self._view is None:
+            self._view = self.session.log.glance()
+        return self._view
 
     def active(self) -> AuthorityRecord:
         """The generation that issues; NotFoundError before `init`."""
-        return active_authority(self.inventory(), self.session.cluster)
+        return active_authority(self._seen(), self.session.cluster)
 
     def policy(self) -> Policy:
         """What this CA may issue."""
@@ -112,7 +121,7 @@ class CertificateAuthority:
         issuer = self.issuer()
         press = Press(issuer, self.policy(), parse_key_type(key_type))
         yield from issue(self.session, press, requests)
-        refresh(self.session, issuer)
+        refresh(self.session, self._seen(), issuer)
 
     def due(self) -> list[CertificateRecord]:
         """The leaves past two thirds of their life, those that end first at the front."""
@@ -137,7 +146,7 @@ class CertificateAuthority:
             press = Press(issuer, policy, parse_renewable_key_type(kind), still)
             alike = [request_for(entry, policy.trust_domain) for entry in entries if entry.key_type == kind]
             yield from issue(self.session, press, alike)
-        refresh(self.session, issuer)
+        refresh(self.session, self._seen(), issuer)
 
     def revoke(self, which: str, reason: str = "unspecified") -> list[CertificateRecord]:
         """Revoke one serial, or all valid leaves of ROLE/NAME, and publish; returns what changed.
@@ -171,7 +180,7 @@ class CertificateAuthority:
 
     def holds_valid(self, identity: Identity) -> bool:
         """Whether the newest leaf of that identity is valid now."""
-        entry = self.inventory().current(identity.role, identity.name)
+        entry = self._seen().current(identity.role, identity.name)
         return entry is not None and entry.state(self.session.now().timestamp()) == "issued"
 
     def trust(self) -> TrustDocument:
@@ -192,9 +201,8 @@ class CertificateAuthority:
 
     def describe(self, entry: CertificateRecord) -> dict[str, Any]:
         """A certificate as `--json` prints it."""
-        if entry.issuer not in self._domains:
-            self._domains = {known.generation: known.trust_domain for known in self.inventory().authorities()}
-        return lookup.describe(entry, self._domains[entry.issuer], self.session.now())
+        domains = {known.generation: known.trust_domain for known in self._seen().authorities()}
+        return lookup.describe(entry, domains[entry.issuer], self.session.now())
 
     def _keys(self, uri: str) -> StoredCaKeys:
         store = self.session.store.secrets

@@ -25,7 +25,6 @@ from daskpki.pki.keys import KeyType, generate_key, serialize_key
 from daskpki.pki.profile import LeafRequest, Lifetime, Policy, check_request, leaf_lifetime
 from daskpki.pki.validate import fingerprint
 from daskpki.records import (
-    ABANDONED,
     ISSUED,
     RESERVED,
     CertificateRecord,
@@ -37,9 +36,6 @@ from daskpki.records import (
 
 BATCH: Final = 100
 """Leaves that share one reservation and one confirmation in the log."""
-
-ABANDON_AFTER: Final = 600
-"""Seconds after which an unconfirmed reservation counts as a command that died."""
 
 
 Wanted = Callable[[Inventory, LeafRequest], bool]
@@ -202,17 +198,3 @@ def _check_reserved(inventory: Inventory, reservation: Reservation) -> None:
             f"the reservation of {reservation.request.identity.slug} was abandoned by another command meanwhile",
             hint="issue it again; the abandoned serial is revoked",
         )
-
-
-def abandon_stale(session: Session) -> int:
-    """Give up reservations that were not confirmed in ten minutes; returns how many. Their serials join the CRL."""
-
-    def decide(inventory: Inventory) -> list[Draft]:
-        before = session.now().timestamp() - ABANDON_AFTER
-        return [
-            Draft(ABANDONED, {"serial": f"{entry.serial:x}"})
-            for entry in inventory.certificates(statuses=[RESERVED])
-            if entry.reserved_at < before
-        ]
-
-    return len(session.log.commit(decide, session.stamp()))

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from daskpki import naming
+from daskpki.authority.abandoning import abandon_stale, is_stale
 from daskpki.authority.policy import anchor_der, chain_der, living_authorities
 from daskpki.authority.session import Session
 from daskpki.confidential import Confidential
@@ -41,10 +43,11 @@ from daskpki.records import (
     REVOKED,
     REVOKING,
     AuthorityRecord,
+    CertificateRecord,
     Draft,
     Inventory,
 )
-from daskpki.store.linear import Link, Tip
+from daskpki.store.linear import Head, Link, Tip
 from daskpki.store.trust import TrustPayload, trust_chain
 
 CRL_MARGIN: Final = DAY
@@ -67,25 +70,41 @@ def _verified(session: Session, inventory: Inventory, payload: TrustPayload) -> 
 
 
 def publish(session: Session, issuers: Sequence[Issuer]) -> TrustDocument:
-    """Sign and publish what the log says now; NotTrustedError when a CRL has changed whose CA's key is not open."""
+    """Sign and publish what the log says now; NotTrustedError when a CRL has changed whose CA's key is not open.
+
+    What was being revoked is recorded as revoked together with the publication.
+    """
     operation = session.operations()
-    _create_secret(session, naming.TRUST, naming.trust_id(session.cluster))
     chain = trust_chain(session.store.secrets, session.cluster)
+    revoking: list[CertificateRecord] = []
 
     def build(tip: Tip[TrustPayload], link: Link) -> TrustPayload:
         inventory = session.log.inventory()
+        if tip.head is None:
+            _create_secret(session, naming.TRUST, naming.trust_id(session.cluster))
         previous = None if tip.head is None else _verified(session, inventory, tip.head.payload)
+        revoking[:] = inventory.certificates(statuses=[REVOKING])
         document = _compose(session, inventory, previous, link, {issuer.generation: issuer for issuer in issuers})
         data = sign_trust(document, issuers)
         return TrustPayload(data, parse_trust(data))
 
     head = chain.append(build, operation)
     assert head is not None, "build always makes a document"
+    _record(session, head, revoking, operation)
+    chain.prune(head)
+    return head.payload.signed.document
+
+
+def _record(session: Session, head: Head[TrustPayload], revoking: Sequence[CertificateRecord], operation: str) -> None:
     document = head.payload.signed.document
     published = Draft(PUBLISHED, {"epoch": document.epoch, "version": head.number, "due": due(document)})
-    session.log.commit(lambda _inventory: [published], session.stamp(operation))
-    chain.prune(head)
-    return document
+
+    def decide(inventory: Inventory) -> list[Draft]:
+        now = [inventory.certificate(entry.serial) for entry in revoking]
+        done = [entry for entry in now if entry is not None and entry.status == REVOKING]
+        return [published, *(Draft(REVOKED, {"serial": f"{entry.serial:x}"}) for entry in done)]
+
+    session.log.commit(decide, session.stamp(operation))
 
 
 def due(document: TrustDocument) -> int:
@@ -94,13 +113,8 @@ def due(document: TrustDocument) -> int:
 
 
 def _create_secret(session: Session, kind: str, secret: str) -> None:
-    try:
-        session.store.secrets.describe(secret)
-    except NotFoundError:
-        try:
-            session.store.secrets.create(secret, labels=naming.labels(session.cluster, kind))
-        except AlreadyExistsError:  # another writer was first, to the same end
-            return
+    with suppress(AlreadyExistsError):  # another writer was first, to the same end; `add` checks whose it is
+        session.store.secrets.create(secret, labels=naming.labels(session.cluster, kind))
 
 
 def _compose(
@@ -176,8 +190,9 @@ def _stored(session: Session, previous: TrustDocument | None, generation: int, d
     split = split_crl(der)
     if fits_inline(split):
         return crl_part(generation, der)
-    _create_secret(session, naming.REVOKED, naming.revoked_id(session.cluster))
     part = _previous_part(previous, generation)
+    if part is None or not part.pieces:
+        _create_secret(session, naming.REVOKED, naming.revoked_id(session.cluster))
     known = {piece.sha256: piece.version for piece in part.pieces} if part else {}
     return crl_part(generation, der, [_keep_piece(session, piece, known) for piece in split.pieces])
 
@@ -187,10 +202,9 @@ def _keep_piece(session: Session, piece: bytes, known: Mapping[str, int]) -> int
     return held or session.store.secrets.add(naming.revoked_id(session.cluster), Confidential(piece))
 
 
-def refresh(session: Session, issuer: Issuer) -> None:
-    """Publish anew when a CRL is due to be signed, or when reservations were abandoned meanwhile."""
-    from daskpki.authority.issuance import abandon_stale
-
-    inventory = session.log.inventory()
-    if abandon_stale(session) or session.now().timestamp() >= inventory.published.get("due", 0):
+def refresh(session: Session, seen: Inventory, issuer: Issuer) -> None:
+    """Make good what `seen` shows undone: a CRL that is due, a revocation unpublished, reservations left behind."""
+    unpublished = next(seen.certificates(statuses=[REVOKING]), None) is not None
+    abandoned = is_stale(seen, session.now()) and abandon_stale(session)
+    if abandoned or unpublished or session.now().timestamp() >= seen.published.get("due", 0):
         publish(session, [issuer])

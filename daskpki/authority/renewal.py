@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from daskpki.authority.issuance import ABANDON_AFTER
+from daskpki.authority.abandoning import ABANDON_AFTER
 from daskpki.identity import Identity, Role
 from daskpki.pki.profile import DEFAULT_TTL, LeafRequest
 from daskpki.records import ISSUED, RELEASED, RESERVED, CertificateRecord, Inventory

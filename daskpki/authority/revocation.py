@@ -1,7 +1,7 @@
 """Revoke and release: recorded as intended, published in a new CRL, recorded as done.
 
-A command that dies in between leaves `revoking`, which is on every CRL that is computed from then on; the next command
-that publishes finishes it.
+A command that dies in between leaves `revoking`, which is on every CRL that is computed from then on; whoever publishes
+next records it as done.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from daskpki.records import (
     CertificateRecord,
     Draft,
     Inventory,
+    certificate_after,
 )
 
 HOLD = "certificateHold"
@@ -30,7 +31,7 @@ HOLD = "certificateHold"
 
 
 def valid_leaves(inventory: Inventory, role: Role, name: str, now: float) -> list[CertificateRecord]:
-    """Every leaf of that name that is neither revoked nor expired, superseded or not; NotFoundError if none was made."""
+    """Every leaf of that name that is neither revoked nor expired, superseded or not; NotFoundError if none was."""
     entries = list(inventory.certificates(role=role, name=name))
     if not entries:
         raise NotFoundError(f"no certificate {role.value}/{name} was issued here", hint="daskpki list shows all")
@@ -43,16 +44,16 @@ def revoke(session: Session, issuers: Sequence[Issuer], serials: Sequence[int], 
     Returns the entries that changed. NotFoundError for a serial that was never issued: revoking it would say nothing.
     """
     parse_reason(reason)
-    changed: list[CertificateRecord] = []
+    changing: list[CertificateRecord] = []
 
     def decide(inventory: Inventory) -> list[Draft]:
-        changed[:] = [entry for serial in serials if _can_be_revoked(entry := _issued(inventory, serial), reason)]
-        return [Draft(REVOKING, {"serial": f"{entry.serial:x}", "reason": reason}) for entry in changed]
+        changing[:] = [entry for serial in serials if _can_be_revoked(entry := _issued(inventory, serial), reason)]
+        return [Draft(REVOKING, {"serial": f"{entry.serial:x}", "reason": reason}) for entry in changing]
 
-    session.log.commit(decide, session.stamp())
+    records = session.log.commit(decide, session.stamp())
     publish(session, issuers)
-    finish(session)
-    return changed
+    changed = [certificate_after(entry, record) for entry, record in zip(changing, records, strict=True)]
+    return [entry._replace(status=REVOKED) for entry in changed]
 
 
 def release(session: Session, issuers: Sequence[Issuer], serials: Sequence[int]) -> list[CertificateRecord]:
@@ -63,19 +64,9 @@ def release(session: Session, issuers: Sequence[Issuer], serials: Sequence[int])
         held[:] = [_held(_issued(inventory, serial)) for serial in serials]
         return [Draft(RELEASED, {"serial": f"{entry.serial:x}"}) for entry in held]
 
-    session.log.commit(decide, session.stamp())
+    records = session.log.commit(decide, session.stamp())
     publish(session, issuers)
-    return held
-
-
-def finish(session: Session) -> None:
-    """Record as revoked what is published as such."""
-    session.log.commit(
-        lambda inventory: [
-            Draft(REVOKED, {"serial": f"{entry.serial:x}"}) for entry in inventory.certificates(statuses=[REVOKING])
-        ],
-        session.stamp(),
-    )
+    return [certificate_after(entry, record) for entry, record in zip(held, records, strict=True)]
 
 
 def _issued(inventory: Inventory, serial: int) -> CertificateRecord:

@@ -54,13 +54,14 @@ def _selected(
     unknown = set(states) - set(STATES)
     if unknown:
         raise UsageError(f"{min(unknown)!r} is not a state", hint=f"states are {', '.join(STATES)}")
+    inventory = authority.inventory()
     authority.active()
     now = authority.session.now()
     before = now + timedelta(seconds=parse_ttl(expiring_in)) if expiring_in else None
     if before is not None and not states:
         states = ["issued"]
     chosen = frozenset(states) or None
-    return list(select(authority.inventory(), now=now, role=role, name=name, states=chosen, before=before))
+    return list(select(inventory, now=now, role=role, name=name, states=chosen, before=before))
 
 
 def show(

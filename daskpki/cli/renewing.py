@@ -74,7 +74,7 @@ def revoke(
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
         changed = authority.release(which) if release else authority.revoke(which, reason)
-        documents = [authority.describe(authority.find(f"{entry.serial:x}")) for entry in changed]
+        documents = [authority.describe(entry) for entry in changed]
         now = authority.session.now()
     lines = certificate_table(documents, now) if documents else [f"{which} holds no certificate to revoke"]
     invocation.output.result(documents, lines)

@@ -70,6 +70,17 @@ class LinearSecret(Generic[P]):
         seen = {} if hint is None else {hint.number: hint.payload}
         return self._tip_from(self._scan(first_after(hint), seen), Tip(None, 0))
 
+    def glance(self) -> Tip[P]:
+        """The tip in one request, without a look at what came after `latest`: enough for whoever appends next.
+
+        An append finds out whether others went on. Only a head right behind its predecessor is taken so, since a rival
+        with a lower number may stand between; then, and before the first append, this is `tip`.
+        """
+        hint = self._hint()
+        if hint is not None and hint.link.seq and hint.number == hint.link.prev + 1:
+            return Tip(hint, hint.number)
+        return self.tip()
+
     def append(self, build: Callable[[Tip[P], Link], P | None], operation: str) -> Head[P] | None:
         """Append what `build` makes of the tip and the link it is to carry; again, after another writer won.
 

@@ -124,6 +124,10 @@ class RecordLog(Protocol):
         """A consistent view of everything recorded up to now; empty if nothing was recorded yet."""
         ...
 
+    def glance(self) -> Inventory:
+        """A view that may be a moment old, at less cost: enough for whoever commits next, and decides there."""
+        ...
+
     def records(self, *, after: int = 0) -> Iterator[Record]:
         """The records with `seq > after`, in order; CorruptError when the chain does not hold."""
         ...

@@ -95,6 +95,12 @@ class GsmRecordLog:
         self._look()
         return self._view
 
+    def glance(self) -> LogInventory:
+        """See RecordLog."""
+        if not self._is_recent():
+            self._settle_on(self._linear.glance())
+        return self._view
+
     def records(self, *, after: int = 0) -> Iterator[Record]:
         """See RecordLog."""
         self._look()

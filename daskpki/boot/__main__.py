@@ -1,0 +1,32 @@
+"""`daskpki-entrypoint` and `python -m daskpki.boot`: what a VM or container starts, and what becomes Dask."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from daskpki.errors import DaskpkiError
+
+
+def main() -> int:
+    """Boot as the command line says; returns only when Dask was not started, with the documented exit code."""
+    from daskpki.boot.entrypoint import boot
+    from daskpki.boot.options import help_text
+    from daskpki.boot.report import report
+
+    argv = sys.argv[1:]
+    own = argv[: argv.index("--")] if "--" in argv else argv
+    if not own or {"-h", "--help"} & set(own):
+        print(help_text(), end="")  # noqa: T201 - asked for
+        return 0 if own else 2
+    try:
+        boot(argv, os.environ)
+    except DaskpkiError as error:
+        return report(error)
+    except KeyboardInterrupt:
+        return 130
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

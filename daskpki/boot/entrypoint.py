@@ -1,0 +1,42 @@
+"""The order of a boot: settings → fetch → check → descriptors → exec. Whatever fails, Dask does not start."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+
+from daskpki.boot.cores import usable_cores
+from daskpki.boot.options import parse_arguments
+from daskpki.boot.plan import check_arguments, plan_programs
+from daskpki.boot.report import note
+from daskpki.boot.retry import Patience
+from daskpki.boot.settings import Settings, parse_settings
+from daskpki.boot.sources import fetch
+from daskpki.boot.start import Checked, Execve, find_user, start
+
+_CLOCK_PATIENCE = 60.0
+
+
+def boot(argv: Sequence[str], environ: Mapping[str, str], execve: Execve = os.execve) -> None:
+    """Become Dask; raises a DaskpkiError when that is not possible, and has then left nothing behind."""
+    settings = parse_settings(parse_arguments(argv), environ)
+    check_arguments(settings)
+    find_user(settings.worker_user)
+    checked = prepare(settings, environ)
+    programs = plan_programs(checked.settings, checked.trust.schedulers, usable_cores())
+    start(checked, programs, environ, execve)
+
+
+def prepare(settings: Settings, environ: Mapping[str, str]) -> Checked:
+    """Fetch and check everything."""
+    from daskpki.boot.check import Clocks, verify_in_time
+
+    end = time.monotonic() + settings.deadline
+    fetched = fetch(settings, environ, Patience(end, note))
+    left = min(_CLOCK_PATIENCE, max(0.0, end - time.monotonic()))
+    clocks = Clocks(time.time, time.monotonic, time.sleep)
+    trust = verify_in_time(fetched.material, fetched.settings, fetched.date, clocks, patience=left)
+    whom = " and ".join(credential.identity.uri for credential in fetched.material.credentials)
+    note(f"{whom}, from {settings.source}; trust epoch {trust.epoch}")
+    return Checked(fetched.settings, fetched.material, trust)

@@ -1,0 +1,44 @@
+"""Putting what was checked where Dask will read it: PEM files, the trust document, the handover that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from daskpki.boot.materialise import Place
+from daskpki.boot.settings import Settings
+from daskpki.confidential import Confidential
+from daskpki.handover import Handover, encode_handover
+from daskpki.pki import pem
+from daskpki.pki.credential import Credential, certificate_pem, key_pem
+from daskpki.pki.trust_document import TrustDocument
+
+
+def hand_over(
+    place: Place,
+    settings: Settings,
+    credential: Credential,
+    *,
+    trust: TrustDocument,
+    signed: Confidential,
+    pieces: Mapping[int, bytes],
+) -> tuple[Handover, str]:
+    """Put everything for one program there; the handover, and the path at which it can be read."""
+    anchors = "".join(pem.encode_pem(anchor, pem.CERTIFICATE) for anchor in trust.roots)
+    handover = Handover(
+        cluster=trust.cluster,
+        trust_domain=trust.trust_domain,
+        role=credential.identity.role.value,
+        name=credential.identity.name,
+        cert=place.put("cert.pem", certificate_pem(credential).encode()),
+        key=place.put("key.pem", key_pem(credential).reveal()),
+        ca=place.put("ca.pem", anchors.encode()),
+        trust=place.put("trust.json", signed.reveal()),
+        pieces={number: place.put(f"revoked-{number}", piece) for number, piece in pieces.items()},
+        worker_clients=settings.worker_clients,
+        dashboard=settings.dashboard,
+        tls_min=settings.tls_min,
+        store=str(settings.store) if settings.store else None,
+        endpoint=settings.endpoint,
+        scheduler=settings.scheduler,
+    )
+    return handover, place.put("handover.json", encode_handover(handover))

@@ -1,0 +1,171 @@
+"""Where keys lie while Dask runs: sealed memory files, else a private directory on tmpfs, else nowhere at all.
+
+OpenSSL reads keys from paths, more than once, and so does a nanny that starts its worker again. A sealed memfd (mode
+0400, without close-on-exec) is `/proc/PID/fd/N`: a path that survives `exec`, that no disk ever sees, and that nobody
+can change. It has to be made after a change of user, whose it then is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, NamedTuple, Protocol
+
+from daskpki.errors import NotTrustedError
+
+_MODE: Final = 0o400
+_PREFIX: Final = "daskpki-"
+_TMPFS: Final = ("tmpfs", "ramfs")
+
+
+class Place(Protocol):
+    """Somewhere in memory that can be named by a path."""
+
+    def put(self, name: str, data: bytes) -> str:
+        """Keep `data` for as long as the process lives, even after exec; returns its path."""
+        ...
+
+    def clear(self) -> None:
+        """Remove whatever was put."""
+        ...
+
+
+class MemoryFiles:
+    """Sealed memfds of this very process."""
+
+    def __init__(self) -> None:
+        self._descriptors: list[int] = []
+
+    def put(self, name: str, data: bytes) -> str:
+        """See Place."""
+        import fcntl
+
+        descriptor = os.memfd_create(f"{_PREFIX}{name}", os.MFD_ALLOW_SEALING)
+        self._descriptors.append(descriptor)
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
+            file.write(data)
+        os.fchmod(descriptor, _MODE)
+        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+        return f"/proc/{os.getpid()}/fd/{descriptor}"
+
+    def clear(self) -> None:
+        """See Place."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+
+class TmpfsDirectory:
+    """A directory that only we can enter; its name tells whose it is, so that the next boot can remove it."""
+
+    def __init__(self, parent: str) -> None:
+        from tempfile import mkdtemp
+
+        self.path = mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent)  # 0700 from its first instant
+
+    def put(self, name: str, data: bytes) -> str:
+        """See Place."""
+        path = f"{self.path}/{name}"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _MODE)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        return path
+
+    def clear(self) -> None:
+        """See Place."""
+        _remove(self.path)
+
+
+def open_place(environ: Mapping[str, str]) -> Place:
+    """Where keys can lie on this machine; NotTrustedError when that would be a disk."""
+    if _has_memory_files():
+        return MemoryFiles()
+    for parent in filter(None, (environ.get("XDG_RUNTIME_DIR"), "/dev/shm", "/run")):  # noqa: S108 - checked below
+        if is_tmpfs(parent) and os.access(parent, os.W_OK | os.X_OK):
+            remove_leftovers(parent)
+            return TmpfsDirectory(parent)
+    raise NotTrustedError(
+        "there is no memfd and no tmpfs to write to, and keys do not go to a disk",
+        hint="mount a tmpfs and name it in XDG_RUNTIME_DIR (docker run --tmpfs /run, or an emptyDir of medium Memory)",
+    )
+
+
+def _has_memory_files() -> bool:
+    """A probe, since a kernel, a sandbox (seccomp) or an unmounted /proc may each refuse."""
+    try:
+        probe = MemoryFiles()
+        path = probe.put("probe", b"-")
+        with open(path, "rb") as file:  # noqa: PTH123 - pathlib is not loaded otherwise
+            file.read()
+        probe.clear()
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+class Mount(NamedTuple):
+    """A mounted file system: its device number and its kind."""
+
+    device: str
+    kind: str
+
+
+def is_tmpfs(path: str) -> bool:
+    """Whether `path` lies in memory, by the device of its file system and what the kernel says is mounted from it."""
+    try:
+        number = os.stat(path).st_dev  # noqa: PTH116 - as above
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+            mounts = list(parse_mounts(file))
+    except OSError:
+        return False
+    device = f"{os.major(number)}:{os.minor(number)}"
+    kinds = {mount.kind for mount in mounts if mount.device == device}
+    return bool(kinds) and kinds <= set(_TMPFS)
+
+
+def parse_mounts(lines: Iterable[str]) -> Iterator[Mount]:
+    """The mounts of a mountinfo file (proc(5)): the device is its third field, the kind the first after the dash."""
+    for line in lines:
+        before, dash, after = line.partition(" - ")
+        fields = before.split(" ")
+        if dash and len(fields) > 2:  # noqa: PLR2004 - the third field
+            yield Mount(fields[2], after.split(" ")[0])
+
+
+def remove_leftovers(parent: str) -> None:
+    """Delete the directories of ours whose process is gone."""
+    with os.scandir(parent) as entries:
+        names = [
+            entry.name for entry in entries if entry.name.startswith(_PREFIX) and entry.is_dir(follow_symlinks=False)
+        ]
+    for name in names:
+        owner = name.removeprefix(_PREFIX).partition("-")[0]
+        path = f"{parent}/{name}"
+        if owner.isdecimal() and not _runs(int(owner)) and _is_ours(path):
+            _remove(path)
+
+
+def _is_ours(path: str) -> bool:
+    with contextlib.suppress(OSError):
+        status = os.lstat(path)
+        return status.st_uid == os.geteuid() and stat.S_ISDIR(status.st_mode)
+    return False
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(path):  # noqa: PTH208 - as above
+            os.unlink(f"{path}/{name}")  # noqa: PTH108
+        os.rmdir(path)  # noqa: PTH106

@@ -1,0 +1,92 @@
+"""The metadata server of Compute Engine and GKE: this VM's access token, its name, its service account.
+
+It is asked at its address, since at boot the name server may not answer yet, and never through a proxy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from daskpki.boot.connection import Connection, parse_target, system_trust
+from daskpki.boot.http import Reply
+from daskpki.boot.retry import Patience, TryAgain
+from daskpki.confidential import Confidential
+from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError
+
+_ADDRESS: Final = "169.254.169.254"
+_ROOT: Final = "/computeMetadata/v1/instance/"
+_FLAVOR: Final = "Google"
+_ACCOUNT: Final = "service-accounts/default/"
+_OK, _FORBIDDEN, _MISSING = 200, 403, 404
+_TRANSIENT: Final = (408, 429)
+
+
+def metadata_host(environ: Mapping[str, str]) -> str:
+    """HOST or HOST:PORT, in the variables that google-auth honours."""
+    return (
+        environ.get("GCE_METADATA_HOST")
+        or environ.get("GCE_METADATA_ROOT")
+        or environ.get("GCE_METADATA_IP")
+        or _ADDRESS
+    )
+
+
+class Metadata:
+    """This VM's metadata server."""
+
+    def __init__(self, environ: Mapping[str, str], patience: Patience) -> None:
+        self._connection = Connection(parse_target(metadata_host(environ), encrypted=False), system_trust)
+        self._patience = patience
+
+    def token(self) -> Confidential:
+        """An access token of this VM's service account; AccessDeniedError when it has none."""
+        try:
+            return self._patience.persist(self._token)
+        except NotFoundError:
+            raise AccessDeniedError(
+                "this VM has no service account, so it may read no secret",
+                hint="stop the VM, then gcloud compute instances set-service-account NAME --service-account EMAIL",
+            ) from None
+
+    def instance_name(self) -> str:
+        """The VM's name."""
+        return self._patience.persist(lambda timeout: self._get("name", timeout).body.decode().strip())
+
+    def account(self) -> str | None:
+        """The service account's email, for messages: one attempt, None without an answer."""
+        try:
+            return self._get(f"{_ACCOUNT}email", timeout=1.0).body.decode().strip()
+        except (TryAgain, DaskpkiError):
+            return None
+
+    def _token(self, timeout: float) -> Confidential:
+        reply = self._get(f"{_ACCOUNT}token", timeout)
+        try:
+            return Confidential(str(json.loads(reply.body)["access_token"]))
+        except (ValueError, KeyError, TypeError):
+            raise TryAgain("the metadata server's reply holds no access token") from None
+
+    def _get(self, path: str, timeout: float) -> Reply:
+        reply = self._connection.get(_ROOT + path, {"Metadata-Flavor": _FLAVOR}, timeout)
+        if reply.status == _OK and reply.headers.get("metadata-flavor") == _FLAVOR:
+            return reply
+        raise _refusal(reply, path)
+
+
+def _refusal(reply: Reply, path: str) -> Exception:
+    status = reply.status
+    if status in _TRANSIENT or status >= 500:  # noqa: PLR2004 - server errors
+        return TryAgain(f"the metadata server answers {status}")
+    if status == _MISSING:
+        return NotFoundError(f"the metadata server has no {path}")
+    if status == _FORBIDDEN:
+        return AccessDeniedError(
+            "the metadata server refuses plain HTTP requests (403)",
+            hint="this VM allows HTTPS metadata only: remove disable-http-mds, or set DASKPKI_CREDENTIAL_DIR",
+        )
+    return AccessDeniedError(
+        f"what answers as the metadata server is none (status {status}, no Metadata-Flavor)",
+        hint="GCE_METADATA_HOST names another one; off Google Cloud, set GOOGLE_APPLICATION_CREDENTIALS",
+    )

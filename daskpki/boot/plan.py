@@ -1,0 +1,153 @@
+"""From settings to programs (pure): which of them run, with which arguments, and with which Dask configuration.
+
+Dask's own precedence is kept in mind: a `--preload` on the command line replaces the configured ones, so ours is given
+there too; and an environment variable beats Dask's YAML files, so what must hold is set there, whatever a file says.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from daskpki.boot.dask_arguments import check_dask_arguments, has_option
+from daskpki.boot.settings import DEFAULT_PORT, Settings
+from daskpki.errors import UsageError
+from daskpki.handover import VARIABLE, Handover
+from daskpki.identity import Role
+
+PRELOAD: Final = "daskpki.cluster.preload"
+SECURITY_LOADER: Final = "daskpki.loader.security_loader"
+_LOOPBACK: Final = "127.0.0.1"
+
+
+class Program(NamedTuple):
+    """One program to become: with the credential of `role`, and as `user` where that is another one."""
+
+    role: Role
+    argv: tuple[str, ...]
+    user: str | None = None
+
+
+def plan_programs(settings: Settings, known_schedulers: tuple[str, ...], cores: int) -> tuple[Program, ...]:
+    """What to start, in this order; `known_schedulers` are the addresses that the trust document names.
+
+    Raises PolicyError for a Dask argument that is refused, UsageError for a worker that knows no scheduler.
+    """
+    if settings.command == "exec":
+        return (Program(settings.roles[0], settings.rest),)
+    if settings.command == "scheduler":
+        return (_scheduler(settings, settings.rest),)
+    if settings.command == "worker":
+        return (_worker(settings, _find_scheduler(settings, known_schedulers), cores),)
+    port = _node_port(settings)
+    scheduler = _scheduler(settings, ("--port", str(port)))
+    return (scheduler, _worker(_every_core(settings, cores), f"tls://{_LOOPBACK}:{port}", cores))
+
+
+def check_arguments(settings: Settings) -> None:
+    """Raise PolicyError for Dask arguments that are refused, so that nothing is fetched for them."""
+    if settings.command != "exec":
+        check_dask_arguments(settings.roles[-1], settings.rest)
+
+
+def _scheduler(settings: Settings, arguments: tuple[str, ...]) -> Program:
+    check_dask_arguments(Role.SCHEDULER, arguments)
+    options = [*_dashboard(settings, arguments, 8787), "--preload", PRELOAD]
+    return Program(Role.SCHEDULER, _dask("scheduler", *options, *arguments))
+
+
+def _worker(settings: Settings, scheduler: str | None, cores: int) -> Program:
+    arguments = settings.rest
+    check_dask_arguments(Role.WORKER, arguments)
+    address = [scheduler] if scheduler else []
+    options = [*_sizes(settings, cores), *_dashboard(settings, arguments, 0)]
+    preloads = ["--preload", PRELOAD, "--preload-nanny", PRELOAD]
+    return Program(Role.WORKER, _dask("worker", *address, *options, *preloads, *arguments), settings.worker_user)
+
+
+def _dask(*arguments: str) -> tuple[str, ...]:
+    # -P: a module in the working directory does not take the place of Dask's.
+    return (sys.executable, "-P", "-m", "dask", *arguments)
+
+
+def _dashboard(settings: Settings, arguments: tuple[str, ...], port: int) -> list[str]:
+    """Dask serves some pages even with --no-dashboard, so the address is bound to loopback in any case."""
+    options = [] if has_option(arguments, "--dashboard-address") else ["--dashboard-address", f"{_LOOPBACK}:{port}"]
+    return [*options, "--no-dashboard"] if settings.dashboard == "off" else options
+
+
+def _sizes(settings: Settings, cores: int) -> list[str]:
+    """Dask's options for THREADS_PER_WORKER, NUM_WORKERS and MEMORY_PER_WORKER; none where none is set."""
+    threads, workers = settings.threads, settings.workers
+    if threads and not workers:
+        workers = max(1, cores // threads)
+    options = {"--nworkers": workers, "--nthreads": threads, "--memory-limit": settings.memory}
+    return [
+        word
+        for name, value in options.items()
+        if value and not has_option(settings.rest, name)
+        for word in (name, str(value))
+    ]
+
+
+def _every_core(settings: Settings, cores: int) -> Settings:
+    """On a node, one worker per core unless the settings say otherwise."""
+    if settings.workers and not settings.threads:
+        return settings._replace(threads=max(1, cores // settings.workers))
+    return settings._replace(threads=settings.threads or 1)
+
+
+def _find_scheduler(settings: Settings, known: tuple[str, ...]) -> str | None:
+    """The scheduler's address; None when it is the first of the arguments for Dask."""
+    if settings.rest and settings.rest[0].startswith("tls://"):
+        if settings.scheduler:
+            raise UsageError(
+                f"two schedulers: {settings.scheduler} by DASKPKI_SCHEDULER and {settings.rest[0]} after `--`",
+                hint="give one of them",
+            )
+        return None
+    if settings.scheduler:
+        return settings.scheduler
+    if len(known) == 1:
+        return known[0]
+    several = f" (the trust document names {', '.join(known)})" if known else ""
+    raise UsageError(f"the worker does not know its scheduler{several}", hint="DASKPKI_SCHEDULER=tls://HOST:PORT")
+
+
+def _node_port(settings: Settings) -> int:
+    return int(settings.scheduler.rpartition(":")[2]) if settings.scheduler else DEFAULT_PORT
+
+
+def dask_environment(handover: Handover, path: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a program: `environ`, less what contradicts, with Dask's configuration for that role.
+
+    `path` is where `handover` can be read. Whatever Dask would read as one of our settings, or as something that
+    contains it, goes: `DASK_DISTRIBUTED__COMM__TLS` replaces what lies below it, and `-` and `_` are the same to Dask.
+    """
+    ours = _configuration(handover)
+    kept = {name: value for name, value in environ.items() if not _collides(name, ours)}
+    return {**kept, **ours, VARIABLE: path}
+
+
+def _configuration(handover: Handover) -> dict[str, str]:
+    preload = f'["{PRELOAD}"]'
+    tls = {"CA_FILE": handover.ca, "MIN_VERSION": handover.tls_min}
+    for user in {handover.role, Role.CLIENT.value}:  # a worker's tasks connect as clients, with the worker's leaf
+        tls[f"{user.upper()}__CERT"] = handover.cert
+        tls[f"{user.upper()}__KEY"] = handover.key
+    settings = {
+        "COMM__REQUIRE_ENCRYPTION": "True",
+        "COMM__DEFAULT_SCHEME": "tls",
+        "CLIENT__SECURITY_LOADER": SECURITY_LOADER,
+        "SCHEDULER__PRELOAD": preload,
+        "WORKER__PRELOAD": preload,
+        "NANNY__PRELOAD": preload,
+        **{f"COMM__TLS__{name}": value for name, value in tls.items()},
+    }
+    return {f"DASK_DISTRIBUTED__{name}": value for name, value in settings.items()}
+
+
+def _collides(variable: str, ours: Mapping[str, str]) -> bool:
+    canonical = variable.upper().replace("-", "_")
+    return any(name == canonical or name.startswith(f"{canonical}__") for name in ours)

@@ -1,0 +1,116 @@
+"""What a boot reads from a store, by access only: own credentials, the newest trust document, the CRL's pieces."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from daskpki import naming
+from daskpki.confidential import Confidential
+from daskpki.errors import CorruptError, DisabledError, NotFoundError, NotTrustedError
+from daskpki.identity import Role
+from daskpki.pki.credential import Credential, parse_credential
+from daskpki.pki.trust_document import SignedTrust, parse_trust
+from daskpki.store.links import Head, Link, best, first_after
+
+
+class Reader(Protocol):
+    """The part of a SecretStore that a node is allowed to use."""
+
+    def latest(self, secret: str) -> tuple[int, Confidential]:
+        """See daskpki.store.port.SecretStore."""
+        ...
+
+    def access(self, secret: str, number: int) -> Confidential:
+        """See daskpki.store.port.SecretStore."""
+        ...
+
+
+class Trust(NamedTuple):
+    """A trust document as it was stored, and what it says, not verified."""
+
+    data: Confidential
+    signed: SignedTrust
+
+
+class Material(NamedTuple):
+    """Everything for a boot, parsed and not verified yet.
+
+    `anchors` (DER) are CAs known beforehand, from a credential directory; `pieces` are the CRL's, by version number.
+    """
+
+    credentials: tuple[Credential, ...]
+    trust: Trust
+    pieces: Mapping[int, bytes]
+    anchors: tuple[bytes, ...] = ()
+
+
+def read_material(store: Reader, cluster: str, wanted: Sequence[tuple[Role, str]]) -> Material:
+    """The credentials of these roles and names, and the trust document; raises what the store raises."""
+    credentials = tuple(read_credential(store, cluster, role, name) for role, name in wanted)
+    trust = newest_trust(store, cluster)
+    versions = [piece.version for part in trust.signed.document.crls for piece in part.pieces]
+    secret = naming.revoked_id(cluster)
+    return Material(credentials, trust, {version: store.access(secret, version).reveal() for version in versions})
+
+
+def read_credential(store: Reader, cluster: str, role: Role, name: str) -> Credential:
+    """The newest credential; NotFoundError names the command that issues it, CorruptError when it is another's."""
+    try:
+        _, payload = _latest(store, naming.credential_id(cluster, role, name))
+    except NotFoundError as error:
+        command = f"daskpki --cluster {cluster} issue {role.value} --name {name}"
+        raise NotFoundError(f"cluster {cluster} has no credential {role.value}/{name}: {error}", hint=command) from None
+    credential = parse_credential(payload)
+    if (credential.cluster, credential.identity.role, credential.identity.name) != (cluster, role, name):
+        raise CorruptError(f"the secret of {role.value}/{name} of cluster {cluster} holds {credential.identity.uri}")
+    return credential
+
+
+def newest_trust(store: Reader, cluster: str) -> Trust:
+    """The head of the chain of trust documents, by the rules of `daskpki.store.links`; usually one read and one 404."""
+    secret = naming.trust_id(cluster)
+    try:
+        number, data = _latest(store, secret)
+    except NotFoundError:
+        raise NotFoundError(
+            f"cluster {cluster} has no trust document ({secret})", hint=f"daskpki --cluster {cluster} init-ca"
+        ) from None
+    hint = _head(number, data)
+    head = best([hint, *_later(store, secret, hint)])
+    assert head is not None  # a trust document's epoch is at least 1, so none is a rider
+    return head.payload
+
+
+def _latest(store: Reader, secret: str) -> tuple[int, Confidential]:
+    """`latest`, which is the newest version in any state: one that was disabled must not be passed over silently."""
+    try:
+        return store.latest(secret)
+    except DisabledError as error:
+        raise NotTrustedError(str(error), hint=error.hint) from error
+
+
+def _later(store: Reader, secret: str, hint: Head[Trust]) -> Iterator[Head[Trust]]:
+    """The versions that may count more than `hint`: rivals below it, and whatever came after it."""
+    for number in range(first_after(hint), hint.number):
+        with contextlib.suppress(DisabledError):  # a loser that a later winner destroyed
+            yield _head(number, store.access(secret, number))
+    unreadable: DisabledError | None = None
+    for number in itertools.count(hint.number + 1):
+        try:
+            yield _head(number, store.access(secret, number))
+            unreadable = None
+        except DisabledError as error:
+            unreadable = error
+        except NotFoundError:
+            break
+    if unreadable is not None:  # what it said would be lost, and it may have been a revocation
+        raise NotTrustedError(str(unreadable), hint=unreadable.hint) from unreadable
+
+
+def _head(number: int, data: Confidential) -> Head[Trust]:
+    trust = Trust(data, parse_trust(data))
+    document = trust.signed.document
+    return Head(number, trust, Link(document.epoch, document.prev, document.operation))

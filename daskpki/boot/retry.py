@@ -1,0 +1,56 @@
+"""How long a boot keeps trying: full jitter from 50 ms, doubling up to 5 s, until the deadline; then exit code 75.
+
+Two kinds of failure only: TryAgain, which may go better, and daskpki's errors, which end the boot at once. So each
+request says itself what is worth another attempt, and nothing here knows a protocol.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from random import uniform
+from typing import Final, NamedTuple, TypeVar
+
+from daskpki.errors import UnavailableError
+
+T = TypeVar("T")
+
+_FIRST_WAIT: Final = 0.05
+_LONGEST_WAIT: Final = 5.0
+_LONGEST_ATTEMPT: Final = 10.0
+
+
+class TryAgain(Exception):  # noqa: N818 - not an error yet: it becomes one at the deadline
+    """What failed and may go better next time; `hint` is what a person can do about it."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class Patience(NamedTuple):
+    """Until when (on the monotonic clock) attempts are made, and who is told why there is another one."""
+
+    end: float
+    note: Callable[[str], None]
+    sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], float] = time.monotonic
+    jitter: Callable[[float, float], float] = uniform
+
+    def persist(self, attempt: Callable[[float], T]) -> T:
+        """The result of `attempt(timeout)`, once there is one; UnavailableError with the last cause at the deadline."""
+        wait = _FIRST_WAIT
+        told = ""
+        while True:
+            try:
+                return attempt(max(0.001, min(_LONGEST_ATTEMPT, self.end - self.now())))
+            except TryAgain as cause:
+                last = cause
+            pause = self.jitter(0.0, wait)
+            if self.now() + pause >= self.end:
+                raise UnavailableError(f"gave up at the deadline: {last}", hint=last.hint) from last
+            if str(last) != told:
+                told = str(last)
+                self.note(f"{told}; trying again")
+            self.sleep(pause)
+            wait = min(2 * wait, _LONGEST_WAIT)

@@ -1,0 +1,159 @@
+"""The settings of one boot, checked: what `options.py` found, as values that the rest can rely on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from daskpki.boot.options import Arguments, values
+from daskpki.errors import UsageError
+from daskpki.identity import Role, default_name, parse_label, parse_role
+from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
+
+INSTANCE: Final = "@instance"
+"""The name that stands for the VM's own."""
+
+LIMIT_OF_PORTS: Final = 65_536
+DEFAULT_PORT: Final = 8786
+_DECIMAL = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?\Z")
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+
+class Settings(NamedTuple):
+    """What to boot and from where. `name` is None for each role's usual one; `store` is None with a directory."""
+
+    command: str
+    roles: tuple[Role, ...]
+    name: str | None
+    cluster: str
+    store: GsmUrl | LocalUrl | None
+    directory: str | None
+    source: str
+    scheduler: str | None
+    deadline: float
+    ca_sha256: str | None
+    min_epoch: int
+    worker_clients: str
+    dashboard: str
+    tls_min: str
+    threads: int | None
+    memory: str | None
+    workers: int | None
+    worker_user: str | None
+    endpoint: str | None
+    rest: tuple[str, ...]
+
+    @property
+    def wanted(self) -> tuple[tuple[Role, str], ...]:
+        """Role and name of each credential; UsageError for a client without a name."""
+        return tuple((role, self.name or default_name(role)) for role in self.roles)
+
+
+def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings:
+    """The settings; UsageError that names the value, the rule and the way out."""
+    found = values(arguments.given, environ)
+    directory, source = _source(arguments.given, environ)
+    return Settings(
+        command=arguments.command,
+        roles=_roles(arguments),
+        name=_name(found["name"]),
+        cluster=parse_label(found["cluster"], "cluster"),
+        store=None if directory else parse_store_url(found["store"]),
+        directory=directory,
+        source=source,
+        scheduler=parse_scheduler(found["scheduler"]) if found["scheduler"] else None,
+        deadline=float(_number(found, "deadline", 1, 86_400)),
+        ca_sha256=_digest(found["ca-sha256"]),
+        min_epoch=_number(found, "min-epoch", 0, 1 << 62),
+        worker_clients=_choice(found, "worker-clients", ("deny", "limited", "allow")),
+        dashboard=_choice(found, "dashboard", ("loopback", "off")),
+        tls_min=_choice(found, "tls-min", ("1.3", "1.2")),
+        threads=_count(found, "threads-per-worker"),
+        memory=_memory(found["memory-per-worker"]),
+        workers=_count(found, "num-workers"),
+        worker_user=_worker_user(arguments.command, found["worker-user"]),
+        endpoint=found["endpoint"] or None,
+        rest=_rest(arguments),
+    )
+
+
+def _roles(arguments: Arguments) -> tuple[Role, ...]:
+    if arguments.command == "node":
+        return (Role.SCHEDULER, Role.WORKER)
+    return (parse_role(arguments.role if arguments.role is not None else arguments.command),)
+
+
+def _rest(arguments: Arguments) -> tuple[str, ...]:
+    if arguments.command == "exec" and not arguments.rest:
+        raise UsageError("exec needs a command", hint="daskpki-entrypoint exec client --name airflow -- python job.py")
+    return arguments.rest
+
+
+def _source(given: Mapping[str, str], environ: Mapping[str, str]) -> tuple[str | None, str]:
+    """The credential directory, None for the store; and which of the two was chosen, and why, in words."""
+    if "store" in given and "credential-dir" in given:
+        raise UsageError("--store and --credential-dir are two sources", hint="give one of them")
+    if "store" in given:
+        return None, f"--store {given['store']}"
+    if "credential-dir" in given:
+        return given["credential-dir"], "--credential-dir"
+    if directory := environ.get("DASKPKI_CREDENTIAL_DIR"):
+        passed_over = "; DASKPKI_STORE is passed over" if environ.get("DASKPKI_STORE") else ""
+        return directory, f"DASKPKI_CREDENTIAL_DIR={directory}{passed_over}"
+    return None, f"DASKPKI_STORE={environ['DASKPKI_STORE']}" if environ.get("DASKPKI_STORE") else "the default store"
+
+
+def _name(text: str) -> str | None:
+    return text if text in ("", INSTANCE) and text else parse_label(text, "name") if text else None
+
+
+def parse_scheduler(text: str) -> str:
+    """`tls://HOST:PORT` from that, HOST:PORT or HOST; UsageError for another scheme and for what is no address."""
+    scheme, separator, rest = text.rpartition("://")
+    if separator and scheme != "tls":
+        raise UsageError(f"the scheduler's address {text!r} is not a tls:// one", hint=f"tls://{rest}")
+    host, colon, port = rest.rpartition(":")
+    if not colon or rest.endswith("]"):
+        host, port = rest, str(DEFAULT_PORT)
+    if not host or any(character in host for character in " /@?#") or (":" in host and not host.startswith("[")):
+        raise UsageError(f"the scheduler's address {text!r} is not HOST:PORT", hint="for example tls://10.0.0.2:8786")
+    if not port.isdecimal() or not 0 < int(port) < LIMIT_OF_PORTS:
+        raise UsageError(f"the scheduler's address {text!r} has no port from 1 to 65535")
+    return f"tls://{host}:{port}"
+
+
+def _number(found: Mapping[str, str], name: str, least: int, most: int) -> int:
+    text = found[name]
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):  # noqa: PLR2004
+        raise UsageError(f"--{name} {text!r} is not a whole number from {least} to {most}")
+    return int(text)
+
+
+def _count(found: Mapping[str, str], name: str) -> int | None:
+    return _number(found, name, 1, 4096) if found[name] else None
+
+
+def _choice(found: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:
+    if found[name] not in allowed:
+        raise UsageError(f"--{name} {found[name]!r} is none of {', '.join(allowed)}")
+    return found[name]
+
+
+def _memory(text: str) -> str | None:
+    if text and not (_DECIMAL.match(text) and float(text) > 0):
+        raise UsageError(f"--memory-per-worker {text!r} is not a number of GB", hint="for example 1 or 3.5")
+    return f"{text}GB" if text else None
+
+
+def _digest(text: str) -> str | None:
+    digest = text.replace(":", "").lower()
+    if text and not _SHA256.match(digest):
+        raise UsageError(f"--ca-sha256 {text!r} is not a SHA-256 fingerprint", hint="64 hexadecimal digits")
+    return digest or None
+
+
+def _worker_user(command: str, text: str) -> str | None:
+    if text and command != "node":
+        raise UsageError(f"--worker-user is for node, and this is {command}", hint="start the container as that user")
+    return text or None

@@ -1,0 +1,105 @@
+"""Where the material comes from: Secret Manager, a credential directory, or a local store; never two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from daskpki.boot.clock import Reading
+from daskpki.boot.reading import Material, Reader, Trust, read_material
+from daskpki.boot.retry import Patience
+from daskpki.boot.settings import INSTANCE, Settings
+from daskpki.confidential import Confidential
+from daskpki.errors import UsageError
+from daskpki.identity import parse_label
+from daskpki.pki.credential import Credential
+from daskpki.settings import GsmUrl, LocalUrl
+
+
+class Fetched(NamedTuple):
+    """The material, the settings with the name filled in, and what the other side's clock said (None: nobody's)."""
+
+    material: Material
+    settings: Settings
+    date: Reading | None
+
+
+def fetch(settings: Settings, environ: Mapping[str, str], patience: Patience) -> Fetched:
+    """The material from the source that the settings name; raises whatever went wrong there."""
+    if settings.directory is not None:
+        return Fetched(_from_directories(settings, settings.directory), settings, None)
+    settings = _with_instance_name(settings, environ, patience)
+    if isinstance(settings.store, GsmUrl):
+        return _from_secret_manager(settings, settings.store, environ, patience)
+    assert isinstance(settings.store, LocalUrl)
+    return Fetched(_from_local(settings, settings.store, environ), settings, None)
+
+
+def _with_instance_name(settings: Settings, environ: Mapping[str, str], patience: Patience) -> Settings:
+    if settings.name != INSTANCE:
+        return settings
+    from daskpki.boot.metadata import Metadata
+
+    return settings._replace(name=parse_label(Metadata(environ, patience).instance_name(), "name"))
+
+
+def _from_secret_manager(settings: Settings, url: GsmUrl, environ: Mapping[str, str], patience: Patience) -> Fetched:
+    from daskpki.boot.connection import Connection, parse_target, proxy_for, system_trust
+    from daskpki.boot.secret_manager import SecretManager
+    from daskpki.boot.tokens import token_source
+    from daskpki.store.gsm.endpoint import GRPC, VARIABLE, endpoint_for
+
+    endpoint = endpoint_for(url, {VARIABLE: settings.endpoint} if settings.endpoint else {})
+    if settings.endpoint and endpoint.transport == GRPC:
+        raise UsageError(f"the entrypoint speaks REST, and {settings.endpoint} is gRPC", hint="http://HOST:PORT")
+    target = parse_target(endpoint.address, encrypted=endpoint.encrypted)
+    if endpoint.encrypted:
+        target = target._replace(proxy=proxy_for(target.host, environ))
+    tokens = token_source(environ, patience)
+    store = SecretManager(url, Connection(target, system_trust), patience, token=tokens.token, account=tokens.account)
+    material = read_material(store, settings.cluster, settings.wanted)
+    return Fetched(material, settings, store.date)
+
+
+def _from_local(settings: Settings, url: LocalUrl, environ: Mapping[str, str]) -> Material:
+    from daskpki.store.opening import open_store
+
+    store = open_store(url, environ=environ)
+    try:
+        reader: Reader = store.secrets
+        return read_material(reader, settings.cluster, settings.wanted)
+    finally:
+        store.close()
+
+
+def _from_directories(settings: Settings, directory: str) -> Material:
+    """One directory for one role; for a node, one below it for each."""
+    if len(settings.roles) == 1:
+        return _from_directory(directory)
+    first, *others = (_from_directory(f"{directory}/{role.value}") for role in settings.roles)
+    credentials = [credential for material in (first, *others) for credential in material.credentials]
+    return first._replace(credentials=tuple(credentials))
+
+
+def _from_directory(directory: str) -> Material:
+    from pathlib import Path
+
+    from daskpki.credentials.directory import load_directory
+    from daskpki.credentials.held import issuing_generation
+    from daskpki.pki.certificates import certificate_identity, load_certificate
+    from daskpki.pki.keys import parse_key, serialize_key
+    from daskpki.pki.trust_document import parse_trust
+
+    found = load_directory(Path(directory))
+    signed = parse_trust(found.trust)
+    now = datetime.now(UTC)
+    credential = Credential(
+        cluster=signed.document.cluster,
+        identity=certificate_identity(load_certificate(found.leaf)),
+        generation=issuing_generation(found.leaf, found.chain, signed.document, now),
+        key=Confidential(serialize_key(parse_key(found.key)).reveal()),
+        leaf=found.leaf,
+        chain=found.chain,
+    )
+    return Material((credential,), Trust(found.trust, signed), found.pieces, found.anchors)

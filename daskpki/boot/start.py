@@ -1,0 +1,144 @@
+"""From a checked boot to running Dask: one exec, or for PID 1 and `node` a child for each program and an init."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, NoReturn
+
+from daskpki.boot.handing import hand_over
+from daskpki.boot.materialise import Place, open_place
+from daskpki.boot.plan import Program, dask_environment
+from daskpki.boot.reading import Material
+from daskpki.boot.settings import Settings
+from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError, UsageError
+from daskpki.pki.credential import Credential
+from daskpki.pki.trust_document import TrustDocument
+
+Execve = Callable[[str, list[str], dict[str, str]], object]
+"""os.execve, or what a test puts in its place; the file is found by `find_command` first."""
+
+_FAILED = 1
+
+
+class Checked(NamedTuple):
+    """What passed every check, and so may be handed to Dask."""
+
+    settings: Settings
+    material: Material
+    trust: TrustDocument
+
+
+def start(checked: Checked, programs: Sequence[Program], environ: Mapping[str, str], execve: Execve) -> None:
+    """Become the program; as PID 1 and for several programs, become their init. Raises when that is not possible."""
+    if len(programs) == 1 and os.getpid() != 1:
+        become(checked, programs[0], environ, execve)
+        return
+    import signal
+
+    from daskpki.boot.init import WAITED_FOR, exec_init
+
+    for program in programs:
+        find_user(program.user)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
+    children = {}
+    for program in programs:
+        child = os.fork()
+        if child == 0:
+            _become_in_child(checked, program, environ, execve, before)
+        children[child] = program.role.value
+    exec_init(children, execve)
+
+
+def _become_in_child(
+    checked: Checked, program: Program, environ: Mapping[str, str], execve: Execve, mask: set[int]
+) -> NoReturn:
+    """The rest of a forked child's life before exec; it never returns into its parent's code."""
+    import signal
+
+    from daskpki.boot.report import report
+
+    code = _FAILED
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        switch_user(program.user)
+        become(checked, program, environ, execve)
+    except DaskpkiError as error:
+        code = report(error)
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def become(checked: Checked, program: Program, environ: Mapping[str, str], execve: Execve) -> None:
+    """Put the program's own credential where it can be read, and exec it. What was put is removed if that fails."""
+    command = find_command(program.argv[0], environ)
+    place = open_place(environ)
+    try:
+        variables = _put(place, checked, program, environ)
+        execve(command, list(program.argv), variables)
+    except OSError as error:
+        raise DaskpkiError(f"{command} cannot be started: {error.strerror}") from error
+    finally:  # not reached by a real exec that succeeds
+        place.clear()
+
+
+def _put(place: Place, checked: Checked, program: Program, environ: Mapping[str, str]) -> dict[str, str]:
+    handover, path = hand_over(
+        place,
+        checked.settings,
+        _own_credential(checked.material, program),
+        trust=checked.trust,
+        signed=checked.material.trust.data,
+        pieces=checked.material.pieces,
+    )
+    return dask_environment(handover, path, environ)
+
+
+def _own_credential(material: Material, program: Program) -> Credential:
+    return next(each for each in material.credentials if each.identity.role is program.role)
+
+
+def find_command(name: str, environ: Mapping[str, str]) -> str:
+    """The file that a command's name stands for; NotFoundError."""
+    directories = [""] if "/" in name else environ.get("PATH", os.defpath).split(os.pathsep)
+    for directory in directories:
+        path = f"{directory or '.'}/{name}" if directory or "/" not in name else name
+        if os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113 - pathlib costs 9 ms at boot
+            return path
+    raise NotFoundError(f"the command {name!r} is not found", hint="give its full path, or set PATH")
+
+
+class User(NamedTuple):
+    """Another user to become."""
+
+    name: str
+    uid: int
+    gid: int
+    home: str
+
+
+def find_user(name: str | None) -> User | None:
+    """The user of that name, None for staying who we are; UsageError, AccessDeniedError without root."""
+    if name is None:
+        return None
+    import pwd
+
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise UsageError(f"--worker-user {name!r}: this machine has no such user") from None
+    if os.geteuid() != 0 and entry.pw_uid != os.geteuid():
+        raise AccessDeniedError(f"--worker-user {name}: only root can become another user")
+    return User(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir)
+
+
+def switch_user(name: str | None) -> None:
+    """Become that user for good, with its groups and nothing of root's; the memfds that follow are then its own."""
+    user = find_user(name)
+    if user is None or user.uid == os.geteuid():
+        return
+    os.initgroups(user.name, user.gid)
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)

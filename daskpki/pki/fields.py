@@ -60,12 +60,9 @@ def string(document: dict[str, Any], field: str, what: str) -> str:
 
 def as_text(value: object, what: str) -> str:
     """`value` when it is a text that can be encoded, which a lone surrogate cannot; CorruptError."""
-    try:
-        if isinstance(value, str) and value.encode() is not None:
-            return value
-    except UnicodeEncodeError:
-        pass
-    raise CorruptError(f"{what} is not a text")
+    if not isinstance(value, str) or value.encode(errors="ignore").decode() != value:
+        raise CorruptError(f"{what} is not a text")
+    return value
 
 
 def array(document: dict[str, Any], field: str, what: str) -> list[Any]:

@@ -19,7 +19,8 @@ CERTIFICATE: Final = "CERTIFICATE"
 PRIVATE_KEY: Final = "PRIVATE KEY"
 
 _BEGIN: Final = b"-----BEGIN "
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----([^-]*)-----END \1-----")
+# Compiled at its first use: a boot reads no PEM.
+_BLOCK: Final = rb"-----BEGIN ([A-Z0-9 ]{1,40})-----([^-]*)-----END \1-----"
 
 
 def check_size(data: bytes, what: str, limit: int = MAX_INPUT) -> bytes:
@@ -38,7 +39,7 @@ def is_pem(data: bytes) -> bool:
 
 def parse_pem(data: bytes, what: str, *, limit: int = MAX_INPUT) -> list[tuple[str, bytes]]:
     """Label and DER of every block, in order; CorruptError when one is torn or is not base64."""
-    blocks = _BLOCK.findall(check_size(data, what, limit))
+    blocks = re.findall(_BLOCK, check_size(data, what, limit))
     if not blocks or len(blocks) != data.count(_BEGIN):
         raise CorruptError(f"{what} is not complete PEM: the text was cut off or changed")
     return [(label.decode(), _decode(body, what)) for label, body in blocks]

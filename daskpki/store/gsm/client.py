@@ -143,15 +143,17 @@ def _translate(error: Exception) -> Exception:
 
 def _refusal(error: Any) -> Refusal:
     """The canonical status: from gRPC itself; over REST from the body, where the class follows the HTTP code only."""
-    if error.grpc_status_code is not None and not hasattr(error.response, "json"):
-        status = error.grpc_status_code.name
+    if hasattr(error.response, "json"):
+        body = _json_error(error.response)
+        status = body.get("status") or status_of_http(int(error.code or 500))
     else:
-        status = _status_in_body(error) or status_of_http(int(error.code or 500))
-    return Refusal(status, str(error.message), error.reason or "", error.metadata)
+        body, status = {}, error.grpc_status_code.name if error.grpc_status_code else "UNKNOWN"
+    return Refusal(status, body.get("message") or str(error.message), error.reason or "", error.metadata)
 
 
-def _status_in_body(error: Any) -> str | None:
+def _json_error(response: Any) -> Mapping[str, Any]:
+    """The error object of a REST reply; empty for gRPC, and for a page that some front end made up."""
     try:
-        return str(error.response.json()["error"]["status"])
+        return dict(response.json()["error"])
     except (AttributeError, ValueError, KeyError, TypeError):
-        return None
+        return {}

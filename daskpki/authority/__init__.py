@@ -9,7 +9,7 @@ from daskpki.authority import lookup
 from daskpki.authority.custody import OWN_STORE, Passphrase, StoredCaKeys
 from daskpki.authority.policy import active_authority, anchor_der, chain_der, issuer_of, recorded_policy
 from daskpki.authority.session import Session
-from daskpki.identity import Identity, Role, default_trust_domain, parse_slug, parse_trust_domain
+from daskpki.identity import Identity, Role, default_trust_domain, parse_trust_domain
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import LeafRequest, Policy, make_policy, parse_dns_name, parse_ip, parse_ttl
 from daskpki.records import AuthorityRecord, CertificateRecord, Inventory
@@ -153,30 +153,16 @@ class CertificateAuthority:
 
         NotFoundError for what was never issued, UsageError for a reason that RFC 5280 does not know.
         """
-        from daskpki.authority.revocation import revoke
+        from daskpki.authority.revocation import revoke, valid
 
-        return revoke(self.session, [self.issuer()], self._serials(which), reason)
+        now = self.session.now().timestamp()
+        return revoke(self.session, [self.issuer()], valid(which, now), reason)
 
     def release(self, which: str) -> list[CertificateRecord]:
         """Take what is on hold off the CRL; PolicyError for what was revoked for another reason."""
-        from daskpki.authority.revocation import HOLD, release
+        from daskpki.authority.revocation import on_hold, release
 
-        held = [entry.serial for entry in self._named(which) if entry.reason == HOLD]
-        return release(self.session, [self.issuer()], held or [self.find(which).serial])
-
-    def _serials(self, which: str) -> list[int]:
-        from daskpki.authority.revocation import valid_leaves
-
-        if not lookup.is_slug(which):
-            return [self.find(which).serial]
-        role, name = parse_slug(which)
-        return [entry.serial for entry in valid_leaves(self.inventory(), role, name, self.session.now().timestamp())]
-
-    def _named(self, which: str) -> list[CertificateRecord]:
-        if not lookup.is_slug(which):
-            return [self.find(which)]
-        role, name = parse_slug(which)
-        return list(self.inventory().certificates(role=role, name=name))
+        return release(self.session, [self.issuer()], on_hold(which))
 
     def holds_valid(self, identity: Identity) -> bool:
         """Whether the newest leaf of that identity is valid now."""

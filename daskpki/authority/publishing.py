@@ -79,7 +79,7 @@ def publish(session: Session, issuers: Sequence[Issuer]) -> TrustDocument:
     revoking: list[CertificateRecord] = []
 
     def build(tip: Tip[TrustPayload], link: Link) -> TrustPayload:
-        inventory = session.log.inventory()
+        inventory = session.log.glance()  # it shows one's own event; what it may miss, its own author publishes
         if tip.head is None:
             _create_secret(session, naming.TRUST, naming.trust_id(session.cluster))
         previous = None if tip.head is None else _verified(session, inventory, tip.head.payload)

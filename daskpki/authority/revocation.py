@@ -6,12 +6,13 @@ next records it as done.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from daskpki.authority.lookup import find, is_slug
 from daskpki.authority.publishing import publish
 from daskpki.authority.session import Session
 from daskpki.errors import NotFoundError, PolicyError, UsageError
-from daskpki.identity import Role
+from daskpki.identity import parse_slug
 from daskpki.pki.crl import parse_reason
 from daskpki.pki.issuer import Issuer
 from daskpki.records import (
@@ -30,24 +31,44 @@ HOLD = "certificateHold"
 """The one reason that can be taken back (RFC 5280, 5.3.1)."""
 
 
-def valid_leaves(inventory: Inventory, role: Role, name: str, now: float) -> list[CertificateRecord]:
-    """Every leaf of that name that is neither revoked nor expired, superseded or not; NotFoundError if none was."""
+Select = Callable[[Inventory], Sequence[CertificateRecord]]
+"""Which leaves are meant, asked of the very state of the log that the event is appended to."""
+
+
+def valid(which: str, now: float) -> Select:
+    """One certificate by number, whatever its state, or every leaf of ROLE/NAME that is neither revoked nor expired."""
+    if not is_slug(which):
+        return lambda inventory: [find(inventory, which)]
+    return lambda inventory: [
+        entry for entry in _named(inventory, which) if entry.status in (ISSUED, RELEASED) and entry.not_after >= now
+    ]
+
+
+def on_hold(which: str) -> Select:
+    """One certificate by number, whatever its state, or every leaf of ROLE/NAME that is on hold."""
+
+    def select(inventory: Inventory) -> list[CertificateRecord]:
+        named = _named(inventory, which) if is_slug(which) else []
+        return [entry for entry in named if entry.reason == HOLD] or [find(inventory, which)]
+
+    return select
+
+
+def _named(inventory: Inventory, which: str) -> list[CertificateRecord]:
+    role, name = parse_slug(which)
     entries = list(inventory.certificates(role=role, name=name))
     if not entries:
         raise NotFoundError(f"no certificate {role.value}/{name} was issued here", hint="daskpki list shows all")
-    return [entry for entry in entries if entry.status in (ISSUED, RELEASED) and entry.not_after >= now]
+    return entries
 
 
-def revoke(session: Session, issuers: Sequence[Issuer], serials: Sequence[int], reason: str) -> list[CertificateRecord]:
-    """Revoke these serials and publish; those that are revoked already stay as they are.
-
-    Returns the entries that changed. NotFoundError for a serial that was never issued: revoking it would say nothing.
-    """
+def revoke(session: Session, issuers: Sequence[Issuer], select: Select, reason: str) -> list[CertificateRecord]:
+    """Revoke what `select` finds and publish; what is revoked already stays as it is. Returns what changed."""
     parse_reason(reason)
     changing: list[CertificateRecord] = []
 
     def decide(inventory: Inventory) -> list[Draft]:
-        changing[:] = [entry for serial in serials if _can_be_revoked(entry := _issued(inventory, serial), reason)]
+        changing[:] = [entry for entry in select(inventory) if _can_be_revoked(entry, reason)]
         return [Draft(REVOKING, {"serial": f"{entry.serial:x}", "reason": reason}) for entry in changing]
 
     records = session.log.commit(decide, session.stamp())
@@ -56,24 +77,17 @@ def revoke(session: Session, issuers: Sequence[Issuer], serials: Sequence[int], 
     return [entry._replace(status=REVOKED) for entry in changed]
 
 
-def release(session: Session, issuers: Sequence[Issuer], serials: Sequence[int]) -> list[CertificateRecord]:
-    """Take these serials off hold and publish; PolicyError for any that was revoked for another reason."""
+def release(session: Session, issuers: Sequence[Issuer], select: Select) -> list[CertificateRecord]:
+    """Take what `select` finds off hold and publish; PolicyError for what was revoked for another reason."""
     held: list[CertificateRecord] = []
 
     def decide(inventory: Inventory) -> list[Draft]:
-        held[:] = [_held(_issued(inventory, serial)) for serial in serials]
+        held[:] = [_held(entry) for entry in select(inventory)]
         return [Draft(RELEASED, {"serial": f"{entry.serial:x}"}) for entry in held]
 
     records = session.log.commit(decide, session.stamp())
     publish(session, issuers)
     return [certificate_after(entry, record) for entry, record in zip(held, records, strict=True)]
-
-
-def _issued(inventory: Inventory, serial: int) -> CertificateRecord:
-    entry = inventory.certificate(serial)
-    if entry is None:
-        raise NotFoundError(f"serial {serial:x} was never issued here", hint="daskpki list shows all there are")
-    return entry
 
 
 def _can_be_revoked(entry: CertificateRecord, reason: str) -> bool:

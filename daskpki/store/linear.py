@@ -87,7 +87,7 @@ class LinearSecret(Generic[P]):
         Nothing is added when it returns None, and the present head is returned. The secret must exist
         (NotFoundError). ConflictError after 64 lost attempts; AmbiguousError when it cannot be known who won.
         """
-        tip = self.tip()
+        tip = self.glance()
         for attempt in range(1, ATTEMPTS + 1):
             payload = build(tip, tip.next_link(operation))
             if payload is None:

@@ -38,25 +38,25 @@ def endpoint_for(url: GsmUrl, environ: Mapping[str, str]) -> Endpoint:
 
 def parse_endpoint(text: str) -> Endpoint:
     """The endpoint in an override; UsageError for other forms, and for an unencrypted one beyond loopback."""
-    parts = urlsplit(text)
-    bare = parts.path in ("", "/") and not parts.query and not parts.fragment and "@" not in parts.netloc
-    if parts.scheme not in ("https", "http", "grpc") or not _host(text) or not bare:
+    scheme, host, address = _split(text)
+    if scheme not in ("https", "http", "grpc") or not host:
         raise UsageError(
             f"{VARIABLE}={text!r} is not an endpoint", hint="https://HOST, http://HOST:PORT or grpc://HOST:PORT"
         )
-    encrypted = parts.scheme == "https"
-    if not encrypted and not _is_loopback(_host(text)):
+    if scheme != "https" and not _is_loopback(host):
         raise UsageError(f"{VARIABLE}={text!r} is unencrypted and not on this machine", hint="use https://HOST")
-    return Endpoint(parts.netloc, GRPC if parts.scheme == "grpc" else REST, encrypted)
+    return Endpoint(address, GRPC if scheme == "grpc" else REST, encrypted=scheme == "https")
 
 
-def _host(text: str) -> str:
+def _split(text: str) -> tuple[str, str, str]:
+    """Scheme, host, and HOST[:PORT]; all empty when there is more to the URL than that, or it is malformed."""
     try:
         parts = urlsplit(text)
         _ = parts.port
-    except ValueError:  # a malformed port or IPv6 address
-        return ""
-    return parts.hostname or ""
+    except ValueError:
+        return "", "", ""
+    bare = parts.path in ("", "/") and not parts.query and not parts.fragment and "@" not in parts.netloc
+    return (parts.scheme, parts.hostname or "", parts.netloc) if bare else ("", "", "")
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,6 +1,6 @@
 """How the records log is packed into versions of one secret. Pure.
 
-Each payload is an .xz file of JSON lines, so that `gcloud secrets versions access ... | xz -d` shows it:
+Each payload is an .xz file of JSON lines: `gcloud secrets versions access latest --out-file=log.xz ...; xz -d log.xz`.
 
     head     {"format":1,"part":"head","seq","prev","operation",     the link (daskpki.store.linear)
               "cluster","state","end","segments","leftover","options"}   then the records after `state`

@@ -1,6 +1,7 @@
-"""A writer whose system calls fail or kill it, as its parent's strace was told: `python -m tests.store.crashing ROOT`.
+"""A process whose system calls fail or kill it, as its parent's strace was told.
 
-It adds payloads and appends records, and prints each acknowledgement on a line of its own once the call has returned.
+`python -m tests.store.crashing write ROOT` adds payloads and appends records, `... create ROOT` makes a store. Each
+acknowledgement is a line of its own, written once the call has returned.
 """
 
 from __future__ import annotations
@@ -8,9 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from daskpki import naming
 from daskpki.confidential import Confidential
-from daskpki.errors import AlreadyExistsError, DaskpkiError
+from daskpki.errors import DaskpkiError
 from daskpki.records import Draft
 from daskpki.store.conformance.writers import STAMP
 from daskpki.store.local.store import LocalStore
@@ -21,25 +21,36 @@ ROUNDS = 4
 
 
 def main() -> None:
-    store = LocalPlace(Path(sys.argv[1])).factory()
+    actions = {"write": write_all, "create": create}
     try:
-        for turn in range(ROUNDS):
-            write(store, turn)
-        store.close()
+        actions[sys.argv[1]](LocalPlace(Path(sys.argv[2])))
     except DaskpkiError as error:
-        print(f"error {error}", flush=True)
+        say(f"error {error}")
         raise SystemExit(error.exit_code) from None
 
 
+def create(place: LocalPlace) -> None:
+    place.create().close()
+    say("made")
+
+
+def write_all(place: LocalPlace) -> None:
+    store = place.factory()
+    for turn in range(ROUNDS):
+        write(store, turn)
+    store.close()
+
+
 def write(store: LocalStore, turn: int) -> None:
-    try:
-        store.secrets.create(SECRET, labels=naming.labels("c", naming.SECRET, "x"))
-    except AlreadyExistsError:
-        print("created", flush=True)
     number = store.secrets.add(SECRET, Confidential(f"payload of turn {turn}" * 100))
-    print(f"added {number} {turn}", flush=True)
+    say(f"added {number} {turn}")
     record = store.log("c").commit(lambda _: [Draft("note", {"turn": turn})], STAMP)[0]
-    print(f"recorded {record.seq} {record.hash}", flush=True)
+    say(f"recorded {record.seq} {record.hash}")
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

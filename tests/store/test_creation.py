@@ -25,6 +25,7 @@ from daskpki.settings import LocalUrl
 from daskpki.store.local.store import LocalStore
 from daskpki.store.local.unlocking import Unlocking
 from daskpki.store.opening import create_store, open_store
+from tests.store.disks import as_root, tmpfs
 from tests.store.places import CHEAP, LocalPlace
 from tests.store.samples import add_sample, read_sample
 
@@ -108,7 +109,7 @@ def test_files_that_others_can_read_are_refused_as_ssh_does(place: LocalPlace, n
 
 
 def test_files_of_another_user_are_refused(place: LocalPlace) -> None:
-    os.chown(place.database, 65534, 65534)
+    as_root("chown", "65534", str(place.database))
     with pytest.raises(AccessDeniedError, match="belongs to another user"):
         place.factory()
 
@@ -129,7 +130,7 @@ def test_a_store_in_a_read_only_directory_says_so(tmp_path: Path) -> None:
     place = LocalPlace(mounted)
     with tmpfs(mounted, "size=4m"):
         place.create().close()
-        subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
+        as_root("mount", "-o", "remount,ro", str(mounted))
         with pytest.raises(AccessDeniedError, match=r"store\.db.*") as refused:
             place.factory()
         assert "writable" in (refused.value.hint or "")
@@ -150,7 +151,7 @@ def test_a_full_disk_loses_nothing_and_says_so(tmp_path: Path) -> None:
             assert 1 < acknowledged < 50
             assert [version.number for version in store.secrets.versions(secret)] == list(range(acknowledged, 0, -1))
             assert read_sample(store)
-        subprocess.run(["mount", "-o", "remount,size=4m", str(mounted)], check=True)
+        as_root("mount", "-o", "remount,size=4m", str(mounted))
         with closing(place.factory()) as store:
             assert read_sample(store)
             assert store.secrets.add(secret, Confidential(bytes(20_000))) == acknowledged + 1
@@ -223,21 +224,6 @@ def use_everything(place: LocalPlace) -> None:
         list(store.log("c").records())
         list(store.log("c").inventory().certificates())
         store.log("c").authenticate()
-
-
-class tmpfs:  # noqa: N801 - used like a function
-    """A small file system of its own at `path`."""
-
-    def __init__(self, path: Path, options: str) -> None:
-        self._path = path
-        self._options = options
-
-    def __enter__(self) -> None:
-        mount = ["mount", "-t", "tmpfs", "-o", f"{self._options},mode=700", "tmpfs", str(self._path)]
-        subprocess.run(mount, check=True)
-
-    def __exit__(self, *_: object) -> None:
-        subprocess.run(["umount", "-l", str(self._path)], check=True)
 
 
 def test_opening_a_store_imports_neither_x509_nor_the_cloud() -> None:

@@ -22,22 +22,24 @@ from daskpki.store.local.store import LocalStore
 from tests.store.crashing import ROUNDS, SECRET
 from tests.store.places import LocalPlace
 
-WRITES = "pwrite64,fsync,fdatasync,ftruncate,unlink,rename,openat"
+
+def straced(root: Path, action: str, inject: str, calls: str, number: int) -> tuple[list[str], int]:
+    """Run the action with a fault at its Nth such call on the store's files; what it acknowledged, and its status."""
+    directory = LocalPlace(root).directory
+    paths = [option for name in ("", "store.db", "store.db-wal") for option in ("-P", str(directory / name))]
+    command = ["strace", "-f", "-qqq", "-o", "/dev/null", *(paths if action == "write" else [])]
+    command += ["-e", f"trace={calls}", "-e", f"inject={calls}:{inject}:when={number}"]
+    command += [sys.executable, "-m", "tests.store.crashing", action, str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.splitlines(), done.returncode
 
 
 def crash(root: Path, inject: str, calls: str, *, number: int) -> tuple[list[str], int]:
-    """Run the writer with a fault at its Nth such call on the store's files; what it acknowledged, and its status."""
-    place = LocalPlace(root)
+    """The same for the writer on a new store."""
     root.mkdir()
-    place.create().close()
-    with closing(place.factory()) as store:
+    with closing(LocalPlace(root).create()) as store:
         store.secrets.create(SECRET, labels=naming.labels("c", naming.SECRET, "x"))
-    paths = [option for name in ("store.db", "store.db-wal") for option in ("-P", str(place.directory / name))]
-    command = ["strace", "-f", "-qqq", "-o", "/dev/null", *paths, "-P", str(place.directory)]
-    command += ["-e", f"trace={calls}", "-e", f"inject={calls}:{inject}:when={number}"]
-    command += [sys.executable, "-m", "tests.store.crashing", str(root)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.splitlines(), done.returncode
+    return straced(root, "write", inject, calls, number)
 
 
 def assert_nothing_lost(root: Path, said: list[str]) -> None:
@@ -63,7 +65,6 @@ def assert_nothing_lost(root: Path, said: list[str]) -> None:
 def test_nothing_acknowledged_is_lost_wherever_a_write_fails(tmp_path: Path, inject: str, calls: str) -> None:
     if calls == "fsync,fdatasync" and inject == "error=ENOSPC":
         inject = "error=EIO:signal=KILL"  # a sync does not run out of space; it may fail and the machine with it
-    # Up to 40 writes and 20 syncs make up the whole workload, found by the count beyond which nothing happens.
     numbers = range(1, 41, 3) if calls == "pwrite64" else range(1, 13, 2)
     with ThreadPoolExecutor(4) as executor:
         outcomes = list(
@@ -80,6 +81,29 @@ def test_nothing_acknowledged_is_lost_wherever_a_write_fails(tmp_path: Path, inj
         assert set(hit) <= {75}, outcomes  # temporary: nothing was done, or it is said to be ambiguous
 
 
+@pytest.mark.parametrize(
+    ("inject", "calls"),
+    [("signal=KILL", "pwrite64,fsync,link,unlink"), ("error=EIO", "pwrite64,fsync,link"), ("error=ENOSPC", "pwrite64")],
+)
+def test_a_store_is_made_whole_or_not_at_all_wherever_a_write_fails(tmp_path: Path, inject: str, calls: str) -> None:
+    numbers = range(1, 40, 3)
+    for number in numbers:
+        (tmp_path / str(number)).mkdir()
+    with ThreadPoolExecutor(4) as executor:
+        outcomes = list(
+            executor.map(lambda number: straced(tmp_path / str(number), "create", inject, calls, number), numbers)
+        )
+    assert sum(status != 0 for _, status in outcomes) >= 4, outcomes
+    for number, (said, status) in zip(numbers, outcomes, strict=True):
+        place = LocalPlace(tmp_path / str(number))
+        assert ("made" in said) == (status == 0)
+        if not place.database.exists():
+            place.create().close()
+        with closing(place.factory()) as store:
+            assert store.secrets.create(SECRET, labels=naming.labels("c", naming.SECRET, "x"))
+            assert [slot.kind for slot in store.slots.list()] == ["keyfile"]
+
+
 def test_the_same_writer_without_faults_acknowledges_everything(tmp_path: Path) -> None:
     said, status = crash(tmp_path / "x", "error=EIO", "fsync", number=10_000)
     assert (status, sum(line.startswith("added") for line in said)) == (0, ROUNDS)
@@ -92,7 +116,9 @@ def test_each_commit_is_synced_before_it_is_acknowledged(place: LocalPlace, tmp_
     trace = tmp_path / "trace"
     command = ["strace", "-f", "-qqq", "-y", "-o", str(trace), "-e", "trace=write,pwrite64,fsync,fdatasync"]
     subprocess.run(
-        [*command, sys.executable, "-m", "tests.store.crashing", str(place.root)], check=True, stdout=subprocess.PIPE
+        [*command, sys.executable, "-m", "tests.store.crashing", "write", str(place.root)],
+        check=True,
+        stdout=subprocess.PIPE,
     )
     lines = [
         line

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, NotTrustedError
+from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, NotTrustedError, UnavailableError
 from daskpki.files import check_private, os_error
 from daskpki.store.local.faults import translated
 from daskpki.store.local.filesystem import refuse_network_filesystem
@@ -41,6 +41,7 @@ class Database:
         _check_header(self.path)
         self._lock = threading.RLock()
         self._depth = 0
+        self._closed = False
         self._afterwards: list[Callable[[], None]] = []
         self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
         with translated(self.path):
@@ -55,6 +56,8 @@ class Database:
         """
         with self._lock, translated(self.path):
             nested = self._depth > 0
+            if nested and not self._connection.in_transaction:
+                raise UnavailableError(f"{self.path}: the batch was undone by an earlier error")
             self._connection.execute("SAVEPOINT nested" if nested else "BEGIN IMMEDIATE")
             self._depth += 1
             pending = len(self._afterwards)
@@ -103,6 +106,8 @@ class Database:
         with self._lock:
             if self._depth:
                 return Snapshot(self.path, self._connection, owned=False)
+            if self._closed:
+                raise DaskpkiError(f"{self.path} is closed")
             snapshot = Snapshot(self.path, _begin_reading(self.path, self._busy_seconds), owned=True)
             self._snapshots.add(snapshot)
             return snapshot
@@ -118,6 +123,7 @@ class Database:
     def close(self) -> None:
         """Close every connection; a second call does nothing."""
         with self._lock:
+            self._closed = True
             for snapshot in list(self._snapshots):
                 snapshot.close()
             with translated(self.path):

@@ -23,12 +23,12 @@ class Seen:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._heads = _load(path)
-        self._changed = False
+        self._remembered = _load(path)
+        self._noted: dict[str, Head] = {}
 
     def verify(self, cluster: str, head: Head, hash_at: Callable[[int], str | None]) -> None:
         """Raise NotTrustedError when the log lacks what was seen, or says otherwise; `hash_at` looks a record up."""
-        seen = self._heads.get(cluster, EMPTY)
+        seen = self._remembered.get(cluster, EMPTY)
         if seen.seq == 0 or seen == head:
             return
         if head.seq < seen.seq or hash_at(seen.seq) != seen.hash:
@@ -39,21 +39,18 @@ class Seen:
             )
 
     def note(self, cluster: str, head: Head) -> None:
-        """Remember a head that was verified or committed."""
-        if head.seq > self._heads.get(cluster, EMPTY).seq:
-            self._heads[cluster] = head
-            self._changed = True
+        """Remember a head that was committed; what this handle itself notes is not held against its own snapshots."""
+        if head.seq > self._noted.get(cluster, EMPTY).seq:
+            self._noted[cluster] = head
 
     def save(self) -> None:
         """Write what is new, and keep what others wrote meanwhile; a memory that cannot be written is said so."""
-        if self._path is None or not self._changed:
+        if self._path is None or not self._noted:
             return
-        newer = {
-            cluster: head
-            for cluster, head in _load(self._path).items()
-            if head.seq > self._heads.get(cluster, EMPTY).seq
-        }
-        text = json.dumps({"format": _FORMAT, "heads": self._heads | newer})
+        heads = _load(self._path)
+        for cluster, head in self._noted.items():
+            heads[cluster] = max(head, heads.get(cluster, EMPTY))
+        text = json.dumps({"format": _FORMAT, "heads": heads})
         try:
             self._path.parent.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
             write_private(self._path, text.encode(), force=True)
@@ -61,7 +58,7 @@ class Seen:
             import logging
 
             logging.getLogger(__name__).warning("a rollback of the store will not be noticed: %s", error)
-        self._changed = False
+        self._noted = {}
 
 
 def _load(path: Path | None) -> dict[str, Head]:

@@ -82,6 +82,7 @@ def publish(session: Session, issuers: Sequence[Issuer]) -> TrustDocument:
         inventory = session.log.glance()  # it shows one's own event; what it may miss, its own author publishes
         if tip.head is None:
             _create_secret(session, naming.TRUST, naming.trust_id(session.cluster))
+            _create_secret(session, naming.REVOKED, naming.revoked_id(session.cluster))  # so that grants can name it
         previous = None if tip.head is None else _verified(session, inventory, tip.head.payload)
         revoking[:] = inventory.certificates(statuses=[REVOKING])
         document = _compose(session, inventory, previous, link, {issuer.generation: issuer for issuer in issuers})

@@ -14,6 +14,7 @@ from daskpki.pki import pem
 from daskpki.pki.certificates import der, load_certificate, random_serial
 from daskpki.pki.credential import Credential, certificate_pem, encode_credential, key_pem
 from daskpki.pki.crl import Revocation, sign_crl
+from daskpki.pki.crl_pieces import split_crl
 from daskpki.pki.issuer import Issuer, create_intermediate, create_offline_root, create_root, issue_leaf
 from daskpki.pki.keys import KeyType, generate_key, serialize_key
 from daskpki.pki.profile import LeafRequest, Policy
@@ -79,6 +80,29 @@ class Cluster:
         """Sign the next trust document, whose CRL revokes these; it becomes `trust`."""
         now = now or datetime.now(UTC)
         self.epoch += 1
+        return self._sign(self._crl(revoked, now), now, schedulers, signers, prev)
+
+    def publish_in_pieces(self, *, revoked: Sequence[Credential] = (), first_version: int) -> list[bytes]:
+        """As `publish`, with a CRL so long that it is kept in pieces, from that version number on; the pieces."""
+        now = datetime.now(UTC)
+        self.epoch += 1
+        serials = [load_certificate(credential.leaf).serial_number for credential in revoked]
+        serials += [random_serial() for _ in range(4000)]
+        entries = [Revocation(serial, int(now.timestamp()), "superseded") for serial in serials]
+        crl = sign_crl(self.issuer, entries, number=self.epoch, now=now)
+        pieces = split_crl(crl).pieces
+        versions = range(first_version, first_version + len(pieces))
+        self._sign(crl_part(self.issuer.generation, crl, list(versions)), now, (), None, None)
+        return list(pieces)
+
+    def _sign(
+        self,
+        crl: CrlPart,
+        now: datetime,
+        schedulers: Sequence[str],
+        signers: Sequence[Issuer] | None,
+        prev: int | None,
+    ) -> Confidential:
         document = TrustDocument(
             format=1,
             min_reader=1,
@@ -89,7 +113,7 @@ class Cluster:
             operation=f"operation-{self.epoch}",
             issued_at=int(now.timestamp()),
             authorities=(Anchor(self.issuer.generation, ACTIVE, self.anchor, tuple(map(der, self.issuer.chain))),),
-            crls=(self._crl(revoked, now),),
+            crls=(crl,),
             log=(0, GENESIS),
             schedulers=tuple(schedulers),
         )
@@ -98,7 +122,7 @@ class Cluster:
 
     def _crl(self, revoked: Sequence[Credential], now: datetime) -> CrlPart:
         serials = [load_certificate(credential.leaf).serial_number for credential in revoked]
-        entries = [Revocation(serial, int(now.timestamp()), "key-compromise") for serial in serials]
+        entries = [Revocation(serial, int(now.timestamp()), "keyCompromise") for serial in serials]
         return crl_part(self.issuer.generation, sign_crl(self.issuer, entries, number=self.epoch, now=now))
 
     def seed(self, server: SecretManagerServer, parent: str) -> None:

@@ -1,0 +1,34 @@
+"""A cloud in this process (Secret Manager, metadata server, a cluster's secrets), and credential directories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.boot.cloud import Cloud
+from tests.material import Cluster, make_cluster
+from tests.servers.metadata import MetadataServer
+from tests.servers.server import SecretManagerServer
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    return make_cluster()
+
+
+@pytest.fixture
+def cloud(cluster: Cluster) -> Iterator[Cloud]:
+    with SecretManagerServer() as server, MetadataServer(server.tokens) as metadata:
+        cloud = Cloud(server, metadata, cluster)
+        cluster.seed(server, cloud.parent)
+        yield cloud
+
+
+@pytest.fixture
+def directory(cluster: Cluster, tmp_path: Path) -> Path:
+    """A credential directory below it for each of scheduler, worker and client."""
+    for role, slug in (("scheduler", "scheduler/scheduler"), ("worker", "worker/worker"), ("client", "client/alice")):
+        cluster.export(slug, tmp_path / "credentials" / role)
+    return tmp_path / "credentials"

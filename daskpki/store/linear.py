@@ -74,9 +74,13 @@ class LinearSecret(Generic[P]):
         """The tip in one request, without a look at what came after `latest`: enough for whoever appends next.
 
         An append finds out whether others went on. Only a head right behind its predecessor is taken so, since a rival
-        with a lower number may stand between; then, and before the first append, this is `tip`.
+        with a lower number may stand between; then, before the first append, and when `latest` is not readable, this is
+        `tip`.
         """
-        hint = self._hint()
+        try:
+            hint = self._latest()
+        except DisabledError:
+            return self.tip()
         if hint is not None and hint.link.seq and hint.number == hint.link.prev + 1:
             return Tip(hint, hint.number)
         return self.tip()
@@ -144,11 +148,15 @@ class LinearSecret(Generic[P]):
 
     def _hint(self) -> Head[P] | None:
         try:
+            return self._latest()
+        except DisabledError:
+            return self._listed_hint()
+
+    def _latest(self) -> Head[P] | None:
+        try:
             number, data = self._store.latest(self._secret)
         except NotFoundError:
             return None
-        except DisabledError:
-            return self._listed_hint()
         return self._head(number, self._decode(number, data))
 
     def _listed_hint(self) -> Head[P] | None:

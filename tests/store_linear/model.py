@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from daskpki.confidential import Confidential
-from daskpki.errors import AmbiguousError
+from daskpki.errors import AmbiguousError, CorruptError
 from daskpki.store.linear import Head, LinearSecret, Link, Tip
 from tests.store_linear.simulator import Crash, SimulatedSecret, SimulatedStore
 
@@ -27,7 +27,10 @@ class EntriesCodec:
         return Confidential(json.dumps([payload.link, payload.operations]))
 
     def decode(self, data: Confidential) -> Entries:
-        link, operations = json.loads(data.reveal())
+        try:
+            link, operations = json.loads(data.reveal())
+        except ValueError as error:
+            raise CorruptError("no entries") from error
         return Entries(Link(*link), tuple(operations))
 
     def link(self, payload: Entries) -> Link:

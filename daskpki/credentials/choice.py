@@ -53,7 +53,7 @@ class Choice(NamedTuple):
 
 def choose(wanted: Wanted, environ: Mapping[str, str]) -> Choice:
     """The source to use; UsageError for a DASKPKI_SOURCE that does not exist."""
-    candidates = _candidates(wanted, environ) or [(Source.KEYRING, "nothing else is set")]
+    candidates = _candidates(wanted, environ) or [(Source.KEYRING, f"neither {DIRECTORY} nor {SOURCE} is set")]
     source, why = candidates[0]
     return Choice(source, why, tuple(reason for _, reason in candidates[1:]))
 

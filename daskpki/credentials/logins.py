@@ -29,9 +29,16 @@ def find_login(contexts: Contexts, wanted: Wanted) -> Saved:
         known = [saved for saved in fitting if matches(wanted.address, saved.context.schedulers)]
         fitting = known or [saved for saved in fitting if not saved.context.schedulers]
     if not fitting:
-        logins = ", ".join(saved.context.title for saved in contexts.all()) or "none"
-        raise NotFoundError(f"no login fits {_describe(wanted)}", hint=f"logins are: {logins}; daskpki login adds one")
+        raise _nobody(contexts, wanted)
     return contexts.only(fitting, _describe(wanted))
+
+
+def _nobody(contexts: Contexts, wanted: Wanted) -> NotFoundError:
+    logins = ", ".join(saved.context.title for saved in contexts.all())
+    if logins:
+        return NotFoundError(f"no login fits {_describe(wanted)}", hint=f"logins are {logins}; daskpki login adds one")
+    ways = "daskpki login --name NAME; without a keyring, DASKPKI_CREDENTIAL_DIR or DASKPKI_SOURCE=store"
+    return NotFoundError("nobody is logged in here", hint=ways)
 
 
 def _fits(saved: Saved, wanted: Wanted) -> bool:

@@ -10,9 +10,11 @@ from tests.credentials.plaintext import Plaintext
 
 
 class Hanging(Plaintext):
-    """It hangs while it is chosen, and leaves its process's id."""
+    """It hangs while it is chosen, and leaves its process's id, arguments and environment."""
 
     def __init__(self) -> None:
+        seen = Path("/proc/self/cmdline").read_bytes() + Path("/proc/self/environ").read_bytes()
+        Path(os.environ["HOME"], "hanging.seen").write_bytes(seen)
         Path(os.environ["HOME"], "hanging.pid").write_text(str(os.getpid()))
         while True:
             signal.pause()

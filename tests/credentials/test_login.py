@@ -88,7 +88,7 @@ def test_logout_leaves_nothing(store: LocalStore, here: Surroundings, session: D
     assert _files(_home(here)) == before
     assert not here.contexts.directory.exists()
     assert session.items() == entries
-    with pytest.raises(NotFoundError, match="no login fits"):
+    with pytest.raises(NotFoundError, match="nobody is logged in here"):
         obtain(Wanted(), here)
 
 
@@ -225,7 +225,7 @@ def test_a_failed_login_leaves_the_one_before(store: LocalStore, here: Surroundi
 def test_logins_at_the_same_time_do_not_disturb_each_other(
     founded: Founded, store: LocalStore, here: Surroundings
 ) -> None:
-    names = ["ann", "ben", "cat"]
+    names = ["ann", "ben"]
     for name in names:
         founded.store(store.secrets, founded.issue(Role.CLIENT, name))
     with ThreadPoolExecutor() as pool:

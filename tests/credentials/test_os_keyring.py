@@ -88,11 +88,16 @@ def _chosen_by_keyring_itself(environ: dict[str, str]) -> str:
     return subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=30).stdout
 
 
-def test_a_keyring_that_hangs_is_cut_off(session: Desktop, tmp_path: Path) -> None:
-    environ = _environ(session, tmp_path, PYTHON_KEYRING_BACKEND="tests.credentials.hanging.Hanging")
+def test_a_keyring_that_hangs_is_cut_off_and_shows_no_secret(session: Desktop, tmp_path: Path) -> None:
+    environ = _environ(
+        session, tmp_path, PYTHON_KEYRING_BACKEND="tests.credentials.hanging.Hanging", PLANTED="canary-2"
+    )
     began = time.monotonic()
-    with pytest.raises(AccessDeniedError, match="did not answer within 1 s"):
-        OSKeyring(environ, time_limit=1).get("daskpki-t7", "credential")
+    with pytest.raises(AccessDeniedError, match="did not answer within 3 s"):
+        OSKeyring(environ, time_limit=3).set("daskpki-t7", "credential", Confidential("canary-1"))
     assert time.monotonic() - began < 10
     child = int((tmp_path / "hanging.pid").read_text())
     assert not Path(f"/proc/{child}").exists()
+    seen = (tmp_path / "hanging.seen").read_bytes()
+    assert b"canary-1" not in seen
+    assert b"canary-2" in seen

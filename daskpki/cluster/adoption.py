@@ -35,6 +35,12 @@ def _adopt(server: Any, node: NodeSecurity) -> Enforcement | None:
         return None
     if security.get_tls_config_for_role(role.value)["cert"] != node.handover.cert:
         return None
+    if getattr(server, "nanny", None):
+        # A nanny under the rules hands its Security down to its worker; this one did not, so nobody guards its port.
+        raise NotTrustedError(
+            f"the nanny at {server.nanny} runs without daskpki's rules",
+            hint="dask worker needs --preload-nanny daskpki.cluster.preload: it ignores distributed.nanny.preload",
+        )
     server.security = node
     server.connection_args.pop("ssl_context", None)
     server.connection_args.update(node.get_connection_args(role.value))

@@ -23,6 +23,7 @@ from daskpki.cluster.frames import read_frames
 from daskpki.cluster.inbox import Inbox
 from daskpki.cluster.policy import Channel, OperationRefusedError
 from daskpki.cluster.refusal import answer_call, answer_locally, answer_stream, reason_of
+from daskpki.cluster.replies import UNPICKLED, from_text
 from daskpki.cluster.sender import failed_task, sendable
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
@@ -122,6 +123,8 @@ class PkiTLS(tcp.TLS):
             return await self._hear_stream(message)
         if conversation.server and not conversation.streaming:
             return await self._hear_call(message)
+        if conversation.gated and conversation.asked in UNPICKLED:
+            return from_text(message)
         return message
 
     async def _refuse_pickle(self, error: gate.GateError) -> Any:

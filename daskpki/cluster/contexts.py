@@ -60,14 +60,17 @@ def load_key_pair(context: ssl.SSLContext, pair: KeyPair) -> None:
     """Put key and certificates into `context`; NotTrustedError when they do not belong together or do not parse."""
     try:
         if _DESCRIPTORS.is_dir():
-            _load_through_pipes(context, pair)
+            load_through_pipes(context, pair)
         else:
-            _load_through_sealed_file(context, pair)
-    except ssl.SSLError as error:
-        raise NotTrustedError(f"key and certificate cannot be loaded: {error.reason or error}") from None
+            load_through_sealed_file(context, pair)
+    except OSError:  # ssl.SSLError is one; through a pipe OpenSSL's errors come with a misleading errno (ESPIPE)
+        raise NotTrustedError(
+            "key and certificate cannot be loaded: they do not belong together, or are not unencrypted PEM"
+        ) from None
 
 
-def _load_through_pipes(context: ssl.SSLContext, pair: KeyPair) -> None:
+def load_through_pipes(context: ssl.SSLContext, pair: KeyPair) -> None:
+    """The way of Linux, macOS and BSD."""
     with _pipe(pair.certificates.encode()) as certificates, _pipe(pair.key.reveal()) as key:
         context.load_cert_chain(certificates, key)
 
@@ -93,7 +96,8 @@ def _feed(writer: int, data: bytes) -> None:
             return  # OpenSSL gave up early, and says why itself
 
 
-def _load_through_sealed_file(context: ssl.SSLContext, pair: KeyPair) -> None:
+def load_through_sealed_file(context: ssl.SSLContext, pair: KeyPair) -> None:
+    """The way of Windows."""
     passphrase = secrets.token_urlsafe(32)
     with tempfile.TemporaryDirectory() as directory:
         certificates, key = Path(directory, "cert.pem"), Path(directory, "key.pem")

@@ -43,6 +43,7 @@ class Conversation:
         self.peer = peer
         self.server = server
         self.channel = Channel.RPC
+        self.asked = ""
         self._mode = mode
         self._ledger = ledger or Ledger()
         self._registered: Mapping[str, Any] = {}
@@ -93,7 +94,8 @@ class Conversation:
     def say_call(self, message: Mapping[str, Any]) -> None:
         """Judge a call that we are about to send; OperationRefusedError."""
         verify_sendable(self.peer.identity.role, Channel.RPC, message, self._ourselves())
-        self.channel = STREAM_AFTER.get(str(message.get("op")), self.channel)
+        self.asked = str(message.get("op"))
+        self.channel = STREAM_AFTER.get(self.asked, self.channel)
 
     def say_streamed(self, message: Mapping[str, Any]) -> None:
         """Judge one message of a stream that we are about to send; OperationRefusedError."""

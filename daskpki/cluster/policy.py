@@ -146,14 +146,18 @@ def is_canonical(address: str) -> bool:
 
 
 def verify_sendable(peer: Role, channel: Channel, message: Mapping[str, Any], sender: Caller) -> None:
-    """The sender's side of `verify_call`: PermissionError-worthy when no server of the peer's role would accept it."""
-    refusal: OperationRefusedError | None = None
+    """The sender's side of `verify_call`: OperationRefusedError when no server of the peer's role would accept it."""
+    refusals: list[OperationRefusedError] = []
     for server in SERVES[peer]:
         try:
             return verify_call(server, channel, message, sender)
-        except OperationRefusedError as error:
-            refusal = error
-    raise refusal or OperationRefusedError(str(message.get("op")), f"a {peer.value} serves nothing")
+        except OperationRefusedError as refusal:
+            refusals.append(refusal)
+    operation = str(message.get("op"))
+    others = [server.value for server in Server if operation in allowed(server, channel, sender.role, sender.mode)]
+    if others:
+        raise OperationRefusedError(operation, f"it belongs to a {others[0]}, and the other end is a {peer.value}")
+    raise refusals[0] if refusals else OperationRefusedError(operation, f"a {peer.value} serves nothing")
 
 
 def _scheduler_tables(mode: WorkerClients) -> dict[tuple[Channel, Role], frozenset[str]]:

@@ -7,6 +7,7 @@ and for what is left the caller gets a PermissionError that names operation and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Final
@@ -17,13 +18,11 @@ from distributed.protocol.serialize import Serialize, Serialized, ToPickle, to_s
 
 _TELEMETRY: Final = frozenset({"heartbeat_worker", "register-worker"})
 """Reports of figures: one that cannot travel is left out, since without any report the worker would count as lost."""
+_MARKER: Final = re.compile(rb"__(Pickled|Serialized|Set|Enum)__")
 
 
 class _WouldPickleError(Exception):
-    """An object that msgpack and Dask's serialized frames cannot carry."""
-
-    def __init__(self, value: object) -> None:
-        super().__init__(type(value).__module__ + "." + type(value).__qualname__)
+    """What msgpack and Dask's serialized frames cannot carry: a type's name, or a dict's key."""
 
 
 def sendable(message: Any) -> Any:
@@ -39,7 +38,19 @@ def sendable(message: Any) -> Any:
 
 
 def _check(message: Any) -> None:
-    msgpack.packb(message, default=_travels, use_bin_type=True)
+    packed = msgpack.packb(message, default=_travels, use_bin_type=True)
+    if _MARKER.search(packed) and (marker := _marker_in(message)):
+        raise _WouldPickleError(marker)
+
+
+def _marker_in(value: Any) -> str | None:
+    """A key in a plain dict by which Dask's decoder would take it for something else."""
+    if isinstance(value, dict):
+        own = next((key for key in value if isinstance(key, str) and _MARKER.fullmatch(key.encode())), None)
+        return own or _marker_in([*value.values()])
+    if isinstance(value, (list, tuple, set)):
+        return next((found for each in value if (found := _marker_in(each))), None)
+    return None
 
 
 def _travels(value: Any) -> Any:
@@ -50,7 +61,8 @@ def _travels(value: Any) -> Any:
         return value.name
     if isinstance(value, set):
         return list(value)
-    raise _WouldPickleError(value.data if isinstance(value, ToPickle) else value)
+    kind = type(value.data if isinstance(value, ToPickle) else value)
+    raise _WouldPickleError(f"{kind.__module__}.{kind.__qualname__}")
 
 
 def _converted(message: Any) -> Any:

@@ -7,6 +7,7 @@ the scheduler has answered or closed the connection.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pickle
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 from distributed import Security
 from distributed.comm.core import Comm, connect, listen
+from distributed.diagnostics.plugin import InstallPlugin
 from distributed.protocol.serialize import Serialized, ToPickle, serialize
 from distributed.versions import get_versions
 
@@ -191,6 +193,15 @@ async def in_reply(target: Target) -> Any:
     return await _as_rogue_worker(target, answer, question)
 
 
+async def in_error_reply_to_a_plugin(target: Target) -> Any:
+    """A worker that reports an error with a pickle in it, when alice has packages installed (PipInstall)."""
+    exception = Serialized(*serialize(Evidence(target.proof), serializers=["pickle"]))
+    answer = {"status": "error", "exception": exception, "traceback": exception, "exception_text": "ValueError('x')"}
+    plugin = pickle.dumps(InstallPlugin(gc.enable, restart_workers=False))
+    question = {"op": "register_scheduler_plugin", "plugin": plugin, "idempotent": True}
+    return await _as_rogue_worker(target, answer, question)
+
+
 async def in_nannys_reply(target: Target) -> Any:
     """A nanny that answers with an exception as pickled bytes, which Dask loads; alice restarts its worker."""
     answer = {"status": "uncaught-error", "exception": target.pickled, "traceback": None, "exception_text": "x"}
@@ -215,7 +226,8 @@ async def _as_rogue_worker(target: Target, answer: dict[str, Any], question: dic
             assert reply["status"] == "OK", reply
             alice = await connect(target.address, **target.alice.get_connection_args("client"))
             try:
-                await alice.write(question | {"workers": [address]})
+                only = {} if "plugin" in question else {"workers": [address]}
+                await alice.write(question | only)
                 return await _reply(alice)
             finally:
                 alice.abort()
@@ -235,6 +247,7 @@ ATTACKS: dict[str, Callable[[Target], Coroutine[Any, Any, Any]]] = {
         as_graph,
         in_worker_stream,
         in_reply,
+        in_error_reply_to_a_plugin,
         in_nannys_reply,
     )
 }

@@ -19,6 +19,12 @@ def authority() -> Authority:
 
 
 @pytest.fixture(scope="session")
+def revoked(authority: Authority) -> Leaf:
+    """A worker's leaf that was revoked before any cluster started."""
+    return authority.revoked
+
+
+@pytest.fixture(scope="session")
 def limited(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with cluster(authority, tmp_path_factory.mktemp("limited"), "limited") as running:
         yield running

@@ -66,6 +66,8 @@ class Authority:
         self.der = self.issuer.root.public_bytes(Encoding.DER)
         self._revoked: list[Revocation] = []
         self._epoch = 0
+        self.revoked = self.leaf(Role.WORKER, "stolen")
+        self.revoke(self.revoked)
 
     def leaf(
         self, role: Role, name: str | None = None, *, at: timedelta = timedelta(0), ttl: int | None = None
@@ -94,7 +96,8 @@ class Authority:
         for extension in certificate.extensions:
             value = extension.value
             if isinstance(value, x509.SubjectAlternativeName):
-                value = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri) for uri in uris])
+                names = [x509.UniformResourceIdentifier(uri) for uri in uris]
+                value = x509.SubjectAlternativeName([*names, x509.DNSName(model.identity.dns)])
             if isinstance(value, x509.SubjectKeyIdentifier):
                 value = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
             builder = builder.add_extension(value, critical=extension.critical)

@@ -21,6 +21,10 @@ STARTED = {
     "scheduler": re.compile(r"Scheduler at:\s+(tls://\S+)"),
     "worker": re.compile(r"Registered to:\s+(tls://\S+)"),
 }
+PRELOADS = {
+    Role.SCHEDULER: ("--preload", "daskpki.cluster.preload"),
+    Role.WORKER: ("--preload", "daskpki.cluster.preload", "--preload-nanny", "daskpki.cluster.preload"),
+}
 DEADLINE = 60.0
 
 
@@ -110,18 +114,15 @@ def stock_environment(authority: Authority, leaf: Leaf, directory: Path) -> dict
         f"DASK_DISTRIBUTED__COMM__TLS__{role}__CERT": files.cert,
         f"DASK_DISTRIBUTED__COMM__TLS__{role}__KEY": files.key,
         "DASK_TEMPORARY_DIRECTORY": str(directory),
+        "PYTHONPATH": str(Path(__file__).parents[2]),  # tasks are defined in the tests
         "PYTHONUNBUFFERED": "1",
     }
 
 
 def node_environment(authority: Authority, leaf: Leaf, directory: Path, mode: str) -> dict[str, str]:
     """The same, under daskpki."""
-    preload = "['daskpki.cluster.preload']"
     return stock_environment(authority, leaf, directory) | {
         VARIABLE: str(handover_of(authority, leaf, directory, mode)),
-        "DASK_DISTRIBUTED__SCHEDULER__PRELOAD": preload,
-        "DASK_DISTRIBUTED__WORKER__PRELOAD": preload,
-        "DASK_DISTRIBUTED__NANNY__PRELOAD": preload,
     }
 
 
@@ -146,6 +147,7 @@ class Cluster:
             environ = stock_environment(self.authority, leaf, directory)
         else:
             environ = node_environment(self.authority, leaf, directory, self.mode)
+            arguments = (*arguments, *PRELOADS[role])
         return Node([*arguments, "--no-dashboard", "--dashboard-address", "127.0.0.1:0"], environ)
 
     def stop(self) -> None:

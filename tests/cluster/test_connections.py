@@ -1,0 +1,247 @@
+"""Who may connect to whom: each kind of certificate at each kind of server, under daskpki and under stock Dask."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from distributed import Client, Scheduler, Security, Worker
+
+from daskpki.cluster.security import PkiSecurity, client_security
+from daskpki.identity import Role
+from tests.cluster.conftest import stock_security
+from tests.cluster.material import DAY, Authority, Leaf
+from tests.cluster.nodes import Cluster
+from tests.cluster.rogue import REFUSED_BY_TLS, admission
+
+pytestmark = pytest.mark.cluster
+
+SCHEDULER, WORKER, NANNY = "scheduler", "worker", "nanny"
+IN = "admitted"
+TLS = REFUSED_BY_TLS
+
+
+class Row(NamedTuple):
+    """One kind of certificate, what each server of ours says to it, and what stock Dask says everywhere."""
+
+    leaf: str
+    scheduler: str
+    worker: str
+    nanny: str
+    stock: str
+
+
+DOMAIN = "is not of trust domain default"
+TWO = "names 2 identities instead of one"
+NO = "names 0 identities instead of one"
+FOURTH = "'admin' is not a role"
+REVOKED = "is revoked"
+WRONG_ROLE = "has the role {}, and here only"
+MATRIX = [
+    Row("worker", IN, IN, IN, IN),
+    Row("client", IN, IN, WRONG_ROLE.format("client"), IN),
+    Row("scheduler", WRONG_ROLE.format("scheduler"), IN, IN, IN),
+    Row("of another trust domain, by our CA", DOMAIN, DOMAIN, DOMAIN, IN),
+    Row("with two identities", TWO, TWO, TWO, IN),
+    Row("without an identity", NO, NO, NO, IN),
+    Row("with a fourth role", FOURTH, FOURTH, FOURTH, IN),
+    Row("revoked", REVOKED, REVOKED, REVOKED, IN),
+    Row("expired", TLS, TLS, TLS, TLS),
+    Row("not yet valid", TLS, TLS, TLS, TLS),
+    Row("of another cluster's CA", TLS, TLS, TLS, TLS),
+    Row("none", TLS, TLS, TLS, TLS),
+]
+
+
+@pytest.fixture(scope="module")
+def leaves(authority: Authority, revoked: Leaf) -> dict[str, Leaf]:
+    domain = authority.trust_domain
+    return {
+        "worker": authority.leaf(Role.WORKER),
+        "client": authority.leaf(Role.CLIENT, "alice"),
+        "scheduler": authority.leaf(Role.SCHEDULER),
+        "of another trust domain, by our CA": authority.forged(Role.WORKER, ["spiffe://x.internal/worker/worker"]),
+        "with two identities": authority.forged(
+            Role.WORKER, [f"spiffe://{domain}/worker/worker", f"spiffe://{domain}/client/alice"]
+        ),
+        "without an identity": authority.forged(Role.WORKER, []),
+        "with a fourth role": authority.forged(Role.WORKER, [f"spiffe://{domain}/admin/root"]),
+        "revoked": revoked,
+        "expired": authority.leaf(Role.WORKER, at=-3 * DAY, ttl=int(DAY.total_seconds())),
+        "not yet valid": authority.leaf(Role.WORKER, at=3 * DAY),
+        "of another cluster's CA": Authority().leaf(Role.WORKER),
+    }
+
+
+@pytest.fixture(scope="module")
+def addresses(authority: Authority, limited: Cluster) -> dict[str, str]:
+    return servers(authority, limited)
+
+
+@pytest.fixture(scope="module")
+def stock_addresses(authority: Authority, stock: Cluster) -> dict[str, str]:
+    return servers(authority, stock)
+
+
+def servers(authority: Authority, cluster: Cluster) -> dict[str, str]:
+    security = client_security(authority.leaf(Role.CLIENT, "alice").credential, authority.document())
+    with Client(cluster.address, security=security, set_as_default=False) as client:
+        address, info = next(iter(client.scheduler_info(n_workers=-1)["workers"].items()))
+        return {SCHEDULER: cluster.address, WORKER: address, NANNY: info["nanny"]}
+
+
+Show = Callable[[str], Security]
+
+
+@pytest.fixture
+def show(authority: Authority, leaves: dict[str, Leaf], tmp_path: Path) -> Show:
+    """Stock Dask's Security with the certificate of that row."""
+
+    def show(name: str) -> Security:
+        if name != "none":
+            return stock_security(authority, leaves[name], tmp_path / "shown")
+        files = authority.files(leaves["worker"], tmp_path / "shown")
+        return Anonymous(tls_ca_file=files.ca, tls_worker_cert=files.cert, require_encryption=True)
+
+    return show
+
+
+class Anonymous(Security):
+    """Trusts the CA, and shows no certificate."""
+
+    def _get_tls_context(self, tls: dict[str, str], purpose: ssl.Purpose) -> ssl.SSLContext:
+        context = ssl.create_default_context(purpose, cafile=tls["ca_file"])
+        context.check_hostname = False
+        return context
+
+
+@pytest.mark.parametrize("server", [SCHEDULER, WORKER, NANNY])
+@pytest.mark.parametrize("row", MATRIX, ids=lambda row: row.leaf.replace(" ", "-"))
+def test_who_may_connect(row: Row, server: str, addresses: dict[str, str], show: Show) -> None:
+    security = show(row.leaf)
+    expected = getattr(row, server)
+    assert expected in asyncio.run(admission(addresses[server], security))
+
+
+@pytest.mark.parametrize("server", [SCHEDULER, WORKER, NANNY])
+@pytest.mark.parametrize("row", MATRIX, ids=lambda row: row.leaf.replace(" ", "-"))
+def test_control_whom_stock_dask_lets_in(row: Row, server: str, stock_addresses: dict[str, str], show: Show) -> None:
+    security = show(row.leaf)
+    assert asyncio.run(admission(stock_addresses[server], security)) == row.stock
+
+
+def test_no_session_can_be_resumed(
+    authority: Authority, addresses: dict[str, str], leaves: dict[str, Leaf], tmp_path: Path
+) -> None:
+    """A resumed session would skip the verification of the chain: there is no ticket, and no old session is taken."""
+    files = authority.files(leaves["worker"], tmp_path)
+    context = ssl.create_default_context(cafile=files.ca)
+    context.check_hostname = False
+    context.load_cert_chain(files.cert, files.key)
+    first = session(addresses[SCHEDULER], context, None)
+    assert not first.session.has_ticket
+    assert not session(addresses[SCHEDULER], context, first.session).reused
+
+
+class Session(NamedTuple):
+    session: ssl.SSLSession
+    reused: bool
+
+
+def session(address: str, context: ssl.SSLContext, previous: ssl.SSLSession | None) -> Session:
+    host, port = re.sub(r"^tls://", "", address).rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=10) as plain:
+        wrapped = context.wrap_socket(plain, session=previous)
+        wrapped.recv(1)  # tickets of TLS 1.3 come with the first data
+        assert wrapped.session is not None
+        return Session(wrapped.session, bool(wrapped.session_reused))
+
+
+class TestAPoserAsScheduler:
+    """The dialling side: a client and a worker speak to a scheduler with the scheduler's role, and to nobody else."""
+
+    @pytest.fixture
+    def poser(self, authority: Authority, leaves: dict[str, Leaf], tmp_path: Path) -> Security:
+        return stock_security(authority, leaves["worker"], tmp_path / "poser")
+
+    @pytest.fixture
+    def alice(self, authority: Authority, leaves: dict[str, Leaf]) -> PkiSecurity:
+        return client_security(leaves["client"].credential, authority.document())
+
+    def test_a_client_does_not_register_with_a_workers_certificate(self, poser: Security, alice: PkiSecurity) -> None:
+        async def scenario() -> int:
+            async with Scheduler(security=poser, port=0, host="127.0.0.1", dashboard_address=":0") as scheduler:
+                with pytest.raises(PermissionError, match="belongs to a Scheduler, and the other end is a worker"):
+                    await Client(scheduler.address, security=alice, asynchronous=True, timeout=5)
+                return len(scheduler.client_comms)
+
+        assert asyncio.run(scenario()) == 0
+
+    def test_a_worker_does_not_register_with_a_workers_certificate(
+        self, poser: Security, authority: Authority, leaves: dict[str, Leaf]
+    ) -> None:
+        ours = PkiSecurity({Role.WORKER: authority.enforcement(leaves["worker"])})
+
+        async def scenario() -> int:
+            async with Scheduler(security=poser, port=0, host="127.0.0.1", dashboard_address=":0") as scheduler:
+                with pytest.raises(RuntimeError, match="Worker failed to start") as error:
+                    await Worker(scheduler.address, security=ours, death_timeout=10)
+                assert "belongs to a Scheduler, and the other end is a worker" in str(error.value.__cause__)
+                return len(scheduler.workers)
+
+        assert asyncio.run(scenario()) == 0
+
+    def test_control_stock_dask_registers(self, poser: Security, authority: Authority, tmp_path: Path) -> None:
+        stock = stock_security(authority, authority.leaf(Role.CLIENT, "alice"), tmp_path / "alice")
+
+        async def scenario() -> int:
+            async with (
+                Scheduler(security=poser, port=0, host="127.0.0.1", dashboard_address=":0") as scheduler,
+                Client(scheduler.address, security=stock, asynchronous=True),
+            ):
+                return len(scheduler.client_comms)
+
+        assert asyncio.run(scenario()) == 1
+
+    @pytest.mark.parametrize(
+        ("name", "reason"),
+        [("of another trust domain, by our CA", "is not of trust domain"), ("revoked", "is revoked")],
+    )
+    def test_a_client_does_not_speak_to_whom_it_does_not_trust(
+        self, name: str, reason: str, show: Show, alice: PkiSecurity
+    ) -> None:
+        poser = show(name)
+
+        async def scenario() -> None:
+            async with Scheduler(security=poser, port=0, host="127.0.0.1", dashboard_address=":0") as scheduler:
+                with pytest.raises(OSError, match=reason):
+                    await Client(scheduler.address, security=alice, asynchronous=True, timeout=5)
+
+        asyncio.run(scenario())
+
+
+def test_a_client_whose_list_of_revocations_ran_out_speaks_to_nobody(authority: Authority, limited: Cluster) -> None:
+    stale = authority.document(lifetime=timedelta(hours=1), at=-2 * DAY)
+    security = client_security(authority.leaf(Role.CLIENT, "alice").credential, stale)
+
+    async def scenario() -> None:
+        with pytest.raises(OSError, match="revocation list of cluster default ended"):
+            await Client(limited.address, security=security, asynchronous=True, timeout=5)
+
+    asyncio.run(scenario())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _settled(limited: Cluster, stock: Cluster) -> Iterator[None]:
+    """Nobody who was refused has hurt the cluster."""
+    yield
+    assert limited.scheduler.process.poll() is None
+    assert limited.workers.process.poll() is None
+    assert stock.scheduler.process.poll() is None

@@ -1,0 +1,197 @@
+"""The rules as values: default deny, arguments, modes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daskpki.cluster import operations as ops
+from daskpki.cluster.policy import (
+    CLOSING,
+    Caller,
+    Channel,
+    OperationRefusedError,
+    WorkerClients,
+    allowed,
+    is_canonical,
+    verify_call,
+    verify_sendable,
+)
+from daskpki.cluster.roles import SERVES, Server
+from daskpki.identity import Role
+
+DENY, LIMITED, ALLOW = WorkerClients
+RPC, WORKER_STREAM, CLIENT_STREAM = Channel
+OWN = "tls://10.0.0.1:40000"
+ANOTHERS = "tls://10.0.0.2:40000"
+
+
+def worker(mode: WorkerClients = LIMITED) -> Caller:
+    return Caller(Role.WORKER, mode, lambda address: address == OWN)
+
+
+CLIENT = Caller(Role.CLIENT, LIMITED, lambda _address: False)
+SCHEDULER = Caller(Role.SCHEDULER, LIMITED, lambda _address: False)
+
+known = frozenset(
+    name for server in Server for channel in Channel for role in Role for name in allowed(server, channel, role, ALLOW)
+)
+
+
+@given(
+    operation=st.text().filter(lambda name: name not in known | CLOSING) | st.integers() | st.none() | st.binary(),
+    server=st.sampled_from(Server),
+    channel=st.sampled_from(Channel),
+    role=st.sampled_from(Role),
+    mode=st.sampled_from(WorkerClients),
+)
+def test_what_is_in_no_table_is_denied(
+    operation: Any, server: Server, channel: Channel, role: Role, mode: WorkerClients
+) -> None:
+    with pytest.raises(OperationRefusedError):
+        verify_call(server, channel, {"op": operation}, Caller(role, mode, lambda _address: True))
+
+
+@pytest.mark.parametrize("server", Server)
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("mode", WorkerClients)
+def test_nobody_opens_a_stream_without_registering(server: Server, role: Role, mode: WorkerClients) -> None:
+    with pytest.raises(OperationRefusedError, match="never registered"):
+        verify_call(server, RPC, {"op": "connection_stream"}, Caller(role, mode, lambda _address: True))
+
+
+def test_each_mode_adds_to_the_one_before() -> None:
+    for channel in Channel:
+        denied, limited, everything = (allowed(Server.SCHEDULER, channel, Role.WORKER, mode) for mode in WorkerClients)
+        assert denied <= limited <= everything
+    assert allowed(Server.SCHEDULER, CLIENT_STREAM, Role.WORKER, DENY) == frozenset()
+
+
+@pytest.mark.parametrize("mode", [DENY, LIMITED])
+def test_a_worker_may_call_nothing_that_runs_code_on_the_scheduler(mode: WorkerClients) -> None:
+    runs_code = {"run_function", "feed", "register_scheduler_plugin", "update-graph", "workers_to_close", "broadcast"}
+    for channel in Channel:
+        assert not runs_code & allowed(Server.SCHEDULER, channel, Role.WORKER, mode)
+
+
+def test_an_operation_in_calls_and_streams_is_allowed_to_the_same_roles() -> None:
+    """So that a peer gains nothing by making Dask and us disagree whether a connection carries a stream."""
+    for mode in WorkerClients:
+        calls = allowed(Server.SCHEDULER, RPC, Role.WORKER, mode)
+        streams = allowed(Server.SCHEDULER, WORKER_STREAM, Role.WORKER, mode)
+        everything = {name for role in Role for name in allowed(Server.SCHEDULER, RPC, role, mode)}
+        assert streams & everything <= calls
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"op": "retire_workers", "workers": [OWN], "close_workers": False, "remove": False, "stimulus_id": "s"},
+        {"op": "heartbeat_worker", "address": OWN, "metrics": {}},
+        {"op": "unregister", "address": OWN, "stimulus_id": "s", "close": True, "reply": False},
+        {"op": "register-worker", "address": OWN},
+    ],
+)
+def test_a_worker_speaks_for_itself(message: dict[str, Any]) -> None:
+    verify_call(Server.SCHEDULER, RPC, message, worker())
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ({"op": "retire_workers", "workers": [ANOTHERS]}, "is not the caller's own address"),
+        ({"op": "retire_workers", "workers": [OWN, ANOTHERS]}, "is not the caller's own address"),
+        ({"op": "retire_workers", "workers": []}, "is not the caller's own address"),
+        ({"op": "retire_workers"}, "is not the caller's own address"),
+        ({"op": "retire_workers", "workers": [OWN], "key": b"x"}, "may not give the argument 'key'"),
+        ({"op": "retire_workers", "names": ["a"]}, "may not give the argument 'names'"),
+        ({"op": "heartbeat_worker", "address": ANOTHERS}, "is not the caller's own address"),
+        ({"op": "unregister", "address": ANOTHERS}, "is not the caller's own address"),
+        ({"op": "register-worker", "address": ANOTHERS}, "is not the caller's own address"),
+        ({"op": "shuffle_get", "id": "i", "worker": ANOTHERS}, "is not the caller's own address"),
+        ({"op": "heartbeat_worker", "address": [OWN]}, "is not the caller's own address"),
+        ({"op": "identity", "surprise": 1}, "may not give the argument 'surprise'"),
+        ({"op": "run_function"}, "act as a client"),
+        ({"op": "run"}, "not in daskpki's table for a Scheduler"),
+    ],
+)
+@pytest.mark.parametrize("mode", [DENY, LIMITED])
+def test_a_worker_speaks_for_nobody_else(message: dict[str, Any], reason: str, mode: WorkerClients) -> None:
+    with pytest.raises(OperationRefusedError, match=reason):
+        verify_call(Server.SCHEDULER, RPC, message, worker(mode))
+
+
+@pytest.mark.parametrize("topic", ["print", "warn"])
+def test_a_workers_client_follows_the_topics_of_every_client(topic: str) -> None:
+    verify_call(Server.SCHEDULER, CLIENT_STREAM, {"op": "subscribe-topic", "topic": topic}, worker())
+
+
+def test_a_workers_client_follows_no_other_topic() -> None:
+    message = {"op": "subscribe-topic", "topic": "all"}
+    with pytest.raises(OperationRefusedError, match="does not follow 'all'"):
+        verify_call(Server.SCHEDULER, CLIENT_STREAM, message, worker())
+    verify_call(Server.SCHEDULER, CLIENT_STREAM, message, worker(ALLOW))
+
+
+@pytest.mark.parametrize("operation", sorted(ops.WORKER_FOR_SCHEDULER - ops.WORKER_FOR_WORKERS))
+def test_what_a_scheduler_orders_a_worker_does_not(operation: str) -> None:
+    verify_call(Server.WORKER, RPC, {"op": operation}, SCHEDULER)
+    with pytest.raises(OperationRefusedError, match=f"{operation}.*only"):
+        verify_call(Server.WORKER, RPC, {"op": operation}, worker(ALLOW))
+
+
+@pytest.mark.parametrize("operation", sorted(ops.NANNY_FOR_SCHEDULER - ops.NANNY_FOR_WORKERS))
+def test_what_a_scheduler_orders_of_a_nanny(operation: str) -> None:
+    verify_call(Server.NANNY, RPC, {"op": operation}, SCHEDULER)
+    with pytest.raises(OperationRefusedError, match="only scheduler may call it"):
+        verify_call(Server.NANNY, RPC, {"op": operation}, worker(ALLOW))
+
+
+def test_orders_to_workers_are_not_sent_by_clients() -> None:
+    with pytest.raises(OperationRefusedError, match="only scheduler may call it, and the caller is a client"):
+        verify_call(Server.WORKER, RPC, {"op": "run"}, CLIENT)
+
+
+def test_operations_of_a_scheduler_are_sent_to_schedulers_only() -> None:
+    verify_sendable(Role.SCHEDULER, RPC, {"op": "register-client"}, CLIENT)
+    with pytest.raises(OperationRefusedError, match="belongs to a Scheduler, and the other end is a worker"):
+        verify_sendable(Role.WORKER, RPC, {"op": "register-client"}, CLIENT)
+
+
+def test_nothing_is_sent_to_whom_serves_nothing() -> None:
+    assert SERVES[Role.CLIENT] == frozenset()
+    with pytest.raises(OperationRefusedError, match="a client serves nothing"):
+        verify_sendable(Role.CLIENT, RPC, {"op": "no-such-operation"}, SCHEDULER)
+
+
+@pytest.mark.parametrize("address", ["tls://10.0.0.1:1", "tls://[::1]:65535", "tls://127.0.0.1:40001"])
+def test_canonical_addresses(address: str) -> None:
+    assert is_canonical(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "worker-1",
+        "tcp://10.0.0.1:1",
+        "tls://localhost:1",
+        "tls://10.0.0.01:1",
+        "tls://10.0.0.1:01",
+        "tls://10.0.0.1",
+        "tls://10.0.0.1:",
+        "tls://[0:0::1]:1",
+        "tls://::1:1",
+        "10.0.0.1:1",
+    ],
+)
+def test_addresses_that_may_be_another_name_of_a_workers(address: str) -> None:
+    assert not is_canonical(address)
+
+
+@given(st.text())
+def test_any_text_is_judged(text: str) -> None:
+    is_canonical(text)

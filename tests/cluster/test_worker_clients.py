@@ -1,0 +1,131 @@
+"""What a task may do as a client, in each mode, on real processes; and that no honest worker is lost to the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from distributed import Client
+
+from daskpki.cluster.security import client_security
+from daskpki.identity import Role
+from tests.cluster import tasks
+from tests.cluster.material import Authority
+from tests.cluster.nodes import Cluster
+
+pytestmark = pytest.mark.cluster
+
+SUBMITS = [tasks.nested_submit, tasks.nested_worker_client, tasks.nested_compute]
+ACTS_AS_CLIENT = [tasks.scatter, tasks.run_on_scheduler, tasks.read_dataset]
+
+
+def alice(authority: Authority, cluster: Cluster) -> Client:
+    security = client_security(authority.leaf(Role.CLIENT, "alice").credential, authority.document())
+    return Client(cluster.address, security=security, set_as_default=False)
+
+
+@pytest.fixture(scope="module")
+def in_limited(authority: Authority, limited: Cluster) -> Iterator[Client]:
+    with alice(authority, limited) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def in_deny(authority: Authority, deny: Cluster) -> Iterator[Client]:
+    with alice(authority, deny) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def in_allow(authority: Authority, allow: Cluster) -> Iterator[Client]:
+    with alice(authority, allow) as client:
+        yield client
+
+
+def run(client: Client, task: Callable[..., Any], *arguments: Any) -> Any:
+    return client.submit(task, *arguments, pure=False).result(timeout=30)
+
+
+@pytest.mark.parametrize("task", SUBMITS)
+def test_submitting_from_a_task_fails_with_the_way_out(in_limited: Client, task: Callable[[], Any]) -> None:
+    with pytest.raises(PermissionError, match=r"submit work \(update-graph\).*scheduler='threads'.*CLIENTS=allow"):
+        run(in_limited, task)
+
+
+@pytest.mark.parametrize("task", ACTS_AS_CLIENT)
+def test_other_client_operations_fail_by_name(in_limited: Client, task: Callable[[], Any]) -> None:
+    with pytest.raises(PermissionError, match=r"act as a client \(\w+\).*DASKPKI_WORKER_CLIENTS=limited"):
+        run(in_limited, task)
+
+
+def test_the_way_out_works(in_limited: Client) -> None:
+    assert run(in_limited, tasks.nested_compute_in_threads) == 3
+
+
+def test_coordination_works(in_limited: Client) -> None:
+    assert run(in_limited, tasks.coordinate) == [True, 3, 4]
+
+
+def test_actor_handles_work_in_tasks(in_limited: Client) -> None:
+    with in_limited.as_current():  # an actor finds its client by that
+        counter = in_limited.submit(tasks.Counter, actor=True).result(timeout=30)
+        assert counter.increment().result() == 1  # type: ignore[attr-defined]  # the actor's proxy, not the class
+    assert run(in_limited, tasks.use_actor, counter) == 2
+
+
+@pytest.mark.parametrize("task", [*SUBMITS, *ACTS_AS_CLIENT[:2], tasks.coordinate])
+def test_deny_refuses_every_client(in_deny: Client, task: Callable[[], Any]) -> None:
+    with pytest.raises(PermissionError, match=r"DASKPKI_WORKER_CLIENTS=deny"):
+        run(in_deny, task)
+
+
+@pytest.mark.parametrize("task", SUBMITS)
+def test_allow_lets_tasks_submit(in_allow: Client, task: Callable[[], Any]) -> None:
+    assert run(in_allow, task) == 3
+
+
+def test_allow_says_what_it_means(allow: Cluster) -> None:
+    assert "a worker's certificate may run code on the scheduler" in allow.scheduler.drain()
+
+
+class TestTheGateCostsNoWorker:
+    @pytest.fixture(autouse=True)
+    def _same_workers(self, in_limited: Client) -> Iterator[None]:
+        before = workers(in_limited)
+        yield
+        assert workers(in_limited) == before
+
+    def test_a_size_of_numpy(self, in_limited: Client) -> None:
+        future = in_limited.submit(tasks.make_measured, pure=False)
+        assert type(future.result(timeout=30)).__name__ == "Measured"
+        assert set(in_limited.nbytes(summary=False).values()) >= {77}
+
+    def test_numbers_of_numpy_become_pythons(self, in_limited: Client) -> None:
+        assert run(in_limited, tasks.queue_number) == 3
+        assert run(in_limited, tasks.number_in_metadata) == "done"
+
+    def test_an_array_in_a_queue_raises_in_the_task(self, in_limited: Client) -> None:
+        with pytest.raises(PermissionError, match=r"'queue_put' would send numpy\.ndarray"):
+            run(in_limited, tasks.queue_array)
+
+    def test_an_array_in_metadata_fails_that_task_only(self, in_limited: Client) -> None:
+        with pytest.raises(PermissionError, match=r"'task-finished' would send numpy\.ndarray"):
+            run(in_limited, tasks.array_in_metadata)
+        assert run(in_limited, tasks.nested_compute_in_threads) == 3
+
+    def test_metrics_of_numpy(self, in_limited: Client) -> None:
+        address = run(in_limited, tasks.numpy_metrics)
+
+        async def heartbeat(dask_worker: Any) -> None:
+            await dask_worker.heartbeat()
+
+        in_limited.run(heartbeat, workers=[address])
+        metrics = in_limited.scheduler_info(n_workers=-1)["workers"][address]["metrics"]
+        assert metrics["number"] == 5
+        assert metrics["array"] == "array([0, 1])"
+
+
+def workers(client: Client) -> dict[str, str]:
+    """Addresses and server ids: the same after a restart they would not be."""
+    return {address: info["id"] for address, info in client.scheduler_info(n_workers=-1)["workers"].items()}

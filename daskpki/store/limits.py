@@ -33,13 +33,18 @@ def check_labels(labels: Mapping[str, str]) -> None:
     """Refuse labels that Secret Manager would not take, and labels that do not mark the secret as daskpki's."""
     if len(labels) > MAX_LABELS:
         raise UsageError(f"{len(labels)} labels are more than {MAX_LABELS}")
+    check_label_pairs(labels)
+    if not is_ours(labels):
+        raise UsageError("the labels do not say managed-by=daskpki, so the secret could never be changed again")
+
+
+def check_label_pairs(labels: Mapping[str, str]) -> None:
+    """Refuse keys and values that no label can have, also in a selection."""
     for key, value in labels.items():
         if not _LABEL_KEY.match(key):
             raise UsageError(f"label {key!r} does not begin with a-z, or is not 1 to 63 of a-z, 0-9, '_' and '-'")
         if not _LABEL_VALUE.match(value):
             raise UsageError(f"label {key!r}: {value!r} is not at most 63 of a-z, 0-9, '_' and '-'")
-    if not is_ours(labels):
-        raise UsageError("the labels do not say managed-by=daskpki, so the secret could never be changed again")
 
 
 def check_annotations(annotations: Mapping[str, str]) -> None:

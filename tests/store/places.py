@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from daskpki.store.local.database import NAME
+from daskpki.store.local.database import BUSY_SECONDS, NAME
 from daskpki.store.local.store import LocalStore, create_local_store
 from daskpki.store.local.unlocking import Unlocking
 from daskpki.store.sealing import Cost
@@ -43,7 +43,13 @@ class LocalPlace(NamedTuple):
         return create_local_store(self.directory, ways or self.ways, seen=self.seen, clock=time.time)
 
     def factory(self, ways: Unlocking | None = None) -> LocalStore:
-        return LocalStore(self.directory, ways or self.ways, seen=self.seen, clock=time.time, busy_seconds=0.5)
+        patience = 0.1 if self._impatient.exists() else BUSY_SECONDS
+        return LocalStore(self.directory, ways or self.ways, seen=self.seen, clock=time.time, busy_seconds=patience)
+
+    @property
+    def _impatient(self) -> Path:
+        """Says that handles do not wait for other writers, so that `unavailable` shows at once."""
+        return self.root / "impatient"
 
     @property
     def ways(self) -> Unlocking:
@@ -72,7 +78,9 @@ class LocalPlace(NamedTuple):
         """Another process is writing, and does not end."""
         with closing(sqlite3.connect(self.database, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
+            self._impatient.touch()
             yield
+            self._impatient.unlink()
 
     @contextmanager
     def denied(self) -> Iterator[None]:

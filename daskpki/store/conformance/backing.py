@@ -28,7 +28,7 @@ class Backing(Protocol):
         ...
 
     def unavailable(self) -> AbstractContextManager[None]:
-        """Within it, writes through any handle fail for a reason that passes."""
+        """Within it, writes through handles that are made by `factory` fail for a reason that passes."""
         ...
 
     def denied(self) -> AbstractContextManager[None]:

@@ -181,8 +181,8 @@ class RecordLogSuite:
 
     def test_unavailable_is_said_so_and_nothing_is_appended(self, log: RecordLog, backing: Backing) -> None:
         log.commit(always(NOTE), STAMP)
-        with backing.unavailable(), pytest.raises(UnavailableError):
-            log.commit(always(NOTE), STAMP)
+        with backing.unavailable(), closing(backing.factory()) as other, pytest.raises(UnavailableError):
+            other.log("c").commit(always(NOTE), STAMP)
         assert log.inventory().head.seq == 1
 
     def test_denied_is_said_so(self, log: RecordLog, backing: Backing) -> None:

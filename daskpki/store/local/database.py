@@ -45,8 +45,7 @@ class Database:
         self._afterwards: list[Callable[[], None]] = []
         self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
         with translated(self.path):
-            self._connection = connect(self.path, busy_seconds)
-            self.store_id = _read_format(self._connection, self.path)
+            self._connection, self.store_id = _open(self.path, busy_seconds)
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -115,7 +114,9 @@ class Database:
     def erase_remains(self) -> None:
         """Empty the WAL, which still holds what was deleted or replaced; a reader in the way puts it off."""
         with self._lock, translated(self.path):
-            if not self._depth:
+            if self._depth:
+                self.afterwards(self.erase_remains)
+            else:
                 self._connection.execute("PRAGMA busy_timeout=0")
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 self._connection.execute(f"PRAGMA busy_timeout={int(1000 * self._busy_seconds)}")
@@ -170,6 +171,16 @@ def connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connectio
         connection.close()
         raise
     return connection
+
+
+def _open(path: Path, busy_seconds: float) -> tuple[sqlite3.Connection, str]:
+    """A connection, and the id of the store."""
+    connection = connect(path, busy_seconds)
+    try:
+        return connection, _read_format(connection, path)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _set_up(connection: sqlite3.Connection) -> None:

@@ -13,7 +13,14 @@ from typing import Any, Final
 
 from daskpki.confidential import Confidential
 from daskpki.errors import AlreadyExistsError, ConflictError, CorruptError, DisabledError, NotFoundError
-from daskpki.store.limits import check_annotations, check_labels, check_ours, check_payload, check_secret_id
+from daskpki.store.limits import (
+    check_annotations,
+    check_label_pairs,
+    check_labels,
+    check_ours,
+    check_payload,
+    check_secret_id,
+)
 from daskpki.store.local.database import Database
 from daskpki.store.port import DESTROYED, DISABLED, ENABLED, Payload, SecretInfo, Version
 from daskpki.store.sealing import context, decrypt, derive, encrypt, generate_key
@@ -56,6 +63,7 @@ class LocalSecretStore:
 
     def select(self, labels: Mapping[str, str]) -> Iterator[SecretInfo]:
         """See SecretStore."""
+        check_label_pairs(labels)
         wanted = {"managed-by": "daskpki", **labels}
         where = " AND ".join("json_extract(labels, ?) = ?" for _ in wanted)
         parameters = [part for key, value in wanted.items() for part in (f'$."{key}"', value)]

@@ -5,7 +5,9 @@ prompting backend can hang for ever, and a process can be cut off where a thread
 pipes, never through argv or the environment.
 
 Backends are allowed by name. What `keyring` picks by itself may be a plaintext file (keyrings.alt), a backend that
-accepts and forgets (null) or a chain of several, so a chain is looked into and its first allowed member is called.
+accepts and forgets (null) or a chain of several. So a backend that the user's settings name has to be an allowed one,
+a chain is looked into, and without settings the platform's own backends are asked directly (which also saves `keyring`
+its tour of all platforms' backends, 100 ms of 170).
 """
 
 from __future__ import annotations
@@ -13,20 +15,22 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from keyring.backend import KeyringBackend
 
-ALLOWED: Final = frozenset(
-    {
-        "keyring.backends.SecretService.Keyring",
-        "keyring.backends.libsecret.Keyring",
-        "keyring.backends.kwallet.DBusKeyring",
-        "keyring.backends.macOS.Keyring",
-        "keyring.backends.Windows.WinVaultKeyring",
-    }
+_LINUX: Final = (
+    "keyring.backends.SecretService.Keyring",
+    "keyring.backends.libsecret.Keyring",
+    "keyring.backends.kwallet.DBusKeyring",
 )
+_PLATFORMS: Final = {
+    "darwin": ("keyring.backends.macOS.Keyring",),
+    "win32": ("keyring.backends.Windows.WinVaultKeyring",),
+}
+ALLOWED: Final = frozenset((*_LINUX, *chain.from_iterable(_PLATFORMS.values())))
 """Backends that the operating system or the desktop encrypts; everything else is refused."""
 
 _NOTHING: Final = "keyring.backends.fail.Keyring"
@@ -63,9 +67,7 @@ def _answer(request: dict[str, str]) -> dict[str, str | None]:
 
 
 def _call(request: dict[str, str]) -> str | None:
-    from keyring import get_keyring
-
-    backend = allowed_backend(get_keyring())
+    backend = _choose()
     service, username = request["service"], request["username"]
     if request["do"] == "get":
         return backend.get_password(service, username)
@@ -76,15 +78,37 @@ def _call(request: dict[str, str]) -> str | None:
     return None
 
 
+def _choose() -> KeyringBackend:
+    """The backend that PYTHON_KEYRING_BACKEND or keyring's configuration names, else the platform's best."""
+    from keyring import core, get_keyring
+
+    named = core.load_env() or core.load_config()
+    if named is None and (own := platform_backend(sys.platform)):
+        return own
+    return allowed_backend(named or get_keyring())
+
+
+def platform_backend(platform: str) -> KeyringBackend | None:
+    """The viable one of the platform's backends that keyring itself ranks highest; None when there is none."""
+    from importlib import import_module
+
+    classes: list[type[KeyringBackend]] = []
+    for name in _PLATFORMS.get(platform, _LINUX):
+        module, _, attribute = name.rpartition(".")
+        classes.append(getattr(import_module(module), attribute))
+    viable = [backend for backend in classes if backend.viable]
+    return max(viable, key=lambda backend: backend.priority)() if viable else None
+
+
 def allowed_backend(chosen: KeyringBackend) -> KeyringBackend:
     """The backend to call: the chosen one, or the first allowed one of a chain."""
     from keyring.backends.chainer import ChainerBackend
 
-    chain: list[KeyringBackend] = list(chosen.backends) if isinstance(chosen, ChainerBackend) else [chosen]
-    for backend in chain:
+    members: list[KeyringBackend] = list(chosen.backends) if isinstance(chosen, ChainerBackend) else [chosen]
+    for backend in members:
         if _name(backend) in ALLOWED:
             return backend
-    refused = ", ".join(_name(backend) for backend in chain if _name(backend) != _NOTHING)
+    refused = ", ".join(_name(backend) for backend in members if _name(backend) != _NOTHING)
     if refused:
         raise _Unusable(REFUSED, refused)
     raise _Unusable(ABSENT, "")

@@ -67,19 +67,35 @@ def test_a_backend_that_does_not_protect_is_refused(session: Desktop, tmp_path: 
     assert not (tmp_path / "plaintext.json").exists()
 
 
-def test_a_chain_with_a_plaintext_member_uses_the_protected_one(session: Desktop, tmp_path: Path) -> None:
-    # A plaintext backend that outranks the real one, installed the way keyrings.alt is.
-    package = tmp_path / "plain-1.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: plain\nVersion: 1\n")
-    (package / "entry_points.txt").write_text("[keyring.backends]\nplain = tests.credentials.plaintext\n")
-    environ = _environ(session, tmp_path, PYTHONPATH=f"{_ROOT}{os.pathsep}{tmp_path}")
+@pytest.mark.parametrize("setting", [{}, {"PYTHON_KEYRING_BACKEND": "keyring.backends.chainer.ChainerBackend"}])
+def test_a_plaintext_backend_that_outranks_the_real_one_is_not_used(
+    session: Desktop, tmp_path: Path, setting: dict[str, str]
+) -> None:
+    _install_plaintext(tmp_path)
+    environ = _environ(session, tmp_path, PYTHONPATH=f"{_ROOT}{os.pathsep}{tmp_path}", **setting)
     assert "ChainerBackend" in _chosen_by_keyring_itself(environ)
     keyring = OSKeyring(environ)
     keyring.set("daskpki-t6", "credential", Confidential("secret"))
     assert any("daskpki-t6" in item for item in session.items())
     assert not (tmp_path / "plaintext.json").exists()
     keyring.delete("daskpki-t6", "credential")
+
+
+def test_where_only_a_plaintext_backend_is_there_it_is_named_and_refused(tmp_path: Path) -> None:
+    _install_plaintext(tmp_path)
+    environ = {k: v for k, v in os.environ.items() if k != "DBUS_SESSION_BUS_ADDRESS"}
+    environ |= {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": f"{_ROOT}:{tmp_path}"}
+    with pytest.raises(AccessDeniedError, match=r"not one that protects what it keeps: tests\.credentials\.plaintext"):
+        OSKeyring(environ).set("daskpki-t8", "credential", Confidential("secret"))
+    assert not (tmp_path / "plaintext.json").exists()
+
+
+def _install_plaintext(directory: Path) -> None:
+    """A distribution that registers the plaintext backend, as keyrings.alt does."""
+    package = directory / "plain-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: plain\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[keyring.backends]\nplain = tests.credentials.plaintext\n")
 
 
 def _chosen_by_keyring_itself(environ: dict[str, str]) -> str:

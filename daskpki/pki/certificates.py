@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
-from typing import TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
@@ -14,16 +15,29 @@ from daskpki.identity import Identity, parse_identity
 from daskpki.pki.pem import check_size
 from daskpki.pki.profile import Lifetime
 
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What pyca raises for bytes that are no sound certificate or CRL."""
+
 ExtensionT = TypeVar("ExtensionT", bound=x509.ExtensionType)
 
 
 def load_certificate(der: bytes, what: str = "the certificate") -> x509.Certificate:
-    """The certificate in `der`; CorruptError unless all of it, extensions included, can be read."""
+    """The certificate in `der`; CorruptError unless all of it can be read: names, key and extensions included."""
     try:
         certificate = x509.load_der_x509_certificate(check_size(der, what))
-        certificate.extensions  # noqa: B018 - parsed lazily; a torn extension shall be found here
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion):
+        # Parsed lazily by pyca; what is torn shall be found here, and not where it is used.
+        certificate.subject, certificate.issuer, certificate.extensions, certificate.public_key()
+    except UNREADABLE:
         raise CorruptError(f"{what} cannot be read: it is cut off, changed, or not a certificate") from None
+    if certificate.serial_number <= 0:
+        raise CorruptError(f"{what} has a serial that is not positive (RFC 5280, 4.1.2.2)")
     return certificate
 
 

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
-from daskpki.pki.certificates import extension, moment, seconds
+from daskpki.pki.certificates import UNREADABLE, extension, moment, seconds
 from daskpki.pki.crl_pieces import PIECE_LIMIT, SplitCrl, join_crl, split_crl
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.keys import signature_hash
@@ -141,12 +141,19 @@ def verify_crl(data: bytes, issuer: x509.Certificate, *, now: datetime | None) -
     crl = _load(_der(data))
     if crl.issuer != issuer.subject:
         raise NotTrustedError(f"the CRL is of {crl.issuer.rfc4514_string()}, not of {issuer.subject.rfc4514_string()}")
-    if not crl.is_signature_valid(issuer.public_key()):  # type: ignore[arg-type]  # CAs of ours sign
+    if not _is_signed_by(crl, issuer):
         raise NotTrustedError("the CRL's signature does not verify with its issuer's key")
     contents = _contents(crl)
     if now is not None:
         check_dates(contents, now)
     return contents
+
+
+def _is_signed_by(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    try:
+        return crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # a key that cannot sign raises
+    except UNREADABLE:
+        return False
 
 
 def check_dates(crl: Crl, now: datetime) -> None:
@@ -177,8 +184,8 @@ def _der(data: bytes) -> bytes:
 def _load(der: bytes) -> x509.CertificateRevocationList:
     try:
         crl = x509.load_der_x509_crl(der)
-        crl.extensions  # noqa: B018 - parsed lazily; a torn extension shall be found here
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion):
+        crl.issuer, crl.extensions  # noqa: B018 - parsed lazily; what is torn shall be found here
+    except UNREADABLE:
         raise CorruptError("the CRL cannot be read: it is cut off, changed, or not a CRL") from None
     return crl
 
@@ -189,7 +196,7 @@ def _contents(crl: x509.CertificateRevocationList) -> Crl:
         raise CorruptError("the CRL has no number or no nextUpdate (RFC 5280, 5.1.2.5 and 5.2.3)")
     try:
         revoked = {entry.serial_number: _revocation(entry) for entry in crl}
-    except (ValueError, x509.DuplicateExtension):
+    except UNREADABLE:
         raise CorruptError("an entry of the CRL cannot be read") from None
     return Crl(number.value.crl_number, seconds(crl.last_update_utc), seconds(crl.next_update_utc), revoked)
 

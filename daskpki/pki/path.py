@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, PublicKeyAlgorithmOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from daskpki.errors import NotTrustedError
-from daskpki.pki.certificates import extension, lifetime, permitted_dns, seconds
+from daskpki.pki.certificates import UNREADABLE, extension, lifetime, permitted_dns, seconds
 from daskpki.pki.profile import check_dns, show
 
 # Leaf, intermediate, root: nothing longer is ever issued (the root's path length is 1).
@@ -53,7 +53,7 @@ class PathVerifier:
                 builder.build_server_verifier(x509.DNSName(_dns_names(leaf)[0])).verify(leaf, self._chain)
             else:
                 builder.build_client_verifier().verify(leaf, self._chain)
-        except VerificationError as error:
+        except (*UNREADABLE, VerificationError) as error:
             raise NotTrustedError(f"the certificate does not lead to the cluster's CA: {error}") from None
 
     def _climb(self, certificate: x509.Certificate, below: list[x509.Certificate], now: datetime) -> None:
@@ -112,7 +112,7 @@ def _check_purpose(leaf: x509.Certificate) -> None:
 def _is_issuer(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (*UNREADABLE, InvalidSignature):
         return False
     return True
 

@@ -24,7 +24,7 @@ from typing import Final
 from cryptography import x509
 
 from daskpki.confidential import Confidential
-from daskpki.errors import NotTrustedError
+from daskpki.errors import NotTrustedError, UsageError
 from daskpki.pki import keys
 from daskpki.pki.certificates import extension, load_certificate, permitted_dns, seconds
 from daskpki.pki.crl import CLOCK_SKEW
@@ -138,11 +138,19 @@ def _check_anchor(anchor: Anchor, trust_domain: str) -> None:
     path = [load_certificate(entry, "a CA of the trust document") for entry in (*anchor.chain, anchor.certificate)]
     for certificate, issuer in zip(path, [*path[1:], path[-1]], strict=True):
         check_issued(certificate, issuer)
+    _check_key(path[0])
     usage = extension(path[0], x509.KeyUsage)
     if usage is None or not (usage.value.digital_signature and usage.value.crl_sign and usage.value.key_cert_sign):
         raise NotTrustedError(f"CA generation {anchor.generation} is not one that issues leaves and signs trust")
     if not any(is_within(trust_domain, domain) for domain in permitted_dns(path[0]) or ()):
         raise NotTrustedError(f"CA generation {anchor.generation} is not constrained to trust domain {trust_domain}")
+
+
+def _check_key(certificate: x509.Certificate) -> None:
+    try:
+        keys.key_type(certificate.public_key())
+    except UsageError as error:
+        raise NotTrustedError(f"a CA of the trust document has {error}") from None
 
 
 def _signers(signed: SignedTrust, previous: TrustDocument | None) -> set[bytes]:
@@ -161,7 +169,6 @@ def _signers(signed: SignedTrust, previous: TrustDocument | None) -> set[bytes]:
 
 def _signed_by(anchor: Anchor, signature: Signature, data: bytes) -> bool:
     key = load_certificate(anchor.issuing).public_key()
-    keys.key_type(key)
     assert isinstance(key, keys.PublicKey)
     try:
         keys.verify(key, signature.value, data)

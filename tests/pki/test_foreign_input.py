@@ -20,14 +20,14 @@ from daskpki.errors import CorruptError, DaskpkiError, NotTrustedError, UsageErr
 from daskpki.pki import pem
 from daskpki.pki.certificates import der, load_certificate
 from daskpki.pki.credential import Credential, certificate_pem, encode_credential, key_pem, parse_credential
-from daskpki.pki.crl import crl_pem, parse_crl, sign_crl
+from daskpki.pki.crl import Revocation, crl_pem, parse_crl, sign_crl, verify_crl
 from daskpki.pki.crl_pieces import join_crl, split_crl
 from daskpki.pki.keys import KeyType, PrivateKey, parse_key, serialize_key, sign, verify
 from daskpki.pki.pkcs12 import encode_pkcs12
 from daskpki.pki.trust import parse_trust
-from daskpki.pki.validate import key_matches
+from daskpki.pki.validate import key_matches, verify_leaf
 
-from .material import NOW, World, authority, identity, key, labels, leaf, worlds
+from .material import NOW, TD, World, authority, identity, key, labels, leaf, worlds
 
 
 def credential(*, tiers: int = 1, kind: KeyType = KeyType.P256, with_key: bool = True) -> Credential:
@@ -37,8 +37,10 @@ def credential(*, tiers: int = 1, kind: KeyType = KeyType.P256, with_key: bool =
     return Credential("default", identity(), 1, own, der(certificate), tuple(map(der, issuer.chain)))
 
 
-LEAF = der(leaf(authority()))
-CRL = sign_crl(authority(), [], number=1, now=NOW)
+ISSUER = authority()
+ROOT = der(ISSUER.root)
+LEAF = der(leaf(ISSUER))
+CRL = sign_crl(ISSUER, [Revocation(5, 0, "superseded")], number=1, now=NOW)
 PAYLOAD = encode_credential(credential(tiers=2)).reveal()
 
 PARSERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
@@ -90,6 +92,28 @@ def attempt(parse: Callable[[bytes], object], data: bytes) -> None:
         parse(data)
     except DaskpkiError as error:
         assert str(error)
+
+
+VERIFIERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
+    "leaf": (lambda data: verify_leaf(data, [], [ROOT], now=NOW, trust_domain=TD), LEAF),
+    "root": (lambda data: verify_leaf(LEAF, [], [data], now=NOW, trust_domain=TD), ROOT),
+    "chain": (lambda data: verify_leaf(LEAF, [data], [ROOT], now=NOW, trust_domain=TD), LEAF),
+    "crl": (lambda data: verify_crl(data, load_certificate(ROOT), now=NOW), CRL),
+    "crl's issuer": (lambda data: verify_crl(CRL, load_certificate(data), now=NOW), ROOT),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+@pytest.mark.parametrize("name", VERIFIERS)
+def test_no_changed_byte_raises_anything_but_our_errors(name: str) -> None:
+    """Every byte in turn, by its lowest bit and by all of them: refused, or without effect."""
+    verify, valid = VERIFIERS[name]
+    verify(valid)
+    for position in range(len(valid)):
+        for flip in (0x01, 0xFF):
+            changed = bytearray(valid)
+            changed[position] ^= flip
+            attempt(verify, bytes(changed))
 
 
 @pytest.mark.parametrize("cut", [1, 100, 300])

@@ -1,0 +1,1 @@
+"""The house: layout, imports, documentation and the checks themselves."""

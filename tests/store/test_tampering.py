@@ -227,6 +227,13 @@ def test_a_memory_that_was_torn_remembers_nothing_and_breaks_nothing(place: Loca
     assert json.loads(seen.read_bytes())["heads"]["c"][0] == 3
 
 
+def test_a_memory_that_cannot_be_written_is_said_so(place: LocalPlace, caplog: pytest.LogCaptureFixture) -> None:
+    place.seen.touch()  # a file where the directory should be
+    with closing(place.factory()) as store:
+        add_sample(store)
+    assert "rollback of the store will not be noticed" in caplog.text
+
+
 def test_what_was_undone_was_never_seen(place: LocalPlace) -> None:
     with closing(place.factory()) as store:
         add_sample(store)

@@ -7,12 +7,14 @@ lower bound: losing it, or two processes writing at once, weakens the check and 
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from daskpki.errors import DaskpkiError, NotTrustedError
-from daskpki.files import PRIVATE_DIR, write_private
+from daskpki.errors import NotTrustedError
+from daskpki.files import PRIVATE_DIR, PRIVATE_FILE
 from daskpki.records import EMPTY, Head
 
 _FORMAT: Final = 1
@@ -53,12 +55,21 @@ class Seen:
         text = json.dumps({"format": _FORMAT, "heads": heads})
         try:
             self._path.parent.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
-            write_private(self._path, text.encode(), force=True)
-        except (OSError, DaskpkiError) as error:
+            _replace(self._path, text.encode())
+        except OSError as error:
             import logging
 
             logging.getLogger(__name__).warning("a rollback of the store will not be noticed: %s", error)
         self._noted = {}
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Move new content into place, without waiting for the disk: after a power cut the old or no memory will do."""
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}-{threading.get_ident()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), PRIVATE_FILE)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    temporary.replace(path)
 
 
 def _load(path: Path | None) -> dict[str, Head]:

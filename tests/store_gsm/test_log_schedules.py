@@ -16,7 +16,7 @@ from tests.store_gsm.drafts import STAMP, Leaf, new_ca, random_leaf
 from tests.store_linear.simulator import Crash, SimulatedSecret, SimulatedStore
 
 ROOM = 4_000
-SCHEDULES = 120
+SCHEDULES = 100
 
 
 class LogStore(SimulatedStore):
@@ -48,7 +48,7 @@ class LogRun:
         self.time = 0.0
         self.acknowledged: list[Record] = []
         self.faults: list[str] = []
-        self.secret.baton.run([self._program(number, commits) for number in range(writers)], self.secret.between)
+        self.secret.baton.run([self._program(number, commits) for number in range(writers)])
         self.secret.settle()
         self.log = self.open(-1)
 

@@ -13,8 +13,8 @@ from daskpki.store.conformance.writers import STAMP, processes, run
 from daskpki.store.gsm.patience import Timing
 from tests.store_gsm.places import GsmPlace, open_place
 
-WRITERS, COMMITS = 8, 4
-HURRIED = Timing(deadline=100.0, first_wait=0.1, longest_wait=2.0)
+WRITERS, COMMITS = 8, 3
+HURRIED = Timing(deadline=100.0, first_wait=0.1, longest_wait=1.0)
 
 
 def append(backing: Backing, writer: int, count: int) -> list[int]:

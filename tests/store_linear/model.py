@@ -58,7 +58,7 @@ class Run:
         self.acknowledged: list[str] = []
         self.seen: list[tuple[str, ...]] = []
         self.faults: list[str] = []
-        self.secret.baton.run([self._program(number, appends) for number in range(writers)], self.secret.between)
+        self.secret.baton.run([self._program(number, appends) for number in range(writers)])
         self.secret.settle()
 
     def _open(self, writer: int) -> LinearSecret[Entries]:

@@ -22,27 +22,33 @@ class Crash(BaseException):
 class Baton:
     """Lets one thread at a time go on, chosen by the seed, from one store call to the next."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, between: Callable[[], None]) -> None:
         self._chance = chance
+        self._between = between
         self._gates: dict[int, threading.Lock] = {}
-        self._back = threading.Lock()
-        self._back.acquire()
+        self._done = threading.Event()
 
     def pause(self, writer: int) -> None:
-        """Give the turn back, and wait for the next one."""
-        self._back.release()
-        self._gates[writer].acquire()
+        """Hand the turn on, perhaps to oneself, and wait for the next one."""
+        chosen = self._choose()
+        if chosen != writer:
+            gate = self._gates[writer]
+            self._gates[chosen].release()
+            gate.acquire()
 
-    def run(self, programs: list[Callable[[], None]], between: Callable[[], None]) -> None:
-        """Run the programs to their ends; `between` happens before each turn."""
-        threads = {number: self._thread(number, program) for number, program in enumerate(programs)}
-        while threads:
-            between()
-            number = self._chance.choice(sorted(threads))
-            self._gates[number].release()
-            self._back.acquire()
-            if number not in self._gates:
-                threads.pop(number).join()
+    def run(self, programs: list[Callable[[], None]]) -> None:
+        """Run the programs to their ends."""
+        threads = [self._thread(number, program) for number, program in enumerate(programs)]
+        for thread in threads:
+            thread.start()
+        self._gates[self._choose()].release()
+        self._done.wait()
+        for thread in threads:
+            thread.join()
+
+    def _choose(self) -> int:
+        self._between()
+        return self._chance.choice(sorted(self._gates))
 
     def _thread(self, number: int, program: Callable[[], None]) -> threading.Thread:
         gate = self._gates[number] = threading.Lock()
@@ -54,11 +60,15 @@ class Baton:
                 program()
             finally:
                 del self._gates[number]
-                self._back.release()
+                self._end_turn()
 
-        thread = threading.Thread(target=turn, daemon=True)
-        thread.start()
-        return thread
+        return threading.Thread(target=turn, daemon=True)
+
+    def _end_turn(self) -> None:
+        if self._gates:
+            self._gates[self._choose()].release()
+        else:
+            self._done.set()
 
 
 class SimulatedSecret:
@@ -69,7 +79,7 @@ class SimulatedSecret:
         self.calm = False
         self.payloads: list[Confidential | None] = []
         self.late: list[Confidential] = []
-        self.baton = Baton(chance)
+        self.baton = Baton(chance, self.between)
 
     def between(self) -> None:
         """An add that was cut off long ago may arrive now."""

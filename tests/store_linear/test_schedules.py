@@ -10,7 +10,7 @@ from daskpki.errors import AmbiguousError
 from daskpki.store.linear import Head, LinearSecret, Link, Outcome, Tip
 from tests.store_linear.model import Entries, Run
 
-SCHEDULES = 2000
+SCHEDULES = 3000
 
 
 def test_nothing_acknowledged_is_lost_or_doubled_in_any_schedule() -> None:

@@ -6,8 +6,8 @@ pipes, never through argv or the environment.
 
 Backends are allowed by name. What `keyring` picks by itself may be a plaintext file (keyrings.alt), a backend that
 accepts and forgets (null) or a chain of several. So a backend that the user's settings name has to be an allowed one,
-a chain is looked into, and without settings the platform's own backends are asked directly (which also saves `keyring`
-its tour of all platforms' backends, 100 ms of 170).
+a chain is looked into, and without settings the platform's own backends are asked directly (which also takes a
+third less time than `keyring`'s own tour of all platforms' backends).
 """
 
 from __future__ import annotations

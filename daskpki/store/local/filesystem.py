@@ -40,15 +40,15 @@ def is_network(kind: str) -> bool:
 
 def filesystem_type(mounts: str, directory: Path) -> str:
     """The type of the file system that holds `directory`; `mounts` is the text of /proc/self/mountinfo (proc(5))."""
-    best, kind = -1, ""
+    inside, best, kind = f"{directory}/", "", ""
     for line in mounts.splitlines():
         before, separator, after = line.partition(" - ")
         fields = before.split(" ")
         if not separator or len(fields) < 5:  # noqa: PLR2004 - the mount point is the fifth
             continue
-        point = Path(_unescape(fields[4]))
-        if directory.is_relative_to(point) and len(point.parts) >= best:  # a later mount hides an earlier one
-            best, kind = len(point.parts), after.split(" ")[0]
+        point = _unescape(fields[4]).rstrip("/") + "/"
+        if inside.startswith(point) and len(point) >= len(best):  # a later mount hides an earlier one
+            best, kind = point, after.split(" ")[0]
     return kind
 
 

@@ -118,10 +118,13 @@ def _easyrsa(workshop: Workshop) -> Contestant:
         "EASYRSA_BATCH": "1",
         "EASYRSA_ALGO": "ec",
         "EASYRSA_CURVE": "prime256v1",
-        "EASYRSA_REQ_CN": "benchmark CA",
     }
     timed(Contestant("easyrsa init-pki", lambda _: [script, "init-pki"], environment))
-    timed(Contestant("easyrsa build-ca", lambda _: [script, "build-ca", "nopass"], environment))
+    timed(
+        Contestant(
+            "easyrsa build-ca", lambda _: [script, "build-ca", "nopass"], {**environment, "EASYRSA_REQ_CN": "CA"}
+        )
+    )
     return Contestant(EASYRSA, lambda number: [script, "build-server-full", f"w{number}", "nopass"], environment)
 
 

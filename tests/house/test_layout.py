@@ -18,6 +18,7 @@ META = {
     "LICENSE",
     "README.md",
     "SECURITY.md",
+    "mkdocs.yml",
     "pyproject.toml",
 }
 VAGUE = {"utils", "util", "helpers", "common", "base", "manager", "misc"}

@@ -11,7 +11,7 @@ from daskpki import naming
 from daskpki.confidential import Confidential
 from daskpki.identity import Identity, Role, default_trust_domain, parse_slug
 from daskpki.pki import pem
-from daskpki.pki.certificates import der, load_certificate, random_serial
+from daskpki.pki.certificates import der, load_certificate
 from daskpki.pki.credential import Credential, certificate_pem, encode_credential, key_pem
 from daskpki.pki.crl import Revocation, sign_crl
 from daskpki.pki.crl_pieces import split_crl
@@ -22,6 +22,7 @@ from daskpki.pki.revoked import crl_part
 from daskpki.pki.trust import ACTIVE, Anchor, TrustDocument, sign_trust
 from daskpki.pki.trust_document import CrlPart
 from daskpki.records import GENESIS
+from daskpki.serials import random_serial
 from tests.servers.server import SecretManagerServer
 
 USUAL = ("scheduler", "worker", "client/alice")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from daskpki.pki.certificates import random_serial
 from daskpki.records import Stamp
+from daskpki.serials import random_serial
 from daskpki.store.port import RecordLog, Store
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from typing import Final, TypeVar, cast
 
@@ -72,11 +71,6 @@ def seconds(now: datetime) -> int:
 def moment(since_epoch: int) -> datetime:
     """The time in UTC that many seconds after the epoch."""
     return datetime.fromtimestamp(since_epoch, UTC)
-
-
-def random_serial() -> int:
-    """A serial of 16 octets, positive, with 126 random bits (RFC 5280, 4.1.2.2; CA/B Forum BR 7.1 asks for 64)."""
-    return 1 << 126 | int.from_bytes(os.urandom(16), "big") >> 2  # not `secrets`, which loads `random`
 
 
 def certificate_identity(certificate: x509.Certificate) -> Identity:

@@ -11,13 +11,14 @@ from daskpki.confidential import Confidential
 from daskpki.credentials.held import Held, Pins, verify_held
 from daskpki.errors import AlreadyExistsError
 from daskpki.identity import Identity, Role, default_trust_domain
-from daskpki.pki.certificates import der, random_serial
+from daskpki.pki.certificates import der
 from daskpki.pki.credential import Credential, encode_credential
 from daskpki.pki.crl import Revocation, sign_crl
 from daskpki.pki.issuer import Issuer, create_root, issue_leaf
 from daskpki.pki.keys import KeyType, generate_key, serialize_key
 from daskpki.pki.profile import LeafRequest, make_policy
 from daskpki.pki.trust import ACTIVE, FORMAT, READER, Anchor, TrustDocument, crl_part, sign_trust
+from daskpki.serials import random_serial
 from daskpki.store.port import SecretStore
 
 

@@ -11,10 +11,10 @@ from cryptography import x509
 from hypothesis import strategies as st
 
 from daskpki.identity import Identity, Role
-from daskpki.pki.certificates import random_serial
 from daskpki.pki.issuer import Issuer, create_intermediate, create_offline_root, create_root, issue_leaf
 from daskpki.pki.keys import KeyType, PrivateKey, generate_key
 from daskpki.pki.profile import DAY, MIN_TTL, LeafRequest, Policy, make_policy
+from daskpki.serials import random_serial
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 TD = "default.daskpki.internal"

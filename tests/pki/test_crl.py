@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
-from daskpki.pki.certificates import random_serial, seconds
+from daskpki.pki.certificates import seconds
 from daskpki.pki.crl import (
     PIECE_LIMIT,
     REASONS,
@@ -27,6 +27,7 @@ from daskpki.pki.crl import (
 )
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import CRL_LIFETIME
+from daskpki.serials import random_serial
 
 from .judges import lint_crl
 from .material import NOW, authority

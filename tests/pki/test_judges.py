@@ -11,12 +11,13 @@ from hypothesis import given, settings
 
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
-from daskpki.pki.certificates import der, random_serial, seconds
+from daskpki.pki.certificates import der, seconds
 from daskpki.pki.crl import REASONS, Revocation, sign_crl
 from daskpki.pki.issuer import Issuer, create_offline_root
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import HOUR, ROOT_CRL_LIFETIME, LeafRequest
 from daskpki.pki.validate import verify_leaf
+from daskpki.serials import random_serial
 
 from .judges import lint_certificate, lint_crl, lint_pair, openssl_verify
 from .material import NOW, TD, World, authority, identity, key, leaf, worlds

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from daskpki.errors import DaskpkiError, PolicyError, UsageError
 from daskpki.identity import Identity, Role
-from daskpki.pki.certificates import certificate_identity, der, extension, lifetime, random_serial, seconds
+from daskpki.pki.certificates import certificate_identity, der, extension, lifetime, seconds
 from daskpki.pki.issuer import create_intermediate, create_offline_root, create_root, issue_leaf
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import (
@@ -37,6 +37,7 @@ from daskpki.pki.profile import (
     parse_ip,
     parse_ttl,
 )
+from daskpki.serials import random_serial
 
 from .material import NOW, POLICY, TD, World, authority, identity, key, leaf, worlds
 

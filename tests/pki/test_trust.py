@@ -18,7 +18,7 @@ from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.identity import Role
 from daskpki.pki import keys, templates
-from daskpki.pki.certificates import der, random_serial, seconds
+from daskpki.pki.certificates import der, seconds
 from daskpki.pki.crl import Revocation, sign_crl, split_crl
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.keys import KeyType
@@ -43,6 +43,7 @@ from daskpki.pki.trust import (
     verify_trust,
 )
 from daskpki.pki.trust_document import Signature, encode_document, encode_envelope
+from daskpki.serials import random_serial
 
 from .material import NOW, TD, authority, identity, key, leaf
 

@@ -13,12 +13,13 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Identity, Role
 from daskpki.pki import templates
-from daskpki.pki.certificates import certificate_identity, der, lifetime, random_serial
+from daskpki.pki.certificates import certificate_identity, der, lifetime
 from daskpki.pki.issuer import Issuer, create_offline_root, open_issuer
 from daskpki.pki.keys import KeyType
 from daskpki.pki.path import PathVerifier, check_issued
 from daskpki.pki.profile import DAY, LeafRequest, Lifetime, leaf_names, make_policy
 from daskpki.pki.validate import check_ca, check_leaf, fingerprint, parent_of, verify_leaf
+from daskpki.serials import random_serial
 
 from .material import NOW, POLICY, TD, authority, identity, key, leaf
 

@@ -33,7 +33,10 @@ OPTIONS: Final = (
     Option("ca-sha256", "HEX", "DASKPKI_CA_SHA256", "trust only this CA (what `daskpki init-ca` printed)"),
     Option("min-epoch", "N", "DASKPKI_MIN_EPOCH", "refuse trust documents older than this epoch", "0"),
     Option(
-        "worker-clients", "MODE", "DASKPKI_WORKER_CLIENTS", "what tasks may do as clients: deny, limited, allow", "deny"
+        "worker-clients",
+        "MODE",
+        "DASKPKI_WORKER_CLIENTS",
+        "what tasks may do as clients: deny, limited, allow [limited; node without --worker-user: allow]",
     ),
     Option("dashboard", "WHERE", "DASKPKI_DASHBOARD", "loopback or off", "loopback"),
     Option("tls-min", "VERSION", "DASKPKI_TLS_MIN", "the least TLS version: 1.3 or 1.2", "1.3"),

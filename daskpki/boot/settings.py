@@ -66,7 +66,7 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
         deadline=float(_number(found, "deadline", 1, 86_400)),
         ca_sha256=_digest(found["ca-sha256"]),
         min_epoch=_number(found, "min-epoch", 0, 1 << 62),
-        worker_clients=_choice(found, "worker-clients", ("deny", "limited", "allow")),
+        worker_clients=_worker_clients(arguments.command, found),
         dashboard=_choice(found, "dashboard", ("loopback", "off")),
         tls_min=_choice(found, "tls-min", ("1.3", "1.2")),
         threads=_count(found, "threads-per-worker"),
@@ -76,6 +76,13 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
         endpoint=found["endpoint"] or None,
         rest=_rest(arguments),
     )
+
+
+def _worker_clients(command: str, found: Mapping[str, str]) -> str:
+    """The mode that was chosen, else `limited`; on a node whose processes share a user no boundary can be defended."""
+    if found["worker-clients"]:
+        return _choice(found, "worker-clients", ("deny", "limited", "allow"))
+    return "allow" if command == "node" and not found["worker-user"] else "limited"
 
 
 def _roles(arguments: Arguments) -> tuple[Role, ...]:

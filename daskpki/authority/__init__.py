@@ -3,41 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from daskpki.authority import lookup
 from daskpki.authority.custody import OWN_STORE, Passphrase, StoredCaKeys
 from daskpki.authority.policy import active_authority, anchor_der, chain_der, issuer_of, recorded_policy
-from daskpki.authority.session import Session
-from daskpki.identity import Identity, Role, default_trust_domain, parse_trust_domain
+from daskpki.authority.session import Session, claimed_user, utc_now
+from daskpki.identity import Identity, Role, default_trust_domain, parse_label, parse_trust_domain
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import LeafRequest, Policy, make_policy, parse_dns_name, parse_ip, parse_ttl
 from daskpki.records import AuthorityRecord, CertificateRecord, Inventory
+from daskpki.settings import DEFAULT_CLUSTER
 
 if TYPE_CHECKING:
     from daskpki.authority.issuance import Issued
     from daskpki.authority.verification import Verifier
     from daskpki.pki.issuer import Issuer
     from daskpki.pki.trust import TrustDocument
-    from daskpki.store.port import SecretStore
+    from daskpki.store.port import SecretStore, Store
 
 
 class CertificateAuthority:
-    """One cluster's CA in one store.
+    """One cluster's CA in one store: `CertificateAuthority(daskpki.open_store("local:"), "default")`.
 
-    `seal` and `unseal` give the passphrase of the CA's own key when it is kept and when it is opened; `places` opens
-    the store that a key's URI names, for keys that are kept elsewhere.
+    `who` and `command` are for the log, as claims. `seal` and `unseal` give the passphrase of the CA's own key when it
+    is kept and when it is opened; `places` opens the store that a key's URI names, for keys that are kept elsewhere.
     """
 
     def __init__(
         self,
-        session: Session,
+        store: Store,
+        cluster: str = DEFAULT_CLUSTER,
         *,
+        who: str | None = None,
+        command: str = "the Python API",
+        clock: Callable[[], datetime] = utc_now,
         seal: Passphrase | None = None,
         unseal: Passphrase | None = None,
         places: Callable[[str], SecretStore] | None = None,
     ) -> None:
-        self.session = session
+        self.session = Session(store, parse_label(cluster, "cluster"), who or claimed_user(), command, clock)
         self._seal = seal
         self._unseal = unseal or seal
         self._places = places

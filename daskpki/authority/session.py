@@ -22,6 +22,19 @@ def random_operation() -> str:
     return secrets.token_hex(8)
 
 
+def claimed_user() -> str:
+    """USER@HOST for the log; it is a claim, and the log says so."""
+    import getpass
+    import os
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's uid without a name
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
 class Session(NamedTuple):
     """One command's dealings with one cluster. `who` is as claimed: the store's own audit log is the authority."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,5 +71,4 @@ def _held(invocation: Invocation, who: str) -> Held:
 
     role, name = parse_slug(who)
     with invocation.open_store() as store:
-        now = invocation.session(store).now()
-        return fetch_credential(store.secrets, invocation.cluster, role, name, pins=Pins(), now=now)
+        return fetch_credential(store.secrets, invocation.cluster, role, name, pins=Pins(), now=datetime.now(UTC))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,7 +16,6 @@ from daskpki.settings import DEFAULT_CLUSTER, parse_store_url
 
 if TYPE_CHECKING:
     from daskpki.authority import CertificateAuthority
-    from daskpki.authority.session import Session
     from daskpki.store.gsm.placement import GsmOptions
     from daskpki.store.port import Store
 
@@ -68,17 +65,13 @@ class Invocation(NamedTuple):
         with ExitStack() as opened:
             store = opened.enter_context(self.open_store(create=create, placement=placement))
             yield CertificateAuthority(
-                self.session(store),
+                store,
+                self.cluster,
+                command=f"daskpki {self.command}",
                 seal=self.ca_passphrase if seal else None,
                 unseal=self.ca_passphrase,
                 places=lambda url: opened.enter_context(self.open_store(url=url, create=create)).secrets,
             )
-
-    def session(self, store: Store) -> Session:
-        """This command's dealings with the cluster, as the log will show them."""
-        from daskpki.authority.session import Session
-
-        return Session(store, self.cluster, claimed_user(), shlex.join(["daskpki", self.command]))
 
     def ca_passphrase(self) -> Confidential:
         """The passphrase of the CA's own key: from its file, or asked for on a terminal."""
@@ -87,18 +80,6 @@ class Invocation(NamedTuple):
 
             return read_passphrase_file(Path(self.ca_passphrase_file))
         return prompt("Passphrase of the CA's key: ", "--ca-passphrase-file FILE")
-
-
-def claimed_user() -> str:
-    """USER@HOST for the log; it is a claim, and the log says so."""
-    import getpass
-    import socket
-
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's uid without a name
-        user = f"uid-{os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
 
 
 def prompt(question: str, option: str, *, confirm: bool = False) -> Confidential:

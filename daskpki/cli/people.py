@@ -60,6 +60,11 @@ def login(
     }
     lines = [f"logged in as {document['identity']}"]
     invocation.output.result(document, lines)
+    if made.overruled_by:
+        invocation.output.warn(
+            f"{made.overruled_by} sets a security-loader of its own, which wins: plain Client(...) does not use this "
+            "login; Client(..., security=daskpki.security()) does"
+        )
     address = context.schedulers[0] if context.schedulers else "tls://HOST:8786"
     invocation.output.hint(f"next: python -c 'from dask.distributed import Client; print(Client(\"{address}\"))'")
 

@@ -34,11 +34,18 @@ class Connection:
 
     def call(self, method: str, request: Mapping[str, Any], timeout: float) -> Any:
         """The reply to one request, tried once within `timeout` seconds; raises Refusal, AccessDeniedError."""
-        with _Translated():
+        try:
             client = self._connected()
             return getattr(client, method)(
                 request=dict(request), retry=None, timeout=timeout, metadata=self._metadata()
             )
+        except DaskpkiError:
+            raise
+        except Exception as error:
+            translated = _translate(error)
+            if translated is None:
+                raise
+            raise translated from error
 
     def close(self) -> None:
         """Close the connection."""
@@ -113,18 +120,8 @@ def _bearer(credentials: Credentials) -> Callable[[], list[tuple[str, str]]]:
     return metadata
 
 
-class _Translated:
-    """Turns what Google's libraries raise within into Refusal and AccessDeniedError."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, (DaskpkiError, Refusal)):
-            raise _translate(error) from error
-
-
-def _translate(error: Exception) -> Exception:
+def _translate(error: Exception) -> Refusal | AccessDeniedError | None:
+    """What an exception of Google's libraries, or of those below them, means; None for any other, which is a bug."""
     import requests
     from google.api_core.exceptions import GoogleAPICallError
     from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
@@ -138,7 +135,7 @@ def _translate(error: Exception) -> Exception:
         return AccessDeniedError(f"Google credentials: {error}", hint="gcloud auth application-default login")
     if isinstance(error, (GoogleAuthError, requests.RequestException, ParseError, OSError)):
         return Refusal("UNAVAILABLE", f"no complete answer ({type(error).__name__})")
-    return error
+    return None
 
 
 def _refusal(error: Any) -> Refusal:

@@ -64,7 +64,10 @@ class LogSecrets(SecretStore, Protocol):
 
 
 class GsmRecordLog:
-    """See `daskpki.store.port.RecordLog`; `options` are for the log's own secret, should this be its first commit."""
+    """See `daskpki.store.port.RecordLog`; for one thread at a time.
+
+    `options` are for the log's own secret, should this be its first commit.
+    """
 
     def __init__(
         self,

@@ -36,7 +36,9 @@ COMMANDS: Final = {
     "logout": ("people:logout", "Your credential"),
     "whoami": ("people:whoami", "Your credential"),
     "context": ("contexts:context", "Your credential"),
+    "secret": ("secrets:secret", "The cluster's other secrets"),
     "slot": ("slots:slot", "The local store"),
+    "deploy": ("deploying:deploy", "On Google Cloud"),
 }
 
 EPILOG: Final = (

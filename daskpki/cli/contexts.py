@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daskpki.cli.coercion import PlainGroup
 from daskpki.cli.output import table
 from daskpki.cli.people import surroundings
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
 
-context = typer.Typer(no_args_is_help=True, help="The logins of this user: list, choose, remove.")
+context = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="The logins of this user: list, choose, remove.")
 
 Which = Annotated[str, typer.Argument(metavar="CLUSTER[/NAME]", help="A login, also by its id.")]
 

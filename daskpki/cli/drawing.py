@@ -44,11 +44,20 @@ def certificate_facts(document: Mapping[str, Any], now: datetime) -> list[str]:
 def remaining(not_after: str, now: datetime) -> str:
     """`in 29 days`, `in 5 hours`, `12 days ago`."""
     moment = datetime.strptime(not_after, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    seconds = int((moment - now).total_seconds())
+    return remaining_seconds(int((moment - now).total_seconds()))
+
+
+def remaining_seconds(seconds: int) -> str:
+    """The same for a number of seconds, negative for what is past."""
     size = abs(seconds)
     amount, unit = (size // _DAY, "day") if size >= _DAY else (size // _HOUR, "hour")
     text = f"{amount} {unit}" + ("" if amount == 1 else "s")
     return f"in {text}" if seconds >= 0 else f"{text} ago"
+
+
+def day(seconds: int) -> str:
+    """The day of a moment in seconds since the epoch, in UTC."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
 
 
 def fingerprint_lines(fingerprint: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daskpki.cli.coercion import PlainGroup
 from daskpki.cli.output import table
 from daskpki.errors import UsageError
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
     from daskpki.store.local.slots import KeySlots
 
-slot = typer.Typer(no_args_is_help=True, help="The local store's key slots: keyring, passphrase, key file, recovery.")
+slot = typer.Typer(
+    cls=PlainGroup, no_args_is_help=True, help="The local store's key slots: keyring, passphrase, key file, recovery."
+)
 
 
 class Kind(StrEnum):

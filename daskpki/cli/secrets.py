@@ -1,0 +1,182 @@
+"""`daskpki secret`: the cluster's other secrets, in the same store; values come by stdin or a file, never by argv."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from daskpki.cli.coercion import PlainGroup
+from daskpki.cli.drawing import day, remaining_seconds
+from daskpki.cli.output import table
+from daskpki.confidential import Confidential
+from daskpki.errors import UsageError
+
+if TYPE_CHECKING:
+    from daskpki.cli.invocation import Invocation
+    from daskpki.cluster_secrets import ClusterSecrets, Reminder
+
+secret = typer.Typer(
+    cls=PlainGroup, no_args_is_help=True, help="The cluster's other secrets: passwords and tokens, versioned."
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A DNS label, such as db-password.")]
+Number = Annotated[int, typer.Argument(metavar="VERSION", help="A version's number.")]
+
+
+@contextmanager
+def _secrets(invocation: Invocation) -> Iterator[ClusterSecrets]:
+    from daskpki.authority.session import claimed_user
+    from daskpki.cluster_secrets import ClusterSecrets
+
+    with invocation.open_store() as store:
+        yield ClusterSecrets(store, invocation.cluster, who=claimed_user(), command="daskpki secret")
+
+
+@secret.command("set")
+def set_(
+    ctx: typer.Context,
+    name: Name,
+    file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the value here instead of stdin.")] = None,
+    ttl: Annotated[str | None, typer.Option(metavar="T", help="The value ends after this time, such as 90d.")] = None,
+    rotate_every: Annotated[
+        str | None, typer.Option(metavar="T", help="Be reminded to set a new value after this time.")
+    ] = None,
+) -> None:
+    """Add a version: the bytes of stdin or of a file, up to 64 KiB, exactly as they are.
+
+    Example:  [bold]printf %s "$PASSWORD" | daskpki secret set db-password --rotate-every 90d[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    payload = _value(file)
+    with _secrets(invocation) as secrets:
+        number = secrets.set(name, payload, _reminder(ttl, rotate_every))
+    invocation.output.result({"name": name, "version": number}, [f"{name}: version {number}"])
+    invocation.output.hint(f"next: daskpki-entrypoint worker --secret {name}=/run/secrets/{name}")
+
+
+def _value(file: Path | None) -> Confidential:
+    from daskpki.files import os_error
+
+    if file is None:
+        if sys.stdin.isatty():
+            raise UsageError("the value is read from stdin, and stdin is a terminal", hint="--file FILE, or a pipe")
+        return Confidential(sys.stdin.buffer.read())
+    try:
+        return Confidential(file.read_bytes())
+    except OSError as error:
+        raise os_error(error, file) from error
+
+
+def _reminder(ttl: str | None, rotate_every: str | None) -> Reminder | None:
+    from daskpki.cluster_secrets import Reminder
+    from daskpki.pki.profile import parse_ttl
+
+    if ttl is None and rotate_every is None:
+        return None
+    now = int(time.time())
+    return Reminder(
+        now + parse_ttl(ttl) if ttl else None,
+        now + parse_ttl(rotate_every) if rotate_every else None,
+    )
+
+
+@secret.command("get")
+def get(
+    ctx: typer.Context,
+    name: Name,
+    version: Annotated[int | None, typer.Option(metavar="N", help="This version instead of the newest.")] = None,
+) -> None:
+    """Write the value's bytes to stdout, and nothing else.
+
+    Example:  [bold]daskpki secret get db-password > /run/user/1000/db-password[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    with _secrets(invocation) as secrets:
+        payload = secrets.get(name, version)
+    if invocation.output.as_json:
+        import base64
+
+        encoded = base64.b64encode(payload.data.reveal()).decode()
+        invocation.output.result({"name": name, "version": payload.number, "base64": encoded}, ())
+    else:
+        sys.stdout.buffer.write(payload.data.reveal())
+        sys.stdout.buffer.flush()
+
+
+@secret.command("list")
+def list_(ctx: typer.Context) -> None:
+    """List the secrets, and which of them end or want a new value."""
+    invocation: Invocation = ctx.obj
+    with _secrets(invocation) as secrets:
+        listed = list(secrets.all())
+    documents = [{"name": entry.name, "created": day(entry.created), **entry.reminder._asdict()} for entry in listed]
+    now = time.time()
+    rows = [
+        (entry.name, day(entry.created), _in(entry.reminder.ends, now), _in(entry.reminder.rotate_by, now))
+        for entry in listed
+    ]
+    lines = table(("name", "since", "ends", "new value due"), rows) if rows else ["no secrets"]
+    invocation.output.result(documents, lines)
+
+
+def _in(moment: int | None, now: float) -> str:
+    return "" if moment is None else remaining_seconds(int(moment - now))
+
+
+@secret.command("versions")
+def versions(ctx: typer.Context, name: Name) -> None:
+    """List a secret's versions: state, when, and by whom as far as the log knows."""
+    invocation: Invocation = ctx.obj
+    with _secrets(invocation) as secrets:
+        found = secrets.versions(name)
+    documents = [line._asdict() | {"created": day(line.created)} for line in found]
+    rows = [(str(line.number), line.state.lower(), day(line.created), line.who or "") for line in found]
+    invocation.output.result(documents, table(("version", "state", "added", "by"), rows))
+
+
+@secret.command("rollback")
+def rollback(
+    ctx: typer.Context,
+    name: Name,
+    to: Annotated[int | None, typer.Option(metavar="N", help="To this version instead of the one before.")] = None,
+) -> None:
+    """Return to the version before, by adding its value again.
+
+    Example:  [bold]daskpki secret rollback db-password[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    with _secrets(invocation) as secrets:
+        source, number = secrets.rollback(name, to)
+    lines = [f"{name}: version {number} has the value of version {source}"]
+    invocation.output.result({"name": name, "version": number, "restores": source}, lines)
+
+
+@secret.command("disable")
+def disable(
+    ctx: typer.Context,
+    name: Name,
+    version: Number,
+    undo: Annotated[bool, typer.Option("--undo", help="Make it readable again.")] = False,
+) -> None:
+    """Make an old version unreadable, until it is enabled again."""
+    invocation: Invocation = ctx.obj
+    with _secrets(invocation) as secrets:
+        (secrets.enable if undo else secrets.disable)(name, version)
+    state = "enabled" if undo else "disabled"
+    invocation.output.result({"name": name, "version": version, "state": state}, [f"{name}: version {version} {state}"])
+
+
+@secret.command("destroy")
+def destroy(ctx: typer.Context, name: Name, version: Number) -> None:
+    """Erase an old version's value for good."""
+    invocation: Invocation = ctx.obj
+    with _secrets(invocation) as secrets:
+        secrets.destroy(name, version)
+    lines = [f"{name}: version {version} destroyed"]
+    invocation.output.result({"name": name, "version": version, "state": "destroyed"}, lines)

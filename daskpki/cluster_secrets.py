@@ -1,0 +1,210 @@
+"""The cluster's other secrets: passwords and tokens that its programs need, versioned, in the same store.
+
+Payloads are raw bytes, so that `gcloud` and berglas read them too. What was done to them stands in the cluster's log,
+with time and who; when one ends or wants a new value stands in annotations, which are shown and never relied on to
+protect anything. Rolling back adds the old payload again, since `latest` is the highest number in any state.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from daskpki import naming
+from daskpki.confidential import Confidential
+from daskpki.errors import AlreadyExistsError, DisabledError, NotFoundError, UsageError
+from daskpki.identity import parse_label
+from daskpki.records import Draft, Record, Stamp
+from daskpki.store.port import DESTROYED, ENABLED, Payload, SecretInfo, Store, Version
+
+ADDED: Final = "secret-added"
+DISABLED: Final = "secret-disabled"
+ENABLED_AGAIN: Final = "secret-enabled"
+ERASED: Final = "secret-destroyed"
+
+_ENDS: Final = "daskpki-ends"
+_ROTATE_BY: Final = "daskpki-rotate-by"
+_RESTORED: Final = "daskpki-restored"
+
+
+class Reminder(NamedTuple):
+    """When a secret ends and when it wants a new value, in seconds since the epoch; None for never."""
+
+    ends: int | None = None
+    rotate_by: int | None = None
+
+
+class Listed(NamedTuple):
+    """A secret as a list shows it."""
+
+    name: str
+    created: int
+    reminder: Reminder
+
+
+class VersionLine(NamedTuple):
+    """One version: number, state, when it was added (seconds since the epoch) and by whom, as far as the log knows."""
+
+    number: int
+    state: str
+    created: int
+    who: str | None
+
+
+class ClusterSecrets:
+    """The other secrets of one cluster. `who` and `command` are for the log, as claims."""
+
+    def __init__(self, store: Store, cluster: str, *, who: str, command: str, clock: Any = time.time) -> None:
+        self._store = store
+        self._cluster = parse_label(cluster, "cluster")
+        self._who = who
+        self._command = command
+        self._clock = clock
+
+    def set(self, name: str, payload: Confidential, reminder: Reminder | None = None) -> int:
+        """Add a version and return its number; the secret is made when it is new. UsageError over 64 KiB."""
+        secret = self._id(name)
+        try:
+            self._store.secrets.create(secret, labels=self._labels(name), annotations=_annotations(reminder))
+        except AlreadyExistsError:
+            self._remind(secret, reminder)
+        number = self._store.secrets.add(secret, payload)
+        self._record(ADDED, name, number)
+        return number
+
+    def get(self, name: str, number: int | None = None) -> Payload:
+        """A version's payload, the newest one by default; NotFoundError, DisabledError, also after its end."""
+        secret = self._id(name)
+        ends = _reminder(self._describe(name).annotations).ends
+        if ends is not None and ends < self._clock():
+            raise DisabledError(
+                f"the secret {name} ended on {_day(ends)}",
+                hint=f"daskpki secret set {name} --ttl T gives it a new value",
+            )
+        if number is not None:
+            return Payload(number, self._store.secrets.access(secret, number))
+        return self._store.secrets.latest(secret)
+
+    def all(self) -> Iterator[Listed]:
+        """The secrets by name."""
+        marks = naming.labels(self._cluster, naming.SECRET)
+        for info in self._store.secrets.select(marks):
+            yield Listed(info.labels["daskpki-name"], info.created, _reminder(info.annotations))
+
+    def versions(self, name: str) -> list[VersionLine]:
+        """The versions, newest first."""
+        secret = self._id(name)
+        self._describe(name)
+        added = {
+            record.body["version"]: record.who
+            for record in self._store.log(self._cluster).records()
+            if record.kind == ADDED and record.body["name"] == name
+        }
+        return [
+            VersionLine(version.number, version.state, version.created, added.get(version.number))
+            for version in self._store.secrets.versions(secret)
+        ]
+
+    def rollback(self, name: str, number: int | None = None) -> tuple[int, int]:
+        """Add the payload of the version before (or of `number`) again; returns its number and the new one.
+
+        Rolling back twice goes two versions back: what a rollback restored counts as that older version.
+        """
+        info = self._describe(name)
+        source = number or self._before(info)
+        payload = self._store.secrets.access(info.id, source)
+        restored = self._store.secrets.add(info.id, payload)
+        annotations = {**info.annotations, _RESTORED: f"{restored}:{source}"}
+        self._store.secrets.update(info.id, etag=info.etag, annotations=annotations)
+        self._record(ADDED, name, restored, restores=source)
+        return source, restored
+
+    def _before(self, info: SecretInfo) -> int:
+        versions = list(self._store.secrets.versions(info.id))
+        newest = max((version.number for version in versions), default=0)
+        restored, _, source = info.annotations.get(_RESTORED, "0:0").partition(":")
+        standing = int(source) if int(restored) == newest else newest
+        older = [version.number for version in versions if version.number < standing and version.state == ENABLED]
+        if not older:
+            name = info.labels["daskpki-name"]
+            raise NotFoundError(
+                f"the secret {name} has no readable version before {standing}", hint=f"daskpki secret versions {name}"
+            )
+        return max(older)
+
+    def disable(self, name: str, number: int) -> None:
+        """Make a version unreadable; UsageError for the newest, on which every reader of `latest` would fail."""
+        self._check_not_newest(name, number)
+        self._store.secrets.disable(self._id(name), number)
+        self._record(DISABLED, name, number)
+
+    def enable(self, name: str, number: int) -> None:
+        """Make a disabled version readable again."""
+        self._describe(name)
+        self._store.secrets.enable(self._id(name), number)
+        self._record(ENABLED_AGAIN, name, number)
+
+    def destroy(self, name: str, number: int) -> None:
+        """Erase a version for good; UsageError for the newest."""
+        self._check_not_newest(name, number)
+        self._store.secrets.destroy(self._id(name), number)
+        self._record(ERASED, name, number)
+
+    def _check_not_newest(self, name: str, number: int) -> None:
+        versions = self._existing(name)
+        if number not in {version.number for version in versions}:
+            raise NotFoundError(f"the secret {name} has no version {number}")
+        if number == max(version.number for version in versions if version.state != DESTROYED):
+            raise UsageError(
+                f"version {number} of {name} is the newest: whoever reads the secret would get an error",
+                hint=f"daskpki secret set {name}, or daskpki secret rollback {name}, adds one first",
+            )
+
+    def _existing(self, name: str) -> Sequence[Version]:
+        self._describe(name)
+        return [version for version in self._store.secrets.versions(self._id(name)) if version.state != DESTROYED]
+
+    def _describe(self, name: str) -> SecretInfo:
+        try:
+            return self._store.secrets.describe(self._id(name))
+        except NotFoundError:
+            raise NotFoundError(
+                f"cluster {self._cluster!r} has no secret {name!r}", hint="daskpki secret list shows all there are"
+            ) from None
+
+    def _remind(self, secret: str, reminder: Reminder | None) -> None:
+        if reminder is None:
+            return
+        info = self._store.secrets.describe(secret)
+        kept = {key: value for key, value in info.annotations.items() if key not in (_ENDS, _ROTATE_BY)}
+        self._store.secrets.update(secret, etag=info.etag, annotations={**kept, **_annotations(reminder)})
+
+    def _record(self, kind: str, name: str, number: int, **more: int) -> Sequence[Record]:
+        draft = Draft(kind, {"name": name, "version": number, **more})
+        stamp = Stamp(int(self._clock()), f"{kind}-{number}", self._who, self._command)
+        return self._store.log(self._cluster).commit(lambda _inventory: [draft], stamp)
+
+    def _id(self, name: str) -> str:
+        return naming.user_secret_id(self._cluster, parse_label(name, "secret name"))
+
+    def _labels(self, name: str) -> dict[str, str]:
+        return naming.labels(self._cluster, naming.SECRET, name)
+
+
+def _annotations(reminder: Reminder | None) -> dict[str, str]:
+    ends, rotate_by = reminder or Reminder()
+    return {key: str(value) for key, value in ((_ENDS, ends), (_ROTATE_BY, rotate_by)) if value is not None}
+
+
+def _reminder(annotations: Mapping[str, str]) -> Reminder:
+    return Reminder(_moment(annotations.get(_ENDS)), _moment(annotations.get(_ROTATE_BY)))
+
+
+def _moment(text: str | None) -> int | None:
+    """What somebody else wrote into an annotation is no reminder of ours."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 16 else None  # noqa: PLR2004
+
+
+def _day(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))

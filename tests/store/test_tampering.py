@@ -239,6 +239,7 @@ def test_what_was_undone_was_never_seen(place: LocalPlace) -> None:
         add_sample(store)
         with pytest.raises(ZeroDivisionError):
             undone(store)
+        store.secrets.add(SECRET, Confidential("a write that is durable"))
         assert store.log("c").inventory().head.seq == 2
     with closing(place.factory()) as store:
         assert store.log("c").inventory().head.seq == 2

@@ -48,9 +48,9 @@ def remaining(not_after: str, now: datetime) -> str:
 
 
 def remaining_seconds(seconds: int) -> str:
-    """The same for a number of seconds, negative for what is past."""
+    """The same for a number of seconds, negative for what is past; rounded, so that a new `7d` ends in 7 days."""
     size = abs(seconds)
-    amount, unit = (size // _DAY, "day") if size >= _DAY else (size // _HOUR, "hour")
+    amount, unit = (round(size / _DAY), "day") if size >= _DAY else (round(size / _HOUR), "hour")
     text = f"{amount} {unit}" + ("" if amount == 1 else "s")
     return f"in {text}" if seconds >= 0 else f"{text} ago"
 

@@ -46,8 +46,9 @@ def test_nothing_behind_two_dashes_is_touched() -> None:
     ("not_after", "text"),
     [
         ("2026-12-23T00:00:00Z", "in 30 days"),
+        ("2026-11-29T23:55:00Z", "in 7 days"),
         ("2026-11-24T00:00:00Z", "in 1 day"),
-        ("2026-11-23T05:30:00Z", "in 5 hours"),
+        ("2026-11-23T05:20:00Z", "in 5 hours"),
         ("2026-11-22T23:00:00Z", "1 hour ago"),
         ("2026-11-13T00:00:00Z", "10 days ago"),
     ],

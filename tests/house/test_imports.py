@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import daskpki
 from tests.house.paths import BIN, ROOT
 
 
@@ -73,7 +74,7 @@ def test_the_handover_needs_the_standard_library_only() -> None:
     assert not loaded_by("import daskpki.handover") & HEAVY
 
 
-@pytest.mark.parametrize("name", ["security", "cluster_security", "connect", "secret", "open_store"])
+@pytest.mark.parametrize("name", daskpki.__all__)
 def test_the_python_api_is_exported_lazily(name: str) -> None:
     assert not loaded_by(f"import daskpki; daskpki.{name}") & {"distributed", "google", "typer", "rich"}
     assert loaded_by("import distributed") & HEAVY, "the check sees what is loaded"

@@ -58,7 +58,7 @@ def test_a_session_prints_what_the_page_shows(page: Path, surroundings: dict[str
     [
         ("made the CA", "made a CA"),
         (
-            "worker/worker  issued  5afc4d2fab837ad3617372a1519c93b3  in 29 days",
+            "worker/worker  issued  5afc4d2fab837ad3617372a1519c93b3  in 30 days",
             "worker/worker  revoked  5afc  in 1 day",
         ),
         ("", "error: the store is locked"),
@@ -70,5 +70,5 @@ def test_a_difference_is_noticed(promised: str, printed: str) -> None:
 
 
 def test_what_varies_is_no_difference() -> None:
-    step = Step("daskpki list", ("client/alice  issued  4a17561ac31ff7e14b3e296a8b12e966  in 29 days",))
+    step = Step("daskpki list", ("client/alice  issued  4a17561ac31ff7e14b3e296a8b12e966  in 30 days",))
     assert not differences(step, ["client/alice   issued   00ff561ac31ff7e14b3e296a8b12e966   in 3 hours"])

@@ -17,7 +17,7 @@ def main() -> int:
     argv = sys.argv[1:]
     own = argv[: argv.index("--")] if "--" in argv else argv
     if not own or {"-h", "--help"} & set(own):
-        print(help_text(), end="")  # noqa: T201 - asked for
+        (sys.stdout if own else sys.stderr).write(help_text())
         return 0 if own else 2
     try:
         boot(argv, os.environ)

@@ -5,7 +5,9 @@ what stays has nothing of the keys in its memory. The signals are blocked before
 across the exec, so none is lost on the way; here they are waited for, one after the other, without handlers.
 
 When a program ends by itself, the others are asked to end (a worker whose scheduler died ends with 0 by itself,
-distributed#7971: what counts is then the scheduler's status). Who has not ended 20 s after being asked is killed.
+distributed#7971: what counts is then the scheduler's status). They are asked one after the other, the last one started
+first, since workers that lose their scheduler while they end take seconds longer. What has not ended after 20 s is
+killed.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
+
+from daskpki.boot.report import note
 
 GRACE: Final = 20.0
 """Seconds between asking and killing."""
@@ -32,11 +36,13 @@ _SIGNALLED: Final = 128
 class Init:
     """The programs that run, by process id, and how those that ended did."""
 
-    def __init__(self, names: Mapping[int, str], note: Callable[[str], None]) -> None:
+    def __init__(self, names: Mapping[int, str], note: Callable[[str], object], *, grace: float = GRACE) -> None:
         self._running = dict(names)
         self._note = note
+        self._grace = grace
         self._failure: int | None = None
         self._kill_at: float | None = None
+        self._asking: int = signal.SIGTERM
 
     def run(self) -> int:
         """Wait for all programs to end; the first failing status, or 0."""
@@ -47,10 +53,10 @@ class Init:
                 self._signal_all(signal.SIGKILL)
             elif received == signal.SIGCHLD:
                 self._reap()
+            elif received in _ENDING:
+                self._begin_to_end(received)
             else:
                 self._signal_all(received)
-                if received in _ENDING:
-                    self._begin_to_end()
         return self._failure or 0
 
     def _next_signal(self) -> int | None:
@@ -59,7 +65,7 @@ class Init:
             return signal.sigwaitinfo(WAITED_FOR).si_signo
         found = signal.sigtimedwait(WAITED_FOR, max(0.0, self._kill_at - time.monotonic()))
         if found is None:
-            self._kill_at = time.monotonic() + GRACE
+            self._kill_at = time.monotonic() + self._grace
             return None
         return found.si_signo
 
@@ -80,20 +86,27 @@ class Init:
         status = code if code >= 0 else _SIGNALLED - code
         how = f"with status {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
         self._note(f"{name} ended {how}")
-        if status and self._failure is None and not (self._kill_at and code == -signal.SIGTERM):
+        as_asked = self._kill_at is not None and code == -self._asking
+        if status and self._failure is None and not as_asked:
             self._failure = status
-        if self._running and self._kill_at is None:
-            self._signal_all(signal.SIGTERM)
-            self._begin_to_end()
+        self._begin_to_end(self._asking)
 
-    def _begin_to_end(self) -> None:
+    def _begin_to_end(self, number: int) -> None:
+        """Ask the one that was started last to end; when it has, this comes to the one before it."""
+        self._asking = number
         if self._kill_at is None:
-            self._kill_at = time.monotonic() + GRACE
+            self._kill_at = time.monotonic() + self._grace
+        if self._running:
+            _send(list(self._running)[-1], number)
 
     def _signal_all(self, number: int) -> None:
         for process in self._running:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, number)
+            _send(process, number)
+
+
+def _send(process: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, number)
 
 
 def exec_init(children: Mapping[int, str], execve: Callable[[str, list[str], dict[str, str]], object]) -> None:
@@ -109,7 +122,7 @@ def main(arguments: Sequence[str]) -> int:
     pairs = [word.rpartition("=") for word in arguments]
     init = Init(
         {int(process): name for name, _, process in pairs},
-        note=lambda text: print(f"daskpki-entrypoint: {text}", file=sys.stderr, flush=True),  # noqa: T201 - a program
+        note=note,
     )
     return init.run()
 

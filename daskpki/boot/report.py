@@ -10,8 +10,9 @@ _WHO = "daskpki-entrypoint"
 
 
 def note(text: str) -> None:
-    """Say something that is no error."""
-    print(f"{_WHO}: {text}", file=sys.stderr, flush=True)  # noqa: T201 - this is where it speaks
+    """Say something that is no error, in one write, since the programs of a node speak on the same stderr."""
+    sys.stderr.write(f"{_WHO}: {text}\n")
+    sys.stderr.flush()
 
 
 def report(error: DaskpkiError) -> int:

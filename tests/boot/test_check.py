@@ -1,0 +1,234 @@
+"""What does not check out does not start, each by its own mutation of a directory that boots; and what a clock does."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from daskpki.boot.check import Clocks, verify_in_time
+from daskpki.boot.clock import Reading, parse_date
+from daskpki.boot.options import parse_arguments
+from daskpki.boot.reading import Material, Trust
+from daskpki.boot.settings import parse_settings
+from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError, NotTrustedError, UnavailableError
+from daskpki.pki.trust_document import parse_trust
+from tests.boot.cloud import Cloud, Recorder, boot_here, plain_environ, run_entrypoint
+from tests.material import Cluster, make_cluster
+
+Mutation = Callable[[Cluster, Path], None]
+
+
+def boot_directory(directory: Path, *argv: str, **environ: str) -> Recorder:
+    return boot_here(plain_environ(DASKPKI_CREDENTIAL_DIR=str(directory), DASKPKI_CLUSTER="c", **environ), *argv)
+
+
+def _of_another_cluster(name: str) -> Mutation:
+    def mutate(_cluster: Cluster, worker: Path) -> None:
+        other = make_cluster().export("worker/worker", worker.parent / "other")
+        shutil.copy(other / name, worker / name)
+
+    return mutate
+
+
+def _cut(name: str) -> Mutation:
+    def mutate(_cluster: Cluster, worker: Path) -> None:
+        data = (worker / name).read_bytes()
+        (worker / name).write_bytes(data[: len(data) // 2])
+
+    return mutate
+
+
+def _empty(name: str) -> Mutation:
+    def mutate(_cluster: Cluster, worker: Path) -> None:
+        (worker / name).write_bytes(b"")
+
+    return mutate
+
+
+def _remove(name: str) -> Mutation:
+    return lambda _cluster, worker: (worker / name).unlink()
+
+
+def _expired(_cluster: Cluster, worker: Path) -> None:
+    shutil.rmtree(worker)
+    past = make_cluster(now=datetime.now(UTC) - timedelta(days=31), slugs=["worker"])
+    past.publish()
+    past.export("worker/worker", worker)
+
+
+def _revoked(_cluster: Cluster, worker: Path) -> None:
+    shutil.rmtree(worker)
+    fresh = make_cluster(slugs=["worker"])
+    fresh.publish(revoked=[fresh.credentials["worker/worker"]])
+    fresh.export("worker/worker", worker)
+
+
+def _signed_by_another(_cluster: Cluster, worker: Path) -> None:
+    shutil.rmtree(worker)
+    fresh, other = make_cluster(slugs=["worker"]), make_cluster()
+    fresh.publish(signers=[other.issuer])
+    fresh.export("worker/worker", worker)
+
+
+def _loose(name: str) -> Mutation:
+    return lambda _cluster, worker: (worker / name).chmod(0o666)
+
+
+MUTATIONS: dict[str, tuple[Mutation, type[DaskpkiError], str]] = {
+    "another key": (_of_another_cluster("key.pem"), NotTrustedError, "key"),
+    "another CA": (_of_another_cluster("ca.pem"), NotTrustedError, ""),
+    "another leaf": (_of_another_cluster("cert.pem"), NotTrustedError, ""),
+    "another trust document": (_of_another_cluster("trust.json"), NotTrustedError, ""),
+    "trust signed by another CA": (_signed_by_another, NotTrustedError, "sign"),
+    "expired": (_expired, NotTrustedError, ""),
+    "revoked": (_revoked, NotTrustedError, "revoked"),
+    "key open to all": (_loose("key.pem"), AccessDeniedError, "open to others"),
+    "trust writable by all": (_loose("trust.json"), AccessDeniedError, "open to others"),
+    **{
+        f"{name} cut off": (_cut(name), NotTrustedError, "") for name in ("ca.pem", "cert.pem", "key.pem", "trust.json")
+    },
+    **{
+        f"{name} empty": (_empty(name), NotTrustedError, "") for name in ("ca.pem", "cert.pem", "key.pem", "trust.json")
+    },
+    **{
+        f"{name} missing": (_remove(name), NotFoundError, name)
+        for name in ("ca.pem", "cert.pem", "key.pem", "trust.json")
+    },
+}
+
+
+@pytest.mark.parametrize("case", MUTATIONS)
+def test_a_directory_that_does_not_hold_is_refused(cluster: Cluster, directory: Path, case: str) -> None:
+    mutate, error, words = MUTATIONS[case]
+    assert boot_directory(directory / "worker", "worker", "--scheduler", "h").started
+    mutate(cluster, directory / "worker")
+    with pytest.raises(error, match=words or None):
+        boot_directory(directory / "worker", "worker", "--scheduler", "h")
+
+
+def test_a_credential_of_another_role_is_refused(directory: Path) -> None:
+    with pytest.raises(NotTrustedError, match="is a client, and a worker is to be started"):
+        boot_directory(directory / "client", "worker", "--scheduler", "h")
+
+
+def test_pins(cluster: Cluster, directory: Path) -> None:
+    pin = hashlib.sha256(cluster.anchor).hexdigest()
+    worker = ("worker", "--scheduler", "h")
+    assert boot_directory(directory / "worker", *worker, DASKPKI_CA_SHA256=pin, DASKPKI_MIN_EPOCH="1").started
+    with pytest.raises(NotTrustedError, match="pinned"):
+        boot_directory(directory / "worker", *worker, DASKPKI_CA_SHA256="0" * 64)
+    with pytest.raises(NotTrustedError, match="epoch 1, and at least 2"):
+        boot_directory(directory / "worker", *worker, DASKPKI_MIN_EPOCH="2")
+
+
+def test_pins_hold_for_a_store_as_well(cloud: Cloud) -> None:
+    with pytest.raises(NotTrustedError, match="pinned"):
+        boot_here(cloud.environ | {"DASKPKI_CA_SHA256": "0" * 64}, "scheduler")
+    with pytest.raises(NotTrustedError, match="at least 9"):
+        boot_here(cloud.environ | {"DASKPKI_MIN_EPOCH": "9"}, "scheduler")
+
+
+def test_a_cluster_of_two_tiers_boots(tmp_path: Path) -> None:
+    cluster = make_cluster(tiers=2)
+    cluster.export("worker/worker", tmp_path / "worker")
+    assert boot_directory(tmp_path / "worker", "worker", "--scheduler", "h").started
+
+
+def test_what_is_refused_has_exit_code_3_and_one_line(directory: Path) -> None:
+    environ = plain_environ(DASKPKI_CREDENTIAL_DIR=str(directory / "client"))
+    done = run_entrypoint(environ, "exec", "worker", "--", "echo", "started")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert len(done.stderr.splitlines()) == 1
+
+
+class Hands:
+    """A clock that the test moves; waiting moves it too."""
+
+    def __init__(self, wrong_by: float, *, right_after: float | None = None) -> None:
+        self.passed = 0.0
+        self._wrong_by = wrong_by
+        self._right_after = right_after
+
+    def clocks(self) -> Clocks:
+        return Clocks(self.wall, lambda: self.passed, self.sleep)
+
+    def wall(self) -> float:
+        right = self._right_after is not None and self.passed >= self._right_after
+        return START + self.passed + (0 if right else self._wrong_by)
+
+    def sleep(self, seconds: float) -> None:
+        self.passed += seconds
+
+
+START = time.time()
+ELSEWHERE = Reading(START, 0.0)
+
+
+def material(cluster: Cluster) -> Material:
+    worker = cluster.credentials["worker/worker"]
+    return Material((worker,), Trust(cluster.trust, parse_trust(cluster.trust)), {})
+
+
+SETTINGS = parse_settings(parse_arguments(["worker"]), {})
+
+
+def test_a_clock_that_is_put_right_meanwhile_lets_the_boot_go_on(cluster: Cluster) -> None:
+    hands = Hands(-400 * 86_400, right_after=10)
+    document = verify_in_time(material(cluster), SETTINGS, ELSEWHERE, hands.clocks(), patience=60)
+    assert document.cluster == "c"
+    assert 10 <= hands.passed < 11
+
+
+@pytest.mark.parametrize("days", [-400, 400])
+def test_a_clock_that_stays_wrong_ends_with_both_times(cluster: Cluster, days: int) -> None:
+    hands = Hands(days * 86_400)
+    with pytest.raises(UnavailableError) as caught:
+        verify_in_time(material(cluster), SETTINGS, ELSEWHERE, hands.clocks(), patience=60)
+    assert 60 <= hands.passed < 61
+    here = datetime.fromtimestamp(hands.wall(), UTC)
+    there = datetime.fromtimestamp(START + hands.passed, UTC)
+    for moment in (here, there):
+        assert f"{moment:%Y-%m-%d %H:%M:%S}" in str(caught.value)
+
+
+def test_with_a_right_clock_nobody_waits() -> None:
+    fresh = make_cluster(now=datetime.now(UTC) - timedelta(days=40), slugs=["worker"])
+    fresh.publish()
+    hands = Hands(0)
+    with pytest.raises(NotTrustedError):
+        verify_in_time(material(fresh), SETTINGS, ELSEWHERE, hands.clocks(), patience=60)
+    assert hands.passed == 0
+
+
+def test_secret_managers_date_is_what_the_clock_is_held_against(cloud: Cloud) -> None:
+    """The leaf has expired by this machine's clock, and by Secret Manager's it has not: the clock is named."""
+    past = datetime.now(UTC) - timedelta(days=31)
+    old = make_cluster("old", now=past)
+    old.publish(now=datetime.now(UTC) - timedelta(days=30))
+    cloud.cluster = old
+    old.seed(cloud.server, cloud.parent)
+    cloud.server.skew_date(-30.5 * 86_400)
+    with pytest.raises(UnavailableError, match="this machine's clock says") as caught:
+        boot_here(cloud.environ | {"DASKPKI_DEADLINE": "1"}, "worker", "--scheduler", "h")
+    assert caught.value.exit_code == 75
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 784111777.0),
+        ("Sun, 06 Nov 1994 08:49:37 UTC", None),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", None),
+        ("Sun, 31 Feb 1994 08:49:37 GMT", None),
+        ("Sun, 06 Foo 1994 08:49:37 GMT", None),
+        ("", None),
+    ],
+)
+def test_dates(text: str, seconds: float | None) -> None:
+    assert parse_date(text) == seconds

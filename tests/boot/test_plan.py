@@ -1,0 +1,182 @@
+"""Programs, their arguments and their configuration, and the arguments for Dask that are refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from daskpki.boot.options import parse_arguments
+from daskpki.boot.plan import Program, check_arguments, dask_environment, plan_programs
+from daskpki.boot.settings import parse_settings
+from daskpki.errors import PolicyError, UsageError
+from daskpki.identity import Role
+from tests.boot.cloud import plain_environ
+from tests.boot.test_handover import HANDOVER
+
+
+def plan(*argv: str, known: tuple[str, ...] = (), cores: int = 8, **environ: str) -> tuple[Program, ...]:
+    settings = parse_settings(parse_arguments(argv), environ)
+    check_arguments(settings)
+    return plan_programs(settings, known, cores)
+
+
+def words(program: Program) -> str:
+    return " ".join(program.argv[4:])
+
+
+PRELOADS = "--preload daskpki.cluster.preload"
+
+
+def test_a_scheduler_listens_to_its_dashboard_on_loopback() -> None:
+    (program,) = plan("scheduler")
+    assert words(program) == f"scheduler --dashboard-address 127.0.0.1:8787 {PRELOADS}"
+    assert program.argv[:4] == (sys.executable, "-P", "-m", "dask")
+
+
+def test_the_dashboard_off_is_still_bound_to_loopback() -> None:
+    (program,) = plan("scheduler", DASKPKI_DASHBOARD="off")
+    assert "--dashboard-address 127.0.0.1:8787 --no-dashboard" in words(program)
+
+
+def test_the_variables_of_the_blog_post_are_honoured() -> None:
+    (program,) = plan("worker", DASKPKI_SCHEDULER="h", THREADS_PER_WORKER="2", MEMORY_PER_WORKER="3.5")
+    assert words(program).startswith("worker tls://h:8786 --nworkers 4 --nthreads 2 --memory-limit 3.5GB ")
+
+
+def test_dasks_own_options_come_before_the_variables() -> None:
+    (program,) = plan("worker", "--", "--nthreads", "1", DASKPKI_SCHEDULER="h", THREADS_PER_WORKER="2")
+    assert words(program).count("--nthreads") == 1
+
+
+def test_a_worker_without_sizes_leaves_them_to_dask() -> None:
+    (program,) = plan("worker", DASKPKI_SCHEDULER="h")
+    assert "--nworkers" not in words(program)
+    assert f"{PRELOADS} --preload-nanny daskpki.cluster.preload" in words(program)
+
+
+def test_a_node_has_one_worker_per_core() -> None:
+    scheduler, worker = plan("node", "--worker-user", "dask")
+    assert words(scheduler) == f"scheduler --dashboard-address 127.0.0.1:8787 {PRELOADS} --port 8786"
+    assert words(worker).startswith("worker tls://127.0.0.1:8786 --nworkers 8 --nthreads 1 ")
+    assert (scheduler.user, worker.user) == (None, "dask")
+    assert (scheduler.role, worker.role) == (Role.SCHEDULER, Role.WORKER)
+
+
+def test_a_nodes_workers_share_its_cores() -> None:
+    _, worker = plan("node", NUM_WORKERS="3")
+    assert "--nworkers 3 --nthreads 2" in words(worker)
+
+
+def test_the_scheduler_is_found_in_the_trust_document() -> None:
+    (program,) = plan("worker", known=("tls://10.0.0.9:8786",))
+    assert words(program).startswith("worker tls://10.0.0.9:8786 ")
+    (program,) = plan("worker", "--scheduler", "h", known=("tls://10.0.0.9:8786",))
+    assert words(program).startswith("worker tls://h:8786 ")
+    (program,) = plan("worker", "--", "tls://x:1")
+    assert words(program).endswith(" tls://x:1")
+
+
+@pytest.mark.parametrize(
+    ("argv", "known", "said"),
+    [
+        (["worker"], (), "does not know its scheduler"),
+        (["worker"], ("tls://a:1", "tls://b:1"), "tls://a:1, tls://b:1"),
+        (["worker", "--scheduler", "h", "--", "tls://x:1"], (), "two schedulers"),
+    ],
+)
+def test_a_worker_needs_one_scheduler(argv: list[str], known: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        plan(*argv, known=known)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--protocol", "tcp"],
+        ["--protocol=tls"],
+        ["--tls-cert", "/tmp/c"],
+        ["--tls-key=/tmp/k"],
+        ["--tls-ca-file", "/tmp/ca"],
+        ["--jupyter"],
+        ["tcp://10.0.0.2:8786"],
+        ["--host", "ws://0.0.0.0"],
+        ["--host=inproc://"],
+        ["--contact-address", "ucx://h:1"],
+        ["--preload", "mine.py", "wss://h:1"],
+        ["--dashboard-address", ":8787"],
+        ["--dashboard-address=0.0.0.0:8787"],
+        ["--dashboard-address", "8787"],
+    ],
+)
+@pytest.mark.parametrize("command", ["scheduler", "worker", "node"])
+def test_arguments_that_would_open_more_than_tls_are_refused(command: str, arguments: list[str]) -> None:
+    with pytest.raises(PolicyError, match="refused"):
+        plan(command, "--", *arguments, DASKPKI_SCHEDULER="h")
+
+
+def test_a_workers_scheduler_file_is_refused_since_its_scheme_is_not_known() -> None:
+    with pytest.raises(PolicyError, match="--scheduler-file"):
+        plan("worker", "--", "--scheduler-file", "/shared/s.json", DASKPKI_SCHEDULER="h")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--preload", "mine.py"],
+        ["--preload-nanny", "https://intranet/x.py"],
+        ["--dashboard-address", "127.0.0.1:9999"],
+        ["--contact-address", "tls://h:1"],
+        ["--no-jupyter"],
+        ["--host", "10.0.0.2", "--port", "9999"],
+    ],
+)
+def test_other_arguments_pass(arguments: list[str]) -> None:
+    (program,) = plan("scheduler", "--", *arguments)
+    assert program.argv[-len(arguments) :] == tuple(arguments)
+
+
+def test_a_users_preload_does_not_take_the_place_of_ours() -> None:
+    (program,) = plan("worker", "--", "--preload", "mine.py", DASKPKI_SCHEDULER="h")
+    assert words(program).count("--preload daskpki.cluster.preload") == 1
+    assert words(program).endswith("--preload mine.py")
+
+
+def test_the_configuration_is_what_dask_reads() -> None:
+    """Judged by Dask itself, in an environment that tries to say something else in every spelling it knows."""
+    hostile = {
+        "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "False",
+        "DASK_DISTRIBUTED__COMM__REQUIRE-ENCRYPTION": "False",
+        "dask_distributed__comm__require_encryption": "False",
+        "DASK_DISTRIBUTED__COMM__TLS": "{'min-version': 1.2}",
+        "DASK_DISTRIBUTED__COMM": "{}",
+        "DASK_DISTRIBUTED__COMM__TLS__CIPHERS": "mine",
+        "DASK_DISTRIBUTED__CLIENT__SECURITY-LOADER": "mine.loader",
+        "DASK_DISTRIBUTED__WORKER__MEMORY__TARGET": "0.5",
+    }
+    environ = dask_environment(HANDOVER, "/proc/7/fd/9", plain_environ(**hostile))
+    expected = {
+        "comm.require-encryption": True,
+        "comm.default-scheme": "tls",
+        "comm.tls.min-version": 1.3,
+        "comm.tls.ca-file": "/proc/7/fd/5",
+        "comm.tls.worker.key": "/proc/7/fd/4",
+        "comm.tls.client.cert": "/proc/7/fd/3",
+        "comm.tls.scheduler.key": None,
+        "comm.tls.ciphers": "mine",
+        "client.security-loader": "daskpki.loader.security_loader",
+        "scheduler.preload": ["daskpki.cluster.preload"],
+        "worker.preload": ["daskpki.cluster.preload"],
+        "nanny.preload": ["daskpki.cluster.preload"],
+        "worker.memory.target": 0.5,
+    }
+    script = """if 1:
+        import dask, distributed, json, sys
+        print(json.dumps({name: dask.config.get(f"distributed.{name}") for name in sys.argv[1:]}))"""
+    said = subprocess.run(
+        [sys.executable, "-c", script, *expected], env=environ, capture_output=True, text=True, check=True
+    )
+    assert json.loads(said.stdout) == expected
+    assert environ["DASKPKI_HANDOVER"] == "/proc/7/fd/9"

@@ -1,0 +1,148 @@
+"""Options and variables: what is understood, what is refused and by which rule, and that the help shows it all."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daskpki.boot.options import OPTIONS, help_text, parse_arguments
+from daskpki.boot.settings import Settings, parse_scheduler, parse_settings
+from daskpki.errors import DaskpkiError, UsageError
+from daskpki.identity import Role
+from tests.boot.cloud import plain_environ, run_entrypoint
+
+
+def settings(*argv: str, **environ: str) -> Settings:
+    return parse_settings(parse_arguments(argv), environ)
+
+
+def test_an_option_comes_before_its_variable_and_that_before_the_default() -> None:
+    assert settings("worker").deadline == 180
+    assert settings("worker", DASKPKI_DEADLINE="7").deadline == 7
+    assert settings("worker", "--deadline", "9", DASKPKI_DEADLINE="7").deadline == 9
+    assert settings("worker", "--deadline=9").deadline == 9
+
+
+def test_what_follows_the_dashes_is_for_dask() -> None:
+    assert settings("worker", "--", "--nthreads", "4", "--", "x").rest == ("--nthreads", "4", "--", "x")
+
+
+@pytest.mark.parametrize(
+    ("argv", "roles"),
+    [
+        (["scheduler"], (Role.SCHEDULER,)),
+        (["worker"], (Role.WORKER,)),
+        (["node"], (Role.SCHEDULER, Role.WORKER)),
+        (["exec", "client", "--name", "airflow", "--", "true"], (Role.CLIENT,)),
+    ],
+)
+def test_each_command_boots_its_roles(argv: list[str], roles: tuple[Role, ...]) -> None:
+    assert settings(*argv).roles == roles
+
+
+def test_a_role_has_its_usual_name_and_a_client_none() -> None:
+    assert settings("node").wanted == ((Role.SCHEDULER, "scheduler"), (Role.WORKER, "worker"))
+    assert settings("worker", "--name", "w7").wanted == ((Role.WORKER, "w7"),)
+    with pytest.raises(UsageError, match="a client needs a name"):
+        _ = settings("exec", "client", "--", "true").wanted
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "words"),
+    [
+        ([], {}, "'' is not a command"),
+        (["boot"], {}, "'boot' is not a command"),
+        (["worker", "--nthreads", "4"], {}, "what follows `--` goes to Dask"),
+        (["worker", "--name"], {}, "--name needs a value"),
+        (["worker", "--name", "No_Label"], {}, "is not a DNS label"),
+        (["worker", "--cluster", "UPPER"], {}, "is not a DNS label"),
+        (["worker"], {"DASKPKI_STORE": "s3://bucket"}, "is not a store"),
+        (["worker"], {"DASKPKI_DEADLINE": "soon"}, "is not a whole number from 1"),
+        (["worker"], {"DASKPKI_DEADLINE": "0"}, "is not a whole number from 1"),
+        (["worker"], {"DASKPKI_MIN_EPOCH": "-1"}, "is not a whole number from 0"),
+        (["worker"], {"DASKPKI_CA_SHA256": "abc"}, "is not a SHA-256 fingerprint"),
+        (["worker"], {"DASKPKI_WORKER_CLIENTS": "all"}, "is none of deny, limited, allow"),
+        (["worker"], {"DASKPKI_DASHBOARD": "public"}, "is none of loopback, off"),
+        (["worker"], {"DASKPKI_TLS_MIN": "1.1"}, "is none of 1.3, 1.2"),
+        (["worker"], {"THREADS_PER_WORKER": "0"}, "is not a whole number from 1"),
+        (["worker"], {"MEMORY_PER_WORKER": "1GB"}, "is not a number of GB"),
+        (["worker"], {"DASKPKI_SCHEDULER": "tcp://10.0.0.2:8786"}, "is not a tls:// one"),
+        (["worker", "--worker-user", "nobody"], {}, "is for node"),
+        (["worker", "--store", "local:", "--credential-dir", "/d"], {}, "two sources"),
+        (["exec", "worker"], {}, "needs a command"),
+        (["exec", "boss", "--", "true"], {}, "is not a role"),
+    ],
+)
+def test_what_is_refused_and_why(argv: list[str], environ: dict[str, str], words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        settings(*argv, **environ)
+    assert words in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_directory_comes_before_the_store_and_says_so() -> None:
+    both = settings("worker", DASKPKI_CREDENTIAL_DIR="/d", DASKPKI_STORE="gsm://my-project")
+    assert (both.directory, both.store) == ("/d", None)
+    assert both.source == "DASKPKI_CREDENTIAL_DIR=/d; DASKPKI_STORE is passed over"
+    assert settings("worker", "--store", "local:", DASKPKI_CREDENTIAL_DIR="/d").directory is None
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("10.0.0.2", "tls://10.0.0.2:8786"),
+        ("scheduler.lab:9", "tls://scheduler.lab:9"),
+        ("tls://h:1", "tls://h:1"),
+        ("[::1]", "tls://[::1]:8786"),
+        ("tls://[::1]:77", "tls://[::1]:77"),
+    ],
+)
+def test_addresses(text: str, address: str) -> None:
+    assert parse_scheduler(text) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", "tls://", "h:", "h:0", "h:65536", "h:x", "::1", "h/x", "u@h", "ws://h", "tls://a b"]
+)
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_scheduler(text)
+
+
+@given(
+    st.lists(st.text(max_size=12), max_size=6),
+    st.dictionaries(st.sampled_from([o.variable for o in OPTIONS]), st.text()),
+)
+def test_anything_else_is_refused_in_words(argv: list[str], environ: dict[str, str]) -> None:
+    try:
+        parse_settings(parse_arguments(["worker", *argv]), environ)
+    except DaskpkiError as error:
+        assert str(error)
+
+
+def test_help_shows_every_option_and_an_example() -> None:
+    done = run_entrypoint(plain_environ(), "--help")
+    assert (done.returncode, done.stdout) == (0, help_text())
+    for option in OPTIONS:
+        assert f"--{option.name} " in done.stdout
+        assert option.variable in done.stdout
+    assert "daskpki-entrypoint worker --credential-dir /etc/dask" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 120
+
+
+def test_the_example_of_the_help_is_understood() -> None:
+    example = next(line.split() for line in help_text().splitlines() if "--credential-dir /etc/dask" in line)
+    parsed = settings(*example[1:])
+    assert (parsed.directory, parsed.scheduler) == ("/etc/dask", "tls://10.0.0.2:8786")
+
+
+def test_without_arguments_the_usage_is_shown_as_an_error() -> None:
+    done = run_entrypoint(plain_environ())
+    assert done.returncode == 2
+    assert "usage: daskpki-entrypoint" in done.stderr
+
+
+def test_an_error_is_one_line_with_cause_and_remedy() -> None:
+    done = run_entrypoint(plain_environ(), "worker", "--tls-min", "1.0")
+    assert done.returncode == 2
+    assert done.stderr == "daskpki-entrypoint: error: --tls-min '1.0' is none of 1.3, 1.2\n"

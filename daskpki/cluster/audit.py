@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 _REMEMBERED: Final = 500
-_LOGGER: Final = logging.getLogger("daskpki.audit")
+_LOGGER: Final = logging.getLogger("distributed.daskpki.audit")
 CONNECTED: Final = "connected"
 TURNED_AWAY: Final = "turned-away"
 REFUSED: Final = "refused"

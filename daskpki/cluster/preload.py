@@ -19,7 +19,7 @@ from daskpki.cluster.security import NodeSecurity, node_security
 from daskpki.errors import NotTrustedError
 from daskpki.handover import VARIABLE, Handover, load_handover
 
-logger = logging.getLogger("daskpki")
+logger = logging.getLogger("distributed.daskpki")  # under Dask's own logging configuration
 
 
 def begin(environ: Mapping[str, str]) -> NodeSecurity:

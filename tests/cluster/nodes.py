@@ -139,6 +139,8 @@ class Cluster:
             Role.WORKER, "worker", self.address, "--nworkers", str(nworkers), "--nthreads", "2", "--host", "127.0.0.1"
         )
         self.workers.wait_for(STARTED["worker"], nworkers)
+        self.worker = self.workers.wait_for(re.compile(r"Start worker at:\s+(tls://\S+)")).group(1)
+        self.nanny = self.workers.wait_for(re.compile(r"Start Nanny at: '(tls://\S+)'")).group(1)
 
     def start(self, role: Role, *arguments: str) -> Node:
         directory = self.directory / role.value

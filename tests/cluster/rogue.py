@@ -18,7 +18,7 @@ async def dial(address: str, security: Security, role: str = "worker") -> Comm:
     return comm
 
 
-async def call(address: str, security: Security, **message: Any) -> Any:
+async def call(address: str, security: Security, /, **message: Any) -> Any:
     """The reply to one call; an error in it is returned as the exception that it is."""
     comm = await dial(address, security)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib.util import find_spec
 
@@ -12,6 +13,7 @@ def main() -> int:
         print("error: the command line is not installed here", file=sys.stderr)
         print("hint: pip install 'daskpki[cli]'", file=sys.stderr)
         return 1
+    gc.set_threshold(100_000)  # start-up makes much and drops little: collecting it would cost a command a twentieth
     from daskpki.cli.app import main as run
 
     return run(sys.argv[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -10,6 +11,7 @@ from daskpki.errors import DaskpkiError
 
 def main() -> int:
     """Boot as the command line says; returns only when Dask was not started, with the documented exit code."""
+    gc.disable()  # a boot lives for a tenth of a second, and exec ends this setting with everything else
     from daskpki.boot.entrypoint import boot
     from daskpki.boot.options import help_text
     from daskpki.boot.report import report

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Final
 
 from cryptography import x509
 
@@ -48,6 +47,7 @@ from daskpki.pki.trust_document import (
     encode_document,
     encode_envelope,
     parse_trust,
+    signed_bytes,
 )
 
 __all__ = [
@@ -72,14 +72,6 @@ __all__ = [
     "signed_bytes",
     "verify_trust",
 ]
-
-PAYLOAD_TYPE: Final = "application/vnd.daskpki.trust.v1+json"
-
-
-def signed_bytes(payload: str) -> bytes:
-    """What a signature covers: DSSE's pre-authentication encoding (PAE) of type and payload, so neither can change."""
-    kind, body = PAYLOAD_TYPE.encode(), payload.encode()
-    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(body), body)
 
 
 def sign_trust(document: TrustDocument, issuers: Sequence[Issuer]) -> Confidential:

@@ -23,6 +23,8 @@ ACTIVE: Final = "active"
 RETIRING: Final = "retiring"
 STATES: Final = (NEXT, ACTIVE, RETIRING)
 
+PAYLOAD_TYPE: Final = "application/vnd.daskpki.trust.v1+json"
+
 _WHAT: Final = "the trust document"
 _SHA256_DIGITS: Final = 64
 
@@ -133,6 +135,12 @@ def _crl_json(part: CrlPart) -> dict[str, Any]:
     value["entries"] = None if part.entries is None else base64_text(part.entries)
     value["pieces"] = [[piece.version, piece.sha256] for piece in part.pieces]
     return part._asdict() | value
+
+
+def signed_bytes(payload: str) -> bytes:
+    """What a signature covers: DSSE's pre-authentication encoding (PAE) of type and payload, so neither can change."""
+    kind, body = PAYLOAD_TYPE.encode(), payload.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(body), body)
 
 
 def encode_envelope(payload: str, signatures: tuple[Signature, ...]) -> Confidential:

@@ -107,6 +107,5 @@ def next_step(role: str, name: str) -> str:
     """What to do with a leaf that was just issued."""
     if role == Role.CLIENT:
         return f"next: daskpki login --name {name}"
-    return f"next: on the machine, daskpki-entrypoint {role}" + (
-        "" if name == role else f"  (with DASKPKI_NAME={name})"
-    )
+    setting = "" if name == role else f"DASKPKI_NAME={name} "
+    return f"next: on the machine, {setting}daskpki-entrypoint {role}"

@@ -94,8 +94,7 @@ def numpy_metrics() -> str:
 class Counter:
     """An actor."""
 
-    def __init__(self) -> None:
-        self.n = 0
+    n = 0
 
     def increment(self) -> int:
         self.n += 1

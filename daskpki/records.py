@@ -106,6 +106,17 @@ def verify_chain(head: Head, records: Iterable[Record]) -> Iterator[Record]:
         yield record
 
 
+def following(head: Head, records: Iterable[Record]) -> list[Record]:
+    """Those of a log's records that come after `head`; raises CorruptError when they do not follow from it."""
+    later = []
+    for record in records:
+        if record.seq > head.seq:
+            later.append(record)
+        elif record.seq == head.seq and record.hash != head.hash:
+            raise CorruptError(f"record {record.seq} is not the one that is there: these are two different logs")
+    return list(verify_chain(head, later))
+
+
 class CertificateRecord(NamedTuple):
     """What is known of one leaf. Times are seconds since the epoch; `status` is the last recorded event's kind.
 

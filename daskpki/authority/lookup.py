@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -46,6 +46,12 @@ def _by_number(inventory: Inventory, text: str) -> CertificateRecord | None:
     return inventory.certificate(int(digits, 16)) if len(digits) <= _MAX_SERIAL_DIGITS else None
 
 
+def numbered(inventory: Inventory, text: str) -> list[CertificateRecord]:
+    """The certificate with that serial or fingerprint, if there is one; UsageError."""
+    found = _by_number(inventory, text)
+    return [] if found is None else [found]
+
+
 def select(
     inventory: Inventory,
     *,
@@ -54,10 +60,16 @@ def select(
     name: str | None = None,
     states: frozenset[str] | None = None,
     before: datetime | None = None,
+    among: Sequence[CertificateRecord] | None = None,
 ) -> Iterator[CertificateRecord]:
-    """The certificates of that role, name and those states that end before that moment, streamed."""
+    """The certificates of that role, name and those states that end before that moment, streamed.
+
+    `among` are all that are looked at, where they are known.
+    """
     moment = now.timestamp()
-    for entry in inventory.certificates(role=role, name=name):
+    for entry in inventory.certificates(role=role, name=name) if among is None else among:
+        if role not in (None, entry.role) or name not in (None, entry.name):
+            continue
         if states is not None and entry.state(moment) not in states:
             continue
         if before is None or entry.not_after < before.timestamp():

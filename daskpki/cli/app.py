@@ -26,7 +26,7 @@ COMMANDS: Final = {
     "demo": ("demonstration:demo", "Start here"),
     "init-ca": ("founding:init_ca", "Certificates"),
     "issue": ("issuing:issue", "Certificates"),
-    "list": ("inspecting:list_", "Certificates"),
+    "list": ("listing:list_", "Certificates"),
     "show": ("inspecting:show", "Certificates"),
     "verify": ("inspecting:verify", "Certificates"),
     "renew": ("renewing:renew", "Certificates"),
@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "whoami": ("people:whoami", "Your credential"),
     "context": ("contexts:context", "Your credential"),
     "secret": ("secrets:secret", "The cluster's other secrets"),
+    "audit": ("auditing:audit", "Records"),
     "slot": ("slots:slot", "The local store"),
     "deploy": ("deploying:deploy", "On Google Cloud"),
 }

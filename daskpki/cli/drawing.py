@@ -14,11 +14,12 @@ _HOUR: Final = 3_600
 
 def certificate_table(documents: Sequence[Mapping[str, Any]], now: datetime) -> list[str]:
     """One line a certificate: who, state, serial and when it ends."""
-    rows = [
-        (f"{entry['role']}/{entry['name']}", entry["state"], entry["serial"], remaining(entry["notAfter"], now))
-        for entry in documents
-    ]
-    return table(("who", "state", "serial", "expires"), rows)
+    return table(("who", "state", "serial", "expires"), [certificate_row(entry, now) for entry in documents])
+
+
+def certificate_row(entry: Mapping[str, Any], now: datetime) -> tuple[str, str, str, str]:
+    """Who, state, serial and when it ends."""
+    return f"{entry['role']}/{entry['name']}", entry["state"], entry["serial"], remaining(entry["notAfter"], now)
 
 
 def certificate_facts(document: Mapping[str, Any], now: datetime) -> list[str]:
@@ -43,8 +44,7 @@ def certificate_facts(document: Mapping[str, Any], now: datetime) -> list[str]:
 
 def remaining(not_after: str, now: datetime) -> str:
     """`in 29 days`, `in 5 hours`, `12 days ago`."""
-    moment = datetime.strptime(not_after, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    return remaining_seconds(int((moment - now).total_seconds()))
+    return remaining_seconds(int((datetime.fromisoformat(not_after) - now).total_seconds()))
 
 
 def remaining_seconds(seconds: int) -> str:

@@ -1,68 +1,19 @@
-"""`daskpki list`, `show` and `verify`: what was issued, one certificate in full, files against the CA."""
+"""`daskpki show` and `verify`: one certificate in full, files against the CA."""
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daskpki.cli.drawing import certificate_facts, certificate_table
-from daskpki.errors import NotTrustedError, UsageError
+from daskpki.cli.drawing import certificate_facts
+from daskpki.errors import NotTrustedError
 from daskpki.files import os_error
-from daskpki.identity import Role
 
 if TYPE_CHECKING:
-    from daskpki.authority import CertificateAuthority
     from daskpki.authority.verification import Verifier
     from daskpki.cli.invocation import Invocation
-
-STATES = ("reserved", "issued", "superseded", "expired", "revoking", "revoked", "abandoned")
-
-
-def list_(
-    ctx: typer.Context,
-    role: Annotated[Role | None, typer.Option(help="Only this role.")] = None,
-    name: Annotated[str | None, typer.Option(metavar="N", help="Only this name.")] = None,
-    state: Annotated[
-        list[str] | None, typer.Option(metavar="S", help=f"Only these states: {', '.join(STATES)}.")
-    ] = None,
-    expiring_in: Annotated[
-        str | None, typer.Option(metavar="T", help="Only what ends within this time, such as 14d.")
-    ] = None,
-) -> None:
-    """List what was issued, in the order in which it was.
-
-    Example:  [bold]daskpki list --role worker --expiring-in 14d[/bold]
-    """
-    invocation: Invocation = ctx.obj
-    with invocation.authority() as authority:
-        found = _selected(authority, role, name, state or [], expiring_in)
-        documents = [authority.describe(entry) for entry in found]
-        now = authority.session.now()
-    lines = certificate_table(documents, now) if documents else ["no certificates"]
-    invocation.output.result(documents, lines)
-
-
-def _selected(
-    authority: CertificateAuthority, role: Role | None, name: str | None, states: list[str], expiring_in: str | None
-) -> list[Any]:
-    from daskpki.authority.lookup import select
-    from daskpki.pki.profile import parse_ttl
-
-    unknown = set(states) - set(STATES)
-    if unknown:
-        raise UsageError(f"{min(unknown)!r} is not a state", hint=f"states are {', '.join(STATES)}")
-    inventory = authority.inventory()
-    authority.active()
-    now = authority.session.now()
-    before = now + timedelta(seconds=parse_ttl(expiring_in)) if expiring_in else None
-    if before is not None and not states:
-        states = ["issued"]
-    chosen = frozenset(states) or None
-    return list(select(inventory, now=now, role=role, name=name, states=chosen, before=before))
-
 
 def show(
     ctx: typer.Context,

@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol
 
 from daskpki.confidential import Confidential
-from daskpki.records import Draft, Inventory, Record, Stamp
+from daskpki.records import Draft, Head, Inventory, Record, Stamp
 
 MAX_PAYLOAD: Final = 65_536
 """Secret Manager's limit for one payload, in bytes; every store keeps to it, so that a cluster can be copied."""
@@ -130,6 +130,22 @@ class RecordLog(Protocol):
 
     def records(self, *, after: int = 0) -> Iterator[Record]:
         """The records with `seq > after`, in order; CorruptError when the chain does not hold."""
+        ...
+
+    def authenticate(self) -> Head:
+        """Read the log from its first record, with all that this store can check of it, and return its head.
+
+        Raises:
+            CorruptError: a record does not follow from the one before, or the head was not written by an operator.
+        """
+        ...
+
+    def adopt(self, records: Sequence[Record]) -> None:
+        """Append records of the same cluster's log in another store as they are; those that are here are passed over.
+
+        Raises:
+            CorruptError: they do not follow from what is here.
+        """
         ...
 
     def commit(self, decide: Callable[[Inventory], Sequence[Draft]], stamp: Stamp) -> Sequence[Record]:

@@ -86,6 +86,30 @@ class RecordLogSuite:
             assert list(other.log("c").records()) == expected
             assert other.log("c").inventory().head == log_head(expected)
 
+    def test_a_log_is_authenticated_from_its_first_record(self, store: Store, log: RecordLog) -> None:
+        assert log.authenticate() == EMPTY
+        records = log.commit(always(NOTE, reserved(1)), STAMP)
+        assert store.log("c").authenticate() == log_head(records)
+
+    def test_another_stores_records_are_adopted_as_they_are(self, store: Store, log: RecordLog) -> None:
+        first, second = STAMP, STAMP._replace(time=STAMP.time + 1, who="someone else")
+        records = chain(EMPTY, [NOTE, reserved(1)], first)
+        records += chain(log_head(records), [issued(1), NOTE], second)
+        log.adopt(records[:3])
+        log.adopt(records[:2])  # they are here
+        log.adopt(records[1:])
+        assert list(log.records()) == records
+        assert store.log("c").authenticate() == log_head(records)
+        entry = log.inventory().certificate(1)
+        assert entry is not None
+        assert (entry.status, entry.reserved_at) == (ISSUED, STAMP.time)
+        for foreign in (chain(EMPTY, [NOTE] * 4, second), chain(EMPTY, [NOTE] * 5, second)):
+            with pytest.raises(CorruptError):
+                log.adopt(foreign)
+        with pytest.raises(CorruptError):
+            log.adopt(chain(log_head(records)._replace(seq=9), [NOTE], second))
+        assert list(log.records()) == records
+
     def test_records_are_read_from_a_number_on(self, log: RecordLog) -> None:
         for _ in range(3):
             log.commit(always(NOTE, NOTE), STAMP)

@@ -22,7 +22,7 @@ from daskpki.errors import (
     DaskpkiError,
     UnavailableError,
 )
-from daskpki.records import Draft, Record, ReplayedInventory, Stamp, chain
+from daskpki.records import Draft, Head, Record, ReplayedInventory, Stamp, chain, following
 from daskpki.store.gsm.inventory import LogInventory
 from daskpki.store.gsm.packing import LogCodec, LogHead, LogPart, LogSegment, describe_segment
 from daskpki.store.gsm.patience import Patience
@@ -116,11 +116,32 @@ class GsmRecordLog:
         head = self._head()
         return head.options if head else self._options or DEFAULT
 
+    def authenticate(self) -> Head:
+        """See RecordLog; a payload's author is known to IAM and its audit log only."""
+        self._look()
+        head = self._view.head
+        for _ in self._replay.records(self._head()):
+            pass
+        return head
+
+    def adopt(self, records: Sequence[Record]) -> None:
+        """See RecordLog; UnavailableError as `commit`."""
+
+        def missing() -> Sequence[Record]:
+            self._look()
+            return following(self._view.head, records)
+
+        self._commit(missing)
+
     def commit(self, decide: Decide, stamp: Stamp) -> Sequence[Record]:
         """See RecordLog; UnavailableError when other writers or the quota left no room before the deadline."""
+        return self._commit(lambda: self._drafted(decide, stamp))
+
+    def _commit(self, draw: Callable[[], Sequence[Record]]) -> Sequence[Record]:
+        """Append the records that `draw` gives, asked again after another writer was first."""
         cause: DaskpkiError = ConflictError("other writers were first each time")
         for _ in self._patience.attempts():
-            records = self._drafted(decide, stamp)
+            records = draw()
             if not records:
                 return ()
             try:

@@ -148,7 +148,8 @@ class Snapshot:
     def rows(self, statement: str, *parameters: Any) -> Iterator[tuple[Any, ...]]:
         """All rows, streamed."""
         with translated(self._path):
-            yield from self._connection.execute(statement, parameters)
+            for row in self._connection.execute(statement, parameters):  # noqa: UP028 - it would close the cursor as well,
+                yield row  # which fails once the connection is closed
 
     def close(self) -> None:
         """End the read transaction of an owned snapshot."""

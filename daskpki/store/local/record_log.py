@@ -14,7 +14,7 @@ from typing import Any
 
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError
-from daskpki.records import EMPTY, Draft, Head, Inventory, Record, Stamp, chain, verify_chain
+from daskpki.records import EMPTY, Draft, Head, Inventory, Record, Stamp, chain, following, verify_chain
 from daskpki.store.local.database import Database, Snapshot
 from daskpki.store.local.index import apply_records, clear_index
 from daskpki.store.local.inventory import LocalInventory
@@ -56,7 +56,7 @@ class LocalRecordLog:
 
     def commit(self, decide: Callable[[Inventory], Sequence[Draft]], stamp: Stamp) -> Sequence[Record]:
         """See RecordLog."""
-        key = derive(self._master(), b"authenticate log heads")  # before the lock: unlocking may ask someone
+        key = self._head_key()
         with self._database.write() as connection:
             view = self._view(Snapshot(self._database.path, connection, owned=False))
             head = view.head
@@ -67,9 +67,18 @@ class LocalRecordLog:
             self._append(connection, key, records)
         return records
 
+    def adopt(self, records: Sequence[Record]) -> None:
+        """See RecordLog."""
+        key = self._head_key()
+        with self._database.write() as connection:
+            head = self._view(Snapshot(self._database.path, connection, owned=False)).head
+            self._authenticate(connection, key, head)
+            if later := following(head, records):
+                self._append(connection, key, later)
+
     def authenticate(self) -> Head:
-        """Check the whole chain and the head's MAC, and return the head; CorruptError."""
-        key = derive(self._master(), b"authenticate log heads")
+        """See RecordLog; the head's MAC says that its author could unlock the store."""
+        key = self._head_key()
         with self._database.read() as connection:
             view = LocalInventory(Snapshot(self._database.path, connection, owned=False), self._cluster)
             self._authenticate(connection, key, view.head)
@@ -118,6 +127,10 @@ class LocalRecordLog:
                 f"the log of {self._cluster!r} was changed by someone without the store's key",
                 hint="restore the store from a backup, and find out who could write to it",
             )
+
+    def _head_key(self) -> bytes:
+        """Asked for before the writers' lock is taken, since unlocking may ask someone."""
+        return derive(self._master(), b"authenticate log heads")
 
     def _mac(self, key: bytes, head: Head) -> bytes:
         return hmac.digest(key, context("log head", self._database.store_id, self._cluster, *head), "sha256")

@@ -1,0 +1,104 @@
+"""The log as evidence: every record described, and the whole checked against what else is known of it.
+
+What `verify_log` checks, each on its own:
+
+1. Each record follows from the one before by its hash, and the head was written by someone who could (the store).
+2. The newest trust document is signed by the CA, and the log's head that it names lies on the chain: a log that was
+   cut off or rewritten after that signature is noticed.
+3. The trust document is not older than the one that the log says was published.
+4. The inventory, from which commands answer, is what the records say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+from daskpki.authority.lookup import rfc3339
+from daskpki.authority.publishing import current_trust
+from daskpki.authority.session import Session
+from daskpki.errors import CorruptError, NotTrustedError
+from daskpki.pki.trust import TrustDocument
+from daskpki.records import CERTIFICATE_KINDS, Head, Inventory, Record, ReplayedInventory
+
+
+class Audited(NamedTuple):
+    """What a log that holds is: its head, and the trust document that vouches for it up to `trust.log`."""
+
+    head: Head
+    certificates: int
+    trust: TrustDocument
+
+
+def verify_log(session: Session) -> Audited:
+    """Check the log; CorruptError or NotTrustedError for what does not hold, NotFoundError without a CA."""
+    log = session.log
+    log.authenticate()
+    view = log.inventory()
+    trust = current_trust(session)  # after the inventory: what that calls published must be there
+    if trust.epoch < view.published.get("epoch", 0):
+        raise NotTrustedError(
+            f"the trust document has epoch {trust.epoch}, and the log says that {view.published['epoch']} was "
+            "published: an older one was put back",
+            hint="find out who could write to the store; any command that revokes or renews publishes a new one",
+        )
+    replayed = _replay(log.records(), view.head, Head(*trust.log))
+    _check_inventory(view, replayed)
+    return Audited(view.head, sum(1 for _ in replayed.certificates()), trust)
+
+
+def _replay(records: Iterator[Record], end: Head, vouched: Head) -> ReplayedInventory:
+    """The inventory up to `end`; CorruptError unless the vouched head is among the records."""
+    replayed, vouched_for = ReplayedInventory(), vouched.seq == 0
+    for record in records:
+        vouched_for = vouched_for or (record.seq, record.hash) == vouched
+        if record.seq <= end.seq:
+            replayed.apply(record)
+    if not vouched_for:
+        raise CorruptError(
+            f"the signed trust document names record {vouched.seq} with hash {vouched.hash[:16]}..., and the log has "
+            "no such record: it was cut off or rewritten",
+            hint="restore the store from a backup, and find out who could write to it",
+        )
+    return replayed
+
+
+def _check_inventory(view: Inventory, replayed: ReplayedInventory) -> None:
+    same = view.head == replayed.head and list(view.authorities()) == list(replayed.authorities())
+    for shown, recorded in zip_longest(view.certificates(), replayed.certificates()):
+        if shown != recorded:
+            serial = f"{(recorded or shown).serial:x}"
+            raise CorruptError(f"the inventory's entry of serial {serial} is not what the log says", hint=_CHANGED)
+    if not same:
+        raise CorruptError("the inventory's CAs are not what the log says", hint=_CHANGED)
+
+
+_CHANGED = "someone changed the store's tables: restore it from a backup"
+
+
+def describe_record(record: Record) -> dict[str, Any]:
+    """A record as `--json` prints it; the names of its fields are part of the contract."""
+    return {
+        "seq": record.seq,
+        "time": rfc3339(record.time),
+        "who": record.who,
+        "command": record.command,
+        "operation": record.operation,
+        "event": record.kind,
+        "body": dict(record.body),
+        "hash": record.hash,
+    }
+
+
+def subject(record: Record) -> str:
+    """What a record is about, in a few words: a leaf, a CA, a publication."""
+    body = record.body
+    if record.kind in CERTIFICATE_KINDS:
+        name = f"{body['role']}/{body['name']} " if "role" in body else ""
+        return f"{name}serial {body['serial']}" + (f" ({body['reason']})" if "reason" in body else "")
+    if "generation" in body:
+        return f"CA generation {body['generation']}"
+    if "epoch" in body:
+        return f"trust document, epoch {body['epoch']}"
+    return ", ".join(sorted(body))

@@ -1,0 +1,77 @@
+"""`daskpki audit`: the log of everything that was done, shown or checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from daskpki.cli.streaming import print_listing, table_lines
+from daskpki.errors import UsageError
+
+if TYPE_CHECKING:
+    from daskpki.authority.session import Session
+    from daskpki.cli.invocation import Invocation
+    from daskpki.records import Record
+
+_COLUMNS: Final = ("seq", "time", "who", "command", "operation", "event", "body", "hash")
+
+
+def audit(
+    ctx: typer.Context,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check the log against itself, the signed trust document, the inventory.")
+    ] = False,
+    since: Annotated[int, typer.Option(metavar="SEQ", min=1, help="Show the records from this number on.")] = 1,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a heading.")] = False,
+) -> None:
+    """Show the log of the cluster's CA, or check that nobody changed it.
+
+    Examples:  [bold]daskpki audit --since 100[/bold]   [bold]daskpki audit --verify[/bold]
+
+    Who did it is as claimed: on Secret Manager, Cloud Audit Logs are the authority. Exit code 3 when it does not hold.
+    """
+    invocation: Invocation = ctx.obj
+    if verify and (as_csv or since > 1):
+        raise UsageError("--verify checks the whole log and shows none of it", hint="daskpki audit --verify")
+    with invocation.authority() as authority:
+        authority.active()
+        if verify:
+            _verify(invocation, authority.session)
+        else:
+            _show(invocation, authority.session, since, _COLUMNS if as_csv else None)
+
+
+def _show(invocation: Invocation, session: Session, since: int, columns: tuple[str, ...] | None) -> None:
+    from daskpki.authority.audit import describe_record, subject
+
+    def rows(records: Iterator[Record]) -> Iterator[tuple[str, ...]]:
+        for record in records:
+            time = describe_record(record)["time"]
+            yield str(record.seq), time, record.who, record.command, record.kind, subject(record)
+
+    records = session.log.records(after=since - 1)
+    documents: Iterator[dict[str, Any]] = map(describe_record, records)
+    headings = ("seq", "time", "who", "command", "event", "about")
+    lines = table_lines(headings, rows(records), empty=f"no records from number {since} on")
+    print_listing(invocation.output, documents, lines, columns=columns)
+
+
+def _verify(invocation: Invocation, session: Session) -> None:
+    from daskpki.authority.audit import verify_log
+
+    audited = verify_log(session)
+    head, trust = audited.head, audited.trust
+    document = {
+        "records": head.seq,
+        "head": head.hash,
+        "certificates": audited.certificates,
+        "trust": {"epoch": trust.epoch, "log": list(trust.log)},
+    }
+    lines = [
+        f"{head.seq} records follow from one another; the head is {head.hash}",
+        f"the signed trust document (epoch {trust.epoch}) vouches for the first {trust.log[0]} of them",
+        f"the inventory of {audited.certificates} certificates is what they say",
+    ]
+    invocation.output.result(document, lines)

@@ -1,0 +1,106 @@
+"""`daskpki list`: what was issued, filtered and streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
+
+import typer
+
+from daskpki.cli.drawing import certificate_row
+from daskpki.cli.streaming import print_listing, table_lines
+from daskpki.errors import UsageError
+from daskpki.identity import Role
+
+if TYPE_CHECKING:
+    from daskpki.authority import CertificateAuthority
+    from daskpki.cli.invocation import Invocation
+    from daskpki.records import CertificateRecord
+
+STATES: Final = ("reserved", "issued", "superseded", "expired", "revoking", "revoked", "abandoned")
+COLUMNS: Final = (
+    "role",
+    "name",
+    "identity",
+    "serial",
+    "fingerprint",
+    "notBefore",
+    "notAfter",
+    "state",
+    "keyType",
+    "names",
+    "issuer",
+    "version",
+    "revokedAt",
+    "reason",
+)
+
+
+class Filters(NamedTuple):
+    """Which certificates are wanted; what is None or empty lets all pass."""
+
+    role: Role | None
+    name: str | None
+    states: frozenset[str]
+    expiring_in: str | None
+    number: str | None
+
+
+def list_(
+    ctx: typer.Context,
+    role: Annotated[Role | None, typer.Option(help="Only this role.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="N", help="Only this name.")] = None,
+    state: Annotated[
+        list[str] | None, typer.Option(metavar="S", help=f"Only these states: {', '.join(STATES)}.")
+    ] = None,
+    expiring_in: Annotated[
+        str | None, typer.Option(metavar="T", help="Only what ends within this time, such as 14d.")
+    ] = None,
+    serial: Annotated[str | None, typer.Option(metavar="HEX", help="Only this serial.")] = None,
+    fingerprint: Annotated[str | None, typer.Option(metavar="SHA256", help="Only this fingerprint.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a heading.")] = False,
+) -> None:
+    """List what was issued, in the order in which it was.
+
+    Examples:  [bold]daskpki list --role worker --expiring-in 14d[/bold]   [bold]daskpki list --csv > issued.csv[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    if serial and fingerprint:
+        raise UsageError("--serial and --fingerprint name one certificate each", hint="use one of them")
+    filters = Filters(role, name, _checked(state or []), expiring_in, serial or fingerprint)
+    with invocation.authority() as authority:
+        now = authority.session.now()
+        documents = _documents(authority, filters)
+        rows = (certificate_row(document, now) for document in documents)
+        lines = table_lines(("who", "state", "serial", "expires"), rows, empty="no certificates")
+        print_listing(invocation.output, documents, lines, columns=COLUMNS if as_csv else None)
+
+
+def _checked(states: list[str]) -> frozenset[str]:
+    if unknown := set(states) - set(STATES):
+        raise UsageError(f"{min(unknown)!r} is not a state", hint=f"states are {', '.join(STATES)}")
+    return frozenset(states)
+
+
+def _documents(authority: CertificateAuthority, filters: Filters) -> Iterator[dict[str, Any]]:
+    """What was found as documents; the filters and the CA are checked before the first is asked for."""
+    from daskpki.authority.lookup import describe
+
+    entries = _selected(authority, filters)
+    domains = {known.generation: known.trust_domain for known in authority.inventory().authorities()}
+    now = authority.session.now()
+    return (describe(entry, domains[entry.issuer], now) for entry in entries)
+
+
+def _selected(authority: CertificateAuthority, filters: Filters) -> Iterator[CertificateRecord]:
+    from daskpki.authority.lookup import numbered, select
+    from daskpki.pki.profile import parse_ttl
+
+    inventory = authority.inventory()
+    authority.active()
+    now = authority.session.now()
+    before = now + timedelta(seconds=parse_ttl(filters.expiring_in)) if filters.expiring_in else None
+    states = filters.states or (frozenset({"issued"}) if before else None)
+    among = None if filters.number is None else numbered(inventory, filters.number)
+    return select(inventory, now=now, role=filters.role, name=filters.name, states=states, before=before, among=among)

@@ -1,0 +1,98 @@
+"""Running `gcloud` (and `daskpki` itself): the edge at which a plan meets Google Cloud.
+
+`gcloud` brings its own login and configuration; it is found by PATH, never through a shell, and never asks anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from daskpki.deploy.resource import NO_FILES, Command
+from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError, UnavailableError, UsageError
+
+Run = Callable[[Command, Mapping[str, str]], str]
+"""Run a command with these files in its working directory; its standard output, or a DaskpkiError."""
+
+_QUIET: Final = {
+    "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
+    "CLOUDSDK_CORE_SHOULD_PROMPT_TO_ENABLE_API": "false",
+    "CLOUDSDK_CORE_SURVEY_DISABLE_PROMPTS": "1",
+}
+
+
+class ServiceDisabledError(AccessDeniedError):
+    """The API that a command calls is switched off in the project."""
+
+
+class NotSettledError(UnavailableError):
+    """What the command refers to does not exist, or not yet for that service."""
+
+
+def runner(environ: Mapping[str, str] = os.environ) -> Run:
+    """What runs commands on this machine, with that environment."""
+
+    def run(command: Command, files: Mapping[str, str] = NO_FILES) -> str:
+        with tempfile.TemporaryDirectory(prefix="daskpki-deploy-") as directory:
+            for name, content in files.items():
+                (Path(directory) / name).write_text(content)
+            return _run(_program(command), directory, {**environ, **_QUIET})
+
+    return run
+
+
+def _program(command: Command) -> Command:
+    """`daskpki` is this very installation."""
+    return (sys.executable, "-m", *command) if command[0] == "daskpki" else command
+
+
+def _run(command: Command, directory: str, environ: Mapping[str, str]) -> str:
+    try:
+        done = subprocess.run(command, cwd=directory, env=environ, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{command[0]} is not installed",
+            hint="install the Google Cloud CLI, or --export the plan and run it elsewhere",
+        ) from None
+    if done.returncode:
+        raise error_of(command, done.stderr)
+    return done.stdout
+
+
+def error_of(command: Command, stderr: str) -> DaskpkiError:
+    """What a failed command's words mean; they are Google's, and carry no secret."""
+    words = " ".join(stderr.split())
+    what = f"`{' '.join(command[:4])} ...` failed: {_reason(stderr)}"
+    if "SERVICE_DISABLED" in words or "accessNotConfigured" in words:
+        return ServiceDisabledError(what, hint="the plan switches it on; a switch takes a few minutes to act")
+    if "do not currently have an active account" in words or "gcloud auth login" in words:
+        return AccessDeniedError(what, hint="gcloud auth login")
+    if "PERMISSION_DENIED" in words or "does not have permission" in words or "Required '" in words:
+        return AccessDeniedError(what, hint="docs/deploy: the roles that deploying needs")
+    if "does not exist" in words or "not ready" in words:
+        return NotSettledError(what, hint="try again in a minute")
+    if "NOT_FOUND" in words or "not found" in words:
+        return NotFoundError(what)
+    return DaskpkiError(what)
+
+
+def _reason(stderr: str) -> str:
+    """The line that says what went wrong, with the one behind it, which has the details; else the last."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    first = next((at for at, line in enumerate(lines) if line.lower().startswith("error:")), len(lines) - 1)
+    return " ".join(lines[first : first + 2]) or "no reason given"
+
+
+def read_json(run: Run, command: Command) -> Any:
+    """What a command lists or describes; an empty list where the API is off, since nothing can be there."""
+    try:
+        text = run((*command, "--format=json"), NO_FILES)
+    except ServiceDisabledError:
+        return []
+    return json.loads(text or "[]")

@@ -1,0 +1,111 @@
+"""The cloud-init user-data of a VM: a systemd unit that runs the entrypoint in its container. Pure; nothing secret.
+
+Container-Optimized OS keeps /etc in memory and runs cloud-init on every boot, so the unit is written each time. Its
+host firewall lets only SSH in, so with the host's network the unit opens the ports; the VPC's rules decide who reaches
+them.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+UID: Final = 65532
+"""The container's user: nobody's on the host, and the one that the published recipe sets."""
+
+_SCRATCH: Final = "/var/lib/daskpki"
+"""On the VM's disk: where workers spill data. Keys never lie there."""
+
+_UNIT: Final = """\
+[Unit]
+Description=Dask {command} of cluster {cluster}, started by daskpki-entrypoint
+Wants=gcr-online.target docker.service
+After=gcr-online.target docker.service
+StartLimitIntervalSec=0
+
+[Service]
+Environment=HOME=/run/daskpki
+RuntimeDirectory=daskpki
+RuntimeDirectoryMode=0700
+{before}
+ExecStart=/usr/bin/docker run {run}
+ExecStop=/usr/bin/docker stop --time=20 daskpki
+Restart=always
+RestartSec=10
+"""
+
+_CLOUD_CONFIG: Final = """\
+#cloud-config
+write_files:
+- path: /etc/systemd/system/daskpki.service
+  permissions: "0644"
+  owner: root
+  content: |
+{unit}
+runcmd:
+- systemctl daemon-reload
+- systemctl start daskpki.service
+"""
+
+
+class Container(NamedTuple):
+    """What a VM runs: the entrypoint's `command`, with an `environment` that is not secret and open `ports`."""
+
+    cluster: str
+    image: str
+    command: str
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    ports: tuple[str, ...]
+
+
+def render_user_data(container: Container) -> str:
+    """The user-data; every value in it was checked to mean nothing to YAML, systemd or a shell."""
+    unit = _UNIT.format(
+        command=container.command,
+        cluster=container.cluster,
+        before="\n".join(f"ExecStartPre={line}" for line in _before(container)),
+        run=" \\\n  ".join(docker_arguments(container)),
+    )
+    return _CLOUD_CONFIG.format(unit=textwrap.indent(unit, "    ").rstrip())
+
+
+def _before(container: Container) -> Sequence[str]:
+    registry = registry_of(container.image)
+    login = [f"/usr/bin/docker-credential-gcr configure-docker --registries={registry}"] if registry else []
+    # -C asks whether the rule is there, so that a restart adds no second one.
+    ports = [
+        f"/bin/sh -c 'iptables -w -C INPUT -p tcp --dport {port} -j ACCEPT || "
+        f"iptables -w -A INPUT -p tcp --dport {port} -j ACCEPT'"
+        for port in container.ports
+    ]
+    scratch = f"/usr/bin/install -d -o {UID} -g {UID} -m 0700 {_SCRATCH}"
+    return [*login, *ports, scratch, "-/usr/bin/docker rm --force daskpki"]
+
+
+def docker_arguments(container: Container) -> list[str]:
+    """What follows `docker run`: no root, no capabilities, a read-only root, scratch space, the host's network."""
+    settings = [f"--env={name}={value}" for name, value in container.environment.items()]
+    command = " ".join((container.command, *container.arguments))
+    return [
+        "--rm --name=daskpki",
+        "--network=host",
+        f"--user={UID}:{UID}",
+        "--read-only",
+        "--tmpfs=/tmp:rw,nosuid,nodev,mode=1777",
+        f"--volume={_SCRATCH}:/scratch",
+        "--env=HOME=/tmp",
+        "--env=DASK_TEMPORARY_DIRECTORY=/scratch",
+        "--cap-drop=ALL",
+        "--security-opt=no-new-privileges",
+        *settings,
+        container.image,
+        command,
+    ]
+
+
+def registry_of(image: str) -> str | None:
+    """The Google registry that an image comes from, which wants the VM's identity; None for others."""
+    host = image.partition("/")[0]
+    return host if host.endswith(("-docker.pkg.dev", ".gcr.io")) or host == "gcr.io" else None

@@ -1,0 +1,123 @@
+"""What a plan is exported as, each form judged by its own tool: shellcheck, `cloud-init schema`, `terraform fmt`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daskpki.deploy.deploying import plan_from
+from daskpki.deploy.exporting import CLOUD_INIT, SCRIPT, TERRAFORM, exported
+from daskpki.deploy.hcl import Block, heredoc, render
+from daskpki.deploy.settings import check_deployment, parse_gsm
+from daskpki.errors import UsageError
+from tests.deploy.conftest import deployment
+from tests.deploy.test_plan import CLUSTER, GOLDEN, ISOLATED, NODE
+
+ALL = [NODE, CLUSTER, ISOLATED]
+
+
+def judged(*command: str | Path, data: str | None = None) -> str:
+    done = subprocess.run(command, input=data, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("settings", ALL)
+def test_shellcheck_has_nothing_to_say_of_the_script(settings: dict[str, object]) -> None:
+    assert judged("shellcheck", "--severity=style", "-", data=exported(deployment(**settings), SCRIPT)) == ""
+
+
+@pytest.mark.parametrize("settings", ALL)
+def test_the_script_runs_the_very_commands_of_the_plan(settings: dict[str, object], tmp_path: Path) -> None:
+    """Run by bash, with programs in the place of gcloud and daskpki that write down how they were called."""
+    journal = tmp_path / "journal"
+    for name in ("gcloud", "daskpki"):
+        recorder = tmp_path / name
+        recorder.write_text(f'#!/bin/sh\nprintf "%s\\0" {name} "$@" >>{journal}; printf "\\n" >>{journal}\n')
+        recorder.chmod(0o700)
+    wanted = deployment(**settings)
+    script = tmp_path / "deploy.sh"
+    script.write_text(exported(wanted, SCRIPT))
+    environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+    subprocess.run(["bash", script], env=environ, check=True)
+    ran = [tuple(line.split("\0")[:-1]) for line in journal.read_text().splitlines()]
+    steps = plan_from(wanted)
+    assert ran == [command for step in steps for command in step.commands]
+    written = {path.name: path.read_text() for path in tmp_path.glob("tmp.*/*.yaml")}
+    assert written == {name: content for step in steps for name, content in step.files.items()}
+
+
+@pytest.mark.parametrize("part", ["scheduler", "worker"])
+def test_cloud_init_takes_the_user_data(part: str, tmp_path: Path) -> None:
+    config = tmp_path / "user-data"
+    config.write_text(exported(deployment(**CLUSTER), CLOUD_INIT, part))
+    assert "Valid" in judged("cloud-init", "schema", "--config-file", config)
+    broken = tmp_path / "broken"
+    broken.write_text("#cloud-config\nwrite_files: 3\n")
+    with pytest.raises(AssertionError, match="is not of type 'array'"):
+        judged("cloud-init", "schema", "--config-file", broken)
+
+
+@pytest.mark.parametrize(("part", "settings"), [("node", NODE), ("worker-7", ISOLATED)])
+def test_the_user_data_is_the_golden_one(part: str, settings: dict[str, object]) -> None:
+    text = exported(deployment(**settings), CLOUD_INIT, part)
+    assert text == (GOLDEN / f"{part}.yaml").read_text()
+
+
+def test_user_data_of_an_unknown_part_is_refused() -> None:
+    with pytest.raises(UsageError, match="no part 'scheduler'") as refusal:
+        exported(deployment(**NODE), CLOUD_INIT, "scheduler")
+    assert refusal.value.hint == "it has node"
+
+
+@given(
+    store=st.sampled_from(["gsm://project-one", "gsm://project-one/europe-west1", "gsm://example.com:project-one"]),
+    cluster=st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True),
+    image=st.sampled_from(["docker.io/a/b:1", "gcr.io/p/i@sha256:" + "a" * 64, "x-docker.pkg.dev/p/r/i:2"]),
+    workers=st.integers(0, 3),
+)
+def test_the_unit_starts_one_unprivileged_container(store: str, cluster: str, image: str, workers: int) -> None:
+    wanted = deployment(workers=workers)._replace(store=parse_gsm(store), cluster=cluster, image=image)
+    part = "worker" if workers else "node"
+    document = yaml.safe_load(exported(check_deployment(wanted), CLOUD_INIT, part))
+    (file,) = document["write_files"]
+    words = shlex.split(next(line for line in joined(file["content"]) if line.startswith("ExecStart="))[10:])
+    assert words[:2] == ["/usr/bin/docker", "run"]
+    at = words.index(image)
+    assert {"--user=65532:65532", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"} <= set(
+        words[:at]
+    )
+    assert words[at + 1] == part
+    assert f"--env=DASKPKI_CLUSTER={cluster}" in words[:at]
+    assert f"--env=DASKPKI_STORE={store}" in words[:at]
+
+
+def joined(unit: str) -> list[str]:
+    """A unit's lines, continued ones joined."""
+    return unit.replace("\\\n", " ").splitlines()
+
+
+@pytest.mark.parametrize(("name", "settings"), [("node", NODE), ("cluster", CLUSTER)])
+def test_the_terraform_configuration_is_the_golden_one(name: str, settings: dict[str, object]) -> None:
+    assert exported(deployment(**settings), TERRAFORM) == (GOLDEN / f"{name}.tf").read_text()
+
+
+@pytest.mark.needs_terraform
+@pytest.mark.parametrize("settings", ALL)
+def test_terraform_would_not_format_it_otherwise(settings: dict[str, object]) -> None:
+    text = exported(deployment(**settings), TERRAFORM)
+    assert judged("terraform", "fmt", "-", data=text) == text
+    shifted = text.replace("\n  name ", "\n   name ", 1)
+    assert judged("terraform", "fmt", "-", data=shifted) == text
+
+
+def test_terraform_expands_nothing_in_a_text() -> None:
+    text = render([Block("locals", attributes={"a": 'x${b} %{c} "d"', "e": heredoc("${f}\n%{g}\n")})])
+    assert text == 'locals {\n  a = "x$${b} %%{c} \\"d\\""\n  e = <<-EOT\n$${f}\n%%{g}\nEOT\n}\n'

@@ -1,0 +1,70 @@
+"""What cannot be deployed is refused, and the message says what would do."""
+
+from __future__ import annotations
+
+import pytest
+
+from daskpki.deploy.names import account_email, account_id, internal_host, resource_name
+from daskpki.deploy.settings import check_deployment, parse_gsm
+from daskpki.errors import UsageError
+from tests.deploy.conftest import deployment
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"zone": "europe-west1"}, "zone 'europe-west1'"),
+        ({"zone": "europe-west1-b; id"}, "zone"),
+        ({"image": "dask"}, "names no version"),
+        ({"image": "dask:latest"}, "changes under the cluster"),
+        ({"image": "a b:1"}, "names no version"),
+        ({"image": "a:1\nExecStart=/bin/sh"}, "names no version"),
+        ({"image": "a:$(id)"}, "names no version"),
+        ({"machine_type": "--metadata"}, "machine type"),
+        ({"network": "a,b"}, "network"),
+        ({"subnet": "../x"}, "subnet"),
+        ({"tags": ("a,b",)}, "tag"),
+        ({"workers": -1}, "--workers -1"),
+        ({"threads_per_worker": 0}, "--threads-per-worker 0"),
+        ({"memory_per_worker": "1GB"}, "not a number of GB"),
+        ({"memory_per_worker": "0"}, "not a number of GB"),
+        ({"isolate_workers": True}, "--isolate-workers with --workers 0"),
+        ({"isolate_workers": True, "workers": 51}, "not from 1 to 50"),
+        ({"clients_from": ("0.0.0.0/0",)}, "names everybody"),
+        ({"clients_from": ("203.0.113.7/24",)}, "has host bits set"),
+        ({"clients_from": ("2001:db8::/32",)}, "is IPv6"),
+        ({"clients_from": ("office",)}, "does not appear to be"),
+        ({"worker_clients": "some"}, "none of deny, limited, allow"),
+        ({"ca_sha256": "ab"}, "--ca-sha256 'ab'"),
+        ({"cluster": "My_Cluster"}, "cluster 'My_Cluster'"),
+    ],
+)
+def test_a_malformed_setting_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_deployment(deployment()._replace(**settings))  # type: ignore[arg-type] # fields by name
+    assert check_deployment(deployment()) == deployment()
+
+
+def test_a_local_store_and_a_projects_number_are_refused() -> None:
+    with pytest.raises(UsageError, match="VMs cannot read the store 'local:'"):
+        parse_gsm("local:")
+    with pytest.raises(UsageError, match="is a project's number"):
+        check_deployment(deployment()._replace(store=parse_gsm("gsm://123456789")))
+
+
+def test_one_address_is_a_range() -> None:
+    assert deployment(clients_from=("203.0.113.7", "203.0.113.7/32")).clients_from == ("203.0.113.7/32",)
+
+
+def test_long_names_are_cut_and_stay_apart() -> None:
+    first, second = (account_id("a" * 40 + last, "worker") for last in "xy")
+    assert len(first) == len(second) == 30
+    assert first != second
+    assert account_id("lab", "worker") == "daskpki-lab-worker"
+    assert len(resource_name("a" * 63, "workers-to-scheduler-0")) == 63
+
+
+def test_projects_of_a_domain_are_named_the_other_way_round() -> None:
+    assert account_email("example.com:p1", "a") == "a@p1.example.com.iam.gserviceaccount.com"
+    assert internal_host("example.com:p1", "us-east1-b", "vm") == "vm.us-east1-b.c.p1.example.com.internal"
+    assert account_email("project-one", "a") == "a@project-one.iam.gserviceaccount.com"

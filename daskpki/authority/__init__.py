@@ -7,8 +7,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from daskpki.authority import lookup
-from daskpki.authority.custody import OWN_STORE, Passphrase, StoredCaKeys
-from daskpki.authority.policy import active_authority, anchor_der, chain_der, issuer_of, recorded_policy
+from daskpki.authority.custody import OWN_STORE
+from daskpki.authority.issuers import Issuers, Places
+from daskpki.authority.policy import (
+    active_authority,
+    anchor_der,
+    chain_der,
+    living_authorities,
+    recorded_policy,
+)
 from daskpki.authority.session import Session, claimed_user, utc_now
 from daskpki.identity import Identity, Role, default_trust_domain, parse_label, parse_trust_domain
 from daskpki.pki.keys import KeyType
@@ -18,17 +25,19 @@ from daskpki.settings import DEFAULT_CLUSTER
 
 if TYPE_CHECKING:
     from daskpki.authority.issuance import Issued
+    from daskpki.authority.offline import OfflineRoot
+    from daskpki.authority.rollover import Rollover
     from daskpki.authority.verification import Verifier
     from daskpki.pki.issuer import Issuer
     from daskpki.pki.trust import TrustDocument
-    from daskpki.store.port import SecretStore, Store
+    from daskpki.store.port import Store
 
 
 class CertificateAuthority:
     """One cluster's CA in one store: `CertificateAuthority(daskpki.open_store("local:"), "default")`.
 
-    `who` and `command` are for the log, as claims. `seal` and `unseal` give the passphrase of the CA's own key when it
-    is kept and when it is opened; `places` opens the store that a key's URI names, for keys that are kept elsewhere.
+    `who` and `command` are for the log, as claims. `places` says how the CA's keys are sealed and opened, and how those
+    that are kept elsewhere are reached.
     """
 
     def __init__(
@@ -39,15 +48,10 @@ class CertificateAuthority:
         who: str | None = None,
         command: str = "the Python API",
         clock: Callable[[], datetime] = utc_now,
-        seal: Passphrase | None = None,
-        unseal: Passphrase | None = None,
-        places: Callable[[str], SecretStore] | None = None,
+        places: Places = Places(),  # noqa: B008 - a tuple, so it cannot change
     ) -> None:
         self.session = Session(store, parse_label(cluster, "cluster"), who or claimed_user(), command, clock)
-        self._seal = seal
-        self._unseal = unseal or seal
-        self._places = places
-        self._issuer: Issuer | None = None
+        self.issuers = Issuers(store.secrets, self.session.cluster, places)
         self._view: Inventory | None = None
 
     def init(
@@ -58,13 +62,19 @@ class CertificateAuthority:
         max_ttl: str | None = None,
         key_type: str = KeyType.P256,
         ca_key: str = OWN_STORE,
+        offline_root: OfflineRoot | None = None,
     ) -> AuthorityRecord:
-        """Make the CA; AlreadyExistsError when there is one, UsageError and PolicyError for what it cannot be."""
-        from daskpki.authority.founding import Founding, found
+        """Make the CA; AlreadyExistsError when there is one, UsageError and PolicyError for what it cannot be.
+
+        With `offline_root` it has two tiers: the root's key goes into that file, and `ca_key` is the intermediate's.
+        """
+        from daskpki.authority.creation import Plan
+        from daskpki.authority.founding import found
 
         domain = parse_trust_domain(trust_domain or default_trust_domain(self.session.cluster))
         policy = make_policy(domain, permit_dns, max_ttl=parse_ttl(max_ttl) if max_ttl else None)
-        made = found(self.session, Founding(policy, parse_ca_key_type(key_type)), self._keys(ca_key))
+        plan = Plan(policy, parse_ca_key_type(key_type), offline_root)
+        made = found(self.session, plan, self.issuers.place(ca_key), self.issuers)
         self._view = None
         return made
 
@@ -89,10 +99,7 @@ class CertificateAuthority:
 
     def issuer(self) -> Issuer:
         """The active generation with its key opened, once for this object."""
-        if self._issuer is None:
-            active = self.active()
-            self._issuer = issuer_of(active, self._keys(active.key_uri).open(active.generation))
-        return self._issuer
+        return self.issuers(self.active())
 
     def requests(
         self,
@@ -127,7 +134,7 @@ class CertificateAuthority:
         issuer = self.issuer()
         press = Press(issuer, self.policy(), parse_key_type(key_type))
         yield from issue(self.session, press, requests)
-        refresh(self.session, self._seen(), issuer)
+        refresh(self.session, self._seen(), self.issuers)
 
     def due(self) -> list[CertificateRecord]:
         """The leaves past two thirds of their life, those that end first at the front."""
@@ -152,7 +159,7 @@ class CertificateAuthority:
             press = Press(issuer, policy, parse_renewable_key_type(kind), still)
             alike = [request_for(entry, policy.trust_domain) for entry in entries if entry.key_type == kind]
             yield from issue(self.session, press, alike)
-        refresh(self.session, self._seen(), issuer)
+        refresh(self.session, self._seen(), self.issuers)
 
     def revoke(self, which: str, reason: str = "unspecified") -> list[CertificateRecord]:
         """Revoke one serial, or all valid leaves of ROLE/NAME, and publish; returns what changed.
@@ -161,14 +168,21 @@ class CertificateAuthority:
         """
         from daskpki.authority.revocation import revoke, valid
 
-        now = self.session.now().timestamp()
-        return revoke(self.session, [self.issuer()], valid(which, now), reason)
+        self.issuers.open(living_authorities(self._seen()))
+        return revoke(self.session, self.issuers, valid(which, self.session.now().timestamp()), reason)
 
     def release(self, which: str) -> list[CertificateRecord]:
         """Take what is on hold off the CRL; PolicyError for what was revoked for another reason."""
         from daskpki.authority.revocation import on_hold, release
 
-        return release(self.session, [self.issuer()], on_hold(which))
+        self.issuers.open(living_authorities(self._seen()))
+        return release(self.session, self.issuers, on_hold(which))
+
+    def rollover(self) -> Rollover:
+        """What replaces this CA by a new one, step by step."""
+        from daskpki.authority.rollover import Rollover
+
+        return Rollover(self)
 
     def holds_valid(self, identity: Identity) -> bool:
         """Whether the newest leaf of that identity is valid now."""
@@ -195,13 +209,6 @@ class CertificateAuthority:
         """A certificate as `--json` prints it."""
         domains = {known.generation: known.trust_domain for known in self._seen().authorities()}
         return lookup.describe(entry, domains[entry.issuer], self.session.now())
-
-    def _keys(self, uri: str) -> StoredCaKeys:
-        store = self.session.store.secrets
-        if uri != OWN_STORE:
-            assert self._places is not None, "a key elsewhere needs a way to open that place"
-            store = self._places(uri)
-        return StoredCaKeys(store, self.session.cluster, uri, self._seal, self._unseal)
 
 
 def parse_key_type(text: str) -> KeyType:

@@ -1,8 +1,9 @@
-"""Where a CA's key is kept, and how it is opened: in a secret of its own, in this store or in another one.
+"""Where a CA's key is kept, and how it is opened: the port, and keys as secrets of this store or of another one.
 
-The key's URI stands in the log: `store:` is the cluster's own store, any other store URL is that store. The payload is
-PKCS#8, sealed by a passphrase of its own when one was given at `init-ca`, so that whoever can merely read the store
-cannot sign; the passphrase's parameters and the sealing's format are in the payload.
+The key's URI stands in the log: `store:` is the cluster's own store, any other store URL is that store, and
+`gcpkms://` is a key that never leaves Cloud KMS. The payload is PKCS#8, sealed by a passphrase of its own when one was
+given at `init-ca`, so that whoever can merely read the store cannot sign; the passphrase's parameters and the sealing's
+format are in the payload.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
 from daskpki import naming
 from daskpki.confidential import Confidential
-from daskpki.errors import AlreadyExistsError, CorruptError, NotTrustedError
-from daskpki.pki.keys import PrivateKey, parse_key, serialize_key
+from daskpki.errors import AlreadyExistsError, CorruptError, NotFoundError, NotTrustedError
+from daskpki.pki.keys import KeyType, PrivateKey, generate_key, parse_key, serialize_key
 from daskpki.store.port import SecretStore
 from daskpki.store.sealing import open_with_passphrase, seal_with_passphrase
 
 OWN_STORE: Final = "store:"
 _FORMAT: Final = 1
+_PASSPHRASE: Final = "passphrase"
+_NONE: Final = "none"
 
 Passphrase = Callable[[], Confidential]
 """Asked for only when it is needed, since asking may mean a prompt."""
@@ -34,12 +38,16 @@ class CaKeys(Protocol):
         """How the log names this place."""
         ...
 
-    def keep(self, generation: int, key: PrivateKey) -> None:
-        """Store the key of a new generation; durable on return."""
+    def make(self, generation: int, kind: KeyType) -> PrivateKey:
+        """The key of a new generation, durable on return; UsageError for a kind that this place does not have."""
         ...
 
     def open(self, generation: int) -> PrivateKey:
         """The key of that generation; NotFoundError, AccessDeniedError (also for a wrong passphrase)."""
+        ...
+
+    def discard(self, generation: int) -> None:
+        """Erase the key of a generation that has ended, where that is ours to do; repeating it is no error."""
         ...
 
 
@@ -52,20 +60,38 @@ class StoredCaKeys(NamedTuple):
     seal: Passphrase | None = None
     unseal: Passphrase | None = None
 
-    def keep(self, generation: int, key: PrivateKey) -> None:
+    def make(self, generation: int, kind: KeyType) -> PrivateKey:
         """See CaKeys."""
+        key = generate_key(kind)
         secret = naming.ca_key_id(self.cluster, generation)
         labels = naming.labels(self.cluster, naming.CA_KEY, str(generation))
         try:
             self.secrets.create(secret, labels=labels)
-        except AlreadyExistsError:  # an init-ca that was cut off; the newest version counts
+        except AlreadyExistsError:  # a command that was cut off; the newest version counts
             self.secrets.describe(secret)
         self.secrets.add(secret, self._encode(generation, key))
+        return key
 
     def open(self, generation: int) -> PrivateKey:
         """See CaKeys."""
-        secret = naming.ca_key_id(self.cluster, generation)
-        return parse_key(self._decode(secret, generation, self.secrets.latest(secret).data))
+        payload = self._payload(generation)
+        if payload.sealing == _NONE:
+            return parse_key(Confidential(payload.body))
+        if self.unseal is None:
+            raise NotTrustedError(
+                f"the key of CA {generation} is sealed by a passphrase of its own",
+                hint="name it by --ca-passphrase-file FILE",
+            )
+        return parse_key(open_with_passphrase(payload.body, self.unseal(), context=self._context(generation)))
+
+    def discard(self, generation: int) -> None:
+        """See CaKeys."""
+        with suppress(NotFoundError):
+            self.secrets.delete(naming.ca_key_id(self.cluster, generation))
+
+    def is_sealed(self, generation: int) -> bool:
+        """Whether that generation's key has a passphrase of its own."""
+        return self._payload(generation).sealing != _NONE
 
     def _encode(self, generation: int, key: PrivateKey) -> Confidential:
         plain = serialize_key(key)
@@ -75,29 +101,36 @@ class StoredCaKeys(NamedTuple):
         payload = {
             "format": _FORMAT,
             "generation": generation,
-            "sealing": "passphrase" if self.seal else "none",
+            "sealing": _PASSPHRASE if self.seal else _NONE,
             "key": base64.b64encode(sealed).decode(),
         }
         return Confidential(json.dumps(payload))
 
-    def _decode(self, secret: str, generation: int, payload: Confidential) -> Confidential:
-        try:
-            document = json.loads(payload.reveal())
-            version, sealing = document["format"], document["sealing"]
-            body = base64.b64decode(document["key"], validate=True)
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptError(f"{secret} does not hold a CA key") from error
-        if version != _FORMAT:
-            raise NotTrustedError(
-                f"{secret} has format {version}; this daskpki reads {_FORMAT}", hint="upgrade daskpki"
-            )
-        if sealing == "none":
-            return Confidential(body)
-        if self.unseal is None:
-            raise NotTrustedError(
-                f"{secret} is sealed by a passphrase of its own", hint="name it by --ca-passphrase-file FILE"
-            )
-        return open_with_passphrase(body, self.unseal(), context=self._context(generation))
+    def _payload(self, generation: int) -> _Payload:
+        secret = naming.ca_key_id(self.cluster, generation)
+        return _parse(secret, self.secrets.latest(secret).data)
 
     def _context(self, generation: int) -> bytes:
         return f"daskpki CA key, cluster {self.cluster}, generation {generation}".encode()
+
+
+class _Payload(NamedTuple):
+    """How a stored key is sealed, and its bytes, which are secret while nothing seals them."""
+
+    sealing: str
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"<CA key, sealing {self.sealing}>"
+
+
+def _parse(secret: str, payload: Confidential) -> _Payload:
+    try:
+        document = json.loads(payload.reveal())
+        version, sealing = document["format"], document["sealing"]
+        body = base64.b64decode(document["key"], validate=True)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptError(f"{secret} does not hold a CA key") from error
+    if version != _FORMAT:
+        raise NotTrustedError(f"{secret} has format {version}; this daskpki reads {_FORMAT}", hint="upgrade daskpki")
+    return _Payload(sealing, body)

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from daskpki import naming
-from daskpki.authority.policy import active_authority
+from daskpki.authority.policy import active_authority, living_authorities
 from daskpki.authority.session import Session
 from daskpki.errors import AlreadyExistsError, NotTrustedError
 from daskpki.identity import Identity
@@ -198,3 +198,5 @@ def _check_reserved(inventory: Inventory, reservation: Reservation) -> None:
             f"the reservation of {reservation.request.identity.slug} was abandoned by another command meanwhile",
             hint="issue it again; the abandoned serial is revoked",
         )
+    if entry.issuer not in {known.generation for known in living_authorities(inventory)}:
+        raise NotTrustedError(f"CA {entry.issuer} was dropped meanwhile", hint="issue it again")

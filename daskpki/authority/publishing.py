@@ -6,21 +6,17 @@ everything, and a command that died before publishing is made good by the next o
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from daskpki import naming
 from daskpki.authority.abandoning import abandon_stale, is_stale
+from daskpki.authority.crl_keeping import create_secret, present_crl, prune_pieces, revoked_before
 from daskpki.authority.policy import anchor_der, chain_der, living_authorities
 from daskpki.authority.session import Session
-from daskpki.confidential import Confidential
-from daskpki.errors import AlreadyExistsError, NotFoundError, NotTrustedError
-from daskpki.pki.crl import Revocation, sign_crl, split_crl
+from daskpki.errors import NotFoundError
 from daskpki.pki.issuer import Issuer
-from daskpki.pki.profile import DAY
-from daskpki.pki.revoked import crl_part, fits_inline, is_due, revoked_serials
+from daskpki.pki.revoked import next_update
 from daskpki.pki.trust import (
     ACTIVE,
     FORMAT,
@@ -28,14 +24,12 @@ from daskpki.pki.trust import (
     READER,
     RETIRING,
     Anchor,
-    CrlPart,
     TrustDocument,
     parse_trust,
     sign_trust,
     verify_trust,
 )
 from daskpki.records import (
-    ABANDONED,
     CA_ACTIVATED,
     CA_CREATED,
     CA_RETIRING,
@@ -50,10 +44,11 @@ from daskpki.records import (
 from daskpki.store.linear import Head, Link, Tip
 from daskpki.store.trust import TrustPayload, trust_chain
 
-CRL_MARGIN: Final = DAY
-"""Seconds after notAfter for which an entry stays on the CRL, for verifiers whose clocks lag."""
+STATES: Final = {CA_CREATED: NEXT, CA_ACTIVATED: ACTIVE, CA_RETIRING: RETIRING}
+"""What the log's events make of a generation in the trust document."""
 
-_STATES: Final = {CA_CREATED: NEXT, CA_ACTIVATED: ACTIVE, CA_RETIRING: RETIRING}
+OpenIssuer = Callable[[AuthorityRecord], Issuer]
+"""Gives a generation with its key opened; raises what opening a key raises."""
 
 
 def current_trust(session: Session) -> TrustDocument:
@@ -69,36 +64,48 @@ def _verified(session: Session, inventory: Inventory, payload: TrustPayload) -> 
     return verify_trust(payload.signed, cluster=session.cluster, anchors=anchors, now=session.now())
 
 
-def publish(session: Session, issuers: Sequence[Issuer]) -> TrustDocument:
-    """Sign and publish what the log says now; NotTrustedError when a CRL has changed whose CA's key is not open.
+def publish(session: Session, issuers: OpenIssuer, *, old_keys: bool = True) -> TrustDocument:
+    """Sign and publish what the log says now; raises what opening the keys for it raises.
 
-    What was being revoked is recorded as revoked together with the publication.
+    Every CA of the document signs it, and with `old_keys` every one that it drops, so that a node follows that missed
+    some documents in between. What was being revoked is recorded as revoked together with the publication.
     """
     operation = session.operations()
     chain = trust_chain(session.store.secrets, session.cluster)
     revoking: list[CertificateRecord] = []
+    before: list[TrustDocument] = []
 
     def build(tip: Tip[TrustPayload], link: Link) -> TrustPayload:
         inventory = session.log.glance()  # it shows one's own event; what it may miss, its own author publishes
         if tip.head is None:
-            _create_secret(session, naming.TRUST, naming.trust_id(session.cluster))
-            _create_secret(session, naming.REVOKED, naming.revoked_id(session.cluster))  # so that grants can name it
+            create_secret(session, naming.TRUST, naming.trust_id(session.cluster))
+            create_secret(session, naming.REVOKED, naming.revoked_id(session.cluster))  # so that grants can name it
         previous = None if tip.head is None else _verified(session, inventory, tip.head.payload)
+        before[:] = [previous] if previous else []
         revoking[:] = inventory.certificates(statuses=[REVOKING])
-        document = _compose(session, inventory, previous, link, {issuer.generation: issuer for issuer in issuers})
-        data = sign_trust(document, issuers)
+        document = _compose(session, inventory, previous, link, issuers)
+        data = sign_trust(document, [issuers(entry) for entry in _signing(inventory, previous if old_keys else None)])
         return TrustPayload(data, parse_trust(data))
 
     head = chain.append(build, operation)
     assert head is not None, "build always makes a document"
     _record(session, head, revoking, operation)
     chain.prune(head)
+    prune_pieces(session, head.payload.signed.document, before)
     return head.payload.signed.document
+
+
+def _signing(inventory: Inventory, previous: TrustDocument | None) -> list[AuthorityRecord]:
+    """The generations of this document and of the one before."""
+    known = {anchor.generation for anchor in previous.authorities} if previous else set()
+    return [entry for entry in inventory.authorities() if entry.status in STATES or entry.generation in known]
 
 
 def _record(session: Session, head: Head[TrustPayload], revoking: Sequence[CertificateRecord], operation: str) -> None:
     document = head.payload.signed.document
-    published = Draft(PUBLISHED, {"epoch": document.epoch, "version": head.number, "due": due(document)})
+    dates = {"due": due(document), "next_update": next_update(document)}
+    states = {str(anchor.generation): anchor.state for anchor in document.authorities}
+    published = Draft(PUBLISHED, {"epoch": document.epoch, "version": head.number, "authorities": states, **dates})
 
     def decide(inventory: Inventory) -> list[Draft]:
         now = [inventory.certificate(entry.serial) for entry in revoking]
@@ -113,19 +120,15 @@ def due(document: TrustDocument) -> int:
     return min(part.this_update + (part.next_update - part.this_update) // 3 for part in document.crls)
 
 
-def _create_secret(session: Session, kind: str, secret: str) -> None:
-    with suppress(AlreadyExistsError):  # another writer was first, to the same end; `add` checks whose it is
-        session.store.secrets.create(secret, labels=naming.labels(session.cluster, kind))
-
-
 def _compose(
     session: Session,
     inventory: Inventory,
     previous: TrustDocument | None,
     link: Link,
-    issuers: Mapping[int, Issuer],
+    issuers: OpenIssuer,
 ) -> TrustDocument:
     living = living_authorities(inventory)
+    revoked = revoked_before(session, previous) if previous else {}
     return TrustDocument(
         format=FORMAT,
         min_reader=READER,
@@ -136,76 +139,28 @@ def _compose(
         operation=link.operation,
         issued_at=int(session.now().timestamp()),
         authorities=tuple(_anchor(entry) for entry in living),
-        crls=tuple(_crl(session, inventory, previous, entry, issuers.get(entry.generation)) for entry in living),
+        crls=tuple(present_crl(session, inventory, previous, revoked, issuers(entry)) for entry in living),
         log=inventory.head,
         schedulers=previous.schedulers if previous else (),
     )
 
 
 def _anchor(entry: AuthorityRecord) -> Anchor:
-    return Anchor(entry.generation, _STATES[entry.status], anchor_der(entry), chain_der(entry))
+    return Anchor(entry.generation, STATES[entry.status], anchor_der(entry), chain_der(entry))
 
 
-def revocations(inventory: Inventory, generation: int, now: float) -> dict[int, Revocation]:
-    """Who is on the CRL of that CA generation, by serial: revoked, being revoked or abandoned, and not long expired."""
-    return {
-        entry.serial: Revocation(entry.serial, entry.revoked_at or entry.reserved_at, entry.reason or "unspecified")
-        for entry in inventory.certificates(statuses=[REVOKING, REVOKED, ABANDONED])
-        if entry.issuer == generation and entry.not_after + CRL_MARGIN >= now
-    }
+def refresh(session: Session, seen: Inventory, issuers: OpenIssuer) -> None:
+    """Make good what `seen` shows undone.
 
-
-def _crl(
-    session: Session,
-    inventory: Inventory,
-    previous: TrustDocument | None,
-    entry: AuthorityRecord,
-    issuer: Issuer | None,
-) -> CrlPart:
-    wanted = revocations(inventory, entry.generation, session.now().timestamp())
-    part = _previous_part(previous, entry.generation)
-    if previous is not None and part is not None:
-        unchanged = _revoked_before(session, previous)[entry.generation] == wanted
-        if unchanged and (issuer is None or not is_due(previous, session.now())):
-            return part
-    if issuer is None:
-        raise NotTrustedError(f"the CRL of CA {entry.generation} has changed, and its key is not open to sign it")
-    number = part.number + 1 if part else 1
-    return _stored(
-        session, previous, entry.generation, sign_crl(issuer, wanted.values(), number=number, now=session.now())
-    )
-
-
-def _previous_part(previous: TrustDocument | None, generation: int) -> CrlPart | None:
-    parts = previous.crls if previous else ()
-    return next((part for part in parts if part.generation == generation), None)
-
-
-def _revoked_before(session: Session, previous: TrustDocument) -> Mapping[int, Mapping[int, Revocation]]:
-    secret = naming.revoked_id(session.cluster)
-    return revoked_serials(previous, lambda version: session.store.secrets.access(secret, version).reveal())
-
-
-def _stored(session: Session, previous: TrustDocument | None, generation: int, der: bytes) -> CrlPart:
-    """The CRL as the document holds it; long ones are kept in pieces, of which unchanged ones are not written again."""
-    split = split_crl(der)
-    if fits_inline(split):
-        return crl_part(generation, der)
-    part = _previous_part(previous, generation)
-    if part is None or not part.pieces:
-        _create_secret(session, naming.REVOKED, naming.revoked_id(session.cluster))
-    known = {piece.sha256: piece.version for piece in part.pieces} if part else {}
-    return crl_part(generation, der, [_keep_piece(session, piece, known) for piece in split.pieces])
-
-
-def _keep_piece(session: Session, piece: bytes, known: Mapping[str, int]) -> int:
-    held = known.get(hashlib.sha256(piece).hexdigest())
-    return held or session.store.secrets.add(naming.revoked_id(session.cluster), Confidential(piece))
-
-
-def refresh(session: Session, seen: Inventory, issuer: Issuer) -> None:
-    """Make good what `seen` shows undone: a CRL that is due, a revocation unpublished, reservations left behind."""
-    unpublished = next(seen.certificates(statuses=[REVOKING]), None) is not None
+    That is a CRL that is due, a revocation or a change of CAs that is not published, reservations left behind.
+    """
+    unpublished = next(seen.certificates(statuses=[REVOKING]), None) is not None or not shows_authorities(seen)
     abandoned = is_stale(seen, session.now()) and abandon_stale(session)
     if abandoned or unpublished or session.now().timestamp() >= seen.published.get("due", 0):
-        publish(session, [issuer])
+        publish(session, issuers)
+
+
+def shows_authorities(inventory: Inventory) -> bool:
+    """Whether the trust document that was published last has the CAs of the log, each in its state."""
+    states = {str(entry.generation): STATES[entry.status] for entry in living_authorities(inventory)}
+    return bool(inventory.published.get("authorities") == states)

@@ -26,9 +26,9 @@ def is_due(entry: CertificateRecord, now: float) -> bool:
 
 
 def renewable(inventory: Inventory) -> Iterator[CertificateRecord]:
-    """The newest leaf of each name, if it was not revoked: what a renewal may replace."""
+    """The newest leaf of each name, if it was not revoked and its key is ours to make: what a renewal may replace."""
     for entry in inventory.certificates(statuses=[ISSUED, RELEASED]):
-        if not entry.superseded:
+        if not entry.superseded and entry.key_type != FROM_REQUEST:
             yield entry
 
 

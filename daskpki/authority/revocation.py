@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from daskpki.authority.lookup import find, is_slug
-from daskpki.authority.publishing import publish
+from daskpki.authority.publishing import OpenIssuer, publish
 from daskpki.authority.session import Session
 from daskpki.errors import NotFoundError, PolicyError, UsageError
 from daskpki.identity import parse_slug
 from daskpki.pki.crl import parse_reason
-from daskpki.pki.issuer import Issuer
 from daskpki.records import (
     ABANDONED,
     ISSUED,
@@ -62,7 +61,7 @@ def _named(inventory: Inventory, which: str) -> list[CertificateRecord]:
     return entries
 
 
-def revoke(session: Session, issuers: Sequence[Issuer], select: Select, reason: str) -> list[CertificateRecord]:
+def revoke(session: Session, issuers: OpenIssuer, select: Select, reason: str) -> list[CertificateRecord]:
     """Revoke what `select` finds and publish; what is revoked already stays as it is. Returns what changed."""
     parse_reason(reason)
     changing: list[CertificateRecord] = []
@@ -77,7 +76,7 @@ def revoke(session: Session, issuers: Sequence[Issuer], select: Select, reason: 
     return [entry._replace(status=REVOKED) for entry in changed]
 
 
-def release(session: Session, issuers: Sequence[Issuer], select: Select) -> list[CertificateRecord]:
+def release(session: Session, issuers: OpenIssuer, select: Select) -> list[CertificateRecord]:
     """Take what `select` finds off hold and publish; PolicyError for what was revoked for another reason."""
     held: list[CertificateRecord] = []
 

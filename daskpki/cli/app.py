@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "verify": ("inspecting:verify", "Certificates"),
     "renew": ("renewing:renew", "Certificates"),
     "revoke": ("renewing:revoke", "Certificates"),
+    "rotate-ca": ("rolling:rotate_ca", "Certificates"),
     "export": ("exporting:export", "Certificates"),
     "login": ("people:login", "Your credential"),
     "logout": ("people:logout", "Your credential"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from daskpki.authority.policy import anchor_der
 from daskpki.cli.drawing import fingerprint_lines
 from daskpki.cli.issuing import next_step
+from daskpki.cli.offline import offline_root
 from daskpki.errors import UsageError
 from daskpki.identity import Role, parse_slug
 
@@ -32,7 +34,8 @@ def init_ca(
         list[str] | None, typer.Option(metavar="D", help="A domain that leaves may name. Cannot change later.")
     ] = None,
     ca_key: Annotated[
-        str, typer.Option(metavar="URI", help="Where the CA's key is kept: store: or another store's URL.")
+        str,
+        typer.Option(metavar="URI", help="Where the CA's key is kept: store:, another store's URL, or gcpkms://..."),
     ] = "store:",
     max_ttl: Annotated[str | None, typer.Option(metavar="T", help="No leaf lives longer, such as 90d.")] = None,
     key_type: Annotated[str, typer.Option(metavar="K", help="p256, p384 or rsa3072.")] = "p256",
@@ -44,6 +47,13 @@ def init_ca(
     ] = None,
     cmek: Annotated[
         str | None, typer.Option(metavar="KEY", help="gsm: encrypt with this Cloud KMS key. Cannot change later.")
+    ] = None,
+    offline: Annotated[
+        Path | None,
+        typer.Option("--offline-root", metavar="FILE", help="Two tiers: the root's key goes there, to be put away."),
+    ] = None,
+    root_passphrase_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The passphrase of that file; else it is asked for.")
     ] = None,
     recovery: Annotated[
         bool, typer.Option("--recovery", help="local: add a recovery code to the store and print it once.")
@@ -60,14 +70,20 @@ def init_ca(
     invocation: Invocation = ctx.obj
     leaves = [parse_slug(part.strip()) for part in (with_ or "").split(",") if part.strip()]
     seal = ca_passphrase or invocation.ca_passphrase_file is not None
+    root = offline_root(invocation, offline, root_passphrase_file)
     with invocation.authority(create=True, placement=_placement(invocation, replication, cmek), seal=seal) as authority:
         authority.init(
-            trust_domain=trust_domain, permit_dns=permit_dns or (), max_ttl=max_ttl, key_type=key_type, ca_key=ca_key
+            trust_domain=trust_domain,
+            permit_dns=permit_dns or (),
+            max_ttl=max_ttl,
+            key_type=key_type,
+            ca_key=ca_key,
+            offline_root=root,
         )
         document = _document(authority, leaves)
         document["recoveryCode"] = _recovery_code(authority.session.store) if recovery else None
     invocation.output.result(document, _story(document))
-    invocation.output.hint(*_next_steps(document, seal=seal))
+    invocation.output.hint(*_next_steps(document, offline, seal=seal))
 
 
 def _placement(invocation: Invocation, replication: str | None, cmek: str | None) -> GsmOptions | None:
@@ -104,6 +120,7 @@ def _document(authority: CertificateAuthority, leaves: Sequence[tuple[Role, str]
         "trustDomain": made.trust_domain,
         "permittedDns": list(authority.policy().permitted_dns),
         "generation": made.generation,
+        "caKey": made.key_uri,
         "fingerprint": fingerprint(anchor_der(made)),
         "notAfter": root.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "issued": issued,
@@ -123,9 +140,11 @@ def _story(document: dict[str, Any]) -> list[str]:
     ]
 
 
-def _next_steps(document: dict[str, Any], *, seal: bool) -> list[str]:
+def _next_steps(document: dict[str, Any], root: Path | None, *, seal: bool) -> list[str]:
     steps = []
-    if document["store"].startswith("gsm:") and not seal:
+    if root is not None:
+        steps.append(f"put {root} away, on a medium of its own, and its passphrase elsewhere")
+    if document["store"].startswith("gsm:") and document["caKey"] == "store:" and not seal:
         steps.append("note: whoever can read the CA's secret can sign; --ca-passphrase-file FILE at init-ca seals it")
     clients = [leaf["name"] for leaf in document["issued"] if leaf["role"] == Role.CLIENT]
     if clients:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -61,16 +62,20 @@ class Invocation(NamedTuple):
     ) -> Iterator[CertificateAuthority]:
         """The CA of `--cluster` in that store; with `seal` a new CA's key is sealed by its own passphrase."""
         from daskpki.authority import CertificateAuthority
+        from daskpki.authority.issuers import Places
 
         with ExitStack() as opened:
+            passphrase = cache(self.ca_passphrase)  # asked for once, also where two CAs are opened
             store = opened.enter_context(self.open_store(create=create, placement=placement))
             yield CertificateAuthority(
                 store,
                 self.cluster,
                 command=f"daskpki {self.command}",
-                seal=self.ca_passphrase if seal else None,
-                unseal=self.ca_passphrase,
-                places=lambda url: opened.enter_context(self.open_store(url=url, create=create)).secrets,
+                places=Places(
+                    seal=passphrase if seal else None,
+                    unseal=passphrase,
+                    store=cache(lambda url: opened.enter_context(self.open_store(url=url, create=create)).secrets),
+                ),
             )
 
     def ca_passphrase(self) -> Confidential:

@@ -79,7 +79,7 @@ def _issue_all(
         from daskpki.pki.keys import ED25519_WARNING
 
         invocation.output.warn(ED25519_WARNING)
-    with _progress(invocation, len(wanted), authority.issue(wanted, key_type)) as issued:
+    with progress(invocation, len(wanted), authority.issue(wanted, key_type)) as issued:
         documents = [authority.describe(leaf.record) for leaf in issued]
     from daskpki.cli.drawing import certificate_table
 
@@ -91,7 +91,8 @@ def _issue_all(
 
 
 @contextmanager
-def _progress(invocation: Invocation, total: int, issued: Iterator[Issued]) -> Iterator[Iterable[Issued]]:
+def progress(invocation: Invocation, total: int, issued: Iterator[Issued]) -> Iterator[Iterable[Issued]]:
+    """The same leaves as they are issued, with a bar on stderr where there are many."""
     if total < _BAR_FROM or invocation.output.quiet:
         yield issued
         return

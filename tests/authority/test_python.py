@@ -11,7 +11,7 @@ import pytest
 
 from daskpki import CertificateAuthority
 from daskpki.authority.abandoning import ABANDON_AFTER
-from daskpki.authority.publishing import revocations
+from daskpki.authority.crl_keeping import revocations
 from daskpki.credentials.fetching import fetch_credential
 from daskpki.credentials.held import Pins
 from daskpki.errors import AlreadyExistsError, NotFoundError, NotTrustedError, PolicyError, UsageError

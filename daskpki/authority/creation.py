@@ -1,0 +1,111 @@
+"""Make one CA generation: reserve in the log → make the key, durably → sign the certificate → record it.
+
+It issues nothing yet. What is cut off leaves a reservation without a certificate, which the next generation's
+reservation closes; of two that are made at once, the later reservation wins and the other is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import NamedTuple
+
+from cryptography import x509
+
+from daskpki.authority.custody import CaKeys
+from daskpki.authority.offline import OfflineRoot
+from daskpki.authority.policy import anchor_der, policy_settings
+from daskpki.authority.session import Session
+from daskpki.errors import ConflictError, UsageError
+from daskpki.pki.certificates import der, load_certificate
+from daskpki.pki.issuer import Issuer, create_intermediate, create_offline_root, create_root
+from daskpki.pki.keys import KeyType, PrivateKey, key_matches
+from daskpki.pki.profile import Policy
+from daskpki.records import (
+    CA_CREATED,
+    CA_RESERVED,
+    CA_RETIRED,
+    AuthorityRecord,
+    Draft,
+    Inventory,
+    authority_after,
+)
+
+Check = Callable[[Inventory], None]
+"""Raises unless a new generation may be made; asked of the very state of the log that it is recorded on."""
+
+
+class Plan(NamedTuple):
+    """What a new generation is to be; none of it can change later. `emergency` tells why it was made."""
+
+    policy: Policy
+    key_type: KeyType
+    offline_root: OfflineRoot | None = None
+    emergency: bool = False
+
+
+def create(session: Session, plan: Plan, keys: CaKeys, check: Check) -> AuthorityRecord:
+    """The new generation, recorded as created."""
+    operation = session.operations()
+    reserved = _reserve(session, plan, keys.uri, operation, check)
+    root_key = _root_key(session, plan)
+    issuer = _sign(session, plan, keys.make(reserved.generation, plan.key_type), root_key, reserved.generation)
+    return _record(session, reserved, issuer, operation, check)
+
+
+def _reserve(session: Session, plan: Plan, key_uri: str, operation: str, check: Check) -> AuthorityRecord:
+    settings = policy_settings(plan.policy) | ({"emergency": True} if plan.emergency else {})
+    body = {"key_uri": key_uri, "trust_domain": plan.policy.trust_domain, "settings": settings}
+
+    def decide(inventory: Inventory) -> list[Draft]:
+        check(inventory)
+        known = inventory.authorities()
+        generation = max((entry.generation for entry in known), default=0) + 1
+        cut_off = [entry for entry in known if entry.status == CA_RESERVED]
+        closed = [Draft(CA_RETIRED, {"generation": entry.generation}) for entry in cut_off]
+        return [*closed, Draft(CA_RESERVED, {"generation": generation} | body)]
+
+    return authority_after(None, session.log.commit(decide, session.stamp(operation))[-1])
+
+
+def _root_key(session: Session, plan: Plan) -> PrivateKey | None:
+    """The key of a new offline root; UsageError when the file has that of another generation."""
+    if plan.offline_root is None:
+        return None
+    key = plan.offline_root.make(plan.key_type)
+    for entry in session.log.glance().authorities():
+        if entry.certificate and key_matches(key, load_certificate(anchor_der(entry)).public_key()):
+            raise UsageError(
+                f"{plan.offline_root.path} holds the root key of CA {entry.generation}",
+                hint="a new CA takes a new file",
+            )
+    return key
+
+
+def _sign(session: Session, plan: Plan, key: PrivateKey, root_key: PrivateKey | None, generation: int) -> Issuer:
+    cluster, now = session.cluster, session.now()
+    if root_key is None:
+        return create_root(cluster, plan.policy, key, generation=generation, serial=session.serials(), now=now)
+    root = create_offline_root(cluster, root_key, generation=generation, serial=session.serials(), now=now)
+    return create_intermediate(root, plan.policy, key, generation=generation, serial=session.serials(), now=now)
+
+
+def _record(
+    session: Session, reserved: AuthorityRecord, issuer: Issuer, operation: str, check: Check
+) -> AuthorityRecord:
+    body = {"generation": reserved.generation, "certificate": _text(issuer.root)}
+    chain = {"chain": [_text(entry) for entry in issuer.chain]} if issuer.chain else {}
+
+    def decide(inventory: Inventory) -> list[Draft]:
+        check(inventory)
+        status = {entry.generation: entry.status for entry in inventory.authorities()}
+        if status[reserved.generation] != CA_RESERVED:
+            raise ConflictError("another command began a new CA meanwhile", hint="daskpki rotate-ca status")
+        return [Draft(CA_CREATED, body | chain)]
+
+    (record,) = session.log.commit(decide, session.stamp(operation))
+    return authority_after(reserved, record)
+
+
+def _text(certificate: x509.Certificate) -> str:
+    return base64.b64encode(der(certificate)).decode()

@@ -1,0 +1,249 @@
+"""Replace a cluster's CA by a new one: add it to the trust document, let it take over, drop the old one.
+
+    start     a new generation is made and published as `next`: nodes trust both
+    promote   it becomes `active`, the old one `retiring`; everything valid is issued anew from it
+    finish    the old one leaves the trust document, and its key is erased
+    abort     before `promote` the new one is dropped; after it the old one takes over again, until `finish`
+
+Where it stands follows from the log alone, so each step can be repeated, by anyone, after a crash as well. In an
+emergency (a stolen CA key) all of it is one step: a new generation takes over and every other one is dropped at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from daskpki.authority.creation import Check, Plan, create
+from daskpki.authority.offline import OfflineRoot
+from daskpki.authority.policy import living_authorities, recorded_policy
+from daskpki.authority.publishing import publish, shows_authorities
+from daskpki.authority.standing import RETIRING, STARTED, Standing, standing, valid_elsewhere
+from daskpki.errors import AccessDeniedError, AlreadyExistsError, ConflictError, PolicyError, UsageError
+from daskpki.pki.keys import KeyType
+from daskpki.pki.profile import make_policy
+from daskpki.records import (
+    CA_ACTIVATED,
+    CA_CREATED,
+    CA_RETIRED,
+    CA_RETIRING,
+    AuthorityRecord,
+    CertificateRecord,
+    Draft,
+    Inventory,
+)
+
+if TYPE_CHECKING:
+    from daskpki.authority import CertificateAuthority
+    from daskpki.authority.issuance import Issued
+
+Decide = Callable[[Inventory], list[Draft]]
+"""What to record, asked of the very state of the log that it is appended to."""
+
+
+class Successor(NamedTuple):
+    """What the new CA is to be, where it differs from the old one."""
+
+    key_type: KeyType = KeyType.P256
+    ca_key: str | None = None
+    offline_root: OfflineRoot | None = None
+    permit_dns: tuple[str, ...] = ()
+
+
+class Cut(NamedTuple):
+    """The end of an emergency's first part: who issues now, and the seconds until the others were cut off."""
+
+    authority: AuthorityRecord
+    seconds: float
+
+
+class Rollover:
+    """The steps, for one CA."""
+
+    def __init__(self, authority: CertificateAuthority) -> None:
+        self._authority = authority
+        self._session = authority.session
+        self._issuers = authority.issuers
+
+    def standing(self) -> Standing:
+        """Where it stands now."""
+        return standing(self._authority.inventory(), self._session.cluster, self._session.now().timestamp())
+
+    def start(self, successor: Successor) -> AuthorityRecord:
+        """Make the next CA, or go on with it, and publish it beside the active; AlreadyExistsError once it issues."""
+        now = self.standing()
+        if now.phase == RETIRING:
+            raise AlreadyExistsError(
+                f"a rollover is under way: CA {now.active.generation} issues, CA {now.others[0].generation} retires",
+                hint="daskpki rotate-ca finish, or abort",
+            )
+        self._issuers.open([now.active])  # before anything is recorded: both will have to sign
+        made = now.others[-1] if now.others else self._create(now.active, successor, _refuse_another)
+        self._publish()
+        return made
+
+    def promote(self) -> AuthorityRecord:
+        """Let the newest CA issue and publish it so; `reissue` does the rest. ConflictError before `start`."""
+        now = self.standing()
+        if not now.others:
+            raise ConflictError("there is no new CA to promote", hint="daskpki rotate-ca start makes one")
+        return self._take_over(now, max(now.living, key=_generation))
+
+    def abort(self) -> AuthorityRecord:
+        """Drop a CA that does not issue yet, or let the oldest one take over again; returns the one that issues."""
+        now = self.standing()
+        if now.phase == RETIRING:
+            return self._take_over(now, min(now.living, key=_generation))
+        self._session.log.commit(_dropping(CA_CREATED), self._session.stamp())
+        self._publish(old_keys=False)  # the active one vouches for it, and nothing relied on the other
+        self._discard()
+        return now.active
+
+    def finish(self, *, force: bool = False, old_keys: bool = True) -> bool:
+        """Drop the CAs that no longer issue, and erase their keys; False when a key had to be left where it is.
+
+        PolicyError while valid leaves of theirs remain, unless `force` cuts them off; ConflictError before `promote`.
+        Without `old_keys` (they are lost) nodes that run follow only after a restart.
+        """
+        now = self.standing()
+        if now.phase == STARTED:
+            newest = now.others[-1].generation
+            raise ConflictError(f"CA {newest} does not issue yet", hint="daskpki rotate-ca promote, or abort")
+        if old_keys:
+            self._issuers.open(now.living)
+        moment = self._session.now().timestamp()
+
+        def decide(inventory: Inventory) -> list[Draft]:
+            if not force:
+                _refuse_valid(valid_elsewhere(inventory, self._session.cluster, moment))
+            return _dropping(CA_RETIRING)(inventory)
+
+        self._session.log.commit(decide, self._session.stamp())
+        self._publish(old_keys=old_keys)
+        return self._discard()
+
+    def emergency(self, successor: Successor, *, old_keys: bool = True) -> Cut:
+        """Let a new CA take over and drop every other one, at once; goes on with one that was cut off.
+
+        A stolen key still signs, once, that it is dropped, so that running nodes follow; without `old_keys` none does.
+        """
+        began = self._session.clock()
+        made = self._interrupted() or self._begin_emergency(successor, old_keys=old_keys)
+        self._session.log.commit(_replacing_all(made.generation), self._session.stamp())
+        self._publish(old_keys=old_keys)
+        seconds = (self._session.clock() - began).total_seconds()
+        self._discard()
+        return Cut(made, seconds)
+
+    def reissue(self, *, give_way: bool = True) -> Iterator[Issued]:
+        """Issue anew, from the active CA, what is valid and comes from another; with `give_way` as in `renew`."""
+        if entries := self.standing().reissue:
+            yield from self._authority.renew(entries, give_way=give_way)
+
+    def _begin_emergency(self, successor: Successor, *, old_keys: bool) -> AuthorityRecord:
+        now = self.standing()
+        if old_keys:
+            self._issuers.open(now.living)
+        return self._create(now.active, successor, lambda _inventory: None, emergency=True)
+
+    def _interrupted(self) -> AuthorityRecord | None:
+        """The newest generation, if an emergency made it and is not at its end."""
+        now = self.standing()
+        newest = max(now.living, key=_generation)
+        complete = not now.others and now.published and not now.reissue
+        return newest if newest.settings.get("emergency") and not complete else None
+
+    def _create(
+        self, active: AuthorityRecord, successor: Successor, check: Check, *, emergency: bool = False
+    ) -> AuthorityRecord:
+        if active.chain and successor.offline_root is None:
+            raise UsageError(
+                f"CA {active.generation} has an offline root, and so has its successor", hint="--offline-root NEWFILE"
+            )
+        keys = self._issuers.successor_place(active, successor.ca_key)
+        policy = recorded_policy(active)
+        domains = [*policy.permitted_dns, *successor.permit_dns]
+        policy = make_policy(policy.trust_domain, domains, max_ttl=policy.max_ttl)
+        plan = Plan(policy, successor.key_type, successor.offline_root, emergency)
+        return create(self._session, plan, keys, check)
+
+    def _take_over(self, now: Standing, target: AuthorityRecord) -> AuthorityRecord:
+        self._issuers.open(now.living)
+        self._session.log.commit(_activating(target.generation), self._session.stamp())
+        self._publish()
+        return target
+
+    def _publish(self, *, old_keys: bool = True) -> None:
+        """Publish unless the trust document already shows the CAs of the log."""
+        if not shows_authorities(self._authority.inventory()):
+            publish(self._session, self._issuers, old_keys=old_keys)
+            self._authority.inventory()
+
+    def _discard(self) -> bool:
+        """Erase the keys of all dropped generations; False when one may not be erased by us."""
+        erased = True
+        for entry in self._authority.inventory().authorities():
+            if entry.status == CA_RETIRED:
+                try:
+                    self._issuers.place(entry.key_uri).discard(entry.generation)
+                except AccessDeniedError:
+                    erased = False
+        return erased
+
+
+def _generation(authority: AuthorityRecord) -> int:
+    return authority.generation
+
+
+def _refuse_another(inventory: Inventory) -> None:
+    """Of two `start` at once, one makes the next CA."""
+    for entry in inventory.authorities():
+        if entry.status in (CA_CREATED, CA_RETIRING):
+            raise ConflictError(f"CA {entry.generation} is there meanwhile", hint="daskpki rotate-ca status")
+
+
+def _refuse_valid(left: Sequence[CertificateRecord]) -> None:
+    if left:
+        names = ", ".join(sorted({f"{entry.role}/{entry.name}" for entry in left})[:5])
+        raise PolicyError(
+            f"{len(left)} valid certificates would be cut off ({names}{', ...' if len(left) > 5 else ''})",  # noqa: PLR2004 - as many as are named
+            hint="daskpki rotate-ca promote issues them anew (daskpki sign, those by request); --force cuts them off",
+        )
+
+
+def _dropping(status: str) -> Decide:
+    """Retire every generation in that status."""
+    return lambda inventory: [_event(CA_RETIRED, entry) for entry in inventory.authorities() if entry.status == status]
+
+
+def _activating(generation: int) -> Decide:
+    """Let that generation issue, and the one that does so far retire."""
+
+    def decide(inventory: Inventory) -> list[Draft]:
+        living = {entry.generation: entry for entry in living_authorities(inventory)}
+        if generation not in living:
+            raise ConflictError(f"CA {generation} was dropped meanwhile", hint="daskpki rotate-ca status")
+        if living[generation].status == CA_ACTIVATED:
+            return []
+        active = [entry for entry in living.values() if entry.status == CA_ACTIVATED]
+        return [*(_event(CA_RETIRING, entry) for entry in active), _event(CA_ACTIVATED, living[generation])]
+
+    return decide
+
+
+def _replacing_all(generation: int) -> Decide:
+    """Let that generation issue, and retire all others for good."""
+
+    def decide(inventory: Inventory) -> list[Draft]:
+        living = {entry.generation: entry for entry in living_authorities(inventory)}
+        if generation not in living:
+            raise ConflictError(f"CA {generation} was dropped meanwhile", hint="daskpki rotate-ca status")
+        own = living.pop(generation)
+        retired = [_event(CA_RETIRED, entry) for entry in living.values()]
+        return [*retired, *([] if own.status == CA_ACTIVATED else [_event(CA_ACTIVATED, own)])]
+
+    return decide
+
+
+def _event(kind: str, authority: AuthorityRecord) -> Draft:
+    return Draft(kind, {"generation": authority.generation})

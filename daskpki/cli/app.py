@@ -39,8 +39,12 @@ COMMANDS: Final = {
     "context": ("contexts:context", "Your credential"),
     "secret": ("secrets:secret", "The cluster's other secrets"),
     "audit": ("auditing:audit", "Records"),
+    "copy": ("moving:copy", "Records"),
     "slot": ("slots:slot", "The local store"),
+    "backup": ("moving:backup", "The local store"),
+    "restore": ("moving:restore", "The local store"),
     "deploy": ("deploying:deploy", "On Google Cloud"),
+    "doctor": ("examining:doctor", "When something is wrong"),
 }
 
 EPILOG: Final = (
@@ -89,7 +93,7 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     return app
 
 
-NEEDS_ARGUMENTS: Final = frozenset({"issue", "show", "verify", "export"})
+NEEDS_ARGUMENTS: Final = frozenset({"issue", "show", "verify", "export", "copy", "backup", "restore"})
 
 
 def _named(arguments: Sequence[str]) -> Iterable[str]:

@@ -30,7 +30,7 @@ def create_database(directory: Path, first_slot: FirstSlot, now: int) -> None:
     make_private_directory(directory)
     refuse_network_filesystem(directory)
     target = directory / NAME
-    with _locked(directory):
+    with locked(directory):
         if os.path.lexists(target):
             raise AlreadyExistsError(f"there is a store in {directory}")
         remove_leftovers(directory)
@@ -79,7 +79,7 @@ def _statements(script: str) -> Iterator[str]:
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
     """Hold the directory's advisory lock, which the system drops when the process ends."""
     import fcntl
 

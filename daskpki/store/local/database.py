@@ -37,8 +37,8 @@ class Database:
     def __init__(self, directory: Path, *, busy_seconds: float = BUSY_SECONDS) -> None:
         self.path = directory / NAME
         self._busy_seconds = busy_seconds
-        _check_files(self.path)
-        _check_header(self.path)
+        check_files(self.path)
+        check_header(self.path)
         self._lock = threading.RLock()
         self._depth = 0
         self._closed = False
@@ -178,7 +178,7 @@ def _open(path: Path, busy_seconds: float) -> tuple[sqlite3.Connection, str]:
     """A connection, and the id of the store."""
     connection = connect(path, busy_seconds)
     try:
-        return connection, _read_format(connection, path)
+        return connection, read_format(connection, path)
     except BaseException:
         connection.close()
         raise
@@ -203,7 +203,7 @@ def _begin_reading(path: Path, busy_seconds: float) -> sqlite3.Connection:
         return connection
 
 
-def _check_files(path: Path) -> None:
+def check_files(path: Path) -> None:
     """Refuse a store whose files others can read or replace, and one on a network file system."""
     if not os.path.lexists(path):
         raise NotFoundError(f"there is no store in {path.parent}", hint="daskpki init-ca makes one")
@@ -216,7 +216,7 @@ def _check_files(path: Path) -> None:
             check_private(file)
 
 
-def _check_header(path: Path) -> None:
+def check_header(path: Path) -> None:
     """Refuse another program's file before SQLite touches it: https://sqlite.org/fileformat.html, 1.3."""
     try:
         with path.open("rb") as file:
@@ -228,7 +228,7 @@ def _check_header(path: Path) -> None:
         raise CorruptError(f"{path} is not the database of a daskpki store", hint="restore it from a backup")
 
 
-def _read_format(connection: sqlite3.Connection, path: Path) -> str:
+def read_format(connection: sqlite3.Connection, path: Path) -> str:
     """The store's id, once its format is known to be one that this daskpki reads."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version != FORMAT:

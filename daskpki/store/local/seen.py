@@ -40,6 +40,16 @@ class Seen:
                 hint=f"if you restored a backup on purpose, remove {self._path}",
             )
 
+    def clusters(self) -> list[str]:
+        """The clusters of which something was seen."""
+        return list(self._remembered)
+
+    def forget(self) -> None:
+        """Remember nothing of this store any more: its present state, older or not, was accepted knowingly."""
+        self._remembered, self._noted = {}, {}
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
     def note(self, cluster: str, head: Head) -> None:
         """Remember a head that was committed; what this handle itself notes is not held against its own snapshots."""
         if head.seq > self._noted.get(cluster, EMPTY).seq:

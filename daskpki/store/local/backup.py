@@ -1,0 +1,143 @@
+"""A local store in one file, and back: a consistent copy while others write, and never over another store.
+
+The file is a database of the same form, payloads sealed as they are in the store, and opens by the same key slots: so
+making it takes no key, and it is worth nothing without one. Its log reads in the clear, as the store's does.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from daskpki.errors import AlreadyExistsError, CorruptError, DaskpkiError, NotTrustedError
+from daskpki.files import check_private, make_private_directory, os_error, remove_leftovers, sync_directory
+from daskpki.records import EMPTY, Head
+from daskpki.store.local.creation import locked
+from daskpki.store.local.database import NAME, check_files, check_header, connect, read_format
+from daskpki.store.local.faults import translated
+from daskpki.store.local.filesystem import refuse_network_filesystem
+from daskpki.store.local.seen import Seen
+
+
+class Contents(NamedTuple):
+    """What a backup holds: of which store it is, and how far each cluster's log had come."""
+
+    store_id: str
+    heads: Mapping[str, Head]
+
+
+def write_backup(directory: Path, file: Path) -> Contents:
+    """Copy the store of that directory, as of one moment, to a new file; AlreadyExistsError, NotFoundError."""
+    database = directory / NAME
+    check_files(database)
+    check_header(database)
+    with _published(file) as temporary, translated(database), closing(connect(database)) as source:
+        _copy(source, temporary)
+    return read_backup(file)
+
+
+def read_backup(file: Path) -> Contents:
+    """What a backup holds, each of its pages checked; CorruptError, NotTrustedError for a newer format."""
+    with _opened(file) as connection:
+        answer = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if answer != "ok":
+            raise CorruptError(f"{file} is damaged: {answer}", hint="use another backup")
+        rows = connection.execute("SELECT cluster, seq, hash FROM log_head")
+        return Contents(read_format(connection, file), {row[0]: Head(*row[1:]) for row in rows})
+
+
+def restore_backup(file: Path, directory: Path, seen: Path, *, accept_older: bool = False) -> Contents:
+    """Make the store of that directory from a backup; AlreadyExistsError when there is one.
+
+    NotTrustedError when this user has seen (`seen`) the store in a later state: `accept_older` forgets that.
+    """
+    contents = read_backup(file)
+    memory = Seen(seen / f"{contents.store_id}.json")
+    if not accept_older:
+        _check_not_older(file, contents, memory)
+    make_private_directory(directory)
+    refuse_network_filesystem(directory)
+    with locked(directory):
+        _check_vacant(directory)
+        remove_leftovers(directory)
+        with _published(directory / NAME) as temporary, _opened(file) as source:
+            _copy(source, temporary)
+    if accept_older:
+        memory.forget()
+    return contents
+
+
+def _check_vacant(directory: Path) -> None:
+    """No store, and no write-ahead log of one, which SQLite would apply to whatever database it finds beside it."""
+    for name in (NAME, f"{NAME}-wal", f"{NAME}-shm"):
+        if os.path.lexists(directory / name):
+            raise AlreadyExistsError(
+                f"{directory / name} exists, and a backup is never restored over another store",
+                hint="restore to another place (--store local:/path), or move that store away as a whole",
+            )
+
+
+def _check_not_older(file: Path, contents: Contents, memory: Seen) -> None:
+    with _opened(file) as connection:
+        for cluster in memory.clusters():
+
+            def hash_at(seq: int, cluster: str = cluster) -> str | None:
+                statement = "SELECT hash FROM record WHERE cluster = ? AND seq = ?"
+                row = connection.execute(statement, (cluster, seq)).fetchone()
+                return None if row is None else str(row[0])
+
+            try:
+                memory.verify(cluster, contents.heads.get(cluster, EMPTY), hash_at)
+            except NotTrustedError as error:
+                raise NotTrustedError(
+                    f"{file} is older than what was seen of this store: {error}",
+                    hint="--accept-older restores it all the same; what was issued since is unknown to it",
+                ) from error
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[sqlite3.Connection]:
+    """A backup for reading only, without the files that SQLite keeps beside a live database."""
+    check_private(file)
+    check_header(file)
+    address = f"file:{quote(str(file.absolute()))}?mode=ro&immutable=1"
+    with translated(file), closing(sqlite3.connect(address, uri=True, isolation_level=None)) as connection:
+        connection.execute("PRAGMA trusted_schema=OFF")
+        read_format(connection, file)
+        yield connection
+
+
+def _copy(source: sqlite3.Connection, target: Path) -> None:
+    """Copy all pages as of one moment; the result is one file, and becomes a live store when it is first opened."""
+    with closing(sqlite3.connect(target, isolation_level=None)) as copy:
+        source.backup(copy)
+        mode = copy.execute("PRAGMA journal_mode=DELETE").fetchone()[0]
+        if mode != "delete":
+            raise DaskpkiError(f"SQLite answers with journal mode {mode!r} instead of 'delete'")
+
+
+@contextmanager
+def _published(file: Path) -> Iterator[Path]:
+    """A private temporary file beside `file`, which takes that name once the block has ended and the disk has it."""
+    temporary = file.with_name(f".tmp-{file.name}-{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        try:
+            yield temporary
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.link(temporary, file)
+        sync_directory(file.parent)
+    except FileExistsError:
+        raise AlreadyExistsError(f"{file} exists", hint="choose another place, or move it away") from None
+    except OSError as error:
+        raise os_error(error, file) from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,158 @@
+"""The examination as a whole: what is looked at, in which order, and what a failure to look becomes.
+
+A failure to look is a finding too. The looks at the store that follow it go on, since whoever may not read the log may
+still read the trust document; what fails for a reason that was given already is not said again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from typing import Final, NamedTuple
+
+from daskpki.authority import CertificateAuthority
+from daskpki.credentials.choice import Source, Wanted, choose
+from daskpki.credentials.contexts import Saved
+from daskpki.credentials.logins import load_login
+from daskpki.credentials.sources import Surroundings
+from daskpki.credentials.whoami import whoami
+from daskpki.doctor import gathering
+from daskpki.doctor.clock import check_clock
+from daskpki.doctor.elsewhere import clock_ahead
+from daskpki.doctor.finding import Finding, note, of_error, ok
+from daskpki.doctor.gathering import Cluster
+from daskpki.doctor.installation import check_config, check_versions, flatten
+from daskpki.doctor.logins import LoginSeen, check_keyring, check_login
+from daskpki.doctor.probing import look_from_outside
+from daskpki.errors import DaskpkiError, NotFoundError, UnavailableError
+from daskpki.pki.certificates import lifetime, load_certificate
+from daskpki.pki.trust_document import TrustDocument
+
+LOOKS: Final[tuple[tuple[str, Callable[[Cluster], Iterable[Finding]]], ...]] = (
+    ("CA", gathering.look_at_authorities),
+    ("certificates", gathering.look_at_leaves),
+    ("trust document", gathering.look_at_trust),
+    ("log", gathering.look_at_log),
+    ("unfinished operations", gathering.look_at_unfinished),
+    ("versions", gathering.look_at_versions),
+    ("secrets", gathering.look_at_reminders),
+    ("grants", gathering.look_at_grants),
+)
+_INSTALLED: Final = ("daskpki", "dask", "distributed", "cryptography")
+_PROBE: Final = ("daskpki-doctor", "probe")
+
+
+class Subject(NamedTuple):
+    """What is examined: a CA that `opened` opens, this process's surroundings, a scheduler's address or None."""
+
+    opened: Callable[[], AbstractContextManager[CertificateAuthority]]
+    here: Surroundings
+    scheduler: str | None = None
+
+
+def examine(subject: Subject) -> list[Finding]:
+    """All findings, in the order in which they were made; raises nothing that a look can meet."""
+    return Examination(subject).run()
+
+
+class Examination:
+    """One run, with what a later look needs of an earlier one."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._here = subject.here
+        self._findings: list[Finding] = []
+        self._trust: TrustDocument | None = None
+        self._store_url = ""
+
+    def run(self) -> list[Finding]:
+        """See `examine`."""
+        self._look("installation", self._installation)
+        self._look_at_cluster()
+        self._look("logins", self._logins)
+        if self._subject.scheduler is not None:
+            address = self._subject.scheduler
+            self._look(address, lambda: look_from_outside(address, self._trust, self._here))
+        return self._findings
+
+    def _look(self, subject: str, look: Callable[[], Iterable[Finding]]) -> DaskpkiError | None:
+        """Take in what a look finds; and what it could not see, unless that was said already."""
+        try:
+            self._findings.extend(look())
+        except DaskpkiError as failure:
+            self._fail(subject, failure)
+            return failure
+        return None
+
+    def _fail(self, subject: str, failure: DaskpkiError) -> None:
+        finding = of_error(subject, failure)
+        said = {(earlier.reason, earlier.remedy) for earlier in self._findings}
+        remedies = {earlier.remedy for earlier in self._findings if earlier.severity is finding.severity}
+        if (finding.reason, finding.remedy) not in said and (finding.remedy is None or finding.remedy not in remedies):
+            self._findings.append(finding)
+
+    def _installation(self) -> Iterator[Finding]:
+        from importlib.metadata import PackageNotFoundError, version
+
+        from dask import config
+
+        installed: dict[str, str | None] = dict.fromkeys(_INSTALLED)
+        for name in _INSTALLED:
+            with suppress(PackageNotFoundError):
+                installed[name] = version(name)
+        yield from check_versions(installed)
+        yield from check_config(flatten(config.collect(env=dict(self._here.environ))))
+
+    def _look_at_cluster(self) -> None:
+        try:
+            with self._subject.opened() as authority:
+                self._store_url = authority.session.store.url
+                self._look_at(Cluster(authority))
+        except DaskpkiError as failure:  # it could not even be opened
+            self._fail("store", failure)
+
+    def _look_at(self, cluster: Cluster) -> None:
+        if cluster.gsm is not None:
+            url = cluster.gsm
+            self._look("clock", lambda: [check_clock(clock_ahead(url, self._here.environ))])
+        failure = self._look("store", partial(gathering.look_at_store, cluster))
+        if isinstance(failure, NotFoundError | UnavailableError):
+            unseen = ", ".join(name for name, _ in LOOKS)
+            self._findings.append(note("store", f"so there was nothing to look at for: {unseen}"))
+            return
+        for name, look in LOOKS:
+            self._look(name, partial(look, cluster))
+        with suppress(DaskpkiError):  # said above
+            self._trust = cluster.trust
+
+    def _logins(self) -> Iterator[Finding]:
+        """The keyring, every login in it, and the source that comes before all logins, where one is set."""
+        saved = self._here.contexts.all()
+        yield from check_keyring(self._keyring_failure(), needed=bool(saved))
+        for each in saved:
+            yield check_login(self._login(each), self._here.now.timestamp())
+        choice = choose(Wanted(), self._here.environ)
+        if choice.source is not Source.KEYRING:
+            found = whoami(Wanted(), self._here)
+            yield ok("credential in use", f"{found.identity}, by {choice.why}")
+        elif not saved:
+            yield note("credential in use", "none: nobody is logged in here", "daskpki login --name NAME")
+
+    def _keyring_failure(self) -> DaskpkiError | None:
+        try:
+            self._here.keyring.get(*_PROBE)
+        except DaskpkiError as failure:
+            return failure
+        return None
+
+    def _login(self, saved: Saved) -> LoginSeen:
+        context = saved.context
+        same = self._trust is not None and (context.store, context.cluster) == (self._store_url, self._trust.cluster)
+        newest = self._trust.epoch if same and self._trust is not None else None
+        life = lifetime(load_certificate(context.leaf))
+        try:
+            held = load_login(saved, self._here.contexts, self._here.keyring, self._here.now)
+        except DaskpkiError as failure:
+            return LoginSeen(context.title, context.name, life, 0, failure=failure)
+        return LoginSeen(context.title, context.name, life, held.trust.epoch, newest)

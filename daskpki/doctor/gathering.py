@@ -1,0 +1,171 @@
+"""Looking at a cluster in its store, for the judges: each function sees one thing, and raises where it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from typing import Any, Final
+
+from daskpki import naming
+from daskpki.authority import CertificateAuthority
+from daskpki.authority.policy import anchor_der, chain_der, living_authorities
+from daskpki.cluster_secrets import ClusterSecrets
+from daskpki.credentials.fetching import fetch_trust
+from daskpki.doctor.certificates import check_authority, check_leaves
+from daskpki.doctor.finding import Finding, error, note, ok, warning
+from daskpki.doctor.key_slots import check_slots
+from daskpki.doctor.publication import check_crls, check_link, check_unfinished
+from daskpki.doctor.versions import check_needed, check_newest, check_number, check_superseded
+from daskpki.errors import AccessDeniedError, NotFoundError
+from daskpki.identity import Role
+from daskpki.pki.certificates import lifetime, load_certificate
+from daskpki.pki.profile import show
+from daskpki.pki.revoked import revoked_serials
+from daskpki.pki.trust import verify_trust
+from daskpki.pki.trust_document import TrustDocument
+from daskpki.records import EMPTY, Inventory
+from daskpki.settings import GsmUrl, parse_store_url
+from daskpki.store.port import SecretInfo, Version
+
+MOST: Final = 300
+"""Secrets whose versions are listed: a project answers 600 such requests a minute, and others need some too."""
+
+
+class Cluster:
+    """One cluster in its store; what was read once is not read again."""
+
+    def __init__(self, authority: CertificateAuthority) -> None:
+        self._authority = authority
+        self.session = authority.session
+        self.now = self.session.now().timestamp()
+        parsed = parse_store_url(self.session.store.url)
+        self.gsm = parsed if isinstance(parsed, GsmUrl) else None
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        """What was recorded; NotFoundError when that is nothing."""
+        found = self._authority.inventory()
+        if found.head == EMPTY:
+            raise NotFoundError(
+                f"cluster {self.session.cluster!r} has no CA in this store", hint="daskpki init-ca makes one"
+            )
+        return found
+
+    @cached_property
+    def trust(self) -> TrustDocument:
+        """The trust document, verified by the CAs in the log; by itself for those who may not read the log."""
+        try:
+            return self._authority.trust()
+        except AccessDeniedError:
+            signed = fetch_trust(self.session.store.secrets, self.session.cluster).signed
+            return verify_trust(signed, cluster=self.session.cluster, now=self.session.now())
+
+    @cached_property
+    def secrets(self) -> list[SecretInfo]:
+        """The cluster's secrets, as many of them as are looked at, shared ones first."""
+        marks = {"managed-by": "daskpki", "daskpki-cluster": self.session.cluster}
+        roles = set(Role)
+        found = sorted(self.session.store.secrets.select(marks), key=lambda info: self.kind(info) in roles)
+        self.passed_over = max(0, len(found) - MOST)
+        return found[:MOST]
+
+    passed_over = 0
+
+    def kind(self, info: SecretInfo) -> str:
+        """What a secret holds."""
+        return info.labels.get("daskpki-kind", "")
+
+    def remedy(self, verb: str, secret: str, numbers: Sequence[int]) -> str | None:
+        """The command that changes versions; None on a local store, where only daskpki itself changes them."""
+        if self.gsm is None:
+            return None
+        place = f" --location={self.gsm.location}" if self.gsm.location else ""
+        where = f"--secret={secret} --project={self.gsm.project}{place}"
+        return "; ".join(f"gcloud secrets versions {verb} {number} {where}" for number in numbers)
+
+
+def look_at_store(cluster: Cluster) -> Iterator[Finding]:
+    """Whether it answers, and by what a local one opens."""
+    store: Any = cluster.session.store
+    if cluster.gsm is None:
+        yield from check_slots([slot.kind for slot in store.slots.list()])
+    head = cluster.inventory.head
+    yield ok("store", f"{store.url} answers; cluster {cluster.session.cluster!r} has {head.seq} records")
+
+
+def look_at_authorities(cluster: Cluster) -> Iterator[Finding]:
+    """The end of each certificate of each CA."""
+    for entry in living_authorities(cluster.inventory):
+        for certificate in (*chain_der(entry), anchor_der(entry)):
+            yield check_authority(entry.generation, lifetime(load_certificate(certificate)), cluster.now)
+
+
+def look_at_leaves(cluster: Cluster) -> Iterator[Finding]:
+    """Every leaf in the log."""
+    yield from check_leaves(cluster.inventory.certificates(), cluster.now)
+
+
+def look_at_trust(cluster: Cluster) -> Iterator[Finding]:
+    """The trust document: signature, CRLs whole and fresh."""
+    secret = naming.revoked_id(cluster.session.cluster)
+    pieces = cluster.session.store.secrets
+    revoked = revoked_serials(cluster.trust, lambda version: pieces.access(secret, version).reveal())
+    number = len({serial for serials in revoked.values() for serial in serials})
+    yield ok("trust document", f"epoch {cluster.trust.epoch}, signature and CRLs verified, {number} revoked")
+    yield from check_crls(cluster.trust, cluster.now)
+
+
+def look_at_log(cluster: Cluster) -> Iterator[Finding]:
+    """The whole log from its first record, and its link to the trust document."""
+    head = cluster.session.log.authenticate()
+    seq = cluster.trust.log[0]
+    records = cluster.session.log.records(after=max(seq - 1, 0))
+    logged = next((record.hash for record in islice(records, 1)), None)
+    yield check_link(cluster.trust, head, EMPTY.hash if seq == 0 else logged)
+
+
+def look_at_unfinished(cluster: Cluster) -> Iterator[Finding]:
+    """What a crash left open."""
+    yield from check_unfinished(cluster.inventory, cluster.now)
+
+
+def look_at_versions(cluster: Cluster) -> Iterator[Finding]:
+    """The versions of every secret."""
+    for info in cluster.secrets:
+        versions = list(cluster.session.store.secrets.versions(info.id))
+        yield from _judge_versions(cluster, info, versions)
+    if cluster.passed_over:
+        yield note("versions", f"of {cluster.passed_over} further secrets not looked at: {MOST} are listed at a time")
+
+
+def _judge_versions(cluster: Cluster, info: SecretInfo, versions: Sequence[Version]) -> Iterator[Finding]:
+    kind = cluster.kind(info)
+    if kind == naming.REVOKED:  # versions are named by number, and there may be none
+        needed = {piece.version for part in cluster.trust.crls for piece in part.pieces}
+        yield from check_needed(info.id, versions, needed, cluster.remedy)
+        return
+    yield from check_newest(info.id, versions, cluster.remedy)
+    if kind in set(Role):
+        yield from check_superseded(info.id, versions, cluster.remedy)
+    elif kind == naming.TRUST:
+        yield from check_number(info.id, versions)
+
+
+def look_at_reminders(cluster: Cluster) -> Iterator[Finding]:
+    """The cluster's other secrets: what ended, and what wants a new value."""
+    session = cluster.session
+    secrets = ClusterSecrets(session.store, session.cluster, who=session.who, command=session.command)
+    for listed in secrets.all():
+        subject, again = f"secret {listed.name}", f"daskpki secret set {listed.name}"
+        ends, rotate_by = listed.reminder
+        if ends is not None and ends < cluster.now:
+            yield error(subject, f"ended at {show(ends)}, and is not given out any more", again)
+        elif rotate_by is not None and rotate_by < cluster.now:
+            yield warning(subject, f"wants a new value since {show(rotate_by)}", again)
+
+
+def look_at_grants(cluster: Cluster) -> Iterator[Finding]:
+    """Who may read what, by the policies of the secrets themselves."""
+    if cluster.gsm is None:
+        yield note("grants", "not applicable: whoever opens a local store opens all of it")

@@ -1,0 +1,65 @@
+"""The versions of secrets: what every reader of `latest` stumbles over, and what lies about readable. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Final
+
+from daskpki.doctor.finding import Finding, error, note, warning
+from daskpki.store.port import DESTROYED, ENABLED, Version
+
+MANY: Final = 20
+"""Versions of one secret that are paid for, beyond which something does not clean up."""
+
+Remedy = Callable[[str, str, Sequence[int]], "str | None"]
+"""The command for a verb (enable, destroy), a secret and version numbers; None where the store has none."""
+
+
+def check_newest(secret: str, versions: Sequence[Version], remedy: Remedy) -> Iterator[Finding]:
+    """`latest` is the highest number in any state, so one that is not enabled stops every reader."""
+    newest = max(versions, key=lambda version: version.number, default=None)
+    if newest is None:
+        yield error(secret, "it has no version: nothing was ever put in")
+    elif newest.state == DESTROYED:
+        reason = f"its newest version, {newest.number}, is destroyed: every reader fails"
+        yield error(secret, reason, "add a new one: for a credential daskpki renew, for a secret daskpki secret set")
+    elif newest.state != ENABLED:
+        yield error(
+            secret,
+            f"its newest version, {newest.number}, is disabled: every reader fails",
+            remedy("enable", secret, [newest.number]),
+        )
+
+
+def check_superseded(secret: str, versions: Sequence[Version], remedy: Remedy) -> Iterator[Finding]:
+    """Old keys that whoever may read the secret can still read by number."""
+    numbers = sorted(version.number for version in versions if version.state == ENABLED)[:-1]
+    if numbers:
+        listed = ", ".join(map(str, numbers))
+        yield note(
+            secret,
+            f"superseded and still readable: version {listed}",
+            remedy("destroy", secret, numbers),
+        )
+
+
+def check_needed(
+    secret: str, versions: Sequence[Version], needed: Collection[int], remedy: Remedy
+) -> Iterator[Finding]:
+    """Versions that the trust document names have to be readable."""
+    states = {version.number: version.state for version in versions}
+    for number in sorted(needed):
+        state = states.get(number, "missing")
+        if state != ENABLED:
+            yield error(
+                secret,
+                f"version {number}, which the trust document names, is {state.lower()}: no node can read the CRL",
+                remedy("enable", secret, [number]) if state == "DISABLED" else "daskpki crl",
+            )
+
+
+def check_number(secret: str, versions: Sequence[Version]) -> Iterator[Finding]:
+    """Every version that is not destroyed is paid for, and counts against nobody's needs."""
+    active = [version for version in versions if version.state != DESTROYED]
+    if len(active) > MANY:
+        yield warning(secret, f"{len(active)} versions are active, each of them paid for by the month")

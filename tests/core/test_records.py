@@ -39,7 +39,8 @@ def test_the_chain_notices_any_change_swap_or_loss(count: int, data: st.DataObje
     at = data.draw(st.integers(0, count - 1))
     field = data.draw(st.sampled_from(["time", "operation", "who", "command", "kind", "body", "hash", "seq"]))
     changed = list(log)
-    changed[at] = changed[at]._replace(**{field: {"x": 1} if field == "body" else 7 if field == "seq" else "forged"})
+    forged: dict[str, Any] = {field: {"x": 1} if field == "body" else 7 if field == "seq" else "forged"}
+    changed[at] = changed[at]._replace(**forged)
     if changed != log:
         with pytest.raises(CorruptError):
             list(verify_chain(EMPTY, changed))

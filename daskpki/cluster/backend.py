@@ -9,6 +9,7 @@ none, and refuses to connect.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -61,6 +62,13 @@ class PkiListener(tcp.TLSListener):
         self._ledger = Ledger()
         verify_may_serve(enforcement, self.server)
         super().__init__(address, handler, *args, ssl_context=enforcement.server_context(), **arguments)
+        enforcement.listening(self)
+
+    def renew(self, context: ssl.SSLContext) -> None:
+        """Take the next connections under another context; those that are open keep theirs."""
+        self.server_args["ssl_options"] = context
+        if self.tcp_server is not None:
+            self.tcp_server.ssl_options = context
 
     async def on_connection(self, comm: Comm, handshake_overrides: dict[str, Any] | None = None) -> None:
         """Dask calls this once TLS is up, and reads nothing before."""

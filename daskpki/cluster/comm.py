@@ -7,7 +7,9 @@ one.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distributed.comm import tcp
@@ -16,11 +18,13 @@ from distributed.comm.utils import OFFLOAD_THRESHOLD, from_frames
 from distributed.utils import offload
 from tornado.iostream import StreamClosedError
 
-from daskpki.cluster import gate
-from daskpki.cluster.audit import REFUSED, Audit
+from daskpki.cluster import gate, news
+from daskpki.cluster.audit import REFUSED
 from daskpki.cluster.conversation import Conversation
+from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.frames import read_frames
 from daskpki.cluster.inbox import Inbox
+from daskpki.cluster.news import EPOCH, TRUST
 from daskpki.cluster.policy import Channel, OperationRefusedError
 from daskpki.cluster.refusal import answer_call, answer_locally, answer_stream, reason_of
 from daskpki.cluster.replies import UNPICKLED, from_text
@@ -35,15 +39,34 @@ class PkiTLS(tcp.TLS):
     conversation: Conversation
     _greeting_read = False
     _greeting_written = False
+    _up_to_date = False
 
-    def bind(self, conversation: Conversation, audit: Audit) -> None:
-        """Say between whom this connection is, and where to note what is refused."""
+    def bind(self, conversation: Conversation, enforcement: Enforcement) -> None:
+        """Say between whom this connection is, and under which credential."""
         self.conversation = conversation
-        self._audit = audit
+        self._enforcement = enforcement
         self._inbox = Inbox()
         if conversation.gated:
             # Otherwise Dask unpickles the exception in a refused reply (distributed.core.send_recv).
             self.deserialize = False
+
+    def handshake_info(self) -> dict[str, Any]:
+        """Dask's greeting, and in it that daskpki speaks here, and by which trust it goes."""
+        return {**super().handshake_info(), EPOCH: self._enforcement.trust.epoch}
+
+    def abort_soon(self) -> None:
+        """See enforcement.Connection."""
+        if self.stream is not None:
+            self.stream.io_loop.add_callback(self.abort)
+
+    def tell_soon(self, message: Mapping[str, Any]) -> None:
+        """See enforcement.Connection."""
+        if self.stream is not None and self.conversation.streaming and EPOCH in self.remote_info:
+            self.stream.io_loop.add_callback(self._tell, message)
+
+    async def _tell(self, message: Mapping[str, Any]) -> None:
+        with contextlib.suppress(CommClosedError):
+            await super().write([message])
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -123,6 +146,8 @@ class PkiTLS(tcp.TLS):
             return await self._hear_stream(message)
         if conversation.server and not conversation.streaming:
             return await self._hear_call(message)
+        if conversation.channel is Channel.CLIENT_STREAM and isinstance(message, (list, tuple)):
+            return self._without_news(message)
         if conversation.gated and conversation.asked in UNPICKLED:
             return from_text(message)
         return message
@@ -143,7 +168,15 @@ class PkiTLS(tcp.TLS):
             self._log(str(refusal))
             await self._answer(answer_call(message, self._signed(refusal)))
             return _NOTHING
+        if isinstance(message, dict) and message.get("op") == TRUST:
+            await self._answer(news.answer(self._enforcement, message))
+            return _NOTHING
         return message
+
+    def _without_news(self, messages: Sequence[Any]) -> Any:
+        """What is left of a stream once we have taken what is meant for us."""
+        kept = [each for each in messages if not news.take(self._enforcement, each)]
+        return kept if kept or not messages else _NOTHING
 
     async def _hear_stream(self, message: Any) -> Any:
         if self.conversation.server is None and isinstance(message, dict) and "status" in message:
@@ -155,7 +188,7 @@ class PkiTLS(tcp.TLS):
         answers: list[Any] = []
         kept = [each for each in message if self._hear_streamed(each, answers)]
         await self._answer(answers)
-        return kept if kept or not message else _NOTHING
+        return self._without_news(kept) if kept or not message else _NOTHING
 
     def _hear_streamed(self, message: Any, answers: list[Any]) -> bool:
         try:
@@ -176,7 +209,7 @@ class PkiTLS(tcp.TLS):
 
     def _log(self, reason: str) -> None:
         peer = self.conversation.peer.identity.uri
-        self._audit.record(REFUSED, peer=peer, address=self.peer_address, detail=reason)
+        self._enforcement.audit.record(REFUSED, peer=peer, address=self.peer_address, detail=reason)
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
@@ -186,7 +219,18 @@ class PkiTLS(tcp.TLS):
             self._greeting_written = True
         elif (msg := self._say(msg)) is _NOTHING:
             return 0
-        return await super().write(msg, serializers=serializers, on_error=on_error)
+        written = await super().write(msg, serializers=serializers, on_error=on_error)
+        if not self._up_to_date and self.conversation.server and self.conversation.streaming:
+            self._up_to_date = True
+            self._bring_up_to_date()
+        return written
+
+    def _bring_up_to_date(self) -> None:
+        """After the answer to a registration: a peer that goes by an older trust document gets ours."""
+        keeper = self._enforcement.keeper
+        message = keeper.message() if keeper is not None else None
+        if keeper is not None and message is not None and self.remote_info.get(EPOCH, keeper.epoch) < keeper.epoch:
+            self.tell_soon(message)
 
     def _say(self, message: Any) -> Any:
         if self.conversation.server:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakSet
 
-from daskpki.cluster.audit import CONNECTED, Audit
+from daskpki.cluster.audit import CONNECTED, REVOKED, Audit
 from daskpki.cluster.contexts import KeyPair, client_context, server_context
 from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.peers import Peer, parse_peer
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.trust import Trust, verify_peer
 from daskpki.identity import Identity, Role
+
+if TYPE_CHECKING:
+    from daskpki.cluster.keeper import Keeper
 
 CONNECTION_ARGUMENT: Final = "daskpki"
 """The key under which an Enforcement stands among the arguments that Dask hands to its comm backends."""
@@ -34,8 +37,24 @@ class Connection(Protocol):
         """The other end's address."""
         ...
 
-    def bind(self, conversation: Conversation, audit: Audit) -> None:
+    def bind(self, conversation: Conversation, enforcement: Enforcement) -> None:
         """Hold the connection to the rules of `conversation`."""
+        ...
+
+    def abort_soon(self) -> None:
+        """Cut the connection from whatever thread."""
+        ...
+
+    def tell_soon(self, message: Mapping[str, Any]) -> None:
+        """Say something in the stream, from whatever thread, if the other side is daskpki too."""
+        ...
+
+
+class Listening(Protocol):
+    """What an Enforcement needs of a listener."""
+
+    def renew(self, context: ssl.SSLContext) -> None:
+        """Take the next connections under this context."""
         ...
 
 
@@ -58,6 +77,8 @@ class Enforcement:
         self.mode = mode
         self.audit = audit or Audit()
         self.live: WeakSet[Connection] = WeakSet()
+        self.keeper: Keeper | None = None
+        self._listeners: WeakSet[Listening] = WeakSet()
         self._pair = pair
         self._minimum = minimum
         self._now = now
@@ -86,6 +107,36 @@ class Enforcement:
 
     def connected(self, comm: Connection, conversation: Conversation) -> None:
         """Put an admitted connection under its rules, and remember it as long as it lives."""
-        comm.bind(conversation, self.audit)
+        comm.bind(conversation, self)
         self.live.add(comm)
         self.audit.record(CONNECTED, peer=conversation.peer.identity.uri, address=comm.peer_address)
+
+    def listening(self, listener: Listening) -> None:
+        """Remember a listener, so that it can be given new contexts."""
+        self._listeners.add(listener)
+
+    def replace(self, *, trust: Trust | None = None, pair: KeyPair | None = None) -> None:
+        """Go by another trust or key pair from now on; NotTrustedError when they do not fit, and nothing has changed.
+
+        New connections are made under it. Live ones stay, unless the peer's certificate is now revoked.
+        """
+        trust, pair = trust or self.trust, pair or self._pair
+        contexts = {
+            True: server_context(pair, trust.anchors, self._minimum),
+            False: client_context(pair, trust.anchors, self._minimum),
+        }
+        self.trust, self._pair, self._contexts = trust, pair, contexts
+        for listener in list(self._listeners):
+            listener.renew(contexts[True])
+        self._abort(lambda peer: peer.serial in trust.revoked, "the certificate is revoked")
+
+    def abort_expired(self, grace: float) -> None:
+        """Cut live connections whose peer's certificate ended more than `grace` seconds ago."""
+        self._abort(lambda peer: peer.not_after + grace < self._now(), "the certificate ended, and it was not renewed")
+
+    def _abort(self, condition: Callable[[Peer], bool], reason: str) -> None:
+        for comm in list(self.live):
+            peer = comm.conversation.peer
+            if condition(peer):
+                self.audit.record(REVOKED, peer=peer.identity.uri, address=comm.peer_address, detail=reason)
+                comm.abort_soon()

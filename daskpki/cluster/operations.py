@@ -99,7 +99,7 @@ SCHEDULER_FOR_CLIENTS: Final = (
         "register_worker_plugin replicate restart restart_workers retry run_function scatter set_metadata "
         "set_resources set_restrictions start_task_metadata stop_task_metadata subscribe_worker_status terminate "
         "unregister_nanny_plugin unregister_scheduler_plugin unregister_worker_plugin update_data worker_logs "
-        "workers_to_close"
+        "workers_to_close daskpki-trust"
     )
 )
 """What people, services and cluster managers ask. Many run code on the scheduler: a client may."""
@@ -130,7 +130,7 @@ WORKER_CLIENT_TOPICS: Final = frozenset({"print", "warn"})
 
 SCHEDULER_TO_WORKER_STREAM: Final = _words(
     "acquire-replicas cancel-compute close compute-task free-keys refresh-who-has remove-replicas remove-worker "
-    "shuffle-fail steal-request worker-status-change"
+    "shuffle-fail steal-request worker-status-change daskpki-trust"
 )
 """What the scheduler orders on the same connection."""
 
@@ -144,7 +144,7 @@ WORKER_FOR_SCHEDULER: Final = _words(
     "profile_metadata run run_coroutine shuffle_inputs_done terminate update_data upload_file versions"
 )
 
-NANNY_FOR_WORKERS: Final = _words("close_gracefully echo identity")
+NANNY_FOR_WORKERS: Final = _words("close_gracefully daskpki-trust echo identity")
 NANNY_FOR_SCHEDULER: Final = _words(
     "close_gracefully dump_state echo get_logs identity instantiate kill plugin_add plugin_remove restart run terminate"
 )

@@ -12,8 +12,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from daskpki.cluster import selftest
+from daskpki.cluster import news, selftest
 from daskpki.cluster.adoption import adopt_servers, verify_adopted
+from daskpki.cluster.keeper import Keeper
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.security import NodeSecurity, node_security
 from daskpki.errors import NotTrustedError
@@ -53,6 +54,22 @@ def dask_setup(server: Any) -> None:
     except NotTrustedError as error:
         logger.critical("refused to start: %s (%s)", error, error.hint)
         raise SystemExit(error.exit_code) from error
+    pass_on_to_nanny(server)
+
+
+def pass_on_to_nanny(server: Any) -> None:
+    """Have a worker pass newer trust documents on to its nanny, which has no stream from the scheduler."""
+    security, nanny = server.security, getattr(server, "nanny", None)
+    if nanny is None:
+        return
+
+    async def pass_on(keeper: Keeper) -> None:
+        try:
+            await news.bring(nanny, security.get_connection_args("worker"), keeper)
+        except OSError as error:  # it asks for itself as well, a little later
+            logger.warning("the nanny at %s did not take the trust document: %s", nanny, error)
+
+    security.keeper.on_news.append(lambda keeper: server.loop.add_callback(pass_on, keeper))
 
 
 NODE = begin(os.environ)

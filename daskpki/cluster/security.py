@@ -16,13 +16,16 @@ from distributed import Security
 from daskpki.cluster.backend import install
 from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
+from daskpki.cluster.files import Files
+from daskpki.cluster.keeper import Keeper
 from daskpki.cluster.policy import WorkerClients
-from daskpki.cluster.trust import Trust, trust_of
+from daskpki.cluster.trust import trust_of
 from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError
 from daskpki.handover import Handover
 from daskpki.identity import Identity, Role, parse_role
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
+from daskpki.pki.pem import CERTIFICATE, parse_pem
 from daskpki.pki.revoked import FetchPiece
 from daskpki.pki.trust_document import TrustDocument
 
@@ -83,22 +86,43 @@ def client_security(
     if credential.identity.role is not Role.CLIENT:
         raise NotTrustedError(f"{credential.identity.uri} is no client", hint="people and services hold client leaves")
     pair = KeyPair(certificate_pem(credential), key_pem(credential))
-    view = trust_of(trust, fetch_piece)
-    return PkiSecurity({Role.CLIENT: Enforcement(credential.identity, pair, view, minimum=minimum)})
+    enforcement = Enforcement(credential.identity, pair, trust_of(trust, fetch_piece), minimum=minimum)
+    enforcement.keeper = Keeper(enforcement, trust, fetch_piece=fetch_piece)
+    return PkiSecurity({Role.CLIENT: enforcement})
 
 
 class NodeSecurity(PkiSecurity):
     """The Security of a booted node.
 
-    Pickled, it is its handover, whose paths say where the key is: so a nanny's worker process gets the same.
+    Pickled, it is its handover, whose paths say where the key is: so a nanny's worker process gets the same. When newer
+    material holds in this process, the handover names that instead.
     """
 
     def __init__(self, handover: Handover) -> None:
         role = parse_role(handover.role)
-        enforcement = _node_enforcement(handover, role)
+        identity = Identity(handover.trust_domain, role, handover.name)
+        pair = KeyPair(Path(handover.cert).read_text(), Confidential(Path(handover.key).read_bytes()))
+        document, signed, pieces = _handed_trust(handover)
+        enforcement = Enforcement(
+            identity,
+            pair,
+            trust_of(document, lambda number: pieces[number]),
+            mode=WorkerClients(handover.worker_clients),
+            minimum=_VERSIONS[handover.tls_min],
+        )
         roles = [role, Role.CLIENT] if role is Role.WORKER else [role]  # tasks are clients under their worker's leaf
         super().__init__(dict.fromkeys(roles, enforcement))
         self.handover = handover
+        self.keeper = enforcement.keeper = Keeper(enforcement, document, signed, pieces=pieces)
+        self._files = Files(handover)
+        self.keeper.on_news.append(self._hand_on_trust)
+        self.keeper.on_credential.append(self._hand_on_credential)
+
+    def _hand_on_trust(self, keeper: Keeper) -> None:
+        self.handover = self._files.with_trust(self.handover, keeper)
+
+    def _hand_on_credential(self, credential: Credential) -> None:
+        self.handover = self._files.with_credential(self.handover, credential)
 
     def __reduce_ex__(self, protocol: object) -> Any:
         return node_security, (self.handover,)
@@ -109,27 +133,12 @@ def node_security(handover: Handover) -> NodeSecurity:
     return NodeSecurity(handover)
 
 
-def _node_enforcement(handover: Handover, role: Role) -> Enforcement:
-    identity = Identity(handover.trust_domain, role, handover.name)
-    pair = KeyPair(Path(handover.cert).read_text(), Confidential(Path(handover.key).read_bytes()))
-    return Enforcement(
-        identity,
-        pair,
-        _handed_trust(handover),
-        mode=WorkerClients(handover.worker_clients),
-        minimum=_VERSIONS[handover.tls_min],
-    )
-
-
-def _handed_trust(handover: Handover) -> Trust:
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding
-
+def _handed_trust(handover: Handover) -> tuple[TrustDocument, Confidential, dict[int, bytes]]:
+    """The document, verified once more against the handed CAs, as it was signed, and the pieces of its CRL."""
     from daskpki.pki.trust import parse_trust, verify_trust
 
-    anchors = [
-        each.public_bytes(Encoding.DER) for each in x509.load_pem_x509_certificates(Path(handover.ca).read_bytes())
-    ]
-    signed = parse_trust(Confidential(Path(handover.trust).read_bytes()))
-    document = verify_trust(signed, now=datetime.now(UTC), cluster=handover.cluster, anchors=anchors)
-    return trust_of(document, lambda number: Path(handover.pieces[number]).read_bytes())
+    blocks = parse_pem(Path(handover.ca).read_bytes(), "the handed CA certificates")
+    anchors = [der for label, der in blocks if label == CERTIFICATE]
+    signed = Confidential(Path(handover.trust).read_bytes())
+    document = verify_trust(parse_trust(signed), now=datetime.now(UTC), cluster=handover.cluster, anchors=anchors)
+    return document, signed, {number: Path(path).read_bytes() for number, path in handover.pieces.items()}

@@ -1,0 +1,140 @@
+"""The trust document and the credential that a process goes by, and how newer ones take their place while it runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from daskpki.cluster import news
+from daskpki.cluster.audit import RELOADED
+from daskpki.cluster.contexts import KeyPair
+from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.roles import Server
+from daskpki.cluster.trust import trust_of
+from daskpki.confidential import Confidential
+from daskpki.errors import CorruptError, NotTrustedError, UnavailableError
+from daskpki.pki.credential import Credential, certificate_pem, key_pem
+from daskpki.pki.revoked import FetchPiece
+from daskpki.pki.trust_document import TrustDocument, parse_trust
+
+_REFUSALS_PER_MINUTE: Final = 10
+_MINUTE: Final = 60.0
+
+
+class Keeper:
+    """Of one Enforcement. Newer documents are accepted from anywhere, by the rules of `daskpki.pki.trust`."""
+
+    def __init__(
+        self,
+        enforcement: Enforcement,
+        document: TrustDocument,
+        signed: Confidential | None = None,
+        *,
+        pieces: Mapping[int, bytes] | None = None,
+        fetch_piece: FetchPiece | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.document = document
+        self.on_news: list[Callable[[Keeper], None]] = []
+        self.on_credential: list[Callable[[Credential], None]] = []
+        self._enforcement = enforcement
+        self._signed = signed
+        self._pieces = dict(pieces or {})
+        self._fetch_piece = fetch_piece
+        self._clock = clock
+        self._refused: list[float] = []
+        self._lock = threading.Lock()
+
+    @property
+    def epoch(self) -> int:
+        """Of the document that holds."""
+        return self.document.epoch
+
+    @property
+    def signed(self) -> Confidential | None:
+        """The document that holds as it was signed; None when only its content is known here."""
+        return self._signed
+
+    @property
+    def pieces(self) -> Mapping[int, bytes]:
+        """Of its revocation list, by version number."""
+        return self._pieces
+
+    def message(self) -> dict[str, Any] | None:
+        """The document that holds, to be passed on; None when it is not at hand as it was signed."""
+        return None if self._signed is None else news.message(self._signed, self._pieces)
+
+    def offer(self, signed: Confidential, pieces: Mapping[int, bytes] | None = None) -> bool:
+        """Whether `signed` is newer than what holds, and holds from now on.
+
+        NotTrustedError or CorruptError when it does not hold, and nothing has changed; UnavailableError after too many
+        such offers, since each costs the verification of a signature.
+        """
+        with self._lock:
+            parsed = parse_trust(signed)
+            if parsed.document.epoch <= self.epoch:
+                return False
+            self._check_rate()
+            try:
+                self._go_by(signed, pieces or {})
+            except NotTrustedError:
+                self._refused.append(self._clock())
+                raise
+        self._tell_everyone()
+        return True
+
+    def _check_rate(self) -> None:
+        since = self._clock() - _MINUTE
+        self._refused = [moment for moment in self._refused if moment > since]
+        if len(self._refused) >= _REFUSALS_PER_MINUTE:
+            raise UnavailableError(f"{len(self._refused)} trust documents of the last minute did not hold; wait one")
+
+    def _go_by(self, signed: Confidential, pieces: Mapping[int, bytes]) -> None:
+        from daskpki.pki.trust import verify_trust
+
+        document = verify_trust(
+            parse_trust(signed), now=datetime.now(UTC), cluster=self.document.cluster, previous=self.document
+        )
+        wanted = {piece.version for part in document.crls for piece in part.pieces}
+        known = {number: data for number, data in {**self._pieces, **pieces}.items() if number in wanted}
+        self._enforcement.replace(trust=trust_of(document, lambda number: self._piece(known, number)))
+        self.document, self._signed, self._pieces = document, signed, known
+        self._enforcement.audit.record(RELOADED, detail=f"trust document {document.epoch} holds")
+
+    def _piece(self, known: dict[int, bytes], number: int) -> bytes:
+        """A piece that came along, is known from before, or can be fetched; its digest is in the document."""
+        if number not in known:
+            if self._fetch_piece is None:
+                raise CorruptError(f"piece {number} of the revocation list did not come with the trust document")
+            known[number] = self._fetch_piece(number)
+        return known[number]
+
+    def _tell_everyone(self) -> None:
+        message = self.message()
+        for comm in list(self._enforcement.live):
+            if message is not None and comm.conversation.server is Server.SCHEDULER:
+                comm.tell_soon(message)
+        for listener in self.on_news:
+            listener(self)
+
+    def renew(self, credential: Credential) -> None:
+        """Go by a newer credential of the same identity; NotTrustedError when it does not hold: nothing has changed."""
+        from daskpki.pki.validate import verify_leaf
+
+        identity = self._enforcement.identity
+        verify_leaf(
+            credential.leaf,
+            credential.chain,
+            self.document.roots,
+            now=datetime.now(UTC),
+            trust_domain=identity.trust_domain,
+            role=identity.role,
+            name=identity.name,
+        )
+        self._enforcement.replace(pair=KeyPair(certificate_pem(credential), key_pem(credential)))
+        self._enforcement.audit.record(RELOADED, peer=identity.uri, detail="a newer credential is in use")
+        for listener in self.on_credential:
+            listener(credential)

@@ -1,0 +1,97 @@
+"""Trust documents that travel over live connections: an operation of our own, taken out before Dask sees it.
+
+The signature is the authority, so it does not matter who brings a document, only whether the rules of
+`daskpki.pki.trust` accept it after the one that holds. Who may bring one at all is in the tables: schedulers to their
+workers and clients, clients to a scheduler (`daskpki revoke` does), workers to their nanny.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from distributed.comm.core import connect
+from distributed.core import error_message, send_recv
+
+from daskpki.confidential import Confidential
+from daskpki.errors import DaskpkiError, UnavailableError
+
+if TYPE_CHECKING:
+    from daskpki.cluster.enforcement import Enforcement
+
+
+class Held(Protocol):
+    """A trust document as it was signed, and the pieces of its revocation list by version number."""
+
+    @property
+    def signed(self) -> Confidential | None:
+        """None when only its content is known."""
+        ...
+
+    @property
+    def pieces(self) -> Mapping[int, bytes]:
+        """Those that do not stand in the document."""
+        ...
+
+
+class SignedTrust(NamedTuple):
+    """The same as plain values, for whoever has just signed or fetched one."""
+
+    signed: Confidential
+    pieces: Mapping[int, bytes] = MappingProxyType({})
+
+
+TRUST: Final = "daskpki-trust"
+EPOCH: Final = "daskpki"
+"""The field of the greeting that says that daskpki is at this end, and at which epoch."""
+
+
+def message(signed: Confidential, pieces: Mapping[int, bytes]) -> dict[str, Any]:
+    """A document on its way, with the pieces of its revocation list that do not stand in it."""
+    return {"op": TRUST, "signed": signed.reveal(), "pieces": dict(pieces)}
+
+
+def take(enforcement: Enforcement, received: Any) -> bool:
+    """Whether a message of a stream was one of ours; a document that does not hold is noted and changes nothing."""
+    if not isinstance(received, dict) or received.get("op") != TRUST:
+        return False
+    try:
+        offer(enforcement, received)
+    except DaskpkiError as error:
+        enforcement.audit.record("refused", detail=f"a trust document: {error}")
+    return True
+
+
+def answer(enforcement: Enforcement, received: Mapping[str, Any]) -> Any:
+    """The reply to one that came as a call: the epoch that holds now, or why it was not accepted."""
+    try:
+        offer(enforcement, received)
+    except DaskpkiError as error:
+        enforcement.audit.record("refused", detail=f"a trust document: {error}")
+        return error_message(PermissionError(str(error)), status="uncaught-error")
+    return {"status": "OK", "epoch": enforcement.trust.epoch}
+
+
+def offer(enforcement: Enforcement, received: Mapping[str, Any]) -> bool:
+    """Whether the document is newer than ours and holds, and so is ours now; DaskpkiError when it does not hold."""
+    if enforcement.keeper is None:
+        raise UnavailableError("this process takes no trust documents")
+    signed, pieces = received.get("signed"), received.get("pieces")
+    if not isinstance(signed, bytes) or not isinstance(pieces, dict):
+        raise DaskpkiError("a trust document without its parts")
+    return enforcement.keeper.offer(Confidential(signed), pieces)
+
+
+async def bring(address: str, arguments: Mapping[str, Any], held: Held) -> int:
+    """Take a trust document to the server at `address`, with the connection arguments of a Security.
+
+    Returns the epoch that holds there now; PermissionError when it was not accepted, OSError when nobody answers.
+    """
+    assert held.signed is not None
+    comm = await connect(address, **arguments)
+    try:
+        reply = await send_recv(comm, **message(held.signed, held.pieces))
+    finally:
+        comm.abort()
+    return int(reply["epoch"])

@@ -1,0 +1,125 @@
+"""Revocation in a running cluster: pushed over live connections, the signature being the authority."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from distributed import Client
+
+from daskpki.cluster import news
+from daskpki.cluster.security import PkiSecurity, client_security
+from daskpki.confidential import Confidential
+from daskpki.identity import Role
+from tests.cluster.conftest import stock_security
+from tests.cluster.material import Authority
+from tests.cluster.nodes import Cluster, cluster
+from tests.cluster.rogue import admission, call
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def own() -> Authority:
+    """An authority of its own, since documents move on in these tests."""
+    return Authority()
+
+
+@pytest.fixture(scope="module")
+def running(own: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(own, tmp_path_factory.mktemp("revoking"), "limited") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def admin(own: Authority) -> PkiSecurity:
+    return client_security(own.leaf(Role.CLIENT, "admin").credential, own.document())
+
+
+def push(running: Cluster, admin: PkiSecurity, signed: Confidential) -> int:
+    arguments = admin.get_connection_args("client")
+    return asyncio.run(news.bring(running.address, arguments, news.SignedTrust(signed)))
+
+
+def test_a_busy_client_is_cut_off(own: Authority, running: Cluster, admin: PkiSecurity) -> None:
+    leaf = own.leaf(Role.CLIENT, "leaver")
+    with Client(running.address, security=client_security(leaf.credential, own.document()), timeout=10) as client:
+        future = client.submit(sum, [1, 2])
+        assert future.result(timeout=20) == 3
+        own.revoke(leaf)
+        document = own.document()
+        begin = time.monotonic()
+        assert push(running, admin, own.signed(document)) == document.epoch
+        running.scheduler.wait_for(re.compile(r'"revoked".*client/leaver'))
+        assert time.monotonic() - begin < 5
+        with pytest.raises(OSError, match="is revoked"):
+            Client(running.address, security=client_security(leaf.credential, own.document()), timeout=5)
+
+
+def test_a_revoked_worker_is_refused_everywhere(
+    own: Authority, running: Cluster, admin: PkiSecurity, tmp_path: Path
+) -> None:
+    leaf = own.leaf(Role.WORKER, "thief")
+    security = stock_security(own, leaf, tmp_path)
+    places = [running.address, running.worker, running.nanny]
+    assert [asyncio.run(admission(place, security)) for place in places] == ["admitted"] * 3
+    own.revoke(leaf)
+    push(running, admin, own.signed(own.document()))
+    reloaded = re.compile(r'"reloaded".*trust document \d+ holds')
+    running.workers.wait_for(reloaded, 4)  # two workers and two nannies
+    assert all("is revoked" in asyncio.run(admission(place, security)) for place in places)
+
+
+def test_the_cluster_works_on(own: Authority, running: Cluster, admin: PkiSecurity) -> None:
+    with Client(running.address, security=admin) as client:
+        before = set(client.scheduler_info(n_workers=-1)["workers"])
+        push(running, admin, own.signed(own.document()))
+        assert client.gather(client.map(lambda x: x + 1, range(20))) == list(range(1, 21))
+        assert set(client.scheduler_info(n_workers=-1)["workers"]) == before
+
+
+def test_a_client_learns_over_its_own_connection(own: Authority, running: Cluster, admin: PkiSecurity) -> None:
+    security = client_security(own.leaf(Role.CLIENT, "alice").credential, own.document())
+    with Client(running.address, security=security) as client:
+        newest = own.document()
+        push(running, admin, own.signed(newest))
+        client.submit(sum, [1]).result(timeout=20)  # answered later on the same stream
+        assert security.enforcement(Role.CLIENT).trust.epoch == newest.epoch
+
+
+def test_a_newcomer_with_an_old_document_gets_the_new_one(own: Authority, running: Cluster, admin: PkiSecurity) -> None:
+    old = own.document()
+    newest = own.document()
+    push(running, admin, own.signed(newest))
+    security = client_security(own.leaf(Role.CLIENT, "alice").credential, old)
+    with Client(running.address, security=security) as client:
+        client.submit(sum, [1]).result(timeout=20)
+        assert security.enforcement(Role.CLIENT).trust.epoch == newest.epoch
+
+
+def test_an_older_document_changes_nothing(own: Authority, running: Cluster, admin: PkiSecurity) -> None:
+    old, newest = own.document(), own.document()
+    push(running, admin, own.signed(newest))
+    assert push(running, admin, own.signed(old)) == newest.epoch
+
+
+def test_a_forged_document_is_refused_and_said_so(own: Authority, running: Cluster, admin: PkiSecurity) -> None:
+    stranger = Authority()
+    forged = stranger.document()._replace(epoch=own.document().epoch + 100)
+    with pytest.raises(PermissionError, match="trust document"):
+        push(running, admin, stranger.signed(forged))
+    signed = own.signed(own.document()).reveal()
+    with pytest.raises(PermissionError, match="signature"):
+        push(running, admin, Confidential(signed.replace(b"test-", b"text-", 1)))
+    running.scheduler.wait_for(re.compile("refused.*a trust document"))
+
+
+def test_a_worker_brings_no_document_to_the_scheduler(own: Authority, running: Cluster, tmp_path: Path) -> None:
+    security = stock_security(own, own.leaf(Role.WORKER), tmp_path)
+    signed = own.signed(own.document()).reveal()
+    reply = asyncio.run(call(running.address, security, op="daskpki-trust", signed=signed, pieces={}))
+    assert isinstance(reply, PermissionError)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from typing import NoReturn, final
 
 
@@ -32,7 +31,9 @@ class Confidential:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Confidential):
             return NotImplemented
-        return hmac.compare_digest(self._value, other._value)
+        from hmac import compare_digest  # pulls in hashlib, which a boot has no need of
+
+        return compare_digest(self._value, other._value)
 
     def __repr__(self) -> str:
         return f"<confidential, {len(self._value)} bytes>"

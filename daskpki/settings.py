@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from daskpki.errors import UsageError
 from daskpki.identity import parse_label
+
+if TYPE_CHECKING:  # pathlib takes 4 ms to load, and a boot from Secret Manager has no need of it
+    from pathlib import Path
 
 DEFAULT_CLUSTER: Final = "default"
 DEFAULT_STORE: Final = "local:"
@@ -52,7 +54,7 @@ def parse_store_url(text: str) -> LocalUrl | GsmUrl:
     if colon and scheme == "local":
         if rest and not rest.startswith("/"):
             raise UsageError(f"store {text!r}: the path is not absolute", hint="for example local:/srv/daskpki")
-        return LocalUrl(Path(rest) if rest else None)
+        return _local_url(rest)
     if colon and scheme == "gsm" and rest.startswith("//"):
         project, _, location = rest[2:].rstrip("/").partition("/")
         if not _PROJECT.match(project):
@@ -65,8 +67,16 @@ def parse_store_url(text: str) -> LocalUrl | GsmUrl:
     )
 
 
+def _local_url(path: str) -> LocalUrl:
+    from pathlib import Path
+
+    return LocalUrl(Path(path) if path else None)
+
+
 def home(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
-    """daskpki's own directory: DASKPKI_HOME, or the platform's place for a user's data."""
+    """The directory of our own: DASKPKI_HOME, or the platform's place for a user's data."""
+    from pathlib import Path
+
     if chosen := environ.get("DASKPKI_HOME"):
         return Path(chosen)
     user = Path(environ.get("HOME") or environ.get("USERPROFILE") or Path.home())

@@ -30,10 +30,10 @@ def boot(argv: Sequence[str], environ: Mapping[str, str], execve: Execve = os.ex
 
 def prepare(settings: Settings, environ: Mapping[str, str]) -> Checked:
     """Fetch and check everything."""
-    from daskpki.boot.check import Clocks, verify_in_time
-
     end = time.monotonic() + settings.deadline
     fetched = fetch(settings, environ, Patience(end, note))
+    from daskpki.boot.check import Clocks, verify_in_time
+
     left = min(_CLOCK_PATIENCE, max(0.0, end - time.monotonic()))
     clocks = Clocks(time.time, time.monotonic, time.sleep)
     trust = verify_in_time(fetched.material, fetched.settings, fetched.date, clocks, patience=left)

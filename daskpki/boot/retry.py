@@ -6,9 +6,9 @@ request says itself what is worth another attempt, and nothing here knows a prot
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
-from random import uniform
 from typing import Final, NamedTuple, TypeVar
 
 from daskpki.errors import UnavailableError
@@ -35,7 +35,7 @@ class Patience(NamedTuple):
     note: Callable[[str], None]
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], float] = time.monotonic
-    jitter: Callable[[float, float], float] = uniform
+    jitter: Callable[[], float] = lambda: int.from_bytes(os.urandom(4)) / (1 << 32)
 
     def persist(self, attempt: Callable[[float], T]) -> T:
         """The result of `attempt(timeout)`, once there is one; UnavailableError with the last cause at the deadline."""
@@ -46,7 +46,7 @@ class Patience(NamedTuple):
                 return attempt(max(0.001, min(_LONGEST_ATTEMPT, self.end - self.now())))
             except TryAgain as cause:
                 last = cause
-            pause = self.jitter(0.0, wait)
+            pause = wait * self.jitter()
             if self.now() + pause >= self.end:
                 raise UnavailableError(f"gave up at the deadline: {last}", hint=last.hint) from last
             if str(last) != told:

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
 _SEQUENCE: Final = 0x30
 _VERSION: Final = 0xA0
 _FIELDS_BEFORE: Final = 6  # version, serial, signature, issuer, validity, subject (RFC 5280, 4.1)
@@ -17,26 +21,34 @@ _P256: Final = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d0301070342
 _P384: Final = bytes.fromhex("3076301006072a8648ce3d020106052b81040022036200")
 
 
+class _Ecdsa(ec.ECDSA):
+    """ECDSA for verifying, past a constructor that loads all of the backend (7 ms) for a question about signing."""
+
+    def __init__(self, algorithm: hashes.HashAlgorithm) -> None:
+        self._hash = algorithm
+
+    @property
+    def algorithm(self) -> hashes.HashAlgorithm:
+        """The hash that is signed."""
+        return self._hash
+
+
 def verifies(certificate: bytes, signature: bytes, data: bytes) -> bool:
     """Whether the key of `certificate` (DER) signed `data`, by ECDSA; ValueError for another kind of key or no DER."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = subject_public_key_info(certificate)
-    curve: ec.EllipticCurve
-    algorithm: hashes.HashAlgorithm
-    if key.startswith(_P256):
-        curve, algorithm, point = ec.SECP256R1(), hashes.SHA256(), key[len(_P256) :]
-    elif key.startswith(_P384):
-        curve, algorithm, point = ec.SECP384R1(), hashes.SHA384(), key[len(_P384) :]
-    else:
-        raise ValueError("not a key on P-256 or P-384")
+    curve, algorithm, point = _parse_key(subject_public_key_info(certificate))
     try:
-        ec.EllipticCurvePublicKey.from_encoded_point(curve, point).verify(signature, data, ec.ECDSA(algorithm))
+        ec.EllipticCurvePublicKey.from_encoded_point(curve, point).verify(signature, data, _Ecdsa(algorithm))
     except InvalidSignature:
         return False
     return True
+
+
+def _parse_key(info: bytes) -> tuple[ec.EllipticCurve, hashes.HashAlgorithm, bytes]:
+    if info.startswith(_P256):
+        return ec.SECP256R1(), hashes.SHA256(), info[len(_P256) :]
+    if info.startswith(_P384):
+        return ec.SECP384R1(), hashes.SHA384(), info[len(_P384) :]
+    raise ValueError("not a key on P-256 or P-384")
 
 
 def subject_public_key_info(certificate: bytes) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os.path import isfile
-from pathlib import Path
 from typing import Protocol
 
 from daskpki.boot.metadata import Metadata
@@ -56,6 +55,8 @@ class FileTokens:
         return None
 
     def _attempt(self, timeout: float) -> Confidential:
+        from pathlib import Path
+
         from daskpki.store.gsm.adc import access_token
 
         try:

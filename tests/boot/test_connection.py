@@ -1,0 +1,303 @@
+"""Our own HTTP: TLS is verified, proxies are used where they should be, replies are read strictly and to an end."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import google_crc32c
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daskpki.boot.connection import Connection, parse_target, proxy_for, system_trust
+from daskpki.boot.crc32c import crc32c
+from daskpki.boot.http import Reply, read_reply
+from daskpki.boot.retry import Patience, TryAgain
+from daskpki.errors import DaskpkiError, NotTrustedError, UnavailableError, UsageError
+from tests.boot.cloud import Cloud, boot_here, run_entrypoint
+from tests.servers.metadata import MetadataServer
+from tests.servers.server import SecretManagerServer
+
+
+def read(data: bytes, *, portion: int = 7) -> tuple[Reply, bool]:
+    portions = [data[start : start + portion] for start in range(0, len(data), portion)]
+    return read_reply(lambda: portions.pop(0) if portions else b"")
+
+
+def test_a_reply_with_a_length() -> None:
+    reply, stays = read(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX-Name:  value \r\n\r\nabc")
+    assert reply == Reply(200, {"content-length": "3", "x-name": "value"}, b"abc")
+    assert stays
+
+
+def test_a_reply_in_chunks() -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    reply, stays = read(head + b"3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\n")
+    assert (reply.body, stays) == (b"abc0123456789", False)
+
+
+def test_a_reply_to_the_end_of_the_connection() -> None:
+    assert read(b"HTTP/1.0 404 Not Found\r\n\r\nno")[0].body == b"no"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1_0\r\n\r\n0123456789",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcdef\r\n0\r\n\r\n",
+        b"HTTP/1.1 twohundred\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000,
+    ],
+)
+def test_what_is_cut_off_or_no_http_may_be_tried_again(data: bytes) -> None:
+    with pytest.raises(TryAgain):
+        read(data, portion=4096)
+
+
+@given(st.binary(max_size=300), st.integers(1, 50))
+def test_any_bytes_are_a_reply_or_to_be_tried_again(data: bytes, portion: int) -> None:
+    try:
+        reply, _ = read(b"HTTP/1.1 200 OK\r\n" + data, portion=portion)
+    except TryAgain:
+        return
+    assert len(reply.body) <= len(data)
+
+
+@given(st.binary(max_size=5000))
+def test_crc32c_is_googles(data: bytes) -> None:
+    assert crc32c(data) == google_crc32c.value(data)
+
+
+def test_crc32c_of_the_standard() -> None:
+    """RFC 3720, B.4."""
+    assert crc32c(bytes(32)) == 0x8A9136AA
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_target_or_refused(text: str) -> None:
+    try:
+        target = parse_target(text, encrypted=True)
+    except UsageError:
+        return
+    assert target.host
+    assert 0 < target.port < 65_536
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "proxy"),
+    [
+        ("", "http://p:1"),
+        ("example.com", "http://p:1"),
+        ("googleapis.com", None),
+        (".googleapis.com", None),
+        ("x, secretmanager.googleapis.com", None),
+        ("apis.com", "http://p:1"),
+        ("*", None),
+    ],
+)
+def test_who_goes_through_the_proxy(no_proxy: str, proxy: str | None) -> None:
+    environ = {"https_proxy": "http://p:1", "no_proxy": no_proxy}
+    assert proxy_for("secretmanager.googleapis.com", environ) == proxy
+    assert proxy_for("secretmanager.googleapis.com", {"NO_PROXY": no_proxy, "HTTPS_PROXY": "http://p:1"}) == proxy
+
+
+@pytest.fixture(scope="session")
+def web(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]:
+    """A TLS context for localhost, and the PEM file by which a client trusts it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test web")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("web") / "web.pem"
+    encoding = serialization.Encoding.PEM
+    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    public = file.with_name("ca.pem")
+    public.write_bytes(certificate.public_bytes(encoding))
+    file.write_bytes(private + certificate.public_bytes(encoding))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context, public
+
+
+@pytest.fixture
+def https(cloud: Cloud, web: tuple[ssl.SSLContext, Path]) -> Iterator[Cloud]:
+    """The same cloud over TLS, at https://localhost."""
+    with SecretManagerServer(tls=web[0]) as server, MetadataServer(server.tokens) as metadata:
+        secure = Cloud(server, metadata, cloud.cluster)
+        cloud.cluster.seed(server, secure.parent)
+        yield secure
+
+
+def environ_for(https: Cloud, **more: str) -> dict[str, str]:
+    url = https.server.rest_url.replace("127.0.0.1", "localhost")
+    return https.environ | {"DASKPKI_SECRET_MANAGER_ENDPOINT": url} | more
+
+
+def test_tls_is_verified_against_the_trusted_cas(https: Cloud, web: tuple[ssl.SSLContext, Path]) -> None:
+    trusting = run_entrypoint(environ_for(https, SSL_CERT_FILE=str(web[1])), "exec", "worker", "--", "echo", "up")
+    assert (trusting.returncode, trusting.stdout) == (0, "up\n")
+    doubting = run_entrypoint(environ_for(https), "exec", "worker", "--", "echo", "up")
+    assert (doubting.returncode, doubting.stdout) == (3, "")
+    assert "certificate is not trusted here" in doubting.stderr
+
+
+def test_tls_is_verified_for_the_name_that_was_called(https: Cloud, web: tuple[ssl.SSLContext, Path]) -> None:
+    done = run_entrypoint(https.environ | {"SSL_CERT_FILE": str(web[1])}, "exec", "worker", "--", "true")
+    assert done.returncode == 3
+    assert "127.0.0.1" in done.stderr
+
+
+@contextmanager
+def proxy(answer: bytes | None = None) -> Iterator[tuple[int, list[bytes]]]:
+    """A real HTTP proxy for CONNECT (or one that always gives this answer), and the heads that it was sent."""
+    heads: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_serve_proxy, args=(listener, heads, answer), daemon=True).start()
+        yield listener.getsockname()[1], heads
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def _serve_proxy(listener: socket.socket, heads: list[bytes], answer: bytes | None) -> None:
+    while True:
+        try:
+            near, _ = listener.accept()
+        except OSError:
+            return
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += near.recv(1000)
+        heads.append(head)
+        if answer is not None:
+            near.sendall(answer)
+            near.close()
+            continue
+        far = socket.create_connection(("127.0.0.1", int(head.split()[1].rpartition(b":")[2])))
+        near.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        for source, sink in ((near, far), (far, near)):
+            threading.Thread(target=_copy, args=(source, sink), daemon=True).start()
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # the other side went away
+        while data := source.recv(65_536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+
+def test_a_proxy_is_used_for_secret_manager_and_not_for_metadata(
+    https: Cloud, web: tuple[ssl.SSLContext, Path]
+) -> None:
+    with proxy() as (port, heads):
+        url = f"http://user:p%40ss@127.0.0.1:{port}"
+        environ = environ_for(https, SSL_CERT_FILE=str(web[1]), https_proxy=url, http_proxy=url)
+        done = run_entrypoint(environ, "exec", "worker", "--", "echo", "up")
+    assert (done.returncode, done.stdout) == (0, "up\n"), done.stderr
+    (head,) = heads
+    assert head.startswith(f"CONNECT localhost:{https.server.listener.port} HTTP/1.1\r\n".encode())
+    assert b"\r\nProxy-Authorization: Basic dXNlcjpwQHNz\r\n" in head
+    assert "p@ss" not in done.stderr
+
+
+def test_a_proxy_that_refuses_is_named_at_the_deadline(https: Cloud) -> None:
+    with proxy(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n") as (port, _):
+        environ = environ_for(https, https_proxy=f"http://127.0.0.1:{port}", DASKPKI_DEADLINE="1")
+        with pytest.raises(UnavailableError, match=r"the proxy 127\.0\.0\.1 answers 407"):
+            boot_here(environ, "scheduler")
+
+
+def test_a_proxy_of_another_kind_is_refused(https: Cloud) -> None:
+    with pytest.raises(UsageError, match="socks5://h"):
+        boot_here(environ_for(https, https_proxy="socks5://h:1"), "scheduler")
+
+
+def _drip(connection: socket.socket) -> None:
+    """One byte every 50 ms, without end: each read succeeds, the exchange never does."""
+    try:
+        while True:
+            connection.sendall(b"H")
+            time.sleep(0.05)
+    except OSError:
+        return
+
+
+def _wait(connection: socket.socket) -> None:
+    while connection.recv(1000):
+        pass
+
+
+@pytest.mark.parametrize("behave", [_drip, _wait])
+def test_the_time_limit_is_for_the_whole_exchange(behave: Callable[[socket.socket], None]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            behave(connection)
+
+        threading.Thread(target=serve, daemon=True).start()
+        connection = Connection(parse_target(f"127.0.0.1:{port}", encrypted=False), system_trust)
+        begin = time.monotonic()
+        with pytest.raises(TryAgain, match="no answer in time"):
+            connection.get("/", {}, 0.3)
+        assert time.monotonic() - begin < 0.6
+
+
+class Hands:
+    """A monotonic clock that only waiting moves."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    def patience(self, end: float, notes: list[str]) -> Patience:
+        return Patience(end, notes.append, sleep=self.waits.append, now=lambda: sum(self.waits), jitter=lambda: 1.0)
+
+
+def test_waits_double_from_50_ms_to_5_s_and_end_at_the_deadline() -> None:
+    hands, notes = Hands(), list[str]()
+
+    def attempt(_timeout: float) -> None:
+        raise TryAgain("the cause", hint="the remedy")
+
+    with pytest.raises(UnavailableError, match="gave up at the deadline: the cause") as caught:
+        hands.patience(30, notes).persist(attempt)
+    assert hands.waits[:4] == [0.05, 0.1, 0.2, 0.4]
+    assert max(hands.waits) == 5.0
+    assert 25 <= sum(hands.waits) < 30
+    assert caught.value.hint == "the remedy"
+    assert notes == ["the cause; trying again"]
+
+
+def test_an_error_of_ours_is_not_tried_again() -> None:
+    hands = Hands()
+
+    def attempt(_timeout: float) -> None:
+        raise NotTrustedError("no")
+
+    with pytest.raises(DaskpkiError, match="no"):
+        hands.patience(30, []).persist(attempt)
+    assert hands.waits == []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from daskpki.authority.custody import OWN_STORE, CaKeys, Passphrase, StoredCaKeys
 from daskpki.authority.policy import issuer_of
-from daskpki.errors import UsageError
+from daskpki.errors import NotFoundError, UsageError
 from daskpki.records import AuthorityRecord
 from daskpki.store.port import SecretStore
 
@@ -67,7 +67,10 @@ class Issuers:
     def _kept_passphrase(self, predecessor: AuthorityRecord) -> Passphrase | None:
         if predecessor.key_uri.startswith(KMS_SCHEME):
             return None
-        sealed = self._stored(predecessor.key_uri, None).is_sealed(predecessor.generation)
+        try:
+            sealed = self._stored(predecessor.key_uri, None).is_sealed(predecessor.generation)
+        except NotFoundError:  # a key that was lost; what was asked for decides
+            sealed = False
         return self._places.unseal if sealed else None
 
     def _stored(self, uri: str, seal: Passphrase | None) -> StoredCaKeys:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from daskpki.cli.drawing import fingerprint_lines
-from daskpki.cli.offline import offline_root
 from daskpki.cli.output import table
+from daskpki.cli.rollover_document import rollover_document
+from daskpki.cli.successor import (
+    CaKeyOption,
+    KeyTypeOption,
+    RootOption,
+    RootPassphraseOption,
+    SealOption,
+    seals,
+    successor_of,
+)
 from daskpki.errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from daskpki.authority import CertificateAuthority
     from daskpki.authority.rollover import Successor
-    from daskpki.authority.standing import Standing
     from daskpki.cli.invocation import Invocation
     from daskpki.records import AuthorityRecord
 
@@ -28,19 +35,6 @@ rotate_ca = typer.Typer(
     ),
 )
 
-KeyTypeOption = Annotated[str, typer.Option("--key-type", metavar="K", help="The new CA's: p256, p384 or rsa3072.")]
-CaKeyOption = Annotated[
-    str | None, typer.Option("--ca-key", metavar="URI", help="Where its key is kept [default: beside the old one's].")
-]
-RootOption = Annotated[
-    Path | None, typer.Option("--offline-root", metavar="FILE", help="Two tiers: the new root's key goes there.")
-]
-RootPassphraseOption = Annotated[
-    Path | None, typer.Option("--root-passphrase-file", metavar="FILE", help="The passphrase of that file.")
-]
-SealOption = Annotated[
-    bool, typer.Option("--ca-passphrase", help="Seal the new key by a passphrase of its own, and ask for it.")
-]
 LostOption = Annotated[
     bool, typer.Option("--old-key-lost", help="Go on without the old key: running nodes have to be restarted.")
 ]
@@ -67,7 +61,7 @@ def rotate(
     if not emergency:
         raise UsageError("rotate-ca needs a step", hint="daskpki rotate-ca start, status, promote, finish or abort")
     invocation: Invocation = ctx.obj
-    successor = _successor(invocation, key_type, ca_key, offline, root_passphrase_file)
+    successor = successor_of(invocation, key_type, ca_key, offline, root_passphrase_file)
     _emergency(invocation, successor, seal=ca_passphrase, old_key_lost=old_key_lost)
 
 
@@ -90,13 +84,13 @@ def start(
     Example:  [bold]daskpki rotate-ca start[/bold]
     """
     invocation: Invocation = ctx.obj
-    successor = _successor(invocation, key_type, ca_key, offline, root_passphrase_file, permit_dns or ())
+    successor = successor_of(invocation, key_type, ca_key, offline, root_passphrase_file, permit_dns or ())
     if emergency:
         _emergency(invocation, successor, seal=ca_passphrase, old_key_lost=old_key_lost)
         return
-    with invocation.authority(seal=_seals(invocation, ca_passphrase)) as authority:
+    with invocation.authority(seal=seals(invocation, ca_passphrase)) as authority:
         made = authority.rollover().start(successor)
-        document = _document(authority)
+        document = rollover_document(authority)
     new = next(entry for entry in document["authorities"] if entry["generation"] == made.generation)
     lines = [f"CA {made.generation} is trusted beside CA {document['issuing']}"]
     lines.append(f"  SHA-256  {fingerprint_lines(new['fingerprint'])}")
@@ -111,7 +105,7 @@ def status(ctx: typer.Context) -> None:
     """
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
-        document = _document(authority)
+        document = rollover_document(authority)
     rows = [
         (str(entry["generation"]), entry["state"], entry["notAfter"][:10], str(entry["certificates"]), entry["key"])
         for entry in document["authorities"]
@@ -134,7 +128,7 @@ def promote(ctx: typer.Context) -> None:
         _warn_if_fresh(invocation, authority)
         target = rollover.promote()
         count = _reissue(invocation, authority)
-        document = _document(authority) | {"reissued": count}
+        document = rollover_document(authority) | {"reissued": count}
     _report(invocation, document, [f"CA {target.generation} issues; {_certificates(count)} issued anew"])
     _check_all_reissued(document)
 
@@ -153,7 +147,7 @@ def finish(
     with invocation.authority() as authority:
         before = authority.rollover().standing()
         erased = authority.rollover().finish(force=force, old_keys=not old_key_lost)
-        document = _document(authority) | {"keysErased": erased}
+        document = rollover_document(authority) | {"keysErased": erased}
     _report(invocation, document, _dropped(before.others) or ["nothing to finish: there is one CA"])
     if not erased:
         invocation.output.warn("you may not erase the old CA's key; whoever may should delete its secret")
@@ -170,7 +164,7 @@ def abort(ctx: typer.Context) -> None:
         before = authority.rollover().standing()
         target = authority.rollover().abort()
         count = _reissue(invocation, authority)
-        document = _document(authority) | {"reissued": count}
+        document = rollover_document(authority) | {"reissued": count}
     if not before.others:
         lines = ["nothing to abort: there is one CA"]
     else:
@@ -180,38 +174,19 @@ def abort(ctx: typer.Context) -> None:
 
 
 def _emergency(invocation: Invocation, successor: Successor, *, seal: bool, old_key_lost: bool) -> None:
-    with invocation.authority(seal=_seals(invocation, seal)) as authority:
+    with invocation.authority(seal=seals(invocation, seal)) as authority:
         began = authority.session.clock()
         cut = authority.rollover().emergency(successor, old_keys=not old_key_lost)
         invocation.output.hint(f"cut off after {cut.seconds:.1f} s; issuing anew")
         count = _reissue(invocation, authority, give_way=False)
         total = (authority.session.clock() - began).total_seconds()
-        document = _document(authority) | {"reissued": count, "cutAfterSeconds": cut.seconds, "seconds": total}
+        document = rollover_document(authority) | {"reissued": count, "cutAfterSeconds": cut.seconds, "seconds": total}
     lines = [
         f"CA {cut.authority.generation} issues; nothing else is trusted, {cut.seconds:.1f} s after the start",
         f"{_certificates(count)} issued anew, {total:.1f} s after the start",
     ]
     _report(invocation, document, lines)
     invocation.output.hint("running nodes follow within a minute; people run daskpki login again")
-
-
-def _successor(
-    invocation: Invocation,
-    key_type: str,
-    ca_key: str | None,
-    offline: Path | None,
-    passphrase_file: Path | None,
-    permit_dns: Sequence[str] = (),
-) -> Successor:
-    from daskpki.authority import parse_ca_key_type
-    from daskpki.authority.rollover import Successor
-
-    root = offline_root(invocation, offline, passphrase_file)
-    return Successor(parse_ca_key_type(key_type), ca_key, root, tuple(permit_dns))
-
-
-def _seals(invocation: Invocation, asked: bool) -> bool:
-    return asked or invocation.ca_passphrase_file is not None
 
 
 def _reissue(invocation: Invocation, authority: CertificateAuthority, *, give_way: bool = True) -> int:
@@ -221,50 +196,6 @@ def _reissue(invocation: Invocation, authority: CertificateAuthority, *, give_wa
     total = len(rollover.standing().reissue)
     with progress(invocation, total, rollover.reissue(give_way=give_way)) as issued:
         return sum(1 for _ in issued)
-
-
-def _document(authority: CertificateAuthority) -> dict[str, Any]:
-    """Where it stands, as `--json` prints it."""
-    now = authority.rollover().standing()
-    return {
-        "phase": now.phase,
-        "issuing": now.active.generation,
-        "published": now.published,
-        "authorities": [_authority(authority, entry) for entry in sorted(now.living)],
-        "toReissue": [f"{entry.role}/{entry.name}" for entry in now.reissue],
-        "heldByOthers": [f"{entry.role}/{entry.name}" for entry in now.held],
-        "next": _next_step(now),
-    }
-
-
-def _authority(authority: CertificateAuthority, entry: AuthorityRecord) -> dict[str, Any]:
-    from daskpki.authority.policy import anchor_der
-    from daskpki.authority.publishing import STATES
-    from daskpki.pki.certificates import load_certificate
-    from daskpki.pki.pem import fingerprint
-
-    anchor = anchor_der(entry)
-    moment = authority.session.now().timestamp()
-    leaves = authority.inventory().certificates()
-    return {
-        "generation": entry.generation,
-        "state": STATES[entry.status],
-        "fingerprint": fingerprint(anchor),
-        "notAfter": load_certificate(anchor).not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "key": entry.key_uri,
-        "certificates": sum(leaf.issuer == entry.generation and leaf.state(moment) == "issued" for leaf in leaves),
-    }
-
-
-def _next_step(now: Standing) -> str | None:
-    if not now.others:
-        return None
-    newest = max(entry.generation for entry in now.living)
-    if now.phase == "started":
-        return "wait until nodes have read it (within a minute), then daskpki rotate-ca promote"
-    if now.reissue:
-        return f"daskpki rotate-ca {'promote' if now.active.generation == newest else 'abort'}"
-    return "wait until nodes have their new certificates (within some minutes), then daskpki rotate-ca finish"
 
 
 def _report(invocation: Invocation, document: dict[str, Any], lines: list[str]) -> None:

@@ -1,0 +1,229 @@
+"""What each step of a rollover refuses, and what nodes and other commands make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from daskpki import CertificateAuthority, naming
+from daskpki.authority.issuers import Places
+from daskpki.authority.rollover import Successor
+from daskpki.confidential import Confidential
+from daskpki.errors import AlreadyExistsError, ConflictError, NotFoundError, NotTrustedError, PolicyError
+from daskpki.identity import Role
+from daskpki.pki.credential import certificate_pem, parse_credential
+from daskpki.pki.trust import TrustDocument, parse_trust, verify_trust
+from daskpki.records import CA_RETIRED, ISSUED
+from daskpki.store.port import Store
+from tests.authority.clocks import Clock
+from tests.authority.fragile import AFTER, FragileStore, Fuse, Killed, Meanwhile
+from tests.store.places import LocalPlace
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with closing(LocalPlace(tmp_path).create()) as store:
+        yield store
+
+
+@pytest.fixture
+def ca(store: Store, clock: Clock) -> CertificateAuthority:
+    authority = CertificateAuthority(store, clock=clock)
+    authority.init()
+    return authority
+
+
+def issue(ca: CertificateAuthority, name: str, role: Role = Role.WORKER) -> int:
+    (issued,) = ca.issue(ca.requests(role, [name]))
+    return issued.record.serial
+
+
+def promote(ca: CertificateAuthority) -> None:
+    ca.rollover().start(Successor())
+    ca.rollover().promote()
+    list(ca.rollover().reissue())
+
+
+def generations(trust: TrustDocument) -> list[tuple[int, str]]:
+    return [(anchor.generation, anchor.state) for anchor in trust.authorities]
+
+
+def test_steps_out_of_order_are_refused(ca: CertificateAuthority) -> None:
+    with pytest.raises(ConflictError, match="no new CA to promote"):
+        ca.rollover().promote()
+    ca.rollover().start(Successor())
+    with pytest.raises(ConflictError, match="CA 2 does not issue yet"):
+        ca.rollover().finish()
+    ca.rollover().promote()
+    with pytest.raises(AlreadyExistsError, match="CA 2 issues, CA 1 retires"):
+        ca.rollover().start(Successor())
+    assert generations(ca.trust()) == [(1, "retiring"), (2, "active")]
+
+
+def test_what_is_still_valid_is_not_cut_off_unasked(ca: CertificateAuthority) -> None:
+    issue(ca, "w")
+    ca.rollover().start(Successor())
+    ca.rollover().promote()
+    before = ca.trust()
+    with pytest.raises(PolicyError, match="worker/w"):
+        ca.rollover().finish()
+    assert ca.trust() == before
+    ca.rollover().finish(force=True)
+    assert generations(ca.trust()) == [(2, "active")]
+
+
+def test_what_ended_or_was_revoked_is_not_issued_anew(ca: CertificateAuthority, clock: Clock) -> None:
+    issue(ca, "ended")
+    clock.advance(days=31)
+    issue(ca, "revoked")
+    issue(ca, "valid")
+    ca.revoke("worker/revoked")
+    promote(ca)
+    now = {(entry.name, entry.issuer) for entry in ca.inventory().certificates() if not entry.superseded}
+    assert now == {("ended", 1), ("revoked", 1), ("valid", 2)}
+
+
+def test_revoking_goes_on_for_both_cas(ca: CertificateAuthority) -> None:
+    old = issue(ca, "w")
+    ca.rollover().start(Successor())
+    ca.rollover().promote()
+    new = issue(ca, "v")
+    ca.revoke(f"{old:x}", "keyCompromise")
+    ca.revoke(f"{new:x}")
+    verifier = ca.verifier()
+    assert {generation: set(serials) for generation, serials in verifier._revoked.items()} == {1: {old}, 2: {new}}
+
+
+def test_a_node_that_missed_every_step_in_between_follows_the_last(ca: CertificateAuthority, clock: Clock) -> None:
+    issue(ca, "w")
+    before = ca.trust()
+    promote(ca)
+    ca.rollover().finish()
+    signed = parse_trust(newest(ca))
+    assert generations(verify_trust(signed, previous=before, now=clock())) == [(2, "active")]
+
+
+def newest(ca: CertificateAuthority) -> Confidential:
+    return ca.session.store.secrets.latest(naming.trust_id("default")).data
+
+
+def test_the_dropped_key_is_erased_and_its_leaves_are_not_trusted(
+    ca: CertificateAuthority, store: Store, clock: Clock
+) -> None:
+    issue(ca, "w")
+    leaf = leaf_of(store, "w")
+    CertificateAuthority(store, clock=clock).verifier().verify(leaf)
+    promote(ca)
+    assert ca.rollover().finish()
+    with pytest.raises(NotTrustedError):
+        ca.verifier().verify(leaf)
+    ca.verifier().verify(leaf_of(store, "w"))
+    with pytest.raises(NotFoundError):
+        store.secrets.describe(naming.ca_key_id("default", 1))
+
+
+def leaf_of(store: Store, name: str) -> bytes:
+    payload = store.secrets.latest(naming.credential_id("default", Role.WORKER, name)).data
+    return certificate_pem(parse_credential(payload)).encode()
+
+
+def test_an_emergency_drops_every_other_ca_at_once(ca: CertificateAuthority, store: Store) -> None:
+    issue(ca, "w")
+    leaf = leaf_of(store, "w")
+    before = ca.trust()
+    ca.rollover().start(Successor())
+    cut = ca.rollover().emergency(Successor())
+    assert cut.authority.generation == 3
+    trust = ca.trust()
+    assert generations(trust) == [(3, "active")]
+    verify_trust(parse_trust(newest(ca)), previous=before, now=ca.session.now())
+    with pytest.raises(NotTrustedError):
+        ca.verifier().verify(leaf)
+    list(ca.rollover().reissue(give_way=False))
+    ca.verifier().verify(leaf_of(store, "w"))
+
+
+def test_an_emergency_that_is_over_is_followed_by_another_one(ca: CertificateAuthority) -> None:
+    for generation in (2, 3):
+        assert ca.rollover().emergency(Successor()).authority.generation == generation
+        list(ca.rollover().reissue(give_way=False))
+
+
+def test_without_the_old_key_running_nodes_do_not_follow(ca: CertificateAuthority, store: Store) -> None:
+    before = ca.trust()
+    store.secrets.delete(naming.ca_key_id("default", 1))
+    fresh = CertificateAuthority(store, clock=ca.session.clock)
+    with pytest.raises(NotFoundError):
+        fresh.rollover().emergency(Successor())
+    assert fresh.trust() == before
+    fresh.rollover().emergency(Successor(), old_keys=False)
+    signed = parse_trust(newest(ca))
+    verify_trust(signed, now=ca.session.now())  # a node that starts anew
+    with pytest.raises(NotTrustedError, match="not signed by a CA of the one before"):
+        verify_trust(signed, previous=before, now=ca.session.now())
+
+
+def test_another_command_publishes_what_a_killed_finish_had_recorded(
+    ca: CertificateAuthority, store: Store, clock: Clock
+) -> None:
+    promote(ca)
+    with pytest.raises(Killed):
+        CertificateAuthority(FragileStore(store, Fuse(1, AFTER)), clock=clock).rollover().finish()
+    assert len(ca.trust().authorities) == 2
+    issue(CertificateAuthority(store, clock=clock), "w")
+    assert generations(ca.trust()) == [(2, "active")]
+
+
+def test_of_two_new_cas_at_once_the_later_one_counts(ca: CertificateAuthority, store: Store, clock: Clock) -> None:
+    def other() -> None:
+        ca.rollover().start(Successor())
+
+    reserved = Meanwhile(1, other)
+    with pytest.raises(ConflictError):
+        CertificateAuthority(FragileStore(store, reserved), clock=clock).rollover().start(Successor())
+    status = {entry.generation: entry.status for entry in ca.inventory().authorities()}
+    assert status[2] == CA_RETIRED
+    assert generations(ca.trust()) == [(1, "active"), (3, "next")]
+
+
+def test_a_leaf_of_a_ca_that_was_dropped_meanwhile_is_not_confirmed(
+    ca: CertificateAuthority, store: Store, clock: Clock
+) -> None:
+    def roll_over() -> None:
+        promote(ca)
+        ca.rollover().finish()
+
+    with pytest.raises(NotTrustedError, match="CA 1 was dropped meanwhile"):
+        issue(CertificateAuthority(FragileStore(store, Meanwhile(1, roll_over)), clock=clock), "w")
+    assert not list(ca.inventory().certificates(statuses=[ISSUED]))
+    issue(ca, "w")
+
+
+def test_the_new_ca_keeps_the_policy_and_may_add_domains(ca: CertificateAuthority) -> None:
+    ca.rollover().start(Successor(permit_dns=("example.org",)))
+    ca.rollover().promote()
+    ca.check(ca.requests(Role.WORKER, ["w"], dns=["w.example.org"]))
+    assert ca.policy().permitted_dns == ("default.daskpki.internal", "example.org")
+
+
+def test_a_sealed_key_is_followed_by_a_sealed_one(store: Store, clock: Clock) -> None:
+    def passphrase() -> Confidential:
+        return Confidential("correct horse")
+
+    ca = CertificateAuthority(store, clock=clock, places=Places(seal=passphrase, unseal=passphrase))
+    ca.init()
+    later = CertificateAuthority(store, clock=clock, places=Places(unseal=passphrase))
+    later.rollover().start(Successor())
+    for generation in (1, 2):
+        assert b'"sealing": "passphrase"' in store.secrets.latest(naming.ca_key_id("default", generation)).data.reveal()
+    thief = CertificateAuthority(store, clock=clock)
+    with pytest.raises(NotTrustedError, match="sealed by a passphrase"):
+        thief.issuer()

@@ -16,7 +16,10 @@ def main() -> int:
     gc.set_threshold(100_000)  # start-up makes much and drops little: collecting it would cost a command a twentieth
     from daskpki.cli.app import main as run
 
-    return run(sys.argv[1:])
+    try:
+        return run(sys.argv[1:])
+    finally:
+        gc.freeze()  # nor would the interpreter find anything worth collecting at its end: that took a fifth of `issue`
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ class Enforcement:
         self.live: WeakSet[Connection] = WeakSet()
         self.keeper: Keeper | None = None
         self._listeners: WeakSet[Listening] = WeakSet()
-        self._pair = pair
+        self.pair = pair
         self._minimum = minimum
         self._now = now
         self._contexts: dict[bool, ssl.SSLContext] = {}
@@ -90,13 +90,13 @@ class Enforcement:
     def server_context(self) -> ssl.SSLContext:
         """The context of our listeners."""
         if True not in self._contexts:
-            self._contexts[True] = server_context(self._pair, self.trust.anchors, self._minimum)
+            self._contexts[True] = server_context(self.pair, self.trust.anchors, self._minimum)
         return self._contexts[True]
 
     def client_context(self) -> ssl.SSLContext:
         """The context with which we dial."""
         if False not in self._contexts:
-            self._contexts[False] = client_context(self._pair, self.trust.anchors, self._minimum)
+            self._contexts[False] = client_context(self.pair, self.trust.anchors, self._minimum)
         return self._contexts[False]
 
     def admit(self, certificate: Mapping[str, Any] | None, roles: frozenset[Role]) -> Peer:
@@ -120,12 +120,12 @@ class Enforcement:
 
         New connections are made under it. Live ones stay, unless the peer's certificate is now revoked.
         """
-        trust, pair = trust or self.trust, pair or self._pair
+        trust, pair = trust or self.trust, pair or self.pair
         contexts = {
             True: server_context(pair, trust.anchors, self._minimum),
             False: client_context(pair, trust.anchors, self._minimum),
         }
-        self.trust, self._pair, self._contexts = trust, pair, contexts
+        self.trust, self.pair, self._contexts = trust, pair, contexts
         for listener in list(self._listeners):
             listener.renew(contexts[True])
         self._abort(lambda peer: peer.serial in trust.revoked, "the certificate is revoked")

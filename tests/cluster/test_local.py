@@ -1,0 +1,78 @@
+"""LocalCluster under daskpki: no preload, no files, and no key in a pickle that could be written down."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import cloudpickle
+import pytest
+from distributed import Client, LocalCluster
+from distributed.utils import open_port
+
+from daskpki.cluster.local import LocalSecurity, cluster_security
+from daskpki.cluster.policy import WorkerClients
+from daskpki.cluster.security import client_security
+from daskpki.errors import NotFoundError
+from daskpki.identity import Role
+from tests.cluster.material import Authority
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def security(authority: Authority) -> LocalSecurity:
+    return make(authority)
+
+
+def make(authority: Authority, mode: WorkerClients = WorkerClients.ALLOW) -> LocalSecurity:
+    leaves = (authority.leaf(Role.SCHEDULER), authority.leaf(Role.WORKER), authority.leaf(Role.CLIENT, "me"))
+    return cluster_security([leaf.credential for leaf in leaves], authority.document(), mode=mode)
+
+
+def roles_here(dask_worker: Any) -> list[str]:
+    return sorted(each.identity.slug for each in dask_worker.security.enforcements.values())
+
+
+def test_processes_get_the_workers_credential_alone(authority: Authority, security: LocalSecurity) -> None:
+    with (
+        LocalCluster(n_workers=2, processes=True, security=security, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        assert cluster.scheduler_address.startswith("tls://")
+        assert client.gather(client.map(lambda x: x + 1, range(5))) == [1, 2, 3, 4, 5]
+        assert set(map(tuple, client.run(roles_here).values())) == {("worker/worker", "worker/worker")}
+        alice = client_security(authority.leaf(Role.CLIENT, "alice").credential, authority.document())
+        with Client(cluster.scheduler_address, security=alice) as other:
+            assert other.submit(sum, [1, 2]).result(timeout=20) == 3
+
+
+def test_threads_and_scaling(security: LocalSecurity) -> None:
+    with (
+        LocalCluster(n_workers=1, processes=False, security=security, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        cluster.scale(2)
+        client.wait_for_workers(2, timeout=20)
+        assert client.submit(sum, [1, 2]).result(timeout=20) == 3
+
+
+@pytest.mark.parametrize("save", [pickle.dumps, cloudpickle.dumps])
+def test_keys_are_not_pickled_for_other_hosts(security: LocalSecurity, save: Any) -> None:
+    with pytest.raises(TypeError, match="goes to worker processes of this machine only"):
+        save(security)
+
+
+def test_every_role_is_needed(authority: Authority) -> None:
+    with pytest.raises(NotFoundError, match="no credential of a worker"):
+        cluster_security([authority.leaf(Role.SCHEDULER).credential], authority.document())
+
+
+def test_a_stranger_is_refused(security: LocalSecurity) -> None:
+    stranger = Authority()
+    bob = client_security(stranger.leaf(Role.CLIENT, "bob").credential, stranger.document())
+    with (
+        LocalCluster(n_workers=0, security=security, dashboard_address=":0", scheduler_port=open_port()) as cluster,
+        pytest.raises(OSError, match="certificate"),
+    ):
+        Client(cluster.scheduler_address, security=bob, timeout=5)

@@ -6,7 +6,7 @@
     secrets.py    SecretStore                                   log.py        RecordLog, over daskpki.store.linear
     packing.py    the log's payloads (pure)                     state.py      what the log's head carries (pure)
     inventory.py  the inventory, with segments read late        replay.py     all records, segments and tail
-    store.py      Store
+    iam.py        IAM policies of secrets                       store.py      Store
 
 Roles that an operator needs: secretmanager.admin on the cluster's secrets, by an IAM condition on their prefix.
 

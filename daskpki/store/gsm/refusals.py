@@ -67,6 +67,9 @@ METHODS: Final[Mapping[str, Method]] = {
     "enable_secret_version": Method(_MANAGER),
     "disable_secret_version": Method(_MANAGER),
     "destroy_secret_version": Method(_MANAGER, done="FAILED_PRECONDITION"),
+    "get_iam_policy": Method("roles/secretmanager.viewer"),
+    "set_iam_policy": Method(_ADMIN, repeatable=False),
+    "test_iam_permissions": Method("roles/secretmanager.viewer"),
 }
 
 

@@ -11,6 +11,7 @@ from daskpki.settings import GsmUrl
 from daskpki.store.gsm.api import GsmApi
 from daskpki.store.gsm.client import Connection
 from daskpki.store.gsm.endpoint import endpoint_for
+from daskpki.store.gsm.iam import GsmPolicies
 from daskpki.store.gsm.log import GsmRecordLog
 from daskpki.store.gsm.patience import Patience, Timing
 from daskpki.store.gsm.placement import DEFAULT, GsmOptions, check_options
@@ -42,6 +43,11 @@ class GsmStore:
     def secrets(self) -> GsmSecrets:
         """See Store."""
         return self._secrets
+
+    @property
+    def policies(self) -> GsmPolicies:
+        """Who may do what with each secret; no other store has that."""
+        return GsmPolicies(GsmApi(self._connection, self._url, self._patience), self._patience)
 
     def log(self, cluster: str) -> GsmRecordLog:
         """See Store."""

@@ -1,0 +1,126 @@
+"""`daskpki grant`: who may read which secret, shown, given, taken and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from daskpki.cli.output import table
+from daskpki.errors import UsageError
+
+if TYPE_CHECKING:
+    from daskpki.cli.invocation import Invocation
+    from daskpki.grants.granting import Change, Grants
+    from daskpki.grants.judging import Finding, Secret
+    from daskpki.grants.targets import Target
+
+
+def grant(
+    ctx: typer.Context,
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="[ROLE[/NAME]]", help="A credential; or secret/NAME, trust, records, cakey/GEN."),
+    ] = None,
+    to: Annotated[
+        list[str] | None, typer.Option(metavar="MEMBER", help="Such as serviceAccount:MAIL or user:MAIL.")
+    ] = None,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Take it away instead.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare all grants with what should be; exit code 3 if too wide.")
+    ] = False,
+) -> None:
+    """Show who may read which secret, or give and take that right.
+
+    Examples:  [bold]daskpki grant worker --to serviceAccount:w@PROJECT.iam.gserviceaccount.com[/bold]
+
+    [bold]daskpki grant client/alice --to user:alice@example.com[/bold]   [bold]daskpki grant --check[/bold]
+    """
+    from daskpki.grants.targets import parse_member, parse_target
+
+    invocation: Invocation = ctx.obj
+    target = None if what is None else parse_target(what, invocation.cluster)
+    members = [parse_member(member, revoke=revoke) for member in to or ()]
+    if check:
+        _refuse(bool(what or members or revoke), "--check looks at all grants of the cluster", "daskpki grant --check")
+        _check(invocation)
+    elif members and target is not None:
+        _change(invocation, target, members, revoke=revoke)
+    else:
+        _refuse(bool(members or revoke), "a grant needs a secret and a member", "daskpki grant worker --to MEMBER")
+        _show(invocation, target)
+
+
+def _refuse(wrong: bool, message: str, hint: str) -> None:
+    if wrong:
+        raise UsageError(message, hint=hint)
+
+
+@contextmanager
+def _opened(invocation: Invocation) -> Iterator[Grants]:
+    """The grants of the cluster; a local store is refused before it is looked for."""
+    from daskpki.grants.granting import Grants, check_applies
+    from daskpki.settings import parse_store_url
+    from daskpki.store.gsm.store import GsmStore
+
+    check_applies(parse_store_url(invocation.store))
+    with invocation.open_store() as store:
+        assert isinstance(store, GsmStore), "a store of such a URL is one"
+        yield Grants(store, invocation.cluster)
+
+
+def _change(invocation: Invocation, target: Target, members: Sequence[str], *, revoke: bool) -> None:
+    with _opened(invocation) as grants:
+        act = grants.take if revoke else grants.give
+        done = {member: act(target, member) for member in members}
+    document = {
+        member: [{"secret": change.secret, "changed": change.changed} for change in changes]
+        for member, changes in done.items()
+    }
+    lines = [_line(member, change, revoke=revoke) for member, changes in done.items() for change in changes]
+    invocation.output.result(document, lines)
+    invocation.output.hint("a change takes about two minutes to act, and sometimes seven or more")
+
+
+def _line(member: str, change: Change, *, revoke: bool) -> str:
+    verb = ("no longer reads" if revoke else "now reads") if change.changed else ("did not read" if revoke else "reads")
+    return f"{member} {verb} {change.secret}"
+
+
+def _show(invocation: Invocation, target: Target | None) -> None:
+    with _opened(invocation) as grants:
+        secrets = grants.of(target)
+    rows = [(one.slug, bound.member, bound.role, bound.condition or "") for one in secrets for bound in one.bindings]
+    lines = table(("secret", "member", "role", "condition"), rows) if rows else ["no grants"]
+    invocation.output.result([_secret(one) for one in secrets], lines)
+
+
+def _secret(one: Secret) -> dict[str, object]:
+    return {
+        "secret": one.id,
+        "kind": one.kind,
+        "name": one.name or None,
+        "bindings": [bound._asdict() for bound in one.bindings],
+    }
+
+
+def _check(invocation: Invocation) -> None:
+    from daskpki.grants.granting import UNSEEN
+    from daskpki.grants.judging import TOO_WIDE, UNCLEAR
+
+    with _opened(invocation) as grants:
+        findings = grants.check()
+    document = {"findings": [finding._asdict() for finding in findings], "unseen": UNSEEN}
+    invocation.output.result(document, [*map(_finding, findings)] or ["every grant is as it should be"])
+    invocation.output.hint(f"not seen: {UNSEEN}")
+    severities = {finding.severity for finding in findings}
+    if severities - {UNCLEAR}:
+        raise typer.Exit(3 if TOO_WIDE in severities else 1)
+
+
+def _finding(finding: Finding) -> str:
+    whom = f" to {finding.member}" if finding.member else ""
+    mend = f"\n    {finding.mend}" if finding.mend else ""
+    return f"{finding.severity}: {finding.secret}{whom}: {finding.reason}{mend}"

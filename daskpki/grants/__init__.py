@@ -1,0 +1,4 @@
+"""Who may read which of a cluster's secrets: `targets` says what a grant covers, `judging` what is too wide or narrow.
+
+Both are pure; `granting` reads and changes the policies of a store on Secret Manager. A local store has none.
+"""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from daskpki.authority.verification import Verifier
     from daskpki.cli.invocation import Invocation
 
+
 def show(
     ctx: typer.Context,
     which: Annotated[str, typer.Argument(metavar="NAME_OR_SERIAL", help="ROLE/NAME, a serial, or a fingerprint.")],

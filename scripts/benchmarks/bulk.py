@@ -7,29 +7,34 @@ import re
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from scripts.benchmarks.peers import Unavailable
 from scripts.benchmarks.report import Goal, Section
-from scripts.benchmarks.servers import BAO_TOKEN, cfssl, openbao
+from scripts.benchmarks.servers import cfssl, durable_openbao, openbao
 from scripts.benchmarks.timing import Contestant, Sample, timed
 from scripts.benchmarks.workshop import DASKPKI, Workshop
 
 COUNT: Final = 3000
 ROUNDS: Final = 5
 OURS: Final = "daskpki issue --count"
-CFSSL: Final = "cfssl serve"
-OPENBAO: Final = "OpenBao over HTTP"
+CFSSL: Final = "cfssl serve, keeping nothing"
+RECORDING: Final = "cfssl serve, with its database"
+OPENBAO: Final = "OpenBao over HTTP, in memory"
+DURABLE: Final = "OpenBao over HTTP, on disk (raft)"
 _GOALS: Final = (
-    Goal(CFSSL, 1, "ahead of cfssl serve"),
-    Goal(OPENBAO, 1, "ahead of OpenBao over HTTP"),
+    Goal(CFSSL, 1, "ahead of cfssl serve, also when that keeps nothing"),
+    Goal(RECORDING, 1, "ahead of cfssl serve when it keeps certificates, as daskpki does"),
+    Goal(OPENBAO, 1, "ahead of OpenBao, also in memory"),
+    Goal(DURABLE, 1, "ahead of OpenBao on a disk, as daskpki is"),
 )
 _ABOUT: Final = (
     f"{COUNT:,} leaves with a new P-256 key each. For daskpki the whole process counts, from start to exit, and each"
     " leaf is sealed, recorded and durable in the local store. The servers run already and answer a load generator"
-    " (`hey`, 4 connections kept alive, on the same machine); neither puts anything on a disk here: OpenBao keeps"
-    " certificates in memory, cfssl does not keep any."
+    " (`hey`, 4 connections kept alive, on the same machine), and so use all cores. Each runs twice: keeping nothing"
+    " on a disk, and keeping certificates there. cfssl never keeps keys, and neither validates what it signed."
 )
 
 Rate = Callable[[int], float]
@@ -40,7 +45,7 @@ def many_leaves(workshop: Workshop) -> Section:
     missing: list[str] = []
     with ExitStack() as stack:
         rates: dict[str, Rate] = {OURS: _daskpki(workshop)}
-        for label, make in ((CFSSL, _cfssl), (OPENBAO, _openbao)):
+        for label, make in _PEERS.items():
             try:
                 rates[label] = make(workshop, stack)
             except Unavailable as reason:
@@ -64,18 +69,28 @@ def _daskpki(workshop: Workshop) -> Rate:
     return rate
 
 
-def _cfssl(workshop: Workshop, stack: ExitStack) -> Rate:
-    url = stack.enter_context(cfssl(workshop.peers.cfssl, workshop.directory / "cfssl"))
+def _cfssl(workshop: Workshop, stack: ExitStack, *, recording: bool = False) -> Rate:
+    directory = workshop.directory / ("cfssl-recording" if recording else "cfssl")
+    url = stack.enter_context(cfssl(workshop.peers.cfssl, directory, recording=recording))
     key = {"algo": "ecdsa", "size": 256}
     request = {"request": {"CN": "w", "hosts": ["w.worker.bench.internal"], "key": key}}
     return _load(workshop, url, request, ())
 
 
-def _openbao(workshop: Workshop, stack: ExitStack) -> Rate:
-    client = stack.enter_context(openbao(workshop.peers.bao, workshop.directory / "openbao-server"))
-    header = ("-H", f"X-Vault-Token: {BAO_TOKEN}")
+def _openbao(workshop: Workshop, stack: ExitStack, *, durable: bool = False) -> Rate:
+    serve, name = (durable_openbao, "openbao-durable") if durable else (openbao, "openbao-memory")
+    client = stack.enter_context(serve(workshop.peers.bao, workshop.directory / name))
+    header = ("-H", f"X-Vault-Token: {client['BAO_TOKEN']}")
     url = f"{client['BAO_ADDR']}/v1/pki/issue/worker"
     return _load(workshop, url, {"common_name": "w.worker.bench.internal"}, header)
+
+
+_PEERS: Final[dict[str, Callable[[Workshop, ExitStack], Rate]]] = {
+    CFSSL: _cfssl,
+    RECORDING: partial(_cfssl, recording=True),
+    OPENBAO: _openbao,
+    DURABLE: partial(_openbao, durable=True),
+}
 
 
 def _load(workshop: Workshop, url: str, request: object, options: Sequence[str]) -> Rate:

@@ -169,3 +169,8 @@ def look_at_grants(cluster: Cluster) -> Iterator[Finding]:
     """Who may read what, by the policies of the secrets themselves."""
     if cluster.gsm is None:
         yield note("grants", "not applicable: whoever opens a local store opens all of it")
+        return
+    from daskpki.doctor.access import check_access
+    from daskpki.grants.granting import Grants
+
+    yield from check_access(Grants(cluster.session.store, cluster.session.cluster).check(), cluster.gsm)

@@ -1,0 +1,199 @@
+"""`daskpki doctor` on real stores: what is well, and what was broken on purpose, told apart with its remedy."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daskpki.authority import CertificateAuthority
+from daskpki.cli.app import COMMANDS
+from daskpki.credentials.sources import Surroundings, this_process
+from daskpki.doctor.examination import Subject, examine
+from daskpki.doctor.finding import exit_code
+from daskpki.errors import UnavailableError
+from daskpki.records import RESERVED, Draft, Stamp
+from daskpki.settings import parse_store_url
+from daskpki.store.opening import Unlocking, open_store
+from tests.cli.running import Run, runner
+from tests.servers import MetadataServer, SecretManagerServer
+from tests.servers.tokens import CLOUD_PLATFORM
+
+NODE = "serviceAccount:vm@test-project.iam.gserviceaccount.com"
+
+
+@pytest.fixture
+def server() -> Iterator[SecretManagerServer]:
+    with SecretManagerServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["local", "grpc", "rest"])
+def run(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Run:
+    if request.param == "local":
+        return local(tmp_path, capsys)
+    return remote(request.getfixturevalue("server"), request.param, monkeypatch, capsys)
+
+
+def local(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    return runner(capsys, "--store", f"local:{tmp_path / 'store'}", "--key-file", str(tmp_path / "store.key"))
+
+
+def remote(
+    server: SecretManagerServer,
+    transport: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    endpoint = f"grpc://{server.grpc_target}" if transport == "grpc" else server.rest_url
+    monkeypatch.setenv("DASKPKI_SECRET_MANAGER_ENDPOINT", endpoint)
+    return runner(capsys, "--store", "gsm://my-project")
+
+
+@pytest.fixture
+def rest(server: SecretManagerServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    run = remote(server, "rest", monkeypatch, capsys)
+    run("init-ca", "--with", "scheduler,worker,client/alice")
+    return run
+
+
+@pytest.fixture
+def here() -> Surroundings:
+    return this_process()
+
+
+def wrong(document: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [finding for finding in document if finding["severity"] == "error"]
+
+
+def about(document: list[dict[str, Any]], subject: str) -> list[dict[str, Any]]:
+    return [finding for finding in document if subject in finding["subject"]]
+
+
+def test_nothing_is_wrong_with_a_new_cluster_and_nothing_is_changed(run: Run) -> None:
+    run("init-ca", "--with", "scheduler,worker,client/alice")
+    before = run("list", "--json").out
+    document = run("doctor", "--json").json()
+    assert not wrong(document)
+    subjects = {finding["subject"] for finding in document}
+    assert {"store", "CA generation 1", "trust document", "CRL of CA generation 1", "log", "certificates"} <= subjects
+    assert {"severity", "subject", "reason", "remedy"} == set(document[0])
+    assert run("list", "--json").out == before
+    assert "3 in order" in run("doctor").out
+    assert "\nok " not in f"\n{run('doctor', '--quiet').out}"
+
+
+def test_a_cluster_that_is_not_there_is_told(run: Run) -> None:
+    run("init-ca")
+    document = run("--cluster", "other", "doctor", "--json", code=3).json()
+    assert wrong(document)[0]["remedy"] == "daskpki init-ca makes one"
+
+
+def test_a_store_that_others_can_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = local(tmp_path, capsys)
+    run("init-ca")
+    (tmp_path / "store").chmod(0o755)
+    assert "chmod 700" in run("doctor", code=3).out
+
+
+def test_a_reservation_that_was_left_behind_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = local(tmp_path, capsys)
+    run("init-ca")
+    unlock = Unlocking(key_file=tmp_path / "store.key")
+    store = open_store(parse_store_url(f"local:{tmp_path / 'store'}"), unlock=unlock)
+    body = {"serial": "abc", "role": "worker", "name": "w", "issuer": 1, "not_before": 1, "not_after": 1 << 40}
+    store.log("default").commit(lambda _: [Draft(RESERVED, body)], Stamp(1000, "op", "who", "a command that died"))
+    store.close()
+    found = about(run("doctor", "--json").json(), "worker/w")
+    assert "the command died" in found[0]["reason"]
+    run("issue", "worker", "--name", "x")  # what the remedy promises: the next command that opens the CA's key
+    assert not about(run("doctor", "--json").json(), "worker/w")
+
+
+def test_a_disabled_newest_version_is_found_and_its_remedy_mends_it(rest: Run) -> None:
+    secret = "daskpki_default_worker_worker"
+    store = open_store(parse_store_url("gsm://my-project"))
+    store.secrets.disable(secret, 1)
+    found = wrong(rest("doctor", "--json", code=3).json())
+    assert [finding["subject"] for finding in found] == [secret]
+    assert found[0]["remedy"] == f"gcloud secrets versions enable 1 --secret={secret} --project=my-project"
+    store.secrets.enable(secret, 1)
+    store.close()
+    assert not wrong(rest("doctor", "--json").json())
+
+
+def test_a_wrong_clock_is_seen_by_the_date_of_a_reply(server: SecretManagerServer, rest: Run) -> None:
+    assert about(rest("doctor", "--json").json(), "clock")[0]["severity"] == "ok"
+    server.skew_date(3600)
+    clock = about(rest("doctor", "--json", code=3).json(), "clock")[0]
+    assert (clock["severity"], "s behind Secret Manager's" in clock["reason"]) == ("error", True)
+
+
+def test_grants_that_are_too_wide_and_too_narrow_are_told(rest: Run) -> None:
+    rest("grant", "worker", "--to", NODE)
+    rest("grant", "scheduler", "--to", "serviceAccount:s@test-project.iam.gserviceaccount.com")
+    rest("grant", "client/alice", "--to", "user:alice@example.com")
+    document = rest("doctor", "--json").json()
+    assert not [finding for finding in document if "too narrow" in finding["reason"]]
+    assert any("organisation" in finding["reason"] for finding in about(document, "grants"))
+    rest("grant", "client/alice", "--to", NODE)
+    wide = wrong(rest("doctor", "--json", code=3).json())
+    assert any("reads" in finding["reason"] and NODE in finding["reason"] for finding in wide)
+
+
+def test_every_remedy_names_a_command_that_exists(server: SecretManagerServer, rest: Run) -> None:
+    server.skew_date(3600)
+    rest("renew", "worker/worker")
+    words = [
+        part.split()[1]
+        for finding in rest("doctor", "--json", code=3).json()
+        for part in (finding["remedy"] or "").split("; ")
+        if part.startswith("daskpki ")
+    ]
+    assert words
+    assert set(words) <= set(COMMANDS)
+
+
+def as_vm(server: SecretManagerServer, metadata: MetadataServer, home: Path) -> tuple[int, list[dict[str, Any]]]:
+    """The doctor as a process of its own, by the identity of a VM."""
+    environ = {**os.environ, **metadata.environment, "HOME": str(home)}
+    environ["DASKPKI_SECRET_MANAGER_ENDPOINT"] = server.rest_url
+    command = [sys.executable, "-m", "daskpki", "--store", "gsm://my-project", "doctor", "--json"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.mark.usefixtures("rest")
+def test_missing_grant_wrong_scope_and_api_off_are_told_apart(server: SecretManagerServer, tmp_path: Path) -> None:
+    server.iam.grant("my-project", "roles/secretmanager.viewer", "user:nobody@example.com")  # enforced from now on
+    with MetadataServer(server.tokens, project="my-project") as metadata:
+        no_grant = as_vm(server, metadata, tmp_path)
+        metadata.scopes = ("https://www.googleapis.com/auth/logging.write",)
+        no_scope = as_vm(server, metadata, tmp_path)
+        metadata.scopes = (CLOUD_PLATFORM,)
+        server.disable_api("my-project")
+        api_off = as_vm(server, metadata, tmp_path)
+    assert {no_grant[0], no_scope[0], api_off[0]} == {3}
+    remedies = [{finding["remedy"] for finding in wrong(found)} for _, found in (no_grant, no_scope, api_off)]
+    assert any("grant roles/secretmanager" in remedy for remedy in remedies[0])
+    assert any("--scopes cloud-platform" in remedy for remedy in remedies[1])
+    assert remedies[2] == {"gcloud services enable secretmanager.googleapis.com --project my-project"}
+    assert not remedies[0] & remedies[1]
+
+
+def test_a_store_that_does_not_answer_is_temporary(here: Surroundings) -> None:
+    def opened() -> AbstractContextManager[CertificateAuthority]:
+        raise UnavailableError("gsm://my-project does not answer", hint="try again in a minute")
+
+    findings = examine(Subject(opened, here))
+    assert exit_code(findings) == 75
+    assert ("store", "try again in a minute") in [(finding.subject, finding.remedy) for finding in findings]

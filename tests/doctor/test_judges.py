@@ -1,0 +1,314 @@
+"""Every rule of the doctor, on both of its sides: what it finds wrong, and what it lets pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from daskpki.authority.renewal import FROM_REQUEST
+from daskpki.doctor.certificates import check_authority, check_leaves
+from daskpki.doctor.clock import check_clock
+from daskpki.doctor.finding import Finding, Severity, error, exit_code, of_error, ok, warning
+from daskpki.doctor.installation import check_config, check_versions, flatten
+from daskpki.doctor.key_slots import check_slots
+from daskpki.doctor.logins import LoginSeen, check_keyring, check_login
+from daskpki.doctor.publication import check_crls, check_link, check_unfinished
+from daskpki.doctor.scheduler import Answer, Dialled, Page, check_certificate, check_friend, check_page, check_stranger
+from daskpki.doctor.versions import check_needed, check_newest, check_number, check_superseded
+from daskpki.errors import AccessDeniedError, NotTrustedError, UnavailableError
+from daskpki.pki.profile import Lifetime
+from daskpki.pki.trust import parse_trust
+from daskpki.records import (
+    CA_ACTIVATED,
+    CA_CREATED,
+    CA_RESERVED,
+    EMPTY,
+    ISSUED,
+    PUBLISHED,
+    RESERVED,
+    REVOKING,
+    Draft,
+    Head,
+    ReplayedInventory,
+    Stamp,
+    chain,
+)
+from daskpki.store.port import DESTROYED, DISABLED, ENABLED, Version
+from tests.material import Cluster, make_cluster
+
+NOW = 1_000_000
+DAY = 86_400
+
+
+def severities(findings: Iterable[Finding]) -> list[str]:
+    return [finding.severity.value for finding in findings]
+
+
+def one(findings: Iterable[Finding]) -> Finding:
+    (found,) = findings
+    return found
+
+
+@pytest.mark.parametrize(
+    ("findings", "code"),
+    [
+        ([], 0),
+        ([ok("a", ""), warning("b", "")], 0),
+        ([warning("b", ""), error("c", "")], 3),
+        ([of_error("store", UnavailableError("busy"))], 75),
+        ([of_error("store", UnavailableError("busy")), error("c", "")], 3),
+        ([of_error("store", AccessDeniedError("no"))], 3),
+    ],
+)
+def test_the_exit_code_is_that_of_the_worst(findings: list[Finding], code: int) -> None:
+    assert exit_code(findings) == code
+
+
+@pytest.mark.parametrize(
+    ("kinds", "severity"),
+    [
+        (["keyfile"], "warning"),
+        (["keyring"], "warning"),
+        (["keyring", "passphrase"], "note"),
+        (["keyring", "recovery"], "ok"),
+    ],
+)
+def test_one_way_in_is_one_loss_away(kinds: list[str], severity: str) -> None:
+    found = one(check_slots(kinds))
+    assert found.severity == severity
+    assert (found.remedy == "daskpki slot add recovery") == (severity != "ok")
+
+
+@pytest.mark.parametrize(
+    ("life", "severity"),
+    [
+        (Lifetime(NOW - DAY, NOW + 9 * DAY), "ok"),
+        (Lifetime(NOW - 7 * DAY, NOW + 3 * DAY), "warning"),
+        (Lifetime(NOW - 9 * DAY, NOW), "warning"),
+        (Lifetime(NOW - 9 * DAY, NOW - 1), "error"),
+    ],
+)
+def test_a_ca_ends(life: Lifetime, severity: str) -> None:
+    found = check_authority(1, life, NOW)
+    assert found.severity == severity
+    assert found.remedy == (None if severity == "ok" else "daskpki rotate-ca")
+
+
+def reserved(serial: int, begin: int, end: int, *, name: str = "w", at: int = NOW, **more: Any) -> Draft:
+    body = {"serial": f"{serial:x}", "role": "worker", "name": name, "issuer": 1, "not_before": begin, "not_after": end}
+    return Draft(RESERVED, {**body, **more, "at": at})
+
+
+def issued(serial: int) -> Draft:
+    return Draft(ISSUED, {"serial": f"{serial:x}", "fingerprint": f"{serial:064x}", "version": 1})
+
+
+def replay(*drafts: Draft, time: int = NOW) -> ReplayedInventory:
+    return ReplayedInventory(chain(EMPTY, drafts, Stamp(time, "op", "who", "command")))
+
+
+def test_leaves_are_in_order_due_or_expired() -> None:
+    inventory = replay(
+        *(reserved(1, NOW - DAY, NOW + 9 * DAY, name="good"), issued(1)),
+        *(reserved(2, NOW - 7 * DAY, NOW + 3 * DAY, name="due"), issued(2)),
+        *(reserved(3, NOW - 9 * DAY, NOW - DAY, name="late"), issued(3)),
+        *(reserved(4, NOW - 9 * DAY, NOW - DAY, name="own", key_type=FROM_REQUEST), issued(4)),
+    )
+    found = {finding.subject: finding for finding in check_leaves(inventory.certificates(), NOW)}
+    assert found["certificates"].reason.startswith("1 in order; the first to end is worker/good")
+    assert found["certificate worker/due"].severity is Severity.WARNING
+    assert found["certificate worker/due"].remedy == "daskpki renew worker/due"
+    assert found["certificate worker/late"].severity is Severity.ERROR
+    assert "daskpki sign" in (found["certificate worker/own"].remedy or "")
+
+
+def test_an_older_leaf_that_still_counts_is_told_and_an_expired_one_is_not() -> None:
+    old, older, newest = (
+        reserved(1, NOW - DAY, NOW + DAY),
+        reserved(2, NOW - 9 * DAY, NOW - DAY),
+        reserved(3, NOW, NOW + 9 * DAY),
+    )
+    inventory = replay(older, issued(2), old, issued(1), newest, issued(3))
+    found = [finding for finding in check_leaves(inventory.certificates(), NOW) if finding.severity is not Severity.OK]
+    assert [finding.severity for finding in found] == [Severity.NOTE]
+    assert "serial 1)" in found[0].reason
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Cluster:
+    return make_cluster()
+
+
+def test_a_crl_is_fresh_then_due_then_out(cluster: Cluster) -> None:
+    document = parse_trust(cluster.trust).document
+    part = document.crls[0]
+    moments = (part.this_update + 1, part.this_update + 12 * DAY, part.next_update, part.next_update + 1)
+    assert [severities(check_crls(document, at)) for at in moments] == [["ok"], ["warning"], ["warning"], ["error"]]
+
+
+def test_the_log_has_to_carry_the_signed_document(cluster: Cluster) -> None:
+    document = parse_trust(cluster.trust).document._replace(log=(5, "a" * 64))
+    head = Head(9, "b" * 64)
+    assert check_link(document, head, "a" * 64).severity == "ok"
+    assert "rewritten" in check_link(document, head, "c" * 64).reason
+    assert "missing" in check_link(document, Head(3, ""), None).reason
+
+
+def test_what_a_crash_left_open_is_explained() -> None:
+    recent, stale = reserved(1, NOW, NOW + DAY, name="new"), reserved(2, NOW, NOW + DAY, name="stale")
+    assert not list(check_unfinished(replay(recent), NOW + 600))
+    found = one(check_unfinished(replay(stale), NOW + 601))
+    assert found.severity is Severity.WARNING
+    assert "the command died" in found.reason
+    assert "daskpki issue worker --name stale" in (found.remedy or "")
+    revoking = replay(stale, issued(2), Draft(REVOKING, {"serial": "2", "reason": "keyCompromise"}))
+    assert "nodes were not told" in one(check_unfinished(revoking, NOW)).reason
+
+
+def test_a_rollover_that_was_not_published_is_told() -> None:
+    made = [
+        Draft(CA_RESERVED, {"generation": 1, "key_uri": "store:", "trust_domain": "d.example"}),
+        Draft(CA_CREATED, {"generation": 1, "certificate": ""}),
+        Draft(CA_ACTIVATED, {"generation": 1}),
+    ]
+    shown = Draft(PUBLISHED, {"epoch": 1, "version": 1, "authorities": {"1": "active"}})
+    assert not list(check_unfinished(replay(*made, shown), NOW))
+    behind = Draft(PUBLISHED, {"epoch": 1, "version": 1, "authorities": {"1": "next"}})
+    assert one(check_unfinished(replay(*made, behind), NOW)).severity is Severity.ERROR
+
+
+def command(verb: str, secret: str, numbers: Iterable[int]) -> str:
+    return f"{verb} {secret} {list(numbers)}"
+
+
+def versions(*states: str) -> list[Version]:
+    return [Version(number, state, NOW) for number, state in enumerate(states, start=1)][::-1]
+
+
+@pytest.mark.parametrize(
+    ("states", "says"),
+    [
+        ((DISABLED, ENABLED), None),
+        ((ENABLED, DISABLED), "disabled"),
+        ((ENABLED, DESTROYED), "destroyed"),
+        ((), "no version"),
+    ],
+)
+def test_a_newest_version_that_is_not_readable_stops_everybody(states: tuple[str, ...], says: str | None) -> None:
+    found = list(check_newest("s", versions(*states), command))
+    assert bool(found) == (says is not None)
+    assert not says or (says in found[0].reason and found[0].severity is Severity.ERROR)
+    assert says != "disabled" or found[0].remedy == "enable s [2]"
+
+
+def test_old_keys_that_can_still_be_read_are_told() -> None:
+    assert (
+        one(check_superseded("s", versions(ENABLED, DESTROYED, ENABLED, ENABLED), command)).remedy == "destroy s [1, 3]"
+    )
+    assert not list(check_superseded("s", versions(DESTROYED, DISABLED, ENABLED), command))
+
+
+def test_pieces_of_a_crl_have_to_be_readable() -> None:
+    assert not list(check_needed("s", versions(DESTROYED, ENABLED), {2}, command))
+    assert "destroyed" in one(check_needed("s", versions(DESTROYED, ENABLED), {1}, command)).reason
+    assert one(check_needed("s", versions(DISABLED), {1}, command)).remedy == "enable s [1]"
+    assert "missing" in one(check_needed("s", [], {7}, command)).reason
+
+
+def test_many_active_versions_are_paid_for() -> None:
+    assert not list(check_number("s", versions(*[ENABLED] * 20, *[DESTROYED] * 9)))
+    assert one(check_number("s", versions(*[ENABLED] * 21))).severity is Severity.WARNING
+
+
+@pytest.mark.parametrize(
+    ("ahead", "severity"),
+    [(None, "note"), (0.0, "ok"), (-5.0, "ok"), (6.0, "warning"), (-61.0, "error"), (4e6, "error")],
+)
+def test_a_wrong_clock_is_told(ahead: float | None, severity: str) -> None:
+    assert check_clock(ahead).severity == severity
+
+
+GOOD = {"dask": "2026.8.0", "distributed": "2026.8.0", "cryptography": "50.0.2"}
+
+
+@pytest.mark.parametrize(
+    ("change", "severity", "says"),
+    [
+        ({}, "ok", "distributed 2026.8.0"),
+        ({"distributed": "2026.1.0", "dask": "2026.1.0"}, "ok", ""),
+        ({"distributed": "2025.12.0", "dask": "2025.12.0"}, "error", "2026.1.0"),
+        ({"distributed": None}, "error", "not installed"),
+        ({"cryptography": "46.0.5"}, "error", "46.0.6"),
+        ({"dask": "2026.7.0"}, "warning", "different releases"),
+        ({"dask": "2026.8.0+3.gabc"}, "ok", ""),
+    ],
+)
+def test_versions_have_floors(change: dict[str, str | None], severity: str, says: str) -> None:
+    found = one(check_versions({**GOOD, **change}))
+    assert (found.severity, says in found.reason) == (severity, True)
+
+
+def test_dask_s_configuration_is_read() -> None:
+    loader = {"distributed": {"client": {"security-loader": "daskpki.loader.security_loader"}}}
+    assert severities(check_config(flatten(loader))) == ["ok"]
+    assert severities(check_config({})) == ["note"]
+    other = flatten({"distributed": {"client": {"security_loader": "a.b"}, "comm": {"require-encryption": False}}})
+    assert severities(check_config(other)) == ["error", "warning"]
+    key = flatten({"distributed": {"comm": {"tls": {"client": {"key": "-----BEGIN PRIVATE KEY-----"}}}}})
+    assert "PEM text" in next(iter(check_config(key))).reason
+    path = flatten({"distributed": {"comm": {"tls": {"client": {"key": "/run/key.pem"}}}}})
+    assert severities(check_config(path)) == ["note"]
+
+
+def test_logins_end_too() -> None:
+    def judged(seen: LoginSeen) -> str:
+        return check_login(seen, NOW).severity.value
+
+    young, old = Lifetime(NOW - DAY, NOW + 9 * DAY), Lifetime(NOW - 7 * DAY, NOW + 3 * DAY)
+    assert judged(LoginSeen("c/alice", "alice", young, 4, 4)) == "ok"
+    assert judged(LoginSeen("c/alice", "alice", young, 4)) == "ok"
+    assert judged(LoginSeen("c/alice", "alice", young, 3, 4)) == "note"
+    assert judged(LoginSeen("c/alice", "alice", old, 4, 4)) == "warning"
+    assert judged(LoginSeen("c/alice", "alice", young, 0, failure=NotTrustedError("changed"))) == "error"
+
+
+def test_a_keyring_is_missed_by_those_who_need_it() -> None:
+    refused = AccessDeniedError("locked", hint="unlock it")
+    assert severities(check_keyring(None, needed=True)) == ["ok"]
+    assert severities(check_keyring(refused, needed=False)) == ["note"]
+    assert severities(check_keyring(refused, needed=True)) == ["error"]
+
+
+def leaf_of(cluster: Cluster, slug: str) -> Dialled:
+    return Dialled(cluster.credentials[slug].leaf, Answer.REFUSED, "certificate required")
+
+
+def test_a_scheduler_is_known_by_its_certificate(cluster: Cluster) -> None:
+    trust, now = parse_trust(cluster.trust).document, datetime.now(UTC)
+
+    def judged(dialled: Dialled) -> Finding:
+        return one(check_certificate("tls://h:8786", dialled, trust, now))
+
+    assert judged(leaf_of(cluster, "scheduler/scheduler")).severity == "ok"
+    assert "is a worker" in judged(leaf_of(cluster, "worker/worker")).reason
+    assert "impostor" in (judged(leaf_of(make_cluster(), "scheduler/scheduler")).remedy or "")
+    assert judged(Dialled(None, Answer.REFUSED, "wrong version number")).severity == "error"
+    assert judged(Dialled(None, Answer.REFUSED, "sslv3 alert handshake failure")).severity == "note"
+    assert judged(Dialled(None, Answer.SILENT, "no route", reachable=False)).severity == "error"
+
+
+def test_a_scheduler_refuses_strangers_and_admits_friends(cluster: Cluster) -> None:
+    leaf = cluster.credentials["scheduler/scheduler"].leaf
+    expected = {Answer.REFUSED: ("ok", "error"), Answer.ADMITTED: ("error", "ok"), Answer.SILENT: ("note", "error")}
+    for answer, (stranger, friend) in expected.items():
+        assert one(check_stranger("a", Dialled(leaf, answer))).severity == stranger
+        assert check_friend("a", "alice", Dialled(leaf, answer)).severity == friend
+
+
+def test_an_open_dashboard_is_an_error_unless_it_is_our_own_loopback() -> None:
+    assert check_page("h", 8787, Page(None, loopback=False)).severity == "ok"
+    assert check_page("h", 8787, Page("HTTP/1.1 200 OK", loopback=False)).severity == "error"
+    assert check_page("h", 8787, Page("HTTP/1.1 200 OK", loopback=True)).severity == "note"

@@ -1,0 +1,161 @@
+"""A scheduler looked at from outside: a real one, and impostors of every kind."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from daskpki.credentials.sources import Surroundings, this_process
+from daskpki.doctor.finding import Finding
+from daskpki.doctor.probing import ask_page, dial, look_from_outside, stranger
+from daskpki.doctor.scheduler import Answer
+from daskpki.pki.trust import parse_trust
+from tests.boot.cloud import plain_environ
+from tests.boot.test_dask import free_port, running
+from tests.credentials.schedulers import scheduler as stock_scheduler
+from tests.material import Cluster, make_cluster
+
+Talk = Callable[[socket.socket], None]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Cluster:
+    return make_cluster()
+
+
+@pytest.fixture(scope="module")
+def credentials(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("credentials")
+    for slug in cluster.credentials:
+        cluster.export(slug, directory / slug.partition("/")[0])
+    return directory
+
+
+@contextmanager
+def listening(talk: Talk) -> Iterator[int]:
+    """A listener that gives every connection to `talk`; yields its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=_serve, args=(listener, talk), daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
+def _serve(listener: socket.socket, talk: Talk) -> None:
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        with connection:
+            try:
+                talk(connection)
+            except OSError:
+                continue
+
+
+def over_tls(directory: Path, *, demand: bool, greeting: bytes = b"greeting") -> Talk:
+    """A TLS listener that greets first, as Dask's does, and asks for a certificate or does not."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "cert.pem", directory / "key.pem")
+    context.load_verify_locations(directory / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED if demand else ssl.CERT_NONE
+
+    def talk(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as wrapped:
+            if greeting:
+                wrapped.sendall(greeting)
+            wrapped.recv(1)
+
+    return talk
+
+
+def surroundings(monkeypatch: pytest.MonkeyPatch, directory: Path | None) -> Surroundings:
+    if directory is not None:
+        monkeypatch.setenv("DASKPKI_CREDENTIAL_DIR", str(directory / "client"))
+    return this_process()
+
+
+def looked(port: int, cluster: Cluster, here: Surroundings) -> dict[str, list[Finding]]:
+    """The findings about the scheduler's own port, by severity."""
+    address = f"tls://127.0.0.1:{port}"
+    found: dict[str, list[Finding]] = {"ok": [], "note": [], "warning": [], "error": []}
+    for finding in look_from_outside(address, parse_trust(cluster.trust).document, here):
+        if finding.subject == address:
+            found[finding.severity].append(finding)
+    return found
+
+
+@pytest.mark.cluster
+def test_a_scheduler_of_the_entrypoint_is_in_order(
+    cluster: Cluster, credentials: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    port = free_port()
+    environ = plain_environ(DASKPKI_CREDENTIAL_DIR=str(credentials / "scheduler"))
+    dask = ("--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0")
+    with running(environ, tmp_path / "log", "scheduler", "--", *dask) as process:
+        while not dial("127.0.0.1", port, stranger()).reachable:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+        found = looked(port, cluster, surroundings(monkeypatch, credentials))
+    reasons = [finding.reason for finding in found["ok"]]
+    assert not found["error"], found
+    assert any("scheduler/scheduler, valid until" in reason for reason in reasons)
+    assert any("refuses whoever shows no certificate" in reason for reason in reasons)
+    assert any("admits spiffe://" in reason for reason in reasons)
+
+
+@pytest.mark.cluster
+def test_a_stock_scheduler_with_our_files_is_too(
+    cluster: Cluster, credentials: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stock_scheduler(credentials / "scheduler") as address:
+        found = looked(int(address.rpartition(":")[2]), cluster, surroundings(monkeypatch, credentials))
+    assert len(found["ok"]) == 3, found
+
+
+def test_who_talks_to_strangers_is_told(cluster: Cluster, credentials: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening(over_tls(credentials / "scheduler", demand=False)) as port:
+        found = looked(port, cluster, surroundings(monkeypatch, None))
+    assert [finding.reason for finding in found["error"]] == ["it talks to whoever shows no certificate"]
+
+
+def test_an_impostor_is_told(cluster: Cluster, credentials: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker's leaf, and another cluster's scheduler, though each demands a certificate."""
+    with listening(over_tls(credentials / "worker", demand=True)) as port:
+        found = looked(port, cluster, surroundings(monkeypatch, None))
+    assert "is a worker, where a scheduler is expected" in found["error"][0].reason
+    with listening(over_tls(credentials / "scheduler", demand=True)) as port:
+        found = looked(port, make_cluster(), surroundings(monkeypatch, None))
+    assert "not that of a scheduler of cluster" in found["error"][0].reason
+
+
+def test_without_tls_and_without_anybody(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening(lambda connection: connection.sendall(b"plain Dask greets at once")) as port:
+        found = looked(port, cluster, surroundings(monkeypatch, None))
+    assert "speaks no TLS" in found["error"][0].reason
+    found = looked(free_port(), cluster, surroundings(monkeypatch, None))
+    assert "nothing answers" in found["error"][0].reason
+
+
+def test_a_listener_that_says_nothing_is_no_verdict(credentials: Path) -> None:
+    with listening(over_tls(credentials / "scheduler", demand=False, greeting=b"")) as port:
+        assert dial("127.0.0.1", port, stranger(), timeout=0.2).answer is Answer.SILENT
+
+
+def test_a_dashboard_is_recognised_by_its_answer() -> None:
+    def page(connection: socket.socket) -> None:
+        connection.recv(100)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nok")
+
+    with listening(page) as port:
+        assert ask_page("127.0.0.1", port) == ("HTTP/1.1 200 OK", True)
+    with listening(lambda connection: connection.sendall(b"something else")) as port:
+        assert ask_page("127.0.0.1", port).status is None
+    assert ask_page("127.0.0.1", free_port()).status is None

@@ -65,9 +65,9 @@ class References:
 
 
 def label(one: Resource) -> str:
-    """A resource's name within the configuration: kind and name, as an identifier."""
-    kind, name = one.key
-    return re.sub(r"[^a-z0-9]+", "_", f"{kind} {name}".lower()).strip("_")
+    """A resource's name within the configuration: kind and name as an identifier, accounts without their domain."""
+    words = [word.removeprefix("serviceAccount:").partition("@")[0] for word in " ".join(one.key).split()]
+    return re.sub(r"[^a-z0-9]+", "_", "_".join(words).lower()).strip("_")
 
 
 def _locals(known: Iterable[Resource]) -> Iterator[Block]:

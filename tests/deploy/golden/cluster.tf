@@ -112,100 +112,100 @@ resource "google_project_service" "services_project_one" {
   disable_on_destroy = false
 }
 
-resource "google_service_account" "service_account_daskpki_lab_scheduler_project_one_iam_gserviceaccount_com" {
+resource "google_service_account" "service_account_daskpki_lab_scheduler" {
   project      = "project-one"
   account_id   = "daskpki-lab-scheduler"
   display_name = "daskpki-lab-scheduler"
   description  = "managed-by=daskpki daskpki-cluster=lab"
 }
 
-resource "google_service_account" "service_account_daskpki_lab_worker_project_one_iam_gserviceaccount_com" {
+resource "google_service_account" "service_account_daskpki_lab_worker" {
   project      = "project-one"
   account_id   = "daskpki-lab-worker"
   display_name = "daskpki-lab-worker"
   description  = "managed-by=daskpki daskpki-cluster=lab"
 }
 
-resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_trust_serviceaccount_daskpki_lab_scheduler_project_one_iam_gserviceaccount_com" {
+resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_trust_daskpki_lab_scheduler" {
   project   = "project-one"
   secret_id = "daskpki_lab_trust"
   role      = "roles/secretmanager.secretAccessor"
-  member    = google_service_account.service_account_daskpki_lab_scheduler_project_one_iam_gserviceaccount_com.member
+  member    = google_service_account.service_account_daskpki_lab_scheduler.member
 }
 
-resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_revoked_serviceaccount_daskpki_lab_scheduler_project_one_iam_gserviceaccount_com" {
+resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_revoked_daskpki_lab_scheduler" {
   project   = "project-one"
   secret_id = "daskpki_lab_revoked"
   role      = "roles/secretmanager.secretAccessor"
-  member    = google_service_account.service_account_daskpki_lab_scheduler_project_one_iam_gserviceaccount_com.member
+  member    = google_service_account.service_account_daskpki_lab_scheduler.member
 }
 
-resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_scheduler_scheduler_serviceaccount_daskpki_lab_scheduler_project_one_iam_gserviceaccount_com" {
+resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_scheduler_scheduler_daskpki_lab_scheduler" {
   project   = "project-one"
   secret_id = "daskpki_lab_scheduler_scheduler"
   role      = "roles/secretmanager.secretAccessor"
-  member    = google_service_account.service_account_daskpki_lab_scheduler_project_one_iam_gserviceaccount_com.member
+  member    = google_service_account.service_account_daskpki_lab_scheduler.member
 }
 
-resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_trust_serviceaccount_daskpki_lab_worker_project_one_iam_gserviceaccount_com" {
+resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_trust_daskpki_lab_worker" {
   project   = "project-one"
   secret_id = "daskpki_lab_trust"
   role      = "roles/secretmanager.secretAccessor"
-  member    = google_service_account.service_account_daskpki_lab_worker_project_one_iam_gserviceaccount_com.member
+  member    = google_service_account.service_account_daskpki_lab_worker.member
 }
 
-resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_revoked_serviceaccount_daskpki_lab_worker_project_one_iam_gserviceaccount_com" {
+resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_revoked_daskpki_lab_worker" {
   project   = "project-one"
   secret_id = "daskpki_lab_revoked"
   role      = "roles/secretmanager.secretAccessor"
-  member    = google_service_account.service_account_daskpki_lab_worker_project_one_iam_gserviceaccount_com.member
+  member    = google_service_account.service_account_daskpki_lab_worker.member
 }
 
-resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_worker_worker_serviceaccount_daskpki_lab_worker_project_one_iam_gserviceaccount_com" {
+resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_worker_worker_daskpki_lab_worker" {
   project   = "project-one"
   secret_id = "daskpki_lab_worker_worker"
   role      = "roles/secretmanager.secretAccessor"
-  member    = google_service_account.service_account_daskpki_lab_worker_project_one_iam_gserviceaccount_com.member
+  member    = google_service_account.service_account_daskpki_lab_worker.member
 }
 
-resource "google_project_iam_member" "grant_roles_logging_logwriter_serviceaccount_daskpki_lab_scheduler_project_one_iam_gserviceaccount_com" {
+resource "google_project_iam_member" "grant_roles_logging_logwriter_daskpki_lab_scheduler" {
   project = "project-one"
   role    = "roles/logging.logWriter"
-  member  = google_service_account.service_account_daskpki_lab_scheduler_project_one_iam_gserviceaccount_com.member
+  member  = google_service_account.service_account_daskpki_lab_scheduler.member
 }
 
-resource "google_project_iam_member" "grant_roles_monitoring_metricwriter_serviceaccount_daskpki_lab_scheduler_project_one_iam_gserviceaccount_com" {
+resource "google_project_iam_member" "grant_roles_monitoring_metricwriter_daskpki_lab_scheduler" {
   project = "project-one"
   role    = "roles/monitoring.metricWriter"
-  member  = google_service_account.service_account_daskpki_lab_scheduler_project_one_iam_gserviceaccount_com.member
+  member  = google_service_account.service_account_daskpki_lab_scheduler.member
 }
 
-resource "google_artifact_registry_repository_iam_member" "grant_project_one_europe_west1_dask_serviceaccount_daskpki_lab_scheduler_project_one_iam_gserviceaccount_com" {
+resource "google_artifact_registry_repository_iam_member" "grant_project_one_europe_west1_dask_daskpki_lab_scheduler" {
   project    = "project-one"
   location   = "europe-west1"
   repository = "dask"
   role       = "roles/artifactregistry.reader"
-  member     = google_service_account.service_account_daskpki_lab_scheduler_project_one_iam_gserviceaccount_com.member
+  member     = google_service_account.service_account_daskpki_lab_scheduler.member
 }
 
-resource "google_project_iam_member" "grant_roles_logging_logwriter_serviceaccount_daskpki_lab_worker_project_one_iam_gserviceaccount_com" {
+resource "google_project_iam_member" "grant_roles_logging_logwriter_daskpki_lab_worker" {
   project = "project-one"
   role    = "roles/logging.logWriter"
-  member  = google_service_account.service_account_daskpki_lab_worker_project_one_iam_gserviceaccount_com.member
+  member  = google_service_account.service_account_daskpki_lab_worker.member
 }
 
-resource "google_project_iam_member" "grant_roles_monitoring_metricwriter_serviceaccount_daskpki_lab_worker_project_one_iam_gserviceaccount_com" {
+resource "google_project_iam_member" "grant_roles_monitoring_metricwriter_daskpki_lab_worker" {
   project = "project-one"
   role    = "roles/monitoring.metricWriter"
-  member  = google_service_account.service_account_daskpki_lab_worker_project_one_iam_gserviceaccount_com.member
+  member  = google_service_account.service_account_daskpki_lab_worker.member
 }
 
-resource "google_artifact_registry_repository_iam_member" "grant_project_one_europe_west1_dask_serviceaccount_daskpki_lab_worker_project_one_iam_gserviceaccount_com" {
+resource "google_artifact_registry_repository_iam_member" "grant_project_one_europe_west1_dask_daskpki_lab_worker" {
   project    = "project-one"
   location   = "europe-west1"
   repository = "dask"
   role       = "roles/artifactregistry.reader"
-  member     = google_service_account.service_account_daskpki_lab_worker_project_one_iam_gserviceaccount_com.member
+  member     = google_service_account.service_account_daskpki_lab_worker.member
 }
 
 resource "google_compute_address" "address_europe_west1_daskpki_lab_scheduler" {
@@ -223,7 +223,7 @@ resource "google_compute_firewall" "firewall_rule_daskpki_lab_clients" {
   direction               = "INGRESS"
   priority                = 800
   source_ranges           = ["203.0.113.0/24", "10.1.0.0/16"]
-  target_service_accounts = [google_service_account.service_account_daskpki_lab_scheduler_project_one_iam_gserviceaccount_com.email]
+  target_service_accounts = [google_service_account.service_account_daskpki_lab_scheduler.email]
 
   allow {
     protocol = "tcp"
@@ -238,8 +238,8 @@ resource "google_compute_firewall" "firewall_rule_daskpki_lab_workers_to_schedul
   description             = "managed-by=daskpki daskpki-cluster=lab"
   direction               = "INGRESS"
   priority                = 800
-  source_service_accounts = [google_service_account.service_account_daskpki_lab_worker_project_one_iam_gserviceaccount_com.email]
-  target_service_accounts = [google_service_account.service_account_daskpki_lab_scheduler_project_one_iam_gserviceaccount_com.email]
+  source_service_accounts = [google_service_account.service_account_daskpki_lab_worker.email]
+  target_service_accounts = [google_service_account.service_account_daskpki_lab_scheduler.email]
 
   allow {
     protocol = "tcp"
@@ -254,8 +254,8 @@ resource "google_compute_firewall" "firewall_rule_daskpki_lab_inside_0" {
   description             = "managed-by=daskpki daskpki-cluster=lab"
   direction               = "INGRESS"
   priority                = 800
-  source_service_accounts = [google_service_account.service_account_daskpki_lab_scheduler_project_one_iam_gserviceaccount_com.email, google_service_account.service_account_daskpki_lab_worker_project_one_iam_gserviceaccount_com.email]
-  target_service_accounts = [google_service_account.service_account_daskpki_lab_worker_project_one_iam_gserviceaccount_com.email]
+  source_service_accounts = [google_service_account.service_account_daskpki_lab_scheduler.email, google_service_account.service_account_daskpki_lab_worker.email]
+  target_service_accounts = [google_service_account.service_account_daskpki_lab_worker.email]
 
   allow {
     protocol = "tcp"
@@ -271,7 +271,7 @@ resource "google_compute_firewall" "firewall_rule_daskpki_lab_deny_0" {
   direction               = "INGRESS"
   priority                = 900
   source_ranges           = ["0.0.0.0/0"]
-  target_service_accounts = [google_service_account.service_account_daskpki_lab_scheduler_project_one_iam_gserviceaccount_com.email, google_service_account.service_account_daskpki_lab_worker_project_one_iam_gserviceaccount_com.email]
+  target_service_accounts = [google_service_account.service_account_daskpki_lab_scheduler.email, google_service_account.service_account_daskpki_lab_worker.email]
 
   deny {
     protocol = "tcp"
@@ -317,7 +317,7 @@ resource "google_compute_instance" "vm_europe_west1_b_daskpki_lab_scheduler" {
   }
 
   service_account {
-    email  = google_service_account.service_account_daskpki_lab_scheduler_project_one_iam_gserviceaccount_com.email
+    email  = google_service_account.service_account_daskpki_lab_scheduler.email
     scopes = ["https://www.googleapis.com/auth/cloud-platform"]
   }
 
@@ -357,7 +357,7 @@ resource "google_compute_instance_template" "instance_template_daskpki_lab_worke
   }
 
   service_account {
-    email  = google_service_account.service_account_daskpki_lab_worker_project_one_iam_gserviceaccount_com.email
+    email  = google_service_account.service_account_daskpki_lab_worker.email
     scopes = ["https://www.googleapis.com/auth/cloud-platform"]
   }
 

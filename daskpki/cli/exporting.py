@@ -51,7 +51,7 @@ def _directory(invocation: Invocation, who: str, out: Path, force: bool) -> list
 
 
 def _pkcs12(invocation: Invocation, who: str, file: Path, passphrase_file: Path | None, force: bool) -> list[Path]:
-    from daskpki.cli.invocation import prompt
+    from daskpki.cli.asking import prompt
     from daskpki.files import write_private
     from daskpki.pki.pkcs12 import encode_pkcs12
     from daskpki.store.local.unlocking import read_passphrase_file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from daskpki.cli.output import Output
 from daskpki.confidential import Confidential
-from daskpki.errors import AccessDeniedError, UsageError
 from daskpki.identity import parse_label
 from daskpki.settings import DEFAULT_CLUSTER, parse_store_url
 
 if TYPE_CHECKING:
     from daskpki.authority import CertificateAuthority
     from daskpki.store.gsm.placement import GsmOptions
+    from daskpki.store.opening import Unlocking
     from daskpki.store.port import Store
 
 
@@ -45,11 +44,10 @@ class Invocation(NamedTuple):
 
         `placement` says where a new cluster's payloads are kept, on Secret Manager.
         """
-        from daskpki.cli.unlocking import unlocking
         from daskpki.store.opening import open_store
 
         store = open_store(
-            parse_store_url(url or self.store), unlock=unlocking(self), create=create, placement=placement
+            parse_store_url(url or self.store), unlock=self.unlocking(), create=create, placement=placement
         )
         try:
             yield store
@@ -78,24 +76,18 @@ class Invocation(NamedTuple):
                 ),
             )
 
+    def unlocking(self) -> Unlocking:
+        """The ways to a local store's master key that this run has."""
+        from daskpki.cli.unlocking import unlocking
+
+        return unlocking(self.key_file, self.passphrase_file)
+
     def ca_passphrase(self) -> Confidential:
         """The passphrase of the CA's own key: from its file, or asked for on a terminal."""
         if self.ca_passphrase_file is not None:
             from daskpki.store.local.unlocking import read_passphrase_file
 
             return read_passphrase_file(Path(self.ca_passphrase_file))
+        from daskpki.cli.asking import prompt
+
         return prompt("Passphrase of the CA's key: ", "--ca-passphrase-file FILE")
-
-
-def prompt(question: str, option: str, *, confirm: bool = False) -> Confidential:
-    """Ask on the terminal; without one, AccessDeniedError that names the option to use instead."""
-    if not sys.stdin.isatty():
-        raise AccessDeniedError("a passphrase is needed, and there is no terminal to ask on", hint=f"use {option}")
-    from getpass import getpass
-
-    answer = getpass(question)
-    if confirm and getpass("Once more: ") != answer:
-        raise UsageError("the two passphrases differ")
-    if not answer:
-        raise UsageError("an empty passphrase protects nothing")
-    return Confidential(answer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daskpki.cli.invocation import prompt
+from daskpki.cli.asking import prompt
 from daskpki.errors import UsageError
 
 if TYPE_CHECKING:

@@ -20,13 +20,12 @@ if TYPE_CHECKING:
 
 def surroundings(invocation: Invocation) -> Surroundings:
     """What a person's credential is looked for in: environment, clock, keyring, and the stores."""
-    from daskpki.cli.unlocking import unlocking
     from daskpki.credentials.os_keyring import OSKeyring
     from daskpki.credentials.sources import Surroundings
     from daskpki.store.opening import open_store
 
     return Surroundings(
-        os.environ, datetime.now(UTC), OSKeyring(), lambda url: open_store(url, unlock=unlocking(invocation))
+        os.environ, datetime.now(UTC), OSKeyring(), lambda url: open_store(url, unlock=invocation.unlocking())
     )
 
 

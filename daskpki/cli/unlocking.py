@@ -5,21 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daskpki.cli.invocation import prompt
+from daskpki.cli.asking import prompt
 from daskpki.store.opening import Unlocking
 
 if TYPE_CHECKING:
-    from daskpki.cli.invocation import Invocation
     from daskpki.confidential import Confidential
 
 
-def unlocking(invocation: Invocation) -> Unlocking:
-    """The ways to the master key that this run has."""
+def unlocking(key_file: str | None, passphrase_file: str | None) -> Unlocking:
+    """The ways to the master key that a run with these options has."""
     from daskpki.credentials.os_keyring import OSKeyring
 
     return Unlocking(
-        key_file=Path(invocation.key_file) if invocation.key_file else None,
-        passphrase_file=Path(invocation.passphrase_file) if invocation.passphrase_file else None,
+        key_file=Path(key_file) if key_file else None,
+        passphrase_file=Path(passphrase_file) if passphrase_file else None,
         keyring=OSKeyring(),
         prompt=ask_passphrase,
     )

@@ -66,16 +66,23 @@ def _forms(der: bytes) -> Iterator[tuple[str, bytes]]:
     for offset, secret in _secret_parts(der):
         yield f"raw secret at {offset}", secret
         yield f"hex at {offset}", secret.hex().encode()
-    for shift in range(3):
-        # Whatever comes before, whole groups of three bytes of the key come out as the same four characters.
-        body = der[shift:]
-        text = base64.b64encode(body[: len(body) // 3 * 3])
-        yield f"base64, shifted by {shift}", text
-        yield f"base64url, shifted by {shift}", text.replace(b"+", b"-").replace(b"/", b"_")
+    yield from _base64_forms("base64", der)
     block = pem.encode_pem(der, pem.PRIVATE_KEY)
     yield "PEM", block.encode()
     yield "JSON", json.dumps(block)[1:-1].encode()
+    lines = block.splitlines()[1:-1]
+    # Such as DASK_INTERNAL_INHERIT_CONFIG: base64 of a JSON that holds PEM. The line is one with secret bytes.
+    yield from _base64_forms("base64 of the PEM", lines[len(lines) // 2].encode())
     yield "repr", repr(block)[1:-1].encode()
+
+
+def _base64_forms(what: str, data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Whatever comes before, whole groups of three bytes come out as the same four characters, in one of three ways."""
+    for shift in range(3):
+        body = data[shift:]
+        text = base64.b64encode(body[: len(body) // 3 * 3])
+        yield f"{what}, shifted by {shift}", text
+        yield f"{what} for URLs, shifted by {shift}", text.replace(b"+", b"-").replace(b"/", b"_")
 
 
 def _secret_parts(der: bytes) -> Iterator[tuple[int, bytes]]:

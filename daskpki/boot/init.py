@@ -4,10 +4,10 @@ It is a program of its own, `python -m daskpki.boot.init NAME=PID...`, which the
 what stays has nothing of the keys in its memory. The signals are blocked before the children are made, and stay so
 across the exec, so none is lost on the way; here they are waited for, one after the other, without handlers.
 
-When a program ends by itself, the others are asked to end (a worker whose scheduler died ends with 0 by itself,
-distributed#7971: what counts is then the scheduler's status). They are asked one after the other, the last one started
-first, since workers that lose their scheduler while they end take seconds longer. What has not ended after 20 s is
-killed.
+When a program ends by itself, the others have 5 s to do so too: workers whose scheduler is gone end within 3 s, with
+status 0 (distributed#7971), so what counts is the scheduler's; asked in the middle of that, they hang for 8 s. Then, or
+on a signal to end, they are asked one after the other, the last one started first, since workers end faster while their
+scheduler is there. What has not ended 20 s later is killed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from typing import Final
 
 from daskpki.boot.report import note
 
+LEAVE: Final = 5.0
+"""Seconds between one program's end and asking the others."""
+
 GRACE: Final = 20.0
 """Seconds between asking and killing."""
 
@@ -34,15 +37,18 @@ _SIGNALLED: Final = 128
 
 
 class Init:
-    """The programs that run, by process id, and how those that ended did."""
+    """The programs that run, by process id, and how those that ended did. `leave` and `grace` in seconds."""
 
-    def __init__(self, names: Mapping[int, str], note: Callable[[str], object], *, grace: float = GRACE) -> None:
+    def __init__(
+        self, names: Mapping[int, str], note: Callable[[str], object], *, leave: float = LEAVE, grace: float = GRACE
+    ) -> None:
         self._running = dict(names)
         self._note = note
+        self._leave = leave
         self._grace = grace
         self._failure: int | None = None
-        self._kill_at: float | None = None
-        self._asking: int = signal.SIGTERM
+        self._asked: int | None = None  # the signal by which programs were asked to end
+        self._limit: float | None = None  # when to ask, or to kill, on the monotonic clock
 
     def run(self) -> int:
         """Wait for all programs to end; the first failing status, or 0."""
@@ -50,24 +56,28 @@ class Init:
         while self._running:
             received = self._next_signal()
             if received is None:
-                self._signal_all(signal.SIGKILL)
+                self._run_out_of_time()
             elif received == signal.SIGCHLD:
                 self._reap()
             elif received in _ENDING:
-                self._begin_to_end(received)
+                self._ask(received)
             else:
                 self._signal_all(received)
         return self._failure or 0
 
     def _next_signal(self) -> int | None:
-        """The next signal, or None when it is time to kill."""
-        if self._kill_at is None:
+        """The next signal, or None when the limit is reached."""
+        if self._limit is None:
             return signal.sigwaitinfo(WAITED_FOR).si_signo
-        found = signal.sigtimedwait(WAITED_FOR, max(0.0, self._kill_at - time.monotonic()))
-        if found is None:
-            self._kill_at = time.monotonic() + self._grace
-            return None
-        return found.si_signo
+        found = signal.sigtimedwait(WAITED_FOR, max(0.0, self._limit - time.monotonic()))
+        return None if found is None else found.si_signo
+
+    def _run_out_of_time(self) -> None:
+        if self._asked is None:
+            self._ask(signal.SIGTERM)
+        else:
+            self._signal_all(signal.SIGKILL)
+            self._limit = None
 
     def _reap(self) -> None:
         """Take note of every process that ended, orphans of the programs among them."""
@@ -83,19 +93,23 @@ class Init:
                 self._ended(self._running.pop(process), os.waitstatus_to_exitcode(status))
 
     def _ended(self, name: str, code: int) -> None:
-        status = code if code >= 0 else _SIGNALLED - code
         how = f"with status {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
         self._note(f"{name} ended {how}")
-        as_asked = self._kill_at is not None and code == -self._asking
-        if status and self._failure is None and not as_asked:
-            self._failure = status
-        self._begin_to_end(self._asking)
+        if code and self._failure is None and -code != self._asked:
+            self._failure = code if code > 0 else _SIGNALLED - code
+        if self._asked is not None:
+            self._ask_last(self._asked)
+        elif self._limit is None:
+            self._limit = time.monotonic() + self._leave
 
-    def _begin_to_end(self, number: int) -> None:
+    def _ask(self, number: int) -> None:
         """Ask the one that was started last to end; when it has, this comes to the one before it."""
-        self._asking = number
-        if self._kill_at is None:
-            self._kill_at = time.monotonic() + self._grace
+        if self._asked is None:
+            self._limit = time.monotonic() + self._grace
+        self._asked = number
+        self._ask_last(number)
+
+    def _ask_last(self, number: int) -> None:
         if self._running:
             _send(list(self._running)[-1], number)
 

@@ -1,4 +1,4 @@
-"""A parent with children for the tests of init: `python -m tests.boot.brood GRACE COMMAND...`, each a shell command.
+"""A parent with children for the tests of init: `python -m tests.boot.brood LEAVE GRACE COMMAND...`, run by a shell.
 
 It becomes their init as the boot does, and says on stdout what the init notes.
 """
@@ -13,7 +13,7 @@ from daskpki.boot.init import WAITED_FOR, Init
 
 
 def main() -> int:
-    grace, *commands = sys.argv[1:]
+    leave, grace, *commands = sys.argv[1:]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     children = {}
     for number, command in enumerate(commands, start=1):
@@ -23,7 +23,7 @@ def main() -> int:
             os.execv("/bin/sh", ["sh", "-c", command])  # noqa: S606 - a shell is what it is
         children[child] = f"child{number}"
     # In one write each, so that no child's words come in between.
-    init = Init(children, lambda text: os.write(1, f"{text}\n".encode()), grace=float(grace))
+    init = Init(children, lambda text: os.write(1, f"{text}\n".encode()), leave=float(leave), grace=float(grace))
     return init.run()
 
 

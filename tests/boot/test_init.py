@@ -17,8 +17,10 @@ UNTIL_ASKED = "trap 'exit {0}' TERM; echo up; while :; do sleep 0.05; done"
 
 
 @contextmanager
-def brood(*commands: str, grace: float = 20, prefix: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
-    command = [*prefix, sys.executable, "-m", "tests.boot.brood", str(grace), *commands]
+def brood(
+    *commands: str, leave: float = 5, grace: float = 20, prefix: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    command = [*prefix, sys.executable, "-m", "tests.boot.brood", str(leave), str(grace), *commands]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
             yield process
@@ -49,8 +51,9 @@ def test_all_well_is_zero() -> None:
 
 
 def test_the_first_failing_status_counts() -> None:
-    with brood("trap 'exit 4' TERM; echo up; while :; do sleep 0.05; done", "read line; exit 3") as process:
-        assert process.wait(20) in (3, 4)  # the second ends at once, perhaps before the first has its trap
+    with brood(UNTIL_ASKED.format(4), "exit 3", leave=0.5) as process:
+        lines_until(process, "child2 ended with status 3", "child1 ended with status 4")
+        assert process.wait(20) == 3
 
 
 def test_a_program_that_dies_by_a_signal_counts_as_shells_count_it() -> None:
@@ -59,7 +62,7 @@ def test_a_program_that_dies_by_a_signal_counts_as_shells_count_it() -> None:
 
 
 def test_when_one_ends_the_others_are_asked_to_end() -> None:
-    with brood(UNTIL_ASKED.format(0), "exit 5") as process:
+    with brood(UNTIL_ASKED.format(0), "exit 5", leave=0.2) as process:
         assert "child2 ended with status 5" in rest(process)
         assert process.wait(20) == 5
 
@@ -68,6 +71,12 @@ def test_a_worker_that_ends_well_because_its_scheduler_died_does_not_hide_that()
     scheduler = "echo up; kill -KILL $$"
     with brood(scheduler, "sleep 0.2; exit 0") as process:
         assert process.wait(20) == 128 + signal.SIGKILL
+
+
+def test_who_ends_by_itself_in_time_is_not_asked() -> None:
+    not_asked = "trap 'exit 9' TERM; sleep 0.5; exit 0"
+    with brood(not_asked, "exit 0") as process:
+        assert process.wait(20) == 0
 
 
 def test_a_signal_to_end_comes_to_the_last_one_first() -> None:
@@ -104,7 +113,7 @@ def test_who_does_not_end_is_killed() -> None:
 
 def test_as_pid_1_it_reaps_what_others_left_behind() -> None:
     orphan = "(sleep 0.1 & echo $! ) > /tmp/orphan; up=$(cat /tmp/orphan); while [ -d /proc/$up ]; do sleep 0.02; done"
-    script = f"mount -t tmpfs none /tmp; exec {sys.executable} -m tests.boot.brood 5 '{orphan}; echo reaped; exit 0'"
+    script = f"mount -t tmpfs none /tmp; exec {sys.executable} -m tests.boot.brood 5 5 '{orphan}; echo reaped; exit 0'"
     with subprocess.Popen(
         [*OWN_PIDS, "--mount", "sh", "-c", script],
         stdout=subprocess.PIPE,

@@ -1,0 +1,135 @@
+"""The other places where material comes from: a local store, and tokens by google-auth for whoever is not on a VM."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from daskpki import naming
+from daskpki.errors import AccessDeniedError, NotFoundError, UnavailableError
+from daskpki.identity import parse_slug
+from daskpki.pki.credential import encode_credential
+from daskpki.settings import LocalUrl
+from daskpki.store.local.unlocking import Unlocking
+from daskpki.store.opening import create_store
+from tests.boot.cloud import Cloud, boot_here, plain_environ
+from tests.material import Cluster
+
+
+def fill(cluster: Cluster, directory: Path, key_file: Path) -> dict[str, str]:
+    """A local store with the cluster in it; the environment that opens it."""
+    environ = plain_environ(
+        DASKPKI_STORE=f"local:{directory}", DASKPKI_KEY_FILE=str(key_file), DASKPKI_CLUSTER=cluster.name
+    )
+    store = create_store(LocalUrl(directory), unlock=Unlocking(key_file=key_file), environ=environ)
+    for slug, credential in cluster.credentials.items():
+        role, name = parse_slug(slug)
+        secret = naming.credential_id(cluster.name, role, name)
+        store.secrets.create(secret, labels=naming.labels(cluster.name, role.value, name))
+        store.secrets.add(secret, encode_credential(credential))
+    store.secrets.create(naming.trust_id(cluster.name), labels=naming.labels(cluster.name, naming.TRUST))
+    store.secrets.add(naming.trust_id(cluster.name), cluster.trust)
+    store.close()
+    return environ
+
+
+def test_a_local_store_boots_and_says_what_it_lacks(cluster: Cluster, tmp_path: Path) -> None:
+    environ = fill(cluster, tmp_path / "store", tmp_path / "key")
+    started = boot_here(environ, "worker", "--scheduler", "h")
+    assert started.handover is not None
+    assert started.handover.store == f"local:{tmp_path / 'store'}"
+    with pytest.raises(NotFoundError, match="no credential worker/w9"):
+        boot_here(environ, "worker", "--scheduler", "h", "--name", "w9")
+    del environ["DASKPKI_KEY_FILE"]
+    with pytest.raises(AccessDeniedError, match="locked"):
+        boot_here(environ, "worker", "--scheduler", "h")
+
+
+def test_a_local_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        boot_here(plain_environ(DASKPKI_STORE=f"local:{tmp_path / 'none'}"), "scheduler")
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def token_endpoint(cloud: Cloud, *, status: int = 200) -> Iterator[tuple[str, list[str]]]:
+    """What stands for https://oauth2.googleapis.com/token: its URL, and the grant types that it was asked for."""
+    grants: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            grants.append(form["grant_type"][0])
+            token = cloud.server.tokens.issue("user:alice@example.com")
+            body = {"access_token": token.text, "expires_in": 3599} if status == 200 else {"error": "invalid_grant"}
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_: object) -> None:
+            """Be quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/token", grants
+        server.shutdown()
+
+
+def service_account(path: Path, token_uri: str) -> Path:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    text = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    info = {"type": "service_account", "client_email": "w@p.iam.gserviceaccount.com", "private_key": text.decode()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(info | {"token_uri": token_uri, "private_key_id": "1"}))
+    return path
+
+
+def test_a_service_accounts_key_comes_before_the_metadata_server(cloud: Cloud, tmp_path: Path) -> None:
+    with token_endpoint(cloud) as (url, grants):
+        file = service_account(tmp_path / "sa.json", url)
+        assert boot_here(cloud.environ | {"GOOGLE_APPLICATION_CREDENTIALS": str(file)}, "scheduler").started
+    assert grants == ["urn:ietf:params:oauth:grant-type:jwt-bearer"]
+    assert cloud.metadata.count() == 0
+    assert cloud.server.count() == 3
+
+
+def test_gclouds_own_file_is_found(cloud: Cloud, tmp_path: Path) -> None:
+    with token_endpoint(cloud) as (url, grants):
+        service_account(tmp_path / ".config" / "gcloud" / "application_default_credentials.json", url)
+        assert boot_here(cloud.environ | {"HOME": str(tmp_path)}, "scheduler").started
+    assert len(grants) == 1
+    assert cloud.metadata.count() == 0
+
+
+def test_a_refused_file_is_named_with_the_way_out(cloud: Cloud, tmp_path: Path) -> None:
+    with token_endpoint(cloud, status=400) as (url, _):
+        file = service_account(tmp_path / "adc.json", url)
+        with pytest.raises(AccessDeniedError, match=r"adc\.json gives no access token") as caught:
+            boot_here(cloud.environ | {"GOOGLE_APPLICATION_CREDENTIALS": str(file)}, "scheduler")
+    assert caught.value.hint == "gcloud auth application-default login"
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"type": "unheard-of"}', "[]"])
+def test_a_file_that_is_none_is_refused(cloud: Cloud, tmp_path: Path, content: str) -> None:
+    (tmp_path / "adc.json").write_text(content)
+    with pytest.raises(AccessDeniedError, match="gives no access token"):
+        boot_here(cloud.environ | {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "adc.json")}, "scheduler")
+
+
+def test_a_token_endpoint_that_is_away_is_waited_for(cloud: Cloud, tmp_path: Path) -> None:
+    file = service_account(tmp_path / "adc.json", "http://127.0.0.1:9/token")
+    environ = cloud.environ | {"GOOGLE_APPLICATION_CREDENTIALS": str(file), "DASKPKI_DEADLINE": "1"}
+    with pytest.raises(UnavailableError, match="gave up at the deadline: no access token"):
+        boot_here(environ, "scheduler")

@@ -145,7 +145,7 @@ class CertificateAuthority:
     def renew(self, entries: Sequence[CertificateRecord], *, give_way: bool = True) -> Iterator[Issued]:
         """Issue each of these anew, with a new key; those that somebody else renewed meanwhile are passed over.
 
-        With `give_way`, so are those that somebody is about to renew.
+        With `give_way`, so are those that somebody is about to renew. Without entries, it still signs a CRL that is due.
 
         PolicyError for a leaf whose key never travelled, before anything is done.
         """
@@ -153,10 +153,10 @@ class CertificateAuthority:
         from daskpki.authority.publishing import refresh
         from daskpki.authority.renewal import StillNewest, request_for
 
-        policy, issuer = self.policy(), self.issuer()
+        policy = self.policy()
         still = StillNewest(entries, self.session.now(), give_way=give_way)
         for kind in sorted({entry.key_type for entry in entries}):
-            press = Press(issuer, policy, parse_renewable_key_type(kind), still)
+            press = Press(self.issuer(), policy, parse_renewable_key_type(kind), still)
             alike = [request_for(entry, policy.trust_domain) for entry in entries if entry.key_type == kind]
             yield from issue(self.session, press, alike)
         refresh(self.session, self._seen(), self.issuers)

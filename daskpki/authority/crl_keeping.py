@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from datetime import datetime
+from typing import Final, NamedTuple
 
 from daskpki import naming
 from daskpki.authority.session import Session
 from daskpki.confidential import Confidential
 from daskpki.errors import AlreadyExistsError
-from daskpki.pki.crl import Revocation, sign_crl, split_crl
+from daskpki.pki.certificates import load_certificate
+from daskpki.pki.crl import Crl, Revocation, sign_crl, split_crl, verify_crl
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.profile import DAY
-from daskpki.pki.revoked import crl_part, fits_inline, is_due, revoked_serials
+from daskpki.pki.revoked import crl_der, crl_part, fits_inline, is_due, revoked_serials
 from daskpki.pki.trust import CrlPart, TrustDocument
 from daskpki.records import ABANDONED, REVOKED, REVOKING, Inventory
 from daskpki.store.port import ENABLED
@@ -75,11 +77,12 @@ def _stored(session: Session, part: CrlPart | None, generation: int, der: bytes)
     """The CRL as the document holds it; long ones are kept in pieces, of which unchanged ones are not written again."""
     split = split_crl(der)
     if fits_inline(split):
-        return crl_part(generation, der)
+        return crl_part(generation, der, split=split)
     if part is None or not part.pieces:
         create_secret(session, naming.REVOKED, naming.revoked_id(session.cluster))
     known = {piece.sha256: piece.version for piece in part.pieces} if part else {}
-    return crl_part(generation, der, [_keep_piece(session, piece, known) for piece in split.pieces])
+    versions = [_keep_piece(session, piece, known) for piece in split.pieces]
+    return crl_part(generation, der, versions, split=split)
 
 
 def _keep_piece(session: Session, piece: bytes, known: Mapping[str, int]) -> int:
@@ -105,3 +108,37 @@ def prune_pieces(session: Session, document: TrustDocument, before: Sequence[Tru
 
 def _pieces(document: TrustDocument) -> set[int]:
     return {piece.version for part in document.crls for piece in part.pieces}
+
+
+class KeptCrl(NamedTuple):
+    """The CRL of one generation as the trust document has it, put together and verified."""
+
+    generation: int
+    state: str
+    der: bytes
+    contents: Crl
+
+
+def kept_crls(session: Session, trust: TrustDocument) -> list[KeptCrl]:
+    """Every CRL of the document; also one that ran out, since it still says truly who is revoked."""
+    secret = naming.revoked_id(session.cluster)
+    anchors = {anchor.generation: anchor for anchor in trust.authorities}
+    found = []
+    for part in trust.crls:
+        der = crl_der(part, lambda version: session.store.secrets.access(secret, version).reveal())
+        anchor = anchors[part.generation]
+        contents = verify_crl(der, load_certificate(anchor.issuing), now=None)
+        found.append(KeptCrl(part.generation, anchor.state, der, contents))
+    return found
+
+
+def running_out(inventory: Inventory, now: datetime) -> int | None:
+    """When the first CRL runs out (nextUpdate, in seconds since the epoch), once less than a third of its life is left.
+
+    Any command that opens the CA's key signs it anew after the first third, so by then none did for weeks.
+    """
+    published = inventory.published
+    if "next_update" not in published:
+        return None
+    third = (published["next_update"] - published["due"]) // 2
+    return int(published["next_update"]) if now.timestamp() > published["next_update"] - third else None

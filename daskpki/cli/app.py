@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "verify": ("inspecting:verify", "Certificates"),
     "renew": ("renewing:renew", "Certificates"),
     "revoke": ("renewing:revoke", "Certificates"),
+    "crl": ("revocation_list:crl", "Certificates"),
     "rotate-ca": ("rolling:rotate_ca", "Certificates"),
     "export": ("exporting:export", "Certificates"),
     "login": ("people:login", "Your credential"),
@@ -43,6 +44,7 @@ COMMANDS: Final = {
     "slot": ("slots:slot", "The local store"),
     "backup": ("moving:backup", "The local store"),
     "restore": ("moving:restore", "The local store"),
+    "grant": ("granting:grant", "On Google Cloud"),
     "deploy": ("deploying:deploy", "On Google Cloud"),
     "doctor": ("examining:doctor", "When something is wrong"),
 }

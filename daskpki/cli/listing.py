@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 import typer
 
 from daskpki.cli.drawing import certificate_row
+from daskpki.cli.revocation_list import warn_of_end
 from daskpki.cli.streaming import print_listing, table_lines
 from daskpki.errors import UsageError
 from daskpki.identity import Role
@@ -16,7 +17,7 @@ from daskpki.identity import Role
 if TYPE_CHECKING:
     from daskpki.authority import CertificateAuthority
     from daskpki.cli.invocation import Invocation
-    from daskpki.records import CertificateRecord
+    from daskpki.records import CertificateRecord, Inventory
 
 STATES: Final = ("reserved", "issued", "superseded", "expired", "revoking", "revoked", "abandoned")
 COLUMNS: Final = (
@@ -71,10 +72,12 @@ def list_(
     filters = Filters(role, name, _checked(state or []), expiring_in, serial or fingerprint)
     with invocation.authority() as authority:
         now = authority.session.now()
-        documents = _documents(authority, filters)
+        inventory = authority.inventory()
+        documents = _documents(authority, inventory, filters)
         rows = (certificate_row(document, now) for document in documents)
         lines = table_lines(("who", "state", "serial", "expires"), rows, empty="no certificates")
         print_listing(invocation.output, documents, lines, columns=COLUMNS if as_csv else None)
+        warn_of_end(invocation.output, inventory, now)
 
 
 def _checked(states: list[str]) -> frozenset[str]:
@@ -83,21 +86,20 @@ def _checked(states: list[str]) -> frozenset[str]:
     return frozenset(states)
 
 
-def _documents(authority: CertificateAuthority, filters: Filters) -> Iterator[dict[str, Any]]:
+def _documents(authority: CertificateAuthority, inventory: Inventory, filters: Filters) -> Iterator[dict[str, Any]]:
     """What was found as documents; the filters and the CA are checked before the first is asked for."""
     from daskpki.authority.lookup import describe
 
-    entries = _selected(authority, filters)
-    domains = {known.generation: known.trust_domain for known in authority.inventory().authorities()}
+    entries = _selected(authority, inventory, filters)
+    domains = {known.generation: known.trust_domain for known in inventory.authorities()}
     now = authority.session.now()
     return (describe(entry, domains[entry.issuer], now) for entry in entries)
 
 
-def _selected(authority: CertificateAuthority, filters: Filters) -> Iterator[CertificateRecord]:
+def _selected(authority: CertificateAuthority, inventory: Inventory, filters: Filters) -> Iterator[CertificateRecord]:
     from daskpki.authority.lookup import numbered, select
     from daskpki.pki.profile import parse_ttl
 
-    inventory = authority.inventory()
     authority.active()
     now = authority.session.now()
     before = now + timedelta(seconds=parse_ttl(filters.expiring_in)) if filters.expiring_in else None

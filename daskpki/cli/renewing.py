@@ -28,14 +28,15 @@ def renew(
 
     Examples:  [bold]daskpki renew worker/worker[/bold]   [bold]daskpki renew --due --detailed-exit-code[/bold]
 
-    Safe to run from cron, from two places at once, and after a crash. Expired certificates can be renewed.
+    Safe to run from cron, from two places at once, and after a crash. Expired certificates can be renewed. A CRL that is
+    due is signed anew, also when no certificate is.
     """
     invocation: Invocation = ctx.obj
     if (which is None) == (not due):
         raise UsageError("renew takes either ROLE/NAME or --due", hint="daskpki renew --due")
     with invocation.authority() as authority:
         entries = [_renewable(authority, which)] if which else authority.due()
-        if not dry_run and entries:
+        if not dry_run:
             entries = [leaf.record for leaf in authority.renew(entries, give_way=due)]
         documents = [authority.describe(entry) for entry in entries]
         now = authority.session.now()

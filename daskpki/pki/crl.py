@@ -30,6 +30,7 @@ __all__ = [
     "crl_pem",
     "join_crl",
     "parse_crl",
+    "parse_header",
     "parse_reason",
     "sign_crl",
     "split_crl",
@@ -190,15 +191,25 @@ def _load(der: bytes) -> x509.CertificateRevocationList:
     return crl
 
 
-def _contents(crl: x509.CertificateRevocationList) -> Crl:
+def parse_header(der: bytes) -> Crl:
+    """Number and dates of a CRL, **not verified** and without its entries; CorruptError."""
+    return _header(_load(der))
+
+
+def _header(crl: x509.CertificateRevocationList) -> Crl:
     number = extension(crl, x509.CRLNumber)
     if number is None or crl.next_update_utc is None:
         raise CorruptError("the CRL has no number or no nextUpdate (RFC 5280, 5.1.2.5 and 5.2.3)")
+    return Crl(number.value.crl_number, seconds(crl.last_update_utc), seconds(crl.next_update_utc), {})
+
+
+def _contents(crl: x509.CertificateRevocationList) -> Crl:
+    header = _header(crl)
     try:
         revoked = {entry.serial_number: _revocation(entry) for entry in crl}
     except UNREADABLE:
         raise CorruptError("an entry of the CRL cannot be read") from None
-    return Crl(number.value.crl_number, seconds(crl.last_update_utc), seconds(crl.next_update_utc), revoked)
+    return header._replace(revoked=revoked)
 
 
 def _revocation(entry: x509.RevokedCertificate) -> Revocation:

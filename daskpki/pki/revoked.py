@@ -13,7 +13,7 @@ from typing import Final
 
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.pki.certificates import load_certificate, seconds
-from daskpki.pki.crl import Crl, Revocation, parse_crl, verify_crl
+from daskpki.pki.crl import Crl, Revocation, parse_header, verify_crl
 from daskpki.pki.crl_pieces import SplitCrl, join_crl, split_crl
 from daskpki.pki.profile import show
 from daskpki.pki.trust_document import CrlPart, PieceRef, TrustDocument
@@ -30,12 +30,12 @@ def fits_inline(split: SplitCrl) -> bool:
     return len(split.pieces) <= 1 and sum(map(len, split.pieces)) <= INLINE_LIMIT
 
 
-def crl_part(generation: int, der: bytes, versions: Sequence[int] = ()) -> CrlPart:
+def crl_part(generation: int, der: bytes, versions: Sequence[int] = (), *, split: SplitCrl | None = None) -> CrlPart:
     """A CRL as it stands in the document: inline, or its pieces kept under these version numbers, in order.
 
-    UsageError when the numbers do not match the pieces that `split_crl` makes of it.
+    UsageError when the numbers do not match the pieces that `split_crl` makes of it (or made, as `split`).
     """
-    crl, split = parse_crl(der), split_crl(der)
+    crl, split = parse_header(der), split or split_crl(der)
     inline = not versions and fits_inline(split)
     if not inline and len(versions) != len(split.pieces):
         raise UsageError(f"the CRL has {len(split.pieces)} pieces, and {len(versions)} version numbers are given")

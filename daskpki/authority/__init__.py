@@ -129,12 +129,12 @@ class CertificateAuthority:
     def issue(self, requests: Sequence[LeafRequest], key_type: str = KeyType.P256) -> Iterator[Issued]:
         """Issue a leaf for each request; each is yielded when it is stored and confirmed."""
         from daskpki.authority.issuance import Press, issue
-        from daskpki.authority.publishing import refresh
+        from daskpki.authority.undone import make_good
 
         issuer = self.issuer()
         press = Press(issuer, self.policy(), parse_key_type(key_type))
         yield from issue(self.session, press, requests)
-        refresh(self.session, self._seen(), self.issuers)
+        make_good(self.session, self._seen(), self.issuers)
 
     def due(self) -> list[CertificateRecord]:
         """The leaves past two thirds of their life, those that end first at the front."""
@@ -150,8 +150,8 @@ class CertificateAuthority:
         PolicyError for a leaf whose key never travelled, before anything is done.
         """
         from daskpki.authority.issuance import Press, issue
-        from daskpki.authority.publishing import refresh
         from daskpki.authority.renewal import StillNewest, request_for
+        from daskpki.authority.undone import make_good
 
         policy = self.policy()
         still = StillNewest(entries, self.session.now(), give_way=give_way)
@@ -159,7 +159,7 @@ class CertificateAuthority:
             press = Press(self.issuer(), policy, parse_renewable_key_type(kind), still)
             alike = [request_for(entry, policy.trust_domain) for entry in entries if entry.key_type == kind]
             yield from issue(self.session, press, alike)
-        refresh(self.session, self._seen(), self.issuers)
+        make_good(self.session, self._seen(), self.issuers)
 
     def revoke(self, which: str, reason: str = "unspecified") -> list[CertificateRecord]:
         """Revoke one serial, or all valid leaves of ROLE/NAME, and publish; returns what changed.

@@ -7,22 +7,18 @@ everything, and a command that died before publishing is made good by the next o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from daskpki import naming
-from daskpki.authority.abandoning import abandon_stale, is_stale
 from daskpki.authority.crl_keeping import create_secret, present_crl, prune_pieces, revoked_before
 from daskpki.authority.policy import anchor_der, chain_der, living_authorities
 from daskpki.authority.session import Session
+from daskpki.authority.undone import STATES
 from daskpki.errors import NotFoundError
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.revoked import next_update
 from daskpki.pki.trust import (
-    ACTIVE,
     FORMAT,
-    NEXT,
     READER,
-    RETIRING,
     Anchor,
     TrustDocument,
     parse_trust,
@@ -30,9 +26,6 @@ from daskpki.pki.trust import (
     verify_trust,
 )
 from daskpki.records import (
-    CA_ACTIVATED,
-    CA_CREATED,
-    CA_RETIRING,
     PUBLISHED,
     REVOKED,
     REVOKING,
@@ -43,9 +36,6 @@ from daskpki.records import (
 )
 from daskpki.store.linear import Head, Link, Tip
 from daskpki.store.trust import TrustPayload, trust_chain
-
-STATES: Final = {CA_CREATED: NEXT, CA_ACTIVATED: ACTIVE, CA_RETIRING: RETIRING}
-"""What the log's events make of a generation in the trust document."""
 
 OpenIssuer = Callable[[AuthorityRecord], Issuer]
 """Gives a generation with its key opened; raises what opening a key raises."""
@@ -147,20 +137,3 @@ def _compose(
 
 def _anchor(entry: AuthorityRecord) -> Anchor:
     return Anchor(entry.generation, STATES[entry.status], anchor_der(entry), chain_der(entry))
-
-
-def refresh(session: Session, seen: Inventory, issuers: OpenIssuer) -> None:
-    """Make good what `seen` shows undone.
-
-    That is a CRL that is due, a revocation or a change of CAs that is not published, reservations left behind.
-    """
-    unpublished = next(seen.certificates(statuses=[REVOKING]), None) is not None or not shows_authorities(seen)
-    abandoned = is_stale(seen, session.now()) and abandon_stale(session)
-    if abandoned or unpublished or session.now().timestamp() >= seen.published.get("due", 0):
-        publish(session, issuers)
-
-
-def shows_authorities(inventory: Inventory) -> bool:
-    """Whether the trust document that was published last has the CAs of the log, each in its state."""
-    states = {str(entry.generation): STATES[entry.status] for entry in living_authorities(inventory)}
-    return bool(inventory.published.get("authorities") == states)

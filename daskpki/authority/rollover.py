@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from daskpki.authority.creation import Check, Plan, create
 from daskpki.authority.offline import OfflineRoot
 from daskpki.authority.policy import living_authorities, recorded_policy
-from daskpki.authority.publishing import publish, shows_authorities
+from daskpki.authority.publishing import publish
 from daskpki.authority.standing import RETIRING, STARTED, Standing, standing, valid_elsewhere
+from daskpki.authority.undone import shows_authorities
 from daskpki.errors import AccessDeniedError, AlreadyExistsError, ConflictError, PolicyError, UsageError
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import make_policy

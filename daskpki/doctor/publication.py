@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from daskpki.authority.abandoning import ABANDON_AFTER
-from daskpki.authority.publishing import shows_authorities
+from daskpki.authority.undone import shows_authorities
 from daskpki.doctor.finding import Finding, error, ok, warning
 from daskpki.pki.profile import show
 from daskpki.pki.trust_document import CrlPart, TrustDocument

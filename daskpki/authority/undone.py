@@ -1,0 +1,39 @@
+"""What other commands left undone, found on the way by every command that opens the CA's key.
+
+It is judged here, from the log alone; what publishes is loaded only when there is something to publish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from daskpki.authority.abandoning import abandon_stale, is_stale
+from daskpki.authority.policy import living_authorities
+from daskpki.authority.session import Session
+from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRING, REVOKING, AuthorityRecord, Inventory
+
+if TYPE_CHECKING:
+    from daskpki.pki.issuer import Issuer
+
+STATES: Final = {CA_CREATED: "next", CA_ACTIVATED: "active", CA_RETIRING: "retiring"}
+"""What the log's events make of a generation in the trust document (the states of `daskpki.pki.trust_document`)."""
+
+
+def make_good(session: Session, seen: Inventory, issuers: Callable[[AuthorityRecord], Issuer]) -> None:
+    """Make good what `seen` shows undone.
+
+    That is a CRL that is due, a revocation or a change of CAs that is not published, reservations left behind.
+    """
+    unpublished = next(seen.certificates(statuses=[REVOKING]), None) is not None or not shows_authorities(seen)
+    abandoned = is_stale(seen, session.now()) and abandon_stale(session)
+    if abandoned or unpublished or session.now().timestamp() >= seen.published.get("due", 0):
+        from daskpki.authority.publishing import publish
+
+        publish(session, issuers)
+
+
+def shows_authorities(inventory: Inventory) -> bool:
+    """Whether the trust document that was published last has the CAs of the log, each in its state."""
+    states = {str(entry.generation): STATES[entry.status] for entry in living_authorities(inventory)}
+    return bool(inventory.published.get("authorities") == states)

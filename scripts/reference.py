@@ -14,7 +14,7 @@ from daskpki.cli.app import COMMANDS
 
 REFERENCE: Final = Path(__file__).parents[1] / "docs" / "reference"
 BIN: Final = Path(sys.executable).parent
-_WIDTH: Final = "96"
+_WIDTH: Final = "80"
 
 
 def help_of(*words: str) -> str:

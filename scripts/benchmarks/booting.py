@@ -29,8 +29,8 @@ _GOALS: Final = (
 _ABOUT: Final = (
     "From start to the moment of exec (what is executed there ends at once, instead of Dask), against the project's own"
     " Secret Manager and metadata servers on loopback: a token, the worker's credential, the trust document, and"
-    " whether there is a newer one. Only the entrypoint checks what it fetched (checksums, signature, key, chain, role, trust"
-    " domain, validity) and retries; for `exec`, where no preload of Dask's follows, it makes the full check with"
+    " whether there is a newer one. Only the entrypoint checks what it fetched (checksums, signature, key, chain, role,"
+    " trust domain, validity) and retries; for `exec`, where no preload of Dask's follows, it makes the full check with"
     " cryptography's X.509, whose import is most of the difference. The gcloud script asks for no newer trust document"
     " and needs no token here."
 )

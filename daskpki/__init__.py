@@ -9,16 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from daskpki.api import connect, open_store, security
+    from daskpki.api import connect, open_store, secret, security
     from daskpki.authority import CertificateAuthority
 
 __version__ = "0.1.0"
-__all__ = ["CertificateAuthority", "__version__", "connect", "open_store", "security"]
+__all__ = ["CertificateAuthority", "__version__", "connect", "open_store", "secret", "security"]
 
 _LAZY: Final = {
     "CertificateAuthority": "daskpki.authority",
     "connect": "daskpki.api",
     "open_store": "daskpki.api",
+    "secret": "daskpki.api",
     "security": "daskpki.api",
 }
 

@@ -15,6 +15,7 @@ from daskpki.credentials.choice import Wanted
 from daskpki.credentials.sources import obtain, open_without_asking, this_process
 from daskpki.errors import UsageError
 from daskpki.loader import dial_security
+from daskpki.mounted import read_mounted
 from daskpki.settings import store_url
 
 if TYPE_CHECKING:
@@ -52,6 +53,14 @@ def connect(cluster: str | None = None, **client_kwargs: Any) -> Client:
             hint="connect(address='tls://HOST:8786'), or daskpki login --scheduler tls://HOST:8786",
         )
     return open_client(target, security=dial_security(obtained, here), **client_kwargs)
+
+
+def secret(name: str) -> bytes:
+    """One of the cluster's other secrets, as `daskpki-entrypoint --secret` mounted it; made for tasks.
+
+    Raises NotFoundError, whose hint is the option that mounts it, where it is not mounted in this process.
+    """
+    return read_mounted(name, os.environ)
 
 
 def open_store(url: str | None = None) -> Store:

@@ -14,6 +14,7 @@ from daskpki.errors import CorruptError, NotTrustedError
 
 VARIABLE: Final = "DASKPKI_HANDOVER"
 FORMAT: Final = 1
+NO_SECRETS: Final[Mapping[str, str]] = {}
 _WHAT: Final = "the handover from daskpki-entrypoint"
 
 
@@ -23,6 +24,7 @@ class Handover(NamedTuple):
     `cert` (leaf and intermediates, PEM), `key` (PKCS#8, PEM), `ca` (the trust anchors, PEM), `trust` (the signed trust
     document as the store keeps it) and `pieces` (of a long revocation list, by version number) are paths. `store` is a
     URL, or None when the credential came from a directory; `endpoint` is another Secret Manager than Google's.
+    `secrets` are the paths of the cluster's other secrets that were mounted, by name.
     `tls_min` is "1.3" or "1.2", `worker_clients` one of deny, limited and allow, `dashboard` one of loopback and off.
     """
 
@@ -41,6 +43,7 @@ class Handover(NamedTuple):
     store: str | None = None
     endpoint: str | None = None
     scheduler: str | None = None
+    secrets: Mapping[str, str] = NO_SECRETS
 
 
 def encode_handover(handover: Handover) -> bytes:
@@ -76,12 +79,24 @@ def load_handover(path: str) -> Handover:
 
 def _checked(document: dict[str, Any]) -> Handover:
     """The fields, each of its type; unknown ones are an error, since both sides are one installation."""
-    optional = {name: document.pop(name, None) for name in Handover._field_defaults}
-    pieces = document.pop("pieces", None)
-    texts = [*document.values(), *(value for value in optional.values() if value is not None)]
-    if not isinstance(pieces, dict) or not all(isinstance(text, str) for text in [*texts, *pieces.values()]):
-        raise CorruptError(f"{_WHAT} has a field of another type than was written")
+    pieces, secrets = document.pop("pieces", None), document.pop("secrets", None)
+    optional = {name: document.pop(name, None) for name in Handover._field_defaults if name != "secrets"}
+    if not isinstance(pieces, dict) or not isinstance(secrets, dict):
+        raise _wrong_type()
+    texts = [
+        *document.values(),
+        *pieces.values(),
+        *secrets.values(),
+        *(value for value in optional.values() if value is not None),
+    ]
+    if not all(isinstance(text, str) for text in texts):
+        raise _wrong_type()
     try:
-        return Handover(**document, **optional, pieces={int(number): path for number, path in pieces.items()})
+        numbered = {int(number): path for number, path in pieces.items()}
+        return Handover(**document, **optional, pieces=numbered, secrets=secrets)
     except (TypeError, ValueError):
         raise CorruptError(f"{_WHAT} has other fields than were written") from None
+
+
+def _wrong_type() -> CorruptError:
+    return CorruptError(f"{_WHAT} has a field of another type than was written")

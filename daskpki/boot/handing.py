@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from daskpki.boot.materialise import Place
 from daskpki.boot.settings import Settings
 from daskpki.confidential import Confidential
-from daskpki.handover import Handover, encode_handover
+from daskpki.handover import NO_SECRETS, Handover, encode_handover
 from daskpki.pki import pem
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
 from daskpki.pki.trust_document import TrustDocument
@@ -21,8 +21,12 @@ def hand_over(
     trust: TrustDocument,
     signed: Confidential,
     pieces: Mapping[int, bytes],
+    secrets: Mapping[str, str] = NO_SECRETS,
 ) -> tuple[Handover, str]:
-    """Put everything for one program there; the handover, and the path at which it can be read."""
+    """Put everything for one program there; the handover, and the path at which it can be read.
+
+    `secrets` are mounted already: paths by name.
+    """
     anchors = "".join(pem.encode_pem(anchor, pem.CERTIFICATE) for anchor in trust.roots)
     handover = Handover(
         cluster=trust.cluster,
@@ -40,5 +44,6 @@ def hand_over(
         store=str(settings.store) if settings.store else None,
         endpoint=settings.endpoint,
         scheduler=settings.scheduler,
+        secrets=secrets,
     )
     return handover, place.put("handover.json", encode_handover(handover))

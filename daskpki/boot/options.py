@@ -1,6 +1,6 @@
 """The entrypoint's options and environment variables in one table, from which the parser and the help text are made.
 
-A parser of our own: every option here has one value, and argparse costs 8 to 10 ms, a tenth of the whole boot.
+A parser of our own: every option here has one value or none, and argparse costs 8 to 10 ms, a tenth of the whole boot.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ COMMANDS: Final = ("scheduler", "worker", "node", "exec")
 
 
 class Option(NamedTuple):
-    """An option, the variable that sets it as well, and what it means."""
+    """An option, the variable that sets it as well, and what it means; without a `value` it says yes."""
 
     name: str
     value: str
@@ -45,9 +45,23 @@ OPTIONS: Final = (
     Option("num-workers", "N", "NUM_WORKERS", "workers on this machine (default: cores over threads)"),
     Option("worker-user", "USER", "DASKPKI_WORKER_USER", "for node: run the workers as this user (needs root)"),
     Option(
+        "secret",
+        "NAME=WHERE",
+        "DASKPKI_SECRETS",
+        "mount a secret, NAME[@VERSION], at a /path on tmpfs or as fd; repeatable (in the variable, by commas)",
+    ),
+    Option(
+        "allow-secrets-in-environment",
+        "",
+        "DASKPKI_ALLOW_SECRETS_IN_ENVIRONMENT",
+        "also mount as env:VAR, where all child processes, crash reports and whoever reads /proc/PID/environ see it",
+        "no",
+    ),
+    Option(
         "endpoint", "URL", "DASKPKI_SECRET_MANAGER_ENDPOINT", "another Secret Manager: https://HOST, http://HOST:PORT"
     ),
 )
+REPEATABLE: Final = frozenset({"secret"})
 _BY_FLAG: Final = {f"--{option.name}": option for option in OPTIONS}
 
 USAGE: Final = """\
@@ -73,7 +87,7 @@ Exit codes before Dask runs: 2 usage, 3 not trusted, 4 not found, 5 permission d
 
 
 class Arguments(NamedTuple):
-    """A command line, taken apart: `given` are the options on it, `rest` is what follows `--`."""
+    """A command line, taken apart: `given` are the options on it (repeated ones by commas), `rest` follows `--`."""
 
     command: str
     role: str | None
@@ -98,7 +112,14 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         raise _unknown(own[0] if own else "", "command", COMMANDS)
     words = iter(own[1:])
     role = next(words, "") if own[0] == "exec" else None
-    return Arguments(own[0], role, dict(_parse_options(words)), rest)
+    return Arguments(own[0], role, _collect(_parse_options(words)), rest)
+
+
+def _collect(options: Iterable[tuple[str, str]]) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for name, value in options:
+        given[name] = f"{given[name]},{value}" if name in given and name in REPEATABLE else value
+    return given
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
@@ -115,7 +136,7 @@ def _parse_options(words: Iterable[str]) -> Iterable[tuple[str, str]]:
         option = _BY_FLAG.get(flag)
         if option is None:
             raise _unknown(word, "option", _BY_FLAG)
-        found = value if equals else next(remaining, None)
+        found = value if equals else next(remaining, None) if option.value else "yes"
         if found is None:
             raise UsageError(f"{flag} needs a value", hint=f"{flag} {option.value}: {option.meaning}")
         yield option.name, found

@@ -1,4 +1,7 @@
-"""What a boot reads from a store, by access only: own credentials, the newest trust document, the CRL's pieces."""
+"""What a boot reads from a store, by access only.
+
+That is its own credentials, the newest trust document, the CRL's pieces, and the secrets that it is told to mount.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from daskpki import naming
+from daskpki.boot.mounts import Mount
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, DisabledError, NotFoundError, NotTrustedError
 from daskpki.identity import Role
@@ -39,21 +43,37 @@ class Material(NamedTuple):
     """Everything for a boot, parsed and not verified yet.
 
     `anchors` (DER) are CAs known beforehand, from a credential directory; `pieces` are the CRL's, by version number.
+    `secrets` are the cluster's other secrets, with where each is to be mounted.
     """
 
     credentials: tuple[Credential, ...]
     trust: Trust
     pieces: Mapping[int, bytes]
     anchors: tuple[bytes, ...] = ()
+    secrets: tuple[tuple[Mount, Confidential], ...] = ()
 
 
-def read_material(store: Reader, cluster: str, wanted: Sequence[tuple[Role, str]]) -> Material:
-    """The credentials of these roles and names, and the trust document; raises what the store raises."""
+def read_material(
+    store: Reader, cluster: str, wanted: Sequence[tuple[Role, str]], mounts: Sequence[Mount] = ()
+) -> Material:
+    """The credentials of these roles and names, the trust document, and these secrets; raises what the store raises."""
     credentials = tuple(read_credential(store, cluster, role, name) for role, name in wanted)
     trust = newest_trust(store, cluster)
     versions = [piece.version for part in trust.signed.document.crls for piece in part.pieces]
     secret = naming.revoked_id(cluster)
-    return Material(credentials, trust, {version: store.access(secret, version).reveal() for version in versions})
+    pieces = {version: store.access(secret, version).reveal() for version in versions}
+    secrets = tuple((mount, read_secret(store, cluster, mount)) for mount in mounts)
+    return Material(credentials, trust, pieces, secrets=secrets)
+
+
+def read_secret(store: Reader, cluster: str, mount: Mount) -> Confidential:
+    """One of the cluster's other secrets, as raw bytes; NotFoundError names the command that sets it."""
+    secret = naming.user_secret_id(cluster, mount.name)
+    try:
+        return store.latest(secret)[1] if mount.version is None else store.access(secret, mount.version)
+    except NotFoundError as error:
+        command = f"daskpki --cluster {cluster} secret set {mount.name}"
+        raise NotFoundError(f"cluster {cluster} has no secret {mount.name}: {error}", hint=command) from None
 
 
 def read_credential(store: Reader, cluster: str, role: Role, name: str) -> Credential:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from daskpki.boot.mounts import Mount, parse_mounts
 from daskpki.boot.options import Arguments, values
 from daskpki.errors import UsageError
 from daskpki.identity import Role, default_name, parse_label, parse_role
@@ -43,6 +44,7 @@ class Settings(NamedTuple):
     worker_user: str | None
     endpoint: str | None
     rest: tuple[str, ...]
+    mounts: tuple[Mount, ...] = ()
 
     @property
     def wanted(self) -> tuple[tuple[Role, str], ...]:
@@ -75,7 +77,19 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
         worker_user=_worker_user(arguments.command, found["worker-user"]),
         endpoint=found["endpoint"] or None,
         rest=_rest(arguments),
+        mounts=_mounts(found, directory),
     )
+
+
+def _mounts(found: Mapping[str, str], directory: str | None) -> tuple[Mount, ...]:
+    allowed = _choice(found, "allow-secrets-in-environment", ("no", "yes")) == "yes"
+    mounts = parse_mounts(found["secret"], in_environment=allowed) if found["secret"] else ()
+    if mounts and directory is not None:
+        raise UsageError(
+            f"--secret reads a store, and the credential comes from the directory {directory}",
+            hint="mount the secret beside it (a volume of your own), or give --store instead of the directory",
+        )
+    return mounts
 
 
 def _worker_clients(command: str, found: Mapping[str, str]) -> str:

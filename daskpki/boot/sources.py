@@ -58,7 +58,7 @@ def _from_secret_manager(settings: Settings, url: GsmUrl, environ: Mapping[str, 
         target = target._replace(proxy=proxy_for(target.host, environ))
     tokens = token_source(environ, patience)
     store = SecretManager(url, Connection(target, system_trust), patience, token=tokens.token, account=tokens.account)
-    material = read_material(store, settings.cluster, settings.wanted)
+    material = read_material(store, settings.cluster, settings.wanted, settings.mounts)
     return Fetched(material, settings, store.date)
 
 
@@ -68,7 +68,7 @@ def _from_local(settings: Settings, url: LocalUrl, environ: Mapping[str, str]) -
     store = open_store(url, environ=environ)
     try:
         reader: Reader = store.secrets
-        return read_material(reader, settings.cluster, settings.wanted)
+        return read_material(reader, settings.cluster, settings.wanted, settings.mounts)
     finally:
         store.close()
 

@@ -9,10 +9,14 @@ from typing import NamedTuple, NoReturn
 
 from daskpki.boot.handing import hand_over
 from daskpki.boot.materialise import Place, open_place
+from daskpki.boot.mounting import MountedFiles, mount_secrets
+from daskpki.boot.mounts import Mount
 from daskpki.boot.plan import Program, dask_environment
 from daskpki.boot.reading import Material
 from daskpki.boot.settings import Settings
+from daskpki.confidential import Confidential
 from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError, UsageError
+from daskpki.identity import Role
 from daskpki.pki.credential import Credential
 from daskpki.pki.trust_document import TrustDocument
 
@@ -74,17 +78,21 @@ def _become_in_child(
 def become(checked: Checked, program: Program, environ: Mapping[str, str], execve: Execve) -> None:
     """Put the program's own credential where it can be read, and exec it. What was put is removed if that fails."""
     command = find_command(program.argv[0], environ)
-    place = open_place(environ)
+    place, files = open_place(environ), MountedFiles()
     try:
-        variables = _put(place, checked, program, environ)
+        variables = _put(place, files, checked, program, environ)
         execve(command, list(program.argv), variables)
     except OSError as error:
         raise DaskpkiError(f"{command} cannot be started: {error.strerror}") from error
     finally:  # not reached by a real exec that succeeds
         place.clear()
+        files.clear()
 
 
-def _put(place: Place, checked: Checked, program: Program, environ: Mapping[str, str]) -> dict[str, str]:
+def _put(
+    place: Place, files: MountedFiles, checked: Checked, program: Program, environ: Mapping[str, str]
+) -> dict[str, str]:
+    mounted = mount_secrets(_own_secrets(checked, program), place, files)
     handover, path = hand_over(
         place,
         checked.settings,
@@ -92,12 +100,20 @@ def _put(place: Place, checked: Checked, program: Program, environ: Mapping[str,
         trust=checked.trust,
         signed=checked.material.trust.data,
         pieces=checked.material.pieces,
+        secrets=mounted.paths,
     )
-    return dask_environment(handover, path, environ)
+    return {**dask_environment(handover, path, environ), **mounted.variables}
 
 
 def _own_credential(material: Material, program: Program) -> Credential:
     return next(each for each in material.credentials if each.identity.role is program.role)
+
+
+def _own_secrets(checked: Checked, program: Program) -> Sequence[tuple[Mount, Confidential]]:
+    """On a node they are its workers', where tasks run: its scheduler has no use for them."""
+    if checked.settings.command == "node" and program.role is Role.SCHEDULER:
+        return ()
+    return checked.material.secrets
 
 
 def find_command(name: str, environ: Mapping[str, str]) -> str:

@@ -1,0 +1,128 @@
+"""The container recipe and the manifests, judged for form: hadolint, Kubernetes' own schemas, and our rules."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate  # type: ignore[import-untyped] # published without types
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+RECIPES = ROOT / "scripts" / "container"
+MANIFESTS = ROOT / "docs" / "deploy" / "kubernetes"
+BIN = Path(sys.executable).parent
+
+
+def instructions(recipe: Path) -> list[tuple[str, str]]:
+    """A recipe's instructions, continued lines joined, with its ARG defaults put in."""
+    text = re.sub(r"^#.*\n", "", recipe.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    found = [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in text.splitlines() if line)]
+    defaults = dict(rest.split("=", 1) for word, rest in found if word == "ARG")
+    return [(word, re.sub(r"\$\{(\w+)\}", lambda name: defaults.get(name[1], name[0]), rest)) for word, rest in found]
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "user.Dockerfile"])
+def test_hadolint_has_nothing_to_say(name: str) -> None:
+    done = subprocess.run([BIN / "hadolint", RECIPES / name], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_image_is_pinned_unprivileged_and_starts_the_entrypoint() -> None:
+    found = instructions(RECIPES / "Dockerfile")
+    bases = [rest for word, rest in found if word == "FROM"]
+    assert all(re.match(r"\S+(:\d+\.\d+\.\d+\S*|@sha256:[0-9a-f]{64})( AS \w+)?\Z", base) for base in bases)
+    last = found[max(at for at, (word, _) in enumerate(found) if word == "FROM") :]
+    settled = dict(last)
+    assert settled["USER"] == "65532:65532"
+    assert settled["ENTRYPOINT"] == '["daskpki-entrypoint"]'
+    assert settled["HEALTHCHECK"].endswith('CMD ["python", "-m", "daskpki.health"]')
+    assert not [word for word, _ in last if word in ("ADD", "VOLUME", "SHELL")]
+    assert "EXPOSE" in settled
+    assert "8787" not in settled["EXPOSE"]
+
+
+def test_a_users_image_takes_two_lines() -> None:
+    words = [word for word, _ in instructions(RECIPES / "user.Dockerfile")]
+    assert words == ["FROM", "RUN", "ENTRYPOINT"]
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "build-requirements.txt"])
+def test_what_is_installed_is_locked_by_version_and_hash(name: str) -> None:
+    entries = re.split(r"\n(?=[a-z])", (RECIPES / name).read_text().strip())
+    for entry in entries:
+        assert re.match(r"[a-z0-9._-]+==[\w.]+ \\\n( +--hash=sha256:[0-9a-f]{64}( \\\n)?)+\Z", entry), entry[:80]
+
+
+def test_the_image_stays_light_and_above_the_floors() -> None:
+    locked = dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", (RECIPES / "requirements.txt").read_text(), re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for text in project["dependencies"]:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(locked[requirement.name])
+    assert not [name for name in locked if name.startswith(("google", "grpc", "typer", "keyring", "rich"))]
+
+
+def test_health_in_a_container() -> None:
+    sandbox = ["unshare", "--map-root-user", "--net", "--pid", "--fork", "--mount-proc"]
+    story = Path(__file__).with_name("health_story.py")
+    done = subprocess.run([*sandbox, sys.executable, story], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def manifests() -> list[dict[str, Any]]:
+    return [document for path in sorted(MANIFESTS.glob("*.yaml")) for document in yaml.safe_load_all(path.read_text())]
+
+
+@pytest.mark.parametrize("manifest", manifests(), ids=lambda one: f"{one['kind']}-{one['metadata']['name']}")
+def test_kubernetes_takes_the_manifests(manifest: dict[str, Any]) -> None:
+    kubernetes_validate.validate(manifest, "1.30", strict=True)
+
+
+def pods() -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (one["metadata"]["name"], one["spec"]["template"]) for one in manifests() if "template" in one.get("spec", {})
+    ]
+
+
+@pytest.mark.parametrize(("name", "template"), pods(), ids=lambda one: one if isinstance(one, str) else "")
+def test_a_pod_is_unprivileged_probed_and_keeps_keys_in_memory(name: str, template: dict[str, Any]) -> None:
+    spec = template["spec"]
+    (container,) = spec["containers"]
+    assert spec["serviceAccountName"] == name
+    assert spec["securityContext"] == {
+        "runAsNonRoot": True, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }  # fmt: skip
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+    }  # fmt: skip
+    probe = {"exec": {"command": ["python", "-m", "daskpki.health"]}}
+    for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[kind].items() >= probe.items()
+    assert re.search(r"(:[0-9][\w.-]*|@sha256:[0-9a-f]{64})\Z", container["image"])
+    memory = {volume["name"] for volume in spec["volumes"] if volume.get("emptyDir", {}).get("medium") == "Memory"}
+    mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert mounted["/tmp"] in memory
+    assert container["args"][0] == template["metadata"]["labels"]["app.kubernetes.io/component"]
+
+
+def test_no_manifest_holds_or_names_a_secret_by_value() -> None:
+    assert not [one for one in manifests() if one["kind"] == "Secret"]
+    for _, template in pods():
+        for variable in template["spec"]["containers"][0].get("env", ()):
+            assert variable["name"].startswith(("DASKPKI_", "DASK_", "THREADS_", "MEMORY_", "NUM_", "HOME"))
+            assert "PASS" not in variable["name"]
+
+
+def test_the_network_policy_lets_in_clients_by_port_and_workers_by_label() -> None:
+    policies = {one["metadata"]["name"]: one["spec"] for one in manifests() if one["kind"] == "NetworkPolicy"}
+    ports = {name: {p["port"] for rule in spec["ingress"] for p in rule["ports"]} for name, spec in policies.items()}
+    assert ports == {"dask-scheduler": {8786}, "dask-worker": {9000, 10000}}
+    assert all(spec["policyTypes"] == ["Ingress"] for spec in policies.values())

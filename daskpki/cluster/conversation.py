@@ -47,6 +47,8 @@ class Conversation:
         self._mode = mode
         self._ledger = ledger or Ledger()
         self._registered: Mapping[str, Any] = {}
+        self._caller = Caller(peer.identity.role, mode, self._may_claim)
+        self._ourselves = Caller(ours.role, mode, lambda _address: True)
 
     @property
     def gated(self) -> bool:
@@ -75,7 +77,7 @@ class Conversation:
         if "op" not in message:  # a nanny's second message in register_nanny; anything else Dask's server rejects
             return
         assert self.server is not None
-        verify_call(self.server, Channel.RPC, message, self._caller())
+        verify_call(self.server, Channel.RPC, message, self._caller)
         self._begin_stream(message)
 
     def hear_streamed(self, message: Any) -> None:
@@ -85,7 +87,7 @@ class Conversation:
         if not isinstance(message, dict):
             raise OperationRefusedError(type(message).__name__, "a message of a stream is a dict")
         server = self.server or Server.WORKER
-        verify_call(server, self.channel, message, self._caller())
+        verify_call(server, self.channel, message, self._caller)
         for field, value in self._registered.items():
             # Dask merges a message over what it knows of the stream, so that it could name another worker or client.
             if message.get(field, value) != value:
@@ -93,13 +95,13 @@ class Conversation:
 
     def say_call(self, message: Mapping[str, Any]) -> None:
         """Judge a call that we are about to send; OperationRefusedError."""
-        verify_sendable(self.peer.identity.role, Channel.RPC, message, self._ourselves())
+        verify_sendable(self.peer.identity.role, Channel.RPC, message, self._ourselves)
         self.asked = str(message.get("op"))
         self.channel = STREAM_AFTER.get(self.asked, self.channel)
 
     def say_streamed(self, message: Mapping[str, Any]) -> None:
         """Judge one message of a stream that we are about to send; OperationRefusedError."""
-        verify_sendable(self.peer.identity.role, self.channel, message, self._ourselves())
+        verify_sendable(self.peer.identity.role, self.channel, message, self._ourselves)
 
     def _begin_stream(self, message: Mapping[str, Any]) -> None:
         match message["op"]:
@@ -110,12 +112,6 @@ class Conversation:
                 self._registered = {"client": message.get("client"), "worker": None}
         self.channel = STREAM_AFTER.get(message["op"], self.channel)
 
-    def _caller(self) -> Caller:
-        return Caller(self.peer.identity.role, self._mode, self._may_claim)
-
     def _may_claim(self, address: str) -> bool:
         owner = self._ledger.owner(address)
         return is_canonical(address) if owner is None else owner == self.peer.identity
-
-    def _ourselves(self) -> Caller:
-        return Caller(self.ours.role, self._mode, lambda _address: True)

@@ -17,11 +17,18 @@ from daskpki.cluster.trust import trust_of
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, NotTrustedError, UnavailableError
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
+from daskpki.pki.pem import parse_pem
 from daskpki.pki.revoked import FetchPiece
 from daskpki.pki.trust_document import TrustDocument, parse_trust
 
 _REFUSALS_PER_MINUTE: Final = 10
 _MINUTE: Final = 60.0
+
+
+def _begins(leaf: bytes) -> int:
+    from daskpki.pki.certificates import lifetime, load_certificate
+
+    return lifetime(load_certificate(leaf)).not_before
 
 
 class Keeper:
@@ -125,6 +132,10 @@ class Keeper:
         from daskpki.pki.validate import verify_leaf
 
         identity = self._enforcement.identity
+        if _begins(credential.leaf) < _begins(
+            parse_pem(self._enforcement.pair.certificates.encode(), "our certificate")[0][1]
+        ):
+            raise NotTrustedError(f"a credential of {identity.uri} was offered that is older than the one in use")
         verify_leaf(
             credential.leaf,
             credential.chain,

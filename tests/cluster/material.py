@@ -19,12 +19,12 @@ from daskpki.confidential import Confidential
 from daskpki.identity import Identity, Role, default_trust_domain
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
 from daskpki.pki.crl import Revocation, sign_crl
-from daskpki.pki.issuer import create_root, issue_leaf
+from daskpki.pki.issuer import Issuer, create_root, issue_leaf
 from daskpki.pki.keys import KeyType, PrivateKey, generate_key, serialize_key
 from daskpki.pki.pem import CERTIFICATE, encode_pem
 from daskpki.pki.profile import LeafRequest, make_policy
 from daskpki.pki.revoked import crl_part
-from daskpki.pki.trust import ACTIVE, Anchor, TrustDocument, sign_trust
+from daskpki.pki.trust import ACTIVE, NEXT, RETIRING, Anchor, TrustDocument, sign_trust
 
 DAY = timedelta(days=1)
 NOW = timedelta(0)
@@ -64,6 +64,8 @@ class Authority:
         made = datetime.now(UTC) - 5 * DAY
         self.issuer = create_root(cluster, self.policy, generate_key(KeyType.P256), generation=1, serial=1, now=made)
         self.der = self.issuer.root.public_bytes(Encoding.DER)
+        self.authorities = [(self.issuer, ACTIVE)]
+        self._signers = list(self.authorities)
         self._revoked: list[Revocation] = []
         self._epoch = 0
         self.revoked = self.leaf(Role.WORKER, "stolen")
@@ -111,7 +113,6 @@ class Authority:
         self._epoch += 1
         now = datetime.now(UTC) + at
         seconds = int(lifetime.total_seconds())
-        crl = sign_crl(self.issuer, self._revoked, number=self._epoch, now=now, lifetime=seconds)
         return TrustDocument(
             format=1,
             min_reader=1,
@@ -121,13 +122,40 @@ class Authority:
             prev=self._epoch - 1,
             operation=f"test-{self._epoch}",
             issued_at=int(now.timestamp()),
-            authorities=(Anchor(1, ACTIVE, self.der),),
-            crls=(crl_part(1, crl),),
+            authorities=tuple(
+                Anchor(issuer.generation, state, issuer.root.public_bytes(Encoding.DER))
+                for issuer, state in self.authorities
+            ),
+            crls=tuple(
+                crl_part(issuer.generation, self._crl(issuer, now, seconds)) for issuer, _state in self.authorities
+            ),
             log=(self._epoch, "0" * 64),
         )
 
+    def _crl(self, issuer: Issuer, now: datetime, lifetime: int) -> bytes:
+        revoked = self._revoked if issuer is self.issuer else []
+        return sign_crl(issuer, revoked, number=self._epoch, now=now, lifetime=lifetime)
+
     def signed(self, document: TrustDocument) -> Confidential:
-        return sign_trust(document, [self.issuer])
+        return sign_trust(document, [issuer for issuer, _state in self._signers])
+
+    def add_authority(self) -> None:
+        """A rollover, first: the next CA is known."""
+        key, serial = generate_key(KeyType.P256), self._next_serial()
+        now = datetime.now(UTC)
+        following = create_root(self.cluster, self.policy, key, generation=2, serial=serial, now=now)
+        self.authorities.append((following, NEXT))
+        self._signers = list(self.authorities)
+
+    def activate_authority(self) -> None:
+        """Second: it issues, and the old one retires."""
+        (old, _), (new, _) = self.authorities
+        self.authorities = [(old, RETIRING), (new, ACTIVE)]
+        self.issuer = new
+
+    def finish_rollover(self) -> None:
+        """Third: the old one is no longer trusted."""
+        self.authorities = self.authorities[1:]
 
     def trust(self) -> Trust:
         return trust_of(self.document())
@@ -150,4 +178,7 @@ class Authority:
 
     def _leaf(self, identity: Identity, key: PrivateKey, certificate: x509.Certificate) -> Leaf:
         der = certificate.public_bytes(Encoding.DER)
-        return Leaf(Credential(self.cluster, identity, 1, serialize_key(key), der, ()), certificate.serial_number)
+        return Leaf(
+            Credential(self.cluster, identity, self.issuer.generation, serialize_key(key), der, ()),
+            certificate.serial_number,
+        )

@@ -1,0 +1,169 @@
+"""Newer credentials and a whole CA rollover while tasks run: nothing is lost, nobody restarts."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import Client, Scheduler, Worker
+
+from daskpki.cluster.keeper import Keeper
+from daskpki.cluster.news import SignedTrust
+from daskpki.cluster.security import NodeSecurity, client_security, node_security
+from daskpki.cluster.watch import Watch
+from daskpki.errors import NotTrustedError, UnavailableError
+from daskpki.handover import parse_handover
+from daskpki.identity import Role
+from daskpki.pki.credential import Credential
+from tests.cluster.material import Authority, Leaf
+from tests.cluster.nodes import handover_of
+
+pytestmark = pytest.mark.cluster
+
+
+class Shelf:
+    """A source whose content the test changes."""
+
+    def __init__(self, authority: Authority) -> None:
+        self.authority = authority
+        self.trust: SignedTrust | None = None
+        self.leaf: Leaf | None = None
+        self.epoch = 0
+        self.broken = False
+
+    def publish(self) -> None:
+        document = self.authority.document()
+        self.epoch, self.trust = document.epoch, SignedTrust(self.authority.signed(document))
+
+    def trust_after(self, epoch: int) -> SignedTrust | None:
+        if self.broken:
+            raise UnavailableError("no answer")
+        return self.trust if self.epoch > epoch else None
+
+    def credential(self) -> Credential | None:
+        return self.leaf.credential if self.leaf else None
+
+
+def node(authority: Authority, role: Role, directory: Path) -> NodeSecurity:
+    return node_security(
+        parse_handover(handover_of(authority, authority.leaf(role), directory, "limited").read_bytes())
+    )
+
+
+def watch(security: NodeSecurity, shelf: Shelf, **options: Any) -> Watch:
+    return Watch(security.enforcement(Role(security.handover.role)), security.keeper, shelf, **options)
+
+
+def test_a_rollover_under_load_loses_nothing(tmp_path: Path) -> None:
+    authority = Authority()
+    scheduling, working = node(authority, Role.SCHEDULER, tmp_path / "s"), node(authority, Role.WORKER, tmp_path / "w")
+    old_alice = client_security(authority.leaf(Role.CLIENT, "alice").credential, authority.document())
+    shelf = Shelf(authority)
+
+    def everyone_looks() -> None:
+        """Each host's own poller, with its own newest credential."""
+        for security, role in ((scheduling, Role.SCHEDULER), (working, Role.WORKER)):
+            shelf.leaf = authority.leaf(role)
+            assert watch(security, shelf).look()
+
+    async def scenario() -> None:
+        async with (
+            Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler,
+            Worker(scheduler.address, security=working, host="127.0.0.1") as one,
+            Worker(scheduler.address, security=working, host="127.0.0.1") as two,
+            Client(scheduler.address, security=old_alice, asynchronous=True) as client,
+        ):
+            before = {address: state.server_id for address, state in scheduler.workers.items()}
+            futures = client.map(lambda x: x + 1, range(2000))
+            for step in (authority.add_authority, authority.activate_authority, authority.finish_rollover):
+                step()
+                shelf.publish()
+                await asyncio.to_thread(everyone_looks)
+                futures += client.map(lambda x: x + 2, range(500), pure=False)
+            assert sum(await client.gather(futures)) == sum(range(1, 2001)) + 3 * sum(range(2, 502))
+            assert {address: state.server_id for address, state in scheduler.workers.items()} == before
+            assert {one.address, two.address} == set(before)
+
+            newcomer = client_security(authority.leaf(Role.CLIENT, "bob").credential, authority.document())
+            async with Client(scheduler.address, security=newcomer, asynchronous=True) as bob:
+                assert await bob.submit(sum, [1, 2]) == 3
+            with pytest.raises(OSError, match=r"certificate|closed|verify"):
+                await Client(scheduler.address, security=old_alice, asynchronous=True, timeout=5)
+
+    asyncio.run(scenario())
+
+
+def test_what_a_restarted_worker_gets_is_the_newest(tmp_path: Path) -> None:
+    authority = Authority()
+    security = node(authority, Role.WORKER, tmp_path)
+    shelf = Shelf(authority)
+    shelf.publish()
+    shelf.leaf = authority.leaf(Role.WORKER)
+    assert watch(security, shelf).look()
+    restarted = node_security(security.handover)
+    assert restarted.keeper.epoch == security.keeper.epoch
+    assert restarted.enforcement(Role.WORKER).pair == shelf.leaf.pair
+
+
+def test_an_older_or_foreign_credential_changes_nothing(tmp_path: Path) -> None:
+    authority = Authority()
+    security = node(authority, Role.WORKER, tmp_path)
+    keeper, enforcement = security.keeper, security.enforcement(Role.WORKER)
+    before = enforcement.pair
+    wrong = [
+        (authority.leaf(Role.WORKER, at=timedelta(days=-1)), "older than the one in use"),
+        (authority.leaf(Role.WORKER, "another"), "is named another"),
+        (authority.leaf(Role.SCHEDULER), "is a scheduler, where a worker is expected|is named scheduler"),
+        (Authority().leaf(Role.WORKER), "certificate"),
+    ]
+    for leaf, reason in wrong:
+        with pytest.raises(NotTrustedError, match=reason):
+            keeper.renew(leaf.credential)
+        assert enforcement.pair is before
+
+
+def test_a_source_that_does_not_answer_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    authority = Authority()
+    security = node(authority, Role.SCHEDULER, tmp_path)
+    shelf, now = Shelf(authority), 0.0
+    shelf.broken = True
+    watching = watch(security, shelf, fetch_age=100, clock=lambda: now)
+    assert not watching.look()
+    assert "last fetched" not in caplog.text
+    now = 101.0
+    assert not watching.look()
+    assert "last fetched 101 s ago" in caplog.text
+    shelf.broken = False
+    assert watching.look()
+
+
+def test_many_forged_documents_are_not_even_verified(tmp_path: Path) -> None:
+    authority, stranger = Authority(), Authority()
+    keeper: Keeper = node(authority, Role.SCHEDULER, tmp_path).keeper
+    forged = stranger.signed(stranger.document()._replace(epoch=1000))
+    for _ in range(10):
+        with pytest.raises(NotTrustedError):
+            keeper.offer(forged)
+    with pytest.raises(UnavailableError, match="did not hold"):
+        keeper.offer(forged)
+
+
+def test_the_poller_looks_again_and_again(tmp_path: Path) -> None:
+    authority = Authority()
+    security = node(authority, Role.SCHEDULER, tmp_path)
+    shelf = Shelf(authority)
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        shelf.publish()
+        if len(pauses) > 3:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(watch(security, shelf).run(60, pause))
+    assert all(54 <= seconds <= 66 for seconds in pauses)
+    assert security.keeper.epoch == authority.document().epoch - 2

@@ -1,0 +1,98 @@
+"""`daskpki deploy gcp` as it is run, as far as that takes no gcloud; the rest is in `test_gcloud.py`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from daskpki.deploy.exporting import CLOUD_INIT, SCRIPT, TERRAFORM, exported
+from daskpki.deploy.settings import Deployment, parse_gsm
+from tests.deploy.conftest import IMAGE, STORE
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+PLACE = ("--zone=europe-west1-b", f"--image={IMAGE}")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """With a gcloud that knows of nothing and makes nothing: every list is empty, and every change fails."""
+    gcloud = tmp_path / "gcloud"
+    gcloud.write_text(
+        '#!/bin/sh\ncase "$*" in *--format=json*) echo "[]";; *) echo "ERROR: no $2" >&2; exit 1;; esac\n'
+    )
+    gcloud.chmod(0o700)
+
+    def deploy(
+        *arguments: str, store: str = STORE, path: str = f"{tmp_path}:/usr/bin:/bin"
+    ) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "daskpki", f"--store={store}", "--cluster=lab", "deploy", "gcp", *arguments]
+        return subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
+
+    return deploy
+
+
+@pytest.mark.parametrize("form", [SCRIPT, TERRAFORM, CLOUD_INIT])
+def test_an_export_reads_nothing_and_needs_no_gcloud(run: Run, form: str) -> None:
+    done = run(*PLACE, f"--export={form}", path="/nonexistent")
+    wanted = Deployment(parse_gsm(STORE), "lab", "europe-west1-b", IMAGE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == exported(wanted, form)
+    document = json.loads(run(*PLACE, f"--export={form}", "--json", path="/nonexistent").stdout)
+    assert document == {"format": form, "text": done.stdout}
+
+
+def test_a_plan_is_shown_and_nothing_is_done(run: Run) -> None:
+    done = run(*PLACE)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert all(line.startswith("+ ") for line in lines)
+    assert f"{len(lines)} to make, 0 to change, 0 to remove; nothing was changed: add --apply" in done.stderr
+    shown = run(*PLACE, "--show-commands").stdout
+    assert shown.count("\n    $ ") == len(lines)
+
+
+def test_where_nothing_is_there_is_nothing_to_destroy(run: Run) -> None:
+    assert run("--destroy").stdout == "nothing to change\n"
+    assert run("--destroy", "--detailed-exit-code").returncode == 6
+
+
+def test_what_fails_is_named_with_its_step(run: Run) -> None:
+    done = run(*PLACE, "--apply")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "step 1 of " in done.stderr
+    assert "it goes on where it stopped" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--zone=europe-west1-b",), "needs a zone and an image"),
+        ((*PLACE, "--export=script", "--apply"), "--export only writes the plan"),
+        ((*PLACE, "--export=cloud-init", "--part=worker"), "has no part 'worker'"),
+        ((*PLACE, "--clients-from=0.0.0.0/0"), "names everybody"),
+    ],
+)
+def test_misuse_is_refused_with_a_way_out(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert "hint: " in done.stderr
+
+
+def test_a_local_store_cannot_be_deployed(run: Run) -> None:
+    done = run(*PLACE, store="local:")
+    assert done.returncode == 2
+    assert "VMs cannot read the store 'local:'" in done.stderr
+
+
+def test_without_gcloud_the_way_out_is_an_export(run: Run) -> None:
+    done = run(*PLACE, path="/nonexistent")
+    assert done.returncode == 2
+    assert "gcloud is not installed" in done.stderr
+    assert "--export" in done.stderr

@@ -46,6 +46,7 @@ class Plan(NamedTuple):
 
 def create(session: Session, plan: Plan, keys: CaKeys, check: Check) -> AuthorityRecord:
     """The new generation, recorded as created."""
+    keys.check()
     operation = session.operations()
     reserved = _reserve(session, plan, keys.uri, operation, check)
     root_key = _root_key(session, plan)

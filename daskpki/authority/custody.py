@@ -38,8 +38,12 @@ class CaKeys(Protocol):
         """How the log names this place."""
         ...
 
+    def check(self) -> None:
+        """Raise what `make` would raise where the place itself is of no use, and make nothing."""
+        ...
+
     def make(self, generation: int, kind: KeyType) -> PrivateKey:
-        """The key of a new generation, durable on return; UsageError for a kind that this place does not have."""
+        """The key of a new generation, durable on return; of that kind, where keys are made by us."""
         ...
 
     def open(self, generation: int) -> PrivateKey:
@@ -59,6 +63,9 @@ class StoredCaKeys(NamedTuple):
     uri: str = OWN_STORE
     seal: Passphrase | None = None
     unseal: Passphrase | None = None
+
+    def check(self) -> None:
+        """See CaKeys."""
 
     def make(self, generation: int, kind: KeyType) -> PrivateKey:
         """See CaKeys."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -15,6 +16,7 @@ from daskpki.settings import DEFAULT_CLUSTER, parse_store_url
 
 if TYPE_CHECKING:
     from daskpki.authority import CertificateAuthority
+    from daskpki.authority.custody import CaKeys
     from daskpki.store.gsm.placement import GsmOptions
     from daskpki.store.opening import Unlocking
     from daskpki.store.port import Store
@@ -73,6 +75,7 @@ class Invocation(NamedTuple):
                     seal=passphrase if seal else None,
                     unseal=passphrase,
                     store=cache(lambda url: opened.enter_context(self.open_store(url=url, create=create)).secrets),
+                    kms=cache(_kms),
                 ),
             )
 
@@ -91,3 +94,9 @@ class Invocation(NamedTuple):
         from daskpki.cli.asking import prompt
 
         return prompt("Passphrase of the CA's key: ", "--ca-passphrase-file FILE")
+
+
+def _kms(uri: str) -> CaKeys:
+    from daskpki.kms.place import kms_ca_keys
+
+    return kms_ca_keys(uri, os.environ)

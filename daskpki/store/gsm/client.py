@@ -42,7 +42,7 @@ class Connection:
         except DaskpkiError:
             raise
         except Exception as error:
-            translated = _translate(error)
+            translated = translate(error)
             if translated is None:
                 raise
             raise translated from error
@@ -64,7 +64,7 @@ class Connection:
             from google.cloud.secretmanager_v1 import SecretManagerServiceClient
         except ImportError as error:
             raise UsageError("gsm:// stores need Google's client library", hint="pip install 'daskpki[gcp]'") from error
-        credentials = _credentials(self._endpoint, self._environ)
+        credentials = credentials_for(self._endpoint, self._environ)
         if self._endpoint.transport == GRPC and not self._endpoint.encrypted:
             return self._connect_plain(credentials)
         scheme = "" if self._endpoint.encrypted else "http://"
@@ -82,7 +82,7 @@ class Connection:
             SecretManagerServiceGrpcTransport,
         )
 
-        self._metadata = _bearer(credentials)
+        self._metadata = bearer(credentials)
         channel = grpc.insecure_channel(self._endpoint.address, options=[("grpc.max_receive_message_length", _MAX)])
         transport = SecretManagerServiceGrpcTransport(channel=channel, credentials=credentials)
         return SecretManagerServiceClient(transport=transport)
@@ -95,7 +95,7 @@ def checksum(data: bytes) -> int:
     return int(google_crc32c.value(data))
 
 
-def _credentials(endpoint: Endpoint, environ: Mapping[str, str]) -> Credentials:
+def credentials_for(endpoint: Endpoint, environ: Mapping[str, str]) -> Credentials:
     """Application Default Credentials; nobody's, on loopback without encryption, when the environment names none."""
     import google.auth
     from google.auth.credentials import AnonymousCredentials
@@ -106,7 +106,7 @@ def _credentials(endpoint: Endpoint, environ: Mapping[str, str]) -> Credentials:
     return credentials
 
 
-def _bearer(credentials: Credentials) -> Callable[[], list[tuple[str, str]]]:
+def bearer(credentials: Credentials) -> Callable[[], list[tuple[str, str]]]:
     """What makes the metadata with a current token."""
     from google.auth.transport.requests import Request
 
@@ -120,7 +120,7 @@ def _bearer(credentials: Credentials) -> Callable[[], list[tuple[str, str]]]:
     return metadata
 
 
-def _translate(error: Exception) -> Refusal | AccessDeniedError | None:
+def translate(error: Exception) -> Refusal | AccessDeniedError | None:
     """What an exception of Google's libraries, or of those below them, means; None for any other, which is a bug."""
     import requests
     from google.api_core.exceptions import GoogleAPICallError

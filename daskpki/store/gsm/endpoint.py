@@ -36,15 +36,15 @@ def endpoint_for(url: GsmUrl, environ: Mapping[str, str]) -> Endpoint:
     return Endpoint(host, GRPC, encrypted=True)
 
 
-def parse_endpoint(text: str) -> Endpoint:
-    """The endpoint in an override; UsageError for other forms, and for an unencrypted one beyond loopback."""
+def parse_endpoint(text: str, variable: str = VARIABLE) -> Endpoint:
+    """The endpoint in an override by `variable`; UsageError for other forms, and for an unencrypted one beyond loopback."""
     scheme, host, address = _split(text)
     if scheme not in ("https", "http", "grpc") or not host:
         raise UsageError(
-            f"{VARIABLE}={text!r} is not an endpoint", hint="https://HOST, http://HOST:PORT or grpc://HOST:PORT"
+            f"{variable}={text!r} is not an endpoint", hint="https://HOST, http://HOST:PORT or grpc://HOST:PORT"
         )
     if scheme != "https" and not _is_loopback(host):
-        raise UsageError(f"{VARIABLE}={text!r} is unencrypted and not on this machine", hint="use https://HOST")
+        raise UsageError(f"{variable}={text!r} is unencrypted and not on this machine", hint="use https://HOST")
     return Endpoint(address, GRPC if scheme == "grpc" else REST, encrypted=scheme == "https")
 
 

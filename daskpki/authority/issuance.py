@@ -6,17 +6,19 @@ on the CRL until notAfter, and a late confirmation is refused: no command reads 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from daskpki import naming
 from daskpki.authority.policy import active_authority, living_authorities
 from daskpki.authority.session import Session
+from daskpki.confidential import Confidential
 from daskpki.errors import AlreadyExistsError, NotTrustedError
 from daskpki.identity import Identity
 from daskpki.pki.credential import Credential, encode_credential
@@ -34,9 +36,11 @@ from daskpki.records import (
     certificate_after,
 )
 
+if TYPE_CHECKING:
+    from daskpki.authority.pressing import Presses
+
 BATCH: Final = 100
 """Leaves that share one reservation and one confirmation in the log."""
-
 
 Wanted = Callable[[Inventory, LeafRequest], bool]
 """Whether a leaf is still to be issued, judged on the very state of the log that its reservation is appended to."""
@@ -66,11 +70,17 @@ class Reservation(NamedTuple):
 
 
 class Signed(NamedTuple):
-    """A leaf with its key, not yet stored."""
+    """A leaf with its key as the payload of its secret, not yet stored."""
 
-    reservation: Reservation
-    credential: Credential
+    payload: Confidential
     fingerprint: str
+
+
+class _Batch(NamedTuple):
+    """Leaves that were reserved by one commit."""
+
+    operation: str
+    leaves: list[Reservation]
 
 
 def issue(session: Session, press: Press, requests: Sequence[LeafRequest]) -> Iterator[Issued]:
@@ -80,9 +90,34 @@ def issue(session: Session, press: Press, requests: Sequence[LeafRequest]) -> It
     name becomes a new version of the same secret.
     """
     check_requests(requests, press.policy, press.issuer.lifetime, session.now())
-    pending = iter(requests)
-    while batch := list(islice(pending, BATCH)):
-        yield from _issue_batch(session, press, batch)
+    if len(requests) > BATCH:
+        from daskpki.authority.pressing import Presses, can_fork
+
+        if can_fork():
+            with Presses(partial(_press, session.cluster, press)) as presses:
+                yield from _issue_overlapped(session, press, requests, presses)
+            return
+    for batch in _reserved_batches(session, press, requests):
+        yield from _keep_batch(session, batch, [_sign(session.cluster, press, leaf) for leaf in batch.leaves])
+
+
+def _issue_overlapped(
+    session: Session, press: Press, requests: Sequence[LeafRequest], presses: Presses[Reservation, tuple[bytes, str]]
+) -> Iterator[Issued]:
+    """One batch is reserved or stored here while another is being signed elsewhere."""
+    begun: _Batch | None = None
+    for batch in _reserved_batches(session, press, requests):
+        signed = _collect(presses) if begun else []
+        presses.begin(batch.leaves)
+        if begun:
+            yield from _keep_batch(session, begun, signed)
+        begun = batch
+    if begun:
+        yield from _keep_batch(session, begun, _collect(presses))
+
+
+def _collect(presses: Presses[Reservation, tuple[bytes, str]]) -> list[Signed]:
+    return [Signed(Confidential(payload), digest) for payload, digest in presses.collect()]
 
 
 def check_requests(requests: Iterable[LeafRequest], policy: Policy, issuer: Lifetime, now: datetime) -> None:
@@ -92,18 +127,22 @@ def check_requests(requests: Iterable[LeafRequest], policy: Policy, issuer: Life
         leaf_lifetime(request, policy, issuer, int(now.timestamp()))
 
 
-def _issue_batch(session: Session, press: Press, requests: Sequence[LeafRequest]) -> list[Issued]:
-    operation = session.operations()
-    reservations = _reserve(session, press, requests, operation)
-    if not reservations:
-        return []
-    signed = [_sign(session, press, reservation) for reservation in reservations]
+def _reserved_batches(session: Session, press: Press, requests: Sequence[LeafRequest]) -> Iterator[_Batch]:
+    pending = iter(requests)
+    while requested := list(islice(pending, BATCH)):
+        operation = session.operations()
+        if leaves := _reserve(session, press, requested, operation):
+            yield _Batch(operation, leaves)
+
+
+def _keep_batch(session: Session, batch: _Batch, signed: Sequence[Signed]) -> list[Issued]:
+    """Store and confirm, durable together on return."""
     with session.store.batch():
-        versions = [_keep(session, leaf.credential) for leaf in signed]
-        records = _confirm(session, signed, versions, operation)
+        versions = [_keep(session, *pair) for pair in zip(batch.leaves, signed, strict=True)]
+        records = _confirm(session, batch, signed, versions)
     return [
-        Issued(certificate_after(leaf.reservation.entry, record), secret_of(session.cluster, leaf.credential.identity))
-        for leaf, record in zip(signed, records, strict=True)
+        Issued(certificate_after(leaf.entry, record), secret_of(session.cluster, leaf.request.identity))
+        for leaf, record in zip(batch.leaves, records, strict=True)
     ]
 
 
@@ -147,7 +186,7 @@ def _reserved(serial: int, request: LeafRequest, lifetime: Lifetime, press: Pres
     return Draft(RESERVED, body | ({"sans": sans} if sans else {}))
 
 
-def _sign(session: Session, press: Press, reservation: Reservation) -> Signed:
+def _sign(cluster: str, press: Press, reservation: Reservation) -> Signed:
     request, entry = reservation
     issuer = press.issuer
     key = generate_key(press.key_type)
@@ -157,17 +196,23 @@ def _sign(session: Session, press: Press, reservation: Reservation) -> Signed:
     )
     leaf = certificate.public_bytes(Encoding.DER)
     chain = tuple(above.public_bytes(Encoding.DER) for above in issuer.chain)
-    credential = Credential(session.cluster, request.identity, issuer.generation, serialize_key(key), leaf, chain)
-    return Signed(reservation, credential, fingerprint(leaf))
+    credential = Credential(cluster, request.identity, issuer.generation, serialize_key(key), leaf, chain)
+    return Signed(encode_credential(credential), fingerprint(leaf))
 
 
-def _keep(session: Session, credential: Credential) -> int:
-    identity = credential.identity
+def _press(cluster: str, press: Press, reservation: Reservation) -> tuple[bytes, str]:
+    """The same for the pipe to the process that stores it, since nothing confidential is ever pickled unawares."""
+    signed = _sign(cluster, press, reservation)
+    return signed.payload.reveal(), signed.fingerprint
+
+
+def _keep(session: Session, reservation: Reservation, signed: Signed) -> int:
+    identity = reservation.request.identity
     secret = secret_of(session.cluster, identity)
     labels = naming.labels(session.cluster, identity.role.value, identity.name)
     with suppress(AlreadyExistsError):  # a renewal; `add` refuses if the secret is not ours
         session.store.secrets.create(secret, labels=labels)
-    return session.store.secrets.add(secret, encode_credential(credential))
+    return session.store.secrets.add(secret, signed.payload)
 
 
 def secret_of(cluster: str, identity: Identity) -> str:
@@ -175,28 +220,28 @@ def secret_of(cluster: str, identity: Identity) -> str:
     return naming.credential_id(cluster, identity.role, identity.name)
 
 
-def _confirm(session: Session, signed: Sequence[Signed], versions: Sequence[int], operation: str) -> Sequence[Record]:
-    drafts = [_issued(leaf, version) for leaf, version in zip(signed, versions, strict=True)]
+def _confirm(session: Session, batch: _Batch, signed: Sequence[Signed], versions: Sequence[int]) -> Sequence[Record]:
+    drafts = [_issued(*each) for each in zip(batch.leaves, signed, versions, strict=True)]
 
     def decide(inventory: Inventory) -> list[Draft]:
-        for leaf in signed:
-            _check_reserved(inventory, leaf.reservation)
+        living = {known.generation for known in living_authorities(inventory)}
+        for leaf in batch.leaves:
+            _check_reserved(inventory, leaf, living)
         return drafts
 
-    return session.log.commit(decide, session.stamp(operation))
+    return session.log.commit(decide, session.stamp(batch.operation))
 
 
-def _issued(leaf: Signed, version: int) -> Draft:
-    serial = f"{leaf.reservation.entry.serial:x}"
-    return Draft(ISSUED, {"serial": serial, "fingerprint": leaf.fingerprint, "version": version})
+def _issued(leaf: Reservation, signed: Signed, version: int) -> Draft:
+    return Draft(ISSUED, {"serial": f"{leaf.entry.serial:x}", "fingerprint": signed.fingerprint, "version": version})
 
 
-def _check_reserved(inventory: Inventory, reservation: Reservation) -> None:
+def _check_reserved(inventory: Inventory, reservation: Reservation, living: Container[int]) -> None:
     entry = inventory.certificate(reservation.entry.serial)
     if entry is None or entry.status != RESERVED:
         raise NotTrustedError(
             f"the reservation of {reservation.request.identity.slug} was abandoned by another command meanwhile",
             hint="issue it again; the abandoned serial is revoked",
         )
-    if entry.issuer not in {known.generation for known in living_authorities(inventory)}:
+    if entry.issuer not in living:
         raise NotTrustedError(f"CA {entry.issuer} was dropped meanwhile", hint="issue it again")

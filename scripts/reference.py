@@ -56,7 +56,8 @@ def _groups(name: str) -> Sequence[tuple[str, str]]:
 def entrypoint() -> str:
     """docs/reference/entrypoint.md."""
     rows = [
-        f"| `--{option.name} {option.value}` | `{option.variable}` | {option.meaning} | {_code(option.default)} |"
+        f"| {_code(f'--{option.name} {option.value}'.strip())} | `{option.variable}` "
+        f"| {option.meaning} | {_code(option.default)} |"
         for option in OPTIONS
     ]
     parts = [

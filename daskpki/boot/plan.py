@@ -16,7 +16,7 @@ from daskpki.errors import UsageError
 from daskpki.handover import VARIABLE, Handover
 from daskpki.identity import Role
 
-PRELOAD: Final = "daskpki.cluster.preload"
+PRELOAD: Final = "daskpki.boot.preload"
 SECURITY_LOADER: Final = "daskpki.loader.security_loader"
 _LOOPBACK: Final = "127.0.0.1"
 

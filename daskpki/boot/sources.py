@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from daskpki.boot.clock import Reading
 from daskpki.boot.reading import Material, Reader, Trust, read_material
@@ -15,6 +15,9 @@ from daskpki.errors import UsageError
 from daskpki.identity import parse_label
 from daskpki.pki.credential import Credential
 from daskpki.settings import GsmUrl, LocalUrl
+
+if TYPE_CHECKING:
+    from daskpki.boot.secret_manager import SecretManager
 
 
 class Fetched(NamedTuple):
@@ -45,21 +48,28 @@ def _with_instance_name(settings: Settings, environ: Mapping[str, str], patience
 
 
 def _from_secret_manager(settings: Settings, url: GsmUrl, environ: Mapping[str, str], patience: Patience) -> Fetched:
+    store = open_secret_manager(url, settings.endpoint, environ, patience)
+    material = read_material(store, settings.cluster, settings.wanted, settings.mounts)
+    return Fetched(material, settings, store.date)
+
+
+def open_secret_manager(
+    url: GsmUrl, chosen: str | None, environ: Mapping[str, str], patience: Patience
+) -> SecretManager:
+    """Secret Manager as this machine reads it; `chosen` is another endpoint than Google's (UsageError for gRPC)."""
     from daskpki.boot.connection import Connection, parse_target, proxy_for, system_trust
     from daskpki.boot.secret_manager import SecretManager
     from daskpki.boot.tokens import token_source
     from daskpki.store.gsm.endpoint import GRPC, VARIABLE, endpoint_for
 
-    endpoint = endpoint_for(url, {VARIABLE: settings.endpoint} if settings.endpoint else {})
-    if settings.endpoint and endpoint.transport == GRPC:
-        raise UsageError(f"the entrypoint speaks REST, and {settings.endpoint} is gRPC", hint="http://HOST:PORT")
+    endpoint = endpoint_for(url, {VARIABLE: chosen} if chosen else {})
+    if chosen and endpoint.transport == GRPC:
+        raise UsageError(f"the entrypoint speaks REST, and {chosen} is gRPC", hint="http://HOST:PORT")
     target = parse_target(endpoint.address, encrypted=endpoint.encrypted)
     if endpoint.encrypted:
         target = target._replace(proxy=proxy_for(target.host, environ))
     tokens = token_source(environ, patience)
-    store = SecretManager(url, Connection(target, system_trust), patience, token=tokens.token, account=tokens.account)
-    material = read_material(store, settings.cluster, settings.wanted, settings.mounts)
-    return Fetched(material, settings, store.date)
+    return SecretManager(url, Connection(target, system_trust), patience, token=tokens.token, account=tokens.account)
 
 
 def _from_local(settings: Settings, url: LocalUrl, environ: Mapping[str, str]) -> Material:

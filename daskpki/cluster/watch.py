@@ -83,5 +83,8 @@ class Watch:
         except DaskpkiError as error:
             logger.warning("no newer trust document or credential: %s", error)
             return False
+        except Exception:  # whatever a source did: the next look has to come
+            logger.exception("looking for a newer trust document failed")
+            return False
         self._last = self._clock()
         return True

@@ -27,7 +27,7 @@ def words(program: Program) -> str:
     return " ".join(program.argv[4:])
 
 
-PRELOADS = "--preload daskpki.cluster.preload"
+PRELOADS = "--preload daskpki.boot.preload"
 
 
 def test_a_scheduler_listens_to_its_dashboard_on_loopback() -> None:
@@ -54,7 +54,7 @@ def test_dasks_own_options_come_before_the_variables() -> None:
 def test_a_worker_without_sizes_leaves_them_to_dask() -> None:
     (program,) = plan("worker", DASKPKI_SCHEDULER="h")
     assert "--nworkers" not in words(program)
-    assert f"{PRELOADS} --preload-nanny daskpki.cluster.preload" in words(program)
+    assert f"{PRELOADS} --preload-nanny daskpki.boot.preload" in words(program)
 
 
 def test_a_node_has_one_worker_per_core() -> None:
@@ -140,7 +140,7 @@ def test_other_arguments_pass(arguments: list[str]) -> None:
 
 def test_a_users_preload_does_not_take_the_place_of_ours() -> None:
     (program,) = plan("worker", "--", "--preload", "mine.py", DASKPKI_SCHEDULER="h")
-    assert words(program).count("--preload daskpki.cluster.preload") == 1
+    assert words(program).count("--preload daskpki.boot.preload") == 1
     assert words(program).endswith("--preload mine.py")
 
 
@@ -167,9 +167,9 @@ def test_the_configuration_is_what_dask_reads() -> None:
         "comm.tls.scheduler.key": None,
         "comm.tls.ciphers": "mine",
         "client.security-loader": "daskpki.loader.security_loader",
-        "scheduler.preload": ["daskpki.cluster.preload"],
-        "worker.preload": ["daskpki.cluster.preload"],
-        "nanny.preload": ["daskpki.cluster.preload"],
+        "scheduler.preload": ["daskpki.boot.preload"],
+        "worker.preload": ["daskpki.boot.preload"],
+        "nanny.preload": ["daskpki.boot.preload"],
         "worker.memory.target": 0.5,
     }
     script = """if 1:

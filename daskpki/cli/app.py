@@ -40,6 +40,7 @@ COMMANDS: Final = {
     "context": ("contexts:context", "Your credential"),
     "secret": ("secrets:secret", "The cluster's other secrets"),
     "audit": ("auditing:audit", "Records"),
+    "report": ("reporting:report", "Records"),
     "copy": ("moving:copy", "Records"),
     "slot": ("slots:slot", "The local store"),
     "backup": ("moving:backup", "The local store"),
@@ -95,7 +96,7 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     return app
 
 
-NEEDS_ARGUMENTS: Final = frozenset({"issue", "show", "verify", "export", "copy", "backup", "restore"})
+NEEDS_ARGUMENTS: Final = frozenset({"issue", "show", "verify", "export", "report", "copy", "backup", "restore"})
 
 
 def _named(arguments: Sequence[str]) -> Iterable[str]:

@@ -145,7 +145,7 @@ class CertificateAuthority:
     def renew(self, entries: Sequence[CertificateRecord], *, give_way: bool = True) -> Iterator[Issued]:
         """Issue each of these anew, with a new key; those that somebody else renewed meanwhile are passed over.
 
-        With `give_way`, so are those that somebody is about to renew. Without entries, a CRL that is due is still signed.
+        With `give_way`, so are those that somebody is about to renew. A CRL that is due is signed also without entries.
 
         PolicyError for a leaf whose key never travelled, before anything is done.
         """

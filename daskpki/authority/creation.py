@@ -1,5 +1,7 @@
 """Make one CA generation: reserve in the log → make the key, durably → sign the certificate → record it.
 
+An offline root's key comes before all of it, since whatever is wrong with its file shall change nothing.
+
 It issues nothing yet. What is cut off leaves a reservation without a certificate, which the next generation's
 reservation closes; of two that are made at once, the later reservation wins and the other is refused.
 """
@@ -47,9 +49,9 @@ class Plan(NamedTuple):
 def create(session: Session, plan: Plan, keys: CaKeys, check: Check) -> AuthorityRecord:
     """The new generation, recorded as created."""
     keys.check()
+    root_key = _root_key(session, plan)
     operation = session.operations()
     reserved = _reserve(session, plan, keys.uri, operation, check)
-    root_key = _root_key(session, plan)
     issuer = _sign(session, plan, keys.make(reserved.generation, plan.key_type), root_key, reserved.generation)
     return _record(session, reserved, issuer, operation, check)
 

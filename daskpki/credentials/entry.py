@@ -20,6 +20,8 @@ FORMAT: Final = "1"
 _PKCS8: Final = "pkcs8"
 _PRIMES: Final = "primes"
 _RSA_EXPONENT: Final = 65_537
+# RSA keys count from 3072 bits on, so each of their primes has half of that (daskpki.pki.keys).
+_LEAST_PRIME: Final = 3072 // 2 // 8
 _LINE: Final = re.compile(r"1\.(\d{1,18})\.([0-9a-f]{64})\.(pkcs8|primes)\.([A-Za-z0-9+/]+=*)\Z")
 
 
@@ -80,6 +82,8 @@ def _from_primes(data: bytes) -> Confidential:
     from cryptography.hazmat.primitives.asymmetric import rsa
 
     half = len(data) // 2
+    if half < _LEAST_PRIME:
+        raise ValueError("no prime of a key that is issued here")
     p, q = int.from_bytes(data[:half], "big"), int.from_bytes(data[half:], "big")
     d = rsa.rsa_recover_private_exponent(_RSA_EXPONENT, p, q)
     numbers = rsa.RSAPrivateNumbers(

@@ -77,6 +77,7 @@ class Stage:
             "DASKPKI_HOME": str(self.home / "daskpki"),
             "DASKPKI_KEY_FILE": str(self.home / "store.key"),
             "DASK_CONFIG": str(self.home / "dask"),
+            "DASK_TEMPORARY_DIRECTORY": str(self.home / "scratch"),
         }
         self._nodes: list[Node] = []
 

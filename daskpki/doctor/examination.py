@@ -29,16 +29,21 @@ from daskpki.errors import DaskpkiError, NotFoundError, UnavailableError
 from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.trust_document import TrustDocument
 
-LOOKS: Final[tuple[tuple[str, Callable[[Cluster], Iterable[Finding]]], ...]] = (
+Looks = tuple[tuple[str, Callable[[Cluster], Iterable[Finding]]], ...]
+LOOKS: Final[Looks] = (
     ("CA", gathering.look_at_authorities),
     ("certificates", gathering.look_at_leaves),
     ("trust document", gathering.look_at_trust),
     ("log", gathering.look_at_log),
     ("unfinished operations", gathering.look_at_unfinished),
     ("versions", gathering.look_at_versions),
+    ("credentials", gathering.look_for_missing),
     ("secrets", gathering.look_at_reminders),
     ("grants", gathering.look_at_grants),
 )
+CLOSED_LOOKS: Final[Looks] = (("log", gathering.look_at_closed_log), ("trust document", gathering.look_at_trust))
+"""For nodes and people, who read the trust document and are not meant to read the log."""
+
 _INSTALLED: Final = ("daskpki", "dask", "distributed", "cryptography")
 _PROBE: Final = ("daskpki-doctor", "probe")
 
@@ -116,15 +121,20 @@ class Examination:
         if cluster.gsm is not None:
             url = cluster.gsm
             self._look("clock", lambda: [check_clock(clock_ahead(url, self._here.environ))])
-        failure = self._look("store", partial(gathering.look_at_store, cluster))
-        if isinstance(failure, NotFoundError | UnavailableError):
-            unseen = ", ".join(name for name, _ in LOOKS)
-            self._findings.append(note("store", f"so there was nothing to look at for: {unseen}"))
-            return
-        for name, look in LOOKS:
+        for name, look in self._looks(cluster):
             self._look(name, partial(look, cluster))
         with suppress(DaskpkiError):  # said above
             self._trust = cluster.trust
+
+    def _looks(self, cluster: Cluster) -> Looks:
+        """Which looks at the store make sense after the first one."""
+        if cluster.is_closed_to_us:
+            return CLOSED_LOOKS
+        failure = self._look("store", partial(gathering.look_at_store, cluster))
+        if not isinstance(failure, NotFoundError | UnavailableError):
+            return LOOKS
+        self._findings.append(note("store", f"so there was nothing to look at for: {', '.join(dict(LOOKS))}"))
+        return ()
 
     def _logins(self) -> Iterator[Finding]:
         """The keyring, every login in it, and the source that comes before all logins, where one is set."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 from typing import Any, Final
@@ -10,14 +11,15 @@ from typing import Any, Final
 from daskpki import naming
 from daskpki.authority import CertificateAuthority
 from daskpki.authority.policy import anchor_der, chain_der, living_authorities
+from daskpki.authority.renewal import renewable
 from daskpki.cluster_secrets import ClusterSecrets
 from daskpki.credentials.fetching import fetch_trust
 from daskpki.doctor.certificates import check_authority, check_leaves
 from daskpki.doctor.finding import Finding, error, note, ok, warning
 from daskpki.doctor.key_slots import check_slots
 from daskpki.doctor.publication import check_crls, check_link, check_unfinished
-from daskpki.doctor.versions import check_needed, check_newest, check_number, check_superseded
-from daskpki.errors import AccessDeniedError, NotFoundError
+from daskpki.doctor.versions import check_needed, check_newest, check_number, check_recorded, check_superseded
+from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError
 from daskpki.identity import Role
 from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.profile import show
@@ -51,6 +53,18 @@ class Cluster:
                 f"cluster {self.session.cluster!r} has no CA in this store", hint="daskpki init-ca makes one"
             )
         return found
+
+    @cached_property
+    def is_closed_to_us(self) -> bool:
+        """Whether we may read the trust document, but not the log: so it is for nodes, and for people."""
+        try:
+            _ = self.inventory
+        except AccessDeniedError:
+            with suppress(DaskpkiError):
+                return self.trust.epoch > 0
+        except DaskpkiError:
+            return False
+        return False
 
     @cached_property
     def trust(self) -> TrustDocument:
@@ -92,6 +106,17 @@ def look_at_store(cluster: Cluster) -> Iterator[Finding]:
         yield from check_slots([slot.kind for slot in store.slots.list()])
     head = cluster.inventory.head
     yield ok("store", f"{store.url} answers; cluster {cluster.session.cluster!r} has {head.seq} records")
+
+
+def look_at_closed_log(cluster: Cluster) -> Iterator[Finding]:
+    """What somebody without an operator's rights does not get to see."""
+    store = cluster.session.store
+    yield ok("store", f"{store.url} answers")
+    yield note(
+        "log",
+        "you may not read it, so the CA, what was issued, versions and grants were not looked at",
+        "ask an operator to run daskpki doctor",
+    )
 
 
 def look_at_authorities(cluster: Cluster) -> Iterator[Finding]:
@@ -139,6 +164,25 @@ def look_at_versions(cluster: Cluster) -> Iterator[Finding]:
         yield note("versions", f"of {cluster.passed_over} further secrets not looked at: {MOST} are listed at a time")
 
 
+def look_for_missing(cluster: Cluster) -> Iterator[Finding]:
+    """Leaves in the log whose secret is gone: nobody can boot or log in by them."""
+    here = {info.id for info in cluster.secrets}
+    for entry in () if cluster.passed_over else renewable(cluster.inventory):
+        secret = naming.credential_id(cluster.session.cluster, Role(entry.role), entry.name)
+        if secret not in here and entry.not_after >= cluster.now and _is_gone(cluster, secret):
+            slug = f"{entry.role}/{entry.name}"
+            yield error(secret, f"{slug} was issued, and its secret is gone", f"daskpki renew {slug}")
+
+
+def _is_gone(cluster: Cluster, secret: str) -> bool:
+    """Asked for by name, since lists lag behind."""
+    try:
+        cluster.session.store.secrets.describe(secret)
+    except NotFoundError:
+        return True
+    return False
+
+
 def _judge_versions(cluster: Cluster, info: SecretInfo, versions: Sequence[Version]) -> Iterator[Finding]:
     kind = cluster.kind(info)
     if kind == naming.REVOKED:  # versions are named by number, and there may be none
@@ -147,6 +191,8 @@ def _judge_versions(cluster: Cluster, info: SecretInfo, versions: Sequence[Versi
         return
     yield from check_newest(info.id, versions, cluster.remedy)
     if kind in set(Role):
+        entry = cluster.inventory.current(kind, info.labels.get("daskpki-name", ""))
+        yield from check_recorded(info.id, versions, entry)
         yield from check_superseded(info.id, versions, cluster.remedy)
     elif kind == naming.TRUST:
         yield from check_number(info.id, versions)
@@ -172,5 +218,7 @@ def look_at_grants(cluster: Cluster) -> Iterator[Finding]:
         return
     from daskpki.doctor.access import check_access
     from daskpki.grants.granting import Grants
+    from daskpki.store.gsm.store import GsmStore
 
+    assert isinstance(cluster.session.store, GsmStore)
     yield from check_access(Grants(cluster.session.store, cluster.session.cluster).check(), cluster.gsm)

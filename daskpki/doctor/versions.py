@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 from daskpki.doctor.finding import Finding, error, note, warning
+from daskpki.records import CertificateRecord
 from daskpki.store.port import DESTROYED, ENABLED, Version
 
 MANY: Final = 20
@@ -28,6 +29,20 @@ def check_newest(secret: str, versions: Sequence[Version], remedy: Remedy) -> It
             secret,
             f"its newest version, {newest.number}, is disabled: every reader fails",
             remedy("enable", secret, [newest.number]),
+        )
+
+
+def check_recorded(secret: str, versions: Sequence[Version], entry: CertificateRecord | None) -> Iterator[Finding]:
+    """The newest version is the one that the log confirms; any other was added by a command that died, or by others."""
+    newest = max((version.number for version in versions), default=None)
+    recorded = None if entry is None else entry.version
+    if newest is not None and newest != recorded:
+        slug = f"{entry.role}/{entry.name}" if entry else "ROLE/NAME"
+        yield warning(
+            secret,
+            f"its newest version, {newest}, is not the one that the log confirms ({recorded or 'none'}): a command "
+            "died before it was done, or somebody else added it",
+            f"daskpki renew {slug}" if entry else None,
         )
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from daskpki.authority import CertificateAuthority
 from daskpki.cli.app import COMMANDS
+from daskpki.confidential import Confidential
 from daskpki.credentials.sources import Surroundings, this_process
 from daskpki.doctor.examination import Subject, examine
 from daskpki.doctor.finding import exit_code
@@ -188,6 +189,40 @@ def test_missing_grant_wrong_scope_and_api_off_are_told_apart(server: SecretMana
     assert any("--scopes cloud-platform" in remedy for remedy in remedies[1])
     assert remedies[2] == {"gcloud services enable secretmanager.googleapis.com --project my-project"}
     assert not remedies[0] & remedies[1]
+
+
+@pytest.mark.usefixtures("rest")
+def test_a_node_or_person_is_told_what_is_for_operators(server: SecretManagerServer, tmp_path: Path) -> None:
+    for kind in ("trust", "revoked"):
+        prefix = f"daskpki_default_{kind}"
+        server.iam.grant_prefix("my-project", "roles/secretmanager.secretAccessor", NODE, prefix=prefix)
+    with MetadataServer(server.tokens, project="my-project") as metadata:
+        code, document = as_vm(server, metadata, tmp_path)
+    assert (code, wrong(document)) == (0, [])
+    assert about(document, "trust document")[0]["severity"] == "ok"
+    assert about(document, "log")[0]["remedy"] == "ask an operator to run daskpki doctor"
+
+
+def test_a_leaf_whose_secret_is_gone_or_has_a_version_of_others_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = local(tmp_path, capsys)
+    run("init-ca", "--with", "scheduler,worker")
+    unlock = Unlocking(key_file=tmp_path / "store.key")
+    store = open_store(parse_store_url(f"local:{tmp_path / 'store'}"), unlock=unlock)
+    store.secrets.add("daskpki_default_scheduler_scheduler", Confidential(b"{}"))
+    store.secrets.delete("daskpki_default_worker_worker")
+    store.close()
+    document = run("doctor", "--json", code=3).json()
+    assert [(finding["subject"], finding["remedy"]) for finding in wrong(document)] == [
+        ("daskpki_default_worker_worker", "daskpki renew worker/worker")
+    ]
+    foreign = about(document, "daskpki_default_scheduler_scheduler")[0]
+    assert "version, 2, is not the one that the log confirms (1)" in foreign["reason"]
+    for leaf in ("worker/worker", "scheduler/scheduler"):
+        run("renew", leaf)
+    mended = run("doctor", "--json").json()
+    assert not [finding for finding in mended if "the log confirms" in finding["reason"]]
 
 
 def test_a_store_that_does_not_answer_is_temporary(here: Surroundings) -> None:

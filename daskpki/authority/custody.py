@@ -115,7 +115,11 @@ class StoredCaKeys(NamedTuple):
 
     def _payload(self, generation: int) -> _Payload:
         secret = naming.ca_key_id(self.cluster, generation)
-        return _parse(secret, self.secrets.latest(secret).data)
+        try:
+            data = self.secrets.latest(secret).data
+        except NotFoundError:  # `latest` lags behind a key that was kept a moment ago; its number does not
+            data = self.secrets.access(secret, 1)
+        return _parse(secret, data)
 
     def _context(self, generation: int) -> bytes:
         return f"daskpki CA key, cluster {self.cluster}, generation {generation}".encode()

@@ -64,18 +64,18 @@ class Disk(NamedTuple):
 
     def open(self) -> Store:
         url, unlock = LocalUrl(self.root / "store"), Unlocking(key_file=self.root / "store.key")
-        return open_store(url, unlock=unlock, create=True, environ=self._environ)
+        return open_store(url, unlock=unlock, create=True, environ=self.environ)
 
     def run(self, *arguments: str, prefix: Sequence[str] = (), planted: str | None = None) -> Outcome:
         """Run a command as a process of its own; with `planted`, one that has that bug."""
         program = ["-m", "tests.crash.planted", planted] if planted else ["-m", "daskpki"]
         common = ["--store", f"local:{self.root / 'store'}", "--key-file", str(self.root / "store.key"), "--json"]
         command = [*prefix, sys.executable, *program, *common, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=_ROOT, env=self._environ)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=_ROOT, env=self.environ)
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     @property
-    def _environ(self) -> dict[str, str]:
+    def environ(self) -> dict[str, str]:
         home = str(self.root / "home")
         return {
             "PATH": os.environ["PATH"],

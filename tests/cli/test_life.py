@@ -215,3 +215,28 @@ def test_nothing_is_asked_without_a_terminal(capsys: pytest.CaptureFixture[str],
     assert "--passphrase-file" in refused.err
     assert "--key-file" in refused.err
     assert not (tmp_path / "store" / "store.db").exists()
+
+
+def test_many_leaves_are_paced_to_the_quota(
+    server: SecretManagerServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a tenth of the real quota of writes, whose minutes pass when the client was told to wait."""
+    monkeypatch.setenv("DASKPKI_SECRET_MANAGER_ENDPOINT", f"grpc://{server.grpc_target}")
+    run = runner(capsys, "--store", "gsm://my-project")
+    run("init-ca")
+    server.quotas.per_minute["write"] = 60
+    server.quotas.enforced = True
+    refused = 0
+
+    def let_a_minute_pass(*_request: object) -> None:
+        nonlocal refused
+        told = sum(entry.status == "RESOURCE_EXHAUSTED" for entry in server.requests())
+        if told > refused:
+            refused = told
+            server.clock.advance(60)
+
+    server.before("CreateSecret", let_a_minute_pass, times=None)
+    server.before("AddSecretVersion", let_a_minute_pass, times=None)
+    assert len(run("issue", "worker", "--name", "w", "--count", "90", "--json").json()) == 90
+    assert refused >= 3  # 186 writes at 60 a minute
+    assert {entry["state"] for entry in run("list", "--json").json()} == {"issued"}

@@ -134,7 +134,8 @@ def _spec(wanted: Deployment, part: Part, machine_type: str, address: str | None
         machine_type=machine_type,
         account=account(wanted, part).email,
         network=wanted.network,
-        subnet=wanted.subnet,
+        # In full, since a template belongs to no region from which a short name could be completed.
+        subnet=wanted.subnet and f"projects/{wanted.project}/regions/{wanted.region}/subnetworks/{wanted.subnet}",
         external=not wanted.private,
         tags=wanted.tags,
         metadata=_metadata(wanted),

@@ -13,7 +13,7 @@ from typing import Any
 import hcl2
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskpki.deploy.blueprint import resources
@@ -83,6 +83,7 @@ def test_user_data_of_an_unknown_part_is_refused() -> None:
     assert refusal.value.hint == "it has node"
 
 
+@settings(deadline=None)
 @given(
     store=st.sampled_from(["gsm://project-one", "gsm://project-one/europe-west1", "gsm://example.com:project-one"]),
     cluster=st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True),

@@ -47,6 +47,7 @@ def deploy(clouds: Clouds) -> Deploy:
     return run
 
 
+@pytest.mark.timeout(600)  # some fifty runs of gcloud, a second each on an idle machine
 def test_the_blog_posts_vm_from_an_empty_project_and_back(clouds: Clouds, deploy: Deploy) -> None:
     made = deploy("--apply")
     assert {step["action"] for step in made} == {"create"}
@@ -114,7 +115,7 @@ def stored_keys(clouds: Clouds) -> Iterator[tuple[str, Confidential]]:
 
 def test_a_group_of_workers_is_made_changed_and_removed(clouds: Clouds) -> None:
     run = runner(clouds.environ)
-    before, after = group_of(workers=2), group_of(workers=3, machine_type="e2-highcpu-8")
+    before, after = group_of(workers=2, subnet="dask"), group_of(workers=3, machine_type="e2-highcpu-8")
     email = "daskpki-lab-worker@project-one.iam.gserviceaccount.com"
     clouds.google.items[f"accounts/{email}"] = {"email": email}
     for template, group in (before, after):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskpki.deploy.blueprint import resources
@@ -26,7 +26,14 @@ from tests.deploy.simulated import SimulatedCloud
 
 NODE = {"tags": ("dask-server",), "clients_from": ("203.0.113.0/24",)}
 CLUSTER = {"workers": 20, "scheduler_machine_type": "e2-standard-4", "clients_from": ("203.0.113.0/24", "10.1.0.0/16")}
-ISOLATED = {"workers": 12, "isolate_workers": True, "private": True, "logging": False, "monitoring": False}
+ISOLATED = {
+    "workers": 12,
+    "isolate_workers": True,
+    "private": True,
+    "subnet": "dask",
+    "logging": False,
+    "monitoring": False,
+}
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -209,7 +216,7 @@ def test_the_document_is_complete() -> None:
     assert summary(steps) == f"{len(steps)} to make, 0 to change, 0 to remove"
 
 
-settings = st.fixed_dictionaries(
+deployments = st.fixed_dictionaries(
     {
         "workers": st.integers(1, 30),
         "isolate_workers": st.booleans(),
@@ -221,7 +228,8 @@ settings = st.fixed_dictionaries(
 )
 
 
-@given(before=settings, after=settings)
+@settings(deadline=None)
+@given(before=deployments, after=deployments)
 def test_from_any_deployment_one_apply_leads_to_any_other(before: dict[str, object], after: dict[str, object]) -> None:
     changed, fresh = SimulatedCloud("lab"), SimulatedCloud("lab")
     apply(changed, deployment(**before))

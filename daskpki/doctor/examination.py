@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from daskpki.authority import CertificateAuthority
+from daskpki.confidential import Confidential
 from daskpki.credentials.choice import Source, Wanted, choose
 from daskpki.credentials.contexts import Saved
 from daskpki.credentials.logins import load_login
@@ -27,7 +28,7 @@ from daskpki.doctor.logins import LoginSeen, check_keyring, check_login
 from daskpki.doctor.probing import look_from_outside
 from daskpki.errors import DaskpkiError, NotFoundError, UnavailableError
 from daskpki.pki.certificates import lifetime, load_certificate
-from daskpki.pki.trust_document import TrustDocument
+from daskpki.pki.trust_document import TrustDocument, parse_trust
 
 Looks = tuple[tuple[str, Callable[[Cluster], Iterable[Finding]]], ...]
 LOOKS: Final[Looks] = (
@@ -139,9 +140,12 @@ class Examination:
     def _logins(self) -> Iterator[Finding]:
         """The keyring, every login in it, and the source that comes before all logins, where one is set."""
         saved = self._here.contexts.all()
-        yield from check_keyring(self._keyring_failure(), needed=bool(saved))
+        locked = self._keyring_failure()
+        yield from check_keyring(locked, needed=bool(saved))
         for each in saved:
-            yield check_login(self._login(each), self._here.now.timestamp())
+            seen = self._seen(each)
+            whole = seen if locked else seen._replace(failure=self._login_failure(each))
+            yield check_login(whole, self._here.now.timestamp())
         choice = choose(Wanted(), self._here.environ)
         if choice.source is not Source.KEYRING:
             found = whoami(Wanted(), self._here)
@@ -156,13 +160,18 @@ class Examination:
             return failure
         return None
 
-    def _login(self, saved: Saved) -> LoginSeen:
+    def _seen(self, saved: Saved) -> LoginSeen:
+        """What a login's file says, which is readable while the keyring is locked."""
         context = saved.context
-        same = self._trust is not None and (context.store, context.cluster) == (self._store_url, self._trust.cluster)
-        newest = self._trust.epoch if same and self._trust is not None else None
-        life = lifetime(load_certificate(context.leaf))
+        epoch = parse_trust(Confidential(context.trust)).document.epoch
+        trust, newest = self._trust, None
+        if trust is not None and (context.store, context.cluster) == (self._store_url, trust.cluster):
+            newest = trust.epoch
+        return LoginSeen(context.title, context.name, lifetime(load_certificate(context.leaf)), epoch, newest)
+
+    def _login_failure(self, saved: Saved) -> DaskpkiError | None:
         try:
-            held = load_login(saved, self._here.contexts, self._here.keyring, self._here.now)
+            load_login(saved, self._here.contexts, self._here.keyring, self._here.now)
         except DaskpkiError as failure:
-            return LoginSeen(context.title, context.name, life, 0, failure=failure)
-        return LoginSeen(context.title, context.name, life, held.trust.epoch, newest)
+            return failure
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -131,9 +132,14 @@ def gcp(
         num_workers=num_workers,
         worker_clients=worker_clients,
         ca_sha256=ca_sha256,
-        ca_passphrase_file=invocation.ca_passphrase_file,
+        ca_passphrase_file=_absolute(invocation.ca_passphrase_file),
     )
     _act(invocation, wish, check_deployment(wanted))
+
+
+def _absolute(file: str | None) -> str | None:
+    """Steps run in a directory of their own, so a path has to say where it begins."""
+    return None if file is None else str(Path(file).absolute())
 
 
 def _act(invocation: Invocation, wish: Wish, wanted: Deployment) -> None:
@@ -165,6 +171,8 @@ def _change(invocation: Invocation, wish: Wish, planner: Planner) -> None:
     steps = planner(run)
     if wish.apply:
         _carry_out(invocation, steps, run)
+    if invocation.ca_passphrase_file is None and any("init-ca" in one for step in steps for one in step.commands):
+        invocation.output.hint("note: the CA's key is stored unsealed; --ca-passphrase-file FILE seals it")
     document = {"applied": wish.apply, "steps": plan_document(steps)}
     invocation.output.result(document, plan_lines(steps, commands=wish.show_commands))
     if steps:

@@ -57,6 +57,13 @@ def test_a_plan_is_shown_and_nothing_is_done(run: Run) -> None:
     assert shown.count("\n    $ ") == len(lines)
 
 
+def test_a_ca_is_sealed_by_a_file_named_in_full_and_else_the_plan_says_so(run: Run) -> None:
+    assert "the CA's key is stored unsealed" in run(*PLACE).stderr
+    sealed = run(*PLACE, "--ca-passphrase-file=secrets/ca", "--show-commands")
+    assert "unsealed" not in sealed.stderr
+    assert f"--ca-passphrase-file={Path('secrets/ca').absolute()} init-ca" in sealed.stdout
+
+
 def test_where_nothing_is_there_is_nothing_to_destroy(run: Run) -> None:
     assert run("--destroy").stdout == "nothing to change\n"
     assert run("--destroy", "--detailed-exit-code").returncode == 6

@@ -29,13 +29,13 @@ def doctor(
     from daskpki.credentials.addresses import parse_scheduler
     from daskpki.credentials.sources import this_process
     from daskpki.doctor.examination import Subject, examine
-    from daskpki.doctor.finding import exit_code
+    from daskpki.doctor.finding import exit_code, gist
 
     invocation: Invocation = ctx.obj
     address = parse_scheduler(scheduler) if scheduler else None
     findings = examine(Subject(invocation.authority, this_process(), address))
     shown = [finding for finding in findings if not invocation.output.quiet or finding.severity in ("warning", "error")]
-    invocation.output.result([finding.document() for finding in shown], _lines(shown))
+    invocation.output.result([finding.document() for finding in shown], _lines(gist(shown)))
     raise typer.Exit(exit_code(findings))
 
 
@@ -43,7 +43,7 @@ def _lines(findings: Sequence[Finding]) -> list[str]:
     """Severity and subject in columns, then the reason; the remedy below it, where it can be copied."""
     width = max((len(finding.subject) for finding in findings), default=0)
     lines = []
-    for severity, subject, reason, remedy, _ in findings:
+    for severity, subject, reason, remedy, *_ in findings:
         lines.append(f"{severity.value:<7}  {subject:<{width}}  {reason}")
         lines += [f"{'':9}→ {remedy}"] if remedy else []
     return lines

@@ -31,4 +31,6 @@ def check_access(judged: Iterable[judging.Finding], url: GsmUrl) -> Iterator[Fin
 def _finding(judged: judging.Finding) -> Finding:
     whom = f"{judged.member}: " if judged.member else ""
     severity = _SEVERITY[judged.severity] if judged.member else Severity.WARNING
-    return Finding(severity, judged.secret, f"{judged.severity}: {whom}{judged.reason}", judged.mend)
+    return Finding(
+        severity, judged.secret, f"{judged.severity}: {whom}{judged.reason}", judged.mend, topic=judged.severity
+    )

@@ -14,7 +14,7 @@ from daskpki.doctor.finding import Finding, error, note, ok, warning
 from daskpki.pki.profile import Lifetime, show
 from daskpki.records import EXPIRED, ISSUED, SUPERSEDED, CertificateRecord
 
-_ROTATE: Final = "daskpki rotate-ca"
+_ROTATE: Final = "daskpki rotate-ca start"
 
 
 def check_authority(generation: int, lifetime: Lifetime, now: float) -> Finding:
@@ -37,11 +37,10 @@ def check_leaves(entries: Iterable[CertificateRecord], now: float) -> Iterator[F
         if state == SUPERSEDED:
             older.setdefault(_slug(entry), []).append(entry)
         elif state == EXPIRED and not entry.superseded:
-            yield error(_subject(entry), f"expired at {show(entry.not_after)}", _renew(entry))
+            yield error(_subject(entry), f"expired at {show(entry.not_after)}", _renew(entry), topic="expired")
         elif state == ISSUED and is_due(entry, now):
-            yield warning(
-                _subject(entry), f"past two thirds of its life; it ends at {show(entry.not_after)}", _renew(entry)
-            )
+            reason = f"past two thirds of its life; it ends at {show(entry.not_after)}"
+            yield warning(_subject(entry), reason, _renew(entry), topic="due")
         elif state == ISSUED:
             valid.append(entry)
     yield from _in_order(valid)
@@ -62,6 +61,7 @@ def _still_valid(slug: str, entries: list[CertificateRecord]) -> Finding:
         f"certificate {slug}",
         f"{number} valid besides the newest, until {show(last)} (serial {serials})",
         f"once nobody uses it any more: daskpki revoke {entries[0].serial:x} --reason superseded",
+        topic="older certificates",
     )
 
 

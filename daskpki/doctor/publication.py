@@ -72,4 +72,5 @@ def _abandoned(entry: CertificateRecord) -> Finding:
         f"serial {entry.serial:x} was reserved at {show(entry.reserved_at)} and never confirmed: the command died. "
         "It will be given up, and its serial revoked",
         f"{PUBLISH}; then, if it is still wanted: daskpki issue {entry.role} --name {entry.name}",
+        topic="reserved and not confirmed",
     )

@@ -55,6 +55,7 @@ def check_superseded(secret: str, versions: Sequence[Version], remedy: Remedy) -
             secret,
             f"superseded and still readable: version {listed}",
             remedy("destroy", secret, numbers),
+            topic="old versions",
         )
 
 

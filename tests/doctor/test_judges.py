@@ -11,7 +11,7 @@ import pytest
 from daskpki.authority.renewal import FROM_REQUEST
 from daskpki.doctor.certificates import check_authority, check_leaves
 from daskpki.doctor.clock import check_clock
-from daskpki.doctor.finding import Finding, Severity, error, exit_code, of_error, ok, warning
+from daskpki.doctor.finding import Finding, Severity, error, exit_code, gist, of_error, ok, warning
 from daskpki.doctor.installation import check_config, check_versions, flatten
 from daskpki.doctor.key_slots import check_slots
 from daskpki.doctor.logins import LoginSeen, check_keyring, check_login
@@ -67,6 +67,21 @@ def test_the_exit_code_is_that_of_the_worst(findings: list[Finding], code: int) 
     assert exit_code(findings) == code
 
 
+def test_many_of_a_kind_are_told_in_short_but_none_other() -> None:
+    many = [warning(f"certificate worker/{number}", "due", topic="due") for number in range(200)]
+    mixed = [ok("store", "answers"), *many, error("clock", "wrong")]
+    short = gist(mixed)
+    assert [finding.subject for finding in short] == [
+        "store",
+        *(f"certificate worker/{number}" for number in range(4)),
+        "due",
+        "clock",
+    ]
+    assert short[5].reason.startswith("196 more")
+    assert short[5].severity is Severity.WARNING
+    assert gist(mixed[:6]) == mixed[:6]
+
+
 @pytest.mark.parametrize(
     ("kinds", "severity"),
     [
@@ -94,7 +109,7 @@ def test_one_way_in_is_one_loss_away(kinds: list[str], severity: str) -> None:
 def test_a_ca_ends(life: Lifetime, severity: str) -> None:
     found = check_authority(1, life, NOW)
     assert found.severity == severity
-    assert found.remedy == (None if severity == "ok" else "daskpki rotate-ca")
+    assert found.remedy == (None if severity == "ok" else "daskpki rotate-ca start")
 
 
 def reserved(serial: int, begin: int, end: int, *, name: str = "w", at: int = NOW, **more: Any) -> Draft:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from scripts.benchmarks.bulk import many_leaves
 from scripts.benchmarks.issuing import one_leaf
 from scripts.benchmarks.peers import Peers
 from scripts.benchmarks.report import Section, document, markdown
+from scripts.benchmarks.scale import at_scale
 from scripts.benchmarks.startup import start_up
 from scripts.benchmarks.workshop import Workshop
 
@@ -22,6 +24,7 @@ BENCHMARKS: Final[dict[str, Callable[[Workshop], Section]]] = {
     "bulk": many_leaves,
     "boot": boot,
     "startup": start_up,
+    "scale": at_scale,
 }
 REPORT: Final = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
@@ -35,11 +38,12 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    load = os.getloadavg()[0]
     sections = _run(options.names or list(BENCHMARKS), options.rounds, options.scratch)
     for section in sections:
         print(markdown(section), end="\n\n")
     if not options.names:
-        REPORT.write_text(document(sections, options.rounds))
+        REPORT.write_text(document(sections, options.rounds, load))
         print(f"wrote {REPORT}", file=sys.stderr)
 
 

@@ -41,17 +41,18 @@ class Section(NamedTuple):
         return next((sample for sample in self.samples if sample.label == label), None)
 
 
-def document(sections: Sequence[Section], rounds: int) -> str:
-    """The whole of docs/benchmarks.md."""
-    return "\n\n".join([_preface(rounds), *(markdown(section) for section in sections)]) + "\n"
+def document(sections: Sequence[Section], rounds: int, load: float) -> str:
+    """The whole of docs/benchmarks.md; `load` is what else the machine had to do when it began."""
+    return "\n\n".join([_preface(rounds, load), *(markdown(section) for section in sections)]) + "\n"
 
 
-def _preface(rounds: int) -> str:
+def _preface(rounds: int, load: float) -> str:
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
     return (
         "# Benchmarks\n\n"
         f"Written by `scripts/bench` on a machine with {machine}. One command fetches the peers into a scratch"
-        " directory and runs everything; nothing but loopback is measured.\n\n"
+        f" directory and runs everything; nothing but loopback is measured. The load average when it began was {load:.1f}:"
+        " well above 0 means that the times are long and the ratios rough.\n\n"
         f"The contestants take turns (A B C A B C ...), so that a slow moment falls on all alike. Of {rounds}"
         " rounds (fewer where a round takes seconds) a table gives the median, the fastest and the slowest. Times"
         " are of whole processes, from start to exit. The ratio compares a contestant's median with daskpki's."

@@ -51,8 +51,8 @@ def _preface(rounds: int, load: float) -> str:
     return (
         "# Benchmarks\n\n"
         f"Written by `scripts/bench` on a machine with {machine}. One command fetches the peers into a scratch"
-        f" directory and runs everything; nothing but loopback is measured. The load average when it began was {load:.1f}:"
-        " well above 0 means that the times are long and the ratios rough.\n\n"
+        f" directory and runs everything; nothing but loopback is measured. The load average when it began was"
+        f" {load:.1f}: well above 0 means that the times are long and the ratios rough.\n\n"
         f"The contestants take turns (A B C A B C ...), so that a slow moment falls on all alike. Of {rounds}"
         " rounds (fewer where a round takes seconds) a table gives the median, the fastest and the slowest. Times"
         " are of whole processes, from start to exit. The ratio compares a contestant's median with daskpki's."

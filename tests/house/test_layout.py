@@ -11,6 +11,7 @@ from tests.house.paths import ROOT, tracked
 
 PLACES = {".ci", "daskpki", "docs", "scripts", "tests"}
 META = {
+    ".dockerignore",
     ".gitignore",
     ".pre-commit-config.yaml",
     "CHANGELOG.md",

@@ -77,11 +77,12 @@ class Head(NamedTuple):
 
 EMPTY: Final = Head(0, GENESIS)
 
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
 
 def record_hash(previous: str, fields: Sequence[Any]) -> str:
     """SHA-256, in hex, over the previous hash and the record's seven other fields as canonical JSON."""
-    text = json.dumps(list(fields), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(f"{previous}\n{text}".encode()).hexdigest()
+    return hashlib.sha256(f"{previous}\n{_CANONICAL.encode(list(fields))}".encode()).hexdigest()
 
 
 def chain(head: Head, drafts: Iterable[Draft], stamp: Stamp) -> list[Record]:

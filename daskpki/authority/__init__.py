@@ -53,6 +53,7 @@ class CertificateAuthority:
         self.session = Session(store, parse_label(cluster, "cluster"), who or claimed_user(), command, clock)
         self.issuers = Issuers(store.secrets, self.session.cluster, places)
         self._view: Inventory | None = None
+        self._domains: dict[int, str] = {}  # by generation; a CA's never changes
 
     def init(
         self,
@@ -207,8 +208,9 @@ class CertificateAuthority:
 
     def describe(self, entry: CertificateRecord) -> dict[str, Any]:
         """A certificate as `--json` prints it."""
-        domains = {known.generation: known.trust_domain for known in self._seen().authorities()}
-        return lookup.describe(entry, domains[entry.issuer], self.session.now())
+        if entry.issuer not in self._domains:
+            self._domains = {known.generation: known.trust_domain for known in self._seen().authorities()}
+        return lookup.describe(entry, self._domains[entry.issuer], self.session.now())
 
 
 def parse_key_type(text: str) -> KeyType:

@@ -14,6 +14,7 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 _ABSENT = object()
+_LONG = 10  # digits that no number of ours has
 
 
 class PlainCommand(TyperCommand):
@@ -48,13 +49,21 @@ class _PlainFirst:
         if value is None:
             return () if several else None
         plain = _plain(param.type_descriptor.annotation, value)
+        if isinstance(plain, int) and not _in_range(plain, param):
+            plain = _ABSENT
         if not several and plain is not _ABSENT:
             return plain
         param._runtime_param = None  # noqa: SLF001 - typer builds its own
         return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
 
 
+def _in_range(number: int, param: Any) -> bool:
+    return (param.min is None or number >= param.min) and (param.max is None or number <= param.max)
+
+
 def _plain(annotation: Any, value: Any) -> Any:
+    if annotation is int and isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < _LONG:
+        return int(value)
     if annotation is str and isinstance(value, str):
         return value
     if annotation is Path and isinstance(value, str):

@@ -36,6 +36,7 @@ _MAGIC: Final = b"dpki-box"
 _FORMAT: Final = 1
 _KDF_HKDF: Final = 0  # the secret is already 256 random bits
 _KDF_SCRYPT: Final = 1
+_COMPACT: Final = json.JSONEncoder(separators=(",", ":"))
 _HEADER: Final = struct.Struct(">8sBBBBB16s")
 
 
@@ -70,7 +71,7 @@ class _Box(NamedTuple):
 
 def context(*parts: str | int) -> bytes:
     """Associated data of these parts; JSON keeps ("a", "bc") and ("ab", "c") apart."""
-    return json.dumps(parts, separators=(",", ":")).encode()
+    return _COMPACT.encode(parts).encode()
 
 
 def generate_key() -> Confidential:

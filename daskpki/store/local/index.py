@@ -16,6 +16,7 @@ from daskpki.records import (
     CERTIFICATE_KINDS,
     ISSUED,
     PUBLISHED,
+    RESERVED,
     AuthorityRecord,
     CertificateRecord,
     Record,
@@ -50,7 +51,7 @@ def apply_records(connection: sqlite3.Connection, cluster: str, records: Sequenc
 
 def _apply_to_certificate(connection: sqlite3.Connection, cluster: str, record: Record) -> None:
     serial = format_serial(int(record.body["serial"], 16))
-    row = connection.execute(_READ, (cluster, serial)).fetchone()
+    row = None if record.kind == RESERVED else connection.execute(_READ, (cluster, serial)).fetchone()
     entry = certificate_after(None if row is None else parse_certificate(row[:-1]), record)
     issued_seq = None if row is None else row[-1]
     if record.kind == ISSUED:

@@ -21,6 +21,7 @@ from daskpki.store.local.inventory import LocalInventory
 from daskpki.store.local.seen import Seen
 from daskpki.store.sealing import context, derive
 
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
 _RECORDS = "SELECT seq, time, operation, who, command, kind, body, hash FROM record WHERE cluster = ?"
 
 
@@ -137,7 +138,7 @@ class LocalRecordLog:
 
 
 def _encode_body(record: Record) -> str:
-    return json.dumps(dict(record.body), separators=(",", ":"))
+    return _COMPACT.encode(dict(record.body))
 
 
 def _parse_record(row: tuple[Any, ...]) -> Record:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from daskpki.confidential import Confidential
@@ -27,6 +27,11 @@ from daskpki.store.sealing import context, decrypt, derive, encrypt, generate_ke
 
 _MAX_INTEGER: Final = 2**63 - 1  # SQLite's; a larger number is no version either
 _COLUMNS: Final = "id, labels, annotations, etag, created"
+# All that a new version depends on, in one statement: a bulk issue adds hundreds of them.
+_FOR_ADDING: Final = (
+    f"SELECT {_COLUMNS}, data_key, (SELECT max(number) FROM version WHERE version.secret = secret.id) "  # noqa: S608
+    "FROM secret WHERE id = ?"
+)
 
 
 class LocalSecretStore:
@@ -47,12 +52,12 @@ class LocalSecretStore:
         data_key = encrypt(self._wrapping_key(), generate_key(), self._key_context(secret))
         info = SecretInfo(secret, dict(labels), dict(annotations or {}), _new_etag(), int(self._clock()))
         with self._database.write() as connection:
-            if _find(connection, secret):
-                raise AlreadyExistsError(f"secret {secret!r} exists")
-            connection.execute(
-                f"INSERT INTO secret ({_COLUMNS}, data_key) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608
+            added = connection.execute(
+                f"INSERT INTO secret ({_COLUMNS}, data_key) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",  # noqa: S608
                 (*_row(info), data_key),
             )
+            if not added.rowcount:
+                raise AlreadyExistsError(f"secret {secret!r} exists")
         return info
 
     def describe(self, secret: str) -> SecretInfo:
@@ -107,11 +112,15 @@ class LocalSecretStore:
     def add(self, secret: str, payload: Confidential) -> int:
         """See SecretStore."""
         check_payload(payload)
+        check_secret_id(secret)
         wrapping = self._wrapping_key()
         with self._database.write() as connection:
-            self._owned(connection, secret)
-            key = self._data_key(connection, secret, wrapping)
-            newest = connection.execute("SELECT max(number) FROM version WHERE secret = ?", (secret,)).fetchone()[0]
+            row = connection.execute(_FOR_ADDING, (secret,)).fetchone()
+            if row is None:
+                raise NotFoundError(f"there is no secret {secret!r}")
+            *columns, wrapped, newest = row
+            check_ours(secret, _info(columns).labels)
+            key = self._unwrap(secret, wrapped, wrapping)
             number: int = (newest or 0) + 1
             sealed = encrypt(key, payload, self._payload_context(secret, number))
             row = (secret, number, ENABLED, int(self._clock()), sealed)
@@ -186,8 +195,11 @@ class LocalSecretStore:
         row = connection.execute("SELECT data_key FROM secret WHERE id = ?", (secret,)).fetchone()
         if row is None:
             raise NotFoundError(f"there is no secret {secret!r}")
+        return self._unwrap(secret, row[0], wrapping)
+
+    def _unwrap(self, secret: str, data_key: bytes, wrapping: bytes) -> bytes:
         try:
-            return decrypt(wrapping, row[0], self._key_context(secret)).reveal()
+            return decrypt(wrapping, data_key, self._key_context(secret)).reveal()
         except CorruptError as error:
             raise CorruptError(f"the key of {secret!r}: {error}", hint="restore it from a backup") from error
 
@@ -223,7 +235,7 @@ def _version(connection: sqlite3.Connection, secret: str, number: int) -> tuple[
     return row[0], row[1]
 
 
-def _info(row: tuple[Any, ...]) -> SecretInfo:
+def _info(row: Sequence[Any]) -> SecretInfo:
     try:
         return SecretInfo(row[0], json.loads(row[1]), json.loads(row[2]), row[3], row[4])
     except ValueError as error:

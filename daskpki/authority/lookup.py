@@ -78,7 +78,9 @@ def select(
 
 def rfc3339(seconds: int) -> str:
     """A moment as JSON documents show it, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (
+        f"{datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()}Z"  # strftime takes five times as long
+    )
 
 
 def describe(entry: CertificateRecord, trust_domain: str, now: datetime) -> dict[str, Any]:

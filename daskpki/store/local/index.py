@@ -25,6 +25,7 @@ from daskpki.records import (
 )
 
 CERTIFICATE_COLUMNS: Final = ", ".join(CertificateRecord._fields)
+_SERIAL, _SANS, _SUPERSEDED = map(CertificateRecord._fields.index, ("serial", "sans", "superseded"))
 _WRITE: Final = (
     f"INSERT INTO certificate (cluster, {CERTIFICATE_COLUMNS}, issued_seq) "  # noqa: S608 - names of our own fields
     f"VALUES ({', '.join('?' * (len(CertificateRecord._fields) + 2))}) ON CONFLICT (cluster, serial) DO UPDATE SET "
@@ -93,10 +94,11 @@ def format_serial(serial: int) -> str:
 
 def parse_certificate(row: Sequence[Any]) -> CertificateRecord:
     """The entry of a row with CERTIFICATE_COLUMNS."""
-    entry = CertificateRecord(*row)
-    return entry._replace(
-        serial=int(row[0], 16), sans=tuple(json.loads(str(entry.sans))), superseded=bool(entry.superseded)
-    )
+    fields = [*row]  # filled in by place: `_replace` would take most of the time of a long list
+    fields[_SERIAL] = int(row[_SERIAL], 16)
+    fields[_SANS] = () if row[_SANS] == "[]" else tuple(json.loads(row[_SANS]))
+    fields[_SUPERSEDED] = bool(row[_SUPERSEDED])
+    return CertificateRecord._make(fields)
 
 
 def parse_authority(text: str) -> AuthorityRecord:

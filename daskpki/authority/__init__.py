@@ -129,7 +129,8 @@ class CertificateAuthority:
 
     def issue(self, requests: Sequence[LeafRequest], key_type: str = KeyType.P256) -> Iterator[Issued]:
         """Issue a leaf for each request; each is yielded when it is stored and confirmed."""
-        from daskpki.authority.issuance import Press, issue
+        from daskpki.authority.issuance import issue
+        from daskpki.authority.press import Press
         from daskpki.authority.undone import make_good
 
         issuer = self.issuer()
@@ -150,7 +151,8 @@ class CertificateAuthority:
 
         PolicyError for a leaf whose key never travelled, before anything is done.
         """
-        from daskpki.authority.issuance import Press, issue
+        from daskpki.authority.issuance import issue
+        from daskpki.authority.press import Press
         from daskpki.authority.renewal import StillNewest, request_for
         from daskpki.authority.undone import make_good
 

@@ -6,7 +6,7 @@ on the CRL until notAfter, and a late confirmation is refused: no command reads 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -17,13 +17,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from daskpki import naming
 from daskpki.authority.policy import active_authority, living_authorities
+from daskpki.authority.press import Press
 from daskpki.authority.session import Session
 from daskpki.confidential import Confidential
 from daskpki.errors import AlreadyExistsError, NotTrustedError
 from daskpki.identity import Identity
 from daskpki.pki.credential import Credential, encode_credential
-from daskpki.pki.issuer import Issuer, issue_leaf
-from daskpki.pki.keys import KeyType, generate_key, serialize_key
+from daskpki.pki.issuer import issue_leaf
 from daskpki.pki.profile import LeafRequest, Lifetime, Policy, check_request, leaf_lifetime
 from daskpki.pki.validate import fingerprint
 from daskpki.records import (
@@ -41,18 +41,6 @@ if TYPE_CHECKING:
 
 BATCH: Final = 100
 """Leaves that share one reservation and one confirmation in the log."""
-
-Wanted = Callable[[Inventory, LeafRequest], bool]
-"""Whether a leaf is still to be issued, judged on the very state of the log that its reservation is appended to."""
-
-
-class Press(NamedTuple):
-    """What a run of leaves has in common: who signs them, under which policy, with which kind of keys, and when."""
-
-    issuer: Issuer
-    policy: Policy
-    key_type: KeyType
-    wanted: Wanted = lambda _inventory, _request: True
 
 
 class Issued(NamedTuple):
@@ -181,7 +169,7 @@ def _reserved(serial: int, request: LeafRequest, lifetime: Lifetime, press: Pres
         "not_before": lifetime.not_before,
         "not_after": lifetime.not_after,
         "issuer": press.issuer.generation,
-        "key_type": press.key_type.value,
+        "key_type": press.recorded_key_type,
     }
     return Draft(RESERVED, body | ({"sans": sans} if sans else {}))
 
@@ -189,14 +177,12 @@ def _reserved(serial: int, request: LeafRequest, lifetime: Lifetime, press: Pres
 def _sign(cluster: str, press: Press, reservation: Reservation) -> Signed:
     request, entry = reservation
     issuer = press.issuer
-    key = generate_key(press.key_type)
+    key, public_key = press.key_pair()
     reserved_at = datetime.fromtimestamp(entry.reserved_at, UTC)
-    certificate = issue_leaf(
-        issuer, request, key.public_key(), serial=entry.serial, now=reserved_at, policy=press.policy
-    )
+    certificate = issue_leaf(issuer, request, public_key, serial=entry.serial, now=reserved_at, policy=press.policy)
     leaf = certificate.public_bytes(Encoding.DER)
     chain = tuple(above.public_bytes(Encoding.DER) for above in issuer.chain)
-    credential = Credential(cluster, request.identity, issuer.generation, serialize_key(key), leaf, chain)
+    credential = Credential(cluster, request.identity, issuer.generation, key, leaf, chain)
     return Signed(encode_credential(credential), fingerprint(leaf))
 
 

@@ -32,8 +32,10 @@ COMMANDS: Final = {
     "renew": ("renewing:renew", "Certificates"),
     "revoke": ("renewing:revoke", "Certificates"),
     "crl": ("revocation_list:crl", "Certificates"),
+    "sign": ("requesting:sign", "Certificates"),
     "rotate-ca": ("rolling:rotate_ca", "Certificates"),
     "export": ("exporting:export", "Certificates"),
+    "request": ("requesting:request", "Your credential"),
     "login": ("people:login", "Your credential"),
     "logout": ("people:logout", "Your credential"),
     "whoami": ("people:whoami", "Your credential"),
@@ -96,7 +98,9 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     return app
 
 
-NEEDS_ARGUMENTS: Final = frozenset({"issue", "show", "verify", "export", "report", "copy", "backup", "restore"})
+NEEDS_ARGUMENTS: Final = frozenset(
+    {"issue", "request", "sign", "show", "verify", "export", "report", "copy", "backup", "restore"}
+)
 
 
 def _named(arguments: Sequence[str]) -> Iterable[str]:

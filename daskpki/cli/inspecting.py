@@ -59,7 +59,7 @@ def _verdict(document: dict[str, Any]) -> str:
 def _verified(verifier: Verifier, path: Path) -> dict[str, Any]:
     document: dict[str, Any] = {"file": str(path)}
     try:
-        found = verifier.verify(_read(path))
+        found = verifier.verify(read_file(path))
     except NotTrustedError as error:
         return document | {"trusted": False, "error": str(error)}
     return document | {
@@ -71,7 +71,8 @@ def _verified(verifier: Verifier, path: Path) -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The bytes of a file that is no secret; errors that name it."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,6 +38,10 @@ def login(
     scheduler: Annotated[
         list[str] | None, typer.Option(metavar="tls://HOST:PORT", help="An address that belongs to this cluster.")
     ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The certificate for a key of daskpki request [default: the store's]."),
+    ] = None,
 ) -> None:
     """Copy a client's credential from the store into the OS keyring, so that Client("tls://...") works.
 
@@ -47,10 +52,11 @@ def login(
     from daskpki.credentials.login import login as log_in
 
     invocation: Invocation = ctx.obj
-    label = parse_label(name if name is not None else _own_name(), "name")
+    given = _certificate(certificate) if certificate else []
+    label = parse_label(name, "name") if name is not None else _certified_name(given) or _own_name()
     here = surroundings(invocation)
     with invocation.open_store() as store:
-        made = log_in(store, invocation.cluster, label, scheduler or (), here)
+        made = log_in(store, invocation.cluster, label, scheduler or (), here, certificate=given)
     context = made.saved.context
     document = {
         "identity": made.held.credential.identity.uri,
@@ -66,6 +72,22 @@ def login(
         )
     address = context.schedulers[0] if context.schedulers else "tls://HOST:8786"
     invocation.output.hint(f"next: python -c 'from dask.distributed import Client; print(Client(\"{address}\"))'")
+
+
+def _certificate(file: Path) -> list[bytes]:
+    from daskpki.cli.inspecting import read_file
+    from daskpki.pki.pem import parse_certificates
+
+    return parse_certificates(read_file(file))
+
+
+def _certified_name(certificate: list[bytes]) -> str | None:
+    """Whose the certificate is; whether it is to be trusted, the login says."""
+    if not certificate:
+        return None
+    from daskpki.pki.certificates import certificate_identity, load_certificate
+
+    return certificate_identity(load_certificate(certificate[0])).name
 
 
 def _own_name() -> str:

@@ -16,11 +16,12 @@ from daskpki.credentials import dask_config
 from daskpki.credentials.addresses import parse_scheduler
 from daskpki.credentials.contexts import Context, Saved
 from daskpki.credentials.entry import Entry, encode_entry
-from daskpki.credentials.fetching import fetch_credential
+from daskpki.credentials.fetching import fetch_credential, hold_certificate
 from daskpki.credentials.held import Held, Pins
 from daskpki.credentials.logins import USERNAME, read_entry
+from daskpki.credentials.requests import forget_waiting, waiting_key, with_own_key
 from daskpki.credentials.sources import Surroundings
-from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotFoundError, NotTrustedError
+from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotTrustedError
 from daskpki.identity import Role
 from daskpki.pki.trust import parse_trust
 from daskpki.store.port import Store
@@ -54,8 +55,19 @@ class _Before(NamedTuple):
         return pins._replace(previous=parse_trust(Confidential(self.saved.context.trust)).document)
 
 
-def login(store: Store, cluster: str, name: str, schedulers: Sequence[str], here: Surroundings) -> LoggedIn:
+def login(
+    store: Store,
+    cluster: str,
+    name: str,
+    schedulers: Sequence[str],
+    here: Surroundings,
+    *,
+    certificate: Sequence[bytes] = (),
+) -> LoggedIn:
     """Copy the credential client/NAME into the keyring; `schedulers` are tls:// addresses, added to those known.
+
+    A key that never travelled is in the keyring already, made by `request`. `certificate` (DER, leaf first) takes the
+    place of the store's credential.
 
     NotFoundError when it was never issued, NotTrustedError when anything about it does not hold or when the store's
     trust document does not follow from the one of an earlier login, AccessDeniedError without a usable keyring. None
@@ -64,11 +76,15 @@ def login(store: Store, cluster: str, name: str, schedulers: Sequence[str], here
     given = [parse_scheduler(address) for address in schedulers]
     dask_config.check_config(here.environ)
     with here.contexts.locked():
-        before = _before(here.contexts.id_of(store.url, cluster, name), here)
-        held = _fetch(store, cluster, name, before, here)
+        login_id = here.contexts.id_of(store.url, cluster, name)
+        before = _before(login_id, here)
+        fetched = _fetch(store, cluster, name, before, here, certificate=certificate)
+        held = _with_key(fetched, login_id, before, here)
         known = before.saved.context.schedulers if before.saved else ()
         saved = here.contexts.saved(_context(store.url, held, [*given, *known]))
         _write(saved, held, before, here)
+        if fetched.credential.key is None:
+            forget_waiting(login_id, held.credential.key, here.keyring)
     return LoggedIn(saved, held, dask_config.overruled_by(here.environ))
 
 
@@ -82,9 +98,22 @@ def _before(login_id: str, here: Surroundings) -> _Before:
     return _Before(entry, saved, here.contexts.pieces(login_id))
 
 
-def _fetch(store: Store, cluster: str, name: str, before: _Before, here: Surroundings) -> Held:
+def _with_key(held: Held, login_id: str, before: _Before, here: Surroundings) -> Held:
+    """The same with the key that never left this keyring, where the store has none."""
+    if held.credential.key is not None:
+        return held
+    own = before.entry.key if before.entry else None
+    credential = with_own_key(held.credential, own, waiting_key(login_id, here.keyring))
+    return held._replace(credential=credential)
+
+
+def _fetch(
+    store: Store, cluster: str, name: str, before: _Before, here: Surroundings, *, certificate: Sequence[bytes]
+) -> Held:
     pins = before.bound(here.pins)
     try:
+        if certificate:
+            return hold_certificate(store.secrets, cluster, name, certificate, pins=pins, now=here.now)
         return fetch_credential(store.secrets, cluster, Role.CLIENT, name, pins=pins, now=here.now)
     except NotTrustedError as error:
         if pins == here.pins:
@@ -110,8 +139,7 @@ def _context(store: str, held: Held, schedulers: Sequence[str]) -> Context:
 
 def _write(saved: Saved, held: Held, before: _Before, here: Surroundings) -> None:
     key = held.credential.key
-    if key is None:
-        raise NotFoundError(f"the stored credential of {held.credential.identity.uri} has no private key")
+    assert key is not None, "login has looked for it"
     entry = encode_entry(Entry(held.trust.epoch, saved.digest, key))
     try:
         here.keyring.set(saved.service, USERNAME, entry)

@@ -1,0 +1,48 @@
+"""Issue for a certificate request: of all that it says, only the public key is copied.
+
+Its subject is no more than a proposal, which counts where nothing hangs on it: for a client whose name is free. Any
+other role, and a name that somebody holds already, has to be said by the operator.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from daskpki.authority.issuance import Issued, issue
+from daskpki.authority.press import Press
+from daskpki.authority.undone import make_good
+from daskpki.errors import PolicyError, UsageError
+from daskpki.identity import Role
+from daskpki.pki.csr import CertificateRequest
+
+if TYPE_CHECKING:
+    from daskpki.authority import CertificateAuthority
+    from daskpki.pki.profile import LeafRequest
+
+ENTITLED = (Role.CLIENT,)
+"""Roles that a request may propose for itself."""
+
+
+def proposed(authority: CertificateAuthority, request: CertificateRequest) -> tuple[Role, str]:
+    """Whom the request is of, as it says; PolicyError unless it is a client of this cluster whose name is free."""
+    cluster = authority.session.cluster
+    if request.slug is None:
+        raise UsageError("the request does not say whom it is of", hint="daskpki sign FILE client/NAME")
+    role, name = request.slug
+    if request.cluster != cluster:
+        raise PolicyError(f"the request is for cluster {request.cluster!r}, not for {cluster!r}")
+    if role not in ENTITLED:
+        hint = f"if it is to be one: daskpki sign FILE {role.value}/{name}"
+        raise PolicyError(f"the request asks to be a {role.value}, which you have to say yourself", hint=hint)
+    if authority.inventory().current(role, name) is not None:
+        hint = f"if it is the same person's: daskpki sign FILE {role.value}/{name}"
+        raise PolicyError(f"{role.value}/{name} was issued before, and this request has another key", hint=hint)
+    return role, name
+
+
+def sign_request(authority: CertificateAuthority, leaf: LeafRequest, request: CertificateRequest) -> Issued:
+    """Issue `leaf` for the request's key; PolicyError and UsageError as for any leaf."""
+    press = Press(authority.issuer(), authority.policy(), public_key=request.public_key)
+    (issued,) = issue(authority.session, press, [leaf])
+    make_good(authority.session, authority.session.log.glance(), authority.issuers)
+    return issued

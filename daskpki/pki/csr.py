@@ -1,0 +1,99 @@
+"""Certificate requests (PKCS#10, RFC 2986): made for a key, and read with their proof of possession.
+
+Whoever signs copies the public key and nothing else: extensions, alternative names and attributes of a request are not
+looked at (a CA that copied them is how a requester became somebody else in Vault, CVE-2026-105818).
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from daskpki.errors import CorruptError, NotTrustedError, UsageError
+from daskpki.identity import Identity, Role, parse_label
+from daskpki.pki import keys
+from daskpki.pki.keys import PrivateKey, PublicKey, key_type, signature_hash
+from daskpki.pki.pem import check_size, encode_pem, is_pem, parse_pem
+from daskpki.pki.templates import leaf_subject
+
+LABEL: Final = "CERTIFICATE REQUEST"
+_OTHER_LABEL: Final = "NEW CERTIFICATE REQUEST"  # RFC 7468, 7: what some programs still write
+_WHAT: Final = "the certificate request"
+_UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
+
+
+class CertificateRequest(NamedTuple):
+    """What may be used of a request: its key, whose other half the requester holds; and whom it says it is of."""
+
+    public_key: PublicKey
+    cluster: str | None = None
+    slug: tuple[Role, str] | None = None
+
+
+def create_request(key: PrivateKey, cluster: str, identity: Identity) -> bytes:
+    """The DER of a request for that identity; its subject is a proposal only."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(leaf_subject(cluster, identity))
+    return builder.sign(key, signature_hash(key)).public_bytes(Encoding.DER)
+
+
+def request_pem(der: bytes) -> str:
+    """The request as PEM."""
+    return encode_pem(der, LABEL)
+
+
+def parse_request(data: bytes) -> CertificateRequest:
+    """The request in PEM or DER; NotTrustedError unless whoever made it holds the private key (RFC 2986, 3).
+
+    Raises CorruptError for other bytes, UsageError for several blocks, for a key that is not on offer.
+    """
+    request = _load(_der(data))
+    public_key = request.public_key()
+    key_type(public_key)
+    assert isinstance(public_key, keys.PublicKey)
+    if not _proves_possession(request):
+        raise NotTrustedError(f"{_WHAT} is not signed by the key that it is for", hint="make it anew: daskpki request")
+    return CertificateRequest(public_key, _text(request, NameOID.ORGANIZATION_NAME), _slug(request))
+
+
+def _der(data: bytes) -> bytes:
+    if not is_pem(data):
+        return check_size(data, _WHAT)
+    blocks = parse_pem(data, _WHAT)
+    if len(blocks) != 1 or blocks[0][0] not in (LABEL, _OTHER_LABEL):
+        found = ", ".join(label for label, _ in blocks)
+        raise UsageError(f"the file holds {found}, where one {LABEL} is expected")
+    return blocks[0][1]
+
+
+def _load(der: bytes) -> x509.CertificateSigningRequest:
+    try:
+        request = x509.load_der_x509_csr(der)
+        request.subject, request.public_key()
+    except _UNREADABLE:
+        raise CorruptError(f"{_WHAT} cannot be read: it is cut off, changed, or not one") from None
+    return request
+
+
+def _proves_possession(request: x509.CertificateSigningRequest) -> bool:
+    try:
+        return request.is_signature_valid
+    except _UNREADABLE:
+        return False
+
+
+def _text(request: x509.CertificateSigningRequest, oid: x509.ObjectIdentifier) -> str | None:
+    values = [str(entry.value) for entry in request.subject.get_attributes_for_oid(oid)]
+    return values[0] if len(values) == 1 else None
+
+
+def _slug(request: x509.CertificateSigningRequest) -> tuple[Role, str] | None:
+    """Role and name where the subject has both, well-formed."""
+    role, name = _text(request, NameOID.ORGANIZATIONAL_UNIT_NAME), _text(request, NameOID.COMMON_NAME)
+    try:
+        return (Role(role), parse_label(name, "name")) if role and name else None
+    except (ValueError, UsageError):
+        return None

@@ -93,7 +93,8 @@ class LogCodec:
         """The payload's bytes; UsageError beyond `room` bytes."""
         data = self._encoded(payload)
         if len(data) > self._room:
-            raise UsageError(f"the log of {self._cluster!r} has outgrown its header", hint="daskpki audit --archive")
+            hint = "this cluster holds as many records as a log can: go on in one of another name (--cluster NAME)"
+            raise UsageError(f"the log of {self._cluster!r} has outgrown its header", hint=hint)
         return Confidential(data)
 
     def decode(self, data: Confidential) -> LogPart:

@@ -31,7 +31,10 @@ def issue(
     ip: Annotated[list[str] | None, typer.Option(metavar="A", help="An IP address of a scheduler or worker.")] = None,
     ttl: Annotated[str | None, typer.Option(metavar="T", help="Lifetime, such as 30d or 12h.")] = None,
     count: Annotated[
-        int | None, typer.Option(min=1, max=100_000, metavar="N", help="Issue NAME-0 to NAME-(N-1), each with a secret of its own.")
+        int | None,
+        typer.Option(
+            min=1, max=100_000, metavar="N", help="Issue NAME-0 to NAME-(N-1), each with a secret of its own."
+        ),
     ] = None,
     key_type: Annotated[str, typer.Option(metavar="K", help="p256, p384, rsa3072 or ed25519.")] = "p256",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and change nothing.")] = False,

@@ -8,21 +8,16 @@ one.
 from __future__ import annotations
 
 import contextlib
-import ssl
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-from distributed.comm import tcp
 from distributed.comm.core import CommClosedError, FatalCommClosedError
-from distributed.comm.utils import OFFLOAD_THRESHOLD, from_frames
-from distributed.utils import offload
-from tornado.iostream import StreamClosedError
 
 from daskpki.cluster import gate, news
 from daskpki.cluster.audit import REFUSED
 from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.enforcement import Enforcement
-from daskpki.cluster.frames import read_frames
+from daskpki.cluster.frames import FramedTLS
 from daskpki.cluster.inbox import Inbox
 from daskpki.cluster.news import EPOCH, TRUST
 from daskpki.cluster.policy import Channel, OperationRefusedError
@@ -32,8 +27,10 @@ from daskpki.cluster.sender import failed_task, sendable
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 
+_NOTHING: Final = object()  # in place of a message of which nothing is left
 
-class PkiTLS(tcp.TLS):
+
+class PkiTLS(FramedTLS):
     """A TLS comm that holds its conversation to the rules. `bind` comes before the first message."""
 
     conversation: Conversation
@@ -87,7 +84,7 @@ class PkiTLS(tcp.TLS):
 
     async def _read_greeting(self) -> Any:
         try:
-            message = await self._decoded_by(gate.decode, await self._frames())
+            message = await self.decode_by(gate.decode, await self.read_frames())
         except gate.GateError as error:
             self.abort()
             raise CommClosedError(f"the greeting holds {error}") from error
@@ -100,41 +97,13 @@ class PkiTLS(tcp.TLS):
         raise FatalCommClosedError(reason)
 
     async def _next(self, deserializers: Any) -> Any:
-        frames = await self._frames()
+        frames = await self.read_frames()
         if not self.conversation.gated:
-            return await self._decode_stock(frames, deserializers)
+            return await self.decode_stock(frames, deserializers)
         try:
-            return await self._decoded_by(gate.decode, frames)
+            return await self.decode_by(gate.decode, frames)
         except gate.GateError as error:
             return error
-
-    async def _frames(self) -> list[memoryview]:
-        if self.stream is None:
-            raise CommClosedError
-        try:
-            return await read_frames(self.stream)
-        except (StreamClosedError, ssl.SSLError) as error:
-            self.stream = None
-            self._closed = True
-            tcp.convert_stream_closed_error(self, error)
-            raise  # never reached: the line above raises CommClosedError
-        except BaseException:
-            self.abort()  # part of a message may have been consumed: the connection is of no more use
-            raise
-
-    async def _decode_stock(self, frames: list[memoryview], deserializers: Any) -> Any:
-        try:
-            return await from_frames(
-                frames, deserialize=self.deserialize, deserializers=deserializers, allow_offload=self.allow_offload
-            )
-        except EOFError:
-            self.abort()
-            raise CommClosedError("aborted stream on truncated data") from None
-
-    async def _decoded_by(self, decode: Any, frames: list[memoryview]) -> Any:
-        if self.allow_offload and OFFLOAD_THRESHOLD and sum(map(len, frames)) > OFFLOAD_THRESHOLD:
-            return await offload(decode, frames)
-        return decode(frames)
 
     # --- judging what was read -------------------------------------------------------------------------------------
 
@@ -182,9 +151,9 @@ class PkiTLS(tcp.TLS):
         if self.conversation.server is None and isinstance(message, dict) and "status" in message:
             return message  # the reply to register-worker
         if not isinstance(message, (list, tuple)):
-            self._log("a message of a stream is a list")
+            self._log(reason := "a message of a stream is a list")
             self.abort()
-            raise CommClosedError("a message of a stream is a list")
+            raise CommClosedError(reason)
         answers: list[Any] = []
         kept = [each for each in message if self._hear_streamed(each, answers)]
         await self._answer(answers)
@@ -208,8 +177,8 @@ class PkiTLS(tcp.TLS):
         return f"{self.conversation.ours.uri} refused {self.conversation.peer.identity.uri}: {refusal}"
 
     def _log(self, reason: str) -> None:
-        peer = self.conversation.peer.identity.uri
-        self._enforcement.audit.record(REFUSED, peer=peer, address=self.peer_address, detail=reason)
+        uri = self.conversation.peer.identity.uri
+        self._enforcement.audit.record(REFUSED, peer=uri, address=self.peer_address, detail=reason)
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
@@ -280,7 +249,3 @@ class PkiTLS(tcp.TLS):
         except PermissionError as error:
             self._log(str(error))
             return failed_task(message, error) if message.get("op") == "task-finished" else _NOTHING
-
-
-_NOTHING = object()
-"""In place of a message of which nothing is left."""

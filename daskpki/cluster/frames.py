@@ -1,12 +1,18 @@
-"""The bytes of one message from a stream: length-prefixed frames, in the layout that Dask's `TCP.write` sends."""
+"""Messages of Dask's TLS comm before they are decoded: length-prefixed frames, in the layout that `TCP.write` sends."""
 
 from __future__ import annotations
 
+import ssl
 import struct
 from typing import Any, Final
 
+from distributed.comm import tcp
+from distributed.comm.core import CommClosedError
 from distributed.comm.tcp import read_bytes_rw
+from distributed.comm.utils import OFFLOAD_THRESHOLD, from_frames
 from distributed.protocol.utils import unpack_frames
+from distributed.utils import offload
+from tornado.iostream import StreamClosedError
 
 _LENGTH: Final = struct.Struct("Q")
 
@@ -18,3 +24,38 @@ async def read_frames(stream: Any) -> list[memoryview]:
     for length in lengths:
         frames.append(await read_bytes_rw(stream, length))
     return frames
+
+
+class FramedTLS(tcp.TLS):
+    """A TLS comm whose reading and decoding are two steps, so that the decoder can be chosen."""
+
+    async def read_frames(self) -> list[memoryview]:
+        """The next message, undecoded; CommClosedError."""
+        if self.stream is None:
+            raise CommClosedError
+        try:
+            return await read_frames(self.stream)
+        except (StreamClosedError, ssl.SSLError) as error:
+            self.stream = None
+            self._closed = True
+            tcp.convert_stream_closed_error(self, error)
+            raise  # never reached: the line above raises CommClosedError
+        except BaseException:
+            self.abort()  # part of a message may have been consumed: the connection is of no more use
+            raise
+
+    async def decode_stock(self, frames: list[memoryview], deserializers: Any) -> Any:
+        """As Dask itself decodes, which may unpickle."""
+        try:
+            return await from_frames(
+                frames, deserialize=self.deserialize, deserializers=deserializers, allow_offload=self.allow_offload
+            )
+        except EOFError:
+            self.abort()
+            raise CommClosedError("aborted stream on truncated data") from None
+
+    async def decode_by(self, decode: Any, frames: list[memoryview]) -> Any:
+        """By another decoder, in a thread where Dask would use one."""
+        if self.allow_offload and OFFLOAD_THRESHOLD and sum(map(len, frames)) > OFFLOAD_THRESHOLD:
+            return await offload(decode, frames)
+        return decode(frames)

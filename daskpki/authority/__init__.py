@@ -17,6 +17,7 @@ from daskpki.authority.policy import (
     recorded_policy,
 )
 from daskpki.authority.session import Session, claimed_user, utc_now
+from daskpki.credentials.addresses import parse_scheduler
 from daskpki.identity import Identity, Role, default_trust_domain, parse_label, parse_trust_domain
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import LeafRequest, Policy, make_policy, parse_dns_name, parse_ip, parse_ttl
@@ -197,6 +198,20 @@ class CertificateAuthority:
         from daskpki.authority.publishing import current_trust
 
         return current_trust(self.session)
+
+    def announce(self, scheduler: str) -> bool:
+        """Let the trust document say where the scheduler is, so that `login` need not be told; False if it does.
+
+        UsageError for anything but tls://HOST[:PORT].
+        """
+        from daskpki.authority.publishing import publish
+
+        address = parse_scheduler(scheduler)
+        if address in self.trust().schedulers:
+            return False
+        self.issuers.open(living_authorities(self._seen()))
+        publish(self.session, self.issuers, schedulers=[address])
+        return True
 
     def verifier(self) -> Verifier:
         """What checks certificates against this CA's present trust document."""

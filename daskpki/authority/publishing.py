@@ -54,8 +54,12 @@ def _verified(session: Session, inventory: Inventory, payload: TrustPayload) -> 
     return verify_trust(payload.signed, cluster=session.cluster, anchors=anchors, now=session.now())
 
 
-def publish(session: Session, issuers: OpenIssuer, *, old_keys: bool = True) -> TrustDocument:
+def publish(
+    session: Session, issuers: OpenIssuer, *, old_keys: bool = True, schedulers: Sequence[str] | None = None
+) -> TrustDocument:
     """Sign and publish what the log says now; raises what opening the keys for it raises.
+
+    `schedulers` are the addresses to announce from now on; None leaves those of the document before.
 
     Every CA of the document signs it, and with `old_keys` every one that it drops, so that a node follows that missed
     some documents in between. What was being revoked is recorded as revoked together with the publication.
@@ -74,6 +78,8 @@ def publish(session: Session, issuers: OpenIssuer, *, old_keys: bool = True) -> 
         before[:] = [previous] if previous else []
         revoking[:] = inventory.certificates(statuses=[REVOKING])
         document = _compose(session, inventory, previous, link, issuers)
+        if schedulers is not None:
+            document = document._replace(schedulers=tuple(schedulers))
         data = sign_trust(document, [issuers(entry) for entry in _signing(inventory, previous if old_keys else None)])
         return TrustPayload(data, parse_trust(data))
 

@@ -127,7 +127,7 @@ def options(
         ),
     ] = "local:",
     cluster: Annotated[
-        str | None, typer.Option(envvar="DASKPKI_CLUSTER", metavar="NAME", help="The cluster [default: default].")
+        str | None, typer.Option(envvar="DASKPKI_CLUSTER", metavar="NAME", help="The cluster; without it, default.")
     ] = None,
     passphrase_file: Annotated[
         str | None,

@@ -203,9 +203,11 @@ def _export(invocation: Invocation, wish: Wish, wanted: Deployment) -> None:
 
 
 def _announce(invocation: Invocation, wanted: Deployment) -> None:
-    """Say where the scheduler is reached."""
+    """Record where the scheduler is reached, so that `daskpki login` need not be told."""
     from daskpki.deploy.deploying import find_scheduler
     from daskpki.deploy.gcloud import runner
 
     address = find_scheduler(runner(), wanted)
-    invocation.output.hint(f"next: daskpki login --scheduler {address}")
+    with invocation.authority() as authority:
+        authority.announce(address)
+    invocation.output.hint(f"the scheduler's address is recorded: {address}", "next: daskpki login")

@@ -167,3 +167,14 @@ def test_verify_tells_states_apart(ca: CertificateAuthority, clock: Clock, store
 def test_a_cluster_is_a_dns_label(store: Store, cluster: str) -> None:
     with pytest.raises(UsageError):
         CertificateAuthority(store, cluster)
+
+
+def test_an_announced_address_stays_and_is_for_login_to_find(ca: CertificateAuthority) -> None:
+    assert ca.announce("tls://Scheduler.example:8786")
+    assert ca.trust().schedulers == ("tls://scheduler.example:8786",)
+    assert not ca.announce("tls://scheduler.example")
+    issue(ca, Role.CLIENT, "alice")
+    ca.revoke("client/alice")
+    assert ca.trust().schedulers == ("tls://scheduler.example:8786",)
+    with pytest.raises(UsageError, match="not a scheduler's address"):
+        ca.announce("tcp://scheduler.example:8786")

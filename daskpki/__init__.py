@@ -9,14 +9,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from daskpki.api import connect, open_store, secret, security
+    from daskpki.api import cluster_security, connect, open_store, secret, security
     from daskpki.authority import CertificateAuthority
 
 __version__ = "0.1.0"
-__all__ = ["CertificateAuthority", "__version__", "connect", "open_store", "secret", "security"]
+__all__ = [
+    "CertificateAuthority",
+    "__version__",
+    "cluster_security",
+    "connect",
+    "open_store",
+    "secret",
+    "security",
+]
 
 _LAZY: Final = {
     "CertificateAuthority": "daskpki.authority",
+    "cluster_security": "daskpki.api",
     "connect": "daskpki.api",
     "open_store": "daskpki.api",
     "secret": "daskpki.api",

@@ -9,6 +9,7 @@ client = Client("tls://10.0.0.5:8786", security=daskpki.security("alice"))
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from daskpki.credentials.choice import Wanted
@@ -20,6 +21,7 @@ from daskpki.settings import store_url
 
 if TYPE_CHECKING:
     from daskpki.cluster.dialling import Client
+    from daskpki.cluster.local import LocalSecurity
     from daskpki.cluster.security import PkiSecurity
     from daskpki.store.port import Store
 
@@ -33,6 +35,34 @@ def security(name: str | None = None, *, cluster: str | None = None, store: str 
     """
     here = this_process()
     return dial_security(obtain(Wanted(name=name, cluster=cluster, store=store), here), here)
+
+
+def cluster_security(
+    name: str,
+    *,
+    scheduler: str = "scheduler",
+    worker: str = "worker",
+    cluster: str | None = None,
+    store: str | None = None,
+) -> LocalSecurity:
+    """A `distributed.Security` for `LocalCluster(security=...)`: client NAME, a scheduler and workers of this machine.
+
+    All three credentials are read from the store, so whoever runs this holds them all. It is never pickled with them:
+    each worker process gets the worker's alone, and `SSHCluster` is refused. NotFoundError names what to issue.
+    """
+    from daskpki.cluster.local import cluster_security as join
+    from daskpki.credentials.fetching import fetch_credential
+    from daskpki.identity import Role
+    from daskpki.settings import cluster_name
+
+    here = this_process()
+    wanted = {Role.SCHEDULER: scheduler, Role.WORKER: worker, Role.CLIENT: name}
+    with closing(open_store(store)) as opened:
+        held = [
+            fetch_credential(opened.secrets, cluster_name(os.environ, cluster), *each, pins=here.pins, now=here.now)
+            for each in wanted.items()
+        ]
+    return join([each.credential for each in held], held[0].trust, fetch_piece=held[0].fetch_piece)
 
 
 def connect(cluster: str | None = None, **client_kwargs: Any) -> Client:

@@ -1,4 +1,4 @@
-"""What happened to a cluster's certificates: the events, their hash chain, and the inventory that follows from them.
+"""What happened to a cluster's certificates: the events, and the hash chain that holds them together.
 
 Pure: a log hands records in and keeps what comes out. Every state change is recorded before it is signed:
 
@@ -6,8 +6,8 @@ Pure: a log hands records in and keeps what comes out. Every state change is rec
     reserved → issued | abandoned;  issued → revoking → revoked → released    (by serial)
     published(epoch, version, due)                                            (the trust document)
 
-`superseded` and `expired` are derived, never recorded. One chain serves inventory and audit; the hash of its head
-stands in each signed trust document.
+What follows from them is in `daskpki.inventory`. One chain serves inventory and audit; the hash of its head stands in
+each signed trust document.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from daskpki.errors import CorruptError
 
@@ -34,9 +34,6 @@ REVOKING: Final = "revoking"
 REVOKED: Final = "revoked"
 RELEASED: Final = "released"
 PUBLISHED: Final = "published"
-
-SUPERSEDED: Final = "superseded"
-EXPIRED: Final = "expired"
 
 
 class Stamp(NamedTuple):
@@ -116,208 +113,3 @@ def following(head: Head, records: Iterable[Record]) -> list[Record]:
         elif record.seq == head.seq and record.hash != head.hash:
             raise CorruptError(f"record {record.seq} is not the one that is there: these are two different logs")
     return list(verify_chain(head, later))
-
-
-class CertificateRecord(NamedTuple):
-    """What is known of one leaf. Times are seconds since the epoch; `status` is the last recorded event's kind.
-
-    `sans` are the names beyond the identity, as `dns:NAME` and `ip:ADDRESS`; `key_type` is "csr" for a key that never
-    travelled. So a renewal needs nothing but the log.
-    """
-
-    serial: int
-    role: str
-    name: str
-    issuer: int
-    not_before: int
-    not_after: int
-    reserved_at: int
-    operation: str
-    status: str
-    key_type: str = "p256"
-    sans: tuple[str, ...] = ()
-    fingerprint: str | None = None
-    version: int | None = None
-    superseded: bool = False
-    revoked_at: int | None = None
-    reason: str | None = None
-
-    def state(self, now: float) -> str:
-        """reserved, issued, superseded, expired, revoking, revoked or abandoned.
-
-        RFC 5280, 4.1.2.5: notAfter is inclusive.
-        """
-        if self.status not in (ISSUED, RELEASED):
-            return self.status
-        if now > self.not_after:
-            return EXPIRED
-        return SUPERSEDED if self.superseded else ISSUED
-
-
-class AuthorityRecord(NamedTuple):
-    """What is known of one CA generation.
-
-    `certificate` is the trust anchor, `chain` the intermediates below it, the one that issues first; base64 of the DER.
-    """
-
-    generation: int
-    status: str
-    key_uri: str
-    trust_domain: str
-    certificate: str | None = None
-    chain: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = {}
-
-
-class Inventory(Protocol):
-    """The state that follows from a log, as of `head`."""
-
-    @property
-    def head(self) -> Head:
-        """The record up to which this view holds."""
-        ...
-
-    @property
-    def published(self) -> Mapping[str, Any]:
-        """The body of the newest `published` event: epoch, version, due; empty before the first."""
-        ...
-
-    def certificate(self, serial: int) -> CertificateRecord | None:
-        """The leaf with that serial."""
-        ...
-
-    def current(self, role: str, name: str) -> CertificateRecord | None:
-        """The newest issued leaf of that role and name."""
-        ...
-
-    def certificates(
-        self, *, role: str | None = None, name: str | None = None, statuses: Sequence[str] | None = None
-    ) -> Iterator[CertificateRecord]:
-        """The leaves in the order in which they were reserved, streamed."""
-        ...
-
-    def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
-        """The leaf with that SHA-256 fingerprint, in lower-case hex."""
-        ...
-
-    def authorities(self) -> Sequence[AuthorityRecord]:
-        """The CA generations, oldest first."""
-        ...
-
-
-def certificate_after(entry: CertificateRecord | None, record: Record) -> CertificateRecord:
-    """The leaf's entry once `record` has happened to it; raises CorruptError for an event out of order."""
-    body = record.body
-    if record.kind == RESERVED:
-        return CertificateRecord(
-            serial=int(body["serial"], 16),
-            role=body["role"],
-            name=body["name"],
-            issuer=body["issuer"],
-            not_before=body["not_before"],
-            not_after=body["not_after"],
-            reserved_at=record.time,
-            operation=record.operation,
-            status=RESERVED,
-            key_type=body.get("key_type", "p256"),
-            sans=tuple(body.get("sans", ())),
-        )
-    if entry is None:
-        raise CorruptError(f"record {record.seq} ({record.kind}) names a serial that was never reserved")
-    if record.kind == ISSUED:
-        return entry._replace(status=ISSUED, fingerprint=body["fingerprint"], version=body["version"])
-    if record.kind in (REVOKING, REVOKED, ABANDONED):
-        return entry._replace(
-            status=record.kind,
-            revoked_at=entry.revoked_at or body.get("at", record.time),
-            reason=body.get("reason", entry.reason),
-        )
-    return entry._replace(status=record.kind, revoked_at=None, reason=None)
-
-
-def authority_after(entry: AuthorityRecord | None, record: Record) -> AuthorityRecord:
-    """The CA generation's entry once `record` has happened to it; raises CorruptError for an event out of order."""
-    body = record.body
-    if record.kind == CA_RESERVED:
-        return AuthorityRecord(
-            generation=body["generation"],
-            status=CA_RESERVED,
-            key_uri=body["key_uri"],
-            trust_domain=body["trust_domain"],
-            settings=body.get("settings", {}),
-        )
-    if entry is None:
-        raise CorruptError(f"record {record.seq} ({record.kind}) names a CA that was never reserved")
-    if record.kind == CA_CREATED:
-        return entry._replace(status=CA_CREATED, certificate=body["certificate"], chain=tuple(body.get("chain", ())))
-    return entry._replace(status=record.kind)
-
-
-CERTIFICATE_KINDS: Final = frozenset({RESERVED, ISSUED, ABANDONED, REVOKING, REVOKED, RELEASED})
-AUTHORITY_KINDS: Final = frozenset({CA_RESERVED, CA_CREATED, CA_ACTIVATED, CA_RETIRING, CA_RETIRED})
-
-
-class ReplayedInventory:
-    """An Inventory in memory, made by applying records in order."""
-
-    def __init__(self, records: Iterable[Record] = ()) -> None:
-        self.head = EMPTY
-        self.published: Mapping[str, Any] = {}
-        self._certificates: dict[int, CertificateRecord] = {}
-        self._current: dict[tuple[str, str], int] = {}
-        self._fingerprints: dict[str, int] = {}
-        self._authorities: dict[int, AuthorityRecord] = {}
-        for record in records:
-            self.apply(record)
-
-    def apply(self, record: Record) -> None:
-        """Take in the next record; kinds that this version does not know change nothing but the head."""
-        if record.kind in CERTIFICATE_KINDS:
-            self._apply_certificate(record)
-        elif record.kind in AUTHORITY_KINDS:
-            generation = record.body["generation"]
-            self._authorities[generation] = authority_after(self._authorities.get(generation), record)
-        elif record.kind == PUBLISHED and record.body["epoch"] > self.published.get("epoch", 0):
-            self.published = record.body
-        self.head = Head(record.seq, record.hash)
-
-    def _apply_certificate(self, record: Record) -> None:
-        serial = int(record.body["serial"], 16)
-        entry = certificate_after(self._certificates.get(serial), record)
-        self._certificates[serial] = entry
-        if record.kind == ISSUED:
-            self._supersede(entry)
-
-    def _supersede(self, entry: CertificateRecord) -> None:
-        previous = self._current.get((entry.role, entry.name))
-        if previous is not None and previous != entry.serial:
-            self._certificates[previous] = self._certificates[previous]._replace(superseded=True)
-        self._current[entry.role, entry.name] = entry.serial
-        self._fingerprints[str(entry.fingerprint)] = entry.serial
-
-    def certificate(self, serial: int) -> CertificateRecord | None:
-        """See Inventory."""
-        return self._certificates.get(serial)
-
-    def current(self, role: str, name: str) -> CertificateRecord | None:
-        """See Inventory."""
-        serial = self._current.get((role, name))
-        return None if serial is None else self._certificates[serial]
-
-    def certificates(
-        self, *, role: str | None = None, name: str | None = None, statuses: Sequence[str] | None = None
-    ) -> Iterator[CertificateRecord]:
-        """See Inventory."""
-        for entry in list(self._certificates.values()):
-            wanted = (role is None or entry.role == role) and (name is None or entry.name == name)
-            if wanted and (statuses is None or entry.status in statuses):
-                yield entry
-
-    def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
-        """See Inventory."""
-        serial = self._fingerprints.get(fingerprint)
-        return None if serial is None else self._certificates[serial]
-
-    def authorities(self) -> Sequence[AuthorityRecord]:
-        """See Inventory."""
-        return [self._authorities[generation] for generation in sorted(self._authorities)]

@@ -19,9 +19,9 @@ from daskpki.authority.policy import (
 from daskpki.authority.session import Session, claimed_user, utc_now
 from daskpki.credentials.addresses import parse_scheduler
 from daskpki.identity import Identity, Role, default_trust_domain, parse_label, parse_trust_domain
+from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import LeafRequest, Policy, make_policy, parse_dns_name, parse_ip, parse_ttl
-from daskpki.records import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.settings import DEFAULT_CLUSTER
 
 if TYPE_CHECKING:

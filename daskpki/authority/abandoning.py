@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Final
 
 from daskpki.authority.session import Session
-from daskpki.records import ABANDONED, RESERVED, CertificateRecord, Draft, Inventory
+from daskpki.inventory import CertificateRecord, Inventory
+from daskpki.records import ABANDONED, RESERVED, Draft
 
 ABANDON_AFTER: Final = 600
 """Seconds after which an unconfirmed reservation counts as a command that died."""

@@ -19,8 +19,9 @@ from daskpki.authority.lookup import rfc3339
 from daskpki.authority.publishing import current_trust
 from daskpki.authority.session import Session
 from daskpki.errors import CorruptError, NotTrustedError
+from daskpki.inventory import CERTIFICATE_KINDS, Inventory, ReplayedInventory
 from daskpki.pki.trust import TrustDocument
-from daskpki.records import CERTIFICATE_KINDS, Head, Inventory, Record, ReplayedInventory
+from daskpki.records import Head, Record
 
 
 class Audited(NamedTuple):

@@ -19,19 +19,12 @@ from daskpki.authority.offline import OfflineRoot
 from daskpki.authority.policy import anchor_der, policy_settings
 from daskpki.authority.session import Session
 from daskpki.errors import ConflictError, UsageError
+from daskpki.inventory import AuthorityRecord, Inventory, authority_after
 from daskpki.pki.certificates import der, load_certificate
 from daskpki.pki.issuer import Issuer, create_intermediate, create_offline_root, create_root
 from daskpki.pki.keys import KeyType, PrivateKey, key_matches
 from daskpki.pki.profile import Policy
-from daskpki.records import (
-    CA_CREATED,
-    CA_RESERVED,
-    CA_RETIRED,
-    AuthorityRecord,
-    Draft,
-    Inventory,
-    authority_after,
-)
+from daskpki.records import CA_CREATED, CA_RESERVED, CA_RETIRED, Draft
 
 Check = Callable[[Inventory], None]
 """Raises unless a new generation may be made; asked of the very state of the log that it is recorded on."""

@@ -16,13 +16,14 @@ from daskpki import naming
 from daskpki.authority.session import Session
 from daskpki.confidential import Confidential
 from daskpki.errors import AlreadyExistsError
+from daskpki.inventory import Inventory
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.crl import Crl, Revocation, sign_crl, split_crl, verify_crl
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.profile import DAY
 from daskpki.pki.revoked import crl_der, crl_part, fits_inline, is_due, revoked_serials
 from daskpki.pki.trust import CrlPart, TrustDocument
-from daskpki.records import ABANDONED, REVOKED, REVOKING, Inventory
+from daskpki.records import ABANDONED, REVOKED, REVOKING
 from daskpki.store.port import ENABLED
 
 CRL_MARGIN: Final = DAY

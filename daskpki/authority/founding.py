@@ -11,7 +11,8 @@ from daskpki.authority.custody import CaKeys
 from daskpki.authority.publishing import OpenIssuer, publish
 from daskpki.authority.session import Session
 from daskpki.errors import AlreadyExistsError
-from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RESERVED, CA_RETIRED, AuthorityRecord, Draft, Inventory
+from daskpki.inventory import AuthorityRecord, Inventory
+from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RESERVED, CA_RETIRED, Draft
 
 
 def found(session: Session, plan: Plan, keys: CaKeys, issuers: OpenIssuer) -> AuthorityRecord:

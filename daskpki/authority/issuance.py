@@ -22,19 +22,12 @@ from daskpki.authority.session import Session
 from daskpki.confidential import Confidential
 from daskpki.errors import AlreadyExistsError, NotTrustedError
 from daskpki.identity import Identity
+from daskpki.inventory import CertificateRecord, Inventory, certificate_after
 from daskpki.pki.credential import Credential, encode_credential
 from daskpki.pki.issuer import issue_leaf
 from daskpki.pki.profile import LeafRequest, Lifetime, Policy, check_request, leaf_lifetime
 from daskpki.pki.validate import fingerprint
-from daskpki.records import (
-    ISSUED,
-    RESERVED,
-    CertificateRecord,
-    Draft,
-    Inventory,
-    Record,
-    certificate_after,
-)
+from daskpki.records import ISSUED, RESERVED, Draft, Record
 
 if TYPE_CHECKING:
     from daskpki.authority.pressing import Presses

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from daskpki.authority.custody import OWN_STORE, CaKeys, Passphrase, StoredCaKeys
 from daskpki.authority.policy import issuer_of
 from daskpki.errors import NotFoundError, UsageError
-from daskpki.records import AuthorityRecord
+from daskpki.inventory import AuthorityRecord
 from daskpki.store.port import SecretStore
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from daskpki.errors import NotFoundError, UsageError
 from daskpki.identity import Role, parse_slug
-from daskpki.records import CertificateRecord, Inventory
+from daskpki.inventory import CertificateRecord, Inventory
 
 _HEX: Final = re.compile(r"[0-9a-f]+\Z")
 _FINGERPRINT_DIGITS: Final = 64

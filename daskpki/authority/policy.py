@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from daskpki.errors import CorruptError, NotFoundError
+from daskpki.inventory import AuthorityRecord, Inventory
 from daskpki.pki.profile import Policy
-from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRING, AuthorityRecord, Inventory
+from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRING
 
 if TYPE_CHECKING:
     from daskpki.pki.issuer import Issuer

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from daskpki.authority.renewal import FROM_REQUEST
 from daskpki.confidential import Confidential
+from daskpki.inventory import Inventory
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.keys import KeyType, PublicKey, generate_key, serialize_key
 from daskpki.pki.profile import LeafRequest, Policy
-from daskpki.records import Inventory
 
 Wanted = Callable[[Inventory, LeafRequest], bool]
 """Whether a leaf is still to be issued, judged on the very state of the log that its reservation is appended to."""

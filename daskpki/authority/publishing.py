@@ -14,6 +14,7 @@ from daskpki.authority.policy import anchor_der, chain_der, living_authorities
 from daskpki.authority.session import Session
 from daskpki.authority.undone import STATES
 from daskpki.errors import NotFoundError
+from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.revoked import next_update
 from daskpki.pki.trust import (
@@ -25,15 +26,7 @@ from daskpki.pki.trust import (
     sign_trust,
     verify_trust,
 )
-from daskpki.records import (
-    PUBLISHED,
-    REVOKED,
-    REVOKING,
-    AuthorityRecord,
-    CertificateRecord,
-    Draft,
-    Inventory,
-)
+from daskpki.records import PUBLISHED, REVOKED, REVOKING, Draft
 from daskpki.store.linear import Head, Link, Tip
 from daskpki.store.trust import TrustPayload, trust_chain
 

@@ -9,11 +9,12 @@ from typing import Final, NamedTuple
 from daskpki.authority.policy import anchor_der, chain_der
 from daskpki.authority.publishing import current_trust
 from daskpki.authority.session import Session
+from daskpki.inventory import EXPIRED, AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import DAY
 from daskpki.pki.trust import TrustDocument
-from daskpki.records import EXPIRED, ISSUED, REVOKED, REVOKING, AuthorityRecord, CertificateRecord, Head, Inventory
+from daskpki.records import ISSUED, REVOKED, REVOKING, Head
 
 SOON: Final = 14 * DAY
 """What ends within this many seconds is said to end soon."""

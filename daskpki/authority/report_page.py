@@ -15,15 +15,9 @@ from typing import Final
 from daskpki.authority.lookup import rfc3339
 from daskpki.authority.report import Bin, ChainLink, Report
 from daskpki.identity import Role
+from daskpki.inventory import EXPIRED, CertificateRecord
 from daskpki.pki.profile import DAY
-from daskpki.records import (
-    CA_ACTIVATED,
-    CA_CREATED,
-    CA_RETIRED,
-    CA_RETIRING,
-    EXPIRED,
-    CertificateRecord,
-)
+from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRED, CA_RETIRING
 
 ROWS: Final = 500
 """The most that a table shows."""

@@ -13,18 +13,9 @@ from daskpki.authority.publishing import OpenIssuer, publish
 from daskpki.authority.session import Session
 from daskpki.errors import NotFoundError, PolicyError, UsageError
 from daskpki.identity import parse_slug
+from daskpki.inventory import CertificateRecord, Inventory, certificate_after
 from daskpki.pki.crl import parse_reason
-from daskpki.records import (
-    ABANDONED,
-    ISSUED,
-    RELEASED,
-    REVOKED,
-    REVOKING,
-    CertificateRecord,
-    Draft,
-    Inventory,
-    certificate_after,
-)
+from daskpki.records import ABANDONED, ISSUED, RELEASED, REVOKED, REVOKING, Draft
 
 HOLD = "certificateHold"
 """The one reason that can be taken back (RFC 5280, 5.3.1)."""

@@ -21,18 +21,10 @@ from daskpki.authority.publishing import publish
 from daskpki.authority.standing import RETIRING, STARTED, Standing, standing, valid_elsewhere
 from daskpki.authority.undone import shows_authorities
 from daskpki.errors import AccessDeniedError, AlreadyExistsError, ConflictError, PolicyError, UsageError
+from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import make_policy
-from daskpki.records import (
-    CA_ACTIVATED,
-    CA_CREATED,
-    CA_RETIRED,
-    CA_RETIRING,
-    AuthorityRecord,
-    CertificateRecord,
-    Draft,
-    Inventory,
-)
+from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRED, CA_RETIRING, Draft
 
 if TYPE_CHECKING:
     from daskpki.authority import CertificateAuthority

@@ -7,7 +7,8 @@ from typing import Final, NamedTuple
 from daskpki.authority.policy import active_authority, living_authorities
 from daskpki.authority.renewal import FROM_REQUEST
 from daskpki.authority.undone import shows_authorities
-from daskpki.records import CA_RETIRING, ISSUED, RELEASED, AuthorityRecord, CertificateRecord, Inventory
+from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
+from daskpki.records import CA_RETIRING, ISSUED, RELEASED
 
 IDLE: Final = "none"
 STARTED: Final = "started"

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 from daskpki.authority.abandoning import abandon_stale, is_stale
 from daskpki.authority.policy import living_authorities
 from daskpki.authority.session import Session
-from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRING, REVOKING, AuthorityRecord, Inventory
+from daskpki.inventory import AuthorityRecord, Inventory
+from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRING, REVOKING
 
 if TYPE_CHECKING:
     from daskpki.pki.issuer import Issuer

@@ -17,7 +17,7 @@ from daskpki.identity import Role
 if TYPE_CHECKING:
     from daskpki.authority import CertificateAuthority
     from daskpki.cli.invocation import Invocation
-    from daskpki.records import CertificateRecord, Inventory
+    from daskpki.inventory import CertificateRecord, Inventory
 
 STATES: Final = ("reserved", "issued", "superseded", "expired", "revoking", "revoked", "abandoned")
 COLUMNS: Final = (

@@ -12,7 +12,7 @@ from daskpki.errors import NothingToDo, UsageError
 if TYPE_CHECKING:
     from daskpki.authority import CertificateAuthority
     from daskpki.cli.invocation import Invocation
-    from daskpki.records import CertificateRecord
+    from daskpki.inventory import CertificateRecord
 
 
 def renew(
@@ -28,8 +28,8 @@ def renew(
 
     Examples:  [bold]daskpki renew worker/worker[/bold]   [bold]daskpki renew --due --detailed-exit-code[/bold]
 
-    Safe to run from cron, from two places at once, and after a crash. Expired certificates can be renewed. A CRL that is
-    due is signed anew, also when no certificate is.
+    Safe to run from cron, from two places at once, and after a crash. Expired certificates can be renewed. A CRL that
+    is due is signed anew, also when no certificate is.
     """
     invocation: Invocation = ctx.obj
     if (which is None) == (not due):

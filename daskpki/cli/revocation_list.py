@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from daskpki.authority.crl_keeping import KeptCrl
     from daskpki.cli.invocation import Invocation
     from daskpki.cli.output import Output
-    from daskpki.records import Inventory
+    from daskpki.inventory import Inventory
 
 PUBLIC = 0o644
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from daskpki.authority import CertificateAuthority
     from daskpki.authority.rollover import Successor
     from daskpki.cli.invocation import Invocation
-    from daskpki.records import AuthorityRecord
+    from daskpki.inventory import AuthorityRecord
 
 rotate_ca = typer.Typer(
     invoke_without_command=True,

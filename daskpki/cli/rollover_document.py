@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from daskpki.authority import CertificateAuthority
     from daskpki.authority.standing import Standing
-    from daskpki.records import AuthorityRecord
+    from daskpki.inventory import AuthorityRecord
 
 
 def rollover_document(authority: CertificateAuthority) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from typing import Final
 
 from daskpki.authority.renewal import FROM_REQUEST, is_due
 from daskpki.doctor.finding import Finding, error, note, ok, warning
+from daskpki.inventory import EXPIRED, SUPERSEDED, CertificateRecord
 from daskpki.pki.profile import Lifetime, show
-from daskpki.records import EXPIRED, ISSUED, SUPERSEDED, CertificateRecord
+from daskpki.records import ISSUED
 
 _ROTATE: Final = "daskpki rotate-ca start"
 

@@ -21,12 +21,13 @@ from daskpki.doctor.publication import check_crls, check_link, check_unfinished
 from daskpki.doctor.versions import check_needed, check_newest, check_number, check_recorded, check_superseded
 from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError
 from daskpki.identity import Role
+from daskpki.inventory import Inventory
 from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.profile import show
 from daskpki.pki.revoked import revoked_serials
 from daskpki.pki.trust import verify_trust
 from daskpki.pki.trust_document import TrustDocument
-from daskpki.records import EMPTY, Inventory
+from daskpki.records import EMPTY
 from daskpki.settings import GsmUrl, parse_store_url
 from daskpki.store.port import SecretInfo, Version
 

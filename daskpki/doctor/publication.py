@@ -8,9 +8,10 @@ from typing import Final
 from daskpki.authority.abandoning import ABANDON_AFTER
 from daskpki.authority.undone import shows_authorities
 from daskpki.doctor.finding import Finding, error, ok, warning
+from daskpki.inventory import CertificateRecord, Inventory
 from daskpki.pki.profile import show
 from daskpki.pki.trust_document import CrlPart, TrustDocument
-from daskpki.records import RESERVED, REVOKING, CertificateRecord, Head, Inventory
+from daskpki.records import RESERVED, REVOKING, Head
 
 PUBLISH: Final = "daskpki crl"
 

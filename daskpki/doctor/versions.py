@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 from daskpki.doctor.finding import Finding, error, note, warning
-from daskpki.records import CertificateRecord
+from daskpki.inventory import CertificateRecord
 from daskpki.store.port import DESTROYED, ENABLED, Version
 
 MANY: Final = 20

@@ -21,7 +21,8 @@ from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol
 
 from daskpki.confidential import Confidential
-from daskpki.records import Draft, Head, Inventory, Record, Stamp
+from daskpki.inventory import Inventory
+from daskpki.records import Draft, Head, Record, Stamp
 
 MAX_PAYLOAD: Final = 65_536
 """Secret Manager's limit for one payload, in bytes; every store keeps to it, so that a cluster can be copied."""

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from daskpki.confidential import Confidential
-from daskpki.records import Draft, Head, Inventory, Record, Stamp
+from daskpki.inventory import Inventory
+from daskpki.records import Draft, Head, Record, Stamp
 from daskpki.store.port import Payload, RecordLog, SecretInfo, SecretStore, Store, Version
 
 T = TypeVar("T")

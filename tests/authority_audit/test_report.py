@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from daskpki.authority.report import Bin, ChainLink, Report, timeline
 from daskpki.authority.report_page import ROWS, page
+from daskpki.inventory import CertificateRecord
 from daskpki.pki.profile import DAY
 from daskpki.pki.trust import CrlPart, TrustDocument
-from daskpki.records import EMPTY, ISSUED, CertificateRecord
+from daskpki.records import EMPTY, ISSUED
 from tests.cli.running import Run
 
 NOW = 1_800_000_000

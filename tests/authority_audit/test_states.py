@@ -20,9 +20,9 @@ from daskpki.authority import CertificateAuthority
 from daskpki.authority.audit import verify_log
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
+from daskpki.inventory import CertificateRecord
 from daskpki.pki.credential import parse_credential
 from daskpki.pki.pem import encode_pem
-from daskpki.records import CertificateRecord
 from tests.crash.nightly import by_day
 from tests.store.places import LocalPlace
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.boot.sandbox import OWN_PIDS
 
@@ -111,9 +112,10 @@ def test_who_does_not_end_is_killed() -> None:
         assert process.wait(20) == 128 + signal.SIGKILL
 
 
-def test_as_pid_1_it_reaps_what_others_left_behind() -> None:
-    orphan = "(sleep 0.1 & echo $! ) > /tmp/orphan; up=$(cat /tmp/orphan); while [ -d /proc/$up ]; do sleep 0.02; done"
-    script = f"mount -t tmpfs none /tmp; exec {sys.executable} -m tests.boot.brood 5 5 '{orphan}; echo reaped; exit 0'"
+def test_as_pid_1_it_reaps_what_others_left_behind(tmp_path: Path) -> None:
+    note = tmp_path / "orphan"
+    orphan = f"(sleep 0.1 & echo $! ) > {note}; up=$(cat {note}); while [ -d /proc/$up ]; do sleep 0.02; done"
+    script = f"exec {sys.executable} -m tests.boot.brood 5 5 '{orphan}; echo reaped; exit 0'"
     with subprocess.Popen(
         [*OWN_PIDS, "--mount", "sh", "-c", script],
         stdout=subprocess.PIPE,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from daskpki import records
 from daskpki.errors import CorruptError
-from daskpki.records import EMPTY, Draft, Record, ReplayedInventory, Stamp, chain, verify_chain
+from daskpki.inventory import ReplayedInventory
+from daskpki.records import EMPTY, Draft, Record, Stamp, chain, verify_chain
 
 STAMP = Stamp(1_800_000_000, "op-1", "alice@laptop", "daskpki issue worker")
 

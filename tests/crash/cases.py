@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from daskpki.authority import CertificateAuthority
 from daskpki.errors import AlreadyExistsError
 from daskpki.identity import Role
-from daskpki.records import CertificateRecord
+from daskpki.inventory import CertificateRecord
 
 Act = Callable[[CertificateAuthority], Iterator[CertificateRecord]]
 """Does it, and yields each certificate as it is acknowledged."""

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from daskpki.authority import CertificateAuthority
 from daskpki.errors import UnavailableError
-from daskpki.records import CertificateRecord
+from daskpki.inventory import CertificateRecord
 from daskpki.settings import GsmUrl
 from daskpki.store.gsm.endpoint import VARIABLE
 from daskpki.store.gsm.patience import Timing

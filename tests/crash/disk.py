@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from daskpki.records import CertificateRecord
+from daskpki.inventory import CertificateRecord
 from daskpki.settings import LocalUrl
 from daskpki.store.opening import Unlocking, open_store
 from daskpki.store.port import Store

@@ -20,13 +20,14 @@ from daskpki import naming
 from daskpki.authority import CertificateAuthority
 from daskpki.authority.audit import verify_log
 from daskpki.identity import Role
+from daskpki.inventory import CertificateRecord
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.credential import Credential, parse_credential
 from daskpki.pki.keys import serialize_key
 from daskpki.pki.revoked import revoked_serials
 from daskpki.pki.trust import TrustDocument
 from daskpki.pki.validate import fingerprint
-from daskpki.records import ABANDONED, ISSUED, RESERVED, REVOKED, REVOKING, CertificateRecord
+from daskpki.records import ABANDONED, ISSUED, RESERVED, REVOKED, REVOKING
 from daskpki.store.port import ENABLED, Store
 from tests.canary import Canary
 from tests.crash.cases import Case, issue

@@ -19,6 +19,7 @@ from daskpki.doctor.publication import check_crls, check_link, check_unfinished
 from daskpki.doctor.scheduler import Answer, Dialled, Page, check_certificate, check_friend, check_page, check_stranger
 from daskpki.doctor.versions import check_needed, check_newest, check_number, check_superseded
 from daskpki.errors import AccessDeniedError, NotTrustedError, UnavailableError
+from daskpki.inventory import ReplayedInventory
 from daskpki.pki.profile import Lifetime
 from daskpki.pki.trust import parse_trust
 from daskpki.records import (
@@ -32,7 +33,6 @@ from daskpki.records import (
     REVOKING,
     Draft,
     Head,
-    ReplayedInventory,
     Stamp,
     chain,
 )

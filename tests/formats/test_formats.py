@@ -24,11 +24,12 @@ from daskpki.confidential import Confidential
 from daskpki.credentials.contexts import parse_context
 from daskpki.credentials.entry import parse_entry
 from daskpki.errors import DaskpkiError, NotTrustedError
+from daskpki.inventory import ReplayedInventory
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.credential import parse_credential
 from daskpki.pki.trust import parse_trust, verify_trust
 from daskpki.pki.validate import fingerprint
-from daskpki.records import ReplayedInventory, verify_chain
+from daskpki.records import verify_chain
 from daskpki.store.gsm.packing import LogHead, LogSegment, decode_part
 from daskpki.store.local.backup import restore_backup
 from daskpki.store.local.store import LocalStore

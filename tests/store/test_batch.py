@@ -11,7 +11,8 @@ import pytest
 from daskpki import naming
 from daskpki.confidential import Confidential
 from daskpki.errors import DaskpkiError, NotFoundError
-from daskpki.records import RESERVED, REVOKING, Draft, Inventory
+from daskpki.inventory import Inventory
+from daskpki.records import RESERVED, REVOKING, Draft
 from daskpki.store.conformance.writers import STAMP
 from daskpki.store.local.store import LocalStore
 from tests.store.places import LocalPlace

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from daskpki import naming
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, NotTrustedError
-from daskpki.records import Draft, Head, ReplayedInventory, Stamp, chain
+from daskpki.inventory import ReplayedInventory
+from daskpki.records import Draft, Head, Stamp, chain
 from daskpki.store.conformance.histories import histories
 from daskpki.store.conformance.record_log import assert_same
 from daskpki.store.conformance.writers import STAMP

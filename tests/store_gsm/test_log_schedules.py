@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from daskpki.errors import AmbiguousError, UnavailableError
-from daskpki.records import Draft, Inventory, Record, ReplayedInventory
+from daskpki.inventory import Inventory, ReplayedInventory
+from daskpki.records import Draft, Record
 from daskpki.store.gsm.log import GsmRecordLog
 from daskpki.store.gsm.patience import Patience, Timing
 from daskpki.store.gsm.placement import GsmOptions

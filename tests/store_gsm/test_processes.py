@@ -7,7 +7,8 @@ from contextlib import closing
 
 import pytest
 
-from daskpki.records import EMPTY, Draft, Head, Inventory
+from daskpki.inventory import Inventory
+from daskpki.records import EMPTY, Draft, Head
 from daskpki.store.conformance.backing import Backing
 from daskpki.store.conformance.writers import STAMP, processes, run
 from daskpki.store.gsm.patience import Timing

@@ -8,7 +8,8 @@ from contextlib import closing
 
 from daskpki import naming
 from daskpki.confidential import Confidential
-from daskpki.records import Draft, Inventory
+from daskpki.inventory import Inventory
+from daskpki.records import Draft
 from daskpki.store.gsm.log import GsmRecordLog
 from daskpki.store.gsm.store import GsmStore
 from tests.store_gsm.drafts import STAMP, Leaf, new_ca, random_leaf

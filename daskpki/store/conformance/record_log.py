@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from daskpki.errors import AccessDeniedError, ConflictError, CorruptError, UnavailableError
+from daskpki.inventory import Inventory, ReplayedInventory
 from daskpki.records import (
     CA_CREATED,
     EMPTY,
@@ -21,9 +22,7 @@ from daskpki.records import (
     REVOKING,
     Draft,
     Head,
-    Inventory,
     Record,
-    ReplayedInventory,
     Stamp,
     chain,
     verify_chain,

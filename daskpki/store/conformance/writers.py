@@ -10,7 +10,8 @@ from itertools import repeat
 from typing import Final
 
 from daskpki.confidential import Confidential
-from daskpki.records import Draft, Inventory, Stamp
+from daskpki.inventory import Inventory
+from daskpki.records import Draft, Stamp
 from daskpki.store.conformance.backing import Backing
 
 STAMP: Final = Stamp(1_700_000_000, "operation", "user@host", "daskpki test")

@@ -37,7 +37,7 @@ def endpoint_for(url: GsmUrl, environ: Mapping[str, str]) -> Endpoint:
 
 
 def parse_endpoint(text: str, variable: str = VARIABLE) -> Endpoint:
-    """The endpoint in an override by `variable`; UsageError for other forms, and for an unencrypted one beyond loopback."""
+    """The endpoint in an override by `variable`; UsageError for other forms, and for plain text beyond loopback."""
     scheme, host, address = _split(text)
     if scheme not in ("https", "http", "grpc") or not host:
         raise UsageError(

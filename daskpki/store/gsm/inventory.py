@@ -10,17 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from daskpki.records import (
+from daskpki.inventory import (
     CERTIFICATE_KINDS,
-    ISSUED,
-    RESERVED,
     AuthorityRecord,
     CertificateRecord,
-    Head,
-    Record,
     ReplayedInventory,
     certificate_after,
 )
+from daskpki.records import ISSUED, RESERVED, Head, Record
 from daskpki.store.gsm.packing import LogHead
 from daskpki.store.gsm.state import UNFINISHED, State
 

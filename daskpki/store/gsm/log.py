@@ -22,7 +22,8 @@ from daskpki.errors import (
     DaskpkiError,
     UnavailableError,
 )
-from daskpki.records import Draft, Head, Record, ReplayedInventory, Stamp, chain, following
+from daskpki.inventory import ReplayedInventory
+from daskpki.records import Draft, Head, Record, Stamp, chain, following
 from daskpki.store.gsm.inventory import LogInventory
 from daskpki.store.gsm.packing import LogCodec, LogHead, LogPart, LogSegment, describe_segment
 from daskpki.store.gsm.patience import Patience

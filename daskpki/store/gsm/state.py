@@ -10,20 +10,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from daskpki.errors import CorruptError
-from daskpki.records import (
+from daskpki.inventory import (
     AUTHORITY_KINDS,
     CERTIFICATE_KINDS,
-    EMPTY,
-    PUBLISHED,
-    RESERVED,
-    REVOKING,
     AuthorityRecord,
     CertificateRecord,
-    Head,
-    Record,
     authority_after,
     certificate_after,
 )
+from daskpki.records import EMPTY, PUBLISHED, RESERVED, REVOKING, Head, Record
 
 UNFINISHED: Final = (RESERVED, REVOKING)
 """The statuses of leaves that some command has yet to bring to an end."""

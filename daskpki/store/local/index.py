@@ -11,18 +11,15 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final
 
-from daskpki.records import (
+from daskpki.inventory import (
     AUTHORITY_KINDS,
     CERTIFICATE_KINDS,
-    ISSUED,
-    PUBLISHED,
-    RESERVED,
     AuthorityRecord,
     CertificateRecord,
-    Record,
     authority_after,
     certificate_after,
 )
+from daskpki.records import ISSUED, PUBLISHED, RESERVED, Record
 
 CERTIFICATE_COLUMNS: Final = ", ".join(CertificateRecord._fields)
 _SERIAL, _SANS, _SUPERSEDED = map(CertificateRecord._fields.index, ("serial", "sans", "superseded"))

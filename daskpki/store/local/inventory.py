@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from daskpki.records import EMPTY, AuthorityRecord, CertificateRecord, Head
+from daskpki.inventory import AuthorityRecord, CertificateRecord
+from daskpki.records import EMPTY, Head
 from daskpki.store.local.database import Snapshot
 from daskpki.store.local.index import CERTIFICATE_COLUMNS, format_serial, parse_authority, parse_certificate
 
@@ -14,7 +15,7 @@ _SELECT: Final = f"SELECT {CERTIFICATE_COLUMNS} FROM certificate WHERE cluster =
 
 
 class LocalInventory:
-    """See `daskpki.records.Inventory`."""
+    """See `daskpki.inventory.Inventory`."""
 
     def __init__(self, snapshot: Snapshot, cluster: str) -> None:
         self._snapshot = snapshot

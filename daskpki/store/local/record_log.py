@@ -14,7 +14,8 @@ from typing import Any
 
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError
-from daskpki.records import EMPTY, Draft, Head, Inventory, Record, Stamp, chain, following, verify_chain
+from daskpki.inventory import Inventory
+from daskpki.records import EMPTY, Draft, Head, Record, Stamp, chain, following, verify_chain
 from daskpki.store.local.database import Database, Snapshot
 from daskpki.store.local.index import apply_records, clear_index
 from daskpki.store.local.inventory import LocalInventory

@@ -106,34 +106,46 @@ def logout(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every login of this user.")] = False,
 ) -> None:
-    """Remove all that a login wrote: keyring entry, public file, and with the last one Dask's setting.
+    """Remove all that a login or a request wrote: keyring entries, public file, with the last login Dask's setting.
 
     Example:  [bold]daskpki logout default/alice[/bold]
     """
+    from daskpki.credentials.login import leaving
     from daskpki.credentials.login import logout as log_out
+    from daskpki.credentials.waiting import all_waiting
 
     invocation: Invocation = ctx.obj
     here = surroundings(invocation)
-    logins = here.contexts.all() if everything else [here.contexts.find(which or invocation.cluster)]
-    log_out(here, logins)
-    titles = [saved.context.title for saved in logins]
-    invocation.output.result({"removed": titles}, [f"logged out {title}" for title in titles] or ["no logins"])
+    going = leaving(here, None if everything else which or invocation.cluster)
+    log_out(here, *going)
+    titles = [saved.context.title for saved in going.logins]
+    keys = [waiting.title for waiting in going.waiting]
+    lines = [f"logged out {title}" for title in titles] + [f"removed the waiting key of {title}" for title in keys]
+    left = [waiting.title for waiting in all_waiting(here.contexts)]
+    invocation.output.result({"removed": titles, "removedKeys": keys, "waiting": left}, lines or ["no logins"])
+    if left:
+        invocation.output.hint(f"keys of daskpki request still wait: {', '.join(left)}; daskpki logout removes them")
 
 
 def whoami(
     ctx: typer.Context,
     name: Annotated[str | None, typer.Option(metavar="N", help="As daskpki.security(NAME) would choose.")] = None,
 ) -> None:
-    """Say which credential a program started here would use, and why.
+    """Say which credential a program started here would use, and why; and which keys wait for a certificate.
 
     Example:  [bold]daskpki whoami[/bold]
     """
     from daskpki.credentials.choice import Wanted
+    from daskpki.credentials.waiting import all_waiting
     from daskpki.credentials.whoami import whoami as find_out
 
     invocation: Invocation = ctx.obj
-    found = find_out(Wanted(name=name, cluster=invocation.chosen_cluster), surroundings(invocation))
-    invocation.output.result(_document(found), _lines(found))
+    here = surroundings(invocation)
+    waiting = [known.title for known in all_waiting(here.contexts)]
+    if waiting:
+        invocation.output.hint(f"a key waits for its certificate: {', '.join(waiting)} (daskpki login, once signed)")
+    found = find_out(Wanted(name=name, cluster=invocation.chosen_cluster), here)
+    invocation.output.result(_document(found) | {"waiting": waiting}, _lines(found))
 
 
 def _document(found: Whoami) -> dict[str, object]:

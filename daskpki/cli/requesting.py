@@ -33,11 +33,13 @@ def request(
 
     Example:  [bold]daskpki request client --name alice --out alice.csr[/bold]
 
-    The key never leaves the keyring. Asked again, the request is for the same key, until a login completes it.
+    The key never leaves the keyring. Asked again, the request is for the same key, until a login
+    completes it; daskpki whoami says what waits, daskpki logout removes it.
     """
     from daskpki.authority import parse_key_type
     from daskpki.cli.people import surroundings
     from daskpki.credentials.requests import request_certificate
+    from daskpki.credentials.waiting import waiting_for
     from daskpki.files import write_private
     from daskpki.pki.csr import request_pem
 
@@ -47,10 +49,9 @@ def request(
         raise PolicyError(f"a {role.value}'s key does not live in a person's keyring", hint=hint)
     identity = Identity(default_trust_domain(invocation.cluster), role, parse_label(name, "name"))
     here = surroundings(invocation)
-    login_id = here.contexts.id_of(_store_name(invocation), invocation.cluster, identity.name)
-    text = request_pem(
-        request_certificate(login_id, invocation.cluster, identity, here.keyring, parse_key_type(key_type))
-    )
+    waiting = waiting_for(here.contexts, _store_name(invocation), invocation.cluster, identity.name)
+    made = request_certificate(waiting, identity, here.contexts, here.keyring, parse_key_type(key_type))
+    text = request_pem(made)
     if out is not None:
         write_private(out, text.encode(), force=force, mode=PUBLIC)
     document = {"identity": identity.slug, "file": str(out) if out else None, "request": text}

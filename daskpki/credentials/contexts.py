@@ -217,11 +217,15 @@ class Contexts:
 
     def find(self, title: str) -> Saved:
         """The login called CLUSTER, CLUSTER/NAME or by its id; NotFoundError, or UsageError that names several."""
-        fitting = [saved for saved in self.all() if title in (saved.id, saved.context.title, saved.context.cluster)]
+        fitting = self.fitting(title)
         if not fitting:
             known = ", ".join(saved.context.title for saved in self.all()) or "none"
             raise NotFoundError(f"there is no login {title!r}", hint=f"logins are: {known}")
         return self.only(fitting, f"{title!r}")
+
+    def fitting(self, title: str) -> list[Saved]:
+        """The logins called CLUSTER, CLUSTER/NAME or by their id."""
+        return [saved for saved in self.all() if title in (saved.id, saved.context.title, saved.context.cluster)]
 
     def only(self, fitting: list[Saved], what: str) -> Saved:
         """The single one of these, or the preferred one; UsageError that names the candidates."""

@@ -2,7 +2,8 @@
 
 `login` writes three things: the keyring entry (the private key, the digest of the file, the newest trust epoch seen),
 the login's public file, and Dask's `security-loader`. All of it is checked before anything is written, and what was
-written is taken back when a later step fails. `logout` removes all three.
+written is taken back when a later step fails. `logout` removes all three, and a key of
+`daskpki request` that still waits for its certificate.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from daskpki.credentials.held import Held, Pins
 from daskpki.credentials.logins import USERNAME, read_entry
 from daskpki.credentials.requests import forget_waiting, waiting_key, with_own_key
 from daskpki.credentials.sources import Surroundings
+from daskpki.credentials.waiting import Waiting, all_waiting, find_waiting
 from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotTrustedError
 from daskpki.identity import Role
 from daskpki.pki.trust import parse_trust
@@ -83,8 +85,8 @@ def login(
         known = before.saved.context.schedulers if before.saved else ()
         saved = here.contexts.saved(_context(store.url, held, [*given, *known]))
         _write(saved, held, before, here)
-        if fetched.credential.key is None:
-            forget_waiting(login_id, held.credential.key, here.keyring)
+        if fetched.credential.key is None and waiting_key(login_id, here.keyring) == held.credential.key:
+            forget_waiting(login_id, here.contexts, here.keyring)  # and not the key of a later request
     return LoggedIn(saved, held, dask_config.overruled_by(here.environ))
 
 
@@ -163,14 +165,37 @@ def _put_back(saved: Saved, before: _Before, here: Surroundings) -> None:
         here.contexts.write(before.saved, before.pieces)
 
 
-def logout(here: Surroundings, logins: Sequence[Saved]) -> None:
-    """Remove these logins for good, key first; with the last of all, Dask's `security-loader`.
+class Leaving(NamedTuple):
+    """What a logout removes: logins, and keys that wait for a certificate."""
+
+    logins: Sequence[Saved]
+    waiting: Sequence[Waiting]
+
+
+def leaving(here: Surroundings, which: str | None) -> Leaving:
+    """The login CLUSTER, CLUSTER/NAME or ID with the key that waits for its renewal, or such a key alone; None for all.
+
+    NotFoundError when there is neither, UsageError that names several.
+    """
+    known = all_waiting(here.contexts)
+    if which is None:
+        return Leaving(here.contexts.all(), known)
+    if not here.contexts.fitting(which):
+        return Leaving([], [find_waiting(here.contexts, which)])
+    saved = here.contexts.find(which)
+    return Leaving([saved], [waiting for waiting in known if waiting.id == saved.id])
+
+
+def logout(here: Surroundings, logins: Sequence[Saved], waiting: Sequence[Waiting] = ()) -> None:
+    """Remove these logins and waiting keys for good, key first; with the last login, Dask's `security-loader`.
 
     AccessDeniedError when the keyring cannot be reached: the login then stays as it is.
     """
-    if not logins:
+    if not logins and not waiting:
         return
     with here.contexts.locked():
+        for key in waiting:
+            forget_waiting(key.id, here.contexts, here.keyring)
         for saved in logins:
             here.keyring.delete(saved.service, USERNAME)
             here.contexts.remove(saved)

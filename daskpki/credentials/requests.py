@@ -1,7 +1,8 @@
 """Keys that never travel: made in the person's own keyring, and waiting there for their certificate.
 
 The waiting key is an entry of its own in the keyring, of the form of a login's, whose digest is that of no file yet.
-`daskpki login` finds it by the certificate that it belongs to.
+`daskpki login` finds it by the certificate that it belongs to; `daskpki logout` removes it, by the note in
+`daskpki.credentials.waiting`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import hashlib
 from typing import Final
 
 from daskpki.confidential import Confidential
-from daskpki.credentials.contexts import service_name
+from daskpki.credentials.contexts import Contexts, service_name
 from daskpki.credentials.entry import Entry, encode_entry, parse_entry
 from daskpki.credentials.logins import USERNAME
 from daskpki.credentials.os_keyring import KeyringPort
+from daskpki.credentials.waiting import Waiting, note, strike_out
 from daskpki.errors import NotFoundError
 from daskpki.identity import Identity
 from daskpki.pki.credential import Credential
@@ -26,17 +28,19 @@ _NO_FILE: Final = hashlib.sha256(b"").hexdigest()
 
 
 def request_certificate(
-    login_id: str, cluster: str, identity: Identity, keyring: KeyringPort, kind: KeyType = KeyType.P256
+    waiting: Waiting, identity: Identity, contexts: Contexts, keyring: KeyringPort, kind: KeyType = KeyType.P256
 ) -> bytes:
     """The request (DER) for a key that is in the keyring now; asked again, one for the key that waits already.
 
     AccessDeniedError without a usable keyring; then there is no key either.
     """
-    key = waiting_key(login_id, keyring)
-    if key is None:
-        key = serialize_key(generate_key(kind))
-        keyring.set(_service(login_id), USERNAME, encode_entry(Entry(0, _NO_FILE, key)))
-    return create_request(parse_key(key), cluster, identity)
+    with contexts.locked():
+        key = waiting_key(waiting.id, keyring)
+        note(contexts, waiting)
+        if key is None:
+            key = serialize_key(generate_key(kind))
+            keyring.set(_service(waiting.id), USERNAME, encode_entry(Entry(0, _NO_FILE, key)))
+    return create_request(parse_key(key), waiting.cluster, identity)
 
 
 def waiting_key(login_id: str, keyring: KeyringPort) -> Confidential | None:
@@ -45,10 +49,10 @@ def waiting_key(login_id: str, keyring: KeyringPort) -> Confidential | None:
     return None if line is None else parse_entry(line).key
 
 
-def forget_waiting(login_id: str, key: Confidential | None, keyring: KeyringPort) -> None:
-    """Remove the waiting key if it is the one that the login holds now, and not that of a later request."""
-    if waiting_key(login_id, keyring) == key:
-        keyring.delete(_service(login_id), USERNAME)
+def forget_waiting(login_id: str, contexts: Contexts, keyring: KeyringPort) -> None:
+    """Remove the waiting key and the note of it; the directory of logins must be locked."""
+    keyring.delete(_service(login_id), USERNAME)
+    strike_out(contexts, login_id)
 
 
 def with_own_key(credential: Credential, held: Confidential | None, waiting: Confidential | None) -> Credential:

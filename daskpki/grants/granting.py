@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from daskpki import naming
 from daskpki.errors import AlreadyExistsError, NotFoundError, UsageError
-from daskpki.grants.judging import ACCESSOR, READING, TOO_WIDE, Finding, Secret, judge
+from daskpki.grants.judging import ACCESSOR, READING, TOO_WIDE, Finding, Place, Secret, judge
 from daskpki.grants.targets import Target
 from daskpki.identity import Role
 from daskpki.settings import GsmUrl, LocalUrl
@@ -43,6 +43,7 @@ class Grants:
         self._secrets = store.secrets
         self._policies = store.policies
         self._cluster = cluster
+        self._place = Place(store.place, cluster)
 
     def give(self, target: Target, member: str) -> Sequence[Change]:
         """Let the member read all of the target; NotFoundError before any change when there is no such secret."""
@@ -71,7 +72,7 @@ class Grants:
     def check(self) -> list[Finding]:
         """What is too wide or too narrow in the cluster; also whether the caller reads what only nodes should."""
         secrets = self.of()
-        return [*judge(secrets), *self._own_reach(secrets)]
+        return [*judge(secrets, self._place), *self._own_reach(secrets)]
 
     def _own_reach(self, secrets: Sequence[Secret]) -> list[Finding]:
         """Grants further up are not seen, but their effect on the caller is."""

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from daskpki import naming
 from daskpki.identity import Role
+from daskpki.settings import GsmUrl
 from daskpki.store.gsm.iam import Binding
 
 ACCESSOR: Final = "roles/secretmanager.secretAccessor"
@@ -50,6 +51,24 @@ class Secret(NamedTuple):
         return sorted({one.member for one in self.bindings if one.role in READING and one.condition is None})
 
 
+class Place(NamedTuple):
+    """Where the cluster is, for commands that mend something and can be run as they are printed."""
+
+    url: GsmUrl
+    cluster: str
+
+    def grant(self, target: str, member: str, *options: str) -> str:
+        """The command of ours that gives the member the target, or with `--revoke` takes it."""
+        words = ["daskpki", "--store", str(self.url), "--cluster", self.cluster, "grant", target, "--to", member]
+        return shlex.join([*words, *options])
+
+    def unbind(self, secret: str, binding: Binding) -> str:
+        """Google's command that takes away a role which `daskpki grant` never gives."""
+        location = [f"--location={self.url.location}"] if self.url.location else []
+        words = ["gcloud", "secrets", "remove-iam-policy-binding", secret, f"--project={self.url.project}", *location]
+        return shlex.join([*words, f"--member={binding.member}", f"--role={binding.role}"])
+
+
 class Finding(NamedTuple):
     """What is wrong with one secret, why, and the command that mends it (None where a decision is needed first)."""
 
@@ -60,30 +79,36 @@ class Finding(NamedTuple):
     mend: str | None = None
 
 
-def judge(secrets: Sequence[Secret]) -> list[Finding]:
+def judge(secrets: Sequence[Secret], place: Place) -> list[Finding]:
     """Everything that is wrong, what is too wide first."""
-    found = [*_wide(secrets), *_several(secrets), *_narrow(secrets), *_unclear(secrets)]
+    found = [*_wide(secrets, place), *_several(secrets, place), *_narrow(secrets, place), *_unclear(secrets)]
     order = (TOO_WIDE, TOO_NARROW, UNCLEAR)
     return sorted(found, key=lambda finding: (order.index(finding.severity), finding.secret, finding.member or ""))
 
 
-def _wide(secrets: Iterable[Secret]) -> Iterator[Finding]:
+def _wide(secrets: Iterable[Secret], place: Place) -> Iterator[Finding]:
     """What is wrong with one grant, seen alone."""
     holders = {member for one in secrets if one.kind in _CREDENTIALS for member in one.readers}
     for secret in secrets:
         for member in secret.readers:
             if member.startswith(_EVERYBODY):
                 yield Finding(
-                    TOO_WIDE, secret.id, member, "everybody, or a whole domain, reads it", _removal(secret, member)
+                    TOO_WIDE,
+                    secret.id,
+                    member,
+                    "everybody, or a whole domain, reads it",
+                    _removal(secret, member, place),
                 )
             elif secret.kind in (naming.CA_KEY, naming.RECORDS) and member in holders:
                 why = "who holds a credential also reads what only operators and issuers need"
-                yield Finding(TOO_WIDE, secret.id, member, why, _removal(secret, member))
+                yield Finding(TOO_WIDE, secret.id, member, why, _removal(secret, member, place))
             elif secret.kind in _MACHINES and member.startswith(_PEOPLE):
-                yield Finding(TOO_WIDE, secret.id, member, "a person reads a machine's key", _removal(secret, member))
+                yield Finding(
+                    TOO_WIDE, secret.id, member, "a person reads a machine's key", _removal(secret, member, place)
+                )
 
 
-def _several(secrets: Iterable[Secret]) -> Iterator[Finding]:
+def _several(secrets: Iterable[Secret], place: Place) -> Iterator[Finding]:
     """Members that read more credentials than one machine or person has."""
     for member, read in _by_member(secrets).items():
         kinds = [secret.kind for secret in read]
@@ -91,7 +116,7 @@ def _several(secrets: Iterable[Secret]) -> Iterator[Finding]:
             continue
         for secret in read:
             others = ", ".join(one.slug for one in read if one is not secret)
-            yield Finding(TOO_WIDE, secret.id, member, f"it reads {others} as well", _removal(secret, member))
+            yield Finding(TOO_WIDE, secret.id, member, f"it reads {others} as well", _removal(secret, member, place))
 
 
 def _by_member(secrets: Iterable[Secret]) -> Mapping[str, list[Secret]]:
@@ -104,20 +129,19 @@ def _by_member(secrets: Iterable[Secret]) -> Mapping[str, list[Secret]]:
     return read
 
 
-def _narrow(secrets: Sequence[Secret]) -> Iterator[Finding]:
+def _narrow(secrets: Sequence[Secret], place: Place) -> Iterator[Finding]:
     shared = {secret.kind: secret for secret in secrets if secret.kind in _SHARED}
     for secret in secrets:
         if secret.kind not in _CREDENTIALS:
             continue
         if not any(one.role in READING for one in secret.bindings):
-            yield Finding(
-                TOO_NARROW, secret.id, None, "nobody was granted to read it", f"daskpki grant {secret.slug} --to MEMBER"
-            )
+            mend = place.grant(secret.slug, "MEMBER")
+            yield Finding(TOO_NARROW, secret.id, None, "nobody was granted to read it", mend)
         for member in secret.readers:
             missing = [kind for kind in _SHARED if kind not in shared or member not in shared[kind].readers]
             if missing:
-                mend = f"daskpki grant {secret.slug} --to {shlex.quote(member)}"
-                yield Finding(TOO_NARROW, secret.id, member, f"it does not read {' and '.join(missing)}", mend)
+                why = f"it does not read {' and '.join(missing)}"
+                yield Finding(TOO_NARROW, secret.id, member, why, place.grant(secret.slug, member))
 
 
 def _unclear(secrets: Iterable[Secret]) -> Iterator[Finding]:
@@ -129,6 +153,11 @@ def _unclear(secrets: Iterable[Secret]) -> Iterator[Finding]:
                 yield Finding(UNCLEAR, secret.id, one.member, f"the custom role {one.role} may let it read")
 
 
-def _removal(secret: Secret, member: str) -> str:
+def _removal(secret: Secret, member: str, place: Place) -> str:
+    """What takes the right away: `daskpki grant` for what it gives itself, gcloud for a role that it never gives."""
+    held = [one for one in secret.bindings if one.member == member and one.role in READING and one.condition is None]
+    for binding in held:
+        if binding.role != ACCESSOR:
+            return place.unbind(secret.id, binding)
     target = naming.TRUST if secret.kind == naming.REVOKED else secret.slug
-    return f"daskpki grant {target} --to {shlex.quote(member)} --revoke"
+    return place.grant(target, member, "--revoke")

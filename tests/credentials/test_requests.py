@@ -11,11 +11,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from daskpki import CertificateAuthority, naming
 from daskpki.authority.signing import proposed, sign_request
 from daskpki.credentials.choice import Wanted
-from daskpki.credentials.login import login, logout
+from daskpki.credentials.login import leaving, login, logout
 from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.requests import request_certificate, waiting_key
 from daskpki.credentials.sources import Surroundings, obtain
-from daskpki.errors import AccessDeniedError, NotFoundError, NotTrustedError, PolicyError
+from daskpki.credentials.waiting import all_waiting, waiting_for
+from daskpki.errors import AccessDeniedError, NotFoundError, NotTrustedError, PolicyError, UsageError
 from daskpki.identity import Identity, Role
 from daskpki.pki.credential import parse_credential
 from daskpki.pki.csr import CertificateRequest, parse_request
@@ -34,8 +35,8 @@ def ca(store: LocalStore) -> CertificateAuthority:
 
 
 def requested(store: LocalStore, here: Surroundings) -> CertificateRequest:
-    login_id = here.contexts.id_of(store.url, "default", "alice")
-    return parse_request(request_certificate(login_id, "default", ALICE, here.keyring))
+    key = waiting_for(here.contexts, store.url, "default", "alice")
+    return parse_request(request_certificate(key, ALICE, here.contexts, here.keyring))
 
 
 def sign(ca: CertificateAuthority, request: CertificateRequest) -> tuple[bytes, ...]:
@@ -61,6 +62,7 @@ def test_request_sign_login(ca: CertificateAuthority, store: LocalStore, here: S
     assert key is not None
     assert parse_key(key).public_key() == request.public_key
     assert waiting(store, here) is None
+    assert all_waiting(here.contexts) == []
     assert obtain(Wanted(), here).held.credential == made.held.credential
     login(store, "default", "alice", [], here)  # which finds the key where the first one put it
     logout(here, here.contexts.all())
@@ -115,6 +117,38 @@ def test_without_a_keyring_there_is_no_request(store: LocalStore, here: Surround
     environ = dict(here.environ) | {"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"}
     with pytest.raises(AccessDeniedError, match="protects what it keeps"):
         requested(store, here._replace(keyring=OSKeyring(environ)))
+
+
+def test_a_key_that_waits_is_known_and_goes_by_logout(
+    ca: CertificateAuthority, store: LocalStore, here: Surroundings
+) -> None:
+    sign(ca, requested(store, here))
+    login(store, "default", "alice", [], here)
+    requested(store, here)  # a renewal, which waits beside the login
+    bob = waiting_for(here.contexts, store.url, "default", "bob")
+    request_certificate(bob, ALICE, here.contexts, here.keyring)
+    assert [known.title for known in all_waiting(here.contexts)] == ["default/alice", "default/bob"]
+    logout(here, *leaving(here, "default/alice"))
+    assert waiting(store, here) is None
+    assert all_waiting(here.contexts) == [bob], "somebody else's key is not removed by the way"
+    assert leaving(here, "default") == leaving(here, None) == ([], [bob])
+    logout(here, *leaving(here, None))
+    assert waiting_key(bob.id, here.keyring) is None
+    assert not here.contexts.directory.exists()
+    with pytest.raises(NotFoundError, match="neither a login nor a waiting key"):
+        leaving(here, "default")
+
+
+def test_of_several_waiting_keys_one_has_to_be_named(store: LocalStore, here: Surroundings) -> None:
+    for name in ("alice", "bob"):
+        key = waiting_for(here.contexts, store.url, "default", name)
+        request_certificate(key, ALICE, here.contexts, here.keyring)
+    with pytest.raises(UsageError, match="several waiting keys fit 'default': default/alice in"):
+        leaving(here, "default")
+    next(here.contexts.directory.glob("*.request")).write_text("torn")
+    assert len(all_waiting(here.contexts)) == 2, "a damaged note still says which key it is about"
+    logout(here, *leaving(here, None))
+    assert all_waiting(here.contexts) == []
 
 
 ALICE_NAME = [

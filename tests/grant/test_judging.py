@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from daskpki.grants.judging import ACCESSOR, TOO_NARROW, TOO_WIDE, UNCLEAR, Finding, Secret, judge
+from daskpki.grants.judging import ACCESSOR, TOO_NARROW, TOO_WIDE, UNCLEAR, Finding, Place, Secret, judge
+from daskpki.settings import GsmUrl
 from daskpki.store.gsm.iam import Binding
 from tests.grant.conftest import ALICE, SCHEDULER, WORKER
 
+PLACE = Place(GsmUrl("my-project", None), "lab")
+OURS = "daskpki --store gsm://my-project --cluster lab grant"
 BOB = "user:bob@example.com"
 GOOD = {
     "trust": [SCHEDULER, WORKER, ALICE, BOB],
@@ -25,7 +28,7 @@ GOOD = {
 
 def judged(**changes: Sequence[str | Binding]) -> list[Finding]:
     readers: dict[str, Sequence[str | Binding]] = {**GOOD, **changes}
-    return judge([_secret(kind, members) for kind, members in readers.items()])
+    return judge([_secret(kind, members) for kind, members in readers.items()], PLACE)
 
 
 def _secret(text: str, members: Sequence[str | Binding]) -> Secret:
@@ -49,7 +52,7 @@ def test_a_single_vm_may_read_scheduler_and_worker() -> None:
     assert brief(more) == [
         (TOO_WIDE, secret, WORKER) for secret in ("client_alice", "scheduler_scheduler", "worker_worker")
     ]
-    assert more[0].mend == f"daskpki grant client/alice --to {WORKER} --revoke"
+    assert more[0].mend == f"{OURS} client/alice --to {WORKER} --revoke"
 
 
 @pytest.mark.parametrize("member", ["allUsers", "allAuthenticatedUsers", "domain:example.com"])
@@ -80,14 +83,27 @@ def test_one_persons_credentials_are_not_anothers() -> None:
 def test_a_credential_that_nobody_reads_is_too_narrow() -> None:
     (finding,) = judged(worker_worker=[])
     assert brief([finding]) == [(TOO_NARROW, "worker_worker", None)]
-    assert finding.mend == "daskpki grant worker/worker --to MEMBER"
+    assert finding.mend == f"{OURS} worker/worker --to MEMBER"
 
 
 def test_a_reader_without_trust_is_too_narrow() -> None:
     (finding,) = judged(revoked=[SCHEDULER, WORKER, BOB])
     assert brief([finding]) == [(TOO_NARROW, "client_alice", ALICE)]
     assert finding.reason == "it does not read revoked"
-    assert finding.mend == f"daskpki grant client/alice --to {ALICE}"
+    assert finding.mend == f"{OURS} client/alice --to {ALICE}"
+
+
+def test_a_role_that_daskpki_never_gives_is_taken_by_gcloud() -> None:
+    (finding,) = judged(records=[Binding("roles/secretmanager.admin", WORKER)])
+    assert finding.mend == (
+        "gcloud secrets remove-iam-policy-binding daskpki_lab_records --project=my-project "
+        f"--member={WORKER} --role=roles/secretmanager.admin"
+    )
+    regional = Place(GsmUrl("my-project", "europe-west1"), "lab")
+    (finding,) = judge([_secret("trust", ["allUsers"]), _secret("revoked", [])], regional)
+    assert (
+        finding.mend == "daskpki --store gsm://my-project/europe-west1 --cluster lab grant trust --to allUsers --revoke"
+    )
 
 
 def test_conditions_and_custom_roles_are_left_open() -> None:

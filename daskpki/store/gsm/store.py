@@ -40,6 +40,11 @@ class GsmStore:
         return str(self._url)
 
     @property
+    def place(self) -> GsmUrl:
+        """The project, and the location in it if there is one."""
+        return self._url
+
+    @property
     def secrets(self) -> GsmSecrets:
         """See Store."""
         return self._secrets

@@ -24,7 +24,8 @@ class Handover(NamedTuple):
     `cert` (leaf and intermediates, PEM), `key` (PKCS#8, PEM), `ca` (the trust anchors, PEM), `trust` (the signed trust
     document as the store keeps it) and `pieces` (of a long revocation list, by version number) are paths. `store` is a
     URL, or None when the credential came from a directory; `endpoint` is another Secret Manager than Google's.
-    `secrets` are the paths of the cluster's other secrets that were mounted, by name.
+    `secrets` are the paths of the cluster's other secrets that were mounted, by name. `pinned` is the version of the
+    credential that --version named; such a node keeps it.
     `tls_min` is "1.3" or "1.2", `worker_clients` one of deny, limited and allow, `dashboard` one of loopback and off.
     """
 
@@ -44,6 +45,7 @@ class Handover(NamedTuple):
     endpoint: str | None = None
     scheduler: str | None = None
     secrets: Mapping[str, str] = NO_SECRETS
+    pinned: str | None = None
 
 
 def encode_handover(handover: Handover) -> bytes:

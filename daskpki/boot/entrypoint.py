@@ -14,6 +14,7 @@ from daskpki.boot.retry import Patience
 from daskpki.boot.settings import Settings, parse_settings
 from daskpki.boot.sources import fetch
 from daskpki.boot.start import Checked, Execve, find_user, start
+from daskpki.pki.credential import Credential
 
 _CLOCK_PATIENCE = 60.0
 
@@ -37,6 +38,11 @@ def prepare(settings: Settings, environ: Mapping[str, str]) -> Checked:
     left = min(_CLOCK_PATIENCE, max(0.0, end - time.monotonic()))
     clocks = Clocks(time.time, time.monotonic, time.sleep)
     trust = verify_in_time(fetched.material, fetched.settings, fetched.date, clocks, patience=left)
-    whom = " and ".join(credential.identity.uri for credential in fetched.material.credentials)
+    whom = " and ".join(_whose(credential, settings) for credential in fetched.material.credentials)
     note(f"{whom}, from {settings.source}; trust epoch {trust.epoch}")
     return Checked(fetched.settings, fetched.material, trust)
+
+
+def _whose(credential: Credential, settings: Settings) -> str:
+    version = settings.versions.get(credential.identity.role)
+    return credential.identity.uri + (f" (version {version}, which it keeps)" if version else "")

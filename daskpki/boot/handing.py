@@ -27,6 +27,7 @@ def hand_over(
 
     `secrets` are mounted already: paths by name.
     """
+    version = settings.versions.get(credential.identity.role)
     anchors = "".join(pem.encode_pem(anchor, pem.CERTIFICATE) for anchor in trust.roots)
     handover = Handover(
         cluster=trust.cluster,
@@ -45,5 +46,6 @@ def hand_over(
         endpoint=settings.endpoint,
         scheduler=settings.scheduler,
         secrets=secrets,
+        pinned=str(version) if version else None,
     )
     return handover, place.put("handover.json", encode_handover(handover))

@@ -27,6 +27,12 @@ OPTIONS: Final = (
     Option("store", "URL", "DASKPKI_STORE", "gsm://PROJECT, gsm://PROJECT/LOCATION, local:, local:/path", "local:"),
     Option("cluster", "NAME", "DASKPKI_CLUSTER", "the cluster", "default"),
     Option("name", "NAME", "DASKPKI_NAME", "whose credential; @instance: the VM's name (default: the role)"),
+    Option(
+        "version",
+        "N",
+        "DASKPKI_VERSION",
+        "boot this version of the credential (default: the newest), and keep it; for node scheduler=N,worker=N",
+    ),
     Option("credential-dir", "DIR", "DASKPKI_CREDENTIAL_DIR", "a directory as `daskpki export` writes it, not a store"),
     Option("scheduler", "ADDRESS", "DASKPKI_SCHEDULER", "the scheduler, tls://HOST:PORT or HOST, for workers"),
     Option("deadline", "SECONDS", "DASKPKI_DEADLINE", "how long to keep trying before exit code 75", "180"),

@@ -43,7 +43,9 @@ class StoreSource:
             return self._news(store, naming.trust_id(cluster), lambda: _trust(store, cluster, epoch))
 
     def credential(self) -> Credential | None:
-        """See daskpki.cluster.watch.Source."""
+        """See daskpki.cluster.watch.Source; a node that was booted with --version keeps that one."""
+        if self._handover.pinned:
+            return None
         cluster, role, name = self._handover.cluster, parse_role(self._handover.role), self._handover.name
         with self._open() as store:
             secret = naming.credential_id(cluster, role, name)

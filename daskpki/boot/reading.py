@@ -54,10 +54,17 @@ class Material(NamedTuple):
 
 
 def read_material(
-    store: Reader, cluster: str, wanted: Sequence[tuple[Role, str]], mounts: Sequence[Mount] = ()
+    store: Reader,
+    cluster: str,
+    wanted: Sequence[tuple[Role, str]],
+    versions: Mapping[Role, int],
+    mounts: Sequence[Mount] = (),
 ) -> Material:
-    """The credentials of these roles and names, the trust document, and these secrets; raises what the store raises."""
-    credentials = tuple(read_credential(store, cluster, role, name) for role, name in wanted)
+    """The credentials of these roles and names, the trust document, and these secrets; raises what the store raises.
+
+    `versions` are those of the credentials that are pinned; of the others, the newest is read.
+    """
+    credentials = tuple(read_credential(store, cluster, role, name, versions.get(role)) for role, name in wanted)
     trust = newest_trust(store, cluster)
     versions = [piece.version for part in trust.signed.document.crls for piece in part.pieces]
     secret = naming.revoked_id(cluster)
@@ -76,13 +83,18 @@ def read_secret(store: Reader, cluster: str, mount: Mount) -> Confidential:
         raise NotFoundError(f"cluster {cluster} has no secret {mount.name}: {error}", hint=command) from None
 
 
-def read_credential(store: Reader, cluster: str, role: Role, name: str) -> Credential:
-    """The newest credential; NotFoundError names the command that issues it, CorruptError when it is another's."""
+def read_credential(store: Reader, cluster: str, role: Role, name: str, version: int | None = None) -> Credential:
+    """The newest credential, or that version; NotFoundError with the way out, CorruptError when it is another's."""
+    secret = naming.credential_id(cluster, role, name)
     try:
-        _, payload = _latest(store, naming.credential_id(cluster, role, name))
+        payload = store.latest(secret)[1] if version is None else store.access(secret, version)
     except NotFoundError as error:
+        what = f"credential {role.value}/{name}" + (f" in version {version}" if version else "")
         command = f"daskpki --cluster {cluster} issue {role.value} --name {name}"
-        raise NotFoundError(f"cluster {cluster} has no credential {role.value}/{name}: {error}", hint=command) from None
+        hint = "leave --version out to boot the newest" if version else command
+        raise NotFoundError(f"cluster {cluster} has no {what}: {error}", hint=hint) from None
+    except DisabledError as error:
+        raise NotTrustedError(str(error), hint=f"{error.hint}; --version N boots version N") from error
     credential = parse_credential(payload)
     if (credential.cluster, credential.identity.role, credential.identity.name) != (cluster, role, name):
         raise CorruptError(f"the secret of {role.value}/{name} of cluster {cluster} holds {credential.identity.uri}")

@@ -17,12 +17,19 @@ INSTANCE: Final = "@instance"
 
 LIMIT_OF_PORTS: Final = 65_536
 DEFAULT_PORT: Final = 8786
+NEWEST: Final[Mapping[Role, int]] = {}
+"""Of no role is another version booted than the newest."""
+
+_VERSION: Final = re.compile(r"[1-9][0-9]{0,9}\Z")
 _DECIMAL = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class Settings(NamedTuple):
-    """What to boot and from where. `name` is None for each role's usual one; `store` is None with a directory."""
+    """What to boot and from where. `name` is None for each role's usual one; `store` is None with a directory.
+
+    `versions` are those of the credentials that are pinned; a role that is not in it boots its newest.
+    """
 
     command: str
     roles: tuple[Role, ...]
@@ -45,6 +52,7 @@ class Settings(NamedTuple):
     endpoint: str | None
     rest: tuple[str, ...]
     mounts: tuple[Mount, ...] = ()
+    versions: Mapping[Role, int] = NEWEST
 
     @property
     def wanted(self) -> tuple[tuple[Role, str], ...]:
@@ -78,7 +86,29 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
         endpoint=found["endpoint"] or None,
         rest=_rest(arguments),
         mounts=_mounts(found, directory),
+        versions=_versions(found["version"], _roles(arguments), directory),
     )
+
+
+def _versions(text: str, roles: tuple[Role, ...], directory: str | None) -> Mapping[Role, int]:
+    """The version that each role is pinned to: `N`, or where there are two roles `ROLE=N`."""
+    if text and directory is not None:
+        raise UsageError(
+            f"--version {text} reads a store, and the credential comes from the directory {directory}",
+            hint="leave --version out: a directory holds the one version that was exported to it",
+        )
+    named = {role.value: role for role in roles} | ({"": roles[0]} if len(roles) == 1 else {})
+    versions: dict[Role, int] = {}
+    for entry in filter(None, text.split(",")):
+        name, _, number = entry.rpartition("=")
+        if name not in named or named[name] in versions or not _VERSION.match(number):
+            example = "3" if len(roles) == 1 else ",".join(f"{role.value}=3" for role in roles)
+            raise UsageError(
+                f"--version {text!r} does not say one version's number for each of {', '.join(roles)}",
+                hint=f"for example --version {example}",
+            )
+        versions[named[name]] = int(number)
+    return versions
 
 
 def _mounts(found: Mapping[str, str], directory: str | None) -> tuple[Mount, ...]:

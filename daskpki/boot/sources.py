@@ -49,7 +49,7 @@ def _with_instance_name(settings: Settings, environ: Mapping[str, str], patience
 
 def _from_secret_manager(settings: Settings, url: GsmUrl, environ: Mapping[str, str], patience: Patience) -> Fetched:
     store = open_secret_manager(url, settings.endpoint, environ, patience)
-    material = read_material(store, settings.cluster, settings.wanted, settings.mounts)
+    material = read_material(store, settings.cluster, settings.wanted, settings.versions, settings.mounts)
     return Fetched(material, settings, store.date)
 
 
@@ -78,7 +78,7 @@ def _from_local(settings: Settings, url: LocalUrl, environ: Mapping[str, str]) -
     store = open_store(url, environ=environ)
     try:
         reader: Reader = store.secrets
-        return read_material(reader, settings.cluster, settings.wanted, settings.mounts)
+        return read_material(reader, settings.cluster, settings.wanted, settings.versions, settings.mounts)
     finally:
         store.close()
 

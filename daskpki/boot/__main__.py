@@ -6,15 +6,13 @@ import gc
 import os
 import sys
 
-from daskpki.errors import DaskpkiError
-
 
 def main() -> int:
     """Boot as the command line says; returns only when Dask was not started, with the documented exit code."""
     gc.disable()  # a boot lives for a tenth of a second, and exec ends this setting with everything else
     from daskpki.boot.entrypoint import boot
-    from daskpki.boot.options import help_text
-    from daskpki.boot.report import report
+    from daskpki.boot.options import help_text, log_format
+    from daskpki.boot.report import Voice
 
     argv = sys.argv[1:]
     own = argv[: argv.index("--")] if "--" in argv else argv
@@ -23,10 +21,10 @@ def main() -> int:
         return 0 if own else 2
     try:
         boot(argv, os.environ)
-    except DaskpkiError as error:
-        return report(error)
     except KeyboardInterrupt:
         return 130
+    except Exception as error:  # noqa: BLE001 - what is no error of ours is a fault of ours, and said in the same form
+        return Voice(log_format(argv, os.environ)).report(error)
     return 1
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from daskpki.boot.cores import usable_cores
 from daskpki.boot.options import parse_arguments
 from daskpki.boot.plan import check_arguments, plan_programs
-from daskpki.boot.report import note
+from daskpki.boot.report import Voice
 from daskpki.boot.retry import Patience
 from daskpki.boot.settings import Settings, parse_settings
 from daskpki.boot.sources import fetch
@@ -32,14 +32,15 @@ def boot(argv: Sequence[str], environ: Mapping[str, str], execve: Execve = os.ex
 def prepare(settings: Settings, environ: Mapping[str, str]) -> Checked:
     """Fetch and check everything."""
     end = time.monotonic() + settings.deadline
-    fetched = fetch(settings, environ, Patience(end, note))
+    voice = Voice(settings.log_format)
+    fetched = fetch(settings, environ, Patience(end, voice.warn))
     from daskpki.boot.check import Clocks, verify_in_time
 
     left = min(_CLOCK_PATIENCE, max(0.0, end - time.monotonic()))
     clocks = Clocks(time.time, time.monotonic, time.sleep)
     trust = verify_in_time(fetched.material, fetched.settings, fetched.date, clocks, patience=left)
     whom = " and ".join(_whose(credential, settings) for credential in fetched.material.credentials)
-    note(f"{whom}, from {settings.source}; trust epoch {trust.epoch}")
+    voice.note(f"{whom}, from {settings.source}; trust epoch {trust.epoch}")
     return Checked(fetched.settings, fetched.material, trust)
 
 

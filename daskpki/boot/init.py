@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from daskpki.boot.report import note
+from daskpki.boot.report import TEXT, Voice
 
 LEAVE: Final = 5.0
 """Seconds between one program's end and asking the others."""
@@ -34,6 +34,7 @@ FORWARDED: Final = frozenset(
 WAITED_FOR: Final = FORWARDED | {signal.SIGCHLD}
 _ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 _SIGNALLED: Final = 128
+_FORMAT: Final = "DASKPKI_LOG_FORMAT"
 
 
 class Init:
@@ -123,10 +124,13 @@ def _send(process: int, number: int) -> None:
         os.kill(process, number)
 
 
-def exec_init(children: Mapping[int, str], execve: Callable[[str, list[str], dict[str, str]], object]) -> None:
+def exec_init(
+    children: Mapping[int, str], log_format: str, execve: Callable[[str, list[str], dict[str, str]], object]
+) -> None:
     """Become the init of these children, by process id; the signals of WAITED_FOR are blocked already."""
     arguments = [f"{name}={process}" for process, name in children.items()]
     environ = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ}
+    environ[_FORMAT] = log_format
     execve(sys.executable, [sys.executable, "-P", "-m", "daskpki.boot.init", *arguments], environ)
 
 
@@ -136,7 +140,7 @@ def main(arguments: Sequence[str]) -> int:
     pairs = [word.rpartition("=") for word in arguments]
     init = Init(
         {int(process): name for name, _, process in pairs},
-        note=note,
+        note=Voice(os.environ.get(_FORMAT, TEXT)).note,
     )
     return init.run()
 

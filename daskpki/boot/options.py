@@ -5,6 +5,8 @@ A parser of our own: every option here has one value or none, and argparse costs
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -63,6 +65,7 @@ OPTIONS: Final = (
         "also mount as env:VAR, where all child processes, crash reports and whoever reads /proc/PID/environ see it",
         "no",
     ),
+    Option("log-format", "FORMAT", "DASKPKI_LOG_FORMAT", "text, or json: Cloud Logging's fields, for Dask too", "text"),
     Option(
         "endpoint", "URL", "DASKPKI_SECRET_MANAGER_ENDPOINT", "another Secret Manager: https://HOST, http://HOST:PORT"
     ),
@@ -148,9 +151,18 @@ def _parse_options(words: Iterable[str]) -> Iterable[tuple[str, str]]:
         yield option.name, found
 
 
+def log_format(argv: Sequence[str], environ: Mapping[str, str]) -> str:
+    """The log format, for the error that says what is wrong with the rest of the command line."""
+    given: dict[str, str] = {}
+    with contextlib.suppress(UsageError):
+        given.update(_parse_options(itertools.dropwhile(lambda word: not word.startswith("-"), _split(argv)[0])))
+    return values(given, environ)["log-format"]
+
+
 def _unknown(word: str, kind: str, known: Iterable[str]) -> UsageError:
+    article = "an" if kind == "option" else "a"
     extra = "; what follows `--` goes to Dask" if kind == "option" else ""
-    return UsageError(f"{word!r} is not a {kind}", hint=f"{kind}s are {', '.join(known)}{extra}")
+    return UsageError(f"{word!r} is not {article} {kind}", hint=f"{kind}s are {', '.join(known)}{extra}")
 
 
 def values(given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from daskpki.boot.dask_arguments import check_dask_arguments, has_option
+from daskpki.boot.report import JSON, TEXT
 from daskpki.boot.settings import DEFAULT_PORT, Settings
 from daskpki.errors import UsageError
 from daskpki.handover import VARIABLE, Handover
@@ -19,6 +20,22 @@ from daskpki.identity import Role
 PRELOAD: Final = "daskpki.boot.preload"
 SECURITY_LOADER: Final = "daskpki.loader.security_loader"
 _LOOPBACK: Final = "127.0.0.1"
+_LOGGING: Final = "DASK_LOGGING"
+_STRUCTURED: Final = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": "daskpki.boot.dask_log.CloudFormatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "root": {"level": "WARNING", "handlers": ["stderr"]},
+    "loggers": {  # distributed's own defaults
+        "distributed": {"level": "INFO"},
+        "distributed.client": {"level": "WARNING"},
+        "distributed.gc": {"level": "WARNING"},
+        "bokeh": {"level": "ERROR"},
+        "tornado": {"level": "CRITICAL"},
+        "tornado.application": {"level": "ERROR"},
+    },
+}
 
 
 class Program(NamedTuple):
@@ -119,13 +136,18 @@ def _node_port(settings: Settings) -> int:
     return int(settings.scheduler.rpartition(":")[2]) if settings.scheduler else DEFAULT_PORT
 
 
-def dask_environment(handover: Handover, path: str, environ: Mapping[str, str]) -> dict[str, str]:
+def dask_environment(
+    handover: Handover, path: str, environ: Mapping[str, str], log_format: str = TEXT
+) -> dict[str, str]:
     """The environment of a program: `environ`, less what contradicts, with Dask's configuration for that role.
 
     `path` is where `handover` can be read. Whatever Dask would read as one of our settings, or as something that
     contains it, goes: `DASK_DISTRIBUTED__COMM__TLS` replaces what lies below it, and `-` and `_` are the same to Dask.
+    But where `environ` configures Dask's logging, that stands.
     """
     ours = _configuration(handover)
+    if log_format == JSON and not any(_canonical(name).startswith(_LOGGING) for name in environ):
+        ours[_LOGGING] = repr(_STRUCTURED)  # Dask reads it as a Python literal
     kept = {name: value for name, value in environ.items() if not _collides(name, ours)}
     return {**kept, **ours, VARIABLE: path}
 
@@ -149,5 +171,9 @@ def _configuration(handover: Handover) -> dict[str, str]:
 
 
 def _collides(variable: str, ours: Mapping[str, str]) -> bool:
-    canonical = variable.upper().replace("-", "_")
+    canonical = _canonical(variable)
     return any(name == canonical or name.startswith(f"{canonical}__") for name in ours)
+
+
+def _canonical(variable: str) -> str:
+    return variable.upper().replace("-", "_")

@@ -57,14 +57,14 @@ def read_material(
     store: Reader,
     cluster: str,
     wanted: Sequence[tuple[Role, str]],
-    versions: Mapping[Role, int],
+    pinned: Mapping[Role, int],
     mounts: Sequence[Mount] = (),
 ) -> Material:
     """The credentials of these roles and names, the trust document, and these secrets; raises what the store raises.
 
-    `versions` are those of the credentials that are pinned; of the others, the newest is read.
+    `pinned` are the versions to read of some of the credentials; of the others, the newest is read.
     """
-    credentials = tuple(read_credential(store, cluster, role, name, versions.get(role)) for role, name in wanted)
+    credentials = tuple(read_credential(store, cluster, role, name, pinned.get(role)) for role, name in wanted)
     trust = newest_trust(store, cluster)
     versions = [piece.version for part in trust.signed.document.crls for piece in part.pieces]
     secret = naming.revoked_id(cluster)

@@ -1,22 +1,71 @@
-"""What the entrypoint says on stderr: notes while it waits, and one line with cause and remedy when it gives up."""
+"""What the entrypoint says on stderr: notes while it waits, and one line with cause and remedy when it gives up.
+
+As text for people, or with `--log-format json` as one JSON object per line in the fields that Cloud Logging knows:
+https://cloud.google.com/logging/docs/structured-logging
+"""
 
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
 
 from daskpki.errors import DaskpkiError
 
-_WHO = "daskpki-entrypoint"
+TEXT: Final = "text"
+JSON: Final = "json"
+_WHO: Final = "daskpki-entrypoint"
+_BUG: Final = 1
 
 
-def note(text: str) -> None:
-    """Say something that is no error, in one write, since the programs of a node speak on the same stderr."""
-    sys.stderr.write(f"{_WHO}: {text}\n")
-    sys.stderr.flush()
+class Voice(NamedTuple):
+    """How the entrypoint speaks. Each line is one write, since the programs of a node speak on the same stderr."""
+
+    format: str = TEXT
+
+    def note(self, text: str) -> None:
+        """Say something that is as it should be."""
+        self._say("INFO", text)
+
+    def warn(self, text: str) -> None:
+        """Say something that is not as it should be, and may yet mend itself."""
+        self._say("WARNING", text)
+
+    def report(self, error: Exception) -> int:
+        """Say what ended the boot, and the way out, or that it is our own fault; the exit code that goes with it."""
+        if not isinstance(error, DaskpkiError):
+            return self._report_bug(error)
+        text = f"{error} ({error.hint})" if error.hint else str(error)
+        kind = type(error).__name__
+        self._say("ERROR", text, exit_code=error.exit_code, error=kind, cause=str(error), remedy=error.hint)
+        return error.exit_code
+
+    def _report_bug(self, error: Exception) -> int:
+        import traceback
+
+        trace = "".join(traceback.format_exception(error))
+        shown = f"{type(error).__name__} in daskpki-entrypoint itself"
+        if self.format != JSON:
+            sys.stderr.write(trace)
+        self._say("CRITICAL", shown, exit_code=_BUG, stack_trace=trace)  # Error Reporting groups by this field
+        return _BUG
+
+    def _say(self, severity: str, text: str, **more: Any) -> None:
+        lead = "error: " if "exit_code" in more else ""
+        line = structured(severity, text, _WHO, **more) if self.format == JSON else f"{_WHO}: {lead}{text}"
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
-def report(error: DaskpkiError) -> int:
-    """Say what ended the boot; the exit code that goes with it."""
-    remedy = f" ({error.hint})" if error.hint else ""
-    note(f"error: {error}{remedy}")
-    return error.exit_code
+def structured(severity: str, message: str, logger: str, *, at: float | None = None, **more: Any) -> str:
+    """One line for Cloud Logging; `at` in seconds since the epoch (default: now), `more` without what is None."""
+    import json
+
+    time = datetime.now(UTC) if at is None else datetime.fromtimestamp(at, UTC)
+    fields = {
+        "severity": severity,
+        "time": time.isoformat(timespec="microseconds"),
+        "message": message,
+        "logging.googleapis.com/labels": {"logger": logger},
+    }
+    return json.dumps(fields | {name: value for name, value in more.items() if value is not None})

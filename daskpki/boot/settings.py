@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from daskpki.boot.mounts import Mount, parse_mounts
 from daskpki.boot.options import Arguments, values
+from daskpki.boot.report import JSON, TEXT
 from daskpki.errors import UsageError
 from daskpki.identity import Role, default_name, parse_label, parse_role
 from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
@@ -53,6 +54,7 @@ class Settings(NamedTuple):
     rest: tuple[str, ...]
     mounts: tuple[Mount, ...] = ()
     versions: Mapping[Role, int] = NEWEST
+    log_format: str = TEXT
 
     @property
     def wanted(self) -> tuple[tuple[Role, str], ...]:
@@ -87,6 +89,7 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
         rest=_rest(arguments),
         mounts=_mounts(found, directory),
         versions=_versions(found["version"], _roles(arguments), directory),
+        log_format=_choice(found, "log-format", (TEXT, JSON)),
     )
 
 

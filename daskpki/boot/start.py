@@ -52,7 +52,7 @@ def start(checked: Checked, programs: Sequence[Program], environ: Mapping[str, s
         if child == 0:
             _become_in_child(checked, program, environ, execve, before)
         children[child] = program.role.value
-    exec_init(children, execve)
+    exec_init(children, checked.settings.log_format, execve)
 
 
 def _become_in_child(
@@ -61,15 +61,15 @@ def _become_in_child(
     """The rest of a forked child's life before exec; it never returns into its parent's code."""
     import signal
 
-    from daskpki.boot.report import report
+    from daskpki.boot.report import Voice
 
     code = _FAILED
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         switch_user(program.user)
         become(checked, program, environ, execve)
-    except DaskpkiError as error:
-        code = report(error)
+    except Exception as error:  # noqa: BLE001 - as in __main__.py
+        code = Voice(checked.settings.log_format).report(error)
     finally:
         sys.stderr.flush()
         os._exit(code)
@@ -102,7 +102,7 @@ def _put(
         pieces=checked.material.pieces,
         secrets=mounted.paths,
     )
-    return {**dask_environment(handover, path, environ), **mounted.variables}
+    return {**dask_environment(handover, path, environ, checked.settings.log_format), **mounted.variables}
 
 
 def _own_credential(material: Material, program: Program) -> Credential:

@@ -45,4 +45,5 @@ class Audit:
         if kind != CONNECTED:
             self.latest.append(event)
         if self._log is not None and self._log.isEnabledFor(level := _LEVELS.get(kind, logging.WARNING)):
-            self._log.log(level, "%s", json.dumps(event._asdict()))
+            fields = event._asdict()
+            self._log.log(level, "%s", json.dumps(fields), extra={"audit": fields})

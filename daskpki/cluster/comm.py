@@ -23,7 +23,7 @@ from daskpki.cluster.news import EPOCH, TRUST
 from daskpki.cluster.policy import Channel, OperationRefusedError
 from daskpki.cluster.refusal import answer_call, answer_locally, answer_stream, reason_of
 from daskpki.cluster.replies import UNPICKLED, from_text
-from daskpki.cluster.sender import failed_task, sendable
+from daskpki.cluster.sender import failed_task, sendable, travels
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 
@@ -230,9 +230,12 @@ class PkiTLS(FramedTLS):
         except PermissionError as error:
             return answer_call({}, str(error))
 
-    def _say_stream(self, message: Any) -> Any:
-        kept = [each for each in map(self._say_streamed, message) if each is not _NOTHING]
-        return kept if kept or not message else _NOTHING
+    def _say_stream(self, messages: Any) -> Any:
+        conversation = self.conversation
+        if conversation.may_say_all(messages) and (not conversation.guarded or travels(messages)):
+            return messages
+        kept = [each for each in map(self._say_streamed, messages) if each is not _NOTHING]
+        return kept if kept or not messages else _NOTHING
 
     def _say_streamed(self, message: Any) -> Any:
         try:

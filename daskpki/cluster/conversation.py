@@ -8,7 +8,7 @@ which raise on a list).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from daskpki.cluster.ledger import Ledger
@@ -20,10 +20,11 @@ from daskpki.cluster.policy import (
     OperationRefusedError,
     WorkerClients,
     is_canonical,
+    settled,
     verify_call,
     verify_sendable,
 )
-from daskpki.cluster.roles import Server
+from daskpki.cluster.roles import SERVES, Server
 from daskpki.identity import Identity, Role
 
 
@@ -42,13 +43,19 @@ class Conversation:
         self.ours = ours
         self.peer = peer
         self.server = server
-        self.channel = Channel.RPC
         self.asked = ""
         self._mode = mode
         self._ledger = ledger or Ledger()
         self._registered: Mapping[str, Any] = {}
         self._caller = Caller(peer.identity.role, mode, self._may_claim)
         self._ourselves = Caller(ours.role, mode, lambda _address: True)
+        self._enter(Channel.RPC)
+
+    def _enter(self, channel: Channel) -> None:
+        """Begin a phase; which operations need no further look in it is known from here on."""
+        self.channel = channel
+        self._heard = settled((self.server or Server.WORKER,), channel, self.peer.identity.role, self._mode)
+        self._said = settled(SERVES[self.peer.identity.role], channel, self.ours.role, self._mode)
 
     @property
     def gated(self) -> bool:
@@ -77,7 +84,8 @@ class Conversation:
         if "op" not in message:  # a nanny's second message in register_nanny; anything else Dask's server rejects
             return
         assert self.server is not None
-        verify_call(self.server, Channel.RPC, message, self._caller)
+        if not _names_one_of(self._heard, message):
+            verify_call(self.server, Channel.RPC, message, self._caller)
         self._begin_stream(message)
 
     def hear_streamed(self, message: Any) -> None:
@@ -86,8 +94,8 @@ class Conversation:
             return
         if not isinstance(message, dict):
             raise OperationRefusedError(type(message).__name__, "a message of a stream is a dict")
-        server = self.server or Server.WORKER
-        verify_call(server, self.channel, message, self._caller)
+        if not _names_one_of(self._heard, message):
+            verify_call(self.server or Server.WORKER, self.channel, message, self._caller)
         for field, value in self._registered.items():
             # Dask merges a message over what it knows of the stream, so that it could name another worker or client.
             if message.get(field, value) != value:
@@ -95,13 +103,20 @@ class Conversation:
 
     def say_call(self, message: Mapping[str, Any]) -> None:
         """Judge a call that we are about to send; OperationRefusedError."""
-        verify_sendable(self.peer.identity.role, Channel.RPC, message, self._ourselves)
+        if not _names_one_of(self._said, message):
+            verify_sendable(self.peer.identity.role, Channel.RPC, message, self._ourselves)
         self.asked = str(message.get("op"))
-        self.channel = STREAM_AFTER.get(self.asked, self.channel)
+        if self.asked in STREAM_AFTER:
+            self._enter(STREAM_AFTER[self.asked])
 
     def say_streamed(self, message: Mapping[str, Any]) -> None:
         """Judge one message of a stream that we are about to send; OperationRefusedError."""
-        verify_sendable(self.peer.identity.role, self.channel, message, self._ourselves)
+        if not _names_one_of(self._said, message):
+            verify_sendable(self.peer.identity.role, self.channel, message, self._ourselves)
+
+    def may_say_all(self, messages: Iterable[Any]) -> bool:
+        """Whether `say_streamed` lets all of these pass by their operations alone."""
+        return all(_names_one_of(self._said, message) for message in messages)
 
     def _begin_stream(self, message: Mapping[str, Any]) -> None:
         match message["op"]:
@@ -110,8 +125,14 @@ class Conversation:
                 self._registered = {"worker": message["address"], "client": None}
             case "register-client":
                 self._registered = {"client": message.get("client"), "worker": None}
-        self.channel = STREAM_AFTER.get(message["op"], self.channel)
+        if message["op"] in STREAM_AFTER:
+            self._enter(STREAM_AFTER[message["op"]])
 
     def _may_claim(self, address: str) -> bool:
         owner = self._ledger.owner(address)
         return is_canonical(address) if owner is None else owner == self.peer.identity
+
+
+def _names_one_of(operations: frozenset[str], message: Mapping[str, Any]) -> bool:
+    operation = message.get("op")
+    return isinstance(operation, str) and operation in operations

@@ -7,7 +7,7 @@ the scheduler, what `WorkerClients` adds); then, for that certificate, the names
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -72,13 +72,33 @@ def verify_call(server: Server, channel: Channel, message: Mapping[str, Any], ca
         raise OperationRefusedError(operation, ops.DENIED[operation])
     if operation not in allowed(server, channel, caller.role, caller.mode):
         raise OperationRefusedError(operation, _why(server, channel, operation, caller))
-    if caller.role is Role.WORKER and server is Server.SCHEDULER:
+    if _has_rules_for_arguments(server, caller.role):
         _verify_worker_arguments(channel, operation, message, caller)
 
 
 def allowed(server: Server, channel: Channel, role: Role, mode: WorkerClients) -> frozenset[str]:
     """The operations that a role may call on a server."""
     return _TABLES.get((server, channel, role, mode), frozenset())
+
+
+def settled(servers: Iterable[Server], channel: Channel, role: Role, mode: WorkerClients) -> frozenset[str]:
+    """The operations that `verify_call` allows on one of `servers` by their name alone, whatever the arguments.
+
+    Known once for a connection, they spare most messages the rest.
+    """
+    tables = (_by_name_alone(server, channel, role, mode) for server in servers)
+    return frozenset[str]().union(*tables).difference(ops.DENIED)
+
+
+def _by_name_alone(server: Server, channel: Channel, role: Role, mode: WorkerClients) -> frozenset[str]:
+    table = allowed(server, channel, role, mode)
+    if not _has_rules_for_arguments(server, role):
+        return table
+    return frozenset() if channel is Channel.RPC else table - _TOPICS
+
+
+def _has_rules_for_arguments(server: Server, role: Role) -> bool:
+    return server is Server.SCHEDULER and role is Role.WORKER
 
 
 def _why(server: Server, channel: Channel, operation: str, caller: Caller) -> str:

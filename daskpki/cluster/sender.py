@@ -30,15 +30,20 @@ def sendable(message: Any) -> Any:
 
     PermissionError, with operation and type in it, when that is not enough.
     """
+    return message if travels(message) else _converted(message)
+
+
+def travels(message: Any) -> bool:
+    """Whether no pickle is in `message`, which may be a whole batch."""
     try:
         _check(message)
     except (TypeError, ValueError, OverflowError, _WouldPickleError):
-        return _converted(message)
-    return message
+        return False
+    return True
 
 
 def _check(message: Any) -> None:
-    packed = msgpack.packb(message, default=_travels, use_bin_type=True)
+    packed = msgpack.packb(message, default=_stand_in, use_bin_type=True)
     if _MARKER.search(packed) and (marker := _marker_in(message)):
         raise _WouldPickleError(marker)
 
@@ -53,7 +58,7 @@ def _marker_in(value: Any) -> str | None:
     return None
 
 
-def _travels(value: Any) -> Any:
+def _stand_in(value: Any) -> Any:
     """What msgpack packs in place of `value`; only whether it can counts here, so frames are not looked into."""
     if isinstance(value, (Serialize, Serialized)):
         return None
@@ -102,11 +107,7 @@ def _keep(value: Any) -> Any:
 
 def _describe(value: Any) -> Any:
     """A figure that cannot travel, as text."""
-    try:
-        _check(value)
-    except (TypeError, ValueError, OverflowError, _WouldPickleError):
-        return repr(value)[:200]
-    return value
+    return value if travels(value) else repr(value)[:200]
 
 
 def failed_task(message: Mapping[str, Any], error: Exception) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from daskpki.cluster.policy import (
     WorkerClients,
     allowed,
     is_canonical,
+    settled,
     verify_call,
     verify_sendable,
 )
@@ -195,3 +196,28 @@ def test_addresses_that_may_be_another_name_of_a_workers(address: str) -> None:
 @given(st.text())
 def test_any_text_is_judged(text: str) -> None:
     is_canonical(text)
+
+
+ADVERSE = st.dictionaries(st.sampled_from(["workers", "address", "worker", "topic", "key", "client", "x"]), st.text())
+
+
+@given(
+    arguments=ADVERSE,
+    server=st.sampled_from(Server),
+    channel=st.sampled_from(Channel),
+    role=st.sampled_from(Role),
+    mode=st.sampled_from(WorkerClients),
+)
+def test_what_is_settled_by_its_name_is_allowed_with_any_arguments(
+    arguments: dict[str, str], server: Server, channel: Channel, role: Role, mode: WorkerClients
+) -> None:
+    caller = Caller(role, mode, lambda _address: False)
+    for operation in settled((server,), channel, role, mode):
+        verify_call(server, channel, arguments | {"op": operation}, caller)
+
+
+def test_what_depends_on_arguments_is_not_settled() -> None:
+    streamed = settled((Server.SCHEDULER,), CLIENT_STREAM, Role.WORKER, LIMITED)
+    assert streamed == ops.WORKER_CLIENT_STREAM - {"subscribe-topic", "unsubscribe-topic"}
+    assert settled((Server.SCHEDULER,), RPC, Role.WORKER, ALLOW) == frozenset()
+    assert "connection_stream" not in settled(Server, RPC, Role.CLIENT, ALLOW)

@@ -15,7 +15,24 @@ from daskpki.errors import CorruptError, NotTrustedError
 VARIABLE: Final = "DASKPKI_HANDOVER"
 FORMAT: Final = 1
 NO_SECRETS: Final[Mapping[str, str]] = {}
+_PARTS: Final = ("secrets", "freshness")
 _WHAT: Final = "the handover from daskpki-entrypoint"
+
+
+class Freshness(NamedTuple):
+    """How fresh has to be what a running node relies on; all but the first in seconds.
+
+    `stale_trust` is refuse or allow: new peers, once the revocation list ran out. Newer material is looked for every
+    `poll`; what was not fetched for `fetch_age` is warned of; a connection outlives its peer's certificate by `grace`.
+    """
+
+    stale_trust: str = "refuse"
+    poll: int = 60
+    fetch_age: int = 86_400
+    grace: int = 86_400
+
+
+USUAL: Final = Freshness()
 
 
 class Handover(NamedTuple):
@@ -46,11 +63,15 @@ class Handover(NamedTuple):
     scheduler: str | None = None
     secrets: Mapping[str, str] = NO_SECRETS
     pinned: str | None = None
+    freshness: Freshness = USUAL
 
 
 def encode_handover(handover: Handover) -> bytes:
     """The document to write."""
-    fields = handover._asdict() | {"pieces": {str(number): path for number, path in handover.pieces.items()}}
+    fields = handover._asdict() | {
+        "pieces": {str(number): path for number, path in handover.pieces.items()},
+        "freshness": handover.freshness._asdict(),
+    }
     return json.dumps({"format": FORMAT} | fields).encode()
 
 
@@ -82,7 +103,8 @@ def load_handover(path: str) -> Handover:
 def _checked(document: dict[str, Any]) -> Handover:
     """The fields, each of its type; unknown ones are an error, since both sides are one installation."""
     pieces, secrets = document.pop("pieces", None), document.pop("secrets", None)
-    optional = {name: document.pop(name, None) for name in Handover._field_defaults if name != "secrets"}
+    freshness = _freshness(document.pop("freshness", None))
+    optional = {name: document.pop(name, None) for name in Handover._field_defaults if name not in _PARTS}
     if not isinstance(pieces, dict) or not isinstance(secrets, dict):
         raise _wrong_type()
     texts = [
@@ -95,9 +117,18 @@ def _checked(document: dict[str, Any]) -> Handover:
         raise _wrong_type()
     try:
         numbered = {int(number): path for number, path in pieces.items()}
-        return Handover(**document, **optional, pieces=numbered, secrets=secrets)
+        return Handover(**document, **optional, pieces=numbered, secrets=secrets, freshness=freshness)
     except (TypeError, ValueError):
         raise CorruptError(f"{_WHAT} has other fields than were written") from None
+
+
+def _freshness(fields: Any) -> Freshness:
+    if not isinstance(fields, dict) or fields.keys() != set(Freshness._fields):
+        raise _wrong_type()
+    found = Freshness(**fields)
+    if not isinstance(found.stale_trust, str) or not all(type(seconds) is int for seconds in found[1:]):
+        raise _wrong_type()
+    return found
 
 
 def _wrong_type() -> CorruptError:

@@ -47,5 +47,6 @@ def hand_over(
         scheduler=settings.scheduler,
         secrets=secrets,
         pinned=str(version) if version else None,
+        freshness=settings.freshness,
     )
     return handover, place.put("handover.json", encode_handover(handover))

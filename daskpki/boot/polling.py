@@ -1,6 +1,7 @@
 """Where a running node looks for newer material: the same source as at boot, by access only.
 
 Version numbers go up by one, so after the first look each secret costs one request: the next number, usually a 404.
+`latest` is asked for once only, since it may lag behind by minutes.
 """
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Final, TypeVar
+from typing import Final
 
 from daskpki import naming
-from daskpki.boot.reading import Reader, newest_trust, read_credential
+from daskpki.boot.reading import Reader, newest_trust, parse_own_credential
+from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.news import SignedTrust
-from daskpki.errors import NotFoundError
+from daskpki.confidential import Confidential
+from daskpki.errors import DisabledError, NotFoundError
 from daskpki.handover import Handover
 from daskpki.identity import parse_role
-from daskpki.pki.credential import Credential
+from daskpki.pki.credential import certificate_pem, key_pem
 from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
-
-T = TypeVar("T")
 
 _ATTEMPT: Final = 30.0
 """Seconds that one look may take; the next one comes soon."""
@@ -28,47 +29,66 @@ _ATTEMPT: Final = 30.0
 OpenReader = Callable[[], AbstractContextManager[Reader]]
 
 
+class Versions:
+    """The versions of one secret, followed by number."""
+
+    def __init__(self, secret: str) -> None:
+        self.secret = secret
+        self.seen: int | None = None
+
+    def newest(self, store: Reader) -> tuple[int, Confidential] | None:
+        """Number and payload of the newest version above `seen`, if there is one; `seen` is the caller's to move.
+
+        DisabledError when the very newest cannot be read: what it says must not be passed over silently.
+        """
+        found = store.latest(self.secret) if self.seen is None else None
+        number = found[0] if found else self.seen or 0
+        unreadable: DisabledError | None = None
+        while True:
+            number += 1
+            try:
+                found, unreadable = (number, store.access(self.secret, number)), None
+            except DisabledError as error:
+                unreadable = error
+            except NotFoundError:
+                break
+        if unreadable is not None:
+            raise unreadable
+        return found
+
+
 class StoreSource:
     """`daskpki.cluster.watch.Source` over a store."""
 
     def __init__(self, handover: Handover, open_reader: OpenReader) -> None:
-        self._handover = handover
+        self._cluster = handover.cluster
+        self._role, self._name = parse_role(handover.role), handover.name
+        self._pinned = handover.pinned is not None
         self._open = open_reader
-        self._seen: dict[str, int] = {}
+        self._trust = Versions(naming.trust_id(self._cluster))
+        self._credential = Versions(naming.credential_id(self._cluster, self._role, self._name))
 
     def trust_after(self, epoch: int) -> SignedTrust | None:
         """See daskpki.cluster.watch.Source."""
-        cluster = self._handover.cluster
         with self._open() as store:
-            return self._news(store, naming.trust_id(cluster), lambda: _trust(store, cluster, epoch))
-
-    def credential(self) -> Credential | None:
-        """See daskpki.cluster.watch.Source; a node that was booted with --version keeps that one."""
-        if self._handover.pinned:
-            return None
-        cluster, role, name = self._handover.cluster, parse_role(self._handover.role), self._handover.name
-        with self._open() as store:
-            secret = naming.credential_id(cluster, role, name)
-            return self._news(store, secret, lambda: read_credential(store, cluster, role, name))
-
-    def _news(self, store: Reader, secret: str, read: Callable[[], T]) -> T | None:
-        """What `read` brings if the secret has a version that was not seen yet; at the first look it has."""
-        number = self._newer(store, secret)
-        if number is None:
-            return None
-        found = read()
-        self._seen[secret] = number  # not before: a look that failed half-way is taken again
+            newest = self._trust.newest(store)
+            found = None if newest is None else _trust(store, self._cluster, epoch)
+        if newest is not None:
+            self._trust.seen = newest[0]  # not before: a look that failed half-way is taken again
         return found
 
-    def _newer(self, store: Reader, secret: str) -> int | None:
-        seen = self._seen.get(secret)
-        if seen is None:
-            return store.latest(secret)[0]
-        try:
-            store.access(secret, seen + 1)
-        except NotFoundError:
+    def credential(self) -> KeyPair | None:
+        """See daskpki.cluster.watch.Source; a node that was booted with --version keeps that one."""
+        if self._pinned:
             return None
-        return seen + 1
+        with self._open() as store:
+            newest = self._credential.newest(store)
+        if newest is None:
+            return None
+        number, payload = newest
+        credential = parse_own_credential(payload, self._cluster, self._role, self._name)
+        self._credential.seen = number
+        return KeyPair(certificate_pem(credential), key_pem(credential))
 
 
 def _trust(store: Reader, cluster: str, epoch: int) -> SignedTrust | None:

@@ -1,6 +1,6 @@
 """Dask's preload on a node that was booted: the rules of `daskpki.cluster.preload`, and an eye on the source.
 
-One process of a host looks: the scheduler, or the nannies' parent; a worker looks for itself only without a nanny.
+One process of a host looks there: the scheduler, or the nannies' parent, whose workers look at what that one hands on.
 """
 
 from __future__ import annotations
@@ -9,25 +9,20 @@ import asyncio
 from typing import Any
 
 from daskpki.boot.polling import open_source
-from daskpki.cluster.preload import NODE
+from daskpki.cluster.preload import NODE, WATCHING, dask_teardown
 from daskpki.cluster.preload import dask_setup as enforce
-from daskpki.cluster.watch import Watch
+from daskpki.cluster.watch import Nowhere, Watch
 from daskpki.identity import Role
 
-_WATCHING: list[asyncio.Task[None]] = []
+__all__ = ["dask_setup", "dask_teardown"]
 
 
 async def dask_setup(server: Any) -> None:
     """Called by Dask before the server reads; see `daskpki.cluster.preload.dask_setup`."""
     enforce(server)
-    source = open_source(NODE.handover)
-    if source is None or _WATCHING or getattr(server, "nanny", None):
+    if WATCHING:  # a nanny's worker, or not the first nanny of this process
         return
-    watch = Watch(NODE.enforcement(Role(NODE.handover.role)), NODE.keeper, source)
-    _WATCHING.append(asyncio.create_task(watch.run()))
-
-
-async def dask_teardown(server: Any) -> None:  # noqa: ARG001 - Dask's signature
-    """Called by Dask when the first of the process's servers closes: all of them end together."""
-    while _WATCHING:
-        _WATCHING.pop().cancel()
+    handover = NODE.handover
+    source = open_source(handover) or Nowhere()
+    watch = Watch(NODE.enforcement(Role(handover.role)), NODE.keeper, source, freshness=handover.freshness)
+    WATCHING.append(asyncio.create_task(watch.run()))

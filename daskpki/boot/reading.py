@@ -95,6 +95,11 @@ def read_credential(store: Reader, cluster: str, role: Role, name: str, version:
         raise NotFoundError(f"cluster {cluster} has no {what}: {error}", hint=hint) from None
     except DisabledError as error:
         raise NotTrustedError(str(error), hint=f"{error.hint}; --version N boots version N") from error
+    return parse_own_credential(payload, cluster, role, name)
+
+
+def parse_own_credential(payload: Confidential, cluster: str, role: Role, name: str) -> Credential:
+    """The credential in the payload of its secret; CorruptError when it is another's."""
     credential = parse_credential(payload)
     if (credential.cluster, credential.identity.role, credential.identity.name) != (cluster, role, name):
         raise CorruptError(f"the secret of {role.value}/{name} of cluster {cluster} holds {credential.identity.uri}")

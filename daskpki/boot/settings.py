@@ -10,6 +10,7 @@ from daskpki.boot.mounts import Mount, parse_mounts
 from daskpki.boot.options import Arguments, values
 from daskpki.boot.report import JSON, TEXT
 from daskpki.errors import UsageError
+from daskpki.handover import USUAL, Freshness
 from daskpki.identity import Role, default_name, parse_label, parse_role
 from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
 
@@ -55,6 +56,7 @@ class Settings(NamedTuple):
     mounts: tuple[Mount, ...] = ()
     versions: Mapping[Role, int] = NEWEST
     log_format: str = TEXT
+    freshness: Freshness = USUAL
 
     @property
     def wanted(self) -> tuple[tuple[Role, str], ...]:
@@ -90,6 +92,16 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
         mounts=_mounts(found, directory),
         versions=_versions(found["version"], _roles(arguments), directory),
         log_format=_choice(found, "log-format", (TEXT, JSON)),
+        freshness=_freshness(found),
+    )
+
+
+def _freshness(found: Mapping[str, str]) -> Freshness:
+    return Freshness(
+        stale_trust=_choice(found, "stale-trust", ("refuse", "allow")),
+        poll=_number(found, "poll", 1, 86_400),
+        fetch_age=_number(found, "fetch-age", 1, 10_000_000),
+        grace=_number(found, "grace", 0, 10_000_000),
     )
 
 

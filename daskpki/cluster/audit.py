@@ -15,6 +15,7 @@ CONNECTED: Final = "connected"
 TURNED_AWAY: Final = "turned-away"
 REFUSED: Final = "refused"
 REVOKED: Final = "revoked"
+EXPIRED: Final = "expired"
 RELOADED: Final = "reloaded"
 _LEVELS: Final = {CONNECTED: logging.DEBUG, RELOADED: logging.INFO}
 

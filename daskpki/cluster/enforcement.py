@@ -7,12 +7,13 @@ for contexts and for admission. Trust and key pair are replaced while connection
 from __future__ import annotations
 
 import ssl
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakSet
 
-from daskpki.cluster.audit import CONNECTED, REVOKED, Audit
+from daskpki.cluster.audit import CONNECTED, EXPIRED, REVOKED, Audit
 from daskpki.cluster.contexts import KeyPair, client_context, server_context
 from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.peers import Peer, parse_peer
@@ -69,6 +70,7 @@ class Enforcement:
         *,
         mode: WorkerClients = WorkerClients.LIMITED,
         minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+        allow_stale: bool = False,
         now: Callable[[], float] = time.time,
         audit: Audit | None = None,
     ) -> None:
@@ -81,6 +83,9 @@ class Enforcement:
         self._listeners: WeakSet[Listening] = WeakSet()
         self.pair = pair
         self._minimum = minimum
+        self._allow_stale = allow_stale
+        self._outlived: WeakSet[Connection] = WeakSet()
+        self._lock = threading.Lock()  # connections come in the event loop, and are looked through by a thread
         self._now = now
         self._contexts: dict[bool, ssl.SSLContext] = {}
 
@@ -99,17 +104,28 @@ class Enforcement:
             self._contexts[False] = client_context(self.pair, self.trust.anchors, self._minimum)
         return self._contexts[False]
 
+    @property
+    def stale(self) -> bool:
+        """Whether the revocation list has run out, so that new peers are refused, or taken in although it has."""
+        return self.trust.next_update is not None and self._now() > self.trust.next_update
+
     def admit(self, certificate: Mapping[str, Any] | None, roles: frozenset[Role]) -> Peer:
         """The peer that showed this certificate (as `getpeercert` gives it), or NotTrustedError."""
         peer = parse_peer(certificate)
-        verify_peer(peer, self.trust, roles, now=self._now())
+        verify_peer(peer, self.trust, roles, now=self._now(), allow_stale=self._allow_stale)
         return peer
 
     def connected(self, comm: Connection, conversation: Conversation) -> None:
         """Put an admitted connection under its rules, and remember it as long as it lives."""
         comm.bind(conversation, self)
-        self.live.add(comm)
+        with self._lock:
+            self.live.add(comm)
         self.audit.record(CONNECTED, peer=conversation.peer.identity.uri, address=comm.peer_address)
+
+    def connections(self) -> list[Connection]:
+        """Those that live now."""
+        with self._lock:
+            return list(self.live)
 
     def listening(self, listener: Listening) -> None:
         """Remember a listener, so that it can be given new contexts."""
@@ -128,15 +144,28 @@ class Enforcement:
         self.trust, self.pair, self._contexts = trust, pair, contexts
         for listener in list(self._listeners):
             listener.renew(contexts[True])
-        self._abort(lambda peer: peer.serial in trust.revoked, "the certificate is revoked")
+        self._abort(lambda peer: peer.serial in trust.revoked, REVOKED, "the certificate is revoked")
+
+    def abort_foreign(self) -> None:
+        """Cut live connections whose peer's certificate comes from a CA that is not trusted any more."""
+        self._abort(lambda peer: peer.issuer not in self.trust.issuers, REVOKED, "its CA is not trusted any more")
 
     def abort_expired(self, grace: float) -> None:
-        """Cut live connections whose peer's certificate ended more than `grace` seconds ago."""
-        self._abort(lambda peer: peer.not_after + grace < self._now(), "the certificate ended, and it was not renewed")
+        """Cut live connections whose peer's certificate ended more than `grace` seconds ago; before, warn once."""
+        now = self._now()
+        self._abort(lambda peer: peer.not_after + grace < now, EXPIRED, "the certificate ended, and no newer one came")
+        for comm in self.connections():
+            peer = comm.conversation.peer
+            if peer.not_after < now and comm not in self._outlived:
+                self._outlived.add(comm)
+                left = f"the certificate has ended; the connection is cut off in {peer.not_after + grace - now:.0f} s"
+                self.audit.record(EXPIRED, peer=peer.identity.uri, address=comm.peer_address, detail=left)
 
-    def _abort(self, condition: Callable[[Peer], bool], reason: str) -> None:
-        for comm in list(self.live):
+    def _abort(self, condition: Callable[[Peer], bool], kind: str, reason: str) -> None:
+        for comm in self.connections():
             peer = comm.conversation.peer
             if condition(peer):
-                self.audit.record(REVOKED, peer=peer.identity.uri, address=comm.peer_address, detail=reason)
+                with self._lock:
+                    self.live.discard(comm)
+                self.audit.record(kind, peer=peer.identity.uri, address=comm.peer_address, detail=reason)
                 comm.abort_soon()

@@ -16,19 +16,14 @@ from daskpki.cluster.roles import Server
 from daskpki.cluster.trust import trust_of
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, NotTrustedError, UnavailableError
-from daskpki.pki.credential import Credential, certificate_pem, key_pem
-from daskpki.pki.pem import parse_pem
+from daskpki.pki.certificates import lifetime, load_certificate
+from daskpki.pki.pem import parse_certificates
+from daskpki.pki.profile import Lifetime
 from daskpki.pki.revoked import FetchPiece
 from daskpki.pki.trust_document import TrustDocument, parse_trust
 
 _REFUSALS_PER_MINUTE: Final = 10
 _MINUTE: Final = 60.0
-
-
-def _begins(leaf: bytes) -> int:
-    from daskpki.pki.certificates import lifetime, load_certificate
-
-    return lifetime(load_certificate(leaf)).not_before
 
 
 class Keeper:
@@ -46,7 +41,7 @@ class Keeper:
     ) -> None:
         self.document = document
         self.on_news: list[Callable[[Keeper], None]] = []
-        self.on_credential: list[Callable[[Credential], None]] = []
+        self.on_credential: list[Callable[[KeyPair], None]] = []
         self._enforcement = enforcement
         self._signed = signed
         self._pieces = dict(pieces or {})
@@ -69,6 +64,21 @@ class Keeper:
     def pieces(self) -> Mapping[int, bytes]:
         """Of its revocation list, by version number."""
         return self._pieces
+
+    @property
+    def lifetime(self) -> Lifetime:
+        """When the leaf in use is valid."""
+        return lifetime(load_certificate(self._leaf))
+
+    @property
+    def awaits_credential(self) -> bool:
+        """Whether a newer one is to be expected: the leaf in use is revoked, or not of the CA that issues now."""
+        leaf, active = load_certificate(self._leaf), load_certificate(self.document.active.issuing)
+        return leaf.issuer != active.subject or leaf.serial_number in self._enforcement.trust.revoked
+
+    @property
+    def _leaf(self) -> bytes:
+        return parse_certificates(self._enforcement.pair.certificates.encode(), "our certificate")[0]
 
     def message(self) -> dict[str, Any] | None:
         """The document that holds, to be passed on; None when it is not at hand as it was signed."""
@@ -108,6 +118,9 @@ class Keeper:
         wanted = {piece.version for part in document.crls for piece in part.pieces}
         known = {number: data for number, data in {**self._pieces, **pieces}.items() if number in wanted}
         self._enforcement.replace(trust=trust_of(document, lambda number: self._piece(known, number)))
+        if self.document.active.certificate not in document.roots:
+            # It did not retire first: an emergency, or a whole rollover that was missed, which looks the same.
+            self._enforcement.abort_foreign()
         self.document, self._signed, self._pieces = document, signed, known
         self._enforcement.audit.record(RELOADED, detail=f"trust document {document.epoch} holds")
 
@@ -121,31 +134,30 @@ class Keeper:
 
     def _tell_everyone(self) -> None:
         message = self.message()
-        for comm in list(self._enforcement.live):
+        for comm in self._enforcement.connections():
             if message is not None and comm.conversation.server is Server.SCHEDULER:
                 comm.tell_soon(message)
         for listener in self.on_news:
             listener(self)
 
-    def renew(self, credential: Credential) -> None:
+    def renew(self, pair: KeyPair) -> None:
         """Go by a newer credential of the same identity; NotTrustedError when it does not hold: nothing has changed."""
         from daskpki.pki.validate import verify_leaf
 
         identity = self._enforcement.identity
-        if _begins(credential.leaf) < _begins(
-            parse_pem(self._enforcement.pair.certificates.encode(), "our certificate")[0][1]
-        ):
+        leaf, *chain = parse_certificates(pair.certificates.encode(), "the newer certificate")
+        if lifetime(load_certificate(leaf)).not_before < self.lifetime.not_before:
             raise NotTrustedError(f"a credential of {identity.uri} was offered that is older than the one in use")
         verify_leaf(
-            credential.leaf,
-            credential.chain,
+            leaf,
+            chain,
             self.document.roots,
             now=datetime.now(UTC),
             trust_domain=identity.trust_domain,
             role=identity.role,
             name=identity.name,
         )
-        self._enforcement.replace(pair=KeyPair(certificate_pem(credential), key_pem(credential)))
+        self._enforcement.replace(pair=pair)
         self._enforcement.audit.record(RELOADED, peer=identity.uri, detail="a newer credential is in use")
         for listener in self.on_credential:
-            listener(credential)
+            listener(pair)

@@ -7,7 +7,7 @@ not say: identity (exactly one URI SAN, X509-SVID, 5.2) and serial.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from daskpki.errors import NotTrustedError, UsageError
@@ -15,11 +15,15 @@ from daskpki.identity import Identity, parse_identity
 
 
 class Peer(NamedTuple):
-    """The other end: identity, serial, and the end of its certificate in seconds since the epoch."""
+    """The other end: identity, serial, the end of its certificate in seconds since the epoch, and who issued it.
+
+    The issuer is its name in one text, as `Trust.issuers` has those of the CAs.
+    """
 
     identity: Identity
     serial: int
     not_after: int
+    issuer: str
 
 
 def parse_peer(certificate: Mapping[str, Any] | None) -> Peer:
@@ -37,7 +41,17 @@ def parse_peer(certificate: Mapping[str, Any] | None) -> Peer:
     except UsageError as error:
         raise NotTrustedError(f"the other end's certificate: {error}") from error
     end = int(ssl.cert_time_to_seconds(certificate["notAfter"]))
-    return Peer(identity, int(certificate["serialNumber"], 16), end)
+    return Peer(identity, int(certificate["serialNumber"], 16), end, _name(certificate["issuer"]))
+
+
+def _name(parts: Iterable[Iterable[tuple[str, str]]]) -> str:
+    """A distinguished name as `getpeercert` gives it, in one text."""
+    return distinguished(value for part in parts for _kind, value in part)
+
+
+def distinguished(values: Iterable[str]) -> str:
+    """A CA's name in one text: its generation in it keeps those of a cluster apart (`daskpki.pki.templates`)."""
+    return "/".join(values)
 
 
 def _uris(certificate: Mapping[str, Any]) -> Iterator[str]:

@@ -7,18 +7,30 @@ What can be known only once the server stands (that it was adopted, and which op
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from daskpki.cluster import news, selftest
 from daskpki.cluster.adoption import adopt_servers, verify_adopted
+from daskpki.cluster.handing_on import HandedSource
 from daskpki.cluster.keeper import Keeper
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.security import NodeSecurity, node_security
+from daskpki.cluster.watch import Watch
 from daskpki.errors import NotTrustedError
 from daskpki.handover import VARIABLE, Handover, load_handover
+from daskpki.identity import Role
+
+_HANDED_PERIOD: Final = 5.0
+"""Seconds between two looks at what the nanny's process hands on, which cost nothing."""
+
+WATCHING: list[asyncio.Task[None]] = []
+"""The looks for newer material that this process takes, for as long as it has a server."""
+
+_SERVERS: set[Any] = set()
 
 logger = logging.getLogger("distributed.daskpki")  # under Dask's own logging configuration
 
@@ -40,6 +52,8 @@ def _announce(handover: Handover) -> None:
     logger.info("enforcing as %s/%s of %s", handover.role, handover.name, handover.trust_domain)
     if handover.worker_clients == WorkerClients.ALLOW:
         logger.warning("DASKPKI_WORKER_CLIENTS=allow: a worker's certificate may run code on the scheduler")
+    if handover.freshness.stale_trust == "allow":
+        logger.warning("DASKPKI_STALE_TRUST=allow: once the revocation list runs out, revoked peers are taken in")
 
 
 def dask_setup(server: Any) -> None:
@@ -54,14 +68,33 @@ def dask_setup(server: Any) -> None:
     except NotTrustedError as error:
         logger.critical("refused to start: %s (%s)", error, error.hint)
         raise SystemExit(error.exit_code) from error
-    pass_on_to_nanny(server)
+    _SERVERS.add(server)
+    if getattr(server, "nanny", None):
+        pass_on_to_nanny(server)
+        _watch_nanny(server)
+    else:
+        os.environ[VARIABLE] = NODE.hand_on()  # for the processes that this one starts
+
+
+async def dask_teardown(server: Any) -> None:
+    """Called by Dask when `server` closes; of several nannies in one process, one may be retired by itself."""
+    _SERVERS.discard(server)
+    while WATCHING and not _SERVERS:
+        WATCHING.pop().cancel()
+
+
+def _watch_nanny(server: Any) -> None:
+    """Follow what the nanny's process goes by: of a host's processes only that one asks the store."""
+    security: NodeSecurity = server.security
+    role, freshness = Role(security.handover.role), security.handover.freshness
+    source = HandedSource(os.environ[VARIABLE])
+    watch = Watch(security.enforcement(role), security.keeper, source, freshness=freshness, share=0)
+    WATCHING.append(asyncio.create_task(watch.run(_HANDED_PERIOD)))
 
 
 def pass_on_to_nanny(server: Any) -> None:
     """Have a worker pass newer trust documents on to its nanny, which has no stream from the scheduler."""
-    security, nanny = server.security, getattr(server, "nanny", None)
-    if nanny is None:
-        return
+    security, nanny = server.security, server.nanny
 
     async def pass_on(keeper: Keeper) -> None:
         try:

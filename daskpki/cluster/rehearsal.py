@@ -10,7 +10,7 @@ from daskpki.cluster.audit import Audit
 from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.policy import WorkerClients
-from daskpki.cluster.trust import Trust
+from daskpki.cluster.trust import Trust, ca_name
 from daskpki.identity import Identity, Role, default_trust_domain
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
 from daskpki.pki.issuer import Issuer, create_root, issue_leaf
@@ -33,6 +33,7 @@ def _enforcement(issuer: Issuer, policy: Policy, role: Role, now: datetime) -> E
     key = generate_key(KeyType.P256)
     leaf = issue_leaf(issuer, LeafRequest(identity), key.public_key(), serial=2, now=now, policy=policy)
     credential = Credential(_CLUSTER, identity, 1, serialize_key(key), leaf.public_bytes(Encoding.DER), ())
-    trust = Trust(_CLUSTER, policy.trust_domain, 1, (issuer.root.public_bytes(Encoding.DER),))
+    root = issuer.root.public_bytes(Encoding.DER)
+    trust = Trust(_CLUSTER, policy.trust_domain, 1, (root,), frozenset({ca_name(root)}))
     pair = KeyPair(certificate_pem(credential), key_pem(credential))
     return Enforcement(identity, pair, trust, mode=WorkerClients.LIMITED, audit=Audit(log=None))

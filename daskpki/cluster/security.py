@@ -16,7 +16,7 @@ from distributed import Security
 from daskpki.cluster.backend import install
 from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
-from daskpki.cluster.files import Files
+from daskpki.cluster.handing_on import HandedOn
 from daskpki.cluster.keeper import Keeper
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.trust import trust_of
@@ -94,8 +94,8 @@ def client_security(
 class NodeSecurity(PkiSecurity):
     """The Security of a booted node.
 
-    Pickled, it is its handover, whose paths say where the key is: so a nanny's worker process gets the same. When newer
-    material holds in this process, the handover names that instead.
+    Pickled, it is its handover, whose paths say where the key is: so a nanny's worker process gets the same. Once it
+    hands on, that is the handover of what holds by then.
     """
 
     def __init__(self, handover: Handover) -> None:
@@ -109,23 +109,24 @@ class NodeSecurity(PkiSecurity):
             trust_of(document, lambda number: pieces[number]),
             mode=WorkerClients(handover.worker_clients),
             minimum=_VERSIONS[handover.tls_min],
+            allow_stale=handover.freshness.stale_trust == "allow",
         )
         roles = [role, Role.CLIENT] if role is Role.WORKER else [role]  # tasks are clients under their worker's leaf
         super().__init__(dict.fromkeys(roles, enforcement))
         self.handover = handover
         self.keeper = enforcement.keeper = Keeper(enforcement, document, signed, pieces=pieces)
-        self._files = Files(handover)
-        self.keeper.on_news.append(self._hand_on_trust)
-        self.keeper.on_credential.append(self._hand_on_credential)
+        self._handed_on: HandedOn | None = None
 
-    def _hand_on_trust(self, keeper: Keeper) -> None:
-        self.handover = self._files.with_trust(self.handover, keeper)
-
-    def _hand_on_credential(self, credential: Credential) -> None:
-        self.handover = self._files.with_credential(self.handover, credential)
+    def hand_on(self) -> str:
+        """From now on keep what this process goes by where those that it starts can read it; the handover's path."""
+        if self._handed_on is None:
+            self._handed_on = HandedOn(self.handover)
+            self.keeper.on_news.append(self._handed_on.take_trust)
+            self.keeper.on_credential.append(self._handed_on.take_credential)
+        return self._handed_on.path
 
     def __reduce_ex__(self, protocol: object) -> Any:
-        return node_security, (self.handover,)
+        return node_security, (self._handed_on.handover if self._handed_on else self.handover,)
 
 
 def node_security(handover: Handover) -> NodeSecurity:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from daskpki.cluster.peers import Peer
+from daskpki.cluster.peers import Peer, distinguished
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
+from daskpki.pki.certificates import load_certificate
 from daskpki.pki.revoked import FetchPiece, next_update, revoked_serials
 from daskpki.pki.trust_document import TrustDocument
 
@@ -14,14 +15,16 @@ from daskpki.pki.trust_document import TrustDocument
 class Trust(NamedTuple):
     """One verified trust document, in the form in which connections ask it.
 
-    `anchors` are DER certificates, `revoked` serials of any generation (they are random, so the union is as good as one
-    set for each), `next_update` in seconds since the epoch is when the oldest CRL ends (None: there is no CRL).
+    `anchors` are DER certificates, `issuers` the names of the CAs below them that issue leaves, `revoked` serials of
+    any generation (they are random, so the union is as good as one set for each), `next_update` in seconds since the
+    epoch is when the oldest CRL ends (None: there is no CRL).
     """
 
     cluster: str
     trust_domain: str
     epoch: int
     anchors: tuple[bytes, ...]
+    issuers: frozenset[str]
     revoked: frozenset[int] = frozenset()
     next_update: int | None = None
 
@@ -37,12 +40,14 @@ def verify_peer(peer: Peer, trust: Trust, roles: frozenset[Role], *, now: float,
     if who.role not in roles:
         expected = " or ".join(sorted(role.value for role in roles))
         raise NotTrustedError(f"{who.uri} has the role {who.role.value}, and here only {expected} is accepted")
+    if peer.issuer not in trust.issuers:  # TLS began under a trust that was replaced meanwhile
+        raise NotTrustedError(f"the certificate of {who.uri} comes from {peer.issuer}, which is not trusted any more")
     if peer.serial in trust.revoked:
         raise NotTrustedError(f"the certificate {peer.serial:x} of {who.uri} is revoked")
     if trust.next_update is not None and now > trust.next_update and not allow_stale:
         raise NotTrustedError(
             f"the revocation list of cluster {trust.cluster} ended at {trust.next_update} (seconds since the epoch)",
-            hint="`daskpki crl` signs a new one",
+            hint="any command that opens the CA's key signs a new one, such as daskpki renew --due",
         )
 
 
@@ -58,9 +63,15 @@ def trust_of(document: TrustDocument, fetch_piece: FetchPiece | None = None) -> 
         trust_domain=document.trust_domain,
         epoch=document.epoch,
         anchors=document.roots,
+        issuers=frozenset(ca_name(anchor.issuing) for anchor in document.authorities),
         revoked=frozenset(serial for serials in revoked.values() for serial in serials),
         next_update=next_update(document),
     )
+
+
+def ca_name(certificate: bytes) -> str:
+    """The name of a CA (DER), as `Peer.issuer` has it."""
+    return distinguished(str(attribute.value) for attribute in load_certificate(certificate).subject)
 
 
 def _no_pieces(version: int) -> bytes:

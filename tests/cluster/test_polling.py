@@ -74,7 +74,7 @@ def test_one_request_for_each_secret_when_there_is_nothing_new(shelves: Shelves,
     found = source.trust_after(0)
     assert found is not None
     assert found.signed == signed
-    assert source.credential() == leaf.credential
+    assert source.credential() == leaf.pair
     before = shelves.requests
     assert source.trust_after(document.epoch) is None
     assert source.credential() is None

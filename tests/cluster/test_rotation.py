@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from distributed import Client, Scheduler, Worker
 
+from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.keeper import Keeper
 from daskpki.cluster.news import SignedTrust
 from daskpki.cluster.security import NodeSecurity, client_security, node_security
 from daskpki.cluster.watch import Watch
 from daskpki.errors import NotTrustedError, UnavailableError
-from daskpki.handover import parse_handover
+from daskpki.handover import Freshness, load_handover, parse_handover
 from daskpki.identity import Role
-from daskpki.pki.credential import Credential
 from tests.cluster.material import Authority, Leaf
 from tests.cluster.nodes import handover_of
 
@@ -33,6 +33,7 @@ class Shelf:
         self.leaf: Leaf | None = None
         self.epoch = 0
         self.broken = False
+        self.asked = 0
 
     def publish(self) -> None:
         document = self.authority.document()
@@ -43,8 +44,9 @@ class Shelf:
             raise UnavailableError("no answer")
         return self.trust if self.epoch > epoch else None
 
-    def credential(self) -> Credential | None:
-        return self.leaf.credential if self.leaf else None
+    def credential(self) -> KeyPair | None:
+        self.asked += 1
+        return self.leaf.pair if self.leaf else None
 
 
 def node(authority: Authority, role: Role, directory: Path) -> NodeSecurity:
@@ -99,11 +101,12 @@ def test_a_rollover_under_load_loses_nothing(tmp_path: Path) -> None:
 def test_what_a_restarted_worker_gets_is_the_newest(tmp_path: Path) -> None:
     authority = Authority()
     security = node(authority, Role.WORKER, tmp_path)
+    path = security.hand_on()
     shelf = Shelf(authority)
     shelf.publish()
     shelf.leaf = authority.leaf(Role.WORKER)
     assert watch(security, shelf).look()
-    restarted = node_security(security.handover)
+    restarted = node_security(load_handover(path))
     assert restarted.keeper.epoch == security.keeper.epoch
     assert restarted.enforcement(Role.WORKER).pair == shelf.leaf.pair
 
@@ -121,7 +124,7 @@ def test_an_older_or_foreign_credential_changes_nothing(tmp_path: Path) -> None:
     ]
     for leaf, reason in wrong:
         with pytest.raises(NotTrustedError, match=reason):
-            keeper.renew(leaf.credential)
+            keeper.renew(leaf.pair)
         assert enforcement.pair is before
 
 
@@ -130,7 +133,7 @@ def test_a_source_that_does_not_answer_changes_nothing(tmp_path: Path, caplog: p
     security = node(authority, Role.SCHEDULER, tmp_path)
     shelf, now = Shelf(authority), 0.0
     shelf.broken = True
-    watching = watch(security, shelf, fetch_age=100, clock=lambda: now)
+    watching = watch(security, shelf, freshness=Freshness(fetch_age=100), clock=lambda: now)
     assert not watching.look()
     assert "last fetched" not in caplog.text
     now = 101.0

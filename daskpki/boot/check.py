@@ -14,7 +14,6 @@ from typing import Final, NamedTuple
 
 from daskpki.boot.clock import Reading
 from daskpki.boot.reading import Material
-from daskpki.boot.report import note
 from daskpki.boot.settings import Settings
 from daskpki.boot.shortcut import plainly_holds
 from daskpki.errors import CorruptError, NotTrustedError, UnavailableError
@@ -68,20 +67,11 @@ def verify_material(material: Material, settings: Settings, now: datetime) -> Tr
     pins = Pins(material.anchors, settings.ca_sha256, settings.min_epoch)
     for credential in material.credentials:
         document = verify_held(credential, material.trust.data, material.pieces, pins=pins, now=now).trust
-    _check_fresh(document, settings, now)
-    return document
+    if settings.freshness.stale_trust == "refuse":  # a node that starts has new peers only
+        from daskpki.pki.trust import check_fresh
 
-
-def _check_fresh(document: TrustDocument, settings: Settings, now: datetime) -> None:
-    """A node that starts has new peers only, and takes in none whose revocation it would not know of."""
-    from daskpki.pki.trust import check_fresh
-
-    try:
         check_fresh(document, now)
-    except NotTrustedError as error:
-        if settings.freshness.stale_trust == "refuse":
-            raise
-        note(f"warning: {error}; --stale-trust allow: whoever was revoked since is taken in")
+    return document
 
 
 def _check_asked_for(credential: Credential, settings: Settings, role: str, name: str) -> None:

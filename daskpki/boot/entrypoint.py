@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 from daskpki.boot.cores import usable_cores
 from daskpki.boot.options import parse_arguments
@@ -41,6 +42,9 @@ def prepare(settings: Settings, environ: Mapping[str, str]) -> Checked:
     trust = verify_in_time(fetched.material, fetched.settings, fetched.date, clocks, patience=left)
     whom = " and ".join(_whose(credential, settings) for credential in fetched.material.credentials)
     voice.note(f"{whom}, from {settings.source}; trust epoch {trust.epoch}")
+    if settings.freshness.stale_trust == "allow":
+        ends = datetime.fromtimestamp(min(part.next_update for part in trust.crls), UTC)
+        voice.warn(f"--stale-trust allow: whoever is revoked after {ends:%Y-%m-%d %H:%M} UTC may be taken in")
     return Checked(fetched.settings, fetched.material, trust)
 
 

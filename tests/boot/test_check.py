@@ -134,6 +134,20 @@ def test_pins_hold_for_a_store_as_well(cloud: Cloud) -> None:
         boot_here(cloud.environ | {"DASKPKI_MIN_EPOCH": "9"}, "scheduler")
 
 
+@pytest.mark.parametrize("command", [("worker", "--scheduler", "h"), ("exec", "worker", "--", "true")])
+def test_a_revocation_list_that_ran_out_boots_only_when_told_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    stale = make_cluster(now=datetime.now(UTC) - timedelta(days=36), slugs=[])
+    stale.issue("worker/worker")
+    worker = stale.export("worker/worker", tmp_path / "worker")
+    with pytest.raises(NotTrustedError, match="ran out at") as refused:
+        boot_directory(worker, *command)
+    assert "--stale-trust allow" in str(refused.value.hint)
+    assert boot_directory(worker, *command, DASKPKI_STALE_TRUST="allow").started
+    assert "--stale-trust allow: whoever is revoked after" in capsys.readouterr().err
+
+
 def test_a_cluster_of_two_tiers_boots(tmp_path: Path) -> None:
     cluster = make_cluster(tiers=2)
     cluster.export("worker/worker", tmp_path / "worker")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daskpki.errors import CorruptError, NotTrustedError
-from daskpki.handover import Handover, encode_handover, load_handover, parse_handover
+from daskpki.handover import Freshness, Handover, encode_handover, load_handover, parse_handover
 
 HANDOVER = Handover(
     cluster="c",
@@ -26,6 +26,7 @@ HANDOVER = Handover(
     dashboard="loopback",
     tls_min="1.3",
     scheduler="tls://10.0.0.2:8786",
+    freshness=Freshness(stale_trust="allow", poll=5),
 )
 
 
@@ -37,12 +38,27 @@ def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"cert": 1}, {"cert": None}, {"pieces": None}, {"pieces": {"x": "/p"}}, {"pieces": {"1": 2}}, {"more": "x"}],
+    [
+        {"cert": 1},
+        {"cert": None},
+        {"pieces": None},
+        {"pieces": {"x": "/p"}},
+        {"pieces": {"1": 2}},
+        {"more": "x"},
+        {"freshness": None},
+    ],
 )
 def test_a_changed_field_is_refused(change: dict[str, object]) -> None:
     document = json.loads(encode_handover(HANDOVER)) | change
     with pytest.raises(CorruptError):
         parse_handover(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("change", [{"poll": "5"}, {"poll": None}, {"stale_trust": 1}, {"more": 1}])
+def test_a_changed_limit_is_refused(change: dict[str, object]) -> None:
+    document = json.loads(encode_handover(HANDOVER))
+    with pytest.raises(CorruptError):
+        parse_handover(json.dumps(document | {"freshness": document["freshness"] | change}).encode())
 
 
 def test_a_missing_field_is_refused() -> None:

@@ -64,6 +64,8 @@ def test_a_role_has_its_usual_name_and_a_client_none() -> None:
         (["worker"], {"DASKPKI_CA_SHA256": "abc"}, "is not a SHA-256 fingerprint"),
         (["worker"], {"DASKPKI_WORKER_CLIENTS": "all"}, "is none of deny, limited, allow"),
         (["worker"], {"DASKPKI_DASHBOARD": "public"}, "is none of loopback, off"),
+        (["worker"], {"DASKPKI_STALE_TRUST": "yes"}, "is none of refuse, allow"),
+        (["worker"], {"DASKPKI_POLL": "0"}, "is not a whole number from 1"),
         (["worker"], {"DASKPKI_TLS_MIN": "1.1"}, "is none of 1.3, 1.2"),
         (["worker"], {"THREADS_PER_WORKER": "0"}, "is not a whole number from 1"),
         (["worker"], {"MEMORY_PER_WORKER": "1GB"}, "is not a number of GB"),

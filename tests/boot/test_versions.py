@@ -12,7 +12,7 @@ from daskpki.boot.polling import open_source
 from daskpki.boot.settings import parse_settings
 from daskpki.errors import NotFoundError, NotTrustedError, UsageError
 from daskpki.identity import Role
-from daskpki.pki.credential import Credential, encode_credential
+from daskpki.pki.credential import Credential, certificate_pem, encode_credential
 from tests.boot.cloud import Cloud, Recorder, boot_here, plain_environ, run_entrypoint
 from tests.material import make_cluster
 from tests.servers.clients import grpc_client
@@ -97,14 +97,14 @@ def test_a_pinned_version_that_was_revoked_does_not_boot(cloud: Cloud, generatio
 
 def test_a_pinned_node_never_fetches_another_credential(cloud: Cloud, generations: list[Credential]) -> None:
     """The control is the same boot without the pin."""
-    for argv, found in (((), generations[2].leaf), (("--version", "1"), None)):
+    for argv, found in (((), certificate_pem(generations[2])), (("--version", "1"), None)):
         handover = boot_here(cloud.environ, *WORKER, *argv, *RUN).handover
         assert handover is not None
         source = open_source(handover, cloud.environ)
         assert source is not None
         cloud.server.reset_journal()
         credential = source.credential()
-        assert (credential.leaf if credential else None) == found
+        assert (credential.certificates if credential else None) == found
         assert bool(cloud.requests) == (found is not None)
 
 

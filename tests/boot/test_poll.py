@@ -1,0 +1,121 @@
+"""What a running node asks Secret Manager for: one request a minute, and what is new is found all the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+
+from daskpki.boot.entrypoint import boot
+from daskpki.boot.polling import open_source
+from daskpki.cluster.security import NodeSecurity, node_security
+from daskpki.cluster.watch import Watch
+from daskpki.handover import VARIABLE, load_handover
+from daskpki.identity import Role
+from daskpki.pki.credential import Credential, certificate_pem, encode_credential
+from tests.boot.cloud import Cloud, Recorder
+from tests.material import Cluster, make_cluster
+from tests.servers.clients import grpc_client
+
+MINUTE = 60.0
+TRUST, LEAF = "trust/versions/2", "worker_worker/versions/2"
+
+
+class Node(Recorder):
+    """In the place of os.execve: what the preload of the started program would make of the handover."""
+
+    security: NodeSecurity
+
+    def __call__(self, command: str, argv: list[str], environ: dict[str, str]) -> None:
+        super().__call__(command, argv, environ)
+        self.security = node_security(load_handover(environ[VARIABLE]))
+
+
+@dataclass
+class Poller:
+    """A node's watch over the test server, and the clock that it goes by."""
+
+    security: NodeSecurity
+    watch: Watch
+    hands: list[float]
+
+    def look(self, times: int = 1) -> None:
+        """So many looks, a minute apart."""
+        for _ in range(times):
+            self.hands[0] += MINUTE
+            assert self.watch.look()
+
+    @property
+    def certificates(self) -> str:
+        return self.security.enforcement(Role.WORKER).pair.certificates
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    """One of its own, since it moves on here."""
+    return make_cluster()
+
+
+@pytest.fixture
+def poller(cloud: Cloud) -> Poller:
+    """A worker's, which has looked once and asks by number from now on."""
+    node = Node()
+    boot(("worker", "--scheduler", "10.0.0.2"), cloud.environ, node)
+    assert node.handover is not None
+    source, hands = open_source(node.handover, cloud.environ), [0.0]
+    assert source is not None
+    assert source.credential() is not None
+    watch = Watch(node.security.enforcement(Role.WORKER), node.security.keeper, source, clock=lambda: hands[0])
+    assert watch.look()
+    cloud.server.reset_journal()
+    return Poller(node.security, watch, hands)
+
+
+def test_an_hour_of_looks_costs_one_request_a_minute_and_one_for_the_credential(cloud: Cloud, poller: Poller) -> None:
+    poller.look(60)
+    assert Counter(cloud.requests) == {TRUST: 60, LEAF: 1}
+
+
+def test_a_renewed_credential_is_in_use_within_the_hour(cloud: Cloud, poller: Poller) -> None:
+    renewed = renew(cloud)
+    cloud.server.latest_lag(cloud.secret("worker_worker"), at=1)
+    poller.look(60)
+    assert poller.certificates == certificate_pem(renewed)
+
+
+def test_after_news_a_newer_credential_is_looked_for_at_once(cloud: Cloud, poller: Poller) -> None:
+    cloud.server.seed(cloud.secret("trust"), cloud.cluster.publish().reveal())
+    renewed = renew(cloud)
+    poller.look()
+    assert poller.certificates == certificate_pem(renewed)
+
+
+def test_who_is_revoked_asks_for_a_newer_credential_each_time(cloud: Cloud, poller: Poller) -> None:
+    revoked = cloud.cluster.credentials["worker/worker"]
+    cloud.server.seed(cloud.secret("trust"), cloud.cluster.publish(revoked=[revoked]).reveal())
+    poller.look(3)
+    assert Counter(cloud.requests)[LEAF] == 3
+    renewed = renew(cloud)
+    poller.look()
+    assert poller.certificates == certificate_pem(renewed)
+    cloud.server.reset_journal()
+    poller.look(3)
+    assert len(cloud.requests) == 3
+
+
+@pytest.mark.parametrize("secret", ["trust", "worker_worker"])
+def test_a_newest_version_that_was_disabled_is_not_passed_over(cloud: Cloud, poller: Poller, secret: str) -> None:
+    cloud.server.seed(cloud.secret(secret), b"whatever it said")
+    grpc_client(cloud.server.grpc_target).disable_secret_version(name=f"{cloud.secret(secret)}/versions/2")
+    poller.hands[0] += 60 * MINUTE
+    assert not poller.watch.look()
+    renew(cloud)
+    cloud.server.seed(cloud.secret("trust"), cloud.cluster.publish().reveal())
+    poller.look()
+
+
+def renew(cloud: Cloud) -> Credential:
+    credential = cloud.cluster.issue("worker/worker")
+    cloud.server.seed(cloud.secret("worker_worker"), encode_credential(credential).reveal())
+    return credential

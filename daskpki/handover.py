@@ -43,7 +43,8 @@ class Handover(NamedTuple):
     URL, or None when the credential came from a directory; `endpoint` is another Secret Manager than Google's.
     `secrets` are the paths of the cluster's other secrets that were mounted, by name. `pinned` is the version of the
     credential that --version named; such a node keeps it.
-    `tls_min` is "1.3" or "1.2", `worker_clients` one of deny, limited and allow, `dashboard` one of loopback and off.
+    `tls_min` is "1.3" or "1.2", `worker_clients` one of deny, limited and allow, `dashboard` one of loopback, mtls and
+    off. `health` is the ADDRESS:PORT of the health server, `metrics` whether it serves them ("yes" or "no").
     """
 
     cluster: str
@@ -64,6 +65,8 @@ class Handover(NamedTuple):
     secrets: Mapping[str, str] = NO_SECRETS
     pinned: str | None = None
     freshness: Freshness = USUAL
+    health: str | None = None
+    metrics: str | None = None
 
 
 def encode_handover(handover: Handover) -> bytes:

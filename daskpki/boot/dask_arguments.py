@@ -23,14 +23,18 @@ _MAY_HOLD_URLS: Final = ("--preload", "--preload-nanny")
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
-def check_dask_arguments(role: Role, arguments: Sequence[str]) -> None:
-    """Raise PolicyError that names the first argument which would weaken or circumvent TLS."""
+def check_dask_arguments(role: Role, arguments: Sequence[str], dashboard: str) -> None:
+    """Raise PolicyError that names the first argument which would weaken or circumvent TLS.
+
+    `dashboard` is where that is served: only with mtls may it be bound beyond loopback.
+    """
     refused = _REFUSED if role is Role.SCHEDULER else {**_REFUSED, **_REFUSED_FOR_WORKERS}
     for option, value in pairs(arguments):
         if option in refused:
             raise PolicyError(f"Dask's {option} is refused: {refused[option]}")
         if option == "--dashboard-address":
-            _check_loopback(value)
+            if dashboard != "mtls":
+                _check_loopback(value)
         elif option not in _MAY_HOLD_URLS:
             _check_scheme(value)
 
@@ -64,5 +68,5 @@ def _check_loopback(value: str) -> None:
     if value and host not in _LOOPBACK:
         raise PolicyError(
             f"Dask's --dashboard-address {value!r} is refused: the dashboard has no login, so it stays on loopback",
-            hint="127.0.0.1:8787, and `ssh -L 8787:127.0.0.1:8787` from elsewhere",
+            hint="127.0.0.1:8787, and `ssh -L 8787:127.0.0.1:8787` from elsewhere; or --dashboard mtls",
         )

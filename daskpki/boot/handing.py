@@ -8,6 +8,7 @@ from daskpki.boot.materialise import Place
 from daskpki.boot.settings import Settings
 from daskpki.confidential import Confidential
 from daskpki.handover import NO_SECRETS, Handover, encode_handover
+from daskpki.identity import Role
 from daskpki.pki import pem
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
 from daskpki.pki.trust_document import TrustDocument
@@ -48,5 +49,15 @@ def hand_over(
         secrets=secrets,
         pinned=str(version) if version else None,
         freshness=settings.freshness,
+        health=_health(settings, credential.identity.role),
+        metrics=settings.metrics,
     )
     return handover, place.put("handover.json", encode_handover(handover))
+
+
+def _health(settings: Settings, role: Role) -> str | None:
+    """On a node the scheduler takes the address as it was given, and its workers the next port."""
+    if settings.health is None or settings.command != "node" or role is Role.SCHEDULER:
+        return settings.health
+    host, _, port = settings.health.rpartition(":")
+    return f"{host}:{int(port) + 1}"

@@ -46,7 +46,6 @@ OPTIONS: Final = (
         "DASKPKI_WORKER_CLIENTS",
         "what tasks may do as clients: deny, limited, allow [limited; node without --worker-user: allow]",
     ),
-    Option("dashboard", "WHERE", "DASKPKI_DASHBOARD", "loopback or off", "loopback"),
     Option(
         "stale-trust",
         "MODE",
@@ -57,6 +56,21 @@ OPTIONS: Final = (
     Option("poll", "SECONDS", "DASKPKI_POLL", "how often a running node looks for revocations and new CAs", "60"),
     Option("fetch-age", "SECONDS", "DASKPKI_FETCH_AGE", "warn when the last look that succeeded is older", "86400"),
     Option("grace", "SECONDS", "DASKPKI_GRACE", "how long connections outlive their peer's certificate", "86400"),
+    Option(
+        "dashboard",
+        "WHERE",
+        "DASKPKI_DASHBOARD",
+        "loopback; mtls: on all interfaces, for holders of a client's certificate; off",
+        "loopback",
+    ),
+    Option("health", "ADDRESS:PORT", "DASKPKI_HEALTH", "serve /health there in plain HTTP, and nothing else"),
+    Option(
+        "metrics",
+        "",
+        "DASKPKI_METRICS",
+        "with --health: /metrics there too, for Prometheus; worker processes take the ports after it",
+        "no",
+    ),
     Option("tls-min", "VERSION", "DASKPKI_TLS_MIN", "the least TLS version: 1.3 or 1.2", "1.3"),
     Option("threads-per-worker", "N", "THREADS_PER_WORKER", "threads of each worker"),
     Option("memory-per-worker", "GB", "MEMORY_PER_WORKER", "memory of each worker, in GB"),
@@ -121,7 +135,8 @@ def help_text() -> str:
 
 def _describe(option: Option) -> str:
     default = f" [{option.default}]" if option.default else ""
-    return f"  --{option.name} {option.value:<10}{option.variable}\n        {option.meaning}{default}\n"
+    form = f"--{option.name} {option.value}"
+    return f"  {form:<32}{option.variable}\n        {option.meaning}{default}\n"
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:

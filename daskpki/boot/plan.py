@@ -65,18 +65,18 @@ def plan_programs(settings: Settings, known_schedulers: tuple[str, ...], cores: 
 def check_arguments(settings: Settings) -> None:
     """Raise PolicyError for Dask arguments that are refused, so that nothing is fetched for them."""
     if settings.command != "exec":
-        check_dask_arguments(settings.roles[-1], settings.rest)
+        check_dask_arguments(settings.roles[-1], settings.rest, settings.dashboard)
 
 
 def _scheduler(settings: Settings, arguments: tuple[str, ...]) -> Program:
-    check_dask_arguments(Role.SCHEDULER, arguments)
+    check_dask_arguments(Role.SCHEDULER, arguments, settings.dashboard)
     options = [*_dashboard(settings, arguments, 8787), "--preload", PRELOAD]
     return Program(Role.SCHEDULER, _dask("scheduler", *options, *arguments))
 
 
 def _worker(settings: Settings, scheduler: str | None, cores: int) -> Program:
     arguments = settings.rest
-    check_dask_arguments(Role.WORKER, arguments)
+    check_dask_arguments(Role.WORKER, arguments, settings.dashboard)
     address = [scheduler] if scheduler else []
     options = [*_sizes(settings, cores), *_dashboard(settings, arguments, 0)]
     preloads = ["--preload", PRELOAD, "--preload-nanny", PRELOAD]
@@ -89,8 +89,9 @@ def _dask(*arguments: str) -> tuple[str, ...]:
 
 
 def _dashboard(settings: Settings, arguments: tuple[str, ...], port: int) -> list[str]:
-    """Dask serves some pages even with --no-dashboard, so the address is bound to loopback in any case."""
-    options = [] if has_option(arguments, "--dashboard-address") else ["--dashboard-address", f"{_LOOPBACK}:{port}"]
+    """Dask serves some pages even with --no-dashboard, so the address is bound to loopback then as well."""
+    host = "" if settings.dashboard == "mtls" else _LOOPBACK  # to Dask, "" is every interface
+    options = [] if has_option(arguments, "--dashboard-address") else ["--dashboard-address", f"{host}:{port}"]
     return [*options, "--no-dashboard"] if settings.dashboard == "off" else options
 
 
@@ -166,8 +167,18 @@ def _configuration(handover: Handover) -> dict[str, str]:
         "WORKER__PRELOAD": preload,
         "NANNY__PRELOAD": preload,
         **{f"COMM__TLS__{name}": value for name, value in tls.items()},
+        **(_dashboard_tls(handover) if handover.dashboard == "mtls" else {}),
     }
     return {f"DASK_DISTRIBUTED__{name}": value for name, value in settings.items()}
+
+
+def _dashboard_tls(handover: Handover) -> dict[str, str]:
+    """Dask's own TLS for its HTTP servers, workers' too: it asks for no certificate, but is never in the clear.
+
+    The preload puts a context in its place that demands one, before anything is accepted (cluster/web/door.py).
+    """
+    files = {"CERT": handover.cert, "KEY": handover.key, "CA_FILE": handover.ca}
+    return {f"SCHEDULER__DASHBOARD__TLS__{name}": value for name, value in files.items()}
 
 
 def _collides(variable: str, ours: Mapping[str, str]) -> bool:

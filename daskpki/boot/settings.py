@@ -23,6 +23,7 @@ NEWEST: Final[Mapping[Role, int]] = {}
 """Of no role is another version booted than the newest."""
 
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,9}\Z")
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9.-]+)\Z")
 _DECIMAL = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -57,6 +58,8 @@ class Settings(NamedTuple):
     versions: Mapping[Role, int] = NEWEST
     log_format: str = TEXT
     freshness: Freshness = USUAL
+    health: str | None = None
+    metrics: str = "no"
 
     @property
     def wanted(self) -> tuple[tuple[Role, str], ...]:
@@ -81,7 +84,7 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
         ca_sha256=_digest(found["ca-sha256"]),
         min_epoch=_number(found, "min-epoch", 0, 1 << 62),
         worker_clients=_worker_clients(arguments.command, found),
-        dashboard=_choice(found, "dashboard", ("loopback", "off")),
+        dashboard=_choice(found, "dashboard", ("loopback", "mtls", "off")),
         tls_min=_choice(found, "tls-min", ("1.3", "1.2")),
         threads=_count(found, "threads-per-worker"),
         memory=_memory(found["memory-per-worker"]),
@@ -93,6 +96,8 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
         versions=_versions(found["version"], _roles(arguments), directory),
         log_format=_choice(found, "log-format", (TEXT, JSON)),
         freshness=_freshness(found),
+        health=_health(found["health"]),
+        metrics=_metrics(found),
     )
 
 
@@ -187,6 +192,22 @@ def parse_scheduler(text: str) -> str:
     if not port.isdecimal() or not 0 < int(port) < LIMIT_OF_PORTS:
         raise UsageError(f"the scheduler's address {text!r} has no port from 1 to 65535")
     return f"tls://{host}:{port}"
+
+
+def _health(text: str) -> str | None:
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    if not _HOST.match(host) or not (port.isascii() and port.isdecimal() and 0 < int(port) < LIMIT_OF_PORTS):
+        raise UsageError(f"--health {text!r} is not ADDRESS:PORT", hint="for example 127.0.0.1:8790 or 0.0.0.0:8790")
+    return text
+
+
+def _metrics(found: Mapping[str, str]) -> str:
+    chosen = _choice(found, "metrics", ("no", "yes"))
+    if chosen == "yes" and not found["health"]:
+        raise UsageError("--metrics says what --health serves as well", hint="--health 0.0.0.0:8790 --metrics")
+    return chosen
 
 
 def _number(found: Mapping[str, str], name: str, least: int, most: int) -> int:

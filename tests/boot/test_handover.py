@@ -27,6 +27,8 @@ HANDOVER = Handover(
     tls_min="1.3",
     scheduler="tls://10.0.0.2:8786",
     freshness=Freshness(stale_trust="allow", poll=5),
+    health="0.0.0.0:8790",
+    metrics="yes",
 )
 
 

@@ -41,6 +41,17 @@ def test_the_dashboard_off_is_still_bound_to_loopback() -> None:
     assert "--dashboard-address 127.0.0.1:8787 --no-dashboard" in words(program)
 
 
+def test_a_dashboard_under_mutual_tls_is_on_all_interfaces_and_never_in_the_clear() -> None:
+    (program,) = plan("scheduler", "--dashboard", "mtls")
+    assert "--dashboard-address :8787 " in words(program)
+    (program,) = plan("scheduler", "--dashboard", "mtls", "--", "--dashboard-address", "10.0.0.2:9999")
+    assert words(program).endswith("--dashboard-address 10.0.0.2:9999")
+    environ = dask_environment(HANDOVER._replace(dashboard="mtls"), "/h", {})
+    prefix = "DASK_DISTRIBUTED__SCHEDULER__DASHBOARD__TLS__"
+    assert (environ[f"{prefix}CERT"], environ[f"{prefix}KEY"]) == (HANDOVER.cert, HANDOVER.key)
+    assert not [name for name in dask_environment(HANDOVER, "/h", {}) if "DASHBOARD" in name]
+
+
 def test_the_variables_of_the_blog_post_are_honoured() -> None:
     (program,) = plan("worker", DASKPKI_SCHEDULER="h", THREADS_PER_WORKER="2", MEMORY_PER_WORKER="3.5")
     assert words(program).startswith("worker tls://h:8786 --nworkers 4 --nthreads 2 --memory-limit 3.5GB ")

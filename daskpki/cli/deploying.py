@@ -76,6 +76,17 @@ def gcp(
     num_workers: Annotated[int | None, typer.Option(metavar="N", help="Worker processes on each VM.")] = None,
     worker_clients: Annotated[str | None, typer.Option(metavar="MODE", help="As DASKPKI_WORKER_CLIENTS.")] = None,
     ca_sha256: Annotated[str | None, typer.Option(metavar="HEX", help="VMs trust only this CA.")] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=WHERE", help="Workers mount it: NAME[@VERSION], at /run/secrets/FILE or as fd."),
+    ] = None,
+    allow_secrets_in_environment: Annotated[
+        bool,
+        typer.Option(
+            "--allow-secrets-in-environment",
+            help="Also as env:VAR, which child processes, crash reports and whoever reads /proc/PID/environ see.",
+        ),
+    ] = False,
     apply: Annotated[bool, typer.Option("--apply", help="Carry the plan out.")] = False,
     destroy: Annotated[bool, typer.Option("--destroy", help="Plan to remove all that was made.")] = False,
     export: Annotated[Export | None, typer.Option(help="Write the whole plan out instead; nothing is read.")] = None,
@@ -133,6 +144,8 @@ def gcp(
         worker_clients=worker_clients,
         ca_sha256=ca_sha256,
         ca_passphrase_file=_absolute(invocation.ca_passphrase_file),
+        secrets=tuple(secret or ()),
+        secrets_in_environment=allow_secrets_in_environment,
     )
     _act(invocation, wish, check_deployment(wanted))
 

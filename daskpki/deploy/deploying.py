@@ -11,14 +11,15 @@ from daskpki.deploy.observing import Scene, observe
 from daskpki.deploy.parts import internal_address
 from daskpki.deploy.plan import NOTHING, Observed, Step, plan
 from daskpki.deploy.ports import SCHEDULER
-from daskpki.deploy.prerequisites import prerequisites
+from daskpki.deploy.prerequisites import check_mounted, prerequisites
 from daskpki.deploy.resource import NO_FILES, gcloud
 from daskpki.deploy.settings import Deployment
 
 
 def plan_deployment(run: Run, wanted: Deployment) -> Sequence[Step]:
-    """The steps from what is there to what is wanted."""
+    """The steps from what is there to what is wanted; NotFoundError for a secret to mount that is not there."""
     observed = observe(run, Scene(wanted.store, wanted.cluster), resources(wanted))
+    check_mounted(wanted, observed)
     return plan_from(wanted, observed)
 
 

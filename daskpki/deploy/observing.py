@@ -18,10 +18,11 @@ from daskpki.deploy.names import account_email, mark
 from daskpki.deploy.network import Address, Firewall
 from daskpki.deploy.plan import Observed
 from daskpki.deploy.resource import Resource, gcloud
+from daskpki.identity import Role
 from daskpki.settings import GsmUrl
 
 _AT_ONCE: Final = 4
-_READ_BY_NODES: Final = (naming.TRUST, naming.REVOKED, "scheduler", "worker")
+_READ_BY_NODES: Final = (naming.TRUST, naming.REVOKED, Role.SCHEDULER, Role.WORKER, naming.SECRET)
 
 Json = Mapping[str, Any]
 

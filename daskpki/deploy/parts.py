@@ -21,6 +21,11 @@ class Part(NamedTuple):
     command: str
     leaves: tuple[tuple[Role, str], ...]
 
+    @property
+    def works(self) -> bool:
+        """Whether tasks run there, so that what tasks need has to be there, too."""
+        return self.command != "scheduler"
+
 
 def scheduler_part(wanted: Deployment) -> Part:
     """The VM that is the scheduler, and all workers too when there are no other VMs."""
@@ -51,21 +56,22 @@ def account(wanted: Deployment, part: Part) -> Account:
 
 
 def secrets(wanted: Deployment, part: Part) -> Sequence[str]:
-    """The ids of the secrets that the part reads: its own credentials, and what says whom to trust."""
+    """The ids of the secrets that the part reads: what says whom to trust, its own credentials, and what it mounts."""
     own = [naming.credential_id(wanted.cluster, role, name) for role, name in part.leaves]
-    return (naming.trust_id(wanted.cluster), naming.revoked_id(wanted.cluster), *own)
+    mounted = [naming.user_secret_id(wanted.cluster, mount.name) for mount in wanted.mounts if part.works]
+    return (naming.trust_id(wanted.cluster), naming.revoked_id(wanted.cluster), *own, *mounted)
 
 
 def container(wanted: Deployment, part: Part) -> Container:
     """What the part's VMs run."""
-    works = part.command in ("worker", "node")
     return Container(
         cluster=wanted.cluster,
         image=wanted.image,
         command=part.command,
-        arguments=("--", *WORKER_ARGUMENTS) if works else (),
+        arguments=("--", *WORKER_ARGUMENTS) if part.works else (),
         environment=_environment(wanted, part),
         ports=_ports(part),
+        mounts_files=part.works and any(mount.path for mount in wanted.mounts),
     )
 
 
@@ -87,8 +93,10 @@ def _environment(wanted: Deployment, part: Part) -> dict[str, str]:
         "DASKPKI_CA_SHA256": wanted.ca_sha256,
         "DASKPKI_WORKER_CLIENTS": wanted.worker_clients,
     }
-    if part.command != "scheduler":
+    if part.works:
         settings |= {
+            "DASKPKI_SECRETS": ",".join(wanted.secrets) or None,
+            "DASKPKI_ALLOW_SECRETS_IN_ENVIRONMENT": "yes" if any(one.variable for one in wanted.mounts) else None,
             "THREADS_PER_WORKER": _text(wanted.threads_per_worker),
             "MEMORY_PER_WORKER": wanted.memory_per_worker,
             "NUM_WORKERS": _text(wanted.num_workers),

@@ -10,6 +10,7 @@ from daskpki.deploy.parts import parts
 from daskpki.deploy.plan import Observed, Step
 from daskpki.deploy.resource import CREATED, NO_FILES, Command
 from daskpki.deploy.settings import Deployment
+from daskpki.errors import NotFoundError
 from daskpki.identity import Role, default_name
 
 KIND: Final = "credential"
@@ -33,6 +34,16 @@ def prerequisites(wanted: Deployment, observed: Observed) -> Iterator[Step]:
     for role, name in missing:
         if name == default_name(role):
             yield _made(f"credential {role}/{name}", _issue(wanted, role))
+
+
+def check_mounted(wanted: Deployment, observed: Observed) -> None:
+    """Raise NotFoundError for a secret that workers are to mount, and that nobody has set."""
+    for mount in wanted.mounts:
+        if naming.user_secret_id(wanted.cluster, mount.name) not in observed.secrets:
+            raise NotFoundError(
+                f"cluster {wanted.cluster!r} in {wanted.store} has no secret {mount.name!r} to mount",
+                hint=f"daskpki --store={wanted.store} --cluster={wanted.cluster} secret set {mount.name} --file FILE",
+            )
 
 
 def _made(title: str, command: Command) -> Step:

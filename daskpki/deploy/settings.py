@@ -7,12 +7,16 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from daskpki.boot.mounts import Mount, parse_mounts
 from daskpki.errors import UsageError
 from daskpki.identity import parse_label
 from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
 
 MAX_ISOLATED: Final = 50
 """Workers with a service account each: a project has 100 of these by default, and a firewall rule names 10."""
+
+SECRETS_DIRECTORY: Final = "/run/secrets"
+"""Where a worker's container has a tmpfs for mounted secrets, beside its `/tmp`."""
 
 _ZONE = re.compile(r"[a-z]+(-[a-z]+)+[0-9]+-[a-z]\Z")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
@@ -21,6 +25,8 @@ _TAG = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9._/:-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|@sha256:[0-9a-f]{64})\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _DECIMAL = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?\Z")
+# On the container's tmpfs, and nothing that a shell, systemd or YAML reads as more than a path.
+_MOUNT_PATH = re.compile(rf"({SECRETS_DIRECTORY}|/tmp)(/[A-Za-z0-9_.-]+)+\Z")
 
 
 class Deployment(NamedTuple):
@@ -47,6 +53,13 @@ class Deployment(NamedTuple):
     worker_clients: str | None = None
     ca_sha256: str | None = None
     ca_passphrase_file: str | None = None
+    secrets: tuple[str, ...] = ()
+    secrets_in_environment: bool = False
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        """The cluster's other secrets that the workers mount, as the entrypoint reads them."""
+        return parse_mounts(",".join(self.secrets), in_environment=self.secrets_in_environment)
 
     @property
     def project(self) -> str:
@@ -84,6 +97,7 @@ def check_deployment(wanted: Deployment) -> Deployment:
         _match(_TAG, tag, "tag", "such as dask-server")
     _check_sizes(wanted)
     _check_pins(wanted)
+    _check_mounts(wanted)
     ranges = tuple(parse_range(text) for text in wanted.clients_from)
     return wanted._replace(clients_from=tuple(dict.fromkeys(ranges)))
 
@@ -147,6 +161,15 @@ def _check_pins(wanted: Deployment) -> None:
     if wanted.worker_clients is not None and wanted.worker_clients not in modes:
         raise UsageError(f"--worker-clients {wanted.worker_clients!r} is none of {', '.join(modes)}")
     _optional(wanted.ca_sha256, _SHA256.match, "--ca-sha256", "64 hexadecimal digits, as `daskpki show` prints them")
+
+
+def _check_mounts(wanted: Deployment) -> None:
+    for mount in wanted.mounts:
+        if mount.path is not None and not _MOUNT_PATH.match(mount.path):
+            raise UsageError(
+                f"--secret {mount.name}={mount.path!r} is not on a tmpfs of the container",
+                hint=f"--secret {mount.name}={SECRETS_DIRECTORY}/{mount.name}, or {mount.name}=fd",
+            )
 
 
 def _optional(text: str | None, fits: Callable[[str], object], what: str, rule: str) -> None:

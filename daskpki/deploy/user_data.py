@@ -11,11 +11,15 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+from daskpki.deploy.settings import SECRETS_DIRECTORY
+
 UID: Final = 65532
 """The container's user: nobody's on the host, and the one that the published recipe sets."""
 
 _SCRATCH: Final = "/var/lib/daskpki"
 """On the VM's disk: where workers spill data. Keys never lie there."""
+
+_PRIVATE: Final = f"rw,nosuid,nodev,noexec,uid={UID},gid={UID},mode=0700"
 
 _UNIT: Final = """\
 [Unit]
@@ -50,7 +54,10 @@ runcmd:
 
 
 class Container(NamedTuple):
-    """What a VM runs: the entrypoint's `command`, with an `environment` that is not secret and open `ports`."""
+    """What a VM runs: the entrypoint's `command`, with an `environment` that is not secret and open `ports`.
+
+    `mounts_files` says whether it has a tmpfs of its own for secrets that are mounted as files.
+    """
 
     cluster: str
     image: str
@@ -58,6 +65,7 @@ class Container(NamedTuple):
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
     ports: tuple[str, ...]
+    mounts_files: bool = False
 
 
 def render_user_data(container: Container) -> str:
@@ -94,6 +102,7 @@ def docker_arguments(container: Container) -> list[str]:
         f"--user={UID}:{UID}",
         "--read-only",
         "--tmpfs=/tmp:rw,nosuid,nodev,mode=1777",
+        *([f"--tmpfs={SECRETS_DIRECTORY}:{_PRIVATE}"] if container.mounts_files else []),
         f"--volume={_SCRATCH}:/scratch",
         "--env=HOME=/tmp",
         "--env=DASK_TEMPORARY_DIRECTORY=/scratch",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from daskpki.boot.mounts import Mount
 from daskpki.boot.options import parse_arguments
 from daskpki.boot.plan import Program, check_arguments, plan_programs
 from daskpki.boot.settings import Settings, parse_settings
@@ -17,7 +18,7 @@ from daskpki.deploy.ports import NANNIES, WORKERS
 from daskpki.identity import Role
 from tests.deploy.conftest import IMAGE, deployment
 from tests.deploy.test_container import MANIFESTS
-from tests.deploy.test_plan import CLUSTER, ISOLATED, NODE
+from tests.deploy.test_plan import CLUSTER, ISOLATED, MOUNTING, NODE
 
 PORTS = ("--worker-port", "9000:9999", "--nanny-port", "10000:10999")
 
@@ -62,6 +63,24 @@ def test_a_worker_finds_the_scheduler_by_its_name_in_the_network() -> None:
 def test_an_isolated_worker_asks_for_its_own_leaf() -> None:
     settings, _ = boot_of(ISOLATED, "worker-7")
     assert settings.wanted == ((Role.WORKER, "worker-7"),)
+
+
+@pytest.mark.parametrize(("workers", "part"), [(2, "worker"), (0, "node")])
+def test_a_worker_mounts_the_secrets_that_were_named_and_the_scheduler_none(workers: int, part: str) -> None:
+    named = {**MOUNTING, "workers": workers}
+    settings, _ = boot_of(named, part)
+    assert settings.mounts == (Mount("db-password"), Mount("token", 3, path="/run/secrets/token"))
+    tmpfs = "--tmpfs=/run/secrets:rw,nosuid,nodev,noexec,uid=65532,gid=65532,mode=0700"
+    assert tmpfs in shlex.split(unit_of(named, part))
+    if workers:
+        assert boot_of(named, "scheduler")[0].mounts == ()
+        assert tmpfs not in unit_of(named, "scheduler")
+
+
+def test_a_variable_is_mounted_where_that_was_allowed() -> None:
+    named = {"secrets": ("db-password=env:PGPASSWORD",), "secrets_in_environment": True}
+    settings, _ = boot_of(named, "node")
+    assert settings.mounts == (Mount("db-password", variable="PGPASSWORD"),)
 
 
 @pytest.mark.parametrize("name", ["scheduler", "workers"])

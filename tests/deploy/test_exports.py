@@ -24,9 +24,9 @@ from daskpki.deploy.identities import SecretGrant
 from daskpki.deploy.settings import check_deployment, parse_gsm
 from daskpki.errors import UsageError
 from tests.deploy.conftest import deployment
-from tests.deploy.test_plan import CLUSTER, GOLDEN, ISOLATED, NODE
+from tests.deploy.test_plan import CLUSTER, GOLDEN, ISOLATED, MOUNTING, NODE
 
-ALL = [NODE, CLUSTER, ISOLATED]
+ALL = [NODE, CLUSTER, ISOLATED, MOUNTING]
 
 
 def judged(*command: str | Path, data: str | None = None) -> str:
@@ -60,10 +60,10 @@ def test_the_script_runs_the_very_commands_of_the_plan(settings: dict[str, objec
     assert written == {name: content for step in steps for name, content in step.files.items()}
 
 
-@pytest.mark.parametrize("part", ["scheduler", "worker"])
-def test_cloud_init_takes_the_user_data(part: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("part", "settings"), [("scheduler", CLUSTER), ("worker", MOUNTING)])
+def test_cloud_init_takes_the_user_data(part: str, settings: dict[str, object], tmp_path: Path) -> None:
     config = tmp_path / "user-data"
-    config.write_text(exported(deployment(**CLUSTER), CLOUD_INIT, part))
+    config.write_text(exported(deployment(**settings), CLOUD_INIT, part))
     assert "Valid" in judged("cloud-init", "schema", "--config-file", config)
     broken = tmp_path / "broken"
     broken.write_text("#cloud-config\nwrite_files: 3\n")

@@ -25,12 +25,13 @@ pytestmark = pytest.mark.needs_gcloud
 Deploy = Callable[..., list[dict[str, Any]]]
 NODE = "serviceAccount:daskpki-lab-node@project-one.iam.gserviceaccount.com"
 SCHEDULER = "zones/europe-west1-b/instances/daskpki-lab-node"
-ALL_THAT_A_NODE_READS = {"trust", "revoked", "scheduler_scheduler", "worker_worker"}
+ALL_THAT_A_NODE_READS = {"trust", "revoked", "scheduler_scheduler", "worker_worker", "secret_db-password"}
+PASSWORD = "correct horse battery staple"
 
 # The blog post's machine, as docs/deploy/google-cloud.md shows it.
 BLOG_POST = (
     "--zone=europe-west1-b", "--machine-type=e2-highcpu-16", "--image=docker.io/example/dask:1.0", "--tag=dask-server",
-    "--threads-per-worker=1", "--memory-per-worker=1", "--clients-from=203.0.113.0/24",
+    "--threads-per-worker=1", "--memory-per-worker=1", "--clients-from=203.0.113.0/24", "--secret=db-password=fd",
 )  # fmt: skip
 
 
@@ -49,6 +50,7 @@ def deploy(clouds: Clouds) -> Deploy:
 
 @pytest.mark.timeout(600)  # some fifty runs of gcloud, a second each on an idle machine
 def test_the_blog_posts_vm_from_an_empty_project_and_back(clouds: Clouds, deploy: Deploy) -> None:
+    set_password(clouds)
     made = deploy("--apply")
     assert {step["action"] for step in made} == {"create"}
     check_machine(clouds.google.items[SCHEDULER])
@@ -63,6 +65,11 @@ def test_the_blog_posts_vm_from_an_empty_project_and_back(clouds: Clouds, deploy
     assert {step["action"] for step in removed} == {"delete"}
     assert clouds.google.items == {}
     assert not any(readers(clouds).values())
+
+
+def set_password(clouds: Clouds) -> None:
+    command = [sys.executable, "-m", "daskpki", f"--store={STORE}", "--cluster=lab", "secret", "set", "db-password"]
+    subprocess.run(command, env=clouds.environ, input=PASSWORD, text=True, capture_output=True, check=True)
 
 
 def check_machine(vm: dict[str, Any]) -> None:
@@ -89,18 +96,19 @@ def readers(clouds: Clouds) -> dict[str, list[str]]:
 
 
 def check_for_keys(clouds: Clouds) -> None:
-    """No key in what gcloud sent, to any service, in any form; and the search would have found one."""
+    """Neither a key nor a password in what gcloud sent, to any service, in any form; a planted one is found."""
     keys = dict(stored_keys(clouds))
     assert len(keys) == 2
-    canary = Canary(keys)
+    canary = Canary({**keys, "password": Confidential(PASSWORD)})
     sent = [(one.target, str(one.headers).encode() + one.body) for one in clouds.google.requests]
     sent += [(e.path, str(e.headers).encode() + e.body) for e in clouds.secrets.requests() if e.transport == "rest"]
     assert len(sent) > 30
     for place, data in sent:
         assert canary.in_bytes(place, place.encode() + data) == []
         assert b"PRIVATE KEY" not in data
-    planted = json.dumps({"metadata": base64.b64encode(b"x" + next(iter(keys.values())).reveal()).decode()})
-    assert canary.in_bytes("planted", planted.encode())
+    for value in (next(iter(keys.values())).reveal(), PASSWORD.encode()):
+        planted = json.dumps({"metadata": base64.b64encode(b"x" + value).decode()})
+        assert canary.in_bytes("planted", planted.encode())
 
 
 def stored_keys(clouds: Clouds) -> Iterator[tuple[str, Confidential]]:

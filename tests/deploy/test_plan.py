@@ -20,7 +20,7 @@ from daskpki.deploy.plan import Step
 from daskpki.deploy.rendering_text import plan_document, plan_lines, summary
 from daskpki.deploy.resource import Command
 from daskpki.deploy.settings import Deployment
-from daskpki.errors import AccessDeniedError, NotOursError
+from daskpki.errors import AccessDeniedError, NotFoundError, NotOursError
 from tests.deploy.conftest import deployment
 from tests.deploy.simulated import SimulatedCloud
 
@@ -34,6 +34,7 @@ ISOLATED = {
     "logging": False,
     "monitoring": False,
 }
+MOUNTING = {"workers": 2, "secrets": ("db-password=fd", "token@3=/run/secrets/token")}
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -136,6 +137,43 @@ def test_each_account_reads_its_own_secrets_and_no_more() -> None:
         **{f"daskpki-lab-worker-{n}": {*shared, f"daskpki_lab_worker_worker-{n}"} for n in range(12)},
     }
     assert {one.account for one in found if isinstance(one, Account)} == grants.keys()
+
+
+def test_workers_read_the_secrets_that_they_mount_and_the_scheduler_does_not() -> None:
+    mounted = {"daskpki_lab_secret_db-password", "daskpki_lab_secret_token"}
+    for extra, workers in ({}, {"worker"}), ({"isolate_workers": True}, {"worker-0", "worker-1"}), (
+        {"workers": 0}, {"node"},
+    ):  # fmt: skip
+        found = resources(deployment(**{**MOUNTING, **extra}))
+        readers = {(one.secret, one.member) for one in found if isinstance(one, SecretGrant) and one.secret in mounted}
+        assert readers == {
+            (secret, f"serviceAccount:daskpki-lab-{part}@project-one.iam.gserviceaccount.com")
+            for secret in mounted
+            for part in workers
+        }
+
+
+def test_a_secret_that_nobody_set_is_missed_before_anything_changes() -> None:
+    cloud = SimulatedCloud("lab", ["daskpki_lab_secret_token"])
+    with pytest.raises(NotFoundError, match=r"has no secret 'db-password' to mount") as missing:
+        apply(cloud, deployment(**MOUNTING))
+    assert cloud.commands == []
+    assert str(missing.value.hint).endswith("--cluster=lab secret set db-password --file FILE")
+    cloud.secrets.add("daskpki_lab_secret_db-password")
+    assert apply(cloud, deployment(**MOUNTING))
+    assert apply(cloud, deployment(**MOUNTING)) == ()
+
+
+def test_a_secret_that_is_no_longer_mounted_is_no_longer_read() -> None:
+    cloud = SimulatedCloud("lab", ["daskpki_lab_secret_token", "daskpki_lab_secret_db-password"])
+    apply(cloud, deployment(**MOUNTING))
+    cloud.policies["daskpki_lab_secret_token"].add(("roles/secretmanager.secretAccessor", "user:bob@example.com"))
+    steps = apply(cloud, deployment(workers=2, secrets=("db-password=fd",)))
+    gone = [step.title for step in steps if step.action == "delete" and step.kind == "grant"]
+    assert gone == [
+        "grant: daskpki-lab-worker@project-one.iam.gserviceaccount.com reads secret daskpki_lab_secret_token"
+    ]
+    assert {member for _role, member in cloud.policies["daskpki_lab_secret_token"]} == {"user:bob@example.com"}
 
 
 def test_every_account_reaches_every_worker_within_the_limit_of_a_rule() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from daskpki.deploy.names import account_email, account_id, internal_host, resource_name
 from daskpki.deploy.settings import check_deployment, parse_gsm
-from daskpki.errors import UsageError
+from daskpki.errors import PolicyError, UsageError
 from tests.deploy.conftest import deployment
 
 
@@ -36,6 +36,12 @@ from tests.deploy.conftest import deployment
         ({"clients_from": ("office",)}, "does not appear to be"),
         ({"worker_clients": "some"}, "none of deny, limited, allow"),
         ({"ca_sha256": "ab"}, "--ca-sha256 'ab'"),
+        ({"secrets": ("db-password",)}, "does not say where to"),
+        ({"secrets": ("sm://p/s=fd",)}, "secret name"),
+        ({"secrets": ("a=fd", "a=/run/secrets/a")}, "the secret a is named twice"),
+        ({"secrets": ("a=/etc/passwd",)}, "a='/etc/passwd' is not on a tmpfs of the container"),
+        ({"secrets": ("a=/run/secrets/%n",)}, "is not on a tmpfs"),
+        ({"secrets": ("a=/tmp/b c",)}, "is not on a tmpfs"),
         ({"cluster": "My_Cluster"}, "cluster 'My_Cluster'"),
     ],
 )
@@ -50,6 +56,14 @@ def test_a_local_store_and_a_projects_number_are_refused() -> None:
         parse_gsm("local:")
     with pytest.raises(UsageError, match="is a project's number"):
         check_deployment(deployment()._replace(store=parse_gsm("gsm://123456789")))
+
+
+def test_a_secret_goes_to_the_environment_only_where_that_was_allowed() -> None:
+    wanted = deployment()._replace(secrets=("a=env:PGPASSWORD",))
+    with pytest.raises(PolicyError, match="puts the value into the environment") as refusal:
+        check_deployment(wanted)
+    assert "--allow-secrets-in-environment" in str(refusal.value.hint)
+    assert check_deployment(wanted._replace(secrets_in_environment=True)).mounts[0].variable == "PGPASSWORD"
 
 
 def test_one_address_is_a_range() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daskpki.cli.drawing import certificate_table
+from daskpki.cli.pushing import PushOption, SchedulerOption, Tell, push_news
 from daskpki.errors import NothingToDo, UsageError
 
 if TYPE_CHECKING:
@@ -23,13 +24,15 @@ def renew(
     detailed_exit_code: Annotated[
         bool, typer.Option("--detailed-exit-code", help="Exit with 6 when nothing was due.")
     ] = False,
+    push: PushOption = True,
+    scheduler: SchedulerOption = None,
 ) -> None:
     """Issue certificates anew, each with a new key and the names and lifetime of the one it replaces.
 
     Examples:  [bold]daskpki renew worker/worker[/bold]   [bold]daskpki renew --due --detailed-exit-code[/bold]
 
     Safe to run from cron, from two places at once, and after a crash. Expired certificates can be renewed. A CRL that
-    is due is signed anew, also when no certificate is.
+    is due is signed anew, also when no certificate is, and the scheduler told of it.
     """
     invocation: Invocation = ctx.obj
     if (which is None) == (not due):
@@ -37,7 +40,10 @@ def renew(
     with invocation.authority() as authority:
         entries = [_renewable(authority, which)] if which else authority.due()
         if not dry_run:
+            before = authority.inventory().published
             entries = [leaf.record for leaf in authority.renew(entries, give_way=due)]
+            if authority.inventory().published != before:
+                push_news(invocation, authority, Tell(push, scheduler), expected=False)
         documents = [authority.describe(entry) for entry in entries]
         now = authority.session.now()
     if dry_run and documents:
@@ -65,17 +71,21 @@ def revoke(
     release: Annotated[
         bool, typer.Option("--release", help="Take off hold what was revoked by certificateHold.")
     ] = False,
+    push: PushOption = True,
+    scheduler: SchedulerOption = None,
 ) -> None:
     """Revoke certificates, and publish a new CRL in the cluster's trust document.
 
     Examples:  [bold]daskpki revoke client/alice --reason keyCompromise[/bold]   [bold]daskpki revoke 3f9a21c4[/bold]
 
-    Running nodes learn of it within a minute, refuse the certificate, and abort its live connections.
+    Running nodes learn of it within a minute, and at once if you are logged in as a client of the cluster: they refuse
+    the certificate and abort its live connections.
     """
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
         changed = authority.release(which) if release else authority.revoke(which, reason)
         documents = [authority.describe(entry) for entry in changed]
         now = authority.session.now()
-    lines = certificate_table(documents, now) if documents else [f"{which} holds no certificate to revoke"]
-    invocation.output.result(documents, lines)
+        lines = certificate_table(documents, now) if documents else [f"{which} holds no certificate to revoke"]
+        invocation.output.result(documents, lines)
+        push_news(invocation, authority, Tell(push, scheduler))

@@ -9,6 +9,7 @@ import typer
 
 from daskpki.cli.drawing import fingerprint_lines
 from daskpki.cli.output import table
+from daskpki.cli.pushing import PushOption, SchedulerOption, Tell, push_news
 from daskpki.cli.rollover_document import rollover_document
 from daskpki.cli.successor import (
     CaKeyOption,
@@ -54,6 +55,8 @@ def rotate(
     root_passphrase_file: RootPassphraseOption = None,
     ca_passphrase: SealOption = False,
     old_key_lost: LostOption = False,
+    push: PushOption = True,
+    scheduler: SchedulerOption = None,
 ) -> None:
     """Without a step, only --emergency does anything."""
     if ctx.invoked_subcommand is not None:
@@ -62,7 +65,8 @@ def rotate(
         raise UsageError("rotate-ca needs a step", hint="daskpki rotate-ca start, status, promote, finish or abort")
     invocation: Invocation = ctx.obj
     successor = successor_of(invocation, key_type, ca_key, offline, root_passphrase_file)
-    _emergency(invocation, successor, seal=ca_passphrase, old_key_lost=old_key_lost)
+    tell = Tell(push, scheduler)
+    _emergency(invocation, successor, tell, seal=ca_passphrase, old_key_lost=old_key_lost)
 
 
 @rotate_ca.command()
@@ -78,6 +82,8 @@ def start(
         list[str] | None, typer.Option(metavar="D", help="A further domain that leaves of the new CA may name.")
     ] = None,
     old_key_lost: LostOption = False,
+    push: PushOption = True,
+    scheduler: SchedulerOption = None,
 ) -> None:
     """Make the new CA and publish it beside the old one: nodes trust both from then on.
 
@@ -85,11 +91,13 @@ def start(
     """
     invocation: Invocation = ctx.obj
     successor = successor_of(invocation, key_type, ca_key, offline, root_passphrase_file, permit_dns or ())
+    tell = Tell(push, scheduler)
     if emergency:
-        _emergency(invocation, successor, seal=ca_passphrase, old_key_lost=old_key_lost)
+        _emergency(invocation, successor, tell, seal=ca_passphrase, old_key_lost=old_key_lost)
         return
     with invocation.authority(seal=seals(invocation, ca_passphrase)) as authority:
         made = authority.rollover().start(successor)
+        push_news(invocation, authority, tell, expected=False)
         document = rollover_document(authority)
     new = next(entry for entry in document["authorities"] if entry["generation"] == made.generation)
     lines = [f"CA {made.generation} is trusted beside CA {document['issuing']}"]
@@ -117,7 +125,7 @@ def status(ctx: typer.Context) -> None:
 
 
 @rotate_ca.command()
-def promote(ctx: typer.Context) -> None:
+def promote(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOption = None) -> None:
     """Let the new CA issue, and issue everything valid anew from it; run it again after an interruption.
 
     Example:  [bold]daskpki rotate-ca promote[/bold]
@@ -127,6 +135,7 @@ def promote(ctx: typer.Context) -> None:
         rollover = authority.rollover()
         _warn_if_fresh(invocation, authority)
         target = rollover.promote()
+        push_news(invocation, authority, Tell(push, scheduler), expected=False)
         count = _reissue(invocation, authority)
         document = rollover_document(authority) | {"reissued": count}
     _report(invocation, document, [f"CA {target.generation} issues; {_certificates(count)} issued anew"])
@@ -138,6 +147,8 @@ def finish(
     ctx: typer.Context,
     force: Annotated[bool, typer.Option("--force", help="Cut off what is still valid from the old CA.")] = False,
     old_key_lost: LostOption = False,
+    push: PushOption = True,
+    scheduler: SchedulerOption = None,
 ) -> None:
     """Drop the old CA: nothing that it issued is trusted any more, and its key is erased.
 
@@ -147,6 +158,7 @@ def finish(
     with invocation.authority() as authority:
         before = authority.rollover().standing()
         erased = authority.rollover().finish(force=force, old_keys=not old_key_lost)
+        push_news(invocation, authority, Tell(push, scheduler), expected=False)
         document = rollover_document(authority) | {"keysErased": erased}
     _report(invocation, document, _dropped(before.others) or ["nothing to finish: there is one CA"])
     if not erased:
@@ -154,7 +166,7 @@ def finish(
 
 
 @rotate_ca.command()
-def abort(ctx: typer.Context) -> None:
+def abort(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOption = None) -> None:
     """Take back what was begun: drop the new CA, or after promote let the old one issue again (then finish).
 
     Example:  [bold]daskpki rotate-ca abort[/bold]
@@ -163,6 +175,7 @@ def abort(ctx: typer.Context) -> None:
     with invocation.authority() as authority:
         before = authority.rollover().standing()
         target = authority.rollover().abort()
+        push_news(invocation, authority, Tell(push, scheduler), expected=False)
         count = _reissue(invocation, authority)
         document = rollover_document(authority) | {"reissued": count}
     if not before.others:
@@ -173,10 +186,11 @@ def abort(ctx: typer.Context) -> None:
     _check_all_reissued(document)
 
 
-def _emergency(invocation: Invocation, successor: Successor, *, seal: bool, old_key_lost: bool) -> None:
+def _emergency(invocation: Invocation, successor: Successor, tell: Tell, *, seal: bool, old_key_lost: bool) -> None:
     with invocation.authority(seal=seals(invocation, seal)) as authority:
         began = authority.session.clock()
         cut = authority.rollover().emergency(successor, old_keys=not old_key_lost)
+        push_news(invocation, authority, tell, expected=False)
         invocation.output.hint(f"cut off after {cut.seconds:.1f} s; issuing anew")
         count = _reissue(invocation, authority, give_way=False)
         total = (authority.session.clock() - began).total_seconds()

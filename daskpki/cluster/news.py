@@ -86,7 +86,8 @@ def offer(enforcement: Enforcement, received: Mapping[str, Any]) -> bool:
 async def bring(address: str, arguments: Mapping[str, Any], held: Held) -> int:
     """Take a trust document to the server at `address`, with the connection arguments of a Security.
 
-    Returns the epoch that holds there now; PermissionError when it was not accepted, OSError when nobody answers.
+    Returns the epoch that holds there now; PermissionError when it was not accepted, OSError when nobody answers, or
+    somebody to whom daskpki would not speak.
     """
     assert held.signed is not None
     comm = await connect(address, **arguments)

@@ -63,10 +63,15 @@ def trust_of(document: TrustDocument, fetch_piece: FetchPiece | None = None) -> 
         trust_domain=document.trust_domain,
         epoch=document.epoch,
         anchors=document.roots,
-        issuers=frozenset(ca_name(anchor.issuing) for anchor in document.authorities),
+        issuers=issuers_of(document),
         revoked=frozenset(serial for serials in revoked.values() for serial in serials),
         next_update=next_update(document),
     )
+
+
+def issuers_of(document: TrustDocument) -> frozenset[str]:
+    """The names of the CAs that issue under a document."""
+    return frozenset(ca_name(anchor.issuing) for anchor in document.authorities)
 
 
 def ca_name(certificate: bytes) -> str:

@@ -1,0 +1,87 @@
+"""After a publication: the cluster's schedulers are told at once, instead of when they look themselves.
+
+It is a courtesy. The document is in the store by then, and nodes look there every minute, so that whatever goes wrong
+here is said and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
+
+import typer
+
+from daskpki.errors import DaskpkiError, NotFoundError
+
+if TYPE_CHECKING:
+    from daskpki.authority import CertificateAuthority
+    from daskpki.cli.invocation import Invocation
+    from daskpki.cluster.telling import Answer
+
+PushOption = Annotated[
+    bool, typer.Option("--push/--no-push", help="Tell the scheduler at once, by your own client credential.")
+]
+SchedulerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scheduler",
+        envvar="DASKPKI_SCHEDULER",
+        metavar="tls://HOST:PORT",
+        help="Which one; without it, those that your login and the trust document know.",
+    ),
+]
+IN_TIME: Final = "nodes learn of it within a minute"
+
+
+class Tell(NamedTuple):
+    """What the two options say: whether to tell, and whom (None: all that are known)."""
+
+    asked: bool
+    schedulers: Sequence[str] | None
+
+
+def push_news(invocation: Invocation, authority: CertificateAuthority, tell: Tell, *, expected: bool = True) -> None:
+    """Take the newest trust document to the schedulers, and say what became of it; nothing is raised.
+
+    Unless it is `expected`, that there is nobody to tell, or nobody to tell it as, goes without saying.
+    """
+    try:
+        answers = _tell(invocation, authority, tell.schedulers) if tell.asked else []
+    except DaskpkiError as error:
+        if expected or not isinstance(error, NotFoundError):
+            invocation.output.hint(f"{IN_TIME} (no scheduler was told at once: {error})")
+        return
+    for answer in answers:
+        _say(invocation, answer)
+    if expected and not answers:
+        invocation.output.hint(IN_TIME)
+
+
+def _tell(invocation: Invocation, authority: CertificateAuthority, given: Sequence[str] | None) -> list[Answer]:
+    from daskpki.cli.people import surroundings
+    from daskpki.credentials.addresses import parse_scheduler
+    from daskpki.credentials.choice import Wanted
+    from daskpki.credentials.fetching import fetch_pieces, fetch_trust
+    from daskpki.credentials.sources import obtain
+
+    found = obtain(Wanted(cluster=invocation.cluster), surroundings(invocation))
+    secrets = authority.session.store.secrets
+    latest = fetch_trust(secrets, invocation.cluster)
+    known = dict.fromkeys((*found.schedulers, *latest.signed.document.schedulers))
+    addresses = [parse_scheduler(address) for address in given or known]
+    if not addresses:
+        raise NotFoundError("no address is known, --scheduler tls://HOST:PORT gives one")
+    pieces = fetch_pieces(secrets, invocation.cluster, latest.signed.document)
+    from daskpki.cluster.news import SignedTrust  # distributed takes a quarter of a second
+    from daskpki.cluster.telling import tell
+
+    return tell(addresses, found.held, SignedTrust(latest.data, pieces))
+
+
+def _say(invocation: Invocation, answer: Answer) -> None:
+    if answer.epoch is not None:
+        invocation.output.hint(f"{answer.address} goes by trust epoch {answer.epoch} now, and tells the others")
+    elif answer.refused:
+        invocation.output.warn(f"{answer.address} did not accept the trust document: {answer.reason}")
+    else:
+        invocation.output.hint(f"{answer.address} was not told ({answer.reason}); {IN_TIME}")

@@ -1,0 +1,65 @@
+"""Taking what was just published to schedulers, for the command line: bounded in time, and nobody has to answer.
+
+The document is public and its signature the authority, so all that is asked of the other side is that some CA of this
+cluster vouches for it: one of the new document, or of the one that the credential came with, since a scheduler may not
+have read of a rollover yet, or have its new certificate already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from daskpki.cluster import news
+from daskpki.cluster.contexts import KeyPair
+from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.security import PkiSecurity
+from daskpki.cluster.trust import issuers_of, trust_of
+from daskpki.credentials.held import Held
+from daskpki.identity import Role
+from daskpki.pki.credential import certificate_pem, key_pem
+from daskpki.pki.trust_document import parse_trust
+
+LIMIT: Final = 5.0
+"""Seconds in which all schedulers have to answer."""
+
+
+class Answer(NamedTuple):
+    """What one scheduler made of it: the epoch that holds there now, else why it did not take it.
+
+    `refused` tells a scheduler that looked at the document and did not accept it from one that was not reached.
+    """
+
+    address: str
+    epoch: int | None
+    reason: str = ""
+    refused: bool = False
+
+
+def tell(addresses: Sequence[str], held: Held, latest: news.SignedTrust, *, limit: float = LIMIT) -> list[Answer]:
+    """Take `latest` to each of these schedulers at once, as the client of `held`; `limit` in seconds. Never raises."""
+    arguments = _security(held, latest).get_connection_args(Role.CLIENT.value)
+
+    async def tell_one(address: str) -> Answer:
+        try:
+            return Answer(address, await asyncio.wait_for(news.bring(address, arguments, latest), limit))
+        except PermissionError as refusal:
+            return Answer(address, None, str(refusal), refused=True)
+        except TimeoutError:
+            return Answer(address, None, f"no answer within {limit:.0f} s")
+        except OSError as error:
+            return Answer(address, None, str(error) or type(error).__name__)
+
+    async def tell_all() -> list[Answer]:
+        return list(await asyncio.gather(*map(tell_one, addresses)))
+
+    return asyncio.run(tell_all())
+
+
+def _security(held: Held, latest: news.SignedTrust) -> PkiSecurity:
+    credential, document = held.credential, parse_trust(latest.signed).document
+    trust = trust_of(document, lambda version: latest.pieces[version])
+    trust = trust._replace(anchors=(*trust.anchors, *held.trust.roots), issuers=trust.issuers | issuers_of(held.trust))
+    pair = KeyPair(certificate_pem(credential), key_pem(credential))
+    return PkiSecurity({Role.CLIENT: Enforcement(credential.identity, pair, trust)})

@@ -80,7 +80,8 @@ def _tell(invocation: Invocation, authority: CertificateAuthority, given: Sequen
 
 def _say(invocation: Invocation, answer: Answer) -> None:
     if answer.epoch is not None:
-        invocation.output.hint(f"{answer.address} goes by trust epoch {answer.epoch} now, and tells the others")
+        then = "and tells the others" if answer.taken else "which is later than this one, and was not changed"
+        invocation.output.hint(f"{answer.address} goes by trust epoch {answer.epoch} now, {then}")
     elif answer.refused:
         invocation.output.warn(f"{answer.address} did not accept the trust document: {answer.reason}")
     else:

@@ -8,7 +8,7 @@ have read of a rollover yet, or have its new certificate already.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from daskpki.cluster import news
@@ -19,7 +19,7 @@ from daskpki.cluster.trust import issuers_of, trust_of
 from daskpki.credentials.held import Held
 from daskpki.identity import Role
 from daskpki.pki.credential import certificate_pem, key_pem
-from daskpki.pki.trust_document import parse_trust
+from daskpki.pki.trust_document import TrustDocument, parse_trust
 
 LIMIT: Final = 5.0
 """Seconds in which all schedulers have to answer."""
@@ -28,26 +28,30 @@ LIMIT: Final = 5.0
 class Answer(NamedTuple):
     """What one scheduler made of it: the epoch that holds there now, else why it did not take it.
 
-    `refused` tells a scheduler that looked at the document and did not accept it from one that was not reached.
+    `taken` is whether that is the epoch of what was brought. `refused` tells a scheduler that looked at the document
+    and did not accept it from one that was not reached.
     """
 
     address: str
     epoch: int | None
     reason: str = ""
+    taken: bool = False
     refused: bool = False
 
 
 def tell(addresses: Sequence[str], held: Held, latest: news.SignedTrust, *, limit: float = LIMIT) -> list[Answer]:
     """Take `latest` to each of these schedulers at once, as the client of `held`; `limit` in seconds. Never raises."""
-    arguments = _security(held, latest).get_connection_args(Role.CLIENT.value)
+    document = parse_trust(latest.signed).document
+    arguments = _security(held, document, latest.pieces).get_connection_args(Role.CLIENT.value)
 
     async def tell_one(address: str) -> Answer:
         try:
-            return Answer(address, await asyncio.wait_for(news.bring(address, arguments, latest), limit))
+            epoch = await asyncio.wait_for(news.bring(address, arguments, latest), limit)
+            return Answer(address, epoch, taken=epoch == document.epoch)
         except PermissionError as refusal:
             return Answer(address, None, str(refusal), refused=True)
         except TimeoutError:
-            return Answer(address, None, f"no answer within {limit:.0f} s")
+            return Answer(address, None, f"no answer within {limit:g} s")
         except OSError as error:
             return Answer(address, None, str(error) or type(error).__name__)
 
@@ -57,9 +61,9 @@ def tell(addresses: Sequence[str], held: Held, latest: news.SignedTrust, *, limi
     return asyncio.run(tell_all())
 
 
-def _security(held: Held, latest: news.SignedTrust) -> PkiSecurity:
-    credential, document = held.credential, parse_trust(latest.signed).document
-    trust = trust_of(document, lambda version: latest.pieces[version])
+def _security(held: Held, document: TrustDocument, pieces: Mapping[int, bytes]) -> PkiSecurity:
+    credential = held.credential
+    trust = trust_of(document, lambda version: pieces[version])
     trust = trust._replace(anchors=(*trust.anchors, *held.trust.roots), issuers=trust.issuers | issuers_of(held.trust))
     pair = KeyPair(certificate_pem(credential), key_pem(credential))
     return PkiSecurity({Role.CLIENT: Enforcement(credential.identity, pair, trust)})

@@ -157,6 +157,13 @@ class Authority:
         """Third: the old one is no longer trusted."""
         self.authorities = self.authorities[1:]
 
+    def replace_authority(self) -> None:
+        """The emergency form: a new CA at once, and the old one is no longer trusted."""
+        self.add_authority()
+        (_, (new, _)) = self.authorities
+        self.authorities = [(new, ACTIVE)]
+        self.issuer = new
+
     def trust(self) -> Trust:
         return trust_of(self.document())
 

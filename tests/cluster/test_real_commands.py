@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -118,14 +117,6 @@ def test_nobody_has_to_answer(site: Site) -> None:
 def test_whoever_is_nobody_here_is_told_how_long_it_takes(site: Site) -> None:
     said = site.run("revoke", "client/alice", DASKPKI_CREDENTIAL_DIR="")
     assert "nodes learn of it within a minute (no scheduler was told at once: nobody is logged in here)" in said
-
-
-def test_a_scheduler_that_does_not_accept_the_document_is_a_warning(site: Site, tmp_path: Path) -> None:
-    """Another cluster of the same name; what it says about itself does not hold here."""
-    store = ("--store", f"local:{tmp_path / 'other'}", "--key-file", str(tmp_path / "other.key"))
-    site.run(*store, "init-ca", "--with", "client/alice")
-    said = site.run(*store, "revoke", "client/alice")
-    assert re.search(rf"warning: {site.address} did not accept the trust document: .+", said)
 
 
 # --- rollover ------------------------------------------------------------------------------------------------------

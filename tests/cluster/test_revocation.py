@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,9 @@ from distributed import Client
 
 from daskpki.cluster import news
 from daskpki.cluster.security import PkiSecurity, client_security
+from daskpki.cluster.telling import Answer, tell
 from daskpki.confidential import Confidential
+from daskpki.credentials.held import Held
 from daskpki.identity import Role
 from tests.cluster.conftest import stock_security
 from tests.cluster.material import Authority
@@ -116,6 +119,21 @@ def test_a_forged_document_is_refused_and_said_so(own: Authority, running: Clust
     with pytest.raises(PermissionError, match="signature"):
         push(running, admin, Confidential(signed.replace(b"test-", b"text-", 1)))
     running.scheduler.wait_for(re.compile("refused.*a trust document"))
+
+
+def test_what_an_administrators_command_is_told(own: Authority, running: Cluster) -> None:
+    held = Held(own.leaf(Role.CLIENT, "admin").credential, own.document(), own.signed(own.document()), {})
+    newest, stranger = own.document(), Authority()
+    forged = stranger.signed(stranger.document()._replace(epoch=newest.epoch + 100))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        deaf = f"tls://127.0.0.1:{silent.getsockname()[1]}"
+        (unheard,) = tell([deaf], held, news.SignedTrust(own.signed(newest)), limit=0.5)
+    (refused,) = tell([running.address], held, news.SignedTrust(forged))
+    (taken,) = tell([running.address], held, news.SignedTrust(own.signed(newest)))
+    assert (refused.epoch, refused.refused) == (None, True)
+    assert "trust document" in refused.reason
+    assert taken == Answer(running.address, newest.epoch, taken=True)
+    assert unheard == Answer(deaf, None, "no answer within 0.5 s")
 
 
 def test_a_worker_brings_no_document_to_the_scheduler(own: Authority, running: Cluster, tmp_path: Path) -> None:

@@ -94,16 +94,16 @@ def check_private(path: Path) -> None:
         )
 
 
-def read_private(path: Path) -> bytes:
-    """The bytes of a file that only we may read; AccessDeniedError, NotFoundError, UsageError when over 1 MiB."""
+def read_private(path: Path, *, limit: int = _MAX_SECRET_FILE) -> bytes:
+    """The bytes of a file that only we may read; AccessDeniedError, NotFoundError, UsageError when over `limit`."""
     check_private(path)
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_SECRET_FILE + 1)
+            data = file.read(limit + 1)
     except OSError as error:
         raise os_error(error, path) from error
-    if len(data) > _MAX_SECRET_FILE:
-        raise UsageError(f"{path} is larger than {_MAX_SECRET_FILE} bytes, so it is not what was asked for")
+    if len(data) > limit:
+        raise UsageError(f"{path} is larger than {limit} bytes, so it is not what was asked for")
     return data
 
 

@@ -23,7 +23,7 @@ from daskpki.errors import (
     NotFoundError,
     PolicyError,
 )
-from daskpki.records import Record
+from daskpki.records import EMPTY, Record
 from daskpki.store.port import DESTROYED, DISABLED, ENABLED, SecretInfo, SecretStore, Store
 
 _CHUNK: Final = 2_000
@@ -81,6 +81,8 @@ def _check_vacant(source: Store, target: Store, cluster: str) -> None:
         if info.id not in mine:
             raise _occupied(target, info.id)
     theirs = iter(source.log(cluster).records())
+    if target.log(cluster).base().head not in (EMPTY, source.log(cluster).base().head):
+        raise _occupied(target, f"the log of cluster {cluster!r}")
     for record in target.log(cluster).records():
         if next(theirs, None) != record:
             raise _occupied(target, f"the log of cluster {cluster!r} (record {record.seq})")
@@ -137,6 +139,9 @@ def _add(target: SecretStore, secret: str, number: int, payload: Confidential | 
 
 def _copy_log(source: Store, target: Store, cluster: str) -> None:
     log = target.log(cluster)
+    base = source.log(cluster).base()
+    if base.head != EMPTY:
+        log.begin(base)
     for records in _chunks(source.log(cluster).records(after=log.inventory().head.seq)):
         log.adopt(records)
 

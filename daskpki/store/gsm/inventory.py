@@ -23,10 +23,9 @@ from daskpki.store.gsm.state import UNFINISHED, State
 
 
 class LogInventory:
-    """An `Inventory` as of one head; `replay` gives all records from the first to that head."""
+    """An `Inventory` as of one head; `replay` gives what follows from all records up to that head."""
 
-    def __init__(self, head: LogHead | None, replay: Callable[[], Iterator[Record]]) -> None:
-        self._sealed = head is not None and bool(head.segments)
+    def __init__(self, head: LogHead | None, replay: Callable[[], ReplayedInventory]) -> None:
         self._base = State() if head is None else head.state
         self._tail = () if head is None else head.tail
         self._replay = replay
@@ -41,7 +40,7 @@ class LogInventory:
 
     @cached_property
     def _full(self) -> ReplayedInventory:
-        return ReplayedInventory(self._replay())
+        return self._replay()
 
     @property
     def head(self) -> Head:

@@ -19,20 +19,22 @@ from daskpki.errors import (
     AlreadyExistsError,
     AmbiguousError,
     ConflictError,
+    CorruptError,
     DaskpkiError,
     UnavailableError,
 )
-from daskpki.inventory import ReplayedInventory
-from daskpki.records import Draft, Head, Record, Stamp, chain, following
+from daskpki.inventory import Base, ReplayedInventory
+from daskpki.records import EMPTY, Draft, Record, Stamp, chain, following
+from daskpki.records import Head as RecordHead
 from daskpki.store.gsm.inventory import LogInventory
-from daskpki.store.gsm.packing import LogCodec, LogHead, LogPart, LogSegment, describe_segment
+from daskpki.store.gsm.packing import Archived, LogBase, LogCodec, LogHead, LogPart, LogSegment, describe_segment
 from daskpki.store.gsm.patience import Patience
 from daskpki.store.gsm.placement import DEFAULT, GsmOptions
 from daskpki.store.gsm.replay import LogReplay
 from daskpki.store.gsm.state import UNFINISHED, State
 from daskpki.store.linear import Head as LinearHead
-from daskpki.store.linear import LinearSecret, Tip
-from daskpki.store.port import MAX_PAYLOAD, SecretInfo, SecretStore
+from daskpki.store.linear import LinearSecret, Link, Tip
+from daskpki.store.port import MAX_PAYLOAD, SecretInfo, SecretStore, moved
 
 FRESH: Final = 30.0
 """For how many seconds a head that was seen is tried without another look; a wrong guess costs one lost version."""
@@ -92,7 +94,7 @@ class GsmRecordLog:
         self._tip: Tip[LogPart] | None = None
         self._seen_at = 0.0
         self._cleared = 0
-        self._view = LogInventory(None, lambda: iter(()))
+        self._view = LogInventory(None, ReplayedInventory)
 
     def inventory(self) -> LogInventory:
         """See RecordLog."""
@@ -110,6 +112,22 @@ class GsmRecordLog:
         self._look()
         return self._replay.records(self._head(), after)
 
+    def base(self) -> Base:
+        """See RecordLog."""
+        self._look()
+        return self._replay.base(self._head())
+
+    def sealed(self, before: int, upto: int) -> RecordHead:
+        """See RecordLog; here, the end of a sealed segment."""
+        self._look()
+        head = self._head()
+        end = head.begin if head else EMPTY
+        for segment in head.segments if head else ():
+            if segment.latest >= before or segment.end.seq > upto:
+                break
+            end = segment.end
+        return end
+
     def options(self) -> GsmOptions:
         """How this cluster's secrets are created, as its first commit settled; the defaults before that."""
         if self._tip is None:
@@ -117,7 +135,7 @@ class GsmRecordLog:
         head = self._head()
         return head.options if head else self._options or DEFAULT
 
-    def authenticate(self) -> Head:
+    def authenticate(self) -> RecordHead:
         """See RecordLog; a payload's author is known to IAM and its audit log only."""
         self._look()
         head = self._view.head
@@ -133,6 +151,51 @@ class GsmRecordLog:
             return following(self._view.head, records)
 
         self._commit(missing)
+
+    def begin(self, base: Base) -> None:
+        """See RecordLog."""
+        self._look()
+        if (head := self._head()) is not None and head.begin == base.head:
+            return
+        if head is not None:
+            raise CorruptError(f"the log of {self._cluster!r} is there already, and begins elsewhere")
+        assert self._tip is not None
+        self._create()
+        link = self._tip.next_link(self._patience.timing.nonce())
+        options = self._options or DEFAULT
+        whole = LogHead(link, self._cluster, State.beginning(base), (), (), (), options)
+        self._settle(whole._replace(archived=self._keep_base(link, base)))
+
+    def cut(self, base: Base, drafts: Sequence[Draft], stamp: Stamp, *, seen: RecordHead) -> None:
+        """See RecordLog; the segments are destroyed after a head without them has won, by the next head at the latest.
+
+        Readers who hold an older head cannot read on, and look again.
+        """
+        self._look()
+        tip, before = self._tip, self._head()
+        assert tip is not None
+        if before is None or self._view.head != seen:
+            raise moved(self._cluster)
+        after = self._proposal(tip, before, chain(seen, drafts, stamp), self._clear(tip, before))
+        gone = {segment.version for segment in after.segments if segment.end.seq <= base.head.seq}
+        gone |= {before.archived.version} if before.archived else set()
+        kept = tuple(segment for segment in after.segments if segment.version not in gone)
+        archived = self._keep_base(after.link, base)
+        leftover = tuple(sorted({*after.leftover, *gone}))
+        self._settle(after._replace(segments=kept, archived=archived, leftover=leftover))
+        self._append(())  # which destroys what is left over; where another writer was first, that one has done so
+
+    def _keep_base(self, link: Link, base: Base) -> Archived:
+        part = LogBase(link._replace(seq=0), self._cluster, base)
+        return Archived(self._linear.add_rider(part), base.head)
+
+    def _settle(self, head: LogHead) -> None:
+        """Add this head; ConflictError when another writer was first."""
+        assert self._tip is not None
+        won, tip = self._linear.propose(self._tip, head)
+        self._settle_on(tip)
+        if not won:
+            raise moved(self._cluster)
 
     def commit(self, decide: Decide, stamp: Stamp) -> Sequence[Record]:
         """See RecordLog; UnavailableError when other writers or the quota left no room before the deadline."""
@@ -185,7 +248,7 @@ class GsmRecordLog:
             self._secrets.vouch(self._secret)  # its payload is a log of this cluster: it is ours
         if moved:
             head = self._head()
-            self._view = LogInventory(head, lambda: self._replay.records(head, 0))
+            self._view = LogInventory(head, lambda: self._replay.inventory(head))
 
     def _head(self) -> LogHead | None:
         if self._tip is None or self._tip.head is None:
@@ -217,9 +280,8 @@ class GsmRecordLog:
         if before is None or tip.head is None:
             return ()
         if self._cleared != tip.head.number:
-            sealed = {segment.version for segment in before.segments}
-            between = set(range(before.link.prev + 1, tip.head.number)) - sealed
-            for number in sorted(between | set(before.leftover)):
+            between = set(range(before.link.prev + 1, tip.head.number))
+            for number in sorted((between | set(before.leftover)) - before.riders):
                 self._secrets.destroy(self._secret, number)
             self._cleared = tip.head.number
         return (before.link.prev,) if before.link.prev else ()
@@ -232,7 +294,8 @@ class GsmRecordLog:
         options = before.options if before else self._options or DEFAULT
         tail = (*(before.tail if before else ()), *records)
         base, segments = (before.state, before.segments) if before else (State(), ())
-        head = LogHead(link, self._cluster, base, segments, tail, leftover, options)
+        archived = before.archived if before else None
+        head = LogHead(link, self._cluster, base, segments, tail, leftover, options, archived)
         while not self._codec.fits(head):
             head = self._seal(head)
         return head
@@ -250,7 +313,9 @@ class GsmRecordLog:
         """Look the unfinished leaves up in the segments, where the state before did not know them."""
         if head.state.unfinished is not None or not head.segments:
             return state
-        full = ReplayedInventory([*self._replay.records(head._replace(tail=()), 0), *sealed])
+        full = self._replay.inventory(head._replace(tail=()))
+        for record in sealed:
+            full.apply(record)
         entries = tuple(full.certificates(statuses=UNFINISHED))
         return state.with_unfinished(entries)
 

@@ -4,7 +4,9 @@ Each payload is an .xz file of JSON lines: `gcloud secrets versions access lates
 
     head     {"format":1,"part":"head","seq","prev","operation",     the link (daskpki.store.linear)
               "cluster","state","end","segments","leftover","options"}   then the records after `state`
+              and with "format":2, once records were archived, "archived": [version, seq, hash] of the base
     segment  {"format":1,"part":"segment","prev","operation","cluster","begin","end"}   then the records after `begin`
+    base     {"format":2,"part":"base","prev","operation","cluster","base"}   what stands for the archived records
     records  [time,operation,who,command] where the stamp changes, [kind,body] for each event of that stamp
 
 A head holds the open tail in full, and names the sealed segments. A record's number and hash are not written: they
@@ -20,15 +22,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
+from daskpki.archived import encode_base, parse_base
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
-from daskpki.records import RESERVED, Draft, Head, Record, Stamp, chain
+from daskpki.inventory import Base
+from daskpki.records import EMPTY, RESERVED, Draft, Head, Record, Stamp, chain
 from daskpki.store.gsm.placement import GsmOptions, encode_options, parse_options
 from daskpki.store.gsm.state import State, encode_state, parse_state
 from daskpki.store.linear import Link
 from daskpki.store.port import MAX_PAYLOAD
 
 FORMAT: Final = 1
+FORMAT_ARCHIVED: Final = 2
+"""Of a log whose first records are in an archive: a reader of format 1 alone would take it for a broken one."""
 _MAX_EXPANDED: Final = 16 << 20  # 64 KiB of honest records expand to less than 1 MiB
 _MEMORY: Final = 64 << 20
 # Preset 6 would save an eighth and take twice as long, at each commit; no payload expands beyond the dictionary.
@@ -44,10 +50,17 @@ class Segment(NamedTuple):
     latest: int
 
 
+class Archived(NamedTuple):
+    """Where the kept records begin, and the version that says what stands for those before."""
+
+    version: int
+    end: Head
+
+
 class LogHead(NamedTuple):
     """The version that counts: `state` at the end of the sealed segments, and the records since.
 
-    `leftover` are versions below that the next writer is to destroy.
+    `leftover` are versions below that the next writer is to destroy; `archived` is None for a log that is whole.
     """
 
     link: Link
@@ -57,6 +70,18 @@ class LogHead(NamedTuple):
     tail: tuple[Record, ...]
     leftover: tuple[int, ...]
     options: GsmOptions
+    archived: Archived | None = None
+
+    @property
+    def begin(self) -> Head:
+        """The record before the first that is kept."""
+        return self.archived.end if self.archived else EMPTY
+
+    @property
+    def riders(self) -> frozenset[int]:
+        """The versions that belong to this head, though they are none."""
+        sealed = {segment.version for segment in self.segments}
+        return frozenset(sealed | ({self.archived.version} if self.archived else set()))
 
     @property
     def end(self) -> Head:
@@ -78,7 +103,15 @@ class LogSegment(NamedTuple):
         return Head(self.records[-1].seq, self.records[-1].hash) if self.records else self.begin
 
 
-LogPart = LogHead | LogSegment
+class LogBase(NamedTuple):
+    """The payload that says what stands for the archived records."""
+
+    link: Link
+    cluster: str
+    base: Base
+
+
+LogPart = LogHead | LogSegment | LogBase
 
 
 class LogCodec:
@@ -93,7 +126,7 @@ class LogCodec:
         """The payload's bytes; UsageError beyond `room` bytes."""
         data = self._encoded(payload)
         if len(data) > self._room:
-            hint = "this cluster holds as many records as a log can: go on in one of another name (--cluster NAME)"
+            hint = "daskpki audit --archive FILE takes off what has long expired; or go on in another --cluster NAME"
             raise UsageError(f"the log of {self._cluster!r} has outgrown its header", hint=hint)
         return Confidential(data)
 
@@ -133,14 +166,25 @@ class LogCodec:
 
 def encode_part(part: LogPart) -> bytes:
     """The compressed JSON lines of a head or a segment."""
-    lines = [_head_line(part), *_record_lines(part.tail)] if isinstance(part, LogHead) else _segment_lines(part)
-    text = "\n".join(json.dumps(line, separators=(",", ":"), ensure_ascii=False) for line in lines)
+    text = "\n".join(json.dumps(line, separators=(",", ":"), ensure_ascii=False) for line in _lines(part))
     return lzma.compress(text.encode(), check=lzma.CHECK_CRC32, filters=_FILTERS)
 
 
+def _lines(part: LogPart) -> list[Any]:
+    if isinstance(part, LogHead):
+        return [_head_line(part), *_record_lines(part.tail)]
+    return _segment_lines(part) if isinstance(part, LogSegment) else [_base_line(part)]
+
+
+def _base_line(part: LogBase) -> dict[str, Any]:
+    header = {"format": FORMAT_ARCHIVED, "part": "base", **part.link._asdict()}
+    return header | {"cluster": part.cluster, "base": encode_base(part.base)}
+
+
 def _head_line(head: LogHead) -> dict[str, Any]:
+    archived = {"archived": [head.archived.version, *head.archived.end]} if head.archived else {}
     return {
-        "format": FORMAT,
+        "format": FORMAT_ARCHIVED if head.archived else FORMAT,
         "part": "head",
         **head.link._asdict(),
         "cluster": head.cluster,
@@ -149,6 +193,7 @@ def _head_line(head: LogHead) -> dict[str, Any]:
         "segments": [[segment.version, *segment.end, segment.earliest, segment.latest] for segment in head.segments],
         "leftover": list(head.leftover),
         "options": encode_options(head.options),
+        **archived,
     }
 
 
@@ -184,6 +229,8 @@ def decode_part(data: bytes) -> LogPart:
         if header["part"] == "segment":
             begin = Head(*header["begin"])
             part: LogPart = LogSegment(link, header["cluster"], begin, _parse_records(begin, lines, header["end"]))
+        elif header["part"] == "base":
+            part = LogBase(link, header["cluster"], parse_base(header["base"]))
         else:
             part = _parse_head(link, header, lines)
     except (ValueError, KeyError, TypeError, IndexError, lzma.LZMAError, EOFError) as error:
@@ -200,9 +247,10 @@ def _expand(data: bytes) -> bytes:
 
 
 def _check_format(header: Mapping[str, Any]) -> None:
-    if header["format"] != FORMAT:
+    if header["format"] not in (FORMAT, FORMAT_ARCHIVED):
         raise NotTrustedError(
-            f"the log has format {header['format']}, and this daskpki understands {FORMAT}", hint="update daskpki"
+            f"the log has format {header['format']}, and this daskpki understands {FORMAT_ARCHIVED}",
+            hint="update daskpki",
         )
 
 
@@ -216,7 +264,12 @@ def _parse_head(link: Link, header: Mapping[str, Any], lines: Sequence[Any]) -> 
         _parse_records(state.head, lines, header["end"]),
         tuple(header["leftover"]),
         parse_options(header["options"]),
+        _parse_archived(*header["archived"]) if header["format"] == FORMAT_ARCHIVED else None,
     )
+
+
+def _parse_archived(version: int, seq: int, end: str) -> Archived:
+    return Archived(version, Head(seq, end))
 
 
 def _parse_records(head: Head, lines: Sequence[Any], end: Sequence[Any]) -> tuple[Record, ...]:

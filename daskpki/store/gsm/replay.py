@@ -8,8 +8,9 @@ from typing import Final, NamedTuple
 
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError
-from daskpki.records import EMPTY, Head, Record
-from daskpki.store.gsm.packing import LogCodec, LogHead, LogPart, LogSegment, Segment
+from daskpki.inventory import NO_BASE, Base, ReplayedInventory
+from daskpki.records import Head, Record
+from daskpki.store.gsm.packing import LogBase, LogCodec, LogHead, LogPart, LogSegment, Segment
 from daskpki.store.port import SecretStore
 
 _READERS: Final = 8
@@ -38,9 +39,25 @@ class LogReplay:
         """
         if head is None:
             return
-        for part in self._read(_segments_after(head.segments, after)):
+        for part in self._read(_segments_after(head, after)):
             yield from (record for record in part.records if record.seq > after)
         yield from (record for record in head.tail if record.seq > after)
+
+    def inventory(self, head: LogHead | None) -> ReplayedInventory:
+        """The inventory that follows from all that is kept; CorruptError."""
+        return ReplayedInventory(self.records(head), self.base(head))
+
+    def base(self, head: LogHead | None) -> Base:
+        """What stands for the archived records; CorruptError when it is not what the head names."""
+        if head is None or head.archived is None:
+            return NO_BASE
+        part = self._codec.decode(self._store.access(self._secret, head.archived.version))
+        if isinstance(part, LogBase) and part.base.head == head.archived.end:
+            return part.base
+        raise CorruptError(
+            f"{self._secret}, version {head.archived.version}: not what stands for the archived records",
+            hint="find out who could change the log, and restore it from a copy",
+        )
 
     def _read(self, wanted: Sequence[_Wanted]) -> Iterator[LogSegment]:
         def access(item: _Wanted) -> Confidential:
@@ -62,7 +79,7 @@ class LogReplay:
         )
 
 
-def _segments_after(segments: Sequence[Segment], after: int) -> list[_Wanted]:
-    begins = [EMPTY, *(segment.end for segment in segments)]
-    pairs = zip(begins, segments, strict=False)
+def _segments_after(head: LogHead, after: int) -> list[_Wanted]:
+    begins = [head.begin, *(segment.end for segment in head.segments)]
+    pairs = zip(begins, head.segments, strict=False)
     return [_Wanted(begin, segment) for begin, segment in pairs if segment.end.seq > after]

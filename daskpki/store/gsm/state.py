@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+from daskpki.archived import encode_entries, parse_authority, parse_leaf
 from daskpki.errors import CorruptError
 from daskpki.inventory import (
     AUTHORITY_KINDS,
     CERTIFICATE_KINDS,
     AuthorityRecord,
+    Base,
     CertificateRecord,
     authority_after,
     certificate_after,
@@ -53,6 +55,12 @@ class State(NamedTuple):
         in_order = tuple(authorities[generation] for generation in sorted(authorities))
         return State(head, in_order, published, leaves.result())
 
+    @classmethod
+    def beginning(cls, base: Base) -> State:
+        """The state of a log that holds nothing but what stands for archived records."""
+        unfinished = tuple(entry for entry in base.certificates if entry.status in UNFINISHED)
+        return cls(base.head, base.authorities, base.published).with_unfinished(unfinished)
+
     def with_unfinished(self, entries: tuple[CertificateRecord, ...]) -> State:
         """The same state with the unfinished leaves filled in, unless they are too many for a header."""
         return self._replace(unfinished=None if len(entries) > MAX_UNFINISHED else entries)
@@ -87,10 +95,10 @@ class _Unfinished:
 
 def encode_state(state: State) -> dict[str, Any]:
     """The state as a JSON object."""
-    unfinished = None if state.unfinished is None else [entry._asdict() for entry in state.unfinished]
+    unfinished = None if state.unfinished is None else encode_entries(state.unfinished)
     return {
         "head": list(state.head),
-        "authorities": [entry._asdict() for entry in state.authorities],
+        "authorities": encode_entries(state.authorities),
         "published": dict(state.published),
         "unfinished": unfinished,
     }
@@ -102,13 +110,9 @@ def parse_state(data: Mapping[str, Any]) -> State:
         unfinished = data["unfinished"]
         return State(
             Head(*data["head"]),
-            tuple(AuthorityRecord(**entry | {"chain": tuple(entry["chain"])}) for entry in data["authorities"]),
+            tuple(map(parse_authority, data["authorities"])),
             data["published"],
-            None if unfinished is None else tuple(_parse_leaf(entry) for entry in unfinished),
+            None if unfinished is None else tuple(map(parse_leaf, unfinished)),
         )
     except (KeyError, TypeError) as error:
         raise CorruptError(f"the log's header is malformed ({error})") from error
-
-
-def _parse_leaf(entry: Mapping[str, Any]) -> CertificateRecord:
-    return CertificateRecord(**{**entry, "sans": tuple(entry["sans"])})

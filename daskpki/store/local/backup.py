@@ -11,6 +11,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -18,8 +19,9 @@ from urllib.parse import quote
 from daskpki.errors import AlreadyExistsError, CorruptError, DaskpkiError, NotTrustedError
 from daskpki.files import check_private, make_private_directory, os_error, remove_leftovers, sync_directory
 from daskpki.records import EMPTY, Head
+from daskpki.store.local.archiving import holds
 from daskpki.store.local.creation import locked
-from daskpki.store.local.database import NAME, check_files, check_header, connect, read_format
+from daskpki.store.local.database import NAME, Snapshot, check_files, check_header, connect, read_format
 from daskpki.store.local.faults import translated
 from daskpki.store.local.filesystem import refuse_network_filesystem
 from daskpki.store.local.seen import Seen
@@ -86,14 +88,9 @@ def _check_vacant(directory: Path) -> None:
 def _check_not_older(file: Path, contents: Contents, memory: Seen) -> None:
     with _opened(file) as connection:
         for cluster in memory.clusters():
-
-            def hash_at(seq: int, cluster: str = cluster) -> str | None:
-                statement = "SELECT hash FROM record WHERE cluster = ? AND seq = ?"
-                row = connection.execute(statement, (cluster, seq)).fetchone()
-                return None if row is None else str(row[0])
-
+            kept = partial(holds, Snapshot(file, connection, owned=False), cluster)
             try:
-                memory.verify(cluster, contents.heads.get(cluster, EMPTY), hash_at)
+                memory.verify(cluster, contents.heads.get(cluster, EMPTY), kept)
             except NotTrustedError as error:
                 raise NotTrustedError(
                     f"{file} is older than what was seen of this store: {error}",

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from daskpki.inventory import (
     AUTHORITY_KINDS,
     CERTIFICATE_KINDS,
     AuthorityRecord,
+    Base,
     CertificateRecord,
     authority_after,
     certificate_after,
@@ -44,7 +45,7 @@ def apply_records(connection: sqlite3.Connection, cluster: str, records: Sequenc
         elif record.kind in AUTHORITY_KINDS:
             _apply_to_authority(connection, cluster, record)
         elif record.kind == PUBLISHED:
-            _apply_published(connection, cluster, record)
+            _write_published(connection, cluster, record.body)
 
 
 def _apply_to_certificate(connection: sqlite3.Connection, cluster: str, record: Record) -> None:
@@ -55,7 +56,13 @@ def _apply_to_certificate(connection: sqlite3.Connection, cluster: str, record: 
     if record.kind == ISSUED:
         connection.execute(_SUPERSEDE, (cluster, entry.role, entry.name, serial))
         issued_seq = record.seq
-    fields = entry._asdict() | {"serial": serial, "sans": json.dumps(entry.sans)}
+    _write_certificate(connection, cluster, entry, issued_seq)
+
+
+def _write_certificate(
+    connection: sqlite3.Connection, cluster: str, entry: CertificateRecord, issued_seq: int | None
+) -> None:
+    fields = entry._asdict() | {"serial": format_serial(entry.serial), "sans": json.dumps(entry.sans)}
     connection.execute(_WRITE, (cluster, *fields.values(), issued_seq))
 
 
@@ -64,18 +71,32 @@ def _apply_to_authority(connection: sqlite3.Connection, cluster: str, record: Re
     row = connection.execute(
         "SELECT entry FROM authority WHERE cluster = ? AND generation = ?", (cluster, generation)
     ).fetchone()
-    entry = authority_after(None if row is None else parse_authority(row[0]), record)
+    _write_authority(connection, cluster, authority_after(None if row is None else parse_authority(row[0]), record))
+
+
+def _write_authority(connection: sqlite3.Connection, cluster: str, entry: AuthorityRecord) -> None:
     connection.execute(
-        "INSERT OR REPLACE INTO authority VALUES (?, ?, ?)", (cluster, generation, json.dumps(entry._asdict()))
+        "INSERT OR REPLACE INTO authority VALUES (?, ?, ?)", (cluster, entry.generation, json.dumps(entry._asdict()))
     )
 
 
-def _apply_published(connection: sqlite3.Connection, cluster: str, record: Record) -> None:
+def _write_published(connection: sqlite3.Connection, cluster: str, body: Mapping[str, Any]) -> None:
     connection.execute(
         "INSERT INTO published VALUES (?, ?, ?) ON CONFLICT (cluster) DO UPDATE SET epoch = excluded.epoch, "
         "body = excluded.body WHERE excluded.epoch > epoch",
-        (cluster, record.body["epoch"], json.dumps(dict(record.body))),
+        (cluster, body["epoch"], json.dumps(dict(body))),
     )
+
+
+def restore_base(connection: sqlite3.Connection, cluster: str, base: Base) -> None:
+    """Fill the tables with what stands for archived records; superseded leaves are never current again."""
+    for entry in base.certificates:
+        issued_seq = base.head.seq if entry.fingerprint and not entry.superseded else None
+        _write_certificate(connection, cluster, entry, issued_seq)
+    for authority in base.authorities:
+        _write_authority(connection, cluster, authority)
+    if base.published:
+        _write_published(connection, cluster, base.published)
 
 
 def clear_index(connection: sqlite3.Connection, cluster: str) -> None:

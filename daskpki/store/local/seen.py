@@ -28,12 +28,12 @@ class Seen:
         self._remembered = _load(path)
         self._noted: dict[str, Head] = {}
 
-    def verify(self, cluster: str, head: Head, hash_at: Callable[[int], str | None]) -> None:
-        """Raise NotTrustedError when the log lacks what was seen, or says otherwise; `hash_at` looks a record up."""
+    def verify(self, cluster: str, head: Head, holds: Callable[[Head], bool]) -> None:
+        """Raise NotTrustedError when the log lacks what was seen, or says otherwise; `holds` looks a record up."""
         seen = self._remembered.get(cluster, EMPTY)
         if seen.seq == 0 or seen == head:
             return
-        if head.seq < seen.seq or hash_at(seen.seq) != seen.hash:
+        if head.seq < seen.seq or not holds(seen):
             raise NotTrustedError(
                 f"the log of cluster {cluster!r} ends at record {head.seq}, without record {seen.seq} as it was seen: "
                 "the store was put back to an older state",

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from daskpki.authority import CertificateAuthority
+from daskpki.authority.archive_file import read_archive
 from daskpki.authority.audit import verify_log
 from daskpki.authority.custody import StoredCaKeys
 from daskpki.authority.issuers import Places
@@ -30,10 +31,11 @@ from daskpki.pki.credential import parse_credential
 from daskpki.pki.trust import parse_trust, verify_trust
 from daskpki.pki.validate import fingerprint
 from daskpki.records import verify_chain
-from daskpki.store.gsm.packing import LogHead, LogSegment, decode_part
-from daskpki.store.local.backup import restore_backup
+from daskpki.store.gsm.packing import LogBase, LogHead, LogSegment, decode_part
 from daskpki.store.local.store import LocalStore
 from tests.formats.__main__ import CLUSTER, DATA, MADE, PASSPHRASE
+from tests.formats.archived import DATA as ARCHIVED
+from tests.formats.archived import LATER, kept
 from tests.store.places import LocalPlace
 
 EXPECTED: dict[str, Any] = json.loads((DATA / "expected.json").read_text())
@@ -46,12 +48,7 @@ def data(name: str) -> bytes:
 @pytest.fixture
 def place(tmp_path: Path) -> LocalPlace:
     """The kept store, restored as its owner would."""
-    place = LocalPlace(tmp_path)
-    for name, target in (("store.backup", tmp_path / "store.backup"), ("store.key", place.key_file)):
-        shutil.copyfile(DATA / name, target)
-        target.chmod(0o600)
-    restore_backup(tmp_path / "store.backup", place.directory, place.seen)
-    return place
+    return kept(tmp_path, DATA)
 
 
 def authority(store: LocalStore) -> CertificateAuthority:
@@ -134,15 +131,13 @@ def newer_json(name: str) -> bytes:
 
 def newer_records(name: str) -> bytes:
     header, _, rest = lzma.decompress(data(name)).partition(b"\n")
-    changed = json.dumps(json.loads(header) | {"format": 2}).encode()
+    changed = json.dumps(json.loads(header) | {"format": 3}).encode()
     return lzma.compress(changed + b"\n" + rest, check=lzma.CHECK_CRC32)
 
 
 NEWER: dict[str, Callable[[], object]] = {
     "credential": lambda: parse_credential(Confidential(newer_json("credential.json"))),
     "trust document": lambda: parse_trust(Confidential(newer_json("trust.json"))),
-    "log's head": lambda: decode_part(newer_records("records.head")),
-    "log's segment": lambda: decode_part(newer_records("records.segment")),
     "login": lambda: parse_context(newer_json("login.json")),
     "keyring entry": lambda: parse_entry(Confidential(b"2" + data("login.entry")[1:])),
 }
@@ -156,8 +151,34 @@ def test_a_newer_format_is_refused_by_its_number(what: str) -> None:
     assert "1" in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["records.head", "records.segment"])
+def test_a_newer_log_is_refused_by_its_number(name: str) -> None:
+    with pytest.raises(NotTrustedError, match="the log has format 3, and this daskpki understands 2"):
+        decode_part(newer_records(name))
+
+
 def test_a_newer_store_is_refused_by_its_number(place: LocalPlace) -> None:
-    place.sql("PRAGMA user_version = 2")
-    with pytest.raises(NotTrustedError, match="has format 2; this daskpki reads 1") as refused:
+    place.sql("PRAGMA user_version = 3")
+    with pytest.raises(NotTrustedError, match="has format 3; this daskpki reads 2") as refused:
         place.factory()
     assert refused.value.hint == "upgrade daskpki"
+
+
+def test_a_store_whose_records_were_archived_is_read_and_goes_on(tmp_path: Path) -> None:
+    expected = json.loads((ARCHIVED / "expected.json").read_text())
+    shutil.copyfile(ARCHIVED / "archive.jsonl.gz", tmp_path / "archive.jsonl.gz")
+    (tmp_path / "archive.jsonl.gz").chmod(0o600)
+    with closing(kept(tmp_path, ARCHIVED).factory()) as store:
+        ca = CertificateAuthority(store, CLUSTER, clock=lambda: LATER, places=Places(unseal=lambda: PASSPHRASE))
+        audited = verify_log(ca.session, [read_archive(tmp_path / "archive.jsonl.gz")])
+        assert (list(audited.begin), list(audited.head)) == (expected["begin"], expected["head"])
+        assert list(ca.renew([ca.find("scheduler/s")]))
+
+
+def test_the_payloads_of_an_archived_log_are_read() -> None:
+    expected = json.loads((ARCHIVED / "expected.json").read_text())
+    head, base = (decode_part((ARCHIVED / name).read_bytes()) for name in ("records.head", "records.base"))
+    assert isinstance(head, LogHead)
+    assert isinstance(base, LogBase)
+    assert (list(head.begin), list(head.end)) == (expected["begin"], expected["head"])
+    assert base.base.head == head.begin

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import google_crc32c
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +19,7 @@ from daskpki.boot.crc32c import crc32c
 from daskpki.boot.retry import TryAgain
 from daskpki.errors import UnavailableError, UsageError
 from tests.boot.cloud import Cloud, boot_here, run_entrypoint
+from tests.servers.certificates import Web, web_certificate
 from tests.servers.metadata import MetadataServer
 from tests.servers.server import SecretManagerServer
 
@@ -69,33 +63,14 @@ def test_who_goes_through_the_proxy(no_proxy: str, proxy: str | None) -> None:
 
 
 @pytest.fixture(scope="session")
-def web(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]:
-    """A TLS context for localhost, and the PEM file by which a client trusts it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test web")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    file = tmp_path_factory.mktemp("web") / "web.pem"
-    encoding = serialization.Encoding.PEM
-    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    public = file.with_name("ca.pem")
-    public.write_bytes(certificate.public_bytes(encoding))
-    file.write_bytes(private + certificate.public_bytes(encoding))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file)
-    return context, public
+def web(tmp_path_factory: pytest.TempPathFactory) -> Web:
+    return web_certificate(tmp_path_factory.mktemp("web"), "localhost")
 
 
 @pytest.fixture
-def https(cloud: Cloud, web: tuple[ssl.SSLContext, Path]) -> Iterator[Cloud]:
+def https(cloud: Cloud, web: Web) -> Iterator[Cloud]:
     """The same cloud over TLS, at https://localhost."""
-    with SecretManagerServer(tls=web[0]) as server, MetadataServer(server.tokens) as metadata:
+    with SecretManagerServer(tls=web.context) as server, MetadataServer(server.tokens) as metadata:
         secure = Cloud(server, metadata, cloud.cluster)
         cloud.cluster.seed(server, secure.parent)
         yield secure
@@ -106,16 +81,16 @@ def environ_for(https: Cloud, **more: str) -> dict[str, str]:
     return https.environ | {"DASKPKI_SECRET_MANAGER_ENDPOINT": url} | more
 
 
-def test_tls_is_verified_against_the_trusted_cas(https: Cloud, web: tuple[ssl.SSLContext, Path]) -> None:
-    trusting = run_entrypoint(environ_for(https, SSL_CERT_FILE=str(web[1])), "exec", "worker", "--", "echo", "up")
+def test_tls_is_verified_against_the_trusted_cas(https: Cloud, web: Web) -> None:
+    trusting = run_entrypoint(environ_for(https, SSL_CERT_FILE=str(web.trusted)), "exec", "worker", "--", "echo", "up")
     assert (trusting.returncode, trusting.stdout) == (0, "up\n")
     doubting = run_entrypoint(environ_for(https), "exec", "worker", "--", "echo", "up")
     assert (doubting.returncode, doubting.stdout) == (3, "")
     assert "certificate is not trusted here" in doubting.stderr
 
 
-def test_tls_is_verified_for_the_name_that_was_called(https: Cloud, web: tuple[ssl.SSLContext, Path]) -> None:
-    done = run_entrypoint(https.environ | {"SSL_CERT_FILE": str(web[1])}, "exec", "worker", "--", "true")
+def test_tls_is_verified_for_the_name_that_was_called(https: Cloud, web: Web) -> None:
+    done = run_entrypoint(https.environ | {"SSL_CERT_FILE": str(web.trusted)}, "exec", "worker", "--", "true")
     assert done.returncode == 3
     assert "127.0.0.1" in done.stderr
 
@@ -157,12 +132,10 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
         sink.shutdown(socket.SHUT_WR)
 
 
-def test_a_proxy_is_used_for_secret_manager_and_not_for_metadata(
-    https: Cloud, web: tuple[ssl.SSLContext, Path]
-) -> None:
+def test_a_proxy_is_used_for_secret_manager_and_not_for_metadata(https: Cloud, web: Web) -> None:
     with proxy() as (port, heads):
         url = f"http://user:p%40ss@127.0.0.1:{port}"
-        environ = environ_for(https, SSL_CERT_FILE=str(web[1]), https_proxy=url, http_proxy=url)
+        environ = environ_for(https, SSL_CERT_FILE=str(web.trusted), https_proxy=url, http_proxy=url)
         done = run_entrypoint(environ, "exec", "worker", "--", "echo", "up")
     assert (done.returncode, done.stdout) == (0, "up\n"), done.stderr
     (head,) = heads

@@ -31,6 +31,8 @@ class MetadataServer:
         tokens: The book that its tokens go into; share a SecretManagerServer's, and they are good there.
         account: The service account's email, None for a VM without one; may be changed.
         scopes: The VM's access scopes; may be changed.
+        caches: Whether a token is handed out again while it is good, as the real server does; a test that lets many VMs
+            share this server tells them apart by their tokens.
         faults: What is scripted to go wrong; see `fail`.
         journal: Every request.
     """
@@ -53,6 +55,7 @@ class MetadataServer:
         self.tokens = tokens
         self.account = account
         self.scopes = tuple(scopes)
+        self.caches = True
         self.attributes = dict(attributes or {})
         self.token_lifetime = token_lifetime
         self.faults = FaultPlan()
@@ -174,7 +177,7 @@ class MetadataServer:
         asked = tuple(scope for scope in wanted.split(",") if scope in self.scopes) or self.scopes
         with self._lock:
             token = self._cached.get(asked)
-            if not token or self.tokens.seconds_left(token) < min(_FRESH, self.token_lifetime / 2):
+            if not token or not self.caches or self.tokens.seconds_left(token) < min(_FRESH, self.token_lifetime / 2):
                 principal = f"serviceAccount:{self.account}"
                 token = self.tokens.issue(principal, scopes=asked, lifetime=self.token_lifetime)
                 self._cached[asked] = token

@@ -21,6 +21,7 @@ _FLAVOR: Final = "Google"
 _ACCOUNT: Final = "service-accounts/default/"
 _OK, _FORBIDDEN, _MISSING = 200, 403, 404
 _TRANSIENT: Final = (408, 429)
+_ELSEWHERE: Final = "off Google Cloud, set GOOGLE_APPLICATION_CREDENTIALS"
 
 
 def metadata_host(environ: Mapping[str, str]) -> str:
@@ -52,7 +53,10 @@ class Metadata:
 
     def instance_name(self) -> str:
         """The VM's name."""
-        return self._patience.persist(lambda timeout: self._get("name", timeout).body.decode().strip())
+        try:
+            return self._patience.persist(lambda timeout: self._get("name", timeout).body.decode().strip())
+        except NotFoundError as error:
+            raise NotFoundError(str(error), hint="give the credential's --name instead of @instance") from None
 
     def account(self) -> str | None:
         """The service account's email, for messages: one attempt, None without an answer."""
@@ -69,7 +73,10 @@ class Metadata:
             raise TryAgain("the metadata server's reply holds no access token") from None
 
     def _get(self, path: str, timeout: float) -> Reply:
-        reply = self._connection.get(_ROOT + path, {"Metadata-Flavor": _FLAVOR}, timeout)
+        try:
+            reply = self._connection.get(_ROOT + path, {"Metadata-Flavor": _FLAVOR}, timeout)
+        except TryAgain as error:
+            raise TryAgain(f"the metadata server at {error}", hint=_ELSEWHERE) from error
         if reply.status == _OK and reply.headers.get("metadata-flavor") == _FLAVOR:
             return reply
         raise _refusal(reply, path)
@@ -88,5 +95,5 @@ def _refusal(reply: Reply, path: str) -> Exception:
         )
     return AccessDeniedError(
         f"what answers as the metadata server is none (status {status}, no Metadata-Flavor)",
-        hint="GCE_METADATA_HOST names another one; off Google Cloud, set GOOGLE_APPLICATION_CREDENTIALS",
+        hint=f"GCE_METADATA_HOST names another one; {_ELSEWHERE}",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from daskpki import naming
 from daskpki.boot.mounts import Mount
@@ -18,6 +18,8 @@ from daskpki.identity import Role
 from daskpki.pki.credential import Credential, parse_credential
 from daskpki.pki.trust_document import SignedTrust, parse_trust
 from daskpki.store.links import Head, Link, best, first_after
+
+_RESTORE: Final = "enable that version; if it is destroyed, add the last good version's payload once more"
 
 
 class Reader(Protocol):
@@ -68,7 +70,7 @@ def read_material(
     trust = newest_trust(store, cluster)
     versions = [piece.version for part in trust.signed.document.crls for piece in part.pieces]
     secret = naming.revoked_id(cluster)
-    pieces = {version: store.access(secret, version).reveal() for version in versions}
+    pieces = {version: _read_piece(store, secret, version) for version in versions}
     secrets = tuple((mount, read_secret(store, cluster, mount)) for mount in mounts)
     return Material(credentials, trust, pieces, secrets=secrets)
 
@@ -81,6 +83,18 @@ def read_secret(store: Reader, cluster: str, mount: Mount) -> Confidential:
     except NotFoundError as error:
         command = f"daskpki --cluster {cluster} secret set {mount.name}"
         raise NotFoundError(f"cluster {cluster} has no secret {mount.name}: {error}", hint=command) from None
+    except DisabledError as error:
+        hint = f"daskpki --cluster {cluster} secret rollback {mount.name}, or --secret {mount.name}@N for version N"
+        raise NotTrustedError(str(error), hint=hint) from None
+
+
+def _read_piece(store: Reader, secret: str, version: int) -> bytes:
+    """A piece of the revocation list; without one of them nobody can tell who is revoked."""
+    try:
+        return store.access(secret, version).reveal()
+    except (NotFoundError, DisabledError) as error:
+        hint = error.hint or "daskpki doctor says what else is missing"
+        raise NotTrustedError(f"the revocation list is incomplete: {error}", hint=hint) from None
 
 
 def read_credential(store: Reader, cluster: str, role: Role, name: str, version: int | None = None) -> Credential:
@@ -126,7 +140,7 @@ def _latest(store: Reader, secret: str) -> tuple[int, Confidential]:
     try:
         return store.latest(secret)
     except DisabledError as error:
-        raise NotTrustedError(str(error), hint=error.hint) from error
+        raise NotTrustedError(str(error), hint=_RESTORE) from error
 
 
 def _later(store: Reader, secret: str, hint: Head[Trust]) -> Iterator[Head[Trust]]:
@@ -144,7 +158,7 @@ def _later(store: Reader, secret: str, hint: Head[Trust]) -> Iterator[Head[Trust
         except NotFoundError:
             break
     if unreadable is not None:  # what it said would be lost, and it may have been a revocation
-        raise NotTrustedError(str(unreadable), hint=unreadable.hint) from unreadable
+        raise NotTrustedError(str(unreadable), hint=_RESTORE) from unreadable
 
 
 def _head(number: int, data: Confidential) -> Head[Trust]:

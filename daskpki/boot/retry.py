@@ -18,6 +18,7 @@ T = TypeVar("T")
 _FIRST_WAIT: Final = 0.05
 _LONGEST_WAIT: Final = 5.0
 _LONGEST_ATTEMPT: Final = 10.0
+_LATER: Final = "it may pass: start again, or wait longer with --deadline SECONDS"
 
 
 class TryAgain(Exception):  # noqa: N818 - not an error yet: it becomes one at the deadline
@@ -42,13 +43,16 @@ class Patience(NamedTuple):
         wait = _FIRST_WAIT
         told = ""
         while True:
+            left = self.end - self.now()
             try:
-                return attempt(max(0.001, min(_LONGEST_ATTEMPT, self.end - self.now())))
+                if left <= 0:
+                    raise TryAgain("no time was left for this request")  # noqa: TRY301 - ends as any other failure
+                return attempt(min(_LONGEST_ATTEMPT, left))
             except TryAgain as cause:
                 last = cause
             pause = wait * self.jitter()
             if self.now() + pause >= self.end:
-                raise UnavailableError(f"gave up at the deadline: {last}", hint=last.hint) from last
+                raise UnavailableError(f"gave up at the deadline: {last}", hint=last.hint or _LATER) from last
             if str(last) != told:
                 told = str(last)
                 self.note(f"{told}; trying again")

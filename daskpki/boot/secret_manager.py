@@ -25,6 +25,7 @@ from daskpki.store.gsm.refusals import Refusal, error_for, status_of_http
 _OK, _UNAUTHENTICATED = 200, 401
 _TRANSIENT: Final = (408, 429)
 _METHOD: Final = "access_secret_version"
+_NO_WAY: Final = "is there a way to it from here: Private Google Access, a NAT, or a proxy?"
 _NOT_GRANTED: Final = "IAM_PERMISSION_DENIED"
 
 
@@ -66,7 +67,10 @@ class SecretManager:
                 token = self._token = self._fetch_token()
             headers = {"Authorization": f"Bearer {token.reveal().decode('latin-1')}"}
             path = f"/v1/{self._url.parent}/secrets/{secret}/versions/{version}:access"
-            reply = self._connection.get(path, headers, timeout)
+            try:
+                reply = self._connection.get(path, headers, timeout)
+            except TryAgain as error:
+                raise TryAgain(str(error), hint=error.hint or _NO_WAY) from error
             self._note_date(reply)
             if reply.status == _OK:
                 return _parse_payload(reply.body, secret)

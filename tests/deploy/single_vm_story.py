@@ -74,7 +74,7 @@ class Story:
     def daskpki(self, who: str, *arguments: str) -> str:
         """What a person's command prints."""
         endpoint = {"DASKPKI_SECRET_MANAGER_ENDPOINT": f"grpc://{self.server.grpc_target}"}
-        return self.run([*DASKPKI, *arguments], self.session.environ | self.identities[who] | endpoint)
+        return self.run([*DASKPKI, *arguments], {**self.session.environ, **self.identities[who], **endpoint})
 
     def run(self, command: Sequence[str], environ: Mapping[str, str], log: Path | None = None) -> str:
         done = subprocess.run(command, env=dict(environ), capture_output=True, text=True, check=False)

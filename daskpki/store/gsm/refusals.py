@@ -157,4 +157,7 @@ def _denied(refusal: Refusal, method: str, what: str, url: GsmUrl) -> DaskpkiErr
             f"{what}: {missing} is not granted, or it does not exist",
             hint=f"grant {METHODS[method].role}; a new grant takes some minutes to act",
         )
-    return AccessDeniedError(f"{what}: {refusal.message}")
+    return AccessDeniedError(
+        f"{what}: {refusal.message}",
+        hint="this is no missing grant: look at VPC Service Controls, organisation policies, and proxies on the way",
+    )

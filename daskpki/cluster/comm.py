@@ -19,7 +19,7 @@ from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.frames import FramedTLS
 from daskpki.cluster.inbox import Inbox
-from daskpki.cluster.news import EPOCH, TRUST
+from daskpki.cluster.news import EPOCH, MODE, TRUST
 from daskpki.cluster.policy import Channel, OperationRefusedError
 from daskpki.cluster.refusal import answer_call, answer_locally, answer_stream, reason_of
 from daskpki.cluster.replies import UNPICKLED, from_text
@@ -49,7 +49,10 @@ class PkiTLS(FramedTLS):
 
     def handshake_info(self) -> dict[str, Any]:
         """Dask's greeting, and in it that daskpki speaks here, and by which trust it goes."""
-        return {**super().handshake_info(), EPOCH: self._enforcement.trust.epoch}
+        info = {**super().handshake_info(), EPOCH: self._enforcement.trust.epoch}
+        if self.conversation.ours.role is Role.SCHEDULER:
+            info[MODE] = self._enforcement.mode.value
+        return info
 
     def abort_soon(self) -> None:
         """See enforcement.Connection."""
@@ -89,6 +92,8 @@ class PkiTLS(FramedTLS):
             self.abort()
             raise CommClosedError(f"the greeting holds {error}") from error
         self._greeting_read = True
+        if isinstance(message, dict):
+            self.conversation.go_by(message.get(MODE))
         if (reason := reason_of(message)) is None:
             return message
         self.abort()
@@ -198,7 +203,8 @@ class PkiTLS(FramedTLS):
         """After the answer to a registration: a peer that goes by an older trust document gets ours."""
         keeper = self._enforcement.keeper
         message = keeper.message() if keeper is not None else None
-        if keeper is not None and message is not None and self.remote_info.get(EPOCH, keeper.epoch) < keeper.epoch:
+        theirs = self.remote_info.get(EPOCH)
+        if keeper is not None and message is not None and isinstance(theirs, int) and theirs < keeper.epoch:
             self.tell_soon(message)
 
     def _say(self, message: Any) -> Any:

@@ -19,8 +19,8 @@ from daskpki.cluster.policy import (
     Channel,
     OperationRefusedError,
     WorkerClients,
-    is_canonical,
     settled,
+    stricter,
     verify_call,
     verify_sendable,
 )
@@ -47,8 +47,6 @@ class Conversation:
         self._mode = mode
         self._ledger = ledger or Ledger()
         self._registered: Mapping[str, Any] = {}
-        self._caller = Caller(peer.identity.role, mode, self._may_claim)
-        self._ourselves = Caller(ours.role, mode, lambda _address: True)
         self._enter(Channel.RPC)
 
     def _enter(self, channel: Channel) -> None:
@@ -67,13 +65,25 @@ class Conversation:
     @property
     def guarded(self) -> bool:
         """Whether the other side reads what we send without unpickling, so that no pickle may leave."""
-        roles = (self.ours.role, self.peer.identity.role)
-        return roles == (Role.WORKER, Role.SCHEDULER) and self._mode is not WorkerClients.ALLOW
+        return self._of_a_worker and self._mode is not WorkerClients.ALLOW
+
+    @property
+    def _of_a_worker(self) -> bool:
+        return (self.ours.role, self.peer.identity.role) == (Role.WORKER, Role.SCHEDULER)
 
     @property
     def streaming(self) -> bool:
         """Whether messages are lists by now."""
         return self.channel is not Channel.RPC
+
+    def go_by(self, announced: object) -> None:
+        """Hold what a worker sends to the mode that its scheduler announced in its greeting, if that is stricter.
+
+        The scheduler's is what counts: a worker that was given another mode would be lost to the gate.
+        """
+        if self._of_a_worker and isinstance(announced, str) and announced in set(WorkerClients):
+            self._mode = stricter(self._mode, WorkerClients(announced))
+            self._enter(self.channel)
 
     def hear_call(self, message: Any) -> None:
         """Judge a call that the peer sent us as a server; OperationRefusedError."""
@@ -121,16 +131,28 @@ class Conversation:
     def _begin_stream(self, message: Mapping[str, Any]) -> None:
         match message["op"]:
             case "register-worker":
-                self._ledger.register(message["address"], self)
                 self._registered = {"worker": message["address"], "client": None}
+                self._ledger.register(Channel.WORKER_STREAM, message["address"], self)
             case "register-client":
-                self._registered = {"client": message.get("client"), "worker": None}
+                self._registered = {"client": message["client"], "worker": None}
+                self._ledger.register(Channel.CLIENT_STREAM, message["client"], self)
         if message["op"] in STREAM_AFTER:
             self._enter(STREAM_AFTER[message["op"]])
 
-    def _may_claim(self, address: str) -> bool:
-        owner = self._ledger.owner(address)
-        return is_canonical(address) if owner is None else owner == self.peer.identity
+    @property
+    def _caller(self) -> Caller:  # made anew, since one that is kept would keep this conversation alive in the ledger
+        return Caller(self.peer.identity.role, self._mode, self._may_claim)
+
+    @property
+    def _ourselves(self) -> Caller:
+        return Caller(self.ours.role, self._mode, _anything)
+
+    def _may_claim(self, channel: Channel, name: str) -> bool:
+        return self._ledger.owner(channel, name) in {None, self.peer.identity}
+
+
+def _anything(_channel: Channel, _name: str) -> bool:
+    return True  # the scheduler judges what we claim to be
 
 
 def _names_one_of(operations: frozenset[str], message: Mapping[str, Any]) -> bool:

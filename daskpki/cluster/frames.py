@@ -15,6 +15,8 @@ from distributed.utils import offload
 from tornado.iostream import StreamClosedError
 
 _LENGTH: Final = struct.Struct("Q")
+_MALFORMED: Final = (struct.error, AssertionError, ValueError, OverflowError, MemoryError)
+"""What lengths that are none raise; a peer that sends them is gone, which Dask knows how to bear."""
 
 
 async def read_frames(stream: Any) -> list[memoryview]:
@@ -40,6 +42,9 @@ class FramedTLS(tcp.TLS):
             self._closed = True
             tcp.convert_stream_closed_error(self, error)
             raise  # never reached: the line above raises CommClosedError
+        except _MALFORMED as error:
+            self.abort()
+            raise CommClosedError(f"a malformed message ({type(error).__name__})") from error
         except BaseException:
             self.abort()  # part of a message may have been consumed: the connection is of no more use
             raise

@@ -68,10 +68,15 @@ def _plain(value: dict[Any, Any]) -> Any:
     return value
 
 
+def may_name_enum(module: str) -> bool:
+    """Whether enums of that module are read."""
+    return module.partition(".")[0] in _ENUM_PACKAGES
+
+
 def _member(module: str, name: str, member: str) -> Any:
-    if module.partition(".")[0] not in _ENUM_PACKAGES:
+    if not may_name_enum(module):
         raise GateError(f"an enum of {module!r}")
-    enum = getattr(sys.modules.get(module), name, None)
+    enum = vars(sys.modules[module]).get(name)  # not getattr, which runs a module's own __getattr__
     if not isinstance(enum, EnumMeta):
         raise GateError(f"{module}.{name}, which is no enum")
     return enum[member]

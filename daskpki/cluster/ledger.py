@@ -1,27 +1,29 @@
-"""Whose addresses the registered workers are, as long as their connections live."""
+"""Under which names peers have registered with a scheduler, and so whose names they are while a connection lives."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
+from weakref import WeakSet
 
 from daskpki.identity import Identity
 
 if TYPE_CHECKING:
     from daskpki.cluster.conversation import Conversation
+    from daskpki.cluster.policy import Channel
 
 
 class Ledger:
-    """Addresses of one scheduler's workers, forgotten with the connection on which each registered."""
+    """Addresses of workers and names of clients, forgotten with the connections on which they registered."""
 
     def __init__(self) -> None:
-        self._owners: WeakValueDictionary[str, Conversation] = WeakValueDictionary()
+        self._claims: dict[tuple[Channel, str], WeakSet[Conversation]] = {}
 
-    def register(self, address: str, conversation: Conversation) -> None:
-        """Note that the peer of `conversation` is the worker at `address`."""
-        self._owners.setdefault(address, conversation)
+    def register(self, channel: Channel, name: str, conversation: Conversation) -> None:
+        """Note that the peer of `conversation` goes by `name` in streams of that kind."""
+        self._claims = {claim: claimants for claim, claimants in self._claims.items() if claimants}
+        self._claims.setdefault((channel, name), WeakSet()).add(conversation)
 
-    def owner(self, address: str) -> Identity | None:
-        """The identity of the worker at `address`, or None when none is registered."""
-        conversation = self._owners.get(address)
-        return None if conversation is None else conversation.peer.identity
+    def owner(self, channel: Channel, name: str) -> Identity | None:
+        """The identity that goes by `name`, or None when nobody does."""
+        claimants = self._claims.get((channel, name), ())
+        return next((conversation.peer.identity for conversation in claimants), None)

@@ -45,6 +45,8 @@ class SignedTrust(NamedTuple):
 TRUST: Final = "daskpki-trust"
 EPOCH: Final = "daskpki"
 """The field of the greeting that says that daskpki is at this end, and at which epoch."""
+MODE: Final = "daskpki-worker-clients"
+"""The field in which a scheduler says what a worker's certificate may do as a client."""
 
 
 def message(signed: Confidential, pieces: Mapping[int, bytes]) -> dict[str, Any]:

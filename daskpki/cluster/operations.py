@@ -81,6 +81,9 @@ SCHEDULER_FOR_WORKER_CLIENTS: Final[Mapping[str, frozenset[str]]] = {
 }
 """What a client inside a task may ask in mode `limited`: coordination, but nothing that submits or runs."""
 
+SCHEDULERS_OWN_CLIENTS: Final = ("fire-and-forget", "queue-", "variable-")
+"""How the names of clients begin that a scheduler keeps for itself: whoever registered as one would end its tasks."""
+
 _COORDINATION: Final = (
     "echo event_clear event_is_set event_set event_wait identity log_event multi_lock_acquire multi_lock_release "
     "semaphore_acquire semaphore_close semaphore_refresh_leases semaphore_register semaphore_release semaphore_value "

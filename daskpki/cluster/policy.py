@@ -17,6 +17,7 @@ from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 
 _ENVELOPE: Final = frozenset({"op", "reply", "close", "serializers"})
+_CLIENTS_REGISTRATION: Final = "register-client"
 _TOPICS: Final = frozenset({"subscribe-topic", "unsubscribe-topic"})
 CLOSING: Final = frozenset({"close", "close-stream"})
 """Not operations but the end of a conversation; the server only closes."""
@@ -30,6 +31,11 @@ class WorkerClients(StrEnum):
     ALLOW = "allow"
 
 
+def stricter(one: WorkerClients, other: WorkerClients) -> WorkerClients:
+    """The mode that permits less."""
+    return min(one, other, key=list(WorkerClients).index)
+
+
 class Channel(StrEnum):
     """The kinds of conversation; which table applies."""
 
@@ -40,7 +46,7 @@ class Channel(StrEnum):
 
 STREAM_AFTER: Final[Mapping[str, Channel]] = {
     "register-worker": Channel.WORKER_STREAM,
-    "register-client": Channel.CLIENT_STREAM,
+    _CLIENTS_REGISTRATION: Channel.CLIENT_STREAM,
 }
 """The operations after which a connection carries a stream."""
 
@@ -54,11 +60,14 @@ class OperationRefusedError(NotTrustedError):
 
 
 class Caller(NamedTuple):
-    """Who calls: role, the mode for worker certificates, and whether an address is free or the caller's own."""
+    """Who calls: role, the mode for worker certificates, and whether a name is free or the caller's own.
+
+    `may_claim` is asked for addresses of workers (Channel.WORKER_STREAM) and names of clients (Channel.CLIENT_STREAM).
+    """
 
     role: Role
     mode: WorkerClients
-    may_claim: Callable[[str], bool]
+    may_claim: Callable[[Channel, str], bool]
 
 
 def verify_call(server: Server, channel: Channel, message: Mapping[str, Any], caller: Caller) -> None:
@@ -72,6 +81,8 @@ def verify_call(server: Server, channel: Channel, message: Mapping[str, Any], ca
         raise OperationRefusedError(operation, ops.DENIED[operation])
     if operation not in allowed(server, channel, caller.role, caller.mode):
         raise OperationRefusedError(operation, _why(server, channel, operation, caller))
+    if operation == _CLIENTS_REGISTRATION:
+        _verify_client_name(message.get("client"), caller)
     if _has_rules_for_arguments(server, caller.role):
         _verify_worker_arguments(channel, operation, message, caller)
 
@@ -93,7 +104,7 @@ def settled(servers: Iterable[Server], channel: Channel, role: Role, mode: Worke
 def _by_name_alone(server: Server, channel: Channel, role: Role, mode: WorkerClients) -> frozenset[str]:
     table = allowed(server, channel, role, mode)
     if not _has_rules_for_arguments(server, role):
-        return table
+        return table - {_CLIENTS_REGISTRATION}
     return frozenset() if channel is Channel.RPC else table - _TOPICS
 
 
@@ -129,9 +140,18 @@ def _verify_worker_arguments(channel: Channel, operation: str, message: Mapping[
         _verify_topic(operation, message)
 
 
+def _verify_client_name(name: object, caller: Caller) -> None:
+    """Whoever registers by the name of another client gets its results, and ends its tasks by leaving."""
+    if not isinstance(name, str) or name.startswith(ops.SCHEDULERS_OWN_CLIENTS):
+        raise OperationRefusedError(_CLIENTS_REGISTRATION, f"client={name!r} is no name for a client")
+    if not caller.may_claim(Channel.CLIENT_STREAM, name):
+        raise OperationRefusedError(_CLIENTS_REGISTRATION, f"client={name!r} is somebody else's")
+
+
 def _verify_topic(operation: str, message: Mapping[str, Any]) -> None:
-    if message.get("topic") not in ops.WORKER_CLIENT_TOPICS:
-        raise OperationRefusedError(operation, f"a worker's client does not follow {message.get('topic')!r}")
+    topic = message.get("topic")
+    if not isinstance(topic, str) or topic not in ops.WORKER_CLIENT_TOPICS:
+        raise OperationRefusedError(operation, f"a worker's client does not follow {topic!r}")
 
 
 def _verify_names(operation: str, message: Mapping[str, Any], mode: WorkerClients) -> None:
@@ -149,8 +169,15 @@ def _verify_own_address(operation: str, message: Mapping[str, Any], caller: Call
     value = message.get(argument)
     if operation == "retire_workers":  # a list, and exactly one
         value = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else None
-    if not isinstance(value, str) or not caller.may_claim(value):
+    if not isinstance(value, str) or not is_canonical(value) or not caller.may_claim(Channel.WORKER_STREAM, value):
         raise OperationRefusedError(operation, f"{argument}={value!r} is not the caller's own address")
+    if operation == "register-worker" and _is_address(name := message.get("name")) and name != value:
+        raise OperationRefusedError(operation, f"name={name!r} is an address, but not the caller's own")
+
+
+def _is_address(name: object) -> bool:
+    """The scheduler looks an address up among its workers' names first (distributed.Scheduler.coerce_address)."""
+    return isinstance(name, str) and "://" in name
 
 
 def is_canonical(address: str) -> bool:

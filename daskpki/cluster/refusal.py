@@ -54,7 +54,8 @@ def answer_locally(message: Mapping[str, Any], reason: str) -> list[dict[str, An
 def _awaited(message: Mapping[str, Any]) -> list[Any]:
     match message.get("op"):
         case "update-graph":
-            return list(message.get("keys", ()))
+            keys = message.get("keys")
+            return list(keys) if isinstance(keys, (list, tuple, set)) else []
         case "report-key":
             return [message.get("key")]
     return []

@@ -16,6 +16,8 @@ import msgpack
 from distributed.protocol import pickle
 from distributed.protocol.serialize import Serialize, Serialized, ToPickle, to_serialize
 
+from daskpki.cluster.gate import may_name_enum
+
 _TELEMETRY: Final = frozenset({"heartbeat_worker", "register-worker"})
 """Reports of figures: one that cannot travel is left out, since without any report the worker would count as lost."""
 _MARKER: Final = re.compile(rb"__(Pickled|Serialized|Set|Enum)__")
@@ -23,6 +25,9 @@ _MARKER: Final = re.compile(rb"__(Pickled|Serialized|Set|Enum)__")
 
 class _WouldPickleError(Exception):
     """What msgpack and Dask's serialized frames cannot carry: a type's name, or a dict's key."""
+
+
+_CANNOT_TRAVEL: Final = (TypeError, ValueError, OverflowError, RecursionError, _WouldPickleError)
 
 
 def sendable(message: Any) -> Any:
@@ -37,7 +42,7 @@ def travels(message: Any) -> bool:
     """Whether no pickle is in `message`, which may be a whole batch."""
     try:
         _check(message)
-    except (TypeError, ValueError, OverflowError, _WouldPickleError):
+    except _CANNOT_TRAVEL:
         return False
     return True
 
@@ -62,7 +67,7 @@ def _stand_in(value: Any) -> Any:
     """What msgpack packs in place of `value`; only whether it can counts here, so frames are not looked into."""
     if isinstance(value, (Serialize, Serialized)):
         return None
-    if isinstance(value, Enum):
+    if isinstance(value, Enum) and may_name_enum(value.__module__):
         return value.name
     if isinstance(value, set):
         return list(value)
@@ -73,10 +78,10 @@ def _stand_in(value: Any) -> Any:
 def _converted(message: Any) -> Any:
     operation = str(message.get("op", "a reply")) if isinstance(message, dict) else "a reply"
     leave_out = operation in _TELEMETRY
-    copy = _numbers(message, _describe if leave_out else _keep)
     try:
+        copy = _numbers(message, _describe if leave_out else _keep)
         _check(copy)
-    except (TypeError, ValueError, OverflowError, _WouldPickleError) as error:
+    except _CANNOT_TRAVEL as error:
         raise PermissionError(
             f"{operation!r} would send {error} to the scheduler as a pickle, and a worker's certificate does not make "
             "the scheduler unpickle; send plain data, or a Future of it"
@@ -86,7 +91,7 @@ def _converted(message: Any) -> Any:
 
 def _numbers(value: Any, other: Callable[[Any], Any]) -> Any:
     if isinstance(value, dict):
-        return {_number(key, _keep): _numbers(each, other) for key, each in value.items()}
+        return {_number(key, other): _numbers(each, other) for key, each in value.items()}
     for kind in (list, tuple, set):  # a subclass arrives as its base, as msgpack sends it anyway
         if isinstance(value, kind):
             return kind(_numbers(each, other) for each in value)
@@ -107,7 +112,15 @@ def _keep(value: Any) -> Any:
 
 def _describe(value: Any) -> Any:
     """A figure that cannot travel, as text."""
+<<<<<<< HEAD
     return value if travels(value) else repr(value)[:200]
+=======
+    try:
+        _check(value)
+    except _CANNOT_TRAVEL:
+        return repr(value)[:200]
+    return value
+>>>>>>> 4558e09 (Keep clients' names and scheduler's aliases to their owners; go by the mode that the scheduler announces)
 
 
 def failed_task(message: Mapping[str, Any], error: Exception) -> dict[str, Any]:

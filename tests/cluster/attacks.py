@@ -124,7 +124,7 @@ async def as_graph(target: Target) -> Any:
         return await _reply(comm)
 
 
-def registration(address: str, nanny: str | None = None) -> dict[str, Any]:
+def registration(address: str, nanny: str | None = None, name: str | None = None) -> dict[str, Any]:
     """What a worker says to register."""
     return {
         "op": "register-worker",
@@ -132,7 +132,7 @@ def registration(address: str, nanny: str | None = None) -> dict[str, Any]:
         "address": address,
         "status": "running",
         "nthreads": 1,
-        "name": address,
+        "name": name or address,
         "now": 0.0,
         "resources": {},
         "memory_limit": 0,

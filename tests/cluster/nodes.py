@@ -103,6 +103,11 @@ def handover_of(authority: Authority, leaf: Leaf, directory: Path, mode: str) ->
     return path
 
 
+def older_distributed() -> list[str]:
+    """Where the tests run under another distributed than the installed one (test_versions), what they put before it."""
+    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+
+
 def stock_environment(authority: Authority, leaf: Leaf, directory: Path) -> dict[str, str]:
     """Dask's own mutual TLS, by configuration."""
     files = authority.files(leaf, directory)
@@ -114,7 +119,7 @@ def stock_environment(authority: Authority, leaf: Leaf, directory: Path) -> dict
         f"DASK_DISTRIBUTED__COMM__TLS__{role}__CERT": files.cert,
         f"DASK_DISTRIBUTED__COMM__TLS__{role}__KEY": files.key,
         "DASK_TEMPORARY_DIRECTORY": str(directory),
-        "PYTHONPATH": str(Path(__file__).parents[2]),  # tasks are defined in the tests
+        "PYTHONPATH": os.pathsep.join(map(str, [Path(__file__).parents[2], *older_distributed()])),
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -129,10 +134,13 @@ def node_environment(authority: Authority, leaf: Leaf, directory: Path, mode: st
 class Cluster:
     """A scheduler and a worker program with a nanny for each of its workers."""
 
-    def __init__(self, authority: Authority, directory: Path, mode: str | None, nworkers: int = 2) -> None:
+    def __init__(self, authority: Authority, directory: Path, mode: str | None) -> None:
         self.authority = authority
         self.directory = directory
         self.mode = mode
+        self._nodes: list[Node] = []
+
+    def begin(self, nworkers: int) -> None:
         self.scheduler = self.start(Role.SCHEDULER, "scheduler", "--host", "tls://127.0.0.1", "--port", "0")
         self.address = self.scheduler.wait_for(STARTED["scheduler"]).group(1)
         self.workers = self.start(
@@ -150,17 +158,20 @@ class Cluster:
         else:
             environ = node_environment(self.authority, leaf, directory, self.mode)
             arguments = (*arguments, *PRELOADS[role])
-        return Node([*arguments, "--no-dashboard", "--dashboard-address", "127.0.0.1:0"], environ)
+        node = Node([*arguments, "--no-dashboard", "--dashboard-address", "127.0.0.1:0"], environ)
+        self._nodes.append(node)
+        return node
 
     def stop(self) -> None:
-        self.workers.stop()
-        self.scheduler.stop()
+        for node in reversed(self._nodes):
+            node.stop()
 
 
 @contextmanager
 def cluster(authority: Authority, directory: Path, mode: str | None, nworkers: int = 2) -> Iterator[Cluster]:
-    running = Cluster(authority, directory, mode, nworkers)
+    running = Cluster(authority, directory, mode)
     try:
+        running.begin(nworkers)
         yield running
     finally:
         running.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,19 @@ def number_in_metadata() -> str:
     worker = get_worker()
     for state in worker.state.tasks.values():
         state.metadata["number"] = np.float32(0.5)
+    return "done"
+
+
+class Colour(Enum):
+    RED = 1
+
+
+def odd_metadata(kind: str) -> str:
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    odd = {"enum": Colour.RED, "cycle": cycle, "bytes": b"plain"}[kind]
+    for state in get_worker().state.tasks.values():
+        state.metadata["odd"] = odd
     return "done"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import struct
 from typing import Any
 
 import pytest
@@ -126,15 +127,49 @@ def test_a_refused_graph_is_answered_and_the_stream_stays(limited: Cluster, thie
     assert asyncio.run(scenario()) == [("task-erred", "a"), ("task-erred", "b"), ("task-erred", "c")]
 
 
+def take_over(cluster: Cluster, thief: Security, victim: str) -> Any:
+    message = {"op": "register-client", "client": victim, "versions": {}}
+    return asyncio.run(call(cluster.address, thief, **message))[0]
+
+
+def test_nobody_takes_over_a_client(authority: Authority, limited: Cluster, thief: Security) -> None:
+    security = client_security(authority.leaf(Role.CLIENT, "alice").credential, authority.document())
+    with Client(limited.address, security=security, set_as_default=False) as client:
+        future = client.submit(sum, [1, 2], pure=False)
+        assert "is somebody else's" in take_over(limited, thief, client.id)["error"]
+        assert "is no name for a client" in take_over(limited, thief, "fire-and-forget")["error"]
+        assert future.result(timeout=30) == 3
+
+
+def test_control_stock_dask_gives_a_client_away(authority: Authority, stock: Cluster, thief: Security) -> None:
+    security = client_security(authority.leaf(Role.CLIENT, "alice").credential, authority.document())
+    with Client(stock.address, security=security, set_as_default=False) as client:
+        assert "error" not in take_over(stock, thief, client.id) or not take_over(stock, thief, client.id)["error"]
+
+
+@pytest.mark.parametrize("lengths", [(2**63,), (8, 2**40), (16, 1, 2**62)], ids=["all", "number", "frame"])
+def test_lengths_that_are_none_end_that_connection_only(
+    lengths: tuple[int, ...], authority: Authority, limited: Cluster, thief: Security
+) -> None:
+    async def scenario() -> None:
+        comm: Any = await dial(limited.address, thief)
+        await comm.stream.write(struct.pack(f"{len(lengths)}Q", *lengths))
+        with pytest.raises(OSError, match="closed"):
+            await asyncio.wait_for(comm.read(), 10)
+
+    asyncio.run(scenario())
+    assert limited.worker in present(authority, limited)
+
+
 def test_calls_do_not_slip_through_after_a_failed_registration(limited: Cluster, thief: Security) -> None:
     """A registration that Dask rejects leaves its server among calls, while we expect a stream."""
 
     async def scenario() -> Any:
         first, second = await dial(limited.address, thief), await dial(limited.address, thief)
         try:
-            await first.write(registration("tls://127.0.0.1:3"))
+            await first.write(registration("tls://127.0.0.1:3", name="thief"))
             assert (await asyncio.wait_for(first.read(), 10))["status"] == "OK"
-            await second.write(registration("tls://127.0.0.1:4") | {"name": "tls://127.0.0.1:3"})
+            await second.write(registration("tls://127.0.0.1:4", name="thief"))
             assert (await asyncio.wait_for(second.read(), 10))["status"] == "error"
             await second.write({"op": "add_keys", "worker": "tls://127.0.0.1:4", "keys": []})
             return await asyncio.wait_for(second.read(), 10)

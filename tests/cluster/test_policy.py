@@ -31,11 +31,15 @@ ANOTHERS = "tls://10.0.0.2:40000"
 
 
 def worker(mode: WorkerClients = LIMITED) -> Caller:
-    return Caller(Role.WORKER, mode, lambda address: address == OWN)
+    return Caller(Role.WORKER, mode, lambda _channel, name: name in {OWN, "Client-worker-1"})
 
 
-CLIENT = Caller(Role.CLIENT, LIMITED, lambda _address: False)
-SCHEDULER = Caller(Role.SCHEDULER, LIMITED, lambda _address: False)
+def anybody(_channel: Channel, _name: str) -> bool:
+    return True
+
+
+CLIENT = Caller(Role.CLIENT, LIMITED, lambda _channel, name: name == "Client-1")
+SCHEDULER = Caller(Role.SCHEDULER, LIMITED, lambda _channel, _name: False)
 
 known = frozenset(
     name for server in Server for channel in Channel for role in Role for name in allowed(server, channel, role, ALLOW)
@@ -53,7 +57,7 @@ def test_what_is_in_no_table_is_denied(
     operation: Any, server: Server, channel: Channel, role: Role, mode: WorkerClients
 ) -> None:
     with pytest.raises(OperationRefusedError):
-        verify_call(server, channel, {"op": operation}, Caller(role, mode, lambda _address: True))
+        verify_call(server, channel, {"op": operation}, Caller(role, mode, anybody))
 
 
 @pytest.mark.parametrize("server", Server)
@@ -61,7 +65,7 @@ def test_what_is_in_no_table_is_denied(
 @pytest.mark.parametrize("mode", WorkerClients)
 def test_nobody_opens_a_stream_without_registering(server: Server, role: Role, mode: WorkerClients) -> None:
     with pytest.raises(OperationRefusedError, match="never registered"):
-        verify_call(server, RPC, {"op": "connection_stream"}, Caller(role, mode, lambda _address: True))
+        verify_call(server, RPC, {"op": "connection_stream"}, Caller(role, mode, anybody))
 
 
 def test_each_mode_adds_to_the_one_before() -> None:
@@ -94,6 +98,9 @@ def test_an_operation_in_calls_and_streams_is_allowed_to_the_same_roles() -> Non
         {"op": "heartbeat_worker", "address": OWN, "metrics": {}},
         {"op": "unregister", "address": OWN, "stimulus_id": "s", "close": True, "reply": False},
         {"op": "register-worker", "address": OWN},
+        {"op": "register-worker", "address": OWN, "name": OWN},
+        {"op": "register-worker", "address": OWN, "name": 7},
+        {"op": "register-worker", "address": OWN, "name": "worker-7"},
     ],
 )
 def test_a_worker_speaks_for_itself(message: dict[str, Any]) -> None:
@@ -112,6 +119,7 @@ def test_a_worker_speaks_for_itself(message: dict[str, Any]) -> None:
         ({"op": "heartbeat_worker", "address": ANOTHERS}, "is not the caller's own address"),
         ({"op": "unregister", "address": ANOTHERS}, "is not the caller's own address"),
         ({"op": "register-worker", "address": ANOTHERS}, "is not the caller's own address"),
+        ({"op": "register-worker", "address": OWN, "name": ANOTHERS}, "is an address, but not the caller's own"),
         ({"op": "shuffle_get", "id": "i", "worker": ANOTHERS}, "is not the caller's own address"),
         ({"op": "heartbeat_worker", "address": [OWN]}, "is not the caller's own address"),
         ({"op": "identity", "surprise": 1}, "may not give the argument 'surprise'"),
@@ -125,6 +133,28 @@ def test_a_worker_speaks_for_nobody_else(message: dict[str, Any], reason: str, m
         verify_call(Server.SCHEDULER, RPC, message, worker(mode))
 
 
+def test_a_client_registers_by_a_name_of_its_own() -> None:
+    verify_call(Server.SCHEDULER, RPC, {"op": "register-client", "client": "Client-1"}, CLIENT)
+    verify_call(Server.SCHEDULER, RPC, {"op": "register-client", "client": "Client-worker-1"}, worker())
+
+
+@pytest.mark.parametrize("caller", [CLIENT, worker(), worker(ALLOW)], ids=["client", "worker", "worker in allow"])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("Client-2", "is somebody else's"),
+        ("fire-and-forget", "is no name for a client"),
+        ("queue-q", "is no name for a client"),
+        ("variable-v", "is no name for a client"),
+        (None, "is no name for a client"),
+        (["Client-1"], "is no name for a client"),
+    ],
+)
+def test_a_client_registers_by_no_name_of_anothers(caller: Caller, name: Any, reason: str) -> None:
+    with pytest.raises(OperationRefusedError, match=reason):
+        verify_call(Server.SCHEDULER, RPC, {"op": "register-client", "client": name}, caller)
+
+
 @pytest.mark.parametrize("topic", ["print", "warn"])
 def test_a_workers_client_follows_the_topics_of_every_client(topic: str) -> None:
     verify_call(Server.SCHEDULER, CLIENT_STREAM, {"op": "subscribe-topic", "topic": topic}, worker())
@@ -134,6 +164,8 @@ def test_a_workers_client_follows_no_other_topic() -> None:
     message = {"op": "subscribe-topic", "topic": "all"}
     with pytest.raises(OperationRefusedError, match="does not follow 'all'"):
         verify_call(Server.SCHEDULER, CLIENT_STREAM, message, worker())
+    with pytest.raises(OperationRefusedError, match="does not follow"):
+        verify_call(Server.SCHEDULER, CLIENT_STREAM, message | {"topic": {}}, worker())
     verify_call(Server.SCHEDULER, CLIENT_STREAM, message, worker(ALLOW))
 
 
@@ -157,9 +189,10 @@ def test_orders_to_workers_are_not_sent_by_clients() -> None:
 
 
 def test_operations_of_a_scheduler_are_sent_to_schedulers_only() -> None:
-    verify_sendable(Role.SCHEDULER, RPC, {"op": "register-client"}, CLIENT)
+    registration = {"op": "register-client", "client": "Client-1"}
+    verify_sendable(Role.SCHEDULER, RPC, registration, CLIENT)
     with pytest.raises(OperationRefusedError, match="belongs to a Scheduler, and the other end is a worker"):
-        verify_sendable(Role.WORKER, RPC, {"op": "register-client"}, CLIENT)
+        verify_sendable(Role.WORKER, RPC, registration, CLIENT)
 
 
 def test_nothing_is_sent_to_whom_serves_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,26 @@ def test_values_survive_as_numbers() -> None:
     assert sendable(message) == {"op": "x", 1: [2, (0.5, {3})], "zero-d": 5}
 
 
-@pytest.mark.parametrize("value", [np.arange(3), object(), ToPickle(1), lambda: None, 2**80, Exception("x")])
+class Colour(Enum):
+    RED = 1
+
+
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
+
+
+@pytest.mark.parametrize(
+    "value", [np.arange(3), object(), ToPickle(1), lambda: None, 2**80, Exception("x"), frozenset({1}), Colour.RED]
+)
 def test_what_would_be_pickled_raises_with_operation_and_type(value: Any) -> None:
     with pytest.raises(PermissionError, match=r"'queue_put' would send .* as a pickle"):
         sendable({"op": "queue_put", "data": [value]})
+
+
+@pytest.mark.parametrize("value", [CYCLE, "\ud800"])
+def test_what_nothing_could_carry_raises_likewise(value: Any) -> None:
+    with pytest.raises(PermissionError, match="'queue_put' would send"):
+        sendable({"op": "queue_put", "data": value})
 
 
 @pytest.mark.parametrize("key", ["__Pickled__", "__Serialized__", "__Set__", "__Enum__"])
@@ -55,8 +72,9 @@ def test_a_dict_that_dask_would_mistake_raises(key: str) -> None:
 
 @pytest.mark.parametrize("operation", ["heartbeat_worker", "register-worker"])
 def test_a_report_goes_out_with_text_in_place_of_what_cannot(operation: str) -> None:
-    report = sendable({"op": operation, "metrics": {"ok": 1, "array": np.arange(2), "number": np.int64(3)}})
-    assert report == {"op": operation, "metrics": {"ok": 1, "array": "array([0, 1])", "number": 3}}
+    figures = {"ok": 1, "array": np.arange(2), "number": np.int64(3), Colour.RED: 4}
+    report = sendable({"op": operation, "metrics": figures})
+    assert report["metrics"] == {"ok": 1, "array": "array([0, 1])", "number": 3, "<Colour.RED: 1>": 4}
 
 
 def test_a_task_that_cannot_report_fails_alone() -> None:

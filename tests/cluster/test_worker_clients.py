@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from daskpki.cluster.security import client_security
 from daskpki.identity import Role
 from tests.cluster import tasks
 from tests.cluster.material import Authority
-from tests.cluster.nodes import Cluster
+from tests.cluster.nodes import PRELOADS, STARTED, Cluster, Node, node_environment
 
 pytestmark = pytest.mark.cluster
 
@@ -89,6 +91,28 @@ def test_allow_says_what_it_means(allow: Cluster) -> None:
     assert "a worker's certificate may run code on the scheduler" in allow.scheduler.drain()
 
 
+def test_a_worker_that_was_started_in_another_mode_is_not_lost(
+    authority: Authority, limited: Cluster, in_limited: Client, tmp_path: Path
+) -> None:
+    """Started with `allow` where the scheduler says `limited`: it goes by what the scheduler announces."""
+    environ = node_environment(authority, authority.leaf(Role.WORKER), tmp_path, "allow")
+    arguments = ["worker", limited.address, "--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
+    node = Node([*arguments, *PRELOADS[Role.WORKER]], environ)
+    node.wait_for(STARTED["worker"])
+    address = node.wait_for(re.compile(r"Start worker at:\s+(tls://\S+)")).group(1)
+
+    def there(task: Callable[[], Any]) -> Any:
+        return in_limited.submit(task, workers=[address], pure=False).result(timeout=30)
+
+    assert there(tasks.number_in_metadata) == "done"
+    with pytest.raises(PermissionError, match="would send"):
+        there(tasks.array_in_metadata)
+    with pytest.raises(PermissionError, match="DASKPKI_WORKER_CLIENTS=limited"):
+        there(tasks.nested_submit)
+    assert address in workers(in_limited)
+    node.stop()
+
+
 class TestTheGateCostsNoWorker:
     @pytest.fixture(autouse=True)
     def _same_workers(self, in_limited: Client) -> Iterator[None]:
@@ -113,6 +137,15 @@ class TestTheGateCostsNoWorker:
         with pytest.raises(PermissionError, match=r"'task-finished' would send numpy\.ndarray"):
             run(in_limited, tasks.array_in_metadata)
         assert run(in_limited, tasks.nested_compute_in_threads) == 3
+
+    @pytest.mark.parametrize("value", ["enum", "cycle", "bytes"])
+    def test_odd_metadata_fails_that_task_at_most(self, in_limited: Client, value: str) -> None:
+        future = in_limited.submit(tasks.odd_metadata, value, pure=False)
+        if value == "bytes":
+            assert future.result(timeout=30) == "done"
+        else:
+            with pytest.raises(PermissionError, match="'task-finished' would send"):
+                future.result(timeout=30)
 
     def test_metrics_of_numpy(self, in_limited: Client) -> None:
         address = run(in_limited, tasks.numpy_metrics)

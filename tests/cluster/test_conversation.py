@@ -1,0 +1,152 @@
+"""One connection's rules as values: whatever a peer sends is let through, or refused by name."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daskpki.cluster import operations as ops
+from daskpki.cluster.conversation import Conversation
+from daskpki.cluster.ledger import Ledger
+from daskpki.cluster.peers import Peer
+from daskpki.cluster.policy import Channel, OperationRefusedError, WorkerClients
+from daskpki.cluster.refusal import answer_call, answer_stream
+from daskpki.cluster.roles import SERVES, Server
+from daskpki.identity import Identity, Role
+
+DENY, LIMITED, ALLOW = WorkerClients
+OWN, ANOTHERS = "tls://10.0.0.1:1", "tls://10.0.0.2:1"
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.binary() | st.sampled_from([OWN, ANOTHERS]),
+    lambda inner: st.lists(inner).map(tuple) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+operations = st.sampled_from(
+    sorted({*ops.SCHEDULER_FOR_WORKERS, *ops.SCHEDULER_FOR_CLIENTS, *ops.CLIENT_STREAM, *ops.WORKER_STREAM})
+)
+arguments = st.sampled_from(
+    ["address", "worker", "workers", "name", "client", "topic", "keys", "key", "reply", "status"]
+)
+messages = st.builds(lambda op, rest: rest | {"op": op}, operations | values, st.dictionaries(arguments, values))
+
+
+def peer(role: Role, name: str = "thief") -> Peer:
+    return Peer(Identity("default.daskpki.internal", role, name), 1, 2**31)
+
+
+def on_scheduler(who: Peer, mode: WorkerClients = LIMITED, ledger: Ledger | None = None) -> Conversation:
+    ours = Identity("default.daskpki.internal", Role.SCHEDULER, "scheduler")
+    return Conversation(ours, who, mode, server=Server.SCHEDULER, ledger=ledger)
+
+
+def dialled(ours: Role, to: Role, mode: WorkerClients) -> Conversation:
+    return Conversation(peer(ours).identity, peer(to), mode)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(messages | values, max_size=4), st.sampled_from(Role), st.sampled_from(WorkerClients))
+def test_whatever_is_heard_is_let_through_or_refused_by_name(heard: list[Any], role: Role, mode: WorkerClients) -> None:
+    conversation = on_scheduler(peer(role), mode)
+    for message in heard:
+        try:
+            if conversation.streaming:
+                conversation.hear_streamed(message)
+            else:
+                conversation.hear_call(message)
+        except OperationRefusedError as refusal:
+            answer_call(message, str(refusal))
+            if isinstance(message, dict):
+                answer_stream(message, str(refusal))
+
+
+@settings(deadline=None, max_examples=50)
+@given(messages, st.sampled_from(Role))
+def test_nobody_but_a_worker_reports_as_one(message: dict[str, Any], role: Role) -> None:
+    conversation = on_scheduler(peer(role))
+    with contextlib.suppress(OperationRefusedError):
+        conversation.hear_call(message)
+    if conversation.channel is Channel.WORKER_STREAM:
+        assert role is Role.WORKER
+        assert message["address"] in {OWN, ANOTHERS}
+
+
+class TestNamesThatAreTaken:
+    """What a live connection has registered is no other identity's."""
+
+    @pytest.mark.parametrize(
+        ("registration", "by"),
+        [
+            ({"op": "register-worker", "address": OWN}, Role.WORKER),
+            ({"op": "register-client", "client": "Client-1"}, Role.CLIENT),
+        ],
+    )
+    def test_by_somebody_else(self, registration: dict[str, Any], by: Role) -> None:
+        ledger = Ledger()
+        owner = on_scheduler(peer(by, "owner"), ledger=ledger)
+        owner.hear_call(registration)
+        with pytest.raises(OperationRefusedError, match=r"not the caller's own|somebody else's"):
+            on_scheduler(peer(Role.WORKER), ledger=ledger).hear_call(registration)
+        again = on_scheduler(peer(by, "owner"), ledger=ledger)  # a connection that was lost, and is not yet known to be
+        again.hear_call(registration)
+        del owner
+        with pytest.raises(OperationRefusedError):
+            on_scheduler(peer(Role.WORKER), ledger=ledger).hear_call(registration)
+        del again
+        on_scheduler(peer(Role.WORKER), ledger=ledger).hear_call(registration)
+
+    def test_a_name_of_a_client_is_no_address_of_a_worker(self) -> None:
+        ledger = Ledger()
+        squatter = on_scheduler(peer(Role.CLIENT), ledger=ledger)
+        squatter.hear_call({"op": "register-client", "client": OWN})
+        on_scheduler(peer(Role.WORKER), ledger=ledger).hear_call({"op": "register-worker", "address": OWN})
+
+
+class TestTheModeThatTheSchedulerAnnounces:
+    """A worker that was started with another mode than its scheduler must not be lost to the gate."""
+
+    @pytest.mark.parametrize(
+        ("ours", "announced", "guarded"),
+        [
+            (ALLOW, "limited", True),
+            (ALLOW, "deny", True),
+            (ALLOW, "allow", False),
+            (LIMITED, "allow", True),
+            (ALLOW, None, False),
+            (ALLOW, "surprise", False),
+            (ALLOW, [], False),
+        ],
+    )
+    def test_the_stricter_holds(self, ours: WorkerClients, announced: object, guarded: bool) -> None:  # noqa: FBT001
+        conversation = dialled(Role.WORKER, Role.SCHEDULER, ours)
+        conversation.go_by(announced)
+        assert conversation.guarded is guarded
+
+    def test_what_a_task_may_submit_goes_by_it(self) -> None:
+        conversation = dialled(Role.WORKER, Role.SCHEDULER, ALLOW)
+        conversation.go_by("limited")
+        conversation.say_call({"op": "register-client", "client": "Client-worker-1"})
+        with pytest.raises(OperationRefusedError, match="DASKPKI_WORKER_CLIENTS=limited"):
+            conversation.say_streamed({"op": "update-graph"})
+
+    def test_nobody_else_announces(self) -> None:
+        conversation = on_scheduler(peer(Role.WORKER), LIMITED)
+        conversation.go_by("allow")
+        assert conversation.gated
+        other = on_scheduler(peer(Role.WORKER), ALLOW)
+        other.go_by("deny")
+        assert not other.gated
+
+
+@pytest.mark.parametrize("server", Server)
+@pytest.mark.parametrize("mode", [DENY, LIMITED])
+def test_what_is_read_without_unpickling(server: Server, mode: WorkerClients) -> None:
+    ours = next(role for role in Role if server in SERVES[role])
+    here = Identity("default.daskpki.internal", ours, "server")
+    gated = {role for role in Role if Conversation(here, peer(role), mode, server=server).gated}
+    assert gated == (set() if server is Server.WORKER else {Role.WORKER})
+    assert dialled(Role.SCHEDULER, Role.WORKER, mode).gated  # replies

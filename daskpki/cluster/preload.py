@@ -63,7 +63,7 @@ def dask_setup(server: Any) -> None:
         if unknown := selftest.unknown_operations(server):
             raise NotTrustedError(  # noqa: TRY301 - one place that logs and ends
                 f"{type(server).__name__} has operations that daskpki does not know: {', '.join(sorted(unknown))}",
-                hint=f"tested with distributed {selftest.TESTED}",
+                hint=selftest.tested_with(),
             )
     except NotTrustedError as error:
         logger.critical("refused to start: %s (%s)", error, error.hint)

@@ -26,8 +26,8 @@ from daskpki.cluster.roles import Server
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 
-TESTED: Final = "2026.1.0 to 2026.8.0"
-"""The versions of distributed that the tests run against."""
+TESTED: Final = ("2026.1.0", "2026.6.0", "2026.7.0", "2026.8.0")
+"""The versions of distributed that the tests run against (tests/cluster/test_versions.py). A newer one may do, too."""
 
 _DEADLINE: Final = 20.0
 
@@ -57,8 +57,14 @@ def run() -> None:
     for error in result:
         raise NotTrustedError(
             f"daskpki's rules do not hold with distributed {importlib.metadata.version('distributed')}: {error}",
-            hint=f"tested with distributed {TESTED}",
+            hint=tested_with(),
         ) from error
+
+
+def tested_with() -> str:
+    """The versions tested, for the error that stops a start."""
+    *others, newest = TESTED
+    return f"tested with distributed {', '.join(others)} and {newest}"
 
 
 def _run_in_thread(result: list[BaseException]) -> None:

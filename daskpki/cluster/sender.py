@@ -112,15 +112,7 @@ def _keep(value: Any) -> Any:
 
 def _describe(value: Any) -> Any:
     """A figure that cannot travel, as text."""
-<<<<<<< HEAD
     return value if travels(value) else repr(value)[:200]
-=======
-    try:
-        _check(value)
-    except _CANNOT_TRAVEL:
-        return repr(value)[:200]
-    return value
->>>>>>> 4558e09 (Keep clients' names and scheduler's aliases to their owners; go by the mode that the scheduler announces)
 
 
 def failed_task(message: Mapping[str, Any], error: Exception) -> dict[str, Any]:

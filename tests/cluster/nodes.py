@@ -21,11 +21,16 @@ STARTED = {
     "scheduler": re.compile(r"Scheduler at:\s+(tls://\S+)"),
     "worker": re.compile(r"Registered to:\s+(tls://\S+)"),
 }
+WORKER_AT = re.compile(r"Start worker at:\s+(tls://\S+)")
 PRELOADS = {
     Role.SCHEDULER: ("--preload", "daskpki.cluster.preload"),
     Role.WORKER: ("--preload", "daskpki.cluster.preload", "--preload-nanny", "daskpki.cluster.preload"),
 }
-DEADLINE = 60.0
+DEADLINE = 120.0
+
+
+ASKED_FOR = "DASKPKI_TEST_DISTRIBUTED"
+"""Set where the tests run under another distributed than the installed one (test_versions)."""
 
 
 class Node:
@@ -103,11 +108,6 @@ def handover_of(authority: Authority, leaf: Leaf, directory: Path, mode: str) ->
     return path
 
 
-def older_distributed() -> list[str]:
-    """Where the tests run under another distributed than the installed one (test_versions), what they put before it."""
-    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-
-
 def stock_environment(authority: Authority, leaf: Leaf, directory: Path) -> dict[str, str]:
     """Dask's own mutual TLS, by configuration."""
     files = authority.files(leaf, directory)
@@ -119,7 +119,8 @@ def stock_environment(authority: Authority, leaf: Leaf, directory: Path) -> dict
         f"DASK_DISTRIBUTED__COMM__TLS__{role}__CERT": files.cert,
         f"DASK_DISTRIBUTED__COMM__TLS__{role}__KEY": files.key,
         "DASK_TEMPORARY_DIRECTORY": str(directory),
-        "PYTHONPATH": os.pathsep.join(map(str, [Path(__file__).parents[2], *older_distributed()])),
+        # Tasks are defined in the tests; and distributed may be another than the installed one.
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -141,14 +142,19 @@ class Cluster:
         self._nodes: list[Node] = []
 
     def begin(self, nworkers: int) -> None:
+        self.nworkers = nworkers
         self.scheduler = self.start(Role.SCHEDULER, "scheduler", "--host", "tls://127.0.0.1", "--port", "0")
         self.address = self.scheduler.wait_for(STARTED["scheduler"]).group(1)
         self.workers = self.start(
             Role.WORKER, "worker", self.address, "--nworkers", str(nworkers), "--nthreads", "2", "--host", "127.0.0.1"
         )
         self.workers.wait_for(STARTED["worker"], nworkers)
-        self.worker = self.workers.wait_for(re.compile(r"Start worker at:\s+(tls://\S+)")).group(1)
         self.nanny = self.workers.wait_for(re.compile(r"Start Nanny at: '(tls://\S+)'")).group(1)
+
+    @property
+    def worker(self) -> str:
+        """The address of a worker; after a restart, of a new one."""
+        return str(WORKER_AT.findall(self.workers.drain())[-1])
 
     def start(self, role: Role, *arguments: str) -> Node:
         directory = self.directory / role.value

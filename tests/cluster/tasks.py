@@ -89,13 +89,9 @@ class Colour(Enum):
     RED = 1
 
 
-def odd_metadata(kind: str) -> str:
-    cycle: list[Any] = []
-    cycle.append(cycle)
-    odd = {"enum": Colour.RED, "cycle": cycle, "bytes": b"plain"}[kind]
+def enum_in_metadata() -> None:
     for state in get_worker().state.tasks.values():
-        state.metadata["odd"] = odd
-    return "done"
+        state.metadata["colour"] = Colour.RED
 
 
 def numpy_metrics() -> str:

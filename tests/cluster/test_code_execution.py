@@ -33,6 +33,7 @@ def appears(path: Path, within: float) -> bool:
     return path.exists()
 
 
+@pytest.mark.every_version
 @pytest.mark.parametrize("name", ATTACKS)
 def test_limited_mode_never_unpickles_for_a_worker(
     name: str, authority: Authority, limited: Cluster, tmp_path: Path
@@ -49,6 +50,7 @@ def test_deny_mode_never_unpickles_for_a_worker(name: str, authority: Authority,
     assert not target.proof.exists()
 
 
+@pytest.mark.every_version
 @pytest.mark.parametrize("name", ATTACKS)
 def test_control_stock_dask_unpickles(name: str, authority: Authority, stock: Cluster, tmp_path: Path) -> None:
     target = aim(authority, stock, tmp_path)

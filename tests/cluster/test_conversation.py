@@ -36,7 +36,7 @@ messages = st.builds(lambda op, rest: rest | {"op": op}, operations | values, st
 
 
 def peer(role: Role, name: str = "thief") -> Peer:
-    return Peer(Identity("default.daskpki.internal", role, name), 1, 2**31)
+    return Peer(Identity("default.daskpki.internal", role, name), 1, 2**31, "")
 
 
 def on_scheduler(who: Peer, mode: WorkerClients = LIMITED, ledger: Ledger | None = None) -> Conversation:

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from daskpki.cluster.gate import GateError, decode
 
+pytestmark = pytest.mark.every_version
+
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
 plain = st.recursive(
     scalars | st.binary(),

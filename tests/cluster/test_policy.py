@@ -244,7 +244,7 @@ ADVERSE = st.dictionaries(st.sampled_from(["workers", "address", "worker", "topi
 def test_what_is_settled_by_its_name_is_allowed_with_any_arguments(
     arguments: dict[str, str], server: Server, channel: Channel, role: Role, mode: WorkerClients
 ) -> None:
-    caller = Caller(role, mode, lambda _address: False)
+    caller = Caller(role, mode, lambda _channel, _name: False)
     for operation in settled((server,), channel, role, mode):
         verify_call(server, channel, arguments | {"op": operation}, caller)
 

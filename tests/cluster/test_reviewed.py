@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import os
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import distributed
+import pytest
 from distributed import Nanny, Scheduler, Worker
+from packaging.version import Version
 
-from daskpki.cluster.selftest import unknown_operations
+from daskpki.cluster import operations as ops
+from daskpki.cluster.policy import Caller, Channel, OperationRefusedError, WorkerClients, verify_call
+from daskpki.cluster.roles import Server
+from daskpki.cluster.selftest import TESTED, unknown_operations
+from daskpki.identity import Role
+from tests.cluster.nodes import ASKED_FOR
+
+pytestmark = pytest.mark.every_version
 
 ROOT = Path(distributed.__file__).parent
 ELSEWHERE = ("tests/", "cli/", "deploy/", "utils_test.py", "conftest.py")
@@ -21,6 +32,7 @@ TURNS_BYTES_INTO_CODE = {
     "clean_exception",
     "merge_and_deserialize",
     "import_term",
+    "import_module",
     "import_file",
     "_import_module",
     "eval",
@@ -83,6 +95,8 @@ REVIEWED = {
         "MultiProgressWidget._draw_stop clean_exception": CLIENT,
         "ProgressWidget._draw_stop clean_exception": CLIENT,
     },
+    "http/prometheus.py": {"import_metrics_handler import_module": LOCAL},
+    "http/utils.py": {"get_handlers importlib.import_module": LOCAL},
     "http/scheduler/api.py": {"RetireWorkersHandler.post json.loads": HTTP},
     "http/scheduler/info.py": {
         "EventstreamHandler.on_message json.loads": HTTP,
@@ -93,6 +107,7 @@ REVIEWED = {
         "_download_module exec": LOCAL,
         "_import_module _import_module": LOCAL,
         "_import_module import_file": LOCAL,
+        "_import_module import_module": LOCAL,
         "validate_preload_argv _import_module": LOCAL,
     },
     "shuffle/_comms.py": {"CommShardsBuffer._process clean_exception": WORKER},
@@ -100,7 +115,14 @@ REVIEWED = {
     "shuffle/_pickle.py": {"unpickle_bytestream pickle.loads": WORKER},
     "shuffle/_worker_plugin.py": {"_ShuffleRunManager._fetch clean_exception": WORKER},
     "spill.py": {"Slow.__getitem__ self.load": WORKER},
-    "utils.py": {"__getattr__ import_term": LOCAL, "json_load_robust load": LOCAL},
+    "utils.py": {
+        "__getattr__ import_term": LOCAL,  # until 2026.1
+        "command_has_keyword import_module": LOCAL,
+        "get_mp_context importlib.import_module": LOCAL,
+        "import_file importlib.import_module": "of a file that was uploaded to a worker, or is a preload",
+        "import_term importlib.import_module": "its callers are in this table",
+        "json_load_robust load": LOCAL,
+    },
 }
 
 
@@ -140,16 +162,43 @@ def test_the_search_finds_the_known_ones() -> None:
     assert ("diagnostics/plugin.py", "InstallPlugin.start deserialize") in found
 
 
-def test_every_handler_of_every_live_server_is_in_the_tables() -> None:
-    async def start() -> list[set[str]]:
-        async with (
-            Scheduler(port=0, dashboard_address=":0", host="127.0.0.1") as scheduler,
-            Worker(scheduler.address) as worker,
-            Nanny(scheduler.address, nthreads=1) as nanny,
-        ):
-            return [unknown_operations(server) for server in (scheduler, worker, nanny)]
+def test_it_is_the_version_that_was_asked_for() -> None:
+    installed = version("distributed")
+    assert os.environ.get(ASKED_FOR, installed) == installed
 
-    assert asyncio.run(start()) == [set(), set(), set()]
+
+async def operations() -> dict[Server, set[str]]:
+    """What each live server answers to, calls and streams together; and that the tables know it."""
+    async with (
+        Scheduler(port=0, dashboard_address=":0", host="127.0.0.1") as scheduler,
+        Worker(scheduler.address) as worker,
+        Nanny(scheduler.address, nthreads=1) as nanny,
+    ):
+        servers = {Server.SCHEDULER: scheduler, Server.WORKER: worker, Server.NANNY: nanny}
+        assert [unknown_operations(server) for server in servers.values()] == [set(), set(), set()]
+        return {kind: {*server.handlers, *server.stream_handlers} for kind, server in servers.items()}
+
+
+def test_every_handler_of_every_live_server_is_allowed_to_somebody_or_denied_with_a_reason() -> None:
+    for server, names in asyncio.run(operations()).items():
+        assert len(names) > 10
+        for name in names:
+            reasons = [refusal(server, name, role) for role in Role]
+            assert None in reasons or name in ops.DENIED, name
+            assert not [reason for reason in reasons if reason and "not in daskpki's table" in reason], name
+
+
+def refusal(server: Server, operation: str, role: Role) -> str | None:
+    """Why that role may not say it to that server in any way, or None when it may."""
+    caller = Caller(role, WorkerClients.ALLOW, lambda _channel, _name: True)
+    message = {"op": operation} | dict.fromkeys(("address", "worker", "client"), "tls://10.0.0.1:1")
+    reasons = []
+    for channel in Channel:
+        try:
+            verify_call(server, channel, message, caller)
+        except OperationRefusedError as refused:
+            reasons.append(str(refused))
+    return None if len(reasons) < len(Channel) else min(reasons, key=lambda reason: "not in daskpki's table" in reason)
 
 
 def test_an_operation_that_distributed_adds_would_be_found() -> None:
@@ -161,3 +210,7 @@ def test_an_operation_that_distributed_adds_would_be_found() -> None:
             return unknown_operations(scheduler)
 
     assert asyncio.run(start()) == {"brand-new", "brand-new-stream"}
+
+
+def test_the_newest_version_tested_is_no_newer_than_the_installed_one() -> None:
+    assert ASKED_FOR in os.environ or Version(version("distributed")) >= Version(TESTED[-1])

@@ -25,7 +25,19 @@ ERASED: Final = "secret-destroyed"
 
 _ENDS: Final = "daskpki-ends"
 _ROTATE_BY: Final = "daskpki-rotate-by"
+_TTL: Final = "daskpki-ttl"
+_ROTATE_EVERY: Final = "daskpki-rotate-every"
 _RESTORED: Final = "daskpki-restored"
+
+
+class Periods(NamedTuple):
+    """How long a value lasts, and after what time it wants a successor, in seconds; 0 for ever, None as it was."""
+
+    ttl: int | None = None
+    rotate_every: int | None = None
+
+
+AS_BEFORE: Final = Periods()
 
 
 class Reminder(NamedTuple):
@@ -62,14 +74,19 @@ class ClusterSecrets:
         self._command = command
         self._clock = clock
 
-    def set(self, name: str, payload: Confidential, reminder: Reminder | None = None) -> int:
-        """Add a version and return its number; the secret is made when it is new. UsageError over 64 KiB."""
-        secret = self._id(name)
+    def set(self, name: str, payload: Confidential, periods: Periods = AS_BEFORE) -> int:
+        """Add a version and return its number; the secret is made when it is new. UsageError over 64 KiB.
+
+        The new value's end and reminder count from now, by the periods given, else by those of the value before.
+        """
+        secret, now = self._id(name), int(self._clock())
         try:
-            self._store.secrets.create(secret, labels=self._labels(name), annotations=_annotations(reminder))
+            self._store.secrets.create(secret, labels=self._labels(name), annotations=_reminders({}, periods, now))
         except AlreadyExistsError:
-            self._remind(secret, reminder)
-        number = self._store.secrets.add(secret, payload)
+            number = self._store.secrets.add(secret, payload)
+            self._remind(secret, periods, now)
+        else:
+            number = self._store.secrets.add(secret, payload)
         self._record(ADDED, name, number)
         return number
 
@@ -80,7 +97,7 @@ class ClusterSecrets:
         if ends is not None and ends < self._clock():
             raise DisabledError(
                 f"the secret {name} ended on {_day(ends)}",
-                hint=f"daskpki secret set {name} --ttl T gives it a new value",
+                hint=f"daskpki secret set {name} gives it a new value",
             )
         if number is not None:
             return Payload(number, self._store.secrets.access(secret, number))
@@ -173,12 +190,11 @@ class ClusterSecrets:
                 f"cluster {self._cluster!r} has no secret {name!r}", hint="daskpki secret list shows all there are"
             ) from None
 
-    def _remind(self, secret: str, reminder: Reminder | None) -> None:
-        if reminder is None:
-            return
+    def _remind(self, secret: str, periods: Periods, now: int) -> None:
         info = self._store.secrets.describe(secret)
-        kept = {key: value for key, value in info.annotations.items() if key not in (_ENDS, _ROTATE_BY)}
-        self._store.secrets.update(secret, etag=info.etag, annotations={**kept, **_annotations(reminder)})
+        annotations = _reminders(info.annotations, periods, now)
+        if annotations != info.annotations:
+            self._store.secrets.update(secret, etag=info.etag, annotations=annotations)
 
     def _record(self, kind: str, name: str, number: int, **more: int) -> Sequence[Record]:
         draft = Draft(kind, {"name": name, "version": number, **more})
@@ -192,9 +208,14 @@ class ClusterSecrets:
         return naming.labels(self._cluster, naming.SECRET, name)
 
 
-def _annotations(reminder: Reminder | None) -> dict[str, str]:
-    ends, rotate_by = reminder or Reminder()
-    return {key: str(value) for key, value in ((_ENDS, ends), (_ROTATE_BY, rotate_by)) if value is not None}
+def _reminders(former: Mapping[str, str], periods: Periods, now: int) -> dict[str, str]:
+    """The annotations of a secret that gets a new value now: an end of the value before is not the new one's."""
+    found = {key: value for key, value in former.items() if key not in (_ENDS, _ROTATE_BY, _TTL, _ROTATE_EVERY)}
+    for period, moment, given in ((_TTL, _ENDS, periods.ttl), (_ROTATE_EVERY, _ROTATE_BY, periods.rotate_every)):
+        seconds = _moment(former.get(period)) if given is None else given
+        if seconds:
+            found |= {period: str(seconds), moment: str(now + seconds)}
+    return found
 
 
 def _reminder(annotations: Mapping[str, str]) -> Reminder:

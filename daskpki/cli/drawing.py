@@ -60,6 +60,11 @@ def day(seconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
 
 
+def minute(seconds: int) -> str:
+    """The same to the minute."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def fingerprint_lines(fingerprint: str) -> str:
     """A SHA-256 fingerprint as OpenSSL prints it: upper-case pairs joined by colons."""
     digits = fingerprint.upper()

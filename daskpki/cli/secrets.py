@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daskpki.cli.coercion import PlainGroup
-from daskpki.cli.drawing import day, remaining_seconds
+from daskpki.cli.drawing import day, minute, remaining_seconds
 from daskpki.cli.output import table
 from daskpki.confidential import Confidential
 from daskpki.errors import UsageError
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
-    from daskpki.cluster_secrets import ClusterSecrets, Reminder
+    from daskpki.cluster_secrets import ClusterSecrets, Listed, Periods
 
 secret = typer.Typer(
     cls=PlainGroup, no_args_is_help=True, help="The cluster's other secrets: passwords and tokens, versioned."
@@ -43,19 +43,24 @@ def set_(
     ctx: typer.Context,
     name: Name,
     file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the value here instead of stdin.")] = None,
-    ttl: Annotated[str | None, typer.Option(metavar="T", help="The value ends after this time, such as 90d.")] = None,
+    ttl: Annotated[
+        str | None, typer.Option(metavar="T", help="The value ends after this time, such as 90d; or never.")
+    ] = None,
     rotate_every: Annotated[
-        str | None, typer.Option(metavar="T", help="Be reminded to set a new value after this time.")
+        str | None, typer.Option(metavar="T", help="Be reminded to set a new value after this time; or never.")
     ] = None,
 ) -> None:
     """Add a version: the bytes of stdin or of a file, up to 64 KiB, exactly as they are.
 
+    A new value keeps the times of the one before, counted from now, unless they are given.
+
     Example:  [bold]printf %s "$PASSWORD" | daskpki secret set db-password --rotate-every 90d[/bold]
     """
     invocation: Invocation = ctx.obj
+    periods = _periods(ttl, rotate_every)
     payload = _value(file)
     with _secrets(invocation) as secrets:
-        number = secrets.set(name, payload, _reminder(ttl, rotate_every))
+        number = secrets.set(name, payload, periods)
     invocation.output.result({"name": name, "version": number}, [f"{name}: version {number}"])
     invocation.output.hint(f"next: daskpki-entrypoint worker --secret {name}=/run/secrets/{name}")
 
@@ -73,17 +78,16 @@ def _value(file: Path | None) -> Confidential:
         raise os_error(error, file) from error
 
 
-def _reminder(ttl: str | None, rotate_every: str | None) -> Reminder | None:
-    from daskpki.cluster_secrets import Reminder
+def _periods(ttl: str | None, rotate_every: str | None) -> Periods:
+    from daskpki.cluster_secrets import Periods
+
+    return Periods(_seconds(ttl), _seconds(rotate_every))
+
+
+def _seconds(text: str | None) -> int | None:
     from daskpki.pki.profile import parse_ttl
 
-    if ttl is None and rotate_every is None:
-        return None
-    now = int(time.time())
-    return Reminder(
-        now + parse_ttl(ttl) if ttl else None,
-        now + parse_ttl(rotate_every) if rotate_every else None,
-    )
+    return None if text is None else 0 if text == "never" else parse_ttl(text)
 
 
 @secret.command("get")
@@ -111,18 +115,30 @@ def get(
 
 @secret.command("list")
 def list_(ctx: typer.Context) -> None:
-    """List the secrets, and which of them end or want a new value."""
+    """List the secrets, and which of them end or want a new value.
+
+    Example:  [bold]daskpki secret list --json[/bold]
+    """
     invocation: Invocation = ctx.obj
     with _secrets(invocation) as secrets:
         listed = list(secrets.all())
-    documents = [{"name": entry.name, "created": day(entry.created), **entry.reminder._asdict()} for entry in listed]
     now = time.time()
     rows = [
         (entry.name, day(entry.created), _in(entry.reminder.ends, now), _in(entry.reminder.rotate_by, now))
         for entry in listed
     ]
     lines = table(("name", "since", "ends", "new value due"), rows) if rows else ["no secrets"]
-    invocation.output.result(documents, lines)
+    invocation.output.result([_document(entry) for entry in listed], lines)
+    for entry in listed:
+        if any(moment is not None and moment < now for moment in entry.reminder):
+            invocation.output.hint(f"{entry.name} wants a new value: daskpki secret set {entry.name} --file FILE")
+
+
+def _document(entry: Listed) -> dict[str, str | None]:
+    from daskpki.authority.lookup import rfc3339
+
+    ends, rotate_by = (None if moment is None else rfc3339(moment) for moment in entry.reminder)
+    return {"name": entry.name, "created": rfc3339(entry.created), "ends": ends, "rotate_by": rotate_by}
 
 
 def _in(moment: int | None, now: float) -> str:
@@ -131,12 +147,17 @@ def _in(moment: int | None, now: float) -> str:
 
 @secret.command("versions")
 def versions(ctx: typer.Context, name: Name) -> None:
-    """List a secret's versions: state, when, and by whom as far as the log knows."""
+    """List a secret's versions: state, when, and by whom as far as the log knows.
+
+    Example:  [bold]daskpki secret versions db-password[/bold]
+    """
+    from daskpki.authority.lookup import rfc3339
+
     invocation: Invocation = ctx.obj
     with _secrets(invocation) as secrets:
         found = secrets.versions(name)
-    documents = [line._asdict() | {"created": day(line.created)} for line in found]
-    rows = [(str(line.number), line.state.lower(), day(line.created), line.who or "") for line in found]
+    documents = [line._asdict() | {"created": rfc3339(line.created)} for line in found]
+    rows = [(str(line.number), line.state.lower(), minute(line.created), line.who or "") for line in found]
     invocation.output.result(documents, table(("version", "state", "added", "by"), rows))
 
 
@@ -164,7 +185,10 @@ def disable(
     version: Number,
     undo: Annotated[bool, typer.Option("--undo", help="Make it readable again.")] = False,
 ) -> None:
-    """Make an old version unreadable, until it is enabled again."""
+    """Make an old version unreadable, until it is enabled again.
+
+    Example:  [bold]daskpki secret disable db-password 2[/bold]
+    """
     invocation: Invocation = ctx.obj
     with _secrets(invocation) as secrets:
         (secrets.enable if undo else secrets.disable)(name, version)
@@ -174,7 +198,10 @@ def disable(
 
 @secret.command("destroy")
 def destroy(ctx: typer.Context, name: Name, version: Number) -> None:
-    """Erase an old version's value for good."""
+    """Erase an old version's value for good.
+
+    Example:  [bold]daskpki secret destroy db-password 2[/bold]
+    """
     invocation: Invocation = ctx.obj
     with _secrets(invocation) as secrets:
         secrets.destroy(name, version)

@@ -193,7 +193,7 @@ def _judge_versions(cluster: Cluster, info: SecretInfo, versions: Sequence[Versi
         needed = {piece.version for part in cluster.trust.crls for piece in part.pieces}
         yield from check_needed(info.id, versions, needed, cluster.remedy)
         return
-    yield from check_newest(info.id, versions, cluster.remedy)
+    yield from check_newest(info.id, versions, cluster.remedy, _command_anew(kind, info))
     if kind in set(Role):
         entry = cluster.inventory.current(kind, info.labels.get("daskpki-name", ""))
         yield from check_recorded(info.id, versions, entry)
@@ -203,12 +203,20 @@ def _judge_versions(cluster: Cluster, info: SecretInfo, versions: Sequence[Versi
         yield from check_number(info.id, versions)
 
 
+def _command_anew(kind: str, info: SecretInfo) -> str | None:
+    """What puts a new version into a secret of that kind."""
+    name = info.labels.get("daskpki-name", "")
+    if kind in set(Role):
+        return f"daskpki renew {kind}/{name}"
+    return f"daskpki secret set {name} --file FILE" if kind == naming.SECRET else None
+
+
 def look_at_reminders(cluster: Cluster) -> Iterator[Finding]:
     """The cluster's other secrets: what ended, and what wants a new value."""
     session = cluster.session
     secrets = ClusterSecrets(session.store, session.cluster, who=session.who, command=session.command)
     for listed in secrets.all():
-        subject, again = f"secret {listed.name}", f"daskpki secret set {listed.name}"
+        subject, again = f"secret {listed.name}", f"daskpki secret set {listed.name} --file FILE"
         ends, rotate_by = listed.reminder
         if ends is not None and ends < cluster.now:
             yield error(subject, f"ended at {show(ends)}, and is not given out any more", again)

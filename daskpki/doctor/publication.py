@@ -13,7 +13,8 @@ from daskpki.pki.profile import show
 from daskpki.pki.trust_document import CrlPart, TrustDocument
 from daskpki.records import RESERVED, REVOKING, Head
 
-PUBLISH: Final = "daskpki crl"
+PUBLISH: Final = "daskpki renew --due"
+"""Opens the CA's key, and so makes good whatever was left undone, also when no certificate is due."""
 
 
 def check_crls(document: TrustDocument, now: float) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 from daskpki.doctor.finding import Finding, error, note, warning
+from daskpki.doctor.publication import PUBLISH
 from daskpki.inventory import CertificateRecord
 from daskpki.store.port import DESTROYED, ENABLED, Version
 
@@ -16,14 +17,17 @@ Remedy = Callable[[str, str, Sequence[int]], "str | None"]
 """The command for a verb (enable, destroy), a secret and version numbers; None where the store has none."""
 
 
-def check_newest(secret: str, versions: Sequence[Version], remedy: Remedy) -> Iterator[Finding]:
-    """`latest` is the highest number in any state, so one that is not enabled stops every reader."""
+def check_newest(secret: str, versions: Sequence[Version], remedy: Remedy, anew: str | None) -> Iterator[Finding]:
+    """`latest` is the highest number in any state, so one that is not enabled stops every reader.
+
+    `anew` is the command that adds a version, None where only a backup has what was in it.
+    """
     newest = max(versions, key=lambda version: version.number, default=None)
     if newest is None:
-        yield error(secret, "it has no version: nothing was ever put in")
+        yield error(secret, "it has no version: nothing was ever put in", anew)
     elif newest.state == DESTROYED:
         reason = f"its newest version, {newest.number}, is destroyed: every reader fails"
-        yield error(secret, reason, "add a new one: for a credential daskpki renew, for a secret daskpki secret set")
+        yield error(secret, reason, anew or "restore it from a backup")
     elif newest.state != ENABLED:
         yield error(
             secret,
@@ -70,7 +74,7 @@ def check_needed(
             yield error(
                 secret,
                 f"version {number}, which the trust document names, is {state.lower()}: no node can read the CRL",
-                remedy("enable", secret, [number]) if state == "DISABLED" else "daskpki crl",
+                remedy("enable", secret, [number]) if state == "DISABLED" else PUBLISH,
             )
 
 

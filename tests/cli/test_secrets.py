@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import sys
 from collections.abc import Callable
 
@@ -79,6 +80,27 @@ def test_an_end_and_a_reminder_are_shown(run: Run, put: Callable[..., int]) -> N
     shown = run("secret", "list").out
     assert "in 30 days" in shown or "in 30 days" in shown
     assert "in 9 days" in shown or "in 10 days" in shown
+
+
+def test_a_new_value_counts_its_times_anew_and_never_ends_them(run: Run, put: Callable[..., int]) -> None:
+    put("s", b"x", "--ttl", "1m", "--rotate-every", "90d")
+    first = run("secret", "list", "--json").json()[0]
+    put("s", b"y", "--ttl", "30d")
+    second = run("secret", "list", "--json").json()[0]
+    assert second["ends"] > first["ends"]
+    assert second["rotate_by"] >= first["rotate_by"]
+    put("s", b"z", "--ttl", "never")
+    third = run("secret", "list", "--json").json()[0]
+    assert (third["ends"], third["rotate_by"] is not None) == (None, True)
+    assert "is not a lifetime" in run("secret", "set", "s", "--ttl", "soon", code=2).err
+
+
+def test_versions_say_when_and_by_whom(run: Run, put: Callable[..., int]) -> None:
+    put("s", b"x")
+    (line,) = run("secret", "versions", "s", "--json").json()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", line["created"])
+    assert "@" in line["who"]
+    assert re.search(r"1 +enabled +\d{4}-\d\d-\d\d \d\d:\d\d UTC +\S+@", run("secret", "versions", "s").out)
 
 
 def test_what_is_not_there_is_told(run: Run, put: Callable[..., int]) -> None:

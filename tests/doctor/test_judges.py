@@ -213,7 +213,7 @@ def versions(*states: str) -> list[Version]:
     ],
 )
 def test_a_newest_version_that_is_not_readable_stops_everybody(states: tuple[str, ...], says: str | None) -> None:
-    found = list(check_newest("s", versions(*states), command))
+    found = list(check_newest("s", versions(*states), command, "anew"))
     assert bool(found) == (says is not None)
     assert not says or (says in found[0].reason and found[0].severity is Severity.ERROR)
     assert says != "disabled" or found[0].remedy == "enable s [2]"

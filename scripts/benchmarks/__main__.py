@@ -15,6 +15,7 @@ from scripts.benchmarks.bulk import many_leaves
 from scripts.benchmarks.issuing import one_leaf
 from scripts.benchmarks.peers import Peers
 from scripts.benchmarks.report import Section, document, markdown
+from scripts.benchmarks.revoking import revocation
 from scripts.benchmarks.scale import at_scale
 from scripts.benchmarks.startup import start_up
 from scripts.benchmarks.workshop import Workshop
@@ -25,6 +26,7 @@ BENCHMARKS: Final[dict[str, Callable[[Workshop], Section]]] = {
     "boot": boot,
     "startup": start_up,
     "scale": at_scale,
+    "revoke": revocation,
 }
 REPORT: Final = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 

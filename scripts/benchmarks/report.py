@@ -25,7 +25,7 @@ class Section(NamedTuple):
     """One benchmark: what was compared (`about`), what came out, and what it had to show.
 
     `ours` labels our sample, to which all others are set in relation. Samples are seconds, unless `rate` says that they
-    are leaves per second. `missing` says which contestants could not run here, and why.
+    are leaves per second. `missing` says which contestants could not run here, and why; `percentile` adds the 99th.
     """
 
     title: str
@@ -35,6 +35,7 @@ class Section(NamedTuple):
     goals: Sequence[Goal]
     rate: bool = False
     missing: Sequence[str] = ()
+    percentile: bool = False
 
     def sample(self, label: str) -> Sample | None:
         """The sample of that label, None when it could not be taken here."""
@@ -62,13 +63,14 @@ def _preface(rounds: int, load: float) -> str:
 def markdown(section: Section) -> str:
     """One section."""
     unit = "leaves/s" if section.rate else "ms"
+    tail = "p99 | " if section.percentile else ""
     lines = [
         f"## {section.title}",
         "",
         section.about,
         "",
-        f"| | median, {unit} | min-max | {'rate' if section.rate else 'time'} relative to daskpki |",
-        "|---|---:|---:|---:|",
+        f"| | median, {unit} | {tail}min-max | {'rate' if section.rate else 'time'} relative to daskpki |",
+        f"|---|---:|{'---:|' if tail else ''}---:|---:|",
         *(_row(section, sample) for sample in _ordered(section)),
     ]
     if section.missing:
@@ -88,8 +90,10 @@ def _row(section: Section, sample: Sample) -> str:
     label = f"**{sample.label}**" if sample is ours else sample.label
     scale = 1 if section.rate else 1000
     digits = 1 if not section.rate and sample.median < _SHORT else 0
-    median, low, high = (f"{value * scale:,.{digits}f}" for value in (sample.median, sample.low, sample.high))
-    return f"| {label} | {median} | {low}-{high} | {sample.median / ours.median:.2f}x |"
+    values = (sample.median, sample.percentile99, sample.low, sample.high)
+    median, tail, low, high = (f"{value * scale:,.{digits}f}" for value in values)
+    tail = f" {tail} |" if section.percentile else ""
+    return f"| {label} | {median} |{tail} {low}-{high} | {sample.median / ours.median:.2f}x |"
 
 
 def _verdict(section: Section, goal: Goal) -> str:

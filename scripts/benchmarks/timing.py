@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import subprocess
@@ -35,6 +36,11 @@ class Sample(NamedTuple):
     def median(self) -> float:
         """The middle run."""
         return statistics.median(self.values)
+
+    @property
+    def percentile99(self) -> float:
+        """The value that 99 of 100 runs do not exceed (nearest rank)."""
+        return sorted(self.values)[math.ceil(0.99 * len(self.values)) - 1]
 
     @property
     def low(self) -> float:

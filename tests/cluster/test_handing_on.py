@@ -1,0 +1,81 @@
+"""What a process leaves for those that it starts: one path, and behind it always the newest, complete."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daskpki.boot.materialise import MemoryFiles
+from daskpki.cluster.handing_on import HandedSource
+from daskpki.cluster.keeper import Keeper
+from daskpki.cluster.security import NodeSecurity, node_security
+from daskpki.cluster.watch import Watch
+from daskpki.errors import DaskpkiError
+from daskpki.handover import Handover, load_handover, parse_handover
+from daskpki.identity import Role
+from tests.cluster.material import Authority
+from tests.cluster.nodes import handover_of
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def own() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(params=["memory files", "a directory on tmpfs"])
+def handover(request: pytest.FixtureRequest, own: Authority, tmp_path: Path) -> Iterator[Handover]:
+    written = parse_handover(handover_of(own, own.leaf(Role.WORKER), tmp_path, "limited").read_bytes())
+    place = MemoryFiles()
+    if request.param == "memory files":
+        written = written._replace(
+            cert=place.put("cert", Path(written.cert).read_bytes()),
+            key=place.put("key", Path(written.key).read_bytes()),
+            ca=place.put("ca", Path(written.ca).read_bytes()),
+            trust=place.put("trust", Path(written.trust).read_bytes()),
+        )
+    yield written
+    place.clear()
+
+
+@pytest.fixture
+def parent(handover: Handover) -> NodeSecurity:
+    return node_security(handover)
+
+
+def test_a_worker_process_follows_its_parent(own: Authority, parent: NodeSecurity, handover: Handover) -> None:
+    path = parent.hand_on()
+    child = node_security(load_handover(path))
+    watch = Watch(child.enforcement(Role.WORKER), child.keeper, HandedSource(path), share=0)
+    for _change in range(3):
+        document, leaf = own.document(), own.leaf(Role.WORKER)
+        parent.keeper.offer(own.signed(document))
+        parent.keeper.renew(leaf.pair)
+        assert parent.hand_on() == path
+        assert watch.look()
+        assert child.keeper.epoch == document.epoch
+        assert child.enforcement(Role.WORKER).pair == leaf.pair
+    newest = load_handover(path)
+    assert newest._replace(cert="", key="", ca="", trust="") == handover._replace(cert="", key="", ca="", trust="")
+    assert stat.S_IMODE(Path(newest.key).stat().st_mode) & 0o077 == 0
+
+
+def test_what_comes_late_starts_with_the_newest(own: Authority, parent: NodeSecurity) -> None:
+    path = parent.hand_on()
+    leaf = own.leaf(Role.WORKER)
+    parent.keeper.renew(leaf.pair)
+    assert node_security(load_handover(path)).enforcement(Role.WORKER).pair == leaf.pair
+
+
+def test_without_its_parent_nothing_changes(own: Authority, parent: NodeSecurity, tmp_path: Path) -> None:
+    enforcement = parent.enforcement(Role.WORKER)
+    before = enforcement.pair
+    source = HandedSource(str(tmp_path / "gone"))
+    with pytest.raises(DaskpkiError):
+        source.credential()
+    assert not Watch(enforcement, Keeper(enforcement, own.document()), source, share=0).look()
+    assert enforcement.pair is before

@@ -24,7 +24,7 @@ _ABOUT: Final = (
     "A client that computes without a pause, one small task after the other, is revoked; what counts is the last task"
     " that the cluster answered. Scheduler, worker and nanny were booted by the entrypoint from a local store. Pushed:"
     " the command takes the trust document to the scheduler. Polled (`--no-push`): the nodes look into the store every"
-    f" {PERIOD} s, where 60 s are usual, so that in a real cluster half of the difference is added in the mean. From the"
+    f" {PERIOD} s, where 60 s are usual, so that half of the difference is added in a real cluster. From the"
     " start: of the command's process. From publication: of the trust document, after which the command prints its"
     " result."
 )

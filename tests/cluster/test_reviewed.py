@@ -191,7 +191,8 @@ def test_every_handler_of_every_live_server_is_allowed_to_somebody_or_denied_wit
 def refusal(server: Server, operation: str, role: Role) -> str | None:
     """Why that role may not say it to that server in any way, or None when it may."""
     caller = Caller(role, WorkerClients.ALLOW, lambda _channel, _name: True)
-    message = {"op": operation} | dict.fromkeys(("address", "worker", "client"), "tls://10.0.0.1:1")
+    name = "client" if operation == "register-client" else ops.OWN_ADDRESS.get(operation, "op")
+    message = {name: ["tls://10.0.0.1:1"] if name == "workers" else "tls://10.0.0.1:1"} | {"op": operation}
     reasons = []
     for channel in Channel:
         try:

@@ -20,6 +20,7 @@ _REFUSED_FOR_WORKERS: Final[Mapping[str, str]] = {
     "--scheduler-file": "name the scheduler with --scheduler tls://HOST:PORT, before `--`",
 }
 _MAY_HOLD_URLS: Final = ("--preload", "--preload-nanny")
+_WORKER: Final = (("dask", "worker"), ("-m", "distributed.cli.dask_worker"))
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -55,6 +56,12 @@ def pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 def has_option(arguments: Sequence[str], *names: str) -> bool:
     """Whether one of these options is among the arguments."""
     return any(option in names for option, _ in pairs(arguments))
+
+
+def starts_worker(command: Sequence[str]) -> bool:
+    """Whether a command is Dask's worker, as `dask worker`, `-m dask worker` or `-m distributed.cli...`."""
+    words = [command[0].rpartition("/")[2], *command[1:]]
+    return any(tuple(words[at : at + len(form)]) == form for form in _WORKER for at in range(len(words)))
 
 
 def _check_scheme(value: str) -> None:

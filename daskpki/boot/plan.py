@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from daskpki.boot.dask_arguments import check_dask_arguments, has_option
+from daskpki.boot.dask_arguments import check_dask_arguments, has_option, starts_worker
 from daskpki.boot.report import JSON, TEXT
 from daskpki.boot.settings import DEFAULT_PORT, Settings
 from daskpki.errors import UsageError
@@ -52,7 +52,7 @@ def plan_programs(settings: Settings, known_schedulers: tuple[str, ...], cores: 
     Raises PolicyError for a Dask argument that is refused, UsageError for a worker that knows no scheduler.
     """
     if settings.command == "exec":
-        return (Program(settings.roles[0], settings.rest),)
+        return (Program(settings.roles[0], _completed(settings.rest)),)
     if settings.command == "scheduler":
         return (_scheduler(settings, settings.rest),)
     if settings.command == "worker":
@@ -86,6 +86,18 @@ def _worker(settings: Settings, scheduler: str | None, cores: int) -> Program:
 def _dask(*arguments: str) -> tuple[str, ...]:
     # -P: a module in the working directory does not take the place of Dask's.
     return (sys.executable, "-P", "-m", "dask", *arguments)
+
+
+def _completed(command: tuple[str, ...]) -> tuple[str, ...]:
+    """With `exec`, Dask's own worker command gets what no configuration tells it, unless it is there.
+
+    It ignores `distributed.nanny.preload`, and serves its pages to everyone. dask-jobqueue starts workers so.
+    """
+    if not starts_worker(command):
+        return command
+    options = {"--preload-nanny": PRELOAD, "--dashboard-address": f"{_LOOPBACK}:0"}
+    missing = [word for option in options.items() if not has_option(command, option[0]) for word in option]
+    return (*command, *missing)
 
 
 def _dashboard(settings: Settings, arguments: tuple[str, ...], port: int) -> list[str]:

@@ -48,6 +48,10 @@ class PkiSecurity(Security):
         """See distributed.Security."""
         return self._arguments(role)
 
+    def get_tls_config_for_role(self, role: str) -> dict[str, Any]:  # noqa: ARG002 - Dask's signature
+        """Nothing: there are no files. dask-jobqueue makes options of `dask worker` of what is in it."""
+        return {}
+
     def _arguments(self, role: str) -> dict[str, Any]:
         install()
         return {CONNECTION_ARGUMENT: self.enforcement(Role(role)), "require_encryption": True}

@@ -191,3 +191,33 @@ def test_the_configuration_is_what_dask_reads() -> None:
     )
     assert json.loads(said.stdout) == expected
     assert environ["DASKPKI_HANDOVER"] == "/proc/7/fd/9"
+
+
+ADDED = "--preload-nanny daskpki.boot.preload --dashboard-address 127.0.0.1:0"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "/opt/python -m distributed.cli.dask_worker tls://10.0.0.2:8786 --nthreads 1",
+        "/opt/bin/dask worker tls://10.0.0.2:8786",
+        "python -P -m dask worker tls://10.0.0.2:8786",
+    ],
+)
+def test_exec_tells_dasks_own_worker_what_no_configuration_does(command: str) -> None:
+    (program,) = plan("exec", "worker", "--", *command.split())
+    assert " ".join(program.argv) == f"{command} {ADDED}"
+
+
+def test_exec_leaves_what_is_said_already() -> None:
+    command = ("dask", "worker", "--dashboard-address=127.0.0.1:1", "--preload-nanny", "my.preload")
+    (program,) = plan("exec", "worker", "--", *command)
+    assert program.argv == command
+
+
+@pytest.mark.parametrize(
+    "command", ["python -m distributed.cli.dask_spec tls://10.0.0.2:8786", "echo dask", "python worker.py dask_worker"]
+)
+def test_exec_leaves_other_commands_alone(command: str) -> None:
+    (program,) = plan("exec", "worker", "--", *command.split())
+    assert " ".join(program.argv) == command

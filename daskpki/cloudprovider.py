@@ -1,0 +1,148 @@
+"""dask-cloudprovider's `GCPCluster`, whose VMs boot by daskpki-entrypoint: no key leaves this process.
+
+Stock `GCPCluster` writes the private keys of all roles, and the rest of your Dask configuration, into the user-data of
+each VM, and gives all VMs one service account. Here user-data names a store, a cluster and a command; each VM fetches
+its own credential with its own service account, and this process speaks with the credential of whoever runs it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from dask_cloudprovider.gcp import instances as stock
+
+from daskpki.api import security as own_security
+from daskpki.boot.options import parse_arguments
+from daskpki.boot.plan import check_arguments
+from daskpki.boot.settings import parse_settings
+from daskpki.cluster.security import PkiSecurity
+from daskpki.errors import UsageError
+from daskpki.identity import Role
+from daskpki.settings import GsmUrl, parse_store_url
+
+_SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
+"""What Secret Manager asks for; the service account's grants are what limits a VM."""
+
+_ENTRYPOINT: Final = "daskpki-entrypoint"
+_NANNY: Final = "dask.distributed.Nanny"
+
+
+class Boot(NamedTuple):
+    """How the VMs of one role boot: as which service account, in which environment, with which options for Dask."""
+
+    service_account: str
+    environment: Mapping[str, str]
+    options: Mapping[str, Any]
+
+    def words(self, role: Role, *arguments: str) -> list[str]:
+        """What follows `daskpki-entrypoint`; UsageError or PolicyError for what it would refuse on the VM."""
+        options = [word for name, value in self.options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        words = [role.value, "--", *arguments, *options]
+        check_arguments(parse_settings(parse_arguments(words), self.environment))
+        return words
+
+
+class _Booting:
+    """What both kinds of VM have in common: a mixin before the stock class."""
+
+    role: Role
+    boot: Boot
+    cluster: Any
+    docker_args: str
+
+    def start_with(self, boot: Boot, *arguments: str) -> None:
+        """Put the entrypoint in the place of the command that the stock class prepared."""
+        self.boot = boot
+        self.set_env = ""
+        self.command = _in_user_data(boot.words(self.role, *arguments))
+        self.env_vars = dict(boot.environment)
+        self.docker_args = f"{self.docker_args or ''} --entrypoint {_ENTRYPOINT}".strip()
+
+    def create_gcp_config(self) -> dict[str, Any]:
+        """See dask-cloudprovider: the body of the request that makes the VM."""
+        config: dict[str, Any] = super().create_gcp_config()  # type: ignore[misc] # of the stock class that follows
+        config["serviceAccounts"] = [{"email": self.boot.service_account, "scopes": [_SCOPE]}]
+        return config
+
+
+class Scheduler(_Booting, stock.GCPScheduler):
+    """The scheduler's VM."""
+
+    role = Role.SCHEDULER
+
+    def __init__(self, *args: Any, boot: Boot, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.start_with(boot)
+
+
+class Worker(_Booting, stock.GCPWorker):
+    """A worker's VM."""
+
+    role = Role.WORKER
+
+    def __init__(self, *args: Any, boot: Boot, **options: Any) -> None:
+        super().__init__(*args, **options)
+        address = f"tls://{self.cluster.scheduler_internal_ip}:{self.cluster.scheduler_port}"
+        self.start_with(boot, address, "--name", self.name)
+
+
+class GCPCluster(stock.GCPCluster):
+    """Takes what dask-cloudprovider's takes, and `docker_image` has to be one with daskpki in it.
+
+    `store` is `gsm://PROJECT`, where the VMs find their credentials. `security` is yours as a client, by default
+    `daskpki.security()`. `scheduler_options` and `worker_options` become options of `dask scheduler` and `dask worker`.
+    Your own Dask configuration stays here; what VMs need of it goes into `env_vars`, which is no place for secrets.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: str,
+        docker_image: str,
+        scheduler_service_account: str,
+        worker_service_account: str,
+        security: PkiSecurity | None = None,
+        scheduler_options: Mapping[str, Any] | None = None,
+        worker_options: Mapping[str, Any] | None = None,
+        worker_class: str = _NANNY,
+        env_vars: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        if worker_class != _NANNY:
+            raise UsageError(f"worker_class={worker_class!r}: the entrypoint starts `dask worker`, which runs nannies")
+        dialling = own_security() if security is None else security
+        if not isinstance(dialling, PkiSecurity):
+            raise UsageError(f"{dialling!r} is no Security of daskpki", hint="security=daskpki.security()")
+        environment = {**(env_vars or {}), **_environment(store, dialling)}
+        self._scheduler_boot = Boot(scheduler_service_account, environment, dict(scheduler_options or {}))
+        self._worker_boot = Boot(worker_service_account, environment, dict(worker_options or {}))
+        self._scheduler_boot.words(Role.SCHEDULER)  # refused here rather than on a VM
+        self._worker_boot.words(Role.WORKER, "tls://127.0.0.1:8786")
+        super().__init__(
+            docker_image=docker_image,
+            security=dialling,
+            scheduler_options=dict(scheduler_options or {}),
+            **options,
+        )
+
+    async def _start(self) -> None:
+        """The stock class has chosen its own VMs by now, and starts them here."""
+        self.scheduler_class, self.worker_class = Scheduler, Worker
+        self.scheduler_options["boot"] = self._scheduler_boot
+        self.worker_options["boot"] = self._worker_boot
+        await super()._start()
+
+
+def _environment(store: str, security: PkiSecurity) -> dict[str, str]:
+    """What the entrypoint on a VM is told: nothing secret."""
+    url = parse_store_url(store)
+    if not isinstance(url, GsmUrl):
+        raise UsageError(f"{store!r} is not where VMs can read", hint="gsm://PROJECT")
+    return {"DASKPKI_STORE": str(url), "DASKPKI_CLUSTER": security.enforcement(Role.CLIENT).trust.cluster}
+
+
+def _in_user_data(words: Sequence[str]) -> str:
+    """For a shell, in a YAML scalar between single quotes, as dask-cloudprovider's template has it."""
+    return shlex.join(words).replace("'", "''")

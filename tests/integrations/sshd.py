@@ -36,7 +36,7 @@ def sshd(directory: Path) -> Iterator[dict[str, Any]]:
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # the Debian package makes it where systemd starts it
     program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
     assert program is not None
-    command = [program, "-D", "-e", "-f", configuration]
+    command = [program, "-D", "-e", "-f", str(configuration)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while "Server listening" not in (line := process.stderr.readline()):

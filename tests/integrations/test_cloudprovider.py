@@ -58,7 +58,7 @@ def test_vms_boot_themselves_and_compute(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with ComputeEngine(secrets, tmp_path) as engine:
-        options = {"scheduler_options": {"port": free_port(), "dashboard_address": "127.0.0.1:0"}}
+        options: dict[str, Any] = {"scheduler_options": {"port": free_port(), "dashboard_address": "127.0.0.1:0"}}
         with (
             GCPCluster(**OURS, **login(engine, monkeypatch), **options, security=alice, n_workers=1) as cluster,
             Client(cluster) as client,

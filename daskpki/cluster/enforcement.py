@@ -85,6 +85,7 @@ class Enforcement:
         self._minimum = minimum
         self._allow_stale = allow_stale
         self._outlived: WeakSet[Connection] = WeakSet()
+        self._replacing = threading.Lock()  # a push and a poll may come at once, one with a trust, one with a pair
         self._lock = threading.Lock()  # connections come in the event loop, and are looked through by a thread
         self._now = now
         self._contexts: dict[bool, ssl.SSLContext] = {}
@@ -136,7 +137,12 @@ class Enforcement:
 
         New connections are made under it. Live ones stay, unless the peer's certificate is now revoked.
         """
-        trust, pair = trust or self.trust, pair or self.pair
+        with self._replacing:
+            self._replace(trust or self.trust, pair or self.pair)
+        revoked = self.trust.revoked
+        self._abort(lambda peer: peer.serial in revoked, REVOKED, "the certificate is revoked")
+
+    def _replace(self, trust: Trust, pair: KeyPair) -> None:
         contexts = {
             True: server_context(pair, trust.anchors, self._minimum),
             False: client_context(pair, trust.anchors, self._minimum),
@@ -144,7 +150,6 @@ class Enforcement:
         self.trust, self.pair, self._contexts = trust, pair, contexts
         for listener in list(self._listeners):
             listener.renew(contexts[True])
-        self._abort(lambda peer: peer.serial in trust.revoked, REVOKED, "the certificate is revoked")
 
     def abort_foreign(self) -> None:
         """Cut live connections whose peer's certificate comes from a CA that is not trusted any more."""

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+from distributed.comm.core import CommClosedError, FatalCommClosedError
+
 from daskpki.cluster import news
 from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.enforcement import Enforcement
@@ -52,6 +54,10 @@ def tell(addresses: Sequence[str], held: Held, latest: news.SignedTrust, *, limi
             return Answer(address, None, str(refusal), refused=True)
         except TimeoutError:
             return Answer(address, None, f"no answer within {limit:g} s")
+        except FatalCommClosedError as refusal:  # with words of our own or of the other side
+            return Answer(address, None, str(refusal))
+        except CommClosedError:
+            return Answer(address, None, "it closed the connection")
         except OSError as error:
             return Answer(address, None, str(error) or type(error).__name__)
 

@@ -209,3 +209,14 @@ def issuer_at(address: str) -> str:
     assert shown is not None
     names = x509.load_der_x509_certificate(shown).issuer.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     return str(names[0].value)
+
+
+def test_after_an_emergency_the_scheduler_goes_on_and_workers_that_start_again_join_it(site: Site) -> None:
+    """The last one here: the workers end, as Dask's do without a scheduler."""
+    site.run("rotate-ca", "--emergency")
+    site.scheduler.wait_for(r"its CA is not (trusted) any more")
+    assert site.workers.process.wait(60) == 0
+    site.scheduler.wait_for(r"a newer credential is in (use)")
+    site.stage.start("worker", "worker", "--scheduler", site.address, "--", *LOCAL).wait_for(r"(Registered) to:")
+    with site.client("carol") as carol:
+        assert carol.submit(sum, [1, 2]).result(timeout=20) == 3

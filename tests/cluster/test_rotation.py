@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from distributed import Client, Scheduler, Worker
@@ -126,6 +128,29 @@ def test_an_older_or_foreign_credential_changes_nothing(tmp_path: Path) -> None:
         with pytest.raises(NotTrustedError, match=reason):
             keeper.renew(leaf.pair)
         assert enforcement.pair is before
+
+
+def test_a_renewal_that_comes_during_news_is_not_lost(tmp_path: Path) -> None:
+    """One is pushed, the other polled by a thread; each replaces its half."""
+    authority = Authority()
+    enforcement = node(authority, Role.WORKER, tmp_path).enforcement(Role.WORKER)
+    renewed, newer = authority.leaf(Role.WORKER).pair, authority.trust()
+    renewal = threading.Thread(target=enforcement.replace, kwargs={"pair": renewed})
+
+    def anchors() -> Iterator[bytes]:
+        """They take long to load: long enough for the renewal to be done, if nothing holds it back."""
+        renewal.start()
+        renewal.join(0.5)
+        yield from newer.anchors
+
+    class Slow(list[bytes]):
+        def __iter__(self) -> Iterator[bytes]:
+            return anchors() if renewal.ident is None else iter(newer.anchors)
+
+    enforcement.replace(trust=newer._replace(anchors=cast("tuple[bytes, ...]", Slow())))
+    renewal.join()
+    assert enforcement.trust.epoch == newer.epoch
+    assert enforcement.pair == renewed
 
 
 def test_a_source_that_does_not_answer_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

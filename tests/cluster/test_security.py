@@ -22,9 +22,9 @@ from daskpki.cluster.contexts import KeyPair, client_context, load_key_pair, loa
 from daskpki.cluster.security import PkiSecurity, client_security, node_security
 from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError, UsageError
-from daskpki.handover import Handover, parse_handover
+from daskpki.handover import Freshness, Handover, parse_handover
 from daskpki.identity import Role
-from tests.cluster.material import Authority, Leaf
+from tests.cluster.material import DAY, Authority, Leaf
 from tests.cluster.nodes import handover_of
 
 
@@ -152,3 +152,25 @@ def test_a_node_whose_files_do_not_hold_does_not_start(authority: Authority, tmp
     mixed = Handover(**handover._asdict() | {field: parse_handover(foreign)._asdict()[field]})
     with pytest.raises(NotTrustedError):
         node_security(mixed).enforcement(Role.WORKER).server_context()
+
+
+@pytest.mark.parametrize("mode", ["refuse", "allow"])
+def test_the_handover_says_what_a_revocation_list_that_ran_out_means(
+    authority: Authority, tmp_path: Path, mode: str
+) -> None:
+    handover = parse_handover(handover_of(authority, authority.leaf(Role.SCHEDULER), tmp_path, "limited").read_bytes())
+    stale = authority.signed(authority.document(lifetime=35 * DAY, at=-36 * DAY))
+    Path(handover.trust).write_bytes(stale.reveal())
+    node = node_security(handover._replace(freshness=Freshness(stale_trust=mode)))
+    shown = {
+        "subjectAltName": (("URI", authority.leaf(Role.CLIENT, "alice").identity.uri),),
+        "serialNumber": "ABCD",
+        "notAfter": "Jan  1 00:00:00 2099 GMT",
+        "issuer": ((("organizationName", "default"),), (("commonName", "daskpki CA 1"),)),
+    }
+    enforcement = node.enforcement(Role.SCHEDULER)
+    if mode == "allow":
+        assert enforcement.admit(shown, frozenset({Role.CLIENT})).identity.name == "alice"
+    else:
+        with pytest.raises(NotTrustedError, match="revocation list of cluster default ended"):
+            enforcement.admit(shown, frozenset({Role.CLIENT}))

@@ -44,13 +44,17 @@ def cluster_security(
     worker: str = "worker",
     cluster: str | None = None,
     store: str | None = None,
+    dashboard: str = "loopback",
 ) -> LocalSecurity:
     """A `distributed.Security` for `LocalCluster(security=...)`: client NAME, a scheduler and workers of this machine.
 
     All three credentials are read from the store, so whoever runs this holds them all. It is never pickled with them:
-    each worker process gets the worker's alone, and `SSHCluster` is refused. NotFoundError names what to issue.
+    each worker process gets the worker's alone, and `SSHCluster` is refused. Wherever the dashboard is bound, it
+    answers this machine alone; with dashboard="mtls" it speaks TLS to holders of a client's certificate, with "off" it
+    answers nobody. NotFoundError names what to issue.
     """
     from daskpki.cluster.local import cluster_security as join
+    from daskpki.cluster.web.visits import Dashboard
     from daskpki.credentials.fetching import fetch_credential
     from daskpki.identity import Role
     from daskpki.settings import cluster_name
@@ -62,7 +66,12 @@ def cluster_security(
             fetch_credential(opened.secrets, cluster_name(os.environ, cluster), *each, pins=here.pins, now=here.now)
             for each in wanted.items()
         ]
-    return join([each.credential for each in held], held[0].trust, fetch_piece=held[0].fetch_piece)
+    return join(
+        [each.credential for each in held],
+        held[0].trust,
+        dashboard=Dashboard(dashboard),
+        fetch_piece=held[0].fetch_piece,
+    )
 
 
 def connect(cluster: str | None = None, **client_kwargs: Any) -> Client:

@@ -17,7 +17,8 @@ REFUSED: Final = "refused"
 REVOKED: Final = "revoked"
 EXPIRED: Final = "expired"
 RELOADED: Final = "reloaded"
-_LEVELS: Final = {CONNECTED: logging.DEBUG, RELOADED: logging.INFO}
+KINDS: Final = (CONNECTED, TURNED_AWAY, REFUSED, REVOKED, EXPIRED, RELOADED)
+_LEVELS: Final = {CONNECTED: logging.INFO, RELOADED: logging.INFO}
 
 
 class Event(NamedTuple):
@@ -39,12 +40,17 @@ class Audit:
         self._log = log
         self._now = now
 
-    def record(self, kind: str, *, peer: str = "", address: str = "", detail: str = "") -> None:
-        """Note an event, and log it as one JSON object. Nothing confidential belongs into `detail`."""
+    def record(self, kind: str, *, peer: str = "", address: str = "", detail: str = "", again: bool = False) -> None:
+        """Note an event, and log it as one JSON object. Nothing confidential belongs into `detail`.
+
+        One that is like another of a short while ago (`again`) shows in the log only at level DEBUG: workers make
+        connections to one another all the time.
+        """
         event = Event(self._now(), kind, peer, address, detail)
         self.counts[kind] += 1
         if kind != CONNECTED:
             self.latest.append(event)
-        if self._log is not None and self._log.isEnabledFor(level := _LEVELS.get(kind, logging.WARNING)):
+        level = logging.DEBUG if again else _LEVELS.get(kind, logging.WARNING)
+        if self._log is not None and self._log.isEnabledFor(level):
             fields = event._asdict()
             self._log.log(level, "%s", json.dumps(fields), extra={"audit": fields})

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 from distributed.comm import registry, tcp
 from distributed.comm.core import Comm, CommClosedError, FatalCommClosedError
+from distributed.node import ServerNode
 from tornado.iostream import StreamClosedError
 
 from daskpki.cluster.audit import TURNED_AWAY
@@ -24,6 +25,7 @@ from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
 from daskpki.cluster.ledger import Ledger
 from daskpki.cluster.refusal import turned_away
 from daskpki.cluster.roles import ACCEPTS, DIALS, SERVES, Server
+from daskpki.cluster.web.door import stand_before
 from daskpki.errors import NotTrustedError
 
 SERVER_ARGUMENT: Final = "daskpki_server"
@@ -58,11 +60,14 @@ class PkiListener(tcp.TLSListener):
 
     def __init__(self, address: str, handler: Any, *args: Any, enforcement: Enforcement, **arguments: Any) -> None:
         self.enforcement = enforcement
-        self.server = arguments.pop(SERVER_ARGUMENT, None) or server_kind(handler)
+        owner = getattr(handler, "__self__", None)
+        self.server = arguments.pop(SERVER_ARGUMENT, None) or server_kind(owner)
         self._ledger = Ledger()
         verify_may_serve(enforcement, self.server)
         super().__init__(address, handler, *args, ssl_context=enforcement.server_context(), **arguments)
         enforcement.listening(self)
+        if isinstance(owner, ServerNode):
+            stand_before(owner, self.server, enforcement)
 
     def renew(self, context: ssl.SSLContext) -> None:
         """Take the next connections under another context; those that are open keep theirs."""
@@ -86,9 +91,9 @@ class PkiListener(tcp.TLSListener):
         await super().on_connection(comm, handshake_overrides)
 
 
-def server_kind(handler: Any) -> Server:
-    """Which server a listener's handler belongs to: by class name of the owner or of a class it derives from."""
-    owner = type(getattr(handler, "__self__", None))
+def server_kind(server: Any) -> Server:
+    """Which server of Dask's that is: by name of its class or of one that it derives from."""
+    owner = type(server)
     for ancestor in owner.__mro__:
         if ancestor.__module__.startswith("distributed.") and ancestor.__name__ in set(Server):
             return Server(ancestor.__name__)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from daskpki.cluster.audit import CONNECTED, EXPIRED, REVOKED, Audit
 from daskpki.cluster.contexts import KeyPair, client_context, server_context
@@ -19,11 +19,13 @@ from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.peers import Peer, parse_peer
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.trust import Trust, verify_peer
+from daskpki.cluster.web.visits import Dashboard
 from daskpki.identity import Identity, Role
 
 if TYPE_CHECKING:
     from daskpki.cluster.keeper import Keeper
 
+_HOUR: Final = 3600
 CONNECTION_ARGUMENT: Final = "daskpki"
 """The key under which an Enforcement stands among the arguments that Dask hands to its comm backends."""
 
@@ -40,6 +42,10 @@ class Connection(Protocol):
 
     def bind(self, conversation: Conversation, enforcement: Enforcement) -> None:
         """Hold the connection to the rules of `conversation`."""
+        ...
+
+    def closed(self) -> bool:
+        """Whether it is over."""
         ...
 
     def abort_soon(self) -> None:
@@ -71,6 +77,7 @@ class Enforcement:
         mode: WorkerClients = WorkerClients.LIMITED,
         minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
         allow_stale: bool = False,
+        dashboard: Dashboard = Dashboard.LOOPBACK,
         now: Callable[[], float] = time.time,
         audit: Audit | None = None,
     ) -> None:
@@ -78,7 +85,10 @@ class Enforcement:
         self.trust = trust
         self.mode = mode
         self.audit = audit or Audit()
-        self.live: WeakSet[Connection] = WeakSet()
+        self.dashboard = dashboard
+        self.now = now
+        self._live: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
+        self._met: dict[int, float] = {}
         self.keeper: Keeper | None = None
         self._listeners: WeakSet[Listening] = WeakSet()
         self.pair = pair
@@ -87,7 +97,6 @@ class Enforcement:
         self._outlived: WeakSet[Connection] = WeakSet()
         self._replacing = threading.Lock()  # a push and a poll may come at once, one with a trust, one with a pair
         self._lock = threading.Lock()  # connections come in the event loop, and are looked through by a thread
-        self._now = now
         self._contexts: dict[bool, ssl.SSLContext] = {}
 
     def __repr__(self) -> str:
@@ -108,25 +117,37 @@ class Enforcement:
     @property
     def stale(self) -> bool:
         """Whether the revocation list has run out, so that new peers are refused, or taken in although it has."""
-        return self.trust.next_update is not None and self._now() > self.trust.next_update
+        return self.trust.next_update is not None and self.now() > self.trust.next_update
 
     def admit(self, certificate: Mapping[str, Any] | None, roles: frozenset[Role]) -> Peer:
         """The peer that showed this certificate (as `getpeercert` gives it), or NotTrustedError."""
         peer = parse_peer(certificate)
-        verify_peer(peer, self.trust, roles, now=self._now(), allow_stale=self._allow_stale)
+        verify_peer(peer, self.trust, roles, now=self.now(), allow_stale=self._allow_stale)
         return peer
 
     def connected(self, comm: Connection, conversation: Conversation) -> None:
         """Put an admitted connection under its rules, and remember it as long as it lives."""
         comm.bind(conversation, self)
         with self._lock:
-            self.live.add(comm)
-        self.audit.record(CONNECTED, peer=conversation.peer.identity.uri, address=comm.peer_address)
+            self._live[comm] = self.now()
+        self.meet(conversation.peer, comm.peer_address)
+
+    def meet(self, peer: Peer, address: str, detail: str = "") -> None:
+        """Record an admitted connection; for each certificate the first of an hour shows in the log by default."""
+        again = self.now() < self._met.get(peer.serial, 0) + _HOUR
+        if not again:
+            self._met[peer.serial] = self.now()
+        self.audit.record(CONNECTED, peer=peer.identity.uri, address=address, detail=detail, again=again)
 
     def connections(self) -> list[Connection]:
         """Those that live now."""
         with self._lock:
-            return list(self.live)
+            return list(self._live)
+
+    def since(self) -> list[tuple[Connection, float]]:
+        """The same, each with the moment from which on it has lived (seconds since the epoch)."""
+        with self._lock:
+            return list(self._live.items())
 
     def listening(self, listener: Listening) -> None:
         """Remember a listener, so that it can be given new contexts."""
@@ -157,7 +178,7 @@ class Enforcement:
 
     def abort_expired(self, grace: float) -> None:
         """Cut live connections whose peer's certificate ended more than `grace` seconds ago; before, warn once."""
-        now = self._now()
+        now = self.now()
         self._abort(lambda peer: peer.not_after + grace < now, EXPIRED, "the certificate ended, and no newer one came")
         for comm in self.connections():
             peer = comm.conversation.peer
@@ -171,6 +192,6 @@ class Enforcement:
             peer = comm.conversation.peer
             if condition(peer):
                 with self._lock:
-                    self.live.discard(comm)
+                    self._live.pop(comm, None)
                 self.audit.record(kind, peer=peer.identity.uri, address=comm.peer_address, detail=reason)
                 comm.abort_soon()

@@ -17,9 +17,10 @@ from daskpki.cluster.keeper import Keeper
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.security import PkiSecurity
 from daskpki.cluster.trust import Trust, trust_of
+from daskpki.cluster.web.visits import Dashboard
 from daskpki.confidential import Confidential
 from daskpki.errors import NotFoundError
-from daskpki.identity import Identity, Role, parse_identity
+from daskpki.identity import Role, parse_identity
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
 from daskpki.pki.revoked import FetchPiece
 from daskpki.pki.trust_document import TrustDocument
@@ -35,13 +36,17 @@ class LocalSecurity(PkiSecurity):
                 "and the like start the nodes through daskpki-entrypoint, and pass daskpki.security() for the client"
             )
         worker = self.enforcement(Role.WORKER)
-        pair = worker.pair
-        return _worker_process, (worker.identity.uri, pair.certificates, pair.key.reveal(), worker.trust, worker.mode)
+        pair = worker.pair.certificates, worker.pair.key.reveal()
+        return _worker_process, (worker.identity.uri, pair, worker.trust, worker.mode, worker.dashboard)
 
 
-def _worker_process(uri: str, certificates: str, key: bytes, trust: Trust, mode: WorkerClients) -> PkiSecurity:
+def _worker_process(
+    uri: str, pair: tuple[str, bytes], trust: Trust, mode: WorkerClients, dashboard: Dashboard
+) -> PkiSecurity:
     """In the started process: tasks are clients under their worker's leaf."""
-    enforcement = Enforcement(parse_identity(uri), KeyPair(certificates, Confidential(key)), trust, mode=mode)
+    certificates, key = pair
+    held = KeyPair(certificates, Confidential(key))
+    enforcement = Enforcement(parse_identity(uri), held, trust, mode=mode, dashboard=dashboard)
     return PkiSecurity({Role.WORKER: enforcement, Role.CLIENT: enforcement})
 
 
@@ -50,11 +55,13 @@ def cluster_security(
     trust: TrustDocument,
     *,
     mode: WorkerClients = WorkerClients.ALLOW,
+    dashboard: Dashboard = Dashboard.LOOPBACK,
     fetch_piece: FetchPiece | None = None,
 ) -> LocalSecurity:
     """A Security for `LocalCluster` from one credential for each role, and the verified trust document.
 
     `mode` is `allow` unless given, since scheduler and workers run as one user and have no boundary to defend.
+    Wherever LocalCluster binds its dashboard, it is for this machine's users unless `dashboard` says otherwise.
     NotFoundError when a role is missing.
     """
     view = trust_of(trust, fetch_piece)
@@ -62,12 +69,12 @@ def cluster_security(
     for role in Role:
         if role not in found:
             raise NotFoundError(f"cluster {trust.cluster} has no credential of a {role.value} here")
-    enforcements = {role: _enforcement(each, view, mode) for role, each in found.items()}
+    enforcements = {role: _enforcement(each, view, mode, dashboard) for role, each in found.items()}
     for enforcement in enforcements.values():
         enforcement.keeper = Keeper(enforcement, trust, fetch_piece=fetch_piece)
     return LocalSecurity(enforcements)
 
 
-def _enforcement(credential: Credential, trust: Trust, mode: WorkerClients) -> Enforcement:
-    identity: Identity = credential.identity
-    return Enforcement(identity, KeyPair(certificate_pem(credential), key_pem(credential)), trust, mode=mode)
+def _enforcement(credential: Credential, trust: Trust, mode: WorkerClients, dashboard: Dashboard) -> Enforcement:
+    pair = KeyPair(certificate_pem(credential), key_pem(credential))
+    return Enforcement(credential.identity, pair, trust, mode=mode, dashboard=dashboard)

@@ -20,7 +20,9 @@ from daskpki.cluster.keeper import Keeper
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.security import NodeSecurity, node_security
 from daskpki.cluster.watch import Watch
-from daskpki.errors import NotTrustedError
+from daskpki.cluster.web.door import verify_guarded
+from daskpki.cluster.web.health import serve_health
+from daskpki.errors import DaskpkiError, NotTrustedError
 from daskpki.handover import VARIABLE, Handover, load_handover
 from daskpki.identity import Role
 
@@ -60,12 +62,14 @@ def dask_setup(server: Any) -> None:
     """Called by Dask once `server` listens and before it reads; SystemExit when the rules do not hold for it."""
     try:
         verify_adopted(server)
+        verify_guarded(server)
         if unknown := selftest.unknown_operations(server):
-            raise NotTrustedError(  # noqa: TRY301 - one place that logs and ends
+            raise NotTrustedError(
                 f"{type(server).__name__} has operations that daskpki does not know: {', '.join(sorted(unknown))}",
                 hint=selftest.tested_with(),
             )
-    except NotTrustedError as error:
+        _serve_health(server)
+    except DaskpkiError as error:
         logger.critical("refused to start: %s (%s)", error, error.hint)
         raise SystemExit(error.exit_code) from error
     _SERVERS.add(server)
@@ -90,6 +94,13 @@ def _watch_nanny(server: Any) -> None:
     source = HandedSource(os.environ[VARIABLE])
     watch = Watch(security.enforcement(role), security.keeper, source, freshness=freshness, share=0)
     WATCHING.append(asyncio.create_task(watch.run(_HANDED_PERIOD)))
+
+
+def _serve_health(server: Any) -> None:
+    handover = NODE.handover
+    if handover.health is not None:
+        enforcement = NODE.enforcement(Role(handover.role))
+        serve_health(server, enforcement, handover.health, metrics=handover.metrics == "yes")
 
 
 def pass_on_to_nanny(server: Any) -> None:

@@ -20,6 +20,7 @@ from daskpki.cluster.handing_on import HandedOn
 from daskpki.cluster.keeper import Keeper
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.trust import trust_of
+from daskpki.cluster.web.visits import Dashboard
 from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError
 from daskpki.handover import Handover
@@ -114,6 +115,7 @@ class NodeSecurity(PkiSecurity):
             mode=WorkerClients(handover.worker_clients),
             minimum=_VERSIONS[handover.tls_min],
             allow_stale=handover.freshness.stale_trust == "allow",
+            dashboard=Dashboard(handover.dashboard),
         )
         roles = [role, Role.CLIENT] if role is Role.WORKER else [role]  # tasks are clients under their worker's leaf
         super().__init__(dict.fromkeys(roles, enforcement))

@@ -126,7 +126,7 @@ def unknown_operations(server: Any) -> set[str]:
 
     Handlers of others (a plugin, a preload) may exist; they are denied like anything that is not in a table.
     """
-    kind = server_kind(server.handle_comm)
+    kind = server_kind(server)
     known = _known(kind, Channel.RPC) | set(ops.DENIED)
     streamed = _known(kind, Channel.WORKER_STREAM) | _known(kind, Channel.CLIENT_STREAM)
     found = {name for name, handler in server.handlers.items() if _is_dasks(handler)} - known

@@ -1,0 +1,165 @@
+"""Stands in front of a Dask server's HTTP application: every request passes it, WebSockets and Bokeh's pages too.
+
+It is put there when the server begins to listen for comms (a worker's, the moment its HTTP server exists): after the
+port is bound, but before the event loop has turned once, so that nothing was accepted yet. It judges each request anew,
+by the certificate of its connection: one that is kept alive does not outlive a revocation, and WebSockets are cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from functools import partial
+from ssl import SSLContext
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import dask
+from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
+from tornado.ioloop import IOLoop, PeriodicCallback
+from tornado.iostream import IOStream
+from tornado.routing import Router
+from tornado.web import Application, ErrorHandler, RequestHandler
+
+from daskpki.cluster.audit import REVOKED, TURNED_AWAY
+from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.peers import Peer
+from daskpki.cluster.roles import Server
+from daskpki.cluster.web import pages
+from daskpki.cluster.web.observing import take
+from daskpki.cluster.web.routes import HEALTH, qualified_name, why_denied
+from daskpki.cluster.web.snapshot import Contact
+from daskpki.cluster.web.tabs import tabs_of
+from daskpki.cluster.web.visits import Dashboard, Visit, verify_visit
+from daskpki.errors import DaskpkiError, NotTrustedError
+from daskpki.identity import Role
+
+VISITORS: Final = frozenset({Role.CLIENT})
+"""Whose certificates open the pages under mutual TLS."""
+
+_MINUTE: Final = 60_000
+_FORBIDDEN: Final = 403
+_NOT_FOUND: Final = 404
+
+
+class Door(Router):
+    """Of one server, which has its HTTP application and server by now."""
+
+    def __init__(self, enforcement: Enforcement, server: Any, kind: Server) -> None:
+        self._enforcement = enforcement
+        self._dashboard = enforcement.dashboard
+        self._http_server = server.http_server
+        self._dask = server.http_application
+        self._loop = IOLoop.current()
+        self._visitors: WeakKeyDictionary[IOStream, float] = WeakKeyDictionary()
+        look = partial(take, enforcement, kind.value)
+        self._ours = Application(pages.routes(lambda: look(self.visitors()), server, kind, tabs_of(server, kind)))
+        if self._dashboard is Dashboard.MTLS:
+            self._http_server.ssl_options = enforcement.server_context()
+            server.periodic_callbacks["daskpki-visitors"] = PeriodicCallback(self.judge_again, _MINUTE)
+        self._http_server.request_callback = self
+        enforcement.listening(self)
+
+    def find_handler(self, request: HTTPServerRequest, **_: Any) -> HTTPMessageDelegate | None:
+        """Whatever answers this request: ours, Dask's when it was reviewed, else a refusal."""
+        try:
+            self._admit(request)
+        except DaskpkiError as refusal:
+            address = _peer_address(_stream(request))
+            self._enforcement.audit.record(TURNED_AWAY, address=address, detail=f"dashboard: {refusal}")
+            return self._refusal(request, _FORBIDDEN, f"{refusal}{f' ({refusal.hint})' if refusal.hint else ''}")
+        found = self._ours.find_handler(request)
+        if issubclass(_handler(found), ErrorHandler):
+            found = self._dask.find_handler(request)
+        reason = self._why_not(_handler(found))
+        return found if reason is None else self._refusal(request, _NOT_FOUND, reason)
+
+    def renew(self, context: SSLContext) -> None:
+        """See enforcement.Listening; may be called from any thread."""
+        if self._dashboard is Dashboard.MTLS:
+            self._http_server.ssl_options = context
+            self._loop.add_callback(self.judge_again)
+
+    def judge_again(self) -> None:
+        """Cut the connections of visitors who would not be admitted any more."""
+        for stream in list(self._visitors):
+            if stream.closed():
+                continue
+            try:
+                self._peer(stream)
+            except NotTrustedError as refusal:
+                self._enforcement.audit.record(REVOKED, address=_peer_address(stream), detail=f"dashboard: {refusal}")
+                stream.close()
+
+    def visitors(self) -> Iterator[Contact]:
+        """Who looks at the pages now, under mutual TLS."""
+        for stream, since in list(self._visitors.items()):
+            if not stream.closed():
+                yield Contact(self._peer(stream), _peer_address(stream), since, "dashboard")
+
+    def _admit(self, request: HTTPServerRequest) -> None:
+        stream = _stream(request)
+        if self._dashboard is Dashboard.MTLS:
+            peer = self._peer(stream)
+            if stream not in self._visitors:
+                self._visitors[stream] = self._enforcement.now()
+                self._enforcement.meet(peer, _peer_address(stream), "dashboard")
+        verify_visit(
+            Visit(str(request.method), _peer_address(stream), request.host, request.headers.get("Origin")),
+            self._dashboard,
+            _origins(),
+        )
+
+    def _peer(self, stream: IOStream) -> Peer:
+        certificate = getattr(stream.socket, "getpeercert", lambda: None)()
+        peer = self._enforcement.admit(certificate, VISITORS)
+        if peer.not_after < self._enforcement.now():
+            raise NotTrustedError(f"the certificate of {peer.identity.uri} has ended")
+        return peer
+
+    def _why_not(self, handler: type[RequestHandler]) -> str | None:
+        if self._dashboard is Dashboard.OFF and qualified_name(handler) != HEALTH:
+            return "the dashboard is off (--dashboard)"
+        return None if handler.__module__ == pages.__name__ else why_denied(handler)
+
+    def _refusal(self, request: HTTPServerRequest, status: int, reason: str) -> HTTPMessageDelegate:
+        return self._ours.get_handler_delegate(request, pages.Refusal, {"status": status, "reason": reason})
+
+
+def stand_before(server: Any, kind: Server, enforcement: Enforcement) -> None:
+    """Put a Door in front of the server's pages: now, or once it serves them (a worker, a little later)."""
+    if http_server := getattr(server, "http_server", None):
+        if not isinstance(http_server.request_callback, Door):  # a scheduler with several addresses
+            Door(enforcement, server, kind)
+        return
+    start = server.start_http_server
+
+    def start_behind_door(*args: Any, **kwargs: Any) -> None:
+        start(*args, **kwargs)
+        Door(enforcement, server, kind)
+
+    server.start_http_server = start_behind_door
+
+
+def verify_guarded(server: Any) -> None:
+    """Raise NotTrustedError when pages of this server are served past the door."""
+    http_server = getattr(server, "http_server", None)
+    if http_server is not None and not isinstance(http_server.request_callback, Door):
+        raise NotTrustedError(f"{type(server).__name__} serves its pages without daskpki's rules")
+
+
+def _origins() -> Collection[str]:
+    """Other pages that may embed these, if Dask's configuration names any; its default, "*", is none."""
+    settings = dask.config.get("distributed.scheduler.dashboard.bokeh-application", {})
+    return [origin for origin in settings.get("allow_websocket_origin", ()) if origin != "*"]
+
+
+def _handler(found: Any) -> type[RequestHandler]:
+    return found.handler_class  # type: ignore[no-any-return] # tornado's _HandlerDelegate; distributed relies on it too
+
+
+def _stream(request: HTTPServerRequest) -> IOStream:
+    return request.connection.stream  # type: ignore[union-attr, no-any-return] # as tornado's own get_ssl_certificate
+
+
+def _peer_address(stream: IOStream) -> str:
+    return str(stream.socket.getpeername()[0]) if stream.socket is not None else ""

@@ -84,6 +84,8 @@ class Snapshot(NamedTuple):
         """What ends within SOON, first that which ends first: what it is, and when (seconds since the epoch)."""
         ends = [
             (f"this {self.server.lower()}'s certificate", self.not_after),
+            *((f"the certificate of {each.identity}", each.not_after) for each in self.connected),
+            *((f"CA {ca.generation} ({ca.state})", ca.not_after) for ca in self.trust.cas),
             *((f"the revocation list of CA {ca.generation}", ca.next_update) for ca in self.trust.cas),
         ]
         soon = [(what, end) for what, end in ends if end is not None and end < self.at + SOON]

@@ -6,7 +6,7 @@ everything, and a command that died before publishing is made good by the next o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from daskpki import naming
 from daskpki.authority.crl_keeping import create_secret, present_crl, prune_pieces, revoked_before
@@ -17,8 +17,10 @@ from daskpki.errors import NotFoundError
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.revoked import next_update
+from daskpki.pki.succession import Succession, carried, sign_succession
 from daskpki.pki.trust import (
     FORMAT,
+    NEXT,
     READER,
     Anchor,
     TrustDocument,
@@ -54,8 +56,9 @@ def publish(
 
     `schedulers` are the addresses to announce from now on; None leaves those of the document before.
 
-    Every CA of the document signs it, and with `old_keys` every one that it drops, so that a node follows that missed
-    some documents in between. What was being revoked is recorded as revoked together with the publication.
+    Every CA of the document signs it, and with `old_keys` every one that it drops, which also leaves its word on who
+    comes after it, for a node that misses this very document. What was being revoked is recorded as revoked together
+    with the publication.
     """
     operation = session.operations()
     chain = trust_chain(session.store.secrets, session.cluster)
@@ -71,6 +74,9 @@ def publish(
         before[:] = [previous] if previous else []
         revoking[:] = inventory.certificates(statuses=[REVOKING])
         document = _compose(session, inventory, previous, link, issuers)
+        if previous is not None:
+            left = _dropped(inventory, previous, document) if old_keys else []
+            document = document._replace(successions=_successions(previous, document, map(issuers, left)))
         if schedulers is not None:
             document = document._replace(schedulers=tuple(schedulers))
         data = sign_trust(document, [issuers(entry) for entry in _signing(inventory, previous if old_keys else None)])
@@ -82,6 +88,18 @@ def publish(
     chain.prune(head)
     prune_pieces(session, head.payload.signed.document, before)
     return head.payload.signed.document
+
+
+def _dropped(inventory: Inventory, previous: TrustDocument, document: TrustDocument) -> list[AuthorityRecord]:
+    """The generations that had a say until now, and have none any more."""
+    now = {anchor.generation for anchor in document.authorities}
+    gone = {anchor.generation for anchor in previous.authorities if anchor.state != NEXT} - now
+    return [entry for entry in inventory.authorities() if entry.generation in gone]
+
+
+def _successions(previous: TrustDocument, document: TrustDocument, dropped: Iterable[Issuer]) -> tuple[Succession, ...]:
+    said = [sign_succession(document.cluster, issuer, document.active) for issuer in dropped]
+    return carried([*previous.successions, *said])
 
 
 def _signing(inventory: Inventory, previous: TrustDocument | None) -> list[AuthorityRecord]:

@@ -17,7 +17,7 @@ import typer
 from daskpki.cli.coercion import PlainCommand, PlainGroup
 from daskpki.cli.globals import FLAGS, hoist
 from daskpki.cli.invocation import Invocation
-from daskpki.cli.output import Output
+from daskpki.cli.output import Output, ReaderGone, results
 from daskpki.errors import DaskpkiError, NothingToDo
 
 # Every command of the contract that exists, in the order in which a new user meets them: name, module:attribute,
@@ -61,19 +61,36 @@ EPILOG: Final = (
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; errors are printed, never raised."""
     hoisted = hoist(arguments)
+    try:
+        code = _status(hoisted)
+        with results():
+            sys.stdout.flush()
+    except DaskpkiError as error:
+        Output(verbose="--verbose" in hoisted or "-v" in hoisted).error(error)
+        code = error.exit_code
+    except ReaderGone:
+        code = 0
+    _discard_rest()
+    return code
+
+
+def _status(hoisted: Sequence[str]) -> int:
     command = typer.main.get_command(build(hoisted))
     try:
-        command.main(args=hoisted, prog_name="daskpki")
+        command.main(args=list(hoisted), prog_name="daskpki")
     except SystemExit as end:  # how typer ends, for --help and usage errors as well
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except NothingToDo as answer:  # the result was printed
         return answer.exit_code
-    except DaskpkiError as error:
-        Output(verbose="--verbose" in hoisted or "-v" in hoisted).error(error)
-        return error.exit_code
-    except BrokenPipeError:  # `daskpki list | head`; nothing more can be written
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _discard_rest() -> None:
+    """What stdout did not take, the interpreter would try again at its end, and fail with words of its own."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:

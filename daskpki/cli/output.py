@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from daskpki.errors import DaskpkiError
@@ -24,29 +25,51 @@ class Output(NamedTuple):
 
     def result(self, document: object, lines: Iterable[str]) -> None:
         """Print a command's result: the document with `--json`, else the lines."""
-        if self.as_json:
-            print(json.dumps(document, indent=2, ensure_ascii=False))
-        else:
-            for line in lines:
-                print(line)
+        with results():
+            if self.as_json:
+                print(json.dumps(document, indent=2, ensure_ascii=False))
+            else:
+                for line in lines:
+                    print(line)
 
     def hint(self, *lines: str) -> None:
         """Tell a person, on stderr, what helps next."""
         if not self.quiet:
             for line in lines:
-                print(line, file=sys.stderr)
+                _say(line)
 
     def warn(self, line: str) -> None:
         """A warning, on stderr, also with `--quiet`."""
-        print(f"warning: {line}", file=sys.stderr)
+        _say(f"warning: {line}")
 
     def error(self, error: DaskpkiError) -> None:
         """One line that says what, which object and why, then the way out."""
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+            _say(f"hint: {error.hint}")
         if self.verbose:
             traceback.print_exception(error, file=sys.stderr)
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # a full disk behind stderr: the command is worth more than a word about it
+        print(line, file=sys.stderr)
+
+
+class ReaderGone(Exception):  # noqa: N818 - the reader's wish rather than a fault
+    """Who read stdout has read enough (`daskpki list | head`); an OSError, typer would call a failure."""
+
+
+@contextmanager
+def results() -> Iterator[None]:
+    """Around what writes to stdout: DaskpkiError when its file takes no more, ReaderGone for a closed pipe."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderGone from None
+    except OSError as error:
+        hint = "whatever the command changed holds: daskpki list and daskpki audit show it"
+        raise DaskpkiError(f"the result could not be written: {error.strerror}", hint=hint) from error
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

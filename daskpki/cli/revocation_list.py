@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daskpki.cli.output import facts, table
+from daskpki.cli.output import facts, results, table
 from daskpki.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def crl(
     if out is not None:
         _write(invocation, chosen, out, der=der, force=force)
     elif pem:
-        print(_pem(chosen), end="")
+        with results():
+            print(_pem(chosen), end="")
     else:
         documents = [_document(entry) for entry in chosen]
         invocation.output.result(documents, [line for document in documents for line in _lines(document)])

@@ -13,7 +13,7 @@ import typer
 
 from daskpki.cli.coercion import PlainGroup
 from daskpki.cli.drawing import day, minute, remaining_seconds
-from daskpki.cli.output import table
+from daskpki.cli.output import results, table
 from daskpki.confidential import Confidential
 from daskpki.errors import UsageError
 
@@ -109,8 +109,9 @@ def get(
         encoded = base64.b64encode(payload.data.reveal()).decode()
         invocation.output.result({"name": name, "version": payload.number, "base64": encoded}, ())
     else:
-        sys.stdout.buffer.write(payload.data.reveal())
-        sys.stdout.buffer.flush()
+        with results():
+            sys.stdout.buffer.write(payload.data.reveal())
+            sys.stdout.buffer.flush()
 
 
 @secret.command("list")

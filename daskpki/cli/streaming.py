@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, Final
 
-from daskpki.cli.output import Output, table
+from daskpki.cli.output import Output, results, table
 
 _SAMPLE: Final = 500
 """Rows that decide how wide the columns are; a wider cell further down pushes its own line only."""
@@ -33,8 +33,9 @@ def print_listing(
         shown = csv_lines(columns, documents)
     else:
         shown = iter(lines)
-    for line in shown:
-        print(line)
+    with results():
+        for line in shown:
+            print(line)
 
 
 def json_array(documents: Iterable[Mapping[str, Any]]) -> Iterator[str]:

@@ -7,8 +7,9 @@ The rules, of which none has an exception:
     leads to its anchor; the CAs are constrained to the trust domain.
 3.  Its own active CA signed it. A signature that names a known CA and does not verify spoils the document.
 4.  After a previous document: the epoch does not go back, and the same epoch means the same document; a CA of the
-    previous one signed it, and so did every CA that it adds; cluster and trust domain stay, and so does a generation's
-    anchor; CRL numbers and thisUpdate of a CA that stays do not go back.
+    previous one signed it, or one that such a CA named as its successor when it was dropped, and so did every CA that
+    it adds; cluster and trust domain stay, and so does a generation's anchor; CRL numbers and thisUpdate of a CA that
+    stays do not go back.
 5.  With a pin, a CA of that fingerprint signed it; with known anchors, one of those did.
 6.  Its epoch is at least the pinned one, and it was not issued in the future.
 
@@ -32,6 +33,7 @@ from daskpki.pki.path import check_issued
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import is_within, show
 from daskpki.pki.revoked import INLINE_LIMIT, check_fresh, crl_part, fits_inline, is_due, revoked_serials
+from daskpki.pki.succession import heirs
 from daskpki.pki.trust_document import (
     ACTIVE,
     FORMAT,
@@ -179,7 +181,7 @@ def _check_succession(document: TrustDocument, previous: TrustDocument, signers:
         raise NotTrustedError(f"there are two different trust documents of epoch {document.epoch}")
     if (document.cluster, document.trust_domain) != (previous.cluster, previous.trust_domain):
         raise NotTrustedError("the trust document changes the cluster or the trust domain")
-    if not signers & set(previous.roots):
+    if not signers & heirs(document.cluster, previous.authorities, document.successions):
         raise NotTrustedError("the trust document is not signed by a CA of the one before")
     for anchor in document.authorities:
         _check_continuity(anchor, previous, signers)

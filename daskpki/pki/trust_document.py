@@ -13,6 +13,7 @@ from daskpki.errors import CorruptError, UsageError
 from daskpki.identity import parse_label, parse_trust_domain
 from daskpki.pki import fields
 from daskpki.pki.fields import array, as_object, base64_text, integer, octets, string
+from daskpki.pki.succession import Succession, parse_successions, succession_json
 
 FORMAT: Final = 1
 READER: Final = 1
@@ -69,7 +70,8 @@ class CrlPart(NamedTuple):
 class TrustDocument(NamedTuple):
     """What a node or person relies on. `epoch` counts documents; `prev` is the version number of the one before, or 0.
 
-    `log` is number and hash of the head of the cluster's log; `issued_at` in seconds since the epoch.
+    `log` is number and hash of the head of the cluster's log; `issued_at` in seconds since the epoch. `successions`
+    are the words of CAs that were dropped, oldest first.
     """
 
     format: int
@@ -84,6 +86,7 @@ class TrustDocument(NamedTuple):
     crls: tuple[CrlPart, ...]
     log: tuple[int, str]
     schedulers: tuple[str, ...] = ()
+    successions: tuple[Succession, ...] = ()
 
     @property
     def roots(self) -> tuple[bytes, ...]:
@@ -121,6 +124,7 @@ def encode_document(document: TrustDocument) -> str:
         "crls": [_crl_json(part) for part in document.crls],
         "log": {"seq": document.log[0], "hash": document.log[1]},
         "schedulers": list(document.schedulers),
+        "successions": [succession_json(word) for word in document.successions],
     }
     return json.dumps(value, separators=(",", ":"))
 
@@ -184,6 +188,7 @@ def parse_document(payload: str) -> TrustDocument:
             crls=tuple(_crl_part(as_object(entry, _WHAT)) for entry in array(value, "crls", _WHAT)),
             log=(integer(log, "seq", _WHAT), _digest(log.get("hash"))),
             schedulers=tuple(fields.as_text(entry, "an address") for entry in array(value, "schedulers", _WHAT)),
+            successions=parse_successions(value.get("successions")),
         )
     except UsageError as error:  # a malformed name: nobody typed it here
         raise CorruptError(f"{_WHAT}: {error}") from None

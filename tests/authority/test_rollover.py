@@ -18,6 +18,7 @@ from daskpki.pki.credential import certificate_pem, parse_credential
 from daskpki.pki.trust import TrustDocument, parse_trust, verify_trust
 from daskpki.records import CA_RETIRED, ISSUED
 from daskpki.store.port import Store
+from daskpki.store.trust import trust_chain
 from tests.authority.clocks import Clock
 from tests.authority.fragile import AFTER, FragileStore, Fuse, Killed, Meanwhile
 from tests.store.places import LocalPlace
@@ -155,6 +156,27 @@ def test_an_emergency_that_is_over_is_followed_by_another_one(ca: CertificateAut
     for generation in (2, 3):
         assert ca.rollover().emergency(Successor()).authority.generation == generation
         list(ca.rollover().reissue(give_way=False))
+
+
+def test_a_node_that_missed_the_emergency_itself_follows_what_came_after_it(ca: CertificateAuthority) -> None:
+    """It looks once a minute, and operators are quicker than that, above all on such a day."""
+    issue(ca, "w")
+    before = ca.trust()
+    for _ in range(2):
+        ca.rollover().emergency(Successor())
+        issue(ca, "w")
+    ca.revoke(f"{issue(ca, 'w'):x}")
+    ca.revoke("worker/w")
+    head = trust_chain(ca.session.store.secrets, "default").head()
+    assert head is not None
+    assert verify_trust(head.payload.signed, previous=before, now=ca.session.now()) == ca.trust()
+    assert [word.generation for word in ca.trust().successions] == [1, 2]
+
+
+def test_a_ca_that_never_issued_leaves_no_word(ca: CertificateAuthority) -> None:
+    ca.rollover().start(Successor())
+    ca.rollover().abort()
+    assert ca.trust().successions == ()
 
 
 def test_without_the_old_key_running_nodes_do_not_follow(ca: CertificateAuthority, store: Store) -> None:

@@ -7,6 +7,8 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from daskpki.authority import CertificateAuthority
+from daskpki.authority.rollover import Successor
+from daskpki.authority.standing import IDLE, RETIRING, STARTED
 from daskpki.errors import AlreadyExistsError
 from daskpki.identity import Role
 from daskpki.inventory import CertificateRecord
@@ -15,13 +17,21 @@ Act = Callable[[CertificateAuthority], Iterator[CertificateRecord]]
 """Does it, and yields each certificate as it is acknowledged."""
 
 
+class Ending(NamedTuple):
+    """Where a rollover stands once its step is done; `issuing` is None for a CA that the step itself made."""
+
+    phase: str
+    issuing: int | None = None
+
+
 class Case(NamedTuple):
-    """One command; `act` is the same. `prepared` is whether a CA with a worker's leaf comes before it."""
+    """One command; `act` is the same. `before` leads up to it; `ending` is where a step of a rollover leads."""
 
     name: str
     command: tuple[str, ...]
     act: Act
-    prepared: bool = True
+    before: tuple[Act, ...]
+    ending: Ending | None = None
 
 
 def found(authority: CertificateAuthority) -> Iterator[CertificateRecord]:
@@ -44,12 +54,52 @@ def revoke(authority: CertificateAuthority) -> Iterator[CertificateRecord]:
     yield from authority.revoke("worker/worker", "keyCompromise")
 
 
+def start(authority: CertificateAuthority) -> Iterator[CertificateRecord]:
+    authority.rollover().start(Successor())
+    yield from ()
+
+
+def promote(authority: CertificateAuthority) -> Iterator[CertificateRecord]:
+    authority.rollover().promote()
+    yield from reissue(authority)
+
+
+def finish(authority: CertificateAuthority) -> Iterator[CertificateRecord]:
+    authority.rollover().finish()
+    yield from ()
+
+
+def abort(authority: CertificateAuthority) -> Iterator[CertificateRecord]:
+    authority.rollover().abort()
+    yield from reissue(authority)
+
+
+def emergency(authority: CertificateAuthority) -> Iterator[CertificateRecord]:
+    authority.rollover().emergency(Successor())
+    yield from reissue(authority, give_way=False)
+
+
+def reissue(authority: CertificateAuthority, *, give_way: bool = True) -> Iterator[CertificateRecord]:
+    for leaf in authority.rollover().reissue(give_way=give_way):
+        yield leaf.record
+
+
+ROLLOVERS: Final = (
+    Case("start", ("rotate-ca", "start"), start, (found,), Ending(STARTED, 1)),
+    Case("promote", ("rotate-ca", "promote"), promote, (found, start), Ending(RETIRING, 2)),
+    Case("finish", ("rotate-ca", "finish"), finish, (found, start, promote), Ending(IDLE, 2)),
+    Case("abort", ("rotate-ca", "abort"), abort, (found, start), Ending(IDLE, 1)),
+    Case("take-back", ("rotate-ca", "abort"), abort, (found, start, promote), Ending(RETIRING, 1)),
+    Case("emergency", ("rotate-ca", "--emergency"), emergency, (found,), Ending(IDLE)),
+)
+
 CASES: Final = {
     case.name: case
     for case in (
-        Case("init-ca", ("init-ca", "--with", "worker"), found, prepared=False),
-        Case("issue", ("issue", "worker", "--count", "2"), lambda authority: issue(authority, "worker")),
-        Case("renew", ("renew", "worker/worker"), renew),
-        Case("revoke", ("revoke", "worker/worker", "--reason", "keyCompromise"), revoke),
+        Case("init-ca", ("init-ca", "--with", "worker"), found, ()),
+        Case("issue", ("issue", "worker", "--count", "2"), lambda authority: issue(authority, "worker"), (found,)),
+        Case("renew", ("renew", "worker/worker"), renew, (found,)),
+        Case("revoke", ("revoke", "worker/worker", "--reason", "keyCompromise"), revoke, (found,)),
+        *ROLLOVERS,
     )
 }

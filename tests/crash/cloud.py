@@ -19,8 +19,8 @@ from daskpki.store.gsm.endpoint import VARIABLE
 from daskpki.store.gsm.patience import Timing
 from daskpki.store.gsm.store import open_gsm
 from daskpki.store.port import Store
-from tests.crash.cases import CASES, Case
-from tests.crash.judge import Place, judge, numbers
+from tests.crash.cases import Case
+from tests.crash.judge import Place, judge, trusted
 from tests.servers import Fault, SecretManagerServer
 
 FAULTS: Final[dict[str, Callable[[int], list[dict[str, Any]]]]] = {
@@ -56,8 +56,8 @@ class Cloud:
     def prepare(self, case: Case) -> Place:
         """A new cluster as it is before the command."""
         place = Place(self._open, next(self._clusters))
-        if case.prepared:
-            list(CASES["init-ca"].act(CertificateAuthority(self._open(), place.cluster)))
+        for act in case.before:
+            list(act(CertificateAuthority(self._open(), place.cluster)))
         return place
 
     def points(self, case: Case) -> list[Point]:
@@ -71,7 +71,7 @@ class Cloud:
     def sweep(self, case: Case, point: Point) -> None:
         """Play one point and judge what is left."""
         place = self.prepare(case)
-        before = numbers(place)
+        before = trusted(place)
         acknowledged: list[CertificateRecord] = []
         dying = point.fault.startswith("killed")
         with self._faults(point, place):

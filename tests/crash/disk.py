@@ -8,41 +8,30 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from daskpki.authority import CertificateAuthority
+from daskpki.cli.rollover_document import rollover_document
 from daskpki.inventory import CertificateRecord
 from daskpki.settings import LocalUrl
 from daskpki.store.opening import Unlocking, open_store
 from daskpki.store.port import Store
-from tests.crash.cases import CASES, Case
-from tests.crash.judge import Numbers, Place, judge, numbers
+from tests.crash import calls
+from tests.crash.calls import KILL, Point
+from tests.crash.cases import Case
+from tests.crash.judge import Place, judge, trusted
 
-FAULTS: Final = {
-    "signal=KILL": ("pwrite64", "fsync", "fdatasync", "ftruncate", "link", "unlink", "rename", "mkdir"),
-    "error=EIO": ("pwrite64", "fsync", "fdatasync", "ftruncate", "link", "rename"),
-    "error=ENOSPC": ("pwrite64", "ftruncate", "link", "mkdir"),
-}
-_CALLS: Final = FAULTS["signal=KILL"]
 _KILLED: Final = (-9, 137)
+_FAILED: Final = (1, 5, 75)
 _ROOT: Final = Path(__file__).parents[2]
 _CLUSTER: Final = "default"
-
-
-class Point(NamedTuple):
-    """Where a command is broken off: at its Nth call of that name, in that way."""
-
-    case: str
-    fault: str
-    call: str
-    number: int
 
 
 class Outcome(NamedTuple):
@@ -51,6 +40,14 @@ class Outcome(NamedTuple):
     status: int
     out: str
     err: str
+
+    @property
+    def document(self) -> Any:
+        """What it told; an empty one when its output ends in the middle."""
+        try:
+            return json.loads(self.out)
+        except ValueError:
+            return {}
 
 
 class Disk(NamedTuple):
@@ -91,9 +88,9 @@ def prepare(template: Path, case: Case) -> Disk:
     disk = Disk(template)
     for name in ("home", "tmp"):
         (template / name).mkdir(parents=True)
-    if case.prepared:
-        done = disk.run("init-ca", "--with", "worker")
-        assert done.status == 0, done
+    for act in case.before:
+        with closing(disk.open()) as store:
+            list(act(CertificateAuthority(store, _CLUSTER)))
     return disk
 
 
@@ -107,50 +104,36 @@ def points(disk: Disk, case: Case, planted: str | None = None) -> list[Point]:
     """All there are, counted while the command runs through; AssertionError when it acknowledges before a sync."""
     scratch = copy_of(disk, disk.root.with_name(f"{disk.root.name}-counted"))
     trace = scratch.root / "trace"
-    traced = ["strace", "-f", "--seccomp-bpf", "-qqq", "-y", "-o", str(trace), "-e", f"trace={','.join(_CALLS)},write"]
-    done = scratch.run(*case.command, prefix=traced, planted=planted)
+    done = scratch.run(*case.command, prefix=calls.tracing(trace), planted=planted)
     assert done.status == 0, done
     lines = trace.read_text().splitlines()
-    check_synced(lines)
-    counts = Counter(match[1] for line in lines if (match := re.match(r"\d+ +(\w+)\(", line)))
-    return [
-        Point(case.name, fault, call, number)
-        for fault, calls in FAULTS.items()
-        for call in calls
-        for number in range(1, counts[call] + 1)
-    ]
-
-
-def check_synced(lines: Sequence[str]) -> None:
-    """Nothing is acknowledged while something that was written to the store's log is not on the disk."""
-    dirty = False
-    for line in lines:
-        if "store.db-wal>" in line:
-            dirty = "pwrite64" in line or (dirty and "sync" not in line)
-        elif re.search(r" write\(1<", line):
-            assert not dirty, f"acknowledged before it was synced: {line}"
+    calls.check_synced(lines)
+    return list(calls.points(case.name, lines, scratch.root))
 
 
 def sweep(disk: Disk, case: Case, point: Point, root: Path, planted: str | None = None) -> int:
     """Play one point and judge what is left; the command's status is returned."""
     broken = copy_of(disk, root)
-    before = numbers(broken.place)
-    injected = ["strace", "-f", "-qqq", "-o", "/dev/null", "-e", f"trace={point.call}"]
-    injected += ["-e", f"inject={point.call}:{point.fault}:when={point.number}"]
-    done = broken.run(*case.command, prefix=injected, planted=planted)
+    before = trusted(broken.place)
+    done = broken.run(*case.command, prefix=calls.injecting(point, root), planted=planted)
     assert "Traceback" not in done.err, done.err
-    assert done.status in (0, *_KILLED) if "KILL" in point.fault else done.status in (0, 1, 75), done
-    judge(broken.place, case, acknowledged(done.out), before)
+    assert done.status in (0, *(_KILLED if point.fault == KILL else _FAILED)), done
+    _check_rollover(broken, done.document)
+    judge(broken.place, case, acknowledged(done.document), before)
     shutil.rmtree(root)
     return done.status
 
 
-def acknowledged(out: str) -> Iterator[CertificateRecord]:
-    """The certificates that a command told of; none when its output ends in the middle."""
-    try:
-        document = json.loads(out)
-    except ValueError:
-        return
+def _check_rollover(disk: Disk, told: Any) -> None:
+    """Where a rollover stands is what the command said, if it came to say it."""
+    if "phase" in told:
+        with closing(disk.open()) as store:
+            stands = rollover_document(CertificateAuthority(store, _CLUSTER))
+        assert told | stands == told, "acknowledged and lost"
+
+
+def acknowledged(document: Any) -> Iterator[CertificateRecord]:
+    """The certificates that a command told of."""
     for leaf in document if isinstance(document, list) else document.get("issued", []):
         yield CertificateRecord(
             serial=int(leaf["serial"], 16),
@@ -169,6 +152,3 @@ def acknowledged(out: str) -> Iterator[CertificateRecord]:
 
 def _seconds(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp())
-
-
-__all__ = ["CASES", "Disk", "Numbers", "Point", "acknowledged", "points", "prepare", "sweep"]

@@ -4,7 +4,8 @@
 - What was acknowledged is in the inventory as it was, with its key; what was revoked stays so.
 - The log holds as `daskpki audit --verify` sees it; each stored leaf has its serial in the log, and each serial that
   was reserved and never confirmed is on the CRL.
-- Numbers (epoch, CRLNumber) did not go back.
+- Numbers (epoch, CRLNumber) did not go back, and a node that trusted what was there before follows all the way.
+- A step of a rollover is where it should be, and no CA's key outlived its CA.
 - No private key lies in any file in the clear.
 """
 
@@ -19,6 +20,7 @@ from typing import Final, NamedTuple
 from daskpki import naming
 from daskpki.authority import CertificateAuthority
 from daskpki.authority.audit import verify_log
+from daskpki.authority.policy import living_authorities
 from daskpki.identity import Role
 from daskpki.inventory import CertificateRecord
 from daskpki.pki.certificates import load_certificate
@@ -31,17 +33,11 @@ from daskpki.records import ABANDONED, ISSUED, RESERVED, REVOKED, REVOKING
 from daskpki.store.port import ENABLED, Store
 from tests.canary import Canary
 from tests.crash.cases import Case, issue
+from tests.crash.rollovers import check_ended, followed
 
 TEN_MINUTES: Final = timedelta(seconds=601)
 _PLAIN: Final = (b"PRIVATE KEY-----", b"MIGHAgEAMBMGByqGSM49", bytes.fromhex("308187020100301306072a8648ce3d"))
 """How a P-256 key in PKCS#8 begins: as PEM, in base64, as DER. Also of keys that nobody knows any more."""
-
-
-class Numbers(NamedTuple):
-    """What only goes up."""
-
-    epoch: int
-    crl: int
 
 
 class Place(NamedTuple):
@@ -52,29 +48,33 @@ class Place(NamedTuple):
     directories: tuple[Path, ...] = ()
 
 
-def numbers(place: Place) -> Numbers:
-    """The present ones; zero before the first."""
+def trusted(place: Place) -> TrustDocument | None:
+    """What the nodes of the cluster trust at present; None before the first document."""
     with closing(place.factory()) as store:
-        authority = CertificateAuthority(store, place.cluster)
-        if not authority.inventory().published:
-            return Numbers(0, 0)
-        trust = authority.trust()
-        return Numbers(trust.epoch, max(part.number for part in trust.crls))
+        return followed(store, place.cluster, None, datetime.now(UTC))
 
 
-def judge(place: Place, case: Case, acknowledged: Iterable[CertificateRecord], before: Numbers) -> None:
+def judge(place: Place, case: Case, acknowledged: Iterable[CertificateRecord], before: TrustDocument | None) -> None:
     """Raise AssertionError, or what a next command raises, unless all is well."""
     now = datetime.now(UTC)
     with closing(place.factory()) as store:
+        trust = followed(store, place.cluster, before, now)
         again = list(case.act(CertificateAuthority(store, place.cluster, clock=lambda: now)))
+        trust = followed(store, place.cluster, trust, now)
     with closing(place.factory()) as store:
         later = CertificateAuthority(store, place.cluster, clock=lambda: now + TEN_MINUTES)
-        last = list(issue(later, "after", Role.CLIENT))
+        last = list(case.act(later)) if case.ending else []  # for what a dead command had reserved until now
+        last += issue(later, "after", Role.CLIENT)
+        followed(store, place.cluster, trust, later.session.now())
         _check(later, [*acknowledged, *again, *last], before)
+        if case.ending:
+            check_ended(later, case.ending)
         _check_files(later, place)
 
 
-def _check(authority: CertificateAuthority, acknowledged: list[CertificateRecord], before: Numbers) -> None:
+def _check(
+    authority: CertificateAuthority, acknowledged: list[CertificateRecord], before: TrustDocument | None
+) -> None:
     verify_log(authority.session)
     view = authority.inventory()
     entries = {entry.serial: entry for entry in view.certificates()}
@@ -87,10 +87,16 @@ def _check(authority: CertificateAuthority, acknowledged: list[CertificateRecord
         assert kept.version == entry.version
         assert kept.status == entry.status or (entry.status, kept.status) == (ISSUED, REVOKED), (entry, kept)
     trust = authority.trust()
-    assert trust.epoch >= before.epoch
-    assert all(part.number >= before.crl for part in trust.crls)
+    _check_numbers(trust, before)
     _check_crl(authority, trust, entries.values())
     _check_stored(authority, entries)
+
+
+def _check_numbers(trust: TrustDocument, before: TrustDocument | None) -> None:
+    if before is not None:
+        numbers = {part.generation: part.number for part in before.crls}
+        assert trust.epoch >= before.epoch
+        assert all(part.number >= numbers.get(part.generation, 1) for part in trust.crls)
 
 
 def _check_crl(authority: CertificateAuthority, trust: TrustDocument, entries: Iterable[CertificateRecord]) -> None:
@@ -98,7 +104,8 @@ def _check_crl(authority: CertificateAuthority, trust: TrustDocument, entries: I
     secrets = authority.session.store.secrets
     listed = revoked_serials(trust, lambda version: secrets.access(secret, version).reveal())
     on_crl = {serial for revoked in listed.values() for serial in revoked}
-    assert on_crl == {entry.serial for entry in entries if entry.status in (REVOKED, ABANDONED)}
+    gone = {entry.serial for entry in entries if entry.status in (REVOKED, ABANDONED) and entry.issuer in listed}
+    assert on_crl == gone
 
 
 def _check_stored(authority: CertificateAuthority, entries: dict[int, CertificateRecord]) -> None:
@@ -127,7 +134,8 @@ def _check_files(authority: CertificateAuthority, place: Place) -> None:
     if not place.directories:
         return
     keys = {str(n): credential.key for n, credential in enumerate(_credentials(authority)) if credential.key}
-    keys["CA"] = serialize_key(authority.issuer().key)
+    for entry in living_authorities(authority.inventory()):
+        keys[f"CA {entry.generation}"] = serialize_key(authority.issuers(entry).key)
     assert not Canary(keys).in_files(place.directories)
     assert not plain_keys(place.directories)
 

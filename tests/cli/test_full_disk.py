@@ -1,0 +1,49 @@
+"""Where stdout or stderr take no more: the command's work stands, and its exit code tells whether its result does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FULL = Path("/dev/full")
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    common = ["--store", f"local:{tmp_path / 'store'}", "--key-file", str(tmp_path / "store.key")]
+    return [sys.executable, "-m", "daskpki", *common]
+
+
+def run(*arguments: str, **streams: Any) -> subprocess.CompletedProcess[str]:
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams
+    return subprocess.run(arguments, check=False, text=True, **given)
+
+
+def test_a_result_that_cannot_be_written_is_a_failure_and_the_work_stands(command: list[str]) -> None:
+    with FULL.open("w") as full:
+        made = run(*command, "init-ca", "--with", "worker", stdout=full)
+        listed = run(*command, "list", "--json", stdout=full)
+    assert made.returncode == listed.returncode == 1
+    assert "the result could not be written: No space left on device\nhint: " in made.stderr
+    assert "Traceback" not in made.stderr + listed.stderr
+    assert "worker/worker" in run(*command, "list").stdout
+
+
+def test_words_that_cannot_be_said_stop_nothing(command: list[str]) -> None:
+    with FULL.open("w") as full:
+        assert run(*command, "init-ca", "--with", "worker", stderr=full).returncode == 0
+        assert run(*command, "show", "worker/nobody", stderr=full).returncode == 4
+
+
+def test_a_reader_that_goes_away_is_no_failure(command: list[str]) -> None:
+    assert run(*command, "init-ca", "--with", "worker").returncode == 0
+    reading = subprocess.Popen([*command, "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert reading.stdout
+    assert reading.stderr
+    reading.stdout.close()
+    with reading:
+        assert (reading.wait(), reading.stderr.read()) == (0, b"")

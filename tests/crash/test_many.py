@@ -22,7 +22,7 @@ from tests.crash.nightly import by_day
 from tests.store_gsm.places import open_place
 
 ON_DISK, EACH_ON_DISK = by_day((8, 25), night=(16, 200))
-IN_THE_CLOUD, EACH_IN_THE_CLOUD = by_day((4, 5), night=(8, 50))
+IN_THE_CLOUD, EACH_IN_THE_CLOUD = by_day((4, 5), night=(8, 200))
 
 
 def issue_at_once(common: Sequence[str], environ: Mapping[str, str], writers: int, each: int) -> list[dict[str, Any]]:

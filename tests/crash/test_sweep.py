@@ -19,8 +19,10 @@ from tests.servers import SecretManagerServer
 
 P = TypeVar("P")
 
-ON_DISK, IN_THE_CLOUD = 5, {"grpc": 5, "rest": 1}
+ON_DISK = IN_THE_CLOUD = 5
 """Points of each command in the sample."""
+OVER_REST = ("issue", "promote")
+"""The transports differ below what commands do, so two stand for all."""
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +47,14 @@ def test_a_local_store_survives(tmp_path: Path, name: str) -> None:
     assert by_fault["error=EIO"] + by_fault["error=ENOSPC"], "no process met a failing disk"
 
 
-@pytest.mark.parametrize("transport", IN_THE_CLOUD)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("transport", "name"), [*(("grpc", name) for name in CASES), *(("rest", name) for name in OVER_REST)]
+)
 def test_secret_manager_survives(server: SecretManagerServer, transport: str, name: str) -> None:
     place = cloud.Cloud(server, transport)
     points = place.points(CASES[name])
     assert {point.fault for point in points} == set(cloud.FAULTS)
-    for point in points[:: len(points) // IN_THE_CLOUD[transport]]:
+    for point in points[:: len(points) // IN_THE_CLOUD]:
         place.sweep(CASES[name], point)
 
 
@@ -115,4 +118,4 @@ def test_numbers_that_go_back_are_found(tmp_path: Path) -> None:
         judge(prepared.place, case, (), before._replace(epoch=9))
     (crl,) = before.crls
     with pytest.raises(NotTrustedError, match="went back from number 9"):
-        judge(prepared.place, case, (), before._replace(crls=(crl._replace(number=9),)))
+        judge(prepared.place, case, (), before._replace(epoch=0, crls=(crl._replace(number=9),)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,21 +21,33 @@ def local(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     return runner(capsys, "--store", f"local:{tmp_path / 'store'}", "--key-file", str(tmp_path / "store.key"))
 
 
-@pytest.mark.parametrize("algorithm", ["EC_SIGN_P256_SHA256", "EC_SIGN_P384_SHA384"])
-def test_all_that_it_signs_passes_the_judges(kms: KmsServer, local: Run, tmp_path: Path, algorithm: str) -> None:
+@pytest.mark.parametrize(
+    ("tiers", "algorithm"), [(1, "EC_SIGN_P256_SHA256"), (1, "EC_SIGN_P384_SHA384"), (2, "EC_SIGN_P256_SHA256")]
+)
+def test_all_that_it_signs_passes_the_judges(
+    kms: KmsServer, local: Run, tmp_path: Path, tiers: int, algorithm: str
+) -> None:
     version = kms.create("ca", algorithm)
-    made = local("init-ca", "--ca-key", f"gcpkms://{version.name}", "--with", "scheduler,client/alice", "--json").json()
+    (tmp_path / "passphrase").write_text("a long enough passphrase")
+    (tmp_path / "passphrase").chmod(0o600)
+    offline = ["--offline-root", str(tmp_path / "root.key"), "--root-passphrase-file", str(tmp_path / "passphrase")]
+    common = ["--ca-key", f"gcpkms://{version.name}", *(offline if tiers > 1 else [])]
+    made = local("init-ca", *common, "--with", "scheduler,client/alice", "--json").json()
     assert made["caKey"] == f"gcpkms://{version.name}"
     local("revoke", "client/alice")
     local("export", "scheduler", "--out", str(tmp_path / "out"))
     local("verify", str(tmp_path / "out" / "cert.pem"))
-    (leaf,) = parse_certificates((tmp_path / "out" / "cert.pem").read_bytes())
+    leaf, *chain = parse_certificates((tmp_path / "out" / "cert.pem").read_bytes())
     (root,) = parse_certificates((tmp_path / "out" / "ca.pem").read_bytes())
     local("crl", "--out", str(tmp_path / "crl.pem"))
     ((_, crl),) = parse_pem((tmp_path / "crl.pem").read_bytes(), "the CRL")
-    assert [lint_certificate(root), lint_certificate(leaf), lint_pair(root, leaf), lint_crl(crl)] == [[]] * 4
-    assert openssl_verify(leaf, [], root, purpose="sslserver", crl=crl, at=datetime.now(UTC)) == ""
-    assert version.signatures >= 7  # CA, leaves, CRLs, trust documents
+    assert len(chain) == tiers - 1
+    path = [leaf, *chain, root]
+    assert [lint_certificate(entry) for entry in path] == [[]] * len(path)
+    assert [lint_pair(issuer, subject) for subject, issuer in pairwise(path)] == [[]] * tiers
+    assert lint_crl(crl) == []
+    assert openssl_verify(leaf, chain, root, purpose="sslserver", crl=crl, at=datetime.now(UTC)) == ""
+    assert version.signatures >= 6  # leaves, CRLs, trust documents, and a CA of one tier
 
 
 def test_the_key_is_nowhere_but_there(kms: KmsServer, local: Run, tmp_path: Path) -> None:

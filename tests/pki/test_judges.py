@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 from daskpki.pki.certificates import der, seconds
-from daskpki.pki.crl import REASONS, Revocation, sign_crl
+from daskpki.pki.crl import CLOCK_SKEW, REASONS, Revocation, sign_crl, verify_crl
 from daskpki.pki.issuer import Issuer, create_offline_root
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import HOUR, ROOT_CRL_LIFETIME, LeafRequest
@@ -77,18 +77,20 @@ def test_whatever_the_policy_allows_passes_openssl(world: World) -> None:
     assert openssl_verify(der(certificate), chain, root, purpose=purpose, at=NOW) == ""
 
 
-@pytest.mark.parametrize("kind", [KeyType.P256, KeyType.ED25519])  # pyca's verifier, and our own rules
-def test_the_edges_of_validity_are_openssls(kind: KeyType) -> None:
+@pytest.mark.parametrize(
+    ("tiers", "kind"),
+    [(1, KeyType.P256), (2, KeyType.P256), (1, KeyType.ED25519)],  # pyca's verifier twice, and our own rules
+)
+def test_the_edges_of_validity_are_openssls(tiers: int, kind: KeyType) -> None:
     """RFC 5280, 4.1.2.5: both ends are inclusive; OpenSSL 3.0 counts the last second as past (X509_cmp_time(3))."""
-    issuer = authority(kind=kind)
+    issuer = authority(tiers=tiers, kind=kind)
+    *chain, root = path(issuer)
     certificate = leaf(issuer, LeafRequest(identity(), ttl=HOUR), kind=kind)
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     assert end - start == timedelta(hours=1, seconds=-1)
     edges = {start - SECOND: False, start: True, end - SECOND: True, end: True, end + SECOND: False}
     assert {moment: accepts(certificate, issuer, moment) for moment in edges} == edges
-    judged = [
-        openssl_verify(der(certificate), [], der(issuer.root), purpose="sslclient", at=moment) for moment in edges
-    ]
+    judged = [openssl_verify(der(certificate), chain, root, purpose="sslclient", at=moment) for moment in edges]
     assert [verdict == "" for verdict in judged] == [False, True, True, False, False]
     assert "not yet valid" in judged[0]
     assert "expired" in judged[-1]
@@ -99,8 +101,9 @@ SECOND = timedelta(seconds=1)
 
 def accepts(certificate: x509.Certificate, issuer: Issuer, now: datetime) -> bool:
     """Whether we accept the leaf at that time."""
+    *chain, root = path(issuer)
     try:
-        verify_leaf(der(certificate), [], [der(issuer.root)], now=now, trust_domain=TD)
+        verify_leaf(der(certificate), chain, [root], now=now, trust_domain=TD)
     except NotTrustedError:
         return False
     return True
@@ -112,6 +115,34 @@ def test_every_kind_of_crl(tiers: int, kind: KeyType, count: int) -> None:
     reasons = [REASONS[index % len(REASONS)] for index in range(count)]
     revoked = [Revocation(random_serial(), seconds(NOW) - index, reason) for index, reason in enumerate(reasons)]
     assert lint_crl(sign_crl(issuer, revoked, number=7, now=NOW)) == []
+
+
+@pytest.mark.parametrize("tiers", [1, 2])
+def test_the_edges_of_a_crl_are_openssls(tiers: int) -> None:
+    """Here nextUpdate is inclusive, and a clock may be slow by five minutes; neither holds for OpenSSL."""
+    issuer = authority(tiers=tiers)
+    *chain, root = path(issuer)
+    certificate = leaf(issuer)
+    crl = sign_crl(issuer, [], number=1, now=NOW, lifetime=HOUR)
+    start, end = NOW, NOW + timedelta(seconds=HOUR)
+    edges = {start - CLOCK_SKEW * SECOND - SECOND: False, start - SECOND: True, start: True}
+    edges |= {end - SECOND: True, end: True, end + SECOND: False}
+    assert {moment: is_current(crl, issuer, moment) for moment in edges} == edges
+    judged = [
+        openssl_verify(der(certificate), chain, root, purpose="sslclient", crl=crl, at=moment) for moment in edges
+    ]
+    assert [verdict == "" for verdict in judged] == [False, False, True, True, False, False]
+    assert "CRL is not yet valid" in judged[1]
+    assert "CRL has expired" in judged[-1]
+
+
+def is_current(crl: bytes, issuer: Issuer, now: datetime) -> bool:
+    """Whether we take the CRL at that time."""
+    try:
+        verify_crl(crl, issuer.certificate, now=now)
+    except NotTrustedError:
+        return False
+    return True
 
 
 def test_the_crl_of_an_offline_root() -> None:

@@ -18,6 +18,7 @@ from daskpki.authority.policy import (
 )
 from daskpki.authority.session import Session, claimed_user, utc_now
 from daskpki.credentials.addresses import parse_scheduler
+from daskpki.errors import NotFoundError
 from daskpki.identity import Identity, Role, default_trust_domain, parse_label, parse_trust_domain
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.keys import KeyType
@@ -27,6 +28,7 @@ from daskpki.settings import DEFAULT_CLUSTER
 if TYPE_CHECKING:
     from daskpki.authority.issuance import Issued
     from daskpki.authority.offline import OfflineRoot
+    from daskpki.authority.press import Wanted
     from daskpki.authority.rollover import Rollover
     from daskpki.authority.verification import Verifier
     from daskpki.pki.issuer import Issuer
@@ -101,7 +103,19 @@ class CertificateAuthority:
 
     def issuer(self) -> Issuer:
         """The active generation with its key opened, once for this object."""
-        return self.issuers(self.active())
+        try:
+            return self.issuers(self.active())
+        except NotFoundError:  # its key was erased, perhaps since it was dropped after it was seen
+            self.inventory()
+            return self.issuers(self.active())
+
+    def _open_living(self) -> None:
+        """Open every key that will have to sign, before anything is recorded."""
+        self._view = None
+        try:
+            self.issuers.open(living_authorities(self._seen()))
+        except NotFoundError:  # as in `issuer`
+            self.issuers.open(living_authorities(self.inventory()))
 
     def requests(
         self,
@@ -130,13 +144,27 @@ class CertificateAuthority:
 
     def issue(self, requests: Sequence[LeafRequest], key_type: str = KeyType.P256) -> Iterator[Issued]:
         """Issue a leaf for each request; each is yielded when it is stored and confirmed."""
-        from daskpki.authority.issuance import issue
-        from daskpki.authority.press import Press
+        yield from self._issue(requests, parse_key_type(key_type))
+        self._make_good()
+
+    def _issue(self, requests: Sequence[LeafRequest], kind: KeyType, wanted: Wanted | None = None) -> Iterator[Issued]:
+        """Issue; what is left goes to the CA that took over meanwhile, when somebody is rotating it."""
+        from daskpki.authority.issuance import SupersededError, issue
+        from daskpki.authority.press import Press, always
+
+        self._view = None
+        done = 0
+        try:
+            for issued in issue(self.session, Press(self.issuer(), self.policy(), kind, wanted or always), requests):
+                done += 1
+                yield issued
+        except SupersededError:
+            self.inventory()
+            yield from issue(self.session, Press(self.issuer(), self.policy(), kind, wanted or always), requests[done:])
+
+    def _make_good(self) -> None:
         from daskpki.authority.undone import make_good
 
-        issuer = self.issuer()
-        press = Press(issuer, self.policy(), parse_key_type(key_type))
-        yield from issue(self.session, press, requests)
         make_good(self.session, self._seen(), self.issuers)
 
     def due(self) -> list[CertificateRecord]:
@@ -152,18 +180,14 @@ class CertificateAuthority:
 
         PolicyError for a leaf whose key never travelled, before anything is done.
         """
-        from daskpki.authority.issuance import issue
-        from daskpki.authority.press import Press
         from daskpki.authority.renewal import StillNewest, request_for
-        from daskpki.authority.undone import make_good
 
         policy = self.policy()
         still = StillNewest(entries, self.session.now(), give_way=give_way)
         for kind in sorted({entry.key_type for entry in entries}):
-            press = Press(self.issuer(), policy, parse_renewable_key_type(kind), still)
             alike = [request_for(entry, policy.trust_domain) for entry in entries if entry.key_type == kind]
-            yield from issue(self.session, press, alike)
-        make_good(self.session, self._seen(), self.issuers)
+            yield from self._issue(alike, parse_renewable_key_type(kind), still)
+        self._make_good()
 
     def revoke(self, which: str, reason: str = "unspecified") -> list[CertificateRecord]:
         """Revoke one serial, or all valid leaves of ROLE/NAME, and publish; returns what changed.
@@ -172,14 +196,14 @@ class CertificateAuthority:
         """
         from daskpki.authority.revocation import revoke, valid
 
-        self.issuers.open(living_authorities(self._seen()))
+        self._open_living()
         return revoke(self.session, self.issuers, valid(which, self.session.now().timestamp()), reason)
 
     def release(self, which: str) -> list[CertificateRecord]:
         """Take what is on hold off the CRL; PolicyError for what was revoked for another reason."""
         from daskpki.authority.revocation import on_hold, release
 
-        self.issuers.open(living_authorities(self._seen()))
+        self._open_living()
         return release(self.session, self.issuers, on_hold(which))
 
     def rollover(self) -> Rollover:
@@ -209,7 +233,7 @@ class CertificateAuthority:
         address = parse_scheduler(scheduler)
         if address in self.trust().schedulers:
             return False
-        self.issuers.open(living_authorities(self._seen()))
+        self._open_living()
         publish(self.session, self.issuers, schedulers=[address])
         return True
 

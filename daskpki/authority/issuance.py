@@ -20,7 +20,7 @@ from daskpki.authority.policy import active_authority, living_authorities
 from daskpki.authority.press import Press
 from daskpki.authority.session import Session
 from daskpki.confidential import Confidential
-from daskpki.errors import AlreadyExistsError, NotTrustedError
+from daskpki.errors import AlreadyExistsError, NotTrustedError, UnavailableError
 from daskpki.identity import Identity
 from daskpki.inventory import CertificateRecord, Inventory, certificate_after
 from daskpki.pki.credential import Credential, encode_credential
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 BATCH: Final = 100
 """Leaves that share one reservation and one confirmation in the log."""
+
+
+class SupersededError(UnavailableError):
+    """The CA that was to sign no longer does, so nothing was confirmed; another one issues."""
 
 
 class Issued(NamedTuple):
@@ -138,7 +142,7 @@ def _reserve(session: Session, press: Press, requests: Sequence[LeafRequest], op
     def decide(inventory: Inventory) -> list[Draft]:
         active = active_authority(inventory, session.cluster).generation
         if active != press.issuer.generation:
-            raise NotTrustedError(f"CA {press.issuer.generation} no longer issues; CA {active} does", hint="try again")
+            raise SupersededError(f"CA {press.issuer.generation} no longer issues; CA {active} does", hint="try again")
         chosen[:] = [(request, draft) for request, draft in planned if press.wanted(inventory, request)]
         return [draft for _, draft in chosen]
 
@@ -223,4 +227,4 @@ def _check_reserved(inventory: Inventory, reservation: Reservation, living: Cont
             hint="issue it again; the abandoned serial is revoked",
         )
     if entry.issuer not in living:
-        raise NotTrustedError(f"CA {entry.issuer} was dropped meanwhile", hint="issue it again")
+        raise SupersededError(f"CA {entry.issuer} was dropped meanwhile", hint="issue it again")

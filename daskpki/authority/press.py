@@ -16,13 +16,18 @@ Wanted = Callable[[Inventory, LeafRequest], bool]
 """Whether a leaf is still to be issued, judged on the very state of the log that its reservation is appended to."""
 
 
+def always(_inventory: Inventory, _request: LeafRequest) -> bool:
+    """Whatever was asked for is wanted."""
+    return True
+
+
 class Press(NamedTuple):
     """With `public_key`, that of somebody's request, there is one leaf, and no private key is made or kept."""
 
     issuer: Issuer
     policy: Policy
     key_type: KeyType = KeyType.P256
-    wanted: Wanted = lambda _inventory, _request: True
+    wanted: Wanted = always
     public_key: PublicKey | None = None
 
     @property

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from daskpki import CertificateAuthority, naming
+from daskpki.authority.issuance import BATCH
 from daskpki.authority.issuers import Places
 from daskpki.authority.rollover import Successor
 from daskpki.confidential import Confidential
@@ -16,7 +17,7 @@ from daskpki.errors import AlreadyExistsError, ConflictError, NotFoundError, Not
 from daskpki.identity import Role
 from daskpki.pki.credential import certificate_pem, parse_credential
 from daskpki.pki.trust import TrustDocument, parse_trust, verify_trust
-from daskpki.records import CA_RETIRED, ISSUED
+from daskpki.records import CA_RETIRED, ISSUED, RESERVED
 from daskpki.store.port import Store
 from daskpki.store.trust import trust_chain
 from tests.authority.clocks import Clock
@@ -179,6 +180,23 @@ def test_a_ca_that_never_issued_leaves_no_word(ca: CertificateAuthority) -> None
     assert ca.trust().successions == ()
 
 
+def test_whoever_saw_an_earlier_ca_goes_on_with_the_present_one(ca: CertificateAuthority, store: Store) -> None:
+    """Also one that lives long, as in a service of somebody's own."""
+    other = CertificateAuthority(store, clock=ca.session.clock)
+    issue(other, "w")
+    requests = other.requests(Role.WORKER, ["w"])
+    ca.rollover().emergency(Successor())
+    (issued,) = other.issue(requests)
+    assert issued.record.issuer == 2
+    ca.rollover().emergency(Successor())
+    assert [entry.issuer for entry in other.revoke("worker/w")] == [1, 2]
+    pending = other.issue(other.requests(Role.WORKER, [f"w-{n}" for n in range(BATCH + 1)]))
+    issuers = {next(pending).record.issuer}
+    ca.rollover().emergency(Successor())
+    issuers |= {leaf.record.issuer for leaf in pending}
+    assert issuers == {3, 4}
+
+
 def test_without_the_old_key_running_nodes_do_not_follow(ca: CertificateAuthority, store: Store) -> None:
     before = ca.trust()
     store.secrets.delete(naming.ca_key_id("default", 1))
@@ -223,10 +241,8 @@ def test_a_leaf_of_a_ca_that_was_dropped_meanwhile_is_not_confirmed(
         promote(ca)
         ca.rollover().finish()
 
-    with pytest.raises(NotTrustedError, match="CA 1 was dropped meanwhile"):
-        issue(CertificateAuthority(FragileStore(store, Meanwhile(1, roll_over)), clock=clock), "w")
-    assert not list(ca.inventory().certificates(statuses=[ISSUED]))
-    issue(ca, "w")
+    issue(CertificateAuthority(FragileStore(store, Meanwhile(1, roll_over)), clock=clock), "w")
+    assert [(entry.issuer, entry.status) for entry in ca.inventory().certificates()] == [(1, RESERVED), (2, ISSUED)]
 
 
 def test_the_new_ca_keeps_the_policy_and_may_add_domains(ca: CertificateAuthority) -> None:

@@ -1,35 +1,41 @@
 """`python -m daskpki.health`: is the Dask in this container alive? For HEALTHCHECK and probes; exit code 0 or 1.
 
-A scheduler answers `/health` on its loopback HTTP port, which shows that its event loop turns. A worker's HTTP port is
-a random one, so there the question is whether a process of this container listens at all; no connection is made, since
-an unfinished TLS handshake would stand in Dask's log each time. Standard library only, and little of it: it runs often.
+A scheduler answers `/health` on its loopback HTTP port, and what was started with DASKPKI_HEALTH does so there, which
+shows that an event loop turns. Elsewhere (a worker's HTTP port is a random one, a dashboard under mutual TLS wants a
+certificate) the question is whether a process of this container listens at all; no connection is made, since an
+unfinished TLS handshake would stand in Dask's log each time. Standard library only, and little of it: it runs often.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+VARIABLE: Final = "DASKPKI_HEALTH"
 HTTP_PORT: Final = 8787
 _LISTENING: Final = "0A"  # the kernel's TCP_LISTEN
 _LOOPBACK: Final = frozenset({"0100007F", "00000000000000000000000001000000"})
+_ANY: Final = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}  # noqa: S104 - to listen there; one asks at loopback
 _ANSWER: Final = b"HTTP/1.1 200"
 
 
-def check(proc: Path = Path("/proc"), *, timeout: float = 5.0) -> str | None:
+def check(proc: Path = Path("/proc"), *, timeout: float = 5.0, environ: Mapping[str, str] = os.environ) -> str | None:
     """What is wrong, or None; `timeout` in seconds is for the HTTP answer."""
-    listening = dict(_sockets(proc, _own_inodes(proc)))
+    listening = list(_sockets(proc, _own_inodes(proc)))
     if not listening:
         return "nothing listens"
-    if HTTP_PORT in listening.values():
-        return _ask(timeout)
-    if all(address.partition(":")[0] in _LOOPBACK for address in listening):
-        return "nothing listens beyond loopback"
-    return None
+    if chosen := environ.get(VARIABLE):
+        host, _, port = chosen.rpartition(":")
+        return _ask(_ANY.get(host, host.strip("[]")), int(port), timeout)
+    loopback = {port for address, port in listening if address in _LOOPBACK}
+    if HTTP_PORT in loopback:
+        return _ask("127.0.0.1", HTTP_PORT, timeout)
+    return "nothing listens beyond loopback" if all(address in _LOOPBACK for address, _ in listening) else None
 
 
 def _own_inodes(proc: Path) -> frozenset[str]:
@@ -42,11 +48,12 @@ def _own_inodes(proc: Path) -> frozenset[str]:
 
 
 def _sockets(proc: Path, inodes: frozenset[str]) -> Iterator[tuple[str, int]]:
-    """Address (as the kernel writes it) and port of each TCP socket among them that listens."""
+    """Address (as the kernel writes it, without the port) and port of each TCP socket among them that listens."""
     for line in _lines(proc / "net" / "tcp", proc / "net" / "tcp6"):
         fields = line.split()
         if fields[3] == _LISTENING and fields[9] in inodes:
-            yield fields[1], int(fields[1].partition(":")[2], 16)
+            address, _, port = fields[1].partition(":")
+            yield address, int(port, 16)
 
 
 def _lines(*tables: Path) -> Iterable[str]:
@@ -55,10 +62,10 @@ def _lines(*tables: Path) -> Iterable[str]:
             yield from table.read_text().splitlines()[1:]
 
 
-def _ask(timeout: float) -> str | None:
+def _ask(host: str, port: int, timeout: float) -> str | None:
     request = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     try:
-        with socket.create_connection(("127.0.0.1", HTTP_PORT), timeout) as connection:
+        with socket.create_connection((host, port), timeout) as connection:
             connection.sendall(request)
             answer = connection.recv(len(_ANSWER), socket.MSG_WAITALL)
     except OSError as error:

@@ -13,6 +13,10 @@ _SEVERITIES: Final = frozenset({"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}
 class CloudFormatter(logging.Formatter):
     """One JSON object per record, in the fields that Cloud Logging knows; an audit event's as fields of `audit`."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        logging.captureWarnings(True)  # which would otherwise be two lines of text each
+
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
         severity = record.levelname if record.levelname in _SEVERITIES else "DEFAULT"

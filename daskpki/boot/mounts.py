@@ -80,6 +80,11 @@ def _parse_variable(entry: str, variable: str, *, allowed: bool) -> str:
 
 
 def _parse_path(entry: str, path: str) -> str:
+    if "://" in path and not path.startswith("/"):
+        raise PolicyError(
+            f"--secret {entry!r}: references are refused, so that a node's grants say all that it can ask for",
+            hint=f"copy the value by `daskpki secret set`, then for example {_FORM}",
+        )
     if not path.startswith("/") or path.endswith("/") or {"..", "."} & set(path.split("/")) or "\0" in path:
         raise UsageError(
             f"--secret {entry!r}: {path!r} is not the absolute path of a file", hint=f"for example {_FORM}"

@@ -92,7 +92,7 @@ def test_a_fault_of_ours_is_one_line_with_its_trace(capsys: pytest.CaptureFixtur
 
 
 RECORDS = """
-import logging
+import logging, warnings
 import distributed
 from daskpki.cluster.audit import REFUSED, Audit
 Audit(now=lambda: 7.0).record(REFUSED, peer="spiffe://c/worker/w", address="tls://h:1", detail="register-client")
@@ -101,6 +101,7 @@ logging.getLogger("tornado.access").error("not shown")
 logging.getLogger("distributed.batched").debug("not shown")
 logging.getLogger("elsewhere").warning("shown")
 logging.getLogger("elsewhere").info("not shown")
+warnings.warn("careful")
 try:
     1 / 0
 except ZeroDivisionError:
@@ -111,14 +112,15 @@ except ZeroDivisionError:
 def test_dasks_records_become_objects_and_an_audit_event_its_fields() -> None:
     environ = dask_environment(HANDOVER, "/h", plain_environ(), JSON)
     done = subprocess.run([sys.executable, "-c", RECORDS], env=environ, capture_output=True, text=True, check=True)
-    audit, began, shown, failed = objects(done.stderr)
+    audit, began, shown, warned, failed = objects(done.stderr)
     assert audit["message"] == "refused spiffe://c/worker/w tls://h:1 register-client"
     assert audit["audit"] == {
         "at": 7.0, "kind": "refused", "peer": "spiffe://c/worker/w", "address": "tls://h:1",
         "detail": "register-client",
     }  # fmt: skip
     assert (audit["severity"], began["severity"], shown["message"]) == ("WARNING", "INFO", "shown")
-    assert failed["severity"] == "ERROR"
+    assert (warned["severity"], failed["severity"]) == ("WARNING", "ERROR")
+    assert "UserWarning: careful" in warned["message"]
     assert "ZeroDivisionError" in failed["stack_trace"]
 
 

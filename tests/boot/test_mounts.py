@@ -82,7 +82,6 @@ def test_what_is_to_be_mounted(text: str, mounts: list[Mount]) -> None:
         "a=/run/",
         "a=/run/../etc/a",
         "a=/run/./a",
-        "a=sm://project/a",
         "a=env:",
         "a=env:2x",
         "a=env:LD_PRELOAD",
@@ -113,6 +112,25 @@ def test_the_environment_is_refused_unless_asked_for() -> None:
         parse_mounts("a=env:PGPASSWORD", in_environment=False)
     assert "--allow-secrets-in-environment" in (refused.value.hint or "")
     assert parse_mounts("a=env:PGPASSWORD", in_environment=True) == (Mount("a", None, None, "PGPASSWORD"),)
+
+
+@pytest.mark.parametrize("reference", ["sm://project/secret", "gsm://project/secret#3", "vault://kv/db#password"])
+def test_references_are_refused_and_elsewhere_left_as_they_are(cloud: Cloud, reference: str) -> None:
+    with pytest.raises(PolicyError, match="references are refused") as refused:
+        boot_here(cloud.environ, "exec", "worker", "--secret", f"db={reference}", "--", "true")
+    assert "daskpki secret set" in (refused.value.hint or "")
+    assert cloud.server.count() == 0
+    started = boot_here(cloud.environ | {"DB_PASSWORD": reference}, "exec", "worker", "--", "true")
+    assert started.environ["DB_PASSWORD"] == reference
+    assert not [request for request in cloud.requests if "secret_" in request]
+
+
+def test_a_new_value_is_seen_at_the_next_start(cloud: Cloud) -> None:
+    seed(cloud, "db-password", b"old")
+    argv = ("exec", "worker", "--secret", "db-password=env:PW", "--allow-secrets-in-environment", "--", "true")
+    first = boot_here(cloud.environ, *argv)
+    seed(cloud, "db-password", b"new")
+    assert (first.environ["PW"], boot_here(cloud.environ, *argv).environ["PW"]) == ("old", "new")
 
 
 def test_a_program_reads_what_was_mounted_and_it_is_nowhere_else(cloud: Cloud, tmp_path: Path) -> None:

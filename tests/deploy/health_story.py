@@ -32,6 +32,8 @@ def main() -> None:
         assert check(timeout=0.2) == "/health gave no answer (TimeoutError)"
         silent.close()
         assert check() is None
+    with socket.create_server(("0.0.0.0", 8787)):  # noqa: S104 - a dashboard under mutual TLS, which is not asked
+        assert check() is None
     command = [
         sys.executable,
         "-m",
@@ -48,6 +50,9 @@ def main() -> None:
         until("/health gave no answer (TimeoutError)")
         os.kill(scheduler.pid, signal.SIGCONT)
         until(None)
+        chosen = {"DASKPKI_HEALTH": "0.0.0.0:8787"}
+        assert check(environ=chosen) is None
+        assert check(environ={"DASKPKI_HEALTH": "0.0.0.0:8790"}) == "/health gave no answer (ConnectionRefusedError)"
         scheduler.terminate()
     assert check() == "nothing listens"
 

@@ -6,6 +6,7 @@ makes the CA and the grants, alice logs in to a real keyring, and the VM starts 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -37,16 +38,21 @@ DASKPKI = (sys.executable, "-m", "daskpki", f"--store=gsm://{PROJECT}", "--clust
 DEPLOY = (
     "deploy", "gcp", "--zone=europe-west1-b", "--machine-type=e2-highcpu-16", "--image=docker.io/example/dask:1.0",
     "--tag=dask-server", "--threads-per-worker=1", "--memory-per-worker=1", "--clients-from=203.0.113.0/24",
+    "--secret=db-password=/run/secrets/db-password",
 )  # fmt: skip
 CORES = len(os.sched_getaffinity(0))
+PASSWORD = b"".join(hashlib.sha256(bytes([number])).digest() for number in range(4))
 ASK = f"""
-import os
+import hashlib, os
+import daskpki
 from dask.distributed import Client, fire_and_forget
 from time import sleep
 
 with Client("tls://{VM}:8786") as client:
     client.wait_for_workers({CORES}, timeout=60)
     print("result", client.submit(sum, [20, 22]).result(timeout=60))
+    digest = lambda: hashlib.sha256(daskpki.secret("db-password")).hexdigest()
+    print("password", client.submit(digest).result(timeout=60))
     about = lambda: (os.getuid(), bool(os.statvfs("/").f_flag & os.ST_RDONLY), open("/proc/1/cmdline").read())
     for uid, read_only, first in client.run(about).values():
         print("worker", uid, read_only, first)
@@ -99,7 +105,7 @@ def main() -> None:
             attributes={"user-data": user_data},
         )
         stack.enter_context(metadata)
-        canary = Canary(dict(keys(story)))
+        canary = Canary({**dict(keys(story)), "db-password": Confidential(PASSWORD)})
         log = work / "vm.log"
         vm = stack.enter_context(booted(user_data, log))
         answer = story.run([sys.executable, "-c", ASK], story.session.environ, log)
@@ -127,7 +133,9 @@ def lay_out(work: Path) -> None:
 def found(story: Story) -> None:
     """The operator's and alice's part: a CA, credentials, a grant for each, a login."""
     story.daskpki(OPERATOR, "--quiet", "init-ca", "--with=scheduler,worker,client/alice")
-    for whose, member in (("scheduler", NODE), ("worker", NODE), ("client/alice", ALICE)):
+    (story.work / "password").write_bytes(PASSWORD)
+    story.daskpki(OPERATOR, "--quiet", "secret", "set", "db-password", f"--file={story.work}/password")
+    for whose, member in (("scheduler", NODE), ("worker", NODE), ("secret/db-password", NODE), ("client/alice", ALICE)):
         story.daskpki(OPERATOR, "grant", whose, "--to", f"serviceAccount:{member}")
     story.daskpki(ALICE, "login", "--name=alice", f"--scheduler=tls://{VM}:8786")
 
@@ -166,8 +174,9 @@ def booted(user_data: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def check_computed(answer: str, vm: subprocess.Popen[bytes]) -> None:
-    result, *workers = answer.splitlines()
+    result, password, *workers = answer.splitlines()
     assert result == "result 42"
+    assert password == f"password {hashlib.sha256(PASSWORD).hexdigest()}"
     assert len(workers) == CORES
     for line in workers:  # not root, a root that cannot be written, and PID 1 is the entrypoint's init
         assert line.startswith("worker 65532 True ")
@@ -180,10 +189,10 @@ def check_computed(answer: str, vm: subprocess.Popen[bytes]) -> None:
 
 
 def check_requests(story: Story, metadata: MetadataServer) -> None:
-    """Five, each by the VM's own identity, and none that was refused."""
+    """Five and one for the secret, each by the VM's own identity."""
     asked = [entry for entry in story.server.requests() if entry.transport == "rest"]
     assert {(entry.method, entry.principal) for entry in asked} == {("AccessSecretVersion", f"serviceAccount:{NODE}")}
-    assert len(asked) + metadata.count() == 5
+    assert len(asked) + metadata.count() == 6
 
 
 def check_no_key(story: Story, canary: Canary, vm: subprocess.Popen[bytes]) -> None:

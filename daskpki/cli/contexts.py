@@ -20,7 +20,10 @@ Which = Annotated[str, typer.Argument(metavar="CLUSTER[/NAME]", help="A login, a
 
 @context.command("list")
 def list_(ctx: typer.Context) -> None:
-    """List the logins, their clusters and addresses; a star marks the one that decides where several fit."""
+    """List the logins, their clusters and addresses; a star marks the one that decides where several fit.
+
+    Example:  [bold]daskpki context list[/bold]
+    """
     invocation: Invocation = ctx.obj
     contexts = surroundings(invocation).contexts
     preferred = contexts.preferred()

@@ -69,8 +69,10 @@ def gcp(
     network: Annotated[str, typer.Option(metavar="N", help="Their network.")] = "default",
     subnet: Annotated[str | None, typer.Option(metavar="S", help="Their subnet, where the network needs one.")] = None,
     private: Annotated[bool, typer.Option("--private", help="No VM has an address outside its network.")] = False,
-    logging: Annotated[bool, typer.Option(help="Logs go to Cloud Logging.")] = True,
-    monitoring: Annotated[bool, typer.Option(help="Metrics go to Cloud Monitoring.")] = True,
+    no_logging: Annotated[bool, typer.Option("--no-logging", help="Keep logs out of Cloud Logging.")] = False,
+    no_monitoring: Annotated[
+        bool, typer.Option("--no-monitoring", help="Keep metrics out of Cloud Monitoring.")
+    ] = False,
     threads_per_worker: Annotated[int | None, typer.Option(metavar="N", help="As THREADS_PER_WORKER.")] = None,
     memory_per_worker: Annotated[str | None, typer.Option(metavar="GB", help="As MEMORY_PER_WORKER.")] = None,
     num_workers: Annotated[int | None, typer.Option(metavar="N", help="Worker processes on each VM.")] = None,
@@ -78,7 +80,7 @@ def gcp(
     ca_sha256: Annotated[str | None, typer.Option(metavar="HEX", help="VMs trust only this CA.")] = None,
     secret: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=WHERE", help="Workers mount it: NAME[@VERSION], at /run/secrets/FILE or as fd."),
+        typer.Option(metavar="N=WHERE", help="Workers mount N, or N@VERSION, at /run/secrets/FILE or as fd."),
     ] = None,
     allow_secrets_in_environment: Annotated[
         bool,
@@ -89,7 +91,10 @@ def gcp(
     ] = False,
     apply: Annotated[bool, typer.Option("--apply", help="Carry the plan out.")] = False,
     destroy: Annotated[bool, typer.Option("--destroy", help="Plan to remove all that was made.")] = False,
-    export: Annotated[Export | None, typer.Option(help="Write the whole plan out instead; nothing is read.")] = None,
+    export: Annotated[
+        Export | None,
+        typer.Option(metavar="FORM", help="Write the whole plan as script, terraform or cloud-init; nothing is read."),
+    ] = None,
     part: Annotated[
         str | None, typer.Option(metavar="P", help="Whose cloud-init: scheduler, worker, worker-3, or node.")
     ] = None,
@@ -102,9 +107,9 @@ def gcp(
 ) -> None:
     """Plan a cluster on Compute Engine, and with --apply carry the plan out by gcloud.
 
-    One VM:  [bold]daskpki --store gsm://PROJECT deploy gcp --zone europe-west1-b --image IMAGE:1[/bold]
+    One VM:  [bold]daskpki deploy gcp --store gsm://PROJECT --zone europe-west1-b --image IMAGE:1[/bold]
 
-    Many:  [bold]daskpki --store gsm://PROJECT deploy gcp --zone Z --image I:1 --workers 20 --clients-from R[/bold]
+    Many:  [bold]daskpki deploy gcp --store gsm://PROJECT --zone Z --image I:1 --workers 20 --clients-from R[/bold]
 
     Without --apply or --export the plan is shown, and nothing changes. Applying twice changes nothing. No secret is
     in a command, in metadata or in an environment. CA, credentials and enabled services outlive --destroy.
@@ -136,8 +141,8 @@ def gcp(
         network=network,
         subnet=subnet,
         private=private,
-        logging=logging,
-        monitoring=monitoring,
+        logging=not no_logging,
+        monitoring=not no_monitoring,
         threads_per_worker=threads_per_worker,
         memory_per_worker=memory_per_worker,
         num_workers=num_workers,

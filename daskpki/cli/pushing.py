@@ -26,7 +26,7 @@ SchedulerOption = Annotated[
     typer.Option(
         "--scheduler",
         envvar="DASKPKI_SCHEDULER",
-        metavar="tls://HOST:PORT",
+        metavar="ADDRESS",
         help="Which one; without it, those that your login and the trust document know.",
     ),
 ]

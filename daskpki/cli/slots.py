@@ -45,7 +45,10 @@ def _slots(invocation: Invocation) -> Iterator[KeySlots]:
 
 @slot.command("list")
 def list_(ctx: typer.Context) -> None:
-    """List the slots; each of them opens the store."""
+    """List the slots; each of them opens the store.
+
+    Example:  [bold]daskpki slot list[/bold]
+    """
     invocation: Invocation = ctx.obj
     with _slots(invocation) as slots:
         documents = [
@@ -103,7 +106,10 @@ def _add_passphrase(slots: KeySlots, file: Path | None, *, replace: bool) -> Non
 
 @slot.command("remove")
 def remove(ctx: typer.Context, which: Annotated[str, typer.Argument(metavar="ID", help="As listed.")]) -> None:
-    """Remove a slot; the last one stays, since without it nothing opens the store again."""
+    """Remove a slot; the last one stays, since without it nothing opens the store again.
+
+    Example:  [bold]daskpki slot remove 2[/bold]
+    """
     invocation: Invocation = ctx.obj
     with _slots(invocation) as slots:
         slots.remove(which)

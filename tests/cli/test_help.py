@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import typer
 
-from daskpki.cli.app import COMMANDS
+from daskpki.cli.app import COMMANDS, build
 from tests.cli.running import runner
 
 
@@ -24,6 +28,28 @@ def test_every_command_shows_how_it_is_used(name: str, capsys: pytest.CaptureFix
     shown = runner(capsys)(name, "--help").out
     assert "Example" in shown or "Commands" in shown
     assert f"daskpki {name}" in shown
+
+
+def leaves(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every command that does something, with the groups that it stands in."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from leaves(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("path", list(leaves(typer.main.get_command(build([])))), ids=" ".join)
+def test_help_fits_a_narrow_terminal_without_colour(
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    shown = runner(capsys)(*path, "--help").out
+    assert f"daskpki {' '.join(path)}" in shown.partition("Options")[0].partition("Usage:")[2].partition("\n")[2]
+    assert not re.findall(r"--[\w-]+…", shown), "an option's name is cut"
+    assert "\x1b" not in shown
+    assert all(len(line) <= 80 for line in shown.splitlines())
 
 
 def loaded(*arguments: str) -> set[str]:

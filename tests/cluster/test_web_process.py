@@ -25,6 +25,7 @@ from daskpki.handover import encode_handover, parse_handover
 from daskpki.identity import Role
 from daskpki.pki.pkcs12 import encode_pkcs12
 from tests.cluster.browser import Tab, browser, certificates_without_asking, make_home
+from tests.cluster.http_client import connected, visitor
 from tests.cluster.material import Authority, Leaf
 from tests.cluster.nodes import PRELOADS, STARTED, Node, handover_of
 
@@ -149,9 +150,10 @@ def test_alices_browser_opens_the_pages(booted: Booted, tmp_path: Path) -> None:
     async def look(tab: Tab) -> None:
         at = f"https://127.0.0.1:{booted.port}"
         assert await tab.open(f"{at}/daskpki") is None
-        text = await tab.until("document.body && document.body.innerText.includes('client/alice')")
+        await tab.until("document.body && document.body.innerText.includes('client/alice')")
         text = await tab.evaluate("document.body.innerText")
         assert "worker/worker" in text
+        assert "worker/stray has the role worker, and here only client is accepted" in text
         was = await tab.evaluate("document.querySelector('small').innerText")
         await tab.until(f"document.querySelector('small').innerText !== {json.dumps(was)}")  # it is live
         assert await tab.evaluate("document.body.classList.contains('lost')") is False
@@ -163,7 +165,11 @@ def test_alices_browser_opens_the_pages(booted: Booted, tmp_path: Path) -> None:
         await tab.until("window.Bokeh && Bokeh.documents.length > 0")  # its WebSocket came through
         assert await tab.evaluate("document.querySelector('a[href=daskpki]').innerText") == "Daskpki"
 
+    stranger = visitor(booted.authority, booted.authority.leaf(Role.WORKER, "stray"), tmp_path / "stray")
+
     async def scenario() -> None:
+        async with connected(booted.port, stranger) as refused:
+            assert (await refused.ask("/daskpki")).status == 403
         async with browser(home) as tab:
             await look(tab)
 

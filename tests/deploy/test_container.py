@@ -103,7 +103,8 @@ def test_a_pod_is_unprivileged_probed_and_keeps_keys_in_memory(name: str, templa
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
     }  # fmt: skip
-    probe = {"exec": {"command": ["python", "-m", "daskpki.health"]}}
+    probe = {"httpGet": {"path": "/health", "port": 8790}}
+    assert {"name": "DASKPKI_HEALTH", "value": "0.0.0.0:8790"} in container["env"]
     for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
         assert container[kind].items() >= probe.items()
     assert re.search(r"(:[0-9][\w.-]*|@sha256:[0-9a-f]{64})\Z", container["image"])

@@ -7,7 +7,7 @@ across the exec, so none is lost on the way; here they are waited for, one after
 When a program ends by itself, the others have 5 s to do so too: workers whose scheduler is gone end within 3 s, with
 status 0 (distributed#7971), so what counts is the scheduler's; asked in the middle of that, they hang for 8 s. Then, or
 on a signal to end, they are asked one after the other, the last one started first, since workers end faster while their
-scheduler is there. What has not ended 20 s later is killed.
+scheduler is there. What has not ended 15 s later is killed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from daskpki.boot.report import TEXT, Voice
 LEAVE: Final = 5.0
 """Seconds between one program's end and asking the others."""
 
-GRACE: Final = 20.0
-"""Seconds between asking and killing."""
+GRACE: Final = 15.0
+"""Seconds between asking and killing: more than a worker takes that was closing already (8 s, by distributed's nanny),
+and less than the 20 s after which `docker stop` in a VM's unit kills us, so that we say how each program ended.
+"""
 
 FORWARDED: Final = frozenset(
     {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}

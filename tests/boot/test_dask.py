@@ -114,7 +114,11 @@ def test_the_same_search_finds_a_planted_key(cluster: Cluster, tmp_path: Path) -
 
 def test_a_node_as_pid_1_of_a_machine_of_its_own(directory: Path, tmp_path: Path) -> None:
     environ = plain_environ(
-        DASKPKI_CREDENTIAL_DIR=str(directory), NUM_WORKERS="2", THREADS_PER_WORKER="1", MEMORY_PER_WORKER="0.5"
+        DASKPKI_CREDENTIAL_DIR=str(directory),
+        NUM_WORKERS="2",
+        THREADS_PER_WORKER="1",
+        MEMORY_PER_WORKER="0.5",
+        DASKPKI_HEALTH="0.0.0.0:8788",
     )
     log = tmp_path / "node.log"
     prefix = (*OWN_MACHINE, "sh", "-c", LOOPBACK_UP, "sh")
@@ -122,6 +126,7 @@ def test_a_node_as_pid_1_of_a_machine_of_its_own(directory: Path, tmp_path: Path
         inside = ("nsenter", "--target", str(child_of(outer.pid)), "--net", "--mount", "--pid")
         said = compute(directory / "client", 8786, workers=2, prefix=inside)
         assert "42" in said
+        subprocess.run([*inside, sys.executable, "-m", "daskpki.health"], env=environ, check=True)
         os.kill(child_of(outer.pid), signal.SIGTERM)
         assert outer.wait(30) == 0, log.read_text()
     told = [line for line in log.read_text().splitlines() if line.startswith("daskpki-entrypoint: ")]

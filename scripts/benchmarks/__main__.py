@@ -14,6 +14,7 @@ from scripts.benchmarks.booting import boot
 from scripts.benchmarks.bulk import many_leaves
 from scripts.benchmarks.issuing import one_leaf
 from scripts.benchmarks.peers import Peers
+from scripts.benchmarks.renewing import renewing
 from scripts.benchmarks.report import Section, document, markdown
 from scripts.benchmarks.revoking import revocation
 from scripts.benchmarks.scale import at_scale
@@ -25,6 +26,7 @@ BENCHMARKS: Final[dict[str, Callable[[Workshop], Section]]] = {
     "bulk": many_leaves,
     "boot": boot,
     "startup": start_up,
+    "renew": renewing,
     "scale": at_scale,
     "revoke": revocation,
 }

@@ -42,7 +42,7 @@ _FLAT: Final = 1.3
 
 def at_scale(workshop: Workshop) -> Section:
     """Run the benchmark."""
-    stores = {size: _populated(workshop.new_directory(f"store-{size}"), size) for size in SIZES}
+    stores = {size: populated(workshop.new_directory(f"store-{size}"), size) for size in SIZES}
     contestants = [
         Contestant(f"daskpki {name}, {size:,}", _run(stores[size], arguments))
         for name, arguments in _COMMANDS.items()
@@ -65,8 +65,8 @@ def _run(common: Sequence[object], arguments: Sequence[str]) -> Callable[[int], 
     return lambda _: [*common, *arguments]
 
 
-def _populated(directory: Path, size: int) -> list[object]:
-    """A store with a CA and so many certificates; the beginning of each command line."""
+def populated(directory: Path, size: int, *, age: int = 60, life: int = _YEAR) -> list[object]:
+    """A store with a CA and so many certificates, of that age and life in seconds; the beginning of each command."""
     key = directory / "key"
     common: list[object] = [DASKPKI, "--store", f"local:{directory / 'store'}", "--key-file", key, "--quiet"]
     url, unlock = LocalUrl(directory / "store"), Unlocking(key_file=key)
@@ -76,11 +76,11 @@ def _populated(directory: Path, size: int) -> list[object]:
         names = (f"w-{n}" for n in range(size))
         while batch := list(islice(names, _BATCH)):
             with store.batch():
-                _record(store, batch)
+                _record(store, batch, age, life)
     return common
 
 
-def _record(store: LocalStore, names: Sequence[str]) -> None:
+def _record(store: LocalStore, names: Sequence[str], age: int, life: int) -> None:
     """What `issue` leaves of each: a payload, a reservation, a confirmation."""
     now = int(time.time())
     stamp = Stamp(now, os.urandom(8).hex(), "benchmark", "scripts/bench")
@@ -88,12 +88,12 @@ def _record(store: LocalStore, names: Sequence[str]) -> None:
         secret = naming.credential_id(_CLUSTER, Role.WORKER, name)
         store.secrets.create(secret, labels=naming.labels(_CLUSTER, Role.WORKER, name))
         store.secrets.add(secret, Confidential(bytes(1_100)))
-    drafts = [draft for name in names for draft in _events(name, now)]
+    drafts = [draft for name in names for draft in _events(name, now - age, life)]
     store.log(_CLUSTER).commit(lambda _: drafts, stamp)
 
 
-def _events(name: str, now: int) -> Iterator[Draft]:
+def _events(name: str, start: int, life: int) -> Iterator[Draft]:
     serial = f"{random_serial():x}"
-    span = {"not_before": now - 60, "not_after": now + _YEAR}
+    span = {"not_before": start, "not_after": start + life - 1}
     yield Draft(RESERVED, {"serial": serial, "role": Role.WORKER.value, "name": name, "issuer": 1, **span})
     yield Draft(ISSUED, {"serial": serial, "fingerprint": os.urandom(32).hex(), "version": 1})

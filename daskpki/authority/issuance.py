@@ -20,7 +20,7 @@ from daskpki.authority.policy import active_authority, living_authorities
 from daskpki.authority.press import Press
 from daskpki.authority.session import Session
 from daskpki.confidential import Confidential
-from daskpki.errors import AlreadyExistsError, NotTrustedError, UnavailableError
+from daskpki.errors import AccessDeniedError, AlreadyExistsError, NotTrustedError, UnavailableError
 from daskpki.identity import Identity
 from daskpki.inventory import CertificateRecord, Inventory, certificate_after
 from daskpki.pki.credential import Credential, encode_credential
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 BATCH: Final = 100
 """Leaves that share one reservation and one confirmation in the log."""
+
+
+KEPT_VERSIONS: Final = 2
+"""Versions of one credential that are billed, and readable."""
 
 
 class SupersededError(UnavailableError):
@@ -125,6 +129,8 @@ def _keep_batch(session: Session, batch: _Batch, signed: Sequence[Signed]) -> li
     with session.store.batch():
         versions = [_keep(session, *pair) for pair in zip(batch.leaves, signed, strict=True)]
         records = _confirm(session, batch, signed, versions)
+        for leaf, version in zip(batch.leaves, versions, strict=True):
+            _destroy_older(session, leaf, version)
     return [
         Issued(certificate_after(leaf.entry, record), secret_of(session.cluster, leaf.request.identity))
         for leaf, record in zip(batch.leaves, records, strict=True)
@@ -196,6 +202,14 @@ def _keep(session: Session, reservation: Reservation, signed: Signed) -> int:
     with suppress(AlreadyExistsError):  # a renewal; `add` refuses if the secret is not ours
         session.store.secrets.create(secret, labels=labels)
     return session.store.secrets.add(secret, signed.payload)
+
+
+def _destroy_older(session: Session, reservation: Reservation, version: int) -> None:
+    """Two versions of a credential stay: this one and its predecessor, for readers whose `latest` lags."""
+    if version > KEPT_VERSIONS:
+        with suppress(AccessDeniedError):  # who may only add; the next one who may more does it for one of them
+            secret = secret_of(session.cluster, reservation.request.identity)
+            session.store.secrets.destroy(secret, version - KEPT_VERSIONS)
 
 
 def secret_of(cluster: str, identity: Identity) -> str:

@@ -89,7 +89,7 @@ def test_a_damaged_backup_is_refused(local: Run, elsewhere: Run, tmp_path: Path)
         ("scribbled", whole[:8192] + os.urandom(16384) + whole[24576:], 3),
         ("foreign", b"SQLite format 3\0" + bytes(4096), 3),
         ("empty", b"", 3),
-        ("newer", whole[:60] + (2).to_bytes(4, "big") + whole[64:], 3),
+        ("newer", whole[:60] + (3).to_bytes(4, "big") + whole[64:], 3),
     ):
         damaged = tmp_path / f"{name}.backup"
         damaged.touch(0o600)
@@ -97,7 +97,7 @@ def test_a_damaged_backup_is_refused(local: Run, elsewhere: Run, tmp_path: Path)
         refused = elsewhere("restore", str(damaged), code=code)
         assert name in refused.err
         assert not (tmp_path / "elsewhere" / "store.db").exists()
-    assert "format 2" in refused.err
+    assert "format 3" in refused.err
     assert "upgrade daskpki" in refused.err
     file.chmod(0o644)
     assert "chmod 600" in elsewhere("restore", str(file), code=5).err

@@ -83,9 +83,13 @@ def parse_base(data: Mapping[str, Any]) -> Base:
 
 
 def encode_entries(entries: Sequence[AuthorityRecord | CertificateRecord]) -> list[dict[str, Any]]:
-    """Entries as JSON objects, without the tuples that JSON does not know."""
+    """Entries as JSON objects; what is not known of one is left out, so that a field more changes no digest."""
     return [
-        {field: list(value) if isinstance(value, tuple) else value for field, value in entry._asdict().items()}
+        {
+            field: list(value) if isinstance(value, tuple) else value
+            for field, value in entry._asdict().items()
+            if value is not None
+        }
         for entry in entries
     ]
 

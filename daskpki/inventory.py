@@ -24,6 +24,7 @@ from daskpki.records import (
     RESERVED,
     REVOKED,
     REVOKING,
+    ROOT_CRL,
     Head,
     Record,
 )
@@ -71,7 +72,8 @@ class CertificateRecord(NamedTuple):
 class AuthorityRecord(NamedTuple):
     """What is known of one CA generation.
 
-    `certificate` is the trust anchor, `chain` the intermediates below it, the one that issues first; base64 of the DER.
+    `certificate` is the trust anchor, `chain` the intermediates below it, the one that issues first, `root_crl` what an
+    offline root signed last about those; base64 of the DER.
     """
 
     generation: int
@@ -81,6 +83,7 @@ class AuthorityRecord(NamedTuple):
     certificate: str | None = None
     chain: tuple[str, ...] = ()
     settings: Mapping[str, Any] = {}
+    root_crl: str | None = None
 
 
 class Base(NamedTuple):
@@ -179,14 +182,21 @@ def authority_after(entry: AuthorityRecord | None, record: Record) -> AuthorityR
     if entry is None:
         raise CorruptError(f"record {record.seq} ({record.kind}) names a CA that was never reserved")
     if record.kind == CA_CREATED:
-        return entry._replace(status=CA_CREATED, certificate=body["certificate"], chain=tuple(body.get("chain", ())))
+        return entry._replace(
+            status=CA_CREATED,
+            certificate=body["certificate"],
+            chain=tuple(body.get("chain", ())),
+            root_crl=body.get("root_crl"),
+        )
+    if record.kind == ROOT_CRL:
+        return entry._replace(root_crl=body["crl"])
     return entry._replace(status=record.kind)
 
 
 CERTIFICATE_KINDS: Final = frozenset({RESERVED, ISSUED, ABANDONED, REVOKING, REVOKED, RELEASED})
 
 
-AUTHORITY_KINDS: Final = frozenset({CA_RESERVED, CA_CREATED, CA_ACTIVATED, CA_RETIRING, CA_RETIRED})
+AUTHORITY_KINDS: Final = frozenset({CA_RESERVED, CA_CREATED, CA_ACTIVATED, CA_RETIRING, CA_RETIRED, ROOT_CRL})
 
 
 class ReplayedInventory:

@@ -5,6 +5,7 @@ Pure: a log hands records in and keeps what comes out. Every state change is rec
     ca-reserved → ca-created → ca-activated / ca-retiring → ca-retired        (by generation)
     reserved → issued | abandoned;  issued → revoking → revoked → released    (by serial)
     published(epoch, version, due)                                            (the trust document)
+    root-crl(generation, crl)                              (an offline root signed the CRL of its intermediate)
     archived(seq, hash, base, file)                         (the records up to there are in a file, no longer here)
 
 What follows from them is in `daskpki.inventory`. One chain serves inventory and audit; the hash of its head stands in
@@ -28,6 +29,7 @@ CA_CREATED: Final = "ca-created"
 CA_ACTIVATED: Final = "ca-activated"
 CA_RETIRING: Final = "ca-retiring"
 CA_RETIRED: Final = "ca-retired"
+ROOT_CRL: Final = "root-crl"
 RESERVED: Final = "reserved"
 ISSUED: Final = "issued"
 ABANDONED: Final = "abandoned"

@@ -206,6 +206,18 @@ class CertificateAuthority:
         self._open_living()
         return release(self.session, self.issuers, on_hold(which))
 
+    def sign_root_crl(self, root: OfflineRoot, *, revoke: bool = False) -> None:
+        """Let an offline root sign the CRL of its intermediate anew, and publish it; see `daskpki.authority.root_crl`.
+
+        NotFoundError for a root of no CA here, PolicyError to revoke an intermediate that is still trusted.
+        """
+        from daskpki.authority.publishing import publish
+        from daskpki.authority.root_crl import sign_root_crl
+
+        self.issuers.open(living_authorities(self._seen()))
+        if sign_root_crl(self.session, root, revoke=revoke).trusted:
+            publish(self.session, self.issuers)
+
     def rollover(self) -> Rollover:
         """What replaces this CA by a new one, step by step."""
         from daskpki.authority.rollover import Rollover

@@ -9,7 +9,7 @@ reservation closes; of two that are made at once, the later reservation wins and
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from cryptography import x509
@@ -17,6 +17,7 @@ from cryptography import x509
 from daskpki.authority.custody import CaKeys
 from daskpki.authority.offline import OfflineRoot
 from daskpki.authority.policy import anchor_der, policy_settings
+from daskpki.authority.root_crl import first_root_crl
 from daskpki.authority.session import Session
 from daskpki.errors import ConflictError, UsageError
 from daskpki.inventory import AuthorityRecord, Inventory, authority_after
@@ -46,7 +47,7 @@ def create(session: Session, plan: Plan, keys: CaKeys, check: Check) -> Authorit
     operation = session.operations()
     reserved = _reserve(session, plan, keys.uri, operation, check)
     issuer = _sign(session, plan, keys.make(reserved.generation, plan.key_type), root_key, reserved.generation)
-    return _record(session, reserved, issuer, operation, check)
+    return _record(session, reserved, _certificates(issuer, root_key, session), operation, check)
 
 
 def _reserve(session: Session, plan: Plan, key_uri: str, operation: str, check: Check) -> AuthorityRecord:
@@ -86,18 +87,24 @@ def _sign(session: Session, plan: Plan, key: PrivateKey, root_key: PrivateKey | 
     return create_intermediate(root, plan.policy, key, generation=generation, serial=session.serials(), now=now)
 
 
-def _record(
-    session: Session, reserved: AuthorityRecord, issuer: Issuer, operation: str, check: Check
-) -> AuthorityRecord:
-    body = {"generation": reserved.generation, "certificate": _text(issuer.root)}
-    chain = {"chain": [_text(entry) for entry in issuer.chain]} if issuer.chain else {}
+def _certificates(issuer: Issuer, root_key: PrivateKey | None, session: Session) -> dict[str, object]:
+    """What is recorded of a CA that was just signed."""
+    body: dict[str, object] = {"generation": issuer.generation, "certificate": _text(issuer.root)}
+    if root_key is not None:
+        body["chain"] = [_text(entry) for entry in issuer.chain]
+        body["root_crl"] = base64.b64encode(first_root_crl(issuer, root_key, session.now())).decode()
+    return body
 
+
+def _record(
+    session: Session, reserved: AuthorityRecord, body: Mapping[str, object], operation: str, check: Check
+) -> AuthorityRecord:
     def decide(inventory: Inventory) -> list[Draft]:
         check(inventory)
         status = {entry.generation: entry.status for entry in inventory.authorities()}
         if status[reserved.generation] != CA_RESERVED:
             raise ConflictError("another command began a new CA meanwhile", hint="daskpki rotate-ca status")
-        return [Draft(CA_CREATED, body | chain)]
+        return [Draft(CA_CREATED, body)]
 
     (record,) = session.log.commit(decide, session.stamp(operation))
     return authority_after(reserved, record)

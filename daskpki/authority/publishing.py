@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from daskpki import naming
 from daskpki.authority.crl_keeping import create_secret, present_crl, prune_pieces, revoked_before
 from daskpki.authority.policy import anchor_der, chain_der, living_authorities
+from daskpki.authority.root_crl import trusted_root_crls
 from daskpki.authority.session import Session
 from daskpki.authority.undone import STATES
 from daskpki.errors import NotFoundError
@@ -149,6 +150,7 @@ def _compose(
         crls=tuple(present_crl(session, inventory, previous, revoked, issuers(entry)) for entry in living),
         log=inventory.head,
         schedulers=previous.schedulers if previous else (),
+        root_crls=trusted_root_crls(inventory),
     )
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from daskpki.cli.offline import offline_root
 from daskpki.cli.output import facts, results, table
 from daskpki.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from daskpki.authority import CertificateAuthority
     from daskpki.authority.crl_keeping import KeptCrl
+    from daskpki.authority.root_crl import RootCrl
     from daskpki.cli.invocation import Invocation
     from daskpki.cli.output import Output
     from daskpki.inventory import Inventory
@@ -31,19 +33,36 @@ def crl(
         int | None, typer.Option(metavar="N", help="Of this CA only; during a rollover there are two.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    offline: Annotated[
+        Path | None, typer.Option("--offline-root", metavar="FILE", help="Sign that root's CRL anew, for a year.")
+    ] = None,
+    root_passphrase_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The passphrase of that file; else it is asked for.")
+    ] = None,
+    revoke_intermediate: Annotated[
+        bool, typer.Option("--revoke-intermediate", help="With --offline-root: of a CA that was replaced.")
+    ] = False,
 ) -> None:
     """Show the certificate revocation list, or export it complete, however long it is.
 
     Examples:  [bold]daskpki crl[/bold]   [bold]daskpki crl --out ca.crl --der[/bold]
 
     For OpenSSL:  [bold]openssl verify -crl_check -CRLfile ca.crl.pem -CAfile ca.pem cert.pem[/bold]
+
+    Two tiers have two: that of the intermediate, and that of the offline root, which is signed for a year and needs its
+    file:  [bold]daskpki crl --offline-root root.key[/bold]
     """
     invocation: Invocation = ctx.obj
     if pem and der:
         raise UsageError("--pem and --der are two forms of the same", hint="use one of them")
     if der and out is None:
         raise UsageError("DER is not for a terminal", hint="--out FILE")
+    root = offline_root(invocation, offline, root_passphrase_file)
+    if revoke_intermediate and root is None:
+        raise UsageError("only its root revokes an intermediate", hint="--offline-root FILE")
     with invocation.authority() as authority:
+        if root is not None:
+            authority.sign_root_crl(root, revoke=revoke_intermediate)
         chosen = _chosen(authority, generation)
         warn_of_end(invocation.output, authority.inventory(), authority.session.now())
     if out is not None:
@@ -58,8 +77,9 @@ def crl(
 
 def _chosen(authority: CertificateAuthority, generation: int | None) -> list[KeptCrl]:
     from daskpki.authority.crl_keeping import kept_crls
+    from daskpki.authority.root_crl import root_crls
 
-    kept = kept_crls(authority.session, authority.trust())
+    kept = [*kept_crls(authority.session, authority.trust()), *_of_roots(root_crls(authority.inventory()))]
     chosen = [entry for entry in kept if generation in (None, entry.generation)]
     if not chosen:
         known = ", ".join(str(entry.generation) for entry in kept)
@@ -67,11 +87,21 @@ def _chosen(authority: CertificateAuthority, generation: int | None) -> list[Kep
     return chosen
 
 
+def _of_roots(said: Sequence[RootCrl]) -> Iterator[KeptCrl]:
+    """Those in the trust document, and those of replaced CAs that say something."""
+    from daskpki.authority.crl_keeping import KeptCrl
+
+    for root in said:
+        if root.trusted or root.contents.revoked:
+            state = "offline root" if root.trusted else "offline root, no longer trusted"
+            yield KeptCrl(root.generation, state, root.der, root.contents)
+
+
 def _write(invocation: Invocation, chosen: Sequence[KeptCrl], out: Path, *, der: bool, force: bool) -> None:
     from daskpki.files import write_private
 
     if der and len(chosen) > 1:
-        raise UsageError("a DER file holds one CRL, and there are two", hint="--generation N, or --pem")
+        raise UsageError(f"a DER file holds one CRL, and there are {len(chosen)}", hint="--generation N, or --pem")
     data = chosen[0].der if der else _pem(chosen).encode()
     write_private(out, data, force=force, mode=PUBLIC)
     invocation.output.result({"files": [str(out)]}, [str(out)])
@@ -119,7 +149,12 @@ def _lines(document: dict[str, Any]) -> list[str]:
 def warn_of_end(output: Output, inventory: Inventory, now: datetime) -> None:
     """Warn when a CRL runs out soon, or did: nodes refuse new peers from then on."""
     from daskpki.authority.crl_keeping import running_out
+    from daskpki.authority.root_crl import root_running_out
 
+    if end := root_running_out(inventory, now):
+        output.warn(
+            f"the CRL of the offline root runs out at {_time(end)}: daskpki crl --offline-root FILE signs it anew"
+        )
     if end := running_out(inventory, now):
         past = end < now.timestamp()
         output.warn(

@@ -9,12 +9,15 @@ from daskpki.authority.abandoning import ABANDON_AFTER
 from daskpki.authority.undone import shows_authorities
 from daskpki.doctor.finding import Finding, error, ok, warning
 from daskpki.inventory import CertificateRecord, Inventory
+from daskpki.pki.crl import parse_header
 from daskpki.pki.profile import show
 from daskpki.pki.trust_document import CrlPart, TrustDocument
 from daskpki.records import RESERVED, REVOKING, Head
 
 PUBLISH: Final = "daskpki renew --due"
 """Opens the CA's key, and so makes good whatever was left undone, also when no certificate is due."""
+
+SIGN_ROOT: Final = "daskpki crl --offline-root FILE"
 
 
 def check_crls(document: TrustDocument, now: float) -> Iterator[Finding]:
@@ -32,6 +35,19 @@ def _check_crl(part: CrlPart, now: float) -> Finding:
     if now >= part.this_update + (part.next_update - part.this_update) // 3:
         return warning(subject, f"a third of its life is past; it runs out at {show(part.next_update)}", PUBLISH)
     return ok(subject, f"number {part.number}, good until {show(part.next_update)}")
+
+
+def check_root_crls(document: TrustDocument, now: float) -> Iterator[Finding]:
+    """Nodes go on without it, but software that checks every certificate of a chain does not."""
+    subject = "CRL of the offline root"
+    if len(document.root_crls) < sum(bool(anchor.chain) for anchor in document.authorities):
+        yield warning(subject, "there is none: software that checks every CA of a chain refuses it", SIGN_ROOT)
+    for header in map(parse_header, document.root_crls):
+        end = show(header.next_update)
+        if now > header.next_update - (header.next_update - header.this_update) // 3:
+            yield warning(subject, f"{'it ran' if now > header.next_update else 'it runs'} out at {end}", SIGN_ROOT)
+        else:
+            yield ok(subject, f"number {header.number}, good until {end}")
 
 
 def check_link(document: TrustDocument, head: Head, logged: str | None) -> Finding:

@@ -11,7 +11,9 @@ The rules, of which none has an exception:
     it adds; cluster and trust domain stay, and so does a generation's anchor; CRL numbers and thisUpdate of a CA that
     stays do not go back.
 5.  With a pin, a CA of that fingerprint signed it; with known anchors, one of those did.
-6.  Its epoch is at least the pinned one, and it was not issued in the future.
+6.  A CRL of an offline root is signed by the root of one of its CAs, of which there is no other, and no CA of the
+    document is revoked by it; after a previous document it does not go back, nor go.
+7.  Its epoch is at least the pinned one, and it was not issued in the future.
 
 How long ago it was fetched and how old its CRLs are is for the caller to judge (`daskpki.pki.revoked`).
 """
@@ -27,7 +29,7 @@ from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError, UsageError
 from daskpki.pki import keys
 from daskpki.pki.certificates import extension, load_certificate, permitted_dns, seconds
-from daskpki.pki.crl import CLOCK_SKEW
+from daskpki.pki.crl import CLOCK_SKEW, Crl, verify_crl
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.path import check_issued
 from daskpki.pki.pem import fingerprint
@@ -126,6 +128,34 @@ def check_consistent(document: TrustDocument) -> None:
         raise NotTrustedError("the trust document does not have exactly one CRL for each CA")
     for anchor in document.authorities:
         _check_anchor(anchor, document.trust_domain)
+    _root_crls(document)
+
+
+def _root_crls(document: TrustDocument) -> dict[bytes, Crl]:
+    """What offline roots say, by the root's certificate (DER); raises unless it holds to rule 6 by itself."""
+    said: dict[bytes, Crl] = {}
+    for der in document.root_crls:
+        anchor, crl = _root_of(der, document)
+        if anchor.certificate in said:
+            raise NotTrustedError(f"the trust document has two CRLs of the root of CA generation {anchor.generation}")
+        if load_certificate(anchor.issuing).serial_number in crl.revoked:
+            raise NotTrustedError(
+                f"CA generation {anchor.generation} of the trust document was revoked by its offline root",
+                hint="daskpki rotate-ca --emergency replaces it",
+            )
+        said[anchor.certificate] = crl
+    return said
+
+
+def _root_of(der: bytes, document: TrustDocument) -> tuple[Anchor, Crl]:
+    refusal: NotTrustedError | None = None
+    for anchor in document.authorities:
+        if anchor.chain:
+            try:
+                return anchor, verify_crl(der, load_certificate(anchor.certificate), now=None)
+            except NotTrustedError as error:
+                refusal = error
+    raise NotTrustedError("the trust document has a CRL that no offline root of its CAs signed") from refusal
 
 
 def _check_anchor(anchor: Anchor, trust_domain: str) -> None:
@@ -186,6 +216,16 @@ def _check_succession(document: TrustDocument, previous: TrustDocument, signers:
     for anchor in document.authorities:
         _check_continuity(anchor, previous, signers)
     _check_crl_numbers(document, previous)
+    _check_root_crl_numbers(document, previous)
+
+
+def _check_root_crl_numbers(document: TrustDocument, previous: TrustDocument) -> None:
+    now = _root_crls(document)
+    for root, before in _root_crls(previous).items():
+        if root not in document.roots:
+            continue
+        if root not in now or (now[root].number, now[root].this_update) < (before.number, before.this_update):
+            raise NotTrustedError(f"the CRL of an offline root went back from number {before.number}, or is gone")
 
 
 def _check_continuity(anchor: Anchor, previous: TrustDocument, signers: set[bytes]) -> None:

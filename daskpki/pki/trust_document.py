@@ -71,7 +71,8 @@ class TrustDocument(NamedTuple):
     """What a node or person relies on. `epoch` counts documents; `prev` is the version number of the one before, or 0.
 
     `log` is number and hash of the head of the cluster's log; `issued_at` in seconds since the epoch. `successions`
-    are the words of CAs that were dropped, oldest first.
+    are the words of CAs that were dropped, oldest first; `root_crls` (DER) what offline roots say about the
+    intermediates below them.
     """
 
     format: int
@@ -87,6 +88,7 @@ class TrustDocument(NamedTuple):
     log: tuple[int, str]
     schedulers: tuple[str, ...] = ()
     successions: tuple[Succession, ...] = ()
+    root_crls: tuple[bytes, ...] = ()
 
     @property
     def roots(self) -> tuple[bytes, ...]:
@@ -125,6 +127,7 @@ def encode_document(document: TrustDocument) -> str:
         "log": {"seq": document.log[0], "hash": document.log[1]},
         "schedulers": list(document.schedulers),
         "successions": [succession_json(word) for word in document.successions],
+        "root_crls": [base64_text(der) for der in document.root_crls],
     }
     return json.dumps(value, separators=(",", ":"))
 
@@ -189,6 +192,7 @@ def parse_document(payload: str) -> TrustDocument:
             log=(integer(log, "seq", _WHAT), _digest(log.get("hash"))),
             schedulers=tuple(fields.as_text(entry, "an address") for entry in array(value, "schedulers", _WHAT)),
             successions=parse_successions(value.get("successions")),
+            root_crls=tuple(octets(entry, f"{_WHAT}'s root CRL") for entry in _root_crls(value)),
         )
     except UsageError as error:  # a malformed name: nobody typed it here
         raise CorruptError(f"{_WHAT}: {error}") from None
@@ -204,6 +208,11 @@ def _anchor(value: dict[str, Any]) -> Anchor:
         certificate=octets(value.get("certificate"), f"{_WHAT}'s CA certificate"),
         chain=tuple(octets(entry, f"{_WHAT}'s chain") for entry in array(value, "chain", _WHAT)),
     )
+
+
+def _root_crls(value: dict[str, Any]) -> list[Any]:
+    """Documents that were signed before roots signed CRLs have no such field."""
+    return array(value, "root_crls", _WHAT) if "root_crls" in value else []
 
 
 def _crl_part(value: dict[str, Any]) -> CrlPart:

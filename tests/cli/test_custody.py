@@ -37,9 +37,9 @@ def test_two_tiers_pass_the_judges(run: Run, tmp_path: Path, two_tiers: tuple[st
     leaf, intermediate = parse_certificates((tmp_path / "out" / "cert.pem").read_bytes())
     (root,) = parse_certificates((tmp_path / "out" / "ca.pem").read_bytes())
     run("crl", "--out", str(tmp_path / "crl.pem"))
-    ((_, crl),) = parse_pem((tmp_path / "crl.pem").read_bytes(), "the CRL")
+    (_, crl), (_, root_crl) = parse_pem((tmp_path / "crl.pem").read_bytes(), "the CRLs")
     assert [lint_certificate(entry) for entry in (root, intermediate, leaf)] == [[]] * 3
-    assert [lint_pair(root, intermediate), lint_pair(intermediate, leaf), lint_crl(crl)] == [[]] * 3
+    assert [lint_pair(root, intermediate), lint_pair(intermediate, leaf), lint_crl(crl), lint_crl(root_crl)] == [[]] * 4
     for purpose in ("sslserver", "sslclient"):
         assert openssl_verify(leaf, [intermediate], root, purpose=purpose, crl=crl, at=datetime.now(UTC)) == ""
 

@@ -40,7 +40,8 @@ def test_all_that_it_signs_passes_the_judges(
     leaf, *chain = parse_certificates((tmp_path / "out" / "cert.pem").read_bytes())
     (root,) = parse_certificates((tmp_path / "out" / "ca.pem").read_bytes())
     local("crl", "--out", str(tmp_path / "crl.pem"))
-    ((_, crl),) = parse_pem((tmp_path / "crl.pem").read_bytes(), "the CRL")
+    (_, crl), *others = parse_pem((tmp_path / "crl.pem").read_bytes(), "the CRLs")
+    assert len(others) == tiers - 1, "that of the offline root"
     assert len(chain) == tiers - 1
     path = [leaf, *chain, root]
     assert [lint_certificate(entry) for entry in path] == [[]] * len(path)

@@ -63,8 +63,9 @@ def crl(
     with invocation.authority() as authority:
         if root is not None:
             authority.sign_root_crl(root, revoke=revoke_intermediate)
-        chosen = _chosen(authority, generation)
-        warn_of_end(invocation.output, authority.inventory(), authority.session.now())
+        inventory = authority.inventory()
+        chosen = _chosen(authority, inventory, generation)
+        warn_of_end(invocation.output, inventory, authority.session.now())
     if out is not None:
         _write(invocation, chosen, out, der=der, force=force)
     elif pem:
@@ -75,11 +76,11 @@ def crl(
         invocation.output.result(documents, [line for document in documents for line in _lines(document)])
 
 
-def _chosen(authority: CertificateAuthority, generation: int | None) -> list[KeptCrl]:
+def _chosen(authority: CertificateAuthority, inventory: Inventory, generation: int | None) -> list[KeptCrl]:
     from daskpki.authority.crl_keeping import kept_crls
     from daskpki.authority.root_crl import root_crls
 
-    kept = [*kept_crls(authority.session, authority.trust()), *_of_roots(root_crls(authority.inventory()))]
+    kept = [*kept_crls(authority.session, authority.trust()), *_of_roots(root_crls(inventory))]
     chosen = [entry for entry in kept if generation in (None, entry.generation)]
     if not chosen:
         known = ", ".join(str(entry.generation) for entry in kept)

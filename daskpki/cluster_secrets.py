@@ -171,7 +171,7 @@ class ClusterSecrets:
     def _check_not_newest(self, name: str, number: int) -> None:
         versions = self._existing(name)
         if number not in {version.number for version in versions}:
-            raise NotFoundError(f"the secret {name} has no version {number}")
+            raise NotFoundError(f"the secret {name} has no version {number}", hint=f"daskpki secret versions {name}")
         if number == max(version.number for version in versions if version.state != DESTROYED):
             raise UsageError(
                 f"version {number} of {name} is the newest: whoever reads the secret would get an error",

@@ -70,7 +70,8 @@ def crl(
         _write(invocation, chosen, out, der=der, force=force)
     elif pem:
         with results():
-            print(_pem(chosen), end="")
+            text = _pem(chosen)
+        invocation.output.result({"pem": text}, text.splitlines())
     else:
         documents = [_document(entry) for entry in chosen]
         invocation.output.result(documents, [line for document in documents for line in _lines(document)])

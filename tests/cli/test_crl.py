@@ -31,7 +31,7 @@ def test_openssl_refuses_what_the_exported_crl_revokes(run: Run, tmp_path: Path)
     assert shown[0]["number"] == 2
     crl = tmp_path / "crl.pem"
     run("crl", "--out", str(crl))
-    assert crl.read_text() == run("crl", "--pem").out
+    assert crl.read_text() == run("crl", "--pem").out == run("crl", "--pem", "--json").json()["pem"]
     common = ("verify", "-x509_strict", "-crl_check", "-CRLfile", str(crl), "-CAfile", str(tmp_path / "worker/ca.pem"))
     assert openssl(*common, str(tmp_path / "worker" / "cert.pem")).endswith("OK\n")
     assert "certificate revoked" in openssl(*common, str(tmp_path / "client-alice" / "cert.pem"))

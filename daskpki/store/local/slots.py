@@ -192,7 +192,7 @@ class KeySlots:
         with self._database.write() as connection:
             found = connection.execute("DELETE FROM key_slot WHERE id = ?", (slot_id,)).rowcount
             if not found:
-                raise NotFoundError(f"there is no key slot {slot_id!r}")
+                raise NotFoundError(f"there is no key slot {slot_id!r}", hint="daskpki slot list")
             if not connection.execute("SELECT count(*) FROM key_slot").fetchone()[0]:
                 raise UsageError(f"key slot {slot_id!r} is the last one: without it the store never opens again")
         self._database.erase_remains()

@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 from distributed.comm import registry, tcp
 from distributed.comm.core import Comm, CommClosedError, FatalCommClosedError
 from distributed.node import ServerNode
-from tornado.iostream import StreamClosedError
+from tornado.iostream import SSLIOStream, StreamClosedError
 
 from daskpki.cluster.audit import TURNED_AWAY
 from daskpki.cluster.comm import PkiTLS
@@ -74,6 +74,13 @@ class PkiListener(tcp.TLSListener):
         self.server_args["ssl_options"] = context
         if self.tcp_server is not None:
             self.tcp_server.ssl_options = context
+
+    async def _prepare_stream(self, stream: SSLIOStream, address: str) -> SSLIOStream | None:
+        """Dask's own: waits for TLS. Who fails there is refused too, and nobody would learn of it."""
+        prepared: SSLIOStream | None = await super()._prepare_stream(stream, address)
+        if prepared is None:
+            self.enforcement.audit.record(TURNED_AWAY, address=address, detail=f"no TLS: {stream.error}")
+        return prepared
 
     async def on_connection(self, comm: Comm, handshake_overrides: dict[str, Any] | None = None) -> None:
         """Dask calls this once TLS is up, and reads nothing before."""

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from daskpki.boot.handing import _health
 from daskpki.boot.options import parse_arguments
 from daskpki.boot.plan import Program, check_arguments, dask_environment, plan_programs
 from daskpki.boot.settings import parse_settings
@@ -50,6 +51,13 @@ def test_a_dashboard_under_mutual_tls_is_on_all_interfaces_and_never_in_the_clea
     prefix = "DASK_DISTRIBUTED__SCHEDULER__DASHBOARD__TLS__"
     assert (environ[f"{prefix}CERT"], environ[f"{prefix}KEY"]) == (HANDOVER.cert, HANDOVER.key)
     assert not [name for name in dask_environment(HANDOVER, "/h", {}) if "DASHBOARD" in name]
+
+
+def test_on_a_node_the_workers_have_the_health_port_after_the_schedulers() -> None:
+    settings = parse_settings(parse_arguments(["node", "--health", "[::]:8790"]), {})
+    assert [_health(settings, role) for role in (Role.SCHEDULER, Role.WORKER)] == ["[::]:8790", "[::]:8791"]
+    settings = parse_settings(parse_arguments(["worker", "--health", "[::]:8790", "--scheduler", "h"]), {})
+    assert _health(settings, Role.WORKER) == "[::]:8790"
 
 
 def test_the_variables_of_the_blog_post_are_honoured() -> None:

@@ -1,0 +1,60 @@
+"""The audit log: a line for each connection, refusal, revocation and reload, and at which level."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+
+import pytest
+from distributed import Scheduler
+
+from daskpki.cluster.audit import CONNECTED, TURNED_AWAY, Audit
+from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.peers import Peer
+from daskpki.cluster.security import PkiSecurity
+from daskpki.identity import Role
+from tests.cluster.material import Authority
+
+
+def test_a_certificate_shows_once_an_hour_and_each_connection_at_debug(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = logging.getLogger("tests.audit")
+    caplog.set_level(logging.DEBUG, log.name)
+    clock = [1_800_000_000.0]
+    scheduler, alice = authority.leaf(Role.SCHEDULER), authority.leaf(Role.CLIENT, "alice")
+    ours = Enforcement(
+        scheduler.identity, scheduler.pair, authority.trust(), now=lambda: clock[0], audit=Audit(log, lambda: clock[0])
+    )
+    for seconds in (0, 1, 3599, 1):
+        clock[0] += seconds
+        ours.meet(Peer(alice.identity, alice.serial, 0, ""), "tls://10.0.0.7:1234")
+    assert [record.levelname for record in caplog.records] == ["INFO", "DEBUG", "INFO", "DEBUG"]
+    assert ours.audit.counts[CONNECTED] == 4
+    line = json.loads(caplog.records[0].getMessage())
+    assert (line["kind"], line["peer"], line["address"]) == ("connected", alice.identity.uri, "tls://10.0.0.7:1234")
+
+
+def test_who_fails_in_tls_is_noted_as_well(authority: Authority) -> None:
+    leaf = authority.leaf(Role.SCHEDULER)
+    ours = Enforcement(leaf.identity, leaf.pair, authority.trust())
+
+    def knock(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port), 20) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                while stranger.recv(1 << 12):
+                    pass
+
+    async def scenario() -> None:
+        security = PkiSecurity({Role.SCHEDULER: ours})
+        async with Scheduler(port=0, security=security, dashboard_address=":0", host="127.0.0.1") as scheduler:
+            await asyncio.to_thread(knock, scheduler.port)
+
+    asyncio.run(scenario())
+    (event,) = ours.audit.latest
+    assert (event.kind, event.address[:16]) == (TURNED_AWAY, "tls://127.0.0.1:")
+    assert "HTTP_REQUEST" in event.detail

@@ -34,7 +34,8 @@ def security(name: str | None = None, *, cluster: str | None = None, store: str 
     be. Raises NotFoundError, NotTrustedError, AccessDeniedError or UsageError, each with a hint.
     """
     here = this_process()
-    return dial_security(obtain(Wanted(name=name, cluster=cluster, store=store), here), here)
+    wanted = Wanted(name=name, cluster=cluster, store=store)
+    return dial_security(obtain(wanted, here), wanted, here)
 
 
 def cluster_security(
@@ -84,14 +85,15 @@ def connect(cluster: str | None = None, **client_kwargs: Any) -> Client:
 
     here = this_process()
     address = client_kwargs.pop("address", None)
-    obtained = obtain(Wanted(cluster=cluster, address=address), here)
+    wanted = Wanted(cluster=cluster, address=address)
+    obtained = obtain(wanted, here)
     target = address or next(iter(obtained.schedulers), None)
     if target is None:
         raise UsageError(
             f"no scheduler's address of cluster {obtained.held.credential.cluster!r} is known",
             hint="connect(address='tls://HOST:8786'), or daskpki login --scheduler tls://HOST:8786",
         )
-    return open_client(target, security=dial_security(obtained, here), **client_kwargs)
+    return open_client(target, security=dial_security(obtained, wanted, here), **client_kwargs)
 
 
 def secret(name: str) -> bytes:

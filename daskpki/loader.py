@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 from daskpki.credentials.addresses import SCHEME
 
 if TYPE_CHECKING:
+    from daskpki.cluster.contexts import KeyPair
+    from daskpki.cluster.news import SignedTrust
     from daskpki.cluster.security import PkiSecurity
+    from daskpki.credentials.choice import Wanted
+    from daskpki.credentials.held import Held
     from daskpki.credentials.sources import Obtained, Surroundings
 
 
@@ -29,11 +33,11 @@ def security_loader(info: dict[str, Any]) -> PkiSecurity | None:
     from daskpki.credentials.sources import knows, obtain, this_process
 
     wanted, here = Wanted(address=address), this_process()
-    return dial_security(obtain(wanted, here), here) if knows(wanted, here) else None
+    return dial_security(obtain(wanted, here), wanted, here) if knows(wanted, here) else None
 
 
-def dial_security(obtained: Obtained, here: Surroundings) -> PkiSecurity:
-    """The Security under which a client dials with this credential."""
+def dial_security(obtained: Obtained, wanted: Wanted, here: Surroundings) -> PkiSecurity:
+    """The Security under which a client dials with this credential, and with what is renewed where it came from."""
     from daskpki.cluster.security import client_security, node_security
     from daskpki.credentials.choice import Source
     from daskpki.handover import VARIABLE, load_handover
@@ -41,4 +45,35 @@ def dial_security(obtained: Obtained, here: Surroundings) -> PkiSecurity:
     held = obtained.held
     if obtained.choice.source is Source.HANDOVER:  # the worker's own, which tasks use as well
         return node_security(load_handover(here.environ[VARIABLE]))
-    return client_security(held.credential, held.trust, fetch_piece=held.fetch_piece)
+    same = wanted._replace(name=held.credential.identity.name, cluster=held.credential.cluster)
+    return client_security(held.credential, held.trust, fetch_piece=held.fetch_piece, source=RenewedCredential(same))
+
+
+class RenewedCredential:
+    """`daskpki.cluster.watch.Source` over where a credential came from: what `daskpki login` wrote since, for example.
+
+    Both raise what `daskpki.credentials.sources.obtain` raises.
+    """
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+
+    def trust_after(self, epoch: int) -> SignedTrust | None:
+        """See daskpki.cluster.watch.Source."""
+        from daskpki.cluster.news import SignedTrust
+
+        held = self._obtain()
+        return SignedTrust(held.signed, held.pieces) if held.trust.epoch > epoch else None
+
+    def credential(self) -> KeyPair:
+        """See daskpki.cluster.watch.Source."""
+        from daskpki.cluster.contexts import KeyPair
+        from daskpki.pki.credential import certificate_pem, key_pem
+
+        credential = self._obtain().credential
+        return KeyPair(certificate_pem(credential), key_pem(credential))
+
+    def _obtain(self) -> Held:
+        from daskpki.credentials.sources import obtain, this_process
+
+        return obtain(self._wanted, this_process()).held

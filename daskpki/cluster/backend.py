@@ -42,6 +42,8 @@ class PkiConnector(tcp.TLSConnector):
         enforcement = arguments.pop(CONNECTION_ARGUMENT, None)
         if enforcement is None:
             return cast("tcp.TLS", await tcp.TLSConnector().connect(address, deserialize, **arguments))
+        if enforcement.before_dialling is not None:
+            await enforcement.before_dialling()
         arguments["ssl_context"] = enforcement.client_context()
         comm = cast("PkiTLS", await super().connect(address, deserialize, **arguments))
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -90,6 +90,7 @@ class Enforcement:
         self._live: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self._met: dict[int, float] = {}
         self.keeper: Keeper | None = None
+        self.before_dialling: Callable[[], Awaitable[None]] | None = None
         self._listeners: WeakSet[Listening] = WeakSet()
         self.pair = pair
         self._minimum = minimum

@@ -18,8 +18,10 @@ from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
 from daskpki.cluster.handing_on import HandedOn
 from daskpki.cluster.keeper import Keeper
+from daskpki.cluster.on_dial import OnDial
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.trust import trust_of
+from daskpki.cluster.watch import Source
 from daskpki.cluster.web.visits import Dashboard
 from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError
@@ -82,17 +84,21 @@ def client_security(
     *,
     fetch_piece: FetchPiece | None = None,
     minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    source: Source | None = None,
 ) -> PkiSecurity:
     """A Security for a client (a person or a service) that holds `credential` and trusts by the verified `trust`.
 
     It speaks to the scheduler and, for direct transfers, to workers of its own trust domain, and to nobody else.
-    NotTrustedError when the credential has no key, or another role than client; `fetch_piece` is for `trust_of`.
+    NotTrustedError when the credential has no key, or another role than client; `fetch_piece` is for `trust_of`, and
+    `source` is where a renewed credential is looked for before dialling.
     """
     if credential.identity.role is not Role.CLIENT:
         raise NotTrustedError(f"{credential.identity.uri} is no client", hint="people and services hold client leaves")
     pair = KeyPair(certificate_pem(credential), key_pem(credential))
     enforcement = Enforcement(credential.identity, pair, trust_of(trust, fetch_piece), minimum=minimum)
     enforcement.keeper = Keeper(enforcement, trust, fetch_piece=fetch_piece)
+    if source is not None:
+        enforcement.before_dialling = OnDial(enforcement, enforcement.keeper, source)
     return PkiSecurity({Role.CLIENT: enforcement})
 
 

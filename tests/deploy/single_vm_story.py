@@ -213,11 +213,11 @@ def check_no_key(story: Story, canary: Canary, vm: subprocess.Popen[bytes]) -> N
     private = parse_credential(Confidential(key)).key
     assert private is not None
     (story.work / "disk" / "daskpki" / "planted").write_bytes(private.reveal())
-    story.said["planted"] = json.dumps({"key": private.reveal().hex()}).encode()
+    story.said["planted text"] = json.dumps({"key": private.reveal().hex()}).encode()
     with subprocess.Popen(["sleep", "60"], env={"PLANTED": private.reveal().hex()}) as holder:
         places = {finding.place.rpartition("/")[2] for finding in search()}
         holder.kill()
-    assert {"environ", "planted"} <= places
+    assert {"environ", "planted", "planted text"} <= places
 
 
 def texts(story: Story) -> Iterator[tuple[str, bytes]]:

@@ -12,8 +12,10 @@ from typing import Final
 
 from scripts.benchmarks.booting import boot
 from scripts.benchmarks.bulk import many_leaves
+from scripts.benchmarks.enforcement import connections, small_tasks, transfers
 from scripts.benchmarks.issuing import one_leaf
 from scripts.benchmarks.peers import Peers
+from scripts.benchmarks.readiness import scheduler_ready
 from scripts.benchmarks.renewing import renewing
 from scripts.benchmarks.report import Section, document, markdown
 from scripts.benchmarks.revoking import revocation
@@ -25,9 +27,13 @@ BENCHMARKS: Final[dict[str, Callable[[Workshop], Section]]] = {
     "issue": one_leaf,
     "bulk": many_leaves,
     "boot": boot,
+    "ready": scheduler_ready,
     "startup": start_up,
     "renew": renewing,
     "scale": at_scale,
+    "tasks": small_tasks,
+    "transfers": transfers,
+    "connections": connections,
     "revoke": revocation,
 }
 REPORT: Final = Path(__file__).parents[2] / "docs" / "benchmarks.md"

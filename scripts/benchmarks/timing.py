@@ -55,13 +55,19 @@ class Sample(NamedTuple):
 
 def race(contestants: Sequence[Contestant], rounds: int, warm_up: int = 2) -> list[Sample]:
     """Run each contestant once a round; the warm-up rounds fill caches and are not counted."""
-    times: list[list[float]] = [[] for _ in contestants]
+    runs = {each.label: lambda number, each=each: timed(each, number) for each in contestants}
+    return take_turns(runs, rounds, warm_up)
+
+
+def take_turns(runs: Mapping[str, Callable[[int], float]], rounds: int, warm_up: int = 2) -> list[Sample]:
+    """The same for functions, by label, that are given the run's number and return what they measured."""
+    values: dict[str, list[float]] = {label: [] for label in runs}
     for number in range(warm_up + rounds):
-        for contestant, taken in zip(contestants, times, strict=True):
-            seconds = timed(contestant, number)
+        for label, run in runs.items():
+            value = run(number)
             if number >= warm_up:
-                taken.append(seconds)
-    return [Sample(contestant.label, tuple(taken)) for contestant, taken in zip(contestants, times, strict=True)]
+                values[label].append(value)
+    return [Sample(label, tuple(measured)) for label, measured in values.items()]
 
 
 def timed(contestant: Contestant, number: int = 0) -> float:

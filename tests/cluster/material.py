@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -107,6 +107,11 @@ class Authority:
 
     def revoke(self, leaf: Leaf) -> None:
         self._revoked.append(Revocation(leaf.serial, int(datetime.now(UTC).timestamp()), "keyCompromise"))
+
+    def revoke_serials(self, serials: Iterable[int]) -> None:
+        """Revoke leaves that nobody has."""
+        now = int(datetime.now(UTC).timestamp())
+        self._revoked.extend(Revocation(serial, now, "superseded") for serial in serials)
 
     def document(self, *, lifetime: timedelta = 35 * DAY, at: timedelta = timedelta(0)) -> TrustDocument:
         """The next trust document."""

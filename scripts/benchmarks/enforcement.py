@@ -95,7 +95,7 @@ def _running(workshop: Workshop, label: str, authority: Authority, mode: str | N
         if mode is None:
             security = stock_security(authority, alice, directory)
         else:
-            security = client_security(alice.credential, authority.document())
+            security = client_security(alice.credential, authority.document(), fetch_piece=authority.pieces.__getitem__)
         with Client(nodes.address, security=security) as client:
             yield Running(nodes, client, security)
 

@@ -1,4 +1,4 @@
-"""Who may connect to whom: each kind of certificate at each kind of server, under daskpki and under stock Dask."""
+"""Sessions that are not resumed, and the dialling side: whom our clients and workers speak to. See also test_matrix."""
 
 from __future__ import annotations
 
@@ -19,82 +19,18 @@ from daskpki.identity import Role
 from tests.cluster.conftest import stock_security
 from tests.cluster.material import DAY, Authority, Leaf
 from tests.cluster.nodes import Cluster
-from tests.cluster.rogue import REFUSED_BY_TLS, admission
 
 pytestmark = pytest.mark.cluster
-
-SCHEDULER, WORKER, NANNY = "scheduler", "worker", "nanny"
-IN = "admitted"
-TLS = REFUSED_BY_TLS
-
-
-class Row(NamedTuple):
-    """One kind of certificate, what each server of ours says to it, and what stock Dask says everywhere."""
-
-    leaf: str
-    scheduler: str
-    worker: str
-    nanny: str
-    stock: str
-
-
-DOMAIN = "is not of trust domain default"
-TWO = "names 2 identities instead of one"
-NO = "names 0 identities instead of one"
-FOURTH = "'admin' is not a role"
-REVOKED = "is revoked"
-WRONG_ROLE = "has the role {}, and here only"
-MATRIX = [
-    Row("worker", IN, IN, IN, IN),
-    Row("client", IN, IN, WRONG_ROLE.format("client"), IN),
-    Row("scheduler", WRONG_ROLE.format("scheduler"), IN, IN, IN),
-    Row("of another trust domain, by our CA", DOMAIN, DOMAIN, DOMAIN, IN),
-    Row("with two identities", TWO, TWO, TWO, IN),
-    Row("without an identity", NO, NO, NO, IN),
-    Row("with a fourth role", FOURTH, FOURTH, FOURTH, IN),
-    Row("revoked", REVOKED, REVOKED, REVOKED, IN),
-    Row("expired", TLS, TLS, TLS, TLS),
-    Row("not yet valid", TLS, TLS, TLS, TLS),
-    Row("of another cluster's CA", TLS, TLS, TLS, TLS),
-    Row("none", TLS, TLS, TLS, TLS),
-]
 
 
 @pytest.fixture(scope="module")
 def leaves(authority: Authority, revoked: Leaf) -> dict[str, Leaf]:
-    domain = authority.trust_domain
     return {
         "worker": authority.leaf(Role.WORKER),
         "client": authority.leaf(Role.CLIENT, "alice"),
-        "scheduler": authority.leaf(Role.SCHEDULER),
         "of another trust domain, by our CA": authority.forged(Role.WORKER, ["spiffe://x.internal/worker/worker"]),
-        "with two identities": authority.forged(
-            Role.WORKER, [f"spiffe://{domain}/worker/worker", f"spiffe://{domain}/client/alice"]
-        ),
-        "without an identity": authority.forged(Role.WORKER, []),
-        "with a fourth role": authority.forged(Role.WORKER, [f"spiffe://{domain}/admin/root"]),
         "revoked": revoked,
-        "expired": authority.leaf(Role.WORKER, at=-3 * DAY, ttl=int(DAY.total_seconds())),
-        "not yet valid": authority.leaf(Role.WORKER, at=3 * DAY),
-        "of another cluster's CA": Authority().leaf(Role.WORKER),
     }
-
-
-@pytest.fixture(scope="module")
-def addresses(authority: Authority, limited: Cluster) -> dict[str, str]:
-    return servers(authority, limited)
-
-
-@pytest.fixture(scope="module")
-def stock_addresses(authority: Authority, stock: Cluster) -> dict[str, str]:
-    return servers(authority, stock)
-
-
-def servers(authority: Authority, cluster: Cluster) -> dict[str, str]:
-    security = client_security(authority.leaf(Role.CLIENT, "alice").credential, authority.document())
-    with Client(cluster.address, security=security, set_as_default=False) as client:
-        address, info = next(iter(client.scheduler_info(n_workers=-1)["workers"].items()))
-        return {SCHEDULER: cluster.address, WORKER: address, NANNY: info["nanny"]}
 
 
 Show = Callable[[str], Security]
@@ -105,49 +41,22 @@ def show(authority: Authority, leaves: dict[str, Leaf], tmp_path: Path) -> Show:
     """Stock Dask's Security with the certificate of that row."""
 
     def show(name: str) -> Security:
-        if name != "none":
-            return stock_security(authority, leaves[name], tmp_path / "shown")
-        files = authority.files(leaves["worker"], tmp_path / "shown")
-        return Anonymous(tls_ca_file=files.ca, tls_worker_cert=files.cert, require_encryption=True)
+        return stock_security(authority, leaves[name], tmp_path / "shown")
 
     return show
 
 
-class Anonymous(Security):
-    """Trusts the CA, and shows no certificate."""
-
-    def _get_tls_context(self, tls: dict[str, str], purpose: ssl.Purpose) -> ssl.SSLContext:
-        context = ssl.create_default_context(purpose, cafile=tls["ca_file"])
-        context.check_hostname = False
-        return context
-
-
-@pytest.mark.parametrize("server", [SCHEDULER, WORKER, NANNY])
-@pytest.mark.parametrize("row", MATRIX, ids=lambda row: row.leaf.replace(" ", "-"))
-def test_who_may_connect(row: Row, server: str, addresses: dict[str, str], show: Show) -> None:
-    security = show(row.leaf)
-    expected = getattr(row, server)
-    assert expected in asyncio.run(admission(addresses[server], security))
-
-
-@pytest.mark.parametrize("server", [SCHEDULER, WORKER, NANNY])
-@pytest.mark.parametrize("row", MATRIX, ids=lambda row: row.leaf.replace(" ", "-"))
-def test_control_whom_stock_dask_lets_in(row: Row, server: str, stock_addresses: dict[str, str], show: Show) -> None:
-    security = show(row.leaf)
-    assert asyncio.run(admission(stock_addresses[server], security)) == row.stock
-
-
 def test_no_session_can_be_resumed(
-    authority: Authority, addresses: dict[str, str], leaves: dict[str, Leaf], tmp_path: Path
+    authority: Authority, limited: Cluster, leaves: dict[str, Leaf], tmp_path: Path
 ) -> None:
     """A resumed session would skip the verification of the chain: there is no ticket, and no old session is taken."""
     files = authority.files(leaves["worker"], tmp_path)
     context = ssl.create_default_context(cafile=files.ca)
     context.check_hostname = False
     context.load_cert_chain(files.cert, files.key)
-    first = session(addresses[SCHEDULER], context, None)
+    first = session(limited.address, context, None)
     assert not first.session.has_ticket
-    assert not session(addresses[SCHEDULER], context, first.session).reused
+    assert not session(limited.address, context, first.session).reused
 
 
 class Session(NamedTuple):
@@ -239,9 +148,8 @@ def test_a_client_whose_list_of_revocations_ran_out_speaks_to_nobody(authority: 
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _settled(limited: Cluster, stock: Cluster) -> Iterator[None]:
+def _settled(limited: Cluster) -> Iterator[None]:
     """Nobody who was refused has hurt the cluster."""
     yield
     assert limited.scheduler.process.poll() is None
     assert limited.workers.process.poll() is None
-    assert stock.scheduler.process.poll() is None

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from dask.delayed import delayed
 from dask.sizeof import sizeof
-from distributed import Event, Lock, Queue, Semaphore, Variable, get_client, get_worker, worker_client
+from distributed import (
+    Event,
+    Lock,
+    Queue,
+    Semaphore,
+    Variable,
+    as_completed,
+    get_client,
+    get_worker,
+    rejoin,
+    secede,
+    worker_client,
+)
 
 
 class Measured:
@@ -33,6 +48,34 @@ def nested_submit() -> int:
 def nested_worker_client() -> int:
     with worker_client() as client:
         return int(client.submit(sum, [1, 2]).result())
+
+
+def nested_as_completed() -> int:
+    client = get_client()
+    return sum(future.result() for future in as_completed(client.map(abs, [1, -2])))
+
+
+def nested_after_seceding() -> int:
+    secede()
+    result = int(get_client().submit(sum, [1, 2]).result())
+    rejoin()
+    return result
+
+
+def secede_and_rejoin() -> int:
+    secede()
+    rejoin()
+    return 3
+
+
+def die_once(path: str) -> str:
+    """Kills its worker, and does not the next time."""
+    try:
+        Path(path).touch(exist_ok=False)
+    except FileExistsError:
+        return "alive"
+    os.kill(os.getpid(), signal.SIGKILL)
+    return "dead"
 
 
 def nested_compute() -> int:

@@ -18,7 +18,13 @@ from tests.cluster.nodes import PRELOADS, STARTED, Cluster, Node, node_environme
 
 pytestmark = pytest.mark.cluster
 
-SUBMITS = [tasks.nested_submit, tasks.nested_worker_client, tasks.nested_compute]
+SUBMITS = [
+    tasks.nested_submit,
+    tasks.nested_worker_client,
+    tasks.nested_compute,
+    tasks.nested_as_completed,
+    tasks.nested_after_seceding,
+]
 ACTS_AS_CLIENT = [tasks.scatter, tasks.run_on_scheduler, tasks.read_dataset]
 
 
@@ -59,6 +65,10 @@ def test_submitting_from_a_task_fails_with_the_way_out(in_limited: Client, task:
 def test_other_client_operations_fail_by_name(in_limited: Client, task: Callable[[], Any]) -> None:
     with pytest.raises(PermissionError, match=r"act as a client \(\w+\).*DASKPKI_WORKER_CLIENTS=limited"):
         run(in_limited, task)
+
+
+def test_seceding_needs_no_client(in_limited: Client) -> None:
+    assert run(in_limited, tasks.secede_and_rejoin) == 3
 
 
 def test_the_way_out_works(in_limited: Client) -> None:

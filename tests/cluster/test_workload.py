@@ -15,6 +15,8 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import xgboost
+import xgboost.dask
 from distributed import (
     Client,
     Environ,
@@ -29,10 +31,12 @@ from distributed import (
     WorkerPlugin,
     as_completed,
     get_task_stream,
+    performance_report,
     span,
     wait,
 )
 from distributed import print as dask_print
+from distributed import warn as dask_warn
 from distributed.diagnostics.memory_sampler import MemorySampler
 from distributed.diagnostics.plugin import InstallPlugin
 
@@ -225,6 +229,20 @@ def test_what_the_client_asks_the_scheduler(client: Client) -> None:
     client.amm.stop()
 
 
+def test_performance_report(client: Client, tmp_path: Path) -> None:
+    with performance_report(filename=str(tmp_path / "report.html")):
+        client.submit(sum, [1, 2], pure=False).result(timeout=30)
+    assert "Dask Performance Report" in (tmp_path / "report.html").read_text()
+
+
+def test_idle_workers_steal(client: Client) -> None:
+    address, *_ = client.scheduler_info(n_workers=-1)["workers"]
+    start = client.submit(abs, 1, workers=[address], pure=False)  # where the others come to lie
+    slow = client.map(lambda n, _start: Event(f"never-{n}").wait(0.2), range(30), _start=start, pure=False)
+    wait(slow, timeout=60)
+    assert len({worker for workers in client.who_has(slow).values() for worker in workers}) == 2
+
+
 def test_memory_sampler(client: Client) -> None:
     sampler = MemorySampler()
     with sampler.sample("x", interval=0.05):
@@ -237,16 +255,29 @@ def test_prints_and_warnings_of_tasks_reach_the_client(client: Client) -> None:
 
     def speak() -> None:
         dask_print("from a task")
+        dask_warn("from a task")
         Event("printed").set()
 
     client.submit(speak, pure=False).result(timeout=30)
     assert seen.wait(10)
     assert client.get_events("print")
+    assert client.get_events("warn")
 
 
 def test_joblib(client: Client) -> None:
     with joblib.parallel_backend("dask", client=client):
         assert joblib.Parallel()(joblib.delayed(pow)(n, 2) for n in range(20)) == [n**2 for n in range(20)]
+
+
+def test_xgboost(client: Client) -> None:
+    """Its collectives open sockets of their own between the workers, and to a tracker on this machine."""
+    frame = np.arange(200.0).reshape(100, 2)
+    data, labels = da.from_array(frame, chunks=(50, 2)), da.from_array(frame[:, 0] > 100, chunks=50)
+    tracker = xgboost.collective.Config(tracker_host_ip="127.0.0.1")
+    matrix = xgboost.dask.DaskDMatrix(client, data, labels)
+    trained = xgboost.dask.train(client, {"objective": "binary:logistic"}, matrix, 3, coll_cfg=tracker)
+    predicted = xgboost.dask.predict(client, trained, data).compute()
+    assert np.array_equal(predicted > 0.5, frame[:, 0] > 100)
 
 
 def test_adaptive_scaling_asks_what_it_needs(client: Client) -> None:
@@ -262,10 +293,13 @@ def test_cancelling(client: Client) -> None:
     Event("never").set()
 
 
-def test_workers_that_are_killed_come_back(client: Client) -> None:
+def test_workers_that_are_killed_come_back(client: Client, tmp_path: Path) -> None:
+    assert client.submit(tasks.die_once, str(tmp_path / "died"), pure=False).result(timeout=60) == "alive"
+    client.wait_for_workers(2, timeout=60)
     client.restart()
     assert client.submit(sum, [1, 2], pure=False).result(timeout=60) == 3
     client.register_plugin(Environ({"DASKPKI_TEST": "1"}))
+    client.wait_for_workers(2, timeout=60)  # its nannies have restarted them
     values = client.run(lambda: os.environ.get("DASKPKI_TEST"))
     assert set(values.values()) == {"1"}
 

@@ -14,7 +14,7 @@ REFUSED_BY_TLS = "refused by TLS"
 
 
 async def dial(address: str, security: Security, role: str = "worker") -> Comm:
-    comm: Comm = await connect(address, timeout=5, **security.get_connection_args(role))
+    comm: Comm = await connect(address, timeout=30, **security.get_connection_args(role))
     return comm
 
 

@@ -89,7 +89,7 @@ def _warnings(snapshot: Snapshot) -> str:
     stale = snapshot.trust.next_update is not None and snapshot.trust.next_update < snapshot.at
     said = [
         _CODE_RUNS if snapshot.worker_clients == WorkerClients.ALLOW else "",
-        "The revocation list has run out: nobody knows who was revoked since. `daskpki crl` signs a new one."
+        "The revocation list has run out: nobody knows who was revoked since. `daskpki renew --due` signs a new one."
         if stale
         else "",
     ]

@@ -11,12 +11,10 @@ import pytest
 from distributed.core import Status
 from distributed.protocol.core import dumps, loads
 from distributed.protocol.serialize import Serialize, Serialized, ToPickle
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskpki.cluster.gate import GateError, decode
-
-pytestmark = pytest.mark.every_version
 
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
 plain = st.recursive(
@@ -30,18 +28,21 @@ def packed(message: Any) -> list[Any]:
     return [msgpack.packb(message)]
 
 
+@settings(deadline=None)
 @given(plain)
 def test_reads_what_dask_reads(message: Any) -> None:
     frames = dumps({"op": "x", "value": message})
     assert decode(frames) == loads(frames, deserialize=False)
 
 
+@pytest.mark.every_version
 def test_serialized_objects_stay_closed() -> None:
     message = decode(dumps({"op": "x", "value": Serialize({"a": 1}), "other": [Serialize(b"b" * 100)]}))
     assert isinstance(message["value"], Serialized)
     assert isinstance(message["other"][0], Serialized)
 
 
+@pytest.mark.every_version
 def test_enums_of_dask_are_members() -> None:
     assert decode(dumps({"status": Status.running}))["status"] is Status.running
 
@@ -57,6 +58,7 @@ def sang() -> bool:
     return Canary.sang
 
 
+@pytest.mark.every_version
 @pytest.mark.parametrize("message", [{"op": ToPickle(Canary())}, ToPickle(Canary()), [{"a": [ToPickle(Canary())]}]])
 def test_pickles_are_refused_unread(message: Any) -> None:
     frames = dumps(message)
@@ -68,6 +70,7 @@ def test_pickles_are_refused_unread(message: Any) -> None:
     Canary.sang = False
 
 
+@pytest.mark.every_version
 @pytest.mark.parametrize(
     "message",
     [
@@ -91,12 +94,14 @@ def test_crafted_objects_are_refused(message: Any) -> None:
         decode(packed(message))
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(), max_size=4))
 def test_hostile_bytes_raise_one_error(frames: list[bytes]) -> None:
     with contextlib.suppress(GateError):
         decode(frames)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 400))
 def test_damaged_messages_raise_one_error(noise: bytes, position: int) -> None:
     frame = bytearray(dumps({"op": "heartbeat_worker", "address": "tls://10.0.0.1:1", "metrics": {"a": [1, 2, 3]}})[0])

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from daskpki.errors import UsageError
-from daskpki.settings import LocalUrl, home, parse_store_url
+from daskpki.settings import GsmUrl, LocalUrl, home, parse_store_url
 
 if TYPE_CHECKING:
+    from daskpki.authority.copying import Copied
     from daskpki.cli.invocation import Invocation
+    from daskpki.grants.carrying import Carried
     from daskpki.store.local.backup import Contents
+    from daskpki.store.port import Store
 
 
 def backup(
@@ -77,7 +81,16 @@ def _lines(contents: Contents) -> list[str]:
     return [f"cluster {cluster}: {head.seq} records" for cluster, head in sorted(contents.heads.items())]
 
 
-def copy(ctx: typer.Context, to: Annotated[str, typer.Option("--to", metavar="URL", help="The other store.")]) -> None:
+def copy(
+    ctx: typer.Context,
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="The other store.")],
+    without_disabled: Annotated[
+        bool, typer.Option("--without-disabled", help="Leave out what is disabled, which cannot be read.")
+    ] = False,
+    grants: Annotated[
+        bool, typer.Option("--grants", help="Let the same members read the copy; both on Secret Manager.")
+    ] = False,
+) -> None:
     """Copy the cluster to another store, number by number and byte by byte, and verify the copy.
 
     Examples:  [bold]daskpki copy --to gsm://my-project[/bold]   [bold]daskpki copy --to local:/srv/copy[/bold]
@@ -87,16 +100,71 @@ def copy(ctx: typer.Context, to: Annotated[str, typer.Option("--to", metavar="UR
     from daskpki.authority.copying import copy_cluster
 
     invocation: Invocation = ctx.obj
-    if parse_store_url(to) == parse_store_url(invocation.store):
+    urls = parse_store_url(invocation.store), parse_store_url(to)
+    if urls[0] == urls[1]:
         raise UsageError(f"{to} is the store that is copied from", hint="name another one with --to")
+    if grants:
+        _check_grants_apply(urls)
     with invocation.open_store() as source, invocation.open_store(url=to, create=True) as target:
-        copied = copy_cluster(source, target, invocation.cluster)
-        document = {"from": source.url, "to": target.url, **copied._asdict()}
+        copied = copy_cluster(source, target, invocation.cluster, without_disabled=without_disabled)
+        carried = _carry(source, target, invocation.cluster) if grants else None
+        document = {"from": source.url, "to": target.url, **_copied(copied), **_carried(carried)}
     lines = [
         f"copied cluster {invocation.cluster} to {document['to']}, and compared it",
         f"{copied.secrets} secrets, {copied.versions} versions that can be read, {copied.records} records",
+        *(f"left out, since it is disabled: {secret}, version {number}" for secret, number in copied.left_out),
+        *_grant_lines(carried),
     ]
     invocation.output.result(document, lines)
-    invocation.output.hint(
-        "Issue and revoke in one of the two only. Grants are not copied: daskpki grant makes them anew."
-    )
+    invocation.output.hint("Issue and revoke in one of the two only.")
+    if carried is None:
+        invocation.output.hint(*_ungranted(*urls))
+
+
+def _ungranted(source: GsmUrl | LocalUrl, target: GsmUrl | LocalUrl) -> list[str]:
+    """What became of the grants that were not asked for."""
+    if isinstance(target, LocalUrl):
+        left = "Grants were left behind: a local store has none, whoever opens it opens all of it."
+        return [left] if isinstance(source, GsmUrl) else []
+    if isinstance(source, LocalUrl):
+        return ["Nobody was granted anything: daskpki grant says who reads what there."]
+    return ["Grants were not copied: --grants gives them there as well."]
+
+
+def _check_grants_apply(urls: Iterable[GsmUrl | LocalUrl]) -> None:
+    from daskpki.grants.granting import check_applies
+
+    for url in urls:
+        check_applies(url)
+
+
+def _carry(source: Store, target: Store, cluster: str) -> Carried:
+    from daskpki.grants.carrying import carry_grants
+    from daskpki.store.gsm.store import GsmStore
+
+    assert isinstance(source, GsmStore), "a store of such a URL is one"
+    assert isinstance(target, GsmStore), "a store of such a URL is one"
+    return carry_grants(source, target, cluster)
+
+
+def _copied(copied: Copied) -> dict[str, object]:
+    return copied._asdict() | {"left_out": [each._asdict() for each in copied.left_out]}
+
+
+def _carried(carried: Carried | None) -> dict[str, object]:
+    """For the document: null where grants were not asked for."""
+    if carried is None:
+        return {"grants": None, "grants_left": None}
+    given, left = ([{"secret": one.secret, **one.binding._asdict()} for one in part] for part in carried)
+    return {"grants": given, "grants_left": left}
+
+
+def _grant_lines(carried: Carried | None) -> list[str]:
+    if carried is None:
+        return []
+    left = [
+        f"not given there, since daskpki grant does not give it: {binding.member} has {binding.role} on {secret}"
+        + (f" under the condition {binding.condition}" if binding.condition else "")
+        for secret, binding in carried.left
+    ]
+    return [f"{len(carried.carried)} grants, each in the policy of its copy", *left]

@@ -1,5 +1,20 @@
-"""The runner of commands over both stores and transports, as the command line's own tests have it."""
+"""The runner of commands over both stores, as the command line's own tests have it, and one on a cloud beside it."""
+
+from __future__ import annotations
+
+import pytest
 
 from tests.cli.conftest import local, run, server
+from tests.cli.running import Run, runner
+from tests.servers import SecretManagerServer
 
-__all__ = ["local", "run", "server"]
+__all__ = ["CLOUD", "local", "run", "server"]
+
+CLOUD = "gsm://my-project"
+
+
+@pytest.fixture
+def cloud(server: SecretManagerServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Commands on Secret Manager, beside those on a local store."""
+    monkeypatch.setenv("DASKPKI_SECRET_MANAGER_ENDPOINT", f"grpc://{server.grpc_target}")
+    return runner(capsys, "--store", CLOUD)

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from daskpki import naming
-from daskpki.confidential import Confidential
-from daskpki.settings import GsmUrl
-from daskpki.store.opening import open_store
-from tests.cli.running import Run, runner
+from tests.authority_audit.conftest import CLOUD
+from tests.cli.running import Run
 from tests.servers import SecretManagerServer
-from tests.store.places import LocalPlace
 
-CLOUD = "gsm://my-project"
 WRITES = ("CreateSecret", "AddSecretVersion", "DestroySecretVersion")
-
-
-@pytest.fixture
-def cloud(server: SecretManagerServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Commands on Secret Manager."""
-    monkeypatch.setenv("DASKPKI_SECRET_MANAGER_ENDPOINT", f"grpc://{server.grpc_target}")
-    return runner(capsys, "--store", CLOUD)
 
 
 @pytest.fixture
@@ -83,26 +70,3 @@ def test_a_target_that_went_on_or_is_another_cluster_is_refused(lived_in: Run, c
     assert cloud("audit", "--json").json() == before
     lived_in("--cluster", "absent", "copy", "--to", CLOUD, code=4)
     lived_in("copy", "--to", CLOUD, "--store", CLOUD, code=2)
-
-
-@pytest.mark.usefixtures("cloud")
-def test_other_secrets_come_along_and_disabled_ones_are_said(local: Run, tmp_path: Path) -> None:
-    local("init-ca")
-    secret = naming.user_secret_id("default", "db")
-    place = LocalPlace(tmp_path)
-    with closing(place.factory()) as store:
-        store.secrets.create(
-            secret, labels=naming.labels("default", naming.SECRET, "db"), annotations={"note": "of the database"}
-        )
-        for text in ("one", "two", "three"):
-            store.secrets.add(secret, Confidential(text))
-        store.secrets.destroy(secret, 1)
-        store.secrets.disable(secret, 2)
-        assert "version 2" in local("copy", "--to", CLOUD, code=3).err
-        store.secrets.enable(secret, 2)
-    local("copy", "--to", CLOUD)
-    with closing(open_store(GsmUrl("my-project", None))) as target:
-        info = target.secrets.describe(secret)
-        assert info.annotations == {"note": "of the database"}
-        assert [version.state for version in target.secrets.versions(secret)] == ["ENABLED", "ENABLED", "DESTROYED"]
-        assert target.secrets.access(secret, 2) == Confidential("two")

@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +34,7 @@ ASKED_FOR = "DASKPKI_TEST_DISTRIBUTED"
 
 
 class Node:
-    """A Dask process; its standard error is read until a line matches."""
+    """A Dask process. A thread keeps its standard error empty: a full pipe would stop the process."""
 
     def __init__(self, arguments: list[str], environ: dict[str, str]) -> None:
         self.process = subprocess.Popen(
@@ -43,45 +43,52 @@ class Node:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
+        assert self.process.stderr is not None
         self.log = ""
+        self._pipe = self.process.stderr
+        self._ended = False
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._follow, daemon=True)
+        self._reader.start()
 
     def wait_for(self, pattern: re.Pattern[str], count: int = 1) -> re.Match[str]:
         """The last of `count` matches in the log; AssertionError when the process ends or the deadline passes first."""
-        deadline = time.monotonic() + DEADLINE
-        while len(found := list(pattern.finditer(self.log))) < count:
-            self._read(deadline)
+        with self._news:
+            self._news.wait_for(lambda: self._ended or len(pattern.findall(self.log)) >= count, DEADLINE)
+            found = list(pattern.finditer(self.log))
+        assert len(found) >= count, f"{'ended' if self._ended else 'too slow'}:\n{self.log}"
         return found[count - 1]
 
-    def _read(self, deadline: float) -> None:
-        assert self.process.stderr is not None
-        ready, _, _ = select.select([self.process.stderr], [], [], max(0, deadline - time.monotonic()))
-        data = os.read(self.process.stderr.fileno(), 1 << 16) if ready else b""
-        assert data, f"{'ended' if ready else 'too slow'}:\n{self.log}"
-        self.log += data.decode(errors="replace")
+    def _follow(self) -> None:
+        while not self._ended:
+            select.select([self._pipe], [], [])
+            self.drain()
 
     def drain(self) -> str:
-        """The log so far, without waiting."""
-        assert self.process.stderr is not None
-        while select.select([self.process.stderr], [], [], 0)[0]:
-            data = os.read(self.process.stderr.fileno(), 1 << 16)
-            if not data:
-                break
-            self.log += data.decode(errors="replace")
-        return self.log
+        """The log so far, with all that the process has written by now."""
+        with self._news:
+            while not self._ended and select.select([self._pipe], [], [], 0)[0]:
+                data = os.read(self._pipe.fileno(), 1 << 16)
+                self.log += data.decode(errors="replace")
+                self._ended = not data
+                self._news.notify_all()
+            return self.log
 
     def exit_code(self) -> int:
-        _, rest = self.process.communicate(timeout=DEADLINE)
-        self.log += rest.decode(errors="replace")
-        return self.process.returncode
+        code = self.process.wait(DEADLINE)
+        self._reader.join(DEADLINE)
+        return code
 
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.communicate(timeout=20)
+                self.process.wait(timeout=20)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-                self.process.communicate()
+                self.process.wait()
+        self._reader.join(DEADLINE)
+        self._pipe.close()
 
 
 def handover_of(authority: Authority, leaf: Leaf, directory: Path, mode: str) -> Path:

@@ -18,7 +18,7 @@ from daskpki.errors import CorruptError, NotTrustedError
 from daskpki.inventory import ReplayedInventory
 from daskpki.records import Draft, Head, Stamp, chain
 from daskpki.store.conformance.histories import histories
-from daskpki.store.conformance.record_log import assert_same
+from daskpki.store.conformance.one_log import assert_same
 from daskpki.store.conformance.writers import STAMP
 from daskpki.store.local.store import LocalStore
 from tests.store.places import LocalPlace

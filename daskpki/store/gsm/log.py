@@ -5,7 +5,7 @@ destroy and the add, since it goes on from the head that it made, and looks agai
 A sealing costs one add more, for each 64 KiB. In between commits three versions are open: the head, its predecessor
 (for readers whose `latest` lags) and what the next writer destroys; while several write at once, losers come on top.
 
-Commits are atomic whatever their size: segments are added first, and count only once a head that names them has won.
+Commits are atomic whatever their size: a head names all that it consists of, and wins whole (`composing.py`).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from daskpki.errors import (
 from daskpki.inventory import Base, ReplayedInventory
 from daskpki.records import EMPTY, Draft, Record, Stamp, chain, following
 from daskpki.records import Head as RecordHead
+from daskpki.store.gsm.composing import HeadComposer
 from daskpki.store.gsm.inventory import LogInventory
-from daskpki.store.gsm.packing import Archived, LogBase, LogCodec, LogHead, LogPart, LogSegment, describe_segment
+from daskpki.store.gsm.packing import LogCodec, LogHead, LogPart
 from daskpki.store.gsm.patience import Patience
 from daskpki.store.gsm.placement import DEFAULT, GsmOptions
 from daskpki.store.gsm.replay import LogReplay
-from daskpki.store.gsm.state import UNFINISHED, State
 from daskpki.store.linear import Head as LinearHead
 from daskpki.store.linear import LinearSecret, Link, Tip
 from daskpki.store.port import MAX_PAYLOAD, SecretInfo, SecretStore, moved
@@ -86,11 +86,12 @@ class GsmRecordLog:
         self._options = options
         self._patience = patience
         self._secret = naming.records_id(cluster)
-        self._codec = LogCodec(cluster, room)
+        codec = LogCodec(cluster, room)
         self._linear: LinearSecret[LogPart] = LinearSecret(
-            secrets.impatient(), self._secret, self._codec, pause=patience.pause, includes=self._includes
+            secrets.impatient(), self._secret, codec, pause=patience.pause, includes=self._includes
         )
-        self._replay = LogReplay(secrets, self._secret, self._codec)
+        self._replay = LogReplay(secrets, self._secret, codec)
+        self._composer = HeadComposer(cluster, self._linear, codec, self._replay, options=options)
         self._tip: Tip[LogPart] | None = None
         self._seen_at = 0.0
         self._cleared = 0
@@ -161,10 +162,7 @@ class GsmRecordLog:
             raise CorruptError(f"the log of {self._cluster!r} is there already, and begins elsewhere")
         assert self._tip is not None
         self._create()
-        link = self._tip.next_link(self._patience.timing.nonce())
-        options = self._options or DEFAULT
-        whole = LogHead(link, self._cluster, State.beginning(base), (), (), (), options)
-        self._settle(whole._replace(archived=self._keep_base(link, base)))
+        self._settle(self._composer.first(self._next_link(self._tip), base))
 
     def cut(self, base: Base, drafts: Sequence[Draft], stamp: Stamp, *, seen: RecordHead) -> None:
         """See RecordLog; the segments are destroyed after a head without them has won, by the next head at the latest.
@@ -176,18 +174,10 @@ class GsmRecordLog:
         assert tip is not None
         if before is None or self._view.head != seen:
             raise moved(self._cluster)
-        after = self._proposal(tip, before, chain(seen, drafts, stamp), self._clear(tip, before))
-        gone = {segment.version for segment in after.segments if segment.end.seq <= base.head.seq}
-        gone |= {before.archived.version} if before.archived else set()
-        kept = tuple(segment for segment in after.segments if segment.version not in gone)
-        archived = self._keep_base(after.link, base)
-        leftover = tuple(sorted({*after.leftover, *gone}))
-        self._settle(after._replace(segments=kept, archived=archived, leftover=leftover))
+        leftover = self._clear(tip, before)
+        after = self._composer.extended(self._next_link(tip), before, chain(seen, drafts, stamp), leftover)
+        self._settle(self._composer.cut(after, base, before))
         self._append(())  # which destroys what is left over; where another writer was first, that one has done so
-
-    def _keep_base(self, link: Link, base: Base) -> Archived:
-        part = LogBase(link._replace(seq=0), self._cluster, base)
-        return Archived(self._linear.add_rider(part), base.head)
 
     def _settle(self, head: LogHead) -> None:
         """Add this head; ConflictError when another writer was first."""
@@ -263,10 +253,14 @@ class GsmRecordLog:
         assert tip is not None
         if tip.head is None:
             self._create()
-        proposal = self._proposal(tip, before, records, self._clear(tip, before))
+        leftover = self._clear(tip, before)
+        proposal = self._composer.extended(self._next_link(tip), before, records, leftover)
         won, tip = self._linear.propose(tip, proposal)
         self._settle_on(tip)
         return won
+
+    def _next_link(self, tip: Tip[LogPart]) -> Link:
+        return tip.next_link(self._patience.timing.nonce())  # equal commits of two writers are two commits
 
     def _create(self) -> None:
         labels = naming.labels(self._cluster, naming.RECORDS)
@@ -285,39 +279,6 @@ class GsmRecordLog:
                 self._secrets.destroy(self._secret, number)
             self._cleared = tip.head.number
         return (before.link.prev,) if before.link.prev else ()
-
-    def _proposal(
-        self, tip: Tip[LogPart], before: LogHead | None, records: Sequence[Record], leftover: tuple[int, ...]
-    ) -> LogHead:
-        """The next head: all in the open tail, or with full segments sealed off when that grows too large."""
-        link = tip.next_link(self._patience.timing.nonce())  # equal commits of two writers are two commits
-        options = before.options if before else self._options or DEFAULT
-        tail = (*(before.tail if before else ()), *records)
-        base, segments = (before.state, before.segments) if before else (State(), ())
-        archived = before.archived if before else None
-        head = LogHead(link, self._cluster, base, segments, tail, leftover, options, archived)
-        while not self._codec.fits(head):
-            head = self._seal(head)
-        return head
-
-    def _seal(self, head: LogHead) -> LogHead:
-        """Move the first records of the tail, as many as fill a payload, into a segment of their own."""
-        rider = LogSegment(head.link._replace(seq=0), self._cluster, head.state.head, head.tail)
-        segment = self._codec.fill(rider)
-        sealed = segment.records
-        state = self._complete(head.state.after(sealed), head, sealed)
-        segments = (*head.segments, describe_segment(self._linear.add_rider(segment), sealed))
-        return head._replace(state=state, segments=segments, tail=head.tail[len(sealed) :])
-
-    def _complete(self, state: State, head: LogHead, sealed: Sequence[Record]) -> State:
-        """Look the unfinished leaves up in the segments, where the state before did not know them."""
-        if head.state.unfinished is not None or not head.segments:
-            return state
-        full = self._replay.inventory(head._replace(tail=()))
-        for record in sealed:
-            full.apply(record)
-        entries = tuple(full.certificates(statuses=UNFINISHED))
-        return state.with_unfinished(entries)
 
     def _includes(self, head: LinearHead[LogPart], payload: LogPart) -> bool | None:
         """Whether the chain that leads to `head` holds the last record of a proposal: its hash covers all before."""

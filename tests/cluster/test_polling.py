@@ -95,6 +95,29 @@ def test_what_is_new_is_found_also_after_a_look_that_failed(shelves: Shelves, so
     assert source.trust_after(1) is None
 
 
+def test_a_store_that_was_put_back_is_believed_once_it_has_passed_what_is_known(
+    shelves: Shelves, source: StoreSource
+) -> None:
+    authority = Authority()
+    secret = naming.trust_id("default")
+    documents = [authority.document() for _ in range(4)]
+    for document in documents[:3]:
+        shelves.add(secret, authority.signed(document))
+    found = source.trust_after(0)
+    assert found is not None
+    known = documents[2].epoch
+    assert source.trust_after(known) is None
+    del shelves.versions[secret][1:]
+    assert source.trust_after(known) is None
+    for document in documents[1:3]:  # it goes on from there, and has the same numbers and epochs once more
+        shelves.add(secret, authority.signed(document))
+        assert source.trust_after(known) is None
+    shelves.add(secret, authority.signed(documents[3]))
+    passed = source.trust_after(known)
+    assert passed is not None
+    assert passed.signed == shelves.versions[secret][3]
+
+
 def test_a_directory_is_no_source(handover: Handover) -> None:
     assert open_source(handover._replace(store=None)) is None
     assert open_source(handover._replace(store="gsm://some-project")) is not None

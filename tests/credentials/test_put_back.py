@@ -1,0 +1,130 @@
+"""An old version that is put back is refused, on either store, and there is a way to accept it knowingly.
+
+| what is put back | a running node (`tests/cluster`) | a pin | what this user has seen |
+|---|---|---|---|
+| a secret: a credential that is replaced and revoked | `test_rotation.py` | here | here |
+| a trust document with an older CRL | `test_revocation.py` | here, `tests/boot/test_check.py` | here |
+| a whole store | `test_polling.py` | here | here, and its log in `tests/authority_audit/test_backup.py` |
+
+A node accepts nothing older while it runs: it is started anew. A pin is lowered, a login is removed and made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from daskpki import naming
+from daskpki.credentials.choice import Wanted
+from daskpki.credentials.login import login, logout
+from daskpki.credentials.sources import Surroundings, obtain
+from daskpki.errors import NotTrustedError
+from daskpki.identity import Role
+from daskpki.pki.certificates import load_certificate
+from daskpki.pki.crl import Revocation
+from daskpki.store.gsm.endpoint import VARIABLE
+from daskpki.store.port import SecretStore, Store
+from tests.credentials.material import Founded, add
+from tests.store.places import LocalPlace
+from tests.store_gsm.places import open_place
+
+ALICE = naming.credential_id("default", Role.CLIENT, "alice")
+TRUST = naming.trust_id("default")
+
+
+@pytest.fixture(params=["local", "gsm"])
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """An empty store of either kind."""
+    if request.param == "local":
+        with closing(LocalPlace(tmp_path).create()) as store:
+            yield store
+    else:
+        with open_place("grpc", None) as place, closing(place.factory()) as store:
+            monkeypatch.setenv(VARIABLE, place.endpoint)
+            yield store
+
+
+@pytest.fixture
+def cluster(anywhere: Store) -> Founded:
+    """A cluster in which alice's first credential was put on hold, and replaced by a second."""
+    founded = Founded()
+    founded.publish(anywhere.secrets)
+    stolen = founded.issue(Role.CLIENT, "alice")
+    founded.store(anywhere.secrets, stolen)
+    serial = load_certificate(stolen.leaf).serial_number
+    founded.revoked.append(Revocation(serial, int(founded.now.timestamp()), "certificateHold"))
+    founded.publish(anywhere.secrets)
+    founded.store(anywhere.secrets, founded.issue(Role.CLIENT, "alice"))
+    return founded
+
+
+def put_back(secrets: SecretStore, secret: str, number: int) -> None:
+    """Whoever may write makes the secret again with an older version alone, as a careless restoration does too."""
+    old, info = secrets.access(secret, number), secrets.describe(secret)
+    secrets.delete(secret)
+    add(secrets, secret, old, dict(info.labels))
+
+
+def stored(here: Surroundings, store: Store, **pins: str) -> Surroundings:
+    """A program that takes alice's credential from the store."""
+    settings = {"DASKPKI_SOURCE": "store", "DASKPKI_STORE": store.url, "DASKPKI_NAME": "alice"}
+    return here._replace(environ={**here.environ, **settings, **pins})
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_old_trust_document_against_a_pin(anywhere: Store, here: Surroundings) -> None:
+    program = stored(here, anywhere, DASKPKI_MIN_EPOCH="2")
+    assert obtain(Wanted(), program).held.trust.epoch == 2
+    put_back(anywhere.secrets, TRUST, 1)
+    with pytest.raises(NotTrustedError, match="has epoch 1, and at least 2 is wanted"):
+        obtain(Wanted(), program)
+    lowered = stored(here, anywhere, DASKPKI_MIN_EPOCH="1")
+    assert obtain(Wanted(), lowered).held.trust.epoch == 1
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_old_trust_document_against_what_this_user_has_seen(anywhere: Store, here: Surroundings) -> None:
+    login(anywhere, "default", "alice", [], here)
+    put_back(anywhere.secrets, TRUST, 1)
+    with pytest.raises(NotTrustedError, match="went back from epoch 2 to 1") as refused:
+        login(anywhere, "default", "alice", [], here)
+    assert "daskpki logout" in str(refused.value.hint)
+    assert obtain(Wanted(), here).held.trust.epoch == 2
+    logout(here, here.contexts.all())
+    assert login(anywhere, "default", "alice", [], here).held.trust.epoch == 1
+    logout(here, here.contexts.all())
+
+
+def test_an_old_credential_is_known_to_be_revoked(cluster: Founded, anywhere: Store, here: Surroundings) -> None:
+    program = stored(here, anywhere, DASKPKI_MIN_EPOCH="2")
+    newest = login(anywhere, "default", "alice", [], here).held.credential
+    put_back(anywhere.secrets, ALICE, 1)
+    with pytest.raises(NotTrustedError, match="client/alice is revoked"):
+        obtain(Wanted(), program)
+    with pytest.raises(NotTrustedError, match="client/alice is revoked") as refused:
+        login(anywhere, "default", "alice", [], here)
+    assert "issue a new one" in str(refused.value.hint)
+    assert obtain(Wanted(), here).held.credential == newest, "the login is as it was"
+    cluster.revoked.clear()  # the operator releases it
+    cluster.publish(anywhere.secrets)
+    assert login(anywhere, "default", "alice", [], here).held.credential != newest
+    logout(here, here.contexts.all())
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_whole_store_against_a_pin_and_what_this_user_has_seen(anywhere: Store, here: Surroundings) -> None:
+    """Both secrets are old, so that the credential is not revoked as far as the store knows."""
+    login(anywhere, "default", "alice", [], here)
+    for secret in (TRUST, ALICE):
+        put_back(anywhere.secrets, secret, 1)
+    with pytest.raises(NotTrustedError, match="went back from epoch 2 to 1"):
+        login(anywhere, "default", "alice", [], here)
+    with pytest.raises(NotTrustedError, match="at least 2 is wanted"):
+        obtain(Wanted(), stored(here, anywhere, DASKPKI_MIN_EPOCH="2"))
+    assert obtain(Wanted(), stored(here, anywhere)).held.trust.epoch == 1, "who knows nothing believes it"
+    logout(here, here.contexts.all())
+    assert login(anywhere, "default", "alice", [], here).held.trust.epoch == 1
+    logout(here, here.contexts.all())

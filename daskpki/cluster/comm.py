@@ -8,7 +8,7 @@ one.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from distributed.comm.core import CommClosedError, FatalCommClosedError
@@ -136,9 +136,7 @@ class PkiTLS(FramedTLS):
         raise CommClosedError(reason)
 
     async def _hear_call(self, message: Any) -> Any:
-        try:
-            self.conversation.hear_call(message)
-        except OperationRefusedError as refusal:
+        if (refusal := _refusal(self.conversation.hear_call, message)) is not None:
             self._log(str(refusal))
             await self._answer(answer_call(message, self._signed(refusal)))
             return _NOTHING
@@ -165,14 +163,12 @@ class PkiTLS(FramedTLS):
         return self._without_news(kept) if kept or not message else _NOTHING
 
     def _hear_streamed(self, message: Any, answers: list[Any]) -> bool:
-        try:
-            self.conversation.hear_streamed(message)
-        except OperationRefusedError as refusal:
-            self._log(str(refusal))
-            if isinstance(message, dict) and self.conversation.channel is Channel.CLIENT_STREAM:
-                answers.extend(answer_stream(message, self._signed(refusal)))
-            return False
-        return True
+        if (refusal := _refusal(self.conversation.hear_streamed, message)) is None:
+            return True
+        self._log(str(refusal))
+        if isinstance(message, dict) and self.conversation.channel is Channel.CLIENT_STREAM:
+            answers.extend(answer_stream(message, self._signed(refusal)))
+        return False
 
     async def _answer(self, answer: Any) -> None:
         if answer:
@@ -258,3 +254,16 @@ class PkiTLS(FramedTLS):
         except PermissionError as error:
             self._log(str(error))
             return failed_task(message, error) if message.get("op") == "task-finished" else _NOTHING
+
+
+def _refusal(judge: Callable[[Any], None], message: Any) -> OperationRefusedError | None:
+    """What `judge` has against the message.
+
+    It is answered outside of `except`: Dask would add the traceback in flight, and to pickle one looks through the
+    files of all modules, a tenth of a second the first time, in the event loop.
+    """
+    try:
+        judge(message)
+    except OperationRefusedError as refusal:
+        return refusal
+    return None

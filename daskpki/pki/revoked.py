@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from cryptography import x509
+
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.pki.certificates import load_certificate, seconds
-from daskpki.pki.crl import Crl, Revocation, parse_header, verify_crl
+from daskpki.pki.crl import Crl, Revocation, parse_header, verify_crl, verify_serials
 from daskpki.pki.crl_pieces import SplitCrl, join_crl, split_crl
 from daskpki.pki.profile import show
 from daskpki.pki.trust_document import CrlPart, PieceRef, TrustDocument
@@ -76,20 +78,37 @@ def revoked_serials(document: TrustDocument, fetch_piece: FetchPiece) -> dict[in
     CRLs that ran out still count, since they say truly who is revoked: `check_fresh` is the question whether they
     say enough. Raises NotTrustedError or CorruptError, and whatever fetching a piece raises.
     """
-    issuers = {anchor.generation: anchor.issuing for anchor in document.authorities}
-    return {part.generation: _verified(part, issuers, fetch_piece).revoked for part in document.crls}
+    revoked = {}
+    for part in document.crls:
+        crl = verify_crl(crl_der(part, fetch_piece), _issuer(part, document), now=None)
+        _check_announced(crl, part)
+        revoked[part.generation] = crl.revoked
+    return revoked
 
 
-def _verified(part: CrlPart, issuers: Mapping[int, bytes], fetch_piece: FetchPiece) -> Crl:
-    issuer = issuers.get(part.generation)
-    if issuer is None:
-        raise NotTrustedError(
-            f"the trust document has a CRL of CA generation {part.generation}, which it does not name"
-        )
-    crl = verify_crl(crl_der(part, fetch_piece), load_certificate(issuer), now=None)
+def every_revoked_serial(document: TrustDocument, fetch_piece: FetchPiece) -> frozenset[int]:
+    """The serials of `revoked_serials` together, for who only asks whether one is among them: this is faster.
+
+    Serials are random, so the union is as good as one set for each generation.
+    """
+    serials: list[frozenset[int]] = []
+    for part in document.crls:
+        crl, listed = verify_serials(crl_der(part, fetch_piece), _issuer(part, document))
+        _check_announced(crl, part)
+        serials.append(listed)
+    return serials[0].union(*serials[1:]) if serials else frozenset()
+
+
+def _issuer(part: CrlPart, document: TrustDocument) -> x509.Certificate:
+    for anchor in document.authorities:
+        if anchor.generation == part.generation:
+            return load_certificate(anchor.issuing)
+    raise NotTrustedError(f"the trust document has a CRL of CA generation {part.generation}, which it does not name")
+
+
+def _check_announced(crl: Crl, part: CrlPart) -> None:
     if crl[:3] != (part.number, part.this_update, part.next_update):
         raise NotTrustedError(f"the CRL of CA generation {part.generation} is not the one that the document announces")
-    return crl
 
 
 def next_update(document: TrustDocument) -> int:

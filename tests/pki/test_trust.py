@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -24,7 +24,7 @@ from daskpki.pki.issuer import Issuer
 from daskpki.pki.keys import KeyType
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import DAY, LeafRequest, make_policy
-from daskpki.pki.revoked import next_update, piece_ref
+from daskpki.pki.revoked import every_revoked_serial, next_update, piece_ref
 from daskpki.pki.trust import (
     ACTIVE,
     NEXT,
@@ -296,6 +296,7 @@ def test_revocations_inline() -> None:
     doc = document()._replace(crls=(part(ONE, 1, revoked),))
     assert doc.crls[0].entries
     assert revoked_serials(verify(doc), no_pieces) == {1: {entry.serial: entry for entry in revoked}}
+    assert every_revoked_serial(doc, no_pieces) == {entry.serial for entry in revoked}
 
 
 def test_revocations_in_pieces() -> None:
@@ -308,19 +309,27 @@ def test_revocations_in_pieces() -> None:
     doc = document()._replace(crls=(crl_part(1, crl, list(pieces)),))
     assert doc.crls[0].pieces[0] == piece_ref(11, pieces[11])
     assert revoked_serials(verify(doc), pieces.__getitem__) == {1: {entry.serial: entry for entry in revoked}}
+    assert every_revoked_serial(doc, pieces.__getitem__) == {entry.serial for entry in revoked}
     with pytest.raises(CorruptError, match="version 11 of the CRL's pieces is not the one"):
         revoked_serials(doc, lambda version: pieces[version][:-1])
 
 
-def test_a_crl_of_another_ca_does_not_count() -> None:
+def test_the_serials_of_all_generations_together() -> None:
+    old, new = (Revocation(random_serial(), seconds(NOW)) for _ in range(2))
+    doc = document((ONE, ACTIVE), (TWO, RETIRING))._replace(crls=(part(ONE, 1, [old]), part(TWO, 1, [new])))
+    assert every_revoked_serial(doc, no_pieces) == {old.serial, new.serial}
+
+
+@pytest.mark.parametrize("ask", [revoked_serials, every_revoked_serial])
+def test_a_crl_of_another_ca_does_not_count(ask: Callable[..., object]) -> None:
     """Even in a document that is signed: a bug or an insider who has a store but no CA key."""
     doc = document()._replace(crls=(part(TWO)._replace(generation=1),))
     with pytest.raises(NotTrustedError, match="the CRL is of"):
-        revoked_serials(verify(doc), no_pieces)
+        ask(verify(doc), no_pieces)
     announced = document()
     announced = announced._replace(crls=(announced.crls[0]._replace(number=9),))
     with pytest.raises(NotTrustedError, match="not the one that the document announces"):
-        revoked_serials(verify(announced), no_pieces)
+        ask(verify(announced), no_pieces)
 
 
 def test_a_document_that_no_payload_holds_is_not_signed() -> None:

@@ -133,6 +133,9 @@ def stock_environment(authority: Authority, leaf: Leaf, directory: Path) -> dict
         # Tasks are defined in the tests; and distributed may be another than the installed one.
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
         "PYTHONUNBUFFERED": "1",
+        # Dask's own habits of looking at itself 100 times a second are most of what idle clusters cost.
+        "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "200ms",
+        "DASK_DISTRIBUTED__WORKER__PROFILE__INTERVAL": "100ms",
     }
 
 

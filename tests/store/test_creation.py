@@ -195,8 +195,8 @@ def test_another_program_s_database_is_refused_and_left_alone(place: LocalPlace)
 
 
 def test_a_newer_format_is_refused_by_name(place: LocalPlace) -> None:
-    place.sql("PRAGMA user_version=2")
-    with pytest.raises(NotTrustedError, match="format 2; this daskpki reads 1"):
+    place.sql("PRAGMA user_version=3")
+    with pytest.raises(NotTrustedError, match="format 3; this daskpki reads 2"):
         place.factory()
 
 

@@ -157,9 +157,11 @@ COSTS = re.findall(
 
 
 def test_each_command_costs_what_the_table_says(
-    server: SecretManagerServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    server: SecretManagerServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DASKPKI_SECRET_MANAGER_ENDPOINT", f"grpc://{server.grpc_target}")
+    monkeypatch.chdir(tmp_path)
+    Path("password.txt").write_text("correct horse")
     run = runner(capsys, "--store", "gsm://my-project")
     assert len(COSTS) > 10
     assert next(int(requests) for command, requests, *_ in COSTS if command.startswith("issue")) <= 8

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import urllib.request
 from typing import Any
+from urllib.parse import urlsplit
 
 import cloudpickle
 import pytest
@@ -55,6 +58,33 @@ def test_threads_and_scaling(security: LocalSecurity) -> None:
         cluster.scale(2)
         client.wait_for_workers(2, timeout=20)
         assert client.submit(sum, [1, 2]).result(timeout=20) == 3
+
+
+def test_restarting(security: LocalSecurity) -> None:
+    with (
+        LocalCluster(n_workers=1, security=security, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        first = client.submit(os.getpid, pure=False).result(timeout=60)
+        client.restart(timeout=60)
+        assert client.submit(os.getpid, pure=False).result(timeout=60) not in {first, os.getpid()}
+
+
+def test_adapting_from_no_worker_at_all(security: LocalSecurity) -> None:
+    with (
+        LocalCluster(n_workers=0, processes=False, security=security, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        cluster.adapt(minimum=0, maximum=1, interval="100ms")
+        assert client.submit(sum, [1, 2]).result(timeout=60) == 3
+
+
+def test_the_page_answers_on_loopback(security: LocalSecurity) -> None:
+    with LocalCluster(n_workers=1, security=security, dashboard_address="127.0.0.1:0") as cluster:
+        address = urlsplit(cluster.dashboard_link)
+        assert address.hostname == "127.0.0.1"
+        with urllib.request.urlopen(f"http://{address.netloc}/daskpki", timeout=20) as answer:
+            assert "spiffe://" in answer.read().decode()
 
 
 @pytest.mark.parametrize("save", [pickle.dumps, cloudpickle.dumps])

@@ -25,6 +25,7 @@ from daskpki.authority.audit import verify_log
 from daskpki.authority.rollover import Successor
 from daskpki.errors import AlreadyExistsError, ConflictError, NotTrustedError, PolicyError, UsageError
 from daskpki.identity import Role
+from daskpki.inventory import CertificateRecord
 from daskpki.pki.credential import parse_credential
 from daskpki.pki.pem import encode_pem
 from daskpki.pki.trust import TrustDocument
@@ -53,6 +54,7 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         self.now = START
         self.model = Model()
+        self.held: dict[int, bytes] = {}
         self.numbers: tuple[int, dict[int, int]] = (0, {})
         self.node: TrustDocument | None = None
         self.dropped = 0
@@ -83,7 +85,16 @@ class Life(RuleBasedStateMachine):
     def issue(self, name: str, operator: int, days: int) -> int:
         authority = self.operators[operator]
         (leaf,) = authority.issue(authority.requests(Role.WORKER, [name], ttl=f"{days}d"))
+        self.held[leaf.record.serial] = self.stored(leaf.record)
         return self.model.took_place(leaf.record)
+
+    def stored(self, record: CertificateRecord) -> bytes:
+        """The leaf as it lies in the store now; its holder keeps it when newer ones have taken its place there."""
+        assert record.version is not None
+        session = self.operators[0].session
+        secret = naming.credential_id(session.cluster, Role.WORKER, record.name)
+        leaf = parse_credential(session.store.secrets.access(secret, record.version)).leaf
+        return encode_pem(leaf, "CERTIFICATE").encode()
 
     @rule(operator=operator)
     def renew_what_is_due(self, operator: int) -> None:
@@ -185,14 +196,10 @@ class Life(RuleBasedStateMachine):
 
     @rule(serial=serials, operator=operator)
     def verify(self, serial: int, operator: int) -> None:
-        authority, entry = self.operators[operator], self.model.entries[serial]
-        assert entry.version is not None
-        secret = naming.credential_id(authority.session.cluster, Role.WORKER, entry.name)
-        payload = authority.session.store.secrets.access(secret, entry.version)
-        certificate = encode_pem(parse_credential(payload).leaf, "CERTIFICATE").encode()
+        authority = self.operators[operator]
         trusted = False
         with suppress(NotTrustedError):
-            trusted = authority.verifier().verify(certificate).serial == serial
+            trusted = authority.verifier().verify(self.held[serial]).serial == serial
         oldest = min(part.this_update for part in authority.trust().crls)
         fresh = self.now <= datetime.fromtimestamp(oldest, UTC) + CRL_LIFE
         assert trusted == (self.model.is_trusted(serial, self.seconds) and fresh)

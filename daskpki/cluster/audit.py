@@ -18,7 +18,7 @@ REVOKED: Final = "revoked"
 EXPIRED: Final = "expired"
 RELOADED: Final = "reloaded"
 KINDS: Final = (CONNECTED, TURNED_AWAY, REFUSED, REVOKED, EXPIRED, RELOADED)
-_LEVELS: Final = {CONNECTED: logging.INFO, RELOADED: logging.INFO}
+_USUAL: Final = frozenset({CONNECTED, RELOADED})
 
 
 class Event(NamedTuple):
@@ -32,13 +32,23 @@ class Event(NamedTuple):
 
 
 class Audit:
-    """The latest events of a process, and how many there were of each kind."""
+    """The latest events of a process, and how many there were of each kind.
 
-    def __init__(self, log: logging.Logger | None = _LOGGER, now: Callable[[], float] = time.time) -> None:
+    What is as it should be is logged at level `usual`: INFO on servers, below that in a person's own program.
+    """
+
+    def __init__(
+        self,
+        log: logging.Logger | None = _LOGGER,
+        now: Callable[[], float] = time.time,
+        *,
+        usual: int = logging.INFO,
+    ) -> None:
         self.latest: deque[Event] = deque(maxlen=_REMEMBERED)
         self.counts: Counter[str] = Counter()
         self._log = log
         self._now = now
+        self._usual = usual
 
     def record(self, kind: str, *, peer: str = "", address: str = "", detail: str = "", again: bool = False) -> None:
         """Note an event, and log it as one JSON object. Nothing confidential belongs into `detail`.
@@ -50,7 +60,7 @@ class Audit:
         self.counts[kind] += 1
         if kind != CONNECTED:
             self.latest.append(event)
-        level = logging.DEBUG if again else _LEVELS.get(kind, logging.WARNING)
+        level = logging.DEBUG if again else self._usual if kind in _USUAL else logging.WARNING
         if self._log is not None and self._log.isEnabledFor(level):
             fields = event._asdict()
             self._log.log(level, "%s", json.dumps(fields), extra={"audit": fields})

@@ -5,6 +5,7 @@ They hold no path and no PEM text that Dask could write to a disk; what Dask ask
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import Any, Final, NoReturn
 
 from distributed import Security
 
+from daskpki.cluster.audit import Audit
 from daskpki.cluster.backend import install
 from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
@@ -95,7 +97,8 @@ def client_security(
     if credential.identity.role is not Role.CLIENT:
         raise NotTrustedError(f"{credential.identity.uri} is no client", hint="people and services hold client leaves")
     pair = KeyPair(certificate_pem(credential), key_pem(credential))
-    enforcement = Enforcement(credential.identity, pair, trust_of(trust, fetch_piece), minimum=minimum)
+    quiet = Audit(usual=logging.DEBUG)  # whoever connects sees results on the terminal, and no log
+    enforcement = Enforcement(credential.identity, pair, trust_of(trust, fetch_piece), minimum=minimum, audit=quiet)
     enforcement.keeper = Keeper(enforcement, trust, fetch_piece=fetch_piece)
     if source is not None:
         enforcement.before_dialling = OnDial(enforcement, enforcement.keeper, source)

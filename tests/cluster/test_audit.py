@@ -14,7 +14,7 @@ from distributed import Scheduler
 from daskpki.cluster.audit import CONNECTED, TURNED_AWAY, Audit
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peers import Peer
-from daskpki.cluster.security import PkiSecurity
+from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.identity import Role
 from tests.cluster.material import Authority
 
@@ -36,6 +36,17 @@ def test_a_certificate_shows_once_an_hour_and_each_connection_at_debug(
     assert ours.audit.counts[CONNECTED] == 4
     line = json.loads(caplog.records[0].getMessage())
     assert (line["kind"], line["peer"], line["address"]) == ("connected", alice.identity.uri, "tls://10.0.0.7:1234")
+
+
+def test_a_persons_program_is_not_told_of_what_is_as_it_should_be(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    alice, scheduler = authority.leaf(Role.CLIENT, "alice"), authority.leaf(Role.SCHEDULER)
+    ours = client_security(alice.credential, authority.document()).enforcement(Role.CLIENT)
+    caplog.set_level(logging.DEBUG, "distributed.daskpki.audit")
+    ours.meet(Peer(scheduler.identity, scheduler.serial, 0, ""), "tls://10.0.0.2:8786")
+    ours.audit.record(TURNED_AWAY, address="tls://10.0.0.3:8786", detail="a worker that poses as the scheduler")
+    assert [record.levelname for record in caplog.records] == ["DEBUG", "WARNING"]
 
 
 def test_who_fails_in_tls_is_noted_as_well(authority: Authority) -> None:

@@ -150,7 +150,7 @@ class KeySlots:
     def list(self) -> Sequence[Slot]:
         """All slots, oldest first."""
         with self._database.read() as connection:
-            rows = connection.execute("SELECT id, kind, created, box FROM key_slot ORDER BY created, id").fetchall()
+            rows = connection.execute("SELECT id, kind, created, box FROM key_slot ORDER BY created, kind, id").fetchall()
         return [Slot(*row) for row in rows]
 
     def add_passphrase(self, passphrase: Confidential) -> Slot:

@@ -150,7 +150,8 @@ class KeySlots:
     def list(self) -> Sequence[Slot]:
         """All slots, oldest first."""
         with self._database.read() as connection:
-            rows = connection.execute("SELECT id, kind, created, box FROM key_slot ORDER BY created, kind, id").fetchall()
+            query = "SELECT id, kind, created, box FROM key_slot ORDER BY created, kind, id"
+            rows = connection.execute(query).fetchall()
         return [Slot(*row) for row in rows]
 
     def add_passphrase(self, passphrase: Confidential) -> Slot:

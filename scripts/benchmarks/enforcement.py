@@ -7,6 +7,7 @@ import operator
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache, partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -31,10 +32,18 @@ _TASKS: Final = 20_000
 _BYTES: Final = 200_000_000
 _CONNECTIONS: Final = 100
 _NO_DIFFERENCE: Final = 1.05
-_WHERE: Final = (
-    " A scheduler and a worker of two threads with its nanny for each contestant, all of them running, on this machine."
+_WARMING: Final = 1_000
+_JUDGED: Final = (
     " daskpki judges both ends of each connection and every message, in the mode `limited`, in which the scheduler"
     " unpickles nothing that workers send."
+)
+_AT_ONCE: Final = (
+    " A scheduler and a worker of two threads with its nanny for each contestant, all of them running." + _JUDGED
+)
+_AFRESH: Final = (
+    " Each run has a scheduler and a worker of two threads with its nanny of its own, warmed by"
+    f" {_WARMING:,} tasks, since one set of processes is faster or slower than the next by some percent throughout."
+    + _JUDGED
 )
 
 
@@ -48,48 +57,51 @@ class Running(NamedTuple):
 
 def small_tasks(workshop: Workshop) -> Section:
     """Run the benchmark of many small tasks."""
-    about = f"{_TASKS:,} tasks that negate a number, submitted by `Client.map` and waited for." + _WHERE
-    return _section(workshop, f"{_TASKS:,} small tasks", about, 1.05, _map)
+    about = f"{_TASKS:,} tasks that negate a number, submitted by `Client.map` and waited for." + _AFRESH
+    runs = {label: partial(_map_afresh, workshop, label) for label in (STOCK, PLAIN, LONG)}
+    return _section(f"{_TASKS:,} small tasks", about, 1.05, take_turns(runs, workshop.rounds, warm_up=0))
 
 
 def transfers(workshop: Workshop) -> Section:
     """Run the benchmark of transfers."""
-    about = f"An array of {_BYTES // 1_000_000} MB, scattered to the worker and gathered again, directly." + _WHERE
-    return _section(workshop, f"{_BYTES // 1_000_000} MB there and back", about, 1.05, _scatter_and_gather)
+    about = f"An array of {_BYTES // 1_000_000} MB, scattered to the worker and gathered again, directly." + _AT_ONCE
+    samples = _side_by_side(workshop, _scatter_and_gather)
+    return _section(f"{_BYTES // 1_000_000} MB there and back", about, 1.05, samples)
 
 
 def connections(workshop: Workshop) -> Section:
     """Run the benchmark of new connections."""
     about = f"{_CONNECTIONS} connections to the scheduler, one after another: TLS handshake, Dask's greeting, close."
-    return _section(workshop, f"{_CONNECTIONS} new connections", about + _WHERE, 1.2, _dial)
+    samples = _side_by_side(workshop, _dial)
+    return _section(f"{_CONNECTIONS} new connections", about + _AT_ONCE, 1.2, samples)
 
 
-def _section(workshop: Workshop, title: str, about: str, goal: float, work: Callable[[Running], float]) -> Section:
+def _section(title: str, about: str, goal: float, samples: Sequence[Sample]) -> Section:
     goals = (
         Goal(STOCK, goal, f"at most {goal} times Dask's own mutual TLS, with {REVOKED:,} revoked serials"),
         Goal(PLAIN, _NO_DIFFERENCE, "the number of revoked serials makes no difference, within 5 %"),
     )
-    with _contestants(workshop) as running:
-        runs = {label: lambda _, one=one: work(one) for label, one in running.items()}
-        samples: Sequence[Sample] = take_turns(runs, workshop.rounds)
     return Section(title, about, LONG, samples, goals)
 
 
-@contextmanager
-def _contestants(workshop: Workshop) -> Iterator[dict[str, Running]]:
-    plain, long = Authority(), Authority()
-    long.revoke_serials(random_serial() for _ in range(REVOKED))
-    wanted = {STOCK: (plain, None), PLAIN: (plain, "limited"), LONG: (long, "limited")}
+def _side_by_side(workshop: Workshop, work: Callable[[Running], float]) -> Sequence[Sample]:
     with ExitStack() as stack:
-        yield {
-            label: stack.enter_context(_running(workshop, label, authority, mode))
-            for label, (authority, mode) in wanted.items()
-        }
+        running = {label: stack.enter_context(_running(workshop, label)) for label in (STOCK, PLAIN, LONG)}
+        return take_turns({label: lambda _, one=one: work(one) for label, one in running.items()}, workshop.rounds)
+
+
+@cache
+def _authority(label: str) -> Authority:
+    authority = Authority()
+    if label == LONG:
+        authority.revoke_serials(random_serial() for _ in range(REVOKED))
+    return authority
 
 
 @contextmanager
-def _running(workshop: Workshop, label: str, authority: Authority, mode: str | None) -> Iterator[Running]:
-    directory = workshop.new_directory(label.replace(" ", "-"))
+def _running(workshop: Workshop, label: str, number: int = 0) -> Iterator[Running]:
+    directory = workshop.new_directory(f"{label.replace(' ', '-')}-{number}")
+    authority, mode = _authority(label), None if label == STOCK else "limited"
     alice = authority.leaf(Role.CLIENT, "alice")
     with cluster(authority, directory, mode, nworkers=1) as nodes:
         if mode is None:
@@ -100,9 +112,15 @@ def _running(workshop: Workshop, label: str, authority: Authority, mode: str | N
             yield Running(nodes, client, security)
 
 
-def _map(running: Running) -> float:
+def _map_afresh(workshop: Workshop, label: str, number: int) -> float:
+    with _running(workshop, label, number) as running:
+        _map(running, _WARMING)
+        return _map(running, _TASKS)
+
+
+def _map(running: Running, count: int) -> float:
     started = time.perf_counter()
-    futures = running.client.map(operator.neg, range(_TASKS), pure=False)
+    futures = running.client.map(operator.neg, range(count), pure=False)
     wait(futures)
     seconds = time.perf_counter() - started
     del futures

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
+from unittest.mock import patch
 
 from daskpki.confidential import Confidential
 from daskpki.errors import UnavailableError
@@ -64,27 +65,20 @@ def forgetful() -> Iterator[None]:
             number = tip.newest + 1
             return Outcome(True, Tip(Head(number, payload, self._codec.link(payload)), number))
 
-    _replace(LinearSecret, "propose", careless)
-    try:
+    with patch.object(LinearSecret, "propose", careless):
         yield
-    finally:
-        _replace(LinearSecret, "propose", propose)
 
 
 @contextmanager
 def heedless() -> Iterator[None]:
     """On Secret Manager, whatever was added counts, whoever was there first: no etag, no comparison of numbers."""
-    propose = LinearSecret.propose
 
     def careless(self: LinearSecret[Any], _tip: Tip[Any], payload: Any) -> Outcome[Any]:
         number = self._store.add(self._secret, self._codec.encode(payload))
         return Outcome(True, Tip(Head(number, payload, self._codec.link(payload)), number))
 
-    _replace(LinearSecret, "propose", careless)
-    try:
+    with patch.object(LinearSecret, "propose", careless):
         yield
-    finally:
-        _replace(LinearSecret, "propose", propose)
 
 
 def _replace(owner: Any, name: str, value: object) -> None:

@@ -227,10 +227,8 @@ class PkiTLS(FramedTLS):
     def _say_reply(self, message: Any) -> Any:
         if not self.conversation.guarded:
             return message
-        try:
-            return sendable(message)
-        except PermissionError as error:
-            return answer_call({}, str(error))
+        sent, refused = _sendable(message)
+        return answer_call({}, refused) if refused else sent
 
     def _say_stream(self, messages: Any) -> Any:
         conversation = self.conversation
@@ -249,11 +247,11 @@ class PkiTLS(FramedTLS):
         return self._without_pickles(message) if self.conversation.guarded else message
 
     def _without_pickles(self, message: Any) -> Any:
-        try:
-            return sendable(message)
-        except PermissionError as error:
-            self._log(str(error))
-            return failed_task(message, error) if message.get("op") == "task-finished" else _NOTHING
+        sent, refused = _sendable(message)
+        if not refused:
+            return sent
+        self._log(refused)
+        return failed_task(message, refused) if message.get("op") == "task-finished" else _NOTHING
 
 
 def _refusal(judge: Callable[[Any], None], message: Any) -> OperationRefusedError | None:
@@ -267,3 +265,11 @@ def _refusal(judge: Callable[[Any], None], message: Any) -> OperationRefusedErro
     except OperationRefusedError as refusal:
         return refusal
     return None
+
+
+def _sendable(message: Any) -> tuple[Any, str]:
+    """What can be sent of it, or why nothing can: answered outside of `except`, as above."""
+    try:
+        return sendable(message), ""
+    except PermissionError as error:
+        return None, str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -115,33 +116,66 @@ def queue_number() -> int:
     return int(Queue("numbers").get())
 
 
-def array_in_metadata() -> None:
-    worker = get_worker()
-    for state in worker.state.tasks.values():
-        state.metadata["array"] = np.arange(3)
-
-
-def number_in_metadata() -> str:
-    worker = get_worker()
-    for state in worker.state.tasks.values():
-        state.metadata["number"] = np.float32(0.5)
-    return "done"
-
-
 class Colour(Enum):
     RED = 1
 
 
-def enum_in_metadata() -> None:
+class UnspeakableError(Exception):
+    """Nothing carries its text."""
+
+    def __repr__(self) -> str:
+        return "\ud800"
+
+
+def cycle() -> list[Any]:
+    own: list[Any] = []
+    own.extend([own, own])
+    return own
+
+
+def nested(levels: int) -> Any:
+    value: Any = 0
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+MAKES: dict[str, Callable[[], Any]] = {
+    "array": lambda: np.arange(3),
+    "enum": lambda: Colour.RED,
+    "object": Measured,
+    "key": lambda: {frozenset({1}): 1},
+    "cycle": cycle,
+    "nested": lambda: nested(5000),
+    "integer": lambda: 2**80,
+    "surrogate": lambda: "\ud800",
+    "surrogate key": lambda: {"\udfff": 1},
+    "number": lambda: np.float32(0.5),
+    "plain": lambda: [float("nan"), bytearray(b"x"), memoryview(b"x"), {(1, "a"): None, None: {1, 2}, 2.5: nested(50)}],
+}
+"""What a task may come to put where Dask wants plain data."""
+
+
+def in_metadata(what: str) -> str:
     for state in get_worker().state.tasks.values():
-        state.metadata["colour"] = Colour.RED
+        state.metadata[what] = MAKES[what]()
+    return "done"
 
 
-def numpy_metrics() -> str:
+def in_metrics(what: str) -> str:
     worker = get_worker()
-    worker.metrics["number"] = lambda _worker: np.int64(5)
-    worker.metrics["array"] = lambda _worker: np.arange(2)
+    worker.metrics[what] = lambda _worker: MAKES[what]()
     return str(worker.address)
+
+
+def in_event(what: str) -> str:
+    worker = get_worker()
+    worker.batched_send({"op": "log-event", "topic": "odd", "msg": MAKES[what]()})
+    return "done"
+
+
+def unspeakable_error() -> None:
+    raise UnspeakableError
 
 
 class Counter:

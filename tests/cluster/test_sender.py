@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from decimal import Decimal
 from enum import Enum
 from typing import Any
 
@@ -57,10 +59,38 @@ def test_what_would_be_pickled_raises_with_operation_and_type(value: Any) -> Non
         sendable({"op": "queue_put", "data": [value]})
 
 
-@pytest.mark.parametrize("value", [CYCLE, "\ud800"])
-def test_what_nothing_could_carry_raises_likewise(value: Any) -> None:
-    with pytest.raises(PermissionError, match="'queue_put' would send"):
+@pytest.mark.parametrize(
+    ("value", "named"), [(CYCLE, "builtins.list"), ("\ud800", "builtins.str"), ({2**64: 1}, "builtins.int")]
+)
+def test_what_nothing_could_carry_raises_likewise(value: Any, named: str) -> None:
+    with pytest.raises(PermissionError, match=f"'queue_put' would send {named}") as raised:
         sendable({"op": "queue_put", "data": value})
+    pickle.dumps(
+        raised.value
+    )  # with the errors before it, were there any: a RecursionError with its traceback is too deep
+
+
+@pytest.mark.parametrize("innermost", [0, {1}, {Status.running}, to_serialize(1)], ids=repr)
+@pytest.mark.parametrize("levels", range(1012, 1028))
+def test_what_is_as_deep_as_msgpack_can_is_read_or_refused(innermost: Any, levels: int) -> None:
+    message = {"op": "task-finished", "key": "k", "metadata": nested(levels, innermost)}
+    try:
+        sent = sendable(message)
+    except PermissionError:
+        sent = failed_task(message, "why")
+    decode(list(dumps([sent])))
+
+
+def test_that_limit_is_near() -> None:
+    assert sendable(nested(1000, 0))
+    with pytest.raises(PermissionError, match="too deep"):
+        sendable(nested(1028, 0))
+
+
+def nested(levels: int, value: Any) -> Any:
+    for _ in range(levels):
+        value = [value]
+    return value
 
 
 @pytest.mark.parametrize("key", ["__Pickled__", "__Serialized__", "__Set__", "__Enum__"])
@@ -70,11 +100,35 @@ def test_a_dict_that_dask_would_mistake_raises(key: str) -> None:
     assert sendable({"op": "queue_put", "data": key}) == {"op": "queue_put", "data": key}
 
 
-@pytest.mark.parametrize("operation", ["heartbeat_worker", "register-worker"])
-def test_a_report_goes_out_with_text_in_place_of_what_cannot(operation: str) -> None:
-    figures = {"ok": 1, "array": np.arange(2), "number": np.int64(3), Colour.RED: 4}
-    report = sendable({"op": operation, "metrics": figures})
-    assert report["metrics"] == {"ok": 1, "array": "array([0, 1])", "number": 3, "<Colour.RED: 1>": 4}
+class Mute:
+    def __repr__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize("operation", ["heartbeat_worker", "log-event", "register-worker", "task-erred"])
+@pytest.mark.parametrize(
+    ("figure", "report"),
+    [
+        (1, 1),
+        (np.arange(2), "array([0, 1])"),
+        (np.int64(3), 3),
+        ({Colour.RED: 4}, {"<Colour.RED: 1>": 4}),
+        ({("a", 2**70): 5}, {("a", float(2**70)): 5}),
+        ({"__Set__": 6}, {"'__Set__'": 6}),
+        (Decimal("0.5"), 0.5),
+        (10**400, str(10**400)[:200]),
+        (10**5000, "<int>"),
+        (1j, "1j"),
+        ("\ud800", r"'\ud800'"),
+        (CYCLE, ["[[...]]"]),
+        (Mute(), "<Mute>"),
+    ],
+    ids=lambda value: f"{value!r:.20}" if not isinstance(value, (Mute, int)) else "value",
+)
+def test_a_report_goes_out_with_text_in_place_of_what_cannot(operation: str, figure: Any, report: Any) -> None:
+    sent = sendable({"op": operation, "metrics": {"figure": figure}})
+    assert sent["metrics"]["figure"] == report
+    decode(list(dumps(sent)))
 
 
 def test_a_task_that_cannot_report_fails_alone() -> None:
@@ -86,7 +140,7 @@ def test_a_task_that_cannot_report_fails_alone() -> None:
         "thread": 5,
         "metadata": np.arange(3),
     }
-    erred = failed_task(finished, PermissionError("why"))
+    erred = failed_task(finished, "why")
     assert decode(dumps(erred))["exception_text"] == "PermissionError('why')"
     assert {field: erred[field] for field in ("op", "key", "run_id", "stimulus_id")} == {
         "op": "task-erred",

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 
 from daskpki.cluster.security import client_security
 from daskpki.identity import Role
 from tests.cluster import tasks
+from tests.cluster.conftest import stock_security
 from tests.cluster.material import Authority
 from tests.cluster.nodes import PRELOADS, STARTED, Cluster, Node, node_environment
 
@@ -111,12 +112,12 @@ def test_a_worker_that_was_started_in_another_mode_is_not_lost(
     node.wait_for(STARTED["worker"])
     address = node.wait_for(re.compile(r"Start worker at:\s+(tls://\S+)")).group(1)
 
-    def there(task: Callable[[], Any]) -> Any:
-        return in_limited.submit(task, workers=[address], pure=False).result(timeout=30)
+    def there(task: Callable[..., Any], *arguments: Any) -> Any:
+        return in_limited.submit(task, *arguments, workers=[address], pure=False).result(timeout=30)
 
-    assert there(tasks.number_in_metadata) == "done"
+    assert there(tasks.in_metadata, "number") == "done"
     with pytest.raises(PermissionError, match="would send"):
-        there(tasks.array_in_metadata)
+        there(tasks.in_metadata, "array")
     with pytest.raises(PermissionError, match="DASKPKI_WORKER_CLIENTS=limited"):
         there(tasks.nested_submit)
     assert address in workers(in_limited)
@@ -137,31 +138,68 @@ class TestTheGateCostsNoWorker:
 
     def test_numbers_of_numpy_become_pythons(self, in_limited: Client) -> None:
         assert run(in_limited, tasks.queue_number) == 3
-        assert run(in_limited, tasks.number_in_metadata) == "done"
+        assert run(in_limited, tasks.in_metadata, "number") == "done"
 
     def test_an_array_in_a_queue_raises_in_the_task(self, in_limited: Client) -> None:
         with pytest.raises(PermissionError, match=r"'queue_put' would send numpy\.ndarray"):
             run(in_limited, tasks.queue_array)
 
-    def test_an_array_in_metadata_fails_that_task_only(self, in_limited: Client) -> None:
-        with pytest.raises(PermissionError, match=r"'task-finished' would send numpy\.ndarray"):
-            run(in_limited, tasks.array_in_metadata)
+    @pytest.mark.parametrize(
+        ("what", "named"),
+        [
+            ("array", r"numpy\.ndarray"),
+            ("enum", r"\S+Colour"),
+            ("object", r"\S+Measured"),
+            ("key", r"builtins\.frozenset"),
+            ("cycle", r"builtins\.list \(within itself"),
+            ("nested", r"builtins\.list \(.*too deep"),
+            ("integer", r"builtins\.int"),
+            ("surrogate", r"builtins\.str"),
+            ("surrogate key", r"builtins\.str"),
+        ],
+    )
+    def test_metadata_that_cannot_travel_fails_that_task_only(self, in_limited: Client, what: str, named: str) -> None:
+        with pytest.raises(PermissionError, match=f"'task-finished' would send {named}"):
+            run(in_limited, tasks.in_metadata, what)
         assert run(in_limited, tasks.nested_compute_in_threads) == 3
 
-    def test_an_enum_of_the_users_in_metadata_fails_that_task_only(self, in_limited: Client) -> None:
-        with pytest.raises(PermissionError, match=r"'task-finished' would send \S+Colour"):
-            run(in_limited, tasks.enum_in_metadata)
+    def test_metadata_of_every_plain_type_travels(self, in_limited: Client) -> None:
+        assert run(in_limited, tasks.in_metadata, "plain") == "done"
 
-    def test_metrics_of_numpy(self, in_limited: Client) -> None:
-        address = run(in_limited, tasks.numpy_metrics)
+    def test_an_error_whose_text_cannot_travel_arrives(self, in_limited: Client) -> None:
+        with pytest.raises(tasks.UnspeakableError):
+            run(in_limited, tasks.unspeakable_error)
+
+    def test_events_and_metrics_go_as_text(self, in_limited: Client) -> None:
+        addresses = [run(in_limited, tasks.in_metrics, what) for what in tasks.MAKES]
+        for what in tasks.MAKES:
+            run(in_limited, tasks.in_event, what)
 
         async def heartbeat(dask_worker: Any) -> None:
             await dask_worker.heartbeat()
 
-        in_limited.run(heartbeat, workers=[address])
-        metrics = in_limited.scheduler_info(n_workers=-1)["workers"][address]["metrics"]
-        assert metrics["number"] == 5
-        assert metrics["array"] == "array([0, 1])"
+        in_limited.run(heartbeat)
+        infos = in_limited.scheduler_info(n_workers=-1)["workers"]
+        metrics: dict[str, Any] = {}
+        for address in set(addresses):
+            metrics |= infos[address]["metrics"]
+        assert metrics["number"] == 0.5
+        assert metrics["array"] == "array([0, 1, 2])"
+        assert metrics["integer"] == float(2**80)
+        assert metrics["surrogate"] == r"'\ud800'"
+        events = [message for _, message in in_limited.get_events("odd")]
+        assert "array([0, 1, 2])" in events
+        assert len(events) == len(tasks.MAKES)
+
+
+@pytest.mark.parametrize("what", ["cycle", "nested", "integer", "surrogate"])
+def test_control_stock_dask_loses_the_worker(authority: Authority, tmp_path: Path, what: str) -> None:
+    security = stock_security(authority, authority.leaf(Role.WORKER), tmp_path)
+    options: dict[str, Any] = {"n_workers": 1, "processes": False, "dashboard_address": None}
+    with LocalCluster(security=security, **options) as running, Client(running, set_as_default=False) as client:
+        future = client.submit(tasks.in_metadata, what, pure=False)
+        running.sync(running.workers[0].finished, callback_timeout=60)
+        assert not future.done()
 
 
 def workers(client: Client) -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from distributed import (
     Event,
     Lock,
     MultiLock,
+    PipInstall,
     Queue,
     SchedulerPlugin,
     Semaphore,
@@ -182,10 +185,59 @@ def test_plugins(client: Client) -> None:
     assert set(client.run(lambda dask_worker: dask_worker.daskpki_test).values()) == {"was here"}
     client.unregister_worker_plugin("daskpki-test")
     client.register_plugin(Counting())
-    client.register_plugin(InstallPlugin(print, restart_workers=False))
+    client.register_plugin(InstallPlugin(print, restart_workers=False))  # by the workers; PipInstall below by nannies
     with pytest.raises(KeyError):
         client.register_plugin(Fails())
     client.unregister_worker_plugin("daskpki-fails")
+
+
+def make_wheel(directory: Path) -> Path:
+    """A package of one module (PEP 427)."""
+    about = "daskpki_installed-1.dist-info"
+    files = {
+        "daskpki_installed.py": "ANSWER = 44\n",
+        f"{about}/METADATA": "Metadata-Version: 2.1\nName: daskpki-installed\nVersion: 1\n",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: daskpki\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    recorded = "".join(f"{name},,\n" for name in [*files, f"{about}/RECORD"])
+    wheel = directory / "daskpki_installed-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in {**files, f"{about}/RECORD": recorded}.items():
+            archive.writestr(name, content)
+    return wheel
+
+
+def test_packages_installed_by_pip(client: Client, working: Cluster, tmp_path: Path) -> None:
+    """On the scheduler and by each nanny, which then restarts its worker; not into the environment of these tests."""
+    target = str(tmp_path / "installed")
+    options = ["--no-index", "--no-deps", "--no-cache-dir", "--disable-pip-version-check", "--target", target]
+    said = "pip installing the following packages"
+    before = working.scheduler.drain().count(said), working.workers.drain().count(said)
+    before_restart = workers(client)
+    plugin = PipInstall([str(make_wheel(tmp_path))], [*options, "--upgrade"], restart_workers=True)
+    client.register_plugin(plugin)
+    client.wait_for_workers(2, timeout=60)
+    assert (working.scheduler.drain().count(said), working.workers.drain().count(said)) == (
+        before[0] + 1,
+        before[1] + 2,
+    )
+    assert not before_restart & workers(client)
+
+    def answer() -> int:
+        sys.path.insert(0, target)
+        import daskpki_installed  # type: ignore[import-not-found]
+
+        return int(daskpki_installed.ANSWER)
+
+    assert client.submit(answer, pure=False).result(timeout=30) == 44
+    client.unregister_scheduler_plugin(plugin.name)
+    with pytest.raises(RuntimeError, match="pip install failed"):
+        client.register_plugin(PipInstall([str(tmp_path / "absent.whl")], options))
+
+
+def workers(client: Client) -> set[str]:
+    """Server ids: after a restart they are others."""
+    return {info["id"] for info in client.scheduler_info(n_workers=-1)["workers"].values()}
 
 
 def test_files_reach_the_workers(client: Client, tmp_path: Path) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from daskpki.errors import CorruptError, NotFoundError
 from daskpki.inventory import AuthorityRecord, Inventory
+from daskpki.pki.anchor import ACTIVE, NEXT, RETIRING
 from daskpki.pki.profile import Policy
 from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRING
 
 if TYPE_CHECKING:
     from daskpki.pki.issuer import Issuer
     from daskpki.pki.keys import PrivateKey
+
+STATES: Final = {CA_CREATED: NEXT, CA_ACTIVATED: ACTIVE, CA_RETIRING: RETIRING}
+"""What the log's events make of a generation in the trust document."""
 
 
 def policy_settings(policy: Policy) -> dict[str, Any]:
@@ -56,5 +60,4 @@ def active_authority(inventory: Inventory, cluster: str) -> AuthorityRecord:
 
 def living_authorities(inventory: Inventory) -> list[AuthorityRecord]:
     """The generations that stand in the trust document."""
-    alive = (CA_CREATED, CA_ACTIVATED, CA_RETIRING)
-    return [authority for authority in inventory.authorities() if authority.status in alive]
+    return [authority for authority in inventory.authorities() if authority.status in STATES]

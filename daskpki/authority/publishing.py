@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from daskpki import naming
 from daskpki.authority.crl_keeping import create_secret, present_crl, prune_pieces, revoked_before
-from daskpki.authority.policy import anchor_der, chain_der, living_authorities
+from daskpki.authority.policy import STATES, anchor_der, chain_der, living_authorities
 from daskpki.authority.root_crl import trusted_root_crls
 from daskpki.authority.session import Session
-from daskpki.authority.undone import STATES
 from daskpki.errors import NotFoundError
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.issuer import Issuer

@@ -13,11 +13,12 @@ from string import Template
 from typing import Final
 
 from daskpki.authority.lookup import rfc3339
+from daskpki.authority.policy import STATES
 from daskpki.authority.report import Bin, ChainLink, Report
 from daskpki.identity import Role
 from daskpki.inventory import EXPIRED, CertificateRecord
 from daskpki.pki.profile import DAY
-from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRED, CA_RETIRING
+from daskpki.records import CA_RETIRED
 
 ROWS: Final = 500
 """The most that a table shows."""
@@ -60,7 +61,7 @@ class _Code(str):
     __slots__ = ()
 
 
-_CA_STATES: Final = {CA_CREATED: "next", CA_ACTIVATED: "active", CA_RETIRING: "retiring", CA_RETIRED: "retired"}
+_CA_STATES: Final = {**STATES, CA_RETIRED: "retired"}
 _HOLDERS: Final = ("who", "state", "from", "until", "left", "key", "further names", "serial")
 _REVOKED: Final = ("who", "revoked", "why", "until", "serial")
 _CHAIN: Final = ("generation", "state", "subject", "from", "until", "SHA-256")

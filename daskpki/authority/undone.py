@@ -6,19 +6,16 @@ It is judged here, from the log alone; what publishes is loaded only when there 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from daskpki.authority.abandoning import abandon_stale, is_stale
-from daskpki.authority.policy import living_authorities
+from daskpki.authority.policy import STATES, living_authorities
 from daskpki.authority.session import Session
 from daskpki.inventory import AuthorityRecord, Inventory
-from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRING, REVOKING
+from daskpki.records import REVOKING
 
 if TYPE_CHECKING:
     from daskpki.pki.issuer import Issuer
-
-STATES: Final = {CA_CREATED: "next", CA_ACTIVATED: "active", CA_RETIRING: "retiring"}
-"""What the log's events make of a generation in the trust document (the states of `daskpki.pki.trust_document`)."""
 
 
 def make_good(session: Session, seen: Inventory, issuers: Callable[[AuthorityRecord], Issuer]) -> None:

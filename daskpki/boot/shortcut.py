@@ -2,10 +2,10 @@
 
 The full check (`daskpki.credentials.held`) loads `cryptography.x509`, which takes as long as all the rest of a boot:
 with it, the entrypoint takes 2.6 times as long as a bare script that makes the same requests, with this 1.3 times.
-So this looks at the usual case only: one CA of one tier, one signature, a CRL in one piece. It never refuses, it only
-declines, so that errors come from one place; and what it accepts, the full check would accept as well, but for one
-rule that it leaves out, the name constraints of the CA. Dask's preload applies all of them again before anything
-listens, so this is used only where that preload follows.
+So this looks at the usual case only: keys on P-256 or P-384, one CA of one tier, one signature, a CRL in one piece. It
+never refuses, it only declines, so that errors come from one place; and what it accepts, the full check would accept as
+well, but for one rule that it leaves out, the name constraints of the CA. Dask's preload applies all of them again
+before anything listens, so this is used only where that preload follows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from daskpki.boot.materialise import MemoryFiles
 from daskpki.boot.reading import Material
 from daskpki.boot.rehearsal import rehearse
 from daskpki.boot.settings import Settings
-from daskpki.boot.spki import verifies
+from daskpki.boot.spki import is_plain_key, verifies
 from daskpki.errors import DaskpkiError
 from daskpki.pki.credential import Credential
 from daskpki.pki.crl_pieces import join_crl
@@ -54,6 +54,8 @@ def _trust_holds(material: Material, settings: Settings, now: datetime) -> bool:
 
 
 def _credential_holds(credential: Credential, document: TrustDocument) -> bool:
+    if credential.key is None or not is_plain_key(credential.key.reveal(), credential.leaf):
+        return False
     place = MemoryFiles()
     try:
         shown = rehearse(place, credential, document.roots, (_crl(document.crls[0]),))

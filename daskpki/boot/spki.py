@@ -1,4 +1,4 @@
-"""The public key of a certificate and what it signed, without `cryptography.x509`, whose import takes 30 to 50 ms.
+"""The public key of a certificate and what goes with it, without `cryptography.x509`, whose import takes 30 to 50 ms.
 
 A certificate is walked only as far as its seventh field. Keys on P-256 and P-384, the usual ones, are read from there;
 everything else is left to whoever has the time for the whole library.
@@ -19,6 +19,12 @@ _FIELDS_BEFORE: Final = 6  # version, serial, signature, issuer, validity, subje
 # SubjectPublicKeyInfo of an uncompressed point (RFC 5480, 2) up to the point itself, in DER.
 _P256: Final = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
 _P384: Final = bytes.fromhex("3076301006072a8648ce3d020106052b81040022036200")
+
+# PKCS#8 around an ECPrivateKey (RFC 5958, RFC 5915): before the secret, its octets, from there to the point.
+_PRIVATE: Final = {
+    _P256: ("308187020100301306072a8648ce3d020106082a8648ce3d030107046d306b0201010420", 32, "a144034200"),
+    _P384: ("3081b6020100301006072a8648ce3d020106052b8104002204819e30819b0201010430", 48, "a164036200"),
+}
 
 
 class _Ecdsa(ec.ECDSA):
@@ -41,6 +47,19 @@ def verifies(certificate: bytes, signature: bytes, data: bytes) -> bool:
     except InvalidSignature:
         return False
     return True
+
+
+def is_plain_key(key: bytes, certificate: bytes) -> bool:
+    """Whether `key` (PKCS#8, DER) is written as usual for the public key of `certificate` (DER); ValueError for no DER.
+
+    The secret number is not judged here. OpenSSL loads keys that are damaged elsewhere, and `cryptography` does not.
+    """
+    info = subject_public_key_info(certificate)
+    for kind, (before, octets, between) in _PRIVATE.items():
+        if info.startswith(kind):
+            head, tail = bytes.fromhex(before), bytes.fromhex(between) + info[len(kind) :]
+            return key.startswith(head) and key[len(head) + octets :] == tail
+    return False
 
 
 def _parse_key(info: bytes) -> tuple[ec.EllipticCurve, hashes.HashAlgorithm, bytes]:

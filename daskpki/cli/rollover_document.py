@@ -25,8 +25,7 @@ def rollover_document(authority: CertificateAuthority) -> dict[str, Any]:
 
 
 def _authority(authority: CertificateAuthority, entry: AuthorityRecord) -> dict[str, Any]:
-    from daskpki.authority.policy import anchor_der
-    from daskpki.authority.undone import STATES
+    from daskpki.authority.policy import STATES, anchor_der
     from daskpki.pki.certificates import load_certificate
     from daskpki.pki.pem import fingerprint
 

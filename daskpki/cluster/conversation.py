@@ -132,10 +132,10 @@ class Conversation:
         match message["op"]:
             case "register-worker":
                 self._registered = {"worker": message["address"], "client": None}
-                self._ledger.register(Channel.WORKER_STREAM, message["address"], self)
+                self._ledger.register(Channel.WORKER_STREAM, message["address"], self.peer.identity, self)
             case "register-client":
                 self._registered = {"client": message["client"], "worker": None}
-                self._ledger.register(Channel.CLIENT_STREAM, message["client"], self)
+                self._ledger.register(Channel.CLIENT_STREAM, message["client"], self.peer.identity, self)
         if message["op"] in STREAM_AFTER:
             self._enter(STREAM_AFTER[message["op"]])
 

@@ -20,10 +20,11 @@ from daskpki.cluster.peers import Peer, parse_peer
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.trust import Trust, verify_peer
 from daskpki.cluster.web.visits import Dashboard
+from daskpki.confidential import Confidential
 from daskpki.identity import Identity, Role
 
 if TYPE_CHECKING:
-    from daskpki.cluster.keeper import Keeper
+    from daskpki.pki.trust_document import TrustDocument
 
 _HOUR: Final = 3600
 CONNECTION_ARGUMENT: Final = "daskpki"
@@ -54,6 +55,25 @@ class Connection(Protocol):
 
     def tell_soon(self, message: Mapping[str, Any]) -> None:
         """Say something in the stream, from whatever thread, if the other side is daskpki too."""
+        ...
+
+
+class Keeping(Protocol):
+    """What an Enforcement goes by, for whoever asks for it or brings something newer (`daskpki.cluster.keeper`)."""
+
+    document: TrustDocument
+
+    @property
+    def epoch(self) -> int:
+        """Of the document that holds."""
+        ...
+
+    def message(self) -> dict[str, Any] | None:
+        """The document as it travels in a stream; None when it is known only by its content."""
+        ...
+
+    def offer(self, signed: Confidential, pieces: Mapping[int, bytes] | None = None) -> bool:
+        """Whether `signed` is newer than what holds, and holds from now on."""
         ...
 
 
@@ -89,7 +109,7 @@ class Enforcement:
         self.now = now
         self._live: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self._met: dict[int, float] = {}
-        self.keeper: Keeper | None = None
+        self.keeper: Keeping | None = None
         self.before_dialling: Callable[[], Awaitable[None]] | None = None
         self._listeners: WeakSet[Listening] = WeakSet()
         self.pair = pair

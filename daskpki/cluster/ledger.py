@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from daskpki.identity import Identity
 
 if TYPE_CHECKING:
-    from daskpki.cluster.conversation import Conversation
     from daskpki.cluster.policy import Channel
 
 
@@ -16,14 +15,14 @@ class Ledger:
     """Addresses of workers and names of clients, forgotten with the connections on which they registered."""
 
     def __init__(self) -> None:
-        self._claims: dict[tuple[Channel, str], WeakSet[Conversation]] = {}
+        self._claims: dict[tuple[Channel, str], WeakKeyDictionary[object, Identity]] = {}
 
-    def register(self, channel: Channel, name: str, conversation: Conversation) -> None:
-        """Note that the peer of `conversation` goes by `name` in streams of that kind."""
+    def register(self, channel: Channel, name: str, identity: Identity, connection: object) -> None:
+        """Note that `identity` goes by `name` in streams of that kind for as long as `connection` lives."""
         self._claims = {claim: claimants for claim, claimants in self._claims.items() if claimants}
-        self._claims.setdefault((channel, name), WeakSet()).add(conversation)
+        self._claims.setdefault((channel, name), WeakKeyDictionary())[connection] = identity
 
     def owner(self, channel: Channel, name: str) -> Identity | None:
         """The identity that goes by `name`, or None when nobody does."""
-        claimants = self._claims.get((channel, name), ())
-        return next((conversation.peer.identity for conversation in claimants), None)
+        claimants = self._claims.get((channel, name))
+        return next(claimants.values(), None) if claimants else None

@@ -12,6 +12,7 @@ from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, UsageError
 from daskpki.identity import parse_label, parse_trust_domain
 from daskpki.pki import fields
+from daskpki.pki.anchor import ACTIVE, STATES, Anchor
 from daskpki.pki.fields import array, as_object, base64_text, integer, octets, string
 from daskpki.pki.succession import Succession, parse_successions, succession_json
 
@@ -19,29 +20,10 @@ FORMAT: Final = 1
 READER: Final = 1
 """The newest `min_reader` that this version can satisfy."""
 
-NEXT: Final = "next"
-ACTIVE: Final = "active"
-RETIRING: Final = "retiring"
-STATES: Final = (NEXT, ACTIVE, RETIRING)
-
 PAYLOAD_TYPE: Final = "application/vnd.daskpki.trust.v1+json"
 
 _WHAT: Final = "the trust document"
 _SHA256_DIGITS: Final = 64
-
-
-class Anchor(NamedTuple):
-    """One CA generation: its state, its trust anchor, and the intermediates below that, issuer first (DER)."""
-
-    generation: int
-    state: str
-    certificate: bytes
-    chain: tuple[bytes, ...] = ()
-
-    @property
-    def issuing(self) -> bytes:
-        """The certificate (DER) whose key signs leaves, the CRL and this document."""
-        return self.chain[0] if self.chain else self.certificate
 
 
 class PieceRef(NamedTuple):

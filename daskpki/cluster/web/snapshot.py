@@ -11,9 +11,10 @@ from typing import Any, Final, NamedTuple
 
 from daskpki.cluster.audit import Event
 from daskpki.cluster.peers import Peer
+from daskpki.pki.anchor import Anchor
 from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.pem import fingerprint
-from daskpki.pki.trust_document import Anchor, TrustDocument
+from daskpki.pki.trust_document import TrustDocument
 
 SOON: Final = 7 * 86_400
 """Seconds before its end from which on something counts as ending soon."""

@@ -168,7 +168,7 @@ class CertificateAuthority:
         make_good(self.session, self._seen(), self.issuers)
 
     def due(self) -> list[CertificateRecord]:
-        """The leaves past two thirds of their life, those that end first at the front."""
+        """The leaves past two thirds of their life or of a dropped CA, those that end first at the front."""
         from daskpki.authority.renewal import due
 
         return due(self.inventory(), self.session.now())

@@ -103,8 +103,8 @@ def _successions(previous: TrustDocument, document: TrustDocument, dropped: Iter
 
 
 def _signing(inventory: Inventory, previous: TrustDocument | None) -> list[AuthorityRecord]:
-    """The generations of this document and of the one before."""
-    known = {anchor.generation for anchor in previous.authorities} if previous else set()
+    """The generations of this document and of the one before, but for one that is dropped before it had a say."""
+    known = {anchor.generation for anchor in previous.authorities if anchor.state != NEXT} if previous else set()
     return [entry for entry in inventory.authorities() if entry.status in STATES or entry.generation in known]
 
 

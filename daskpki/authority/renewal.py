@@ -1,6 +1,7 @@
 """Renew leaves: which are due, and what a renewal asks for. The log alone decides; no one's old key is read.
 
-A leaf is due once two thirds of its life are past, also long after it has expired. Renewing is safe from two places
+A leaf is due once two thirds of its life are past, also long after it has expired, and at once when its CA was dropped,
+since then nobody trusts it. Renewing is safe from two places
 at once: the reservation is made only if the leaf that is to be replaced is still the newest of its name, and, for
 `--due`, nobody else has one reserved.
 """
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from daskpki.authority.abandoning import ABANDON_AFTER
+from daskpki.authority.policy import living_authorities
 from daskpki.identity import Identity, Role
 from daskpki.inventory import CertificateRecord, Inventory
 from daskpki.pki.profile import DEFAULT_TTL, LeafRequest
@@ -35,7 +37,8 @@ def renewable(inventory: Inventory) -> Iterator[CertificateRecord]:
 
 def due(inventory: Inventory, now: datetime) -> list[CertificateRecord]:
     """The leaves to renew now, those that end first at the front."""
-    found = [entry for entry in renewable(inventory) if is_due(entry, now.timestamp())]
+    living = {known.generation for known in living_authorities(inventory)}
+    found = [entry for entry in renewable(inventory) if is_due(entry, now.timestamp()) or entry.issuer not in living]
     return sorted(found, key=lambda entry: entry.not_after)
 
 

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from daskpki.authority.creation import Check, Plan, create
+from daskpki.authority.issuing_again import check_issuable
 from daskpki.authority.offline import OfflineRoot
-from daskpki.authority.policy import living_authorities, recorded_policy
+from daskpki.authority.policy import active_authority, living_authorities, recorded_policy
 from daskpki.authority.publishing import publish
 from daskpki.authority.standing import RETIRING, STARTED, Standing, standing, valid_elsewhere
 from daskpki.authority.undone import shows_authorities
@@ -43,6 +44,13 @@ class Successor(NamedTuple):
     permit_dns: tuple[str, ...] = ()
 
 
+class Started(NamedTuple):
+    """The CA that comes next; `resumed` when it was there, and what it is had been asked for then."""
+
+    authority: AuthorityRecord
+    resumed: bool
+
+
 class Cut(NamedTuple):
     """The end of an emergency's first part: who issues now, and the seconds until the others were cut off."""
 
@@ -62,7 +70,7 @@ class Rollover:
         """Where it stands now."""
         return standing(self._authority.inventory(), self._session.cluster, self._session.now().timestamp())
 
-    def start(self, successor: Successor) -> AuthorityRecord:
+    def start(self, successor: Successor) -> Started:
         """Make the next CA, or go on with it, and publish it beside the active; AlreadyExistsError once it issues."""
         now = self.standing()
         if now.phase == RETIRING:
@@ -73,22 +81,28 @@ class Rollover:
         self._issuers.open([now.active])  # before anything is recorded: both will have to sign
         made = now.others[-1] if now.others else self._create(now.active, successor, _refuse_another)
         self._publish()
-        return made
+        return Started(made, resumed=bool(now.others))
 
     def promote(self) -> AuthorityRecord:
-        """Let the newest CA issue and publish it so; `reissue` does the rest. ConflictError before `start`."""
+        """Let the newest CA issue and publish it so; `reissue` does the rest. ConflictError before `start`.
+
+        PolicyError, and nothing was changed, for a valid leaf that it could not issue.
+        """
         now = self.standing()
         if not now.others:
             raise ConflictError("there is no new CA to promote", hint="daskpki rotate-ca start makes one")
         return self._take_over(now, max(now.living, key=_generation))
 
     def abort(self) -> AuthorityRecord:
-        """Drop a CA that does not issue yet, or let the oldest one take over again; returns the one that issues."""
+        """Drop a CA that does not issue yet, or let the oldest one take over again; returns the one that issues.
+
+        PolicyError as for `promote`.
+        """
         now = self.standing()
         if now.phase == RETIRING:
             return self._take_over(now, min(now.living, key=_generation))
         self._session.log.commit(_dropping(CA_CREATED), self._session.stamp())
-        self._publish(old_keys=False)  # the active one vouches for it, and nothing relied on the other
+        self._publish()
         self._discard()
         return now.active
 
@@ -108,7 +122,8 @@ class Rollover:
 
         def decide(inventory: Inventory) -> list[Draft]:
             if not force:
-                _refuse_valid(valid_elsewhere(inventory, self._session.cluster, moment))
+                active = active_authority(inventory, self._session.cluster).generation
+                _refuse_valid(valid_elsewhere(inventory, active, moment), now.last_step)
             return _dropping(CA_RETIRING)(inventory)
 
         self._session.log.commit(decide, self._session.stamp())
@@ -161,6 +176,8 @@ class Rollover:
         return create(self._session, plan, keys, check)
 
     def _take_over(self, now: Standing, target: AuthorityRecord) -> AuthorityRecord:
+        inventory, moment = self._authority.inventory(), self._session.now()
+        check_issuable(valid_elsewhere(inventory, target.generation, moment.timestamp()), target, moment)
         self._issuers.open(now.living)
         self._session.log.commit(_activating(target.generation), self._session.stamp())
         self._publish()
@@ -195,12 +212,12 @@ def _refuse_another(inventory: Inventory) -> None:
             raise ConflictError(f"CA {entry.generation} is there meanwhile", hint="daskpki rotate-ca status")
 
 
-def _refuse_valid(left: Sequence[CertificateRecord]) -> None:
+def _refuse_valid(left: Sequence[CertificateRecord], step: str) -> None:
     if left:
         names = ", ".join(sorted({f"{entry.role}/{entry.name}" for entry in left})[:5])
         raise PolicyError(
             f"{len(left)} valid certificates would be cut off ({names}{', ...' if len(left) > 5 else ''})",  # noqa: PLR2004 - as many as are named
-            hint="daskpki rotate-ca promote issues them anew (daskpki sign, those by request); --force cuts them off",
+            hint=f"daskpki rotate-ca {step} issues them anew (daskpki sign, those by request); --force cuts them off",
         )
 
 

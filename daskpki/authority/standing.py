@@ -39,11 +39,17 @@ class Standing(NamedTuple):
         """All generations in the trust document."""
         return (self.active, *self.others)
 
+    @property
+    def last_step(self) -> str:
+        """What led here from `start`: promote, or after it abort; run again, it issues anew what is left."""
+        newest = max(entry.generation for entry in self.living)
+        return "promote" if self.active.generation == newest else "abort"
+
 
 def standing(inventory: Inventory, cluster: str, now: float) -> Standing:
     """Where the log says that it stands; NotFoundError before `init-ca`."""
     active = active_authority(inventory, cluster)
-    left = valid_elsewhere(inventory, cluster, now)
+    left = valid_elsewhere(inventory, active.generation, now)
     return Standing(
         active,
         tuple(entry for entry in living_authorities(inventory) if entry != active),
@@ -53,11 +59,10 @@ def standing(inventory: Inventory, cluster: str, now: float) -> Standing:
     )
 
 
-def valid_elsewhere(inventory: Inventory, cluster: str, now: float) -> list[CertificateRecord]:
-    """The leaves in force that do not come from the active CA."""
-    active = active_authority(inventory, cluster)
+def valid_elsewhere(inventory: Inventory, generation: int, now: float) -> list[CertificateRecord]:
+    """The leaves in force that do not come from that CA."""
     return [
         entry
         for entry in inventory.certificates(statuses=[ISSUED, RELEASED])
-        if entry.issuer != active.generation and not entry.superseded and entry.not_after >= now
+        if entry.issuer != generation and not entry.superseded and entry.not_after >= now
     ]

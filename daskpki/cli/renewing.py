@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def renew(
     ctx: typer.Context,
     which: Annotated[str | None, typer.Argument(metavar="[ROLE/NAME]", help="Renew this one now.")] = None,
-    due: Annotated[bool, typer.Option("--due", help="Renew everything past two thirds of its life.")] = False,
+    due: Annotated[
+        bool, typer.Option("--due", help="Renew everything past two thirds of its life, or from a CA that was dropped.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be renewed, and change nothing.")] = False,
     detailed_exit_code: Annotated[
         bool, typer.Option("--detailed-exit-code", help="Exit with 6 when nothing was due.")

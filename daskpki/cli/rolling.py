@@ -25,6 +25,7 @@ from daskpki.errors import UnavailableError, UsageError
 if TYPE_CHECKING:
     from daskpki.authority import CertificateAuthority
     from daskpki.authority.rollover import Successor
+    from daskpki.authority.standing import Standing
     from daskpki.cli.invocation import Invocation
     from daskpki.inventory import AuthorityRecord
 
@@ -96,12 +97,14 @@ def start(
         _emergency(invocation, successor, tell, seal=ca_passphrase, old_key_lost=old_key_lost)
         return
     with invocation.authority(seal=seals(invocation, ca_passphrase)) as authority:
-        made = authority.rollover().start(successor)
+        made, resumed = authority.rollover().start(successor)
         push_news(invocation, authority, tell, expected=False)
         document = rollover_document(authority)
     new = next(entry for entry in document["authorities"] if entry["generation"] == made.generation)
     lines = [f"CA {made.generation} is trusted beside CA {document['issuing']}"]
     lines.append(f"  SHA-256  {fingerprint_lines(new['fingerprint'])}")
+    if resumed:
+        lines.append("it was begun before, as was asked for then; daskpki rotate-ca abort drops it")
     _report(invocation, document, lines)
 
 
@@ -133,7 +136,8 @@ def promote(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOpt
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
         rollover = authority.rollover()
-        _warn_if_fresh(invocation, authority)
+        if rollover.standing().phase == "started":
+            _warn_if_fresh(invocation, authority)
         target = rollover.promote()
         push_news(invocation, authority, Tell(push, scheduler), expected=False)
         count = _reissue(invocation, authority)
@@ -160,7 +164,7 @@ def finish(
         erased = authority.rollover().finish(force=force, old_keys=not old_key_lost)
         push_news(invocation, authority, Tell(push, scheduler), expected=False)
         document = rollover_document(authority) | {"keysErased": erased}
-    _report(invocation, document, _dropped(before.others) or ["nothing to finish: there is one CA"])
+    _report(invocation, document, _dropped(before.others) or [_one_left(before, "finish")])
     if not erased:
         invocation.output.warn("you may not erase the old CA's key; whoever may should delete its secret")
 
@@ -179,9 +183,10 @@ def abort(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOptio
         count = _reissue(invocation, authority)
         document = rollover_document(authority) | {"reissued": count}
     if not before.others:
-        lines = ["nothing to abort: there is one CA"]
+        lines = [_one_left(before, "abort")]
     else:
-        lines = [f"CA {target.generation} issues" + (f"; {_certificates(count)} issued anew" if count else "")]
+        dropped = _dropped(before.others) if before.phase == "started" else []
+        lines = [*dropped, f"CA {target.generation} issues; {_certificates(count)} issued anew"]
     _report(invocation, document, lines)
     _check_all_reissued(document)
 
@@ -238,6 +243,10 @@ def _warn_if_fresh(invocation: Invocation, authority: CertificateAuthority) -> N
 
 FRESH = 60
 """Seconds within which every running node reads a new trust document."""
+
+
+def _one_left(before: Standing, step: str) -> str:
+    return f"nothing to {step}: there is one CA" + ("" if before.published else "; the trust document says so now")
 
 
 def _dropped(others: Sequence[AuthorityRecord]) -> list[str]:

@@ -44,10 +44,12 @@ def _authority(authority: CertificateAuthority, entry: AuthorityRecord) -> dict[
 
 def _next_step(now: Standing) -> str | None:
     if not now.others:
-        return None
-    newest = max(entry.generation for entry in now.living)
+        return "daskpki renew --due, since nobody trusts what a dropped CA issued" if now.reissue else None
     if now.phase == "started":
         return "wait until nodes have read it (within a minute), then daskpki rotate-ca promote"
     if now.reissue:
-        return f"daskpki rotate-ca {'promote' if now.active.generation == newest else 'abort'}"
-    return "wait until nodes have their new certificates (within some minutes), then daskpki rotate-ca finish"
+        return f"daskpki rotate-ca {now.last_step}"
+    return (
+        "wait until nodes have their new certificates (within some minutes) and people ran daskpki login, "
+        "then daskpki rotate-ca finish"
+    )

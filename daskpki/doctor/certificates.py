@@ -6,7 +6,7 @@ summed up in one finding, since a cluster may have thousands of leaves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from daskpki.authority.renewal import FROM_REQUEST, is_due
@@ -29,16 +29,20 @@ def check_authority(generation: int, lifetime: Lifetime, now: float) -> Finding:
     return ok(subject, f"valid until {show(end)}")
 
 
-def check_leaves(entries: Iterable[CertificateRecord], now: float) -> Iterator[Finding]:
-    """What expired, what is due, and older leaves that still count."""
+def check_leaves(entries: Iterable[CertificateRecord], living: Collection[int], now: float) -> Iterator[Finding]:
+    """What expired or comes from a CA that is not among the living, what is due, and older leaves that still count."""
     valid: list[CertificateRecord] = []
     older: dict[str, list[CertificateRecord]] = {}
     for entry in entries:
         state = entry.state(now)
         if state == SUPERSEDED:
-            older.setdefault(_slug(entry), []).append(entry)
+            if entry.issuer in living:
+                older.setdefault(_slug(entry), []).append(entry)
         elif state == EXPIRED and not entry.superseded:
             yield error(_subject(entry), f"expired at {show(entry.not_after)}", _renew(entry), topic="expired")
+        elif state == ISSUED and entry.issuer not in living:
+            reason = f"comes from CA {entry.issuer}, which was dropped, so nobody trusts it"
+            yield error(_subject(entry), reason, _renew(entry), topic="of a dropped CA")
         elif state == ISSUED and is_due(entry, now):
             reason = f"past two thirds of its life; it ends at {show(entry.not_after)}"
             yield warning(_subject(entry), reason, _renew(entry), topic="due")

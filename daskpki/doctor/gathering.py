@@ -132,7 +132,8 @@ def look_at_authorities(cluster: Cluster) -> Iterator[Finding]:
 
 def look_at_leaves(cluster: Cluster) -> Iterator[Finding]:
     """Every leaf in the log."""
-    yield from check_leaves(cluster.inventory.certificates(), cluster.now)
+    living = {entry.generation for entry in living_authorities(cluster.inventory)}
+    yield from check_leaves(cluster.inventory.certificates(), living, cluster.now)
 
 
 def look_at_trust(cluster: Cluster) -> Iterator[Finding]:

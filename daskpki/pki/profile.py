@@ -153,7 +153,7 @@ def check_dns(name: str, permitted: Iterable[str]) -> None:
     if not any(is_within(name, domain) for domain in domains):
         raise PolicyError(
             f"DNS name {name} is outside the CA's name constraints ({', '.join(domains)})",
-            hint="domains are permitted when the CA is made (init-ca --permit-dns) and cannot be added later",
+            hint="only a new CA permits more: init-ca --permit-dns D, or daskpki rotate-ca start --permit-dns D",
         )
 
 

@@ -265,3 +265,50 @@ def test_a_sealed_key_is_followed_by_a_sealed_one(store: Store, clock: Clock) ->
     thief = CertificateAuthority(store, clock=clock)
     with pytest.raises(NotTrustedError, match="sealed by a passphrase"):
         thief.issuer()
+
+
+def test_a_ca_that_could_not_issue_what_is_valid_does_not_take_over_again(ca: CertificateAuthority) -> None:
+    ca.rollover().start(Successor(permit_dns=("example.org",)))
+    ca.rollover().promote()
+    (named,) = ca.issue(ca.requests(Role.SCHEDULER, ["s"], dns=["s.example.org"]))
+    issue(ca, "w")
+    before = ca.trust()
+    with pytest.raises(PolicyError, match="CA 1 could not issue scheduler/s anew, so nothing was changed") as refused:
+        ca.rollover().abort()
+    assert ca.trust() == before
+    assert "daskpki revoke scheduler/s" in str(refused.value.hint)
+    ca.revoke(f"{named.record.serial:x}", "superseded")  # the way that the hint names
+    assert ca.rollover().abort().generation == 1
+    assert [leaf.record.name for leaf in ca.rollover().reissue()] == ["w"]
+
+
+def test_aborting_an_emergency_that_was_cut_off_leads_running_nodes_on(
+    ca: CertificateAuthority, store: Store, clock: Clock
+) -> None:
+    before = ca.trust()
+    with pytest.raises(Killed):  # the log says that CA 1 is dropped, and the trust document does not yet
+        CertificateAuthority(FragileStore(store, Fuse(5, AFTER)), clock=clock).rollover().emergency(Successor())
+    assert ca.rollover().standing().active.generation == 2
+    assert generations(ca.trust()) == [(1, "active")]
+    assert ca.rollover().abort().generation == 2
+    followed = verify_trust(parse_trust(newest(ca)), previous=before, now=ca.session.now())
+    assert generations(followed) == [(2, "active")]
+
+
+def test_a_ca_whose_key_is_lost_before_it_issued_is_dropped_without_it(ca: CertificateAuthority, store: Store) -> None:
+    ca.rollover().start(Successor())
+    store.secrets.delete(naming.ca_key_id("default", 2))
+    fresh = CertificateAuthority(store, clock=ca.session.clock)
+    fresh.rollover().abort()
+    assert generations(fresh.trust()) == [(1, "active")]
+
+
+def test_what_a_dropped_ca_issued_is_due_at_once(ca: CertificateAuthority) -> None:
+    issue(ca, "w")
+    assert ca.due() == []
+    ca.rollover().start(Successor())
+    ca.rollover().promote()
+    assert ca.due() == [], "the old CA is trusted still"
+    ca.rollover().finish(force=True)
+    assert [leaf.record.issuer for leaf in ca.renew(ca.due())] == [2]
+    assert ca.due() == []

@@ -39,7 +39,8 @@ class Model:
     def is_due(self, serial: int, now: float) -> bool:
         entry = self.entries[serial]
         third = (entry.not_after - entry.not_before) / 3
-        return self.states[serial] == ISSUED and now >= entry.not_after - third
+        ended = now >= entry.not_after - third or entry.issuer not in self.cas
+        return self.states[serial] == ISSUED and ended
 
     def is_trusted(self, serial: int, now: float) -> bool:
         """Whether verifiers accept the leaf while they have a fresh CRL."""

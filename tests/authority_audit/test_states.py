@@ -131,7 +131,7 @@ class Life(RuleBasedStateMachine):
                 rollover.start(Successor())
             return
         expected = max(model.cas) if len(model.cas) > 1 else model.new_ca()
-        assert rollover.start(Successor()).generation == expected
+        assert rollover.start(Successor()).authority.generation == expected
 
     @rule(operator=operator)
     def promote(self, operator: int) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from daskpki.authority import CertificateAuthority
+from daskpki.authority.rollover import Successor
+from daskpki.settings import LocalUrl
+from daskpki.store.opening import Unlocking, open_store
 from tests.cli.running import Run
 
 
@@ -65,3 +70,49 @@ def test_steps_are_refused_with_the_way_out(local: Run) -> None:
     assert "promote, or abort" in local("rotate-ca", "finish", code=1).err
     assert "Ed25519" in local("rotate-ca", "start", "--key-type", "ed25519", code=3).err
     assert "--offline-root FILE" in local("rotate-ca", "start", "--root-passphrase-file", "/x", code=2).err
+
+
+def test_each_step_says_what_it_did_and_what_comes_next(local: Run) -> None:
+    local("init-ca", "--with", "scheduler,worker")
+    assert "begun before" not in local("rotate-ca", "start").out
+    again = local("rotate-ca", "start", "--key-type", "p384").out
+    assert "CA 2 is trusted beside CA 1" in again
+    assert "as was asked for then; daskpki rotate-ca abort drops it" in again
+    assert local("rotate-ca", "abort").out.splitlines() == [
+        "dropped CA 2: nothing that it issued is trusted any more",
+        "CA 1 issues; 0 certificates issued anew",
+    ]
+    assert "warning" not in local("rotate-ca", "promote", code=1).err
+    local("rotate-ca", "start")
+    promoted = local("rotate-ca", "promote").err
+    assert "warning: the trust document is" in promoted
+    assert "people ran daskpki login" in promoted
+    assert "warning" not in local("rotate-ca", "promote").err, "they trust it since it was started"
+
+
+def test_aborting_names_the_leaf_that_the_old_ca_could_not_issue(local: Run) -> None:
+    local("init-ca", "--with", "worker")
+    local("rotate-ca", "start", "--permit-dns", "lab.example.org")
+    local("rotate-ca", "promote")
+    local("issue", "scheduler", "--dns", "s.lab.example.org")
+    before = local("rotate-ca", "status", "--json").json()
+    assert "daskpki revoke scheduler/scheduler" in local("rotate-ca", "abort", code=3).err
+    assert local("rotate-ca", "status", "--json").json() == before
+    local("revoke", "scheduler")
+    assert "CA 1 issues; 1 certificate issued anew" in local("rotate-ca", "abort").out
+
+
+def test_a_leaf_of_a_dropped_ca_is_an_error_until_it_is_renewed(local: Run, tmp_path: Path) -> None:
+    local("init-ca", "--with", "worker")
+    unlock = Unlocking(key_file=tmp_path / "store.key")
+    with closing(open_store(LocalUrl(tmp_path / "store"), unlock=unlock)) as store:
+        rollover = CertificateAuthority(store).rollover()
+        rollover.start(Successor())
+        rollover.promote()  # and is killed before anything is issued anew
+    assert "rotate-ca promote issues them anew" in local("rotate-ca", "finish", code=3).err
+    local("rotate-ca", "finish", "--force")
+    assert "next: daskpki renew --due" in local("rotate-ca", "status").err
+    assert "comes from CA 1, which was dropped, so nobody trusts it" in local("doctor", "--quiet", code=3).out
+    assert local("renew", "--due", "--json").json()[0]["issuer"] == 2
+    assert local("rotate-ca", "status").err == ""
+    local("doctor")

@@ -117,6 +117,10 @@ def reserved(serial: int, begin: int, end: int, *, name: str = "w", at: int = NO
     return Draft(RESERVED, {**body, **more, "at": at})
 
 
+LIVING = (1,)
+"""The CAs that are trusted."""
+
+
 def issued(serial: int) -> Draft:
     return Draft(ISSUED, {"serial": f"{serial:x}", "fingerprint": f"{serial:064x}", "version": 1})
 
@@ -132,12 +136,15 @@ def test_leaves_are_in_order_due_or_expired() -> None:
         *(reserved(3, NOW - 9 * DAY, NOW - DAY, name="late"), issued(3)),
         *(reserved(4, NOW - 9 * DAY, NOW - DAY, name="own", key_type=FROM_REQUEST), issued(4)),
     )
-    found = {finding.subject: finding for finding in check_leaves(inventory.certificates(), NOW)}
+    found = {finding.subject: finding for finding in check_leaves(inventory.certificates(), LIVING, NOW)}
     assert found["certificates"].reason.startswith("1 in order; the first to end is worker/good")
     assert found["certificate worker/due"].severity is Severity.WARNING
     assert found["certificate worker/due"].remedy == "daskpki renew worker/due"
     assert found["certificate worker/late"].severity is Severity.ERROR
     assert "daskpki sign" in (found["certificate worker/own"].remedy or "")
+    dropped = {finding.subject: finding for finding in check_leaves(inventory.certificates(), (), NOW)}
+    assert dropped["certificate worker/good"].severity is Severity.ERROR
+    assert "CA 1, which was dropped" in dropped["certificate worker/good"].reason
 
 
 def test_an_older_leaf_that_still_counts_is_told_and_an_expired_one_is_not() -> None:
@@ -147,9 +154,14 @@ def test_an_older_leaf_that_still_counts_is_told_and_an_expired_one_is_not() -> 
         reserved(3, NOW, NOW + 9 * DAY),
     )
     inventory = replay(older, issued(2), old, issued(1), newest, issued(3))
-    found = [finding for finding in check_leaves(inventory.certificates(), NOW) if finding.severity is not Severity.OK]
+    found = [
+        finding
+        for finding in check_leaves(inventory.certificates(), LIVING, NOW)
+        if finding.severity is not Severity.OK
+    ]
     assert [finding.severity for finding in found] == [Severity.NOTE]
     assert "serial 1)" in found[0].reason
+    assert not [finding for finding in check_leaves(inventory.certificates(), (), NOW) if "older" in finding.reason]
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
 from daskpki.cluster.ledger import Ledger
 from daskpki.cluster.refusal import turned_away
-from daskpki.cluster.roles import ACCEPTS, DIALS, SERVES, Server
+from daskpki.cluster.roles import ACCEPTS, DIALS, SERVES, Server, verify_own_worker
 from daskpki.cluster.web.door import stand_before
 from daskpki.errors import NotTrustedError
 
@@ -90,6 +90,7 @@ class PkiListener(tcp.TLSListener):
         enforcement = self.enforcement
         try:
             peer = enforcement.admit(comm.extra_info.get("peercert"), ACCEPTS[self.server])
+            verify_own_worker(self.server, enforcement.identity, peer.identity)
         except NotTrustedError as refusal:
             enforcement.audit.record(TURNED_AWAY, address=comm.peer_address, detail=str(refusal))
             await turn_away(comm, f"{enforcement.identity.uri} refused the connection: {refusal}")

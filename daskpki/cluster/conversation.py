@@ -132,7 +132,8 @@ class Conversation:
         match message["op"]:
             case "register-worker":
                 self._registered = {"worker": message["address"], "client": None}
-                self._ledger.register(Channel.WORKER_STREAM, message["address"], self.peer.identity, self)
+                for address in filter(None, (message["address"], message.get("nanny"))):
+                    self._ledger.register(Channel.WORKER_STREAM, address, self.peer.identity, self)
             case "register-client":
                 self._registered = {"client": message["client"], "worker": None}
                 self._ledger.register(Channel.CLIENT_STREAM, message["client"], self.peer.identity, self)

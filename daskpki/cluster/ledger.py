@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Ledger:
-    """Addresses of workers and names of clients, forgotten with the connections on which they registered."""
+    """Addresses of workers and nannies, names of clients; forgotten with the connections on which they registered."""
 
     def __init__(self) -> None:
         self._claims: dict[tuple[Channel, str], WeakKeyDictionary[object, Identity]] = {}

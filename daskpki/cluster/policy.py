@@ -169,10 +169,23 @@ def _verify_own_address(operation: str, message: Mapping[str, Any], caller: Call
     value = message.get(argument)
     if operation == "retire_workers":  # a list, and exactly one
         value = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else None
-    if not isinstance(value, str) or not is_canonical(value) or not caller.may_claim(Channel.WORKER_STREAM, value):
+    if not _is_own(value, caller):
         raise OperationRefusedError(operation, f"{argument}={value!r} is not the caller's own address")
-    if operation == "register-worker" and _is_address(name := message.get("name")) and name != value:
+    if operation == "register-worker":
+        _verify_registration(message, caller)
+
+
+def _verify_registration(message: Mapping[str, Any], caller: Caller) -> None:
+    """The scheduler looks an address up among names, and has a worker killed and started anew by the nanny it named."""
+    operation, name, nanny = "register-worker", message.get("name"), message.get("nanny")
+    if _is_address(name) and name != message.get("address"):
         raise OperationRefusedError(operation, f"name={name!r} is an address, but not the caller's own")
+    if nanny is not None and not _is_own(nanny, caller):
+        raise OperationRefusedError(operation, f"nanny={nanny!r} is not the caller's own")
+
+
+def _is_own(address: object, caller: Caller) -> bool:
+    return isinstance(address, str) and is_canonical(address) and caller.may_claim(Channel.WORKER_STREAM, address)
 
 
 def _is_address(name: object) -> bool:

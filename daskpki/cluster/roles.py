@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-from daskpki.identity import Role
+from daskpki.errors import NotTrustedError
+from daskpki.identity import Identity, Role
 
 
 class Server(StrEnum):
@@ -29,7 +30,7 @@ ACCEPTS: Final[Mapping[Server, frozenset[Role]]] = {
     Server.WORKER: frozenset({Role.SCHEDULER, Role.WORKER, Role.CLIENT}),  # clients: direct scatter, gather and actors
     Server.NANNY: frozenset({Role.SCHEDULER, Role.WORKER}),
 }
-"""Whose connections a server takes."""
+"""Whose connections a server takes; a nanny, of workers, those of its own alone (`verify_own_worker`)."""
 
 DIALS: Final[Mapping[Role, frozenset[Role]]] = {
     Role.SCHEDULER: frozenset({Role.WORKER}),
@@ -37,3 +38,13 @@ DIALS: Final[Mapping[Role, frozenset[Role]]] = {
     Role.CLIENT: frozenset({Role.SCHEDULER, Role.WORKER}),
 }
 """Whom a role may find at the other end when it dials; what it may say there is the matter of `policy`."""
+
+
+def verify_own_worker(server: Server, ours: Identity, peer: Identity) -> None:
+    """Raise NotTrustedError when another worker than a nanny's own comes to it.
+
+    A nanny and the worker that it starts hold one credential. Nobody else's worker has anything to say to it: it would
+    be told to stop, and its worker not to come back.
+    """
+    if server is Server.NANNY and peer.role is Role.WORKER and peer != ours:
+        raise NotTrustedError(f"{peer.uri} is not the worker of this nanny, which is {ours.uri}")

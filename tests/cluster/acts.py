@@ -27,6 +27,7 @@ from tests.cluster.rogue import call, dial, error_in
 YES, NO = "yes", "no"
 TURNED_AWAY = {
     "has the role": "role",
+    "is not the worker of this nanny": "own",
     "is not of trust domain": "domain",
     "is revoked": "revoked",
     "identities instead of one": "identity",

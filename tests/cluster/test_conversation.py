@@ -99,6 +99,17 @@ class TestNamesThatAreTaken:
         del again
         on_scheduler(peer(Role.WORKER), ledger=ledger).hear_call(registration)
 
+    def test_a_worker_has_no_nanny_of_anothers(self) -> None:
+        """The scheduler would have that nanny kill and restart its worker in place of the one that named it."""
+        ledger = Ledger()
+        owner = on_scheduler(peer(Role.WORKER, "owner"), ledger=ledger)
+        owner.hear_call({"op": "register-worker", "address": OWN, "nanny": ANOTHERS})
+        claim = {"op": "register-worker", "address": "tls://10.0.0.3:1", "nanny": ANOTHERS}
+        with pytest.raises(OperationRefusedError, match=r"nanny='tls://10\.0\.0\.2:1' is not the caller's own"):
+            on_scheduler(peer(Role.WORKER), ledger=ledger).hear_call(claim)
+        sibling = on_scheduler(peer(Role.WORKER, "owner"), ledger=ledger)
+        sibling.hear_call(claim)
+
     def test_a_name_of_a_client_is_no_address_of_a_worker(self) -> None:
         ledger = Ledger()
         squatter = on_scheduler(peer(Role.CLIENT), ledger=ledger)

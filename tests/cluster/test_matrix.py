@@ -29,7 +29,8 @@ pytestmark = pytest.mark.cluster
 MODES = ["deny", "limited", "allow"]
 STOCK = "stock"
 
-# A right certificate. `yes`: let through to Dask. `no`: refused by name. `role`: turned away at the handshake.
+# A right certificate. `yes`: let through to Dask. `no`: refused by name. `role`: turned away at the handshake. `own`:
+# so, too, since a nanny takes its own worker only.
 RIGHT = """
                                             worker's              client's   scheduler's   stock Dask,
                                             deny  limited  allow                           any of them
@@ -55,10 +56,10 @@ RIGHT = """
     worker: write data                      no    no       no     yes        yes           yes
     worker: run a function                  no    no       no     no         yes           yes
     worker: call an unknown operation       no    no       no     no         no            yes
-    nanny: connect                          yes   yes      yes    role       yes           yes
-    nanny: read logs                        no    no       no     role       yes           yes
-    nanny: run a function                   no    no       no     role       yes           yes
-    nanny: call an unknown operation        no    no       no     role       no            yes
+    nanny: connect                          own   own      own    role       yes           yes
+    nanny: read logs                        own   own      own    role       yes           yes
+    nanny: run a function                   own   own      own    role       yes           yes
+    nanny: call an unknown operation        own   own      own    role       no            yes
 """
 
 # Any other certificate is turned away in every mode, by every server, with the reason named here. Revoked ones of
@@ -161,7 +162,7 @@ def wallet(
 ) -> dict[str, Security]:
     """What each row shows. Those that are revoked were in use before."""
     directory = tmp_path_factory.mktemp("wallet")
-    leavers = {role: authority.leaf(role, "leaver") for role in Role}
+    leavers = {role: authority.leaf(role) for role in Role}  # the worker's by the name of a nanny's own
     resuming = {role: Resuming(authority.files(leaf, directory / role.value)) for role, leaf in leavers.items()}
     asyncio.run(begin_sessions(clusters, resuming))
     for leaf in leavers.values():

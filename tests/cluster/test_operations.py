@@ -193,11 +193,27 @@ def test_workers_take_orders_from_schedulers_only(
         assert "may call it, and the caller is a" in str(reply)
 
 
+@pytest.fixture(scope="module")
+def own(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Security:
+    """The certificate of the nannies and of the workers that they started."""
+    return stock_security(authority, authority.leaf(Role.WORKER), tmp_path_factory.mktemp("own"))
+
+
 @pytest.mark.parametrize("operation", sorted(ops.NANNY_FOR_SCHEDULER - ops.NANNY_FOR_WORKERS))
-def test_nannies_take_orders_from_schedulers_only(operation: str, limited: Cluster, thief: Security) -> None:
-    reply = asyncio.run(call(limited.nanny, thief, op=operation))
+def test_nannies_take_orders_from_schedulers_only(operation: str, limited: Cluster, own: Security) -> None:
+    reply = asyncio.run(call(limited.nanny, own, op=operation))
     assert isinstance(reply, PermissionError)
     assert "only scheduler may call it" in str(reply)
+
+
+@pytest.mark.parametrize("operation", sorted(ops.NANNY_FOR_WORKERS))
+def test_nannies_listen_to_their_own_worker_only(operation: str, limited: Cluster, thief: Security) -> None:
+    with pytest.raises(TypeError, match=r"worker/thief is not the worker of this nanny, which is spiffe://\S+/worker"):
+        asyncio.run(call(limited.nanny, thief, op=operation))
+
+
+def test_control_a_nannys_own_worker_is_heard(limited: Cluster, own: Security) -> None:
+    assert asyncio.run(call(limited.nanny, own, op="identity"))["type"] == "Nanny"
 
 
 def test_control_stock_nannies_run_what_a_worker_says(stock: Cluster, thief: Security) -> None:
@@ -206,8 +222,8 @@ def test_control_stock_nannies_run_what_a_worker_says(stock: Cluster, thief: Sec
 
 
 @pytest.mark.parametrize("server", ["scheduler", "worker", "nanny"])
-def test_nobody_opens_a_stream_unregistered(server: str, limited: Cluster, thief: Security) -> None:
+def test_nobody_opens_a_stream_unregistered(server: str, limited: Cluster, own: Security) -> None:
     address = {"scheduler": limited.address, "worker": limited.worker, "nanny": limited.nanny}[server]
-    reply = asyncio.run(call(address, thief, op="connection_stream"))
+    reply = asyncio.run(call(address, own, op="connection_stream"))
     assert isinstance(reply, PermissionError)
     assert "never registered" in str(reply)

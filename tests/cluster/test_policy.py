@@ -101,6 +101,8 @@ def test_an_operation_in_calls_and_streams_is_allowed_to_the_same_roles() -> Non
         {"op": "register-worker", "address": OWN, "name": OWN},
         {"op": "register-worker", "address": OWN, "name": 7},
         {"op": "register-worker", "address": OWN, "name": "worker-7"},
+        {"op": "register-worker", "address": OWN, "nanny": None},
+        {"op": "register-worker", "address": OWN, "nanny": OWN},
     ],
 )
 def test_a_worker_speaks_for_itself(message: dict[str, Any]) -> None:
@@ -120,6 +122,9 @@ def test_a_worker_speaks_for_itself(message: dict[str, Any]) -> None:
         ({"op": "unregister", "address": ANOTHERS}, "is not the caller's own address"),
         ({"op": "register-worker", "address": ANOTHERS}, "is not the caller's own address"),
         ({"op": "register-worker", "address": OWN, "name": ANOTHERS}, "is an address, but not the caller's own"),
+        ({"op": "register-worker", "address": OWN, "nanny": ANOTHERS}, "nanny='tls://10.0.0.2:40000' is not the"),
+        ({"op": "register-worker", "address": OWN, "nanny": "tls://localhost:1"}, "nanny='tls://localhost:1' is not"),
+        ({"op": "register-worker", "address": OWN, "nanny": 7}, "nanny=7 is not the caller's own"),
         ({"op": "shuffle_get", "id": "i", "worker": ANOTHERS}, "is not the caller's own address"),
         ({"op": "heartbeat_worker", "address": [OWN]}, "is not the caller's own address"),
         ({"op": "identity", "surprise": 1}, "may not give the argument 'surprise'"),

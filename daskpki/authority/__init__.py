@@ -162,10 +162,10 @@ class CertificateAuthority:
             self.inventory()
             yield from issue(self.session, Press(self.issuer(), self.policy(), kind, wanted or always), requests[done:])
 
-    def _make_good(self) -> None:
+    def _make_good(self, *, look: bool = False) -> None:
         from daskpki.authority.undone import make_good
 
-        make_good(self.session, self._seen(), self.issuers)
+        make_good(self.session, self._seen(), self.issuers, look=look)
 
     def due(self) -> list[CertificateRecord]:
         """The leaves past two thirds of their life or of a dropped CA, those that end first at the front."""
@@ -176,7 +176,8 @@ class CertificateAuthority:
     def renew(self, entries: Sequence[CertificateRecord], *, give_way: bool = True) -> Iterator[Issued]:
         """Issue each of these anew, with a new key; those that somebody else renewed meanwhile are passed over.
 
-        With `give_way`, so are those that somebody is about to renew. A CRL that is due is signed also without entries.
+        With `give_way`, so are those that somebody is about to renew. A CRL that is due is signed also without entries,
+        and with `give_way` a trust document published anew where an older one was put back.
 
         PolicyError for a leaf whose key never travelled, before anything is done.
         """
@@ -187,7 +188,7 @@ class CertificateAuthority:
         for kind in sorted({entry.key_type for entry in entries}):
             alike = [request_for(entry, policy.trust_domain) for entry in entries if entry.key_type == kind]
             yield from self._issue(alike, parse_renewable_key_type(kind), still)
-        self._make_good()
+        self._make_good(look=give_way)
 
     def revoke(self, which: str, reason: str = "unspecified") -> list[CertificateRecord]:
         """Revoke one serial, or all valid leaves of ROLE/NAME, and publish; returns what changed.

@@ -51,13 +51,15 @@ def present_crl(
     previous: TrustDocument | None,
     revoked: Mapping[int, Mapping[int, Revocation]],
     issuer: Issuer,
+    *,
+    least: int,
 ) -> CrlPart:
-    """The present CRL of one generation; the previous one while it says the same and is not due."""
+    """The present CRL of one generation, of number `least` or more; the previous one while it holds and is not due."""
     wanted = revocations(inventory, issuer.generation, session.now().timestamp())
     part = _previous_part(previous, issuer.generation)
     if previous and part and revoked[issuer.generation] == wanted and not is_due(previous, session.now()):
         return part
-    number = part.number + 1 if part else 1
+    number = max(part.number + 1 if part else 1, least)
     return _stored(
         session, part, issuer.generation, sign_crl(issuer, wanted.values(), number=number, now=session.now())
     )

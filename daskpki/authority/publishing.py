@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from daskpki import naming
 from daskpki.authority.crl_keeping import create_secret, present_crl, prune_pieces, revoked_before
 from daskpki.authority.policy import STATES, anchor_der, chain_der, living_authorities
+from daskpki.authority.put_back import check_newest, is_past, past_what_was_published, warn_of_it
 from daskpki.authority.root_crl import trusted_root_crls
 from daskpki.authority.session import Session
 from daskpki.errors import NotFoundError
@@ -37,11 +38,18 @@ OpenIssuer = Callable[[AuthorityRecord], Issuer]
 
 
 def current_trust(session: Session) -> TrustDocument:
-    """The newest trust document, verified against the CAs in the log; NotFoundError before the first."""
+    """The newest trust document, verified against the CAs in the log; NotFoundError before the first.
+
+    NotTrustedError when an older one was put back.
+    """
+    inventory = session.log.inventory()  # before the document: what it calls published must be there
     head = trust_chain(session.store.secrets, session.cluster).head()
     if head is None:
-        raise NotFoundError(f"cluster {session.cluster!r} has no trust document", hint="daskpki init-ca makes one")
-    return _verified(session, session.log.inventory(), head.payload)
+        remedy = "daskpki renew --due publishes a new one" if inventory.published else "daskpki init-ca makes one"
+        raise NotFoundError(f"cluster {session.cluster!r} has no trust document", hint=remedy)
+    document = _verified(session, inventory, head.payload)
+    check_newest(document, inventory)
+    return document
 
 
 def _verified(session: Session, inventory: Inventory, payload: TrustPayload) -> TrustDocument:
@@ -58,7 +66,7 @@ def publish(
 
     Every CA of the document signs it, and with `old_keys` every one that it drops, which also leaves its word on who
     comes after it, for a node that misses this very document. What was being revoked is recorded as revoked together
-    with the publication.
+    with the publication. Where an older document was put back, the new one goes past what the log knows of.
     """
     operation = session.operations()
     chain = trust_chain(session.store.secrets, session.cluster)
@@ -70,21 +78,25 @@ def publish(
         if tip.head is None:
             create_secret(session, naming.TRUST, naming.trust_id(session.cluster))
             create_secret(session, naming.REVOKED, naming.revoked_id(session.cluster))  # so that grants can name it
-        previous = None if tip.head is None else _verified(session, inventory, tip.head.payload)
+        link = past_what_was_published(session, inventory, tip, link)
+        known = None if tip.head is None else _verified(session, inventory, tip.head.payload)
+        previous = None if is_past(tip, link) else known
         before[:] = [previous] if previous else []
         revoking[:] = inventory.certificates(statuses=[REVOKING])
         document = _compose(session, inventory, previous, link, issuers)
         if previous is not None:
             left = _dropped(inventory, previous, document) if old_keys else []
             document = document._replace(successions=_successions(previous, document, map(issuers, left)))
-        if schedulers is not None:
-            document = document._replace(schedulers=tuple(schedulers))
+        said = schedulers if schedulers is not None else known.schedulers if known else ()
+        document = document._replace(schedulers=tuple(said))
         data = sign_trust(document, [issuers(entry) for entry in _signing(inventory, previous if old_keys else None)])
         return TrustPayload(data, parse_trust(data))
 
     head = chain.append(build, operation)
     assert head is not None, "build always makes a document"
     _record(session, head, revoking, operation)
+    if not before and head.link.seq > 1:
+        warn_of_it(session.cluster, head.link.seq)
     chain.prune(head)
     prune_pieces(session, head.payload.signed.document, before)
     return head.payload.signed.document
@@ -136,6 +148,7 @@ def _compose(
 ) -> TrustDocument:
     living = living_authorities(inventory)
     revoked = revoked_before(session, previous) if previous else {}
+    least = 1 if previous else link.seq  # no CRL has a greater number than documents were published
     return TrustDocument(
         format=FORMAT,
         min_reader=READER,
@@ -146,9 +159,9 @@ def _compose(
         operation=link.operation,
         issued_at=int(session.now().timestamp()),
         authorities=tuple(_anchor(entry) for entry in living),
-        crls=tuple(present_crl(session, inventory, previous, revoked, issuers(entry)) for entry in living),
+        crls=tuple(present_crl(session, inventory, previous, revoked, issuers(entry), least=least) for entry in living),
         log=inventory.head,
-        schedulers=previous.schedulers if previous else (),
+        schedulers=(),
         root_crls=trusted_root_crls(inventory),
     )
 

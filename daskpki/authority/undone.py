@@ -18,17 +18,27 @@ if TYPE_CHECKING:
     from daskpki.pki.issuer import Issuer
 
 
-def make_good(session: Session, seen: Inventory, issuers: Callable[[AuthorityRecord], Issuer]) -> None:
+def make_good(
+    session: Session, seen: Inventory, issuers: Callable[[AuthorityRecord], Issuer], *, look: bool = False
+) -> None:
     """Make good what `seen` shows undone.
 
-    That is a CRL that is due, a revocation or a change of CAs that is not published, reservations left behind.
+    That is a CRL that is due, a revocation or a change of CAs that is not published, reservations left behind; and with
+    `look`, a trust document in whose place an older one was put.
     """
     unpublished = next(seen.certificates(statuses=[REVOKING]), None) is not None or not shows_authorities(seen)
     abandoned = is_stale(seen, session.now()) and abandon_stale(session)
-    if abandoned or unpublished or session.now().timestamp() >= seen.published.get("due", 0):
+    due = session.now().timestamp() >= seen.published.get("due", 0)
+    if abandoned or unpublished or due or (look and _is_put_back(session)):
         from daskpki.authority.publishing import publish
 
         publish(session, issuers)
+
+
+def _is_put_back(session: Session) -> bool:
+    from daskpki.authority.put_back import is_put_back
+
+    return is_put_back(session, session.log.glance())  # with what this very command published
 
 
 def shows_authorities(inventory: Inventory) -> bool:

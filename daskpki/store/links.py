@@ -68,7 +68,10 @@ def best(heads: Iterable[Head[P]]) -> Head[P] | None:
 
 
 def first_after(hint: Head[P] | None) -> int:
-    """Rule 2: the search begins past the predecessor, which this version supersedes; a rider supersedes nothing."""
+    """Rule 2: the search begins past the predecessor, which this version supersedes; a rider supersedes nothing.
+
+    It begins no later than at the version itself, which claims a later predecessor in a secret that was made anew.
+    """
     if hint is None:
         return 1
-    return max(1, hint.link.prev + (1 if hint.link.seq else 0))
+    return max(1, min(hint.number, hint.link.prev + (1 if hint.link.seq else 0)))

@@ -24,11 +24,11 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> None:
         self.reader = reader
         self._writer = writer
-        self._host = host
+        self.host = host
 
     async def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
         """The answer; ConnectionError when the other end closes instead."""
-        lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}"]
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {self.host}"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         self._writer.write("\r\n".join([*lines, "", ""]).encode())
         await self._writer.drain()

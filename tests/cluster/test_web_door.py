@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask
 import pytest
@@ -19,6 +19,8 @@ from tornado.httpserver import HTTPServer
 from tornado.routing import PathMatches, RuleRouter
 from tornado.web import Application, RequestHandler
 
+from daskpki.cluster.audit import TURNED_AWAY
+from daskpki.cluster.contexts import server_context
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.security import PkiSecurity
 from daskpki.cluster.web.door import verify_guarded
@@ -28,6 +30,8 @@ from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 from tests.cluster.http_client import Connection, connected, visitor
 from tests.cluster.material import DAY, Authority, Leaf
+
+BOKEH = "distributed.scheduler.dashboard.bokeh-application"
 
 
 def enforcement(authority: Authority, role: Role, dashboard: Dashboard) -> Enforcement:
@@ -128,8 +132,37 @@ def test_the_pages_and_their_policy(authority: Authority) -> None:
             assert "daskpki_trust_epoch" in metrics
             assert (await browser.ask("/../daskpki.py")).status == 404
             assert (await browser.ask("/status", Origin="https://evil.example")).status == 403
+            assert (await browser.ask("/sitemap.json")).status == 404
 
     asyncio.run(scenario())
+
+
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec_WebSocket_Version": "13",
+    "Sec_WebSocket_Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
+
+
+@pytest.mark.parametrize(("path", "more", "open_"), [("/daskpki", {}, 200), ("/eventstream", UPGRADE, 101)])
+def test_a_name_that_was_led_here_opens_nothing(
+    authority: Authority, path: str, more: dict[str, str], open_: int
+) -> None:
+    """DNS rebinding: a page of evil.example, whose name leads to 127.0.0.1 by now, has our Host as its Origin."""
+
+    async def ask(port: int, host: str) -> int:
+        async with connected(port) as browser:
+            browser.host = host
+            return (await browser.ask(path, Origin=f"http://{host}", **more)).status
+
+    async def scenario() -> list[int]:
+        async with scheduler(authority, Dashboard.LOOPBACK) as (_, port):
+            found = [await ask(port, host) for host in ("evil.example", "localhost:9999", "hub.example")]
+            with dask.config.set({f"{BOKEH}.allow_websocket_origin": ["hub.example"]}):
+                return [*found, await ask(port, "hub.example")]
+
+    assert asyncio.run(scenario()) == [403, open_, 403, open_]
 
 
 def test_the_page_without_bokeh(authority: Authority) -> None:
@@ -192,16 +225,20 @@ async def outcome(port: int, context: ssl.SSLContext | None, path: str = "/daskp
 
 
 def test_holders_of_a_clients_certificate_and_nobody_else(authority: Authority, tmp_path: Path) -> None:
-    async def scenario() -> dict[str, tuple[str, str]]:
+    async def scenario() -> tuple[dict[str, tuple[str, str]], set[str]]:
         found = {}
-        async with scheduler(authority, Dashboard.MTLS) as (_, port):
+        async with scheduler(authority, Dashboard.MTLS) as (running, port):
             for name, (whose, leaf, expected) in cases(authority, Authority()).items():
                 context = visitor(whose, leaf, tmp_path / name, trusted=authority)
                 found[name] = (await outcome(port, context), expected)
             found["no TLS"] = (await outcome(port, None), "closed")
-        return found
+            refused = {event.detail for event in ours(running).audit.latest if event.kind == TURNED_AWAY}
+        return found, refused
 
-    for name, (found, expected) in asyncio.run(scenario()).items():
+    answers, refused = asyncio.run(scenario())
+    for failure in ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "CERTIFICATE_VERIFY_FAILED", "HTTP_REQUEST"):
+        assert [each for each in refused if each.startswith("dashboard: no TLS: ") and failure in each], refused
+    for name, (found, expected) in answers.items():
         assert found.startswith(expected[:3]), (name, found)
         assert expected[4:] in found or expected == "closed", (name, found)
 
@@ -210,12 +247,6 @@ def test_revocation_reaches_connections_that_are_kept_alive_websockets_and_sessi
     authority = Authority()
     alice, bob = authority.leaf(Role.CLIENT, "alice"), authority.leaf(Role.CLIENT, "bob")
     hers, his = visitor(authority, alice, tmp_path / "a"), visitor(authority, bob, tmp_path / "b")
-    upgrade = {
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec_WebSocket_Version": "13",
-        "Sec_WebSocket_Key": "AAAAAAAAAAAAAAAAAAAAAA==",
-    }
 
     async def ended(connection: Connection) -> bool:
         """After what was on its way."""
@@ -229,7 +260,7 @@ def test_revocation_reaches_connections_that_are_kept_alive_websockets_and_sessi
             async with connected(port, hers) as kept, connected(port, hers) as stream, connected(port, his) as control:
                 assert (await kept.ask("/daskpki")).status == 200
                 assert (await control.ask("/daskpki")).status == 200
-                assert (await stream.ask("/eventstream", **upgrade)).status == 101
+                assert (await stream.ask("/eventstream", **UPGRADE)).status == 101
                 authority.revoke(alice)
                 ours(running).replace(trust=authority.trust())
                 assert await ended(kept)
@@ -242,24 +273,63 @@ def test_revocation_reaches_connections_that_are_kept_alive_websockets_and_sessi
     asyncio.run(scenario())
 
 
-def test_the_door_gives_out_nothing_to_resume_a_session_with(authority: Authority, tmp_path: Path) -> None:
-    context = visitor(authority, authority.leaf(Role.CLIENT, "alice"), tmp_path)
+class Talk(NamedTuple):
+    """One request over a connection of its own: the answer, the session to go on with, and whether one was resumed."""
 
-    def talk(port: int, session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None]:
-        with (
-            socket.create_connection(("127.0.0.1", port), 20) as plain,
-            context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as stream,
-        ):
-            stream.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert stream.recv(1 << 16).startswith(b"HTTP/1.1 200")
-            return stream.session, stream.session_reused
+    answer: str
+    session: ssl.SSLSession | None
+    resumed: bool | None
 
-    async def scenario() -> bool | None:
-        async with scheduler(authority, Dashboard.MTLS) as (_, port):
-            session, _ = await asyncio.to_thread(talk, port, None)
-            return (await asyncio.to_thread(talk, port, session))[1]
 
-    assert asyncio.run(scenario()) is False
+def talk(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> Talk:
+    with (
+        socket.create_connection(("127.0.0.1", port), 20) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as stream,
+    ):
+        stream.sendall(f"GET /daskpki.json HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        return Talk(stream.recv(1 << 16).decode(), stream.session, stream.session_reused)
+
+
+TLS_VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+
+
+@pytest.mark.parametrize("version", TLS_VERSIONS)
+def test_no_session_is_resumed_and_nobody_revoked_comes_in_by_one(version: ssl.TLSVersion, tmp_path: Path) -> None:
+    """Also were sessions resumed, as they are in the control by a context that gives out tickets."""
+    authority = Authority()
+    alice, leaf = authority.leaf(Role.CLIENT, "alice"), authority.leaf(Role.SCHEDULER)
+    context = visitor(authority, alice, tmp_path)
+    context.maximum_version = version
+    mine = Enforcement(leaf.identity, leaf.pair, authority.trust(), minimum=version, dashboard=Dashboard.MTLS)
+    with_tickets = server_context(leaf.pair, authority.trust().anchors, version)
+    with_tickets.options &= ~ssl.OP_NO_TICKET
+    with_tickets.num_tickets = 2
+
+    async def scenario() -> list[Talk]:
+        security = PkiSecurity({Role.SCHEDULER: mine})
+        async with Scheduler(port=0, host="127.0.0.1", security=security, dashboard_address="127.0.0.1:0") as running:
+
+            async def visit(session: ssl.SSLSession | None) -> Talk:
+                return await asyncio.to_thread(talk, running.http_server.port, context, session)
+
+            first = await visit(None)
+            again = await visit(first.session)
+            running.http_server.ssl_options = with_tickets
+            resumable = await visit(None)
+            resumed = await visit(resumable.session)
+            authority.revoke(alice)
+            mine.replace(trust=authority.trust())
+            strict = await visit(first.session)
+            running.http_server.ssl_options = with_tickets
+            return [first, again, resumed, strict, await visit(resumable.session)]
+
+    *before, strict, resumed = asyncio.run(scenario())
+    assert [each.resumed for each in before] == [False, False, True]
+    assert all(each.answer.startswith("HTTP/1.1 200") for each in before)
+    assert (strict.resumed, resumed.resumed) == (False, True)
+    for each in (strict, resumed):
+        assert each.answer.startswith("HTTP/1.1 403")
+        assert "is revoked" in each.answer
 
 
 def test_a_newer_credential_and_another_ca_are_shown_at_once(tmp_path: Path) -> None:

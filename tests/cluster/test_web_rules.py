@@ -14,7 +14,7 @@ from daskpki.cluster.peers import Peer
 from daskpki.cluster.web.metrics import exposition
 from daskpki.cluster.web.page import page
 from daskpki.cluster.web.snapshot import Believed, Ca, Contact, Snapshot, as_json, group
-from daskpki.cluster.web.visits import Dashboard, Visit, is_loopback, verify_visit
+from daskpki.cluster.web.visits import Dashboard, Visit, is_local_name, is_loopback, verify_visit
 from daskpki.errors import NotTrustedError, PolicyError
 from daskpki.identity import Identity, Role
 
@@ -35,6 +35,44 @@ def test_this_machine_may_read() -> None:
 def test_another_machine_may_not_without_a_certificate(address: str, dashboard: Dashboard) -> None:
     with pytest.raises(NotTrustedError, match="this machine only"):
         verify_visit(LOCAL._replace(address=address), dashboard)
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:8787", "127.0.0.1", "127.0.0.1:1", "127.9.9.9:1", "[::1]", "[::1]:8787"]
+)
+def test_names_that_are_this_machine_whoever_answers_for_the_dns(host: str) -> None:
+    assert is_local_name(host)
+    verify_visit(LOCAL._replace(host=host), Dashboard.LOOPBACK)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "localhost.",
+        "user@localhost",
+        "evil.example@127.0.0.1",
+        "127.0.0.1:evil",
+        "localhost:8787/evil",
+        "2130706433",
+        "127.1",
+        "0x7f.1",
+        "::1",
+        "[::1",
+        "[10.0.0.7]",
+        "10.0.0.7:8787",
+        "",
+    ],
+)
+def test_names_that_somebody_else_can_give(host: str) -> None:
+    assert not is_local_name(host)
+    with pytest.raises(PolicyError, match="not this machine's own name") as refused:
+        verify_visit(LOCAL._replace(host=host), Dashboard.LOOPBACK)
+    assert "allow_websocket_origin" in str(refused.value.hint)
+    verify_visit(LOCAL._replace(host=host), Dashboard.LOOPBACK, [host])
+    verify_visit(LOCAL._replace(host=host), Dashboard.MTLS)  # there the certificate says who we are
 
 
 def test_addresses_of_this_machine() -> None:

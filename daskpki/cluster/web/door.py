@@ -7,6 +7,7 @@ by the certificate of its connection: one that is kept alive does not outlive a 
 
 from __future__ import annotations
 
+from asyncio import Future
 from collections.abc import Collection, Iterator
 from functools import partial
 from ssl import SSLContext
@@ -14,9 +15,10 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import dask
+from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 from tornado.ioloop import IOLoop, PeriodicCallback
-from tornado.iostream import IOStream
+from tornado.iostream import IOStream, SSLIOStream
 from tornado.routing import Router
 from tornado.web import Application, ErrorHandler, RequestHandler
 
@@ -55,6 +57,7 @@ class Door(Router):
         self._ours = Application(pages.routes(lambda: look(self.visitors()), server, kind, tabs_of(server, kind)))
         if self._dashboard is Dashboard.MTLS:
             self._http_server.ssl_options = enforcement.server_context()
+            self._http_server.handle_stream = self._take_in
             server.periodic_callbacks["daskpki-visitors"] = PeriodicCallback(self.judge_again, _MINUTE)
         self._http_server.request_callback = self
         enforcement.listening(self)
@@ -72,6 +75,17 @@ class Door(Router):
             found = self._dask.find_handler(request)
         reason = self._why_not(_handler(found))
         return found if reason is None else self._refusal(request, _NOT_FOUND, reason)
+
+    def _take_in(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        """Tornado's own: a connection was accepted. Who fails at TLS is refused too, and nobody would learn of it."""
+        if isinstance(stream, SSLIOStream):
+            stream.wait_for_handshake().add_done_callback(partial(self._record_failed_tls, stream, str(address[0])))
+        HTTPServer.handle_stream(self._http_server, stream, address)
+
+    def _record_failed_tls(self, stream: IOStream, address: str, handshake: Future[Any]) -> None:
+        if not handshake.cancelled() and handshake.exception() is not None:
+            why = stream.error or "it closed the connection"
+            self._enforcement.audit.record(TURNED_AWAY, address=address, detail=f"dashboard: no TLS: {why}")
 
     def renew(self, context: SSLContext) -> None:
         """See enforcement.Listening; may be called from any thread."""
@@ -106,7 +120,7 @@ class Door(Router):
         verify_visit(
             Visit(str(request.method), _peer_address(stream), request.host, request.headers.get("Origin")),
             self._dashboard,
-            _origins(),
+            _named_hosts(),
         )
 
     def _peer(self, stream: IOStream) -> Peer:
@@ -147,8 +161,8 @@ def verify_guarded(server: Any) -> None:
         raise NotTrustedError(f"{type(server).__name__} serves its pages without daskpki's rules")
 
 
-def _origins() -> Collection[str]:
-    """Other pages that may embed these, if Dask's configuration names any; its default, "*", is none."""
+def _named_hosts() -> Collection[str]:
+    """Hosts under which these pages are shown, or that embed them, if Dask's configuration has any; "*" is none."""
     settings = dask.config.get("distributed.scheduler.dashboard.bokeh-application", {})
     return [origin for origin in settings.get("allow_websocket_origin", ()) if origin != "*"]
 

@@ -18,7 +18,6 @@ ALLOWED: Final = frozenset(
     {
         HEALTH,
         "distributed.http.prometheus.PrometheusNotAvailableHandler",
-        "distributed.http.routing.DirectoryHandler",
         "distributed.http.scheduler.json.CountsJSON",
         "distributed.http.scheduler.json.IdentityJSON",
         "distributed.http.scheduler.json.IndexJSON",
@@ -53,6 +52,7 @@ ALLOWED: Final = frozenset(
 _API: Final = "distributed.http.scheduler.api"
 DENIED: Final[Mapping[str, str]] = {
     "distributed.http.proxy.GlobalProxyHandler": "it connects to whatever address it is asked for",
+    "distributed.http.routing.DirectoryHandler": "it lists the files that are served, and fails where Bokeh's are",
     f"{_API}.APIHandler": "the API retires workers for whoever reaches it",
     f"{_API}.RetireWorkersHandler": "it retires workers for whoever reaches it",
     f"{_API}.GetWorkersHandler": "it belongs to the API that retires workers",

@@ -2,11 +2,14 @@
 
 Dask's pages are read-only, but its dashboard takes WebSockets from every origin and any method. So what only reads is
 let through, and a browser must have been on these pages already (its Origin is our Host): otherwise any site that a
-person visits could read the dashboard with that person's certificate, or through that person's tunnel.
+person visits could read the dashboard with that person's certificate, or through that person's tunnel. For the latter
+it would even have our Host, once its own name leads to 127.0.0.1 (DNS rebinding), so without TLS that has to be a name
+that nobody else can give away.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from enum import StrEnum
 from ipaddress import IPv6Address, ip_address
@@ -15,6 +18,8 @@ from urllib.parse import urlsplit
 
 from daskpki.errors import NotTrustedError, PolicyError
 
+_NAME_IT: Final = "name that host in distributed.scheduler.dashboard.bokeh-application.allow_websocket_origin"
+_HOST: Final = re.compile(r"(?P<name>[A-Za-z0-9.]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
 READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -35,19 +40,37 @@ class Visit(NamedTuple):
     origin: str | None = None
 
 
-def verify_visit(visit: Visit, dashboard: Dashboard, origins: Collection[str] = ()) -> None:
+def verify_visit(visit: Visit, dashboard: Dashboard, named: Collection[str] = ()) -> None:
     """Raise NotTrustedError for a visitor from elsewhere, PolicyError for a request that does more than read.
 
-    `origins` are hosts (with ports) of other pages that may embed these, as behind a proxy that changes Host.
+    `named` are hosts (with ports, unless it is the scheme's own) under which a proxy shows these pages, or other pages
+    that embed them.
     """
-    if dashboard is not Dashboard.MTLS and not is_loopback(visit.address):
+    if dashboard is not Dashboard.MTLS:
+        _verify_local(visit, named)
+    if visit.method not in READING:
+        raise PolicyError(f"{visit.method} is refused: these pages only show")
+    if visit.origin is not None and urlsplit(visit.origin).netloc not in {visit.host, *named}:
+        raise PolicyError(f"the page at {visit.origin} may not read these: they are at {visit.host}", hint=_NAME_IT)
+
+
+def _verify_local(visit: Visit, named: Collection[str]) -> None:
+    if not is_loopback(visit.address):
         raise NotTrustedError(
             "these pages are for this machine only", hint="use a tunnel to it, or start with --dashboard mtls"
         )
-    if visit.method not in READING:
-        raise PolicyError(f"{visit.method} is refused: these pages only show")
-    if visit.origin is not None and urlsplit(visit.origin).netloc not in {visit.host, *origins}:
-        raise PolicyError(f"the page at {visit.origin} may not read these: they are at {visit.host}")
+    if not is_local_name(visit.host) and visit.host not in named:
+        raise PolicyError(
+            f"Host {visit.host!r} is not this machine's own name", hint=f"ask for 127.0.0.1 or localhost, or {_NAME_IT}"
+        )
+
+
+def is_local_name(host: str) -> bool:
+    """Whether a Host (RFC 9110, 7.2), with or without a port, is this machine whoever answers for the DNS."""
+    found = _HOST.fullmatch(host)
+    if found is None:
+        return False
+    return found["name"].lower() == "localhost" or is_loopback(found["name"].strip("[]"))
 
 
 def is_loopback(address: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -95,8 +96,28 @@ class Account(Lasting):
         return (gcloud(self.project, "iam", "service-accounts", "delete", self.email),)
 
 
+class _Grant(Lasting, ABC):
+    """An account may do something somewhere: one binding of a policy, given and taken."""
+
+    __slots__ = ()
+
+    @property
+    def create(self) -> Sequence[Command]:
+        """See Resource."""
+        return (self._change("add-iam-policy-binding"),)
+
+    @property
+    def delete(self) -> Sequence[Command]:
+        """See Resource."""
+        return (self._change("remove-iam-policy-binding"),)
+
+    @abstractmethod
+    def _change(self, verb: str) -> Command:
+        """The command that does `verb` to the binding."""
+
+
 @dataclass(frozen=True)
-class SecretGrant(Lasting):
+class SecretGrant(_Grant):
     """One account may read one secret."""
 
     project: str
@@ -114,16 +135,6 @@ class SecretGrant(Lasting):
         """See Resource."""
         return f"grant: {self.member.partition(':')[2]} reads secret {self.secret}"
 
-    @property
-    def create(self) -> Sequence[Command]:
-        """See Resource."""
-        return (self._change("add-iam-policy-binding"),)
-
-    @property
-    def delete(self) -> Sequence[Command]:
-        """See Resource."""
-        return (self._change("remove-iam-policy-binding"),)
-
     def _change(self, verb: str) -> Command:
         where = (f"--location={self.location}",) if self.location else ()
         binding = (f"--member={self.member}", f"--role={ACCESSOR}", "--condition=None")
@@ -131,7 +142,7 @@ class SecretGrant(Lasting):
 
 
 @dataclass(frozen=True)
-class ProjectGrant(Lasting):
+class ProjectGrant(_Grant):
     """One account has one role in the project."""
 
     project: str
@@ -148,23 +159,13 @@ class ProjectGrant(Lasting):
         """See Resource."""
         return f"grant: {self.member.partition(':')[2]} has {self.role} in the project"
 
-    @property
-    def create(self) -> Sequence[Command]:
-        """See Resource."""
-        return (self._change("add-iam-policy-binding"),)
-
-    @property
-    def delete(self) -> Sequence[Command]:
-        """See Resource."""
-        return (self._change("remove-iam-policy-binding"),)
-
     def _change(self, verb: str) -> Command:
         binding = (f"--member={self.member}", f"--role={self.role}", "--condition=None")
         return gcloud(self.project, "projects", verb, self.project, *binding)
 
 
 @dataclass(frozen=True)
-class ImageGrant(Lasting):
+class ImageGrant(_Grant):
     """One account may pull from one repository of Artifact Registry, which may be in another project."""
 
     project: str
@@ -181,16 +182,6 @@ class ImageGrant(Lasting):
     def title(self) -> str:
         """See Resource."""
         return f"grant: {self.member.partition(':')[2]} pulls images from {self.project}/{self.repository}"
-
-    @property
-    def create(self) -> Sequence[Command]:
-        """See Resource."""
-        return (self._change("add-iam-policy-binding"),)
-
-    @property
-    def delete(self) -> Sequence[Command]:
-        """See Resource."""
-        return (self._change("remove-iam-policy-binding"),)
 
     def _change(self, verb: str) -> Command:
         binding = (f"--location={self.location}", f"--member={self.member}", f"--role={IMAGE_READER}")

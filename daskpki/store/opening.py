@@ -44,7 +44,7 @@ def open_store(
     if isinstance(url, GsmUrl):
         from daskpki.store.gsm.store import open_gsm
 
-        return open_gsm(url, environ=environ, options=placement)
+        return open_gsm(url, environ=environ, options=placement, seen=home(environ) / "seen")
     directory = local_directory(url, environ)
     ways = with_environment(unlock, environ)
     try:

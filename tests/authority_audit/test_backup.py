@@ -7,12 +7,16 @@ import shutil
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from daskpki.settings import GsmUrl, home
 from daskpki.store.local.backup import read_backup
+from daskpki.store.opening import open_store
 from tests.cli.running import Run, runner
+from tests.servers import SecretManagerServer
 
 
 @pytest.fixture
@@ -77,6 +81,33 @@ def test_a_store_that_was_put_back_by_hand_is_noticed(local: Run, tmp_path: Path
     shutil.move(tmp_path / "old", tmp_path / "store")
     for command in (("list",), ("show", "worker"), ("issue", "worker"), ("audit", "--verify")):
         assert "put back to an older state" in local(*command, code=3).err
+
+
+def test_a_cluster_on_secret_manager_that_was_put_back_is_noticed(
+    server: SecretManagerServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trust document and log together, so that neither tells that the other is old."""
+    monkeypatch.setenv("DASKPKI_SECRET_MANAGER_ENDPOINT", f"grpc://{server.grpc_target}")
+    run = runner(capsys, "--store", "gsm://my-project")
+    run("init-ca", "--with", "worker")
+    with closing(open_store(GsmUrl("my-project", None))) as store:
+        ids = [f"daskpki_default_{kind}" for kind in ("trust", "records")]
+        before = {secret: store.secrets.latest(secret).data for secret in ids}
+        run("revoke", "worker")
+        for secret, payload in before.items():
+            labels = dict(store.secrets.describe(secret).labels)
+            store.secrets.delete(secret)
+            store.secrets.create(secret, labels=labels)
+            store.secrets.add(secret, payload)
+    for command in (("list",), ("show", "worker"), ("issue", "worker"), ("renew", "--due"), ("rotate-ca", "status")):
+        refused = run(*command, code=3).err
+        assert "put back to an older state" in refused
+    (memory,) = (home(os.environ) / "seen").iterdir()
+    assert f"remove {memory}" in refused
+    memory.unlink()
+    assert run("show", "worker", "--json").json()["state"] == "issued"
+    run("revoke", "worker")
+    run("audit", "--verify")
 
 
 def test_a_damaged_backup_is_refused(local: Run, elsewhere: Run, tmp_path: Path) -> None:

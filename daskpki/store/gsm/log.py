@@ -10,9 +10,9 @@ Commits are atomic whatever their size: a head names all that it consists of, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 
 from daskpki import naming
 from daskpki.errors import (
@@ -21,6 +21,7 @@ from daskpki.errors import (
     ConflictError,
     CorruptError,
     DaskpkiError,
+    NotFoundError,
     UnavailableError,
 )
 from daskpki.inventory import Base, ReplayedInventory
@@ -28,42 +29,21 @@ from daskpki.records import EMPTY, Draft, Record, Stamp, chain, following
 from daskpki.records import Head as RecordHead
 from daskpki.store.gsm.composing import HeadComposer
 from daskpki.store.gsm.inventory import LogInventory
+from daskpki.store.gsm.log_secrets import LogSecrets
 from daskpki.store.gsm.packing import LogCodec, LogHead, LogPart
 from daskpki.store.gsm.patience import Patience
 from daskpki.store.gsm.placement import DEFAULT, GsmOptions
 from daskpki.store.gsm.replay import LogReplay
 from daskpki.store.linear import Head as LinearHead
 from daskpki.store.linear import LinearSecret, Link, Tip
-from daskpki.store.port import MAX_PAYLOAD, SecretInfo, SecretStore, moved
+from daskpki.store.port import MAX_PAYLOAD, moved
+from daskpki.store.seen import Seen
 
 FRESH: Final = 30.0
 """For how many seconds a head that was seen is tried without another look; a wrong guess costs one lost version."""
 
 
 Decide = Callable[[LogInventory], Sequence[Draft]]
-
-
-class LogSecrets(SecretStore, Protocol):
-    """What the log asks of `GsmSecrets` beyond the port."""
-
-    def create(
-        self,
-        secret: str,
-        *,
-        labels: Mapping[str, str],
-        annotations: Mapping[str, str] | None = None,
-        options: GsmOptions | None = None,
-    ) -> SecretInfo:
-        """Make a secret at a place that is given, rather than looked up in this log."""
-        ...
-
-    def vouch(self, secret: str) -> None:
-        """Take a secret for ours, because its payload proved to be."""
-        ...
-
-    def impatient(self) -> SecretStore:
-        """The same secrets, but `add` does not wait for quota."""
-        ...
 
 
 class GsmRecordLog:
@@ -79,12 +59,14 @@ class GsmRecordLog:
         *,
         options: GsmOptions | None,
         patience: Patience,
+        seen: Seen | None = None,
         room: int = MAX_PAYLOAD,
     ) -> None:
         self._secrets = secrets
         self._cluster = cluster
         self._options = options
         self._patience = patience
+        self._seen = seen or Seen(None)
         self._secret = naming.records_id(cluster)
         codec = LogCodec(cluster, room)
         self._linear: LinearSecret[LogPart] = LinearSecret(
@@ -98,14 +80,17 @@ class GsmRecordLog:
         self._view = LogInventory(None, ReplayedInventory)
 
     def inventory(self) -> LogInventory:
-        """See RecordLog."""
+        """See RecordLog; NotTrustedError, as from all that looks, when the log was put back to an older state."""
         self._look()
         return self._view
 
     def glance(self) -> LogInventory:
         """See RecordLog."""
         if not self._is_recent():
-            self._settle_on(self._linear.glance())
+            tip = self._linear.glance()
+            if _end(tip).seq < self._seen.remembered(self._cluster).seq:  # `latest` lags, or the log was put back
+                tip = self._linear.tip()
+            self._settle_on_what_was_seen(tip)
         return self._view
 
     def records(self, *, after: int = 0) -> Iterator[Record]:
@@ -228,12 +213,19 @@ class GsmRecordLog:
         return self._tip is not None and self._patience.now() - self._seen_at < FRESH
 
     def _look(self) -> None:
-        self._settle_on(self._linear.tip(self._tip if self._is_recent() else None))
+        self._settle_on_what_was_seen(self._linear.tip(self._tip if self._is_recent() else None))
+
+    def _settle_on_what_was_seen(self, tip: Tip[LogPart]) -> None:
+        """Go on from this tip; NotTrustedError unless it has the newest record that this user has seen."""
+        head = _head_of(tip)
+        self._seen.verify(self._cluster, _end(tip), lambda seen: self._replay.holds(head, seen))
+        self._settle_on(tip)
 
     def _settle_on(self, tip: Tip[LogPart]) -> None:
         """Go on from this tip; what was already replayed for the same head is kept."""
         moved = self._tip is None or tip.head != self._tip.head
         self._tip, self._seen_at = tip, self._patience.now()
+        self._seen.note(self._cluster, _end(tip))
         if tip.head is not None:
             self._secrets.vouch(self._secret)  # its payload is a log of this cluster: it is ours
         if moved:
@@ -241,11 +233,7 @@ class GsmRecordLog:
             self._view = LogInventory(head, lambda: self._replay.inventory(head))
 
     def _head(self) -> LogHead | None:
-        if self._tip is None or self._tip.head is None:
-            return None
-        payload = self._tip.head.payload
-        assert isinstance(payload, LogHead)  # a segment's seq is 0, so it is never the head
-        return payload
+        return None if self._tip is None else _head_of(self._tip)
 
     def _append(self, records: Sequence[Record]) -> bool:
         """Add a head with these records; False when another writer was first."""
@@ -276,7 +264,8 @@ class GsmRecordLog:
         if self._cleared != tip.head.number:
             between = set(range(before.link.prev + 1, tip.head.number))
             for number in sorted((between | set(before.leftover)) - before.riders):
-                self._secrets.destroy(self._secret, number)
+                with suppress(NotFoundError):  # in a secret that was made anew with an old head
+                    self._secrets.destroy(self._secret, number)
             self._cleared = tip.head.number
         return (before.link.prev,) if before.link.prev else ()
 
@@ -288,3 +277,16 @@ class GsmRecordLog:
         for record in self._replay.records(head.payload, wanted.seq - 1):
             return record.hash == wanted.hash
         return False
+
+
+def _head_of(tip: Tip[LogPart]) -> LogHead | None:
+    if tip.head is None:
+        return None
+    payload = tip.head.payload
+    assert isinstance(payload, LogHead)  # a segment's seq is 0, so it is never the head
+    return payload
+
+
+def _end(tip: Tip[LogPart]) -> RecordHead:
+    head = _head_of(tip)
+    return head.end if head else EMPTY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Final, NamedTuple
 
 from daskpki.confidential import Confidential
@@ -42,6 +43,18 @@ class LogReplay:
         for part in self._read(_segments_after(head, after)):
             yield from (record for record in part.records if record.seq > after)
         yield from (record for record in head.tail if record.seq > after)
+
+    def holds(self, head: LogHead | None, seen: Head) -> bool:
+        """Whether the log has that very record; of one inside an archive nothing else is known than that it was there.
+
+        It takes a request only for a record that has been sealed since, and is not the last of its segment.
+        """
+        if head is None or seen.seq < head.begin.seq:
+            return head is not None
+        if seen in (head.begin, *(segment.end for segment in head.segments)):
+            return True
+        sealed = (record for part in self._read(_segments_after(head, seen.seq - 1)[:1]) for record in part.records)
+        return any((record.seq, record.hash) == seen for record in chain(sealed, head.tail))
 
     def inventory(self, head: LogHead | None) -> ReplayedInventory:
         """The inventory that follows from all that is kept; CorruptError."""

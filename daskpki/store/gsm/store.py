@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from urllib.parse import quote
 
 from daskpki import naming
 from daskpki.errors import UsageError
@@ -16,22 +18,30 @@ from daskpki.store.gsm.log import GsmRecordLog
 from daskpki.store.gsm.patience import Patience, Timing
 from daskpki.store.gsm.placement import DEFAULT, GsmOptions, check_options
 from daskpki.store.gsm.secrets import GsmSecrets
+from daskpki.store.seen import Seen
 
 
 class GsmStore:
     """See `daskpki.store.port.Store`.
 
-    `options` say how a new cluster's secrets are created; a cluster that exists keeps to what its log says.
+    `options` say how a new cluster's secrets are created; a cluster that exists keeps to what its log says. `seen`
+    remembers log heads outside the store.
     """
 
     def __init__(
-        self, url: GsmUrl, connection: Connection, patience: Patience, options: GsmOptions | None = None
+        self,
+        url: GsmUrl,
+        connection: Connection,
+        patience: Patience,
+        options: GsmOptions | None = None,
+        seen: Seen | None = None,
     ) -> None:
         self._url = url
         self._connection = connection
         self._patience = patience
         self._options = None if options is None else check_options(options, url)
         self._secrets = GsmSecrets(GsmApi(connection, url, patience), self._placement)
+        self._seen = seen or Seen(None)
         self._logs: dict[str, GsmRecordLog] = {}
 
     @property
@@ -57,7 +67,9 @@ class GsmStore:
     def log(self, cluster: str) -> GsmRecordLog:
         """See Store."""
         if cluster not in self._logs:
-            self._logs[cluster] = GsmRecordLog(self._secrets, cluster, options=self._options, patience=self._patience)
+            self._logs[cluster] = GsmRecordLog(
+                self._secrets, cluster, options=self._options, patience=self._patience, seen=self._seen
+            )
         return self._logs[cluster]
 
     def batch(self) -> AbstractContextManager[None]:
@@ -71,6 +83,7 @@ class GsmStore:
 
     def close(self) -> None:
         """See Store."""
+        self._seen.save()
         self._connection.close()
 
     def _placement(self, cluster: str | None) -> GsmOptions:
@@ -91,7 +104,12 @@ def open_gsm(
     environ: Mapping[str, str],
     options: GsmOptions | None = None,
     timing: Timing | None = None,
+    seen: Path | None = None,
 ) -> GsmStore:
-    """The store at a project or location; it connects at its first request. UsageError for a bad endpoint."""
+    """The store at a project or location; it connects at its first request. UsageError for a bad endpoint.
+
+    `seen` is the directory that remembers log heads outside the store (None: nowhere).
+    """
     connection = Connection(endpoint_for(url, environ), environ)
-    return GsmStore(url, connection, Patience(timing or Timing()), options)
+    memory = Seen(seen / f"{quote(str(url), safe='')}.json" if seen else None)
+    return GsmStore(url, connection, Patience(timing or Timing()), options, memory)

@@ -24,7 +24,7 @@ from daskpki.store.local.creation import locked
 from daskpki.store.local.database import NAME, Snapshot, check_files, check_header, connect, read_format
 from daskpki.store.local.faults import translated
 from daskpki.store.local.filesystem import refuse_network_filesystem
-from daskpki.store.local.seen import Seen
+from daskpki.store.seen import Seen
 
 
 class Contents(NamedTuple):

@@ -20,9 +20,9 @@ from daskpki.store.local.archiving import begin_with, erase, hash_at, holds, rea
 from daskpki.store.local.database import Database, Snapshot
 from daskpki.store.local.index import apply_records, clear_index, restore_base
 from daskpki.store.local.inventory import LocalInventory
-from daskpki.store.local.seen import Seen
 from daskpki.store.port import moved
 from daskpki.store.sealing import context, derive
+from daskpki.store.seen import Seen
 
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
 _FIRST_NEEDED = (

@@ -10,10 +10,10 @@ from daskpki.confidential import Confidential
 from daskpki.store.local.database import BUSY_SECONDS, Database
 from daskpki.store.local.record_log import LocalRecordLog
 from daskpki.store.local.secret_store import LocalSecretStore
-from daskpki.store.local.seen import Seen
 from daskpki.store.local.slots import KeySlots
 from daskpki.store.local.unlocking import Unlocking, first_slot, unlock
 from daskpki.store.sealing import generate_key
+from daskpki.store.seen import Seen
 
 
 class LocalStore:

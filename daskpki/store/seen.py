@@ -30,15 +30,19 @@ class Seen:
 
     def verify(self, cluster: str, head: Head, holds: Callable[[Head], bool]) -> None:
         """Raise NotTrustedError when the log lacks what was seen, or says otherwise; `holds` looks a record up."""
-        seen = self._remembered.get(cluster, EMPTY)
+        seen = self.remembered(cluster)
         if seen.seq == 0 or seen == head:
             return
         if head.seq < seen.seq or not holds(seen):
             raise NotTrustedError(
                 f"the log of cluster {cluster!r} ends at record {head.seq}, without record {seen.seq} as it was seen: "
                 "the store was put back to an older state",
-                hint=f"if you restored a backup on purpose, remove {self._path}",
+                hint=f"if that was done on purpose, remove {self._path}",
             )
+
+    def remembered(self, cluster: str) -> Head:
+        """The newest record that was seen before; EMPTY for none."""
+        return self._remembered.get(cluster, EMPTY)
 
     def clusters(self) -> list[str]:
         """The clusters of which something was seen."""
@@ -51,7 +55,7 @@ class Seen:
             self._path.unlink(missing_ok=True)
 
     def note(self, cluster: str, head: Head) -> None:
-        """Remember a head that was committed; what this handle itself notes is not held against its own snapshots."""
+        """Remember a head that is settled; what this handle itself notes is not held against its own snapshots."""
         if head.seq > self._noted.get(cluster, EMPTY).seq:
             self._noted[cluster] = head
 
@@ -59,9 +63,10 @@ class Seen:
         """Write what is new, and keep what others wrote meanwhile; a memory that cannot be written is said so."""
         if self._path is None or not self._noted:
             return
-        heads = _load(self._path)
-        for cluster, head in self._noted.items():
-            heads[cluster] = max(head, heads.get(cluster, EMPTY))
+        before = _load(self._path)
+        heads = before | {cluster: max(head, before.get(cluster, EMPTY)) for cluster, head in self._noted.items()}
+        if heads == before:
+            return
         text = json.dumps({"format": _FORMAT, "heads": heads})
         try:
             self._path.parent.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)

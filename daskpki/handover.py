@@ -40,7 +40,7 @@ class Handover(NamedTuple):
 
     `cert` (leaf and intermediates, PEM), `key` (PKCS#8, PEM), `ca` (the trust anchors, PEM), `trust` (the signed trust
     document as the store keeps it) and `pieces` (of a long revocation list, by version number) are paths. `store` is a
-    URL, or None when the credential came from a directory; `endpoint` is another Secret Manager than Google's.
+    URL, or None when the credential came from `directory`, a path; `endpoint` is another Secret Manager than Google's.
     `secrets` are the paths of the cluster's other secrets that were mounted, by name. `pinned` is the version of the
     credential that --version named; such a node keeps it.
     `tls_min` is "1.3" or "1.2", `worker_clients` one of deny, limited and allow, `dashboard` one of loopback, mtls and
@@ -60,6 +60,7 @@ class Handover(NamedTuple):
     dashboard: str
     tls_min: str
     store: str | None = None
+    directory: str | None = None
     endpoint: str | None = None
     scheduler: str | None = None
     secrets: Mapping[str, str] = NO_SECRETS

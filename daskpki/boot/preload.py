@@ -11,7 +11,7 @@ from typing import Any
 from daskpki.boot.polling import open_source
 from daskpki.cluster.preload import NODE, WATCHING, dask_teardown
 from daskpki.cluster.preload import dask_setup as enforce
-from daskpki.cluster.watch import Nowhere, Watch
+from daskpki.cluster.watch import SHARE, Watch
 from daskpki.identity import Role
 
 __all__ = ["dask_setup", "dask_teardown"]
@@ -23,6 +23,7 @@ async def dask_setup(server: Any) -> None:
     if WATCHING:  # a nanny's worker, or not the first nanny of this process
         return
     handover = NODE.handover
-    source = open_source(handover) or Nowhere()
-    watch = Watch(NODE.enforcement(Role(handover.role)), NODE.keeper, source, freshness=handover.freshness)
+    source, share = open_source(handover), SHARE if handover.store else 0  # a look into a directory costs nothing
+    enforcement = NODE.enforcement(Role(handover.role))
+    watch = Watch(enforcement, NODE.keeper, source, freshness=handover.freshness, share=share)
     WATCHING.append(asyncio.create_task(watch.run()))

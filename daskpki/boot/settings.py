@@ -66,6 +66,12 @@ class Settings(NamedTuple):
         """Role and name of each credential; UsageError for a client without a name."""
         return tuple((role, self.name or default_name(role)) for role in self.roles)
 
+    def directory_for(self, role: Role) -> str | None:
+        """The credential directory of that role: the one given; for a node, the one below it of the role's name."""
+        if self.directory is None or len(self.roles) == 1:
+            return self.directory
+        return f"{self.directory}/{role.value}"
+
 
 def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings:
     """The settings; UsageError that names the value, the rule and the way out."""

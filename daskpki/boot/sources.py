@@ -31,7 +31,7 @@ class Fetched(NamedTuple):
 def fetch(settings: Settings, environ: Mapping[str, str], patience: Patience) -> Fetched:
     """The material from the source that the settings name; raises whatever went wrong there."""
     if settings.directory is not None:
-        return Fetched(_from_directories(settings, settings.directory), settings, None)
+        return Fetched(_from_directories(settings), settings, None)
     settings = _with_instance_name(settings, environ, patience)
     if isinstance(settings.store, GsmUrl):
         return _from_secret_manager(settings, settings.store, environ, patience)
@@ -83,16 +83,16 @@ def _from_local(settings: Settings, url: LocalUrl, environ: Mapping[str, str]) -
         store.close()
 
 
-def _from_directories(settings: Settings, directory: str) -> Material:
-    """One directory for one role; for a node, one below it for each."""
-    if len(settings.roles) == 1:
-        return _from_directory(directory)
-    first, *others = (_from_directory(f"{directory}/{role.value}") for role in settings.roles)
+def _from_directories(settings: Settings) -> Material:
+    first, *others = (
+        read_directory(directory) for directory in map(settings.directory_for, settings.roles) if directory
+    )
     credentials = [credential for material in (first, *others) for credential in material.credentials]
     return first._replace(credentials=tuple(credentials))
 
 
-def _from_directory(directory: str) -> Material:
+def read_directory(directory: str) -> Material:
+    """What `daskpki export` wrote there; raises what `daskpki.credentials.directory` does, CorruptError."""
     from pathlib import Path
 
     from daskpki.credentials.directory import load_directory

@@ -41,7 +41,7 @@ class Source(Protocol):
 
 
 class Nowhere:
-    """A source that never has anything newer: of a node whose credential came from a directory."""
+    """A source that never has anything newer."""
 
     def trust_after(self, epoch: int) -> SignedTrust | None:  # noqa: ARG002 - the protocol's signature
         """See Source."""

@@ -64,7 +64,6 @@ def poller(cloud: Cloud) -> Poller:
     boot(("worker", "--scheduler", "10.0.0.2"), cloud.environ, node)
     assert node.handover is not None
     source, hands = open_source(node.handover, cloud.environ), [0.0]
-    assert source is not None
     assert source.credential() is not None
     watch = Watch(node.security.enforcement(Role.WORKER), node.security.keeper, source, clock=lambda: hands[0])
     assert watch.look()

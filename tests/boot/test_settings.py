@@ -41,6 +41,14 @@ def test_each_command_boots_its_roles(argv: list[str], roles: tuple[Role, ...]) 
     assert settings(*argv).roles == roles
 
 
+def test_a_node_has_a_directory_below_for_each_role() -> None:
+    node = settings("node", "--credential-dir", "/etc/dask")
+    assert [node.directory_for(role) for role in node.roles] == ["/etc/dask/scheduler", "/etc/dask/worker"]
+    worker = settings("worker", "--credential-dir", "/etc/dask", "--scheduler", "s")
+    assert worker.directory_for(Role.WORKER) == "/etc/dask"
+    assert settings("scheduler").directory_for(Role.SCHEDULER) is None
+
+
 def test_a_role_has_its_usual_name_and_a_client_none() -> None:
     assert settings("node").wanted == ((Role.SCHEDULER, "scheduler"), (Role.WORKER, "worker"))
     assert settings("worker", "--name", "w7").wanted == ((Role.WORKER, "w7"),)

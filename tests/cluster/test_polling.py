@@ -11,6 +11,7 @@ import pytest
 from daskpki import naming
 from daskpki.boot.polling import StoreSource, open_source
 from daskpki.boot.reading import Reader
+from daskpki.cluster.watch import Nowhere
 from daskpki.confidential import Confidential
 from daskpki.errors import NotFoundError, UnavailableError
 from daskpki.handover import Handover, parse_handover
@@ -118,6 +119,6 @@ def test_a_store_that_was_put_back_is_believed_once_it_has_passed_what_is_known(
     assert passed.signed == shelves.versions[secret][3]
 
 
-def test_a_directory_is_no_source(handover: Handover) -> None:
-    assert open_source(handover._replace(store=None)) is None
-    assert open_source(handover._replace(store="gsm://some-project")) is not None
+def test_where_a_node_looks(handover: Handover) -> None:
+    assert isinstance(open_source(handover._replace(store=None)), Nowhere)
+    assert isinstance(open_source(handover._replace(store="gsm://some-project")), StoreSource)

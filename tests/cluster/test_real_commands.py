@@ -122,6 +122,20 @@ def test_whoever_is_nobody_here_is_told_how_long_it_takes(site: Site) -> None:
     assert "nodes learn of it within a minute (no scheduler was told at once: nobody is logged in here)" in said
 
 
+def test_a_node_from_a_directory_goes_by_what_is_put_there(site: Site) -> None:
+    directory = str(site.stage.home / "spare")
+    site.run("issue", "scheduler", "--name", "spare")
+    site.run("export", "scheduler/spare", "--out", directory)
+    node = site.stage.start(
+        "scheduler", "spare", "--credential-dir", directory, "--poll", "1", "--", *LOCAL, "--port", "0"
+    )
+    node.wait_for(r"(Scheduler at):")
+    site.run("renew", "scheduler/spare", "--no-push")
+    site.run("export", "scheduler/spare", "--out", directory, "--force")
+    node.wait_for(r"a newer credential is in (use)")
+    assert node.end() == 0
+
+
 # --- rollover ------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,138 @@
+"""A running node's look at its credential directory, which Kubernetes replaces in one step when its secret changes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from daskpki.boot.entrypoint import boot
+from daskpki.boot.polling import DirectorySource, open_source
+from daskpki.cluster.security import NodeSecurity, node_security
+from daskpki.cluster.watch import Nowhere, Watch
+from daskpki.handover import VARIABLE, Handover, load_handover
+from daskpki.identity import Role
+from daskpki.pki.certificates import load_certificate
+from daskpki.pki.credential import certificate_pem
+from tests.boot.cloud import Recorder
+from tests.material import Cluster, make_cluster
+
+WORKER = "worker/worker"
+
+
+class Volume:
+    """A secret volume of Kubernetes: each file a link through `..data`, itself a link that is exchanged."""
+
+    def __init__(self, cluster: Cluster, path: Path) -> None:
+        self.cluster = cluster
+        self.path = path
+        self._version = 0
+        path.mkdir(mode=0o700, parents=True)
+        self.update()
+        for name in ("ca.pem", "cert.pem", "key.pem", "trust.json"):
+            (path / name).symlink_to(f"..data/{name}")
+
+    def update(self) -> None:
+        """What the cluster has now."""
+        self._version += 1
+        content = self.cluster.export(WORKER, self.path / f"..version-{self._version}")
+        (self.path / "..data_tmp").symlink_to(content.name)
+        (self.path / "..data_tmp").rename(self.path / "..data")
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Volume:
+    return Volume(make_cluster(), tmp_path / "etc" / "dask")
+
+
+class Started(Recorder):
+    """In the place of os.execve: what the preload of the started program would make of the handover."""
+
+    security: NodeSecurity
+
+    def __call__(self, command: str, argv: list[str], environ: dict[str, str]) -> None:
+        super().__call__(command, argv, environ)
+        self.security = node_security(load_handover(environ[VARIABLE]))
+
+
+@pytest.fixture
+def started(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> Started:
+    started = Started()
+    monkeypatch.chdir(volume.path.parent)
+    boot(("worker", "--credential-dir", "dask", "--scheduler", "10.0.0.2", "--cluster", "c"), {}, started)
+    monkeypatch.undo()  # wherever the program may be by then
+    return started
+
+
+def handover_of(started: Started) -> Handover:
+    assert started.handover is not None
+    return started.handover
+
+
+@pytest.fixture
+def look(started: Started) -> Callable[[], bool]:
+    source = open_source(handover_of(started), {})
+    return Watch(started.security.enforcement(Role.WORKER), started.security.keeper, source, share=0).look
+
+
+def in_use(started: Started) -> str:
+    return started.security.enforcement(Role.WORKER).pair.certificates
+
+
+def test_nothing_new_changes_nothing(started: Started, look: Callable[[], bool]) -> None:
+    before = started.security.enforcement(Role.WORKER).pair
+    assert look()
+    assert started.security.enforcement(Role.WORKER).pair is before
+
+
+def test_a_renewed_credential_is_in_use_after_a_look(
+    volume: Volume, started: Started, look: Callable[[], bool]
+) -> None:
+    renewed = volume.cluster.issue(WORKER, now=datetime.now(UTC))
+    assert look()
+    assert in_use(started) != certificate_pem(renewed)
+    volume.update()
+    assert look()
+    assert in_use(started) == certificate_pem(renewed)
+
+
+def test_a_newer_trust_document_holds_after_a_look(volume: Volume, started: Started, look: Callable[[], bool]) -> None:
+    bob = volume.cluster.issue("client/bob", now=datetime.now(UTC))
+    volume.cluster.publish(revoked=[bob])
+    volume.update()
+    assert look()
+    trust = started.security.enforcement(Role.WORKER).trust
+    assert load_certificate(bob.leaf).serial_number in trust.revoked
+    older = trust.epoch
+    volume.cluster.epoch -= 2
+    volume.cluster.publish()
+    volume.update()
+    assert look()  # an older one is none
+    assert started.security.enforcement(Role.WORKER).trust.epoch == older
+
+
+def test_half_of_a_newer_credential_changes_nothing(volume: Volume, started: Started, look: Callable[[], bool]) -> None:
+    """Where files are replaced one by one."""
+    before = in_use(started)
+    renewed = volume.cluster.issue(WORKER, now=datetime.now(UTC))
+    newer = volume.cluster.export(WORKER, volume.path.parent / "newer")
+    (newer / "cert.pem").rename(volume.path / "cert.pem")
+    assert not look()
+    assert in_use(started) == before
+    (newer / "key.pem").rename(volume.path / "key.pem")
+    assert look()
+    assert in_use(started) == certificate_pem(renewed)
+
+
+def test_a_directory_that_cannot_be_read_any_more_is_said_at_start(
+    volume: Volume, started: Started, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert isinstance(open_source(handover_of(started), {}), DirectorySource)
+    (volume.path / "key.pem").resolve().chmod(0o644)
+    with caplog.at_level(logging.WARNING, "distributed.daskpki"):
+        assert isinstance(open_source(handover_of(started), {}), Nowhere)
+    assert "of no newer credential: " in caplog.text
+    assert "is open to others (mode 0644)" in caplog.text

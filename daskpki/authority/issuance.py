@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -20,7 +20,7 @@ from daskpki.authority.policy import active_authority, living_authorities
 from daskpki.authority.press import Press
 from daskpki.authority.session import Session
 from daskpki.confidential import Confidential
-from daskpki.errors import AccessDeniedError, AlreadyExistsError, NotTrustedError, UnavailableError
+from daskpki.errors import AccessDeniedError, AlreadyExistsError, NotFoundError, NotTrustedError, UnavailableError
 from daskpki.identity import Identity
 from daskpki.inventory import CertificateRecord, Inventory, certificate_after
 from daskpki.pki.credential import Credential, encode_credential
@@ -28,6 +28,7 @@ from daskpki.pki.issuer import issue_leaf
 from daskpki.pki.profile import LeafRequest, Lifetime, Policy, check_request, leaf_lifetime
 from daskpki.pki.validate import fingerprint
 from daskpki.records import ISSUED, RESERVED, Draft, Record
+from daskpki.store.port import DESTROYED
 
 if TYPE_CHECKING:
     from daskpki.authority.pressing import Presses
@@ -38,6 +39,8 @@ BATCH: Final = 100
 
 KEPT_VERSIONS: Final = 2
 """Versions of one credential that are billed, and readable."""
+_LOOK_BACK: Final = 32
+"""Versions below the newest in which what a command that died left readable is looked for."""
 
 
 class SupersededError(UnavailableError):
@@ -66,10 +69,11 @@ class Signed(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """Leaves that were reserved by one commit."""
+    """Leaves that were reserved by one commit; with `renews`, their secrets are there."""
 
     operation: str
     leaves: list[Reservation]
+    renews: bool
 
 
 def issue(session: Session, press: Press, requests: Sequence[LeafRequest]) -> Iterator[Issued]:
@@ -121,13 +125,13 @@ def _reserved_batches(session: Session, press: Press, requests: Sequence[LeafReq
     while requested := list(islice(pending, BATCH)):
         operation = session.operations()
         if leaves := _reserve(session, press, requested, operation):
-            yield _Batch(operation, leaves)
+            yield _Batch(operation, leaves, press.renews)
 
 
 def _keep_batch(session: Session, batch: _Batch, signed: Sequence[Signed]) -> list[Issued]:
     """Store and confirm, durable together on return."""
     with session.store.batch():
-        versions = [_keep(session, *pair) for pair in zip(batch.leaves, signed, strict=True)]
+        versions = [_keep(session, *pair, renews=batch.renews) for pair in zip(batch.leaves, signed, strict=True)]
         records = _confirm(session, batch, signed, versions)
         for leaf, version in zip(batch.leaves, versions, strict=True):
             _destroy_older(session, leaf, version)
@@ -195,21 +199,33 @@ def _press(cluster: str, press: Press, reservation: Reservation) -> tuple[bytes,
     return signed.payload.reveal(), signed.fingerprint
 
 
-def _keep(session: Session, reservation: Reservation, signed: Signed) -> int:
+def _keep(session: Session, reservation: Reservation, signed: Signed, *, renews: bool) -> int:
+    """Store it and return its version; of what is renewed, the secret is made only where it is gone."""
     identity = reservation.request.identity
     secret = secret_of(session.cluster, identity)
+    if renews:
+        with suppress(NotFoundError):
+            return session.store.secrets.add(secret, signed.payload)
     labels = naming.labels(session.cluster, identity.role.value, identity.name)
-    with suppress(AlreadyExistsError):  # a renewal; `add` refuses if the secret is not ours
+    with suppress(AlreadyExistsError):  # a name that was used before; `add` refuses if the secret is not ours
         session.store.secrets.create(secret, labels=labels)
     return session.store.secrets.add(secret, signed.payload)
 
 
 def _destroy_older(session: Session, reservation: Reservation, version: int) -> None:
-    """Two versions of a credential stay: this one and its predecessor, for readers whose `latest` lags."""
-    if version > KEPT_VERSIONS:
-        with suppress(AccessDeniedError):  # who may only add; the next one who may more does it for one of them
-            secret = secret_of(session.cluster, reservation.request.identity)
-            session.store.secrets.destroy(secret, version - KEPT_VERSIONS)
+    """Two versions of a credential stay: this one and its predecessor, for readers whose `latest` lags.
+
+    What a command that died before this point left readable, or one that may only add, goes as well. The list may lag,
+    so it only says what else there is.
+    """
+    last = version - KEPT_VERSIONS
+    if last > 0:
+        secrets, secret = session.store.secrets, secret_of(session.cluster, reservation.request.identity)
+        with suppress(AccessDeniedError):  # whoever may more does it the next time
+            listed = takewhile(lambda entry: entry.number > version - _LOOK_BACK, secrets.versions(secret))
+            left = {entry.number for entry in listed if entry.number <= last and entry.state != DESTROYED}
+            for number in sorted(left | {last}):
+                secrets.destroy(secret, number)
 
 
 def secret_of(cluster: str, identity: Identity) -> str:

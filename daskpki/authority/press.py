@@ -31,6 +31,11 @@ class Press(NamedTuple):
     public_key: PublicKey | None = None
 
     @property
+    def renews(self) -> bool:
+        """Whether each leaf takes the place of one that was stored before."""
+        return self.wanted is not always
+
+    @property
     def recorded_key_type(self) -> str:
         """How the log names it."""
         return self.key_type.value if self.public_key is None else FROM_REQUEST

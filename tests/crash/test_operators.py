@@ -11,6 +11,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from signal import SIGKILL
 from typing import NamedTuple
 
 import pytest
@@ -25,7 +26,7 @@ from tests.crash.cases import CASES, issue
 from tests.crash.disk import Disk, Outcome
 from tests.crash.judge import Place, judge
 from tests.crash.planted import heedless
-from tests.store_gsm.places import open_place
+from tests.store_gsm.places import GsmPlace, open_place
 
 DAY = timedelta(days=1)
 LATER = ("faketime", "-f", "+25d")
@@ -65,8 +66,12 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shared]:
         yield on_disk(tmp_path)
         return
     with open_place("grpc", None) as place:
-        environ = {**os.environ, "DASKPKI_SECRET_MANAGER_ENDPOINT": place.endpoint}
-        yield Shared(Place(place.factory, "default"), ("--store", str(place.url)), environ)
+        yield on_cloud(place)
+
+
+def on_cloud(place: GsmPlace) -> Shared:
+    environ = {**os.environ, "DASKPKI_SECRET_MANAGER_ENDPOINT": place.endpoint}
+    return Shared(Place(place.factory, "default"), ("--store", str(place.url)), environ)
 
 
 def on_disk(root: Path) -> Shared:
@@ -120,6 +125,27 @@ def test_a_renewal_that_was_killed_is_finished_by_the_next(tmp_path: Path) -> No
     assert Counter(entry.name for entry in shared.entries() if entry.status == ISSUED) == Counter(
         dict.fromkeys(["worker", *(f"w-{n}" for n in range(LEAVES))], 2)
     )
+
+
+@pytest.mark.parametrize("method", ["AddSecretVersion", "GetSecret"])
+def test_a_renewal_that_was_killed_between_its_requests_is_finished_by_the_next(method: str) -> None:
+    """By SIGKILL, as the fifth leaf is stored: what it sent last still acts."""
+    with open_place("grpc", None) as place:
+        shared = on_cloud(place)
+        founded(shared)
+        dying = shared.begin("renew", "--due", prefix=LATER)
+        place.server.fail(method, secret="daskpki_default_worker_w-*", nth=5, before=lambda _: dying.kill())
+        dying.communicate()
+        assert dying.returncode == -SIGKILL
+        (at_once,) = shared.at_once(("renew", "--due", "--detailed-exit-code"), prefix=LATER)
+        assert at_once.status == 6, "what was reserved is somebody's for ten minutes"
+        (next_day,) = shared.at_once(("renew", "--due"), prefix=("faketime", "-f", "+26d"))
+        assert next_day.status == 0, next_day
+        issued = Counter(entry.name for entry in shared.entries() if entry.status == ISSUED)
+        assert issued == dict.fromkeys(["worker", *(f"w-{n}" for n in range(LEAVES))], 2)
+        active = [place.server.active_versions(name) for name in place.server.secrets() if "_worker_" in name]
+        assert len(active) == LEAVES + 1
+        assert max(map(len, active)) == 2
 
 
 def _exhaust(acts: Iterator[CertificateRecord]) -> None:

@@ -28,6 +28,7 @@ from daskpki.errors import DaskpkiError, NotTrustedError
 from daskpki.inventory import ReplayedInventory
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.credential import parse_credential
+from daskpki.pki.succession import heirs
 from daskpki.pki.trust import parse_trust, verify_trust
 from daskpki.pki.validate import fingerprint
 from daskpki.records import verify_chain
@@ -36,6 +37,8 @@ from daskpki.store.local.store import LocalStore
 from tests.formats.__main__ import CLUSTER, DATA, MADE, PASSPHRASE
 from tests.formats.archived import DATA as ARCHIVED
 from tests.formats.archived import LATER, kept
+from tests.formats.succession import DATA as SUCCESSIONS
+from tests.formats.succession import NEXT_DAY
 from tests.store.places import LocalPlace
 
 EXPECTED: dict[str, Any] = json.loads((DATA / "expected.json").read_text())
@@ -95,6 +98,22 @@ def test_a_trust_document_is_read_and_verified() -> None:
     assert (document.epoch, document.trust_domain) == (EXPECTED["epoch"], "kept.daskpki.internal")
     with pytest.raises(NotTrustedError):
         parse_trust(Confidential(data("trust.json").replace(b'"format\\":1', b'"format\\":2', 1)))
+
+
+def test_a_trust_document_with_the_words_of_dropped_cas_is_followed() -> None:
+    """By whoever trusted the first of three CAs, and saw no document since; the third has an offline root."""
+    expected = json.loads((SUCCESSIONS / "expected.json").read_text())
+    before = parse_trust(Confidential(data("trust.json"))).document
+    signed = parse_trust(Confidential((SUCCESSIONS / "trust.json").read_bytes()))
+    now = verify_trust(signed, cluster=CLUSTER, previous=before, now=NEXT_DAY)
+    assert now.epoch == expected["epoch"]
+    assert (
+        [[word.generation, word.successor] for word in now.successions] == expected["generations"] == [[1, 2], [2, 3]]
+    )
+    assert len(now.root_crls) == 1
+    assert now.active.certificate in heirs(CLUSTER, before.authorities, now.successions)
+    for words in ((), now.successions[1:]):
+        assert now.active.certificate not in heirs(CLUSTER, before.authorities, words)
 
 
 def test_a_sealed_ca_key_is_read(place: LocalPlace) -> None:

@@ -33,9 +33,9 @@ def main() -> None:
         places = Places(seal=lambda: PASSPHRASE, unseal=lambda: PASSPHRASE)
         authority = CertificateAuthority(store, CLUSTER, who="ops@fixture", clock=lambda: NEXT_DAY, places=places)
         root = OfflineRoot(Path(scratch) / "root.key", CLUSTER, lambda _new: PASSPHRASE)
-        authority.rollover().emergency(Successor())
-        authority.rollover().emergency(Successor(offline_root=root))
-        list(authority.rollover().reissue(give_way=False))
+        for successor in (Successor(), Successor(offline_root=root)):
+            authority.rollover().emergency(successor)
+            list(authority.rollover().reissue(give_way=False))
         authority.revoke("worker/w")
         (DATA / "trust.json").write_bytes(store.secrets.latest(naming.trust_id(CLUSTER)).data.reveal())
         trust = authority.trust()

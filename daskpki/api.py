@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from daskpki.credentials.choice import Wanted
 from daskpki.credentials.sources import obtain, open_without_asking, this_process
 from daskpki.errors import UsageError
-from daskpki.loader import dial_security
+from daskpki.loader import StoreTrust, dial_security
 from daskpki.mounted import read_mounted
 from daskpki.settings import store_url
 
@@ -52,7 +52,8 @@ def cluster_security(
     All three credentials are read from the store, so whoever runs this holds them all. It is never pickled with them:
     each worker process gets the worker's alone, and `SSHCluster` is refused. Wherever the dashboard is bound, it
     answers this machine alone; with dashboard="mtls" it speaks TLS to holders of a client's certificate, with "off" it
-    answers nobody. NotFoundError names what to issue.
+    answers nobody. Its scheduler asks the store every minute for newer trust documents, so a revocation reaches all of
+    it; newer credentials take a new cluster. NotFoundError names what to issue.
     """
     from daskpki.cluster.local import cluster_security as join
     from daskpki.cluster.web.visits import Dashboard
@@ -60,18 +61,16 @@ def cluster_security(
     from daskpki.identity import Role
     from daskpki.settings import cluster_name
 
-    here = this_process()
+    here, named = this_process(), cluster_name(os.environ, cluster)
     wanted = {Role.SCHEDULER: scheduler, Role.WORKER: worker, Role.CLIENT: name}
     with closing(open_store(store)) as opened:
-        held = [
-            fetch_credential(opened.secrets, cluster_name(os.environ, cluster), *each, pins=here.pins, now=here.now)
-            for each in wanted.items()
-        ]
+        held = [fetch_credential(opened.secrets, named, *each, pins=here.pins, now=here.now) for each in wanted.items()]
     return join(
         [each.credential for each in held],
         held[0].trust,
         dashboard=Dashboard(dashboard),
         fetch_piece=held[0].fetch_piece,
+        source=StoreTrust(named, store),
     )
 
 

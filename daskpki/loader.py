@@ -7,6 +7,8 @@ a terminal. What it does not know is None, so that every other cluster works as 
 
 from __future__ import annotations
 
+import os
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from daskpki.credentials.addresses import SCHEME
@@ -47,6 +49,34 @@ def dial_security(obtained: Obtained, wanted: Wanted, here: Surroundings) -> Pki
         return node_security(load_handover(here.environ[VARIABLE]))
     same = wanted._replace(name=held.credential.identity.name, cluster=held.credential.cluster)
     return client_security(held.credential, held.trust, fetch_piece=held.fetch_piece, source=RenewedCredential(same))
+
+
+class StoreTrust:
+    """`daskpki.cluster.watch.Source` over a store's trust documents; `store` is its URL, or None for the usual one.
+
+    Raises what `daskpki.credentials.fetching` raises.
+    """
+
+    def __init__(self, cluster: str, store: str | None) -> None:
+        self._cluster = cluster
+        self._store = store
+
+    def trust_after(self, epoch: int) -> SignedTrust | None:
+        """See daskpki.cluster.watch.Source."""
+        from daskpki.cluster.news import SignedTrust
+        from daskpki.credentials.fetching import fetch_pieces, fetch_trust
+        from daskpki.credentials.sources import open_without_asking
+        from daskpki.settings import store_url
+
+        with closing(open_without_asking(store_url(os.environ, self._store))) as opened:
+            found = fetch_trust(opened.secrets, self._cluster)
+            document = found.signed.document
+            if document.epoch <= epoch:
+                return None
+            return SignedTrust(found.data, fetch_pieces(opened.secrets, self._cluster, document))
+
+    def credential(self) -> None:
+        """See daskpki.cluster.watch.Source."""
 
 
 class RenewedCredential:

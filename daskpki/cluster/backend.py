@@ -70,6 +70,8 @@ class PkiListener(tcp.TLSListener):
         enforcement.listening(self)
         if isinstance(owner, ServerNode):
             stand_before(owner, self.server, enforcement)
+            if enforcement.on_listening is not None:
+                enforcement.on_listening(owner)
 
     def renew(self, context: ssl.SSLContext) -> None:
         """Take the next connections under another context; those that are open keep theirs."""

@@ -111,6 +111,8 @@ class Enforcement:
         self._met: dict[int, float] = {}
         self.keeper: Keeping | None = None
         self.before_dialling: Callable[[], Awaitable[None]] | None = None
+        self.on_listening: Callable[[Any], None] | None = None
+        """Called with each server that begins to listen under this."""
         self._listeners: WeakSet[Listening] = WeakSet()
         self.pair = pair
         self._minimum = minimum

@@ -3,13 +3,20 @@
 It holds a credential for each role, and travels to the processes that multiprocessing starts here, through their pipe
 and with the worker's credential alone. Anywhere else it would be written down with its keys (SSHCluster puts it on the
 command line of `ssh`), so there it refuses to be pickled.
+
+Trust documents reach all of it: whichever part takes one hands it to the others, the scheduler's stream carries it to
+the worker processes, and the scheduler asks the store for the next. The credentials stay those of the beginning.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
+from functools import partial
 from multiprocessing.context import get_spawning_popen
-from typing import Any
+from typing import Any, Final
+
+from tornado.ioloop import PeriodicCallback
 
 from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.enforcement import Enforcement
@@ -17,13 +24,18 @@ from daskpki.cluster.keeper import Keeper
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.security import PkiSecurity
 from daskpki.cluster.trust import Trust, trust_of
+from daskpki.cluster.watch import Source, Watch
 from daskpki.cluster.web.visits import Dashboard
 from daskpki.confidential import Confidential
 from daskpki.errors import NotFoundError
+from daskpki.handover import USUAL
 from daskpki.identity import Role, parse_identity
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
 from daskpki.pki.revoked import FetchPiece
 from daskpki.pki.trust_document import TrustDocument
+
+LOOK: Final = "daskpki-look"
+"""The name among a scheduler's periodic callbacks under which it looks for newer trust documents."""
 
 
 class LocalSecurity(PkiSecurity):
@@ -37,16 +49,24 @@ class LocalSecurity(PkiSecurity):
             )
         worker = self.enforcement(Role.WORKER)
         pair = worker.pair.certificates, worker.pair.key.reveal()
-        return _worker_process, (worker.identity.uri, pair, worker.trust, worker.mode, worker.dashboard)
+        assert worker.keeper is not None
+        believed = worker.trust, worker.keeper.document
+        return _worker_process, (worker.identity.uri, pair, believed, worker.mode, worker.dashboard)
 
 
 def _worker_process(
-    uri: str, pair: tuple[str, bytes], trust: Trust, mode: WorkerClients, dashboard: Dashboard
+    uri: str,
+    pair: tuple[str, bytes],
+    believed: tuple[Trust, TrustDocument],
+    mode: WorkerClients,
+    dashboard: Dashboard,
 ) -> PkiSecurity:
     """In the started process: tasks are clients under their worker's leaf."""
     certificates, key = pair
+    trust, document = believed
     held = KeyPair(certificates, Confidential(key))
     enforcement = Enforcement(parse_identity(uri), held, trust, mode=mode, dashboard=dashboard)
+    enforcement.keeper = Keeper(enforcement, document)  # a later one comes with the pieces of its revocation list
     return PkiSecurity({Role.WORKER: enforcement, Role.CLIENT: enforcement})
 
 
@@ -57,11 +77,13 @@ def cluster_security(
     mode: WorkerClients = WorkerClients.ALLOW,
     dashboard: Dashboard = Dashboard.LOOPBACK,
     fetch_piece: FetchPiece | None = None,
+    source: Source | None = None,
 ) -> LocalSecurity:
     """A Security for `LocalCluster` from one credential for each role, and the verified trust document.
 
     `mode` is `allow` unless given, since scheduler and workers run as one user and have no boundary to defend.
     Wherever LocalCluster binds its dashboard, it is for this machine's users unless `dashboard` says otherwise.
+    `source` is asked for the next trust document every minute while a scheduler listens.
     NotFoundError when a role is missing.
     """
     view = trust_of(trust, fetch_piece)
@@ -70,9 +92,29 @@ def cluster_security(
         if role not in found:
             raise NotFoundError(f"cluster {trust.cluster} has no credential of a {role.value} here")
     enforcements = {role: _enforcement(each, view, mode, dashboard) for role, each in found.items()}
-    for enforcement in enforcements.values():
-        enforcement.keeper = Keeper(enforcement, trust, fetch_piece=fetch_piece)
+    keepers = [Keeper(enforcement, trust, fetch_piece=fetch_piece) for enforcement in enforcements.values()]
+    for enforcement, keeper in zip(enforcements.values(), keepers, strict=True):
+        enforcement.keeper = keeper
+        keeper.on_news.append(partial(_share, keepers))
+        if source is not None and enforcement.identity.role is Role.SCHEDULER:
+            enforcement.on_listening = partial(_follow, Watch(enforcement, keeper, source))
     return LocalSecurity(enforcements)
+
+
+def _share(keepers: Iterable[Keeper], newest: Keeper) -> None:
+    """Whoever has it already declines, so this ends."""
+    assert newest.signed is not None
+    for keeper in keepers:
+        keeper.offer(newest.signed, newest.pieces)
+
+
+def _follow(watch: Watch, server: Any) -> None:
+    """Look for newer documents for as long as `server` runs."""
+
+    async def look() -> None:
+        await asyncio.to_thread(watch.look)
+
+    server.periodic_callbacks[LOOK] = PeriodicCallback(look, USUAL.poll * 1000, jitter=0.1)
 
 
 def _enforcement(credential: Credential, trust: Trust, mode: WorkerClients, dashboard: Dashboard) -> Enforcement:

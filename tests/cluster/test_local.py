@@ -13,11 +13,13 @@ import pytest
 from distributed import Client, LocalCluster
 from distributed.utils import open_port
 
-from daskpki.cluster.local import LocalSecurity, cluster_security
+from daskpki.cluster.local import LOOK, LocalSecurity, cluster_security
+from daskpki.cluster.news import SignedTrust
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.security import client_security
 from daskpki.errors import NotFoundError
 from daskpki.identity import Role
+from daskpki.pki.trust_document import parse_trust
 from tests.cluster.material import Authority
 
 pytestmark = pytest.mark.cluster
@@ -48,6 +50,52 @@ def test_processes_get_the_workers_credential_alone(authority: Authority, securi
         alice = client_security(authority.leaf(Role.CLIENT, "alice").credential, authority.document())
         with Client(cluster.scheduler_address, security=alice) as other:
             assert other.submit(sum, [1, 2]).result(timeout=20) == 3
+
+
+class Shelf:
+    """A store to which the test adds a document."""
+
+    def __init__(self) -> None:
+        self.signed: SignedTrust | None = None
+
+    def trust_after(self, epoch: int) -> SignedTrust | None:
+        found = self.signed
+        return found if found and parse_trust(found.signed).document.epoch > epoch else None
+
+    def credential(self) -> None: ...
+
+
+def believed_in(dask_worker: Any) -> tuple[int, int]:
+    enforcement = dask_worker.security.enforcement(Role.WORKER)
+    return os.getpid(), enforcement.trust.epoch
+
+
+def test_a_revocation_reaches_every_process_also_those_that_start_later() -> None:
+    authority, shelf = Authority(), Shelf()
+    leaves = (authority.leaf(Role.SCHEDULER), authority.leaf(Role.WORKER), authority.leaf(Role.CLIENT, "me"))
+    security = cluster_security([leaf.credential for leaf in leaves], authority.document(), source=shelf)
+    bob = authority.leaf(Role.CLIENT, "bob")
+    his = client_security(bob.credential, authority.document())
+    with (
+        LocalCluster(n_workers=1, security=security, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        look = cluster.scheduler.periodic_callbacks[LOOK]
+        assert look.is_running()
+        with Client(cluster.scheduler_address, security=his, set_as_default=False) as control:
+            assert control.submit(sum, [1, 2]).result(timeout=20) == 3
+        authority.revoke(bob)
+        document = authority.document()
+        shelf.signed = SignedTrust(authority.signed(document))
+        cluster.sync(look.callback)
+        assert {each.trust.epoch for each in security.enforcements.values()} == {document.epoch}
+        ((first, epoch),) = client.run(believed_in).values()  # on the stream after the document
+        assert epoch == document.epoch
+        client.restart(timeout=60)
+        ((second, epoch),) = client.run(believed_in).values()
+        assert (second != first, epoch) == (True, document.epoch)
+        with pytest.raises(OSError, match="is revoked"):
+            Client(cluster.scheduler_address, security=his, timeout=5)
 
 
 def test_threads_and_scaling(security: LocalSecurity) -> None:

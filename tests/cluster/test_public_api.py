@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.cluster
 
 PROGRAM = """
-import pickle, daskpki
+import pickle, subprocess, sys, daskpki
 from distributed import Client, LocalCluster
 
 if __name__ == "__main__":
@@ -24,6 +24,10 @@ if __name__ == "__main__":
     options = dict(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", protocol="tls://")
     with LocalCluster(security=security, **options) as cluster, Client(cluster) as client:
         print(client.scheduler.address.partition(":")[0], client.submit(sum, [1, 2]).result(timeout=30))
+        subprocess.run([sys.executable, "-m", "daskpki", "revoke", "worker/spare"], check=True)
+        before = security.enforcements["scheduler"].trust.epoch
+        cluster.sync(cluster.scheduler.periodic_callbacks["daskpki-look"].callback)
+        print("epochs:", security.enforcements["scheduler"].trust.epoch - before)
 """
 
 
@@ -39,7 +43,8 @@ def test_a_local_cluster_runs_on_credentials_from_the_store(tmp_path: Path) -> N
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    run("-m", "daskpki", "init-ca", "--with", "scheduler,worker,client/alice")
+    run("-m", "daskpki", "init-ca", "--with", "scheduler,worker,worker/spare,client/alice")
     said = run(str(program))
     assert "not pickled: this Security holds private keys" in said
     assert "tls 3" in said
+    assert "epochs: 1" in said  # it asked the store for the revocation

@@ -171,9 +171,9 @@ def test_a_disk_too_full_for_a_store_gets_none(tmp_path: Path) -> None:
     ("content", "error"),
     [
         (b"", "not the database of a daskpki store"),
-        (b"garbage" * 1000, "not the database of a daskpki store"),
-        (b"-----BEGIN CERTIFICATE-----\n", "not the database of a daskpki store"),
-        (b"SQLite format 3\0" + bytes(84), "not the database of a daskpki store"),
+        (b"garbage" * 1000, "damaged, or no daskpki store"),
+        (b"-----BEGIN CERTIFICATE-----\n", "damaged, or no daskpki store"),
+        (b"SQLite format 3\0" + bytes(84), "damaged, or no daskpki store"),
         (b"SQLite format 3\0" + bytes(52) + b"DPKI" + bytes(28), "damaged, or no daskpki store"),
     ],
 )

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ import pytest
 from daskpki import naming
 from daskpki.confidential import Confidential
 from daskpki.store.conformance.writers import add_versions, append_records, processes, run
+from daskpki.store.local.backup import write_backup
 from daskpki.store.local.store import LocalStore
 from tests.store.crashing import ROUNDS, SECRET
 from tests.store.places import LocalPlace
@@ -135,6 +136,30 @@ def test_each_commit_is_synced_before_it_is_acknowledged(place: LocalPlace, tmp_
             acknowledged += 1
             assert not dirty, line
     assert acknowledged == 2 * ROUNDS
+
+
+@pytest.mark.parametrize("meanwhile", ["open", "closed", "backup", "none"])
+def test_a_second_handle_in_this_process_costs_the_first_nothing_that_it_acknowledged(
+    place: LocalPlace, tmp_path: Path, meanwhile: str
+) -> None:
+    with closing(place.factory()) as first, ExitStack() as opened:
+        first.secrets.create(SECRET, labels=naming.labels("c", naming.SECRET, "x"))
+        if meanwhile == "open":
+            opened.enter_context(closing(place.factory()))
+        elif meanwhile == "closed":
+            place.factory().close()
+        elif meanwhile == "backup":
+            write_backup(place.directory, tmp_path / "one.backup")
+        others(place)  # the last to close a store removes its write-ahead log, and this one is not the last
+        assert first.secrets.add(SECRET, Confidential("after")) == ROUNDS + 1
+        assert others(place)[0] == f"added {ROUNDS + 2} 0"
+        assert first.secrets.latest(SECRET).number == 2 * ROUNDS + 1
+
+
+def others(place: LocalPlace) -> list[str]:
+    """What another process acknowledges that opens the store, writes and closes it."""
+    command = [sys.executable, "-m", "tests.store.crashing", "write", str(place.root)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
 def test_sixteen_processes_lose_and_double_nothing(place: LocalPlace, store: LocalStore) -> None:

@@ -21,7 +21,7 @@ from daskpki.files import check_private, make_private_directory, os_error, remov
 from daskpki.records import EMPTY, Head
 from daskpki.store.local.archiving import holds
 from daskpki.store.local.creation import locked
-from daskpki.store.local.database import NAME, Snapshot, check_files, check_header, connect, read_format
+from daskpki.store.local.database import NAME, Snapshot, check_application, check_files, connect, read_format
 from daskpki.store.local.faults import translated
 from daskpki.store.local.filesystem import refuse_network_filesystem
 from daskpki.store.seen import Seen
@@ -38,7 +38,6 @@ def write_backup(directory: Path, file: Path) -> Contents:
     """Copy the store of that directory, as of one moment, to a new file; AlreadyExistsError, NotFoundError."""
     database = directory / NAME
     check_files(database)
-    check_header(database)
     with _published(file) as temporary, translated(database), closing(connect(database)) as source:
         _copy(source, temporary)
     return read_backup(file)
@@ -102,9 +101,9 @@ def _check_not_older(file: Path, contents: Contents, memory: Seen) -> None:
 def _opened(file: Path) -> Iterator[sqlite3.Connection]:
     """A backup for reading only, without the files that SQLite keeps beside a live database."""
     check_private(file)
-    check_header(file)
     address = f"file:{quote(str(file.absolute()))}?mode=ro&immutable=1"
     with translated(file), closing(sqlite3.connect(address, uri=True, isolation_level=None)) as connection:
+        check_application(connection, file)
         connection.execute("PRAGMA trusted_schema=OFF")
         read_format(connection, file)
         yield connection

@@ -57,7 +57,7 @@ def _build(directory: Path, store_id: str, slot: Slot, now: int) -> None:
 
 
 def _fill(path: Path, store_id: str, slot: Slot, now: int) -> None:
-    with translated(path), closing(connect(path)) as connection:
+    with translated(path), closing(connect(path, new=True)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         for statement in _statements(SCHEMA):
             connection.execute(statement)

@@ -20,13 +20,12 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, NotTrustedError, UnavailableError
-from daskpki.files import check_private, os_error
+from daskpki.files import check_private
 from daskpki.store.local.faults import translated
 from daskpki.store.local.filesystem import refuse_network_filesystem
 from daskpki.store.local.schema import APPLICATION_ID, FORMAT, FORMAT_ARCHIVED
 
 NAME: Final = "store.db"
-_HEADER_BYTES: Final = 100
 BUSY_SECONDS: Final = 60.0
 """How long a writer waits for the others before it gives up with UnavailableError."""
 
@@ -38,7 +37,6 @@ class Database:
         self.path = directory / NAME
         self._busy_seconds = busy_seconds
         check_files(self.path)
-        check_header(self.path)
         self._lock = threading.RLock()
         self._depth = 0
         self._closed = False
@@ -157,8 +155,8 @@ class Snapshot:
             self._release()
 
 
-def connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
-    """A connection to an existing database, set up for durable commits."""
+def connect(path: Path, busy_seconds: float = BUSY_SECONDS, *, new: bool = False) -> sqlite3.Connection:
+    """A connection to a store's database, or to an empty file where a `new` one is made, set up for durable commits."""
     connection = sqlite3.connect(
         f"file:{quote(str(path))}?mode=rw",
         uri=True,
@@ -167,6 +165,8 @@ def connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connectio
         check_same_thread=False,
     )
     try:
+        if not new:
+            check_application(connection, path)
         _set_up(connection)
     except BaseException:
         connection.close()
@@ -216,15 +216,15 @@ def check_files(path: Path) -> None:
             check_private(file)
 
 
-def check_header(path: Path) -> None:
-    """Refuse another program's file before SQLite touches it: https://sqlite.org/fileformat.html, 1.3."""
-    try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-    except OSError as error:
-        raise os_error(error, path) from error
-    application = int.from_bytes(header[68:72], "big")
-    if len(header) < _HEADER_BYTES or not header.startswith(b"SQLite format 3\0") or application != APPLICATION_ID:
+def check_application(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse another program's database before anything in it is changed; CorruptError.
+
+    SQLite is asked, and the file is never opened beside it: closing a file drops every lock that this process has on
+    it. Without those of another handle, the next process to close the store removes the write-ahead log into which
+    that handle goes on writing (https://sqlite.org/howtocorrupt.html, 2.2).
+    """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    if application != APPLICATION_ID:
         raise CorruptError(f"{path} is not the database of a daskpki store", hint="restore it from a backup")
 
 

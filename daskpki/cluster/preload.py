@@ -39,6 +39,15 @@ logger = logging.getLogger("distributed.daskpki")  # under Dask's own logging co
 
 def begin(environ: Mapping[str, str]) -> NodeSecurity:
     """Put the servers of this process under the credential that was handed over; NotTrustedError, CorruptError."""
+    try:
+        return _begin(environ)
+    except DaskpkiError as error:
+        if error.hint is not None:
+            error.add_note(error.hint)  # what ends this import is shown by nobody but Python's traceback
+        raise
+
+
+def _begin(environ: Mapping[str, str]) -> NodeSecurity:
     path = environ.get(VARIABLE)
     if path is None:
         raise NotTrustedError(f"{VARIABLE} is not set", hint="daskpki-entrypoint sets it, and starts Dask")

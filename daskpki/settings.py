@@ -58,7 +58,10 @@ def parse_store_url(text: str) -> LocalUrl | GsmUrl:
     if colon and scheme == "gsm" and rest.startswith("//"):
         project, _, location = rest[2:].rstrip("/").partition("/")
         if not _PROJECT.match(project):
-            raise UsageError(f"store {text!r}: {project!r} is not a Google Cloud project id")
+            raise UsageError(
+                f"store {text!r}: {project!r} is not a Google Cloud project id",
+                hint="6 to 30 of a-z, 0-9 and '-', beginning with a letter and not ending with '-': gsm://my-project",
+            )
         if location and not _LOCATION.match(location):
             raise UsageError(f"store {text!r}: {location!r} is not a location", hint="for example europe-west1")
         return GsmUrl(project, location or None)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from daskpki.authority.offline import OfflineRoot
     from daskpki.authority.press import Wanted
     from daskpki.authority.rollover import Rollover
+    from daskpki.authority.root_crl import RootCrl
     from daskpki.authority.verification import Verifier
     from daskpki.pki.issuer import Issuer
     from daskpki.pki.trust import TrustDocument
@@ -207,17 +208,16 @@ class CertificateAuthority:
         self._open_living()
         return release(self.session, self.issuers, on_hold(which))
 
-    def sign_root_crl(self, root: OfflineRoot, *, revoke: bool = False) -> None:
-        """Let an offline root sign the CRL of its intermediate anew, and publish it; see `daskpki.authority.root_crl`.
-
-        NotFoundError for a root of no CA here, PolicyError to revoke an intermediate that is still trusted.
-        """
+    def sign_root_crl(self, root: OfflineRoot, *, revoke: bool = False) -> RootCrl:
+        """Let an offline root sign the CRL of its intermediate anew, and publish it; see `authority.root_crl`."""
         from daskpki.authority.publishing import publish
         from daskpki.authority.root_crl import sign_root_crl
 
         self.issuers.open(living_authorities(self._seen()))
-        if sign_root_crl(self.session, root, revoke=revoke).trusted:
+        signed = sign_root_crl(self.session, root, revoke=revoke)
+        if signed.trusted:
             publish(self.session, self.issuers)
+        return signed
 
     def rollover(self) -> Rollover:
         """What replaces this CA by a new one, step by step."""

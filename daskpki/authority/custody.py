@@ -118,8 +118,17 @@ class StoredCaKeys(NamedTuple):
         try:
             data = self.secrets.latest(secret).data
         except NotFoundError:  # `latest` lags behind a key that was kept a moment ago; its number does not
-            data = self.secrets.access(secret, 1)
+            data = self._first(secret, generation)
         return _parse(secret, data)
+
+    def _first(self, secret: str, generation: int) -> Confidential:
+        try:
+            return self.secrets.access(secret, 1)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"the key of CA {generation} is not where it was kept: {error}",
+                hint="restore it; if it is lost for good: daskpki rotate-ca --emergency --old-key-lost",
+            ) from None
 
     def _context(self, generation: int) -> bytes:
         return f"daskpki CA key, cluster {self.cluster}, generation {generation}".encode()

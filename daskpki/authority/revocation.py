@@ -89,7 +89,10 @@ def _can_be_revoked(entry: CertificateRecord, reason: str) -> bool:
 
 def _held(entry: CertificateRecord) -> CertificateRecord:
     if entry.status not in (REVOKING, REVOKED):
-        raise UsageError(f"serial {entry.serial:x} is not on hold: it is {entry.status}")
+        raise UsageError(
+            f"serial {entry.serial:x} is not on hold: it is {entry.status}",
+            hint="only what was revoked by --reason certificateHold can be released",
+        )
     if entry.reason != HOLD:
         raise PolicyError(
             f"serial {entry.serial:x} was revoked for {entry.reason}, which is final (RFC 5280, 5.3.1)",

@@ -88,6 +88,7 @@ def revoke(
         changed = authority.release(which) if release else authority.revoke(which, reason)
         documents = [authority.describe(entry) for entry in changed]
         now = authority.session.now()
-        lines = certificate_table(documents, now) if documents else [f"{which} holds no certificate to revoke"]
+        nothing = f"nothing is left to revoke: {which} was revoked before, or has ended"
+        lines = certificate_table(documents, now) if documents else [nothing]
         invocation.output.result(documents, lines)
         push_news(invocation, authority, Tell(push, scheduler))

@@ -62,7 +62,9 @@ def crl(
         raise UsageError("only its root revokes an intermediate", hint="--offline-root FILE")
     with invocation.authority() as authority:
         if root is not None:
-            authority.sign_root_crl(root, revoke=revoke_intermediate)
+            signed = authority.sign_root_crl(root, revoke=revoke_intermediate)
+            no_longer = "" if signed.trusted else ", which is no longer trusted"
+            invocation.output.hint(f"signed the CRL of the offline root of CA {signed.generation}{no_longer}")
         inventory = authority.inventory()
         chosen = _chosen(authority, inventory, generation)
         warn_of_end(invocation.output, inventory, authority.session.now())

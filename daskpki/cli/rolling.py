@@ -123,7 +123,7 @@ def status(ctx: typer.Context) -> None:
     ]
     lines = table(("ca", "state", "valid until", "valid leaves", "key"), rows)
     if not document["published"]:
-        lines.append("the trust document does not show this yet: the last step was cut off, run it again")
+        lines.append("the trust document does not show this yet")
     _report(invocation, document, lines)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from daskpki.authority.standing import RETIRING, STARTED
+
 if TYPE_CHECKING:
     from daskpki.authority import CertificateAuthority
     from daskpki.authority.standing import Standing
@@ -43,9 +45,12 @@ def _authority(authority: CertificateAuthority, entry: AuthorityRecord) -> dict[
 
 
 def _next_step(now: Standing) -> str | None:
+    if not now.published:
+        step = {STARTED: "rotate-ca start", RETIRING: f"rotate-ca {now.last_step}"}.get(now.phase, "renew --due")
+        return f"daskpki {step}, which publishes what a command that was cut off had begun"
     if not now.others:
         return "daskpki renew --due, since nobody trusts what a dropped CA issued" if now.reissue else None
-    if now.phase == "started":
+    if now.phase == STARTED:
         return "wait until nodes have read it (within a minute), then daskpki rotate-ca promote"
     if now.reissue:
         return f"daskpki rotate-ca {now.last_step}"

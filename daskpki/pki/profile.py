@@ -184,7 +184,10 @@ def leaf_lifetime(request: LeafRequest, policy: Policy, issuer: Lifetime, now: i
     PolicyError.
     """
     if not issuer.not_before <= now <= issuer.not_after:
-        raise PolicyError(f"the CA is valid from {show(issuer.not_before)} to {show(issuer.not_after)}, not now")
+        raise PolicyError(
+            f"the CA is valid from {show(issuer.not_before)} to {show(issuer.not_after)}, not now",
+            hint="if it has ended, daskpki rotate-ca start makes the next; else check this machine's clock",
+        )
     not_before = max(now - LEAF_BACKDATE, issuer.not_before)
     if request.ttl is None:
         ttl = min(DEFAULT_TTL[request.identity.role], policy.longest_ttl)

@@ -11,7 +11,14 @@ from daskpki.authority import CertificateAuthority
 from daskpki.authority.rollover import Successor
 from daskpki.settings import LocalUrl
 from daskpki.store.opening import Unlocking, open_store
+from daskpki.store.port import Store
+from tests.authority.fragile import AFTER, FragileStore, Fuse, Killed
 from tests.cli.running import Run
+
+
+def opened(root: Path) -> closing[Store]:
+    """The store that `local` works on."""
+    return closing(open_store(LocalUrl(root / "store"), unlock=Unlocking(key_file=root / "store.key")))
 
 
 def test_a_rollover_step_by_step(run: Run, tmp_path: Path) -> None:
@@ -104,8 +111,7 @@ def test_aborting_names_the_leaf_that_the_old_ca_could_not_issue(local: Run) -> 
 
 def test_a_leaf_of_a_dropped_ca_is_an_error_until_it_is_renewed(local: Run, tmp_path: Path) -> None:
     local("init-ca", "--with", "worker")
-    unlock = Unlocking(key_file=tmp_path / "store.key")
-    with closing(open_store(LocalUrl(tmp_path / "store"), unlock=unlock)) as store:
+    with opened(tmp_path) as store:
         rollover = CertificateAuthority(store).rollover()
         rollover.start(Successor())
         rollover.promote()  # and is killed before anything is issued anew
@@ -116,3 +122,26 @@ def test_a_leaf_of_a_dropped_ca_is_an_error_until_it_is_renewed(local: Run, tmp_
     assert local("renew", "--due", "--json").json()[0]["issuer"] == 2
     assert local("rotate-ca", "status").err == ""
     local("doctor")
+
+
+def test_a_lost_key_is_named_with_the_way_out(local: Run, tmp_path: Path) -> None:
+    local("init-ca", "--with", "worker")
+    with opened(tmp_path) as store:
+        store.secrets.delete("daskpki_default_cakey_1")
+    for command in (("issue", "scheduler"), ("rotate-ca", "start"), ("rotate-ca", "--emergency")):
+        refused = local(*command, code=4).err
+        assert "the key of CA 1 is not where it was kept" in refused
+        assert "daskpki rotate-ca --emergency --old-key-lost" in refused
+    local("rotate-ca", "--emergency", "--old-key-lost")
+    assert local("show", "worker", "--json").json()["issuer"] == 2
+
+
+def test_what_was_cut_off_before_it_was_published_is_named(local: Run, tmp_path: Path) -> None:
+    local("init-ca", "--with", "worker")
+    with opened(tmp_path) as store, pytest.raises(Killed):
+        CertificateAuthority(FragileStore(store, Fuse(4, AFTER))).rollover().start(Successor())
+    told = local("rotate-ca", "status")
+    assert "does not show this yet" in told.out
+    assert "next: daskpki rotate-ca start, which publishes" in told.err
+    local("rotate-ca", "start")
+    assert "rotate-ca promote" in local("rotate-ca", "status").err

@@ -24,6 +24,7 @@ from daskpki.doctor.scheduler import (
     Page,
     check_certificate,
     check_friend,
+    check_mode,
     check_page,
     check_stranger,
 )
@@ -35,6 +36,8 @@ TIMEOUT: Final = 5.0
 DASHBOARD_PORT: Final = 8787
 _DASHBOARD: Final = b"GET /health HTTP/1.0\r\nHost: dashboard\r\n\r\n"
 _LINE: Final = 64
+_GREETING: Final = 1 << 14
+"""Bytes in one TLS record, which a greeting fits by far."""
 
 
 def look_from_outside(address: str, trust: TrustDocument | None, here: Surroundings) -> Iterator[Finding]:
@@ -56,6 +59,7 @@ def look_from_outside(address: str, trust: TrustDocument | None, here: Surroundi
     yield from check_stranger(address, as_stranger)
     if held and as_ourselves:
         yield check_friend(address, held.credential.identity.uri, as_ourselves)
+        yield from check_mode(address, as_ourselves)
     yield check_page(host, DASHBOARD_PORT, ask_page(host, DASHBOARD_PORT))
 
 
@@ -96,12 +100,16 @@ def dial(host: str, port: int, context: ssl.SSLContext, timeout: float = TIMEOUT
 def _first_answer(connection: ssl.SSLSocket) -> Dialled:
     leaf = connection.getpeercert(binary_form=True)
     try:
-        received = connection.recv(1)
+        received = connection.recv(_GREETING)
     except TimeoutError:
         return Dialled(leaf, Answer.SILENT, "no answer in time")
     except OSError as failure:
         return Dialled(leaf, Answer.REFUSED, _words(failure))
-    return Dialled(leaf, Answer.ADMITTED) if received else Dialled(leaf, Answer.REFUSED, "closed the connection")
+    if not received:
+        return Dialled(leaf, Answer.REFUSED, "closed the connection")
+    from daskpki.cluster.greeting import announced_mode
+
+    return Dialled(leaf, Answer.ADMITTED, mode=announced_mode(received))
 
 
 def ask_page(host: str, port: int, timeout: float = TIMEOUT) -> Page:

@@ -25,12 +25,16 @@ class Answer(StrEnum):
 
 
 class Dialled(NamedTuple):
-    """One attempt: the leaf it showed (DER; None without TLS), what came then, and what went wrong in words."""
+    """One attempt: the leaf it showed (DER; None without TLS), what came then, and what went wrong in words.
+
+    `mode` is what its greeting says a worker's certificate may do as a client (deny, limited, allow), if it says so.
+    """
 
     leaf: bytes | None
     answer: Answer
     detail: str = ""
     reachable: bool = True
+    mode: str | None = None
 
 
 class Page(NamedTuple):
@@ -87,6 +91,20 @@ def check_friend(address: str, who: str, dialled: Dialled) -> Finding:
         return ok(address, f"admits {who}")
     reason = f"does not admit {who} ({dialled.detail or dialled.answer})"
     return error(address, reason, "daskpki whoami, and daskpki login for a fresh credential")
+
+
+def check_mode(address: str, dialled: Dialled) -> Iterator[Finding]:
+    """By which rules it goes, which it says to those whom it admits."""
+    if dialled.answer is not Answer.ADMITTED:
+        return
+    if dialled.mode is None:
+        reason = "it goes by Dask's own TLS, in which each certificate of the CA may do everything"
+        yield warning(address, reason, "start it by daskpki-entrypoint scheduler")
+    elif dialled.mode == "allow":
+        reason = "mode allow: a worker's certificate may run code on the scheduler"
+        yield note(address, reason, "--worker-clients limited, unless tasks have to submit work")
+    else:
+        yield ok(address, f"mode {dialled.mode}: nothing that a worker's certificate sends is unpickled there")
 
 
 def check_page(host: str, port: int, page: Page) -> Finding:

@@ -16,7 +16,16 @@ from daskpki.doctor.installation import check_config, check_versions, flatten
 from daskpki.doctor.key_slots import check_slots
 from daskpki.doctor.logins import LoginSeen, check_keyring, check_login
 from daskpki.doctor.publication import check_crls, check_link, check_unfinished
-from daskpki.doctor.scheduler import Answer, Dialled, Page, check_certificate, check_friend, check_page, check_stranger
+from daskpki.doctor.scheduler import (
+    Answer,
+    Dialled,
+    Page,
+    check_certificate,
+    check_friend,
+    check_mode,
+    check_page,
+    check_stranger,
+)
 from daskpki.doctor.versions import check_needed, check_newest, check_number, check_superseded
 from daskpki.errors import AccessDeniedError, NotTrustedError, UnavailableError
 from daskpki.inventory import ReplayedInventory
@@ -325,6 +334,22 @@ def test_a_scheduler_is_known_by_its_certificate(cluster: Cluster) -> None:
     assert judged(Dialled(None, Answer.REFUSED, "wrong version number")).severity == "error"
     assert judged(Dialled(None, Answer.REFUSED, "sslv3 alert handshake failure")).severity == "note"
     assert judged(Dialled(None, Answer.SILENT, "no route", reachable=False)).severity == "error"
+
+
+@pytest.mark.parametrize(
+    ("mode", "severity", "reason"),
+    [
+        ("deny", "ok", "mode deny: nothing"),
+        ("limited", "ok", "mode limited: nothing"),
+        ("allow", "note", "may run code on the scheduler"),
+        (None, "warning", "Dask's own TLS"),
+    ],
+)
+def test_by_which_rules_a_scheduler_goes(mode: str | None, severity: str, reason: str) -> None:
+    told = one(check_mode("a", Dialled(b"", Answer.ADMITTED, mode=mode)))
+    assert told.severity == severity
+    assert reason in told.reason
+    assert not list(check_mode("a", Dialled(b"", Answer.REFUSED, mode=mode)))
 
 
 def test_a_scheduler_refuses_strangers_and_admits_friends(cluster: Cluster) -> None:

@@ -109,6 +109,7 @@ def test_a_scheduler_of_the_entrypoint_is_in_order(
     assert any("scheduler/scheduler, valid until" in reason for reason in reasons)
     assert any("refuses whoever shows no certificate" in reason for reason in reasons)
     assert any("admits spiffe://" in reason for reason in reasons)
+    assert any("mode limited: nothing that a worker's certificate sends is unpickled" in reason for reason in reasons)
 
 
 @pytest.mark.cluster
@@ -118,6 +119,8 @@ def test_a_stock_scheduler_with_our_files_is_too(
     with stock_scheduler(credentials / "scheduler") as address:
         found = looked(int(address.rpartition(":")[2]), cluster, surroundings(monkeypatch, credentials))
     assert len(found["ok"]) == 3, found
+    (told,) = found["warning"]
+    assert "Dask's own TLS, in which each certificate of the CA may do everything" in told.reason
 
 
 def test_who_talks_to_strangers_is_told(cluster: Cluster, credentials: Path, monkeypatch: pytest.MonkeyPatch) -> None:

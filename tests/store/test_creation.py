@@ -22,6 +22,7 @@ from daskpki.errors import (
     NotTrustedError,
 )
 from daskpki.settings import LocalUrl
+from daskpki.store.local.backup import read_backup, write_backup
 from daskpki.store.local.store import LocalStore
 from daskpki.store.local.unlocking import Unlocking
 from daskpki.store.opening import create_store, open_store
@@ -192,6 +193,17 @@ def test_another_program_s_database_is_refused_and_left_alone(place: LocalPlace)
     with pytest.raises(CorruptError, match="not the database of a daskpki store"):
         place.factory()
     assert place.database.read_bytes() == before
+
+
+def test_a_store_may_lie_under_a_path_that_is_no_utf8(tmp_path: Path) -> None:
+    place = LocalPlace(tmp_path / os.fsdecode(b"jos\xe9 100%?"))
+    place.root.mkdir(0o700)
+    with closing(place.create()) as store:
+        add_sample(store)
+    with closing(place.factory()) as store:
+        assert read_sample(store)
+    file = place.root / "one.backup"
+    assert write_backup(place.directory, file) == read_backup(file)
 
 
 def test_a_newer_format_is_refused_by_name(place: LocalPlace) -> None:

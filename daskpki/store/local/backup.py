@@ -101,7 +101,7 @@ def _check_not_older(file: Path, contents: Contents, memory: Seen) -> None:
 def _opened(file: Path) -> Iterator[sqlite3.Connection]:
     """A backup for reading only, without the files that SQLite keeps beside a live database."""
     check_private(file)
-    address = f"file:{quote(str(file.absolute()))}?mode=ro&immutable=1"
+    address = f"file:{quote(os.fsencode(file.absolute()))}?mode=ro&immutable=1"
     with translated(file), closing(sqlite3.connect(address, uri=True, isolation_level=None)) as connection:
         check_application(connection, file)
         connection.execute("PRAGMA trusted_schema=OFF")

@@ -158,7 +158,7 @@ class Snapshot:
 def connect(path: Path, busy_seconds: float = BUSY_SECONDS, *, new: bool = False) -> sqlite3.Connection:
     """A connection to a store's database, or to an empty file where a `new` one is made, set up for durable commits."""
     connection = sqlite3.connect(
-        f"file:{quote(str(path))}?mode=rw",
+        f"file:{quote(os.fsencode(path))}?mode=rw",
         uri=True,
         timeout=busy_seconds,
         isolation_level=None,

@@ -17,7 +17,7 @@ import typer
 from daskpki.cli.coercion import PlainCommand, PlainGroup
 from daskpki.cli.globals import FLAGS, hoist
 from daskpki.cli.invocation import Invocation
-from daskpki.cli.output import Output, ReaderGone, results
+from daskpki.cli.output import Output, ReaderGone, results, tolerate_characters
 from daskpki.errors import DaskpkiError, NothingToDo
 
 # Every command of the contract that exists, in the order in which a new user meets them: name, module:attribute,
@@ -61,6 +61,7 @@ EPILOG: Final = (
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; errors are printed, never raised."""
     hoisted = hoist(arguments)
+    tolerate_characters(sys.stdout)
     try:
         code = _status(hoisted)
         with results():

@@ -11,7 +11,8 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from io import TextIOWrapper
+from typing import Any, NamedTuple, TextIO
 
 from daskpki.errors import DaskpkiError
 
@@ -27,7 +28,7 @@ class Output(NamedTuple):
         """Print a command's result: the document with `--json`, else the lines."""
         with results():
             if self.as_json:
-                print(json.dumps(document, indent=2, ensure_ascii=False))
+                print(json.dumps(document, indent=2, ensure_ascii=not _takes_everything(sys.stdout)))
             else:
                 for line in lines:
                     print(line)
@@ -49,6 +50,20 @@ class Output(NamedTuple):
             _say(f"hint: {error.hint}")
         if self.verbose:
             traceback.print_exception(error, file=sys.stderr)
+
+
+def tolerate_characters(stream: TextIO) -> None:
+    """Let what `stream` has no characters for, as a path's in another encoding, be written as escapes.
+
+    By then the command's work is done, and a UnicodeEncodeError would call it a failure. As stderr does by itself.
+    """
+    if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors="backslashreplace")
+
+
+def _takes_everything(stream: TextIO) -> bool:
+    """Whether it is UTF-8: elsewhere JSON has escapes of its own, which are not those of `backslashreplace`."""
+    return stream.encoding.lower().replace("-", "") == "utf8"
 
 
 def _say(line: str) -> None:

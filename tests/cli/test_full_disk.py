@@ -1,7 +1,9 @@
-"""Where stdout or stderr take no more: the command's work stands, and its exit code tells whether its result does."""
+"""Where stdout or stderr take no more, or not each character: the work stands, and the exit code is the result's."""
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,3 +49,17 @@ def test_a_reader_that_goes_away_is_no_failure(command: list[str]) -> None:
     reading.stdout.close()
     with reading:
         assert (reading.wait(), reading.stderr.read()) == (0, b"")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
+def test_a_path_that_stdout_has_no_characters_for_is_no_failure(
+    command: list[str], tmp_path: Path, encoding: str
+) -> None:
+    environ = {**os.environ, "PYTHONIOENCODING": encoding}
+    assert run(*command, "init-ca", "--with", "worker").returncode == 0
+    for name, shown in (("plain", "plain"), (os.fsdecode(b"jos\xe9"), "jos\\udce9")):
+        file = tmp_path / f"{name}.backup"
+        done = run(*command, "backup", str(file), env=environ)
+        assert (done.returncode, f"{tmp_path / shown}.backup" in done.stdout) == (0, True), done.stderr
+        again = tmp_path / f"{name}.again"
+        assert json.loads(run(*command, "--json", "backup", str(again), env=environ).stdout)["path"] == str(again)

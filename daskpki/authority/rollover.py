@@ -101,6 +101,7 @@ class Rollover:
         now = self.standing()
         if now.phase == RETIRING:
             return self._take_over(now, min(now.living, key=_generation))
+        self._issuers.open([now.active])  # before anything is recorded: it will have to sign
         self._session.log.commit(_dropping(CA_CREATED), self._session.stamp())
         self._publish()
         self._discard()

@@ -205,7 +205,9 @@ def _emergency(invocation: Invocation, successor: Successor, tell: Tell, *, seal
         f"{_certificates(count)} issued anew, {total:.1f} s after the start",
     ]
     _report(invocation, document, lines)
-    invocation.output.hint("running nodes follow within a minute; people run daskpki login again")
+    invocation.output.hint(
+        _LOST if old_key_lost else "running nodes follow within a minute; people run daskpki login again"
+    )
 
 
 def _reissue(invocation: Invocation, authority: CertificateAuthority, *, give_way: bool = True) -> int:
@@ -240,6 +242,11 @@ def _warn_if_fresh(invocation: Invocation, authority: CertificateAuthority) -> N
             f"the trust document is {age:.0f} s old; nodes that have not read it refuse the new CA for up to a minute"
         )
 
+
+_LOST = (
+    "no running node follows without the old key: restart each, with the new SHA-256 where it has a pin; people run "
+    "daskpki logout and daskpki login"
+)
 
 FRESH = 60
 """Seconds within which every running node reads a new trust document."""

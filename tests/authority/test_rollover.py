@@ -312,3 +312,13 @@ def test_what_a_dropped_ca_issued_is_due_at_once(ca: CertificateAuthority) -> No
     ca.rollover().finish(force=True)
     assert [leaf.record.issuer for leaf in ca.renew(ca.due())] == [2]
     assert ca.due() == []
+
+
+def test_aborting_without_the_key_that_has_to_sign_changes_nothing(ca: CertificateAuthority, store: Store) -> None:
+    ca.rollover().start(Successor())
+    store.secrets.delete(naming.ca_key_id("default", 1))
+    fresh = CertificateAuthority(store, clock=ca.session.clock)
+    before = fresh.inventory().head
+    with pytest.raises(NotFoundError, match="the key of CA 1"):
+        fresh.rollover().abort()
+    assert fresh.inventory().head == before

@@ -132,7 +132,9 @@ def test_a_lost_key_is_named_with_the_way_out(local: Run, tmp_path: Path) -> Non
         refused = local(*command, code=4).err
         assert "the key of CA 1 is not where it was kept" in refused
         assert "daskpki rotate-ca --emergency --old-key-lost" in refused
-    local("rotate-ca", "--emergency", "--old-key-lost")
+    done = local("rotate-ca", "--emergency", "--old-key-lost")
+    assert "no running node follows" in done.err
+    assert "follow within" not in done.err
     assert local("show", "worker", "--json").json()["issuer"] == 2
 
 

@@ -6,11 +6,10 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from daskpki.cli.ca_passphrase import CaPassphrase
 from daskpki.cli.output import Output
-from daskpki.confidential import Confidential
 from daskpki.identity import parse_label
 from daskpki.settings import DEFAULT_CLUSTER, parse_store_url
 
@@ -65,15 +64,15 @@ class Invocation(NamedTuple):
         from daskpki.authority.issuers import Places
 
         with ExitStack() as opened:
-            passphrase = cache(self.ca_passphrase)  # asked for once, also where two CAs are opened
+            passphrase = CaPassphrase(self.ca_passphrase_file)
             store = opened.enter_context(self.open_store(create=create, placement=placement))
             yield CertificateAuthority(
                 store,
                 self.cluster,
                 command=f"daskpki {self.command}",
                 places=Places(
-                    seal=passphrase if seal else None,
-                    unseal=passphrase,
+                    seal=passphrase.sealing if seal else None,
+                    unseal=passphrase.opening,
                     store=cache(lambda url: opened.enter_context(self.open_store(url=url, create=create)).secrets),
                     kms=cache(_kms),
                 ),
@@ -84,16 +83,6 @@ class Invocation(NamedTuple):
         from daskpki.cli.unlocking import unlocking
 
         return unlocking(self.key_file, self.passphrase_file)
-
-    def ca_passphrase(self) -> Confidential:
-        """The passphrase of the CA's own key: from its file, or asked for on a terminal."""
-        if self.ca_passphrase_file is not None:
-            from daskpki.store.local.unlocking import read_passphrase_file
-
-            return read_passphrase_file(Path(self.ca_passphrase_file))
-        from daskpki.cli.asking import prompt
-
-        return prompt("Passphrase of the CA's key: ", "--ca-passphrase-file FILE")
 
 
 def _kms(uri: str) -> CaKeys:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import stat
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from daskpki.pki.pem import parse_certificates, parse_pem
-from tests.cli.running import Run, runner
+from tests.cli.running import Result, Run, runner
 from tests.pki.judges import lint_certificate, lint_crl, lint_pair, openssl_verify
 from tests.servers import SecretManagerServer
 from tests.servers.names import project_number
@@ -120,3 +125,38 @@ def test_whoever_reads_the_store_only_cannot_sign(local: Run, tmp_path: Path) ->
     (tmp_path / "elsewhere").rename(tmp_path / "unplugged")
     assert "elsewhere" in local("issue", "scheduler", code=4).err
     assert "scheduler" in local("list").out
+
+
+def test_a_new_passphrase_is_asked_for_twice_and_a_known_one_once(tmp_path: Path) -> None:
+    """A slip of the finger in the first would lose the CA's key."""
+    typed = ("New passphrase of the CA's key: ", "Once more: ")
+    begin = ("init-ca", "--ca-passphrase", "--with", "worker")
+    slipped = on_a_terminal(tmp_path, begin, {typed[0]: "correct horse", typed[1]: "correct hrose"})
+    assert slipped.code == 2
+    assert "the two passphrases differ" in slipped.err
+    assert on_a_terminal(tmp_path, begin, dict.fromkeys(typed, "correct horse")).code == 0
+    known = {"Passphrase of the CA's key: ": "correct horse"}
+    for command in (("issue", "scheduler"), ("rotate-ca", "start"), ("rotate-ca", "--emergency")):
+        done = on_a_terminal(tmp_path, command, known)
+        assert done.code == 0, done
+
+
+def on_a_terminal(root: Path, command: Sequence[str], answers: Mapping[str, str]) -> Result:
+    """Run it with a terminal for its input; each question is answered once it was asked, and no other is."""
+    ours, terminal = pty.openpty()
+    common = ("--store", f"local:{root / 'store'}", "--key-file", str(root / "store.key"))
+    arguments = ["timeout", "60", sys.executable, "-m", "daskpki", *common, *command]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(arguments, stdin=terminal, stdout=pipe, stderr=pipe, start_new_session=True) as process:
+        assert process.stdout
+        assert process.stderr
+        said, pending = "", dict(answers)
+        while letter := process.stderr.read(1):
+            said += letter.decode()
+            for question in [known for known in pending if said.endswith(known)]:
+                os.write(ours, pending.pop(question).encode() + b"\n")
+        out = process.stdout.read().decode()
+    os.close(ours)
+    os.close(terminal)
+    assert not pending, said
+    return Result(process.returncode, out, said)

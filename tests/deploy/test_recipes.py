@@ -35,6 +35,9 @@ def test_cron_hears_of_what_needs_a_person(tmp_path: Path, code: int, told: int)
     script.write_text(SCRIPT)
     done = subprocess.run(["sh", script], env=answering(tmp_path, code), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (told, "")
+    assert done.stderr == ("" if code == 75 else "said\n"), (
+        "a warning needs a person, and what passes by itself does not"
+    )
 
 
 @pytest.mark.parametrize("script", [SCRIPT, "#!/bin/sh\n" + CLOUD], ids=["cron", "cloud"])

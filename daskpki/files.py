@@ -6,6 +6,7 @@ and the directory is fsynced, so that a crash leaves the old file or the new one
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -28,22 +29,29 @@ def write_private(path: Path, data: bytes, *, force: bool = False, mode: int = P
     temporary = path.with_name(f"{_TEMPORARY}{path.name}-{secrets.token_hex(8)}")
     try:
         _create(temporary, data, mode)
-        _publish(temporary, path, force=force)
-        sync_directory(path.parent)
+        try:
+            _publish(temporary, path, force=force)
+            sync_directory(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
     except FileExistsError:
         raise AlreadyExistsError(f"{path} exists", hint="--force replaces it, or choose another place") from None
     except OSError as error:
         raise os_error(error, path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _create(path: Path, data: bytes, mode: int) -> None:
+    """The whole file or none; where not even its name can be made, there is nothing to be removed."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-    with os.fdopen(os.open(path, flags, mode), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    descriptor = os.open(path, flags, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink()
+        raise
 
 
 def _publish(temporary: Path, path: Path, *, force: bool) -> None:
@@ -82,6 +90,10 @@ def check_private(path: Path) -> None:
         status = path.stat(follow_symlinks=True)
     except OSError as error:
         raise os_error(error, path) from error
+    _check_status(path, status)
+
+
+def _check_status(path: Path, status: os.stat_result) -> None:
     if os.name == "nt":
         return
     if status.st_uid not in (os.geteuid(), 0):
@@ -96,15 +108,37 @@ def check_private(path: Path) -> None:
 
 def read_private(path: Path, *, limit: int = _MAX_SECRET_FILE) -> bytes:
     """The bytes of a file that only we may read; AccessDeniedError, NotFoundError, UsageError when over `limit`."""
-    check_private(path)
     try:
         with path.open("rb") as file:
+            _check_status(path, os.fstat(file.fileno()))  # of what is read, whatever has the name by now
             data = file.read(limit + 1)
     except OSError as error:
         raise os_error(error, path) from error
     if len(data) > limit:
         raise UsageError(f"{path} is larger than {limit} bytes, so it is not what was asked for")
     return data
+
+
+def is_there(path: Path) -> bool:
+    """Whether something has that name, a dangling link too; AccessDeniedError where we may not look.
+
+    `Path.exists` raises then up to Python 3.13, and says no from 3.14 on.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise os_error(error, path) from error
+    return True
+
+
+def names_in(directory: Path) -> list[str]:
+    """What lies in a directory, nothing in a missing one; AccessDeniedError where we may not look, as `glob` hides."""
+    try:
+        return sorted(os.listdir(directory)) if is_there(directory) else []  # noqa: PTH208 - names are what is wanted
+    except OSError as error:
+        raise os_error(error, directory) from error
 
 
 def remove_leftovers(directory: Path) -> None:
@@ -118,6 +152,6 @@ def os_error(error: OSError, path: Path) -> DaskpkiError:
     reason = error.strerror or str(error)
     if isinstance(error, FileNotFoundError):
         return NotFoundError(f"{path} does not exist")
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return AccessDeniedError(f"{path}: {reason}")
     return DaskpkiError(f"{path}: {reason}")

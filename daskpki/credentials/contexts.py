@@ -21,7 +21,14 @@ from typing import Any, Final, NamedTuple
 
 from daskpki.credentials.addresses import parse_scheduler
 from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, UsageError
-from daskpki.files import make_private_directory, read_private, remove_leftovers, write_private
+from daskpki.files import (
+    is_there,
+    make_private_directory,
+    names_in,
+    read_private,
+    remove_leftovers,
+    write_private,
+)
 from daskpki.identity import parse_label
 from daskpki.pki import fields
 
@@ -146,19 +153,21 @@ class Contexts:
 
     def all(self) -> list[Saved]:
         """Every login, ordered by cluster and name."""
-        if not self.directory.is_dir():
-            return []
-        found = [self._load(path) for path in self.directory.glob(f"*{_SUFFIX}")]
+        found = [self._load(self.directory / name) for name in self._names()]
         return sorted(found, key=lambda saved: (saved.context.title, saved.context.store))
 
     def load(self, login_id: str) -> Saved | None:
         """The login of that id, if there is one; CorruptError."""
         path = self._path(login_id)
-        return self._load(path) if path.exists() else None
+        return self._load(path) if is_there(path) else None
 
     def is_empty(self) -> bool:
         """Whether there is no login, readable or not."""
-        return not self.directory.is_dir() or not any(self.directory.glob(f"*{_SUFFIX}"))
+        return not self._names()
+
+    def _names(self) -> list[str]:
+        """The files of logins; AccessDeniedError where we may not look, since that is not the same as none."""
+        return [name for name in names_in(self.directory) if name.endswith(_SUFFIX)]
 
     def _load(self, path: Path) -> Saved:
         data = read_private(path)
@@ -209,7 +218,7 @@ class Contexts:
     def preferred(self) -> str | None:
         """The id of the login that `context use` chose, which decides where several fit."""
         path = self.directory / _PREFERRED
-        return read_private(path).decode("ascii", "replace").strip() if path.exists() else None
+        return read_private(path).decode("ascii", "replace").strip() if is_there(path) else None
 
     def prefer(self, saved: Saved) -> None:
         """Let this login decide where several fit."""

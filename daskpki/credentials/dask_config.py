@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from daskpki.errors import AlreadyExistsError
-from daskpki.files import os_error, write_private
+from daskpki.files import is_there, os_error, write_private
 
 LOADER: Final = "daskpki.loader.security_loader"
 _FILE: Final = "daskpki.yaml"
@@ -49,7 +49,7 @@ def set_loader(environ: Mapping[str, str]) -> Path:
 def unset_loader(environ: Mapping[str, str]) -> None:
     """Remove our file, and Dask's directory if nothing else is in it."""
     path = config_file(environ)
-    if not path.exists() or not _is_ours(path):
+    if not is_there(path) or not _is_ours(path):
         return
     path.unlink()
     if not any(path.parent.iterdir()):
@@ -72,4 +72,7 @@ def overruled_by(environ: Mapping[str, str]) -> str | None:
 
 
 def _is_ours(path: Path) -> bool:
-    return not path.exists() or path.read_text("utf-8", "replace").startswith(_MARK)
+    try:
+        return not is_there(path) or path.read_text("utf-8", "replace").startswith(_MARK)
+    except OSError as error:
+        raise os_error(error, path) from error

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from daskpki.confidential import Confidential
 from daskpki.errors import AccessDeniedError, CorruptError, NotFoundError
-from daskpki.files import os_error
+from daskpki.files import is_there, os_error
 from daskpki.pki.pem import parse_certificates
 
 CA_FILE: Final = "ca.pem"
@@ -46,7 +46,7 @@ class Material(NamedTuple):
 
 def load_directory(directory: Path) -> Material:
     """Read the four files; NotFoundError, AccessDeniedError for loose permissions, CorruptError for what is no PEM."""
-    if not directory.is_dir():
+    if not is_there(directory) or not directory.is_dir():
         raise NotFoundError(f"{directory} is not a directory", hint="`daskpki export ROLE/NAME --out DIR` writes one")
     check_directory(directory)
     leaf, *chain = parse_certificates(_read(directory / CERTIFICATE_FILE), str(directory / CERTIFICATE_FILE))

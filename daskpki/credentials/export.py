@@ -14,7 +14,7 @@ from daskpki.credentials.directory import (
 )
 from daskpki.credentials.held import Held
 from daskpki.errors import AlreadyExistsError
-from daskpki.files import PRIVATE_DIR, os_error, write_private
+from daskpki.files import PRIVATE_DIR, is_there, os_error, write_private
 from daskpki.pki.credential import certificate_pem, key_pem
 from daskpki.pki.pem import CERTIFICATE, encode_pem
 
@@ -43,7 +43,7 @@ def export_directory(held: Held, directory: Path, *, force: bool = False) -> lis
 
 
 def _prepare(directory: Path, names: list[str], *, force: bool) -> None:
-    taken = [str(directory / name) for name in names if (directory / name).exists()]
+    taken = [str(directory / name) for name in names if is_there(directory / name)]
     if taken and not force:
         raise AlreadyExistsError(f"{', '.join(taken)} would be overwritten", hint="--force, or another directory")
     try:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from daskpki.credentials.contexts import Contexts
 from daskpki.errors import NotFoundError, UsageError
-from daskpki.files import read_private, write_private
+from daskpki.files import names_in, read_private, write_private
 
 _FORMAT: Final = 1
 _SUFFIX: Final = ".request"
@@ -49,7 +49,10 @@ def strike_out(contexts: Contexts, login_id: str) -> None:
 def all_waiting(contexts: Contexts) -> list[Waiting]:
     """Every key that waits, ordered by cluster and name; a damaged note still tells its id, by which it can go."""
     found = []
-    for path in contexts.directory.glob(f"*{_SUFFIX}"):
+    for name in names_in(contexts.directory):
+        path = contexts.directory / name
+        if path.suffix != _SUFFIX:
+            continue
         try:
             document = json.loads(read_private(path))
             found.append(Waiting(path.stem, *(str(document[field]) for field in ("store", "cluster", "name"))))

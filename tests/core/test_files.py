@@ -6,12 +6,20 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from daskpki import files
+from daskpki.credentials.contexts import Contexts
+from daskpki.credentials.dask_config import check_config
+from daskpki.credentials.directory import load_directory
+from daskpki.credentials.waiting import all_waiting
 from daskpki.errors import AccessDeniedError, AlreadyExistsError, DaskpkiError, NotFoundError, UsageError
+from daskpki.store.local.database import check_files
+from tests.store.disks import as_root, tmpfs
 
 
 def test_a_written_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
@@ -76,6 +84,79 @@ def test_missing_and_oversized_files_are_told_apart(tmp_path: Path) -> None:
         files.read_private(tmp_path / "large")
     with pytest.raises(DaskpkiError):
         files.write_private(tmp_path / "absent" / "key", b"")
+
+
+@contextmanager
+def closed(directory: Path) -> Iterator[None]:
+    """Within, we may neither look into the directory nor change it; root is somebody else meanwhile."""
+    own = os.geteuid()
+    directory.chmod(0)
+    if own == 0:
+        os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(own)
+        directory.chmod(0o700)
+
+
+def test_where_we_may_not_look_is_no_place_without_anything(tmp_path: Path) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    files.write_private(inner / "key", b"secret")
+    assert (files.is_there(inner / "key"), files.is_there(inner / "other")) == (True, False)
+    assert (files.names_in(inner), files.names_in(tmp_path / "absent"), files.is_there(inner / "key" / "x")) == (
+        ["key"],
+        [],
+        False,
+    )
+    attempts: list[Callable[[], object]] = [
+        lambda: files.is_there(inner / "key"),
+        lambda: files.names_in(inner),
+        lambda: files.write_private(inner / "another", b""),
+        lambda: files.read_private(inner / "key"),
+        lambda: check_files(inner / "key"),
+        lambda: load_directory(inner / "directory"),
+        lambda: Contexts(inner).all(),
+        lambda: all_waiting(Contexts(inner)),
+        lambda: check_config({"HOME": str(inner)}),
+    ]
+    for attempt in attempts:
+        with closed(inner), pytest.raises(AccessDeniedError, match="Permission denied"):
+            attempt()
+    assert files.names_in(inner) == ["key"]
+
+
+def test_a_read_only_file_system_is_said_so(tmp_path: Path) -> None:
+    with tmpfs(tmp_path, "size=1m"):
+        files.write_private(tmp_path / "key", b"secret")
+        as_root("mount", "-o", "remount,ro", str(tmp_path))
+        with pytest.raises(AccessDeniedError, match="Read-only file system"):
+            files.write_private(tmp_path / "another", b"")
+        assert files.names_in(tmp_path) == ["key"]
+
+
+def test_the_file_that_is_checked_is_the_one_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who may write to the directory puts a file of another user's there between look and read."""
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    files.write_private(mine, b"mine")
+    theirs.write_bytes(b"theirs")
+    theirs.chmod(0o644)
+    look, look_at = os.stat, os.fstat
+    looked: list[object] = []
+
+    def then_swap(status: os.stat_result) -> os.stat_result:
+        if not looked:
+            looked.append(theirs.replace(mine))
+        return status
+
+    monkeypatch.setattr(os, "fstat", lambda number: then_swap(look_at(number)))
+    monkeypatch.setattr(
+        os, "stat", lambda path, **how: then_swap(look(path, **how)) if path == mine else look(path, **how)
+    )
+    found = files.read_private(mine)
+    monkeypatch.undo()
+    assert (found, mine.read_bytes(), len(looked)) == (b"mine", b"theirs", 1)
 
 
 WRITER = """

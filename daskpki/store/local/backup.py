@@ -127,13 +127,12 @@ def _published(file: Path) -> Iterator[Path]:
         try:
             yield temporary
             os.fsync(descriptor)
+            os.link(temporary, file)
+            sync_directory(file.parent)
         finally:
             os.close(descriptor)
-        os.link(temporary, file)
-        sync_directory(file.parent)
+            temporary.unlink(missing_ok=True)
     except FileExistsError:
         raise AlreadyExistsError(f"{file} exists", hint="choose another place, or move it away") from None
     except OSError as error:
         raise os_error(error, file) from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, NotTrustedError, UnavailableError
-from daskpki.files import check_private
+from daskpki.files import check_private, is_there
 from daskpki.store.local.faults import translated
 from daskpki.store.local.filesystem import refuse_network_filesystem
 from daskpki.store.local.schema import APPLICATION_ID, FORMAT, FORMAT_ARCHIVED
@@ -205,7 +205,7 @@ def _begin_reading(path: Path, busy_seconds: float) -> sqlite3.Connection:
 
 def check_files(path: Path) -> None:
     """Refuse a store whose files others can read or replace, and one on a network file system."""
-    if not os.path.lexists(path):
+    if not is_there(path):
         raise NotFoundError(f"there is no store in {path.parent}", hint="daskpki init-ca makes one")
     check_private(path.parent)
     refuse_network_filesystem(path.parent)

@@ -40,7 +40,8 @@ class Start(NamedTuple):
 def scheduler_ready(workshop: Workshop) -> Section:
     """Run the benchmark."""
     with secret_manager(PROJECT) as servers:
-        environment = {**servers, "DASKPKI_STORE": f"gsm://{PROJECT}"}
+        home = str(workshop.new_directory("home"))  # what was seen of other servers does not count here
+        environment = {**servers, "DASKPKI_STORE": f"gsm://{PROJECT}", "DASKPKI_HOME": home}
         made = workshop.directory / "scheduler"
         for arguments in (("init-ca", "--with", "scheduler"), ("export", "scheduler", "--out", made)):
             timed(Contestant("daskpki", lambda _, words=arguments: [DASKPKI, *words], environment))

@@ -123,6 +123,50 @@ def test_a_changed_header_is_corrupt(changes: dict[str, Any]) -> None:
         CODEC.decode(rewritten(CODEC.encode(head(records([new_ca(1)]))), **changes))
 
 
+STATE = {"head": [0, "0" * 64], "authorities": [], "published": {}, "unfinished": []}
+LISTED = [1, 2, "0" * 64, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"seq": 7}, {"seq": "7"}),
+        ({"seq": 7}, {"seq": True}),
+        ({"seq": 7}, {"seq": float("nan")}),
+        ({"seq": 7}, {"seq": -1}),
+        ({"prev": 6}, {"prev": [6]}),
+        ({"prev": 6}, {"prev": 6.5}),
+        ({"operation": "x"}, {"operation": ["x"]}),
+        ({"leftover": [3]}, {"leftover": [3, "4"]}),
+        ({"leftover": [3]}, {"leftover": [[3]]}),
+        ({"segments": [LISTED]}, {"segments": [["1", *LISTED[1:]]]}),
+        ({"segments": [LISTED]}, {"segments": [[*LISTED[:3], None, 4]]}),
+        ({"end": [0, "0" * 64]}, {"end": [False, "0" * 64]}),
+        ({"state": STATE}, {"state": {**STATE, "published": [1]}}),
+    ],
+)
+def test_a_value_of_another_type_in_the_header_is_corrupt(changes: dict[str, Any], wrong: dict[str, Any]) -> None:
+    """Such a version would be compared with others, and a TypeError there does not tell which one it is."""
+    data = CODEC.encode(head([]))
+    assert CODEC.decode(rewritten(data, **changes))
+    with pytest.raises(CorruptError):
+        CODEC.decode(rewritten(data, **wrong))
+
+
+@pytest.mark.parametrize("line", [[["kind"], {}], ["kind", [["a", 1]]], [1.5, "o", "w", "c"], [1, "o", None, "c"]])
+def test_a_record_of_other_types_is_corrupt(line: list[Any]) -> None:
+    data = CODEC.encode(head(records([[Draft("kind", {"a": 1})]])))
+    assert CODEC.decode(data)
+    lines = lzma.decompress(data.reveal()).split(b"\n")
+    with pytest.raises(CorruptError, match="is not "):
+        CODEC.decode(Confidential(lzma.compress(b"\n".join([*lines[:-1], json.dumps(line).encode()]))))
+
+
+def test_nesting_without_end_is_corrupt() -> None:
+    with pytest.raises(CorruptError, match="RecursionError"):
+        CODEC.decode(Confidential(lzma.compress(b"[" * 100_000)))
+
+
 def test_a_bomb_is_refused_before_it_expands() -> None:
     with pytest.raises(CorruptError, match="too large"):
         CODEC.decode(Confidential(lzma.compress(b" " * (20 << 20))))

@@ -26,17 +26,17 @@ from daskpki.archived import encode_base, parse_base
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.inventory import Base
+from daskpki.pki import fields
 from daskpki.records import EMPTY, RESERVED, Draft, Head, Record, Stamp, chain
 from daskpki.store.gsm.placement import GsmOptions, encode_options, parse_options
 from daskpki.store.gsm.state import State, encode_state, parse_state
+from daskpki.store.gsm.values import expand, number, parse_end, text
 from daskpki.store.linear import Link
 from daskpki.store.port import MAX_PAYLOAD
 
 FORMAT: Final = 1
 FORMAT_ARCHIVED: Final = 2
 """Of a log whose first records are in an archive: a reader of format 1 alone would take it for a broken one."""
-_MAX_EXPANDED: Final = 16 << 20  # 64 KiB of honest records expand to less than 1 MiB
-_MEMORY: Final = 64 << 20
 # Preset 6 would save an eighth and take twice as long, at each commit; no payload expands beyond the dictionary.
 _FILTERS: Final = [{"id": lzma.FILTER_LZMA2, "preset": 4, "dict_size": 1 << 20}]
 
@@ -166,8 +166,8 @@ class LogCodec:
 
 def encode_part(part: LogPart) -> bytes:
     """The compressed JSON lines of a head or a segment."""
-    text = "\n".join(json.dumps(line, separators=(",", ":"), ensure_ascii=False) for line in _lines(part))
-    return lzma.compress(text.encode(), check=lzma.CHECK_CRC32, filters=_FILTERS)
+    lines = "\n".join(json.dumps(line, separators=(",", ":"), ensure_ascii=False) for line in _lines(part))
+    return lzma.compress(lines.encode(), check=lzma.CHECK_CRC32, filters=_FILTERS)
 
 
 def _lines(part: LogPart) -> list[Any]:
@@ -223,27 +223,19 @@ def _stamp(record: Record) -> Stamp:
 def decode_part(data: bytes) -> LogPart:
     """The head or segment in these bytes; CorruptError, NotTrustedError for a newer format."""
     try:
-        header, *lines = [json.loads(line) for line in _expand(data).split(b"\n")]
+        header, *lines = [json.loads(line) for line in expand(data).split(b"\n")]
         _check_format(header)
-        link = Link(header["seq"], header["prev"], header["operation"])
+        link = Link(number(header["seq"]), number(header["prev"]), text(header["operation"]))
         if header["part"] == "segment":
-            begin = Head(*header["begin"])
+            begin = parse_end(*header["begin"])
             part: LogPart = LogSegment(link, header["cluster"], begin, _parse_records(begin, lines, header["end"]))
         elif header["part"] == "base":
             part = LogBase(link, header["cluster"], parse_base(header["base"]))
         else:
             part = _parse_head(link, header, lines)
-    except (ValueError, KeyError, TypeError, IndexError, lzma.LZMAError, EOFError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError, lzma.LZMAError, EOFError) as error:
         raise CorruptError(f"not a part of a records log ({type(error).__name__})") from error
     return part
-
-
-def _expand(data: bytes) -> bytes:
-    decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY)
-    text = decompressor.decompress(data, _MAX_EXPANDED)
-    if not decompressor.eof or decompressor.unused_data:
-        raise CorruptError("not a part of a records log (truncated, too large, or followed by other bytes)")
-    return text
 
 
 def _check_format(header: Mapping[str, Any]) -> None:
@@ -260,16 +252,20 @@ def _parse_head(link: Link, header: Mapping[str, Any], lines: Sequence[Any]) -> 
         link,
         header["cluster"],
         state,
-        tuple(Segment(version, Head(seq, end), *span) for version, seq, end, *span in header["segments"]),
+        tuple(_parse_segment(*entry) for entry in header["segments"]),
         _parse_records(state.head, lines, header["end"]),
-        tuple(header["leftover"]),
+        tuple(map(number, header["leftover"])),
         parse_options(header["options"]),
         _parse_archived(*header["archived"]) if header["format"] == FORMAT_ARCHIVED else None,
     )
 
 
-def _parse_archived(version: int, seq: int, end: str) -> Archived:
-    return Archived(version, Head(seq, end))
+def _parse_archived(version: Any, seq: Any, end: Any) -> Archived:
+    return Archived(number(version), parse_end(seq, end))
+
+
+def _parse_segment(version: Any, seq: Any, end: Any, earliest: Any, latest: Any) -> Segment:
+    return Segment(number(version), parse_end(seq, end), number(earliest), number(latest))
 
 
 def _parse_records(head: Head, lines: Sequence[Any], end: Sequence[Any]) -> tuple[Record, ...]:
@@ -277,12 +273,15 @@ def _parse_records(head: Head, lines: Sequence[Any], end: Sequence[Any]) -> tupl
     stamp = Stamp(0, "", "", "")
     for line in lines:
         if len(line) == len(Stamp._fields):
-            stamp = Stamp(*line)
+            time, *texts = line
+            stamp = Stamp(number(time), *map(text, texts))
             continue
-        (record,) = chain(head, [Draft(*line)], stamp)
+        kind, body = line
+        draft = Draft(text(kind), fields.as_object(body, "the body of a record"))
+        (record,) = chain(head, [draft], stamp)
         head = Head(record.seq, record.hash)
         records.append(record)
-    if head != Head(*end):
+    if head != parse_end(*end):
         raise CorruptError(f"the log's records up to {end[0]} do not fit its hash chain: they were changed")
     return tuple(records)
 

@@ -20,6 +20,7 @@ from daskpki.inventory import (
     authority_after,
     certificate_after,
 )
+from daskpki.pki.fields import as_object
 from daskpki.records import EMPTY, PUBLISHED, RESERVED, REVOKING, Head, Record
 
 UNFINISHED: Final = (RESERVED, REVOKING)
@@ -111,7 +112,7 @@ def parse_state(data: Mapping[str, Any]) -> State:
         return State(
             Head(*data["head"]),
             tuple(map(parse_authority, data["authorities"])),
-            data["published"],
+            as_object(data["published"], "what the log's header says was published"),
             None if unfinished is None else tuple(map(parse_leaf, unfinished)),
         )
     except (KeyError, TypeError) as error:

@@ -121,6 +121,7 @@ def test_a_worker_speaks_for_itself(message: dict[str, Any]) -> None:
         ({"op": "heartbeat_worker", "address": ANOTHERS}, "is not the caller's own address"),
         ({"op": "unregister", "address": ANOTHERS}, "is not the caller's own address"),
         ({"op": "register-worker", "address": ANOTHERS}, "is not the caller's own address"),
+        ({"op": "register-worker", "address": "tls://worker-1:40000"}, "is not of the form tls://IP:PORT"),
         ({"op": "register-worker", "address": OWN, "name": ANOTHERS}, "is an address, but not the caller's own"),
         ({"op": "register-worker", "address": OWN, "nanny": ANOTHERS}, "nanny='tls://10.0.0.2:40000' is not the"),
         ({"op": "register-worker", "address": OWN, "nanny": "tls://localhost:1"}, "nanny='tls://localhost:1' is not"),

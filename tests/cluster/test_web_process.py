@@ -182,4 +182,6 @@ def test_a_browser_without_a_certificate_sees_nothing(booted: Booted, tmp_path: 
         async with browser(home_of(booted, tmp_path, None)) as tab:
             return await tab.open(f"https://127.0.0.1:{booted.port}/daskpki")
 
-    assert "BAD_SSL_CLIENT_AUTH_CERT" in str(asyncio.run(scenario()))
+    # The alert that says why, or only that the connection ended, when that is noticed before the alert is read.
+    assert str(asyncio.run(scenario())).startswith("net::ERR_")
+    booted.scheduler.wait_for(re.compile(r"turned-away.*PEER_DID_NOT_RETURN_A_CERTIFICATE"))

@@ -170,7 +170,9 @@ def _verify_own_address(operation: str, message: Mapping[str, Any], caller: Call
     if operation == "retire_workers":  # a list, and exactly one
         value = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else None
     if isinstance(value, str) and not is_canonical(value):
-        raise OperationRefusedError(operation, f"{argument}={value!r} is not of the form tls://IP:PORT (as --contact-address, for one)")
+        raise OperationRefusedError(
+            operation, f"{argument}={value!r} is not of the form tls://IP:PORT (as --contact-address, for one)"
+        )
     if not _is_own(value, caller):
         raise OperationRefusedError(operation, f"{argument}={value!r} is not the caller's own address")
     if operation == "register-worker":

@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.pki.certificates import UNREADABLE, extension, moment, seconds
-from daskpki.pki.crl_pieces import PIECE_LIMIT, SplitCrl, join_crl, split_crl
+from daskpki.pki.crl_pieces import MAX_CRL, PIECE_LIMIT, SplitCrl, join_crl, split_crl
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.keys import signature_hash
-from daskpki.pki.pem import encode_pem, is_pem, parse_pem
+from daskpki.pki.pem import encode_pem, is_der, is_pem, parse_pem
 from daskpki.pki.profile import CRL_LIFETIME, MAX_SERIAL, MINUTE, show
 
 __all__ = [
@@ -57,9 +57,6 @@ CLOCK_SKEW: Final = 5 * MINUTE
 
 _CRITICAL: Final = b"\x01\x01\xff"
 """DER's only form of a BOOLEAN that is true (X.690, 11.1), as an extension that is critical has it."""
-
-# 100,000 entries are 4.9 MB; ten times that is more than any cluster issues.
-_MAX_CRL: Final = 64 << 20
 
 
 class Revocation(NamedTuple):
@@ -193,11 +190,11 @@ def check_dates(crl: Crl, now: datetime) -> None:
 
 
 def _der(data: bytes) -> bytes:
-    if len(data) > _MAX_CRL:
-        raise UsageError(f"the CRL has {len(data)} bytes, more than the {_MAX_CRL} that are read")
-    if not is_pem(data[:4096]):
+    if len(data) > MAX_CRL:
+        raise UsageError(f"the CRL has {len(data)} bytes, more than the {MAX_CRL} that are read")
+    if is_der(data) or not is_pem(data[:4096]):
         return data
-    blocks = parse_pem(data, "the CRL", limit=_MAX_CRL)
+    blocks = parse_pem(data, "the CRL", limit=MAX_CRL)
     if len(blocks) != 1 or blocks[0][0] != "X509 CRL":
         raise UsageError("the file does not hold exactly one X509 CRL")
     return blocks[0][1]

@@ -19,6 +19,9 @@ from daskpki.errors import CorruptError
 PIECE_LIMIT: Final = 60 * 1024
 """The size of a piece in bytes, compressed: below a payload's 64 KiB."""
 
+MAX_CRL: Final = 64 << 20
+"""The size of a complete CRL in bytes: 100,000 entries are 4.9 MB, and ten times that more than any cluster issues."""
+
 _SERIAL_BITS: Final = 160  # RFC 5280, 4.1.2.2: at most 20 octets
 # Deflate shortens by 1032 at most (zlib's own limit); honest entries, random serials and all, by 3.
 _MAX_INFLATED: Final = 1032 * PIECE_LIMIT
@@ -56,17 +59,24 @@ def split_crl(der: bytes, *, limit: int = PIECE_LIMIT) -> SplitCrl:
 
 
 def join_crl(head: bytes, pieces: Iterable[bytes], tail: bytes) -> bytes:
-    """The DER of the CRL; CorruptError when a piece is no zlib stream. What comes out is yet to be verified."""
-    return b"".join([head, *map(_inflate, pieces), tail])
+    """The DER of the CRL; CorruptError when a piece is no zlib stream, or when they expand to more than MAX_CRL.
+
+    What comes out is yet to be verified.
+    """
+    parts, room = [head], MAX_CRL
+    for piece in pieces:
+        parts.append(_inflate(piece, room))
+        room -= len(parts[-1])
+    return b"".join([*parts, tail])
 
 
-def _inflate(piece: bytes) -> bytes:
+def _inflate(piece: bytes, room: int) -> bytes:
     inflater = zlib.decompressobj()
     try:
-        data = inflater.decompress(piece, _MAX_INFLATED)
+        data = inflater.decompress(piece, min(_MAX_INFLATED, room + 1))  # 0 would be no limit at all
     except zlib.error as error:
         raise CorruptError(f"a piece of the CRL cannot be decompressed ({error})") from None
-    if not inflater.eof or inflater.unused_data:
+    if len(data) > room or not inflater.eof or inflater.unused_data:
         raise CorruptError("a piece of the CRL is cut off or too long")
     return data
 

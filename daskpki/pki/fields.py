@@ -16,6 +16,8 @@ from daskpki.errors import CorruptError, NotTrustedError
 MAX_DOCUMENT: Final = 65_536
 """No payload is larger (Secret Manager's limit), so no document is, in bytes."""
 
+_LAST_MOMENT: Final = 253_402_300_799
+
 
 def parse_document(data: bytes, what: str) -> dict[str, Any]:
     """The JSON object in `data`; CorruptError when it is too long, not JSON, or no object."""
@@ -50,6 +52,14 @@ def integer(document: dict[str, Any], field: str, what: str, *, least: int = 0) 
     value = document.get(field)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 1 << 63:
         raise CorruptError(f"{what}: {field!r} is not an integer from {least} on")
+    return value
+
+
+def moment(document: dict[str, Any], field: str, what: str) -> int:
+    """A time in seconds since the epoch, of the years that a certificate can have (RFC 5280, 4.1.2.5); CorruptError."""
+    value = integer(document, field, what)
+    if value > _LAST_MOMENT:
+        raise CorruptError(f"{what}: {field!r} is a time after the year 9999")
     return value
 
 

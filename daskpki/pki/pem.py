@@ -36,6 +36,11 @@ def is_pem(data: bytes) -> bool:
     return _BEGIN in data
 
 
+def is_der(data: bytes) -> bool:
+    """Whether `data` begins as the DER of something signed: a SEQUENCE whose length takes octets of its own."""
+    return data[:1] == b"\x30" and data[1:2] > b"\x80"
+
+
 def parse_pem(data: bytes, what: str, *, limit: int = MAX_INPUT) -> list[tuple[str, bytes]]:
     """Label and DER of every block, in order; CorruptError when one is torn or is not base64."""
     blocks = re.findall(_BLOCK, check_size(data, what, limit))

@@ -13,7 +13,8 @@ from daskpki.errors import CorruptError, UsageError
 from daskpki.identity import parse_label, parse_trust_domain
 from daskpki.pki import fields
 from daskpki.pki.anchor import ACTIVE, STATES, Anchor
-from daskpki.pki.fields import array, as_object, base64_text, integer, octets, string
+from daskpki.pki.fields import array, as_object, base64_text, integer, moment, octets, string
+from daskpki.pki.pem import is_der
 from daskpki.pki.succession import Succession, parse_successions, succession_json
 
 FORMAT: Final = 1
@@ -168,13 +169,13 @@ def parse_document(payload: str) -> TrustDocument:
             epoch=integer(value, "epoch", _WHAT, least=1),
             prev=integer(value, "prev", _WHAT),
             operation=string(value, "operation", _WHAT),
-            issued_at=integer(value, "issued_at", _WHAT),
+            issued_at=moment(value, "issued_at", _WHAT),
             authorities=tuple(_anchor(as_object(entry, _WHAT)) for entry in array(value, "authorities", _WHAT)),
             crls=tuple(_crl_part(as_object(entry, _WHAT)) for entry in array(value, "crls", _WHAT)),
             log=(integer(log, "seq", _WHAT), _digest(log.get("hash"))),
             schedulers=tuple(fields.as_text(entry, "an address") for entry in array(value, "schedulers", _WHAT)),
             successions=parse_successions(value.get("successions")),
-            root_crls=tuple(octets(entry, f"{_WHAT}'s root CRL") for entry in _root_crls(value)),
+            root_crls=tuple(map(_crl_bytes, _root_crls(value))),
         )
     except UsageError as error:  # a malformed name: nobody typed it here
         raise CorruptError(f"{_WHAT}: {error}") from None
@@ -205,13 +206,21 @@ def _crl_part(value: dict[str, Any]) -> CrlPart:
     return CrlPart(
         generation=integer(value, "generation", _WHAT, least=1),
         number=integer(value, "number", _WHAT, least=1),
-        this_update=integer(value, "this_update", _WHAT),
-        next_update=integer(value, "next_update", _WHAT),
-        head=octets(value.get("head"), f"{_WHAT}'s CRL"),
+        this_update=moment(value, "this_update", _WHAT),
+        next_update=moment(value, "next_update", _WHAT),
+        head=_crl_bytes(value.get("head")),
         tail=octets(value.get("tail"), f"{_WHAT}'s CRL"),
         entries=None if entries is None else octets(entries, f"{_WHAT}'s CRL"),
         pieces=pieces,
     )
+
+
+def _crl_bytes(value: object) -> bytes:
+    """DER, or its beginning; whoever reads files would take PEM for the same list, in as many forms as one likes."""
+    data = octets(value, f"{_WHAT}'s CRL")
+    if not is_der(data):
+        raise CorruptError(f"{_WHAT}: a CRL is not DER")
+    return data
 
 
 def _piece(value: object) -> PieceRef:

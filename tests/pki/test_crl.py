@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 from random import Random
@@ -31,6 +32,7 @@ from daskpki.pki.crl import (
     verify_crl,
     verify_serials,
 )
+from daskpki.pki.crl_pieces import MAX_CRL
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import CRL_LIFETIME
@@ -213,6 +215,21 @@ def test_pieces_that_are_none() -> None:
 def test_a_piece_that_explodes_is_refused() -> None:
     with pytest.raises(CorruptError, match="too long"):
         join_crl(b"", [zlib.compress(bytes(100 << 20))], b"")
+
+
+def test_pieces_that_explode_together_are_refused_before_they_do() -> None:
+    """A document has room for 900 pieces, each of which may expand to 60 MB."""
+    looked_at: list[int] = []
+
+    def pieces(count: int, size: int) -> Iterator[bytes]:
+        for number in range(count):
+            looked_at.append(number)
+            yield zlib.compress(bytes(size))
+
+    assert len(join_crl(b"", pieces(8, MAX_CRL // 8), b"")) == MAX_CRL
+    with pytest.raises(CorruptError, match="too long"):
+        join_crl(b"", pieces(900, MAX_CRL // 4), b"")
+    assert len(looked_at) == 8 + 5
 
 
 def test_unsorted_entries_cannot_be_cut() -> None:

@@ -19,7 +19,7 @@ from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.identity import Role
 from daskpki.pki import keys, templates
 from daskpki.pki.certificates import der, seconds
-from daskpki.pki.crl import Revocation, sign_crl, split_crl
+from daskpki.pki.crl import Revocation, crl_pem, sign_crl, split_crl, verify_crl
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.keys import KeyType
 from daskpki.pki.pem import fingerprint
@@ -42,7 +42,7 @@ from daskpki.pki.trust import (
     signed_bytes,
     verify_trust,
 )
-from daskpki.pki.trust_document import Signature, encode_document, encode_envelope
+from daskpki.pki.trust_document import Signature, encode_document, encode_envelope, parse_document
 from daskpki.serials import random_serial
 
 from .material import NOW, TD, authority, identity, key, leaf
@@ -379,6 +379,32 @@ def test_a_ca_with_a_key_of_another_kind_is_refused() -> None:
     foreign = builder.sign(weak, hashes.SHA256())
     with pytest.raises(NotTrustedError, match="RSA key of 2048 bits is not supported"):
         verify(BEFORE._replace(authorities=(Anchor(1, ACTIVE, der(foreign)),)))
+
+
+@pytest.mark.parametrize("field", ["issued_at", "this_update", "next_update"])
+def test_a_time_that_cannot_be_shown_is_refused_where_it_is_read(field: str) -> None:
+    def changed(moment: int) -> TrustDocument:
+        if field == "issued_at":
+            return document()._replace(issued_at=moment)
+        change: dict[str, Any] = {field: moment}
+        return document()._replace(crls=(document().crls[0]._replace(**change),))
+
+    assert parse_document(encode_document(changed(253_402_300_799)))
+    for moment in (253_402_300_800, (1 << 63) - 1):
+        with pytest.raises(CorruptError, match="after the year 9999"):
+            parse_document(encode_document(changed(moment)))
+
+
+def test_a_crl_in_the_document_has_one_form() -> None:
+    whole = document()
+    crl = sign_crl(ONE, (), number=1, now=NOW)
+    as_pem = crl_pem(crl).encode()
+    head = whole.crls[0]._replace(head=as_pem, entries=b"", tail=b"")
+    assert verify_crl(as_pem, ONE.certificate, now=NOW) == verify_crl(crl, ONE.certificate, now=NOW)
+    assert parse_document(encode_document(whole._replace(root_crls=(crl,))))
+    for changed in (whole._replace(crls=(head,)), whole._replace(root_crls=(as_pem,))):
+        with pytest.raises(CorruptError, match="not DER"):
+            parse_document(encode_document(changed))
 
 
 def test_a_lone_surrogate_is_no_text() -> None:

@@ -15,7 +15,11 @@ from daskpki.errors import NotTrustedError, UsageError
 
 _HTTPS: Final = 443
 _HTTP: Final = 80
+_ADDRESSES: Final = 4
 _OK: Final = 200
+_PROXY_FORM: Final = (
+    "https_proxy=http://HOST:PORT, with %2F for a / in a password, or no_proxy=googleapis.com to go there directly"
+)
 _CLOCK_CODES: Final = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 
 
@@ -131,10 +135,24 @@ def proxy_for(host: str, environ: Mapping[str, str]) -> str | None:
 
 
 def _dial(host: str, port: int, end: float) -> socket.socket:
-    family, address = _resolve(host, port, end)
+    """A connection to the first of the host's addresses that takes one; each has its share of the time that is left.
+
+    A name may have an address of IPv6 before one of IPv4 where only the other one leads anywhere.
+    """
+    addresses = _resolve(host, port, end)
+    refusal: OSError = OSError(f"the name {host} has no address")
+    for number, (family, address) in enumerate(addresses):
+        try:
+            return _connect(family, address, _left(end) / (len(addresses) - number))
+        except OSError as error:
+            refusal = error
+    raise refusal
+
+
+def _connect(family: int, address: Any, timeout: float) -> socket.socket:
     plain = socket.socket(family, socket.SOCK_STREAM)
     try:
-        plain.settimeout(_left(end))
+        plain.settimeout(timeout)
         plain.connect(address)
     except BaseException:
         plain.close()
@@ -142,10 +160,10 @@ def _dial(host: str, port: int, end: float) -> socket.socket:
     return plain
 
 
-def _resolve(host: str, port: int, end: float) -> tuple[int, Any]:
-    """Family and address; a name is looked up in a thread, since the C library's look-up knows no time limit."""
+def _resolve(host: str, port: int, end: float) -> list[tuple[int, Any]]:
+    """Families and addresses; a name is looked up in a thread, since the C library's look-up knows no time limit."""
     if host.replace(".", "").isdigit() or ":" in host:
-        return (socket.AF_INET6 if ":" in host else socket.AF_INET), (host, port)
+        return [(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port))]
     from threading import Thread
 
     found: list[tuple[int, Any]] = []
@@ -153,8 +171,8 @@ def _resolve(host: str, port: int, end: float) -> tuple[int, Any]:
 
     def look_up() -> None:
         try:
-            family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            found.append((family, address))
+            answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found.extend((family, address) for family, *_, address in answers[:_ADDRESSES])
         except OSError as error:
             faults.append(error)
 
@@ -162,28 +180,42 @@ def _resolve(host: str, port: int, end: float) -> tuple[int, Any]:
     thread.start()
     thread.join(_left(end))
     if found:
-        return found[0]
+        return found
     raise faults[0] if faults else TimeoutError(f"the name {host} was not resolved in time")
 
 
 def _dial_through(target: Target, end: float) -> socket.socket:
     """A tunnel through the proxy (RFC 9110, 9.3.6), with its user and password if the URL has them."""
-    proxy = urlsplit(target.proxy or "")
-    if proxy.scheme != "http" or not proxy.hostname:
-        raise UsageError(
-            f"the proxy {proxy.scheme}://{proxy.hostname or ''} is not of the form http://HOST:PORT",
-            hint="https_proxy=http://HOST:PORT, or no_proxy=googleapis.com to go there directly",
-        )
-    plain = _dial(proxy.hostname, proxy.port or _HTTP, end)
+    proxy = _parse_proxy(target.proxy or "")
+    plain = _dial(proxy.host, proxy.port, end)
     try:
         authority = f"{target.host}:{target.port}"
-        headers = {"Host": authority, **_proxy_login(proxy.username, proxy.password)}
+        headers = {"Host": authority, **_proxy_login(proxy.user, proxy.password)}
         _send(plain, encode_head(f"CONNECT {authority} HTTP/1.1", headers), end)
-        _check_tunnel(proxy.hostname, *read_head(Reader(_receiver(plain, end))))
+        _check_tunnel(proxy.host, *read_head(Reader(_receiver(plain, end))))
     except BaseException:
         plain.close()
         raise
     return plain
+
+
+class _Proxy(NamedTuple):
+    host: str
+    port: int
+    user: str | None
+    password: str | None
+
+
+def _parse_proxy(url: str) -> _Proxy:
+    """UsageError for another form, which repeats no more than what cannot be a password."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or _HTTP
+    except ValueError:  # an unescaped "/" in a password ends the host before the "@", and the rest is taken for a port
+        raise UsageError("the proxy's URL has no valid host and port", hint=_PROXY_FORM) from None
+    if parts.scheme != "http" or not host:
+        raise UsageError(f"the proxy {parts.scheme}://{host} is not of the form http://HOST:PORT", hint=_PROXY_FORM)
+    return _Proxy(host, port, parts.username, parts.password)
 
 
 def _check_tunnel(proxy: str, status: int, _headers: Mapping[str, str]) -> None:

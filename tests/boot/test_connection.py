@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import google_crc32c
@@ -154,6 +154,42 @@ def test_a_proxy_that_refuses_is_named_at_the_deadline(https: Cloud) -> None:
 def test_a_proxy_of_another_kind_is_refused(https: Cloud) -> None:
     with pytest.raises(UsageError, match="socks5://h"):
         boot_here(environ_for(https, https_proxy="socks5://h:1"), "scheduler")
+
+
+@pytest.mark.parametrize("url", ["http://user:s3cret/x@proxy:3128", "http://proxy:s3cret", "http://[proxy:3128"])
+def test_a_proxy_s_malformed_url_is_refused_and_not_repeated(https: Cloud, url: str) -> None:
+    done = run_entrypoint(environ_for(https, https_proxy=url), "exec", "worker", "--", "echo", "up")
+    assert (done.returncode, "Traceback" in done.stderr, "s3cret" in done.stderr) == (2, False, False), done.stderr
+    assert "https_proxy=http://HOST:PORT" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("addresses", "reached"),
+    [
+        (["127.0.0.1"], True),
+        (["127.0.0.3", "127.0.0.1"], True),
+        (["127.0.0.3", "127.0.0.4", "127.0.0.1"], True),
+        (["127.0.0.3"], False),
+        ([], False),
+    ],
+)
+def test_each_address_of_a_name_is_tried(
+    monkeypatch: pytest.MonkeyPatch,
+    addresses: Sequence[str],
+    reached: bool,  # noqa: FBT001 - from the table
+) -> None:
+    """As for `localhost`, whose first one is often ::1, where nobody listens."""
+    with proxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nup") as (port, _):
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        connection = Connection(parse_target(f"name.example:{port}", encrypted=False), system_trust)
+        if reached:
+            assert connection.get("/", {}, 5).body == b"up"
+        else:
+            with pytest.raises(TryAgain, match=r"refused|not resolved"):
+                connection.get("/", {}, 5)
+        connection.close()
+        monkeypatch.undo()
 
 
 def _drip(connection: socket.socket) -> None:

@@ -36,6 +36,9 @@ FORWARDED: Final = frozenset(
 WAITED_FOR: Final = FORWARDED | {signal.SIGCHLD}
 _ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 _SIGNALLED: Final = 128
+_FOR_PYTHON: Final = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE", "HOME")
+"""What Python may need to be found, to find its own library, and us; nothing else of the environment stays behind."""
+
 _FORMAT: Final = "DASKPKI_LOG_FORMAT"
 
 
@@ -96,8 +99,9 @@ class Init:
                 self._ended(self._running.pop(process), os.waitstatus_to_exitcode(status))
 
     def _ended(self, name: str, code: int) -> None:
-        how = f"with status {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
-        self._note(f"{name} ended {how}")
+        how = f"with status {code}" if code >= 0 else f"by {_signal_name(-code)}"
+        with contextlib.suppress(OSError):  # whoever read the log may be gone: the programs are watched all the same
+            self._note(f"{name} ended {how}")
         if code and self._failure is None and -code != self._asked:
             self._failure = code if code > 0 else _SIGNALLED - code
         if self._asked is not None:
@@ -121,6 +125,14 @@ class Init:
             _send(process, number)
 
 
+def _signal_name(number: int) -> str:
+    """Of the real-time signals, Python knows the first and the last by name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def _send(process: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(process, number)
@@ -131,7 +143,7 @@ def exec_init(
 ) -> None:
     """Become the init of these children, by process id; the signals of WAITED_FOR are blocked already."""
     arguments = [f"{name}={process}" for process, name in children.items()]
-    environ = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ}
+    environ = {name: os.environ[name] for name in _FOR_PYTHON if name in os.environ}
     environ[_FORMAT] = log_format
     execve(sys.executable, [sys.executable, "-P", "-m", "daskpki.boot.init", *arguments], environ)
 

@@ -15,7 +15,7 @@ from daskpki.boot.plan import Program, dask_environment
 from daskpki.boot.reading import Material
 from daskpki.boot.settings import Settings
 from daskpki.confidential import Confidential
-from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError, UsageError
+from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError, UnavailableError, UsageError
 from daskpki.identity import Role
 from daskpki.pki.credential import Credential
 from daskpki.pki.trust_document import TrustDocument
@@ -46,13 +46,19 @@ def start(checked: Checked, programs: Sequence[Program], environ: Mapping[str, s
     for program in programs:
         find_user(program.user)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
-    children = {}
-    for program in programs:
-        child = os.fork()
-        if child == 0:
-            _become_in_child(checked, program, environ, execve, before)
-        children[child] = program.role.value
-    exec_init(children, checked.settings.log_format, execve)
+    children: dict[int, str] = {}
+    try:
+        for program in programs:
+            child = os.fork()
+            if child == 0:
+                _become_in_child(checked, program, environ, execve, before)
+            children[child] = program.role.value
+        exec_init(children, checked.settings.log_format, execve)
+    except OSError as error:
+        for child in children:  # of which nobody would take care
+            os.kill(child, signal.SIGKILL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise UnavailableError(f"the programs cannot be started: {error.strerror}") from error
 
 
 def _become_in_child(

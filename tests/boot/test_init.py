@@ -11,6 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+from daskpki.boot.init import exec_init
 from tests.boot.sandbox import OWN_PIDS
 
 UNTIL_ASKED = "trap 'exit {0}' TERM; echo up; while :; do sleep 0.05; done"
@@ -93,6 +96,30 @@ def test_programs_that_die_of_what_they_were_asked_with_have_not_failed() -> Non
         lines_until(process, "up", "up")
         process.terminate()
         assert process.wait(20) == 0
+
+
+def test_a_signal_that_has_no_name_counts_as_well() -> None:
+    with brood("kill -37 $$") as process:
+        assert process.wait(20) == 128 + 37
+        assert rest(process) == ["child1 ended by signal 37"]
+
+
+def test_the_programs_are_watched_when_nobody_reads_the_log_any_more() -> None:
+    with brood(UNTIL_ASKED.format(4)) as process:
+        lines_until(process, "up")
+        assert process.stdout
+        process.stdout.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 4
+
+
+def test_what_stays_has_what_python_needs_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONUSERBASE", "PGPASSWORD"):
+        monkeypatch.setenv(name, "/x")
+    environs: list[dict[str, str]] = []
+    exec_init({7: "worker"}, "text", lambda _file, _argv, environ: environs.append(environ))
+    assert {"LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONUSERBASE", "PATH", "HOME"} <= environs[0].keys()
+    assert "PGPASSWORD" not in environs[0]
 
 
 def test_other_signals_come_to_all() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +18,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from daskpki import naming
+from daskpki.boot.entrypoint import boot
+from daskpki.boot.init import WAITED_FOR
 from daskpki.errors import AccessDeniedError, NotFoundError, UnavailableError
 from daskpki.identity import parse_slug
 from daskpki.pki.credential import encode_credential
@@ -133,3 +138,20 @@ def test_a_token_endpoint_that_is_away_is_waited_for(cloud: Cloud, tmp_path: Pat
     environ = cloud.environ | {"GOOGLE_APPLICATION_CREDENTIALS": str(file), "DASKPKI_DEADLINE": "1"}
     with pytest.raises(UnavailableError, match="gave up at the deadline: no access token"):
         boot_here(environ, "scheduler")
+
+
+def test_a_node_whose_init_cannot_start_leaves_no_program_behind(cloud: Cloud) -> None:
+    parent, children = os.getpid(), Path(f"/proc/self/task/{threading.get_native_id()}/children")
+    before = set(children.read_text().split())
+
+    def execve(_file: str, _argv: list[str], _environ: dict[str, str]) -> None:
+        if os.getpid() == parent:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        os.execv("/bin/sleep", ["sleep", "5"])  # noqa: S606 - a program that would stay
+
+    with pytest.raises(UnavailableError, match="the programs cannot be started: Cannot allocate memory"):
+        boot(["node"], cloud.environ, execve)
+    started = [int(process) for process in set(children.read_text().split()) - before]
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & WAITED_FOR
+    assert len(started) == 2
+    assert [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in started] == [-signal.SIGKILL] * 2

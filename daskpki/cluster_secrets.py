@@ -8,12 +8,12 @@ protect anything. Rolling back adds the old payload again, since `latest` is the
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from daskpki import naming
 from daskpki.confidential import Confidential
-from daskpki.errors import AlreadyExistsError, DisabledError, NotFoundError, UsageError
+from daskpki.errors import AlreadyExistsError, ConflictError, DisabledError, NotFoundError, UsageError
 from daskpki.identity import parse_label
 from daskpki.records import Draft, Record, Stamp
 from daskpki.store.port import DESTROYED, ENABLED, Payload, SecretInfo, Store, Version
@@ -23,6 +23,7 @@ DISABLED: Final = "secret-disabled"
 ENABLED_AGAIN: Final = "secret-enabled"
 ERASED: Final = "secret-destroyed"
 
+_ATTEMPTS: Final = 16
 _ENDS: Final = "daskpki-ends"
 _ROTATE_BY: Final = "daskpki-rotate-by"
 _TTL: Final = "daskpki-ttl"
@@ -84,10 +85,11 @@ class ClusterSecrets:
             self._store.secrets.create(secret, labels=self._labels(name), annotations=_reminders({}, periods, now))
         except AlreadyExistsError:
             number = self._store.secrets.add(secret, payload)
-            self._remind(secret, periods, now)
+            self._record(ADDED, name, number)
+            self._annotate(secret, lambda former: _reminders(former, periods, now))
         else:
             number = self._store.secrets.add(secret, payload)
-        self._record(ADDED, name, number)
+            self._record(ADDED, name, number)
         return number
 
     def get(self, name: str, number: int | None = None) -> Payload:
@@ -132,16 +134,15 @@ class ClusterSecrets:
         source = number or self._before(info)
         payload = self._store.secrets.access(info.id, source)
         restored = self._store.secrets.add(info.id, payload)
-        annotations = {**info.annotations, _RESTORED: f"{restored}:{source}"}
-        self._store.secrets.update(info.id, etag=info.etag, annotations=annotations)
         self._record(ADDED, name, restored, restores=source)
+        self._annotate(info.id, lambda former: {**former, _RESTORED: f"{restored}:{source}"})
         return source, restored
 
     def _before(self, info: SecretInfo) -> int:
         versions = list(self._store.secrets.versions(info.id))
         newest = max((version.number for version in versions), default=0)
         restored, _, source = info.annotations.get(_RESTORED, "0:0").partition(":")
-        standing = int(source) if int(restored) == newest else newest
+        standing = _moment(source) or newest if _moment(restored) == newest else newest
         older = [version.number for version in versions if version.number < standing and version.state == ENABLED]
         if not older:
             name = info.labels["daskpki-name"]
@@ -190,11 +191,20 @@ class ClusterSecrets:
                 f"cluster {self._cluster!r} has no secret {name!r}", hint="daskpki secret list shows all there are"
             ) from None
 
-    def _remind(self, secret: str, periods: Periods, now: int) -> None:
-        info = self._store.secrets.describe(secret)
-        annotations = _reminders(info.annotations, periods, now)
-        if annotations != info.annotations:
-            self._store.secrets.update(secret, etag=info.etag, annotations=annotations)
+    def _annotate(self, secret: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
+        """Change the annotations, anew when somebody else did meanwhile: the version they go with is there already."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            info = self._store.secrets.describe(secret)
+            annotations = change(info.annotations)
+            if annotations == info.annotations:
+                return
+            try:
+                self._store.secrets.update(secret, etag=info.etag, annotations=annotations)
+            except ConflictError:
+                if attempt == _ATTEMPTS:
+                    raise
+            else:
+                return
 
     def _record(self, kind: str, name: str, number: int, **more: int) -> Sequence[Record]:
         draft = Draft(kind, {"name": name, "version": number, **more})
@@ -224,7 +234,7 @@ def _reminder(annotations: Mapping[str, str]) -> Reminder:
 
 def _moment(text: str | None) -> int | None:
     """What somebody else wrote into an annotation is no reminder of ours."""
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 16 else None  # noqa: PLR2004
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 12 else None  # noqa: PLR2004 - years of four digits
 
 
 def _day(seconds: int) -> str:

@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 from daskpki.boot.dask_arguments import check_dask_arguments, has_option, starts_worker
 from daskpki.boot.report import JSON, TEXT
-from daskpki.boot.settings import DEFAULT_PORT, Settings
-from daskpki.errors import UsageError
+from daskpki.boot.settings import DEFAULT_PORT, Settings, parse_scheduler
+from daskpki.errors import NotTrustedError, UsageError
 from daskpki.handover import VARIABLE, Handover
 from daskpki.identity import Role
 
@@ -140,9 +140,19 @@ def _find_scheduler(settings: Settings, known: tuple[str, ...]) -> str | None:
     if settings.scheduler:
         return settings.scheduler
     if len(known) == 1:
-        return known[0]
+        return _known_address(known[0])
     several = f" (the trust document names {', '.join(known)})" if known else ""
     raise UsageError(f"the worker does not know its scheduler{several}", hint="DASKPKI_SCHEDULER=tls://HOST:PORT")
+
+
+def _known_address(text: str) -> str:
+    """The address in the trust document, which is checked as one that was typed: it becomes an argument of Dask's."""
+    try:
+        return parse_scheduler(text)
+    except UsageError as error:
+        raise NotTrustedError(
+            f"the trust document's scheduler: {error}", hint="DASKPKI_SCHEDULER=tls://HOST:PORT names another one"
+        ) from None
 
 
 def _node_port(settings: Settings) -> int:

@@ -195,7 +195,7 @@ def parse_scheduler(text: str) -> str:
         host, port = rest, str(DEFAULT_PORT)
     if not host or any(character in host for character in " /@?#") or (":" in host and not host.startswith("[")):
         raise UsageError(f"the scheduler's address {text!r} is not HOST:PORT", hint="for example tls://10.0.0.2:8786")
-    if not port.isdecimal() or not 0 < int(port) < LIMIT_OF_PORTS:
+    if not (port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < LIMIT_OF_PORTS):  # noqa: PLR2004
         raise UsageError(f"the scheduler's address {text!r} has no port from 1 to 65535")
     return f"tls://{host}:{port}"
 

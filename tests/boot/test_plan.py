@@ -12,7 +12,7 @@ from daskpki.boot.handing import _health
 from daskpki.boot.options import parse_arguments
 from daskpki.boot.plan import Program, check_arguments, dask_environment, plan_programs
 from daskpki.boot.settings import parse_settings
-from daskpki.errors import PolicyError, UsageError
+from daskpki.errors import NotTrustedError, PolicyError, UsageError
 from daskpki.identity import Role
 from tests.boot.cloud import plain_environ
 from tests.boot.test_handover import HANDOVER
@@ -96,6 +96,20 @@ def test_the_scheduler_is_found_in_the_trust_document() -> None:
     assert words(program).startswith("worker tls://h:8786 ")
     (program,) = plan("worker", "--", "tls://x:1")
     assert words(program).endswith(" tls://x:1")
+
+
+@pytest.mark.parametrize("known", ["--preload=http://evil.example/x.py", "tcp://10.0.0.9:8786", "tls://h:0", ""])
+def test_what_the_trust_document_names_is_an_address_and_no_option(known: str) -> None:
+    with pytest.raises(NotTrustedError, match="the trust document's scheduler: the scheduler's address"):
+        plan("worker", known=(known,))
+    assert "tls://h:8786" in words(*plan("worker", "--scheduler", "h", known=(known,)))
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "\uff18\uff17", "9" * 5000])
+def test_a_port_is_a_plain_number(port: str) -> None:
+    with pytest.raises(UsageError, match="no port from 1 to 65535"):
+        plan("worker", "--scheduler", f"tls://h:{port}")
+    assert "tls://h:65535" in words(*plan("worker", "--scheduler", "tls://h:65535"))
 
 
 @pytest.mark.parametrize(

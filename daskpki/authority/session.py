@@ -32,7 +32,8 @@ def claimed_user() -> str:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's uid without a name
         user = f"uid-{os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
+    who = f"{user}@{socket.gethostname()}"
+    return who.encode(errors="backslashreplace").decode()  # a name of other bytes than UTF-8, which no log takes
 
 
 class Session(NamedTuple):

@@ -31,7 +31,7 @@ class Output(NamedTuple):
                 print(json.dumps(document, indent=2, ensure_ascii=not _takes_everything(sys.stdout)))
             else:
                 for line in lines:
-                    print(line)
+                    print(visible(line, keep="\n\t"))
 
     def hint(self, *lines: str) -> None:
         """Tell a person, on stderr, what helps next."""
@@ -68,7 +68,20 @@ def _takes_everything(stream: TextIO) -> bool:
 
 def _say(line: str) -> None:
     with suppress(OSError):  # a full disk behind stderr: the command is worth more than a word about it
-        print(line, file=sys.stderr)
+        print(visible(line, keep="\n\t"), file=sys.stderr)
+
+
+def visible(text: str, keep: str = "") -> str:
+    """`text` with escapes in place of all that prints nothing, save what is in `keep`.
+
+    The log holds what others claim of themselves, and a secret's annotations what they wrote: in a terminal, control
+    characters would move the cursor, or turn the direction of writing, and show something else than is there.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 class ReaderGone(Exception):  # noqa: N818 - the reader's wish rather than a fault
@@ -89,7 +102,7 @@ def results() -> Iterator[None]:
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns padded to their widest cell, two spaces apart; the headings in capitals."""
-    cells = [[heading.upper() for heading in headings], *rows]
+    cells = [[heading.upper() for heading in headings], *([visible(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 

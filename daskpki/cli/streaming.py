@@ -10,10 +10,11 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, islice
 from typing import Any, Final
 
-from daskpki.cli.output import Output, results, table
+from daskpki.cli.output import Output, results, table, visible
 
 _SAMPLE: Final = 500
 """Rows that decide how wide the columns are; a wider cell further down pushes its own line only."""
@@ -32,7 +33,7 @@ def print_listing(
     elif columns is not None:
         shown = csv_lines(columns, documents)
     else:
-        shown = iter(lines)
+        shown = map(partial(visible, keep="\n\t"), lines)
     with results():
         for line in shown:
             print(line)
@@ -82,4 +83,4 @@ def table_lines(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty
     yield from table(headings, sample)
     widths = [max(map(len, column)) for column in zip(headings, *sample, strict=True)]
     for row in pending:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        yield "  ".join(visible(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

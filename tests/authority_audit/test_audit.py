@@ -86,7 +86,7 @@ def test_a_trust_document_that_was_put_back_is_noticed(local: Run, tmp_path: Pat
 
 
 def test_a_secret_managers_log_that_someone_cut_off_is_noticed(
-    server: SecretManagerServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    server: SecretManagerServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DASKPKI_SECRET_MANAGER_ENDPOINT", server.rest_url)
     run = runner(capsys, "--store", "gsm://my-project")
@@ -100,4 +100,6 @@ def test_a_secret_managers_log_that_someone_cut_off_is_noticed(
         link = Link(head.link.seq + 1, number, "forged")
         cut = head._replace(link=link, tail=head.tail[:5])  # without the revocation and its publication
         store.secrets.add("daskpki_default_records", Confidential(encode_part(cut)))
+    assert "without record 9 as it was seen" in run("audit", "--verify", code=3).err
+    monkeypatch.setenv("DASKPKI_HOME", str(tmp_path))  # an operator who has seen nothing: the trust document tells
     assert "it was cut off or rewritten" in run("audit", "--verify", code=3).err

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from daskpki.cli.drawing import fingerprint_lines, remaining
 from daskpki.cli.globals import FLAGS, WITH_VALUE, hoist
-from daskpki.cli.output import facts, table
+from daskpki.cli.output import Output, facts, table, visible
+from daskpki.cli.streaming import print_listing, table_lines
 
 WORDS = st.sampled_from(["issue", "worker", "--name", "w", "--count", "3", "x=y"])
 GLOBALS = st.one_of(
@@ -55,6 +56,27 @@ def test_nothing_behind_two_dashes_is_touched() -> None:
 )
 def test_time_that_remains_is_told_in_days_or_hours(not_after: str, text: str) -> None:
     assert remaining(not_after, datetime(2026, 11, 23, tzinfo=UTC)) == text
+
+
+@given(st.text())
+def test_what_is_shown_can_be_seen(text: str) -> None:
+    shown = visible(text)
+    assert shown.isprintable()
+    assert (shown == text) == text.isprintable()
+    assert visible(text, keep="\n").replace("\n", "").isprintable()
+
+
+# Clears the screen; the same by one C1 character; writes from right to left; forges a row.
+@pytest.mark.parametrize("claim", ["eve\x1b[2J", "eve\x9b2J", "eve\u202e", "eve\n1  alice"])
+def test_no_claim_steers_the_terminal(claim: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for line in (*table(("who",), [[claim]]), *table_lines(("who",), [["x"]] * 501 + [[claim]], empty="")):
+        assert line.isprintable()
+    Output().result({}, [claim])
+    Output().warn(claim)
+    print_listing(Output(), [], [claim])
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).replace("\n", "").isprintable()
+    assert claim.encode("unicode_escape").decode() in table(("who",), [[claim]])[1]
 
 
 def test_tables_are_padded_and_facts_leave_out_the_empty() -> None:

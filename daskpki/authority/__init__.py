@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from daskpki.authority import lookup
 from daskpki.authority.custody import OWN_STORE
 from daskpki.authority.issuers import Issuers, Places
+from daskpki.authority.key_types import parse_key_type, parse_renewable_key_type
 from daskpki.authority.policy import (
     active_authority,
     anchor_der,
@@ -19,10 +20,10 @@ from daskpki.authority.policy import (
 from daskpki.authority.session import Session, claimed_user, utc_now
 from daskpki.credentials.addresses import parse_scheduler
 from daskpki.errors import NotFoundError
-from daskpki.identity import Identity, Role, default_trust_domain, parse_label, parse_trust_domain
+from daskpki.identity import Identity, Role, parse_label
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.keys import KeyType
-from daskpki.pki.profile import LeafRequest, Policy, make_policy, parse_dns_name, parse_ip, parse_ttl
+from daskpki.pki.profile import LeafRequest, Policy, parse_dns_name, parse_ip, parse_ttl
 from daskpki.settings import DEFAULT_CLUSTER
 
 if TYPE_CHECKING:
@@ -73,12 +74,17 @@ class CertificateAuthority:
 
         With `offline_root` it has two tiers: the root's key goes into that file, and `ca_key` is the intermediate's.
         """
-        from daskpki.authority.creation import Plan
+        from daskpki.authority.creation import plan_ca
         from daskpki.authority.founding import found
 
-        domain = parse_trust_domain(trust_domain or default_trust_domain(self.session.cluster))
-        policy = make_policy(domain, permit_dns, max_ttl=parse_ttl(max_ttl) if max_ttl else None)
-        plan = Plan(policy, parse_ca_key_type(key_type), offline_root)
+        plan = plan_ca(
+            self.session.cluster,
+            trust_domain=trust_domain,
+            permit_dns=permit_dns,
+            max_ttl=max_ttl,
+            key_type=key_type,
+            offline_root=offline_root,
+        )
         made = found(self.session, plan, self.issuers.place(ca_key), self.issuers)
         self._view = None
         return made
@@ -265,35 +271,3 @@ class CertificateAuthority:
         if entry.issuer not in self._domains:
             self._domains = {known.generation: known.trust_domain for known in self._seen().authorities()}
         return lookup.describe(entry, self._domains[entry.issuer], self.session.now())
-
-
-def parse_key_type(text: str) -> KeyType:
-    """The key type of that name; UsageError that lists them."""
-    from daskpki.errors import UsageError
-
-    try:
-        return KeyType(text)
-    except ValueError:
-        raise UsageError(f"{text!r} is not a key type", hint=f"key types are {', '.join(KeyType)}") from None
-
-
-def parse_renewable_key_type(text: str) -> KeyType:
-    """The kind of key that a renewal makes; PolicyError where the key never travelled."""
-    from daskpki.errors import PolicyError
-
-    if text == "csr":
-        raise PolicyError(
-            "a certificate whose key stayed with its holder cannot be renewed here",
-            hint="its holder runs daskpki request, and you daskpki sign",
-        )
-    return parse_key_type(text)
-
-
-def parse_ca_key_type(text: str) -> KeyType:
-    """A key type that a CA may have: Ed25519 is not one, since pyca's verifier and NSS refuse its signatures."""
-    from daskpki.errors import PolicyError
-
-    kind = parse_key_type(text)
-    if kind is KeyType.ED25519:
-        raise PolicyError("an Ed25519 CA is refused by several validators", hint="p256, p384 or rsa3072 work")
-    return kind

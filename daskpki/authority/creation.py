@@ -9,22 +9,24 @@ reservation closes; of two that are made at once, the later reservation wins and
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from cryptography import x509
 
 from daskpki.authority.custody import CaKeys
+from daskpki.authority.key_types import parse_ca_key_type
 from daskpki.authority.offline import OfflineRoot
 from daskpki.authority.policy import anchor_der, policy_settings
 from daskpki.authority.root_crl import first_root_crl
 from daskpki.authority.session import Session
 from daskpki.errors import ConflictError, UsageError
+from daskpki.identity import default_trust_domain, parse_trust_domain
 from daskpki.inventory import AuthorityRecord, Inventory, authority_after
 from daskpki.pki.certificates import der, load_certificate
 from daskpki.pki.issuer import Issuer, create_intermediate, create_offline_root, create_root
 from daskpki.pki.keys import KeyType, PrivateKey, key_matches
-from daskpki.pki.profile import Policy
+from daskpki.pki.profile import Policy, make_policy, parse_ttl
 from daskpki.records import CA_CREATED, CA_RESERVED, CA_RETIRED, Draft
 
 Check = Callable[[Inventory], None]
@@ -38,6 +40,21 @@ class Plan(NamedTuple):
     key_type: KeyType
     offline_root: OfflineRoot | None = None
     emergency: bool = False
+
+
+def plan_ca(
+    cluster: str,
+    *,
+    trust_domain: str | None = None,
+    permit_dns: Iterable[str] = (),
+    max_ttl: str | None = None,
+    key_type: str = KeyType.P256,
+    offline_root: OfflineRoot | None = None,
+) -> Plan:
+    """A cluster's first CA, as it was asked for; UsageError and PolicyError for what it cannot be."""
+    domain = parse_trust_domain(trust_domain or default_trust_domain(cluster))
+    policy = make_policy(domain, permit_dns, max_ttl=parse_ttl(max_ttl) if max_ttl else None)
+    return Plan(policy, parse_ca_key_type(key_type), offline_root)
 
 
 def create(session: Session, plan: Plan, keys: CaKeys, check: Check) -> AuthorityRecord:

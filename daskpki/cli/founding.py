@@ -67,19 +67,21 @@ def init_ca(
 
     A CA that exists is never overwritten; after an interruption, run the same command again.
     """
+    from daskpki.authority.creation import plan_ca
+
     invocation: Invocation = ctx.obj
     leaves = [parse_slug(part.strip()) for part in (with_ or "").split(",") if part.strip()]
     seal = ca_passphrase or invocation.ca_passphrase_file is not None
     root = offline_root(invocation, offline, root_passphrase_file)
+    wanted: dict[str, Any] = {
+        "trust_domain": trust_domain,
+        "permit_dns": permit_dns or (),
+        "max_ttl": max_ttl,
+        "key_type": key_type,
+    }
+    plan_ca(invocation.cluster, **wanted)  # what cannot be is refused before a store is made for it
     with invocation.authority(create=True, placement=_placement(invocation, replication, cmek), seal=seal) as authority:
-        authority.init(
-            trust_domain=trust_domain,
-            permit_dns=permit_dns or (),
-            max_ttl=max_ttl,
-            key_type=key_type,
-            ca_key=ca_key,
-            offline_root=root,
-        )
+        authority.init(**wanted, ca_key=ca_key, offline_root=root)
         document = _document(authority, leaves)
         document["recoveryCode"] = _recovery_code(authority.session.store) if recovery else None
     invocation.output.result(document, _story(document))

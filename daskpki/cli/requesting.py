@@ -36,7 +36,7 @@ def request(
     The key never leaves the keyring. Asked again, the request is for the same key, until a login
     completes it; daskpki whoami says what waits, daskpki logout removes it.
     """
-    from daskpki.authority import parse_key_type
+    from daskpki.authority.key_types import parse_key_type
     from daskpki.cli.people import surroundings
     from daskpki.credentials.requests import request_certificate
     from daskpki.credentials.waiting import waiting_for

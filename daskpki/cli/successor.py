@@ -38,7 +38,7 @@ def successor_of(
     permit_dns: Sequence[str] = (),
 ) -> Successor:
     """What the options say; PolicyError or UsageError for what a CA cannot be."""
-    from daskpki.authority import parse_ca_key_type
+    from daskpki.authority.key_types import parse_ca_key_type
     from daskpki.authority.rollover import Successor
 
     root = offline_root(invocation, offline, passphrase_file)

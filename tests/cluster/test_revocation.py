@@ -66,7 +66,7 @@ def test_a_busy_client_is_cut_off(own: Authority, running: Cluster, admin: PkiSe
 def test_a_revoked_worker_is_refused_everywhere(
     own: Authority, running: Cluster, admin: PkiSecurity, tmp_path: Path
 ) -> None:
-    leaf = own.leaf(Role.WORKER, "thief")
+    leaf = own.leaf(Role.WORKER, "worker")  # another of that name, since a nanny takes no other
     security = stock_security(own, leaf, tmp_path)
     places = [running.address, running.worker, running.nanny]
     assert [asyncio.run(admission(place, security)) for place in places] == ["admitted"] * 3

@@ -15,6 +15,9 @@ _MAPPED = () if os.geteuid() == 0 else ("--user", "--map-root-user")
 OWN_PIDS = ("unshare", *_MAPPED, "--pid", "--fork", "--mount-proc", "--kill-child")
 """Runs a program as PID 1, with a /proc of its own; it dies with us."""
 
+OWN_MOUNTS = ("unshare", *_MAPPED, "--mount")
+"""Runs a program with mounts of its own."""
+
 OWN_MACHINE = (*OWN_PIDS, "--net", "--mount")
 """The same with a network of its own, in which nothing is up yet, and mounts of its own."""
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.boot.sandbox import OWN_MOUNTS
+
 FULL = Path("/dev/full")
 
 
@@ -63,3 +65,15 @@ def test_a_path_that_stdout_has_no_characters_for_is_no_failure(
         assert (done.returncode, f"{tmp_path / shown}.backup" in done.stdout) == (0, True), done.stderr
         again = tmp_path / f"{name}.again"
         assert json.loads(run(*command, "--json", "backup", str(again), env=environ).stdout)["path"] == str(again)
+
+
+@pytest.mark.parametrize("arguments", [("crl", "--out", "FILE"), ("report", "--html", "FILE"), ("backup", "FILE")])
+def test_a_place_that_is_read_only_is_named(command: list[str], tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    assert run(*command, "init-ca").returncode == 0
+    place = tmp_path / "place"
+    place.mkdir()
+    there = [str(place / "x") if word == "FILE" else word for word in arguments]
+    mount = 'mount -t tmpfs -o ro none "$0" && exec "$@"'
+    refused = run(*OWN_MOUNTS, "sh", "-c", mount, str(place), *command, *there)
+    assert (refused.returncode, refused.stderr) == (1, f"error: {place / 'x'}: Read-only file system\n")
+    assert run(*command, *there).returncode == 0

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from google.cloud.kms_v1 import KeyManagementServiceClient
 
 VARIABLE: Final = "DASKPKI_KMS_ENDPOINT"
+_GOOGLE: Final = Endpoint("cloudkms.googleapis.com", "grpc", encrypted=True)
 _TIMEOUT: Final = 30.0
 _ROLE: Final = "roles/cloudkms.signerVerifier"
 _DIGESTS: Final = {"sha256": 32, "sha384": 48}
@@ -43,7 +44,7 @@ class KmsClient:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         override = environ.get(VARIABLE)
-        self._endpoint = parse_endpoint(override, VARIABLE) if override else None
+        self._endpoint = parse_endpoint(override, VARIABLE) if override else _GOOGLE
         self._environ = environ
         self._client: KeyManagementServiceClient | None = None
         self._metadata: Any = list
@@ -72,7 +73,7 @@ class KmsClient:
         except DaskpkiError:
             raise
         except Exception as error:
-            refusal = translate(error)
+            refusal = translate(error, self._endpoint.address)
             if refusal is None:
                 raise
             raise (_error_for(refusal, name) if isinstance(refusal, Refusal) else refusal) from error
@@ -89,22 +90,21 @@ class KmsClient:
             raise UsageError(
                 "gcpkms:// keys need Google's client library", hint="pip install 'daskpki[kms]'"
             ) from error
-        endpoint = self._endpoint or Endpoint("cloudkms.googleapis.com", "grpc", encrypted=True)
-        credentials = credentials_for(endpoint, self._environ)
-        if endpoint.encrypted:
+        credentials = credentials_for(self._endpoint, self._environ)
+        if self._endpoint.encrypted:
             return KeyManagementServiceClient(
-                credentials=credentials, client_options={"api_endpoint": endpoint.address}
+                credentials=credentials, client_options={"api_endpoint": self._endpoint.address}
             )
-        return self._connect_plain(endpoint, credentials)
+        return self._connect_plain(credentials)
 
-    def _connect_plain(self, endpoint: Endpoint, credentials: Any) -> KeyManagementServiceClient:
+    def _connect_plain(self, credentials: Any) -> KeyManagementServiceClient:
         """GRPC without TLS, to loopback only: grpc attaches no token there, so each call carries its own."""
         import grpc
         from google.cloud.kms_v1 import KeyManagementServiceClient
         from google.cloud.kms_v1.services.key_management_service.transports import KeyManagementServiceGrpcTransport
 
         self._metadata = bearer(credentials)
-        channel = grpc.insecure_channel(endpoint.address)
+        channel = grpc.insecure_channel(self._endpoint.address)
         transport = KeyManagementServiceGrpcTransport(channel=channel, credentials=credentials)
         return KeyManagementServiceClient(transport=transport)
 

@@ -20,9 +20,6 @@ from daskpki.store.port import Store
 if TYPE_CHECKING:
     from daskpki.store.gsm.placement import GsmOptions
 
-if TYPE_CHECKING:
-    from daskpki.store.gsm.placement import GsmOptions
-
 __all__ = ["Prompt", "Unlocking", "create_store", "open_store"]
 
 

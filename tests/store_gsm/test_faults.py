@@ -169,6 +169,19 @@ def test_real_quotas_slow_commits_down_and_lose_none(place: GsmPlace) -> None:
     assert place.server.quotas.busiest_second(place.server.secrets()[0]) > 2  # it was refused, and came back
 
 
+def test_who_waits_for_seconds_is_told_once_for_whom(place: GsmPlace, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(place.factory(timing=Timing(first_wait=0.001, longest_wait=0.002))) as store:
+        store.secrets.create(SECRET, labels=LABELS)
+        store.secrets.add(SECRET, Confidential("one"))
+        place.server.fail("AccessSecretVersion", status="UNAVAILABLE", times=3, message="the region is down")
+        assert store.secrets.access(SECRET, 1).reveal() == b"one"
+        assert not caplog.messages  # it was nothing
+        for _ in range(2):
+            place.server.fail("AccessSecretVersion", status="UNAVAILABLE", times=8, message="the region is down")
+            assert store.secrets.access(SECRET, 1).reveal() == b"one"
+    assert caplog.messages == [f"{place.url}: the region is down; trying again for up to 120 s"]
+
+
 # --- what is told apart ---
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from daskpki.settings import GsmUrl
 from daskpki.store.gsm.client import Connection
 from daskpki.store.gsm.patience import Patience
 from daskpki.store.gsm.refusals import METHODS, Refusal, error_for, may_retry
+
+_WORTH_A_WORD: Final = 6  # attempts: by then some seconds have passed, and a person wonders
+_LOGGER: Final = logging.getLogger("daskpki")
 
 
 class GsmApi:
@@ -17,6 +21,7 @@ class GsmApi:
     def __init__(self, connection: Connection, url: GsmUrl, patience: Patience) -> None:
         self._connection = connection
         self._patience = patience
+        self._told = False
         self.url = url
 
     def call(self, method: str, request: Mapping[str, Any], subject: str, *, patient: bool = True) -> Any:
@@ -31,7 +36,14 @@ class GsmApi:
                 last = refusal
             if not patient or not may_retry(last, method):
                 break
+            self._tell(attempt, last)
         raise error_for(last, method, subject, self.url) from last
+
+    def _tell(self, attempt: int, refusal: Refusal) -> None:
+        if attempt >= _WORTH_A_WORD and not self._told:
+            self._told = True
+            limit = self._patience.timing.deadline
+            _LOGGER.warning("%s: %s; trying again for up to %.0f s", self.url, refusal.message, limit)
 
     def pages(self, method: str, request: Mapping[str, Any], subject: str) -> Iterator[Any]:
         """The pages of a list, each with the retries of `call`."""

@@ -42,7 +42,7 @@ class Connection:
         except DaskpkiError:
             raise
         except Exception as error:
-            translated = translate(error)
+            translated = translate(error, self._endpoint.address)
             if translated is None:
                 raise
             raise translated from error
@@ -120,8 +120,11 @@ def bearer(credentials: Credentials) -> Callable[[], list[tuple[str, str]]]:
     return metadata
 
 
-def translate(error: Exception) -> Refusal | AccessDeniedError | None:
-    """What an exception of Google's libraries, or of those below them, means; None for any other, which is a bug."""
+def translate(error: Exception, address: str) -> Refusal | AccessDeniedError | None:
+    """What an exception of Google's libraries, or of those below them, means; None for any other, which is a bug.
+
+    `address` is whom the call was for.
+    """
     import requests
     from google.api_core.exceptions import GoogleAPICallError
     from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
@@ -134,7 +137,7 @@ def translate(error: Exception) -> Refusal | AccessDeniedError | None:
     if isinstance(error, GoogleAuthError) and not (isinstance(error, TransportError) or error.retryable):
         return AccessDeniedError(f"Google credentials: {error}", hint="gcloud auth application-default login")
     if isinstance(error, (GoogleAuthError, requests.RequestException, ParseError, OSError)):
-        return Refusal("UNAVAILABLE", f"no complete answer ({type(error).__name__})")
+        return Refusal("UNAVAILABLE", f"no complete answer from {address} ({type(error).__name__})")
     return None
 
 

@@ -1,7 +1,8 @@
 """What can go wrong, and the exit code by which a command or the entrypoint says so.
 
 One class for each exit code of the contract. `str(error)` is one line that says what, which object and why; `hint` is
-the way out, or None where there is none to offer. Nothing here ever carries a key or a passphrase.
+the way out, or None where there is none to offer; in a traceback it stands below the message. Nothing here ever carries
+a key or a passphrase.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ class DaskpkiError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")
 
 
 class UsageError(DaskpkiError):

@@ -82,7 +82,10 @@ def _check_asked_for(credential: Credential, settings: Settings, role: str, name
             hint="set DASKPKI_CREDENTIAL_DIR to the directory on that machine",
         )
     if identity.role.value != role:
-        raise NotTrustedError(f"{identity.uri} is a {identity.role.value}, and a {role} is to be started")
+        raise NotTrustedError(
+            f"{identity.uri} is a {identity.role.value}, and a {role} is to be started",
+            hint=f"give the {role}'s credential: daskpki export {role} writes it to a directory",
+        )
     if settings.directory is None and identity.name != name:
         raise NotTrustedError(f"{identity.uri} was found, where {role}/{name} was asked for")
 

@@ -50,7 +50,7 @@ OPTIONS: Final = (
         "stale-trust",
         "MODE",
         "DASKPKI_STALE_TRUST",
-        "new peers once the revocation list has run out: refuse or allow, which takes in who was revoked since",
+        "once the revocation list has run out: refuse new peers, or allow them, even who was revoked since",
         "refuse",
     ),
     Option("poll", "SECONDS", "DASKPKI_POLL", "how often a running node looks for revocations and new CAs", "60"),
@@ -86,7 +86,7 @@ OPTIONS: Final = (
         "allow-secrets-in-environment",
         "",
         "DASKPKI_ALLOW_SECRETS_IN_ENVIRONMENT",
-        "also mount as env:VAR, where all child processes, crash reports and whoever reads /proc/PID/environ see it",
+        "also mount as env:VAR, which child processes, crash reports and readers of /proc/PID/environ see",
         "no",
     ),
     Option("log-format", "FORMAT", "DASKPKI_LOG_FORMAT", "text, or json: Cloud Logging's fields, for Dask too", "text"),
@@ -106,7 +106,7 @@ Fetches this machine's own credential into memory, checks it, and becomes Dask, 
 
 For example, on the VM of a worker:
 
-    DASKPKI_STORE=gsm://my-project DASKPKI_CLUSTER=lab DASKPKI_SCHEDULER=tls://10.0.0.2:8786 daskpki-entrypoint worker
+    daskpki-entrypoint worker --store gsm://my-project --cluster lab --scheduler tls://10.0.0.2:8786
 
 and where there is no store, from a directory that `daskpki export worker --out /etc/dask` wrote:
 
@@ -185,9 +185,12 @@ def log_format(argv: Sequence[str], environ: Mapping[str, str]) -> str:
 
 
 def _unknown(word: str, kind: str, known: Iterable[str]) -> UsageError:
+    from difflib import get_close_matches
+
     article = "an" if kind == "option" else "a"
     extra = "; what follows `--` goes to Dask" if kind == "option" else ""
-    return UsageError(f"{word!r} is not {article} {kind}", hint=f"{kind}s are {', '.join(known)}{extra}")
+    near = "".join(f"did you mean {other}? " for other in get_close_matches(word, known, 1))
+    return UsageError(f"{word!r} is not {article} {kind}", hint=f"{near}{kind}s are {', '.join(known)}{extra}")
 
 
 def values(given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ and shell completion load all of them.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from typing import Annotated, Final
 
 import typer
 
+from daskpki import __version__
 from daskpki.cli.coercion import PlainCommand, PlainGroup
 from daskpki.cli.globals import FLAGS, hoist
 from daskpki.cli.invocation import Invocation
@@ -134,6 +136,12 @@ def _named(arguments: Sequence[str]) -> Iterable[str]:
     return COMMANDS
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"daskpki {__version__}")
+        raise typer.Exit
+
+
 def options(
     ctx: typer.Context,
     store: Annotated[
@@ -166,11 +174,18 @@ def options(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", envvar="DASKPKI_VERBOSE", help="Errors with their traceback.")
     ] = False,
+    version: Annotated[  # noqa: ARG001 - answered by its callback
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version, and exit.")
+    ] = False,
 ) -> None:
     """A certificate authority and secrets manager for Dask clusters.
 
-    A first cluster on this machine:  [bold]daskpki init-ca --with scheduler,worker,client/alice[/bold]
+    A first cluster on this machine:
+
+    [bold]daskpki init-ca --with scheduler,worker,client/alice[/bold]
     """
+    if quiet:
+        logging.getLogger("daskpki").setLevel(logging.ERROR)
     ctx.obj = Invocation(
         store=store,
         chosen_cluster=cluster,

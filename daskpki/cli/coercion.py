@@ -35,6 +35,8 @@ class PlainGroup(TyperGroup):
 
 def _plain_first(parameters: list[Any]) -> list[Any]:
     for parameter in parameters:
+        if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+            parameter.metavar = ""  # typer's help says <bool> behind a flag, as if it took a value
         if getattr(parameter, "_runtime_param", _ABSENT) is None:
             parameter._runtime_param = _PlainFirst()  # noqa: SLF001 - see the top of this file
     return parameters

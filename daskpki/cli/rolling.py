@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from daskpki.cli.coercion import PlainCommand, PlainGroup
 from daskpki.cli.drawing import fingerprint_lines
 from daskpki.cli.output import table
 from daskpki.cli.pushing import PushOption, SchedulerOption, Tell, push_news
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from daskpki.inventory import AuthorityRecord
 
 rotate_ca = typer.Typer(
+    cls=PlainGroup,
     invoke_without_command=True,
     help=(
         "Replace the CA by a new one, without a break: start, promote, finish; status at any time, abort until finish. "
@@ -70,7 +72,7 @@ def rotate(
     _emergency(invocation, successor, tell, seal=ca_passphrase, old_key_lost=old_key_lost)
 
 
-@rotate_ca.command()
+@rotate_ca.command(cls=PlainCommand)
 def start(
     ctx: typer.Context,
     emergency: EmergencyOption = False,
@@ -108,7 +110,7 @@ def start(
     _report(invocation, document, lines)
 
 
-@rotate_ca.command()
+@rotate_ca.command(cls=PlainCommand)
 def status(ctx: typer.Context) -> None:
     """Show which CAs are trusted, what is left to do, and the next step.
 
@@ -127,7 +129,7 @@ def status(ctx: typer.Context) -> None:
     _report(invocation, document, lines)
 
 
-@rotate_ca.command()
+@rotate_ca.command(cls=PlainCommand)
 def promote(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOption = None) -> None:
     """Let the new CA issue, and issue everything valid anew from it; run it again after an interruption.
 
@@ -146,7 +148,7 @@ def promote(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOpt
     _check_all_reissued(document)
 
 
-@rotate_ca.command()
+@rotate_ca.command(cls=PlainCommand)
 def finish(
     ctx: typer.Context,
     force: Annotated[bool, typer.Option("--force", help="Cut off what is still valid from the old CA.")] = False,
@@ -169,7 +171,7 @@ def finish(
         invocation.output.warn("you may not erase the old CA's key; whoever may should delete its secret")
 
 
-@rotate_ca.command()
+@rotate_ca.command(cls=PlainCommand)
 def abort(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOption = None) -> None:
     """Take back what was begun: drop the new CA, or after promote let the old one issue again (then finish).
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daskpki.cli.coercion import PlainGroup
+from daskpki.cli.coercion import PlainCommand, PlainGroup
 from daskpki.cli.drawing import day, minute, remaining_seconds
 from daskpki.cli.output import results, table
 from daskpki.confidential import Confidential
@@ -38,7 +38,7 @@ def _secrets(invocation: Invocation) -> Iterator[ClusterSecrets]:
         yield ClusterSecrets(store, invocation.cluster, who=claimed_user(), command="daskpki secret")
 
 
-@secret.command("set")
+@secret.command("set", cls=PlainCommand)
 def set_(
     ctx: typer.Context,
     name: Name,
@@ -90,7 +90,7 @@ def _seconds(text: str | None) -> int | None:
     return None if text is None else 0 if text == "never" else parse_ttl(text)
 
 
-@secret.command("get")
+@secret.command("get", cls=PlainCommand)
 def get(
     ctx: typer.Context,
     name: Name,
@@ -114,7 +114,7 @@ def get(
             sys.stdout.buffer.flush()
 
 
-@secret.command("list")
+@secret.command("list", cls=PlainCommand)
 def list_(ctx: typer.Context) -> None:
     """List the secrets, and which of them end or want a new value.
 
@@ -146,7 +146,7 @@ def _in(moment: int | None, now: float) -> str:
     return "" if moment is None else remaining_seconds(int(moment - now))
 
 
-@secret.command("versions")
+@secret.command("versions", cls=PlainCommand)
 def versions(ctx: typer.Context, name: Name) -> None:
     """List a secret's versions: state, when, and by whom as far as the log knows.
 
@@ -162,7 +162,7 @@ def versions(ctx: typer.Context, name: Name) -> None:
     invocation.output.result(documents, table(("version", "state", "added", "by"), rows))
 
 
-@secret.command("rollback")
+@secret.command("rollback", cls=PlainCommand)
 def rollback(
     ctx: typer.Context,
     name: Name,
@@ -179,7 +179,7 @@ def rollback(
     invocation.output.result({"name": name, "version": number, "restores": source}, lines)
 
 
-@secret.command("disable")
+@secret.command("disable", cls=PlainCommand)
 def disable(
     ctx: typer.Context,
     name: Name,
@@ -197,7 +197,7 @@ def disable(
     invocation.output.result({"name": name, "version": version, "state": state}, [f"{name}: version {version} {state}"])
 
 
-@secret.command("destroy")
+@secret.command("destroy", cls=PlainCommand)
 def destroy(ctx: typer.Context, name: Name, version: Number) -> None:
     """Erase an old version's value for good.
 

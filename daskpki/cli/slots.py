@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daskpki.cli.coercion import PlainGroup
+from daskpki.cli.coercion import PlainCommand, PlainGroup
 from daskpki.cli.output import table
 from daskpki.errors import UsageError
 
@@ -43,7 +43,7 @@ def _slots(invocation: Invocation) -> Iterator[KeySlots]:
         yield store.slots
 
 
-@slot.command("list")
+@slot.command("list", cls=PlainCommand)
 def list_(ctx: typer.Context) -> None:
     """List the slots; each of them opens the store.
 
@@ -59,7 +59,7 @@ def list_(ctx: typer.Context) -> None:
     invocation.output.result(documents, table(("id", "opens by", "created"), rows))
 
 
-@slot.command("add")
+@slot.command("add", cls=PlainCommand)
 def add(
     ctx: typer.Context,
     kind: Annotated[Kind, typer.Argument(help="What the new slot opens by.")],
@@ -104,7 +104,7 @@ def _add_passphrase(slots: KeySlots, file: Path | None, *, replace: bool) -> Non
     (slots.change_passphrase if replace else slots.add_passphrase)(passphrase)
 
 
-@slot.command("remove")
+@slot.command("remove", cls=PlainCommand)
 def remove(ctx: typer.Context, which: Annotated[str, typer.Argument(metavar="ID", help="As listed.")]) -> None:
     """Remove a slot; the last one stays, since without it nothing opens the store again.
 

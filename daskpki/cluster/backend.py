@@ -95,7 +95,8 @@ class PkiListener(tcp.TLSListener):
             verify_own_worker(self.server, enforcement.identity, peer.identity)
         except NotTrustedError as refusal:
             enforcement.audit.record(TURNED_AWAY, address=comm.peer_address, detail=str(refusal))
-            await turn_away(comm, f"{enforcement.identity.uri} refused the connection: {refusal}")
+            way_out = f" ({refusal.hint})" if refusal.hint else ""
+            await turn_away(comm, f"{enforcement.identity.uri} refused the connection: {refusal}{way_out}")
             raise CommClosedError(str(refusal)) from refusal
         ledger = self._ledger
         conversation = Conversation(enforcement.identity, peer, enforcement.mode, server=self.server, ledger=ledger)

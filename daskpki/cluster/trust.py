@@ -42,7 +42,10 @@ def verify_peer(peer: Peer, trust: Trust, roles: frozenset[Role], *, now: float,
     if peer.issuer not in trust.issuers:  # TLS began under a trust that was replaced meanwhile
         raise NotTrustedError(f"the certificate of {who.uri} comes from {peer.issuer}, which is not trusted any more")
     if peer.serial in trust.revoked:
-        raise NotTrustedError(f"the certificate {peer.serial:x} of {who.uri} is revoked")
+        raise NotTrustedError(
+            f"the certificate {peer.serial:x} of {who.uri} is revoked",
+            hint="an operator issues a new one: daskpki issue; then daskpki login, or a restart of the node",
+        )
     if trust.next_update is not None and now > trust.next_update and not allow_stale:
         raise NotTrustedError(
             f"the revocation list of cluster {trust.cluster} ended at {trust.next_update} (seconds since the epoch)",

@@ -48,7 +48,7 @@ def _fetch_payload(secrets: SecretStore, cluster: str, role: Role, name: str) ->
     except NotFoundError as error:
         raise NotFoundError(
             f"cluster {cluster!r} has no credential {role.value}/{name}: {error}",
-            hint=f"daskpki issue {role.value} --name {name}",
+            hint=f"daskpki issue {role.value} --name {name}; daskpki list shows which names there are",
         ) from None
     credential = parse_credential(payload)
     if (credential.cluster, credential.identity.role, credential.identity.name) != (cluster, role, name):

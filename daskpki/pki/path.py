@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, PublicKeyAlgorithmOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from daskpki.errors import NotTrustedError
-from daskpki.pki.certificates import UNREADABLE, extension, lifetime, permitted_dns, seconds
+from daskpki.pki.certificates import UNREADABLE, certificate_identity, extension, lifetime, permitted_dns, seconds
 from daskpki.pki.profile import check_dns, show
 
 # Leaf, intermediate, root: nothing longer is ever issued (the root's path length is 1).
@@ -79,8 +79,15 @@ def check_time(certificate: x509.Certificate, now: datetime) -> None:
         )
     if moment > valid.not_after:
         raise NotTrustedError(
-            f"the certificate expired at {show(valid.not_after)}, and it is {show(moment)}", hint="daskpki renew"
+            f"the certificate expired at {show(valid.not_after)}, and it is {show(moment)}", hint=_renewal(certificate)
         )
+
+
+def _renewal(certificate: x509.Certificate) -> str:
+    try:
+        return f"daskpki renew {certificate_identity(certificate).slug}"
+    except NotTrustedError:  # a CA's, which is nobody's
+        return "daskpki rotate-ca start"
 
 
 def _is_ed25519(certificate: x509.Certificate) -> bool:

@@ -185,7 +185,7 @@ def leaf_lifetime(request: LeafRequest, policy: Policy, issuer: Lifetime, now: i
     """
     if not issuer.not_before <= now <= issuer.not_after:
         raise PolicyError(
-            f"the CA is valid from {show(issuer.not_before)} to {show(issuer.not_after)}, not now",
+            f"the CA is valid from {show(issuer.not_before)} to {show(issuer.not_after)}, and it is {show(now)}",
             hint="if it has ended, daskpki rotate-ca start makes the next; else check this machine's clock",
         )
     not_before = max(now - LEAF_BACKDATE, issuer.not_before)

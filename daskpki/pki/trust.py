@@ -258,7 +258,10 @@ def _check_pins(signers: set[bytes], anchors: Collection[bytes], pin_sha256: str
 
 def _check_time(document: TrustDocument, min_epoch: int, now: datetime) -> None:
     if document.epoch < min_epoch:
-        raise NotTrustedError(f"the trust document has epoch {document.epoch}, and at least {min_epoch} is wanted")
+        raise NotTrustedError(
+            f"the trust document has epoch {document.epoch}, and at least {min_epoch} is wanted",
+            hint="an older one was put back, or the pin (DASKPKI_MIN_EPOCH) is too high",
+        )
     if document.issued_at > seconds(now) + CLOCK_SKEW:
         raise NotTrustedError(
             f"the trust document is of {show(document.issued_at)}, and it is {show(seconds(now))}",

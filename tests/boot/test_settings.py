@@ -62,6 +62,7 @@ def test_a_role_has_its_usual_name_and_a_client_none() -> None:
         ([], {}, "'' is not a command"),
         (["boot"], {}, "'boot' is not a command"),
         (["worker", "--nthreads", "4"], {}, "what follows `--` goes to Dask"),
+        (["worker", "--schedular", "x"], {}, "did you mean --scheduler?"),
         (["worker", "--name"], {}, "--name needs a value"),
         (["worker", "--health", "8790"], {}, "is not ADDRESS:PORT"),
         (["worker", "--health", "0.0.0.0:70000"], {}, "is not ADDRESS:PORT"),

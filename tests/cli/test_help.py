@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import typer
 
+import daskpki
 from daskpki.cli.app import COMMANDS, build
 from tests.cli.running import runner
 
@@ -23,11 +24,16 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
     assert "75 temporary" in shown
 
 
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert runner(capsys)("--version").out == f"daskpki {daskpki.__version__}\n"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_shows_how_it_is_used(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     shown = runner(capsys)(name, "--help").out
     assert "Example" in shown or "Commands" in shown
     assert f"daskpki {name}" in shown
+    assert "bool" not in shown  # a flag takes no value
 
 
 def leaves(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

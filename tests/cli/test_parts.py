@@ -50,11 +50,13 @@ def test_nothing_behind_two_dashes_is_touched() -> None:
         ("2026-11-29T23:55:00Z", "in 7 days"),
         ("2026-11-24T00:00:00Z", "in 1 day"),
         ("2026-11-23T05:20:00Z", "in 5 hours"),
+        ("2026-11-23T00:30:20Z", "in 30 minutes"),
+        ("2026-11-22T23:59:50Z", "0 minutes ago"),
         ("2026-11-22T23:00:00Z", "1 hour ago"),
         ("2026-11-13T00:00:00Z", "10 days ago"),
     ],
 )
-def test_time_that_remains_is_told_in_days_or_hours(not_after: str, text: str) -> None:
+def test_time_that_remains_is_told_in_its_largest_unit(not_after: str, text: str) -> None:
     assert remaining(not_after, datetime(2026, 11, 23, tzinfo=UTC)) == text
 
 

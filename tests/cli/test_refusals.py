@@ -27,13 +27,14 @@ CASES = [
     (("list", "--expiring-in", "soon"), 2, "'soon'", ""),
     (("verify", "/no/such/file"), 4, "/no/such/file", ""),
     (("export", "client/alice"), 2, "directory or a PKCS#12", "--out DIR"),
-    (("export", "client/nobody", "--out", "/tmp/x"), 4, "client/nobody", "daskpki issue client"),
+    (("export", "client/nobody", "--out", "/tmp/x"), 4, "client/nobody", "--name nobody; daskpki list shows which"),
     (("--cluster", "Prod", "list"), 2, "'Prod'", "'prod' would do"),
     (("--cluster", "absent", "list"), 4, "'absent'", "init-ca"),
     (("--cluster", "absent", "issue", "worker"), 4, "'absent'", "init-ca"),
     (("--store", "s3://bucket", "list"), 2, "'s3://bucket'", "gsm://PROJECT"),
     (("--store", "local:relative", "list"), 2, "'local:relative'", "local:/srv"),
-    (("--store", "gsm://X", "list"), 2, "'X'", ""),
+    (("--store", "gsm://X", "list"), 2, "'X' is not a Google Cloud project id", "6 to 30 of a-z"),
+    (("--key-file", "/no/such.key", "issue", "worker"), 4, "/no/such.key does not exist", "DASKPKI_KEY_FILE"),
 ]
 
 
@@ -119,5 +120,20 @@ def test_a_wrong_key_file_opens_nothing(local: Run, tmp_path: Path, capsys: pyte
     other.touch(0o600)
     other.write_bytes(bytes(32))
     wrong = runner(capsys, "--store", f"local:{tmp_path / 'store'}", "--key-file", str(other))
-    assert wrong("issue", "worker", code=5)
+    refused = wrong("issue", "worker", code=5)
+    assert "it opens by its key file (--key-file, DASKPKI_KEY_FILE)" in refused.err
     assert local("list", "--json").json() == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "code"),
+    [("--permit-dns", "*", 2), ("--max-ttl", "soon", 2), ("--key-type", "ed25519", 3), ("--trust-domain", "UPPER", 2)],
+)
+def test_what_a_ca_cannot_be_is_refused_before_a_store_is_made(
+    local: Run, tmp_path: Path, option: str, value: str, code: int
+) -> None:
+    """Such a store would open by whatever was at hand then, and not by what the next attempt names."""
+    local("init-ca", option, value, code=code)
+    assert not (tmp_path / "store").exists()
+    local("init-ca")
+    assert (tmp_path / "store").exists()

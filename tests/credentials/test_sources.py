@@ -35,7 +35,7 @@ from tests.credentials.schedulers import scheduler
 
 def test_somebody_elses_credential_is_an_error_and_no_reason_to_look_elsewhere(mounted: Surroundings) -> None:
     with pytest.raises(
-        UsageError, match=r"'bob' was asked for, and the credential in use is .*client/alice$"
+        UsageError, match=r"'bob' was asked for, and the credential in use is .*client/alice\nhint: it was chosen"
     ) as refusal:
         obtain(Wanted(name="bob"), mounted)
     assert "DASKPKI_CREDENTIAL_DIR" in str(refusal.value.hint)

@@ -16,7 +16,8 @@ from tests.house.paths import BIN, DOCS, ROOT
 from tests.house.sessions import blocks, console_steps
 
 PAGES = [*ROOT.glob("*.md"), *sorted(DOCS.rglob("*.md"))]
-GLOBAL = {"store", "cluster", "passphrase-file", "key-file", "ca-passphrase-file", "json", "quiet", "verbose"}
+OPENING = {"store", "cluster", "passphrase-file", "key-file", "ca-passphrase-file"}
+GLOBAL = OPENING | {"json", "quiet", "verbose", "version"}
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from daskpki.confidential import Confidential
-from daskpki.errors import AccessDeniedError, UsageError
+from daskpki.errors import AccessDeniedError, NotFoundError, UsageError
 from daskpki.files import read_private
 from daskpki.store.local import slots
 from daskpki.store.local.recovery import parse_recovery_code
@@ -75,10 +75,20 @@ def unlock(ways: Unlocking, store_id: str, present: Sequence[Slot]) -> Confident
     if ways.recovery_code is not None:
         return _try(store_id, present, slots.RECOVERY, parse_recovery_code(ways.recovery_code))
     if ways.key_file is not None:
-        return _try(store_id, present, slots.KEY_FILE, slots.read_key_file(ways.key_file))
+        return _try(store_id, present, slots.KEY_FILE, _read(ways.key_file, slots.read_key_file, "key"))
     if ways.passphrase_file is not None:
-        return _try(store_id, present, slots.PASSPHRASE, read_passphrase_file(ways.passphrase_file))
+        return _try(
+            store_id, present, slots.PASSPHRASE, _read(ways.passphrase_file, read_passphrase_file, "passphrase")
+        )
     return _unlock_by_slots(ways, store_id, present)
+
+
+def _read(path: Path, read: Callable[[Path], Confidential], what: str) -> Confidential:
+    try:
+        return read(path)
+    except NotFoundError as error:
+        hint = f"--{what}-file and DASKPKI_{what.upper()}_FILE name the {what} file that opens the store"
+        raise NotFoundError(str(error), hint=hint) from None
 
 
 def _unlock_by_slots(ways: Unlocking, store_id: str, present: Sequence[Slot]) -> Confidential:
@@ -107,7 +117,8 @@ def _try(store_id: str, present: Sequence[Slot], kind: str, secret: Confidential
             try:
                 return slots.open_slot(store_id, slot, secret)
             except AccessDeniedError as error:
-                refused = AccessDeniedError(f"the store does not open by that {kind}: {error}")
+                hint = f"give the right one, or another way: {_ways_out([other.kind for other in present])}"
+                refused = AccessDeniedError(f"the store does not open by that {kind}: {error}", hint=hint)
     raise refused
 
 

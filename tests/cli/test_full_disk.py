@@ -75,5 +75,5 @@ def test_a_place_that_is_read_only_is_named(command: list[str], tmp_path: Path, 
     there = [str(place / "x") if word == "FILE" else word for word in arguments]
     mount = 'mount -t tmpfs -o ro none "$0" && exec "$@"'
     refused = run(*OWN_MOUNTS, "sh", "-c", mount, str(place), *command, *there)
-    assert (refused.returncode, refused.stderr) == (1, f"error: {place / 'x'}: Read-only file system\n")
+    assert (refused.returncode, refused.stderr) == (5, f"error: {place / 'x'}: Read-only file system\n")
     assert run(*command, *there).returncode == 0

@@ -86,9 +86,9 @@ def unlock(ways: Unlocking, store_id: str, present: Sequence[Slot]) -> Confident
 def _read(path: Path, read: Callable[[Path], Confidential], what: str) -> Confidential:
     try:
         return read(path)
-    except NotFoundError as error:
+    except NotFoundError as error:  # which callers would take for a secret that is not there
         hint = f"--{what}-file and DASKPKI_{what.upper()}_FILE name the {what} file that opens the store"
-        raise NotFoundError(str(error), hint=hint) from None
+        raise AccessDeniedError(f"the store is locked: {error}", hint=hint) from None
 
 
 def _unlock_by_slots(ways: Unlocking, store_id: str, present: Sequence[Slot]) -> Confidential:

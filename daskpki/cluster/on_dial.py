@@ -39,10 +39,8 @@ class OnDial:
 
     async def __call__(self) -> None:
         """Look, if it is time; what goes wrong is logged, and the dial goes on with the credential that there is."""
-        if self._clock() < self._next:
-            return
-        self._next = self._clock() + _PAUSE
-        if self._is_due():
+        if self._clock() >= self._next and self._is_due():
+            self._next = self._clock() + _PAUSE
             await asyncio.to_thread(self._watch.look)
 
     def _is_due(self) -> bool:

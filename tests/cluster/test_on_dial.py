@@ -95,3 +95,21 @@ def test_a_place_is_asked_at_most_once_a_minute(own: Authority) -> None:
         hands[0] = moment
         asyncio.run(on_dial())
     assert source.asked == 3
+
+
+def test_a_dial_with_no_reason_to_look_delays_no_look(own: Authority) -> None:
+    document, source, hands = own.document(), Counting(), [0.0]
+    enforcement = own.enforcement(alice(own))
+    begin = Keeper(enforcement, document).lifetime.not_before
+    ages = iter([LIFE / 2, LIFE * 3 / 4])  # before two thirds of it, nothing newer is to be expected
+    on_dial = OnDial(
+        enforcement,
+        Keeper(enforcement, document),
+        source,
+        now=lambda: begin + next(ages).total_seconds(),
+        clock=lambda: hands[0],
+    )
+    for moment, asked in ((0, 0), (1, 1)):
+        hands[0] = moment
+        asyncio.run(on_dial())
+        assert source.asked == asked

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Annotated, Final
 
@@ -185,7 +186,9 @@ def options(
     [bold]daskpki init-ca --with scheduler,worker,client/alice[/bold]
     """
     if quiet:
-        logging.getLogger("daskpki").setLevel(logging.ERROR)
+        ours = logging.getLogger("daskpki")
+        ctx.call_on_close(partial(ours.setLevel, ours.level))  # a program may run more than one command
+        ours.setLevel(logging.ERROR)
     ctx.obj = Invocation(
         store=store,
         chosen_cluster=cluster,

@@ -165,6 +165,7 @@ class Hands:
     """A clock that the test moves; waiting moves it too."""
 
     def __init__(self, wrong_by: float, *, right_after: float | None = None) -> None:
+        self.start = time.time()
         self.passed = 0.0
         self._wrong_by = wrong_by
         self._right_after = right_after
@@ -172,16 +173,16 @@ class Hands:
     def clocks(self) -> Clocks:
         return Clocks(self.wall, lambda: self.passed, self.sleep)
 
+    def elsewhere(self) -> Reading:
+        """What a server said that has the right time."""
+        return Reading(self.start, 0.0)
+
     def wall(self) -> float:
         right = self._right_after is not None and self.passed >= self._right_after
-        return START + self.passed + (0 if right else self._wrong_by)
+        return self.start + self.passed + (0 if right else self._wrong_by)
 
     def sleep(self, seconds: float) -> None:
         self.passed += seconds
-
-
-START = time.time()
-ELSEWHERE = Reading(START, 0.0)
 
 
 def material(cluster: Cluster) -> Material:
@@ -194,7 +195,7 @@ SETTINGS = parse_settings(parse_arguments(["worker"]), {})
 
 def test_a_clock_that_is_put_right_meanwhile_lets_the_boot_go_on(cluster: Cluster) -> None:
     hands = Hands(-400 * 86_400, right_after=10)
-    document = verify_in_time(material(cluster), SETTINGS, ELSEWHERE, hands.clocks(), patience=60)
+    document = verify_in_time(material(cluster), SETTINGS, hands.elsewhere(), hands.clocks(), patience=60)
     assert document.cluster == "c"
     assert 10 <= hands.passed < 11
 
@@ -203,10 +204,10 @@ def test_a_clock_that_is_put_right_meanwhile_lets_the_boot_go_on(cluster: Cluste
 def test_a_clock_that_stays_wrong_ends_with_both_times(cluster: Cluster, days: int) -> None:
     hands = Hands(days * 86_400)
     with pytest.raises(UnavailableError) as caught:
-        verify_in_time(material(cluster), SETTINGS, ELSEWHERE, hands.clocks(), patience=60)
+        verify_in_time(material(cluster), SETTINGS, hands.elsewhere(), hands.clocks(), patience=60)
     assert 60 <= hands.passed < 61
     here = datetime.fromtimestamp(hands.wall(), UTC)
-    there = datetime.fromtimestamp(START + hands.passed, UTC)
+    there = datetime.fromtimestamp(hands.start + hands.passed, UTC)
     for moment in (here, there):
         assert f"{moment:%Y-%m-%d %H:%M:%S}" in str(caught.value)
 
@@ -216,7 +217,7 @@ def test_with_a_right_clock_nobody_waits() -> None:
     fresh.publish()
     hands = Hands(0)
     with pytest.raises(NotTrustedError):
-        verify_in_time(material(fresh), SETTINGS, ELSEWHERE, hands.clocks(), patience=60)
+        verify_in_time(material(fresh), SETTINGS, hands.elsewhere(), hands.clocks(), patience=60)
     assert hands.passed == 0
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daskpki.cli.app import main
 from daskpki.cli.drawing import fingerprint_lines, remaining
 from daskpki.cli.globals import FLAGS, WITH_VALUE, hoist
 from daskpki.cli.output import Output, facts, table, visible
@@ -90,3 +93,10 @@ def test_tables_are_padded_and_facts_leave_out_the_empty() -> None:
     assert facts({"a": 1, "long": "x", "none": None, "empty": ""}) == ["a     1", "long  x"]
     assert facts({}) == []
     assert fingerprint_lines("00ff10") == "00:FF:10"
+
+
+def test_what_is_quiet_is_one_command_and_not_the_program_that_runs_it(tmp_path: Path) -> None:
+    logger = logging.getLogger("daskpki")
+    before = logger.level
+    assert main(["--quiet", f"--store=local:{tmp_path / 'none'}", "list"]) == 4
+    assert logger.level == before != logging.ERROR

@@ -32,12 +32,15 @@ from daskpki.records import (
 SUPERSEDED: Final = "superseded"
 EXPIRED: Final = "expired"
 
+FROM_REQUEST: Final = "csr"
+"""The key type of a leaf whose key never travelled: only its holder can ask for a new one."""
+
 
 class CertificateRecord(NamedTuple):
     """What is known of one leaf. Times are seconds since the epoch; `status` is the last recorded event's kind.
 
-    `sans` are the names beyond the identity, as `dns:NAME` and `ip:ADDRESS`; `key_type` is "csr" for a key that never
-    travelled. So a renewal needs nothing but the log.
+    `sans` are the names beyond the identity, as `dns:NAME` and `ip:ADDRESS`; `key_type` is FROM_REQUEST for a key that
+    never travelled. So a renewal needs nothing but the log.
     """
 
     serial: int

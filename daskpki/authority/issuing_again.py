@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from daskpki.authority.policy import anchor_der, chain_der, recorded_policy
-from daskpki.authority.renewal import FROM_REQUEST, request_for
+from daskpki.authority.renewal import request_for
 from daskpki.errors import PolicyError, UsageError
-from daskpki.inventory import AuthorityRecord, CertificateRecord
+from daskpki.inventory import FROM_REQUEST, AuthorityRecord, CertificateRecord
 from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.profile import check_request, leaf_lifetime
 

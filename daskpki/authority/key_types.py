@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from daskpki.errors import PolicyError, UsageError
+from daskpki.inventory import FROM_REQUEST
 from daskpki.pki.keys import KeyType
 
 
@@ -16,7 +17,7 @@ def parse_key_type(text: str) -> KeyType:
 
 def parse_renewable_key_type(text: str) -> KeyType:
     """The kind of key that a renewal makes; PolicyError where the key never travelled."""
-    if text == "csr":
+    if text == FROM_REQUEST:
         raise PolicyError(
             "a certificate whose key stayed with its holder cannot be renewed here",
             hint="its holder runs daskpki request, and you daskpki sign",

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from daskpki.authority.renewal import FROM_REQUEST
 from daskpki.confidential import Confidential
-from daskpki.inventory import Inventory
+from daskpki.inventory import FROM_REQUEST, Inventory
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.keys import KeyType, PublicKey, generate_key, serialize_key
 from daskpki.pki.profile import LeafRequest, Policy

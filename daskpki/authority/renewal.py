@@ -15,12 +15,9 @@ from datetime import datetime
 from daskpki.authority.abandoning import ABANDON_AFTER
 from daskpki.authority.policy import living_authorities
 from daskpki.identity import Identity, Role
-from daskpki.inventory import CertificateRecord, Inventory
+from daskpki.inventory import FROM_REQUEST, CertificateRecord, Inventory
 from daskpki.pki.profile import DEFAULT_TTL, LeafRequest
 from daskpki.records import ISSUED, RELEASED, RESERVED
-
-FROM_REQUEST = "csr"
-"""The key type of a leaf whose key never travelled: only its holder can ask for a new one."""
 
 
 def is_due(entry: CertificateRecord, now: float) -> bool:

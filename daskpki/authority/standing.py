@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from daskpki.authority.policy import active_authority, living_authorities
-from daskpki.authority.renewal import FROM_REQUEST
 from daskpki.authority.undone import shows_authorities
-from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
+from daskpki.inventory import FROM_REQUEST, AuthorityRecord, CertificateRecord, Inventory
 from daskpki.records import CA_RETIRING, ISSUED, RELEASED
 
 IDLE: Final = "none"

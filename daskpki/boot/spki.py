@@ -6,7 +6,7 @@ everything else is left to whoever has the time for the whole library.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -16,15 +16,41 @@ _SEQUENCE: Final = 0x30
 _VERSION: Final = 0xA0
 _FIELDS_BEFORE: Final = 6  # version, serial, signature, issuer, validity, subject (RFC 5280, 4.1)
 
-# SubjectPublicKeyInfo of an uncompressed point (RFC 5480, 2) up to the point itself, in DER.
-_P256: Final = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
-_P384: Final = bytes.fromhex("3076301006072a8648ce3d020106052b81040022036200")
 
-# PKCS#8 around an ECPrivateKey (RFC 5958, RFC 5915): before the secret, its octets, from there to the point.
-_PRIVATE: Final = {
-    _P256: ("308187020100301306072a8648ce3d020106082a8648ce3d030107046d306b0201010420", 32, "a144034200"),
-    _P384: ("3081b6020100301006072a8648ce3d020106052b8104002204819e30819b0201010430", 48, "a164036200"),
-}
+class _Kind(NamedTuple):
+    """A kind of key, and how its DER is written around the numbers.
+
+    `public` is SubjectPublicKeyInfo (RFC 5480, 2) up to the point, which is not compressed; `private` is PKCS#8 around
+    an ECPrivateKey (RFC 5958, RFC 5915) up to the secret of that many `octets`, `between` what stands from there to the
+    point.
+    """
+
+    curve: ec.EllipticCurve
+    algorithm: hashes.HashAlgorithm
+    public: bytes
+    private: bytes
+    octets: int
+    between: bytes
+
+
+_KINDS: Final = (
+    _Kind(
+        ec.SECP256R1(),
+        hashes.SHA256(),
+        public=bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200"),
+        private=bytes.fromhex("308187020100301306072a8648ce3d020106082a8648ce3d030107046d306b0201010420"),
+        octets=32,
+        between=bytes.fromhex("a144034200"),
+    ),
+    _Kind(
+        ec.SECP384R1(),
+        hashes.SHA384(),
+        public=bytes.fromhex("3076301006072a8648ce3d020106052b81040022036200"),
+        private=bytes.fromhex("3081b6020100301006072a8648ce3d020106052b8104002204819e30819b0201010430"),
+        octets=48,
+        between=bytes.fromhex("a164036200"),
+    ),
+)
 
 
 class _Ecdsa(ec.ECDSA):
@@ -41,32 +67,27 @@ class _Ecdsa(ec.ECDSA):
 
 def verifies(certificate: bytes, signature: bytes, data: bytes) -> bool:
     """Whether the key of `certificate` (DER) signed `data`, by ECDSA; ValueError for another kind of key or no DER."""
-    curve, algorithm, point = _parse_key(subject_public_key_info(certificate))
+    kind, point = _parse_key(subject_public_key_info(certificate))
     try:
-        ec.EllipticCurvePublicKey.from_encoded_point(curve, point).verify(signature, data, _Ecdsa(algorithm))
+        ec.EllipticCurvePublicKey.from_encoded_point(kind.curve, point).verify(signature, data, _Ecdsa(kind.algorithm))
     except InvalidSignature:
         return False
     return True
 
 
 def is_plain_key(key: bytes, certificate: bytes) -> bool:
-    """Whether `key` (PKCS#8, DER) is written as usual for the public key of `certificate` (DER); ValueError for no DER.
+    """Whether `key` (PKCS#8, DER) is written as usual for the key of `certificate` (DER); ValueError as `verifies`.
 
     The secret number is not judged here. OpenSSL loads keys that are damaged elsewhere, and `cryptography` does not.
     """
-    info = subject_public_key_info(certificate)
-    for kind, (before, octets, between) in _PRIVATE.items():
-        if info.startswith(kind):
-            head, tail = bytes.fromhex(before), bytes.fromhex(between) + info[len(kind) :]
-            return key.startswith(head) and key[len(head) + octets :] == tail
-    return False
+    kind, point = _parse_key(subject_public_key_info(certificate))
+    return key.startswith(kind.private) and key[len(kind.private) + kind.octets :] == kind.between + point
 
 
-def _parse_key(info: bytes) -> tuple[ec.EllipticCurve, hashes.HashAlgorithm, bytes]:
-    if info.startswith(_P256):
-        return ec.SECP256R1(), hashes.SHA256(), info[len(_P256) :]
-    if info.startswith(_P384):
-        return ec.SECP384R1(), hashes.SHA384(), info[len(_P384) :]
+def _parse_key(info: bytes) -> tuple[_Kind, bytes]:
+    for kind in _KINDS:
+        if info.startswith(kind.public):
+            return kind, info[len(kind.public) :]
     raise ValueError("not a key on P-256 or P-384")
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Final
 import typer
 
 from daskpki import __version__
-from daskpki.cli.coercion import PlainCommand, PlainGroup
+from daskpki.cli.coercion import Commands
 from daskpki.cli.globals import FLAGS, hoist
 from daskpki.cli.invocation import Invocation
 from daskpki.cli.output import Output, ReaderGone, results, tolerate_characters
@@ -99,9 +99,8 @@ def _discard_rest() -> None:
 
 def build(arguments: Sequence[str]) -> typer.Typer:
     """The app with the one command that the arguments name, or with all when they name none."""
-    app = typer.Typer(
+    app = Commands(
         name="daskpki",
-        cls=PlainGroup,
         no_args_is_help=True,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
@@ -115,7 +114,7 @@ def build(arguments: Sequence[str]) -> typer.Typer:
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=name, rich_help_panel=panel)
         else:
-            app.command(name, cls=PlainCommand, rich_help_panel=panel, no_args_is_help=name in NEEDS_ARGUMENTS)(found)
+            app.command(name, rich_help_panel=panel, no_args_is_help=name in NEEDS_ARGUMENTS)(found)
     return app
 
 

@@ -7,11 +7,14 @@ on one name of typer's, `_runtime_param`; where that is missing, nothing changes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.models import CommandFunctionType
 
 _ABSENT = object()
 _LONG = 10  # digits that no number of ours has
@@ -31,6 +34,17 @@ class PlainGroup(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
         """See typer's own."""
         return _plain_first(super().get_params(ctx))
+
+
+class Commands(typer.Typer):
+    """A group whose commands and whose own options take plain values, without each of them having to say so."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(cls=PlainGroup, **options)
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
+        """See typer's own."""
+        return super().command(name, cls=PlainCommand, **options)
 
 
 def _plain_first(parameters: list[Any]) -> list[Any]:

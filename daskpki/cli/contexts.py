@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daskpki.cli.coercion import PlainCommand, PlainGroup
+from daskpki.cli.coercion import Commands
 from daskpki.cli.output import table
 from daskpki.cli.people import surroundings
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
 
-context = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="The logins of this user: list, choose, remove.")
+context = Commands(no_args_is_help=True, help="The logins of this user: list, choose, remove.")
 
 Which = Annotated[str, typer.Argument(metavar="CLUSTER[/NAME]", help="A login, also by its id.")]
 
 
-@context.command("list", cls=PlainCommand)
+@context.command("list")
 def list_(ctx: typer.Context) -> None:
     """List the logins, their clusters and addresses; a star marks the one that decides where several fit.
 
@@ -52,7 +52,7 @@ def list_(ctx: typer.Context) -> None:
     invocation.output.result(documents, lines)
 
 
-@context.command("use", cls=PlainCommand)
+@context.command("use")
 def use(ctx: typer.Context, which: Which) -> None:
     """Let this login decide where several fit.
 
@@ -65,7 +65,7 @@ def use(ctx: typer.Context, which: Which) -> None:
     invocation.output.result({"preferred": chosen.id}, [f"{chosen.context.title} decides where several fit"])
 
 
-@context.command("remove", cls=PlainCommand)
+@context.command("remove")
 def remove(ctx: typer.Context, which: Which) -> None:
     """Remove a login, as `daskpki logout` does.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from daskpki.cli.coercion import PlainCommand, PlainGroup
+from daskpki.cli.coercion import Commands
 from daskpki.errors import NothingToDo, UsageError
 
 if TYPE_CHECKING:
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
     Planner = Callable[[Run], Sequence[Step]]
 
-deploy = typer.Typer(
-    cls=PlainGroup, no_args_is_help=True, help="Plan a cluster's machines and grants, and carry the plan out."
-)
+deploy = Commands(no_args_is_help=True, help="Plan a cluster's machines and grants, and carry the plan out.")
 
 
 class Wish(NamedTuple):
@@ -50,7 +48,7 @@ def group() -> None:
     """Where a cluster can be deployed to."""
 
 
-@deploy.command("gcp", cls=PlainCommand, no_args_is_help=True)
+@deploy.command("gcp", no_args_is_help=True)
 def gcp(
     ctx: typer.Context,
     zone: Annotated[str | None, typer.Option(metavar="Z", help="Where the VMs run, such as europe-west1-b.")] = None,

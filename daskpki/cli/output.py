@@ -31,7 +31,7 @@ class Output(NamedTuple):
                 print(json.dumps(document, indent=2, ensure_ascii=not _takes_everything(sys.stdout)))
             else:
                 for line in lines:
-                    print(visible(line, keep="\n\t"))
+                    print(visible_lines(line))
 
     def hint(self, *lines: str) -> None:
         """Tell a person, on stderr, what helps next."""
@@ -68,7 +68,7 @@ def _takes_everything(stream: TextIO) -> bool:
 
 def _say(line: str) -> None:
     with suppress(OSError):  # a full disk behind stderr: the command is worth more than a word about it
-        print(visible(line, keep="\n\t"), file=sys.stderr)
+        print(visible_lines(line), file=sys.stderr)
 
 
 def visible(text: str, keep: str = "") -> str:
@@ -82,6 +82,11 @@ def visible(text: str, keep: str = "") -> str:
     return "".join(
         each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in text
     )
+
+
+def visible_lines(text: str) -> str:
+    """The same where line ends and tabs are our own."""
+    return visible(text, keep="\n\t")
 
 
 class ReaderGone(Exception):  # noqa: N818 - the reader's wish rather than a fault

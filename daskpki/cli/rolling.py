@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daskpki.cli.coercion import PlainCommand, PlainGroup
+from daskpki.authority.standing import STARTED
+from daskpki.cli.coercion import Commands
 from daskpki.cli.drawing import fingerprint_lines
 from daskpki.cli.output import table
 from daskpki.cli.pushing import PushOption, SchedulerOption, Tell, push_news
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
     from daskpki.inventory import AuthorityRecord
 
-rotate_ca = typer.Typer(
-    cls=PlainGroup,
+rotate_ca = Commands(
     invoke_without_command=True,
     help=(
         "Replace the CA by a new one, without a break: start, promote, finish; status at any time, abort until finish. "
@@ -72,7 +72,7 @@ def rotate(
     _emergency(invocation, successor, tell, seal=ca_passphrase, old_key_lost=old_key_lost)
 
 
-@rotate_ca.command(cls=PlainCommand)
+@rotate_ca.command()
 def start(
     ctx: typer.Context,
     emergency: EmergencyOption = False,
@@ -110,7 +110,7 @@ def start(
     _report(invocation, document, lines)
 
 
-@rotate_ca.command(cls=PlainCommand)
+@rotate_ca.command()
 def status(ctx: typer.Context) -> None:
     """Show which CAs are trusted, what is left to do, and the next step.
 
@@ -129,7 +129,7 @@ def status(ctx: typer.Context) -> None:
     _report(invocation, document, lines)
 
 
-@rotate_ca.command(cls=PlainCommand)
+@rotate_ca.command()
 def promote(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOption = None) -> None:
     """Let the new CA issue, and issue everything valid anew from it; run it again after an interruption.
 
@@ -138,7 +138,7 @@ def promote(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOpt
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
         rollover = authority.rollover()
-        if rollover.standing().phase == "started":
+        if rollover.standing().phase == STARTED:
             _warn_if_fresh(invocation, authority)
         target = rollover.promote()
         push_news(invocation, authority, Tell(push, scheduler), expected=False)
@@ -148,7 +148,7 @@ def promote(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOpt
     _check_all_reissued(document)
 
 
-@rotate_ca.command(cls=PlainCommand)
+@rotate_ca.command()
 def finish(
     ctx: typer.Context,
     force: Annotated[bool, typer.Option("--force", help="Cut off what is still valid from the old CA.")] = False,
@@ -171,7 +171,7 @@ def finish(
         invocation.output.warn("you may not erase the old CA's key; whoever may should delete its secret")
 
 
-@rotate_ca.command(cls=PlainCommand)
+@rotate_ca.command()
 def abort(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOption = None) -> None:
     """Take back what was begun: drop the new CA, or after promote let the old one issue again (then finish).
 
@@ -187,7 +187,7 @@ def abort(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOptio
     if not before.others:
         lines = [_one_left(before, "abort")]
     else:
-        dropped = _dropped(before.others) if before.phase == "started" else []
+        dropped = _dropped(before.others) if before.phase == STARTED else []
         lines = [*dropped, f"CA {target.generation} issues; {_certificates(count)} issued anew"]
     _report(invocation, document, lines)
     _check_all_reissued(document)

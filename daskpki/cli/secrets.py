@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daskpki.cli.coercion import PlainCommand, PlainGroup
+from daskpki.cli.coercion import Commands
 from daskpki.cli.drawing import day, minute, remaining_seconds
 from daskpki.cli.output import results, table
 from daskpki.confidential import Confidential
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
     from daskpki.cluster_secrets import ClusterSecrets, Listed, Periods
 
-secret = typer.Typer(
-    cls=PlainGroup, no_args_is_help=True, help="The cluster's other secrets: passwords and tokens, versioned."
-)
+secret = Commands(no_args_is_help=True, help="The cluster's other secrets: passwords and tokens, versioned.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A DNS label, such as db-password.")]
 Number = Annotated[int, typer.Argument(metavar="VERSION", help="A version's number.")]
@@ -38,7 +36,7 @@ def _secrets(invocation: Invocation) -> Iterator[ClusterSecrets]:
         yield ClusterSecrets(store, invocation.cluster, who=claimed_user(), command="daskpki secret")
 
 
-@secret.command("set", cls=PlainCommand)
+@secret.command("set")
 def set_(
     ctx: typer.Context,
     name: Name,
@@ -90,7 +88,7 @@ def _seconds(text: str | None) -> int | None:
     return None if text is None else 0 if text == "never" else parse_ttl(text)
 
 
-@secret.command("get", cls=PlainCommand)
+@secret.command("get")
 def get(
     ctx: typer.Context,
     name: Name,
@@ -114,7 +112,7 @@ def get(
             sys.stdout.buffer.flush()
 
 
-@secret.command("list", cls=PlainCommand)
+@secret.command("list")
 def list_(ctx: typer.Context) -> None:
     """List the secrets, and which of them end or want a new value.
 
@@ -146,7 +144,7 @@ def _in(moment: int | None, now: float) -> str:
     return "" if moment is None else remaining_seconds(int(moment - now))
 
 
-@secret.command("versions", cls=PlainCommand)
+@secret.command("versions")
 def versions(ctx: typer.Context, name: Name) -> None:
     """List a secret's versions: state, when, and by whom as far as the log knows.
 
@@ -162,7 +160,7 @@ def versions(ctx: typer.Context, name: Name) -> None:
     invocation.output.result(documents, table(("version", "state", "added", "by"), rows))
 
 
-@secret.command("rollback", cls=PlainCommand)
+@secret.command("rollback")
 def rollback(
     ctx: typer.Context,
     name: Name,
@@ -179,7 +177,7 @@ def rollback(
     invocation.output.result({"name": name, "version": number, "restores": source}, lines)
 
 
-@secret.command("disable", cls=PlainCommand)
+@secret.command("disable")
 def disable(
     ctx: typer.Context,
     name: Name,
@@ -197,7 +195,7 @@ def disable(
     invocation.output.result({"name": name, "version": version, "state": state}, [f"{name}: version {version} {state}"])
 
 
-@secret.command("destroy", cls=PlainCommand)
+@secret.command("destroy")
 def destroy(ctx: typer.Context, name: Name, version: Number) -> None:
     """Erase an old version's value for good.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daskpki.cli.coercion import PlainCommand, PlainGroup
+from daskpki.cli.coercion import Commands
 from daskpki.cli.output import table
 from daskpki.errors import UsageError
 
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
     from daskpki.store.local.slots import KeySlots
 
-slot = typer.Typer(
-    cls=PlainGroup, no_args_is_help=True, help="The local store's key slots: keyring, passphrase, key file, recovery."
-)
+slot = Commands(no_args_is_help=True, help="The local store's key slots: keyring, passphrase, key file, recovery.")
 
 
 class Kind(StrEnum):
@@ -43,7 +41,7 @@ def _slots(invocation: Invocation) -> Iterator[KeySlots]:
         yield store.slots
 
 
-@slot.command("list", cls=PlainCommand)
+@slot.command("list")
 def list_(ctx: typer.Context) -> None:
     """List the slots; each of them opens the store.
 
@@ -59,7 +57,7 @@ def list_(ctx: typer.Context) -> None:
     invocation.output.result(documents, table(("id", "opens by", "created"), rows))
 
 
-@slot.command("add", cls=PlainCommand)
+@slot.command("add")
 def add(
     ctx: typer.Context,
     kind: Annotated[Kind, typer.Argument(help="What the new slot opens by.")],
@@ -104,7 +102,7 @@ def _add_passphrase(slots: KeySlots, file: Path | None, *, replace: bool) -> Non
     (slots.change_passphrase if replace else slots.add_passphrase)(passphrase)
 
 
-@slot.command("remove", cls=PlainCommand)
+@slot.command("remove")
 def remove(ctx: typer.Context, which: Annotated[str, typer.Argument(metavar="ID", help="As listed.")]) -> None:
     """Remove a slot; the last one stays, since without it nothing opens the store again.
 

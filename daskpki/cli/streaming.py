@@ -10,11 +10,10 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import chain, islice
 from typing import Any, Final
 
-from daskpki.cli.output import Output, results, table, visible
+from daskpki.cli.output import Output, results, table, visible, visible_lines
 
 _SAMPLE: Final = 500
 """Rows that decide how wide the columns are; a wider cell further down pushes its own line only."""
@@ -33,7 +32,7 @@ def print_listing(
     elif columns is not None:
         shown = csv_lines(columns, documents)
     else:
-        shown = map(partial(visible, keep="\n\t"), lines)
+        shown = map(visible_lines, lines)
     with results():
         for line in shown:
             print(line)
@@ -75,7 +74,7 @@ def _cell(value: object) -> str:
 
 def table_lines(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> Iterator[str]:
     """A table whose columns are as wide as its first rows ask for; `empty` when there are none."""
-    pending = iter(rows)
+    pending = ([visible(cell) for cell in row] for row in rows)
     sample = list(islice(pending, _SAMPLE))
     if not sample:
         yield empty
@@ -83,4 +82,4 @@ def table_lines(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty
     yield from table(headings, sample)
     widths = [max(map(len, column)) for column in zip(headings, *sample, strict=True)]
     for row in pending:
-        yield "  ".join(visible(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
-from daskpki.authority.renewal import FROM_REQUEST, is_due
+from daskpki.authority.renewal import is_due
 from daskpki.doctor.finding import Finding, error, note, ok, warning
-from daskpki.inventory import EXPIRED, SUPERSEDED, CertificateRecord
+from daskpki.inventory import EXPIRED, FROM_REQUEST, SUPERSEDED, CertificateRecord
 from daskpki.pki.profile import Lifetime, show
 from daskpki.records import ISSUED
 

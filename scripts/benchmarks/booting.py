@@ -40,8 +40,7 @@ def boot(workshop: Workshop) -> Section:
     """Run the benchmark."""
     missing: list[str] = []
     with secret_manager(PROJECT) as servers:
-        home = str(workshop.new_directory("home-boot"))  # what was seen of other servers does not count here
-        environment = {**servers, "DASKPKI_STORE": f"gsm://{PROJECT}", "DASKPKI_QUIET": "1", "DASKPKI_HOME": home}
+        environment = {**servers, "DASKPKI_STORE": f"gsm://{PROJECT}", "DASKPKI_QUIET": "1"}
         environment["DASKPKI_SCHEDULER"] = "tls://127.0.0.1:8786"
         timed(Contestant("daskpki init-ca", lambda _: [DASKPKI, "init-ca", "--with", "worker"], environment))
         contestants = [

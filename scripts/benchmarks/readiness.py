@@ -40,8 +40,7 @@ class Start(NamedTuple):
 def scheduler_ready(workshop: Workshop) -> Section:
     """Run the benchmark."""
     with secret_manager(PROJECT) as servers:
-        home = str(workshop.new_directory("home-scheduler"))  # what was seen of other servers does not count here
-        environment = {**servers, "DASKPKI_STORE": f"gsm://{PROJECT}", "DASKPKI_HOME": home}
+        environment = {**servers, "DASKPKI_STORE": f"gsm://{PROJECT}"}
         made = workshop.directory / "scheduler"
         for arguments in (("init-ca", "--with", "scheduler"), ("export", "scheduler", "--out", made)):
             timed(Contestant("daskpki", lambda _, words=arguments: [DASKPKI, *words], environment))

@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -113,9 +114,15 @@ def _make_ca(program: Path, client: Mapping[str, str]) -> None:
 
 @contextmanager
 def secret_manager(project: str) -> Iterator[Mapping[str, str]]:
-    """The test servers of tests/servers in a process of their own; yields the environment that points there."""
+    """The test servers of tests/servers in a process of their own; yields the environment that points there.
+
+    It has a home of its own, since what this user has seen of other servers does not count for these.
+    """
     command = [sys.executable, "-m", "tests.servers", "--project", project, "--exit-with-stdin"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        tempfile.TemporaryDirectory(prefix="daskpki-bench-home-") as home,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+    ):
         assert process.stdout is not None, "it was asked for"
         addresses: dict[str, Any] = json.loads(process.stdout.readline())
         yield {
@@ -123,6 +130,7 @@ def secret_manager(project: str) -> Iterator[Mapping[str, str]]:
             "GCE_METADATA_HOST": addresses["metadata_host"],
             "GCE_METADATA_IP": addresses["metadata_host"],
             "GRPC_TARGET": addresses["grpc_target"],
+            "DASKPKI_HOME": home,
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_SECRETMANAGER": f"{addresses['rest_url']}/",
         }
         process.communicate()

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from daskpki.authority.renewal import FROM_REQUEST
 from daskpki.doctor.certificates import check_authority, check_leaves
 from daskpki.doctor.clock import check_clock
 from daskpki.doctor.finding import Finding, Severity, error, exit_code, gist, of_error, ok, warning
@@ -28,7 +27,7 @@ from daskpki.doctor.scheduler import (
 )
 from daskpki.doctor.versions import check_needed, check_newest, check_number, check_superseded
 from daskpki.errors import AccessDeniedError, NotTrustedError, UnavailableError
-from daskpki.inventory import ReplayedInventory
+from daskpki.inventory import FROM_REQUEST, ReplayedInventory
 from daskpki.pki.profile import Lifetime
 from daskpki.pki.trust import parse_trust
 from daskpki.records import (

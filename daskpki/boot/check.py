@@ -1,9 +1,8 @@
 """Does everything hold that Dask is going to rely on? If not, Dask does not start.
 
 The rules are those for everybody (`daskpki.credentials.held`): signature, pins and epoch of the trust document; chain,
-purpose, lifetime, identity, key and revocation of the credential. `shortcut.py` accepts the plain case without loading
-them. Added here: that it is the credential that was asked for, and what a wrong clock does at boot, which most often
-puts itself right a moment later.
+purpose, lifetime, identity, key and revocation of the credential. Added here: that it is the credential that was asked
+for, and what a wrong clock does at boot, which most often puts itself right a moment later.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import Final, NamedTuple
 from daskpki.boot.clock import Reading
 from daskpki.boot.reading import Material
 from daskpki.boot.settings import Settings
-from daskpki.boot.shortcut import plainly_holds
 from daskpki.errors import CorruptError, NotTrustedError, UnavailableError
 from daskpki.pki.credential import Credential
 from daskpki.pki.trust_document import TrustDocument
@@ -60,8 +58,6 @@ def verify_material(material: Material, settings: Settings, now: datetime) -> Tr
     for credential, (role, name) in zip(material.credentials, settings.wanted, strict=True):
         _check_asked_for(credential, settings, role.value, name)
     document = material.trust.signed.document
-    if settings.command != "exec" and plainly_holds(material, settings, now):  # Dask's preload checks once more
-        return document
     from daskpki.credentials.held import Pins, verify_held
 
     pins = Pins(material.anchors, settings.ca_sha256, settings.min_epoch)

@@ -12,8 +12,8 @@ from typing import NoReturn
 
 import daskpki.boot.connection
 import daskpki.boot.secret_manager
-import daskpki.boot.shortcut
-import daskpki.boot.tokens  # noqa: F401 - loaded once for all
+import daskpki.boot.tokens
+import daskpki.credentials.held  # noqa: F401 - loaded once for all
 from daskpki.boot.entrypoint import boot
 from daskpki.boot.report import Voice
 

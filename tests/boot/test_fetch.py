@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,19 @@ def test_a_boot_makes_four_requests_and_only_reads_by_access(cloud: Cloud) -> No
     assert {entry.method for entry in cloud.server.requests()} == {"AccessSecretVersion"}
     assert [entry.method for entry in cloud.metadata.journal.entries()] == [TOKEN_PATH]
     assert started.argv[3:5] == ["dask", "scheduler"]
+
+
+def test_a_usual_boot_loads_no_client_of_google_or_dask(cloud: Cloud) -> None:
+    """Each would take longer to import than the whole boot."""
+    script = """if 1:
+        import json, os, sys
+        from daskpki.boot.entrypoint import boot
+        boot(["scheduler"], os.environ, lambda *_: print(json.dumps(sorted(sys.modules))))"""
+    done = subprocess.run([sys.executable, "-c", script], env=cloud.environ, capture_output=True, text=True, check=True)
+    loaded = set(json.loads(done.stdout))
+    assert "cryptography.x509" in loaded, "every boot makes the full check"
+    assert not loaded & {"urllib.request", "http.client", "argparse", "distributed"}
+    assert not [name for name in loaded if name.startswith("google")]
 
 
 def test_a_node_makes_five_requests(cloud: Cloud) -> None:

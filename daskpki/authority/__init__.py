@@ -27,9 +27,8 @@ from daskpki.pki.profile import LeafRequest, Policy, parse_dns_name, parse_ip, p
 from daskpki.settings import DEFAULT_CLUSTER
 
 if TYPE_CHECKING:
-    from daskpki.authority.issuance import Issued
+    from daskpki.authority.issuance import Issued, Wanted
     from daskpki.authority.offline import OfflineRoot
-    from daskpki.authority.press import Wanted
     from daskpki.authority.rollover import Rollover
     from daskpki.authority.root_crl import RootCrl
     from daskpki.authority.verification import Verifier
@@ -156,18 +155,19 @@ class CertificateAuthority:
 
     def _issue(self, requests: Sequence[LeafRequest], kind: KeyType, wanted: Wanted | None = None) -> Iterator[Issued]:
         """Issue; what is left goes to the CA that took over meanwhile, when somebody is rotating it."""
-        from daskpki.authority.issuance import SupersededError, issue
-        from daskpki.authority.press import Press, always
+        from daskpki.authority.issuance import SigningProfile, SupersededError, always, issue
 
         self._view = None
         done = 0
         try:
-            for issued in issue(self.session, Press(self.issuer(), self.policy(), kind, wanted or always), requests):
+            profile = SigningProfile(self.issuer(), self.policy(), kind, wanted or always)
+            for issued in issue(self.session, profile, requests):
                 done += 1
                 yield issued
         except SupersededError:
             self.inventory()
-            yield from issue(self.session, Press(self.issuer(), self.policy(), kind, wanted or always), requests[done:])
+            profile = SigningProfile(self.issuer(), self.policy(), kind, wanted or always)
+            yield from issue(self.session, profile, requests[done:])
 
     def _make_good(self, *, look: bool = False) -> None:
         from daskpki.authority.undone import make_good

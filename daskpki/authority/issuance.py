@@ -6,32 +6,28 @@ on the CRL until notAfter, and a late confirmation is refused: no command reads 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from itertools import islice, takewhile
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from daskpki import naming
 from daskpki.authority.policy import active_authority, living_authorities
-from daskpki.authority.press import Press
 from daskpki.authority.session import Session
 from daskpki.confidential import Confidential
 from daskpki.errors import AccessDeniedError, AlreadyExistsError, NotFoundError, NotTrustedError, UnavailableError
 from daskpki.identity import Identity
-from daskpki.inventory import CertificateRecord, Inventory, certificate_after
+from daskpki.inventory import FROM_REQUEST, CertificateRecord, Inventory, certificate_after
 from daskpki.pki.credential import Credential, encode_credential
-from daskpki.pki.issuer import issue_leaf
+from daskpki.pki.issuer import Issuer, issue_leaf
+from daskpki.pki.keys import KeyType, PublicKey, generate_key, serialize_key
 from daskpki.pki.profile import LeafRequest, Lifetime, Policy, check_request, leaf_lifetime
 from daskpki.pki.validate import fingerprint
 from daskpki.records import ISSUED, RESERVED, Draft, Record
 from daskpki.store.port import DESTROYED
-
-if TYPE_CHECKING:
-    from daskpki.authority.pressing import Presses
 
 BATCH: Final = 100
 """Leaves that share one reservation and one confirmation in the log."""
@@ -41,6 +37,40 @@ KEPT_VERSIONS: Final = 2
 """Versions of one credential that are billed, and readable."""
 _LOOK_BACK: Final = 32
 """Versions below the newest in which what a command that died left readable is looked for."""
+
+
+Wanted = Callable[[Inventory, LeafRequest], bool]
+"""Whether a leaf is still to be issued, judged on the very state of the log that its reservation is appended to."""
+
+
+def always(_inventory: Inventory, _request: LeafRequest) -> bool:
+    """Every request is wanted: new leaves, as opposed to renewals."""
+    return True
+
+
+class SigningProfile(NamedTuple):
+    """How the leaves of one command are signed: the CA, its policy, the kind of new keys, and which are still wanted.
+
+    `public_key` is that of a certificate request; then there is one leaf, and no private key is made or kept.
+    """
+
+    issuer: Issuer
+    policy: Policy
+    key_type: KeyType = KeyType.P256
+    wanted: Wanted = always
+    public_key: PublicKey | None = None
+
+    @property
+    def renews(self) -> bool:
+        """Whether each leaf takes the place of one that was stored before."""
+        return self.wanted is not always
+
+    def key_pair(self) -> tuple[Confidential | None, PublicKey]:
+        """A new private key as it is stored (PKCS#8 DER), unless the key is a request's, and the public key."""
+        if self.public_key is not None:
+            return None, self.public_key
+        key = generate_key(self.key_type)
+        return serialize_key(key), key.public_key()
 
 
 class SupersededError(UnavailableError):
@@ -76,41 +106,15 @@ class _Batch(NamedTuple):
     renews: bool
 
 
-def issue(session: Session, press: Press, requests: Sequence[LeafRequest]) -> Iterator[Issued]:
+def issue(session: Session, profile: SigningProfile, requests: Sequence[LeafRequest]) -> Iterator[Issued]:
     """Issue a leaf for each request, in batches; each is yielded when it is durable.
 
     All requests are checked before anything is recorded (PolicyError, UsageError). A leaf that replaces another of its
     name becomes a new version of the same secret.
     """
-    check_requests(requests, press.policy, press.issuer.lifetime, session.now())
-    if len(requests) > BATCH:
-        from daskpki.authority.pressing import Presses, can_fork
-
-        if can_fork():
-            with Presses(partial(_press, session.cluster, press)) as presses:
-                yield from _issue_overlapped(session, press, requests, presses)
-            return
-    for batch in _reserved_batches(session, press, requests):
-        yield from _keep_batch(session, batch, [_sign(session.cluster, press, leaf) for leaf in batch.leaves])
-
-
-def _issue_overlapped(
-    session: Session, press: Press, requests: Sequence[LeafRequest], presses: Presses[Reservation, tuple[bytes, str]]
-) -> Iterator[Issued]:
-    """One batch is reserved or stored here while another is being signed elsewhere."""
-    begun: _Batch | None = None
-    for batch in _reserved_batches(session, press, requests):
-        signed = _collect(presses) if begun else []
-        presses.begin(batch.leaves)
-        if begun:
-            yield from _keep_batch(session, begun, signed)
-        begun = batch
-    if begun:
-        yield from _keep_batch(session, begun, _collect(presses))
-
-
-def _collect(presses: Presses[Reservation, tuple[bytes, str]]) -> list[Signed]:
-    return [Signed(Confidential(payload), digest) for payload, digest in presses.collect()]
+    check_requests(requests, profile.policy, profile.issuer.lifetime, session.now())
+    for batch in _reserved_batches(session, profile, requests):
+        yield from _keep_batch(session, batch, [_sign(session.cluster, profile, leaf) for leaf in batch.leaves])
 
 
 def check_requests(requests: Iterable[LeafRequest], policy: Policy, issuer: Lifetime, now: datetime) -> None:
@@ -120,12 +124,12 @@ def check_requests(requests: Iterable[LeafRequest], policy: Policy, issuer: Life
         leaf_lifetime(request, policy, issuer, int(now.timestamp()))
 
 
-def _reserved_batches(session: Session, press: Press, requests: Sequence[LeafRequest]) -> Iterator[_Batch]:
+def _reserved_batches(session: Session, profile: SigningProfile, requests: Sequence[LeafRequest]) -> Iterator[_Batch]:
     pending = iter(requests)
     while requested := list(islice(pending, BATCH)):
         operation = session.operations()
-        if leaves := _reserve(session, press, requested, operation):
-            yield _Batch(operation, leaves, press.renews)
+        if leaves := _reserve(session, profile, requested, operation):
+            yield _Batch(operation, leaves, profile.renews)
 
 
 def _keep_batch(session: Session, batch: _Batch, signed: Sequence[Signed]) -> list[Issued]:
@@ -141,19 +145,21 @@ def _keep_batch(session: Session, batch: _Batch, signed: Sequence[Signed]) -> li
     ]
 
 
-def _reserve(session: Session, press: Press, requests: Sequence[LeafRequest], operation: str) -> list[Reservation]:
+def _reserve(
+    session: Session, profile: SigningProfile, requests: Sequence[LeafRequest], operation: str
+) -> list[Reservation]:
     now = int(session.now().timestamp())
-    planned = [
-        (request, _reserved(session.serials(), request, leaf_lifetime(request, *_limits(press), now), press))
-        for request in requests
-    ]
+    planned = []
+    for request in requests:
+        lifetime = leaf_lifetime(request, profile.policy, profile.issuer.lifetime, now)
+        planned.append((request, _reserved(session.serials(), request, lifetime, profile)))
     chosen: list[tuple[LeafRequest, Draft]] = []
 
     def decide(inventory: Inventory) -> list[Draft]:
-        active = active_authority(inventory, session.cluster).generation
-        if active != press.issuer.generation:
-            raise SupersededError(f"CA {press.issuer.generation} no longer issues; CA {active} does", hint="try again")
-        chosen[:] = [(request, draft) for request, draft in planned if press.wanted(inventory, request)]
+        active, ours = active_authority(inventory, session.cluster).generation, profile.issuer.generation
+        if active != ours:
+            raise SupersededError(f"CA {ours} no longer issues; CA {active} does", hint="try again")
+        chosen[:] = [(request, draft) for request, draft in planned if profile.wanted(inventory, request)]
         return [draft for _, draft in chosen]
 
     records = session.log.commit(decide, session.stamp(operation)._replace(time=now))
@@ -163,11 +169,7 @@ def _reserve(session: Session, press: Press, requests: Sequence[LeafRequest], op
     ]
 
 
-def _limits(press: Press) -> tuple[Policy, Lifetime]:
-    return press.policy, press.issuer.lifetime
-
-
-def _reserved(serial: int, request: LeafRequest, lifetime: Lifetime, press: Press) -> Draft:
+def _reserved(serial: int, request: LeafRequest, lifetime: Lifetime, profile: SigningProfile) -> Draft:
     sans = [f"dns:{name}" for name in request.dns] + [f"ip:{address}" for address in request.ips]
     body = {
         "serial": f"{serial:x}",
@@ -175,28 +177,22 @@ def _reserved(serial: int, request: LeafRequest, lifetime: Lifetime, press: Pres
         "name": request.identity.name,
         "not_before": lifetime.not_before,
         "not_after": lifetime.not_after,
-        "issuer": press.issuer.generation,
-        "key_type": press.recorded_key_type,
+        "issuer": profile.issuer.generation,
+        "key_type": profile.key_type.value if profile.public_key is None else FROM_REQUEST,
     }
     return Draft(RESERVED, body | ({"sans": sans} if sans else {}))
 
 
-def _sign(cluster: str, press: Press, reservation: Reservation) -> Signed:
+def _sign(cluster: str, profile: SigningProfile, reservation: Reservation) -> Signed:
     request, entry = reservation
-    issuer = press.issuer
-    key, public_key = press.key_pair()
+    issuer = profile.issuer
+    key, public_key = profile.key_pair()
     reserved_at = datetime.fromtimestamp(entry.reserved_at, UTC)
-    certificate = issue_leaf(issuer, request, public_key, serial=entry.serial, now=reserved_at, policy=press.policy)
+    certificate = issue_leaf(issuer, request, public_key, serial=entry.serial, now=reserved_at, policy=profile.policy)
     leaf = certificate.public_bytes(Encoding.DER)
     chain = tuple(above.public_bytes(Encoding.DER) for above in issuer.chain)
     credential = Credential(cluster, request.identity, issuer.generation, key, leaf, chain)
     return Signed(encode_credential(credential), fingerprint(leaf))
-
-
-def _press(cluster: str, press: Press, reservation: Reservation) -> tuple[bytes, str]:
-    """The same for the pipe to the process that stores it, since nothing confidential is ever pickled unawares."""
-    signed = _sign(cluster, press, reservation)
-    return signed.payload.reveal(), signed.fingerprint
 
 
 def _keep(session: Session, reservation: Reservation, signed: Signed, *, renews: bool) -> int:

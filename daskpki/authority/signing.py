@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from daskpki import naming
-from daskpki.authority.issuance import Issued, issue
-from daskpki.authority.press import Press
+from daskpki.authority.issuance import Issued, SigningProfile, issue
 from daskpki.authority.undone import make_good
 from daskpki.errors import NotFoundError, PolicyError, UsageError
 from daskpki.identity import Role
@@ -56,7 +55,7 @@ def _was_archived(authority: CertificateAuthority, role: Role, name: str) -> boo
 
 def sign_request(authority: CertificateAuthority, leaf: LeafRequest, request: CertificateRequest) -> Issued:
     """Issue `leaf` for the request's key; PolicyError and UsageError as for any leaf."""
-    press = Press(authority.issuer(), authority.policy(), public_key=request.public_key)
-    (issued,) = issue(authority.session, press, [leaf])
+    profile = SigningProfile(authority.issuer(), authority.policy(), public_key=request.public_key)
+    (issued,) = issue(authority.session, profile, [leaf])
     make_good(authority.session, authority.session.log.glance(), authority.issuers)
     return issued

@@ -1,18 +1,15 @@
-"""Leaves signed by forked workers: in order, each with a key of its own, and none lost with a worker."""
+"""Many leaves by one command: in order, each with a key of its own, and an interrupted run can be repeated."""
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
 from contextlib import closing
-from io import BytesIO
 from pathlib import Path
 
-from daskpki.authority.pressing import serve
 from daskpki.identity import Role
 from daskpki.naming import credential_id
 from daskpki.pki.credential import Credential, parse_credential
@@ -21,78 +18,6 @@ from daskpki.settings import LocalUrl
 from daskpki.store.opening import Unlocking, open_store
 
 COUNT = 230
-
-
-def run(work: str, jobs: int = 10) -> subprocess.CompletedProcess[str]:
-    """What the workers make of the jobs 0, 1, 2 ..., in a process of its own, since pytest's may have threads."""
-    program = f"""
-import json, os, signal
-from daskpki.authority.pressing import Presses
-parent = os.getpid()
-{work}
-with Presses(work) as presses:
-    results = []
-    for start in (0, {jobs}):
-        presses.begin(list(range(start, start + {jobs})))
-        results += presses.collect()
-try:
-    os.waitpid(-1, os.WNOHANG)
-except ChildProcessError:
-    print(json.dumps(results))
-"""
-    command = [sys.executable, "-W", "error", "-c", program]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
-def test_results_keep_their_order_and_come_from_several_processes() -> None:
-    done = run("work = lambda job: (job, os.getpid(), parent)")
-    results = json.loads(done.stdout)
-    assert [job for job, _, _ in results] == list(range(20))
-    workers = {process for _, process, _ in results}
-    assert len(workers) == min(4, len(os.sched_getaffinity(0)))
-    assert workers.isdisjoint({parent for _, _, parent in results})
-
-
-def test_what_a_killed_worker_left_is_done_by_its_parent() -> None:
-    done = run("""
-def work(job):
-    if job == 7 and os.getpid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return job
-""")
-    assert json.loads(done.stdout) == list(range(20))
-
-
-def test_an_error_is_raised_where_the_results_are_asked_for() -> None:
-    done = run("""
-def work(job):
-    if job == 3:
-        raise ValueError("three")
-    return job
-""")
-    assert done.returncode == 1
-    assert done.stderr.endswith("ValueError: three\n")
-
-
-def test_forked_workers_make_different_keys() -> None:
-    """OpenSSL's generator notices a fork; if it did not, the workers would all make the same keys."""
-    done = run("""
-from daskpki.pki.keys import KeyType, generate_key, serialize_key
-from hashlib import sha256
-generate_key(KeyType.P256)
-work = lambda job: sha256(serialize_key(generate_key(KeyType.P256)).reveal()).hexdigest()
-""")
-    assert len(set(json.loads(done.stdout))) == 20
-
-
-def test_a_worker_answers_until_there_are_no_more_jobs() -> None:
-    inbox, outbox = BytesIO(pickle.dumps([1, 2]) + pickle.dumps([0, 1])), BytesIO()
-    serve(_divide, inbox, outbox)
-    assert outbox.getvalue() == pickle.dumps([2, 1]) + pickle.dumps(None)  # it failed, and the parent does it again
-
-
-def _divide(job: int) -> int:
-    return 2 // job
 
 
 def daskpki(home: Path, *arguments: str) -> list[str]:
@@ -129,14 +54,14 @@ def test_many_leaves_are_issued_each_with_its_own_key(tmp_path: Path) -> None:
     assert len({key.reveal() for key in keys}) == COUNT
 
 
-def test_an_interrupted_run_leaves_no_workers_and_goes_on(tmp_path: Path) -> None:
+def test_an_interrupted_run_can_be_repeated(tmp_path: Path) -> None:
     subprocess.run(daskpki(tmp_path, "init-ca"), capture_output=True, check=True)
     issue = daskpki(tmp_path, "issue", "worker", "--name", "w", "--key-type", "rsa3072", "--count", str(COUNT))
     with subprocess.Popen(issue, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as running:
         while not listed(tmp_path):  # its first batch is reserved, so it is being signed
             assert running.poll() is None
         os.killpg(running.pid, signal.SIGINT)
-        running.communicate(timeout=60)  # the pipes are closed once no worker holds them
+        running.communicate(timeout=60)
     assert running.returncode != 0
     assert {leaf["state"] for leaf in listed(tmp_path)} <= {"reserved", "issued"}
     issue = daskpki(tmp_path, "issue", "worker", "--name", "w", "--count", str(COUNT))

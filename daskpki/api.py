@@ -69,7 +69,6 @@ def cluster_security(
         [each.credential for each in held],
         held[0].trust,
         dashboard=Dashboard(dashboard),
-        fetch_piece=held[0].fetch_piece,
         source=StoreTrust(named, store),
     )
 

@@ -38,11 +38,11 @@ USUAL: Final = Freshness()
 class Handover(NamedTuple):
     """What a Dask process (its preload, its security-loader) needs to know of how it was booted.
 
-    `cert` (leaf and intermediates, PEM), `key` (PKCS#8, PEM), `ca` (the trust anchors, PEM), `trust` (the signed trust
-    document as the store keeps it) and `pieces` (of a long revocation list, by version number) are paths. `store` is a
-    URL, or None when the credential came from `directory`, a path; `endpoint` is another Secret Manager than Google's.
-    `secrets` are the paths of the cluster's other secrets that were mounted, by name. `pinned` is the version of the
-    credential that --version named; such a node keeps it.
+    `cert` (leaf and intermediates, PEM), `key` (PKCS#8, PEM), `ca` (the trust anchors, PEM) and `trust` (the signed
+    trust document as the store keeps it) are paths. `store` is a URL, or None when the credential came from
+    `directory`, a path; `endpoint` is another Secret Manager than Google's. `secrets` are the paths of the cluster's
+    other secrets that were mounted, by name. `pinned` is the version of the credential that --version named; such a
+    node keeps it.
     `tls_min` is "1.3" or "1.2", `worker_clients` one of deny, limited and allow, `dashboard` one of loopback, mtls and
     off. `health` is the ADDRESS:PORT of the health server, `metrics` whether it serves them ("yes" or "no").
     """
@@ -55,7 +55,6 @@ class Handover(NamedTuple):
     key: str
     ca: str
     trust: str
-    pieces: Mapping[int, str]
     worker_clients: str
     dashboard: str
     tls_min: str
@@ -72,10 +71,7 @@ class Handover(NamedTuple):
 
 def encode_handover(handover: Handover) -> bytes:
     """The document to write."""
-    fields = handover._asdict() | {
-        "pieces": {str(number): path for number, path in handover.pieces.items()},
-        "freshness": handover.freshness._asdict(),
-    }
+    fields = handover._asdict() | {"freshness": handover.freshness._asdict()}
     return json.dumps({"format": FORMAT} | fields).encode()
 
 
@@ -106,23 +102,21 @@ def load_handover(path: str) -> Handover:
 
 def _checked(document: dict[str, Any]) -> Handover:
     """The fields, each of its type; unknown ones are an error, since both sides are one installation."""
-    pieces, secrets = document.pop("pieces", None), document.pop("secrets", None)
+    secrets = document.pop("secrets", None)
     freshness = _freshness(document.pop("freshness", None))
     optional = {name: document.pop(name, None) for name in Handover._field_defaults if name not in _PARTS}
-    if not isinstance(pieces, dict) or not isinstance(secrets, dict):
+    if not isinstance(secrets, dict):
         raise _wrong_type()
     texts = [
         *document.values(),
-        *pieces.values(),
         *secrets.values(),
         *(value for value in optional.values() if value is not None),
     ]
     if not all(isinstance(text, str) for text in texts):
         raise _wrong_type()
     try:
-        numbered = {int(number): path for number, path in pieces.items()}
-        return Handover(**document, **optional, pieces=numbered, secrets=secrets, freshness=freshness)
-    except (TypeError, ValueError):
+        return Handover(**document, **optional, secrets=secrets, freshness=freshness)
+    except TypeError:
         raise CorruptError(f"{_WHAT} has other fields than were written") from None
 
 

@@ -15,8 +15,8 @@ from daskpki.credentials.addresses import SCHEME
 
 if TYPE_CHECKING:
     from daskpki.cluster.contexts import KeyPair
-    from daskpki.cluster.news import SignedTrust
     from daskpki.cluster.security import PkiSecurity
+    from daskpki.confidential import Confidential
     from daskpki.credentials.choice import Wanted
     from daskpki.credentials.held import Held
     from daskpki.credentials.sources import Obtained, Surroundings
@@ -48,7 +48,7 @@ def dial_security(obtained: Obtained, wanted: Wanted, here: Surroundings) -> Pki
     if obtained.choice.source is Source.HANDOVER:  # the worker's own, which tasks use as well
         return node_security(load_handover(here.environ[VARIABLE]))
     same = wanted._replace(name=held.credential.identity.name, cluster=held.credential.cluster)
-    return client_security(held.credential, held.trust, fetch_piece=held.fetch_piece, source=RenewedCredential(same))
+    return client_security(held.credential, held.trust, source=RenewedCredential(same))
 
 
 class StoreTrust:
@@ -61,19 +61,15 @@ class StoreTrust:
         self._cluster = cluster
         self._store = store
 
-    def trust_after(self, epoch: int) -> SignedTrust | None:
+    def trust_after(self, epoch: int) -> Confidential | None:
         """See daskpki.cluster.watch.Source."""
-        from daskpki.cluster.news import SignedTrust
-        from daskpki.credentials.fetching import fetch_pieces, fetch_trust
+        from daskpki.credentials.fetching import fetch_trust
         from daskpki.credentials.sources import open_without_asking
         from daskpki.settings import store_url
 
         with closing(open_without_asking(store_url(os.environ, self._store))) as opened:
             found = fetch_trust(opened.secrets, self._cluster)
-            document = found.signed.document
-            if document.epoch <= epoch:
-                return None
-            return SignedTrust(found.data, fetch_pieces(opened.secrets, self._cluster, document))
+        return found.data if found.signed.document.epoch > epoch else None
 
     def credential(self) -> None:
         """See daskpki.cluster.watch.Source."""
@@ -88,12 +84,10 @@ class RenewedCredential:
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
 
-    def trust_after(self, epoch: int) -> SignedTrust | None:
+    def trust_after(self, epoch: int) -> Confidential | None:
         """See daskpki.cluster.watch.Source."""
-        from daskpki.cluster.news import SignedTrust
-
         held = self._obtain()
-        return SignedTrust(held.signed, held.pieces) if held.trust.epoch > epoch else None
+        return held.signed if held.trust.epoch > epoch else None
 
     def credential(self) -> KeyPair:
         """See daskpki.cluster.watch.Source."""

@@ -12,7 +12,6 @@ from daskpki.identity import Role
 
 FORMAT: Final = "1"
 TRUST: Final = "trust"
-REVOKED: Final = "revoked"
 RECORDS: Final = "records"
 CA_KEY: Final = "cakey"
 SECRET: Final = "secret"
@@ -21,11 +20,6 @@ SECRET: Final = "secret"
 def trust_id(cluster: str) -> str:
     """The secret of the signed trust document, which every node and person reads."""
     return f"daskpki_{cluster}_{TRUST}"
-
-
-def revoked_id(cluster: str) -> str:
-    """The secret of the CRL's pieces, each version one piece that is named by its number only."""
-    return f"daskpki_{cluster}_{REVOKED}"
 
 
 def records_id(cluster: str) -> str:

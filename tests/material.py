@@ -14,7 +14,6 @@ from daskpki.pki import pem
 from daskpki.pki.certificates import der, load_certificate
 from daskpki.pki.credential import Credential, certificate_pem, encode_credential, key_pem
 from daskpki.pki.crl import Revocation, sign_crl
-from daskpki.pki.crl_pieces import split_crl
 from daskpki.pki.issuer import Issuer, create_intermediate, create_offline_root, create_root, issue_leaf
 from daskpki.pki.keys import KeyType, generate_key, serialize_key
 from daskpki.pki.profile import LeafRequest, Policy
@@ -38,7 +37,6 @@ class Cluster:
     epoch: int = 0
     trust: Confidential = field(default_factory=lambda: Confidential(b""))
     credentials: dict[str, Credential] = field(default_factory=dict)
-    pieces: dict[int, bytes] = field(default_factory=dict)
 
     @property
     def anchor(self) -> bytes:
@@ -82,19 +80,6 @@ class Cluster:
         now = now or datetime.now(UTC)
         self.epoch += 1
         return self._sign(self._crl(revoked, now), now, schedulers, signers, prev)
-
-    def publish_in_pieces(self, *, revoked: Sequence[Credential] = (), first_version: int) -> list[bytes]:
-        """As `publish`, with a CRL so long that it is kept in pieces, from that version number on; the pieces."""
-        now = datetime.now(UTC)
-        self.epoch += 1
-        serials = [load_certificate(credential.leaf).serial_number for credential in revoked]
-        serials += [random_serial() for _ in range(4000)]
-        entries = [Revocation(serial, int(now.timestamp()), "superseded") for serial in serials]
-        crl = sign_crl(self.issuer, entries, number=self.epoch, now=now)
-        pieces = split_crl(crl).pieces
-        versions = range(first_version, first_version + len(pieces))
-        self._sign(crl_part(self.issuer.generation, crl, list(versions)), now, (), None, None)
-        return list(pieces)
 
     def _sign(
         self,

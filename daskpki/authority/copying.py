@@ -1,6 +1,6 @@
 """Copy a cluster from one store to another, so that the copy is the original: same numbers, bytes, hashes, states.
 
-The records name versions by number, and so do the trust document and its CRL pieces; a version therefore keeps its
+The records name versions by number, and so does the trust document; a version therefore keeps its
 number (`daskpki.authority.copying_versions`). The log comes last, so that the target holds no cluster before it holds
 all of it. A copy that was cut off is resumed: what is there must be the beginning of what is to be copied, and anything
 else is refused. At the end both are read again and compared.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from daskpki import naming
-from daskpki.authority.crl_keeping import create_secret, present_crl, prune_pieces, revoked_before
+from daskpki.authority.crl_keeping import create_secret, present_crl
 from daskpki.authority.policy import STATES, anchor_der, chain_der, living_authorities
 from daskpki.authority.put_back import check_newest, is_past, past_what_was_published, warn_of_it
 from daskpki.authority.root_crl import trusted_root_crls
@@ -17,7 +17,7 @@ from daskpki.authority.session import Session
 from daskpki.errors import NotFoundError
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.issuer import Issuer
-from daskpki.pki.revoked import next_update
+from daskpki.pki.revoked import next_update, revoked_serials
 from daskpki.pki.succession import Succession, carried, sign_succession
 from daskpki.pki.trust import (
     FORMAT,
@@ -77,7 +77,6 @@ def publish(
         inventory = session.log.glance()  # it shows one's own event; what it may miss, its own author publishes
         if tip.head is None:
             create_secret(session, naming.TRUST, naming.trust_id(session.cluster))
-            create_secret(session, naming.REVOKED, naming.revoked_id(session.cluster))  # so that grants can name it
         link = past_what_was_published(session, inventory, tip, link)
         known = None if tip.head is None else _verified(session, inventory, tip.head.payload)
         previous = None if is_past(tip, link) else known
@@ -98,7 +97,6 @@ def publish(
     if not before and head.link.seq > 1:
         warn_of_it(session.cluster, head.link.seq)
     chain.prune(head)
-    prune_pieces(session, head.payload.signed.document, before)
     return head.payload.signed.document
 
 
@@ -147,7 +145,7 @@ def _compose(
     issuers: OpenIssuer,
 ) -> TrustDocument:
     living = living_authorities(inventory)
-    revoked = revoked_before(session, previous) if previous else {}
+    revoked = revoked_serials(previous) if previous else {}
     least = 1 if previous else link.seq  # no CRL has a greater number than documents were published
     return TrustDocument(
         format=FORMAT,

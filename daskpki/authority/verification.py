@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
-from daskpki import naming
 from daskpki.authority.publishing import current_trust
 from daskpki.authority.session import Session
 from daskpki.errors import NotTrustedError
@@ -33,9 +32,7 @@ class Verifier:
     def __init__(self, session: Session) -> None:
         self._now = session.now()
         self._trust: TrustDocument = current_trust(session)
-        secret = naming.revoked_id(session.cluster)
-        pieces = session.store.secrets
-        self._revoked = revoked_serials(self._trust, lambda version: pieces.access(secret, version).reveal())
+        self._revoked = revoked_serials(self._trust)
 
     def verify(self, data: bytes) -> Verified:
         """The leaf that `data` begins with (PEM with its chain, or DER); NotTrustedError, CorruptError, UsageError."""

@@ -62,7 +62,7 @@ def verify_material(material: Material, settings: Settings, now: datetime) -> Tr
 
     pins = Pins(material.anchors, settings.ca_sha256, settings.min_epoch)
     for credential in material.credentials:
-        document = verify_held(credential, material.trust.data, material.pieces, pins=pins, now=now).trust
+        document = verify_held(credential, material.trust.data, pins=pins, now=now).trust
     if settings.freshness.stale_trust == "refuse":  # a node that starts has new peers only
         from daskpki.pki.trust import check_fresh
 

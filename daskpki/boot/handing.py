@@ -22,7 +22,6 @@ def hand_over(
     *,
     trust: TrustDocument,
     signed: Confidential,
-    pieces: Mapping[int, bytes],
     secrets: Mapping[str, str] = NO_SECRETS,
 ) -> tuple[Handover, str]:
     """Put everything for one program there; the handover, and the path at which it can be read.
@@ -40,7 +39,6 @@ def hand_over(
         key=place.put("key.pem", key_pem(credential).reveal()),
         ca=place.put("ca.pem", anchors.encode()),
         trust=place.put("trust.json", signed.reveal()),
-        pieces={number: place.put(f"revoked-{number}", piece) for number, piece in pieces.items()},
         worker_clients=settings.worker_clients,
         dashboard=settings.dashboard,
         tls_min=settings.tls_min,

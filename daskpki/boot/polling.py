@@ -17,7 +17,6 @@ from typing import Final
 from daskpki import naming
 from daskpki.boot.reading import Material, Reader, newest_trust, parse_own_credential
 from daskpki.cluster.contexts import KeyPair
-from daskpki.cluster.news import SignedTrust
 from daskpki.cluster.watch import Nowhere, Source
 from daskpki.confidential import Confidential
 from daskpki.errors import DaskpkiError, DisabledError, NotFoundError
@@ -73,14 +72,14 @@ class StoreSource:
         self._trust = Versions(naming.trust_id(self._cluster))
         self._credential = Versions(naming.credential_id(self._cluster, self._role, self._name))
 
-    def trust_after(self, epoch: int) -> SignedTrust | None:
+    def trust_after(self, epoch: int) -> Confidential | None:
         """See daskpki.cluster.watch.Source."""
         with self._open() as store:
             newest = self._trust.newest(store)
-            found = None if newest is None else _trust(store, self._cluster, epoch)
+            found = None if newest is None else newest_trust(store, self._cluster)
         if newest is not None:
             self._trust.seen = newest[0]  # not before: a look that failed half-way is taken again
-        return found
+        return found.data if found is not None and found.signed.document.epoch > epoch else None
 
     def credential(self) -> KeyPair | None:
         """See daskpki.cluster.watch.Source; a node that was booted with --version keeps that one."""
@@ -96,16 +95,6 @@ class StoreSource:
         return KeyPair(certificate_pem(credential), key_pem(credential))
 
 
-def _trust(store: Reader, cluster: str, epoch: int) -> SignedTrust | None:
-    found = newest_trust(store, cluster)
-    document = found.signed.document
-    if document.epoch <= epoch:
-        return None
-    secret = naming.revoked_id(cluster)
-    versions = [piece.version for part in document.crls for piece in part.pieces]
-    return SignedTrust(found.data, {version: store.access(secret, version).reveal() for version in versions})
-
-
 class DirectorySource:
     """`daskpki.cluster.watch.Source` over a directory that `daskpki export` wrote, and may write again.
 
@@ -115,11 +104,11 @@ class DirectorySource:
     def __init__(self, directory: str) -> None:
         self._directory = directory
 
-    def trust_after(self, epoch: int) -> SignedTrust | None:
+    def trust_after(self, epoch: int) -> Confidential | None:
         """See daskpki.cluster.watch.Source."""
         found = self._read()
         document = found.trust.signed.document
-        return SignedTrust(found.trust.data, found.pieces) if document.epoch > epoch else None
+        return found.trust.data if document.epoch > epoch else None
 
     def credential(self) -> KeyPair:
         """See daskpki.cluster.watch.Source."""

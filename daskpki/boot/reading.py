@@ -1,6 +1,6 @@
 """What a boot reads from a store, by access only.
 
-That is its own credentials, the newest trust document, the CRL's pieces, and the secrets that it is told to mount.
+That is its own credentials, the newest trust document, and the secrets that it is told to mount.
 """
 
 from __future__ import annotations
@@ -44,13 +44,12 @@ class Trust(NamedTuple):
 class Material(NamedTuple):
     """Everything for a boot, parsed and not verified yet.
 
-    `anchors` (DER) are CAs known beforehand, from a credential directory; `pieces` are the CRL's, by version number.
-    `secrets` are the cluster's other secrets, with where each is to be mounted.
+    `anchors` (DER) are CAs known beforehand, from a credential directory. `secrets` are the cluster's other secrets,
+    with where each is to be mounted.
     """
 
     credentials: tuple[Credential, ...]
     trust: Trust
-    pieces: Mapping[int, bytes]
     anchors: tuple[bytes, ...] = ()
     secrets: tuple[tuple[Mount, Confidential], ...] = ()
 
@@ -68,11 +67,8 @@ def read_material(
     """
     credentials = tuple(read_credential(store, cluster, role, name, pinned.get(role)) for role, name in wanted)
     trust = newest_trust(store, cluster)
-    versions = [piece.version for part in trust.signed.document.crls for piece in part.pieces]
-    secret = naming.revoked_id(cluster)
-    pieces = {version: _read_piece(store, secret, version) for version in versions}
     secrets = tuple((mount, read_secret(store, cluster, mount)) for mount in mounts)
-    return Material(credentials, trust, pieces, secrets=secrets)
+    return Material(credentials, trust, secrets=secrets)
 
 
 def read_secret(store: Reader, cluster: str, mount: Mount) -> Confidential:
@@ -86,15 +82,6 @@ def read_secret(store: Reader, cluster: str, mount: Mount) -> Confidential:
     except DisabledError as error:
         hint = f"daskpki --cluster {cluster} secret rollback {mount.name}, or --secret {mount.name}@N for version N"
         raise NotTrustedError(str(error), hint=hint) from None
-
-
-def _read_piece(store: Reader, secret: str, version: int) -> bytes:
-    """A piece of the revocation list; without one of them nobody can tell who is revoked."""
-    try:
-        return store.access(secret, version).reveal()
-    except (NotFoundError, DisabledError) as error:
-        hint = error.hint or "daskpki doctor says what else is missing"
-        raise NotTrustedError(f"the revocation list is incomplete: {error}", hint=hint) from None
 
 
 def read_credential(store: Reader, cluster: str, role: Role, name: str, version: int | None = None) -> Credential:

@@ -112,4 +112,4 @@ def read_directory(directory: str) -> Material:
         leaf=found.leaf,
         chain=found.chain,
     )
-    return Material((credential,), Trust(found.trust, signed), found.pieces, found.anchors)
+    return Material((credential,), Trust(found.trust, signed), found.anchors)

@@ -105,7 +105,6 @@ def _put(
         _own_credential(checked.material, program),
         trust=checked.trust,
         signed=checked.material.trust.data,
-        pieces=checked.material.pieces,
         secrets=mounted.paths,
     )
     return {**dask_environment(handover, path, environ, checked.settings.log_format), **mounted.variables}

@@ -61,7 +61,7 @@ def _tell(invocation: Invocation, authority: CertificateAuthority, given: Sequen
     from daskpki.cli.people import surroundings
     from daskpki.credentials.addresses import parse_scheduler
     from daskpki.credentials.choice import Wanted
-    from daskpki.credentials.fetching import fetch_pieces, fetch_trust
+    from daskpki.credentials.fetching import fetch_trust
     from daskpki.credentials.sources import obtain
 
     found = obtain(Wanted(cluster=invocation.cluster), surroundings(invocation))
@@ -71,11 +71,9 @@ def _tell(invocation: Invocation, authority: CertificateAuthority, given: Sequen
     addresses = [parse_scheduler(address) for address in given or known]
     if not addresses:
         raise NotFoundError("no address is known, --scheduler tls://HOST:PORT gives one")
-    pieces = fetch_pieces(secrets, invocation.cluster, latest.signed.document)
-    from daskpki.cluster.news import SignedTrust  # distributed takes a quarter of a second
-    from daskpki.cluster.telling import tell
+    from daskpki.cluster.telling import tell  # distributed takes a quarter of a second
 
-    return tell(addresses, found.held, SignedTrust(latest.data, pieces))
+    return tell(addresses, found.held, latest.data)
 
 
 def _say(invocation: Invocation, answer: Answer) -> None:

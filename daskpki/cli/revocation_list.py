@@ -43,7 +43,7 @@ def crl(
         bool, typer.Option("--revoke-intermediate", help="With --offline-root: of a CA that was replaced.")
     ] = False,
 ) -> None:
-    """Show the certificate revocation list, or export it complete, however long it is.
+    """Show the certificate revocation list, or export it.
 
     Examples:  [bold]daskpki crl[/bold]   [bold]daskpki crl --out ca.crl --der[/bold]
 
@@ -83,7 +83,7 @@ def _chosen(authority: CertificateAuthority, inventory: Inventory, generation: i
     from daskpki.authority.crl_keeping import kept_crls
     from daskpki.authority.root_crl import root_crls
 
-    kept = [*kept_crls(authority.session, authority.trust()), *_of_roots(root_crls(inventory))]
+    kept = [*kept_crls(authority.trust()), *_of_roots(root_crls(inventory))]
     chosen = [entry for entry in kept if generation in (None, entry.generation)]
     if not chosen:
         known = ", ".join(str(entry.generation) for entry in kept)

@@ -72,7 +72,7 @@ class Keeping(Protocol):
         """The document as it travels in a stream; None when it is known only by its content."""
         ...
 
-    def offer(self, signed: Confidential, pieces: Mapping[int, bytes] | None = None) -> bool:
+    def offer(self, signed: Confidential) -> bool:
         """Whether `signed` is newer than what holds, and holds from now on."""
         ...
 

@@ -15,7 +15,6 @@ from typing import Final
 
 from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.keeper import Keeper
-from daskpki.cluster.news import SignedTrust
 from daskpki.confidential import Confidential
 from daskpki.errors import UnavailableError
 from daskpki.files import write_private
@@ -45,7 +44,6 @@ class HandedOn:
             self.handover._replace(
                 ca=self._put("ca.pem", anchors.encode()),
                 trust=self._put("trust.json", keeper.signed.reveal()),
-                pieces={number: self._put(f"revoked-{number}", piece) for number, piece in keeper.pieces.items()},
             )
         )
 
@@ -103,13 +101,10 @@ class HandedSource:
     def __init__(self, path: str) -> None:
         self._path = path
 
-    def trust_after(self, epoch: int) -> SignedTrust | None:
+    def trust_after(self, epoch: int) -> Confidential | None:
         """See daskpki.cluster.watch.Source."""
-        handover = load_handover(self._path)
-        signed = Confidential(_read(handover.trust))
-        if parse_trust(signed).document.epoch <= epoch:
-            return None
-        return SignedTrust(signed, {number: _read(path) for number, path in handover.pieces.items()})
+        signed = Confidential(_read(load_handover(self._path).trust))
+        return signed if parse_trust(signed).document.epoch > epoch else None
 
     def credential(self) -> KeyPair:
         """See daskpki.cluster.watch.Source."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,11 +15,10 @@ from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.roles import Server
 from daskpki.cluster.trust import trust_of
 from daskpki.confidential import Confidential
-from daskpki.errors import CorruptError, NotTrustedError, UnavailableError
+from daskpki.errors import NotTrustedError, UnavailableError
 from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.pem import parse_certificates
 from daskpki.pki.profile import Lifetime
-from daskpki.pki.revoked import FetchPiece
 from daskpki.pki.trust_document import TrustDocument, parse_trust
 
 _REFUSALS_PER_MINUTE: Final = 10
@@ -35,8 +34,6 @@ class Keeper:
         document: TrustDocument,
         signed: Confidential | None = None,
         *,
-        pieces: Mapping[int, bytes] | None = None,
-        fetch_piece: FetchPiece | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.document = document
@@ -44,8 +41,6 @@ class Keeper:
         self.on_credential: list[Callable[[KeyPair], None]] = []
         self._enforcement = enforcement
         self._signed = signed
-        self._pieces = dict(pieces or {})
-        self._fetch_piece = fetch_piece
         self._clock = clock
         self._refused: list[float] = []
         self._lock = threading.Lock()
@@ -59,11 +54,6 @@ class Keeper:
     def signed(self) -> Confidential | None:
         """The document that holds as it was signed; None when only its content is known here."""
         return self._signed
-
-    @property
-    def pieces(self) -> Mapping[int, bytes]:
-        """Of its revocation list, by version number."""
-        return self._pieces
 
     @property
     def lifetime(self) -> Lifetime:
@@ -82,9 +72,9 @@ class Keeper:
 
     def message(self) -> dict[str, Any] | None:
         """The document that holds, to be passed on; None when it is not at hand as it was signed."""
-        return None if self._signed is None else news.message(self._signed, self._pieces)
+        return None if self._signed is None else news.message(self._signed)
 
-    def offer(self, signed: Confidential, pieces: Mapping[int, bytes] | None = None) -> bool:
+    def offer(self, signed: Confidential) -> bool:
         """Whether `signed` is newer than what holds, and holds from now on.
 
         NotTrustedError or CorruptError when it does not hold, and nothing has changed; UnavailableError after too many
@@ -96,7 +86,7 @@ class Keeper:
                 return False
             self._check_rate()
             try:
-                self._go_by(signed, pieces or {})
+                self._go_by(signed)
             except NotTrustedError:
                 self._refused.append(self._clock())
                 raise
@@ -109,28 +99,18 @@ class Keeper:
         if len(self._refused) >= _REFUSALS_PER_MINUTE:
             raise UnavailableError(f"{len(self._refused)} trust documents of the last minute did not hold; wait one")
 
-    def _go_by(self, signed: Confidential, pieces: Mapping[int, bytes]) -> None:
+    def _go_by(self, signed: Confidential) -> None:
         from daskpki.pki.trust import verify_trust
 
         document = verify_trust(
             parse_trust(signed), now=datetime.now(UTC), cluster=self.document.cluster, previous=self.document
         )
-        wanted = {piece.version for part in document.crls for piece in part.pieces}
-        known = {number: data for number, data in {**self._pieces, **pieces}.items() if number in wanted}
-        self._enforcement.replace(trust=trust_of(document, lambda number: self._piece(known, number)))
+        self._enforcement.replace(trust=trust_of(document))
         if self.document.active.certificate not in document.roots:
             # It did not retire first: an emergency, or a whole rollover that was missed, which looks the same.
             self._enforcement.abort_foreign()
-        self.document, self._signed, self._pieces = document, signed, known
+        self.document, self._signed = document, signed
         self._enforcement.audit.record(RELOADED, detail=f"trust document {document.epoch} holds")
-
-    def _piece(self, known: dict[int, bytes], number: int) -> bytes:
-        """A piece that came along, is known from before, or can be fetched; its digest is in the document."""
-        if number not in known:
-            if self._fetch_piece is None:
-                raise CorruptError(f"piece {number} of the revocation list did not come with the trust document")
-            known[number] = self._fetch_piece(number)
-        return known[number]
 
     def _tell_everyone(self) -> None:
         message = self.message()

@@ -31,7 +31,6 @@ from daskpki.errors import NotFoundError
 from daskpki.handover import USUAL
 from daskpki.identity import Role, parse_identity
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
-from daskpki.pki.revoked import FetchPiece
 from daskpki.pki.trust_document import TrustDocument
 
 LOOK: Final = "daskpki-look"
@@ -66,7 +65,7 @@ def _worker_process(
     trust, document = believed
     held = KeyPair(certificates, Confidential(key))
     enforcement = Enforcement(parse_identity(uri), held, trust, mode=mode, dashboard=dashboard)
-    enforcement.keeper = Keeper(enforcement, document)  # a later one comes with the pieces of its revocation list
+    enforcement.keeper = Keeper(enforcement, document)
     return PkiSecurity({Role.WORKER: enforcement, Role.CLIENT: enforcement})
 
 
@@ -76,7 +75,6 @@ def cluster_security(
     *,
     mode: WorkerClients = WorkerClients.ALLOW,
     dashboard: Dashboard = Dashboard.LOOPBACK,
-    fetch_piece: FetchPiece | None = None,
     source: Source | None = None,
 ) -> LocalSecurity:
     """A Security for `LocalCluster` from one credential for each role, and the verified trust document.
@@ -86,13 +84,13 @@ def cluster_security(
     `source` is asked for the next trust document every minute while a scheduler listens.
     NotFoundError when a role is missing.
     """
-    view = trust_of(trust, fetch_piece)
+    view = trust_of(trust)
     found = {each.identity.role: each for each in credentials}
     for role in Role:
         if role not in found:
             raise NotFoundError(f"cluster {trust.cluster} has no credential of a {role.value} here")
     enforcements = {role: _enforcement(each, view, mode, dashboard) for role, each in found.items()}
-    keepers = [Keeper(enforcement, trust, fetch_piece=fetch_piece) for enforcement in enforcements.values()]
+    keepers = [Keeper(enforcement, trust) for enforcement in enforcements.values()]
     for enforcement, keeper in zip(enforcements.values(), keepers, strict=True):
         enforcement.keeper = keeper
         keeper.on_news.append(partial(_share, keepers))
@@ -105,7 +103,7 @@ def _share(keepers: Iterable[Keeper], newest: Keeper) -> None:
     """Whoever has it already declines, so this ends."""
     assert newest.signed is not None
     for keeper in keepers:
-        keeper.offer(newest.signed, newest.pieces)
+        keeper.offer(newest.signed)
 
 
 def _follow(watch: Watch, server: Any) -> None:

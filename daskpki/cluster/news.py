@@ -8,8 +8,7 @@ workers and clients, clients to a scheduler (`daskpki revoke` does), workers to 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from distributed.comm.core import connect
 from distributed.core import error_message, send_recv
@@ -21,27 +20,6 @@ if TYPE_CHECKING:
     from daskpki.cluster.enforcement import Enforcement
 
 
-class Held(Protocol):
-    """A trust document as it was signed, and the pieces of its revocation list by version number."""
-
-    @property
-    def signed(self) -> Confidential | None:
-        """None when only its content is known."""
-        ...
-
-    @property
-    def pieces(self) -> Mapping[int, bytes]:
-        """Those that do not stand in the document."""
-        ...
-
-
-class SignedTrust(NamedTuple):
-    """The same as plain values, for whoever has just signed or fetched one."""
-
-    signed: Confidential
-    pieces: Mapping[int, bytes] = MappingProxyType({})
-
-
 TRUST: Final = "daskpki-trust"
 EPOCH: Final = "daskpki"
 """The field of the greeting that says that daskpki is at this end, and at which epoch."""
@@ -49,9 +27,9 @@ MODE: Final = "daskpki-worker-clients"
 """The field in which a scheduler says what a worker's certificate may do as a client."""
 
 
-def message(signed: Confidential, pieces: Mapping[int, bytes]) -> dict[str, Any]:
-    """A document on its way, with the pieces of its revocation list that do not stand in it."""
-    return {"op": TRUST, "signed": signed.reveal(), "pieces": dict(pieces)}
+def message(signed: Confidential) -> dict[str, Any]:
+    """A document on its way."""
+    return {"op": TRUST, "signed": signed.reveal()}
 
 
 def take(enforcement: Enforcement, received: Any) -> bool:
@@ -79,22 +57,21 @@ def offer(enforcement: Enforcement, received: Mapping[str, Any]) -> bool:
     """Whether the document is newer than ours and holds, and so is ours now; DaskpkiError when it does not hold."""
     if enforcement.keeper is None:
         raise UnavailableError("this process takes no trust documents")
-    signed, pieces = received.get("signed"), received.get("pieces")
-    if not isinstance(signed, bytes) or not isinstance(pieces, dict):
-        raise DaskpkiError("a trust document without its parts")
-    return enforcement.keeper.offer(Confidential(signed), pieces)
+    signed = received.get("signed")
+    if not isinstance(signed, bytes):
+        raise DaskpkiError("a message about a trust document, without it")
+    return enforcement.keeper.offer(Confidential(signed))
 
 
-async def bring(address: str, arguments: Mapping[str, Any], held: Held) -> int:
+async def bring(address: str, arguments: Mapping[str, Any], signed: Confidential) -> int:
     """Take a trust document to the server at `address`, with the connection arguments of a Security.
 
     Returns the epoch that holds there now; PermissionError when it was not accepted, OSError when nobody answers, or
     somebody to whom daskpki would not speak.
     """
-    assert held.signed is not None
     comm = await connect(address, **arguments)
     try:
-        reply = await send_recv(comm, **message(held.signed, held.pieces))
+        reply = await send_recv(comm, **message(signed))
     finally:
         comm.abort()
     return int(reply["epoch"])

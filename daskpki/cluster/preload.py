@@ -117,8 +117,9 @@ def pass_on_to_nanny(server: Any) -> None:
     security, nanny = server.security, server.nanny
 
     async def pass_on(keeper: Keeper) -> None:
+        assert keeper.signed is not None, "it was just taken in"
         try:
-            await news.bring(nanny, security.get_connection_args("worker"), keeper)
+            await news.bring(nanny, security.get_connection_args("worker"), keeper.signed)
         except OSError as error:  # it asks for itself as well, a little later
             logger.warning("the nanny at %s did not take the trust document: %s", nanny, error)
 

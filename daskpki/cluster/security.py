@@ -31,7 +31,6 @@ from daskpki.handover import Handover
 from daskpki.identity import Identity, Role, parse_role
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
 from daskpki.pki.pem import CERTIFICATE, parse_pem
-from daskpki.pki.revoked import FetchPiece
 from daskpki.pki.trust_document import TrustDocument
 
 _NO_FILES: Final = dict.fromkeys(name for name in Security.__slots__ if name.startswith("tls_"))
@@ -84,22 +83,21 @@ def client_security(
     credential: Credential,
     trust: TrustDocument,
     *,
-    fetch_piece: FetchPiece | None = None,
     minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
     source: Source | None = None,
 ) -> PkiSecurity:
     """A Security for a client (a person or a service) that holds `credential` and trusts by the verified `trust`.
 
     It speaks to the scheduler and, for direct transfers, to workers of its own trust domain, and to nobody else.
-    NotTrustedError when the credential has no key, or another role than client; `fetch_piece` is for `trust_of`, and
+    NotTrustedError when the credential has no key, or another role than client;
     `source` is where a renewed credential is looked for before dialling.
     """
     if credential.identity.role is not Role.CLIENT:
         raise NotTrustedError(f"{credential.identity.uri} is no client", hint="people and services hold client leaves")
     pair = KeyPair(certificate_pem(credential), key_pem(credential))
     quiet = Audit(usual=logging.DEBUG)  # whoever connects sees results on the terminal, and no log
-    enforcement = Enforcement(credential.identity, pair, trust_of(trust, fetch_piece), minimum=minimum, audit=quiet)
-    enforcement.keeper = Keeper(enforcement, trust, fetch_piece=fetch_piece)
+    enforcement = Enforcement(credential.identity, pair, trust_of(trust), minimum=minimum, audit=quiet)
+    enforcement.keeper = Keeper(enforcement, trust)
     if source is not None:
         enforcement.before_dialling = OnDial(enforcement, enforcement.keeper, source)
     return PkiSecurity({Role.CLIENT: enforcement})
@@ -116,11 +114,11 @@ class NodeSecurity(PkiSecurity):
         role = parse_role(handover.role)
         identity = Identity(handover.trust_domain, role, handover.name)
         pair = KeyPair(Path(handover.cert).read_text(), Confidential(Path(handover.key).read_bytes()))
-        document, signed, pieces = _handed_trust(handover)
+        document, signed = _handed_trust(handover)
         enforcement = Enforcement(
             identity,
             pair,
-            trust_of(document, lambda number: pieces[number]),
+            trust_of(document),
             mode=WorkerClients(handover.worker_clients),
             minimum=_VERSIONS[handover.tls_min],
             allow_stale=handover.freshness.stale_trust == "allow",
@@ -129,7 +127,7 @@ class NodeSecurity(PkiSecurity):
         roles = [role, Role.CLIENT] if role is Role.WORKER else [role]  # tasks are clients under their worker's leaf
         super().__init__(dict.fromkeys(roles, enforcement))
         self.handover = handover
-        self.keeper = enforcement.keeper = Keeper(enforcement, document, signed, pieces=pieces)
+        self.keeper = enforcement.keeper = Keeper(enforcement, document, signed)
         self._handed_on: HandedOn | None = None
 
     def hand_on(self) -> str:
@@ -149,12 +147,12 @@ def node_security(handover: Handover) -> NodeSecurity:
     return NodeSecurity(handover)
 
 
-def _handed_trust(handover: Handover) -> tuple[TrustDocument, Confidential, dict[int, bytes]]:
-    """The document, verified once more against the handed CAs, as it was signed, and the pieces of its CRL."""
+def _handed_trust(handover: Handover) -> tuple[TrustDocument, Confidential]:
+    """The document, verified once more against the handed CAs, and as it was signed."""
     from daskpki.pki.trust import parse_trust, verify_trust
 
     blocks = parse_pem(Path(handover.ca).read_bytes(), "the handed CA certificates")
     anchors = [der for label, der in blocks if label == CERTIFICATE]
     signed = Confidential(Path(handover.trust).read_bytes())
     document = verify_trust(parse_trust(signed), now=datetime.now(UTC), cluster=handover.cluster, anchors=anchors)
-    return document, signed, {number: Path(path).read_bytes() for number, path in handover.pieces.items()}
+    return document, signed

@@ -8,7 +8,7 @@ have read of a rollover yet, or have its new certificate already.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from distributed.comm.core import CommClosedError, FatalCommClosedError
@@ -18,6 +18,7 @@ from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.security import PkiSecurity
 from daskpki.cluster.trust import issuers_of, trust_of
+from daskpki.confidential import Confidential
 from daskpki.credentials.held import Held
 from daskpki.identity import Role
 from daskpki.pki.credential import certificate_pem, key_pem
@@ -41,10 +42,10 @@ class Answer(NamedTuple):
     refused: bool = False
 
 
-def tell(addresses: Sequence[str], held: Held, latest: news.SignedTrust, *, limit: float = LIMIT) -> list[Answer]:
+def tell(addresses: Sequence[str], held: Held, latest: Confidential, *, limit: float = LIMIT) -> list[Answer]:
     """Take `latest` to each of these schedulers at once, as the client of `held`; `limit` in seconds. Never raises."""
-    document = parse_trust(latest.signed).document
-    arguments = _security(held, document, latest.pieces).get_connection_args(Role.CLIENT.value)
+    document = parse_trust(latest).document
+    arguments = _security(held, document).get_connection_args(Role.CLIENT.value)
 
     async def tell_one(address: str) -> Answer:
         try:
@@ -67,9 +68,9 @@ def tell(addresses: Sequence[str], held: Held, latest: news.SignedTrust, *, limi
     return asyncio.run(tell_all())
 
 
-def _security(held: Held, document: TrustDocument, pieces: Mapping[int, bytes]) -> PkiSecurity:
+def _security(held: Held, document: TrustDocument) -> PkiSecurity:
     credential = held.credential
-    trust = trust_of(document, lambda version: pieces[version])
+    trust = trust_of(document)
     trust = trust._replace(anchors=(*trust.anchors, *held.trust.roots), issuers=trust.issuers | issuers_of(held.trust))
     pair = KeyPair(certificate_pem(credential), key_pem(credential))
     return PkiSecurity({Role.CLIENT: Enforcement(credential.identity, pair, trust)})

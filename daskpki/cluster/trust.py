@@ -8,7 +8,7 @@ from daskpki.cluster.peers import Peer, distinguished
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 from daskpki.pki.certificates import load_certificate
-from daskpki.pki.revoked import FetchPiece, every_revoked_serial, next_update
+from daskpki.pki.revoked import every_revoked_serial, next_update
 from daskpki.pki.trust_document import TrustDocument
 
 
@@ -53,19 +53,15 @@ def verify_peer(peer: Peer, trust: Trust, roles: frozenset[Role], *, now: float,
         )
 
 
-def trust_of(document: TrustDocument, fetch_piece: FetchPiece | None = None) -> Trust:
-    """The form of a verified document in which connections ask it.
-
-    `fetch_piece` reads the pieces of a CRL that is too long to stand in the document; NotTrustedError when such pieces
-    are named and cannot be read, since a list that is partly known would let the rest through.
-    """
+def trust_of(document: TrustDocument) -> Trust:
+    """The form of a verified document in which connections ask it."""
     return Trust(
         cluster=document.cluster,
         trust_domain=document.trust_domain,
         epoch=document.epoch,
         anchors=document.roots,
         issuers=issuers_of(document),
-        revoked=every_revoked_serial(document, fetch_piece or _no_pieces),
+        revoked=every_revoked_serial(document),
         next_update=next_update(document),
     )
 
@@ -78,7 +74,3 @@ def issuers_of(document: TrustDocument) -> frozenset[str]:
 def ca_name(certificate: bytes) -> str:
     """The name of a CA (DER), as `Peer.issuer` has it."""
     return distinguished(str(attribute.value) for attribute in load_certificate(certificate).subject)
-
-
-def _no_pieces(version: int) -> bytes:
-    raise NotTrustedError(f"piece {version} of the revocation list cannot be read here")

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.keeper import Keeper
-from daskpki.cluster.news import SignedTrust
+from daskpki.confidential import Confidential
 from daskpki.errors import DaskpkiError
 from daskpki.handover import USUAL, Freshness
 
@@ -31,7 +31,7 @@ logger = logging.getLogger("distributed.daskpki")
 class Source(Protocol):
     """Where newer material comes from; both raise what a store raises."""
 
-    def trust_after(self, epoch: int) -> SignedTrust | None:
+    def trust_after(self, epoch: int) -> Confidential | None:
         """The newest trust document when its epoch is above `epoch`."""
         ...
 
@@ -43,7 +43,7 @@ class Source(Protocol):
 class Nowhere:
     """A source that never has anything newer."""
 
-    def trust_after(self, epoch: int) -> SignedTrust | None:  # noqa: ARG002 - the protocol's signature
+    def trust_after(self, epoch: int) -> Confidential | None:  # noqa: ARG002 - the protocol's signature
         """See Source."""
         return None
 
@@ -116,7 +116,7 @@ class Watch:
         try:
             found = self._source.trust_after(self._keeper.epoch)
             if found is not None:
-                self._keeper.offer(found.signed, found.pieces)
+                self._keeper.offer(found)
             if self._is_credential_due(news=found is not None):
                 self._look_for_credential()
         except DaskpkiError as error:

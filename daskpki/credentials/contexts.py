@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -37,7 +37,6 @@ _WHAT: Final = "the login's file"
 _DIRECTORY: Final = "contexts"
 _PREFERRED: Final = "preferred"
 _SUFFIX: Final = ".json"
-_PIECE: Final = ".revoked."
 
 
 class Context(NamedTuple):
@@ -188,29 +187,15 @@ class Contexts:
                 if not any(self.directory.iterdir()):
                     self.directory.rmdir()
 
-    def write(self, saved: Saved, pieces: Mapping[int, bytes]) -> None:
-        """Make or replace the login's file, and those of the pieces of its revocation list, if that is a long one."""
-        for version, piece in pieces.items():
-            write_private(self.directory / f"{saved.id}{_PIECE}{version}", piece, force=True)
+    def write(self, saved: Saved) -> None:
+        """Make or replace the login's file."""
         write_private(self._path(saved.id), encode_context(saved.context), force=True)
-        for version, path in self._piece_files(saved.id).items():
-            if version not in pieces:
-                path.unlink(missing_ok=True)
-
-    def pieces(self, login_id: str) -> dict[int, bytes]:
-        """The pieces by version number; the signed trust document has the hash of each."""
-        return {version: read_private(path) for version, path in self._piece_files(login_id).items()}
-
-    def _piece_files(self, login_id: str) -> dict[int, Path]:
-        found = self.directory.glob(f"{login_id}{_PIECE}*")
-        return {int(path.suffix[1:]): path for path in found if path.suffix[1:].isdecimal()}
 
     def remove(self, saved: Saved) -> None:
-        """Delete the login's files, and the preference for it."""
+        """Delete the login's file, and the preference for it."""
         if self.preferred() == saved.id:
             (self.directory / _PREFERRED).unlink(missing_ok=True)
-        for path in (self._path(saved.id), *self._piece_files(saved.id).values()):
-            path.unlink(missing_ok=True)
+        self._path(saved.id).unlink(missing_ok=True)
 
     def _path(self, login_id: str) -> Path:
         return self.directory / f"{login_id}{_SUFFIX}"

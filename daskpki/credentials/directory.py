@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,7 +21,6 @@ CA_FILE: Final = "ca.pem"
 CERTIFICATE_FILE: Final = "cert.pem"
 KEY_FILE: Final = "key.pem"
 TRUST_FILE: Final = "trust.json"
-_PIECE: Final = "revoked-"
 
 _MAX_SIZE: Final = 1 << 20
 _OPEN_TO_OTHERS: Final = 0o077
@@ -31,17 +29,13 @@ _CHANGED_BY_OTHERS: Final = 0o022
 
 
 class Material(NamedTuple):
-    """What lies in the directory: certificates (DER), the key as its file has it (PEM), the signed trust document.
-
-    `pieces` are those of a long revocation list, by version number.
-    """
+    """What lies in the directory: certificates (DER), the key as its file has it (PEM), the signed trust document."""
 
     leaf: bytes
     chain: tuple[bytes, ...]
     anchors: tuple[bytes, ...]
     key: Confidential
     trust: Confidential
-    pieces: Mapping[int, bytes]
 
 
 def load_directory(directory: Path) -> Material:
@@ -56,18 +50,7 @@ def load_directory(directory: Path) -> Material:
         anchors=tuple(parse_certificates(_read(directory / CA_FILE), str(directory / CA_FILE))),
         key=Confidential(_read(directory / KEY_FILE, secret=True)),
         trust=Confidential(_read(directory / TRUST_FILE)),
-        pieces=_read_pieces(directory),
     )
-
-
-def piece_name(version: int) -> str:
-    """The file of one piece of a long revocation list; a short one stands in the trust document itself."""
-    return f"{_PIECE}{version}"
-
-
-def _read_pieces(directory: Path) -> dict[int, bytes]:
-    found = (path for path in directory.glob(f"{_PIECE}*") if path.name.removeprefix(_PIECE).isdecimal())
-    return {int(path.name.removeprefix(_PIECE)): _read(path) for path in found}
 
 
 def _read(path: Path, *, secret: bool = False) -> bytes:

@@ -10,7 +10,6 @@ from daskpki.credentials.directory import (
     KEY_FILE,
     TRUST_FILE,
     check_directory,
-    piece_name,
 )
 from daskpki.credentials.held import Held
 from daskpki.errors import AlreadyExistsError
@@ -32,7 +31,6 @@ def export_directory(held: Held, directory: Path, *, force: bool = False) -> lis
         CA_FILE: anchors.encode(),
         CERTIFICATE_FILE: certificate_pem(held.credential).encode(),
         TRUST_FILE: held.signed.reveal(),
-        **{piece_name(version): piece for version, piece in held.pieces.items()},
     }
     key = key_pem(held.credential)
     _prepare(directory, [*public, KEY_FILE], force=force)

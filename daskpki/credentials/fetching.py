@@ -1,4 +1,4 @@
-"""A credential from a store: the payload of its secret, the newest trust document, and the revocation list's pieces."""
+"""A credential from a store: the payload of its secret, and the newest trust document."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from daskpki.errors import CorruptError, NotFoundError
 from daskpki.identity import Role
 from daskpki.pki.certificates import certificate_identity, load_certificate
 from daskpki.pki.credential import Credential, parse_credential
-from daskpki.pki.trust_document import TrustDocument
 from daskpki.pki.validate import verify_identity
 from daskpki.store.port import SecretStore
 from daskpki.store.trust import TrustPayload, trust_chain
@@ -21,8 +20,7 @@ def fetch_credential(secrets: SecretStore, cluster: str, role: Role, name: str, 
     """Read and verify one credential by `access` only; NotFoundError names the command that issues it."""
     trust = fetch_trust(secrets, cluster)
     credential = _fetch_payload(secrets, cluster, role, name)
-    pieces = fetch_pieces(secrets, cluster, trust.signed.document)
-    return verify_held(credential, trust.data, pieces, pins=pins, now=now)
+    return verify_held(credential, trust.data, pins=pins, now=now)
 
 
 def hold_certificate(
@@ -39,7 +37,7 @@ def hold_certificate(
     verify_identity(identity, trust_domain=document.trust_domain, role=Role.CLIENT, name=name)
     generation = issuing_generation(leaf, chain, document, now)
     credential = Credential(cluster, identity, generation, None, leaf, tuple(chain))
-    return verify_held(credential, trust.data, fetch_pieces(secrets, cluster, document), pins=pins, now=now)
+    return verify_held(credential, trust.data, pins=pins, now=now)
 
 
 def _fetch_payload(secrets: SecretStore, cluster: str, role: Role, name: str) -> Credential:
@@ -62,9 +60,3 @@ def fetch_trust(secrets: SecretStore, cluster: str) -> TrustPayload:
     if head is None:
         raise NotFoundError(f"this store has no cluster {cluster!r}", hint=f"daskpki --cluster {cluster} init-ca")
     return head.payload
-
-
-def fetch_pieces(secrets: SecretStore, cluster: str, document: TrustDocument) -> dict[int, bytes]:
-    """The pieces of the revocation list that do not stand in the document itself, by version number."""
-    versions = [piece.version for part in document.crls for piece in part.pieces]
-    return {version: secrets.access(naming.revoked_id(cluster), version).reveal() for version in versions}

@@ -29,7 +29,6 @@ def load_handed_down(path: str) -> HandedDown:
         anchors=tuple(parse_certificates(_read(handover.ca), "the CA certificates handed down")),
         key=Confidential(_read(handover.key)),
         trust=Confidential(_read(handover.trust)),
-        pieces={version: _read(piece) for version, piece in handover.pieces.items()},
     )
     return HandedDown(material, _schedulers(handover))
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from daskpki.confidential import Confidential
-from daskpki.errors import CorruptError, NotTrustedError
+from daskpki.errors import NotTrustedError
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.credential import Credential
 from daskpki.pki.revoked import every_revoked_serial
@@ -19,21 +19,12 @@ from daskpki.pki.validate import key_matches, verify_leaf
 class Held(NamedTuple):
     """A verified credential with the trust document it was verified by.
 
-    `signed` is that document as the store keeps it, `pieces` are the parts of its revocation list that do not stand in
-    it, by version number.
+    `signed` is that document as the store keeps it.
     """
 
     credential: Credential
     trust: TrustDocument
     signed: Confidential
-    pieces: Mapping[int, bytes]
-
-    def fetch_piece(self, version: int) -> bytes:
-        """One of the pieces, as `revoked_serials` asks for it; CorruptError when it was not kept."""
-        try:
-            return self.pieces[version]
-        except KeyError:
-            raise CorruptError(f"piece {version} of the revocation list is missing") from None
 
 
 class Pins(NamedTuple):
@@ -45,9 +36,7 @@ class Pins(NamedTuple):
     previous: TrustDocument | None = None
 
 
-def verify_held(
-    credential: Credential, signed: Confidential, pieces: Mapping[int, bytes], *, pins: Pins, now: datetime
-) -> Held:
+def verify_held(credential: Credential, signed: Confidential, *, pins: Pins, now: datetime) -> Held:
     """Check signature and epoch of the trust document, chain, role, lifetime, key and revocation of the credential.
 
     Raises NotTrustedError or CorruptError that says which of them failed.
@@ -61,7 +50,7 @@ def verify_held(
         min_epoch=pins.min_epoch,
         now=now,
     )
-    held = Held(credential, trust, signed, pieces)
+    held = Held(credential, trust, signed)
     _verify_credential(held, now)
     _verify_not_revoked(held)
     return held
@@ -78,7 +67,7 @@ def _verify_credential(held: Held, now: datetime) -> None:
 
 def _verify_not_revoked(held: Held) -> None:
     serial = load_certificate(held.credential.leaf).serial_number
-    if serial in every_revoked_serial(held.trust, held.fetch_piece):
+    if serial in every_revoked_serial(held.trust):
         raise NotTrustedError(
             f"the certificate {serial:x} of {held.credential.identity.uri} is revoked",
             hint="ask the cluster's operator to issue a new one, then run daskpki login",

@@ -8,7 +8,7 @@ written is taken back when a later step fails. `logout` removes all three, and a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -45,7 +45,6 @@ class _Before(NamedTuple):
 
     entry: Entry | None
     saved: Saved | None
-    pieces: Mapping[int, bytes]
 
     def bound(self, pins: Pins) -> Pins:
         """The pins, and that the trust document follows the one seen before and is not older."""
@@ -97,7 +96,7 @@ def _before(login_id: str, here: Surroundings) -> _Before:
         entry = read_entry(login_id, here.keyring)
     with suppress(CorruptError):
         saved = here.contexts.load(login_id)
-    return _Before(entry, saved, here.contexts.pieces(login_id))
+    return _Before(entry, saved)
 
 
 def _with_key(held: Held, login_id: str, before: _Before, here: Surroundings) -> Held:
@@ -145,7 +144,7 @@ def _write(saved: Saved, held: Held, before: _Before, here: Surroundings) -> Non
     entry = encode_entry(Entry(held.trust.epoch, saved.digest, key))
     try:
         here.keyring.set(saved.service, USERNAME, entry)
-        here.contexts.write(saved, held.pieces)
+        here.contexts.write(saved)
         dask_config.set_loader(here.environ)
     except DaskpkiError:
         _put_back(saved, before, here)
@@ -162,7 +161,7 @@ def _put_back(saved: Saved, before: _Before, here: Surroundings) -> None:
     if before.saved is None:
         here.contexts.remove(saved)
     else:
-        here.contexts.write(before.saved, before.pieces)
+        here.contexts.write(before.saved)
 
 
 class Leaving(NamedTuple):

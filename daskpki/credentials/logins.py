@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
@@ -57,7 +56,7 @@ def read_entry(login_id: str, keyring: KeyringPort) -> Entry | None:
     return None if line is None else parse_entry(line)
 
 
-def load_login(saved: Saved, contexts: Contexts, keyring: KeyringPort, now: datetime) -> Held:
+def load_login(saved: Saved, keyring: KeyringPort, now: datetime) -> Held:
     """The verified credential of a login.
 
     CorruptError when its file is not the one that `login` wrote; NotTrustedError when certificate or revocation list
@@ -73,14 +72,14 @@ def load_login(saved: Saved, contexts: Contexts, keyring: KeyringPort, now: date
             hint="daskpki login writes it anew; find out who could change it",
         )
     try:
-        return _verify(saved, entry, contexts.pieces(saved.id), now)
+        return _verify(saved, entry, now)
     except NotTrustedError as error:
         raise type(error)(f"the login {title}: {error}", hint="daskpki login fetches the present state") from error
 
 
-def _verify(saved: Saved, entry: Entry, pieces: Mapping[int, bytes], now: datetime) -> Held:
+def _verify(saved: Saved, entry: Entry, now: datetime) -> Held:
     signed = Confidential(saved.context.trust)
-    held = verify_held(_credential(saved, entry), signed, pieces, pins=Pins(min_epoch=entry.epoch), now=now)
+    held = verify_held(_credential(saved, entry), signed, pins=Pins(min_epoch=entry.epoch), now=now)
     check_fresh(held.trust, now)
     return held
 

@@ -130,7 +130,7 @@ def _verify_material(material: Material, here: Surroundings) -> Held:
         leaf=material.leaf,
         chain=material.chain,
     )
-    return verify_held(credential, material.trust, material.pieces, pins=pins, now=here.now)
+    return verify_held(credential, material.trust, pins=pins, now=here.now)
 
 
 def _from_store(wanted: Wanted, here: Surroundings) -> _Found:
@@ -149,7 +149,7 @@ def _from_store(wanted: Wanted, here: Surroundings) -> _Found:
 
 def _from_keyring(wanted: Wanted, here: Surroundings) -> _Found:
     saved = find_login(here.contexts, _in_cluster(wanted, here))
-    return load_login(saved, here.contexts, here.keyring, here.now), saved.context.schedulers
+    return load_login(saved, here.keyring, here.now), saved.context.schedulers
 
 
 def _in_cluster(wanted: Wanted, here: Surroundings) -> Wanted:

@@ -22,7 +22,7 @@ from daskpki.identity import Role
 from daskpki.settings import GsmUrl
 
 _AT_ONCE: Final = 4
-_READ_BY_NODES: Final = (naming.TRUST, naming.REVOKED, Role.SCHEDULER, Role.WORKER, naming.SECRET)
+_READ_BY_NODES: Final = (naming.TRUST, Role.SCHEDULER, Role.WORKER, naming.SECRET)
 
 Json = Mapping[str, Any]
 

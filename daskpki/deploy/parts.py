@@ -59,7 +59,7 @@ def secrets(wanted: Deployment, part: Part) -> Sequence[str]:
     """The ids of the secrets that the part reads: what says whom to trust, its own credentials, and what it mounts."""
     own = [naming.credential_id(wanted.cluster, role, name) for role, name in part.leaves]
     mounted = [naming.user_secret_id(wanted.cluster, mount.name) for mount in wanted.mounts if part.works]
-    return (naming.trust_id(wanted.cluster), naming.revoked_id(wanted.cluster), *own, *mounted)
+    return (naming.trust_id(wanted.cluster), *own, *mounted)
 
 
 def container(wanted: Deployment, part: Part) -> Container:

@@ -171,7 +171,7 @@ class Examination:
 
     def _login_failure(self, saved: Saved) -> DaskpkiError | None:
         try:
-            load_login(saved, self._here.contexts, self._here.keyring, self._here.now)
+            load_login(saved, self._here.keyring, self._here.now)
         except DaskpkiError as failure:
             return failure
         return None

@@ -18,7 +18,7 @@ from daskpki.doctor.certificates import check_authority, check_leaves
 from daskpki.doctor.finding import Finding, error, note, ok, warning
 from daskpki.doctor.key_slots import check_slots
 from daskpki.doctor.publication import check_crls, check_link, check_root_crls, check_unfinished
-from daskpki.doctor.versions import check_needed, check_newest, check_number, check_recorded, check_superseded
+from daskpki.doctor.versions import check_newest, check_number, check_recorded, check_superseded
 from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError
 from daskpki.identity import Role
 from daskpki.inventory import Inventory
@@ -138,9 +138,7 @@ def look_at_leaves(cluster: Cluster) -> Iterator[Finding]:
 
 def look_at_trust(cluster: Cluster) -> Iterator[Finding]:
     """The trust document: signature, CRLs whole and fresh."""
-    secret = naming.revoked_id(cluster.session.cluster)
-    pieces = cluster.session.store.secrets
-    revoked = revoked_serials(cluster.trust, lambda version: pieces.access(secret, version).reveal())
+    revoked = revoked_serials(cluster.trust)
     number = len({serial for serials in revoked.values() for serial in serials})
     yield ok("trust document", f"epoch {cluster.trust.epoch}, signature and CRLs verified, {number} revoked")
     yield from check_crls(cluster.trust, cluster.now)
@@ -191,10 +189,6 @@ def _is_gone(cluster: Cluster, secret: str) -> bool:
 
 def _judge_versions(cluster: Cluster, info: SecretInfo, versions: Sequence[Version]) -> Iterator[Finding]:
     kind = cluster.kind(info)
-    if kind == naming.REVOKED:  # versions are named by number, and there may be none
-        needed = {piece.version for part in cluster.trust.crls for piece in part.pieces}
-        yield from check_needed(info.id, versions, needed, cluster.remedy)
-        return
     yield from check_newest(info.id, versions, cluster.remedy, _command_anew(kind, info))
     if kind in set(Role):
         entry = cluster.inventory.current(kind, info.labels.get("daskpki-name", ""))

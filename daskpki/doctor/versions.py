@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from daskpki.doctor.finding import Finding, error, note, warning
-from daskpki.doctor.publication import PUBLISH
 from daskpki.inventory import CertificateRecord
 from daskpki.store.port import DESTROYED, ENABLED, Version
 
@@ -61,21 +60,6 @@ def check_superseded(secret: str, versions: Sequence[Version], remedy: Remedy) -
             remedy("destroy", secret, numbers),
             topic="old versions",
         )
-
-
-def check_needed(
-    secret: str, versions: Sequence[Version], needed: Collection[int], remedy: Remedy
-) -> Iterator[Finding]:
-    """Versions that the trust document names have to be readable."""
-    states = {version.number: version.state for version in versions}
-    for number in sorted(needed):
-        state = states.get(number, "missing")
-        if state != ENABLED:
-            yield error(
-                secret,
-                f"version {number}, which the trust document names, is {state.lower()}: no node can read the CRL",
-                remedy("enable", secret, [number]) if state == "DISABLED" else PUBLISH,
-            )
 
 
 def check_number(secret: str, versions: Sequence[Version]) -> Iterator[Finding]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final, NamedTuple
 
 from daskpki import naming
-from daskpki.errors import AlreadyExistsError, NotFoundError, UsageError
+from daskpki.errors import NotFoundError, UsageError
 from daskpki.grants.judging import ACCESSOR, READING, TOO_WIDE, Finding, Place, Secret, judge
 from daskpki.grants.targets import Target
 from daskpki.identity import Role
@@ -84,15 +83,12 @@ class Grants:
         return bool(self._policies.permitted(secret.id, [_READ]))
 
     def _check(self, target: Target) -> None:
-        """Every secret exists and is daskpki's; the one for pieces of a CRL is made if an old CA has none yet."""
+        """Every secret exists and is daskpki's."""
         for secret in target.secrets:
             try:
                 check_ours(secret, self._secrets.describe(secret).labels)
             except NotFoundError as error:
-                if secret != naming.revoked_id(self._cluster):
-                    raise NotFoundError(str(error), hint=_way_out(target)) from error
-                with suppress(AlreadyExistsError):
-                    self._secrets.create(secret, labels=naming.labels(self._cluster, naming.REVOKED))
+                raise NotFoundError(str(error), hint=_way_out(target)) from error
 
     def _reads_another(self, target: Target, member: str) -> bool:
         return any(one.kind in tuple(Role) and one.id != target.own and _reads(one, member) for one in self.of())

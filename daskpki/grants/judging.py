@@ -28,7 +28,6 @@ UNCLEAR: Final = "unclear"
 _CREDENTIALS: Final = frozenset(Role)
 _MACHINES: Final = (Role.SCHEDULER, Role.WORKER)
 _PEOPLE: Final = ("user:", "group:")
-_SHARED: Final = (naming.TRUST, naming.REVOKED)
 _EVERYBODY: Final = ("allUsers", "allAuthenticatedUsers", "domain:", "projectViewer:", "projectEditor:")
 
 
@@ -130,7 +129,7 @@ def _by_member(secrets: Iterable[Secret]) -> Mapping[str, list[Secret]]:
 
 
 def _narrow(secrets: Sequence[Secret], place: Place) -> Iterator[Finding]:
-    shared = {secret.kind: secret for secret in secrets if secret.kind in _SHARED}
+    trusting = {member for secret in secrets if secret.kind == naming.TRUST for member in secret.readers}
     for secret in secrets:
         if secret.kind not in _CREDENTIALS:
             continue
@@ -138,9 +137,8 @@ def _narrow(secrets: Sequence[Secret], place: Place) -> Iterator[Finding]:
             mend = place.grant(secret.slug, "MEMBER")
             yield Finding(TOO_NARROW, secret.id, None, "nobody was granted to read it", mend)
         for member in secret.readers:
-            missing = [kind for kind in _SHARED if kind not in shared or member not in shared[kind].readers]
-            if missing:
-                why = f"it does not read {' and '.join(missing)}"
+            if member not in trusting:
+                why = f"it does not read {naming.TRUST}"
                 yield Finding(TOO_NARROW, secret.id, member, why, place.grant(secret.slug, member))
 
 
@@ -159,5 +157,4 @@ def _removal(secret: Secret, member: str, place: Place) -> str:
     for binding in held:
         if binding.role != ACCESSOR:
             return place.unbind(secret.id, binding)
-    target = naming.TRUST if secret.kind == naming.REVOKED else secret.slug
-    return place.grant(target, member, "--revoke")
+    return place.grant(secret.slug, member, "--revoke")

@@ -34,7 +34,7 @@ class Target(NamedTuple):
 
 def parse_target(text: str, cluster: str) -> Target:
     """ROLE[/NAME], secret/NAME, trust, records or cakey/GENERATION; UsageError."""
-    shared = (naming.trust_id(cluster), naming.revoked_id(cluster))
+    shared = (naming.trust_id(cluster),)
     if text == naming.TRUST:
         return Target(text, None, shared)
     if text == naming.RECORDS:

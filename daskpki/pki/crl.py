@@ -15,25 +15,21 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.pki.certificates import UNREADABLE, extension, moment, seconds
-from daskpki.pki.crl_pieces import MAX_CRL, PIECE_LIMIT, SplitCrl, join_crl, split_crl
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.keys import signature_hash
 from daskpki.pki.pem import encode_pem, is_der, is_pem, parse_pem
 from daskpki.pki.profile import CRL_LIFETIME, MAX_SERIAL, MINUTE, show
 
 __all__ = [
-    "PIECE_LIMIT",
+    "MAX_CRL",
     "REASONS",
     "Crl",
     "Revocation",
-    "SplitCrl",
     "crl_pem",
-    "join_crl",
     "parse_crl",
     "parse_header",
     "parse_reason",
     "sign_crl",
-    "split_crl",
     "verify_crl",
     "verify_serials",
 ]
@@ -51,6 +47,9 @@ REASONS: Final = (
     "aACompromise",
 )
 """RFC 5280, 5.3.1, without removeFromCRL, which only a delta CRL may say."""
+
+MAX_CRL: Final = 1 << 20
+"""The size of a CRL in bytes: 20,000 entries, ten times as many as a trust document has room for."""
 
 CLOCK_SKEW: Final = 5 * MINUTE
 """How far thisUpdate may lie ahead of this machine's clock, in seconds."""

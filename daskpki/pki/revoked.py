@@ -1,99 +1,67 @@
-"""Who is revoked, according to a trust document: its CRLs, inline or in pieces, put together and verified.
+"""Who is revoked, according to a trust document: its CRLs, decompressed and verified. Pure.
 
 Two limits are apart: how long ago the document was fetched is known to whoever fetched it, and how old the CRL's
-signature is follows from nextUpdate, which is looked at here. Pure: pieces come from a function that is handed in.
+signature is follows from nextUpdate, which is looked at here.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
 
 from cryptography import x509
 
-from daskpki.errors import CorruptError, NotTrustedError, UsageError
+from daskpki.errors import CorruptError, NotTrustedError
 from daskpki.pki.certificates import load_certificate, seconds
-from daskpki.pki.crl import Crl, Revocation, parse_header, verify_crl, verify_serials
-from daskpki.pki.crl_pieces import SplitCrl, join_crl, split_crl
+from daskpki.pki.crl import MAX_CRL, Crl, Revocation, parse_header, verify_crl, verify_serials
+from daskpki.pki.pem import is_der
 from daskpki.pki.profile import show
-from daskpki.pki.trust_document import CrlPart, PieceRef, TrustDocument
-
-INLINE_LIMIT: Final = 12 * 1024
-"""Compressed CRL entries up to this size stand in the document: those of three generations still fit a payload."""
-
-FetchPiece = Callable[[int], bytes]
-"""Payload of the secret of pieces by its version number."""
+from daskpki.pki.trust_document import CrlPart, TrustDocument
 
 
-def fits_inline(split: SplitCrl) -> bool:
-    """Whether the CRL's entries may stand in the document itself."""
-    return len(split.pieces) <= 1 and sum(map(len, split.pieces)) <= INLINE_LIMIT
+def crl_part(generation: int, der: bytes) -> CrlPart:
+    """A CRL as it stands in the trust document."""
+    header = parse_header(der)
+    return CrlPart(generation, header.number, header.this_update, header.next_update, zlib.compress(der, 9))
 
 
-def crl_part(generation: int, der: bytes, versions: Sequence[int] = (), *, split: SplitCrl | None = None) -> CrlPart:
-    """A CRL as it stands in the document: inline, or its pieces kept under these version numbers, in order.
-
-    UsageError when the numbers do not match the pieces that `split_crl` makes of it (or made, as `split`).
-    """
-    crl, split = parse_header(der), split or split_crl(der)
-    inline = not versions and fits_inline(split)
-    if not inline and len(versions) != len(split.pieces):
-        raise UsageError(f"the CRL has {len(split.pieces)} pieces, and {len(versions)} version numbers are given")
-    return CrlPart(
-        generation=generation,
-        number=crl.number,
-        this_update=crl.this_update,
-        next_update=crl.next_update,
-        head=split.head,
-        tail=split.tail,
-        entries=b"".join(split.pieces) if inline else None,
-        pieces=() if inline else tuple(map(piece_ref, versions, split.pieces)),
-    )
+def crl_der(part: CrlPart) -> bytes:
+    """The complete CRL, not verified yet; CorruptError when the stream is damaged, or expands to more than MAX_CRL."""
+    inflater = zlib.decompressobj()
+    try:
+        der = inflater.decompress(part.compressed, MAX_CRL + 1)
+    except zlib.error as error:
+        raise CorruptError(f"the CRL of CA generation {part.generation} cannot be decompressed ({error})") from None
+    if len(der) > MAX_CRL or not inflater.eof or inflater.unused_data:
+        raise CorruptError(f"the CRL of CA generation {part.generation} is cut off or too long")
+    if not is_der(der):
+        raise CorruptError(f"the CRL of CA generation {part.generation} is not DER")
+    return der
 
 
-def piece_ref(version: int, piece: bytes) -> PieceRef:
-    """The reference to a piece that was stored under that version number."""
-    return PieceRef(version, hashlib.sha256(piece).hexdigest())
-
-
-def crl_der(part: CrlPart, fetch_piece: FetchPiece) -> bytes:
-    """The complete CRL; CorruptError when a piece is not the one that the document names. Not verified yet."""
-    if part.entries is not None:
-        return join_crl(part.head, [part.entries] if part.entries else [], part.tail)
-    return join_crl(part.head, [_fetch(piece, fetch_piece) for piece in part.pieces], part.tail)
-
-
-def _fetch(piece: PieceRef, fetch_piece: FetchPiece) -> bytes:
-    data = fetch_piece(piece.version)
-    if hashlib.sha256(data).hexdigest() != piece.sha256:
-        raise CorruptError(f"version {piece.version} of the CRL's pieces is not the one that the trust document names")
-    return data
-
-
-def revoked_serials(document: TrustDocument, fetch_piece: FetchPiece) -> dict[int, Mapping[int, Revocation]]:
+def revoked_serials(document: TrustDocument) -> dict[int, Mapping[int, Revocation]]:
     """The revocations by CA generation and serial, from CRLs whose signature and issuer were verified.
 
     CRLs that ran out still count, since they say truly who is revoked: `check_fresh` is the question whether they
-    say enough. Raises NotTrustedError or CorruptError, and whatever fetching a piece raises.
+    say enough. Raises NotTrustedError or CorruptError.
     """
     revoked = {}
     for part in document.crls:
-        crl = verify_crl(crl_der(part, fetch_piece), _issuer(part, document), now=None)
+        crl = verify_crl(crl_der(part), _issuer(part, document), now=None)
         _check_announced(crl, part)
         revoked[part.generation] = crl.revoked
     return revoked
 
 
-def every_revoked_serial(document: TrustDocument, fetch_piece: FetchPiece) -> frozenset[int]:
+def every_revoked_serial(document: TrustDocument) -> frozenset[int]:
     """The serials of `revoked_serials` together, for who only asks whether one is among them: this is faster.
 
     Serials are random, so the union is as good as one set for each generation.
     """
     serials: list[frozenset[int]] = []
     for part in document.crls:
-        crl, listed = verify_serials(crl_der(part, fetch_piece), _issuer(part, document))
+        crl, listed = verify_serials(crl_der(part), _issuer(part, document))
         _check_announced(crl, part)
         serials.append(listed)
     return serials[0].union(*serials[1:]) if serials else frozenset()

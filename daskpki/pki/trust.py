@@ -35,13 +35,12 @@ from daskpki.pki.issuer import Issuer
 from daskpki.pki.path import check_issued
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import is_within, show
-from daskpki.pki.revoked import INLINE_LIMIT, check_fresh, crl_part, fits_inline, is_due, revoked_serials
+from daskpki.pki.revoked import check_fresh, crl_part, is_due, revoked_serials
 from daskpki.pki.succession import heirs
 from daskpki.pki.trust_document import (
     FORMAT,
     READER,
     CrlPart,
-    PieceRef,
     Signature,
     SignedTrust,
     TrustDocument,
@@ -54,18 +53,15 @@ from daskpki.pki.trust_document import (
 __all__ = [
     "ACTIVE",
     "FORMAT",
-    "INLINE_LIMIT",
     "NEXT",
     "READER",
     "RETIRING",
     "Anchor",
     "CrlPart",
-    "PieceRef",
     "SignedTrust",
     "TrustDocument",
     "check_fresh",
     "crl_part",
-    "fits_inline",
     "is_due",
     "parse_trust",
     "revoked_serials",

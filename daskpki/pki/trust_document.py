@@ -27,27 +27,17 @@ _WHAT: Final = "the trust document"
 _SHA256_DIGITS: Final = 64
 
 
-class PieceRef(NamedTuple):
-    """A piece of a CRL: its version number in the secret of pieces, and the SHA-256 of its payload in hex."""
-
-    version: int
-    sha256: str
-
-
 class CrlPart(NamedTuple):
-    """The CRL of one generation, either whole (`entries`, one compressed piece) or in pieces kept elsewhere.
+    """The complete CRL of one generation: its DER as a zlib stream, and what it says of itself.
 
-    Times are in seconds since the epoch. `entries` is None when `pieces` holds the list.
+    Times are in seconds since the epoch.
     """
 
     generation: int
     number: int
     this_update: int
     next_update: int
-    head: bytes
-    tail: bytes
-    entries: bytes | None = None
-    pieces: tuple[PieceRef, ...] = ()
+    compressed: bytes
 
 
 class TrustDocument(NamedTuple):
@@ -121,10 +111,7 @@ def _anchor_json(anchor: Anchor) -> dict[str, Any]:
 
 
 def _crl_json(part: CrlPart) -> dict[str, Any]:
-    value: dict[str, Any] = {"head": base64_text(part.head), "tail": base64_text(part.tail)}
-    value["entries"] = None if part.entries is None else base64_text(part.entries)
-    value["pieces"] = [[piece.version, piece.sha256] for piece in part.pieces]
-    return part._asdict() | value
+    return part._asdict() | {"compressed": base64_text(part.compressed)}
 
 
 def signed_bytes(payload: str) -> bytes:
@@ -175,7 +162,7 @@ def parse_document(payload: str) -> TrustDocument:
             log=(integer(log, "seq", _WHAT), _digest(log.get("hash"))),
             schedulers=tuple(fields.as_text(entry, "an address") for entry in array(value, "schedulers", _WHAT)),
             successions=parse_successions(value.get("successions")),
-            root_crls=tuple(map(_crl_bytes, _root_crls(value))),
+            root_crls=tuple(map(_root_crl, array(value, "root_crls", _WHAT))),
         )
     except UsageError as error:  # a malformed name: nobody typed it here
         raise CorruptError(f"{_WHAT}: {error}") from None
@@ -193,40 +180,22 @@ def _anchor(value: dict[str, Any]) -> Anchor:
     )
 
 
-def _root_crls(value: dict[str, Any]) -> list[Any]:
-    """Documents that were signed before roots signed CRLs have no such field."""
-    return array(value, "root_crls", _WHAT) if "root_crls" in value else []
-
-
 def _crl_part(value: dict[str, Any]) -> CrlPart:
-    entries = value.get("entries")
-    pieces = tuple(_piece(entry) for entry in array(value, "pieces", _WHAT))
-    if (entries is None) != bool(pieces):
-        raise CorruptError(f"{_WHAT}: a CRL is either inline or in pieces")
     return CrlPart(
         generation=integer(value, "generation", _WHAT, least=1),
         number=integer(value, "number", _WHAT, least=1),
         this_update=moment(value, "this_update", _WHAT),
         next_update=moment(value, "next_update", _WHAT),
-        head=_crl_bytes(value.get("head")),
-        tail=octets(value.get("tail"), f"{_WHAT}'s CRL"),
-        entries=None if entries is None else octets(entries, f"{_WHAT}'s CRL"),
-        pieces=pieces,
+        compressed=octets(value.get("compressed"), f"{_WHAT}'s CRL"),
     )
 
 
-def _crl_bytes(value: object) -> bytes:
-    """DER, or its beginning; whoever reads files would take PEM for the same list, in as many forms as one likes."""
+def _root_crl(value: object) -> bytes:
+    """DER only; software that reads files would also take PEM for the same list, in as many forms as one likes."""
     data = octets(value, f"{_WHAT}'s CRL")
     if not is_der(data):
         raise CorruptError(f"{_WHAT}: a CRL is not DER")
     return data
-
-
-def _piece(value: object) -> PieceRef:
-    if not isinstance(value, list) or len(value) != 2:  # noqa: PLR2004 - version, digest
-        raise CorruptError(f"{_WHAT}: a piece of the CRL is not [version, sha256]")
-    return PieceRef(integer({"version": value[0]}, "version", _WHAT, least=1), _digest(value[1]))
 
 
 def _digest(value: object) -> str:

@@ -26,7 +26,7 @@ from tests.cluster.nodes import Cluster, cluster
 
 STOCK: Final = "Dask's own mutual TLS"
 PLAIN: Final = "daskpki"
-REVOKED: Final = 100_000
+REVOKED: Final = 1_500
 LONG: Final = f"daskpki, {REVOKED:,} revoked serials"
 _TASKS: Final = 20_000
 _BYTES: Final = 200_000_000
@@ -107,7 +107,7 @@ def _running(workshop: Workshop, label: str, number: int = 0) -> Iterator[Runnin
         if mode is None:
             security = stock_security(authority, alice, directory)
         else:
-            security = client_security(alice.credential, authority.document(), fetch_piece=authority.pieces.__getitem__)
+            security = client_security(alice.credential, authority.document())
         with Client(nodes.address, security=security) as client:
             yield Running(nodes, client, security)
 

@@ -187,7 +187,7 @@ class Hands:
 
 def material(cluster: Cluster) -> Material:
     worker = cluster.credentials["worker/worker"]
-    return Material((worker,), Trust(cluster.trust, parse_trust(cluster.trust)), {})
+    return Material((worker,), Trust(cluster.trust, parse_trust(cluster.trust)))
 
 
 SETTINGS = parse_settings(parse_arguments(["worker"]), {})

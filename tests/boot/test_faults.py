@@ -1,9 +1,9 @@
 """The fault matrix: every fault at every request of a boot, with its outcome, and none outlives the deadline.
 
 A boot asks the metadata server for the VM's name (where that is its credential's) and for a token; then Secret Manager
-for the leaf, the newest trust document, the trust document's next number, the pieces of a long revocation list, and the
-secrets to mount. What may be wrong around a boot has its tests elsewhere: proxies and TLS in test_connection.py, clocks
-in test_check.py, no memfd in test_materialise.py; a read-only root, any user, PID 1 in tests/deploy/test_single_vm.py.
+for the leaf, the newest trust document, the trust document's next number, and the secrets to mount. What may be wrong
+around a boot has its tests elsewhere: proxies and TLS in test_connection.py, clocks in test_check.py, no memfd in
+test_materialise.py; a read-only root, any user, PID 1 in tests/deploy/test_single_vm.py.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from tests.boot.cloud import TOKEN_PATH, Cloud, boot_here, run_entrypoint
 from tests.material import Cluster, make_cluster
 
 EXPECTED: Final = """
-                        name   token  leaf   trust  next   piece  secret
-slow                    75     75     75     75     75     75     75
-reset                   75     75     75     75     75     75     75
-truncated               75     75     75     75     -      75     75
-408                     75     75     75     75     75     75     75
-429                     75     75     75     75     75     75     75
-500                     75     75     75     75     75     75     75
-502 as a page           75     75     75     75     75     75     75
-503                     75     75     75     75     75     75     75
-wrong crc32c            -      -      75     75     -      75     75
-token not accepted      -      -      75     75     75     75     75
-grant not there yet     -      -      75     75     75     75     75
-not there               4      5      4      4      start  3      4
-disabled                -      -      3      3      3      3      3
-destroyed               -      -      3      3      3      3      3
-API off                 -      -      5      5      5      5      5
-wrong scope             -      -      5      5      5      5      5
-403 as a page           5      5      5      5      5      5      5
-another server          5      5      -      -      -      -      -
+                        name   token  leaf   trust  next   secret
+slow                    75     75     75     75     75     75
+reset                   75     75     75     75     75     75
+truncated               75     75     75     75     -      75
+408                     75     75     75     75     75     75
+429                     75     75     75     75     75     75
+500                     75     75     75     75     75     75
+502 as a page           75     75     75     75     75     75
+503                     75     75     75     75     75     75
+wrong crc32c            -      -      75     75     -      75
+token not accepted      -      -      75     75     75     75
+grant not there yet     -      -      75     75     75     75
+not there               4      5      4      4      start  4
+disabled                -      -      3      3      3      3
+destroyed               -      -      3      3      3      3
+API off                 -      -      5      5      5      5
+wrong scope             -      -      5      5      5      5
+403 as a page           5      5      5      5      5      5
+another server          5      5      -      -      -      -
 """
 """Exit codes. Where it is 75, the fault may pass, and then the boot goes on; `-` is no such thing, or no difference."""
 
@@ -65,7 +65,7 @@ FAULTS: Final[dict[str, dict[str, Any]]] = {
     "403 as a page": {"http": 403, "html": True},
     "another server": {"http": 302, "html": True},
 }
-SECRETS: Final = {"leaf": ("worker_vm-1", 1), "trust": ("trust", 1), "next": ("trust", 2), "piece": ("revoked", 1)}
+SECRETS: Final = {"leaf": ("worker_vm-1", 1), "trust": ("trust", 1), "next": ("trust", 2)}
 MOUNT = "db-password=fd"
 
 
@@ -99,18 +99,14 @@ def test_every_fault_has_its_row() -> None:
 
 
 @pytest.fixture(scope="session")
-def busy() -> tuple[Cluster, list[bytes]]:
-    """A cluster whose revocation list is in pieces, which makes every request that a boot may make."""
-    cluster = make_cluster("busy", ["worker/vm-1"])
-    return cluster, cluster.publish_in_pieces(first_version=1)
+def busy() -> Cluster:
+    return make_cluster("busy", ["worker/vm-1"])
 
 
 @pytest.fixture
-def cloud(cloud: Cloud, busy: tuple[Cluster, list[bytes]]) -> Cloud:
-    cluster, pieces = busy
-    cloud.cluster = cluster
-    cluster.seed(cloud.server, cloud.parent)
-    cloud.server.seed(cloud.secret("revoked"), *pieces)
+def cloud(cloud: Cloud, busy: Cluster) -> Cloud:
+    cloud.cluster = busy
+    busy.seed(cloud.server, cloud.parent)
     cloud.server.seed(cloud.secret("secret_db-password"), b"hunter2")
     return cloud
 
@@ -136,9 +132,8 @@ def read_all(cloud: Cloud, seconds: float, *, real: bool = False) -> list[str]:
 def test_a_boot_makes_each_of_the_requests_once(cloud: Cloud) -> None:
     assert read_all(cloud, 20) == []
     assert [entry.method for entry in cloud.metadata.journal.entries()] == ["instance/name", TOKEN_PATH]
-    pieces = [f"revoked/versions/{number + 1}" for number in range(len(cloud.server.payloads(cloud.secret("revoked"))))]
     assert cloud.requests == [
-        "worker_vm-1/versions/latest", "trust/versions/latest", "trust/versions/2", *pieces,
+        "worker_vm-1/versions/latest", "trust/versions/latest", "trust/versions/2",
         "secret_db-password/versions/latest",
     ]  # fmt: skip
 
@@ -206,7 +201,7 @@ def test_servers_may_come_up_late(cloud: Cloud) -> None:
     read_all(cloud, 20)
 
 
-@pytest.mark.parametrize("number", [2, 3, 4, 5])
+@pytest.mark.parametrize("number", [2, 3])
 def test_a_token_that_expires_between_two_requests_is_replaced(cloud: Cloud, number: int) -> None:
     def expire(_entry: object) -> None:
         cloud.server.tokens.revoke_all()
@@ -219,7 +214,7 @@ def test_a_token_that_expires_between_two_requests_is_replaced(cloud: Cloud, num
 
 def test_a_worker_cannot_read_the_schedulers_secret_and_is_told_which_grant_is_missing(cloud: Cloud) -> None:
     member = f"serviceAccount:{cloud.metadata.account}"
-    for kind in ("worker_vm-1", "trust", "revoked", "secret"):
+    for kind in ("worker_vm-1", "trust", "secret"):
         prefix = cloud.secret(kind).rpartition("/")[2]
         cloud.server.iam.grant_prefix("test-project", "roles/secretmanager.secretAccessor", member, prefix=prefix)
     assert boot_here(cloud.environ, *ARGUMENTS).started

@@ -87,23 +87,6 @@ def test_a_stale_latest_is_overtaken_by_number(cloud: Cloud) -> None:
     assert boot_here(cloud.environ, "exec", "worker", "--", "true").started
 
 
-def test_the_pieces_of_a_long_revocation_list_are_fetched_by_number(cloud: Cloud) -> None:
-    cluster = make_cluster("long")
-    cloud.cluster = cluster
-    victim = cluster.issue("worker/victim")
-    pieces = cluster.publish_in_pieces(revoked=[victim], first_version=1)
-    cluster.seed(cloud.server, cloud.parent)
-    cloud.server.seed(cloud.secret("revoked"), *pieces)
-    started = boot_here(cloud.environ, "exec", "worker", "--", "true")
-    assert started.handover is not None
-    assert sorted(started.handover.pieces) == list(range(1, len(pieces) + 1))
-    assert [request for request in cloud.requests if request.startswith("revoked/")] == [
-        f"revoked/versions/{number}" for number in range(1, len(pieces) + 1)
-    ]
-    with pytest.raises(NotTrustedError, match="revoked"):
-        boot_here(cloud.environ, "exec", "worker", "--name", "victim", "--", "true")
-
-
 def test_a_missing_credential_names_the_command_that_issues_it(cloud: Cloud) -> None:
     with pytest.raises(NotFoundError, match="no credential worker/w7") as caught:
         boot_here(cloud.environ, "worker", "--name", "w7", "--scheduler", "h")

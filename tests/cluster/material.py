@@ -19,14 +19,12 @@ from daskpki.confidential import Confidential
 from daskpki.identity import Identity, Role, default_trust_domain
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
 from daskpki.pki.crl import Revocation, sign_crl
-from daskpki.pki.crl_pieces import split_crl
 from daskpki.pki.issuer import Issuer, create_root, issue_leaf
 from daskpki.pki.keys import KeyType, PrivateKey, generate_key, serialize_key
 from daskpki.pki.pem import CERTIFICATE, encode_pem
 from daskpki.pki.profile import LeafRequest, make_policy
-from daskpki.pki.revoked import crl_part, fits_inline
+from daskpki.pki.revoked import crl_part
 from daskpki.pki.trust import ACTIVE, NEXT, RETIRING, Anchor, TrustDocument, sign_trust
-from daskpki.pki.trust_document import CrlPart
 
 DAY = timedelta(days=1)
 NOW = timedelta(0)
@@ -69,7 +67,6 @@ class Authority:
         self.authorities = [(self.issuer, ACTIVE)]
         self._signers = list(self.authorities)
         self._revoked: list[Revocation] = []
-        self.pieces: dict[int, bytes] = {}
         self._epoch = 0
         self.revoked = self.leaf(Role.WORKER, "stolen")
         self.revoke(self.revoked)
@@ -134,18 +131,11 @@ class Authority:
                 Anchor(issuer.generation, state, issuer.root.public_bytes(Encoding.DER))
                 for issuer, state in self.authorities
             ),
-            crls=tuple(self._part(issuer, self._crl(issuer, now, seconds)) for issuer, _state in self.authorities),
+            crls=tuple(
+                crl_part(issuer.generation, self._crl(issuer, now, seconds)) for issuer, _state in self.authorities
+            ),
             log=(self._epoch, "0" * 64),
         )
-
-    def _part(self, issuer: Issuer, crl: bytes) -> CrlPart:
-        """The CRL in the document, or one that is too long in `pieces`."""
-        split = split_crl(crl)
-        if fits_inline(split):
-            return crl_part(issuer.generation, crl, split=split)
-        versions = range(len(self.pieces) + 1, len(self.pieces) + len(split.pieces) + 1)
-        self.pieces.update(zip(versions, split.pieces, strict=True))
-        return crl_part(issuer.generation, crl, versions, split=split)
 
     def _crl(self, issuer: Issuer, now: datetime, lifetime: int) -> bytes:
         revoked = self._revoked if issuer is self.issuer else []

@@ -97,9 +97,6 @@ def handover_of(authority: Authority, leaf: Leaf, directory: Path, mode: str) ->
     trust = directory / "trust.json"
     document = authority.document()
     trust.write_bytes(authority.signed(document).reveal())
-    pieces = {ref.version: directory / f"piece-{ref.version}" for part in document.crls for ref in part.pieces}
-    for number, place in pieces.items():
-        place.write_bytes(authority.pieces[number])
     handover = Handover(
         cluster=authority.cluster,
         trust_domain=authority.trust_domain,
@@ -109,7 +106,6 @@ def handover_of(authority: Authority, leaf: Leaf, directory: Path, mode: str) ->
         key=files.key,
         ca=files.ca,
         trust=str(trust),
-        pieces={number: str(place) for number, place in pieces.items()},
         worker_clients=mode,
         dashboard="off",
         tls_min="1.3",

@@ -45,7 +45,7 @@ def admin(own: Authority) -> PkiSecurity:
 
 def push(running: Cluster, admin: PkiSecurity, signed: Confidential) -> int:
     arguments = admin.get_connection_args("client")
-    return asyncio.run(news.bring(running.address, arguments, news.SignedTrust(signed)))
+    return asyncio.run(news.bring(running.address, arguments, signed))
 
 
 def test_a_busy_client_is_cut_off(own: Authority, running: Cluster, admin: PkiSecurity) -> None:
@@ -122,14 +122,14 @@ def test_a_forged_document_is_refused_and_said_so(own: Authority, running: Clust
 
 
 def test_what_an_administrators_command_is_told(own: Authority, running: Cluster) -> None:
-    held = Held(own.leaf(Role.CLIENT, "admin").credential, own.document(), own.signed(own.document()), {})
+    held = Held(own.leaf(Role.CLIENT, "admin").credential, own.document(), own.signed(own.document()))
     newest, stranger = own.document(), Authority()
     forged = stranger.signed(stranger.document()._replace(epoch=newest.epoch + 100))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         deaf = f"tls://127.0.0.1:{silent.getsockname()[1]}"
-        (unheard,) = tell([deaf], held, news.SignedTrust(own.signed(newest)), limit=0.5)
-    (refused,) = tell([running.address], held, news.SignedTrust(forged))
-    (taken,) = tell([running.address], held, news.SignedTrust(own.signed(newest)))
+        (unheard,) = tell([deaf], held, own.signed(newest), limit=0.5)
+    (refused,) = tell([running.address], held, forged)
+    (taken,) = tell([running.address], held, own.signed(newest))
     assert (refused.epoch, refused.refused) == (None, True)
     assert "trust document" in refused.reason
     assert taken == Answer(running.address, newest.epoch, taken=True)
@@ -139,5 +139,5 @@ def test_what_an_administrators_command_is_told(own: Authority, running: Cluster
 def test_a_worker_brings_no_document_to_the_scheduler(own: Authority, running: Cluster, tmp_path: Path) -> None:
     security = stock_security(own, own.leaf(Role.WORKER), tmp_path)
     signed = own.signed(own.document()).reveal()
-    reply = asyncio.run(call(running.address, security, op="daskpki-trust", signed=signed, pieces={}))
+    reply = asyncio.run(call(running.address, security, op="daskpki-trust", signed=signed))
     assert isinstance(reply, PermissionError)

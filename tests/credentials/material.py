@@ -68,7 +68,7 @@ class Founded:
 
     def hold(self, credential: Credential) -> Held:
         """A verified credential, as it comes out of a source."""
-        return verify_held(credential, self.trust(), {}, pins=Pins(), now=datetime.now(UTC))
+        return verify_held(credential, self.trust(), pins=Pins(), now=datetime.now(UTC))
 
     def publish(self, secrets: SecretStore) -> None:
         """Add the next trust document."""

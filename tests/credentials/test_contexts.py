@@ -87,12 +87,8 @@ def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     contexts = Contexts(tmp_path)
     saved = contexts.saved(Context("local:/s", "default", "alice", (), 1, b"leaf", (), b"trust"))
     with contexts.locked():
-        contexts.write(saved, {7: b"piece"})
+        contexts.write(saved)
     assert contexts.all() == [saved]
-    assert contexts.pieces(saved.id) == {7: b"piece"}
-    with contexts.locked():
-        contexts.write(saved, {8: b"another"})
-    assert contexts.pieces(saved.id) == {8: b"another"}
     (contexts.directory / f"{saved.id}.json").chmod(0o644)
     with pytest.raises(AccessDeniedError, match="open to others"):
         contexts.all()

@@ -11,13 +11,11 @@ from pathlib import Path
 import pytest
 
 from daskpki import naming
-from daskpki.confidential import Confidential
 from daskpki.credentials.choice import Source, Wanted
 from daskpki.credentials.export import export_directory
 from daskpki.credentials.sources import Surroundings, obtain
 from daskpki.credentials.whoami import whoami
 from daskpki.errors import (
-    CorruptError,
     NotTrustedError,
     UsageError,
 )
@@ -25,7 +23,6 @@ from daskpki.handover import Handover, encode_handover
 from daskpki.identity import Role
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.crl import Revocation, sign_crl
-from daskpki.pki.crl_pieces import split_crl
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.trust import crl_part, sign_trust
 from daskpki.store.local.store import LocalStore
@@ -82,28 +79,24 @@ def test_the_store_needs_a_name(store: LocalStore, here: Surroundings) -> None:
         obtain(Wanted(), _stored(here, store, DASKPKI_NAME=""))
 
 
-def test_a_revocation_list_in_pieces_is_followed(founded: Founded, store: LocalStore, here: Surroundings) -> None:
-    """It comes along in every source: from the store, and from a directory."""
+def test_a_revocation_is_followed_in_every_source(founded: Founded, store: LocalStore, here: Surroundings) -> None:
+    """From the store, and from a directory."""
     credential = founded.issue(Role.CLIENT, "rob")
     founded.store(store.secrets, credential)
+    rob = obtain(Wanted(name="rob"), _stored(here, store)).held
+    directory = Path(here.environ["HOME"]) / "rob"
+    export_directory(rob, directory)
     serial = load_certificate(credential.leaf).serial_number
     at = int(founded.now.timestamp())
     crl = sign_crl(founded.issuer, [Revocation(serial, at, "superseded")], number=9, now=founded.now)
-    labels = naming.labels("default", naming.REVOKED)
-    for piece in split_crl(crl).pieces:
-        add(store.secrets, naming.revoked_id("default"), Confidential(piece), labels)
-    document = founded.document()._replace(crls=(crl_part(1, crl, [1]),))
-    trust_labels = naming.labels("default", naming.TRUST)
-    add(store.secrets, naming.trust_id("default"), sign_trust(document, [founded.issuer]), trust_labels)
+    document = founded.document()._replace(crls=(crl_part(1, crl),))
+    signed = sign_trust(document, [founded.issuer])
+    add(store.secrets, naming.trust_id("default"), signed, naming.labels("default", naming.TRUST))
     with pytest.raises(NotTrustedError, match="client/rob is revoked"):
         obtain(Wanted(name="rob"), _stored(here, store))
-    alice = obtain(Wanted(), _stored(here, store)).held
-    directory = Path(here.environ["HOME"]) / "pieces"
-    export_directory(alice, directory)
+    (directory / "trust.json").write_bytes(signed.reveal())
     mounted = here._replace(environ={**here.environ, "DASKPKI_CREDENTIAL_DIR": str(directory)})
-    assert obtain(Wanted(), mounted).held.pieces == alice.pieces != {}
-    (directory / "revoked-1").unlink()
-    with pytest.raises(CorruptError, match="piece 1 of the revocation list is missing"):
+    with pytest.raises(NotTrustedError, match="client/rob is revoked"):
         obtain(Wanted(), mounted)
 
 
@@ -133,7 +126,6 @@ def test_what_the_entrypoint_hands_down_is_a_source(tmp_path: Path) -> None:
         key=str(directory / "key.pem"),
         ca=str(directory / "ca.pem"),
         trust=str(directory / "trust.json"),
-        pieces={},
         worker_clients="limited",
         dashboard="loopback",
         tls_min="1.3",

@@ -131,7 +131,7 @@ def test_each_account_reads_its_own_secrets_and_no_more() -> None:
     for one in found:
         if isinstance(one, SecretGrant):
             grants.setdefault(one.member.partition(":")[2].partition("@")[0], set()).add(one.secret)
-    shared = {"daskpki_lab_trust", "daskpki_lab_revoked"}
+    shared = {"daskpki_lab_trust"}
     assert grants == {
         "daskpki-lab-scheduler": {*shared, "daskpki_lab_scheduler_scheduler"},
         **{f"daskpki-lab-worker-{n}": {*shared, f"daskpki_lab_worker_worker-{n}"} for n in range(12)},
@@ -233,15 +233,15 @@ def test_a_failure_names_the_step_and_the_same_command_goes_on(wanted: Deploymen
         return cloud(command, files)  # type: ignore[arg-type] # passed through
 
     steps = plan_deployment(cloud, wanted)
-    with pytest.raises(AccessDeniedError, match=r"step 18 of 24 \(create firewall rule daskpki-lab-clients"):
+    with pytest.raises(AccessDeniedError, match=r"step 16 of 22 \(create firewall rule daskpki-lab-clients"):
         carry_out(steps, run, progress=lambda _number, _step: None, sleep=lambda _seconds: None)
     rest = apply(cloud, wanted)
-    assert len(rest) == 24 - 17
+    assert len(rest) == 22 - 15
     assert apply(cloud, wanted) == ()
 
 
 def test_what_is_missing_of_the_ca_is_issued_by_daskpki(wanted: Deployment) -> None:
-    cloud = SimulatedCloud("lab", ["daskpki_lab_trust", "daskpki_lab_revoked", "daskpki_lab_scheduler_scheduler"])
+    cloud = SimulatedCloud("lab", ["daskpki_lab_trust", "daskpki_lab_scheduler_scheduler"])
     made = [command for step in plan_deployment(cloud, wanted) for command in step.commands if command[0] == "daskpki"]
     assert made == [("daskpki", "--store=gsm://project-one", "--cluster=lab", "issue", "worker")]
 

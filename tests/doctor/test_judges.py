@@ -25,7 +25,7 @@ from daskpki.doctor.scheduler import (
     check_page,
     check_stranger,
 )
-from daskpki.doctor.versions import check_needed, check_newest, check_number, check_superseded
+from daskpki.doctor.versions import check_newest, check_number, check_superseded
 from daskpki.errors import AccessDeniedError, NotTrustedError, UnavailableError
 from daskpki.inventory import FROM_REQUEST, ReplayedInventory
 from daskpki.pki.profile import Lifetime
@@ -244,13 +244,6 @@ def test_old_keys_that_can_still_be_read_are_told() -> None:
         one(check_superseded("s", versions(ENABLED, DESTROYED, ENABLED, ENABLED), command)).remedy == "destroy s [1, 3]"
     )
     assert not list(check_superseded("s", versions(DESTROYED, DISABLED, ENABLED), command))
-
-
-def test_pieces_of_a_crl_have_to_be_readable() -> None:
-    assert not list(check_needed("s", versions(DESTROYED, ENABLED), {2}, command))
-    assert "destroyed" in one(check_needed("s", versions(DESTROYED, ENABLED), {1}, command)).reason
-    assert one(check_needed("s", versions(DISABLED), {1}, command)).remedy == "enable s [1]"
-    assert "missing" in one(check_needed("s", [], {7}, command)).reason
 
 
 def test_many_active_versions_are_paid_for() -> None:

@@ -13,7 +13,7 @@ from daskpki.grants.granting import Grants
 from daskpki.store.gsm.store import GsmStore
 from tests.store_gsm.places import GsmPlace, open_place
 
-KINDS = ("trust", "revoked", "records", "cakey_1", "scheduler_scheduler", "worker_worker", "client_alice", "client_bob")
+KINDS = ("trust", "records", "cakey_1", "scheduler_scheduler", "worker_worker", "client_alice", "client_bob")
 WORKER = "serviceAccount:worker@test-project.iam.gserviceaccount.com"
 SCHEDULER = "serviceAccount:scheduler@test-project.iam.gserviceaccount.com"
 ALICE = "user:alice@example.com"

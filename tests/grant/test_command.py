@@ -63,7 +63,7 @@ def test_an_operator_grants_checks_and_revokes_without_reading_a_key(server: Sec
     assert (clean.returncode, clean.stdout) == (0, "every grant is as it should be\n")
     listed = json.loads(grant("worker", "--json").stdout)
     assert {one["secret"]: len(one["bindings"]) for one in listed} == {
-        "daskpki_lab_revoked": 4, "daskpki_lab_trust": 4, "daskpki_lab_worker_worker": 1,
+        "daskpki_lab_trust": 4, "daskpki_lab_worker_worker": 1,
     }  # fmt: skip
     assert server.count("AccessSecretVersion") == 0
     assert (

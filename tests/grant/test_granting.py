@@ -19,7 +19,7 @@ from tests.grant.conftest import ALICE, KINDS, SCHEDULER, WORKER
 from tests.servers.clients import grpc_client
 from tests.store_gsm.places import GsmPlace
 
-WORKER_SECRETS = {"trust", "revoked", "worker_worker"}
+WORKER_SECRETS = {"trust", "worker_worker"}
 
 
 def readable(place: GsmPlace, member: str) -> set[str]:
@@ -40,7 +40,7 @@ def readable(place: GsmPlace, member: str) -> set[str]:
 def test_a_grant_lets_read_what_the_role_needs_and_no_more(place: GsmPlace, grants: Grants) -> None:
     assert readable(place, WORKER) == set()
     done = grants.give(parse_target("worker", "lab"), WORKER)
-    assert [change.changed for change in done] == [True, True, True]
+    assert [change.changed for change in done] == [True, True]
     assert readable(place, WORKER) == WORKER_SECRETS
     assert readable(place, SCHEDULER) == set()
     assert not any(change.changed for change in grants.give(parse_target("worker", "lab"), WORKER))
@@ -48,7 +48,7 @@ def test_a_grant_lets_read_what_the_role_needs_and_no_more(place: GsmPlace, gran
 
 def test_a_revoked_grant_leaves_nothing(place: GsmPlace, grants: Grants) -> None:
     grants.give(parse_target("client/alice", "lab"), ALICE)
-    assert readable(place, ALICE) == {"trust", "revoked", "client_alice"}
+    assert readable(place, ALICE) == {"trust", "client_alice"}
     assert all(change.changed for change in grants.take(parse_target("client/alice", "lab"), ALICE))
     assert readable(place, ALICE) == set()
     assert not any(change.changed for change in grants.take(parse_target("client/alice", "lab"), ALICE))
@@ -128,13 +128,6 @@ def test_a_secret_of_others_is_not_touched(place: GsmPlace, store: GsmStore) -> 
     with pytest.raises(NotOursError):
         Grants(store, "other").give(parse_target("trust", "other"), WORKER)
     assert place.server.count("SetIamPolicy") == 0
-
-
-def test_an_old_ca_gets_its_secret_of_pieces(store: GsmStore) -> None:
-    store.secrets.create("daskpki_old_trust", labels=naming.labels("old", "trust"))
-    done = Grants(store, "old").give(parse_target("trust", "old"), WORKER)
-    assert [change.secret for change in done] == ["daskpki_old_trust", "daskpki_old_revoked"]
-    assert naming.is_ours(store.secrets.describe("daskpki_old_revoked").labels, "old")
 
 
 def test_one_of_the_clusters_other_secrets_is_granted_alone(place: GsmPlace, store: GsmStore, grants: Grants) -> None:

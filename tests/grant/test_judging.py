@@ -16,7 +16,6 @@ OURS = "daskpki --store gsm://my-project --cluster lab grant"
 BOB = "user:bob@example.com"
 GOOD = {
     "trust": [SCHEDULER, WORKER, ALICE, BOB],
-    "revoked": [SCHEDULER, WORKER, ALICE, BOB],
     "records": [],
     "cakey_1": [],
     "scheduler_scheduler": [SCHEDULER],
@@ -47,8 +46,8 @@ def test_what_should_be_is_found_right() -> None:
 
 def test_a_single_vm_may_read_scheduler_and_worker() -> None:
     both = {"scheduler_scheduler": [WORKER], "worker_worker": [WORKER]}
-    assert judged(trust=[WORKER, ALICE, BOB], revoked=[WORKER, ALICE, BOB], **both) == []
-    more = judged(trust=[WORKER, ALICE, BOB], revoked=[WORKER, ALICE, BOB], **both, client_alice=[ALICE, WORKER])
+    assert judged(trust=[WORKER, ALICE, BOB], **both) == []
+    more = judged(trust=[WORKER, ALICE, BOB], **both, client_alice=[ALICE, WORKER])
     assert brief(more) == [
         (TOO_WIDE, secret, WORKER) for secret in ("client_alice", "scheduler_scheduler", "worker_worker")
     ]
@@ -70,7 +69,7 @@ def test_who_holds_a_credential_does_not_read_the_cas_own(secret: str) -> None:
 @pytest.mark.parametrize("member", ["user:eve@example.com", "group:all@example.com"])
 def test_people_do_not_read_a_machines_credential(member: str) -> None:
     shared: list[str | Binding] = [*GOOD["trust"], member]
-    found = judged(worker_worker=[WORKER, member], trust=shared, revoked=shared)
+    found = judged(worker_worker=[WORKER, member], trust=shared)
     assert brief(found) == [(TOO_WIDE, "worker_worker", member)]
 
 
@@ -87,9 +86,9 @@ def test_a_credential_that_nobody_reads_is_too_narrow() -> None:
 
 
 def test_a_reader_without_trust_is_too_narrow() -> None:
-    (finding,) = judged(revoked=[SCHEDULER, WORKER, BOB])
+    (finding,) = judged(trust=[SCHEDULER, WORKER, BOB])
     assert brief([finding]) == [(TOO_NARROW, "client_alice", ALICE)]
-    assert finding.reason == "it does not read revoked"
+    assert finding.reason == "it does not read trust"
     assert finding.mend == f"{OURS} client/alice --to {ALICE}"
 
 
@@ -100,7 +99,7 @@ def test_a_role_that_daskpki_never_gives_is_taken_by_gcloud() -> None:
         f"--member={WORKER} --role=roles/secretmanager.admin"
     )
     regional = Place(GsmUrl("my-project", "europe-west1"), "lab")
-    (finding,) = judge([_secret("trust", ["allUsers"]), _secret("revoked", [])], regional)
+    (finding,) = judge([_secret("trust", ["allUsers"])], regional)
     assert (
         finding.mend == "daskpki --store gsm://my-project/europe-west1 --cluster lab grant trust --to allUsers --revoke"
     )

@@ -1,38 +1,32 @@
-"""CRLs: read back as signed, cut and joined byte for byte, refused when of another issuer or not current."""
+"""CRLs: read back as signed, refused when of another issuer or not current."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 from random import Random
-from time import process_time
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.pki.certificates import seconds
 from daskpki.pki.crl import (
-    PIECE_LIMIT,
+    MAX_CRL,
     REASONS,
     Revocation,
     crl_pem,
-    join_crl,
     parse_crl,
     parse_header,
     parse_reason,
     sign_crl,
-    split_crl,
     verify_crl,
     verify_serials,
 )
-from daskpki.pki.crl_pieces import MAX_CRL
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import CRL_LIFETIME
@@ -65,28 +59,12 @@ def test_a_crl_is_read_back(kind: KeyType) -> None:
     assert (crl.number, crl.this_update, crl.next_update) == (3, seconds(NOW), seconds(NOW) + CRL_LIFETIME)
 
 
-@given(revoked=revocations, number=st.integers(1, 1 << 62), limit=st.integers(40, 2000))
-def test_any_crl_round_trips_and_rejoins(revoked: list[Revocation], number: int, limit: int) -> None:
+@given(revoked=revocations, number=st.integers(1, 1 << 62))
+def test_any_crl_is_read_back(revoked: list[Revocation], number: int) -> None:
     der = sign_crl(authority(), revoked, number=number, now=NOW)
     assert parse_crl(crl_pem(der).encode()) == parse_crl(der)
     assert parse_crl(der).revoked == {entry.serial: entry for entry in revoked}
     assert parse_crl(der).number == number
-    split = split_crl(der, limit=limit)
-    assert join_crl(*split) == der
-    assert bool(split.pieces) is bool(revoked)
-
-
-@settings(max_examples=30, deadline=None)
-@given(count=st.integers(0, 300), limit=st.integers(200, 2000), extra=st.integers(1 << 126, (1 << 127) - 1))
-def test_one_more_revocation_rewrites_one_piece(count: int, limit: int, extra: int) -> None:
-    revoked = many(count)
-    before = split_crl(sign_crl(authority(), revoked, number=1, now=NOW), limit=limit)
-    after = split_crl(sign_crl(authority(), [*revoked, Revocation(extra, 0)], number=2, now=NOW), limit=limit)
-    new = set(after.pieces) - set(before.pieces)
-    gone = set(before.pieces) - set(after.pieces)
-    assert len(gone) <= 1
-    assert len(new) == 1 or len(after.pieces) > len(before.pieces)
-    assert all(len(piece) <= limit for piece in after.pieces)
 
 
 def test_serials_alone_are_read_as_strictly() -> None:
@@ -109,29 +87,17 @@ def _with_unknown_extension(issuer: Issuer, *, critical: bool) -> bytes:
     return builder.sign(issuer.key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
-def test_a_hundred_thousand() -> None:
-    """Signed within the goal of 5 s of processor time; read, cut and joined; judged by OpenSSL and by pkilint.
-
-    The linter takes a minute for all of it, so by day it sees a sample.
-    """
+def test_as_many_as_a_crl_may_have() -> None:
+    """Read by serials and in full alike; judged by OpenSSL and by pkilint, which by day sees a sample."""
     issuer = authority()
     bad, good = leaf(issuer), leaf(issuer)
-    revoked = [*many(100_000 - 1), Revocation(bad.serial_number, seconds(NOW), "keyCompromise")]
-    start = process_time()
+    revoked = [*many(19_999), Revocation(bad.serial_number, seconds(NOW), "keyCompromise")]
     der = sign_crl(issuer, revoked, number=1, now=NOW)
-    signed = process_time() - start
+    assert MAX_CRL * 0.9 < len(der) < MAX_CRL
     assert verify_crl(der, issuer.certificate, now=NOW).revoked == {entry.serial: entry for entry in revoked}
-    start = process_time()
     header, serials = verify_serials(der, issuer.certificate)
-    read = process_time() - start
     assert header == parse_header(der)
     assert serials == {entry.serial for entry in revoked}
-    split = split_crl(der)
-    assert join_crl(*split) == der
-    assert max(map(len, split.pieces)) <= PIECE_LIMIT
-    assert 2_000_000 < sum(map(len, split.pieces)) < 2_700_000
-    assert signed < 5, f"signed in {signed:.1f} s"
-    assert read < 1, f"its serials read in {read:.1f} s"  # a node does it twice on its way up
     root = issuer.root.public_bytes(Encoding.DER)
     verdicts = [
         openssl_verify(entry.public_bytes(Encoding.DER), [], root, purpose="sslclient", crl=der, at=NOW)
@@ -204,41 +170,6 @@ def test_a_crl_is_current_between_its_dates(offset: int, message: str | None) ->
         verify_crl(der, issuer.certificate, now=now)
 
 
-def test_pieces_that_are_none() -> None:
-    good = zlib.compress(b"entries")
-    assert join_crl(b"<", [good, good], b">") == b"<entriesentries>"
-    for piece in (b"", b"entries", good[:-1], good + b"x"):
-        with pytest.raises(CorruptError):
-            join_crl(b"", [piece], b"")
-
-
-def test_a_piece_that_explodes_is_refused() -> None:
-    with pytest.raises(CorruptError, match="too long"):
-        join_crl(b"", [zlib.compress(bytes(100 << 20))], b"")
-
-
-def test_pieces_that_explode_together_are_refused_before_they_do() -> None:
-    """A document has room for 900 pieces, each of which may expand to 60 MB."""
-    looked_at: list[int] = []
-
-    def pieces(count: int, size: int) -> Iterator[bytes]:
-        for number in range(count):
-            looked_at.append(number)
-            yield zlib.compress(bytes(size))
-
-    assert len(join_crl(b"", pieces(8, MAX_CRL // 8), b"")) == MAX_CRL
-    with pytest.raises(CorruptError, match="too long"):
-        join_crl(b"", pieces(900, MAX_CRL // 4), b"")
-    assert len(looked_at) == 8 + 5
-
-
-def test_unsorted_entries_cannot_be_cut() -> None:
-    der = sign_crl(authority(), [Revocation(0x1111, 0), Revocation(0x2222, 0)], number=1, now=NOW)
-    swapped = der.replace(b"\x11\x11", b"\x33\x33")
-    with pytest.raises(CorruptError, match="order"):
-        split_crl(swapped)
-
-
 def test_an_oversized_crl_is_refused() -> None:
     with pytest.raises(UsageError, match="more than"):
-        parse_crl(bytes((64 << 20) + 1))
+        parse_crl(bytes(MAX_CRL + 1))

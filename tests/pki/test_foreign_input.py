@@ -6,6 +6,7 @@ import base64
 import json
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,10 +22,10 @@ from daskpki.pki import pem
 from daskpki.pki.certificates import der, load_certificate
 from daskpki.pki.credential import Credential, certificate_pem, encode_credential, key_pem, parse_credential
 from daskpki.pki.crl import Revocation, crl_pem, parse_crl, sign_crl, verify_crl
-from daskpki.pki.crl_pieces import join_crl, split_crl
 from daskpki.pki.keys import KeyType, PrivateKey, parse_key, serialize_key, sign, verify
 from daskpki.pki.pkcs12 import encode_pkcs12
-from daskpki.pki.trust import parse_trust
+from daskpki.pki.revoked import crl_der
+from daskpki.pki.trust import CrlPart, parse_trust
 from daskpki.pki.validate import key_matches, verify_leaf
 
 from .material import NOW, TD, World, authority, identity, key, labels, leaf, worlds
@@ -52,8 +53,7 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "trust": (lambda data: parse_trust(Confidential(data)), b'{"format":1,"payload":"{}","signatures":[]}'),
     "crl": (parse_crl, CRL),
     "crl pem": (parse_crl, crl_pem(CRL).encode()),
-    "crl split": (split_crl, CRL),
-    "crl join": (lambda data: join_crl(b"", [data], b""), b"x\x9c\x03\x00\x00\x00\x00\x01"),
+    "crl in the trust document": (lambda data: crl_der(CrlPart(1, 1, 1, 1, data)), zlib.compress(CRL)),
 }
 
 
@@ -121,7 +121,6 @@ def test_truncated_input_is_corrupt(cut: int) -> None:
     for parse, valid in (
         (load_certificate, LEAF),
         (parse_crl, CRL),
-        (split_crl, CRL),
         (lambda data: parse_credential(Confidential(data)), PAYLOAD),
         (pem.parse_certificates, pem.encode_pem(LEAF, pem.CERTIFICATE).strip().encode()),
     ):
@@ -280,9 +279,7 @@ def test_a_short_pkcs12_password_is_refused() -> None:
 
 
 def test_the_boot_paths_modules_need_the_standard_library_only() -> None:
-    program = (
-        "import sys, daskpki.pki.credential, daskpki.pki.trust_document, daskpki.pki.crl_pieces; print(*sys.modules)"
-    )
+    program = "import sys, daskpki.pki.credential, daskpki.pki.trust_document; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "cryptography" not in done.stdout.split()
     assert "daskpki.pki.credential" in done.stdout.split()

@@ -133,13 +133,6 @@ resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_trust_dask
   member    = google_service_account.service_account_daskpki_lab_scheduler.member
 }
 
-resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_revoked_daskpki_lab_scheduler" {
-  project   = "project-one"
-  secret_id = "daskpki_lab_revoked"
-  role      = "roles/secretmanager.secretAccessor"
-  member    = google_service_account.service_account_daskpki_lab_scheduler.member
-}
-
 resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_scheduler_scheduler_daskpki_lab_scheduler" {
   project   = "project-one"
   secret_id = "daskpki_lab_scheduler_scheduler"
@@ -150,13 +143,6 @@ resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_scheduler_
 resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_trust_daskpki_lab_worker" {
   project   = "project-one"
   secret_id = "daskpki_lab_trust"
-  role      = "roles/secretmanager.secretAccessor"
-  member    = google_service_account.service_account_daskpki_lab_worker.member
-}
-
-resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_revoked_daskpki_lab_worker" {
-  project   = "project-one"
-  secret_id = "daskpki_lab_revoked"
   role      = "roles/secretmanager.secretAccessor"
   member    = google_service_account.service_account_daskpki_lab_worker.member
 }

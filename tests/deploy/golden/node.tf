@@ -79,13 +79,6 @@ resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_trust_dask
   member    = google_service_account.service_account_daskpki_lab_node.member
 }
 
-resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_revoked_daskpki_lab_node" {
-  project   = "project-one"
-  secret_id = "daskpki_lab_revoked"
-  role      = "roles/secretmanager.secretAccessor"
-  member    = google_service_account.service_account_daskpki_lab_node.member
-}
-
 resource "google_secret_manager_secret_iam_member" "grant_daskpki_lab_scheduler_scheduler_daskpki_lab_node" {
   project   = "project-one"
   secret_id = "daskpki_lab_scheduler_scheduler"

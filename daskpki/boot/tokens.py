@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from os.path import isfile
 from typing import Protocol
 
 from daskpki.boot.metadata import Metadata
-from daskpki.boot.retry import Patience, TryAgain
+from daskpki.boot.retry import Patience, TryAgain, within
 from daskpki.confidential import Confidential
 from daskpki.errors import UnavailableError
 
@@ -60,6 +61,8 @@ class FileTokens:
         from daskpki.store.gsm.adc import access_token
 
         try:
-            return access_token(Path(self._file), timeout)
-        except UnavailableError as error:
-            raise TryAgain(str(error), hint=error.hint) from error
+            return within(
+                timeout, partial(access_token, Path(self._file), timeout), "no access token: no answer in time"
+            )
+        except (UnavailableError, TimeoutError) as error:
+            raise TryAgain(str(error), hint=getattr(error, "hint", None)) from error

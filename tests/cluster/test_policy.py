@@ -16,12 +16,12 @@ from daskpki.cluster.policy import (
     OperationRefusedError,
     WorkerClients,
     allowed,
-    is_canonical,
     settled,
     verify_call,
     verify_sendable,
 )
 from daskpki.cluster.roles import SERVES, Server
+from daskpki.credentials.addresses import is_canonical
 from daskpki.identity import Role
 
 DENY, LIMITED, ALLOW = WorkerClients

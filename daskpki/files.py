@@ -165,11 +165,13 @@ def write_and_read_back(path: Path, data: bytes, *, called: str) -> None:
     """
     write_private(path, data, called=called)
     try:
-        if read_private(path, limit=len(data), called=called) != data:
-            raise DaskpkiError(f"{called} does not hold what was written to it")
+        intact = read_private(path, limit=len(data), called=called) == data
     except DaskpkiError:
         path.unlink(missing_ok=True)
         raise
+    if not intact:
+        path.unlink(missing_ok=True)
+        raise DaskpkiError(f"{called} does not hold what was written to it", hint="choose a place on another drive")
 
 
 def os_error(error: OSError, path: Path | str) -> DaskpkiError:

@@ -106,8 +106,7 @@ def _check_status(path: Path | str, status: os.stat_result) -> None:
         wanted = "700" if stat.S_ISDIR(status.st_mode) else "600"
         raise AccessDeniedError(
             f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})",
-            hint=f"chmod {wanted} {path if isinstance(path, Path) else 'FILE'}; where that changes nothing, the drive "
-            "keeps no permissions (a Windows drive under WSL, for example): choose a place on another one",
+            hint=f"chmod {wanted} {path if isinstance(path, Path) else 'FILE'}",
         )
 
 
@@ -166,9 +165,12 @@ def write_and_read_back(path: Path, data: bytes, *, called: str) -> None:
     write_private(path, data, called=called)
     try:
         intact = read_private(path, limit=len(data), called=called) == data
-    except DaskpkiError:
+    except AccessDeniedError as error:
         path.unlink(missing_ok=True)
-        raise
+        raise AccessDeniedError(
+            f"{error}, as it was just written: that drive keeps no permissions",
+            hint="choose a place on another drive (and, under WSL, none of Windows)",
+        ) from None
     if not intact:
         path.unlink(missing_ok=True)
         raise DaskpkiError(f"{called} does not hold what was written to it", hint="choose a place on another drive")

@@ -28,7 +28,7 @@ class Tokens(Protocol):
 def token_source(environ: Mapping[str, str], patience: Patience) -> Tokens:
     """The source of this machine."""
     file = credential_file(environ)
-    return Metadata(environ, patience) if file is None else FileTokens(file, patience)
+    return Metadata(environ, patience) if file is None else FileTokens(file, environ, patience)
 
 
 def credential_file(environ: Mapping[str, str]) -> str | None:
@@ -43,8 +43,9 @@ def credential_file(environ: Mapping[str, str]) -> str | None:
 class FileTokens:
     """Tokens for a service account's key, a person, impersonation or workload identity federation: by google-auth."""
 
-    def __init__(self, file: str, patience: Patience) -> None:
+    def __init__(self, file: str, environ: Mapping[str, str], patience: Patience) -> None:
         self._file = file
+        self._environ = environ
         self._patience = patience
 
     def token(self) -> Confidential:
@@ -61,8 +62,7 @@ class FileTokens:
         from daskpki.store.gsm.adc import access_token
 
         try:
-            return within(
-                timeout, partial(access_token, Path(self._file), timeout), "no access token: no answer in time"
-            )
+            ask = partial(access_token, Path(self._file), timeout, self._environ)
+            return within(timeout, ask, "no access token: no answer in time")
         except (UnavailableError, TimeoutError) as error:
             raise TryAgain(str(error), hint=getattr(error, "hint", None)) from error

@@ -90,7 +90,7 @@ def is_canonical(address: str) -> bool:
     except ValueError:
         return False
     written = f"[{number}]" if number.version == _IPV6 else str(number)
-    return scheme == "tls" and host == written and _is_port(port)
+    return scheme == "tls" and host == written and "%" not in host and _is_port(port)  # a zone is one machine's own
 
 
 def _is_port(text: str) -> bool:

@@ -52,7 +52,7 @@ def load_directory(directory: Path) -> Material:
 
     Messages name the file, and for the directory its setting, which may have been given what lies there.
     """
-    if not os.path.isdir(directory):  # noqa: PTH112 - false for what cannot be a path at all, where pathlib raises
+    if not _is_directory(directory):
         raise NotFoundError(f"{SETTING} is not there", hint="`daskpki export ROLE/NAME --out DIR` writes one")
     check_directory(directory, SETTING)
     leaf, *chain = parse_certificates(_read(directory / CERTIFICATE_FILE), in_directory(CERTIFICATE_FILE))
@@ -64,6 +64,16 @@ def load_directory(directory: Path) -> Material:
         trust=Confidential(_read(directory / TRUST_FILE)),
         pieces=_read_pieces(directory),
     )
+
+
+def _is_directory(path: Path) -> bool:
+    """AccessDeniedError where we may not look; what cannot be a path at all is no directory."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)  # noqa: PTH116 - pathlib raises for more
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError as error:
+        raise os_error(error, SETTING) from None
 
 
 def in_directory(name: str) -> str:

@@ -23,7 +23,7 @@ from daskpki.identity import Role, parse_label
 from daskpki.pki.credential import Credential
 from daskpki.pki.keys import parse_key, serialize_key
 from daskpki.pki.trust import parse_trust
-from daskpki.quoting import shown
+from daskpki.quoting import shortened
 from daskpki.settings import GsmUrl, LocalUrl
 from daskpki.store.port import Store
 
@@ -173,5 +173,5 @@ def parse_pins(environ: Mapping[str, str]) -> Pins:
     """The pins that the environment sets; UsageError for an epoch that is no number."""
     epoch = environ.get("DASKPKI_MIN_EPOCH") or "0"
     if not epoch.isascii() or not epoch.isdigit():
-        raise UsageError(f"DASKPKI_MIN_EPOCH={shown(epoch)} is not a number")
+        raise UsageError(f"DASKPKI_MIN_EPOCH={shortened(epoch)} is not a number")
     return Pins(sha256=environ.get("DASKPKI_CA_SHA256") or None, min_epoch=int(epoch))

@@ -27,11 +27,11 @@ _LOGIN_WANTED: Final = re.compile(r"\b407\b")
 _NETWORK: Final = "check the network and the proxy"
 
 
-def access_token(file: Path, timeout: float) -> Confidential:
+def access_token(file: Path, timeout: float, environ: Mapping[str, str]) -> Confidential:
     """A token for the credentials in `file` (service account, person, workload identity federation, impersonation).
 
-    All requests together have `timeout` seconds. Raises UnavailableError for what may go better next time,
-    AccessDeniedError when the file or its account is refused.
+    `environ` says whether the variable chose it. All requests together have `timeout` seconds. Raises UnavailableError
+    for what may go better next time, AccessDeniedError when the file or its account is refused.
     """
     try:
         import google.auth
@@ -39,7 +39,7 @@ def access_token(file: Path, timeout: float) -> Confidential:
         from google.auth.exceptions import GoogleAuthError, RefreshError, TransportError
     except ImportError:
         raise DaskpkiError(
-            f"{VARIABLE} needs google-auth, which is not installed", hint="pip install 'daskpki[gcp]'"
+            "these credentials need google-auth, which is not installed", hint="pip install 'daskpki[gcp]'"
         ) from None
     request = _Request(time.monotonic() + timeout)
     try:
@@ -56,7 +56,7 @@ def access_token(file: Path, timeout: float) -> Confidential:
     except RefreshError as error:
         raise refresh_error(error) from None
     except (GoogleAuthError, OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise unusable(error, {VARIABLE: "set"}) from None
+        raise unusable(error, environ) from None
     return Confidential(str(credentials.token))
 
 
@@ -128,11 +128,11 @@ def unusable(error: Exception, environ: Mapping[str, str]) -> AccessDeniedError:
             hint=f"set {VARIABLE} to the path of such a file, without quotes, or unset it; while it is set, no other "
             "credentials and no login are looked at",
         )
-    return AccessDeniedError("no Google credentials were found", hint="gcloud auth application-default login")
+    return AccessDeniedError(
+        "no Google credentials were found that can be used", hint="gcloud auth application-default login"
+    )
 
 
 def _kind(error: BaseException) -> str:
-    """The innermost cause's class, which says more than its text may be trusted to."""
-    while error.__cause__ is not None or error.__context__ is not None:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]  # one of them is there
-    return type(error).__name__
+    """The class of what was the matter, whose text is not repeated."""
+    return type(error.__cause__ or error).__name__

@@ -107,7 +107,8 @@ def credentials_for(endpoint: Endpoint, environ: Mapping[str, str]) -> Credentia
         credentials, _ = google.auth.default()
     except (GoogleAuthError, OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise unusable(error, environ) from None
-    return with_scopes_if_required(credentials, [SCOPE])
+    scoped: Credentials = with_scopes_if_required(credentials, [SCOPE])
+    return scoped
 
 
 def bearer(credentials: Credentials) -> Callable[[], list[tuple[str, str]]]:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daskpki.credentials.addresses import read_scheduler_file
 from daskpki.credentials.choice import Wanted
 from daskpki.credentials.sources import obtain, open_without_asking, this_process
 from daskpki.errors import UsageError
@@ -76,13 +78,16 @@ def cluster_security(
 def connect(cluster: str | None = None, **client_kwargs: Any) -> Client:
     """A `distributed.Client`, connected as whoever is logged in here; with `asynchronous=True`, one to be awaited.
 
-    The address is the one that `login --scheduler` or the deployment recorded; `address=` overrides it. Everything
-    else goes to `distributed.Client`. Errors as `security`, and UsageError when no address is known.
+    The address is the one that `login --scheduler` or the deployment recorded; `address=` overrides it, and so does
+    `scheduler_file=`, a file that a scheduler wrote by Dask's option of that name. Everything else goes to
+    `distributed.Client`. Errors as `security`, and UsageError when no address is known.
     """
     from daskpki.cluster.dialling import open_client
 
     here = this_process()
-    address = client_kwargs.pop("address", None)
+    address, file = client_kwargs.pop("address", None), client_kwargs.pop("scheduler_file", None)
+    if address is None and file is not None:
+        address = read_scheduler_file(Path(file))
     wanted = Wanted(cluster=cluster, address=address)
     obtained = obtain(wanted, here)
     target = address or next(iter(obtained.schedulers), None)

@@ -21,11 +21,14 @@ _TEMPORARY: Final = ".tmp-"
 _MAX_SECRET_FILE: Final = 1 << 20
 
 
-def write_private(path: Path, data: bytes, *, force: bool = False, mode: int = PRIVATE_FILE) -> None:
+def write_private(
+    path: Path, data: bytes, *, force: bool = False, mode: int = PRIVATE_FILE, called: str | None = None
+) -> None:
     """Write `data` to `path` in one step; without `force` an existing file raises AlreadyExistsError.
 
-    `mode` is 0600 unless what is written is public. OSErrors become errors that name the file.
+    `mode` is 0600 unless what is written is public. OSErrors become errors that name the file, or say `called`.
     """
+    name = called or path
     temporary = path.with_name(f"{_TEMPORARY}{path.name}-{secrets.token_hex(8)}")
     try:
         _create(temporary, data, mode)
@@ -35,9 +38,9 @@ def write_private(path: Path, data: bytes, *, force: bool = False, mode: int = P
         finally:
             temporary.unlink(missing_ok=True)
     except FileExistsError:
-        raise AlreadyExistsError(f"{path} exists", hint="--force replaces it, or choose another place") from None
+        raise AlreadyExistsError(f"{name} exists", hint="--force replaces it, or choose another place") from None
     except OSError as error:
-        raise os_error(error, path) from error
+        raise os_error(error, name) from (None if called else error)
 
 
 def _create(path: Path, data: bytes, mode: int) -> None:
@@ -93,7 +96,7 @@ def check_private(path: Path) -> None:
     _check_status(path, status)
 
 
-def _check_status(path: Path, status: os.stat_result) -> None:
+def _check_status(path: Path | str, status: os.stat_result) -> None:
     if os.name == "nt":
         return
     if status.st_uid not in (os.geteuid(), 0):
@@ -102,20 +105,27 @@ def _check_status(path: Path, status: os.stat_result) -> None:
     if loose:
         wanted = "700" if stat.S_ISDIR(status.st_mode) else "600"
         raise AccessDeniedError(
-            f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})", hint=f"chmod {wanted} {path}"
+            f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})",
+            hint=f"chmod {wanted} {path if isinstance(path, Path) else 'FILE'}",
         )
 
 
-def read_private(path: Path, *, limit: int = _MAX_SECRET_FILE) -> bytes:
-    """The bytes of a file that only we may read; AccessDeniedError, NotFoundError, UsageError when over `limit`."""
+def read_private(path: Path, *, limit: int = _MAX_SECRET_FILE, called: str | None = None) -> bytes:
+    """The bytes of a file that only we may read; AccessDeniedError, NotFoundError, UsageError when over `limit`.
+
+    Messages say `called` in place of a path that came from a setting: who mistakes its meaning gives the content there.
+    """
+    name = called or path
     try:
         with path.open("rb") as file:
-            _check_status(path, os.fstat(file.fileno()))  # of what is read, whatever has the name by now
+            _check_status(name, os.fstat(file.fileno()))  # of what is read, whatever has the name by now
             data = file.read(limit + 1)
     except OSError as error:
-        raise os_error(error, path) from error
+        raise os_error(error, name) from (None if called else error)
+    except ValueError:  # a NUL in the path
+        raise UsageError(f"{name} is not named by a path") from None
     if len(data) > limit:
-        raise UsageError(f"{path} is larger than {limit} bytes, so it is not what was asked for")
+        raise UsageError(f"{name} is larger than {limit} bytes, so it is not what was asked for")
     return data
 
 
@@ -147,7 +157,26 @@ def remove_leftovers(directory: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def os_error(error: OSError, path: Path) -> DaskpkiError:
+def write_and_read_back(path: Path, data: bytes, *, called: str) -> None:
+    """Write what opens something else that is sealed next, and be sure that it can be read again; else it is removed.
+
+    On a drive that keeps no permissions, a file is written as any other, and then refused for being open to others.
+    """
+    write_private(path, data, called=called)
+    try:
+        intact = read_private(path, limit=len(data), called=called) == data
+    except AccessDeniedError as error:
+        path.unlink(missing_ok=True)
+        raise AccessDeniedError(
+            f"{error}, as it was just written: that drive keeps no permissions",
+            hint="choose a place on another drive (and, under WSL, none of Windows)",
+        ) from None
+    if not intact:
+        path.unlink(missing_ok=True)
+        raise DaskpkiError(f"{called} does not hold what was written to it", hint="choose a place on another drive")
+
+
+def os_error(error: OSError, path: Path | str) -> DaskpkiError:
     """What an OSError means to the user: not found, denied, or failed with the system's own words."""
     reason = error.strerror or str(error)
     if isinstance(error, FileNotFoundError):

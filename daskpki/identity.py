@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from daskpki.errors import UsageError
+from daskpki.quoting import shown
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _LABEL_RULE = "a DNS label: 1 to 63 of a-z, 0-9 and '-', not beginning or ending with '-'"
@@ -32,28 +33,28 @@ def parse_role(text: str) -> Role:
         return Role(text)
     except ValueError:
         roles = ", ".join(Role)
-        raise UsageError(f"{text!r} is not a role", hint=f"roles are {roles}") from None
+        raise UsageError(f"{shown(text)} is not a role", hint=f"roles are {roles}") from None
 
 
 def parse_label(text: str, what: str) -> str:
     """`text` when it is a DNS label; `what` ("name", "cluster") is for the message of the UsageError."""
     if not _LABEL.match(text):
-        raise UsageError(f"{what} {text!r} is not {_LABEL_RULE}", hint=_suggestion(text))
+        raise UsageError(f"{what} {shown(text)} is not {_LABEL_RULE}", hint=_suggestion(text))
     return text
 
 
 def _suggestion(text: str) -> str | None:
     label = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-")
-    return f"{label!r} would do" if label and _LABEL.match(label) else None
+    return f"{shown(label)} would do" if label and _LABEL.match(label) else None
 
 
 def parse_trust_domain(text: str) -> str:
     """`text` when it is a trust domain: DNS labels joined by dots; raises UsageError."""
     if len(text) > _MAX_TRUST_DOMAIN:
-        raise UsageError(f"trust domain {text!r} is longer than {_MAX_TRUST_DOMAIN} characters")
+        raise UsageError(f"trust domain {shown(text)} is longer than {_MAX_TRUST_DOMAIN} characters")
     for label in text.split("."):
         if not _LABEL.match(label):
-            raise UsageError(f"trust domain {text!r}: {label!r} is not {_LABEL_RULE}")
+            raise UsageError(f"trust domain {shown(text)}: {shown(label)} is not {_LABEL_RULE}")
     return text
 
 
@@ -90,7 +91,7 @@ def parse_identity(uri: str) -> Identity:
     scheme, _, rest = uri.partition("://")
     parts = rest.split("/")
     if scheme != "spiffe" or len(parts) != 3:  # noqa: PLR2004 - trust domain, role, name
-        raise UsageError(f"{uri!r} is not an identity", hint="identities are spiffe://TRUST_DOMAIN/ROLE/NAME")
+        raise UsageError(f"{shown(uri)} is not an identity", hint="identities are spiffe://TRUST_DOMAIN/ROLE/NAME")
     domain, role, name = parts
     return Identity(parse_trust_domain(domain), parse_role(role), parse_label(name, "name"))
 

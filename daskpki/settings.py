@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from daskpki.errors import UsageError
 from daskpki.identity import parse_label
+from daskpki.quoting import shown
 
 if TYPE_CHECKING:  # pathlib takes 4 ms to load, and a boot from Secret Manager has no need of it
     from pathlib import Path
@@ -53,20 +54,22 @@ def parse_store_url(text: str) -> LocalUrl | GsmUrl:
     scheme, colon, rest = text.partition(":")
     if colon and scheme == "local":
         if rest and not rest.startswith("/"):
-            raise UsageError(f"store {text!r}: the path is not absolute", hint="for example local:/srv/daskpki")
+            raise UsageError(f"store {shown(text)}: the path is not absolute", hint="for example local:/srv/daskpki")
         return _local_url(rest)
     if colon and scheme == "gsm" and rest.startswith("//"):
         project, _, location = rest[2:].rstrip("/").partition("/")
         if not _PROJECT.match(project):
             raise UsageError(
-                f"store {text!r}: {project!r} is not a Google Cloud project id",
+                f"store {shown(text)}: {shown(project)} is not a Google Cloud project id",
                 hint="6 to 30 of a-z, 0-9 and '-', beginning with a letter and not ending with '-': gsm://my-project",
             )
         if location and not _LOCATION.match(location):
-            raise UsageError(f"store {text!r}: {location!r} is not a location", hint="for example europe-west1")
+            raise UsageError(
+                f"store {shown(text)}: {shown(location)} is not a location", hint="for example europe-west1"
+            )
         return GsmUrl(project, location or None)
     raise UsageError(
-        f"{text!r} is not a store", hint="stores are local:, local:/path, gsm://PROJECT, gsm://PROJECT/LOCATION"
+        f"{shown(text)} is not a store", hint="stores are local:, local:/path, gsm://PROJECT, gsm://PROJECT/LOCATION"
     )
 
 
@@ -82,12 +85,27 @@ def home(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
 
     if chosen := environ.get("DASKPKI_HOME"):
         return Path(chosen)
-    user = Path(environ.get("HOME") or environ.get("USERPROFILE") or Path.home())
+    user = user_home(environ)
     if platform == "darwin":
         return user / "Library" / "Application Support" / "daskpki"
     if platform == "win32":
         return Path(environ.get("LOCALAPPDATA") or user / "AppData" / "Local") / "daskpki"
     return Path(environ.get("XDG_DATA_HOME") or user / ".local" / "share") / "daskpki"
+
+
+def user_home(environ: Mapping[str, str]) -> Path:
+    """The user's own directory; UsageError for a user who has none, as one of a container without a passwd entry."""
+    from pathlib import Path
+
+    if chosen := environ.get("HOME") or environ.get("USERPROFILE"):
+        return Path(chosen)
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise UsageError(
+            "this user has no home directory: HOME is not set, and there is no entry in /etc/passwd",
+            hint="set HOME, or DASKPKI_HOME to a directory of this user's for daskpki's own files",
+        ) from None
 
 
 def cluster_name(environ: Mapping[str, str], chosen: str | None = None) -> str:

@@ -26,7 +26,7 @@ def parse_renewable_key_type(text: str) -> KeyType:
 
 
 def parse_ca_key_type(text: str) -> KeyType:
-    """A key type that a CA may have: Ed25519 is not one, since pyca's verifier and NSS refuse its signatures."""
+    """A key type that a CA may have: Ed25519 is not one, since NSS and browsers refuse its signatures."""
     kind = parse_key_type(text)
     if kind is KeyType.ED25519:
         raise PolicyError("an Ed25519 CA is refused by several validators", hint="p256, p384 or rsa3072 work")

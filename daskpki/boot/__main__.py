@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
+from types import FrameType
+
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_SIGNALLED = 128
+
+
+def end_on_signals() -> None:
+    """Let the signals that ask a program to end do so, also as PID 1, for which the kernel knows no default action.
+
+    Until exec replaces this program; the init that PID 1 becomes waits for them in its own way.
+    """
+    if os.getpid() == 1:
+        for number in _ENDING:
+            signal.signal(number, _end)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(_SIGNALLED + number)  # no Exception, so nothing on the way takes it for a fault
 
 
 def main() -> int:
     """Boot as the command line says; returns only when Dask was not started, with the documented exit code."""
+    end_on_signals()
     gc.disable()  # a boot lives for a tenth of a second, and exec ends this setting with everything else
     from daskpki.boot.entrypoint import boot
     from daskpki.boot.options import help_text, log_format

@@ -15,6 +15,7 @@ from daskpki.boot.clock import Reading
 from daskpki.boot.reading import Material
 from daskpki.boot.settings import Settings
 from daskpki.errors import CorruptError, NotTrustedError, UnavailableError
+from daskpki.identity import Role
 from daskpki.pki.credential import Credential
 from daskpki.pki.trust_document import TrustDocument
 
@@ -55,8 +56,8 @@ def verify_in_time(
 
 def verify_material(material: Material, settings: Settings, now: datetime) -> TrustDocument:
     """The trust document, if it and every credential hold at `now`; NotTrustedError, CorruptError."""
-    for credential, (role, name) in zip(material.credentials, settings.wanted, strict=True):
-        _check_asked_for(credential, settings, role.value, name)
+    for credential, role in zip(material.credentials, settings.roles, strict=True):
+        _check_asked_for(credential, settings, role)
     document = material.trust.signed.document
     from daskpki.credentials.held import Pins, verify_held
 
@@ -70,20 +71,20 @@ def verify_material(material: Material, settings: Settings, now: datetime) -> Tr
     return document
 
 
-def _check_asked_for(credential: Credential, settings: Settings, role: str, name: str) -> None:
+def _check_asked_for(credential: Credential, settings: Settings, role: Role) -> None:
     identity = credential.identity
     if credential.key is None:
         raise NotTrustedError(
             f"the credential of {identity.slug} has no key: it stayed where the request was made",
             hint="set DASKPKI_CREDENTIAL_DIR to the directory on that machine",
         )
-    if identity.role.value != role:
+    if identity.role is not role:
         raise NotTrustedError(
             f"{identity.uri} is a {identity.role.value}, and a {role} is to be started",
             hint=f"give the {role}'s credential: daskpki export {role} writes it to a directory",
         )
-    if settings.directory is None and identity.name != name:
-        raise NotTrustedError(f"{identity.uri} was found, where {role}/{name} was asked for")
+    if settings.directory is None and (role, identity.name) not in settings.wanted:
+        raise NotTrustedError(f"{identity.uri} was found, where another name was asked for")
 
 
 def _skew(elsewhere: Reading, clocks: Clocks) -> float:

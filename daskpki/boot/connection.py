@@ -5,21 +5,29 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import monotonic
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from daskpki.boot.http import Reader, Reply, encode_head, read_head, read_reply
-from daskpki.boot.retry import TryAgain
-from daskpki.errors import NotTrustedError, UsageError
+from daskpki.boot.retry import TryAgain, within
+from daskpki.errors import AccessDeniedError, NotTrustedError, UsageError
+from daskpki.quoting import shown
 
 _HTTPS: Final = 443
 _HTTP: Final = 80
 _ADDRESSES: Final = 4
 _OK: Final = 200
+_LOGIN_WANTED: Final = 407
+TRANSIENT: Final = (408, 429)
+"""Of the statuses below 500, those that another attempt may mend."""
+
+PROXY_SETTINGS: Final = "https_proxy=http://USER:PASSWORD@HOST:PORT and no_proxy say who goes through it, and as whom"
 _PROXY_FORM: Final = (
     "https_proxy=http://HOST:PORT, with %2F for a / in a password, or no_proxy=googleapis.com to go there directly"
 )
+_PROXY_VARIABLES: Final = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 _CLOCK_CODES: Final = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 
 
@@ -44,9 +52,9 @@ def parse_target(authority: str, *, encrypted: bool, proxy: str | None = None) -
         parts = urlsplit(f"//{authority}")
         port = parts.port
     except ValueError:
-        raise UsageError(f"{authority!r} is not HOST or HOST:PORT") from None
+        raise UsageError(f"{shown(authority)} is not HOST or HOST:PORT") from None
     if not parts.hostname or parts.netloc != authority or "@" in authority:
-        raise UsageError(f"{authority!r} is not HOST or HOST:PORT")
+        raise UsageError(f"{shown(authority)} is not HOST or HOST:PORT")
     return Target(parts.hostname, port or (_HTTPS if encrypted else _HTTP), encrypted, proxy)
 
 
@@ -77,7 +85,7 @@ class Connection:
             raise self._untrusted(error) from error
         except (OSError, TryAgain) as error:
             self.close()
-            raise TryAgain(f"{self.target.host}: {_words(error)}") from error
+            raise TryAgain(f"{self.target.host}: {_words(error)}", hint=getattr(error, "hint", None)) from error
         if not stays:
             self.close()
         return reply
@@ -125,13 +133,13 @@ def system_trust() -> ssl.SSLContext:
 
 
 def proxy_for(host: str, environ: Mapping[str, str]) -> str | None:
-    """The proxy that https_proxy names for `host`, unless no_proxy lists it (as curl reads the two)."""
-    proxy = environ.get("https_proxy") or environ.get("HTTPS_PROXY")
+    """The proxy that https_proxy or all_proxy names for `host`, unless no_proxy lists it (as curl reads them)."""
+    proxy = next((environ[name] for name in _PROXY_VARIABLES if environ.get(name)), None)
     for entry in (environ.get("no_proxy") or environ.get("NO_PROXY") or "").split(","):
-        suffix = entry.strip().lstrip(".")
+        suffix = entry.strip().lstrip(".").lower()
         if suffix == "*" or (suffix and (host == suffix or host.endswith(f".{suffix}"))):
             return None
-    return proxy or None
+    return proxy
 
 
 def _dial(host: str, port: int, end: float) -> socket.socket:
@@ -164,24 +172,12 @@ def _resolve(host: str, port: int, end: float) -> list[tuple[int, Any]]:
     """Families and addresses; a name is looked up in a thread, since the C library's look-up knows no time limit."""
     if host.replace(".", "").isdigit() or ":" in host:
         return [(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port))]
-    from threading import Thread
-
-    found: list[tuple[int, Any]] = []
-    faults: list[OSError] = []
-
-    def look_up() -> None:
-        try:
-            answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            found.extend((family, address) for family, *_, address in answers[:_ADDRESSES])
-        except OSError as error:
-            faults.append(error)
-
-    thread = Thread(target=look_up, daemon=True)
-    thread.start()
-    thread.join(_left(end))
-    if found:
-        return found
-    raise faults[0] if faults else TimeoutError(f"the name {host} was not resolved in time")
+    found = within(
+        _left(end),
+        partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM),
+        f"the name {host} was not resolved in time",
+    )
+    return [(family, address) for family, *_, address in found[:_ADDRESSES]]
 
 
 def _dial_through(target: Target, end: float) -> socket.socket:
@@ -207,20 +203,29 @@ class _Proxy(NamedTuple):
 
 
 def _parse_proxy(url: str) -> _Proxy:
-    """UsageError for another form, which repeats no more than what cannot be a password."""
+    """UsageError for another form, which repeats no more than what cannot be a password.
+
+    Without a scheme it is one of http, as curl, pip and git take it.
+    """
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(url if "://" in url else f"http://{url}")
         host, port = parts.hostname or "", parts.port or _HTTP
     except ValueError:  # an unescaped "/" in a password ends the host before the "@", and the rest is taken for a port
         raise UsageError("the proxy's URL has no valid host and port", hint=_PROXY_FORM) from None
     if parts.scheme != "http" or not host:
-        raise UsageError(f"the proxy {parts.scheme}://{host} is not of the form http://HOST:PORT", hint=_PROXY_FORM)
+        named = shown(f"{parts.scheme}://{host}")
+        raise UsageError(f"the proxy {named} is not of the form http://HOST:PORT", hint=_PROXY_FORM)
     return _Proxy(host, port, parts.username, parts.password)
 
 
 def _check_tunnel(proxy: str, status: int, _headers: Mapping[str, str]) -> None:
-    if status != _OK:
-        raise TryAgain(f"the proxy {proxy} answers {status}", hint="https_proxy and no_proxy say who goes through it")
+    """TryAgain for what the proxy may yet do; AccessDeniedError for what it will not, such as 407 without a login."""
+    if status == _OK:
+        return
+    said = f"the proxy {proxy} answers {status}"
+    if status in TRANSIENT or status >= 500:  # noqa: PLR2004 - server errors
+        raise TryAgain(said, hint=PROXY_SETTINGS)
+    raise AccessDeniedError(f"{said} (it wants a login)" if status == _LOGIN_WANTED else said, hint=PROXY_SETTINGS)
 
 
 def _proxy_login(user: str | None, password: str | None) -> dict[str, str]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
-from daskpki.errors import PolicyError
+from daskpki.credentials.addresses import is_canonical, parse_scheduler
+from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Role
+from daskpki.quoting import shown
 
 # Each with the reason, or with the way that leads there.
 _REFUSED: Final[Mapping[str, str]] = {
@@ -15,9 +18,6 @@ _REFUSED: Final[Mapping[str, str]] = {
     "--tls-cert": "the certificates are the ones that were fetched and checked",
     "--tls-key": "the key is the one that was fetched and checked",
     "--jupyter": "it opens a listener without any authentication",
-}
-_REFUSED_FOR_WORKERS: Final[Mapping[str, str]] = {
-    "--scheduler-file": "name the scheduler with --scheduler tls://HOST:PORT, before `--`",
 }
 _MAY_HOLD_URLS: Final = ("--preload", "--preload-nanny")
 _WORKER: Final = (("dask", "worker"), ("-m", "distributed.cli.dask_worker"))
@@ -29,15 +29,38 @@ def check_dask_arguments(role: Role, arguments: Sequence[str], dashboard: str) -
 
     `dashboard` is where that is served: only with mtls may it be bound beyond loopback.
     """
-    refused = _REFUSED if role is Role.SCHEDULER else {**_REFUSED, **_REFUSED_FOR_WORKERS}
     for option, value in pairs(arguments):
-        if option in refused:
-            raise PolicyError(f"Dask's {option} is refused: {refused[option]}")
+        if option in _REFUSED:
+            raise PolicyError(f"Dask's {option} is refused: {_REFUSED[option]}")
         if option == "--dashboard-address":
             if dashboard != "mtls":
                 _check_loopback(value)
         elif option not in _MAY_HOLD_URLS:
             _check_scheme(value)
+    if role is Role.WORKER:
+        check_contact_address(arguments)
+
+
+def check_contact_address(arguments: Sequence[str]) -> None:
+    """Raise PolicyError for an address that the scheduler will refuse, whose answer comes when Dask has started.
+
+    Dask sends it as it stands, and the scheduler takes one that is no other name of another worker's.
+    """
+    for option, value in pairs(arguments):
+        if option == "--contact-address" and value and not is_canonical(value):
+            raise PolicyError(
+                f"Dask's --contact-address {shown(value)} is refused: the scheduler takes tls://IP:PORT with the "
+                "number in its usual spelling, and no name, which might be another worker's",
+                hint=f"for example {_usual(value) or 'tls://10.0.0.7:8801 or tls://[fd00::7]:8801'}",
+            )
+
+
+def _usual(address: str) -> str | None:
+    """The same address in its usual spelling; None for a name."""
+    with suppress(UsageError):
+        usual = parse_scheduler(address)
+        return usual if is_canonical(usual) else None
+    return None
 
 
 def pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -67,13 +90,14 @@ def starts_worker(command: Sequence[str]) -> bool:
 def _check_scheme(value: str) -> None:
     scheme, separator, _ = value.partition("://")
     if separator and scheme != "tls":
-        raise PolicyError(f"Dask's address {value!r} is refused: only tls:// is spoken here")
+        raise PolicyError(f"Dask's address {shown(value)} is refused: only tls:// is spoken here")
 
 
 def _check_loopback(value: str) -> None:
     host = value.rpartition(":")[0]
     if value and host not in _LOOPBACK:
         raise PolicyError(
-            f"Dask's --dashboard-address {value!r} is refused: the dashboard has no login, so it stays on loopback",
+            f"Dask's --dashboard-address {shown(value)} is refused: the dashboard has no login, so it stays on "
+            "loopback",
             hint="127.0.0.1:8787, and `ssh -L 8787:127.0.0.1:8787` from elsewhere; or --dashboard mtls",
         )

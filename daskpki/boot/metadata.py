@@ -6,21 +6,23 @@ It is asked at its address, since at boot the name server may not answer yet, an
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Final
 
-from daskpki.boot.connection import Connection, parse_target, system_trust
+from daskpki.boot.connection import TRANSIENT, Connection, parse_target, system_trust
 from daskpki.boot.http import Reply
 from daskpki.boot.retry import Patience, TryAgain
 from daskpki.confidential import Confidential
 from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError
+from daskpki.quoting import shortened
 
 _ADDRESS: Final = "169.254.169.254"
 _ROOT: Final = "/computeMetadata/v1/instance/"
 _FLAVOR: Final = "Google"
 _ACCOUNT: Final = "service-accounts/default/"
 _OK, _FORBIDDEN, _MISSING = 200, 403, 404
-_TRANSIENT: Final = (408, 429)
+_BINDING: Final = re.compile(r"workloadIdentity|getAccessToken|\bbinding\b|\biam\.", re.IGNORECASE)
 _ELSEWHERE: Final = "off Google Cloud, set GOOGLE_APPLICATION_CREDENTIALS"
 
 
@@ -83,17 +85,37 @@ class Metadata:
 
 
 def _refusal(reply: Reply, path: str) -> Exception:
-    status = reply.status
-    if status in _TRANSIENT or status >= 500:  # noqa: PLR2004 - server errors
-        return TryAgain(f"the metadata server answers {status}")
+    status, words = reply.status, _words(reply)
+    if status in TRANSIENT or status >= 500:  # noqa: PLR2004 - server errors
+        return TryAgain(f"the metadata server answers {status}{words}")
     if status == _MISSING:
         return NotFoundError(f"the metadata server has no {path}")
     if status == _FORBIDDEN:
-        return AccessDeniedError(
-            "the metadata server refuses plain HTTP requests (403)",
-            hint="this VM allows HTTPS metadata only: remove disable-http-mds, or set DASKPKI_CREDENTIAL_DIR",
-        )
+        return _forbidden(words)
     return AccessDeniedError(
         f"what answers as the metadata server is none (status {status}, no Metadata-Flavor)",
         hint=f"GCE_METADATA_HOST names another one; {_ELSEWHERE}",
     )
+
+
+def _forbidden(words: str) -> Exception:
+    """A 403 by what it says: GKE tells that the node's account may not become the pod's, which a new binding mends."""
+    said = f"the metadata server refuses (403){words}"
+    if _BINDING.search(words):
+        return TryAgain(
+            said,
+            hint="on GKE, let the Kubernetes service account be the one of Google: gcloud iam service-accounts "
+            "add-iam-policy-binding EMAIL --role roles/iam.workloadIdentityUser; a new one takes some minutes to act",
+        )
+    if words:
+        return AccessDeniedError(said, hint=_ELSEWHERE)
+    return AccessDeniedError(
+        f"{said}, without a reason",
+        hint="where this VM allows HTTPS metadata only (disable-http-mds): remove that, or set DASKPKI_CREDENTIAL_DIR",
+    )
+
+
+def _words(reply: Reply) -> str:
+    """What the server says about it, for a message; nothing of a page of HTML, which a front end made up."""
+    text = shortened(reply.body[:1000].decode("utf-8", "replace"))
+    return f": {text}" if text and text.isprintable() and not text.startswith("<") else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from daskpki.boot.materialise import Place, is_tmpfs
@@ -37,6 +37,7 @@ class MountedFiles:
         """Write the file (0400), and the directories above it (0700); NotTrustedError on a disk, AccessDeniedError."""
         parent = os.path.dirname(path)  # noqa: PTH120 - pathlib is not loaded otherwise
         _check_tmpfs(path, parent)
+        _check_owners(path, parent)
         try:
             os.makedirs(parent, _DIRECTORY_MODE, exist_ok=True)  # noqa: PTH103 - as above
             _replace(path, data)
@@ -62,6 +63,26 @@ def _check_tmpfs(path: str, parent: str) -> None:
             f"{path} would lie on a disk: {parent} is not on tmpfs",
             hint="mount one there (docker run --tmpfs, or an emptyDir of medium Memory), or use fd",
         )
+
+
+def _check_owners(path: str, parent: str) -> None:
+    """AccessDeniedError where somebody else's directory, or link, stands on the way: its owner decides what lies there.
+
+    Both the way as it was given and the one to which it leads are looked at.
+    """
+    for place in sorted({*_upwards(parent), *_upwards(os.path.realpath(parent))}):
+        owner = os.lstat(place).st_uid if os.path.lexists(place) else 0
+        if owner not in (os.geteuid(), 0):
+            raise AccessDeniedError(
+                f"{path} would lie below {place}, which belongs to another user (uid {owner})",
+                hint="choose a directory of this user's own, or use fd",
+            )
+
+
+def _upwards(directory: str) -> Iterator[str]:
+    while directory != os.path.dirname(directory):  # noqa: PTH120 - as above
+        yield directory
+        directory = os.path.dirname(directory)  # noqa: PTH120 - as above
 
 
 def _replace(path: str, data: bytes) -> None:

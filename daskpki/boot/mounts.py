@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import parse_label
+from daskpki.quoting import shown
 
 DESCRIPTOR: Final = "fd"
 _ENVIRONMENT: Final = "env:"
@@ -51,10 +52,12 @@ def parse_mounts(text: str, *, in_environment: bool) -> tuple[Mount, ...]:
 def _parse(entry: str, *, in_environment: bool) -> Mount:
     what, equals, where = entry.partition("=")
     if not equals or not where:
-        raise UsageError(f"--secret {entry!r} does not say where to", hint=f"for example {_FORM}")
+        raise UsageError(f"--secret {shown(entry)} does not say where to", hint=f"for example {_FORM}")
     name, at, version = what.partition("@")
     if at and not _is_version(version):
-        raise UsageError(f"--secret {entry!r}: {version!r} is not a version's number", hint=f"for example {_FORM}")
+        raise UsageError(
+            f"--secret {shown(entry)}: {shown(version)} is not a version's number", hint=f"for example {_FORM}"
+        )
     mount = Mount(parse_label(name, "secret name"), int(version) if at else None)
     if where == DESCRIPTOR:
         return mount
@@ -69,11 +72,11 @@ def _is_version(text: str) -> bool:
 
 def _parse_variable(entry: str, variable: str, *, allowed: bool) -> str:
     if not (variable.isascii() and variable.isidentifier()) or variable.upper().startswith(_OURS):
-        raise UsageError(f"--secret {entry!r}: {variable!r} is not a variable that may hold a secret")
+        raise UsageError(f"--secret {shown(entry)}: {shown(variable)} is not a variable that may hold a secret")
     if not allowed:
         raise PolicyError(
-            f"--secret {entry!r} puts the value into the environment, where every child process, each crash report and "
-            "whoever may read /proc/PID/environ sees it",
+            f"--secret {shown(entry)} puts the value into the environment, where every child process, each crash "
+            "report and whoever may read /proc/PID/environ sees it",
             hint="use a path or fd; where a program can read nothing else, add --allow-secrets-in-environment",
         )
     return variable
@@ -82,12 +85,12 @@ def _parse_variable(entry: str, variable: str, *, allowed: bool) -> str:
 def _parse_path(entry: str, path: str) -> str:
     if "://" in path and not path.startswith("/"):
         raise PolicyError(
-            f"--secret {entry!r}: references are refused, so that a node's grants say all that it can ask for",
+            f"--secret {shown(entry)}: references are refused, so that a node's grants say all that it can ask for",
             hint=f"copy the value by `daskpki secret set`, then for example {_FORM}",
         )
     if not path.startswith("/") or path.endswith("/") or {"..", "."} & set(path.split("/")) or "\0" in path:
         raise UsageError(
-            f"--secret {entry!r}: {path!r} is not the absolute path of a file", hint=f"for example {_FORM}"
+            f"--secret {shown(entry)}: {shown(path)} is not the absolute path of a file", hint=f"for example {_FORM}"
         )
     return path
 

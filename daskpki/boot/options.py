@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from daskpki.errors import UsageError
+from daskpki.quoting import shown
 
 COMMANDS: Final = ("scheduler", "worker", "node", "exec")
 
@@ -36,7 +37,7 @@ OPTIONS: Final = (
         "boot this version of the credential (default: the newest), and keep it; for node scheduler=N,worker=N",
     ),
     Option("credential-dir", "DIR", "DASKPKI_CREDENTIAL_DIR", "a directory as `daskpki export` writes it, not a store"),
-    Option("scheduler", "ADDRESS", "DASKPKI_SCHEDULER", "the scheduler, tls://HOST:PORT or HOST, for workers"),
+    Option("scheduler", "ADDRESS", "DASKPKI_SCHEDULER", "the scheduler, tls://HOST:PORT, for workers"),
     Option("deadline", "SECONDS", "DASKPKI_DEADLINE", "how long to keep trying before exit code 75", "180"),
     Option("ca-sha256", "HEX", "DASKPKI_CA_SHA256", "trust only this CA (what `daskpki init-ca` printed)"),
     Option("min-epoch", "N", "DASKPKI_MIN_EPOCH", "refuse trust documents older than this epoch", "0"),
@@ -169,7 +170,7 @@ def _parse_options(words: Iterable[str]) -> Iterable[tuple[str, str]]:
         flag, equals, value = word.partition("=")
         option = _BY_FLAG.get(flag)
         if option is None:
-            raise _unknown(word, "option", _BY_FLAG)
+            raise _unknown(flag, "option", _BY_FLAG)
         found = value if equals else next(remaining, None) if option.value else "yes"
         if found is None:
             raise UsageError(f"{flag} needs a value", hint=f"{flag} {option.value}: {option.meaning}")
@@ -190,7 +191,7 @@ def _unknown(word: str, kind: str, known: Iterable[str]) -> UsageError:
     article = "an" if kind == "option" else "a"
     extra = "; what follows `--` goes to Dask" if kind == "option" else ""
     near = "".join(f"did you mean {other}? " for other in get_close_matches(word, known, 1))
-    return UsageError(f"{word!r} is not {article} {kind}", hint=f"{near}{kind}s are {', '.join(known)}{extra}")
+    return UsageError(f"{shown(word)} is not {article} {kind}", hint=f"{near}{kind}s are {', '.join(known)}{extra}")
 
 
 def values(given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:

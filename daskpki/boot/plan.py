@@ -10,9 +10,10 @@ import sys
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from daskpki.boot.dask_arguments import check_dask_arguments, has_option, starts_worker
+from daskpki.boot.dask_arguments import check_contact_address, check_dask_arguments, has_option, starts_worker
 from daskpki.boot.report import JSON, TEXT
-from daskpki.boot.settings import DEFAULT_PORT, Settings, parse_scheduler
+from daskpki.boot.settings import Settings
+from daskpki.credentials.addresses import DEFAULT_PORT, parse_scheduler
 from daskpki.errors import NotTrustedError, UsageError
 from daskpki.handover import VARIABLE, Handover
 from daskpki.identity import Role
@@ -66,6 +67,8 @@ def check_arguments(settings: Settings) -> None:
     """Raise PolicyError for Dask arguments that are refused, so that nothing is fetched for them."""
     if settings.command != "exec":
         check_dask_arguments(settings.roles[-1], settings.rest, settings.dashboard)
+    elif starts_worker(settings.rest):
+        check_contact_address(settings.rest)
 
 
 def _scheduler(settings: Settings, arguments: tuple[str, ...]) -> Program:
@@ -129,11 +132,15 @@ def _every_core(settings: Settings, cores: int) -> Settings:
 
 
 def _find_scheduler(settings: Settings, known: tuple[str, ...]) -> str | None:
-    """The scheduler's address; None when it is the first of the arguments for Dask."""
-    if settings.rest and settings.rest[0].startswith("tls://"):
+    """The scheduler's address; None when it is the first of the arguments for Dask, or in a file that they name.
+
+    Whatever such a file says, Dask speaks TLS alone, to who holds a scheduler's certificate.
+    """
+    given = settings.rest[0] if settings.rest and settings.rest[0].startswith("tls://") else None
+    if given or has_option(settings.rest, "--scheduler-file"):
         if settings.scheduler:
             raise UsageError(
-                f"two schedulers: {settings.scheduler} by DASKPKI_SCHEDULER and {settings.rest[0]} after `--`",
+                f"two schedulers: {settings.scheduler} by DASKPKI_SCHEDULER and {given or 'a file'} after `--`",
                 hint="give one of them",
             )
         return None

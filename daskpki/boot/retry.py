@@ -29,6 +29,30 @@ class TryAgain(Exception):  # noqa: N818 - not an error yet: it becomes one at t
         self.hint = hint
 
 
+def within(seconds: float, call: Callable[[], T], otherwise: str) -> T:
+    """The result of `call`, which knows no time limit that holds, or TimeoutError with the words of `otherwise`.
+
+    It runs in a thread, which is left behind then: nothing ends it, and exec and exit do not wait for it.
+    """
+    from threading import Thread
+
+    results: list[T] = []
+    faults: list[Exception] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except Exception as error:  # noqa: BLE001 - raised where it was called from
+            faults.append(error)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if results:
+        return results[0]
+    raise faults[0] if faults else TimeoutError(otherwise)
+
+
 class Patience(NamedTuple):
     """Until when (on the monotonic clock) attempts are made, and who is told why there is another one."""
 

@@ -1,7 +1,7 @@
 """Secret Manager's `access` over REST: the one method that a node calls, and what its refusals mean for a boot.
 
-Tried again: connection errors, 408, 429, 5xx, a wrong checksum, and 403 IAM_PERMISSION_DENIED, since a new grant takes
-minutes to act. A 401 gets a new token. Everything else ends the boot at once.
+Tried again: connection errors, 408, 409 ABORTED, 429, 5xx, a wrong checksum, and 403 IAM_PERMISSION_DENIED, since a
+new grant takes minutes to act. A 401 gets a new token. Everything else ends the boot at once.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from time import monotonic
 from typing import Any, Final
 
 from daskpki.boot.clock import Reading, parse_date
-from daskpki.boot.connection import Connection
+from daskpki.boot.connection import TRANSIENT, Connection
 from daskpki.boot.crc32c import crc32c
 from daskpki.boot.http import Reply
 from daskpki.boot.retry import Patience, TryAgain
 from daskpki.confidential import Confidential
 from daskpki.errors import DaskpkiError
 from daskpki.pki.fields import octets
+from daskpki.quoting import shortened
 from daskpki.settings import GsmUrl
-from daskpki.store.gsm.refusals import Refusal, error_for, status_of_http
+from daskpki.store.gsm.refusals import NOT_DONE, Refusal, error_for, missing_permission, status_of_http
 
 _OK, _UNAUTHENTICATED = 200, 401
-_TRANSIENT: Final = (408, 429)
 _METHOD: Final = "access_secret_version"
 _NO_WAY: Final = "is there a way to it from here: Private Google Access, a NAT, or a proxy?"
-_NOT_GRANTED: Final = "IAM_PERMISSION_DENIED"
+_ACCESS: Final = "secretmanager.versions.access"
 
 
 class SecretManager:
@@ -89,9 +89,10 @@ class SecretManager:
         error = error_for(refusal, _METHOD, subject, self._url)
         if reply.status == _UNAUTHENTICATED:
             self._token = None
-        elif refusal.reason == _NOT_GRANTED:
-            error.hint = self._grant(secret)
-        elif reply.status not in _TRANSIENT and reply.status < 500:  # noqa: PLR2004 - server errors
+        elif missing_permission(refusal):
+            if missing_permission(refusal) == _ACCESS:  # and not one on a key of Cloud KMS, for example
+                error.hint = self._grant(secret)
+        elif not (reply.status in TRANSIENT or reply.status >= 500 or refusal.status in NOT_DONE):  # noqa: PLR2004
             return error
         return TryAgain(str(error), hint=error.hint)
 
@@ -124,6 +125,6 @@ def parse_refusal(reply: Reply) -> Refusal:
         details = [entry for entry in error.get("details", ()) if str(entry.get("@type", "")).endswith("ErrorInfo")]
         info = details[0] if details else {}
         status = str(error.get("status") or status_of_http(reply.status))
-        return Refusal(status, str(error["message"]), str(info.get("reason", "")), info.get("metadata"))
+        return Refusal(status, shortened(str(error["message"])), str(info.get("reason", "")), info.get("metadata"))
     except (ValueError, KeyError, TypeError, AttributeError):
         return Refusal(status_of_http(reply.status), f"HTTP status {reply.status}")

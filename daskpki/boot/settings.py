@@ -9,16 +9,16 @@ from typing import Final, NamedTuple
 from daskpki.boot.mounts import Mount, parse_mounts
 from daskpki.boot.options import Arguments, values
 from daskpki.boot.report import JSON, TEXT
+from daskpki.credentials.addresses import LIMIT_OF_PORTS, parse_scheduler
 from daskpki.errors import UsageError
 from daskpki.handover import USUAL, Freshness
 from daskpki.identity import Role, default_name, parse_label, parse_role
+from daskpki.quoting import shown
 from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
 
 INSTANCE: Final = "@instance"
 """The name that stands for the VM's own."""
 
-LIMIT_OF_PORTS: Final = 65_536
-DEFAULT_PORT: Final = 8786
 NEWEST: Final[Mapping[Role, int]] = {}
 """Of no role is another version booted than the newest."""
 
@@ -63,7 +63,7 @@ class Settings(NamedTuple):
 
     @property
     def wanted(self) -> tuple[tuple[Role, str], ...]:
-        """Role and name of each credential; UsageError for a client without a name."""
+        """Role and name of each credential in the store; UsageError for a client without a name."""
         return tuple((role, self.name or default_name(role)) for role in self.roles)
 
     def directory_for(self, role: Role) -> str | None:
@@ -120,7 +120,7 @@ def _versions(text: str, roles: tuple[Role, ...], directory: str | None) -> Mapp
     """The version that each role is pinned to: `N`, or where there are two roles `ROLE=N`."""
     if text and directory is not None:
         raise UsageError(
-            f"--version {text} reads a store, and the credential comes from the directory {directory}",
+            f"--version {shown(text)} reads a store, and the credential comes from a directory",
             hint="leave --version out: a directory holds the one version that was exported to it",
         )
     named = {role.value: role for role in roles} | ({"": roles[0]} if len(roles) == 1 else {})
@@ -130,7 +130,7 @@ def _versions(text: str, roles: tuple[Role, ...], directory: str | None) -> Mapp
         if name not in named or named[name] in versions or not _VERSION.match(number):
             example = "3" if len(roles) == 1 else ",".join(f"{role.value}=3" for role in roles)
             raise UsageError(
-                f"--version {text!r} does not say one version's number for each of {', '.join(roles)}",
+                f"--version {shown(text)} does not say one version's number for each of {', '.join(roles)}",
                 hint=f"for example --version {example}",
             )
         versions[named[name]] = int(number)
@@ -142,7 +142,7 @@ def _mounts(found: Mapping[str, str], directory: str | None) -> tuple[Mount, ...
     mounts = parse_mounts(found["secret"], in_environment=allowed) if found["secret"] else ()
     if mounts and directory is not None:
         raise UsageError(
-            f"--secret reads a store, and the credential comes from the directory {directory}",
+            "--secret reads a store, and the credential comes from a directory",
             hint="mount the secret beside it (a volume of your own), or give --store instead of the directory",
         )
     return mounts
@@ -168,7 +168,10 @@ def _rest(arguments: Arguments) -> tuple[str, ...]:
 
 
 def _source(given: Mapping[str, str], environ: Mapping[str, str]) -> tuple[str | None, str]:
-    """The credential directory, None for the store; and which of the two was chosen, and why, in words."""
+    """The credential directory, None for the store; and which of the two was chosen, and why, in words.
+
+    A directory is named by its setting alone: it may have been given what lies there.
+    """
     if "store" in given and "credential-dir" in given:
         raise UsageError("--store and --credential-dir are two sources", hint="give one of them")
     if "store" in given:
@@ -177,7 +180,7 @@ def _source(given: Mapping[str, str], environ: Mapping[str, str]) -> tuple[str |
         return given["credential-dir"], "--credential-dir"
     if directory := environ.get("DASKPKI_CREDENTIAL_DIR"):
         passed_over = "; DASKPKI_STORE is passed over" if environ.get("DASKPKI_STORE") else ""
-        return directory, f"DASKPKI_CREDENTIAL_DIR={directory}{passed_over}"
+        return directory, f"DASKPKI_CREDENTIAL_DIR{passed_over}"
     return None, f"DASKPKI_STORE={environ['DASKPKI_STORE']}" if environ.get("DASKPKI_STORE") else "the default store"
 
 
@@ -185,27 +188,14 @@ def _name(text: str) -> str | None:
     return text if text in ("", INSTANCE) and text else parse_label(text, "name") if text else None
 
 
-def parse_scheduler(text: str) -> str:
-    """`tls://HOST:PORT` from that, HOST:PORT or HOST; UsageError for another scheme and for what is no address."""
-    scheme, separator, rest = text.rpartition("://")
-    if separator and scheme != "tls":
-        raise UsageError(f"the scheduler's address {text!r} is not a tls:// one", hint=f"tls://{rest}")
-    host, colon, port = rest.rpartition(":")
-    if not colon or rest.endswith("]"):
-        host, port = rest, str(DEFAULT_PORT)
-    if not host or any(character in host for character in " /@?#") or (":" in host and not host.startswith("[")):
-        raise UsageError(f"the scheduler's address {text!r} is not HOST:PORT", hint="for example tls://10.0.0.2:8786")
-    if not (port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < LIMIT_OF_PORTS):  # noqa: PLR2004
-        raise UsageError(f"the scheduler's address {text!r} has no port from 1 to 65535")
-    return f"tls://{host}:{port}"
-
-
 def _health(text: str) -> str | None:
     if not text:
         return None
     host, _, port = text.rpartition(":")
     if not _HOST.match(host) or not (port.isascii() and port.isdecimal() and 0 < int(port) < LIMIT_OF_PORTS):
-        raise UsageError(f"--health {text!r} is not ADDRESS:PORT", hint="for example 127.0.0.1:8790 or 0.0.0.0:8790")
+        raise UsageError(
+            f"--health {shown(text)} is not ADDRESS:PORT", hint="for example 127.0.0.1:8790 or 0.0.0.0:8790"
+        )
     return text
 
 
@@ -219,7 +209,7 @@ def _metrics(found: Mapping[str, str]) -> str:
 def _number(found: Mapping[str, str], name: str, least: int, most: int) -> int:
     text = found[name]
     if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):  # noqa: PLR2004
-        raise UsageError(f"--{name} {text!r} is not a whole number from {least} to {most}")
+        raise UsageError(f"--{name} {shown(text)} is not a whole number from {least} to {most}")
     return int(text)
 
 
@@ -229,20 +219,20 @@ def _count(found: Mapping[str, str], name: str) -> int | None:
 
 def _choice(found: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:
     if found[name] not in allowed:
-        raise UsageError(f"--{name} {found[name]!r} is none of {', '.join(allowed)}")
+        raise UsageError(f"--{name} {shown(found[name])} is none of {', '.join(allowed)}")
     return found[name]
 
 
 def _memory(text: str) -> str | None:
     if text and not (_DECIMAL.match(text) and float(text) > 0):
-        raise UsageError(f"--memory-per-worker {text!r} is not a number of GB", hint="for example 1 or 3.5")
+        raise UsageError(f"--memory-per-worker {shown(text)} is not a number of GB", hint="for example 1 or 3.5")
     return f"{text}GB" if text else None
 
 
 def _digest(text: str) -> str | None:
     digest = text.replace(":", "").lower()
     if text and not _SHA256.match(digest):
-        raise UsageError(f"--ca-sha256 {text!r} is not a SHA-256 fingerprint", hint="64 hexadecimal digits")
+        raise UsageError(f"--ca-sha256 {shown(text)} is not a SHA-256 fingerprint", hint="64 hexadecimal digits")
     return digest or None
 
 

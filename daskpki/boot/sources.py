@@ -95,9 +95,8 @@ def read_directory(directory: str) -> Material:
     """What `daskpki export` wrote there; raises what `daskpki.credentials.directory` does, CorruptError."""
     from pathlib import Path
 
-    from daskpki.credentials.directory import load_directory
+    from daskpki.credentials.directory import CERTIFICATE_FILE, KEY_FILE, in_directory, load_directory, parse_leaf
     from daskpki.credentials.held import issuing_generation
-    from daskpki.pki.certificates import certificate_identity, load_certificate
     from daskpki.pki.keys import parse_key, serialize_key
     from daskpki.pki.trust_document import parse_trust
 
@@ -106,9 +105,9 @@ def read_directory(directory: str) -> Material:
     now = datetime.now(UTC)
     credential = Credential(
         cluster=signed.document.cluster,
-        identity=certificate_identity(load_certificate(found.leaf)),
+        identity=parse_leaf(found.leaf, in_directory(CERTIFICATE_FILE)),
         generation=issuing_generation(found.leaf, found.chain, signed.document, now),
-        key=Confidential(serialize_key(parse_key(found.key)).reveal()),
+        key=Confidential(serialize_key(parse_key(found.key, in_directory(KEY_FILE))).reveal()),
         leaf=found.leaf,
         chain=found.chain,
     )

@@ -76,6 +76,8 @@ def _become_in_child(
         become(checked, program, environ, execve)
     except Exception as error:  # noqa: BLE001 - as in __main__.py
         code = Voice(checked.settings.log_format).report(error)
+    except SystemExit as end:  # by a signal that came before exec
+        code = end.code if isinstance(end.code, int) else _FAILED
     finally:
         sys.stderr.flush()
         os._exit(code)

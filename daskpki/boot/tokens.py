@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from os.path import isfile
 from typing import Protocol
 
 from daskpki.boot.metadata import Metadata
-from daskpki.boot.retry import Patience, TryAgain
+from daskpki.boot.retry import Patience, TryAgain, within
 from daskpki.confidential import Confidential
 from daskpki.errors import UnavailableError
 
@@ -27,7 +28,7 @@ class Tokens(Protocol):
 def token_source(environ: Mapping[str, str], patience: Patience) -> Tokens:
     """The source of this machine."""
     file = credential_file(environ)
-    return Metadata(environ, patience) if file is None else FileTokens(file, patience)
+    return Metadata(environ, patience) if file is None else FileTokens(file, environ, patience)
 
 
 def credential_file(environ: Mapping[str, str]) -> str | None:
@@ -42,8 +43,9 @@ def credential_file(environ: Mapping[str, str]) -> str | None:
 class FileTokens:
     """Tokens for a service account's key, a person, impersonation or workload identity federation: by google-auth."""
 
-    def __init__(self, file: str, patience: Patience) -> None:
+    def __init__(self, file: str, environ: Mapping[str, str], patience: Patience) -> None:
         self._file = file
+        self._environ = environ
         self._patience = patience
 
     def token(self) -> Confidential:
@@ -60,6 +62,7 @@ class FileTokens:
         from daskpki.store.gsm.adc import access_token
 
         try:
-            return access_token(Path(self._file), timeout)
-        except UnavailableError as error:
-            raise TryAgain(str(error), hint=error.hint) from error
+            ask = partial(access_token, Path(self._file), timeout, self._environ)
+            return within(timeout, ask, "no access token: no answer in time")
+        except (UnavailableError, TimeoutError) as error:
+            raise TryAgain(str(error), hint=getattr(error, "hint", None)) from error

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from daskpki.cli.asking import prompt
 
 if TYPE_CHECKING:
     from daskpki.confidential import Confidential
+
+
+_SETTING: Final = "the passphrase file of the CA's key (--ca-passphrase-file, DASKPKI_CA_PASSPHRASE_FILE)"
 
 
 class CaPassphrase:
@@ -39,6 +42,6 @@ class CaPassphrase:
         if self._file is not None:
             from daskpki.store.local.unlocking import read_passphrase_file
 
-            return read_passphrase_file(Path(self._file))
+            return read_passphrase_file(Path(self._file), _SETTING)
         question = "New passphrase of the CA's key: " if new else "Passphrase of the CA's key: "
         return prompt(question, "--ca-passphrase-file FILE", confirm=new)

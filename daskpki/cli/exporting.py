@@ -58,7 +58,7 @@ def _pkcs12(invocation: Invocation, who: str, file: Path, passphrase_file: Path 
 
     held = _held(invocation, who)
     if passphrase_file is not None:
-        passphrase = read_passphrase_file(passphrase_file)
+        passphrase = read_passphrase_file(passphrase_file, "the file of --p12-passphrase-file")
     else:
         passphrase = prompt(f"Passphrase for {file}: ", "--p12-passphrase-file FILE", confirm=True)
     write_private(file, encode_pkcs12(held.credential, held.trust.roots, passphrase).reveal(), force=force)

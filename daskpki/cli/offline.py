@@ -26,7 +26,7 @@ def offline_root(invocation: Invocation, path: Path | None, passphrase_file: Pat
         if passphrase_file is not None:
             from daskpki.store.local.unlocking import read_passphrase_file
 
-            return read_passphrase_file(passphrase_file)
+            return read_passphrase_file(passphrase_file, "the file of --root-passphrase-file")
         question = "New passphrase of the offline root: " if new else "Passphrase of the offline root: "
         return prompt(question, "--root-passphrase-file FILE", confirm=new)
 

@@ -98,7 +98,7 @@ def _add_passphrase(slots: KeySlots, file: Path | None, *, replace: bool) -> Non
     from daskpki.cli.unlocking import ask_passphrase
     from daskpki.store.local.unlocking import read_passphrase_file
 
-    passphrase = read_passphrase_file(file) if file else ask_passphrase(new=True)
+    passphrase = read_passphrase_file(file, "the passphrase file") if file else ask_passphrase(new=True)
     (slots.change_passphrase if replace else slots.add_passphrase)(passphrase)
 
 

@@ -6,13 +6,13 @@ the scheduler, what `WorkerClients` adds); then, for that certificate, the names
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from daskpki.cluster import operations as ops
 from daskpki.cluster.roles import SERVES, Server
+from daskpki.credentials.addresses import is_canonical
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 
@@ -195,18 +195,6 @@ def _is_own(address: object, caller: Caller) -> bool:
 def _is_address(name: object) -> bool:
     """The scheduler looks an address up among its workers' names first (distributed.Scheduler.coerce_address)."""
     return isinstance(name, str) and "://" in name
-
-
-def is_canonical(address: str) -> bool:
-    """Whether `address` is `tls://IP:PORT` as the scheduler itself writes it, so that it is no alias of another's."""
-    scheme, _, location = address.partition("://")
-    host, _, port = location.rpartition(":")
-    try:
-        number = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        return False
-    written = f"[{number}]" if number.version == 6 else str(number)  # noqa: PLR2004 - IPv6
-    return scheme == "tls" and host == written and port.isdecimal() and str(int(port)) == port
 
 
 def verify_sendable(peer: Role, channel: Channel, message: Mapping[str, Any], sender: Caller) -> None:

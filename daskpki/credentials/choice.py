@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from daskpki.errors import UsageError
 from daskpki.handover import VARIABLE
+from daskpki.quoting import shortened
 
 HANDOVER: Final = VARIABLE
 DIRECTORY: Final = "DASKPKI_CREDENTIAL_DIR"
@@ -62,13 +63,13 @@ def _candidates(wanted: Wanted, environ: Mapping[str, str]) -> list[tuple[Source
     """What was asked for or is set, in the order of the contract, each with the reason."""
     found = []
     if wanted.store:
-        found.append((Source.STORE, f"the store {wanted.store} was asked for"))
+        found.append((Source.STORE, f"the store {shortened(wanted.store)} was asked for"))
     if environ.get(HANDOVER):
         found.append((Source.HANDOVER, f"{HANDOVER} is set: daskpki-entrypoint handed it down"))
-    if directory := environ.get(DIRECTORY):
-        found.append((Source.DIRECTORY, f"{DIRECTORY} is {directory}"))
+    if environ.get(DIRECTORY):
+        found.append((Source.DIRECTORY, f"{DIRECTORY} is set"))  # unseen: it may be a key in place of a path
     if chosen := environ.get(SOURCE):
         if chosen not in _CHOSEN:
-            raise UsageError(f"{SOURCE}={chosen} is no source", hint=f"{SOURCE} is {' or '.join(_CHOSEN)}")
+            raise UsageError(f"{SOURCE}={shortened(chosen)} is no source", hint=f"{SOURCE} is {' or '.join(_CHOSEN)}")
         found.append((_CHOSEN[chosen], f"{SOURCE} is {chosen}"))
     return found

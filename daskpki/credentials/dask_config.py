@@ -12,6 +12,7 @@ from typing import Final
 
 from daskpki.errors import AlreadyExistsError
 from daskpki.files import is_there, os_error, write_private
+from daskpki.settings import user_home
 
 LOADER: Final = "daskpki.loader.security_loader"
 _FILE: Final = "daskpki.yaml"
@@ -23,8 +24,7 @@ _PUBLIC: Final = 0o644
 
 def config_file(environ: Mapping[str, str]) -> Path:
     """Where our file lies: ~/.config/dask, which Dask reads whatever DASK_CONFIG says, so login and logout agree."""
-    home = environ.get("HOME")
-    return (Path(home) if home else Path.home()) / ".config" / "dask" / _FILE
+    return user_home(environ) / ".config" / "dask" / _FILE
 
 
 def check_config(environ: Mapping[str, str]) -> Path:

@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from daskpki.confidential import Confidential
-from daskpki.errors import AccessDeniedError, CorruptError, NotFoundError
-from daskpki.files import is_there, os_error
+from daskpki.errors import AccessDeniedError, CorruptError, NotFoundError, NotTrustedError
+from daskpki.files import os_error
+from daskpki.identity import Identity
+from daskpki.pki.certificates import certificate_identity, load_certificate
 from daskpki.pki.pem import parse_certificates
 
 CA_FILE: Final = "ca.pem"
 CERTIFICATE_FILE: Final = "cert.pem"
 KEY_FILE: Final = "key.pem"
 TRUST_FILE: Final = "trust.json"
+SETTING: Final = "the credential directory (--credential-dir, DASKPKI_CREDENTIAL_DIR)"
 
 _MAX_SIZE: Final = 1 << 20
 _OPEN_TO_OTHERS: Final = 0o077
@@ -39,42 +42,71 @@ class Material(NamedTuple):
 
 
 def load_directory(directory: Path) -> Material:
-    """Read the four files; NotFoundError, AccessDeniedError for loose permissions, CorruptError for what is no PEM."""
-    if not is_there(directory) or not directory.is_dir():
-        raise NotFoundError(f"{directory} is not a directory", hint="`daskpki export ROLE/NAME --out DIR` writes one")
-    check_directory(directory)
-    leaf, *chain = parse_certificates(_read(directory / CERTIFICATE_FILE), str(directory / CERTIFICATE_FILE))
+    """Read the four files; NotFoundError, AccessDeniedError for loose permissions, CorruptError for what is no PEM.
+
+    Messages name the file, and for the directory its setting, which may have been given what lies there.
+    """
+    if not _is_directory(directory):
+        raise NotFoundError(f"{SETTING} is not there", hint="`daskpki export ROLE/NAME --out DIR` writes one")
+    check_directory(directory, SETTING)
+    leaf, *chain = parse_certificates(_read(directory / CERTIFICATE_FILE), in_directory(CERTIFICATE_FILE))
     return Material(
         leaf=leaf,
         chain=tuple(chain),
-        anchors=tuple(parse_certificates(_read(directory / CA_FILE), str(directory / CA_FILE))),
+        anchors=tuple(parse_certificates(_read(directory / CA_FILE), in_directory(CA_FILE))),
         key=Confidential(_read(directory / KEY_FILE, secret=True)),
         trust=Confidential(_read(directory / TRUST_FILE)),
     )
 
 
+def _is_directory(path: Path) -> bool:
+    """AccessDeniedError where we may not look; what cannot be a path at all is no directory."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)  # noqa: PTH116 - pathlib raises for more
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError as error:
+        raise os_error(error, SETTING) from None
+
+
+def in_directory(name: str) -> str:
+    """How messages call one of the files."""
+    return f"{name} in {SETTING}"
+
+
+def parse_leaf(leaf: bytes, what: str) -> Identity:
+    """Whose the first certificate of `what` is; NotTrustedError for a CA's, which belongs behind the leaf."""
+    try:
+        return certificate_identity(load_certificate(leaf, what))
+    except NotTrustedError as error:
+        raise NotTrustedError(
+            f"{what}: {error}", hint="the leaf stands first in the file, and the CAs that signed it below"
+        ) from None
+
+
 def _read(path: Path, *, secret: bool = False) -> bytes:
+    name = in_directory(path.name)
     try:
         with path.open("rb") as file:
-            check_file(path, os.fstat(file.fileno()), own_uid=_own_uid(), secret=secret)
+            check_file(name, os.fstat(file.fileno()), own_uid=_own_uid(), secret=secret)
             data = file.read(_MAX_SIZE + 1)
     except OSError as error:
-        raise os_error(error, path) from error
+        raise os_error(error, name) from None
     if len(data) > _MAX_SIZE:
-        raise CorruptError(f"{path} is larger than {_MAX_SIZE} bytes, so it is not what was asked for")
+        raise CorruptError(f"{name} is larger than {_MAX_SIZE} bytes, so it is not what was asked for")
     return data
 
 
-def check_directory(directory: Path) -> None:
-    """AccessDeniedError when others could put files of theirs in its place."""
+def check_directory(directory: Path, called: str | None = None) -> None:
+    """AccessDeniedError when others could put files of theirs in its place; messages say `called`."""
     status = directory.stat()
     # Kubernetes mounts secret volumes 1777: with the sticky bit and root as the owner nobody can replace an entry.
     if status.st_uid == 0 and status.st_mode & stat.S_ISVTX:
         return
-    _refuse_if(directory, status, _CHANGED_BY_OTHERS, _own_uid())
+    _refuse_if(called or directory, status, _CHANGED_BY_OTHERS, _own_uid())
 
 
-def check_file(path: Path, status: os.stat_result, *, own_uid: int, secret: bool) -> None:
+def check_file(path: Path | str, status: os.stat_result, *, own_uid: int, secret: bool) -> None:
     """AccessDeniedError unless the file's owner and mode are as the module's first lines say."""
     if not secret:
         forbidden = _CHANGED_BY_OTHERS
@@ -85,7 +117,7 @@ def check_file(path: Path, status: os.stat_result, *, own_uid: int, secret: bool
     _refuse_if(path, status, forbidden, own_uid)
 
 
-def _refuse_if(path: Path, status: os.stat_result, forbidden: int, own_uid: int) -> None:
+def _refuse_if(path: Path | str, status: os.stat_result, forbidden: int, own_uid: int) -> None:
     if os.name == "nt":  # modes say nothing there
         return
     if status.st_uid not in (own_uid, 0):
@@ -94,7 +126,7 @@ def _refuse_if(path: Path, status: os.stat_result, forbidden: int, own_uid: int)
     if mode & forbidden:
         raise AccessDeniedError(
             f"{path} is open to others (mode {mode:04o})",
-            hint=f"chmod {mode & ~forbidden:o} {path}; in Kubernetes, set the volume's defaultMode to 0440",
+            hint=f"chmod {mode & ~forbidden:o} there; in Kubernetes, set the volume's defaultMode to 0440",
         )
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Callable
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
@@ -37,6 +38,7 @@ _NOTHING: Final = "keyring.backends.fail.Keyring"
 
 # What went wrong, as os_keyring.py reads it.
 ABSENT: Final = "absent"
+CHOSEN: Final = "chosen"
 REFUSED: Final = "refused"
 LOCKED: Final = "locked"
 FORGOTTEN: Final = "forgotten"
@@ -81,11 +83,26 @@ def _call(request: dict[str, str]) -> str | None:
 def _choose() -> KeyringBackend:
     """The backend that PYTHON_KEYRING_BACKEND or keyring's configuration names, else the platform's best."""
     from keyring import core, get_keyring
+    from keyring.util.platform_ import config_root
 
-    named = core.load_env() or core.load_config()
-    if named is None and (own := platform_backend(sys.platform)):
-        return own
-    return allowed_backend(named or get_keyring())
+    for setting, load in (
+        ("PYTHON_KEYRING_BACKEND", core.load_env),
+        (f"{config_root()}/keyringrc.cfg", core.load_config),
+    ):
+        if named := _named_by(setting, load):
+            return named
+    return platform_backend(sys.platform) or allowed_backend(get_keyring())
+
+
+def _named_by(setting: str, load: Callable[[], KeyringBackend | None]) -> KeyringBackend | None:
+    """The backend that a setting of keyring's own names, as pip's helpers do for all programs; None without one."""
+    try:
+        named = load()
+        return None if named is None else allowed_backend(named)
+    except _Unusable as error:
+        raise _Unusable(CHOSEN, f"{setting} names {error.args[1] or _NOTHING}") from None
+    except Exception as error:  # noqa: BLE001 - keyring imports what is named there, and makes one of it
+        raise _Unusable(CHOSEN, f"what {setting} names cannot be loaded ({type(error).__name__})") from None
 
 
 def platform_backend(platform: str) -> KeyringBackend | None:

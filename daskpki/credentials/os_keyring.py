@@ -28,8 +28,14 @@ WAYS_OUT: Final = (
     "(DASKPKI_CREDENTIAL_DIR)"
 )
 
+_OVERRULE: Final = (
+    "unset it for daskpki (env -u PYTHON_KEYRING_BACKEND daskpki ..., or take default-keyring out of keyringrc.cfg), "
+    "and the desktop's own keyring is used"
+)
+
 _MEANING: Final = {
     keyring_backend.ABSENT: "there is no OS keyring here (no desktop session, or no backend that fits)",
+    keyring_backend.CHOSEN: "keyring's own setting chooses no backend that protects what it keeps",
     keyring_backend.REFUSED: "the keyring is not one that protects what it keeps",
     keyring_backend.LOCKED: "the OS keyring is locked, and was not unlocked",
     keyring_backend.FORGOTTEN: "the OS keyring did not keep what was written",
@@ -113,4 +119,4 @@ def _parse_answer(exit_code: int, output: bytes) -> dict[str, Any]:
 
 def _refuse(kind: str, detail: str) -> NoReturn:
     message = _MEANING[kind] + (f": {detail}" if detail else "")
-    raise AccessDeniedError(message, hint=WAYS_OUT)
+    raise AccessDeniedError(message, hint=_OVERRULE if kind == keyring_backend.CHOSEN else WAYS_OUT)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from daskpki import settings
+from daskpki.credentials.addresses import parse_scheduler
 from daskpki.credentials.choice import DIRECTORY, HANDOVER, Choice, Source, Wanted, choose
 from daskpki.credentials.contexts import Contexts
-from daskpki.credentials.directory import Material, load_directory
+from daskpki.credentials.directory import CERTIFICATE_FILE, KEY_FILE, Material, in_directory, load_directory, parse_leaf
 from daskpki.credentials.fetching import fetch_credential
 from daskpki.credentials.handed_down import load_handed_down
 from daskpki.credentials.held import Held, Pins, issuing_generation, verify_held
@@ -19,10 +20,10 @@ from daskpki.credentials.logins import find_login, load_login
 from daskpki.credentials.os_keyring import KeyringPort, OSKeyring
 from daskpki.errors import NotFoundError, UsageError
 from daskpki.identity import Role, parse_label
-from daskpki.pki.certificates import certificate_identity, load_certificate
 from daskpki.pki.credential import Credential
 from daskpki.pki.keys import parse_key, serialize_key
 from daskpki.pki.trust import parse_trust
+from daskpki.quoting import shortened
 from daskpki.settings import GsmUrl, LocalUrl
 from daskpki.store.port import Store
 
@@ -104,29 +105,32 @@ _Found = tuple[Held, tuple[str, ...]]
 
 def _from_handover(_wanted: Wanted, here: Surroundings) -> _Found:
     handed_down = load_handed_down(here.environ[HANDOVER])
-    held = _verify_material(handed_down.material, here)
+    held = _verify_material(handed_down.material, here, "{} handed down by daskpki-entrypoint".format)
     return held, handed_down.schedulers or held.trust.schedulers
 
 
 def _from_directory(_wanted: Wanted, here: Surroundings) -> _Found:
-    held = _verify_material(load_directory(Path(here.environ[DIRECTORY])), here)
+    held = _verify_material(load_directory(Path(here.environ[DIRECTORY])), here, in_directory)
     return held, _addresses(held, here)
 
 
 def _addresses(held: Held, here: Surroundings) -> tuple[str, ...]:
     chosen = here.environ.get("DASKPKI_SCHEDULER")
-    return (chosen,) if chosen else held.trust.schedulers
+    return (parse_scheduler(chosen),) if chosen else held.trust.schedulers
 
 
-def _verify_material(material: Material, here: Surroundings) -> Held:
-    """The CA certificates that lie beside the credential have to vouch for the trust document."""
+def _verify_material(material: Material, here: Surroundings, called: Callable[[str], str]) -> Held:
+    """The CA certificates that lie beside the credential have to vouch for the trust document.
+
+    `called` is how messages call the file of that name.
+    """
     pins = here.pins._replace(anchors=material.anchors)
     trust = parse_trust(material.trust).document
     credential = Credential(
         cluster=trust.cluster,
-        identity=certificate_identity(load_certificate(material.leaf)),
+        identity=parse_leaf(material.leaf, called(CERTIFICATE_FILE)),
         generation=issuing_generation(material.leaf, material.chain, trust, here.now),
-        key=serialize_key(parse_key(material.key)),
+        key=serialize_key(parse_key(material.key, called(KEY_FILE))),
         leaf=material.leaf,
         chain=material.chain,
     )
@@ -169,5 +173,5 @@ def parse_pins(environ: Mapping[str, str]) -> Pins:
     """The pins that the environment sets; UsageError for an epoch that is no number."""
     epoch = environ.get("DASKPKI_MIN_EPOCH") or "0"
     if not epoch.isascii() or not epoch.isdigit():
-        raise UsageError(f"DASKPKI_MIN_EPOCH={epoch} is not a number")
+        raise UsageError(f"DASKPKI_MIN_EPOCH={shortened(epoch)} is not a number")
     return Pins(sha256=environ.get("DASKPKI_CA_SHA256") or None, min_epoch=int(epoch))

@@ -18,6 +18,9 @@ MAX_ISOLATED: Final = 50
 SECRETS_DIRECTORY: Final = "/run/secrets"
 """Where a worker's container has a tmpfs for mounted secrets, beside its `/tmp`."""
 
+_WIDEST: Final = 8
+"""A whole private network (RFC 1918, 3): two halves of the Internet would name everybody as well as one /0."""
+
 _ZONE = re.compile(r"[a-z]+(-[a-z]+)+[0-9]+-[a-z]\Z")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _TAG = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?\Z")
@@ -118,8 +121,9 @@ def parse_range(text: str) -> str:
         raise UsageError(f"--clients-from {text!r}: {error}", hint="for example 203.0.113.0/24") from None
     if network.version != 4:  # noqa: PLR2004 - the VMs that are made have IPv4 addresses only
         raise UsageError(f"--clients-from {text!r} is IPv6, and the VMs have IPv4 addresses", hint="name an IPv4 range")
-    if network.prefixlen == 0:
-        raise UsageError(f"--clients-from {text!r} names everybody", hint="name the range that your clients come from")
+    if network.prefixlen < _WIDEST:
+        whom = "everybody" if network.prefixlen == 0 else f"more than a /{_WIDEST}, the widest range that is let in"
+        raise UsageError(f"--clients-from {text!r} names {whom}", hint="name the range that your clients come from")
     return str(network)
 
 

@@ -88,7 +88,18 @@ class Grants:
             try:
                 check_ours(secret, self._secrets.describe(secret).labels)
             except NotFoundError as error:
-                raise NotFoundError(str(error), hint=_way_out(target)) from error
+                raise NotFoundError(str(error), hint=self._way_out(target, secret)) from error
+
+    def _way_out(self, target: Target, secret: str) -> str:
+        """The command that makes what is missing, which without a CA is no credential."""
+        role, _, name = target.name.partition("/")
+        if role == naming.SECRET and secret == target.own:
+            return f"daskpki secret set {name}"
+        if role in tuple(Role) and secret == target.own:
+            return f"daskpki issue {role} --name {name}"
+        if role == naming.CA_KEY:
+            return "daskpki doctor names the CA's generations"
+        return f"daskpki --cluster {self._cluster} init-ca makes it"
 
     def _reads_another(self, target: Target, member: str) -> bool:
         return any(one.kind in tuple(Role) and one.id != target.own and _reads(one, member) for one in self.of())
@@ -96,12 +107,3 @@ class Grants:
 
 def _reads(secret: Secret, member: str) -> bool:
     return any(one.member == member and one.role in READING for one in secret.bindings)
-
-
-def _way_out(target: Target) -> str:
-    role, _, name = target.name.partition("/")
-    if role == naming.TRUST:
-        return "daskpki init-ca makes it"
-    if role == naming.SECRET:
-        return f"daskpki secret set {name}"
-    return f"daskpki issue {role} --name {name}"

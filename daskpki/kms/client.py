@@ -20,7 +20,7 @@ from daskpki.errors import (
 )
 from daskpki.store.gsm.client import bearer, checksum, credentials_for, translate
 from daskpki.store.gsm.endpoint import Endpoint, parse_endpoint
-from daskpki.store.gsm.refusals import CUT_OFF, NOT_DONE, Refusal
+from daskpki.store.gsm.refusals import CUT_OFF, NOT_DONE, Refusal, denied_by_google
 
 if TYPE_CHECKING:
     from google.cloud.kms_v1 import KeyManagementServiceClient
@@ -117,6 +117,8 @@ def _check(intact: bool, name: str, what: str) -> None:  # noqa: FBT001 - reads 
 def _error_for(refusal: Refusal, name: str) -> DaskpkiError:
     if refusal.status == "NOT_FOUND":
         return NotFoundError(f"Cloud KMS has no key version {name}")
+    if error := denied_by_google(refusal, api="cloudkms.googleapis.com"):
+        return error
     if refusal.status in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
         hint = f"grant {_ROLE} on the key; a new grant takes some minutes to act"
         return AccessDeniedError(f"Cloud KMS refuses {name}: {refusal.message}", hint=hint)

@@ -30,7 +30,7 @@ class KeyType(StrEnum):
 
 
 ED25519_WARNING: Final = (
-    "Ed25519 certificates are refused by some validators (pyca's verifier, NSS 3.87, browsers); p256 works everywhere"
+    "Ed25519 certificates are refused by some validators (NSS 3.87, browsers); p256 works everywhere"
 )
 _RSA_BITS: Final = 3072
 _CURVES: Final = {"secp256r1": KeyType.P256, "secp384r1": KeyType.P384}

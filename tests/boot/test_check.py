@@ -106,20 +106,20 @@ MUTATIONS: dict[str, tuple[Mutation, type[DaskpkiError], str]] = {
 @pytest.mark.parametrize("case", MUTATIONS)
 def test_a_directory_that_does_not_hold_is_refused(cluster: Cluster, directory: Path, case: str) -> None:
     mutate, error, words = MUTATIONS[case]
-    assert boot_directory(directory / "worker", "worker", "--scheduler", "h").started
+    assert boot_directory(directory / "worker", "worker", "--scheduler", "tls://h").started
     mutate(cluster, directory / "worker")
     with pytest.raises(error, match=words or None):
-        boot_directory(directory / "worker", "worker", "--scheduler", "h")
+        boot_directory(directory / "worker", "worker", "--scheduler", "tls://h")
 
 
 def test_a_credential_of_another_role_is_refused(directory: Path) -> None:
     with pytest.raises(NotTrustedError, match="is a client, and a worker is to be started"):
-        boot_directory(directory / "client", "worker", "--scheduler", "h")
+        boot_directory(directory / "client", "worker", "--scheduler", "tls://h")
 
 
 def test_pins(cluster: Cluster, directory: Path) -> None:
     pin = hashlib.sha256(cluster.anchor).hexdigest()
-    worker = ("worker", "--scheduler", "h")
+    worker = ("worker", "--scheduler", "tls://h")
     assert boot_directory(directory / "worker", *worker, DASKPKI_CA_SHA256=pin, DASKPKI_MIN_EPOCH="1").started
     with pytest.raises(NotTrustedError, match="pinned"):
         boot_directory(directory / "worker", *worker, DASKPKI_CA_SHA256="0" * 64)
@@ -134,7 +134,7 @@ def test_pins_hold_for_a_store_as_well(cloud: Cloud) -> None:
         boot_here(cloud.environ | {"DASKPKI_MIN_EPOCH": "9"}, "scheduler")
 
 
-@pytest.mark.parametrize("command", [("worker", "--scheduler", "h"), ("exec", "worker", "--", "true")])
+@pytest.mark.parametrize("command", [("worker", "--scheduler", "tls://h"), ("exec", "worker", "--", "true")])
 def test_a_revocation_list_that_ran_out_boots_only_when_told_to(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
 ) -> None:
@@ -151,7 +151,7 @@ def test_a_revocation_list_that_ran_out_boots_only_when_told_to(
 def test_a_cluster_of_two_tiers_boots(tmp_path: Path) -> None:
     cluster = make_cluster(tiers=2)
     cluster.export("worker/worker", tmp_path / "worker")
-    assert boot_directory(tmp_path / "worker", "worker", "--scheduler", "h").started
+    assert boot_directory(tmp_path / "worker", "worker", "--scheduler", "tls://h").started
 
 
 def test_what_is_refused_has_exit_code_3_and_one_line(directory: Path) -> None:
@@ -230,7 +230,7 @@ def test_secret_managers_date_is_what_the_clock_is_held_against(cloud: Cloud) ->
     old.seed(cloud.server, cloud.parent)
     cloud.server.skew_date(-30.5 * 86_400)
     with pytest.raises(UnavailableError, match="this machine's clock says") as caught:
-        boot_here(cloud.environ | {"DASKPKI_DEADLINE": "1"}, "worker", "--scheduler", "h")
+        boot_here(cloud.environ | {"DASKPKI_DEADLINE": "1"}, "worker", "--scheduler", "tls://h")
     assert caught.value.exit_code == 75
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from daskpki.boot.connection import Connection, parse_target, proxy_for, system_trust
 from daskpki.boot.crc32c import crc32c
 from daskpki.boot.retry import TryAgain
-from daskpki.errors import UnavailableError, UsageError
+from daskpki.errors import AccessDeniedError, DaskpkiError, UnavailableError, UsageError
 from tests.boot.cloud import Cloud, boot_here, run_entrypoint
 from tests.servers.certificates import Web, web_certificate
 from tests.servers.metadata import MetadataServer
@@ -52,6 +52,7 @@ def test_any_text_is_a_target_or_refused(text: str) -> None:
         ("googleapis.com", None),
         (".googleapis.com", None),
         ("x, secretmanager.googleapis.com", None),
+        ("x, .GoogleApis.com", None),
         ("apis.com", "http://p:1"),
         ("*", None),
     ],
@@ -144,11 +145,35 @@ def test_a_proxy_is_used_for_secret_manager_and_not_for_metadata(https: Cloud, w
     assert "p@ss" not in done.stderr
 
 
-def test_a_proxy_that_refuses_is_named_at_the_deadline(https: Cloud) -> None:
-    with proxy(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n") as (port, _):
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(407, AccessDeniedError), (403, AccessDeniedError), (404, AccessDeniedError)]
+    + [(passing, UnavailableError) for passing in (408, 429, 500, 502, 503, 504)],
+)
+def test_what_a_proxy_refuses_is_told_by_its_settings(https: Cloud, status: int, kind: type[DaskpkiError]) -> None:
+    """At once where no waiting mends it, else at the deadline."""
+    with proxy(f"HTTP/1.1 {status} no\r\nContent-Length: 0\r\n\r\n".encode()) as (port, heads):
         environ = environ_for(https, https_proxy=f"http://127.0.0.1:{port}", DASKPKI_DEADLINE="1")
-        with pytest.raises(UnavailableError, match=r"the proxy 127\.0\.0\.1 answers 407"):
+        with pytest.raises(kind, match=rf"the proxy 127\.0\.0\.1 answers {status}") as caught:
             boot_here(environ, "scheduler")
+    assert "https_proxy=http://USER:PASSWORD@HOST:PORT" in str(caught.value.hint)
+    assert len(heads) == 1 or kind is UnavailableError
+
+
+@pytest.mark.parametrize(
+    "value", ["127.0.0.1:{}", "bob:word@127.0.0.1:{}", "http://127.0.0.1:{}", "HTTP://127.0.0.1:{}/"]
+)
+@pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
+def test_a_proxy_is_read_as_curl_and_pip_read_it(
+    monkeypatch: pytest.MonkeyPatch, https: Cloud, web: Web, variable: str, value: str
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(web.trusted))
+    with proxy() as (port, heads):
+        environ = environ_for(https) | {variable: value.format(port)}
+        boot_here(environ, "scheduler")
+    (head,) = heads
+    assert head.startswith(b"CONNECT ")
+    assert (b"Proxy-Authorization: Basic Ym9iOndvcmQ=" in head) == ("bob" in value)
 
 
 def test_a_proxy_of_another_kind_is_refused(https: Cloud) -> None:
@@ -186,7 +211,7 @@ def test_each_address_of_a_name_is_tried(
         if reached:
             assert connection.get("/", {}, 5).body == b"up"
         else:
-            with pytest.raises(TryAgain, match=r"refused|not resolved"):
+            with pytest.raises(TryAgain, match=r"refused|has no address"):
                 connection.get("/", {}, 5)
         connection.close()
         monkeypatch.undo()

@@ -71,7 +71,7 @@ def test_scheduler_and_worker_boot_from_secret_manager_compute_and_end(
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     port = free_port()
-    environ = cloud.environ | {"TMPDIR": str(temporary), "DASKPKI_SCHEDULER": f"127.0.0.1:{port}"}
+    environ = cloud.environ | {"TMPDIR": str(temporary), "DASKPKI_SCHEDULER": f"tls://127.0.0.1:{port}"}
     logs = tmp_path / "scheduler.log", tmp_path / "worker.log"
     with (
         running(environ, logs[0], "scheduler", "--", "--port", str(port), "--dashboard-address", "127.0.0.1:0") as one,
@@ -139,7 +139,7 @@ def test_a_node_as_pid_1_of_a_machine_of_its_own(directory: Path, tmp_path: Path
 def test_a_dead_scheduler_ends_the_node_with_its_status(directory: Path, tmp_path: Path) -> None:
     port = free_port()
     environ = plain_environ(
-        DASKPKI_CREDENTIAL_DIR=str(directory), NUM_WORKERS="1", DASKPKI_SCHEDULER=f"127.0.0.1:{port}"
+        DASKPKI_CREDENTIAL_DIR=str(directory), NUM_WORKERS="1", DASKPKI_SCHEDULER=f"tls://127.0.0.1:{port}"
     )
     with running(environ, tmp_path / "node.log", "node", "--", "--dashboard-address", "127.0.0.1:0") as process:
         assert "42" in compute(directory / "client", port, workers=1)
@@ -153,7 +153,7 @@ def test_the_workers_of_a_node_run_as_another_user_with_descriptors_of_their_own
 ) -> None:
     port = free_port()
     environ = plain_environ(
-        DASKPKI_CREDENTIAL_DIR=str(directory), NUM_WORKERS="1", DASKPKI_SCHEDULER=f"127.0.0.1:{port}"
+        DASKPKI_CREDENTIAL_DIR=str(directory), NUM_WORKERS="1", DASKPKI_SCHEDULER=f"tls://127.0.0.1:{port}"
     )
     prefix = (*AS_ROOT, "unshare", "--mount", "sh", "-c", for_every_user(), "sh")
     with running(environ, tmp_path / "n.log", "node", "--worker-user", "nobody", prefix=prefix) as process:

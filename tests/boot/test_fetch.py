@@ -51,7 +51,7 @@ def test_a_node_makes_five_requests(cloud: Cloud) -> None:
 
 @pytest.mark.parametrize("kind", ["scheduler", "worker"])
 def test_dask_gets_the_credential_of_its_role_and_no_other(cloud: Cloud, kind: str) -> None:
-    started = boot_here(cloud.environ | {"DASKPKI_SCHEDULER": "10.0.0.2"}, kind)
+    started = boot_here(cloud.environ | {"DASKPKI_SCHEDULER": "tls://10.0.0.2"}, kind)
     assert started.handover is not None
     assert (started.handover.role, started.handover.name) == (kind, kind)
     assert started.environ[f"DASK_DISTRIBUTED__COMM__TLS__{kind.upper()}__KEY"] == started.handover.key
@@ -89,7 +89,7 @@ def test_a_stale_latest_is_overtaken_by_number(cloud: Cloud) -> None:
 
 def test_a_missing_credential_names_the_command_that_issues_it(cloud: Cloud) -> None:
     with pytest.raises(NotFoundError, match="no credential worker/w7") as caught:
-        boot_here(cloud.environ, "worker", "--name", "w7", "--scheduler", "h")
+        boot_here(cloud.environ, "worker", "--name", "w7", "--scheduler", "tls://h")
     assert caught.value.hint == "daskpki --cluster c issue worker --name w7"
 
 

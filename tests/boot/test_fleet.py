@@ -33,7 +33,7 @@ def fleet(cloud: Cloud) -> Cloud:
 def boot_at_once(cloud: Cloud, count: int) -> str:
     """What the VMs said on stderr, after all have come up."""
     command = [sys.executable, "-m", "tests.boot.booting_fleet", str(count), "worker", "--name", "w-{}"]
-    environ = cloud.environ | {"DASKPKI_SCHEDULER": "10.0.0.2", "DASKPKI_DEADLINE": "180"}
+    environ = cloud.environ | {"DASKPKI_SCHEDULER": "tls://10.0.0.2", "DASKPKI_DEADLINE": "180"}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stderr

@@ -136,7 +136,7 @@ def test_a_logging_configuration_of_ones_own_stands() -> None:
 @pytest.mark.timeout(120)
 def test_every_line_of_a_node_is_an_object(cloud: Cloud, directory: Path, tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
-    options = {"DASKPKI_LOG_FORMAT": "json", "NUM_WORKERS": "1", "DASKPKI_SCHEDULER": f"127.0.0.1:{port}"}
+    options = {"DASKPKI_LOG_FORMAT": "json", "NUM_WORKERS": "1", "DASKPKI_SCHEDULER": f"tls://127.0.0.1:{port}"}
     environ = cloud.environ | options
     with running(environ, log, "node", "--", "--dashboard-address", "127.0.0.1:0") as node:
         assert "42" in compute(directory / "client", port, workers=1)

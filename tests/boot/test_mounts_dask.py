@@ -47,7 +47,7 @@ def test_a_task_reads_a_secret_that_is_nowhere_else(cloud: Cloud, directory: Pat
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     port = free_port()
-    options = {"TMPDIR": str(temporary), "NUM_WORKERS": "1", "DASKPKI_SCHEDULER": f"127.0.0.1:{port}"}
+    options = {"TMPDIR": str(temporary), "NUM_WORKERS": "1", "DASKPKI_SCHEDULER": f"tls://127.0.0.1:{port}"}
     environ = {**cloud.environ, **options, "DASKPKI_SECRETS": "db-password=fd"}
     log = tmp_path / "log"
     with running(environ, log, "node", "--", "--dashboard-address", "127.0.0.1:0"):

@@ -56,22 +56,22 @@ def test_a_dashboard_under_mutual_tls_is_on_all_interfaces_and_never_in_the_clea
 def test_on_a_node_the_workers_have_the_health_port_after_the_schedulers() -> None:
     settings = parse_settings(parse_arguments(["node", "--health", "[::]:8790"]), {})
     assert [_health(settings, role) for role in (Role.SCHEDULER, Role.WORKER)] == ["[::]:8790", "[::]:8791"]
-    settings = parse_settings(parse_arguments(["worker", "--health", "[::]:8790", "--scheduler", "h"]), {})
+    settings = parse_settings(parse_arguments(["worker", "--health", "[::]:8790", "--scheduler", "tls://h"]), {})
     assert _health(settings, Role.WORKER) == "[::]:8790"
 
 
 def test_the_variables_of_the_blog_post_are_honoured() -> None:
-    (program,) = plan("worker", DASKPKI_SCHEDULER="h", THREADS_PER_WORKER="2", MEMORY_PER_WORKER="3.5")
+    (program,) = plan("worker", DASKPKI_SCHEDULER="tls://h", THREADS_PER_WORKER="2", MEMORY_PER_WORKER="3.5")
     assert words(program).startswith("worker tls://h:8786 --nworkers 4 --nthreads 2 --memory-limit 3.5GB ")
 
 
 def test_dasks_own_options_come_before_the_variables() -> None:
-    (program,) = plan("worker", "--", "--nthreads", "1", DASKPKI_SCHEDULER="h", THREADS_PER_WORKER="2")
+    (program,) = plan("worker", "--", "--nthreads", "1", DASKPKI_SCHEDULER="tls://h", THREADS_PER_WORKER="2")
     assert words(program).count("--nthreads") == 1
 
 
 def test_a_worker_without_sizes_leaves_them_to_dask() -> None:
-    (program,) = plan("worker", DASKPKI_SCHEDULER="h")
+    (program,) = plan("worker", DASKPKI_SCHEDULER="tls://h")
     assert "--nworkers" not in words(program)
     assert f"{PRELOADS} --preload-nanny daskpki.boot.preload" in words(program)
 
@@ -92,7 +92,7 @@ def test_a_nodes_workers_share_its_cores() -> None:
 def test_the_scheduler_is_found_in_the_trust_document() -> None:
     (program,) = plan("worker", known=("tls://10.0.0.9:8786",))
     assert words(program).startswith("worker tls://10.0.0.9:8786 ")
-    (program,) = plan("worker", "--scheduler", "h", known=("tls://10.0.0.9:8786",))
+    (program,) = plan("worker", "--scheduler", "tls://h", known=("tls://10.0.0.9:8786",))
     assert words(program).startswith("worker tls://h:8786 ")
     (program,) = plan("worker", "--", "tls://x:1")
     assert words(program).endswith(" tls://x:1")
@@ -100,14 +100,14 @@ def test_the_scheduler_is_found_in_the_trust_document() -> None:
 
 @pytest.mark.parametrize("known", ["--preload=http://evil.example/x.py", "tcp://10.0.0.9:8786", "tls://h:0", ""])
 def test_what_the_trust_document_names_is_an_address_and_no_option(known: str) -> None:
-    with pytest.raises(NotTrustedError, match="the trust document's scheduler: the scheduler's address"):
+    with pytest.raises(NotTrustedError, match=r"the trust document's scheduler: .* is not a scheduler's address"):
         plan("worker", known=(known,))
-    assert "tls://h:8786" in words(*plan("worker", "--scheduler", "h", known=(known,)))
+    assert "tls://h:8786" in words(*plan("worker", "--scheduler", "tls://h", known=(known,)))
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "\uff18\uff17", "9" * 5000])
 def test_a_port_is_a_plain_number(port: str) -> None:
-    with pytest.raises(UsageError, match="no port from 1 to 65535"):
+    with pytest.raises(UsageError, match="is not a scheduler's address"):
         plan("worker", "--scheduler", f"tls://h:{port}")
     assert "tls://h:65535" in words(*plan("worker", "--scheduler", "tls://h:65535"))
 
@@ -117,7 +117,7 @@ def test_a_port_is_a_plain_number(port: str) -> None:
     [
         (["worker"], (), "does not know its scheduler"),
         (["worker"], ("tls://a:1", "tls://b:1"), "tls://a:1, tls://b:1"),
-        (["worker", "--scheduler", "h", "--", "tls://x:1"], (), "two schedulers"),
+        (["worker", "--scheduler", "tls://h", "--", "tls://x:1"], (), "two schedulers"),
     ],
 )
 def test_a_worker_needs_one_scheduler(argv: list[str], known: tuple[str, ...], said: str) -> None:
@@ -147,12 +147,46 @@ def test_a_worker_needs_one_scheduler(argv: list[str], known: tuple[str, ...], s
 @pytest.mark.parametrize("command", ["scheduler", "worker", "node"])
 def test_arguments_that_would_open_more_than_tls_are_refused(command: str, arguments: list[str]) -> None:
     with pytest.raises(PolicyError, match="refused"):
-        plan(command, "--", *arguments, DASKPKI_SCHEDULER="h")
+        plan(command, "--", *arguments, DASKPKI_SCHEDULER="tls://h")
 
 
-def test_a_workers_scheduler_file_is_refused_since_its_scheme_is_not_known() -> None:
-    with pytest.raises(PolicyError, match="--scheduler-file"):
-        plan("worker", "--", "--scheduler-file", "/shared/s.json", DASKPKI_SCHEDULER="h")
+def test_a_worker_may_find_its_scheduler_in_a_file() -> None:
+    """Dask reads it, under our configuration: an address that is not tls:// is refused there, another role by TLS."""
+    (program,) = plan("worker", "--", "--scheduler-file", "/shared/s.json", known=("tls://10.0.0.9:8786",))
+    assert "tls://" not in words(program)
+    assert words(program).endswith("--scheduler-file /shared/s.json")
+    with pytest.raises(UsageError, match="two schedulers: tls://h:8786 by DASKPKI_SCHEDULER and a file"):
+        plan("worker", "--", "--scheduler-file", "/shared/s.json", DASKPKI_SCHEDULER="tls://h")
+
+
+@pytest.mark.parametrize(
+    ("address", "usual"),
+    [
+        ("tls://worker-7:8801", None),
+        ("tls://localhost:8801", None),
+        ("10.0.0.7:8801", None),
+        ("tls://10.0.0.7:08801", "tls://10.0.0.7:8801"),
+        ("tls://[0:0:0:0:0:0:0:1]:8801", "tls://[::1]:8801"),
+        ("tls://[FD00::7]:8801", "tls://[fd00::7]:8801"),
+        ("tls://[::1%lo]:8801", None),
+    ],
+)
+@pytest.mark.parametrize("command", [("worker", "--"), ("exec", "worker", "--", "dask", "worker", "tls://h")])
+def test_an_address_that_the_scheduler_would_refuse_is_refused_before_dask_starts(
+    command: tuple[str, ...], address: str, usual: str | None
+) -> None:
+    for arguments in (["--contact-address", address], [f"--contact-address={address}"]):
+        with pytest.raises(
+            PolicyError, match=r"--contact-address .* is refused: the scheduler takes tls://IP"
+        ) as caught:
+            plan(*command, *arguments, DASKPKI_SCHEDULER="tls://h")
+        assert usual is None or caught.value.hint == f"for example {usual}"
+
+
+@pytest.mark.parametrize("address", ["tls://10.0.0.7:8801", "tls://[fd00::7]:8801"])
+def test_an_address_that_the_scheduler_takes_passes(address: str) -> None:
+    (program,) = plan("worker", "--", "--contact-address", address, DASKPKI_SCHEDULER="tls://h")
+    assert words(program).endswith(f"--contact-address {address}")
 
 
 @pytest.mark.parametrize(
@@ -172,7 +206,7 @@ def test_other_arguments_pass(arguments: list[str]) -> None:
 
 
 def test_a_users_preload_does_not_take_the_place_of_ours() -> None:
-    (program,) = plan("worker", "--", "--preload", "mine.py", DASKPKI_SCHEDULER="h")
+    (program,) = plan("worker", "--", "--preload", "mine.py", DASKPKI_SCHEDULER="tls://h")
     assert words(program).count("--preload daskpki.boot.preload") == 1
     assert words(program).endswith("--preload mine.py")
 

@@ -61,7 +61,7 @@ def cluster() -> Cluster:
 def poller(cloud: Cloud) -> Poller:
     """A worker's, which has looked once and asks by number from now on."""
     node = Node()
-    boot(("worker", "--scheduler", "10.0.0.2"), cloud.environ, node)
+    boot(("worker", "--scheduler", "tls://10.0.0.2"), cloud.environ, node)
     assert node.handover is not None
     source, hands = open_source(node.handover, cloud.environ), [0.0]
     assert source.credential() is not None

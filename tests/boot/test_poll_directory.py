@@ -62,7 +62,7 @@ class Started(Recorder):
 def started(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> Started:
     started = Started()
     monkeypatch.chdir(volume.path.parent)
-    boot(("worker", "--credential-dir", "dask", "--scheduler", "10.0.0.2", "--cluster", "c"), {}, started)
+    boot(("worker", "--credential-dir", "dask", "--scheduler", "tls://10.0.0.2", "--cluster", "c"), {}, started)
     monkeypatch.undo()  # wherever the program may be by then
     return started
 

@@ -49,14 +49,14 @@ def fill(cluster: Cluster, directory: Path, key_file: Path) -> dict[str, str]:
 
 def test_a_local_store_boots_and_says_what_it_lacks(cluster: Cluster, tmp_path: Path) -> None:
     environ = fill(cluster, tmp_path / "store", tmp_path / "key")
-    started = boot_here(environ, "worker", "--scheduler", "h")
+    started = boot_here(environ, "worker", "--scheduler", "tls://h")
     assert started.handover is not None
     assert started.handover.store == f"local:{tmp_path / 'store'}"
     with pytest.raises(NotFoundError, match="no credential worker/w9"):
-        boot_here(environ, "worker", "--scheduler", "h", "--name", "w9")
+        boot_here(environ, "worker", "--scheduler", "tls://h", "--name", "w9")
     del environ["DASKPKI_KEY_FILE"]
     with pytest.raises(AccessDeniedError, match="locked"):
-        boot_here(environ, "worker", "--scheduler", "h")
+        boot_here(environ, "worker", "--scheduler", "tls://h")
 
 
 def test_a_local_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
@@ -121,15 +121,15 @@ def test_gclouds_own_file_is_found(cloud: Cloud, tmp_path: Path) -> None:
 def test_a_refused_file_is_named_with_the_way_out(cloud: Cloud, tmp_path: Path) -> None:
     with token_endpoint(cloud, status=400) as (url, _):
         file = service_account(tmp_path / "adc.json", url)
-        with pytest.raises(AccessDeniedError, match=r"adc\.json gives no access token") as caught:
+        with pytest.raises(AccessDeniedError, match="give no access token: invalid_grant") as caught:
             boot_here(cloud.environ | {"GOOGLE_APPLICATION_CREDENTIALS": str(file)}, "scheduler")
-    assert caught.value.hint == "gcloud auth application-default login"
+    assert "another file in GOOGLE_APPLICATION_CREDENTIALS" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"type": "unheard-of"}', "[]"])
 def test_a_file_that_is_none_is_refused(cloud: Cloud, tmp_path: Path, content: str) -> None:
     (tmp_path / "adc.json").write_text(content)
-    with pytest.raises(AccessDeniedError, match="gives no access token"):
+    with pytest.raises(AccessDeniedError, match="GOOGLE_APPLICATION_CREDENTIALS names no file with credentials"):
         boot_here(cloud.environ | {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "adc.json")}, "scheduler")
 
 

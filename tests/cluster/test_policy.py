@@ -16,12 +16,12 @@ from daskpki.cluster.policy import (
     OperationRefusedError,
     WorkerClients,
     allowed,
-    is_canonical,
     settled,
     verify_call,
     verify_sendable,
 )
 from daskpki.cluster.roles import SERVES, Server
+from daskpki.credentials.addresses import is_canonical
 from daskpki.identity import Role
 
 DENY, LIMITED, ALLOW = WorkerClients
@@ -224,6 +224,10 @@ def test_canonical_addresses(address: str) -> None:
         "tls://10.0.0.1",
         "tls://10.0.0.1:",
         "tls://[0:0::1]:1",
+        "tls://[fe80::1%eth0]:1",
+        "tls://10.0.0.1:0",
+        "tls://10.0.0.1:65536",
+        "tls://10.0.0.1:" + "9" * 5000,
         "tls://::1:1",
         "10.0.0.1:1",
     ],

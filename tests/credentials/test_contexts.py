@@ -21,7 +21,11 @@ _LABELS = st.from_regex(r"\A[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?\Z")
 _BYTES = st.binary(max_size=80)
 _ADDRESSES = st.builds(
     lambda host, port: f"tls://{host}:{port}",
-    st.one_of(_LABELS, st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(lambda ip: f"[{ip}]")),
+    st.one_of(
+        _LABELS.filter(lambda label: not label.isdigit()),  # no name ends with a number
+        st.ip_addresses(v=4).map(str),
+        st.ip_addresses(v=6).map(lambda ip: f"[{ip}]"),
+    ),
     st.integers(1, 65_535),
 )
 _CONTEXTS = st.builds(

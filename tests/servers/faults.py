@@ -32,6 +32,7 @@ class Fault:
         status: Answer this canonical status instead.
         http: Answer this HTTP status instead (over gRPC, the status it maps to).
         reason: The ErrorInfo reason of that answer.
+        metadata: The ErrorInfo's fields.
         message: Its message.
         headers: HTTP headers of that answer, such as Retry-After.
         html: Over HTTP, answer with a page as a front end would, not with JSON.
@@ -52,6 +53,7 @@ class Fault:
     status: str | None = None
     http: int | None = None
     reason: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
     message: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     html: bool = False
@@ -88,7 +90,7 @@ class Fault:
     def _error(self) -> ApiError:
         status = self.status or STATUS_BY_HTTP.get(self.http or 0, "UNKNOWN")
         http = self.http or HTTP_BY_STATUS[status]
-        details = [error_info(self.reason)] if self.reason else []
+        details = [error_info(self.reason, **self.metadata)] if self.reason else []
         text = self.message or f"Injected fault: {status}."
         return ApiError(status, text, *details, http_status=http, headers=self.headers, html=self.html)
 

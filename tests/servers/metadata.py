@@ -140,7 +140,9 @@ class MetadataServer:
                     fault.before(entry)
                 fault.strike()
         except ApiError as error:
-            return _page(error.http_status, error.message)
+            if error.html:
+                return _page(error.http_status, error.message)
+            return _reply(error.http_status, error.message, "text/plain")
         reply = self._look_up(http, {name: values[-1] for name, values in parse_qs(http.query).items()})
         if any(fault.truncate for fault in faults):
             return HttpReply(reply.status, reply.body, reply.headers, truncated=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from daskpki.errors import AccessDeniedError, DaskpkiError, UsageError
+from daskpki.store.gsm.adc import SCOPE, refresh_error, transport_error, unusable
 from daskpki.store.gsm.endpoint import GRPC, Endpoint
 from daskpki.store.gsm.refusals import Refusal, status_of_http
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from google.auth.credentials import Credentials
     from google.cloud.secretmanager_v1 import SecretManagerServiceClient
 
-_SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 _IDENTITY: Final = ("GOOGLE_APPLICATION_CREDENTIALS", "GCE_METADATA_HOST", "GCE_METADATA_IP")
 _MAX: Final = 16 << 20
 
@@ -98,12 +98,17 @@ def checksum(data: bytes) -> int:
 def credentials_for(endpoint: Endpoint, environ: Mapping[str, str]) -> Credentials:
     """Application Default Credentials; nobody's, on loopback without encryption, when the environment names none."""
     import google.auth
-    from google.auth.credentials import AnonymousCredentials
+    from google.auth.credentials import AnonymousCredentials, with_scopes_if_required
+    from google.auth.exceptions import GoogleAuthError
 
     if not endpoint.encrypted and not any(environ.get(variable) for variable in _IDENTITY):
         return AnonymousCredentials()
-    credentials, _ = google.auth.default(scopes=[_SCOPE])
-    return credentials
+    try:  # unscoped: with scopes, federation asks for the project's id as well, which nobody uses, for 120 s
+        credentials, _ = google.auth.default()
+    except (GoogleAuthError, OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise unusable(error, environ) from None
+    scoped: Credentials = with_scopes_if_required(credentials, [SCOPE])
+    return scoped
 
 
 def bearer(credentials: Credentials) -> Callable[[], list[tuple[str, str]]]:
@@ -127,15 +132,15 @@ def translate(error: Exception, address: str) -> Refusal | AccessDeniedError | N
     """
     import requests
     from google.api_core.exceptions import GoogleAPICallError
-    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
+    from google.auth.exceptions import GoogleAuthError, TransportError
     from google.protobuf.json_format import ParseError
 
     if isinstance(error, GoogleAPICallError):
         return _refusal(error)
-    if isinstance(error, DefaultCredentialsError):
-        return AccessDeniedError("no Google credentials were found", hint="gcloud auth application-default login")
+    if isinstance(error, TransportError) and isinstance(refused := transport_error(error), AccessDeniedError):
+        return refused
     if isinstance(error, GoogleAuthError) and not (isinstance(error, TransportError) or error.retryable):
-        return AccessDeniedError(f"Google credentials: {error}", hint="gcloud auth application-default login")
+        return refresh_error(error)
     if isinstance(error, (GoogleAuthError, requests.RequestException, ParseError, OSError)):
         return Refusal("UNAVAILABLE", f"no complete answer from {address} ({type(error).__name__})")
     return None

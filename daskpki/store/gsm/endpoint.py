@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from daskpki.errors import UsageError
+from daskpki.quoting import shown
 from daskpki.settings import GsmUrl
 
 VARIABLE: Final = "DASKPKI_SECRET_MANAGER_ENDPOINT"
@@ -41,10 +42,10 @@ def parse_endpoint(text: str, variable: str = VARIABLE) -> Endpoint:
     scheme, host, address = _split(text)
     if scheme not in ("https", "http", "grpc") or not host:
         raise UsageError(
-            f"{variable}={text!r} is not an endpoint", hint="https://HOST, http://HOST:PORT or grpc://HOST:PORT"
+            f"{variable}={shown(text)} is not an endpoint", hint="https://HOST, http://HOST:PORT or grpc://HOST:PORT"
         )
     if scheme != "https" and not _is_loopback(host):
-        raise UsageError(f"{variable}={text!r} is unencrypted and not on this machine", hint="use https://HOST")
+        raise UsageError(f"{variable}={shown(text)} is unencrypted and not on this machine", hint="use https://HOST")
     return Endpoint(address, GRPC if scheme == "grpc" else REST, encrypted=scheme == "https")
 
 

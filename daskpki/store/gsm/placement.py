@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from daskpki.errors import CorruptError, UsageError
+from daskpki.quoting import shown
 from daskpki.settings import GsmUrl
 
 _LOCATION: Final = re.compile(r"[a-z][a-z0-9-]{2,30}\Z")
@@ -37,10 +38,10 @@ def check_options(options: GsmOptions, url: GsmUrl) -> GsmOptions:
         raise UsageError(f"{url} is regional, so its secrets have no replication", hint=f"use gsm://{url.project}")
     for location in options.replication:
         if not _LOCATION.match(location):
-            raise UsageError(f"{location!r} is not a location", hint="for example europe-west1")
+            raise UsageError(f"{shown(location)} is not a location", hint="for example europe-west1")
     if options.kms_key is not None and not _KMS_KEY.match(options.kms_key):
         raise UsageError(
-            f"{options.kms_key!r} is not a KMS key",
+            f"{shown(options.kms_key)} is not a KMS key",
             hint="projects/P/locations/L/keyRings/R/cryptoKeys/K, where L may be {location}",
         )
     return options

@@ -7,6 +7,7 @@ in `METHODS`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -123,8 +124,49 @@ def _temporary(refusal: Refusal, method: str, what: str) -> DaskpkiError:
     return AmbiguousError(f"{what}: the write was cut off ({refusal.message})", hint="run the command again")
 
 
+def missing_permission(refusal: Refusal) -> str | None:
+    """The permission that is not granted (yet), as far as the refusal names it; None where that is not the reason."""
+    if refusal.reason != "IAM_PERMISSION_DENIED":
+        return None
+    return refusal.metadata.get("permission") or "secretmanager.versions.access"
+
+
+def denied_by_google(
+    refusal: Refusal, project: str | None = None, api: str = "secretmanager.googleapis.com"
+) -> AccessDeniedError | None:
+    """What is refused before any API looks at the request: one that is off, or a project that may not be used.
+
+    The project is most often the caller's own, that of its credentials, and not the one of what was asked for.
+    """
+    named = refusal.metadata.get("consumer", "").removeprefix("projects/") or project or "PROJECT"
+    service = refusal.metadata.get("service") or api
+    match refusal.reason:
+        case "SERVICE_DISABLED":
+            return AccessDeniedError(
+                f"the API {service} is off in project {named}",
+                hint=f"gcloud services enable {service} --project {named}",
+            )
+        case "USER_PROJECT_DENIED" | "CONSUMER_INVALID":
+            return AccessDeniedError(
+                f"project {named}, to which the credentials count what they ask, may not be used: {refusal.message}",
+                hint="gcloud auth application-default set-quota-project PROJECT, one that you may use "
+                "(roles/serviceusage.serviceUsageConsumer)",
+            )
+        case "BILLING_DISABLED":
+            return AccessDeniedError(f"project {named} has no billing account", hint="link one to it in the console")
+    return None
+
+
+_KEY: Final = re.compile(r"projects/[^\s/]+/locations/[^\s/]+/keyRings/[^\s/]+/cryptoKeys/\S+")
+
+
 def _precondition(what: str, message: str) -> DaskpkiError:
     words = message.lower()
+    if _KEY.search(message):
+        return AccessDeniedError(
+            f"{what} is encrypted by a key of Cloud KMS: {message}",
+            hint="gcloud kms keys versions enable (or restore, while its destruction is scheduled)",
+        )
     if "etag" in words:
         return ConflictError(f"{what} was changed in between", hint="read it again and repeat the change")
     if "destroyed" in words:
@@ -140,11 +182,8 @@ def _denied(refusal: Refusal, method: str, what: str, url: GsmUrl) -> DaskpkiErr
             f"{what}: Google did not accept the credentials ({refusal.message})",
             hint="gcloud auth application-default login, or attach a service account to this VM",
         )
-    if refusal.reason == "SERVICE_DISABLED":
-        return AccessDeniedError(
-            f"the Secret Manager API is off in project {url.project}",
-            hint=f"gcloud services enable secretmanager.googleapis.com --project {url.project}",
-        )
+    if error := denied_by_google(refusal, url.project):
+        return error
     if refusal.reason == "ACCESS_TOKEN_SCOPE_INSUFFICIENT" or "authentication scopes" in refusal.message:
         return AccessDeniedError(
             f"{what}: this VM's access scopes do not allow Secret Manager, whatever IAM grants",
@@ -153,9 +192,11 @@ def _denied(refusal: Refusal, method: str, what: str, url: GsmUrl) -> DaskpkiErr
     permission = refusal.metadata.get("permission")
     if refusal.reason == "IAM_PERMISSION_DENIED" or permission:
         missing = permission or "the permission for it"
+        ours = permission is None or permission.startswith("secretmanager.")
         return AccessDeniedError(
-            f"{what}: {missing} is not granted, or it does not exist",
-            hint=f"grant {METHODS[method].role}; a new grant takes some minutes to act",
+            f"{what}: {missing} is not granted, or it does not exist" + ("" if ours else f" ({refusal.message})"),
+            hint=f"grant {METHODS[method].role if ours else f'a role with {missing}'}; a new grant takes some minutes "
+            "to act",
         )
     return AccessDeniedError(
         f"{what}: {refusal.message}",

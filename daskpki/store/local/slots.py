@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, Protocol
 
 from daskpki.confidential import Confidential
 from daskpki.errors import AccessDeniedError, CorruptError, NotFoundError, UsageError
-from daskpki.files import read_private, write_private
+from daskpki.files import read_private, write_and_read_back
 from daskpki.store.local.database import Database
 from daskpki.store.local.recovery import generate_recovery_code, parse_recovery_code
 from daskpki.store.sealing import (
@@ -38,6 +38,7 @@ PASSPHRASE: Final = "passphrase"
 KEY_FILE: Final = "keyfile"
 KEYRING: Final = "keyring"
 RECOVERY: Final = "recovery"
+_KEY_FILE_SETTING: Final = "the key file (--key-file, DASKPKI_KEY_FILE)"
 
 
 class KeyringPort(Protocol):
@@ -96,10 +97,10 @@ def keyring_service(store_id: str) -> str:
 
 def read_key_file(path: Path) -> Confidential:
     """The key in a file that only we may read; UsageError unless it is exactly 32 bytes."""
-    data = read_private(path)
+    data = read_private(path, called=_KEY_FILE_SETTING)
     if len(data) != KEY_BYTES:
         raise UsageError(
-            f"{path} is no key file: it has {len(data)} bytes instead of {KEY_BYTES}",
+            f"{_KEY_FILE_SETTING} is none: it has {len(data)} bytes instead of {KEY_BYTES}",
             hint="a file that does not exist yet is filled with a new random key",
         )
     return Confidential(data)
@@ -110,7 +111,7 @@ def create_key_file(path: Path) -> Confidential:
     if os.path.lexists(path):
         return read_key_file(path)
     key = generate_key()
-    write_private(path, key.reveal())
+    write_and_read_back(path, key.reveal(), called=_KEY_FILE_SETTING)
     return key
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from daskpki.confidential import Confidential
 from daskpki.errors import AccessDeniedError, NotFoundError, UsageError
@@ -20,6 +20,8 @@ from daskpki.store.local import slots
 from daskpki.store.local.recovery import parse_recovery_code
 from daskpki.store.local.slots import KeyringPort, Slot
 from daskpki.store.sealing import DEFAULT_COST, Cost
+
+_PASSPHRASE_SETTING: Final = "the passphrase file (--passphrase-file, DASKPKI_PASSPHRASE_FILE)"
 
 
 class Prompt(Protocol):
@@ -56,17 +58,17 @@ def with_environment(ways: Unlocking, environ: Mapping[str, str]) -> Unlocking:
         )
     if ways.key_file and ways.passphrase_file:
         raise UsageError(
-            f"both a key file ({ways.key_file}) and a passphrase file ({ways.passphrase_file}) are named",
+            "both a key file and a passphrase file are named",
             hint="name one of --key-file (DASKPKI_KEY_FILE) and --passphrase-file (DASKPKI_PASSPHRASE_FILE)",
         )
     return ways
 
 
-def read_passphrase_file(path: Path) -> Confidential:
-    """The first line of a file that only we may read; UsageError when it is empty."""
-    line = read_private(path).split(b"\n", 1)[0].rstrip(b"\r")
+def read_passphrase_file(path: Path, called: str = _PASSPHRASE_SETTING) -> Confidential:
+    """The first line of a file that only we may read; UsageError when it is empty. Messages say `called`."""
+    line = read_private(path, called=called).split(b"\n", 1)[0].rstrip(b"\r")
     if not line:
-        raise UsageError(f"{path} holds no passphrase in its first line")
+        raise UsageError(f"{called} holds no passphrase in its first line")
     return Confidential(line)
 
 
@@ -87,7 +89,7 @@ def _read(path: Path, read: Callable[[Path], Confidential], what: str) -> Confid
     try:
         return read(path)
     except NotFoundError as error:  # which callers would take for a secret that is not there
-        hint = f"--{what}-file and DASKPKI_{what.upper()}_FILE name the {what} file that opens the store"
+        hint = f"name the path of the {what} file that opens the store"
         raise AccessDeniedError(f"the store is locked: {error}", hint=hint) from None
 
 

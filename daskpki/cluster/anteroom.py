@@ -1,4 +1,4 @@
-"""Where connections wait until TLS has shown who is there: bounded in number, and in the time that peers are waited for.
+"""Where connections wait until TLS has shown who is there: bounded in number, and in the time that a peer may take.
 
 Whoever reaches a port may open connections and say nothing. Each costs a descriptor and some 50 kB, and without
 descriptors nobody gets in.
@@ -25,7 +25,7 @@ DEADLINE: Final = 10
 """Seconds that a peer may make us wait, in all, before its handshake is over."""
 
 _PERIOD: Final = 1
-_PAUSE: Final = 1
+_PAUSE: Final = 0.1
 _AT_ONCE: Final = 128
 _GLANCE: Final = 16
 _FEWEST: Final = 64
@@ -83,7 +83,7 @@ class Anteroom:
 
         A second is counted however late this comes, so that a loop that was busy does not charge its peers.
         """
-        for stream in set(self._waited) - _readable(self._waited):
+        for stream in set(self._waited) - readable(self._waited):
             self._waited[stream] += _PERIOD
             if self._waited[stream] >= DEADLINE:
                 self._turn_out(stream, f"no handshake after waiting {DEADLINE} s for the other end")
@@ -92,7 +92,7 @@ class Anteroom:
     def _turn_out_longest_idle(self, why: str) -> bool:
         for _ in range(0, len(self._waited), _GLANCE):
             oldest = list(islice(self._waited, _GLANCE))
-            late = _readable(oldest)
+            late = readable(oldest)
             idle = next((stream for stream in oldest if stream not in late), None)
             if idle is not None:
                 self._turn_out(idle, why)
@@ -128,7 +128,11 @@ class Anteroom:
     def make_place(self, error: OSError) -> bool:
         """Whether it is worth accepting again at once after `error`, which is recorded."""
         self._audit.record(TURNED_AWAY, detail=f"a connection could not be accepted: {error}")
-        return error.errno in _EXHAUSTED and self._turn_out_longest_idle(f"no descriptors or memory left ({error})")
+        if error.errno not in _EXHAUSTED:
+            return False
+        why = f"no descriptors or memory left ({error})"
+        # Several, since the rest of the process needs some as well.
+        return sum(self._turn_out_longest_idle(why) for _ in range(_GLANCE)) > 0
 
 
 class _Accepting:
@@ -174,7 +178,7 @@ class _Accepting:
                 self._anteroom.make_place(error)
 
 
-def _readable(streams: Iterable[SSLIOStream]) -> set[SSLIOStream]:
+def readable(streams: Iterable[SSLIOStream]) -> set[SSLIOStream]:
     """Those with something to read: bytes that this process has not come to, or an end."""
     with _Selector() as selector:
         for stream in streams:

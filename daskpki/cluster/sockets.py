@@ -51,7 +51,7 @@ class PkiSocket(ssl.SSLSocket):
             raise
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - SSLSocket's own signature
-        """See ssl.SSLSocket. A listener's failure looks like an early EOF, of which tornado says nothing; the audit does."""
+        """See ssl.SSLSocket. A listener's failure looks like an early EOF: tornado keeps quiet, the audit tells."""
         if self.on_turn is not None:
             self.on_turn()
         try:

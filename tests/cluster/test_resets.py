@@ -1,6 +1,6 @@
 """A peer that resets its connection costs no other one: OpenSSL's error queue is shared by all of a thread.
 
-On Python 3.13 and newer these fail without daskpki.cluster.sockets; CI runs them on one of those (scripts/test --python).
+On Python 3.13 and newer these fail without daskpki.cluster.sockets (scripts/test --python runs them there).
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def test_a_reset_stays_on_its_connection(act: str, authority: Authority, leaf: L
     with connection(authority, leaf) as broken, connection(authority, leaf) as healthy:
         broken.reset()
         leave_a_system_error()  # as Python 3.13 and newer do by themselves at the next line
-        with pytest.raises(OSError) as error:  # noqa: PT011 - which one differs between Pythons
+        with pytest.raises(OSError) as error:
             getattr(broken.ours, act)(bytearray(10))
         assert not isinstance(error.value, ssl.SSLWantReadError)
         assert idle(healthy.ours)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 _REMEMBERED: Final = 500
+_MINUTE: Final = 60
+_TOLD_APART: Final = 256
 _LOGGER: Final = logging.getLogger("distributed.daskpki.audit")
 CONNECTED: Final = "connected"
 TURNED_AWAY: Final = "turned-away"
@@ -19,6 +22,8 @@ EXPIRED: Final = "expired"
 RELOADED: Final = "reloaded"
 KINDS: Final = (CONNECTED, TURNED_AWAY, REFUSED, REVOKED, EXPIRED, RELOADED)
 _USUAL: Final = frozenset({CONNECTED, RELOADED})
+_REPEATED: Final = frozenset({TURNED_AWAY, REFUSED})
+"""What strangers, or a program in a loop, can make happen at any rate."""
 
 
 class Event(NamedTuple):
@@ -34,7 +39,9 @@ class Event(NamedTuple):
 class Audit:
     """The latest events of a process, and how many there were of each kind.
 
-    What is as it should be is logged at level `usual`: INFO on servers, below that in a person's own program.
+    What is as it should be is logged at level `usual`: INFO on servers, below that in a person's own program. A refusal
+    like one of the same minute (kind, peer or host, and reason) is only counted, and the number is told when the minute
+    is over; beyond 256 different ones a minute, all others are counted as one.
     """
 
     def __init__(
@@ -49,6 +56,10 @@ class Audit:
         self._log = log
         self._now = now
         self._usual = usual
+        self._lock = threading.Lock()
+        self._minute = now()
+        self._repeated: dict[Event, int] = {}
+        """The first of each kind in this minute, but for its moment and port, and how many more there were."""
 
     def record(self, kind: str, *, peer: str = "", address: str = "", detail: str = "", again: bool = False) -> None:
         """Note an event, and log it as one JSON object. Nothing confidential belongs into `detail`.
@@ -57,7 +68,35 @@ class Audit:
         connections to one another all the time.
         """
         event = Event(self._now(), kind, peer, address, detail)
-        self.counts[kind] += 1
+        with self._lock:
+            self.counts[kind] += 1
+        if kind in _REPEATED:
+            self.tell_repeated()
+            if self._is_repeated(event):
+                return
+        self._tell(event, again=again)
+
+    def tell_repeated(self) -> None:
+        """Once a minute is over: how many refusals there were in it that were not told one by one."""
+        with self._lock:
+            if 0 <= self._now() - self._minute < _MINUTE:
+                return
+            self._minute, repeated, self._repeated = self._now(), self._repeated, {}
+        for first, more in repeated.items():
+            if more:
+                self._tell(first._replace(at=self._now(), detail=f"{first.detail} ({more} more within a minute)"))
+
+    def _is_repeated(self, event: Event) -> bool:
+        like = event._replace(at=0, address=event.address.rpartition(":")[0] or event.address)
+        with self._lock:
+            if like not in self._repeated and len(self._repeated) >= _TOLD_APART:
+                like = Event(0, event.kind, "", "", "others")
+            seen = like in self._repeated
+            self._repeated[like] = self._repeated[like] + 1 if seen else 0
+        return seen
+
+    def _tell(self, event: Event, *, again: bool = False) -> None:
+        kind = event.kind
         if kind != CONNECTED:
             self.latest.append(event)
         level = logging.DEBUG if again else self._usual if kind in _USUAL else logging.WARNING

@@ -18,11 +18,13 @@ from distributed.comm.core import Comm, CommClosedError, FatalCommClosedError
 from distributed.node import ServerNode
 from tornado.iostream import SSLIOStream, StreamClosedError
 
+from daskpki.cluster.anteroom import Anteroom
 from daskpki.cluster.audit import TURNED_AWAY
 from daskpki.cluster.comm import PkiTLS
 from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
 from daskpki.cluster.ledger import Ledger
+from daskpki.cluster.peers import shown_certificate
 from daskpki.cluster.refusal import turned_away
 from daskpki.cluster.roles import ACCEPTS, DIALS, SERVES, Server, verify_own_worker
 from daskpki.cluster.web.door import stand_before
@@ -47,7 +49,7 @@ class PkiConnector(tcp.TLSConnector):
         arguments["ssl_context"] = enforcement.client_context()
         comm = cast("PkiTLS", await super().connect(address, deserialize, **arguments))
         try:
-            peer = enforcement.admit(comm.extra_info.get("peercert"), DIALS[enforcement.identity.role])
+            peer = enforcement.admit(shown_certificate(comm.stream), DIALS[enforcement.identity.role])
         except NotTrustedError as refusal:
             comm.abort()
             raise FatalCommClosedError(f"refused to speak to tls://{address}: {refusal}") from refusal
@@ -65,6 +67,7 @@ class PkiListener(tcp.TLSListener):
         owner = getattr(handler, "__self__", None)
         self.server = arguments.pop(SERVER_ARGUMENT, None) or server_kind(owner)
         self._ledger = Ledger()
+        self._anteroom = Anteroom(enforcement.audit)
         verify_may_serve(enforcement, self.server)
         super().__init__(address, handler, *args, ssl_context=enforcement.server_context(), **arguments)
         enforcement.listening(self)
@@ -73,6 +76,11 @@ class PkiListener(tcp.TLSListener):
             if enforcement.on_listening is not None:
                 enforcement.on_listening(owner)
 
+    async def start(self) -> None:
+        """Dask's own: listen."""
+        await super().start()
+        self._anteroom.open(self.tcp_server)
+
     def renew(self, context: ssl.SSLContext) -> None:
         """Take the next connections under another context; those that are open keep theirs."""
         self.server_args["ssl_options"] = context
@@ -80,18 +88,22 @@ class PkiListener(tcp.TLSListener):
             self.tcp_server.ssl_options = context
 
     async def _prepare_stream(self, stream: SSLIOStream, address: str) -> SSLIOStream | None:
-        """Dask's own: waits for TLS. Who fails there is refused too, and nobody would learn of it."""
-        prepared: SSLIOStream | None = await super()._prepare_stream(stream, address)
-        if prepared is None:
+        """Dask's own: waits for TLS. Dask logs each failure, at whatever rate they come; here the audit does."""
+        self._anteroom.enter(stream)
+        try:
+            return await stream.wait_for_handshake()
+        except OSError:
             self.enforcement.audit.record(TURNED_AWAY, address=address, detail=f"no TLS: {stream.error}")
-        return prepared
+            return None
+        finally:
+            self._anteroom.leave(stream)
 
     async def on_connection(self, comm: Comm, handshake_overrides: dict[str, Any] | None = None) -> None:
         """Dask calls this once TLS is up, and reads nothing before."""
         assert isinstance(comm, PkiTLS)
         enforcement = self.enforcement
         try:
-            peer = enforcement.admit(comm.extra_info.get("peercert"), ACCEPTS[self.server])
+            peer = enforcement.admit(shown_certificate(comm.stream), ACCEPTS[self.server])
             verify_own_worker(self.server, enforcement.identity, peer.identity)
         except NotTrustedError as refusal:
             enforcement.audit.record(TURNED_AWAY, address=comm.peer_address, detail=str(refusal))

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from daskpki.cluster.sockets import PkiSocket
 from daskpki.confidential import Confidential
 from daskpki.errors import DaskpkiError, NotTrustedError
 
@@ -47,6 +48,7 @@ def client_context(pair: KeyPair, anchors: Sequence[bytes], minimum: ssl.TLSVers
 
 def _context(protocol: int, pair: KeyPair, anchors: Sequence[bytes], minimum: ssl.TLSVersion) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
+    context.sslsocket_class = PkiSocket
     context.minimum_version = minimum
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED

@@ -142,8 +142,8 @@ class Enforcement:
         """Whether the revocation list has run out, so that new peers are refused, or taken in although it has."""
         return self.trust.next_update is not None and self.now() > self.trust.next_update
 
-    def admit(self, certificate: Mapping[str, Any] | None, roles: frozenset[Role]) -> Peer:
-        """The peer that showed this certificate (as `getpeercert` gives it), or NotTrustedError."""
+    def admit(self, certificate: bytes | None, roles: frozenset[Role]) -> Peer:
+        """The peer that showed this certificate (DER), or NotTrustedError."""
         peer = parse_peer(certificate)
         verify_peer(peer, self.trust, roles, now=self.now(), allow_stale=self._allow_stale)
         return peer

@@ -1,17 +1,20 @@
 """Who is at the other end of a connection, read from the certificate that TLS has already verified.
 
-OpenSSL has checked chain, dates and purpose (EKU) by the time this is asked; what is read here is what the chain does
-not say: identity (exactly one URI SAN, X509-SVID, 5.2) and serial.
+OpenSSL has checked the chain, at the time when the session began. What it does not ask is asked here: identity (exactly
+one URI SAN, X509-SVID, 5.2), serial, that the leaf is no CA's (X509-SVID, 4.1) and that its extended key usage is there
+at all (RFC 5280, 4.2.1.12, takes its absence for every purpose).
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from daskpki.errors import NotTrustedError, UsageError
-from daskpki.identity import Identity, parse_identity
+from daskpki.errors import DaskpkiError, NotTrustedError
+from daskpki.identity import Identity
+from daskpki.pki.certificates import certificate_identity, lifetime, load_certificate
+from daskpki.pki.path import check_purpose
 
 
 class Peer(NamedTuple):
@@ -26,35 +29,25 @@ class Peer(NamedTuple):
     issuer: str
 
 
-def parse_peer(certificate: Mapping[str, Any] | None) -> Peer:
-    """The peer of `SSLSocket.getpeercert()`; NotTrustedError when it is no leaf of daskpki."""
-    if not certificate:
+def shown_certificate(stream: Any) -> bytes | None:
+    """The certificate (DER) that the other end of a tornado stream showed; None without TLS, or when it is closed."""
+    return stream.socket.getpeercert(binary_form=True) if isinstance(stream.socket, ssl.SSLSocket) else None
+
+
+def parse_peer(der: bytes | None) -> Peer:
+    """The peer that showed this certificate; NotTrustedError when it is no leaf of daskpki."""
+    if not der:
         raise NotTrustedError("the other end showed no certificate")
-    uris = list(_uris(certificate))
-    if len(uris) != 1:
-        raise NotTrustedError(
-            f"the other end's certificate names {len(uris)} identities instead of one",
-            hint="daskpki issues such leaves",
-        )
     try:
-        identity = parse_identity(uris[0])
-    except UsageError as error:
-        raise NotTrustedError(f"the other end's certificate: {error}") from error
-    end = int(ssl.cert_time_to_seconds(certificate["notAfter"]))
-    return Peer(identity, int(certificate["serialNumber"], 16), end, _name(certificate["issuer"]))
-
-
-def _name(parts: Iterable[Iterable[tuple[str, str]]]) -> str:
-    """A distinguished name as `getpeercert` gives it, in one text."""
-    return distinguished(value for part in parts for _kind, value in part)
+        certificate = load_certificate(der, "the other end's certificate")
+        identity = certificate_identity(certificate)
+        check_purpose(certificate)
+    except DaskpkiError as error:
+        raise NotTrustedError(f"the other end: {error}", hint="daskpki issues such leaves") from error
+    issuer = distinguished(str(attribute.value) for attribute in certificate.issuer)
+    return Peer(identity, certificate.serial_number, lifetime(certificate).not_after, issuer)
 
 
 def distinguished(values: Iterable[str]) -> str:
     """A CA's name in one text: its generation in it keeps those of a cluster apart (`daskpki.pki.templates`)."""
     return "/".join(values)
-
-
-def _uris(certificate: Mapping[str, Any]) -> Iterator[str]:
-    for kind, value in certificate.get("subjectAltName", ()):
-        if kind == "URI":
-            yield value

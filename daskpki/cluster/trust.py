@@ -31,7 +31,9 @@ class Trust(NamedTuple):
 def verify_peer(peer: Peer, trust: Trust, roles: frozenset[Role], *, now: float, allow_stale: bool = False) -> None:
     """Raise NotTrustedError unless `peer` has one of `roles` in our trust domain and is not revoked.
 
-    Beyond `next_update` nobody knows who was revoked since, so every new peer is refused unless `allow_stale`.
+    All of it is asked at every connection: a session that TLS resumes (by its id in 1.2) skips OpenSSL's own look at
+    dates and chain. Beyond `next_update` nobody knows who was revoked since, so every new peer is refused unless
+    `allow_stale`.
     """
     who = peer.identity
     if who.trust_domain != trust.trust_domain:
@@ -41,6 +43,8 @@ def verify_peer(peer: Peer, trust: Trust, roles: frozenset[Role], *, now: float,
         raise NotTrustedError(f"{who.uri} has the role {who.role.value}, and here only {expected} is accepted")
     if peer.issuer not in trust.issuers:  # TLS began under a trust that was replaced meanwhile
         raise NotTrustedError(f"the certificate of {who.uri} comes from {peer.issuer}, which is not trusted any more")
+    if peer.not_after < now:
+        raise NotTrustedError(f"the certificate of {who.uri} has ended", hint="daskpki renew, then daskpki login")
     if peer.serial in trust.revoked:
         raise NotTrustedError(
             f"the certificate {peer.serial:x} of {who.uri} is revoked",

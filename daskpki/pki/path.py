@@ -38,7 +38,7 @@ class PathVerifier:
     def verify(self, leaf: x509.Certificate, now: datetime) -> None:
         """Raise NotTrustedError, saying why, unless the leaf leads to an anchor and fits its purposes at `now`."""
         check_time(leaf, now)
-        _check_purpose(leaf)
+        check_purpose(leaf)
         if not self._roots:
             raise NotTrustedError("there is no CA to verify the certificate with")
         if self._by_hand or _is_ed25519(leaf):
@@ -108,7 +108,8 @@ def _serves(leaf: x509.Certificate) -> bool:
     return ExtendedKeyUsageOID.SERVER_AUTH in _purposes(leaf) and bool(_dns_names(leaf))
 
 
-def _check_purpose(leaf: x509.Certificate) -> None:
+def check_purpose(leaf: x509.Certificate) -> None:
+    """Raise NotTrustedError for a CA's certificate, and for one without clientAuth, which all our leaves have."""
     constraints = extension(leaf, x509.BasicConstraints)
     if constraints is not None and constraints.value.ca:
         raise NotTrustedError("the certificate is a CA's, not a leaf")

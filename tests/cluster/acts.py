@@ -30,7 +30,7 @@ TURNED_AWAY = {
     "is not the worker of this nanny": "own",
     "is not of trust domain": "domain",
     "is revoked": "revoked",
-    "identities instead of one": "identity",
+    "an identity is exactly one": "identity",
     "is not a role": "identity",
 }
 _PORTS = itertools.count(1)

@@ -22,9 +22,10 @@ from tornado.iostream import IOStream, SSLIOStream
 from tornado.routing import Router
 from tornado.web import Application, ErrorHandler, RequestHandler
 
+from daskpki.cluster.anteroom import Anteroom
 from daskpki.cluster.audit import REVOKED, TURNED_AWAY
 from daskpki.cluster.enforcement import Enforcement
-from daskpki.cluster.peers import Peer
+from daskpki.cluster.peers import Peer, shown_certificate
 from daskpki.cluster.roles import Server
 from daskpki.cluster.web import pages
 from daskpki.cluster.web.observing import take
@@ -54,12 +55,14 @@ class Door(Router):
         self._loop = IOLoop.current()
         self._visitors: WeakKeyDictionary[IOStream, float] = WeakKeyDictionary()
         look = partial(take, enforcement, kind.value)
+        self._anteroom = Anteroom(enforcement.audit)
         self._ours = Application(pages.routes(lambda: look(self.visitors()), server, kind, tabs_of(server, kind)))
         if self._dashboard is Dashboard.MTLS:
             self._http_server.ssl_options = enforcement.server_context()
             self._http_server.handle_stream = self._take_in
             server.periodic_callbacks["daskpki-visitors"] = PeriodicCallback(self.judge_again, _MINUTE)
         self._http_server.request_callback = self
+        self._anteroom.open(self._http_server)
         enforcement.listening(self)
 
     def find_handler(self, request: HTTPServerRequest, **_: Any) -> HTTPMessageDelegate | None:
@@ -79,10 +82,12 @@ class Door(Router):
     def _take_in(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """Tornado's own: a connection was accepted. Who fails at TLS is refused too, and nobody would learn of it."""
         if isinstance(stream, SSLIOStream):
-            stream.wait_for_handshake().add_done_callback(partial(self._record_failed_tls, stream, str(address[0])))
+            self._anteroom.enter(stream)
+            stream.wait_for_handshake().add_done_callback(partial(self._let_in, stream, str(address[0])))
         HTTPServer.handle_stream(self._http_server, stream, address)
 
-    def _record_failed_tls(self, stream: IOStream, address: str, handshake: Future[Any]) -> None:
+    def _let_in(self, stream: SSLIOStream, address: str, handshake: Future[Any]) -> None:
+        self._anteroom.leave(stream)
         if not handshake.cancelled() and handshake.exception() is not None:
             why = stream.error or "it closed the connection"
             self._enforcement.audit.record(TURNED_AWAY, address=address, detail=f"dashboard: no TLS: {why}")
@@ -124,11 +129,7 @@ class Door(Router):
         )
 
     def _peer(self, stream: IOStream) -> Peer:
-        certificate = getattr(stream.socket, "getpeercert", lambda: None)()
-        peer = self._enforcement.admit(certificate, VISITORS)
-        if peer.not_after < self._enforcement.now():
-            raise NotTrustedError(f"the certificate of {peer.identity.uri} has ended")
-        return peer
+        return self._enforcement.admit(shown_certificate(stream), VISITORS)
 
     def _why_not(self, handler: type[RequestHandler]) -> str | None:
         if self._dashboard is Dashboard.OFF and qualified_name(handler) != HEALTH:

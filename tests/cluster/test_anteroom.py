@@ -1,0 +1,253 @@
+"""Connections without a certificate: how long they may stand, how many, and what they cost everybody else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from itertools import count, islice
+from pathlib import Path
+
+import pytest
+from distributed import Scheduler
+
+from daskpki.cluster.anteroom import DEADLINE, Anteroom, readable, usual_limit
+from daskpki.cluster.audit import TURNED_AWAY, Event
+from daskpki.cluster.backend import PkiListener
+from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.security import PkiSecurity
+from daskpki.cluster.web.visits import Dashboard
+from daskpki.identity import Role
+from tests.cluster.material import Authority
+
+pytestmark = pytest.mark.cluster
+
+CROWD = Path(__file__).with_name("crowd.py")
+
+
+@asynccontextmanager
+async def scheduler(authority: Authority) -> AsyncIterator[tuple[Scheduler, Enforcement, Anteroom]]:
+    leaf = authority.leaf(Role.SCHEDULER)
+    ours = Enforcement(leaf.identity, leaf.pair, authority.trust(), dashboard=Dashboard.MTLS)
+    security = PkiSecurity({Role.SCHEDULER: ours})
+    async with Scheduler(port=0, host="127.0.0.1", security=security, dashboard_address="127.0.0.1:0") as running:
+        (listener,) = running.listeners
+        assert isinstance(listener, PkiListener)
+        yield running, ours, listener._anteroom
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the event loop turn until it is so."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in this loop, without an event
+            await asyncio.sleep(0)
+
+
+async def silent(port: int, anteroom: Anteroom) -> socket.socket:
+    """A stranger who connects, and says nothing."""
+    before = len(anteroom)
+    stranger = socket.create_connection(("127.0.0.1", port))
+    await until(lambda: len(anteroom) > before)
+    return stranger
+
+
+async def ended(stranger: socket.socket) -> bool:
+    """Whether the other end closes; it never sends anything."""
+    stranger.setblocking(False)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.5):
+            return await asyncio.get_running_loop().sock_recv(stranger, 1) == b""
+    return False
+
+
+def test_a_silent_peer_is_waited_for_ten_seconds(authority: Authority) -> None:
+    async def scenario() -> tuple[bool, bool, list[Event]]:
+        async with scheduler(authority) as (running, ours, anteroom):
+            anteroom._looking.stop()  # time is ours
+            with await silent(running.port, anteroom) as stranger:
+                for _ in range(DEADLINE - 1):
+                    anteroom.look()
+                before = await ended(stranger)
+                anteroom.look()
+                return before, await ended(stranger), await recorded(ours)
+
+    before, after, (event,) = asyncio.run(scenario())
+    assert (before, after) == (False, True)
+    assert event.detail == "no TLS: no handshake after waiting 10 s for the other end"
+
+
+async def recorded(ours: Enforcement) -> list[Event]:
+    await until(lambda: bool(ours.audit.latest))
+    return list(ours.audit.latest)
+
+
+def test_time_passes_by_itself(authority: Authority) -> None:
+    async def scenario() -> int:
+        async with scheduler(authority) as (running, _, anteroom):
+            with await silent(running.port, anteroom):
+                await until(lambda: max(anteroom._waited.values()) > 0)
+                return len(anteroom)
+
+    assert asyncio.run(scenario()) == 1
+
+
+def test_a_peer_that_sent_something_is_not_charged_for_our_delay(authority: Authority) -> None:
+    async def scenario() -> tuple[bool, bool]:
+        async with scheduler(authority) as (running, _, anteroom):
+            anteroom._looking.stop()
+            with await silent(running.port, anteroom) as stranger:
+                stranger.sendall(b"\x16")  # the beginning of a handshake
+                for _ in range(3 * DEADLINE):  # without a turn of the event loop, which would have read it
+                    anteroom.look()
+                kept = not await ended(stranger)  # by now it is read, and the rest is waited for
+                for _ in range(DEADLINE):
+                    anteroom.look()
+                return kept, await ended(stranger)
+
+    assert asyncio.run(scenario()) == (True, True)
+
+
+def test_a_trickle_does_not_prolong_it(authority: Authority) -> None:
+    async def scenario() -> bool:
+        async with scheduler(authority) as (running, _, anteroom):
+            anteroom._looking.stop()
+            with await silent(running.port, anteroom) as stranger:
+                for byte in b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03":
+                    stranger.sendall(bytes([byte]))
+                    await until(lambda: not readable(anteroom._waited))
+                    anteroom.look()
+                return await ended(stranger)
+
+    assert asyncio.run(scenario())
+
+
+def test_when_it_is_full_the_longest_idle_one_goes(authority: Authority) -> None:
+    async def scenario() -> tuple[list[bool], list[Event]]:
+        async with scheduler(authority) as (running, ours, anteroom):
+            anteroom.limit = 3
+            strangers = [await silent(running.port, anteroom) for _ in range(3)]
+            first = strangers[0].getsockname()
+            strangers[0].sendall(b"\x16")  # so the second is idle for longest
+            await until(lambda: next(iter(anteroom._waited)).socket.getpeername() != first)
+            strangers.append(socket.create_connection(("127.0.0.1", running.port)))
+            gone = [await ended(each) for each in strangers]
+            for each in strangers:
+                each.close()
+            return gone, await recorded(ours)
+
+    gone, (event, *_) = asyncio.run(scenario())
+    assert gone == [False, True, False, False]
+    assert event.detail == "no TLS: 3 connections waited at once, and this one was idle for longest"
+
+
+@contextmanager
+def descriptors(number: int) -> Iterator[None]:
+    """This process may have so many."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def but_for(free: int) -> int:
+    """The limit under which so many descriptors are left."""
+    used = {int(each.name) for each in Path("/proc/self/fd").iterdir()}
+    return next(islice((number for number in count() if number not in used), free, None))
+
+
+@asynccontextmanager
+async def crowd(authority: Authority, directory: Path, port: int, *, quiet: int, honest: int) -> AsyncIterator[Process]:
+    """A process with so many connections that say nothing; told to go on, it makes the others, all at once."""
+    files = authority.files(authority.leaf(Role.WORKER), directory)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, CROWD, str(port), str(quiet), str(honest), files.cert, files.key, files.ca),
+        stdin=PIPE,
+        stdout=PIPE,
+    )
+    try:
+        assert await line(process) == "ready"
+        yield process
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        await process.wait()
+
+
+async def go_on(process: Process) -> str:
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    return await line(process)
+
+
+async def line(process: Process) -> str:
+    assert process.stdout is not None
+    return (await asyncio.wait_for(process.stdout.readline(), 60)).decode().strip()
+
+
+def test_a_thousand_honest_peers_get_in_at_once_past_a_thousand_silent_ones(
+    authority: Authority, tmp_path: Path
+) -> None:
+    async def scenario() -> tuple[str, int]:
+        async with (
+            scheduler(authority) as (running, _, anteroom),
+            crowd(authority, tmp_path, running.port, quiet=1100, honest=1000) as people,
+        ):
+            assert await go_on(people) == "silent 1100"
+            return await go_on(people), len(anteroom)
+
+    with descriptors(4096):
+        assert usual_limit() == 1024
+        answer, waiting = asyncio.run(scenario())
+    assert answer == "in 1000"
+    assert waiting <= 1024
+
+
+def test_without_descriptors_newcomers_get_in_and_the_log_stays_short(
+    authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def scenario() -> str:
+        async with (
+            scheduler(authority) as (running, _, _anteroom),
+            crowd(authority, tmp_path, running.port, quiet=200, honest=10) as people,
+        ):
+            with descriptors(but_for(30)):
+                assert await go_on(people) == "silent 200"
+                return await go_on(people)
+
+    assert asyncio.run(scenario()) == "in 10"
+    about = [each for each in caplog.records if "open files" in each.getMessage() or each.exc_info]
+    assert 1 <= len(about) <= 3
+
+
+@pytest.mark.parametrize("where", ["scheduler", "dashboard"])
+def test_nonsense_at_a_high_rate_is_counted_and_told_once(
+    where: str, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def knock(port: int) -> None:
+        for _ in range(100):
+            with socket.create_connection(("127.0.0.1", port), 20) as stranger, contextlib.suppress(OSError):
+                stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                while stranger.recv(1 << 12):
+                    pass
+
+    async def scenario() -> int:
+        async with scheduler(authority) as (running, ours, _):
+            port = {"scheduler": running.port, "dashboard": running.http_server.port}[where]
+            await asyncio.to_thread(knock, port)
+            return ours.audit.counts[TURNED_AWAY]
+
+    assert asyncio.run(scenario()) == 100
+    told = [each for each in caplog.records if "HTTP_REQUEST" in each.getMessage() or "SSL" in each.getMessage()]
+    assert len(told) == 1

@@ -6,6 +6,7 @@ for contexts and for admission. Trust and key pair are replaced while connection
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import threading
 import time
@@ -16,6 +17,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from daskpki.cluster.audit import CONNECTED, EXPIRED, REVOKED, Audit
 from daskpki.cluster.contexts import KeyPair, client_context, server_context
 from daskpki.cluster.conversation import Conversation
+from daskpki.cluster.ledger import Ledger
 from daskpki.cluster.peers import Peer, parse_peer
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.trust import Trust, verify_peer
@@ -35,6 +37,8 @@ class Connection(Protocol):
     """What an Enforcement needs of a comm."""
 
     conversation: Conversation
+    over: asyncio.Event
+    """Set once Dask's server has seen that the connection has ended."""
 
     @property
     def peer_address(self) -> str:
@@ -107,6 +111,8 @@ class Enforcement:
         self.audit = audit or Audit()
         self.dashboard = dashboard
         self.now = now
+        self.ledger = Ledger()
+        """Who goes by which name on our listeners."""
         self._live: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self._met: dict[int, float] = {}
         self.keeper: Keeping | None = None

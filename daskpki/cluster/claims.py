@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 from typing import Any, Final
 
+from distributed.batched import BatchedSend
+
 from daskpki.cluster.audit import REFUSED
 from daskpki.cluster.enforcement import Connection, Enforcement
 from daskpki.cluster.policy import Channel
@@ -80,7 +82,10 @@ def clear_soon(enforcement: Enforcement, scheduler: Any, address: str) -> None:
 async def clear(enforcement: Enforcement, scheduler: Any, address: str) -> None:
     """Take the worker out of the scheduler's tables, unless a live connection holds its address.
 
-    A registration that fails half-way leaves it there, where every client and worker meets it.
+    A registration that fails half-way leaves it there, where every client and worker meets it: without a stream, which
+    Dask's own end of a worker wants to be there.
     """
     if address in scheduler.workers and enforcement.ledger.owner(Channel.WORKER_STREAM, address) is None:
+        if address not in scheduler.stream_comms:
+            scheduler.stream_comms[address] = BatchedSend(interval="5ms", loop=scheduler.loop)
         await scheduler.remove_worker(address, stimulus_id="daskpki-connection-is-over", close=False)

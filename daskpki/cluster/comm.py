@@ -25,13 +25,14 @@ from daskpki.cluster.policy import Channel, ContestedAddressError, OperationRefu
 from daskpki.cluster.refusal import answer_call, answer_locally, answer_stream, reason_of
 from daskpki.cluster.replies import UNPICKLED, from_text
 from daskpki.cluster.sender import REPORTS, failed_task, sendable, travels
-from daskpki.cluster.values import arguments, fitted, misfit
+from daskpki.cluster.values import arguments, fitted, misfit, shown
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 
 _NOTHING: Final = object()  # in place of a message of which nothing is left
 _OUTCOMES: Final = frozenset({"task-erred", "task-finished"})
 _OF_AN_OUTCOME: Final = arguments("key:key run_id:integer stimulus_id:text")
+_WAITS_FOR_KEY: Final = frozenset({"queue_put", "variable_set"})
 _LONGEST_GREETING: Final = 1 << 16
 """Bytes of a greeting, which Dask keeps as long as the connection lives; its own has some hundred."""
 _NANNY_STARTS: Final = 600.0
@@ -87,9 +88,7 @@ class PkiTLS(FramedTLS):
         try:
             if not self._greeting_read:
                 return await self._read_greeting()
-            if self.conversation.worker is not None and not self._welcomed:
-                self.abort()  # Dask goes on to calls after a registration that failed, and leaves half of it behind
-                raise CommClosedError("the worker's registration failed")
+            self._verify_registered()
             while True:
                 message = await self._incoming(deserializers)
                 if (heard := await self._hear(message)) is not _NOTHING:
@@ -97,6 +96,12 @@ class PkiTLS(FramedTLS):
         except CommClosedError:
             self._leave()
             raise
+
+    def _verify_registered(self) -> None:
+        """Raise CommClosedError after a worker's registration that failed: Dask would leave half of it, and go on."""
+        if self.conversation.worker is not None and not self._welcomed:
+            self.abort()
+            raise CommClosedError("the worker's registration failed")
 
     def _leave(self) -> None:
         """The connection is over: what its peer registered goes, after Dask has done what it does about that."""
@@ -269,7 +274,17 @@ class PkiTLS(FramedTLS):
                 refusal = _refusal(self.conversation.say_call, message)
             if refusal is not None:
                 raise self._raisable(refusal)
+            self._verify_submitted(message)
         return sendable(message) if self.conversation.guarded else message
+
+    def _verify_submitted(self, message: Mapping[str, Any]) -> None:
+        """Raise PermissionError for a future in a queue or variable whose task the scheduler will never know.
+
+        It would wait for it: for ever, where no timeout is given.
+        """
+        if message["op"] in _WAITS_FOR_KEY and message.get("key") in self._enforcement.unsubmitted:
+            reason = f"{message['op']!r} of the future {shown(message['key'])}, whose submission was refused"
+            raise PermissionError(reason)
 
     def _sayable(self, message: Any) -> Any:
         """A worker's call with Python's numbers for numpy's, and its user's metrics as large as they may be."""
@@ -294,26 +309,27 @@ class PkiTLS(FramedTLS):
         conversation = self.conversation
         if not conversation.guarded and conversation.may_say_all(messages):
             return messages
-        if conversation.guarded and not travels(messages):
-            messages = [each for each in map(self._without_pickles, messages) if each is not _NOTHING]
-        kept = [each for each in map(self._say_streamed, messages) if each is not _NOTHING]
+        as_they_are = not conversation.guarded or travels(messages)
+        said = [self._say_streamed(each, as_it_is=as_they_are) for each in messages]
+        kept = [each for each in said if each is not _NOTHING]
         return kept if kept or not messages else _NOTHING
 
-    def _say_streamed(self, message: Any) -> Any:
-        try:
-            self.conversation.say_streamed(message)
-        except OperationRefusedError as refusal:
-            self._log(str(refusal))
-            self._inbox.put(answer_locally(message, str(refusal)))
-            return failed_task(message, str(refusal)) if _is_outcome(message) else _NOTHING
-        return message
-
-    def _without_pickles(self, message: Any) -> Any:
-        sent, refused = _sendable(message)
-        if not refused:
-            return sent
-        self._log(refused)
-        return failed_task(message, refused) if message.get("op") == "task-finished" else _NOTHING
+    def _say_streamed(self, message: Any, *, as_it_is: bool) -> Any:
+        """What is sent of it; `as_it_is` when there is nothing in it that the other side would have to unpickle."""
+        refusal, unsendable = _refusal(self.conversation.say_streamed, message), ""
+        if self.conversation.guarded and (refusal is not None or not as_it_is):
+            sent, unsendable = _sendable(message)
+            if not unsendable:
+                message, refusal = sent, _refusal(self.conversation.say_streamed, sent)
+        if refusal is None and not unsendable:
+            return message
+        reason = unsendable if refusal is None else str(refusal)
+        self._log(reason)
+        if refusal is not None:
+            answers = answer_locally(message, reason)
+            self._enforcement.unsubmitted.extend(answer["key"] for answer in answers)
+            self._inbox.put(answers)
+        return failed_task(message, reason) if _is_outcome(message) else _NOTHING
 
 
 def _is_outcome(message: Any) -> bool:

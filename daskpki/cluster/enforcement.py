@@ -10,6 +10,7 @@ import asyncio
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
@@ -113,6 +114,8 @@ class Enforcement:
         self.now = now
         self.ledger = Ledger()
         """Who goes by which name on our listeners."""
+        self.unsubmitted: deque[Any] = deque(maxlen=1000)
+        """Keys of the latest tasks whose submission was refused before it left this process."""
         self._live: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self._met: dict[int, float] = {}
         self.keeper: Keeping | None = None

@@ -96,12 +96,14 @@ class Site(NamedTuple):
 
     async def takes_newcomers(self) -> None:
         options: dict[str, Any] = {"security": self.security, "set_as_default": False, "asynchronous": True}
-        async with Worker(self.scheduler.address, security=self.security, host="127.0.0.1", nthreads=1) as worker:
-            async with Client(self.scheduler.address, **options) as client:
-                future = client.submit(abs, -4, pure=False, workers=[worker.address])
-                assert await asyncio.wait_for(future, 20) == 4
-                assert set(await client.scheduler.identity()) >= {"workers"}
-                repr(client)
+        async with (
+            Worker(self.scheduler.address, security=self.security, host="127.0.0.1", nthreads=1) as worker,
+            Client(self.scheduler.address, **options) as client,
+        ):
+            future = client.submit(abs, -4, pure=False, workers=[worker.address])
+            assert await asyncio.wait_for(future, 20) == 4
+            assert set(await client.scheduler.identity()) >= {"workers"}
+            repr(client)
 
 
 @asynccontextmanager
@@ -112,11 +114,13 @@ async def site(mode: WorkerClients, directory: Path) -> AsyncIterator[Site]:
     alice = client_security(authority.leaf(Role.CLIENT, "alice").credential, authority.document())
     security.enforcements[Role.CLIENT] = alice.enforcement(Role.CLIENT)
     thief = stock_security(authority, authority.leaf(Role.WORKER, "thief"), directory)
-    async with Scheduler(security=security, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler:
-        async with Worker(scheduler.address, security=security, host="127.0.0.1", nthreads=1) as worker:
-            async with Client(scheduler.address, security=alice, asynchronous=True, set_as_default=False) as client:
-                client.subscribe_topic("topic", lambda _event: None)
-                yield Site(scheduler, worker, client, security, thief)
+    async with (
+        Scheduler(security=security, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler,
+        Worker(scheduler.address, security=security, host="127.0.0.1", nthreads=1) as worker,
+        Client(scheduler.address, security=alice, asynchronous=True, set_as_default=False) as client,
+    ):
+        client.subscribe_topic("topic", lambda _event: None)
+        yield Site(scheduler, worker, client, security, thief)
 
 
 def variants(operation: str, kinds: Mapping[str, str], address: str) -> Iterator[dict[str, Any]]:
@@ -213,7 +217,7 @@ async def report(here: Site, comm: Comm, address: str, message: dict[str, Any]) 
         name: real[name] if message.get(name) == VALID[kind] else message.get(name, ABSENT)
         for name, kind in (("key", "key"), ("run_id", "integer"))
         if name in message
-    }  # noqa: E501
+    }
     with contextlib.suppress(OSError):
         await comm.write([message | changed])
     await here.is_well()
@@ -226,6 +230,6 @@ def test_every_kind_is_tried_with_a_value_that_fits() -> None:
         for table in (CALLS, ops.WORKER_STREAM, ops.WORKER_CLIENT_STREAM)
         for kinds in table.values()
         for kind in kinds.values()
-    }  # noqa: E501
+    }
     assert {kind.removesuffix("?") for kind in used} == set(KINDS) == set(VALID)
     assert [kind for kind, value in VALID.items() if not KINDS[kind](value)] == []

@@ -10,6 +10,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from daskpki.cluster.values import shortened
+
 _REMEMBERED: Final = 500
 _MINUTE: Final = 60
 _TOLD_APART: Final = 256
@@ -64,10 +66,12 @@ class Audit:
     def record(self, kind: str, *, peer: str = "", address: str = "", detail: str = "", again: bool = False) -> None:
         """Note an event, and log it as one JSON object. Nothing confidential belongs into `detail`.
 
+        Each text is kept up to some hundred characters, since most of it comes from peers.
+
         One that is like another of a short while ago (`again`) shows in the log only at level DEBUG: workers make
         connections to one another all the time.
         """
-        event = Event(self._now(), kind, peer, address, detail)
+        event = Event(self._now(), kind, *map(shortened, (peer, address, detail)))
         with self._lock:
             self.counts[kind] += 1
         if kind in _REPEATED:

@@ -23,12 +23,13 @@ from daskpki.cluster.audit import TURNED_AWAY
 from daskpki.cluster.comm import PkiTLS
 from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
-from daskpki.cluster.ledger import Ledger
 from daskpki.cluster.peers import shown_certificate
+from daskpki.cluster.policy import Channel
 from daskpki.cluster.refusal import turned_away
 from daskpki.cluster.roles import ACCEPTS, DIALS, SERVES, Server, verify_own_worker
 from daskpki.cluster.web.door import stand_before
 from daskpki.errors import NotTrustedError
+from daskpki.identity import Identity
 
 SERVER_ARGUMENT: Final = "daskpki_server"
 """Says which kind of server listens, where it is not the owner of the listener's handler."""
@@ -50,11 +51,19 @@ class PkiConnector(tcp.TLSConnector):
         comm = cast("PkiTLS", await super().connect(address, deserialize, **arguments))
         try:
             peer = enforcement.admit(shown_certificate(comm.stream), DIALS[enforcement.identity.role])
+            _verify_owner(enforcement, f"tls://{address}", peer.identity)
         except NotTrustedError as refusal:
             comm.abort()
             raise FatalCommClosedError(f"refused to speak to tls://{address}: {refusal}") from refusal
         enforcement.connected(comm, Conversation(enforcement.identity, peer, enforcement.mode))
         return comm
+
+
+def _verify_owner(enforcement: Enforcement, address: str, found: Identity) -> None:
+    """Raise NotTrustedError when another answers at a worker's or nanny's address than the one that registered it."""
+    owner = enforcement.ledger.owner(Channel.WORKER_STREAM, address)
+    if owner is not None and owner != found:
+        raise NotTrustedError(f"{owner.uri} registered that address, and {found.uri} answers there")
 
 
 class PkiListener(tcp.TLSListener):
@@ -66,8 +75,8 @@ class PkiListener(tcp.TLSListener):
         self.enforcement = enforcement
         owner = getattr(handler, "__self__", None)
         self.server = arguments.pop(SERVER_ARGUMENT, None) or server_kind(owner)
-        self._ledger = Ledger()
         self._anteroom = Anteroom(enforcement.audit)
+        self._owner = owner
         verify_may_serve(enforcement, self.server)
         super().__init__(address, handler, *args, ssl_context=enforcement.server_context(), **arguments)
         enforcement.listening(self)
@@ -110,7 +119,8 @@ class PkiListener(tcp.TLSListener):
             way_out = f" ({refusal.hint})" if refusal.hint else ""
             await turn_away(comm, f"{enforcement.identity.uri} refused the connection: {refusal}{way_out}")
             raise CommClosedError(str(refusal)) from refusal
-        ledger = self._ledger
+        ledger = enforcement.ledger
+        comm.owner = self._owner
         conversation = Conversation(enforcement.identity, peer, enforcement.mode, server=self.server, ledger=ledger)
         enforcement.connected(comm, conversation)
         await super().on_connection(comm, handshake_overrides)

@@ -7,42 +7,55 @@ one.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from distributed.comm.core import CommClosedError, FatalCommClosedError
 
-from daskpki.cluster import gate, news
+from daskpki.cluster import claims, gate, news
 from daskpki.cluster.audit import REFUSED
 from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.frames import FramedTLS
 from daskpki.cluster.inbox import Inbox
 from daskpki.cluster.news import EPOCH, MODE, TRUST
-from daskpki.cluster.policy import Channel, OperationRefusedError
+from daskpki.cluster.policy import Channel, ContestedAddressError, OperationRefusedError
 from daskpki.cluster.refusal import answer_call, answer_locally, answer_stream, reason_of
 from daskpki.cluster.replies import UNPICKLED, from_text
-from daskpki.cluster.sender import failed_task, sendable, travels
+from daskpki.cluster.sender import REPORTS, failed_task, sendable, travels
+from daskpki.cluster.values import arguments, fitted, misfit, shown
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 
 _NOTHING: Final = object()  # in place of a message of which nothing is left
+_OUTCOMES: Final = frozenset({"task-erred", "task-finished"})
+_OF_AN_OUTCOME: Final = arguments("key:key run_id:integer stimulus_id:text")
+_WAITS_FOR_KEY: Final = frozenset({"queue_put", "variable_set"})
+_LONGEST_GREETING: Final = 1 << 16
+"""Bytes of a greeting, which Dask keeps as long as the connection lives; its own has some hundred."""
+_NANNY_STARTS: Final = 600.0
+"""Seconds in which a nanny has installed its plugins and started its worker: until then, no nanny plugin is added."""
 
 
 class PkiTLS(FramedTLS):
     """A TLS comm that holds its conversation to the rules. `bind` comes before the first message."""
 
     conversation: Conversation
+    owner: Any = None
+    """The server whose listener took the connection; None when we dialled."""
     _greeting_read = False
     _greeting_written = False
     _up_to_date = False
+    _welcomed = False
 
     def bind(self, conversation: Conversation, enforcement: Enforcement) -> None:
         """Say between whom this connection is, and under which credential."""
         self.conversation = conversation
         self._enforcement = enforcement
         self._inbox = Inbox()
+        self.over = asyncio.Event()
         if conversation.gated:
             # Otherwise Dask unpickles the exception in a refused reply (distributed.core.send_recv).
             self.deserialize = False
@@ -72,12 +85,30 @@ class PkiTLS(FramedTLS):
 
     async def read(self, deserializers: Any = None) -> Any:
         """The next message that the rules let through; what they refuse is answered, and never returned."""
-        if not self._greeting_read:
-            return await self._read_greeting()
-        while True:
-            message = await self._incoming(deserializers)
-            if (heard := await self._hear(message)) is not _NOTHING:
-                return heard
+        try:
+            if not self._greeting_read:
+                return await self._read_greeting()
+            self._verify_registered()
+            while True:
+                message = await self._incoming(deserializers)
+                if (heard := await self._hear(message)) is not _NOTHING:
+                    return heard
+        except CommClosedError:
+            self._leave()
+            raise
+
+    def _verify_registered(self) -> None:
+        """Raise CommClosedError after a worker's registration that failed: Dask would leave half of it, and go on."""
+        if self.conversation.worker is not None and not self._welcomed:
+            self.abort()
+            raise CommClosedError("the worker's registration failed")
+
+    def _leave(self) -> None:
+        """The connection is over: what its peer registered goes, after Dask has done what it does about that."""
+        self._enforcement.ledger.release(self.conversation)
+        asyncio.get_running_loop().call_soon(self.over.set)
+        if self.owner is not None and self.conversation.worker is not None:
+            claims.clear_soon(self._enforcement, self.owner, self.conversation.worker)
 
     async def _incoming(self, deserializers: Any) -> Any:
         conversation = self.conversation
@@ -87,7 +118,7 @@ class PkiTLS(FramedTLS):
 
     async def _read_greeting(self) -> Any:
         try:
-            message = await self.decode_by(gate.decode, await self.read_frames())
+            message = await self.decode_by(gate.decode, await self.read_frames(_LONGEST_GREETING))
         except gate.GateError as error:
             self.abort()
             raise CommClosedError(f"the greeting holds {error}") from error
@@ -136,7 +167,7 @@ class PkiTLS(FramedTLS):
         raise CommClosedError(reason)
 
     async def _hear_call(self, message: Any) -> Any:
-        if (refusal := _refusal(self.conversation.hear_call, message)) is not None:
+        if (refusal := await self._refusal_of_call(message)) is not None:
             self._log(str(refusal))
             await self._answer(answer_call(message, self._signed(refusal)))
             return _NOTHING
@@ -144,6 +175,25 @@ class PkiTLS(FramedTLS):
             await self._answer(news.answer(self._enforcement, message))
             return _NOTHING
         return message
+
+    async def _refusal_of_call(self, message: Any) -> OperationRefusedError | None:
+        """As `_refusal`, once it is settled whose an address is that somebody else holds."""
+        refusal = _refusal(self.conversation.hear_call, message)
+        for _claim in ("address", "nanny"):
+            if not isinstance(refusal, ContestedAddressError):
+                break
+            claimant = self.conversation.peer.identity
+            if not await claims.settle(self._enforcement, self.owner, refusal.address, claimant):
+                break
+            refusal = _refusal(self.conversation.hear_call, message)
+        if refusal is None and self.conversation.starts_nanny:
+            asyncio.get_running_loop().call_later(_NANNY_STARTS, self._end_late_nanny)
+        return refusal
+
+    def _end_late_nanny(self) -> None:
+        if self.conversation.starts_nanny and not self.closed():
+            self._log(f"its nanny has not started within {_NANNY_STARTS:.0f} s, and nanny plugins wait for it")
+            self.abort()
 
     def _without_news(self, messages: Sequence[Any]) -> Any:
         """What is left of a stream once we have taken what is meant for us."""
@@ -158,17 +208,21 @@ class PkiTLS(FramedTLS):
             self.abort()
             raise CommClosedError(reason)
         answers: list[Any] = []
-        kept = [each for each in message if self._hear_streamed(each, answers)]
+        heard = [self._hear_streamed(each, answers) for each in message]
+        kept = [each for each in heard if each is not _NOTHING]
         await self._answer(answers)
         return self._without_news(kept) if kept or not message else _NOTHING
 
-    def _hear_streamed(self, message: Any, answers: list[Any]) -> bool:
+    def _hear_streamed(self, message: Any, answers: list[Any]) -> Any:
+        """The message, what Dask hears in its place, or nothing."""
         if (refusal := _refusal(self.conversation.hear_streamed, message)) is None:
-            return True
+            return message
         self._log(str(refusal))
         if isinstance(message, dict) and self.conversation.channel is Channel.CLIENT_STREAM:
             answers.extend(answer_stream(message, self._signed(refusal)))
-        return False
+        if self.conversation.channel is Channel.WORKER_STREAM and _is_outcome(message):  # or its client waits for ever
+            return failed_task(message, self._signed(refusal))
+        return _NOTHING
 
     async def _answer(self, answer: Any) -> None:
         if answer:
@@ -190,6 +244,8 @@ class PkiTLS(FramedTLS):
         elif (msg := self._say(msg)) is _NOTHING:
             return 0
         written = await super().write(msg, serializers=serializers, on_error=on_error)
+        if self.conversation.server and isinstance(msg, dict) and msg.get("status") == "OK":
+            self._welcomed = True
         if not self._up_to_date and self.conversation.server and self.conversation.streaming:
             self._up_to_date = True
             self._bring_up_to_date()
@@ -212,11 +268,30 @@ class PkiTLS(FramedTLS):
 
     def _say_call(self, message: Any) -> Any:
         if isinstance(message, dict) and "op" in message:
-            try:
-                self.conversation.say_call(message)
-            except OperationRefusedError as refusal:
-                raise self._raisable(refusal) from refusal
+            refusal = _refusal(self.conversation.say_call, message)
+            if refusal is not None and self.conversation.guarded:
+                message = self._sayable(message)
+                refusal = _refusal(self.conversation.say_call, message)
+            if refusal is not None:
+                raise self._raisable(refusal)
+            self._verify_submitted(message)
         return sendable(message) if self.conversation.guarded else message
+
+    def _verify_submitted(self, message: Mapping[str, Any]) -> None:
+        """Raise PermissionError for a future in a queue or variable whose task the scheduler will never know.
+
+        It would wait for it: for ever, where no timeout is given.
+        """
+        if message["op"] in _WAITS_FOR_KEY and message.get("key") in self._enforcement.unsubmitted:
+            reason = f"{message['op']!r} of the future {shown(message['key'])}, whose submission was refused"
+            raise PermissionError(reason)
+
+    def _sayable(self, message: Any) -> Any:
+        """A worker's call with Python's numbers for numpy's, and its user's metrics as large as they may be."""
+        sent, refused = _sendable(message)
+        if refused:
+            return message
+        return fitted(sent) if sent["op"] in REPORTS else sent
 
     def _raisable(self, refusal: OperationRefusedError) -> Exception:
         """PermissionError; but a worker retries any OSError of its registration for ever."""
@@ -232,26 +307,36 @@ class PkiTLS(FramedTLS):
 
     def _say_stream(self, messages: Any) -> Any:
         conversation = self.conversation
-        if conversation.may_say_all(messages) and (not conversation.guarded or travels(messages)):
+        if not conversation.guarded and conversation.may_say_all(messages):
             return messages
-        kept = [each for each in map(self._say_streamed, messages) if each is not _NOTHING]
+        as_they_are = not conversation.guarded or travels(messages)
+        said = [self._say_streamed(each, as_it_is=as_they_are) for each in messages]
+        kept = [each for each in said if each is not _NOTHING]
         return kept if kept or not messages else _NOTHING
 
-    def _say_streamed(self, message: Any) -> Any:
-        try:
-            self.conversation.say_streamed(message)
-        except OperationRefusedError as refusal:
-            self._log(str(refusal))
-            self._inbox.put(answer_locally(message, str(refusal)))
-            return _NOTHING
-        return self._without_pickles(message) if self.conversation.guarded else message
+    def _say_streamed(self, message: Any, *, as_it_is: bool) -> Any:
+        """What is sent of it; `as_it_is` when there is nothing in it that the other side would have to unpickle."""
+        refusal, unsendable = _refusal(self.conversation.say_streamed, message), ""
+        if self.conversation.guarded and (refusal is not None or not as_it_is):
+            sent, unsendable = _sendable(message)
+            if not unsendable:
+                message, refusal = sent, _refusal(self.conversation.say_streamed, sent)
+        if refusal is None and not unsendable:
+            return message
+        reason = unsendable if refusal is None else str(refusal)
+        self._log(reason)
+        if refusal is not None:
+            answers = answer_locally(message, reason)
+            self._enforcement.unsubmitted.extend(answer["key"] for answer in answers)
+            self._inbox.put(answers)
+        return failed_task(message, reason) if _is_outcome(message) else _NOTHING
 
-    def _without_pickles(self, message: Any) -> Any:
-        sent, refused = _sendable(message)
-        if not refused:
-            return sent
-        self._log(refused)
-        return failed_task(message, refused) if message.get("op") == "task-finished" else _NOTHING
+
+def _is_outcome(message: Any) -> bool:
+    """Whether that reports how a task ended, in such a form that another end can be told in its place."""
+    if not isinstance(message, dict) or message.get("op") not in _OUTCOMES:
+        return False
+    return _OF_AN_OUTCOME.keys() <= message.keys() and misfit(_OF_AN_OUTCOME, message) is None
 
 
 def _refusal(judge: Callable[[Any], None], message: Any) -> OperationRefusedError | None:

@@ -25,6 +25,7 @@ from daskpki.cluster.policy import (
     verify_sendable,
 )
 from daskpki.cluster.roles import SERVES, Server
+from daskpki.cluster.values import shown
 from daskpki.identity import Identity, Role
 
 
@@ -47,6 +48,7 @@ class Conversation:
         self._mode = mode
         self._ledger = ledger or Ledger()
         self._registered: Mapping[str, Any] = {}
+        self._starts_nanny = False
         self._enter(Channel.RPC)
 
     def _enter(self, channel: Channel) -> None:
@@ -91,7 +93,8 @@ class Conversation:
             return
         if not isinstance(message, dict):
             raise OperationRefusedError(type(message).__name__, "a call is a dict")
-        if "op" not in message:  # a nanny's second message in register_nanny; anything else Dask's server rejects
+        if self._starts_nanny and "op" not in message:  # the second message of register_nanny, after which it may serve
+            self._starts_nanny = False
             return
         assert self.server is not None
         if not _names_one_of(self._heard, message):
@@ -109,7 +112,8 @@ class Conversation:
         for field, value in self._registered.items():
             # Dask merges a message over what it knows of the stream, so that it could name another worker or client.
             if message.get(field, value) != value:
-                raise OperationRefusedError(str(message.get("op")), f"{field}={message[field]!r} is not the sender")
+                reason = f"{field}={shown(message[field])} is not the sender"
+                raise OperationRefusedError(str(message.get("op")), reason)
 
     def say_call(self, message: Mapping[str, Any]) -> None:
         """Judge a call that we are about to send; OperationRefusedError."""
@@ -132,13 +136,30 @@ class Conversation:
         match message["op"]:
             case "register-worker":
                 self._registered = {"worker": message["address"], "client": None}
-                for address in filter(None, (message["address"], message.get("nanny"))):
-                    self._ledger.register(Channel.WORKER_STREAM, address, self.peer.identity, self)
+                for name in ("address", "nanny", "server_id"):
+                    self._claim(message.get(name))
+            case "register_nanny":
+                self._starts_nanny = True
+                self._claim(message["address"])
             case "register-client":
                 self._registered = {"client": message["client"], "worker": None}
                 self._ledger.register(Channel.CLIENT_STREAM, message["client"], self.peer.identity, self)
         if message["op"] in STREAM_AFTER:
             self._enter(STREAM_AFTER[message["op"]])
+
+    def _claim(self, name: object) -> None:
+        if isinstance(name, str):
+            self._ledger.register(Channel.WORKER_STREAM, name, self.peer.identity, self)
+
+    @property
+    def worker(self) -> str | None:
+        """The address by which the peer registered as a worker."""
+        return self._registered.get("worker")
+
+    @property
+    def starts_nanny(self) -> bool:
+        """Whether the peer said that its nanny starts, and not yet that it has: nanny plugins wait for that."""
+        return self._starts_nanny
 
     @property
     def _caller(self) -> Caller:  # made anew, since one that is kept would keep this conversation alive in the ledger

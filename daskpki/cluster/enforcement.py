@@ -6,9 +6,11 @@ for contexts and for admission. Trust and key pair are replaced while connection
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
@@ -16,6 +18,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from daskpki.cluster.audit import CONNECTED, EXPIRED, REVOKED, Audit
 from daskpki.cluster.contexts import KeyPair, client_context, server_context
 from daskpki.cluster.conversation import Conversation
+from daskpki.cluster.ledger import Ledger
 from daskpki.cluster.peers import Peer, parse_peer
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.trust import Trust, verify_peer
@@ -35,6 +38,8 @@ class Connection(Protocol):
     """What an Enforcement needs of a comm."""
 
     conversation: Conversation
+    over: asyncio.Event
+    """Set once Dask's server has seen that the connection has ended."""
 
     @property
     def peer_address(self) -> str:
@@ -107,6 +112,10 @@ class Enforcement:
         self.audit = audit or Audit()
         self.dashboard = dashboard
         self.now = now
+        self.ledger = Ledger()
+        """Who goes by which name on our listeners."""
+        self.unsubmitted: deque[Any] = deque(maxlen=1000)
+        """Keys of the latest tasks whose submission was refused before it left this process."""
         self._live: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self._met: dict[int, float] = {}
         self.keeper: Keeping | None = None

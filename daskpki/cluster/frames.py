@@ -19,24 +19,34 @@ _MALFORMED: Final = (struct.error, AssertionError, ValueError, OverflowError, Me
 """What lengths that are none raise; a peer that sends them is gone, which Dask knows how to bear."""
 
 
-async def read_frames(stream: Any) -> list[memoryview]:
-    """Read the next message's frames from a tornado IOStream, undecoded; raises what the stream raises."""
+async def read_frames(stream: Any, most: int | None = None) -> list[memoryview]:
+    """Read the next message's frames from a tornado IOStream, undecoded; raises what the stream raises.
+
+    ValueError when there are more than `most` bytes.
+    """
     (together,) = _LENGTH.unpack(await stream.read_bytes(_LENGTH.size))
+    _verify_size(together, most)
     frames, lengths = unpack_frames(await read_bytes_rw(stream, together), partial=True)
+    _verify_size(together + sum(lengths), most)
     for length in lengths:
         frames.append(await read_bytes_rw(stream, length))
     return frames
 
 
+def _verify_size(size: int, most: int | None) -> None:
+    if most is not None and size > most:
+        raise ValueError(f"a message of {size} bytes, where at most {most} are read")
+
+
 class FramedTLS(tcp.TLS):
     """A TLS comm whose reading and decoding are two steps, so that the decoder can be chosen."""
 
-    async def read_frames(self) -> list[memoryview]:
-        """The next message, undecoded; CommClosedError."""
+    async def read_frames(self, most: int | None = None) -> list[memoryview]:
+        """The next message, undecoded; CommClosedError, also when it has more than `most` bytes."""
         if self.stream is None:
             raise CommClosedError
         try:
-            return await read_frames(self.stream)
+            return await read_frames(self.stream, most)
         except (StreamClosedError, ssl.SSLError) as error:
             self.stream = None
             self._closed = True

@@ -12,17 +12,30 @@ if TYPE_CHECKING:
 
 
 class Ledger:
-    """Addresses of workers and nannies, names of clients; forgotten with the connections on which they registered."""
+    """Addresses and ids of workers and nannies, names of clients; forgotten with the connections that registered."""
 
     def __init__(self) -> None:
         self._claims: dict[tuple[Channel, str], WeakKeyDictionary[object, Identity]] = {}
 
     def register(self, channel: Channel, name: str, identity: Identity, connection: object) -> None:
         """Note that `identity` goes by `name` in streams of that kind for as long as `connection` lives."""
-        self._claims = {claim: claimants for claim, claimants in self._claims.items() if claimants}
         self._claims.setdefault((channel, name), WeakKeyDictionary())[connection] = identity
+        self._forget_empty()
+
+    def release(self, connection: object) -> None:
+        """Forget all that was registered on `connection`, which is over."""
+        for claimants in self._claims.values():
+            claimants.pop(connection, None)
+        self._forget_empty()
 
     def owner(self, channel: Channel, name: str) -> Identity | None:
         """The identity that goes by `name`, or None when nobody does."""
         claimants = self._claims.get((channel, name))
         return next(claimants.values(), None) if claimants else None
+
+    def holders(self, channel: Channel, name: str) -> list[object]:
+        """The connections on which `name` was registered."""
+        return list(self._claims.get((channel, name), ()))
+
+    def _forget_empty(self) -> None:
+        self._claims = {claim: claimants for claim, claimants in self._claims.items() if claimants}

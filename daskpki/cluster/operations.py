@@ -2,13 +2,16 @@
 
 What is not in a table is denied, so an operation that a newer distributed adds stays out until it was looked at.
 Entries for workers on the scheduler name the arguments as well, because a handler may treat one as code:
-`retire_workers(key=...)` is unpickled there (scheduler.py of distributed 2026.8.0, line 7387).
+`retire_workers(key=...)` is unpickled there (scheduler.py of distributed 2026.8.0, line 7387); and their kinds, because
+it keeps them as they come (`values`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
+
+from daskpki.cluster.values import arguments
 
 
 def _words(text: str) -> frozenset[str]:
@@ -22,44 +25,50 @@ DENIED: Final[Mapping[str, str]] = {
 
 # --- the scheduler, asked by remote procedure call
 
-SCHEDULER_FOR_WORKERS: Final[Mapping[str, frozenset[str]]] = {
-    "add_keys": _words("worker keys stimulus_id"),
-    "echo": _words("data"),
-    "event_clear": _words("name"),
-    "event_is_set": _words("name"),
-    "event_set": _words("name"),
-    "event_wait": _words("name timeout"),
-    "heartbeat_worker": _words("address resolve_address now resources host_info metrics executing extensions"),
-    "identity": _words("n_workers"),
-    "log_event": _words("topic msg"),
-    "multi_lock_acquire": _words("locks id timeout num_locks"),
-    "multi_lock_release": _words("id"),
-    "register-worker": _words(
-        "address status server_id nthreads name resolve_address now resources host_info memory_limit metrics pid "
-        "services local_directory versions nanny extra stimulus_id"
+SCHEDULER_FOR_WORKERS: Final[Mapping[str, Mapping[str, str]]] = {
+    "add_keys": arguments("worker:text keys:keys stimulus_id:text?"),
+    "echo": arguments("data:data"),
+    "event_clear": arguments("name:name"),
+    "event_is_set": arguments("name:name"),
+    "event_set": arguments("name:name"),
+    "event_wait": arguments("name:name timeout:timeout?"),
+    "get_task_status": arguments("keys:keys"),
+    "heartbeat_worker": arguments(
+        "address:text resolve_address:flag now:number metrics:metrics resources:resources executing:durations "
+        "extensions:extensions"
     ),
-    "register_nanny": _words("address"),
-    "retire_workers": _words("workers close_workers remove stimulus_id"),
-    "semaphore_acquire": _words("name timeout lease_id"),
-    "semaphore_close": _words("name"),
-    "semaphore_refresh_leases": _words("name lease_ids"),
-    "semaphore_register": _words("name max_leases lease_timeout"),
-    "semaphore_release": _words("name lease_id"),
-    "semaphore_value": _words("name"),
-    "shuffle_barrier": _words("id run_id consistent"),
-    "shuffle_get": _words("id worker"),
-    "shuffle_get_or_create": _words("shuffle_id key worker"),
-    "shuffle_restrict_task": _words("id run_id key worker"),
-    "unregister": _words("address stimulus_id expected close"),
-    "versions": _words("packages"),
-    "who_has": _words("keys"),
+    "identity": arguments("n_workers:integer"),
+    "log_event": arguments("topic:topic msg:data"),
+    "multi_lock_acquire": arguments("locks:names id:name timeout:timeout? num_locks:positive"),
+    "multi_lock_release": arguments("id:name"),
+    "register-worker": arguments(
+        "address:text status:status server_id:text nthreads:threads name:worker-name resolve_address:flag now:number "
+        "resources:resources memory_limit:count? metrics:metrics pid:count services:ports local_directory:text "
+        "versions:versions nanny:text? extra:extra stimulus_id:text"
+    ),
+    "register_nanny": arguments("address:text"),
+    "retire_workers": arguments("workers:texts close_workers:flag remove:flag stimulus_id:text?"),
+    "semaphore_acquire": arguments("name:name timeout:timeout? lease_id:name"),
+    "semaphore_close": arguments("name:name"),
+    "semaphore_refresh_leases": arguments("name:name lease_ids:names"),
+    "semaphore_register": arguments("name:name max_leases:positive lease_timeout:number?"),
+    "semaphore_release": arguments("name:name lease_id:name"),
+    "semaphore_value": arguments("name:name"),
+    "shuffle_barrier": arguments("id:text run_id:integer consistent:flag"),
+    "shuffle_get": arguments("id:text worker:text"),
+    "shuffle_get_or_create": arguments("shuffle_id:text key:key worker:text"),
+    "shuffle_restrict_task": arguments("id:text run_id:integer key:key worker:text"),
+    "unregister": arguments("address:text stimulus_id:text expected:flag close:flag"),
+    "versions": arguments("packages:texts?"),
+    "who_has": arguments("keys:keys?"),
 }
-"""What workers and nannies ask as such, with the arguments that they may give."""
+"""What workers and nannies ask as such, with the arguments that they may give, and of which kind (`values`)."""
 
 OWN_ADDRESS: Final[Mapping[str, str]] = {
     "add_keys": "worker",
     "heartbeat_worker": "address",
     "register-worker": "address",
+    "register_nanny": "address",
     "retire_workers": "workers",
     "shuffle_get": "worker",
     "shuffle_get_or_create": "worker",
@@ -68,18 +77,24 @@ OWN_ADDRESS: Final[Mapping[str, str]] = {
 }
 """The argument that must be the caller's own address: a worker does not speak for another."""
 
-SCHEDULER_FOR_WORKER_CLIENTS: Final[Mapping[str, frozenset[str]]] = {
-    "has_what": _words("workers"),
-    "ncores": _words("workers"),
-    "queue_create": _words("name client maxsize"),
-    "queue_get": _words("name client timeout batch"),
-    "queue_put": _words("name key data client timeout"),
-    "queue_qsize": _words("name client"),
-    "register-client": _words("client versions"),
-    "variable_get": _words("name client timeout"),
-    "variable_set": _words("name key data client timeout"),
+CLAIMS_ADDRESS: Final = frozenset({"register-worker", "register_nanny"})
+"""With which a worker or a nanny first says which address is its own."""
+
+SCHEDULER_FOR_WORKER_CLIENTS: Final[Mapping[str, Mapping[str, str]]] = {
+    "has_what": arguments("workers:texts?"),
+    "queue_create": arguments("name:name client:text? maxsize:count"),
+    "queue_get": arguments("name:name client:text? timeout:timeout? batch:flag-or-count"),
+    "queue_put": arguments("name:name key:key? data:data client:text? timeout:timeout?"),
+    "queue_qsize": arguments("name:name client:text?"),
+    "register-client": arguments("client:text versions:versions"),
+    "variable_get": arguments("name:name client:text? timeout:timeout?"),
+    "variable_set": arguments("name:name key:key? data:data client:text? timeout:timeout?"),
 }
-"""What a client inside a task may ask in mode `limited`: coordination, but nothing that submits or runs."""
+"""What a client inside a task may ask in mode `limited`: coordination, but nothing that submits or runs.
+
+Not `ncores`: joblib's backend asks for it first, in the task, and would wait for ever for what it submits next, as it
+does for any task of its own that errs before it runs (joblib 1.6, `DaskDistributedBackend._collect`).
+"""
 
 SCHEDULERS_OWN_CLIENTS: Final = ("fire-and-forget", "queue-", "variable-")
 """How the names of clients begin that a scheduler keeps for itself: whoever registered as one would end its tasks."""
@@ -97,7 +112,7 @@ SCHEDULER_FOR_CLIENTS: Final = (
         "adaptive_target amm_handler benchmark_hardware broadcast call_stack check_idle dump_cluster_state_to_url "
         "dump_state events feed gather get_cluster_state get_error_cause get_logs get_metadata get_runspec get_story "
         "get_task_prefix_states get_task_status get_task_stream get_task_stream_index logs memory_sampler_start "
-        "memory_sampler_stop nbytes ncores_running performance_report processing profile proxy publish_delete "
+        "memory_sampler_stop nbytes ncores ncores_running performance_report processing profile proxy publish_delete "
         "publish_get publish_list publish_put publish_wait_flush rebalance register_nanny_plugin "
         "register_scheduler_plugin "
         "register_worker_plugin replicate restart restart_workers retry run_function scatter set_metadata "
@@ -110,11 +125,25 @@ SCHEDULER_FOR_CLIENTS: Final = (
 
 # --- the scheduler's streams
 
-WORKER_STREAM: Final = _words(
-    "add-keys keep-alive log-event long-running release-worker-data request-refresh-who-has reschedule steal-response "
-    "task-erred task-finished worker-status-change"
-)
-"""What a worker reports on the connection on which it registered."""
+_REPORT: Final = "worker:text stimulus_id:text"
+_OUTCOME: Final = f"{_REPORT} status:text key:key run_id:integer thread:integer? startstops:startstops"
+
+WORKER_STREAM: Final[Mapping[str, Mapping[str, str]]] = {
+    "add-keys": arguments(f"{_REPORT} keys:keys"),
+    "keep-alive": arguments("worker:text"),
+    "log-event": arguments("worker:text topic:topic msg:data"),
+    "long-running": arguments(f"{_REPORT} key:key run_id:integer compute_duration:number?"),
+    "release-worker-data": arguments(f"{_REPORT} key:key"),
+    "request-refresh-who-has": arguments(f"{_REPORT} keys:keys"),
+    "reschedule": arguments(f"{_REPORT} key:key"),
+    "steal-response": arguments(f"{_REPORT} key:key state:text?"),
+    "task-erred": arguments(
+        f"{_OUTCOME} exception:error traceback:error exception_text:long-text traceback_text:long-text"
+    ),
+    "task-finished": arguments(f"{_OUTCOME} nbytes:count? type:bytes? typename:long-text? metadata:mapping"),
+    "worker-status-change": arguments(f"{_REPORT} status:status"),
+}
+"""What a worker reports on the connection on which it registered, with the arguments as above."""
 
 CLIENT_STREAM: Final = _words(
     "cancel-keys client-desires-keys client-releases-keys close-client heartbeat-client publish_flush_batched_send "
@@ -123,10 +152,18 @@ CLIENT_STREAM: Final = _words(
 )
 """What a client says on the connection on which it registered."""
 
-WORKER_CLIENT_STREAM: Final = _words(
-    "client-desires-keys client-releases-keys close-client heartbeat-client queue-future-release queue_release "
-    "subscribe-topic unsubscribe-topic variable-future-received-confirm variable_delete"
-)
+WORKER_CLIENT_STREAM: Final[Mapping[str, Mapping[str, str]]] = {
+    "client-desires-keys": arguments("client:text keys:keys"),
+    "client-releases-keys": arguments("client:text keys:keys stimulus_id:text?"),
+    "close-client": arguments("client:text"),
+    "heartbeat-client": arguments("client:text"),
+    "queue-future-release": arguments("client:text name:name key:key"),
+    "queue_release": arguments("client:text name:name"),
+    "subscribe-topic": arguments("client:text topic:text"),
+    "unsubscribe-topic": arguments("client:text topic:text"),
+    "variable-future-received-confirm": arguments("client:text name:name key:key token:text"),
+    "variable_delete": arguments("client:text name:name"),
+}
 """The same for a client inside a task, in mode `limited`."""
 
 WORKER_CLIENT_TOPICS: Final = frozenset({"print", "warn"})
@@ -142,6 +179,9 @@ SCHEDULER_TO_WORKER_STREAM: Final = _words(
 
 WORKER_FOR_WORKERS: Final = _words("actor_attribute actor_execute echo get_data identity ping shuffle_receive")
 WORKER_FOR_CLIENTS: Final = _words("actor_attribute actor_execute echo get_data identity update_data")
+"""Not `terminate`: a client stops workers through their scheduler (`retire_workers`, `Client.shutdown`), which knows of
+it; of distributed, nothing but helpers of its own tests sends that to a worker.
+"""
 WORKER_FOR_SCHEDULER: Final = _words(
     "actor_attribute actor_execute benchmark_disk benchmark_memory benchmark_network call_stack dump_state echo "
     "free_keys gather get_data get_logs get_monitor_info get_story identity keys ping plugin-add plugin-remove profile "

@@ -1,7 +1,8 @@
 """Decides whether a peer may call an operation: pure, default deny, over the tables of `operations`.
 
 Rules, in order: what nobody may call; what the server's table gives the peer's role (and, for a worker's certificate on
-the scheduler, what `WorkerClients` adds); then, for that certificate, the names and values of arguments.
+the scheduler, what `WorkerClients` adds); then, for that certificate, the names, kinds and values of arguments. In mode
+`allow`, where a worker may run code on the scheduler anyway, arguments are not looked at but for whose they are.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from typing import Any, Final, NamedTuple
 
 from daskpki.cluster import operations as ops
 from daskpki.cluster.roles import SERVES, Server
+from daskpki.cluster.values import arguments, misfit, shown
 from daskpki.credentials.addresses import is_canonical
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 
-_ENVELOPE: Final = frozenset({"op", "reply", "close", "serializers"})
+_ENVELOPE: Final = arguments("reply:flag close:flag serializers:texts?")
+"""What Dask adds to a call's own arguments."""
 _CLIENTS_REGISTRATION: Final = "register-client"
 _TOPICS: Final = frozenset({"subscribe-topic", "unsubscribe-topic"})
 CLOSING: Final = frozenset({"close", "close-stream"})
@@ -55,8 +58,16 @@ class OperationRefusedError(NotTrustedError):
     """The peer may not call this operation, or not like this."""
 
     def __init__(self, operation: str, reason: str) -> None:
-        super().__init__(f"{operation!r} is refused: {reason}")
+        super().__init__(f"{shown(operation)} is refused: {reason}")
         self.operation = operation
+
+
+class ContestedAddressError(OperationRefusedError):
+    """Another identity's connection holds the address that the peer names as its own; either may be the impostor."""
+
+    def __init__(self, operation: str, reason: str, address: str) -> None:
+        super().__init__(operation, reason)
+        self.address = address
 
 
 class Caller(NamedTuple):
@@ -74,7 +85,7 @@ def verify_call(server: Server, channel: Channel, message: Mapping[str, Any], ca
     """Raise OperationRefusedError unless `caller` may send this message to `server` on that channel."""
     operation = message.get("op")
     if not isinstance(operation, str):
-        raise OperationRefusedError(str(operation), "an operation is a text")
+        raise OperationRefusedError(shown(operation), "an operation is a text")
     if operation in CLOSING:
         return
     if operation in ops.DENIED:
@@ -102,10 +113,11 @@ def settled(servers: Iterable[Server], channel: Channel, role: Role, mode: Worke
 
 
 def _by_name_alone(server: Server, channel: Channel, role: Role, mode: WorkerClients) -> frozenset[str]:
-    table = allowed(server, channel, role, mode)
     if not _has_rules_for_arguments(server, role):
-        return table - {_CLIENTS_REGISTRATION}
-    return frozenset() if channel is Channel.RPC else table - _TOPICS
+        return allowed(server, channel, role, mode) - {_CLIENTS_REGISTRATION}
+    if channel is Channel.RPC or mode is not WorkerClients.ALLOW:
+        return frozenset()
+    return allowed(server, channel, role, mode)
 
 
 def _has_rules_for_arguments(server: Server, role: Role) -> bool:
@@ -132,34 +144,36 @@ def _why_not_as_client(operation: str, mode: WorkerClients) -> str:
 
 
 def _verify_worker_arguments(channel: Channel, operation: str, message: Mapping[str, Any], caller: Caller) -> None:
-    if channel is Channel.RPC:
-        _verify_names(operation, message, caller.mode)
-        if operation in ops.OWN_ADDRESS:
-            _verify_own_address(operation, message, caller)
-    elif caller.mode is not WorkerClients.ALLOW and operation in _TOPICS:
-        _verify_topic(operation, message)
+    if caller.mode is not WorkerClients.ALLOW:
+        _verify_arguments(channel, operation, message)
+    elif channel is Channel.RPC and operation not in ops.SCHEDULER_FOR_CLIENTS:
+        _verify_names(operation, message, ops.SCHEDULER_FOR_WORKERS[operation])
+    if channel is Channel.RPC and operation in ops.OWN_ADDRESS:
+        _verify_own_address(operation, message, caller)
 
 
 def _verify_client_name(name: object, caller: Caller) -> None:
     """Whoever registers by the name of another client gets its results, and ends its tasks by leaving."""
     if not isinstance(name, str) or name.startswith(ops.SCHEDULERS_OWN_CLIENTS):
-        raise OperationRefusedError(_CLIENTS_REGISTRATION, f"client={name!r} is no name for a client")
+        raise OperationRefusedError(_CLIENTS_REGISTRATION, f"client={shown(name)} is no name for a client")
     if not caller.may_claim(Channel.CLIENT_STREAM, name):
-        raise OperationRefusedError(_CLIENTS_REGISTRATION, f"client={name!r} is somebody else's")
+        raise OperationRefusedError(_CLIENTS_REGISTRATION, f"client={shown(name)} is somebody else's")
 
 
-def _verify_topic(operation: str, message: Mapping[str, Any]) -> None:
-    topic = message.get("topic")
-    if not isinstance(topic, str) or topic not in ops.WORKER_CLIENT_TOPICS:
-        raise OperationRefusedError(operation, f"a worker's client does not follow {topic!r}")
+def _verify_arguments(channel: Channel, operation: str, message: Mapping[str, Any]) -> None:
+    """Names and kinds; and which topics a worker's client follows."""
+    kinds = _KINDS[channel][operation]
+    _verify_names(operation, message, kinds)
+    if wrong := misfit({**kinds, **_ENVELOPE}, message):
+        raise OperationRefusedError(operation, wrong)
+    if operation in _TOPICS and message.get("topic") not in ops.WORKER_CLIENT_TOPICS:
+        raise OperationRefusedError(operation, f"a worker's client does not follow {shown(message.get('topic'))}")
 
 
-def _verify_names(operation: str, message: Mapping[str, Any], mode: WorkerClients) -> None:
-    known = ops.SCHEDULER_FOR_WORKERS.get(operation) or ops.SCHEDULER_FOR_WORKER_CLIENTS.get(operation)
-    if known is None or (mode is WorkerClients.ALLOW and operation in ops.SCHEDULER_FOR_CLIENTS):
-        return
-    if unknown := sorted(message.keys() - known - _ENVELOPE):
-        raise OperationRefusedError(operation, f"a worker may not give the argument {unknown[0]!r}")
+def _verify_names(operation: str, message: Mapping[str, Any], known: Mapping[str, str]) -> None:
+    unknown = next((name for name in message if name not in known and name not in _ENVELOPE and name != "op"), None)
+    if unknown is not None:
+        raise OperationRefusedError(operation, f"a worker may not give the argument {shown(unknown)}")
 
 
 def _verify_own_address(operation: str, message: Mapping[str, Any], caller: Caller) -> None:
@@ -171,25 +185,36 @@ def _verify_own_address(operation: str, message: Mapping[str, Any], caller: Call
         value = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else None
     if isinstance(value, str) and not is_canonical(value):
         raise OperationRefusedError(
-            operation, f"{argument}={value!r} is not of the form tls://IP:PORT (as --contact-address, for one)"
+            operation, f"{argument}={shown(value)} is not of the form tls://IP:PORT (as --contact-address, for one)"
         )
-    if not _is_own(value, caller):
-        raise OperationRefusedError(operation, f"{argument}={value!r} is not the caller's own address")
+    _verify_claim(operation, argument, value, caller)
     if operation == "register-worker":
         _verify_registration(message, caller)
 
 
+def _verify_claim(operation: str, argument: str, address: object, caller: Caller) -> None:
+    reason = f"{argument}={shown(address)} is not the caller's own"
+    if not isinstance(address, str) or not is_canonical(address):
+        raise OperationRefusedError(operation, f"{reason} address")
+    if not caller.may_claim(Channel.WORKER_STREAM, address):
+        if operation in ops.CLAIMS_ADDRESS:
+            raise ContestedAddressError(operation, f"{reason} address", address)
+        raise OperationRefusedError(operation, f"{reason} address")
+
+
 def _verify_registration(message: Mapping[str, Any], caller: Caller) -> None:
-    """The scheduler looks an address up among names, and has a worker killed and started anew by the nanny it named."""
+    """The scheduler looks an address up among names, and has a worker killed and started anew by the nanny it named.
+
+    It takes two workers with one server id for the same.
+    """
     operation, name, nanny = "register-worker", message.get("name"), message.get("nanny")
     if _is_address(name) and name != message.get("address"):
-        raise OperationRefusedError(operation, f"name={name!r} is an address, but not the caller's own")
-    if nanny is not None and not _is_own(nanny, caller):
-        raise OperationRefusedError(operation, f"nanny={nanny!r} is not the caller's own")
-
-
-def _is_own(address: object, caller: Caller) -> bool:
-    return isinstance(address, str) and is_canonical(address) and caller.may_claim(Channel.WORKER_STREAM, address)
+        raise OperationRefusedError(operation, f"name={shown(name)} is an address, but not the caller's own")
+    if nanny is not None:
+        _verify_claim(operation, "nanny", nanny, caller)
+    server = message.get("server_id")
+    if isinstance(server, str) and not caller.may_claim(Channel.WORKER_STREAM, server):
+        raise OperationRefusedError(operation, f"server_id={shown(server)} is another worker's")
 
 
 def _is_address(name: object) -> bool:
@@ -216,17 +241,24 @@ def _scheduler_tables(mode: WorkerClients) -> dict[tuple[Channel, Role], frozens
     worker, worker_client = frozenset(ops.SCHEDULER_FOR_WORKERS), frozenset[str]()
     stream = frozenset[str]()
     if mode is WorkerClients.LIMITED:
-        worker_client, stream = frozenset(ops.SCHEDULER_FOR_WORKER_CLIENTS), ops.WORKER_CLIENT_STREAM
+        worker_client, stream = frozenset(ops.SCHEDULER_FOR_WORKER_CLIENTS), frozenset(ops.WORKER_CLIENT_STREAM)
     if mode is WorkerClients.ALLOW:
         worker_client, stream = ops.SCHEDULER_FOR_CLIENTS, ops.CLIENT_STREAM
     return {
         (Channel.RPC, Role.WORKER): worker | worker_client,
         (Channel.RPC, Role.CLIENT): ops.SCHEDULER_FOR_CLIENTS,
-        (Channel.WORKER_STREAM, Role.WORKER): ops.WORKER_STREAM,
+        (Channel.WORKER_STREAM, Role.WORKER): frozenset(ops.WORKER_STREAM),
         (Channel.CLIENT_STREAM, Role.WORKER): stream,
         (Channel.CLIENT_STREAM, Role.CLIENT): ops.CLIENT_STREAM,
     }
 
+
+_KINDS: Final[Mapping[Channel, Mapping[str, Mapping[str, str]]]] = {
+    Channel.RPC: {**ops.SCHEDULER_FOR_WORKERS, **ops.SCHEDULER_FOR_WORKER_CLIENTS},
+    Channel.WORKER_STREAM: ops.WORKER_STREAM,
+    Channel.CLIENT_STREAM: ops.WORKER_CLIENT_STREAM,
+}
+"""Of arguments that workers give to a scheduler, but in mode `allow`."""
 
 _OTHERS: Final[Mapping[tuple[Server, Channel, Role], frozenset[str]]] = {
     (Server.WORKER, Channel.RPC, Role.WORKER): ops.WORKER_FOR_WORKERS,

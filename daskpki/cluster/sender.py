@@ -19,9 +19,9 @@ import msgpack
 from distributed.protocol import pickle
 from distributed.protocol.serialize import Serialize, Serialized, ToPickle, to_serialize
 
-from daskpki.cluster.gate import may_name_enum
+from daskpki.cluster.gate import may_name_enum, nested
 
-_REPORTS: Final = frozenset({"heartbeat_worker", "log-event", "register-worker", "task-erred"})
+REPORTS: Final = frozenset({"heartbeat_worker", "log-event", "register-worker", "task-erred"})
 """What of these cannot travel goes as text: without them the worker would count as lost, or its task as running."""
 _MARKER: Final = re.compile(rb"__(Pickled|Serialized|Set|Enum)__")
 _DEEPEST: Final = 100
@@ -53,9 +53,9 @@ def travels(message: Any) -> bool:
 
 
 def _check(message: Any) -> None:
-    # Deeper by four levels than it is: it may go in a batch, an enum in a set is two levels deeper than its stand-in,
-    # and msgpack reads less deep than it writes.
-    packed = msgpack.packb([[[[message]]]], default=_stand_in, use_bin_type=True)
+    # Deeper than the gate asks for by four levels: it may go in a batch, and an enum in a set is two levels deeper than
+    # its stand-in.
+    packed = msgpack.packb([[[[nested(message)]]]], default=_stand_in, use_bin_type=True)
     if _MARKER.search(packed) and (marker := _marker_in(message)):
         raise _WouldPickleError(marker)
 
@@ -83,7 +83,7 @@ def _stand_in(value: Any) -> Any:
 
 def _converted(message: Any) -> Any:
     operation = str(message.get("op", "a reply")) if isinstance(message, dict) else "a reply"
-    copy, refused = _attempt(message, _describe if operation in _REPORTS else _refuse)
+    copy, refused = _attempt(message, _describe if operation in REPORTS else _refuse)
     if refused:  # not raised where it is caught: to pickle an error, Dask pickles the errors before it as well
         raise PermissionError(
             f"{operation!r} would send {refused} to the scheduler, where it can come as a pickle at best, and a "
@@ -150,7 +150,7 @@ def _describe(value: Any) -> Any:
 
 
 def failed_task(message: Mapping[str, Any], reason: str) -> dict[str, Any]:
-    """`task-erred` in place of a `task-finished` that cannot travel (distributed.worker_state_machine.TaskErredMsg)."""
+    """`task-erred` in place of an outcome that cannot travel (distributed.worker_state_machine.TaskErredMsg)."""
     error = PermissionError(reason)
     return {
         "op": "task-erred",
@@ -162,6 +162,6 @@ def failed_task(message: Mapping[str, Any], reason: str) -> dict[str, Any]:
         "traceback": None,
         "exception_text": repr(error),
         "traceback_text": "",
-        "thread": message.get("thread"),
+        "thread": None,
         "startstops": [],
     }

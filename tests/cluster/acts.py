@@ -20,7 +20,7 @@ from distributed import Security
 from distributed.comm.core import Comm
 from distributed.protocol.serialize import Serialized, ToPickle, serialize
 
-from tests.cluster.attacks import Evidence, registration
+from tests.cluster.attacks import METRICS, Evidence, registration
 from tests.cluster.nodes import Cluster
 from tests.cluster.rogue import call, dial, error_in
 
@@ -172,7 +172,7 @@ async def open_streams_unregistered(visit: Visit) -> str:
 
 
 async def speak_for_another(visit: Visit) -> str:
-    act = _asks("scheduler", "heartbeat_worker", address=visit.cluster.worker, metrics={}, now=0)
+    act = _asks("scheduler", "heartbeat_worker", address=visit.cluster.worker, metrics=METRICS, now=0)
     return await act(visit)
 
 
@@ -182,7 +182,9 @@ ACTS: dict[str, Act] = {
     "scheduler: register as client": register_as_client,
     "scheduler: report in a worker's stream": report_in_a_workers_stream,
     "scheduler: report in a client's stream": report_in_a_clients_stream,
-    "scheduler: report by call": _asks("scheduler", "heartbeat_worker", address="tls://127.0.0.1:1", metrics={}, now=0),
+    "scheduler: report by call": _asks(
+        "scheduler", "heartbeat_worker", address="tls://127.0.0.1:1", metrics=METRICS, now=0
+    ),
     "scheduler: report for another worker": speak_for_another,
     "scheduler: coordinate": _asks("scheduler", "event_is_set", name="matrix"),
     "scheduler: share data": _asks("scheduler", "variable_set", name="matrix", data=1),

@@ -141,14 +141,14 @@ def registration(address: str, nanny: str | None = None, name: str | None = None
         "nanny": nanny,
         "pid": 1,
         "versions": get_versions(),
-        "metrics": _METRICS,
+        "metrics": METRICS,
         "extra": {},
         "stimulus_id": "thief",
         "server_id": "Worker-thief",
     }
 
 
-_METRICS: dict[str, Any] = {
+METRICS: dict[str, Any] = {
     "bandwidth": {"total": 1, "workers": {}, "types": {}},
     "cpu": 0,
     "digests_total_since_heartbeat": {},

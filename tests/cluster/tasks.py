@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import signal
 from collections.abc import Callable
@@ -9,20 +10,29 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
+import dask.bag as db
+import joblib
 import numpy as np
 from dask.delayed import delayed
 from dask.sizeof import sizeof
 from distributed import (
     Event,
+    Future,
     Lock,
     Queue,
     Semaphore,
     Variable,
     as_completed,
+    fire_and_forget,
     get_client,
+    get_task_stream,
     get_worker,
+    performance_report,
+    progress,
     rejoin,
     secede,
+    wait,
     worker_client,
 )
 
@@ -85,6 +95,159 @@ def nested_compute() -> int:
 
 def nested_compute_in_threads() -> int:
     return int(delayed(sum)([1, 2]).compute(scheduler="threads"))
+
+
+async def nested_in_a_coroutine() -> int:
+    client = get_worker()._get_client()
+    return int(await client.submit(sum, [1, 2]))
+
+
+def nested_in_joblib() -> list[int]:
+    with joblib.parallel_config("dask"):
+        return list(joblib.Parallel()(joblib.delayed(abs)(number) for number in range(4)))
+
+
+def nested_in_joblib_with_data() -> list[int]:
+    data = list(range(1000))
+    with joblib.parallel_config("dask", scatter=[data]):
+        return list(joblib.Parallel()(joblib.delayed(len)(data) for _ in range(4)))
+
+
+def nested_executor() -> int:
+    with get_client().get_executor() as executor:
+        return executor.submit(sum, [1, 2]).result()
+
+
+def nested_executors_map() -> list[int]:
+    with get_client().get_executor() as executor:
+        return list(executor.map(abs, [1, -2]))
+
+
+def nested_done_callback() -> Any:
+    done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    get_client().submit(sum, [1, 2]).add_done_callback(done.set_result)
+    return done.result().result()
+
+
+def nested_wait() -> Any:
+    future = get_client().submit(sum, [1, 2])
+    wait(future)
+    return future.result()
+
+
+def nested_exception() -> None:
+    error = get_client().submit(sum, [1, 2]).exception()
+    assert error is not None
+    raise error
+
+
+def nested_progress() -> Any:
+    future = get_client().submit(sum, [1, 2])
+    progress(future, notebook=False)
+    return future.result()
+
+
+def nested_gather() -> Any:
+    client = get_client()
+    return client.gather(client.map(abs, [1, -2]))
+
+
+def nested_results_in_order() -> Any:
+    client = get_client()
+    futures = as_completed(client.map(abs, [1, -2]), with_results=True, raise_errors=True)
+    return [result for _future, result in futures]
+
+
+def nested_get() -> Any:
+    return get_client().get({"x": (sum, [1, 2])}, "x")
+
+
+def nested_client_compute() -> Any:
+    return get_client().compute(delayed(sum)([1, 2]), sync=True)
+
+
+def nested_persist() -> Any:
+    return delayed(sum)([1, 2]).persist().compute()
+
+
+def nested_array() -> Any:
+    return np.asarray(da.ones(4, chunks=2).sum())
+
+
+def nested_bag() -> Any:
+    return db.from_sequence([1, 2], npartitions=2).sum().compute(scheduler="distributed")
+
+
+def nested_actor() -> Any:
+    return get_client().submit(Counter, actor=True).result().increment().result()
+
+
+def nested_in_a_queue() -> Any:
+    Queue("futures").put(get_client().submit(sum, [1, 2]))
+    return Queue("futures").get().result()
+
+
+def nested_in_a_variable() -> Any:
+    Variable("future").set(get_client().submit(sum, [1, 2]))
+    return Variable("future").get().result()
+
+
+def nested_dataset() -> Any:
+    get_client().publish_dataset(nested=get_client().submit(sum, [1, 2]))
+
+
+def nested_retry() -> Any:
+    future = get_client().submit(sum, [1, 2])
+    wait(future)
+    future.retry()
+    return future.result()
+
+
+def nested_cancelled() -> Any:
+    future = get_client().submit(sum, [1, 2])
+    wait(future)
+    error = future.exception()
+    future.cancel()
+    raise error
+
+
+def nested_fire_and_forget() -> Any:
+    future = get_client().submit(sum, [1, 2])
+    fire_and_forget(future)
+    return future.result()
+
+
+def nested_chain() -> Any:
+    client = get_client()
+    first = client.submit(sum, [1, 2])
+    return client.submit(abs, first).result()
+
+
+def run_everywhere() -> Any:
+    return get_client().run(os.getpid)
+
+
+def replicate() -> Any:
+    return get_client().replicate([Future("unknown", get_client())])
+
+
+def count_threads() -> Any:
+    return get_client().nthreads()
+
+
+def watch_tasks() -> Any:
+    with get_task_stream(client=get_client()) as stream:
+        pass
+    return stream.data
+
+
+def report_performance() -> Any:
+    with performance_report(filename=os.devnull):
+        pass
+
+
+def send_file() -> Any:
+    return get_client().upload_file(__file__)
 
 
 def scatter() -> int:

@@ -25,8 +25,45 @@ SUBMITS = [
     tasks.nested_compute,
     tasks.nested_as_completed,
     tasks.nested_after_seceding,
+    tasks.nested_in_a_coroutine,
+    tasks.nested_executor,
+    tasks.nested_done_callback,
+    tasks.nested_wait,
+    tasks.nested_exception,
+    tasks.nested_progress,
+    tasks.nested_get,
+    tasks.nested_client_compute,
+    tasks.nested_persist,
+    tasks.nested_in_a_variable,
+    tasks.nested_in_a_queue,
+    tasks.nested_cancelled,
+    tasks.nested_fire_and_forget,
+    tasks.nested_chain,
 ]
-ACTS_AS_CLIENT = [tasks.scatter, tasks.run_on_scheduler, tasks.read_dataset]
+"""Ways to have a task compute 3."""
+SUBMITS_OTHERWISE = [
+    tasks.nested_executors_map,
+    tasks.nested_gather,
+    tasks.nested_results_in_order,
+    tasks.nested_array,
+    tasks.nested_bag,
+    tasks.nested_actor,
+    tasks.nested_retry,
+]
+ACTS_AS_CLIENT = [
+    tasks.scatter,
+    tasks.run_on_scheduler,
+    tasks.run_everywhere,
+    tasks.read_dataset,
+    tasks.replicate,
+    tasks.count_threads,
+    tasks.watch_tasks,
+    tasks.report_performance,
+    tasks.send_file,
+    tasks.nested_dataset,
+    tasks.nested_in_joblib,
+    tasks.nested_in_joblib_with_data,
+]
 
 
 def alice(authority: Authority, cluster: Cluster) -> Client:
@@ -56,7 +93,7 @@ def run(client: Client, task: Callable[..., Any], *arguments: Any) -> Any:
     return client.submit(task, *arguments, pure=False).result(timeout=30)
 
 
-@pytest.mark.parametrize("task", SUBMITS)
+@pytest.mark.parametrize("task", [*SUBMITS, *SUBMITS_OTHERWISE])
 def test_submitting_from_a_task_fails_with_the_way_out(in_limited: Client, task: Callable[[], Any]) -> None:
     with pytest.raises(PermissionError, match=r"submit work \(update-graph\).*scheduler='threads'.*CLIENTS=allow"):
         run(in_limited, task)

@@ -45,13 +45,8 @@ def parse_peer(certificate: Mapping[str, Any] | None) -> Peer:
 
 
 def _name(parts: Iterable[Iterable[tuple[str, str]]]) -> str:
-    """A distinguished name as `getpeercert` gives it, in one text."""
-    return distinguished(value for part in parts for _kind, value in part)
-
-
-def distinguished(values: Iterable[str]) -> str:
-    """A CA's name in one text: its generation in it keeps those of a cluster apart (`daskpki.pki.templates`)."""
-    return "/".join(values)
+    """A distinguished name as `getpeercert` gives it, in the form of `daskpki.pki.certificates.name_text`."""
+    return "/".join(value for part in parts for _kind, value in part)
 
 
 def _uris(certificate: Mapping[str, Any]) -> Iterator[str]:

@@ -114,12 +114,11 @@ def verify_trust(
 def check_consistent(document: TrustDocument) -> None:
     """Raise unless the document holds to rule 2."""
     document.active  # noqa: B018 - raises unless there is exactly one
-    generations = [anchor.generation for anchor in (*document.authorities, *document.revoked_dropped)]
-    if len(set(generations)) != len(generations):
+    generations = [anchor.generation for anchor in document.authorities]
+    dropped = [entry.generation for entry in document.revoked_dropped]
+    if len({*generations, *dropped}) != len(generations) + len(dropped):
         raise NotTrustedError("the trust document names a CA generation twice")
-    if sorted(part.generation for part in document.crls) != sorted(
-        anchor.generation for anchor in document.authorities
-    ):
+    if sorted(part.generation for part in document.crls) != sorted(generations):
         raise NotTrustedError("the trust document does not have exactly one CRL for each CA")
     for anchor in document.authorities:
         _check_anchor(anchor, document.trust_domain)

@@ -112,10 +112,10 @@ class Authority:
         entry = Revocation(leaf.serial, int(datetime.now(UTC).timestamp()), "keyCompromise")
         self._revoked.setdefault(leaf.credential.generation, []).append(entry)
 
-    def revoke_serials(self, serials: Iterable[int]) -> None:
-        """Revoke leaves that nobody has."""
+    def revoke_serials(self, serials: Iterable[int], generation: int | None = None) -> None:
+        """Revoke leaves that nobody has, of the active CA or another."""
         now = int(datetime.now(UTC).timestamp())
-        entries = self._revoked.setdefault(self.issuer.generation, [])
+        entries = self._revoked.setdefault(generation or self.issuer.generation, [])
         entries.extend(Revocation(serial, now, "superseded") for serial in serials)
 
     def document(self, *, lifetime: timedelta = 35 * DAY, at: timedelta = timedelta(0)) -> TrustDocument:

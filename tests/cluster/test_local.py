@@ -60,7 +60,7 @@ class Shelf:
 
     def trust_after(self, epoch: int) -> Confidential | None:
         found = self.signed
-        return found if found and parse_trust(found.signed).document.epoch > epoch else None
+        return found if found and parse_trust(found).document.epoch > epoch else None
 
     def credential(self) -> None: ...
 

@@ -1,26 +1,36 @@
-"""The CRLs in the trust document: who stands on them, and when they are signed anew."""
+"""Who is revoked, as the trust document says it: CRLs, when they are signed again, and the serials of dropped CAs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Final, NamedTuple
 
 from daskpki import naming
+from daskpki.authority.policy import anchor_der, chain_der
 from daskpki.authority.session import Session
 from daskpki.errors import AlreadyExistsError
-from daskpki.inventory import Inventory
-from daskpki.pki.certificates import load_certificate
+from daskpki.handover import USUAL
+from daskpki.inventory import CertificateRecord, Inventory
+from daskpki.pki.certificates import load_certificate, name_text
 from daskpki.pki.crl import Crl, Revocation, sign_crl, verify_crl
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.profile import DAY
 from daskpki.pki.revoked import crl_der, crl_part, is_due
 from daskpki.pki.trust import CrlPart, TrustDocument
-from daskpki.records import ABANDONED, REVOKED, REVOKING
+from daskpki.pki.trust_document import DroppedCa
+from daskpki.records import ABANDONED, CA_RETIRED, REVOKED, REVOKING
 
-CRL_MARGIN: Final = DAY
-"""Seconds after notAfter for which an entry stays on the CRL, for verifiers whose clocks lag."""
+CRL_MARGIN: Final = DAY + USUAL.grace
+"""Seconds after notAfter for which a revocation is published.
+
+A day for verifiers whose clocks lag, and as long as a connection may outlive its certificate on nodes that were booted
+without `--grace`.
+"""
+
+DROPPED_LIMIT: Final = 500
+"""Revoked serials of dropped CAs that a trust document lists; of a CA with more, nobody stays connected."""
 
 
 def create_secret(session: Session, kind: str, secret: str) -> None:
@@ -29,13 +39,40 @@ def create_secret(session: Session, kind: str, secret: str) -> None:
         session.store.secrets.create(secret, labels=naming.labels(session.cluster, kind))
 
 
+def _published(inventory: Inventory, now: float) -> Iterator[CertificateRecord]:
+    """The leaves that are revoked, being revoked or abandoned, and not long expired."""
+    for entry in inventory.certificates(statuses=[REVOKING, REVOKED, ABANDONED]):
+        if entry.not_after + CRL_MARGIN >= now:
+            yield entry
+
+
 def revocations(inventory: Inventory, generation: int, now: float) -> dict[int, Revocation]:
-    """Who is on the CRL of that CA generation, by serial: revoked, being revoked or abandoned, and not long expired."""
+    """Who is on the CRL of that CA generation, by serial."""
     return {
         entry.serial: Revocation(entry.serial, entry.revoked_at or entry.reserved_at, entry.reason or "unspecified")
-        for entry in inventory.certificates(statuses=[REVOKING, REVOKED, ABANDONED])
-        if entry.issuer == generation and entry.not_after + CRL_MARGIN >= now
+        for entry in _published(inventory, now)
+        if entry.issuer == generation
     }
+
+
+def revoked_dropped(inventory: Inventory, now: float) -> tuple[DroppedCa, ...]:
+    """The revoked serials of the CAs that were dropped, oldest CA first.
+
+    Connections live on when their CA is dropped, and a CRL of it nobody would sign any more.
+    """
+    serials: dict[int, list[int]] = {}
+    for revoked in _published(inventory, now):
+        serials.setdefault(revoked.issuer, []).append(revoked.serial)
+    found: list[DroppedCa] = []
+    room = DROPPED_LIMIT
+    for entry in reversed(inventory.authorities()):
+        if entry.status == CA_RETIRED and entry.generation in serials:
+            listed = tuple(sorted(serials[entry.generation]))
+            fits = len(listed) <= room
+            room -= len(listed) if fits else 0
+            issuing = load_certificate((*chain_der(entry), anchor_der(entry))[0])
+            found.insert(0, DroppedCa(entry.generation, name_text(issuing.subject), listed if fits else None))
+    return tuple(found)
 
 
 def present_crl(

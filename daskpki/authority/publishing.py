@@ -6,10 +6,11 @@ everything, and a command that died before publishing is made good by the next o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from daskpki import naming
-from daskpki.authority.crl_keeping import create_secret, present_crl
+from daskpki.authority.crl_keeping import create_secret, present_crl, revoked_dropped
 from daskpki.authority.policy import STATES, anchor_der, chain_der, living_authorities
 from daskpki.authority.put_back import check_newest, is_past, past_what_was_published, warn_of_it
 from daskpki.authority.root_crl import trusted_root_crls
@@ -17,7 +18,7 @@ from daskpki.authority.session import Session
 from daskpki.errors import NotFoundError
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.issuer import Issuer
-from daskpki.pki.revoked import next_update, revoked_serials
+from daskpki.pki.revoked import every_revoked_serial, next_update, revoked_serials
 from daskpki.pki.succession import Succession, carried, sign_succession
 from daskpki.pki.trust import (
     FORMAT,
@@ -29,6 +30,7 @@ from daskpki.pki.trust import (
     sign_trust,
     verify_trust,
 )
+from daskpki.pki.trust_document import HALF_FULL, fill
 from daskpki.records import PUBLISHED, REVOKED, REVOKING, Draft
 from daskpki.store.linear import Head, Link, Tip
 from daskpki.store.trust import TrustPayload, trust_chain
@@ -97,6 +99,7 @@ def publish(
     if not before and head.link.seq > 1:
         warn_of_it(session.cluster, head.link.seq)
     chain.prune(head)
+    _warn_from_half_full(head.payload.signed.document)
     return head.payload.signed.document
 
 
@@ -137,6 +140,13 @@ def due(document: TrustDocument) -> int:
     return min(part.this_update + (part.next_update - part.this_update) // 3 for part in document.crls)
 
 
+def _warn_from_half_full(document: TrustDocument) -> None:
+    if fill(document) >= HALF_FULL:
+        what = "the trust document is %.0f %% full, since %d certificates are revoked; when it is full, only %s helps"
+        number = len(every_revoked_serial(document))
+        logging.getLogger(__name__).warning(what, 100 * fill(document), number, "daskpki rotate-ca --emergency")
+
+
 def _compose(
     session: Session,
     inventory: Inventory,
@@ -161,6 +171,7 @@ def _compose(
         log=inventory.head,
         schedulers=(),
         root_crls=trusted_root_crls(inventory),
+        revoked_dropped=revoked_dropped(inventory, session.now().timestamp()),
     )
 
 

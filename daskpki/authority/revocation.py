@@ -12,6 +12,7 @@ from daskpki.authority.lookup import find, is_slug
 from daskpki.authority.publishing import OpenIssuer, publish
 from daskpki.authority.session import Session
 from daskpki.errors import NotFoundError, PolicyError, UsageError
+from daskpki.handover import USUAL
 from daskpki.identity import parse_slug
 from daskpki.inventory import CertificateRecord, Inventory, certificate_after
 from daskpki.pki.crl import parse_reason
@@ -26,11 +27,16 @@ Select = Callable[[Inventory], Sequence[CertificateRecord]]
 
 
 def valid(which: str, now: float) -> Select:
-    """One certificate by number, whatever its state, or every leaf of ROLE/NAME that is neither revoked nor expired."""
+    """One certificate by number, whatever its state, or every leaf of ROLE/NAME that a peer may still be connected by.
+
+    Connections outlive their certificate by the nodes' `--grace`, so the leaf before a renewal counts as well.
+    """
     if not is_slug(which):
         return lambda inventory: [find(inventory, which)]
     return lambda inventory: [
-        entry for entry in _named(inventory, which) if entry.status in (ISSUED, RELEASED) and entry.not_after >= now
+        entry
+        for entry in _named(inventory, which)
+        if entry.status in (ISSUED, RELEASED) and entry.not_after + USUAL.grace >= now
     ]
 
 

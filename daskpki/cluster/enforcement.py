@@ -192,8 +192,9 @@ class Enforcement:
         """
         with self._replacing:
             self._replace(trust or self.trust, pair or self.pair)
-        revoked = self.trust.revoked
+        revoked, cut_off = self.trust.revoked, self.trust.cut_off
         self._abort(lambda peer: peer.serial in revoked, REVOKED, "the certificate is revoked")
+        self._abort(lambda peer: peer.issuer in cut_off, REVOKED, "its CA was dropped, and too many of it are revoked")
 
     def _replace(self, trust: Trust, pair: KeyPair) -> None:
         contexts = {

@@ -8,12 +8,11 @@ at all (RFC 5280, 4.2.1.12, takes its absence for every purpose).
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from daskpki.errors import DaskpkiError, NotTrustedError
 from daskpki.identity import Identity
-from daskpki.pki.certificates import certificate_identity, lifetime, load_certificate
+from daskpki.pki.certificates import certificate_identity, lifetime, load_certificate, name_text
 from daskpki.pki.path import check_purpose
 
 
@@ -44,10 +43,4 @@ def parse_peer(der: bytes | None) -> Peer:
         check_purpose(certificate)
     except DaskpkiError as error:
         raise NotTrustedError(f"the other end: {error}", hint="daskpki issues such leaves") from error
-    issuer = distinguished(str(attribute.value) for attribute in certificate.issuer)
-    return Peer(identity, certificate.serial_number, lifetime(certificate).not_after, issuer)
-
-
-def distinguished(values: Iterable[str]) -> str:
-    """A CA's name in one text: its generation in it keeps those of a cluster apart (`daskpki.pki.templates`)."""
-    return "/".join(values)
+    return Peer(identity, certificate.serial_number, lifetime(certificate).not_after, name_text(certificate.issuer))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from daskpki.cluster.peers import Peer, distinguished
+from daskpki.cluster.peers import Peer
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
-from daskpki.pki.certificates import load_certificate
+from daskpki.pki.certificates import load_certificate, name_text
 from daskpki.pki.revoked import every_revoked_serial, next_update
 from daskpki.pki.trust_document import TrustDocument
 
@@ -16,7 +16,8 @@ class Trust(NamedTuple):
     """One verified trust document, in the form in which connections ask it.
 
     `anchors` are DER certificates, `issuers` the names of the CAs below them that issue leaves, `revoked` serials of
-    any generation, `next_update` in seconds since the epoch is when the oldest CRL ends (None: there is no CRL).
+    any generation, dropped ones too, `next_update` in seconds since the epoch is when the oldest CRL ends (None: there
+    is no CRL). `cut_off` are the names of dropped CAs of which no connection may go on.
     """
 
     cluster: str
@@ -26,6 +27,7 @@ class Trust(NamedTuple):
     issuers: frozenset[str]
     revoked: frozenset[int] = frozenset()
     next_update: int | None = None
+    cut_off: frozenset[str] = frozenset()
 
 
 def verify_peer(peer: Peer, trust: Trust, roles: frozenset[Role], *, now: float, allow_stale: bool = False) -> None:
@@ -67,6 +69,7 @@ def trust_of(document: TrustDocument) -> Trust:
         issuers=issuers_of(document),
         revoked=every_revoked_serial(document),
         next_update=next_update(document),
+        cut_off=frozenset(entry.issuer for entry in document.revoked_dropped if entry.serials is None),
     )
 
 
@@ -77,4 +80,4 @@ def issuers_of(document: TrustDocument) -> frozenset[str]:
 
 def ca_name(certificate: bytes) -> str:
     """The name of a CA (DER), as `Peer.issuer` has it."""
-    return distinguished(str(attribute.value) for attribute in load_certificate(certificate).subject)
+    return name_text(load_certificate(certificate).subject)

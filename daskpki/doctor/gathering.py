@@ -17,7 +17,7 @@ from daskpki.credentials.fetching import fetch_trust
 from daskpki.doctor.certificates import check_authority, check_leaves
 from daskpki.doctor.finding import Finding, error, note, ok, warning
 from daskpki.doctor.key_slots import check_slots
-from daskpki.doctor.publication import check_crls, check_link, check_root_crls, check_unfinished
+from daskpki.doctor.publication import check_crls, check_fill, check_link, check_root_crls, check_unfinished
 from daskpki.doctor.versions import check_newest, check_number, check_recorded, check_superseded
 from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError
 from daskpki.identity import Role
@@ -141,6 +141,7 @@ def look_at_trust(cluster: Cluster) -> Iterator[Finding]:
     revoked = revoked_serials(cluster.trust)
     number = len({serial for serials in revoked.values() for serial in serials})
     yield ok("trust document", f"epoch {cluster.trust.epoch}, signature and CRLs verified, {number} revoked")
+    yield from check_fill(cluster.trust)
     yield from check_crls(cluster.trust, cluster.now)
     yield from check_root_crls(cluster.trust, cluster.now)
 

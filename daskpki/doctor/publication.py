@@ -11,7 +11,7 @@ from daskpki.doctor.finding import Finding, error, ok, warning
 from daskpki.inventory import CertificateRecord, Inventory
 from daskpki.pki.crl import parse_header
 from daskpki.pki.profile import show
-from daskpki.pki.trust_document import CrlPart, TrustDocument
+from daskpki.pki.trust_document import HALF_FULL, CrlPart, TrustDocument, fill
 from daskpki.records import RESERVED, REVOKING, Head
 
 PUBLISH: Final = "daskpki renew --due"
@@ -35,6 +35,13 @@ def _check_crl(part: CrlPart, now: float) -> Finding:
     if now >= part.this_update + (part.next_update - part.this_update) // 3:
         return warning(subject, f"a third of its life is past; it runs out at {show(part.next_update)}", PUBLISH)
     return ok(subject, f"number {part.number}, good until {show(part.next_update)}")
+
+
+def check_fill(document: TrustDocument) -> Iterator[Finding]:
+    """A payload has room for some 2,000 revoked certificates."""
+    if fill(document) >= HALF_FULL:
+        reason = f"it is {fill(document):.0%} full of revoked certificates; when it is full, nothing can be published"
+        yield warning("trust document", reason, "daskpki rotate-ca --emergency")
 
 
 def check_root_crls(document: TrustDocument, now: float) -> Iterator[Finding]:

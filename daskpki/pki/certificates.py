@@ -95,3 +95,8 @@ def permitted_dns(certificate: x509.Certificate) -> tuple[str, ...] | None:
         return None
     subtrees = constraints.value.permitted_subtrees or []
     return tuple(str(subtree.value) for subtree in subtrees if isinstance(subtree, x509.DNSName))
+
+
+def name_text(name: x509.Name) -> str:
+    """A CA's name in one text; the generation in it tells those of a cluster apart (`daskpki.pki.templates`)."""
+    return "/".join(str(attribute.value) for attribute in name)

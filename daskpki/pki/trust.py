@@ -3,8 +3,8 @@
 The rules, of which none has an exception:
 
 1.  Format and least reader are ones that this version knows, and the cluster is the one that was asked for.
-2.  It names exactly one active CA; generations are distinct; every CA has one CRL; every chain consists of CAs and
-    leads to its anchor; the CAs are constrained to the trust domain.
+2.  It names exactly one active CA; generations are distinct, and dropped ones are others; every CA has one CRL; every
+    chain consists of CAs and leads to its anchor; the CAs are constrained to the trust domain.
 3.  Its own active CA signed it. A signature that names a known CA and does not verify spoils the document.
 4.  After a previous document: the epoch does not go back, and the same epoch means the same document; a CA of the
     previous one signed it, or one that such a CA named as its successor when it was dropped, and so did every CA that
@@ -74,7 +74,7 @@ __all__ = [
 def sign_trust(document: TrustDocument, issuers: Sequence[Issuer]) -> Confidential:
     """The payload to store, signed by each of `issuers`: one of the document before, and each that it adds.
 
-    Raises CorruptError or NotTrustedError when the document breaks rule 2, UsageError when it is too large.
+    Raises CorruptError or NotTrustedError when the document breaks rule 2, DaskpkiError when it is too large.
     """
     check_consistent(document)
     payload = encode_document(document)
@@ -115,7 +115,8 @@ def check_consistent(document: TrustDocument) -> None:
     """Raise unless the document holds to rule 2."""
     document.active  # noqa: B018 - raises unless there is exactly one
     generations = [anchor.generation for anchor in document.authorities]
-    if len(set(generations)) != len(generations):
+    dropped = [entry.generation for entry in document.revoked_dropped]
+    if len({*generations, *dropped}) != len(generations) + len(dropped):
         raise NotTrustedError("the trust document names a CA generation twice")
     if sorted(part.generation for part in document.crls) != sorted(generations):
         raise NotTrustedError("the trust document does not have exactly one CRL for each CA")

@@ -9,7 +9,7 @@ import json
 from typing import Any, Final, NamedTuple
 
 from daskpki.confidential import Confidential
-from daskpki.errors import CorruptError, UsageError
+from daskpki.errors import CorruptError, DaskpkiError, UsageError
 from daskpki.identity import parse_label, parse_trust_domain
 from daskpki.pki import fields
 from daskpki.pki.anchor import ACTIVE, STATES, Anchor
@@ -25,6 +25,7 @@ PAYLOAD_TYPE: Final = "application/vnd.daskpki.trust.v1+json"
 
 _WHAT: Final = "the trust document"
 _SHA256_DIGITS: Final = 64
+_SERIAL_OCTETS: Final = 16  # no serial of ours is longer (daskpki.pki.profile.MAX_SERIAL)
 
 
 class CrlPart(NamedTuple):
@@ -40,12 +41,24 @@ class CrlPart(NamedTuple):
     compressed: bytes
 
 
+class DroppedCa(NamedTuple):
+    """A CA that is in the trust document no more, and the serials that it had issued and that are revoked.
+
+    Live connections that were accepted under it are judged by them. `serials` is None when they are too many: then no
+    such connection may go on. `issuer` is the issuing certificate's name (`daskpki.pki.certificates.name_text`).
+    """
+
+    generation: int
+    issuer: str
+    serials: tuple[int, ...] | None
+
+
 class TrustDocument(NamedTuple):
     """What a node or person relies on. `epoch` counts documents; `prev` is the version number of the one before, or 0.
 
     `log` is number and hash of the head of the cluster's log; `issued_at` in seconds since the epoch. `successions`
     are the words of CAs that were dropped, oldest first; `root_crls` (DER) what offline roots say about the
-    intermediates below them.
+    intermediates below them; `revoked_dropped` who was revoked of CAs that were dropped.
     """
 
     format: int
@@ -62,6 +75,7 @@ class TrustDocument(NamedTuple):
     schedulers: tuple[str, ...] = ()
     successions: tuple[Succession, ...] = ()
     root_crls: tuple[bytes, ...] = ()
+    revoked_dropped: tuple[DroppedCa, ...] = ()
 
     @property
     def roots(self) -> tuple[bytes, ...]:
@@ -101,6 +115,7 @@ def encode_document(document: TrustDocument) -> str:
         "schedulers": list(document.schedulers),
         "successions": [succession_json(word) for word in document.successions],
         "root_crls": [base64_text(der) for der in document.root_crls],
+        "revoked_dropped": [_dropped_json(entry) for entry in document.revoked_dropped],
     }
     return json.dumps(value, separators=(",", ":"))
 
@@ -114,6 +129,12 @@ def _crl_json(part: CrlPart) -> dict[str, Any]:
     return part._asdict() | {"compressed": base64_text(part.compressed)}
 
 
+def _dropped_json(entry: DroppedCa) -> dict[str, Any]:
+    serials = entry.serials
+    packed = None if serials is None else b"".join(serial.to_bytes(_SERIAL_OCTETS) for serial in serials)
+    return entry._asdict() | {"serials": None if packed is None else base64_text(packed)}
+
+
 def signed_bytes(payload: str) -> bytes:
     """What a signature covers: DSSE's pre-authentication encoding (PAE) of type and payload, so neither can change."""
     kind, body = PAYLOAD_TYPE.encode(), payload.encode()
@@ -121,12 +142,24 @@ def signed_bytes(payload: str) -> bytes:
 
 
 def encode_envelope(payload: str, signatures: tuple[Signature, ...]) -> Confidential:
-    """The payload to store; UsageError when it is longer than a payload may be."""
+    """The payload to store; DaskpkiError when it is longer than a payload may be."""
     entries = [{"generation": entry.generation, "signature": base64_text(entry.value)} for entry in signatures]
     data = fields.compact_json({"format": FORMAT, "payload": payload, "signatures": entries})
     if len(data) > fields.MAX_DOCUMENT:
-        raise UsageError(f"{_WHAT} would have {len(data)} bytes, more than the {fields.MAX_DOCUMENT} of a payload")
+        raise DaskpkiError(
+            f"too many are revoked: {_WHAT} would have {len(data)} bytes, more than the {fields.MAX_DOCUMENT} that fit",
+            hint="daskpki rotate-ca --emergency: the next CA begins with an empty revocation list",
+        )
     return data
+
+
+HALF_FULL: Final = 0.5
+"""The share from which on commands and doctor warn."""
+
+
+def fill(document: TrustDocument) -> float:
+    """The share of a payload that the document takes, but for its signatures."""
+    return len(encode_document(document)) / fields.MAX_DOCUMENT
 
 
 def parse_trust(data: Confidential) -> SignedTrust:
@@ -163,6 +196,9 @@ def parse_document(payload: str) -> TrustDocument:
             schedulers=tuple(fields.as_text(entry, "an address") for entry in array(value, "schedulers", _WHAT)),
             successions=parse_successions(value.get("successions")),
             root_crls=tuple(map(_root_crl, array(value, "root_crls", _WHAT))),
+            revoked_dropped=tuple(
+                _dropped(as_object(entry, _WHAT)) for entry in array(value, "revoked_dropped", _WHAT)
+            ),
         )
     except UsageError as error:  # a malformed name: nobody typed it here
         raise CorruptError(f"{_WHAT}: {error}") from None
@@ -188,6 +224,18 @@ def _crl_part(value: dict[str, Any]) -> CrlPart:
         next_update=moment(value, "next_update", _WHAT),
         compressed=octets(value.get("compressed"), f"{_WHAT}'s CRL"),
     )
+
+
+def _dropped(value: dict[str, Any]) -> DroppedCa:
+    serials = None
+    if value.get("serials") is not None:
+        packed = octets(value["serials"], f"{_WHAT}'s serials")
+        if len(packed) % _SERIAL_OCTETS:
+            raise CorruptError(f"{_WHAT}: a serial of a dropped CA has not {_SERIAL_OCTETS} octets")
+        serials = tuple(
+            int.from_bytes(packed[start : start + _SERIAL_OCTETS]) for start in range(0, len(packed), _SERIAL_OCTETS)
+        )
+    return DroppedCa(integer(value, "generation", _WHAT, least=1), string(value, "issuer", _WHAT), serials)
 
 
 def _root_crl(value: object) -> bytes:

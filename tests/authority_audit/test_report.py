@@ -65,7 +65,7 @@ def leaf(serial: int, *, end: int = NOW + DAY, role: str = "worker", name: str =
 
 
 def report_of(holders: list[CertificateRecord], **changes: Any) -> Report:
-    crl = CrlPart(1, 7, NOW, NOW + 35 * DAY, b"", b"", b"", ())
+    crl = CrlPart(1, 7, NOW, NOW + 35 * DAY, b"")
     trust = TrustDocument(1, 1, "c", "c.example", 3, 2, "op", NOW, (), (crl,), (0, ""), ())
     report = Report(
         "c", "c.example", NOW, EMPTY, trust, Counter(), 0, timeline(holders, NOW), holders, (), Counter(), ()

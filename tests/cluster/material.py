@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding
 
+from daskpki.authority.crl_keeping import DROPPED_LIMIT
 from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.trust import Trust, trust_of
 from daskpki.confidential import Confidential
 from daskpki.identity import Identity, Role, default_trust_domain
+from daskpki.pki.certificates import der, name_text
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
 from daskpki.pki.crl import Revocation, sign_crl
-from daskpki.pki.issuer import Issuer, create_root, issue_leaf
+from daskpki.pki.issuer import Issuer, create_intermediate, create_offline_root, create_root, issue_leaf
 from daskpki.pki.keys import KeyType, PrivateKey, generate_key, serialize_key
 from daskpki.pki.pem import CERTIFICATE, encode_pem
 from daskpki.pki.profile import LeafRequest, make_policy
 from daskpki.pki.revoked import crl_part
 from daskpki.pki.trust import ACTIVE, NEXT, RETIRING, Anchor, TrustDocument, sign_trust
+from daskpki.pki.trust_document import DroppedCa
 
 DAY = timedelta(days=1)
 NOW = timedelta(0)
@@ -54,19 +56,20 @@ class Files(NamedTuple):
 
 
 class Authority:
-    """One cluster's CA, made five days ago."""
+    """One cluster's CA, made five days ago; each later CA has as many tiers."""
 
-    def __init__(self, cluster: str = "default") -> None:
+    def __init__(self, cluster: str = "default", *, tiers: int = 1) -> None:
         self.cluster = cluster
         self.trust_domain = default_trust_domain(cluster)
         self.policy = make_policy(self.trust_domain)
         self._serial = 1
-        made = datetime.now(UTC) - 5 * DAY
-        self.issuer = create_root(cluster, self.policy, generate_key(KeyType.P256), generation=1, serial=1, now=made)
-        self.der = self.issuer.root.public_bytes(Encoding.DER)
+        self._tiers = tiers
+        self.issuer = self._create(1, datetime.now(UTC) - 5 * DAY)
+        self.der = der(self.issuer.root)
         self.authorities = [(self.issuer, ACTIVE)]
         self._signers = list(self.authorities)
-        self._revoked: list[Revocation] = []
+        self._revoked: dict[int, list[Revocation]] = {}
+        self._dropped: list[Issuer] = []
         self._epoch = 0
         self.revoked = self.leaf(Role.WORKER, "stolen")
         self.revoke(self.revoked)
@@ -106,12 +109,14 @@ class Authority:
         return self._leaf(model.identity, key, builder.sign(self.issuer.key, hashes.SHA256()))
 
     def revoke(self, leaf: Leaf) -> None:
-        self._revoked.append(Revocation(leaf.serial, int(datetime.now(UTC).timestamp()), "keyCompromise"))
+        entry = Revocation(leaf.serial, int(datetime.now(UTC).timestamp()), "keyCompromise")
+        self._revoked.setdefault(leaf.credential.generation, []).append(entry)
 
-    def revoke_serials(self, serials: Iterable[int]) -> None:
-        """Revoke leaves that nobody has."""
+    def revoke_serials(self, serials: Iterable[int], generation: int | None = None) -> None:
+        """Revoke leaves that nobody has, of the active CA or another."""
         now = int(datetime.now(UTC).timestamp())
-        self._revoked.extend(Revocation(serial, now, "superseded") for serial in serials)
+        entries = self._revoked.setdefault(generation or self.issuer.generation, [])
+        entries.extend(Revocation(serial, now, "superseded") for serial in serials)
 
     def document(self, *, lifetime: timedelta = 35 * DAY, at: timedelta = timedelta(0)) -> TrustDocument:
         """The next trust document."""
@@ -128,27 +133,34 @@ class Authority:
             operation=f"test-{self._epoch}",
             issued_at=int(now.timestamp()),
             authorities=tuple(
-                Anchor(issuer.generation, state, issuer.root.public_bytes(Encoding.DER))
+                Anchor(issuer.generation, state, der(issuer.root), tuple(map(der, issuer.chain)))
                 for issuer, state in self.authorities
             ),
             crls=tuple(
                 crl_part(issuer.generation, self._crl(issuer, now, seconds)) for issuer, _state in self.authorities
             ),
             log=(self._epoch, "0" * 64),
+            revoked_dropped=tuple(
+                DroppedCa(issuer.generation, name_text(issuer.certificate.subject), self._revoked_under(issuer))
+                for issuer in self._dropped
+                if issuer.generation in self._revoked
+            ),
         )
 
     def _crl(self, issuer: Issuer, now: datetime, lifetime: int) -> bytes:
-        revoked = self._revoked if issuer is self.issuer else []
+        revoked = self._revoked.get(issuer.generation, [])
         return sign_crl(issuer, revoked, number=self._epoch, now=now, lifetime=lifetime)
+
+    def _revoked_under(self, issuer: Issuer) -> tuple[int, ...] | None:
+        serials = tuple(entry.serial for entry in self._revoked[issuer.generation])
+        return serials if len(serials) <= DROPPED_LIMIT else None
 
     def signed(self, document: TrustDocument) -> Confidential:
         return sign_trust(document, [issuer for issuer, _state in self._signers])
 
     def add_authority(self) -> None:
         """A rollover, first: the next CA is known."""
-        key, serial = generate_key(KeyType.P256), self._next_serial()
-        now = datetime.now(UTC)
-        following = create_root(self.cluster, self.policy, key, generation=2, serial=serial, now=now)
+        following = self._create(self.issuer.generation + 1, datetime.now(UTC))
         self.authorities.append((following, NEXT))
         self._signers = list(self.authorities)
 
@@ -160,12 +172,28 @@ class Authority:
 
     def finish_rollover(self) -> None:
         """Third: the old one is no longer trusted."""
-        self.authorities = self.authorities[1:]
+        (old, _), *self.authorities = self.authorities
+        self._dropped.append(old)
+
+    def rotate(self) -> Iterator[TrustDocument]:
+        """A whole rollover, and the document of each step."""
+        for step in (self.add_authority, self.activate_authority, self.finish_rollover):
+            step()
+            yield self.document()
+
+    def _create(self, generation: int, now: datetime) -> Issuer:
+        key, serial = generate_key(KeyType.P256), self._next_serial()
+        if self._tiers == 1:
+            return create_root(self.cluster, self.policy, key, generation=generation, serial=serial, now=now)
+        root = create_offline_root(self.cluster, key, generation=generation, serial=serial, now=now)
+        below, serial = generate_key(KeyType.P256), self._next_serial()
+        return create_intermediate(root, self.policy, below, generation=generation, serial=serial, now=now)
 
     def replace_authority(self) -> None:
         """The emergency form: a new CA at once, and the old one is no longer trusted."""
         self.add_authority()
-        (_, (new, _)) = self.authorities
+        ((old, _), (new, _)) = self.authorities
+        self._dropped.append(old)
         self.authorities = [(new, ACTIVE)]
         self.issuer = new
 
@@ -189,8 +217,8 @@ class Authority:
         return self._serial
 
     def _leaf(self, identity: Identity, key: PrivateKey, certificate: x509.Certificate) -> Leaf:
-        der = certificate.public_bytes(Encoding.DER)
+        chain = tuple(map(der, self.issuer.chain))
         return Leaf(
-            Credential(self.cluster, identity, self.issuer.generation, serialize_key(key), der, ()),
+            Credential(self.cluster, identity, self.issuer.generation, serialize_key(key), der(certificate), chain),
             certificate.serial_number,
         )

@@ -14,9 +14,9 @@ from distributed import Client, LocalCluster
 from distributed.utils import open_port
 
 from daskpki.cluster.local import LOOK, LocalSecurity, cluster_security
-from daskpki.cluster.news import SignedTrust
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.security import client_security
+from daskpki.confidential import Confidential
 from daskpki.errors import NotFoundError
 from daskpki.identity import Role
 from daskpki.pki.trust_document import parse_trust
@@ -56,11 +56,11 @@ class Shelf:
     """A store to which the test adds a document."""
 
     def __init__(self) -> None:
-        self.signed: SignedTrust | None = None
+        self.signed: Confidential | None = None
 
-    def trust_after(self, epoch: int) -> SignedTrust | None:
+    def trust_after(self, epoch: int) -> Confidential | None:
         found = self.signed
-        return found if found and parse_trust(found.signed).document.epoch > epoch else None
+        return found if found and parse_trust(found).document.epoch > epoch else None
 
     def credential(self) -> None: ...
 
@@ -86,7 +86,7 @@ def test_a_revocation_reaches_every_process_also_those_that_start_later() -> Non
             assert control.submit(sum, [1, 2]).result(timeout=20) == 3
         authority.revoke(bob)
         document = authority.document()
-        shelf.signed = SignedTrust(authority.signed(document))
+        shelf.signed = authority.signed(document)
         cluster.sync(look.callback)
         assert {each.trust.epoch for each in security.enforcements.values()} == {document.epoch}
         ((first, epoch),) = client.run(believed_in).values()  # on the stream after the document

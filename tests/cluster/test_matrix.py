@@ -214,7 +214,7 @@ def publish(authority: Authority, cluster: Cluster) -> None:
     """Have every process of a cluster know who is revoked."""
     admin = client_security(authority.leaf(Role.CLIENT, "admin").credential, authority.document())
     document = authority.document()
-    signed = news.SignedTrust(authority.signed(document))
+    signed = authority.signed(document)
     asyncio.run(news.bring(cluster.address, admin.get_connection_args("client"), signed))
     holds = re.compile(rf'"reloaded".*trust document {document.epoch} holds')
     cluster.workers.wait_for(holds, cluster.nworkers + 1)  # each worker, and the process of their nannies

@@ -74,7 +74,7 @@ def test_one_request_for_each_secret_when_there_is_nothing_new(shelves: Shelves,
     shelves.add(naming.credential_id("default", Role.WORKER, "worker"), encode_credential(leaf.credential))
     found = source.trust_after(0)
     assert found is not None
-    assert found.signed == signed
+    assert found == signed
     assert source.credential() == leaf.pair
     before = shelves.requests
     assert source.trust_after(document.epoch) is None
@@ -116,7 +116,7 @@ def test_a_store_that_was_put_back_is_believed_once_it_has_passed_what_is_known(
     shelves.add(secret, authority.signed(documents[3]))
     passed = source.trust_after(known)
     assert passed is not None
-    assert passed.signed == shelves.versions[secret][3]
+    assert passed == shelves.versions[secret][3]
 
 
 def test_where_a_node_looks(handover: Handover) -> None:

@@ -14,9 +14,9 @@ from distributed import Client, Scheduler, Worker
 
 from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.keeper import Keeper
-from daskpki.cluster.news import SignedTrust
 from daskpki.cluster.security import NodeSecurity, client_security, node_security
 from daskpki.cluster.watch import Watch
+from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError, UnavailableError
 from daskpki.handover import Freshness, load_handover, parse_handover
 from daskpki.identity import Role
@@ -31,7 +31,7 @@ class Shelf:
 
     def __init__(self, authority: Authority) -> None:
         self.authority = authority
-        self.trust: SignedTrust | None = None
+        self.trust: Confidential | None = None
         self.leaf: Leaf | None = None
         self.epoch = 0
         self.broken = False
@@ -39,9 +39,9 @@ class Shelf:
 
     def publish(self) -> None:
         document = self.authority.document()
-        self.epoch, self.trust = document.epoch, SignedTrust(self.authority.signed(document))
+        self.epoch, self.trust = document.epoch, self.authority.signed(document)
 
-    def trust_after(self, epoch: int) -> SignedTrust | None:
+    def trust_after(self, epoch: int) -> Confidential | None:
         if self.broken:
             raise UnavailableError("no answer")
         return self.trust if self.epoch > epoch else None

@@ -23,6 +23,7 @@ from daskpki.cluster.audit import TURNED_AWAY
 from daskpki.cluster.contexts import server_context
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.security import PkiSecurity
+from daskpki.cluster.trust import trust_of
 from daskpki.cluster.web.door import verify_guarded
 from daskpki.cluster.web.routes import ALLOWED, DENIED, qualified_name, why_denied
 from daskpki.cluster.web.visits import Dashboard
@@ -269,6 +270,33 @@ def test_revocation_reaches_connections_that_are_kept_alive_websockets_and_sessi
             assert (await outcome(port, hers)).startswith("403")
             assert "is revoked" in await outcome(port, hers)
             assert await outcome(port, his) == "200"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("rotations", [1, 2])
+def test_no_websocket_of_a_revoked_person_outlives_rotations(tmp_path: Path, rotations: int) -> None:
+    """The pages are judged by the present CAs, so a WebSocket ends at the latest when its CA is dropped."""
+    authority = Authority()
+    alice = authority.leaf(Role.CLIENT, "alice")
+    hers = visitor(authority, alice, tmp_path / "a")
+
+    async def scenario() -> None:
+        async with (
+            scheduler(authority, Dashboard.MTLS) as (running, port),
+            connected(port, hers) as stream,
+        ):
+            assert (await stream.ask("/eventstream", **UPGRADE)).status == 101
+            for _ in range(rotations):
+                for document in authority.rotate():
+                    ours(running).replace(trust=trust_of(document))
+            authority.revoke(alice)
+            ours(running).replace(trust=authority.trust())
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                while await asyncio.wait_for(stream.reader.read(1 << 16), 20):
+                    pass
+            assert alice.serial in ours(running).trust.revoked
+            assert [event for event in ours(running).audit.latest if event.detail.startswith("dashboard: ")][-1:]
 
     asyncio.run(scenario())
 

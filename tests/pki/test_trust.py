@@ -16,16 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskpki.confidential import Confidential
-from daskpki.errors import CorruptError, NotTrustedError, UsageError
+from daskpki.errors import CorruptError, DaskpkiError, NotTrustedError, UsageError
 from daskpki.identity import Role
 from daskpki.pki import keys, templates
 from daskpki.pki.certificates import der, seconds
 from daskpki.pki.crl import MAX_CRL, REASONS, Revocation, crl_pem, sign_crl, verify_crl
+from daskpki.pki.fields import base64_text
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.keys import KeyType
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import DAY, LeafRequest, make_policy
 from daskpki.pki.revoked import crl_der, every_revoked_serial, next_update
+from daskpki.pki.succession import sign_succession
 from daskpki.pki.trust import (
     ACTIVE,
     NEXT,
@@ -42,7 +44,15 @@ from daskpki.pki.trust import (
     signed_bytes,
     verify_trust,
 )
-from daskpki.pki.trust_document import Signature, encode_document, encode_envelope, parse_document
+from daskpki.pki.trust_document import (
+    HALF_FULL,
+    DroppedCa,
+    Signature,
+    encode_document,
+    encode_envelope,
+    fill,
+    parse_document,
+)
 from daskpki.serials import random_serial
 
 from .material import NOW, TD, authority, identity, key, leaf
@@ -333,21 +343,53 @@ def test_a_crl_of_another_ca_does_not_count(ask: Callable[..., object]) -> None:
 
 
 def test_a_document_that_no_payload_holds_is_not_signed() -> None:
-    with pytest.raises(UsageError, match="more than the 65536"):
+    with pytest.raises(DaskpkiError, match="more than the 65536") as full:
         sign_trust(document()._replace(schedulers=("tls://" + "x" * 65_536,)), [ONE])
+    assert "daskpki rotate-ca --emergency" in str(full.value.hint)
 
 
 def test_fifteen_hundred_revoked_fit_while_a_rollover_is_under_way() -> None:
-    """With offline roots, whose certificates and CRLs take room as well."""
-    old, new = authority(tiers=2), authority(generation=2, tiers=2)
-    revoked = [Revocation(random_serial(), seconds(NOW) - index * 977, REASONS[index % 9]) for index in range(1500)]
+    """With offline roots and the words of two dropped CAs, which take room as well; a third of them of dropped CAs."""
+    old, new = authority(generation=3, tiers=2), authority(generation=4, tiers=2)
+    revoked = [Revocation(random_serial(), seconds(NOW) - index * 977, REASONS[index % 9]) for index in range(1000)]
+    dropped = [tuple(random_serial() for _ in range(250)) for _ in range(2)]
     doc = document((old, ACTIVE), (new, NEXT))
     doc = doc._replace(
-        crls=(part(old, 1, revoked[:1400]), part(new, 1, revoked[1400:])),
+        crls=(part(old, 1, revoked[:900]), part(new, 1, revoked[900:])),
         schedulers=("tls://scheduler.c.project.internal:8786",),
+        root_crls=tuple(sign_crl(ONE, (), number=1, now=NOW) for _ in range(2)),
+        successions=tuple(sign_succession("default", issuer, anchor(old)) for issuer in (ONE, TWO)),
+        revoked_dropped=tuple(
+            DroppedCa(number, f"default/daskpki intermediate {number}", serials)
+            for number, serials in enumerate(dropped, start=1)
+        ),
     )
-    signed = sign_trust(doc, [old, new])
-    assert every_revoked_serial(parse_trust(signed).document) == {entry.serial for entry in revoked}
+    payload = encode_document(doc)
+    signatures = tuple(Signature(issuer.generation, keys.sign(issuer.key, b"")) for issuer in (ONE, TWO, old, new))
+    stored = parse_trust(encode_envelope(payload, signatures)).document
+    assert stored == doc
+    assert every_revoked_serial(stored) == {entry.serial for entry in revoked}.union(*dropped)
+    assert fill(stored) > HALF_FULL
+
+
+def test_a_ca_is_not_both_trusted_and_dropped() -> None:
+    doc = document()._replace(revoked_dropped=(DroppedCa(1, "default/daskpki CA 1", (5,)),))
+    with pytest.raises(NotTrustedError, match="twice"):
+        verify(doc)
+
+
+@pytest.mark.parametrize("serials", [None, (), (1,), (1 << 127, 7)])
+def test_the_serials_of_a_dropped_ca_are_read_back(serials: tuple[int, ...] | None) -> None:
+    doc = document((TWO, ACTIVE))._replace(revoked_dropped=(DroppedCa(1, "default/daskpki CA 1", serials),))
+    assert verify(doc, (TWO,)) == doc
+    assert every_revoked_serial(doc) == frozenset(serials or ())
+
+
+def test_a_serial_that_is_cut_off_is_corrupt() -> None:
+    payload = json.loads(encode_document(document((TWO, ACTIVE))))
+    payload["revoked_dropped"] = [{"generation": 1, "issuer": "i", "serials": base64_text(bytes(17))}]
+    with pytest.raises(CorruptError, match="has not 16 octets"):
+        parse_document(json.dumps(payload))
 
 
 @pytest.mark.parametrize("flip", [0x01, 0x02, 0x80, 0xFF])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daskpki.boot.options import OPTIONS, parse_arguments
+from daskpki.boot.options import OPTIONS, Option, parse_arguments
 from daskpki.boot.settings import parse_settings
 from daskpki.errors import DaskpkiError
 from tests.boot.cloud import Cloud, plain_environ, run_entrypoint
@@ -37,13 +37,10 @@ def test_the_entrypoint_names_the_variable_alone(cloud: Cloud, variable: str, lo
 
 @pytest.mark.parametrize("content", list(CONTENTS.values()), ids=list(CONTENTS))
 def test_an_option_s_value_is_not_repeated_either(cloud: Cloud, content: str) -> None:
-    for argv in (
-        ["--credential-dir", content],
-        ["--credental-dir=" + content],
-        ["--credential-dir", content, "--secret", "a=fd"],
-    ):
+    given = ["--credential-dir", content]
+    for argv in (given, ["--credental-dir=" + content], [*given, "--secret", "a=fd"]):
         done = run_entrypoint(cloud.environ, "exec", "worker", *argv, "--", "true")
-        assert done.returncode == 4 or done.returncode == 2, done.stderr
+        assert done.returncode in {2, 4, 5}, done.stderr
         assert MARK not in done.stdout + done.stderr
 
 
@@ -87,15 +84,12 @@ def test_googles_credentials_are_not_repeated_by_a_command(tmp_path: Path, conte
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
-def test_no_other_value_takes_more_than_some_hundred_characters(option: object) -> None:
-    variable = option.variable
-    try:
-        parse_settings(parse_arguments(["exec", "worker", "--", "true"]), {variable: "x" * 100_000})
-    except DaskpkiError as error:
-        assert len(f"{error} {error.hint}") < 1000
-    for text in ("x" * 100_000, "tls://" + "x" * 100_000, "gsm://" + "\n" * 100_000):
-        try:
-            parse_settings(parse_arguments(["exec", "worker", "--" + option.name, text, "--", "true"]), {})
-        except DaskpkiError as error:
-            assert len(f"{error} {error.hint}") < 1000
-    assert os.environ
+def test_no_other_value_takes_more_than_some_hundred_characters(option: Option) -> None:
+    for text in ("x" * 100_000, "tls://" + "x" * 100_000, "gsm://" + "\n" * 100_000, "a=" + "/x" * 50_000):
+        for argv, environ in (([f"--{option.name}={text}"], {}), ([], {option.variable: text})):
+            message = ""
+            try:
+                parse_settings(parse_arguments(["exec", "worker", *argv, "--", "true"]), environ)
+            except DaskpkiError as error:
+                message = f"{error} {error.hint}"
+            assert len(message) < 1000

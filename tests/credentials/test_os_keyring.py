@@ -117,3 +117,21 @@ def test_a_keyring_that_hangs_is_cut_off_and_shows_no_secret(session: Desktop, t
     seen = (tmp_path / "hanging.seen").read_bytes()
     assert b"canary-1" not in seen
     assert b"canary-2" in seen
+
+
+@pytest.mark.parametrize("named", ["some_registry_helper.Backend", "keyring.backends.null.Keyring", "nothing", ""])
+@pytest.mark.parametrize("setting", ["PYTHON_KEYRING_BACKEND", "keyringrc.cfg"])
+def test_a_setting_of_keyrings_own_is_named_where_it_is_the_cause(tmp_path: Path, setting: str, named: str) -> None:
+    """As pip's helpers for package registries set it, for all programs."""
+    environ = {**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "PYTHONPATH": str(_ROOT)}
+    environ.pop("PYTHON_KEYRING_BACKEND", None)
+    if setting == "PYTHON_KEYRING_BACKEND":
+        environ[setting] = named
+    else:
+        (tmp_path / "python_keyring").mkdir()
+        (tmp_path / "python_keyring" / setting).write_text(f"[backend]\ndefault-keyring={named}\n")
+    with pytest.raises(AccessDeniedError, match="keyring's own setting") as caught:
+        OSKeyring(environ).get("daskpki-t9", "credential")
+    assert setting in str(caught.value)
+    assert "PYTHON_KEYRING_BACKEND" in str(caught.value.hint)
+    assert "pip install" not in f"{caught.value} {caught.value.hint}"

@@ -61,7 +61,7 @@ def test_while_the_metadata_server_is_mute(cloud: Cloud, number: signal.Signals)
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("fault", [{"latency": LONG}, {"http": 503}], ids=["mute", "503 and waiting"])
 def test_while_secret_manager_gives_nothing(cloud: Cloud, number: signal.Signals, fault: dict[str, float]) -> None:
-    cloud.server.fail("AccessSecretVersion", times=None, **fault)  # type: ignore[arg-type]  # each of its own type
+    cloud.server.fail("AccessSecretVersion", times=None, **fault)
     assert_ended(number, signalled(cloud.environ, number, until(cloud.server.count)))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from daskpki.errors import AccessDeniedError, AlreadyExistsError, DaskpkiError, NotFoundError, UsageError
+from daskpki.quoting import shortened
 
 PRIVATE_FILE: Final = 0o600
 PRIVATE_DIR: Final = 0o700
@@ -178,9 +179,10 @@ def write_and_read_back(path: Path, data: bytes, *, called: str) -> None:
 
 def os_error(error: OSError, path: Path | str) -> DaskpkiError:
     """What an OSError means to the user: not found, denied, or failed with the system's own words."""
-    reason = error.strerror or str(error)
-    if isinstance(error, FileNotFoundError):
-        return NotFoundError(f"{path} does not exist")
+    reason = error.strerror or type(error).__name__
+    name = shortened(str(path))
+    if isinstance(error, FileNotFoundError) or error.errno == errno.ENAMETOOLONG:  # which no file's name is
+        return NotFoundError(f"{name} does not exist")
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-        return AccessDeniedError(f"{path}: {reason}")
-    return DaskpkiError(f"{path}: {reason}")
+        return AccessDeniedError(f"{name}: {reason}")
+    return DaskpkiError(f"{name}: {reason}")

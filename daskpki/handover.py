@@ -94,7 +94,7 @@ def load_handover(path: str) -> Handover:
             data = file.read()
     except OSError as error:
         raise CorruptError(
-            f"{_WHAT} at {path} cannot be read: {error.strerror}",
+            f"{_WHAT} (DASKPKI_HANDOVER) cannot be read: {error.strerror}",
             hint="it lives as long as the process that daskpki-entrypoint became; start again through it",
         ) from None
     return parse_handover(data)

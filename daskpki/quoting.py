@@ -19,6 +19,6 @@ def shown(value: object) -> str:
 
 
 def shortened(text: str) -> str:
-    """The text in one line, cut off after 200 characters."""
-    line = " ".join(text[: 2 * LONGEST].split())
+    """The text without line ends, cut off after 200 characters."""
+    line = " ".join(text[: 2 * LONGEST].splitlines())
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."

@@ -49,7 +49,7 @@ def _host(bracketed: str | None, plain: str) -> str | None:
     No name ends with a number (RFC 1123, 2.1), so `10.0.0` or `010.0.0.5` is a mistyped address.
     """
     if bracketed is None and not _NUMERIC.match(plain):
-        return plain.strip(".-_") and plain
+        return plain if plain.strip(".-_") else None
     try:
         return str(ipaddress.IPv4Address(plain)) if bracketed is None else f"[{ipaddress.IPv6Address(bracketed)}]"
     except ValueError:

@@ -50,10 +50,13 @@ def load_directory(directory: Path) -> Material:
         raise NotFoundError(f"{SETTING} is not there", hint="`daskpki export ROLE/NAME --out DIR` writes one")
     check_directory(directory, SETTING)
     leaf, *chain = parse_certificates(_read(directory / CERTIFICATE_FILE), in_directory(CERTIFICATE_FILE))
+    anchors = parse_certificates(_read(directory / CA_FILE), in_directory(CA_FILE))
+    for anchor in anchors:
+        load_certificate(anchor, in_directory(CA_FILE))  # else what is none would be told as an unknown signer
     return Material(
         leaf=leaf,
         chain=tuple(chain),
-        anchors=tuple(parse_certificates(_read(directory / CA_FILE), in_directory(CA_FILE))),
+        anchors=tuple(anchors),
         key=Confidential(_read(directory / KEY_FILE, secret=True)),
         trust=Confidential(_read(directory / TRUST_FILE)),
     )

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from daskpki.boot.check import Clocks, verify_in_time
 from daskpki.boot.clock import Reading, parse_date
@@ -247,3 +248,36 @@ def test_secret_managers_date_is_what_the_clock_is_held_against(cloud: Cloud) ->
 )
 def test_dates(text: str, seconds: float | None) -> None:
     assert parse_date(text) == seconds
+
+
+def test_a_directory_says_whose_it_is(directory: Path) -> None:
+    """For a client as for the others: its name stands in its certificate."""
+    environ = plain_environ(DASKPKI_CREDENTIAL_DIR=str(directory / "client"))
+    assert boot_here(environ, "exec", "client", "--", "true").started
+
+
+@pytest.mark.parametrize(
+    ("file", "wrong"),
+    [
+        ("cert.pem", "CA first"),
+        ("cert.pem", "garbage"),
+        ("key.pem", "encrypted"),
+        ("key.pem", "garbage"),
+        ("ca.pem", "garbage"),
+    ],
+)
+def test_what_is_wrong_in_a_directory_is_said_with_the_files_name(directory: Path, file: str, wrong: str) -> None:
+    place = directory / "worker"
+    text = (place / file).read_bytes()
+    if wrong == "CA first":
+        (place / file).write_bytes((place / "ca.pem").read_bytes() + text)
+    elif wrong == "encrypted":
+        key = serialization.load_pem_private_key(text, None)
+        sealed = serialization.BestAvailableEncryption(b"abcdefgh")
+        pem = serialization.Encoding.PEM
+        (place / file).write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, sealed))
+    else:
+        (place / file).write_bytes(b"nothing")
+    with pytest.raises(DaskpkiError, match=f"^{file} in the credential directory") as caught:
+        boot_here(plain_environ(DASKPKI_CREDENTIAL_DIR=str(place)), "exec", "worker", "--", "true")
+    assert str(place) not in f"{caught.value} {caught.value.hint}"

@@ -17,6 +17,7 @@ from daskpki.errors import AccessDeniedError, UnavailableError
 from daskpki.kms.client import KmsClient
 from daskpki.store.gsm.refusals import Refusal, denied_by_google
 from tests.boot.cloud import TOKEN_PATH, Cloud, boot_here, run_entrypoint
+from tests.boot.test_sources import service_account
 
 KEY = "projects/keys/locations/global/keyRings/r/cryptoKeys/k/cryptoKeyVersions/1"
 GRANT = {"error": {"code": 403, "status": "PERMISSION_DENIED", "message": "iam.serviceAccounts.getAccessToken denied"}}
@@ -126,7 +127,7 @@ def token_server(*answers: tuple[int, object]) -> Iterator[tuple[str, list[str]]
         yield f"http://127.0.0.1:{server.server_address[1]}", asked
     finally:
         server.shutdown()
-        server.server_close()
+        server.socket.close()  # not server_close, which waits for handlers
 
 
 def token(cloud: Cloud) -> dict[str, object]:
@@ -138,10 +139,8 @@ def token(cloud: Cloud) -> dict[str, object]:
     }
 
 
-def person(directory: Path, url: str) -> str:
-    fields = {"type": "authorized_user", "client_id": "i", "client_secret": "s", "refresh_token": "r"}
-    (directory / "adc.json").write_text(json.dumps(fields | {"token_uri": f"{url}/token"}))
-    return str(directory / "adc.json")
+def account(directory: Path, url: str) -> str:
+    return str(service_account(directory / "account.json", f"{url}/token"))
 
 
 def federation(directory: Path, url: str) -> str:
@@ -157,7 +156,7 @@ def federation(directory: Path, url: str) -> str:
     return str(directory / "federation.json")
 
 
-@pytest.mark.parametrize("kind", [person, federation])
+@pytest.mark.parametrize("kind", [account, federation])
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_a_token_endpoint_that_fails_is_asked_again(cloud: Cloud, tmp_path: Path, kind: object, status: int) -> None:
     assert callable(kind)
@@ -181,14 +180,14 @@ def test_an_account_that_may_not_be_impersonated_yet_is_waited_for(cloud: Cloud,
 
 def test_what_no_waiting_mends_ends_at_once(cloud: Cloud, tmp_path: Path) -> None:
     with token_server((400, {"error": "invalid_grant", "error_description": "expired " + "x" * 5000})) as (url, asked):
-        environ = cloud.environ | {"GOOGLE_APPLICATION_CREDENTIALS": person(tmp_path, url)}
+        environ = cloud.environ | {"GOOGLE_APPLICATION_CREDENTIALS": account(tmp_path, url)}
         with pytest.raises(AccessDeniedError, match="invalid_grant: expired") as caught:
             boot_here(environ, "scheduler")
     assert len(asked) == 1
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("kind", [person, federation])
+@pytest.mark.parametrize("kind", [account, federation])
 def test_the_deadline_holds_for_what_google_auth_asks(cloud: Cloud, tmp_path: Path, kind: object) -> None:
     """Nobody answers it, and with federation no other server of Google's may be waited for either."""
     assert callable(kind)

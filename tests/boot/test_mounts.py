@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from daskpki.errors import (
     UsageError,
 )
 from tests.boot.cloud import Cloud, boot_here, run_entrypoint
+from tests.boot.sandbox import AS_ROOT
 from tests.canary import Canary
 
 VALUE = b"".join(hashlib.sha256(bytes([number])).digest() for number in range(12)) + b"\x00\xff\n"
@@ -266,3 +268,30 @@ def test_python_says_how_a_secret_would_be_mounted(monkeypatch: pytest.MonkeyPat
 
 def test_the_variables_of_two_secrets_never_meet() -> None:
     assert file_variable("db-password") == "DASKPKI_SECRET_DB_PASSWORD_FILE"
+
+
+@pytest.mark.parametrize("way", ["below", "deep below", "through a link of theirs"])
+def test_nothing_is_mounted_below_another_users_directory(way: str) -> None:
+    """Who owns a directory on the way puts another one in its place at any time. Needs root, to make one."""
+    theirs = Path(tempfile.mkdtemp(dir=SHM))
+    ours = Path(tempfile.mkdtemp(dir=SHM))
+    try:
+        if way == "through a link of theirs":
+            (theirs / "link").symlink_to(ours)
+            target = theirs / "link" / "x"
+        else:
+            target = theirs / "x" if way == "below" else theirs / "a" / "b" / "x"
+            target.parent.mkdir(parents=True, exist_ok=True)
+        files = MountedFiles()
+        files.write(str(target), VALUE)  # while it is our own
+        files.clear()
+        become_root(["chown", "--no-dereference", "4711", str(theirs)])
+        with pytest.raises(AccessDeniedError, match=rf"below {theirs}, which belongs to another user \(uid 4711\)"):
+            files.write(str(target), VALUE)
+        assert not target.exists()
+    finally:
+        become_root(["rm", "-r", str(theirs), str(ours)])
+
+
+def become_root(command: list[str]) -> None:
+    subprocess.run([*AS_ROOT, *command], check=True)

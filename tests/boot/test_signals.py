@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ import pytest
 
 from tests.boot.cloud import ENTRYPOINT, TOKEN_PATH, Cloud
 from tests.boot.sandbox import OWN_PIDS
+from tests.boot.test_sources import service_account
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
 LONG = 60.0
@@ -61,7 +61,7 @@ def test_while_the_metadata_server_is_mute(cloud: Cloud, number: signal.Signals)
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("fault", [{"latency": LONG}, {"http": 503}], ids=["mute", "503 and waiting"])
 def test_while_secret_manager_gives_nothing(cloud: Cloud, number: signal.Signals, fault: dict[str, float]) -> None:
-    cloud.server.fail("AccessSecretVersion", times=None, **fault)  # type: ignore[arg-type]  # each of its own type
+    cloud.server.fail("AccessSecretVersion", times=None, **fault)
     assert_ended(number, signalled(cloud.environ, number, until(cloud.server.count)))
 
 
@@ -69,13 +69,6 @@ def test_while_secret_manager_gives_nothing(cloud: Cloud, number: signal.Signals
 def test_while_google_auth_waits_for_a_token(cloud: Cloud, tmp_path: Path, number: signal.Signals) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         mute.settimeout(LONG)
-        person = {
-            "type": "authorized_user",
-            "client_id": "i",
-            "client_secret": "s",
-            "refresh_token": "r",
-            "token_uri": f"http://127.0.0.1:{mute.getsockname()[1]}/token",
-        }
-        (tmp_path / "adc.json").write_text(json.dumps(person))
-        environ = cloud.environ | {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "adc.json")}
+        file = service_account(tmp_path / "account.json", f"http://127.0.0.1:{mute.getsockname()[1]}/token")
+        environ = cloud.environ | {"GOOGLE_APPLICATION_CREDENTIALS": str(file)}
         assert_ended(number, signalled(environ, number, mute.accept))

@@ -178,3 +178,23 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path: Path, call: str) ->
         assert path.read_bytes() in (b"old", b"new" * 1000)
     files.remove_leftovers(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["key"]
+
+
+def test_what_opens_something_else_is_read_back_before_that_is_sealed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A drive that keeps no permissions, as Windows' under WSL: all files are 0777 there, whatever chmod says."""
+    real = os.fstat
+
+    def loose(descriptor: int) -> os.stat_result:
+        status = real(descriptor)
+        return os.stat_result((status.st_mode | 0o777, *tuple(status)[1:]))
+
+    files.write_and_read_back(tmp_path / "good", b"key", called="the key file")
+    assert files.read_private(tmp_path / "good") == b"key"
+    monkeypatch.setattr(os, "fstat", loose)
+    with pytest.raises(AccessDeniedError, match=r"the key file is open to others .* keeps no permissions") as caught:
+        files.write_and_read_back(tmp_path / "key", b"key", called="the key file")
+    assert "another drive" in str(caught.value.hint)
+    assert "chmod" not in f"{caught.value} {caught.value.hint}"
+    assert not (tmp_path / "key").exists()

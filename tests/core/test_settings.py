@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daskpki.credentials.dask_config import config_file
 from daskpki.errors import UsageError
 from daskpki.settings import GsmUrl, LocalUrl, cluster_name, home, parse_store_url, store_url
 
@@ -58,3 +59,18 @@ def test_each_platform_has_its_place() -> None:
     assert home(user | {"XDG_DATA_HOME": "/data"}, "linux") == Path("/data/daskpki")
     assert home(user, "darwin") == Path("/home/alice/Library/Application Support/daskpki")
     assert home(user | {"DASKPKI_HOME": "/srv/x"}, "linux") == Path("/srv/x")
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An arbitrary uid in a container: no HOME, and no entry in /etc/passwd."""
+
+    def nobody(*_: object) -> None:
+        raise KeyError("uid not found")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for find in (home, config_file):
+        with pytest.raises(UsageError, match="no home directory") as caught:
+            find({})
+        assert "DASKPKI_HOME" in str(caught.value.hint)
+    assert home({"DASKPKI_HOME": "/srv/x"}) == Path("/srv/x")

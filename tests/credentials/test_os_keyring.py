@@ -62,7 +62,9 @@ def test_without_a_session_bus_there_is_no_keyring(tmp_path: Path) -> None:
 @pytest.mark.parametrize("backend", ["keyring.backends.null.Keyring", "tests.credentials.plaintext.Plaintext"])
 def test_a_backend_that_does_not_protect_is_refused(session: Desktop, tmp_path: Path, backend: str) -> None:
     keyring = OSKeyring(_environ(session, tmp_path, PYTHON_KEYRING_BACKEND=backend))
-    with pytest.raises(AccessDeniedError, match=f"not one that protects what it keeps: {backend}"):
+    with pytest.raises(
+        AccessDeniedError, match=f"no backend that protects what it keeps: PYTHON_KEYRING_BACKEND names {backend}"
+    ):
         keyring.set("daskpki-t5", "credential", Confidential("secret"))
     assert not (tmp_path / "plaintext.json").exists()
 
@@ -117,3 +119,21 @@ def test_a_keyring_that_hangs_is_cut_off_and_shows_no_secret(session: Desktop, t
     seen = (tmp_path / "hanging.seen").read_bytes()
     assert b"canary-1" not in seen
     assert b"canary-2" in seen
+
+
+@pytest.mark.parametrize("named", ["some_registry_helper.Backend", "keyring.backends.null.Keyring", "nothing", ""])
+@pytest.mark.parametrize("setting", ["PYTHON_KEYRING_BACKEND", "keyringrc.cfg"])
+def test_a_setting_of_keyrings_own_is_named_where_it_is_the_cause(tmp_path: Path, setting: str, named: str) -> None:
+    """As pip's helpers for package registries set it, for all programs."""
+    environ = {**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "PYTHONPATH": str(_ROOT)}
+    environ.pop("PYTHON_KEYRING_BACKEND", None)
+    if setting == "PYTHON_KEYRING_BACKEND":
+        environ[setting] = named
+    else:
+        (tmp_path / "python_keyring").mkdir()
+        (tmp_path / "python_keyring" / setting).write_text(f"[backend]\ndefault-keyring={named}\n")
+    with pytest.raises(AccessDeniedError, match="keyring's own setting") as caught:
+        OSKeyring(environ).get("daskpki-t9", "credential")
+    assert setting in str(caught.value)
+    assert "PYTHON_KEYRING_BACKEND" in str(caught.value.hint)
+    assert "pip install" not in f"{caught.value} {caught.value.hint}"

@@ -31,6 +31,8 @@ from tests.deploy.conftest import deployment
         ({"isolate_workers": True}, "--isolate-workers with --workers 0"),
         ({"isolate_workers": True, "workers": 51}, "not from 1 to 50"),
         ({"clients_from": ("0.0.0.0/0",)}, "names everybody"),
+        ({"clients_from": ("0.0.0.0/1", "128.0.0.0/1")}, "'0.0.0.0/1' names more than a /8"),
+        ({"clients_from": ("10.0.0.0/8", "128.0.0.0/7")}, "'128.0.0.0/7' names more than a /8"),
         ({"clients_from": ("203.0.113.7/24",)}, "has host bits set"),
         ({"clients_from": ("2001:db8::/32",)}, "is IPv6"),
         ({"clients_from": ("office",)}, "does not appear to be"),

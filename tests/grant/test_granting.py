@@ -123,6 +123,14 @@ def test_what_is_missing_is_said_before_anything_changes(place: GsmPlace, grants
     assert place.server.count("SetIamPolicy") == 0
 
 
+@pytest.mark.parametrize("target", ["worker", "client/alice", "trust", "records"])
+def test_before_there_is_a_ca_it_is_what_has_to_be_made(place: GsmPlace, store: GsmStore, target: str) -> None:
+    with pytest.raises(NotFoundError) as refusal:
+        Grants(store, "new").give(parse_target(target, "new"), WORKER)
+    assert refusal.value.hint == "daskpki --cluster new init-ca makes it"
+    assert place.server.count("SetIamPolicy") == 0
+
+
 def test_a_secret_of_others_is_not_touched(place: GsmPlace, store: GsmStore) -> None:
     place.foreign("daskpki_other_trust")
     with pytest.raises(NotOursError):

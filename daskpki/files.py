@@ -11,7 +11,7 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from daskpki.errors import AccessDeniedError, AlreadyExistsError, DaskpkiError, NotFoundError, UsageError
 
@@ -19,6 +19,16 @@ PRIVATE_FILE: Final = 0o600
 PRIVATE_DIR: Final = 0o700
 _TEMPORARY: Final = ".tmp-"
 _MAX_SECRET_FILE: Final = 1 << 20
+
+
+def drop_unwritable(*streams: TextIO | None) -> None:
+    """What these streams cannot take is dropped: the interpreter would try again at its end, and exit with 120."""
+    for stream in streams:
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def write_private(path: Path, data: bytes, *, force: bool = False, mode: int = PRIVATE_FILE) -> None:

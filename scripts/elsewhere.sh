@@ -40,6 +40,7 @@ chroot "$root" python3 -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] !
 
 export here root repository packages
 exec unshare --mount --propagation private bash -euc '
+  mount --rbind "$root" "$root"
   for path in /proc /sys /dev /tmp /etc/resolv.conf /etc/hosts /etc/ssl/certs; do mount --rbind "$path" "$root$path"; done
   # In a worktree, the repository of git lies elsewhere.
   for path in "$repository" "$(git -C "$repository" rev-parse --path-format=absolute --git-common-dir)"; do
@@ -55,6 +56,8 @@ exec unshare --mount --propagation private bash -euc '
     cp "$packages" "$here/packages"
   fi
   exec 9>&-
-  exec chroot "$root" env -u VIRTUAL_ENV -u PYTHON -u PIP_FIND_LINKS HOME=/root TMPDIR=/tmp \
+  # The tests make namespaces, which a mere chroot may not.
+  cd "$root" && pivot_root . . && umount -l .
+  exec chroot . env -u VIRTUAL_ENV -u PYTHON -u PIP_FIND_LINKS HOME=/root TMPDIR=/tmp \
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin bash -c "cd \"\$0\" && exec \"\$@\"" "$repository" "$@"
 ' bash "$@"

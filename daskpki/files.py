@@ -24,9 +24,10 @@ _MAX_SECRET_FILE: Final = 1 << 20
 def drop_unwritable(*streams: TextIO | None) -> None:
     """What these streams cannot take is dropped: the interpreter would try again at its end, and exit with 120."""
     for stream in streams:
+        if stream is None:  # it was closed when the program began
+            continue
         try:
-            if stream is not None:
-                stream.flush()
+            stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

@@ -8,7 +8,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -180,22 +180,22 @@ def shown(site: Site, leaf: Leaf, directory: Path) -> ssl.SSLContext:
     return context
 
 
-def visit(
-    address: str, context: ssl.SSLContext, previous: ssl.SSLSession | None = None, *, orderly: bool = False
-) -> Visit:
-    """`orderly` takes leave, without which a listener does not keep a session in its own memory."""
+def visit(address: str, context: ssl.SSLContext, previous: ssl.SSLSession | None = None) -> Visit:
+    with staying(address, context, previous) as found:
+        return found
+
+
+@contextlib.contextmanager
+def staying(address: str, context: ssl.SSLContext, previous: ssl.SSLSession | None = None) -> Iterator[Visit]:
+    """A visit for as long as the connection is open: by its abrupt end, a listener forgets the session."""
     host, port = address.removeprefix("tls://").rsplit(":", 1)
     with (
         socket.create_connection((host, int(port)), timeout=10) as plain,
         context.wrap_socket(plain, session=previous) as wrapped,
     ):
         words = wrapped.recv(1 << 16)  # the ticket comes before it
-        found, resumed = wrapped.session, bool(wrapped.session_reused)
-        assert found is not None
-        if orderly:
-            with contextlib.suppress(OSError):
-                wrapped.unwrap()
-        return Visit(found, resumed, words)
+        assert wrapped.session is not None
+        yield Visit(wrapped.session, bool(wrapped.session_reused), words)
 
 
 def give_tickets(site: Site) -> None:
@@ -250,17 +250,19 @@ def test_a_session_that_is_resumed_by_its_id_does_not_outlive_the_certificate(tm
     context = shown(site, alice, tmp_path)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
 
-    async def scenario() -> None:
-        async with site.running() as scheduler:
-            first = await asyncio.to_thread(visit, scheduler.address, context, orderly=True)
-            second = await asyncio.to_thread(visit, scheduler.address, context, first.session, orderly=True)
+    def three_times(address: str) -> list[Visit]:
+        with staying(address, context) as first, staying(address, context, first.session) as second:
             site.ahead = 2 * DAY.total_seconds()
-            third = await asyncio.to_thread(visit, scheduler.address, context, first.session)
-            assert (first.resumed, second.resumed, third.resumed) == (False, True, True)
-            assert b"has ended" not in second.words
-            assert f"the certificate of {alice.identity.uri} has ended".encode() in third.words
+            return [first, second, visit(address, context, first.session)]
 
-    asyncio.run(scenario())
+    async def scenario() -> list[Visit]:
+        async with site.running() as scheduler:
+            return await asyncio.to_thread(three_times, scheduler.address)
+
+    first, second, third = asyncio.run(scenario())
+    assert (first.resumed, second.resumed, third.resumed) == (False, True, True)
+    assert b"has ended" not in second.words
+    assert f"the certificate of {alice.identity.uri} has ended".encode() in third.words
 
 
 def test_no_session_outlives_a_newer_document(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from daskpki.errors import AccessDeniedError, AlreadyExistsError, DaskpkiError, NotFoundError, UsageError
 from daskpki.quoting import shortened
@@ -20,6 +20,17 @@ PRIVATE_FILE: Final = 0o600
 PRIVATE_DIR: Final = 0o700
 _TEMPORARY: Final = ".tmp-"
 _MAX_SECRET_FILE: Final = 1 << 20
+
+
+def drop_unwritable(*streams: TextIO | None) -> None:
+    """What these streams cannot take is dropped: the interpreter would try again at its end, and exit with 120."""
+    for stream in streams:
+        if stream is None:  # it was closed when the program began
+            continue
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def write_private(

@@ -27,6 +27,7 @@ flock 9 # two runs share it, and one of them makes it
 
 if [ ! -e "$here/made" ]; then
   # The mirror is the one that apt uses here.
+  # shellcheck disable=SC2016 # apt fills it in
   mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Label: Debian' | head -n 1)
   [ -n "$mirror" ] || { echo "apt names no mirror of Debian: run apt-get update, or add one to its sources" >&2 && exit 1; }
   echo "making a Debian $suite with Python $version in $root ..." >&2
@@ -39,7 +40,9 @@ chroot "$root" python3 -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] !
   { echo "Debian $suite has another Python than $version by now: $(chroot "$root" python3 -V)" >&2 && exit 1; }
 
 export here root repository packages
+# shellcheck disable=SC2016 # the inner shell has the variables
 exec unshare --mount --propagation private bash -euc '
+  mount --rbind "$root" "$root"
   for path in /proc /sys /dev /tmp /etc/resolv.conf /etc/hosts /etc/ssl/certs; do mount --rbind "$path" "$root$path"; done
   # In a worktree, the repository of git lies elsewhere.
   for path in "$repository" "$(git -C "$repository" rev-parse --path-format=absolute --git-common-dir)"; do
@@ -55,6 +58,8 @@ exec unshare --mount --propagation private bash -euc '
     cp "$packages" "$here/packages"
   fi
   exec 9>&-
-  exec chroot "$root" env -u VIRTUAL_ENV -u PYTHON -u PIP_FIND_LINKS HOME=/root TMPDIR=/tmp \
+  # The tests make namespaces, which a mere chroot may not.
+  cd "$root" && pivot_root . . && umount -l .
+  exec chroot . env -u VIRTUAL_ENV -u PYTHON -u PIP_FIND_LINKS HOME=/root TMPDIR=/tmp \
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin bash -c "cd \"\$0\" && exec \"\$@\"" "$repository" "$@"
 ' bash "$@"

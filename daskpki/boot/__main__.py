@@ -33,6 +33,7 @@ def main() -> int:
     from daskpki.boot.entrypoint import boot
     from daskpki.boot.options import help_text, log_format
     from daskpki.boot.report import Voice
+    from daskpki.files import drop_unwritable
 
     argv = sys.argv[1:]
     own = argv[: argv.index("--")] if "--" in argv else argv
@@ -44,7 +45,9 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001 - what is no error of ours is a fault of ours, and said in the same form
-        return Voice(log_format(argv, os.environ)).report(error)
+        code = Voice(log_format(argv, os.environ)).report(error)
+        drop_unwritable(sys.stderr)
+        return code
     return 1
 
 

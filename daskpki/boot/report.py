@@ -7,6 +7,7 @@ https://cloud.google.com/logging/docs/structured-logging
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -46,15 +47,17 @@ class Voice(NamedTuple):
         trace = "".join(traceback.format_exception(error))
         shown = f"{type(error).__name__} in daskpki-entrypoint itself"
         if self.format != JSON:
-            sys.stderr.write(trace)
+            with suppress(OSError):
+                sys.stderr.write(trace)
         self._say("CRITICAL", shown, exit_code=_BUG, stack_trace=trace)  # Error Reporting groups by this field
         return _BUG
 
     def _say(self, severity: str, text: str, **more: Any) -> None:
         lead = "error: " if "exit_code" in more else ""
         line = structured(severity, text, _WHO, **more) if self.format == JSON else f"{_WHO}: {lead}{text}"
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+        with suppress(OSError):  # a full disk behind stderr: the exit code still tells how it ended
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
 
 
 def structured(severity: str, message: str, logger: str, *, at: float | None = None, **more: Any) -> str:

@@ -22,6 +22,7 @@ from daskpki.cli.globals import FLAGS, hoist
 from daskpki.cli.invocation import Invocation
 from daskpki.cli.output import Output, ReaderGone, results, tolerate_characters
 from daskpki.errors import DaskpkiError, NothingToDo
+from daskpki.files import drop_unwritable
 
 # Every command of the contract that exists, in the order in which a new user meets them: name, module:attribute,
 # panel of the help. A Typer attribute is a group of commands.
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
         code = error.exit_code
     except ReaderGone:
         code = 0
-    _discard_rest()
+    drop_unwritable(sys.stdout, sys.stderr)
     return code
 
 
@@ -87,14 +88,6 @@ def _status(hoisted: Sequence[str]) -> int:
     except NothingToDo as answer:  # the result was printed
         return answer.exit_code
     return 0
-
-
-def _discard_rest() -> None:
-    """What stdout did not take, the interpreter would try again at its end, and fail with words of its own."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:

@@ -20,6 +20,7 @@ from tornado.iostream import SSLIOStream
 from tornado.tcpserver import TCPServer
 
 from daskpki.cluster.audit import TURNED_AWAY, Audit
+from daskpki.cluster.sockets import PkiSocket
 
 DEADLINE: Final = 10
 """Seconds that a peer may make us wait, in all, before its handshake is over."""
@@ -66,12 +67,13 @@ class Anteroom:
         if len(self._waited) >= self.limit:
             self._turn_out_longest_idle(f"{self.limit} connections waited at once, and this one was idle for longest")
         self._waited[stream] = 0
-        stream.socket.on_turn = partial(self._take_turn, stream)  # type: ignore[attr-defined] # sockets.PkiSocket
+        if isinstance(stream.socket, PkiSocket):
+            stream.socket.on_turn = partial(self._take_turn, stream)
 
     def leave(self, stream: SSLIOStream) -> None:
         """The peer is known, or gone."""
         self._waited.pop(stream, None)
-        if stream.socket is not None:
+        if isinstance(stream.socket, PkiSocket):  # a closed one is None
             stream.socket.on_turn = None
 
     def _take_turn(self, stream: SSLIOStream) -> None:

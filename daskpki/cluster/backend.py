@@ -88,6 +88,7 @@ class PkiListener(tcp.TLSListener):
     async def start(self) -> None:
         """Dask's own: listen."""
         await super().start()
+        assert self.tcp_server is not None
         self._anteroom.open(self.tcp_server)
 
     def renew(self, context: ssl.SSLContext) -> None:

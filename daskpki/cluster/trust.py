@@ -45,8 +45,6 @@ def verify_peer(peer: Peer, trust: Trust, roles: frozenset[Role], *, now: float,
         raise NotTrustedError(f"{who.uri} has the role {who.role.value}, and here only {expected} is accepted")
     if peer.issuer not in trust.issuers:  # TLS began under a trust that was replaced meanwhile
         raise NotTrustedError(f"the certificate of {who.uri} comes from {peer.issuer}, which is not trusted any more")
-    if peer.not_after < now:
-        raise NotTrustedError(f"the certificate of {who.uri} has ended", hint="daskpki renew, then daskpki login")
     if peer.serial in trust.revoked:
         raise NotTrustedError(
             f"the certificate {peer.serial:x} of {who.uri} is revoked",
@@ -57,6 +55,8 @@ def verify_peer(peer: Peer, trust: Trust, roles: frozenset[Role], *, now: float,
             f"the revocation list of cluster {trust.cluster} ended at {trust.next_update} (seconds since the epoch)",
             hint="any command that opens the CA's key signs a new one, such as daskpki renew --due",
         )
+    if peer.not_after < now:
+        raise NotTrustedError(f"the certificate of {who.uri} has ended", hint="daskpki renew, then daskpki login")
 
 
 def trust_of(document: TrustDocument) -> Trust:

@@ -43,6 +43,13 @@ def test_words_that_cannot_be_said_stop_nothing(command: list[str]) -> None:
         assert run(*command, "show", "worker/nobody", stderr=full).returncode == 4
 
 
+def test_a_boot_that_cannot_say_why_it_fails_exits_as_if_it_could() -> None:
+    """Also on Python 3.13 and newer, which exits with 120 when stderr takes nothing at the end."""
+    boot = [sys.executable, "-m", "daskpki.boot", "scheduler", "--no-such-option"]
+    with FULL.open("w") as full:
+        assert run(*boot, stderr=full).returncode == run(*boot).returncode == 2
+
+
 def test_a_reader_that_goes_away_is_no_failure(command: list[str]) -> None:
     assert run(*command, "init-ca", "--with", "worker").returncode == 0
     reading = subprocess.Popen([*command, "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

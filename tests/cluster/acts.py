@@ -32,6 +32,8 @@ TURNED_AWAY = {
     "is revoked": "revoked",
     "an identity is exactly one": "identity",
     "is not a role": "identity",
+    "is a CA's, not a leaf": "purpose",
+    "its extended key usage lacks": "purpose",
 }
 _PORTS = itertools.count(1)
 

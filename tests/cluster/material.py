@@ -25,6 +25,7 @@ from daskpki.pki.keys import KeyType, PrivateKey, generate_key, serialize_key
 from daskpki.pki.pem import CERTIFICATE, encode_pem
 from daskpki.pki.profile import LeafRequest, make_policy
 from daskpki.pki.revoked import crl_part
+from daskpki.pki.templates import key_usage
 from daskpki.pki.trust import ACTIVE, NEXT, RETIRING, Anchor, TrustDocument, sign_trust
 from daskpki.pki.trust_document import DroppedCa
 
@@ -85,8 +86,8 @@ class Authority:
         certificate = issue_leaf(self.issuer, request, key.public_key(), serial=serial, now=now, policy=self.policy)
         return self._leaf(identity, key, certificate)
 
-    def forged(self, role: Role, uris: Sequence[str]) -> Leaf:
-        """A leaf that our profile would refuse to issue: it names these URIs instead of its identity."""
+    def forged(self, role: Role, uris: Sequence[str] | None = None, *, without: str = "", ca: bool = False) -> Leaf:
+        """A leaf that our profile would refuse to issue: with these URIs for its identity, or as the options say."""
         model = self.leaf(role)
         certificate = x509.load_der_x509_certificate(model.credential.leaf)
         key = generate_key(KeyType.P256)
@@ -100,7 +101,13 @@ class Authority:
         )
         for extension in certificate.extensions:
             value = extension.value
-            if isinstance(value, x509.SubjectAlternativeName):
+            if extension.oid._name == without:
+                continue
+            if ca and isinstance(value, x509.BasicConstraints):
+                value = x509.BasicConstraints(ca=True, path_length=None)
+            if ca and isinstance(value, x509.KeyUsage):
+                value = key_usage(signature=True, certificates=True)
+            if uris is not None and isinstance(value, x509.SubjectAlternativeName):
                 names = [x509.UniformResourceIdentifier(uri) for uri in uris]
                 value = x509.SubjectAlternativeName([*names, x509.DNSName(model.identity.dns)])
             if isinstance(value, x509.SubjectKeyIdentifier):

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from distributed import Scheduler
@@ -244,7 +245,8 @@ def test_nonsense_at_a_high_rate_is_counted_and_told_once(
 
     async def scenario() -> int:
         async with scheduler(authority) as (running, ours, _):
-            port = {"scheduler": running.port, "dashboard": running.http_server.port}[where]
+            http: Any = running.http_server  # Dask gives it its port
+            port = {"scheduler": running.port, "dashboard": http.port}[where]
             await asyncio.to_thread(knock, port)
             return ours.audit.counts[TURNED_AWAY]
 

@@ -69,3 +69,44 @@ def test_who_fails_in_tls_is_noted_as_well(authority: Authority) -> None:
     (event,) = ours.audit.latest
     assert (event.kind, event.address[:16]) == (TURNED_AWAY, "tls://127.0.0.1:")
     assert "HTTP_REQUEST" in event.detail
+
+
+def test_refusals_that_repeat_are_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("tests.audit.repeated")
+    caplog.set_level(logging.DEBUG, log.name)
+    clock = [1_800_000_000.0]
+    audit = Audit(log, lambda: clock[0])
+
+    def told() -> list[str]:
+        found = [json.loads(record.getMessage())["detail"] for record in caplog.records]
+        caplog.clear()
+        return found
+
+    for port in range(50):
+        audit.record(TURNED_AWAY, address=f"tls://10.0.0.3:{port}", detail="revoked")
+    audit.record(TURNED_AWAY, address="tls://10.0.0.4:1", detail="revoked")
+    audit.record(CONNECTED, peer="spiffe://c/worker/w")
+    audit.record(CONNECTED, peer="spiffe://c/worker/w")
+    assert told() == ["revoked", "revoked", "", ""]
+    clock[0] += 59
+    audit.tell_repeated()
+    assert told() == []
+    clock[0] += 1
+    audit.tell_repeated()
+    assert told() == ["revoked (49 more within a minute)"]
+    audit.record(TURNED_AWAY, address="tls://10.0.0.3:1", detail="revoked")
+    assert told() == ["revoked"]
+    assert audit.counts[TURNED_AWAY] == 52
+
+
+def test_refusals_of_many_kinds_are_bounded_too(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("tests.audit.bounded")
+    caplog.set_level(logging.DEBUG, log.name)
+    clock = [1_800_000_000.0]
+    audit = Audit(log, lambda: clock[0])
+    for number in range(10_000):
+        audit.record(TURNED_AWAY, address=f"tls://10.0.{number // 256}.{number % 256}:1", detail="no TLS")
+    assert len(caplog.records) == 257
+    clock[0] += 60
+    audit.tell_repeated()
+    assert json.loads(caplog.records[-1].getMessage())["detail"] == "others (9743 more within a minute)"

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from distributed import Client, Scheduler, Security, Worker
 
 from daskpki.cluster.security import PkiSecurity, client_security
+from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 from tests.cluster.conftest import stock_security
 from tests.cluster.material import DAY, Authority, Leaf
@@ -153,3 +155,23 @@ def _settled(limited: Cluster) -> Iterator[None]:
     yield
     assert limited.scheduler.process.poll() is None
     assert limited.workers.process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("flaw", "reason"),
+    [({"ca": True}, "is a CA's, not a leaf"), ({"without": "extendedKeyUsage"}, "extended key usage lacks clientAuth")],
+    ids=["CA:TRUE", "no EKU"],
+)
+def test_a_leaf_that_openssl_alone_would_take(flaw: dict[str, Any], reason: str, authority: Authority) -> None:
+    leaf = authority.forged(Role.WORKER, **flaw)
+    ours = authority.enforcement(authority.leaf(Role.SCHEDULER))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    theirs = authority.enforcement(leaf).client_context().wrap_bio(outgoing, incoming)
+    server = ours.server_context().wrap_bio(incoming, outgoing, server_side=True)
+    for side in (theirs, server, theirs, server):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    shown = server.getpeercert(binary_form=True)
+    assert shown == leaf.credential.leaf  # OpenSSL, as strict as it can be, has verified it
+    with pytest.raises(NotTrustedError, match=reason):
+        ours.admit(shown, frozenset({Role.WORKER}))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,12 +52,19 @@ class Site:
     authority: Authority = field(default_factory=Authority)
     ahead: float = 0.0
     allow_stale: bool = False
+    minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+    revocations_for: timedelta = 35 * DAY
 
     def __post_init__(self) -> None:
         leaf = self.authority.leaf(Role.SCHEDULER)
-        document = self.authority.document()
+        document = self.authority.document(lifetime=self.revocations_for)
         self.enforcement = Enforcement(
-            leaf.identity, leaf.pair, trust_of(document), now=self.now, allow_stale=self.allow_stale
+            leaf.identity,
+            leaf.pair,
+            trust_of(document),
+            now=self.now,
+            allow_stale=self.allow_stale,
+            minimum=self.minimum,
         )
         self.keeper = self.enforcement.keeper = Keeper(self.enforcement, document)
 
@@ -172,6 +181,13 @@ def shown(site: Site, leaf: Leaf, directory: Path) -> ssl.SSLContext:
 
 
 def visit(address: str, context: ssl.SSLContext, previous: ssl.SSLSession | None = None) -> Visit:
+    with staying(address, context, previous) as found:
+        return found
+
+
+@contextlib.contextmanager
+def staying(address: str, context: ssl.SSLContext, previous: ssl.SSLSession | None = None) -> Iterator[Visit]:
+    """A visit for as long as the connection is open: by its abrupt end, a listener forgets the session."""
     host, port = address.removeprefix("tls://").rsplit(":", 1)
     with (
         socket.create_connection((host, int(port)), timeout=10) as plain,
@@ -179,7 +195,7 @@ def visit(address: str, context: ssl.SSLContext, previous: ssl.SSLSession | None
     ):
         words = wrapped.recv(1 << 16)  # the ticket comes before it
         assert wrapped.session is not None
-        return Visit(wrapped.session, bool(wrapped.session_reused), words)
+        yield Visit(wrapped.session, bool(wrapped.session_reused), words)
 
 
 def give_tickets(site: Site) -> None:
@@ -227,6 +243,28 @@ def test_a_resumed_session_is_judged_like_a_new_one(
     asyncio.run(scenario())
 
 
+def test_a_session_that_is_resumed_by_its_id_does_not_outlive_the_certificate(tmp_path: Path) -> None:
+    """TLS 1.2 resumes without tickets too, from the listener's memory, and then OpenSSL does not look at dates."""
+    site = Site(minimum=ssl.TLSVersion.TLSv1_2)
+    alice = site.authority.leaf(Role.CLIENT, "alice", ttl=int(DAY.total_seconds()))
+    context = shown(site, alice, tmp_path)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    def three_times(address: str) -> list[Visit]:
+        with staying(address, context) as first, staying(address, context, first.session) as second:
+            site.ahead = 2 * DAY.total_seconds()
+            return [first, second, visit(address, context, first.session)]
+
+    async def scenario() -> list[Visit]:
+        async with site.running() as scheduler:
+            return await asyncio.to_thread(three_times, scheduler.address)
+
+    first, second, third = asyncio.run(scenario())
+    assert (first.resumed, second.resumed, third.resumed) == (False, True, True)
+    assert b"has ended" not in second.words
+    assert f"the certificate of {alice.identity.uri} has ended".encode() in third.words
+
+
 def test_no_session_outlives_a_newer_document(tmp_path: Path) -> None:
     """Each one brings new contexts, so that no earlier ticket is understood."""
     site = Site()
@@ -254,7 +292,7 @@ def test_no_session_outlives_a_newer_document(tmp_path: Path) -> None:
 def test_new_peers_once_the_revocation_list_ran_out(
     *, allowed: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    site = Site(allow_stale=allowed)
+    site = Site(allow_stale=allowed, revocations_for=DAY)
     context = shown(site, site.authority.leaf(Role.CLIENT, "alice"), tmp_path)
     freshness, hands = Freshness(stale_trust="allow" if allowed else "refuse"), [0.0]
     watch = Watch(site.enforcement, site.keeper, Nowhere(), freshness=freshness, clock=lambda: hands[0])
@@ -262,10 +300,12 @@ def test_new_peers_once_the_revocation_list_ran_out(
     async def scenario() -> bytes:
         async with site.running() as scheduler:
             assert b"ended at" not in (await asyncio.to_thread(visit, scheduler.address, context)).words
-            site.ahead = (36 * DAY).total_seconds()
+            site.ahead = (2 * DAY).total_seconds()
             return (await asyncio.to_thread(visit, scheduler.address, context)).words
 
-    assert (b"revocation list of cluster default ended at" in asyncio.run(scenario())) != allowed
+    words = asyncio.run(scenario())
+    assert (b"revocation list of cluster default ended at" in words) != allowed
+    assert (b"refused the connection" in words) != allowed
     for minutes in (0, 1, 59, 61):
         hands[0] = minutes * 60.0
         watch.look()

@@ -78,6 +78,8 @@ ODD = """
     two identities             identity   yes
     no identity                identity   yes
     a fourth role              identity   yes
+    a CA's certificate         purpose    yes
+    for no purpose named       purpose    yes
 """
 
 
@@ -183,6 +185,8 @@ def leaves(authority: Authority, leavers: dict[Role, Leaf]) -> dict[str, Leaf]:
         ),
         "no identity": authority.forged(Role.WORKER, []),
         "a fourth role": authority.forged(Role.WORKER, [f"spiffe://{domain}/admin/root"]),
+        "a CA's certificate": authority.forged(Role.WORKER, ca=True),
+        "for no purpose named": authority.forged(Role.WORKER, without="extendedKeyUsage"),
     }
     for role in Role:
         made |= {

@@ -21,12 +21,15 @@ from tests.house.paths import ROOT
 def installed(version: str) -> Path:
     """Where dask and distributed of that version lie, beside the installed ones; fetched once, and kept."""
     place = Path(sys.prefix) / f"distributed-{version}"
-    if not (place / "complete").exists():
+    # Those close a scheduler's dashboard in a way that bokeh 3.10 refuses ("Cannot synchronously wait on a running
+    # event loop"), with or without daskpki.
+    packages = [f"dask=={version}", f"distributed=={version}", "bokeh<3.10"]
+    complete = place / "complete"
+    if not complete.exists() or complete.read_text() != " ".join(packages):
         shutil.rmtree(place, ignore_errors=True)
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        packages = [f"dask=={version}", f"distributed=={version}"]
         subprocess.run([*install, "--target", str(place), *packages], check=True, timeout=180)
-        (place / "complete").touch()
+        complete.write_text(" ".join(packages))
     return place
 
 
@@ -39,4 +42,4 @@ def test_the_rules_hold_with(version: str) -> None:
     done = subprocess.run(tests, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     closing = done.stdout.splitlines()[-1]
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.fullmatch(r"\d+ passed, \d+ deselected in .*", closing), closing
+    assert re.fullmatch(r"\d+ passed, \d+ deselected(, \d+ warnings?)? in .*", closing), closing

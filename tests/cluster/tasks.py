@@ -18,7 +18,6 @@ from dask.delayed import delayed
 from dask.sizeof import sizeof
 from distributed import (
     Event,
-    Future,
     Lock,
     Queue,
     Semaphore,
@@ -208,7 +207,9 @@ def nested_cancelled() -> Any:
     wait(future)
     error = future.exception()
     future.cancel()
-    raise error
+    if error is not None:
+        raise error
+    return 3
 
 
 def nested_fire_and_forget() -> Any:
@@ -227,8 +228,8 @@ def run_everywhere() -> Any:
     return get_client().run(os.getpid)
 
 
-def replicate() -> Any:
-    return get_client().replicate([Future("unknown", get_client())])
+def rebalance() -> Any:
+    return get_client().rebalance()
 
 
 def count_threads() -> Any:

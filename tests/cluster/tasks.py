@@ -114,7 +114,7 @@ def nested_in_joblib_with_data() -> list[int]:
 
 def nested_executor() -> int:
     with get_client().get_executor() as executor:
-        return executor.submit(sum, [1, 2]).result()
+        return int(executor.submit(sum, [1, 2]).result())
 
 
 def nested_executors_map() -> list[int]:
@@ -178,7 +178,8 @@ def nested_bag() -> Any:
 
 
 def nested_actor() -> Any:
-    return get_client().submit(Counter, actor=True).result().increment().result()
+    counter: Any = get_client().submit(Counter, actor=True).result()
+    return counter.increment().result()
 
 
 def nested_in_a_queue() -> Any:

@@ -326,7 +326,7 @@ class PkiTLS(FramedTLS):
                 message, refusal = sent, _refusal(self.conversation.say_streamed, sent)
         if refusal is None and not unsendable:
             return message
-        reason = unsendable if refusal is None else str(refusal)
+        reason = unsendable if unsendable and (refusal is None or _is_outcome(message)) else str(refusal)
         self._log(reason)
         if refusal is not None:
             answers = answer_locally(message, reason)

@@ -134,10 +134,11 @@ def nested_wait() -> Any:
     return future.result()
 
 
-def nested_exception() -> None:
+def nested_exception() -> int:
     error = get_client().submit(sum, [1, 2]).exception()
-    assert error is not None
-    raise error
+    if error is not None:
+        raise error
+    return 3
 
 
 def nested_progress() -> Any:

@@ -49,6 +49,7 @@ class PkiTLS(FramedTLS):
     _greeting_written = False
     _up_to_date = False
     _welcomed = False
+    _late_nanny: asyncio.TimerHandle | None = None
 
     def bind(self, conversation: Conversation, enforcement: Enforcement) -> None:
         """Say between whom this connection is, and under which credential."""
@@ -105,6 +106,8 @@ class PkiTLS(FramedTLS):
 
     def _leave(self) -> None:
         """The connection is over: what its peer registered goes, after Dask has done what it does about that."""
+        if self._late_nanny is not None:
+            self._late_nanny.cancel()
         self._enforcement.ledger.release(self.conversation)
         asyncio.get_running_loop().call_soon(self.over.set)
         if self.owner is not None and self.conversation.worker is not None:
@@ -187,7 +190,7 @@ class PkiTLS(FramedTLS):
                 break
             refusal = _refusal(self.conversation.hear_call, message)
         if refusal is None and self.conversation.starts_nanny:
-            asyncio.get_running_loop().call_later(_NANNY_STARTS, self._end_late_nanny)
+            self._late_nanny = asyncio.get_running_loop().call_later(_NANNY_STARTS, self._end_late_nanny)
         return refusal
 
     def _end_late_nanny(self) -> None:
@@ -244,7 +247,7 @@ class PkiTLS(FramedTLS):
         elif (msg := self._say(msg)) is _NOTHING:
             return 0
         written = await super().write(msg, serializers=serializers, on_error=on_error)
-        if self.conversation.server and isinstance(msg, dict) and msg.get("status") == "OK":
+        if self.conversation.worker is not None and isinstance(msg, dict) and msg.get("status") == "OK":
             self._welcomed = True
         if not self._up_to_date and self.conversation.server and self.conversation.streaming:
             self._up_to_date = True
@@ -323,7 +326,7 @@ class PkiTLS(FramedTLS):
                 message, refusal = sent, _refusal(self.conversation.say_streamed, sent)
         if refusal is None and not unsendable:
             return message
-        reason = unsendable if refusal is None else str(refusal)
+        reason = unsendable if unsendable and (refusal is None or _is_outcome(message)) else str(refusal)
         self._log(reason)
         if refusal is not None:
             answers = answer_locally(message, reason)

@@ -16,17 +16,19 @@ class Ledger:
 
     def __init__(self) -> None:
         self._claims: dict[tuple[Channel, str], WeakKeyDictionary[object, Identity]] = {}
+        self._made: WeakKeyDictionary[object, set[tuple[Channel, str]]] = WeakKeyDictionary()
 
     def register(self, channel: Channel, name: str, identity: Identity, connection: object) -> None:
         """Note that `identity` goes by `name` in streams of that kind for as long as `connection` lives."""
+        self._claims = {claim: claimants for claim, claimants in self._claims.items() if claimants}
         self._claims.setdefault((channel, name), WeakKeyDictionary())[connection] = identity
-        self._forget_empty()
+        self._made.setdefault(connection, set()).add((channel, name))
 
     def release(self, connection: object) -> None:
         """Forget all that was registered on `connection`, which is over."""
-        for claimants in self._claims.values():
-            claimants.pop(connection, None)
-        self._forget_empty()
+        for claim in self._made.pop(connection, ()):
+            if claimants := self._claims.get(claim):
+                claimants.pop(connection, None)
 
     def owner(self, channel: Channel, name: str) -> Identity | None:
         """The identity that goes by `name`, or None when nobody does."""
@@ -36,6 +38,3 @@ class Ledger:
     def holders(self, channel: Channel, name: str) -> list[object]:
         """The connections on which `name` was registered."""
         return list(self._claims.get((channel, name), ()))
-
-    def _forget_empty(self) -> None:
-        self._claims = {claim: claimants for claim, claimants in self._claims.items() if claimants}

@@ -172,9 +172,9 @@ _MEASURED: Final[Mapping[str, Callable[[Any], bool]]] = {
 
 
 def _is_metrics(value: object) -> bool:
-    return _has(value, _MEASURED) and _is_small_by_name(
-        {name: each for name, each in value.items() if name not in _MEASURED}
-    )  # type: ignore[attr-defined]
+    if not isinstance(value, dict) or not _has(value, _MEASURED):
+        return False
+    return _is_small_by_name({name: each for name, each in value.items() if name not in _MEASURED})
 
 
 def _is_versions(value: object) -> bool:

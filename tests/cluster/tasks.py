@@ -18,7 +18,6 @@ from dask.delayed import delayed
 from dask.sizeof import sizeof
 from distributed import (
     Event,
-    Future,
     Lock,
     Queue,
     Semaphore,
@@ -115,7 +114,7 @@ def nested_in_joblib_with_data() -> list[int]:
 
 def nested_executor() -> int:
     with get_client().get_executor() as executor:
-        return executor.submit(sum, [1, 2]).result()
+        return int(executor.submit(sum, [1, 2]).result())
 
 
 def nested_executors_map() -> list[int]:
@@ -135,10 +134,11 @@ def nested_wait() -> Any:
     return future.result()
 
 
-def nested_exception() -> None:
+def nested_exception() -> int:
     error = get_client().submit(sum, [1, 2]).exception()
-    assert error is not None
-    raise error
+    if error is not None:
+        raise error
+    return 3
 
 
 def nested_progress() -> Any:
@@ -179,7 +179,8 @@ def nested_bag() -> Any:
 
 
 def nested_actor() -> Any:
-    return get_client().submit(Counter, actor=True).result().increment().result()
+    counter: Any = get_client().submit(Counter, actor=True).result()
+    return counter.increment().result()
 
 
 def nested_in_a_queue() -> Any:
@@ -208,7 +209,9 @@ def nested_cancelled() -> Any:
     wait(future)
     error = future.exception()
     future.cancel()
-    raise error
+    if error is not None:
+        raise error
+    return 3
 
 
 def nested_fire_and_forget() -> Any:
@@ -227,8 +230,8 @@ def run_everywhere() -> Any:
     return get_client().run(os.getpid)
 
 
-def replicate() -> Any:
-    return get_client().replicate([Future("unknown", get_client())])
+def rebalance() -> Any:
+    return get_client().rebalance()
 
 
 def count_threads() -> Any:

@@ -16,9 +16,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
-from distributed import Client, Scheduler, Security, Worker
+from distributed import Client, Scheduler, Security, SpecCluster, Worker, WorkerPlugin
 from distributed.comm.core import Comm
+from distributed.core import Status
 from distributed.protocol.serialize import Serialized, ToPickle, to_serialize
 from distributed.versions import get_versions
 
@@ -222,6 +224,63 @@ async def report(here: Site, comm: Comm, address: str, message: dict[str, Any]) 
         await comm.write([message | changed])
     await here.is_well()
     bait.release()
+
+
+class Plugged(WorkerPlugin):
+    """Counts where it was set up."""
+
+    name = "plugged"
+
+    def setup(self, worker: Any) -> None:
+        worker.startup_information["plugged"] = lambda _worker: {"at": [1, 2.5, None]}
+
+
+METERS: dict[str, Any] = {
+    "text": "busy",
+    "nested": {"a": [1, {"b": math.nan}], 3: None},
+    "numpy": np.int64(3),
+    "infinite": math.inf,
+    "enum": Status.running,
+    "set": {1, 2},
+    "too large": "x" * 2_000_000,
+    "too many": list(range(20_000)),
+}
+
+
+def test_control_what_honest_workers_add_is_taken(tmp_path: Path) -> None:
+    """A cluster of workers whose names are numbers, with metrics, resources, plugins and extra of their user's own."""
+
+    async def scenario() -> None:
+        async with site(WorkerClients.DENY, tmp_path) as here:
+            metrics = {name: (lambda _worker, value=value: value) for name, value in METERS.items()}
+            options: dict[str, Any] = {"nthreads": 1, "host": "127.0.0.1", "security": here.security}
+            own = {"metrics": metrics, "resources": {"GPU": 2, "MEM": 1e9}, "startup_information": EXTRA}
+            workers = {name: {"cls": Worker, "options": options | own} for name in range(2)}
+            scheduler = {"cls": Scheduler, "options": {"security": here.security, "dashboard_address": ":0"}}
+            async with (
+                SpecCluster(workers, scheduler, security=here.security, asynchronous=True) as running,
+                Client(running, security=here.security, asynchronous=True, set_as_default=False) as client,
+            ):
+                assert set(running.scheduler.aliases) == {0, 1}
+                await client.register_plugin(Plugged())
+                assert await client.submit(abs, -3, resources={"GPU": 1}) == 3
+                await asyncio.gather(*(worker.heartbeat() for worker in running.workers.values()))
+                for state in running.scheduler.workers.values():
+                    assert state.metrics["text"] == "busy"
+                    assert state.metrics["numpy"] == 3
+                    assert state.metrics["too large"] == "<a str, too large>"
+                    assert state.metrics["too many"] == "<a list, too large>"
+                    assert set(METERS) <= set(state.metrics)
+                    assert state.extra["site"] == {"rack": 7}
+                    assert state.resources == {"GPU": 2, "MEM": 1e9}
+                running.scale(1)
+                await running
+                assert await client.submit(abs, -4) == 4
+
+    asyncio.run(scenario())
+
+
+EXTRA: dict[str, Any] = {"site": lambda _worker: {"rack": 7}}
 
 
 def test_every_kind_is_tried_with_a_value_that_fits() -> None:

@@ -30,17 +30,15 @@ SUBMITS = [
     tasks.nested_done_callback,
     tasks.nested_wait,
     tasks.nested_exception,
-    tasks.nested_progress,
     tasks.nested_get,
     tasks.nested_client_compute,
     tasks.nested_persist,
-    tasks.nested_in_a_variable,
-    tasks.nested_in_a_queue,
     tasks.nested_cancelled,
     tasks.nested_fire_and_forget,
     tasks.nested_chain,
 ]
 """Ways to have a task compute 3."""
+SUBMITS_IN_A_THREAD = [task for task in SUBMITS if task is not tasks.nested_in_a_coroutine]
 SUBMITS_OTHERWISE = [
     tasks.nested_executors_map,
     tasks.nested_gather,
@@ -48,19 +46,21 @@ SUBMITS_OTHERWISE = [
     tasks.nested_array,
     tasks.nested_bag,
     tasks.nested_actor,
-    tasks.nested_retry,
 ]
+HANDS_ON_FUTURES = [tasks.nested_in_a_variable, tasks.nested_in_a_queue]
 ACTS_AS_CLIENT = [
     tasks.scatter,
     tasks.run_on_scheduler,
     tasks.run_everywhere,
     tasks.read_dataset,
-    tasks.replicate,
+    tasks.rebalance,
     tasks.count_threads,
     tasks.watch_tasks,
     tasks.report_performance,
     tasks.send_file,
     tasks.nested_dataset,
+    tasks.nested_progress,
+    tasks.nested_retry,
     tasks.nested_in_joblib,
     tasks.nested_in_joblib_with_data,
 ]
@@ -99,6 +99,12 @@ def test_submitting_from_a_task_fails_with_the_way_out(in_limited: Client, task:
         run(in_limited, task)
 
 
+@pytest.mark.parametrize("task", HANDS_ON_FUTURES)
+def test_a_future_of_nothing_is_not_waited_for(in_limited: Client, task: Callable[[], Any]) -> None:
+    with pytest.raises(PermissionError, match=r"_(set|put)' of the future 'sum-\w+', whose submission was refused"):
+        run(in_limited, task)
+
+
 @pytest.mark.parametrize("task", ACTS_AS_CLIENT)
 def test_other_client_operations_fail_by_name(in_limited: Client, task: Callable[[], Any]) -> None:
     with pytest.raises(PermissionError, match=r"act as a client \(\w+\).*DASKPKI_WORKER_CLIENTS=limited"):
@@ -124,13 +130,13 @@ def test_actor_handles_work_in_tasks(in_limited: Client) -> None:
     assert run(in_limited, tasks.use_actor, counter) == 2
 
 
-@pytest.mark.parametrize("task", [*SUBMITS, *ACTS_AS_CLIENT[:2], tasks.coordinate])
+@pytest.mark.parametrize("task", [*SUBMITS_IN_A_THREAD, *ACTS_AS_CLIENT[:2], tasks.coordinate])
 def test_deny_refuses_every_client(in_deny: Client, task: Callable[[], Any]) -> None:
     with pytest.raises(PermissionError, match=r"DASKPKI_WORKER_CLIENTS=deny"):
         run(in_deny, task)
 
 
-@pytest.mark.parametrize("task", SUBMITS)
+@pytest.mark.parametrize("task", [*SUBMITS, *HANDS_ON_FUTURES, tasks.nested_progress, tasks.nested_retry])
 def test_allow_lets_tasks_submit(in_allow: Client, task: Callable[[], Any]) -> None:
     assert run(in_allow, task) == 3
 

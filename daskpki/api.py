@@ -70,7 +70,7 @@ def cluster_security(
         held[0].trust,
         dashboard=Dashboard(dashboard),
         fetch_piece=held[0].fetch_piece,
-        source=StoreTrust(named, store),
+        source=StoreTrust(named, store_url(os.environ, store)),
     )
 
 

@@ -53,12 +53,12 @@ class Audit:
     def record(self, kind: str, *, peer: str = "", address: str = "", detail: str = "", again: bool = False) -> None:
         """Note an event, and log it as one JSON object. Nothing confidential belongs into `detail`.
 
-        One that is like another of a short while ago (`again`) shows in the log only at level DEBUG: workers make
-        connections to one another all the time.
+        One that is like another of a short while ago (`again`) is counted, and shows in the log only at level DEBUG:
+        workers make connections to one another all the time.
         """
         event = Event(self._now(), kind, peer, address, detail)
         self.counts[kind] += 1
-        if kind != CONNECTED:
+        if kind != CONNECTED and not again:
             self.latest.append(event)
         level = logging.DEBUG if again else self._usual if kind in _USUAL else logging.WARNING
         if self._log is not None and self._log.isEnabledFor(level):

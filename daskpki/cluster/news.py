@@ -14,11 +14,22 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from distributed.comm.core import connect
 from distributed.core import error_message, send_recv
 
+from daskpki.cluster.audit import REFUSED
 from daskpki.confidential import Confidential
-from daskpki.errors import DaskpkiError, UnavailableError
+from daskpki.errors import DaskpkiError, NotTrustedError, UnavailableError
+from daskpki.identity import Role
 
 if TYPE_CHECKING:
     from daskpki.cluster.enforcement import Enforcement
+    from daskpki.cluster.peers import Peer
+
+
+class ForgedError(NotTrustedError):
+    """A trust document with a false signature in the name of a CA that this process holds."""
+
+
+class TooManyRefusedError(UnavailableError):
+    """The sender's documents of the last minute did not hold, so that this one was not even looked at."""
 
 
 class Held(Protocol):
@@ -40,6 +51,8 @@ class SignedTrust(NamedTuple):
 
     signed: Confidential
     pieces: Mapping[int, bytes] = MappingProxyType({})
+    place: str = "the source"
+    """Where it was found, for reports."""
 
 
 TRUST: Final = "daskpki-trust"
@@ -54,35 +67,50 @@ def message(signed: Confidential, pieces: Mapping[int, bytes]) -> dict[str, Any]
     return {"op": TRUST, "signed": signed.reveal(), "pieces": dict(pieces)}
 
 
-def take(enforcement: Enforcement, received: Any) -> bool:
-    """Whether a message of a stream was one of ours; a document that does not hold is noted and changes nothing."""
-    if not isinstance(received, dict) or received.get("op") != TRUST:
-        return False
+def is_news(received: Any) -> bool:
+    """Whether a message is one of ours."""
+    return isinstance(received, dict) and received.get("op") == TRUST
+
+
+def take(enforcement: Enforcement, received: Mapping[str, Any], sender: Peer) -> DaskpkiError | None:
+    """Go by the document that `sender` brought, if it is newer and holds; else the reason, which is recorded."""
     try:
-        offer(enforcement, received)
+        _offer(enforcement, received, sender)
     except DaskpkiError as error:
-        enforcement.audit.record("refused", detail=f"a trust document: {error}")
-    return True
+        enforcement.audit.record(
+            REFUSED,
+            peer=sender.identity.uri,
+            detail=f"a trust document: {error}",
+            again=isinstance(error, TooManyRefusedError),  # one line for each that was judged, and none for a flood
+        )
+        return error
+    return None
 
 
-def answer(enforcement: Enforcement, received: Mapping[str, Any]) -> Any:
+def answer(enforcement: Enforcement, error: DaskpkiError | None) -> Any:
     """The reply to one that came as a call: the epoch that holds now, or why it was not accepted."""
-    try:
-        offer(enforcement, received)
-    except DaskpkiError as error:
-        enforcement.audit.record("refused", detail=f"a trust document: {error}")
+    if error is not None:
         return error_message(PermissionError(str(error)), status="uncaught-error")
     return {"status": "OK", "epoch": enforcement.trust.epoch}
 
 
-def offer(enforcement: Enforcement, received: Mapping[str, Any]) -> bool:
-    """Whether the document is newer than ours and holds, and so is ours now; DaskpkiError when it does not hold."""
+def cut_off(enforcement: Enforcement, sender: Peer, error: DaskpkiError | None) -> None:
+    """Cut every connection of a peer that brought a forged document; a worker never cuts its scheduler for it.
+
+    A worker without its scheduler ends, so that one forged document on a scheduler would end all of them.
+    """
+    ours, theirs = enforcement.identity.role, sender.identity.role
+    if isinstance(error, ForgedError) and (ours, theirs) != (Role.WORKER, Role.SCHEDULER):
+        enforcement.abort_peer(sender, "it brought a forged trust document")
+
+
+def _offer(enforcement: Enforcement, received: Mapping[str, Any], sender: Peer) -> None:
     if enforcement.keeper is None:
         raise UnavailableError("this process takes no trust documents")
     signed, pieces = received.get("signed"), received.get("pieces")
     if not isinstance(signed, bytes) or not isinstance(pieces, dict):
         raise DaskpkiError("a trust document without its parts")
-    return enforcement.keeper.offer(Confidential(signed), pieces)
+    enforcement.keeper.offer(Confidential(signed), pieces, sender=sender)
 
 
 async def bring(address: str, arguments: Mapping[str, Any], held: Held) -> int:

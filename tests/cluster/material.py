@@ -172,6 +172,10 @@ class Authority:
         """Third: the old one is no longer trusted."""
         self.authorities = self.authorities[1:]
 
+    def sign_by_active_alone(self) -> None:
+        """As it is once the rollover is over: the CA that was dropped signs nothing any more."""
+        self._signers = [(issuer, state) for issuer, state in self.authorities if state == ACTIVE]
+
     def replace_authority(self) -> None:
         """The emergency form: a new CA at once, and the old one is no longer trusted."""
         self.add_authority()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.security import client_security
 from daskpki.errors import NotFoundError
 from daskpki.identity import Role
-from daskpki.pki.trust_document import parse_trust
+from daskpki.pki.trust_document import TrustDocument, parse_trust
 from tests.cluster.material import Authority
 
 pytestmark = pytest.mark.cluster
@@ -58,9 +59,9 @@ class Shelf:
     def __init__(self) -> None:
         self.signed: SignedTrust | None = None
 
-    def trust_after(self, epoch: int) -> SignedTrust | None:
-        found = self.signed
-        return found if found and parse_trust(found.signed).document.epoch > epoch else None
+    def trust_after(self, held: TrustDocument) -> Iterator[SignedTrust]:
+        if self.signed and parse_trust(self.signed.signed).document.epoch > held.epoch:
+            yield self.signed
 
     def credential(self) -> None: ...
 

@@ -27,8 +27,10 @@ from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
 from daskpki.cluster.ledger import Ledger
 from daskpki.cluster.refusal import turned_away
 from daskpki.cluster.roles import ACCEPTS, SERVES, Server, verify_own_worker
+from daskpki.cluster.trust import WrongRoleError
 from daskpki.cluster.web.door import stand_before
 from daskpki.errors import NotTrustedError
+from daskpki.identity import Role
 
 SERVER_ARGUMENT: Final = "daskpki_server"
 """Says which kind of server listens, where it is not the owner of the listener's handler."""
@@ -56,7 +58,10 @@ class PkiConnector(tcp.TLSConnector):
             peer = enforcement.admit(comm.extra_info.get("peercert"), roles)
         except NotTrustedError as refusal:
             comm.abort()
-            raise FatalCommClosedError(f"refused to speak to tls://{address}: {refusal}") from refusal
+            reason = f"refused to speak to tls://{address}: {refusal}"
+            if isinstance(refusal, WrongRoleError) and enforcement.identity.role is Role.WORKER:
+                raise NotTrustedError(reason) from refusal  # a worker retries any OSError for ever
+            raise FatalCommClosedError(reason) from refusal
         except BaseException:  # Dask gave up waiting
             comm.abort()
             raise

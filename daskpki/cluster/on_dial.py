@@ -101,6 +101,7 @@ class OnDial:
         self._clock = clock
         self._next = clock()
         self._taken: Look | None = None
+        self._settled: Look | None = None
 
     async def begin(self) -> None:
         """Begin to look for trust, and look for a credential, each if it is time.
@@ -130,13 +131,16 @@ class OnDial:
     async def finish(self) -> None:
         """Wait for the look, but no longer than PATIENCE since it began."""
         look = self._taken
-        if look is None or look.done():
+        if look is None or look is self._settled:
             return
         assert self._lookout is not None
         left = max(0.0, look.began + PATIENCE - self._lookout.clock())
-        if left:
+        if left and not look.done():
             await asyncio.wait({asyncio.wrap_future(look)}, timeout=left)
-        if not look.done() and not look.missed:
+        if look.done():
+            self._settled = look
+            self._go_by(look.result())  # once more: the thread of the look may be on its way to it
+        elif not look.missed:
             look.missed = True
             logger.warning(
                 "no answer within %g s about a newer trust document; going on with that of epoch %d",

@@ -103,6 +103,7 @@ def test_no_client_that_connects_again_unpickles_its_answer(
                 for comm in scheduling.enforcement(Role.SCHEDULER).connections():
                     comm.abort_soon()
                 await asyncio.wait_for(asyncio.shield(client._handle_report_task), 60)
+                await client.close()
         assert client.status == "closed"
 
     asyncio.run(scenario())

@@ -109,7 +109,7 @@ class StoreTrust:
     """`daskpki.cluster.watch.Source` over a store's trust documents. Raises what a store raises."""
 
     def __init__(self, cluster: str, url: LocalUrl | GsmUrl) -> None:
-        from daskpki.boot.polling import TrustVersions
+        from daskpki.boot.trust_versions import TrustVersions
 
         self._versions = TrustVersions(cluster)
         self._url = url

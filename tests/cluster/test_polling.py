@@ -10,8 +10,9 @@ from typing import NamedTuple
 import pytest
 
 from daskpki import naming
-from daskpki.boot.polling import StoreSource, TrustVersions, open_source
+from daskpki.boot.polling import StoreSource, open_source
 from daskpki.boot.reading import Reader
+from daskpki.boot.trust_versions import TrustVersions
 from daskpki.cluster.audit import REFUSED, Audit
 from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.enforcement import Enforcement

@@ -20,6 +20,8 @@ from daskpki.identity import Role
 from daskpki.settings import GsmUrl, LocalUrl, home
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from daskpki.boot.reading import Reader
     from daskpki.cluster.contexts import KeyPair
     from daskpki.cluster.enforcement import Keeping
@@ -64,25 +66,37 @@ def dial_security(obtained: Obtained, wanted: Wanted, here: Surroundings) -> Pki
     name, cluster = held.credential.identity.name, held.credential.cluster
     source = RenewedCredential(wanted._replace(name=name, cluster=cluster))
     place = str(obtained.store or f"directory {here.environ[DIRECTORY]}")
+    memory = _home(here)
     security = client_security(
         held.credential,
         held.trust,
         fetch_piece=held.fetch_piece,
         source=source,
-        lookout=_lookout(place, cluster, StoreTrust(cluster, obtained.store) if obtained.store else source, here),
+        lookout=_lookout(
+            (str(memory), place, cluster), StoreTrust(cluster, obtained.store) if obtained.store else source
+        ),
     )
-    _remember(security, here.newest_trust(here.contexts.id_of(place, cluster, name)))
+    if memory is not None:
+        _remember(security, here.newest_trust(here.contexts.id_of(place, cluster, name)))
     return security
+
+
+def _home(here: Surroundings) -> Path | None:
+    """Where something may be kept; None for a user without a home directory, as in some containers."""
+    try:
+        return home(here.environ)
+    except (RuntimeError, DaskpkiError):
+        return None
 
 
 _LOOKOUTS: dict[tuple[str, str, str], Lookout] = {}
 
 
-def _lookout(place: str, cluster: str, source: Source, here: Surroundings) -> Lookout:
-    """The one of this process for that place and cluster: two clients do not ask twice."""
+def _lookout(place: tuple[str, str, str], source: Source) -> Lookout:
+    """The one of this process for that home, place and cluster: two clients do not ask twice."""
     from daskpki.cluster.on_dial import Lookout
 
-    return _LOOKOUTS.setdefault((str(home(here.environ)), place, cluster), Lookout(source))
+    return _LOOKOUTS.setdefault(place, Lookout(source))
 
 
 def _remember(security: PkiSecurity, kept: NewestTrust) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from daskpki.confidential import Confidential
-from daskpki.files import make_private_directory, read_private, write_private
+from daskpki.files import is_there, make_private_directory, read_private, write_private
 from daskpki.pki.fields import MAX_DOCUMENT
 
 _DIRECTORY: Final = "trust"
@@ -25,7 +25,7 @@ class NewestTrust:
 
     def load(self) -> Confidential | None:
         """The document as it was signed, nothing of it verified; None when there is none. AccessDeniedError."""
-        return Confidential(read_private(self._path, limit=MAX_DOCUMENT)) if self._path.exists() else None
+        return Confidential(read_private(self._path, limit=MAX_DOCUMENT)) if is_there(self._path) else None
 
     def keep(self, signed: Confidential) -> None:
         """Put a document in the place of the one before; AccessDeniedError where nothing can be written."""

@@ -1,7 +1,7 @@
 """A client that brings false trust documents to the scheduler without a pause: `flood.py ADDRESS NAME`, until it ends.
 
-It says `flooding` once the first was refused. Half of its connections bring what is forged, for which they are cut off,
-and come back; the other half what only does not hold, for which they are told to wait.
+It says `flooding` once the first was refused. What it brings is in the name of a CA that the cluster has not heard of, for
+which it is told to wait. For a forged signature its certificate would be cut off, and the busy client with it.
 """
 
 from __future__ import annotations
@@ -25,17 +25,12 @@ CONNECTIONS = 4
 UNKNOWN_GENERATION = 99
 
 
-def false_documents(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The cluster's own document as of a later epoch: with the signature that it had, and in nobody's name."""
+def false_document(name: str) -> dict[str, Any]:
+    """The cluster's own document as of a later epoch, in nobody's name, as it travels."""
     signed = obtain(Wanted(name=name, store="local:"), this_process()).held.signed
-    forged = json.loads(signed.reveal())
-    forged["payload"] = json.dumps(json.loads(forged["payload"]) | {"epoch": 10**6})
-    unknown = forged | {"signatures": [each | {"generation": UNKNOWN_GENERATION} for each in forged["signatures"]]}
-    return message(forged), message(unknown)
-
-
-def message(document: dict[str, Any]) -> dict[str, Any]:
-    """How it travels."""
+    document = json.loads(signed.reveal())
+    document["payload"] = json.dumps(json.loads(document["payload"]) | {"epoch": 10**6})
+    document["signatures"] = [each | {"generation": UNKNOWN_GENERATION} for each in document["signatures"]]
     return news.message(Confidential(json.dumps(document).encode()), {})
 
 
@@ -44,7 +39,9 @@ async def flood(address: str, name: str) -> None:
     security = daskpki.security(name, store="local:")
     first = asyncio.Event()
 
-    async def sender(sent: dict[str, Any]) -> None:
+    sent = false_document(name)
+
+    async def sender() -> None:
         while True:
             with contextlib.suppress(OSError):
                 comm = await connect(address, **security.get_connection_args("client"))
@@ -57,8 +54,7 @@ async def flood(address: str, name: str) -> None:
         await first.wait()
         print("flooding", flush=True)
 
-    documents = false_documents(name)
-    await asyncio.gather(announce(), *(sender(documents[number % 2]) for number in range(CONNECTIONS)))
+    await asyncio.gather(announce(), *(sender() for _ in range(CONNECTIONS)))
 
 
 if __name__ == "__main__":

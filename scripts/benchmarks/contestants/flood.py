@@ -1,7 +1,7 @@
 """A client that brings false trust documents to the scheduler without a pause: `flood.py ADDRESS NAME`, until it ends.
 
-It says `flooding` once the first was refused. What it brings is in the name of a CA that the cluster has not heard of, for
-which it is told to wait. For a forged signature its certificate would be cut off, and the busy client with it.
+It says `flooding` once the first was refused. What it brings is in the name of a CA that the cluster has not heard of,
+for which it is told to wait. For a forged signature its certificate would be cut off, and the busy client with it.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def cluster_security(
         [each.credential for each in held],
         held[0].trust,
         dashboard=Dashboard(dashboard),
-        source=StoreTrust(named, store),
+        source=StoreTrust(named, store_url(os.environ, store)),
     )
 
 

@@ -7,6 +7,8 @@ a key or a passphrase.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class DaskpkiError(Exception):
     """Something failed; the base of every error that daskpki raises on purpose (exit code 1)."""
@@ -18,6 +20,17 @@ class DaskpkiError(Exception):
         self.hint = hint
         if hint:
             self.add_note(f"hint: {hint}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Dask carries errors between processes by pickle, which calls a class with the message alone unless told."""
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[DaskpkiError], arguments: tuple[object, ...], fields: dict[str, Any]) -> DaskpkiError:
+    """The error as it was, notes and all, whatever the `__init__` of its class takes."""
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(fields)
+    return error
 
 
 class UsageError(DaskpkiError):

@@ -7,19 +7,35 @@ a terminal. What it does not know is None, so that every other cluster works as 
 
 from __future__ import annotations
 
+import logging
 import os
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from daskpki.credentials.addresses import SCHEME
+from daskpki.credentials.choice import DIRECTORY
+from daskpki.errors import DaskpkiError
+from daskpki.identity import Role
+from daskpki.settings import GsmUrl, LocalUrl, home
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from daskpki.boot.reading import Reader
     from daskpki.cluster.contexts import KeyPair
+    from daskpki.cluster.enforcement import Keeping
+    from daskpki.cluster.news import SignedTrust
+    from daskpki.cluster.on_dial import Lookout
     from daskpki.cluster.security import PkiSecurity
-    from daskpki.confidential import Confidential
+    from daskpki.cluster.watch import Source
     from daskpki.credentials.choice import Wanted
     from daskpki.credentials.held import Held
+    from daskpki.credentials.newest_trust import NewestTrust
     from daskpki.credentials.sources import Obtained, Surroundings
+    from daskpki.pki.trust_document import TrustDocument
+
+logger = logging.getLogger("distributed.daskpki")
 
 
 def security_loader(info: dict[str, Any]) -> PkiSecurity | None:
@@ -41,38 +57,104 @@ def security_loader(info: dict[str, Any]) -> PkiSecurity | None:
 def dial_security(obtained: Obtained, wanted: Wanted, here: Surroundings) -> PkiSecurity:
     """The Security under which a client dials with this credential, and with what is renewed where it came from."""
     from daskpki.cluster.security import client_security, node_security
-    from daskpki.credentials.choice import Source
+    from daskpki.credentials.choice import Source as From
     from daskpki.handover import VARIABLE, load_handover
 
     held = obtained.held
-    if obtained.choice.source is Source.HANDOVER:  # the worker's own, which tasks use as well
+    if obtained.choice.source is From.HANDOVER:  # the worker's own, which tasks use as well
         return node_security(load_handover(here.environ[VARIABLE]))
-    same = wanted._replace(name=held.credential.identity.name, cluster=held.credential.cluster)
-    return client_security(held.credential, held.trust, source=RenewedCredential(same))
+    name, cluster = held.credential.identity.name, held.credential.cluster
+    source = RenewedCredential(wanted._replace(name=name, cluster=cluster))
+    place = str(obtained.store or f"directory {here.environ[DIRECTORY]}")
+    memory = _home(here)
+    security = client_security(
+        held.credential,
+        held.trust,
+        source=source,
+        lookout=_lookout(
+            (str(memory), place, cluster), StoreTrust(cluster, obtained.store) if obtained.store else source
+        ),
+    )
+    if memory is not None:
+        _remember(security, here.newest_trust(here.contexts.id_of(place, cluster, name)))
+    return security
+
+
+def _home(here: Surroundings) -> Path | None:
+    """Where something may be kept; None for a user without a home directory, as in some containers."""
+    try:
+        return home(here.environ)
+    except (RuntimeError, DaskpkiError):
+        return None
+
+
+_LOOKOUTS: dict[tuple[str, str, str], Lookout] = {}
+
+
+def _lookout(place: tuple[str, str, str], source: Source) -> Lookout:
+    """The one of this process for that home, place and cluster: two clients do not ask twice."""
+    from daskpki.cluster.on_dial import Lookout
+
+    return _LOOKOUTS.setdefault(place, Lookout(source))
+
+
+def _remember(security: PkiSecurity, kept: NewestTrust) -> None:
+    """Go by the newest trust document that was kept, and keep each that comes; without a memory it goes on as well."""
+    keeper = security.enforcement(Role.CLIENT).keeper
+    assert keeper is not None
+
+    def keep(newer: Keeping) -> None:
+        try:
+            if newer.signed is not None:
+                kept.keep(newer.signed)
+        except DaskpkiError as error:
+            logger.warning("the newest trust document is not kept for the next program: %s", error)
+
+    try:
+        if (signed := kept.load()) is not None:
+            keeper.offer(signed)
+    except DaskpkiError as error:
+        logger.warning("the trust document that an earlier program kept is not used: %s", error)
+    keeper.on_news.append(keep)
 
 
 class StoreTrust:
-    """`daskpki.cluster.watch.Source` over a store's trust documents; `store` is its URL, or None for the usual one.
+    """`daskpki.cluster.watch.Source` over a store's trust documents. Raises what a store raises."""
 
-    Raises what `daskpki.credentials.fetching` raises.
-    """
+    def __init__(self, cluster: str, url: LocalUrl | GsmUrl) -> None:
+        from daskpki.boot.trust_versions import TrustVersions
 
-    def __init__(self, cluster: str, store: str | None) -> None:
-        self._cluster = cluster
-        self._store = store
+        self._versions = TrustVersions(cluster)
+        self._url = url
 
-    def trust_after(self, epoch: int) -> Confidential | None:
+    def trust_after(self, held: TrustDocument) -> Iterator[SignedTrust]:
         """See daskpki.cluster.watch.Source."""
-        from daskpki.credentials.fetching import fetch_trust
-        from daskpki.credentials.sources import open_without_asking
-        from daskpki.settings import store_url
-
-        with closing(open_without_asking(store_url(os.environ, self._store))) as opened:
-            found = fetch_trust(opened.secrets, self._cluster)
-        return found.data if found.signed.document.epoch > epoch else None
+        with _reader(self._url) as store:
+            yield from self._versions.after(store, held)
 
     def credential(self) -> None:
         """See daskpki.cluster.watch.Source."""
+
+
+@contextmanager
+def _reader(url: LocalUrl | GsmUrl) -> Iterator[Reader]:
+    """The store for one look, never by a prompt: Secret Manager as a node reads it, since Google's library takes long.
+
+    That way speaks REST only, so that an endpoint of another kind is left to the library.
+    """
+    from daskpki.credentials.sources import open_without_asking
+
+    if isinstance(url, GsmUrl):
+        from daskpki.boot.polling import open_reader
+        from daskpki.store.gsm.endpoint import REST, VARIABLE, endpoint_for
+
+        chosen = os.environ.get(VARIABLE)
+        if chosen is None or endpoint_for(url, os.environ).transport == REST:
+            with open_reader(url, chosen, os.environ) as reader:
+                yield reader
+            return
+    with closing(open_without_asking(url)) as opened:
+        yield opened.secrets
 
 
 class RenewedCredential:
@@ -84,10 +166,13 @@ class RenewedCredential:
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
 
-    def trust_after(self, epoch: int) -> Confidential | None:
+    def trust_after(self, held: TrustDocument) -> Iterator[SignedTrust]:
         """See daskpki.cluster.watch.Source."""
-        held = self._obtain()
-        return held.signed if held.trust.epoch > epoch else None
+        from daskpki.cluster.news import SignedTrust
+
+        obtained = self._obtain()
+        if obtained.trust.epoch > held.epoch:
+            yield SignedTrust(obtained.signed)
 
     def credential(self) -> KeyPair:
         """See daskpki.cluster.watch.Source."""

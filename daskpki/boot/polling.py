@@ -12,17 +12,21 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Final
 
 from daskpki import naming
-from daskpki.boot.reading import Material, Reader, newest_trust, parse_own_credential
+from daskpki.boot.reading import Material, Reader, parse_own_credential
+from daskpki.boot.trust_versions import TrustVersions
 from daskpki.cluster.contexts import KeyPair
+from daskpki.cluster.news import SignedTrust
 from daskpki.cluster.watch import Nowhere, Source
 from daskpki.confidential import Confidential
 from daskpki.errors import DaskpkiError, DisabledError, NotFoundError
 from daskpki.handover import Handover
 from daskpki.identity import parse_role
 from daskpki.pki.credential import certificate_pem, key_pem
+from daskpki.pki.trust_document import TrustDocument
 from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
 
 _ATTEMPT: Final = 30.0
@@ -69,17 +73,13 @@ class StoreSource:
         self._role, self._name = parse_role(handover.role), handover.name
         self._pinned = handover.pinned is not None
         self._open = open_reader
-        self._trust = Versions(naming.trust_id(self._cluster))
+        self._trust = TrustVersions(self._cluster)
         self._credential = Versions(naming.credential_id(self._cluster, self._role, self._name))
 
-    def trust_after(self, epoch: int) -> Confidential | None:
+    def trust_after(self, held: TrustDocument) -> Iterator[SignedTrust]:
         """See daskpki.cluster.watch.Source."""
         with self._open() as store:
-            newest = self._trust.newest(store)
-            found = None if newest is None else newest_trust(store, self._cluster)
-        if newest is not None:
-            self._trust.seen = newest[0]  # not before: a look that failed half-way is taken again
-        return found.data if found is not None and found.signed.document.epoch > epoch else None
+            yield from self._trust.after(store, held)
 
     def credential(self) -> KeyPair | None:
         """See daskpki.cluster.watch.Source; a node that was booted with --version keeps that one."""
@@ -104,11 +104,11 @@ class DirectorySource:
     def __init__(self, directory: str) -> None:
         self._directory = directory
 
-    def trust_after(self, epoch: int) -> Confidential | None:
+    def trust_after(self, held: TrustDocument) -> Iterator[SignedTrust]:
         """See daskpki.cluster.watch.Source."""
         found = self._read()
-        document = found.trust.signed.document
-        return found.trust.data if document.epoch > epoch else None
+        if found.trust.signed.document.epoch > held.epoch:
+            yield SignedTrust(found.trust.data, self._directory)
 
     def credential(self) -> KeyPair:
         """See daskpki.cluster.watch.Source."""
@@ -128,12 +128,13 @@ def open_source(handover: Handover, environ: Mapping[str, str] = os.environ) -> 
     if handover.store is None:
         return Nowhere()
     url = parse_store_url(handover.store)
+    return StoreSource(handover, partial(open_reader, url, handover.endpoint, environ))
 
-    @contextmanager
-    def reader() -> Iterator[Reader]:
-        yield from _secret_manager(url, handover, environ) if isinstance(url, GsmUrl) else _local(url, environ)
 
-    return StoreSource(handover, reader)
+@contextmanager
+def open_reader(url: LocalUrl | GsmUrl, endpoint: str | None, environ: Mapping[str, str]) -> Iterator[Reader]:
+    """A store for one look; `endpoint` is another Secret Manager than Google's."""
+    yield from _secret_manager(url, endpoint, environ) if isinstance(url, GsmUrl) else _local(url, environ)
 
 
 def _open_directory(directory: str) -> Source:
@@ -156,9 +157,9 @@ def _local(url: LocalUrl, environ: Mapping[str, str]) -> Iterator[Reader]:
         store.close()
 
 
-def _secret_manager(url: GsmUrl, handover: Handover, environ: Mapping[str, str]) -> Iterator[Reader]:
+def _secret_manager(url: GsmUrl, endpoint: str | None, environ: Mapping[str, str]) -> Iterator[Reader]:
     from daskpki.boot.retry import Patience
     from daskpki.boot.sources import open_secret_manager
 
     patience = Patience(time.monotonic() + _ATTEMPT, note=lambda _text: None)
-    yield open_secret_manager(url, handover.endpoint, environ, patience)
+    yield open_secret_manager(url, endpoint, environ, patience)

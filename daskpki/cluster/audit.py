@@ -101,7 +101,7 @@ class Audit:
 
     def _tell(self, event: Event, *, again: bool = False) -> None:
         kind = event.kind
-        if kind != CONNECTED:
+        if kind != CONNECTED and not again:
             self.latest.append(event)
         level = logging.DEBUG if again else self._usual if kind in _USUAL else logging.WARNING
         if self._log is not None and self._log.isEnabledFor(level):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from distributed.comm import registry, tcp
+from distributed.comm.addressing import parse_address
 from distributed.comm.core import Comm, CommClosedError, FatalCommClosedError
 from distributed.node import ServerNode
 from tornado.iostream import SSLIOStream, StreamClosedError
@@ -22,14 +23,16 @@ from daskpki.cluster.anteroom import Anteroom
 from daskpki.cluster.audit import TURNED_AWAY
 from daskpki.cluster.comm import PkiTLS
 from daskpki.cluster.conversation import Conversation
+from daskpki.cluster.destinations import ARGUMENT, Destinations
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
 from daskpki.cluster.peers import shown_certificate
 from daskpki.cluster.policy import Channel
 from daskpki.cluster.refusal import turned_away
-from daskpki.cluster.roles import ACCEPTS, DIALS, SERVES, Server, verify_own_worker
+from daskpki.cluster.roles import ACCEPTS, SERVES, Server, verify_own_worker
+from daskpki.cluster.trust import WrongRoleError
 from daskpki.cluster.web.door import stand_before
 from daskpki.errors import NotTrustedError
-from daskpki.identity import Identity
+from daskpki.identity import Identity, Role
 
 SERVER_ARGUMENT: Final = "daskpki_server"
 """Says which kind of server listens, where it is not the owner of the listener's handler."""
@@ -45,16 +48,26 @@ class PkiConnector(tcp.TLSConnector):
         enforcement = arguments.pop(CONNECTION_ARGUMENT, None)
         if enforcement is None:
             return cast("tcp.TLS", await tcp.TLSConnector().connect(address, deserialize, **arguments))
-        if enforcement.before_dialling is not None:
-            await enforcement.before_dialling()
+        roles = arguments.pop(ARGUMENT, Destinations()).roles(address, enforcement.identity.role)
+        looking = enforcement.on_dial
+        if looking is not None:
+            await looking.begin()
         arguments["ssl_context"] = enforcement.client_context()
         comm = cast("PkiTLS", await super().connect(address, deserialize, **arguments))
         try:
-            peer = enforcement.admit(shown_certificate(comm.stream), DIALS[enforcement.identity.role])
+            if looking is not None:
+                await looking.finish()
+            peer = enforcement.admit(shown_certificate(comm.stream), roles)
             _verify_owner(enforcement, f"tls://{address}", peer.identity)
         except NotTrustedError as refusal:
             comm.abort()
-            raise FatalCommClosedError(f"refused to speak to tls://{address}: {refusal}") from refusal
+            reason = f"refused to speak to tls://{address}: {refusal}"
+            if isinstance(refusal, WrongRoleError) and enforcement.identity.role is Role.WORKER:
+                raise NotTrustedError(reason) from refusal  # a worker retries any OSError for ever
+            raise FatalCommClosedError(reason) from refusal
+        except BaseException:  # Dask gave up waiting
+            comm.abort()
+            raise
         enforcement.connected(comm, Conversation(enforcement.identity, peer, enforcement.mode))
         return comm
 
@@ -81,6 +94,7 @@ class PkiListener(tcp.TLSListener):
         super().__init__(address, handler, *args, ssl_context=enforcement.server_context(), **arguments)
         enforcement.listening(self)
         if isinstance(owner, ServerNode):
+            know_scheduler(owner, self.server)
             stand_before(owner, self.server, enforcement)
             if enforcement.on_listening is not None:
                 enforcement.on_listening(owner)
@@ -134,6 +148,13 @@ def server_kind(server: Any) -> Server:
         if ancestor.__module__.startswith("distributed.") and ancestor.__name__ in set(Server):
             return Server(ancestor.__name__)
     raise NotTrustedError(f"{owner.__qualname__} is no server that daskpki has rules for")
+
+
+def know_scheduler(owner: Any, kind: Server) -> None:
+    """Tell the Destinations of a worker or nanny where its scheduler is."""
+    destinations = owner.connection_args.get(ARGUMENT)
+    if destinations is not None and kind is not Server.SCHEDULER:
+        destinations.scheduler = parse_address(owner.scheduler.address)[1]
 
 
 def verify_may_serve(enforcement: Enforcement, server: Server) -> None:

@@ -65,7 +65,7 @@ async def _answering(enforcement: Enforcement, address: str) -> Identity | None:
     dial = asyncio.open_connection(host.strip("[]"), int(port), ssl=enforcement.client_context())
     try:
         _reader, writer = await asyncio.wait_for(dial, _PATIENCE)
-        certificate = writer.get_extra_info("peercert")
+        certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
         writer.transport.abort()
         return enforcement.admit(certificate, DIALS[enforcement.identity.role]).identity
     except (OSError, TimeoutError, NotTrustedError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from distributed.comm.core import CommClosedError, FatalCommClosedError
@@ -20,7 +20,7 @@ from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.frames import FramedTLS
 from daskpki.cluster.inbox import Inbox
-from daskpki.cluster.news import EPOCH, MODE, TRUST
+from daskpki.cluster.news import EPOCH, MODE
 from daskpki.cluster.policy import Channel, ContestedAddressError, OperationRefusedError
 from daskpki.cluster.refusal import answer_call, answer_locally, answer_stream, reason_of
 from daskpki.cluster.replies import UNPICKLED, from_text
@@ -94,6 +94,9 @@ class PkiTLS(FramedTLS):
                 message = await self._incoming(deserializers)
                 if (heard := await self._hear(message)) is not _NOTHING:
                     return heard
+                # What is buffered is read without a pause: a peer that sends nothing but what is kept from Dask would
+                # hold up everybody else's messages for as long as it sends faster than it is judged.
+                await asyncio.sleep(0)
         except CommClosedError:
             self._leave()
             raise
@@ -174,8 +177,10 @@ class PkiTLS(FramedTLS):
             self._log(str(refusal))
             await self._answer(answer_call(message, self._signed(refusal)))
             return _NOTHING
-        if isinstance(message, dict) and message.get("op") == TRUST:
-            await self._answer(news.answer(self._enforcement, message))
+        if news.is_news(message):
+            error = news.take(self._enforcement, message, self.conversation.peer)
+            await self._answer(news.answer(self._enforcement, error))
+            news.cut_off(self._enforcement, self.conversation.peer, error)
             return _NOTHING
         return message
 
@@ -200,8 +205,15 @@ class PkiTLS(FramedTLS):
 
     def _without_news(self, messages: Sequence[Any]) -> Any:
         """What is left of a stream once we have taken what is meant for us."""
-        kept = [each for each in messages if not news.take(self._enforcement, each)]
+        kept = [each for each in messages if not news.is_news(each)]
+        if len(kept) < len(messages):
+            self._take_news(each for each in messages if news.is_news(each))
         return kept if kept or not messages else _NOTHING
+
+    def _take_news(self, messages: Iterable[Any]) -> None:
+        peer = self.conversation.peer
+        for message in messages:
+            news.cut_off(self._enforcement, peer, news.take(self._enforcement, message, peer))
 
     async def _hear_stream(self, message: Any) -> Any:
         if self.conversation.server is None and isinstance(message, dict) and "status" in message:

@@ -11,11 +11,11 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-from daskpki.cluster.audit import CONNECTED, EXPIRED, REVOKED, Audit
+from daskpki.cluster.audit import CONNECTED, EXPIRED, REFUSED, REVOKED, Audit
 from daskpki.cluster.contexts import KeyPair, client_context, server_context
 from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.ledger import Ledger
@@ -67,6 +67,12 @@ class Keeping(Protocol):
     """What an Enforcement goes by, for whoever asks for it or brings something newer (`daskpki.cluster.keeper`)."""
 
     document: TrustDocument
+    on_news: list[Callable[[Any], None]]
+
+    @property
+    def signed(self) -> Confidential | None:
+        """The document as it was signed; None when only its content is known."""
+        ...
 
     @property
     def epoch(self) -> int:
@@ -77,7 +83,7 @@ class Keeping(Protocol):
         """The document as it travels in a stream; None when it is known only by its content."""
         ...
 
-    def offer(self, signed: Confidential) -> bool:
+    def offer(self, signed: Confidential, *, sender: Peer | None = None) -> bool:
         """Whether `signed` is newer than what holds, and holds from now on."""
         ...
 
@@ -87,6 +93,18 @@ class Listening(Protocol):
 
     def renew(self, context: ssl.SSLContext) -> None:
         """Take the next connections under this context."""
+        ...
+
+
+class Dialling(Protocol):
+    """What looks for newer material where a process dials without a poller (`daskpki.cluster.on_dial`)."""
+
+    async def begin(self) -> None:
+        """Called before a connection is made."""
+        ...
+
+    async def finish(self) -> None:
+        """Called once TLS is up, before the peer is judged."""
         ...
 
 
@@ -119,7 +137,7 @@ class Enforcement:
         self._live: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self._met: dict[int, float] = {}
         self.keeper: Keeping | None = None
-        self.before_dialling: Callable[[], Awaitable[None]] | None = None
+        self.on_dial: Dialling | None = None
         self.on_listening: Callable[[Any], None] | None = None
         """Called with each server that begins to listen under this."""
         self._listeners: WeakSet[Listening] = WeakSet()
@@ -219,6 +237,10 @@ class Enforcement:
                 self._outlived.add(comm)
                 left = f"the certificate has ended; the connection is cut off in {peer.not_after + grace - now:.0f} s"
                 self.audit.record(EXPIRED, peer=peer.identity.uri, address=comm.peer_address, detail=left)
+
+    def abort_peer(self, culprit: Peer, reason: str) -> None:
+        """Cut every live connection that was made under that peer's certificate."""
+        self._abort(lambda peer: peer.serial == culprit.serial, REFUSED, reason)
 
     def _abort(self, condition: Callable[[Peer], bool], kind: str, reason: str) -> None:
         for comm in self.connections():

@@ -10,17 +10,19 @@ from __future__ import annotations
 import os
 import secrets
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.keeper import Keeper
+from daskpki.cluster.news import SignedTrust
 from daskpki.confidential import Confidential
 from daskpki.errors import UnavailableError
 from daskpki.files import write_private
 from daskpki.handover import Handover, encode_handover, load_handover
 from daskpki.pki.pem import CERTIFICATE, encode_pem
-from daskpki.pki.trust_document import parse_trust
+from daskpki.pki.trust_document import TrustDocument, parse_trust
 
 _KEPT: Final = 64
 """Descriptors that stay open: a process that is reading may still be at the files of the change before."""
@@ -101,10 +103,12 @@ class HandedSource:
     def __init__(self, path: str) -> None:
         self._path = path
 
-    def trust_after(self, epoch: int) -> Confidential | None:
+    def trust_after(self, held: TrustDocument) -> Iterator[SignedTrust]:
         """See daskpki.cluster.watch.Source."""
-        signed = Confidential(_read(load_handover(self._path).trust))
-        return signed if parse_trust(signed).document.epoch > epoch else None
+        handover = load_handover(self._path)
+        signed = Confidential(_read(handover.trust))
+        if parse_trust(signed).document.epoch > held.epoch:
+            yield SignedTrust(signed, self._path)
 
     def credential(self) -> KeyPair:
         """See daskpki.cluster.watch.Source."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -12,17 +13,49 @@ from daskpki.cluster import news
 from daskpki.cluster.audit import RELOADED
 from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.peers import Peer
 from daskpki.cluster.roles import Server
 from daskpki.cluster.trust import trust_of
 from daskpki.confidential import Confidential
-from daskpki.errors import NotTrustedError, UnavailableError
+from daskpki.errors import NotTrustedError
 from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.pem import parse_certificates
 from daskpki.pki.profile import Lifetime
-from daskpki.pki.trust_document import TrustDocument, parse_trust
+from daskpki.pki.trust_document import SignedTrust, TrustDocument, parse_trust
 
 _REFUSALS_PER_MINUTE: Final = 10
 _MINUTE: Final = 60.0
+_SENDERS: Final = 1000
+"""Certificates whose refused documents are counted at a time; beyond that, the one that was quiet longest goes."""
+
+
+class Refusals:
+    """Refused trust documents of the last minute, by the certificate that brought them.
+
+    Each costs the verification of a signature, so a certificate has a number of them. Counted together, the documents
+    of one peer would keep out those of all others, and one that revokes that peer among them.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._moments: dict[int, deque[float]] = {}
+
+    def check(self, sender: Peer) -> None:
+        """Raise TooManyRefusedError when that peer has to wait."""
+        moments = self._moments.get(sender.serial, deque())
+        if len(moments) == _REFUSALS_PER_MINUTE and self._clock() - moments[0] < _MINUTE:
+            raise news.TooManyRefusedError(
+                f"{_REFUSALS_PER_MINUTE} trust documents that {sender.identity.uri} brought within a minute did not "
+                "hold; wait one"
+            )
+
+    def note(self, sender: Peer) -> None:
+        """Count one of that peer's."""
+        moments = self._moments.pop(sender.serial, deque(maxlen=_REFUSALS_PER_MINUTE))
+        moments.append(self._clock())
+        self._moments[sender.serial] = moments  # now the last in order
+        if len(self._moments) > _SENDERS:
+            del self._moments[next(iter(self._moments))]
 
 
 class Keeper:
@@ -41,8 +74,7 @@ class Keeper:
         self.on_credential: list[Callable[[KeyPair], None]] = []
         self._enforcement = enforcement
         self._signed = signed
-        self._clock = clock
-        self._refused: list[float] = []
+        self._refusals = Refusals(clock)
         self._lock = threading.Lock()
 
     @property
@@ -74,37 +106,40 @@ class Keeper:
         """The document that holds, to be passed on; None when it is not at hand as it was signed."""
         return None if self._signed is None else news.message(self._signed)
 
-    def offer(self, signed: Confidential) -> bool:
+    def offer(self, signed: Confidential, *, sender: Peer | None = None) -> bool:
         """Whether `signed` is newer than what holds, and holds from now on.
 
-        NotTrustedError or CorruptError when it does not hold, and nothing has changed; UnavailableError after too many
-        such offers, since each costs the verification of a signature.
+        NotTrustedError or CorruptError when it does not hold, and nothing has changed: ForgedError when it claims to be
+        of a CA that holds here. TooManyRefusedError for a `sender` with too many such offers; what this process found
+        where it looks itself has none, and is always judged.
         """
-        with self._lock:
-            parsed = parse_trust(signed)
-            if parsed.document.epoch <= self.epoch:
-                return False
-            self._check_rate()
-            try:
-                self._go_by(signed)
-            except NotTrustedError:
-                self._refused.append(self._clock())
-                raise
+        if sender is not None:
+            self._refusals.check(sender)
+        try:
+            with self._lock:
+                parsed = parse_trust(signed)
+                if parsed.document.epoch <= self.epoch:
+                    return False
+                self._go_by(parsed, signed)
+        except NotTrustedError:
+            if sender is not None:
+                self._refusals.note(sender)
+            raise
         self._tell_everyone()
         return True
 
-    def _check_rate(self) -> None:
-        since = self._clock() - _MINUTE
-        self._refused = [moment for moment in self._refused if moment > since]
-        if len(self._refused) >= _REFUSALS_PER_MINUTE:
-            raise UnavailableError(f"{len(self._refused)} trust documents of the last minute did not hold; wait one")
+    def _verified(self, parsed: SignedTrust) -> TrustDocument:
+        from daskpki.pki.trust import is_forged, verify_trust
 
-    def _go_by(self, signed: Confidential) -> None:
-        from daskpki.pki.trust import verify_trust
+        try:
+            return verify_trust(parsed, now=datetime.now(UTC), cluster=self.document.cluster, previous=self.document)
+        except NotTrustedError as error:
+            if is_forged(parsed, self.document):
+                raise news.ForgedError(str(error), hint=error.hint) from error
+            raise
 
-        document = verify_trust(
-            parse_trust(signed), now=datetime.now(UTC), cluster=self.document.cluster, previous=self.document
-        )
+    def _go_by(self, parsed: SignedTrust, signed: Confidential) -> None:
+        document = self._verified(parsed)
         self._enforcement.replace(trust=trust_of(document))
         if self.document.active.certificate not in document.roots:
             # It did not retire first: an emergency, or a whole rollover that was missed, which looks the same.

@@ -8,16 +8,35 @@ workers and clients, clients to a scheduler (`daskpki revoke` does), workers to 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from distributed.comm.core import connect
 from distributed.core import error_message, send_recv
 
+from daskpki.cluster.audit import REFUSED
 from daskpki.confidential import Confidential
-from daskpki.errors import DaskpkiError, UnavailableError
+from daskpki.errors import DaskpkiError, NotTrustedError, UnavailableError
+from daskpki.identity import Role
 
 if TYPE_CHECKING:
     from daskpki.cluster.enforcement import Enforcement
+    from daskpki.cluster.peers import Peer
+
+
+class ForgedError(NotTrustedError):
+    """A trust document with a false signature in the name of a CA that this process holds."""
+
+
+class TooManyRefusedError(UnavailableError):
+    """The sender's documents of the last minute did not hold, so that this one was not even looked at."""
+
+
+class SignedTrust(NamedTuple):
+    """A trust document as a source found it, nothing of it verified."""
+
+    signed: Confidential
+    place: str = "the source"
+    """Where it was found, for reports."""
 
 
 TRUST: Final = "daskpki-trust"
@@ -32,35 +51,50 @@ def message(signed: Confidential) -> dict[str, Any]:
     return {"op": TRUST, "signed": signed.reveal()}
 
 
-def take(enforcement: Enforcement, received: Any) -> bool:
-    """Whether a message of a stream was one of ours; a document that does not hold is noted and changes nothing."""
-    if not isinstance(received, dict) or received.get("op") != TRUST:
-        return False
+def is_news(received: Any) -> bool:
+    """Whether a message is one of ours."""
+    return isinstance(received, dict) and received.get("op") == TRUST
+
+
+def take(enforcement: Enforcement, received: Mapping[str, Any], sender: Peer) -> DaskpkiError | None:
+    """Go by the document that `sender` brought, if it is newer and holds; else the reason, which is recorded."""
     try:
-        offer(enforcement, received)
+        _offer(enforcement, received, sender)
     except DaskpkiError as error:
-        enforcement.audit.record("refused", detail=f"a trust document: {error}")
-    return True
+        enforcement.audit.record(
+            REFUSED,
+            peer=sender.identity.uri,
+            detail=f"a trust document: {error}",
+            again=isinstance(error, TooManyRefusedError),  # one line for each that was judged, and none for a flood
+        )
+        return error
+    return None
 
 
-def answer(enforcement: Enforcement, received: Mapping[str, Any]) -> Any:
+def answer(enforcement: Enforcement, error: DaskpkiError | None) -> Any:
     """The reply to one that came as a call: the epoch that holds now, or why it was not accepted."""
-    try:
-        offer(enforcement, received)
-    except DaskpkiError as error:
-        enforcement.audit.record("refused", detail=f"a trust document: {error}")
+    if error is not None:
         return error_message(PermissionError(str(error)), status="uncaught-error")
     return {"status": "OK", "epoch": enforcement.trust.epoch}
 
 
-def offer(enforcement: Enforcement, received: Mapping[str, Any]) -> bool:
-    """Whether the document is newer than ours and holds, and so is ours now; DaskpkiError when it does not hold."""
+def cut_off(enforcement: Enforcement, sender: Peer, error: DaskpkiError | None) -> None:
+    """Cut every connection of a peer that brought a forged document; a worker never cuts its scheduler for it.
+
+    A worker without its scheduler ends, so that one forged document on a scheduler would end all of them.
+    """
+    ours, theirs = enforcement.identity.role, sender.identity.role
+    if isinstance(error, ForgedError) and (ours, theirs) != (Role.WORKER, Role.SCHEDULER):
+        enforcement.abort_peer(sender, "it brought a forged trust document")
+
+
+def _offer(enforcement: Enforcement, received: Mapping[str, Any], sender: Peer) -> None:
     if enforcement.keeper is None:
         raise UnavailableError("this process takes no trust documents")
     signed = received.get("signed")
     if not isinstance(signed, bytes):
         raise DaskpkiError("a message about a trust document, without it")
-    return enforcement.keeper.offer(Confidential(signed))
+    enforcement.keeper.offer(Confidential(signed), sender=sender)
 
 
 async def bring(address: str, arguments: Mapping[str, Any], signed: Confidential) -> int:

@@ -119,7 +119,7 @@ def pass_on_to_nanny(server: Any) -> None:
     async def pass_on(keeper: Keeper) -> None:
         assert keeper.signed is not None, "it was just taken in"
         try:
-            await news.bring(nanny, security.get_connection_args("worker"), keeper.signed)
+            await news.bring(nanny, server.connection_args, keeper.signed)
         except OSError as error:  # it asks for itself as well, a little later
             logger.warning("the nanny at %s did not take the trust document: %s", nanny, error)
 

@@ -17,10 +17,11 @@ from distributed import Security
 from daskpki.cluster.audit import Audit
 from daskpki.cluster.backend import install
 from daskpki.cluster.contexts import KeyPair
+from daskpki.cluster.destinations import ARGUMENT, Destinations
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
 from daskpki.cluster.handing_on import HandedOn
 from daskpki.cluster.keeper import Keeper
-from daskpki.cluster.on_dial import OnDial
+from daskpki.cluster.on_dial import Lookout, OnDial
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.trust import trust_of
 from daskpki.cluster.watch import Source
@@ -45,8 +46,11 @@ class PkiSecurity(Security):
         self.enforcements = dict(enforcements)
 
     def get_connection_args(self, role: str) -> dict[str, Any]:
-        """See distributed.Security. `role` is whom Dask wants to dial as; NotTrustedError without its credential."""
-        return self._arguments(role) | {"extra_conn_args": self.extra_conn_args}
+        """See distributed.Security. `role` is whom Dask wants to dial as; NotTrustedError without its credential.
+
+        The first address that is dialled with them has to be a scheduler's (`daskpki.cluster.destinations`).
+        """
+        return self._arguments(role) | {"extra_conn_args": self.extra_conn_args, ARGUMENT: Destinations()}
 
     def get_listen_args(self, role: str) -> dict[str, Any]:
         """See distributed.Security."""
@@ -85,21 +89,23 @@ def client_security(
     *,
     minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
     source: Source | None = None,
+    lookout: Lookout | None = None,
 ) -> PkiSecurity:
     """A Security for a client (a person or a service) that holds `credential` and trusts by the verified `trust`.
 
     It speaks to the scheduler and, for direct transfers, to workers of its own trust domain, and to nobody else.
     NotTrustedError when the credential has no key, or another role than client;
-    `source` is where a renewed credential is looked for before dialling.
+    `source` is where a renewed credential is looked for before dialling, and `lookout` looks for a newer trust document
+    meanwhile.
     """
     if credential.identity.role is not Role.CLIENT:
         raise NotTrustedError(f"{credential.identity.uri} is no client", hint="people and services hold client leaves")
     pair = KeyPair(certificate_pem(credential), key_pem(credential))
     quiet = Audit(usual=logging.DEBUG)  # whoever connects sees results on the terminal, and no log
     enforcement = Enforcement(credential.identity, pair, trust_of(trust), minimum=minimum, audit=quiet)
-    enforcement.keeper = Keeper(enforcement, trust)
+    enforcement.keeper = keeper = Keeper(enforcement, trust)
     if source is not None:
-        enforcement.before_dialling = OnDial(enforcement, enforcement.keeper, source)
+        enforcement.on_dial = OnDial(enforcement, keeper, source, lookout)
     return PkiSecurity({Role.CLIENT: enforcement})
 
 

@@ -30,6 +30,10 @@ class Trust(NamedTuple):
     cut_off: frozenset[str] = frozenset()
 
 
+class WrongRoleError(NotTrustedError):
+    """The other end may be one of ours, and has no business there."""
+
+
 def verify_peer(peer: Peer, trust: Trust, roles: frozenset[Role], *, now: float, allow_stale: bool = False) -> None:
     """Raise NotTrustedError unless `peer` has one of `roles` in our trust domain and is not revoked.
 
@@ -42,7 +46,7 @@ def verify_peer(peer: Peer, trust: Trust, roles: frozenset[Role], *, now: float,
         raise NotTrustedError(f"{who.uri} is not of trust domain {trust.trust_domain}")
     if who.role not in roles:
         expected = " or ".join(sorted(role.value for role in roles))
-        raise NotTrustedError(f"{who.uri} has the role {who.role.value}, and here only {expected} is accepted")
+        raise WrongRoleError(f"{who.uri} has the role {who.role.value}, and here only {expected} is accepted")
     if peer.issuer not in trust.issuers:  # TLS began under a trust that was replaced meanwhile
         raise NotTrustedError(f"the certificate of {who.uri} comes from {peer.issuer}, which is not trusted any more")
     if peer.serial in trust.revoked:

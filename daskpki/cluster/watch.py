@@ -8,22 +8,28 @@ a 720th of its life has passed (an hour, for thirty days).
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Protocol
 
+from daskpki.cluster.audit import REFUSED
 from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.keeper import Keeper
-from daskpki.confidential import Confidential
-from daskpki.errors import DaskpkiError
+from daskpki.cluster.news import SignedTrust
+from daskpki.errors import DaskpkiError, NotTrustedError
 from daskpki.handover import USUAL, Freshness
+from daskpki.pki.trust_document import TrustDocument
 
 SHARE: Final = 1 / 720
 _REMINDER: Final = 3600.0
 """Seconds after which what has not changed for the better is said again."""
+_REPORTED: Final = 100
+"""Refused documents that are known again, so as to be reported once."""
 
 logger = logging.getLogger("distributed.daskpki")
 
@@ -31,8 +37,11 @@ logger = logging.getLogger("distributed.daskpki")
 class Source(Protocol):
     """Where newer material comes from; both raise what a store raises."""
 
-    def trust_after(self, epoch: int) -> Confidential | None:
-        """The newest trust document when its epoch is above `epoch`."""
+    def trust_after(self, held: TrustDocument) -> Iterable[SignedTrust]:
+        """Trust documents of a later epoch than `held`, newest first, nothing of them verified.
+
+        Whoever takes one leaves it at that; to ask for the next one says that this one did not hold.
+        """
         ...
 
     def credential(self) -> KeyPair | None:
@@ -43,13 +52,35 @@ class Source(Protocol):
 class Nowhere:
     """A source that never has anything newer."""
 
-    def trust_after(self, epoch: int) -> Confidential | None:  # noqa: ARG002 - the protocol's signature
+    def trust_after(self, held: TrustDocument) -> Iterable[SignedTrust]:  # noqa: ARG002 - the protocol's signature
         """See Source."""
-        return None
+        return ()
 
     def credential(self) -> KeyPair | None:
         """See Source."""
         return None
+
+
+def take_newest(keeper: Keeper, source: Source, refused: Callable[[SignedTrust, NotTrustedError], None]) -> bool:
+    """Go by the newest trust document of `source` that holds, if there is one; whether there was.
+
+    `refused` is told of each that does not hold. What holds may vouch for one that did not hold before it: so a process
+    that missed a rollover catches up.
+    """
+    news = False
+    while _take_next(keeper, source, refused):
+        news = True
+    return news
+
+
+def _take_next(keeper: Keeper, source: Source, refused: Callable[[SignedTrust, NotTrustedError], None]) -> bool:
+    for found in source.trust_after(keeper.document):
+        try:
+            if keeper.offer(found.signed):
+                return True
+        except NotTrustedError as error:
+            refused(found, error)
+    return False
 
 
 class Watch:
@@ -79,6 +110,8 @@ class Watch:
         self._last = clock()
         self._asked = clock()
         self._said: dict[str, float] = {}
+        self._refused = 0
+        self._reported: deque[bytes] = deque(maxlen=_REPORTED)
 
     async def run(
         self, period: float | None = None, pause: Callable[[float], Awaitable[object]] = asyncio.sleep
@@ -114,10 +147,9 @@ class Watch:
 
     def _look(self) -> bool:
         try:
-            found = self._source.trust_after(self._keeper.epoch)
-            if found is not None:
-                self._keeper.offer(found)
-            if self._is_credential_due(news=found is not None):
+            refused = self._refused
+            news = take_newest(self._keeper, self._source, self._report)
+            if self._is_credential_due(news=news):
                 self._look_for_credential()
         except DaskpkiError as error:
             logger.warning("no newer trust document or credential: %s", error)
@@ -125,8 +157,20 @@ class Watch:
         except Exception:  # whatever a source did: the next look has to come
             logger.exception("looking for a newer trust document failed")
             return False
+        if self._refused > refused:
+            return False
         self._last = self._clock()
         return True
+
+    def _report(self, found: SignedTrust, error: NotTrustedError) -> None:
+        """Say of a document that it did not hold; a source that costs nothing shows the same one at every look."""
+        self._refused += 1
+        digest = hashlib.sha256(found.signed.reveal()).digest()
+        again = digest in self._reported
+        self._reported.append(digest)
+        self._enforcement.audit.record(
+            REFUSED, detail=f"a trust document from {found.place} does not hold: {error}", again=again
+        )
 
     def _is_credential_due(self, *, news: bool) -> bool:
         life = self._keeper.lifetime

@@ -198,5 +198,6 @@ def logout(here: Surroundings, logins: Sequence[Saved], waiting: Sequence[Waitin
         for saved in logins:
             here.keyring.delete(saved.service, USERNAME)
             here.contexts.remove(saved)
+            here.newest_trust(saved.id).forget()
         if here.contexts.is_empty():
             dask_config.unset_loader(here.environ)

@@ -17,6 +17,7 @@ from daskpki.credentials.fetching import fetch_credential
 from daskpki.credentials.handed_down import load_handed_down
 from daskpki.credentials.held import Held, Pins, issuing_generation, verify_held
 from daskpki.credentials.logins import find_login, load_login
+from daskpki.credentials.newest_trust import NewestTrust
 from daskpki.credentials.os_keyring import KeyringPort, OSKeyring
 from daskpki.errors import NotFoundError, UsageError
 from daskpki.identity import Role, parse_label
@@ -41,6 +42,10 @@ class Surroundings(NamedTuple):
         """The logins under daskpki's home."""
         return Contexts(settings.home(self.environ))
 
+    def newest_trust(self, name: str) -> NewestTrust:
+        """What programs of this user have seen since a login, or beside a directory."""
+        return NewestTrust(settings.home(self.environ), name)
+
     @property
     def pins(self) -> Pins:
         """What DASKPKI_CA_SHA256 and DASKPKI_MIN_EPOCH fix beforehand; UsageError."""
@@ -48,11 +53,15 @@ class Surroundings(NamedTuple):
 
 
 class Obtained(NamedTuple):
-    """A verified credential, why this one, and the addresses of its cluster's schedulers as far as they are known."""
+    """A verified credential, why this one, and the addresses of its cluster's schedulers as far as they are known.
+
+    `store` is where newer trust documents are published, None where only a directory or handover is known.
+    """
 
     held: Held
     choice: Choice
     schedulers: tuple[str, ...]
+    store: LocalUrl | GsmUrl | None = None
 
 
 def this_process() -> Surroundings:
@@ -81,9 +90,9 @@ def knows(wanted: Wanted, here: Surroundings) -> bool:
 def obtain(wanted: Wanted, here: Surroundings) -> Obtained:
     """The credential, and why this one; NotFoundError, NotTrustedError, AccessDeniedError, UsageError."""
     choice = choose(wanted, here.environ)
-    held, schedulers = _SOURCES[choice.source](wanted, here)
+    held, schedulers, store = _SOURCES[choice.source](wanted, here)
     _check_asked_for(held, wanted, choice)
-    return Obtained(held, choice, schedulers)
+    return Obtained(held, choice, schedulers, store)
 
 
 def _check_asked_for(held: Held, wanted: Wanted, choice: Choice) -> None:
@@ -100,18 +109,18 @@ def _check_asked_for(held: Held, wanted: Wanted, choice: Choice) -> None:
             )
 
 
-_Found = tuple[Held, tuple[str, ...]]
+_Found = tuple[Held, tuple[str, ...], LocalUrl | GsmUrl | None]
 
 
 def _from_handover(_wanted: Wanted, here: Surroundings) -> _Found:
     handed_down = load_handed_down(here.environ[HANDOVER])
     held = _verify_material(handed_down.material, here, "{} handed down by daskpki-entrypoint".format)
-    return held, handed_down.schedulers or held.trust.schedulers
+    return held, handed_down.schedulers or held.trust.schedulers, None
 
 
 def _from_directory(_wanted: Wanted, here: Surroundings) -> _Found:
     held = _verify_material(load_directory(Path(here.environ[DIRECTORY])), here, in_directory)
-    return held, _addresses(held, here)
+    return held, _addresses(held, here), None
 
 
 def _addresses(held: Held, here: Surroundings) -> tuple[str, ...]:
@@ -142,18 +151,20 @@ def _from_store(wanted: Wanted, here: Surroundings) -> _Found:
     if not name:
         raise UsageError("a credential from the store needs a name", hint="set DASKPKI_NAME, or security(NAME)")
     cluster = settings.cluster_name(here.environ, wanted.cluster)
-    store = here.open_store(settings.store_url(here.environ, wanted.store))
+    url = settings.store_url(here.environ, wanted.store)
+    store = here.open_store(url)
     try:
         label = parse_label(name, "name")
         held = fetch_credential(store.secrets, cluster, Role.CLIENT, label, pins=here.pins, now=here.now)
     finally:
         store.close()
-    return held, _addresses(held, here)
+    return held, _addresses(held, here), url
 
 
 def _from_keyring(wanted: Wanted, here: Surroundings) -> _Found:
     saved = find_login(here.contexts, _in_cluster(wanted, here))
-    return load_login(saved, here.keyring, here.now), saved.context.schedulers
+    held = load_login(saved, here.keyring, here.now)
+    return held, saved.context.schedulers, settings.parse_store_url(saved.context.store)
 
 
 def _in_cluster(wanted: Wanted, here: Surroundings) -> Wanted:

@@ -28,7 +28,7 @@ class Whoami(NamedTuple):
 
 def whoami(wanted: Wanted, here: Surroundings) -> Whoami:
     """Find and verify the credential as a program would; raises what `sources.obtain` raises."""
-    held, choice, _ = obtain(wanted, here)
+    held, choice, *_ = obtain(wanted, here)
     leaf = load_certificate(held.credential.leaf)
     return Whoami(
         identity=held.credential.identity.uri,

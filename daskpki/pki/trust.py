@@ -185,6 +185,31 @@ def _signers(signed: SignedTrust, previous: TrustDocument | None) -> set[bytes]:
     return signers
 
 
+def is_forged(signed: SignedTrust, held: TrustDocument) -> bool:
+    """Whether a signature names a CA generation of `held` and none of that generation's keys made it.
+
+    Whoever sent such a document made it up, or passed it on unread: it takes no rollover that was missed and no clock
+    that is wrong. An issuing CA that replaced another one under the same root counts by the document that brings it.
+    """
+    data = signed_bytes(signed.payload)
+    return any(_is_false(signature, signed.document, held, data) for signature in signed.signatures)
+
+
+def _is_false(signature: Signature, document: TrustDocument, held: TrustDocument, data: bytes) -> bool:
+    of_generation = [anchor for anchor in held.authorities if anchor.generation == signature.generation]
+    roots = {anchor.certificate for anchor in of_generation}
+    renewed = [anchor for anchor in document.authorities if anchor.certificate in roots and _is_sound(anchor, document)]
+    return bool(of_generation) and not any(_signed_by(anchor, signature, data) for anchor in (*of_generation, *renewed))
+
+
+def _is_sound(anchor: Anchor, document: TrustDocument) -> bool:
+    try:
+        _check_anchor(anchor, document.trust_domain)
+    except NotTrustedError:
+        return False
+    return True
+
+
 def _signed_by(anchor: Anchor, signature: Signature, data: bytes) -> bool:
     key = load_certificate(anchor.issuing).public_key()
     assert isinstance(key, keys.PublicKey)

@@ -26,7 +26,8 @@ _ABOUT: Final = (
     " the command takes the trust document to the scheduler. Polled (`--no-push`): the nodes look into the store every"
     f" {PERIOD} s, where 60 s are usual, so that half of the difference is added in a real cluster. From the"
     " start: of the command's process. From publication: of the trust document, after which the command prints its"
-    " result."
+    " result. Under a flood: meanwhile the same client brings false trust documents to the scheduler, on four more"
+    " connections and without a pause."
 )
 
 
@@ -51,6 +52,19 @@ class Site(NamedTuple):
         pushing = {"DASKPKI_CREDENTIAL_DIR": str(self.stage.home / "admin"), "DASKPKI_SCHEDULER": self.address}
         return {**self.stage.environ, **pushing, "PYTHONUNBUFFERED": "1"}
 
+    def flooded(self, name: str, *options: str) -> Moments:
+        """The same while the client brings false trust documents."""
+        command = [sys.executable, CONTESTANTS / "flood.py", self.address, name]
+        with subprocess.Popen(
+            command, env=self.stage.environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as flood:
+            assert flood.stdout is not None
+            assert flood.stdout.readline().strip() == "flooding"
+            try:
+                return self.revoke(name, *options)
+            finally:
+                flood.kill()
+
     def revoke(self, name: str, *options: str) -> Moments:
         """Revoke that client while it is busy."""
         assert self.client.stdin is not None
@@ -73,13 +87,19 @@ class Site(NamedTuple):
 def revocation(workshop: Workshop) -> Section:
     """Run the benchmark."""
     rounds = workshop.rounds * _ROUNDS
-    samples = [*_series("pushed", rounds, _NEVER), *_series("polled", rounds, PERIOD, "--no-push")]
+    samples = [
+        *_series("pushed", rounds, _NEVER),
+        *_series("polled", rounds, PERIOD, "--no-push"),
+        *_series("pushed under a flood", rounds, _NEVER, flood=True),
+        *_series("polled under a flood", rounds, PERIOD, "--no-push", flood=True),
+    ]
     return Section("Revocation of a busy client", _ABOUT, "pushed, from publication", samples, (), percentile=True)
 
 
-def _series(label: str, rounds: int, poll: int, *options: str) -> Iterator[Sample]:
+def _series(label: str, rounds: int, poll: int, *options: str, flood: bool = False) -> Iterator[Sample]:
     with _site(rounds, poll) as site:
-        moments = [site.revoke(f"c-{number}", *options) for number in range(rounds)]
+        revoke = site.flooded if flood else site.revoke
+        moments = [revoke(f"c-{number}", *options) for number in range(rounds)]
     yield Sample(f"{label}, from the start", tuple(each.last - each.started for each in moments))
     yield Sample(f"{label}, from publication", tuple(each.last - each.published for each in moments))
 

@@ -196,6 +196,10 @@ class Authority:
         below, serial = generate_key(KeyType.P256), self._next_serial()
         return create_intermediate(root, self.policy, below, generation=generation, serial=serial, now=now)
 
+    def sign_by_active_alone(self) -> None:
+        """As it is once the rollover is over: the CA that was dropped signs nothing any more."""
+        self._signers = [(issuer, state) for issuer, state in self.authorities if state == ACTIVE]
+
     def replace_authority(self) -> None:
         """The emergency form: a new CA at once, and the old one is no longer trusted."""
         self.add_authority()

@@ -89,7 +89,7 @@ class TestAPoserAsScheduler:
     def test_a_client_does_not_register_with_a_workers_certificate(self, poser: Security, alice: PkiSecurity) -> None:
         async def scenario() -> int:
             async with Scheduler(security=poser, port=0, host="127.0.0.1", dashboard_address=":0") as scheduler:
-                with pytest.raises(PermissionError, match="belongs to a Scheduler, and the other end is a worker"):
+                with pytest.raises(OSError, match="has the role worker, and here only scheduler is accepted"):
                     await Client(scheduler.address, security=alice, asynchronous=True, timeout=5)
                 return len(scheduler.client_comms)
 
@@ -104,7 +104,7 @@ class TestAPoserAsScheduler:
             async with Scheduler(security=poser, port=0, host="127.0.0.1", dashboard_address=":0") as scheduler:
                 with pytest.raises(RuntimeError, match="Worker failed to start") as error:
                     await Worker(scheduler.address, security=ours, death_timeout=10)
-                assert "belongs to a Scheduler, and the other end is a worker" in str(error.value.__cause__)
+                assert "has the role worker, and here only scheduler is accepted" in str(error.value.__cause__)
                 return len(scheduler.workers)
 
         assert asyncio.run(scenario()) == 0
@@ -123,7 +123,7 @@ class TestAPoserAsScheduler:
 
     @pytest.mark.parametrize(
         ("name", "reason"),
-        [("of another trust domain, by our CA", "is not of trust domain"), ("revoked", "is revoked")],
+        [("of another trust domain, by our CA", "is not of trust domain"), ("revoked", "only scheduler is accepted")],
     )
     def test_a_client_does_not_speak_to_whom_it_does_not_trust(
         self, name: str, reason: str, show: Show, alice: PkiSecurity

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,12 +15,13 @@ from distributed import Client, LocalCluster
 from distributed.utils import open_port
 
 from daskpki.cluster.local import LOOK, LocalSecurity, cluster_security
+from daskpki.cluster.news import SignedTrust
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.security import client_security
 from daskpki.confidential import Confidential
 from daskpki.errors import NotFoundError
 from daskpki.identity import Role
-from daskpki.pki.trust_document import parse_trust
+from daskpki.pki.trust_document import TrustDocument, parse_trust
 from tests.cluster.material import Authority
 
 pytestmark = pytest.mark.cluster
@@ -58,9 +60,9 @@ class Shelf:
     def __init__(self) -> None:
         self.signed: Confidential | None = None
 
-    def trust_after(self, epoch: int) -> Confidential | None:
-        found = self.signed
-        return found if found and parse_trust(found).document.epoch > epoch else None
+    def trust_after(self, held: TrustDocument) -> Iterator[SignedTrust]:
+        if self.signed and parse_trust(self.signed).document.epoch > held.epoch:
+            yield SignedTrust(self.signed)
 
     def credential(self) -> None: ...
 

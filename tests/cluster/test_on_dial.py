@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,10 +17,14 @@ from distributed import Client, Scheduler
 import daskpki
 from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.keeper import Keeper
-from daskpki.cluster.on_dial import OnDial
-from daskpki.cluster.security import PkiSecurity
+from daskpki.cluster.news import SignedTrust
+from daskpki.cluster.on_dial import PATIENCE, Lookout, OnDial
+from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.cluster.watch import Nowhere
+from daskpki.confidential import Confidential
+from daskpki.errors import AccessDeniedError
 from daskpki.identity import Role
+from daskpki.pki.trust_document import TrustDocument
 from tests.cluster.material import DAY, NOW, Authority, Leaf
 
 pytestmark = pytest.mark.cluster
@@ -38,13 +47,13 @@ def put(authority: Authority, leaf: Leaf, directory: Path) -> None:
     (directory / "trust.json").write_bytes(authority.signed(authority.document()).reveal())
 
 
-def connect(authority: Authority, security: PkiSecurity) -> None:
-    scheduler = PkiSecurity({Role.SCHEDULER: authority.enforcement(authority.leaf(Role.SCHEDULER))})
+def connect(authority: Authority, security: PkiSecurity, scheduler: PkiSecurity | None = None) -> None:
+    scheduler = scheduler or PkiSecurity({Role.SCHEDULER: authority.enforcement(authority.leaf(Role.SCHEDULER))})
 
     async def scenario() -> None:
         async with (
             Scheduler(security=scheduler, host="127.0.0.1", port=0, dashboard_address=":0") as running,
-            Client(running.address, security=security, asynchronous=True, set_as_default=False),
+            Client(running.address, security=security, asynchronous=True, set_as_default=False, timeout=20),
         ):
             pass
 
@@ -77,6 +86,141 @@ def test_a_place_that_is_gone_leaves_what_there_is(
     assert security.enforcement(Role.CLIENT).pair.certificates == first.pair.certificates
 
 
+@pytest.fixture
+def directory(own: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where alice's credential lies, with a trust document as of now."""
+    monkeypatch.setenv("DASKPKI_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DASKPKI_CREDENTIAL_DIR", str(tmp_path / "alice"))
+    put(own, alice(own), tmp_path / "alice")
+    return tmp_path / "alice"
+
+
+def revoke_scheduler(own: Authority) -> tuple[PkiSecurity, Confidential]:
+    """A scheduler that does not know yet that it is revoked, and the document that says so."""
+    stolen = own.leaf(Role.SCHEDULER)
+    security = PkiSecurity({Role.SCHEDULER: own.enforcement(stolen)})
+    own.revoke(stolen)
+    return security, own.signed(own.document())
+
+
+def test_a_scheduler_that_was_revoked_is_told_by_a_look_beside_the_handshake(own: Authority, directory: Path) -> None:
+    security = daskpki.security()
+    scheduler, signed = revoke_scheduler(own)
+    (directory / "trust.json").write_bytes(signed.reveal())
+    with pytest.raises(OSError, match="is revoked"):
+        connect(own, security, scheduler)
+
+
+def test_what_a_scheduler_pushed_is_kept_for_the_next_program(own: Authority, directory: Path) -> None:
+    first = daskpki.security()
+    scheduler, signed = revoke_scheduler(own)
+    keeper = first.enforcement(Role.CLIENT).keeper
+    assert keeper is not None
+    assert keeper.offer(signed)
+    with pytest.raises(OSError, match="is revoked"):
+        connect(own, daskpki.security(), scheduler)
+    (kept,) = (directory.parent / "home" / "trust").iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_kept_and_does_not_hold_is_not_used(
+    own: Authority, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keeper = daskpki.security().enforcement(Role.CLIENT).keeper
+    assert keeper is not None
+    assert keeper.offer(own.signed(own.document()))
+    (kept,) = (directory.parent / "home" / "trust").iterdir()
+    stranger = Authority()
+    kept.write_bytes(stranger.signed(stranger.document()._replace(epoch=1000)).reveal())
+    connect(own, daskpki.security())
+    assert "is not used" in caplog.text
+
+
+class Stubborn(Nowhere):
+    """Answers only when it is told to."""
+
+    def __init__(self, signed: Confidential) -> None:
+        self.signed = signed
+        self.told = threading.Event()
+
+    def trust_after(self, held: TrustDocument) -> Iterator[SignedTrust]:  # noqa: ARG002 - the protocol's signature
+        self.told.wait(60)
+        yield SignedTrust(self.signed)
+
+
+def test_a_place_that_does_not_answer_delays_a_dial_by_two_seconds_and_counts_when_it_does(
+    own: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    leaf, document = alice(own), own.document()
+    newest = own.document()
+    source = Stubborn(own.signed(newest))
+    lookout = Lookout(source)
+    security = client_security(leaf.credential, document, source=Nowhere(), lookout=lookout)
+    begin = time.monotonic()
+    connect(own, security)
+    assert PATIENCE <= time.monotonic() - begin < PATIENCE + 10
+    assert f"going on with that of epoch {document.epoch}" in caplog.text
+    enforcement = security.enforcement(Role.CLIENT)
+    assert isinstance(enforcement.keeper, Keeper)
+    look = lookout.look(enforcement.keeper)
+    source.told.set()
+    look.result(60)
+    assert enforcement.trust.epoch == newest.epoch
+
+
+class Failing(Nowhere):
+    """Cannot be asked."""
+
+    def trust_after(self, held: TrustDocument) -> Iterator[SignedTrust]:  # noqa: ARG002 - the protocol's signature
+        raise AccessDeniedError("the store is closed")
+
+
+def test_a_place_that_cannot_be_asked_is_logged_and_the_dial_goes_on(
+    own: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    security = client_security(alice(own).credential, own.document(), source=Nowhere(), lookout=Lookout(Failing()))
+    connect(own, security)
+    assert "the store is closed" in caplog.text
+
+
+def test_a_look_is_kept_for_a_minute_for_all_clients_of_a_process(own: Authority) -> None:
+    hands, began = [0.0], []
+
+    class Asked(Nowhere):
+        def trust_after(self, held: TrustDocument) -> Iterable[SignedTrust]:  # noqa: ARG002 - the protocol's signature
+            began.append(hands[0])
+            return [SignedTrust(newest)] if len(began) == 1 else []
+
+    lookout = Lookout(Asked(), clock=lambda: hands[0])
+    document, leaf = own.document(), alice(own)
+    newest = own.signed(own.document())
+    keepers = [Keeper(own.enforcement(leaf), document) for _ in range(2)]
+    dials = [OnDial(own.enforcement(leaf), keeper, Nowhere(), lookout) for keeper in keepers]
+
+    async def dial_all() -> None:
+        for each in dials:
+            await each.begin()
+            await each.finish()
+
+    for moment in (0.0, 59.0, 60.0, 61.0):
+        hands[0] = moment
+        asyncio.run(dial_all())
+        assert {keeper.epoch for keeper in keepers} == {document.epoch + 1}
+    assert began == [0.0, 0.0, 60.0], "the first look asks once more after what it took"
+
+
+def test_nothing_of_google_is_loaded_for_a_credential_from_files(own: Authority, directory: Path) -> None:
+    (directory / "trust.json").write_bytes(own.signed(own.document()).reveal())
+    program = (
+        "import asyncio, sys, daskpki; from daskpki.identity import Role\n"
+        "each = daskpki.security().enforcement(Role.CLIENT)\n"
+        "async def dial(): await each.on_dial.begin(); await each.on_dial.finish()\n"
+        "asyncio.run(dial()); print(sorted(name for name in sys.modules if name.split('.')[0] in ('google', 'grpc')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 class Counting(Nowhere):
     """Has nothing, and counts how often it was asked."""
 
@@ -93,7 +237,7 @@ def test_a_place_is_asked_at_most_once_a_minute(own: Authority) -> None:
     on_dial = OnDial(enforcement, Keeper(enforcement, document), source, clock=lambda: hands[0])
     for moment in (0, 1, 59, 60, 61, 119, 120):
         hands[0] = moment
-        asyncio.run(on_dial())
+        asyncio.run(on_dial.begin())
     assert source.asked == 3
 
 
@@ -111,5 +255,5 @@ def test_a_dial_with_no_reason_to_look_delays_no_look(own: Authority) -> None:
     )
     for moment, asked in ((0, 0), (1, 1)):
         hands[0] = moment
-        asyncio.run(on_dial())
+        asyncio.run(on_dial.begin())
         assert source.asked == asked

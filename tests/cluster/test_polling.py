@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from daskpki import naming
 from daskpki.boot.polling import StoreSource, open_source
 from daskpki.boot.reading import Reader
-from daskpki.cluster.watch import Nowhere
+from daskpki.boot.trust_versions import TrustVersions
+from daskpki.cluster.audit import REFUSED, Audit
+from daskpki.cluster.contexts import KeyPair
+from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.keeper import Keeper
+from daskpki.cluster.news import SignedTrust
+from daskpki.cluster.trust import trust_of
+from daskpki.cluster.watch import Nowhere, Watch
 from daskpki.confidential import Confidential
 from daskpki.errors import NotFoundError, UnavailableError
 from daskpki.handover import Handover, parse_handover
 from daskpki.identity import Role
 from daskpki.pki.credential import encode_credential
+from daskpki.pki.trust_document import TrustDocument
 from tests.cluster.material import Authority
 from tests.cluster.nodes import handover_of
 
@@ -46,6 +55,36 @@ class Shelves:
         return versions[number - 1]
 
 
+TRUST = naming.trust_id("default")
+
+
+class OwnNode(NamedTuple):
+    """What goes by a source in a process."""
+
+    keeper: Keeper
+    watch: Watch
+    audit: Audit
+
+
+def own_node(source: StoreSource, authority: Authority, held: TrustDocument) -> OwnNode:
+    leaf = authority.leaf(Role.WORKER)
+    enforcement = Enforcement(leaf.identity, leaf.pair, trust_of(held))
+    keeper = enforcement.keeper = Keeper(enforcement, held)
+    return OwnNode(keeper, Watch(enforcement, keeper, WithoutCredential(source), share=0), enforcement.audit)
+
+
+class WithoutCredential(NamedTuple):
+    """A store in which there are trust documents alone."""
+
+    source: StoreSource
+
+    def trust_after(self, held: TrustDocument) -> Iterator[SignedTrust]:
+        return self.source.trust_after(held)
+
+    def credential(self) -> KeyPair | None:
+        return None
+
+
 @pytest.fixture
 def shelves() -> Shelves:
     return Shelves()
@@ -65,58 +104,139 @@ def source(handover: Handover, shelves: Shelves) -> StoreSource:
     return StoreSource(handover, reader)
 
 
+def newest(source: StoreSource, held: TrustDocument) -> Confidential | None:
+    """The first that is offered, and taken."""
+    for found in source.trust_after(held):
+        return found.signed
+    return None
+
+
+def numbers(source: StoreSource, held: TrustDocument) -> list[int]:
+    """All that are offered, when each is refused."""
+    return [int(found.place.split()[1]) for found in source.trust_after(held)]
+
+
 def test_one_request_for_each_secret_when_there_is_nothing_new(shelves: Shelves, source: StoreSource) -> None:
     authority = Authority()
-    document = authority.document()
+    before, document = authority.document(), authority.document()
     leaf = authority.leaf(Role.WORKER)
-    signed = authority.signed(document)
-    shelves.add(naming.trust_id("default"), signed)
+    for each in (before, document):
+        shelves.add(TRUST, authority.signed(each))
     shelves.add(naming.credential_id("default", Role.WORKER, "worker"), encode_credential(leaf.credential))
-    found = source.trust_after(0)
-    assert found is not None
-    assert found == signed
+    assert newest(source, before) == shelves.versions[TRUST][1]
     assert source.credential() == leaf.pair
-    before = shelves.requests
-    assert source.trust_after(document.epoch) is None
+    assert newest(source, document) is None
+    requests = shelves.requests
+    assert newest(source, document) is None
     assert source.credential() is None
-    assert shelves.requests - before == 2
+    assert shelves.requests - requests == 2
 
 
 def test_what_is_new_is_found_also_after_a_look_that_failed(shelves: Shelves, source: StoreSource) -> None:
     authority = Authority()
-    secret = naming.trust_id("default")
-    shelves.add(secret, authority.signed(authority.document()))
-    assert source.trust_after(1) is None
-    shelves.add(secret, authority.signed(authority.document()))
+    first, second = authority.document(), authority.document()
+    shelves.add(TRUST, authority.signed(first))
+    assert newest(source, first) is None
+    shelves.add(TRUST, authority.signed(second))
     shelves.down = True
     with pytest.raises(UnavailableError):
-        source.trust_after(1)
+        newest(source, first)
     shelves.down = False
-    assert source.trust_after(1) is not None
-    assert source.trust_after(1) is None
+    assert newest(source, first) is not None
+    assert newest(source, second) is None
 
 
 def test_a_store_that_was_put_back_is_believed_once_it_has_passed_what_is_known(
     shelves: Shelves, source: StoreSource
 ) -> None:
     authority = Authority()
-    secret = naming.trust_id("default")
     documents = [authority.document() for _ in range(4)]
     for document in documents[:3]:
-        shelves.add(secret, authority.signed(document))
-    found = source.trust_after(0)
-    assert found is not None
-    known = documents[2].epoch
-    assert source.trust_after(known) is None
-    del shelves.versions[secret][1:]
-    assert source.trust_after(known) is None
+        shelves.add(TRUST, authority.signed(document))
+    known = documents[2]
+    assert newest(source, known) is None
+    del shelves.versions[TRUST][1:]
+    assert newest(source, known) is None
     for document in documents[1:3]:  # it goes on from there, and has the same numbers and epochs once more
-        shelves.add(secret, authority.signed(document))
-        assert source.trust_after(known) is None
-    shelves.add(secret, authority.signed(documents[3]))
-    passed = source.trust_after(known)
-    assert passed is not None
-    assert passed == shelves.versions[secret][3]
+        shelves.add(TRUST, authority.signed(document))
+        assert newest(source, known) is None
+    shelves.add(TRUST, authority.signed(documents[3]))
+    assert newest(source, known) == shelves.versions[TRUST][3]
+
+
+def test_what_was_offered_and_not_taken_is_offered_again_only_after_another_document(
+    shelves: Shelves, source: StoreSource
+) -> None:
+    authority = Authority()
+    documents = [authority.document() for _ in range(4)]
+    for document in documents:
+        shelves.add(TRUST, authority.signed(document))
+    assert numbers(source, documents[0]) == [4, 3, 2]
+    requests = shelves.requests
+    assert numbers(source, documents[0]) == []
+    assert shelves.requests - requests == 1
+    assert numbers(source, documents[1]) == [4, 3], "which it may vouch for"
+
+
+def test_versions_that_do_not_hold_hide_none_that_does(shelves: Shelves, source: StoreSource) -> None:
+    """Before and after it: greater and lower epochs, bytes that are nothing, and a copy of what is in force."""
+    authority, stranger = Authority(), Authority()
+    held, revoking = authority.document(), authority.document()
+    forged = [stranger.document()._replace(epoch=epoch) for epoch in (2**62, revoking.epoch, held.epoch)]
+    junk = [*(stranger.signed(each) for each in forged), Confidential(b"nothing"), authority.signed(held)]
+    shelves.versions[TRUST] = [authority.signed(held), *junk, authority.signed(revoking), *junk]
+    security = own_node(source, authority, held)
+    assert not security.watch.look(), "some did not hold"
+    assert security.keeper.epoch == revoking.epoch
+    refused = [event.detail for event in security.audit.latest if event.kind == REFUSED]
+    assert {detail.split(" of ")[0] for detail in refused} == {f"a trust document from version {n}" for n in (2, 3)}
+    requests = shelves.requests
+    assert security.watch.look()
+    assert shelves.requests - requests == 1, "each is refused once"
+
+
+def test_a_thousand_forged_versions_cost_two_reads_each_and_one_request_afterwards(
+    shelves: Shelves, source: StoreSource
+) -> None:
+    authority, stranger = Authority(), Authority()
+    held, revoking = authority.document(), authority.document()
+    forged = stranger.signed(stranger.document()._replace(epoch=1000, prev=0))
+    shelves.versions[TRUST] = [authority.signed(held), authority.signed(revoking), *[forged] * 1000]
+    security = own_node(source, authority, held)
+    security.watch.look()
+    assert security.keeper.epoch == revoking.epoch
+    assert shelves.requests < 4 * 1000
+    requests = shelves.requests
+    assert security.watch.look()
+    assert shelves.requests - requests == 1
+
+
+def test_a_node_that_missed_a_rollover_catches_up_through_the_versions_between(
+    shelves: Shelves, source: StoreSource
+) -> None:
+    authority = Authority()
+    held = authority.document()
+    shelves.add(TRUST, authority.signed(held))
+    security = own_node(source, authority, held)
+    for step in (authority.add_authority, authority.activate_authority, authority.finish_rollover):
+        step()
+        shelves.add(TRUST, authority.signed(newer := authority.document()))
+    authority.sign_by_active_alone()
+    shelves.add(TRUST, authority.signed(newest := authority.document()))
+    security.watch.look()
+    assert (newest.epoch > newer.epoch, security.keeper.epoch) == (True, newest.epoch)
+
+
+def test_a_document_of_the_future_is_tried_again_once_the_clock_is_right(shelves: Shelves) -> None:
+    authority, moment = Authority(), [0.0]
+    held = authority.document()
+    versions = TrustVersions("default", now=lambda: moment[0])
+    shelves.versions[TRUST] = [authority.signed(held), authority.signed(later := authority.document())]
+    moment[0] = later.issued_at - 3600.0
+    assert len(list(versions.after(shelves, held))) == 1
+    assert not list(versions.after(shelves, held))
+    moment[0] = float(later.issued_at)
+    assert len(list(versions.after(shelves, held))) == 1
 
 
 def test_where_a_node_looks(handover: Handover) -> None:

@@ -110,7 +110,7 @@ def test_a_peer_that_is_no_scheduler_of_the_cluster_is_refused(
         scheduler(_export(Founded("other"), Role.SCHEDULER, tmp_path / "other")) as foreign,
     ):
         assert _run(REFUSED, alice, real) == "connected\n"
-        assert "PermissionError 'register-client' is refused" in _run(REFUSED, alice, posing)
+        assert "has the role worker, and here only scheduler is accepted" in _run(REFUSED, alice, posing)
         assert "CERTIFICATE_VERIFY_FAILED" in _run(REFUSED, alice, foreign)
 
 

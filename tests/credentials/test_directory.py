@@ -29,7 +29,7 @@ from tests.credentials.material import Founded
 
 
 def test_a_directory_is_a_source(mounted: Surroundings) -> None:
-    held, choice, schedulers = obtain(Wanted(), mounted)
+    held, choice, schedulers, _ = obtain(Wanted(), mounted)
     assert held.credential.identity.slug == "client/alice"
     assert (choice.source, choice.why) == (Source.DIRECTORY, "DASKPKI_CREDENTIAL_DIR is set")
     assert schedulers == ("tls://10.1.1.1:8786",)

@@ -41,7 +41,7 @@ def _home(here: Surroundings) -> Path:
 @pytest.mark.usefixtures("founded")
 def test_login_makes_the_credential_available(store: LocalStore, here: Surroundings) -> None:
     result = login(store, "default", "alice", ["tls://10.0.0.5:8786"], here)
-    held, choice, schedulers = obtain(Wanted(), here)
+    held, choice, schedulers, _ = obtain(Wanted(), here)
     assert held == result.held
     assert held.credential.identity.uri == "spiffe://default.daskpki.internal/client/alice"
     assert choice.source is Source.KEYRING

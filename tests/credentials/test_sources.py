@@ -55,7 +55,7 @@ def _stored(here: Surroundings, store: LocalStore, **more: str) -> Surroundings:
 
 
 def test_the_store_is_a_source(founded: Founded, store: LocalStore, here: Surroundings) -> None:
-    held, choice, _ = obtain(Wanted(), _stored(here, store))
+    held, choice, _, _ = obtain(Wanted(), _stored(here, store))
     assert held.credential.identity.uri == f"spiffe://{founded.trust_domain}/client/alice"
     assert choice.source is Source.STORE
     explicit = obtain(Wanted(name="alice", store=store.url), here)

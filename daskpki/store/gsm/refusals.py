@@ -78,11 +78,14 @@ class Refusal(Exception):  # noqa: N818 - becomes an error only with what was as
     """What came back instead of an answer: the canonical status, the message, and the reason and its metadata."""
 
     def __init__(self, status: str, message: str, reason: str = "", metadata: Mapping[str, str] | None = None) -> None:
-        super().__init__(f"{status}: {message}")
+        super().__init__(status, message, reason, metadata)  # what pickle calls the class with
         self.status = status
         self.message = message
         self.reason = reason
         self.metadata = metadata or {}
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.message}"
 
 
 def status_of_http(code: int) -> str:

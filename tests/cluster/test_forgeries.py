@@ -1,0 +1,258 @@
+"""Trust documents that do not hold: who brings them keeps no other out, and least of all his own revocation."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import Client, Scheduler, Worker
+from distributed.comm.core import connect
+
+from daskpki.cluster import news
+from daskpki.cluster.audit import REFUSED, Audit
+from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.keeper import Keeper
+from daskpki.cluster.news import ForgedError, SignedTrust, TooManyRefusedError
+from daskpki.cluster.peers import Peer
+from daskpki.cluster.security import PkiSecurity, client_security
+from daskpki.cluster.trust import trust_of
+from daskpki.cluster.watch import Watch
+from daskpki.confidential import Confidential
+from daskpki.errors import NotTrustedError
+from daskpki.identity import Role
+from daskpki.pki.trust_document import TrustDocument
+from tests.cluster.conftest import stock_security
+from tests.cluster.material import Authority, Leaf
+from tests.cluster.nodes import Cluster, cluster
+
+pytestmark = pytest.mark.cluster
+
+PER_MINUTE = 10
+
+
+@pytest.fixture
+def own() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="module")
+def ruling() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="module")
+def running(ruling: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(ruling, tmp_path_factory.mktemp("flooded"), "limited", nworkers=1) as running:
+        yield running
+
+
+def forged() -> Confidential:
+    """In the name of the cluster's CA, by another key."""
+    stranger = Authority()
+    return stranger.signed(stranger.document()._replace(epoch=1000))
+
+
+def unknown() -> Confidential:
+    """By a CA of a generation that the cluster has not heard of, as after a rollover that was missed."""
+    stranger = Authority()
+    for step in (stranger.add_authority, stranger.activate_authority, stranger.finish_rollover):
+        step()
+    stranger.sign_by_active_alone()
+    return stranger.signed(stranger.document()._replace(epoch=1000))
+
+
+def peer(leaf: Leaf) -> Peer:
+    return Peer(leaf.identity, leaf.serial, 2**40, "some CA")
+
+
+def security_of(authority: Authority, role: Role, audit: Audit | None = None) -> PkiSecurity:
+    leaf, document = authority.leaf(role), authority.document()
+    enforcement = Enforcement(leaf.identity, leaf.pair, trust_of(document), audit=audit)
+    enforcement.keeper = Keeper(enforcement, document, authority.signed(document))
+    return PkiSecurity({role: enforcement})
+
+
+class Shelf:
+    """A source with one document."""
+
+    def __init__(self, signed: Confidential) -> None:
+        self.signed = signed
+
+    def trust_after(self, held: TrustDocument) -> Iterator[SignedTrust]:  # noqa: ARG002 - the protocol's signature
+        yield SignedTrust(self.signed)
+
+    def credential(self) -> None: ...
+
+
+def test_each_certificate_has_its_own_limit_and_the_own_source_none(own: Authority) -> None:
+    enforcement = own.enforcement(own.leaf(Role.SCHEDULER))
+    hands = [0.0]
+    keeper = Keeper(enforcement, own.document(), clock=lambda: hands[0])
+    mallory, alice = peer(own.leaf(Role.CLIENT, "mallory")), peer(own.leaf(Role.CLIENT, "alice"))
+    for _ in range(PER_MINUTE):
+        with pytest.raises(NotTrustedError):
+            keeper.offer(unknown(), sender=mallory)
+    newest = own.signed(own.document())
+    with pytest.raises(TooManyRefusedError, match="client/mallory"):
+        keeper.offer(newest, sender=mallory)
+    with pytest.raises(NotTrustedError):
+        keeper.offer(unknown())
+    assert keeper.offer(newest, sender=alice)
+    assert keeper.offer(own.signed(own.document()))
+    hands[0] = 60.0
+    assert keeper.offer(own.signed(own.document()), sender=mallory)
+
+
+def test_what_is_counted_of_senders_is_bounded(own: Authority) -> None:
+    keeper = Keeper(own.enforcement(own.leaf(Role.SCHEDULER)), own.document())
+    leaf, refused = own.leaf(Role.CLIENT, "many"), unknown()
+    for serial in range(1100):
+        with pytest.raises(NotTrustedError):
+            keeper.offer(refused, sender=Peer(leaf.identity, serial, 2**40, "some CA"))
+    assert len(keeper._refusals._moments) == 1000
+
+
+def test_forged_is_what_claims_to_be_of_a_ca_that_holds_here(own: Authority) -> None:
+    keeper = Keeper(own.enforcement(own.leaf(Role.SCHEDULER)), own.document())
+    with pytest.raises(ForgedError):
+        keeper.offer(forged())
+    future = own.document()
+    honest = [unknown(), own.signed(future._replace(issued_at=future.issued_at + 86_400))]
+    for signed in honest:
+        with pytest.raises(NotTrustedError) as refusal:
+            keeper.offer(signed)
+        assert not isinstance(refusal.value, ForgedError)
+
+
+def push(address: str, security: PkiSecurity, signed: Confidential) -> int:
+    return asyncio.run(news.bring(address, security.get_connection_args("client"), signed))
+
+
+def test_a_flood_keeps_no_revocation_out_that_is_pushed(ruling: Authority, running: Cluster) -> None:
+    leaf = ruling.leaf(Role.CLIENT, "mallory")
+    admin = client_security(ruling.leaf(Role.CLIENT, "admin").credential, ruling.document())
+    his = client_security(leaf.credential, ruling.document())
+    with Client(running.address, security=his, timeout=10) as client:
+        assert client.submit(sum, [1, 2]).result(timeout=20) == 3
+        for number in range(3 * PER_MINUTE):
+            with pytest.raises(PermissionError, match="wait one" if number >= PER_MINUTE else "trust document"):
+                push(running.address, his, unknown())
+        ruling.revoke(leaf)
+        document = ruling.document()
+        assert push(running.address, admin, ruling.signed(document)) == document.epoch
+        running.scheduler.wait_for(re.compile(r'"revoked".*client/mallory'))
+
+
+def test_a_forger_is_cut_off_with_all_his_connections(ruling: Authority, running: Cluster) -> None:
+    his = client_security(ruling.leaf(Role.CLIENT, "forger").credential, ruling.document())
+    with Client(running.address, security=his, timeout=10) as client:
+        assert client.submit(sum, [1, 2]).result(timeout=20) == 3
+        with pytest.raises(PermissionError, match="trust document"):
+            push(running.address, his, forged())
+        running.scheduler.wait_for(re.compile(r'"refused".*client/forger.*forged trust document'), 2)
+
+
+def test_a_flood_keeps_no_revocation_out_that_is_polled(own: Authority) -> None:
+    leaf = own.leaf(Role.CLIENT, "mallory")
+    scheduling = security_of(own, Role.SCHEDULER)
+    enforcement = scheduling.enforcement(Role.SCHEDULER)
+    keeper = enforcement.keeper
+    assert isinstance(keeper, Keeper)
+    his = client_security(leaf.credential, own.document())
+
+    async def scenario() -> None:
+        async with (
+            Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler,
+            Client(scheduler.address, security=his, asynchronous=True, timeout=10) as client,
+        ):
+            pending = client.submit(sum, [1, 2])  # nobody works here, so it waits
+            for _ in range(2 * PER_MINUTE):
+                with pytest.raises(PermissionError):
+                    await news.bring(scheduler.address, his.get_connection_args("client"), unknown())
+            own.revoke(leaf)
+            newest = own.document()
+            watch = Watch(enforcement, keeper, Shelf(own.signed(newest)), share=0)
+            await asyncio.to_thread(watch.look)
+            assert enforcement.trust.epoch == newest.epoch
+            with pytest.raises(Exception, match=r"cancelled|lost"):
+                await asyncio.wait_for(pending, 20)
+            assert not scheduler.client_comms
+
+    asyncio.run(scenario())
+
+
+class Signalling(Audit):
+    """Sets an event when something was refused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused = asyncio.Event()
+
+    def record(self, kind: str, **fields: Any) -> None:
+        super().record(kind, **fields)
+        if kind == REFUSED:
+            self.refused.set()
+
+
+def test_a_worker_does_not_cut_its_scheduler_for_a_forged_document(own: Authority) -> None:
+    audit = Signalling()
+    scheduling, working = security_of(own, Role.SCHEDULER), security_of(own, Role.WORKER, audit)
+    alice = client_security(own.leaf(Role.CLIENT, "alice").credential, own.document())
+
+    async def scenario() -> None:
+        async with (
+            Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler,
+            Worker(scheduler.address, security=working, host="127.0.0.1") as worker,
+            Client(scheduler.address, security=alice, asynchronous=True) as client,
+        ):
+            message = news.message(forged())
+            for comm in scheduling.enforcement(Role.SCHEDULER).connections():
+                if comm.conversation.peer.identity.role is Role.WORKER:
+                    comm.tell_soon(message)
+            await asyncio.wait_for(audit.refused.wait(), 20)
+            assert await client.submit(sum, [1, 2]) == 3
+            assert list(scheduler.workers) == [worker.address]
+
+    asyncio.run(scenario())
+
+
+class Turns(Audit):
+    """Notes at each refusal how many turns of the event loop there have been."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.turns = 0
+        self.noted: list[int] = []
+
+    def record(self, kind: str, **fields: Any) -> None:
+        super().record(kind, **fields)
+        if kind == REFUSED:
+            self.noted.append(self.turns)
+
+
+def test_a_flood_on_one_connection_leaves_the_loop_to_others(own: Authority, tmp_path: Path) -> None:
+    """What was sent ahead is read without waiting, so the reader itself has to let others have their turn."""
+    sent, audit = 200, Turns()
+    scheduling = security_of(own, Role.SCHEDULER, audit)
+    his = stock_security(own, own.leaf(Role.CLIENT, "mallory"), tmp_path)
+
+    async def scenario() -> None:
+        async with Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler:
+            comm = await connect(scheduler.address, **his.get_connection_args("client"))
+            for _ in range(sent):
+                await comm.write({"op": "no-such-operation", "reply": False})
+
+            async def others() -> None:
+                while len(audit.noted) < sent:
+                    audit.turns += 1
+                    await asyncio.sleep(0)
+
+            await asyncio.wait_for(others(), 30)
+            comm.abort()
+            assert len(set(audit.noted)) > sent / 2, "there was a turn for others between most of the messages"
+
+    asyncio.run(scenario())

@@ -29,6 +29,8 @@ from daskpki.cluster.values import arguments, fitted, misfit, shown
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 
+_PENALTY: Final = 0.1
+"""Seconds that a peer waits for the answer to a trust document beyond its limit, so that it cannot fill the loop."""
 _NOTHING: Final = object()  # in place of a message of which nothing is left
 _OUTCOMES: Final = frozenset({"task-erred", "task-finished"})
 _OF_AN_OUTCOME: Final = arguments("key:key run_id:integer stimulus_id:text")
@@ -179,6 +181,8 @@ class PkiTLS(FramedTLS):
             return _NOTHING
         if news.is_news(message):
             error = news.take(self._enforcement, message, self.conversation.peer)
+            if isinstance(error, news.TooManyRefusedError):
+                await asyncio.sleep(_PENALTY)  # this connection's next message is not read meanwhile
             await self._answer(news.answer(self._enforcement, error))
             news.cut_off(self._enforcement, self.conversation.peer, error)
             return _NOTHING

@@ -62,9 +62,7 @@ def test_without_a_session_bus_there_is_no_keyring(tmp_path: Path) -> None:
 @pytest.mark.parametrize("backend", ["keyring.backends.null.Keyring", "tests.credentials.plaintext.Plaintext"])
 def test_a_backend_that_does_not_protect_is_refused(session: Desktop, tmp_path: Path, backend: str) -> None:
     keyring = OSKeyring(_environ(session, tmp_path, PYTHON_KEYRING_BACKEND=backend))
-    with pytest.raises(
-        AccessDeniedError, match=f"no backend that protects what it keeps: PYTHON_KEYRING_BACKEND names {backend}"
-    ):
+    with pytest.raises(AccessDeniedError, match=f"PYTHON_KEYRING_BACKEND names {backend}"):
         keyring.set("daskpki-t5", "credential", Confidential("secret"))
     assert not (tmp_path / "plaintext.json").exists()
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from daskpki.credentials.dask_config import config_file
 from daskpki.errors import UsageError
+from daskpki.quoting import shown
 from daskpki.settings import GsmUrl, LocalUrl, cluster_name, home, parse_store_url, store_url
 
 
@@ -35,7 +36,7 @@ def test_any_text_is_a_store_or_a_usage_error(text: str) -> None:
         try:
             parse_store_url(candidate)
         except UsageError as error:
-            assert repr(candidate) in str(error)
+            assert shown(candidate) in str(error)
 
 
 def test_gsm_names_its_parent_resource() -> None:

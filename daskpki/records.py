@@ -6,7 +6,6 @@ Pure: a log hands records in and keeps what comes out. Every state change is rec
     reserved → issued | abandoned;  issued → revoking → revoked → released    (by serial)
     published(epoch, version, due)                                            (the trust document)
     root-crl(generation, crl)                              (an offline root signed the CRL of its intermediate)
-    archived(seq, hash, base, file)                         (the records up to there are in a file, no longer here)
 
 What follows from them is in `daskpki.inventory`. One chain serves inventory and audit; the hash of its head stands in
 each signed trust document.
@@ -37,7 +36,6 @@ REVOKING: Final = "revoking"
 REVOKED: Final = "revoked"
 RELEASED: Final = "released"
 PUBLISHED: Final = "published"
-ARCHIVED: Final = "archived"
 
 
 class Stamp(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from daskpki import naming
 from daskpki.authority.copying_versions import Numbered, compare_versions, copy_versions, refusal, unreadable
 from daskpki.errors import AlreadyExistsError, ConflictError, CorruptError, NotFoundError
-from daskpki.records import EMPTY, Record
+from daskpki.records import Record
 from daskpki.store.port import SecretInfo, SecretStore, Store
 
 _CHUNK: Final = 2_000
@@ -74,8 +74,6 @@ def _check_vacant(source: Store, target: Store, cluster: str) -> None:
         if info.id not in mine:
             raise _occupied(target, info.id)
     theirs = iter(source.log(cluster).records())
-    if target.log(cluster).base().head not in (EMPTY, source.log(cluster).base().head):
-        raise _occupied(target, f"the log of cluster {cluster!r}")
     for record in target.log(cluster).records():
         if next(theirs, None) != record:
             raise _occupied(target, f"the log of cluster {cluster!r} (record {record.seq})")
@@ -105,9 +103,6 @@ def _copy_metadata(target: SecretStore, info: SecretInfo, present: SecretInfo | 
 
 def _copy_log(source: Store, target: Store, cluster: str) -> None:
     log = target.log(cluster)
-    base = source.log(cluster).base()
-    if base.head != EMPTY:
-        log.begin(base)
     for records in _chunks(source.log(cluster).records(after=log.inventory().head.seq)):
         log.adopt(records)
 

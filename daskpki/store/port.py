@@ -21,8 +21,7 @@ from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol
 
 from daskpki.confidential import Confidential
-from daskpki.errors import ConflictError
-from daskpki.inventory import Base, Inventory
+from daskpki.inventory import Inventory
 from daskpki.records import Draft, Head, Record, Stamp
 
 MAX_PAYLOAD: Final = 65_536
@@ -131,7 +130,7 @@ class RecordLog(Protocol):
         ...
 
     def records(self, *, after: int = 0) -> Iterator[Record]:
-        """The records with `seq > after` that are kept, in order; CorruptError when the chain does not hold."""
+        """The records with `seq > after`, in order; CorruptError when the chain does not hold."""
         ...
 
     def authenticate(self) -> Head:
@@ -140,30 +139,6 @@ class RecordLog(Protocol):
         Raises:
             CorruptError: a record does not follow from the one before, or the head was not written by an operator.
         """
-        ...
-
-    def base(self) -> Base:
-        """What stands for the records that were archived; NO_BASE for a log that is whole."""
-        ...
-
-    def sealed(self, before: int, upto: int) -> Head:
-        """Up to where the log can be cut: no leaf that was reserved there ends at `before` or later.
-
-        `before` is in seconds since the epoch; the answer is no later than record `upto`, and where nothing can be cut
-        it is where the log begins.
-        """
-        ...
-
-    def cut(self, base: Base, drafts: Sequence[Draft], stamp: Stamp, *, seen: Head) -> None:
-        """Append the drafts and erase the records up to `base.head`, which `base` stands for from now on, in one step.
-
-        Raises:
-            ConflictError: `seen`, which the base was computed from, is no longer the newest record.
-        """
-        ...
-
-    def begin(self, base: Base) -> None:
-        """Let an empty log begin as another store's does; passed over where it does already, CorruptError otherwise."""
         ...
 
     def adopt(self, records: Sequence[Record]) -> None:
@@ -215,8 +190,3 @@ class Store(Protocol):
     def close(self) -> None:
         """Release files, connections and the master key; using the store afterwards is an error."""
         ...
-
-
-def moved(cluster: str) -> ConflictError:
-    """What `RecordLog.cut` raises when others wrote meanwhile."""
-    return ConflictError(f"the log of cluster {cluster!r} went on meanwhile", hint="run the command again")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from daskpki.confidential import Confidential
-from daskpki.inventory import Base, Inventory
+from daskpki.inventory import Inventory
 from daskpki.records import Draft, Head, Record, Stamp
 from daskpki.store.port import Payload, RecordLog, SecretInfo, SecretStore, Store, Version
 
@@ -155,18 +155,6 @@ class FragileLog:
 
     def authenticate(self) -> Head:
         return self._inner.authenticate()
-
-    def base(self) -> Base:
-        return self._inner.base()
-
-    def sealed(self, before: int, upto: int) -> Head:
-        return self._inner.sealed(before, upto)
-
-    def cut(self, base: Base, drafts: Sequence[Draft], stamp: Stamp, *, seen: Head) -> None:
-        self._fuse.change(lambda: self._inner.cut(base, drafts, stamp, seen=seen))
-
-    def begin(self, base: Base) -> None:
-        self._fuse.change(lambda: self._inner.begin(base))
 
     def adopt(self, records: Sequence[Record]) -> None:
         self._fuse.change(lambda: self._inner.adopt(records))

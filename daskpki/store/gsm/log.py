@@ -19,12 +19,11 @@ from daskpki.errors import (
     AlreadyExistsError,
     AmbiguousError,
     ConflictError,
-    CorruptError,
     DaskpkiError,
     NotFoundError,
     UnavailableError,
 )
-from daskpki.inventory import Base, ReplayedInventory
+from daskpki.inventory import ReplayedInventory
 from daskpki.records import EMPTY, Draft, Record, Stamp, chain, following
 from daskpki.records import Head as RecordHead
 from daskpki.store.gsm.composing import HeadComposer
@@ -36,7 +35,7 @@ from daskpki.store.gsm.placement import DEFAULT, GsmOptions
 from daskpki.store.gsm.replay import LogReplay
 from daskpki.store.linear import Head as LinearHead
 from daskpki.store.linear import LinearSecret, Link, Tip
-from daskpki.store.port import MAX_PAYLOAD, moved
+from daskpki.store.port import MAX_PAYLOAD
 from daskpki.store.seen import Seen
 
 FRESH: Final = 30.0
@@ -98,22 +97,6 @@ class GsmRecordLog:
         self._look()
         return self._replay.records(self._head(), after)
 
-    def base(self) -> Base:
-        """See RecordLog."""
-        self._look()
-        return self._replay.base(self._head())
-
-    def sealed(self, before: int, upto: int) -> RecordHead:
-        """See RecordLog; here, the end of a sealed segment."""
-        self._look()
-        head = self._head()
-        end = head.begin if head else EMPTY
-        for segment in head.segments if head else ():
-            if segment.latest >= before or segment.end.seq > upto:
-                break
-            end = segment.end
-        return end
-
     def options(self) -> GsmOptions:
         """How this cluster's secrets are created, as its first commit settled; the defaults before that."""
         if self._tip is None:
@@ -137,40 +120,6 @@ class GsmRecordLog:
             return following(self._view.head, records)
 
         self._commit(missing)
-
-    def begin(self, base: Base) -> None:
-        """See RecordLog."""
-        self._look()
-        if (head := self._head()) is not None and head.begin == base.head:
-            return
-        if head is not None:
-            raise CorruptError(f"the log of {self._cluster!r} is there already, and begins elsewhere")
-        assert self._tip is not None
-        self._create()
-        self._settle(self._composer.first(self._next_link(self._tip), base))
-
-    def cut(self, base: Base, drafts: Sequence[Draft], stamp: Stamp, *, seen: RecordHead) -> None:
-        """See RecordLog; the segments are destroyed after a head without them has won, by the next head at the latest.
-
-        Readers who hold an older head cannot read on, and look again.
-        """
-        self._look()
-        tip, before = self._tip, self._head()
-        assert tip is not None
-        if before is None or self._view.head != seen:
-            raise moved(self._cluster)
-        leftover = self._clear(tip, before)
-        after = self._composer.extended(self._next_link(tip), before, chain(seen, drafts, stamp), leftover)
-        self._settle(self._composer.cut(after, base, before))
-        self._append(())  # which destroys what is left over; where another writer was first, that one has done so
-
-    def _settle(self, head: LogHead) -> None:
-        """Add this head; ConflictError when another writer was first."""
-        assert self._tip is not None
-        won, tip = self._linear.propose(self._tip, head)
-        self._settle_on(tip)
-        if not won:
-            raise moved(self._cluster)
 
     def commit(self, decide: Decide, stamp: Stamp) -> Sequence[Record]:
         """See RecordLog; UnavailableError when other writers or the quota left no room before the deadline."""

@@ -23,7 +23,7 @@ from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, NotTrusted
 from daskpki.files import check_private, is_there
 from daskpki.store.local.faults import translated
 from daskpki.store.local.filesystem import refuse_network_filesystem
-from daskpki.store.local.schema import APPLICATION_ID, FORMAT, FORMAT_ARCHIVED
+from daskpki.store.local.schema import APPLICATION_ID, FORMAT
 
 NAME: Final = "store.db"
 BUSY_SECONDS: Final = 60.0
@@ -231,10 +231,8 @@ def check_application(connection: sqlite3.Connection, path: Path) -> None:
 def read_format(connection: sqlite3.Connection, path: Path) -> str:
     """The store's id, once its format is known to be one that this daskpki reads."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (FORMAT, FORMAT_ARCHIVED):
-        raise NotTrustedError(
-            f"{path} has format {version}; this daskpki reads {FORMAT_ARCHIVED}", hint="upgrade daskpki"
-        )
+    if version != FORMAT:
+        raise NotTrustedError(f"{path} has format {version}; this daskpki reads {FORMAT}", hint="upgrade daskpki")
     row = connection.execute("SELECT store_id FROM meta").fetchone()
     if row is None:
         raise CorruptError(f"{path} does not say which store it is")

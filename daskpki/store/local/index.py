@@ -15,7 +15,6 @@ from daskpki.inventory import (
     AUTHORITY_KINDS,
     CERTIFICATE_KINDS,
     AuthorityRecord,
-    Base,
     CertificateRecord,
     authority_after,
     certificate_after,
@@ -86,17 +85,6 @@ def _write_published(connection: sqlite3.Connection, cluster: str, body: Mapping
         "body = excluded.body WHERE excluded.epoch > epoch",
         (cluster, body["epoch"], json.dumps(dict(body))),
     )
-
-
-def restore_base(connection: sqlite3.Connection, cluster: str, base: Base) -> None:
-    """Fill the tables with what stands for archived records; superseded leaves are never current again."""
-    for entry in base.certificates:
-        issued_seq = base.head.seq if entry.fingerprint and not entry.superseded else None
-        _write_certificate(connection, cluster, entry, issued_seq)
-    for authority in base.authorities:
-        _write_authority(connection, cluster, authority)
-    if base.published:
-        _write_published(connection, cluster, base.published)
 
 
 def clear_index(connection: sqlite3.Connection, cluster: str) -> None:

@@ -14,23 +14,15 @@ from typing import Any
 
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError
-from daskpki.inventory import Base, Inventory
+from daskpki.inventory import Inventory
 from daskpki.records import EMPTY, Draft, Head, Record, Stamp, chain, following, verify_chain
-from daskpki.store.local.archiving import begin_with, erase, hash_at, holds, read_base
 from daskpki.store.local.database import Database, Snapshot
-from daskpki.store.local.index import apply_records, clear_index, restore_base
+from daskpki.store.local.index import apply_records, clear_index
 from daskpki.store.local.inventory import LocalInventory
-from daskpki.store.port import moved
 from daskpki.store.sealing import context, derive
 from daskpki.store.seen import Seen
 
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
-_FIRST_NEEDED = (
-    "SELECT MIN(record.seq) FROM record JOIN certificate ON certificate.cluster = record.cluster "
-    "AND certificate.serial = json_extract(record.body, '$.serial') "
-    "WHERE record.cluster = ? AND record.kind = 'reserved' AND certificate.not_after >= ?"
-)
-"""The first reservation of a leaf that ends at that moment or later."""
 _RECORDS = "SELECT seq, time, operation, who, command, kind, body, hash FROM record WHERE cluster = ?"
 
 
@@ -55,8 +47,6 @@ class LocalRecordLog:
         """See RecordLog."""
         snapshot = self._database.snapshot()
         head = self._view(snapshot).head
-        begin = read_base(snapshot, self._cluster).head
-        after = max(after, begin.seq)
         start = Head(after, hash_at(snapshot, self._cluster, after) or EMPTY.hash)
         rows = snapshot.rows(f"{_RECORDS} AND seq > ? ORDER BY seq", self._cluster, after)
         last = start
@@ -78,43 +68,6 @@ class LocalRecordLog:
                 return records
             self._append(connection, key, records)
         return records
-
-    def base(self) -> Base:
-        """See RecordLog."""
-        return read_base(self._database.snapshot(), self._cluster)
-
-    def sealed(self, before: int, upto: int) -> Head:
-        """See RecordLog; here, any record."""
-        snapshot = self._database.snapshot()
-        needed = snapshot.row(_FIRST_NEEDED, self._cluster, before)
-        end = upto if needed is None or needed[0] is None else min(upto, needed[0] - 1)
-        begin = read_base(snapshot, self._cluster).head
-        found = hash_at(snapshot, self._cluster, end)
-        return Head(end, found) if found and end > begin.seq else begin
-
-    def begin(self, base: Base) -> None:
-        """See RecordLog."""
-        key = self._head_key()
-        with self._database.write() as connection:
-            snapshot = Snapshot(self._database.path, connection, owned=False)
-            if read_base(snapshot, self._cluster).head == base.head:
-                return
-            if self._view(snapshot).head != EMPTY:
-                raise CorruptError(f"the log of {self._cluster!r} is there already, and begins elsewhere")
-            begin_with(connection, self._cluster, base)
-            self._write_head(connection, key, base.head)
-
-    def cut(self, base: Base, drafts: Sequence[Draft], stamp: Stamp, *, seen: Head) -> None:
-        """See RecordLog."""
-        key = self._head_key()
-        with self._database.write() as connection:
-            snapshot = Snapshot(self._database.path, connection, owned=False)
-            head = self._view(snapshot).head
-            self._authenticate(connection, key, head)
-            if head != seen:
-                raise moved(self._cluster)
-            self._append(connection, key, chain(head, drafts, stamp))
-            erase(connection, self._cluster, read_base(snapshot, self._cluster), base)
 
     def adopt(self, records: Sequence[Record]) -> None:
         """See RecordLog."""
@@ -139,10 +92,8 @@ class LocalRecordLog:
         """Derive certificates and authorities anew from the records."""
         with self._database.write() as connection:
             clear_index(connection, self._cluster)
-            base = read_base(Snapshot(self._database.path, connection, owned=False), self._cluster)
-            restore_base(connection, self._cluster, base)
             rows = connection.execute(f"{_RECORDS} ORDER BY seq", (self._cluster,))
-            for record in verify_chain(base.head, map(_parse_record, rows)):
+            for record in verify_chain(EMPTY, map(_parse_record, rows)):
                 apply_records(connection, self._cluster, [record])
 
     def _view(self, snapshot: Snapshot) -> LocalInventory:
@@ -169,9 +120,6 @@ class LocalRecordLog:
             "SELECT seq, hash FROM record WHERE cluster = ? ORDER BY seq DESC LIMIT 1", (self._cluster,)
         ).fetchone()
         row = connection.execute("SELECT mac FROM log_head WHERE cluster = ?", (self._cluster,)).fetchone()
-        if newest is None:  # none at all, or every one of them in an archive
-            begin = read_base(Snapshot(self._database.path, connection, owned=False), self._cluster).head
-            newest = tuple(begin) if begin != EMPTY else None
         if row is None and newest is None:
             return
         if row is None or newest != tuple(head) or not hmac.compare_digest(row[0], self._mac(key, head)):
@@ -186,6 +134,17 @@ class LocalRecordLog:
 
     def _mac(self, key: bytes, head: Head) -> bytes:
         return hmac.digest(key, context("log head", self._database.store_id, self._cluster, *head), "sha256")
+
+
+def hash_at(snapshot: Snapshot, cluster: str, seq: int) -> str | None:
+    """The hash of that record, if it is there."""
+    row = snapshot.row("SELECT hash FROM record WHERE cluster = ? AND seq = ?", cluster, seq)
+    return None if row is None else str(row[0])
+
+
+def holds(snapshot: Snapshot, cluster: str, seen: Head) -> bool:
+    """Whether the log has that very record."""
+    return hash_at(snapshot, cluster, seen.seq) == seen.hash
 
 
 def _encode_body(record: Record) -> str:

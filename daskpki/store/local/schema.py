@@ -14,9 +14,6 @@ APPLICATION_ID: Final = 0x44504B49
 FORMAT: Final = 1
 """Kept in `user_version`; a newer one is refused."""
 
-FORMAT_ARCHIVED: Final = 2
-"""Of a store from which records were archived (`daskpki.store.local.archiving`)."""
-
 SCHEMA: Final = """
 CREATE TABLE meta (
     store_id TEXT NOT NULL,

@@ -14,6 +14,7 @@ FORMAT: Final = "1"
 TRUST: Final = "trust"
 REVOKED: Final = "revoked"
 RECORDS: Final = "records"
+EVENTS: Final = "events"
 CA_KEY: Final = "cakey"
 SECRET: Final = "secret"
 
@@ -31,6 +32,11 @@ def revoked_id(cluster: str) -> str:
 def records_id(cluster: str) -> str:
     """The secret of the append-only log, for stores that have no table for it."""
     return f"daskpki_{cluster}_{RECORDS}"
+
+
+def events_id(cluster: str) -> str:
+    """The secret of the log of what was done to the cluster's other secrets."""
+    return f"daskpki_{cluster}_{EVENTS}"
 
 
 def ca_key_id(cluster: str, generation: int) -> str:

@@ -62,9 +62,10 @@ def copy_cluster(source: Store, target: Store, cluster: str, *, without_disabled
 
 
 def _secrets(store: Store, cluster: str) -> list[SecretInfo]:
-    """All secrets of the cluster but the one in which some stores keep the log."""
+    """All secrets of the cluster but those in which some stores keep the logs."""
     found = store.secrets.select({"daskpki-cluster": cluster})
-    return [info for info in found if info.id != naming.records_id(cluster)]
+    logs = (naming.records_id(cluster), naming.events_id(cluster))
+    return [info for info in found if info.id not in logs]
 
 
 def _check_vacant(source: Store, target: Store, cluster: str) -> None:
@@ -102,9 +103,10 @@ def _copy_metadata(target: SecretStore, info: SecretInfo, present: SecretInfo | 
 
 
 def _copy_log(source: Store, target: Store, cluster: str) -> None:
-    log = target.log(cluster)
-    for records in _chunks(source.log(cluster).records(after=log.inventory().head.seq)):
-        log.adopt(records)
+    for here, there in ((source.events, target.events), (source.log, target.log)):
+        log = there(cluster)
+        for records in _chunks(here(cluster).records(after=log.inventory().head.seq)):
+            log.adopt(records)
 
 
 def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:

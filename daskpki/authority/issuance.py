@@ -156,7 +156,7 @@ def _reserve(session: Session, press: Press, requests: Sequence[LeafRequest], op
         chosen[:] = [(request, draft) for request, draft in planned if press.wanted(inventory, request)]
         return [draft for _, draft in chosen]
 
-    records = session.log.commit(decide, session.stamp(operation)._replace(time=now))
+    records = session.commit(decide, session.stamp(operation)._replace(time=now))
     return [
         Reservation(request, certificate_after(None, record))
         for (request, _), record in zip(chosen, records, strict=True)
@@ -242,7 +242,7 @@ def _confirm(session: Session, batch: _Batch, signed: Sequence[Signed], versions
             _check_reserved(inventory, leaf, living)
         return drafts
 
-    return session.log.commit(decide, session.stamp(batch.operation))
+    return session.commit(decide, session.stamp(batch.operation))
 
 
 def _issued(leaf: Reservation, signed: Signed, version: int) -> Draft:

@@ -42,6 +42,10 @@ class Issuers:
             self._opened[authority.generation] = issuer_of(authority, key)
         return self._opened[authority.generation]
 
+    def adopt(self, issuer: Issuer) -> None:
+        """Take a generation's issuer, whose key was just made."""
+        self._opened[issuer.generation] = issuer
+
     def open(self, authorities: Iterable[AuthorityRecord]) -> None:
         """Open all of these now, so that a key that cannot be opened is found before anything is recorded."""
         for authority in authorities:

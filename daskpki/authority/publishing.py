@@ -31,7 +31,7 @@ from daskpki.pki.trust import (
 )
 from daskpki.records import PUBLISHED, REVOKED, REVOKING, Draft
 from daskpki.store.linear import Head, Link, Tip
-from daskpki.store.trust import TrustPayload, trust_chain
+from daskpki.store.trust import TrustPayload
 
 OpenIssuer = Callable[[AuthorityRecord], Issuer]
 """Gives a generation with its key opened; raises what opening a key raises."""
@@ -43,7 +43,7 @@ def current_trust(session: Session) -> TrustDocument:
     NotTrustedError when an older one was put back.
     """
     inventory = session.log.inventory()  # before the document: what it calls published must be there
-    head = trust_chain(session.store.secrets, session.cluster).head()
+    head = session.anchor.chain.head()
     if head is None:
         remedy = "daskpki renew --due publishes a new one" if inventory.published else "daskpki init-ca makes one"
         raise NotFoundError(f"cluster {session.cluster!r} has no trust document", hint=remedy)
@@ -69,7 +69,7 @@ def publish(
     with the publication. Where an older document was put back, the new one goes past what the log knows of.
     """
     operation = session.operations()
-    chain = trust_chain(session.store.secrets, session.cluster)
+    chain = session.anchor.chain
     revoking: list[CertificateRecord] = []
     before: list[TrustDocument] = []
 
@@ -94,6 +94,7 @@ def publish(
 
     head = chain.append(build, operation)
     assert head is not None, "build always makes a document"
+    session.anchor.note(head.payload.signed.document)
     _record(session, head, revoking, operation)
     if not before and head.link.seq > 1:
         warn_of_it(session.cluster, head.link.seq)
@@ -131,7 +132,7 @@ def _record(session: Session, head: Head[TrustPayload], revoking: Sequence[Certi
         done = [entry for entry in now if entry is not None and entry.status == REVOKING]
         return [published, *(Draft(REVOKED, {"serial": f"{entry.serial:x}"}) for entry in done)]
 
-    session.log.commit(decide, session.stamp(operation))
+    session.commit(decide, session.stamp(operation))
 
 
 def due(document: TrustDocument) -> int:

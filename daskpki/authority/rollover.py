@@ -102,7 +102,7 @@ class Rollover:
         if now.phase == RETIRING:
             return self._take_over(now, min(now.living, key=_generation))
         self._issuers.open([now.active])  # before anything is recorded: it will have to sign
-        self._session.log.commit(_dropping(CA_CREATED), self._session.stamp())
+        self._session.commit(_dropping(CA_CREATED), self._session.stamp())
         self._publish()
         self._discard()
         return now.active
@@ -127,7 +127,7 @@ class Rollover:
                 _refuse_valid(valid_elsewhere(inventory, active, moment), now.last_step)
             return _dropping(CA_RETIRING)(inventory)
 
-        self._session.log.commit(decide, self._session.stamp())
+        self._session.commit(decide, self._session.stamp())
         self._publish(old_keys=old_keys)
         return self._discard()
 
@@ -138,7 +138,7 @@ class Rollover:
         """
         began = self._session.clock()
         made = self._interrupted() or self._begin_emergency(successor, old_keys=old_keys)
-        self._session.log.commit(_replacing_all(made.generation), self._session.stamp())
+        self._session.commit(_replacing_all(made.generation), self._session.stamp())
         self._publish(old_keys=old_keys)
         seconds = (self._session.clock() - began).total_seconds()
         self._discard()
@@ -174,13 +174,13 @@ class Rollover:
         domains = [*policy.permitted_dns, *successor.permit_dns]
         policy = make_policy(policy.trust_domain, domains, max_ttl=policy.max_ttl)
         plan = Plan(policy, successor.key_type, successor.offline_root, emergency)
-        return create(self._session, plan, keys, check)
+        return create(self._session, plan, keys, check, self._issuers.adopt)
 
     def _take_over(self, now: Standing, target: AuthorityRecord) -> AuthorityRecord:
         inventory, moment = self._authority.inventory(), self._session.now()
         check_issuable(valid_elsewhere(inventory, target.generation, moment.timestamp()), target, moment)
         self._issuers.open(now.living)
-        self._session.log.commit(_activating(target.generation), self._session.stamp())
+        self._session.commit(_activating(target.generation), self._session.stamp())
         self._publish()
         return target
 

@@ -88,7 +88,7 @@ def _record(session: Session, entry: AuthorityRecord, der: bytes) -> None:
             raise ConflictError("another command signed this root's CRL meanwhile", hint="run the command again")
         return [Draft(ROOT_CRL, {"generation": entry.generation, "crl": base64.b64encode(der).decode()})]
 
-    session.log.commit(decide, session.stamp())
+    session.commit(decide, session.stamp())
 
 
 def root_crls(inventory: Inventory) -> list[RootCrl]:

@@ -9,7 +9,18 @@ from typing import Final, TypeVar
 from daskpki.confidential import Confidential
 from daskpki.inventory import Inventory
 from daskpki.records import Draft, Head, Record, Stamp
-from daskpki.store.port import Payload, RecordLog, SecretInfo, SecretStore, Store, Version
+from daskpki.store.port import (
+    Judge,
+    Payload,
+    RecordLog,
+    SecretInfo,
+    SecretStore,
+    Sign,
+    Store,
+    Version,
+    unsigned,
+)
+from daskpki.store.seen import Seen
 
 T = TypeVar("T")
 
@@ -69,8 +80,15 @@ class FragileStore:
     def url(self) -> str:
         return self._inner.url
 
-    def log(self, cluster: str) -> RecordLog:
-        return FragileLog(self._inner.log(cluster), self._fuse)
+    def log(self, cluster: str, judge: Judge | None = None) -> RecordLog:
+        return FragileLog(self._inner.log(cluster, judge), self._fuse)
+
+    def events(self, cluster: str) -> RecordLog:
+        return FragileLog(self._inner.events(cluster), self._fuse)
+
+    @property
+    def memory(self) -> Seen:
+        return self._inner.memory
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -159,5 +177,7 @@ class FragileLog:
     def adopt(self, records: Sequence[Record]) -> None:
         self._fuse.change(lambda: self._inner.adopt(records))
 
-    def commit(self, decide: Callable[[Inventory], Sequence[Draft]], stamp: Stamp) -> Sequence[Record]:
-        return self._fuse.change(lambda: self._inner.commit(decide, stamp))
+    def commit(
+        self, decide: Callable[[Inventory], Sequence[Draft]], stamp: Stamp, sign: Sign = unsigned
+    ) -> Sequence[Record]:
+        return self._fuse.change(lambda: self._inner.commit(decide, stamp, sign))

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from daskpki.errors import UsageError
 from daskpki.records import Record
 from daskpki.store.gsm.packing import LogCodec, LogHead, LogPart, LogSegment, describe_segment
 from daskpki.store.gsm.placement import DEFAULT, GsmOptions
 from daskpki.store.gsm.replay import LogReplay
 from daskpki.store.gsm.state import UNFINISHED, State
 from daskpki.store.linear import LinearSecret, Link
+
+_OTHER = "go on in another --cluster NAME"
 
 
 class HeadComposer:
@@ -48,7 +51,9 @@ class HeadComposer:
 
     def _sealed(self, head: LogHead) -> LogHead:
         """Move the first records of the tail, as many as fill a payload, into a segment of their own."""
-        rider = LogSegment(head.link._replace(seq=0), self._cluster, head.state.head, head.tail)
+        if len(head.tail) < 2:  # noqa: PLR2004 - the last record stays, since its signature covers the header
+            raise UsageError(f"record {head.end.seq} ({head.tail[-1].kind}) is too large for the log", hint=_OTHER)
+        rider = LogSegment(head.link._replace(seq=0), self._cluster, head.state.head, head.tail[:-1])
         segment = self._codec.fill(rider)
         sealed = segment.records
         state = self._complete(head.state.after(sealed), head, sealed)

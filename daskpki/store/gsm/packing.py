@@ -5,7 +5,8 @@ Each payload is an .xz file of JSON lines: `gcloud secrets versions access lates
     head     {"format":1,"part":"head","seq","prev","operation",     the link (daskpki.store.linear)
               "cluster","base","state","end","segments","leftover","options"}   then the records after `state`
     segment  {"format":1,"part":"segment","prev","operation","cluster","begin","end"}   then the records after `begin`
-    records  [time,operation,who,command] where the stamp changes, [kind,body] for each event of that stamp
+    records  [time,operation,who,command] where the stamp changes, [kind,body] for each event of that stamp,
+              {"signatures":[[generation,value,place],...]} after the last of a commit
 
 A head holds the open tail in full, and names the sealed segments. A record's number and hash are not written: they
 follow from the one before, and the last must be `end`. Segments are immutable and filled close to 64 KiB, at least
@@ -14,6 +15,7 @@ follow from the one before, and the last must be `end`. Segments are immutable a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import lzma
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +25,7 @@ from typing import Any, Final, NamedTuple
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.pki import fields
-from daskpki.records import RESERVED, Draft, Head, Record, Stamp, chain
+from daskpki.records import Draft, Head, Record, Stamp, chain, encode_signatures, parse_signatures
 from daskpki.store.gsm.placement import GsmOptions, encode_options, parse_options
 from daskpki.store.gsm.state import State, encode_state, parse_state
 from daskpki.store.gsm.values import expand, number, parse_end, text
@@ -36,12 +38,10 @@ _FILTERS: Final = [{"id": lzma.FILTER_LZMA2, "preset": 4, "dict_size": 1 << 20}]
 
 
 class Segment(NamedTuple):
-    """A sealed run of records: its version, the last record in it, and the span of notAfter of its reservations."""
+    """A sealed run of records: its version, and the last record in it."""
 
     version: int
     end: Head
-    earliest: int
-    latest: int
 
 
 class LogHead(NamedTuple):
@@ -159,7 +159,7 @@ def _head_line(head: LogHead) -> dict[str, Any]:
         "base": None,
         "state": encode_state(head.state),
         "end": list(head.end),
-        "segments": [[segment.version, *segment.end, segment.earliest, segment.latest] for segment in head.segments],
+        "segments": [[segment.version, *segment.end] for segment in head.segments],
         "leftover": list(head.leftover),
         "options": encode_options(head.options),
     }
@@ -177,11 +177,13 @@ def _segment_lines(part: LogSegment) -> list[Any]:
     return [header, *_record_lines(part.records)]
 
 
-def _record_lines(records: Iterable[Record]) -> Iterator[list[Any]]:
+def _record_lines(records: Iterable[Record]) -> Iterator[list[Any] | dict[str, Any]]:
     for stamp, group in groupby(records, key=_stamp):
         yield list(stamp)
         for record in group:
             yield [record.kind, record.body]
+            if record.signatures is not None:
+                yield {"signatures": encode_signatures(record.signatures)}
 
 
 def _stamp(record: Record) -> Stamp:
@@ -226,14 +228,17 @@ def _parse_head(link: Link, header: Mapping[str, Any], lines: Sequence[Any]) -> 
     )
 
 
-def _parse_segment(version: Any, seq: Any, end: Any, earliest: Any, latest: Any) -> Segment:
-    return Segment(number(version), parse_end(seq, end), number(earliest), number(latest))
+def _parse_segment(version: Any, seq: Any, end: Any) -> Segment:
+    return Segment(number(version), parse_end(seq, end))
 
 
 def _parse_records(head: Head, lines: Sequence[Any], end: Sequence[Any]) -> tuple[Record, ...]:
     records: list[Record] = []
     stamp = Stamp(0, "", "", "")
     for line in lines:
+        if isinstance(line, dict):
+            records[-1] = records[-1]._replace(signatures=parse_signatures(line["signatures"]))
+            continue
         if len(line) == len(Stamp._fields):
             time, *texts = line
             stamp = Stamp(number(time), *map(text, texts))
@@ -249,6 +254,10 @@ def _parse_records(head: Head, lines: Sequence[Any], end: Sequence[Any]) -> tupl
 
 
 def describe_segment(version: int, records: Sequence[Record]) -> Segment:
-    """How the head refers to a segment of these records; the span is (0, 0) when none is a reservation."""
-    ends = [record.body["not_after"] for record in records if record.kind == RESERVED] or [0]
-    return Segment(version, Head(records[-1].seq, records[-1].hash), min(ends), max(ends))
+    """How the head refers to a segment of these records."""
+    return Segment(version, Head(records[-1].seq, records[-1].hash))
+
+
+def place_of(head: LogHead) -> str:
+    """The digest, in hex, of all that a head says but its records: what the signature of its last commit covers."""
+    return hashlib.sha256(json.dumps(_head_line(head), sort_keys=True).encode()).hexdigest()

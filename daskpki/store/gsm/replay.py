@@ -12,6 +12,7 @@ from daskpki.errors import CorruptError
 from daskpki.inventory import ReplayedInventory
 from daskpki.records import EMPTY, Head, Record
 from daskpki.store.gsm.packing import LogCodec, LogHead, LogPart, LogSegment, Segment
+from daskpki.store.gsm.state import State
 from daskpki.store.port import SecretStore
 
 _READERS: Final = 8
@@ -55,6 +56,10 @@ class LogReplay:
             return True
         sealed = (record for part in self._read(_segments_after(head, seen.seq - 1)[:1]) for record in part.records)
         return any((record.seq, record.hash) == seen for record in chain(sealed, head.tail))
+
+    def state(self, head: LogHead) -> State:
+        """The state at the end of the sealed segments, as their records say; CorruptError."""
+        return State().after(self.records(head._replace(tail=())))
 
     def inventory(self, head: LogHead | None) -> ReplayedInventory:
         """The inventory that follows from all records; CorruptError."""

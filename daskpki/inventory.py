@@ -87,6 +87,7 @@ class AuthorityRecord(NamedTuple):
     chain: tuple[str, ...] = ()
     settings: Mapping[str, Any] = {}
     root_crl: str | None = None
+    sealing: str = "none"
 
 
 class Inventory(Protocol):
@@ -165,6 +166,7 @@ def authority_after(entry: AuthorityRecord | None, record: Record) -> AuthorityR
             key_uri=body["key_uri"],
             trust_domain=body["trust_domain"],
             settings=body.get("settings", {}),
+            sealing=body.get("sealing", "none"),
         )
     if entry is None:
         raise CorruptError(f"record {record.seq} ({record.kind}) names a CA that was never reserved")

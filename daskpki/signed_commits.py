@@ -15,7 +15,7 @@ carries along like the rest, and only the store where it was made compares with 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -98,6 +98,11 @@ def signers(before: Generations, records: Iterable[Record]) -> tuple[int, ...]:
     if now is not None and now != active and after[active].status == CA_RETIRED:
         return (active, now)
     return (active,)
+
+
+def after_records(before: Trusted, records: Sequence[Record]) -> Trusted:
+    """The point to which records lead that are taken for true."""
+    return Trusted(Head(records[-1].seq, records[-1].hash), _after(before.generations, records)) if records else before
 
 
 def verify_commits(cluster: str, since: Trusted, records: Iterable[Record]) -> Trusted:

@@ -15,7 +15,7 @@ from daskpki.authority.policy import (
     active_authority,
     anchor_der,
     chain_der,
-    living_authorities,
+    published_authorities,
     recorded_policy,
 )
 from daskpki.authority.session import Session, claimed_user, utc_now
@@ -132,9 +132,9 @@ class CertificateAuthority:
         """Open every key that will have to sign, before anything is recorded."""
         self._view = None
         try:
-            self.issuers.open(living_authorities(self._seen()))
+            self.issuers.open(published_authorities(self._seen()))
         except NotFoundError:  # as in `issuer`
-            self.issuers.open(living_authorities(self.inventory()))
+            self.issuers.open(published_authorities(self.inventory()))
 
     def requests(
         self,
@@ -231,7 +231,7 @@ class CertificateAuthority:
         from daskpki.authority.publishing import publish
         from daskpki.authority.root_crl import sign_root_crl
 
-        self.issuers.open(living_authorities(self._seen()))
+        self.issuers.open(published_authorities(self._seen()))
         signed = sign_root_crl(self.session, root, revoke=revoke)
         if signed.trusted:
             publish(self.session, self.issuers)

@@ -9,7 +9,7 @@ there is a document, the log is judged from its first record.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -20,7 +20,7 @@ from daskpki.pki.pem import fingerprint
 from daskpki.pki.trust import follows, verify_trust
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.records import EMPTY, Head, Record
-from daskpki.signed_commits import Trusted, generations_of, signed_bytes, verify_commits
+from daskpki.signed_commits import Trusted, after_records, generations_of, signed_bytes, verify_commits
 from daskpki.store.linear import Head as LinearHead
 from daskpki.store.linear import LinearSecret
 from daskpki.store.port import Store
@@ -40,6 +40,10 @@ class Anchored:
         self._pin = pin
         self._document: TrustDocument | None = None
         self._points: list[Trusted] = []
+        self.in_emergency = False
+        """Whether this command is `rotate-ca --emergency`, which goes on with one that was cut off."""
+        self.old_key_lost = False
+        """Whether this command begins a new root of trust, since the old key cannot sign any more."""
 
     @property
     def chain(self) -> LinearSecret[TrustPayload]:
@@ -68,9 +72,9 @@ class Anchored:
         self._document = document
         self._store.memory.note_trust(self._cluster, document.epoch, document.authorities)
 
-    def vouch(self, point: Trusted) -> None:
-        """Take a point of the log for true, because this very command committed it."""
-        self._points.append(point)
+    def vouch(self, records: Sequence[Record]) -> None:
+        """Take records for true, because this very command committed them at the end of what counted."""
+        self._points.append(after_records(self._points[-1], records))
 
     def judge(self, head: Head, after: Callable[[int], Iterator[Record]]) -> Collection[str]:
         """See daskpki.store.port.Judge."""
@@ -78,7 +82,10 @@ class Anchored:
         try:
             point = verify_commits(self._cluster, start, after(start.head.seq))
         except NotTrustedError as error:
-            raise type(error)(str(error), hint=error.hint or _FORGED) from None
+            if not (self.old_key_lost and self._store.url.startswith("local:")):
+                raise type(error)(str(error), hint=error.hint or _FORGED) from None
+            # cut off before: the store's own key says who wrote it, and nothing of the lost key can
+            point = after_records(start, list(after(start.head.seq)))
         if point.head != head:
             raise CorruptError(f"the log of {self._cluster!r} does not lead to record {head.seq}")
         self._points.append(point)

@@ -64,15 +64,16 @@ def create(
     keys.check()
     root_key = _root_key(session, plan)
     operation = session.operations()
-    reserved = _reserve(session, plan, keys.uri, operation, check)
+    reserved = _reserve(session, plan, keys, operation, check)
     issuer = _sign(session, plan, keys.make(reserved.generation, plan.key_type), root_key, reserved.generation)
     adopt(issuer)
     return _record(session, reserved, _certificates(issuer, root_key, session), operation, check)
 
 
-def _reserve(session: Session, plan: Plan, key_uri: str, operation: str, check: Check) -> AuthorityRecord:
+def _reserve(session: Session, plan: Plan, keys: CaKeys, operation: str, check: Check) -> AuthorityRecord:
     settings = policy_settings(plan.policy) | ({"emergency": True} if plan.emergency else {})
-    body = {"key_uri": key_uri, "trust_domain": plan.policy.trust_domain, "settings": settings}
+    place = {"key_uri": keys.uri, "sealing": keys.sealing}
+    body = place | {"trust_domain": plan.policy.trust_domain, "settings": settings}
 
     def decide(inventory: Inventory) -> list[Draft]:
         check(inventory)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from daskpki import naming
 from daskpki.authority.crl_keeping import create_secret, present_crl, prune_pieces, revoked_before
-from daskpki.authority.policy import STATES, anchor_der, chain_der, living_authorities
+from daskpki.authority.policy import STATES, anchor_der, chain_der, published_authorities
 from daskpki.authority.put_back import check_newest, is_past, past_what_was_published, warn_of_it
 from daskpki.authority.root_crl import trusted_root_crls
 from daskpki.authority.session import Session
@@ -58,11 +58,17 @@ def _verified(session: Session, inventory: Inventory, payload: TrustPayload) -> 
 
 
 def publish(
-    session: Session, issuers: OpenIssuer, *, old_keys: bool = True, schedulers: Sequence[str] | None = None
+    session: Session,
+    issuers: OpenIssuer,
+    *,
+    old_keys: bool = True,
+    schedulers: Sequence[str] | None = None,
+    adding: int | None = None,
 ) -> TrustDocument:
     """Sign and publish what the log says now; raises what opening the keys for it raises.
 
-    `schedulers` are the addresses to announce from now on; None leaves those of the document before.
+    `schedulers` are the addresses to announce from now on; None leaves those of the document before. `adding` is the CA
+    that is shown for the first time.
 
     Every CA of the document signs it, and with `old_keys` every one that it drops, which also leaves its word on who
     comes after it, for a node that misses this very document. What was being revoked is recorded as revoked together
@@ -75,6 +81,7 @@ def publish(
 
     def build(tip: Tip[TrustPayload], link: Link) -> TrustPayload:
         inventory = session.log.glance()  # it shows one's own event; what it may miss, its own author publishes
+        session.check(inventory)
         if tip.head is None:
             create_secret(session, naming.TRUST, naming.trust_id(session.cluster))
             create_secret(session, naming.REVOKED, naming.revoked_id(session.cluster))  # so that grants can name it
@@ -83,13 +90,15 @@ def publish(
         previous = None if is_past(tip, link) else known
         before[:] = [previous] if previous else []
         revoking[:] = inventory.certificates(statuses=[REVOKING])
-        document = _compose(session, inventory, previous, link, issuers)
+        document = _compose(session, inventory, previous, link, issuers, adding=adding)
         if previous is not None:
             left = _dropped(inventory, previous, document) if old_keys else []
             document = document._replace(successions=_successions(previous, document, map(issuers, left)))
         said = schedulers if schedulers is not None else known.schedulers if known else ()
         document = document._replace(schedulers=tuple(said))
-        data = sign_trust(document, [issuers(entry) for entry in _signing(inventory, previous if old_keys else None)])
+        data = sign_trust(
+            document, [issuers(entry) for entry in _signing(inventory, document, previous if old_keys else None)]
+        )
         return TrustPayload(data, parse_trust(data))
 
     head = chain.append(build, operation)
@@ -115,10 +124,11 @@ def _successions(previous: TrustDocument, document: TrustDocument, dropped: Iter
     return carried([*previous.successions, *said])
 
 
-def _signing(inventory: Inventory, previous: TrustDocument | None) -> list[AuthorityRecord]:
+def _signing(inventory: Inventory, document: TrustDocument, previous: TrustDocument | None) -> list[AuthorityRecord]:
     """The generations of this document and of the one before, but for one that is dropped before it had a say."""
     known = {anchor.generation for anchor in previous.authorities if anchor.state != NEXT} if previous else set()
-    return [entry for entry in inventory.authorities() if entry.status in STATES or entry.generation in known]
+    known |= {anchor.generation for anchor in document.authorities}
+    return [entry for entry in inventory.authorities() if entry.generation in known]
 
 
 def _record(session: Session, head: Head[TrustPayload], revoking: Sequence[CertificateRecord], operation: str) -> None:
@@ -146,8 +156,10 @@ def _compose(
     previous: TrustDocument | None,
     link: Link,
     issuers: OpenIssuer,
+    *,
+    adding: int | None,
 ) -> TrustDocument:
-    living = living_authorities(inventory)
+    living = published_authorities(inventory, adding)
     revoked = revoked_before(session, previous) if previous else {}
     least = 1 if previous else link.seq  # no CRL has a greater number than documents were published
     return TrustDocument(
@@ -163,7 +175,7 @@ def _compose(
         crls=tuple(present_crl(session, inventory, previous, revoked, issuers(entry), least=least) for entry in living),
         log=inventory.head,
         schedulers=(),
-        root_crls=trusted_root_crls(inventory),
+        root_crls=trusted_root_crls(living),
     )
 
 

@@ -42,6 +42,7 @@ class Successor(NamedTuple):
     ca_key: str | None = None
     offline_root: OfflineRoot | None = None
     permit_dns: tuple[str, ...] = ()
+    lower_sealing: bool = False
 
 
 class Started(NamedTuple):
@@ -80,7 +81,7 @@ class Rollover:
             )
         self._issuers.open([now.active])  # before anything is recorded: both will have to sign
         made = now.others[-1] if now.others else self._create(now.active, successor, _refuse_another)
-        self._publish()
+        self._publish(adding=made.generation)
         return Started(made, resumed=bool(now.others))
 
     def promote(self) -> AuthorityRecord:
@@ -137,6 +138,8 @@ class Rollover:
         A stolen key still signs, once, that it is dropped, so that running nodes follow; without `old_keys` none does.
         """
         began = self._session.clock()
+        self._session.anchor.in_emergency = True
+        self._session.anchor.old_key_lost = not old_keys
         made = self._interrupted() or self._begin_emergency(successor, old_keys=old_keys)
         self._session.commit(_replacing_all(made.generation), self._session.stamp())
         self._publish(old_keys=old_keys)
@@ -169,7 +172,7 @@ class Rollover:
             raise UsageError(
                 f"CA {active.generation} has an offline root, and so has its successor", hint="--offline-root NEWFILE"
             )
-        keys = self._issuers.successor_place(active, successor.ca_key)
+        keys = self._issuers.successor_place(active, successor.ca_key, lower=successor.lower_sealing)
         policy = recorded_policy(active)
         domains = [*policy.permitted_dns, *successor.permit_dns]
         policy = make_policy(policy.trust_domain, domains, max_ttl=policy.max_ttl)
@@ -184,17 +187,17 @@ class Rollover:
         self._publish()
         return target
 
-    def _publish(self, *, old_keys: bool = True) -> None:
+    def _publish(self, *, old_keys: bool = True, adding: int | None = None) -> None:
         """Publish unless the trust document already shows the CAs of the log."""
         if not shows_authorities(self._authority.inventory()):
-            publish(self._session, self._issuers, old_keys=old_keys)
+            publish(self._session, self._issuers, old_keys=old_keys, adding=adding)
             self._authority.inventory()
 
     def _discard(self) -> bool:
         """Erase the keys of all dropped generations; False when one may not be erased by us."""
         erased = True
         for entry in self._authority.inventory().authorities():
-            if entry.status == CA_RETIRED:
+            if entry.status == CA_RETIRED and entry.certificate:  # no place of a key that was never made is asked
                 try:
                     self._issuers.place(entry.key_uri).discard(entry.generation)
                 except AccessDeniedError:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from daskpki.authority.anchoring import Anchored
+from daskpki.authority.policy import check_no_emergency
 from daskpki.inventory import AUTHORITY_KINDS, AuthorityRecord, Inventory, authority_after
 from daskpki.records import CommitSignature, Draft, Head, Record, Stamp
 from daskpki.serials import random_serial
@@ -68,7 +69,20 @@ class Session(NamedTuple):
 
     def commit(self, decide: Callable[[Inventory], Sequence[Draft]], stamp: Stamp | None = None) -> Sequence[Record]:
         """Append what `decide` asks for to the log, signed by the CAs that have to."""
-        return self.log.commit(decide, stamp or self.stamp(), self._sign)
+
+        def checked(inventory: Inventory) -> Sequence[Draft]:
+            self.check(inventory)
+            return decide(inventory)
+
+        records = self.log.commit(checked, stamp or self.stamp(), self._sign)
+        if records and self.anchor.old_key_lost:
+            self.anchor.vouch(records)
+        return records
+
+    def check(self, inventory: Inventory) -> None:
+        """Raise PolicyError for what only `rotate-ca --emergency` may go on with."""
+        if not self.anchor.in_emergency:
+            check_no_emergency(inventory)
 
     def _sign(self, before: Inventory, records: Sequence[Record], place: str) -> tuple[CommitSignature, ...]:
         assert self.issuers is not None, "made by CertificateAuthority"
@@ -78,6 +92,8 @@ class Session(NamedTuple):
             if record.kind in AUTHORITY_KINDS:
                 generation = record.body["generation"]
                 entries[generation] = authority_after(entries.get(generation), record)
+        if self.anchor.old_key_lost:  # a new root of trust begins: nothing of the old one can sign
+            wanted = tuple(number for number in wanted if entries[number].settings.get("emergency"))
         head = Head(records[-1].seq, records[-1].hash)
         return tuple(sign_commit(self.cluster, self.issuers(entries[number]), head, place) for number in wanted)
 

@@ -271,7 +271,7 @@ class LinearSecret(Generic[P]):
             return None
         return payload
 
-    def _scan(self, first: int, known: Mapping[int, P] | None = None) -> dict[int, P | None]:
+    def _scan(self, first: int, known: Mapping[int, P | None] | None = None) -> dict[int, P | None]:
         """The payloads from `first` up to the first number that does not exist; None for an unreadable one."""
         seen: dict[int, P | None] = {}
         number = first

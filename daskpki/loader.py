@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from daskpki.credentials.addresses import SCHEME
@@ -65,11 +66,12 @@ class StoreTrust:
         """See daskpki.cluster.watch.Source."""
         from daskpki.cluster.news import SignedTrust
         from daskpki.credentials.fetching import fetch_pieces, fetch_trust
+        from daskpki.credentials.held import Pins
         from daskpki.credentials.sources import open_without_asking
         from daskpki.settings import store_url
 
         with closing(open_without_asking(store_url(os.environ, self._store))) as opened:
-            found = fetch_trust(opened.secrets, self._cluster)
+            found = fetch_trust(opened.secrets, self._cluster, pins=Pins(), now=datetime.now(UTC))
             document = found.signed.document
             if document.epoch <= epoch:
                 return None

@@ -58,19 +58,35 @@ class Anchored:
         if self._document is None:
             chain = self.chain
             head = chain.head()
+            if head is None and chain.foreign:
+                raise NotTrustedError(
+                    f"cluster {self._cluster!r} has no trust document that verifies: {chain.foreign[max(chain.foreign)]}",
+                    hint="if the CA was replaced without its old key, name the new one by --ca-sha256 HEX",
+                )
             if head is not None:
                 self._check_rivals(chain, head)
+                self._say_first_use(head.payload.signed.document)
                 self.note(head.payload.signed.document)
         return self._document
 
+    @property
+    def basis(self) -> str:
+        """What the newest document was judged by: `pin`, `seen` or `first use`."""
+        if self._pin:
+            return "pin"
+        return "seen" if self._store.memory.trust(self._cluster) is not None else "first use"
+
     def note(self, document: TrustDocument) -> None:
         """Take a document for the newest: one that was verified, or that this very command signed."""
-        if self._pin is None and self._store.memory.trust(self._cluster) is None and self._document is None:
-            logging.getLogger("daskpki").info(
-                "first use of cluster %s here: its CA is %s", self._cluster, fingerprint(document.active.certificate)
-            )
         self._document = document
         self._store.memory.note_trust(self._cluster, document.epoch, document.authorities)
+
+    def _say_first_use(self, document: TrustDocument) -> None:
+        if self.basis == "first use" and self._store.memory.lasts:
+            what = (
+                "first use of cluster %s here: its CA is taken to be the one with SHA-256 %s (--ca-sha256 pins another)"
+            )
+            logging.getLogger("daskpki").warning(what, self._cluster, fingerprint(document.active.certificate))
 
     def vouch(self, records: Sequence[Record]) -> None:
         """Take records for true, because this very command committed them at the end of what counted."""

@@ -3,8 +3,9 @@
 What `verify_log` checks, each on its own:
 
 1. Each record follows from the one before by its hash, and the head was written by someone who could (the store).
-2. The newest trust document is signed by the CA, and the log's head that it names lies on the chain: a log that was
-   cut off or rewritten after that signature is noticed.
+2. The newest trust document is signed by a CA that the reader trusts (a pin, what was seen before, or nothing on first
+   use), and every commit after the record that it names is signed by the CA which was active then. That
+   record lies on the chain: a log that was cut off or rewritten after the document was signed is noticed.
 3. The trust document is not older than the one that the log says was published.
 4. The inventory, from which commands answer, is what the records say.
 """
@@ -30,17 +31,19 @@ class Audited(NamedTuple):
     head: Head
     certificates: int
     trust: TrustDocument
+    basis: str
 
 
 def verify_log(session: Session) -> Audited:
     """Check the log; CorruptError or NotTrustedError for what does not hold, NotFoundError without a CA."""
+    basis = session.anchor.basis
     log = session.log
     log.authenticate()
     view = log.inventory()
     trust = current_trust(session)
     replayed = _replay(log.records(), view.head, Head(*trust.log))
     _check_inventory(view, replayed)
-    return Audited(view.head, sum(1 for _ in replayed.certificates()), trust)
+    return Audited(view.head, sum(1 for _ in replayed.certificates()), trust, basis)
 
 
 def _replay(records: Iterator[Record], end: Head, vouched: Head) -> ReplayedInventory:

@@ -26,9 +26,8 @@ def make_good(
     That is a CRL that is due, a revocation or a change of CAs that is not published, reservations left behind; and with
     `look`, a trust document in whose place an older one was put.
     """
-    unpublished = next(seen.certificates(statuses=[REVOKING]), None) is not None or not shows_authorities(
-        seen, strictly=False
-    )
+    revoking = next(seen.certificates(statuses=[REVOKING]), None)
+    unpublished = revoking is not None or not shows_authorities(seen, strictly=False)
     abandoned = is_stale(seen, session.now()) and abandon_stale(session)
     due = session.now().timestamp() >= seen.published.get("due", 0)
     if abandoned or unpublished or due or (look and _is_put_back(session)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
     from daskpki.records import Record
 
+_BASIS: Final = {
+    "pin": "the pin (--ca-sha256)",
+    "seen": "what was seen here before",
+    "first use": "nothing but its own word, since this is its first use here: compare its SHA-256 (daskpki rotate-ca status)",
+}
 _COLUMNS: Final = ("seq", "time", "who", "command", "operation", "event", "body", "hash")
 
 
@@ -29,6 +35,8 @@ def audit(
     """Show the log of the cluster's CA, or check that nobody changed it.
 
     Examples:  [bold]daskpki audit --since 100[/bold]   [bold]daskpki audit --verify[/bold]
+
+    What was done to other secrets (secret-added and the like) is in a log of its own, shown at the end.
 
     Who did it is as claimed: on Secret Manager, Cloud Audit Logs are the authority. Exit code 3 when it does not hold.
     """
@@ -51,7 +59,7 @@ def _show(invocation: Invocation, session: Session, since: int, columns: tuple[s
             time = describe_record(record)["time"]
             yield str(record.seq), time, record.who, record.command, record.kind, subject(record)
 
-    records = session.log.records(after=since - 1)
+    records = chain(session.log.records(after=since - 1), session.store.events(session.cluster).records())
     documents: Iterator[dict[str, Any]] = map(describe_record, records)
     headings = ("seq", "time", "who", "command", "event", "about")
     lines = table_lines(headings, rows(records), empty=f"no records from number {since} on")
@@ -67,11 +75,13 @@ def _verify(invocation: Invocation, session: Session) -> None:
         "records": head.seq,
         "head": head.hash,
         "certificates": audited.certificates,
-        "trust": {"epoch": trust.epoch, "log": list(trust.log)},
+        "trust": {"epoch": trust.epoch, "log": list(trust.log), "by": audited.basis},
     }
     lines = [
         f"{head.seq} records follow from one another; the head is {head.hash}",
         f"the signed trust document (epoch {trust.epoch}) vouches for them up to number {trust.log[0]}",
+        f"its CA is trusted by {_BASIS[audited.basis]}",
+        f"each of the {head.seq - trust.log[0]} records after that is in a commit which the CA signed",
         f"the inventory of {audited.certificates} certificates is what they say",
     ]
     invocation.output.result(document, lines)

@@ -29,7 +29,7 @@ SealOption = Annotated[
 ]
 LowerOption = Annotated[
     bool,
-    typer.Option("--lower-sealing", help="Allow a new key that is less sealed than the old one (KMS, passphrase)."),
+    typer.Option("--lower-sealing", help="Allow a new key that is less sealed than the old one."),
 ]
 
 

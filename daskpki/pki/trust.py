@@ -212,6 +212,13 @@ def _signed_by(anchor: Anchor, signature: Signature, data: bytes) -> bool:
     return True
 
 
+def check_own_signature(signed: SignedTrust) -> None:
+    """Raise NotTrustedError unless the document holds to rules 2 and 3: an active CA of its own signed it."""
+    check_consistent(signed.document)
+    if signed.document.active.certificate not in _signers(signed, None):
+        raise NotTrustedError("the trust document is not signed by its own active CA")
+
+
 def follows(signed: SignedTrust, previous: TrustDocument) -> bool:
     """Whether a document is signed by a CA of another one, or by one to which the words of those lead."""
     document = signed.document

@@ -40,6 +40,11 @@ class Seen:
         self._trust = _load_trust(path)
         self._noted_trust: dict[str, SeenTrust] = {}
 
+    @property
+    def lasts(self) -> bool:
+        """Whether what is noted is there for the next command."""
+        return self._path is not None
+
     def trust(self, cluster: str) -> SeenTrust | None:
         """The newest trust document that was seen; None on first use."""
         return self._trust.get(cluster)

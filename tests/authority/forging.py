@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from daskpki import naming
 from daskpki.confidential import Confidential
@@ -48,7 +48,7 @@ def own_ca(generation: int = 2) -> Issuer:
 
 def new_ca(issuer: Issuer) -> list[Draft]:
     """The events of the first attack: a CA whose key lies in the attacker's own project."""
-    settings = {"permit_dns": [], "max_ttl": None}
+    settings: dict[str, Any] = {"permit_dns": [], "max_ttl": None}
     body = {"key_uri": "gsm://mallory", "trust_domain": f"{CLUSTER}.daskpki.internal", "settings": settings}
     certificate = base64.b64encode(der(issuer.root)).decode()
     return [
@@ -66,16 +66,16 @@ def drafts_of(attack: str, serial: int) -> list[Draft]:
     }[attack]
 
 
-class Signed(NamedTuple):
-    """By whom a forged commit is signed."""
-
-    issuer: Issuer
-
-    def __call__(self, records: Sequence[Record], place: str) -> tuple[CommitSignature, ...]:
-        return (sign_commit(CLUSTER, self.issuer, Head(records[-1].seq, records[-1].hash), place),)
+Signing = Callable[[Sequence[Record], str], tuple[CommitSignature, ...] | None]
 
 
-Signing = Callable[[Sequence[Record], str], "tuple[CommitSignature, ...] | None"]
+def signed_by(issuer: Issuer) -> Signing:
+    """Signs a forged commit as the CA would, if it were the CA."""
+
+    def sign(records: Sequence[Record], place: str) -> tuple[CommitSignature, ...]:
+        return (sign_commit(CLUSTER, issuer, Head(records[-1].seq, records[-1].hash), place),)
+
+    return sign
 
 
 def unsigned(_records: Sequence[Record], _place: str) -> tuple[CommitSignature, ...]:

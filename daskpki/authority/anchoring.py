@@ -59,8 +59,9 @@ class Anchored:
             chain = self.chain
             head = chain.head()
             if head is None and chain.foreign:
+                why = chain.foreign[max(chain.foreign)]
                 raise NotTrustedError(
-                    f"cluster {self._cluster!r} has no trust document that verifies: {chain.foreign[max(chain.foreign)]}",
+                    f"cluster {self._cluster!r} has no trust document that verifies: {why}",
                     hint="if the CA was replaced without its old key, name the new one by --ca-sha256 HEX",
                 )
             if head is not None:
@@ -83,9 +84,7 @@ class Anchored:
 
     def _say_first_use(self, document: TrustDocument) -> None:
         if self.basis == "first use" and self._store.memory.lasts:
-            what = (
-                "first use of cluster %s here: its CA is taken to be the one with SHA-256 %s (--ca-sha256 pins another)"
-            )
+            what = "first use of cluster %s here: its CA has SHA-256 %s; compare it (--ca-sha256 HEX pins one)"
             logging.getLogger("daskpki").warning(what, self._cluster, fingerprint(document.active.certificate))
 
     def vouch(self, records: Sequence[Record]) -> None:

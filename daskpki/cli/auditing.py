@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _BASIS: Final = {
     "pin": "the pin (--ca-sha256)",
     "seen": "what was seen here before",
-    "first use": "nothing but its own word, since this is its first use here: compare its SHA-256 (daskpki rotate-ca status)",
+    "first use": "its own word alone, on this first use here: compare its SHA-256 (daskpki rotate-ca status)",
 }
 _COLUMNS: Final = ("seq", "time", "who", "command", "operation", "event", "body", "hash")
 

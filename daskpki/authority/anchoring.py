@@ -19,7 +19,7 @@ from daskpki.pki.certificates import load_certificate
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.trust import follows, verify_trust
 from daskpki.pki.trust_document import TrustDocument
-from daskpki.records import EMPTY, Head, Record
+from daskpki.records import CA_RETIRED, EMPTY, Head, Record
 from daskpki.signed_commits import Trusted, after_records, generations_of, signed_bytes, verify_commits
 from daskpki.store.linear import Head as LinearHead
 from daskpki.store.linear import LinearSecret
@@ -40,6 +40,7 @@ class Anchored:
         self._pin = pin
         self._document: TrustDocument | None = None
         self._points: list[Trusted] = []
+        self._refusal: str | None = None
         self.in_emergency = False
         """Whether this command is `rotate-ca --emergency`, which goes on with one that was cut off."""
         self.old_key_lost = False
@@ -53,17 +54,20 @@ class Anchored:
     def document(self) -> TrustDocument | None:
         """The newest document that verifies, looked for once; None before the first.
 
+        None as well where an older one was put back that this user's memory does not lead to: the log is judged from its
+        first record then, and has to have the one that is remembered.
+
         NotTrustedError when documents of two different roots verify, and nothing here says which one is right.
         """
         if self._document is None:
             chain = self.chain
             head = chain.head()
             if head is None and chain.foreign:
-                why = chain.foreign[max(chain.foreign)]
-                raise NotTrustedError(
-                    f"cluster {self._cluster!r} has no trust document that verifies: {why}",
-                    hint="if the CA was replaced without its old key, name the new one by --ca-sha256 HEX",
-                )
+                self._refusal = chain.foreign[max(chain.foreign)]
+                if self._pin:
+                    raise NotTrustedError(
+                        f"the pin fits no trust document of cluster {self._cluster!r}: {self._refusal}"
+                    )
             if head is not None:
                 self._check_rivals(chain, head)
                 self._say_first_use(head.payload.signed.document)
@@ -98,13 +102,18 @@ class Anchored:
             point = verify_commits(self._cluster, start, after(start.head.seq))
         except NotTrustedError as error:
             if not (self.old_key_lost and self._store.url.startswith("local:")):
-                raise type(error)(str(error), hint=error.hint or _FORGED) from None
+                raise type(error)(str(error), hint=self._hint(error)) from None
             # cut off before: the store's own key says who wrote it, and nothing of the lost key can
             point = after_records(start, list(after(start.head.seq)))
         if point.head != head:
             raise CorruptError(f"the log of {self._cluster!r} does not lead to record {head.seq}")
         self._points.append(point)
         return self._places(point, after)
+
+    def _hint(self, error: NotTrustedError) -> str:
+        if self._refusal and self._document is None:
+            return f"{self._refusal}; if the CA was replaced without its old key: --ca-sha256 HEX of the new one"
+        return error.hint or _FORGED
 
     def _start(self, head: Head, after: Callable[[int], Iterator[Record]]) -> Trusted:
         """The newest point that is known to be true and that the log has."""
@@ -142,8 +151,21 @@ class Anchored:
         known = () if seen is None or self._pin else seen.authorities
         if self._document is not None and not self._pin:
             known = self._document.authorities
-        verify_trust(found.payload.signed, cluster=self._cluster, now=self._clock(), pin_sha256=self._pin, known=known)
+        signed = found.payload.signed
+        if not self._pin and self._leads_to(signed.document):
+            known = ()
+        verify_trust(signed, cluster=self._cluster, now=self._clock(), pin_sha256=self._pin, known=known)
         return True
+
+    def _leads_to(self, document: TrustDocument) -> bool:
+        """Whether the log, judged from what was known before, made the CA that is active in this document.
+
+        So a reader who missed more rollovers than a document carries words of follows them by the log.
+        """
+        if not self._points:
+            return False
+        made = self._points[-1].generations.get(document.active.generation)
+        return made is not None and made.status != CA_RETIRED and made.issuing == document.active.issuing
 
     def _check_rivals(self, chain: LinearSecret[TrustPayload], newest: LinearHead[TrustPayload]) -> None:
         """Compare the newest document with those below that verify as well; one that is known already has none."""

@@ -54,8 +54,8 @@ class Anchored:
     def document(self) -> TrustDocument | None:
         """The newest document that verifies, looked for once; None before the first.
 
-        None as well where an older one was put back that this user's memory does not lead to: the log is judged from its
-        first record then, and has to have the one that is remembered.
+        None as well where one was put back that this user's memory does not lead to: the log is judged from its first
+        record then, and has to have the one that is remembered.
 
         NotTrustedError when documents of two different roots verify, and nothing here says which one is right.
         """

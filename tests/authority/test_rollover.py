@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -293,15 +293,11 @@ def test_an_emergency_that_was_cut_off_is_gone_on_with_and_nothing_else_is_done(
     others: list[Callable[[], object]] = [
         ca.rollover().abort,
         lambda: issue(ca, "w"),
-        lambda: ca.revoke("scheduler/s"),
         lambda: ca.announce("tls://10.0.0.5:8786"),
     ]
     for other in others:
-        with pytest.raises((PolicyError, NotFoundError)) as refused:
+        with pytest.raises(PolicyError, match="rotate-ca --emergency was cut off"):
             other()
-        assert "rotate-ca --emergency" in f"{refused.value} {refused.value.hint}" or "was issued here" in str(
-            refused.value
-        )
     assert generations(ca.trust()) == [(1, "active")]
     assert ca.rollover().emergency(Successor()).authority.generation == 2
     followed = verify_trust(parse_trust(newest(ca)), previous=before, now=ca.session.now())

@@ -54,7 +54,7 @@ TAMPERING = {
     "a record": ("UPDATE record SET who = 'nobody' WHERE seq = 6", "does not follow"),
     "the newest records": (
         "DELETE FROM record WHERE seq > 6",
-        "changed by someone without the store's key",
+        "ends at record",
     ),
     "the inventory": ("UPDATE certificate SET status = 'issued' WHERE status = 'revoked'", "without the store's key"),
     "a fingerprint": ("UPDATE certificate SET fingerprint = 'ff'", "without the store's key"),

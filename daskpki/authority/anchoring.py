@@ -61,7 +61,8 @@ class Anchored:
         """
         if self._document is None:
             chain = self.chain
-            head = chain.head()
+            # `latest` may lag; whoever remembers a document needs no look behind it, since a commit finds out
+            head = chain.glance().head if self.basis == "seen" else chain.head()
             if head is None and chain.foreign:
                 self._refusal = chain.foreign[max(chain.foreign)]
                 if self._pin:

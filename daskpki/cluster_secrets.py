@@ -1,8 +1,9 @@
 """The cluster's other secrets: passwords and tokens that its programs need, versioned, in the same store.
 
-Payloads are raw bytes, so that `gcloud` and berglas read them too. What was done to them stands in the cluster's log,
-with time and who; when one ends or wants a new value stands in annotations, which are shown and never relied on to
-protect anything. Rolling back adds the old payload again, since `latest` is the highest number in any state.
+Payloads are raw bytes, so that `gcloud` and berglas read them too. What was done to them stands in a log of their own,
+with time and who, by which nothing is decided; when one ends or wants a new value stands in annotations, which are
+shown and never relied on to protect anything. Rolling back adds the old payload again, since `latest` is the highest
+number in any state.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class ClusterSecrets:
         self._describe(name)
         added = {
             record.body["version"]: record.who
-            for record in self._store.log(self._cluster).records()
+            for record in self._store.events(self._cluster).records()
             if record.kind == ADDED and record.body["name"] == name
         }
         return [
@@ -209,7 +210,7 @@ class ClusterSecrets:
     def _record(self, kind: str, name: str, number: int, **more: int) -> Sequence[Record]:
         draft = Draft(kind, {"name": name, "version": number, **more})
         stamp = Stamp(int(self._clock()), f"{kind}-{number}", self._who, self._command)
-        return self._store.log(self._cluster).commit(lambda _inventory: [draft], stamp)
+        return self._store.events(self._cluster).commit(lambda _inventory: [draft], stamp)
 
     def _id(self, name: str) -> str:
         return naming.user_secret_id(self._cluster, parse_label(name, "secret name"))

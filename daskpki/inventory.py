@@ -87,22 +87,7 @@ class AuthorityRecord(NamedTuple):
     chain: tuple[str, ...] = ()
     settings: Mapping[str, Any] = {}
     root_crl: str | None = None
-
-
-class Base(NamedTuple):
-    """What a log keeps in place of the records up to `head`, once those are in an archive (`daskpki.archived`).
-
-    `certificates` are the leaves that later records are about, as they were then.
-    """
-
-    head: Head = EMPTY
-    authorities: tuple[AuthorityRecord, ...] = ()
-    published: Mapping[str, Any] = {}
-    certificates: tuple[CertificateRecord, ...] = ()
-
-
-NO_BASE: Final = Base()
-"""Of a log that is whole."""
+    sealing: str = "none"
 
 
 class Inventory(Protocol):
@@ -181,6 +166,7 @@ def authority_after(entry: AuthorityRecord | None, record: Record) -> AuthorityR
             key_uri=body["key_uri"],
             trust_domain=body["trust_domain"],
             settings=body.get("settings", {}),
+            sealing=body.get("sealing", "none"),
         )
     if entry is None:
         raise CorruptError(f"record {record.seq} ({record.kind}) names a CA that was never reserved")
@@ -203,16 +189,15 @@ AUTHORITY_KINDS: Final = frozenset({CA_RESERVED, CA_CREATED, CA_ACTIVATED, CA_RE
 
 
 class ReplayedInventory:
-    """An Inventory in memory, made by applying records in order to what stands for those that were archived."""
+    """An Inventory in memory, made by applying records in order."""
 
-    def __init__(self, records: Iterable[Record] = (), base: Base = NO_BASE) -> None:
-        self.head = base.head
-        self.published = base.published
-        self._certificates = {entry.serial: entry for entry in base.certificates}
-        newest = [entry for entry in base.certificates if entry.fingerprint and not entry.superseded]
-        self._current = {(entry.role, entry.name): entry.serial for entry in newest}
-        self._fingerprints = {entry.fingerprint: entry.serial for entry in base.certificates if entry.fingerprint}
-        self._authorities = {entry.generation: entry for entry in base.authorities}
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        self.head = EMPTY
+        self.published: Mapping[str, Any] = {}
+        self._certificates: dict[int, CertificateRecord] = {}
+        self._current: dict[tuple[str, str], int] = {}
+        self._fingerprints: dict[str, int] = {}
+        self._authorities: dict[int, AuthorityRecord] = {}
         for record in records:
             self.apply(record)
 

@@ -13,6 +13,7 @@ from daskpki.identity import Role
 FORMAT: Final = "1"
 TRUST: Final = "trust"
 RECORDS: Final = "records"
+EVENTS: Final = "events"
 CA_KEY: Final = "cakey"
 SECRET: Final = "secret"
 
@@ -25,6 +26,11 @@ def trust_id(cluster: str) -> str:
 def records_id(cluster: str) -> str:
     """The secret of the append-only log, for stores that have no table for it."""
     return f"daskpki_{cluster}_{RECORDS}"
+
+
+def events_id(cluster: str) -> str:
+    """The secret of the log of what was done to the cluster's other secrets."""
+    return f"daskpki_{cluster}_{EVENTS}"
 
 
 def ca_key_id(cluster: str, generation: int) -> str:

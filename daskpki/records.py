@@ -6,7 +6,6 @@ Pure: a log hands records in and keeps what comes out. Every state change is rec
     reserved → issued | abandoned;  issued → revoking → revoked → released    (by serial)
     published(epoch, version, due)                                            (the trust document)
     root-crl(generation, crl)                              (an offline root signed the CRL of its intermediate)
-    archived(seq, hash, base, file)                         (the records up to there are in a file, no longer here)
 
 What follows from them is in `daskpki.inventory`. One chain serves inventory and audit; the hash of its head stands in
 each signed trust document.
@@ -16,10 +15,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from daskpki.errors import CorruptError
+from daskpki.pki.fields import as_text, base64_text, integer, octets
 
 GENESIS: Final = "0" * 64
 """The hash before the first record."""
@@ -37,7 +37,6 @@ REVOKING: Final = "revoking"
 REVOKED: Final = "revoked"
 RELEASED: Final = "released"
 PUBLISHED: Final = "published"
-ARCHIVED: Final = "archived"
 
 
 class Stamp(NamedTuple):
@@ -56,8 +55,22 @@ class Draft(NamedTuple):
     body: Mapping[str, Any]
 
 
+class CommitSignature(NamedTuple):
+    """A CA generation's signature over a commit (`daskpki.signed_commits`).
+
+    `place` is the digest of what a store keeps around the commit; empty for a store that authenticates it otherwise.
+    """
+
+    generation: int
+    value: bytes
+    place: str = ""
+
+
 class Record(NamedTuple):
-    """An appended event; `hash` covers this record and, through the one before, all earlier ones."""
+    """An appended event; `hash` covers this record and, through the one before, all earlier ones.
+
+    The last record of a commit carries the commit's `signatures`, which may be none; all others carry None.
+    """
 
     seq: int
     time: int
@@ -67,6 +80,7 @@ class Record(NamedTuple):
     kind: str
     body: Mapping[str, Any]
     hash: str
+    signatures: tuple[CommitSignature, ...] | None = None
 
 
 class Head(NamedTuple):
@@ -78,6 +92,8 @@ class Head(NamedTuple):
 
 EMPTY: Final = Head(0, GENESIS)
 
+_HASHED: Final = 7
+_MOST_SIGNATURES: Final = 4
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
@@ -96,10 +112,40 @@ def chain(head: Head, drafts: Iterable[Draft], stamp: Stamp) -> list[Record]:
     return records
 
 
+def commit_of(
+    head: Head, drafts: Iterable[Draft], stamp: Stamp, sign: Callable[[Sequence[Record]], tuple[CommitSignature, ...]]
+) -> list[Record]:
+    """The commit that these drafts become when appended after `head`, with its signatures at the last record."""
+    records = chain(head, drafts, stamp)
+    if records:
+        records[-1] = records[-1]._replace(signatures=sign(records))
+    return records
+
+
+def encode_signatures(signatures: Iterable[CommitSignature]) -> list[list[Any]]:
+    """The signatures of a commit as JSON values."""
+    return [[signature.generation, base64_text(signature.value), signature.place] for signature in signatures]
+
+
+def parse_signatures(value: object) -> tuple[CommitSignature, ...]:
+    """The signatures in such values; CorruptError."""
+    if not isinstance(value, list) or len(value) > _MOST_SIGNATURES:
+        raise CorruptError("the signatures of a commit are malformed")
+    return tuple(map(_parse_signature, value))
+
+
+def _parse_signature(value: object) -> CommitSignature:
+    if not isinstance(value, list) or len(value) != len(CommitSignature._fields):
+        raise CorruptError("the signature of a commit is malformed")
+    generation = integer({"generation": value[0]}, "generation", "the signature of a commit", least=1)
+    place = as_text(value[2], "the place of a commit's signature")
+    return CommitSignature(generation, octets(value[1], "the signature of a commit"), place)
+
+
 def verify_chain(head: Head, records: Iterable[Record]) -> Iterator[Record]:
     """Pass the records through; raises CorruptError at the first that does not follow from the one before."""
     for record in records:
-        if record.seq != head.seq + 1 or record.hash != record_hash(head.hash, record[:-1]):
+        if record.seq != head.seq + 1 or record.hash != record_hash(head.hash, record[:_HASHED]):
             raise CorruptError(
                 f"record {record.seq} does not follow from record {head.seq}: the log was changed",
                 hint="restore the store from a backup, and find out who could write to it",

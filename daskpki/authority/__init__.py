@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from daskpki.authority import lookup
+from daskpki.authority.anchoring import Anchored
 from daskpki.authority.custody import OWN_STORE
 from daskpki.authority.issuers import Issuers, Places
 from daskpki.authority.key_types import parse_key_type, parse_renewable_key_type
@@ -14,7 +15,7 @@ from daskpki.authority.policy import (
     active_authority,
     anchor_der,
     chain_der,
-    living_authorities,
+    published_authorities,
     recorded_policy,
 )
 from daskpki.authority.session import Session, claimed_user, utc_now
@@ -41,7 +42,8 @@ class CertificateAuthority:
     """One cluster's CA in one store: `CertificateAuthority(daskpki.open_store("local:"), "default")`.
 
     `who` and `command` are for the log, as claims. `places` says how the CA's keys are sealed and opened, and how those
-    that are kept elsewhere are reached.
+    that are kept elsewhere are reached. `ca_sha256` is the fingerprint of the CA that is trusted, whatever was seen
+    before.
     """
 
     def __init__(
@@ -53,9 +55,19 @@ class CertificateAuthority:
         command: str = "the Python API",
         clock: Callable[[], datetime] = utc_now,
         places: Places = Places(),  # noqa: B008 - a tuple, so it cannot change
+        ca_sha256: str | None = None,
     ) -> None:
-        self.session = Session(store, parse_label(cluster, "cluster"), who or claimed_user(), command, clock)
-        self.issuers = Issuers(store.secrets, self.session.cluster, places)
+        name = parse_label(cluster, "cluster")
+        self.issuers = Issuers(store.secrets, name, places)
+        self.session = Session(
+            store,
+            name,
+            who or claimed_user(),
+            command,
+            clock,
+            anchored=Anchored(store, name, clock, ca_sha256),
+            issuers=self.issuers,
+        )
         self._view: Inventory | None = None
         self._domains: dict[int, str] = {}  # by generation; a CA's never changes
 
@@ -119,9 +131,9 @@ class CertificateAuthority:
         """Open every key that will have to sign, before anything is recorded."""
         self._view = None
         try:
-            self.issuers.open(living_authorities(self._seen()))
+            self.issuers.open(published_authorities(self._seen()))
         except NotFoundError:  # as in `issuer`
-            self.issuers.open(living_authorities(self.inventory()))
+            self.issuers.open(published_authorities(self.inventory()))
 
     def requests(
         self,
@@ -219,7 +231,7 @@ class CertificateAuthority:
         from daskpki.authority.publishing import publish
         from daskpki.authority.root_crl import sign_root_crl
 
-        self.issuers.open(living_authorities(self._seen()))
+        self.issuers.open(published_authorities(self._seen()))
         signed = sign_root_crl(self.session, root, revoke=revoke)
         if signed.trusted:
             publish(self.session, self.issuers)

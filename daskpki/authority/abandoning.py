@@ -30,4 +30,4 @@ def abandon_stale(session: Session) -> int:
     def decide(inventory: Inventory) -> list[Draft]:
         return [Draft(ABANDONED, {"serial": f"{entry.serial:x}"}) for entry in _stale(inventory, session.now())]
 
-    return len(session.log.commit(decide, session.stamp()))
+    return len(session.commit(decide, session.stamp()))

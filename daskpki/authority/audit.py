@@ -3,75 +3,52 @@
 What `verify_log` checks, each on its own:
 
 1. Each record follows from the one before by its hash, and the head was written by someone who could (the store).
-2. The newest trust document is signed by the CA, and the log's head that it names lies on the chain: a log that was
-   cut off or rewritten after that signature is noticed.
+2. The newest trust document is signed by a CA that the reader trusts (a pin, what was seen before, or nothing on first
+   use), and every commit after the record that it names is signed by the CA which was active then. That
+   record lies on the chain: a log that was cut off or rewritten after the document was signed is noticed.
 3. The trust document is not older than the one that the log says was published.
 4. The inventory, from which commands answer, is what the records say.
-5. Where records were archived, a record says so, with the digest of what stands for them; with the archives at hand,
-   their records lead to that, from the first one on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
-from daskpki.archived import base_at, check_base
-from daskpki.authority.archive_file import Archive, joined
 from daskpki.authority.lookup import rfc3339
 from daskpki.authority.publishing import current_trust
 from daskpki.authority.session import Session
 from daskpki.errors import CorruptError
-from daskpki.inventory import CERTIFICATE_KINDS, NO_BASE, Base, Inventory, ReplayedInventory
+from daskpki.inventory import CERTIFICATE_KINDS, Inventory, ReplayedInventory
 from daskpki.pki.trust import TrustDocument
-from daskpki.records import ARCHIVED, EMPTY, Head, Record
+from daskpki.records import EMPTY, Head, Record
 
 
 class Audited(NamedTuple):
-    """What a log that holds is: its head, and the trust document that vouches for it up to `trust.log`.
-
-    It begins after record `begin`; `archived` are the records before that which were checked as well.
-    """
+    """What a log that holds is: its head, and the trust document that vouches for it up to `trust.log`."""
 
     head: Head
     certificates: int
     trust: TrustDocument
-    begin: Head
-    archived: int
+    basis: str
 
 
-def verify_log(session: Session, archives: Iterable[Archive] = ()) -> Audited:
-    """Check the log; CorruptError or NotTrustedError for what does not hold, NotFoundError without a CA.
-
-    With the archives that were taken off it (UsageError unless they are all), it is checked from its first record.
-    """
+def verify_log(session: Session) -> Audited:
+    """Check the log; CorruptError or NotTrustedError for what does not hold, NotFoundError without a CA."""
+    basis = session.anchor.basis
     log = session.log
     log.authenticate()
     view = log.inventory()
     trust = current_trust(session)
-    base = log.base()
-    check_base(base, log.records())
-    replayed = _replay(base, log.records(), view.head, Head(*trust.log))
+    replayed = _replay(log.records(), view.head, Head(*trust.log))
     _check_inventory(view, replayed)
-    archived = _check_archives(archives, session.cluster, base, log.records())
-    return Audited(view.head, sum(1 for _ in replayed.certificates()), trust, base.head, archived)
+    return Audited(view.head, sum(1 for _ in replayed.certificates()), trust, basis)
 
 
-def _check_archives(archives: Iterable[Archive], cluster: str, base: Base, kept: Iterable[Record]) -> int:
-    """How many archived records there are, which lead to the base and to what stands for them; 0 without archives."""
-    given = list(archives)
-    if not given:
-        return 0
-    records = list(joined(given, cluster, base.head))
-    if base_at(base.head, NO_BASE, [*records, *kept]).certificates != base.certificates:
-        raise CorruptError("the leaves that were kept of the archived records are not what those say", hint=_CHANGED)
-    return len(records)
-
-
-def _replay(base: Base, records: Iterator[Record], end: Head, vouched: Head) -> ReplayedInventory:
+def _replay(records: Iterator[Record], end: Head, vouched: Head) -> ReplayedInventory:
     """The inventory up to `end`; CorruptError unless the vouched head is among the records."""
-    replayed, vouched_for = ReplayedInventory(base=base), vouched in (EMPTY, base.head)
+    replayed, vouched_for = ReplayedInventory(), vouched == EMPTY
     for record in records:
         vouched_for = vouched_for or (record.seq, record.hash) == vouched
         if record.seq <= end.seq:
@@ -118,8 +95,6 @@ def subject(record: Record) -> str:
     if record.kind in CERTIFICATE_KINDS:
         name = f"{body['role']}/{body['name']} " if "role" in body else ""
         return f"{name}serial {body['serial']}" + (f" ({body['reason']})" if "reason" in body else "")
-    if record.kind == ARCHIVED:
-        return f"records up to {body['seq']}, in a file of SHA-256 {body['file'][:16]}..."
     if "generation" in body:
         return f"CA generation {body['generation']}"
     if "epoch" in body:

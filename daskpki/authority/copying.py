@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from daskpki import naming
 from daskpki.authority.copying_versions import Numbered, compare_versions, copy_versions, refusal, unreadable
 from daskpki.errors import AlreadyExistsError, ConflictError, CorruptError, NotFoundError
-from daskpki.records import EMPTY, Record
+from daskpki.records import Record
 from daskpki.store.port import SecretInfo, SecretStore, Store
 
 _CHUNK: Final = 2_000
@@ -62,9 +62,10 @@ def copy_cluster(source: Store, target: Store, cluster: str, *, without_disabled
 
 
 def _secrets(store: Store, cluster: str) -> list[SecretInfo]:
-    """All secrets of the cluster but the one in which some stores keep the log."""
+    """All secrets of the cluster but those in which some stores keep the logs."""
     found = store.secrets.select({"daskpki-cluster": cluster})
-    return [info for info in found if info.id != naming.records_id(cluster)]
+    logs = (naming.records_id(cluster), naming.events_id(cluster))
+    return [info for info in found if info.id not in logs]
 
 
 def _check_vacant(source: Store, target: Store, cluster: str) -> None:
@@ -74,8 +75,6 @@ def _check_vacant(source: Store, target: Store, cluster: str) -> None:
         if info.id not in mine:
             raise _occupied(target, info.id)
     theirs = iter(source.log(cluster).records())
-    if target.log(cluster).base().head not in (EMPTY, source.log(cluster).base().head):
-        raise _occupied(target, f"the log of cluster {cluster!r}")
     for record in target.log(cluster).records():
         if next(theirs, None) != record:
             raise _occupied(target, f"the log of cluster {cluster!r} (record {record.seq})")
@@ -104,12 +103,10 @@ def _copy_metadata(target: SecretStore, info: SecretInfo, present: SecretInfo | 
 
 
 def _copy_log(source: Store, target: Store, cluster: str) -> None:
-    log = target.log(cluster)
-    base = source.log(cluster).base()
-    if base.head != EMPTY:
-        log.begin(base)
-    for records in _chunks(source.log(cluster).records(after=log.inventory().head.seq)):
-        log.adopt(records)
+    for here, there in ((source.events, target.events), (source.log, target.log)):
+        log = there(cluster)
+        for records in _chunks(here(cluster).records(after=log.inventory().head.seq)):
+            log.adopt(records)
 
 
 def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:

@@ -57,19 +57,23 @@ def plan_ca(
     return Plan(policy, parse_ca_key_type(key_type), offline_root)
 
 
-def create(session: Session, plan: Plan, keys: CaKeys, check: Check) -> AuthorityRecord:
-    """The new generation, recorded as created."""
+def create(
+    session: Session, plan: Plan, keys: CaKeys, check: Check, adopt: Callable[[Issuer], None]
+) -> AuthorityRecord:
+    """The new generation, recorded as created; `adopt` is given its issuer, which may have to sign that record."""
     keys.check()
     root_key = _root_key(session, plan)
     operation = session.operations()
-    reserved = _reserve(session, plan, keys.uri, operation, check)
+    reserved = _reserve(session, plan, keys, operation, check)
     issuer = _sign(session, plan, keys.make(reserved.generation, plan.key_type), root_key, reserved.generation)
+    adopt(issuer)
     return _record(session, reserved, _certificates(issuer, root_key, session), operation, check)
 
 
-def _reserve(session: Session, plan: Plan, key_uri: str, operation: str, check: Check) -> AuthorityRecord:
+def _reserve(session: Session, plan: Plan, keys: CaKeys, operation: str, check: Check) -> AuthorityRecord:
     settings = policy_settings(plan.policy) | ({"emergency": True} if plan.emergency else {})
-    body = {"key_uri": key_uri, "trust_domain": plan.policy.trust_domain, "settings": settings}
+    place = {"key_uri": keys.uri, "sealing": keys.sealing}
+    body = place | {"trust_domain": plan.policy.trust_domain, "settings": settings}
 
     def decide(inventory: Inventory) -> list[Draft]:
         check(inventory)
@@ -79,7 +83,7 @@ def _reserve(session: Session, plan: Plan, key_uri: str, operation: str, check: 
         closed = [Draft(CA_RETIRED, {"generation": entry.generation}) for entry in cut_off]
         return [*closed, Draft(CA_RESERVED, {"generation": generation} | body)]
 
-    return authority_after(None, session.log.commit(decide, session.stamp(operation))[-1])
+    return authority_after(None, session.commit(decide, session.stamp(operation))[-1])
 
 
 def _root_key(session: Session, plan: Plan) -> PrivateKey | None:
@@ -123,7 +127,7 @@ def _record(
             raise ConflictError("another command began a new CA meanwhile", hint="daskpki rotate-ca status")
         return [Draft(CA_CREATED, body)]
 
-    (record,) = session.log.commit(decide, session.stamp(operation))
+    (record,) = session.commit(decide, session.stamp(operation))
     return authority_after(reserved, record)
 
 

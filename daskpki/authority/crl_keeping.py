@@ -85,12 +85,24 @@ def present_crl(
     least: int,
 ) -> CrlPart:
     """The present CRL of one generation, of number `least` or more; the previous one while it holds and is not due."""
-    wanted = revocations(inventory, issuer.generation, session.now().timestamp())
+    moment = session.now().timestamp()
+    wanted = _not_forgotten(inventory, revoked.get(issuer.generation, {}), moment)
+    wanted |= revocations(inventory, issuer.generation, moment)
     part = _previous_part(previous, issuer.generation)
     if previous and part and revoked[issuer.generation] == wanted and not is_due(previous, session.now()):
         return part
     number = max(part.number + 1 if part else 1, least)
     return crl_part(issuer.generation, sign_crl(issuer, wanted.values(), number=number, now=session.now()))
+
+
+def _not_forgotten(inventory: Inventory, before: Mapping[int, Revocation], now: float) -> dict[int, Revocation]:
+    """What the document before revoked stays revoked until its end, unless it was on hold."""
+    kept = {}
+    for serial, revocation in before.items():
+        entry = inventory.certificate(serial)
+        if revocation.reason != "certificateHold" and (entry is None or entry.not_after + CRL_MARGIN >= now):
+            kept[serial] = revocation
+    return kept
 
 
 def _previous_part(previous: TrustDocument | None, generation: int) -> CrlPart | None:

@@ -23,11 +23,18 @@ from daskpki.store.sealing import open_with_passphrase, seal_with_passphrase
 
 OWN_STORE: Final = "store:"
 _FORMAT: Final = 1
-_PASSPHRASE: Final = "passphrase"
+PASSPHRASE: Final = "passphrase"
 _NONE: Final = "none"
+KMS: Final = "kms"
+_SEALINGS: Final = (_NONE, PASSPHRASE, KMS)
 
 Passphrase = Callable[[], Confidential]
 """Asked for only when it is needed, since asking may mean a prompt."""
+
+
+def is_lesser(sealing: str, than: str) -> bool:
+    """Whether a key under the one sealing is easier to steal than under the other; an unknown one is the least."""
+    return [*_SEALINGS].index(sealing) < [*_SEALINGS].index(than) if {sealing, than} <= set(_SEALINGS) else True
 
 
 class CaKeys(Protocol):
@@ -36,6 +43,11 @@ class CaKeys(Protocol):
     @property
     def uri(self) -> str:
         """How the log names this place."""
+        ...
+
+    @property
+    def sealing(self) -> str:
+        """How a key that is made here is sealed: kms, passphrase or none."""
         ...
 
     def check(self) -> None:
@@ -63,6 +75,13 @@ class StoredCaKeys(NamedTuple):
     uri: str = OWN_STORE
     seal: Passphrase | None = None
     unseal: Passphrase | None = None
+    least: str = _NONE
+    """The sealing that the log records of the key; opening a lesser one is refused."""
+
+    @property
+    def sealing(self) -> str:
+        """See CaKeys."""
+        return PASSPHRASE if self.seal else _NONE
 
     def check(self) -> None:
         """See CaKeys."""
@@ -82,6 +101,12 @@ class StoredCaKeys(NamedTuple):
     def open(self, generation: int) -> PrivateKey:
         """See CaKeys."""
         payload = self._payload(generation)
+        if is_lesser(payload.sealing, self.least):
+            raise NotTrustedError(
+                f"the key of CA {generation} is recorded with sealing {self.least}, and {payload.sealing} is what "
+                f"{naming.ca_key_id(self.cluster, generation)} has",
+                hint="somebody put another key in its place: find out who, and restore the version before",
+            )
         if payload.sealing == _NONE:
             return parse_key(Confidential(payload.body))
         if self.unseal is None:
@@ -96,10 +121,6 @@ class StoredCaKeys(NamedTuple):
         with suppress(NotFoundError):
             self.secrets.delete(naming.ca_key_id(self.cluster, generation))
 
-    def is_sealed(self, generation: int) -> bool:
-        """Whether that generation's key has a passphrase of its own."""
-        return self._payload(generation).sealing != _NONE
-
     def _encode(self, generation: int, key: PrivateKey) -> Confidential:
         plain = serialize_key(key)
         sealed = (
@@ -108,7 +129,7 @@ class StoredCaKeys(NamedTuple):
         payload = {
             "format": _FORMAT,
             "generation": generation,
-            "sealing": _PASSPHRASE if self.seal else _NONE,
+            "sealing": PASSPHRASE if self.seal else _NONE,
             "key": base64.b64encode(sealed).decode(),
         }
         return Confidential(json.dumps(payload))

@@ -6,20 +6,24 @@ reached its place, begins a new generation. A CA that is complete is never overw
 
 from __future__ import annotations
 
+from functools import partial
+
 from daskpki.authority.creation import Plan, create
 from daskpki.authority.custody import CaKeys
-from daskpki.authority.publishing import OpenIssuer, publish
+from daskpki.authority.issuers import Issuers
+from daskpki.authority.publishing import publish
 from daskpki.authority.session import Session
 from daskpki.errors import AlreadyExistsError
 from daskpki.inventory import AuthorityRecord, Inventory
 from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RESERVED, CA_RETIRED, Draft
 
 
-def found(session: Session, plan: Plan, keys: CaKeys, issuers: OpenIssuer) -> AuthorityRecord:
+def found(session: Session, plan: Plan, keys: CaKeys, issuers: Issuers) -> AuthorityRecord:
     """Make the CA, or finish one that was cut off; AlreadyExistsError when there is a complete one."""
     authority = _unfinished(session.log.inventory(), session.cluster)
     if authority is None:
-        authority = create(session, plan, keys, lambda inventory: _refuse_another(inventory, session.cluster))
+        check = partial(_refuse_another, cluster=session.cluster)
+        authority = create(session, plan, keys, check, issuers.adopt)
     issuers(authority)
     activated = Draft(CA_ACTIVATED, {"generation": authority.generation})
 
@@ -27,7 +31,7 @@ def found(session: Session, plan: Plan, keys: CaKeys, issuers: OpenIssuer) -> Au
         known = {entry.generation: entry.status for entry in inventory.authorities()}
         return [activated] if known[authority.generation] == CA_CREATED else []
 
-    session.log.commit(decide, session.stamp())
+    session.commit(decide, session.stamp())
     publish(session, issuers)
     return authority._replace(status=CA_ACTIVATED)
 

@@ -162,7 +162,7 @@ def _reserve(
         chosen[:] = [(request, draft) for request, draft in planned if profile.wanted(inventory, request)]
         return [draft for _, draft in chosen]
 
-    records = session.log.commit(decide, session.stamp(operation)._replace(time=now))
+    records = session.commit(decide, session.stamp(operation)._replace(time=now))
     return [
         Reservation(request, certificate_after(None, record))
         for (request, _), record in zip(chosen, records, strict=True)
@@ -238,7 +238,7 @@ def _confirm(session: Session, batch: _Batch, signed: Sequence[Signed], versions
             _check_reserved(inventory, leaf, living)
         return drafts
 
-    return session.log.commit(decide, session.stamp(batch.operation))
+    return session.commit(decide, session.stamp(batch.operation))
 
 
 def _issued(leaf: Reservation, signed: Signed, version: int) -> Draft:

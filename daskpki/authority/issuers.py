@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from daskpki.authority.custody import OWN_STORE, CaKeys, Passphrase, StoredCaKeys
+from daskpki.authority.custody import OWN_STORE, PASSPHRASE, CaKeys, Passphrase, StoredCaKeys, is_lesser
 from daskpki.authority.policy import issuer_of
-from daskpki.errors import NotFoundError, UsageError
+from daskpki.errors import PolicyError, UsageError
 from daskpki.inventory import AuthorityRecord
 from daskpki.store.port import SecretStore
 
@@ -38,9 +38,13 @@ class Issuers:
     def __call__(self, authority: AuthorityRecord) -> Issuer:
         """The generation with its key; NotFoundError, AccessDeniedError, NotTrustedError when the key is another's."""
         if authority.generation not in self._opened:
-            key = self.place(authority.key_uri).open(authority.generation)
+            key = self._recorded_place(authority).open(authority.generation)
             self._opened[authority.generation] = issuer_of(authority, key)
         return self._opened[authority.generation]
+
+    def adopt(self, issuer: Issuer) -> None:
+        """Take a generation's issuer, whose key was just made."""
+        self._opened[issuer.generation] = issuer
 
     def open(self, authorities: Iterable[AuthorityRecord]) -> None:
         """Open all of these now, so that a key that cannot be opened is found before anything is recorded."""
@@ -55,23 +59,32 @@ class Issuers:
             return self._places.kms(uri)
         return self._stored(uri, self._places.seal)
 
-    def successor_place(self, predecessor: AuthorityRecord, uri: str | None) -> CaKeys:
-        """Where the key of the next generation goes: by default beside its predecessor's, and no less sealed."""
-        chosen = uri or predecessor.key_uri
+    def _recorded_place(self, authority: AuthorityRecord) -> CaKeys:
+        """Where the log says that a key is kept, and how it is sealed there."""
+        place = self.place(authority.key_uri)
+        return place._replace(least=authority.sealing) if isinstance(place, StoredCaKeys) else place
+
+    def successor_place(self, predecessor: AuthorityRecord, uri: str | None, *, lower: bool = False) -> CaKeys:
+        """Where the key of the next generation goes: by default beside its predecessor's.
+
+        PolicyError when it would be less sealed, unless `lower` says that this is wanted.
+        """
+        place = self._successor_place(predecessor, uri or predecessor.key_uri)
+        if is_lesser(place.sealing, predecessor.sealing) and not lower:
+            raise PolicyError(
+                f"the key of CA {predecessor.generation} has sealing {predecessor.sealing}, and the new one would have "
+                f"{place.sealing}",
+                hint="--ca-key names a better place, --ca-passphrase seals it; --lower-sealing does without",
+            )
+        return place
+
+    def _successor_place(self, predecessor: AuthorityRecord, chosen: str) -> CaKeys:
         if chosen.startswith(KMS_SCHEME):
             if chosen == predecessor.key_uri:
                 raise UsageError("the new CA needs a key of its own", hint="--ca-key names another key version")
             return self.place(chosen)
-        return self._stored(chosen, self._places.seal or self._kept_passphrase(predecessor))
-
-    def _kept_passphrase(self, predecessor: AuthorityRecord) -> Passphrase | None:
-        if predecessor.key_uri.startswith(KMS_SCHEME):
-            return None
-        try:
-            sealed = self._stored(predecessor.key_uri, None).is_sealed(predecessor.generation)
-        except NotFoundError:  # a key that was lost; what was asked for decides
-            sealed = False
-        return self._places.unseal if sealed else None
+        kept = self._places.unseal if predecessor.sealing == PASSPHRASE else None
+        return self._stored(chosen, self._places.seal or kept)
 
     def _stored(self, uri: str, seal: Passphrase | None) -> StoredCaKeys:
         secrets = self._secrets

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from daskpki.errors import CorruptError, NotFoundError
+from daskpki.errors import CorruptError, NotFoundError, PolicyError
 from daskpki.inventory import AuthorityRecord, Inventory
 from daskpki.pki.anchor import ACTIVE, NEXT, RETIRING
 from daskpki.pki.profile import Policy
@@ -63,3 +63,28 @@ def active_authority(inventory: Inventory, cluster: str) -> AuthorityRecord:
 def living_authorities(inventory: Inventory) -> list[AuthorityRecord]:
     """The generations that stand in the trust document."""
     return [authority for authority in inventory.authorities() if authority.status in STATES]
+
+
+def published_authorities(inventory: Inventory, adding: int | None = None) -> list[AuthorityRecord]:
+    """The generations that the next trust document shows.
+
+    A generation that `rotate-ca start` made and did not publish is left out by every other command: only the one that
+    is `adding` it shows it for the first time.
+    """
+    shown = inventory.published.get("authorities")
+    return [
+        entry
+        for entry in living_authorities(inventory)
+        if entry.status != CA_CREATED or shown is None or entry.generation == adding or str(entry.generation) in shown
+    ]
+
+
+def check_no_emergency(inventory: Inventory) -> None:
+    """Raise PolicyError while an emergency is cut off half-way: whatever is signed then may be the thief's."""
+    shown = inventory.published.get("authorities", {})
+    for entry in living_authorities(inventory):
+        if entry.settings.get("emergency") and shown and str(entry.generation) not in shown:
+            raise PolicyError(
+                f"rotate-ca --emergency was cut off after it made CA {entry.generation}",
+                hint="daskpki rotate-ca --emergency goes on with it",
+            )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from daskpki import naming
 from daskpki.authority.crl_keeping import create_secret, present_crl, revoked_dropped
-from daskpki.authority.policy import STATES, anchor_der, chain_der, living_authorities
+from daskpki.authority.policy import STATES, anchor_der, chain_der, published_authorities
 from daskpki.authority.put_back import check_newest, is_past, past_what_was_published, warn_of_it
 from daskpki.authority.root_crl import trusted_root_crls
 from daskpki.authority.session import Session
@@ -33,7 +33,7 @@ from daskpki.pki.trust import (
 from daskpki.pki.trust_document import HALF_FULL, fill
 from daskpki.records import PUBLISHED, REVOKED, REVOKING, Draft
 from daskpki.store.linear import Head, Link, Tip
-from daskpki.store.trust import TrustPayload, trust_chain
+from daskpki.store.trust import TrustPayload
 
 OpenIssuer = Callable[[AuthorityRecord], Issuer]
 """Gives a generation with its key opened; raises what opening a key raises."""
@@ -45,7 +45,7 @@ def current_trust(session: Session) -> TrustDocument:
     NotTrustedError when an older one was put back.
     """
     inventory = session.log.inventory()  # before the document: what it calls published must be there
-    head = trust_chain(session.store.secrets, session.cluster).head()
+    head = session.anchor.chain.head()
     if head is None:
         remedy = "daskpki renew --due publishes a new one" if inventory.published else "daskpki init-ca makes one"
         raise NotFoundError(f"cluster {session.cluster!r} has no trust document", hint=remedy)
@@ -60,23 +60,30 @@ def _verified(session: Session, inventory: Inventory, payload: TrustPayload) -> 
 
 
 def publish(
-    session: Session, issuers: OpenIssuer, *, old_keys: bool = True, schedulers: Sequence[str] | None = None
+    session: Session,
+    issuers: OpenIssuer,
+    *,
+    old_keys: bool = True,
+    schedulers: Sequence[str] | None = None,
+    adding: int | None = None,
 ) -> TrustDocument:
     """Sign and publish what the log says now; raises what opening the keys for it raises.
 
-    `schedulers` are the addresses to announce from now on; None leaves those of the document before.
+    `schedulers` are the addresses to announce from now on; None leaves those of the document before. `adding` is the CA
+    that is shown for the first time.
 
     Every CA of the document signs it, and with `old_keys` every one that it drops, which also leaves its word on who
     comes after it, for a node that misses this very document. What was being revoked is recorded as revoked together
     with the publication. Where an older document was put back, the new one goes past what the log knows of.
     """
     operation = session.operations()
-    chain = trust_chain(session.store.secrets, session.cluster)
+    chain = session.anchor.chain
     revoking: list[CertificateRecord] = []
     before: list[TrustDocument] = []
 
     def build(tip: Tip[TrustPayload], link: Link) -> TrustPayload:
         inventory = session.log.glance()  # it shows one's own event; what it may miss, its own author publishes
+        session.check(inventory)
         if tip.head is None:
             create_secret(session, naming.TRUST, naming.trust_id(session.cluster))
         link = past_what_was_published(session, inventory, tip, link)
@@ -84,17 +91,20 @@ def publish(
         previous = None if is_past(tip, link) else known
         before[:] = [previous] if previous else []
         revoking[:] = inventory.certificates(statuses=[REVOKING])
-        document = _compose(session, inventory, previous, link, issuers)
+        document = _compose(session, inventory, previous, link, issuers, adding=adding)
         if previous is not None:
             left = _dropped(inventory, previous, document) if old_keys else []
             document = document._replace(successions=_successions(previous, document, map(issuers, left)))
         said = schedulers if schedulers is not None else known.schedulers if known else ()
         document = document._replace(schedulers=tuple(said))
-        data = sign_trust(document, [issuers(entry) for entry in _signing(inventory, previous if old_keys else None)])
+        data = sign_trust(
+            document, [issuers(entry) for entry in _signing(inventory, document, previous if old_keys else None)]
+        )
         return TrustPayload(data, parse_trust(data))
 
     head = chain.append(build, operation)
     assert head is not None, "build always makes a document"
+    session.anchor.note(head.payload.signed.document)
     _record(session, head, revoking, operation)
     if not before and head.link.seq > 1:
         warn_of_it(session.cluster, head.link.seq)
@@ -115,10 +125,11 @@ def _successions(previous: TrustDocument, document: TrustDocument, dropped: Iter
     return carried([*previous.successions, *said])
 
 
-def _signing(inventory: Inventory, previous: TrustDocument | None) -> list[AuthorityRecord]:
+def _signing(inventory: Inventory, document: TrustDocument, previous: TrustDocument | None) -> list[AuthorityRecord]:
     """The generations of this document and of the one before, but for one that is dropped before it had a say."""
     known = {anchor.generation for anchor in previous.authorities if anchor.state != NEXT} if previous else set()
-    return [entry for entry in inventory.authorities() if entry.status in STATES or entry.generation in known]
+    known |= {anchor.generation for anchor in document.authorities}
+    return [entry for entry in inventory.authorities() if entry.generation in known]
 
 
 def _record(session: Session, head: Head[TrustPayload], revoking: Sequence[CertificateRecord], operation: str) -> None:
@@ -132,7 +143,7 @@ def _record(session: Session, head: Head[TrustPayload], revoking: Sequence[Certi
         done = [entry for entry in now if entry is not None and entry.status == REVOKING]
         return [published, *(Draft(REVOKED, {"serial": f"{entry.serial:x}"}) for entry in done)]
 
-    session.log.commit(decide, session.stamp(operation))
+    session.commit(decide, session.stamp(operation))
 
 
 def due(document: TrustDocument) -> int:
@@ -153,8 +164,10 @@ def _compose(
     previous: TrustDocument | None,
     link: Link,
     issuers: OpenIssuer,
+    *,
+    adding: int | None,
 ) -> TrustDocument:
-    living = living_authorities(inventory)
+    living = published_authorities(inventory, adding)
     revoked = revoked_serials(previous) if previous else {}
     least = 1 if previous else link.seq  # no CRL has a greater number than documents were published
     return TrustDocument(
@@ -170,7 +183,7 @@ def _compose(
         crls=tuple(present_crl(session, inventory, previous, revoked, issuers(entry), least=least) for entry in living),
         log=inventory.head,
         schedulers=(),
-        root_crls=trusted_root_crls(inventory),
+        root_crls=trusted_root_crls(living),
         revoked_dropped=revoked_dropped(inventory, session.now().timestamp()),
     )
 

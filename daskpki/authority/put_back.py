@@ -14,7 +14,7 @@ from daskpki.errors import NotTrustedError
 from daskpki.inventory import Inventory
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.store.links import Head, Link, Tip
-from daskpki.store.trust import TrustPayload, trust_chain
+from daskpki.store.trust import TrustPayload
 
 
 def published_epoch(inventory: Inventory) -> int:
@@ -35,7 +35,7 @@ def check_newest(document: TrustDocument, inventory: Inventory) -> None:
 
 def is_put_back(session: Session, inventory: Inventory) -> bool:
     """Whether the newest document is older than the log says, in one request where it is not."""
-    chain = trust_chain(session.store.secrets, session.cluster)
+    chain = session.anchor.chain
     epoch = published_epoch(inventory)
     return _epoch(chain.glance().head) < epoch and _epoch(chain.head()) < epoch
 

@@ -67,7 +67,7 @@ def revoke(session: Session, issuers: OpenIssuer, select: Select, reason: str) -
         changing[:] = [entry for entry in select(inventory) if _can_be_revoked(entry, reason)]
         return [Draft(REVOKING, {"serial": f"{entry.serial:x}", "reason": reason}) for entry in changing]
 
-    records = session.log.commit(decide, session.stamp())
+    records = session.commit(decide, session.stamp())
     publish(session, issuers)
     changed = [certificate_after(entry, record) for entry, record in zip(changing, records, strict=True)]
     return [entry._replace(status=REVOKED) for entry in changed]
@@ -81,7 +81,7 @@ def release(session: Session, issuers: OpenIssuer, select: Select) -> list[Certi
         held[:] = [_held(entry) for entry in select(inventory)]
         return [Draft(RELEASED, {"serial": f"{entry.serial:x}"}) for entry in held]
 
-    records = session.log.commit(decide, session.stamp())
+    records = session.commit(decide, session.stamp())
     publish(session, issuers)
     return [certificate_after(entry, record) for entry, record in zip(held, records, strict=True)]
 

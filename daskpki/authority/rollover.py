@@ -42,6 +42,7 @@ class Successor(NamedTuple):
     ca_key: str | None = None
     offline_root: OfflineRoot | None = None
     permit_dns: tuple[str, ...] = ()
+    lower_sealing: bool = False
 
 
 class Started(NamedTuple):
@@ -80,7 +81,7 @@ class Rollover:
             )
         self._issuers.open([now.active])  # before anything is recorded: both will have to sign
         made = now.others[-1] if now.others else self._create(now.active, successor, _refuse_another)
-        self._publish()
+        self._publish(adding=made.generation)
         return Started(made, resumed=bool(now.others))
 
     def promote(self) -> AuthorityRecord:
@@ -102,7 +103,7 @@ class Rollover:
         if now.phase == RETIRING:
             return self._take_over(now, min(now.living, key=_generation))
         self._issuers.open([now.active])  # before anything is recorded: it will have to sign
-        self._session.log.commit(_dropping(CA_CREATED), self._session.stamp())
+        self._session.commit(_dropping(CA_CREATED), self._session.stamp())
         self._publish()
         self._discard()
         return now.active
@@ -127,7 +128,7 @@ class Rollover:
                 _refuse_valid(valid_elsewhere(inventory, active, moment), now.last_step)
             return _dropping(CA_RETIRING)(inventory)
 
-        self._session.log.commit(decide, self._session.stamp())
+        self._session.commit(decide, self._session.stamp())
         self._publish(old_keys=old_keys)
         return self._discard()
 
@@ -137,8 +138,10 @@ class Rollover:
         A stolen key still signs, once, that it is dropped, so that running nodes follow; without `old_keys` none does.
         """
         began = self._session.clock()
+        self._session.anchor.in_emergency = True
+        self._session.anchor.old_key_lost = not old_keys
         made = self._interrupted() or self._begin_emergency(successor, old_keys=old_keys)
-        self._session.log.commit(_replacing_all(made.generation), self._session.stamp())
+        self._session.commit(_replacing_all(made.generation), self._session.stamp())
         self._publish(old_keys=old_keys)
         seconds = (self._session.clock() - began).total_seconds()
         self._discard()
@@ -169,32 +172,32 @@ class Rollover:
             raise UsageError(
                 f"CA {active.generation} has an offline root, and so has its successor", hint="--offline-root NEWFILE"
             )
-        keys = self._issuers.successor_place(active, successor.ca_key)
+        keys = self._issuers.successor_place(active, successor.ca_key, lower=successor.lower_sealing)
         policy = recorded_policy(active)
         domains = [*policy.permitted_dns, *successor.permit_dns]
         policy = make_policy(policy.trust_domain, domains, max_ttl=policy.max_ttl)
         plan = Plan(policy, successor.key_type, successor.offline_root, emergency)
-        return create(self._session, plan, keys, check)
+        return create(self._session, plan, keys, check, self._issuers.adopt)
 
     def _take_over(self, now: Standing, target: AuthorityRecord) -> AuthorityRecord:
         inventory, moment = self._authority.inventory(), self._session.now()
         check_issuable(valid_elsewhere(inventory, target.generation, moment.timestamp()), target, moment)
         self._issuers.open(now.living)
-        self._session.log.commit(_activating(target.generation), self._session.stamp())
+        self._session.commit(_activating(target.generation), self._session.stamp())
         self._publish()
         return target
 
-    def _publish(self, *, old_keys: bool = True) -> None:
+    def _publish(self, *, old_keys: bool = True, adding: int | None = None) -> None:
         """Publish unless the trust document already shows the CAs of the log."""
         if not shows_authorities(self._authority.inventory()):
-            publish(self._session, self._issuers, old_keys=old_keys)
+            publish(self._session, self._issuers, old_keys=old_keys, adding=adding)
             self._authority.inventory()
 
     def _discard(self) -> bool:
         """Erase the keys of all dropped generations; False when one may not be erased by us."""
         erased = True
         for entry in self._authority.inventory().authorities():
-            if entry.status == CA_RETIRED:
+            if entry.status == CA_RETIRED and entry.certificate:  # no place of a key that was never made is asked
                 try:
                     self._issuers.place(entry.key_uri).discard(entry.generation)
                 except AccessDeniedError:

@@ -9,6 +9,7 @@ is for those who still trust that root elsewhere.
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
@@ -88,7 +89,7 @@ def _record(session: Session, entry: AuthorityRecord, der: bytes) -> None:
             raise ConflictError("another command signed this root's CRL meanwhile", hint="run the command again")
         return [Draft(ROOT_CRL, {"generation": entry.generation, "crl": base64.b64encode(der).decode()})]
 
-    session.log.commit(decide, session.stamp())
+    session.commit(decide, session.stamp())
 
 
 def root_crls(inventory: Inventory) -> list[RootCrl]:
@@ -101,14 +102,14 @@ def root_crls(inventory: Inventory) -> list[RootCrl]:
     ]
 
 
-def trusted_root_crls(inventory: Inventory) -> tuple[bytes, ...]:
-    """The CRLs (DER) that belong in the trust document."""
-    return tuple(_der(entry) for entry in living_authorities(inventory) if entry.root_crl is not None)
+def trusted_root_crls(authorities: Iterable[AuthorityRecord]) -> tuple[bytes, ...]:
+    """The CRLs (DER) that belong in a trust document of these generations."""
+    return tuple(_der(entry) for entry in authorities if entry.root_crl is not None)
 
 
 def root_running_out(inventory: Inventory, now: datetime) -> int | None:
     """When the first root's CRL runs out, in seconds since the epoch, once less than a third of its life is left."""
-    headers = [parse_header(der) for der in trusted_root_crls(inventory)]
+    headers = [parse_header(der) for der in trusted_root_crls(living_authorities(inventory))]
     ends = [
         header.next_update
         for header in headers

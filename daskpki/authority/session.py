@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from daskpki.records import Stamp
+from daskpki.authority.anchoring import Anchored
+from daskpki.authority.policy import check_no_emergency
+from daskpki.inventory import AUTHORITY_KINDS, AuthorityRecord, Inventory, authority_after
+from daskpki.records import CommitSignature, Draft, Head, Record, Stamp
 from daskpki.serials import random_serial
+from daskpki.signed_commits import recorded_generations, sign_commit, signers
 from daskpki.store.port import RecordLog, Store
+
+if TYPE_CHECKING:
+    from daskpki.pki.issuer import Issuer
 
 
 def utc_now() -> datetime:
@@ -46,11 +53,49 @@ class Session(NamedTuple):
     clock: Callable[[], datetime] = utc_now
     serials: Callable[[], int] = random_serial
     operations: Callable[[], str] = random_operation
+    anchored: Anchored | None = None
+    issuers: Callable[[AuthorityRecord], Issuer] | None = None
 
     @property
     def log(self) -> RecordLog:
-        """The cluster's log."""
-        return self.store.log(self.cluster)
+        """The cluster's log, as far as it counts."""
+        return self.store.log(self.cluster, self.anchor.judge)
+
+    @property
+    def anchor(self) -> Anchored:
+        """What this command takes for true."""
+        assert self.anchored is not None, "made by CertificateAuthority"
+        return self.anchored
+
+    def commit(self, decide: Callable[[Inventory], Sequence[Draft]], stamp: Stamp | None = None) -> Sequence[Record]:
+        """Append what `decide` asks for to the log, signed by the CAs that have to."""
+
+        def checked(inventory: Inventory) -> Sequence[Draft]:
+            self.check(inventory)
+            return decide(inventory)
+
+        records = self.log.commit(checked, stamp or self.stamp(), self._sign)
+        if records and self.anchor.old_key_lost:
+            self.anchor.vouch(records)
+        return records
+
+    def check(self, inventory: Inventory) -> None:
+        """Raise PolicyError for what only `rotate-ca --emergency` may go on with."""
+        if not self.anchor.in_emergency:
+            check_no_emergency(inventory)
+
+    def _sign(self, before: Inventory, records: Sequence[Record], place: str) -> tuple[CommitSignature, ...]:
+        assert self.issuers is not None, "made by CertificateAuthority"
+        entries = {entry.generation: entry for entry in before.authorities()}
+        wanted = signers(recorded_generations(entries.values()), records)
+        for record in records:
+            if record.kind in AUTHORITY_KINDS:
+                generation = record.body["generation"]
+                entries[generation] = authority_after(entries.get(generation), record)
+        if self.anchor.old_key_lost:  # a new root of trust begins: nothing of the old one can sign
+            wanted = tuple(number for number in wanted if entries[number].settings.get("emergency"))
+        head = Head(records[-1].seq, records[-1].hash)
+        return tuple(sign_commit(self.cluster, self.issuers(entries[number]), head, place) for number in wanted)
 
     def now(self) -> datetime:
         """The time in whole seconds, as certificates and records hold it."""

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from daskpki import naming
 from daskpki.authority.issuance import Issued, SigningProfile, issue
 from daskpki.authority.undone import make_good
-from daskpki.errors import NotFoundError, PolicyError, UsageError
+from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Role
 from daskpki.pki.csr import CertificateRequest
-from daskpki.records import EMPTY
 
 if TYPE_CHECKING:
     from daskpki.authority import CertificateAuthority
@@ -35,22 +33,10 @@ def proposed(authority: CertificateAuthority, request: CertificateRequest) -> tu
     if role not in ENTITLED:
         hint = f"if it is to be one: daskpki sign FILE {role.value}/{name}"
         raise PolicyError(f"the request asks to be a {role.value}, which you have to say yourself", hint=hint)
-    if authority.inventory().current(role, name) is not None or _was_archived(authority, role, name):
+    if authority.inventory().current(role, name) is not None:
         hint = f"if it is the same person's: daskpki sign FILE {role.value}/{name}"
         raise PolicyError(f"{role.value}/{name} was issued before, and this request has another key", hint=hint)
     return role, name
-
-
-def _was_archived(authority: CertificateAuthority, role: Role, name: str) -> bool:
-    """Whether somebody held the name so long ago that the log has forgotten it; the credential's secret has not."""
-    session = authority.session
-    if session.log.base().head == EMPTY:
-        return False
-    try:
-        session.store.secrets.describe(naming.credential_id(session.cluster, role, name))
-    except NotFoundError:
-        return False
-    return True
 
 
 def sign_request(authority: CertificateAuthority, leaf: LeafRequest, request: CertificateRequest) -> Issued:

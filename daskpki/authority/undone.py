@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from daskpki.authority.abandoning import abandon_stale, is_stale
-from daskpki.authority.policy import STATES, living_authorities
+from daskpki.authority.policy import STATES, living_authorities, published_authorities
 from daskpki.authority.session import Session
 from daskpki.inventory import AuthorityRecord, Inventory
 from daskpki.records import REVOKING
@@ -26,7 +26,8 @@ def make_good(
     That is a CRL that is due, a revocation or a change of CAs that is not published, reservations left behind; and with
     `look`, a trust document in whose place an older one was put.
     """
-    unpublished = next(seen.certificates(statuses=[REVOKING]), None) is not None or not shows_authorities(seen)
+    revoking = next(seen.certificates(statuses=[REVOKING]), None)
+    unpublished = revoking is not None or not shows_authorities(seen, strictly=False)
     abandoned = is_stale(seen, session.now()) and abandon_stale(session)
     due = session.now().timestamp() >= seen.published.get("due", 0)
     if abandoned or unpublished or due or (look and _is_put_back(session)):
@@ -41,7 +42,11 @@ def _is_put_back(session: Session) -> bool:
     return is_put_back(session, session.log.glance())  # with what this very command published
 
 
-def shows_authorities(inventory: Inventory) -> bool:
-    """Whether the trust document that was published last has the CAs of the log, each in its state."""
-    states = {str(entry.generation): STATES[entry.status] for entry in living_authorities(inventory)}
+def shows_authorities(inventory: Inventory, *, strictly: bool = True) -> bool:
+    """Whether the trust document that was published last has the CAs of the log, each in its state.
+
+    Not `strictly`, one that `rotate-ca start` made and did not publish is not missed.
+    """
+    living = living_authorities(inventory) if strictly else published_authorities(inventory)
+    states = {str(entry.generation): STATES[entry.status] for entry in living}
     return bool(inventory.published.get("authorities") == states)

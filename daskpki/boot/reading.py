@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from daskpki import naming
@@ -19,6 +21,8 @@ from daskpki.pki.credential import Credential, parse_credential
 from daskpki.pki.trust_document import SignedTrust, parse_trust
 from daskpki.store.links import Head, Link, best, first_after
 
+MOST_FOREIGN: Final = 4096
+"""Versions that do not count, behind which a document is still looked for: each costs a request."""
 _RESTORE: Final = "enable that version; if it is destroyed, add the last good version's payload once more"
 
 
@@ -66,7 +70,7 @@ def read_material(
     `pinned` are the versions to read of some of the credentials; of the others, the newest is read.
     """
     credentials = tuple(read_credential(store, cluster, role, name, pinned.get(role)) for role, name in wanted)
-    trust = newest_trust(store, cluster)
+    trust = newest_trust(store, cluster, partial(_leads_to, credentials))
     secrets = tuple((mount, read_secret(store, cluster, mount)) for mount in mounts)
     return Material(credentials, trust, secrets=secrets)
 
@@ -107,19 +111,72 @@ def parse_own_credential(payload: Confidential, cluster: str, role: Role, name: 
     return credential
 
 
-def newest_trust(store: Reader, cluster: str) -> Trust:
-    """The head of the chain of trust documents, by the rules of `daskpki.store.links`; usually one read and one 404."""
+Counts = Callable[[SignedTrust], None]
+"""Raises NotTrustedError for a trust document that does not count."""
+
+
+def check_signed(signed: SignedTrust) -> None:
+    """Raise NotTrustedError unless the document's own active CA signed it; all else is judged later."""
+    from daskpki.pki.trust import check_own_signature
+
+    check_own_signature(signed)
+
+
+def _leads_to(credentials: Sequence[Credential], signed: SignedTrust) -> None:
+    """Raise NotTrustedError for a document that the credentials do not lead to: then it is not this node's CA."""
+    check_signed(signed)
+    from daskpki.pki.path import is_issued_by
+
+    issuing = [anchor.issuing for anchor in signed.document.authorities]
+    for credential in credentials:
+        if not any(is_issued_by(credential.leaf, der) for der in issuing):
+            raise NotTrustedError("the trust document is of CAs that did not issue this node's certificate")
+
+
+def newest_trust(store: Reader, cluster: str, counts: Counts = check_signed) -> Trust:
+    """The newest trust document that counts, by the rules of `daskpki.store.links`; usually one read and one 404.
+
+    A version that does not count stops nobody: it is named in the log, and passed over, downwards by number. Where none
+    counts, the newest that can be read at all is returned, and its verification says what is wrong.
+    """
     secret = naming.trust_id(cluster)
     try:
-        number, data = _latest(store, secret)
+        newest, data = _latest(store, secret)
     except NotFoundError:
         raise NotFoundError(
             f"cluster {cluster} has no trust document ({secret})", hint=f"daskpki --cluster {cluster} init-ca"
         ) from None
-    hint = _head(number, data)
-    head = best([hint, *_later(store, secret, hint)])
+    hint, foreign = _counted(store, secret, newest, data, counts)
+    later = _later(store, secret, first_after(hint), newest, counts)
+    head = best([hint, *later])
     assert head is not None  # a trust document's epoch is at least 1, so none is a rider
+    if foreign:
+        what = "%s: versions %s do not count; find out who added them, and remove each: gcloud secrets versions destroy"
+        logging.getLogger("distributed.daskpki").warning(what, secret, f"{foreign[-1]} to {foreign[0]}")
     return head.payload
+
+
+def _counted(
+    store: Reader, secret: str, newest: int, data: Confidential, counts: Counts
+) -> tuple[Head[Trust], list[int]]:
+    """The first version from `newest` down that counts, and the numbers above it that do not."""
+    foreign: list[int] = []
+    refusal: CorruptError | NotTrustedError | None = None
+    for number in range(newest, max(0, newest - MOST_FOREIGN), -1):
+        try:
+            head = _head(number, data if number == newest else store.access(secret, number))
+            counts(head.payload.signed)
+        except DisabledError:  # a loser, or what a later winner destroyed
+            continue
+        except (CorruptError, NotTrustedError) as error:
+            refusal = refusal or error
+            foreign.append(number)
+        else:
+            return head, foreign
+    with contextlib.suppress(CorruptError, NotTrustedError):
+        return _head(newest, data), []
+    assert refusal is not None, "the newest was read"
+    raise refusal
 
 
 def _latest(store: Reader, secret: str) -> tuple[int, Confidential]:
@@ -130,15 +187,20 @@ def _latest(store: Reader, secret: str) -> tuple[int, Confidential]:
         raise NotTrustedError(str(error), hint=_RESTORE) from error
 
 
-def _later(store: Reader, secret: str, hint: Head[Trust]) -> Iterator[Head[Trust]]:
-    """The versions that may count more than `hint`: rivals below it, and whatever came after it."""
-    for number in range(first_after(hint), hint.number):
-        with contextlib.suppress(DisabledError):  # a loser that a later winner destroyed
-            yield _head(number, store.access(secret, number))
+def _later(store: Reader, secret: str, first: int, newest: int, counts: Counts) -> Iterator[Head[Trust]]:
+    """The versions that may count more than the one found: rivals from `first` on, and whatever came after `newest`."""
+    for number in range(first, newest):
+        with contextlib.suppress(DisabledError, CorruptError, NotTrustedError):  # destroyed, or foreign
+            head = _head(number, store.access(secret, number))
+            counts(head.payload.signed)
+            yield head
     unreadable: DisabledError | None = None
-    for number in itertools.count(hint.number + 1):
+    for number in itertools.count(newest + 1):
         try:
-            yield _head(number, store.access(secret, number))
+            with contextlib.suppress(CorruptError, NotTrustedError):
+                head = _head(number, store.access(secret, number))
+                counts(head.payload.signed)
+                yield head
             unreadable = None
         except DisabledError as error:
             unreadable = error

@@ -160,6 +160,10 @@ def options(
         str | None,
         typer.Option(envvar="DASKPKI_CA_PASSPHRASE_FILE", metavar="FILE", help="The passphrase of the CA's own key."),
     ] = None,
+    ca_sha256: Annotated[
+        str | None,
+        typer.Option(envvar="DASKPKI_CA_SHA256", metavar="HEX", help="Trust only this CA, as init-ca printed it."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", envvar="DASKPKI_JSON", help="Print one JSON document.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", envvar="DASKPKI_QUIET", help="No hints, no progress.")
@@ -187,6 +191,7 @@ def options(
         passphrase_file=passphrase_file,
         key_file=key_file,
         ca_passphrase_file=ca_passphrase_file,
+        ca_sha256=ca_sha256,
         output=Output(as_json=as_json, quiet=quiet, verbose=verbose),
         command=ctx.invoked_subcommand or "",
     )

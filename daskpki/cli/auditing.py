@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -16,53 +16,37 @@ if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
     from daskpki.records import Record
 
-_WHEN: Final = (
-    "a log is cut after leaves that all ended before the time of --keep, as far as the signed trust document vouches; "
-    "on Secret Manager, at the end of a full segment (about 500 certificates)"
-)
+_BASIS: Final = {
+    "pin": "the pin (--ca-sha256)",
+    "seen": "what was seen here before",
+    "first use": "its own word alone, on this first use here: compare its SHA-256 (daskpki rotate-ca status)",
+}
 _COLUMNS: Final = ("seq", "time", "who", "command", "operation", "event", "body", "hash")
 
 
 def audit(
     ctx: typer.Context,
-    archives: Annotated[
-        list[Path] | None, typer.Argument(metavar="[ARCHIVE]...", help="With --verify: what was cut off, in files.")
-    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check the log against itself, the signed trust document, the inventory.")
     ] = False,
     since: Annotated[int, typer.Option(metavar="SEQ", min=1, help="Show the records from this number on.")] = 1,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a heading.")] = False,
-    archive: Annotated[
-        Path | None, typer.Option("--archive", metavar="FILE", help="Move what has long expired into this new file.")
-    ] = None,
-    keep: Annotated[
-        str, typer.Option("--keep", metavar="T", help="With --archive: keep what ended less than this ago.")
-    ] = "30d",
 ) -> None:
-    """Show the log of the cluster's CA, or check that nobody changed it, or cut off what has long expired.
+    """Show the log of the cluster's CA, or check that nobody changed it.
 
     Examples:  [bold]daskpki audit --since 100[/bold]   [bold]daskpki audit --verify[/bold]
 
-    [bold]daskpki audit --archive 2026.jsonl.gz[/bold]   [bold]daskpki audit --verify 2025.jsonl.gz 2026.jsonl.gz[/bold]
-
-    What is archived is no longer listed, nor renewed; the log keeps its hashes, and goes on from there.
+    What was done to other secrets (secret-added and the like) is in a log of its own, shown at the end.
 
     Who did it is as claimed: on Secret Manager, Cloud Audit Logs are the authority. Exit code 3 when it does not hold.
     """
     invocation: Invocation = ctx.obj
-    if (verify or archive) and (as_csv or since > 1):
+    if verify and (as_csv or since > 1):
         raise UsageError("--verify checks the whole log and shows none of it", hint="daskpki audit --verify")
-    if archive is not None and (verify or archives):
-        raise UsageError("--archive writes a new file, and checks the log first anyway", hint="leave the others out")
-    if archives and not verify:
-        raise UsageError("archives are read to check them with the log", hint="daskpki audit --verify FILE...")
     with invocation.authority() as authority:
         authority.active()
         if verify:
-            _verify(invocation, authority.session, archives or ())
-        elif archive is not None:
-            _archive(invocation, authority.session, archive, keep)
+            _verify(invocation, authority.session)
         else:
             _show(invocation, authority.session, since, _COLUMNS if as_csv else None)
 
@@ -75,49 +59,29 @@ def _show(invocation: Invocation, session: Session, since: int, columns: tuple[s
             time = describe_record(record)["time"]
             yield str(record.seq), time, record.who, record.command, record.kind, subject(record)
 
-    records = session.log.records(after=since - 1)
+    records = chain(session.log.records(after=since - 1), session.store.events(session.cluster).records())
     documents: Iterator[dict[str, Any]] = map(describe_record, records)
     headings = ("seq", "time", "who", "command", "event", "about")
     lines = table_lines(headings, rows(records), empty=f"no records from number {since} on")
     print_listing(invocation.output, documents, lines, columns=columns)
 
 
-def _archive(invocation: Invocation, session: Session, file: Path, keep: str) -> None:
-    from daskpki.authority.archiving import archive
-    from daskpki.pki.profile import parse_ttl
-
-    cut = archive(session, file, keep=parse_ttl(keep))
-    if cut is None:
-        invocation.output.result({"file": None}, [f"nothing to archive: {_WHEN}"])
-        return
-    first, last = cut.begin.seq + 1, cut.end.seq
-    document = {"file": str(file), "first": first, "last": last, "certificates": cut.certificates}
-    invocation.output.result(
-        document, [f"archived records {first} to {last}, {cut.certificates} certificates, in {file}"]
-    )
-    invocation.output.hint(f"keep it: with every archive, daskpki audit --verify {file} checks the log from its start")
-
-
-def _verify(invocation: Invocation, session: Session, files: Sequence[Path]) -> None:
-    from daskpki.authority.archive_file import read_archive
+def _verify(invocation: Invocation, session: Session) -> None:
     from daskpki.authority.audit import verify_log
 
-    audited = verify_log(session, map(read_archive, files))
+    audited = verify_log(session)
     head, trust = audited.head, audited.trust
-    begin = audited.begin.seq
     document = {
-        "begin": begin,
-        "archivedRecords": audited.archived,
         "records": head.seq,
         "head": head.hash,
         "certificates": audited.certificates,
-        "trust": {"epoch": trust.epoch, "log": list(trust.log)},
+        "trust": {"epoch": trust.epoch, "log": list(trust.log), "by": audited.basis},
     }
     lines = [
-        f"{head.seq - begin + audited.archived} records follow from one another; the head is {head.hash}",
+        f"{head.seq} records follow from one another; the head is {head.hash}",
         f"the signed trust document (epoch {trust.epoch}) vouches for them up to number {trust.log[0]}",
+        f"its CA is trusted by {_BASIS[audited.basis]}",
+        f"each of the {head.seq - trust.log[0]} records after that is in a commit which the CA signed",
         f"the inventory of {audited.certificates} certificates is what they say",
     ]
-    if begin and not audited.archived:
-        lines.append(f"the first {begin} records are in archives: daskpki audit --verify FILE... checks those, too")
     invocation.output.result(document, lines)

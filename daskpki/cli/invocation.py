@@ -29,6 +29,7 @@ class Invocation(NamedTuple):
     passphrase_file: str | None
     key_file: str | None
     ca_passphrase_file: str | None
+    ca_sha256: str | None
     output: Output
     command: str
 
@@ -70,6 +71,7 @@ class Invocation(NamedTuple):
                 store,
                 self.cluster,
                 command=f"daskpki {self.command}",
+                ca_sha256=self.ca_sha256,
                 places=Places(
                     seal=passphrase.sealing if seal else None,
                     unseal=passphrase.opening,

@@ -61,12 +61,12 @@ def _tell(invocation: Invocation, authority: CertificateAuthority, given: Sequen
     from daskpki.cli.people import surroundings
     from daskpki.credentials.addresses import parse_scheduler
     from daskpki.credentials.choice import Wanted
-    from daskpki.credentials.fetching import fetch_trust
     from daskpki.credentials.sources import obtain
 
     found = obtain(Wanted(cluster=invocation.cluster), surroundings(invocation))
-    secrets = authority.session.store.secrets
-    latest = fetch_trust(secrets, invocation.cluster)
+    head = authority.session.anchor.chain.head()
+    assert head is not None, "published a moment ago"
+    latest = head.payload
     known = dict.fromkeys((*found.schedulers, *latest.signed.document.schedulers))
     addresses = [parse_scheduler(address) for address in given or known]
     if not addresses:

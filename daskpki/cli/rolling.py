@@ -16,6 +16,7 @@ from daskpki.cli.rollover_document import rollover_document
 from daskpki.cli.successor import (
     CaKeyOption,
     KeyTypeOption,
+    LowerOption,
     RootOption,
     RootPassphraseOption,
     SealOption,
@@ -57,6 +58,7 @@ def rotate(
     offline: RootOption = None,
     root_passphrase_file: RootPassphraseOption = None,
     ca_passphrase: SealOption = False,
+    lower_sealing: LowerOption = False,
     old_key_lost: LostOption = False,
     push: PushOption = True,
     scheduler: SchedulerOption = None,
@@ -67,7 +69,7 @@ def rotate(
     if not emergency:
         raise UsageError("rotate-ca needs a step", hint="daskpki rotate-ca start, status, promote, finish or abort")
     invocation: Invocation = ctx.obj
-    successor = successor_of(invocation, key_type, ca_key, offline, root_passphrase_file)
+    successor = successor_of(invocation, key_type, ca_key, offline, root_passphrase_file, lower_sealing=lower_sealing)
     tell = Tell(push, scheduler)
     _emergency(invocation, successor, tell, seal=ca_passphrase, old_key_lost=old_key_lost)
 
@@ -81,6 +83,7 @@ def start(
     offline: RootOption = None,
     root_passphrase_file: RootPassphraseOption = None,
     ca_passphrase: SealOption = False,
+    lower_sealing: LowerOption = False,
     permit_dns: Annotated[
         list[str] | None, typer.Option(metavar="D", help="A further domain that leaves of the new CA may name.")
     ] = None,
@@ -93,7 +96,9 @@ def start(
     Example:  [bold]daskpki rotate-ca start[/bold]
     """
     invocation: Invocation = ctx.obj
-    successor = successor_of(invocation, key_type, ca_key, offline, root_passphrase_file, permit_dns or ())
+    successor = successor_of(
+        invocation, key_type, ca_key, offline, root_passphrase_file, permit_dns or (), lower_sealing=lower_sealing
+    )
     tell = Tell(push, scheduler)
     if emergency:
         _emergency(invocation, successor, tell, seal=ca_passphrase, old_key_lost=old_key_lost)
@@ -205,6 +210,7 @@ def _emergency(invocation: Invocation, successor: Successor, tell: Tell, *, seal
     lines = [
         f"CA {cut.authority.generation} issues; nothing else is trusted, {cut.seconds:.1f} s after the start",
         f"{_certificates(count)} issued anew, {total:.1f} s after the start",
+        f"  SHA-256  {fingerprint_lines(document['authorities'][-1]['fingerprint'])}",
     ]
     _report(invocation, document, lines)
     invocation.output.hint(

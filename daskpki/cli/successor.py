@@ -27,6 +27,10 @@ RootPassphraseOption = Annotated[
 SealOption = Annotated[
     bool, typer.Option("--ca-passphrase", help="Seal the new key by a passphrase of its own, and ask for it.")
 ]
+LowerOption = Annotated[
+    bool,
+    typer.Option("--lower-sealing", help="Allow a new key that is less sealed than the old one."),
+]
 
 
 def successor_of(
@@ -36,13 +40,15 @@ def successor_of(
     offline: Path | None,
     passphrase_file: Path | None,
     permit_dns: Sequence[str] = (),
+    *,
+    lower_sealing: bool = False,
 ) -> Successor:
     """What the options say; PolicyError or UsageError for what a CA cannot be."""
     from daskpki.authority.key_types import parse_ca_key_type
     from daskpki.authority.rollover import Successor
 
     root = offline_root(invocation, offline, passphrase_file)
-    return Successor(parse_ca_key_type(key_type), ca_key, root, tuple(permit_dns))
+    return Successor(parse_ca_key_type(key_type), ca_key, root, tuple(permit_dns), lower_sealing)
 
 
 def seals(invocation: Invocation, asked: bool) -> bool:

@@ -11,14 +11,16 @@ from daskpki.errors import CorruptError, NotFoundError
 from daskpki.identity import Role
 from daskpki.pki.certificates import certificate_identity, load_certificate
 from daskpki.pki.credential import Credential, parse_credential
+from daskpki.pki.trust import parse_trust, verify_trust
 from daskpki.pki.validate import verify_identity
+from daskpki.store.links import Head
 from daskpki.store.port import SecretStore
 from daskpki.store.trust import TrustPayload, trust_chain
 
 
 def fetch_credential(secrets: SecretStore, cluster: str, role: Role, name: str, *, pins: Pins, now: datetime) -> Held:
     """Read and verify one credential by `access` only; NotFoundError names the command that issues it."""
-    trust = fetch_trust(secrets, cluster)
+    trust = fetch_trust(secrets, cluster, pins=pins, now=now)
     credential = _fetch_payload(secrets, cluster, role, name)
     return verify_held(credential, trust.data, pins=pins, now=now)
 
@@ -32,7 +34,7 @@ def hold_certificate(
     """
     leaf, *chain = certificate
     identity = certificate_identity(load_certificate(leaf))
-    trust = fetch_trust(secrets, cluster)
+    trust = fetch_trust(secrets, cluster, pins=pins, now=now)
     document = trust.signed.document
     verify_identity(identity, trust_domain=document.trust_domain, role=Role.CLIENT, name=name)
     generation = issuing_generation(leaf, chain, document, now)
@@ -54,9 +56,29 @@ def _fetch_payload(secrets: SecretStore, cluster: str, role: Role, name: str) ->
     return credential
 
 
-def fetch_trust(secrets: SecretStore, cluster: str) -> TrustPayload:
-    """The newest trust document, not yet verified; NotFoundError names the command that makes one."""
-    head = trust_chain(secrets, cluster).head()
+def fetch_trust(secrets: SecretStore, cluster: str, *, pins: Pins, now: datetime) -> TrustPayload:
+    """The newest trust document that holds by the pins; NotFoundError names the command that makes one.
+
+    NotTrustedError, CorruptError where there are versions, and none that holds.
+    """
+
+    def counts(found: Head[TrustPayload]) -> bool:
+        verify_trust(
+            found.payload.signed,
+            cluster=cluster,
+            previous=pins.previous,
+            anchors=pins.anchors,
+            pin_sha256=pins.sha256,
+            min_epoch=pins.min_epoch,
+            now=now,
+        )
+        return True
+
+    chain = trust_chain(secrets, cluster, counts)
+    head = chain.head()
+    if head is None and chain.foreign:
+        payload = secrets.access(naming.trust_id(cluster), max(chain.foreign))
+        return TrustPayload(payload, parse_trust(payload))  # whose verification says what is wrong with it
     if head is None:
         raise NotFoundError(f"this store has no cluster {cluster!r}", hint=f"daskpki --cluster {cluster} init-ca")
     return head.payload

@@ -14,6 +14,7 @@ from daskpki.authority.policy import anchor_der, chain_der, living_authorities
 from daskpki.authority.renewal import renewable
 from daskpki.cluster_secrets import ClusterSecrets
 from daskpki.credentials.fetching import fetch_trust
+from daskpki.credentials.held import Pins
 from daskpki.doctor.certificates import check_authority, check_leaves
 from daskpki.doctor.finding import Finding, error, note, ok, warning
 from daskpki.doctor.key_slots import check_slots
@@ -73,7 +74,9 @@ class Cluster:
         try:
             return self._authority.trust()
         except AccessDeniedError:
-            signed = fetch_trust(self.session.store.secrets, self.session.cluster).signed
+            signed = fetch_trust(
+                self.session.store.secrets, self.session.cluster, pins=Pins(), now=self.session.now()
+            ).signed
             return verify_trust(signed, cluster=self.session.cluster, now=self.session.now())
 
     @cached_property

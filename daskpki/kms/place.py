@@ -17,6 +17,11 @@ class KmsCaKeys(NamedTuple):
     client: KmsClient
     uri: str
 
+    @property
+    def sealing(self) -> str:
+        """See CaKeys."""
+        return "kms"
+
     def check(self) -> None:
         """Raise unless the key version is there for us, and of a kind that a CA can have."""
         KmsPrivateKey(self.client, parse_kms_uri(self.uri))

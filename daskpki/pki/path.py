@@ -18,7 +18,15 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, PublicKeyAlgorithmOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from daskpki.errors import NotTrustedError
-from daskpki.pki.certificates import UNREADABLE, certificate_identity, extension, lifetime, permitted_dns, seconds
+from daskpki.pki.certificates import (
+    UNREADABLE,
+    certificate_identity,
+    extension,
+    lifetime,
+    load_certificate,
+    permitted_dns,
+    seconds,
+)
 from daskpki.pki.profile import check_dns, show
 
 # Leaf, intermediate, root: nothing longer is ever issued (the root's path length is 1).
@@ -123,6 +131,11 @@ def _is_issuer(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
     except (*UNREADABLE, InvalidSignature):
         return False
     return True
+
+
+def is_issued_by(leaf: bytes, issuer: bytes) -> bool:
+    """Whether that CA (DER) signed the leaf (DER); neither dates nor purposes are looked at."""
+    return _is_issuer(load_certificate(issuer), load_certificate(leaf))
 
 
 def check_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> None:

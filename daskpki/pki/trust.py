@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Final
 
 from cryptography import x509
 
@@ -62,6 +63,7 @@ __all__ = [
     "TrustDocument",
     "check_fresh",
     "crl_part",
+    "follows",
     "is_due",
     "parse_trust",
     "revoked_serials",
@@ -69,6 +71,10 @@ __all__ = [
     "signed_bytes",
     "verify_trust",
 ]
+
+
+MAX_EPOCH_JUMP: Final = 10_000
+"""By how much an epoch may exceed the one before: as many publications as there are in a year, one each hour."""
 
 
 def sign_trust(document: TrustDocument, issuers: Sequence[Issuer]) -> Confidential:
@@ -89,13 +95,16 @@ def verify_trust(
     now: datetime,
     cluster: str | None = None,
     previous: TrustDocument | None = None,
+    known: Sequence[Anchor] = (),
     anchors: Collection[bytes] = (),
     pin_sha256: str | None = None,
     min_epoch: int = 0,
 ) -> TrustDocument:
     """The document, if it holds to every rule above; NotTrustedError that names the rule.
 
-    Without `previous`, `anchors` (DER) and `pin_sha256`, trust comes from who may write to the store.
+    `known` are the CAs of an earlier document, of which only these are remembered: one of them signed, or a CA to which
+    their words lead. Without `previous`, `known`, `anchors` (DER) and `pin_sha256`, trust comes from who may write to
+    the store.
     """
     document = signed.document
     if cluster is not None and document.cluster != cluster:
@@ -106,6 +115,11 @@ def verify_trust(
         raise NotTrustedError("the trust document is not signed by its own active CA")
     if previous is not None:
         _check_succession(document, previous, signers)
+    if known and not signers & heirs(document.cluster, known, document.successions):
+        raise NotTrustedError(
+            f"the trust document of epoch {document.epoch} is not signed by a CA that was seen here before",
+            hint="after rotate-ca --emergency --old-key-lost, name the new CA by --ca-sha256 HEX",
+        )
     _check_pins(signers, anchors, pin_sha256)
     _check_time(document, min_epoch, now)
     return document
@@ -220,11 +234,29 @@ def _signed_by(anchor: Anchor, signature: Signature, data: bytes) -> bool:
     return True
 
 
+def check_own_signature(signed: SignedTrust) -> None:
+    """Raise NotTrustedError unless the document holds to rules 2 and 3: an active CA of its own signed it."""
+    check_consistent(signed.document)
+    if signed.document.active.certificate not in _signers(signed, None):
+        raise NotTrustedError("the trust document is not signed by its own active CA")
+
+
+def follows(signed: SignedTrust, previous: TrustDocument) -> bool:
+    """Whether a document is signed by a CA of another one, or by one to which the words of those lead."""
+    document = signed.document
+    return bool(_signers(signed, previous) & heirs(document.cluster, previous.authorities, document.successions))
+
+
 def _check_succession(document: TrustDocument, previous: TrustDocument, signers: set[bytes]) -> None:
     if document.epoch < previous.epoch:
         raise NotTrustedError(
             f"the trust document went back from epoch {previous.epoch} to {document.epoch}",
             hint="an old version was put back; find out who can write to the store",
+        )
+    if document.epoch > previous.epoch + MAX_EPOCH_JUMP:
+        raise NotTrustedError(
+            f"the trust document jumps from epoch {previous.epoch} to {document.epoch}, by more than {MAX_EPOCH_JUMP}",
+            hint="a great epoch would shut out all later documents; find out who can sign and write them",
         )
     if document.epoch == previous.epoch and document != previous:
         raise NotTrustedError(f"there are two different trust documents of epoch {document.epoch}")

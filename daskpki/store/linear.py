@@ -9,6 +9,8 @@ the predecessor's version number `prev`, and an id of the operation. The rules, 
 3. Who adds number `newest + 1` has won. Else the numbers in between are read, and rule 1 decides.
 4. An add that was cut off looks for its own link before anything else; it is repeated only with the same payload
    and predecessor, of which no more than one can win.
+   A version that does not count (it cannot be decoded, or is not signed as it has to be) is never a head, stops nobody,
+   and is named. Where `latest` is none that counts, the search goes downwards by number to one that does.
 5. Only what lies *below* a confirmed head is destroyed: so a loser goes by a later winner, and never as the newest.
    A newest version that is not readable was thus destroyed by a stranger, and is refused rather than passed over.
 
@@ -17,11 +19,19 @@ A payload with `seq` 0 rides along: it is never a head, and belongs to the next 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Generic
 
 from daskpki.confidential import Confidential
-from daskpki.errors import AmbiguousError, ConflictError, CorruptError, DaskpkiError, DisabledError, NotFoundError
+from daskpki.errors import (
+    AmbiguousError,
+    ConflictError,
+    CorruptError,
+    DaskpkiError,
+    DisabledError,
+    NotFoundError,
+    NotTrustedError,
+)
 from daskpki.store.links import Codec, Head, Link, Outcome, P, Tip, best, first_after
 from daskpki.store.port import ENABLED, SecretStore
 
@@ -32,15 +42,48 @@ ATTEMPTS: Final = 64
 _RESENDS: Final = 6
 _LOOK_BACK: Final = 32
 
+MOST_FOREIGN: Final = 4096
+"""Versions that do not count, behind which a head is still looked for: each costs a request."""
+
+Counts = Callable[[Head[P]], bool]
+"""Raises NotTrustedError or CorruptError for a version that does not count; tells whether its link is authentic too."""
+
 Includes = Callable[[Head[P], P], "bool | None"]
 """Whether a head has this payload among its ancestors, for codecs that can tell; None where they cannot."""
+
+
+def report_foreign(secret: str, foreign: Mapping[int, str]) -> None:
+    """Warn of versions that do not count, by number, and name the command that removes them."""
+    import logging
+
+    numbers = sorted(foreign)
+    command = f"gcloud secrets versions destroy {numbers[-1]} --secret={secret}"
+    logging.getLogger("daskpki.store").warning(
+        "%s: %s not count (%s); find out who added them, then remove each: %s",
+        secret,
+        f"version {numbers[0]} does" if len(numbers) == 1 else f"versions {_spans(numbers)} do",
+        foreign[numbers[-1]],
+        command,
+    )
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    """Numbers in order, runs of them as FIRST-LAST."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    return ", ".join("-".join(map(str, run)) for run in runs)
 
 
 class LinearSecret(Generic[P]):
     """The chain of payloads in one secret.
 
     `pause` is called with 1, 2, 3, ... before each new attempt after a lost or unconfirmed one; `includes` settles the
-    rare case in which an append was superseded, and its version destroyed, before its writer could look.
+    rare case in which an append was superseded, and its version destroyed, before its writer could look. `counts`
+    judges versions: those with an authentic link go before all others, once there is one.
     """
 
     def __init__(
@@ -51,12 +94,18 @@ class LinearSecret(Generic[P]):
         *,
         pause: Callable[[int], None] = lambda _attempt: None,
         includes: Includes[P] = lambda _head, _payload: None,
+        counts: Counts[P] = lambda _head: True,
+        report: Callable[[str, Mapping[int, str]], None] = report_foreign,
     ) -> None:
         self._store = store
         self._secret = secret
         self._codec = codec
         self._pause = pause
         self._includes = includes
+        self._counts = counts
+        self._report = report
+        self._authentic: set[int] = set()
+        self.foreign: dict[int, str] = {}
 
     def head(self) -> Head[P] | None:
         """The head, or None before the first append; DisabledError, CorruptError."""
@@ -66,9 +115,12 @@ class LinearSecret(Generic[P]):
         """The head and the newest number: from `latest`, or from what an earlier look found, in one request at best."""
         if known is not None:
             return self._tip_from(self._scan(known.newest + 1), known)
-        hint = self._hint()
-        seen = {} if hint is None else {hint.number: hint.payload}
-        return self._tip_from(self._scan(first_after(hint), seen), Tip(None, 0))
+        seen: dict[int, P | None] = {}
+        first = first_after(self._anchor(seen))
+        tip = self._tip_from(self._scan(first, seen), Tip(None, 0))
+        if self.foreign:
+            self._report(self._secret, self.foreign)
+        return tip
 
     def glance(self) -> Tip[P]:
         """The tip in one request, without a look at what came after `latest`: enough for whoever appends next.
@@ -78,12 +130,23 @@ class LinearSecret(Generic[P]):
         `tip`.
         """
         try:
-            hint = self._latest()
-        except DisabledError:
+            number, data = self._store.latest(self._secret)
+        except (DisabledError, NotFoundError):
             return self.tip()
-        if hint is not None and hint.link.seq and hint.number == hint.link.prev + 1:
-            return Tip(hint, hint.number)
+        payload = self._judged(number, data)
+        if payload is not None and number in self._authentic:
+            hint = self._head(number, payload)
+            if hint.link.seq and number == hint.link.prev + 1:
+                return Tip(hint, number)
         return self.tip()
+
+    def read(self, number: int) -> P | None:
+        """The payload of one version, None for one that does not count; NotFoundError, DisabledError."""
+        return self._judged(number, self._store.access(self._secret, number))
+
+    def is_authentic(self, number: int) -> bool:
+        """Whether the version of that number counts, its link included."""
+        return number in self._authentic
 
     def append(self, build: Callable[[Tip[P], Link], P | None], operation: str) -> Head[P] | None:
         """Append what `build` makes of the tip and the link it is to carry; again, after another writer won.
@@ -117,6 +180,7 @@ class LinearSecret(Generic[P]):
                     self._pause(attempt)
                     continue
                 return self._settle(link, payload, seen, tip)
+            self._authentic.add(number)
             if number == tip.newest + 1:
                 return Outcome(True, Tip(Head(number, payload, link), number))
             return self._settle(link, payload, self._scan(tip.newest + 1, {number: payload}), tip)
@@ -146,26 +210,37 @@ class LinearSecret(Generic[P]):
             if number < head.number and state == ENABLED and number not in kept:
                 self._store.destroy(self._secret, number)
 
-    def _hint(self) -> Head[P] | None:
-        try:
-            return self._latest()
-        except DisabledError:
-            return self._listed_hint()
+    def _anchor(self, seen: dict[int, P | None]) -> Head[P] | None:
+        """Where the search begins: the highest version that counts and whose link is authentic, from `latest` down.
 
-    def _latest(self) -> Head[P] | None:
+        What was read is left in `seen`. Without one, the lowest that counts, or None.
+        """
         try:
-            number, data = self._store.latest(self._secret)
+            newest, data = self._store.latest(self._secret)
+            seen[newest] = self._judged(newest, data)
         except NotFoundError:
             return None
-        return self._head(number, self._decode(number, data))
+        except DisabledError:
+            newest = self._listed_hint()
+        found, foreign = None, 0
+        for number in range(newest, 0, -1):
+            payload = seen[number] = seen[number] if number in seen else self._read(number)
+            if payload is not None and self._codec.link(payload).seq:  # a rider's link is nobody's word
+                found = self._head(number, payload)
+                if number in self._authentic:
+                    return found
+            elif number in self.foreign:
+                foreign += 1
+                if foreign > MOST_FOREIGN:
+                    raise NotTrustedError(
+                        f"{self._secret}: more than {MOST_FOREIGN} versions from {newest} down do not count",
+                        hint="find out who adds them, and destroy them: gcloud secrets versions destroy NUMBER",
+                    )
+        return found
 
-    def _listed_hint(self) -> Head[P] | None:
-        """The newest readable version in the list, which may be as stale as `latest`, but shows more of them."""
-        for number, state, _ in self._store.versions(self._secret):
-            payload = self._read(number) if state == ENABLED else None
-            if payload is not None:
-                return self._head(number, payload)
-        return None
+    def _listed_hint(self) -> int:
+        """The newest enabled version in the list, which may be as stale as `latest`, but shows more of them; or 0."""
+        return next((number for number, state, _ in self._store.versions(self._secret) if state == ENABLED), 0)
 
     def _head(self, number: int, payload: P) -> Head[P]:
         return Head(number, payload, self._codec.link(payload))
@@ -175,18 +250,28 @@ class LinearSecret(Generic[P]):
             data = self._store.access(self._secret, number)
         except DisabledError:
             return None
-        return self._decode(number, data)
+        return self._judged(number, data)
 
-    def _decode(self, number: int, data: Confidential) -> P:
+    def _peek(self, number: int) -> P | None:
+        """A payload, whether it counts or not."""
         try:
-            return self._codec.decode(data)
-        except CorruptError as error:
-            raise CorruptError(
-                f"{self._secret}, version {number}: {error}",
-                hint=f"find out who added version {number}; once it is disabled, it is passed over",
-            ) from error
+            return self._codec.decode(self._store.access(self._secret, number))
+        except (DisabledError, CorruptError, NotTrustedError):
+            return None
 
-    def _scan(self, first: int, known: Mapping[int, P] | None = None) -> dict[int, P | None]:
+    def _judged(self, number: int, data: Confidential) -> P | None:
+        """The payload, if the version counts; its number is kept in `foreign` otherwise."""
+        try:
+            payload = self._codec.decode(data)
+            head = self._head(number, payload)
+            if not head.link.seq or self._counts(head):
+                self._authentic.add(number)
+        except (CorruptError, NotTrustedError) as error:
+            self.foreign[number] = str(error)
+            return None
+        return payload
+
+    def _scan(self, first: int, known: Mapping[int, P | None] | None = None) -> dict[int, P | None]:
         """The payloads from `first` up to the first number that does not exist; None for an unreadable one."""
         seen: dict[int, P | None] = {}
         number = first
@@ -198,11 +283,12 @@ class LinearSecret(Generic[P]):
             number += 1
 
     def _best(self, seen: Mapping[int, P | None]) -> Head[P] | None:
-        return best([self._head(number, payload) for number, payload in seen.items() if payload is not None])
+        heads = [self._head(number, payload) for number, payload in seen.items() if payload is not None]
+        return best([head for head in heads if head.number in self._authentic]) or best(heads)
 
     def _tip_from(self, seen: Mapping[int, P | None], before: Tip[P]) -> Tip[P]:
         newest = max(seen, default=before.newest)
-        if newest in seen and seen[newest] is None:
+        if newest in seen and seen[newest] is None and newest not in self.foreign:
             raise _unreadable_newest(self._secret, newest)
         best = self._best(seen)
         if before.head is not None and (best is None or best.link.seq <= before.head.link.seq):
@@ -219,7 +305,7 @@ class LinearSecret(Generic[P]):
         tip = self._tip_from(seen, before)
         place = tip.head
         while place is not None and place.link.seq > link.seq:
-            older = self._read(place.link.prev)
+            older = self._peek(place.link.prev)
             if older is None:
                 return Outcome(self._ask_codec(tip, payload), tip)
             place = self._head(place.link.prev, older)

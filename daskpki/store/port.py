@@ -16,14 +16,14 @@ AmbiguousError (a write may or may not have been done), UsageError (payload too 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol
 
 from daskpki.confidential import Confidential
-from daskpki.errors import ConflictError
-from daskpki.inventory import Base, Inventory
-from daskpki.records import Draft, Head, Record, Stamp
+from daskpki.inventory import Inventory
+from daskpki.records import CommitSignature, Draft, Head, Record, Stamp
+from daskpki.store.seen import Seen
 
 MAX_PAYLOAD: Final = 65_536
 """Secret Manager's limit for one payload, in bytes; every store keeps to it, so that a cluster can be copied."""
@@ -31,6 +31,22 @@ MAX_PAYLOAD: Final = 65_536
 ENABLED: Final = "ENABLED"
 DISABLED: Final = "DISABLED"
 DESTROYED: Final = "DESTROYED"
+
+
+Judge = Callable[[Head, Callable[[int], Iterator[Record]]], Collection[str]]
+"""Decides whether a log with that head counts, by its records after a number; raises NotTrustedError if it does not.
+
+The records follow from one another by their hashes, and lead to the head. The answer are the places that the signatures
+of the last commit vouch for.
+"""
+
+Sign = Callable[[Inventory, Sequence[Record], str], tuple[CommitSignature, ...]]
+"""Signs a commit: the state before it, its records, and the digest of what the store keeps around them, or ""."""
+
+
+def unsigned(_before: Inventory, _records: Sequence[Record], _place: str) -> tuple[CommitSignature, ...]:
+    """Sign nothing, for a log that nothing is decided by."""
+    return ()
 
 
 class SecretInfo(NamedTuple):
@@ -123,7 +139,11 @@ class RecordLog(Protocol):
     """One cluster's append-only, hash-chained log, and the inventory that follows from it."""
 
     def inventory(self) -> Inventory:
-        """A consistent view of everything recorded up to now; empty if nothing was recorded yet."""
+        """A consistent view of everything recorded up to now; empty if nothing was recorded yet.
+
+        What does not count by the log's judge is passed over where there is a head that does, and NotTrustedError or
+        CorruptError elsewhere.
+        """
         ...
 
     def glance(self) -> Inventory:
@@ -131,7 +151,7 @@ class RecordLog(Protocol):
         ...
 
     def records(self, *, after: int = 0) -> Iterator[Record]:
-        """The records with `seq > after` that are kept, in order; CorruptError when the chain does not hold."""
+        """The records with `seq > after`, in order; CorruptError when the chain does not hold."""
         ...
 
     def authenticate(self) -> Head:
@@ -142,30 +162,6 @@ class RecordLog(Protocol):
         """
         ...
 
-    def base(self) -> Base:
-        """What stands for the records that were archived; NO_BASE for a log that is whole."""
-        ...
-
-    def sealed(self, before: int, upto: int) -> Head:
-        """Up to where the log can be cut: no leaf that was reserved there ends at `before` or later.
-
-        `before` is in seconds since the epoch; the answer is no later than record `upto`, and where nothing can be cut
-        it is where the log begins.
-        """
-        ...
-
-    def cut(self, base: Base, drafts: Sequence[Draft], stamp: Stamp, *, seen: Head) -> None:
-        """Append the drafts and erase the records up to `base.head`, which `base` stands for from now on, in one step.
-
-        Raises:
-            ConflictError: `seen`, which the base was computed from, is no longer the newest record.
-        """
-        ...
-
-    def begin(self, base: Base) -> None:
-        """Let an empty log begin as another store's does; passed over where it does already, CorruptError otherwise."""
-        ...
-
     def adopt(self, records: Sequence[Record]) -> None:
         """Append records of the same cluster's log in another store as they are; those that are here are passed over.
 
@@ -174,8 +170,10 @@ class RecordLog(Protocol):
         """
         ...
 
-    def commit(self, decide: Callable[[Inventory], Sequence[Draft]], stamp: Stamp) -> Sequence[Record]:
-        """Append what `decide` asks for, in one step, durable on return.
+    def commit(
+        self, decide: Callable[[Inventory], Sequence[Draft]], stamp: Stamp, sign: Sign = unsigned
+    ) -> Sequence[Record]:
+        """Append what `decide` asks for, signed by `sign`, in one step, durable on return.
 
         `decide` sees the state that the records are appended to, and runs again when another writer was first, so it
         must have no effect of its own; whatever it raises is passed on and nothing is appended. An empty answer
@@ -197,8 +195,17 @@ class Store(Protocol):
         """The payloads."""
         ...
 
-    def log(self, cluster: str) -> RecordLog:
-        """The log of one cluster; made by its first commit."""
+    def log(self, cluster: str, judge: Judge | None = None) -> RecordLog:
+        """The log of one cluster, as far as `judge` says that it counts; made by its first commit."""
+        ...
+
+    def events(self, cluster: str) -> RecordLog:
+        """The log of what was done to the cluster's other secrets: shown, and nothing is decided by it."""
+        ...
+
+    @property
+    def memory(self) -> Seen:
+        """What this user has seen of the store before."""
         ...
 
     def batch(self) -> AbstractContextManager[None]:
@@ -215,8 +222,3 @@ class Store(Protocol):
     def close(self) -> None:
         """Release files, connections and the master key; using the store afterwards is an error."""
         ...
-
-
-def moved(cluster: str) -> ConflictError:
-    """What `RecordLog.cut` raises when others wrote meanwhile."""
-    return ConflictError(f"the log of cluster {cluster!r} went on meanwhile", hint="run the command again")

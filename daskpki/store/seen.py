@@ -9,15 +9,25 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
-from daskpki.errors import NotTrustedError
+from daskpki.errors import CorruptError, NotTrustedError
 from daskpki.files import PRIVATE_DIR, PRIVATE_FILE
+from daskpki.pki.anchor import ACTIVE, Anchor
+from daskpki.pki.fields import base64_text, octets
+from daskpki.pki.pem import fingerprint
 from daskpki.records import EMPTY, Head
 
 _FORMAT: Final = 1
+
+
+class SeenTrust(NamedTuple):
+    """The newest trust document that this user has seen of a cluster: its epoch, and its CAs."""
+
+    epoch: int
+    authorities: tuple[Anchor, ...]
 
 
 class Seen:
@@ -27,6 +37,23 @@ class Seen:
         self._path = path
         self._remembered = _load(path)
         self._noted: dict[str, Head] = {}
+        self._trust = _load_trust(path)
+        self._noted_trust: dict[str, SeenTrust] = {}
+
+    @property
+    def lasts(self) -> bool:
+        """Whether what is noted is there for the next command."""
+        return self._path is not None
+
+    def trust(self, cluster: str) -> SeenTrust | None:
+        """The newest trust document that was seen; None on first use."""
+        return self._trust.get(cluster)
+
+    def note_trust(self, cluster: str, epoch: int, authorities: Sequence[Anchor]) -> None:
+        """Remember a trust document that was verified."""
+        known = self._trust.get(cluster)
+        if known is None or epoch > known.epoch:
+            self._trust[cluster] = self._noted_trust[cluster] = SeenTrust(epoch, tuple(authorities))
 
     def verify(self, cluster: str, head: Head, holds: Callable[[Head], bool]) -> None:
         """Raise NotTrustedError when the log lacks what was seen, or says otherwise; `holds` looks a record up."""
@@ -51,6 +78,7 @@ class Seen:
     def forget(self) -> None:
         """Remember nothing of this store any more: its present state, older or not, was accepted knowingly."""
         self._remembered, self._noted = {}, {}
+        self._trust, self._noted_trust = {}, {}
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
@@ -61,13 +89,20 @@ class Seen:
 
     def save(self) -> None:
         """Write what is new, and keep what others wrote meanwhile; a memory that cannot be written is said so."""
-        if self._path is None or not self._noted:
+        if self._path is None or not (self._noted or self._noted_trust):
             return
         before = _load(self._path)
         heads = before | {cluster: max(head, before.get(cluster, EMPTY)) for cluster, head in self._noted.items()}
-        if heads == before:
+        trust = _load_trust(self._path)
+        changed = {
+            cluster: seen
+            for cluster, seen in self._noted_trust.items()
+            if cluster not in trust or seen.epoch > trust[cluster].epoch
+        }
+        if heads == before and not changed:
             return
-        text = json.dumps({"format": _FORMAT, "heads": heads})
+        cas = {cluster: _encode_trust(seen) for cluster, seen in (trust | changed).items()}
+        text = json.dumps({"format": _FORMAT, "heads": heads, "trust": cas})
         try:
             self._path.parent.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
             _replace(self._path, text.encode())
@@ -75,7 +110,7 @@ class Seen:
             import logging
 
             logging.getLogger(__name__).warning("a rollback of the store will not be noticed: %s", error)
-        self._noted = {}
+        self._noted, self._noted_trust = {}, {}
 
 
 def _replace(path: Path, data: bytes) -> None:
@@ -85,6 +120,34 @@ def _replace(path: Path, data: bytes) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
     temporary.replace(path)
+
+
+def _encode_trust(seen: SeenTrust) -> dict[str, Any]:
+    """The fingerprint is for people; the certificates lead on to the CAs that come after them."""
+    active = [fingerprint(anchor.certificate) for anchor in seen.authorities if anchor.state == ACTIVE]
+    cas = [
+        [anchor.generation, anchor.state, base64_text(anchor.certificate), [*map(base64_text, anchor.chain)]]
+        for anchor in seen.authorities
+    ]
+    return {"epoch": seen.epoch, "ca_sha256": "".join(active), "cas": cas}
+
+
+def _load_trust(path: Path | None) -> dict[str, SeenTrust]:
+    """As `_load`."""
+    try:
+        document = json.loads(path.read_bytes()) if path else {}
+        found = document.get("trust", {}) if document.get("format") == _FORMAT else {}
+        return {str(cluster): _parse_trust(seen) for cluster, seen in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, CorruptError):
+        return {}
+
+
+def _parse_trust(seen: dict[str, Any]) -> SeenTrust:
+    cas = [
+        Anchor(int(generation), str(state), octets(der, "a CA"), tuple(octets(entry, "a CA") for entry in chain))
+        for generation, state, der, chain in seen["cas"]
+    ]
+    return SeenTrust(int(seen["epoch"]), tuple(cas))
 
 
 def _load(path: Path | None) -> dict[str, Head]:

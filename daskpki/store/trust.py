@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from daskpki import naming
 from daskpki.confidential import Confidential
 from daskpki.pki.trust_document import SignedTrust, parse_trust
-from daskpki.store.linear import LinearSecret, Link
+from daskpki.store.linear import Head, LinearSecret, Link
 from daskpki.store.port import SecretStore
 
 
@@ -35,6 +36,8 @@ class TrustCodec:
         return Link(document.epoch, document.prev, document.operation)
 
 
-def trust_chain(secrets: SecretStore, cluster: str) -> LinearSecret[TrustPayload]:
-    """The cluster's chain of trust documents."""
-    return LinearSecret(secrets, naming.trust_id(cluster), TrustCodec())
+def trust_chain(
+    secrets: SecretStore, cluster: str, counts: Callable[[Head[TrustPayload]], bool] = lambda _head: True
+) -> LinearSecret[TrustPayload]:
+    """The cluster's chain of trust documents, of which those count that `counts` lets pass."""
+    return LinearSecret(secrets, naming.trust_id(cluster), TrustCodec(), counts=counts)

@@ -7,9 +7,20 @@ from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from daskpki.confidential import Confidential
-from daskpki.inventory import Base, Inventory
+from daskpki.inventory import Inventory
 from daskpki.records import Draft, Head, Record, Stamp
-from daskpki.store.port import Payload, RecordLog, SecretInfo, SecretStore, Store, Version
+from daskpki.store.port import (
+    Judge,
+    Payload,
+    RecordLog,
+    SecretInfo,
+    SecretStore,
+    Sign,
+    Store,
+    Version,
+    unsigned,
+)
+from daskpki.store.seen import Seen
 
 T = TypeVar("T")
 
@@ -69,8 +80,15 @@ class FragileStore:
     def url(self) -> str:
         return self._inner.url
 
-    def log(self, cluster: str) -> RecordLog:
-        return FragileLog(self._inner.log(cluster), self._fuse)
+    def log(self, cluster: str, judge: Judge | None = None) -> RecordLog:
+        return FragileLog(self._inner.log(cluster, judge), self._fuse)
+
+    def events(self, cluster: str) -> RecordLog:
+        return FragileLog(self._inner.events(cluster), self._fuse)
+
+    @property
+    def memory(self) -> Seen:
+        return self._inner.memory
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -156,20 +174,10 @@ class FragileLog:
     def authenticate(self) -> Head:
         return self._inner.authenticate()
 
-    def base(self) -> Base:
-        return self._inner.base()
-
-    def sealed(self, before: int, upto: int) -> Head:
-        return self._inner.sealed(before, upto)
-
-    def cut(self, base: Base, drafts: Sequence[Draft], stamp: Stamp, *, seen: Head) -> None:
-        self._fuse.change(lambda: self._inner.cut(base, drafts, stamp, seen=seen))
-
-    def begin(self, base: Base) -> None:
-        self._fuse.change(lambda: self._inner.begin(base))
-
     def adopt(self, records: Sequence[Record]) -> None:
         self._fuse.change(lambda: self._inner.adopt(records))
 
-    def commit(self, decide: Callable[[Inventory], Sequence[Draft]], stamp: Stamp) -> Sequence[Record]:
-        return self._fuse.change(lambda: self._inner.commit(decide, stamp))
+    def commit(
+        self, decide: Callable[[Inventory], Sequence[Draft]], stamp: Stamp, sign: Sign = unsigned
+    ) -> Sequence[Record]:
+        return self._fuse.change(lambda: self._inner.commit(decide, stamp, sign))

@@ -110,7 +110,8 @@ class Interrupted:
 
     def __init__(self, store: Store) -> None:
         self.url, self.secrets = store.url, store.secrets
-        self.log, self.clusters, self.close = store.log, store.clusters, store.close
+        self.log, self.events, self.memory = store.log, store.events, store.memory
+        self.clusters, self.close = store.clusters, store.close
 
     def batch(self) -> AbstractContextManager[None]:
         raise KeyboardInterrupt

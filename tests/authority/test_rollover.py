@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -282,7 +282,7 @@ def test_a_ca_that_could_not_issue_what_is_valid_does_not_take_over_again(ca: Ce
     assert [leaf.record.name for leaf in ca.rollover().reissue()] == ["w"]
 
 
-def test_aborting_an_emergency_that_was_cut_off_leads_running_nodes_on(
+def test_an_emergency_that_was_cut_off_is_gone_on_with_and_nothing_else_is_done(
     ca: CertificateAuthority, store: Store, clock: Clock
 ) -> None:
     before = ca.trust()
@@ -290,7 +290,16 @@ def test_aborting_an_emergency_that_was_cut_off_leads_running_nodes_on(
         CertificateAuthority(FragileStore(store, Fuse(5, AFTER)), clock=clock).rollover().emergency(Successor())
     assert ca.rollover().standing().active.generation == 2
     assert generations(ca.trust()) == [(1, "active")]
-    assert ca.rollover().abort().generation == 2
+    others: list[Callable[[], object]] = [
+        ca.rollover().abort,
+        lambda: issue(ca, "w"),
+        lambda: ca.announce("tls://10.0.0.5:8786"),
+    ]
+    for other in others:
+        with pytest.raises(PolicyError, match="rotate-ca --emergency was cut off"):
+            other()
+    assert generations(ca.trust()) == [(1, "active")]
+    assert ca.rollover().emergency(Successor()).authority.generation == 2
     followed = verify_trust(parse_trust(newest(ca)), previous=before, now=ca.session.now())
     assert generations(followed) == [(2, "active")]
 

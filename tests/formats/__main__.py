@@ -26,7 +26,7 @@ from daskpki.pki.credential import parse_credential
 from daskpki.records import EMPTY, Record
 from daskpki.store.gsm.packing import LogSegment, encode_part
 from daskpki.store.links import Link
-from daskpki.store.local.backup import write_backup
+from daskpki.store.local.backup import restore_backup, write_backup
 from daskpki.store.local.store import LocalStore
 from tests.store.places import LocalPlace
 from tests.store_gsm.places import open_place
@@ -35,6 +35,16 @@ DATA: Final = Path(__file__).parent / "data" / "format-1"
 MADE: Final = datetime(2026, 11, 24, tzinfo=UTC)
 CLUSTER: Final = "kept"
 PASSPHRASE: Final = Confidential("of the fixture")
+
+
+def kept(root: Path, data: Path) -> LocalPlace:
+    """The kept store, restored as its owner would."""
+    place = LocalPlace(root)
+    for name, target in (("store.backup", root / "store.backup"), ("store.key", place.key_file)):
+        shutil.copyfile(data / name, target)
+        target.chmod(0o600)
+    restore_backup(root / "store.backup", place.directory, place.seen)
+    return place
 
 
 def main() -> None:

@@ -18,9 +18,8 @@ from daskpki.authority import CertificateAuthority
 from daskpki.authority.issuers import Places
 from daskpki.authority.offline import OfflineRoot
 from daskpki.authority.rollover import Successor
-from tests.formats.__main__ import CLUSTER, MADE, PASSPHRASE
+from tests.formats.__main__ import CLUSTER, MADE, PASSPHRASE, kept
 from tests.formats.__main__ import DATA as BEFORE
-from tests.formats.archived import kept
 
 DATA: Final = BEFORE.parent / "successions"
 NEXT_DAY: Final = MADE + timedelta(days=1)

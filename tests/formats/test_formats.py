@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import lzma
-import shutil
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
@@ -17,7 +16,6 @@ from typing import Any
 import pytest
 
 from daskpki.authority import CertificateAuthority
-from daskpki.authority.archive_file import read_archive
 from daskpki.authority.audit import verify_log
 from daskpki.authority.custody import StoredCaKeys
 from daskpki.authority.issuers import Places
@@ -32,11 +30,9 @@ from daskpki.pki.succession import heirs
 from daskpki.pki.trust import parse_trust, verify_trust
 from daskpki.pki.validate import fingerprint
 from daskpki.records import verify_chain
-from daskpki.store.gsm.packing import LogBase, LogHead, LogSegment, decode_part
+from daskpki.store.gsm.packing import LogHead, LogSegment, decode_part
 from daskpki.store.local.store import LocalStore
-from tests.formats.__main__ import CLUSTER, DATA, MADE, PASSPHRASE
-from tests.formats.archived import DATA as ARCHIVED
-from tests.formats.archived import LATER, kept
+from tests.formats.__main__ import CLUSTER, DATA, MADE, PASSPHRASE, kept
 from tests.formats.succession import DATA as SUCCESSIONS
 from tests.formats.succession import NEXT_DAY
 from tests.store.places import LocalPlace
@@ -172,32 +168,12 @@ def test_a_newer_format_is_refused_by_its_number(what: str) -> None:
 
 @pytest.mark.parametrize("name", ["records.head", "records.segment"])
 def test_a_newer_log_is_refused_by_its_number(name: str) -> None:
-    with pytest.raises(NotTrustedError, match="the log has format 3, and this daskpki understands 2"):
+    with pytest.raises(NotTrustedError, match="the log has format 3, and this daskpki understands 1"):
         decode_part(newer_records(name))
 
 
 def test_a_newer_store_is_refused_by_its_number(place: LocalPlace) -> None:
     place.sql("PRAGMA user_version = 3")
-    with pytest.raises(NotTrustedError, match="has format 3; this daskpki reads 2") as refused:
+    with pytest.raises(NotTrustedError, match="has format 3; this daskpki reads 1") as refused:
         place.factory()
     assert refused.value.hint == "upgrade daskpki"
-
-
-def test_a_store_whose_records_were_archived_is_read_and_goes_on(tmp_path: Path) -> None:
-    expected = json.loads((ARCHIVED / "expected.json").read_text())
-    shutil.copyfile(ARCHIVED / "archive.jsonl.gz", tmp_path / "archive.jsonl.gz")
-    (tmp_path / "archive.jsonl.gz").chmod(0o600)
-    with closing(kept(tmp_path, ARCHIVED).factory()) as store:
-        ca = CertificateAuthority(store, CLUSTER, clock=lambda: LATER, places=Places(unseal=lambda: PASSPHRASE))
-        audited = verify_log(ca.session, [read_archive(tmp_path / "archive.jsonl.gz")])
-        assert (list(audited.begin), list(audited.head)) == (expected["begin"], expected["head"])
-        assert list(ca.renew([ca.find("scheduler/s")]))
-
-
-def test_the_payloads_of_an_archived_log_are_read() -> None:
-    expected = json.loads((ARCHIVED / "expected.json").read_text())
-    head, base = (decode_part((ARCHIVED / name).read_bytes()) for name in ("records.head", "records.base"))
-    assert isinstance(head, LogHead)
-    assert isinstance(base, LogBase)
-    assert (list(head.begin), list(head.end)) == (expected["begin"], expected["head"])
-    assert base.base.head == head.begin

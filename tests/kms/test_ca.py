@@ -84,7 +84,8 @@ def test_rolling_over_to_another_version_and_back_to_the_store(kms: KmsServer, l
     local("rotate-ca", "finish")
     first.state = "DESTROYED"
     local("issue", "worker")
-    local("rotate-ca", "start", "--ca-key", "store:")
+    assert "--lower-sealing" in local("rotate-ca", "start", "--ca-key", "store:", code=3).err
+    local("rotate-ca", "start", "--ca-key", "store:", "--lower-sealing")
     local("rotate-ca", "promote")
     local("rotate-ca", "finish")
     second.state = "DESTROYED"

@@ -61,7 +61,7 @@ class LocalPlace(NamedTuple):
             return connection.execute(statement, parameters).fetchall()
 
     def foreign(self, secret: str) -> None:
-        self.sql("INSERT INTO secret VALUES (?, '{}', '{}', 'etag-1', 1700000000, x'00')", secret)
+        self.sql("INSERT INTO secret VALUES (?, '{}', '{}', 'etag-1', 1700000000, x'00', x'00')", secret)
         self.sql("INSERT INTO version VALUES (?, 1, 'ENABLED', 1700000000, x'00')", secret)
 
     def corrupt(self, secret: str, number: int) -> None:

@@ -42,7 +42,7 @@ def test_operators_who_set_and_roll_back_at_once_are_all_recorded(place: LocalPl
     with ThreadPoolExecutor(OPERATORS) as executor:
         added = list(itertools.chain.from_iterable(executor.map(operate, range(OPERATORS))))
     assert sorted(added) == list(range(3, 3 + OPERATORS * TURNS))
-    recorded = [record.body["version"] for record in store.log("c").records() if record.kind == ADDED]
+    recorded = [record.body["version"] for record in store.events("c").records() if record.kind == ADDED]
     assert sorted(recorded) == list(range(1, 3 + OPERATORS * TURNS))
 
 

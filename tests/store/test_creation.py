@@ -208,7 +208,7 @@ def test_a_store_may_lie_under_a_path_that_is_no_utf8(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused_by_name(place: LocalPlace) -> None:
     place.sql("PRAGMA user_version=3")
-    with pytest.raises(NotTrustedError, match="format 3; this daskpki reads 2"):
+    with pytest.raises(NotTrustedError, match="format 3; this daskpki reads 1"):
         place.factory()
 
 

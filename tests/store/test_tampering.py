@@ -57,7 +57,7 @@ def test_a_payload_that_was_moved_does_not_open(filled: LocalPlace, store: Local
 def test_a_payload_does_not_open_in_another_secret_with_its_key(filled: LocalPlace, store: LocalStore) -> None:
     filled.sql(MOVE, SECRET, 1, OTHER, 1)
     filled.sql("UPDATE secret SET data_key = (SELECT data_key FROM secret WHERE id = ?) WHERE id = ?", SECRET, OTHER)
-    with pytest.raises(CorruptError, match=f"the key of '{OTHER}'"):
+    with pytest.raises(CorruptError, match=f"'{OTHER}' .* was changed by someone without"):
         store.secrets.access(OTHER, 1)
 
 
@@ -126,18 +126,18 @@ def forge(filled: LocalPlace) -> None:
     ((seq, digest),) = filled.sql("SELECT seq, hash FROM log_head")
     (record,) = chain(Head(seq, digest), [NOTE], Stamp(1, "op", "mallory", "daskpki"))
     row = ("c", *record[:6], json.dumps(record.body), record.hash)
-    filled.sql("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *row)
+    filled.sql("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)", *row)
     filled.sql("UPDATE log_head SET seq = ?, hash = ?", record.seq, record.hash)
 
 
 def test_a_forged_record_is_noticed_before_the_next_commit(filled: LocalPlace, store: LocalStore) -> None:
     store.log("c").authenticate()
     forge(filled)
-    assert len(list(store.log("c").records())) == 3  # the chain itself holds
+    with closing(filled.factory()) as locked:
+        assert len(list(locked.log("c").records())) == 3  # the chain itself holds
     for call in (store.log("c").authenticate, lambda: store.log("c").commit(lambda _: [NOTE], STAMP)):
         with pytest.raises(CorruptError, match="without the store's key"):
             call()
-    assert len(list(store.log("c").records())) == 3
 
 
 @pytest.mark.parametrize("change", ["DELETE FROM log_head", "DELETE FROM record", "UPDATE log_head SET mac = x''"])
@@ -151,7 +151,8 @@ def test_a_head_that_is_gone_is_noticed_before_the_next_commit(
 
 def test_a_forged_inventory_is_put_right_from_the_records(filled: LocalPlace, store: LocalStore) -> None:
     filled.sql("UPDATE certificate SET status = 'revoked', name = 'w-9'")
-    assert not read_sample(store)
+    with pytest.raises(CorruptError, match="table certificate was changed"):
+        read_sample(store)
     store.log("c").rebuild()
     assert read_sample(store)
     assert_same(store.log("c").inventory(), ReplayedInventory(store.log("c").records()))

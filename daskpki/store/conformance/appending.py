@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, closing
 
 import pytest
 
-from daskpki.errors import AccessDeniedError, ConflictError, UnavailableError
+from daskpki.errors import AccessDeniedError, ConflictError, NotTrustedError, UnavailableError
 from daskpki.inventory import Inventory
-from daskpki.records import EMPTY, ISSUED, RESERVED, Draft, Stamp, chain, verify_chain
+from daskpki.records import (
+    EMPTY,
+    ISSUED,
+    RESERVED,
+    CommitSignature,
+    Draft,
+    Head,
+    Record,
+    Stamp,
+    commit_of,
+    verify_chain,
+)
 from daskpki.store.conformance.backing import Backing
 from daskpki.store.conformance.one_log import NOTE, OneLog, always, issued, log_head, reserved
 from daskpki.store.conformance.writers import STAMP, append_records, processes, run, threads
@@ -31,14 +42,43 @@ class AppendingSuite(OneLog):
         odd = Stamp(2**33, "id-2", "jörg@büro", "daskpki issue --name 'a b'\n")
         first = log.commit(always(NOTE, reserved(1)), STAMP)
         second = log.commit(always(issued(1)), odd)
-        expected = chain(EMPTY, [NOTE, reserved(1)], STAMP)
-        expected += chain(log_head(expected), [issued(1)], odd)
+        expected = commit_of(EMPTY, [NOTE, reserved(1)], STAMP, lambda _: ())
+        expected += commit_of(log_head(expected), [issued(1)], odd, lambda _: ())
         assert [*first, *second] == expected
         assert list(log.records()) == expected
         assert list(verify_chain(EMPTY, log.records())) == expected
         with closing(backing.factory()) as other:
             assert list(other.log("c").records()) == expected
             assert other.log("c").inventory().head == log_head(expected)
+
+    def test_a_commit_keeps_its_signatures(self, log: RecordLog, backing: Backing) -> None:
+        made = (CommitSignature(1, b"\x00one", "ab"), CommitSignature(2, b"two"))
+        asked = []
+
+        def sign(view: Inventory, records: Sequence[Record], _place: str) -> tuple[CommitSignature, ...]:
+            asked.append((view.head, [record.kind for record in records]))
+            return made
+
+        log.commit(always(NOTE, NOTE), STAMP, sign)
+        assert asked == [(EMPTY, [NOTE.kind, NOTE.kind])]
+        with closing(backing.factory()) as other:
+            assert [record.signatures for record in other.log("c").records()] == [None, made]
+
+    def test_a_log_is_as_its_judge_says(self, log: RecordLog, backing: Backing) -> None:
+        records = log.commit(always(NOTE, NOTE), STAMP)
+        asked = []
+
+        def judge(head: Head, after: Callable[[int], Iterator[Record]]) -> Collection[str]:
+            asked.append((head, list(after(1))))
+            raise NotTrustedError("no")
+
+        with closing(backing.factory()) as other:
+            judged = other.log("c", judge)
+            for call in (judged.inventory, lambda: judged.commit(always(NOTE), STAMP), judged.authenticate):
+                with pytest.raises(NotTrustedError):
+                    call()
+        assert (log_head(records), [records[1]]) in asked
+        assert log.inventory().head.seq == 2
 
     def test_a_log_is_authenticated_from_its_first_record(self, store: Store, log: RecordLog) -> None:
         assert log.authenticate() == EMPTY

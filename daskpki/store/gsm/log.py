@@ -10,7 +10,8 @@ Commits are atomic whatever their size: a head names all that it consists of, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -19,24 +20,24 @@ from daskpki.errors import (
     AlreadyExistsError,
     AmbiguousError,
     ConflictError,
-    CorruptError,
     DaskpkiError,
     NotFoundError,
+    NotTrustedError,
     UnavailableError,
 )
-from daskpki.inventory import Base, ReplayedInventory
-from daskpki.records import EMPTY, Draft, Record, Stamp, chain, following
+from daskpki.inventory import ReplayedInventory
+from daskpki.records import EMPTY, CommitSignature, Draft, Record, Stamp, chain, following
 from daskpki.records import Head as RecordHead
 from daskpki.store.gsm.composing import HeadComposer
 from daskpki.store.gsm.inventory import LogInventory
 from daskpki.store.gsm.log_secrets import LogSecrets
-from daskpki.store.gsm.packing import LogCodec, LogHead, LogPart
+from daskpki.store.gsm.packing import LogCodec, LogHead, LogPart, place_of
 from daskpki.store.gsm.patience import Patience
 from daskpki.store.gsm.placement import DEFAULT, GsmOptions
 from daskpki.store.gsm.replay import LogReplay
 from daskpki.store.linear import Head as LinearHead
 from daskpki.store.linear import LinearSecret, Link, Tip
-from daskpki.store.port import MAX_PAYLOAD, moved
+from daskpki.store.port import MAX_PAYLOAD, Judge, Sign, unsigned
 from daskpki.store.seen import Seen
 
 FRESH: Final = 30.0
@@ -49,7 +50,8 @@ Decide = Callable[[LogInventory], Sequence[Draft]]
 class GsmRecordLog:
     """See `daskpki.store.port.RecordLog`; for one thread at a time.
 
-    `options` are for the log's own secret, should this be its first commit.
+    `options` are for the log's own secret, should this be its first commit. `judge` says which heads count. `secret` is
+    another one than the cluster's records, with its labels.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class GsmRecordLog:
         options: GsmOptions | None,
         patience: Patience,
         seen: Seen | None = None,
+        judge: Judge | None = None,
+        secret: tuple[str, Mapping[str, str]] | None = None,
         room: int = MAX_PAYLOAD,
     ) -> None:
         self._secrets = secrets
@@ -67,10 +71,21 @@ class GsmRecordLog:
         self._options = options
         self._patience = patience
         self._seen = seen or Seen(None)
-        self._secret = naming.records_id(cluster)
+        self._secret, self._labels = secret or (
+            naming.records_id(cluster),
+            naming.labels(cluster, naming.RECORDS),
+        )
         codec = LogCodec(cluster, room)
+        self.judge = judge
+        self._places: dict[RecordHead, Collection[str]] = {}
+        self._derived: set[str] = set()
         self._linear: LinearSecret[LogPart] = LinearSecret(
-            secrets.impatient(), self._secret, codec, pause=patience.pause, includes=self._includes
+            secrets.impatient(),
+            self._secret,
+            codec,
+            pause=patience.pause,
+            includes=self._includes,
+            counts=self._counts,
         )
         self._replay = LogReplay(secrets, self._secret, codec)
         self._composer = HeadComposer(cluster, self._linear, codec, self._replay, options=options)
@@ -98,22 +113,6 @@ class GsmRecordLog:
         self._look()
         return self._replay.records(self._head(), after)
 
-    def base(self) -> Base:
-        """See RecordLog."""
-        self._look()
-        return self._replay.base(self._head())
-
-    def sealed(self, before: int, upto: int) -> RecordHead:
-        """See RecordLog; here, the end of a sealed segment."""
-        self._look()
-        head = self._head()
-        end = head.begin if head else EMPTY
-        for segment in head.segments if head else ():
-            if segment.latest >= before or segment.end.seq > upto:
-                break
-            end = segment.end
-        return end
-
     def options(self) -> GsmOptions:
         """How this cluster's secrets are created, as its first commit settled; the defaults before that."""
         if self._tip is None:
@@ -136,56 +135,25 @@ class GsmRecordLog:
             self._look()
             return following(self._view.head, records)
 
-        self._commit(missing)
+        self._commit(missing, None)
 
-    def begin(self, base: Base) -> None:
-        """See RecordLog."""
-        self._look()
-        if (head := self._head()) is not None and head.begin == base.head:
-            return
-        if head is not None:
-            raise CorruptError(f"the log of {self._cluster!r} is there already, and begins elsewhere")
-        assert self._tip is not None
-        self._create()
-        self._settle(self._composer.first(self._next_link(self._tip), base))
-
-    def cut(self, base: Base, drafts: Sequence[Draft], stamp: Stamp, *, seen: RecordHead) -> None:
-        """See RecordLog; the segments are destroyed after a head without them has won, by the next head at the latest.
-
-        Readers who hold an older head cannot read on, and look again.
-        """
-        self._look()
-        tip, before = self._tip, self._head()
-        assert tip is not None
-        if before is None or self._view.head != seen:
-            raise moved(self._cluster)
-        leftover = self._clear(tip, before)
-        after = self._composer.extended(self._next_link(tip), before, chain(seen, drafts, stamp), leftover)
-        self._settle(self._composer.cut(after, base, before))
-        self._append(())  # which destroys what is left over; where another writer was first, that one has done so
-
-    def _settle(self, head: LogHead) -> None:
-        """Add this head; ConflictError when another writer was first."""
-        assert self._tip is not None
-        won, tip = self._linear.propose(self._tip, head)
-        self._settle_on(tip)
-        if not won:
-            raise moved(self._cluster)
-
-    def commit(self, decide: Decide, stamp: Stamp) -> Sequence[Record]:
+    def commit(self, decide: Decide, stamp: Stamp, sign: Sign = unsigned) -> Sequence[Record]:
         """See RecordLog; UnavailableError when other writers or the quota left no room before the deadline."""
-        return self._commit(lambda: self._drafted(decide, stamp))
+        return self._commit(lambda: self._drafted(decide, stamp), sign)
 
-    def _commit(self, draw: Callable[[], Sequence[Record]]) -> Sequence[Record]:
-        """Append the records that `draw` gives, asked again after another writer was first."""
+    def _commit(self, draw: Callable[[], Sequence[Record]], sign: Sign | None) -> Sequence[Record]:
+        """Append the records that `draw` gives, asked again after another writer was first.
+
+        Without `sign` they are another store's, and carry their signatures already.
+        """
         cause: DaskpkiError = ConflictError("other writers were first each time")
         for _ in self._patience.attempts():
             records = draw()
             if not records:
                 return ()
             try:
-                if self._append(records):
-                    return records
+                if appended := self._append(records, sign):
+                    return appended
             except AmbiguousError:
                 self._tip = None
                 raise
@@ -218,6 +186,8 @@ class GsmRecordLog:
     def _settle_on_what_was_seen(self, tip: Tip[LogPart]) -> None:
         """Go on from this tip; NotTrustedError unless it has the newest record that this user has seen."""
         head = _head_of(tip)
+        if head is None and self.judge is not None:
+            self.judge(EMPTY, lambda _after: iter(()))
         self._seen.verify(self._cluster, _end(tip), lambda seen: self._replay.holds(head, seen))
         self._settle_on(tip)
 
@@ -235,25 +205,30 @@ class GsmRecordLog:
     def _head(self) -> LogHead | None:
         return None if self._tip is None else _head_of(self._tip)
 
-    def _append(self, records: Sequence[Record]) -> bool:
-        """Add a head with these records; False when another writer was first."""
+    def _append(self, records: Sequence[Record], sign: Sign | None) -> Sequence[Record]:
+        """Add a head with these records, and return them signed; nothing when another writer was first."""
         tip, before = self._tip, self._head()
         assert tip is not None
         if tip.head is None:
             self._create()
         leftover = self._clear(tip, before)
-        proposal = self._composer.extended(self._next_link(tip), before, records, leftover)
+        room = records if sign is None else _signed(records, _PLACEHOLDERS)
+        proposal = self._composer.extended(self._next_link(tip), before, room, leftover)
+        if sign is not None:
+            records = _signed(records, sign(self._view, records, place_of(proposal)))
+            proposal = proposal._replace(tail=(*proposal.tail[:-1], records[-1]))
         won, tip = self._linear.propose(tip, proposal)
+        if won and self.judge is not None and sign is not None:
+            self._places[proposal.end] = frozenset([place_of(proposal)])
         self._settle_on(tip)
-        return won
+        return records if won else ()
 
     def _next_link(self, tip: Tip[LogPart]) -> Link:
         return tip.next_link(self._patience.timing.nonce())  # equal commits of two writers are two commits
 
     def _create(self) -> None:
-        labels = naming.labels(self._cluster, naming.RECORDS)
         try:
-            self._secrets.create(self._secret, labels=labels, options=self._options or DEFAULT)
+            self._secrets.create(self._secret, labels=self._labels, options=self._options or DEFAULT)
         except AlreadyExistsError:  # another first commit, or one that was cut off here; `add` checks that it is ours
             return
 
@@ -261,13 +236,34 @@ class GsmRecordLog:
         """Destroy what lies below the head, but for its predecessor; returns what the next writer is to destroy."""
         if before is None or tip.head is None:
             return ()
-        if self._cleared != tip.head.number:
+        if self._cleared != tip.head.number and self._linear.is_authentic(tip.head.number):
             between = set(range(before.link.prev + 1, tip.head.number))
             for number in sorted((between | set(before.leftover)) - before.riders):
                 with suppress(NotFoundError):  # in a secret that was made anew with an old head
                     self._secrets.destroy(self._secret, number)
             self._cleared = tip.head.number
         return (before.link.prev,) if before.link.prev else ()
+
+    def _counts(self, found: LinearHead[LogPart]) -> bool:
+        """Whether the head's own words (link, state, segments) are authentic; raises unless its records count.
+
+        A copy of another store's log has no signature over these yet. Its state is compared with what the segments say,
+        and nothing is destroyed by its word.
+        """
+        head = found.payload
+        assert isinstance(head, LogHead)
+        if self.judge is None:
+            return True
+        if head.end not in self._places:
+            self._places[head.end] = self.judge(head.end, lambda after: self._replay.records(head, after))
+        place = place_of(head)
+        if place in self._places[head.end]:
+            return True
+        if place not in self._derived:
+            if self._replay.state(head) != head.state:
+                raise NotTrustedError("the header of the log is not what its records say")
+            self._derived.add(place)
+        return False
 
     def _includes(self, head: LinearHead[LogPart], payload: LogPart) -> bool | None:
         """Whether the chain that leads to `head` holds the last record of a proposal: its hash covers all before."""
@@ -277,6 +273,16 @@ class GsmRecordLog:
         for record in self._replay.records(head.payload, wanted.seq - 1):
             return record.hash == wanted.hash
         return False
+
+
+_PLACEHOLDERS: Final = tuple(
+    CommitSignature(generation, hashlib.shake_256(b"%d" % generation).digest(512), "0" * 64) for generation in (1, 2)
+)
+"""As much room as the longest signatures take, and as hard to compress."""
+
+
+def _signed(records: Sequence[Record], signatures: tuple[CommitSignature, ...]) -> list[Record]:
+    return [*records[:-1], records[-1]._replace(signatures=signatures)]
 
 
 def _head_of(tip: Tip[LogPart]) -> LogHead | None:

@@ -3,11 +3,10 @@
 Each payload is an .xz file of JSON lines: `gcloud secrets versions access latest --out-file=log.xz ...; xz -d log.xz`.
 
     head     {"format":1,"part":"head","seq","prev","operation",     the link (daskpki.store.linear)
-              "cluster","state","end","segments","leftover","options"}   then the records after `state`
-              and with "format":2, once records were archived, "archived": [version, seq, hash] of the base
+              "cluster","base","state","end","segments","leftover","options"}   then the records after `state`
     segment  {"format":1,"part":"segment","prev","operation","cluster","begin","end"}   then the records after `begin`
-    base     {"format":2,"part":"base","prev","operation","cluster","base"}   what stands for the archived records
-    records  [time,operation,who,command] where the stamp changes, [kind,body] for each event of that stamp
+    records  [time,operation,who,command] where the stamp changes, [kind,body] for each event of that stamp,
+              {"signatures":[[generation,value,place],...]} after the last of a commit
 
 A head holds the open tail in full, and names the sealed segments. A record's number and hash are not written: they
 follow from the one before, and the last must be `end`. Segments are immutable and filled close to 64 KiB, at least
@@ -16,18 +15,17 @@ follow from the one before, and the last must be `end`. Segments are immutable a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import lzma
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
-from daskpki.archived import encode_base, parse_base
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
-from daskpki.inventory import Base
 from daskpki.pki import fields
-from daskpki.records import EMPTY, RESERVED, Draft, Head, Record, Stamp, chain
+from daskpki.records import Draft, Head, Record, Stamp, chain, encode_signatures, parse_signatures
 from daskpki.store.gsm.placement import GsmOptions, encode_options, parse_options
 from daskpki.store.gsm.state import State, encode_state, parse_state
 from daskpki.store.gsm.values import expand, number, parse_end, text
@@ -35,23 +33,12 @@ from daskpki.store.linear import Link
 from daskpki.store.port import MAX_PAYLOAD
 
 FORMAT: Final = 1
-FORMAT_ARCHIVED: Final = 2
-"""Of a log whose first records are in an archive: a reader of format 1 alone would take it for a broken one."""
 # Preset 6 would save an eighth and take twice as long, at each commit; no payload expands beyond the dictionary.
 _FILTERS: Final = [{"id": lzma.FILTER_LZMA2, "preset": 4, "dict_size": 1 << 20}]
 
 
 class Segment(NamedTuple):
-    """A sealed run of records: its version, the last record in it, and the span of notAfter of its reservations."""
-
-    version: int
-    end: Head
-    earliest: int
-    latest: int
-
-
-class Archived(NamedTuple):
-    """Where the kept records begin, and the version that says what stands for those before."""
+    """A sealed run of records: its version, and the last record in it."""
 
     version: int
     end: Head
@@ -60,7 +47,7 @@ class Archived(NamedTuple):
 class LogHead(NamedTuple):
     """The version that counts: `state` at the end of the sealed segments, and the records since.
 
-    `leftover` are versions below that the next writer is to destroy; `archived` is None for a log that is whole.
+    `leftover` are versions below that the next writer is to destroy.
     """
 
     link: Link
@@ -70,18 +57,11 @@ class LogHead(NamedTuple):
     tail: tuple[Record, ...]
     leftover: tuple[int, ...]
     options: GsmOptions
-    archived: Archived | None = None
-
-    @property
-    def begin(self) -> Head:
-        """The record before the first that is kept."""
-        return self.archived.end if self.archived else EMPTY
 
     @property
     def riders(self) -> frozenset[int]:
         """The versions that belong to this head, though they are none."""
-        sealed = {segment.version for segment in self.segments}
-        return frozenset(sealed | ({self.archived.version} if self.archived else set()))
+        return frozenset(segment.version for segment in self.segments)
 
     @property
     def end(self) -> Head:
@@ -103,15 +83,7 @@ class LogSegment(NamedTuple):
         return Head(self.records[-1].seq, self.records[-1].hash) if self.records else self.begin
 
 
-class LogBase(NamedTuple):
-    """The payload that says what stands for the archived records."""
-
-    link: Link
-    cluster: str
-    base: Base
-
-
-LogPart = LogHead | LogSegment | LogBase
+LogPart = LogHead | LogSegment
 
 
 class LogCodec:
@@ -126,8 +98,10 @@ class LogCodec:
         """The payload's bytes; UsageError beyond `room` bytes."""
         data = self._encoded(payload)
         if len(data) > self._room:
-            hint = "daskpki audit --archive FILE takes off what has long expired; or go on in another --cluster NAME"
-            raise UsageError(f"the log of {self._cluster!r} has outgrown its header", hint=hint)
+            raise UsageError(
+                f"the log of {self._cluster!r} has outgrown its header, after some 800,000 certificates",
+                hint="go on in another --cluster NAME",
+            )
         return Confidential(data)
 
     def decode(self, data: Confidential) -> LogPart:
@@ -173,27 +147,21 @@ def encode_part(part: LogPart) -> bytes:
 def _lines(part: LogPart) -> list[Any]:
     if isinstance(part, LogHead):
         return [_head_line(part), *_record_lines(part.tail)]
-    return _segment_lines(part) if isinstance(part, LogSegment) else [_base_line(part)]
-
-
-def _base_line(part: LogBase) -> dict[str, Any]:
-    header = {"format": FORMAT_ARCHIVED, "part": "base", **part.link._asdict()}
-    return header | {"cluster": part.cluster, "base": encode_base(part.base)}
+    return _segment_lines(part)
 
 
 def _head_line(head: LogHead) -> dict[str, Any]:
-    archived = {"archived": [head.archived.version, *head.archived.end]} if head.archived else {}
     return {
-        "format": FORMAT_ARCHIVED if head.archived else FORMAT,
+        "format": FORMAT,
         "part": "head",
         **head.link._asdict(),
         "cluster": head.cluster,
+        "base": None,
         "state": encode_state(head.state),
         "end": list(head.end),
-        "segments": [[segment.version, *segment.end, segment.earliest, segment.latest] for segment in head.segments],
+        "segments": [[segment.version, *segment.end] for segment in head.segments],
         "leftover": list(head.leftover),
         "options": encode_options(head.options),
-        **archived,
     }
 
 
@@ -209,11 +177,13 @@ def _segment_lines(part: LogSegment) -> list[Any]:
     return [header, *_record_lines(part.records)]
 
 
-def _record_lines(records: Iterable[Record]) -> Iterator[list[Any]]:
+def _record_lines(records: Iterable[Record]) -> Iterator[list[Any] | dict[str, Any]]:
     for stamp, group in groupby(records, key=_stamp):
         yield list(stamp)
         for record in group:
             yield [record.kind, record.body]
+            if record.signatures is not None:
+                yield {"signatures": encode_signatures(record.signatures)}
 
 
 def _stamp(record: Record) -> Stamp:
@@ -229,8 +199,6 @@ def decode_part(data: bytes) -> LogPart:
         if header["part"] == "segment":
             begin = parse_end(*header["begin"])
             part: LogPart = LogSegment(link, header["cluster"], begin, _parse_records(begin, lines, header["end"]))
-        elif header["part"] == "base":
-            part = LogBase(link, header["cluster"], parse_base(header["base"]))
         else:
             part = _parse_head(link, header, lines)
     except (ValueError, KeyError, TypeError, IndexError, RecursionError, lzma.LZMAError, EOFError) as error:
@@ -239,14 +207,15 @@ def decode_part(data: bytes) -> LogPart:
 
 
 def _check_format(header: Mapping[str, Any]) -> None:
-    if header["format"] not in (FORMAT, FORMAT_ARCHIVED):
+    if header["format"] != FORMAT:
         raise NotTrustedError(
-            f"the log has format {header['format']}, and this daskpki understands {FORMAT_ARCHIVED}",
-            hint="update daskpki",
+            f"the log has format {header['format']}, and this daskpki understands {FORMAT}", hint="update daskpki"
         )
 
 
 def _parse_head(link: Link, header: Mapping[str, Any], lines: Sequence[Any]) -> LogHead:
+    if header["base"] is not None:  # reserved for a log that begins later than at its first record
+        raise NotTrustedError("the log has a base, which this daskpki does not understand", hint="update daskpki")
     state = parse_state(header["state"])
     return LogHead(
         link,
@@ -256,22 +225,20 @@ def _parse_head(link: Link, header: Mapping[str, Any], lines: Sequence[Any]) -> 
         _parse_records(state.head, lines, header["end"]),
         tuple(map(number, header["leftover"])),
         parse_options(header["options"]),
-        _parse_archived(*header["archived"]) if header["format"] == FORMAT_ARCHIVED else None,
     )
 
 
-def _parse_archived(version: Any, seq: Any, end: Any) -> Archived:
-    return Archived(number(version), parse_end(seq, end))
-
-
-def _parse_segment(version: Any, seq: Any, end: Any, earliest: Any, latest: Any) -> Segment:
-    return Segment(number(version), parse_end(seq, end), number(earliest), number(latest))
+def _parse_segment(version: Any, seq: Any, end: Any) -> Segment:
+    return Segment(number(version), parse_end(seq, end))
 
 
 def _parse_records(head: Head, lines: Sequence[Any], end: Sequence[Any]) -> tuple[Record, ...]:
     records: list[Record] = []
     stamp = Stamp(0, "", "", "")
     for line in lines:
+        if isinstance(line, dict):
+            records[-1] = records[-1]._replace(signatures=parse_signatures(line["signatures"]))
+            continue
         if len(line) == len(Stamp._fields):
             time, *texts = line
             stamp = Stamp(number(time), *map(text, texts))
@@ -287,6 +254,10 @@ def _parse_records(head: Head, lines: Sequence[Any], end: Sequence[Any]) -> tupl
 
 
 def describe_segment(version: int, records: Sequence[Record]) -> Segment:
-    """How the head refers to a segment of these records; the span is (0, 0) when none is a reservation."""
-    ends = [record.body["not_after"] for record in records if record.kind == RESERVED] or [0]
-    return Segment(version, Head(records[-1].seq, records[-1].hash), min(ends), max(ends))
+    """How the head refers to a segment of these records."""
+    return Segment(version, Head(records[-1].seq, records[-1].hash))
+
+
+def place_of(head: LogHead) -> str:
+    """The digest, in hex, of all that a head says but its records: what the signature of its last commit covers."""
+    return hashlib.sha256(json.dumps(_head_line(head), sort_keys=True).encode()).hexdigest()

@@ -9,9 +9,10 @@ from typing import Final, NamedTuple
 
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError
-from daskpki.inventory import NO_BASE, Base, ReplayedInventory
-from daskpki.records import Head, Record
-from daskpki.store.gsm.packing import LogBase, LogCodec, LogHead, LogPart, LogSegment, Segment
+from daskpki.inventory import ReplayedInventory
+from daskpki.records import EMPTY, Head, Record
+from daskpki.store.gsm.packing import LogCodec, LogHead, LogPart, LogSegment, Segment
+from daskpki.store.gsm.state import State
 from daskpki.store.port import SecretStore
 
 _READERS: Final = 8
@@ -45,32 +46,24 @@ class LogReplay:
         yield from (record for record in head.tail if record.seq > after)
 
     def holds(self, head: LogHead | None, seen: Head) -> bool:
-        """Whether the log has that very record; of one inside an archive nothing else is known than that it was there.
+        """Whether the log has that very record.
 
         It takes a request only for a record that has been sealed since, and is not the last of its segment.
         """
-        if head is None or seen.seq < head.begin.seq:
-            return head is not None
-        if seen in (head.begin, *(segment.end for segment in head.segments)):
+        if head is None:
+            return False
+        if seen in (segment.end for segment in head.segments):
             return True
         sealed = (record for part in self._read(_segments_after(head, seen.seq - 1)[:1]) for record in part.records)
         return any((record.seq, record.hash) == seen for record in chain(sealed, head.tail))
 
-    def inventory(self, head: LogHead | None) -> ReplayedInventory:
-        """The inventory that follows from all that is kept; CorruptError."""
-        return ReplayedInventory(self.records(head), self.base(head))
+    def state(self, head: LogHead) -> State:
+        """The state at the end of the sealed segments, as their records say; CorruptError."""
+        return State().after(self.records(head._replace(tail=())))
 
-    def base(self, head: LogHead | None) -> Base:
-        """What stands for the archived records; CorruptError when it is not what the head names."""
-        if head is None or head.archived is None:
-            return NO_BASE
-        part = self._codec.decode(self._store.access(self._secret, head.archived.version))
-        if isinstance(part, LogBase) and part.base.head == head.archived.end:
-            return part.base
-        raise CorruptError(
-            f"{self._secret}, version {head.archived.version}: not what stands for the archived records",
-            hint="find out who could change the log, and restore it from a copy",
-        )
+    def inventory(self, head: LogHead | None) -> ReplayedInventory:
+        """The inventory that follows from all records; CorruptError."""
+        return ReplayedInventory(self.records(head))
 
     def _read(self, wanted: Sequence[_Wanted]) -> Iterator[LogSegment]:
         def access(item: _Wanted) -> Confidential:
@@ -93,6 +86,6 @@ class LogReplay:
 
 
 def _segments_after(head: LogHead, after: int) -> list[_Wanted]:
-    begins = [head.begin, *(segment.end for segment in head.segments)]
+    begins = [EMPTY, *(segment.end for segment in head.segments)]
     pairs = zip(begins, head.segments, strict=False)
     return [_Wanted(begin, segment) for begin, segment in pairs if segment.end.seq > after]

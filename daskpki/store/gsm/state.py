@@ -6,16 +6,14 @@ revoking). So issuing costs the same whether ten or a hundred thousand certifica
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from daskpki.archived import encode_entries, parse_authority, parse_leaf
 from daskpki.errors import CorruptError
 from daskpki.inventory import (
     AUTHORITY_KINDS,
     CERTIFICATE_KINDS,
     AuthorityRecord,
-    Base,
     CertificateRecord,
     authority_after,
     certificate_after,
@@ -55,12 +53,6 @@ class State(NamedTuple):
             head = Head(record.seq, record.hash)
         in_order = tuple(authorities[generation] for generation in sorted(authorities))
         return State(head, in_order, published, leaves.result())
-
-    @classmethod
-    def beginning(cls, base: Base) -> State:
-        """The state of a log that holds nothing but what stands for archived records."""
-        unfinished = tuple(entry for entry in base.certificates if entry.status in UNFINISHED)
-        return cls(base.head, base.authorities, base.published).with_unfinished(unfinished)
 
     def with_unfinished(self, entries: tuple[CertificateRecord, ...]) -> State:
         """The same state with the unfinished leaves filled in, unless they are too many for a header."""
@@ -117,3 +109,25 @@ def parse_state(data: Mapping[str, Any]) -> State:
         )
     except (KeyError, TypeError) as error:
         raise CorruptError(f"the log's header is malformed ({error})") from error
+
+
+def encode_entries(entries: Sequence[AuthorityRecord | CertificateRecord]) -> list[dict[str, Any]]:
+    """Entries as JSON objects; what is not known of one is left out."""
+    return [
+        {
+            field: list(value) if isinstance(value, tuple) else value
+            for field, value in entry._asdict().items()
+            if value is not None
+        }
+        for entry in entries
+    ]
+
+
+def parse_authority(entry: Mapping[str, Any]) -> AuthorityRecord:
+    """A CA generation in such an object; KeyError, TypeError."""
+    return AuthorityRecord(**{**entry, "chain": tuple(entry["chain"])})
+
+
+def parse_leaf(entry: Mapping[str, Any]) -> CertificateRecord:
+    """A leaf in such an object; KeyError, TypeError."""
+    return CertificateRecord(**{**entry, "sans": tuple(entry["sans"])})

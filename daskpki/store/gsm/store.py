@@ -18,6 +18,7 @@ from daskpki.store.gsm.log import GsmRecordLog
 from daskpki.store.gsm.patience import Patience, Timing
 from daskpki.store.gsm.placement import DEFAULT, GsmOptions, check_options
 from daskpki.store.gsm.secrets import GsmSecrets
+from daskpki.store.port import Judge
 from daskpki.store.seen import Seen
 
 
@@ -64,13 +65,37 @@ class GsmStore:
         """Who may do what with each secret; no other store has that."""
         return GsmPolicies(GsmApi(self._connection, self._url, self._patience), self._patience)
 
-    def log(self, cluster: str) -> GsmRecordLog:
-        """See Store."""
-        if cluster not in self._logs:
+    def log(self, cluster: str, judge: Judge | None = None) -> GsmRecordLog:
+        """See Store; one that was judged stays so."""
+        if cluster not in self._logs or (judge is not None and self._logs[cluster].judge is None):
             self._logs[cluster] = GsmRecordLog(
-                self._secrets, cluster, options=self._options, patience=self._patience, seen=self._seen
+                self._secrets,
+                cluster,
+                options=self._options,
+                patience=self._patience,
+                seen=self._seen,
+                judge=judge,
             )
         return self._logs[cluster]
+
+    def events(self, cluster: str) -> GsmRecordLog:
+        """See Store."""
+        name = f"{cluster}/events"
+        if name not in self._logs:
+            self._logs[name] = GsmRecordLog(
+                self._secrets,
+                name,
+                options=self._options,
+                patience=self._patience,
+                seen=self._seen,
+                secret=(naming.events_id(cluster), naming.labels(cluster, naming.EVENTS)),
+            )
+        return self._logs[name]
+
+    @property
+    def memory(self) -> Seen:
+        """See Store."""
+        return self._seen
 
     def batch(self) -> AbstractContextManager[None]:
         """See Store; each request stands alone here, and a log commit is one step whatever its size."""

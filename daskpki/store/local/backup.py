@@ -19,11 +19,11 @@ from urllib.parse import quote
 from daskpki.errors import AlreadyExistsError, CorruptError, DaskpkiError, NotTrustedError
 from daskpki.files import check_private, make_private_directory, os_error, remove_leftovers, sync_directory
 from daskpki.records import EMPTY, Head
-from daskpki.store.local.archiving import holds
 from daskpki.store.local.creation import locked
 from daskpki.store.local.database import NAME, Snapshot, check_application, check_files, connect, read_format
 from daskpki.store.local.faults import translated
 from daskpki.store.local.filesystem import refuse_network_filesystem
+from daskpki.store.local.record_log import holds
 from daskpki.store.seen import Seen
 
 

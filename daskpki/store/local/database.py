@@ -16,18 +16,32 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
+from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, NotTrustedError, UnavailableError
 from daskpki.files import check_private, is_there
 from daskpki.store.local.faults import translated
 from daskpki.store.local.filesystem import refuse_network_filesystem
-from daskpki.store.local.schema import APPLICATION_ID, FORMAT, FORMAT_ARCHIVED
+from daskpki.store.local.schema import APPLICATION_ID, FORMAT
 
 NAME: Final = "store.db"
 BUSY_SECONDS: Final = 60.0
 """How long a writer waits for the others before it gives up with UnavailableError."""
+
+
+class Unlocking(Protocol):
+    """The store's master key."""
+
+    @property
+    def is_unlocked(self) -> bool:
+        """Whether it is at hand without asking anybody."""
+        ...
+
+    def unlock(self) -> Confidential:
+        """The master key; AccessDeniedError with the ways to it."""
+        ...
 
 
 class Database:
@@ -41,6 +55,7 @@ class Database:
         self._depth = 0
         self._closed = False
         self._afterwards: list[Callable[[], None]] = []
+        self._verified: int | None = None
         self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
         with translated(self.path):
             self._connection, self.store_id = _open(self.path, busy_seconds)
@@ -109,6 +124,18 @@ class Database:
             self._snapshots.add(snapshot)
             return snapshot
 
+    def verify_once(self, snapshot: Snapshot, verify: Callable[[sqlite3.Connection], None]) -> None:
+        """Let `verify` look at the snapshot, unless nobody else wrote to the database since it last did.
+
+        `data_version` changes with each commit of another connection, and with none of this one.
+        """
+        with self._lock, translated(self.path):
+            (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+            if version != self._verified:
+                snapshot.apply(verify)
+                (now,) = self._connection.execute("PRAGMA data_version").fetchone()
+                self._verified = version if now == version else None
+
     def erase_remains(self) -> None:
         """Empty the WAL, which still holds what was deleted or replaced; a reader in the way puts it off."""
         with self._lock, translated(self.path):
@@ -148,6 +175,11 @@ class Snapshot:
         with translated(self._path):
             for row in self._connection.execute(statement, parameters):  # noqa: UP028 - it would close the cursor as well,
                 yield row  # which fails once the connection is closed
+
+    def apply(self, look: Callable[[sqlite3.Connection], None]) -> None:
+        """Let `look` read from the snapshot's connection."""
+        with translated(self._path):
+            look(self._connection)
 
     def close(self) -> None:
         """End the read transaction of an owned snapshot."""
@@ -231,10 +263,8 @@ def check_application(connection: sqlite3.Connection, path: Path) -> None:
 def read_format(connection: sqlite3.Connection, path: Path) -> str:
     """The store's id, once its format is known to be one that this daskpki reads."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (FORMAT, FORMAT_ARCHIVED):
-        raise NotTrustedError(
-            f"{path} has format {version}; this daskpki reads {FORMAT_ARCHIVED}", hint="upgrade daskpki"
-        )
+    if version != FORMAT:
+        raise NotTrustedError(f"{path} has format {version}; this daskpki reads {FORMAT}", hint="upgrade daskpki")
     row = connection.execute("SELECT store_id FROM meta").fetchone()
     if row is None:
         raise CorruptError(f"{path} does not say which store it is")

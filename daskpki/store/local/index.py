@@ -15,7 +15,6 @@ from daskpki.inventory import (
     AUTHORITY_KINDS,
     CERTIFICATE_KINDS,
     AuthorityRecord,
-    Base,
     CertificateRecord,
     authority_after,
     certificate_after,
@@ -28,42 +27,44 @@ _WRITE: Final = (
     f"INSERT INTO certificate (cluster, {CERTIFICATE_COLUMNS}, issued_seq) "  # noqa: S608 - names of our own fields
     f"VALUES ({', '.join('?' * (len(CertificateRecord._fields) + 2))}) ON CONFLICT (cluster, serial) DO UPDATE SET "
     + ", ".join(f"{column} = excluded.{column}" for column in (*CertificateRecord._fields, "issued_seq"))
+    + " RETURNING position"
 )
 _READ: Final = f"SELECT {CERTIFICATE_COLUMNS}, issued_seq FROM certificate WHERE cluster = ? AND serial = ?"  # noqa: S608
 _SUPERSEDE: Final = """
 UPDATE certificate SET superseded = 1
 WHERE position = (SELECT position FROM certificate WHERE cluster = ? AND role = ? AND name = ? AND issued_seq > 0
-                  ORDER BY issued_seq DESC LIMIT 1) AND serial <> ?
+                  ORDER BY issued_seq DESC LIMIT 1) AND serial <> ? RETURNING position
 """
 
 
-def apply_records(connection: sqlite3.Connection, cluster: str, records: Sequence[Record]) -> None:
-    """Bring the tables up to date with new records; kinds that this version does not know change nothing."""
+def apply_records(connection: sqlite3.Connection, cluster: str, records: Sequence[Record]) -> set[int]:
+    """Bring the tables up to date with new records, and return the positions of the certificates that changed.
+
+    Kinds that this version does not know change nothing.
+    """
+    changed: set[int] = set()
     for record in records:
         if record.kind in CERTIFICATE_KINDS:
-            _apply_to_certificate(connection, cluster, record)
+            changed |= _apply_to_certificate(connection, cluster, record)
         elif record.kind in AUTHORITY_KINDS:
             _apply_to_authority(connection, cluster, record)
         elif record.kind == PUBLISHED:
             _write_published(connection, cluster, record.body)
+    return changed
 
 
-def _apply_to_certificate(connection: sqlite3.Connection, cluster: str, record: Record) -> None:
+def _apply_to_certificate(connection: sqlite3.Connection, cluster: str, record: Record) -> set[int]:
     serial = format_serial(int(record.body["serial"], 16))
     row = None if record.kind == RESERVED else connection.execute(_READ, (cluster, serial)).fetchone()
     entry = certificate_after(None if row is None else parse_certificate(row[:-1]), record)
     issued_seq = None if row is None else row[-1]
+    changed = []
     if record.kind == ISSUED:
-        connection.execute(_SUPERSEDE, (cluster, entry.role, entry.name, serial))
+        changed = connection.execute(_SUPERSEDE, (cluster, entry.role, entry.name, serial)).fetchall()
         issued_seq = record.seq
-    _write_certificate(connection, cluster, entry, issued_seq)
-
-
-def _write_certificate(
-    connection: sqlite3.Connection, cluster: str, entry: CertificateRecord, issued_seq: int | None
-) -> None:
     fields = entry._asdict() | {"serial": format_serial(entry.serial), "sans": json.dumps(entry.sans)}
-    connection.execute(_WRITE, (cluster, *fields.values(), issued_seq))
+    changed += connection.execute(_WRITE, (cluster, *fields.values(), issued_seq)).fetchall()
+    return {row[0] for row in changed}
 
 
 def _apply_to_authority(connection: sqlite3.Connection, cluster: str, record: Record) -> None:
@@ -86,17 +87,6 @@ def _write_published(connection: sqlite3.Connection, cluster: str, body: Mapping
         "body = excluded.body WHERE excluded.epoch > epoch",
         (cluster, body["epoch"], json.dumps(dict(body))),
     )
-
-
-def restore_base(connection: sqlite3.Connection, cluster: str, base: Base) -> None:
-    """Fill the tables with what stands for archived records; superseded leaves are never current again."""
-    for entry in base.certificates:
-        issued_seq = base.head.seq if entry.fingerprint and not entry.superseded else None
-        _write_certificate(connection, cluster, entry, issued_seq)
-    for authority in base.authorities:
-        _write_authority(connection, cluster, authority)
-    if base.published:
-        _write_published(connection, cluster, base.published)
 
 
 def clear_index(connection: sqlite3.Connection, cluster: str) -> None:

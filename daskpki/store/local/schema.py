@@ -14,9 +14,6 @@ APPLICATION_ID: Final = 0x44504B49
 FORMAT: Final = 1
 """Kept in `user_version`; a newer one is refused."""
 
-FORMAT_ARCHIVED: Final = 2
-"""Of a store from which records were archived (`daskpki.store.local.archiving`)."""
-
 SCHEMA: Final = """
 CREATE TABLE meta (
     store_id TEXT NOT NULL,
@@ -37,7 +34,8 @@ CREATE TABLE secret (
     annotations TEXT NOT NULL,
     etag TEXT NOT NULL,
     created INTEGER NOT NULL,
-    data_key BLOB NOT NULL
+    data_key BLOB NOT NULL,
+    mac BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE version (
@@ -63,6 +61,7 @@ CREATE TABLE record (
     kind TEXT NOT NULL,
     body TEXT NOT NULL,
     hash TEXT NOT NULL,
+    signatures TEXT,
     PRIMARY KEY (cluster, seq)
 ) STRICT, WITHOUT ROWID;
 
@@ -72,11 +71,13 @@ BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
 CREATE TRIGGER record_is_never_deleted BEFORE DELETE ON record
 BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
 
--- The newest record of each log; `mac` is under a key that is derived from the master key.
+-- The newest record of each log; `mac` is under a key that is derived from the master key. `base` is always NULL: it is
+-- kept for a log that begins later than at its first record, and refused when it is set.
 CREATE TABLE log_head (
     cluster TEXT PRIMARY KEY,
     seq INTEGER NOT NULL,
     hash TEXT NOT NULL,
+    base TEXT,
     mac BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
@@ -121,4 +122,15 @@ CREATE TABLE published (
     epoch INTEGER NOT NULL,
     body TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- What authenticates the tables that follow from the records (daskpki.store.local.table_seal).
+CREATE TABLE table_digest (
+    part TEXT PRIMARY KEY,
+    digest BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE table_seal (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    mac BLOB NOT NULL
+) STRICT;
 """

@@ -1,10 +1,12 @@
 """The local store's `SecretStore`: each secret has a data key of its own, wrapped under the master key.
 
-A payload's associated data names store, secret and version, so a row that was moved does not open.
+A payload's associated data names store, secret and version, so a row that was moved does not open. A MAC of each secret
+covers its row and the list of its versions with their states, so that a version that is missing is noticed as well.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import secrets
 import sqlite3
@@ -13,6 +15,7 @@ from typing import Any, Final
 
 from daskpki.confidential import Confidential
 from daskpki.errors import AlreadyExistsError, ConflictError, CorruptError, DisabledError, NotFoundError
+from daskpki.naming import is_ours
 from daskpki.store.limits import (
     check_annotations,
     check_label_pairs,
@@ -21,25 +24,23 @@ from daskpki.store.limits import (
     check_payload,
     check_secret_id,
 )
-from daskpki.store.local.database import Database
+from daskpki.store.local.database import Database, Unlocking
 from daskpki.store.port import DESTROYED, DISABLED, ENABLED, Payload, SecretInfo, Version
 from daskpki.store.sealing import context, decrypt, derive, encrypt, generate_key
 
 _MAX_INTEGER: Final = 2**63 - 1  # SQLite's; a larger number is no version either
 _COLUMNS: Final = "id, labels, annotations, etag, created"
-# All that a new version depends on, in one statement: a bulk issue adds hundreds of them.
-_FOR_ADDING: Final = (
-    f"SELECT {_COLUMNS}, data_key, (SELECT max(number) FROM version WHERE version.secret = secret.id) "  # noqa: S608
-    "FROM secret WHERE id = ?"
-)
+_ROW: Final = f"SELECT {_COLUMNS}, data_key, mac FROM secret WHERE id = ?"  # noqa: S608 - our own columns
+_VERSIONS: Final = "SELECT number, state, created FROM version WHERE secret = ? ORDER BY number"
 
 
 class LocalSecretStore:
     """See `daskpki.store.port.SecretStore`; everything here is strongly consistent."""
 
-    def __init__(self, database: Database, master: Callable[[], Confidential], clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, unlocking: Unlocking, clock: Callable[[], float]) -> None:
         self._database = database
-        self._master = master
+        self._unlocking = unlocking
+        self._master = unlocking.unlock
         self._clock = clock
 
     def create(
@@ -53,11 +54,13 @@ class LocalSecretStore:
         info = SecretInfo(secret, dict(labels), dict(annotations or {}), _new_etag(), int(self._clock()))
         with self._database.write() as connection:
             added = connection.execute(
-                f"INSERT INTO secret ({_COLUMNS}, data_key) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",  # noqa: S608
+                f"INSERT INTO secret ({_COLUMNS}, data_key, mac) VALUES (?, ?, ?, ?, ?, ?, x'') "  # noqa: S608
+                "ON CONFLICT (id) DO NOTHING",
                 (*_row(info), data_key),
             )
             if not added.rowcount:
                 raise AlreadyExistsError(f"secret {secret!r} exists")
+            self._authenticate(connection, secret)
         return info
 
     def describe(self, secret: str) -> SecretInfo:
@@ -87,6 +90,7 @@ class LocalSecretStore:
         if labels is not None:
             check_labels(labels)
         check_annotations(annotations or {})
+        self._master()
         with self._database.write() as connection:
             info = self._owned(connection, secret)
             _check_etag(info, etag)
@@ -98,6 +102,7 @@ class LocalSecretStore:
             connection.execute(
                 "UPDATE secret SET labels = ?, annotations = ?, etag = ? WHERE id = ?", (*_row(info)[1:4], secret)
             )
+            self._authenticate(connection, secret)
         return info
 
     def delete(self, secret: str, *, etag: str | None = None) -> None:
@@ -115,38 +120,44 @@ class LocalSecretStore:
         check_secret_id(secret)
         wrapping = self._wrapping_key()
         with self._database.write() as connection:
-            row = connection.execute(_FOR_ADDING, (secret,)).fetchone()
-            if row is None:
-                raise NotFoundError(f"there is no secret {secret!r}")
-            *columns, wrapped, newest = row
-            check_ours(secret, _info(columns).labels)
-            key = self._unwrap(secret, wrapped, wrapping)
-            number: int = (newest or 0) + 1
+            self._owned(connection, secret)
+            key = self._data_key(connection, secret, wrapping)
+            numbers = [row[0] for row in connection.execute(_VERSIONS, (secret,))]
+            number: int = max(numbers, default=0) + 1
             sealed = encrypt(key, payload, self._payload_context(secret, number))
             row = (secret, number, ENABLED, int(self._clock()), sealed)
             connection.execute("INSERT INTO version VALUES (?, ?, ?, ?, ?)", row)
+            self._authenticate(connection, secret)
         return number
 
     def access(self, secret: str, number: int) -> Confidential:
         """See SecretStore."""
         check_secret_id(secret)
+        self._master()
         with self._database.read() as connection:
+            self._verify(connection, secret)
             state, sealed = _version(connection, secret, number)
         return self._open(secret, number, state, sealed)
 
     def latest(self, secret: str) -> Payload:
         """See SecretStore."""
         check_secret_id(secret)
+        self._master()
         with self._database.read() as connection:
+            self._verify(connection, secret)
             newest = connection.execute("SELECT max(number) FROM version WHERE secret = ?", (secret,)).fetchone()[0]
             state, sealed = _version(connection, secret, newest or 1)
         return Payload(newest, self._open(secret, newest, state, sealed))
 
     def versions(self, secret: str) -> Iterator[Version]:
-        """See SecretStore."""
-        self.describe(secret)
-        statement = "SELECT number, state, created FROM version WHERE secret = ? ORDER BY number DESC"
-        return (Version(*row) for row in self._database.snapshot().rows(statement, secret))
+        """See SecretStore; authenticated where the store's key is at hand."""
+        check_secret_id(secret)
+        with self._database.read() as connection:
+            info = _get(connection, secret)
+            if self._unlocking.is_unlocked and is_ours(info.labels):
+                self._verify(connection, secret)
+            rows = connection.execute(_VERSIONS, (secret,)).fetchall()
+        return (Version(*row) for row in reversed(rows))
 
     def enable(self, secret: str, number: int) -> None:
         """See SecretStore."""
@@ -158,14 +169,17 @@ class LocalSecretStore:
 
     def destroy(self, secret: str, number: int) -> None:
         """See SecretStore."""
+        self._master()
         with self._database.write() as connection:
             self._owned(connection, secret)
             _version(connection, secret, number)
             change = "UPDATE version SET state = ?, sealed = NULL WHERE secret = ? AND number = ?"
             connection.execute(change, (DESTROYED, secret, number))
+            self._authenticate(connection, secret)
         self._database.erase_remains()
 
     def _set_state(self, secret: str, number: int, wanted: str) -> None:
+        self._master()
         with self._database.write() as connection:
             self._owned(connection, secret)
             state, _ = _version(connection, secret, number)
@@ -173,12 +187,37 @@ class LocalSecretStore:
                 raise DisabledError(f"version {number} of {secret!r} is destroyed, for good")
             change = "UPDATE version SET state = ? WHERE secret = ? AND number = ?"
             connection.execute(change, (wanted, secret, number))
+            self._authenticate(connection, secret)
 
     def _owned(self, connection: sqlite3.Connection, secret: str) -> SecretInfo:
         check_secret_id(secret)
         info = _get(connection, secret)
         check_ours(secret, info.labels)
+        self._verify(connection, secret)
         return info
+
+    def _authenticate(self, connection: sqlite3.Connection, secret: str) -> None:
+        """Write the MAC of a secret as it is in the caller's transaction."""
+        connection.execute("UPDATE secret SET mac = ? WHERE id = ?", (self._mac(connection, secret)[1], secret))
+
+    def _verify(self, connection: sqlite3.Connection, secret: str) -> None:
+        """Raise CorruptError unless secret and versions are as a holder of the store's key left them."""
+        written, wanted = self._mac(connection, secret)
+        if written is not None and not hmac.compare_digest(written, wanted):
+            raise CorruptError(
+                f"secret {secret!r} or the list of its versions was changed by someone without the store's key",
+                hint="restore the store from a backup, and find out who could write to it",
+            )
+
+    def _mac(self, connection: sqlite3.Connection, secret: str) -> tuple[bytes | None, bytes]:
+        """The MAC that is written, None for no such secret, and the right one."""
+        row = connection.execute(_ROW, (secret,)).fetchone()
+        if row is None:
+            return None, b""
+        *columns, data_key, written = row
+        versions = connection.execute(_VERSIONS, (secret,)).fetchall()
+        subject = json.dumps([self._database.store_id, *columns, data_key.hex(), versions]).encode()
+        return written, hmac.digest(derive(self._master(), b"authenticate secrets"), subject, "sha256")
 
     def _open(self, secret: str, number: int, state: str, sealed: bytes | None) -> Confidential:
         if state != ENABLED or sealed is None:

@@ -12,6 +12,7 @@ from daskpki.store.local.record_log import LocalRecordLog
 from daskpki.store.local.secret_store import LocalSecretStore
 from daskpki.store.local.slots import KeySlots
 from daskpki.store.local.unlocking import Unlocking, first_slot, unlock
+from daskpki.store.port import Judge
 from daskpki.store.sealing import generate_key
 from daskpki.store.seen import Seen
 
@@ -37,8 +38,8 @@ class LocalStore:
         self._ways = ways
         self._master: Confidential | None = None
         self._seen = Seen(seen / f"{self.id}.json" if seen else None)
-        self.slots = KeySlots(self._database, self._unlock, clock, ways.cost)
-        self._secrets = LocalSecretStore(self._database, self._unlock, clock)
+        self.slots = KeySlots(self._database, self.unlock, clock, ways.cost)
+        self._secrets = LocalSecretStore(self._database, self, clock)
 
     @property
     def id(self) -> str:
@@ -55,14 +56,26 @@ class LocalStore:
         """See Store."""
         return self._secrets
 
-    def log(self, cluster: str) -> LocalRecordLog:
+    def log(self, cluster: str, judge: Judge | None = None) -> LocalRecordLog:
         """See Store."""
-        return LocalRecordLog(self._database, self._unlock, self._seen, cluster)
+        return LocalRecordLog(self._database, self, self._seen, cluster, judge)
+
+    def events(self, cluster: str) -> LocalRecordLog:
+        """See Store; a cluster's name has no slash."""
+        return LocalRecordLog(self._database, self, self._seen, f"{cluster}/events")
+
+    @property
+    def memory(self) -> Seen:
+        """See Store."""
+        return self._seen
 
     def clusters(self) -> Sequence[str]:
         """See Store."""
         with self._database.read() as connection:
-            return [row[0] for row in connection.execute("SELECT cluster FROM log_head ORDER BY cluster")]
+            return [
+                row[0]
+                for row in connection.execute("SELECT cluster FROM log_head WHERE cluster NOT LIKE '%/%' ORDER BY 1")
+            ]
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -70,7 +83,7 @@ class LocalStore:
 
         It holds the store's one writer's lock meanwhile, so nothing slow belongs in it.
         """
-        self._unlock()
+        self.unlock()
         with self._database.write():
             yield
 
@@ -80,7 +93,13 @@ class LocalStore:
         self._database.close()
         self._master = None
 
-    def _unlock(self) -> Confidential:
+    @property
+    def is_unlocked(self) -> bool:
+        """Whether the master key was asked for already."""
+        return self._master is not None
+
+    def unlock(self) -> Confidential:
+        """The master key, asked for once; AccessDeniedError with the ways to it."""
         if self._master is None:
             self._master = unlock(self._ways, self.id, self.slots.list())
         return self._master

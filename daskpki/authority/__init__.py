@@ -43,7 +43,7 @@ class CertificateAuthority:
 
     `who` and `command` are for the log, as claims. `places` says how the CA's keys are sealed and opened, and how those
     that are kept elsewhere are reached. `ca_sha256` is the fingerprint of the CA that is trusted, whatever was seen
-    before.
+    before. With `reading`, a local store is shown as it is, unverified, and asks for no key.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class CertificateAuthority:
         clock: Callable[[], datetime] = utc_now,
         places: Places = Places(),  # noqa: B008 - a tuple, so it cannot change
         ca_sha256: str | None = None,
+        reading: bool = False,
     ) -> None:
         name = parse_label(cluster, "cluster")
         self.issuers = Issuers(store.secrets, name, places)
@@ -68,6 +69,7 @@ class CertificateAuthority:
             anchored=Anchored(store, name, clock, ca_sha256),
             issuers=self.issuers,
         )
+        self.session.anchor.reading = reading
         self._view: Inventory | None = None
         self._domains: dict[int, str] = {}  # by generation; a CA's never changes
 

@@ -41,6 +41,8 @@ class Anchored:
         self._document: TrustDocument | None = None
         self._points: list[Trusted] = []
         self._refusal: str | None = None
+        self.reading = False
+        """Whether this command only shows what a local store has in the clear, unverified, and asks for no key."""
         self.in_emergency = False
         """Whether this command is `rotate-ca --emergency`, which goes on with one that was cut off."""
         self.old_key_lost = False

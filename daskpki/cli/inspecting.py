@@ -25,7 +25,7 @@ def show(
     Examples:  [bold]daskpki show client/alice[/bold]   [bold]daskpki show 3f9a21c4[/bold]
     """
     invocation: Invocation = ctx.obj
-    with invocation.authority() as authority:
+    with invocation.authority(reading=True) as authority:
         document = authority.describe(authority.find(which))
         now = authority.session.now()
     invocation.output.result(document, certificate_facts(document, now))

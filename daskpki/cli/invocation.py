@@ -58,20 +58,31 @@ class Invocation(NamedTuple):
 
     @contextmanager
     def authority(
-        self, *, create: bool = False, placement: GsmOptions | None = None, seal: bool = False
+        self,
+        *,
+        create: bool = False,
+        placement: GsmOptions | None = None,
+        seal: bool = False,
+        reading: bool = False,
     ) -> Iterator[CertificateAuthority]:
-        """The CA of `--cluster` in that store; with `seal` a new CA's key is sealed by its own passphrase."""
+        """The CA of `--cluster` in that store; with `seal` a new CA's key is sealed by its own passphrase.
+
+        With `reading`, a local store is shown as it is, without its key, and marked as unverified.
+        """
         from daskpki.authority import CertificateAuthority
         from daskpki.authority.issuers import Places
 
         with ExitStack() as opened:
             passphrase = CaPassphrase(self.ca_passphrase_file)
             store = opened.enter_context(self.open_store(create=create, placement=placement))
+            if reading and store.url.startswith("local:"):
+                self.output.hint("read without the store's key, so not verified: daskpki audit --verify does that")
             yield CertificateAuthority(
                 store,
                 self.cluster,
                 command=f"daskpki {self.command}",
                 ca_sha256=self.ca_sha256,
+                reading=reading,
                 places=Places(
                     seal=passphrase.sealing if seal else None,
                     unseal=passphrase.opening,

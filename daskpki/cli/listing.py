@@ -70,7 +70,7 @@ def list_(
     if serial and fingerprint:
         raise UsageError("--serial and --fingerprint name one certificate each", hint="use one of them")
     filters = Filters(role, name, _checked(state or []), expiring_in, serial or fingerprint)
-    with invocation.authority() as authority:
+    with invocation.authority(reading=True) as authority:
         now = authority.session.now()
         inventory = authority.inventory()
         documents = _documents(authority, inventory, filters)

@@ -112,7 +112,8 @@ def test_a_reservation_that_was_left_behind_is_told(tmp_path: Path, capsys: pyte
     unlock = Unlocking(key_file=tmp_path / "store.key")
     store = open_store(parse_store_url(f"local:{tmp_path / 'store'}"), unlock=unlock)
     body = {"serial": "abc", "role": "worker", "name": "w", "issuer": 1, "not_before": 1, "not_after": 1 << 40}
-    store.log("default").commit(lambda _: [Draft(RESERVED, body)], Stamp(1000, "op", "who", "a command that died"))
+    died = Stamp(1000, "op", "who", "a command that died")
+    CertificateAuthority(store).session.commit(lambda _: [Draft(RESERVED, body)], died)
     store.close()
     found = about(run("doctor", "--json").json(), "worker/w")
     assert "the command died" in found[0]["reason"]

@@ -112,7 +112,7 @@ def test_what_a_crash_left_open_is_ended(patient: Patient) -> None:
         (Draft(RESERVED, body), 1000),
         (Draft(REVOKING, {"serial": serial, "reason": "superseded"}), 2000),
     ):
-        patient.store.log("default").commit(partial(_only, draft), Stamp(at, draft.kind, "who", "it died"))
+        authority.session.commit(partial(_only, draft), Stamp(at, draft.kind, "who", "it died"))
     reserved = patient.complaint("certificate worker/w", "the command died")
     assert reserved["remedy"].endswith(" issue worker --name w")
     assert patient.is_mended("certificate worker/cut-off", "nodes were not told")

@@ -10,9 +10,9 @@ from google.iam.v1 import policy_pb2
 
 from daskpki import naming
 from daskpki.errors import ConflictError, NotFoundError, NotOursError, PolicyError, UsageError
-from daskpki.grants.granting import Grants, check_applies
-from daskpki.grants.judging import ACCESSOR
-from daskpki.grants.targets import parse_member, parse_target
+from daskpki.grants import Grants, check_applies
+from daskpki.grants import ACCESSOR
+from daskpki.grants import parse_member, parse_target
 from daskpki.settings import GsmUrl, parse_store_url
 from daskpki.store.gsm.store import GsmStore
 from tests.grant.conftest import ALICE, KINDS, SCHEDULER, WORKER

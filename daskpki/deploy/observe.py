@@ -69,7 +69,9 @@ def observe(run: Run, project: Project, wanted: Sequence[Resource] = (), tell: T
         members = own | used | {one.grant.member for one in wanted if one.grant}
         secrets = [item for item in listed["secrets"] if naming.is_ours(item.get("labels", {}), project.cluster)]
         images = {fact["image"] for fact in _facts(placed) if "image" in fact}
-        places = _places(project, secrets, wanted, images) if members else {}
+        # An account that is still to be made has no grants yet.
+        unborn = {f"serviceAccount:{one.name}" for one in wanted if one.kind is Kind.ACCOUNT} - own
+        places = _places(project, secrets, wanted, images) if members - unborn else {}
         policies = _read(run, {name: command for name, (command, _) in places.items()}, pool, tell)
     grants = [one for name, (_, parse) in places.items() for one in parse(policies[name], own, members)]
     ours = [

@@ -219,7 +219,7 @@ def _check_machine_type(machine_type: str) -> None:
     if _ACCELERATED.match(machine_type):
         raise UsageError(
             f"machine type {machine_type!r} has GPUs or TPUs: Container-Optimized OS needs their drivers installed, "
-            "the container needs the devices, the VM needs --maintenance-policy=TERMINATE; none of that is deployed here",
+            "the container needs the devices, the VM needs --maintenance-policy=TERMINATE, which is not done here",
             hint="run GPU workers on GKE (docs/deploy/gke.md), or export cloud-init and make the VMs yourself",
         )
 

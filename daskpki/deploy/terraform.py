@@ -112,7 +112,9 @@ def _references(wanted: Deployment) -> dict[str, str]:
 
 
 # Arguments that name the resource itself or describe it, in which no reference can stand.
-_PLAIN: Final = frozenset({"location", "name", "name_prefix", "base_instance_name", "account_id", "display_name", "description"})
+_PLAIN: Final = frozenset(
+    {"location", "name", "name_prefix", "base_instance_name", "account_id", "display_name", "description"}
+)
 
 
 def _substituted(value: Any, references: Mapping[str, str], name: str = "") -> Any:

@@ -47,6 +47,7 @@ COMMANDS: Final = {
     "audit": ("auditing:audit", "Records"),
     "report": ("reporting:report", "Records"),
     "copy": ("moving:copy", "Records"),
+    "delete-cluster": ("delete_cluster:delete_cluster", "Records"),
     "slot": ("slots:slot", "The local store"),
     "backup": ("moving:backup", "The local store"),
     "restore": ("moving:restore", "The local store"),

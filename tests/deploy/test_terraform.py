@@ -150,20 +150,19 @@ def test_the_operators_role_reads_no_payload() -> None:
 
 def evaluated(directory: Path, expression: str, **variables: str) -> Any:
     """What Terraform makes of an expression."""
-    assert TERRAFORM is not None
     options = [f"-var={name}={value}" for name, value in variables.items()]
-    (directory / "terraform.rc").touch()
-    done = subprocess.run(
-        [TERRAFORM, "console", *options],
-        cwd=directory,
-        env={**os.environ, "TF_CLI_CONFIG_FILE": str(directory / "terraform.rc"), "CHECKPOINT_DISABLE": "1"},
-        input=f"base64encode(jsonencode({expression}))\n",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = terraform(directory, "console", *options, data=f"base64encode(jsonencode({expression}))\n")
     assert done.returncode == 0, done.stderr
     return json.loads(base64.b64decode(done.stdout.splitlines()[-1]))
+
+
+def terraform(directory: Path, *words: str, data: str = "") -> subprocess.CompletedProcess[str]:
+    assert TERRAFORM is not None
+    (directory / "terraform.rc").touch()
+    own = {"TF_CLI_CONFIG_FILE": str(directory / "terraform.rc"), "CHECKPOINT_DISABLE": "1"}
+    environ = {**os.environ, **own}
+    command = [TERRAFORM, *words]
+    return subprocess.run(command, cwd=directory, env=environ, input=data, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("chosen", [NODE, CLUSTER, MOUNTING])
@@ -190,8 +189,9 @@ def test_the_templates_give_the_user_data_of_the_plan(chosen: dict[str, object],
         other = evaluated(tmp_path, f"local.user_data_{parts(wanted)[-1].name}", image="gcr.io/p/i:7", name="other")
         assert "gcr.io/p/i:7" in other
         assert ("tls://other-scheduler." in other) == (not wanted.single)
-        with pytest.raises(AssertionError, match=r"REGISTRY/PATH:TAG"):
-            evaluated(tmp_path, "var.image", image="a:1\nExecStart=/bin/sh")
+        for image, refused in ((wanted.image, False), ("a:1\nExecStart=/bin/sh", True)):
+            done = terraform(tmp_path, "plan", "-input=false", f"-var=image={image}")
+            assert ("REGISTRY/PATH:TAG or" in done.stderr) == bool(done.returncode) == refused
 
 
 # Terraform normalises text to NFC, so no combining characters.

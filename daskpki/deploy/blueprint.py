@@ -13,6 +13,9 @@ from daskpki.deploy.resource import Owner, Resource, account_email, account_id, 
 from daskpki.deploy.settings import Deployment
 from daskpki.identity import Role, default_name
 
+HEALTH: Final = "127.0.0.1:8790"
+"""Where a VM serves health and metrics: to agents on the VM alone."""
+
 IAP_RANGE: Final = "35.235.240.0/20"
 """Where Google's Identity-Aware Proxy forwards TCP connections from."""
 
@@ -233,6 +236,9 @@ def _environment(wanted: Deployment, part: Part) -> dict[str, str]:
         "DASKPKI_SCHEDULER": internal_address(wanted) if part.command == "worker" else None,
         "DASKPKI_CA_SHA256": wanted.ca_sha256,
         "DASKPKI_WORKER_CLIENTS": wanted.worker_clients,
+        "DASKPKI_LOG_FORMAT": "json" if wanted.logging else None,  # entries that alerts can be built on
+        "DASKPKI_HEALTH": HEALTH if wanted.monitoring else None,
+        "DASKPKI_METRICS": "yes" if wanted.monitoring else None,
     }
     if part.works:
         settings |= {

@@ -292,7 +292,6 @@ def test_a_new_image_is_told_by_name_and_what_ends_with_it(wanted: Deployment) -
         ({"disk_size": 200}, "boot disk: as large as the OS image (10 GB) -> 200 GB"),
         ({"tags": ("dask",)}, "tags: none -> dask"),
         ({"ca_sha256": "a" * 64}, f"DASKPKI_CA_SHA256: none -> {'a' * 64}"),
-        ({"logging": False}, "agents: logging, monitoring -> monitoring"),
     ],
 )
 def test_each_field_that_differs_is_named(wanted: Deployment, change: dict[str, object], field: str) -> None:

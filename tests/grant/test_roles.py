@@ -85,8 +85,9 @@ def test_an_operator_with_the_published_role_does_all_but_read_leaves(
             assert owner("grant", role, "--to", member).returncode == 0
         assert owner("grant", "client/alice", "--to", "user:alice@example.com").returncode == 0
         for works in (
-            "list", "show worker/worker", "audit", f"report --html {tmp_path}/r.html", "issue client --name bob", "renew worker/worker",
-                "renew --due",
+            "list", "show worker/worker", "audit",
+            f"report --html {tmp_path}/r.html", "issue client --name bob",
+            "renew worker/worker", "renew --due",
             "revoke client/bob --no-push", "crl", "grant", "rotate-ca status",
         ):  # fmt: skip
             done = operator(*works.split())

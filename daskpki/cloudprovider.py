@@ -60,7 +60,7 @@ class _Booting:
         self.set_env = ""
         self.command = _in_user_data(boot.words(self.role, *arguments))
         # The stock template puts variables between double quotes, in which a shell expands what is in them.
-        self.env_vars = {}
+        self.env_vars: dict[str, str] = {}
         variables = [word for name, value in boot.environment.items() for word in ("-e", f"{name}={value}")]
         own = (self.docker_args or "").replace("'", "''")
         self.docker_args = f"{own} {_in_user_data([*variables, '--entrypoint', _ENTRYPOINT])}".strip()

@@ -190,20 +190,11 @@ def vm_spec(wanted: Deployment, part: Part) -> VmSpec:
     """How the part's VMs are made."""
     scheduler = part.command != "worker"
     return VmSpec(
-        project=wanted.project,
-        owner=Owner(wanted.cluster),
+        wanted=wanted,
         part=part.name,
         machine_type=wanted.scheduler_type if scheduler else wanted.machine_type,
         account=account_of(wanted, part),
-        network=wanted.network,
-        subnet=wanted.subnet_path,
-        external=not wanted.private,
         address=address_name(wanted) if scheduler and not wanted.private else None,
-        tags=wanted.tags,
-        labels=wanted.labels,
-        agents=("logging",) * wanted.logging + ("monitoring",) * wanted.monitoring,
-        disk_size=wanted.disk_size,
-        disk_type=wanted.disk_type,
         spot=wanted.spot and not scheduler,
         container=container(wanted, part),
     )

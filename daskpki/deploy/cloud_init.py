@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from daskpki.deploy.settings import SECRETS_DIRECTORY
+from daskpki.errors import UsageError
 
 UID: Final = 65532
 """The container's user: nobody's on the host, and the one that the published recipe sets."""
@@ -85,22 +86,19 @@ class Container(NamedTuple):
 
 
 def systemd_quoted(text: str) -> str:
-    """One word of a systemd command line, in which nothing is expanded (systemd.service(5), COMMAND LINES)."""
-    if text and text.isascii() and all(each.isalnum() or each in "_-./:=,@+" for each in text):
+    """One word of a systemd command line, in which nothing is expanded (systemd.service(5), COMMAND LINES).
+
+    UsageError for anything but printable ASCII, which no setting needs.
+    """
+    if not (text.isascii() and text.isprintable()):
+        raise UsageError(f"{text!r} cannot stand in a VM's user-data", hint="printable ASCII only")
+    if text and all(each.isalnum() or each in "_-./:=,@+" for each in text):
         return text
-    escaped = "".join(
-        _SPECIAL.get(each) or (each if each.isascii() and each.isprintable() else _coded(each)) for each in text
-    )
-    return f'"{escaped}"'
+    return f'"{text.translate(_SPECIAL)}"'
 
 
 # %% and $$ stand for the character: systemd expands specifiers and variables within quotes as well.
-_SPECIAL: Final = {'"': '\\"', "\\": "\\\\", "%": "%%", "$": "$$"}
-
-
-def _coded(character: str) -> str:
-    # By bytes rather than \u: systemd takes the low code points after \u only where they are valid alone.
-    return "".join(f"\\x{byte:02x}" for byte in character.encode())
+_SPECIAL: Final = str.maketrans({'"': '\\"', "\\": "\\\\", "%": "%%", "$": "$$"})
 
 
 def render_user_data(container: Container) -> str:

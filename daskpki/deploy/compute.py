@@ -9,18 +9,8 @@ from functools import cached_property
 from typing import Any, Final
 
 from daskpki.deploy.cloud_init import Container, render_user_data
-from daskpki.deploy.resource import (
-    NO_FILES,
-    Block,
-    Change,
-    Command,
-    Kind,
-    Owner,
-    Resource,
-    digest,
-    gcloud,
-    labels,
-)
+from daskpki.deploy.resource import NO_FILES, Block, Change, Command, Kind, Owner, Resource, digest, gcloud, labels
+from daskpki.deploy.settings import Deployment
 
 OS_IMAGE: Final = ("cos-stable", "cos-cloud")
 """Container-Optimized OS: the image family, and the project that publishes it."""
@@ -134,27 +124,30 @@ def _firewall_arguments(project: str, owner: Owner, rule: Rule) -> dict[str, Any
 
 @dataclass(frozen=True)
 class VmSpec:
-    """How a VM is made, whatever its name and zone.
+    """How the VMs of one part of a deployment are made; `address` names a static external address."""
 
-    `external` says whether it has an external address, `address` names a static one.
-    """
-
-    project: str
-    owner: Owner
+    wanted: Deployment
     part: str
     machine_type: str
     account: str
-    network: str
-    subnet: str | None
-    external: bool
     address: str | None
-    tags: tuple[str, ...]
-    labels: tuple[str, ...]
-    agents: tuple[str, ...]
-    disk_size: int | None
-    disk_type: str | None
     spot: bool
     container: Container
+
+    @property
+    def project(self) -> str:
+        """The VM's project."""
+        return self.wanted.project
+
+    @property
+    def owner(self) -> Owner:
+        """The cluster."""
+        return Owner(self.wanted.cluster)
+
+    @property
+    def agents(self) -> list[str]:
+        """The agents of Container-Optimized OS that run."""
+        return ["logging"] * self.wanted.logging + ["monitoring"] * self.wanted.monitoring
 
     @cached_property
     def facts(self) -> dict[str, str]:
@@ -165,12 +158,12 @@ class VmSpec:
             "image": self.container.image,
             "boot disk": self.disk,
             "external address": self.reachable,
-            "network": self.network,
-            "subnet": self.subnet or "",
+            "network": self.wanted.network,
+            "subnet": self.wanted.subnet_path or "",
             "service account": self.account,
             "spot": "yes" if self.spot else "no",
-            "labels": ",".join(sorted(self.labels)),
-            "tags": ",".join(self.tags),
+            "labels": ",".join(sorted(self.wanted.labels)),
+            "tags": ",".join(self.wanted.tags),
             "agents": ", ".join(self.agents),
             "arguments": " ".join((self.container.command, *self.container.arguments)),
             "open ports": ", ".join(self.container.ports),
@@ -182,13 +175,13 @@ class VmSpec:
     @property
     def disk(self) -> str:
         """The boot disk in words."""
-        size = f"{self.disk_size} GB" if self.disk_size else "as large as the OS image (10 GB)"
-        return f"{size}, {self.disk_type}" if self.disk_type else size
+        size = f"{self.wanted.disk_size} GB" if self.wanted.disk_size else "as large as the OS image (10 GB)"
+        return f"{size}, {self.wanted.disk_type}" if self.wanted.disk_type else size
 
     @property
     def reachable(self) -> str:
         """The external address in words."""
-        return "none" if not self.external else f"static {self.address}" if self.address else "one that changes"
+        return "none" if self.wanted.private else f"static {self.address}" if self.address else "one that changes"
 
     @property
     def says(self) -> str:
@@ -204,7 +197,7 @@ class VmSpec:
     @property
     def marks(self) -> dict[str, str]:
         """The labels, ours and the given ones."""
-        return {**labels(self.owner.cluster), **dict(pair.split("=") for pair in self.labels)}
+        return {**labels(self.owner.cluster), **dict(pair.split("=") for pair in self.wanted.labels)}
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -223,18 +216,18 @@ class VmSpec:
             f"--machine-type={self.machine_type}",
             f"--image-family={family}",
             f"--image-project={publisher}",
-            *([f"--boot-disk-size={self.disk_size}GB"] if self.disk_size else []),
-            *([f"--boot-disk-type={self.disk_type}"] if self.disk_type else []),
+            *([f"--boot-disk-size={self.wanted.disk_size}GB"] if self.wanted.disk_size else []),
+            *([f"--boot-disk-type={self.wanted.disk_type}"] if self.wanted.disk_type else []),
             f"--service-account={self.account}",
             "--scopes=cloud-platform",
             "--shielded-secure-boot",
             "--shielded-vtpm",
             "--shielded-integrity-monitoring",
-            f"--network={self.network}",
-            *([f"--subnet={self.subnet}"] if self.subnet else []),
-            *([] if self.external else ["--no-address"]),
+            f"--network={self.wanted.network}",
+            *([f"--subnet={self.wanted.subnet_path}"] if self.wanted.subnet_path else []),
+            *([] if not self.wanted.private else ["--no-address"]),
             *(spot if self.spot else ()),
-            *([f"--tags={','.join(self.tags)}"] if self.tags else []),
+            *([f"--tags={','.join(self.wanted.tags)}"] if self.wanted.tags else []),
             f"--labels={_pairs({**self.marks, **extra_labels})}",
             f"--metadata={_pairs(self.metadata)}",
             f"--metadata-from-file=user-data={name}.yaml,{FACTS_KEY}={name}.json",
@@ -243,8 +236,13 @@ class VmSpec:
     @property
     def arguments(self) -> dict[str, Any]:
         """What the provider's instance and template have in common."""
-        network = {"network": self.network, **({"subnetwork": self.subnet} if self.subnet else {})}
-        access = {"access_config": [{"nat_ip": self.address} if self.address else {}]} if self.external else {}
+        network = {
+            "network": self.wanted.network,
+            **({"subnetwork": self.wanted.subnet_path} if self.wanted.subnet_path else {}),
+        }
+        access = (
+            {"access_config": [{"nat_ip": self.address} if self.address else {}]} if not self.wanted.private else {}
+        )
         spot = {
             "provisioning_model": "SPOT",
             "preemptible": True,
@@ -254,7 +252,7 @@ class VmSpec:
         return {
             "project": self.project,
             "machine_type": self.machine_type,
-            **({"tags": list(self.tags)} if self.tags else {}),
+            **({"tags": list(self.wanted.tags)} if self.wanted.tags else {}),
             "labels": self.marks,
             "metadata": self.metadata,
             "network_interface": [{**network, **access}],
@@ -267,7 +265,11 @@ class VmSpec:
 
     def disk_arguments(self, image: str, size: str, kind: str) -> dict[str, Any]:
         """The boot disk, by the names that the instance's and the template's blocks have for its fields."""
-        found: dict[str, Any] = {image: f"{OS_IMAGE[1]}/{OS_IMAGE[0]}", size: self.disk_size, kind: self.disk_type}
+        found: dict[str, Any] = {
+            image: f"{OS_IMAGE[1]}/{OS_IMAGE[0]}",
+            size: self.wanted.disk_size,
+            kind: self.wanted.disk_type,
+        }
         return {name: value for name, value in found.items() if value is not None}
 
 
@@ -300,7 +302,7 @@ def vm(spec: VmSpec, name: str, zone: str) -> Resource:
         f"VM {name} in {zone}: {spec.says}",
         facts=spec.facts,
         create=(gcloud(spec.project, *create),),
-        delete=delete_vm(spec.project, name, zone),
+        delete=found_vm(spec.project, name, zone, {}).delete,
         changes=(Change(frozenset({"labels"}), (gcloud(spec.project, *relabel), facts)),),
         files=spec.files(name),
         ends="running work ends",
@@ -310,13 +312,8 @@ def vm(spec: VmSpec, name: str, zone: str) -> Resource:
 
 def found_vm(project: str, name: str, zone: str, facts: Mapping[str, str]) -> Resource:
     """A VM that is there; it can be removed and compared."""
-    title = f"VM {name} in {zone}"
-    return Resource(Kind.VM, f"{zone}/{name}", title, facts=facts, delete=delete_vm(project, name, zone))
-
-
-def delete_vm(project: str, name: str, zone: str) -> tuple[Command, ...]:
-    """The command that removes a VM."""
-    return (gcloud(project, "compute", "instances", "delete", name, f"--zone={zone}"),)
+    delete = gcloud(project, "compute", "instances", "delete", name, f"--zone={zone}")
+    return Resource(Kind.VM, f"{zone}/{name}", f"VM {name} in {zone}", facts=facts, delete=(delete,))
 
 
 def template(spec: VmSpec) -> Resource:
@@ -336,7 +333,7 @@ def template(spec: VmSpec) -> Resource:
         name,
         f"instance template {name}",
         create=(gcloud(spec.project, *words),),
-        delete=delete_template(spec.project, name),
+        delete=found_template(spec.project, name).delete,
         files=spec.files(name),
         terraform=Block("google_compute_instance_template", spec.part, about),
     )
@@ -344,12 +341,8 @@ def template(spec: VmSpec) -> Resource:
 
 def found_template(project: str, name: str) -> Resource:
     """A template that is there; it can be removed."""
-    return Resource(Kind.TEMPLATE, name, f"instance template {name}", delete=delete_template(project, name))
-
-
-def delete_template(project: str, name: str) -> tuple[Command, ...]:
-    """The command that removes a template."""
-    return (gcloud(project, "compute", "instance-templates", "delete", name),)
+    delete = gcloud(project, "compute", "instance-templates", "delete", name)
+    return Resource(Kind.TEMPLATE, name, f"instance template {name}", delete=(delete,))
 
 
 def template_name(spec: VmSpec) -> str:

@@ -223,11 +223,7 @@ def _variables(wanted: Deployment) -> dict[str, Any]:
         "zone": ("string", "Zone of the VMs.", wanted.zone),
         "name": ("string", "What the names of all resources begin with.", Owner(wanted.cluster).name("").rstrip("-")),
         "network": ("string", "VPC network of the VMs.", wanted.network),
-        "subnetwork": (
-            "string",
-            "Subnet of the VMs in full; null for the network's own.",
-            wanted.subnet_path,
-        ),
+        "subnetwork": ("string", "Subnet of the VMs in full; null for the network's own.", wanted.subnet_path),
         "image": ("string", "Container image with daskpki in it, by version or digest.", wanted.image),
         "machine_type": ("string", "Machine type of the workers' VMs, or of the only one.", wanted.machine_type),
         "disk_size": ("number", "Boot disk in GB; null for the size of the OS image.", wanted.disk_size),

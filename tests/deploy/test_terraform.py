@@ -34,7 +34,7 @@ REGIONAL = {
     "workers": 3, "regional": True, "spot": True, "disk_size": 50, "disk_type": "pd-ssd", "labels": ("team=a",),
     "iap": True, "tags": ("dask",), "clients_from": ("10.0.0.0/8",),
 }  # fmt: skip
-ALL = [NODE, CLUSTER, ISOLATED, MOUNTING, SHARED, REGIONAL]
+ALL: list[Mapping[str, object]] = [NODE, CLUSTER, ISOLATED, MOUNTING, SHARED, REGIONAL]
 SCHEMAS = json.loads(FILE.read_text())
 TERRAFORM = shutil.which("terraform")
 
@@ -52,7 +52,7 @@ def blocks(main: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]
 
 
 @pytest.mark.parametrize("chosen", ALL)
-def test_the_provider_takes_every_resource(chosen: dict[str, object]) -> None:
+def test_the_provider_takes_every_resource(chosen: Mapping[str, object]) -> None:
     main, _, _ = configuration(deployment(**chosen))
     assert [one for kind, label, body in blocks(main) for one in judge(f"{kind}.{label}", body, SCHEMAS[kind])] == []
 
@@ -87,7 +87,7 @@ def test_the_judge_finds_what_the_provider_would_refuse(kind: str, change: dict[
 
 
 @pytest.mark.parametrize("chosen", ALL)
-def test_the_grants_are_those_of_the_plan(chosen: dict[str, object]) -> None:
+def test_the_grants_are_those_of_the_plan(chosen: Mapping[str, object]) -> None:
     wanted = deployment(**chosen)
     main, _, _ = configuration(wanted)
     members = {f"${{google_service_account.{label}.member}}": body["account_id"] for kind, label, body in blocks(main)
@@ -118,7 +118,7 @@ def _short(account: str) -> str:
 
 
 @pytest.mark.parametrize("chosen", ALL)
-def test_names_are_short_and_every_reference_leads_somewhere(chosen: dict[str, object]) -> None:
+def test_names_are_short_and_every_reference_leads_somewhere(chosen: Mapping[str, object]) -> None:
     wanted = deployment(**chosen)
     main, variables, outputs = configuration(wanted)
     known = {f"{kind}.{label}" for kind, label, _ in blocks(main)} | {f"var.{name}" for name in variables}
@@ -166,7 +166,7 @@ def terraform(directory: Path, *words: str, data: str = "") -> subprocess.Comple
 
 
 @pytest.mark.parametrize("chosen", [NODE, CLUSTER, MOUNTING])
-def test_the_templates_give_the_user_data_of_the_plan(chosen: dict[str, object], tmp_path: Path) -> None:
+def test_the_templates_give_the_user_data_of_the_plan(chosen: Mapping[str, object], tmp_path: Path) -> None:
     wanted = deployment(**chosen)
     files = terraform_files(wanted)
     for part in parts(wanted):

@@ -119,7 +119,7 @@ def _firewall_arguments(project: str, owner: Owner, rule: Rule) -> dict[str, Any
         "target_service_accounts": list(rule.targets),
         rule.action.lower(): [{"protocol": protocol, "ports": ports} for protocol, ports in protocols.items()],
     }
-    return {name: value for name, value in arguments.items() if value != []}
+    return given(arguments)
 
 
 @dataclass(frozen=True)
@@ -236,41 +236,34 @@ class VmSpec:
     @property
     def arguments(self) -> dict[str, Any]:
         """What the provider's instance and template have in common."""
-        network = {
-            "network": self.wanted.network,
-            **({"subnetwork": self.wanted.subnet_path} if self.wanted.subnet_path else {}),
-        }
-        access = (
-            {"access_config": [{"nat_ip": self.address} if self.address else {}]} if not self.wanted.private else {}
+        wanted = self.wanted
+        access = [] if wanted.private else [given({"nat_ip": self.address})]
+        network = {"network": wanted.network, "subnetwork": wanted.subnet_path, "access_config": access}
+        spot = {"provisioning_model": "SPOT", "preemptible": True, "automatic_restart": False}
+        shielded = {"enable_secure_boot": True, "enable_vtpm": True, "enable_integrity_monitoring": True}
+        return given(
+            {
+                "project": self.project,
+                "machine_type": self.machine_type,
+                "tags": list(wanted.tags),
+                "labels": self.marks,
+                "metadata": self.metadata,
+                "network_interface": [given(network)],
+                "scheduling": [spot | {"instance_termination_action": "STOP"}] if self.spot else None,
+                "service_account": [{"email": self.account, "scopes": [_CLOUD_PLATFORM]}],
+                "shielded_instance_config": [shielded],
+            }
         )
-        spot = {
-            "provisioning_model": "SPOT",
-            "preemptible": True,
-            "automatic_restart": False,
-            "instance_termination_action": "STOP",
-        }
-        return {
-            "project": self.project,
-            "machine_type": self.machine_type,
-            **({"tags": list(self.wanted.tags)} if self.wanted.tags else {}),
-            "labels": self.marks,
-            "metadata": self.metadata,
-            "network_interface": [{**network, **access}],
-            **({"scheduling": [spot]} if self.spot else {}),
-            "service_account": [{"email": self.account, "scopes": [_CLOUD_PLATFORM]}],
-            "shielded_instance_config": [
-                {"enable_secure_boot": True, "enable_vtpm": True, "enable_integrity_monitoring": True}
-            ],
-        }
 
     def disk_arguments(self, image: str, size: str, kind: str) -> dict[str, Any]:
         """The boot disk, by the names that the instance's and the template's blocks have for its fields."""
-        found: dict[str, Any] = {
-            image: f"{OS_IMAGE[1]}/{OS_IMAGE[0]}",
-            size: self.wanted.disk_size,
-            kind: self.wanted.disk_type,
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        source = f"{OS_IMAGE[1]}/{OS_IMAGE[0]}"
+        return given({image: source, size: self.wanted.disk_size, kind: self.wanted.disk_type})
+
+
+def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that say something: neither None nor an empty list."""
+    return {name: value for name, value in arguments.items() if value is not None and value != []}
 
 
 def _pairs(items: Mapping[str, str]) -> str:
@@ -400,7 +393,7 @@ def group(spec: GroupSpec) -> Resource:
         # No VM is replaced that would then be removed, and none is made from the former template.
         changes=(
             Change(frozenset({"size"}), resize, direction="down"),
-            Change(frozenset({*spec.facts, "template"}), replace, rolling=True),
+            Change(frozenset(), replace, rolling=True),
             Change(frozenset({"size"}), resize, direction="up"),
         ),
         ends="running work ends",

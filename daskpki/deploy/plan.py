@@ -119,7 +119,7 @@ def _approach(wanted: Resource, found: Resource | None) -> Iterator[Step]:
     if not differences:
         return
     changes = _applicable(wanted, differences)
-    covered = {fact for change in changes for fact in change.facts}
+    covered = {fact for change in changes for fact in _covered(change, wanted, differences)}
     if differences.keys() <= covered:
         action = Action.ROLL if any(change.rolling for change in changes) else Action.UPDATE
         commands = [command for change in changes for command in change.commands]
@@ -130,11 +130,17 @@ def _approach(wanted: Resource, found: Resource | None) -> Iterator[Step]:
         yield _step(Action.REPLACE, wanted, differences, (*found.delete, *wanted.create), undo)
 
 
+def _covered(change: Change, resource: Resource, differences: Mapping[str, tuple[str, str]]) -> set[str]:
+    """The differing facts that the change is for."""
+    named = change.facts or differences.keys() - {fact for one in resource.changes for fact in one.facts}
+    return named & differences.keys()
+
+
 def _applicable(resource: Resource, differences: Mapping[str, tuple[str, str]]) -> list[Change]:
     def fits(change: Change) -> bool:
-        changed = change.facts & differences.keys()
+        changed = _covered(change, resource, differences)
         if changed and change.direction:
-            before, after = (int(text or 0) for text in differences[next(iter(changed))])
+            before, after = (int(text or 0) for text in differences[changed.pop()])
             return (change.direction == "up") == (after > before)
         return bool(changed)
 

@@ -38,6 +38,7 @@ class Kind(StrEnum):
 class Change(NamedTuple):
     """Commands that give an existing resource the wanted values of `facts`; if `rolling`, VM by VM.
 
+    Empty `facts` stand for all that no other change of the resource names.
     With a `direction` they are for numbers only, and only for those that go up, or down.
     """
 

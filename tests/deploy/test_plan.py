@@ -303,6 +303,13 @@ def test_each_field_that_differs_is_named(wanted: Deployment, change: dict[str, 
     assert len(step.changes) == 1
 
 
+def test_a_setting_that_is_taken_back_replaces_workers_one_after_another(wanted: Deployment) -> None:
+    cloud = simulated()
+    apply(cloud, wanted._replace(num_workers=2))
+    (step,) = (s for s in plan_deployment(cloud, wanted) if s.kind == Kind.GROUP)
+    assert (step.action, step.changes) == (Action.ROLL, {"NUM_WORKERS": ("2", "")})
+
+
 def test_labels_are_changed_in_place(wanted: Deployment) -> None:
     cloud = simulated()
     apply(cloud, wanted)

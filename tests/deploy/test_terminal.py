@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pexpect
@@ -19,12 +20,14 @@ case "$*" in *--format=json*) sleep {delay}; echo "[]";; esac
 """
 
 
-def deploy(directory: Path, *arguments: str, delay: float = 0, **environment: str) -> pexpect.spawn:
+def deploy(
+    directory: Path, *arguments: str, delay: float = 0, environment: Mapping[str, str] | None = None
+) -> pexpect.spawn[str]:
     gcloud = directory / "gcloud"
     gcloud.write_text(GCLOUD.format(journal=directory / "journal", delay=delay))
     gcloud.chmod(0o700)
     words = ["-m", "daskpki", f"--store={STORE}", "--cluster=lab", "deploy", "gcp", "--zone=europe-west1-b"]
-    environ = {**os.environ, "PATH": f"{directory}:/usr/bin:/bin", **environment}
+    environ = {**os.environ, "PATH": f"{directory}:/usr/bin:/bin", **(environment or {})}
     return pexpect.spawn(
         sys.executable, [*words, f"--image={IMAGE}", *arguments], env=environ, timeout=60, encoding="utf-8",
         dimensions=(100, 300),
@@ -60,7 +63,7 @@ def test_yes_begins(tmp_path: Path) -> None:
 def test_nothing_is_asked_where_yes_was_said(
     tmp_path: Path, options: tuple[str, ...], environment: dict[str, str]
 ) -> None:
-    child = deploy(tmp_path, "--apply", *options, **environment)
+    child = deploy(tmp_path, "--apply", *options, environment=environment)
     assert child.expect([r"\[1/\d+\] created: services", r"\[y/N\]"]) == 0
     child.close(force=True)
 

@@ -142,7 +142,10 @@ def _places(
     }
     for repository in sorted(repositories):
         words = ("artifacts", "repositories", "get-iam-policy", repository.name, f"--location={repository.location}")
-        found[f"grants on {repository.name}"] = (gcloud(repository.project, *words), _image_grants(repository))
+        found[f"grants on {repository.location}/{repository.name}"] = (
+            gcloud(repository.project, *words),
+            _image_grants(repository),
+        )
     return found
 
 

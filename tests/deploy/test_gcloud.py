@@ -8,23 +8,22 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from daskpki.confidential import Confidential
-from daskpki.deploy.apply import carry_out
+from daskpki.deploy.apply import carry_out, find_scheduler, plan_deployment
 from daskpki.deploy.blueprint import resources
 from daskpki.deploy.gcloud import runner
-from daskpki.deploy.observe import _lists, project_of
 from daskpki.deploy.plan import Observed, plan
-from daskpki.deploy.resource import NO_FILES, Kind, Resource
+from daskpki.deploy.resource import NO_FILES, Command, Kind, Resource
 from daskpki.pki.credential import parse_credential
 from tests.canary import Canary
 from tests.deploy.conftest import IMAGE, STORE, Clouds, deployment
-from tests.deploy.test_plan import SHARED
+from tests.deploy.test_plan import SHARED, SUBNET, simulated
 
 pytestmark = pytest.mark.needs_gcloud
 
@@ -197,7 +196,18 @@ def test_gcloud_knows_every_command_that_a_plan_can_run(tmp_path: Path) -> None:
         for one in found
         for command in (*one.create, *one.delete, *(c for change in one.changes for c in change.commands))
     ]
-    commands += [shlex.join(command) for command in _lists(project_of(wanted[0])).values()]
+    asked: list[Command] = []
+    cloud = simulated()
+    cloud.subnets = [{**SUBNET, "privateIpGoogleAccess": False}]
+    cloud.routers = [{"network": SUBNET["network"], "nats": [{}]}]
+
+    def run(command: Command, files: Mapping[str, str]) -> str:
+        asked.append(command)
+        return cloud(command, files)
+
+    plan_deployment(run, wanted[0])
+    find_scheduler(lambda command, _files: asked.append(command) or "", wanted[2])  # type: ignore[func-returns-value]
+    commands += [shlex.join(command) for command in asked]
     bad = "gcloud compute instances create vm --no-such-option=1"
     file = tmp_path / "commands"
     file.write_text(json.dumps([{"command_string": one} for one in (*dict.fromkeys(commands), bad)]))

@@ -36,7 +36,7 @@ def delete_cluster(
 ) -> None:
     """Revoke every certificate of a cluster and destroy its keys, credentials and other secrets.
 
-    Example:  [bold]daskpki --cluster old-lab delete-cluster --confirm old-lab[/bold]
+    Example:  [bold]daskpki delete-cluster --cluster lab --confirm lab[/bold]
 
     The trust document and the log stay until the last certificate has ended, since a node without a newer document
     could not learn of the revocation. Run it again after that. It refuses while `daskpki deploy` finds VMs.

@@ -133,7 +133,7 @@ def _approach(wanted: Resource, found: Resource | None) -> Iterator[Step]:
 def _covered(change: Change, resource: Resource, differences: Mapping[str, tuple[str, str]]) -> set[str]:
     """The differing facts that the change is for."""
     named = change.facts or differences.keys() - {fact for one in resource.changes for fact in one.facts}
-    return named & differences.keys()
+    return set(named & differences.keys())
 
 
 def _applicable(resource: Resource, differences: Mapping[str, tuple[str, str]]) -> list[Change]:

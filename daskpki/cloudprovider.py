@@ -7,6 +7,7 @@ its own credential with its own service account, and this process speaks with th
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -26,6 +27,7 @@ _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 """What Secret Manager asks for; the service account's grants are what limits a VM."""
 
 _ENTRYPOINT: Final = "daskpki-entrypoint"
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _NANNY: Final = "dask.distributed.Nanny"
 
 
@@ -57,8 +59,11 @@ class _Booting:
         self.boot = boot
         self.set_env = ""
         self.command = _in_user_data(boot.words(self.role, *arguments))
-        self.env_vars = dict(boot.environment)
-        self.docker_args = f"{self.docker_args or ''} --entrypoint {_ENTRYPOINT}".strip()
+        # The stock template puts variables between double quotes, in which a shell expands what is in them.
+        self.env_vars: dict[str, str] = {}
+        variables = [word for name, value in boot.environment.items() for word in ("-e", f"{name}={value}")]
+        own = (self.docker_args or "").replace("'", "''")
+        self.docker_args = f"{own} {_in_user_data([*variables, '--entrypoint', _ENTRYPOINT])}".strip()
 
     def create_gcp_config(self) -> dict[str, Any]:
         """See dask-cloudprovider: the body of the request that makes the VM."""
@@ -115,7 +120,9 @@ class GCPCluster(stock.GCPCluster):
         dialling = own_security() if security is None else security
         if not isinstance(dialling, PkiSecurity):
             raise UsageError(f"{dialling!r} is no Security of daskpki", hint="security=daskpki.security()")
-        environment = {**(env_vars or {}), **_environment(store, dialling)}
+        environment = {**check_variables(env_vars or {}), **_environment(store, dialling)}
+        if docker_image != shlex.quote(docker_image):
+            raise UsageError(f"docker_image={docker_image!r} is not an image", hint="REGISTRY/PATH:TAG")
         self._scheduler_boot = Boot(scheduler_service_account, environment, dict(scheduler_options or {}))
         self._worker_boot = Boot(worker_service_account, environment, dict(worker_options or {}))
         self._scheduler_boot.words(Role.SCHEDULER)  # refused here rather than on a VM
@@ -141,6 +148,22 @@ def _environment(store: str, security: PkiSecurity) -> dict[str, str]:
     if not isinstance(url, GsmUrl):
         raise UsageError(f"{store!r} is not where VMs can read", hint="gsm://PROJECT")
     return {"DASKPKI_STORE": str(url), "DASKPKI_CLUSTER": security.enforcement(Role.CLIENT).trust.cluster}
+
+
+def check_variables(variables: Mapping[str, str]) -> Mapping[str, str]:
+    """The variables, if they can stand in user-data; UsageError for others, before a VM is made.
+
+    A YAML scalar between quotes folds line breaks and takes no control characters, so a value has to be printable.
+    """
+    for name, value in variables.items():
+        if not _VARIABLE.match(name):
+            raise UsageError(f"env_vars has {name!r}, which is not a variable's name", hint="letters, digits and '_'")
+        if not isinstance(value, str) or not value.isprintable():
+            raise UsageError(
+                f"env_vars[{name!r}] is not printable text on one line",
+                hint="put it into a file of the image, or encode it",
+            )
+    return variables
 
 
 def _in_user_data(words: Sequence[str]) -> str:

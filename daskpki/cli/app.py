@@ -48,11 +48,12 @@ COMMANDS: Final = {
     "audit": ("auditing:audit", "Records"),
     "report": ("reporting:report", "Records"),
     "copy": ("moving:copy", "Records"),
+    "delete-cluster": ("delete_cluster:delete_cluster", "Records"),
     "slot": ("slots:slot", "The local store"),
     "backup": ("moving:backup", "The local store"),
     "restore": ("moving:restore", "The local store"),
-    "grant": ("granting:grant", "On Google Cloud"),
-    "deploy": ("deploying:deploy", "On Google Cloud"),
+    "grant": ("grant:grant", "On Google Cloud"),
+    "deploy": ("deploy:deploy", "On Google Cloud"),
     "doctor": ("examining:doctor", "When something is wrong"),
 }
 

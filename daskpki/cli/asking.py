@@ -1,11 +1,11 @@
-"""Asking for a passphrase: on a terminal only, since everything else runs without one."""
+"""Questions on a terminal: a passphrase, or whether to go on. Everything else runs without a terminal."""
 
 from __future__ import annotations
 
 import sys
 
 from daskpki.confidential import Confidential
-from daskpki.errors import AccessDeniedError, UsageError
+from daskpki.errors import AccessDeniedError, NothingToDo, UsageError
 
 
 def prompt(question: str, option: str, *, confirm: bool = False) -> Confidential:
@@ -20,3 +20,15 @@ def prompt(question: str, option: str, *, confirm: bool = False) -> Confidential
     if not answer:
         raise UsageError("an empty passphrase protects nothing")
     return Confidential(answer)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on the terminal whether to go on; NothingToDo for any answer but yes.
+
+    Without a terminal, programs decide: nothing is asked, as with `yes`.
+    """
+    if yes or not sys.stdin.isatty():
+        return
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise NothingToDo("nothing was changed")

@@ -15,7 +15,7 @@ from daskpki.settings import GsmUrl, LocalUrl, home, parse_store_url
 if TYPE_CHECKING:
     from daskpki.authority.copying import Copied
     from daskpki.cli.invocation import Invocation
-    from daskpki.grants.carrying import Carried
+    from daskpki.grants import Carried
     from daskpki.store.local.backup import Contents
     from daskpki.store.port import Store
 
@@ -132,14 +132,14 @@ def _ungranted(source: GsmUrl | LocalUrl, target: GsmUrl | LocalUrl) -> list[str
 
 
 def _check_grants_apply(urls: Iterable[GsmUrl | LocalUrl]) -> None:
-    from daskpki.grants.granting import check_applies
+    from daskpki.grants import check_applies
 
     for url in urls:
         check_applies(url)
 
 
 def _carry(source: Store, target: Store, cluster: str) -> Carried:
-    from daskpki.grants.carrying import carry_grants
+    from daskpki.grants import carry_grants
     from daskpki.store.gsm.store import GsmStore
 
     assert isinstance(source, GsmStore), "a store of such a URL is one"

@@ -1,5 +1,6 @@
 """`daskpki deploy`: from settings to the steps that make, change and remove a cluster on Google Cloud.
 
-`settings` says what is wanted, `blueprint` what that takes as resources, `observing` what is there, `plan` the steps
-between the two; `rendering_*` show them, `carrying_out` does them. Only the last and `gcloud` touch the world.
+`settings` checks what is wanted, `blueprint` turns it into resources (`iam`, `compute`, `cloud_init` say how each is
+made), `observe` reads what is there, `plan` compares the two, `apply` carries the steps out, `export` and `terraform`
+write them for others. Only `gcloud`, `observe` and `apply` touch the world.
 """

@@ -1,4 +1,4 @@
-"""Running `gcloud` (and `daskpki` itself): the edge at which a plan meets Google Cloud.
+"""Runs `gcloud` (and `daskpki` itself): the edge at which a plan meets Google Cloud.
 
 `gcloud` brings its own login and configuration; it is found by PATH, never through a shell, and never asks anything.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,21 @@ from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError, Unava
 Run = Callable[[Command, Mapping[str, str]], str]
 """Run a command with these files in its working directory; its standard output, or a DaskpkiError."""
 
+_CONSTRAINT: Final = re.compile(r"constraints/([a-zA-Z]+\.[a-zA-Z0-9]+)")
+_WAYS_OUT: Final = {
+    "compute.vmExternalIpAccess": "--private gives no VM an external address",
+    "compute.trustedImageProjects": "the policy has to allow the project cos-cloud, which publishes the VMs' image",
+    "compute.restrictSharedVpcSubnetworks": "--subnet names a subnet that the policy allows",
+    "compute.restrictSharedVpcHostProjects": "--network names a network of a host project that the policy allows",
+    "compute.restrictNonConfidentialComputing": "only confidential VMs are allowed, which are not deployed here; "
+    "export cloud-init and make the VMs yourself",
+    "iam.disableServiceAccountCreation": "--scheduler-service-account and --worker-service-account name existing ones",
+    "iam.allowedPolicyMemberDomains": "the policy has to allow the service accounts as members",
+    "gcp.resourceLocations": "--zone names a zone that the policy allows",
+    "gcp.restrictServiceUsage": "the policy has to allow the services in the plan",
+}
+"""What helps with a constraint, by its name (cloud.google.com/resource-manager/docs/organization-policy)."""
+
 _QUIET: Final = {
     "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
     "CLOUDSDK_CORE_SHOULD_PROMPT_TO_ENABLE_API": "false",
@@ -29,6 +45,10 @@ _QUIET: Final = {
 
 class ServiceDisabledError(AccessDeniedError):
     """The API that a command calls is switched off in the project."""
+
+
+class OrganisationPolicyError(AccessDeniedError):
+    """A policy of the organisation forbids what a command asks for."""
 
 
 class NotSettledError(UnavailableError):
@@ -65,10 +85,13 @@ def _run(command: Command, directory: str, environ: Mapping[str, str]) -> str:
     return done.stdout
 
 
-def error_of(command: Command, stderr: str) -> DaskpkiError:
+def error_of(command: Command, stderr: str) -> DaskpkiError:  # noqa: PLR0911 - one for each meaning
     """What a failed command's words mean; they are Google's, and carry no secret."""
     words = " ".join(stderr.split())
     what = f"`{' '.join(command[:4])} ...` failed: {_reason(stderr)}"
+    if found := _CONSTRAINT.search(words):
+        hint = _WAYS_OUT.get(found[1], "ask who administers the organisation's policies")
+        return OrganisationPolicyError(f"the organisation's policy {found[0]} forbids it: {what}", hint=hint)
     if "SERVICE_DISABLED" in words or "accessNotConfigured" in words:
         return ServiceDisabledError(what, hint="the plan switches it on; a switch takes a few minutes to act")
     if "do not currently have an active account" in words or "gcloud auth login" in words:

@@ -1,45 +1,87 @@
-"""From what is wanted and what is there to the steps between: what to make, change and remove, in order. Pure.
+"""The steps from what is there to what is wanted, in order, and the plan in words. Pure.
 
-Whatever is ours (by its mark) and not wanted is removed, so settings can shrink a cluster, and wanting nothing destroys
-it. What has one of our names but not our mark is never touched: `NotOursError`.
+Everything with our mark that is not wanted is removed, so settings can shrink a cluster, and wanting nothing destroys
+it. A resource with one of our names but without our mark is never touched: `NotOursError`.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
 
-from daskpki.deploy.resource import CREATED, DELETED, NO_FACTS, NO_FILES, UPDATED, Command, Resource
-from daskpki.errors import NotOursError
+from daskpki import naming
+from daskpki.deploy.blueprint import parts
+from daskpki.deploy.resource import NO_FILES, Change, Command, Grant, Kind, Resource
+from daskpki.deploy.settings import Deployment
+from daskpki.errors import NotFoundError, NotOursError
+from daskpki.identity import Role, default_name
 
-RETRIED: Final = ("grant", "service account", "VM", "instance template")
-"""Kinds whose making fails for a while after what they need was made: IAM and services take their time."""
+
+class Action(StrEnum):
+    """What happens to a resource."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    ROLL = "replace one after another"
+    REPLACE = "replace"
+    DELETE = "delete"
+
+
+_SIGNS: Final = {
+    Action.CREATE: ("+", "created"),
+    Action.UPDATE: ("~", "changed in place"),
+    Action.ROLL: ("-/+", "replaced one after another"),
+    Action.REPLACE: ("-/+", "replaced"),
+    Action.DELETE: ("-", "removed"),
+}
+
+_SETTLING: Final = (Kind.GRANT, Kind.ACCOUNT, Kind.VM, Kind.TEMPLATE)
+"""Kinds whose creation fails for a while after what they need was made: IAM and services take their time."""
+
+# Grants go first, while the VMs still say which repository their image came from: an interrupted teardown that is run
+# again would otherwise leave them behind.
+_REMOVAL: Final = (
+    Kind.GRANT, Kind.GROUP, Kind.TEMPLATE, Kind.VM, Kind.FIREWALL, Kind.ADDRESS, Kind.ACCOUNT, Kind.SERVICES,
+)  # fmt: skip
 
 
 class Step(NamedTuple):
     """One change: the `commands` that make it, those that `undo` it, and the `files` that the commands name."""
 
-    action: str
+    action: Action
     kind: str
     title: str
     changes: Mapping[str, tuple[str, str]]
     commands: Sequence[Command]
     undo: Sequence[Command]
     files: Mapping[str, str] = NO_FILES
+    ends: str = ""
+    grant: Grant | None = None
 
     @property
     def settles(self) -> bool:
         """Whether it may fail at first, because what it needs was made only just before."""
-        return self.action == CREATED and self.kind in RETRIED
+        return self.action is not Action.DELETE and self.kind in _SETTLING
+
+    @property
+    def line(self) -> str:
+        """The step in one line, without its sign."""
+        _, word = _SIGNS[self.action]
+        whom = f" (grant to {self.grant.account})" if self.grant else ""
+        why = f" ({', '.join(self.changes)})" if self.action in (Action.ROLL, Action.REPLACE) else ""
+        ends = f"; {self.ends}" if self.ends and self.action is not Action.CREATE else ""
+        return f"{word}{why}: {self.title}{whom}{ends}"
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What is there: our resources, the titles and keys of others that bear such names, and the secrets' ids."""
+    """What is there: our resources, the keys of others that have such names, and the ids of our secrets."""
 
-    ours: Mapping[tuple[str, str], Resource] = field(default_factory=dict)
-    foreign: frozenset[tuple[str, str]] = frozenset()
+    ours: Mapping[tuple[Kind, str], Resource] = field(default_factory=dict)
+    foreign: frozenset[tuple[Kind, str]] = frozenset()
     secrets: frozenset[str] = frozenset()
 
 
@@ -52,7 +94,7 @@ def plan(wanted: Iterable[Resource], observed: Observed, first: Iterable[Step] =
     Args:
         wanted: Each after what it needs.
         observed: What is there.
-        first: Steps that have to come before grants on what they make, and behind the services.
+        first: Steps that have to come before grants on what they make, and after the services.
     """
     ordered = list(wanted)
     for resource in ordered:
@@ -64,46 +106,178 @@ def plan(wanted: Iterable[Resource], observed: Observed, first: Iterable[Step] =
     changes = [step for resource in ordered for step in _approach(resource, observed.ours.get(resource.key))]
     keep = {resource.key for resource in ordered}
     surplus = [resource for key, resource in observed.ours.items() if key not in keep]
-    services = [step for step in changes if step.kind == "services"]
-    rest = [step for step in changes if step.kind != "services"]
+    services = [step for step in changes if step.kind == Kind.SERVICES]
+    rest = [step for step in changes if step.kind != Kind.SERVICES]
     return (*services, *first, *rest, *_removals(surplus))
 
 
 def _approach(wanted: Resource, found: Resource | None) -> Iterator[Step]:
     if found is None:
-        yield _step(CREATED, wanted, NO_FACTS, wanted.create, wanted.delete)
-    elif found.facts != wanted.facts:
-        yield _step(UPDATED, wanted, found.facts, wanted.update(found.facts), found.update(wanted.facts))
+        yield _step(Action.CREATE, wanted, {}, wanted.create, wanted.delete)
+        return
+    differences = _differences(found.facts, wanted.facts)
+    if not differences:
+        return
+    changes = _applicable(wanted, differences)
+    covered = {fact for change in changes for fact in _covered(change, wanted, differences)}
+    if differences.keys() <= covered:
+        action = Action.ROLL if any(change.rolling for change in changes) else Action.UPDATE
+        commands = [command for change in changes for command in change.commands]
+        backwards = _applicable(found, {name: (after, before) for name, (before, after) in differences.items()})
+        yield _step(action, wanted, differences, commands, [c for change in backwards for c in change.commands])
+    else:
+        undo = (*wanted.delete, *found.create) if found.create else ()
+        yield _step(Action.REPLACE, wanted, differences, (*found.delete, *wanted.create), undo)
+
+
+def _covered(change: Change, resource: Resource, differences: Mapping[str, tuple[str, str]]) -> set[str]:
+    """The differing facts that the change is for."""
+    named = change.facts or differences.keys() - {fact for one in resource.changes for fact in one.facts}
+    return set(named & differences.keys())
+
+
+def _applicable(resource: Resource, differences: Mapping[str, tuple[str, str]]) -> list[Change]:
+    def fits(change: Change) -> bool:
+        changed = _covered(change, resource, differences)
+        if changed and change.direction:
+            before, after = (int(text or 0) for text in differences[changed.pop()])
+            return (change.direction == "up") == (after > before)
+        return bool(changed)
+
+    return [change for change in resource.changes if fits(change)]
+
+
+def _differences(former: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    names = dict.fromkeys((*wanted, *former))
+    found = {name: (former.get(name, ""), wanted.get(name, "")) for name in names}
+    return {name: (before, after) for name, (before, after) in found.items() if before != after}
 
 
 def _removals(surplus: Iterable[Resource]) -> Iterator[Step]:
-    """In the opposite order of making; what has no command to remove it stays."""
-    for resource in sorted(surplus, key=_rank, reverse=True):
+    """What has no command to remove it stays."""
+    for resource in sorted(surplus, key=lambda one: (_REMOVAL.index(one.kind), one.name)):
         if resource.delete:
-            yield _step(DELETED, resource, resource.facts, resource.delete, resource.create)
-
-
-_ORDER: Final = (
-    "services", "service account", "grant", "address", "firewall rule", "VM", "instance template", "instance group",
-)  # fmt: skip
-
-
-def _rank(resource: Resource) -> tuple[int, str]:
-    kind, name = resource.key
-    return _ORDER.index(kind), name
+            yield _step(Action.DELETE, resource, {}, resource.delete, resource.create)
 
 
 def _step(
-    action: str, resource: Resource, former: Mapping[str, str], commands: Sequence[Command], undo: Sequence[Command]
+    action: Action,
+    resource: Resource,
+    changes: Mapping[str, tuple[str, str]],
+    commands: Sequence[Command],
+    undo: Sequence[Command],
 ) -> Step:
-    kind, _ = resource.key
-    files = resource.files if action != DELETED else NO_FILES
-    return Step(action, kind, resource.title, _differences(action, resource, former), commands, undo, files)
+    files = resource.files if action is not Action.DELETE else NO_FILES
+    # A template's name says nothing to people where the facts beside it say what differs.
+    told = {name: change for name, change in changes.items() if name != "template" or len(changes) == 1}
+    return Step(
+        action, resource.kind, resource.title, told, tuple(commands), tuple(undo), files, resource.ends, resource.grant
+    )
 
 
-def _differences(action: str, resource: Resource, former: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    if action != UPDATED:
-        return {}
-    return {
-        name: (former.get(name, ""), value) for name, value in resource.facts.items() if former.get(name, "") != value
-    }
+def prerequisites(wanted: Deployment, observed: Observed) -> Iterator[Step]:
+    """The steps by which daskpki makes a missing CA and credentials; a plan undoes none, since these are revoked."""
+    leaves = [leaf for part in parts(wanted) for leaf in part.leaves]
+    missing = [
+        (role, name)
+        for role, name in leaves
+        if naming.credential_id(wanted.cluster, role, name) not in observed.secrets
+    ]
+    sealed = (f"--ca-passphrase-file={wanted.ca_passphrase_file}",) if wanted.ca_passphrase_file else ()
+    daskpki = ("daskpki", f"--store={wanted.store}", f"--cluster={wanted.cluster}", *sealed)
+    if naming.trust_id(wanted.cluster) not in observed.secrets:
+        usual = [f"{role}" for role, name in missing if name == default_name(role)]
+        chosen = (f"--with={','.join(usual)}",) if usual else ()
+        yield _made(f"CA of cluster {wanted.cluster} in {wanted.store}", (*daskpki, "init-ca", *chosen))
+        missing = [(role, name) for role, name in missing if name != default_name(role)]
+    if any(role is Role.WORKER and name != default_name(role) for role, name in missing):
+        count = f"--count={wanted.workers}"
+        yield _made(f"credentials of {wanted.workers} workers", (*daskpki, "issue", "worker", count))
+    for role, name in missing:
+        if name == default_name(role):
+            yield _made(f"credential {role}/{name}", (*daskpki, "issue", role))
+
+
+def _made(title: str, command: Command) -> Step:
+    return Step(Action.CREATE, "credential", title, {}, (command,), ())
+
+
+def check_mounted(wanted: Deployment, observed: Observed) -> None:
+    """Raise NotFoundError for a secret that workers are to mount and that nobody has set."""
+    for mount in wanted.mounts:
+        if naming.user_secret_id(wanted.cluster, mount.name) not in observed.secrets:
+            raise NotFoundError(
+                f"cluster {wanted.cluster!r} in {wanted.store} has no secret {mount.name!r} to mount",
+                hint=f"daskpki --store={wanted.store} --cluster={wanted.cluster} secret set {mount.name} --file FILE",
+            )
+
+
+def plan_lines(steps: Sequence[Step], *, commands: bool = False) -> Iterator[str]:
+    """The plan for people, grants grouped by account; with `commands` also what does each step and what undoes it."""
+    if not steps:
+        yield "nothing to change"
+    grouped: set[tuple[Action, str]] = set()
+    for step in steps:
+        if step.grant and not commands:
+            group = (step.action, step.grant.account)
+            if group not in grouped:
+                grouped.add(group)
+                yield from _grants(group, steps)
+            continue
+        sign, _ = _SIGNS[step.action]
+        yield f"{sign} {step.line}"
+        yield from (f"    {name}: {a or 'none'} -> {b or 'none'}" for name, (a, b) in step.changes.items())
+        if commands:
+            yield from (f"    $ {shlex.join(command)}" for command in step.commands)
+            yield from (f"    undo: {shlex.join(command)}" for command in step.undo)
+
+
+def _grants(group: tuple[Action, str], steps: Sequence[Step]) -> Iterator[str]:
+    action, account = group
+    sign, word = _SIGNS[action]
+    titles = [step.title for step in steps if step.grant and (step.action, step.grant.account) == group]
+    yield f"{sign} {word}: {f'{len(titles)} grants' if len(titles) > 1 else 'grant'} to {account}"
+    yield from (f"    {title}" for title in titles)
+
+
+def reach(wanted: Deployment) -> Iterator[str]:
+    """Who may reach what in the deployed cluster, in words."""
+    ranges = ", ".join(wanted.clients_from) or "nobody (--clients-from names who may)"
+    inside = "" if wanted.single else ", and the workers' VMs"
+    yield f"port 8786 (scheduler) is reached by clients from: {ranges}{inside}"
+    if wanted.iap:
+        yield "ports 22 and 8786 are reached through Identity-Aware Proxy by those whom IAM lets use it"
+    if not wanted.single:
+        yield "worker and nanny ports are reached by this cluster's VMs alone"
+    if wanted.scheduler_account or wanted.worker_account:
+        yield "named service accounts are granted the secrets alone: logging, monitoring and pulling images are yours"
+    count = 0 if wanted.private else 1 + wanted.workers
+    yield f"VMs with an external address: {count}" + ("" if wanted.private else " (--private gives none)")
+
+
+def summary(steps: Sequence[Step]) -> str:
+    """How many steps of each kind."""
+    counts = {action: sum(step.action is action for step in steps) for action in Action}
+    replaced = counts[Action.REPLACE] + counts[Action.ROLL]
+    return (
+        f"{counts[Action.CREATE]} to create, {counts[Action.UPDATE]} to change in place, {replaced} to replace, "
+        f"{counts[Action.DELETE]} to remove"
+    )
+
+
+def plan_document(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """The steps as `--json` prints them."""
+    return [
+        {
+            "action": step.action.value,
+            "kind": str(step.kind),
+            "what": step.title,
+            "account": step.grant.account if step.grant else None,
+            "changes": {name: {"from": former, "to": wanted} for name, (former, wanted) in step.changes.items()},
+            "ends": step.ends if step.action in (Action.ROLL, Action.REPLACE, Action.DELETE) else "",
+            "commands": [list(command) for command in step.commands],
+            "undo": [list(command) for command in step.undo],
+            "files": dict(step.files),
+        }
+        for step in steps
+    ]

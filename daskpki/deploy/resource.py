@@ -1,82 +1,152 @@
-"""What every resource on Google Cloud can say of itself: what it is, and which `gcloud` commands make and remove it."""
+"""One resource on Google Cloud as data: what it is, how it is made, changed and removed, and who owns it. Pure.
+
+Service accounts, firewall rules, addresses, templates and groups carry a mark in their description, VMs carry labels.
+A resource with one of our names but without our mark belongs to somebody else and is never touched.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
 
 Command = tuple[str, ...]
 """A program and its arguments, as `execve` takes them: no shell ever sees it."""
 
-NO_FACTS: Final[Mapping[str, str]] = {}
 NO_FILES: Final[Mapping[str, str]] = {}
 
-CREATED: Final = "create"
-UPDATED: Final = "update"
-DELETED: Final = "delete"
+_MAX_ACCOUNT: Final = 30  # IAM: 6 to 30 characters
+_MAX_NAME: Final = 63  # RFC 1035, as Compute Engine asks
+_DIGEST: Final = 8
 
 
-class Resource(Protocol):
-    """One resource, wanted or found. Two of the same `key` are the same one; their `facts` may differ.
+class Kind(StrEnum):
+    """The kinds of resources, in the order in which they are made."""
 
-    A found resource may lack what only its creation needs; then it cannot be made anew (`create` is empty).
+    SERVICES = "services"
+    ACCOUNT = "service account"
+    GRANT = "grant"
+    ADDRESS = "static address"
+    FIREWALL = "firewall rule"
+    VM = "VM"
+    TEMPLATE = "instance template"
+    GROUP = "instance group"
+
+
+class Change(NamedTuple):
+    """Commands that give an existing resource the wanted values of `facts`; if `rolling`, VM by VM.
+
+    Empty `facts` stand for all that no other change of the resource names.
+    With a `direction` they are for numbers only, and only for those that go up, or down.
     """
 
-    @property
-    def key(self) -> tuple[str, str]:
-        """Kind and name."""
-        ...
+    facts: frozenset[str]
+    commands: tuple[Command, ...]
+    rolling: bool = False
+    direction: str = ""
+
+
+class Grant(NamedTuple):
+    """Who may do what where: a grant's three parts."""
+
+    member: str
+    role: str
+    where: str
 
     @property
-    def title(self) -> str:
-        """What it is, for people."""
-        ...
+    def account(self) -> str:
+        """The service account's address."""
+        return self.member.partition(":")[2]
+
+
+class Block(NamedTuple):
+    """A Terraform resource: its type, the part of the cluster it belongs to, and its arguments."""
+
+    type: str
+    label: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A resource, wanted or found. Two with the same `key` are the same one; their `facts` may differ.
+
+    A difference that no Change covers replaces the resource; `ends` says what is lost by that. A found resource may
+    lack what only its creation needs; its `create` is then empty.
+    """
+
+    kind: Kind
+    name: str
+    title: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+    create: tuple[Command, ...] = ()
+    delete: tuple[Command, ...] = ()
+    changes: tuple[Change, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    ends: str = ""
+    grant: Grant | None = None
+    terraform: Block | None = None
 
     @property
-    def facts(self) -> Mapping[str, str]:
-        """What can be compared with what is there."""
-        ...
-
-    @property
-    def files(self) -> Mapping[str, str]:
-        """The files that the commands name, in the working directory: name and content, none of it secret."""
-        ...
-
-    @property
-    def create(self) -> Sequence[Command]:
-        """The commands that make it."""
-        ...
-
-    def update(self, former: Mapping[str, str]) -> Sequence[Command]:
-        """The commands that give it these facts, when it has the `former` ones."""
-        ...
-
-    @property
-    def delete(self) -> Sequence[Command]:
-        """The commands that remove it; none where removing it could hurt others."""
-        ...
+    def key(self) -> tuple[Kind, str]:
+        """What identifies it within a deployment."""
+        return self.kind, self.name
 
 
 def gcloud(project: str, *words: str) -> Command:
-    """A `gcloud` command in a project, without questions."""
+    """A `gcloud` command in a project that asks nothing."""
     return ("gcloud", *words, f"--project={project}", "--quiet")
 
 
-class Lasting:
-    """A resource without facts: it is there or not, and is never changed."""
+class Owner(NamedTuple):
+    """The cluster that a resource belongs to. `guest` is the cluster's project where the resource is in another one."""
 
-    __slots__ = ()
-
-    @property
-    def facts(self) -> Mapping[str, str]:
-        """See Resource."""
-        return NO_FACTS
+    cluster: str
+    guest: str | None = None
 
     @property
-    def files(self) -> Mapping[str, str]:
-        """See Resource."""
-        return NO_FILES
+    def mark(self) -> str:
+        """The description that makes a resource ours."""
+        # Clusters of the same name in two projects may share one network, so its rules name the project as well.
+        project = f" project={self.guest}" if self.guest else ""
+        return f"managed-by=daskpki daskpki-cluster={self.cluster}{project}"
 
-    def update(self, former: Mapping[str, str]) -> Sequence[Command]:  # noqa: ARG002 - the port's signature
-        """See Resource."""
-        return ()
+    def name(self, part: str) -> str:
+        """`daskpki-CLUSTER-PART`; a long name is cut and made unambiguous by a digest."""
+        guest = f"{self.guest}-".replace(":", "-").replace(".", "-") if self.guest else ""
+        return _fit(f"daskpki-{guest}{self.cluster}-{part}", _MAX_NAME)
+
+
+def labels(cluster: str) -> dict[str, str]:
+    """The labels that make a VM ours."""
+    return {"managed-by": "daskpki", "daskpki-cluster": cluster}
+
+
+def account_id(cluster: str, part: str) -> str:
+    """The part of a service account's address before the `@`."""
+    return _fit(f"daskpki-{cluster}-{part}", _MAX_ACCOUNT)
+
+
+def account_email(project: str, account: str) -> str:
+    """A service account's address; in a project of a domain, `example.com:p`, the order is reversed."""
+    domain, _, name = project.rpartition(":")
+    return f"{account}@{name}.{domain + '.' if domain else ''}iam.gserviceaccount.com"
+
+
+def internal_host(project: str, zone: str, name: str) -> str:
+    """The VM's zonal DNS name, which resolves inside its network and is known before the VM exists."""
+    domain, _, rest = project.rpartition(":")
+    return f"{name}.{zone}.c.{rest}{'.' + domain if domain else ''}.internal"
+
+
+def digest(text: str) -> str:
+    """Eight hexadecimal digits that tell one content from another."""
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]
+
+
+def _fit(name: str, limit: int) -> str:
+    if len(name) <= limit:
+        return name
+    return f"{name[: limit - _DIGEST - 1].rstrip('-')}-{digest(name)}"

@@ -1,13 +1,14 @@
-"""What `daskpki deploy gcp` was asked for, checked: UsageError names the value, the rule and the way out."""
+"""The settings of `daskpki deploy gcp`, checked: UsageError names the value, the rule and the way out."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from daskpki.boot.mounts import Mount, parse_mounts
+from daskpki.deploy.resource import Owner
 from daskpki.errors import UsageError
 from daskpki.identity import parse_label
 from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
@@ -15,21 +16,43 @@ from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
 MAX_ISOLATED: Final = 50
 """Workers with a service account each: a project has 100 of these by default, and a firewall rule names 10."""
 
+ZONES_OF_A_REGION: Final = 3
+"""Zones over which a regional group spreads its VMs by default; a surge is 0 or at least that many."""
+
 SECRETS_DIRECTORY: Final = "/run/secrets"
 """Where a worker's container has a tmpfs for mounted secrets, beside its `/tmp`."""
 
 _WIDEST: Final = 8
 """A whole private network (RFC 1918, 3): two halves of the Internet would name everybody as well as one /0."""
 
-_ZONE = re.compile(r"[a-z]+(-[a-z]+)+[0-9]+-[a-z]\Z")
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
-_TAG = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?\Z")
-# REGISTRY/PATH:TAG or @sha256:..., none of whose characters means anything to a shell, systemd or YAML.
-_IMAGE = re.compile(r"[a-z0-9][a-z0-9._/:-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|@sha256:[0-9a-f]{64})\Z")
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-_DECIMAL = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?\Z")
-# On the container's tmpfs, and nothing that a shell, systemd or YAML reads as more than a path.
-_MOUNT_PATH = re.compile(rf"({SECRETS_DIRECTORY}|/tmp)(/[A-Za-z0-9_.-]+)+\Z")
+_MIN_DISK: Final = 10  # GB: the size of Container-Optimized OS's image
+_MAX_DISK: Final = 65_536
+_MAX_LABELS: Final = 60  # Google's limit is 64, and four may be ours
+
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_LABEL: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}=[a-z0-9_-]{0,63}\Z")
+_DECIMAL: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?\Z")
+_NETWORK: Final = re.compile(r"projects/([a-z0-9.:-]+)/global/networks/([a-z0-9-]+)\Z")
+_SUBNET: Final = re.compile(r"projects/([a-z0-9.:-]+)/regions/([a-z0-9-]+)/subnetworks/([a-z0-9-]+)\Z")
+# REGISTRY/PATH:TAG or @sha256:...
+_IMAGE: Final = re.compile(r"[a-z0-9][a-z0-9._/:-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|@sha256:[0-9a-f]{64})\Z")
+# On the container's tmpfs.
+_MOUNT_PATH: Final = re.compile(rf"({SECRETS_DIRECTORY}|/tmp)(/[A-Za-z0-9_.-]+)+\Z")
+
+_FORMS: Final = {
+    "zone": (re.compile(r"[a-z]+(-[a-z]+)+[0-9]+-[a-z]\Z"), "such as europe-west1-b"),
+    "machine type": (_NAME, "such as e2-highcpu-16"),
+    "disk type": (re.compile(r"[a-z][a-z0-9-]{1,40}\Z"), "such as pd-balanced, pd-ssd or hyperdisk-balanced"),
+    "tag": (re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?\Z"), "such as dask-server"),
+    "service account": (
+        re.compile(r"[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com\Z"), "NAME@PROJECT.iam.gserviceaccount.com",
+    ),
+    "--ca-sha256": (re.compile(r"[0-9a-f]{64}\Z"), "64 hexadecimal digits, as `daskpki show` prints them"),
+}  # fmt: skip
+
+# A machine type says what it asks of a VM by its first word.
+_ACCELERATED: Final = re.compile(r"(a[2-9][a-z]?|g[24]|ct[0-9][a-z]*|tpu[a-z0-9]*)-")
+_ARM: Final = re.compile(r"(t2a|c4a|n4a|a4x)-")
 
 
 class Deployment(NamedTuple):
@@ -43,11 +66,20 @@ class Deployment(NamedTuple):
     scheduler_machine_type: str = "e2-standard-2"
     workers: int = 0
     isolate_workers: bool = False
+    regional: bool = False
+    surge: int | None = None
+    spot: bool = False
+    disk_size: int | None = None
+    disk_type: str | None = None
+    labels: tuple[str, ...] = ()
     clients_from: tuple[str, ...] = ()
+    iap: bool = False
     tags: tuple[str, ...] = ()
     network: str = "default"
     subnet: str | None = None
     private: bool = False
+    scheduler_account: str | None = None
+    worker_account: str | None = None
     logging: bool = True
     monitoring: bool = True
     threads_per_worker: int | None = None
@@ -66,8 +98,31 @@ class Deployment(NamedTuple):
 
     @property
     def project(self) -> str:
-        """The project that holds the secrets and runs the VMs."""
+        """The project that has the secrets and runs the VMs."""
         return self.store.project
+
+    @property
+    def network_project(self) -> str:
+        """The project of the network: another one for a Shared VPC."""
+        found = _NETWORK.match(self.network)
+        return found[1] if found else self.project
+
+    @property
+    def network_owner(self) -> Owner:
+        """Marks the firewall rules, which are in the network's project."""
+        return Owner(self.cluster, None if self.network_project == self.project else self.project)
+
+    @property
+    def network_name(self) -> str:
+        """The network's short name."""
+        return self.network.rpartition("/")[2]
+
+    @property
+    def subnet_path(self) -> str | None:
+        """The subnet in full, since a template belongs to no region that could complete a short name."""
+        if self.subnet is None or "/" in self.subnet:
+            return self.subnet
+        return f"projects/{self.network_project}/regions/{self.region}/subnetworks/{self.subnet}"
 
     @property
     def region(self) -> str:
@@ -75,8 +130,18 @@ class Deployment(NamedTuple):
         return self.zone.rpartition("-")[0]
 
     @property
+    def max_surge(self) -> int:
+        """How many VMs a rolling replacement adds before it removes others."""
+        return self.surge if self.surge is not None else ZONES_OF_A_REGION if self.regional else 1
+
+    @property
+    def max_unavailable(self) -> int:
+        """How many VMs may be missing meanwhile: none where others are added first."""
+        return 0 if self.max_surge else ZONES_OF_A_REGION if self.regional else 1
+
+    @property
     def scheduler_type(self) -> str:
-        """The machine type of the scheduler's VM, which with no other VMs is the workers' as well."""
+        """The machine type of the scheduler's VM, which without other VMs is the workers' as well."""
         return self.machine_type if self.single else self.scheduler_machine_type
 
     @property
@@ -90,17 +155,30 @@ def check_deployment(wanted: Deployment) -> Deployment:
     parse_label(wanted.cluster, "cluster")
     if wanted.project.isdigit():
         raise UsageError(f"{wanted.project!r} is a project's number", hint="name the project by its id: gsm://PROJECT")
-    _match(_ZONE, wanted.zone, "zone", "such as europe-west1-b")
+    for what, text in (
+        ("zone", wanted.zone),
+        ("machine type", wanted.machine_type),
+        ("machine type", wanted.scheduler_machine_type),
+        ("disk type", wanted.disk_type),
+        ("service account", wanted.scheduler_account),
+        ("service account", wanted.worker_account),
+        ("--ca-sha256", wanted.ca_sha256),
+        *(("tag", tag) for tag in wanted.tags),
+    ):
+        pattern, rule = _FORMS[what]
+        if text is not None and not pattern.match(text):
+            raise UsageError(f"{what} {text!r} is not well-formed", hint=rule)
     _check_image(wanted.image)
-    for what, name in (("machine type", wanted.machine_type), ("machine type", wanted.scheduler_machine_type)):
-        _match(_NAME, name, what, "such as e2-highcpu-16")
-    for what, name in (("network", wanted.network), ("subnet", wanted.subnet or "default")):
-        _match(_NAME, name, what, "its short name, such as default")
-    for tag in wanted.tags:
-        _match(_TAG, tag, "tag", "such as dask-server")
+    for machine_type in (wanted.machine_type, wanted.scheduler_machine_type):
+        _check_machine_type(machine_type)
+    _check_network(wanted)
     _check_sizes(wanted)
-    _check_pins(wanted)
+    _check_group(wanted)
+    _check_labels(wanted.labels)
     _check_mounts(wanted)
+    modes = ("deny", "limited", "allow")
+    if wanted.worker_clients is not None and wanted.worker_clients not in modes:
+        raise UsageError(f"--worker-clients {wanted.worker_clients!r} is none of {', '.join(modes)}")
     ranges = tuple(parse_range(text) for text in wanted.clients_from)
     return wanted._replace(clients_from=tuple(dict.fromkeys(ranges)))
 
@@ -114,7 +192,7 @@ def parse_gsm(text: str) -> GsmUrl:
 
 
 def parse_range(text: str) -> str:
-    """A range of addresses in CIDR form; a whole address family names nobody, so it is refused."""
+    """A range of addresses in CIDR form; the whole address family is refused, since it names everybody."""
     try:
         network = ipaddress.ip_network(text)
     except ValueError as error:
@@ -127,11 +205,6 @@ def parse_range(text: str) -> str:
     return str(network)
 
 
-def _match(pattern: re.Pattern[str], text: str, what: str, rule: str) -> None:
-    if not pattern.match(text):
-        raise UsageError(f"{what} {text!r} is not well-formed", hint=rule)
-
-
 def _check_image(image: str) -> None:
     if not _IMAGE.match(image):
         raise UsageError(
@@ -141,30 +214,90 @@ def _check_image(image: str) -> None:
         raise UsageError(f"image {image!r} changes under the cluster", hint="name a version or a digest")
 
 
-def _check_sizes(wanted: Deployment) -> None:
-    counts: Iterable[tuple[str, int | None, int]] = (
-        ("--workers", wanted.workers, 0),
-        ("--threads-per-worker", wanted.threads_per_worker, 1),
-        ("--num-workers", wanted.num_workers, 1),
-    )
-    for option, count, least in counts:
-        if count is not None and not least <= count <= 1000:  # noqa: PLR2004 - the width of the port ranges
-            raise UsageError(f"{option} {count} is not from {least} to 1000")
-    memory = wanted.memory_per_worker
-    if memory is not None and not (_DECIMAL.match(memory) and float(memory) > 0):
-        raise UsageError(f"--memory-per-worker {memory!r} is not a number of GB", hint="for example 1 or 3.5")
-    if wanted.isolate_workers and not 1 <= wanted.workers <= MAX_ISOLATED:
+def _check_machine_type(machine_type: str) -> None:
+    if _ARM.match(machine_type):
         raise UsageError(
-            f"--isolate-workers with --workers {wanted.workers} is not from 1 to {MAX_ISOLATED}",
-            hint="each isolated worker has a VM, a leaf and a service account of its own, which are limited by quota",
+            f"machine type {machine_type!r} has Arm processors: the VMs' operating system is the one for x86-64",
+            hint="choose an x86-64 type, such as n2-standard-8, or export cloud-init and make the VMs yourself",
+        )
+    if _ACCELERATED.match(machine_type):
+        raise UsageError(
+            f"machine type {machine_type!r} has GPUs or TPUs: Container-Optimized OS needs their drivers installed, "
+            "the container needs the devices, the VM needs --maintenance-policy=TERMINATE, which is not done here",
+            hint="run GPU workers on GKE (docs/deploy/gke.md), or export cloud-init and make the VMs yourself",
         )
 
 
-def _check_pins(wanted: Deployment) -> None:
-    modes = ("deny", "limited", "allow")
-    if wanted.worker_clients is not None and wanted.worker_clients not in modes:
-        raise UsageError(f"--worker-clients {wanted.worker_clients!r} is none of {', '.join(modes)}")
-    _optional(wanted.ca_sha256, _SHA256.match, "--ca-sha256", "64 hexadecimal digits, as `daskpki show` prints them")
+def _check_network(wanted: Deployment) -> None:
+    for what, text, path in (("network", wanted.network, _NETWORK), ("subnet", wanted.subnet, _SUBNET)):
+        if text is not None and not (_NAME.match(text) or path.match(text)):
+            rule = "its short name, or for a Shared VPC projects/HOST/global/networks/NAME and .../subnetworks/NAME"
+            raise UsageError(f"{what} {text!r} is not well-formed", hint=rule)
+    subnet = _SUBNET.match(wanted.subnet or "")
+    if subnet and subnet[2] != wanted.region:
+        raise UsageError(
+            f"subnet {wanted.subnet!r} is not in {wanted.region}", hint="name a subnet of the zone's region"
+        )
+    if wanted.network_project != wanted.project and wanted.subnet is None:
+        raise UsageError(
+            f"network {wanted.network!r} is shared, and no subnet is named",
+            hint=f"--subnet projects/{wanted.network_project}/regions/{wanted.region}/subnetworks/NAME",
+        )
+
+
+def _check_sizes(wanted: Deployment) -> None:
+    counts: Iterable[tuple[str, int | None, int, int]] = (
+        ("--workers", wanted.workers, 0, 1000),  # the width of the port ranges
+        ("--threads-per-worker", wanted.threads_per_worker, 1, 1000),
+        ("--num-workers", wanted.num_workers, 1, 1000),
+        ("--disk-size", wanted.disk_size, _MIN_DISK, _MAX_DISK),
+    )
+    for option, count, least, most in counts:
+        if count is not None and not least <= count <= most:
+            raise UsageError(f"{option} {count} is not from {least} to {most}")
+    memory = wanted.memory_per_worker
+    if memory is not None and not (_DECIMAL.match(memory) and float(memory) > 0):
+        raise UsageError(f"--memory-per-worker {memory!r} is not a number of GB", hint="for example 1 or 3.5")
+
+
+def _check_group(wanted: Deployment) -> None:
+    if wanted.isolate_workers and not 1 <= wanted.workers <= MAX_ISOLATED:
+        raise UsageError(
+            f"--isolate-workers with --workers {wanted.workers} is not from 1 to {MAX_ISOLATED}",
+            hint="each isolated worker has its own VM, leaf and service account, which are limited by quota",
+        )
+    grouped = wanted.workers > 0 and not wanted.isolate_workers
+    for option, given in (
+        ("--regional", wanted.regional),
+        ("--surge", wanted.surge is not None),
+        ("--worker-service-account", wanted.worker_account is not None),
+    ):
+        if given and not grouped:
+            raise UsageError(f"{option} is about a group of workers", hint="add --workers N, without --isolate-workers")
+    if wanted.spot and wanted.single:
+        raise UsageError(
+            "--spot is for workers: a single VM is the scheduler as well, and preempting it ends all work",
+            hint="add --workers N",
+        )
+    least = ZONES_OF_A_REGION if wanted.regional else 1
+    if wanted.surge is not None and wanted.surge != 0 and not least <= wanted.surge <= 1000:  # noqa: PLR2004 - as --workers
+        raise UsageError(
+            f"--surge {wanted.surge} is neither 0 nor from {least} to 1000",
+            hint="Compute Engine takes 0, or for a regional group at least the number of its zones",
+        )
+
+
+def _check_labels(given: tuple[str, ...]) -> None:
+    keys = [pair.partition("=")[0] for pair in given]
+    if len(given) > _MAX_LABELS:
+        raise UsageError(f"{len(given)} labels are more than {_MAX_LABELS}", hint="leave some out")
+    for pair, key in zip(given, keys, strict=True):
+        if not _LABEL.match(pair):
+            raise UsageError(f"label {pair!r} is not well-formed", hint="KEY=VALUE of a-z, 0-9, '_' and '-'")
+        if key == "managed-by" or key.startswith("daskpki-"):
+            raise UsageError(f"label {pair!r} is one of daskpki's", hint="choose another key")
+        if keys.count(key) > 1:
+            raise UsageError(f"label {key!r} is given twice", hint="leave one out")
 
 
 def _check_mounts(wanted: Deployment) -> None:
@@ -174,8 +307,3 @@ def _check_mounts(wanted: Deployment) -> None:
                 f"--secret {mount.name}={mount.path!r} is not on a tmpfs of the container",
                 hint=f"--secret {mount.name}={SECRETS_DIRECTORY}/{mount.name}, or {mount.name}=fd",
             )
-
-
-def _optional(text: str | None, fits: Callable[[str], object], what: str, rule: str) -> None:
-    if text is not None and not fits(text):
-        raise UsageError(f"{what} {text!r} is not well-formed", hint=rule)

@@ -230,7 +230,7 @@ def look_at_grants(cluster: Cluster) -> Iterator[Finding]:
         yield note("grants", "not applicable: whoever opens a local store opens all of it")
         return
     from daskpki.doctor.access import check_access
-    from daskpki.grants.granting import Grants
+    from daskpki.grants import Grants
     from daskpki.store.gsm.store import GsmStore
 
     assert isinstance(cluster.session.store, GsmStore)

@@ -7,7 +7,7 @@ from google.api_core.exceptions import Forbidden
 from google.iam.v1 import policy_pb2
 
 from daskpki import naming
-from daskpki.grants.judging import ACCESSOR
+from daskpki.grants import ACCESSOR
 from tests.authority_audit.conftest import CLOUD
 from tests.cli.running import Run
 from tests.servers import SecretManagerServer

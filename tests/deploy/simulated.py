@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from daskpki import naming
+from daskpki.deploy.compute import FACTS_KEY
 from daskpki.deploy.resource import Command
 from daskpki.errors import NotFoundError
 
@@ -31,6 +32,8 @@ class SimulatedCloud:
         self.cluster = cluster
         self.items: dict[str, dict[str, Json]] = {kind: {} for kind in LISTS.values()}
         self.services: set[str] = set()
+        self.subnets: list[Json] = []
+        self.routers: list[Json] = []
         self.secrets = set(secrets)
         self.policies: dict[str, set[tuple[str, str]]] = {}
         self.commands: list[Command] = []
@@ -44,22 +47,22 @@ class SimulatedCloud:
         options = dict(word[2:].partition("=")[::2] for word in command if word.startswith("--"))
         if "format" not in options:
             self.commands.append(command)
-        for name in options.get("metadata-from-file", "").partition("=")[2:]:
-            assert not name or files[name].startswith("#cloud-config\n")
-        return json.dumps(self._gcloud(words, options))
+        if "user-data" in (named := _pairs(options.get("metadata-from-file", ""))):
+            assert files[named["user-data"]].startswith("#cloud-config\n")
+        return json.dumps(self._gcloud(words, options, files))
 
     def _daskpki(self, command: Command) -> None:
         roles = next((word.partition("=")[2] for word in command if word.startswith("--with=")), "")
         made = [f"{role}_{role}" for role in roles.split(",") if role]
         if "init-ca" in command:
-            made += ["trust", "revoked", "records", "cakey_1"]
+            made += ["trust", "records", "cakey_1"]
         if "issue" in command:
             role = command[command.index("issue") + 1]
             count = next((int(word.partition("=")[2]) for word in command if word.startswith("--count=")), 0)
             made += [f"{role}_{role}-{number}" for number in range(count)] or [f"{role}_{role}"]
         self.secrets |= {f"daskpki_{self.cluster}_{name}" for name in made}
 
-    def _gcloud(self, words: tuple[str, ...], options: dict[str, str]) -> Any:
+    def _gcloud(self, words: tuple[str, ...], options: dict[str, str], files: Mapping[str, str]) -> Any:  # noqa: PLR0911 - one for each command
         if words[:2] == ("services", "enable"):
             self.services.update(words[2:])
             return None
@@ -69,9 +72,13 @@ class SimulatedCloud:
             return [self._secret(name) for name in sorted(self.secrets)]
         if any(word.endswith(("iam-policy", "iam-policy-binding")) for word in words):
             return self._policy(words[-2], words[-1], options)
+        if words == ("compute", "networks", "subnets", "list"):
+            return self.subnets
+        if words == ("compute", "routers", "list"):
+            return self.routers
         for prefix, kind in LISTS.items():
             if words[: len(prefix)] == prefix:
-                return self._resource(kind, words[len(prefix) :], options)
+                return self._resource(kind, words[len(prefix) :], options, files)
         raise AssertionError(words)
 
     def _secret(self, name: str) -> Json:
@@ -89,7 +96,7 @@ class SimulatedCloud:
             bindings.remove((options["role"], options["member"]))
         return {"bindings": [{"role": role, "members": [member]} for role, member in sorted(bindings)]}
 
-    def _resource(self, kind: str, words: tuple[str, ...], options: dict[str, str]) -> Any:
+    def _resource(self, kind: str, words: tuple[str, ...], options: dict[str, str], files: Mapping[str, str]) -> Any:
         items = self.items[kind]
         match words:
             case ("list",):
@@ -97,9 +104,14 @@ class SimulatedCloud:
             case ("create", name):
                 assert name not in items
                 key = f"{name}@project-one.iam.gserviceaccount.com" if kind == "accounts" else name
-                items[key] = _listed(name, options)
+                items[key] = _listed(kind, name, options, files)
+            case ("update", name) if kind == "machines":
+                assert "clear-labels" in options
+                items[name]["labels"] = _pairs(options["update-labels"])
+            case ("add-metadata", name):
+                items[name]["metadata"] = _metadata(options, files)
             case ("update", name):
-                items[name] |= _listed(name, options)
+                items[name] |= _listed(kind, name, options, files)
             case ("delete", name):
                 del items[name]
             case ("rolling-action", "start-update", name):
@@ -113,28 +125,37 @@ class SimulatedCloud:
         return None
 
 
-def _listed(name: str, options: dict[str, str]) -> Json:
+def _pairs(text: str) -> dict[str, str]:
+    return dict(pair.split("=") for pair in text.split(",") if pair)
+
+
+def _metadata(options: dict[str, str], files: Mapping[str, str]) -> Json:
+    named = _pairs(options.get("metadata-from-file", ""))
+    return {"items": [{"key": FACTS_KEY, "value": files[named[FACTS_KEY]]}]} if named else {}
+
+
+def _listed(kind: str, name: str, options: dict[str, str], files: Mapping[str, str]) -> Json:
     """What a list shows of a resource made with these options."""
-    labels = dict(pair.split("=") for pair in options.get("labels", "").split(",") if pair)
+    made = {"metadata": _metadata(options, files), "machineType": f"machineTypes/{options.get('machine-type')}"}
     item: Json = {
         "name": name,
         "email": f"{name}@project-one.iam.gserviceaccount.com",
         "description": options.get("description"),
-        "zone": f"https://compute/zones/{options.get('zone')}",
-        "region": f"https://compute/regions/{options.get('region')}",
-        "labels": labels,
-        "network": f"https://compute/networks/{options.get('network')}",
+        "labels": _pairs(options.get("labels", "")),
+        "network": f"https://compute/projects/p/global/networks/{options.get('network', '').rpartition('/')[2]}",
         "priority": options.get("priority"),
         "targetServiceAccounts": options.get("target-service-accounts", "").split(","),
         "instanceTemplate": f"https://compute/{options.get('template')}",
         "targetSize": options.get("size"),
+        **({place: f"https://compute/{options[place]}" for place in ("zone", "region") if place in options}),
+        **({"properties": made} if kind == "templates" else made if kind == "machines" else {}),
     }
     if "action" in options:
         item["allowed" if options["action"] == "ALLOW" else "denied"] = _protocols(options["rules"])
     for option, key in {"source-ranges": "sourceRanges", "source-service-accounts": "sourceServiceAccounts"}.items():
         if option in options:
             item[key] = options[option].split(",")
-    unknown = (None, "https://compute/networks/None", "https://compute/zones/None", "https://compute/regions/None")
+    unknown = (None, "https://compute/projects/p/global/networks/")
     return {key: value for key, value in item.items() if value not in unknown}
 
 

@@ -142,8 +142,9 @@ def found(story: Story) -> None:
 
 def export(story: Story) -> str:
     """The VM's user-data; the other forms of the same deployment are made for the search."""
-    texts = {form: story.daskpki(OPERATOR, *DEPLOY, "--export", form) for form in ("cloud-init", "script", "terraform")}
-    return texts["cloud-init"]
+    story.daskpki(OPERATOR, *DEPLOY, "--export", "script")
+    story.daskpki(OPERATOR, *DEPLOY, "--export", "terraform", "--json")
+    return story.daskpki(OPERATOR, *DEPLOY, "--export", "cloud-init")
 
 
 def keys(story: Story) -> Iterator[tuple[str, Confidential]]:

@@ -13,8 +13,8 @@ from daskpki.boot.mounts import Mount
 from daskpki.boot.options import parse_arguments
 from daskpki.boot.plan import Program, check_arguments, plan_programs
 from daskpki.boot.settings import Settings, parse_settings
-from daskpki.deploy.exporting import CLOUD_INIT, exported
-from daskpki.deploy.ports import NANNIES, WORKERS
+from daskpki.deploy.cloud_init import NANNY_PORTS, WORKER_PORTS
+from daskpki.deploy.export import user_data
 from daskpki.identity import Role
 from tests.deploy.conftest import IMAGE, deployment
 from tests.deploy.test_container import MANIFESTS
@@ -25,7 +25,7 @@ PORTS = ("--worker-port", "9000:9999", "--nanny-port", "10000:10999")
 
 def unit_of(settings: Mapping[str, object], part: str) -> str:
     """The unit's ExecStart, as systemd reads it: continued lines joined."""
-    (file,) = yaml.safe_load(exported(deployment(**settings), CLOUD_INIT, part))["write_files"]
+    (file,) = yaml.safe_load(user_data(deployment(**settings), part))["write_files"]
     unit: str = file["content"].replace("\\\n", " ")
     return next(line for line in unit.splitlines() if line.startswith("ExecStart="))
 
@@ -96,4 +96,4 @@ def test_the_manifests_start_what_the_entrypoint_takes(name: str) -> None:
 
 def test_the_ports_are_below_the_ones_that_linux_gives_out() -> None:
     low, _high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    assert 1024 < WORKERS[0] < WORKERS[1] < NANNIES[0] < NANNIES[1] < min(low, 32768)
+    assert 1024 < WORKER_PORTS[0] < WORKER_PORTS[1] < NANNY_PORTS[0] < NANNY_PORTS[1] < min(low, 32768)

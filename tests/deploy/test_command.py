@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from daskpki.deploy.exporting import CLOUD_INIT, SCRIPT, TERRAFORM, exported
+from daskpki.deploy.export import script, user_data
 from daskpki.deploy.settings import Deployment, parse_gsm
 from tests.deploy.conftest import IMAGE, STORE
 
@@ -37,24 +37,38 @@ def run(tmp_path: Path) -> Run:
     return deploy
 
 
-@pytest.mark.parametrize("form", [SCRIPT, TERRAFORM, CLOUD_INIT])
+@pytest.mark.parametrize("form", ["script", "cloud-init"])
 def test_an_export_reads_nothing_and_needs_no_gcloud(run: Run, form: str) -> None:
     done = run(*PLACE, f"--export={form}", path="/nonexistent")
     wanted = Deployment(parse_gsm(STORE), "lab", "europe-west1-b", IMAGE)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == exported(wanted, form)
+    assert done.stdout == (script(wanted) if form == "script" else user_data(wanted))
     document = json.loads(run(*PLACE, f"--export={form}", "--json", path="/nonexistent").stdout)
     assert document == {"format": form, "text": done.stdout}
+
+
+def test_terraform_is_written_to_a_directory_and_edits_are_kept(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "terraform"
+    done = run(*PLACE, "--export=terraform", f"--out={out}", path="/nonexistent")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.split()) == sorted(map(str, out.iterdir()))
+    again = run(*PLACE, "--export=terraform", f"--out={out}", path="/nonexistent")
+    assert again.returncode == 2
+    assert "may have been edited" in again.stderr
+    files = json.loads(run(*PLACE, "--export=terraform", "--json", path="/nonexistent").stdout)["files"]
+    assert files == {path.name: path.read_text() for path in out.iterdir()}
 
 
 def test_a_plan_is_shown_and_nothing_is_done(run: Run) -> None:
     done = run(*PLACE)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert all(line.startswith("+ ") for line in lines)
-    assert f"{len(lines)} to make, 0 to change, 0 to remove; nothing was changed: add --apply" in done.stderr
+    assert all(line.startswith(("+ created: ", "    ", "  ")) for line in lines)
+    assert "nothing was changed: add --apply" in done.stderr
+    assert "[9/9] read " in done.stderr
     shown = run(*PLACE, "--show-commands").stdout
-    assert shown.count("\n    $ ") == len(lines)
+    assert shown.count("\n    $ ") == shown.count("+ created: ")
+    assert f"{shown.count('+ created: ')} to create, 0 to change in place, 0 to replace" in done.stderr
 
 
 def test_a_ca_is_sealed_by_a_file_named_in_full_and_else_the_plan_says_so(run: Run) -> None:
@@ -66,12 +80,14 @@ def test_a_ca_is_sealed_by_a_file_named_in_full_and_else_the_plan_says_so(run: R
 
 def test_where_nothing_is_there_is_nothing_to_destroy(run: Run) -> None:
     assert run("--destroy").stdout == "nothing to change\n"
+    assert run("--destroy", "--apply").stdout == "nothing to change\n"
     assert run("--destroy", "--detailed-exit-code").returncode == 6
 
 
 def test_what_fails_is_named_with_its_step(run: Run) -> None:
     done = run(*PLACE, "--apply")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert done.returncode == 1
+    assert done.stdout.startswith("+ created: services")  # the plan comes first
     assert "step 1 of " in done.stderr
     assert "it goes on where it stopped" in done.stderr
 
@@ -82,6 +98,8 @@ def test_what_fails_is_named_with_its_step(run: Run) -> None:
         (("--zone=europe-west1-b",), "needs a zone and an image"),
         ((*PLACE, "--export=script", "--apply"), "--export only writes the plan"),
         ((*PLACE, "--export=cloud-init", "--part=worker"), "has no part 'worker'"),
+        ((*PLACE, "--export=terraform"), "is several files"),
+        ((*PLACE, "--machine-type=g2-standard-4"), "has GPUs or TPUs"),
         ((*PLACE, "--clients-from=0.0.0.0/0"), "names everybody"),
     ],
 )

@@ -63,3 +63,22 @@ def test_what_gcloud_says_becomes_an_error_with_an_exit_code(stderr: str, kind: 
     error = error_of(COMMAND, f"WARNING: something else\n{stderr}\n")
     assert type(error) is kind
     assert stderr.partition("\n")[0] in str(error)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "way_out"),
+    [
+        ("constraints/compute.vmExternalIpAccess", "--private"),
+        ("constraints/iam.disableServiceAccountCreation", "--scheduler-service-account"),
+        ("constraints/compute.somethingNew", "administers the organisation's policies"),
+    ],
+)
+def test_an_organisations_policy_is_named_from_the_refusal(constraint: str, way_out: str) -> None:
+    stderr = (
+        "ERROR: (gcloud.compute.instances.create) Could not fetch resource:\n - Constraint "
+        f"{constraint} violated for project project-one. Add instance x to the constraint to use it.\n"
+    )
+    error = error_of(COMMAND, stderr)
+    assert isinstance(error, AccessDeniedError)
+    assert str(error).startswith(f"the organisation's policy {constraint} forbids it")
+    assert way_out in str(error.hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daskpki.deploy.names import account_email, account_id, internal_host, resource_name
+from daskpki.deploy.resource import Owner, account_email, account_id, internal_host
 from daskpki.deploy.settings import check_deployment, parse_gsm
 from daskpki.errors import PolicyError, UsageError
 from tests.deploy.conftest import deployment
@@ -45,6 +45,34 @@ from tests.deploy.conftest import deployment
         ({"secrets": ("a=/run/secrets/%n",)}, "is not on a tmpfs"),
         ({"secrets": ("a=/tmp/b c",)}, "is not on a tmpfs"),
         ({"cluster": "My_Cluster"}, "cluster 'My_Cluster'"),
+        *(
+            ({"machine_type": kind}, "has GPUs or TPUs")
+            for kind in (
+                "g2-standard-4",
+                "g4-standard-48",
+                "a2-highgpu-1g",
+                "a3-highgpu-8g",
+                "a4-highgpu-8g",
+                "ct5lp-hightpu-4t",
+            )
+        ),
+        ({"scheduler_machine_type": "g2-standard-4"}, "has GPUs or TPUs"),
+        ({"machine_type": "t2a-standard-8"}, "has Arm processors"),
+        ({"disk_size": 9}, "--disk-size 9 is not from 10"),
+        ({"disk_type": "pd,ssd"}, "disk type"),
+        ({"labels": ("Team=a",)}, "label 'Team=a'"),
+        ({"labels": ("a=b,c=d",)}, "label"),
+        ({"labels": ("managed-by=me",)}, "one of daskpki's"),
+        ({"labels": ("a=b", "a=c")}, "given twice"),
+        ({"spot": True}, "a single VM is the scheduler as well"),
+        ({"regional": True}, "--regional is about a group"),
+        ({"surge": 1}, "--surge is about a group"),
+        ({"workers": 9, "regional": True, "surge": 2}, "neither 0 nor from 3"),
+        ({"workers": 9, "surge": -1}, "neither 0 nor from 1"),
+        ({"workers": 2, "isolate_workers": True, "worker_account": "w@p.iam.gserviceaccount.com"}, "about a group"),
+        ({"scheduler_account": "me@example.com"}, "service account 'me@example.com'"),
+        ({"network": "projects/host/global/networks/n"}, "is shared, and no subnet is named"),
+        ({"subnet": "projects/h/regions/us-east1/subnetworks/s"}, "is not in europe-west1"),
     ],
 )
 def test_a_malformed_setting_is_refused(settings: dict[str, object], message: str) -> None:
@@ -77,7 +105,7 @@ def test_long_names_are_cut_and_stay_apart() -> None:
     assert len(first) == len(second) == 30
     assert first != second
     assert account_id("lab", "worker") == "daskpki-lab-worker"
-    assert len(resource_name("a" * 63, "workers-to-scheduler-0")) == 63
+    assert len(Owner("a" * 63).name("workers-to-scheduler-0")) == 63
 
 
 def test_projects_of_a_domain_are_named_the_other_way_round() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from daskpki import naming
 from daskpki.confidential import Confidential
-from daskpki.grants.granting import Grants
+from daskpki.grants import Grants
 from daskpki.store.gsm.store import GsmStore
 from tests.store_gsm.places import GsmPlace, open_place
 

@@ -77,7 +77,7 @@ def test_what_is_too_wide_ends_with_exit_code_3(server: SecretManagerServer, gra
     assert wide.returncode == 3
     found = [one for one in json.loads(wide.stdout)["findings"] if one["severity"] == "too wide"]
     assert [one["secret"] for one in found] == ["daskpki_lab_scheduler_scheduler", "daskpki_lab_worker_worker"]
-    assert "perhaps by a grant on the project" in found[0]["reason"]
+    assert "perhaps by roles/secretmanager.admin on the project" in found[0]["reason"]
 
 
 def test_misuse_says_what_would_do(grant: Grant) -> None:

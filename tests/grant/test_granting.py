@@ -10,9 +10,7 @@ from google.iam.v1 import policy_pb2
 
 from daskpki import naming
 from daskpki.errors import ConflictError, NotFoundError, NotOursError, PolicyError, UsageError
-from daskpki.grants.granting import Grants, check_applies
-from daskpki.grants.judging import ACCESSOR
-from daskpki.grants.targets import parse_member, parse_target
+from daskpki.grants import ACCESSOR, Grants, check_applies, parse_member, parse_target
 from daskpki.settings import GsmUrl, parse_store_url
 from daskpki.store.gsm.store import GsmStore
 from tests.grant.conftest import ALICE, KINDS, SCHEDULER, WORKER
@@ -152,7 +150,7 @@ def test_what_operators_and_issuers_read_is_granted_alone(place: GsmPlace, grant
 
 
 def test_on_a_local_store_grants_do_not_apply() -> None:
-    with pytest.raises(UsageError, match=r"do not apply to local:: .*whoever opens it opens all of it"):
+    with pytest.raises(UsageError, match=r"do not apply to local:: .*who opens it opens all of it"):
         check_applies(parse_store_url("local:"))
     assert check_applies(parse_store_url("gsm://test-project")) == GsmUrl("test-project")
 

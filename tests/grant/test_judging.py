@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from daskpki.grants.judging import ACCESSOR, TOO_NARROW, TOO_WIDE, UNCLEAR, Finding, Place, Secret, judge
+from daskpki.grants import ACCESSOR, TOO_NARROW, TOO_WIDE, UNCLEAR, Finding, Place, Secret, judge
 from daskpki.settings import GsmUrl
 from daskpki.store.gsm.iam import Binding
 from tests.grant.conftest import ALICE, SCHEDULER, WORKER

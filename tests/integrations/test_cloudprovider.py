@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import functools
 import json
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dask.config
 import pytest
+import yaml
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from dask_cloudprovider.gcp import instances as stock
+from dask_cloudprovider.generic.vmcluster import VMCluster
 from distributed import Client, Security
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from daskpki.cloudprovider import GCPCluster
+from daskpki.cloudprovider import Boot, GCPCluster, _Booting, check_variables
 from daskpki.cluster.security import PkiSecurity
 from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Role
@@ -106,7 +112,7 @@ def test_stock_sends_the_keys_of_all_roles_to_every_vm(
 
 
 @pytest.mark.parametrize(
-    ("settings", "error", "reason"),
+    ("wrong", "error", "reason"),
     [
         ({"store": "local:"}, UsageError, "is not where VMs can read"),
         ({"security": Security()}, UsageError, "no Security of daskpki"),
@@ -114,10 +120,65 @@ def test_stock_sends_the_keys_of_all_roles_to_every_vm(
         ({"scheduler_options": {"jupyter": True}}, PolicyError, "without any authentication"),
         ({"worker_options": {"dashboard_address": ":8787"}}, PolicyError, "stays on loopback"),
         ({"env_vars": {"DASKPKI_WORKER_CLIENTS": "some"}}, UsageError, "some"),
+        ({"env_vars": {"A": "two\nlines"}}, UsageError, r"env_vars\['A'\] is not printable text on one line"),
+        ({"env_vars": {"A B": "x"}}, UsageError, "not a variable's name"),
+        ({"env_vars": {"PORT": 8786}}, UsageError, "is not printable text"),
+        ({"docker_image": "a:1; id"}, UsageError, "is not an image"),
     ],
 )
 def test_what_cannot_work_is_refused_before_a_vm_is_made(
-    alice: PkiSecurity, settings: dict[str, Any], error: type[Exception], reason: str
+    alice: PkiSecurity, wrong: dict[str, Any], error: type[Exception], reason: str
 ) -> None:
     with pytest.raises(error, match=reason):
-        GCPCluster(**{**OURS, "security": alice, **settings})
+        GCPCluster(**{**OURS, "security": alice, **wrong})
+
+
+def run_by_shell(process: Any) -> list[str]:
+    """The words of `docker run` as a VM's shell makes them, from the stock template through a YAML parser."""
+    text = VMCluster.render_cloud_init(
+        SimpleNamespace(debug=False),
+        image=IMAGE, command=process.command, docker_args=process.docker_args, env_vars=process.env_vars,
+        extra_bootstrap=None, gpu_instance=False, bootstrap=False, auto_shutdown=False,
+    )  # fmt: skip
+    line: str = yaml.safe_load(text)["runcmd"][0]
+    command = line.replace("docker run", "printf '%s\\0'", 1)
+    return subprocess.run(["sh", "-c", command], capture_output=True, check=True).stdout.decode().split("\0")[:-1]
+
+
+# Cs: code points that no UTF-8 holds.
+values = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
+    [
+        "it's",
+        "$(id)",
+        'say "x"',
+        '{"version": 1}',
+        "a;b `id`",
+        "two words",
+        "",
+        "{{ 7 }}",
+        "%",
+        "\\",
+        "# x",
+        ": y",
+        " z ",
+    ]
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(variables=st.dictionaries(st.from_regex(r"[A-Z_][A-Z0-9_]{0,8}", fullmatch=True), values, max_size=4))
+def test_variables_arrive_as_they_are_or_are_refused_before(variables: dict[str, str]) -> None:
+    boot = Boot("s@p", {**variables, "DASKPKI_STORE": "gsm://a-project"}, {})
+    if not all(value.isprintable() for value in variables.values()):
+        with pytest.raises(UsageError):
+            check_variables(variables)
+        return
+    assert check_variables(variables) == variables
+    process = SimpleNamespace(role=Role.SCHEDULER, docker_args="--label 'a b'")
+    _Booting.start_with(process, boot)  # type: ignore[arg-type] # what a VM of the stock class has by then
+    words = run_by_shell(process)
+    image = words.index(IMAGE)
+    given_variables = [words[at + 1] for at, word in enumerate(words[:image]) if word == "-e"]
+    assert given_variables == [f"{name}={value}" for name, value in boot.environment.items()]
+    assert words[image + 1] == "scheduler"
+    assert {"--label", "a b"} <= set(words)

@@ -3,6 +3,9 @@
 Container-Optimized OS keeps /etc in memory and runs cloud-init on every boot, so the unit is written each time. Its
 host firewall lets only SSH in, so with the host's network the unit opens the ports; the VPC's rules decide who reaches
 them.
+
+Every value that comes from a setting passes through `systemd_quoted`, whose result is printable ASCII on one line. So
+the unit can stand in a YAML block scalar as it is.
 """
 
 from __future__ import annotations
@@ -12,12 +15,26 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from daskpki.deploy.settings import SECRETS_DIRECTORY
+from daskpki.errors import UsageError
 
 UID: Final = 65532
 """The container's user: nobody's on the host, and the one that the published recipe sets."""
 
+# The ports of a deployed cluster, fixed so that a firewall can name them; all below Linux's ephemeral range. The
+# dashboard's is absent: it stays on loopback, and no rule lets it through.
+SCHEDULER_PORT: Final = 8786
+WORKER_PORTS: Final = (9000, 9999)
+NANNY_PORTS: Final = (10000, 10999)
+WORKER_ARGUMENTS: Final = (
+    "--worker-port",
+    f"{WORKER_PORTS[0]}:{WORKER_PORTS[1]}",
+    "--nanny-port",
+    f"{NANNY_PORTS[0]}:{NANNY_PORTS[1]}",
+)
+"""What `dask worker` is told, behind the entrypoint's `--`."""
+
 _SCRATCH: Final = "/var/lib/daskpki"
-"""On the VM's disk: where workers spill data. Keys never lie there."""
+"""On the VM's boot disk: where workers spill data. Keys never lie there."""
 
 _PRIVATE: Final = f"rw,nosuid,nodev,noexec,uid={UID},gid={UID},mode=0700"
 
@@ -34,7 +51,7 @@ RuntimeDirectory=daskpki
 RuntimeDirectoryMode=0700
 {before}
 ExecStart=/usr/bin/docker run {run}
-ExecStop=/usr/bin/docker stop --time=20 daskpki
+ExecStop=/usr/bin/docker stop --time=30 daskpki
 Restart=always
 RestartSec=10
 """
@@ -54,9 +71,9 @@ runcmd:
 
 
 class Container(NamedTuple):
-    """What a VM runs: the entrypoint's `command`, with an `environment` that is not secret and open `ports`.
+    """What a VM runs: the entrypoint's `command` with an `environment` that is not secret, and open `ports`.
 
-    `mounts_files` says whether it has a tmpfs of its own for secrets that are mounted as files.
+    `mounts_files` says whether it has a tmpfs for secrets that are mounted as files.
     """
 
     cluster: str
@@ -68,13 +85,29 @@ class Container(NamedTuple):
     mounts_files: bool = False
 
 
+def systemd_quoted(text: str) -> str:
+    """One word of a systemd command line, in which nothing is expanded (systemd.service(5), COMMAND LINES).
+
+    UsageError for anything but printable ASCII, which no setting needs.
+    """
+    if not (text.isascii() and text.isprintable()):
+        raise UsageError(f"{text!r} cannot stand in a VM's user-data", hint="printable ASCII only")
+    if text and all(each.isalnum() or each in "_-./:=,@+" for each in text):
+        return text
+    return f'"{text.translate(_SPECIAL)}"'
+
+
+# %% and $$ stand for the character: systemd expands specifiers and variables within quotes as well.
+_SPECIAL: Final = str.maketrans({'"': '\\"', "\\": "\\\\", "%": "%%", "$": "$$"})
+
+
 def render_user_data(container: Container) -> str:
-    """The user-data; every value in it was checked to mean nothing to YAML, systemd or a shell."""
+    """The user-data."""
     unit = _UNIT.format(
         command=container.command,
         cluster=container.cluster,
         before="\n".join(f"ExecStartPre={line}" for line in _before(container)),
-        run=" \\\n  ".join(docker_arguments(container)),
+        run=" \\\n  ".join(map(systemd_quoted, docker_arguments(container))),
     )
     return _CLOUD_CONFIG.format(unit=textwrap.indent(unit, "    ").rstrip())
 
@@ -94,10 +127,9 @@ def _before(container: Container) -> Sequence[str]:
 
 def docker_arguments(container: Container) -> list[str]:
     """What follows `docker run`: no root, no capabilities, a read-only root, scratch space, the host's network."""
-    settings = [f"--env={name}={value}" for name, value in container.environment.items()]
-    command = " ".join((container.command, *container.arguments))
     return [
-        "--rm --name=daskpki",
+        "--rm",
+        "--name=daskpki",
         "--network=host",
         f"--user={UID}:{UID}",
         "--read-only",
@@ -108,9 +140,10 @@ def docker_arguments(container: Container) -> list[str]:
         "--env=DASK_TEMPORARY_DIRECTORY=/scratch",
         "--cap-drop=ALL",
         "--security-opt=no-new-privileges",
-        *settings,
+        *(f"--env={name}={value}" for name, value in container.environment.items()),
         container.image,
-        command,
+        container.command,
+        *container.arguments,
     ]
 
 

@@ -13,9 +13,7 @@ from daskpki.errors import UsageError
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
-    from daskpki.grants.granting import Change, Grants
-    from daskpki.grants.judging import Finding, Secret
-    from daskpki.grants.targets import Target
+    from daskpki.grants import Change, Finding, Grants, Secret, Target
 
 
 def grant(
@@ -38,7 +36,7 @@ def grant(
 
     [bold]daskpki grant client/alice --to user:alice@example.com[/bold]   [bold]daskpki grant --check[/bold]
     """
-    from daskpki.grants.targets import parse_member, parse_target
+    from daskpki.grants import parse_member, parse_target
 
     invocation: Invocation = ctx.obj
     target = None if what is None else parse_target(what, invocation.cluster)
@@ -61,7 +59,7 @@ def _refuse(wrong: bool, message: str, hint: str) -> None:
 @contextmanager
 def _opened(invocation: Invocation) -> Iterator[Grants]:
     """The grants of the cluster; a local store is refused before it is looked for."""
-    from daskpki.grants.granting import Grants, check_applies
+    from daskpki.grants import Grants, check_applies
     from daskpki.settings import parse_store_url
     from daskpki.store.gsm.store import GsmStore
 
@@ -107,8 +105,7 @@ def _secret(one: Secret) -> dict[str, object]:
 
 
 def _check(invocation: Invocation) -> None:
-    from daskpki.grants.granting import UNSEEN
-    from daskpki.grants.judging import TOO_WIDE, UNCLEAR
+    from daskpki.grants import TOO_WIDE, UNCLEAR, UNSEEN
 
     with _opened(invocation) as grants:
         findings = grants.check()

@@ -1,0 +1,111 @@
+"""Deletes a cluster: revokes its leaves, then destroys its keys, credentials and other secrets (docs/adr/0013).
+
+The last trust document, its revocation list and the log stay until the last leaf has ended: a node that finds no newer
+document goes on with the one it has, and could never learn of the revocation. Running it again after that removes them.
+
+Only a secret whose id begins with the cluster's prefix *and* whose labels name the cluster is deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from daskpki import naming
+from daskpki.authority.custody import OWN_STORE
+from daskpki.authority.revocation import revoke
+from daskpki.errors import NotFoundError
+from daskpki.identity import Role
+from daskpki.inventory import CertificateRecord, Inventory
+from daskpki.records import ISSUED, RELEASED, REVOKING
+from daskpki.store.port import SecretInfo
+
+if TYPE_CHECKING:
+    from daskpki.authority import CertificateAuthority
+
+REASON: Final = "cessationOfOperation"
+_KEPT: Final = (naming.TRUST, naming.RECORDS)
+# Keys of the CA last: an interrupted run can then still revoke and publish when it is run again.
+_ORDER: Final = (*Role, naming.SECRET, naming.CA_KEY)
+
+
+class Deletion(NamedTuple):
+    """What goes and what stays: ids of secrets, names of user secrets, keys elsewhere, and when the last leaf ends."""
+
+    revoked: int
+    now: tuple[str, ...]
+    user_secrets: tuple[str, ...]
+    later: tuple[str, ...]
+    keys_elsewhere: tuple[str, ...]
+    last_leaf_ends: int | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left for a second run."""
+        return self.last_leaf_ends is None
+
+
+def plan_deletion(authority: CertificateAuthority) -> Deletion:
+    """What deleting the cluster would do now; NotFoundError where there is no such cluster."""
+    session = authority.session
+    inventory, now = authority.inventory(), session.now().timestamp()
+    found = own_secrets(session.store.secrets.select({"daskpki-cluster": session.cluster}), session.cluster)
+    if not found:
+        raise NotFoundError(f"there is no cluster {session.cluster!r} in {session.store.url}", hint="daskpki list")
+    # Revoked leaves count: a node that keeps an older document trusts them until they end.
+    ends = max((leaf.not_after for leaf in inventory.certificates() if leaf.fingerprint), default=0)
+    ended = ends < now
+    kept = [info.id for info in found if _kind(info) in _KEPT]
+    gone = [info.id for info in found if _kind(info) in _ORDER]
+    return Deletion(
+        revoked=len(_valid(inventory, now)),
+        now=(*gone, *(kept if ended else ())),
+        user_secrets=tuple(info.labels["daskpki-name"] for info in found if _kind(info) == naming.SECRET),
+        later=() if ended else tuple(kept),
+        keys_elsewhere=tuple(one.key_uri for one in inventory.authorities() if not one.key_uri.startswith(OWN_STORE)),
+        last_leaf_ends=None if ended else ends,
+    )
+
+
+def own_secrets(selected: Iterable[SecretInfo], cluster: str) -> list[SecretInfo]:
+    """The secrets that are this cluster's by prefix and by label, in the order in which they are deleted."""
+    prefix = naming.trust_id(cluster).removesuffix(naming.TRUST)
+    found = [info for info in selected if info.id.startswith(prefix) and naming.is_ours(info.labels, cluster)]
+    order = (*_ORDER, *_KEPT)
+    return sorted(
+        (info for info in found if _kind(info) in order), key=lambda info: (order.index(_kind(info)), info.id)
+    )
+
+
+def _kind(info: SecretInfo) -> str:
+    return info.labels.get("daskpki-kind", "")
+
+
+def _valid(inventory: Inventory, now: float) -> list[CertificateRecord]:
+    """Leaves that are valid, and those that an interrupted revocation left unpublished."""
+    return [
+        leaf
+        for leaf in inventory.certificates(statuses=(ISSUED, RELEASED, REVOKING))
+        if leaf.status == REVOKING or leaf.not_after >= now
+    ]
+
+
+def revoke_all(authority: CertificateAuthority) -> Sequence[CertificateRecord]:
+    """Revoke every valid leaf and publish; raises what opening the CA's key raises, before anything changes."""
+    session = authority.session
+    now = session.now().timestamp()
+    if not _valid(authority.inventory(), now):
+        return ()
+    authority.issuer()
+    return revoke(session, authority.issuers, lambda inventory: _valid(inventory, now), REASON)
+
+
+def delete_secrets(authority: CertificateAuthority, planned: Deletion, told: Callable[[str], None]) -> None:
+    """Delete what goes now, and tell each id; one that is gone already is passed over."""
+    secrets = authority.session.store.secrets
+    for secret in planned.now:
+        try:
+            secrets.delete(secret)
+        except NotFoundError:
+            continue
+        told(secret)

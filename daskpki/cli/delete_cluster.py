@@ -1,0 +1,120 @@
+"""`daskpki delete-cluster`: revoke everything, then destroy the cluster's keys, credentials and secrets."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from daskpki.cli.pushing import Tell, push_news
+from daskpki.errors import UsageError
+
+if TYPE_CHECKING:
+    from daskpki.authority.deletion import Deletion
+    from daskpki.cli.invocation import Invocation
+
+ONE_POLL: Final = 75
+"""Seconds in which every running node looks for a newer trust document: a minute, its jitter, and the answer."""
+
+_UNSEEN: Final = (
+    "not seen: nodes on Kubernetes, resources made by Terraform, machines made by hand, copies in other stores, and "
+    "backups; stop or delete those yourself"
+)
+
+
+def delete_cluster(
+    ctx: typer.Context,
+    confirm: Annotated[
+        str | None, typer.Option(metavar="CLUSTER", help="The cluster's name again, instead of the question.")
+    ] = None,
+    wait: Annotated[
+        int, typer.Option(metavar="SECONDS", min=0, help="Time for running nodes to learn of the revocation.")
+    ] = ONE_POLL,
+) -> None:
+    """Revoke every certificate of a cluster and destroy its keys, credentials and other secrets.
+
+    Example:  [bold]daskpki delete-cluster --cluster lab --confirm lab[/bold]
+
+    The trust document and the log stay until the last certificate has ended, since a node without a newer document
+    could not learn of the revocation. Run it again after that. It refuses while `daskpki deploy` finds VMs.
+    """
+    from daskpki.authority.deletion import delete_secrets, plan_deletion, revoke_all
+
+    invocation: Invocation = ctx.obj
+    output = invocation.output
+    if confirm is not None and confirm != invocation.cluster:
+        raise UsageError(f"--confirm {confirm!r} is not the cluster {invocation.cluster!r}", hint="name it again")
+    with invocation.authority() as authority:
+        planned = plan_deletion(authority)
+        if not output.as_json:
+            output.result(None, _lines(planned))
+        output.hint(f"{_save(invocation)} keeps a copy", _UNSEEN)
+        _check_machines(invocation)
+        if confirm is None:
+            _ask(invocation.cluster)
+        if revoke_all(authority):
+            push_news(invocation, authority, Tell(asked=True, schedulers=None))
+            output.hint(f"waiting {wait} seconds, in which every running node looks for the new trust document")
+            time.sleep(wait)
+        delete_secrets(authority, planned, lambda secret: output.hint(f"deleted {secret}"))
+    if output.as_json:
+        output.result(planned._asdict(), ())
+    if not planned.complete:
+        output.hint(f"next: the same command after {_day(planned.last_leaf_ends)} removes the rest")
+
+
+def _lines(planned: Deletion) -> Iterator[str]:
+    yield f"revoked and published: {planned.revoked} certificates"
+    yield f"deleted now, for good: {len(planned.now)} secrets"
+    yield from (f"    {secret}" for secret in planned.now)
+    if planned.user_secrets:
+        yield f"among them your secrets: {', '.join(planned.user_secrets)}"
+    if planned.later:
+        yield f"kept until the last certificate has ended on {_day(planned.last_leaf_ends)}: {', '.join(planned.later)}"
+    yield from (f"not deleted: the CA's key {uri}" for uri in planned.keys_elsewhere)
+
+
+def _day(seconds: int | None) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
+
+
+def _save(invocation: Invocation) -> str:
+    """The command that keeps a copy of the cluster."""
+    from daskpki.settings import LocalUrl, parse_store_url
+
+    if isinstance(parse_store_url(invocation.store), LocalUrl):
+        return "daskpki backup FILE"
+    return "daskpki copy --to local:/path"
+
+
+def _check_machines(invocation: Invocation) -> None:
+    """Raise UsageError while VMs of the cluster run; a local store has none that `deploy` made."""
+    from daskpki.deploy.apply import find_machines
+    from daskpki.deploy.gcloud import runner
+    from daskpki.deploy.observe import Project
+    from daskpki.settings import LocalUrl, parse_store_url
+
+    url = parse_store_url(invocation.store)
+    if isinstance(url, LocalUrl):
+        return
+    try:
+        machines = find_machines(runner(), Project(url, invocation.cluster, url.project))
+    except UsageError as error:  # gcloud is not installed: a person without it may still have to delete a cluster
+        invocation.output.warn(f"VMs were not looked for: {error}")
+        return
+    if machines:
+        raise UsageError(
+            f"cluster {invocation.cluster!r} has VMs: {', '.join(machines)}",
+            hint=f"daskpki --store {url} --cluster {invocation.cluster} deploy gcp --destroy --apply",
+        )
+
+
+def _ask(cluster: str) -> None:
+    if not sys.stdin.isatty():
+        raise UsageError("deleting a cluster has to be confirmed", hint=f"--confirm {cluster}")
+    print(f"Type the cluster's name to delete it ({cluster}): ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip() != cluster:
+        raise UsageError("that is not the cluster's name, so nothing was deleted")

@@ -1,0 +1,386 @@
+"""Who may read which of a cluster's secrets: targets of grants, rules for what is too wide or narrow, and changes.
+
+Too wide: everybody or a whole domain reads a secret; who has a credential reads the CA's key; a person reads a
+machine's credential; a member reads more credentials than one machine or person has (one scheduler's and one worker's
+are a single VM's). Too narrow: a credential that nobody reads; a reader without the trust document. What a policy
+leaves open is reported as well. The rules and targets are pure; `Grants` reads and changes the policies of a store on
+Secret Manager, `carry_grants` repeats them where a cluster was copied to. A local store has none.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from daskpki import naming
+from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, PolicyError, UsageError
+from daskpki.identity import Role, parse_label, parse_slug
+from daskpki.settings import GsmUrl, LocalUrl
+from daskpki.store.gsm.iam import Binding
+from daskpki.store.gsm.store import GsmStore
+from daskpki.store.limits import check_ours
+
+ACCESSOR: Final = "roles/secretmanager.secretAccessor"
+READING: Final = frozenset({ACCESSOR, "roles/secretmanager.admin", "roles/owner"})
+"""The predefined roles that let their members read payloads."""
+
+OPERATOR_ROLE: Final = "daskpkiOperator"
+OPERATOR_ROLE_TITLE: Final = "daskpki operator: administers secrets, reads no payload"
+OPERATOR_PERMISSIONS: Final = (
+    "secretmanager.locations.get",
+    "secretmanager.locations.list",
+    "secretmanager.secrets.create",
+    "secretmanager.secrets.delete",
+    "secretmanager.secrets.get",
+    "secretmanager.secrets.getIamPolicy",
+    "secretmanager.secrets.list",
+    "secretmanager.secrets.update",
+    "secretmanager.versions.add",
+    "secretmanager.versions.destroy",
+    "secretmanager.versions.disable",
+    "secretmanager.versions.enable",
+    "secretmanager.versions.get",
+    "secretmanager.versions.list",
+)
+"""What operators need in the project: `roles/secretmanager.admin` less reading payloads and setting policies."""
+
+GRANTER_ROLE: Final = "daskpkiGranter"
+GRANTER_ROLE_TITLE: Final = "daskpki granter: sets who may read which secret"
+GRANTER_PERMISSIONS: Final = (
+    "secretmanager.secrets.get",
+    "secretmanager.secrets.getIamPolicy",
+    "secretmanager.secrets.list",
+    "secretmanager.secrets.setIamPolicy",
+)
+"""What `daskpki grant` needs. A member that may set a policy can grant himself access."""
+
+UNSEEN: Final = "grants on the project, its folders and its organisation, which apply to every secret below them"
+TOO_WIDE: Final = "too wide"
+TOO_NARROW: Final = "too narrow"
+UNCLEAR: Final = "unclear"
+
+_READ: Final = "secretmanager.versions.access"
+_CREDENTIALS: Final = frozenset(Role)
+_MACHINES: Final = (Role.SCHEDULER, Role.WORKER)
+_PEOPLE: Final = ("user:", "group:")
+_EVERYBODY: Final = ("allUsers", "allAuthenticatedUsers", "domain:", "projectViewer:", "projectEditor:")
+# A role of these names is taken at its word here; whether it lets the caller read is asked of IAM itself.
+_PUBLISHED: Final = (f"/roles/{OPERATOR_ROLE}", f"/roles/{GRANTER_ROLE}")
+_MEMBER: Final = re.compile(
+    r"(user|serviceAccount|group):[^\s@:]+@[a-z0-9.-]+\Z|(principal|principalSet)://iam\.googleapis\.com/\S+\Z"
+)
+
+
+class Target(NamedTuple):
+    """What is granted: `own` is the secret itself, None for trust alone; `shared` what its reader needs as well."""
+
+    name: str
+    own: str | None
+    shared: tuple[str, ...]
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """All of them, what others share first."""
+        return (*self.shared, *([self.own] if self.own else []))
+
+
+def parse_target(text: str, cluster: str) -> Target:
+    """ROLE[/NAME], secret/NAME, trust, records or cakey/GENERATION; UsageError."""
+    shared = (naming.trust_id(cluster),)
+    if text == naming.TRUST:
+        return Target(text, None, shared)
+    if text == naming.RECORDS:
+        return Target(text, naming.records_id(cluster), ())
+    kind, slash, name = text.partition("/")
+    if kind == naming.CA_KEY and re.fullmatch("[1-9][0-9]{0,8}", name):
+        return Target(text, naming.ca_key_id(cluster, int(name)), ())
+    if kind == naming.SECRET and slash:
+        return Target(text, naming.user_secret_id(cluster, parse_label(name, "name")), ())
+    role, name = parse_slug(text)
+    return Target(f"{role}/{name}", naming.credential_id(cluster, role, name), shared)
+
+
+def parse_member(text: str, *, revoke: bool = False) -> str:
+    """An IAM member; UsageError for other forms. PolicyError for everybody and whole domains, unless to revoke."""
+    if text in ("allUsers", "allAuthenticatedUsers") or text.startswith("domain:"):
+        if revoke:
+            return text
+        raise PolicyError(f"{text} is more than a cluster's secrets are ever granted to", hint="name who needs them")
+    if not _MEMBER.match(text):
+        raise UsageError(
+            f"{text!r} is not a member",
+            hint="serviceAccount:NAME@PROJECT.iam.gserviceaccount.com, user:MAIL, group:MAIL",
+        )
+    return text
+
+
+class Secret(NamedTuple):
+    """A secret of the cluster, by its labels: its kind and name, and the bindings on it."""
+
+    id: str
+    kind: str
+    name: str
+    bindings: Sequence[Binding]
+
+    @property
+    def slug(self) -> str:
+        """As `daskpki grant` takes it."""
+        return f"{self.kind}/{self.name}" if self.name else self.kind
+
+    @property
+    def readers(self) -> list[str]:
+        """Who may read it, without condition."""
+        return sorted({one.member for one in self.bindings if one.role in READING and one.condition is None})
+
+
+class Place(NamedTuple):
+    """Where the cluster is, for the commands that mend something."""
+
+    url: GsmUrl
+    cluster: str
+
+    def grant(self, target: str, member: str, *options: str) -> str:
+        """The command of ours that gives the member the target, or with `--revoke` takes it."""
+        words = ["daskpki", "--store", str(self.url), "--cluster", self.cluster, "grant", target, "--to", member]
+        return shlex.join([*words, *options])
+
+    def narrow(self) -> str:
+        """Google's command that takes the too wide role from an operator, who is MEMBER."""
+        words = ["gcloud", "projects", "remove-iam-policy-binding", self.url.project, "--member=MEMBER"]
+        return shlex.join([*words, "--role=roles/secretmanager.admin"])
+
+    def unbind(self, secret: str, binding: Binding) -> str:
+        """Google's command that takes away a role which `daskpki grant` never gives."""
+        location = [f"--location={self.url.location}"] if self.url.location else []
+        words = ["gcloud", "secrets", "remove-iam-policy-binding", secret, f"--project={self.url.project}", *location]
+        return shlex.join([*words, f"--member={binding.member}", f"--role={binding.role}"])
+
+
+class Finding(NamedTuple):
+    """What is wrong with one secret, why, and the command that mends it (None where a decision is needed first)."""
+
+    severity: str
+    secret: str
+    member: str | None
+    reason: str
+    mend: str | None = None
+
+
+def judge(secrets: Sequence[Secret], place: Place) -> list[Finding]:
+    """Everything that is wrong, what is too wide first."""
+    found = [*_wide(secrets, place), *_several(secrets, place), *_narrow(secrets, place), *_unclear(secrets)]
+    order = (TOO_WIDE, TOO_NARROW, UNCLEAR)
+    return sorted(found, key=lambda finding: (order.index(finding.severity), finding.secret, finding.member or ""))
+
+
+def _wide(secrets: Iterable[Secret], place: Place) -> Iterator[Finding]:
+    """What is wrong with one grant, seen alone."""
+    holders = {member for one in secrets if one.kind in _CREDENTIALS for member in one.readers}
+    for secret in secrets:
+        for member in secret.readers:
+            if member.startswith(_EVERYBODY):
+                yield Finding(
+                    TOO_WIDE,
+                    secret.id,
+                    member,
+                    "everybody, or a whole domain, reads it",
+                    _removal(secret, member, place),
+                )
+            elif secret.kind in (naming.CA_KEY, naming.RECORDS) and member in holders:
+                why = "who holds a credential also reads what only operators and issuers need"
+                yield Finding(TOO_WIDE, secret.id, member, why, _removal(secret, member, place))
+            elif secret.kind in _MACHINES and member.startswith(_PEOPLE):
+                yield Finding(
+                    TOO_WIDE, secret.id, member, "a person reads a machine's key", _removal(secret, member, place)
+                )
+
+
+def _several(secrets: Iterable[Secret], place: Place) -> Iterator[Finding]:
+    """Members that read more credentials than one machine or person has."""
+    for member, read in _by_member(secrets).items():
+        kinds = [secret.kind for secret in read]
+        if len(kinds) == 1 or sorted(kinds) == [Role.SCHEDULER, Role.WORKER]:
+            continue
+        for secret in read:
+            others = ", ".join(one.slug for one in read if one is not secret)
+            yield Finding(TOO_WIDE, secret.id, member, f"it reads {others} as well", _removal(secret, member, place))
+
+
+def _by_member(secrets: Iterable[Secret]) -> Mapping[str, list[Secret]]:
+    read: dict[str, list[Secret]] = {}
+    for secret in secrets:
+        if secret.kind in _CREDENTIALS:
+            for member in secret.readers:
+                if not member.startswith(_EVERYBODY):
+                    read.setdefault(member, []).append(secret)
+    return read
+
+
+def _narrow(secrets: Sequence[Secret], place: Place) -> Iterator[Finding]:
+    trusting = {member for secret in secrets if secret.kind == naming.TRUST for member in secret.readers}
+    for secret in secrets:
+        if secret.kind not in _CREDENTIALS:
+            continue
+        if not any(one.role in READING for one in secret.bindings):
+            mend = place.grant(secret.slug, "MEMBER")
+            yield Finding(TOO_NARROW, secret.id, None, "nobody was granted to read it", mend)
+        for member in secret.readers:
+            if member not in trusting:
+                why = f"it does not read {naming.TRUST}"
+                yield Finding(TOO_NARROW, secret.id, member, why, place.grant(secret.slug, member))
+
+
+def _unclear(secrets: Iterable[Secret]) -> Iterator[Finding]:
+    for secret in secrets:
+        for one in secret.bindings:
+            if one.condition is not None and one.role in READING:
+                yield Finding(UNCLEAR, secret.id, one.member, f"it reads under the condition {one.condition}")
+            elif "/roles/" in one.role and not one.role.endswith(_PUBLISHED):
+                yield Finding(UNCLEAR, secret.id, one.member, f"the custom role {one.role} may let it read")
+
+
+def _removal(secret: Secret, member: str, place: Place) -> str:
+    """What takes the right away: `daskpki grant` for what it gives itself, gcloud for a role that it never gives."""
+    held = [one for one in secret.bindings if one.member == member and one.role in READING and one.condition is None]
+    for binding in held:
+        if binding.role != ACCESSOR:
+            return place.unbind(secret.id, binding)
+    target = secret.slug
+    return place.grant(target, member, "--revoke")
+
+
+class Change(NamedTuple):
+    """What happened to one secret's policy."""
+
+    secret: str
+    changed: bool
+
+
+def check_applies(url: GsmUrl | LocalUrl) -> GsmUrl:
+    """The place of the grants; UsageError for a store that has none."""
+    if isinstance(url, LocalUrl):
+        raise UsageError(
+            f"grants do not apply to {url}: a local store has no IAM, who opens it opens all of it",
+            hint="--store gsm://PROJECT",
+        )
+    return url
+
+
+class Grants:
+    """The grants of one cluster."""
+
+    def __init__(self, store: GsmStore, cluster: str) -> None:
+        self._secrets = store.secrets
+        self._policies = store.policies
+        self._cluster = cluster
+        self._place = Place(store.place, cluster)
+
+    def give(self, target: Target, member: str) -> Sequence[Change]:
+        """Let the member read all of the target; NotFoundError before any change when there is no such secret."""
+        self._check(target)
+        return [Change(secret, self._policies.grant(secret, ACCESSOR, member)) for secret in target.secrets]
+
+    def take(self, target: Target, member: str) -> Sequence[Change]:
+        """Let the member read it no more; what is shared only stays for one who reads another credential."""
+        self._check(target)
+        own = [Change(target.own, self._policies.withdraw(target.own, ACCESSOR, member))] if target.own else []
+        if target.own and self._reads_another(target, member):
+            return own
+        return [*own, *(Change(one, self._policies.withdraw(one, ACCESSOR, member)) for one in target.shared)]
+
+    def of(self, target: Target | None = None) -> list[Secret]:
+        """The secrets of the target, or of the whole cluster, with who may do what."""
+        chosen = None if target is None else set(target.secrets)
+        return [
+            Secret(
+                info.id, info.labels["daskpki-kind"], info.labels.get("daskpki-name", ""), self._policies.read(info.id)
+            )
+            for info in self._secrets.select({"daskpki-cluster": self._cluster})
+            if chosen is None or info.id in chosen
+        ]
+
+    def check(self) -> list[Finding]:
+        """What is too wide or too narrow in the cluster; also whether the caller reads what only nodes should."""
+        secrets = self.of()
+        return [*judge(secrets, self._place), *self._own_reach(secrets)]
+
+    def _own_reach(self, secrets: Sequence[Secret]) -> list[Finding]:
+        """Grants further up are not seen, but their effect on the caller is."""
+        granted = [one for one in secrets if one.kind in _MACHINES and self._reads_itself(one)]
+        why = (
+            "you read it, perhaps by roles/secretmanager.admin on the project, though an operator needs to add "
+            f"credentials only: projects/{self._place.url.project}/roles/{OPERATOR_ROLE} does without"
+        )
+        return [Finding(TOO_WIDE, one.id, None, why, self._place.narrow()) for one in granted]
+
+    def _reads_itself(self, secret: Secret) -> bool:
+        return bool(self._policies.permitted(secret.id, [_READ]))
+
+    def _check(self, target: Target) -> None:
+        """Every secret exists and is daskpki's; the one for pieces of a CRL is made if an old CA has none yet."""
+        for secret in target.secrets:
+            try:
+                check_ours(secret, self._secrets.describe(secret).labels)
+            except NotFoundError as error:
+                raise NotFoundError(str(error), hint=self._way_out(target, secret)) from error
+
+    def _way_out(self, target: Target, secret: str) -> str:
+        """The command that makes what is missing, which without a CA is no credential."""
+        role, _, name = target.name.partition("/")
+        if role == naming.SECRET and secret == target.own:
+            return f"daskpki secret set {name}"
+        if role in tuple(Role) and secret == target.own:
+            return f"daskpki issue {role} --name {name}"
+        if role == naming.CA_KEY:
+            return "daskpki doctor names the CA's generations"
+        return f"daskpki --cluster {self._cluster} init-ca makes it"
+
+    def _reads_another(self, target: Target, member: str) -> bool:
+        return any(one.kind in tuple(Role) and one.id != target.own and _reads(one, member) for one in self.of())
+
+
+def _reads(secret: Secret, member: str) -> bool:
+    return any(one.member == member and one.role in READING for one in secret.bindings)
+
+
+class Grant(NamedTuple):
+    """A binding on a secret."""
+
+    secret: str
+    binding: Binding
+
+
+class Carried(NamedTuple):
+    """What the target's policies hold now, verified, and what was left behind."""
+
+    carried: tuple[Grant, ...]
+    left: tuple[Grant, ...]
+
+
+def carry_grants(source: GsmStore, target: GsmStore, cluster: str) -> Carried:
+    """Give in the target what the source gives, and read it again; the secrets have to be there.
+
+    Raises:
+        NotFoundError: the target lacks one of the secrets.
+        AccessDeniedError: the caller may not read the source's policies, or not set the target's.
+        CorruptError: a grant that was given is not in the target's policy.
+    """
+    found = [Grant(one.id, binding) for one in Grants(source, cluster).of() for binding in one.bindings]
+    carried = tuple(grant for grant in found if is_carried(grant.binding))
+    for secret, binding in carried:
+        target.policies.grant(secret, binding.role, binding.member)
+    for secret, binding in carried:
+        if binding not in target.policies.read(secret):
+            raise CorruptError(f"{binding.member} was let read {secret} in {target.url}, and its policy lacks that")
+    return Carried(carried, tuple(grant for grant in found if grant not in carried))
+
+
+def is_carried(binding: Binding) -> bool:
+    """Whether `daskpki grant` would give just that."""
+    try:
+        parse_member(binding.member)
+    except DaskpkiError:
+        return False
+    return binding.role == ACCESSOR and binding.condition is None

@@ -1,8 +1,16 @@
 """Dask's `security-loader`: what plain `Client("tls://...")` asks for its certificate.
 
-`daskpki login` names it in the user's Dask configuration, and the entrypoint in that of a node. Dask calls it for
-every address that is a string, also from inside an event loop, and gives it nothing but the address. It never asks at
-a terminal. What it does not know is None, so that every other cluster works as if daskpki were not there.
+The wheel's `etc/dask/daskpki.yaml` names it (docs/adr/0014), and the entrypoint does so on a node. Dask calls it
+for every address that is a string and for which no `security=` was given, also from inside an event loop, and tells
+it nothing but the address. It never asks at a terminal. The first rule that fits decides:
+
+1. Anything but a `tls://` address: None, so that Dask goes on as if daskpki were not there.
+2. A credential that was handed down, or a directory or a store as the source: that credential.
+3. A login that lists the address (`localhost`, `127.0.0.1` and `::1` are one host): that login.
+4. Dask's own TLS files are configured (`distributed.comm.tls`): None.
+5. Exactly one login without addresses, or one that `context use` chose: that login.
+6. Else an error that names the address, those that are known and the way out; without a certificate, Dask could only
+   fail. Only the public files of logins are read for this; the keyring is opened for the login that was chosen.
 """
 
 from __future__ import annotations
@@ -23,19 +31,28 @@ if TYPE_CHECKING:
 
 
 def security_loader(info: dict[str, Any]) -> PkiSecurity | None:
-    """The Security for `info["address"]`; None for another scheme, and for an address that no login knows.
+    """The Security for `info["address"]`, or None; the module's first lines have the rules.
 
-    A login without addresses is for every address that no other login claims. UsageError names the candidates when
-    several fit; AccessDeniedError without the keyring; NotTrustedError when the credential does not hold.
+    NotFoundError when no rule fits, UsageError that names the candidates when several logins do; AccessDeniedError
+    without the keyring; NotTrustedError when the credential does not hold.
     """
     address = info.get("address")
     if not isinstance(address, str) or not address.lower().startswith(SCHEME):
         return None
     from daskpki.credentials.choice import Wanted
-    from daskpki.credentials.sources import knows, obtain, this_process
+    from daskpki.credentials.sources import leaves_to_dask, obtain, this_process
 
     wanted, here = Wanted(address=address), this_process()
-    return dial_security(obtain(wanted, here), wanted, here) if knows(wanted, here) else None
+    if _has_tls_files() and leaves_to_dask(wanted, here):
+        return None
+    return dial_security(obtain(wanted, here), wanted, here)
+
+
+def _has_tls_files() -> bool:
+    """Whether Dask's configuration names certificates of another kind, with which it can dial by itself."""
+    from dask import config
+
+    return any(config.get(f"distributed.comm.tls.{name}", None) for name in ("ca-file", "client.cert", "client.key"))
 
 
 def dial_security(obtained: Obtained, wanted: Wanted, here: Surroundings) -> PkiSecurity:

@@ -58,11 +58,17 @@ def _verified(session: Session, inventory: Inventory, payload: TrustPayload) -> 
 
 
 def publish(
-    session: Session, issuers: OpenIssuer, *, old_keys: bool = True, schedulers: Sequence[str] | None = None
+    session: Session,
+    issuers: OpenIssuer,
+    *,
+    old_keys: bool = True,
+    schedulers: Sequence[str] | None = None,
+    fresh_crls: bool = False,
 ) -> TrustDocument:
     """Sign and publish what the log says now; raises what opening the keys for it raises.
 
-    `schedulers` are the addresses to announce from now on; None leaves those of the document before.
+    `schedulers` are the addresses to announce from now on; None leaves those of the document before. With
+    `fresh_crls`, CRLs are signed anew that are not due yet.
 
     Every CA of the document signs it, and with `old_keys` every one that it drops, which also leaves its word on who
     comes after it, for a node that misses this very document. What was being revoked is recorded as revoked together
@@ -83,7 +89,7 @@ def publish(
         previous = None if is_past(tip, link) else known
         before[:] = [previous] if previous else []
         revoking[:] = inventory.certificates(statuses=[REVOKING])
-        document = _compose(session, inventory, previous, link, issuers)
+        document = _compose(session, inventory, previous, link, issuers, fresh_crls=fresh_crls)
         if previous is not None:
             left = _dropped(inventory, previous, document) if old_keys else []
             document = document._replace(successions=_successions(previous, document, map(issuers, left)))
@@ -145,6 +151,8 @@ def _compose(
     previous: TrustDocument | None,
     link: Link,
     issuers: OpenIssuer,
+    *,
+    fresh_crls: bool,
 ) -> TrustDocument:
     living = living_authorities(inventory)
     revoked = revoked_before(session, previous) if previous else {}
@@ -159,7 +167,10 @@ def _compose(
         operation=link.operation,
         issued_at=int(session.now().timestamp()),
         authorities=tuple(_anchor(entry) for entry in living),
-        crls=tuple(present_crl(session, inventory, previous, revoked, issuers(entry), least=least) for entry in living),
+        crls=tuple(
+            present_crl(session, inventory, previous, revoked, issuers(entry), least=least, fresh=fresh_crls)
+            for entry in living
+        ),
         log=inventory.head,
         schedulers=(),
         root_crls=trusted_root_crls(inventory),

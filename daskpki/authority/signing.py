@@ -6,6 +6,7 @@ other role, and a name that somebody holds already, has to be said by the operat
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from daskpki import naming
@@ -20,6 +21,7 @@ from daskpki.records import EMPTY
 if TYPE_CHECKING:
     from daskpki.authority import CertificateAuthority
     from daskpki.pki.profile import LeafRequest
+    from daskpki.store.trust import TrustPayload
 
 ENTITLED = (Role.CLIENT,)
 """Roles that a request may propose for itself."""
@@ -52,6 +54,23 @@ def _was_archived(authority: CertificateAuthority, role: Role, name: str) -> boo
     except NotFoundError:
         return False
     return True
+
+
+def outlasting_trust(authority: CertificateAuthority, end: datetime) -> TrustPayload:
+    """The signed trust document for somebody who cannot read the store until `end`.
+
+    Its revocation list is signed anew where it would run out before, since whoever has an older one has to stop then.
+    """
+    from daskpki.authority.publishing import publish
+    from daskpki.pki.revoked import next_update
+    from daskpki.store.trust import trust_chain
+
+    session = authority.session
+    if next_update(authority.trust()) < end.timestamp():
+        publish(session, authority.issuers, fresh_crls=True)
+    head = trust_chain(session.store.secrets, session.cluster).head()
+    assert head is not None, "it was read just now"
+    return head.payload
 
 
 def sign_request(authority: CertificateAuthority, leaf: LeafRequest, request: CertificateRequest) -> Issued:

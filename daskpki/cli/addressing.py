@@ -26,6 +26,12 @@ def _parameters() -> Iterable[tuple[str, str]]:
     return ((option, option.removeprefix("--").replace("-", "_")) for option in WITH_VALUE)
 
 
+def is_given(ctx: typer.Context, name: str) -> bool:
+    """Whether an option of `daskpki` itself was set, here or by its variable, rather than left at its default."""
+    source = ctx.find_root().get_parameter_source(name)
+    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+
+
 def _is_on_the_command_line(root: Any, name: str) -> bool:
     source = root.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,7 +42,10 @@ def export(
         raise UsageError("export writes either a directory or a PKCS#12 file", hint="--out DIR or --p12 FILE")
     invocation.output.result({"files": [str(path) for path in written]}, map(str, written))
     if out:
-        invocation.output.hint(f"next: DASKPKI_CREDENTIAL_DIR={out} makes the entrypoint and Client use it")
+        setting = f"export DASKPKI_CREDENTIAL_DIR={shlex.quote(str(out.absolute()))}"
+        invocation.output.hint(
+            f"next: {setting}", "  the entrypoint, and Client(...) where daskpki is installed, use it then"
+        )
 
 
 def _directory(invocation: Invocation, who: str, out: Path, force: bool) -> list[Path]:

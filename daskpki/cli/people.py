@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daskpki.cli.addressing import is_given
+from daskpki.cli.names import parse_client
 from daskpki.cli.output import facts
 from daskpki.errors import UsageError
-from daskpki.identity import parse_label
+from daskpki.settings import DEFAULT_CLUSTER
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
+    from daskpki.credentials.contexts import Saved
+    from daskpki.credentials.login import LoggedIn
     from daskpki.credentials.sources import Surroundings
     from daskpki.credentials.whoami import Whoami
 
@@ -32,62 +37,169 @@ def surroundings(invocation: Invocation) -> Surroundings:
 
 def login(
     ctx: typer.Context,
-    name: Annotated[
-        str | None, typer.Option(metavar="N", help="Whose credential; default: your user name on this machine.")
+    who: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME|FILE]",
+            help="alice or client/alice, from the store; or a login file (NAME.login, ./FILE) that sign wrote.",
+        ),
     ] = None,
+    name: Annotated[str | None, typer.Option(metavar="N", help="The same as NAME.")] = None,
     scheduler: Annotated[
         list[str] | None, typer.Option(metavar="tls://HOST:PORT", help="An address that belongs to this cluster.")
     ] = None,
-    certificate: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The certificate for a key of daskpki request [default: the store's]."),
+    ca_sha256: Annotated[
+        str | None, typer.Option(metavar="F", help="The fingerprint of the CA of a login file, as you were told it.")
     ] = None,
+    user_config: Annotated[
+        bool,
+        typer.Option(
+            "--user-config", help="Where Dask does not read daskpki's own file, set its loader in ~/.config/dask."
+        ),
+    ] = False,
 ) -> None:
-    """Copy a client's credential from the store into the OS keyring, so that Client("tls://...") works.
+    """Copy a client's credential into the OS keyring, so that Client("tls://...") works.
 
-    Example:  [bold]daskpki login --name alice --scheduler tls://10.0.0.5:8786[/bold]
+    Examples:  [bold]daskpki login alice --scheduler tls://10.0.0.5:8786[/bold]   [bold]daskpki login dora.login[/bold]
 
-    The keyring gets the private key only; certificates are public and lie in a file that the keyring vouches for.
+    Without a name, the login in use is renewed; the first one takes your user name on this machine. The keyring
+    gets the private key only; certificates are public and lie in a file that the keyring vouches for.
     """
-    from daskpki.credentials.login import login as log_in
+    from daskpki.credentials.files import is_login_file
 
     invocation: Invocation = ctx.obj
-    given = _certificate(certificate) if certificate else []
-    label = parse_label(name, "name") if name is not None else _certified_name(given) or _own_name()
     here = surroundings(invocation)
-    with invocation.open_store() as store:
-        made = log_in(store, invocation.cluster, label, scheduler or (), here, certificate=given)
+    if who is not None and is_login_file(who):
+        if name is not None:
+            raise UsageError(
+                f"--name {name} and the login file {who}: the file says whose it is", hint="leave --name out"
+            )
+        made = _login_by_file(invocation, here, Path(who), scheduler or (), ca_sha256, user_config=user_config)
+    else:
+        if ca_sha256 is not None:
+            raise UsageError("--ca-sha256 is for a login file", hint="for a login from the store: DASKPKI_CA_SHA256")
+        label = parse_client(who, name)
+        made = _login_from_store(ctx, here, label, scheduler or (), user_config=user_config)
     context = made.saved.context
     document = {
         "identity": made.held.credential.identity.uri,
         "cluster": context.cluster,
         "schedulers": list(context.schedulers),
     }
-    lines = [f"logged in as {document['identity']}"]
-    invocation.output.result(document, lines)
-    if made.overruled_by:
-        invocation.output.warn(
-            f"{made.overruled_by} sets a security-loader of its own, which wins: plain Client(...) does not use this "
-            "login; Client(..., security=daskpki.security()) does"
-        )
+    invocation.output.result(document, [f"logged in as {document['identity']}"])
+    _say_what_dask_does(invocation, made, here, user_config=user_config)
     address = context.schedulers[0] if context.schedulers else "tls://HOST:8786"
     invocation.output.hint(f"next: python -c 'from dask.distributed import Client; print(Client(\"{address}\"))'")
 
 
-def _certificate(file: Path) -> list[bytes]:
-    from daskpki.cli.inspecting import read_file
-    from daskpki.pki.pem import parse_certificates
+def _login_from_store(
+    ctx: typer.Context, here: Surroundings, label: str | None, schedulers: Sequence[str], *, user_config: bool
+) -> LoggedIn:
+    """Log in by the store of `--store`; without a name, renew the active login by the store that it came from."""
+    from daskpki.credentials.login import login as log_in
 
-    return parse_certificates(read_file(file))
+    invocation: Invocation = ctx.obj
+    active = None if label else _renewed(ctx, here)
+    cluster = active.context.cluster if active else invocation.cluster
+    with invocation.open_store(url=active.context.store if active else None) as store:
+        own = active.context.name if active else label or _own_name()
+        return log_in(store, cluster, own, schedulers, here, user_config=user_config)
 
 
-def _certified_name(certificate: list[bytes]) -> str | None:
-    """Whose the certificate is; whether it is to be trusted, the login says."""
-    if not certificate:
+def _renewed(ctx: typer.Context, here: Surroundings) -> Saved | None:
+    """The active login among those that `--store` and `--cluster` leave; None where there is none yet."""
+    from daskpki.credentials.contexts import LOGIN_FILE
+
+    invocation: Invocation = ctx.obj
+    found = here.contexts.all()
+    if is_given(ctx, "cluster"):
+        found = [saved for saved in found if saved.context.cluster == invocation.cluster]
+    if is_given(ctx, "store"):
+        found = [saved for saved in found if saved.context.store == invocation.store_name]
+    if not found:
         return None
-    from daskpki.pki.certificates import certificate_identity, load_certificate
+    active = here.contexts.only(found, "this renewal")
+    if active.context.store == LOGIN_FILE:
+        name, cluster = active.context.name, active.context.cluster
+        raise UsageError(f"the login {active.context.title} came by a login file", hint=renewal_by_file(cluster, name))
+    return active
 
-    return certificate_identity(load_certificate(certificate[0])).name
+
+def renewal_by_file(cluster: str, name: str) -> str:
+    """How somebody renews a login whose store they cannot read."""
+    option = "" if cluster == DEFAULT_CLUSTER else f"--cluster {cluster} "
+    return (
+        f"daskpki {option}request client/{name} --out {name}.csr; an operator runs "
+        f"daskpki sign {name}.csr client/{name} --out {name}.login; then daskpki login {name}.login"
+    )
+
+
+def _login_by_file(
+    invocation: Invocation,
+    here: Surroundings,
+    path: Path,
+    schedulers: Sequence[str],
+    ca_sha256: str | None,
+    *,
+    user_config: bool,
+) -> LoggedIn:
+    from daskpki.cli.asking import ask, is_terminal
+    from daskpki.cli.drawing import fingerprint_lines
+    from daskpki.credentials.files import load_login_file
+    from daskpki.credentials.login import knows_ca, login_by_file
+    from daskpki.pki.pem import parse_fingerprint
+
+    file = load_login_file(path)
+    invocation.output.hint(
+        f"{path} is for {file.identity.uri}, by the CA of cluster {file.cluster!r}:",
+        f"  SHA-256  {fingerprint_lines(file.ca_sha256)}",
+    )
+    if ca_sha256 is None and not invocation.output.as_json and is_terminal() and not knows_ca(file, here):
+        ca_sha256 = ask("The CA's SHA-256, as the operator told you by another way: ")
+    pin = None if ca_sha256 is None else parse_fingerprint(ca_sha256)
+    return login_by_file(file, schedulers, here, ca_sha256=pin, user_config=user_config)
+
+
+def _say_what_dask_does(invocation: Invocation, made: LoggedIn, here: Surroundings, *, user_config: bool) -> None:
+    """Which environments ask daskpki for plain `Client(...)` now, and whose login is the active one."""
+    from daskpki.credentials.dask_config import config_file, tool_environment
+
+    dask, output = made.dask, invocation.output
+    if tool := tool_environment():
+        output.hint(
+            f"these commands are in an environment of their own ({tool}): install daskpki where Client runs, too "
+            "(pip install 'daskpki[cli]')"
+        )
+    elif user_config and dask.shipped:
+        output.hint(f"nothing was written to {config_file(here.environ).parent}: Dask reads {dask.shipped} here")
+    elif user_config:
+        output.hint(
+            f"{config_file(here.environ)} lets every Python environment of this home directory ask daskpki; in one "
+            "without daskpki, every Client(...) fails until it is installed there or daskpki logout removes the file"
+        )
+    if dask.overruled_by:
+        output.warn(
+            f"{dask.overruled_by} sets a security-loader of its own, which wins: plain Client(...) does not use this "
+            "login; Client(..., security=daskpki.security()) does"
+        )
+    elif not dask.asks_daskpki:
+        output.warn(loader_missing())
+    others = here.contexts.all()
+    if len(others) > 1 and (active := here.contexts.active()) != made.saved:
+        title = made.saved.context.title
+        decides = f"{active.context.title} still decides" if active else "the scheduler's address decides"
+        output.hint(f"{decides} where several logins fit: daskpki context use {title} lets this one")
+
+
+def loader_missing() -> str:
+    """Why plain `Client(...)` does not ask daskpki in this environment, and what to do."""
+    from daskpki.credentials.dask_config import explain_unread
+
+    return (
+        f"plain Client(...) does not ask daskpki here. {explain_unread()}. "
+        "daskpki login --user-config sets it for every environment of this home directory; "
+        "daskpki.connect() and Client(..., security=daskpki.security()) work without"
+    )
 
 
 def _own_name() -> str:
@@ -136,6 +248,7 @@ def whoami(
     Example:  [bold]daskpki whoami[/bold]
     """
     from daskpki.credentials.choice import Wanted
+    from daskpki.credentials.dask_config import read_own_config
     from daskpki.credentials.waiting import all_waiting
     from daskpki.credentials.whoami import whoami as find_out
 
@@ -146,6 +259,8 @@ def whoami(
         invocation.output.hint(f"a key waits for its certificate: {', '.join(waiting)} (daskpki login, once signed)")
     found = find_out(Wanted(name=name, cluster=invocation.chosen_cluster), here)
     invocation.output.result(_document(found) | {"waiting": waiting}, _lines(found))
+    if not read_own_config(here.environ).asks_daskpki:
+        invocation.output.hint(loader_missing())
 
 
 def _document(found: Whoami) -> dict[str, object]:

@@ -11,6 +11,7 @@ SCHEME: Final = "tls://"
 _DEFAULT_PORT: Final = 8786
 _ADDRESS: Final = re.compile(r"tls://(\[[0-9a-f:.%]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?/?\Z", re.ASCII)
 _MAX_PORT: Final = 65_535
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 def parse_scheduler(text: str) -> str:
@@ -22,9 +23,15 @@ def parse_scheduler(text: str) -> str:
     return f"{SCHEME}{match[1]}:{port}"
 
 
-def matches(address: str, schedulers: tuple[str, ...]) -> bool:
-    """Whether `address`, which may be malformed, is one of these parsed ones."""
+def is_listed(address: str, schedulers: tuple[str, ...]) -> bool:
+    """Whether `address`, which may be malformed, is one of these parsed ones; this machine's names are one host."""
     try:
-        return parse_scheduler(address) in schedulers
+        wanted = _as_one_host(parse_scheduler(address))
     except UsageError:
         return False
+    return any(wanted == _as_one_host(known) for known in schedulers)
+
+
+def _as_one_host(parsed: str) -> tuple[str, str]:
+    host, _, port = parsed.removeprefix(SCHEME).rpartition(":")
+    return ("localhost" if host in _LOOPBACK else host), port

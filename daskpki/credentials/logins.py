@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from daskpki.confidential import Confidential
-from daskpki.credentials.addresses import matches
+from daskpki.credentials.addresses import is_listed
 from daskpki.credentials.choice import Wanted
 from daskpki.credentials.contexts import Contexts, Saved, service_name
 from daskpki.credentials.entry import Entry, parse_entry
@@ -26,19 +26,34 @@ def find_login(contexts: Contexts, wanted: Wanted) -> Saved:
     """The login that fits; NotFoundError when none does, UsageError that names the candidates when several do."""
     fitting = [saved for saved in contexts.all() if _fits(saved, wanted)]
     if wanted.address is not None:
-        known = [saved for saved in fitting if matches(wanted.address, saved.context.schedulers)]
-        fitting = known or [saved for saved in fitting if not saved.context.schedulers]
+        fitting = logins_that_list(contexts, wanted) or [saved for saved in fitting if not saved.context.schedulers]
     if not fitting:
         raise _nobody(contexts, wanted)
     return contexts.only(fitting, _describe(wanted))
 
 
+def logins_that_list(contexts: Contexts, wanted: Wanted) -> list[Saved]:
+    """The logins among whose addresses `wanted.address` is."""
+    address = wanted.address or ""
+    return [saved for saved in contexts.all() if _fits(saved, wanted) and is_listed(address, saved.context.schedulers)]
+
+
 def _nobody(contexts: Contexts, wanted: Wanted) -> NotFoundError:
-    logins = ", ".join(saved.context.title for saved in contexts.all())
-    if logins:
-        return NotFoundError(f"no login fits {_describe(wanted)}", hint=f"logins are {logins}; daskpki login adds one")
-    ways = "daskpki login --name NAME; without a keyring, DASKPKI_CREDENTIAL_DIR or DASKPKI_SOURCE=store"
-    return NotFoundError("nobody is logged in here", hint=ways)
+    logins = contexts.all()
+    if not logins:
+        where = f", so there is no certificate for {wanted.address}" if wanted.address else ""
+        ways = "daskpki login NAME; without a keyring, DASKPKI_CREDENTIAL_DIR or DASKPKI_SOURCE=store"
+        other = "; for a TLS cluster of another kind, Client(..., security=...)" if wanted.address else ""
+        return NotFoundError(f"nobody is logged in here{where}", hint=ways + other)
+    if wanted.address:
+        listed = [f"{address} ({saved.context.title})" for saved in logins for address in saved.context.schedulers]
+        return NotFoundError(
+            f"no login knows {wanted.address}; known: {', '.join(listed) or 'none'}",
+            hint=f"daskpki login {logins[0].context.name} --scheduler {wanted.address}; "
+            "for a TLS cluster of another kind, Client(..., security=...)",
+        )
+    titles = ", ".join(saved.context.title for saved in logins)
+    return NotFoundError(f"no login fits {_describe(wanted)}", hint=f"logins are {titles}; daskpki login adds one")
 
 
 def _fits(saved: Saved, wanted: Wanted) -> bool:

@@ -15,9 +15,9 @@ from daskpki.credentials.directory import Material, load_directory
 from daskpki.credentials.fetching import fetch_credential
 from daskpki.credentials.handed_down import load_handed_down
 from daskpki.credentials.held import Held, Pins, issuing_generation, verify_held
-from daskpki.credentials.logins import find_login, load_login
+from daskpki.credentials.logins import find_login, load_login, logins_that_list
 from daskpki.credentials.os_keyring import KeyringPort, OSKeyring
-from daskpki.errors import NotFoundError, UsageError
+from daskpki.errors import UsageError
 from daskpki.identity import Role, parse_label
 from daskpki.pki.certificates import certificate_identity, load_certificate
 from daskpki.pki.credential import Credential
@@ -66,15 +66,11 @@ def open_without_asking(url: LocalUrl | GsmUrl) -> Store:
     return open_store(url, unlock=Unlocking(keyring=OSKeyring()))
 
 
-def knows(wanted: Wanted, here: Surroundings) -> bool:
-    """Whether there is a credential for `wanted.address`: a source for every address, or a login that fits this one."""
+def leaves_to_dask(wanted: Wanted, here: Surroundings) -> bool:
+    """Whether Dask's own TLS files, where there are any, come first: no credential is meant for `wanted.address`."""
     if choose(wanted, here.environ).source is not Source.KEYRING:
-        return True
-    try:
-        find_login(here.contexts, _in_cluster(wanted, here))
-    except NotFoundError:
         return False
-    return True
+    return not logins_that_list(here.contexts, _in_cluster(wanted, here))
 
 
 def obtain(wanted: Wanted, here: Surroundings) -> Obtained:

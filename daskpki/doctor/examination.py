@@ -151,7 +151,7 @@ class Examination:
             found = whoami(Wanted(), self._here)
             yield ok("credential in use", f"{found.identity}, by {choice.why}")
         elif not saved:
-            yield note("credential in use", "none: nobody is logged in here", "daskpki login --name NAME")
+            yield note("credential in use", "none: nobody is logged in here", "daskpki login NAME")
 
     def _keyring_failure(self) -> DaskpkiError | None:
         try:

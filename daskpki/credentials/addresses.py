@@ -11,7 +11,6 @@ SCHEME: Final = "tls://"
 _DEFAULT_PORT: Final = 8786
 _ADDRESS: Final = re.compile(r"tls://(\[[0-9a-f:.%]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?/?\Z", re.ASCII)
 _MAX_PORT: Final = 65_535
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 def parse_scheduler(text: str) -> str:
@@ -23,15 +22,9 @@ def parse_scheduler(text: str) -> str:
     return f"{SCHEME}{match[1]}:{port}"
 
 
-def is_listed(address: str, schedulers: tuple[str, ...]) -> bool:
-    """Whether `address`, which may be malformed, is one of these parsed ones; this machine's names are one host."""
+def matches(address: str, schedulers: tuple[str, ...]) -> bool:
+    """Whether `address`, which may be malformed, is one of these parsed ones."""
     try:
-        wanted = _as_one_host(parse_scheduler(address))
+        return parse_scheduler(address) in schedulers
     except UsageError:
         return False
-    return any(wanted == _as_one_host(known) for known in schedulers)
-
-
-def _as_one_host(parsed: str) -> tuple[str, str]:
-    host, _, port = parsed.removeprefix(SCHEME).rpartition(":")
-    return ("localhost" if host in _LOOPBACK else host), port

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from daskpki.errors import AlreadyExistsError
+from daskpki.errors import AlreadyExistsError, DaskpkiError
 from daskpki.files import is_there, os_error, write_private
 
 LOADER: Final = "daskpki.loader.security_loader"
@@ -69,10 +69,13 @@ def read_config(paths: Sequence[str], environ: Mapping[str, str]) -> LoaderConfi
 
 
 def read_own_config(environ: Mapping[str, str]) -> LoaderConfig:
-    """The same for the environment that this process runs in."""
-    from dask import config
+    """The same for the environment that this process runs in; DaskpkiError when one of the files cannot be parsed."""
+    try:
+        from dask import config  # which reads them all
 
-    return read_config(config.paths, environ)
+        return read_config(config.paths, environ)
+    except ValueError as error:
+        raise DaskpkiError(" ".join(str(error).split())) from None
 
 
 def _loader_of(found: Mapping[str, Any]) -> object:

@@ -7,16 +7,18 @@ from datetime import datetime
 from typing import Final
 
 from daskpki.confidential import Confidential
-from daskpki.credentials.addresses import is_listed
+from daskpki.credentials.addresses import SCHEME, matches, parse_scheduler
 from daskpki.credentials.choice import Wanted
 from daskpki.credentials.contexts import Contexts, Saved, service_name
 from daskpki.credentials.entry import Entry, parse_entry
 from daskpki.credentials.held import Held, Pins, verify_held
 from daskpki.credentials.os_keyring import KeyringPort
-from daskpki.errors import CorruptError, NotFoundError, NotTrustedError
+from daskpki.errors import CorruptError, NotFoundError, NotTrustedError, UsageError
 from daskpki.identity import Identity, Role
 from daskpki.pki.credential import Credential
 from daskpki.pki.trust import check_fresh, parse_trust
+
+_THIS_MACHINE: Final = ("localhost", "127.0.0.1", "[::1]")
 
 USERNAME: Final = "credential"
 """The keyring's user name of every login: without meaning, since it is readable while the keyring is locked."""
@@ -34,8 +36,21 @@ def find_login(contexts: Contexts, wanted: Wanted) -> Saved:
 
 def logins_that_list(contexts: Contexts, wanted: Wanted) -> list[Saved]:
     """The logins among whose addresses `wanted.address` is."""
-    address = wanted.address or ""
-    return [saved for saved in contexts.all() if _fits(saved, wanted) and is_listed(address, saved.context.schedulers)]
+    names = _names_of(wanted.address or "")
+    return [
+        saved
+        for saved in contexts.all()
+        if _fits(saved, wanted) and any(matches(name, saved.context.schedulers) for name in names)
+    ]
+
+
+def _names_of(address: str) -> list[str]:
+    """The address, in each of the three ways to write it where its host is this machine."""
+    try:
+        host, _, port = parse_scheduler(address).removeprefix(SCHEME).rpartition(":")
+    except UsageError:
+        return []  # nobody's
+    return [f"{SCHEME}{name}:{port}" for name in (_THIS_MACHINE if host in _THIS_MACHINE else (host,))]
 
 
 def _nobody(contexts: Contexts, wanted: Wanted) -> NotFoundError:

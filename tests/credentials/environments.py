@@ -40,7 +40,7 @@ class Environment(NamedTuple):
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "DASK"))}
         command = [str(self.python), *arguments]
         done = subprocess.run(
-            command, env=environ | self.variables, capture_output=True, text=True, timeout=120, check=False
+            command, cwd="/", env=environ | self.variables, capture_output=True, text=True, timeout=120, check=False
         )
         assert not check or done.returncode == 0, done.stderr
         return done

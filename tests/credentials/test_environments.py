@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import site
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from daskpki.credentials.dask_config import explain_unread
 from tests.credentials.environments import BASE, DEBIAN, LIBRARIES, Environment, build_wheel, make_venv
 from tests.house.paths import ROOT
 
@@ -88,6 +85,8 @@ def test_outside_of_an_environment_with_system_packages_it_is_not_read(tmp_path:
     outer.pip("install", "--user", "--no-deps", "--ignore-installed", str(wheel))
     made = make_venv(tmp_path / "venv", "--system-site-packages", python=BASE)
     _is_not_read(made._replace(variables={"PYTHONUSERBASE": str(tmp_path / "outer")}), "daskpki lies in ")
+    why = explain_unread(str(tmp_path / "venv"), str(BASE.parents[1]), BASE.parents[1] / "lib/site-packages")
+    assert "outside of this virtual environment, which has --system-site-packages" in why
 
 
 def test_for_debians_own_python_it_is_not_read(tmp_path: Path, wheel: Path) -> None:
@@ -95,12 +94,9 @@ def test_for_debians_own_python_it_is_not_read(tmp_path: Path, wheel: Path) -> N
     made.pip("install", "--root", str(tmp_path), "--no-deps", "--ignore-installed", str(wheel))
     (packages,) = tmp_path.glob("usr/local/lib/python3*/dist-packages")
     assert (tmp_path / "usr/local/etc/dask/daskpki.yaml").exists()
-    paths = made.run("-c", "import dask.config; print(*dask.config.paths)", check=False)
     paths = Environment(DEBIAN, {"PYTHONPATH": LIBRARIES}).run("-c", "import dask.config; print(*dask.config.paths)")
     assert "/usr/etc/dask" in paths.stdout.split()
     assert "/usr/local/etc/dask" not in paths.stdout.split()
-    from daskpki.credentials.dask_config import explain_unread
-
     place = Path("/") / packages.relative_to(tmp_path)
     assert "pip puts packages for Debian's own Python into /usr/local" in explain_unread("/usr", "/usr", place)
 
@@ -154,7 +150,7 @@ def test_another_package_overrules_it(tmp_path: Path, wheel: Path) -> None:
 
 
 def test_an_administrators_directory_comes_before_it(installed: Environment, tmp_path: Path) -> None:
-    """DASK_ROOT_CONFIG takes the place of /etc/dask, whose files the wheel's overrules, and hides no other directory."""
+    """DASK_ROOT_CONFIG takes the place of /etc/dask, which comes before the wheel's, and hides no other directory."""
     _write_loader(tmp_path / "root/a.yaml", "my.loader")
     assert installed.look(DASK_ROOT_CONFIG=str(tmp_path / "root"))["loader"] == LOADER
 
@@ -174,16 +170,14 @@ print(read + time.perf_counter() - before)
 
 
 def test_a_plain_client_pays_less_than_five_milliseconds(installed: Environment) -> None:
-    """What daskpki adds to `import distributed` (a file to parse) and to `Client("tcp://...")` (the loader, not loaded yet)."""
+    """What daskpki adds: a file to parse at `import distributed`, and the loader to import at `Client("tcp://...")`."""
     shipped = installed.look()["shipped"]
     program = PLAIN.replace("SHIPPED", repr(shipped))
     spent = min(float(installed.run("-c", program).stdout) for _ in range(5))
     assert spent < 0.005
 
 
-def test_it_stands_in_no_other_environment_of_the_home_directory(
-    installed: Environment, tmp_path: Path
-) -> None:
+def test_it_stands_in_no_other_environment_of_the_home_directory(installed: Environment, tmp_path: Path) -> None:
     """In one without daskpki, a loader that cannot be imported would end every Client."""
     assert installed.look()["asks"]
     bare = make_venv(tmp_path / "bare")

@@ -15,6 +15,7 @@ it nothing but the address. It never asks at a terminal. The first rule that fit
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from daskpki.credentials.choice import Wanted
     from daskpki.credentials.held import Held
     from daskpki.credentials.sources import Obtained, Surroundings
+
+logger = logging.getLogger("daskpki")
 
 
 def security_loader(info: dict[str, Any]) -> PkiSecurity | None:
@@ -64,8 +67,34 @@ def dial_security(obtained: Obtained, wanted: Wanted, here: Surroundings) -> Pki
     held = obtained.held
     if obtained.choice.source is Source.HANDOVER:  # the worker's own, which tasks use as well
         return node_security(load_handover(here.environ[VARIABLE]))
+    _announce_end(obtained, wanted, here)
     same = wanted._replace(name=held.credential.identity.name, cluster=held.credential.cluster)
     return client_security(held.credential, held.trust, fetch_piece=held.fetch_piece, source=RenewedCredential(same))
+
+
+_announced: set[bytes] = set()
+"""Certificates whose end was announced in this process."""
+
+
+def _announce_end(obtained: Obtained, wanted: Wanted, here: Surroundings) -> None:
+    """Warn of a near end, once a process; by the logger, since `-W error` would make a failure of a warning."""
+    from daskpki.credentials.expiry import ending, remaining_seconds
+    from daskpki.credentials.sources import renewal
+
+    credential = obtained.held.credential
+    end = ending(credential.leaf, obtained.held.trust, here.now)
+    if not end.is_near or credential.leaf in _announced:
+        return
+    _announced.add(credential.leaf)
+    left = remaining_seconds(int((end.at - here.now).total_seconds()))
+    logger.warning(
+        "the credential of %s ends %s (%s), with %s: %s renews it",
+        credential.identity.uri,
+        left,
+        f"{end.at:%Y-%m-%d %H:%M UTC}",
+        end.what,
+        renewal(obtained, wanted, here),
+    )
 
 
 class StoreTrust:

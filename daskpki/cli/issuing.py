@@ -110,6 +110,6 @@ def progress(invocation: Invocation, total: int, issued: Iterator[Issued]) -> It
 def next_step(role: str, name: str) -> str:
     """What to do with a leaf that was just issued."""
     if role == Role.CLIENT:
-        return f"next: daskpki login --name {name}"
+        return f"next: daskpki login {name}"
     setting = "" if name == role else f"DASKPKI_NAME={name} "
     return f"next: on the machine, {setting}daskpki-entrypoint {role}"

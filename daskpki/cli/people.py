@@ -13,8 +13,8 @@ import typer
 from daskpki.cli.addressing import is_given
 from daskpki.cli.names import parse_client
 from daskpki.cli.output import facts
+from daskpki.credentials.expiry import remaining_seconds
 from daskpki.errors import UsageError
-from daskpki.settings import DEFAULT_CLUSTER
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
@@ -109,6 +109,7 @@ def _login_from_store(
 def _renewed(ctx: typer.Context, here: Surroundings) -> Saved | None:
     """The active login among those that `--store` and `--cluster` leave; None where there is none yet."""
     from daskpki.credentials.contexts import LOGIN_FILE
+    from daskpki.credentials.expiry import renewal_of_login
 
     invocation: Invocation = ctx.obj
     found = here.contexts.all()
@@ -120,18 +121,9 @@ def _renewed(ctx: typer.Context, here: Surroundings) -> Saved | None:
         return None
     active = here.contexts.only(found, "this renewal")
     if active.context.store == LOGIN_FILE:
-        name, cluster = active.context.name, active.context.cluster
-        raise UsageError(f"the login {active.context.title} came by a login file", hint=renewal_by_file(cluster, name))
+        hint = renewal_of_login(active.context, is_active=True)
+        raise UsageError(f"the login {active.context.title} came by a login file", hint=hint)
     return active
-
-
-def renewal_by_file(cluster: str, name: str) -> str:
-    """How somebody renews a login whose store they cannot read."""
-    option = "" if cluster == DEFAULT_CLUSTER else f"--cluster {cluster} "
-    return (
-        f"daskpki {option}request client/{name} --out {name}.csr; an operator runs "
-        f"daskpki sign {name}.csr client/{name} --out {name}.login; then daskpki login {name}.login"
-    )
 
 
 def _login_by_file(
@@ -208,7 +200,7 @@ def _own_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        raise UsageError("this machine does not know your name", hint="daskpki login --name NAME") from None
+        raise UsageError("this machine does not know your name", hint="daskpki login NAME") from None
 
 
 def logout(
@@ -258,7 +250,7 @@ def whoami(
     if waiting:
         invocation.output.hint(f"a key waits for its certificate: {', '.join(waiting)} (daskpki login, once signed)")
     found = find_out(Wanted(name=name, cluster=invocation.chosen_cluster), here)
-    invocation.output.result(_document(found) | {"waiting": waiting}, _lines(found))
+    invocation.output.result(_document(found) | {"waiting": waiting}, _lines(found, here.now))
     if not read_own_config(here.environ).asks_daskpki:
         invocation.output.hint(loader_missing())
 
@@ -275,16 +267,21 @@ def _document(found: Whoami) -> dict[str, object]:
         "notBefore": found.not_before.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "notAfter": found.not_after.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "trustEpoch": found.epoch,
+        "validUntil": f"{found.end.at:%Y-%m-%dT%H:%M:%SZ}",
+        "renewal": found.renewal,
     }
 
 
-def _lines(found: Whoami) -> list[str]:
+def _lines(found: Whoami, now: datetime) -> list[str]:
+    end = f"{found.end.at:%Y-%m-%d %H:%M UTC}"
+    if found.end.is_near:
+        end += f" ({remaining_seconds(int((found.end.at - now).total_seconds()))}; {found.renewal} renews it)"
     return facts(
         {
             "identity": found.identity,
             "from": f"{found.source.value}, because {found.why}",
             "passed over": "; ".join(found.passed_over),
             "serial": f"{found.serial:x}",
-            "valid until": found.not_after.strftime("%Y-%m-%d %H:%M UTC"),
+            "valid until": end,
         }
     )

@@ -12,6 +12,7 @@ from daskpki import settings
 from daskpki.credentials.choice import DIRECTORY, HANDOVER, Choice, Source, Wanted, choose
 from daskpki.credentials.contexts import Contexts
 from daskpki.credentials.directory import Material, load_directory
+from daskpki.credentials.expiry import renewal_elsewhere, renewal_of_login
 from daskpki.credentials.fetching import fetch_credential
 from daskpki.credentials.handed_down import load_handed_down
 from daskpki.credentials.held import Held, Pins, issuing_generation, verify_held
@@ -79,6 +80,15 @@ def obtain(wanted: Wanted, here: Surroundings) -> Obtained:
     held, schedulers = _SOURCES[choice.source](wanted, here)
     _check_asked_for(held, wanted, choice)
     return Obtained(held, choice, schedulers)
+
+
+def renewal(obtained: Obtained, wanted: Wanted, here: Surroundings) -> str:
+    """The command that renews the credential, wherever it came from."""
+    credential, source = obtained.held.credential, obtained.choice.source
+    if source is not Source.KEYRING:
+        return renewal_elsewhere(source, credential.identity.name)
+    saved = find_login(here.contexts, _in_cluster(wanted, here))
+    return renewal_of_login(saved.context, is_active=saved == here.contexts.active())
 
 
 def _check_asked_for(held: Held, wanted: Wanted, choice: Choice) -> None:

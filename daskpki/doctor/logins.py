@@ -26,7 +26,7 @@ class LoginSeen(NamedTuple):
 
 def check_login(seen: LoginSeen, now: float) -> Finding:
     """One login."""
-    subject, again = f"login {seen.title}", f"daskpki login --name {seen.name}"
+    subject, again = f"login {seen.title}", f"daskpki login {seen.name}"
     begin, end = seen.lifetime
     if seen.failure is not None:
         return of_error(subject, seen.failure)

@@ -13,7 +13,7 @@ from daskpki.pki.pem import fingerprint
 
 
 class Whoami(NamedTuple):
-    """The credential in use. `passed_over` are settings that lost to `why`; `renewal` is a command; times are in UTC."""
+    """The credential in use. `passed_over` are settings that lost to `why`; `renewal` is a command. Times are UTC."""
 
     identity: str
     cluster: str

@@ -24,6 +24,11 @@ from tests.credentials.material import Founded
 DAY = 86_400
 BIN = Path(sys.executable).parent
 
+STEPS = (
+    "daskpki --cluster lab request client/dora --out dora.csr; "
+    "an operator runs daskpki --cluster lab sign dora.csr client/dora --out dora.login; then daskpki login dora.login"
+)
+
 TWICE = """
 import warnings
 from distributed.client import _maybe_call_security_loader
@@ -140,8 +145,7 @@ def test_it_ends_with_whichever_ends_first() -> None:
             LOGIN_FILE,
             "lab",
             True,
-            "daskpki --cluster lab request client/dora --out dora.csr; an operator runs daskpki --cluster lab sign dora.csr "
-            "client/dora --out dora.login; then daskpki login dora.login",
+            STEPS,
         ),
     ],
 )

@@ -262,9 +262,12 @@ class CertificateAuthority:
 
         return Verifier(self.session)
 
-    def find(self, text: str) -> CertificateRecord:
-        """The certificate that ROLE/NAME, a serial or a fingerprint names; NotFoundError, UsageError."""
-        return lookup.find(self.inventory(), text)
+    def find(self, text: str, *, guess: bool = False) -> CertificateRecord:
+        """The certificate that ROLE/NAME, a serial or a fingerprint names, with `guess` a plain name, too.
+
+        NotFoundError, UsageError.
+        """
+        return lookup.find(self.inventory(), text, guess=guess)
 
     def describe(self, entry: CertificateRecord) -> dict[str, Any]:
         """A certificate as `--json` prints it."""

@@ -17,6 +17,7 @@ from typing import Annotated, Final
 import typer
 
 from daskpki import __version__
+from daskpki.cli.addressing import addressed, told
 from daskpki.cli.coercion import Commands
 from daskpki.cli.globals import FLAGS, hoist
 from daskpki.cli.invocation import Invocation
@@ -70,7 +71,8 @@ def main(arguments: Sequence[str]) -> int:
         with results():
             sys.stdout.flush()
     except DaskpkiError as error:
-        Output(verbose="--verbose" in hoisted or "-v" in hoisted).error(error)
+        repeat = partial(addressed, options=told(hoisted), commands=COMMANDS)
+        Output(verbose="--verbose" in hoisted or "-v" in hoisted, repeat=repeat).error(error)
         code = error.exit_code
     except ReaderGone:
         code = 0
@@ -81,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
 def _status(hoisted: Sequence[str]) -> int:
     command = typer.main.get_command(build(hoisted))
     try:
-        command.main(args=list(hoisted), prog_name="daskpki")
+        command.main(args=list(hoisted), prog_name="daskpki", obj=told(hoisted))
     except SystemExit as end:  # how typer ends, for --help and usage errors as well
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except NothingToDo as answer:  # the result was printed
@@ -194,6 +196,11 @@ def options(
         passphrase_file=passphrase_file,
         key_file=key_file,
         ca_passphrase_file=ca_passphrase_file,
-        output=Output(as_json=as_json, quiet=quiet, verbose=verbose),
+        output=Output(
+            as_json=as_json,
+            quiet=quiet,
+            verbose=verbose,
+            repeat=partial(addressed, options=ctx.obj or "", commands=COMMANDS),
+        ),
         command=ctx.invoked_subcommand or "",
     )

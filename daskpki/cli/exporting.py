@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daskpki.cli.names import parse_role_and_name
 from daskpki.errors import UsageError
-from daskpki.identity import parse_slug
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
@@ -73,6 +73,6 @@ def _held(invocation: Invocation, who: str) -> Held:
     from daskpki.credentials.fetching import fetch_credential
     from daskpki.credentials.held import Pins
 
-    role, name = parse_slug(who)
+    role, name = parse_role_and_name(who)
     with invocation.open_store() as store:
         return fetch_credential(store.secrets, invocation.cluster, role, name, pins=Pins(), now=datetime.now(UTC))

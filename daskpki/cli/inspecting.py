@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 def show(
     ctx: typer.Context,
-    which: Annotated[str, typer.Argument(metavar="NAME_OR_SERIAL", help="ROLE/NAME, a serial, or a fingerprint.")],
+    which: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME_OR_SERIAL", help="ROLE/NAME, a name of one role only, a serial, or a fingerprint."
+        ),
+    ],
 ) -> None:
     """Show one certificate in full.
 
@@ -26,7 +31,7 @@ def show(
     """
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
-        document = authority.describe(authority.find(which))
+        document = authority.describe(authority.find(which, guess=True))
         now = authority.session.now()
     invocation.output.result(document, certificate_facts(document, now))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from daskpki.cli.addressing import is_given
 from daskpki.cli.names import parse_client
 from daskpki.cli.output import facts
 from daskpki.credentials.expiry import remaining_seconds
-from daskpki.errors import UsageError
+from daskpki.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
@@ -101,8 +102,14 @@ def _login_from_store(
     invocation: Invocation = ctx.obj
     active = None if label else _renewed(ctx, here)
     cluster = active.context.cluster if active else invocation.cluster
-    with invocation.open_store(url=active.context.store if active else None) as store:
-        own = active.context.name if active else label or _own_name()
+    own = active.context.name if active else label or _own_name()
+    with ExitStack() as opened:
+        try:
+            store = opened.enter_context(invocation.open_store(url=active.context.store if active else None))
+        except NotFoundError as error:  # a new one is not what a person wants who logs in
+            how = f"daskpki request client/{own} --out {own}.csr"
+            hint = f"--store says where the cluster's store is; if you cannot read it: {how}"
+            raise NotFoundError(str(error), hint=hint) from None
         return log_in(store, cluster, own, schedulers, here, user_config=user_config)
 
 

@@ -45,7 +45,8 @@ _MAX_NAMES: Final = 64
 LOOPBACK: Final = (ipaddress.IPv4Address("127.0.0.1"), ipaddress.IPv6Address("::1"))
 
 _UNITS: Final = {"d": DAY, "h": HOUR, "m": MINUTE}
-_TTL: Final = r"([1-9][0-9]{0,8})([dhm])\Z"
+_READ_UNITS: Final = {"y": 365 * DAY, "w": 7 * DAY, **_UNITS}
+_TTL: Final = r"([1-9][0-9]{0,8})([ywdhm])\Z"
 
 
 class Policy(NamedTuple):
@@ -127,11 +128,11 @@ def parse_ip(text: str) -> IpAddress:
 
 
 def parse_ttl(text: str) -> int:
-    """Seconds of a lifetime such as `90d`, `12h` or `30m`; UsageError."""
+    """Seconds of a lifetime such as `90d`, `2w`, `1y` (365 days), `12h` or `30m`; UsageError."""
     match = re.match(_TTL, text)
     if not match:
-        raise UsageError(f"{text!r} is not a lifetime", hint="a number and d, h or m, such as 90d, 12h or 30m")
-    return int(match[1]) * _UNITS[match[2]]
+        raise UsageError(f"{text!r} is not a lifetime", hint="a number and y, w, d, h or m, such as 90d, 2w or 12h")
+    return int(match[1]) * _READ_UNITS[match[2]]
 
 
 def format_ttl(seconds: int) -> str:

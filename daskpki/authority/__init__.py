@@ -188,12 +188,17 @@ class CertificateAuthority:
 
         PolicyError for a leaf whose key never travelled, before anything is done.
         """
-        from daskpki.authority.renewal import StillNewest, request_for
+        from daskpki.authority.renewal import StillNewest, issuing_ends, request_for
 
         policy = self.policy()
+        ends = issuing_ends(self._seen())
         still = StillNewest(entries, self.session.now(), give_way=give_way)
         for kind in sorted({entry.key_type for entry in entries}):
-            alike = [request_for(entry, policy.trust_domain) for entry in entries if entry.key_type == kind]
+            alike = [
+                request_for(entry, policy.trust_domain, ends[entry.issuer])
+                for entry in entries
+                if entry.key_type == kind
+            ]
             yield from self._issue(alike, parse_renewable_key_type(kind), still)
         self._make_good(look=give_way)
 

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "init-ca": ("founding:init_ca", "Certificates"),
     "issue": ("issuing:issue", "Certificates"),
     "list": ("listing:list_", "Certificates"),
+    "status": ("status:status", "Certificates"),
     "show": ("inspecting:show", "Certificates"),
     "verify": ("inspecting:verify", "Certificates"),
     "renew": ("renewing:renew", "Certificates"),

@@ -128,15 +128,21 @@ NEEDS_ARGUMENTS: Final = frozenset(
 
 def _named(arguments: Sequence[str]) -> Iterable[str]:
     """Hoisted arguments name their command right behind the options of `daskpki` itself."""
-    pending = iter(arguments)
+    pending = iter(_completed() if "_DASKPKI_COMPLETE" in os.environ else arguments)
     for argument in pending:
-        if argument in COMMANDS and "_DASKPKI_COMPLETE" not in os.environ:
+        if argument in COMMANDS:
             return (argument,)
         if not argument.startswith("-"):
             break
         if argument not in FLAGS and "=" not in argument:
             next(pending, None)
     return COMMANDS
+
+
+def _completed() -> Sequence[str]:
+    """The words whose last one the shell completes; bash says them in one variable, other shells in another."""
+    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    return hoist(line.split()[1:])
 
 
 def _show_version(wanted: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daskpki.cli.coercion import Commands
+from daskpki.cli.completion import complete_login
 from daskpki.cli.output import table
 from daskpki.cli.people import surroundings
 from daskpki.credentials.expiry import remaining_seconds
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 context = Commands(no_args_is_help=True, help="The logins of this user: list, choose, remove.")
 
-Which = Annotated[str, typer.Argument(metavar="CLUSTER[/NAME]", help="A login, also by its id.")]
+Which = Annotated[
+    str, typer.Argument(metavar="CLUSTER[/NAME]", help="A login, also by its id.", autocompletion=complete_login)
+]
 
 
 @context.command("list")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daskpki.cli.completion import complete_name
 from daskpki.cli.names import parse_role_and_name
 from daskpki.errors import UsageError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def export(
     ctx: typer.Context,
-    who: Annotated[str, typer.Argument(metavar="ROLE/NAME", help="Whose credential.")],
+    who: Annotated[str, typer.Argument(metavar="ROLE/NAME", help="Whose credential.", autocompletion=complete_name)],
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write ca.pem, cert.pem, key.pem and trust.json there.")
     ] = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from daskpki.cli.completion import complete_name
 from daskpki.cli.drawing import certificate_facts
 from daskpki.errors import NotTrustedError
 from daskpki.files import os_error
@@ -21,7 +22,9 @@ def show(
     which: Annotated[
         str,
         typer.Argument(
-            metavar="NAME_OR_SERIAL", help="ROLE/NAME, a name of one role only, a serial, or a fingerprint."
+            metavar="NAME_OR_SERIAL",
+            help="ROLE/NAME, a name of one role only, a serial, or a fingerprint.",
+            autocompletion=complete_name,
         ),
     ],
 ) -> None:

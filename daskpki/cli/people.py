@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daskpki.cli.addressing import is_given
+from daskpki.cli.completion import complete_login
 from daskpki.cli.names import parse_client
 from daskpki.cli.output import facts
 from daskpki.credentials.expiry import remaining_seconds
@@ -213,7 +214,12 @@ def _own_name() -> str:
 def logout(
     ctx: typer.Context,
     which: Annotated[
-        str | None, typer.Argument(metavar="[CLUSTER[/NAME]]", help="Which login; default: the one of --cluster.")
+        str | None,
+        typer.Argument(
+            metavar="[CLUSTER[/NAME]]",
+            help="Which login; default: the one of --cluster.",
+            autocompletion=complete_login,
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every login of this user.")] = False,
 ) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +17,7 @@ from daskpki.cli.completion import complete_login
 from daskpki.cli.names import parse_client
 from daskpki.cli.output import facts
 from daskpki.credentials.expiry import remaining_seconds
-from daskpki.errors import NotFoundError, UsageError
+from daskpki.errors import AccessDeniedError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
@@ -35,6 +36,19 @@ def surroundings(invocation: Invocation) -> Surroundings:
     return Surroundings(
         os.environ, datetime.now(UTC), OSKeyring(), lambda url: open_store(url, unlock=invocation.unlocking())
     )
+
+
+@contextmanager
+def keyring_remedy(remedy: str) -> Iterator[None]:
+    """Let an error for want of a usable keyring say what helps in this very situation, instead of all that might."""
+    from daskpki.credentials.os_keyring import WAYS_OUT
+
+    try:
+        yield
+    except AccessDeniedError as error:
+        if error.hint != WAYS_OUT:
+            raise
+        raise AccessDeniedError(str(error), hint=remedy) from None
 
 
 def login(
@@ -111,7 +125,10 @@ def _login_from_store(
             how = f"daskpki request client/{own} --out {own}.csr"
             hint = f"--store says where the cluster's store is; if you cannot read it: {how}"
             raise NotFoundError(str(error), hint=hint) from None
-        return log_in(store, cluster, own, schedulers, here, user_config=user_config)
+        directory = shlex.quote(str(Path.home() / f"daskpki-{own}"))
+        instead = f"daskpki export client/{own} --out {directory} && export DASKPKI_CREDENTIAL_DIR={directory}"
+        with keyring_remedy(instead):
+            return log_in(store, cluster, own, schedulers, here, user_config=user_config)
 
 
 def _renewed(ctx: typer.Context, here: Surroundings) -> Saved | None:
@@ -157,7 +174,8 @@ def _login_by_file(
     if ca_sha256 is None and not invocation.output.as_json and is_terminal() and not knows_ca(file, here):
         ca_sha256 = ask("The CA's SHA-256, as the operator told you by another way: ")
     pin = None if ca_sha256 is None else parse_fingerprint(ca_sha256)
-    return login_by_file(file, schedulers, here, ca_sha256=pin, user_config=user_config)
+    with keyring_remedy("unlock the keyring of your desktop session, where the key waits that this file is for"):
+        return login_by_file(file, schedulers, here, ca_sha256=pin, user_config=user_config)
 
 
 def _say_what_dask_does(invocation: Invocation, made: LoggedIn, here: Surroundings, *, user_config: bool) -> None:
@@ -234,7 +252,8 @@ def logout(
     invocation: Invocation = ctx.obj
     here = surroundings(invocation)
     going = leaving(here, None if everything else which or invocation.cluster)
-    log_out(here, *going)
+    with keyring_remedy("unlock the keyring of your desktop session, where the key is, and run this again"):
+        log_out(here, *going)
     titles = [saved.context.title for saved in going.logins]
     keys = [waiting.title for waiting in going.waiting]
     lines = [f"logged out {title}" for title in titles] + [f"removed the waiting key of {title}" for title in keys]

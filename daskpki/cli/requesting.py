@@ -41,7 +41,7 @@ def request(
     completes it; daskpki whoami says what waits, daskpki logout removes it.
     """
     from daskpki.authority.key_types import parse_key_type
-    from daskpki.cli.people import surroundings
+    from daskpki.cli.people import keyring_remedy, surroundings
     from daskpki.credentials.requests import request_certificate
     from daskpki.credentials.waiting import waiting_for
     from daskpki.files import write_private
@@ -55,7 +55,9 @@ def request(
     identity = Identity(default_trust_domain(invocation.cluster), role, label)
     here = surroundings(invocation)
     waiting = waiting_for(here.contexts, invocation.store_name, invocation.cluster, identity.name)
-    made = request_certificate(waiting, identity, here.contexts, here.keyring, parse_key_type(key_type))
+    instead = f"on a machine without a keyring, an operator's daskpki export client/{label} --out DIR takes its place"
+    with keyring_remedy(f"unlock the keyring of your desktop session; {instead}"):
+        made = request_certificate(waiting, identity, here.contexts, here.keyring, parse_key_type(key_type))
     text = request_pem(made)
     if out is not None:
         write_private(out, text.encode(), force=force, mode=PUBLIC)

@@ -49,7 +49,7 @@ def test_a_scheduler_is_reached_or_not(local: Run, tmp_path: Path) -> None:
 
 
 def complete(line: str, **variables: str) -> list[str]:
-    """What bash is told for the last word of a line, within little time of the processor, which load does not change."""
+    """What bash is told for the last word of a line, within little processor time, which load does not change."""
     words = line.split(" ")
     asked = {"_DASKPKI_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

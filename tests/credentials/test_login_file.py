@@ -216,3 +216,26 @@ def test_what_it_says_of_itself_is_verified(
         login_by_file(file, [], here)
     assert here.contexts.all() == []
     logout(here, *leaving(here, None))
+
+
+def test_without_a_keyring_the_error_gives_one_command(operator: Person) -> None:
+    """The one that was printed works: a directory, which plain Client and whoami use."""
+    operator.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
+    operator.run("issue", "client/alice")
+    refusal = operator.run("login", "alice", code=5).stderr
+    (remedy,) = [line.removeprefix("hint: ") for line in refusal.splitlines() if line.startswith("hint: ")]
+    done = subprocess.run(
+        ["bash", "-c", f"{remedy} && daskpki whoami"],
+        env=operator.environ | {"PATH": f"{Path(DASKPKI).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "from         directory" in done.stdout, done.stderr
+
+
+def test_a_person_without_a_store_is_not_told_to_make_one(dora: Person) -> None:
+    refusal = dora.run("login", "dora", code=4).stderr
+    assert "daskpki request client/dora --out dora.csr" in refusal
+    assert "init-ca" not in refusal

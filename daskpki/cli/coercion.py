@@ -17,7 +17,6 @@ from typer.core import TyperCommand, TyperGroup
 from typer.models import CommandFunctionType
 
 _ABSENT = object()
-_HELP = {"help_option_names": ["-h", "--help"]}
 _LONG = 10  # digits that no number of ours has
 
 
@@ -41,11 +40,11 @@ class Commands(typer.Typer):
     """A group whose commands and whose own options take plain values, without each of them having to say so."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(cls=PlainGroup, context_settings=_HELP, **options)
+        super().__init__(cls=PlainGroup, **options)
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """See typer's own."""
-        return super().command(name, cls=PlainCommand, context_settings=_HELP, **options)
+        return super().command(name, cls=PlainCommand, **options)
 
 
 def _plain_first(parameters: list[Any]) -> list[Any]:

@@ -63,7 +63,7 @@ def test_any_other_text_is_a_usage_error(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0d", "-1d", "1", "d", "1w", "1.5d", "1 d", " 1d", "1d\n", "01d", "9999999999d", "1D"]
+    "text", ["", "0d", "-1d", "1", "d", "1q", "1.5d", "1 d", " 1d", "1d\n", "01d", "9999999999d", "1D"]
 )
 def test_what_is_no_lifetime(text: str) -> None:
     with pytest.raises(UsageError, match="is not a lifetime"):

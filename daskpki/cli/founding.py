@@ -155,7 +155,7 @@ def _next_steps(document: dict[str, Any], root: Path | None, *, seal: bool) -> l
     if document["store"].startswith("gsm:"):
         return [
             *steps,
-            "next: daskpki grant --apply lets machines and people read theirs; daskpki deploy gcp makes the VMs too",
+            "next: daskpki grant says who may read what; daskpki deploy gcp does that and makes the VMs",
         ]
     if clients:
         return [*steps, next_step(Role.CLIENT, clients[0])]

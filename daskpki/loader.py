@@ -1,8 +1,16 @@
 """Dask's `security-loader`: what plain `Client("tls://...")` asks for its certificate.
 
-`daskpki login` names it in the user's Dask configuration, and the entrypoint in that of a node. Dask calls it for
-every address that is a string, also from inside an event loop, and gives it nothing but the address. It never asks at
-a terminal. What it does not know is None, so that every other cluster works as if daskpki were not there.
+The wheel's `etc/dask/daskpki.yaml` names it (docs/adr/0014), and the entrypoint does so on a node. Dask calls it
+for every address that is a string and for which no `security=` was given, also from inside an event loop, and tells
+it nothing but the address. It never asks at a terminal. The first rule that fits decides:
+
+1. Anything but a `tls://` address: None, so that Dask goes on as if daskpki were not there.
+2. A credential that was handed down, or a directory or a store as the source: that credential.
+3. A login that lists the address (`localhost`, `127.0.0.1` and `::1` are one host): that login.
+4. Dask's own TLS files are configured (`distributed.comm.tls`): None.
+5. Exactly one login without addresses, or one that `context use` chose: that login.
+6. Else an error that names the address, those that are known and the way out; without a certificate, Dask could only
+   fail. Only the public files of logins are read for this; the keyring is opened for the login that was chosen.
 """
 
 from __future__ import annotations
@@ -35,23 +43,32 @@ if TYPE_CHECKING:
     from daskpki.credentials.sources import Obtained, Surroundings
     from daskpki.pki.trust_document import TrustDocument
 
-logger = logging.getLogger("distributed.daskpki")
+logger = logging.getLogger("daskpki")
 
 
 def security_loader(info: dict[str, Any]) -> PkiSecurity | None:
-    """The Security for `info["address"]`; None for another scheme, and for an address that no login knows.
+    """The Security for `info["address"]`, or None; the module's first lines have the rules.
 
-    A login without addresses is for every address that no other login claims. UsageError names the candidates when
-    several fit; AccessDeniedError without the keyring; NotTrustedError when the credential does not hold.
+    NotFoundError when no rule fits, UsageError that names the candidates when several logins do; AccessDeniedError
+    without the keyring; NotTrustedError when the credential does not hold.
     """
     address = info.get("address")
     if not isinstance(address, str) or not address.lower().startswith(SCHEME):
         return None
     from daskpki.credentials.choice import Wanted
-    from daskpki.credentials.sources import knows, obtain, this_process
+    from daskpki.credentials.sources import leaves_to_dask, obtain, this_process
 
     wanted, here = Wanted(address=address), this_process()
-    return dial_security(obtain(wanted, here), wanted, here) if knows(wanted, here) else None
+    if _has_tls_files() and leaves_to_dask(wanted, here):
+        return None
+    return dial_security(obtain(wanted, here), wanted, here)
+
+
+def _has_tls_files() -> bool:
+    """Whether Dask's configuration names certificates of another kind, with which it can dial by itself."""
+    from dask import config
+
+    return any(config.get(f"distributed.comm.tls.{name}", None) for name in ("ca-file", "client.cert", "client.key"))
 
 
 def dial_security(obtained: Obtained, wanted: Wanted, here: Surroundings) -> PkiSecurity:
@@ -63,9 +80,10 @@ def dial_security(obtained: Obtained, wanted: Wanted, here: Surroundings) -> Pki
     held = obtained.held
     if obtained.choice.source is From.HANDOVER:  # the worker's own, which tasks use as well
         return node_security(load_handover(here.environ[VARIABLE]))
+    _announce_end(obtained, wanted, here)
     name, cluster = held.credential.identity.name, held.credential.cluster
     source = RenewedCredential(wanted._replace(name=name, cluster=cluster))
-    place = str(obtained.store or f"directory {here.environ[DIRECTORY]}")
+    place = str(obtained.store or here.environ.get(DIRECTORY) or obtained.choice.source)
     memory = _home(here)
     security = client_security(
         held.credential,
@@ -116,6 +134,31 @@ def _remember(security: PkiSecurity, kept: NewestTrust) -> None:
     except DaskpkiError as error:
         logger.warning("the trust document that an earlier program kept is not used: %s", error)
     keeper.on_news.append(keep)
+
+
+_announced: set[bytes] = set()
+"""Certificates whose end was announced in this process."""
+
+
+def _announce_end(obtained: Obtained, wanted: Wanted, here: Surroundings) -> None:
+    """Warn of a near end, once a process; by the logger, since `-W error` would make a failure of a warning."""
+    from daskpki.credentials.expiry import ending, remaining_seconds
+    from daskpki.credentials.sources import renewal
+
+    credential = obtained.held.credential
+    end = ending(credential.leaf, obtained.held.trust, here.now)
+    if not end.is_near or credential.leaf in _announced:
+        return
+    _announced.add(credential.leaf)
+    left = remaining_seconds(int((end.at - here.now).total_seconds()))
+    logger.warning(
+        "the credential of %s ends %s (%s), with %s: %s renews it",
+        credential.identity.uri,
+        left,
+        f"{end.at:%Y-%m-%d %H:%M UTC}",
+        end.what,
+        renewal(obtained, wanted, here),
+    )
 
 
 class StoreTrust:

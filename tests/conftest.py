@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import dask.config
 import pytest
 
 LONGEST = ("cluster", "deploy", "house", "crash", "store_gsm", "store_linear")
@@ -42,4 +43,6 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         "GOOGLE_CLOUD_PROJECT",
     ):
         monkeypatch.delenv(variable, raising=False)
+    # Dask computed its directories when it was imported: the user's one is this test's, and no environment's counts.
+    monkeypatch.setattr(dask.config, "paths", [str(home / ".config" / "dask")])
     return home

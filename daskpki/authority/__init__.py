@@ -202,12 +202,17 @@ class CertificateAuthority:
 
         PolicyError for a leaf whose key never travelled, before anything is done.
         """
-        from daskpki.authority.renewal import StillNewest, request_for
+        from daskpki.authority.renewal import StillNewest, issuing_ends, request_for
 
         policy = self.policy()
+        ends = issuing_ends(self._seen())
         still = StillNewest(entries, self.session.now(), give_way=give_way)
         for kind in sorted({entry.key_type for entry in entries}):
-            alike = [request_for(entry, policy.trust_domain) for entry in entries if entry.key_type == kind]
+            alike = [
+                request_for(entry, policy.trust_domain, ends[entry.issuer])
+                for entry in entries
+                if entry.key_type == kind
+            ]
             yield from self._issue(alike, parse_renewable_key_type(kind), still)
         self._make_good(look=give_way)
 
@@ -276,9 +281,12 @@ class CertificateAuthority:
 
         return Verifier(self.session)
 
-    def find(self, text: str) -> CertificateRecord:
-        """The certificate that ROLE/NAME, a serial or a fingerprint names; NotFoundError, UsageError."""
-        return lookup.find(self.inventory(), text)
+    def find(self, text: str, *, guess: bool = False) -> CertificateRecord:
+        """The certificate that ROLE/NAME, a serial or a fingerprint names, with `guess` a plain name, too.
+
+        NotFoundError, UsageError.
+        """
+        return lookup.find(self.inventory(), text, guess=guess)
 
     def describe(self, entry: CertificateRecord) -> dict[str, Any]:
         """A certificate as `--json` prints it."""

@@ -83,13 +83,18 @@ def present_crl(
     issuer: Issuer,
     *,
     least: int,
+    fresh: bool = False,
 ) -> CrlPart:
-    """The present CRL of one generation, of number `least` or more; the previous one while it holds and is not due."""
+    """The present CRL of one generation, of number `least` or more.
+
+    That is the previous one while it holds and is not due, unless a `fresh` one is wanted.
+    """
     moment = session.now().timestamp()
     wanted = _not_forgotten(inventory, revoked.get(issuer.generation, {}), moment)
     wanted |= revocations(inventory, issuer.generation, moment)
     part = _previous_part(previous, issuer.generation)
-    if previous and part and revoked[issuer.generation] == wanted and not is_due(previous, session.now()):
+    due = fresh or previous is None or is_due(previous, session.now())
+    if part and not due and revoked[issuer.generation] == wanted:
         return part
     number = max(part.number + 1 if part else 1, least)
     return crl_part(issuer.generation, sign_crl(issuer, wanted.values(), number=number, now=session.now()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from daskpki.authority.policy import anchor_der, chain_der, recorded_policy
@@ -13,14 +13,19 @@ from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.profile import check_request, leaf_lifetime
 
 
-def check_issuable(entries: Iterable[CertificateRecord], target: AuthorityRecord, now: datetime) -> None:
-    """Raise PolicyError for the first leaf that `target` could not issue anew; those by request are their holders'."""
+def check_issuable(
+    entries: Iterable[CertificateRecord], target: AuthorityRecord, now: datetime, ends: Mapping[int, int]
+) -> None:
+    """Raise PolicyError for the first leaf that `target` could not issue anew; those by request are their holders'.
+
+    `ends` are those of `renewal.issuing_ends`.
+    """
     policy = recorded_policy(target)
     issuer = lifetime(load_certificate((chain_der(target) or (anchor_der(target),))[0]))
     for entry in entries:
         if entry.key_type == FROM_REQUEST:
             continue
-        request = request_for(entry, policy.trust_domain)
+        request = request_for(entry, policy.trust_domain, ends[entry.issuer])
         try:
             check_request(request, policy)
             leaf_lifetime(request, policy, issuer, int(now.timestamp()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Final
 
 from daskpki.errors import NotFoundError, UsageError
@@ -12,16 +13,51 @@ from daskpki.identity import Role, parse_slug
 from daskpki.inventory import CertificateRecord, Inventory
 
 _HEX: Final = re.compile(r"[0-9a-f]+\Z")
+_MOST_COMPARED: Final = 20_000
 _FINGERPRINT_DIGITS: Final = 64
 _MAX_SERIAL_DIGITS: Final = 40  # RFC 5280, 4.1.2.2: at most 20 octets
 
 
-def find(inventory: Inventory, text: str) -> CertificateRecord:
-    """The certificate that `text` names; ROLE/NAME means the newest. NotFoundError, UsageError."""
+def find(inventory: Inventory, text: str, *, guess: bool = False) -> CertificateRecord:
+    """The certificate that `text` names; ROLE/NAME means the newest. NotFoundError, UsageError.
+
+    With `guess`, a plain name counts where one role alone has it, unless it can be read as a serial (`ada`,
+    `cafe`); without, it is only suggested, since what follows cannot be undone.
+    """
+    if guess and _is_plain_name(text) and len(named := _roles_of(inventory, text)) == 1:
+        return named[0]
     found = inventory.current(*_slug(text)) if is_slug(text) else _by_number(inventory, text)
     if found is None:
-        raise NotFoundError(f"no certificate {text!r} was issued here", hint="daskpki list shows all there are")
+        raise not_issued(inventory, text)
     return found
+
+
+def not_issued(inventory: Inventory, text: str) -> NotFoundError:
+    """The error for what was never issued, with what its name is nearly."""
+    return NotFoundError(
+        f"no certificate {text!r} was issued here",
+        hint=_suggestion(inventory, text) or "daskpki list shows all there are",
+    )
+
+
+def _suggestion(inventory: Inventory, text: str) -> str | None:
+    from difflib import get_close_matches  # for the error alone
+
+    meant = [f"{entry.role}/{entry.name}" for entry in _roles_of(inventory, text)]
+    if not meant:
+        known = {f"{entry.role}/{entry.name}" for entry in islice(inventory.certificates(), _MOST_COMPARED)}
+        wanted = [text] if "/" in text else [f"{role}/{text}" for role in Role]
+        meant = [near for each in wanted for near in get_close_matches(each, sorted(known), n=1, cutoff=0.8)]
+    return f"did you mean {' or '.join(meant)}?" if meant else None
+
+
+def _roles_of(inventory: Inventory, name: str) -> list[CertificateRecord]:
+    """The newest leaf of that name in each role that has one."""
+    return [entry for role in Role if (entry := inventory.current(role.value, name)) is not None]
+
+
+def _is_plain_name(text: str) -> bool:
+    return not is_slug(text) and not _HEX.match(text)
 
 
 def is_slug(text: str) -> bool:
@@ -39,7 +75,7 @@ def _by_number(inventory: Inventory, text: str) -> CertificateRecord | None:
     if not _HEX.match(digits) or len(digits) > _FINGERPRINT_DIGITS:
         raise UsageError(
             f"{text!r} is neither ROLE/NAME nor a serial nor a fingerprint",
-            hint="for example client/alice, 3f9a21..., or 64 hexadecimal digits",
+            hint=_suggestion(inventory, text) or "for example client/alice, 3f9a21..., or 64 hexadecimal digits",
         )
     if len(digits) == _FINGERPRINT_DIGITS:
         return inventory.by_fingerprint(digits)

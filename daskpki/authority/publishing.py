@@ -66,11 +66,12 @@ def publish(
     old_keys: bool = True,
     schedulers: Sequence[str] | None = None,
     adding: int | None = None,
+    fresh_crls: bool = False,
 ) -> TrustDocument:
     """Sign and publish what the log says now; raises what opening the keys for it raises.
 
     `schedulers` are the addresses to announce from now on; None leaves those of the document before. `adding` is the CA
-    that is shown for the first time.
+    that is shown for the first time. `fresh_crls` signs CRLs again that are not due yet.
 
     Every CA of the document signs it, and with `old_keys` every one that it drops, which also leaves its word on who
     comes after it, for a node that misses this very document. What was being revoked is recorded as revoked together
@@ -91,7 +92,7 @@ def publish(
         previous = None if is_past(tip, link) else known
         before[:] = [previous] if previous else []
         revoking[:] = inventory.certificates(statuses=[REVOKING])
-        document = _compose(session, inventory, previous, link, issuers, adding=adding)
+        document = _compose(session, inventory, previous, link, issuers, adding=adding, fresh_crls=fresh_crls)
         if previous is not None:
             left = _dropped(inventory, previous, document) if old_keys else []
             document = document._replace(successions=_successions(previous, document, map(issuers, left)))
@@ -166,6 +167,7 @@ def _compose(
     issuers: OpenIssuer,
     *,
     adding: int | None,
+    fresh_crls: bool,
 ) -> TrustDocument:
     living = published_authorities(inventory, adding)
     revoked = revoked_serials(previous) if previous else {}
@@ -180,7 +182,10 @@ def _compose(
         operation=link.operation,
         issued_at=int(session.now().timestamp()),
         authorities=tuple(_anchor(entry) for entry in living),
-        crls=tuple(present_crl(session, inventory, previous, revoked, issuers(entry), least=least) for entry in living),
+        crls=tuple(
+            present_crl(session, inventory, previous, revoked, issuers(entry), least=least, fresh=fresh_crls)
+            for entry in living
+        ),
         log=inventory.head,
         schedulers=(),
         root_crls=trusted_root_crls(living),

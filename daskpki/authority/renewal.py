@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from daskpki.authority.abandoning import ABANDON_AFTER
-from daskpki.authority.policy import living_authorities
+from daskpki.authority.policy import anchor_der, chain_der, living_authorities
 from daskpki.identity import Identity, Role
 from daskpki.inventory import FROM_REQUEST, CertificateRecord, Inventory
-from daskpki.pki.profile import DEFAULT_TTL, LeafRequest
+from daskpki.pki.certificates import lifetime, load_certificate
+from daskpki.pki.profile import DEFAULT_TTL, LEAF_BACKDATE, MIN_TTL, LeafRequest
 from daskpki.records import ISSUED, RELEASED, RESERVED
 
 
@@ -39,15 +40,27 @@ def due(inventory: Inventory, now: datetime) -> list[CertificateRecord]:
     return sorted(found, key=lambda entry: entry.not_after)
 
 
-def request_for(entry: CertificateRecord, trust_domain: str) -> LeafRequest:
-    """The same identity, further names and lifetime as the leaf that is replaced."""
+def issuing_ends(inventory: Inventory) -> dict[int, int]:
+    """When the certificate ends that each CA generation issues with, in seconds since the epoch."""
+    return {
+        known.generation: lifetime(load_certificate((*chain_der(known), anchor_der(known))[0])).not_after
+        for known in inventory.authorities()
+        if known.certificate
+    }
+
+
+def request_for(entry: CertificateRecord, trust_domain: str, issuer_end: int) -> LeafRequest:
+    """The same identity, further names and lifetime as the leaf that is replaced, whose CA ended at `issuer_end`.
+
+    A leaf that ends with its CA was cut, which only a default lifetime is (`pki.profile.leaf_lifetime`).
+    """
     role = Role(entry.role)
-    lifetime = entry.not_after - entry.not_before + 1
+    asked = entry.not_after - (entry.not_before + LEAF_BACKDATE) + 1
     return LeafRequest(
         Identity(trust_domain, role, entry.name),
         dns=tuple(_named(entry.sans, "dns")),
         ips=tuple(ipaddress.ip_address(address) for address in _named(entry.sans, "ip")),
-        ttl=None if lifetime == DEFAULT_TTL[role] else lifetime,
+        ttl=None if asked == DEFAULT_TTL[role] or entry.not_after == issuer_end else max(asked, MIN_TTL),
     )
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from daskpki.authority.lookup import find, is_slug
+from daskpki.authority.lookup import find, is_slug, not_issued
 from daskpki.authority.publishing import OpenIssuer, publish
 from daskpki.authority.session import Session
-from daskpki.errors import NotFoundError, PolicyError, UsageError
+from daskpki.errors import PolicyError, UsageError
 from daskpki.handover import USUAL
 from daskpki.identity import parse_slug
 from daskpki.inventory import CertificateRecord, Inventory, certificate_after
@@ -54,7 +54,7 @@ def _named(inventory: Inventory, which: str) -> list[CertificateRecord]:
     role, name = parse_slug(which)
     entries = list(inventory.certificates(role=role, name=name))
     if not entries:
-        raise NotFoundError(f"no certificate {role.value}/{name} was issued here", hint="daskpki list shows all")
+        raise not_issued(inventory, f"{role.value}/{name}")
     return entries
 
 

@@ -19,6 +19,7 @@ from daskpki.authority.issuing_again import check_issuable
 from daskpki.authority.offline import OfflineRoot
 from daskpki.authority.policy import active_authority, living_authorities, recorded_policy
 from daskpki.authority.publishing import publish
+from daskpki.authority.renewal import issuing_ends
 from daskpki.authority.standing import RETIRING, STARTED, Standing, standing, valid_elsewhere
 from daskpki.authority.undone import shows_authorities
 from daskpki.errors import AccessDeniedError, AlreadyExistsError, ConflictError, PolicyError, UsageError
@@ -181,7 +182,9 @@ class Rollover:
 
     def _take_over(self, now: Standing, target: AuthorityRecord) -> AuthorityRecord:
         inventory, moment = self._authority.inventory(), self._session.now()
-        check_issuable(valid_elsewhere(inventory, target.generation, moment.timestamp()), target, moment)
+        check_issuable(
+            valid_elsewhere(inventory, target.generation, moment.timestamp()), target, moment, issuing_ends(inventory)
+        )
         self._issuers.open(now.living)
         self._session.commit(_activating(target.generation), self._session.stamp())
         self._publish()

@@ -6,6 +6,7 @@ other role, and a name that somebody holds already, has to be said by the operat
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from daskpki.authority.issuance import Issued, SigningProfile, issue
@@ -17,6 +18,7 @@ from daskpki.pki.csr import CertificateRequest
 if TYPE_CHECKING:
     from daskpki.authority import CertificateAuthority
     from daskpki.pki.profile import LeafRequest
+    from daskpki.store.trust import TrustPayload
 
 ENTITLED = (Role.CLIENT,)
 """Roles that a request may propose for itself."""
@@ -37,6 +39,22 @@ def proposed(authority: CertificateAuthority, request: CertificateRequest) -> tu
         hint = f"if it is the same person's: daskpki sign FILE {role.value}/{name}"
         raise PolicyError(f"{role.value}/{name} was issued before, and this request has another key", hint=hint)
     return role, name
+
+
+def outlasting_trust(authority: CertificateAuthority, end: datetime) -> TrustPayload:
+    """The signed trust document for somebody who cannot read the store until `end`.
+
+    Its revocation list is signed anew where it would run out before, since whoever has an older one has to stop then.
+    """
+    from daskpki.authority.publishing import publish
+    from daskpki.pki.revoked import next_update
+
+    session = authority.session
+    if next_update(authority.trust()) < end.timestamp():
+        publish(session, authority.issuers, fresh_crls=True)
+    head = session.anchor.chain.head()
+    assert head is not None, "it was read just now"
+    return head.payload
 
 
 def sign_request(authority: CertificateAuthority, leaf: LeafRequest, request: CertificateRequest) -> Issued:

@@ -7,33 +7,40 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import typer
 
-from daskpki.cli.globals import WITH_VALUE
+from daskpki.cli.globals import FLAGS, WITH_VALUE
 
 
-def told(ctx: typer.Context) -> str:
-    """The options of `daskpki` itself that stand on this command line, as one could repeat them."""
-    root = ctx.find_root()
-    words = [f"{option}={root.params[name]}" for option, name in _parameters() if _is_on_the_command_line(root, name)]
+def told(hoisted: Sequence[str]) -> str:
+    """The options with a value at the front of hoisted arguments, as one could repeat them."""
+    words: list[str] = []
+    pending = iter(hoisted)
+    for argument in pending:
+        if argument in WITH_VALUE:
+            words += [f"{argument}={value}" for value in islice(pending, 1)]
+        elif argument.startswith(tuple(f"{option}=" for option in WITH_VALUE)):
+            words.append(argument)
+        elif argument not in FLAGS:
+            break
     return shlex.join(words)
 
 
-def _parameters() -> Iterable[tuple[str, str]]:
-    return ((option, option.removeprefix("--").replace("-", "_")) for option in WITH_VALUE)
-
-
-def _is_on_the_command_line(root: Any, name: str) -> bool:
-    source = root.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+def is_given(ctx: typer.Context, name: str) -> bool:
+    """Whether an option of `daskpki` itself was set, here or by its variable, rather than left at its default."""
+    source = ctx.find_root().get_parameter_source(name)
+    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
 
 
 def addressed(text: str, options: str, commands: Iterable[str]) -> str:
-    """The text with these options in each command of ours that has none yet."""
+    """The text with these options in each command of ours that has none yet, the entrypoint's among them."""
     if not options:
         return text
     named = "|".join(map(re.escape, commands))
-    return re.sub(rf"\bdaskpki (?=(?:{named})\b)", lambda _: f"daskpki {options} ", text)
+    text = re.sub(rf"\bdaskpki (?=(?:{named})\b)", lambda _: f"daskpki {options} ", text)
+    shared = shlex.join(word for word in shlex.split(options) if word.startswith(("--store=", "--cluster=")))
+    entry = r"\bdaskpki-entrypoint (?:scheduler|worker|node)\b(?! --(?:store|cluster))"
+    return re.sub(entry, lambda found: f"{found[0]} {shared}", text) if shared else text

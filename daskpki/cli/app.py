@@ -17,6 +17,7 @@ from typing import Annotated, Final
 import typer
 
 from daskpki import __version__
+from daskpki.cli.addressing import addressed, told
 from daskpki.cli.coercion import Commands
 from daskpki.cli.globals import FLAGS, hoist
 from daskpki.cli.invocation import Invocation
@@ -31,6 +32,7 @@ COMMANDS: Final = {
     "init-ca": ("founding:init_ca", "Certificates"),
     "issue": ("issuing:issue", "Certificates"),
     "list": ("listing:list_", "Certificates"),
+    "status": ("status:status", "Certificates"),
     "show": ("inspecting:show", "Certificates"),
     "verify": ("inspecting:verify", "Certificates"),
     "renew": ("renewing:renew", "Certificates"),
@@ -72,7 +74,8 @@ def main(arguments: Sequence[str]) -> int:
         with results():
             sys.stdout.flush()
     except DaskpkiError as error:
-        Output(verbose="--verbose" in hoisted or "-v" in hoisted).error(error)
+        repeat = partial(addressed, options=told(hoisted), commands=COMMANDS)
+        Output(verbose="--verbose" in hoisted or "-v" in hoisted, repeat=repeat).error(error)
         code = error.exit_code
     except ReaderGone:
         code = 0
@@ -83,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
 def _status(hoisted: Sequence[str]) -> int:
     command = typer.main.get_command(build(hoisted))
     try:
-        command.main(args=list(hoisted), prog_name="daskpki")
+        command.main(args=list(hoisted), prog_name="daskpki", obj=told(hoisted))
     except SystemExit as end:  # how typer ends, for --help and usage errors as well
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except NothingToDo as answer:  # the result was printed
@@ -119,15 +122,21 @@ NEEDS_ARGUMENTS: Final = frozenset(
 
 def _named(arguments: Sequence[str]) -> Iterable[str]:
     """Hoisted arguments name their command right behind the options of `daskpki` itself."""
-    pending = iter(arguments)
+    pending = iter(_completed() if "_DASKPKI_COMPLETE" in os.environ else arguments)
     for argument in pending:
-        if argument in COMMANDS and "_DASKPKI_COMPLETE" not in os.environ:
+        if argument in COMMANDS:
             return (argument,)
         if not argument.startswith("-"):
             break
         if argument not in FLAGS and "=" not in argument:
             next(pending, None)
     return COMMANDS
+
+
+def _completed() -> Sequence[str]:
+    """The words whose last one the shell completes; bash says them in one variable, other shells in another."""
+    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    return hoist(line.split()[1:])
 
 
 def _show_version(wanted: bool) -> None:
@@ -193,6 +202,11 @@ def options(
         key_file=key_file,
         ca_passphrase_file=ca_passphrase_file,
         ca_sha256=ca_sha256,
-        output=Output(as_json=as_json, quiet=quiet, verbose=verbose),
+        output=Output(
+            as_json=as_json,
+            quiet=quiet,
+            verbose=verbose,
+            repeat=partial(addressed, options=ctx.obj or "", commands=COMMANDS),
+        ),
         command=ctx.invoked_subcommand or "",
     )

@@ -8,6 +8,20 @@ from daskpki.confidential import Confidential
 from daskpki.errors import AccessDeniedError, NothingToDo, UsageError
 
 
+def is_terminal() -> bool:
+    """Whether there is somebody to ask: both where answers come from and where questions go to are a terminal."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def ask(question: str) -> str:
+    """Ask for what is no secret, on stderr; UsageError at the end of input."""
+    print(question, end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    if not answer.strip():
+        raise UsageError("the question was not answered, so nothing was changed")
+    return answer.strip()
+
+
 def prompt(question: str, option: str, *, confirm: bool = False) -> Confidential:
     """Ask on the terminal; without one, AccessDeniedError that names the option to use instead."""
     if not sys.stdin.isatty():

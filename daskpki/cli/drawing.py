@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from daskpki.cli.output import facts, table
-
-_DAY: Final = 86_400
-_UNITS: Final = ((_DAY, "day"), (3_600, "hour"), (60, "minute"))
+from daskpki.credentials.expiry import remaining_seconds
 
 
 def certificate_table(documents: Sequence[Mapping[str, Any]], now: datetime) -> list[str]:
@@ -45,15 +43,6 @@ def certificate_facts(document: Mapping[str, Any], now: datetime) -> list[str]:
 def remaining(not_after: str, now: datetime) -> str:
     """`in 29 days`, `in 5 hours`, `in 20 minutes`, `12 days ago`."""
     return remaining_seconds(int((datetime.fromisoformat(not_after) - now).total_seconds()))
-
-
-def remaining_seconds(seconds: int) -> str:
-    """The same for a number of seconds, negative for what is past; rounded, so that a new `7d` ends in 7 days."""
-    size = abs(seconds)
-    length, unit = next(scale for scale in _UNITS if size >= scale[0] or scale is _UNITS[-1])
-    amount = round(size / length)
-    text = f"{amount} {unit}" + ("" if amount == 1 else "s")
-    return f"in {text}" if seconds >= 0 else f"{text} ago"
 
 
 def day(seconds: int) -> str:

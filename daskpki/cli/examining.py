@@ -33,17 +33,14 @@ def doctor(
 
     invocation: Invocation = ctx.obj
     address = parse_scheduler(scheduler) if scheduler else None
-    findings = [_addressed(finding, ctx) for finding in examine(Subject(invocation.authority, this_process(), address))]
+    repeat = invocation.output.repeat
+    findings = [
+        finding._replace(remedy=finding.remedy and repeat(finding.remedy))
+        for finding in examine(Subject(invocation.authority, this_process(), address))
+    ]
     shown = [finding for finding in findings if not invocation.output.quiet or finding.severity in ("warning", "error")]
     invocation.output.result([finding.document() for finding in shown], _lines(gist(shown)))
     raise typer.Exit(exit_code(findings))
-
-
-def _addressed(finding: Finding, ctx: typer.Context) -> Finding:
-    from daskpki.cli.addressing import addressed, told
-    from daskpki.cli.app import COMMANDS
-
-    return finding._replace(remedy=finding.remedy and addressed(finding.remedy, told(ctx), COMMANDS))
 
 
 def _lines(findings: Sequence[Finding]) -> list[str]:

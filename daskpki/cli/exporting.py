@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daskpki.cli.completion import complete_name
+from daskpki.cli.names import parse_role_and_name
 from daskpki.errors import UsageError
-from daskpki.identity import parse_slug
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 def export(
     ctx: typer.Context,
-    who: Annotated[str, typer.Argument(metavar="ROLE/NAME", help="Whose credential.")],
+    who: Annotated[str, typer.Argument(metavar="ROLE/NAME", help="Whose credential.", autocompletion=complete_name)],
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write ca.pem, cert.pem, key.pem and trust.json there.")
     ] = None,
@@ -41,7 +43,10 @@ def export(
         raise UsageError("export writes either a directory or a PKCS#12 file", hint="--out DIR or --p12 FILE")
     invocation.output.result({"files": [str(path) for path in written]}, map(str, written))
     if out:
-        invocation.output.hint(f"next: DASKPKI_CREDENTIAL_DIR={out} makes the entrypoint and Client use it")
+        setting = f"export DASKPKI_CREDENTIAL_DIR={shlex.quote(str(out.absolute()))}"
+        invocation.output.hint(
+            f"next: {setting}", "  the entrypoint, and Client(...) where daskpki is installed, use it then"
+        )
 
 
 def _directory(invocation: Invocation, who: str, out: Path, force: bool) -> list[Path]:
@@ -69,6 +74,6 @@ def _held(invocation: Invocation, who: str) -> Held:
     from daskpki.credentials.fetching import fetch_credential
     from daskpki.credentials.held import Pins
 
-    role, name = parse_slug(who)
+    role, name = parse_role_and_name(who)
     with invocation.open_store() as store:
         return fetch_credential(store.secrets, invocation.cluster, role, name, pins=Pins(), now=datetime.now(UTC))

@@ -11,9 +11,10 @@ import typer
 from daskpki.authority.policy import anchor_der
 from daskpki.cli.drawing import fingerprint_lines
 from daskpki.cli.issuing import next_step
+from daskpki.cli.names import parse_role_and_name
 from daskpki.cli.offline import offline_root
 from daskpki.errors import UsageError
-from daskpki.identity import Role, parse_slug
+from daskpki.identity import Role
 
 if TYPE_CHECKING:
     from daskpki.authority import CertificateAuthority
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 def init_ca(
     ctx: typer.Context,
     with_: Annotated[
-        str | None, typer.Option("--with", metavar="LEAVES", help="Issue these too: scheduler,worker,client/alice.")
+        list[str] | None,
+        typer.Option("--with", metavar="LEAVES", help="Issue these too: scheduler,worker,client/alice."),
     ] = None,
     trust_domain: Annotated[
         str | None, typer.Option(metavar="D", help="Default: CLUSTER.daskpki.internal. Cannot change later.")
@@ -70,7 +72,8 @@ def init_ca(
     from daskpki.authority.creation import plan_ca
 
     invocation: Invocation = ctx.obj
-    leaves = [parse_slug(part.strip()) for part in (with_ or "").split(",") if part.strip()]
+    named = [part.strip() for listed in with_ or () for part in listed.split(",") if part.strip()]
+    leaves = list(dict.fromkeys(parse_role_and_name(part) for part in named))
     seal = ca_passphrase or invocation.ca_passphrase_file is not None
     root = offline_root(invocation, offline, root_passphrase_file)
     wanted: dict[str, Any] = {
@@ -149,6 +152,11 @@ def _next_steps(document: dict[str, Any], root: Path | None, *, seal: bool) -> l
     if document["store"].startswith("gsm:") and document["caKey"] == "store:" and not seal:
         steps.append("note: whoever can read the CA's secret can sign; --ca-passphrase-file FILE at init-ca seals it")
     clients = [leaf["name"] for leaf in document["issued"] if leaf["role"] == Role.CLIENT]
+    if document["store"].startswith("gsm:"):
+        return [
+            *steps,
+            "next: daskpki grant says who may read what; daskpki deploy gcp does that and makes the VMs",
+        ]
     if clients:
         return [*steps, next_step(Role.CLIENT, clients[0])]
-    return [*steps, "next: daskpki issue scheduler; daskpki issue worker; daskpki issue client --name NAME"]
+    return [*steps, "next: daskpki issue scheduler; daskpki issue worker; daskpki issue client/NAME"]

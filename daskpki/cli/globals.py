@@ -23,6 +23,8 @@ def hoist(arguments: Sequence[str]) -> list[str]:
     for argument in pending:
         if argument == "--":
             rest += [argument, *pending]
+        elif argument == "-h":  # as long as in every help; a column for it would cut long options in a narrow terminal
+            rest.append("--help")
         elif argument in FLAGS or argument.startswith(_JOINED):
             front.append(argument)
         elif argument in WITH_VALUE:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from daskpki.cli.completion import complete_name
 from daskpki.cli.drawing import certificate_facts
 from daskpki.errors import NotTrustedError
 from daskpki.files import os_error
@@ -18,7 +19,14 @@ if TYPE_CHECKING:
 
 def show(
     ctx: typer.Context,
-    which: Annotated[str, typer.Argument(metavar="NAME_OR_SERIAL", help="ROLE/NAME, a serial, or a fingerprint.")],
+    which: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME_OR_SERIAL",
+            help="ROLE/NAME, a name of one role only, a serial, or a fingerprint.",
+            autocompletion=complete_name,
+        ),
+    ],
 ) -> None:
     """Show one certificate in full.
 
@@ -26,7 +34,7 @@ def show(
     """
     invocation: Invocation = ctx.obj
     with invocation.authority(reading=True) as authority:
-        document = authority.describe(authority.find(which))
+        document = authority.describe(authority.find(which, guess=True))
         now = authority.session.now()
     invocation.output.result(document, certificate_facts(document, now))
 

@@ -38,6 +38,15 @@ class Invocation(NamedTuple):
         """The cluster in use."""
         return parse_label(self.chosen_cluster or DEFAULT_CLUSTER, "cluster")
 
+    @property
+    def store_name(self) -> str:
+        """The store's URL as logins are told apart by, without opening it: it may not be readable from here."""
+        from daskpki.settings import LocalUrl
+        from daskpki.store.opening import local_directory
+
+        url = parse_store_url(self.store)
+        return f"local:{local_directory(url, os.environ)}" if isinstance(url, LocalUrl) else str(url)
+
     @contextmanager
     def open_store(
         self, *, url: str | None = None, create: bool = False, placement: GsmOptions | None = None

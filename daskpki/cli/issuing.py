@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daskpki.identity import Role, default_name, parse_label
+from daskpki.cli.names import parse_role_and_name
+from daskpki.identity import Role, parse_label
 
 if TYPE_CHECKING:
     from daskpki.authority import CertificateAuthority
@@ -21,9 +22,11 @@ _BAR_FROM = 20  # fewer leaves are done before a bar could be read
 
 def issue(
     ctx: typer.Context,
-    role: Annotated[Role, typer.Argument(help="What the certificate may be.")],
-    name: Annotated[
-        str | None, typer.Option(metavar="N", help="A DNS label; scheduler and worker default to their role.")
+    who: Annotated[str, typer.Argument(metavar="ROLE[/NAME]", help="scheduler, worker or client, and whose it is.")],
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The name, behind the role.")] = None,
+    named: Annotated[
+        str | None,
+        typer.Option("--name", metavar="N", help="The same; a DNS label. scheduler and worker default to their role."),
     ] = None,
     dns: Annotated[
         list[str] | None, typer.Option(metavar="D", help="A further DNS name, under a permitted domain.")
@@ -41,14 +44,15 @@ def issue(
 ) -> None:
     """Issue a certificate and keep it in the store.
 
-    Examples:  [bold]daskpki issue worker[/bold]   [bold]daskpki issue client --name alice --ttl 7d[/bold]
+    Examples:  [bold]daskpki issue worker[/bold]   [bold]daskpki issue client/alice --ttl 7d[/bold]
 
     A hundred workers of their own:  [bold]daskpki issue worker --name w --count 100[/bold]
 
     An interrupted --count goes on where it ended: names that hold a valid certificate are kept.
     """
     invocation: Invocation = ctx.obj
-    names = _names(role, name, count)
+    role, stem = parse_role_and_name(who, name, named)
+    names = [stem] if count is None else [parse_label(f"{stem}-{number}", "name") for number in range(count)]
     with invocation.authority() as authority:
         requests = authority.requests(role, names, dns=dns or (), ips=ip or (), ttl=ttl)
         wanted = [request for request in requests if not count or not authority.holds_valid(request.identity)]
@@ -58,13 +62,6 @@ def issue(
             _show_plan(invocation, wanted, kept)
         else:
             _issue_all(invocation, authority, wanted, kept, key_type)
-
-
-def _names(role: Role, name: str | None, count: int | None) -> list[str]:
-    stem = parse_label(name, "name") if name is not None else default_name(role)
-    if count is None:
-        return [stem]
-    return [parse_label(f"{stem}-{number}", "name") for number in range(count)]
 
 
 def _show_plan(invocation: Invocation, wanted: Iterable[LeafRequest], kept: int) -> None:
@@ -110,6 +107,6 @@ def progress(invocation: Invocation, total: int, issued: Iterator[Issued]) -> It
 def next_step(role: str, name: str) -> str:
     """What to do with a leaf that was just issued."""
     if role == Role.CLIENT:
-        return f"next: daskpki login --name {name}"
+        return f"next: daskpki login {name}"
     setting = "" if name == role else f"DASKPKI_NAME={name} "
     return f"next: on the machine, {setting}daskpki-entrypoint {role}"

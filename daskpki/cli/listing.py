@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 import typer
 
 from daskpki.cli.drawing import certificate_row
+from daskpki.cli.names import parse_role_and_name
 from daskpki.cli.revocation_list import warn_of_end
 from daskpki.cli.streaming import print_listing, table_lines
 from daskpki.errors import UsageError
@@ -41,7 +42,7 @@ COLUMNS: Final = (
 class Filters(NamedTuple):
     """Which certificates are wanted; what is None or empty lets all pass."""
 
-    role: Role | None
+    roles: frozenset[Role]
     name: str | None
     states: frozenset[str]
     expiring_in: str | None
@@ -50,8 +51,8 @@ class Filters(NamedTuple):
 
 def list_(
     ctx: typer.Context,
-    role: Annotated[Role | None, typer.Option(help="Only this role.")] = None,
-    name: Annotated[str | None, typer.Option(metavar="N", help="Only this name.")] = None,
+    role: Annotated[list[Role] | None, typer.Option(help="Only this role; may be repeated.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="N", help="Only this name, NAME or ROLE/NAME.")] = None,
     state: Annotated[
         list[str] | None, typer.Option(metavar="S", help=f"Only these states: {', '.join(STATES)}.")
     ] = None,
@@ -69,7 +70,11 @@ def list_(
     invocation: Invocation = ctx.obj
     if serial and fingerprint:
         raise UsageError("--serial and --fingerprint name one certificate each", hint="use one of them")
-    filters = Filters(role, name, _checked(state or []), expiring_in, serial or fingerprint)
+    roles = frozenset(role or ())
+    if name is not None and "/" in name:
+        only, name = parse_role_and_name(name)
+        roles = frozenset({only}) if not roles or only in roles else roles - {only}
+    filters = Filters(roles, name, _checked(state or []), expiring_in, serial or fingerprint)
     with invocation.authority(reading=True) as authority:
         now = authority.session.now()
         inventory = authority.inventory()
@@ -105,4 +110,6 @@ def _selected(authority: CertificateAuthority, inventory: Inventory, filters: Fi
     before = now + timedelta(seconds=parse_ttl(filters.expiring_in)) if filters.expiring_in else None
     states = filters.states or (frozenset({"issued"}) if before else None)
     among = None if filters.number is None else numbered(inventory, filters.number)
-    return select(inventory, now=now, role=filters.role, name=filters.name, states=states, before=before, among=among)
+    (role,) = filters.roles if len(filters.roles) == 1 else (None,)
+    found = select(inventory, now=now, role=role, name=filters.name, states=states, before=before, among=among)
+    return (entry for entry in found if not filters.roles or entry.role in filters.roles)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import Any, NamedTuple, TextIO
@@ -23,6 +23,8 @@ class Output(NamedTuple):
     as_json: bool = False
     quiet: bool = False
     verbose: bool = False
+    repeat: Callable[[str], str] = str
+    """Puts the options of `daskpki` itself that were given into each command of a hint, so that it runs as printed."""
 
     def result(self, document: object, lines: Iterable[str]) -> None:
         """Print a command's result: the document with `--json`, else the lines."""
@@ -37,7 +39,7 @@ class Output(NamedTuple):
         """Tell a person, on stderr, what helps next."""
         if not self.quiet:
             for line in lines:
-                _say(line)
+                _say(self.repeat(line))
 
     def warn(self, line: str) -> None:
         """A warning, on stderr, also with `--quiet`."""
@@ -47,7 +49,7 @@ class Output(NamedTuple):
         """One line that says what, which object and why, then the way out."""
         _say(f"error: {error}")
         if error.hint:
-            _say(f"hint: {error.hint}")
+            _say(f"hint: {self.repeat(error.hint)}")
         if self.verbose:
             traceback.print_exception(error, file=sys.stderr)
 

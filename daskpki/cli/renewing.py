@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daskpki.cli.completion import complete_name
 from daskpki.cli.drawing import certificate_table
 from daskpki.cli.pushing import PushOption, SchedulerOption, Tell, push_news
 from daskpki.errors import NothingToDo, UsageError
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 def renew(
     ctx: typer.Context,
-    which: Annotated[str | None, typer.Argument(metavar="[ROLE/NAME]", help="Renew this one now.")] = None,
+    which: Annotated[
+        str | None,
+        typer.Argument(metavar="[ROLE/NAME]", help="Renew this one now.", autocompletion=complete_name),
+    ] = None,
     due: Annotated[
         bool, typer.Option("--due", help="Renew everything past two thirds of its life, or from a CA that was dropped.")
     ] = False,
@@ -65,7 +69,12 @@ def _renewable(authority: CertificateAuthority, which: str) -> CertificateRecord
 def revoke(
     ctx: typer.Context,
     which: Annotated[
-        str, typer.Argument(metavar="SERIAL|ROLE/NAME", help="One certificate, or all valid ones of a name.")
+        str,
+        typer.Argument(
+            metavar="SERIAL|ROLE/NAME",
+            help="One certificate, or all valid ones of a name.",
+            autocompletion=complete_name,
+        ),
     ],
     reason: Annotated[
         str, typer.Option(metavar="R", help="RFC 5280's name: keyCompromise, superseded, certificateHold, ...")

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daskpki.cli.coercion import Commands
-from daskpki.cli.drawing import day, minute, remaining_seconds
+from daskpki.cli.drawing import day, minute
 from daskpki.cli.output import results, table
 from daskpki.confidential import Confidential
+from daskpki.credentials.expiry import remaining_seconds
 from daskpki.errors import UsageError
 
 if TYPE_CHECKING:

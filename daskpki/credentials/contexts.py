@@ -33,6 +33,8 @@ from daskpki.identity import parse_label
 from daskpki.pki import fields
 
 FORMAT: Final = 1
+LOGIN_FILE: Final = "a login file"
+"""Stands for the store of a login that came by a file, since its owner cannot read the store."""
 _WHAT: Final = "the login's file"
 _DIRECTORY: Final = "contexts"
 _PREFERRED: Final = "preferred"
@@ -204,6 +206,12 @@ class Contexts:
         """The id of the login that `context use` chose, which decides where several fit."""
         path = self.directory / _PREFERRED
         return read_private(path).decode("ascii", "replace").strip() if is_there(path) else None
+
+    def active(self) -> Saved | None:
+        """The login that decides where several fit: the preferred one, or the only one."""
+        found, preferred = self.all(), self.preferred()
+        chosen = [saved for saved in found if saved.id == preferred] or found
+        return chosen[0] if len(chosen) == 1 else None
 
     def prefer(self, saved: Saved) -> None:
         """Let this login decide where several fit."""

@@ -1,25 +1,88 @@
-"""Dask's `security-loader`, set in a file of our own among the user's Dask configuration files.
+"""Dask's `security-loader`: which of Dask's configuration files sets it, and ours in the user's directory on request.
 
-Dask merges all YAML files of its directory, so no file of the user's is ever edited; ours says who wrote it, and one
-of the same name that does not say so is left alone.
+The wheel brings a file that Dask reads in most environments (docs/adr/0014). Only `dask.config.paths` says whether
+it does; the way of installing is looked at to explain why it does not. Dask merges all YAML files of a directory,
+so no file of the user's is ever edited; ours say who wrote them, and one of the same name that does not is left
+alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import site
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
-from daskpki.errors import AlreadyExistsError
+from daskpki.errors import AlreadyExistsError, DaskpkiError
 from daskpki.files import is_there, os_error, write_private
 from daskpki.settings import user_home
 
 LOADER: Final = "daskpki.loader.security_loader"
+_KEY: Final = "distributed.client.security-loader"
 _FILE: Final = "daskpki.yaml"
-_MARK: Final = "# Written by `daskpki login`; the last `daskpki logout` removes it."
+_MARK: Final = "# Written by `daskpki login --user-config`; the last `daskpki logout` removes it."
+_UNASKED_MARK: Final = "# Written by `daskpki login`;"
+"""How the file began that every `login` wrote: without being asked, and for environments without daskpki as well."""
 _TEXT: Final = f"{_MARK}\ndistributed:\n  client:\n    security-loader: {LOADER}\n"
 _VARIABLE: Final = "DASK_DISTRIBUTED__CLIENT__SECURITY_LOADER"
+_INHERITED: Final = "DASK_INTERNAL_INHERIT_CONFIG"
 _PUBLIC: Final = 0o644
+_ABSENT: Final = object()
+
+
+class LoaderConfig(NamedTuple):
+    """What Dask's configuration says about the loader in this environment.
+
+    `shipped` is the wheel's file, or an administrator's like it, if Dask reads it; `decided_by` is the file or
+    variable that has the last word, None when nothing sets a loader; `asks_daskpki` says whether that is ours.
+    """
+
+    shipped: Path | None
+    decided_by: str | None
+    asks_daskpki: bool
+
+    @property
+    def overruled_by(self) -> str | None:
+        """The variable or file that sets another loader, or none, and has the last word."""
+        return None if self.asks_daskpki else self.decided_by
+
+
+def read_config(paths: Sequence[str], environ: Mapping[str, str]) -> LoaderConfig:
+    """Read the files of `dask.config.paths`, then the environment: what comes later overrules what comes before."""
+    from dask import config
+
+    own = config_file(environ)
+    shipped = decided_by = None
+    loader: object = None
+    for path, found in config.collect_yaml(paths, return_paths=True):
+        value = _loader_of(found)
+        if value is _ABSENT:
+            continue
+        if path.name == _FILE and path != own and value == LOADER:
+            shipped = path
+        loader, decided_by = value, str(path)
+    value = _loader_of(config.collect_env(environ))
+    if value is not _ABSENT:
+        loader, decided_by = value, _VARIABLE if environ.get(_VARIABLE) else _INHERITED
+    return LoaderConfig(shipped, decided_by, loader == LOADER)
+
+
+def read_own_config(environ: Mapping[str, str]) -> LoaderConfig:
+    """The same for the environment that this process runs in; DaskpkiError when one of the files cannot be parsed."""
+    try:
+        from dask import config  # which reads them all
+
+        return read_config(config.paths, environ)
+    except ValueError as error:
+        raise DaskpkiError(" ".join(str(error).split())) from None
+
+
+def _loader_of(found: Mapping[str, Any]) -> object:
+    from dask import config
+
+    return config.get(_KEY, _ABSENT, config=dict(found))  # knows `security_loader` as well
 
 
 def config_file(environ: Mapping[str, str]) -> Path:
@@ -30,13 +93,13 @@ def config_file(environ: Mapping[str, str]) -> Path:
 def check_config(environ: Mapping[str, str]) -> Path:
     """Our file's path; AlreadyExistsError when there is a file of that name which is not ours."""
     path = config_file(environ)
-    if not _is_ours(path):
+    if is_there(path) and not _begins_with(path, _MARK, _UNASKED_MARK):
         raise AlreadyExistsError(f"{path} exists and was not written by daskpki", hint="rename it, and log in again")
     return path
 
 
 def set_loader(environ: Mapping[str, str]) -> Path:
-    """Let plain `Client("tls://...")` ask daskpki; AlreadyExistsError as `check_config`."""
+    """Let every environment that reads the user's directory ask daskpki; AlreadyExistsError as `check_config`."""
     path = check_config(environ)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,33 +109,39 @@ def set_loader(environ: Mapping[str, str]) -> Path:
     return path
 
 
-def unset_loader(environ: Mapping[str, str]) -> None:
-    """Remove our file, and Dask's directory if nothing else is in it."""
+def unset_loader(environ: Mapping[str, str], *, unasked_only: bool = False) -> None:
+    """Remove our file, and Dask's directory if nothing else is in it; with `unasked_only` one that nobody asked for."""
     path = config_file(environ)
-    if not is_there(path) or not _is_ours(path):
+    marks = (_UNASKED_MARK,) if unasked_only else (_UNASKED_MARK, _MARK)
+    if not is_there(path) or not _begins_with(path, *marks):
         return
     path.unlink()
     if not any(path.parent.iterdir()):
         path.parent.rmdir()
 
 
-def overruled_by(environ: Mapping[str, str]) -> str | None:
-    """The variable or file by which the user sets another `security-loader`, which wins over ours; None without one."""
-    if environ.get(_VARIABLE, LOADER) != LOADER:
-        return _VARIABLE
-    from dask import config
-
-    directories = [str(config_file(environ).parent), *filter(None, [environ.get("DASK_CONFIG")])]
-    winner = None
-    for path, found in config.collect_yaml(directories, return_paths=True):
-        loader = config.get("distributed.client.security-loader", None, config=found)
-        if loader:
-            winner = None if loader == LOADER else str(path)
-    return winner
-
-
-def _is_ours(path: Path) -> bool:
+def _begins_with(path: Path, *marks: str) -> bool:
     try:
-        return not is_there(path) or path.read_text("utf-8", "replace").startswith(_MARK)
+        return path.read_text("utf-8", "replace").startswith(marks)
     except OSError as error:
         raise os_error(error, path) from error
+
+
+def explain_unread(prefix: str = sys.prefix, base_prefix: str = sys.base_prefix, package: Path | None = None) -> str:
+    """Say why Dask does not read the wheel's file, by where daskpki and Python are."""
+    place = package or Path(__file__).parents[2]
+    if site.USER_SITE and place == Path(site.USER_SITE):
+        how = "it was installed with --user"
+    elif prefix != base_prefix and place.is_relative_to(base_prefix):
+        how = "it was installed outside of this virtual environment, which has --system-site-packages"
+    elif prefix == "/usr" and place.is_relative_to("/usr/local"):
+        how = "pip puts packages for Debian's own Python into /usr/local"
+    else:
+        how = "it came by --target, PYTHONPATH or a copy of site-packages"
+    return f"Dask reads {Path(prefix) / 'etc' / 'dask'}, and daskpki lies in {place}: {how}"
+
+
+def tool_environment(prefix: str = sys.prefix) -> str | None:
+    """The program that made an environment for daskpki's commands alone, by the receipt that it leaves there."""
+    receipts = {"pipx": "pipx_metadata.json", "uv": "uv-receipt.toml"}
+    return next((tool for tool, receipt in receipts.items() if os.path.exists(os.path.join(prefix, receipt))), None)  # noqa: PTH110, PTH118

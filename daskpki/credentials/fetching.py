@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from daskpki import naming
-from daskpki.credentials.held import Held, Pins, issuing_generation, verify_held
+from daskpki.credentials.held import Held, Pins, verify_held
 from daskpki.errors import CorruptError, NotFoundError
 from daskpki.identity import Role
-from daskpki.pki.certificates import certificate_identity, load_certificate
 from daskpki.pki.credential import Credential, parse_credential
 from daskpki.pki.trust import parse_trust, verify_trust
-from daskpki.pki.validate import verify_identity
 from daskpki.store.links import Head
 from daskpki.store.port import SecretStore
 from daskpki.store.trust import TrustPayload, trust_chain
@@ -22,23 +19,6 @@ def fetch_credential(secrets: SecretStore, cluster: str, role: Role, name: str, 
     """Read and verify one credential by `access` only; NotFoundError names the command that issues it."""
     trust = fetch_trust(secrets, cluster, pins=pins, now=now)
     credential = _fetch_payload(secrets, cluster, role, name)
-    return verify_held(credential, trust.data, pins=pins, now=now)
-
-
-def hold_certificate(
-    secrets: SecretStore, cluster: str, name: str, certificate: Sequence[bytes], *, pins: Pins, now: datetime
-) -> Held:
-    """The credential client/NAME, without a key, of a certificate (DER, leaf first) that somebody handed over.
-
-    NotTrustedError unless the cluster's trust document, which is read from the store, vouches for it.
-    """
-    leaf, *chain = certificate
-    identity = certificate_identity(load_certificate(leaf))
-    trust = fetch_trust(secrets, cluster, pins=pins, now=now)
-    document = trust.signed.document
-    verify_identity(identity, trust_domain=document.trust_domain, role=Role.CLIENT, name=name)
-    generation = issuing_generation(leaf, chain, document, now)
-    credential = Credential(cluster, identity, generation, None, leaf, tuple(chain))
     return verify_held(credential, trust.data, pins=pins, now=now)
 
 

@@ -1,43 +1,44 @@
-"""Log in and out: a person's credential from the store to the OS keyring, and back to nothing.
+"""Log in and out: a person's credential from the store, or from a login file, to the OS keyring, and back to nothing.
 
-`login` writes three things: the keyring entry (the private key, the digest of the file, the newest trust epoch seen),
-the login's public file, and Dask's `security-loader`. All of it is checked before anything is written, and what was
-written is taken back when a later step fails. `logout` removes all three, and a key of
-`daskpki request` that still waits for its certificate.
+A login writes the keyring entry (the private key, the digest of the file, the newest trust epoch seen) and the
+login's public file; Dask's `security-loader` only on request, since the wheel brings it (docs/adr/0014). All of it
+is checked before anything is written, and what was written is taken back when a later step fails. `logout` removes
+all of it, and a key of `daskpki request` that still waits for its certificate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from daskpki.confidential import Confidential
 from daskpki.credentials import dask_config
 from daskpki.credentials.addresses import parse_scheduler
-from daskpki.credentials.contexts import Context, Saved
+from daskpki.credentials.contexts import LOGIN_FILE, Context, Saved
+from daskpki.credentials.dask_config import LoaderConfig
 from daskpki.credentials.entry import Entry, encode_entry
-from daskpki.credentials.fetching import fetch_credential, hold_certificate
-from daskpki.credentials.held import Held, Pins
+from daskpki.credentials.fetching import fetch_credential
+from daskpki.credentials.files import LoginFile
+from daskpki.credentials.held import Held, Pins, issuing_generation, verify_held
 from daskpki.credentials.logins import USERNAME, read_entry
-from daskpki.credentials.requests import forget_waiting, waiting_key, with_own_key
+from daskpki.credentials.requests import find_waiting_key, forget_waiting, with_own_key
 from daskpki.credentials.sources import Surroundings
 from daskpki.credentials.waiting import Waiting, all_waiting, find_waiting
-from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotTrustedError
+from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotTrustedError, UsageError
 from daskpki.identity import Role
+from daskpki.pki.credential import Credential
 from daskpki.pki.trust import parse_trust
+from daskpki.pki.validate import verify_identity
 from daskpki.store.port import Store
 
 
 class LoggedIn(NamedTuple):
-    """What `login` made of it: the saved login and the verified credential.
-
-    `overruled_by` names the variable or file of the user's whose own `security-loader` wins over daskpki's, if any.
-    """
+    """What `login` made of it: the saved login, the verified credential, and what Dask's configuration says now."""
 
     saved: Saved
     held: Held
-    overruled_by: str | None
+    dask: LoaderConfig
 
 
 class _Before(NamedTuple):
@@ -57,36 +58,90 @@ class _Before(NamedTuple):
 
 
 def login(
-    store: Store,
-    cluster: str,
-    name: str,
-    schedulers: Sequence[str],
-    here: Surroundings,
-    *,
-    certificate: Sequence[bytes] = (),
+    store: Store, cluster: str, name: str, schedulers: Sequence[str], here: Surroundings, *, user_config: bool = False
 ) -> LoggedIn:
     """Copy the credential client/NAME into the keyring; `schedulers` are tls:// addresses, added to those known.
 
-    A key that never travelled is in the keyring already, made by `request`. `certificate` (DER, leaf first) takes the
-    place of the store's credential.
+    A key that never travelled is in the keyring already, made by `request`. With `user_config`, Dask's loader is
+    set in the user's directory unless Dask reads the wheel's file.
 
     NotFoundError when it was never issued, NotTrustedError when anything about it does not hold or when the store's
     trust document does not follow from the one of an earlier login, AccessDeniedError without a usable keyring. None
     of them changes anything.
     """
+
+    def fetch(pins: Pins) -> Held:
+        return fetch_credential(store.secrets, cluster, Role.CLIENT, name, pins=pins, now=here.now)
+
+    login_id = here.contexts.id_of(store.url, cluster, name)
+    return _log_in(login_id, store.url, schedulers, here, fetch, user_config=user_config)
+
+
+def login_by_file(
+    file: LoginFile,
+    schedulers: Sequence[str],
+    here: Surroundings,
+    *,
+    ca_sha256: str | None = None,
+    user_config: bool = False,
+) -> LoggedIn:
+    """Complete a key of `request` by a login file; `ca_sha256` is the CA's fingerprint, as its receiver was told it.
+
+    UsageError without that fingerprint, save where an earlier login knows the CA; NotFoundError unless the
+    certificate belongs to a key that is in the keyring; else as `login`.
+    """
+    identity = file.identity
+    verify_identity(identity, trust_domain=file.document.trust_domain, role=Role.CLIENT, name=identity.name)
+    if ca_sha256 is None and not knows_ca(file, here):
+        raise UsageError(
+            f"the file names the CA {file.ca_sha256}, and nobody vouches for it here",
+            hint="--ca-sha256 FINGERPRINT, as the operator told you by another way than this file came",
+        )
+
+    def verify(pins: Pins) -> Held:
+        generation = issuing_generation(file.leaf, file.chain, file.document, here.now)
+        credential = Credential(file.cluster, identity, generation, None, file.leaf, file.chain)
+        pinned = pins._replace(sha256=ca_sha256 or pins.sha256)
+        return verify_held(credential, Confidential(file.trust), pins=pinned, now=here.now)
+
+    known = [*schedulers, *file.schedulers]
+    return _log_in(_id_of(file, here), LOGIN_FILE, known, here, verify, user_config=user_config)
+
+
+def knows_ca(file: LoginFile, here: Surroundings) -> bool:
+    """Whether the file's trust document has to follow one that was verified here: then no fingerprint is needed."""
+    return here.pins.sha256 is not None or _before(_id_of(file, here), here).bound(here.pins).previous is not None
+
+
+def _id_of(file: LoginFile, here: Surroundings) -> str:
+    return here.contexts.id_of(LOGIN_FILE, file.cluster, file.identity.name)
+
+
+def _log_in(
+    login_id: str,
+    store: str,
+    schedulers: Sequence[str],
+    here: Surroundings,
+    fetch: Callable[[Pins], Held],
+    *,
+    user_config: bool,
+) -> LoggedIn:
     given = [parse_scheduler(address) for address in schedulers]
-    dask_config.check_config(here.environ)
+    dask = dask_config.read_own_config(here.environ)
+    if user_config and not dask.shipped:
+        dask_config.check_config(here.environ)
     with here.contexts.locked():
-        login_id = here.contexts.id_of(store.url, cluster, name)
         before = _before(login_id, here)
-        fetched = _fetch(store, cluster, name, before, here, certificate=certificate)
-        held = _with_key(fetched, login_id, before, here)
+        fetched = _fetch(before, here, fetch)
+        held = _with_key(fetched, before, here)
         known = before.saved.context.schedulers if before.saved else ()
-        saved = here.contexts.saved(_context(store.url, held, [*given, *known]))
-        _write(saved, held, before, here)
-        if fetched.credential.key is None and waiting_key(login_id, here.keyring) == held.credential.key:
-            forget_waiting(login_id, here.contexts, here.keyring)  # and not the key of a later request
-    return LoggedIn(saved, held, dask_config.overruled_by(here.environ))
+        saved = here.contexts.saved(_context(store, held, [*given, *known]))
+        _write(saved, held, before, here, set_loader=user_config and not dask.shipped)
+        if fetched.credential.key is None:
+            _forget_completed(held, here)
+    if dask.shipped:
+        dask_config.unset_loader(here.environ, unasked_only=True)
+    return LoggedIn(saved, held, dask_config.read_own_config(here.environ))
 
 
 def _before(login_id: str, here: Surroundings) -> _Before:
@@ -99,27 +154,29 @@ def _before(login_id: str, here: Surroundings) -> _Before:
     return _Before(entry, saved)
 
 
-def _with_key(held: Held, login_id: str, before: _Before, here: Surroundings) -> Held:
+def _with_key(held: Held, before: _Before, here: Surroundings) -> Held:
     """The same with the key that never left this keyring, where the store has none."""
     if held.credential.key is not None:
         return held
+    found = find_waiting_key(held.credential.leaf, here.contexts, here.keyring)
     own = before.entry.key if before.entry else None
-    credential = with_own_key(held.credential, own, waiting_key(login_id, here.keyring))
-    return held._replace(credential=credential)
+    return held._replace(credential=with_own_key(held.credential, own, found.key if found else None))
 
 
-def _fetch(
-    store: Store, cluster: str, name: str, before: _Before, here: Surroundings, *, certificate: Sequence[bytes]
-) -> Held:
+def _forget_completed(held: Held, here: Surroundings) -> None:
+    """Remove the waiting key that this login took over, and not the key of a later request."""
+    if found := find_waiting_key(held.credential.leaf, here.contexts, here.keyring):
+        forget_waiting(found.waiting.id, here.contexts, here.keyring)
+
+
+def _fetch(before: _Before, here: Surroundings, fetch: Callable[[Pins], Held]) -> Held:
     pins = before.bound(here.pins)
     try:
-        if certificate:
-            return hold_certificate(store.secrets, cluster, name, certificate, pins=pins, now=here.now)
-        return fetch_credential(store.secrets, cluster, Role.CLIENT, name, pins=pins, now=here.now)
+        return fetch(pins)
     except NotTrustedError as error:
         if pins == here.pins:
             raise
-        ways = [error.hint, "to forget what was seen before, and accept what the store has: daskpki logout, then login"]
+        ways = [error.hint, "to forget what was seen before, and accept what is there now: daskpki logout, then login"]
         raise type(error)(str(error), hint="; ".join(filter(None, ways))) from error
 
 
@@ -138,14 +195,15 @@ def _context(store: str, held: Held, schedulers: Sequence[str]) -> Context:
     )
 
 
-def _write(saved: Saved, held: Held, before: _Before, here: Surroundings) -> None:
+def _write(saved: Saved, held: Held, before: _Before, here: Surroundings, *, set_loader: bool) -> None:
     key = held.credential.key
     assert key is not None, "login has looked for it"
     entry = encode_entry(Entry(held.trust.epoch, saved.digest, key))
     try:
         here.keyring.set(saved.service, USERNAME, entry)
         here.contexts.write(saved)
-        dask_config.set_loader(here.environ)
+        if set_loader:
+            dask_config.set_loader(here.environ)
     except DaskpkiError:
         _put_back(saved, before, here)
         raise
@@ -182,7 +240,9 @@ def leaving(here: Surroundings, which: str | None) -> Leaving:
     if not here.contexts.fitting(which):
         return Leaving([], [find_waiting(here.contexts, which)])
     saved = here.contexts.find(which)
-    return Leaving([saved], [waiting for waiting in known if waiting.id == saved.id])
+    by_file = saved.context.store == LOGIN_FILE  # whose request names the store that could not be read
+    renewals = [key for key in known if key.id == saved.id or (by_file and key.title == saved.context.title)]
+    return Leaving([saved], renewals)
 
 
 def logout(here: Surroundings, logins: Sequence[Saved], waiting: Sequence[Waiting] = ()) -> None:

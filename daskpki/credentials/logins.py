@@ -6,16 +6,18 @@ from datetime import datetime
 from typing import Final
 
 from daskpki.confidential import Confidential
-from daskpki.credentials.addresses import matches
+from daskpki.credentials.addresses import SCHEME, matches, parse_scheduler
 from daskpki.credentials.choice import Wanted
 from daskpki.credentials.contexts import Contexts, Saved, service_name
 from daskpki.credentials.entry import Entry, parse_entry
 from daskpki.credentials.held import Held, Pins, verify_held
 from daskpki.credentials.os_keyring import KeyringPort
-from daskpki.errors import CorruptError, NotFoundError, NotTrustedError
+from daskpki.errors import CorruptError, NotFoundError, NotTrustedError, UsageError
 from daskpki.identity import Identity, Role
 from daskpki.pki.credential import Credential
 from daskpki.pki.trust import check_fresh, parse_trust
+
+_THIS_MACHINE: Final = ("localhost", "127.0.0.1", "[::1]")
 
 USERNAME: Final = "credential"
 """The keyring's user name of every login: without meaning, since it is readable while the keyring is locked."""
@@ -25,19 +27,47 @@ def find_login(contexts: Contexts, wanted: Wanted) -> Saved:
     """The login that fits; NotFoundError when none does, UsageError that names the candidates when several do."""
     fitting = [saved for saved in contexts.all() if _fits(saved, wanted)]
     if wanted.address is not None:
-        known = [saved for saved in fitting if matches(wanted.address, saved.context.schedulers)]
-        fitting = known or [saved for saved in fitting if not saved.context.schedulers]
+        fitting = logins_that_list(contexts, wanted) or [saved for saved in fitting if not saved.context.schedulers]
     if not fitting:
         raise _nobody(contexts, wanted)
     return contexts.only(fitting, _describe(wanted))
 
 
+def logins_that_list(contexts: Contexts, wanted: Wanted) -> list[Saved]:
+    """The logins among whose addresses `wanted.address` is."""
+    names = _names_of(wanted.address or "")
+    return [
+        saved
+        for saved in contexts.all()
+        if _fits(saved, wanted) and any(matches(name, saved.context.schedulers) for name in names)
+    ]
+
+
+def _names_of(address: str) -> list[str]:
+    """The address, in each of the three ways to write it where its host is this machine."""
+    try:
+        host, _, port = parse_scheduler(address).removeprefix(SCHEME).rpartition(":")
+    except UsageError:
+        return []  # nobody's
+    return [f"{SCHEME}{name}:{port}" for name in (_THIS_MACHINE if host in _THIS_MACHINE else (host,))]
+
+
 def _nobody(contexts: Contexts, wanted: Wanted) -> NotFoundError:
-    logins = ", ".join(saved.context.title for saved in contexts.all())
-    if logins:
-        return NotFoundError(f"no login fits {_describe(wanted)}", hint=f"logins are {logins}; daskpki login adds one")
-    ways = "daskpki login --name NAME; without a keyring, DASKPKI_CREDENTIAL_DIR or DASKPKI_SOURCE=store"
-    return NotFoundError("nobody is logged in here", hint=ways)
+    logins = contexts.all()
+    if not logins:
+        where = f", so there is no certificate for {wanted.address}" if wanted.address else ""
+        ways = "daskpki login NAME; without a keyring, DASKPKI_CREDENTIAL_DIR or DASKPKI_SOURCE=store"
+        other = "; for a TLS cluster of another kind, Client(..., security=...)" if wanted.address else ""
+        return NotFoundError(f"nobody is logged in here{where}", hint=ways + other)
+    if wanted.address:
+        listed = [f"{address} ({saved.context.title})" for saved in logins for address in saved.context.schedulers]
+        return NotFoundError(
+            f"no login knows {wanted.address}; known: {', '.join(listed) or 'none'}",
+            hint=f"daskpki login {logins[0].context.name} --scheduler {wanted.address}; "
+            "for a TLS cluster of another kind, Client(..., security=...)",
+        )
+    titles = ", ".join(saved.context.title for saved in logins)
+    return NotFoundError(f"no login fits {_describe(wanted)}", hint=f"logins are {titles}; daskpki login adds one")
 
 
 def _fits(saved: Saved, wanted: Wanted) -> bool:

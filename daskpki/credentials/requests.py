@@ -8,14 +8,14 @@ The waiting key is an entry of its own in the keyring, of the form of a login's,
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from typing import Final, NamedTuple
 
 from daskpki.confidential import Confidential
 from daskpki.credentials.contexts import Contexts, service_name
 from daskpki.credentials.entry import Entry, encode_entry, parse_entry
 from daskpki.credentials.logins import USERNAME
 from daskpki.credentials.os_keyring import KeyringPort
-from daskpki.credentials.waiting import Waiting, note, strike_out
+from daskpki.credentials.waiting import Waiting, all_waiting, note, strike_out
 from daskpki.errors import NotFoundError
 from daskpki.identity import Identity
 from daskpki.pki.credential import Credential
@@ -47,6 +47,22 @@ def waiting_key(login_id: str, keyring: KeyringPort) -> Confidential | None:
     """The key (PKCS#8 DER) that waits for its certificate."""
     line = keyring.get(_service(login_id), USERNAME)
     return None if line is None else parse_entry(line).key
+
+
+class WaitingKey(NamedTuple):
+    """A key (PKCS#8 DER) that waits, and the note of it."""
+
+    waiting: Waiting
+    key: Confidential
+
+
+def find_waiting_key(leaf: bytes, contexts: Contexts, keyring: KeyringPort) -> WaitingKey | None:
+    """The waiting key to which a certificate (DER) belongs, whatever store and cluster its request named."""
+    for waiting in all_waiting(contexts):
+        key = waiting_key(waiting.id, keyring)
+        if key is not None and key_matches(key, leaf):
+            return WaitingKey(waiting, key)
+    return None
 
 
 def forget_waiting(login_id: str, contexts: Contexts, keyring: KeyringPort) -> None:

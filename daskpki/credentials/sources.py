@@ -11,15 +11,16 @@ from typing import NamedTuple
 from daskpki import settings
 from daskpki.credentials.addresses import parse_scheduler
 from daskpki.credentials.choice import DIRECTORY, HANDOVER, Choice, Source, Wanted, choose
-from daskpki.credentials.contexts import Contexts
+from daskpki.credentials.contexts import LOGIN_FILE, Contexts
 from daskpki.credentials.directory import CERTIFICATE_FILE, KEY_FILE, Material, in_directory, load_directory, parse_leaf
+from daskpki.credentials.expiry import renewal_elsewhere, renewal_of_login
 from daskpki.credentials.fetching import fetch_credential
 from daskpki.credentials.handed_down import load_handed_down
 from daskpki.credentials.held import Held, Pins, issuing_generation, verify_held
-from daskpki.credentials.logins import find_login, load_login
+from daskpki.credentials.logins import find_login, load_login, logins_that_list
 from daskpki.credentials.newest_trust import NewestTrust
 from daskpki.credentials.os_keyring import KeyringPort, OSKeyring
-from daskpki.errors import NotFoundError, UsageError
+from daskpki.errors import UsageError
 from daskpki.identity import Role, parse_label
 from daskpki.pki.credential import Credential
 from daskpki.pki.keys import parse_key, serialize_key
@@ -76,15 +77,11 @@ def open_without_asking(url: LocalUrl | GsmUrl) -> Store:
     return open_store(url, unlock=Unlocking(keyring=OSKeyring()))
 
 
-def knows(wanted: Wanted, here: Surroundings) -> bool:
-    """Whether there is a credential for `wanted.address`: a source for every address, or a login that fits this one."""
+def leaves_to_dask(wanted: Wanted, here: Surroundings) -> bool:
+    """Whether Dask's own TLS files, where there are any, come first: no credential is meant for `wanted.address`."""
     if choose(wanted, here.environ).source is not Source.KEYRING:
-        return True
-    try:
-        find_login(here.contexts, _in_cluster(wanted, here))
-    except NotFoundError:
         return False
-    return True
+    return not logins_that_list(here.contexts, _in_cluster(wanted, here))
 
 
 def obtain(wanted: Wanted, here: Surroundings) -> Obtained:
@@ -93,6 +90,15 @@ def obtain(wanted: Wanted, here: Surroundings) -> Obtained:
     held, schedulers, store = _SOURCES[choice.source](wanted, here)
     _check_asked_for(held, wanted, choice)
     return Obtained(held, choice, schedulers, store)
+
+
+def renewal(obtained: Obtained, wanted: Wanted, here: Surroundings) -> str:
+    """The command that renews the credential, wherever it came from."""
+    credential, source = obtained.held.credential, obtained.choice.source
+    if source is not Source.KEYRING:
+        return renewal_elsewhere(source, credential.identity.name)
+    saved = find_login(here.contexts, _in_cluster(wanted, here))
+    return renewal_of_login(saved.context, is_active=saved == here.contexts.active())
 
 
 def _check_asked_for(held: Held, wanted: Wanted, choice: Choice) -> None:
@@ -164,7 +170,8 @@ def _from_store(wanted: Wanted, here: Surroundings) -> _Found:
 def _from_keyring(wanted: Wanted, here: Surroundings) -> _Found:
     saved = find_login(here.contexts, _in_cluster(wanted, here))
     held = load_login(saved, here.keyring, here.now)
-    return held, saved.context.schedulers, settings.parse_store_url(saved.context.store)
+    by_file = saved.context.store == LOGIN_FILE  # whose store cannot be read from here
+    return held, saved.context.schedulers, None if by_file else settings.parse_store_url(saved.context.store)
 
 
 def _in_cluster(wanted: Wanted, here: Surroundings) -> Wanted:

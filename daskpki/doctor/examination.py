@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 from daskpki.authority import CertificateAuthority
 from daskpki.confidential import Confidential
 from daskpki.credentials.choice import Source, Wanted, choose
-from daskpki.credentials.contexts import Saved
+from daskpki.credentials.contexts import LOGIN_FILE, Saved
+from daskpki.credentials.expiry import renewal_of_login
 from daskpki.credentials.logins import load_login
 from daskpki.credentials.sources import Surroundings
 from daskpki.credentials.whoami import whoami
@@ -151,7 +152,7 @@ class Examination:
             found = whoami(Wanted(), self._here)
             yield ok("credential in use", f"{found.identity}, by {choice.why}")
         elif not saved:
-            yield note("credential in use", "none: nobody is logged in here", "daskpki login --name NAME")
+            yield note("credential in use", "none: nobody is logged in here", "daskpki login NAME")
 
     def _keyring_failure(self) -> DaskpkiError | None:
         try:
@@ -167,7 +168,9 @@ class Examination:
         trust, newest = self._trust, None
         if trust is not None and (context.store, context.cluster) == (self._store_url, trust.cluster):
             newest = trust.epoch
-        return LoginSeen(context.title, context.name, lifetime(load_certificate(context.leaf)), epoch, newest)
+        by_file = renewal_of_login(context, is_active=True) if context.store == LOGIN_FILE else None
+        life = lifetime(load_certificate(context.leaf))
+        return LoginSeen(context.title, context.name, life, epoch, newest, by_file=by_file)
 
     def _login_failure(self, saved: Saved) -> DaskpkiError | None:
         try:

@@ -58,7 +58,7 @@ def check_config(config: Mapping[str, Any]) -> Iterator[Finding]:
         yield note(
             "Dask's configuration",
             "no security-loader is set: Client('tls://...') does not find a credential by itself",
-            "daskpki login sets it; daskpki.connect() works without",
+            "daskpki login --user-config sets it; daskpki.connect() works without",
         )
     else:
         yield ok("Dask's configuration", "Client('tls://...') asks daskpki")

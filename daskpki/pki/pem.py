@@ -76,6 +76,17 @@ def parse_certificates(data: bytes, what: str = "the certificate file") -> list[
     return [der for _, der in blocks]
 
 
+def parse_fingerprint(text: str) -> str:
+    """A SHA-256 as people write it, with or without colons, in lower-case hex; UsageError unless it has 64 digits."""
+    digits = text.strip().replace(":", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise UsageError(
+            f"{text.strip()[:100]!r} is not a SHA-256 fingerprint, which has 64 hexadecimal digits",
+            hint="daskpki init-ca and daskpki sign --out print it",
+        )
+    return digits
+
+
 def fingerprint(der: bytes) -> str:
     """SHA-256 of the whole certificate in lower-case hex: what identifies it (serial and key id do not)."""
     from hashlib import sha256  # a boot without a pin has no need of it

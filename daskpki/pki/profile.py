@@ -31,7 +31,7 @@ CA_BACKDATE: Final = HOUR
 
 # CA/Browser Forum Baseline Requirements 6.3.2: 398 days at most, of which 397 are to be used; browsers hold to it.
 MAX_TTL: Final = 397 * DAY
-# What is left of less would be eaten up by backdating.
+# Less would end before a machine with a slow clock has used it.
 MIN_TTL: Final = 10 * MINUTE
 DEFAULT_TTL: Final = {Role.SCHEDULER: 90 * DAY, Role.WORKER: 30 * DAY, Role.CLIENT: 30 * DAY}
 
@@ -45,7 +45,8 @@ _MAX_NAMES: Final = 64
 LOOPBACK: Final = (ipaddress.IPv4Address("127.0.0.1"), ipaddress.IPv6Address("::1"))
 
 _UNITS: Final = {"d": DAY, "h": HOUR, "m": MINUTE}
-_TTL: Final = r"([1-9][0-9]{0,8})([dhm])\Z"
+_READ_UNITS: Final = {"y": 365 * DAY, "w": 7 * DAY, **_UNITS}
+_TTL: Final = r"([1-9][0-9]{0,8})([ywdhm])\Z"
 
 
 class Policy(NamedTuple):
@@ -127,11 +128,11 @@ def parse_ip(text: str) -> IpAddress:
 
 
 def parse_ttl(text: str) -> int:
-    """Seconds of a lifetime such as `90d`, `12h` or `30m`; UsageError."""
+    """Seconds of a lifetime such as `90d`, `2w`, `1y` (365 days), `12h` or `30m`; UsageError."""
     match = re.match(_TTL, text)
     if not match:
-        raise UsageError(f"{text!r} is not a lifetime", hint="a number and d, h or m, such as 90d, 12h or 30m")
-    return int(match[1]) * _UNITS[match[2]]
+        raise UsageError(f"{text!r} is not a lifetime", hint="a number and y, w, d, h or m, such as 90d, 2w or 12h")
+    return int(match[1]) * _READ_UNITS[match[2]]
 
 
 def format_ttl(seconds: int) -> str:
@@ -179,9 +180,9 @@ def check_request(request: LeafRequest, policy: Policy) -> None:
 def leaf_lifetime(request: LeafRequest, policy: Policy, issuer: Lifetime, now: int) -> Lifetime:
     """When the leaf is valid: backdated, within the issuer's own validity, no longer than policy allows.
 
-    The whole period has the length asked for, its last second included, so that 90d are 90 days less one second from
-    notBefore to notAfter. A default lifetime is cut at the issuer's end; one that was asked for is refused, with
-    PolicyError.
+    The lifetime that was asked for counts from now, its last second included: 90d end 90 days less one second from
+    now, and backdating comes on top. A default lifetime is cut at the issuer's end; one that was asked for is
+    refused, with PolicyError.
     """
     if not issuer.not_before <= now <= issuer.not_after:
         raise PolicyError(
@@ -191,9 +192,9 @@ def leaf_lifetime(request: LeafRequest, policy: Policy, issuer: Lifetime, now: i
     not_before = max(now - LEAF_BACKDATE, issuer.not_before)
     if request.ttl is None:
         ttl = min(DEFAULT_TTL[request.identity.role], policy.longest_ttl)
-        return Lifetime(not_before, min(not_before + ttl - 1, issuer.not_after))
+        return Lifetime(not_before, min(now + ttl - 1, issuer.not_after))
     _check_ttl(request.ttl, policy)
-    not_after = not_before + request.ttl - 1
+    not_after = now + request.ttl - 1
     if not_after > issuer.not_after:
         ends = f"{show(not_after)}, after the CA's end {show(issuer.not_after)}"
         raise PolicyError(

@@ -12,11 +12,12 @@ import pytest
 from daskpki import CertificateAuthority
 from daskpki.authority.abandoning import ABANDON_AFTER
 from daskpki.authority.crl_keeping import revocations
+from daskpki.authority.renewal import request_for
 from daskpki.credentials.fetching import fetch_credential
 from daskpki.credentials.held import Pins
 from daskpki.errors import AlreadyExistsError, NotFoundError, NotTrustedError, PolicyError, UsageError
 from daskpki.identity import Role
-from daskpki.pki.profile import DAY
+from daskpki.pki.profile import DAY, LEAF_BACKDATE, parse_ttl
 from daskpki.pki.revoked import revoked_serials
 from daskpki.records import ABANDONED, RESERVED
 from daskpki.settings import LocalUrl
@@ -90,8 +91,30 @@ def test_due_is_two_thirds_of_a_life_and_renewing_ends_it(ca: CertificateAuthori
     clock.now = START + timedelta(days=400)  # long expired: renewed all the same
     assert [entry.name for entry in ca.due()] == ["w", "s"]
     renewed = list(ca.renew(ca.due()))
-    assert [leaf.record.not_after - leaf.record.not_before + 1 for leaf in renewed] == [30 * DAY, 90 * DAY]
+    asked = [leaf.record.not_after - leaf.record.not_before - LEAF_BACKDATE + 1 for leaf in renewed]
+    assert asked == [30 * DAY, 90 * DAY]
     assert ca.due() == []
+
+
+@pytest.mark.parametrize("ttl", ["10m", "7d", "1h"])
+def test_the_lifetime_that_is_asked_for_is_given_and_stays_the_same(
+    ca: CertificateAuthority, clock: Clock, ttl: str
+) -> None:
+    issue(ca, Role.WORKER, "w", ttl=ttl)
+    for number in range(50):
+        entry = ca.find("worker/w")
+        assert entry.not_after + 1 - int(clock.now.timestamp()) == parse_ttl(ttl), f"after {number} renewals"
+        clock.now += timedelta(minutes=7)
+        list(ca.renew([entry]))
+
+
+def test_a_default_lifetime_that_was_cut_is_the_default_again(ca: CertificateAuthority, clock: Clock) -> None:
+    """Ten days before its end the CA gives ten days; the next CA gives thirty, as the first one did."""
+    end = ca.issuer().certificate.not_valid_after_utc
+    clock.now = end - timedelta(days=10)
+    issue(ca, Role.WORKER, "w")
+    assert ca.find("worker/w").not_after == int(end.timestamp())
+    assert request_for(ca.find("worker/w"), ca.policy().trust_domain, int(end.timestamp())).ttl is None
 
 
 def test_a_renewal_keeps_names_and_gives_way(ca: CertificateAuthority, clock: Clock) -> None:

@@ -13,7 +13,7 @@ CASES = [
     (("issue", "client"), 2, "a client needs a name", "--name alice"),
     (("issue", "nanny"), 2, "nanny", ""),
     (("issue", "worker", "--name", "Bad_Name"), 2, "'Bad_Name'", "'bad-name' would do"),
-    (("issue", "worker", "--ttl", "3 weeks"), 2, "'3 weeks'", "90d, 12h or 30m"),
+    (("issue", "worker", "--ttl", "3 weeks"), 2, "'3 weeks'", "90d, 2w or 12h"),
     (("issue", "worker", "--ttl", "400d"), 3, "397", "BR 6.3.2"),
     (("issue", "worker", "--ttl", "1m"), 3, "under the minimum", ""),
     (("issue", "worker", "--dns", "worker.other.example"), 3, "worker.other.example", "--permit-dns"),

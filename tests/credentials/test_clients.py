@@ -114,33 +114,6 @@ def test_a_peer_that_is_no_scheduler_of_the_cluster_is_refused(
         assert "CERTIFICATE_VERIFY_FAILED" in _run(REFUSED, alice, foreign)
 
 
-@pytest.mark.cluster
-def test_without_a_login_dask_is_as_it_was(founded: Founded, alice: dict[str, str], tmp_path: Path) -> None:
-    with scheduler(_export(founded, Role.SCHEDULER, tmp_path / "s")) as address:
-        assert "connected" not in _run(REFUSED, alice, address)
-
-
-LOADED = """
-import sys
-from daskpki.loader import security_loader
-print(*[security_loader({"address": address}) is not None for address in sys.argv[1:]])
-"""
-
-
-@pytest.mark.usefixtures("founded", "_logged_out")
-def test_the_loader_answers_for_known_addresses_only(
-    store: LocalStore, here: Surroundings, alice: dict[str, str]
-) -> None:
-    addresses = ["tcp://10.0.0.5:8786", "10.0.0.5:8786", "tls://10.0.0.5:8786", "tls://10.0.0.6:8786", "tls://[::"]
-    assert _run(LOADED, alice, *addresses) == "False False False False False\n"
-    saved = login(store, "default", "alice", [], here).saved
-    assert _run(LOADED, alice, *addresses) == "False False True True True\n"
-    login(store, "default", "alice", ["tls://10.0.0.5"], here)
-    assert _run(LOADED, alice, *addresses) == "False False True False False\n"
-    assert len(here.contexts.all()) == 1
-    assert here.contexts.all()[0].id == saved.id
-
-
 def test_importing_the_package_loads_nothing_heavy() -> None:
     program = "import sys, daskpki; print(*sys.modules); daskpki.open_store; print(*sys.modules)"
     imported, used = ({name.partition(".")[0] for name in line.split()} for line in _run(program).splitlines())

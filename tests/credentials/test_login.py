@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import re
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 from pathlib import Path
 
+import dask.config
 import pytest
 
 from daskpki.credentials import dask_config
@@ -96,7 +98,7 @@ def test_the_last_logout_unsets_the_loader_and_not_the_first(
     founded: Founded, store: LocalStore, here: Surroundings
 ) -> None:
     founded.store(store.secrets, founded.issue(Role.CLIENT, "bob"))
-    alice = login(store, "default", "alice", [], here)
+    alice = login(store, "default", "alice", [], here, user_config=True)
     bob = login(store, "default", "bob", [], here)
     config = dask_config.config_file(here.environ)
     logout(here, [alice.saved])
@@ -114,10 +116,58 @@ def test_a_dask_configuration_of_the_user_is_not_touched(
     config.write_text("distributed: {}\n")
     entries = session.items()
     with pytest.raises(AlreadyExistsError, match="not written by daskpki"):
-        login(store, "default", "alice", [], here)
-    assert config.read_text() == "distributed: {}\n"
+        login(store, "default", "alice", [], here, user_config=True)
     assert session.items() == entries
     assert here.contexts.all() == []
+    login(store, "default", "alice", [], here)  # which has no business there
+    logout(here, here.contexts.all())
+    assert config.read_text() == "distributed: {}\n"
+
+
+SHIPPED = files("daskpki.credentials").joinpath("daskpki.yaml").read_text()
+UNASKED = "# Written by `daskpki login`; the last `daskpki logout` removes it.\n" + SHIPPED
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The wheel's file, among those that Dask reads here."""
+    path = tmp_path / "prefix/etc/dask/daskpki.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(SHIPPED)
+    monkeypatch.setattr(dask.config, "paths", [str(path.parent), *dask.config.paths])
+    return path
+
+
+@pytest.mark.usefixtures("founded")
+def test_without_being_asked_login_writes_no_dask_configuration(store: LocalStore, here: Surroundings) -> None:
+    found = login(store, "default", "alice", [], here).dask
+    assert (found.shipped, found.asks_daskpki, found.overruled_by) == (None, False, None)
+    assert not dask_config.config_file(here.environ).parent.exists()
+    logout(here, here.contexts.all())
+
+
+@pytest.mark.usefixtures("founded")
+def test_where_the_wheels_file_is_read_nothing_is_written_and_an_older_file_goes(
+    store: LocalStore, here: Surroundings, shipped: Path
+) -> None:
+    config = dask_config.config_file(here.environ)
+    config.parent.mkdir(parents=True)
+    config.write_text(UNASKED)
+    found = login(store, "default", "alice", [], here, user_config=True).dask
+    assert (found.shipped, found.asks_daskpki) == (shipped, True)
+    assert not config.parent.exists()
+    logout(here, here.contexts.all())
+
+
+@pytest.mark.usefixtures("founded", "shipped")
+def test_a_file_that_was_asked_for_stays_for_the_environment_that_needs_it(
+    store: LocalStore, here: Surroundings
+) -> None:
+    config = dask_config.set_loader(here.environ)
+    login(store, "default", "alice", [], here)
+    assert config.exists()
+    logout(here, here.contexts.all())
+    assert not config.exists()
 
 
 def test_an_rsa_key_fits_the_keyring(founded: Founded, store: LocalStore, here: Surroundings) -> None:
@@ -180,11 +230,12 @@ def test_a_loader_of_the_users_own_is_reported(store: LocalStore, here: Surround
     config = dask_config.config_file(here.environ)
     config.parent.mkdir(parents=True)
     own = config.with_name("zz.yaml")
-    assert login(store, "default", "alice", [], here).overruled_by is None
+    assert login(store, "default", "alice", [], here, user_config=True).dask.overruled_by is None
     own.write_text("distributed: {client: {security_loader: my.loader}}\n")
-    assert login(store, "default", "alice", [], here).overruled_by == str(own)
+    assert login(store, "default", "alice", [], here).dask.overruled_by == str(own)
     by_variable = {**here.environ, "DASK_DISTRIBUTED__CLIENT__SECURITY_LOADER": "my.loader"}
-    assert dask_config.overruled_by(by_variable) == "DASK_DISTRIBUTED__CLIENT__SECURITY_LOADER"
+    found = dask_config.read_own_config(by_variable)
+    assert found.overruled_by == "DASK_DISTRIBUTED__CLIENT__SECURITY_LOADER"
     logout(here, here.contexts.all())
     assert own.exists()
 
@@ -199,7 +250,7 @@ def test_what_cannot_be_written_is_taken_back(
     obstacle.write_text("in the way")
     before, entries = _files(_home(here)), session.items()
     with pytest.raises(DaskpkiError, match=re.escape(str(obstacle))):
-        login(store, "default", "alice", [], here)
+        login(store, "default", "alice", [], here, user_config=True)
     assert session.items() == entries
     assert _files(_home(here)) == before
     obstacle.unlink()
@@ -209,13 +260,13 @@ def test_what_cannot_be_written_is_taken_back(
 
 @pytest.mark.usefixtures("founded")
 def test_a_failed_login_leaves_the_one_before(store: LocalStore, here: Surroundings) -> None:
-    before = login(store, "default", "alice", ["tls://a:1"], here)
+    before = login(store, "default", "alice", ["tls://a:1"], here, user_config=True)
     config = dask_config.config_file(here.environ)
     config.unlink()
     config.parent.rmdir()
     config.parent.write_text("in the way")
     with pytest.raises(DaskpkiError):
-        login(store, "default", "alice", ["tls://b:1"], here)
+        login(store, "default", "alice", ["tls://b:1"], here, user_config=True)
     assert here.contexts.all() == [before.saved]
     assert obtain(Wanted(), here).held == before.held
     config.parent.unlink()

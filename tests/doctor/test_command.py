@@ -46,7 +46,9 @@ def run(
 
 
 def local(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    return runner(capsys, "--store", f"local:{tmp_path / 'store'}", "--key-file", str(tmp_path / "store.key"))
+    return runner(
+        capsys, "--store", f"local:{tmp_path / 'store'}", "--key-file", str(tmp_path / "store.key"), as_options=True
+    )
 
 
 def remote(
@@ -57,7 +59,7 @@ def remote(
 ) -> Run:
     endpoint = f"grpc://{server.grpc_target}" if transport == "grpc" else server.rest_url
     monkeypatch.setenv("DASKPKI_SECRET_MANAGER_ENDPOINT", endpoint)
-    return runner(capsys, "--store", "gsm://my-project")
+    return runner(capsys, "--store", "gsm://my-project", as_options=True)
 
 
 @pytest.fixture

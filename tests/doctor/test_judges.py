@@ -300,6 +300,8 @@ def test_logins_end_too() -> None:
     assert judged(LoginSeen("c/alice", "alice", young, 4)) == "ok"
     assert judged(LoginSeen("c/alice", "alice", young, 3, 4)) == "note"
     assert judged(LoginSeen("c/alice", "alice", old, 4, 4)) == "warning"
+    by_file = check_login(LoginSeen("c/dora", "dora", old, 4, by_file="daskpki request client/dora"), NOW)
+    assert by_file.remedy == "daskpki request client/dora"
     assert judged(LoginSeen("c/alice", "alice", young, 0, failure=NotTrustedError("changed"))) == "error"
 
 

@@ -54,7 +54,7 @@ def test_a_login_from_its_first_day_to_its_last(store: LocalStore, here: Surroun
     authority = CertificateAuthority(store)
     authority.init()
     list(authority.issue([*authority.requests(Role.CLIENT, ["alice"]), *authority.requests(Role.WORKER, ["w"])]))
-    assert found(store, here, "credential in use").remedy == "daskpki login --name NAME"
+    assert found(store, here, "credential in use").remedy == "daskpki login NAME"
 
     saved = login(store, "default", "alice", [], here).saved
     assert found(store, here, "keyring").severity == "ok"
@@ -62,7 +62,7 @@ def test_a_login_from_its_first_day_to_its_last(store: LocalStore, here: Surroun
 
     CertificateAuthority(store).revoke("worker/w")
     behind = found(store, here, "login default/alice")
-    assert (behind.severity, behind.remedy) == ("note", "daskpki login --name alice")
+    assert (behind.severity, behind.remedy) == ("note", "daskpki login alice")
 
     file = here.contexts.directory / f"{saved.id}.json"
     file.write_bytes(file.read_bytes() + b"\n")

@@ -66,7 +66,7 @@ def clock() -> Callable[[], datetime]:
 def patient(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Patient]:
     url, key = f"local:{tmp_path / 'store'}", tmp_path / "store.key"
     with closing(create_store(LocalUrl(tmp_path / "store"), unlock=Unlocking(key_file=key))) as store:
-        yield Patient(store, runner(capsys, "--store", url, "--key-file", str(key)))
+        yield Patient(store, runner(capsys, "--store", url, "--key-file", str(key), as_options=True))
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def remote(
     server: SecretManagerServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Patient]:
     monkeypatch.setenv("DASKPKI_SECRET_MANAGER_ENDPOINT", f"grpc://{server.grpc_target}")
-    run = runner(capsys, "--store", "gsm://my-project")
+    run = runner(capsys, "--store", "gsm://my-project", as_options=True)
     run("init-ca", "--with", "scheduler,worker,client/alice")
     with closing(open_store(parse_store_url("gsm://my-project"))) as store:
         yield Patient(store, run)

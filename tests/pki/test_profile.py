@@ -63,7 +63,7 @@ def test_any_other_text_is_a_usage_error(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0d", "-1d", "1", "d", "1w", "1.5d", "1 d", " 1d", "1d\n", "01d", "9999999999d", "1D"]
+    "text", ["", "0d", "-1d", "1", "d", "1q", "1.5d", "1 d", " 1d", "1d\n", "01d", "9999999999d", "1D"]
 )
 def test_what_is_no_lifetime(text: str) -> None:
     with pytest.raises(UsageError, match="is not a lifetime"):
@@ -156,7 +156,7 @@ def test_too_many_names_are_refused() -> None:
 def test_default_lifetimes(role: Role) -> None:
     period = lifetime(leaf(authority(), LeafRequest(identity(role))))
     assert period.not_before == seconds(NOW) - LEAF_BACKDATE
-    assert period.not_after - period.not_before + 1 == DEFAULT_TTL[role]
+    assert period.not_after - seconds(NOW) + 1 == DEFAULT_TTL[role]
 
 
 @pytest.mark.parametrize(
@@ -178,13 +178,13 @@ def test_lifetimes_outside_the_limits(ttl: int, maximum: int | None, message: st
 def test_a_policys_maximum_bounds_the_default_too() -> None:
     policy = make_policy(TD, max_ttl=DAY)
     period = lifetime(leaf(authority(), policy=policy))
-    assert period.not_after - period.not_before + 1 == DAY
+    assert period.not_after - seconds(NOW) + 1 == DAY
 
 
 def test_a_leaf_never_outlives_its_issuer() -> None:
     """A lifetime that was asked for is refused by name; the default is cut."""
     own = create_root("default", POLICY, key(), generation=1, serial=random_serial(), now=NOW, ttl=10 * DAY)
-    ending = LeafRequest(identity(), ttl=own.lifetime.not_after - (seconds(NOW) - LEAF_BACKDATE) + 1)
+    ending = LeafRequest(identity(), ttl=own.lifetime.not_after - seconds(NOW) + 1)
     control = issue_leaf(own, ending, key(which="x").public_key(), serial=1, now=NOW, policy=POLICY)
     assert lifetime(control).not_after == own.lifetime.not_after
     assert ending.ttl is not None
@@ -279,11 +279,11 @@ def test_lifetimes_hold_to_every_limit_or_are_refused(
     except PolicyError:
         return
     assert issuer.not_before <= period.not_before <= now
-    assert now <= period.not_after <= issuer.not_after or (ttl or 0) <= LEAF_BACKDATE
+    assert now <= period.not_after <= issuer.not_after
     assert period.not_before >= now - LEAF_BACKDATE
-    assert period.not_after - period.not_before < policy.longest_ttl
+    assert period.not_after - now < policy.longest_ttl
     if ttl is not None:
-        assert period.not_after - period.not_before + 1 == ttl
+        assert period.not_after - now + 1 == ttl
 
 
 @given(

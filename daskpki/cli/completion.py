@@ -1,0 +1,55 @@
+"""What the shell completes: logins, and the names in a local store.
+
+Each key press starts a process, so nothing here calls a cloud, opens a keyring or asks anything: logins come from
+their public files, and names from the records of a local store, which are in the clear.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import Any, Final
+
+from daskpki.errors import DaskpkiError
+
+_MOST: Final = 2_000
+
+
+def complete_login(incomplete: str) -> list[str]:
+    """The logins CLUSTER/NAME of this user."""
+    from daskpki import settings
+    from daskpki.credentials.contexts import Contexts
+
+    with suppress(DaskpkiError):
+        titles = [saved.context.title for saved in Contexts(settings.home(os.environ)).all()]
+        return [title for title in titles if title.startswith(incomplete)]
+    return []
+
+
+def complete_name(ctx: Any, incomplete: str) -> list[str]:
+    """The names ROLE/NAME that the local store of this command line has; none of a store in the cloud."""
+    parameters = ctx.find_root().params
+    with suppress(DaskpkiError):
+        return sorted(_names(parameters.get("store"), parameters.get("cluster"), incomplete))
+    return []
+
+
+def _names(store: str | None, cluster: str | None, incomplete: str) -> set[str]:
+    from daskpki.settings import LocalUrl, cluster_name, store_url
+    from daskpki.store.opening import Unlocking, open_store
+
+    url = store_url(os.environ, store)
+    if not isinstance(url, LocalUrl):
+        return set()
+    opened = open_store(url, unlock=Unlocking())
+    try:
+        entries = opened.log(cluster_name(os.environ, cluster)).glance().certificates()
+        return set(islice(_starting(entries, incomplete), _MOST))
+    finally:
+        opened.close()
+
+
+def _starting(entries: Iterator[Any], incomplete: str) -> Iterator[str]:
+    return (slug for entry in entries if (slug := f"{entry.role}/{entry.name}").startswith(incomplete))

@@ -1,0 +1,101 @@
+"""`daskpki status`: how the cluster is, in five lines."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+
+from daskpki.cli.drawing import day, fingerprint_lines
+from daskpki.cli.output import facts
+from daskpki.credentials.expiry import remaining_seconds
+
+if TYPE_CHECKING:
+    from daskpki.authority import CertificateAuthority
+    from daskpki.cli.invocation import Invocation
+    from daskpki.inventory import CertificateRecord
+
+_PATIENCE: Final = 1.0
+_MOST_ASKED: Final = 4
+_MOST_NAMED: Final = 5
+
+
+def status(ctx: typer.Context) -> None:
+    """Say in five lines how the cluster is: CA, what ends next, who is revoked, trust document, what is reachable.
+
+    Example:  [bold]daskpki status[/bold]
+
+    daskpki doctor looks at everything, and says what to do.
+    """
+    invocation: Invocation = ctx.obj
+    with invocation.authority() as authority:
+        document = _document(authority)
+        now = authority.session.now().timestamp()
+    invocation.output.result(document, _lines(document, now))
+
+
+def _document(authority: CertificateAuthority) -> dict[str, Any]:
+    from daskpki.authority.policy import anchor_der
+    from daskpki.authority.renewal import issuing_ends, renewable
+    from daskpki.pki.pem import fingerprint
+    from daskpki.pki.revoked import next_update
+
+    active, trust = authority.active(), authority.trust()
+    inventory, now = authority.inventory(), authority.session.now().timestamp()
+    living = sorted(
+        (entry for entry in renewable(inventory) if entry.not_after >= now), key=lambda entry: entry.not_after
+    )
+    revoked = [entry for entry in inventory.certificates(statuses=["revoked", "revoking"]) if entry.not_after >= now]
+    return {
+        "cluster": authority.session.cluster,
+        "store": authority.session.store.url,
+        "ca": {
+            "generation": active.generation,
+            "fingerprint": fingerprint(anchor_der(active)),
+            "validUntil": issuing_ends(inventory)[active.generation],
+        },
+        "next": [{"who": _slug(entry), "validUntil": entry.not_after} for entry in living[:1]],
+        "due": len(authority.due()),
+        "revoked": sorted({_slug(entry) for entry in revoked}),
+        "trust": {"epoch": trust.epoch, "crlUntil": next_update(trust)},
+        "schedulers": {address: _answers(address) for address in trust.schedulers[:_MOST_ASKED]},
+    }
+
+
+def _slug(entry: CertificateRecord) -> str:
+    return f"{entry.role}/{entry.name}"
+
+
+def _answers(address: str) -> bool:
+    """Whether somebody listens there; who it is, the doctor asks."""
+    host, _, port = address.removeprefix("tls://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+    except OSError:
+        return False
+    return True
+
+
+def _lines(document: dict[str, Any], now: float) -> list[str]:
+    ca, trust = document["ca"], document["trust"]
+    ends = [f"{entry['who']} {remaining_seconds(int(entry['validUntil'] - now))}" for entry in document["next"]]
+    due = f"; due for renewal: {document['due']} (daskpki renew --due)" if document["due"] else ""
+    until = f"revocation list until {day(trust['crlUntil'])}"
+    reached = [f"{address} {'answers' if up else 'does not answer'}" for address, up in document["schedulers"].items()]
+    return facts(
+        {
+            "CA": f"generation {ca['generation']} of {document['cluster']}, valid until {day(ca['validUntil'])}, "
+            f"SHA-256 {fingerprint_lines(ca['fingerprint'])}",
+            "ends next": (ends[0] if ends else "nothing is issued") + due,
+            "revoked": _named(document["revoked"]),
+            "trust": f"epoch {trust['epoch']}, {until}",
+            "scheduler": "; ".join(reached) or "no address is known (daskpki login --scheduler, or deploy gcp)",
+        }
+    )
+
+
+def _named(revoked: Sequence[str]) -> str:
+    more = f" and {len(revoked) - _MOST_NAMED} more" if len(revoked) > _MOST_NAMED else ""
+    return ", ".join(revoked[:_MOST_NAMED]) + more if revoked else "nobody"

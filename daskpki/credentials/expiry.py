@@ -1,0 +1,68 @@
+"""When a person's credential ends, and how it is renewed: announced from two thirds of its life on.
+
+It ends with its certificate or with the revocation list beside it, whichever is first: after the list's end, nobody
+can know who was revoked since. Pure.
+"""
+
+from __future__ import annotations
+
+import shlex
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from daskpki.credentials.choice import Source
+from daskpki.credentials.contexts import LOGIN_FILE, Context
+from daskpki.pki.certificates import load_certificate
+from daskpki.pki.trust_document import TrustDocument
+from daskpki.settings import DEFAULT_CLUSTER
+
+_UNITS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
+
+
+class Ending(NamedTuple):
+    """When a credential ends and by what, and whether two thirds of that time are past."""
+
+    at: datetime
+    what: str
+    is_near: bool
+
+
+def ending(leaf: bytes, trust: TrustDocument, now: datetime) -> Ending:
+    """The earlier end of a certificate (DER) and of the revocation lists of its trust document."""
+    certificate = load_certificate(leaf)
+    spans = [(certificate.not_valid_before_utc, certificate.not_valid_after_utc, "its certificate")]
+    spans += [(_utc(part.this_update), _utc(part.next_update), "its revocation list") for part in trust.crls]
+    begin, end, what = min(spans, key=lambda span: span[1])
+    return Ending(end, what, now > begin + (end - begin) * 2 / 3)
+
+
+def _utc(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def renewal_of_login(context: Context, *, is_active: bool) -> str:
+    """The command that renews a login, or the three steps for one that came by a login file."""
+    name, cluster = context.name, context.cluster
+    option = "" if cluster == DEFAULT_CLUSTER else f"--cluster {cluster} "
+    if context.store == LOGIN_FILE:
+        return (
+            f"daskpki {option}request client/{name} --out {name}.csr; an operator runs "
+            f"daskpki {option}sign {name}.csr client/{name} --out {name}.login; then daskpki login {name}.login"
+        )
+    return "daskpki login" if is_active else f"daskpki --store {shlex.quote(context.store)} {option}login {name}"
+
+
+def renewal_elsewhere(source: Source, name: str) -> str:
+    """What an operator does for a credential that no login keeps."""
+    if source is Source.STORE:
+        return f"daskpki renew client/{name}"
+    return f"daskpki renew client/{name}, then daskpki export client/{name} --out DIR --force"
+
+
+def remaining_seconds(seconds: int) -> str:
+    """`in 29 days`, `in 5 hours`; `12 days ago` for a negative number. Rounded, so that a new `7d` ends in 7 days."""
+    size = abs(seconds)
+    length, unit = next(scale for scale in _UNITS if size >= scale[0] or scale is _UNITS[-1])
+    amount = round(size / length)
+    text = f"{amount} {unit}" + ("" if amount == 1 else "s")
+    return f"in {text}" if seconds >= 0 else f"{text} ago"

@@ -1,0 +1,189 @@
+"""Where Dask reads the wheel's configuration file, and where it does not: in real environments (docs/adr/0014)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from daskpki.credentials.dask_config import explain_unread
+from tests.credentials.environments import BASE, DEBIAN, LIBRARIES, Environment, build_wheel, make_venv
+from tests.house.paths import ROOT
+
+LOADER = "daskpki.loader.security_loader"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Environment:
+    """A virtual environment with the wheel."""
+    made = make_venv(tmp_path_factory.mktemp("installed"))
+    made.pip("install", "--no-deps", "--ignore-installed", str(wheel))
+    return made
+
+
+def _is_read(environment: Environment) -> None:
+    found = environment.look()
+    assert found["loader"] == LOADER
+    assert found["asks"]
+    assert found["shipped"] == f"{found['prefix']}/etc/dask/daskpki.yaml"
+
+
+def _is_not_read(environment: Environment, why: str) -> None:
+    found = environment.look()
+    assert (found["loader"], found["shipped"], found["asks"]) == (None, None, False)
+    assert why in found["why"], found
+
+
+def test_in_a_virtual_environment_it_is_read(installed: Environment) -> None:
+    _is_read(installed)
+    assert installed.look()["from"].startswith(str(installed.python.parents[1]))
+
+
+def test_in_an_editable_installation_it_is_read_and_uninstalling_removes_it(tmp_path: Path) -> None:
+    made = make_venv(tmp_path / "venv")
+    made.pip("install", "--no-deps", "--no-build-isolation", "--ignore-installed", "--editable", str(ROOT))
+    _is_read(made)
+    assert made.look()["from"].startswith(str(ROOT))
+    made.pip("uninstall", "--yes", "daskpki")
+    assert not (tmp_path / "venv/etc/dask/daskpki.yaml").exists()
+    plain = "import dask.config; print(dask.config.get('distributed.client.security-loader', None))"
+    assert made.run("-c", plain).stdout == "None\n"
+
+
+def test_installed_for_a_user_it_is_not_read(tmp_path: Path, wheel: Path) -> None:
+    made = Environment(BASE, {"PYTHONUSERBASE": str(tmp_path), "PIP_BREAK_SYSTEM_PACKAGES": "1"})
+    made.pip("install", "--user", "--no-deps", "--ignore-installed", str(wheel))
+    assert (tmp_path / "etc/dask/daskpki.yaml").exists()
+    _is_not_read(made._replace(variables=made.variables | {"PYTHONPATH": LIBRARIES}), "installed with --user")
+
+
+def test_installed_to_a_target_it_is_not_read(tmp_path: Path, wheel: Path) -> None:
+    made = make_venv(tmp_path / "venv")
+    made.pip("install", "--no-deps", "--target", str(tmp_path / "target"), str(wheel))
+    _is_not_read(made._replace(variables={"PYTHONPATH": str(tmp_path / "target")}), "it came by --target")
+
+
+def test_in_copied_site_packages_it_is_not_read(tmp_path: Path, installed: Environment) -> None:
+    made = make_venv(tmp_path / "venv")
+    (source,) = installed.python.parents[1].glob("lib/python3*/site-packages")
+    (target,) = made.python.parents[1].glob("lib/python3*/site-packages")
+    for package in source.glob("daskpki*"):
+        shutil.copytree(package, target / package.name)
+    _is_not_read(made, "a copy of site-packages")
+
+
+def test_outside_of_an_environment_with_system_packages_it_is_not_read(tmp_path: Path, wheel: Path) -> None:
+    """The wheel in the outer Python's own place, which is a directory of this test's; the environment sees it."""
+    outer = Environment(BASE, {"PYTHONUSERBASE": str(tmp_path / "outer"), "PIP_BREAK_SYSTEM_PACKAGES": "1"})
+    outer.pip("install", "--user", "--no-deps", "--ignore-installed", str(wheel))
+    made = make_venv(tmp_path / "venv", "--system-site-packages", python=BASE)
+    _is_not_read(made._replace(variables={"PYTHONUSERBASE": str(tmp_path / "outer")}), "daskpki lies in ")
+    why = explain_unread(str(tmp_path / "venv"), str(BASE.parents[1]), BASE.parents[1] / "lib/site-packages")
+    assert "outside of this virtual environment, which has --system-site-packages" in why
+
+
+def test_for_debians_own_python_it_is_not_read(tmp_path: Path, wheel: Path) -> None:
+    made = Environment(DEBIAN, {"PIP_BREAK_SYSTEM_PACKAGES": "1", "PIP_ROOT_USER_ACTION": "ignore"})
+    made.pip("install", "--root", str(tmp_path), "--no-deps", "--ignore-installed", str(wheel))
+    (packages,) = tmp_path.glob("usr/local/lib/python3*/dist-packages")
+    assert (tmp_path / "usr/local/etc/dask/daskpki.yaml").exists()
+    paths = Environment(DEBIAN, {"PYTHONPATH": LIBRARIES}).run("-c", "import dask.config; print(*dask.config.paths)")
+    assert "/usr/etc/dask" in paths.stdout.split()
+    assert "/usr/local/etc/dask" not in paths.stdout.split()
+    place = Path("/") / packages.relative_to(tmp_path)
+    assert "pip puts packages for Debian's own Python into /usr/local" in explain_unread("/usr", "/usr", place)
+
+
+@pytest.mark.parametrize(("tool", "receipt"), [("pipx", "pipx_metadata.json"), ("uv", "uv-receipt.toml")])
+def test_an_environment_for_commands_alone_is_recognised(
+    tmp_path: Path, wheel: Path, tool: str, receipt: str, installed: Environment
+) -> None:
+    made = make_venv(tmp_path / "venv")
+    made.pip("install", "--no-deps", "--ignore-installed", str(wheel))
+    (tmp_path / "venv" / receipt).write_text("{}")
+    assert made.look()["tool"] == tool
+    assert installed.look()["tool"] is None
+
+
+def _write_loader(path: Path, loader: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"distributed: {{client: {{security_loader: {loader}}}}}\n")
+    return str(path)
+
+
+def _in_the_user_directory(tmp_path: Path) -> tuple[str, dict[str, str]]:
+    return _write_loader(tmp_path / "home/.config/dask/distributed.yaml", "my.loader"), {"HOME": str(tmp_path / "home")}
+
+
+def _in_dask_config(tmp_path: Path) -> tuple[str, dict[str, str]]:
+    path = _write_loader(tmp_path / "own/any.yaml", "null")  # none at all overrules as well
+    return path, {"DASK_CONFIG": str(tmp_path / "own")}
+
+
+def _by_a_variable(_tmp_path: Path) -> tuple[str, dict[str, str]]:
+    return "DASK_DISTRIBUTED__CLIENT__SECURITY_LOADER", {"DASK_DISTRIBUTED__CLIENT__SECURITY_LOADER": "my.loader"}
+
+
+@pytest.mark.parametrize("place", [_in_the_user_directory, _in_dask_config, _by_a_variable])
+def test_what_overrules_it_is_named(
+    installed: Environment, tmp_path: Path, place: Callable[[Path], tuple[str, dict[str, str]]]
+) -> None:
+    named, variables = place(tmp_path)
+    found = installed.look(**variables)
+    assert (found["asks"], found["decided"]) == (False, named)
+    assert found["loader"] != LOADER
+
+
+def test_another_package_overrules_it(tmp_path: Path, wheel: Path) -> None:
+    made = make_venv(tmp_path / "venv")
+    made.pip("install", "--no-deps", "--ignore-installed", str(wheel))
+    named = _write_loader(tmp_path / "venv/etc/dask/gateway.yaml", "other.loader")
+    found = made.look()
+    assert (found["asks"], found["decided"], found["loader"]) == (False, named, "other.loader")
+
+
+def test_an_administrators_directory_comes_before_it(installed: Environment, tmp_path: Path) -> None:
+    """DASK_ROOT_CONFIG takes the place of /etc/dask, which comes before the wheel's, and hides no other directory."""
+    _write_loader(tmp_path / "root/a.yaml", "my.loader")
+    assert installed.look(DASK_ROOT_CONFIG=str(tmp_path / "root"))["loader"] == LOADER
+
+
+PLAIN = """
+import time
+import dask
+from dask import config
+before = time.perf_counter()
+config._load_config_file(SHIPPED)
+read = time.perf_counter() - before
+from distributed.client import _maybe_call_security_loader
+before = time.perf_counter()
+assert _maybe_call_security_loader("tcp://127.0.0.1:8786") is None
+print(read + time.perf_counter() - before)
+"""
+
+
+def test_a_plain_client_pays_less_than_five_milliseconds(installed: Environment) -> None:
+    """What daskpki adds: a file to parse at `import distributed`, and the loader to import at `Client("tcp://...")`."""
+    shipped = installed.look()["shipped"]
+    program = PLAIN.replace("SHIPPED", repr(shipped))
+    spent = min(float(installed.run("-c", program).stdout) for _ in range(5))
+    assert spent < 0.005
+
+
+def test_it_stands_in_no_other_environment_of_the_home_directory(installed: Environment, tmp_path: Path) -> None:
+    """In one without daskpki, a loader that cannot be imported would end every Client."""
+    assert installed.look()["asks"]
+    bare = make_venv(tmp_path / "bare")
+    program = """
+from distributed.client import _maybe_call_security_loader
+print(_maybe_call_security_loader("tcp://127.0.0.1:8786"))
+"""
+    assert bare.run("-c", program).stdout == "None\n"
+    assert bare.run("-c", "import daskpki", check=False).returncode == 1

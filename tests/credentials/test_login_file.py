@@ -1,0 +1,241 @@
+"""A colleague who cannot read the store: request, sign, and a login by one file, by the real commands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import pexpect
+import pytest
+
+from daskpki.credentials.choice import Wanted
+from daskpki.credentials.files import encode_login_file, is_login_file, load_login_file, parse_login_file
+from daskpki.credentials.login import leaving, login_by_file, logout
+from daskpki.credentials.os_keyring import OSKeyring
+from daskpki.credentials.sources import Surroundings, obtain
+from daskpki.errors import CorruptError, NotTrustedError, UsageError
+from daskpki.pki.certificates import load_certificate
+from daskpki.pki.revoked import next_update
+from daskpki.store.opening import open_store
+from tests.canary import Canary
+from tests.credentials.desktop import Desktop
+
+DASKPKI = str(Path(sys.executable).parent / "daskpki")
+
+
+class Person(NamedTuple):
+    """Somebody's own home on a machine of theirs; who has no desktop has no keyring either."""
+
+    home: Path
+    environ: dict[str, str]
+
+    def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        command = [DASKPKI, *arguments]
+        done = subprocess.run(
+            command, cwd=self.home, env=self.environ, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == code, done.stderr
+        return done
+
+
+def person(home: Path, desktop: Desktop | None) -> Person:
+    home.mkdir()
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("DASK", "XDG"))}
+    environ |= {"HOME": str(home), "COLUMNS": "200", "TERM": "dumb"}
+    environ |= {"DBUS_SESSION_BUS_ADDRESS": desktop.environ["DBUS_SESSION_BUS_ADDRESS"]} if desktop else {}
+    return Person(home, environ)
+
+
+@pytest.fixture
+def operator(tmp_path: Path) -> Person:
+    """With a local store and its CA, and a scheduler whose address the trust document says."""
+    made = person(tmp_path / "operator", None)
+    made.environ["DASKPKI_KEY_FILE"] = str(tmp_path / "operator.key")
+    made.run("init-ca")
+    return made
+
+
+@pytest.fixture
+def dora(tmp_path: Path, session: Desktop) -> Person:
+    return person(tmp_path / "dora", session)
+
+
+@pytest.fixture
+def here(dora: Person, keyring: OSKeyring) -> Surroundings:
+    return Surroundings(dora.environ, datetime.now(UTC), keyring, open_store)
+
+
+@pytest.fixture
+def signed(operator: Person, dora: Person) -> Path:
+    """dora.login, made for dora's waiting key."""
+    dora.run("request", "client/dora", "--out", "dora.csr")
+    said = operator.run("sign", str(dora.home / "dora.csr"), "--out", str(dora.home / "dora.login"))
+    assert "--ca-sha256 FINGERPRINT" in said.stderr
+    return dora.home / "dora.login"
+
+
+def test_a_colleague_logs_in_by_one_file(operator: Person, dora: Person, signed: Path, here: Surroundings) -> None:
+    pin = load_login_file(signed).ca_sha256
+    said = dora.run("login", "dora.login", "--ca-sha256", pin, "--scheduler", "tls://10.0.0.5:8786")
+    assert said.stdout == "logged in as spiffe://default.daskpki.internal/client/dora\n"
+    assert "SHA-256" in said.stderr
+    found = obtain(Wanted(), here)
+    assert found.held.credential.identity.name == "dora"
+    assert found.schedulers == ("tls://10.0.0.5:8786",)
+    key = found.held.credential.key
+    assert key is not None
+    canary = Canary({"dora": key})
+    assert not canary.in_files([signed.parent, operator.home])
+    assert "no store" not in dora.run("whoami").stderr
+    assert not (dora.home / ".local/share/daskpki/store").exists()
+    assert dora.run("logout", "default/dora").stdout == "logged out default/dora\n"
+
+
+def test_it_is_renewed_by_the_same_steps(operator: Person, dora: Person, signed: Path, here: Surroundings) -> None:
+    """The second time the CA is known, so that no fingerprint is asked for."""
+    dora.run("login", "./dora.login", "--ca-sha256", load_login_file(signed).ca_sha256)
+    first = obtain(Wanted(), here).held.credential
+    refusal = dora.run("login", code=2).stderr
+    assert "default/dora came by a login file" in refusal
+    assert "daskpki sign dora.csr client/dora --out dora.login" in refusal
+    dora.run("request", "client/dora", "--out", "again.csr")
+    operator.run("sign", str(dora.home / "again.csr"), "client/dora", "--out", str(dora.home / "again.login"))
+    dora.run("login", "again.login")
+    second = obtain(Wanted(), here).held.credential
+    assert second.leaf != first.leaf
+    assert second.key != first.key
+    assert len(here.contexts.all()) == 1
+    dora.run("logout")
+
+
+def test_without_a_terminal_the_fingerprint_is_required(dora: Person, signed: Path) -> None:
+    refusal = dora.run("login", "dora.login", code=2).stderr
+    assert load_login_file(signed).ca_sha256 in refusal
+    assert "hint: --ca-sha256 FINGERPRINT" in refusal
+    wrong = dora.run("login", "dora.login", "--ca-sha256", "0" * 64, code=3).stderr
+    assert "not signed by the pinned CA" in wrong
+    assert "64 hexadecimal digits" in dora.run("login", "dora.login", "--ca-sha256", "12:34", code=2).stderr
+    assert "nobody is logged in" in dora.run("whoami", code=4).stderr
+    dora.run("logout")
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_on_a_terminal_it_is_asked_for(dora: Person, signed: Path, *, right: bool) -> None:
+    pin = load_login_file(signed).ca_sha256
+    spelled = ":".join(pin[at : at + 2] for at in range(0, 64, 2)).upper()
+    environ = {**dora.environ, "PATH": os.environ["PATH"]}
+    with pexpect.spawn(DASKPKI, ["login", "dora.login"], cwd=str(dora.home), env=environ, encoding="utf-8") as child:
+        child.expect_exact("SHA-256")
+        child.expect_exact("as the operator told you by another way: ", timeout=30)
+        child.sendline(spelled if right else "00:" * 31 + "00")
+        child.expect(pexpect.EOF, timeout=30)
+        child.close()
+        assert child.exitstatus == (0 if right else 3), child.before
+    dora.run("logout")
+
+
+def test_a_file_for_another_key_is_refused(operator: Person, dora: Person, signed: Path, here: Surroundings) -> None:
+    """Dora's request was replaced by one with another key: the file that was signed for it does not fit hers."""
+    dora.run("logout", "--all")
+    dora.run("request", "client/dora", "--out", "dora.csr", "--force")
+    refusal = dora.run("login", "dora.login", "--ca-sha256", load_login_file(signed).ca_sha256, code=4).stderr
+    assert "the key of spiffe://default.daskpki.internal/client/dora is not in this keyring" in refusal
+    assert here.contexts.all() == []
+    dora.run("logout", "--all")
+    assert operator.run("list", "--role", "client").stdout.count("client/dora") == 1
+
+
+def test_the_revocation_list_outlasts_the_certificate(operator: Person, dora: Person) -> None:
+    """It is signed anew for the file where the present one would end first."""
+    dora.run("request", "client/dora", "--out", "dora.csr")
+    ten_days = (datetime.now(UTC) + timedelta(days=10)).strftime("%Y-%m-%d %H:%M:%S")
+    command = ["faketime", ten_days, DASKPKI, "sign", str(dora.home / "dora.csr"), "--out", str(dora.home / "d.login")]
+    subprocess.run(command, env=operator.environ, check=True, capture_output=True, timeout=60)
+    file = load_login_file(dora.home / "d.login")
+    assert next_update(file.document) > load_certificate(file.leaf).not_valid_after_utc.timestamp()
+    dora.run("logout")
+
+
+def test_a_login_file_is_told_from_a_name() -> None:
+    assert all(map(is_login_file, ("dora.login", "/tmp/x", "./dora", "../dora", "a b.login")))
+    assert not any(map(is_login_file, ("dora", "client/dora", "login", "dora.pem")))
+
+
+def test_only_a_client_gets_a_login_file(operator: Person, dora: Person, tmp_path: Path) -> None:
+    dora.run("request", "client/dora", "--out", "dora.csr")
+    refusal = operator.run(
+        "sign", str(dora.home / "dora.csr"), "worker/dora", "--out", str(tmp_path / "x.login"), code=2
+    )
+    assert "a worker does not log in" in refusal.stderr
+    assert operator.run("list").stdout == "no certificates\n", "nothing was issued for it"
+    dora.run("logout")
+
+
+@pytest.mark.parametrize(
+    ("damage", "error"),
+    [
+        (lambda data: data[:-40], CorruptError),
+        (lambda data: data.replace(b'"format": 1', b'"format": 2'), NotTrustedError),
+        (lambda data: data.replace(b'"cluster": "default"', b'"cluster": "../x"'), CorruptError),
+        (lambda data: data.replace(b'"schedulers": []', b'"schedulers": ["tcp://x"]'), CorruptError),
+        (lambda data: data.replace(b'"chain": []', b'"chain": [1]'), CorruptError),
+        (lambda _data: b"-----BEGIN CERTIFICATE-----", CorruptError),
+        (lambda data: data + b" " * (1 << 20), CorruptError),
+    ],
+)
+def test_a_damaged_file_is_refused(signed: Path, dora: Person, damage: object, error: type[Exception]) -> None:
+    assert callable(damage)
+    data = signed.read_bytes()
+    assert encode_login_file(parse_login_file(data)) == data
+    assert damage(data) != data
+    signed.write_bytes(damage(data))
+    with pytest.raises(error):
+        load_login_file(signed)
+    dora.run("logout")
+
+
+def test_what_it_says_of_itself_is_verified(
+    operator: Person, dora: Person, signed: Path, here: Surroundings, tmp_path: Path
+) -> None:
+    """Certificate and trust document of two clusters, and one for another cluster's name: neither is believed."""
+    file = load_login_file(signed)
+    other = person(tmp_path / "other", None)
+    other.environ["DASKPKI_KEY_FILE"] = operator.environ["DASKPKI_KEY_FILE"]
+    other.run("init-ca")
+    other.run("sign", str(dora.home / "dora.csr"), "--out", str(tmp_path / "other.login"))
+    foreign = load_login_file(tmp_path / "other.login")
+    with pytest.raises(NotTrustedError):
+        login_by_file(file._replace(trust=foreign.trust), [], here, ca_sha256=foreign.ca_sha256)
+    with pytest.raises(NotTrustedError, match="of cluster default, not of lab"):
+        login_by_file(file._replace(cluster="lab"), [], here, ca_sha256=file.ca_sha256)
+    with pytest.raises(UsageError, match="nobody vouches for it here"):
+        login_by_file(file, [], here)
+    assert here.contexts.all() == []
+    logout(here, *leaving(here, None))
+
+
+def test_without_a_keyring_the_error_gives_one_command(operator: Person) -> None:
+    """The one that was printed works: a directory, which plain Client and whoami use."""
+    operator.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
+    operator.run("issue", "client/alice")
+    refusal = operator.run("login", "alice", code=5).stderr
+    (remedy,) = [line.removeprefix("hint: ") for line in refusal.splitlines() if line.startswith("hint: ")]
+    done = subprocess.run(
+        ["bash", "-c", f"{remedy} && daskpki whoami"],
+        env=operator.environ | {"PATH": f"{Path(DASKPKI).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "from         directory" in done.stdout, done.stderr
+
+
+def test_a_person_without_a_store_is_not_told_to_make_one(dora: Person) -> None:
+    refusal = dora.run("login", "dora", code=4).stderr
+    assert "daskpki request client/dora --out dora.csr" in refusal
+    assert "init-ca" not in refusal

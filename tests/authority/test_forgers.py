@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -15,16 +17,19 @@ import pytest
 from daskpki import CertificateAuthority
 from daskpki.authority.audit import verify_log
 from daskpki.authority.copying import copy_cluster
+from daskpki.authority.issuers import Places
 from daskpki.authority.rollover import Successor
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, DaskpkiError, NotTrustedError
 from daskpki.identity import Role
 from daskpki.pki.certificates import der
+from daskpki.pki.keys import serialize_key
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.trust import TrustDocument
 from daskpki.store.gsm.packing import LogHead, decode_part
 from daskpki.store.port import Store
 from tests.authority import forging
+from tests.authority.fragile import BEFORE, FragileStore, Fuse, Killed
 from tests.store.places import LocalPlace
 from tests.store_gsm.places import GsmPlace, open_place
 
@@ -345,3 +350,27 @@ def test_a_secret_s_events_need_no_right_to_the_records(place: GsmPlace) -> None
         assert store.secrets.latest(forging.RECORDS).number == before
         assert [record.kind for record in store.events("default").records()] == ["secret-added"]
         assert store.clusters() == ["default"]
+
+
+def test_a_key_that_is_less_sealed_than_recorded_is_not_opened(place: GsmPlace) -> None:
+    places = Places(seal=lambda: Confidential("right"), unseal=lambda: Confidential("right"))
+    with closing(place.factory()) as store:
+        opened(store, places=places).init()
+        key = base64.b64encode(serialize_key(forging.own_ca(1).key).reveal()).decode()
+        payload = {"format": 1, "generation": 1, "sealing": "none", "key": key}
+        store.secrets.add("daskpki_default_cakey_1", Confidential(json.dumps(payload)))
+    with closing(place.factory()) as store, pytest.raises(NotTrustedError, match="recorded with sealing passphrase"):
+        list(opened(store, places=places).issue([]))
+
+
+def test_a_ca_whose_start_was_cut_off_is_published_by_nobody_else(place: GsmPlace) -> None:
+    with closing(place.factory()) as store:
+        ca = opened(store)
+        ca.init()
+        with pytest.raises(Killed):  # the next CA is recorded, and the trust document does not show it
+            opened(FragileStore(store, Fuse(5, BEFORE))).rollover().start(Successor())
+        assert [entry.generation for entry in ca.inventory().authorities()] == [1, 2]
+        ca.announce("tls://10.0.0.5:8786")
+        assert [anchor.generation for anchor in ca.trust().authorities] == [1]
+        ca.rollover().start(Successor())
+        assert [anchor.generation for anchor in ca.trust().authorities] == [1, 2]

@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from daskpki import naming
+from daskpki import secret_names
 from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, PolicyError, UsageError
 from daskpki.identity import Role, parse_label, parse_slug
 from daskpki.settings import GsmUrl, LocalUrl
@@ -88,18 +88,18 @@ class Target(NamedTuple):
 
 def parse_target(text: str, cluster: str) -> Target:
     """ROLE[/NAME], secret/NAME, trust, records or cakey/GENERATION; UsageError."""
-    shared = (naming.trust_id(cluster),)
-    if text == naming.TRUST:
+    shared = (secret_names.trust_id(cluster),)
+    if text == secret_names.TRUST:
         return Target(text, None, shared)
-    if text == naming.RECORDS:
-        return Target(text, naming.records_id(cluster), ())
+    if text == secret_names.RECORDS:
+        return Target(text, secret_names.records_id(cluster), ())
     kind, slash, name = text.partition("/")
-    if kind == naming.CA_KEY and re.fullmatch("[1-9][0-9]{0,8}", name):
-        return Target(text, naming.ca_key_id(cluster, int(name)), ())
-    if kind == naming.SECRET and slash:
-        return Target(text, naming.user_secret_id(cluster, parse_label(name, "name")), ())
+    if kind == secret_names.CA_KEY and re.fullmatch("[1-9][0-9]{0,8}", name):
+        return Target(text, secret_names.ca_key_id(cluster, int(name)), ())
+    if kind == secret_names.SECRET and slash:
+        return Target(text, secret_names.user_secret_id(cluster, parse_label(name, "name")), ())
     role, name = parse_slug(text)
-    return Target(f"{role}/{name}", naming.credential_id(cluster, role, name), shared)
+    return Target(f"{role}/{name}", secret_names.credential_id(cluster, role, name), shared)
 
 
 def parse_member(text: str, *, revoke: bool = False) -> str:
@@ -188,7 +188,7 @@ def _wide(secrets: Iterable[Secret], place: Place) -> Iterator[Finding]:
                     "everybody, or a whole domain, reads it",
                     _removal(secret, member, place),
                 )
-            elif secret.kind in (naming.CA_KEY, naming.RECORDS) and member in holders:
+            elif secret.kind in (secret_names.CA_KEY, secret_names.RECORDS) and member in holders:
                 why = "who holds a credential also reads what only operators and issuers need"
                 yield Finding(TOO_WIDE, secret.id, member, why, _removal(secret, member, place))
             elif secret.kind in _MACHINES and member.startswith(_PEOPLE):
@@ -219,7 +219,7 @@ def _by_member(secrets: Iterable[Secret]) -> Mapping[str, list[Secret]]:
 
 
 def _narrow(secrets: Sequence[Secret], place: Place) -> Iterator[Finding]:
-    trusting = {member for secret in secrets if secret.kind == naming.TRUST for member in secret.readers}
+    trusting = {member for secret in secrets if secret.kind == secret_names.TRUST for member in secret.readers}
     for secret in secrets:
         if secret.kind not in _CREDENTIALS:
             continue
@@ -228,7 +228,7 @@ def _narrow(secrets: Sequence[Secret], place: Place) -> Iterator[Finding]:
             yield Finding(TOO_NARROW, secret.id, None, "nobody was granted to read it", mend)
         for member in secret.readers:
             if member not in trusting:
-                why = f"it does not read {naming.TRUST}"
+                why = f"it does not read {secret_names.TRUST}"
                 yield Finding(TOO_NARROW, secret.id, member, why, place.grant(secret.slug, member))
 
 
@@ -329,11 +329,11 @@ class Grants:
     def _way_out(self, target: Target, secret: str) -> str:
         """The command that makes what is missing, which without a CA is no credential."""
         role, _, name = target.name.partition("/")
-        if role == naming.SECRET and secret == target.own:
+        if role == secret_names.SECRET and secret == target.own:
             return f"daskpki secret set {name}"
         if role in tuple(Role) and secret == target.own:
             return f"daskpki issue {role} --name {name}"
-        if role == naming.CA_KEY:
+        if role == secret_names.CA_KEY:
             return "daskpki doctor names the CA's generations"
         return f"daskpki --cluster {self._cluster} init-ca makes it"
 

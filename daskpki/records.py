@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from daskpki.errors import CorruptError
-from daskpki.pki.fields import as_text, base64_text, integer, octets
+from daskpki.pki.json_fields import as_text, base64_text, integer, octets
 
 GENESIS: Final = "0" * 64
 """The hash before the first record."""

@@ -24,8 +24,8 @@ from daskpki.inventory import AuthorityRecord
 from daskpki.pki import keys
 from daskpki.pki.anchor import ACTIVE, NEXT, RETIRING, Anchor
 from daskpki.pki.certificates import load_certificate
-from daskpki.pki.fields import compact_json
 from daskpki.pki.issuer import Issuer
+from daskpki.pki.json_fields import compact_json
 from daskpki.records import (
     CA_ACTIVATED,
     CA_CREATED,

@@ -8,7 +8,7 @@ from pathlib import Path
 import dask.config
 import pytest
 
-LONGEST = ("cluster", "deploy", "house", "crash", "store_gsm", "store_linear")
+LONGEST = ("cluster", "deploy", "repository", "robustness", "system", "stores")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

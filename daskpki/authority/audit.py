@@ -17,7 +17,7 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from daskpki.authority.lookup import rfc3339
-from daskpki.authority.publishing import current_trust
+from daskpki.authority.publication import current_trust
 from daskpki.authority.session import Session
 from daskpki.errors import CorruptError
 from daskpki.inventory import CERTIFICATE_KINDS, Inventory, ReplayedInventory

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from daskpki import naming
-from daskpki.authority.custody import OWN_STORE
+from daskpki import secret_names
+from daskpki.authority.ca_keys import OWN_STORE
 from daskpki.authority.revocation import revoke
 from daskpki.errors import NotFoundError
 from daskpki.identity import Role
@@ -21,12 +21,12 @@ from daskpki.records import ISSUED, RELEASED, REVOKING
 from daskpki.store.port import SecretInfo
 
 if TYPE_CHECKING:
-    from daskpki.authority import CertificateAuthority
+    from daskpki.authority.ca import CertificateAuthority
 
 REASON: Final = "cessationOfOperation"
-_KEPT: Final = (naming.TRUST, naming.RECORDS)
+_KEPT: Final = (secret_names.TRUST, secret_names.RECORDS)
 # Keys of the CA last: an interrupted run can then still revoke and publish when it is run again.
-_ORDER: Final = (*Role, naming.SECRET, naming.CA_KEY)
+_ORDER: Final = (*Role, secret_names.SECRET, secret_names.CA_KEY)
 
 
 class Deletion(NamedTuple):
@@ -60,7 +60,7 @@ def plan_deletion(authority: CertificateAuthority) -> Deletion:
     return Deletion(
         revoked=len(_valid(inventory, now)),
         now=(*gone, *(kept if ended else ())),
-        user_secrets=tuple(info.labels["daskpki-name"] for info in found if _kind(info) == naming.SECRET),
+        user_secrets=tuple(info.labels["daskpki-name"] for info in found if _kind(info) == secret_names.SECRET),
         later=() if ended else tuple(kept),
         keys_elsewhere=tuple(one.key_uri for one in inventory.authorities() if not one.key_uri.startswith(OWN_STORE)),
         last_leaf_ends=None if ended else ends,
@@ -69,8 +69,8 @@ def plan_deletion(authority: CertificateAuthority) -> Deletion:
 
 def own_secrets(selected: Iterable[SecretInfo], cluster: str) -> list[SecretInfo]:
     """The secrets that are this cluster's by prefix and by label, in the order in which they are deleted."""
-    prefix = naming.trust_id(cluster).removesuffix(naming.TRUST)
-    found = [info for info in selected if info.id.startswith(prefix) and naming.is_ours(info.labels, cluster)]
+    prefix = secret_names.trust_id(cluster).removesuffix(secret_names.TRUST)
+    found = [info for info in selected if info.id.startswith(prefix) and secret_names.is_ours(info.labels, cluster)]
     order = (*_ORDER, *_KEPT)
     return sorted(
         (info for info in found if _kind(info) in order), key=lambda info: (order.index(_kind(info)), info.id)

@@ -1,22 +1,30 @@
-"""What every use case is given: the store, the cluster, who asks by which command, the clock and the dice."""
+"""Where serial numbers come from; whatever issues certificates is handed this, or something predictable in a test.
+
+What every use case is given: the store, the cluster, who asks by which command, the clock and the dice.
+"""
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from daskpki.authority.anchoring import Anchored
-from daskpki.authority.policy import check_no_emergency
+from daskpki.authority.anchor import Anchored
+from daskpki.authority.lookup import check_no_emergency
 from daskpki.inventory import AUTHORITY_KINDS, AuthorityRecord, Inventory, authority_after
 from daskpki.records import CommitSignature, Draft, Head, Record, Stamp
-from daskpki.serials import random_serial
 from daskpki.signed_commits import recorded_generations, sign_commit, signers
 from daskpki.store.port import RecordLog, Store
 
 if TYPE_CHECKING:
     from daskpki.pki.issuer import Issuer
+
+
+def random_serial() -> int:
+    """A serial of 16 octets, positive, with 126 random bits (RFC 5280, 4.1.2.2; CA/B Forum BR 7.1 asks for 64)."""
+    return 1 << 126 | int.from_bytes(os.urandom(16), "big") >> 2  # not `secrets`, which loads `random`
 
 
 def utc_now() -> datetime:
@@ -78,7 +86,7 @@ class Session(NamedTuple):
 
         records = self.log.commit(checked, stamp or self.stamp(), self._sign)
         if records and self.anchor.old_key_lost:
-            self.anchor.vouch(records)
+            self.anchor.mark_ours(records)
         return records
 
     def check(self, inventory: Inventory) -> None:

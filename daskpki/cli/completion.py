@@ -45,7 +45,7 @@ def _names(store: str | None, cluster: str | None, incomplete: str) -> set[str]:
         return set()
     opened = open_store(url, unlock=Unlocking())
     try:
-        entries = opened.log(cluster_name(os.environ, cluster)).glance().certificates()
+        entries = opened.log(cluster_name(os.environ, cluster)).read_cached().certificates()
         return set(islice(_starting(entries, incomplete), _MOST))
     finally:
         opened.close()

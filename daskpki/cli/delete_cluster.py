@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from daskpki.cli.pushing import Tell, push_news
+from daskpki.cli.renew_revoke import Tell, push_news
 from daskpki.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from daskpki.cli.asking import confirm
-from daskpki.cli.coercion import Commands
+from daskpki.cli.invocation import Commands
+from daskpki.cli.output import confirm
 from daskpki.errors import NothingToDo, UsageError
 
 if TYPE_CHECKING:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from daskpki.cli.drawing import day, fingerprint_lines
-from daskpki.cli.output import facts
+from daskpki.cli.output import day, facts, fingerprint_lines
 from daskpki.credentials.expiry import remaining_seconds
 
 if TYPE_CHECKING:
-    from daskpki.authority import CertificateAuthority
+    from daskpki.authority.ca import CertificateAuthority
     from daskpki.cli.invocation import Invocation
     from daskpki.inventory import CertificateRecord
 
@@ -37,7 +36,7 @@ def status(ctx: typer.Context) -> None:
 
 
 def _document(authority: CertificateAuthority) -> dict[str, Any]:
-    from daskpki.authority.policy import anchor_der
+    from daskpki.authority.lookup import anchor_der
     from daskpki.authority.renewal import issuing_ends, renewable
     from daskpki.pki.pem import fingerprint
     from daskpki.pki.revoked import next_update

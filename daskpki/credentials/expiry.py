@@ -10,8 +10,8 @@ import shlex
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from daskpki.credentials.choice import Source
 from daskpki.credentials.contexts import LOGIN_FILE, Context
+from daskpki.credentials.source_selection import Source
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.settings import DEFAULT_CLUSTER

@@ -14,22 +14,19 @@ from typing import NamedTuple
 
 from daskpki.confidential import Confidential
 from daskpki.credentials import dask_config
-from daskpki.credentials.addresses import parse_scheduler
-from daskpki.credentials.contexts import LOGIN_FILE, Context, Saved
+from daskpki.credentials.contexts import LOGIN_FILE, Context, Saved, parse_scheduler
+from daskpki.credentials.csr import Waiting, all_waiting, find_waiting, find_waiting_key, forget_waiting, with_own_key
 from daskpki.credentials.dask_config import LoaderConfig
-from daskpki.credentials.entry import Entry, encode_entry
-from daskpki.credentials.fetching import fetch_credential
-from daskpki.credentials.files import LoginFile
-from daskpki.credentials.held import Held, Pins, issuing_generation, verify_held
-from daskpki.credentials.logins import USERNAME, read_entry
-from daskpki.credentials.requests import find_waiting_key, forget_waiting, with_own_key
-from daskpki.credentials.sources import Surroundings
-from daskpki.credentials.waiting import Waiting, all_waiting, find_waiting
+from daskpki.credentials.fetch import fetch_credential
+from daskpki.credentials.login_file import LoginFile
+from daskpki.credentials.saved_logins import USERNAME, Entry, encode_entry, read_entry
+from daskpki.credentials.sources import Environment
+from daskpki.credentials.verified import Pins, VerifiedCredential, issuing_generation, verify_credential
 from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotTrustedError, UsageError
 from daskpki.identity import Role
 from daskpki.pki.credential import Credential
 from daskpki.pki.trust import parse_trust
-from daskpki.pki.validate import verify_identity
+from daskpki.pki.verify import verify_identity
 from daskpki.store.port import Store
 
 
@@ -37,7 +34,7 @@ class LoggedIn(NamedTuple):
     """What `login` made of it: the saved login, the verified credential, and what Dask's configuration says now."""
 
     saved: Saved
-    held: Held
+    held: VerifiedCredential
     dask: LoaderConfig
 
 
@@ -58,7 +55,7 @@ class _Before(NamedTuple):
 
 
 def login(
-    store: Store, cluster: str, name: str, schedulers: Sequence[str], here: Surroundings, *, user_config: bool = False
+    store: Store, cluster: str, name: str, schedulers: Sequence[str], here: Environment, *, user_config: bool = False
 ) -> LoggedIn:
     """Copy the credential client/NAME into the keyring; `schedulers` are tls:// addresses, added to those known.
 
@@ -70,7 +67,7 @@ def login(
     of them changes anything.
     """
 
-    def fetch(pins: Pins) -> Held:
+    def fetch(pins: Pins) -> VerifiedCredential:
         return fetch_credential(store.secrets, cluster, Role.CLIENT, name, pins=pins, now=here.now)
 
     login_id = here.contexts.id_of(store.url, cluster, name)
@@ -80,7 +77,7 @@ def login(
 def login_by_file(
     file: LoginFile,
     schedulers: Sequence[str],
-    here: Surroundings,
+    here: Environment,
     *,
     ca_sha256: str | None = None,
     user_config: bool = False,
@@ -98,22 +95,22 @@ def login_by_file(
             hint="--ca-sha256 FINGERPRINT, as the operator told you by another way than this file came",
         )
 
-    def verify(pins: Pins) -> Held:
+    def verify(pins: Pins) -> VerifiedCredential:
         generation = issuing_generation(file.leaf, file.chain, file.document, here.now)
         credential = Credential(file.cluster, identity, generation, None, file.leaf, file.chain)
         pinned = pins._replace(sha256=ca_sha256 or pins.sha256)
-        return verify_held(credential, Confidential(file.trust), pins=pinned, now=here.now)
+        return verify_credential(credential, Confidential(file.trust), pins=pinned, now=here.now)
 
     known = [*schedulers, *file.schedulers]
     return _log_in(_id_of(file, here), LOGIN_FILE, known, here, verify, user_config=user_config)
 
 
-def knows_ca(file: LoginFile, here: Surroundings) -> bool:
+def knows_ca(file: LoginFile, here: Environment) -> bool:
     """Whether the file's trust document has to follow one that was verified here: then no fingerprint is needed."""
     return here.pins.sha256 is not None or _before(_id_of(file, here), here).bound(here.pins).previous is not None
 
 
-def _id_of(file: LoginFile, here: Surroundings) -> str:
+def _id_of(file: LoginFile, here: Environment) -> str:
     return here.contexts.id_of(LOGIN_FILE, file.cluster, file.identity.name)
 
 
@@ -121,8 +118,8 @@ def _log_in(
     login_id: str,
     store: str,
     schedulers: Sequence[str],
-    here: Surroundings,
-    fetch: Callable[[Pins], Held],
+    here: Environment,
+    fetch: Callable[[Pins], VerifiedCredential],
     *,
     user_config: bool,
 ) -> LoggedIn:
@@ -144,7 +141,7 @@ def _log_in(
     return LoggedIn(saved, held, dask_config.read_own_config(here.environ))
 
 
-def _before(login_id: str, here: Surroundings) -> _Before:
+def _before(login_id: str, here: Environment) -> _Before:
     """What is there already; what is damaged counts as nothing, since it is about to be replaced."""
     entry = saved = None
     with suppress(CorruptError):
@@ -154,7 +151,7 @@ def _before(login_id: str, here: Surroundings) -> _Before:
     return _Before(entry, saved)
 
 
-def _with_key(held: Held, before: _Before, here: Surroundings) -> Held:
+def _with_key(held: VerifiedCredential, before: _Before, here: Environment) -> VerifiedCredential:
     """The same with the key that never left this keyring, where the store has none."""
     if held.credential.key is not None:
         return held
@@ -163,13 +160,13 @@ def _with_key(held: Held, before: _Before, here: Surroundings) -> Held:
     return held._replace(credential=with_own_key(held.credential, own, found.key if found else None))
 
 
-def _forget_completed(held: Held, here: Surroundings) -> None:
+def _forget_completed(held: VerifiedCredential, here: Environment) -> None:
     """Remove the waiting key that this login took over, and not the key of a later request."""
     if found := find_waiting_key(held.credential.leaf, here.contexts, here.keyring):
         forget_waiting(found.waiting.id, here.contexts, here.keyring)
 
 
-def _fetch(before: _Before, here: Surroundings, fetch: Callable[[Pins], Held]) -> Held:
+def _fetch(before: _Before, here: Environment, fetch: Callable[[Pins], VerifiedCredential]) -> VerifiedCredential:
     pins = before.bound(here.pins)
     try:
         return fetch(pins)
@@ -180,7 +177,7 @@ def _fetch(before: _Before, here: Surroundings, fetch: Callable[[Pins], Held]) -
         raise type(error)(str(error), hint="; ".join(filter(None, ways))) from error
 
 
-def _context(store: str, held: Held, schedulers: Sequence[str]) -> Context:
+def _context(store: str, held: VerifiedCredential, schedulers: Sequence[str]) -> Context:
     credential = held.credential
     recorded = [parse_scheduler(address) for address in held.trust.schedulers]
     return Context(
@@ -195,7 +192,7 @@ def _context(store: str, held: Held, schedulers: Sequence[str]) -> Context:
     )
 
 
-def _write(saved: Saved, held: Held, before: _Before, here: Surroundings, *, set_loader: bool) -> None:
+def _write(saved: Saved, held: VerifiedCredential, before: _Before, here: Environment, *, set_loader: bool) -> None:
     key = held.credential.key
     assert key is not None, "login has looked for it"
     entry = encode_entry(Entry(held.trust.epoch, saved.digest, key))
@@ -209,7 +206,7 @@ def _write(saved: Saved, held: Held, before: _Before, here: Surroundings, *, set
         raise
 
 
-def _put_back(saved: Saved, before: _Before, here: Surroundings) -> None:
+def _put_back(saved: Saved, before: _Before, here: Environment) -> None:
     """Undo what was written; a keyring that fails here too changes nothing about the error that is reported."""
     with suppress(AccessDeniedError):
         if before.entry is None:
@@ -229,7 +226,7 @@ class Leaving(NamedTuple):
     waiting: Sequence[Waiting]
 
 
-def leaving(here: Surroundings, which: str | None) -> Leaving:
+def leaving(here: Environment, which: str | None) -> Leaving:
     """The login CLUSTER, CLUSTER/NAME or ID with the key that waits for its renewal, or such a key alone; None for all.
 
     NotFoundError when there is neither, UsageError that names several.
@@ -245,7 +242,7 @@ def leaving(here: Surroundings, which: str | None) -> Leaving:
     return Leaving([saved], renewals)
 
 
-def logout(here: Surroundings, logins: Sequence[Saved], waiting: Sequence[Waiting] = ()) -> None:
+def logout(here: Environment, logins: Sequence[Saved], waiting: Sequence[Waiting] = ()) -> None:
     """Remove these logins and waiting keys for good, key first; with the last login, Dask's `security-loader`.
 
     AccessDeniedError when the keyring cannot be reached: the login then stays as it is.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from daskpki import naming
+from daskpki import secret_names
 from daskpki.deploy import compute, iam
 from daskpki.deploy.cloud_init import NANNY_PORTS, SCHEDULER_PORT, WORKER_ARGUMENTS, WORKER_PORTS, Container
 from daskpki.deploy.compute import GroupSpec, Rule, VmSpec
@@ -118,9 +118,9 @@ def _grants(wanted: Deployment, part: Part) -> Iterator[Resource]:
 
 def secrets(wanted: Deployment, part: Part) -> Sequence[str]:
     """The ids of the secrets that the part reads: the trust document, its own credentials, and what it mounts."""
-    own = [naming.credential_id(wanted.cluster, role, name) for role, name in part.leaves]
-    mounted = [naming.user_secret_id(wanted.cluster, mount.name) for mount in wanted.mounts if part.works]
-    return (naming.trust_id(wanted.cluster), *own, *mounted)
+    own = [secret_names.credential_id(wanted.cluster, role, name) for role, name in part.leaves]
+    mounted = [secret_names.user_secret_id(wanted.cluster, mount.name) for mount in wanted.mounts if part.works]
+    return (secret_names.trust_id(wanted.cluster), *own, *mounted)
 
 
 def _network(wanted: Deployment) -> Iterator[Resource]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Final, NamedTuple
 
-from daskpki import naming
+from daskpki import secret_names
 from daskpki.deploy import compute, iam
 from daskpki.deploy.cloud_init import registry_of
 from daskpki.deploy.compute import FACTS_KEY, PART_LABEL, GroupSpec, Rule, metadata_of
@@ -25,7 +25,7 @@ from daskpki.identity import Role
 from daskpki.settings import GsmUrl
 
 _AT_ONCE: Final = 8
-_READ_BY_NODES: Final = (naming.TRUST, Role.SCHEDULER, Role.WORKER, naming.SECRET)
+_READ_BY_NODES: Final = (secret_names.TRUST, Role.SCHEDULER, Role.WORKER, secret_names.SECRET)
 
 Json = Mapping[str, Any]
 Tell = Callable[[str], None]
@@ -67,7 +67,7 @@ def observe(run: Run, project: Project, wanted: Sequence[Resource] = (), tell: T
         placed, foreign, used = split_compute(project, listed)
         own = frozenset(f"serviceAccount:{one.name}" for one in accounts)
         members = own | used | {one.grant.member for one in wanted if one.grant}
-        secrets = [item for item in listed["secrets"] if naming.is_ours(item.get("labels", {}), project.cluster)]
+        secrets = [item for item in listed["secrets"] if secret_names.is_ours(item.get("labels", {}), project.cluster)]
         images = {fact["image"] for fact in _facts(placed) if "image" in fact}
         # An account that is still to be made has no grants yet.
         unborn = {f"serviceAccount:{one.name}" for one in wanted if one.kind is Kind.ACCOUNT} - own
@@ -249,7 +249,7 @@ def facts_of(item: Json) -> dict[str, str]:
 def _is_vm_of_ours(project: Project, item: Json) -> bool:
     """The VMs of a group carry its labels but not the part; they are neither ours to remove nor in the way."""
     marks = item.get("labels", {})
-    return naming.is_ours(marks, project.cluster) and PART_LABEL in marks
+    return secret_names.is_ours(marks, project.cluster) and PART_LABEL in marks
 
 
 def _address(project: Project, item: Json) -> Resource:

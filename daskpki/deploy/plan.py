@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from daskpki import naming
+from daskpki import secret_names
 from daskpki.deploy.blueprint import parts
 from daskpki.deploy.resource import NO_FILES, Change, Command, Grant, Kind, Resource
 from daskpki.deploy.settings import Deployment
@@ -181,11 +181,11 @@ def prerequisites(wanted: Deployment, observed: Observed) -> Iterator[Step]:
     missing = [
         (role, name)
         for role, name in leaves
-        if naming.credential_id(wanted.cluster, role, name) not in observed.secrets
+        if secret_names.credential_id(wanted.cluster, role, name) not in observed.secrets
     ]
     sealed = (f"--ca-passphrase-file={wanted.ca_passphrase_file}",) if wanted.ca_passphrase_file else ()
     daskpki = ("daskpki", f"--store={wanted.store}", f"--cluster={wanted.cluster}", *sealed)
-    if naming.trust_id(wanted.cluster) not in observed.secrets:
+    if secret_names.trust_id(wanted.cluster) not in observed.secrets:
         usual = [f"{role}" for role, name in missing if name == default_name(role)]
         chosen = (f"--with={','.join(usual)}",) if usual else ()
         yield _made(f"CA of cluster {wanted.cluster} in {wanted.store}", (*daskpki, "init-ca", *chosen))
@@ -205,7 +205,7 @@ def _made(title: str, command: Command) -> Step:
 def check_mounted(wanted: Deployment, observed: Observed) -> None:
     """Raise NotFoundError for a secret that workers are to mount and that nobody has set."""
     for mount in wanted.mounts:
-        if naming.user_secret_id(wanted.cluster, mount.name) not in observed.secrets:
+        if secret_names.user_secret_id(wanted.cluster, mount.name) not in observed.secrets:
             raise NotFoundError(
                 f"cluster {wanted.cluster!r} in {wanted.store} has no secret {mount.name!r} to mount",
                 hint=f"daskpki --store={wanted.store} --cluster={wanted.cluster} secret set {mount.name} --file FILE",

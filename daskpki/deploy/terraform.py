@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, Final
 
-from daskpki import naming
+from daskpki import secret_names
 from daskpki.deploy.apply import plan_from
 from daskpki.deploy.blueprint import (
     account_of,
@@ -174,7 +174,7 @@ def _label(wanted: Deployment, one: Resource) -> str:
     if one.grant is None:
         return _identifier(one.terraform.label)
     whose = next(part.name for part in parts(wanted) if account_of(wanted, part) == one.grant.account)
-    what = one.terraform.label.removeprefix(naming.trust_id(wanted.cluster).removesuffix(naming.TRUST))
+    what = one.terraform.label.removeprefix(secret_names.trust_id(wanted.cluster).removesuffix(secret_names.TRUST))
     kind, _, name = what.rpartition(".")[2].partition("_")
     return _identifier(f"{whose}_{kind}{'' if name in ('', kind) else f'_{name}'}")
 

@@ -16,8 +16,8 @@ import pytest
 
 from daskpki import CertificateAuthority
 from daskpki.authority.audit import verify_log
-from daskpki.authority.copying import copy_cluster
-from daskpki.authority.issuers import Places
+from daskpki.authority.ca_keys import KeyLocations
+from daskpki.authority.copy import copy_cluster
 from daskpki.authority.rollover import Successor
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, DaskpkiError, NotTrustedError
@@ -26,12 +26,12 @@ from daskpki.pki.certificates import der
 from daskpki.pki.keys import serialize_key
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.trust import TrustDocument
-from daskpki.store.gsm.packing import LogHead, decode_part
+from daskpki.store.gsm.log_format import LogHead, decode_part
 from daskpki.store.port import Store
-from tests.authority import forging
-from tests.authority.fragile import BEFORE, FragileStore, Fuse, Killed
-from tests.store.places import LocalPlace
-from tests.store_gsm.places import GsmPlace, open_place
+from tests.support import forging
+from tests.support.fragile import BEFORE, FragileStore, Fuse, Killed
+from tests.support.gsm_places import GsmPlace, open_place
+from tests.support.local_places import LocalPlace
 
 
 def utc_now() -> datetime:
@@ -316,7 +316,7 @@ def recorded(local: LocalPlace) -> list[Any]:
 
 
 def test_a_password_s_deleted_version_is_noticed(local: LocalPlace) -> None:
-    from daskpki.cluster_secrets import ClusterSecrets
+    from daskpki.user_secrets import ClusterSecrets
 
     with closing(local.factory()) as store:
         secrets = ClusterSecrets(store, "default", who="me", command="test")
@@ -341,7 +341,7 @@ def test_a_copy_carries_the_signatures_and_goes_on(place: GsmPlace, local: Local
 
 
 def test_a_secret_s_events_need_no_right_to_the_records(place: GsmPlace) -> None:
-    from daskpki.cluster_secrets import ClusterSecrets
+    from daskpki.user_secrets import ClusterSecrets
 
     with closing(place.factory()) as store:
         opened(store).init()
@@ -353,7 +353,7 @@ def test_a_secret_s_events_need_no_right_to_the_records(place: GsmPlace) -> None
 
 
 def test_a_key_that_is_less_sealed_than_recorded_is_not_opened(place: GsmPlace) -> None:
-    places = Places(seal=lambda: Confidential("right"), unseal=lambda: Confidential("right"))
+    places = KeyLocations(seal=lambda: Confidential("right"), unseal=lambda: Confidential("right"))
     with closing(place.factory()) as store:
         opened(store, places=places).init()
         key = base64.b64encode(serialize_key(forging.own_ca(1).key).reveal()).decode()

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from daskpki.credentials.dask_config import explain_unread
-from tests.credentials.environments import BASE, DEBIAN, LIBRARIES, Environment, build_wheel, make_venv
-from tests.house.paths import ROOT
+from tests.support.environments import BASE, DEBIAN, LIBRARIES, Environment, build_wheel, make_venv
+from tests.support.paths import ROOT
 
 LOADER = "daskpki.loader.security_loader"
 

@@ -14,12 +14,12 @@ import pytest
 from daskpki.credentials.contexts import LOGIN_FILE, Context
 from daskpki.credentials.expiry import ending, remaining_seconds, renewal_of_login
 from daskpki.credentials.login import login, logout
-from daskpki.credentials.sources import Surroundings
+from daskpki.credentials.sources import Environment
 from daskpki.identity import Role
 from daskpki.pki.certificates import load_certificate
 from daskpki.store.local.store import LocalStore
-from tests.credentials.desktop import Desktop
-from tests.credentials.material import Founded
+from tests.support.desktop import Desktop
+from tests.support.login_material import Founded
 
 DAY = 86_400
 BIN = Path(sys.executable).parent
@@ -40,7 +40,7 @@ daskpki.security()
 
 
 @pytest.fixture
-def alice(session: Desktop, here: Surroundings, tmp_path: Path) -> Iterator[dict[str, str]]:
+def alice(session: Desktop, here: Environment, tmp_path: Path) -> Iterator[dict[str, str]]:
     yield dict(here.environ) | {
         "DBUS_SESSION_BUS_ADDRESS": session.environ["DBUS_SESSION_BUS_ADDRESS"],
         "DASKPKI_STORE": f"local:{tmp_path / 'store'}",
@@ -64,7 +64,7 @@ def later(environ: dict[str, str], days: int, *command: str) -> subprocess.Compl
 
 @pytest.mark.usefixtures("founded")
 def test_a_client_warns_once_a_process_and_never_as_a_warning_of_python(
-    store: LocalStore, here: Surroundings, alice: dict[str, str]
+    store: LocalStore, here: Environment, alice: dict[str, str]
 ) -> None:
     login(store, "default", "alice", [], here)
     early = later(alice, 19, sys.executable, "-W", "error", "-c", TWICE)
@@ -77,9 +77,7 @@ def test_a_client_warns_once_a_process_and_never_as_a_warning_of_python(
 
 
 @pytest.mark.usefixtures("founded")
-def test_whoami_and_the_list_say_how_long_it_lasts(
-    store: LocalStore, here: Surroundings, alice: dict[str, str]
-) -> None:
+def test_whoami_and_the_list_say_how_long_it_lasts(store: LocalStore, here: Environment, alice: dict[str, str]) -> None:
     login(store, "default", "alice", [], here)
     daskpki = str(BIN / "daskpki")
     assert "renews it" not in later(alice, 19, daskpki, "whoami").stdout
@@ -92,7 +90,7 @@ def test_whoami_and_the_list_say_how_long_it_lasts(
 
 
 def test_login_without_a_name_renews_the_active_login(
-    founded: Founded, store: LocalStore, here: Surroundings, alice: dict[str, str]
+    founded: Founded, store: LocalStore, here: Environment, alice: dict[str, str]
 ) -> None:
     login(store, "default", "alice", ["tls://10.0.0.5"], here)
     renewed = founded.issue(Role.CLIENT, "alice")
@@ -106,7 +104,7 @@ def test_login_without_a_name_renews_the_active_login(
 
 
 def test_a_second_login_says_which_one_decides(
-    founded: Founded, store: LocalStore, here: Surroundings, alice: dict[str, str]
+    founded: Founded, store: LocalStore, here: Environment, alice: dict[str, str]
 ) -> None:
     founded.store(store.secrets, founded.issue(Role.CLIENT, "bob"))
     login(store, "default", "alice", [], here)

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from daskpki.credentials.export import export_directory
+from daskpki.credentials.directory import export_directory
 from daskpki.credentials.login import login, logout
-from daskpki.credentials.sources import Surroundings
+from daskpki.credentials.sources import Environment
 from daskpki.identity import Role
 from daskpki.store.local.store import LocalStore
-from tests.credentials.desktop import Desktop
-from tests.credentials.material import Founded
-from tests.credentials.schedulers import scheduler
+from tests.support.desktop import Desktop
+from tests.support.login_material import Founded
+from tests.support.schedulers import scheduler
 
 LOADED = """
 import sys
@@ -43,7 +43,7 @@ def ask(environ: dict[str, str], *addresses: str) -> list[str]:
 
 
 @pytest.fixture
-def alice(session: Desktop, here: Surroundings) -> Iterator[dict[str, str]]:
+def alice(session: Desktop, here: Environment) -> Iterator[dict[str, str]]:
     """The environment of alice's programs; at the end nothing of hers is left in the keyring."""
     yield dict(here.environ) | {"DBUS_SESSION_BUS_ADDRESS": session.environ["DBUS_SESSION_BUS_ADDRESS"]}
     logout(here, here.contexts.all())
@@ -70,7 +70,7 @@ def test_without_a_login_the_error_says_what_to_do(alice: dict[str, str]) -> Non
 
 @pytest.mark.usefixtures("founded")
 def test_a_login_is_for_the_addresses_that_it_lists(
-    store: LocalStore, here: Surroundings, alice: dict[str, str]
+    store: LocalStore, here: Environment, alice: dict[str, str]
 ) -> None:
     login(store, "default", "alice", ["tls://10.0.0.5", "tls://127.0.0.1:9000"], here)
     listed = [
@@ -92,7 +92,7 @@ def test_a_login_is_for_the_addresses_that_it_lists(
 
 
 def test_a_login_without_addresses_is_for_the_rest_if_it_is_the_only_one(
-    founded: Founded, store: LocalStore, here: Surroundings, alice: dict[str, str]
+    founded: Founded, store: LocalStore, here: Environment, alice: dict[str, str]
 ) -> None:
     founded.store(store.secrets, founded.issue(Role.CLIENT, "bob"))
     founded.store(store.secrets, founded.issue(Role.CLIENT, "carol"))
@@ -109,7 +109,7 @@ def test_a_login_without_addresses_is_for_the_rest_if_it_is_the_only_one(
 
 @pytest.mark.usefixtures("founded")
 def test_tls_files_of_dasks_own_come_before_a_login_for_any_address(
-    store: LocalStore, here: Surroundings, alice: dict[str, str], exported: Path
+    store: LocalStore, here: Environment, alice: dict[str, str], exported: Path
 ) -> None:
     login(store, "default", "alice", [], here)
     configured = alice | {"DASK_DISTRIBUTED__COMM__TLS__CA_FILE": str(exported / "ca.pem")}
@@ -176,7 +176,7 @@ with daskpki.connect(scheduler_file=sys.argv[-1], timeout=20) as client:
 
 @pytest.mark.cluster
 def test_a_plain_client_connects_by_a_directory_and_by_a_login(
-    founded: Founded, store: LocalStore, here: Surroundings, alice: dict[str, str], tmp_path: Path
+    founded: Founded, store: LocalStore, here: Environment, alice: dict[str, str], tmp_path: Path
 ) -> None:
     for role in (Role.SCHEDULER, Role.CLIENT):
         export_directory(founded.hold(founded.issue(role, role.value)), tmp_path / role.value)

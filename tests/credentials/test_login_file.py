@@ -12,17 +12,17 @@ from typing import NamedTuple
 import pexpect
 import pytest
 
-from daskpki.credentials.choice import Wanted
-from daskpki.credentials.files import encode_login_file, is_login_file, load_login_file, parse_login_file
 from daskpki.credentials.login import leaving, login_by_file, logout
+from daskpki.credentials.login_file import encode_login_file, is_login_file, load_login_file, parse_login_file
 from daskpki.credentials.os_keyring import OSKeyring
-from daskpki.credentials.sources import Surroundings, obtain
+from daskpki.credentials.source_selection import Wanted
+from daskpki.credentials.sources import Environment, obtain
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.revoked import next_update
 from daskpki.store.opening import open_store
-from tests.canary import Canary
-from tests.credentials.desktop import Desktop
+from tests.support.desktop import Desktop
+from tests.support.key_search import Canary
 
 DASKPKI = str(Path(sys.executable).parent / "daskpki")
 
@@ -65,8 +65,8 @@ def dora(tmp_path: Path, session: Desktop) -> Person:
 
 
 @pytest.fixture
-def here(dora: Person, keyring: OSKeyring) -> Surroundings:
-    return Surroundings(dora.environ, datetime.now(UTC), keyring, open_store)
+def here(dora: Person, keyring: OSKeyring) -> Environment:
+    return Environment(dora.environ, datetime.now(UTC), keyring, open_store)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def signed(operator: Person, dora: Person) -> Path:
     return dora.home / "dora.login"
 
 
-def test_a_colleague_logs_in_by_one_file(operator: Person, dora: Person, signed: Path, here: Surroundings) -> None:
+def test_a_colleague_logs_in_by_one_file(operator: Person, dora: Person, signed: Path, here: Environment) -> None:
     pin = load_login_file(signed).ca_sha256
     said = dora.run("login", "dora.login", "--ca-sha256", pin, "--scheduler", "tls://10.0.0.5:8786")
     assert said.stdout == "logged in as spiffe://default.daskpki.internal/client/dora\n"
@@ -95,7 +95,7 @@ def test_a_colleague_logs_in_by_one_file(operator: Person, dora: Person, signed:
     assert dora.run("logout", "default/dora").stdout == "logged out default/dora\n"
 
 
-def test_it_is_renewed_by_the_same_steps(operator: Person, dora: Person, signed: Path, here: Surroundings) -> None:
+def test_it_is_renewed_by_the_same_steps(operator: Person, dora: Person, signed: Path, here: Environment) -> None:
     """The second time the CA is known, so that no fingerprint is asked for."""
     dora.run("login", "./dora.login", "--ca-sha256", load_login_file(signed).ca_sha256)
     first = obtain(Wanted(), here).held.credential
@@ -138,7 +138,7 @@ def test_on_a_terminal_it_is_asked_for(dora: Person, signed: Path, *, right: boo
     dora.run("logout")
 
 
-def test_a_file_for_another_key_is_refused(operator: Person, dora: Person, signed: Path, here: Surroundings) -> None:
+def test_a_file_for_another_key_is_refused(operator: Person, dora: Person, signed: Path, here: Environment) -> None:
     """Dora's request was replaced by one with another key: the file that was signed for it does not fit hers."""
     dora.run("logout", "--all")
     dora.run("request", "client/dora", "--out", "dora.csr", "--force")
@@ -199,7 +199,7 @@ def test_a_damaged_file_is_refused(signed: Path, dora: Person, damage: object, e
 
 
 def test_what_it_says_of_itself_is_verified(
-    operator: Person, dora: Person, signed: Path, here: Surroundings, tmp_path: Path
+    operator: Person, dora: Person, signed: Path, here: Environment, tmp_path: Path
 ) -> None:
     """Certificate and trust document of two clusters, and one for another cluster's name: neither is believed."""
     file = load_login_file(signed)

@@ -21,9 +21,9 @@ from daskpki.deploy.gcloud import runner
 from daskpki.deploy.plan import Observed, plan
 from daskpki.deploy.resource import NO_FILES, Command, Kind, Resource
 from daskpki.pki.credential import parse_credential
-from tests.canary import Canary
 from tests.deploy.conftest import IMAGE, STORE, Clouds, deployment
 from tests.deploy.test_plan import SHARED, SUBNET, simulated
+from tests.support.key_search import Canary
 
 pytestmark = pytest.mark.needs_gcloud
 

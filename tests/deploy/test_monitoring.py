@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from daskpki.cluster.audit import KINDS
-from tests.house.paths import DOCS
-from tests.house.sessions import blocks
+from tests.support.doc_sessions import blocks
+from tests.support.paths import DOCS
 
 PAGE = DOCS / "deploy" / "monitoring.md"
 RULES = DOCS / "deploy" / "monitoring" / "prometheus-rules.yaml"

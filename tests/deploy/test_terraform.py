@@ -27,8 +27,8 @@ from daskpki.deploy.settings import Deployment
 from daskpki.deploy.terraform import escaped, terraform_files
 from daskpki.grants import OPERATOR_PERMISSIONS
 from tests.deploy.conftest import deployment
-from tests.deploy.provider_schema import FILE, TYPES, judge
 from tests.deploy.test_plan import CLUSTER, ISOLATED, MOUNTING, NODE, SHARED
+from tests.support.provider_schema import FILE, TYPES, judge
 
 REGIONAL = {
     "workers": 3, "regional": True, "spot": True, "disk_size": 50, "disk_type": "pd-ssd", "labels": ("team=a",),

@@ -1,4 +1,11 @@
-"""A cluster's records log in one secret of Secret Manager: each commit adds one version, whatever the number of drafts.
+"""What the log asks of the secrets that it lies in.
+
+How a log's next head is composed: records at its tail, sealed off when that is full.
+
+A sealed segment is added to the log's secret before the head that names it, as a rider. It counts only once a head that
+names it has won; after a lost race it lies there unnamed, and is destroyed by a later writer.
+
+A cluster's records log in one secret of Secret Manager: each commit adds one version, whatever the number of drafts.
 
 A commit costs: `latest`, a look at the next number, one destroy and one add; the next one by the same process only the
 destroy and the add, since it goes on from the head that it made, and looks again only when another writer was first.
@@ -13,9 +20,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
-from daskpki import naming
+from daskpki import secret_names
 from daskpki.errors import (
     AlreadyExistsError,
     AmbiguousError,
@@ -24,21 +31,106 @@ from daskpki.errors import (
     NotFoundError,
     NotTrustedError,
     UnavailableError,
+    UsageError,
 )
 from daskpki.inventory import ReplayedInventory
 from daskpki.records import EMPTY, CommitSignature, Draft, Record, Stamp, chain, following
 from daskpki.records import Head as RecordHead
-from daskpki.store.gsm.composing import HeadComposer
-from daskpki.store.gsm.inventory import LogInventory
-from daskpki.store.gsm.log_secrets import LogSecrets
-from daskpki.store.gsm.packing import LogCodec, LogHead, LogPart, place_of
-from daskpki.store.gsm.patience import Patience
+from daskpki.store.append_chain import AppendChain, Link, Tip
+from daskpki.store.append_chain import Head as LinearHead
+from daskpki.store.gsm.api import RetryPolicy
+from daskpki.store.gsm.log_format import (
+    UNFINISHED,
+    LogCodec,
+    LogHead,
+    LogPart,
+    LogSegment,
+    State,
+    describe_segment,
+    place_of,
+)
+from daskpki.store.gsm.log_view import LogInventory, LogReplay
 from daskpki.store.gsm.placement import DEFAULT, GsmOptions
-from daskpki.store.gsm.replay import LogReplay
-from daskpki.store.linear import Head as LinearHead
-from daskpki.store.linear import LinearSecret, Link, Tip
-from daskpki.store.port import MAX_PAYLOAD, Judge, Sign, unsigned
-from daskpki.store.seen import Seen
+from daskpki.store.port import MAX_PAYLOAD, Judge, SecretInfo, SecretStore, Sign, unsigned
+from daskpki.store.rollback_guard import RollbackGuard
+
+
+class LogSecrets(SecretStore, Protocol):
+    """What the log asks of `GsmSecrets` beyond the port."""
+
+    def create(
+        self,
+        secret: str,
+        *,
+        labels: Mapping[str, str],
+        annotations: Mapping[str, str] | None = None,
+        options: GsmOptions | None = None,
+    ) -> SecretInfo:
+        """Make a secret at a place that is given, rather than looked up in this log."""
+        ...
+
+    def mark_ours(self, secret: str) -> None:
+        """Take a secret for ours, because its payload proved to be."""
+        ...
+
+    def impatient(self) -> SecretStore:
+        """The same secrets, but `add` does not wait for quota."""
+        ...
+
+
+_OTHER = "go on in another --cluster NAME"
+
+
+class HeadComposer:
+    """Composes heads of one cluster's log; `options` are for a log that has none yet."""
+
+    def __init__(
+        self,
+        cluster: str,
+        linear: AppendChain[LogPart],
+        codec: LogCodec,
+        replay: LogReplay,
+        *,
+        options: GsmOptions | None,
+    ) -> None:
+        self._cluster = cluster
+        self._linear = linear
+        self._codec = codec
+        self._replay = replay
+        self._options = options or DEFAULT
+
+    def extended(
+        self, link: Link, before: LogHead | None, records: Sequence[Record], leftover: tuple[int, ...]
+    ) -> LogHead:
+        """The head with these records at its tail, whose first ones are sealed off as long as it does not fit."""
+        options = before.options if before else self._options
+        tail = (*(before.tail if before else ()), *records)
+        state, segments = (before.state, before.segments) if before else (State(), ())
+        head = LogHead(link, self._cluster, state, segments, tail, leftover, options)
+        while not self._codec.fits(head):
+            head = self._sealed(head)
+        return head
+
+    def _sealed(self, head: LogHead) -> LogHead:
+        """Move the first records of the tail, as many as fill a payload, into a segment of their own."""
+        if len(head.tail) < 2:  # noqa: PLR2004 - the last record stays, since its signature covers the header
+            raise UsageError(f"record {head.end.seq} ({head.tail[-1].kind}) is too large for the log", hint=_OTHER)
+        rider = LogSegment(head.link._replace(seq=0), self._cluster, head.state.head, head.tail[:-1])
+        segment = self._codec.fill(rider)
+        sealed = segment.records
+        state = self._complete(head.state.after(sealed), head, sealed)
+        segments = (*head.segments, describe_segment(self._linear.add_rider(segment), sealed))
+        return head._replace(state=state, segments=segments, tail=head.tail[len(sealed) :])
+
+    def _complete(self, state: State, head: LogHead, sealed: Sequence[Record]) -> State:
+        """Look the unfinished leaves up in the segments, where the state before did not know them."""
+        if head.state.unfinished is not None or not head.segments:
+            return state
+        full = self._replay.inventory(head._replace(tail=()))
+        for record in sealed:
+            full.apply(record)
+        return state.with_unfinished(tuple(full.certificates(statuses=UNFINISHED)))
+
 
 FRESH: Final = 30.0
 """For how many seconds a head that was seen is tried without another look; a wrong guess costs one lost version."""
@@ -60,8 +152,8 @@ class GsmRecordLog:
         cluster: str,
         *,
         options: GsmOptions | None,
-        patience: Patience,
-        seen: Seen | None = None,
+        patience: RetryPolicy,
+        seen: RollbackGuard | None = None,
         judge: Judge | None = None,
         secret: tuple[str, Mapping[str, str]] | None = None,
         room: int = MAX_PAYLOAD,
@@ -70,16 +162,16 @@ class GsmRecordLog:
         self._cluster = cluster
         self._options = options
         self._patience = patience
-        self._seen = seen or Seen(None)
+        self._seen = seen or RollbackGuard(None)
         self._secret, self._labels = secret or (
-            naming.records_id(cluster),
-            naming.labels(cluster, naming.RECORDS),
+            secret_names.records_id(cluster),
+            secret_names.labels(cluster, secret_names.RECORDS),
         )
         codec = LogCodec(cluster, room)
         self.judge = judge
         self._places: dict[RecordHead, Collection[str]] = {}
         self._derived: set[str] = set()
-        self._linear: LinearSecret[LogPart] = LinearSecret(
+        self._linear: AppendChain[LogPart] = AppendChain(
             secrets.impatient(),
             self._secret,
             codec,
@@ -99,10 +191,10 @@ class GsmRecordLog:
         self._look()
         return self._view
 
-    def glance(self) -> LogInventory:
+    def read_cached(self) -> LogInventory:
         """See RecordLog."""
         if not self._is_recent():
-            tip = self._linear.glance()
+            tip = self._linear.read_cached()
             if _end(tip).seq < self._seen.remembered(self._cluster).seq:  # `latest` lags, or the log was put back
                 tip = self._linear.tip()
             self._settle_on_what_was_seen(tip)
@@ -197,7 +289,7 @@ class GsmRecordLog:
         self._tip, self._seen_at = tip, self._patience.now()
         self._seen.note(self._cluster, _end(tip))
         if tip.head is not None:
-            self._secrets.vouch(self._secret)  # its payload is a log of this cluster: it is ours
+            self._secrets.mark_ours(self._secret)  # its payload is a log of this cluster: it is ours
         if moved:
             head = self._head()
             self._view = LogInventory(head, lambda: self._replay.inventory(head))

@@ -27,13 +27,12 @@ from daskpki.records import (
     parse_signatures,
     verify_chain,
 )
+from daskpki.store.encryption import context, derive
 from daskpki.store.local.database import Database, Snapshot, Unlocking
-from daskpki.store.local.index import apply_records, clear_index
-from daskpki.store.local.inventory import LocalInventory
+from daskpki.store.local.inventory import LocalInventory, apply_records, clear_index
 from daskpki.store.local.table_seal import TableSeal
 from daskpki.store.port import Judge, Sign, unsigned
-from daskpki.store.sealing import context, derive
-from daskpki.store.seen import Seen
+from daskpki.store.rollback_guard import RollbackGuard
 
 _COMPACT: Final = json.JSONEncoder(separators=(",", ":"))
 _RECORDS: Final = (
@@ -48,7 +47,7 @@ class LocalRecordLog:
     """See `daskpki.store.port.RecordLog`."""
 
     def __init__(
-        self, database: Database, unlocking: Unlocking, seen: Seen, cluster: str, judge: Judge | None = None
+        self, database: Database, unlocking: Unlocking, seen: RollbackGuard, cluster: str, judge: Judge | None = None
     ) -> None:
         self._database = database
         self._unlocking = unlocking
@@ -63,7 +62,7 @@ class LocalRecordLog:
         """
         return self._judged(self._database.snapshot())
 
-    def glance(self) -> LocalInventory:
+    def read_cached(self) -> LocalInventory:
         """See RecordLog; here it is never older than `inventory`."""
         return self.inventory()
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from daskpki.errors import CorruptError
 from daskpki.inventory import CertificateRecord
-from daskpki.store.sealing import context
+from daskpki.store.encryption import context
 
 RUN: Final = 512
 _COLUMNS: Final = ", ".join(("position", "cluster", *CertificateRecord._fields, "issued_seq"))

@@ -1,0 +1,203 @@
+"""What a command takes for true: the newest trust document that verifies, and the log that follows from it.
+
+The document (D) is judged by what the reader already holds, the first of: a pin (`--ca-sha256`), what this user saw
+before (`daskpki.store.rollback_guard`), and on first use nothing, so that the document's own CA is taken for the cluster's. A log
+counts only if it has the record that D names, and every commit after it is signed (`daskpki.signed_commits`). Before
+there is a document, the log is judged from its first record.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import datetime
+from typing import Final
+
+from daskpki.errors import CorruptError, DisabledError, NotFoundError, NotTrustedError
+from daskpki.pki import keys
+from daskpki.pki.certificates import load_certificate
+from daskpki.pki.pem import fingerprint
+from daskpki.pki.trust import follows, verify_trust
+from daskpki.pki.trust_document import TrustDocument
+from daskpki.records import CA_RETIRED, EMPTY, Head, Record
+from daskpki.signed_commits import Trusted, after_records, generations_of, signed_bytes, verify_commits
+from daskpki.store.append_chain import AppendChain
+from daskpki.store.append_chain import Head as LinearHead
+from daskpki.store.port import Store
+from daskpki.store.trust_chain import TrustPayload, trust_chain
+
+_RIVALS: Final = 64
+"""Documents below the newest that are compared with it, down to the first that was destroyed."""
+
+
+class Anchored:
+    """One cluster in one store, as one reader judges it."""
+
+    def __init__(self, store: Store, cluster: str, clock: Callable[[], datetime], pin: str | None = None) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._clock = clock
+        self._pin = pin
+        self._document: TrustDocument | None = None
+        self._points: list[Trusted] = []
+        self._refusal: str | None = None
+        self.reading = False
+        """Whether this command only shows what a local store has in the clear, unverified, and asks for no key."""
+        self.in_emergency = False
+        """Whether this command is `rotate-ca --emergency`, which goes on with one that was cut off."""
+        self.old_key_lost = False
+        """Whether this command begins a new root of trust, since the old key cannot sign any more."""
+
+    @property
+    def chain(self) -> AppendChain[TrustPayload]:
+        """The chain of trust documents, of which only those that verify count."""
+        return trust_chain(self._store.secrets, self._cluster, self._counts)
+
+    def document(self) -> TrustDocument | None:
+        """The newest document that verifies, looked for once; None before the first.
+
+        None as well where one was put back that this user's memory does not lead to: the log is judged from its first
+        record then, and has to have the one that is remembered.
+
+        NotTrustedError when documents of two different roots verify, and nothing here says which one is right.
+        """
+        if self._document is None:
+            chain = self.chain
+            # `latest` may lag; whoever remembers a document needs no look behind it, since a commit finds out
+            head = chain.read_cached().head if self.basis == "seen" else chain.head()
+            if head is None and chain.foreign:
+                self._refusal = chain.foreign[max(chain.foreign)]
+                if self._pin:
+                    raise NotTrustedError(
+                        f"the pin fits no trust document of cluster {self._cluster!r}: {self._refusal}"
+                    )
+            if head is not None:
+                self._check_rivals(chain, head)
+                self._say_first_use(head.payload.signed.document)
+                self.note(head.payload.signed.document)
+        return self._document
+
+    @property
+    def basis(self) -> str:
+        """What the newest document was judged by: `pin`, `seen` or `first use`."""
+        if self._pin:
+            return "pin"
+        return "seen" if self._store.memory.trust(self._cluster) is not None else "first use"
+
+    def note(self, document: TrustDocument) -> None:
+        """Take a document for the newest: one that was verified, or that this very command signed."""
+        self._document = document
+        self._store.memory.note_trust(self._cluster, document.epoch, document.authorities)
+
+    def _say_first_use(self, document: TrustDocument) -> None:
+        if self.basis == "first use" and self._store.memory.lasts:
+            what = "first use of cluster %s here: its CA has SHA-256 %s; compare it (--ca-sha256 HEX pins one)"
+            logging.getLogger("daskpki").warning(what, self._cluster, fingerprint(document.active.certificate))
+
+    def mark_ours(self, records: Sequence[Record]) -> None:
+        """Take records for true, because this very command committed them at the end of what counted."""
+        self._points.append(after_records(self._points[-1], records))
+
+    def judge(self, head: Head, after: Callable[[int], Iterator[Record]]) -> Collection[str]:
+        """See daskpki.store.port.Judge."""
+        start = self._start(head, after)
+        try:
+            point = verify_commits(self._cluster, start, after(start.head.seq))
+        except NotTrustedError as error:
+            if not (self.old_key_lost and self._store.url.startswith("local:")):
+                raise type(error)(str(error), hint=self._hint(error)) from None
+            # cut off before: the store's own key says who wrote it, and nothing of the lost key can
+            point = after_records(start, list(after(start.head.seq)))
+        if point.head != head:
+            raise CorruptError(f"the log of {self._cluster!r} does not lead to record {head.seq}")
+        self._points.append(point)
+        return self._places(point, after)
+
+    def _hint(self, error: NotTrustedError) -> str:
+        if self._refusal and self._document is None:
+            return f"{self._refusal}; if the CA was replaced without its old key: --ca-sha256 HEX of the new one"
+        return error.hint or _FORGED
+
+    def _start(self, head: Head, after: Callable[[int], Iterator[Record]]) -> Trusted:
+        """The newest point that is known to be true and that the log has."""
+        for point in reversed(self._points):
+            if point.head.seq <= head.seq and _has(point.head, after):
+                return point
+        document = self.document()
+        if document is None:
+            return Trusted()
+        start = Trusted(Head(*document.log), generations_of(document.authorities))
+        if head.seq < start.head.seq or not _has(start.head, after):
+            raise NotTrustedError(
+                f"the log of cluster {self._cluster!r} ends at record {head.seq}, and the trust document of epoch "
+                f"{document.epoch} names record {start.head.seq}, which it does not have: it was cut off or rewritten",
+                hint="restore the store from a backup, and find out who could write to it",
+            )
+        return start
+
+    def _places(self, point: Trusted, after: Callable[[int], Iterator[Record]]) -> Collection[str]:
+        """What the signatures of the last commit vouch for beside the records."""
+        found = set()
+        for record in after(point.head.seq - 1) if point.head != EMPTY else ():
+            for signature in record.signatures or ():
+                known = point.generations.get(signature.generation)
+                if known is not None and known.issuing is not None:
+                    key = load_certificate(known.issuing).public_key()
+                    assert isinstance(key, keys.PublicKey)
+                    data = signed_bytes(self._cluster, signature.generation, point.head, signature.place)
+                    keys.verify(key, signature.value, data, "the signature of the last commit")
+                    found.add(signature.place)
+        return found
+
+    def _counts(self, found: LinearHead[TrustPayload]) -> bool:
+        seen = self._store.memory.trust(self._cluster)
+        known = () if seen is None or self._pin else seen.authorities
+        if self._document is not None and not self._pin:
+            known = self._document.authorities
+        signed = found.payload.signed
+        if not self._pin and self._leads_to(signed.document):
+            known = ()
+        verify_trust(signed, cluster=self._cluster, now=self._clock(), pin_sha256=self._pin, known=known)
+        return True
+
+    def _leads_to(self, document: TrustDocument) -> bool:
+        """Whether the log, judged from what was known before, made the CA that is active in this document.
+
+        So a reader who missed more rollovers than a document carries words of follows them by the log.
+        """
+        if not self._points:
+            return False
+        made = self._points[-1].generations.get(document.active.generation)
+        return made is not None and made.status != CA_RETIRED and made.issuing == document.active.issuing
+
+    def _check_rivals(self, chain: AppendChain[TrustPayload], newest: LinearHead[TrustPayload]) -> None:
+        """Compare the newest document with those below that verify as well; one that is known already has none."""
+        seen = self._store.memory.trust(self._cluster)
+        if self._pin or (seen is not None and seen.epoch == newest.link.seq):
+            return
+        signed = newest.payload.signed
+        for number in range(newest.number - 1, max(0, newest.number - _RIVALS), -1):
+            try:
+                rival = chain.read(number)
+            except (NotFoundError, DisabledError):
+                return
+            if rival is None:
+                continue
+            other = rival.signed.document
+            if other.epoch <= signed.document.epoch and not follows(signed, other):
+                raise NotTrustedError(
+                    f"two CAs claim cluster {self._cluster!r}: version {newest.number} of its trust document is of CA "
+                    f"{fingerprint(signed.document.active.certificate)}, version {number} of CA "
+                    f"{fingerprint(other.active.certificate)}",
+                    hint="say which one is right: --ca-sha256 HEX, as init-ca or rotate-ca --emergency printed it",
+                )
+
+
+def _has(wanted: Head, after: Callable[[int], Iterator[Record]]) -> bool:
+    if wanted == EMPTY:
+        return True
+    record = next(iter(after(wanted.seq - 1)), None)
+    return record is not None and (record.seq, record.hash) == wanted
+
+
+_FORGED: Final = "whoever can write to the store added it without the CA's key: find out who, and remove it"

@@ -1,0 +1,65 @@
+"""Issue for a certificate request: of all that it says, only the public key is copied.
+
+Its subject is no more than a proposal, which counts where nothing hangs on it: for a client whose name is free. Any
+other role, and a name that somebody holds already, has to be said by the operator.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from daskpki.authority.issuance import Issued, SigningProfile, issue
+from daskpki.authority.repair import repair
+from daskpki.errors import PolicyError, UsageError
+from daskpki.identity import Role
+from daskpki.pki.csr import CertificateRequest
+
+if TYPE_CHECKING:
+    from daskpki.authority.ca import CertificateAuthority
+    from daskpki.pki.profile import LeafRequest
+    from daskpki.store.trust_chain import TrustPayload
+
+ENTITLED = (Role.CLIENT,)
+"""Roles that a request may propose for itself."""
+
+
+def proposed(authority: CertificateAuthority, request: CertificateRequest) -> tuple[Role, str]:
+    """Whom the request is of, as it says; PolicyError unless it is a client of this cluster whose name is free."""
+    cluster = authority.session.cluster
+    if request.slug is None:
+        raise UsageError("the request does not say whom it is of", hint="daskpki sign FILE client/NAME")
+    role, name = request.slug
+    if request.cluster != cluster:
+        raise PolicyError(f"the request is for cluster {request.cluster!r}, not for {cluster!r}")
+    if role not in ENTITLED:
+        hint = f"if it is to be one: daskpki sign FILE {role.value}/{name}"
+        raise PolicyError(f"the request asks to be a {role.value}, which you have to say yourself", hint=hint)
+    if authority.inventory().current(role, name) is not None:
+        hint = f"if it is the same person's: daskpki sign FILE {role.value}/{name}"
+        raise PolicyError(f"{role.value}/{name} was issued before, and this request has another key", hint=hint)
+    return role, name
+
+
+def outlasting_trust(authority: CertificateAuthority, end: datetime) -> TrustPayload:
+    """The signed trust document for somebody who cannot read the store until `end`.
+
+    Its revocation list is signed anew where it would run out before, since whoever has an older one has to stop then.
+    """
+    from daskpki.authority.publication import publish
+    from daskpki.pki.revoked import next_update
+
+    session = authority.session
+    if next_update(authority.trust()) < end.timestamp():
+        publish(session, authority.issuers, fresh_crls=True)
+    head = session.anchor.chain.head()
+    assert head is not None, "it was read just now"
+    return head.payload
+
+
+def sign_request(authority: CertificateAuthority, leaf: LeafRequest, request: CertificateRequest) -> Issued:
+    """Issue `leaf` for the request's key; PolicyError and UsageError as for any leaf."""
+    profile = SigningProfile(authority.issuer(), authority.policy(), public_key=request.public_key)
+    (issued,) = issue(authority.session, profile, [leaf])
+    repair(authority.session, authority.session.log.read_cached(), authority.issuers)
+    return issued

@@ -1,0 +1,113 @@
+"""`daskpki audit`: the log of everything that was done, shown or checked.
+
+`daskpki report`: the inventory as a page for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from daskpki.cli.output import print_listing, table_lines
+from daskpki.errors import UsageError
+
+if TYPE_CHECKING:
+    from daskpki.authority.session import Session
+    from daskpki.cli.invocation import Invocation
+    from daskpki.records import Record
+
+_BASIS: Final = {
+    "pin": "the pin (--ca-sha256)",
+    "seen": "what was seen here before",
+    "first use": "its own word alone, on this first use here: compare its SHA-256 (daskpki rotate-ca status)",
+}
+_COLUMNS: Final = ("seq", "time", "who", "command", "operation", "event", "body", "hash")
+
+
+def audit(
+    ctx: typer.Context,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check the log against itself, the signed trust document, the inventory.")
+    ] = False,
+    since: Annotated[int, typer.Option(metavar="SEQ", min=1, help="Show the records from this number on.")] = 1,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a heading.")] = False,
+) -> None:
+    """Show the log of the cluster's CA, or check that nobody changed it.
+
+    Examples:  [bold]daskpki audit --since 100[/bold]   [bold]daskpki audit --verify[/bold]
+
+    What was done to other secrets (secret-added and the like) is in a log of its own, shown at the end.
+
+    Who did it is as claimed: on Secret Manager, Cloud Audit Logs are the authority. Exit code 3 when it does not hold.
+    """
+    invocation: Invocation = ctx.obj
+    if verify and (as_csv or since > 1):
+        raise UsageError("--verify checks the whole log and shows none of it", hint="daskpki audit --verify")
+    with invocation.authority() as authority:
+        authority.active()
+        if verify:
+            _verify(invocation, authority.session)
+        else:
+            _show(invocation, authority.session, since, _COLUMNS if as_csv else None)
+
+
+def _show(invocation: Invocation, session: Session, since: int, columns: tuple[str, ...] | None) -> None:
+    from daskpki.authority.audit import describe_record, subject
+
+    def rows(records: Iterator[Record]) -> Iterator[tuple[str, ...]]:
+        for record in records:
+            time = describe_record(record)["time"]
+            yield str(record.seq), time, record.who, record.command, record.kind, subject(record)
+
+    records = chain(session.log.records(after=since - 1), session.store.events(session.cluster).records())
+    documents: Iterator[dict[str, Any]] = map(describe_record, records)
+    headings = ("seq", "time", "who", "command", "event", "about")
+    lines = table_lines(headings, rows(records), empty=f"no records from number {since} on")
+    print_listing(invocation.output, documents, lines, columns=columns)
+
+
+def _verify(invocation: Invocation, session: Session) -> None:
+    from daskpki.authority.audit import verify_log
+
+    audited = verify_log(session)
+    head, trust = audited.head, audited.trust
+    document = {
+        "records": head.seq,
+        "head": head.hash,
+        "certificates": audited.certificates,
+        "trust": {"epoch": trust.epoch, "log": list(trust.log), "by": audited.basis},
+    }
+    lines = [
+        f"{head.seq} records follow from one another; the head is {head.hash}",
+        f"the signed trust document (epoch {trust.epoch}) vouches for them up to number {trust.log[0]}",
+        f"its CA is trusted by {_BASIS[audited.basis]}",
+        f"each of the {head.seq - trust.log[0]} records after that is in a commit which the CA signed",
+        f"the inventory of {audited.certificates} certificates is what they say",
+    ]
+    invocation.output.result(document, lines)
+
+
+def report(
+    ctx: typer.Context,
+    html: Annotated[Path, typer.Option("--html", metavar="FILE", help="The page to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Draw what was issued: when it ends, who holds what, what was revoked and why, the CA's chain.
+
+    Example:  [bold]daskpki report --html certificates.html[/bold]
+
+    One page for any browser, which loads nothing else. It holds names and serials, and no keys.
+    """
+    from daskpki.authority.report import gather, page
+    from daskpki.files import write_private
+
+    invocation: Invocation = ctx.obj
+    with invocation.authority() as authority:
+        found = gather(authority.session)
+    write_private(html, page(found).encode(), force=force)
+    document = {"file": str(html), "certificates": found.states.total(), "states": dict(found.states)}
+    invocation.output.result(document, [f"wrote {html}"])

@@ -1,0 +1,162 @@
+"""`daskpki request` and `daskpki sign`: a certificate for a key that stays where it was made."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from daskpki.cli.names import parse_role_and_name
+from daskpki.cli.output import certificate_facts
+from daskpki.errors import PolicyError, UsageError
+from daskpki.identity import Identity, Role, default_trust_domain
+
+if TYPE_CHECKING:
+    from daskpki.authority.ca import CertificateAuthority
+    from daskpki.authority.issuance import Issued
+    from daskpki.cli.invocation import Invocation
+    from daskpki.credentials.login_file import LoginFile
+    from daskpki.pki.credential import Credential
+    from daskpki.store.port import Store
+
+PUBLIC = 0o644
+
+
+def request(
+    ctx: typer.Context,
+    who: Annotated[str, typer.Argument(metavar="client/NAME", help="A client: only its key lives in a keyring.")],
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The name, behind the role.")] = None,
+    named: Annotated[str | None, typer.Option("--name", metavar="N", help="The same; a DNS label.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the request there [default: stdout].")] = None,
+    key_type: Annotated[str, typer.Option(metavar="K", help="p256, p384 or rsa3072.")] = "p256",
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Make a key in your OS keyring, and the request by which an operator issues its certificate.
+
+    Example:  [bold]daskpki request client/alice --out alice.csr[/bold]
+
+    The key never leaves the keyring. Asked again, the request is for the same key, until a login
+    completes it; daskpki whoami says what waits, daskpki logout removes it.
+    """
+    from daskpki.authority.ca_keys import parse_key_type
+    from daskpki.cli.login import keyring_remedy, surroundings
+    from daskpki.credentials.csr import request_certificate, waiting_for
+    from daskpki.files import write_private
+    from daskpki.pki.csr import request_pem
+
+    invocation: Invocation = ctx.obj
+    role, label = parse_role_and_name(who, name, named)
+    if role is not Role.CLIENT:
+        hint = f"daskpki issue {role.value}; or any program's request: daskpki sign FILE {role.value}/NAME"
+        raise PolicyError(f"a {role.value}'s key does not live in a person's keyring", hint=hint)
+    identity = Identity(default_trust_domain(invocation.cluster), role, label)
+    here = surroundings(invocation)
+    waiting = waiting_for(here.contexts, invocation.store_name, invocation.cluster, identity.name)
+    instead = f"on a machine without a keyring, an operator's daskpki export client/{label} --out DIR takes its place"
+    with keyring_remedy(f"unlock the keyring of your desktop session; {instead}"):
+        made = request_certificate(waiting, identity, here.contexts, here.keyring, parse_key_type(key_type))
+    text = request_pem(made)
+    if out is not None:
+        write_private(out, text.encode(), force=force, mode=PUBLIC)
+    document = {"identity": identity.slug, "file": str(out) if out else None, "request": text}
+    invocation.output.result(document, [str(out)] if out else text.splitlines())
+    request_file = shlex.quote(str(out)) if out else "FILE"
+    invocation.output.hint(
+        f"next: an operator runs daskpki sign {request_file} --out {label}.login and sends you that file; "
+        f"then daskpki login {label}.login"
+    )
+
+
+def sign(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The request, PEM or DER.")],
+    who: Annotated[
+        str | None, typer.Argument(metavar="[ROLE/NAME]", help="Whose it is [default: what it says, for new clients].")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write a login file (NAME.login, for a client), or the certificate (PEM)."
+        ),
+    ] = None,
+    ttl: Annotated[str | None, typer.Option(metavar="T", help="Lifetime, such as 30d or 12h.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Issue a certificate for a request: its key is copied, and nothing else that it says.
+
+    Examples:  [bold]daskpki sign dora.csr --out dora.login[/bold]   [bold]daskpki sign w.csr worker/w --out
+    w.pem[/bold]
+
+    The credential is stored without a key; whoever made the request has it. A login file is all that a person
+    without access to the store needs: certificate, signed trust document and the scheduler's address, and no key.
+    """
+    from daskpki.authority.csr import proposed, sign_request
+    from daskpki.cli.list_show import read_file
+    from daskpki.credentials.login_file import SUFFIX, encode_login_file
+    from daskpki.files import write_private
+    from daskpki.pki.credential import certificate_pem
+    from daskpki.pki.csr import parse_request
+
+    invocation: Invocation = ctx.obj
+    by_login_file = out is not None and out.suffix == SUFFIX
+    asked = parse_request(read_file(file))
+    with invocation.authority() as authority:
+        role, name = parse_role_and_name(who) if who else proposed(authority, asked)
+        if by_login_file and role is not Role.CLIENT:
+            raise UsageError(
+                f"{out} would be a login file, and a {role.value} does not log in", hint=f"--out {name}.pem"
+            )
+        (leaf,) = authority.requests(role, [name], ttl=ttl)
+        authority.check([leaf])
+        issued = sign_request(authority, leaf, asked)
+        document, now = authority.describe(issued.record), authority.session.now()
+        if out is not None:
+            credential = _stored(authority, issued)
+            login_file = _login_file(authority, credential) if by_login_file else None
+            data = encode_login_file(login_file) if login_file else certificate_pem(credential).encode()
+            write_private(out, data, force=force, mode=PUBLIC)
+    invocation.output.result(document, certificate_facts(document, now))
+    if out is not None and login_file:
+        invocation.output.hint(*_how_to_use(out, login_file))
+    elif role is Role.CLIENT:
+        invocation.output.hint(f"next: where the request was made, daskpki login {name}")
+
+
+def _stored(authority: CertificateAuthority, issued: Issued) -> Credential:
+    from daskpki.pki.credential import parse_credential
+
+    store: Store = authority.session.store
+    assert issued.record.version is not None, "it was stored just now"
+    return parse_credential(store.secrets.access(issued.secret, issued.record.version))
+
+
+def _login_file(authority: CertificateAuthority, credential: Credential) -> LoginFile:
+    """The file, with a trust document whose revocation list outlasts the certificate as far as a list may."""
+    from daskpki.authority.csr import outlasting_trust
+    from daskpki.credentials.login_file import LoginFile
+    from daskpki.pki.certificates import load_certificate
+
+    end = load_certificate(credential.leaf).not_valid_after_utc
+    trust = outlasting_trust(authority, end)
+    return LoginFile(
+        credential.cluster, credential.leaf, credential.chain, trust.data.reveal(), trust.signed.document.schedulers
+    )
+
+
+def _how_to_use(out: Path, file: LoginFile) -> list[str]:
+    from datetime import UTC, datetime
+
+    from daskpki.cli.output import fingerprint_lines
+    from daskpki.pki.certificates import load_certificate
+    from daskpki.pki.revoked import next_update
+
+    end = min(load_certificate(file.leaf).not_valid_after_utc.timestamp(), next_update(file.document))
+    name, quoted = file.identity.name, shlex.quote(str(out))
+    how = f"daskpki login {shlex.quote(out.name)} --ca-sha256 FINGERPRINT"
+    return [
+        f"{out} is good until {datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M UTC}; the CA's SHA-256 is",
+        f"  {fingerprint_lines(file.ca_sha256)}",
+        f"next: send {quoted} to {name}, and that fingerprint by another way; where the request was made, {how}",
+    ]

@@ -1,0 +1,402 @@
+"""`daskpki context list|use|remove`: which logins there are, and which decides where several fit.
+
+`daskpki login`, `logout` and `whoami`: a person's credential, from the store to the OS keyring.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from daskpki.cli.completion import complete_login
+from daskpki.cli.invocation import Commands, is_given
+from daskpki.cli.names import parse_client
+from daskpki.cli.output import facts, table
+from daskpki.credentials.expiry import remaining_seconds
+from daskpki.errors import AccessDeniedError, NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from daskpki.cli.invocation import Invocation
+    from daskpki.credentials.contexts import Context, Saved
+    from daskpki.credentials.expiry import Ending
+    from daskpki.credentials.login import LoggedIn
+    from daskpki.credentials.sources import Environment, Whoami
+
+context = Commands(no_args_is_help=True, help="The logins of this user: list, choose, remove.")
+
+Which = Annotated[
+    str, typer.Argument(metavar="CLUSTER[/NAME]", help="A login, also by its id.", autocompletion=complete_login)
+]
+
+
+@context.command("list")
+def list_(ctx: typer.Context) -> None:
+    """List the logins, their clusters and addresses; a star marks the active one, which decides where several fit.
+
+    Example:  [bold]daskpki context list[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    here = surroundings(invocation)
+    contexts, active = here.contexts, here.contexts.active()
+    preferred = contexts.preferred()
+    ends = {saved.id: _ending(saved.context, here.now) for saved in contexts.all()}
+    documents = [
+        {
+            "id": saved.id,
+            "cluster": saved.context.cluster,
+            "name": saved.context.name,
+            "store": saved.context.store,
+            "schedulers": list(saved.context.schedulers),
+            "preferred": saved.id == preferred,
+            "active": saved == active,
+            "validUntil": f"{ends[saved.id].at:%Y-%m-%dT%H:%M:%SZ}",
+        }
+        for saved in contexts.all()
+    ]
+    rows = [
+        (
+            "*" if entry["active"] else " ",
+            f"{entry['cluster']}/{entry['name']}",
+            remaining_seconds(int((ends[saved.id].at - here.now).total_seconds())),
+            str(entry["store"]),
+            ", ".join(saved.context.schedulers) or "any",
+            saved.id,
+        )
+        for entry, saved in zip(documents, contexts.all(), strict=True)
+    ]
+    lines = table(("", "login", "ends", "store", "schedulers", "id"), rows) if rows else ["no logins"]
+    invocation.output.result(documents, lines)
+
+
+def _ending(login: Context, now: datetime) -> Ending:
+    from daskpki.confidential import Confidential
+    from daskpki.credentials.expiry import ending
+    from daskpki.pki.trust import parse_trust
+
+    return ending(login.leaf, parse_trust(Confidential(login.trust)).document, now)
+
+
+@context.command("use")
+def use(ctx: typer.Context, which: Which) -> None:
+    """Let this login decide where several fit.
+
+    Example:  [bold]daskpki context use prod/alice[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    contexts = surroundings(invocation).contexts
+    chosen = contexts.find(which)
+    contexts.prefer(chosen)
+    invocation.output.result({"preferred": chosen.id}, [f"{chosen.context.title} decides where several fit"])
+
+
+@context.command("remove")
+def remove(ctx: typer.Context, which: Which) -> None:
+    """Remove a login, as `daskpki logout` does.
+
+    Example:  [bold]daskpki context remove prod/alice[/bold]
+    """
+    from daskpki.credentials.login import leaving, logout
+
+    invocation: Invocation = ctx.obj
+    here = surroundings(invocation)
+    chosen = here.contexts.find(which)
+    logout(here, *leaving(here, chosen.id))
+    invocation.output.result({"removed": [chosen.context.title]}, [f"removed {chosen.context.title}"])
+
+
+def surroundings(invocation: Invocation) -> Environment:
+    """What a person's credential is looked for in: environment, clock, keyring, and the stores."""
+    from daskpki.credentials.os_keyring import OSKeyring
+    from daskpki.credentials.sources import Environment
+    from daskpki.store.opening import open_store
+
+    return Environment(
+        os.environ, datetime.now(UTC), OSKeyring(), lambda url: open_store(url, unlock=invocation.unlocking())
+    )
+
+
+@contextmanager
+def keyring_remedy(remedy: str) -> Iterator[None]:
+    """Let an error for want of a usable keyring say what helps in this very situation, instead of all that might."""
+    from daskpki.credentials.os_keyring import WAYS_OUT
+
+    try:
+        yield
+    except AccessDeniedError as error:
+        if error.hint != WAYS_OUT:
+            raise
+        raise AccessDeniedError(str(error), hint=remedy) from None
+
+
+def login(
+    ctx: typer.Context,
+    who: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME|FILE]",
+            help="alice or client/alice, from the store; or a login file (NAME.login, ./FILE) that sign wrote.",
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="N", help="The same as NAME.")] = None,
+    scheduler: Annotated[
+        list[str] | None, typer.Option(metavar="tls://HOST:PORT", help="An address that belongs to this cluster.")
+    ] = None,
+    ca_sha256: Annotated[
+        str | None, typer.Option(metavar="F", help="The fingerprint of the CA of a login file, as you were told it.")
+    ] = None,
+    user_config: Annotated[
+        bool,
+        typer.Option(
+            "--user-config", help="Where Dask does not read daskpki's own file, set its loader in ~/.config/dask."
+        ),
+    ] = False,
+) -> None:
+    """Copy a client's credential into the OS keyring, so that Client("tls://...") works.
+
+    Examples:  [bold]daskpki login alice --scheduler tls://10.0.0.5:8786[/bold]   [bold]daskpki login dora.login[/bold]
+
+    Without a name, the login in use is renewed; the first one takes your user name on this machine. The keyring
+    gets the private key only; certificates are public and lie in a file that the keyring vouches for.
+    """
+    from daskpki.credentials.login_file import is_login_file
+
+    invocation: Invocation = ctx.obj
+    here = surroundings(invocation)
+    if who is not None and is_login_file(who):
+        if name is not None:
+            raise UsageError(
+                f"--name {name} and the login file {who}: the file says whose it is", hint="leave --name out"
+            )
+        made = _login_by_file(invocation, here, Path(who), scheduler or (), ca_sha256, user_config=user_config)
+    else:
+        if ca_sha256 is not None:
+            raise UsageError("--ca-sha256 is for a login file", hint="for a login from the store: DASKPKI_CA_SHA256")
+        label = parse_client(who, name)
+        made = _login_from_store(ctx, here, label, scheduler or (), user_config=user_config)
+    context = made.saved.context
+    document = {
+        "identity": made.held.credential.identity.uri,
+        "cluster": context.cluster,
+        "schedulers": list(context.schedulers),
+    }
+    invocation.output.result(document, [f"logged in as {document['identity']}"])
+    _say_what_dask_does(invocation, made, here, user_config=user_config)
+    address = context.schedulers[0] if context.schedulers else "tls://HOST:8786"
+    invocation.output.hint(f"next: python -c 'from dask.distributed import Client; print(Client(\"{address}\"))'")
+
+
+def _login_from_store(
+    ctx: typer.Context, here: Environment, label: str | None, schedulers: Sequence[str], *, user_config: bool
+) -> LoggedIn:
+    """Log in by the store of `--store`; without a name, renew the active login by the store that it came from."""
+    from daskpki.credentials.login import login as log_in
+
+    invocation: Invocation = ctx.obj
+    active = None if label else _renewed(ctx, here)
+    cluster = active.context.cluster if active else invocation.cluster
+    own = active.context.name if active else label or _own_name()
+    with ExitStack() as opened:
+        try:
+            store = opened.enter_context(invocation.open_store(url=active.context.store if active else None))
+        except NotFoundError as error:  # a new one is not what a person wants who logs in
+            how = f"daskpki request client/{own} --out {own}.csr"
+            hint = f"--store says where the cluster's store is; if you cannot read it: {how}"
+            raise NotFoundError(str(error), hint=hint) from None
+        directory = shlex.quote(str(Path.home() / f"daskpki-{own}"))
+        instead = f"daskpki export client/{own} --out {directory} && export DASKPKI_CREDENTIAL_DIR={directory}"
+        with keyring_remedy(instead):
+            return log_in(store, cluster, own, schedulers, here, user_config=user_config)
+
+
+def _renewed(ctx: typer.Context, here: Environment) -> Saved | None:
+    """The active login among those that `--store` and `--cluster` leave; None where there is none yet."""
+    from daskpki.credentials.contexts import LOGIN_FILE
+    from daskpki.credentials.expiry import renewal_of_login
+
+    invocation: Invocation = ctx.obj
+    found = here.contexts.all()
+    if is_given(ctx, "cluster"):
+        found = [saved for saved in found if saved.context.cluster == invocation.cluster]
+    if is_given(ctx, "store"):
+        found = [saved for saved in found if saved.context.store == invocation.store_name]
+    if not found:
+        return None
+    active = here.contexts.only(found, "this renewal")
+    if active.context.store == LOGIN_FILE:
+        hint = renewal_of_login(active.context, is_active=True)
+        raise UsageError(f"the login {active.context.title} came by a login file", hint=hint)
+    return active
+
+
+def _login_by_file(
+    invocation: Invocation,
+    here: Environment,
+    path: Path,
+    schedulers: Sequence[str],
+    ca_sha256: str | None,
+    *,
+    user_config: bool,
+) -> LoggedIn:
+    from daskpki.cli.output import ask, fingerprint_lines, is_terminal
+    from daskpki.credentials.login import knows_ca, login_by_file
+    from daskpki.credentials.login_file import load_login_file
+    from daskpki.pki.pem import parse_fingerprint
+
+    file = load_login_file(path)
+    invocation.output.hint(
+        f"{path} is for {file.identity.uri}, by the CA of cluster {file.cluster!r}:",
+        f"  SHA-256  {fingerprint_lines(file.ca_sha256)}",
+    )
+    if ca_sha256 is None and not invocation.output.as_json and is_terminal() and not knows_ca(file, here):
+        ca_sha256 = ask("The CA's SHA-256, as the operator told you by another way: ")
+    pin = None if ca_sha256 is None else parse_fingerprint(ca_sha256)
+    with keyring_remedy("unlock the keyring of your desktop session, where the key waits that this file is for"):
+        return login_by_file(file, schedulers, here, ca_sha256=pin, user_config=user_config)
+
+
+def _say_what_dask_does(invocation: Invocation, made: LoggedIn, here: Environment, *, user_config: bool) -> None:
+    """Which environments ask daskpki for plain `Client(...)` now, and whose login is the active one."""
+    from daskpki.credentials.dask_config import config_file, tool_environment
+
+    dask, output = made.dask, invocation.output
+    if tool := tool_environment():
+        output.hint(
+            f"these commands are in an environment of their own ({tool}): install daskpki where Client runs, too "
+            "(pip install 'daskpki[cli]')"
+        )
+    elif user_config and dask.shipped:
+        output.hint(f"nothing was written to {config_file(here.environ).parent}: Dask reads {dask.shipped} here")
+    elif user_config:
+        output.hint(
+            f"{config_file(here.environ)} lets every Python environment of this home directory ask daskpki; in one "
+            "without daskpki, every Client(...) fails until it is installed there or daskpki logout removes the file"
+        )
+    if dask.overruled_by:
+        output.warn(
+            f"{dask.overruled_by} sets a security-loader of its own, which wins: plain Client(...) does not use this "
+            "login; Client(..., security=daskpki.security()) does"
+        )
+    elif not dask.asks_daskpki:
+        output.warn(loader_missing())
+    others = here.contexts.all()
+    if len(others) > 1 and (active := here.contexts.active()) != made.saved:
+        title = made.saved.context.title
+        decides = f"{active.context.title} still decides" if active else "the scheduler's address decides"
+        output.hint(f"{decides} where several logins fit: daskpki context use {title} lets this one")
+
+
+def loader_missing() -> str:
+    """Why plain `Client(...)` does not ask daskpki in this environment, and what to do."""
+    from daskpki.credentials.dask_config import explain_unread
+
+    return (
+        f"plain Client(...) does not ask daskpki here. {explain_unread()}. "
+        "daskpki login --user-config sets it for every environment of this home directory; "
+        "daskpki.connect() and Client(..., security=daskpki.security()) work without"
+    )
+
+
+def _own_name() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise UsageError("this machine does not know your name", hint="daskpki login NAME") from None
+
+
+def logout(
+    ctx: typer.Context,
+    which: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[CLUSTER[/NAME]]",
+            help="Which login; default: the one of --cluster.",
+            autocompletion=complete_login,
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every login of this user.")] = False,
+) -> None:
+    """Remove all that a login or a request wrote: keyring entries, public file, with the last login Dask's setting.
+
+    Example:  [bold]daskpki logout default/alice[/bold]
+    """
+    from daskpki.credentials.csr import all_waiting
+    from daskpki.credentials.login import leaving
+    from daskpki.credentials.login import logout as log_out
+
+    invocation: Invocation = ctx.obj
+    here = surroundings(invocation)
+    going = leaving(here, None if everything else which or invocation.cluster)
+    with keyring_remedy("unlock the keyring of your desktop session, where the key is, and run this again"):
+        log_out(here, *going)
+    titles = [saved.context.title for saved in going.logins]
+    keys = [waiting.title for waiting in going.waiting]
+    lines = [f"logged out {title}" for title in titles] + [f"removed the waiting key of {title}" for title in keys]
+    left = [waiting.title for waiting in all_waiting(here.contexts)]
+    invocation.output.result({"removed": titles, "removedKeys": keys, "waiting": left}, lines or ["no logins"])
+    if left:
+        invocation.output.hint(f"keys of daskpki request still wait: {', '.join(left)}; daskpki logout removes them")
+
+
+def whoami(
+    ctx: typer.Context,
+    name: Annotated[str | None, typer.Option(metavar="N", help="As daskpki.security(NAME) would choose.")] = None,
+) -> None:
+    """Say which credential a program started here would use, and why; and which keys wait for a certificate.
+
+    Example:  [bold]daskpki whoami[/bold]
+    """
+    from daskpki.credentials.csr import all_waiting
+    from daskpki.credentials.dask_config import read_own_config
+    from daskpki.credentials.source_selection import Wanted
+    from daskpki.credentials.sources import whoami as find_out
+
+    invocation: Invocation = ctx.obj
+    here = surroundings(invocation)
+    waiting = [known.title for known in all_waiting(here.contexts)]
+    if waiting:
+        invocation.output.hint(f"a key waits for its certificate: {', '.join(waiting)} (daskpki login, once signed)")
+    found = find_out(Wanted(name=name, cluster=invocation.chosen_cluster), here)
+    invocation.output.result(_document(found) | {"waiting": waiting}, _lines(found, here.now))
+    if not read_own_config(here.environ).asks_daskpki:
+        invocation.output.hint(loader_missing())
+
+
+def _document(found: Whoami) -> dict[str, object]:
+    return {
+        "identity": found.identity,
+        "cluster": found.cluster,
+        "source": found.source.value,
+        "why": found.why,
+        "passedOver": list(found.passed_over),
+        "serial": f"{found.serial:x}",
+        "fingerprint": found.fingerprint,
+        "notBefore": found.not_before.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "notAfter": found.not_after.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "trustEpoch": found.epoch,
+        "validUntil": f"{found.end.at:%Y-%m-%dT%H:%M:%SZ}",
+        "renewal": found.renewal,
+    }
+
+
+def _lines(found: Whoami, now: datetime) -> list[str]:
+    end = f"{found.end.at:%Y-%m-%d %H:%M UTC}"
+    if found.end.is_near:
+        end += f" ({remaining_seconds(int((found.end.at - now).total_seconds()))}; {found.renewal} renews it)"
+    return facts(
+        {
+            "identity": found.identity,
+            "from": f"{found.source.value}, because {found.why}",
+            "passed over": "; ".join(found.passed_over),
+            "serial": f"{found.serial:x}",
+            "valid until": end,
+        }
+    )

@@ -1,0 +1,66 @@
+"""A credential from a store: the payload of its secret, and the newest trust document."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from daskpki import secret_names
+from daskpki.credentials.verified import Pins, VerifiedCredential, verify_credential
+from daskpki.errors import CorruptError, NotFoundError
+from daskpki.identity import Role
+from daskpki.pki.credential import Credential, parse_credential
+from daskpki.pki.trust import parse_trust, verify_trust
+from daskpki.store.append_chain import Head
+from daskpki.store.port import SecretStore
+from daskpki.store.trust_chain import TrustPayload, trust_chain
+
+
+def fetch_credential(
+    secrets: SecretStore, cluster: str, role: Role, name: str, *, pins: Pins, now: datetime
+) -> VerifiedCredential:
+    """Read and verify one credential by `access` only; NotFoundError names the command that issues it."""
+    trust = fetch_trust(secrets, cluster, pins=pins, now=now)
+    credential = _fetch_payload(secrets, cluster, role, name)
+    return verify_credential(credential, trust.data, pins=pins, now=now)
+
+
+def _fetch_payload(secrets: SecretStore, cluster: str, role: Role, name: str) -> Credential:
+    try:
+        payload = secrets.latest(secret_names.credential_id(cluster, role, name)).data
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"cluster {cluster!r} has no credential {role.value}/{name}: {error}",
+            hint=f"daskpki issue {role.value} --name {name}; daskpki list shows which names there are",
+        ) from None
+    credential = parse_credential(payload)
+    if (credential.cluster, credential.identity.role, credential.identity.name) != (cluster, role, name):
+        raise CorruptError(f"the secret of {cluster}, {role.value}/{name} holds {credential.identity.uri}")
+    return credential
+
+
+def fetch_trust(secrets: SecretStore, cluster: str, *, pins: Pins, now: datetime) -> TrustPayload:
+    """The newest trust document that holds by the pins; NotFoundError names the command that makes one.
+
+    NotTrustedError, CorruptError where there are versions, and none that holds.
+    """
+
+    def counts(found: Head[TrustPayload]) -> bool:
+        verify_trust(
+            found.payload.signed,
+            cluster=cluster,
+            previous=pins.previous,
+            anchors=pins.anchors,
+            pin_sha256=pins.sha256,
+            min_epoch=pins.min_epoch,
+            now=now,
+        )
+        return True
+
+    chain = trust_chain(secrets, cluster, counts)
+    head = chain.head()
+    if head is None and chain.foreign:
+        payload = secrets.access(secret_names.trust_id(cluster), max(chain.foreign))
+        return TrustPayload(payload, parse_trust(payload))  # whose verification says what is wrong with it
+    if head is None:
+        raise NotFoundError(f"this store has no cluster {cluster!r}", hint=f"daskpki --cluster {cluster} init-ca")
+    return head.payload

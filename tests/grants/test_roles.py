@@ -1,0 +1,131 @@
+"""The published roles of operators and granters: which commands work with them, and which need to read a leaf."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from daskpki.grants import (
+    GRANTER_PERMISSIONS,
+    GRANTER_ROLE,
+    GRANTER_ROLE_TITLE,
+    OPERATOR_PERMISSIONS,
+    OPERATOR_ROLE,
+    OPERATOR_ROLE_TITLE,
+)
+from tests.emulator import MetadataServer, SecretManagerServer
+from tests.emulator.iam import ROLES
+from tests.support.paths import DOCS
+
+OPERATOR = "operator@test-project.iam.gserviceaccount.com"
+GRANTER = "granter@test-project.iam.gserviceaccount.com"
+OWNER = "owner@test-project.iam.gserviceaccount.com"
+PUBLISHED = {
+    OPERATOR_ROLE: (OPERATOR_ROLE_TITLE, OPERATOR_PERMISSIONS, "operator-role.yaml"),
+    GRANTER_ROLE: (GRANTER_ROLE_TITLE, GRANTER_PERMISSIONS, "granter-role.yaml"),
+}
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.mark.parametrize("role", PUBLISHED)
+def test_the_published_file_is_the_role(role: str) -> None:
+    title, permissions, file = PUBLISHED[role]
+    text = (DOCS / "deploy" / file).read_text()
+    document = yaml.safe_load(text)
+    assert document == {"title": title, "stage": "GA", "includedPermissions": list(permissions)}
+    assert f"gcloud iam roles create {role} --project=PROJECT --file={file}" in text
+    # Google's page of roles: roles/secretmanager.admin is all of Secret Manager.
+    assert {one for one in permissions if ".locations." not in one} < ROLES["roles/secretmanager.admin"]
+    assert "secretmanager.versions.access" not in permissions
+    assert ("secretmanager.secrets.setIamPolicy" in permissions) == (role == GRANTER_ROLE)
+    assert len(title) <= 100  # IAM's limit
+
+
+@pytest.fixture
+def server() -> Iterator[SecretManagerServer]:
+    """A cluster that the owner made; the operator has the two bindings that the docs show."""
+    with SecretManagerServer(enforce_iam=True) as server:
+        for role, (_, permissions, _) in PUBLISHED.items():
+            server.iam.define_role(f"projects/test-project/roles/{role}", permissions)
+        server.iam.grant("test-project", "roles/owner", f"serviceAccount:{OWNER}")
+        server.iam.grant("test-project", f"projects/test-project/roles/{OPERATOR_ROLE}", f"serviceAccount:{OPERATOR}")
+        server.iam.grant("test-project", f"projects/test-project/roles/{GRANTER_ROLE}", f"serviceAccount:{GRANTER}")
+        yield server
+
+
+def running(server: SecretManagerServer, account: str, home: Path) -> tuple[MetadataServer, Run]:
+    metadata = MetadataServer(server.tokens, account=account)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        endpoint = {"DASKPKI_SECRET_MANAGER_ENDPOINT": f"grpc://{server.grpc_target}", "DASKPKI_HOME": str(home)}
+        command = [sys.executable, "-m", "daskpki", "--store=gsm://test-project", "--cluster=lab", *arguments]
+        environ = {**os.environ, **metadata.environment, **endpoint, "HOME": str(home)}
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+
+    return metadata, run
+
+
+def test_an_operator_with_the_published_role_does_all_but_read_leaves(
+    server: SecretManagerServer, tmp_path: Path
+) -> None:
+    owner_side, owner = running(server, OWNER, tmp_path / "owner")
+    operator_side, operator = running(server, OPERATOR, tmp_path / "operator")
+    with owner_side, operator_side:
+        assert owner("init-ca", "--with=scheduler,worker,client/alice").returncode == 0
+        for target in ("trust", "records", "cakey/1"):
+            assert owner("grant", target, "--to", f"serviceAccount:{OPERATOR}").returncode == 0
+        for role in ("scheduler", "worker"):
+            member = f"serviceAccount:{role}@test-project.iam.gserviceaccount.com"
+            assert owner("grant", role, "--to", member).returncode == 0
+        assert owner("grant", "client/alice", "--to", "user:alice@example.com").returncode == 0
+        for works in (
+            "list", "show worker/worker", "audit",
+            f"report --html {tmp_path}/r.html", "issue client --name bob",
+            "renew worker/worker", "renew --due",
+            "revoke client/bob --no-push", "crl", "grant", "rotate-ca status",
+        ):  # fmt: skip
+            done = operator(*works.split())
+            assert done.returncode == 0, (works, done.stderr)
+        stops = {
+            "export worker/worker --out": ["export", "worker/worker", "--out", str(tmp_path / "x")],
+            "login --name alice": ["login", "--name", "alice"],
+            "copy --to": ["copy", "--to", "gsm://test-project/europe-west1"],
+            "grant --to": ["grant", "client/alice", "--to", f"serviceAccount:{OPERATOR}"],
+        }
+        for name, words in stops.items():
+            done = operator(*words)
+            assert done.returncode == 5, (name, done.returncode, done.stderr)
+        judged = operator("grant", "--check")
+        assert "client_bob" in judged.stdout  # nobody reads it yet
+        assert owner("grant", "client/bob", "--to", "user:bob@example.com").returncode == 0
+        clean = operator("grant", "--check")
+        assert (clean.returncode, clean.stdout) == (0, "every grant is as it should be\n")
+        assert "too wide" not in operator("doctor", "--json").stdout
+        wide = owner("grant", "--check")
+        assert wide.returncode == 3
+        assert operator("rotate-ca", "start").returncode == 5  # it cannot read the key that it makes
+        assert "gcloud projects remove-iam-policy-binding test-project --member=MEMBER" in wide.stdout
+
+
+def test_a_granter_grants_and_reads_nothing_until_he_grants_it_to_himself(
+    server: SecretManagerServer, tmp_path: Path
+) -> None:
+    owner_side, owner = running(server, OWNER, tmp_path / "owner")
+    granter_side, granter = running(server, GRANTER, tmp_path / "granter")
+    with owner_side, granter_side:
+        assert owner("init-ca", "--with=worker").returncode == 0
+        assert (
+            granter("grant", "worker", "--to", "serviceAccount:w@test-project.iam.gserviceaccount.com").returncode == 0
+        )
+        assert granter("issue", "worker", "--name", "w-1").returncode == 5
+        out = str(tmp_path / "out")
+        assert granter("export", "worker/worker", "--out", out).returncode == 5
+        for target in ("worker", "records"):
+            assert granter("grant", target, "--to", f"serviceAccount:{GRANTER}").returncode == 0
+        assert granter("export", "worker/worker", "--out", out).returncode == 0  # who sets policies can read

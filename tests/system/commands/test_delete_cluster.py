@@ -1,0 +1,127 @@
+"""`daskpki delete-cluster`: what goes, what stays, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from daskpki import secret_names
+from tests.emulator import SecretManagerServer
+from tests.support.running import Run, runner
+
+CLOUD = "gsm://my-project"
+
+
+@pytest.fixture
+def cloud(
+    server: SecretManagerServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Run:
+    """On Secret Manager, with a gcloud that finds the groups that stand in a file, and nothing else."""
+    monkeypatch.setenv("DASKPKI_SECRET_MANAGER_ENDPOINT", f"grpc://{server.grpc_target}")
+    gcloud = tmp_path / "gcloud"
+    gcloud.write_text(f'#!/bin/sh\ncase "$*" in *instance-groups*) cat {tmp_path}/groups;; *) echo "[]";; esac\n')
+    gcloud.chmod(0o700)
+    (tmp_path / "groups").write_text("[]")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return runner(capsys, "--store", CLOUD, "--cluster", "lab")
+
+
+def made(run: Run, tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("x")
+    run("init-ca", "--with", "scheduler,worker")
+    run("issue", "client", "--name", "alice")
+    run("secret", "set", "db-password", "--file", str(password))
+
+
+def kinds(server: SecretManagerServer, cluster: str = "lab") -> set[str]:
+    prefix = f"daskpki_{cluster}_"
+    names = (name.rpartition("/")[2] for name in server.secrets())
+    return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+
+
+def test_leaves_are_revoked_before_keys_go_and_the_document_stays(
+    server: SecretManagerServer, cloud: Run, tmp_path: Path
+) -> None:
+    made(cloud, tmp_path)
+    server.seed(  # of the prefix, but of another's label
+        "projects/my-project/secrets/daskpki_lab_secret_other",
+        b"x",
+        labels=secret_names.labels("lab-2", "secret", "other"),
+    )
+    server.seed("projects/my-project/secrets/daskpki_lab_worker_mine", b"x", labels={"daskpki-cluster": "lab"})
+    done = cloud("delete-cluster", "--confirm", "lab", "--wait", "0")
+    assert "revoked and published: 3 certificates" in done.out
+    assert "among them your secrets: db-password" in done.out
+    assert "daskpki copy --to local:/path keeps a copy" in done.err
+    assert "not seen: nodes on Kubernetes, resources made by Terraform, machines made by hand" in done.err
+    assert kinds(server) == {"trust", "revoked", "records", "secret_other", "worker_mine"}
+    states = {entry["state"] for entry in cloud("list", "--json").json()}
+    assert states == {"revoked"}
+    # Deleted in this order, so that an interrupted run can still publish: the CA's key last.
+    deleted = [line.removeprefix("deleted daskpki_lab_") for line in done.err.splitlines() if "deleted" in line]
+    assert deleted[-1] == "cakey_1"
+    again = cloud("delete-cluster", "--confirm", "lab", "--wait", "0")
+    assert "revoked and published: 0 certificates" in again.out
+    assert {"trust", "records"} <= kinds(server)
+
+
+def test_the_rest_goes_once_the_last_leaf_has_ended(server: SecretManagerServer, cloud: Run, tmp_path: Path) -> None:
+    made(cloud, tmp_path)
+    cloud("delete-cluster", "--confirm", "lab", "--wait", "0")
+    later = time.strftime("@%Y-%m-%d 00:00:00", time.gmtime(time.time() + 100 * 86400))
+    command = [sys.executable, "-m", "daskpki", f"--store={CLOUD}", "--cluster=lab", "--json", "delete-cluster"]
+    done = subprocess.run(
+        ["faketime", "-f", later, *command, "--confirm=lab"],
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["last_leaf_ends"], document["later"], document["revoked"]) == (None, [], 0)
+    assert kinds(server) == set()
+
+
+def test_it_refuses_while_there_are_vms(server: SecretManagerServer, cloud: Run, tmp_path: Path) -> None:
+    made(cloud, tmp_path)
+    before = kinds(server)
+    group = {
+        "name": "daskpki-lab-worker", "zone": "zones/europe-west1-b", "instanceTemplate": "t", "targetSize": 2,
+        "description": "managed-by=daskpki daskpki-cluster=lab",
+    }  # fmt: skip
+    (tmp_path / "groups").write_text(json.dumps([group]))
+    done = cloud("delete-cluster", "--confirm", "lab", code=2)
+    assert "has VMs: daskpki-lab-worker" in done.err
+    assert "hint: daskpki --store gsm://my-project --cluster lab deploy gcp --destroy --apply" in done.err
+    assert kinds(server) == before
+    assert {entry["state"] for entry in cloud("list", "--json").json()} == {"issued"}
+
+
+def test_the_name_has_to_be_given(server: SecretManagerServer, cloud: Run, tmp_path: Path) -> None:
+    made(cloud, tmp_path)
+    before = kinds(server)
+    assert "hint: --confirm lab" in cloud("delete-cluster", code=2).err
+    assert "is not the cluster 'lab'" in cloud("delete-cluster", "--confirm", "lba", code=2).err
+    assert kinds(server) == before
+
+
+def test_a_cluster_that_is_not_there_is_not_found(cloud: Run) -> None:
+    assert "there is no cluster 'lab'" in cloud("delete-cluster", "--confirm", "lab", code=4).err
+
+
+def test_of_two_clusters_in_a_local_store_one_stays(local: Run, tmp_path: Path) -> None:
+    made(local, tmp_path)
+    local("--cluster", "other", "init-ca", "--with", "worker")
+    done = local("delete-cluster", "--confirm", "default", "--wait", "0")
+    assert "daskpki backup FILE keeps a copy" in done.err
+    assert {entry["state"] for entry in local("list", "--json").json()} == {"revoked"}
+    assert local("export", "worker/worker", "--out", str(tmp_path / "out"), code=4).code == 4
+    assert local("--cluster", "other", "export", "worker/worker", "--out", str(tmp_path / "out")).code == 0

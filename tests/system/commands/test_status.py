@@ -1,0 +1,85 @@
+"""`daskpki status` in five lines, and what the shell completes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from daskpki.credentials.contexts import Context, Contexts
+from tests.support.running import Run
+
+DASKPKI = str(Path(sys.executable).parent / "daskpki")
+
+
+def test_five_lines_say_how_the_cluster_is(local: Run) -> None:
+    local("init-ca", "--with", "scheduler,worker,client/alice")
+    local("issue", "worker", "short", "--ttl", "2h")
+    before = local("status").out.splitlines()
+    assert [line.split()[0] for line in before] == ["CA", "ends", "revoked", "trust", "scheduler"]
+    assert "worker/short in 2 hours" in before[1]
+    assert before[2].split() == ["revoked", "nobody"]
+    local("revoke", "worker/short", "--no-push")
+    document = local("--json", "status").json()
+    assert document["revoked"] == ["worker/short"]
+    assert document["next"][0]["who"] in {"worker/worker", "client/alice"}
+    assert document["trust"]["crlUntil"] > datetime.now(UTC).timestamp()
+    assert document["schedulers"] == {}
+
+
+def test_a_scheduler_is_reached_or_not(local: Run, tmp_path: Path) -> None:
+    from daskpki import CertificateAuthority
+    from daskpki.settings import LocalUrl
+    from daskpki.store.opening import Unlocking, open_store
+
+    local("init-ca")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"tls://127.0.0.1:{listening.getsockname()[1]}"
+        store = open_store(LocalUrl(tmp_path / "store"), unlock=Unlocking(key_file=tmp_path / "store.key"))
+        CertificateAuthority(store).announce(address)
+        store.close()
+        assert local("--json", "status").json()["schedulers"] == {address: True}
+    assert f"{address} does not answer" in local("status").out
+
+
+def complete(line: str, **variables: str) -> list[str]:
+    """What bash is told for the last word of a line, within little processor time, which load does not change."""
+    words = line.split(" ")
+    asked = {"_DASKPKI_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [DASKPKI], env={**os.environ, **asked, **variables}, capture_output=True, text=True, timeout=60, check=True
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.6
+    return done.stdout.split()
+
+
+def test_names_of_a_local_store_are_completed_without_opening_it(local: Run, tmp_path: Path) -> None:
+    local("init-ca", "--with", "scheduler,client/alice,client/ben")
+    here = {"DASKPKI_STORE": f"local:{tmp_path / 'store'}", "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
+    for command in ("show", "revoke", "renew", "export"):
+        assert complete(f"daskpki {command} cli", **here) == ["client/alice", "client/ben"]
+    assert complete("daskpki show worker/", **here) == []
+    assert complete(f"daskpki --store local:{tmp_path / 'store'} show client/b") == ["client/ben"]
+
+
+@pytest.mark.parametrize("store", ["gsm://my-project", "local:/nowhere", "nonsense"])
+def test_other_stores_are_not_asked(store: str) -> None:
+    """Nobody listens at the endpoint: a call would fail, and take its time."""
+    assert complete("daskpki show cl", DASKPKI_STORE=store, DASKPKI_SECRET_MANAGER_ENDPOINT="http://127.0.0.1:9") == []
+
+
+def test_logins_are_completed() -> None:
+    contexts = Contexts(Path(os.environ["DASKPKI_HOME"]))
+    with contexts.locked():
+        for name in ("alice", "ben"):
+            contexts.write(contexts.saved(Context("local:/s", "lab", name, (), 1, b"x", (), b"x")))
+    for command in ("context use", "context remove", "logout"):
+        assert complete(f"daskpki {command} lab/a") == ["lab/alice"]

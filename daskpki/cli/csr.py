@@ -27,9 +27,11 @@ PUBLIC = 0o644
 def request(
     ctx: typer.Context,
     who: Annotated[str, typer.Argument(metavar="client/NAME", help="A client: only its key lives in a keyring.")],
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The name, behind the role.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The name, behind the role.")] = None,
     named: Annotated[str | None, typer.Option("--name", metavar="N", help="The same; a DNS label.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the request there [default: stdout].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", show_default="stdout", help="Write the request to this file.")
+    ] = None,
     key_type: Annotated[str, typer.Option(metavar="K", help="p256, p384 or rsa3072.")] = "p256",
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
 ) -> None:
@@ -73,7 +75,12 @@ def sign(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The request, PEM or DER.")],
     who: Annotated[
-        str | None, typer.Argument(metavar="[ROLE/NAME]", help="Whose it is [default: what it says, for new clients].")
+        str | None,
+        typer.Argument(
+            metavar="ROLE/NAME",
+            show_default="the name in the request, for a new client",
+            help="Identity of the certificate.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,

@@ -20,7 +20,7 @@ def grant(
     ctx: typer.Context,
     what: Annotated[
         str | None,
-        typer.Argument(metavar="[ROLE[/NAME]]", help="A credential; or secret/NAME, trust, records, cakey/GEN."),
+        typer.Argument(metavar="ROLE[/NAME]", help="A credential; or secret/NAME, trust, records, cakey/GEN."),
     ] = None,
     to: Annotated[
         list[str] | None, typer.Option(metavar="MEMBER", help="Such as serviceAccount:MAIL or user:MAIL.")

@@ -23,7 +23,7 @@ _BAR_FROM = 20  # fewer leaves are done before a bar could be read
 def issue(
     ctx: typer.Context,
     who: Annotated[str, typer.Argument(metavar="ROLE[/NAME]", help="scheduler, worker or client, and whose it is.")],
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The name, behind the role.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The name, behind the role.")] = None,
     named: Annotated[
         str | None,
         typer.Option("--name", metavar="N", help="The same; a DNS label. scheduler and worker default to their role."),

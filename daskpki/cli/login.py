@@ -317,7 +317,7 @@ def logout(
     which: Annotated[
         str | None,
         typer.Argument(
-            metavar="[CLUSTER[/NAME]]",
+            metavar="CLUSTER[/NAME]",
             help="Which login; default: the one of --cluster.",
             autocompletion=complete_login,
         ),

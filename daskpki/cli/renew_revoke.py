@@ -95,7 +95,7 @@ def renew(
     ctx: typer.Context,
     which: Annotated[
         str | None,
-        typer.Argument(metavar="[ROLE/NAME]", help="Renew this one now.", autocompletion=complete_name),
+        typer.Argument(metavar="ROLE/NAME", help="Renew this one now.", autocompletion=complete_name),
     ] = None,
     due: Annotated[
         bool, typer.Option("--due", help="Renew everything past two thirds of its life, or from a CA that was dropped.")

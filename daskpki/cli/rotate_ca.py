@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 KeyTypeOption = Annotated[str, typer.Option("--key-type", metavar="K", help="The new CA's: p256, p384 or rsa3072.")]
 CaKeyOption = Annotated[
-    str | None, typer.Option("--ca-key", metavar="URI", help="Where its key is kept [default: beside the old one's].")
+    str | None,
+    typer.Option("--ca-key", metavar="URI", show_default="beside the old CA's", help="Place of the new CA's key."),
 ]
 RootOption = Annotated[
     Path | None, typer.Option("--offline-root", metavar="FILE", help="Two tiers: the new root's key goes there.")

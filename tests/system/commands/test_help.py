@@ -58,6 +58,17 @@ def test_help_fits_a_narrow_terminal_without_colour(
     assert all(len(line) <= 80 for line in shown.splitlines())
 
 
+@pytest.mark.parametrize("path", list(leaves(typer.main.get_command(build([])))), ids=" ".join)
+def test_no_help_text_loses_words_to_markup(
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Square brackets are markup to rich: `[default: stdout]` in a text is swallowed, and leaves " ." behind."""
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = runner(capsys)(*path, "--help").out
+    assert not re.findall(r" \.(?!\.)", shown)
+    assert "[[" not in shown
+
+
 def loaded(*arguments: str) -> set[str]:
     code = (
         "import sys; from daskpki.cli.app import main; code = main(sys.argv[1:]); "

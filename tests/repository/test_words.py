@@ -1,0 +1,101 @@
+"""Names of modules are words of the glossary, of the field, or of a command."""
+
+from __future__ import annotations
+
+import re
+
+from daskpki.cli.app import COMMANDS
+from tests.support.paths import DOCS, ROOT, tracked
+
+GLOSSARY = DOCS / "explanation" / "glossary.md"
+
+FIELD = {
+    "access",
+    "api",
+    "app",
+    "audit",
+    "backend",
+    "backup",
+    "blueprint",
+    "checks",
+    "child",
+    "client",
+    "cloud",
+    "cloudprovider",
+    "cluster",
+    "comm",
+    "compute",
+    "database",
+    "directory",
+    "encryption",
+    "endpoint",
+    "entrypoint",
+    "errors",
+    "files",
+    "gcloud",
+    "google",
+    "handshake",
+    "health",
+    "http",
+    "iam",
+    "init",
+    "json",
+    "key",
+    "keyring",
+    "keys",
+    "kms",
+    "limits",
+    "local",
+    "log",
+    "metrics",
+    "operations",
+    "options",
+    "os",
+    "output",
+    "page",
+    "pickle",
+    "port",
+    "processes",
+    "security",
+    "selftest",
+    "server",
+    "session",
+    "settings",
+    "snapshot",
+    "terraform",
+    "testing",
+    "tls",
+    "trust",
+    "user",
+    "web",
+}
+"""Words that every reader of this field knows, and that the glossary need not explain."""
+
+
+def stems() -> dict[str, str]:
+    return {
+        path.as_posix(): path.stem for path in tracked("daskpki/*.py", "daskpki/**/*.py") if not path.stem.startswith("_")
+    }
+
+
+def test_every_word_of_a_module_name_is_known() -> None:
+    glossary = set(re.findall(r"[a-z0-9]+", GLOSSARY.read_text().lower()))
+    commands = {word for name in COMMANDS for word in name.split("-")}
+    strange = {
+        path: words
+        for path, stem in stems().items()
+        if (words := [word for word in stem.split("_") if word not in glossary | commands | FIELD])
+    }
+    assert not strange
+
+
+def test_a_private_word_would_be_found() -> None:
+    assert "tests" not in {path.split("/")[0] for path in stems()}
+    glossary = set(re.findall(r"[a-z0-9]+", GLOSSARY.read_text().lower()))
+    assert not glossary & {"press", "telling", "keeper", "undone", "founding", "custody"}
+
+
+def test_the_glossary_is_short() -> None:
+    rows = re.findall(r"^\| \*\*", GLOSSARY.read_text(), re.MULTILINE)
+    assert 25 <= len(rows) <= 60
+    assert (ROOT / "mkdocs.yml").read_text().count("glossary.md") == 1

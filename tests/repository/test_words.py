@@ -73,9 +73,8 @@ FIELD = {
 
 
 def stems() -> dict[str, str]:
-    return {
-        path.as_posix(): path.stem for path in tracked("daskpki/*.py", "daskpki/**/*.py") if not path.stem.startswith("_")
-    }
+    modules = [path for path in tracked("daskpki/*.py", "daskpki/**/*.py") if not path.stem.startswith("_")]
+    return {path.as_posix(): path.stem for path in modules}
 
 
 def test_every_word_of_a_module_name_is_known() -> None:

@@ -200,7 +200,7 @@ def _reader(url: LocalUrl | GsmUrl) -> Iterator[Reader]:
 
 
 class RenewedCredential:
-    """`daskpki.cluster.refresh.Source` over where a credential came from: what `daskpki login` wrote since, for example.
+    """A `daskpki.cluster.refresh.Source` over where a credential came from, such as a login that was renewed since.
 
     Both raise what `daskpki.credentials.sources.obtain` raises.
     """

@@ -143,7 +143,7 @@ def _leads_to(credentials: Sequence[Credential], signed: SignedTrustDocument) ->
 
 
 def newest_trust(store: Reader, cluster: str, counts: Counts = check_signed) -> FetchedTrust:
-    """The newest trust document that counts, by the rules of `daskpki.store.append_chain`; usually one read and one 404.
+    """The newest trust document that counts (rules: `daskpki.store.append_chain`); usually one read and one 404.
 
     A version that does not count stops nobody: it is named in the log, and passed over, downwards by number. Where none
     counts, the newest that can be read at all is returned, and its verification says what is wrong.

@@ -94,7 +94,7 @@ def _path_of(descriptor: int) -> str:
 
 
 class HandedSource:
-    """`daskpki.cluster.refresh.Source` over what the process that started this one goes by; a look costs next to nothing.
+    """A `Source` over the handover of the process that started this one; a look costs next to nothing.
 
     Both raise UnavailableError when it cannot be read: that process is ending.
     """

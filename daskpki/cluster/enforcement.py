@@ -63,7 +63,7 @@ class Connection(Protocol):
 
 
 class Keeping(Protocol):
-    """What an Enforcement goes by, for whoever asks for it or brings something newer (`daskpki.cluster.trust_updates`)."""
+    """The trust document in force, and how to replace it (`daskpki.cluster.trust_updates`)."""
 
     document: TrustDocument
     on_news: list[Callable[[Any], None]]

@@ -147,7 +147,7 @@ def encode_envelope(payload: str, signatures: tuple[Signature, ...]) -> Confiden
     data = json_fields.compact_json({"format": FORMAT, "payload": payload, "signatures": entries})
     if len(data) > json_fields.MAX_DOCUMENT:
         raise DaskpkiError(
-            f"too many are revoked: {_WHAT} would have {len(data)} bytes, more than the {json_fields.MAX_DOCUMENT} that fit",
+            f"too many are revoked: {_WHAT} would have {len(data)} bytes, and {json_fields.MAX_DOCUMENT} fit",
             hint="daskpki rotate-ca --emergency: the next CA begins with an empty revocation list",
         )
     return data

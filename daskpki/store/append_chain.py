@@ -1,6 +1,4 @@
-"""The values of a linear chain of payloads, and the two rules that need no store: see `daskpki.store.append_chain`. Pure.
-
-Compare-and-append over numbered versions: how payloads that must be linear (trust, records) are settled.
+"""Compare-and-append over numbered versions: how payloads that must be linear (trust, records) are settled.
 
 A store gives a new version the next number and takes no condition with it, and `latest` may be stale; only reading by
 number is strong. So each such payload carries a `Link`: its sequence number `seq` (one more than its predecessor's),

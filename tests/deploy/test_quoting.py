@@ -1,6 +1,7 @@
 """Values that travel into systemd's and YAML's language, with hostile ones, through the real parsers.
 
-The shell is in `test_exports.py` and `tests/system/integrations/test_cloudprovider.py`, Terraform in `test_terraform.py`.
+The shell is in `test_exports.py` and `tests/system/integrations/test_cloudprovider.py`, Terraform in
+`test_terraform.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A stock Dask client for the tests: `python -m tests.support.stock_client DIRECTORY PORT WORKERS` prints what it gets."""
+"""A stock Dask client: `python -m tests.support.stock_client DIRECTORY PORT WORKERS` prints what it gets."""
 
 from __future__ import annotations
 

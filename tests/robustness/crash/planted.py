@@ -1,7 +1,7 @@
 """Bugs to be found: a sweep that does not fail on them is worth nothing.
 
-`python -m tests.robustness.crash.planted BUG ARGUMENTS...` runs daskpki with a bug in the local store; `forgetful` has one on
-Secret Manager, within this process.
+`python -m tests.robustness.crash.planted BUG ARGUMENTS...` runs daskpki with a bug in the local store; `forgetful` has
+one on Secret Manager, within this process.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The document (D) is judged by what the reader already holds, the first of: a pin (`--ca-sha256`), what this user saw
 before (`daskpki.store.rollback_guard`), and on first use nothing, so that the document's own CA is taken for the
-cluster's. A log counts only if it has the record that D names, and every commit after it is signed (`daskpki.signed_commits`). Before
-there is a document, the log is judged from its first record.
+cluster's. A log counts only if it has the record that D names, and every commit after it is signed
+(`daskpki.signed_commits`). Before there is a document, the log is judged from its first record.
 """
 
 from __future__ import annotations

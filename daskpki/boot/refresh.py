@@ -130,7 +130,7 @@ class TrustVersions:
             fresh.pop(number - _KEPT, None)
 
     def _candidates(self, store: Reader, fresh: dict[int, Confidential], held: TrustDocument) -> Iterator[_Candidate]:
-        """The greatest epochs first among rivals; on a tie, the lowest number (`daskpki.store.append_chain`, rule 1)."""
+        """Greatest epochs first among rivals; on a tie, the lowest number (`daskpki.store.append_chain`, rule 1)."""
         newest = max(fresh, default=self._newest or 0)
         rivals: list[_Candidate] = []
         in_force: int | None = None

@@ -1,8 +1,8 @@
 """Does everything hold that Dask is going to rely on? If not, Dask does not start.
 
 The rules are those for everybody (`daskpki.credentials.verified`): signature, pins and epoch of the trust document;
-chain, purpose, lifetime, identity, key and revocation of the credential. Added here: that it is the credential that was asked
-for, and what a wrong clock does at boot, which most often puts itself right a moment later.
+chain, purpose, lifetime, identity, key and revocation of the credential. Added here: that it is the credential that
+was asked for, and what a wrong clock does at boot, which most often puts itself right a moment later.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ class StoreTrust:
         with _reader(self._url) as store:
             yield from self._versions.after(store, held)
 
-    def credential(self) -> None:
+    def credential(self, held: KeyPair) -> None:
         """See daskpki.cluster.refresh.Source."""
 
 
@@ -216,7 +216,7 @@ class RenewedCredential:
         if obtained.trust.epoch > held.epoch:
             yield TrustMessage(obtained.signed)
 
-    def credential(self) -> KeyPair:
+    def credential(self, held: KeyPair) -> KeyPair:  # noqa: ARG002 - the protocol's signature
         """See daskpki.cluster.refresh.Source."""
         from daskpki.cluster.tls import KeyPair
         from daskpki.pki.credential import certificate_pem, key_pem

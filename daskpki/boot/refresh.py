@@ -213,6 +213,9 @@ class StoreSource:
         self._pinned = handover.pinned is not None
         self._open = open_reader
         self._trust = TrustVersions(self._cluster)
+        self._number: int | None = None
+        self._offered: KeyPair | None = None
+        """The newest credential that was found, and its version; `seen` moves to it once it is in use."""
         self._credential = Versions(secret_names.credential_id(self._cluster, self._role, self._name))
 
     def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
@@ -220,18 +223,20 @@ class StoreSource:
         with self._open() as store:
             yield from self._trust.after(store, held)
 
-    def credential(self) -> KeyPair | None:
+    def credential(self, held: KeyPair) -> KeyPair | None:
         """See daskpki.cluster.refresh.Source; a node that was booted with --version keeps that one."""
         if self._pinned:
             return None
+        if self._offered is not None and self._offered.certificates == held.certificates:
+            self._credential.seen = self._number
         with self._open() as store:
             newest = self._credential.newest(store)
         if newest is None:
             return None
         number, payload = newest
         credential = parse_own_credential(payload, self._cluster, self._role, self._name)
-        self._credential.seen = number
-        return KeyPair(certificate_pem(credential), key_pem(credential))
+        self._number, self._offered = number, KeyPair(certificate_pem(credential), key_pem(credential))
+        return self._offered
 
 
 class DirectorySource:
@@ -249,7 +254,7 @@ class DirectorySource:
         if found.trust.signed.document.epoch > held.epoch:
             yield TrustMessage(found.trust.data, self._directory)
 
-    def credential(self) -> KeyPair:
+    def credential(self, held: KeyPair | None = None) -> KeyPair:  # noqa: ARG002 - the protocol's signature
         """See daskpki.cluster.refresh.Source."""
         (credential,) = self._read().credentials
         return KeyPair(certificate_pem(credential), key_pem(credential))

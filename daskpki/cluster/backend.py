@@ -86,7 +86,7 @@ class PkiListener(tcp.TLSListener):
         self.enforcement = enforcement
         owner = getattr(handler, "__self__", None)
         self.server = arguments.pop(SERVER_ARGUMENT, None) or server_kind(owner)
-        self._anteroom = Anteroom(enforcement.audit)
+        self._anteroom = Anteroom(enforcement.audit, turn_out_known=enforcement.abort_crowd)
         self._owner = owner
         verify_may_serve(enforcement, self.server)
         super().__init__(address, handler, *args, ssl_context=enforcement.server_context(), **arguments)

@@ -109,7 +109,7 @@ class HandedSource:
         if parse_trust(signed).document.epoch > held.epoch:
             yield TrustMessage(signed, self._path)
 
-    def credential(self) -> KeyPair:
+    def credential(self, held: KeyPair) -> KeyPair:  # noqa: ARG002 - the protocol's signature
         """See daskpki.cluster.refresh.Source."""
         handover = load_handover(self._path)
         return KeyPair(_read(handover.cert).decode(), Confidential(_read(handover.key)))

@@ -31,8 +31,10 @@ from daskpki.cluster.audit import REFUSED
 from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.no_pickle import REPORTS, UNPICKLED, failed_task, from_text, sendable, travels
-from daskpki.cluster.policy import Channel, ContestedAddressError, OperationRefusedError
-from daskpki.cluster.refusal import answer_call, answer_locally, answer_stream, reason_of
+from daskpki.cluster.operations import WORKER_CLIENT_STREAM
+from daskpki.cluster.pending import is_crowded
+from daskpki.cluster.policy import STREAM_AFTER, Channel, ContestedAddressError, OperationRefusedError
+from daskpki.cluster.refusal import answer_call, answer_locally, answer_stream, detached, reason_of
 from daskpki.cluster.trust_updates import EPOCH, MODE
 from daskpki.cluster.values import arguments, fitted, misfit, shown
 from daskpki.errors import NotTrustedError
@@ -136,14 +138,14 @@ class Inbox:
         return reading.result()
 
 
-_PENALTY: Final = 0.1
-"""Seconds that a peer waits for the answer to a trust document beyond its limit, so that it cannot fill the loop."""
 _NOTHING: Final = object()  # in place of a message of which nothing is left
 _OUTCOMES: Final = frozenset({"task-erred", "task-finished"})
 _OF_AN_OUTCOME: Final = arguments("key:key run_id:integer stimulus_id:text")
 _WAITS_FOR_KEY: Final = frozenset({"queue_put", "variable_set"})
 _LONGEST_GREETING: Final = 1 << 16
 """Bytes of a greeting, which Dask keeps as long as the connection lives; its own has some hundred."""
+LONGEST_CALL: Final = 1 << 27
+"""Bytes of a call with a worker's certificate: twice what the values of its arguments may have (`values`)."""
 _NANNY_STARTS: Final = 600.0
 """Seconds in which a nanny has installed its plugins and started its worker: until then, no nanny plugin is added."""
 
@@ -158,6 +160,7 @@ class PkiTLS(FramedTLS):
     _greeting_written = False
     _up_to_date = False
     _welcomed = False
+    _registered_nowhere = False
     _late_nanny: asyncio.TimerHandle | None = None
 
     def bind(self, conversation: Conversation, enforcement: Enforcement) -> None:
@@ -248,13 +251,15 @@ class PkiTLS(FramedTLS):
         raise FatalCommClosedError(reason)
 
     async def _next(self, deserializers: Any) -> Any:
-        frames = await self.read_frames()
-        if not self.conversation.gated:
+        conversation = self.conversation
+        calls = conversation.gated and conversation.server and not conversation.streaming
+        frames = await self.read_frames(LONGEST_CALL if calls else None)
+        if not conversation.gated:
             return await self.decode_stock(frames, deserializers)
         try:
             return await self.decode_by(no_pickle.decode, frames)
         except no_pickle.GateError as error:
-            return error
+            return detached(error)
 
     # --- judging what was read -------------------------------------------------------------------------------------
 
@@ -289,7 +294,7 @@ class PkiTLS(FramedTLS):
         if trust_updates.is_news(message):
             error = trust_updates.consume_trust(self._enforcement, message, self.conversation.peer)
             if isinstance(error, trust_updates.TooManyRefusedError):
-                await asyncio.sleep(_PENALTY)  # this connection's next message is not read meanwhile
+                await asyncio.sleep(error.wait)  # this connection's next message is not read meanwhile
             await self._answer(trust_updates.reply_trust(self._enforcement, error))
             trust_updates.cut_off(self._enforcement, self.conversation.peer, error)
             return _NOTHING
@@ -297,6 +302,9 @@ class PkiTLS(FramedTLS):
 
     async def _refusal_of_call(self, message: Any) -> OperationRefusedError | None:
         """As `_refusal`, once it is settled whose an address is that somebody else holds."""
+        if isinstance(message, dict) and message.get("op") in tuple(STREAM_AFTER) and self._is_crowded():
+            reason = "this scheduler has few descriptors left; raise its limit (ulimit -n), or revoke who holds them"
+            return OperationRefusedError(message["op"], reason)
         refusal = _refusal(self.conversation.check_inbound_call, message)
         for _claim in ("address", "nanny"):
             if not isinstance(refusal, ContestedAddressError):
@@ -305,9 +313,27 @@ class PkiTLS(FramedTLS):
             if not await address_claims.settle(self._enforcement, self.owner, refusal.address, claimant):
                 break
             refusal = _refusal(self.conversation.check_inbound_call, message)
+        if refusal is None and self.conversation.gated and isinstance(message, dict):
+            refusal = self._refusal_of_key(message)
         if refusal is None and self.conversation.starts_nanny:
             self._late_nanny = asyncio.get_running_loop().call_later(_NANNY_STARTS, self._end_late_nanny)
         return refusal
+
+    def _is_crowded(self) -> bool:
+        socket = None if self.stream is None else self.stream.socket  # None, too, once the peer has closed
+        return socket is not None and is_crowded(socket.fileno())
+
+    def _refusal_of_key(self, message: Mapping[str, Any]) -> OperationRefusedError | None:
+        """For a future in a queue or variable whose task this scheduler does not know: who takes it out would wait.
+
+        A worker's client cannot submit, so its submission was refused. Judged here and not where it is said: there, the
+        submission still stands in Dask's batch when the future is already on its way.
+        """
+        operation, key = message.get("op"), message.get("key")
+        if operation not in _WAITS_FOR_KEY or key is None or key in self.owner.tasks:
+            return None
+        reason = f"{operation!r} of the future {shown(key)}, whose submission was refused"
+        return OperationRefusedError(operation, reason)
 
     def _end_late_nanny(self) -> None:
         if self.conversation.starts_nanny and not self.closed():
@@ -400,19 +426,23 @@ class PkiTLS(FramedTLS):
             if refusal is not None and self.conversation.guarded:
                 message = self._sayable(message)
                 refusal = _refusal(self.conversation.check_outbound_call, message)
+            if refusal is not None and message["op"] == "register-client" and self.conversation.guarded:
+                return self._register_nowhere(refusal)
             if refusal is not None:
                 raise self._raisable(refusal)
-            self._verify_submitted(message)
         return sendable(message) if self.conversation.guarded else message
 
-    def _verify_submitted(self, message: Mapping[str, Any]) -> None:
-        """Raise PermissionError for a future in a queue or variable whose task the scheduler will never know.
+    def _register_nowhere(self, refusal: OperationRefusedError) -> Any:
+        """Let a task's client begin its stream without a scheduler at the other end; what it asks for there fails.
 
-        It would wait for it: for ever, where no timeout is given.
+        Dask opens a coroutine's client in the background. An error there would be lost, and the coroutine, like each
+        later task of this worker that takes a client, would wait for ever.
         """
-        if message["op"] in _WAITS_FOR_KEY and message.get("key") in self._enforcement.unsubmitted:
-            reason = f"{message['op']!r} of the future {shown(message['key'])}, whose submission was refused"
-            raise PermissionError(reason)
+        self._log(str(refusal))
+        self._registered_nowhere = True
+        self.conversation.begin_unheard_stream()
+        self._inbox.put([{"op": "stream-start"}])
+        return _NOTHING
 
     def _sayable(self, message: Any) -> Any:
         """A worker's call with Python's numbers for numpy's, and its user's metrics as large as they may be."""
@@ -449,14 +479,14 @@ class PkiTLS(FramedTLS):
             sent, unsendable = _sendable(message)
             if not unsendable:
                 message, refusal = sent, _refusal(self.conversation.check_outbound_stream, sent)
+        if self._registered_nowhere and (refusal is None or message["op"] in WORKER_CLIENT_STREAM):
+            return _NOTHING  # without a line in the log for each heartbeat
         if refusal is None and not unsendable:
             return message
         reason = unsendable if unsendable and (refusal is None or _is_outcome(message)) else str(refusal)
         self._log(reason)
         if refusal is not None:
-            answers = answer_locally(message, reason)
-            self._enforcement.unsubmitted.extend(answer["key"] for answer in answers)
-            self._inbox.put(answers)
+            self._inbox.put(answer_locally(message, reason))
         return failed_task(message, reason) if _is_outcome(message) else _NOTHING
 
 
@@ -476,7 +506,7 @@ def _refusal(judge: Callable[[Any], None], message: Any) -> OperationRefusedErro
     try:
         judge(message)
     except OperationRefusedError as refusal:
-        return refusal
+        return detached(refusal)
     return None
 
 

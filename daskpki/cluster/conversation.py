@@ -155,6 +155,10 @@ class Conversation:
         if self.asked in STREAM_AFTER:
             self._enter(STREAM_AFTER[self.asked])
 
+    def begin_unheard_stream(self) -> None:
+        """Judge what we say from now on as a client's stream, of which the peer knows nothing."""
+        self._enter(Channel.CLIENT_STREAM)
+
     def check_outbound_stream(self, message: Mapping[str, Any]) -> None:
         """Judge one message of a stream that we are about to send; OperationRefusedError."""
         if not _names_one_of(self._said, message):

@@ -10,8 +10,8 @@ import asyncio
 import ssl
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -131,8 +131,6 @@ class Enforcement:
         self.now = now
         self.ledger = Registrations()
         """Who goes by which name on our listeners."""
-        self.unsubmitted: deque[Any] = deque(maxlen=1000)
-        """Keys of the latest tasks whose submission was refused before it left this process."""
         self._live: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self._met: dict[int, float] = {}
         self.keeper: Keeping | None = None
@@ -241,11 +239,25 @@ class Enforcement:
         """Cut every live connection that was made under that peer's certificate."""
         self._abort(lambda peer: peer.serial == culprit.serial, REFUSED, reason)
 
+    def abort_crowd(self, most: int, why: str) -> None:
+        """Cut up to `most` connections of the certificate that holds most of them, the oldest first, for their places.
+
+        Not the streams of registered workers and clients, without which these would end, and none that we dialled.
+        """
+        crowds: dict[int, list[tuple[float, Connection]]] = {}
+        for comm, begun in self.with_age():
+            if comm.conversation.server and not comm.conversation.streaming:
+                crowds.setdefault(comm.conversation.peer.serial, []).append((begun, comm))
+        crowd = max(crowds.values(), key=len, default=[])
+        oldest = {comm for _, comm in sorted(crowd, key=itemgetter(0))[:most]}
+        self._abort_those(oldest, REFUSED, f"{why}, and this certificate has {len(crowd)} connections")
+
     def _abort(self, condition: Callable[[Peer], bool], kind: str, reason: str) -> None:
-        for comm in self.connections():
-            peer = comm.conversation.peer
-            if condition(peer):
-                with self._lock:
-                    self._live.pop(comm, None)
-                self.audit.record(kind, peer=peer.identity.uri, address=comm.peer_address, detail=reason)
-                comm.abort_soon()
+        self._abort_those((comm for comm in self.connections() if condition(comm.conversation.peer)), kind, reason)
+
+    def _abort_those(self, comms: Iterable[Connection], kind: str, reason: str) -> None:
+        for comm in comms:
+            with self._lock:
+                self._live.pop(comm, None)
+            self.audit.record(kind, peer=comm.conversation.peer.identity.uri, address=comm.peer_address, detail=reason)
+            comm.abort_soon()

@@ -39,22 +39,46 @@ _Selector: Final[Any] = getattr(selectors, "PollSelector", selectors.SelectSelec
 
 def usual_limit() -> int:
     """How many connections may wait at once: a quarter of the descriptors that this process may have."""
+    allowed = _descriptors()
+    return _MOST if allowed is None else max(_FEWEST, min(allowed // 4, _MOST))
+
+
+def is_crowded(descriptor: int) -> bool:
+    """Whether that descriptor is among the last sixteenth, kept for the look into the store and for who says `revoke`.
+
+    A process gets the lowest number that is free, so the number tells how many are in use.
+    """
+    allowed = _descriptors()
+    return allowed is not None and descriptor >= allowed - max(allowed // 16, 1)
+
+
+def _descriptors() -> int | None:
     try:
         import resource
     except ImportError:  # Windows, where descriptors are not counted
-        return _MOST
+        return None
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _MOST if allowed == resource.RLIM_INFINITY else max(_FEWEST, min(allowed // 4, _MOST))
+    return None if allowed == resource.RLIM_INFINITY else allowed
+
+
+def _nobody(_most: int, _why: str) -> None:
+    """Turns out nobody."""
 
 
 class Anteroom:
     """Of one server. When it is full the connection goes that has been idle for longest, and never the newcomer.
 
+    `turn_out_known(most, why)` ends connections that are authenticated by now, for when descriptors are short and
+    nobody waits here.
+
     A peer is waited for while nothing that it sent lies unread: what this process is late with is not counted.
     """
 
-    def __init__(self, audit: Audit, limit: int | None = None) -> None:
+    def __init__(
+        self, audit: Audit, limit: int | None = None, turn_out_known: Callable[[int, str], None] = _nobody
+    ) -> None:
         self._audit = audit
+        self._turn_out_known = turn_out_known
         self.limit = usual_limit() if limit is None else limit
         self._waited: OrderedDict[SSLIOStream, int] = OrderedDict()  # in seconds; the longest idle one comes first
         self._looking = PeriodicCallback(self.look, _PERIOD * 1000)
@@ -134,7 +158,19 @@ class Anteroom:
             return False
         why = f"no descriptors or memory left ({error})"
         # Several, since the rest of the process needs some as well.
-        return sum(self._turn_out_longest_idle(why) for _ in range(_GLANCE)) > 0
+        if sum(self._turn_out_longest_idle(why) for _ in range(_GLANCE)) > 0:
+            return True
+        self._turn_out_known(_GLANCE, why)
+        return False  # their descriptors are free at the loop's next turn
+
+    def thin_out(self) -> None:
+        """End several connections before the last descriptors go: those that waited for a second, else known ones."""
+        why = "few descriptors are left"
+        idle = [stream for stream, seconds in self._waited.items() if seconds][:_GLANCE]
+        for stream in idle:
+            self._turn_out(stream, why)
+        if not idle:
+            self._turn_out_known(_GLANCE, why)
 
 
 class _Accepting:
@@ -160,6 +196,7 @@ class _Accepting:
         self._anteroom.close()
 
     def _accept(self, listening: socket.socket, _events: int) -> None:
+        crowded = False
         for _ in range(_AT_ONCE):  # then the others have their turn
             try:
                 connection, address = listening.accept()
@@ -173,6 +210,9 @@ class _Accepting:
                     self._resuming = self._loop.call_later(_PAUSE, self._resume)
                     return
                 continue
+            if not crowded and is_crowded(connection.fileno()):
+                crowded = True
+                self._anteroom.thin_out()
             try:
                 self._take(connection, address)
             except OSError as error:  # it was reset before TLS could begin

@@ -55,8 +55,12 @@ class Source(Protocol):
         """
         ...
 
-    def credential(self) -> KeyPair | None:
-        """The newest credential of this node's identity; None where there is none that was not seen before."""
+    def credential(self, held: KeyPair) -> KeyPair | None:
+        """The newest credential of this node's identity; None where there is none later than `held`, as far as known.
+
+        One that was given, and is not held the next time, did not hold: it is given again, since what it lacked (a
+        trust document, the right time) may have come.
+        """
         ...
 
 
@@ -67,7 +71,7 @@ class NullSource:
         """See Source."""
         return ()
 
-    def credential(self) -> KeyPair | None:
+    def credential(self, held: KeyPair) -> KeyPair | None:  # noqa: ARG002 - likewise
         """See Source."""
         return None
 
@@ -189,8 +193,9 @@ class Watch:
         return news or self._keeper.awaits_credential or self._clock() - self._asked >= pace
 
     def _look_for_credential(self) -> None:
-        pair = self._source.credential()
-        if pair is not None and pair.certificates != self._enforcement.pair.certificates:
+        held = self._enforcement.pair
+        pair = self._source.credential(held)
+        if pair is not None and pair.certificates != held.certificates:
             self._keeper.renew(pair)
         self._asked = self._clock()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from distributed.core import error_message
 from distributed.protocol.serialize import Serialized
 
+Refusal = TypeVar("Refusal", bound=BaseException)
 TURNED_AWAY: Final = "daskpki-refused"
 
 
@@ -25,6 +26,16 @@ def reason_of(handshake: Any) -> str | None:
     if isinstance(handshake, dict) and isinstance(reason := handshake.get(TURNED_AWAY), str):
         return reason
     return None
+
+
+def detached(error: Refusal) -> Refusal:
+    """`error` without the frames that it was raised in, for one that is kept in a variable.
+
+    They lead back to the frame with that variable, a cycle in which the peer's whole message waits for the garbage
+    collector: 30 of 20 MB took a scheduler to 700 MB.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def answer_call(message: Any, reason: str) -> Any:

@@ -23,6 +23,7 @@ from daskpki.cluster.audit import REFUSED, RELOADED
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import Peer
 from daskpki.cluster.policy import Server
+from daskpki.cluster.refusal import detached
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_state import trust_of
 from daskpki.confidential import Confidential
@@ -39,7 +40,14 @@ class ForgedError(NotTrustedError):
 
 
 class TooManyRefusedError(UnavailableError):
-    """The sender's documents of the last minute did not hold, so that this one was not even looked at."""
+    """The sender's documents of the last minute did not hold, so that this one was not even looked at.
+
+    It is to be answered in `wait` seconds.
+    """
+
+    def __init__(self, message: str, wait: float) -> None:
+        super().__init__(message)
+        self.wait = wait
 
 
 class TrustMessage(NamedTuple):
@@ -78,7 +86,7 @@ def consume_trust(enforcement: Enforcement, received: Mapping[str, Any], sender:
             detail=f"a trust document: {error}",
             again=isinstance(error, TooManyRefusedError),  # one line for each that was judged, and none for a flood
         )
-        return error
+        return detached(error)
     return None
 
 
@@ -124,6 +132,8 @@ async def send_trust(address: str, arguments: Mapping[str, Any], signed: Confide
 
 _REFUSALS_PER_MINUTE: Final = 10
 _MINUTE: Final = 60.0
+_TURN: Final = 0.1
+"""Seconds between two answers beyond a certificate's limit: more connections do not fill the loop."""
 _SENDERS: Final = 1000
 """Certificates whose refused documents are counted at a time; beyond that, the one that was quiet longest goes."""
 
@@ -138,15 +148,20 @@ class Refusals:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._moments: dict[int, deque[float]] = {}
+        self._turns: dict[int, float] = {}
+        """When the last one beyond the limit has its answer, which the next one waits for on whatever connection."""
 
     def check(self, sender: Peer) -> None:
         """Raise TooManyRefusedError when that peer has to wait."""
-        moments = self._moments.get(sender.serial, deque())
-        if len(moments) == _REFUSALS_PER_MINUTE and self._clock() - moments[0] < _MINUTE:
-            raise TooManyRefusedError(
-                f"{_REFUSALS_PER_MINUTE} trust documents that {sender.identity.uri} brought within a minute did not "
-                "hold; wait one"
-            )
+        moments, now = self._moments.get(sender.serial, deque()), self._clock()
+        if len(moments) < _REFUSALS_PER_MINUTE or now - moments[0] >= _MINUTE:
+            return
+        turn = self._turns[sender.serial] = max(self._turns.get(sender.serial, now), now) + _TURN
+        raise TooManyRefusedError(
+            f"{_REFUSALS_PER_MINUTE} trust documents that {sender.identity.uri} brought within a minute did not "
+            "hold; wait one",
+            turn - now,
+        )
 
     def note(self, sender: Peer) -> None:
         """Count one of that peer's."""
@@ -154,7 +169,9 @@ class Refusals:
         moments.append(self._clock())
         self._moments[sender.serial] = moments  # now the last in order
         if len(self._moments) > _SENDERS:
-            del self._moments[next(iter(self._moments))]
+            quiet = next(iter(self._moments))
+            del self._moments[quiet]
+            self._turns.pop(quiet, None)
 
 
 class TrustManager:

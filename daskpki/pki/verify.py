@@ -2,8 +2,8 @@
 
 pyca's verifier decides: in server mode, with the leaf's own name, for one that serves, in client mode for the others.
 Its two modes differ in the expected purpose alone, and that every leaf may be a client is checked here, so the costly
-part, the signatures, is done once. It implements the web PKI's algorithms and refuses Ed25519 wherever it meets it; a
-path with such a key is checked by the rules below instead, which are the same but for the algorithm.
+part, the signatures, is done once. It implements the web PKI's algorithms: Ed25519 in a leaf, but not in a CA. Below
+such a CA a path is checked by the rules here instead, which are the same but for the algorithm.
 
 Is a certificate what it has to be? Checked after signing, before use, and for every peer; a failure raises.
 
@@ -70,7 +70,7 @@ class PathVerifier:
         check_purpose(leaf)
         if not self._roots:
             raise NotTrustedError("there is no CA to verify the certificate with")
-        if self._by_hand or _is_ed25519(leaf):
+        if self._by_hand:
             return self._climb(leaf, [leaf], now)
         return self._verify_by_pyca(leaf, now)
 

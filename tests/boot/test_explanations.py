@@ -14,8 +14,6 @@ from threading import Thread
 import pytest
 
 from daskpki.errors import AccessDeniedError, UnavailableError
-from daskpki.kms import KmsClient
-from daskpki.store.gsm.errors import Refusal, denied_by_google
 from tests.boot.test_sources import service_account
 from tests.support.boot_cloud import TOKEN_PATH, Cloud, boot_here, run_entrypoint
 
@@ -61,14 +59,6 @@ def test_what_is_refused_before_any_api_names_the_project_and_the_api(
         boot_here(cloud.environ, "scheduler")
     assert named in parameters(caught.value)
     assert absent not in parameters(caught.value)
-
-
-def test_the_same_of_cloud_kms() -> None:
-    refusal = Refusal("PERMISSION_DENIED", "off", "SERVICE_DISABLED", {"consumer": "projects/7"})
-    told = denied_by_google(refusal, api="cloudkms.googleapis.com")
-    assert told is not None
-    assert told.hint == "gcloud services enable cloudkms.googleapis.com --project 7"
-    assert KmsClient.__module__ == "daskpki.kms"
 
 
 def test_a_permission_on_another_api_is_not_told_as_one_on_the_secret(cloud: Cloud) -> None:

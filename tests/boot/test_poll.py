@@ -64,8 +64,9 @@ def poller(cloud: Cloud) -> Poller:
     boot(("worker", "--scheduler", "tls://10.0.0.2"), cloud.environ, node)
     assert node.handover is not None
     source, hands = open_source(node.handover, cloud.environ), [0.0]
-    assert source.credential() is not None
-    watch = Watch(node.security.enforcement(Role.WORKER), node.security.keeper, source, clock=lambda: hands[0])
+    enforcement = node.security.enforcement(Role.WORKER)
+    assert source.credential(enforcement.pair) is not None
+    watch = Watch(enforcement, node.security.keeper, source, clock=lambda: hands[0])
     assert watch.look()
     cloud.server.reset_journal()
     return Poller(node.security, watch, hands)

@@ -10,6 +10,8 @@ from daskpki.boot.entrypoint import prepare
 from daskpki.boot.options import parse_arguments
 from daskpki.boot.refresh import open_source
 from daskpki.boot.settings import parse_settings
+from daskpki.cluster.tls import KeyPair
+from daskpki.confidential import Confidential
 from daskpki.errors import NotFoundError, NotTrustedError, UsageError
 from daskpki.identity import Role
 from daskpki.pki.credential import Credential, certificate_pem, encode_credential
@@ -103,7 +105,7 @@ def test_a_pinned_node_never_fetches_another_credential(cloud: Cloud, generation
         source = open_source(handover, cloud.environ)
         assert source is not None
         cloud.server.reset_journal()
-        credential = source.credential()
+        credential = source.credential(KeyPair("", Confidential(b"")))
         assert (credential.certificates if credential else None) == found
         assert bool(cloud.requests) == (found is not None)
 
@@ -122,5 +124,5 @@ def test_what_are_no_versions_of_a_node(text: str) -> None:
 
 
 def test_a_directory_has_no_versions() -> None:
-    with pytest.raises(UsageError, match="--version 2 reads a store"):
+    with pytest.raises(UsageError, match="--version '2' reads a store"):
         boot_here(plain_environ(DASKPKI_CREDENTIAL_DIR="/d", DASKPKI_VERSION="2"), *WORKER, *RUN)

@@ -16,16 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Scheduler
+from distributed import Client, Scheduler
 
+from daskpki.cluster import trust_updates
 from daskpki.cluster.audit import TURNED_AWAY, Event
 from daskpki.cluster.backend import PkiListener
+from daskpki.cluster.comm import PkiTLS
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.pending import DEADLINE, Anteroom, readable, usual_limit
-from daskpki.cluster.security import PkiSecurity
+from daskpki.cluster.security import PkiSecurity, client_security
+from daskpki.cluster.trust_updates import TrustManager
 from daskpki.cluster.web.access import Dashboard
 from daskpki.identity import Role
-from tests.support.cluster_material import Authority
+from tests.cluster.conftest import stock_security
+from tests.support.cluster_material import Authority, Leaf
+from tests.support.rogue import dial
 
 pytestmark = pytest.mark.cluster
 
@@ -165,9 +170,11 @@ def but_for(free: int) -> int:
 
 
 @asynccontextmanager
-async def crowd(authority: Authority, directory: Path, port: int, *, quiet: int, honest: int) -> AsyncIterator[Process]:
+async def crowd(
+    authority: Authority, directory: Path, port: int, *, quiet: int, honest: int, leaf: Leaf | None = None
+) -> AsyncIterator[Process]:
     """A process with so many connections that say nothing; told to go on, it makes the others, all at once."""
-    files = authority.files(authority.leaf(Role.WORKER), directory)
+    files = authority.files(leaf or authority.leaf(Role.WORKER), directory)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, CROWD, str(port), str(quiet), str(honest), files.cert, files.key, files.ca),
         stdin=PIPE,
@@ -228,6 +235,57 @@ def test_without_descriptors_newcomers_get_in_and_the_log_stays_short(
     assert asyncio.run(scenario()) == "in 10"
     about = [each for each in caplog.records if "open files" in each.getMessage() or each.exc_info]
     assert 1 <= len(about) <= 3
+
+
+def test_a_certificate_with_all_descriptors_keeps_nobody_out_and_least_of_all_its_revocation(
+    authority: Authority, tmp_path: Path
+) -> None:
+    mallory = authority.leaf(Role.WORKER, "mallory")
+    alice = client_security(authority.leaf(Role.CLIENT, "alice").credential, authority.document())
+    arguments = alice.get_connection_args("client")
+
+    async def scenario() -> None:
+        async with (
+            scheduler(authority) as (running, ours, _),
+            crowd(authority, tmp_path, running.port, quiet=0, honest=300, leaf=mallory) as people,
+        ):
+            ours.keeper = TrustManager(ours, authority.document())
+            assert await go_on(people) == "silent 0"
+            with descriptors(but_for(120)):
+                await go_on(people)
+                async with Client(running.address, security=alice, asynchronous=True, set_as_default=False) as client:
+                    assert (await client.scheduler.identity())["type"] == "Scheduler"
+                authority.revoke(mallory)
+                newest = authority.document()
+                assert (
+                    await trust_updates.send_trust(running.address, arguments, authority.signed(newest)) == newest.epoch
+                )
+                await until(
+                    lambda: not any(each.conversation.peer.serial == mallory.serial for each in ours.connections())
+                )
+
+    asyncio.run(scenario())
+
+
+def test_streams_leave_the_last_descriptors_to_calls(authority: Authority, tmp_path: Path) -> None:
+    """Registered peers are not turned out for others, so they do not get those."""
+    security = stock_security(authority, authority.leaf(Role.CLIENT, "mallory"), tmp_path)
+
+    async def scenario() -> None:
+        async with scheduler(authority) as (running, ours, _):
+            comm = await dial(running.address, security, "client")
+            (accepted,) = ours.connections()
+            assert isinstance(accepted, PkiTLS)
+            assert accepted.stream is not None
+            with descriptors(accepted.stream.socket.fileno() + 1):
+                await comm.write({"op": "register-client", "client": "one", "versions": {}})
+                (reply,) = await comm.read()
+                assert "has few descriptors left" in reply["error"]
+                await comm.write({"op": "identity"})
+                assert (await comm.read())["type"] == "Scheduler"
+            comm.abort()
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("where", ["scheduler", "dashboard"])

@@ -18,6 +18,7 @@ from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import Peer
 from daskpki.cluster.refresh import Watch
 from daskpki.cluster.security import PkiSecurity, client_security
+from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_state import trust_of
 from daskpki.cluster.trust_updates import ForgedError, TooManyRefusedError, TrustManager, TrustMessage
 from daskpki.confidential import Confidential
@@ -84,7 +85,7 @@ class Shelf:
     def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:  # noqa: ARG002 - the protocol's signature
         yield TrustMessage(self.signed)
 
-    def credential(self) -> None: ...
+    def credential(self, held: KeyPair) -> None: ...
 
 
 def test_each_certificate_has_its_own_limit_and_the_own_source_none(own: Authority) -> None:
@@ -231,6 +232,26 @@ class Turns(Audit):
         super().record(kind, **fields)
         if kind == REFUSED:
             self.noted.append(self.turns)
+
+
+def test_more_connections_bring_no_more_answers(own: Authority) -> None:
+    """Beyond the limit a certificate has ten a second, on however many connections it asks; others do not wait."""
+    hands = [0.0]
+    keeper = TrustManager(own.enforcement(own.leaf(Role.SCHEDULER)), own.document(), clock=lambda: hands[0])
+    mallory = peer(own.leaf(Role.CLIENT, "mallory"))
+    for _ in range(PER_MINUTE):
+        with pytest.raises(NotTrustedError):
+            keeper.offer(unknown(), sender=mallory)
+
+    def wait() -> float:
+        with pytest.raises(TooManyRefusedError) as refused:
+            keeper.offer(Confidential(b"not even looked at"), sender=mallory)
+        return refused.value.wait
+
+    assert [wait() for _ in range(300)] == pytest.approx([number / 10 for number in range(1, 301)])
+    hands[0] = 30.1
+    assert wait() == pytest.approx(0.1)
+    assert keeper.offer(own.signed(own.document()), sender=peer(own.leaf(Role.CLIENT, "alice")))
 
 
 def test_a_flood_on_one_connection_leaves_the_loop_to_others(own: Authority, tmp_path: Path) -> None:

@@ -76,6 +76,6 @@ def test_without_its_parent_nothing_changes(own: Authority, parent: NodeSecurity
     before = enforcement.pair
     source = HandedSource(str(tmp_path / "gone"))
     with pytest.raises(DaskpkiError):
-        source.credential()
+        source.credential(before)
     assert not Watch(enforcement, TrustManager(enforcement, own.document()), source, share=0).look()
     assert enforcement.pair is before

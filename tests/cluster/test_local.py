@@ -17,6 +17,7 @@ from distributed.utils import open_port
 from daskpki.cluster.local_cluster import LOOK, LocalSecurity, cluster_security
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.security import client_security
+from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustMessage
 from daskpki.confidential import Confidential
 from daskpki.errors import NotFoundError
@@ -64,7 +65,7 @@ class Shelf:
         if self.signed and parse_trust(self.signed).document.epoch > held.epoch:
             yield TrustMessage(self.signed)
 
-    def credential(self) -> None: ...
+    def credential(self, held: KeyPair) -> None: ...
 
 
 def believed_in(dask_worker: Any) -> tuple[int, int]:

@@ -224,7 +224,7 @@ class Counting(NullSource):
 
     asked = 0
 
-    def credential(self) -> KeyPair | None:
+    def credential(self, held: KeyPair) -> KeyPair | None:  # noqa: ARG002 - the protocol's signature
         self.asked += 1
         return None
 

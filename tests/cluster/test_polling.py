@@ -79,7 +79,7 @@ class WithoutCredential(NamedTuple):
     def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
         return self.source.trust_after(held)
 
-    def credential(self) -> KeyPair | None:
+    def credential(self, held: KeyPair) -> KeyPair | None:  # noqa: ARG002 - the protocol's signature
         return None
 
 
@@ -122,11 +122,34 @@ def test_one_request_for_each_secret_when_there_is_nothing_new(shelves: Shelves,
         shelves.add(TRUST, authority.signed(each))
     shelves.add(secret_names.credential_id("default", Role.WORKER, "worker"), encode_credential(leaf.credential))
     assert newest(source, before) == shelves.versions[TRUST][1]
-    assert source.credential() == leaf.pair
+    assert source.credential(authority.leaf(Role.WORKER).pair) == leaf.pair
     assert newest(source, document) is None
     requests = shelves.requests
     assert newest(source, document) is None
-    assert source.credential() is None
+    assert source.credential(leaf.pair) is None
+    assert shelves.requests - requests == 2
+
+
+def test_a_credential_that_did_not_hold_is_offered_again(shelves: Shelves, source: StoreSource) -> None:
+    """One of the next CA, whose trust document comes later."""
+    authority = Authority()
+    held, leaf = authority.document(), authority.leaf(Role.WORKER)
+    enforcement = Enforcement(leaf.identity, leaf.pair, trust_of(held))
+    keeper = TrustManager(enforcement, held)
+    watch = Watch(enforcement, keeper, source, share=0)
+    shelves.add(TRUST, authority.signed(held))
+    authority.add_authority()
+    known = authority.signed(authority.document())
+    authority.activate_authority()
+    newer = authority.leaf(Role.WORKER)
+    shelves.add(secret_names.credential_id("default", Role.WORKER, "worker"), encode_credential(newer.credential))
+    assert not watch.look()
+    assert enforcement.pair == leaf.pair
+    shelves.add(TRUST, known)
+    assert watch.look()
+    assert enforcement.pair == newer.pair
+    requests = shelves.requests
+    assert watch.look()
     assert shelves.requests - requests == 2
 
 

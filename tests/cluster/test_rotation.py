@@ -48,7 +48,7 @@ class Shelf:
         if self.trust is not None and self.epoch > held.epoch:
             yield TrustMessage(self.trust)
 
-    def credential(self) -> KeyPair | None:
+    def credential(self, held: KeyPair) -> KeyPair | None:  # noqa: ARG002 - the protocol's signature
         self.asked += 1
         return self.leaf.pair if self.leaf else None
 

@@ -38,7 +38,6 @@ SUBMITS = [
     tasks.nested_chain,
 ]
 """Ways to have a task compute 3."""
-SUBMITS_IN_A_THREAD = [task for task in SUBMITS if task is not tasks.nested_in_a_coroutine]
 SUBMITS_OTHERWISE = [
     tasks.nested_executors_map,
     tasks.nested_gather,
@@ -47,7 +46,7 @@ SUBMITS_OTHERWISE = [
     tasks.nested_bag,
     tasks.nested_actor,
 ]
-HANDS_ON_FUTURES = [tasks.nested_in_a_variable, tasks.nested_in_a_queue]
+HANDS_ON_FUTURES = [tasks.nested_in_a_variable, tasks.nested_in_a_queue, tasks.nested_in_a_coroutines_queue]
 ACTS_AS_CLIENT = [
     tasks.scatter,
     tasks.run_on_scheduler,
@@ -130,7 +129,7 @@ def test_actor_handles_work_in_tasks(in_limited: Client) -> None:
     assert run(in_limited, tasks.use_actor, counter) == 2
 
 
-@pytest.mark.parametrize("task", [*SUBMITS_IN_A_THREAD, *ACTS_AS_CLIENT[:2], tasks.coordinate])
+@pytest.mark.parametrize("task", [*SUBMITS, *SUBMITS_OTHERWISE, *HANDS_ON_FUTURES, *ACTS_AS_CLIENT, tasks.coordinate])
 def test_deny_refuses_every_client(in_deny: Client, task: Callable[[], Any]) -> None:
     with pytest.raises(PermissionError, match=r"DASKPKI_WORKER_CLIENTS=deny"):
         run(in_deny, task)

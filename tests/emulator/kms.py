@@ -47,13 +47,13 @@ class KmsServer:
     """A server for one test; use it as a context manager.
 
     `deny` refuses every call; `damage` is what a broken network or proxy does to an answer before it leaves; `failures`
-    are statuses that the next calls answer instead.
+    are statuses, or whole errors, that the next calls answer instead.
     """
 
     versions: dict[str, KeyVersion] = field(default_factory=dict)
     deny: bool = False
     damage: Callable[[Any], None] = lambda _answer: None
-    failures: list[str] = field(default_factory=list)
+    failures: list[str | ApiError] = field(default_factory=list)
     port: int = 0
 
     def __enter__(self) -> Self:
@@ -122,7 +122,8 @@ class KmsServer:
 
     def _usable(self, name: str, permission: str) -> KeyVersion:
         if self.failures:
-            raise ApiError(self.failures.pop(0), "The service is currently unavailable.")
+            failure = self.failures.pop(0)
+            raise ApiError(failure, "It is unavailable.") if isinstance(failure, str) else failure
         if self.deny:
             raise ApiError("PERMISSION_DENIED", f"Permission '{permission}' denied on resource '{name}'.")
         version = self.versions.get(name)

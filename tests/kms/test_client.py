@@ -22,6 +22,7 @@ from daskpki.errors import (
 from daskpki.kms import VARIABLE, KmsClient, KmsPrivateKey, parse_kms_uri
 from daskpki.pki import keys
 from tests.emulator.kms import KmsServer
+from tests.emulator.status import ApiError, error_info
 
 
 @pytest.mark.parametrize(("algorithm", "kind"), [("EC_SIGN_P256_SHA256", "p256"), ("EC_SIGN_P384_SHA384", "p384")])
@@ -113,6 +114,15 @@ def test_a_busy_kms_is_temporary(kms: KmsServer, client: KmsClient) -> None:
     with pytest.raises(UnavailableError) as refusal:
         KmsPrivateKey(client, kms.create("ca").name)
     assert refusal.value.exit_code == 75
+
+
+def test_an_api_that_is_off_is_named_with_its_project(kms: KmsServer, client: KmsClient) -> None:
+    name = kms.create("ca").name
+    for metadata in ({"consumer": "projects/7"}, {"consumer": "projects/7", "service": "cloudkms.googleapis.com"}):
+        kms.failures = [ApiError("PERMISSION_DENIED", "off", error_info("SERVICE_DISABLED", **metadata))]
+        with pytest.raises(AccessDeniedError, match=r"API cloudkms\.googleapis\.com is off in project 7") as denied:
+            client.public_key(name)
+        assert denied.value.hint == "gcloud services enable cloudkms.googleapis.com --project 7"
 
 
 GOOD = "gcpkms://projects/p/locations/global/keyRings/r/cryptoKeys/k/cryptoKeyVersions/1"

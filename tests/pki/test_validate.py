@@ -219,11 +219,16 @@ def test_pycas_two_modes_agree_with_ours(role: Role) -> None:
         server.verify(certificate, [])
 
 
-def test_pyca_refuses_ed25519_as_it_is_said() -> None:
+def test_pyca_refuses_an_ed25519_ca_and_no_ed25519_leaf_as_it_is_said() -> None:
     issuer = authority(kind=KeyType.ED25519)
     builder = PolicyBuilder().store(Store([issuer.root])).time(NOW)
-    with pytest.raises(VerificationError):
-        builder.build_client_verifier().verify(leaf(issuer, kind=KeyType.ED25519), [])
+    with pytest.raises(VerificationError, match="Forbidden public key algorithm"):
+        builder.build_client_verifier().verify(leaf(issuer), [])
+    issuer = authority()
+    certificate = leaf(issuer, kind=KeyType.ED25519)
+    builder = PolicyBuilder().store(Store([issuer.root])).time(NOW)
+    assert builder.build_client_verifier().verify(certificate, []).chain == [certificate, issuer.root]
+    PathVerifier([issuer.root]).verify(certificate, NOW)
 
 
 @pytest.mark.parametrize(

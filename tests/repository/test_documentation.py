@@ -110,3 +110,13 @@ def test_exit_codes_are_those_of_the_errors() -> None:
     }
     table = (DOCS / "reference" / "exit-codes.md").read_text()
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == codes | {0}
+
+
+@pytest.mark.parametrize("page", ["threat-model", "second-look"])
+def test_the_tests_that_a_page_names_exist(page: str) -> None:
+    tests = list((ROOT / "tests").rglob("test_*.py"))
+    known = {file.stem for file in tests}
+    known.update(found for file in tests for found in re.findall(r"def (test_\w+)", file.read_text()))
+    named = set(re.findall(r"`(test_\w+)`", (DOCS / "explanation" / f"{page}.md").read_text()))
+    assert named
+    assert named <= known

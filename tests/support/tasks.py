@@ -101,6 +101,13 @@ async def nested_in_a_coroutine() -> int:
     return int(await client.submit(sum, [1, 2]))
 
 
+async def nested_in_a_coroutines_queue() -> int:
+    client = get_worker()._get_client()
+    queue = await Queue("of a coroutine", client=client)
+    await queue.put(client.submit(sum, [1, 2]))
+    return int(await (await queue.get()))
+
+
 def nested_in_joblib() -> list[int]:
     with joblib.parallel_config("dask"):
         return list(joblib.Parallel()(joblib.delayed(abs)(number) for number in range(4)))

@@ -31,7 +31,7 @@ def false_document(name: str) -> dict[str, Any]:
     document = json.loads(signed.reveal())
     document["payload"] = json.dumps(json.loads(document["payload"]) | {"epoch": 10**6})
     document["signatures"] = [each | {"generation": UNKNOWN_GENERATION} for each in document["signatures"]]
-    return trust_updates.message(Confidential(json.dumps(document).encode()), {})
+    return trust_updates.message(Confidential(json.dumps(document).encode()))
 
 
 async def flood(address: str, name: str) -> None:

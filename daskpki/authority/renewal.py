@@ -20,7 +20,7 @@ from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Identity, Role
 from daskpki.inventory import FROM_REQUEST, AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.certificates import lifetime, load_certificate
-from daskpki.pki.profile import DEFAULT_TTL, LeafRequest, check_request, leaf_lifetime
+from daskpki.pki.profile import DEFAULT_TTL, Grade, LeafRequest, check_request, leaf_lifetime
 from daskpki.records import ISSUED, RELEASED, RESERVED
 
 
@@ -44,13 +44,14 @@ def due(inventory: Inventory, now: datetime) -> list[CertificateRecord]:
 
 
 def request_for(entry: CertificateRecord, trust_domain: str) -> LeafRequest:
-    """The same identity, further names and lifetime as the leaf that is replaced."""
+    """The same identity, further names, grades and lifetime as the leaf that is replaced."""
     role = Role(entry.role)
     lifetime = entry.not_after - entry.not_before + 1
     return LeafRequest(
         Identity(trust_domain, role, entry.name),
         dns=tuple(_named(entry.sans, "dns")),
         ips=tuple(ipaddress.ip_address(address) for address in _named(entry.sans, "ip")),
+        grades=tuple(map(Grade, _named(entry.sans, "grade"))),
         ttl=None if lifetime == DEFAULT_TTL[role] else lifetime,
     )
 

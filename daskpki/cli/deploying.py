@@ -78,6 +78,7 @@ def gcp(
     memory_per_worker: Annotated[str | None, typer.Option(metavar="GB", help="As MEMORY_PER_WORKER.")] = None,
     num_workers: Annotated[int | None, typer.Option(metavar="N", help="Worker processes on each VM.")] = None,
     worker_clients: Annotated[str | None, typer.Option(metavar="MODE", help="As DASKPKI_WORKER_CLIENTS.")] = None,
+    scheduler_code: Annotated[str | None, typer.Option(metavar="MODE", help="As DASKPKI_SCHEDULER_CODE.")] = None,
     ca_sha256: Annotated[str | None, typer.Option(metavar="HEX", help="VMs trust only this CA.")] = None,
     secret: Annotated[
         list[str] | None,
@@ -148,6 +149,7 @@ def gcp(
         memory_per_worker=memory_per_worker,
         num_workers=num_workers,
         worker_clients=worker_clients,
+        scheduler_code=scheduler_code,
         ca_sha256=ca_sha256,
         ca_passphrase_file=_absolute(invocation.ca_passphrase_file),
         secrets=tuple(secret or ()),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daskpki.identity import Role, default_name, parse_label
+from daskpki.pki.profile import Grade
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
@@ -30,6 +31,9 @@ def issue(
     ] = None,
     ip: Annotated[list[str] | None, typer.Option(metavar="A", help="An IP address of a scheduler or worker.")] = None,
     ttl: Annotated[str | None, typer.Option(metavar="T", help="Lifetime, such as 30d or 12h.")] = None,
+    grade: Annotated[
+        list[Grade] | None, typer.Option(metavar="G", help="Of a client: admin may run code in a sealed scheduler.")
+    ] = None,
     count: Annotated[
         int | None,
         typer.Option(
@@ -50,7 +54,7 @@ def issue(
     invocation: Invocation = ctx.obj
     names = _names(role, name, count)
     with invocation.authority() as authority:
-        requests = authority.requests(role, names, dns=dns or (), ips=ip or (), ttl=ttl)
+        requests = authority.requests(role, names, dns=dns or (), ips=ip or (), ttl=ttl, grades=grade or ())
         wanted = [request for request in requests if not count or not authority.holds_valid(request.identity)]
         kept = len(requests) - len(wanted)
         authority.check(wanted)

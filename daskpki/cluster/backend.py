@@ -54,7 +54,9 @@ class PkiConnector(tcp.TLSConnector):
         except NotTrustedError as refusal:
             comm.abort()
             raise FatalCommClosedError(f"refused to speak to tls://{address}: {refusal}") from refusal
-        enforcement.connected(comm, Conversation(enforcement.identity, peer, enforcement.mode))
+        enforcement.connected(
+            comm, Conversation(enforcement.identity, peer, enforcement.mode, sealed=enforcement.sealed)
+        )
         return comm
 
 
@@ -121,7 +123,9 @@ class PkiListener(tcp.TLSListener):
             raise CommClosedError(str(refusal)) from refusal
         ledger = enforcement.ledger
         comm.owner = self._owner
-        conversation = Conversation(enforcement.identity, peer, enforcement.mode, server=self.server, ledger=ledger)
+        conversation = Conversation(
+            enforcement.identity, peer, enforcement.mode, server=self.server, ledger=ledger, sealed=enforcement.sealed
+        )
         enforcement.connected(comm, conversation)
         await super().on_connection(comm, handshake_overrides)
 

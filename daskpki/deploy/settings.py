@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from daskpki.boot.mounts import Mount, parse_mounts
 from daskpki.errors import UsageError
+from daskpki.handover import SEALED
 from daskpki.identity import parse_label
 from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
 
@@ -54,6 +55,7 @@ class Deployment(NamedTuple):
     memory_per_worker: str | None = None
     num_workers: int | None = None
     worker_clients: str | None = None
+    scheduler_code: str | None = None
     ca_sha256: str | None = None
     ca_passphrase_file: str | None = None
     secrets: tuple[str, ...] = ()
@@ -164,6 +166,8 @@ def _check_pins(wanted: Deployment) -> None:
     modes = ("deny", "limited", "allow")
     if wanted.worker_clients is not None and wanted.worker_clients not in modes:
         raise UsageError(f"--worker-clients {wanted.worker_clients!r} is none of {', '.join(modes)}")
+    if wanted.scheduler_code not in {None, "stock", SEALED}:
+        raise UsageError(f"--scheduler-code {wanted.scheduler_code!r} is none of stock, {SEALED}")
     _optional(wanted.ca_sha256, _SHA256.match, "--ca-sha256", "64 hexadecimal digits, as `daskpki show` prints them")
 
 

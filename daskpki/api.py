@@ -20,7 +20,7 @@ from daskpki.credentials.contexts import read_scheduler_file
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.sources import obtain, open_without_asking, this_process
 from daskpki.errors import NotFoundError, UsageError
-from daskpki.handover import VARIABLE, load_handover
+from daskpki.handover import SEALED, VARIABLE, load_handover
 from daskpki.identity import parse_label
 from daskpki.loader import StoreTrust, dial_security
 from daskpki.settings import store_url
@@ -75,6 +75,7 @@ def cluster_security(
     cluster: str | None = None,
     store: str | None = None,
     dashboard: str = "loopback",
+    scheduler_code: str = "stock",
 ) -> LocalSecurity:
     """A `distributed.Security` for `LocalCluster(security=...)`: client NAME, a scheduler and workers of this machine.
 
@@ -82,8 +83,10 @@ def cluster_security(
     each worker process gets the worker's alone, and `SSHCluster` is refused. Wherever the dashboard is bound, it
     answers this machine alone; with dashboard="mtls" it speaks TLS to holders of a client's certificate, with "off" it
     answers nobody. Its scheduler asks the store every minute for newer trust documents, so a revocation reaches all of
-    it; newer credentials take a new cluster. NotFoundError names what to issue.
+    it; newer credentials take a new cluster. NotFoundError names what to issue. Its scheduler lives in this process,
+    so `scheduler_code` is stock; UsageError for sealed.
     """
+    verify_not_sealed(scheduler_code)
     from daskpki.cluster.local_cluster import cluster_security as join
     from daskpki.cluster.web.access import Dashboard
     from daskpki.credentials.fetch import fetch_credential
@@ -100,6 +103,18 @@ def cluster_security(
         dashboard=Dashboard(dashboard),
         source=StoreTrust(named, store_url(os.environ, store)),
     )
+
+
+def verify_not_sealed(scheduler_code: str) -> None:
+    """Raise UsageError but for `stock`: a seal would hold for the whole process, and cannot be lifted."""
+    if scheduler_code == SEALED:
+        raise UsageError(
+            "scheduler_code='sealed' is refused where the scheduler lives in your own process: from then on nothing in "
+            "it could be unpickled, and the process could not be debugged",
+            hint="start the scheduler by daskpki-entrypoint scheduler --scheduler-code sealed",
+        )
+    if scheduler_code != "stock":
+        raise UsageError(f"scheduler_code={scheduler_code!r} is none of stock, {SEALED}")
 
 
 def connect(cluster: str | None = None, **client_kwargs: Any) -> Client:

@@ -14,6 +14,8 @@ from daskpki.errors import CorruptError, NotTrustedError
 
 VARIABLE: Final = "DASKPKI_HANDOVER"
 FORMAT: Final = 1
+STOCK, SEALED = "stock", "sealed"
+"""The values of `scheduler_code`; a sealed scheduler opens nothing that clients pickled."""
 NO_SECRETS: Final[Mapping[str, str]] = {}
 _PARTS: Final = ("secrets", "freshness")
 _WHAT: Final = "the handover from daskpki-entrypoint"
@@ -45,6 +47,7 @@ class Handover(NamedTuple):
     node keeps it.
     `tls_min` is "1.3" or "1.2", `worker_clients` one of deny, limited and allow, `dashboard` one of loopback, mtls and
     off. `health` is the ADDRESS:PORT of the health server, `metrics` whether it serves them ("yes" or "no").
+    `scheduler_code` is stock or sealed; `helper_limits` and `helper_user` are of a sealed scheduler's helpers.
     """
 
     cluster: str
@@ -67,6 +70,9 @@ class Handover(NamedTuple):
     freshness: Freshness = USUAL
     health: str | None = None
     metrics: str | None = None
+    scheduler_code: str | None = None
+    helper_limits: str | None = None
+    helper_user: str | None = None
 
 
 def encode_handover(handover: Handover) -> bytes:

@@ -39,8 +39,8 @@ FROM_REQUEST: Final = "csr"
 class CertificateRecord(NamedTuple):
     """What is known of one leaf. Times are seconds since the epoch; `status` is the last recorded event's kind.
 
-    `sans` are the names beyond the identity, as `dns:NAME` and `ip:ADDRESS`; `key_type` is FROM_REQUEST for a key that
-    never travelled. So a renewal needs nothing but the log.
+    `sans` is what it says beyond the identity, as `dns:NAME`, `ip:ADDRESS` and `grade:GRADE`; `key_type` is
+    FROM_REQUEST for a key that never travelled. So a renewal needs nothing but the log.
     """
 
     serial: int

@@ -16,7 +16,7 @@ from daskpki.errors import NotFoundError
 from daskpki.identity import Identity, Role, parse_label
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.keys import KeyType
-from daskpki.pki.profile import LeafRequest, Policy, parse_dns_name, parse_ip, parse_ttl
+from daskpki.pki.profile import Grade, LeafRequest, Policy, parse_dns_name, parse_ip, parse_ttl
 from daskpki.settings import DEFAULT_CLUSTER
 
 if TYPE_CHECKING:
@@ -136,13 +136,15 @@ class CertificateAuthority:
         dns: Iterable[str] = (),
         ips: Iterable[str] = (),
         ttl: str | None = None,
+        grades: Iterable[Grade] = (),
     ) -> list[LeafRequest]:
-        """Requests for leaves of that role, one a name, all with the same further names and lifetime; UsageError."""
+        """Requests for leaves of that role, one a name, all with the same further names and so on; UsageError."""
         domain = self.policy().trust_domain
         names_dns = tuple(parse_dns_name(name) for name in dns)
         addresses = tuple(parse_ip(address) for address in ips)
         seconds = parse_ttl(ttl) if ttl else None
-        return [LeafRequest(Identity(domain, role, name), names_dns, addresses, seconds) for name in names]
+        further = names_dns, addresses, seconds, tuple(grades)
+        return [LeafRequest(Identity(domain, role, name), *further) for name in names]
 
     def check(self, requests: Iterable[LeafRequest]) -> None:
         """Raise what issuing these would raise, and change nothing; the CA's key is not needed."""

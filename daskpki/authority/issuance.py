@@ -171,6 +171,7 @@ def _reserve(
 
 def _reserved(serial: int, request: LeafRequest, lifetime: Lifetime, profile: SigningProfile) -> Draft:
     sans = [f"dns:{name}" for name in request.dns] + [f"ip:{address}" for address in request.ips]
+    sans += [f"grade:{grade.value}" for grade in request.grades]
     body = {
         "serial": f"{serial:x}",
         "role": request.identity.role.value,

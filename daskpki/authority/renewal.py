@@ -20,7 +20,7 @@ from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Identity, Role
 from daskpki.inventory import FROM_REQUEST, AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.certificates import lifetime, load_certificate
-from daskpki.pki.profile import DEFAULT_TTL, LEAF_BACKDATE, MIN_TTL, LeafRequest, check_request, leaf_lifetime
+from daskpki.pki.profile import DEFAULT_TTL, LEAF_BACKDATE, MIN_TTL, Grade, LeafRequest, check_request, leaf_lifetime
 from daskpki.records import ISSUED, RELEASED, RESERVED
 
 
@@ -53,7 +53,7 @@ def issuing_ends(inventory: Inventory) -> dict[int, int]:
 
 
 def request_for(entry: CertificateRecord, trust_domain: str, issuer_end: int) -> LeafRequest:
-    """The same identity, further names and lifetime as the leaf that is replaced, whose CA ended at `issuer_end`.
+    """The same identity, names, grades and lifetime as the leaf that is replaced, whose CA ended at `issuer_end`.
 
     A leaf that ends with its CA was cut, which only a default lifetime is (`pki.profile.leaf_lifetime`).
     """
@@ -63,6 +63,7 @@ def request_for(entry: CertificateRecord, trust_domain: str, issuer_end: int) ->
         Identity(trust_domain, role, entry.name),
         dns=tuple(_named(entry.sans, "dns")),
         ips=tuple(ipaddress.ip_address(address) for address in _named(entry.sans, "ip")),
+        grades=tuple(map(Grade, _named(entry.sans, "grade"))),
         ttl=None if asked == DEFAULT_TTL[role] or entry.not_after == issuer_end else max(asked, MIN_TTL),
     )
 

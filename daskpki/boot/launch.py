@@ -61,6 +61,9 @@ def hand_over(
         freshness=settings.freshness,
         health=_health(settings, credential.identity.role),
         metrics=settings.metrics,
+        scheduler_code=settings.scheduler_code,
+        helper_limits=settings.helper_limits,
+        helper_user=settings.helper_user,
     )
     return handover, place.put("handover.json", encode_handover(handover))
 

@@ -145,6 +145,21 @@ OPTIONS: Final = (
         "what tasks may do as clients: deny, limited, allow [limited; node without --worker-user: allow]",
     ),
     Option(
+        "scheduler-code",
+        "MODE",
+        "DASKPKI_SCHEDULER_CODE",
+        "stock: all who may submit run code in the scheduler; sealed: admins alone do",
+        "stock",
+    ),
+    Option(
+        "helper-limits",
+        "LIMITS",
+        "DASKPKI_HELPER_LIMITS",
+        "of a sealed scheduler's helpers, by commas: helpers=8,seconds=120,wait=60,memory=4096,reply=2048,tasks=5000000"
+        " (sizes in MiB)",
+    ),
+    Option("helper-user", "USER", "DASKPKI_HELPER_USER", "run them as this user, where there is no Landlock (as root)"),
+    Option(
         "stale-trust",
         "MODE",
         "DASKPKI_STALE_TRUST",

@@ -11,7 +11,7 @@ from daskpki.boot.mounts import Mount, parse_mounts
 from daskpki.boot.options import Arguments, values
 from daskpki.credentials.contexts import LIMIT_OF_PORTS, parse_scheduler
 from daskpki.errors import UsageError
-from daskpki.handover import USUAL, Freshness
+from daskpki.handover import SEALED, USUAL, Freshness
 from daskpki.identity import Role, default_name, parse_label, parse_role
 from daskpki.quoting import shown
 from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
@@ -25,6 +25,7 @@ NEWEST: Final[Mapping[Role, int]] = {}
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,9}\Z")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9.-]+)\Z")
 _DECIMAL = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?\Z")
+_LIMITS = re.compile(r"[a-z]+=[1-9][0-9]{0,9}(,[a-z]+=[1-9][0-9]{0,9})*\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -60,6 +61,9 @@ class Settings(NamedTuple):
     freshness: Freshness = USUAL
     health: str | None = None
     metrics: str = "no"
+    scheduler_code: str = "stock"
+    helper_limits: str | None = None
+    helper_user: str | None = None
 
     @property
     def wanted(self) -> tuple[tuple[Role, str], ...]:
@@ -104,6 +108,9 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
         freshness=_freshness(found),
         health=_health(found["health"]),
         metrics=_metrics(found),
+        scheduler_code=_choice(found, "scheduler-code", ("stock", SEALED)),
+        helper_limits=_helper_limits(found["helper-limits"]),
+        helper_user=found["helper-user"] or None,
     )
 
 
@@ -204,6 +211,15 @@ def _metrics(found: Mapping[str, str]) -> str:
     if chosen == "yes" and not found["health"]:
         raise UsageError("--metrics says what --health serves as well", hint="--health 0.0.0.0:8790 --metrics")
     return chosen
+
+
+def _helper_limits(text: str) -> str | None:
+    """As it is: the scheduler's own process reads it, and names all limits. Here only its form is looked at."""
+    if text and not _LIMITS.match(text):
+        raise UsageError(
+            f"--helper-limits {shown(text)} is not NAME=NUMBER, by commas", hint="for example helpers=4,memory=2048"
+        )
+    return text or None
 
 
 def _number(found: Mapping[str, str], name: str, least: int, most: int) -> int:

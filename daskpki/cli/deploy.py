@@ -106,6 +106,9 @@ def gcp(
     worker_clients: Annotated[
         str | None, typer.Option(metavar="MODE", help="Clients inside tasks: deny, limited or allow.")
     ] = None,
+    scheduler_code: Annotated[
+        str | None, typer.Option(metavar="MODE", help="What the scheduler may unpickle: stock or sealed (nothing).")
+    ] = None,
     ca_sha256: Annotated[str | None, typer.Option(metavar="HEX", help="The only CA that VMs trust.")] = None,
     secret: Annotated[
         list[str] | None,
@@ -182,6 +185,7 @@ def gcp(
                 memory_per_worker=memory_per_worker,
                 num_workers=num_workers,
                 worker_clients=worker_clients,
+                scheduler_code=scheduler_code,
                 ca_sha256=ca_sha256,
                 # Steps run in another directory, so the path has to be absolute.
                 ca_passphrase_file=invocation.ca_passphrase_file

@@ -10,6 +10,7 @@ import typer
 
 from daskpki.cli.names import parse_role_and_name
 from daskpki.identity import Role, parse_label
+from daskpki.pki.profile import Grade
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
@@ -33,6 +34,9 @@ def issue(
     ] = None,
     ip: Annotated[list[str] | None, typer.Option(metavar="A", help="An IP address of a scheduler or worker.")] = None,
     ttl: Annotated[str | None, typer.Option(metavar="T", help="Lifetime, such as 30d or 12h.")] = None,
+    grade: Annotated[
+        list[Grade] | None, typer.Option(metavar="G", help="Of a client: admin may run code in a sealed scheduler.")
+    ] = None,
     count: Annotated[
         int | None,
         typer.Option(
@@ -54,7 +58,7 @@ def issue(
     role, stem = parse_role_and_name(who, name, named)
     names = [stem] if count is None else [parse_label(f"{stem}-{number}", "name") for number in range(count)]
     with invocation.authority() as authority:
-        requests = authority.requests(role, names, dns=dns or (), ips=ip or (), ttl=ttl)
+        requests = authority.requests(role, names, dns=dns or (), ips=ip or (), ttl=ttl, grades=grade or ())
         wanted = [request for request in requests if not count or not authority.holds_valid(request.identity)]
         kept = len(requests) - len(wanted)
         authority.check(wanted)

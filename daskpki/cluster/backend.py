@@ -66,7 +66,9 @@ class PkiConnector(tcp.TLSConnector):
         except BaseException:  # Dask gave up waiting
             comm.abort()
             raise
-        enforcement.connected(comm, Conversation(enforcement.identity, peer, enforcement.mode))
+        enforcement.connected(
+            comm, Conversation(enforcement.identity, peer, enforcement.mode, sealed=enforcement.sealed)
+        )
         return comm
 
 
@@ -134,7 +136,9 @@ class PkiListener(tcp.TLSListener):
             raise CommClosedError(str(refusal)) from refusal
         ledger = enforcement.ledger
         comm.owner = self._owner
-        conversation = Conversation(enforcement.identity, peer, enforcement.mode, server=self.server, ledger=ledger)
+        conversation = Conversation(
+            enforcement.identity, peer, enforcement.mode, server=self.server, ledger=ledger, sealed=enforcement.sealed
+        )
         enforcement.connected(comm, conversation)
         await super().on_connection(comm, handshake_overrides)
 

@@ -35,9 +35,10 @@ from daskpki.cluster.operations import WORKER_CLIENT_STREAM
 from daskpki.cluster.pending import is_crowded
 from daskpki.cluster.policy import STREAM_AFTER, Channel, ContestedAddressError, OperationRefusedError
 from daskpki.cluster.refusal import answer_call, answer_locally, answer_stream, detached, reason_of
-from daskpki.cluster.trust_updates import EPOCH, MODE
+from daskpki.cluster.trust_updates import CODE, EPOCH, MODE
 from daskpki.cluster.values import arguments, fitted, misfit, shown
 from daskpki.errors import NotTrustedError
+from daskpki.handover import SEALED, STOCK
 from daskpki.identity import Role
 
 _LENGTH: Final = struct.Struct("Q")
@@ -178,6 +179,7 @@ class PkiTLS(FramedTLS):
         info = {**super().handshake_info(), EPOCH: self._enforcement.trust.epoch}
         if self.conversation.ours.role is Role.SCHEDULER:
             info[MODE] = self._enforcement.mode.value
+            info[CODE] = SEALED if self._enforcement.sealed else STOCK
         return info
 
     def abort_soon(self) -> None:
@@ -257,7 +259,8 @@ class PkiTLS(FramedTLS):
         if not conversation.gated:
             return await self.decode_stock(frames, deserializers)
         try:
-            return await self.decode_by(no_pickle.decode, frames)
+            decode = no_pickle.decode_sealed if conversation.keeps_pickles else no_pickle.decode
+            return await self.decode_by(decode, frames)
         except no_pickle.GateError as error:
             return detached(error)
 
@@ -279,6 +282,8 @@ class PkiTLS(FramedTLS):
 
     async def _refuse_pickle(self, error: no_pickle.GateError) -> Any:
         reason = f"the message holds {error}, and nothing that a worker's certificate sends is unpickled here"
+        if self.conversation.keeps_pickles:
+            reason = f"the message holds {error}"
         self._log(reason)
         if self.conversation.server and not self.conversation.streaming:
             await self._answer(answer_call(None, reason))

@@ -72,7 +72,9 @@ class Conversation:
         *,
         server: Server | None = None,
         ledger: Registrations | None = None,
+        sealed: bool = False,
     ) -> None:
+        self.sealed = sealed
         self.ours = ours
         self.peer = peer
         self.server = server
@@ -91,15 +93,26 @@ class Conversation:
 
     @property
     def gated(self) -> bool:
-        """Whether what the peer sends is read without unpickling: workers' bytes, on a scheduler or a nanny."""
+        """Whether what the peer sends is read without unpickling.
+
+        That is workers' bytes, on a scheduler or a nanny; on a sealed scheduler everybody's.
+        """
+        if self.sealed:
+            return True
         if self.peer.identity.role is not Role.WORKER or self._mode is WorkerClients.ALLOW:
             return False
         return self.ours.role is Role.SCHEDULER or self.server is Server.NANNY
 
     @property
+    def keeps_pickles(self) -> bool:
+        """Whether pickles of the peer's are handed on unread: those of clients, and of a task that submits a graph."""
+        return self.sealed and (self.peer.identity.role is Role.CLIENT or self.channel is Channel.CLIENT_STREAM)
+
+    @property
     def guarded(self) -> bool:
         """Whether the other side reads what we send without unpickling, so that no pickle may leave."""
-        return self._of_a_worker and self._mode is not WorkerClients.ALLOW
+        submits = self._mode is WorkerClients.SUBMIT and self.channel is Channel.CLIENT_STREAM
+        return self._of_a_worker and self._mode is not WorkerClients.ALLOW and not submits
 
     @property
     def _of_a_worker(self) -> bool:

@@ -117,6 +117,7 @@ class Enforcement:
         trust: TrustState,
         *,
         mode: WorkerClients = WorkerClients.LIMITED,
+        sealed: bool = False,
         minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
         allow_stale: bool = False,
         dashboard: Dashboard = Dashboard.LOOPBACK,
@@ -125,7 +126,11 @@ class Enforcement:
     ) -> None:
         self.identity = identity
         self.trust = trust
-        self.mode = mode
+        self.mode = WorkerClients.SUBMIT if sealed and mode is WorkerClients.ALLOW else mode
+        self.sealed = sealed
+        """Whether this is the credential of a scheduler that unpickles nothing, from anyone."""
+        self.measure_seal: Callable[[], Mapping[str, float]] | None = None
+        """What a sealed scheduler counts, for the page."""
         self.audit = audit or Audit()
         self.dashboard = dashboard
         self.now = now

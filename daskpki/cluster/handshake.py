@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 from distributed.protocol.utils import unpack_frames
 
 from daskpki.cluster import no_pickle
 from daskpki.cluster.policy import WorkerClients
-from daskpki.cluster.trust_updates import MODE
+from daskpki.cluster.trust_updates import CODE, MODE
 from daskpki.errors import NotTrustedError
+from daskpki.handover import SEALED, STOCK
 
 _LENGTH = struct.calcsize("Q")
 _MALFORMED = (struct.error, AssertionError, ValueError, OverflowError, MemoryError, NotTrustedError)
@@ -21,7 +23,19 @@ def announced_mode(received: bytes) -> WorkerClients | None:
     `received` is a whole message, as `TCP.write` of distributed sends it; nothing of it is unpickled.
     """
     try:
-        message = no_pickle.decode(unpack_frames(memoryview(received)[_LENGTH:]))
-        return WorkerClients(message[MODE])
+        return WorkerClients(_announced(received, MODE))
     except (*_MALFORMED, KeyError, TypeError):
         return None
+
+
+def announced_code(received: bytes) -> str | None:
+    """Whether it is sealed or stock, as `announced_mode` reads it; None when it does not say."""
+    try:
+        code = _announced(received, CODE)
+    except (*_MALFORMED, KeyError, TypeError):
+        return None
+    return code if code in (STOCK, SEALED) else None
+
+
+def _announced(received: bytes, field: str) -> Any:
+    return no_pickle.decode(unpack_frames(memoryview(received)[_LENGTH:]))[field]

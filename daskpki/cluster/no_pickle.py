@@ -35,7 +35,7 @@ from typing import Any, Final
 
 import msgpack
 from distributed.protocol import pickle
-from distributed.protocol.serialize import Serialize, Serialized, ToPickle, serialize, to_serialize
+from distributed.protocol.serialize import Pickled, Serialize, Serialized, ToPickle, serialize, to_serialize
 
 from daskpki.cluster.values import shown
 from daskpki.errors import NotTrustedError
@@ -49,10 +49,26 @@ class GateError(NotTrustedError):
     """A message that would run code, or is no message of Dask's; nothing of it was acted upon."""
 
 
+class OpaquePickle(Pickled):
+    """What a peer pickled, kept as it came: whoever it is handed on to may open it. A name or a key may be one."""
+
+    def __hash__(self) -> int:
+        return hash(self.header.get("pickled-obj"))
+
+
 def decode(frames: Sequence[memoryview | bytes]) -> Any:
     """The message in `frames`; GateError when it holds a pickle, is malformed or could not be encoded again."""
+    return _decode(frames, keeps_pickles=False)
+
+
+def decode_sealed(frames: Sequence[memoryview | bytes]) -> Any:
+    """The same, with each pickle in it as an OpaquePickle: for a sealed scheduler's clients."""
+    return _decode(frames, keeps_pickles=True)
+
+
+def _decode(frames: Sequence[memoryview | bytes], *, keeps_pickles: bool) -> Any:
     try:
-        message = _unpack(frames[0], _hook(frames))
+        message = _unpack(frames[0], _hook(frames, keeps_pickles=keeps_pickles))
         msgpack.packb(nested(message), default=_encodable, use_bin_type=True)
     except GateError:
         raise
@@ -72,6 +88,8 @@ def _encodable(value: Any) -> Any:
     """What msgpack packs in place of a value that it does not know; only whether it can counts."""
     if isinstance(value, Serialized):
         return value.header
+    if isinstance(value, OpaquePickle):
+        return value.header | {"pickled-obj": b""}  # bytes can always be encoded, and there may be many
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, set):
@@ -90,21 +108,28 @@ def _extension(code: int, _data: bytes) -> Any:
     raise GateError(f"msgpack's extension {code}, which no message of Dask's holds")
 
 
-def _hook(frames: Sequence[memoryview | bytes]) -> Callable[[dict[Any, Any]], Any]:
+def _hook(frames: Sequence[memoryview | bytes], *, keeps_pickles: bool) -> Callable[[dict[Any, Any]], Any]:
     unused = set(range(1, len(frames)))
 
     def decode_object(value: dict[Any, Any]) -> Any:
         if "__Pickled__" in value:
-            raise GateError("a pickled object")
+            if not keeps_pickles:
+                raise GateError("a pickled object")
+            header, own = _opaque(value["__Pickled__"], frames, unused)
+            if not isinstance(header.get("pickled-obj"), bytes):
+                raise GateError("a pickled object without its pickle")
+            return OpaquePickle(header, own)
         if "__Serialized__" in value:
-            return _opaque(value["__Serialized__"], frames, unused)
+            return Serialized(*_opaque(value["__Serialized__"], frames, unused))
         return _plain(value)
 
     return decode_object
 
 
-def _opaque(offset: object, frames: Sequence[memoryview | bytes], unused: set[int]) -> Serialized:
-    """The object whose header is at `offset` among the frames, which belong to it alone.
+def _opaque(
+    offset: object, frames: Sequence[memoryview | bytes], unused: set[int]
+) -> tuple[dict[Any, Any], list[memoryview | bytes]]:
+    """Header and frames of the object whose header is at `offset` among the frames, which belong to it alone.
 
     Where many objects named one frame, the scheduler would send it on as often. An object without frames (`offset` is
     True) is one that distributed nests in a header, never in a message.
@@ -119,7 +144,7 @@ def _opaque(offset: object, frames: Sequence[memoryview | bytes], unused: set[in
     if not own <= unused:
         raise GateError("two serialized objects in one frame")
     unused -= own
-    return Serialized(header, list(frames[offset + 1 : offset + 1 + count]))
+    return header, list(frames[offset + 1 : offset + 1 + count])
 
 
 def _plain(value: dict[Any, Any]) -> Any:

@@ -96,6 +96,14 @@ Not `ncores`: joblib's backend asks for it first, in the task, and would wait fo
 does for any task of its own that errs before it runs (joblib 1.6, `DaskDistributedBackend._collect`).
 """
 
+SCHEDULER_FOR_SUBMITTERS: Final[Mapping[str, Mapping[str, str]]] = {
+    "gather": arguments("keys:keys"),
+    "ncores": arguments("workers:texts?"),
+    "scatter": arguments("data:anything workers:texts? client:text broadcast:flag-or-count timeout:timeout?"),
+    "update_data": arguments("who_has:mapping nbytes:mapping client:text?"),
+}
+"""What a client inside a task asks besides in mode `submit`: for what it submits, and for nothing of others."""
+
 SCHEDULERS_OWN_CLIENTS: Final = ("fire-and-forget", "queue-", "variable-")
 """How the names of clients begin that a scheduler keeps for itself: whoever registered as one would end its tasks."""
 
@@ -165,6 +173,18 @@ WORKER_CLIENT_STREAM: Final[Mapping[str, Mapping[str, str]]] = {
     "variable_delete": arguments("client:text name:name"),
 }
 """The same for a client inside a task, in mode `limited`."""
+
+SUBMITTERS_STREAM: Final[Mapping[str, Mapping[str, str]]] = {
+    "cancel-keys": arguments("client:text keys:keys force:flag reason:text? msg:text?"),
+    "report-key": arguments("client:text key:key"),
+    "update-data": arguments("client:text? who_has:mapping nbytes:mapping"),
+    "update-graph": arguments(
+        "client:text expr_ser:anything keys:keys span_metadata:anything internal_priority:anything "
+        "submitting_task:key? user_priority:anything actors:anything fifo_timeout:timeout? code:anything "
+        "annotations:anything stimulus_id:text?"
+    ),
+}
+"""The same on its stream. What is of any kind goes to a helper, or is checked where it is used."""
 
 WORKER_CLIENT_TOPICS: Final = frozenset({"print", "warn"})
 """To which every client subscribes at birth; a worker's client in mode `limited` to no others."""

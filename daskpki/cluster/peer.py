@@ -11,8 +11,9 @@ import ssl
 from typing import Any, NamedTuple
 
 from daskpki.errors import DaskpkiError, NotTrustedError
-from daskpki.identity import Identity
-from daskpki.pki.certificates import certificate_identity, lifetime, load_certificate, name_text
+from daskpki.identity import Identity, Role
+from daskpki.pki.certificates import certificate_grades, certificate_identity, lifetime, load_certificate, name_text
+from daskpki.pki.profile import Grade
 from daskpki.pki.verify import check_purpose
 
 
@@ -26,6 +27,7 @@ class Peer(NamedTuple):
     serial: int
     not_after: int
     issuer: str
+    grades: frozenset[Grade] = frozenset()
 
 
 def shown_certificate(stream: Any) -> bytes | None:
@@ -43,4 +45,6 @@ def parse_peer(der: bytes | None) -> Peer:
         check_purpose(certificate)
     except DaskpkiError as error:
         raise NotTrustedError(f"the other end: {error}", hint="daskpki issues such leaves") from error
-    return Peer(identity, certificate.serial_number, lifetime(certificate).not_after, name_text(certificate.issuer))
+    ends, issuer = lifetime(certificate).not_after, name_text(certificate.issuer)
+    grades = certificate_grades(certificate) if identity.role is Role.CLIENT else frozenset[Grade]()
+    return Peer(identity, certificate.serial_number, ends, issuer, grades)

@@ -99,6 +99,8 @@ class WorkerClients(StrEnum):
 
     DENY = "deny"
     LIMITED = "limited"
+    SUBMIT = "submit"
+    """What `allow` is on a sealed scheduler, where graphs run no code: to submit, and one's own futures."""
     ALLOW = "allow"
 
 
@@ -203,6 +205,11 @@ def _why(server: Server, channel: Channel, operation: str, caller: Caller) -> st
 
 
 def _why_not_as_client(operation: str, mode: WorkerClients) -> str:
+    if mode is WorkerClients.SUBMIT:
+        return (
+            f"this task tried to manage the cluster ({operation}) with the worker's certificate, which on a sealed "
+            "scheduler may submit work and nothing else (DASKPKI_WORKER_CLIENTS=allow); use a client's"
+        )
     what = "submit work" if operation == "update-graph" else "act as a client"
     return (
         f"this task tried to {what} ({operation}) with the worker's certificate, which "
@@ -310,6 +317,9 @@ def _scheduler_tables(mode: WorkerClients) -> dict[tuple[Channel, Role], frozens
     stream = frozenset[str]()
     if mode is WorkerClients.LIMITED:
         worker_client, stream = frozenset(ops.SCHEDULER_FOR_WORKER_CLIENTS), frozenset(ops.WORKER_CLIENT_STREAM)
+    if mode is WorkerClients.SUBMIT:
+        worker_client = frozenset(ops.SCHEDULER_FOR_WORKER_CLIENTS) | frozenset(ops.SCHEDULER_FOR_SUBMITTERS)
+        stream = frozenset(ops.WORKER_CLIENT_STREAM) | frozenset(ops.SUBMITTERS_STREAM)
     if mode is WorkerClients.ALLOW:
         worker_client, stream = ops.SCHEDULER_FOR_CLIENTS, ops.CLIENT_STREAM
     return {
@@ -322,9 +332,13 @@ def _scheduler_tables(mode: WorkerClients) -> dict[tuple[Channel, Role], frozens
 
 
 _KINDS: Final[Mapping[Channel, Mapping[str, Mapping[str, str]]]] = {
-    Channel.RPC: {**ops.SCHEDULER_FOR_WORKERS, **ops.SCHEDULER_FOR_WORKER_CLIENTS},
+    Channel.RPC: {
+        **ops.SCHEDULER_FOR_WORKERS,
+        **ops.SCHEDULER_FOR_WORKER_CLIENTS,
+        **ops.SCHEDULER_FOR_SUBMITTERS,
+    },
     Channel.WORKER_STREAM: ops.WORKER_STREAM,
-    Channel.CLIENT_STREAM: ops.WORKER_CLIENT_STREAM,
+    Channel.CLIENT_STREAM: {**ops.WORKER_CLIENT_STREAM, **ops.SUBMITTERS_STREAM},
 }
 """Of arguments that workers give to a scheduler, but in mode `allow`."""
 

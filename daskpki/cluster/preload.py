@@ -18,7 +18,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from distributed import Security
 
@@ -33,8 +33,11 @@ from daskpki.cluster.trust_updates import TrustManager
 from daskpki.cluster.web.health import serve_health
 from daskpki.cluster.web.server import verify_guarded
 from daskpki.errors import DaskpkiError, NotTrustedError
-from daskpki.handover import VARIABLE, Handover, load_handover
+from daskpki.handover import SEALED, VARIABLE, Handover, load_handover
 from daskpki.identity import Role
+
+if TYPE_CHECKING:
+    from daskpki.cluster.sealed.scheduler import Seal
 
 
 def adopt_servers(node: NodeSecurity) -> None:
@@ -86,6 +89,9 @@ WATCHING: list[asyncio.Task[None]] = []
 
 _SERVERS: set[Any] = set()
 
+SEALS: dict[Any, Seal] = {}
+"""Of a sealed scheduler what stands between its clients' pickles and itself."""
+
 logger = logging.getLogger("distributed.daskpki")  # under Dask's own logging configuration
 
 
@@ -113,7 +119,7 @@ def _begin(environ: Mapping[str, str]) -> NodeSecurity:
 
 def _announce(handover: Handover) -> None:
     logger.info("enforcing as %s/%s of %s", handover.role, handover.name, handover.trust_domain)
-    if handover.worker_clients == WorkerClients.ALLOW:
+    if handover.worker_clients == WorkerClients.ALLOW and handover.scheduler_code != SEALED:
         logger.warning("DASKPKI_WORKER_CLIENTS=allow: a worker's certificate may run code on the scheduler")
     if handover.freshness.stale_trust == "allow":
         logger.warning("DASKPKI_STALE_TRUST=allow: once the revocation list runs out, revoked peers are taken in")
@@ -130,6 +136,7 @@ def dask_setup(server: Any) -> None:
                 hint=selftest.tested_with(),
             )
         _serve_health(server)
+        _seal(server)
     except DaskpkiError as error:
         logger.critical("refused to start: %s (%s)", error, error.hint)
         raise SystemExit(error.exit_code) from error
@@ -144,6 +151,8 @@ def dask_setup(server: Any) -> None:
 async def dask_teardown(server: Any) -> None:
     """Called by Dask when `server` closes; of several nannies in one process, one may be retired by itself."""
     _SERVERS.discard(server)
+    if sealed := SEALS.pop(server, None):
+        sealed.end()
     while WATCHING and not _SERVERS:
         WATCHING.pop().cancel()
 
@@ -155,6 +164,15 @@ def _watch_nanny(server: Any) -> None:
     source = HandedSource(os.environ[VARIABLE])
     watch = Watch(security.enforcement(role), security.keeper, source, freshness=freshness, share=0)
     WATCHING.append(asyncio.create_task(watch.run(_HANDED_PERIOD)))
+
+
+def _seal(server: Any) -> None:
+    handover = NODE.handover
+    if handover.role == Role.SCHEDULER.value and handover.scheduler_code == SEALED:
+        from daskpki.cluster.sealed.scheduler import seal
+
+        enforcement = NODE.enforcement(Role.SCHEDULER)
+        SEALS[server] = seal(server, enforcement, handover.helper_limits, handover.helper_user)
 
 
 def _serve_health(server: Any) -> None:

@@ -28,7 +28,7 @@ from daskpki.cluster.trust_updates import TrustManager
 from daskpki.cluster.web.access import Dashboard
 from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError
-from daskpki.handover import Handover
+from daskpki.handover import SEALED, Handover
 from daskpki.identity import Identity, Role, parse_role
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
 from daskpki.pki.pem import CERTIFICATE, parse_pem
@@ -128,6 +128,7 @@ class NodeSecurity(PkiSecurity):
             pair,
             trust_of(document),
             mode=WorkerClients(handover.worker_clients),
+            sealed=role is Role.SCHEDULER and handover.scheduler_code == SEALED,
             minimum=_VERSIONS[handover.tls_min],
             allow_stale=handover.freshness.stale_trust == "allow",
             dashboard=Dashboard(handover.dashboard),

@@ -64,6 +64,9 @@ EPOCH: Final = "daskpki"
 MODE: Final = "daskpki-worker-clients"
 """The field in which a scheduler says what a worker's certificate may do as a client."""
 
+CODE: Final = "daskpki-scheduler-code"
+"""The field in which it says whether it is sealed or stock."""
+
 
 def message(signed: Confidential) -> dict[str, Any]:
     """A document on its way."""

@@ -215,6 +215,7 @@ def _or_none(judge: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 KINDS: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "anything": lambda _value: True,
     "bytes": lambda value: isinstance(value, bytes) and len(value) <= _LONG,
     "count": _is_integer,
     "data": _is_data,
@@ -249,7 +250,7 @@ KINDS: Final[Mapping[str, Callable[[Any], bool]]] = {
 """What a value of each kind must fulfil."""
 
 
-def arguments(text: str) -> Mapping[str, str]:
+def arguments(text: str) -> dict[str, str]:
     """A line of a table, `argument:kind` words, by argument; a kind that ends in `?` may be None instead."""
     return dict(word.split(":") for word in text.split())
 
@@ -259,7 +260,7 @@ def misfit(kinds: Mapping[str, str], message: Mapping[str, Any]) -> str | None:
     for argument in _given(kinds, message):
         kind, value = kinds[argument], message[argument]
         if not (kind.endswith("?") and value is None) and not KINDS[kind.removesuffix("?")](value):
-            return f"{argument}={shown(value)} is no {kind.removesuffix('?')} that is taken from a worker"
+            return f"{argument}={shown(value)} is no {kind.removesuffix('?')} that is taken here"
     return None
 
 

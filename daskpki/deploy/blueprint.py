@@ -227,6 +227,7 @@ def _environment(wanted: Deployment, part: Part) -> dict[str, str]:
         "DASKPKI_SCHEDULER": internal_address(wanted) if part.command == "worker" else None,
         "DASKPKI_CA_SHA256": wanted.ca_sha256,
         "DASKPKI_WORKER_CLIENTS": wanted.worker_clients,
+        "DASKPKI_SCHEDULER_CODE": wanted.scheduler_code if part.command != "worker" else None,
         "DASKPKI_LOG_FORMAT": "json" if wanted.logging else None,  # entries that alerts can be built on
         "DASKPKI_HEALTH": HEALTH if wanted.monitoring else None,
         "DASKPKI_METRICS": "yes" if wanted.monitoring else None,

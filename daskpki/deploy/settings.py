@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from daskpki.boot.mounts import Mount, parse_mounts
 from daskpki.deploy.resource import Owner
 from daskpki.errors import UsageError
+from daskpki.handover import SEALED, STOCK
 from daskpki.identity import parse_label
 from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
 
@@ -86,6 +87,7 @@ class Deployment(NamedTuple):
     memory_per_worker: str | None = None
     num_workers: int | None = None
     worker_clients: str | None = None
+    scheduler_code: str | None = None
     ca_sha256: str | None = None
     ca_passphrase_file: str | None = None
     secrets: tuple[str, ...] = ()
@@ -179,6 +181,8 @@ def check_deployment(wanted: Deployment) -> Deployment:
     modes = ("deny", "limited", "allow")
     if wanted.worker_clients is not None and wanted.worker_clients not in modes:
         raise UsageError(f"--worker-clients {wanted.worker_clients!r} is none of {', '.join(modes)}")
+    if wanted.scheduler_code not in {None, STOCK, SEALED}:
+        raise UsageError(f"--scheduler-code {wanted.scheduler_code!r} is none of {STOCK}, {SEALED}")
     ranges = tuple(parse_range(text) for text in wanted.clients_from)
     return wanted._replace(clients_from=tuple(dict.fromkeys(ranges)))
 

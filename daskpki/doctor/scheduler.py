@@ -23,6 +23,7 @@ from daskpki.credentials.sources import Environment, obtain
 from daskpki.credentials.verified import VerifiedCredential
 from daskpki.doctor.checks import Finding, error, note, ok, warning
 from daskpki.errors import DaskpkiError
+from daskpki.handover import SEALED, STOCK
 from daskpki.identity import Role
 from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.credential import certificate_pem, key_pem
@@ -58,6 +59,7 @@ def look_from_outside(address: str, trust: TrustDocument | None, here: Environme
     if held and as_ourselves:
         yield check_friend(address, held.credential.identity.uri, as_ourselves)
         yield from check_mode(address, as_ourselves)
+        yield from check_code(address, as_ourselves)
     yield check_page(host, DASHBOARD_PORT, ask_page(host, DASHBOARD_PORT))
 
 
@@ -105,9 +107,9 @@ def _first_answer(connection: ssl.SSLSocket) -> Dialled:
         return Dialled(leaf, Answer.REFUSED, _words(failure))
     if not received:
         return Dialled(leaf, Answer.REFUSED, "closed the connection")
-    from daskpki.cluster.handshake import announced_mode
+    from daskpki.cluster.handshake import announced_code, announced_mode
 
-    return Dialled(leaf, Answer.ADMITTED, mode=announced_mode(received))
+    return Dialled(leaf, Answer.ADMITTED, mode=announced_mode(received), code=announced_code(received))
 
 
 def ask_page(host: str, port: int, timeout: float = TIMEOUT) -> Page:
@@ -140,7 +142,8 @@ class Answer(StrEnum):
 class Dialled(NamedTuple):
     """One attempt: the leaf it showed (DER; None without TLS), what came then, and what went wrong in words.
 
-    `mode` is what its greeting says a worker's certificate may do as a client (deny, limited, allow), if it says so.
+    `mode` is what its greeting says a worker's certificate may do as a client (deny, limited, allow), `code`
+    whether it is sealed or stock, if it says so.
     """
 
     leaf: bytes | None
@@ -148,6 +151,7 @@ class Dialled(NamedTuple):
     detail: str = ""
     reachable: bool = True
     mode: str | None = None
+    code: str | None = None
 
 
 class Page(NamedTuple):
@@ -218,6 +222,15 @@ def check_mode(address: str, dialled: Dialled) -> Iterator[Finding]:
         yield note(address, reason, "--worker-clients limited, unless tasks have to submit work")
     else:
         yield ok(address, f"mode {dialled.mode}: nothing that a worker's certificate sends is unpickled there")
+
+
+def check_code(address: str, dialled: Dialled) -> Iterator[Finding]:
+    """Whose code runs in it."""
+    if dialled.code == SEALED:
+        yield ok(address, "scheduler code sealed: confined helpers open what clients submit")
+    elif dialled.code == STOCK:
+        reason = "scheduler code stock: all who may submit work run code in the scheduler"
+        yield note(address, reason, "--scheduler-code sealed, where several people share the cluster")
 
 
 def check_page(host: str, port: int, page: Page) -> Finding:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.identity import Identity, parse_identity
 from daskpki.pki.pem import check_size
-from daskpki.pki.profile import Lifetime
+from daskpki.pki.profile import GRADE_OIDS, Grade, Lifetime
 
 UNREADABLE: Final = (
     ValueError,
@@ -71,6 +71,13 @@ def seconds(now: datetime) -> int:
 def moment(since_epoch: int) -> datetime:
     """The time in UTC that many seconds after the epoch."""
     return datetime.fromtimestamp(since_epoch, UTC)
+
+
+def certificate_grades(certificate: x509.Certificate) -> frozenset[Grade]:
+    """The grades among its extended key usages; one that is not known is none. It counts in a client's alone."""
+    usage = extension(certificate, x509.ExtendedKeyUsage)
+    said = {purpose.dotted_string for purpose in usage.value} if usage is not None else set()
+    return frozenset(grade for grade, oid in GRADE_OIDS.items() if oid in said)
 
 
 def certificate_identity(certificate: x509.Certificate) -> Identity:

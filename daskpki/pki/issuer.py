@@ -23,9 +23,9 @@ from daskpki.pki.keys import KeyType, PrivateKey, PublicKey, key_matches, key_ty
 from daskpki.pki.profile import (
     CA_BACKDATE,
     CA_LIFETIME,
+    GRADE_OIDS,
     INTERMEDIATE_LIFETIME,
     MAX_SERIAL,
-    IpAddress,
     LeafRequest,
     Lifetime,
     Policy,
@@ -112,10 +112,10 @@ def leaf_subject(cluster: str, identity: Identity) -> x509.Name:
     )
 
 
-def leaf_extensions(
-    identity: Identity, dns: tuple[str, ...], ips: tuple[IpAddress, ...], kind: KeyType
-) -> tuple[Entry, ...]:
+def leaf_extensions(request: LeafRequest, kind: KeyType) -> tuple[Entry, ...]:
     """A leaf of the identity's role. RSA servers carry keyEncipherment, without which TLS 1.2's RSA suites fail."""
+    identity = request.identity
+    dns, ips = leaf_names(request)
     serves = identity.role is not Role.CLIENT
     names = x509.SubjectAlternativeName(
         [
@@ -125,7 +125,13 @@ def leaf_extensions(
         ]
     )
     usage = key_usage(signature=True, encipherment=serves and kind is KeyType.RSA3072)
-    return _LEAF, (usage, True), (_SERVER_AND_CLIENT if serves else _CLIENT, False), (names, False)
+    return _LEAF, (usage, True), (x509.ExtendedKeyUsage(purposes(request)), False), (names, False)
+
+
+def purposes(request: LeafRequest) -> list[x509.ObjectIdentifier]:
+    """The extended key usages of a leaf: its role's, then its grades."""
+    usual = _CLIENT if request.identity.role is Role.CLIENT else _SERVER_AND_CLIENT
+    return [*usual, *(x509.ObjectIdentifier(GRADE_OIDS[grade]) for grade in request.grades)]
 
 
 def sign_template(
@@ -308,13 +314,12 @@ def issue_leaf(
     kind = key_type(public_key)
     if public_key == issuer.public_key:
         raise PolicyError("a leaf cannot have the CA's own key")
-    dns, ips = leaf_names(request)
     template = Template(
         subject=leaf_subject(issuer.cluster, request.identity),
         public_key=public_key,
         serial=serial,
         lifetime=leaf_lifetime(request, policy, issuer.lifetime, seconds(now)),
-        extensions=leaf_extensions(request.identity, dns, ips, kind),
+        extensions=leaf_extensions(request, kind),
     )
     leaf = sign_template(template, issuer.facts.subject, issuer.key, issuer.key_identifier)
     check_leaf(leaf, request, issuer.facts)

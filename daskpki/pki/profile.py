@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from typing import Final, NamedTuple, TypeAlias
 
 from daskpki.errors import PolicyError, UsageError
@@ -65,16 +66,28 @@ class Policy(NamedTuple):
         return MAX_TTL if self.max_ttl is None else min(self.max_ttl, MAX_TTL)
 
 
+class Grade(StrEnum):
+    """What a client may do beyond others of its role; it stands in the certificate as an extended key usage."""
+
+    ADMIN = "admin"
+    """Run code in a sealed scheduler, and act with its rights."""
+
+
+GRADE_OIDS: Final[Mapping[Grade, str]] = {Grade.ADMIN: "2.25.249205053490325280647875789522399676185"}
+"""A UUID of ours under joint-iso-itu-t(2) uuid(25) (ITU-T X.667, 8), which needs no registration."""
+
+
 class LeafRequest(NamedTuple):
     """A leaf that is asked for; `dns` and `ips` come on top of the identity's own.
 
-    `ttl` is in seconds; None means the role's default.
+    `ttl` is in seconds; None means the role's default. `grades` are for clients alone.
     """
 
     identity: Identity
     dns: tuple[str, ...] = ()
     ips: tuple[IpAddress, ...] = ()
     ttl: int | None = None
+    grades: tuple[Grade, ...] = ()
 
 
 class Lifetime(NamedTuple):
@@ -170,6 +183,8 @@ def check_request(request: LeafRequest, policy: Policy) -> None:
     identity = request.identity
     if identity.trust_domain != policy.trust_domain:
         raise PolicyError(f"{identity.uri} is outside the CA's trust domain {policy.trust_domain}")
+    if request.grades and identity.role is not Role.CLIENT:
+        raise PolicyError(f"{identity.slug} asks for grade {request.grades[0].value}, which clients alone have")
     dns, ips = leaf_names(request)
     if len(dns) + len(ips) > _MAX_NAMES:
         raise PolicyError(f"{identity.slug} asks for {len(dns) + len(ips)} names, more than {_MAX_NAMES}")

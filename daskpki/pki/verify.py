@@ -37,7 +37,7 @@ from daskpki.pki.certificates import (
     seconds,
 )
 from daskpki.pki.pem import fingerprint
-from daskpki.pki.profile import MAX_SERIAL, LeafRequest, Lifetime, check_dns, leaf_names, show
+from daskpki.pki.profile import GRADE_OIDS, MAX_SERIAL, LeafRequest, Lifetime, check_dns, leaf_names, show
 
 __all__ = [
     "Parent",
@@ -280,7 +280,9 @@ def check_leaf(leaf: x509.Certificate, request: LeafRequest, issuer: Parent) -> 
     serves = request.identity.role is not Role.CLIENT
     _check_usage(rules, serves=serves)
     purposes = [*([ExtendedKeyUsageOID.SERVER_AUTH] if serves else []), ExtendedKeyUsageOID.CLIENT_AUTH]
-    rules.require(list(rules.value(x509.ExtendedKeyUsage, critical=False)) == purposes, "its role's EKU")
+    purposes += [x509.ObjectIdentifier(GRADE_OIDS[grade]) for grade in request.grades]
+    found = list(rules.value(x509.ExtendedKeyUsage, critical=False))
+    rules.require(found == purposes, "its role's EKU")
     _check_names(rules, request)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from scripts.benchmarks import sealed
 from scripts.benchmarks.booting import boot
 from scripts.benchmarks.bulk import many_leaves
 from scripts.benchmarks.enforcement import connections, small_tasks, transfers
@@ -35,6 +36,11 @@ BENCHMARKS: Final[dict[str, Callable[[Workshop], Section]]] = {
     "transfers": transfers,
     "connections": connections,
     "revoke": revocation,
+    "sealed-submits": sealed.submits,
+    "sealed-tasks": sealed.small_tasks,
+    "sealed-known": sealed.known,
+    "sealed-executed": sealed.executed,
+    "sealed-memory": sealed.memory,
 }
 REPORT: Final = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 

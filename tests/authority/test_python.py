@@ -13,11 +13,12 @@ from daskpki import CertificateAuthority
 from daskpki.authority.crl import revocations
 from daskpki.authority.renewal import request_for
 from daskpki.authority.repair import ABANDON_AFTER
+from daskpki.cluster.peer import parse_peer
 from daskpki.credentials.fetch import fetch_credential
 from daskpki.credentials.verified import Pins
 from daskpki.errors import AlreadyExistsError, NotFoundError, NotTrustedError, PolicyError, UsageError
 from daskpki.identity import Role
-from daskpki.pki.profile import DAY, LEAF_BACKDATE, parse_ttl
+from daskpki.pki.profile import DAY, LEAF_BACKDATE, Grade, parse_ttl
 from daskpki.pki.revoked import revoked_serials
 from daskpki.records import ABANDONED, RESERVED
 from daskpki.settings import LocalUrl
@@ -126,6 +127,22 @@ def test_a_renewal_keeps_names_and_gives_way(ca: CertificateAuthority, clock: Cl
     assert leaf.record.sans == (f"dns:{names[0]}", "ip:10.0.0.5")
     assert list(ca.renew(due)) == []  # somebody was first
     assert len(list(ca.inventory().certificates(name="w"))) == 2
+
+
+def test_a_renewal_takes_the_grade_from_the_record_and_a_new_leaf_does_not(
+    ca: CertificateAuthority, clock: Clock, store: Store
+) -> None:
+    def grades() -> frozenset[Grade]:
+        found = fetch_credential(store.secrets, "default", Role.CLIENT, "ops", pins=Pins(), now=clock.now)
+        return parse_peer(found.credential.leaf).grades
+
+    list(ca.issue(ca.requests(Role.CLIENT, ["ops"], grades=[Grade.ADMIN])))
+    assert grades() == {Grade.ADMIN}
+    clock.now += timedelta(days=25)
+    list(ca.renew(ca.due()))
+    assert grades() == {Grade.ADMIN}
+    issue(ca, Role.CLIENT, "ops")
+    assert grades() == frozenset()
 
 
 class Interrupted:

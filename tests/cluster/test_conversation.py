@@ -16,7 +16,7 @@ from daskpki.cluster.policy import SERVES, Channel, OperationRefusedError, Serve
 from daskpki.cluster.refusal import answer_call, answer_stream
 from daskpki.identity import Identity, Role
 
-DENY, LIMITED, ALLOW = WorkerClients
+DENY, LIMITED, _SUBMIT, ALLOW = WorkerClients
 OWN, ANOTHERS = "tls://10.0.0.1:1", "tls://10.0.0.2:1"
 
 values = st.recursive(

@@ -7,6 +7,7 @@ import pickle
 from typing import Any
 
 import msgpack
+import numpy as np
 import pytest
 from distributed.core import Status
 from distributed.protocol.core import dumps, loads
@@ -14,7 +15,7 @@ from distributed.protocol.serialize import Serialize, Serialized, ToPickle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daskpki.cluster.no_pickle import GateError, decode
+from daskpki.cluster.no_pickle import GateError, OpaquePickle, decode, decode_sealed
 
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
 plain = st.recursive(
@@ -108,6 +109,24 @@ def test_damaged_messages_raise_one_error(noise: bytes, position: int) -> None:
     frame[position % len(frame) : position % len(frame) + len(noise)] = noise
     with contextlib.suppress(GateError):
         decode([bytes(frame)])
+
+
+@pytest.mark.every_version
+def test_a_sealed_reader_keeps_pickles_as_they_came() -> None:
+    frames = dumps({"op": "x", "value": ToPickle(Canary()), "many": [ToPickle(np.arange(5))]})
+    message = decode_sealed(frames)
+    assert not sang()
+    assert isinstance(message["value"], OpaquePickle)
+    assert len({message["value"], decode_sealed(frames)["value"]}) == 1  # a name may be one
+    (array,) = loads(dumps({"many": message["many"]}))["many"]  # whoever it is handed on to may open it
+    assert array.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("header", [{"num-sub-frames": 0}, {"num-sub-frames": 0, "pickled-obj": [1]}])
+def test_a_pickle_without_bytes_is_refused(header: dict[str, Any]) -> None:
+    frames = [msgpack.packb({"x": {"__Pickled__": 1}}), msgpack.packb(header)]
+    with pytest.raises(GateError, match="without its pickle"):
+        decode_sealed(frames)
 
 
 def test_pickled_bytes_are_bytes() -> None:

@@ -11,9 +11,9 @@ from distributed.protocol.serialize import ToPickle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskpki.cluster.handshake import announced_mode
+from daskpki.cluster.handshake import announced_code, announced_mode
 from daskpki.cluster.policy import WorkerClients
-from daskpki.cluster.trust_updates import MODE
+from daskpki.cluster.trust_updates import CODE, MODE
 
 
 def sent(message: Any) -> bytes:
@@ -26,6 +26,11 @@ def test_the_mode_that_is_announced(mode: WorkerClients) -> None:
     assert announced_mode(sent({"compression": None, MODE: mode.value})) is mode
 
 
+@pytest.mark.parametrize(("said", "code"), [("sealed", "sealed"), ("stock", "stock"), ("open", None), ({}, None)])
+def test_whether_it_is_sealed(said: object, code: str | None) -> None:
+    assert announced_code(sent({MODE: "limited", CODE: said})) == code
+
+
 @pytest.mark.parametrize(
     "message", [{}, {MODE: "surprise"}, {MODE: []}, [], 7, {MODE: "allow", "x": ToPickle(1)}], ids=repr
 )
@@ -36,3 +41,4 @@ def test_what_announces_none(message: Any) -> None:
 @given(st.binary(max_size=64))
 def test_bytes_that_are_no_message(received: bytes) -> None:
     assert announced_mode(received) is None
+    assert announced_code(received) is None

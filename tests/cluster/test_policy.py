@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from daskpki.credentials.contexts import is_canonical
 from daskpki.identity import Role
 from tests.support.attacks import METRICS
 
-DENY, LIMITED, ALLOW = WorkerClients
+DENY, LIMITED, _SUBMIT, ALLOW = WorkerClients
 RPC, WORKER_STREAM, CLIENT_STREAM = Channel
 OWN = "tls://10.0.0.1:40000"
 ANOTHERS = "tls://10.0.0.2:40000"
@@ -72,8 +73,8 @@ def test_nobody_opens_a_stream_without_registering(server: Server, role: Role, m
 
 def test_each_mode_adds_to_the_one_before() -> None:
     for channel in Channel:
-        denied, limited, everything = (allowed(Server.SCHEDULER, channel, Role.WORKER, mode) for mode in WorkerClients)
-        assert denied <= limited <= everything
+        modes = [allowed(Server.SCHEDULER, channel, Role.WORKER, mode) for mode in WorkerClients]
+        assert all(stricter <= laxer for stricter, laxer in pairwise(modes))
     assert allowed(Server.SCHEDULER, CLIENT_STREAM, Role.WORKER, DENY) == frozenset()
 
 

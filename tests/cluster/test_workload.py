@@ -1,4 +1,7 @@
-"""What users do every day runs unharmed under enforcement: one cluster of processes, in the default mode `limited`."""
+"""What users do every day runs unharmed under enforcement: clusters of processes, in the default mode `limited`.
+
+One has a sealed scheduler, whose client is of grade admin: some of what is tried is code by nature.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +48,7 @@ from distributed.diagnostics.plugin import InstallPlugin
 
 from daskpki.cluster.security import client_security
 from daskpki.identity import Role
+from daskpki.pki.profile import Grade
 from tests.support import tasks
 from tests.support.cluster_material import Authority
 from tests.support.nodes import Cluster, cluster
@@ -52,15 +56,19 @@ from tests.support.nodes import Cluster, cluster
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture(scope="module")
-def working(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(authority, tmp_path_factory.mktemp("working"), "limited") as running:
+@pytest.fixture(scope="module", params=["stock", "sealed"])
+def working(
+    request: pytest.FixtureRequest, authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    with cluster(authority, tmp_path_factory.mktemp("working"), "limited", code=request.param) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def client(authority: Authority, working: Cluster) -> Iterator[Client]:
-    security = client_security(authority.leaf(Role.CLIENT, "alice").credential, authority.document())
+    grades = (Grade.ADMIN,) if working.code == "sealed" else ()
+    leaf = authority.leaf(Role.CLIENT, "alice", grades=grades)
+    security = client_security(leaf.credential, authority.document())
     with Client(working.address, security=security) as client:
         yield client
 

@@ -37,6 +37,7 @@ from tests.deploy.conftest import deployment
         ({"clients_from": ("2001:db8::/32",)}, "is IPv6"),
         ({"clients_from": ("office",)}, "does not appear to be"),
         ({"worker_clients": "some"}, "none of deny, limited, allow"),
+        ({"scheduler_code": "shut"}, "--scheduler-code 'shut' is none of stock, sealed"),
         ({"ca_sha256": "ab"}, "--ca-sha256 'ab'"),
         ({"secrets": ("db-password",)}, "does not say where to"),
         ({"secrets": ("sm://p/s=fd",)}, "secret name"),

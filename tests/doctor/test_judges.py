@@ -39,6 +39,7 @@ from daskpki.doctor.scheduler import (
     Dialled,
     Page,
     check_certificate,
+    check_code,
     check_friend,
     check_mode,
     check_page,
@@ -362,6 +363,12 @@ def test_by_which_rules_a_scheduler_goes(mode: str | None, severity: str, reason
     assert told.severity == severity
     assert reason in told.reason
     assert not list(check_mode("a", Dialled(b"", Answer.REFUSED, mode=mode)))
+
+
+@pytest.mark.parametrize(("code", "severity"), [("sealed", ["ok"]), ("stock", ["note"]), (None, [])])
+def test_whose_code_runs_in_a_scheduler(code: str | None, severity: list[str]) -> None:
+    told = check_code("a", Dialled(b"", Answer.ADMITTED, mode="limited", code=code))
+    assert [each.severity for each in told] == severity
 
 
 def test_a_scheduler_refuses_strangers_and_admits_friends(cluster: Cluster) -> None:

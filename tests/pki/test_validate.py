@@ -49,7 +49,7 @@ def extensions(
 ) -> tuple[issuing.Entry, ...]:
     """Those of a worker's leaf, with other names or without purposes."""
     own = who or identity()
-    entries = list(issuing.leaf_extensions(own, (own.dns,), (), KeyType.P256))
+    entries = list(issuing.leaf_extensions(LeafRequest(own), KeyType.P256))
     if names is not None:
         entries[3] = (x509.SubjectAlternativeName(names), False)
     return tuple(entry for index, entry in enumerate(entries) if purposes or index != 2)

@@ -23,7 +23,7 @@ from daskpki.pki.crl import Revocation, sign_crl
 from daskpki.pki.issuer import Issuer, create_intermediate, create_offline_root, create_root, issue_leaf, key_usage
 from daskpki.pki.keys import KeyType, PrivateKey, generate_key, serialize_key
 from daskpki.pki.pem import CERTIFICATE, encode_pem
-from daskpki.pki.profile import LeafRequest, make_policy
+from daskpki.pki.profile import Grade, LeafRequest, make_policy
 from daskpki.pki.revoked import crl_part
 from daskpki.pki.trust import ACTIVE, NEXT, RETIRING, Anchor, TrustDocument, sign_trust
 from daskpki.pki.trust_document import DroppedCa
@@ -75,12 +75,18 @@ class Authority:
         self.revoke(self.revoked)
 
     def leaf(
-        self, role: Role, name: str | None = None, *, at: timedelta = timedelta(0), ttl: int | None = None
+        self,
+        role: Role,
+        name: str | None = None,
+        *,
+        at: timedelta = timedelta(0),
+        ttl: int | None = None,
+        grades: tuple[Grade, ...] = (),
     ) -> Leaf:
         """A leaf issued `at` from now: a past or future one is expired or not yet valid."""
         identity = Identity(self.trust_domain, role, name or role.value)
         key, serial = generate_key(KeyType.P256), self._next_serial()
-        request = LeafRequest(identity, ttl=ttl)
+        request = LeafRequest(identity, ttl=ttl, grades=grades)
         now = datetime.now(UTC) + at
         certificate = issue_leaf(self.issuer, request, key.public_key(), serial=serial, now=now, policy=self.policy)
         return self._leaf(identity, key, certificate)

@@ -91,7 +91,9 @@ class Node:
         self._pipe.close()
 
 
-def handover_of(authority: Authority, leaf: Leaf, directory: Path, mode: str) -> Path:
+def handover_of(
+    authority: Authority, leaf: Leaf, directory: Path, mode: str, *, code: str = "stock", limits: str | None = None
+) -> Path:
     """Write what daskpki-entrypoint would leave in memory."""
     files = authority.files(leaf, directory)
     trust = directory / "trust.json"
@@ -109,6 +111,8 @@ def handover_of(authority: Authority, leaf: Leaf, directory: Path, mode: str) ->
         worker_clients=mode,
         dashboard="off",
         tls_min="1.3",
+        scheduler_code=code,
+        helper_limits=limits,
     )
     path = directory / "handover.json"
     path.write_bytes(encode_handover(handover))
@@ -135,17 +139,32 @@ def stock_environment(authority: Authority, leaf: Leaf, directory: Path) -> dict
     }
 
 
-def node_environment(authority: Authority, leaf: Leaf, directory: Path, mode: str) -> dict[str, str]:
+def node_environment(
+    authority: Authority, leaf: Leaf, directory: Path, mode: str, *, code: str = "stock", limits: str | None = None
+) -> dict[str, str]:
     """The same, under daskpki."""
     return stock_environment(authority, leaf, directory) | {
-        VARIABLE: str(handover_of(authority, leaf, directory, mode)),
+        VARIABLE: str(handover_of(authority, leaf, directory, mode, code=code, limits=limits)),
     }
 
 
 class Cluster:
     """A scheduler and a worker program with a nanny for each of its workers."""
 
-    def __init__(self, authority: Authority, directory: Path, mode: str | None) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        directory: Path,
+        mode: str | None,
+        *,
+        code: str = "stock",
+        limits: str | None = None,
+    ) -> None:
+        self.code = code
+        self.preloaded: tuple[str, ...] = ()
+        """Further preloads of the scheduler."""
+        self.variables: dict[str, str] = {}
+        self.limits = limits
         self.authority = authority
         self.directory = directory
         self.mode = mode
@@ -153,7 +172,9 @@ class Cluster:
 
     def begin(self, nworkers: int) -> None:
         self.nworkers = nworkers
-        self.scheduler = self.start(Role.SCHEDULER, "scheduler", "--host", "tls://127.0.0.1", "--port", "0")
+        self.scheduler = self.start(
+            Role.SCHEDULER, "scheduler", "--host", "tls://127.0.0.1", "--port", "0", *self.preloaded
+        )
         self.address = self.scheduler.wait_for(STARTED["scheduler"]).group(1)
         self.workers = self.start(
             Role.WORKER, "worker", self.address, "--nworkers", str(nworkers), "--nthreads", "2", "--host", "127.0.0.1"
@@ -172,9 +193,10 @@ class Cluster:
         if self.mode is None:
             environ = stock_environment(self.authority, leaf, directory)
         else:
-            environ = node_environment(self.authority, leaf, directory, self.mode)
+            environ = node_environment(self.authority, leaf, directory, self.mode, code=self.code, limits=self.limits)
             arguments = (*arguments, *PRELOADS[role])
-        node = Node([*arguments, "--no-dashboard", "--dashboard-address", "127.0.0.1:0"], environ)
+        arguments = (*arguments, "--no-dashboard", "--dashboard-address", "127.0.0.1:0")
+        node = Node([*arguments], environ | self.variables)
         self._nodes.append(node)
         return node
 
@@ -184,8 +206,16 @@ class Cluster:
 
 
 @contextmanager
-def cluster(authority: Authority, directory: Path, mode: str | None, nworkers: int = 2) -> Iterator[Cluster]:
-    running = Cluster(authority, directory, mode)
+def cluster(
+    authority: Authority,
+    directory: Path,
+    mode: str | None,
+    nworkers: int = 2,
+    *,
+    code: str = "stock",
+    limits: str | None = None,
+) -> Iterator[Cluster]:
+    running = Cluster(authority, directory, mode, code=code, limits=limits)
     try:
         running.begin(nworkers)
         yield running

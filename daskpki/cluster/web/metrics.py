@@ -44,6 +44,8 @@ def _of_ourselves(snapshot: Snapshot) -> Iterator[Family]:
     yield _single("daskpki_certificate_not_after_seconds", "End of this process's certificate", snapshot.not_after)
     counts: list[Sample] = [({"kind": kind}, snapshot.counts.get(kind, 0)) for kind in KINDS]
     yield Family("daskpki_events_total", "counter", "Connections, refusals, revocations and reloads", counts)
+    for name, value in (snapshot.sealed or {}).items():
+        yield _single(f"daskpki_sealed_{name}", "Of a sealed scheduler", value)
 
 
 def _of_peers(snapshot: Snapshot) -> Iterator[Family]:

@@ -117,6 +117,11 @@ def _tiles(snapshot: Snapshot) -> Iterable[tuple[str, str, str]]:
     refused = snapshot.counts.get("turned-away", 0) + snapshot.counts.get("refused", 0)
     yield "refused", str(refused), f"and {snapshot.counts.get('revoked', 0)} cut off, since the start"
     yield "workers as clients", snapshot.worker_clients, f"dashboard: {snapshot.dashboard}"
+    if (sealed := snapshot.sealed) is not None:
+        word = (
+            f"graphs; {sealed['refused']:.0f} refused, {sealed['helpers']:.0f} helpers, {sealed['killed']:.0f} killed"
+        )
+        yield "sealed", f"{sealed['graphs']:.0f}", word
     signed = f"signed {_span(snapshot.at - trust.issued_at)} ago" if trust.issued_at is not None else ""
     yield "trust epoch", str(trust.epoch), signed
     until = _end(trust.next_update, snapshot.at) if trust.next_update is not None else "none"

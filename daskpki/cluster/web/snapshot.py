@@ -83,6 +83,8 @@ class Snapshot(NamedTuple):
     refused: tuple[Event, ...]
     changes: tuple[Event, ...]
     counts: Mapping[str, int]
+    sealed: Mapping[str, float] | None = None
+    """What a sealed scheduler's helpers did; None of any other server."""
 
     @property
     def ending(self) -> tuple[tuple[str, int], ...]:
@@ -168,6 +170,7 @@ def take(enforcement: Enforcement, server: str, visitors: Iterable[Contact] = ()
         refused=tuple(event for event in latest if event.kind in (REFUSED, TURNED_AWAY)),
         changes=tuple(event for event in latest if event.kind in (REVOKED, EXPIRED, RELOADED)),
         counts=dict(enforcement.audit.counts),
+        sealed=enforcement.measure_seal() if enforcement.measure_seal is not None else None,
     )
 
 

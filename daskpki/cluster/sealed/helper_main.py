@@ -1,0 +1,95 @@
+"""The process from which helpers are forked, with Dask loaded, and what a helper does once it is one.
+
+`python -m daskpki.cluster.sealed.helper_main FD LIMITS`: on the socket FD the scheduler asks for a helper (and hands
+over its end of a socket), or has one ended. The forking process opens nothing of a client's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Final
+
+from daskpki.cluster.sealed import confinement, tables, wire
+from daskpki.cluster.sealed.uploads import UPLOADS
+
+PRELOADED: Final = ("numpy", "pandas", "dask.array", "dask.dataframe", "dask.bag")
+SYSTEM: Final = (
+    *("/usr/lib", "/usr/local/lib", "/lib", "/lib64", "/usr/share/zoneinfo", "/etc/localtime", "/etc/ld.so.cache"),
+    *("/proc/meminfo", "/proc/cpuinfo", "/proc/stat", "/sys/devices/system/cpu"),
+)
+"""What numpy, pandas and the dynamic linker read besides modules."""
+
+
+def main(descriptor: int, memory: int, *, landlock: bool) -> None:
+    """Fork helpers until the scheduler is gone; they go with this process."""
+    control = socket.socket(fileno=descriptor)
+    confinement.make_undumpable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the scheduler
+    for name in PRELOADED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    sys.meta_path.append(UPLOADS)
+    gc.freeze()  # what was loaded stays shared between the helpers
+    children = set[int]()
+    while True:
+        request, descriptors, _flags, _address = socket.recv_fds(control, 64, 1)
+        if not request:
+            return
+        if request == wire.FORK:
+            children.add(child := _fork(descriptors[0], memory, landlock=landlock))
+            control.send(b"%d" % child)
+            os.close(descriptors[0])
+        elif (child := int(request.removeprefix(wire.END))) in children:
+            children.discard(child)
+            _end(child)
+
+
+def _fork(descriptor: int, memory: int, *, landlock: bool) -> int:
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        _become_helper(descriptor, memory, landlock=landlock)
+        status = 0
+    finally:
+        os._exit(status)  # nothing of the forking process's ending is a helper's
+
+
+def _end(child: int) -> None:
+    """A child is waited for here and nowhere else, so that its number is nobody else's until then."""
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _become_helper(descriptor: int, memory: int, *, landlock: bool) -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
+    os.dup2(descriptor, 3)
+    os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+    stream = socket.socket(fileno=3)  # asks the kernel for its family, as nothing may below
+    confinement.confine(memory, _readable(), landlock=landlock)
+    with contextlib.suppress(EOFError):
+        while True:
+            number, *request = wire.receive(stream)
+            wire.send(stream, [number, *tables.answer(request)])
+            del request
+
+
+def _readable() -> list[str]:
+    """Where Python's modules are, and what they read of the system."""
+    return [*filter(None, sys.path), sys.prefix, sys.base_prefix, *SYSTEM]
+
+
+if __name__ == "__main__":
+    limits = json.loads(sys.argv[2])
+    main(int(sys.argv[1]), limits["memory"], landlock=limits["landlock"])

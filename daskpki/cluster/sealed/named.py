@@ -1,0 +1,105 @@
+"""What people do by code that distributed sends for them, done by the scheduler's own: progress bars, reports, uploads.
+
+The helper says which of distributed's functions it was (`recognising`), and nothing of a client's is run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+from dask.utils import parse_timedelta
+from distributed.comm.core import Comm
+from distributed.core import Status
+from distributed.diagnostics.progress import MultiProgress, Progress
+from distributed.protocol import core
+from distributed.protocol.serialize import to_serialize
+
+from daskpki.cluster.sealed.graphs import GraphFailedError, checked_request
+from daskpki.cluster.sealed.helpers import Helpers
+
+_SHORTEST: Final = 0.1
+"""Seconds between two reports of progress, at least."""
+_KEYS_COME: Final = 60.0
+"""Seconds in which the keys have to be known: Dask's own waits for ever."""
+PICKLED: Final = ("setup", "function", "teardown", "plugin")
+"""Arguments in which operations carry functions and plugins."""
+
+
+class Named:
+    """The named operations of one scheduler."""
+
+    def __init__(self, scheduler: Any, helpers: Helpers) -> None:
+        self._scheduler = scheduler
+        self._helpers = helpers
+        self._done: Mapping[str, Callable[..., Awaitable[Any]]] = {
+            "progress": self._progress,
+            "count of the monitor": self._count,
+            "upload": self._upload,
+            "install": self._install,
+        }
+
+    async def attempt(
+        self, comm: Comm, identity: str, operation: str, arguments: Mapping[str, Any]
+    ) -> tuple[bool, Any]:
+        """Whether it is one of these, and if so what it came to."""
+        fields = {name: value for name, value in arguments.items() if name in PICKLED and isinstance(value, bytes)}
+        if not fields:
+            return False, None
+        try:
+            request = core.dumps({"recognise": operation, "fields": fields})
+            found = await self._helpers.ask(identity, request, checked_request)
+        except GraphFailedError:  # it could not even be opened
+            return False, None
+        if not found:
+            return False, None
+        return True, await self._done[found["named"]](comm, identity, found, arguments)
+
+    async def _progress(
+        self, comm: Comm, _identity: str, found: Mapping[str, Any], arguments: Mapping[str, Any]
+    ) -> None:
+        """As ProgressBar.listen and MultiProgressBar.listen have it done."""
+        interval = max(_SHORTEST, float(parse_timedelta(arguments.get("interval", "1s"))))
+        scheduler, grouped = self._scheduler, found["grouped"]
+        kind: Any = MultiProgress if grouped else Progress
+        progress = kind(set(found["keys"]), scheduler, complete=found["complete"])
+        progress.name = f"progress-{id(comm)}"  # two may look at the same keys
+        await asyncio.wait_for(progress.setup(), _KEYS_COME)
+        try:
+            while scheduler.status == Status.running and not comm.closed():
+                await comm.write(_told(progress, grouped=grouped))
+                await asyncio.sleep(interval)
+        except OSError:
+            pass
+        finally:
+            progress.stop()
+
+    async def _count(self, *_request: Any) -> Any:
+        return {"status": "OK", "result": to_serialize(self._scheduler.monitor.count)}
+
+    async def _upload(
+        self, _comm: Comm, identity: str, found: Mapping[str, Any], _arguments: Mapping[str, Any]
+    ) -> None:
+        filename = PurePosixPath(found["filename"]).name
+        await self._helpers.upload(identity, filename, core.dumps({"filename": filename, "data": found["data"]}))
+
+    async def _install(
+        self, _comm: Comm, _identity: str, found: Mapping[str, Any], _arguments: Mapping[str, Any]
+    ) -> None:
+        """On the workers and nannies only: what is installed beside the scheduler is its image's matter."""
+        scheduler = self._scheduler
+        register = scheduler.register_nanny_plugin if found["restarts"] else scheduler.register_worker_plugin
+        responses = await register(comm=None, plugin=found["plugin"], name=found["name"], idempotent=True)
+        for response in responses.values():
+            if response["status"] == "error":
+                raise RuntimeError(str(response.get("exception_text", "a plugin failed"))[:10_000])
+
+
+def _told(progress: Any, *, grouped: bool) -> dict[str, Any]:
+    def count(keys: Any) -> Any:
+        return {name: len(each) for name, each in keys.items()} if grouped else len(keys)
+
+    extra = progress.extra if progress.status == "error" else {}
+    return {"all": count(progress.all_keys), "remaining": count(progress.keys), "status": progress.status} | extra

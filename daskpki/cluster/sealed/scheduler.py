@@ -1,0 +1,241 @@
+"""Seals one scheduler: graphs go to helpers and come back as tables, and what is code by nature is an admin's.
+
+Handlers and three methods of this one scheduler are replaced, and no class of distributed's (ADR 15 lists them).
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import pickle
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import dask
+from distributed.comm.core import Comm
+from distributed.core import _expects_comm
+from distributed.protocol import core
+from distributed.protocol.serialize import to_serialize
+
+from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.peer import Peer
+from daskpki.cluster.policy import Channel
+from daskpki.cluster.sealed import audit_hook, confinement, selfcheck
+from daskpki.cluster.sealed.graphs import (
+    CheckedGraph,
+    GraphFailedError,
+    SealedShuffle,
+    SealedTask,
+    accept_checked_graphs,
+    checked_graph,
+)
+from daskpki.cluster.sealed.helpers import HelperFailedError, Helpers, parse_limits
+from daskpki.cluster.sealed.named import Named
+from daskpki.cluster.values import KINDS, arguments, misfit, shown
+from daskpki.pki.profile import Grade
+
+RUN_CODE: Final = frozenset(
+    {
+        *("feed", "run_function", "register_scheduler_plugin", "unregister_scheduler_plugin"),
+        "dump_cluster_state_to_url",  # writes wherever fsspec can, with the scheduler's rights
+    }
+)
+"""Operations that run a caller's code in the scheduler, or act with its rights."""
+RUN_KEY: Final = frozenset({"retire_workers", "workers_to_close"})
+"""Operations that run the code in their argument `key`, where it is given."""
+
+logger = logging.getLogger("distributed.daskpki")
+
+
+class Seal:
+    """What stands between a scheduler and what its clients pickled."""
+
+    def __init__(self, scheduler: Any, enforcement: Enforcement, helpers: Helpers) -> None:
+        self._scheduler = scheduler
+        self._enforcement = enforcement
+        self.helpers = helpers
+        self._named = Named(scheduler, helpers)
+        self.refusals = 0
+        self._task_to_msg = scheduler._task_to_msg  # noqa: SLF001 - Dask's own
+
+    def close(self) -> None:
+        """Put the stand-ins in place of what would open a pickle."""
+        scheduler = self._scheduler
+        scheduler.stream_handlers["update-graph"] = self.update_graph
+        scheduler._task_to_msg = self.task_to_msg  # noqa: SLF001 - Dask's own
+        scheduler.extensions["shuffle"]._retrieve_spec = self.retrieve_spec  # noqa: SLF001 - Dask's own
+        for operation in RUN_CODE | RUN_KEY:
+            scheduler.handlers[operation] = self._for_admins(operation, scheduler.handlers[operation])
+
+    def measures(self) -> dict[str, float]:
+        """For the page and the metrics."""
+        helpers = self.helpers
+        return {
+            "graphs": helpers.asked,
+            "refused": self.refusals,
+            "pickles_refused": len(audit_hook.refused),
+            "helpers": helpers.alive,
+            "killed": helpers.killed,
+            "seconds": round(helpers.seconds, 3),
+            "memory_bytes": helpers.memory(),
+        }
+
+    def end(self) -> None:
+        """The scheduler closes."""
+        self.helpers.end()
+
+    # --- graphs
+
+    async def update_graph(  # noqa: PLR0917 - Dask's signature
+        self,
+        client: str,
+        expr_ser: Any,
+        keys: Any,
+        span_metadata: Any = None,
+        internal_priority: Any = None,
+        code: Any = (),
+        annotations: Any = None,
+        stimulus_id: Any = None,
+        **others: Any,
+    ) -> None:
+        """Dask's handler, with the graph opened elsewhere: it gets one that is materialised, checked and plain."""
+        scheduler = self._scheduler
+        scheduler._active_graph_updates += 1  # noqa: SLF001 - as Dask's own: it is not idle meanwhile
+        request = {
+            "expr_ser": expr_ser,
+            "keys": keys,
+            "internal_priority": internal_priority,
+            "code": code,
+            "annotations": annotations,
+            "span_metadata": span_metadata,
+            "validate": scheduler.validate,
+            "config": {"optimization": dask.config.get("optimization", {})},
+        }
+        try:
+            _verify_plain(keys, stimulus_id, others)
+            graph = await self._opened(client, request)
+        except (GraphFailedError, HelperFailedError) as error:
+            self._fail(client, keys if KINDS["keys"](keys) else (), stimulus_id, error)
+            return
+        finally:
+            scheduler._active_graph_updates -= 1  # noqa: SLF001 - Dask's own
+        await scheduler.update_graph(
+            client=client,
+            expr_ser=graph.as_expression(),
+            keys=keys,
+            span_metadata=graph.span_metadata,
+            internal_priority=graph.priorities,
+            code=graph.code,
+            annotations=graph.for_all,
+            stimulus_id=stimulus_id,
+            **{"submitting_task": None, **others},
+        )
+
+    async def _opened(self, client: str, request: dict[str, Any]) -> CheckedGraph:
+        owner = self._enforcement.ledger.owner(Channel.CLIENT_STREAM, client)
+        if owner is None:
+            raise HelperFailedError(f"the client {client[:100]!r} is gone")
+        most = self.helpers.limits.tasks
+        return await self.helpers.ask(owner.uri, core.dumps(request), lambda answer: checked_graph(answer, most))
+
+    def _fail(self, client: str, keys: Any, stimulus_id: Any, error: Exception) -> None:
+        self.refusals += 1
+        self._scheduler.log_event(
+            ["scheduler", client], {"action": "update-graph", "stimulus_id": stimulus_id, "status": "error"}
+        )
+        pickled = getattr(error, "pickled", None) or pickle.dumps(RuntimeError(str(error)))
+        traceback = getattr(error, "traceback", None)
+        failed = {
+            "op": "task-erred",
+            "exception": to_serialize(pickled),
+            "traceback": to_serialize(traceback) if traceback is not None else None,
+        }
+        for key in keys:
+            self._scheduler.report(failed | {"key": key}, client=client)
+
+    def task_to_msg(self, task: Any) -> dict[str, Any]:
+        """What a worker is told of a task, with the client's own bytes in it."""
+        message: dict[str, Any] = self._task_to_msg(task)
+        if isinstance(task.run_spec, SealedTask):
+            message["run_spec"] = task.run_spec.for_worker()
+        return message
+
+    def retrieve_spec(self, shuffle_id: str) -> SealedShuffle:
+        """The P2P shuffle of that name; P2PConsistencyError, which Dask tells the worker, for one that is not known."""
+        from distributed.shuffle._core import barrier_key
+        from distributed.shuffle._exceptions import P2PConsistencyError
+
+        spec = getattr(self._scheduler.tasks[barrier_key(shuffle_id)].run_spec, "spec", None)  # type: ignore[arg-type]
+        if not isinstance(spec, SealedShuffle) or spec.id != shuffle_id:
+            raise P2PConsistencyError(f"a sealed scheduler knows no shuffle {shuffle_id[:100]!r}")
+        return spec
+
+    # --- what is code by nature
+
+    def _for_admins(self, operation: str, handler: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        async def guarded(comm: Any, **arguments: Any) -> Any:
+            runs_code = operation in RUN_CODE or arguments.get("key") is not None
+            if not runs_code:
+                return await _finished(handler, comm, arguments)
+            peer = comm.conversation.peer
+            if Grade.ADMIN not in peer.grades:
+                known, outcome = await self._named.attempt(comm, peer.identity.uri, operation, arguments)
+                if known:
+                    return outcome
+                raise self._not_an_admin(operation, peer)
+            with audit_hook.unpickling_for_an_admin():
+                opened = core.loads(core.dumps(arguments), deserialize=False)  # as Dask would have read them
+                return await _finished(handler, comm, opened)
+
+        return guarded
+
+    def _not_an_admin(self, operation: str, peer: Peer) -> PermissionError:
+        self.refusals += 1
+        return PermissionError(
+            f"{operation!r} runs code in the scheduler, which is sealed: it takes a certificate of grade admin "
+            f"(daskpki issue client --name NAME --grade admin), and {peer.identity.uri} has none"
+        )
+
+
+_PLAIN: Final = arguments("submitting_task:key? user_priority:number fifo_timeout:timeout")
+
+
+def _verify_plain(keys: Any, stimulus_id: Any, others: dict[str, Any]) -> None:
+    """Raise GraphFailedError for what the scheduler would compute with, and that no client of Dask's sends."""
+    wrong = misfit(
+        _PLAIN | {"keys": "keys", "stimulus_id": "text?"}, others | {"keys": keys, "stimulus_id": stimulus_id}
+    )
+    unknown = next((name for name in others if name not in {*_PLAIN, "actors"}), None)
+    actors = others.get("actors")
+    if wrong or unknown or not (actors is None or isinstance(actors, bool) or KINDS["keys"](actors)):
+        raise GraphFailedError(wrong or f"update-graph takes no {shown(unknown or 'such actors')}")
+
+
+async def _finished(handler: Callable[..., Any], comm: Comm, arguments: dict[str, Any]) -> Any:
+    result = handler(comm, **arguments) if _expects_comm(handler) else handler(**arguments)
+    return await result if inspect.isawaitable(result) else result
+
+
+def seal(scheduler: Any, enforcement: Enforcement, limits: str | None, user: str | None) -> Seal:
+    """Seal a scheduler that has not yet read a message; NotTrustedError when it cannot be, or does not hold.
+
+    Blocks until the first helper has proved itself, a few seconds. There is no way back: the hook stays.
+    """
+    helpers = Helpers(parse_limits(limits), user)
+    selfcheck.verify_shapes()
+    accept_checked_graphs()
+    sealed = Seal(scheduler, enforcement, helpers)
+    helpers.begin()
+    graph = selfcheck.canary_graph()
+    try:
+        audit_hook.install()
+        confinement.make_undumpable()
+        selfcheck.verify_holds(helpers, graph)
+        audit_hook.refused.clear()
+    except BaseException:
+        helpers.end()
+        raise
+    sealed.close()
+    enforcement.measure_seal = sealed.measures
+    logger.info("sealed: clients' graphs are opened by helpers, %s", helpers.limits)
+    return sealed

@@ -1,0 +1,122 @@
+"""Whether the seal holds with the distributed that is installed: the shape of what it rests on, and what happens."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import pickle
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from dask._expr import LLGExpr
+from distributed.protocol import core
+from distributed.protocol.serialize import Serialized, ToPickle, serialize, to_serialize
+from distributed.scheduler import Scheduler, _materialize_graph
+from distributed.shuffle._core import P2PBarrierTask
+from distributed.shuffle._rechunk import ArrayRechunkSpec
+from distributed.shuffle._scheduler_plugin import ShuffleSchedulerPlugin
+
+from daskpki.cluster import no_pickle
+from daskpki.cluster.sealed.graphs import SealedShuffle, checked_graph
+from daskpki.cluster.sealed.helpers import Helpers
+from daskpki.errors import NotTrustedError
+
+_CALLED: Final[Mapping[Callable[..., Any], frozenset[str]]] = {
+    Scheduler.update_graph: frozenset({"deserialize", "_materialize_graph", "_create_taskstate_from_graph"}),
+    Scheduler._task_to_msg: frozenset({"ToPickle", "run_spec"}),  # noqa: SLF001 - Dask's own
+    ShuffleSchedulerPlugin._create: frozenset({"_retrieve_spec", "create_new_run"}),  # noqa: SLF001 - Dask's own
+    _materialize_graph: frozenset({"__dask_graph__", "__dask_annotations__", "convert_legacy_graph"}),
+}
+"""Functions of distributed's, and the names that each uses as the seal expects."""
+_TAKES: Final = frozenset(
+    {
+        *("client", "expr_ser", "keys", "span_metadata", "internal_priority", "submitting_task"),
+        *("code", "annotations", "stimulus_id"),
+    }
+)
+
+
+class _Canary:
+    """Unpickled in this process, it says so."""
+
+    sang = threading.Event()
+
+    def __reduce__(self) -> Any:
+        return song_of_the_start, ("song",)
+
+
+def song_of_the_start(word: str) -> str:
+    """What a canary is heard by."""
+    _Canary.sang.set()
+    return word
+
+
+def verify_shapes() -> None:
+    """Raise NotTrustedError where distributed's functions are not those that the seal was written for."""
+    for function, names in _CALLED.items():
+        if missing := names.difference(inspect.unwrap(function).__code__.co_names):
+            raise _changed(f"{function.__qualname__} does not use {', '.join(sorted(missing))}")
+    if missing := _TAKES.difference(inspect.signature(Scheduler.update_graph).parameters):
+        raise _changed(f"Scheduler.update_graph does not take {', '.join(sorted(missing))}")
+
+
+def canary_graph() -> list[Any]:
+    """A graph for `verify_holds`, made before the hook is there: Dask loads back what it pickles to name a graph."""
+    frames = _request()
+    _Canary.sang.clear()
+    return frames
+
+
+def verify_holds(helpers: Helpers, graph: Sequence[Any]) -> None:
+    """Raise NotTrustedError unless canaries stay mute here, in a message, a graph and a P2P spec."""
+    message = core.dumps(
+        {"op": "log_event", "topic": "x", "msg": [ToPickle(_Canary()), {"field": ToPickle(_Canary())}]}
+    )
+    kept = no_pickle.decode_sealed(message)["msg"]
+    if not all(isinstance(each, no_pickle.OpaquePickle) for each in (kept[0], kept[1]["field"])):
+        raise _changed("a pickle in a message was opened")
+    _verify_hook()
+    answer = checked_graph(helpers.rehearse(graph), helpers.limits.tasks)
+    if _Canary.sang.is_set():
+        raise _changed("a pickle of a client's was opened in the scheduler")
+    if set(answer.tasks) != {"canary", "barrier"} or not isinstance(answer.tasks["barrier"].spec, SealedShuffle):
+        raise _changed("a helper did not tell of a graph what is in it")
+
+
+def _verify_hook() -> None:
+    try:
+        pickle.loads(pickle.dumps(_Canary()))  # noqa: S301 - our own, to see that it is refused
+    except PermissionError:
+        return
+    raise _changed("the audit hook did not refuse a pickle")
+
+
+def _request() -> list[Any]:
+    spec = ArrayRechunkSpec(id="id", disk=False, new=((1,),), old=((1,),))  # type: ignore[arg-type]
+    graph = {
+        "canary": (song_of_the_start, _Canary()),
+        "barrier": P2PBarrierTask("barrier", song_of_the_start, spec=spec),
+    }
+    expression = Serialized(*serialize(to_serialize(LLGExpr(graph)), on_error="raise"))
+    request = {
+        "expr_ser": expression,
+        "keys": ["canary", "barrier"],
+        "internal_priority": None,
+        "code": ToPickle(()),
+        "annotations": ToPickle({"canary": _Canary()}),
+        "span_metadata": ToPickle({"canary": _Canary()}),
+        "validate": False,
+        "config": {},
+    }
+    return core.dumps(request)
+
+
+def _changed(what: str) -> NotTrustedError:
+    from daskpki.cluster.selftest import tested_with
+
+    version = importlib.metadata.version("distributed")
+    return NotTrustedError(
+        f"a scheduler cannot be sealed with distributed {version}: {what}",
+        hint=f"{tested_with()}; --scheduler-code stock runs without",
+    )

@@ -1,0 +1,138 @@
+"""What a sealed scheduler costs: the same graphs on stock TLS, under daskpki, and sealed, all running at once."""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, Final
+
+import psutil
+from dask import array
+from distributed import Client, wait
+
+from daskpki.identity import Role
+from daskpki.pki.profile import Grade
+from scripts.benchmarks.report import Goal, Section
+from scripts.benchmarks.timing import take_turns
+from scripts.benchmarks.workshop import Workshop
+from tests.cluster.conftest import stock_security
+from tests.support.cluster_material import Authority
+from tests.support.nodes import cluster
+
+STOCK: Final = "Dask's own mutual TLS"
+OPEN: Final = "daskpki, scheduler code stock"
+SEALED: Final = "daskpki, sealed"
+_SUBMITS: Final = 50
+_TASKS: Final = 20_000
+_CHUNKS: Final = 50_000
+"""Of an array whose sum is a graph of some 100,000 tasks."""
+
+
+def submits(workshop: Workshop) -> Section:
+    """Run the benchmark of single tasks, one after another."""
+    return _section(workshop, f"{_SUBMITS} submits, one after another", 1.1, _submit)
+
+
+def small_tasks(workshop: Workshop) -> Section:
+    """Run the benchmark of many small tasks."""
+    return _section(workshop, f"{_TASKS:,} small tasks", 1.05, _map)
+
+
+def known(workshop: Workshop) -> Section:
+    """Run the benchmark of a large graph, until the scheduler knows its tasks."""
+    return _section(workshop, "A graph of 100,000 tasks until it is known", 1.5, _know)
+
+
+def executed(workshop: Workshop) -> Section:
+    """Run the benchmark of a large graph, until its result is there."""
+    return _section(workshop, "A graph of 100,000 tasks executed", 1.1, _execute)
+
+
+def memory(workshop: Workshop) -> Section:
+    """Measure what the scheduler holds (in seconds' place: MB) while it knows a large graph."""
+    return _section(workshop, "MB of the scheduler with a graph of 100,000 tasks", 1.1, _hold)
+
+
+def _section(workshop: Workshop, title: str, goal: float, work: Callable[[Client], float]) -> Section:
+    with ExitStack() as stack:
+        clients = {label: stack.enter_context(_running(workshop, label)) for label in (STOCK, OPEN, SEALED)}
+        runs = {label: partial(_settled, work, client) for label, client in clients.items()}
+        samples = take_turns(runs, workshop.rounds)
+    about = (
+        "A scheduler and a worker of two threads with its nanny for each contestant; stock clients, with grade admin."
+    )
+    return Section(title, about, SEALED, samples, (Goal(STOCK, goal, f"at most {goal} times stock"),))
+
+
+@contextmanager
+def _running(workshop: Workshop, label: str) -> Iterator[Client]:
+    directory = workshop.new_directory(label.replace(" ", "-"))
+    authority = Authority()
+    security = stock_security(authority, authority.leaf(Role.CLIENT, "ops", grades=(Grade.ADMIN,)), directory)
+    mode, code = (None if label == STOCK else "limited"), "sealed" if label == SEALED else "stock"
+    with (
+        cluster(authority, directory, mode, nworkers=1, code=code) as nodes,
+        Client(nodes.address, security=security) as client,
+    ):
+        yield client
+
+
+def _settled(work: Callable[[Client], float], client: Client, _number: int) -> float:
+    """The next contestant begins when this one's cluster has nothing left to do."""
+    measured = work(client)
+    while client.run_on_scheduler(_tasks_of):
+        pass
+    return measured
+
+
+def _submit(client: Client) -> float:
+    started = time.perf_counter()
+    for number in range(_SUBMITS):
+        client.submit(operator.neg, number, pure=False).result()
+    return time.perf_counter() - started
+
+
+def _map(client: Client) -> float:
+    started = time.perf_counter()
+    wait(client.map(operator.neg, range(_TASKS), pure=False))
+    return time.perf_counter() - started
+
+
+def _sum() -> Any:
+    return array.ones(_CHUNKS, chunks=1).sum(split_every=1000)
+
+
+def _know(client: Client) -> float:
+    started = time.perf_counter()
+    future = client.compute(_sum(), optimize_graph=False)
+    while client.run_on_scheduler(_tasks_of) < _CHUNKS:
+        pass
+    seconds = time.perf_counter() - started
+    future.cancel()
+    return seconds
+
+
+def _execute(client: Client) -> float:
+    started = time.perf_counter()
+    client.compute(_sum(), optimize_graph=False).result()
+    return time.perf_counter() - started
+
+
+def _hold(client: Client) -> float:
+    future = client.compute(_sum(), optimize_graph=False)
+    while client.run_on_scheduler(_tasks_of) < _CHUNKS:
+        pass
+    held = float(client.run_on_scheduler(_megabytes))
+    future.cancel()
+    return held
+
+
+def _tasks_of(dask_scheduler: Any) -> int:
+    return len(dask_scheduler.tasks)
+
+
+def _megabytes() -> float:
+    return float(psutil.Process().memory_info().rss / 1e6)

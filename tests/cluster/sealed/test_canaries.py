@@ -1,0 +1,69 @@
+"""Nothing that a client or worker pickled is opened in a sealed scheduler; in the control, nearly all of it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daskpki.identity import Role
+from tests.cluster.conftest import stock_security
+from tests.support.canaries import FAMILIES, Aim, sang
+from tests.support.cluster_material import Authority
+from tests.support.layer import LAYER
+from tests.support.nodes import Cluster
+
+pytestmark = pytest.mark.cluster
+
+ROLES = (Role.CLIENT, Role.WORKER)
+CARRIED = {
+    "decoder": ("greeting", "calls", "stream", "fields of graphs"),  # what comes as a pickled frame
+    "handlers": ("bytes", "graph"),  # what the handlers open
+    "hook": tuple(FAMILIES),
+}
+"""The families of canaries that each layer holds alone."""
+
+
+def release(authority: Authority, cluster: Cluster, role: Role, family: str, directory: Path) -> set[str]:
+    """The places in which that family sang in the scheduler's own process."""
+    nest = directory / "nest"
+    nest.mkdir(exist_ok=True)
+    security = stock_security(authority, authority.leaf(role, "mallory"), directory / role.value)
+    asyncio.run(FAMILIES[family](Aim(cluster.address, security, role, nest)))
+    return sang(nest, cluster.scheduler.process.pid)
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_sealed_scheduler_opens_none(
+    role: Role, family: str, authority: Authority, sealed: Cluster, tmp_path: Path
+) -> None:
+    assert release(authority, sealed, role, family, tmp_path) == set()
+    assert sealed.scheduler.process.poll() is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_control_stock_dask_opens_them(family: str, authority: Authority, stock: Cluster, tmp_path: Path) -> None:
+    assert release(authority, stock, Role.CLIENT, family, tmp_path)
+
+
+@pytest.fixture(scope="module", params=CARRIED)
+def one_layer(
+    request: pytest.FixtureRequest, authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Cluster]]:
+    running = Cluster(authority, tmp_path_factory.mktemp(request.param), "allow")
+    running.preloaded = ("--preload", "tests.support.layer")
+    running.variables = {LAYER: request.param}
+    try:
+        running.begin(1)
+        yield request.param, running
+    finally:
+        running.stop()
+
+
+def test_each_layer_holds_alone(one_layer: tuple[str, Cluster], authority: Authority, tmp_path: Path) -> None:
+    layer, cluster = one_layer
+    for family in CARRIED[layer]:
+        assert release(authority, cluster, Role.CLIENT, family, tmp_path) == set(), family

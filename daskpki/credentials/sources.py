@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +18,11 @@ from daskpki import settings
 from daskpki.confidential import Confidential
 from daskpki.credentials.contexts import Contexts, parse_scheduler
 from daskpki.credentials.directory import CERTIFICATE_FILE, KEY_FILE, Material, in_directory, load_directory, parse_leaf
-from daskpki.credentials.fetch import fetch_credential
+from daskpki.credentials.fetch import fetch_credential, fetch_trust
+from daskpki.credentials.one_file import load_file
 from daskpki.credentials.os_keyring import KeyringPort, OSKeyring
 from daskpki.credentials.saved_logins import find_login, load_login
-from daskpki.credentials.source_selection import DIRECTORY, HANDOVER, Choice, Source, Wanted, choose
+from daskpki.credentials.source_selection import DIRECTORY, FILE, HANDOVER, Choice, Source, Wanted, choose
 from daskpki.credentials.verified import Pins, VerifiedCredential, issuing_generation, verify_credential
 from daskpki.errors import CorruptError, NotFoundError, UsageError
 from daskpki.handover import Handover, load_handover
@@ -156,6 +158,19 @@ def _from_directory(_wanted: Wanted, here: Environment) -> _Found:
     return held, _addresses(held, here)
 
 
+def _from_file(wanted: Wanted, here: Environment) -> _Found:
+    """The trust document lies beside the file, or comes from the store, by the workload's own identity."""
+    found = load_file(Path(here.environ[FILE]))
+    signed = found.trust
+    if signed is None:
+        named = found.payload.cluster if found.payload else settings.cluster_name(here.environ, wanted.cluster)
+        with closing(here.open_store(settings.store_url(here.environ, wanted.store))) as store:
+            signed = fetch_trust(store.secrets, named).data
+    credential = found.credential(parse_trust(signed).document, here.now)
+    held = verify_credential(credential, signed, pins=here.pins, now=here.now)
+    return held, _addresses(held, here)
+
+
 def _addresses(held: VerifiedCredential, here: Environment) -> tuple[str, ...]:
     chosen = here.environ.get("DASKPKI_SCHEDULER")
     return (parse_scheduler(chosen),) if chosen else held.trust.schedulers
@@ -206,6 +221,7 @@ def _in_cluster(wanted: Wanted, here: Environment) -> Wanted:
 _SOURCES: dict[Source, Callable[[Wanted, Environment], _Found]] = {
     Source.HANDOVER: _from_handover,
     Source.DIRECTORY: _from_directory,
+    Source.FILE: _from_file,
     Source.STORE: _from_store,
     Source.KEYRING: _from_keyring,
 }

@@ -58,9 +58,10 @@ def _read(name: str, path: str) -> bytes:
 def security(name: str | None = None, *, cluster: str | None = None, store: str | None = None) -> PkiSecurity:
     """A `distributed.Security` with which a client reaches its cluster: `Client(address, security=...)`.
 
-    The credential comes from the first of: `store` (a URL, if given), what the entrypoint handed down or
-    DASKPKI_CREDENTIAL_DIR, the store if DASKPKI_SOURCE=store, the OS keyring. `name` and `cluster` say whose it has to
-    be. Raises NotFoundError, NotTrustedError, AccessDeniedError or UsageError, each with a hint.
+    The credential comes from the first of: `store` (a URL, if given), what the entrypoint handed down,
+    DASKPKI_CREDENTIAL_DIR or DASKPKI_CREDENTIAL_FILE, the store if DASKPKI_SOURCE=store, the OS keyring. `name` and
+    `cluster` say whose it has to be. Raises NotFoundError, NotTrustedError, AccessDeniedError or UsageError, each with
+    a hint.
     """
     here = this_process()
     wanted = Wanted(name=name, cluster=cluster, store=store)

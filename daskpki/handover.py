@@ -42,12 +42,13 @@ class Handover(NamedTuple):
 
     `cert` (leaf and intermediates, PEM), `key` (PKCS#8, PEM), `ca` (the trust anchors, PEM) and `trust` (the signed
     trust document as the store keeps it) are paths. `store` is a URL, or None when the credential came from
-    `directory`, a path; `endpoint` is another Secret Manager than Google's. `secrets` are the paths of the cluster's
-    other secrets that were mounted, by name. `pinned` is the version of the credential that --version named; such a
-    node keeps it.
+    `directory`, a path; where it came from `file`, the store is read for the trust document, if at all. `endpoint` is
+    another Secret Manager than Google's. `secrets` are the paths of the cluster's other secrets that were mounted, by
+    name. `pinned` is the version of the credential that --version named; such a node keeps it.
     `tls_min` is "1.3" or "1.2", `worker_clients` one of deny, limited and allow, `dashboard` one of loopback, mtls and
     off. `health` is the ADDRESS:PORT of the health server, `metrics` whether it serves them ("yes" or "no").
     `scheduler_code` is stock or sealed; `helper_limits` and `helper_user` are of a sealed scheduler's helpers.
+    `retire` is for how many seconds a worker that is asked to end may hand its data to others.
     """
 
     cluster: str
@@ -63,6 +64,7 @@ class Handover(NamedTuple):
     tls_min: str
     store: str | None = None
     directory: str | None = None
+    file: str | None = None
     endpoint: str | None = None
     scheduler: str | None = None
     secrets: Mapping[str, str] = NO_SECRETS
@@ -73,6 +75,7 @@ class Handover(NamedTuple):
     scheduler_code: str | None = None
     helper_limits: str | None = None
     helper_user: str | None = None
+    retire: str | None = None
 
 
 def encode_handover(handover: Handover) -> bytes:

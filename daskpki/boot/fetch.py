@@ -2,7 +2,7 @@
 
 That is its own credentials, the newest trust document, and the secrets that it is told to mount.
 
-Where the material comes from: Secret Manager, a credential directory, or a local store; never two.
+Where the material comes from: Secret Manager, a credential directory, a file, or a local store; never two.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -237,6 +238,8 @@ def fetch(settings: Settings, environ: Mapping[str, str], patience: RetryPolicy)
     """The material from the source that the settings name; raises whatever went wrong there."""
     if settings.directory is not None:
         return Fetched(_from_directories(settings), settings, None)
+    if settings.file is not None:
+        return _from_file(settings, settings.file, environ, patience)
     settings = _with_instance_name(settings, environ, patience)
     if isinstance(settings.store, GsmUrl):
         return _from_secret_manager(settings, settings.store, environ, patience)
@@ -285,6 +288,41 @@ def _from_local(settings: Settings, url: LocalUrl, environ: Mapping[str, str]) -
         return read_material(reader, settings.cluster, settings.wanted, settings.versions, settings.mounts)
     finally:
         store.close()
+
+
+def _from_file(settings: Settings, file: str, environ: Mapping[str, str], patience: RetryPolicy) -> Fetched:
+    """The file's credential; the trust document beside it, else the store's."""
+    from pathlib import Path
+
+    from daskpki.credentials.one_file import load_file
+    from daskpki.pki.trust_document import parse_trust
+
+    found = load_file(Path(file))
+    date = None
+    if found.trust is not None:
+        trust = FetchedTrust(found.trust, parse_trust(found.trust))
+    elif settings.store is None:
+        raise NotFoundError(
+            "no trust.json lies beside the credential file, and no store is named that has a trust document",
+            hint="mount the secret of the trust document there, or set DASKPKI_STORE",
+        )
+    else:
+        cluster = found.payload.cluster if found.payload else settings.cluster
+        trust, date = _fetch_trust(settings.store, settings.endpoint, cluster, environ, patience)
+    credential = found.credential(trust.signed.document, datetime.now(UTC))
+    return Fetched(Material((credential,), trust), settings, date)
+
+
+def _fetch_trust(
+    url: GsmUrl | LocalUrl, endpoint: str | None, cluster: str, environ: Mapping[str, str], patience: RetryPolicy
+) -> tuple[FetchedTrust, Reading | None]:
+    if isinstance(url, GsmUrl):
+        store = open_secret_manager(url, endpoint, environ, patience)
+        return newest_trust(store, cluster), store.date
+    from daskpki.store.opening import open_store
+
+    with closing(open_store(url, environ=environ)) as local:
+        return newest_trust(local.secrets, cluster), None
 
 
 def _from_directories(settings: Settings) -> Material:

@@ -7,7 +7,7 @@ across the exec, so none is lost on the way; here they are waited for, one after
 When a program ends by itself, the others have 5 s to do so too: workers whose scheduler is gone end within 3 s, with
 status 0 (distributed#7971), so what counts is the scheduler's; asked in the middle of that, they hang for 8 s. Then, or
 on a signal to end, they are asked one after the other, the last one started first, since workers end faster while their
-scheduler is there. What has not ended 15 s later is killed.
+scheduler is there. What has not ended 8 s after the time in which workers may retire is killed.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from daskpki.boot.log import TEXT, BootLog
 LEAVE: Final = 5.0
 """Seconds between one program's end and asking the others."""
 
-GRACE: Final = 15.0
-"""Seconds between asking and killing: more than a worker takes that was closing already (8 s, by distributed's nanny),
-and less than the 20 s after which `docker stop` in a VM's unit kills us, so that we say how each program ended.
+GRACE: Final = 8.0
+"""Seconds between asking and killing, beside `--retire`: with its 20 s less than the 30 s after which Kubernetes and a
+spot machine kill us, so that we say how each program ended.
 """
 
 FORWARDED: Final = frozenset(
@@ -40,6 +40,7 @@ _FOR_PYTHON: Final = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPA
 """What Python may need to be found, to find its own library, and us; nothing else of the environment stays behind."""
 
 _FORMAT: Final = "DASKPKI_LOG_FORMAT"
+_RETIRE: Final = "DASKPKI_RETIRE"
 
 
 class Init:
@@ -139,12 +140,19 @@ def _send(process: int, number: int) -> None:
 
 
 def exec_init(
-    children: Mapping[int, str], log_format: str, execve: Callable[[str, list[str], dict[str, str]], object]
+    children: Mapping[int, str],
+    log_format: str,
+    execve: Callable[[str, list[str], dict[str, str]], object],
+    *,
+    retire: int = 0,
 ) -> None:
-    """Become the init of these children, by process id; the signals of WAITED_FOR are blocked already."""
+    """Become the init of these children, by process id; the signals of WAITED_FOR are blocked already.
+
+    `retire` is for how many seconds a worker among them may hand its data on.
+    """
     arguments = [f"{name}={process}" for process, name in children.items()]
     environ = {name: os.environ[name] for name in _FOR_PYTHON if name in os.environ}
-    environ[_FORMAT] = log_format
+    environ |= {_FORMAT: log_format, _RETIRE: str(retire)}
     execve(sys.executable, [sys.executable, "-P", "-m", "daskpki.boot.init", *arguments], environ)
 
 
@@ -155,6 +163,7 @@ def main(arguments: Sequence[str]) -> int:
     init = Init(
         {int(process): name for name, _, process in pairs},
         note=BootLog(os.environ.get(_FORMAT, TEXT)).note,
+        grace=GRACE + int(os.environ.get(_RETIRE, "0")),
     )
     return init.run()
 

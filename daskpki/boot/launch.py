@@ -54,6 +54,7 @@ def hand_over(
         tls_min=settings.tls_min,
         store=str(settings.store) if settings.store else None,
         directory=_absolute(settings.directory_for(credential.identity.role)),
+        file=_absolute(settings.file),
         endpoint=settings.endpoint,
         scheduler=settings.scheduler,
         secrets=secrets,
@@ -64,6 +65,7 @@ def hand_over(
         scheduler_code=settings.scheduler_code,
         helper_limits=settings.helper_limits,
         helper_user=settings.helper_user,
+        retire=str(settings.retire),
     )
     return handover, place.put("handover.json", encode_handover(handover))
 
@@ -113,7 +115,7 @@ def start(checked: Checked, programs: Sequence[Program], environ: Mapping[str, s
             if child == 0:
                 _become_in_child(checked, program, environ, execve, before)
             children[child] = program.role.value
-        exec_init(children, checked.settings.log_format, execve)
+        exec_init(children, checked.settings.log_format, execve, retire=checked.settings.retire)
     except OSError as error:
         for child in children:  # of which nobody would take care
             os.kill(child, signal.SIGKILL)

@@ -134,6 +134,12 @@ OPTIONS: Final = (
         "boot this version of the credential (default: the newest), and keep it; for node scheduler=N,worker=N",
     ),
     Option("credential-dir", "DIR", "DASKPKI_CREDENTIAL_DIR", "a directory as `daskpki export` writes it, not a store"),
+    Option(
+        "credential-file",
+        "FILE",
+        "DASKPKI_CREDENTIAL_FILE",
+        "a secret's payload, or a PEM bundle (key, leaf, chain), with trust.json beside it, else in the store",
+    ),
     Option("scheduler", "ADDRESS", "DASKPKI_SCHEDULER", "the scheduler, tls://HOST:PORT, for workers"),
     Option("deadline", "SECONDS", "DASKPKI_DEADLINE", "how long to keep trying before exit code 75", "180"),
     Option("ca-sha256", "HEX", "DASKPKI_CA_SHA256", "trust only this CA (what `daskpki init-ca` printed)"),
@@ -169,6 +175,13 @@ OPTIONS: Final = (
     Option("poll", "SECONDS", "DASKPKI_POLL", "how often a running node looks for revocations and new CAs", "60"),
     Option("fetch-age", "SECONDS", "DASKPKI_FETCH_AGE", "warn when the last look that succeeded is older", "86400"),
     Option("grace", "SECONDS", "DASKPKI_GRACE", "how long connections outlive their peer's certificate", "86400"),
+    Option(
+        "retire",
+        "SECONDS",
+        "DASKPKI_RETIRE",
+        "on SIGTERM, how long a worker may hand its data to others; give it some seconds more before it is killed",
+        "20",
+    ),
     Option(
         "dashboard",
         "WHERE",

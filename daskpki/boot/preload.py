@@ -1,4 +1,4 @@
-"""Dask's preload on a node that was booted: the rules of `daskpki.cluster.preload`, and an eye on the source.
+"""Dask's preload on a node that was booted: the rules of `daskpki.cluster.preload`, an eye on the source, a way out.
 
 One process of a host looks there: the scheduler, or the nannies' parent, whose workers look at what that one hands on.
 """
@@ -12,6 +12,7 @@ from daskpki.boot.refresh import open_source
 from daskpki.cluster.preload import NODE, WATCHING, dask_teardown
 from daskpki.cluster.preload import dask_setup as enforce
 from daskpki.cluster.refresh import SHARE, Watch
+from daskpki.cluster.retiring import retire_on_sigterm
 from daskpki.identity import Role
 
 __all__ = ["dask_setup", "dask_teardown"]
@@ -20,10 +21,12 @@ __all__ = ["dask_setup", "dask_teardown"]
 async def dask_setup(server: Any) -> None:
     """Called by Dask before the server reads; see `daskpki.cluster.preload.dask_setup`."""
     enforce(server)
+    handover = NODE.handover
+    retire_on_sigterm(server, float(handover.retire or 0))
     if WATCHING:  # a nanny's worker, or not the first nanny of this process
         return
-    handover = NODE.handover
-    source, share = open_source(handover), SHARE if handover.store else 0  # a look into a directory costs nothing
+    source = open_source(handover)
+    share = 0 if handover.directory or handover.file else SHARE  # a look at files costs nothing
     enforcement = NODE.enforcement(Role(handover.role))
     watch = Watch(enforcement, NODE.keeper, source, freshness=handover.freshness, share=share)
     WATCHING.append(asyncio.create_task(watch.run()))

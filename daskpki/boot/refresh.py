@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from daskpki import secret_names
 from daskpki.boot.fetch import Material, Reader, parse_own_credential
@@ -24,13 +25,17 @@ from daskpki.cluster.refresh import NullSource, Source
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustMessage
 from daskpki.confidential import Confidential
-from daskpki.errors import DaskpkiError, DisabledError, NotFoundError, NotTrustedError
+from daskpki.errors import CorruptError, DaskpkiError, DisabledError, NotFoundError, NotTrustedError
 from daskpki.handover import Handover
 from daskpki.identity import parse_role
 from daskpki.pki.credential import certificate_pem, key_pem
 from daskpki.pki.crl import CLOCK_SKEW
+from daskpki.pki.pem import CERTIFICATE, PRIVATE_KEY, encode_pem
 from daskpki.pki.trust_document import TrustDocument, parse_trust
 from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
+
+if TYPE_CHECKING:
+    from daskpki.credentials.one_file import CredentialFile
 
 _KEPT: Final = 16
 """Versions that are kept in memory while the newest is looked for; the others are read again."""
@@ -265,14 +270,48 @@ class DirectorySource:
         return read_directory(self._directory)
 
 
+class FileSource:
+    """`daskpki.cluster.refresh.Source` over a credential file, which a kubelet or CSI driver replaces when it changes.
+
+    The trust document is the one beside it, else what `store` has.
+    """
+
+    def __init__(self, file: str, store: Source) -> None:
+        self._file = file
+        self._store = store
+
+    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
+        """See daskpki.cluster.refresh.Source."""
+        beside = self._load().trust
+        if beside is None:
+            yield from self._store.trust_after(held)
+        elif parse_trust(beside).document.epoch > held.epoch:
+            yield TrustMessage(beside, self._file)
+
+    def credential(self, held: KeyPair | None = None) -> KeyPair:  # noqa: ARG002 - the protocol's signature
+        """See daskpki.cluster.refresh.Source; CorruptError for a payload without a key."""
+        found = self._load()
+        if found.key is None:
+            raise CorruptError("the credential file holds no key any more")
+        certificates = "".join(encode_pem(der, CERTIFICATE) for der in (found.leaf, *found.chain))
+        return KeyPair(certificates, Confidential(encode_pem(found.key.reveal(), PRIVATE_KEY)))
+
+    def _load(self) -> CredentialFile:
+        from daskpki.credentials.one_file import load_file
+
+        return load_file(Path(self._file))
+
+
 def open_source(handover: Handover, environ: Mapping[str, str] = os.environ) -> Source:
     """The source of a node; one that has nothing where neither a store nor a directory can be read."""
     if handover.directory is not None:
-        return _open_directory(handover.directory)
-    if handover.store is None:
-        return NullSource()
-    url = parse_store_url(handover.store)
-    return StoreSource(handover, partial(open_reader, url, handover.endpoint, environ))
+        return _open_mounted(DirectorySource(handover.directory))
+    store: Source = NullSource() if handover.store is None else _open_store(handover, handover.store, environ)
+    return store if handover.file is None else _open_mounted(FileSource(handover.file, store))
+
+
+def _open_store(handover: Handover, store: str, environ: Mapping[str, str]) -> Source:
+    return StoreSource(handover, partial(open_reader, parse_store_url(store), handover.endpoint, environ))
 
 
 @contextmanager
@@ -281,8 +320,7 @@ def open_reader(url: LocalUrl | GsmUrl, endpoint: str | None, environ: Mapping[s
     yield from _secret_manager(url, endpoint, environ) if isinstance(url, GsmUrl) else _local(url, environ)
 
 
-def _open_directory(directory: str) -> Source:
-    source = DirectorySource(directory)
+def _open_mounted(source: DirectorySource | FileSource) -> Source:
     try:
         source.credential()
     except DaskpkiError as error:  # the entrypoint read it, perhaps as another user (node --worker-user)

@@ -22,6 +22,15 @@ INSTANCE: Final = "@instance"
 NEWEST: Final[Mapping[Role, int]] = {}
 """Of no role is another version booted than the newest."""
 
+_DIRECTORY: Final = "credential-dir"
+_FILE: Final = "credential-file"
+_ORIGINS: Final = {
+    "store": "DASKPKI_STORE",
+    _DIRECTORY: "DASKPKI_CREDENTIAL_DIR",
+    _FILE: "DASKPKI_CREDENTIAL_FILE",
+}
+"""The options of which one says where the credential comes from, and their variables."""
+
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,9}\Z")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9.-]+)\Z")
 _DECIMAL = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?\Z")
@@ -31,6 +40,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 class Settings(NamedTuple):
     """What to boot and from where. `name` is None for each role's usual one; `store` is None with a directory.
+
+    With `file`, a store is there for the trust document only, or None.
 
     `versions` are those of the credentials that are pinned; a role that is not in it boots its newest.
     """
@@ -64,6 +75,13 @@ class Settings(NamedTuple):
     scheduler_code: str = "stock"
     helper_limits: str | None = None
     helper_user: str | None = None
+    retire: int = 20
+    file: str | None = None
+
+    @property
+    def reads_store(self) -> bool:
+        """Whether the credentials are read from the store, by role and name."""
+        return self.directory is None and self.file is None
 
     @property
     def wanted(self) -> tuple[tuple[Role, str], ...]:
@@ -80,13 +98,16 @@ class Settings(NamedTuple):
 def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings:
     """The settings; UsageError that names the value, the rule and the way out."""
     found = values(arguments.given, environ)
-    directory, source = _source(arguments.given, environ)
+    origin, source = _source(arguments.given, environ)
+    directory, file = origin.get(_DIRECTORY), origin.get(_FILE)
+    if file and arguments.command == "node":
+        raise UsageError("a node has two credentials, and --credential-file is one", hint="--credential-dir DIR")
     return Settings(
         command=arguments.command,
         roles=_roles(arguments),
         name=_name(found["name"]),
         cluster=parse_label(found["cluster"], "cluster"),
-        store=None if directory else parse_store_url(found["store"]),
+        store=parse_store_url(found["store"]) if "store" in origin else None,
         directory=directory,
         source=source,
         scheduler=parse_scheduler(found["scheduler"]) if found["scheduler"] else None,
@@ -102,8 +123,8 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
         worker_user=_worker_user(arguments.command, found["worker-user"]),
         endpoint=found["endpoint"] or None,
         rest=_rest(arguments),
-        mounts=_mounts(found, directory),
-        versions=_versions(found["version"], _roles(arguments), directory),
+        mounts=_mounts(found, directory or file),
+        versions=_versions(found["version"], _roles(arguments), directory or file),
         log_format=_choice(found, "log-format", (TEXT, JSON)),
         freshness=_freshness(found),
         health=_health(found["health"]),
@@ -111,6 +132,8 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
         scheduler_code=_choice(found, "scheduler-code", ("stock", SEALED)),
         helper_limits=_helper_limits(found["helper-limits"]),
         helper_user=found["helper-user"] or None,
+        retire=_number(found, "retire", 0, 86_400),
+        file=file,
     )
 
 
@@ -123,12 +146,12 @@ def _freshness(found: Mapping[str, str]) -> Freshness:
     )
 
 
-def _versions(text: str, roles: tuple[Role, ...], directory: str | None) -> Mapping[Role, int]:
+def _versions(text: str, roles: tuple[Role, ...], mounted: str | None) -> Mapping[Role, int]:
     """The version that each role is pinned to: `N`, or where there are two roles `ROLE=N`."""
-    if text and directory is not None:
+    if text and mounted is not None:
         raise UsageError(
-            f"--version {shown(text)} reads a store, and the credential comes from a directory",
-            hint="leave --version out: a directory holds the one version that was exported to it",
+            f"--version {shown(text)} reads a store, and the credential comes from a directory or a file",
+            hint="leave --version out: there is the one version that was put there",
         )
     named = {role.value: role for role in roles} | ({"": roles[0]} if len(roles) == 1 else {})
     versions: dict[Role, int] = {}
@@ -144,13 +167,13 @@ def _versions(text: str, roles: tuple[Role, ...], directory: str | None) -> Mapp
     return versions
 
 
-def _mounts(found: Mapping[str, str], directory: str | None) -> tuple[Mount, ...]:
+def _mounts(found: Mapping[str, str], mounted: str | None) -> tuple[Mount, ...]:
     allowed = _choice(found, "allow-secrets-in-environment", ("no", "yes")) == "yes"
     mounts = parse_mounts(found["secret"], in_environment=allowed) if found["secret"] else ()
-    if mounts and directory is not None:
+    if mounts and mounted is not None:
         raise UsageError(
-            "--secret reads a store, and the credential comes from a directory",
-            hint="mount the secret beside it (a volume of your own), or give --store instead of the directory",
+            "--secret reads a store, and the credential comes from a directory or a file",
+            hint="mount the secret beside it (a volume of your own), or give --store instead of that",
         )
     return mounts
 
@@ -174,21 +197,29 @@ def _rest(arguments: Arguments) -> tuple[str, ...]:
     return arguments.rest
 
 
-def _source(given: Mapping[str, str], environ: Mapping[str, str]) -> tuple[str | None, str]:
-    """The credential directory, None for the store; and which of the two was chosen, and why, in words.
+def _source(given: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Mapping[str, str], str]:
+    """The settings that say where everything is read, by option; and which was chosen, in words.
 
-    A directory is named by its setting alone: it may have been given what lies there.
+    That is the store, or a directory, or a file with or without a store for the trust document. What is on the command
+    line passes over the environment's. A directory or a file is named by its setting alone: it may have been given what
+    lies there.
     """
-    if "store" in given and "credential-dir" in given:
-        raise UsageError("--store and --credential-dir are two sources", hint="give one of them")
-    if "store" in given:
-        return None, f"--store {given['store']}"
-    if "credential-dir" in given:
-        return given["credential-dir"], "--credential-dir"
-    if directory := environ.get("DASKPKI_CREDENTIAL_DIR"):
-        passed_over = "; DASKPKI_STORE is passed over" if environ.get("DASKPKI_STORE") else ""
-        return directory, f"DASKPKI_CREDENTIAL_DIR{passed_over}"
-    return None, f"DASKPKI_STORE={environ['DASKPKI_STORE']}" if environ.get("DASKPKI_STORE") else "the default store"
+    on_line = {name: given[name] for name in _ORIGINS if name in given}
+    in_environ = {name: environ[variable] for name, variable in _ORIGINS.items() if environ.get(variable)}
+    chosen = on_line or in_environ
+    words = {name: f"--{name}" if on_line else _ORIGINS[name] for name in chosen}
+    mounted = [name for name in (_DIRECTORY, _FILE) if name in chosen]
+    rivals = [*mounted, "store"] if _DIRECTORY in on_line and "store" in on_line else mounted
+    if len(rivals) > 1:
+        raise UsageError(f"{words[rivals[1]]} and {words[rivals[0]]} are two sources", hint="give one of them")
+    if mounted == [_DIRECTORY]:
+        passed_over = "; DASKPKI_STORE is passed over" if "store" in chosen else ""
+        return {_DIRECTORY: chosen[_DIRECTORY]}, words[_DIRECTORY] + passed_over
+    if mounted:
+        return {"store": in_environ["store"], **chosen} if "store" in in_environ else chosen, words[_FILE]
+    if not chosen:
+        return {"store": ""}, "the default store"
+    return chosen, f"--store {chosen['store']}" if on_line else f"DASKPKI_STORE={chosen['store']}"
 
 
 def _name(text: str) -> str | None:

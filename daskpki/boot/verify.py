@@ -83,7 +83,7 @@ def _check_asked_for(credential: Credential, settings: Settings, role: Role) -> 
             f"{identity.uri} is a {identity.role.value}, and a {role} is to be started",
             hint=f"give the {role}'s credential: daskpki export {role} writes it to a directory",
         )
-    if settings.directory is None and (role, identity.name) not in settings.wanted:
+    if settings.reads_store and (role, identity.name) not in settings.wanted:
         raise NotTrustedError(f"{identity.uri} was found, where another name was asked for")
 
 

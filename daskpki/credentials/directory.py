@@ -92,16 +92,31 @@ def parse_leaf(leaf: bytes, what: str) -> Identity:
 
 
 def _read(path: Path, *, secret: bool = False) -> bytes:
-    name = in_directory(path.name)
+    return read_file(path, in_directory(path.name), secret=secret)
+
+
+def read_file(path: Path, name: str, *, secret: bool = False, mounted: bool = False) -> bytes:
+    """What the file holds, if its permissions are right; messages say `name`. AccessDeniedError, CorruptError.
+
+    `mounted` lets everybody read a secret of root's on a read-only mount below this container's root file system: CSI
+    drivers mount so (0644, without fsGroup; secrets-store-csi-driver#858), and nobody else is in there.
+    """
     try:
         with path.open("rb") as file:
-            check_file(name, os.fstat(file.fileno()), own_uid=_own_uid(), secret=secret)
+            status = os.fstat(file.fileno())
+            alone = mounted and _is_mounted_read_only(file.fileno(), status)
+            check_file(name, status, own_uid=_own_uid(), secret=secret and not alone)
             data = file.read(_MAX_SIZE + 1)
     except OSError as error:
         raise os_error(error, name) from None
     if len(data) > _MAX_SIZE:
         raise CorruptError(f"{name} is larger than {_MAX_SIZE} bytes, so it is not what was asked for")
     return data
+
+
+def _is_mounted_read_only(descriptor: int, status: os.stat_result) -> bool:
+    read_only = os.fstatvfs(descriptor).f_flag & os.ST_RDONLY
+    return bool(read_only) and status.st_uid == 0 and status.st_dev != os.stat("/").st_dev  # noqa: PTH116 - as above
 
 
 def check_directory(directory: Path, called: str | None = None) -> None:

@@ -1,7 +1,8 @@
 """Which source a credential comes from (pure): the order of the contract, and what was passed over.
 
 1. an explicit argument (`store=`);
-2. what `daskpki-entrypoint exec` handed down (DASKPKI_HANDOVER), or a directory (DASKPKI_CREDENTIAL_DIR);
+2. what `daskpki-entrypoint exec` handed down (DASKPKI_HANDOVER), else a directory (DASKPKI_CREDENTIAL_DIR) or a
+   file (DASKPKI_CREDENTIAL_FILE);
 3. DASKPKI_SOURCE=store, the store by the workload's own identity;
 4. the OS keyring.
 
@@ -20,6 +21,7 @@ from daskpki.quoting import shortened
 
 HANDOVER: Final = VARIABLE
 DIRECTORY: Final = "DASKPKI_CREDENTIAL_DIR"
+FILE: Final = "DASKPKI_CREDENTIAL_FILE"
 SOURCE: Final = "DASKPKI_SOURCE"
 
 
@@ -28,6 +30,7 @@ class Source(StrEnum):
 
     HANDOVER = "handed down"
     DIRECTORY = "directory"
+    FILE = "file"
     STORE = "store"
     KEYRING = "keyring"
 
@@ -54,7 +57,7 @@ class Choice(NamedTuple):
 
 def choose(wanted: Wanted, environ: Mapping[str, str]) -> Choice:
     """The source to use; UsageError for a DASKPKI_SOURCE that does not exist."""
-    candidates = _candidates(wanted, environ) or [(Source.KEYRING, f"neither {DIRECTORY} nor {SOURCE} is set")]
+    candidates = _candidates(wanted, environ) or [(Source.KEYRING, f"none of {DIRECTORY}, {FILE} and {SOURCE} is set")]
     source, why = candidates[0]
     return Choice(source, why, tuple(reason for _, reason in candidates[1:]))
 
@@ -66,8 +69,9 @@ def _candidates(wanted: Wanted, environ: Mapping[str, str]) -> list[tuple[Source
         found.append((Source.STORE, f"the store {shortened(wanted.store)} was asked for"))
     if environ.get(HANDOVER):
         found.append((Source.HANDOVER, f"{HANDOVER} is set: daskpki-entrypoint handed it down"))
-    if environ.get(DIRECTORY):
-        found.append((Source.DIRECTORY, f"{DIRECTORY} is set"))  # unseen: it may be a key in place of a path
+    for source, variable in ((Source.DIRECTORY, DIRECTORY), (Source.FILE, FILE)):
+        if environ.get(variable):
+            found.append((source, f"{variable} is set"))  # unseen: it may be a key in place of a path
     if chosen := environ.get(SOURCE):
         if chosen not in _CHOSEN:
             raise UsageError(f"{SOURCE}={shortened(chosen)} is no source", hint=f"{SOURCE} is {' or '.join(_CHOSEN)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -18,11 +19,12 @@ from daskpki.confidential import Confidential
 from daskpki.credentials.contexts import LOGIN_FILE, Contexts, parse_scheduler
 from daskpki.credentials.directory import CERTIFICATE_FILE, KEY_FILE, Material, in_directory, load_directory, parse_leaf
 from daskpki.credentials.expiry import Ending, ending, renewal_elsewhere, renewal_of_login
-from daskpki.credentials.fetch import fetch_credential
+from daskpki.credentials.fetch import fetch_credential, fetch_trust
 from daskpki.credentials.newest_trust import NewestTrust
+from daskpki.credentials.one_file import load_file
 from daskpki.credentials.os_keyring import KeyringPort, OSKeyring
 from daskpki.credentials.saved_logins import find_login, load_login, logins_that_list
-from daskpki.credentials.source_selection import DIRECTORY, HANDOVER, Choice, Source, Wanted, choose
+from daskpki.credentials.source_selection import DIRECTORY, FILE, HANDOVER, Choice, Source, Wanted, choose
 from daskpki.credentials.verified import Pins, VerifiedCredential, issuing_generation, verify_credential
 from daskpki.errors import CorruptError, UsageError
 from daskpki.handover import Handover, load_handover
@@ -171,6 +173,19 @@ def _from_directory(_wanted: Wanted, here: Environment) -> _Found:
     return held, _addresses(held, here), None
 
 
+def _from_file(wanted: Wanted, here: Environment) -> _Found:
+    """The trust document lies beside the file, or comes from the store, by the workload's own identity."""
+    found = load_file(Path(here.environ[FILE]))
+    signed = found.trust
+    if signed is None:
+        named = found.payload.cluster if found.payload else settings.cluster_name(here.environ, wanted.cluster)
+        with closing(here.open_store(settings.store_url(here.environ, wanted.store))) as store:
+            signed = fetch_trust(store.secrets, named, pins=here.pins, now=here.now).data
+    credential = found.credential(parse_trust(signed).document, here.now)
+    held = verify_credential(credential, signed, pins=here.pins, now=here.now)
+    return held, _addresses(held, here), None
+
+
 def _addresses(held: VerifiedCredential, here: Environment) -> tuple[str, ...]:
     chosen = here.environ.get("DASKPKI_SCHEDULER")
     return (parse_scheduler(chosen),) if chosen else held.trust.schedulers
@@ -224,6 +239,7 @@ def _in_cluster(wanted: Wanted, here: Environment) -> Wanted:
 _SOURCES: dict[Source, Callable[[Wanted, Environment], _Found]] = {
     Source.HANDOVER: _from_handover,
     Source.DIRECTORY: _from_directory,
+    Source.FILE: _from_file,
     Source.STORE: _from_store,
     Source.KEYRING: _from_keyring,
 }

@@ -18,6 +18,11 @@ ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "scripts" / "container"
 MANIFESTS = ROOT / "docs" / "deploy" / "kubernetes"
 BIN = Path(sys.executable).parent
+LEAST_SPARE = 8
+"""Seconds that a pod has beside retiring and ending, in which the entrypoint's init says how it ended."""
+
+NANNY = 256 * 1024**2
+"""Bytes, more than a nanny's process takes."""
 
 
 def instructions(recipe: Path) -> list[tuple[str, str]]:
@@ -57,7 +62,9 @@ def test_a_users_image_takes_two_lines() -> None:
 def test_what_is_installed_is_locked_by_version_and_hash(name: str) -> None:
     entries = re.split(r"\n(?=[a-z])", (RECIPES / name).read_text().strip())
     for entry in entries:
-        assert re.match(r"[a-z0-9._-]+==[\w.]+ \\\n( +--hash=sha256:[0-9a-f]{64}( \\\n)?)+\Z", entry), entry[:80]
+        assert re.match(r"[a-z0-9._-]+==[\w.]+( ; [^\\\n]+)? \\\n( +--hash=sha256:[0-9a-f]{64}( \\\n)?)+\Z", entry), (
+            entry[:80]
+        )
 
 
 def test_the_image_stays_light_and_above_the_floors() -> None:
@@ -85,6 +92,23 @@ def test_kubernetes_takes_the_manifests(manifest: dict[str, Any]) -> None:
     kubernetes_validate.validate(manifest, "1.30", strict=True)
 
 
+def assert_restricted(spec: dict[str, Any]) -> None:
+    """PodSecurity `restricted`, and more: a read-only root, no token of the API, an image that cannot change."""
+    (container,) = spec["containers"]
+    assert spec["automountServiceAccountToken"] is False
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+    assert spec["securityContext"] == {
+        "runAsNonRoot": True, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }  # fmt: skip
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+    }  # fmt: skip
+    assert all(volume.keys() & {"emptyDir", "secret", "csi"} for volume in spec["volumes"])
+    assert re.search(r"@sha256:[0-9a-f]{64}\Z", container["image"])
+    assert spec["terminationGracePeriodSeconds"] > 20 + 2 + LEAST_SPARE
+
+
 def pods() -> list[tuple[str, dict[str, Any]]]:
     return [
         (one["metadata"]["name"], one["spec"]["template"]) for one in manifests() if "template" in one.get("spec", {})
@@ -96,18 +120,11 @@ def test_a_pod_is_unprivileged_probed_and_keeps_keys_in_memory(name: str, templa
     spec = template["spec"]
     (container,) = spec["containers"]
     assert spec["serviceAccountName"] == name
-    assert spec["securityContext"] == {
-        "runAsNonRoot": True, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }  # fmt: skip
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
-    }  # fmt: skip
+    assert_restricted(spec)
     probe = {"httpGet": {"path": "/health", "port": 8790}}
     assert {"name": "DASKPKI_HEALTH", "value": "0.0.0.0:8790"} in container["env"]
     for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
         assert container[kind].items() >= probe.items()
-    assert re.search(r"(:[0-9][\w.-]*|@sha256:[0-9a-f]{64})\Z", container["image"])
     memory = {volume["name"] for volume in spec["volumes"] if volume.get("emptyDir", {}).get("medium") == "Memory"}
     mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     assert mounted["/tmp"] in memory
@@ -122,8 +139,33 @@ def test_no_manifest_holds_or_names_a_secret_by_value() -> None:
             assert "PASS" not in variable["name"]
 
 
-def test_the_network_policy_lets_in_clients_by_port_and_workers_by_label() -> None:
+def test_the_network_policies_let_in_clients_by_port_and_workers_by_label_and_out_to_what_is_needed() -> None:
     policies = {one["metadata"]["name"]: one["spec"] for one in manifests() if one["kind"] == "NetworkPolicy"}
-    ports = {name: {p["port"] for rule in spec["ingress"] for p in rule["ports"]} for name, spec in policies.items()}
-    assert ports == {"dask-scheduler": {8786}, "dask-worker": {9000, 10000}}
-    assert all(spec["policyTypes"] == ["Ingress"] for spec in policies.values())
+
+    def ports(name: str, way: str) -> set[int]:
+        return {port["port"] for rule in policies[name].get(way, ()) for port in rule["ports"]}
+
+    assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    assert (ports("dask-scheduler", "ingress"), ports("dask-scheduler", "egress")) == ({8786}, {9000, 10000})
+    assert (ports("dask-worker", "ingress"), ports("dask-worker", "egress")) == ({9000, 10000}, {8786, 9000})
+    assert ports("dask-credentials", "egress") == {53, 988, 80, 443}
+    (template,) = (template for name, template in pods() if name == "dask-worker")
+    assert template["spec"]["containers"][0]["args"][2:] == ["--worker-port", "9000", "--nanny-port", "10000"]
+
+
+def test_a_drain_takes_one_worker_at_a_time_and_never_the_scheduler() -> None:
+    budgets = {one["metadata"]["name"]: one["spec"] for one in manifests() if one["kind"] == "PodDisruptionBudget"}
+    assert {name: spec["maxUnavailable"] for name, spec in budgets.items()} == {"dask-scheduler": 0, "dask-worker": 1}
+    selected = {name: spec["selector"]["matchLabels"] for name, spec in budgets.items()}
+    for name, template in pods():
+        assert selected[name].items() <= template["metadata"]["labels"].items()
+
+
+def test_a_worker_is_restarted_by_its_nanny_before_the_kubelet_ends_the_pod() -> None:
+    (template,) = (template for name, template in pods() if name == "dask-worker")
+    (container,) = template["spec"]["containers"]
+    environ = {variable["name"]: variable["value"] for variable in container["env"]}
+    mebibytes = {volume["name"]: volume["emptyDir"]["sizeLimit"] for volume in template["spec"]["volumes"]}
+    assert (container["resources"]["limits"]["memory"], mebibytes["memory"]) == ("2Gi", "64Mi")
+    left = 2 * 1024**3 - 64 * 1024**2 - float(environ["MEMORY_PER_WORKER"]) * 1e9
+    assert left > NANNY

@@ -1,0 +1,111 @@
+"""A worker's way out: asked to end by SIGTERM, it first has the scheduler move its data to other workers (`--retire`).
+
+It is the operation that its certificate allows for its own address. So a scale-down, a spot machine's preemption, a
+rolling replacement and `docker stop` lose nothing that another worker can take, and what ran here is started elsewhere
+without being blamed for this end. When that is done, or the time is over, the signal is raised again for who got it
+before: Dask's own handling. A second signal goes there at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+import time
+from collections.abc import Collection
+from functools import partial
+from typing import Any, Final
+from weakref import WeakSet
+
+from daskpki.cluster.backend import server_kind
+from daskpki.cluster.policy import Server
+
+_CLOSING: Final = 10.0
+"""Seconds that Dask itself gives a nanny's worker process to end, where that much is left."""
+
+_LEAST: Final = 1.0
+"""The same where nothing is left."""
+
+_REASON: Final = "daskpki-retire-on-sigterm"
+
+logger = logging.getLogger("distributed.daskpki")
+_SERVERS: Final[WeakSet[Any]] = WeakSet()
+_leaving: set[asyncio.Task[None]] = set()
+
+
+def retire_on_sigterm(server: Any, seconds: float) -> None:
+    """Let SIGTERM retire `server`, a worker or a nanny, and every other one of this process; within `seconds` in all.
+
+    Only where the main thread runs them, as in Dask's own commands: no other one has signals.
+    """
+    if server_kind(server) is Server.SCHEDULER or not seconds:
+        return
+    if threading.current_thread() is not threading.main_thread():
+        return
+    installed = bool(_SERVERS)
+    _SERVERS.add(server)
+    if not installed:
+        _begin_at(signal.SIGTERM, seconds)
+
+
+def _begin_at(number: signal.Signals, seconds: float) -> None:
+    before, loop = signal.getsignal(number), asyncio.get_running_loop()
+
+    def begin() -> None:
+        loop.remove_signal_handler(number)
+        signal.signal(number, before)
+        task = loop.create_task(_leave(tuple(_SERVERS), seconds))
+        _leaving.add(task)  # the loop itself keeps no task alive
+        task.add_done_callback(end)
+
+    def end(leaving: asyncio.Task[None]) -> None:
+        if not leaving.cancelled():  # by a second signal, which Dask has seen
+            signal.raise_signal(number)
+
+    loop.add_signal_handler(number, begin)
+
+
+async def _leave(servers: Collection[Any], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    nannies = [server for server in servers if server_kind(server) is Server.NANNY]
+    for nanny in nannies:
+        nanny.close_gracefully(reason=_REASON)  # else it starts the retired worker again
+    async with asyncio.TaskGroup() as group:
+        for server in servers:
+            group.create_task(_retire(server, seconds))
+    patience = min(_CLOSING, max(_LEAST, end - time.monotonic()))
+    await asyncio.gather(*(_end(nanny, patience) for nanny in nannies))
+
+
+async def _retire(server: Any, seconds: float) -> None:
+    """Have the scheduler move the data of one worker; what comes in the way is said, and the worker ends all the same.
+
+    `remove` as in Dask's own Worker.close_gracefully: tasks that are still running are then not counted as killed here.
+    """
+    if server_kind(server) is Server.WORKER:  # once removed, it would wait 30 s for a task that runs elsewhere by then
+        server.close = partial(server.close, executor_wait=False)
+    address = server.address if server_kind(server) is Server.WORKER else server.worker_address
+    if address is None:  # the nanny has no worker just now
+        return
+    logger.info("SIGTERM: retiring %s, for at most %g s", address, seconds)
+    call = server.scheduler.retire_workers(
+        workers=[address], close_workers=False, remove=True, stimulus_id=f"{_REASON}-{time.time()}"
+    )
+    try:
+        moved = address in await asyncio.wait_for(call, seconds)
+    except TimeoutError:
+        logger.warning("%s was not retired within %g s: data that only it holds is lost", address, seconds)
+    except Exception as error:  # noqa: BLE001 - whatever the scheduler answered, this process has to end
+        logger.warning("%s was not retired: %s", address, error)
+    else:
+        if not moved:
+            logger.warning("%s holds data that no other worker could take", address)
+
+
+async def _end(nanny: Any, patience: float) -> None:
+    """Stop the worker process now: Dask would wait for a task that is running elsewhere by now, or is lost."""
+    try:
+        await asyncio.wait_for(nanny.kill(timeout=patience, reason=_REASON), 2 * patience)
+    except Exception as error:  # noqa: BLE001 - as above
+        logger.warning("the worker of %s did not end: %s", nanny.address_safe, error)

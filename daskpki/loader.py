@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from daskpki.credentials.addresses import SCHEME
-from daskpki.credentials.choice import DIRECTORY
+from daskpki.credentials.contexts import SCHEME
+from daskpki.credentials.source_selection import DIRECTORY
 from daskpki.errors import DaskpkiError
 from daskpki.identity import Role
 from daskpki.settings import GsmUrl, LocalUrl, home
@@ -22,17 +22,16 @@ from daskpki.settings import GsmUrl, LocalUrl, home
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from daskpki.boot.reading import Reader
-    from daskpki.cluster.contexts import KeyPair
+    from daskpki.boot.fetch import Reader
     from daskpki.cluster.enforcement import Keeping
-    from daskpki.cluster.news import SignedTrust
-    from daskpki.cluster.on_dial import Lookout
+    from daskpki.cluster.refresh import Lookout, Source
     from daskpki.cluster.security import PkiSecurity
-    from daskpki.cluster.watch import Source
-    from daskpki.credentials.choice import Wanted
-    from daskpki.credentials.held import Held
+    from daskpki.cluster.tls import KeyPair
+    from daskpki.cluster.trust_updates import TrustMessage
     from daskpki.credentials.newest_trust import NewestTrust
-    from daskpki.credentials.sources import Obtained, Surroundings
+    from daskpki.credentials.source_selection import Wanted
+    from daskpki.credentials.sources import Environment, Obtained
+    from daskpki.credentials.verified import VerifiedCredential
     from daskpki.pki.trust_document import TrustDocument
 
 logger = logging.getLogger("distributed.daskpki")
@@ -47,17 +46,17 @@ def security_loader(info: dict[str, Any]) -> PkiSecurity | None:
     address = info.get("address")
     if not isinstance(address, str) or not address.lower().startswith(SCHEME):
         return None
-    from daskpki.credentials.choice import Wanted
+    from daskpki.credentials.source_selection import Wanted
     from daskpki.credentials.sources import knows, obtain, this_process
 
     wanted, here = Wanted(address=address), this_process()
     return dial_security(obtain(wanted, here), wanted, here) if knows(wanted, here) else None
 
 
-def dial_security(obtained: Obtained, wanted: Wanted, here: Surroundings) -> PkiSecurity:
+def dial_security(obtained: Obtained, wanted: Wanted, here: Environment) -> PkiSecurity:
     """The Security under which a client dials with this credential, and with what is renewed where it came from."""
     from daskpki.cluster.security import client_security, node_security
-    from daskpki.credentials.choice import Source as From
+    from daskpki.credentials.source_selection import Source as From
     from daskpki.handover import VARIABLE, load_handover
 
     held = obtained.held
@@ -80,7 +79,7 @@ def dial_security(obtained: Obtained, wanted: Wanted, here: Surroundings) -> Pki
     return security
 
 
-def _home(here: Surroundings) -> Path | None:
+def _home(here: Environment) -> Path | None:
     """Where something may be kept; None for a user without a home directory, as in some containers."""
     try:
         return home(here.environ)
@@ -93,7 +92,7 @@ _LOOKOUTS: dict[tuple[str, str, str], Lookout] = {}
 
 def _lookout(place: tuple[str, str, str], source: Source) -> Lookout:
     """The one of this process for that home, place and cluster: two clients do not ask twice."""
-    from daskpki.cluster.on_dial import Lookout
+    from daskpki.cluster.refresh import Lookout
 
     return _LOOKOUTS.setdefault(place, Lookout(source))
 
@@ -119,21 +118,21 @@ def _remember(security: PkiSecurity, kept: NewestTrust) -> None:
 
 
 class StoreTrust:
-    """`daskpki.cluster.watch.Source` over a store's trust documents. Raises what a store raises."""
+    """`daskpki.cluster.refresh.Source` over a store's trust documents. Raises what a store raises."""
 
     def __init__(self, cluster: str, url: LocalUrl | GsmUrl) -> None:
-        from daskpki.boot.trust_versions import TrustVersions
+        from daskpki.boot.refresh import TrustVersions
 
         self._versions = TrustVersions(cluster)
         self._url = url
 
-    def trust_after(self, held: TrustDocument) -> Iterator[SignedTrust]:
-        """See daskpki.cluster.watch.Source."""
+    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
+        """See daskpki.cluster.refresh.Source."""
         with _reader(self._url) as store:
             yield from self._versions.after(store, held)
 
     def credential(self) -> None:
-        """See daskpki.cluster.watch.Source."""
+        """See daskpki.cluster.refresh.Source."""
 
 
 @contextmanager
@@ -145,7 +144,7 @@ def _reader(url: LocalUrl | GsmUrl) -> Iterator[Reader]:
     from daskpki.credentials.sources import open_without_asking
 
     if isinstance(url, GsmUrl):
-        from daskpki.boot.polling import open_reader
+        from daskpki.boot.refresh import open_reader
         from daskpki.store.gsm.endpoint import REST, VARIABLE, endpoint_for
 
         chosen = os.environ.get(VARIABLE)
@@ -158,7 +157,7 @@ def _reader(url: LocalUrl | GsmUrl) -> Iterator[Reader]:
 
 
 class RenewedCredential:
-    """`daskpki.cluster.watch.Source` over where a credential came from: what `daskpki login` wrote since, for example.
+    """`daskpki.cluster.refresh.Source` over where a credential came from: what `daskpki login` wrote since, for example.
 
     Both raise what `daskpki.credentials.sources.obtain` raises.
     """
@@ -166,23 +165,23 @@ class RenewedCredential:
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
 
-    def trust_after(self, held: TrustDocument) -> Iterator[SignedTrust]:
-        """See daskpki.cluster.watch.Source."""
-        from daskpki.cluster.news import SignedTrust
+    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
+        """See daskpki.cluster.refresh.Source."""
+        from daskpki.cluster.trust_updates import TrustMessage
 
         obtained = self._obtain()
         if obtained.trust.epoch > held.epoch:
-            yield SignedTrust(obtained.signed)
+            yield TrustMessage(obtained.signed)
 
     def credential(self) -> KeyPair:
-        """See daskpki.cluster.watch.Source."""
-        from daskpki.cluster.contexts import KeyPair
+        """See daskpki.cluster.refresh.Source."""
+        from daskpki.cluster.tls import KeyPair
         from daskpki.pki.credential import certificate_pem, key_pem
 
         credential = self._obtain().credential
         return KeyPair(certificate_pem(credential), key_pem(credential))
 
-    def _obtain(self) -> Held:
+    def _obtain(self) -> VerifiedCredential:
         from daskpki.credentials.sources import obtain, this_process
 
         return obtain(self._wanted, this_process()).held

@@ -12,7 +12,7 @@ from typing import Final
 
 from daskpki.confidential import Confidential
 from daskpki.files import is_there, make_private_directory, read_private, write_private
-from daskpki.pki.fields import MAX_DOCUMENT
+from daskpki.pki.json_fields import MAX_DOCUMENT
 
 _DIRECTORY: Final = "trust"
 

@@ -12,22 +12,21 @@ import pytest
 from distributed import Client, Scheduler, Worker
 from distributed.comm.core import connect
 
-from daskpki.cluster import news
+from daskpki.cluster import trust_updates
 from daskpki.cluster.audit import REFUSED, Audit
 from daskpki.cluster.enforcement import Enforcement
-from daskpki.cluster.keeper import Keeper
-from daskpki.cluster.news import ForgedError, SignedTrust, TooManyRefusedError
-from daskpki.cluster.peers import Peer
+from daskpki.cluster.peer import Peer
+from daskpki.cluster.refresh import Watch
 from daskpki.cluster.security import PkiSecurity, client_security
-from daskpki.cluster.trust import trust_of
-from daskpki.cluster.watch import Watch
+from daskpki.cluster.trust_state import trust_of
+from daskpki.cluster.trust_updates import ForgedError, TooManyRefusedError, TrustManager, TrustMessage
 from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 from daskpki.pki.trust_document import TrustDocument
 from tests.cluster.conftest import stock_security
-from tests.cluster.material import Authority, Leaf
-from tests.cluster.nodes import Cluster, cluster
+from tests.support.cluster_material import Authority, Leaf
+from tests.support.nodes import Cluster, cluster
 
 pytestmark = pytest.mark.cluster
 
@@ -72,7 +71,7 @@ def peer(leaf: Leaf) -> Peer:
 def security_of(authority: Authority, role: Role, audit: Audit | None = None) -> PkiSecurity:
     leaf, document = authority.leaf(role), authority.document()
     enforcement = Enforcement(leaf.identity, leaf.pair, trust_of(document), audit=audit)
-    enforcement.keeper = Keeper(enforcement, document, authority.signed(document))
+    enforcement.keeper = TrustManager(enforcement, document, authority.signed(document))
     return PkiSecurity({role: enforcement})
 
 
@@ -82,8 +81,8 @@ class Shelf:
     def __init__(self, signed: Confidential) -> None:
         self.signed = signed
 
-    def trust_after(self, held: TrustDocument) -> Iterator[SignedTrust]:  # noqa: ARG002 - the protocol's signature
-        yield SignedTrust(self.signed)
+    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:  # noqa: ARG002 - the protocol's signature
+        yield TrustMessage(self.signed)
 
     def credential(self) -> None: ...
 
@@ -91,7 +90,7 @@ class Shelf:
 def test_each_certificate_has_its_own_limit_and_the_own_source_none(own: Authority) -> None:
     enforcement = own.enforcement(own.leaf(Role.SCHEDULER))
     hands = [0.0]
-    keeper = Keeper(enforcement, own.document(), clock=lambda: hands[0])
+    keeper = TrustManager(enforcement, own.document(), clock=lambda: hands[0])
     mallory, alice = peer(own.leaf(Role.CLIENT, "mallory")), peer(own.leaf(Role.CLIENT, "alice"))
     for _ in range(PER_MINUTE):
         with pytest.raises(NotTrustedError):
@@ -108,7 +107,7 @@ def test_each_certificate_has_its_own_limit_and_the_own_source_none(own: Authori
 
 
 def test_what_is_counted_of_senders_is_bounded(own: Authority) -> None:
-    keeper = Keeper(own.enforcement(own.leaf(Role.SCHEDULER)), own.document())
+    keeper = TrustManager(own.enforcement(own.leaf(Role.SCHEDULER)), own.document())
     leaf, refused = own.leaf(Role.CLIENT, "many"), unknown()
     for serial in range(1100):
         with pytest.raises(NotTrustedError):
@@ -117,7 +116,7 @@ def test_what_is_counted_of_senders_is_bounded(own: Authority) -> None:
 
 
 def test_forged_is_what_claims_to_be_of_a_ca_that_holds_here(own: Authority) -> None:
-    keeper = Keeper(own.enforcement(own.leaf(Role.SCHEDULER)), own.document())
+    keeper = TrustManager(own.enforcement(own.leaf(Role.SCHEDULER)), own.document())
     with pytest.raises(ForgedError):
         keeper.offer(forged())
     future = own.document()
@@ -129,7 +128,7 @@ def test_forged_is_what_claims_to_be_of_a_ca_that_holds_here(own: Authority) -> 
 
 
 def push(address: str, security: PkiSecurity, signed: Confidential) -> int:
-    return asyncio.run(news.bring(address, security.get_connection_args("client"), signed))
+    return asyncio.run(trust_updates.send_trust(address, security.get_connection_args("client"), signed))
 
 
 def test_a_flood_keeps_no_revocation_out_that_is_pushed(ruling: Authority, running: Cluster) -> None:
@@ -161,7 +160,7 @@ def test_a_flood_keeps_no_revocation_out_that_is_polled(own: Authority) -> None:
     scheduling = security_of(own, Role.SCHEDULER)
     enforcement = scheduling.enforcement(Role.SCHEDULER)
     keeper = enforcement.keeper
-    assert isinstance(keeper, Keeper)
+    assert isinstance(keeper, TrustManager)
     his = client_security(leaf.credential, own.document())
 
     async def scenario() -> None:
@@ -172,7 +171,7 @@ def test_a_flood_keeps_no_revocation_out_that_is_polled(own: Authority) -> None:
             pending = client.submit(sum, [1, 2])  # nobody works here, so it waits
             for _ in range(2 * PER_MINUTE):
                 with pytest.raises(PermissionError):
-                    await news.bring(scheduler.address, his.get_connection_args("client"), unknown())
+                    await trust_updates.send_trust(scheduler.address, his.get_connection_args("client"), unknown())
             own.revoke(leaf)
             newest = own.document()
             watch = Watch(enforcement, keeper, Shelf(own.signed(newest)), share=0)
@@ -209,7 +208,7 @@ def test_a_worker_does_not_cut_its_scheduler_for_a_forged_document(own: Authorit
             Worker(scheduler.address, security=working, host="127.0.0.1") as worker,
             Client(scheduler.address, security=alice, asynchronous=True) as client,
         ):
-            message = news.message(forged())
+            message = trust_updates.message(forged())
             for comm in scheduling.enforcement(Role.SCHEDULER).connections():
                 if comm.conversation.peer.identity.role is Role.WORKER:
                     comm.tell_soon(message)

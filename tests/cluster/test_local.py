@@ -14,15 +14,15 @@ import pytest
 from distributed import Client, LocalCluster
 from distributed.utils import open_port
 
-from daskpki.cluster.local import LOOK, LocalSecurity, cluster_security
-from daskpki.cluster.news import SignedTrust
+from daskpki.cluster.local_cluster import LOOK, LocalSecurity, cluster_security
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.security import client_security
+from daskpki.cluster.trust_updates import TrustMessage
 from daskpki.confidential import Confidential
 from daskpki.errors import NotFoundError
 from daskpki.identity import Role
 from daskpki.pki.trust_document import TrustDocument, parse_trust
-from tests.cluster.material import Authority
+from tests.support.cluster_material import Authority
 
 pytestmark = pytest.mark.cluster
 
@@ -60,9 +60,9 @@ class Shelf:
     def __init__(self) -> None:
         self.signed: Confidential | None = None
 
-    def trust_after(self, held: TrustDocument) -> Iterator[SignedTrust]:
+    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
         if self.signed and parse_trust(self.signed).document.epoch > held.epoch:
-            yield SignedTrust(self.signed)
+            yield TrustMessage(self.signed)
 
     def credential(self) -> None: ...
 

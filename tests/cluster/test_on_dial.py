@@ -15,17 +15,15 @@ import pytest
 from distributed import Client, Scheduler
 
 import daskpki
-from daskpki.cluster.contexts import KeyPair
-from daskpki.cluster.keeper import Keeper
-from daskpki.cluster.news import SignedTrust
-from daskpki.cluster.on_dial import PATIENCE, Lookout, OnDial
+from daskpki.cluster.refresh import PATIENCE, Lookout, NullSource, OnDial
 from daskpki.cluster.security import PkiSecurity, client_security
-from daskpki.cluster.watch import Nowhere
+from daskpki.cluster.tls import KeyPair
+from daskpki.cluster.trust_updates import TrustManager, TrustMessage
 from daskpki.confidential import Confidential
 from daskpki.errors import AccessDeniedError
 from daskpki.identity import Role
 from daskpki.pki.trust_document import TrustDocument
-from tests.cluster.material import DAY, NOW, Authority, Leaf
+from tests.support.cluster_material import DAY, NOW, Authority, Leaf
 
 pytestmark = pytest.mark.cluster
 
@@ -136,16 +134,16 @@ def test_what_was_kept_and_does_not_hold_is_not_used(
     assert "is not used" in caplog.text
 
 
-class Stubborn(Nowhere):
+class Stubborn(NullSource):
     """Answers only when it is told to."""
 
     def __init__(self, signed: Confidential) -> None:
         self.signed = signed
         self.told = threading.Event()
 
-    def trust_after(self, held: TrustDocument) -> Iterator[SignedTrust]:  # noqa: ARG002 - the protocol's signature
+    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:  # noqa: ARG002 - the protocol's signature
         self.told.wait(60)
-        yield SignedTrust(self.signed)
+        yield TrustMessage(self.signed)
 
 
 def test_a_place_that_does_not_answer_delays_a_dial_by_two_seconds_and_counts_when_it_does(
@@ -155,30 +153,30 @@ def test_a_place_that_does_not_answer_delays_a_dial_by_two_seconds_and_counts_wh
     newest = own.document()
     source = Stubborn(own.signed(newest))
     lookout = Lookout(source)
-    security = client_security(leaf.credential, document, source=Nowhere(), lookout=lookout)
+    security = client_security(leaf.credential, document, source=NullSource(), lookout=lookout)
     begin = time.monotonic()
     connect(own, security)
     assert PATIENCE <= time.monotonic() - begin < PATIENCE + 10
     assert f"going on with that of epoch {document.epoch}" in caplog.text
     enforcement = security.enforcement(Role.CLIENT)
-    assert isinstance(enforcement.keeper, Keeper)
+    assert isinstance(enforcement.keeper, TrustManager)
     look = lookout.look(enforcement.keeper)
     source.told.set()
     look.result(60)
     assert enforcement.trust.epoch == newest.epoch
 
 
-class Failing(Nowhere):
+class Failing(NullSource):
     """Cannot be asked."""
 
-    def trust_after(self, held: TrustDocument) -> Iterator[SignedTrust]:  # noqa: ARG002 - the protocol's signature
+    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:  # noqa: ARG002 - the protocol's signature
         raise AccessDeniedError("the store is closed")
 
 
 def test_a_place_that_cannot_be_asked_is_logged_and_the_dial_goes_on(
     own: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
-    security = client_security(alice(own).credential, own.document(), source=Nowhere(), lookout=Lookout(Failing()))
+    security = client_security(alice(own).credential, own.document(), source=NullSource(), lookout=Lookout(Failing()))
     connect(own, security)
     assert "the store is closed" in caplog.text
 
@@ -186,16 +184,16 @@ def test_a_place_that_cannot_be_asked_is_logged_and_the_dial_goes_on(
 def test_a_look_is_kept_for_a_minute_for_all_clients_of_a_process(own: Authority) -> None:
     hands, began = [0.0], []
 
-    class Asked(Nowhere):
-        def trust_after(self, held: TrustDocument) -> Iterable[SignedTrust]:  # noqa: ARG002 - the protocol's signature
+    class Asked(NullSource):
+        def trust_after(self, held: TrustDocument) -> Iterable[TrustMessage]:  # noqa: ARG002 - the protocol's signature
             began.append(hands[0])
-            return [SignedTrust(newest)] if len(began) == 1 else []
+            return [TrustMessage(newest)] if len(began) == 1 else []
 
     lookout = Lookout(Asked(), clock=lambda: hands[0])
     document, leaf = own.document(), alice(own)
     newest = own.signed(own.document())
-    keepers = [Keeper(own.enforcement(leaf), document) for _ in range(2)]
-    dials = [OnDial(own.enforcement(leaf), keeper, Nowhere(), lookout) for keeper in keepers]
+    keepers = [TrustManager(own.enforcement(leaf), document) for _ in range(2)]
+    dials = [OnDial(own.enforcement(leaf), keeper, NullSource(), lookout) for keeper in keepers]
 
     async def dial_all() -> None:
         for each in dials:
@@ -221,7 +219,7 @@ def test_nothing_of_google_is_loaded_for_a_credential_from_files(own: Authority,
     assert done.stdout == "[]\n"
 
 
-class Counting(Nowhere):
+class Counting(NullSource):
     """Has nothing, and counts how often it was asked."""
 
     asked = 0
@@ -234,7 +232,7 @@ class Counting(Nowhere):
 def test_a_place_is_asked_at_most_once_a_minute(own: Authority) -> None:
     document, source, hands = own.document(), Counting(), [0.0]
     enforcement = own.enforcement(alice(own, AGED))
-    on_dial = OnDial(enforcement, Keeper(enforcement, document), source, clock=lambda: hands[0])
+    on_dial = OnDial(enforcement, TrustManager(enforcement, document), source, clock=lambda: hands[0])
     for moment in (0, 1, 59, 60, 61, 119, 120):
         hands[0] = moment
         asyncio.run(on_dial.begin())
@@ -244,11 +242,11 @@ def test_a_place_is_asked_at_most_once_a_minute(own: Authority) -> None:
 def test_a_dial_with_no_reason_to_look_delays_no_look(own: Authority) -> None:
     document, source, hands = own.document(), Counting(), [0.0]
     enforcement = own.enforcement(alice(own))
-    begin = Keeper(enforcement, document).lifetime.not_before
+    begin = TrustManager(enforcement, document).lifetime.not_before
     ages = iter([LIFE / 2, LIFE * 3 / 4])  # before two thirds of it, nothing newer is to be expected
     on_dial = OnDial(
         enforcement,
-        Keeper(enforcement, document),
+        TrustManager(enforcement, document),
         source,
         now=lambda: begin + next(ages).total_seconds(),
         clock=lambda: hands[0],

@@ -9,25 +9,23 @@ from typing import NamedTuple
 
 import pytest
 
-from daskpki import naming
-from daskpki.boot.polling import StoreSource, open_source
-from daskpki.boot.reading import Reader
-from daskpki.boot.trust_versions import TrustVersions
+from daskpki import secret_names
+from daskpki.boot.fetch import Reader
+from daskpki.boot.refresh import StoreSource, TrustVersions, open_source
 from daskpki.cluster.audit import REFUSED, Audit
-from daskpki.cluster.contexts import KeyPair
 from daskpki.cluster.enforcement import Enforcement
-from daskpki.cluster.keeper import Keeper
-from daskpki.cluster.news import SignedTrust
-from daskpki.cluster.trust import trust_of
-from daskpki.cluster.watch import Nowhere, Watch
+from daskpki.cluster.refresh import NullSource, Watch
+from daskpki.cluster.tls import KeyPair
+from daskpki.cluster.trust_state import trust_of
+from daskpki.cluster.trust_updates import TrustManager, TrustMessage
 from daskpki.confidential import Confidential
 from daskpki.errors import NotFoundError, UnavailableError
 from daskpki.handover import Handover, parse_handover
 from daskpki.identity import Role
 from daskpki.pki.credential import encode_credential
 from daskpki.pki.trust_document import TrustDocument
-from tests.cluster.material import Authority
-from tests.cluster.nodes import handover_of
+from tests.support.cluster_material import Authority
+from tests.support.nodes import handover_of
 
 
 class Shelves:
@@ -55,13 +53,13 @@ class Shelves:
         return versions[number - 1]
 
 
-TRUST = naming.trust_id("default")
+TRUST = secret_names.trust_id("default")
 
 
 class OwnNode(NamedTuple):
     """What goes by a source in a process."""
 
-    keeper: Keeper
+    keeper: TrustManager
     watch: Watch
     audit: Audit
 
@@ -69,7 +67,7 @@ class OwnNode(NamedTuple):
 def own_node(source: StoreSource, authority: Authority, held: TrustDocument) -> OwnNode:
     leaf = authority.leaf(Role.WORKER)
     enforcement = Enforcement(leaf.identity, leaf.pair, trust_of(held))
-    keeper = enforcement.keeper = Keeper(enforcement, held)
+    keeper = enforcement.keeper = TrustManager(enforcement, held)
     return OwnNode(keeper, Watch(enforcement, keeper, WithoutCredential(source), share=0), enforcement.audit)
 
 
@@ -78,7 +76,7 @@ class WithoutCredential(NamedTuple):
 
     source: StoreSource
 
-    def trust_after(self, held: TrustDocument) -> Iterator[SignedTrust]:
+    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
         return self.source.trust_after(held)
 
     def credential(self) -> KeyPair | None:
@@ -122,7 +120,7 @@ def test_one_request_for_each_secret_when_there_is_nothing_new(shelves: Shelves,
     leaf = authority.leaf(Role.WORKER)
     for each in (before, document):
         shelves.add(TRUST, authority.signed(each))
-    shelves.add(naming.credential_id("default", Role.WORKER, "worker"), encode_credential(leaf.credential))
+    shelves.add(secret_names.credential_id("default", Role.WORKER, "worker"), encode_credential(leaf.credential))
     assert newest(source, before) == shelves.versions[TRUST][1]
     assert source.credential() == leaf.pair
     assert newest(source, document) is None
@@ -240,5 +238,5 @@ def test_a_document_of_the_future_is_tried_again_once_the_clock_is_right(shelves
 
 
 def test_where_a_node_looks(handover: Handover) -> None:
-    assert isinstance(open_source(handover._replace(store=None)), Nowhere)
+    assert isinstance(open_source(handover._replace(store=None)), NullSource)
     assert isinstance(open_source(handover._replace(store="gsm://some-project")), StoreSource)

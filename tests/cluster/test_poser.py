@@ -18,9 +18,9 @@ from distributed.protocol.serialize import ToPickle
 
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.identity import Role
-from tests.cluster.attacks import Evidence
 from tests.cluster.conftest import stock_security
-from tests.cluster.material import Authority
+from tests.support.attacks import Evidence
+from tests.support.cluster_material import Authority
 
 pytestmark = pytest.mark.cluster
 

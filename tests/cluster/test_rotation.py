@@ -12,17 +12,17 @@ from typing import Any, cast
 import pytest
 from distributed import Client, Scheduler, Worker
 
-from daskpki.cluster.contexts import KeyPair
-from daskpki.cluster.news import SignedTrust
+from daskpki.cluster.refresh import Watch
 from daskpki.cluster.security import NodeSecurity, client_security, node_security
-from daskpki.cluster.watch import Watch
+from daskpki.cluster.tls import KeyPair
+from daskpki.cluster.trust_updates import TrustMessage
 from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError, UnavailableError
 from daskpki.handover import Freshness, load_handover, parse_handover
 from daskpki.identity import Role
 from daskpki.pki.trust_document import TrustDocument
-from tests.cluster.material import Authority, Leaf
-from tests.cluster.nodes import handover_of
+from tests.support.cluster_material import Authority, Leaf
+from tests.support.nodes import handover_of
 
 pytestmark = pytest.mark.cluster
 
@@ -42,11 +42,11 @@ class Shelf:
         document = self.authority.document()
         self.epoch, self.trust = document.epoch, self.authority.signed(document)
 
-    def trust_after(self, held: TrustDocument) -> Iterator[SignedTrust]:
+    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
         if self.broken:
             raise UnavailableError("no answer")
         if self.trust is not None and self.epoch > held.epoch:
-            yield SignedTrust(self.trust)
+            yield TrustMessage(self.trust)
 
     def credential(self) -> KeyPair | None:
         self.asked += 1

@@ -12,7 +12,7 @@ from daskpki.confidential import Confidential
 from daskpki.credentials.newest_trust import NewestTrust
 from daskpki.identity import Role
 from daskpki.store.local.store import LocalStore
-from tests.credentials.material import Founded
+from tests.support.login_material import Founded
 
 
 def test_a_newer_document_of_the_store_holds_once_a_client_dials(

@@ -16,9 +16,9 @@ from typing import Any
 from distributed.comm.core import connect
 
 import daskpki
-from daskpki.cluster import news
+from daskpki.cluster import trust_updates
 from daskpki.confidential import Confidential
-from daskpki.credentials.choice import Wanted
+from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.sources import obtain, this_process
 
 CONNECTIONS = 4
@@ -31,7 +31,7 @@ def false_document(name: str) -> dict[str, Any]:
     document = json.loads(signed.reveal())
     document["payload"] = json.dumps(json.loads(document["payload"]) | {"epoch": 10**6})
     document["signatures"] = [each | {"generation": UNKNOWN_GENERATION} for each in document["signatures"]]
-    return news.message(Confidential(json.dumps(document).encode()), {})
+    return trust_updates.message(Confidential(json.dumps(document).encode()), {})
 
 
 async def flood(address: str, name: str) -> None:

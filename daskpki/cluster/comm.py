@@ -32,6 +32,7 @@ from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.no_pickle import REPORTS, UNPICKLED, failed_task, from_text, sendable, travels
 from daskpki.cluster.policy import Channel, ContestedAddressError, OperationRefusedError
+from daskpki.cluster.reasons import Reason
 from daskpki.cluster.refusal import answer_call, answer_locally, answer_stream, reason_of
 from daskpki.cluster.trust_updates import EPOCH, MODE
 from daskpki.cluster.values import arguments, fitted, misfit, shown
@@ -274,7 +275,7 @@ class PkiTLS(FramedTLS):
 
     async def _refuse_pickle(self, error: no_pickle.GateError) -> Any:
         reason = f"the message holds {error}, and nothing that a worker's certificate sends is unpickled here"
-        self._log(reason)
+        self._log(reason, Reason.PICKLE)
         if self.conversation.server and not self.conversation.streaming:
             await self._answer(answer_call(None, reason))
             return _NOTHING
@@ -359,9 +360,9 @@ class PkiTLS(FramedTLS):
     def _signed(self, refusal: OperationRefusedError) -> str:
         return f"{self.conversation.ours.uri} refused {self.conversation.peer.identity.uri}: {refusal}"
 
-    def _log(self, reason: str) -> None:
+    def _log(self, detail: str, reason: Reason = Reason.OPERATION) -> None:
         uri = self.conversation.peer.identity.uri
-        self._enforcement.audit.record(REFUSED, peer=uri, address=self.peer_address, detail=reason)
+        self._enforcement.audit.record(REFUSED, peer=uri, address=self.peer_address, detail=detail, reason=reason)
 
     # --- writing ---------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from daskpki.cluster.audit import CONNECTED, EXPIRED, REFUSED, REVOKED, Audit
 from daskpki.cluster.conversation import Conversation, Registrations
 from daskpki.cluster.peer import Peer, parse_peer
 from daskpki.cluster.policy import WorkerClients
+from daskpki.cluster.reasons import Reason
 from daskpki.cluster.tls import KeyPair, client_context, server_context
 from daskpki.cluster.trust_state import TrustState, verify_peer
 from daskpki.cluster.web.access import Dashboard
@@ -239,13 +240,14 @@ class Enforcement:
 
     def abort_peer(self, culprit: Peer, reason: str) -> None:
         """Cut every live connection that was made under that peer's certificate."""
-        self._abort(lambda peer: peer.serial == culprit.serial, REFUSED, reason)
+        self._abort(lambda peer: peer.serial == culprit.serial, REFUSED, reason, Reason.TRUST_DOCUMENT)
 
-    def _abort(self, condition: Callable[[Peer], bool], kind: str, reason: str) -> None:
+    def _abort(self, condition: Callable[[Peer], bool], kind: str, detail: str, reason: Reason | None = None) -> None:
         for comm in self.connections():
             peer = comm.conversation.peer
             if condition(peer):
                 with self._lock:
                     self._live.pop(comm, None)
-                self.audit.record(kind, peer=peer.identity.uri, address=comm.peer_address, detail=reason)
+                uri, address = peer.identity.uri, comm.peer_address
+                self.audit.record(kind, peer=uri, address=address, detail=detail, reason=reason)
                 comm.abort_soon()

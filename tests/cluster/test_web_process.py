@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import ssl
+import subprocess
 import threading
 import urllib.error
 import urllib.request
@@ -28,6 +29,7 @@ from tests.support.browser import Tab, browser, certificates_without_asking, mak
 from tests.support.cluster_material import Authority, Leaf
 from tests.support.http_client import connected, visitor
 from tests.support.nodes import PRELOADS, STARTED, Node, handover_of
+from tests.support.paths import DOCS
 
 pytestmark = pytest.mark.cluster
 
@@ -125,6 +127,17 @@ def test_the_health_server_says_health_and_metrics_and_nothing_else(booted: Boot
             assert fetch(port, path)[0] == 404
     assert fetch(booted.workers_health, "/health") == (200, "ok")  # the nannies' process
     assert "daskpki_connections" in fetch(booted.workers_health, "/metrics")[1]
+
+
+def test_promtool_takes_the_scrape_and_the_alert_rules_name_what_is_in_it(booted: Booted) -> None:
+    scraped = fetch(booted.health, "/metrics")[1]
+    ours = "".join(line for line in scraped.splitlines(keepends=True) if "daskpki_" in line)
+    done = subprocess.run(["promtool", "check", "metrics"], input=ours, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rules = (DOCS / "deploy" / "monitoring" / "prometheus-rules.yaml").read_text()
+    named = set(re.findall(r"\bdaskpki_[a-z_]+", rules))
+    assert named
+    assert named <= set(re.findall(r"^daskpki_[a-z_]+", scraped, re.MULTILINE))
 
 
 def test_each_connection_has_a_line_in_the_log(booted: Booted) -> None:

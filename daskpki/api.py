@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,9 +124,11 @@ def connect(cluster: str | None = None, **client_kwargs: Any) -> Client:
 
     The address is the one that `login --scheduler` or the deployment recorded; `address=` overrides it, and so does
     `scheduler_file=`, a file that a scheduler wrote by Dask's option of that name. Everything else goes to
-    `distributed.Client`. Errors as `security`, and UsageError when no address is known.
+    `distributed.Client`. Its `dashboard_link` leads through Jupyter's entry or a running `daskpki dashboard`, if there
+    is one. Errors as `security`, and UsageError when no address is known.
     """
     from daskpki.cluster.security import open_client
+    from daskpki.dashboard.access import find_link
 
     here = this_process()
     address, file = client_kwargs.pop("address", None), client_kwargs.pop("scheduler_file", None)
@@ -139,7 +142,8 @@ def connect(cluster: str | None = None, **client_kwargs: Any) -> Client:
             f"no scheduler's address of cluster {obtained.held.credential.cluster!r} is known",
             hint="connect(address='tls://HOST:8786'), or daskpki login --scheduler tls://HOST:8786",
         )
-    return open_client(target, security=dial_security(obtained, wanted, here), **client_kwargs)
+    link = partial(find_link, target)
+    return open_client(target, link, security=dial_security(obtained, wanted, here), **client_kwargs)
 
 
 def secret(name: str) -> bytes:

@@ -1,22 +1,27 @@
 """What a cluster's certificates look like today, gathered in one pass over the inventory; `report_page.py` draws it.
 
-The report as one HTML page: no script, no font, no request; light or dark as the reader's system is.
+The report as one HTML page that requests nothing: what stands in which place of `report.html` (pure).
 
-All that comes from the log is escaped. Long tables are cut, and say by how much; `daskpki list --csv` has all of it.
+Light or dark as the reader's system is. Long tables are cut, and say by how much; `daskpki list --csv` has all of it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from html import escape
+from functools import lru_cache
 from importlib.resources import files
-from string import Template
 from typing import Final, NamedTuple
+
+from jinja2 import Environment, StrictUndefined, Template
 
 from daskpki.authority.lookup import STATES, anchor_der, chain_der, rfc3339
 from daskpki.authority.publication import current_trust
+from daskpki.authority.renewal import is_due
 from daskpki.authority.session import Session
 from daskpki.identity import Role
 from daskpki.inventory import EXPIRED, AuthorityRecord, CertificateRecord, Inventory
@@ -24,16 +29,14 @@ from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import DAY
 from daskpki.pki.trust import TrustDocument
-from daskpki.records import CA_RETIRED, ISSUED, REVOKED, REVOKING, Head
+from daskpki.records import CA_RETIRED, ISSUED, RELEASED, REVOKED, REVOKING, Head
 
-SOON: Final = 14 * DAY
-"""What ends within this many seconds is said to end soon."""
 _LONGEST: Final = 60
 _STEPS: Final = (DAY, 7 * DAY, 30 * DAY)
 
 
 class Bin(NamedTuple):
-    """A stretch of the expiry timeline, and how many valid leaves of each role end in it. Seconds since the epoch."""
+    """A stretch of a timeline in seconds since the epoch, and how many of each sort fall into it."""
 
     begin: int
     end: int
@@ -54,8 +57,9 @@ class ChainLink(NamedTuple):
 class Report(NamedTuple):
     """All that the page shows, as of `now` (seconds since the epoch).
 
-    `holders` are the newest leaves of each name, valid or expired, those that end first at the front; `revoked` are
-    those that were revoked, the latest first.
+    `holders` are the newest leaves of each name, valid or expired, those that end first at the front; `due` of them are
+    valid and due for renewal. `revoked` are those that were revoked, the latest first. `timeline` counts by role when
+    valid leaves end, `history` when leaves were issued and revoked.
     """
 
     cluster: str
@@ -64,8 +68,9 @@ class Report(NamedTuple):
     head: Head
     trust: TrustDocument
     states: Counter[str]
-    soon: int
+    due: int
     timeline: Sequence[Bin]
+    history: Sequence[Bin]
     holders: Sequence[CertificateRecord]
     revoked: Sequence[CertificateRecord]
     reasons: Counter[str]
@@ -77,7 +82,7 @@ def gather(session: Session) -> Report:
     trust = current_trust(session)
     view = session.log.inventory()
     now = int(session.now().timestamp())
-    states, holders, revoked = _sorted_out(view, now)
+    states, holders, revoked, events = _sorted_out(view, now)
     ends = [entry for entry in holders if entry.not_after >= now]
     return Report(
         cluster=session.cluster,
@@ -86,8 +91,9 @@ def gather(session: Session) -> Report:
         head=view.head,
         trust=trust,
         states=states,
-        soon=sum(entry.not_after < now + SOON for entry in ends),
+        due=sum(is_due(entry, now) for entry in ends),
         timeline=timeline(ends, now),
+        history=bins(events, min((moment for moment, _ in events), default=now), now),
         holders=holders,
         revoked=revoked,
         reasons=Counter(entry.reason or "unspecified" for entry in revoked),
@@ -95,31 +101,47 @@ def gather(session: Session) -> Report:
     )
 
 
-def _sorted_out(view: Inventory, now: int) -> tuple[Counter[str], list[CertificateRecord], list[CertificateRecord]]:
+def natural(name: str) -> list[tuple[int, str]]:
+    """The key by which gpu-2 comes before gpu-10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
+
+
+def _sorted_out(
+    view: Inventory, now: int
+) -> tuple[Counter[str], list[CertificateRecord], list[CertificateRecord], list[tuple[int, str]]]:
     states: Counter[str] = Counter()
-    holders, revoked = [], []
+    holders, revoked, events = [], [], []
     for entry in view.certificates():
         state = entry.state(now)
         states[state] += 1
+        if entry.status in (ISSUED, RELEASED, REVOKING, REVOKED):
+            events.append((entry.reserved_at, ISSUED))
+        if entry.revoked_at is not None:
+            events.append((entry.revoked_at, REVOKED))
         if state in (ISSUED, EXPIRED) and not entry.superseded:
             holders.append(entry)
         elif state in (REVOKED, REVOKING):
             revoked.append(entry)
-    holders.sort(key=lambda entry: (entry.not_after, entry.role, entry.name))
+    holders.sort(key=lambda entry: (entry.not_after, entry.role, natural(entry.name)))
     revoked.sort(key=lambda entry: entry.revoked_at or 0, reverse=True)
-    return states, holders, revoked
+    return states, holders, revoked, events
 
 
 def timeline(entries: Iterable[CertificateRecord], now: int) -> list[Bin]:
-    """Days, weeks or months from today (UTC) to the last end, whichever gives at most 60 of them."""
+    """When these leaves end, by role, from today (UTC) to the last end."""
     ends = [(entry.not_after, entry.role) for entry in entries]
-    start = now - now % DAY
-    reach = max((end for end, _ in ends), default=start) - start
+    return bins(ends, now, max((end for end, _ in ends), default=now))
+
+
+def bins(moments: Iterable[tuple[int, str]], begin: int, end: int) -> list[Bin]:
+    """How many of each sort fall into each day, week or month of that time, whichever gives at most 60 of them."""
+    start = begin - begin % DAY
+    reach = max(end, begin) - start
     step = next((step for step in _STEPS if reach // step < _LONGEST), -(-reach // _LONGEST // DAY) * DAY)
-    bins = [Bin(start + n * step, start + (n + 1) * step, Counter()) for n in range(reach // step + 1)]
-    for end, role in ends:
-        bins[(end - start) // step].counts[role] += 1
-    return bins
+    found = [Bin(start + n * step, start + (n + 1) * step, Counter()) for n in range(reach // step + 1)]
+    for moment, sort in moments:
+        found[min(max(moment - start, 0) // step, len(found) - 1)].counts[sort] += 1
+    return found
 
 
 def _links(entry: AuthorityRecord) -> list[ChainLink]:
@@ -136,150 +158,190 @@ def _links(entry: AuthorityRecord) -> list[ChainLink]:
     return links
 
 
-ROWS: Final = 500
+ROWS: Final = 5_000
 """The most that a table shows."""
+DUE: Final = "due"
+"""A holder's state in the table, beside those of the log: valid, and past two thirds of its life."""
 _WIDTH: Final = 960
 _HEIGHT: Final = 240
-_LEFT: Final = 44
 _BOTTOM: Final = 34
 _TOP: Final = 12
 _LABELS: Final = 8
+_DIGIT: Final = 8
+"""Width of a digit in the charts, generously."""
+_CODES: Final = frozenset({"serial", "SHA-256"})
+_CA_STATES: Final = {**STATES, CA_RETIRED: "retired"}
+
+
+class Tile(NamedTuple):
+    """A number at a glance, and what it means."""
+
+    name: str
+    number: int
+    kind: str
+    meaning: str
+
+
+class Tick(NamedTuple):
+    """A line across a chart."""
+
+    y: float
+    text: str
+
+
+class Shape(NamedTuple):
+    """A part of a bar."""
+
+    sort: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class Bar(NamedTuple):
+    """One bin's bar, and what it says when it is pointed at."""
+
+    title: str
+    shapes: Sequence[Shape]
+
+
+class Label(NamedTuple):
+    """A date below a chart."""
+
+    x: float
+    text: str
+
+
+class Chart(NamedTuple):
+    """Stacked bars: how many of each sort fall into each bin, drawn and in numbers."""
+
+    label: str
+    sorts: tuple[str, ...]
+    left: int
+    ticks: Sequence[Tick]
+    bars: Sequence[Bar]
+    dates: Sequence[Label]
+    numbers: Sequence[tuple[object, ...]]
+    width: int = _WIDTH
+    height: int = _HEIGHT
+
+
+@lru_cache(maxsize=1)
+def _template() -> tuple[Template, str, str]:
+    own = files(__package__)
+    page, style, script = (own.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
+    return Environment(autoescape=True, undefined=StrictUndefined).from_string(page), style, script
 
 
 def page(report: Report) -> str:
     """The whole page."""
-    template = Template(files("daskpki.authority").joinpath("report.html").read_text("utf-8"))
+    template, style, script = _template()
     crl = max(report.trust.crls, key=lambda part: part.number)
-    return template.substitute(
-        cluster=escape(report.cluster),
-        trust_domain=escape(report.trust_domain),
+    return template.render(
+        report=report,
+        style=style,
+        script=script,
+        policy=f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; base-uri 'none'",
         now=rfc3339(report.now),
         tiles=_tiles(report),
-        timeline=_timeline(report.timeline),
-        timeline_table=_table(("from", "to", *Role), map(_bin_row, report.timeline)),
-        holders=_table(_HOLDERS, (_holder(entry, report.now) for entry in report.holders[:ROWS])),
-        holders_note=_note(len(report.holders)),
-        reasons=_reasons(report),
-        revoked=_table(_REVOKED, map(_revocation, report.revoked[:ROWS])),
-        revoked_note=_note(len(report.revoked)),
-        chain=_table(_CHAIN, map(_link, report.chain)),
-        crl_number=crl.number,
+        ends=_chart(report.timeline, tuple(Role), "{:,} valid certificates by the time at which they end"),
+        history=_chart(report.history, (ISSUED, REVOKED), "{:,} issues and revocations over time"),
+        reasons=report.reasons.most_common(),
+        codes=_CODES,
+        revoked=[_revocation(entry) for entry in report.revoked[:ROWS]],
+        chain=[_link(link) for link in report.chain],
+        crl=crl,
         crl_next=_day(crl.next_update),
-        epoch=report.trust.epoch,
-        records=f"{report.head.seq:,}",
-        head=report.head.hash,
+        roles=list(Role),
+        states=sorted({_state(entry, report.now) for entry in report.holders}),
+        holders=[_holder(entry, report.now) for entry in report.holders[:ROWS]],
     )
 
 
-class _Code(str):
-    """Text to be set as code, such as a serial."""
+def _digest(text: str) -> str:
+    """The source expression by which a Content Security Policy allows this very text."""
+    return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
-    __slots__ = ()
+
+def _tiles(report: Report) -> list[Tile]:
+    late = sum(entry.not_after < report.now for entry in report.holders)
+    unfinished = report.states["reserved"] + report.states["revoking"]
+    return [
+        Tile("valid", len(report.holders) - late, "", "The newest certificate of each name that has not expired."),
+        Tile(
+            "due for renewal",
+            report.due,
+            "warn" if report.due else "",
+            "Valid, and past two thirds of their life: daskpki renew --due renews them.",
+        ),
+        Tile(
+            "expired, not renewed",
+            late,
+            "bad" if late else "",
+            "The newest of their name, and over.",
+        ),
+        Tile("revoked", len(report.revoked), "", "Revoked at any time."),
+        Tile(
+            "half done",
+            unfinished,
+            "warn" if unfinished else "",
+            "Begun by a command that was cut off; the next one finishes or abandons them.",
+        ),
+    ]
 
 
-_CA_STATES: Final = {**STATES, CA_RETIRED: "retired"}
-_HOLDERS: Final = ("who", "state", "from", "until", "left", "key", "further names", "serial")
-_REVOKED: Final = ("who", "revoked", "why", "until", "serial")
-_CHAIN: Final = ("generation", "state", "subject", "from", "until", "SHA-256")
+def _state(entry: CertificateRecord, now: int) -> str:
+    state = entry.state(now)
+    return DUE if state == ISSUED and is_due(entry, now) else state
 
 
 def _holder(entry: CertificateRecord, now: int) -> tuple[object, ...]:
-    days = (entry.not_after - now) // DAY
-    left = f"{days} day{'' if days == 1 else 's'}" if days >= 0 else "over"
+    state = _state(entry, now)
+    left = 0 if state == EXPIRED else (entry.not_after - now) // DAY
     names = ", ".join(san.partition(":")[2] for san in entry.sans)
-    who = f"{entry.role}/{entry.name}"
     span = (_day(entry.not_before), _day(entry.not_after))
-    return who, entry.state(now), *span, left, entry.key_type, names, _Code(f"{entry.serial:x}")
+    return entry.role, entry.name, state, *span, left, entry.key_type, names, f"{entry.serial:x}"
 
 
 def _revocation(entry: CertificateRecord) -> tuple[object, ...]:
-    when = _day(entry.revoked_at or entry.reserved_at)
-    reason = entry.reason or "unspecified"
-    return f"{entry.role}/{entry.name}", when, reason, _day(entry.not_after), _Code(f"{entry.serial:x}")
+    when, reason = _day(entry.revoked_at or entry.reserved_at), entry.reason or "unspecified"
+    return f"{entry.role}/{entry.name}", when, reason, _day(entry.not_after), f"{entry.serial:x}"
 
 
 def _link(link: ChainLink) -> tuple[object, ...]:
     span = (_day(link.not_before), _day(link.not_after))
-    return link.generation, _CA_STATES.get(link.status, link.status), link.subject, *span, _Code(link.fingerprint)
-
-
-def _bin_row(entry: Bin) -> tuple[object, ...]:
-    return _day(entry.begin), _day(entry.end - 1), *(entry.counts[role] for role in Role)
+    return link.generation, _CA_STATES.get(link.status, link.status), link.subject, *span, link.fingerprint
 
 
 def _day(seconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
-    if not body:
-        return '<p class="none">None.</p>'
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'
+# --- charts
 
 
-def _cell(value: object) -> str:
-    text = escape(str(value))
-    if value == EXPIRED:
-        return f'<td class="bad">{text}</td>'
-    if isinstance(value, _Code):
-        return f"<td><code>{text}</code></td>"
-    return f'<td class="number">{text}</td>' if isinstance(value, int) else f"<td>{text}</td>"
-
-
-def _note(count: int) -> str:
-    if count <= ROWS:
-        return ""
-    return f'<p class="note">The first {ROWS:,} of {count:,}; <code>daskpki list --csv</code> has all of them.</p>'
-
-
-def _tiles(report: Report) -> str:
-    expired = sum(entry.not_after < report.now for entry in report.holders)
-    unfinished = report.states["reserved"] + report.states["revoking"]
-    tiles = (
-        ("valid", len(report.holders) - expired, ""),
-        ("end within 14 days", report.soon, "warn" if report.soon else ""),
-        ("expired, not renewed", expired, "bad" if expired else ""),
-        ("revoked", len(report.revoked), ""),
-        ("half done", unfinished, "warn" if unfinished else ""),
-    )
-    return "".join(
-        f'<div class="tile {kind}"><strong>{count:,}</strong><span>{name}</span></div>' for name, count, kind in tiles
-    )
-
-
-def _reasons(report: Report) -> str:
-    most = max(report.reasons.values(), default=0)
-    return "".join(
-        f'<div class="bar"><span>{escape(reason)}</span><i style="width:{round(60 * count / most, 1)}%"></i>'
-        f"<b>{count:,}</b></div>"
-        for reason, count in report.reasons.most_common()
-    )
-
-
-def _timeline(bins: Sequence[Bin]) -> str:
-    """Stacked bars: how many valid leaves of each role end when."""
+def _chart(bins: Sequence[Bin], sorts: tuple[str, ...], label: str) -> Chart | None:
+    """The chart of these bins; None when there is nothing in them."""
     most = max((entry.counts.total() for entry in bins), default=0)
     if not most:
-        return '<p class="none">No certificate is valid.</p>'
-    ticks = "".join(_tick(value, _top(most)) for value in _grid(most))
-    pitch = (_WIDTH - _LEFT) / len(bins)
-    bars = "".join(_bar(entry, _LEFT + n * pitch, min(pitch - 2, 64), _top(most)) for n, entry in enumerate(bins))
+        return None
+    top = _round_up(most)
+    left = _DIGIT * len(f"{top:,}") + 16
+    pitch = (_WIDTH - left) / len(bins)
     every = -(-len(bins) // _LABELS)
-    dates = "".join(
-        f'<text class="date" x="{_LEFT + n * pitch:.1f}" y="{_HEIGHT - 12}">{_day(bins[n].begin)}</text>'
-        for n in range(0, len(bins), every)
+    return Chart(
+        label=label.format(sum(entry.counts.total() for entry in bins)),
+        sorts=sorts,
+        left=left,
+        ticks=[Tick(_y(value, top), f"{value:,}") for value in sorted({0, top // 2, top})],
+        bars=[_bar(one, sorts, left + n * pitch, min(pitch - 2, 64), top) for n, one in enumerate(bins) if one.counts],
+        dates=[Label(round(left + n * pitch, 1), _day(bins[n].begin)) for n in range(0, len(bins), every)],
+        numbers=[(_day(entry.begin), _day(entry.end - 1), *(entry.counts[sort] for sort in sorts)) for entry in bins],
     )
-    label = f"{sum(entry.counts.total() for entry in bins):,} valid certificates by the time at which they end"
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{ticks}{bars}{dates}</svg>'
 
 
-def _grid(most: int) -> list[int]:
-    return sorted({0, _top(most) // 2, _top(most)})
-
-
-def _top(most: int) -> int:
+def _round_up(most: int) -> int:
     """The smallest of 2, 4, 10, 20, 40, 100, ... that is not below."""
     scale = 1
     while True:
@@ -290,23 +352,15 @@ def _top(most: int) -> int:
 
 
 def _y(value: float, top: int) -> float:
-    return _HEIGHT - _BOTTOM - value / top * (_HEIGHT - _BOTTOM - _TOP)
+    return round(_HEIGHT - _BOTTOM - value / top * (_HEIGHT - _BOTTOM - _TOP), 1)
 
 
-def _tick(value: int, top: int) -> str:
-    y = _y(value, top)
-    line = f'<line x1="{_LEFT}" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>'
-    return f'{line}<text class="count" x="{_LEFT - 8}" y="{y + 4:.1f}">{value:,}</text>'
-
-
-def _bar(entry: Bin, x: float, width: float, top: int) -> str:
-    shapes, below = "", 0
-    for role in Role:
-        if count := entry.counts[role]:
-            y, height = _y(below + count, top), _y(0, top) - _y(count, top)
-            shapes += f'<rect class="{role}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
+def _bar(entry: Bin, sorts: tuple[str, ...], x: float, width: float, top: int) -> Bar:
+    shapes, below = [], 0
+    for sort in sorts:
+        if count := entry.counts[sort]:
+            y = _y(below + count, top)
+            shapes.append(Shape(sort, round(x, 1), y, round(width, 1), round(_y(below, top) - y, 1)))
             below += count
-    if not shapes:
-        return ""
-    told = ", ".join(f"{count:,} {role}" for role in Role if (count := entry.counts[role]))
-    return f"<g><title>{_day(entry.begin)} to {_day(entry.end - 1)}: {told}</title>{shapes}</g>"
+    told = ", ".join(f"{count:,} {sort}" for sort in sorts if (count := entry.counts[sort]))
+    return Bar(f"{_day(entry.begin)} to {_day(entry.end - 1)}: {told}", shapes)

@@ -15,6 +15,7 @@ from distributed.batched import BatchedSend
 from daskpki.cluster.audit import REFUSED
 from daskpki.cluster.enforcement import Connection, Enforcement
 from daskpki.cluster.policy import DIALS, Channel
+from daskpki.cluster.reasons import Reason
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Identity
 
@@ -35,7 +36,9 @@ async def settle(enforcement: Enforcement, scheduler: Any, address: str, claiman
         identity = comm.conversation.peer.identity
         if identity != claimant:
             reason = f"it registered {address}, where {claimant.uri} answers"
-            enforcement.audit.record(REFUSED, peer=identity.uri, address=comm.peer_address, detail=reason)
+            enforcement.audit.record(
+                REFUSED, peer=identity.uri, address=comm.peer_address, detail=reason, reason=Reason.OPERATION
+            )
             await _cut(enforcement, comm)
     await clear(enforcement, scheduler, address)
     return True

@@ -6,13 +6,16 @@ import json
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from daskpki.cluster.reasons import PeerRefusedError, Reason
 from daskpki.cluster.values import shortened
+from daskpki.errors import DaskpkiError
 
-_REMEMBERED: Final = 500
+_REMEMBERED: Final = 250
+"""Rows that are kept of each kind of event, so that strangers cannot push revocations out."""
 _MINUTE: Final = 60
 _TOLD_APART: Final = 256
 _LOGGER: Final = logging.getLogger("distributed.daskpki.audit")
@@ -29,21 +32,30 @@ _REPEATED: Final = frozenset({TURNED_AWAY, REFUSED})
 
 
 class Event(NamedTuple):
-    """One line: `at` in seconds since the epoch, the peer's SPIFFE ID (or "" when unknown), its address, and why."""
+    """What happened `times` times, between `first` and `at` (seconds since the epoch).
+
+    `peer` is a SPIFFE ID, or "" when no certificate is known; `address` is the peer's, with its port as long as it
+    happened once; `detail` says why, and `reason` in one word, for refusals.
+    """
 
     at: float
     kind: str
     peer: str
     address: str
     detail: str
+    reason: str = ""
+    first: float = 0
+    times: int = 1
 
 
 class Audit:
     """The latest events of a process, and how many there were of each kind.
 
-    What is as it should be is logged at level `usual`: INFO on servers, below that in a person's own program. A refusal
-    like one of the same minute (kind, peer or host, and reason) is only counted, and the number is told when the minute
-    is over; beyond 256 different ones a minute, all others are counted as one.
+    What is as it should be is logged at level `usual`: INFO on servers, below that in a person's own program.
+
+    Events of one kind, peer, host and reason are one row, which counts them. A refusal that has a row of the same
+    minute is not logged: the row's number is, when the minute is over. Beyond 256 new rows a minute, all others are
+    one.
     """
 
     def __init__(
@@ -53,17 +65,42 @@ class Audit:
         *,
         usual: int = logging.INFO,
     ) -> None:
-        self.latest: deque[Event] = deque(maxlen=_REMEMBERED)
         self.counts: Counter[str] = Counter()
+        self.refusals: Counter[Reason] = Counter()
         self._log = log
         self._now = now
         self._usual = usual
         self._lock = threading.Lock()
+        self._rows: dict[str, OrderedDict[tuple[str, ...], Event]] = {kind: OrderedDict() for kind in KINDS}
         self._minute = now()
-        self._repeated: dict[Event, int] = {}
-        """The first of each kind in this minute, but for its moment and port, and how many more there were."""
+        self._repeated: dict[tuple[str, ...], tuple[Event, int]] = {}
+        """By row, what was logged in this minute, and how many more there were."""
 
-    def record(self, kind: str, *, peer: str = "", address: str = "", detail: str = "", again: bool = False) -> None:
+    @property
+    def latest(self) -> list[Event]:
+        """The rows, the one that was last added to at the end."""
+        with self._lock:
+            return sorted(
+                (event for rows in self._rows.values() for event in rows.values()), key=lambda event: event.at
+            )
+
+    def refuse(self, kind: str, error: DaskpkiError, *, address: str, detail: str = "") -> None:
+        """Note that somebody was refused for that error, under its reason and the name that it knows."""
+        reason, peer = Reason.CERTIFICATE, ""
+        if isinstance(error, PeerRefusedError):
+            reason, peer = error.reason, error.peer
+        self.record(kind, peer=peer, address=address, detail=detail or str(error), reason=reason)
+
+    def record(
+        self,
+        kind: str,
+        *,
+        peer: str = "",
+        address: str = "",
+        detail: str = "",
+        reason: Reason | None = None,
+        again: bool = False,
+    ) -> None:
         """Note an event, and log it as one JSON object. Nothing confidential belongs into `detail`.
 
         Each text is kept up to some hundred characters, since most of it comes from peers.
@@ -71,39 +108,66 @@ class Audit:
         One that is like another of a short while ago (`again`) shows in the log only at level DEBUG: workers make
         connections to one another all the time.
         """
-        event = Event(self._now(), kind, *map(shortened, (peer, address, detail)))
-        with self._lock:
-            self.counts[kind] += 1
+        now = self._now()
+        peer, address, detail = map(shortened, (peer, address, detail))
+        event = Event(now, kind, peer, address, detail, reason or "", now)
         if kind in _REPEATED:
             self.tell_repeated()
-            if self._is_repeated(event):
-                return
-        self._tell(event, again=again)
+        with self._lock:
+            self.counts[kind] += 1
+            if reason is not None:
+                self.refusals[reason] += 1
+            event, told = self._judge_repetition(event)
+            if kind != CONNECTED:
+                self._add_to_row(event)
+        if not told:
+            self._tell(event, again=again)
 
     def tell_repeated(self) -> None:
         """Once a minute is over: how many refusals there were in it that were not told one by one."""
         with self._lock:
-            if 0 <= self._now() - self._minute < _MINUTE:
+            now = self._now()
+            if 0 <= now - self._minute < _MINUTE:
                 return
-            self._minute, repeated, self._repeated = self._now(), self._repeated, {}
-        for first, more in repeated.items():
+            self._minute, repeated, self._repeated = now, self._repeated, {}
+        for first, more in repeated.values():
             if more:
-                self._tell(first._replace(at=self._now(), detail=f"{first.detail} ({more} more within a minute)"))
+                self._tell(first._replace(at=now, times=more, detail=f"{first.detail} ({more} more within a minute)"))
 
-    def _is_repeated(self, event: Event) -> bool:
-        like = event._replace(at=0, address=event.address.rpartition(":")[0] or event.address)
-        with self._lock:
-            if like not in self._repeated and len(self._repeated) >= _TOLD_APART:
-                like = Event(0, event.kind, "", "", "others")
-            seen = like in self._repeated
-            self._repeated[like] = self._repeated[like] + 1 if seen else 0
-        return seen
+    def _judge_repetition(self, event: Event) -> tuple[Event, bool]:
+        """The event as it counts, and whether one like it was told in this minute."""
+        if event.kind not in _REPEATED:
+            return event, False
+        key = _row_of(event)
+        if key not in self._repeated and len(self._repeated) >= _TOLD_APART:
+            event = Event(event.at, event.kind, "", "", "others", first=event.at)
+            key = _row_of(event)
+        first, more = self._repeated.get(key, (event, -1))
+        self._repeated[key] = first, more + 1
+        return event, more >= 0
+
+    def _add_to_row(self, event: Event) -> None:
+        rows, key = self._rows[event.kind], _row_of(event)
+        before = rows.pop(key, None)
+        if before is not None:
+            host = event.address if event.address == before.address else host_of(event.address)
+            event = event._replace(address=host, first=before.first, times=before.times + 1)
+        rows[key] = event
+        if len(rows) > _REMEMBERED:
+            rows.popitem(last=False)
 
     def _tell(self, event: Event, *, again: bool = False) -> None:
-        kind = event.kind
-        if kind != CONNECTED and not again:
-            self.latest.append(event)
-        level = logging.DEBUG if again else self._usual if kind in _USUAL else logging.WARNING
+        level = logging.DEBUG if again else self._usual if event.kind in _USUAL else logging.WARNING
         if self._log is not None and self._log.isEnabledFor(level):
             fields = event._asdict()
             self._log.log(level, "%s", json.dumps(fields), extra={"audit": fields})
+
+
+def host_of(address: str) -> str:
+    """The host of `tls://HOST:PORT`; an address without a scheme is a host already, and may be IPv6."""
+    scheme, mark, location = address.partition("://")
+    return location.rpartition(":")[0] if mark else scheme
+
+
+def _row_of(event: Event) -> tuple[str, ...]:
+    return event.kind, event.peer, host_of(event.address), event.detail

@@ -26,6 +26,7 @@ from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
 from daskpki.cluster.peer import shown_certificate
 from daskpki.cluster.pending import Anteroom
 from daskpki.cluster.policy import ACCEPTS, ARGUMENT, SERVES, Channel, Destinations, Server, verify_own_worker
+from daskpki.cluster.reasons import reason_at_tls
 from daskpki.cluster.refusal import turned_away
 from daskpki.cluster.trust_state import WrongRoleError
 from daskpki.cluster.web.server import stand_before
@@ -117,7 +118,8 @@ class PkiListener(tcp.TLSListener):
         try:
             return await stream.wait_for_handshake()
         except OSError:
-            self.enforcement.audit.record(TURNED_AWAY, address=address, detail=f"no TLS: {stream.error}")
+            why, reason = f"no TLS: {stream.error}", reason_at_tls(stream.error)
+            self.enforcement.audit.record(TURNED_AWAY, address=address, detail=why, reason=reason)
             return None
         finally:
             self._anteroom.leave(stream)
@@ -130,7 +132,7 @@ class PkiListener(tcp.TLSListener):
             peer = enforcement.admit(shown_certificate(comm.stream), ACCEPTS[self.server])
             verify_own_worker(self.server, enforcement.identity, peer.identity)
         except NotTrustedError as refusal:
-            enforcement.audit.record(TURNED_AWAY, address=comm.peer_address, detail=str(refusal))
+            enforcement.audit.refuse(TURNED_AWAY, refusal, address=comm.peer_address)
             way_out = f" ({refusal.hint})" if refusal.hint else ""
             await turn_away(comm, f"{enforcement.identity.uri} refused the connection: {refusal}{way_out}")
             raise CommClosedError(str(refusal)) from refusal

@@ -34,6 +34,7 @@ from daskpki.cluster.no_pickle import REPORTS, UNPICKLED, failed_task, from_text
 from daskpki.cluster.operations import WORKER_CLIENT_STREAM
 from daskpki.cluster.pending import is_crowded
 from daskpki.cluster.policy import STREAM_AFTER, Channel, ContestedAddressError, OperationRefusedError
+from daskpki.cluster.reasons import Reason
 from daskpki.cluster.refusal import answer_call, answer_locally, answer_stream, detached, reason_of
 from daskpki.cluster.trust_updates import CODE, EPOCH, MODE
 from daskpki.cluster.values import arguments, fitted, misfit, shown
@@ -284,7 +285,7 @@ class PkiTLS(FramedTLS):
         reason = f"the message holds {error}, and nothing that a worker's certificate sends is unpickled here"
         if self.conversation.keeps_pickles:
             reason = f"the message holds {error}"
-        self._log(reason)
+        self._log(reason, Reason.PICKLE)
         if self.conversation.server and not self.conversation.streaming:
             await self._answer(answer_call(None, reason))
             return _NOTHING
@@ -390,9 +391,9 @@ class PkiTLS(FramedTLS):
     def _signed(self, refusal: OperationRefusedError) -> str:
         return f"{self.conversation.ours.uri} refused {self.conversation.peer.identity.uri}: {refusal}"
 
-    def _log(self, reason: str) -> None:
+    def _log(self, detail: str, reason: Reason = Reason.OPERATION) -> None:
         uri = self.conversation.peer.identity.uri
-        self._enforcement.audit.record(REFUSED, peer=uri, address=self.peer_address, detail=reason)
+        self._enforcement.audit.record(REFUSED, peer=uri, address=self.peer_address, detail=detail, reason=reason)
 
     # --- writing ---------------------------------------------------------------------------------------------------
 

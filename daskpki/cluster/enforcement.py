@@ -19,6 +19,7 @@ from daskpki.cluster.audit import CONNECTED, EXPIRED, REFUSED, REVOKED, Audit
 from daskpki.cluster.conversation import Conversation, Registrations
 from daskpki.cluster.peer import Peer, parse_peer
 from daskpki.cluster.policy import WorkerClients
+from daskpki.cluster.reasons import Reason
 from daskpki.cluster.tls import KeyPair, client_context, server_context
 from daskpki.cluster.trust_state import TrustState, verify_peer
 from daskpki.cluster.web.access import Dashboard
@@ -242,7 +243,7 @@ class Enforcement:
 
     def abort_peer(self, culprit: Peer, reason: str) -> None:
         """Cut every live connection that was made under that peer's certificate."""
-        self._abort(lambda peer: peer.serial == culprit.serial, REFUSED, reason)
+        self._abort(lambda peer: peer.serial == culprit.serial, REFUSED, reason, Reason.TRUST_DOCUMENT)
 
     def abort_crowd(self, most: int, why: str) -> None:
         """Cut up to `most` connections of the certificate that holds most of them, the oldest first, for their places.
@@ -255,14 +256,17 @@ class Enforcement:
                 crowds.setdefault(comm.conversation.peer.serial, []).append((begun, comm))
         crowd = max(crowds.values(), key=len, default=[])
         oldest = {comm for _, comm in sorted(crowd, key=itemgetter(0))[:most]}
-        self._abort_those(oldest, REFUSED, f"{why}, and this certificate has {len(crowd)} connections")
+        detail = f"{why}, and this certificate has {len(crowd)} connections"
+        self._abort_those(oldest, REFUSED, detail, Reason.TLS)
 
-    def _abort(self, condition: Callable[[Peer], bool], kind: str, reason: str) -> None:
-        self._abort_those((comm for comm in self.connections() if condition(comm.conversation.peer)), kind, reason)
+    def _abort(self, condition: Callable[[Peer], bool], kind: str, detail: str, reason: Reason | None = None) -> None:
+        culprits = (comm for comm in self.connections() if condition(comm.conversation.peer))
+        self._abort_those(culprits, kind, detail, reason)
 
-    def _abort_those(self, comms: Iterable[Connection], kind: str, reason: str) -> None:
+    def _abort_those(self, comms: Iterable[Connection], kind: str, detail: str, reason: Reason | None) -> None:
         for comm in comms:
             with self._lock:
                 self._live.pop(comm, None)
-            self.audit.record(kind, peer=comm.conversation.peer.identity.uri, address=comm.peer_address, detail=reason)
+            peer, address = comm.conversation.peer.identity.uri, comm.peer_address
+            self.audit.record(kind, peer=peer, address=address, detail=detail, reason=reason)
             comm.abort_soon()

@@ -20,6 +20,7 @@ from tornado.iostream import SSLIOStream
 from tornado.tcpserver import TCPServer
 
 from daskpki.cluster.audit import TURNED_AWAY, Audit
+from daskpki.cluster.reasons import Reason
 from daskpki.cluster.tls import PkiSocket
 
 DEADLINE: Final = 10
@@ -153,7 +154,8 @@ class Anteroom:
 
     def make_place(self, error: OSError) -> bool:
         """Whether it is worth accepting again at once after `error`, which is recorded."""
-        self._audit.record(TURNED_AWAY, detail=f"a connection could not be accepted: {error}")
+        why = f"a connection could not be accepted: {error}"
+        self._audit.record(TURNED_AWAY, detail=why, reason=Reason.TLS)
         if error.errno not in _EXHAUSTED:
             return False
         why = f"no descriptors or memory left ({error})"

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from daskpki.cluster import operations as ops
+from daskpki.cluster.reasons import PeerRefusedError, Reason
 from daskpki.cluster.values import arguments, misfit, shown
 from daskpki.credentials.contexts import is_canonical
 from daskpki.errors import NotTrustedError
@@ -59,7 +60,8 @@ def verify_own_worker(server: Server, ours: Identity, peer: Identity) -> None:
     be told to stop, and its worker not to come back.
     """
     if server is Server.NANNY and peer.role is Role.WORKER and peer != ours:
-        raise NotTrustedError(f"{peer.uri} is not the worker of this nanny, which is {ours.uri}")
+        foreign = f"{peer.uri} is not the worker of this nanny, which is {ours.uri}"
+        raise PeerRefusedError(foreign, Reason.ROLE, peer.uri)
 
 
 ARGUMENT: Final = "daskpki_destinations"

@@ -30,6 +30,7 @@ from typing import Final, Protocol
 
 from daskpki.cluster.audit import REFUSED
 from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.reasons import Reason
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustManager, TrustMessage
 from daskpki.errors import DaskpkiError, NotTrustedError
@@ -183,9 +184,8 @@ class Watch:
         digest = hashlib.sha256(found.signed.reveal()).digest()
         again = digest in self._reported
         self._reported.append(digest)
-        self._enforcement.audit.record(
-            REFUSED, detail=f"a trust document from {found.place} does not hold: {error}", again=again
-        )
+        why = f"a trust document from {found.place} does not hold: {error}"
+        self._enforcement.audit.record(REFUSED, detail=why, reason=Reason.TRUST_DOCUMENT, again=again)
 
     def _is_credential_due(self, *, news: bool) -> bool:
         life = self._keeper.lifetime

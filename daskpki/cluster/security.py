@@ -2,24 +2,28 @@
 
 They hold no path and no PEM text that Dask could write to a disk; what Dask asks them for is an Enforcement.
 
-Opening a client, for the Python API, which does not import distributed itself.
+What the Python API and the dashboard's proxy ask of Dask, since they do not import distributed themselves.
 """
 
 from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from distributed import Client, Security
+from distributed.core import rpc
+from tornado.iostream import IOStream
+from tornado.tcpclient import TCPClient
 
 from daskpki.cluster.audit import Audit
 from daskpki.cluster.backend import install
 from daskpki.cluster.child_processes import HandedOn
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
+from daskpki.cluster.peer import shown_certificate
 from daskpki.cluster.policy import ARGUMENT, Destinations, WorkerClients
 from daskpki.cluster.refresh import Lookout, OnDial, Source
 from daskpki.cluster.tls import KeyPair
@@ -34,7 +38,7 @@ from daskpki.pki.credential import Credential, certificate_pem, key_pem
 from daskpki.pki.pem import CERTIFICATE, parse_pem
 from daskpki.pki.trust_document import TrustDocument
 
-__all__ = ["Client", "open_client"]
+__all__ = ["Client", "LinkedClient", "open_client", "open_stream", "scheduler_services"]
 
 _NO_FILES: Final = dict.fromkeys(name for name in Security.__slots__ if name.startswith("tls_"))
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -167,6 +171,50 @@ def _handed_trust(handover: Handover) -> tuple[TrustDocument, Confidential]:
     return document, signed
 
 
-def open_client(address: str, *, security: PkiSecurity, **client_kwargs: Any) -> Client:
+_PATIENCE: Final = 5.0
+"""Seconds for a connection and its handshake."""
+
+
+class LinkedClient(Client):
+    """A Client whose link to the dashboard leads through daskpki's proxy, where there is one."""
+
+    _find_link: Callable[[], str | None] = staticmethod(lambda: None)
+
+    @property
+    def dashboard_link(self) -> str | None:
+        """The proxy's page; without a proxy, Dask's own link."""
+        link: str | None = self._find_link() or super().dashboard_link
+        return link
+
+
+def open_client(
+    address: str, find_link: Callable[[], str | None], *, security: PkiSecurity, **client_kwargs: Any
+) -> Client:
     """A Client of that scheduler; `asynchronous=True` among the others gives one to be awaited."""
-    return Client(address, security=security, **client_kwargs)
+    client = LinkedClient(address, security=security, **client_kwargs)
+    client._find_link = find_link  # noqa: SLF001 - Client's own __init__ takes no more arguments
+    return client
+
+
+async def scheduler_services(address: str, security: PkiSecurity) -> object:
+    """The ports of a scheduler's HTTP services by name, as it tells them; OSError, NotTrustedError."""
+    async with rpc(address, timeout=_PATIENCE, connection_args=security.get_connection_args("client")) as scheduler:
+        identity = await scheduler.identity(n_workers=0)
+    return identity.get("services")
+
+
+async def open_stream(security: PkiSecurity, host: str, port: int) -> IOStream:
+    """A TLS connection to a scheduler's HTTP server; OSError, or NotTrustedError when another role answers there."""
+    enforcement = security.enforcement(Role.CLIENT)
+    looking = enforcement.on_dial
+    if looking is not None:
+        await looking.begin()
+    stream = await TCPClient().connect(host, port, ssl_options=enforcement.client_context(), timeout=_PATIENCE)
+    try:
+        if looking is not None:
+            await looking.finish()
+        enforcement.admit(shown_certificate(stream), frozenset({Role.SCHEDULER}))
+    except BaseException:
+        stream.close()
+        raise
+    return stream

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from daskpki.cluster.peer import Peer
-from daskpki.errors import NotTrustedError
+from daskpki.cluster.reasons import PeerRefusedError, Reason
 from daskpki.identity import Role
 from daskpki.pki.certificates import load_certificate, name_text
 from daskpki.pki.revoked import every_revoked_serial, next_update
@@ -30,7 +30,7 @@ class TrustState(NamedTuple):
     cut_off: frozenset[str] = frozenset()
 
 
-class WrongRoleError(NotTrustedError):
+class WrongRoleError(PeerRefusedError):
     """The other end may be one of ours, and has no business there."""
 
 
@@ -45,24 +45,31 @@ def verify_peer(
     """
     who = peer.identity
     if who.trust_domain != trust.trust_domain:
-        raise NotTrustedError(f"{who.uri} is not of trust domain {trust.trust_domain}")
+        raise PeerRefusedError(f"{who.uri} is not of trust domain {trust.trust_domain}", Reason.CERTIFICATE, who.uri)
     if who.role not in roles:
         expected = " or ".join(sorted(role.value for role in roles))
-        raise WrongRoleError(f"{who.uri} has the role {who.role.value}, and here only {expected} is accepted")
+        wrong = f"{who.uri} has the role {who.role.value}, and here only {expected} is accepted"
+        raise WrongRoleError(wrong, Reason.ROLE, who.uri)
     if peer.issuer not in trust.issuers:  # TLS began under a trust that was replaced meanwhile
-        raise NotTrustedError(f"the certificate of {who.uri} comes from {peer.issuer}, which is not trusted any more")
+        gone = f"the certificate of {who.uri} comes from {peer.issuer}, which is not trusted any more"
+        raise PeerRefusedError(gone, Reason.UNKNOWN_CA, who.uri)
     if peer.serial in trust.revoked:
-        raise NotTrustedError(
+        raise PeerRefusedError(
             f"the certificate {peer.serial:x} of {who.uri} is revoked",
+            Reason.REVOKED,
+            who.uri,
             hint="an operator issues a new one: daskpki issue; then daskpki login, or a restart of the node",
         )
     if trust.next_update is not None and now > trust.next_update and not allow_stale:
-        raise NotTrustedError(
+        raise PeerRefusedError(
             f"the revocation list of cluster {trust.cluster} ended at {trust.next_update} (seconds since the epoch)",
+            Reason.CRL_EXPIRED,
+            who.uri,
             hint="any command that opens the CA's key signs a new one, such as daskpki renew --due",
         )
     if peer.not_after < now:
-        raise NotTrustedError(f"the certificate of {who.uri} has ended", hint="daskpki renew, then daskpki login")
+        ended = f"the certificate of {who.uri} has ended"
+        raise PeerRefusedError(ended, Reason.EXPIRED, who.uri, hint="daskpki renew, then daskpki login")
 
 
 def trust_of(document: TrustDocument) -> TrustState:

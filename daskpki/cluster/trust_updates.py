@@ -23,6 +23,7 @@ from daskpki.cluster.audit import REFUSED, RELOADED
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import Peer
 from daskpki.cluster.policy import Server
+from daskpki.cluster.reasons import Reason
 from daskpki.cluster.refusal import detached
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_state import trust_of
@@ -87,6 +88,7 @@ def consume_trust(enforcement: Enforcement, received: Mapping[str, Any], sender:
             REFUSED,
             peer=sender.identity.uri,
             detail=f"a trust document: {error}",
+            reason=Reason.TRUST_DOCUMENT,
             again=isinstance(error, TooManyRefusedError),  # one line for each that was judged, and none for a flood
         )
         return detached(error)

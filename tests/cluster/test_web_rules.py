@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from daskpki.cluster.audit import Event
 from daskpki.cluster.peer import Peer
+from daskpki.cluster.reasons import Reason
 from daskpki.cluster.web.access import Dashboard, Visit, is_local_name, is_loopback, verify_visit
 from daskpki.cluster.web.metrics import exposition
 from daskpki.cluster.web.page import page
@@ -122,6 +123,7 @@ def snapshot(text: str = "", *, mode: str = "limited", next_update: int = int(NO
         refused=(Event(NOW - 5, f"refused{text}", f"who{text}", f"where{text}", f"why{text}"),),
         changes=(Event(NOW - 9, "revoked", f"who{text}", f"where{text}", f"why{text}"),),
         counts={"refused": 3, "connected": 8},
+        refusals={Reason.REVOKED: 3},
     )
 
 
@@ -129,7 +131,7 @@ def test_whatever_peers_say_of_themselves_stays_text() -> None:
     html = page(snapshot(HOSTILE), ["status", "daskpki"])
     assert "<script>" not in html
     assert html.count("<script") == 1  # ours, by its address
-    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;&#x27;&amp;") >= 8
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;&#39;&amp;") >= 8
     assert "<script>alert" in f"{HOSTILE}"
 
 
@@ -151,7 +153,7 @@ def test_the_page_has_it_at_a_glance() -> None:
 
 def test_mode_allow_and_a_list_that_ran_out_are_said_plainly() -> None:
     assert "can run code on the scheduler" in page(snapshot(mode="allow"), [])
-    assert "nobody knows who was revoked since" in page(snapshot(next_update=int(NOW) - 1), [])
+    assert "nobody can know who was revoked since" in page(snapshot(next_update=int(NOW) - 1), [])
 
 
 def test_what_ends_soon_comes_first() -> None:
@@ -185,6 +187,8 @@ def test_prometheus_reads_the_metrics() -> None:
     assert found["daskpki_connections", "client"] == 2
     assert found["daskpki_events_total", "refused"] == 3
     assert found["daskpki_events_total", "revoked"] == 0
+    assert found["daskpki_refused_total", "revoked"] == 3
+    assert found["daskpki_refused_total", "unknown_ca"] == 0  # there from the start, so that an alert can see it grow
     assert found["daskpki_trust_epoch",] == 7
     assert found["daskpki_ca_not_after_seconds", "1", "active"] == NOW + 900 * DAY
     assert found["daskpki_first_peer_not_after_seconds", "client"] == NOW + 3 * DAY

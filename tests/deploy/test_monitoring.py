@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from daskpki.cluster.audit import KINDS
+from daskpki.cluster.reasons import Reason
 from tests.support.doc_sessions import blocks
 from tests.support.paths import DOCS
 
@@ -45,8 +46,14 @@ QUIET = {
     'daskpki_revocation_next_update_seconds{instance="a"}': f"{6 * DAY}x120",
     'daskpki_trust_epoch{instance="a"}': "7x120",
     'daskpki_trust_epoch{instance="b"}': "7x120",
-    'daskpki_events_total{instance="a",kind="refused"}': "0+0x120",
+    **{f'daskpki_refused_total{{instance="a",reason="{reason}"}}': "0+0x120" for reason in Reason},
 }
+
+
+def refused(reason: Reason, a_minute: int) -> dict[str, str]:
+    return {f'daskpki_refused_total{{instance="a",reason="{reason}"}}': f"0+{a_minute}x120"}
+
+
 LOUD = {
     "DaskpkiDown": {'up{job="daskpki",instance="a"}': "0x120"},
     "DaskpkiCertificateEndsSoon": {'daskpki_certificate_not_after_seconds{instance="a"}': f"{2 * DAY}x120"},
@@ -56,7 +63,12 @@ LOUD = {
     "DaskpkiCaEndsSoon": {'daskpki_ca_not_after_seconds{generation="1",state="active"}': f"{30 * DAY}x120"},
     "DaskpkiRevocationListStale": {'daskpki_revocation_next_update_seconds{instance="a"}': f"{DAY // 2}x120"},
     "DaskpkiNodesDisagree": {'daskpki_trust_epoch{instance="b"}': "6x120"},
-    "DaskpkiRefusals": {'daskpki_events_total{instance="a",kind="refused"}': "0+5x120"},
+    "DaskpkiRevokedInUse": refused(Reason.REVOKED, 1),
+    "DaskpkiUnknownCa": refused(Reason.UNKNOWN_CA, 1),
+    "DaskpkiWrongRole": refused(Reason.ROLE, 1),
+    "DaskpkiForbiddenOperation": refused(Reason.PICKLE, 1),
+    "DaskpkiForgedTrustDocument": refused(Reason.TRUST_DOCUMENT, 1),
+    "DaskpkiManyRefusals": refused(Reason.TLS, 10),
 }
 
 
@@ -79,9 +91,11 @@ def test_each_alert_fires_on_its_cause_alone(alert: str | None, tmp_path: Path) 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_kind_of_event_in_the_rules_exists() -> None:
-    for kinds in re.findall(r'kind=~"([^"]+)"', " ".join(alerts().values())):
-        assert set(kinds.split("|")) <= set(KINDS)
+def test_each_reason_has_an_alert_and_every_kind_of_event_exists() -> None:
+    named = [
+        reason for text in re.findall(r'reason=~?"([^"]+)"', " ".join(alerts().values())) for reason in text.split("|")
+    ]
+    assert sorted(named) == sorted(Reason)
     for kind in re.findall(r'"([a-z-]+)"', " ".join(re.findall(r"kind=\(([^)]*)\)", PAGE.read_text()))):
         assert kind in KINDS
 

@@ -66,6 +66,10 @@ def certificates_without_asking() -> Iterator[None]:
         POLICY.unlink()
 
 
+class NavigatedError(Exception):
+    """The page went while an expression was evaluated in it."""
+
+
 class Tab:
     """The browser's one tab."""
 
@@ -80,6 +84,8 @@ class Tab:
         while (text := await self._connection.read_message()) is not None:
             message = json.loads(text)
             if message.get("id") == number:
+                if "navigated" in message.get("error", {}).get("message", ""):
+                    raise NavigatedError(str(parameters.get("expression")))
                 assert "error" not in message, message
                 result: dict[str, Any] = message["result"]
                 return result
@@ -98,15 +104,34 @@ class Tab:
             look();
         }})"""
         async with asyncio.timeout(60):
-            return await self.evaluate(awaited)
+            while True:
+                try:
+                    return await self.evaluate(awaited)
+                except NavigatedError:
+                    continue  # the same on the page that comes
+
+    async def click(self, selector: str) -> None:
+        """Click into the middle of an element, by the mouse, once it is there."""
+        x, y = await self.until(f"""(() => {{
+            const found = document.querySelector({json.dumps(selector)});
+            const place = found && found.getBoundingClientRect();
+            return place && place.width > 0 && [place.x + place.width / 2, place.y + place.height / 2];
+        }})()""")
+        for kind in ("mousePressed", "mouseReleased"):
+            await self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     async def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression."""
         answer = await self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         return answer["result"].get("value")
 
-    async def picture(self) -> bytes:
-        """What it shows, as PNG."""
+    async def picture(self, width: int = 1400, height: int = 1000, scheme: str = "light") -> bytes:
+        """What it shows, as PNG, in a window of that size and a light or dark system."""
+        await self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        await self.call("Emulation.setEmulatedMedia", features=[feature])
         return b64decode((await self.call("Page.captureScreenshot"))["data"])
 
 

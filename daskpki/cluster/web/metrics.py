@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from daskpki.cluster.audit import KINDS
+from daskpki.cluster.reasons import Reason
 from daskpki.cluster.web.snapshot import Snapshot
 
 _NO_LABELS: Final[Mapping[str, object]] = {}
@@ -46,6 +47,8 @@ def _of_ourselves(snapshot: Snapshot) -> Iterator[Family]:
     yield Family("daskpki_events_total", "counter", "Connections, refusals, revocations and reloads", counts)
     for name, value in (snapshot.sealed or {}).items():
         yield _single(f"daskpki_sealed_{name}", "Of a sealed scheduler", value)
+    refused: list[Sample] = [({"reason": reason}, snapshot.refusals.get(reason, 0)) for reason in Reason]
+    yield Family("daskpki_refused_total", "counter", "Refused connections, operations and requests, by reason", refused)
 
 
 def _of_peers(snapshot: Snapshot) -> Iterator[Family]:

@@ -1,7 +1,4 @@
-"""A snapshot as one HTML page in the look of Dask's dashboard (pure): its style sheet, its bar of tabs, ours below.
-
-All text is escaped where it is put in, since identities, addresses and reasons come from peers. Without a script the
-page reloads itself; with it, only what is inside `main` is replaced.
+"""A snapshot as one HTML page in the look of Dask's dashboard (pure): what stands in which cell of `page.html`.
 
 The bar of tabs on top of Dask's dashboard, and how ours gets into it.
 
@@ -15,14 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from html import escape
+from functools import lru_cache
 from importlib import import_module
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from jinja2 import Environment, StrictUndefined, Template
 from tornado.web import RequestHandler
 
-from daskpki.cluster.audit import Event
+from daskpki.cluster.audit import REFUSED, REVOKED, TURNED_AWAY, Event, host_of
 from daskpki.cluster.policy import Server, WorkerClients
 from daskpki.cluster.web.metrics import exposition
 from daskpki.cluster.web.snapshot import SOON, Ca, Connected, Snapshot, as_json
@@ -34,157 +32,150 @@ CONTENT_POLICY: Final = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
     "frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
 )
+_EVENTS: Final = ("last", "first", "times", "what", "reason", "who", "host", "why")
+_CODES: Final = frozenset({"serial", "SHA-256"})
 _UNITS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 _TWICE: Final = 2
 _SHOWN: Final = 3
 _CODE_RUNS: Final = (
-    "Mode allow: a worker's certificate can run code on the scheduler, and so can whoever steals one. "
+    "Mode allow: a worker's certificate can run code on the scheduler, and so can anyone who steals one. "
     "Nested work in tasks needs it; --worker-clients limited closes it."
 )
+_RAN_OUT: Final = (
+    "The revocation list has expired: nobody can know who was revoked since. `daskpki renew --due` signs a new one."
+)
+_WORKERS_AS_CLIENTS: Final = {
+    WorkerClients.DENY: "tasks may not use the cluster as clients",
+    WorkerClients.LIMITED: "tasks may submit and read, but run no code on the scheduler",
+    WorkerClients.SUBMIT: "tasks may submit and use their own futures; the scheduler is sealed",
+    WorkerClients.ALLOW: "tasks may do what any client may, also run code on the scheduler",
+}
+
+
+class Tile(NamedTuple):
+    """What matters at a glance: a value, a word on it, and what it means."""
+
+    heading: str
+    value: str
+    word: str
+    meaning: str
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    return environment.from_string(files(__package__).joinpath("page.html").read_text("utf-8"))
 
 
 def page(snapshot: Snapshot, tabs: Sequence[str]) -> str:
     """The whole page; `tabs` are the pages of Dask's bar, as relative addresses."""
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>Dask: Security</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="stylesheet" href="statics/css/base.css">
-<link rel="stylesheet" href="daskpki.css">
-<link rel="shortcut icon" href="statics/images/favicon.ico">
-<noscript><meta http-equiv="refresh" content="5"></noscript>
-<script src="daskpki.js" defer></script>
-</head>
-<body>
-<div class="navbar" id="myTopnav"><ul>
-<li id="dask-logo"><a href="status"><img src="statics/images/dask-logo.svg" alt="Dask"></a></li>
-{"".join(map(_tab, tabs))}
-</ul></div>
-<div class="content">
-{_main(snapshot)}
-</div>
-</body>
-</html>
-"""
+    now = snapshot.at
+    return _template().render(
+        snapshot=snapshot,
+        tabs=tabs,
+        now=_moment(now),
+        warnings=list(_warnings(snapshot)),
+        tiles=list(_tiles(snapshot)),
+        connected=[_connected(each, now) for each in snapshot.connected[:ROWS]],
+        events=_EVENTS,
+        codes=_CODES,
+        refused=[_event(each, now) for each in snapshot.refused[:ROWS]],
+        changes=[_event(each, now) for each in snapshot.changes[:ROWS]],
+        cas=[_ca(ca, now) for ca in snapshot.trust.cas],
+        ending=[(what, _end(end, now)) for what, end in snapshot.ending[:ROWS]],
+        soon=SOON // 86_400,
+    )
 
 
-def _tab(name: str) -> str:
-    active = ' class="active"' if name == "daskpki" else ""
-    return f'<li{active}><a href="{escape(name)}">{escape(name.title())}</a></li>'
+def _warnings(snapshot: Snapshot) -> Iterable[str]:
+    if snapshot.worker_clients == WorkerClients.ALLOW:
+        yield _CODE_RUNS
+    if snapshot.trust.next_update is not None and snapshot.trust.next_update < snapshot.at:
+        yield _RAN_OUT
 
 
-def _main(snapshot: Snapshot) -> str:
-    trust = snapshot.trust
-    ago = _since(snapshot.at)
-    return f"""<main>
-<h1>Cluster {escape(trust.cluster)} <small>{escape(snapshot.identity)} &middot; {_moment(snapshot.at)}
-<span class="lost">&middot; connection lost, not live</span></small></h1>
-{_warnings(snapshot)}
-<div class="tiles">{"".join(_tile(*tile) for tile in _tiles(snapshot))}</div>
-<h2>Connected now</h2>
-{_table(_CONNECTED, (_connected(each, snapshot.at) for each in snapshot.connected[:ROWS]))}
-{_rest(len(snapshot.connected))}
-<h2>Refused lately</h2>
-{_table(_EVENTS, (_event(each, ago) for each in snapshot.refused[:ROWS]))}
-<h2>Trust document {trust.epoch}</h2>
-{_table(_CAS, (_ca(ca, snapshot.at) for ca in trust.cas))}
-<h2>Revoked and reloaded</h2>
-{_table(_EVENTS, (_event(each, ago) for each in snapshot.changes[:ROWS]))}
-<h2>Ends within {SOON // 86_400} days</h2>
-{_table(("what", "ends"), ((what, _end(end, snapshot.at)) for what, end in snapshot.ending[:ROWS]))}
-</main>"""
-
-
-def _warnings(snapshot: Snapshot) -> str:
-    stale = snapshot.trust.next_update is not None and snapshot.trust.next_update < snapshot.at
-    said = [
-        _CODE_RUNS if snapshot.worker_clients == WorkerClients.ALLOW else "",
-        "The revocation list has run out: nobody knows who was revoked since. `daskpki renew --due` signs a new one."
-        if stale
-        else "",
-    ]
-    return "".join(f'<p class="warning">{escape(text)}</p>' for text in said if text)
-
-
-def _tiles(snapshot: Snapshot) -> Iterable[tuple[str, str, str]]:
-    """Heading, value and a word on it, for what matters at a glance."""
-    trust = snapshot.trust
-    certificates = len(snapshot.connected)
-    connections = sum(each.connections for each in snapshot.connected)
-    yield "connected", str(certificates), f"certificates, by {connections} connections"
-    refused = snapshot.counts.get("turned-away", 0) + snapshot.counts.get("refused", 0)
-    yield "refused", str(refused), f"and {snapshot.counts.get('revoked', 0)} cut off, since the start"
-    yield "workers as clients", snapshot.worker_clients, f"dashboard: {snapshot.dashboard}"
+def _tiles(snapshot: Snapshot) -> Iterable[Tile]:
+    trust, now = snapshot.trust, snapshot.at
+    certificates, connections = len(snapshot.connected), sum(each.connections for each in snapshot.connected)
+    yield Tile(
+        "connected",
+        str(certificates),
+        f"certificates, by {connections} connections",
+        "Certificates with at least one live connection to this process; one certificate may have several connections.",
+    )
+    refused = snapshot.counts.get(TURNED_AWAY, 0) + snapshot.counts.get(REFUSED, 0)
+    yield Tile(
+        "refused",
+        str(refused),
+        f"and {snapshot.counts.get(REVOKED, 0)} cut off, since the start",
+        "Connections, operations and page requests that were refused since this process started.",
+    )
+    yield Tile(
+        "workers as clients",
+        snapshot.worker_clients,
+        _WORKERS_AS_CLIENTS[WorkerClients(snapshot.worker_clients)],
+        "What a worker's certificate may do as a client, from inside tasks (--worker-clients deny, limited or allow).",
+    )
     if (sealed := snapshot.sealed) is not None:
-        word = (
-            f"graphs; {sealed['refused']:.0f} refused, {sealed['helpers']:.0f} helpers, {sealed['killed']:.0f} killed"
+        yield Tile(
+            "sealed",
+            f"{sealed['graphs']:.0f}",
+            f"graphs; {sealed['refused']:.0f} refused, {sealed['helpers']:.0f} helpers, {sealed['killed']:.0f} killed",
+            "Graphs that confined helper processes opened, since this scheduler unpickles nothing itself.",
         )
-        yield "sealed", f"{sealed['graphs']:.0f}", word
-    signed = f"signed {_span(snapshot.at - trust.issued_at)} ago" if trust.issued_at is not None else ""
-    yield "trust epoch", str(trust.epoch), signed
-    until = _end(trust.next_update, snapshot.at) if trust.next_update is not None else "none"
-    yield "revoked", str(trust.revoked), f"list good until {until}"
-    yield "own certificate", _span(snapshot.not_after - snapshot.at), f"until {_moment(snapshot.not_after)}"
-
-
-def _tile(heading: str, value: str, word: str) -> str:
-    return f"<div><h3>{escape(heading)}</h3><b>{escape(value)}</b><span>{escape(word)}</span></div>"
-
-
-_CONNECTED: Final = ("identity", "role", "hosts", "by", "serial", "since", "certificate ends")
-_EVENTS: Final = ("when", "what", "who", "address", "why")
-_CAS: Final = ("CA", "state", "SHA-256", "ends", "revocation list", "next update")
-
-
-class _Code(str):
-    """Text to be set as code, such as a serial."""
-
-    __slots__ = ()
+    signed = f", signed {_span(now - trust.issued_at)} ago" if trust.issued_at is not None else ""
+    yield Tile(
+        "trust epoch",
+        str(trust.epoch),
+        f"grows with each revocation{signed}",
+        "Number of the trust document in force, which lists the CAs and the revoked certificates. Each revocation, new "
+        "list and change of CA raises it. All nodes should show the same number within a minute or two.",
+    )
+    yield Tile(
+        "revoked",
+        str(trust.revoked),
+        f"list valid until {_end(trust.next_update, now) if trust.next_update is not None else 'none'}",
+        "Certificates on the revocation lists. After the lists' end no new connection is accepted.",
+    )
+    yield Tile(
+        "own certificate",
+        _span(snapshot.not_after - now) if snapshot.not_after > now else "expired",
+        f"until {_moment(snapshot.not_after)}; dashboard: {snapshot.dashboard}",
+        "How long this process's own certificate is valid. Nodes take a renewed one without a restart.",
+    )
 
 
 def _connected(each: Connected, now: float) -> tuple[str, ...]:
-    hosts = sorted({address.rpartition("://")[2].rpartition(":")[0] or address for address in each.addresses})
+    hosts = sorted({host_of(address) for address in each.addresses})
     more = len(hosts) - _SHOWN
     addresses = ", ".join(hosts[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
     by = f"{' and '.join(each.via)} ({each.connections})"
-    since = f"{_span(now - each.since)} ago"
-    return each.identity, each.role, addresses, by, _Code(each.serial), since, _end(each.not_after, now)
+    return (
+        each.identity,
+        each.role,
+        addresses,
+        by,
+        each.serial,
+        f"{_span(now - each.since)} ago",
+        _end(each.not_after, now),
+    )
 
 
-def _event(event: Event, ago: Callable[[float], str]) -> tuple[str, ...]:
-    return ago(event.at), event.kind, event.peer or "unknown", event.address, event.detail
+def _event(event: Event, now: float) -> tuple[str, ...]:
+    first = f"{_span(now - event.first)} ago" if event.times > 1 else ""
+    who = event.peer or "unknown"
+    host = host_of(event.address)
+    return f"{_span(now - event.at)} ago", first, str(event.times), event.kind, event.reason, who, host, event.detail
 
 
 def _ca(ca: Ca, now: float) -> tuple[str, ...]:
     number = "none" if ca.crl_number is None else f"number {ca.crl_number}"
     update = "" if ca.next_update is None else _end(ca.next_update, now)
-    return str(ca.generation), ca.state, _Code(ca.sha256), _end(ca.not_after, now), number, update
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
-    if not body:
-        return '<p class="none">Nothing.</p>'
-    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'
-
-
-def _cell(text: str) -> str:
-    return f"<td><code>{escape(text)}</code></td>" if isinstance(text, _Code) else f"<td>{escape(text)}</td>"
-
-
-def _rest(number: int) -> str:
-    return f'<p class="none">And {number - ROWS} more: daskpki.json has all.</p>' if number > ROWS else ""
-
-
-def _since(now: float) -> Callable[[float], str]:
-    return lambda moment: f"{_span(now - moment)} ago"
+    return str(ca.generation), ca.state, ca.sha256, _end(ca.not_after, now), number, update
 
 
 def _end(end: float, now: float) -> str:
-    left = f"in {_span(end - now)}" if end > now else f"over for {_span(now - end)}"
+    left = f"in {_span(end - now)}" if end > now else f"expired {_span(now - end)} ago"
     return f"{_moment(end)} ({left})"
 
 

@@ -30,14 +30,15 @@ from tornado.web import Application, ErrorHandler, RequestHandler
 
 from daskpki.cluster.audit import REVOKED, TURNED_AWAY
 from daskpki.cluster.enforcement import Enforcement
-from daskpki.cluster.peer import Peer, shown_certificate
+from daskpki.cluster.peer import Peer, parse_peer, shown_certificate
 from daskpki.cluster.pending import Anteroom
 from daskpki.cluster.policy import Server
+from daskpki.cluster.reasons import PeerRefusedError, Reason, reason_at_tls
 from daskpki.cluster.web import page
 from daskpki.cluster.web.access import Dashboard, Visit, verify_visit
 from daskpki.cluster.web.page import tabs_of
 from daskpki.cluster.web.snapshot import Contact, take
-from daskpki.errors import DaskpkiError, NotTrustedError
+from daskpki.errors import DaskpkiError, NotTrustedError, PolicyError
 from daskpki.identity import Role
 
 HEALTH: Final = "distributed.http.health.HealthHandler"
@@ -139,8 +140,7 @@ class HttpGuard(Router):
         try:
             self._admit(request)
         except DaskpkiError as refusal:
-            address = _peer_address(_stream(request))
-            self._enforcement.audit.record(TURNED_AWAY, address=address, detail=f"dashboard: {refusal}")
+            self._record(TURNED_AWAY, refusal, _stream(request))
             return self._refusal(request, _FORBIDDEN, f"{refusal}{f' ({refusal.hint})' if refusal.hint else ''}")
         found = self._ours.find_handler(request)
         if issubclass(_handler(found), ErrorHandler):
@@ -158,8 +158,20 @@ class HttpGuard(Router):
     def _let_in(self, stream: SSLIOStream, address: str, handshake: Future[Any]) -> None:
         self._anteroom.leave(stream)
         if not handshake.cancelled() and handshake.exception() is not None:
-            why = stream.error or "it closed the connection"
-            self._enforcement.audit.record(TURNED_AWAY, address=address, detail=f"dashboard: no TLS: {why}")
+            why = f"dashboard: no TLS: {stream.error or 'it closed the connection'}"
+            reason = reason_at_tls(stream.error)
+            self._enforcement.audit.record(TURNED_AWAY, address=address, detail=why, reason=reason)
+
+    def _record(self, kind: str, refusal: DaskpkiError, stream: IOStream) -> None:
+        """Note a refusal, with the name in the visitor's certificate: pages refuse even those whom they know."""
+        address, detail = _peer_address(stream), f"dashboard: {refusal}"
+        if isinstance(refusal, PolicyError) or self._dashboard is not Dashboard.MTLS:
+            try:
+                who = parse_peer(shown_certificate(stream)).identity.uri
+            except NotTrustedError:
+                who = ""
+            refusal = PeerRefusedError(str(refusal), Reason.PAGE, who)
+        self._enforcement.audit.refuse(kind, refusal, address=address, detail=detail)
 
     def renew(self, context: SSLContext) -> None:
         """See enforcement.Listening; may be called from any thread."""
@@ -175,7 +187,7 @@ class HttpGuard(Router):
             try:
                 self._peer(stream)
             except NotTrustedError as refusal:
-                self._enforcement.audit.record(REVOKED, address=_peer_address(stream), detail=f"dashboard: {refusal}")
+                self._record(REVOKED, refusal, stream)
                 stream.close()
 
     def visitors(self) -> Iterator[Contact]:

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from daskpki.cluster.audit import EXPIRED, REFUSED, RELOADED, REVOKED, TURNED_AWAY, Event
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import Peer
+from daskpki.cluster.reasons import Reason
 from daskpki.pki.anchor import Anchor
 from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.pem import fingerprint, parse_pem
@@ -83,6 +84,7 @@ class Snapshot(NamedTuple):
     refused: tuple[Event, ...]
     changes: tuple[Event, ...]
     counts: Mapping[str, int]
+    refusals: Mapping[Reason, int]
     sealed: Mapping[str, float] | None = None
     """What a sealed scheduler's helpers did; None of any other server."""
 
@@ -149,6 +151,7 @@ def as_json(snapshot: Snapshot) -> dict[str, Any]:
         "refused": [event._asdict() for event in snapshot.refused],
         "changes": [event._asdict() for event in snapshot.changes],
         "counts": dict(snapshot.counts),
+        "refusals": dict(snapshot.refusals),
         "ending": [{"what": what, "not_after": end} for what, end in snapshot.ending],
     }
     return {"format": 1, **document}
@@ -171,6 +174,7 @@ def take(enforcement: Enforcement, server: str, visitors: Iterable[Contact] = ()
         changes=tuple(event for event in latest if event.kind in (REVOKED, EXPIRED, RELOADED)),
         counts=dict(enforcement.audit.counts),
         sealed=enforcement.measure_seal() if enforcement.measure_seal is not None else None,
+        refusals=dict(enforcement.audit.refusals),
     )
 
 

@@ -1,0 +1,52 @@
+"""`daskpki dashboard`: the scheduler's dashboard in this user's browser, by the login."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from daskpki.cli.login import surroundings
+from daskpki.credentials.contexts import LIMIT_OF_PORTS, parse_scheduler
+from daskpki.errors import UsageError
+
+if TYPE_CHECKING:
+    from daskpki.cli.invocation import Invocation
+
+
+def dashboard(
+    ctx: typer.Context,
+    address: Annotated[
+        str | None,
+        typer.Argument(metavar="[tls://HOST:PORT]", help="The scheduler's address [default: your login's first one]."),
+    ] = None,
+    dashboard_address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Address of its dashboard [default: the scheduler is asked]."),
+    ] = None,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open a browser, or print the file that one opens.")
+    ] = True,
+    port: Annotated[int, typer.Option(metavar="N", help="Port of 127.0.0.1 [default: a free one].")] = 0,
+) -> None:
+    """Show a scheduler's dashboard in your browser; the scheduler runs with --dashboard mtls.
+
+    Example:  [bold]daskpki dashboard[/bold]
+
+    It serves 127.0.0.1 until Ctrl-C, for you alone, and speaks to the scheduler by mutual TLS with your login.
+    """
+    from daskpki.dashboard.access import upstream_of
+    from daskpki.dashboard.browser import run
+    from daskpki.dashboard.upstream import parse_location
+    from daskpki.settings import home
+
+    invocation: Invocation = ctx.obj
+    if not 0 <= port < LIMIT_OF_PORTS:
+        raise UsageError(f"--port {port} is no port", hint=f"1 to {LIMIT_OF_PORTS - 1}, or none for a free one")
+    target = parse_scheduler(address) if address is not None else None
+    location = parse_location(dashboard_address) if dashboard_address is not None else None
+    upstream = upstream_of(target, location, surroundings(invocation))
+    tell = partial(print, flush=True)
+    run(upstream, port=port, home=home(os.environ), with_browser=browser, tell=tell)

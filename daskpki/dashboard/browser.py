@@ -1,0 +1,237 @@
+"""The way in from a terminal: a server on 127.0.0.1 for one browser of this user.
+
+Everybody on the machine reaches a port of 127.0.0.1, and so does every page that the browser opens. What is asked of a
+request, in this order:
+
+1. Host is 127.0.0.1 with our port, so a page whose name was led here (DNS rebinding) asks in vain.
+2. Origin, where there is one, is this very server; a WebSocket has to have one.
+3. The connection belongs to this user, where the kernel tells whose it is (Linux). Cookies ignore ports: another
+   server of 127.0.0.1 that the browser visits gets ours, and this rule makes it worthless to other users.
+4. The cookie. It is given for the one-time secret, which stands in a file that only this user can read, and which a
+   form posts: never in an argument list, a URL or the browser's history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import struct
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from hmac import compare_digest
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPServerRequest
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler
+
+from daskpki.dashboard.proxy import Forward
+from daskpki.dashboard.running import announce
+from daskpki.dashboard.upstream import Upstream
+from daskpki.errors import DaskpkiError, PolicyError
+from daskpki.files import write_private
+
+LOOPBACK: Final = "127.0.0.1"
+SIGN_IN: Final = "/daskpki-sign-in"
+_CONNECTIONS: Final = Path("/proc/net/tcp")
+_LARGEST_FORM: Final = 1 << 12
+_AGAIN: Final = "run daskpki dashboard again for another one"
+_POLICY: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
+_FORM: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>daskpki dashboard</title>
+<meta name="referrer" content="no-referrer"><body><form method="post" action="{action}">
+<input type="hidden" name="secret" value="{secret}"><button>Open the dashboard</button></form>
+<script>document.forms[0].submit()</script></body></html>
+"""
+# Not a redirect: the browser would follow that as the file's request, to which no SameSite=Strict cookie belongs.
+_SIGNED_IN: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>daskpki dashboard</title>
+<meta http-equiv="refresh" content="0; url=/status"><body><p><a href="/status">The dashboard</a></p></body></html>
+"""
+UNKNOWN_OWNER: Final = (
+    "This system does not tell whose connections come in. Another user of this machine whose server your browser "
+    "visits while this runs could use the dashboard as you."
+)
+_SIGNED_IN_UNPROTECTED: Final = (
+    f'<!doctype html><html lang="en"><meta charset="utf-8"><title>daskpki dashboard</title><body><p>{UNKNOWN_OWNER}'
+    '</p><p><a href="/status">Go on to the dashboard</a></p></body></html>\n'
+)
+
+
+class Entrance:
+    """The rules for one server. `owner_of` says which user's a connection is, by both ends; None: unknown."""
+
+    def __init__(self, port: int, user: int, owner_of: Callable[[tuple[str, int]], int | None]) -> None:
+        self.port = port
+        self.netloc = f"{LOOPBACK}:{port}"
+        self.secret: str | None = secrets.token_urlsafe(32)
+        self.cookie_name = f"daskpki-{port}"
+        self._cookie = secrets.token_urlsafe(32)
+        self._user = user
+        self._owner_of = owner_of
+
+    def verify_place(self, host: str, client: tuple[str, int]) -> None:
+        """Rules 1 and 3; PolicyError."""
+        if host != self.netloc:
+            raise PolicyError(f"Host {host[:100]!r} is not this server's", hint=f"it is http://{self.netloc}")
+        owner = self._owner_of(client)
+        if owner not in (None, self._user):
+            raise PolicyError(f"this dashboard belongs to another user of this machine (you have uid {owner})")
+
+    def verify(self, request: HTTPServerRequest) -> None:
+        """All rules; PolicyError."""
+        self.verify_place(request.host, peer_of(request))
+        origin = request.headers.get("Origin")
+        if origin is None and "Upgrade" in request.headers:
+            raise PolicyError("a WebSocket without an Origin comes from no browser")
+        if origin is not None and origin != f"http://{self.netloc}":
+            raise PolicyError(f"the page at {origin[:100]} may not read these pages")
+        cookie = request.cookies.get(self.cookie_name)
+        if cookie is None or not compare_digest(cookie.value.encode(), self._cookie.encode()):
+            raise PolicyError("this browser is not signed in", hint=_AGAIN)
+
+    def tells_owner(self, client: tuple[str, int]) -> bool:
+        """Whether rule 3 can be asked here."""
+        return self._owner_of(client) is not None
+
+    def redeem(self, secret: str) -> str:
+        """The cookie for the one-time secret; PolicyError for a wrong one, and for one that was used."""
+        if self.secret is None:
+            raise PolicyError("the link was used already", hint=_AGAIN)
+        if not compare_digest(secret.encode(), self.secret.encode()):
+            raise PolicyError("this is not the link of this dashboard", hint=_AGAIN)
+        self.secret = None
+        return self._cookie
+
+
+class SignIn(RequestHandler):
+    """Takes the form of the file: a secret for a cookie. Its Origin is that of a file, and so is not asked for."""
+
+    def initialize(self, entrance: Entrance, signed_in: Callable[[], None]) -> None:
+        """Take the rules, and what is to be done once the secret was used."""
+        self._entrance = entrance
+        self._signed_in = signed_in
+
+    def set_default_headers(self) -> None:
+        """As for every page here."""
+        self.clear_header("Server")
+        self.set_header("Content-Security-Policy", _POLICY)
+        self.set_header("Referrer-Policy", "no-referrer")
+        self.set_header("Cache-Control", "no-store")
+
+    def post(self) -> None:
+        """Give the cookie."""
+        client = peer_of(self.request)
+        try:
+            self._entrance.verify_place(self.request.host, client)
+            cookie = self._entrance.redeem(self.get_body_argument("secret", ""))
+        except PolicyError as refusal:
+            self.set_status(403)
+            self.set_header("Content-Type", "text/plain; charset=utf-8")
+            self.finish(f"daskpki: {refusal}{f' ({refusal.hint})' if refusal.hint else ''}\n")
+            return
+        self._signed_in()
+        self.set_cookie(self._entrance.cookie_name, cookie, httponly=True, samesite="Strict", path="/")
+        self.finish(_SIGNED_IN if self._entrance.tells_owner(client) else _SIGNED_IN_UNPROTECTED)
+
+
+def peer_of(request: HTTPServerRequest) -> tuple[str, int]:
+    """The other end of the request's connection."""
+    stream = request.connection.stream  # type: ignore[union-attr] # as tornado's own get_ssl_certificate
+    if stream.socket is None:
+        raise PolicyError("the connection is over")
+    host, port = stream.socket.getpeername()[:2]
+    return host, port
+
+
+def owner_in(table: str, client: tuple[str, int], server: tuple[str, int]) -> int | None:
+    """The user whose connection from `client` to `server` is, in the text of Linux' /proc/net/tcp; None: not listed."""
+    wanted = [_as_listed(client), _as_listed(server)]
+    for line in table.splitlines()[1:]:
+        fields = line.split()
+        if fields[1:3] == wanted:
+            return int(fields[7])
+    return None
+
+
+def _as_listed(end: tuple[str, int]) -> str:
+    (number,) = struct.unpack("=I", socket.inet_aton(end[0]))  # in the machine's own order of bytes, as the kernel does
+    return f"{number:08X}:{end[1]:04X}"
+
+
+def owner_by_kernel(client: tuple[str, int], port: int) -> int | None:
+    """The user who made a connection to our port; None where the kernel does not tell, -1 for one not in its list."""
+    try:
+        table = _CONNECTIONS.read_text("ascii")
+    except OSError:
+        return None
+    owner = owner_in(table, client, (LOOPBACK, port))
+    return -1 if owner is None else owner
+
+
+def application(upstream: Upstream, entrance: Entrance, signed_in: Callable[[], None]) -> Application:
+    """What the server answers."""
+
+    async def route(request: HTTPServerRequest) -> tuple[Upstream, str]:
+        entrance.verify(request)
+        return upstream, request.uri or "/"
+
+    return Application(
+        [
+            (SIGN_IN, SignIn, {"entrance": entrance, "signed_in": signed_in}),
+            (r".*", Forward, {"route": route}),
+        ]
+    )
+
+
+@contextmanager
+def sign_in_file(entrance: Entrance) -> Iterator[Path]:
+    """A page that signs a browser in, in a directory that only this user may enter."""
+    with TemporaryDirectory(prefix="daskpki-dashboard-") as directory:
+        path = Path(directory) / "open.html"
+        page = _FORM.format(action=f"http://{entrance.netloc}{SIGN_IN}", secret=entrance.secret)
+        write_private(path, page.encode())
+        yield path
+
+
+async def serve(
+    upstream: Upstream, *, port: int, home: Path, open_page: Callable[[str], object], tell: Callable[[str], None]
+) -> None:
+    """Serve one person's browser until SIGINT or SIGTERM; DaskpkiError when dashboard or port are not to be had."""
+    (await upstream.connect()).close()
+    try:
+        sockets = bind_sockets(port, LOOPBACK, family=socket.AF_INET)
+    except OSError as error:
+        raise DaskpkiError(f"--port {port}: {error.strerror}", hint="another --port, or none for a free one") from error
+    port = sockets[0].getsockname()[1]
+    entrance = Entrance(port, os.getuid(), lambda client: owner_by_kernel(client, port))
+    over = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, over.set)
+    with sign_in_file(entrance) as page, announce(home, upstream.address, port):
+
+        def signed_in() -> None:
+            with suppress(OSError):
+                page.unlink()
+
+        server = HTTPServer(application(upstream, entrance, signed_in), max_body_size=_LARGEST_FORM)
+        server.add_sockets(sockets)
+        tell(f"the dashboard of {upstream.address} is at http://{entrance.netloc}/status; Ctrl-C ends it")
+        if not _CONNECTIONS.exists():
+            tell(UNKNOWN_OWNER)
+        if not open_page(page.as_uri()):
+            tell(f"open this file once, in a browser of yours on this machine: {page.as_uri()}")
+        await over.wait()
+        server.stop()
+
+
+def run(upstream: Upstream, *, port: int, home: Path, with_browser: bool, tell: Callable[[str], None]) -> None:
+    """`serve`, with the desktop's own browser unless told otherwise."""
+    open_page = webbrowser.open if with_browser else lambda _url: False
+    asyncio.run(serve(upstream, port=port, home=home, open_page=open_page, tell=tell))

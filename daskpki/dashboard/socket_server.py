@@ -1,0 +1,112 @@
+"""The way in through Jupyter: a server on a Unix socket, which jupyter-server-proxy starts and passes requests to.
+
+Jupyter has authenticated who asks, and compared Host and Origin; the socket lies in a folder of mode 0700 (checked
+here), so nobody else reaches it, and no cookie is needed. The path's first part says which scheduler is meant, and only
+those of this user's own logins are served: `/daskpki/HOST:PORT/status` in Jupyter is `/HOST:PORT/status` here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPServerRequest
+from tornado.netutil import bind_unix_socket
+from tornado.web import Application, RequestHandler
+
+from daskpki.credentials.contexts import SCHEME, parse_scheduler
+from daskpki.dashboard.access import known_schedulers, upstream_of
+from daskpki.dashboard.proxy import Forward
+from daskpki.dashboard.upstream import Upstream
+from daskpki.errors import AccessDeniedError, NotFoundError, UsageError
+
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_MOST: Final = 32
+"""Schedulers that are kept at once."""
+
+
+def scheduler_in(path: str) -> tuple[str, str]:
+    """The scheduler's address in `/HOST:PORT/rest?query`, and `/rest?query`; NotFoundError."""
+    place, _, rest = path.removeprefix("/").partition("/")
+    try:
+        return parse_scheduler(SCHEME + unquote(place)), f"/{rest}"
+    except UsageError as error:
+        raise NotFoundError(str(error), hint="the address is /daskpki/HOST:PORT/status") from error
+
+
+class Schedulers:
+    """The dashboards of a user's logins; `known` lists the addresses, `reach` opens one with its credential."""
+
+    def __init__(self, known: Callable[[], Iterable[str]], reach: Callable[[str], Upstream]) -> None:
+        self._known = known
+        self._reach = reach
+        self._reached: dict[str, Upstream] = {}
+
+    def addresses(self) -> list[str]:
+        """All of them, in order."""
+        return sorted(set(self._known()))
+
+    async def route(self, request: HTTPServerRequest) -> tuple[Upstream, str]:
+        """See `proxy.Route`."""
+        address, path = scheduler_in(request.uri or "")
+        known = await asyncio.to_thread(self.addresses)
+        if address not in known:
+            raise NotFoundError(
+                f"no login of yours is for {address}",
+                hint=f"known: {', '.join(known) or 'none'}; daskpki login --scheduler",
+            )
+        if address not in self._reached:
+            if len(self._reached) >= _MOST:
+                self._reached.clear()
+            self._reached[address] = await asyncio.to_thread(self._reach, address)
+        return self._reached[address], path
+
+
+class Index(RequestHandler):
+    """`/`: a link for each scheduler."""
+
+    def initialize(self, schedulers: Schedulers) -> None:
+        """Take the schedulers."""
+        self._schedulers = schedulers
+
+    async def get(self) -> None:
+        """The page; addresses were parsed, so that no character in them needs to be escaped."""
+        known = await asyncio.to_thread(self._schedulers.addresses)
+        places = [address.removeprefix(SCHEME) for address in known]
+        links = "".join(f'<li><a href="./{place}/status">{place}</a></li>' for place in places)
+        listed = f"<ul>{links}</ul>" if links else "<p>No login names a scheduler: daskpki login --scheduler</p>"
+        self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'self'")
+        self.finish(
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Dask dashboards</title>{listed}</html>'
+        )
+
+
+def application(schedulers: Schedulers) -> Application:
+    """What the server answers."""
+    return Application([(r"/", Index, {"schedulers": schedulers}), (r".*", Forward, {"route": schedulers.route})])
+
+
+def verify_folder(folder: Path) -> None:
+    """Raise AccessDeniedError for a folder in which others could reach the socket."""
+    status = folder.stat()
+    if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & _OTHERS:
+        raise AccessDeniedError(f"{folder}: other users may enter it", hint=f"chmod 700 {folder}")
+
+
+async def serve(path: Path, schedulers: Schedulers) -> None:
+    """Serve at that socket until the process is ended."""
+    verify_folder(path.parent)
+    server = HTTPServer(application(schedulers))
+    server.add_socket(bind_unix_socket(str(path), mode=0o600))
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(Path(sys.argv[1]), Schedulers(known_schedulers, upstream_of)))

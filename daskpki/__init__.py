@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from daskpki.api import cluster_security, connect, open_store, secret, security
-    from daskpki.authority import CertificateAuthority
+    from daskpki.authority.ca import CertificateAuthority
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _LAZY: Final = {
-    "CertificateAuthority": "daskpki.authority",
+    "CertificateAuthority": "daskpki.authority.ca",
     "cluster_security": "daskpki.api",
     "connect": "daskpki.api",
     "open_store": "daskpki.api",

@@ -1,4 +1,6 @@
-"""The Python API, as `daskpki.NAME`; each name is loaded when it is first used (`daskpki/__init__.py`).
+"""The cluster's other secrets as a program reads them: from where `daskpki-entrypoint --secret` put them.
+
+The Python API, as `daskpki.NAME`; each name is loaded when it is first used (`daskpki/__init__.py`).
 
 import daskpki
 
@@ -9,23 +11,48 @@ client = Client("tls://10.0.0.5:8786", security=daskpki.security("alice"))
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daskpki.credentials.addresses import read_scheduler_file
-from daskpki.credentials.choice import Wanted
+from daskpki.credentials.contexts import read_scheduler_file
+from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.sources import obtain, open_without_asking, this_process
-from daskpki.errors import UsageError
+from daskpki.errors import NotFoundError, UsageError
+from daskpki.handover import VARIABLE, load_handover
+from daskpki.identity import parse_label
 from daskpki.loader import StoreTrust, dial_security
-from daskpki.mounted import read_mounted
 from daskpki.settings import store_url
 
 if TYPE_CHECKING:
-    from daskpki.cluster.dialling import Client
-    from daskpki.cluster.local import LocalSecurity
-    from daskpki.cluster.security import PkiSecurity
+    from daskpki.cluster.local_cluster import LocalSecurity
+    from daskpki.cluster.security import Client, PkiSecurity
     from daskpki.store.port import Store
+
+
+def read_mounted(name: str, environ: Mapping[str, str]) -> bytes:
+    """The bytes of a mounted secret; NotFoundError with the option that mounts it, UsageError for no name at all."""
+    parse_label(name, "secret name")
+    mounted = load_handover(environ[VARIABLE]).secrets if environ.get(VARIABLE) else {}
+    if name not in mounted:
+        known = f"; mounted are: {', '.join(sorted(mounted))}" if mounted else ""
+        raise NotFoundError(
+            f"the secret {name!r} is not mounted in this process{known}",
+            hint=f"start it by daskpki-entrypoint with --secret {name}=fd; by hand: daskpki secret get {name}",
+        )
+    return _read(name, mounted[name])
+
+
+def _read(name: str, path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - pathlib is not loaded otherwise
+            return file.read()
+    except OSError as error:
+        raise NotFoundError(
+            f"the secret {name!r} cannot be read at {path}: {error.strerror}",
+            hint="it lives as long as the process that daskpki-entrypoint became; start again through it",
+        ) from None
 
 
 def security(name: str | None = None, *, cluster: str | None = None, store: str | None = None) -> PkiSecurity:
@@ -57,9 +84,9 @@ def cluster_security(
     answers nobody. Its scheduler asks the store every minute for newer trust documents, so a revocation reaches all of
     it; newer credentials take a new cluster. NotFoundError names what to issue.
     """
-    from daskpki.cluster.local import cluster_security as join
-    from daskpki.cluster.web.visits import Dashboard
-    from daskpki.credentials.fetching import fetch_credential
+    from daskpki.cluster.local_cluster import cluster_security as join
+    from daskpki.cluster.web.access import Dashboard
+    from daskpki.credentials.fetch import fetch_credential
     from daskpki.identity import Role
     from daskpki.settings import cluster_name
 
@@ -82,7 +109,7 @@ def connect(cluster: str | None = None, **client_kwargs: Any) -> Client:
     `scheduler_file=`, a file that a scheduler wrote by Dask's option of that name. Everything else goes to
     `distributed.Client`. Errors as `security`, and UsageError when no address is known.
     """
-    from daskpki.cluster.dialling import open_client
+    from daskpki.cluster.security import open_client
 
     here = this_process()
     address, file = client_kwargs.pop("address", None), client_kwargs.pop("scheduler_file", None)

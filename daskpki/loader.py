@@ -11,15 +11,15 @@ import os
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from daskpki.credentials.addresses import SCHEME
+from daskpki.credentials.contexts import SCHEME
 
 if TYPE_CHECKING:
-    from daskpki.cluster.contexts import KeyPair
     from daskpki.cluster.security import PkiSecurity
+    from daskpki.cluster.tls import KeyPair
     from daskpki.confidential import Confidential
-    from daskpki.credentials.choice import Wanted
-    from daskpki.credentials.held import Held
-    from daskpki.credentials.sources import Obtained, Surroundings
+    from daskpki.credentials.source_selection import Wanted
+    from daskpki.credentials.sources import Environment, Obtained
+    from daskpki.credentials.verified import VerifiedCredential
 
 
 def security_loader(info: dict[str, Any]) -> PkiSecurity | None:
@@ -31,17 +31,17 @@ def security_loader(info: dict[str, Any]) -> PkiSecurity | None:
     address = info.get("address")
     if not isinstance(address, str) or not address.lower().startswith(SCHEME):
         return None
-    from daskpki.credentials.choice import Wanted
+    from daskpki.credentials.source_selection import Wanted
     from daskpki.credentials.sources import knows, obtain, this_process
 
     wanted, here = Wanted(address=address), this_process()
     return dial_security(obtain(wanted, here), wanted, here) if knows(wanted, here) else None
 
 
-def dial_security(obtained: Obtained, wanted: Wanted, here: Surroundings) -> PkiSecurity:
+def dial_security(obtained: Obtained, wanted: Wanted, here: Environment) -> PkiSecurity:
     """The Security under which a client dials with this credential, and with what is renewed where it came from."""
     from daskpki.cluster.security import client_security, node_security
-    from daskpki.credentials.choice import Source
+    from daskpki.credentials.source_selection import Source
     from daskpki.handover import VARIABLE, load_handover
 
     held = obtained.held
@@ -52,9 +52,9 @@ def dial_security(obtained: Obtained, wanted: Wanted, here: Surroundings) -> Pki
 
 
 class StoreTrust:
-    """`daskpki.cluster.watch.Source` over a store's trust documents; `store` is its URL, or None for the usual one.
+    """`daskpki.cluster.refresh.Source` over a store's trust documents; `store` is its URL, or None for the usual one.
 
-    Raises what `daskpki.credentials.fetching` raises.
+    Raises what `daskpki.credentials.fetch` raises.
     """
 
     def __init__(self, cluster: str, store: str | None) -> None:
@@ -62,8 +62,8 @@ class StoreTrust:
         self._store = store
 
     def trust_after(self, epoch: int) -> Confidential | None:
-        """See daskpki.cluster.watch.Source."""
-        from daskpki.credentials.fetching import fetch_trust
+        """See daskpki.cluster.refresh.Source."""
+        from daskpki.credentials.fetch import fetch_trust
         from daskpki.credentials.sources import open_without_asking
         from daskpki.settings import store_url
 
@@ -72,11 +72,11 @@ class StoreTrust:
         return found.data if found.signed.document.epoch > epoch else None
 
     def credential(self) -> None:
-        """See daskpki.cluster.watch.Source."""
+        """See daskpki.cluster.refresh.Source."""
 
 
 class RenewedCredential:
-    """`daskpki.cluster.watch.Source` over where a credential came from: what `daskpki login` wrote since, for example.
+    """`daskpki.cluster.refresh.Source` over where a credential came from: what `daskpki login` wrote since, for example.
 
     Both raise what `daskpki.credentials.sources.obtain` raises.
     """
@@ -85,19 +85,19 @@ class RenewedCredential:
         self._wanted = wanted
 
     def trust_after(self, epoch: int) -> Confidential | None:
-        """See daskpki.cluster.watch.Source."""
+        """See daskpki.cluster.refresh.Source."""
         held = self._obtain()
         return held.signed if held.trust.epoch > epoch else None
 
     def credential(self) -> KeyPair:
-        """See daskpki.cluster.watch.Source."""
-        from daskpki.cluster.contexts import KeyPair
+        """See daskpki.cluster.refresh.Source."""
+        from daskpki.cluster.tls import KeyPair
         from daskpki.pki.credential import certificate_pem, key_pem
 
         credential = self._obtain().credential
         return KeyPair(certificate_pem(credential), key_pem(credential))
 
-    def _obtain(self) -> Held:
+    def _obtain(self) -> VerifiedCredential:
         from daskpki.credentials.sources import obtain, this_process
 
         return obtain(self._wanted, this_process()).held

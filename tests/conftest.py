@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-LONGEST = ("cluster", "deploy", "house", "crash", "store_gsm", "store_linear")
+LONGEST = ("cluster", "deploy", "repository", "robustness", "system", "stores")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from daskpki.archived import archived_draft, base_at
 from daskpki.authority.archive_file import Archive, read_archive, write_archive
 from daskpki.authority.audit import verify_log
-from daskpki.authority.crl_keeping import CRL_MARGIN
+from daskpki.authority.crl import CRL_MARGIN
 from daskpki.authority.session import Session
 from daskpki.errors import AlreadyExistsError, ConflictError, CorruptError, UsageError
 from daskpki.pki.profile import DAY, format_ttl

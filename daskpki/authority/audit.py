@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from daskpki.archived import base_at, check_base
 from daskpki.authority.archive_file import Archive, joined
 from daskpki.authority.lookup import rfc3339
-from daskpki.authority.publishing import current_trust
+from daskpki.authority.publication import current_trust
 from daskpki.authority.session import Session
 from daskpki.errors import CorruptError
 from daskpki.inventory import CERTIFICATE_KINDS, NO_BASE, Base, Inventory, ReplayedInventory

@@ -4,6 +4,11 @@ An offline root's key comes before all of it, since whatever is wrong with its f
 
 It issues nothing yet. What is cut off leaves a reservation without a certificate, which the next generation's
 reservation closes; of two that are made at once, the later reservation wins and the other is refused.
+
+Make a cluster's first CA: create it, activate it, publish the trust document.
+
+Every step is found again: an `init-ca` that was cut off goes on with the CA it had made, or, when its key never
+reached its place, begins a new generation. A CA that is complete is never overwritten.
 """
 
 from __future__ import annotations
@@ -14,20 +19,19 @@ from typing import NamedTuple
 
 from cryptography import x509
 
-from daskpki.authority.custody import CaKeys
-from daskpki.authority.key_types import parse_ca_key_type
-from daskpki.authority.offline import OfflineRoot
-from daskpki.authority.policy import anchor_der, policy_settings
-from daskpki.authority.root_crl import first_root_crl
+from daskpki.authority.ca_keys import CaKeys, OfflineRoot, parse_ca_key_type
+from daskpki.authority.crl import first_root_crl
+from daskpki.authority.lookup import anchor_der, policy_settings
+from daskpki.authority.publication import OpenIssuer, publish
 from daskpki.authority.session import Session
-from daskpki.errors import ConflictError, UsageError
+from daskpki.errors import AlreadyExistsError, ConflictError, UsageError
 from daskpki.identity import default_trust_domain, parse_trust_domain
 from daskpki.inventory import AuthorityRecord, Inventory, authority_after
 from daskpki.pki.certificates import der, load_certificate
 from daskpki.pki.issuer import Issuer, create_intermediate, create_offline_root, create_root
 from daskpki.pki.keys import KeyType, PrivateKey, key_matches
 from daskpki.pki.profile import Policy, make_policy, parse_ttl
-from daskpki.records import CA_CREATED, CA_RESERVED, CA_RETIRED, Draft
+from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RESERVED, CA_RETIRED, Draft
 
 Check = Callable[[Inventory], None]
 """Raises unless a new generation may be made; asked of the very state of the log that it is recorded on."""
@@ -87,7 +91,7 @@ def _root_key(session: Session, plan: Plan) -> PrivateKey | None:
     if plan.offline_root is None:
         return None
     key = plan.offline_root.make(plan.key_type)
-    for entry in session.log.glance().authorities():
+    for entry in session.log.read_cached().authorities():
         if entry.certificate and key_matches(key, load_certificate(anchor_der(entry)).public_key()):
             raise UsageError(
                 f"{plan.offline_root.path} holds the root key of CA {entry.generation}",
@@ -129,3 +133,41 @@ def _record(
 
 def _text(certificate: x509.Certificate) -> str:
     return base64.b64encode(der(certificate)).decode()
+
+
+def init_ca(session: Session, plan: Plan, keys: CaKeys, issuers: OpenIssuer) -> AuthorityRecord:
+    """Make the CA, or finish one that was cut off; AlreadyExistsError when there is a complete one."""
+    authority = _unfinished(session.log.inventory(), session.cluster)
+    if authority is None:
+        authority = create(session, plan, keys, lambda inventory: _refuse_another(inventory, session.cluster))
+    issuers(authority)
+    activated = Draft(CA_ACTIVATED, {"generation": authority.generation})
+
+    def decide(inventory: Inventory) -> list[Draft]:
+        known = {entry.generation: entry.status for entry in inventory.authorities()}
+        return [activated] if known[authority.generation] == CA_CREATED else []
+
+    session.log.commit(decide, session.stamp())
+    publish(session, issuers)
+    return authority._replace(status=CA_ACTIVATED)
+
+
+def _unfinished(inventory: Inventory, cluster: str) -> AuthorityRecord | None:
+    """A CA that was made but is in no trust document yet; AlreadyExistsError for one that is."""
+    made = [entry for entry in inventory.authorities() if entry.status not in (CA_RESERVED, CA_RETIRED)]
+    if made and inventory.published:
+        raise _exists(made[-1], cluster)
+    return made[-1] if made else None
+
+
+def _refuse_another(inventory: Inventory, cluster: str) -> None:
+    """Of two `init-ca` at once, one makes the CA."""
+    if made := [entry for entry in inventory.authorities() if entry.status not in (CA_RESERVED, CA_RETIRED)]:
+        raise _exists(made[-1], cluster)
+
+
+def _exists(authority: AuthorityRecord, cluster: str) -> AlreadyExistsError:
+    return AlreadyExistsError(
+        f"cluster {cluster!r} has a CA already (generation {authority.generation})",
+        hint="daskpki issue makes leaves from it; another cluster takes --cluster NAME; rotate-ca replaces a CA",
+    )

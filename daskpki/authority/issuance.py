@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from daskpki import naming
-from daskpki.authority.policy import active_authority, living_authorities
+from daskpki import secret_names
+from daskpki.authority.lookup import active_authority, living_authorities
 from daskpki.authority.session import Session
 from daskpki.confidential import Confidential
 from daskpki.errors import AccessDeniedError, AlreadyExistsError, NotFoundError, NotTrustedError, UnavailableError
@@ -25,7 +25,7 @@ from daskpki.pki.credential import Credential, encode_credential
 from daskpki.pki.issuer import Issuer, issue_leaf
 from daskpki.pki.keys import KeyType, PublicKey, generate_key, serialize_key
 from daskpki.pki.profile import LeafRequest, Lifetime, Policy, check_request, leaf_lifetime
-from daskpki.pki.validate import fingerprint
+from daskpki.pki.verify import fingerprint
 from daskpki.records import ISSUED, RESERVED, Draft, Record
 from daskpki.store.port import DESTROYED
 
@@ -202,7 +202,7 @@ def _keep(session: Session, reservation: Reservation, signed: Signed, *, renews:
     if renews:
         with suppress(NotFoundError):
             return session.store.secrets.add(secret, signed.payload)
-    labels = naming.labels(session.cluster, identity.role.value, identity.name)
+    labels = secret_names.labels(session.cluster, identity.role.value, identity.name)
     with suppress(AlreadyExistsError):  # a name that was used before; `add` refuses if the secret is not ours
         session.store.secrets.create(secret, labels=labels)
     return session.store.secrets.add(secret, signed.payload)
@@ -226,7 +226,7 @@ def _destroy_older(session: Session, reservation: Reservation, version: int) -> 
 
 def secret_of(cluster: str, identity: Identity) -> str:
     """The secret in which a leaf is kept."""
-    return naming.credential_id(cluster, identity.role, identity.name)
+    return secret_names.credential_id(cluster, identity.role, identity.name)
 
 
 def _confirm(session: Session, batch: _Batch, signed: Sequence[Signed], versions: Sequence[int]) -> Sequence[Record]:

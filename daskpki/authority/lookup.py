@@ -1,15 +1,75 @@
-"""Find a certificate in the inventory by what a person has at hand: ROLE/NAME, serial, fingerprint; and describe it."""
+"""What a CA's records say about its policy and certificates: the log's JSON ↔ the types of `daskpki.pki`.
+
+Find a certificate in the inventory by what a person has at hand: ROLE/NAME, serial, fingerprint; and describe it.
+"""
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from daskpki.errors import NotFoundError, UsageError
+from daskpki.errors import CorruptError, NotFoundError, UsageError
 from daskpki.identity import Role, parse_slug
-from daskpki.inventory import CertificateRecord, Inventory
+from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
+from daskpki.pki.anchor import ACTIVE, NEXT, RETIRING
+from daskpki.pki.profile import Policy
+from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRING
+
+if TYPE_CHECKING:
+    from daskpki.pki.issuer import Issuer
+    from daskpki.pki.keys import PrivateKey
+
+STATES: Final = {CA_CREATED: NEXT, CA_ACTIVATED: ACTIVE, CA_RETIRING: RETIRING}
+"""What the log's events make of a generation in the trust document."""
+
+
+def policy_settings(policy: Policy) -> dict[str, Any]:
+    """A policy as the log keeps it; the trust domain has a field of its own there."""
+    return {"permit_dns": list(policy.permitted_dns), "max_ttl": policy.max_ttl}
+
+
+def recorded_policy(authority: AuthorityRecord) -> Policy:
+    """The policy that was fixed when the CA was made."""
+    settings: Mapping[str, Any] = authority.settings
+    return Policy(authority.trust_domain, tuple(settings["permit_dns"]), settings["max_ttl"])
+
+
+def anchor_der(authority: AuthorityRecord) -> bytes:
+    """The DER of the trust anchor; CorruptError when the log holds none."""
+    if authority.certificate is None:
+        raise CorruptError(f"CA {authority.generation} has no certificate in the log")
+    return base64.b64decode(authority.certificate)
+
+
+def chain_der(authority: AuthorityRecord) -> tuple[bytes, ...]:
+    """The DER of the intermediates, the one that issues first; empty for a CA of one tier."""
+    return tuple(base64.b64decode(entry) for entry in authority.chain)
+
+
+def issuer_of(authority: AuthorityRecord, key: PrivateKey) -> Issuer:
+    """The authority as something that signs; NotTrustedError when the key is not its own."""
+    from daskpki.pki.issuer import open_issuer
+
+    return open_issuer(anchor_der(authority), chain_der(authority), key, generation=authority.generation)
+
+
+def active_authority(inventory: Inventory, cluster: str) -> AuthorityRecord:
+    """The generation that issues; NotFoundError when the cluster has no CA yet."""
+    for authority in inventory.authorities():
+        if authority.status == CA_ACTIVATED:
+            return authority
+    raise NotFoundError(
+        f"cluster {cluster!r} has no CA in this store", hint=f"daskpki --cluster {cluster} init-ca makes one"
+    )
+
+
+def living_authorities(inventory: Inventory) -> list[AuthorityRecord]:
+    """The generations that stand in the trust document."""
+    return [authority for authority in inventory.authorities() if authority.status in STATES]
+
 
 _HEX: Final = re.compile(r"[0-9a-f]+\Z")
 _FINGERPRINT_DIGITS: Final = 64

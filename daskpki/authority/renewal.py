@@ -4,6 +4,8 @@ A leaf is due once two thirds of its life are past, also long after it has expir
 since then nobody trusts it. Renewing is safe from two places
 at once: the reservation is made only if the leaf that is to be replaced is still the newest of its name, and, for
 `--due`, nobody else has one reserved.
+
+Whether another CA could issue what is valid, asked before it takes over.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from daskpki.authority.abandoning import ABANDON_AFTER
-from daskpki.authority.policy import living_authorities
+from daskpki.authority.lookup import anchor_der, chain_der, living_authorities, recorded_policy
+from daskpki.authority.repair import ABANDON_AFTER
+from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Identity, Role
-from daskpki.inventory import FROM_REQUEST, CertificateRecord, Inventory
-from daskpki.pki.profile import DEFAULT_TTL, LeafRequest
+from daskpki.inventory import FROM_REQUEST, AuthorityRecord, CertificateRecord, Inventory
+from daskpki.pki.certificates import lifetime, load_certificate
+from daskpki.pki.profile import DEFAULT_TTL, LeafRequest, check_request, leaf_lifetime
 from daskpki.records import ISSUED, RELEASED, RESERVED
 
 
@@ -55,7 +59,7 @@ def _named(sans: Iterable[str], kind: str) -> Iterator[str]:
     return (san.removeprefix(f"{kind}:") for san in sans if san.startswith(f"{kind}:"))
 
 
-class StillNewest:
+class RenewalFilter:
     """Whether the leaves that were found due are still the ones to replace, when the reservation is made.
 
     With `give_way`, a name that somebody reserved in the last ten minutes is left to them, dead or alive.
@@ -76,3 +80,22 @@ class StillNewest:
             return True
         reserved = inventory.certificates(role=role, name=name, statuses=[RESERVED])
         return not any(entry.reserved_at >= self._since for entry in reserved)
+
+
+def check_issuable(entries: Iterable[CertificateRecord], target: AuthorityRecord, now: datetime) -> None:
+    """Raise PolicyError for the first leaf that `target` could not issue anew; those by request are their holders'."""
+    policy = recorded_policy(target)
+    issuer = lifetime(load_certificate((chain_der(target) or (anchor_der(target),))[0]))
+    for entry in entries:
+        if entry.key_type == FROM_REQUEST:
+            continue
+        request = request_for(entry, policy.trust_domain)
+        try:
+            check_request(request, policy)
+            leaf_lifetime(request, policy, issuer, int(now.timestamp()))
+        except (PolicyError, UsageError) as error:
+            slug = f"{entry.role}/{entry.name}"
+            raise PolicyError(
+                f"CA {target.generation} could not issue {slug} anew, so nothing was changed: {error}",
+                hint=f"once nobody needs it any more: daskpki revoke {slug} --reason superseded; then run this again",
+            ) from error

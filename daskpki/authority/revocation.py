@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from daskpki.authority.lookup import find, is_slug
-from daskpki.authority.publishing import OpenIssuer, publish
+from daskpki.authority.publication import OpenIssuer, publish
 from daskpki.authority.session import Session
 from daskpki.errors import NotFoundError, PolicyError, UsageError
 from daskpki.handover import USUAL

@@ -1,4 +1,6 @@
-"""Replace a cluster's CA by a new one: add it to the trust document, let it take over, drop the old one.
+"""Where a rollover stands, as the log alone says: which CAs there are, and whose leaves are still to be issued anew.
+
+Replace a cluster's CA by a new one: add it to the trust document, let it take over, drop the old one.
 
     start     a new generation is made and published as `next`: nodes trust both
     promote   it becomes `active`, the old one `retiring`; everything valid is issued anew from it
@@ -12,24 +14,81 @@ emergency (a stolen CA key) all of it is one step: a new generation takes over a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from daskpki.authority.ca_keys import OfflineRoot
 from daskpki.authority.creation import Check, Plan, create
-from daskpki.authority.issuing_again import check_issuable
-from daskpki.authority.offline import OfflineRoot
-from daskpki.authority.policy import active_authority, living_authorities, recorded_policy
-from daskpki.authority.publishing import publish
-from daskpki.authority.standing import RETIRING, STARTED, Standing, standing, valid_elsewhere
-from daskpki.authority.undone import shows_authorities
+from daskpki.authority.lookup import active_authority, living_authorities, recorded_policy
+from daskpki.authority.publication import publish
+from daskpki.authority.renewal import check_issuable
+from daskpki.authority.repair import shows_authorities
 from daskpki.errors import AccessDeniedError, AlreadyExistsError, ConflictError, PolicyError, UsageError
-from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
+from daskpki.inventory import FROM_REQUEST, AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import make_policy
-from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRED, CA_RETIRING, Draft
+from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRED, CA_RETIRING, ISSUED, RELEASED, Draft
 
 if TYPE_CHECKING:
-    from daskpki.authority import CertificateAuthority
+    from daskpki.authority.ca import CertificateAuthority
     from daskpki.authority.issuance import Issued
+
+IDLE: Final = "none"
+STARTED: Final = "started"
+RETIRING: Final = "retiring"
+
+
+class RolloverStatus(NamedTuple):
+    """Where a rollover stands: the generations in the trust document, and the valid leaves of those that do not issue.
+
+    `held` are those of them whose keys never travelled, so that only their holders can ask for new ones.
+    """
+
+    active: AuthorityRecord
+    others: tuple[AuthorityRecord, ...]
+    published: bool
+    reissue: tuple[CertificateRecord, ...]
+    held: tuple[CertificateRecord, ...]
+
+    @property
+    def phase(self) -> str:
+        """IDLE, STARTED, or RETIRING (promoted, or taken back)."""
+        if not self.others:
+            return IDLE
+        return RETIRING if any(entry.status == CA_RETIRING for entry in self.others) else STARTED
+
+    @property
+    def living(self) -> tuple[AuthorityRecord, ...]:
+        """All generations in the trust document."""
+        return (self.active, *self.others)
+
+    @property
+    def last_step(self) -> str:
+        """What led here from `start`: promote, or after it abort; run again, it issues anew what is left."""
+        newest = max(entry.generation for entry in self.living)
+        return "promote" if self.active.generation == newest else "abort"
+
+
+def rollover_status(inventory: Inventory, cluster: str, now: float) -> RolloverStatus:
+    """Where the log says that it stands; NotFoundError before `init-ca`."""
+    active = active_authority(inventory, cluster)
+    left = valid_elsewhere(inventory, active.generation, now)
+    return RolloverStatus(
+        active,
+        tuple(entry for entry in living_authorities(inventory) if entry != active),
+        shows_authorities(inventory),
+        tuple(entry for entry in left if entry.key_type != FROM_REQUEST),
+        tuple(entry for entry in left if entry.key_type == FROM_REQUEST),
+    )
+
+
+def valid_elsewhere(inventory: Inventory, generation: int, now: float) -> list[CertificateRecord]:
+    """The leaves in force that do not come from that CA."""
+    return [
+        entry
+        for entry in inventory.certificates(statuses=[ISSUED, RELEASED])
+        if entry.issuer != generation and not entry.superseded and entry.not_after >= now
+    ]
+
 
 Decide = Callable[[Inventory], list[Draft]]
 """What to record, asked of the very state of the log that it is appended to."""
@@ -51,7 +110,7 @@ class Started(NamedTuple):
     resumed: bool
 
 
-class Cut(NamedTuple):
+class Replaced(NamedTuple):
     """The end of an emergency's first part: who issues now, and the seconds until the others were cut off."""
 
     authority: AuthorityRecord
@@ -66,9 +125,9 @@ class Rollover:
         self._session = authority.session
         self._issuers = authority.issuers
 
-    def standing(self) -> Standing:
+    def standing(self) -> RolloverStatus:
         """Where it stands now."""
-        return standing(self._authority.inventory(), self._session.cluster, self._session.now().timestamp())
+        return rollover_status(self._authority.inventory(), self._session.cluster, self._session.now().timestamp())
 
     def start(self, successor: Successor) -> Started:
         """Make the next CA, or go on with it, and publish it beside the active; AlreadyExistsError once it issues."""
@@ -131,7 +190,7 @@ class Rollover:
         self._publish(old_keys=old_keys)
         return self._discard()
 
-    def emergency(self, successor: Successor, *, old_keys: bool = True) -> Cut:
+    def emergency(self, successor: Successor, *, old_keys: bool = True) -> Replaced:
         """Let a new CA take over and drop every other one, at once; goes on with one that was cut off.
 
         A stolen key still signs, once, that it is dropped, so that running nodes follow; without `old_keys` none does.
@@ -142,7 +201,7 @@ class Rollover:
         self._publish(old_keys=old_keys)
         seconds = (self._session.clock() - began).total_seconds()
         self._discard()
-        return Cut(made, seconds)
+        return Replaced(made, seconds)
 
     def reissue(self, *, give_way: bool = True) -> Iterator[Issued]:
         """Issue anew, from the active CA, what is valid and comes from another; with `give_way` as in `renew`."""
@@ -176,7 +235,7 @@ class Rollover:
         plan = Plan(policy, successor.key_type, successor.offline_root, emergency)
         return create(self._session, plan, keys, check)
 
-    def _take_over(self, now: Standing, target: AuthorityRecord) -> AuthorityRecord:
+    def _take_over(self, now: RolloverStatus, target: AuthorityRecord) -> AuthorityRecord:
         inventory, moment = self._authority.inventory(), self._session.now()
         check_issuable(valid_elsewhere(inventory, target.generation, moment.timestamp()), target, moment)
         self._issuers.open(now.living)

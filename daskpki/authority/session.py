@@ -1,15 +1,23 @@
-"""What every use case is given: the store, the cluster, who asks by which command, the clock and the dice."""
+"""Where serial numbers come from; whatever issues certificates is handed this, or something predictable in a test.
+
+What every use case is given: the store, the cluster, who asks by which command, the clock and the dice.
+"""
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from daskpki.records import Stamp
-from daskpki.serials import random_serial
 from daskpki.store.port import RecordLog, Store
+
+
+def random_serial() -> int:
+    """A serial of 16 octets, positive, with 126 random bits (RFC 5280, 4.1.2.2; CA/B Forum BR 7.1 asks for 64)."""
+    return 1 << 126 | int.from_bytes(os.urandom(16), "big") >> 2  # not `secrets`, which loads `random`
 
 
 def utc_now() -> datetime:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
-from daskpki.authority.publishing import current_trust
+from daskpki.authority.publication import current_trust
 from daskpki.authority.session import Session
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Identity
@@ -14,7 +14,7 @@ from daskpki.pki.pem import fingerprint, parse_certificates
 from daskpki.pki.profile import show
 from daskpki.pki.revoked import check_fresh, revoked_serials
 from daskpki.pki.trust import TrustDocument
-from daskpki.pki.validate import verify_leaf
+from daskpki.pki.verify import verify_leaf
 
 
 class Verified(NamedTuple):

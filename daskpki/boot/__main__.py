@@ -31,8 +31,8 @@ def main() -> int:
     end_on_signals()
     gc.disable()  # a boot lives for a tenth of a second, and exec ends this setting with everything else
     from daskpki.boot.entrypoint import boot
+    from daskpki.boot.log import BootLog
     from daskpki.boot.options import help_text, log_format
-    from daskpki.boot.report import Voice
     from daskpki.files import drop_unwritable
 
     argv = sys.argv[1:]
@@ -45,7 +45,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001 - what is no error of ours is a fault of ours, and said in the same form
-        code = Voice(log_format(argv, os.environ)).report(error)
+        code = BootLog(log_format(argv, os.environ)).report(error)
         drop_unwritable(sys.stderr)
         return code
     return 1

@@ -7,14 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from daskpki.boot.cores import usable_cores
+from daskpki.boot.fetch import fetch
+from daskpki.boot.http import RetryPolicy
+from daskpki.boot.launch import Checked, Execve, find_user, start
+from daskpki.boot.log import BootLog
 from daskpki.boot.options import parse_arguments
-from daskpki.boot.plan import check_arguments, plan_programs
-from daskpki.boot.report import Voice
-from daskpki.boot.retry import Patience
+from daskpki.boot.plan import check_arguments, plan_programs, usable_cores
 from daskpki.boot.settings import Settings, parse_settings
-from daskpki.boot.sources import fetch
-from daskpki.boot.start import Checked, Execve, find_user, start
 from daskpki.pki.credential import Credential
 
 _CLOCK_PATIENCE = 60.0
@@ -33,9 +32,9 @@ def boot(argv: Sequence[str], environ: Mapping[str, str], execve: Execve = os.ex
 def prepare(settings: Settings, environ: Mapping[str, str]) -> Checked:
     """Fetch and check everything."""
     end = time.monotonic() + settings.deadline
-    voice = Voice(settings.log_format)
-    fetched = fetch(settings, environ, Patience(end, voice.warn))
-    from daskpki.boot.check import Clocks, verify_in_time
+    voice = BootLog(settings.log_format)
+    fetched = fetch(settings, environ, RetryPolicy(end, voice.warn))
+    from daskpki.boot.verify import Clocks, verify_in_time
 
     left = min(_CLOCK_PATIENCE, max(0.0, end - time.monotonic()))
     clocks = Clocks(time.time, time.monotonic, time.sleep)

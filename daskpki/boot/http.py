@@ -1,15 +1,135 @@
-"""HTTP/1.1 messages, as far as a GET needs them: writing a request, reading a reply. Pure: bytes come from a function.
+"""How long a boot keeps trying: full jitter from 50 ms, doubling up to 5 s, until the deadline; then exit code 75.
+
+Two kinds of failure only: TryAgain, which may go better, and daskpki's errors, which end the boot at once. So each
+request says itself what is worth another attempt, and nothing here knows a protocol.
+
+What time it is elsewhere: the Date header of a reply tells how wrong this machine's clock is.
+
+HTTP/1.1 messages, as far as a GET needs them: writing a request, reading a reply. Pure: bytes come from a function.
 
 Of our own, since `urllib.request` and `http.client` (which pulls in `email`) cost 25 to 35 ms to import, as much as all
 else that happens here between the start and Dask, and know a time limit for each read, but none for an exchange.
+
+A connection for GET requests: TLS, proxies, keep-alive, and a time limit for the exchange as a whole.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import socket
+import ssl
+import time
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from datetime import UTC, datetime
+from functools import partial
+from time import monotonic
+from typing import Any, Final, NamedTuple, TypeVar
+from urllib.parse import unquote, urlsplit
 
-from daskpki.boot.retry import TryAgain
+from daskpki.errors import AccessDeniedError, NotTrustedError, UnavailableError, UsageError
+from daskpki.quoting import shown
+
+T = TypeVar("T")
+
+_FIRST_WAIT: Final = 0.05
+_LONGEST_WAIT: Final = 5.0
+_LONGEST_ATTEMPT: Final = 10.0
+_LATER: Final = "it may pass: start again, or wait longer with --deadline SECONDS"
+
+
+class TryAgain(Exception):  # noqa: N818 - not an error yet: it becomes one at the deadline
+    """What failed and may go better next time; `hint` is what a person can do about it."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def within(seconds: float, call: Callable[[], T], otherwise: str) -> T:
+    """The result of `call`, which knows no time limit that holds, or TimeoutError with the words of `otherwise`.
+
+    It runs in a thread, which is left behind then: nothing ends it, and exec and exit do not wait for it.
+    """
+    from threading import Thread
+
+    results: list[T] = []
+    faults: list[Exception] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except Exception as error:  # noqa: BLE001 - raised where it was called from
+            faults.append(error)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if results:
+        return results[0]
+    raise faults[0] if faults else TimeoutError(otherwise)
+
+
+class RetryPolicy(NamedTuple):
+    """Until when (on the monotonic clock) attempts are made, and who is told why there is another one."""
+
+    end: float
+    note: Callable[[str], None]
+    sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], float] = time.monotonic
+    jitter: Callable[[], float] = lambda: int.from_bytes(os.urandom(4)) / (1 << 32)
+
+    def persist(self, attempt: Callable[[float], T]) -> T:
+        """The result of `attempt(timeout)`, once there is one; UnavailableError with the last cause at the deadline."""
+        wait = _FIRST_WAIT
+        told = ""
+        while True:
+            left = self.end - self.now()
+            try:
+                if left <= 0:
+                    raise TryAgain("no time was left for this request")  # noqa: TRY301 - ends as any other failure
+                return attempt(min(_LONGEST_ATTEMPT, left))
+            except TryAgain as cause:
+                last = cause
+            pause = wait * self.jitter()
+            if self.now() + pause >= self.end:
+                raise UnavailableError(f"gave up at the deadline: {last}", hint=last.hint or _LATER) from last
+            if str(last) != told:
+                told = str(last)
+                self.note(f"{told}; trying again")
+            self.sleep(pause)
+            wait = min(2 * wait, _LONGEST_WAIT)
+
+
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_DATE = re.compile(r"[A-Z][a-z]{2}, (\d\d) ([A-Z][a-z]{2}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT\Z")
+
+
+class Reading(NamedTuple):
+    """Somebody else's clock: it said `time` (seconds since the epoch) when the monotonic clock here showed `at`."""
+
+    time: float
+    at: float
+
+    def now(self, monotonic: float) -> float:
+        """What that clock says when the monotonic clock here shows `monotonic`."""
+        return self.time + monotonic - self.at
+
+
+def parse_date(text: str) -> float | None:
+    """Seconds since the epoch of a Date header (RFC 9110, 5.6.7, the form that servers send); None for anything else.
+
+    By hand, since `email.utils` costs 19 ms to import and `time.strptime` follows the locale.
+    """
+    match = _DATE.match(text)
+    if match is None or match[2] not in _MONTHS:
+        return None
+    day, year, hour, minute, second = (int(match[group]) for group in (1, 3, 4, 5, 6))
+    try:
+        return datetime(year, _MONTHS.index(match[2]) + 1, day, hour, minute, min(second, 59), tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+
 
 Receive = Callable[[], bytes]
 """The next bytes from the other side, empty at its end; raises OSError, TimeoutError among them."""
@@ -125,3 +245,253 @@ def _not_http() -> TryAgain:
 
 def _endless() -> TryAgain:
     return TryAgain("the reply is longer than any that is expected")
+
+
+_HTTPS: Final = 443
+_HTTP: Final = 80
+_ADDRESSES: Final = 4
+_OK: Final = 200
+_LOGIN_WANTED: Final = 407
+TRANSIENT: Final = (408, 429)
+"""Of the statuses below 500, those that another attempt may mend."""
+
+PROXY_SETTINGS: Final = "https_proxy=http://USER:PASSWORD@HOST:PORT and no_proxy say who goes through it, and as whom"
+_PROXY_FORM: Final = (
+    "https_proxy=http://HOST:PORT, with %2F for a / in a password, or no_proxy=googleapis.com to go there directly"
+)
+_PROXY_VARIABLES: Final = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+_CLOCK_CODES: Final = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+
+
+class Target(NamedTuple):
+    """Where connections go: `proxy` is the URL of an HTTP proxy, or None to go straight there."""
+
+    host: str
+    port: int
+    encrypted: bool
+    proxy: str | None = None
+
+    @property
+    def authority(self) -> str:
+        """HOST:PORT, without the port where it is the usual one (RFC 9110, 4.2.3)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (_HTTPS if self.encrypted else _HTTP) else f"{host}:{self.port}"
+
+
+def parse_target(authority: str, *, encrypted: bool, proxy: str | None = None) -> Target:
+    """The target of HOST or HOST:PORT; UsageError."""
+    try:
+        parts = urlsplit(f"//{authority}")
+        port = parts.port
+    except ValueError:
+        raise UsageError(f"{shown(authority)} is not HOST or HOST:PORT") from None
+    if not parts.hostname or parts.netloc != authority or "@" in authority:
+        raise UsageError(f"{shown(authority)} is not HOST or HOST:PORT")
+    return Target(parts.hostname, port or (_HTTPS if encrypted else _HTTP), encrypted, proxy)
+
+
+class Connection:
+    """One connection at a time to one target, kept open between requests for as long as the other side allows."""
+
+    def __init__(self, target: Target, trust: Callable[[], ssl.SSLContext]) -> None:
+        self.target = target
+        self._trust = trust
+        self._socket: socket.socket | None = None
+        self._context: ssl.SSLContext | None = None
+
+    def get(self, path: str, headers: Mapping[str, str], timeout: float) -> Reply:
+        """The reply to one GET within `timeout` seconds in all.
+
+        Raises TryAgain for whatever may go better next time, NotTrustedError when the other side's certificate is not
+        to be trusted.
+        """
+        end = monotonic() + timeout
+        fields = {"Host": self.target.authority, "Accept-Encoding": "identity", **headers}
+        try:
+            if self._socket is None:
+                self._socket = self._connect(end)
+            _send(self._socket, encode_head(f"GET {path} HTTP/1.1", fields), end)
+            reply, stays = read_reply(_receiver(self._socket, end))
+        except ssl.SSLCertVerificationError as error:
+            self.close()
+            raise self._untrusted(error) from error
+        except (OSError, TryAgain) as error:
+            self.close()
+            raise TryAgain(f"{self.target.host}: {_words(error)}", hint=getattr(error, "hint", None)) from error
+        if not stays:
+            self.close()
+        return reply
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another one."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _connect(self, end: float) -> socket.socket:
+        target = self.target
+        plain = _dial(target.host, target.port, end) if target.proxy is None else _dial_through(target, end)
+        try:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if not target.encrypted:
+                return plain
+            self._context = self._context or self._trust()
+            plain.settimeout(_left(end))
+            return self._context.wrap_socket(plain, server_hostname=target.host)
+        except BaseException:
+            plain.close()
+            raise
+
+    def _untrusted(self, error: ssl.SSLCertVerificationError) -> Exception:
+        what = f"{self.target.host}: its certificate is not trusted here ({error.verify_message})"
+        if error.verify_code in _CLOCK_CODES:  # this machine's clock may be wrong, and may yet be put right
+            return TryAgain(what, hint="check this machine's clock")
+        return NotTrustedError(
+            what, hint="install ca-certificates; for a proxy that reads along, SSL_CERT_FILE names its CA"
+        )
+
+
+def system_trust() -> ssl.SSLContext:
+    """A context that trusts the system's CAs (or SSL_CERT_FILE's), or certifi's where the system has none."""
+    context = ssl.create_default_context()
+    paths = ssl.get_default_verify_paths()
+    if not (paths.cafile or paths.capath):
+        try:
+            import certifi
+        except ImportError:
+            raise NotTrustedError("this machine has no CA certificates", hint="install ca-certificates") from None
+        context.load_verify_locations(certifi.where())
+    return context
+
+
+def proxy_for(host: str, environ: Mapping[str, str]) -> str | None:
+    """The proxy that https_proxy or all_proxy names for `host`, unless no_proxy lists it (as curl reads them)."""
+    proxy = next((environ[name] for name in _PROXY_VARIABLES if environ.get(name)), None)
+    for entry in (environ.get("no_proxy") or environ.get("NO_PROXY") or "").split(","):
+        suffix = entry.strip().lstrip(".").lower()
+        if suffix == "*" or (suffix and (host == suffix or host.endswith(f".{suffix}"))):
+            return None
+    return proxy
+
+
+def _dial(host: str, port: int, end: float) -> socket.socket:
+    """A connection to the first of the host's addresses that takes one; each has its share of the time that is left.
+
+    A name may have an address of IPv6 before one of IPv4 where only the other one leads anywhere.
+    """
+    addresses = _resolve(host, port, end)
+    refusal: OSError = OSError(f"the name {host} has no address")
+    for number, (family, address) in enumerate(addresses):
+        try:
+            return _connect(family, address, _left(end) / (len(addresses) - number))
+        except OSError as error:
+            refusal = error
+    raise refusal
+
+
+def _connect(family: int, address: Any, timeout: float) -> socket.socket:
+    plain = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        plain.settimeout(timeout)
+        plain.connect(address)
+    except BaseException:
+        plain.close()
+        raise
+    return plain
+
+
+def _resolve(host: str, port: int, end: float) -> list[tuple[int, Any]]:
+    """Families and addresses; a name is looked up in a thread, since the C library's look-up knows no time limit."""
+    if host.replace(".", "").isdigit() or ":" in host:
+        return [(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port))]
+    found = within(
+        _left(end),
+        partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM),
+        f"the name {host} was not resolved in time",
+    )
+    return [(family, address) for family, *_, address in found[:_ADDRESSES]]
+
+
+def _dial_through(target: Target, end: float) -> socket.socket:
+    """A tunnel through the proxy (RFC 9110, 9.3.6), with its user and password if the URL has them."""
+    proxy = _parse_proxy(target.proxy or "")
+    plain = _dial(proxy.host, proxy.port, end)
+    try:
+        authority = f"{target.host}:{target.port}"
+        headers = {"Host": authority, **_proxy_login(proxy.user, proxy.password)}
+        _send(plain, encode_head(f"CONNECT {authority} HTTP/1.1", headers), end)
+        _check_tunnel(proxy.host, *read_head(Reader(_receiver(plain, end))))
+    except BaseException:
+        plain.close()
+        raise
+    return plain
+
+
+class _Proxy(NamedTuple):
+    host: str
+    port: int
+    user: str | None
+    password: str | None
+
+
+def _parse_proxy(url: str) -> _Proxy:
+    """UsageError for another form, which repeats no more than what cannot be a password.
+
+    Without a scheme it is one of http, as curl, pip and git take it.
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        host, port = parts.hostname or "", parts.port or _HTTP
+    except ValueError:  # an unescaped "/" in a password ends the host before the "@", and the rest is taken for a port
+        raise UsageError("the proxy's URL has no valid host and port", hint=_PROXY_FORM) from None
+    if parts.scheme != "http" or not host:
+        named = shown(f"{parts.scheme}://{host}")
+        raise UsageError(f"the proxy {named} is not of the form http://HOST:PORT", hint=_PROXY_FORM)
+    return _Proxy(host, port, parts.username, parts.password)
+
+
+def _check_tunnel(proxy: str, status: int, _headers: Mapping[str, str]) -> None:
+    """TryAgain for what the proxy may yet do; AccessDeniedError for what it will not, such as 407 without a login."""
+    if status == _OK:
+        return
+    said = f"the proxy {proxy} answers {status}"
+    if status in TRANSIENT or status >= 500:  # noqa: PLR2004 - server errors
+        raise TryAgain(said, hint=PROXY_SETTINGS)
+    raise AccessDeniedError(f"{said} (it wants a login)" if status == _LOGIN_WANTED else said, hint=PROXY_SETTINGS)
+
+
+def _proxy_login(user: str | None, password: str | None) -> dict[str, str]:
+    if user is None:
+        return {}
+    from base64 import b64encode
+
+    pair = f"{unquote(user)}:{unquote(password or '')}"
+    return {"Proxy-Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
+
+
+def _receiver(source: socket.socket, end: float) -> Callable[[], bytes]:
+    def receive() -> bytes:
+        source.settimeout(_left(end))
+        return source.recv(65_536)
+
+    return receive
+
+
+def _send(sink: socket.socket, data: bytes, end: float) -> None:
+    sink.settimeout(_left(end))
+    sink.sendall(data)
+
+
+def _left(end: float) -> float:
+    left = end - monotonic()
+    if left <= 0:
+        raise TimeoutError("no answer in time")
+    return left
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time" if str(error) == "timed out" else str(error)
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error)

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from daskpki.boot.report import TEXT, Voice
+from daskpki.boot.log import TEXT, BootLog
 
 LEAVE: Final = 5.0
 """Seconds between one program's end and asking the others."""
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str]) -> int:
     pairs = [word.rpartition("=") for word in arguments]
     init = Init(
         {int(process): name for name, _, process in pairs},
-        note=Voice(os.environ.get(_FORMAT, TEXT)).note,
+        note=BootLog(os.environ.get(_FORMAT, TEXT)).note,
     )
     return init.run()
 

@@ -1,4 +1,6 @@
-"""From settings to programs (pure): which of them run, with which arguments, and with which Dask configuration.
+"""How many cores this process may use: affinity and the container's limit, as Dask counts them for its own default.
+
+From settings to programs (pure): which of them run, with which arguments, and with which Dask configuration.
 
 Dask's own precedence is kept in mind: a `--preload` on the command line replaces the configured ones, so ours is given
 there too; and an environment variable beats Dask's YAML files, so what must hold is set there, whatever a file says.
@@ -6,17 +8,33 @@ there too; and an environment variable beats Dask's YAML files, so what must hol
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from daskpki.boot.dask_arguments import check_contact_address, check_dask_arguments, has_option, starts_worker
-from daskpki.boot.report import JSON, TEXT
+from daskpki.boot.log import JSON, TEXT
+from daskpki.boot.options import check_contact_address, check_dask_arguments, has_option, starts_worker
 from daskpki.boot.settings import Settings
-from daskpki.credentials.addresses import DEFAULT_PORT, parse_scheduler
+from daskpki.credentials.contexts import DEFAULT_PORT, parse_scheduler
 from daskpki.errors import NotTrustedError, UsageError
 from daskpki.handover import VARIABLE, Handover
 from daskpki.identity import Role
+
+_LIMIT = "/sys/fs/cgroup/cpu.max"
+
+
+def usable_cores(limit_file: str = _LIMIT) -> int:
+    """At least 1. `limit_file` is cgroup v2's `QUOTA PERIOD`, in microseconds; QUOTA is `max` without a limit."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open(limit_file, encoding="ascii") as file:  # noqa: PTH123 - pathlib costs 9 ms at boot
+            quota, period = file.read().split()
+            return max(1, min(allowed, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return max(1, allowed)
+
 
 PRELOAD: Final = "daskpki.boot.preload"
 SECURITY_LOADER: Final = "daskpki.loader.security_loader"
@@ -25,7 +43,7 @@ _LOGGING: Final = "DASK_LOGGING"
 _STRUCTURED: Final = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"json": {"()": "daskpki.boot.dask_log.CloudFormatter"}},
+    "formatters": {"json": {"()": "daskpki.boot.log.CloudFormatter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"level": "WARNING", "handlers": ["stderr"]},
     "loggers": {  # distributed's own defaults

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from daskpki.boot.polling import open_source
+from daskpki.boot.refresh import open_source
 from daskpki.cluster.preload import NODE, WATCHING, dask_teardown
 from daskpki.cluster.preload import dask_setup as enforce
-from daskpki.cluster.watch import SHARE, Watch
+from daskpki.cluster.refresh import SHARE, Watch
 from daskpki.identity import Role
 
 __all__ = ["dask_setup", "dask_teardown"]

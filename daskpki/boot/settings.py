@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from daskpki.boot.log import JSON, TEXT
 from daskpki.boot.mounts import Mount, parse_mounts
 from daskpki.boot.options import Arguments, values
-from daskpki.boot.report import JSON, TEXT
-from daskpki.credentials.addresses import LIMIT_OF_PORTS, parse_scheduler
+from daskpki.credentials.contexts import LIMIT_OF_PORTS, parse_scheduler
 from daskpki.errors import UsageError
 from daskpki.handover import USUAL, Freshness
 from daskpki.identity import Role, default_name, parse_label, parse_role

@@ -17,9 +17,7 @@ from typing import Annotated, Final
 import typer
 
 from daskpki import __version__
-from daskpki.cli.coercion import Commands
-from daskpki.cli.globals import FLAGS, hoist
-from daskpki.cli.invocation import Invocation
+from daskpki.cli.invocation import FLAGS, Commands, Invocation, hoist
 from daskpki.cli.output import Output, ReaderGone, results, tolerate_characters
 from daskpki.errors import DaskpkiError, NothingToDo
 from daskpki.files import drop_unwritable
@@ -27,33 +25,33 @@ from daskpki.files import drop_unwritable
 # Every command of the contract that exists, in the order in which a new user meets them: name, module:attribute,
 # panel of the help. A Typer attribute is a group of commands.
 COMMANDS: Final = {
-    "demo": ("demonstration:demo", "Start here"),
-    "init-ca": ("founding:init_ca", "Certificates"),
-    "issue": ("issuing:issue", "Certificates"),
-    "list": ("listing:list_", "Certificates"),
-    "show": ("inspecting:show", "Certificates"),
-    "verify": ("inspecting:verify", "Certificates"),
-    "renew": ("renewing:renew", "Certificates"),
-    "revoke": ("renewing:revoke", "Certificates"),
-    "crl": ("revocation_list:crl", "Certificates"),
-    "sign": ("requesting:sign", "Certificates"),
-    "rotate-ca": ("rolling:rotate_ca", "Certificates"),
-    "export": ("exporting:export", "Certificates"),
-    "request": ("requesting:request", "Your credential"),
-    "login": ("people:login", "Your credential"),
-    "logout": ("people:logout", "Your credential"),
-    "whoami": ("people:whoami", "Your credential"),
-    "context": ("contexts:context", "Your credential"),
-    "secret": ("secrets:secret", "The cluster's other secrets"),
-    "audit": ("auditing:audit", "Records"),
-    "report": ("reporting:report", "Records"),
-    "copy": ("moving:copy", "Records"),
-    "slot": ("slots:slot", "The local store"),
-    "backup": ("moving:backup", "The local store"),
-    "restore": ("moving:restore", "The local store"),
+    "demo": ("demo:demo", "Start here"),
+    "init-ca": ("init_ca:init_ca", "Certificates"),
+    "issue": ("issue:issue", "Certificates"),
+    "list": ("list_show:list_", "Certificates"),
+    "show": ("list_show:show", "Certificates"),
+    "verify": ("list_show:verify", "Certificates"),
+    "renew": ("renew_revoke:renew", "Certificates"),
+    "revoke": ("renew_revoke:revoke", "Certificates"),
+    "crl": ("crl:crl", "Certificates"),
+    "sign": ("csr:sign", "Certificates"),
+    "rotate-ca": ("rotate_ca:rotate_ca", "Certificates"),
+    "export": ("export:export", "Certificates"),
+    "request": ("csr:request", "Your credential"),
+    "login": ("login:login", "Your credential"),
+    "logout": ("login:logout", "Your credential"),
+    "whoami": ("login:whoami", "Your credential"),
+    "context": ("login:context", "Your credential"),
+    "secret": ("secret:secret", "The cluster's other secrets"),
+    "audit": ("audit:audit", "Records"),
+    "report": ("audit:report", "Records"),
+    "copy": ("local_store:copy", "Records"),
+    "slot": ("local_store:slot", "The local store"),
+    "backup": ("local_store:backup", "The local store"),
+    "restore": ("local_store:restore", "The local store"),
     "grant": ("granting:grant", "On Google Cloud"),
     "deploy": ("deploying:deploy", "On Google Cloud"),
-    "doctor": ("examining:doctor", "When something is wrong"),
+    "doctor": ("doctor:doctor", "When something is wrong"),
 }
 
 EPILOG: Final = (

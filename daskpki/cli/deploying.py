@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from daskpki.cli.coercion import Commands
+from daskpki.cli.invocation import Commands
 from daskpki.errors import NothingToDo, UsageError
 
 if TYPE_CHECKING:

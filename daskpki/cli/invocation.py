@@ -1,24 +1,201 @@
-"""What the options of `daskpki` say, and how a command opens the store and the CA that they name."""
+"""The options of `daskpki` itself: where they may stand.
+
+`--store`, `--cluster`, `--json`, `--quiet`, `--verbose` and the ways to unlock a store are accepted before and after
+the subcommand. `hoist` moves them to the front, so that no command has to declare them again.
+
+Plain option values without pydantic, which typer 0.29 loads for every option that is not a flag.
+
+Loading it and building its adapters takes as long as all the rest of `daskpki issue` (docs/benchmarks.md). So values
+that need no conversion are taken as they are, and only what remains is left to typer, with its own messages. It rests
+on one name of typer's, `_runtime_param`; where that is missing, nothing changes but the time.
+
+By what a command unlocks a local store: the files that its options name, the OS keyring, or a prompt.
+
+The passphrase of the CA's own key: from its file, or asked for on a terminal, once in a run.
+
+What the options of `daskpki` say, and how a command opens the store and the CA that they name.
+
+Commands in a remedy, with the store and cluster that this run was told, so that they do what they say as printed.
+
+What came from the environment stands there for the next command, too; what came from the command line does not.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from daskpki.cli.ca_passphrase import CaPassphrase
-from daskpki.cli.output import Output
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.models import CommandFunctionType
+
+from daskpki.cli.output import Output, prompt
 from daskpki.identity import parse_label
 from daskpki.settings import DEFAULT_CLUSTER, parse_store_url
+from daskpki.store.opening import Unlocking
 
 if TYPE_CHECKING:
-    from daskpki.authority import CertificateAuthority
-    from daskpki.authority.custody import CaKeys
+    from daskpki.authority.ca import CertificateAuthority
+    from daskpki.authority.ca_keys import CaKeys
+    from daskpki.confidential import Confidential
     from daskpki.store.gsm.placement import GsmOptions
-    from daskpki.store.opening import Unlocking
     from daskpki.store.port import Store
+
+WITH_VALUE: Final = ("--store", "--cluster", "--passphrase-file", "--key-file", "--ca-passphrase-file")
+FLAGS: Final = ("--json", "--quiet", "-q", "--verbose", "-v")
+_JOINED: Final = tuple(f"{option}=" for option in WITH_VALUE)
+
+
+def hoist(arguments: Sequence[str]) -> list[str]:
+    """The same arguments with the options of `daskpki` itself first; nothing behind `--` is touched."""
+    front: list[str] = []
+    rest: list[str] = []
+    pending = iter(arguments)
+    for argument in pending:
+        if argument == "--":
+            rest += [argument, *pending]
+        elif argument in FLAGS or argument.startswith(_JOINED):
+            front.append(argument)
+        elif argument in WITH_VALUE:
+            front += [argument, *islice(pending, 1)]
+        else:
+            rest.append(argument)
+    return front + rest
+
+
+_ABSENT = object()
+_LONG = 10  # digits that no number of ours has
+
+
+class PlainCommand(TyperCommand):
+    """A command whose parameters take plain values as they are."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """See typer's own; the help option is among them."""
+        return _plain_first(super().get_params(ctx))
+
+
+class PlainGroup(TyperGroup):
+    """The same for a group of commands."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """See typer's own."""
+        return _plain_first(super().get_params(ctx))
+
+
+class Commands(typer.Typer):
+    """A group whose commands and whose own options take plain values, without each of them having to say so."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(cls=PlainGroup, **options)
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
+        """See typer's own."""
+        return super().command(name, cls=PlainCommand, **options)
+
+
+def _plain_first(parameters: list[Any]) -> list[Any]:
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+            parameter.metavar = ""  # typer's help says <bool> behind a flag, as if it took a value
+        if getattr(parameter, "_runtime_param", _ABSENT) is None:
+            parameter._runtime_param = _PlainFirst()  # noqa: SLF001 - see the top of this file
+    return parameters
+
+
+class _PlainFirst:
+    """Stands in for typer's lazily built coercion of one parameter."""
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The value itself where that is what typer would answer, else typer's own answer."""
+        several = param.multiple or param.nargs == -1
+        if value is None:
+            return () if several else None
+        plain = _plain(param.type_descriptor.annotation, value)
+        if isinstance(plain, int) and not _in_range(plain, param):
+            plain = _ABSENT
+        if not several and plain is not _ABSENT:
+            return plain
+        param._runtime_param = None  # noqa: SLF001 - typer builds its own
+        return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
+
+
+def _in_range(number: int, param: Any) -> bool:
+    return (param.min is None or number >= param.min) and (param.max is None or number <= param.max)
+
+
+def _plain(annotation: Any, value: Any) -> Any:
+    if annotation is int and isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < _LONG:
+        return int(value)
+    if annotation is str and isinstance(value, str):
+        return value
+    if annotation is Path and isinstance(value, str):
+        return Path(value)
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum) and value in set(annotation):
+        return annotation(value)
+    return _ABSENT
+
+
+def unlocking(key_file: str | None, passphrase_file: str | None) -> Unlocking:
+    """The ways to the master key that a run with these options has."""
+    from daskpki.credentials.os_keyring import OSKeyring
+
+    return Unlocking(
+        key_file=Path(key_file) if key_file else None,
+        passphrase_file=Path(passphrase_file) if passphrase_file else None,
+        keyring=OSKeyring(),
+        prompt=ask_passphrase,
+    )
+
+
+def ask_passphrase(*, new: bool) -> Confidential:
+    """The store's passphrase from the terminal, twice when it is new."""
+    question = "New passphrase of the local store: " if new else "Passphrase of the local store: "
+    return prompt(question, "--passphrase-file FILE or --key-file FILE", confirm=new)
+
+
+_SETTING: Final = "the passphrase file of the CA's key (--ca-passphrase-file, DASKPKI_CA_PASSPHRASE_FILE)"
+
+
+class CaPassphrase:
+    """One passphrase for all the keys that a run opens and seals.
+
+    Where it has opened a key, it is known to be right; one that seals a key first is asked for twice, since a slip of
+    the finger would lose that key.
+    """
+
+    def __init__(self, file: str | None) -> None:
+        self._file = file
+        self._known: Confidential | None = None
+
+    def opening(self) -> Confidential:
+        """By which a key is opened."""
+        return self._once(new=False)
+
+    def sealing(self) -> Confidential:
+        """By which a key is sealed."""
+        return self._once(new=True)
+
+    def _once(self, *, new: bool) -> Confidential:
+        if self._known is None:
+            self._known = self._read(new=new)
+        return self._known
+
+    def _read(self, *, new: bool) -> Confidential:
+        if self._file is not None:
+            from daskpki.store.local.key_slots import read_passphrase_file
+
+            return read_passphrase_file(Path(self._file), _SETTING)
+        question = "New passphrase of the CA's key: " if new else "Passphrase of the CA's key: "
+        return prompt(question, "--ca-passphrase-file FILE", confirm=new)
 
 
 class Invocation(NamedTuple):
@@ -60,8 +237,8 @@ class Invocation(NamedTuple):
         self, *, create: bool = False, placement: GsmOptions | None = None, seal: bool = False
     ) -> Iterator[CertificateAuthority]:
         """The CA of `--cluster` in that store; with `seal` a new CA's key is sealed by its own passphrase."""
-        from daskpki.authority import CertificateAuthority
-        from daskpki.authority.issuers import Places
+        from daskpki.authority.ca import CertificateAuthority
+        from daskpki.authority.ca_keys import KeyLocations
 
         with ExitStack() as opened:
             passphrase = CaPassphrase(self.ca_passphrase_file)
@@ -70,7 +247,7 @@ class Invocation(NamedTuple):
                 store,
                 self.cluster,
                 command=f"daskpki {self.command}",
-                places=Places(
+                places=KeyLocations(
                     seal=passphrase.sealing if seal else None,
                     unseal=passphrase.opening,
                     store=cache(lambda url: opened.enter_context(self.open_store(url=url, create=create)).secrets),
@@ -80,12 +257,35 @@ class Invocation(NamedTuple):
 
     def unlocking(self) -> Unlocking:
         """The ways to a local store's master key that this run has."""
-        from daskpki.cli.unlocking import unlocking
 
         return unlocking(self.key_file, self.passphrase_file)
 
 
 def _kms(uri: str) -> CaKeys:
-    from daskpki.kms.place import kms_ca_keys
+    from daskpki.kms import kms_ca_keys
 
     return kms_ca_keys(uri, os.environ)
+
+
+def told(ctx: typer.Context) -> str:
+    """The options of `daskpki` itself that stand on this command line, as one could repeat them."""
+    root = ctx.find_root()
+    words = [f"{option}={root.params[name]}" for option, name in _parameters() if _is_on_the_command_line(root, name)]
+    return shlex.join(words)
+
+
+def _parameters() -> Iterable[tuple[str, str]]:
+    return ((option, option.removeprefix("--").replace("-", "_")) for option in WITH_VALUE)
+
+
+def _is_on_the_command_line(root: Any, name: str) -> bool:
+    source = root.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def addressed(text: str, options: str, commands: Iterable[str]) -> str:
+    """The text with these options in each command of ours that has none yet."""
+    if not options:
+        return text
+    named = "|".join(map(re.escape, commands))
+    return re.sub(rf"\bdaskpki (?=(?:{named})\b)", lambda _: f"daskpki {options} ", text)

@@ -1,4 +1,13 @@
-"""How results, hints and errors reach a person or a program.
+"""Asking for a passphrase: on a terminal only, since everything else runs without one.
+
+How certificates and times are drawn for people: pure functions from values to lines.
+
+Long results, printed while they are read: one JSON array, CSV (RFC 4180), or a table.
+
+So a list of 100,000 certificates takes no more memory than one of ten. What is found damaged on the way ends the
+command with its error and exit code, behind what was printed already.
+
+How results, hints and errors reach a person or a program.
 
 Results go to stdout: a table or plain lines for people, one JSON document with `--json`. Hints, progress and errors go
 to stderr; `--quiet` leaves only results and errors.
@@ -6,15 +15,168 @@ to stderr; `--quiet` leaves only results and errors.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from io import TextIOWrapper
-from typing import Any, NamedTuple, TextIO
+from itertools import chain, islice
+from typing import Any, Final, NamedTuple, TextIO
 
-from daskpki.errors import DaskpkiError
+from daskpki.confidential import Confidential
+from daskpki.errors import AccessDeniedError, DaskpkiError, UsageError
+
+
+def prompt(question: str, option: str, *, confirm: bool = False) -> Confidential:
+    """Ask on the terminal; without one, AccessDeniedError that names the option to use instead."""
+    if not sys.stdin.isatty():
+        raise AccessDeniedError("a passphrase is needed, and there is no terminal to ask on", hint=f"use {option}")
+    from getpass import getpass
+
+    answer = getpass(question)
+    if confirm and getpass("Once more: ") != answer:
+        raise UsageError("the two passphrases differ")
+    if not answer:
+        raise UsageError("an empty passphrase protects nothing")
+    return Confidential(answer)
+
+
+_DAY: Final = 86_400
+_UNITS: Final = ((_DAY, "day"), (3_600, "hour"), (60, "minute"))
+
+
+def certificate_table(documents: Sequence[Mapping[str, Any]], now: datetime) -> list[str]:
+    """One line a certificate: who, state, serial and when it ends."""
+    return table(("who", "state", "serial", "expires"), [certificate_row(entry, now) for entry in documents])
+
+
+def certificate_row(entry: Mapping[str, Any], now: datetime) -> tuple[str, str, str, str]:
+    """Who, state, serial and when it ends."""
+    return f"{entry['role']}/{entry['name']}", entry["state"], entry["serial"], remaining(entry["notAfter"], now)
+
+
+def certificate_facts(document: Mapping[str, Any], now: datetime) -> list[str]:
+    """One certificate in full."""
+    return facts(
+        {
+            "identity": document["identity"],
+            "state": document["state"],
+            "serial": document["serial"],
+            "sha256": document["fingerprint"],
+            "not before": document["notBefore"],
+            "not after": f"{document['notAfter']} ({remaining(document['notAfter'], now)})",
+            "further names": ", ".join(document["names"]),
+            "key": document["keyType"],
+            "issuer": f"CA generation {document['issuer']}",
+            "stored as version": document["version"],
+            "revoked": document.get("revokedAt"),
+            "reason": document.get("reason"),
+        }
+    )
+
+
+def remaining(not_after: str, now: datetime) -> str:
+    """`in 29 days`, `in 5 hours`, `in 20 minutes`, `12 days ago`."""
+    return remaining_seconds(int((datetime.fromisoformat(not_after) - now).total_seconds()))
+
+
+def remaining_seconds(seconds: int) -> str:
+    """The same for a number of seconds, negative for what is past; rounded, so that a new `7d` ends in 7 days."""
+    size = abs(seconds)
+    length, unit = next(scale for scale in _UNITS if size >= scale[0] or scale is _UNITS[-1])
+    amount = round(size / length)
+    text = f"{amount} {unit}" + ("" if amount == 1 else "s")
+    return f"in {text}" if seconds >= 0 else f"{text} ago"
+
+
+def day(seconds: int) -> str:
+    """The day of a moment in seconds since the epoch, in UTC."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
+
+
+def minute(seconds: int) -> str:
+    """The same to the minute."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def fingerprint_lines(fingerprint: str) -> str:
+    """A SHA-256 fingerprint as OpenSSL prints it: upper-case pairs joined by colons."""
+    digits = fingerprint.upper()
+    return ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
+
+
+_SAMPLE: Final = 500
+"""Rows that decide how wide the columns are; a wider cell further down pushes its own line only."""
+
+
+def print_listing(
+    output: Output,
+    documents: Iterable[Mapping[str, Any]],
+    lines: Iterable[str],
+    *,
+    columns: Sequence[str] | None = None,
+) -> None:
+    """Print the documents as a JSON array with `--json`, as CSV when columns are given, else the lines."""
+    if output.as_json:
+        shown = json_array(documents)
+    elif columns is not None:
+        shown = csv_lines(columns, documents)
+    else:
+        shown = map(visible_lines, lines)
+    with results():
+        for line in shown:
+            print(line)
+
+
+def json_array(documents: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The lines of one JSON array, each element on a line of its own."""
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    before = "["
+    for document in documents:
+        yield before if before == "[" else f"{before},"
+        before = encode(document)
+    yield "[]" if before == "[" else before
+    if before != "[":
+        yield "]"
+
+
+def csv_lines(columns: Sequence[str], documents: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """A heading and one line a document; lists are joined by spaces, other structures are JSON."""
+    line = io.StringIO()
+    writer = csv.writer(line, lineterminator="")
+    for row in chain([columns], ([_cell(document.get(name)) for name in columns] for document in documents)):
+        line.seek(0)
+        line.truncate()
+        writer.writerow(row)
+        yield line.getvalue()
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if isinstance(value, Mapping):
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    text = str(value)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text  # a spreadsheet would take it for a formula
+
+
+def table_lines(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> Iterator[str]:
+    """A table whose columns are as wide as its first rows ask for; `empty` when there are none."""
+    pending = ([visible(cell) for cell in row] for row in rows)
+    sample = list(islice(pending, _SAMPLE))
+    if not sample:
+        yield empty
+        return
+    yield from table(headings, sample)
+    widths = [max(map(len, column)) for column in zip(headings, *sample, strict=True)]
+    for row in pending:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 class Output(NamedTuple):

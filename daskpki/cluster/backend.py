@@ -18,16 +18,15 @@ from distributed.comm.core import Comm, CommClosedError, FatalCommClosedError
 from distributed.node import ServerNode
 from tornado.iostream import SSLIOStream, StreamClosedError
 
-from daskpki.cluster.anteroom import Anteroom
 from daskpki.cluster.audit import TURNED_AWAY
 from daskpki.cluster.comm import PkiTLS
 from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
-from daskpki.cluster.peers import shown_certificate
-from daskpki.cluster.policy import Channel
+from daskpki.cluster.peer import shown_certificate
+from daskpki.cluster.pending import Anteroom
+from daskpki.cluster.policy import ACCEPTS, DIALS, SERVES, Channel, Server, verify_own_worker
 from daskpki.cluster.refusal import turned_away
-from daskpki.cluster.roles import ACCEPTS, DIALS, SERVES, Server, verify_own_worker
-from daskpki.cluster.web.door import stand_before
+from daskpki.cluster.web.server import stand_before
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Identity
 

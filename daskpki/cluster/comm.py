@@ -1,4 +1,8 @@
-"""Dask's `tls` comm with daskpki's decisions in it: who is at the other end, what it may say, and what may be told.
+"""Messages of Dask's TLS comm before they are decoded: length-prefixed frames, in the layout that `TCP.write` sends.
+
+Messages that this process writes to itself, to be read as if the other side had sent them.
+
+Dask's `tls` comm with daskpki's decisions in it: who is at the other end, what it may say, and what may be told.
 
 One choke point for calls, streams, replies and the greeting, in both directions. The decisions themselves are in
 `conversation` and `policy`; here they are applied to a live connection, and a refusal is answered so that it reads as
@@ -9,25 +13,128 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import ssl
+import struct
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
+from distributed.comm import tcp
 from distributed.comm.core import CommClosedError, FatalCommClosedError
+from distributed.comm.tcp import read_bytes_rw
+from distributed.comm.utils import OFFLOAD_THRESHOLD, from_frames
+from distributed.protocol.utils import unpack_frames
+from distributed.utils import offload
+from tornado.iostream import StreamClosedError
 
-from daskpki.cluster import claims, gate, news
+from daskpki.cluster import address_claims, no_pickle, trust_updates
 from daskpki.cluster.audit import REFUSED
 from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.enforcement import Enforcement
-from daskpki.cluster.frames import FramedTLS
-from daskpki.cluster.inbox import Inbox
-from daskpki.cluster.news import EPOCH, MODE, TRUST
+from daskpki.cluster.no_pickle import REPORTS, UNPICKLED, failed_task, from_text, sendable, travels
 from daskpki.cluster.policy import Channel, ContestedAddressError, OperationRefusedError
 from daskpki.cluster.refusal import answer_call, answer_locally, answer_stream, reason_of
-from daskpki.cluster.replies import UNPICKLED, from_text
-from daskpki.cluster.sender import REPORTS, failed_task, sendable, travels
+from daskpki.cluster.trust_updates import EPOCH, MODE, TRUST
 from daskpki.cluster.values import arguments, fitted, misfit, shown
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
+
+_LENGTH: Final = struct.Struct("Q")
+_MALFORMED: Final = (struct.error, AssertionError, ValueError, OverflowError, MemoryError)
+"""What lengths that are none raise; a peer that sends them is gone, which Dask knows how to bear."""
+
+
+async def read_frames(stream: Any, most: int | None = None) -> list[memoryview]:
+    """Read the next message's frames from a tornado IOStream, undecoded; raises what the stream raises.
+
+    ValueError when there are more than `most` bytes.
+    """
+    (together,) = _LENGTH.unpack(await stream.read_bytes(_LENGTH.size))
+    _verify_size(together, most)
+    frames, lengths = unpack_frames(await read_bytes_rw(stream, together), partial=True)
+    _verify_size(together + sum(lengths), most)
+    for length in lengths:
+        frames.append(await read_bytes_rw(stream, length))
+    return frames
+
+
+def _verify_size(size: int, most: int | None) -> None:
+    if most is not None and size > most:
+        raise ValueError(f"a message of {size} bytes, where at most {most} are read")
+
+
+class FramedTLS(tcp.TLS):
+    """A TLS comm whose reading and decoding are two steps, so that the decoder can be chosen."""
+
+    async def read_frames(self, most: int | None = None) -> list[memoryview]:
+        """The next message, undecoded; CommClosedError, also when it has more than `most` bytes."""
+        if self.stream is None:
+            raise CommClosedError
+        try:
+            return await read_frames(self.stream, most)
+        except (StreamClosedError, ssl.SSLError) as error:
+            self.stream = None
+            self._closed = True
+            tcp.convert_stream_closed_error(self, error)
+            raise  # never reached: the line above raises CommClosedError
+        except _MALFORMED as error:
+            self.abort()
+            raise CommClosedError(f"a malformed message ({type(error).__name__})") from error
+        except BaseException:
+            self.abort()  # part of a message may have been consumed: the connection is of no more use
+            raise
+
+    async def decode_stock(self, frames: list[memoryview], deserializers: Any) -> Any:
+        """As Dask itself decodes, which may unpickle."""
+        try:
+            return await from_frames(
+                frames, deserialize=self.deserialize, deserializers=deserializers, allow_offload=self.allow_offload
+            )
+        except EOFError:
+            self.abort()
+            raise CommClosedError("aborted stream on truncated data") from None
+
+    async def decode_by(self, decode: Any, frames: list[memoryview]) -> Any:
+        """By another decoder, in a thread where Dask would use one."""
+        if self.allow_offload and OFFLOAD_THRESHOLD and sum(map(len, frames)) > OFFLOAD_THRESHOLD:
+            return await offload(decode, frames)
+        return decode(frames)
+
+
+class Inbox:
+    """Lets a local answer overtake a read that waits for the network. Costs nothing until the first answer is due."""
+
+    def __init__(self) -> None:
+        self._messages: list[Any] = []
+        self._arrived = asyncio.Event()
+        self._reading: asyncio.Future[Any] | None = None
+
+    def put(self, messages: list[Any]) -> None:
+        """Have `messages` read next."""
+        self._messages.extend(messages)
+        if self._messages:
+            self._arrived.set()
+
+    async def race(self, read: Callable[[], Awaitable[Any]]) -> Any:
+        """The local messages if there are any, else what `read` brings, whichever comes first."""
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(read())
+        arrival = asyncio.ensure_future(self._arrived.wait())
+        try:
+            await asyncio.wait({self._reading, arrival}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            arrival.cancel()
+        return self._taken() if self._messages else self._brought()
+
+    def _taken(self) -> list[Any]:
+        self._arrived.clear()
+        taken, self._messages = self._messages, []
+        return taken
+
+    def _brought(self) -> Any:
+        assert self._reading is not None
+        reading, self._reading = self._reading, None
+        return reading.result()
+
 
 _NOTHING: Final = object()  # in place of a message of which nothing is left
 _OUTCOMES: Final = frozenset({"task-erred", "task-finished"})
@@ -92,7 +199,7 @@ class PkiTLS(FramedTLS):
             self._verify_registered()
             while True:
                 message = await self._incoming(deserializers)
-                if (heard := await self._hear(message)) is not _NOTHING:
+                if (heard := await self._check_inbound(message)) is not _NOTHING:
                     return heard
         except CommClosedError:
             self._leave()
@@ -111,7 +218,7 @@ class PkiTLS(FramedTLS):
         self._enforcement.ledger.release(self.conversation)
         asyncio.get_running_loop().call_soon(self.over.set)
         if self.owner is not None and self.conversation.worker is not None:
-            claims.clear_soon(self._enforcement, self.owner, self.conversation.worker)
+            address_claims.clear_soon(self._enforcement, self.owner, self.conversation.worker)
 
     async def _incoming(self, deserializers: Any) -> Any:
         conversation = self.conversation
@@ -121,13 +228,13 @@ class PkiTLS(FramedTLS):
 
     async def _read_greeting(self) -> Any:
         try:
-            message = await self.decode_by(gate.decode, await self.read_frames(_LONGEST_GREETING))
-        except gate.GateError as error:
+            message = await self.decode_by(no_pickle.decode, await self.read_frames(_LONGEST_GREETING))
+        except no_pickle.GateError as error:
             self.abort()
             raise CommClosedError(f"the greeting holds {error}") from error
         self._greeting_read = True
         if isinstance(message, dict):
-            self.conversation.go_by(message.get(MODE))
+            self.conversation.use_mode(message.get(MODE))
         if (reason := reason_of(message)) is None:
             return message
         self.abort()
@@ -140,27 +247,27 @@ class PkiTLS(FramedTLS):
         if not self.conversation.gated:
             return await self.decode_stock(frames, deserializers)
         try:
-            return await self.decode_by(gate.decode, frames)
-        except gate.GateError as error:
+            return await self.decode_by(no_pickle.decode, frames)
+        except no_pickle.GateError as error:
             return error
 
     # --- judging what was read -------------------------------------------------------------------------------------
 
-    async def _hear(self, message: Any) -> Any:
+    async def _check_inbound(self, message: Any) -> Any:
         conversation = self.conversation
-        if isinstance(message, gate.GateError):
+        if isinstance(message, no_pickle.GateError):
             return await self._refuse_pickle(message)
         if conversation.streaming and (conversation.server or conversation.channel is Channel.WORKER_STREAM):
-            return await self._hear_stream(message)
+            return await self._check_inbound_stream(message)
         if conversation.server and not conversation.streaming:
-            return await self._hear_call(message)
+            return await self._check_inbound_call(message)
         if conversation.channel is Channel.CLIENT_STREAM and isinstance(message, (list, tuple)):
             return self._without_news(message)
         if conversation.gated and conversation.asked in UNPICKLED:
             return from_text(message)
         return message
 
-    async def _refuse_pickle(self, error: gate.GateError) -> Any:
+    async def _refuse_pickle(self, error: no_pickle.GateError) -> Any:
         reason = f"the message holds {error}, and nothing that a worker's certificate sends is unpickled here"
         self._log(reason)
         if self.conversation.server and not self.conversation.streaming:
@@ -169,26 +276,26 @@ class PkiTLS(FramedTLS):
         self.abort()
         raise CommClosedError(reason)
 
-    async def _hear_call(self, message: Any) -> Any:
+    async def _check_inbound_call(self, message: Any) -> Any:
         if (refusal := await self._refusal_of_call(message)) is not None:
             self._log(str(refusal))
             await self._answer(answer_call(message, self._signed(refusal)))
             return _NOTHING
         if isinstance(message, dict) and message.get("op") == TRUST:
-            await self._answer(news.answer(self._enforcement, message))
+            await self._answer(trust_updates.reply_trust(self._enforcement, message))
             return _NOTHING
         return message
 
     async def _refusal_of_call(self, message: Any) -> OperationRefusedError | None:
         """As `_refusal`, once it is settled whose an address is that somebody else holds."""
-        refusal = _refusal(self.conversation.hear_call, message)
+        refusal = _refusal(self.conversation.check_inbound_call, message)
         for _claim in ("address", "nanny"):
             if not isinstance(refusal, ContestedAddressError):
                 break
             claimant = self.conversation.peer.identity
-            if not await claims.settle(self._enforcement, self.owner, refusal.address, claimant):
+            if not await address_claims.settle(self._enforcement, self.owner, refusal.address, claimant):
                 break
-            refusal = _refusal(self.conversation.hear_call, message)
+            refusal = _refusal(self.conversation.check_inbound_call, message)
         if refusal is None and self.conversation.starts_nanny:
             self._late_nanny = asyncio.get_running_loop().call_later(_NANNY_STARTS, self._end_late_nanny)
         return refusal
@@ -200,10 +307,10 @@ class PkiTLS(FramedTLS):
 
     def _without_news(self, messages: Sequence[Any]) -> Any:
         """What is left of a stream once we have taken what is meant for us."""
-        kept = [each for each in messages if not news.take(self._enforcement, each)]
+        kept = [each for each in messages if not trust_updates.consume_trust(self._enforcement, each)]
         return kept if kept or not messages else _NOTHING
 
-    async def _hear_stream(self, message: Any) -> Any:
+    async def _check_inbound_stream(self, message: Any) -> Any:
         if self.conversation.server is None and isinstance(message, dict) and "status" in message:
             return message  # the reply to register-worker
         if not isinstance(message, (list, tuple)):
@@ -211,14 +318,14 @@ class PkiTLS(FramedTLS):
             self.abort()
             raise CommClosedError(reason)
         answers: list[Any] = []
-        heard = [self._hear_streamed(each, answers) for each in message]
+        heard = [self._check_inbound_streamed(each, answers) for each in message]
         kept = [each for each in heard if each is not _NOTHING]
         await self._answer(answers)
         return self._without_news(kept) if kept or not message else _NOTHING
 
-    def _hear_streamed(self, message: Any, answers: list[Any]) -> Any:
+    def _check_inbound_streamed(self, message: Any, answers: list[Any]) -> Any:
         """The message, what Dask hears in its place, or nothing."""
-        if (refusal := _refusal(self.conversation.hear_streamed, message)) is None:
+        if (refusal := _refusal(self.conversation.check_inbound_stream, message)) is None:
             return message
         self._log(str(refusal))
         if isinstance(message, dict) and self.conversation.channel is Channel.CLIENT_STREAM:
@@ -264,17 +371,17 @@ class PkiTLS(FramedTLS):
 
     def _say(self, message: Any) -> Any:
         if self.conversation.server:
-            return self._say_reply(message)
+            return self._check_outbound_reply(message)
         if self.conversation.streaming:
-            return self._say_stream(message)
-        return self._say_call(message)
+            return self._check_outbound_stream(message)
+        return self._check_outbound_call(message)
 
-    def _say_call(self, message: Any) -> Any:
+    def _check_outbound_call(self, message: Any) -> Any:
         if isinstance(message, dict) and "op" in message:
-            refusal = _refusal(self.conversation.say_call, message)
+            refusal = _refusal(self.conversation.check_outbound_call, message)
             if refusal is not None and self.conversation.guarded:
                 message = self._sayable(message)
-                refusal = _refusal(self.conversation.say_call, message)
+                refusal = _refusal(self.conversation.check_outbound_call, message)
             if refusal is not None:
                 raise self._raisable(refusal)
             self._verify_submitted(message)
@@ -302,28 +409,28 @@ class PkiTLS(FramedTLS):
             return refusal
         return PermissionError(str(refusal))
 
-    def _say_reply(self, message: Any) -> Any:
+    def _check_outbound_reply(self, message: Any) -> Any:
         if not self.conversation.guarded:
             return message
         sent, refused = _sendable(message)
         return answer_call({}, refused) if refused else sent
 
-    def _say_stream(self, messages: Any) -> Any:
+    def _check_outbound_stream(self, messages: Any) -> Any:
         conversation = self.conversation
         if not conversation.guarded and conversation.may_say_all(messages):
             return messages
         as_they_are = not conversation.guarded or travels(messages)
-        said = [self._say_streamed(each, as_it_is=as_they_are) for each in messages]
+        said = [self._check_outbound_streamed(each, as_it_is=as_they_are) for each in messages]
         kept = [each for each in said if each is not _NOTHING]
         return kept if kept or not messages else _NOTHING
 
-    def _say_streamed(self, message: Any, *, as_it_is: bool) -> Any:
+    def _check_outbound_streamed(self, message: Any, *, as_it_is: bool) -> Any:
         """What is sent of it; `as_it_is` when there is nothing in it that the other side would have to unpickle."""
-        refusal, unsendable = _refusal(self.conversation.say_streamed, message), ""
+        refusal, unsendable = _refusal(self.conversation.check_outbound_stream, message), ""
         if self.conversation.guarded and (refusal is not None or not as_it_is):
             sent, unsendable = _sendable(message)
             if not unsendable:
-                message, refusal = sent, _refusal(self.conversation.say_streamed, sent)
+                message, refusal = sent, _refusal(self.conversation.check_outbound_stream, sent)
         if refusal is None and not unsendable:
             return message
         reason = unsendable if unsendable and (refusal is None or _is_outcome(message)) else str(refusal)

@@ -1,4 +1,6 @@
-"""What one connection has said so far, and so which rule its next message falls under. No I/O.
+"""Under which names peers have registered with a scheduler, and so whose names they are while a connection lives.
+
+What one connection has said so far, and so which rule its next message falls under. No I/O.
 
 A connection begins with a greeting each way, goes on with remote procedure calls, and becomes a stream once one side
 has registered. In the phase of calls a message is a dict, in a stream it is a list: holding to that keeps a peer from
@@ -10,23 +12,53 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from daskpki.cluster.ledger import Ledger
-from daskpki.cluster.peers import Peer
+from daskpki.cluster.peer import Peer
 from daskpki.cluster.policy import (
+    SERVES,
     STREAM_AFTER,
     Caller,
     Channel,
     OperationRefusedError,
+    Server,
     WorkerClients,
     settled,
     stricter,
     verify_call,
     verify_sendable,
 )
-from daskpki.cluster.roles import SERVES, Server
 from daskpki.cluster.values import shown
 from daskpki.identity import Identity, Role
+
+
+class Registrations:
+    """Addresses and ids of workers and nannies, names of clients; forgotten with the connections that registered."""
+
+    def __init__(self) -> None:
+        self._claims: dict[tuple[Channel, str], WeakKeyDictionary[object, Identity]] = {}
+        self._made: WeakKeyDictionary[object, set[tuple[Channel, str]]] = WeakKeyDictionary()
+
+    def register(self, channel: Channel, name: str, identity: Identity, connection: object) -> None:
+        """Note that `identity` goes by `name` in streams of that kind for as long as `connection` lives."""
+        self._claims = {claim: claimants for claim, claimants in self._claims.items() if claimants}
+        self._claims.setdefault((channel, name), WeakKeyDictionary())[connection] = identity
+        self._made.setdefault(connection, set()).add((channel, name))
+
+    def release(self, connection: object) -> None:
+        """Forget all that was registered on `connection`, which is over."""
+        for claim in self._made.pop(connection, ()):
+            if claimants := self._claims.get(claim):
+                claimants.pop(connection, None)
+
+    def owner(self, channel: Channel, name: str) -> Identity | None:
+        """The identity that goes by `name`, or None when nobody does."""
+        claimants = self._claims.get((channel, name))
+        return next(claimants.values(), None) if claimants else None
+
+    def holders(self, channel: Channel, name: str) -> list[object]:
+        """The connections on which `name` was registered."""
+        return list(self._claims.get((channel, name), ()))
 
 
 class Conversation:
@@ -39,14 +71,14 @@ class Conversation:
         mode: WorkerClients,
         *,
         server: Server | None = None,
-        ledger: Ledger | None = None,
+        ledger: Registrations | None = None,
     ) -> None:
         self.ours = ours
         self.peer = peer
         self.server = server
         self.asked = ""
         self._mode = mode
-        self._ledger = ledger or Ledger()
+        self._ledger = ledger or Registrations()
         self._registered: Mapping[str, Any] = {}
         self._starts_nanny = False
         self._enter(Channel.RPC)
@@ -78,7 +110,7 @@ class Conversation:
         """Whether messages are lists by now."""
         return self.channel is not Channel.RPC
 
-    def go_by(self, announced: object) -> None:
+    def use_mode(self, announced: object) -> None:
         """Hold what a worker sends to the mode that its scheduler announced in its greeting, if that is stricter.
 
         The scheduler's is what counts: a worker that was given another mode would be lost to the gate.
@@ -87,7 +119,7 @@ class Conversation:
             self._mode = stricter(self._mode, WorkerClients(announced))
             self._enter(self.channel)
 
-    def hear_call(self, message: Any) -> None:
+    def check_inbound_call(self, message: Any) -> None:
         """Judge a call that the peer sent us as a server; OperationRefusedError."""
         if message == "OK":  # the receipt at the end of get_data (distributed.worker.Worker.get_data)
             return
@@ -101,7 +133,7 @@ class Conversation:
             verify_call(self.server, Channel.RPC, message, self._caller)
         self._begin_stream(message)
 
-    def hear_streamed(self, message: Any) -> None:
+    def check_inbound_stream(self, message: Any) -> None:
         """Judge one message of a stream that the peer sent us; OperationRefusedError."""
         if message == "OK":  # distributed.core.Server.handle_stream skips it
             return
@@ -115,7 +147,7 @@ class Conversation:
                 reason = f"{field}={shown(message[field])} is not the sender"
                 raise OperationRefusedError(str(message.get("op")), reason)
 
-    def say_call(self, message: Mapping[str, Any]) -> None:
+    def check_outbound_call(self, message: Mapping[str, Any]) -> None:
         """Judge a call that we are about to send; OperationRefusedError."""
         if not _names_one_of(self._said, message):
             verify_sendable(self.peer.identity.role, Channel.RPC, message, self._ourselves)
@@ -123,13 +155,13 @@ class Conversation:
         if self.asked in STREAM_AFTER:
             self._enter(STREAM_AFTER[self.asked])
 
-    def say_streamed(self, message: Mapping[str, Any]) -> None:
+    def check_outbound_stream(self, message: Mapping[str, Any]) -> None:
         """Judge one message of a stream that we are about to send; OperationRefusedError."""
         if not _names_one_of(self._said, message):
             verify_sendable(self.peer.identity.role, self.channel, message, self._ourselves)
 
     def may_say_all(self, messages: Iterable[Any]) -> bool:
-        """Whether `say_streamed` lets all of these pass by their operations alone."""
+        """Whether `check_outbound_stream` lets all of these pass by their operations alone."""
         return all(_names_one_of(self._said, message) for message in messages)
 
     def _begin_stream(self, message: Mapping[str, Any]) -> None:

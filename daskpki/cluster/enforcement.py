@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 from daskpki.cluster.audit import CONNECTED, EXPIRED, REVOKED, Audit
-from daskpki.cluster.contexts import KeyPair, client_context, server_context
-from daskpki.cluster.conversation import Conversation
-from daskpki.cluster.ledger import Ledger
-from daskpki.cluster.peers import Peer, parse_peer
+from daskpki.cluster.conversation import Conversation, Registrations
+from daskpki.cluster.peer import Peer, parse_peer
 from daskpki.cluster.policy import WorkerClients
-from daskpki.cluster.trust import Trust, verify_peer
-from daskpki.cluster.web.visits import Dashboard
+from daskpki.cluster.tls import KeyPair, client_context, server_context
+from daskpki.cluster.trust_state import TrustState, verify_peer
+from daskpki.cluster.web.access import Dashboard
 from daskpki.confidential import Confidential
 from daskpki.identity import Identity, Role
 
@@ -64,7 +63,7 @@ class Connection(Protocol):
 
 
 class Keeping(Protocol):
-    """What an Enforcement goes by, for whoever asks for it or brings something newer (`daskpki.cluster.keeper`)."""
+    """What an Enforcement goes by, for whoever asks for it or brings something newer (`daskpki.cluster.trust_updates`)."""
 
     document: TrustDocument
 
@@ -97,7 +96,7 @@ class Enforcement:
         self,
         identity: Identity,
         pair: KeyPair,
-        trust: Trust,
+        trust: TrustState,
         *,
         mode: WorkerClients = WorkerClients.LIMITED,
         minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
@@ -112,7 +111,7 @@ class Enforcement:
         self.audit = audit or Audit()
         self.dashboard = dashboard
         self.now = now
-        self.ledger = Ledger()
+        self.ledger = Registrations()
         """Who goes by which name on our listeners."""
         self.unsubmitted: deque[Any] = deque(maxlen=1000)
         """Keys of the latest tasks whose submission was refused before it left this process."""
@@ -176,7 +175,7 @@ class Enforcement:
         with self._lock:
             return list(self._live)
 
-    def since(self) -> list[tuple[Connection, float]]:
+    def with_age(self) -> list[tuple[Connection, float]]:
         """The same, each with the moment from which on it has lived (seconds since the epoch)."""
         with self._lock:
             return list(self._live.items())
@@ -185,7 +184,7 @@ class Enforcement:
         """Remember a listener, so that it can be given new contexts."""
         self._listeners.add(listener)
 
-    def replace(self, *, trust: Trust | None = None, pair: KeyPair | None = None) -> None:
+    def replace(self, *, trust: TrustState | None = None, pair: KeyPair | None = None) -> None:
         """Go by another trust or key pair from now on; NotTrustedError when they do not fit, and nothing has changed.
 
         New connections are made under it. Live ones stay, unless the peer's certificate is now revoked.
@@ -196,7 +195,7 @@ class Enforcement:
         self._abort(lambda peer: peer.serial in revoked, REVOKED, "the certificate is revoked")
         self._abort(lambda peer: peer.issuer in cut_off, REVOKED, "its CA was dropped, and too many of it are revoked")
 
-    def _replace(self, trust: Trust, pair: KeyPair) -> None:
+    def _replace(self, trust: TrustState, pair: KeyPair) -> None:
         contexts = {
             True: server_context(pair, trust.anchors, self._minimum),
             False: client_context(pair, trust.anchors, self._minimum),

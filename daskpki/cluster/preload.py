@@ -1,4 +1,11 @@
-"""Dask's preload on a node: `distributed.{scheduler,worker,nanny}.preload = ["daskpki.cluster.preload"]`.
+"""How servers that Dask's command line built from paths come under the node's Security.
+
+`dask scheduler` and `dask worker` make a stock Security from Dask's configuration, and worker and nanny build the
+context with which they dial before they import a preload. But each of them listens before it dials: when one begins to
+listen under the handover's certificate, its `security` and `connection_args` are replaced. Another server in the same
+process (a LocalCluster inside a task) keeps what it has.
+
+Dask's preload on a node: `distributed.{scheduler,worker,nanny}.preload = ["daskpki.cluster.preload"]`.
 
 Everything that may fail, fails at import, which Dask does not survive; an exception in `dask_setup` it would only log.
 What can be known only once the server stands (that it was adopted, and which operations it has) is checked in
@@ -13,18 +20,63 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
-from daskpki.cluster import news, selftest
-from daskpki.cluster.adoption import adopt_servers, verify_adopted
-from daskpki.cluster.handing_on import HandedSource
-from daskpki.cluster.keeper import Keeper
+from distributed import Security
+
+from daskpki.cluster import selftest, trust_updates
+from daskpki.cluster.backend import PkiListener, install
+from daskpki.cluster.child_processes import HandedSource
+from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
 from daskpki.cluster.policy import WorkerClients
-from daskpki.cluster.security import NodeSecurity, node_security
-from daskpki.cluster.watch import Watch
-from daskpki.cluster.web.door import verify_guarded
+from daskpki.cluster.refresh import Watch
+from daskpki.cluster.security import NodeSecurity, PkiSecurity, node_security
+from daskpki.cluster.trust_updates import TrustManager
 from daskpki.cluster.web.health import serve_health
+from daskpki.cluster.web.server import verify_guarded
 from daskpki.errors import DaskpkiError, NotTrustedError
 from daskpki.handover import VARIABLE, Handover, load_handover
 from daskpki.identity import Role
+
+
+def adopt_servers(node: NodeSecurity) -> None:
+    """From now on, put servers of this process that use the handover's certificate under `node`."""
+
+    def adopt(server: Any) -> Enforcement | None:
+        return _adopt(server, node)
+
+    install().adopt = adopt
+
+
+def _adopt(server: Any, node: NodeSecurity) -> Enforcement | None:
+    security = getattr(server, "security", None)
+    role = Role(node.handover.role)
+    if not isinstance(security, Security) or isinstance(security, PkiSecurity):
+        return None
+    if security.get_tls_config_for_role(role.value)["cert"] != node.handover.cert:
+        return None
+    if getattr(server, "nanny", None):
+        # A nanny under the rules hands its Security down to its worker; this one did not, so nobody guards its port.
+        raise NotTrustedError(
+            f"the nanny at {server.nanny} runs without daskpki's rules",
+            hint="dask worker needs --preload-nanny daskpki.cluster.preload: it ignores distributed.nanny.preload",
+        )
+    server.security = node
+    server.connection_args.pop("ssl_context", None)
+    server.connection_args.update(node.get_connection_args(role.value))
+    return node.enforcement(role)
+
+
+def verify_adopted(server: Any) -> None:
+    """Raise NotTrustedError unless every way into and out of `server` is under an Enforcement."""
+    for listener in server.listeners:
+        if not isinstance(listener, PkiListener):
+            raise NotTrustedError(
+                f"{type(server).__name__} listens at {listener.listen_address} without daskpki's rules",
+                hint="start it through daskpki-entrypoint, with tls:// and nothing else",
+            )
+    for arguments in (server.connection_args, server.rpc.connection_args):
+        if CONNECTION_ARGUMENT not in arguments:
+            raise NotTrustedError(f"{type(server).__name__} would dial without daskpki's rules")
+
 
 _HANDED_PERIOD: Final = 5.0
 """Seconds between two looks at what the nanny's process hands on, which cost nothing."""
@@ -116,10 +168,10 @@ def pass_on_to_nanny(server: Any) -> None:
     """Have a worker pass newer trust documents on to its nanny, which has no stream from the scheduler."""
     security, nanny = server.security, server.nanny
 
-    async def pass_on(keeper: Keeper) -> None:
+    async def pass_on(keeper: TrustManager) -> None:
         assert keeper.signed is not None, "it was just taken in"
         try:
-            await news.bring(nanny, security.get_connection_args("worker"), keeper.signed)
+            await trust_updates.send_trust(nanny, security.get_connection_args("worker"), keeper.signed)
         except OSError as error:  # it asks for itself as well, a little later
             logger.warning("the nanny at %s did not take the trust document: %s", nanny, error)
 

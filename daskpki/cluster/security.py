@@ -1,6 +1,8 @@
 """The `distributed.Security` objects of daskpki: for a person or service, and for a node that was booted.
 
 They hold no path and no PEM text that Dask could write to a disk; what Dask asks them for is an Enforcement.
+
+Opening a client, for the Python API, which does not import distributed itself.
 """
 
 from __future__ import annotations
@@ -12,19 +14,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from distributed import Security
+from distributed import Client, Security
 
 from daskpki.cluster.audit import Audit
 from daskpki.cluster.backend import install
-from daskpki.cluster.contexts import KeyPair
+from daskpki.cluster.child_processes import HandedOn
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
-from daskpki.cluster.handing_on import HandedOn
-from daskpki.cluster.keeper import Keeper
-from daskpki.cluster.on_dial import OnDial
 from daskpki.cluster.policy import WorkerClients
-from daskpki.cluster.trust import trust_of
-from daskpki.cluster.watch import Source
-from daskpki.cluster.web.visits import Dashboard
+from daskpki.cluster.refresh import OnDial, Source
+from daskpki.cluster.tls import KeyPair
+from daskpki.cluster.trust_state import trust_of
+from daskpki.cluster.trust_updates import TrustManager
+from daskpki.cluster.web.access import Dashboard
 from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError
 from daskpki.handover import Handover
@@ -32,6 +33,8 @@ from daskpki.identity import Identity, Role, parse_role
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
 from daskpki.pki.pem import CERTIFICATE, parse_pem
 from daskpki.pki.trust_document import TrustDocument
+
+__all__ = ["Client", "open_client"]
 
 _NO_FILES: Final = dict.fromkeys(name for name in Security.__slots__ if name.startswith("tls_"))
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -97,7 +100,7 @@ def client_security(
     pair = KeyPair(certificate_pem(credential), key_pem(credential))
     quiet = Audit(usual=logging.DEBUG)  # whoever connects sees results on the terminal, and no log
     enforcement = Enforcement(credential.identity, pair, trust_of(trust), minimum=minimum, audit=quiet)
-    enforcement.keeper = Keeper(enforcement, trust)
+    enforcement.keeper = TrustManager(enforcement, trust)
     if source is not None:
         enforcement.before_dialling = OnDial(enforcement, enforcement.keeper, source)
     return PkiSecurity({Role.CLIENT: enforcement})
@@ -127,7 +130,7 @@ class NodeSecurity(PkiSecurity):
         roles = [role, Role.CLIENT] if role is Role.WORKER else [role]  # tasks are clients under their worker's leaf
         super().__init__(dict.fromkeys(roles, enforcement))
         self.handover = handover
-        self.keeper = enforcement.keeper = Keeper(enforcement, document, signed)
+        self.keeper = enforcement.keeper = TrustManager(enforcement, document, signed)
         self._handed_on: HandedOn | None = None
 
     def hand_on(self) -> str:
@@ -156,3 +159,8 @@ def _handed_trust(handover: Handover) -> tuple[TrustDocument, Confidential]:
     signed = Confidential(Path(handover.trust).read_bytes())
     document = verify_trust(parse_trust(signed), now=datetime.now(UTC), cluster=handover.cluster, anchors=anchors)
     return document, signed
+
+
+def open_client(address: str, *, security: PkiSecurity, **client_kwargs: Any) -> Client:
+    """A Client of that scheduler; `asynchronous=True` among the others gives one to be awaited."""
+    return Client(address, security=security, **client_kwargs)

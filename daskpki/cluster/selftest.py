@@ -1,4 +1,6 @@
-"""Whether the rules hold with the distributed that is installed, judged by what happens and not by version numbers.
+"""A scheduler and a worker of a cluster that exists for the length of the self-test only.
+
+Whether the rules hold with the distributed that is installed, judged by what happens and not by version numbers.
 
 Run in a process before it serves: over a loopback connection between a made-up scheduler and a made-up worker, under a
 CA that exists for this purpose only, a pickle, bytes that a handler would unpickle, and an unknown operation must be
@@ -11,20 +13,49 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import threading
+from datetime import UTC, datetime
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.serialization import Encoding
 from distributed.comm import tcp
 from distributed.comm.core import connect, listen
 from distributed.protocol.serialize import ToPickle
 
 from daskpki.cluster import operations as ops
+from daskpki.cluster.audit import Audit
 from daskpki.cluster.backend import SERVER_ARGUMENT, install, server_kind
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
-from daskpki.cluster.policy import Channel, WorkerClients, allowed
-from daskpki.cluster.rehearsal import rehearsal_pair
-from daskpki.cluster.roles import Server
+from daskpki.cluster.policy import Channel, Server, WorkerClients, allowed
+from daskpki.cluster.tls import KeyPair
+from daskpki.cluster.trust_state import TrustState, ca_name
 from daskpki.errors import NotTrustedError
-from daskpki.identity import Role
+from daskpki.identity import Identity, Role, default_trust_domain
+from daskpki.pki.credential import Credential, certificate_pem, key_pem
+from daskpki.pki.issuer import Issuer, create_root, issue_leaf
+from daskpki.pki.keys import KeyType, generate_key, serialize_key
+from daskpki.pki.profile import LeafRequest, Policy, make_policy
+
+_CLUSTER = "rehearsal"
+
+
+def rehearsal_pair() -> tuple[Enforcement, Enforcement]:
+    """The Enforcements of a scheduler and of a worker that trust one another, with keys made just now."""
+    now = datetime.now(UTC)
+    policy = make_policy(default_trust_domain(_CLUSTER))
+    issuer = create_root(_CLUSTER, policy, generate_key(KeyType.P256), generation=1, serial=1, now=now)
+    return _enforcement(issuer, policy, Role.SCHEDULER, now), _enforcement(issuer, policy, Role.WORKER, now)
+
+
+def _enforcement(issuer: Issuer, policy: Policy, role: Role, now: datetime) -> Enforcement:
+    identity = Identity(policy.trust_domain, role, role.value)
+    key = generate_key(KeyType.P256)
+    leaf = issue_leaf(issuer, LeafRequest(identity), key.public_key(), serial=2, now=now, policy=policy)
+    credential = Credential(_CLUSTER, identity, 1, serialize_key(key), leaf.public_bytes(Encoding.DER), ())
+    root = issuer.root.public_bytes(Encoding.DER)
+    trust = TrustState(_CLUSTER, policy.trust_domain, 1, (root,), frozenset({ca_name(root)}))
+    pair = KeyPair(certificate_pem(credential), key_pem(credential))
+    return Enforcement(identity, pair, trust, mode=WorkerClients.LIMITED, audit=Audit(log=None))
+
 
 TESTED: Final = ("2026.1.0", "2026.6.0", "2026.7.0", "2026.8.0")
 """The versions of distributed that the tests run against (tests/cluster/test_versions.py). A newer one may do, too."""

@@ -1,4 +1,9 @@
-"""A person's logins: the public part of each, in a file of its own that only this user can read or change.
+"""Addresses of Dask's servers: the one form in which a scheduler's is taken, and when two of them are the same.
+
+Every option, variable and document that names a scheduler is read here, so that what one command takes no other one
+refuses, and what was compared is what is dialled.
+
+A person's logins: the public part of each, in a file of its own that only this user can read or change.
 
 Pure but for `Contexts`, which reads and writes the directory `contexts` under daskpki's home. A file carries the
 certificates, the signed trust document and the addresses of the cluster's schedulers; the keyring entry of the same
@@ -12,14 +17,15 @@ process of the user, even while the keyring is locked.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from daskpki.credentials.addresses import parse_scheduler
 from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, UsageError
 from daskpki.files import (
     is_there,
@@ -30,7 +36,88 @@ from daskpki.files import (
     write_private,
 )
 from daskpki.identity import parse_label
-from daskpki.pki import fields
+from daskpki.pki import json_fields
+from daskpki.quoting import shown
+
+SCHEME: Final = "tls://"
+DEFAULT_PORT: Final = 8786
+LIMIT_OF_PORTS: Final = 65_536
+_ADDRESS: Final = re.compile(r"tls://(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?\Z")
+_NUMERIC: Final = re.compile(r"(?:.*\.)?[0-9]+\Z")
+_IPV6: Final = 6
+_PORT_DIGITS: Final = 6
+_MAX_FILE: Final = 1 << 20
+
+
+def parse_scheduler(text: str) -> str:
+    """The address as daskpki compares and dials it: lower case, IPv6 in its one spelling (RFC 5952), with its port.
+
+    UsageError for anything but tls://HOST[:PORT].
+    """
+    match = _ADDRESS.match(text.lower())
+    host = _host(match[1], match[2]) if match else None
+    port = int(match[3] or DEFAULT_PORT) if match else 0
+    if host is None or not 0 < port < LIMIT_OF_PORTS:
+        raise UsageError(
+            f"{shown(text)} is not a scheduler's address, which is tls://HOST or tls://HOST:PORT",
+            hint="for example tls://10.0.0.5:8786 or tls://[fd00::5]:8786",
+        )
+    return f"{SCHEME}{host}:{port}"
+
+
+def _host(bracketed: str | None, plain: str) -> str | None:
+    """The host as it is compared; None for what is none.
+
+    No name ends with a number (RFC 1123, 2.1), so `10.0.0` or `010.0.0.5` is a mistyped address.
+    """
+    if bracketed is None and not _NUMERIC.match(plain):
+        return plain if plain.strip(".-_") else None
+    try:
+        return str(ipaddress.IPv4Address(plain)) if bracketed is None else f"[{ipaddress.IPv6Address(bracketed)}]"
+    except ValueError:
+        return None
+
+
+def read_scheduler_file(path: Path) -> str:
+    """The address in a file that Dask's scheduler wrote (--scheduler-file); NotFoundError, CorruptError, UsageError."""
+    from daskpki.files import os_error  # which a boot has no need of
+
+    try:
+        with path.open("rb") as file:
+            document = json.loads(file.read(_MAX_FILE))
+    except OSError as error:
+        raise os_error(error, path) from error
+    except ValueError:
+        document = None
+    address = document.get("address") if isinstance(document, dict) else None
+    if not isinstance(address, str):
+        raise CorruptError(f"{path} is no scheduler file", hint="a scheduler writes it by --scheduler-file")
+    return parse_scheduler(address)
+
+
+def matches(address: str, schedulers: tuple[str, ...]) -> bool:
+    """Whether `address`, which may be malformed, is one of these parsed ones."""
+    try:
+        return parse_scheduler(address) in schedulers
+    except UsageError:
+        return False
+
+
+def is_canonical(address: str) -> bool:
+    """Whether `address` is `tls://IP:PORT` as the scheduler itself writes it, so that it is no alias of another's."""
+    scheme, _, location = address.partition("://")
+    host, _, port = location.rpartition(":")
+    try:
+        number = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    written = f"[{number}]" if number.version == _IPV6 else str(number)
+    return scheme == "tls" and host == written and "%" not in host and _is_port(port)  # a zone is one machine's own
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and len(text) < _PORT_DIGITS and str(int(text)) == text and 0 < int(text) < LIMIT_OF_PORTS
+
 
 FORMAT: Final = 1
 _WHAT: Final = "the login's file"
@@ -62,9 +149,9 @@ def encode_context(context: Context) -> bytes:
     document = {
         "format": FORMAT,
         **context._asdict(),
-        "leaf": fields.base64_text(context.leaf),
-        "chain": [fields.base64_text(certificate) for certificate in context.chain],
-        "trust": fields.base64_text(context.trust),
+        "leaf": json_fields.base64_text(context.leaf),
+        "chain": [json_fields.base64_text(certificate) for certificate in context.chain],
+        "trust": json_fields.base64_text(context.trust),
     }
     return json.dumps(document, indent=1).encode() + b"\n"
 
@@ -72,10 +159,10 @@ def encode_context(context: Context) -> bytes:
 def parse_context(data: bytes) -> Context:
     """What `encode_context` wrote; CorruptError, or NotTrustedError for a newer format."""
     try:
-        document = fields.as_object(json.loads(data), _WHAT)
+        document = json_fields.as_object(json.loads(data), _WHAT)
     except (ValueError, RecursionError):
         raise CorruptError(f"{_WHAT} is not JSON, so it was cut off or changed") from None
-    fields.check_format(document, _WHAT, reader=FORMAT)
+    json_fields.check_format(document, _WHAT, reader=FORMAT)
     try:
         return _context(document)
     except UsageError as error:  # a malformed name or address: nobody typed it here
@@ -84,14 +171,16 @@ def parse_context(data: bytes) -> Context:
 
 def _context(document: dict[str, Any]) -> Context:
     return Context(
-        store=fields.string(document, "store", _WHAT),
-        cluster=parse_label(fields.string(document, "cluster", _WHAT), "cluster"),
-        name=parse_label(fields.string(document, "name", _WHAT), "name"),
-        schedulers=tuple(parse_scheduler(str(address)) for address in fields.array(document, "schedulers", _WHAT)),
-        generation=fields.integer(document, "generation", _WHAT, least=1),
-        leaf=fields.octets(document.get("leaf"), f"{_WHAT}'s leaf"),
-        chain=tuple(fields.octets(entry, f"{_WHAT}'s chain") for entry in fields.array(document, "chain", _WHAT)),
-        trust=fields.octets(document.get("trust"), f"{_WHAT}'s trust document"),
+        store=json_fields.string(document, "store", _WHAT),
+        cluster=parse_label(json_fields.string(document, "cluster", _WHAT), "cluster"),
+        name=parse_label(json_fields.string(document, "name", _WHAT), "name"),
+        schedulers=tuple(parse_scheduler(str(address)) for address in json_fields.array(document, "schedulers", _WHAT)),
+        generation=json_fields.integer(document, "generation", _WHAT, least=1),
+        leaf=json_fields.octets(document.get("leaf"), f"{_WHAT}'s leaf"),
+        chain=tuple(
+            json_fields.octets(entry, f"{_WHAT}'s chain") for entry in json_fields.array(document, "chain", _WHAT)
+        ),
+        trust=json_fields.octets(document.get("trust"), f"{_WHAT}'s trust document"),
     )
 
 

@@ -14,15 +14,12 @@ from typing import NamedTuple
 
 from daskpki.confidential import Confidential
 from daskpki.credentials import dask_config
-from daskpki.credentials.addresses import parse_scheduler
-from daskpki.credentials.contexts import Context, Saved
-from daskpki.credentials.entry import Entry, encode_entry
-from daskpki.credentials.fetching import fetch_credential, hold_certificate
-from daskpki.credentials.held import Held, Pins
-from daskpki.credentials.logins import USERNAME, read_entry
-from daskpki.credentials.requests import forget_waiting, waiting_key, with_own_key
-from daskpki.credentials.sources import Surroundings
-from daskpki.credentials.waiting import Waiting, all_waiting, find_waiting
+from daskpki.credentials.contexts import Context, Saved, parse_scheduler
+from daskpki.credentials.csr import Waiting, all_waiting, find_waiting, forget_waiting, waiting_key, with_own_key
+from daskpki.credentials.fetch import fetch_credential, hold_certificate
+from daskpki.credentials.saved_logins import USERNAME, Entry, encode_entry, read_entry
+from daskpki.credentials.sources import Environment
+from daskpki.credentials.verified import Pins, VerifiedCredential
 from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotTrustedError
 from daskpki.identity import Role
 from daskpki.pki.trust import parse_trust
@@ -36,7 +33,7 @@ class LoggedIn(NamedTuple):
     """
 
     saved: Saved
-    held: Held
+    held: VerifiedCredential
     overruled_by: str | None
 
 
@@ -61,7 +58,7 @@ def login(
     cluster: str,
     name: str,
     schedulers: Sequence[str],
-    here: Surroundings,
+    here: Environment,
     *,
     certificate: Sequence[bytes] = (),
 ) -> LoggedIn:
@@ -89,7 +86,7 @@ def login(
     return LoggedIn(saved, held, dask_config.overruled_by(here.environ))
 
 
-def _before(login_id: str, here: Surroundings) -> _Before:
+def _before(login_id: str, here: Environment) -> _Before:
     """What is there already; what is damaged counts as nothing, since it is about to be replaced."""
     entry = saved = None
     with suppress(CorruptError):
@@ -99,7 +96,7 @@ def _before(login_id: str, here: Surroundings) -> _Before:
     return _Before(entry, saved)
 
 
-def _with_key(held: Held, login_id: str, before: _Before, here: Surroundings) -> Held:
+def _with_key(held: VerifiedCredential, login_id: str, before: _Before, here: Environment) -> VerifiedCredential:
     """The same with the key that never left this keyring, where the store has none."""
     if held.credential.key is not None:
         return held
@@ -109,8 +106,8 @@ def _with_key(held: Held, login_id: str, before: _Before, here: Surroundings) ->
 
 
 def _fetch(
-    store: Store, cluster: str, name: str, before: _Before, here: Surroundings, *, certificate: Sequence[bytes]
-) -> Held:
+    store: Store, cluster: str, name: str, before: _Before, here: Environment, *, certificate: Sequence[bytes]
+) -> VerifiedCredential:
     pins = before.bound(here.pins)
     try:
         if certificate:
@@ -123,7 +120,7 @@ def _fetch(
         raise type(error)(str(error), hint="; ".join(filter(None, ways))) from error
 
 
-def _context(store: str, held: Held, schedulers: Sequence[str]) -> Context:
+def _context(store: str, held: VerifiedCredential, schedulers: Sequence[str]) -> Context:
     credential = held.credential
     recorded = [parse_scheduler(address) for address in held.trust.schedulers]
     return Context(
@@ -138,7 +135,7 @@ def _context(store: str, held: Held, schedulers: Sequence[str]) -> Context:
     )
 
 
-def _write(saved: Saved, held: Held, before: _Before, here: Surroundings) -> None:
+def _write(saved: Saved, held: VerifiedCredential, before: _Before, here: Environment) -> None:
     key = held.credential.key
     assert key is not None, "login has looked for it"
     entry = encode_entry(Entry(held.trust.epoch, saved.digest, key))
@@ -151,7 +148,7 @@ def _write(saved: Saved, held: Held, before: _Before, here: Surroundings) -> Non
         raise
 
 
-def _put_back(saved: Saved, before: _Before, here: Surroundings) -> None:
+def _put_back(saved: Saved, before: _Before, here: Environment) -> None:
     """Undo what was written; a keyring that fails here too changes nothing about the error that is reported."""
     with suppress(AccessDeniedError):
         if before.entry is None:
@@ -171,7 +168,7 @@ class Leaving(NamedTuple):
     waiting: Sequence[Waiting]
 
 
-def leaving(here: Surroundings, which: str | None) -> Leaving:
+def leaving(here: Environment, which: str | None) -> Leaving:
     """The login CLUSTER, CLUSTER/NAME or ID with the key that waits for its renewal, or such a key alone; None for all.
 
     NotFoundError when there is neither, UsageError that names several.
@@ -185,7 +182,7 @@ def leaving(here: Surroundings, which: str | None) -> Leaving:
     return Leaving([saved], [waiting for waiting in known if waiting.id == saved.id])
 
 
-def logout(here: Surroundings, logins: Sequence[Saved], waiting: Sequence[Waiting] = ()) -> None:
+def logout(here: Environment, logins: Sequence[Saved], waiting: Sequence[Waiting] = ()) -> None:
     """Remove these logins and waiting keys for good, key first; with the last login, Dask's `security-loader`.
 
     AccessDeniedError when the keyring cannot be reached: the login then stays as it is.

@@ -1,4 +1,9 @@
-"""Get the credential from the source that `choice.py` names, verified; nothing else is tried after a failure."""
+"""What `daskpki-entrypoint` handed down to this process, read as the same material that a directory holds.
+
+Get the credential from the source that `choice.py` names, verified; nothing else is tried after a failure.
+
+Which credential a program started here would use, and why.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +14,63 @@ from pathlib import Path
 from typing import NamedTuple
 
 from daskpki import settings
-from daskpki.credentials.addresses import parse_scheduler
-from daskpki.credentials.choice import DIRECTORY, HANDOVER, Choice, Source, Wanted, choose
-from daskpki.credentials.contexts import Contexts
+from daskpki.confidential import Confidential
+from daskpki.credentials.contexts import Contexts, parse_scheduler
 from daskpki.credentials.directory import CERTIFICATE_FILE, KEY_FILE, Material, in_directory, load_directory, parse_leaf
-from daskpki.credentials.fetching import fetch_credential
-from daskpki.credentials.handed_down import load_handed_down
-from daskpki.credentials.held import Held, Pins, issuing_generation, verify_held
-from daskpki.credentials.logins import find_login, load_login
+from daskpki.credentials.fetch import fetch_credential
 from daskpki.credentials.os_keyring import KeyringPort, OSKeyring
-from daskpki.errors import NotFoundError, UsageError
+from daskpki.credentials.saved_logins import find_login, load_login
+from daskpki.credentials.source_selection import DIRECTORY, HANDOVER, Choice, Source, Wanted, choose
+from daskpki.credentials.verified import Pins, VerifiedCredential, issuing_generation, verify_credential
+from daskpki.errors import CorruptError, NotFoundError, UsageError
+from daskpki.handover import Handover, load_handover
 from daskpki.identity import Role, parse_label
+from daskpki.pki.certificates import load_certificate
 from daskpki.pki.credential import Credential
 from daskpki.pki.keys import parse_key, serialize_key
+from daskpki.pki.pem import fingerprint, parse_certificates
 from daskpki.pki.trust import parse_trust
 from daskpki.quoting import shortened
 from daskpki.settings import GsmUrl, LocalUrl
 from daskpki.store.port import Store
 
 
-class Surroundings(NamedTuple):
+class HandedDown(NamedTuple):
+    """The material, and the scheduler's address if the node knows it."""
+
+    material: Material
+    schedulers: tuple[str, ...]
+
+
+def load_handed_down(path: str) -> HandedDown:
+    """The material that the handover at `path` points to; CorruptError when it is gone or damaged."""
+    handover = load_handover(path)
+    leaf, *chain = parse_certificates(_read(handover.cert), "the certificate handed down")
+    material = Material(
+        leaf=leaf,
+        chain=tuple(chain),
+        anchors=tuple(parse_certificates(_read(handover.ca), "the CA certificates handed down")),
+        key=Confidential(_read(handover.key)),
+        trust=Confidential(_read(handover.trust)),
+    )
+    return HandedDown(material, _schedulers(handover))
+
+
+def _schedulers(handover: Handover) -> tuple[str, ...]:
+    return (handover.scheduler,) if handover.scheduler else ()
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise CorruptError(
+            f"what daskpki-entrypoint handed down at {path} cannot be read: {error.strerror}",
+            hint="it lives as long as the process that daskpki-entrypoint became",
+        ) from None
+
+
+class Environment(NamedTuple):
     """What this process runs in: its environment, the clock, the keyring, and how stores are opened."""
 
     environ: Mapping[str, str]
@@ -50,14 +92,14 @@ class Surroundings(NamedTuple):
 class Obtained(NamedTuple):
     """A verified credential, why this one, and the addresses of its cluster's schedulers as far as they are known."""
 
-    held: Held
+    held: VerifiedCredential
     choice: Choice
     schedulers: tuple[str, ...]
 
 
-def this_process() -> Surroundings:
+def this_process() -> Environment:
     """The surroundings of this very process."""
-    return Surroundings(os.environ, datetime.now(UTC), OSKeyring(), open_without_asking)
+    return Environment(os.environ, datetime.now(UTC), OSKeyring(), open_without_asking)
 
 
 def open_without_asking(url: LocalUrl | GsmUrl) -> Store:
@@ -67,7 +109,7 @@ def open_without_asking(url: LocalUrl | GsmUrl) -> Store:
     return open_store(url, unlock=Unlocking(keyring=OSKeyring()))
 
 
-def knows(wanted: Wanted, here: Surroundings) -> bool:
+def knows(wanted: Wanted, here: Environment) -> bool:
     """Whether there is a credential for `wanted.address`: a source for every address, or a login that fits this one."""
     if choose(wanted, here.environ).source is not Source.KEYRING:
         return True
@@ -78,7 +120,7 @@ def knows(wanted: Wanted, here: Surroundings) -> bool:
     return True
 
 
-def obtain(wanted: Wanted, here: Surroundings) -> Obtained:
+def obtain(wanted: Wanted, here: Environment) -> Obtained:
     """The credential, and why this one; NotFoundError, NotTrustedError, AccessDeniedError, UsageError."""
     choice = choose(wanted, here.environ)
     held, schedulers = _SOURCES[choice.source](wanted, here)
@@ -86,7 +128,7 @@ def obtain(wanted: Wanted, here: Surroundings) -> Obtained:
     return Obtained(held, choice, schedulers)
 
 
-def _check_asked_for(held: Held, wanted: Wanted, choice: Choice) -> None:
+def _check_asked_for(held: VerifiedCredential, wanted: Wanted, choice: Choice) -> None:
     """A source that holds somebody else's credential is an error, never a reason to look elsewhere."""
     credential = held.credential
     for what, asked, found in (
@@ -100,26 +142,26 @@ def _check_asked_for(held: Held, wanted: Wanted, choice: Choice) -> None:
             )
 
 
-_Found = tuple[Held, tuple[str, ...]]
+_Found = tuple[VerifiedCredential, tuple[str, ...]]
 
 
-def _from_handover(_wanted: Wanted, here: Surroundings) -> _Found:
+def _from_handover(_wanted: Wanted, here: Environment) -> _Found:
     handed_down = load_handed_down(here.environ[HANDOVER])
     held = _verify_material(handed_down.material, here, "{} handed down by daskpki-entrypoint".format)
     return held, handed_down.schedulers or held.trust.schedulers
 
 
-def _from_directory(_wanted: Wanted, here: Surroundings) -> _Found:
+def _from_directory(_wanted: Wanted, here: Environment) -> _Found:
     held = _verify_material(load_directory(Path(here.environ[DIRECTORY])), here, in_directory)
     return held, _addresses(held, here)
 
 
-def _addresses(held: Held, here: Surroundings) -> tuple[str, ...]:
+def _addresses(held: VerifiedCredential, here: Environment) -> tuple[str, ...]:
     chosen = here.environ.get("DASKPKI_SCHEDULER")
     return (parse_scheduler(chosen),) if chosen else held.trust.schedulers
 
 
-def _verify_material(material: Material, here: Surroundings, called: Callable[[str], str]) -> Held:
+def _verify_material(material: Material, here: Environment, called: Callable[[str], str]) -> VerifiedCredential:
     """The CA certificates that lie beside the credential have to vouch for the trust document.
 
     `called` is how messages call the file of that name.
@@ -134,10 +176,10 @@ def _verify_material(material: Material, here: Surroundings, called: Callable[[s
         leaf=material.leaf,
         chain=material.chain,
     )
-    return verify_held(credential, material.trust, pins=pins, now=here.now)
+    return verify_credential(credential, material.trust, pins=pins, now=here.now)
 
 
-def _from_store(wanted: Wanted, here: Surroundings) -> _Found:
+def _from_store(wanted: Wanted, here: Environment) -> _Found:
     name = wanted.name or here.environ.get("DASKPKI_NAME")
     if not name:
         raise UsageError("a credential from the store needs a name", hint="set DASKPKI_NAME, or security(NAME)")
@@ -151,17 +193,17 @@ def _from_store(wanted: Wanted, here: Surroundings) -> _Found:
     return held, _addresses(held, here)
 
 
-def _from_keyring(wanted: Wanted, here: Surroundings) -> _Found:
+def _from_keyring(wanted: Wanted, here: Environment) -> _Found:
     saved = find_login(here.contexts, _in_cluster(wanted, here))
     return load_login(saved, here.keyring, here.now), saved.context.schedulers
 
 
-def _in_cluster(wanted: Wanted, here: Surroundings) -> Wanted:
+def _in_cluster(wanted: Wanted, here: Environment) -> Wanted:
     """DASKPKI_CLUSTER narrows the choice of a login; without it every cluster counts."""
     return wanted._replace(cluster=wanted.cluster or here.environ.get("DASKPKI_CLUSTER") or None)
 
 
-_SOURCES: dict[Source, Callable[[Wanted, Surroundings], _Found]] = {
+_SOURCES: dict[Source, Callable[[Wanted, Environment], _Found]] = {
     Source.HANDOVER: _from_handover,
     Source.DIRECTORY: _from_directory,
     Source.STORE: _from_store,
@@ -175,3 +217,36 @@ def parse_pins(environ: Mapping[str, str]) -> Pins:
     if not epoch.isascii() or not epoch.isdigit():
         raise UsageError(f"DASKPKI_MIN_EPOCH={shortened(epoch)} is not a number")
     return Pins(sha256=environ.get("DASKPKI_CA_SHA256") or None, min_epoch=int(epoch))
+
+
+class Whoami(NamedTuple):
+    """The credential in use. `passed_over` are settings that lost to `why`; times are in UTC."""
+
+    identity: str
+    cluster: str
+    source: Source
+    why: str
+    passed_over: tuple[str, ...]
+    serial: int
+    fingerprint: str
+    not_before: datetime
+    not_after: datetime
+    epoch: int
+
+
+def whoami(wanted: Wanted, here: Environment) -> Whoami:
+    """Find and verify the credential as a program would; raises what `sources.obtain` raises."""
+    held, choice, _ = obtain(wanted, here)
+    leaf = load_certificate(held.credential.leaf)
+    return Whoami(
+        identity=held.credential.identity.uri,
+        cluster=held.credential.cluster,
+        source=choice.source,
+        why=choice.why,
+        passed_over=choice.passed_over,
+        serial=leaf.serial_number,
+        fingerprint=fingerprint(held.credential.leaf),
+        not_before=leaf.not_valid_before_utc,
+        not_after=leaf.not_valid_after_utc,
+        epoch=held.trust.epoch,
+    )

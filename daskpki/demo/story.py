@@ -7,8 +7,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from daskpki.credentials.fetching import fetch_credential
-from daskpki.credentials.held import Held, Pins
+from daskpki.credentials.fetch import fetch_credential
+from daskpki.credentials.verified import Pins, VerifiedCredential
 from daskpki.demo import strangers
 from daskpki.demo.stage import Node, Stage
 from daskpki.errors import DaskpkiError
@@ -76,7 +76,7 @@ def _turn_away_strangers(stage: Stage, tell: Tell, address: str) -> None:
     tell(f"  a client that poses as a scheduler  refused: {_impostor(stage, alice)}")
 
 
-def _held(stage: Stage, cluster: str, name: str) -> Held:
+def _held(stage: Stage, cluster: str, name: str) -> VerifiedCredential:
     from daskpki.store.opening import open_store
 
     store = open_store(store_url(stage.environ), environ=stage.environ)
@@ -87,7 +87,7 @@ def _held(stage: Stage, cluster: str, name: str) -> Held:
         store.close()
 
 
-def _impostor(stage: Stage, alice: Held) -> str:
+def _impostor(stage: Stage, alice: VerifiedCredential) -> str:
     """Alice's own program, sent to an address where a client's certificate answers."""
     impostor = strangers.Impostor(alice)
     try:

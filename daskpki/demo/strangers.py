@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from daskpki.cluster.contexts import KeyPair, load_key_pair
-from daskpki.credentials.held import Held
+from daskpki.cluster.tls import KeyPair, load_key_pair
+from daskpki.credentials.verified import VerifiedCredential
 from daskpki.errors import DaskpkiError
 from daskpki.pki.credential import certificate_pem, key_pem
 
@@ -25,7 +25,7 @@ def without_certificate(address: str, anchors: Sequence[bytes]) -> str:
     return _knock(address, _context(anchors))
 
 
-def of_another_ca(address: str, anchors: Sequence[bytes], mallory: Held) -> str:
+def of_another_ca(address: str, anchors: Sequence[bytes], mallory: VerifiedCredential) -> str:
     """Somebody with a perfectly good client certificate, of another CA."""
     context = _context(anchors)
     load_key_pair(context, KeyPair(certificate_pem(mallory.credential), key_pem(mallory.credential)))
@@ -60,7 +60,7 @@ def _knock(address: str, context: ssl.SSLContext) -> str:
 class Impostor:
     """A listener that shows a client's certificate where a scheduler is expected."""
 
-    def __init__(self, alice: Held) -> None:
+    def __init__(self, alice: VerifiedCredential) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         load_key_pair(context, KeyPair(certificate_pem(alice.credential), key_pem(alice.credential)))
         self._context = context

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
-from daskpki import naming
+from daskpki import secret_names
 from daskpki.deploy.gcloud import Run, read_json
 from daskpki.deploy.identities import ACCESSOR, IMAGE_READER, Account, ImageGrant, ProjectGrant, SecretGrant, Services
 from daskpki.deploy.machines import SPEC_LABEL, Group, Machine, Template
@@ -22,7 +22,7 @@ from daskpki.identity import Role
 from daskpki.settings import GsmUrl
 
 _AT_ONCE: Final = 4
-_READ_BY_NODES: Final = (naming.TRUST, Role.SCHEDULER, Role.WORKER, naming.SECRET)
+_READ_BY_NODES: Final = (secret_names.TRUST, Role.SCHEDULER, Role.WORKER, secret_names.SECRET)
 
 Json = Mapping[str, Any]
 
@@ -50,7 +50,7 @@ def observe(run: Run, scene: Scene, wanted: Sequence[Resource] = ()) -> Observed
         listed = {name: future.result() for name, future in read.items()}
         accounts, foreign_accounts = split_accounts(scene, listed["accounts"])
         members = frozenset(account.member for account in accounts)
-        secrets = [item for item in listed["secrets"] if naming.is_ours(item.get("labels", {}), scene.cluster)]
+        secrets = [item for item in listed["secrets"] if secret_names.is_ours(item.get("labels", {}), scene.cluster)]
         policies = pool.map(lambda place: (place, read_json(run, place.command)), _places(scene, secrets, wanted))
         grants = [grant for place, policy in policies for grant in place.grants(policy, members)]
     ours: list[Resource] = [
@@ -201,7 +201,7 @@ def _rule(scene: Scene, item: Json) -> tuple[Resource, bool]:
 def _vm(scene: Scene, item: Json) -> tuple[Resource, bool]:
     """The VMs of a group bear its labels but not the digest; they are neither ours to remove nor in the way."""
     marks = item.get("labels", {})
-    owned = naming.is_ours(marks, scene.cluster) and SPEC_LABEL in marks
+    owned = secret_names.is_ours(marks, scene.cluster) and SPEC_LABEL in marks
     return Machine(scene.project, item["name"], _last(item["zone"]), marks.get(SPEC_LABEL, "")), owned
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from daskpki import naming
+from daskpki import secret_names
 from daskpki.deploy.identities import Account
 from daskpki.deploy.names import account_id, internal_host, resource_name
 from daskpki.deploy.ports import NANNIES, SCHEDULER, WORKER_ARGUMENTS, WORKERS
@@ -57,9 +57,9 @@ def account(wanted: Deployment, part: Part) -> Account:
 
 def secrets(wanted: Deployment, part: Part) -> Sequence[str]:
     """The ids of the secrets that the part reads: what says whom to trust, its own credentials, and what it mounts."""
-    own = [naming.credential_id(wanted.cluster, role, name) for role, name in part.leaves]
-    mounted = [naming.user_secret_id(wanted.cluster, mount.name) for mount in wanted.mounts if part.works]
-    return (naming.trust_id(wanted.cluster), *own, *mounted)
+    own = [secret_names.credential_id(wanted.cluster, role, name) for role, name in part.leaves]
+    mounted = [secret_names.user_secret_id(wanted.cluster, mount.name) for mount in wanted.mounts if part.works]
+    return (secret_names.trust_id(wanted.cluster), *own, *mounted)
 
 
 def container(wanted: Deployment, part: Part) -> Container:

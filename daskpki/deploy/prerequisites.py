@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from daskpki import naming
+from daskpki import secret_names
 from daskpki.deploy.parts import parts
 from daskpki.deploy.plan import Observed, Step
 from daskpki.deploy.resource import CREATED, NO_FILES, Command
@@ -22,9 +22,9 @@ def prerequisites(wanted: Deployment, observed: Observed) -> Iterator[Step]:
     missing = [
         (role, name)
         for role, name in leaves
-        if naming.credential_id(wanted.cluster, role, name) not in observed.secrets
+        if secret_names.credential_id(wanted.cluster, role, name) not in observed.secrets
     ]
-    if naming.trust_id(wanted.cluster) not in observed.secrets:
+    if secret_names.trust_id(wanted.cluster) not in observed.secrets:
         usual = [f"{role}" for role, name in missing if name == default_name(role)]
         yield _made(f"CA of cluster {wanted.cluster} in {wanted.store}", _init(wanted, usual))
         missing = [(role, name) for role, name in missing if name != default_name(role)]
@@ -39,7 +39,7 @@ def prerequisites(wanted: Deployment, observed: Observed) -> Iterator[Step]:
 def check_mounted(wanted: Deployment, observed: Observed) -> None:
     """Raise NotFoundError for a secret that workers are to mount, and that nobody has set."""
     for mount in wanted.mounts:
-        if naming.user_secret_id(wanted.cluster, mount.name) not in observed.secrets:
+        if secret_names.user_secret_id(wanted.cluster, mount.name) not in observed.secrets:
             raise NotFoundError(
                 f"cluster {wanted.cluster!r} in {wanted.store} has no secret {mount.name!r} to mount",
                 hint=f"daskpki --store={wanted.store} --cluster={wanted.cluster} secret set {mount.name} --file FILE",

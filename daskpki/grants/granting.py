@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from daskpki import naming
+from daskpki import secret_names
 from daskpki.errors import NotFoundError, UsageError
 from daskpki.grants.judging import ACCESSOR, READING, TOO_WIDE, Finding, Place, Secret, judge
 from daskpki.grants.targets import Target
@@ -93,11 +93,11 @@ class Grants:
     def _way_out(self, target: Target, secret: str) -> str:
         """The command that makes what is missing, which without a CA is no credential."""
         role, _, name = target.name.partition("/")
-        if role == naming.SECRET and secret == target.own:
+        if role == secret_names.SECRET and secret == target.own:
             return f"daskpki secret set {name}"
         if role in tuple(Role) and secret == target.own:
             return f"daskpki issue {role} --name {name}"
-        if role == naming.CA_KEY:
+        if role == secret_names.CA_KEY:
             return "daskpki doctor names the CA's generations"
         return f"daskpki --cluster {self._cluster} init-ca makes it"
 

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from daskpki import naming
+from daskpki import secret_names
 from daskpki.identity import Role
 from daskpki.settings import GsmUrl
 from daskpki.store.gsm.iam import Binding
@@ -98,7 +98,7 @@ def _wide(secrets: Iterable[Secret], place: Place) -> Iterator[Finding]:
                     "everybody, or a whole domain, reads it",
                     _removal(secret, member, place),
                 )
-            elif secret.kind in (naming.CA_KEY, naming.RECORDS) and member in holders:
+            elif secret.kind in (secret_names.CA_KEY, secret_names.RECORDS) and member in holders:
                 why = "who holds a credential also reads what only operators and issuers need"
                 yield Finding(TOO_WIDE, secret.id, member, why, _removal(secret, member, place))
             elif secret.kind in _MACHINES and member.startswith(_PEOPLE):
@@ -129,7 +129,7 @@ def _by_member(secrets: Iterable[Secret]) -> Mapping[str, list[Secret]]:
 
 
 def _narrow(secrets: Sequence[Secret], place: Place) -> Iterator[Finding]:
-    trusting = {member for secret in secrets if secret.kind == naming.TRUST for member in secret.readers}
+    trusting = {member for secret in secrets if secret.kind == secret_names.TRUST for member in secret.readers}
     for secret in secrets:
         if secret.kind not in _CREDENTIALS:
             continue
@@ -138,7 +138,7 @@ def _narrow(secrets: Sequence[Secret], place: Place) -> Iterator[Finding]:
             yield Finding(TOO_NARROW, secret.id, None, "nobody was granted to read it", mend)
         for member in secret.readers:
             if member not in trusting:
-                why = f"it does not read {naming.TRUST}"
+                why = f"it does not read {secret_names.TRUST}"
                 yield Finding(TOO_NARROW, secret.id, member, why, place.grant(secret.slug, member))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from daskpki import naming
+from daskpki import secret_names
 from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import parse_label, parse_slug
 
@@ -34,18 +34,18 @@ class Target(NamedTuple):
 
 def parse_target(text: str, cluster: str) -> Target:
     """ROLE[/NAME], secret/NAME, trust, records or cakey/GENERATION; UsageError."""
-    shared = (naming.trust_id(cluster),)
-    if text == naming.TRUST:
+    shared = (secret_names.trust_id(cluster),)
+    if text == secret_names.TRUST:
         return Target(text, None, shared)
-    if text == naming.RECORDS:
-        return Target(text, naming.records_id(cluster), ())
+    if text == secret_names.RECORDS:
+        return Target(text, secret_names.records_id(cluster), ())
     kind, slash, name = text.partition("/")
-    if kind == naming.CA_KEY and re.fullmatch("[1-9][0-9]{0,8}", name):
-        return Target(text, naming.ca_key_id(cluster, int(name)), ())
-    if kind == naming.SECRET and slash:
-        return Target(text, naming.user_secret_id(cluster, parse_label(name, "name")), ())
+    if kind == secret_names.CA_KEY and re.fullmatch("[1-9][0-9]{0,8}", name):
+        return Target(text, secret_names.ca_key_id(cluster, int(name)), ())
+    if kind == secret_names.SECRET and slash:
+        return Target(text, secret_names.user_secret_id(cluster, parse_label(name, "name")), ())
     role, name = parse_slug(text)
-    return Target(f"{role}/{name}", naming.credential_id(cluster, role, name), shared)
+    return Target(f"{role}/{name}", secret_names.credential_id(cluster, role, name), shared)
 
 
 def parse_member(text: str, *, revoke: bool = False) -> str:

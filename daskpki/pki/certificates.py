@@ -98,5 +98,5 @@ def permitted_dns(certificate: x509.Certificate) -> tuple[str, ...] | None:
 
 
 def name_text(name: x509.Name) -> str:
-    """A CA's name in one text; the generation in it tells those of a cluster apart (`daskpki.pki.templates`)."""
+    """A CA's name in one text; the generation in it tells those of a cluster apart (`daskpki.pki.issuer`)."""
     return "/".join(str(attribute.value) for attribute in name)

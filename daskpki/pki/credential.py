@@ -3,7 +3,7 @@
     {"format": 1, "cluster": "...", "id": "spiffe://...", "generation": 1, "key": base64 or null,
      "leaf": base64, "chain": [base64, ...]}
 
-Standard library only, since a VM reads one at every boot. Whether the certificates hold is `daskpki.pki.validate`'s.
+Standard library only, since a VM reads one at every boot. Whether the certificates hold is `daskpki.pki.verify`'s.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, UsageError
 from daskpki.identity import Identity, parse_identity, parse_label
-from daskpki.pki import fields, pem
+from daskpki.pki import json_fields, pem
 
 FORMAT: Final = 1
 _WHAT: Final = "the credential"
@@ -37,35 +37,35 @@ class Credential(NamedTuple):
 def encode_credential(credential: Credential) -> Confidential:
     """The payload to store."""
     key = credential.key
-    return fields.compact_json(
+    return json_fields.compact_json(
         {
             "format": FORMAT,
             "cluster": credential.cluster,
             "id": credential.identity.uri,
             "generation": credential.generation,
-            "key": None if key is None else fields.base64_text(key.reveal()),
-            "leaf": fields.base64_text(credential.leaf),
-            "chain": [fields.base64_text(certificate) for certificate in credential.chain],
+            "key": None if key is None else json_fields.base64_text(key.reveal()),
+            "leaf": json_fields.base64_text(credential.leaf),
+            "chain": [json_fields.base64_text(certificate) for certificate in credential.chain],
         }
     )
 
 
 def parse_credential(data: Confidential) -> Credential:
     """The credential in a payload; CorruptError for other bytes, NotTrustedError for a newer format."""
-    document = fields.parse_document(data.reveal(), _WHAT)
-    fields.check_format(document, _WHAT, reader=FORMAT)
-    chain = fields.array(document, "chain", _WHAT)
+    document = json_fields.parse_document(data.reveal(), _WHAT)
+    json_fields.check_format(document, _WHAT, reader=FORMAT)
+    chain = json_fields.array(document, "chain", _WHAT)
     if len(chain) > _MAX_CHAIN:
         raise CorruptError(f"{_WHAT}: a chain of {len(chain)} certificates, at most {_MAX_CHAIN} make sense")
     key = document.get("key")
     try:
         return Credential(
-            cluster=parse_label(fields.string(document, "cluster", _WHAT), "cluster"),
-            identity=parse_identity(fields.string(document, "id", _WHAT)),
-            generation=fields.integer(document, "generation", _WHAT, least=1),
-            key=None if key is None else Confidential(fields.octets(key, f"{_WHAT}'s key")),
-            leaf=fields.octets(document.get("leaf"), f"{_WHAT}'s leaf"),
-            chain=tuple(fields.octets(entry, f"{_WHAT}'s chain") for entry in chain),
+            cluster=parse_label(json_fields.string(document, "cluster", _WHAT), "cluster"),
+            identity=parse_identity(json_fields.string(document, "id", _WHAT)),
+            generation=json_fields.integer(document, "generation", _WHAT, least=1),
+            key=None if key is None else Confidential(json_fields.octets(key, f"{_WHAT}'s key")),
+            leaf=json_fields.octets(document.get("leaf"), f"{_WHAT}'s leaf"),
+            chain=tuple(json_fields.octets(entry, f"{_WHAT}'s chain") for entry in chain),
         )
     except UsageError as error:  # a malformed name: nobody typed it here
         raise CorruptError(f"{_WHAT}: {error}") from None

@@ -16,9 +16,9 @@ from cryptography.x509.oid import NameOID
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.identity import Identity, Role, parse_label
 from daskpki.pki import keys
+from daskpki.pki.issuer import leaf_subject
 from daskpki.pki.keys import PrivateKey, PublicKey, key_type, signature_hash
 from daskpki.pki.pem import check_size, encode_pem, is_pem, parse_pem
-from daskpki.pki.templates import leaf_subject
 
 LABEL: Final = "CERTIFICATE REQUEST"
 _OTHER_LABEL: Final = "NEW CERTIFICATE REQUEST"  # RFC 7468, 7: what some programs still write

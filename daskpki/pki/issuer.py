@@ -1,4 +1,6 @@
-"""Making certificates: a CA of one tier or two, and the leaves of the three roles.
+"""The profiles' extensions as X.509 objects, and the one place where a certificate is signed.
+
+Making certificates: a CA of one tier or two, and the leaves of the three roles.
 
 Nothing here reads a clock or invents a serial, and whatever was signed is validated before it is returned. Leaves
 follow `daskpki.pki.profile`; of what a requester hands in, only the public key is copied into them.
@@ -8,21 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cached_property
-from typing import final
+from functools import cache, cached_property
+from typing import Final, NamedTuple, TypeAlias, final
 
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from daskpki.errors import NotTrustedError, PolicyError, UsageError
-from daskpki.identity import parse_label
-from daskpki.pki import templates
-from daskpki.pki.certificates import load_certificate, permitted_dns, seconds
-from daskpki.pki.keys import PrivateKey, PublicKey, key_matches, key_type
-from daskpki.pki.path import PathVerifier
+from daskpki.identity import Identity, Role, parse_label
+from daskpki.pki.certificates import load_certificate, moment, permitted_dns, seconds
+from daskpki.pki.keys import KeyType, PrivateKey, PublicKey, key_matches, key_type, signature_hash
 from daskpki.pki.profile import (
     CA_BACKDATE,
     CA_LIFETIME,
     INTERMEDIATE_LIFETIME,
+    MAX_SERIAL,
+    IpAddress,
     LeafRequest,
     Lifetime,
     Policy,
@@ -31,7 +34,120 @@ from daskpki.pki.profile import (
     leaf_lifetime,
     leaf_names,
 )
-from daskpki.pki.validate import Parent, check_ca, check_leaf, parent_of
+from daskpki.pki.verify import Parent, PathVerifier, check_ca, check_leaf, parent_of
+
+Entry: TypeAlias = tuple[x509.ExtensionType, bool]
+"""An extension, and whether it is critical."""
+
+_SERVER_AND_CLIENT: Final = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+_CLIENT: Final = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+_LEAF: Final = (x509.BasicConstraints(ca=False, path_length=None), True)
+
+
+class Template(NamedTuple):
+    """All that is said in a certificate, before its issuer is known."""
+
+    subject: x509.Name
+    public_key: PublicKey
+    serial: int
+    lifetime: Lifetime
+    extensions: tuple[Entry, ...]
+
+
+@cache
+def key_usage(*, signature: bool = False, encipherment: bool = False, certificates: bool = False) -> x509.KeyUsage:
+    """digitalSignature, keyEncipherment, and keyCertSign with cRLSign, as asked."""
+    return x509.KeyUsage(
+        digital_signature=signature,
+        content_commitment=False,
+        key_encipherment=encipherment,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=certificates,
+        crl_sign=certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def ca_name(cluster: str, kind: str, generation: int) -> x509.Name:
+    """The subject of a CA; the generation keeps the names of a cluster's CAs apart."""
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, cluster),
+            x509.NameAttribute(NameOID.COMMON_NAME, f"daskpki {kind} {generation}"),
+        ]
+    )
+
+
+def root_extensions() -> tuple[Entry, ...]:
+    """The offline root of two tiers: one CA below it, no name constraints, signs certificates and CRLs only."""
+    return (x509.BasicConstraints(ca=True, path_length=1), True), (key_usage(certificates=True), True)
+
+
+def ca_extensions(permitted_dns: tuple[str, ...]) -> tuple[Entry, ...]:
+    """A CA that issues leaves: none below it, constrained to these DNS subtrees.
+
+    digitalSignature is there to sign the trust document. There is no URI constraint, since pyca's verifier and
+    rustls-webpki refuse every leaf under one; the trust domain is checked by us.
+    """
+    constraints = x509.NameConstraints([x509.DNSName(domain) for domain in permitted_dns], None)
+    usage = key_usage(signature=True, certificates=True)
+    return (x509.BasicConstraints(ca=True, path_length=0), True), (usage, True), (constraints, True)
+
+
+def intermediate_extensions(permitted_dns: tuple[str, ...]) -> tuple[Entry, ...]:
+    """The issuing CA of two tiers; its EKU bounds that of its leaves."""
+    return (*ca_extensions(permitted_dns), (_SERVER_AND_CLIENT, False))
+
+
+def leaf_subject(cluster: str, identity: Identity) -> x509.Name:
+    """O is the cluster, OU the role and CN the name; decisions are never made on it, only on the URI SAN."""
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, cluster),
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, identity.role.value),
+            x509.NameAttribute(NameOID.COMMON_NAME, identity.name),
+        ]
+    )
+
+
+def leaf_extensions(
+    identity: Identity, dns: tuple[str, ...], ips: tuple[IpAddress, ...], kind: KeyType
+) -> tuple[Entry, ...]:
+    """A leaf of the identity's role. RSA servers carry keyEncipherment, without which TLS 1.2's RSA suites fail."""
+    serves = identity.role is not Role.CLIENT
+    names = x509.SubjectAlternativeName(
+        [
+            *map(x509.DNSName, dns),
+            x509.UniformResourceIdentifier(identity.uri),
+            *map(x509.IPAddress, ips),
+        ]
+    )
+    usage = key_usage(signature=True, encipherment=serves and kind is KeyType.RSA3072)
+    return _LEAF, (usage, True), (_SERVER_AND_CLIENT if serves else _CLIENT, False), (names, False)
+
+
+def sign_template(
+    template: Template, issuer: x509.Name, key: PrivateKey, issuer_key_id: x509.AuthorityKeyIdentifier
+) -> x509.Certificate:
+    """The signed certificate; UsageError for a serial that RFC 5280, 4.1.2.2 or other readers do not take."""
+    if not 0 < template.serial <= MAX_SERIAL:
+        raise UsageError(f"serial {template.serial:x} is not positive, or longer than 16 octets (RFC 5280, 4.1.2.2)")
+    builder = (
+        x509.CertificateBuilder()
+        .issuer_name(issuer)
+        .subject_name(template.subject)
+        .public_key(template.public_key)
+        .serial_number(template.serial)
+        .not_valid_before(moment(template.lifetime.not_before))
+        .not_valid_after(moment(template.lifetime.not_after))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(template.public_key), critical=False)
+        .add_extension(issuer_key_id, critical=False)
+    )
+    for value, critical in template.extensions:
+        builder = builder.add_extension(value, critical=critical)
+    return builder.sign(key, signature_hash(key))
 
 
 @final
@@ -114,9 +230,9 @@ def create_root(
     ttl: int = CA_LIFETIME,
 ) -> Issuer:
     """A CA of one tier, which is its own trust anchor and issues leaves; `ttl` in seconds."""
-    name = templates.ca_name(parse_label(cluster, "cluster"), "CA", generation)
-    extensions = templates.ca_extensions(policy.permitted_dns)
-    template = templates.Template(name, key.public_key(), serial, _ca_lifetime(now, ttl), extensions)
+    name = ca_name(parse_label(cluster, "cluster"), "CA", generation)
+    extensions = ca_extensions(policy.permitted_dns)
+    template = Template(name, key.public_key(), serial, _ca_lifetime(now, ttl), extensions)
     return _self_signed(template, key, generation)
 
 
@@ -124,9 +240,9 @@ def create_offline_root(
     cluster: str, key: PrivateKey, *, generation: int, serial: int, now: datetime, ttl: int = CA_LIFETIME
 ) -> Issuer:
     """The root of two tiers: signs intermediates and the CRL of those, and is then put away; `ttl` in seconds."""
-    name = templates.ca_name(parse_label(cluster, "cluster"), "root CA", generation)
-    extensions = templates.root_extensions()
-    template = templates.Template(name, key.public_key(), serial, _ca_lifetime(now, ttl), extensions)
+    name = ca_name(parse_label(cluster, "cluster"), "root CA", generation)
+    extensions = root_extensions()
+    template = Template(name, key.public_key(), serial, _ca_lifetime(now, ttl), extensions)
     return _self_signed(template, key, generation)
 
 
@@ -150,10 +266,10 @@ def create_intermediate(
     if not root.lifetime.not_before <= seconds(now) <= root.lifetime.not_after:
         raise PolicyError("the offline root is not valid now")
     period = Lifetime(max(wanted.not_before, root.lifetime.not_before), min(wanted.not_after, root.lifetime.not_after))
-    name = templates.ca_name(root.cluster, "issuing CA", generation)
-    extensions = templates.intermediate_extensions(policy.permitted_dns)
-    template = templates.Template(name, key.public_key(), serial, period, extensions)
-    certificate = templates.sign_template(template, root.certificate.subject, root.key, root.key_identifier)
+    name = ca_name(root.cluster, "issuing CA", generation)
+    extensions = intermediate_extensions(policy.permitted_dns)
+    template = Template(name, key.public_key(), serial, period, extensions)
+    certificate = sign_template(template, root.certificate.subject, root.key, root.key_identifier)
     check_ca(certificate, root.certificate)
     return Issuer(certificate, key, generation=generation, root=root.root, chain=(certificate, *root.chain))
 
@@ -165,9 +281,9 @@ def _ca_lifetime(now: datetime, ttl: int) -> Lifetime:
     return Lifetime(start, start + ttl - 1)
 
 
-def _self_signed(template: templates.Template, key: PrivateKey, generation: int) -> Issuer:
+def _self_signed(template: Template, key: PrivateKey, generation: int) -> Issuer:
     own_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(template.public_key)
-    certificate = templates.sign_template(template, template.subject, key, own_id)
+    certificate = sign_template(template, template.subject, key, own_id)
     check_ca(certificate, certificate)
     return Issuer(certificate, key, generation=generation, root=certificate)
 
@@ -193,14 +309,14 @@ def issue_leaf(
     if public_key == issuer.public_key:
         raise PolicyError("a leaf cannot have the CA's own key")
     dns, ips = leaf_names(request)
-    template = templates.Template(
-        subject=templates.leaf_subject(issuer.cluster, request.identity),
+    template = Template(
+        subject=leaf_subject(issuer.cluster, request.identity),
         public_key=public_key,
         serial=serial,
         lifetime=leaf_lifetime(request, policy, issuer.lifetime, seconds(now)),
-        extensions=templates.leaf_extensions(request.identity, dns, ips, kind),
+        extensions=leaf_extensions(request.identity, dns, ips, kind),
     )
-    leaf = templates.sign_template(template, issuer.facts.subject, issuer.key, issuer.key_identifier)
+    leaf = sign_template(template, issuer.facts.subject, issuer.key, issuer.key_identifier)
     check_leaf(leaf, request, issuer.facts)
     issuer.verifier.verify(leaf, now)
     return leaf

@@ -1,6 +1,6 @@
 """What a certificate may say: names and lifetimes of each profile, each limit with the clause that it comes from.
 
-Pure values, without the X.509 library: `check_request` decides, `daskpki.pki.issuer` signs, `daskpki.pki.validate`
+Pure values, without the X.509 library: `check_request` decides, `daskpki.pki.issuer` signs, `daskpki.pki.verify`
 checks again what was signed.
 """
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
-from daskpki.pki.fields import as_object, base64_text, compact_json, integer, octets
+from daskpki.pki.json_fields import as_object, base64_text, compact_json, integer, octets
 
 if TYPE_CHECKING:
     from daskpki.pki.anchor import Anchor

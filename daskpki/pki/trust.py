@@ -32,7 +32,6 @@ from daskpki.pki.anchor import ACTIVE, NEXT, RETIRING, Anchor
 from daskpki.pki.certificates import extension, load_certificate, permitted_dns, seconds
 from daskpki.pki.crl import CLOCK_SKEW, Crl, verify_crl
 from daskpki.pki.issuer import Issuer
-from daskpki.pki.path import check_issued
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import is_within, show
 from daskpki.pki.revoked import check_fresh, crl_part, is_due, revoked_serials
@@ -42,13 +41,14 @@ from daskpki.pki.trust_document import (
     READER,
     CrlPart,
     Signature,
-    SignedTrust,
+    SignedTrustDocument,
     TrustDocument,
     encode_document,
     encode_envelope,
     parse_trust,
     signed_bytes,
 )
+from daskpki.pki.verify import check_issued
 
 __all__ = [
     "ACTIVE",
@@ -58,7 +58,7 @@ __all__ = [
     "RETIRING",
     "Anchor",
     "CrlPart",
-    "SignedTrust",
+    "SignedTrustDocument",
     "TrustDocument",
     "check_fresh",
     "crl_part",
@@ -84,7 +84,7 @@ def sign_trust(document: TrustDocument, issuers: Sequence[Issuer]) -> Confidenti
 
 
 def verify_trust(
-    signed: SignedTrust,
+    signed: SignedTrustDocument,
     *,
     now: datetime,
     cluster: str | None = None,
@@ -171,7 +171,7 @@ def _check_key(certificate: x509.Certificate) -> None:
         raise NotTrustedError(f"a CA of the trust document has {error}") from None
 
 
-def _signers(signed: SignedTrust, previous: TrustDocument | None) -> set[bytes]:
+def _signers(signed: SignedTrustDocument, previous: TrustDocument | None) -> set[bytes]:
     """The anchors (DER) whose issuing key signed; a false signature in a known CA's name spoils all."""
     known = (*signed.document.authorities, *(previous.authorities if previous else ()))
     data = signed_bytes(signed.payload)

@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, DaskpkiError, UsageError
 from daskpki.identity import parse_label, parse_trust_domain
-from daskpki.pki import fields
+from daskpki.pki import json_fields
 from daskpki.pki.anchor import ACTIVE, STATES, Anchor
-from daskpki.pki.fields import array, as_object, base64_text, integer, moment, octets, string
+from daskpki.pki.json_fields import array, as_object, base64_text, integer, moment, octets, string
 from daskpki.pki.pem import is_der
 from daskpki.pki.succession import Succession, parse_successions, succession_json
 
@@ -98,7 +98,7 @@ class Signature(NamedTuple):
     value: bytes
 
 
-class SignedTrust(NamedTuple):
+class SignedTrustDocument(NamedTuple):
     """A document as it was read, with its signatures, none of them verified yet."""
 
     payload: str
@@ -144,10 +144,10 @@ def signed_bytes(payload: str) -> bytes:
 def encode_envelope(payload: str, signatures: tuple[Signature, ...]) -> Confidential:
     """The payload to store; DaskpkiError when it is longer than a payload may be."""
     entries = [{"generation": entry.generation, "signature": base64_text(entry.value)} for entry in signatures]
-    data = fields.compact_json({"format": FORMAT, "payload": payload, "signatures": entries})
-    if len(data) > fields.MAX_DOCUMENT:
+    data = json_fields.compact_json({"format": FORMAT, "payload": payload, "signatures": entries})
+    if len(data) > json_fields.MAX_DOCUMENT:
         raise DaskpkiError(
-            f"too many are revoked: {_WHAT} would have {len(data)} bytes, more than the {fields.MAX_DOCUMENT} that fit",
+            f"too many are revoked: {_WHAT} would have {len(data)} bytes, more than the {json_fields.MAX_DOCUMENT} that fit",
             hint="daskpki rotate-ca --emergency: the next CA begins with an empty revocation list",
         )
     return data
@@ -159,16 +159,16 @@ HALF_FULL: Final = 0.5
 
 def fill(document: TrustDocument) -> float:
     """The share of a payload that the document takes, but for its signatures."""
-    return len(encode_document(document)) / fields.MAX_DOCUMENT
+    return len(encode_document(document)) / json_fields.MAX_DOCUMENT
 
 
-def parse_trust(data: Confidential) -> SignedTrust:
+def parse_trust(data: Confidential) -> SignedTrustDocument:
     """The document in a payload, **not verified**; CorruptError, or NotTrustedError for a newer format."""
-    envelope = fields.parse_document(data.reveal(), _WHAT)
-    fields.check_format(envelope, _WHAT, reader=FORMAT)
+    envelope = json_fields.parse_document(data.reveal(), _WHAT)
+    json_fields.check_format(envelope, _WHAT, reader=FORMAT)
     payload = string(envelope, "payload", _WHAT)
     signatures = tuple(_signature(as_object(entry, _WHAT)) for entry in array(envelope, "signatures", _WHAT))
-    return SignedTrust(payload, signatures, parse_document(payload))
+    return SignedTrustDocument(payload, signatures, parse_document(payload))
 
 
 def _signature(value: dict[str, Any]) -> Signature:
@@ -177,13 +177,13 @@ def _signature(value: dict[str, Any]) -> Signature:
 
 def parse_document(payload: str) -> TrustDocument:
     """The document in the text that is signed; CorruptError, or NotTrustedError when it is for newer readers only."""
-    value = fields.parse_document(payload.encode(), _WHAT)
-    fields.check_format(value, _WHAT, reader=FORMAT)
+    value = json_fields.parse_document(payload.encode(), _WHAT)
+    json_fields.check_format(value, _WHAT, reader=FORMAT)
     log = as_object(value.get("log"), f"{_WHAT}'s log")
     try:
         return TrustDocument(
             format=FORMAT,
-            min_reader=fields.check_format(value, _WHAT, reader=READER, field="min_reader"),
+            min_reader=json_fields.check_format(value, _WHAT, reader=READER, field="min_reader"),
             cluster=parse_label(string(value, "cluster", _WHAT), "cluster"),
             trust_domain=parse_trust_domain(string(value, "trust_domain", _WHAT)),
             epoch=integer(value, "epoch", _WHAT, least=1),
@@ -193,7 +193,7 @@ def parse_document(payload: str) -> TrustDocument:
             authorities=tuple(_anchor(as_object(entry, _WHAT)) for entry in array(value, "authorities", _WHAT)),
             crls=tuple(_crl_part(as_object(entry, _WHAT)) for entry in array(value, "crls", _WHAT)),
             log=(integer(log, "seq", _WHAT), _digest(log.get("hash"))),
-            schedulers=tuple(fields.as_text(entry, "an address") for entry in array(value, "schedulers", _WHAT)),
+            schedulers=tuple(json_fields.as_text(entry, "an address") for entry in array(value, "schedulers", _WHAT)),
             successions=parse_successions(value.get("successions")),
             root_crls=tuple(map(_root_crl, array(value, "root_crls", _WHAT))),
             revoked_dropped=tuple(

@@ -12,7 +12,7 @@ from typing import Final
 
 from daskpki.confidential import Confidential
 from daskpki.errors import NotOursError, UsageError
-from daskpki.naming import is_ours
+from daskpki.secret_names import is_ours
 from daskpki.store.port import MAX_PAYLOAD
 
 MAX_LABELS: Final = 64

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from daskpki.errors import AlreadyExistsError, NotFoundError
 from daskpki.settings import GsmUrl, LocalUrl, home
+from daskpki.store.local.key_slots import Prompt, Unlocking, with_environment
 from daskpki.store.local.store import LocalStore, create_local_store
-from daskpki.store.local.unlocking import Prompt, Unlocking, with_environment
 from daskpki.store.port import Store
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ versions with a state and an immutable payload. What an implementation may rely 
 - Versions are numbered 1, 2, 3, ... without gaps; a payload never changes. Reading **by number** what was added is
   strongly consistent; `latest` is a hint that may lag by minutes, and is the highest number in *any* state.
 - Nothing else is a source of truth. What must be linear (the trust document, the log) is settled by
-  compare-and-append over version numbers (`daskpki.store.linear`).
+  compare-and-append over version numbers (`daskpki.store.append_chain`).
 - A secret without daskpki's labels is never written to, changed or deleted (`NotOursError`).
 
 Errors, the same from every store: NotFoundError, AlreadyExistsError, DisabledError, AccessDeniedError,
@@ -126,7 +126,7 @@ class RecordLog(Protocol):
         """A consistent view of everything recorded up to now; empty if nothing was recorded yet."""
         ...
 
-    def glance(self) -> Inventory:
+    def read_cached(self) -> Inventory:
         """A view that may be a moment old, at less cost: enough for whoever commits next, and decides there."""
         ...
 

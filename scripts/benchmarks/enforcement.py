@@ -14,15 +14,15 @@ import numpy as np
 from distributed import Client, Security, wait
 from distributed.comm.core import connect
 
+from daskpki.authority.session import random_serial
 from daskpki.cluster.security import client_security
 from daskpki.identity import Role
-from daskpki.serials import random_serial
 from scripts.benchmarks.report import Goal, Section
 from scripts.benchmarks.timing import Sample, take_turns
 from scripts.benchmarks.workshop import Workshop
 from tests.cluster.conftest import stock_security
-from tests.cluster.material import Authority
-from tests.cluster.nodes import Cluster, cluster
+from tests.support.cluster_material import Authority
+from tests.support.nodes import Cluster, cluster
 
 STOCK: Final = "Dask's own mutual TLS"
 PLAIN: Final = "daskpki"

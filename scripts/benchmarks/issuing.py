@@ -15,7 +15,7 @@ from scripts.benchmarks.report import Goal, Section
 from scripts.benchmarks.servers import openbao
 from scripts.benchmarks.timing import Contestant, race, timed
 from scripts.benchmarks.workshop import CONTESTANTS, DASKPKI, Workshop
-from tests.credentials.desktop import desktop
+from tests.support.desktop import desktop
 
 OURS: Final = "daskpki issue, random key file"
 BARE: Final = "bare script, Python + cryptography"

@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from daskpki import naming
+from daskpki import secret_names
+from daskpki.authority.session import random_serial
 from daskpki.confidential import Confidential
 from daskpki.identity import Role
 from daskpki.records import ISSUED, RESERVED, Draft, Stamp
-from daskpki.serials import random_serial
 from daskpki.settings import LocalUrl
 from daskpki.store.local.store import LocalStore
 from daskpki.store.opening import Unlocking, create_store
@@ -85,8 +85,8 @@ def _record(store: LocalStore, names: Sequence[str], age: int, life: int) -> Non
     now = int(time.time())
     stamp = Stamp(now, os.urandom(8).hex(), "benchmark", "scripts/bench")
     for name in names:
-        secret = naming.credential_id(_CLUSTER, Role.WORKER, name)
-        store.secrets.create(secret, labels=naming.labels(_CLUSTER, Role.WORKER, name))
+        secret = secret_names.credential_id(_CLUSTER, Role.WORKER, name)
+        store.secrets.create(secret, labels=secret_names.labels(_CLUSTER, Role.WORKER, name))
         store.secrets.add(secret, Confidential(bytes(1_100)))
     drafts = [draft for name in names for draft in _events(name, now - age, life)]
     store.log(_CLUSTER).commit(lambda _: drafts, stamp)

@@ -118,7 +118,7 @@ def secret_manager(project: str) -> Iterator[Mapping[str, str]]:
 
     It has a home of its own, since what this user has seen of other servers does not count for these.
     """
-    command = [sys.executable, "-m", "tests.servers", "--project", project, "--exit-with-stdin"]
+    command = [sys.executable, "-m", "tests.emulator", "--project", project, "--exit-with-stdin"]
     with (
         tempfile.TemporaryDirectory(prefix="daskpki-bench-home-") as home,
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,

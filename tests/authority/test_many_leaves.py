@@ -11,9 +11,9 @@ from contextlib import closing
 from pathlib import Path
 
 from daskpki.identity import Role
-from daskpki.naming import credential_id
 from daskpki.pki.credential import Credential, parse_credential
-from daskpki.pki.validate import fingerprint, key_matches
+from daskpki.pki.verify import fingerprint, key_matches
+from daskpki.secret_names import credential_id
 from daskpki.settings import LocalUrl
 from daskpki.store.opening import Unlocking, open_store
 

@@ -9,20 +9,20 @@ from typing import NamedTuple
 
 import pytest
 
-from daskpki import CertificateAuthority, naming
+from daskpki import CertificateAuthority, secret_names
 from daskpki.authority.rollover import Successor
 from daskpki.confidential import Confidential
 from daskpki.errors import NotFoundError, NotTrustedError
 from daskpki.identity import Role
 from daskpki.pki.trust import TrustDocument, verify_trust
 from daskpki.store.port import Store
-from daskpki.store.trust import trust_chain
-from tests.authority.clocks import Clock
-from tests.credentials.material import add
-from tests.store.places import LocalPlace
-from tests.store_gsm.places import open_place
+from daskpki.store.trust_chain import trust_chain
+from tests.support.clocks import Clock
+from tests.support.gsm_places import open_place
+from tests.support.local_places import LocalPlace
+from tests.support.login_material import add
 
-TRUST = naming.trust_id("default")
+TRUST = secret_names.trust_id("default")
 
 
 @pytest.fixture(params=["local", "gsm"])

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from daskpki import CertificateAuthority
-from daskpki.authority.abandoning import ABANDON_AFTER
-from daskpki.authority.crl_keeping import revocations
-from daskpki.credentials.fetching import fetch_credential
-from daskpki.credentials.held import Pins
+from daskpki.authority.crl import revocations
+from daskpki.authority.repair import ABANDON_AFTER
+from daskpki.credentials.fetch import fetch_credential
+from daskpki.credentials.verified import Pins
 from daskpki.errors import AlreadyExistsError, NotFoundError, NotTrustedError, PolicyError, UsageError
 from daskpki.identity import Role
 from daskpki.pki.profile import DAY

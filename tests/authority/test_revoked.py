@@ -10,21 +10,20 @@ from pathlib import Path
 import pytest
 
 from daskpki import CertificateAuthority
-from daskpki.authority.crl_keeping import DROPPED_LIMIT
-from daskpki.authority.issuers import Places
-from daskpki.authority.offline import OfflineRoot
+from daskpki.authority.ca_keys import KeyLocations, OfflineRoot
+from daskpki.authority.crl import DROPPED_LIMIT
 from daskpki.authority.rollover import Successor
+from daskpki.authority.session import random_serial
 from daskpki.confidential import Confidential
-from daskpki.doctor.publication import check_fill
+from daskpki.doctor.checks import check_fill
 from daskpki.errors import DaskpkiError
 from daskpki.identity import Role
 from daskpki.pki.revoked import every_revoked_serial
 from daskpki.pki.trust_document import DroppedCa
 from daskpki.records import RESERVED, REVOKING, Draft
-from daskpki.serials import random_serial
 from daskpki.store.port import Store
-from tests.authority.clocks import START, Clock
-from tests.store.places import LocalPlace
+from tests.support.clocks import START, Clock
+from tests.support.local_places import LocalPlace
 
 PASSPHRASE = Confidential("of a test")
 
@@ -45,7 +44,7 @@ class Life:
 
     def __init__(self, store: Store, clock: Clock, directory: Path, tiers: int = 1) -> None:
         self._directory, self._tiers = directory, tiers
-        self.ca = CertificateAuthority(store, clock=clock, places=Places())
+        self.ca = CertificateAuthority(store, clock=clock, places=KeyLocations())
         self.ca.init(offline_root=self._root(1))
 
     def _root(self, generation: int) -> OfflineRoot | None:

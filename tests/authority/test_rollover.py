@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from daskpki import CertificateAuthority, naming
+from daskpki import CertificateAuthority, secret_names
+from daskpki.authority.ca_keys import KeyLocations
 from daskpki.authority.issuance import BATCH
-from daskpki.authority.issuers import Places
 from daskpki.authority.rollover import Successor
 from daskpki.confidential import Confidential
 from daskpki.errors import AlreadyExistsError, ConflictError, NotFoundError, NotTrustedError, PolicyError
@@ -19,10 +19,10 @@ from daskpki.pki.credential import certificate_pem, parse_credential
 from daskpki.pki.trust import TrustDocument, parse_trust, verify_trust
 from daskpki.records import CA_RETIRED, ISSUED, RESERVED
 from daskpki.store.port import Store
-from daskpki.store.trust import trust_chain
-from tests.authority.clocks import Clock
-from tests.authority.fragile import AFTER, FragileStore, Fuse, Killed, Meanwhile
-from tests.store.places import LocalPlace
+from daskpki.store.trust_chain import trust_chain
+from tests.support.clocks import Clock
+from tests.support.fragile import AFTER, FragileStore, Fuse, Killed, Meanwhile
+from tests.support.local_places import LocalPlace
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_node_that_missed_every_step_in_between_follows_the_last(ca: Certifica
 
 
 def newest(ca: CertificateAuthority) -> Confidential:
-    return ca.session.store.secrets.latest(naming.trust_id("default")).data
+    return ca.session.store.secrets.latest(secret_names.trust_id("default")).data
 
 
 def test_the_dropped_key_is_erased_and_its_leaves_are_not_trusted(
@@ -129,11 +129,11 @@ def test_the_dropped_key_is_erased_and_its_leaves_are_not_trusted(
         ca.verifier().verify(leaf)
     ca.verifier().verify(leaf_of(store, "w"))
     with pytest.raises(NotFoundError):
-        store.secrets.describe(naming.ca_key_id("default", 1))
+        store.secrets.describe(secret_names.ca_key_id("default", 1))
 
 
 def leaf_of(store: Store, name: str) -> bytes:
-    payload = store.secrets.latest(naming.credential_id("default", Role.WORKER, name)).data
+    payload = store.secrets.latest(secret_names.credential_id("default", Role.WORKER, name)).data
     return certificate_pem(parse_credential(payload)).encode()
 
 
@@ -199,7 +199,7 @@ def test_whoever_saw_an_earlier_ca_goes_on_with_the_present_one(ca: CertificateA
 
 def test_without_the_old_key_running_nodes_do_not_follow(ca: CertificateAuthority, store: Store) -> None:
     before = ca.trust()
-    store.secrets.delete(naming.ca_key_id("default", 1))
+    store.secrets.delete(secret_names.ca_key_id("default", 1))
     fresh = CertificateAuthority(store, clock=ca.session.clock)
     with pytest.raises(NotFoundError):
         fresh.rollover().emergency(Successor())
@@ -256,12 +256,15 @@ def test_a_sealed_key_is_followed_by_a_sealed_one(store: Store, clock: Clock) ->
     def passphrase() -> Confidential:
         return Confidential("correct horse")
 
-    ca = CertificateAuthority(store, clock=clock, places=Places(seal=passphrase, unseal=passphrase))
+    ca = CertificateAuthority(store, clock=clock, places=KeyLocations(seal=passphrase, unseal=passphrase))
     ca.init()
-    later = CertificateAuthority(store, clock=clock, places=Places(unseal=passphrase))
+    later = CertificateAuthority(store, clock=clock, places=KeyLocations(unseal=passphrase))
     later.rollover().start(Successor())
     for generation in (1, 2):
-        assert b'"sealing": "passphrase"' in store.secrets.latest(naming.ca_key_id("default", generation)).data.reveal()
+        assert (
+            b'"sealing": "passphrase"'
+            in store.secrets.latest(secret_names.ca_key_id("default", generation)).data.reveal()
+        )
     thief = CertificateAuthority(store, clock=clock)
     with pytest.raises(NotTrustedError, match="sealed by a passphrase"):
         thief.issuer()
@@ -297,7 +300,7 @@ def test_aborting_an_emergency_that_was_cut_off_leads_running_nodes_on(
 
 def test_a_ca_whose_key_is_lost_before_it_issued_is_dropped_without_it(ca: CertificateAuthority, store: Store) -> None:
     ca.rollover().start(Successor())
-    store.secrets.delete(naming.ca_key_id("default", 2))
+    store.secrets.delete(secret_names.ca_key_id("default", 2))
     fresh = CertificateAuthority(store, clock=ca.session.clock)
     fresh.rollover().abort()
     assert generations(fresh.trust()) == [(1, "active")]
@@ -316,7 +319,7 @@ def test_what_a_dropped_ca_issued_is_due_at_once(ca: CertificateAuthority) -> No
 
 def test_aborting_without_the_key_that_has_to_sign_changes_nothing(ca: CertificateAuthority, store: Store) -> None:
     ca.rollover().start(Successor())
-    store.secrets.delete(naming.ca_key_id("default", 1))
+    store.secrets.delete(secret_names.ca_key_id("default", 1))
     fresh = CertificateAuthority(store, clock=ca.session.clock)
     before = fresh.inventory().head
     with pytest.raises(NotFoundError, match="the key of CA 1"):

@@ -8,17 +8,17 @@ from contextlib import closing
 import pytest
 
 from daskpki import CertificateAuthority
-from daskpki.authority.standing import IDLE
-from daskpki.credentials.fetching import fetch_credential
-from daskpki.credentials.held import Pins
+from daskpki.authority.rollover import IDLE
+from daskpki.credentials.fetch import fetch_credential
+from daskpki.credentials.verified import Pins
 from daskpki.identity import Role
 from daskpki.store.port import Store
-from tests.authority.clocks import Clock
-from tests.authority.fragile import AFTER, BEFORE, FragileStore, Fuse, Killed
-from tests.crash.cases import ROLLOVERS, Case, Ending, emergency, found, issue, start
-from tests.crash.rollovers import check_ended, followed
-from tests.store.places import LocalPlace
-from tests.store_gsm.places import open_place
+from tests.robustness.crash.cases import ROLLOVERS, Case, Ending, emergency, found, issue, start
+from tests.robustness.crash.rollovers import check_ended, followed
+from tests.support.clocks import Clock
+from tests.support.fragile import AFTER, BEFORE, FragileStore, Fuse, Killed
+from tests.support.gsm_places import open_place
+from tests.support.local_places import LocalPlace
 
 LEAVES = ((Role.SCHEDULER, "scheduler"), (Role.WORKER, "worker"))
 

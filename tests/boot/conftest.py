@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.cloud import Cloud
-from tests.material import Cluster, make_cluster
-from tests.servers.metadata import MetadataServer
-from tests.servers.server import SecretManagerServer
+from tests.emulator.metadata import MetadataServer
+from tests.emulator.server import SecretManagerServer
+from tests.support.boot_cloud import Cloud
+from tests.support.material import Cluster, make_cluster
 
 
 @pytest.fixture(scope="session")

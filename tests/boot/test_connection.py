@@ -14,14 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskpki.boot.connection import Connection, parse_target, proxy_for, system_trust
-from daskpki.boot.crc32c import crc32c
-from daskpki.boot.retry import TryAgain
+from daskpki.boot.google import crc32c
+from daskpki.boot.http import Connection, TryAgain, parse_target, proxy_for, system_trust
 from daskpki.errors import AccessDeniedError, DaskpkiError, UnavailableError, UsageError
-from tests.boot.cloud import Cloud, boot_here, run_entrypoint
-from tests.servers.certificates import Web, web_certificate
-from tests.servers.metadata import MetadataServer
-from tests.servers.server import SecretManagerServer
+from tests.emulator.certificates import Web, web_certificate
+from tests.emulator.metadata import MetadataServer
+from tests.emulator.server import SecretManagerServer
+from tests.support.boot_cloud import Cloud, boot_here, run_entrypoint
 
 
 @given(st.binary(max_size=5000))

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.cloud import ENTRYPOINT, Cloud, plain_environ
-from tests.boot.sandbox import AS_ROOT, LOOPBACK_UP, OWN_MACHINE, for_every_user
-from tests.canary import Canary
-from tests.material import Cluster
+from tests.support.boot_cloud import ENTRYPOINT, Cloud, plain_environ
+from tests.support.key_search import Canary
+from tests.support.material import Cluster
+from tests.support.sandbox import AS_ROOT, LOOPBACK_UP, OWN_MACHINE, for_every_user
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
@@ -44,7 +44,7 @@ def running(
 def compute(directory: Path, port: int, *, workers: int, prefix: Sequence[str] = ()) -> str:
     """What a client with these credentials gets from the cluster: a result, then uid and pid of every process."""
     done = subprocess.run(
-        [*prefix, sys.executable, "-m", "tests.boot.client", str(directory), str(port), str(workers)],
+        [*prefix, sys.executable, "-m", "tests.support.stock_client", str(directory), str(port), str(workers)],
         capture_output=True,
         text=True,
         timeout=90,

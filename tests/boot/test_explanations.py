@@ -14,10 +14,10 @@ from threading import Thread
 import pytest
 
 from daskpki.errors import AccessDeniedError, UnavailableError
-from daskpki.kms.client import KmsClient
-from daskpki.store.gsm.refusals import Refusal, denied_by_google
-from tests.boot.cloud import TOKEN_PATH, Cloud, boot_here, run_entrypoint
+from daskpki.kms import KmsClient
+from daskpki.store.gsm.errors import Refusal, denied_by_google
 from tests.boot.test_sources import service_account
+from tests.support.boot_cloud import TOKEN_PATH, Cloud, boot_here, run_entrypoint
 
 KEY = "projects/keys/locations/global/keyRings/r/cryptoKeys/k/cryptoKeyVersions/1"
 GRANT = {"error": {"code": 403, "status": "PERMISSION_DENIED", "message": "iam.serviceAccounts.getAccessToken denied"}}
@@ -68,7 +68,7 @@ def test_the_same_of_cloud_kms() -> None:
     told = denied_by_google(refusal, api="cloudkms.googleapis.com")
     assert told is not None
     assert told.hint == "gcloud services enable cloudkms.googleapis.com --project 7"
-    assert KmsClient.__module__ == "daskpki.kms.client"
+    assert KmsClient.__module__ == "daskpki.kms"
 
 
 def test_a_permission_on_another_api_is_not_told_as_one_on_the_secret(cloud: Cloud) -> None:

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import pytest
 
+from daskpki.boot.fetch import fetch
+from daskpki.boot.http import RetryPolicy
 from daskpki.boot.options import parse_arguments
-from daskpki.boot.retry import Patience
 from daskpki.boot.settings import parse_settings
-from daskpki.boot.sources import fetch
 from daskpki.errors import DaskpkiError, UnavailableError
-from tests.boot.cloud import TOKEN_PATH, Cloud, boot_here, run_entrypoint
-from tests.material import Cluster, make_cluster
+from tests.support.boot_cloud import TOKEN_PATH, Cloud, boot_here, run_entrypoint
+from tests.support.material import Cluster, make_cluster
 
 EXPECTED: Final = """
                         name   token  leaf   trust  next   secret
@@ -122,9 +122,9 @@ def read_all(cloud: Cloud, seconds: float, *, real: bool = False) -> list[str]:
     def wait(pause: float) -> None:
         passed[0] += pause
 
-    patience = Patience(seconds, notes.append, sleep=wait, now=lambda: passed[0])
+    patience = RetryPolicy(seconds, notes.append, sleep=wait, now=lambda: passed[0])
     if real:
-        patience = Patience(time.monotonic() + seconds, notes.append)
+        patience = RetryPolicy(time.monotonic() + seconds, notes.append)
     fetch(parse_settings(parse_arguments(ARGUMENTS), cloud.environ), cloud.environ, patience)
     return notes
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from daskpki.errors import NotFoundError, NotTrustedError, UsageError
-from tests.boot.cloud import TOKEN_PATH, Cloud, boot_here, run_entrypoint
-from tests.material import make_cluster
+from tests.support.boot_cloud import TOKEN_PATH, Cloud, boot_here, run_entrypoint
+from tests.support.material import make_cluster
 
 
 def test_a_boot_makes_four_requests_and_only_reads_by_access(cloud: Cloud) -> None:

@@ -11,8 +11,8 @@ from collections import Counter
 
 import pytest
 
-from tests.boot.cloud import Cloud
-from tests.material import make_cluster
+from tests.support.boot_cloud import Cloud
+from tests.support.material import make_cluster
 
 VMS = 200
 HEALTHY = 4
@@ -32,7 +32,7 @@ def fleet(cloud: Cloud) -> Cloud:
 
 def boot_at_once(cloud: Cloud, count: int) -> str:
     """What the VMs said on stderr, after all have come up."""
-    command = [sys.executable, "-m", "tests.boot.booting_fleet", str(count), "worker", "--name", "w-{}"]
+    command = [sys.executable, "-m", "tests.support.booting_fleet", str(count), "worker", "--name", "w-{}"]
     environ = cloud.environ | {"DASKPKI_SCHEDULER": "tls://10.0.0.2", "DASKPKI_DEADLINE": "180"}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

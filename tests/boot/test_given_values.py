@@ -12,7 +12,7 @@ import pytest
 from daskpki.boot.options import OPTIONS, Option, parse_arguments
 from daskpki.boot.settings import parse_settings
 from daskpki.errors import DaskpkiError
-from tests.boot.cloud import Cloud, plain_environ, run_entrypoint
+from tests.support.boot_cloud import Cloud, plain_environ, run_entrypoint
 
 MARK = "MARKEDSECRETMATERIAL"
 CONTENTS = {

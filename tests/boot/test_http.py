@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskpki.boot.http import Reply, read_reply
-from daskpki.boot.retry import Patience, TryAgain
+from daskpki.boot.http import Reply, RetryPolicy, TryAgain, read_reply
 from daskpki.errors import DaskpkiError, NotTrustedError, UnavailableError
 
 
@@ -68,8 +67,8 @@ class Hands:
     def __init__(self) -> None:
         self.waits: list[float] = []
 
-    def patience(self, end: float, notes: list[str]) -> Patience:
-        return Patience(end, notes.append, sleep=self.waits.append, now=lambda: sum(self.waits), jitter=lambda: 1.0)
+    def patience(self, end: float, notes: list[str]) -> RetryPolicy:
+        return RetryPolicy(end, notes.append, sleep=self.waits.append, now=lambda: sum(self.waits), jitter=lambda: 1.0)
 
 
 def test_waits_double_from_50_ms_to_5_s_and_end_at_the_deadline() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from daskpki.boot.init import exec_init
-from tests.boot.sandbox import OWN_PIDS
+from tests.support.sandbox import OWN_PIDS
 
 UNTIL_ASKED = "trap 'exit {0}' TERM; echo up; while :; do sleep 0.05; done"
 """A program that ends with status {0} when asked, and says when it is ready for that."""
@@ -24,7 +24,7 @@ UNTIL_ASKED = "trap 'exit {0}' TERM; echo up; while :; do sleep 0.05; done"
 def brood(
     *commands: str, leave: float = 5, grace: float = 20, prefix: Sequence[str] = ()
 ) -> Iterator[subprocess.Popen[str]]:
-    command = [*prefix, sys.executable, "-m", "tests.boot.brood", str(leave), str(grace), *commands]
+    command = [*prefix, sys.executable, "-m", "tests.support.brood", str(leave), str(grace), *commands]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
             yield process
@@ -142,7 +142,7 @@ def test_who_does_not_end_is_killed() -> None:
 def test_as_pid_1_it_reaps_what_others_left_behind(tmp_path: Path) -> None:
     note = tmp_path / "orphan"
     orphan = f"(sleep 0.1 & echo $! ) > {note}; up=$(cat {note}); while [ -d /proc/$up ]; do sleep 0.02; done"
-    script = f"exec {sys.executable} -m tests.boot.brood 5 5 '{orphan}; echo reaped; exit 0'"
+    script = f"exec {sys.executable} -m tests.support.brood 5 5 '{orphan}; echo reaped; exit 0'"
     with subprocess.Popen(
         [*OWN_PIDS, "--mount", "sh", "-c", script],
         stdout=subprocess.PIPE,

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from daskpki.boot.log import JSON, BootLog
 from daskpki.boot.plan import dask_environment
-from daskpki.boot.report import JSON, Voice
-from tests.boot.cloud import TOKEN_PATH, Cloud, plain_environ, run_entrypoint
 from tests.boot.test_dask import compute, free_port, running
 from tests.boot.test_handover import HANDOVER
+from tests.support.boot_cloud import TOKEN_PATH, Cloud, plain_environ, run_entrypoint
 
 SEVERITIES = ("DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICAL")
 
@@ -85,7 +85,7 @@ def test_a_fault_of_ours_is_one_line_with_its_trace(capsys: pytest.CaptureFixtur
 
     with pytest.raises(ZeroDivisionError) as caught:
         faulty()
-    assert Voice(JSON).report(caught.value) == 1
+    assert BootLog(JSON).report(caught.value) == 1
     (line,) = objects(capsys.readouterr().err)
     assert (line["severity"], line["exit_code"]) == ("CRITICAL", 1)
     assert "ZeroDivisionError: by design" in line["stack_trace"]

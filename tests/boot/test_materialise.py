@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskpki.boot.materialise import MemoryFiles, TmpfsDirectory, is_tmpfs, parse_mounts, remove_leftovers
-from tests.boot.cloud import ENTRYPOINT, plain_environ
-from tests.boot.sandbox import AS_ROOT
+from daskpki.boot.memfd import MemoryFiles, TmpfsDirectory, is_tmpfs, parse_mounts, remove_leftovers
+from tests.support.boot_cloud import ENTRYPOINT, plain_environ
+from tests.support.sandbox import AS_ROOT
 
 NO_MEMFD = """if 1:
     import os, sys

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import daskpki
-from daskpki import naming
-from daskpki.boot.materialise import is_tmpfs
-from daskpki.boot.mounting import MountedFiles
+from daskpki import secret_names
+from daskpki.boot.memfd import is_tmpfs
 from daskpki.boot.mounts import Mount, file_variable, parse_mounts
+from daskpki.boot.secret_mounts import MountedFiles
 from daskpki.confidential import Confidential
 from daskpki.errors import (
     AccessDeniedError,
@@ -30,9 +30,9 @@ from daskpki.errors import (
     UnavailableError,
     UsageError,
 )
-from tests.boot.cloud import Cloud, boot_here, run_entrypoint
-from tests.boot.sandbox import AS_ROOT
-from tests.canary import Canary
+from tests.support.boot_cloud import Cloud, boot_here, run_entrypoint
+from tests.support.key_search import Canary
+from tests.support.sandbox import AS_ROOT
 
 VALUE = b"".join(hashlib.sha256(bytes([number])).digest() for number in range(12)) + b"\x00\xff\n"
 SHM = Path("/dev/shm")
@@ -51,8 +51,8 @@ print(json.dumps({"digest": digest, "same": same, "path": path, "mode": mode, "a
 
 
 def seed(cloud: Cloud, name: str, *values: bytes) -> str:
-    secret = f"{cloud.parent}/secrets/{naming.user_secret_id(cloud.cluster.name, name)}"
-    return cloud.server.seed(secret, *values, labels=cloud.cluster.labels(naming.SECRET, name))
+    secret = f"{cloud.parent}/secrets/{secret_names.user_secret_id(cloud.cluster.name, name)}"
+    return cloud.server.seed(secret, *values, labels=cloud.cluster.labels(secret_names.SECRET, name))
 
 
 @pytest.mark.parametrize(
@@ -246,10 +246,10 @@ def test_what_is_no_file_is_not_replaced() -> None:
 
 def test_on_a_node_the_secrets_are_its_workers(cloud: Cloud) -> None:
     from daskpki.boot.entrypoint import prepare
+    from daskpki.boot.launch import _own_secrets
     from daskpki.boot.options import parse_arguments
     from daskpki.boot.plan import plan_programs
     from daskpki.boot.settings import parse_settings
-    from daskpki.boot.start import _own_secrets
 
     seed(cloud, "s", VALUE)
     checked = prepare(parse_settings(parse_arguments(["node", "--secret", "s=fd"]), cloud.environ), cloud.environ)

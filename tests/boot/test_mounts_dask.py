@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from daskpki import naming
+from daskpki import secret_names
 from daskpki.confidential import Confidential
-from tests.boot.cloud import Cloud
 from tests.boot.test_dask import free_port, running
-from tests.canary import Canary
+from tests.support.boot_cloud import Cloud
+from tests.support.key_search import Canary
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
@@ -42,8 +42,8 @@ with Client(sys.argv[1], security=daskpki.security()) as client:
 
 def test_a_task_reads_a_secret_that_is_nowhere_else(cloud: Cloud, directory: Path, tmp_path: Path) -> None:
     for name, value in (("db-password", VALUE), ("token", b"another")):
-        secret = f"{cloud.parent}/secrets/{naming.user_secret_id(cloud.cluster.name, name)}"
-        cloud.server.seed(secret, value, labels=cloud.cluster.labels(naming.SECRET, name))
+        secret = f"{cloud.parent}/secrets/{secret_names.user_secret_id(cloud.cluster.name, name)}"
+        cloud.server.seed(secret, value, labels=cloud.cluster.labels(secret_names.SECRET, name))
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     port = free_port()

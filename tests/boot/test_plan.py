@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from daskpki.boot.handing import _health
+from daskpki.boot.launch import _health
 from daskpki.boot.options import parse_arguments
 from daskpki.boot.plan import Program, check_arguments, dask_environment, plan_programs
 from daskpki.boot.settings import parse_settings
 from daskpki.errors import NotTrustedError, PolicyError, UsageError
 from daskpki.identity import Role
-from tests.boot.cloud import plain_environ
 from tests.boot.test_handover import HANDOVER
+from tests.support.boot_cloud import plain_environ
 
 
 def plan(*argv: str, known: tuple[str, ...] = (), cores: int = 8, **environ: str) -> tuple[Program, ...]:

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import pytest
 
 from daskpki.boot.entrypoint import boot
-from daskpki.boot.polling import open_source
+from daskpki.boot.refresh import open_source
+from daskpki.cluster.refresh import Watch
 from daskpki.cluster.security import NodeSecurity, node_security
-from daskpki.cluster.watch import Watch
 from daskpki.handover import VARIABLE, load_handover
 from daskpki.identity import Role
 from daskpki.pki.credential import Credential, certificate_pem, encode_credential
-from tests.boot.cloud import Cloud, Recorder
-from tests.material import Cluster, make_cluster
-from tests.servers.clients import grpc_client
+from tests.emulator.clients import grpc_client
+from tests.support.boot_cloud import Cloud, Recorder
+from tests.support.material import Cluster, make_cluster
 
 MINUTE = 60.0
 TRUST, LEAF = "trust/versions/2", "worker_worker/versions/2"

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from daskpki.boot.entrypoint import boot
-from daskpki.boot.polling import DirectorySource, open_source
+from daskpki.boot.refresh import DirectorySource, open_source
+from daskpki.cluster.refresh import NullSource, Watch
 from daskpki.cluster.security import NodeSecurity, node_security
-from daskpki.cluster.watch import Nowhere, Watch
 from daskpki.handover import VARIABLE, Handover, load_handover
 from daskpki.identity import Role
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.credential import certificate_pem
-from tests.boot.cloud import Recorder
-from tests.material import Cluster, make_cluster
+from tests.support.boot_cloud import Recorder
+from tests.support.material import Cluster, make_cluster
 
 WORKER = "worker/worker"
 
@@ -133,6 +133,6 @@ def test_a_directory_that_cannot_be_read_any_more_is_said_at_start(
     assert isinstance(open_source(handover_of(started), {}), DirectorySource)
     (volume.path / "key.pem").resolve().chmod(0o644)
     with caplog.at_level(logging.WARNING, "distributed.daskpki"):
-        assert isinstance(open_source(handover_of(started), {}), Nowhere)
+        assert isinstance(open_source(handover_of(started), {}), NullSource)
     assert "of no newer credential: " in caplog.text
     assert "is open to others (mode 0644)" in caplog.text

@@ -10,7 +10,7 @@ from daskpki.boot.options import OPTIONS, help_text, parse_arguments
 from daskpki.boot.settings import Settings, parse_settings
 from daskpki.errors import DaskpkiError, UsageError
 from daskpki.identity import Role
-from tests.boot.cloud import plain_environ, run_entrypoint
+from tests.support.boot_cloud import plain_environ, run_entrypoint
 
 
 def settings(*argv: str, **environ: str) -> Settings:

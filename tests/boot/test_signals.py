@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.cloud import ENTRYPOINT, TOKEN_PATH, Cloud
-from tests.boot.sandbox import OWN_PIDS
 from tests.boot.test_sources import service_account
+from tests.support.boot_cloud import ENTRYPOINT, TOKEN_PATH, Cloud
+from tests.support.sandbox import OWN_PIDS
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
 LONG = 60.0

@@ -17,17 +17,17 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from daskpki import naming
+from daskpki import secret_names
 from daskpki.boot.entrypoint import boot
 from daskpki.boot.init import WAITED_FOR
 from daskpki.errors import AccessDeniedError, NotFoundError, UnavailableError
 from daskpki.identity import parse_slug
 from daskpki.pki.credential import encode_credential
 from daskpki.settings import LocalUrl
-from daskpki.store.local.unlocking import Unlocking
+from daskpki.store.local.key_slots import Unlocking
 from daskpki.store.opening import create_store
-from tests.boot.cloud import Cloud, boot_here, plain_environ
-from tests.material import Cluster
+from tests.support.boot_cloud import Cloud, boot_here, plain_environ
+from tests.support.material import Cluster
 
 
 def fill(cluster: Cluster, directory: Path, key_file: Path) -> dict[str, str]:
@@ -38,11 +38,13 @@ def fill(cluster: Cluster, directory: Path, key_file: Path) -> dict[str, str]:
     store = create_store(LocalUrl(directory), unlock=Unlocking(key_file=key_file), environ=environ)
     for slug, credential in cluster.credentials.items():
         role, name = parse_slug(slug)
-        secret = naming.credential_id(cluster.name, role, name)
-        store.secrets.create(secret, labels=naming.labels(cluster.name, role.value, name))
+        secret = secret_names.credential_id(cluster.name, role, name)
+        store.secrets.create(secret, labels=secret_names.labels(cluster.name, role.value, name))
         store.secrets.add(secret, encode_credential(credential))
-    store.secrets.create(naming.trust_id(cluster.name), labels=naming.labels(cluster.name, naming.TRUST))
-    store.secrets.add(naming.trust_id(cluster.name), cluster.trust)
+    store.secrets.create(
+        secret_names.trust_id(cluster.name), labels=secret_names.labels(cluster.name, secret_names.TRUST)
+    )
+    store.secrets.add(secret_names.trust_id(cluster.name), cluster.trust)
     store.close()
     return environ
 

@@ -8,14 +8,14 @@ import pytest
 
 from daskpki.boot.entrypoint import prepare
 from daskpki.boot.options import parse_arguments
-from daskpki.boot.polling import open_source
+from daskpki.boot.refresh import open_source
 from daskpki.boot.settings import parse_settings
 from daskpki.errors import NotFoundError, NotTrustedError, UsageError
 from daskpki.identity import Role
 from daskpki.pki.credential import Credential, certificate_pem, encode_credential
-from tests.boot.cloud import Cloud, Recorder, boot_here, plain_environ, run_entrypoint
-from tests.material import make_cluster
-from tests.servers.clients import grpc_client
+from tests.emulator.clients import grpc_client
+from tests.support.boot_cloud import Cloud, Recorder, boot_here, plain_environ, run_entrypoint
+from tests.support.material import make_cluster
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from distributed import Security
 
 from daskpki.identity import Role
-from tests.cluster.material import Authority, Leaf
-from tests.cluster.nodes import Cluster, cluster
+from tests.support.cluster_material import Authority, Leaf
+from tests.support.nodes import Cluster, cluster
 
 
 @pytest.fixture(scope="session")

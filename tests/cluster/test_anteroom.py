@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 from distributed import Scheduler
 
-from daskpki.cluster.anteroom import DEADLINE, Anteroom, readable, usual_limit
 from daskpki.cluster.audit import TURNED_AWAY, Event
 from daskpki.cluster.backend import PkiListener
 from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.pending import DEADLINE, Anteroom, readable, usual_limit
 from daskpki.cluster.security import PkiSecurity
-from daskpki.cluster.web.visits import Dashboard
+from daskpki.cluster.web.access import Dashboard
 from daskpki.identity import Role
-from tests.cluster.material import Authority
+from tests.support.cluster_material import Authority
 
 pytestmark = pytest.mark.cluster
 

@@ -13,10 +13,10 @@ from distributed import Scheduler
 
 from daskpki.cluster.audit import CONNECTED, TURNED_AWAY, Audit
 from daskpki.cluster.enforcement import Enforcement
-from daskpki.cluster.peers import Peer
+from daskpki.cluster.peer import Peer
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.identity import Role
-from tests.cluster.material import Authority
+from tests.support.cluster_material import Authority
 
 
 def test_a_certificate_shows_once_an_hour_and_each_connection_at_debug(

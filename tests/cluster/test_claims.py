@@ -17,14 +17,14 @@ from distributed.utils import open_port
 
 from daskpki.cluster import comm as comm_module
 from daskpki.cluster.audit import REFUSED
-from daskpki.cluster.keeper import Keeper
 from daskpki.cluster.policy import Channel, WorkerClients
 from daskpki.cluster.security import PkiSecurity, client_security
+from daskpki.cluster.trust_updates import TrustManager
 from daskpki.identity import Role
-from tests.cluster.attacks import registration
 from tests.cluster.conftest import stock_security
-from tests.cluster.material import Authority, Leaf
-from tests.cluster.rogue import dial
+from tests.support.attacks import registration
+from tests.support.cluster_material import Authority, Leaf
+from tests.support.rogue import dial
 
 pytestmark = pytest.mark.cluster
 
@@ -37,7 +37,7 @@ class Site:
         self.directory = directory
         document = self.authority.document()
         self.enforcement = self.authority.enforcement(self.authority.leaf(Role.SCHEDULER), WorkerClients.DENY)
-        self.enforcement.keeper = self.keeper = Keeper(self.enforcement, document)
+        self.enforcement.keeper = self.keeper = TrustManager(self.enforcement, document)
         self.thief = self.authority.leaf(Role.WORKER, "thief")
 
     def stock(self, leaf: Leaf) -> Security:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from daskpki.identity import Role
-from tests.cluster.attacks import ATTACKS, Target
 from tests.cluster.conftest import stock_security
-from tests.cluster.material import Authority
-from tests.cluster.nodes import Cluster
+from tests.support.attacks import ATTACKS, Target
+from tests.support.cluster_material import Authority
+from tests.support.nodes import Cluster
 
 pytestmark = pytest.mark.cluster
 

@@ -19,8 +19,8 @@ from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 from tests.cluster.conftest import stock_security
-from tests.cluster.material import DAY, Authority, Leaf
-from tests.cluster.nodes import Cluster
+from tests.support.cluster_material import DAY, Authority, Leaf
+from tests.support.nodes import Cluster
 
 pytestmark = pytest.mark.cluster
 

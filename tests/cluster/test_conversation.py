@@ -10,12 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskpki.cluster import operations as ops
-from daskpki.cluster.conversation import Conversation
-from daskpki.cluster.ledger import Ledger
-from daskpki.cluster.peers import Peer
-from daskpki.cluster.policy import Channel, OperationRefusedError, WorkerClients
+from daskpki.cluster.conversation import Conversation, Registrations
+from daskpki.cluster.peer import Peer
+from daskpki.cluster.policy import SERVES, Channel, OperationRefusedError, Server, WorkerClients
 from daskpki.cluster.refusal import answer_call, answer_stream
-from daskpki.cluster.roles import SERVES, Server
 from daskpki.identity import Identity, Role
 
 DENY, LIMITED, ALLOW = WorkerClients
@@ -39,7 +37,7 @@ def peer(role: Role, name: str = "thief") -> Peer:
     return Peer(Identity("default.daskpki.internal", role, name), 1, 2**31, "")
 
 
-def on_scheduler(who: Peer, mode: WorkerClients = LIMITED, ledger: Ledger | None = None) -> Conversation:
+def on_scheduler(who: Peer, mode: WorkerClients = LIMITED, ledger: Registrations | None = None) -> Conversation:
     ours = Identity("default.daskpki.internal", Role.SCHEDULER, "scheduler")
     return Conversation(ours, who, mode, server=Server.SCHEDULER, ledger=ledger)
 
@@ -55,9 +53,9 @@ def test_whatever_is_heard_is_let_through_or_refused_by_name(heard: list[Any], r
     for message in heard:
         try:
             if conversation.streaming:
-                conversation.hear_streamed(message)
+                conversation.check_inbound_stream(message)
             else:
-                conversation.hear_call(message)
+                conversation.check_inbound_call(message)
         except OperationRefusedError as refusal:
             answer_call(message, str(refusal))
             if isinstance(message, dict):
@@ -69,7 +67,7 @@ def test_whatever_is_heard_is_let_through_or_refused_by_name(heard: list[Any], r
 def test_nobody_but_a_worker_reports_as_one(message: dict[str, Any], role: Role) -> None:
     conversation = on_scheduler(peer(role))
     with contextlib.suppress(OperationRefusedError):
-        conversation.hear_call(message)
+        conversation.check_inbound_call(message)
     if conversation.channel is Channel.WORKER_STREAM:
         assert role is Role.WORKER
         assert message["address"] in {OWN, ANOTHERS}
@@ -86,35 +84,35 @@ class TestNamesThatAreTaken:
         ],
     )
     def test_by_somebody_else(self, registration: dict[str, Any], by: Role) -> None:
-        ledger = Ledger()
+        ledger = Registrations()
         owner = on_scheduler(peer(by, "owner"), ledger=ledger)
-        owner.hear_call(registration)
+        owner.check_inbound_call(registration)
         with pytest.raises(OperationRefusedError, match=r"not the caller's own|somebody else's"):
-            on_scheduler(peer(Role.WORKER), ledger=ledger).hear_call(registration)
+            on_scheduler(peer(Role.WORKER), ledger=ledger).check_inbound_call(registration)
         again = on_scheduler(peer(by, "owner"), ledger=ledger)  # a connection that was lost, and is not yet known to be
-        again.hear_call(registration)
+        again.check_inbound_call(registration)
         del owner
         with pytest.raises(OperationRefusedError):
-            on_scheduler(peer(Role.WORKER), ledger=ledger).hear_call(registration)
+            on_scheduler(peer(Role.WORKER), ledger=ledger).check_inbound_call(registration)
         del again
-        on_scheduler(peer(Role.WORKER), ledger=ledger).hear_call(registration)
+        on_scheduler(peer(Role.WORKER), ledger=ledger).check_inbound_call(registration)
 
     def test_a_worker_has_no_nanny_of_anothers(self) -> None:
         """The scheduler would have that nanny kill and restart its worker in place of the one that named it."""
-        ledger = Ledger()
+        ledger = Registrations()
         owner = on_scheduler(peer(Role.WORKER, "owner"), ledger=ledger)
-        owner.hear_call({"op": "register-worker", "address": OWN, "nanny": ANOTHERS})
+        owner.check_inbound_call({"op": "register-worker", "address": OWN, "nanny": ANOTHERS})
         claim = {"op": "register-worker", "address": "tls://10.0.0.3:1", "nanny": ANOTHERS}
         with pytest.raises(OperationRefusedError, match=r"nanny='tls://10\.0\.0\.2:1' is not the caller's own"):
-            on_scheduler(peer(Role.WORKER), ledger=ledger).hear_call(claim)
+            on_scheduler(peer(Role.WORKER), ledger=ledger).check_inbound_call(claim)
         sibling = on_scheduler(peer(Role.WORKER, "owner"), ledger=ledger)
-        sibling.hear_call(claim)
+        sibling.check_inbound_call(claim)
 
     def test_a_name_of_a_client_is_no_address_of_a_worker(self) -> None:
-        ledger = Ledger()
+        ledger = Registrations()
         squatter = on_scheduler(peer(Role.CLIENT), ledger=ledger)
-        squatter.hear_call({"op": "register-client", "client": OWN})
-        on_scheduler(peer(Role.WORKER), ledger=ledger).hear_call({"op": "register-worker", "address": OWN})
+        squatter.check_inbound_call({"op": "register-client", "client": OWN})
+        on_scheduler(peer(Role.WORKER), ledger=ledger).check_inbound_call({"op": "register-worker", "address": OWN})
 
 
 class TestTheModeThatTheSchedulerAnnounces:
@@ -134,22 +132,22 @@ class TestTheModeThatTheSchedulerAnnounces:
     )
     def test_the_stricter_holds(self, ours: WorkerClients, announced: object, guarded: bool) -> None:  # noqa: FBT001
         conversation = dialled(Role.WORKER, Role.SCHEDULER, ours)
-        conversation.go_by(announced)
+        conversation.use_mode(announced)
         assert conversation.guarded is guarded
 
     def test_what_a_task_may_submit_goes_by_it(self) -> None:
         conversation = dialled(Role.WORKER, Role.SCHEDULER, ALLOW)
-        conversation.go_by("limited")
-        conversation.say_call({"op": "register-client", "client": "Client-worker-1"})
+        conversation.use_mode("limited")
+        conversation.check_outbound_call({"op": "register-client", "client": "Client-worker-1"})
         with pytest.raises(OperationRefusedError, match="DASKPKI_WORKER_CLIENTS=limited"):
-            conversation.say_streamed({"op": "update-graph"})
+            conversation.check_outbound_stream({"op": "update-graph"})
 
     def test_nobody_else_announces(self) -> None:
         conversation = on_scheduler(peer(Role.WORKER), LIMITED)
-        conversation.go_by("allow")
+        conversation.use_mode("allow")
         assert conversation.gated
         other = on_scheduler(peer(Role.WORKER), ALLOW)
-        other.go_by("deny")
+        other.use_mode("deny")
         assert not other.gated
 
 

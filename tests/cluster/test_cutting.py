@@ -21,14 +21,14 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 
 from daskpki.cluster.audit import EXPIRED, REVOKED
 from daskpki.cluster.enforcement import Enforcement
-from daskpki.cluster.keeper import Keeper
+from daskpki.cluster.refresh import NullSource, Watch
 from daskpki.cluster.security import PkiSecurity, client_security
-from daskpki.cluster.trust import trust_of
-from daskpki.cluster.watch import Nowhere, Watch
+from daskpki.cluster.trust_state import trust_of
+from daskpki.cluster.trust_updates import TrustManager
 from daskpki.handover import Freshness
 from daskpki.identity import Role
 from daskpki.pki.certificates import lifetime, load_certificate
-from tests.cluster.material import DAY, Authority, Leaf
+from tests.support.cluster_material import DAY, Authority, Leaf
 
 pytestmark = pytest.mark.cluster
 
@@ -66,7 +66,7 @@ class Site:
             allow_stale=self.allow_stale,
             minimum=self.minimum,
         )
-        self.keeper = self.enforcement.keeper = Keeper(self.enforcement, document)
+        self.keeper = self.enforcement.keeper = TrustManager(self.enforcement, document)
 
     def now(self) -> float:
         return time.time() + self.ahead
@@ -99,7 +99,7 @@ class Site:
 def test_a_connection_outlives_its_peers_certificate_by_the_grace() -> None:
     site = Site()
     alice = site.authority.leaf(Role.CLIENT, "alice", ttl=int(DAY.total_seconds()))
-    watch = Watch(site.enforcement, site.keeper, Nowhere(), freshness=Freshness(grace=100))
+    watch = Watch(site.enforcement, site.keeper, NullSource(), freshness=Freshness(grace=100))
     ends = lifetime(load_certificate(alice.credential.leaf)).not_after - time.time()
 
     async def scenario() -> None:
@@ -295,7 +295,7 @@ def test_new_peers_once_the_revocation_list_ran_out(
     site = Site(allow_stale=allowed, revocations_for=DAY)
     context = shown(site, site.authority.leaf(Role.CLIENT, "alice"), tmp_path)
     freshness, hands = Freshness(stale_trust="allow" if allowed else "refuse"), [0.0]
-    watch = Watch(site.enforcement, site.keeper, Nowhere(), freshness=freshness, clock=lambda: hands[0])
+    watch = Watch(site.enforcement, site.keeper, NullSource(), freshness=freshness, clock=lambda: hands[0])
 
     async def scenario() -> bytes:
         async with site.running() as scheduler:

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from distributed.comm.core import Comm, CommClosedError
 
-from daskpki.authority.crl_keeping import DROPPED_LIMIT
-from daskpki.cluster import news
+from daskpki.authority.crl import DROPPED_LIMIT
+from daskpki.authority.session import random_serial
+from daskpki.cluster import trust_updates
 from daskpki.identity import Role
 from daskpki.pki.trust_document import TrustDocument
-from daskpki.serials import random_serial
 from tests.cluster.conftest import stock_security
-from tests.cluster.material import Authority, Leaf
-from tests.cluster.nodes import Cluster, cluster
-from tests.cluster.rogue import dial
+from tests.support.cluster_material import Authority, Leaf
+from tests.support.nodes import Cluster, cluster
+from tests.support.rogue import dial
 
 pytestmark = pytest.mark.cluster
 
@@ -66,7 +66,7 @@ def test_who_is_revoked_after_rotations_is_cut_and_nobody_else(tmp_path: Path, r
         async def push(document: TrustDocument) -> None:
             """To the scheduler, whose stream carries it to the worker; and to the nanny."""
             for comm in (scheduler, nanny):
-                reply = await ask(comm, **news.message(authority.signed(document)))
+                reply = await ask(comm, **trust_updates.message(authority.signed(document)))
                 assert reply["epoch"] == document.epoch
             holds = re.compile(rf"trust document {document.epoch} holds")
             await asyncio.to_thread(running.workers.wait_for, holds, 2)
@@ -90,7 +90,7 @@ def test_who_is_revoked_after_rotations_is_cut_and_nobody_else(tmp_path: Path, r
             await peers.gone()
         assert all([await peers.alive() for peers in others])
         authority.revoke_serials((random_serial() for _ in range(DROPPED_LIMIT)), generation=1)
-        await scheduler.write(news.message(authority.signed(authority.document())))
+        await scheduler.write(trust_updates.message(authority.signed(authority.document())))
         for peers in others:
             with pytest.raises(CommClosedError):
                 await asyncio.wait_for(peers.comms[0].read(), 20)

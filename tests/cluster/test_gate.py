@@ -14,7 +14,7 @@ from distributed.protocol.serialize import Serialize, Serialized, ToPickle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daskpki.cluster.gate import GateError, decode
+from daskpki.cluster.no_pickle import GateError, decode
 
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
 plain = st.recursive(

@@ -11,9 +11,9 @@ from distributed.protocol.serialize import ToPickle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskpki.cluster.greeting import announced_mode
-from daskpki.cluster.news import MODE
+from daskpki.cluster.handshake import announced_mode
 from daskpki.cluster.policy import WorkerClients
+from daskpki.cluster.trust_updates import MODE
 
 
 def sent(message: Any) -> bytes:

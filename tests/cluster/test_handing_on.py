@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from daskpki.boot.materialise import MemoryFiles
-from daskpki.cluster.handing_on import HandedSource
-from daskpki.cluster.keeper import Keeper
+from daskpki.boot.memfd import MemoryFiles
+from daskpki.cluster.child_processes import HandedSource
+from daskpki.cluster.refresh import Watch
 from daskpki.cluster.security import NodeSecurity, node_security
-from daskpki.cluster.watch import Watch
+from daskpki.cluster.trust_updates import TrustManager
 from daskpki.errors import DaskpkiError
 from daskpki.handover import Handover, load_handover, parse_handover
 from daskpki.identity import Role
-from tests.cluster.material import Authority
-from tests.cluster.nodes import handover_of
+from tests.support.cluster_material import Authority
+from tests.support.nodes import handover_of
 
 pytestmark = pytest.mark.cluster
 
@@ -77,5 +77,5 @@ def test_without_its_parent_nothing_changes(own: Authority, parent: NodeSecurity
     source = HandedSource(str(tmp_path / "gone"))
     with pytest.raises(DaskpkiError):
         source.credential()
-    assert not Watch(enforcement, Keeper(enforcement, own.document()), source, share=0).look()
+    assert not Watch(enforcement, TrustManager(enforcement, own.document()), source, share=0).look()
     assert enforcement.pair is before

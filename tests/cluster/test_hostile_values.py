@@ -29,11 +29,11 @@ from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.cluster.values import KINDS
 from daskpki.identity import Role
-from tests.cluster.attacks import METRICS, registration
 from tests.cluster.conftest import stock_security
-from tests.cluster.material import Authority
-from tests.cluster.rogue import dial
-from tests.cluster.tasks import nested
+from tests.support.attacks import METRICS, registration
+from tests.support.cluster_material import Authority
+from tests.support.rogue import dial
+from tests.support.tasks import nested
 
 pytestmark = pytest.mark.cluster
 

@@ -13,14 +13,14 @@ import pytest
 from distributed import Client, LocalCluster
 from distributed.utils import open_port
 
-from daskpki.cluster.local import LOOK, LocalSecurity, cluster_security
+from daskpki.cluster.local_cluster import LOOK, LocalSecurity, cluster_security
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.security import client_security
 from daskpki.confidential import Confidential
 from daskpki.errors import NotFoundError
 from daskpki.identity import Role
 from daskpki.pki.trust_document import parse_trust
-from tests.cluster.material import Authority
+from tests.support.cluster_material import Authority
 
 pytestmark = pytest.mark.cluster
 

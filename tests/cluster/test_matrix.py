@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from distributed import Security
 
-from daskpki.cluster import news
+from daskpki.cluster import trust_updates
 from daskpki.cluster.security import client_security
 from daskpki.identity import Role
-from tests.cluster.acts import ACTS, Visit, outcome
 from tests.cluster.conftest import stock_security
-from tests.cluster.material import DAY, Authority, Files, Leaf
-from tests.cluster.nodes import Cluster
-from tests.cluster.rogue import dial
+from tests.support.acts import ACTS, Visit, outcome
+from tests.support.cluster_material import DAY, Authority, Files, Leaf
+from tests.support.nodes import Cluster
+from tests.support.rogue import dial
 
 pytestmark = pytest.mark.cluster
 
@@ -219,7 +219,7 @@ def publish(authority: Authority, cluster: Cluster) -> None:
     admin = client_security(authority.leaf(Role.CLIENT, "admin").credential, authority.document())
     document = authority.document()
     signed = authority.signed(document)
-    asyncio.run(news.bring(cluster.address, admin.get_connection_args("client"), signed))
+    asyncio.run(trust_updates.send_trust(cluster.address, admin.get_connection_args("client"), signed))
     holds = re.compile(rf'"reloaded".*trust document {document.epoch} holds')
     cluster.workers.wait_for(holds, cluster.nworkers + 1)  # each worker, and the process of their nannies
 

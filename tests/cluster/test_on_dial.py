@@ -10,13 +10,12 @@ import pytest
 from distributed import Client, Scheduler
 
 import daskpki
-from daskpki.cluster.contexts import KeyPair
-from daskpki.cluster.keeper import Keeper
-from daskpki.cluster.on_dial import OnDial
+from daskpki.cluster.refresh import NullSource, OnDial
 from daskpki.cluster.security import PkiSecurity
-from daskpki.cluster.watch import Nowhere
+from daskpki.cluster.tls import KeyPair
+from daskpki.cluster.trust_updates import TrustManager
 from daskpki.identity import Role
-from tests.cluster.material import DAY, NOW, Authority, Leaf
+from tests.support.cluster_material import DAY, NOW, Authority, Leaf
 
 pytestmark = pytest.mark.cluster
 
@@ -77,7 +76,7 @@ def test_a_place_that_is_gone_leaves_what_there_is(
     assert security.enforcement(Role.CLIENT).pair.certificates == first.pair.certificates
 
 
-class Counting(Nowhere):
+class Counting(NullSource):
     """Has nothing, and counts how often it was asked."""
 
     asked = 0
@@ -90,7 +89,7 @@ class Counting(Nowhere):
 def test_a_place_is_asked_at_most_once_a_minute(own: Authority) -> None:
     document, source, hands = own.document(), Counting(), [0.0]
     enforcement = own.enforcement(alice(own, AGED))
-    on_dial = OnDial(enforcement, Keeper(enforcement, document), source, clock=lambda: hands[0])
+    on_dial = OnDial(enforcement, TrustManager(enforcement, document), source, clock=lambda: hands[0])
     for moment in (0, 1, 59, 60, 61, 119, 120):
         hands[0] = moment
         asyncio.run(on_dial())
@@ -100,11 +99,11 @@ def test_a_place_is_asked_at_most_once_a_minute(own: Authority) -> None:
 def test_a_dial_with_no_reason_to_look_delays_no_look(own: Authority) -> None:
     document, source, hands = own.document(), Counting(), [0.0]
     enforcement = own.enforcement(alice(own))
-    begin = Keeper(enforcement, document).lifetime.not_before
+    begin = TrustManager(enforcement, document).lifetime.not_before
     ages = iter([LIFE / 2, LIFE * 3 / 4])  # before two thirds of it, nothing newer is to be expected
     on_dial = OnDial(
         enforcement,
-        Keeper(enforcement, document),
+        TrustManager(enforcement, document),
         source,
         now=lambda: begin + next(ages).total_seconds(),
         clock=lambda: hands[0],

@@ -13,11 +13,11 @@ from distributed import Client, Security
 from daskpki.cluster import operations as ops
 from daskpki.cluster.security import client_security
 from daskpki.identity import Role
-from tests.cluster.attacks import registration
 from tests.cluster.conftest import stock_security
-from tests.cluster.material import Authority
-from tests.cluster.nodes import Cluster
-from tests.cluster.rogue import call, dial
+from tests.support.attacks import registration
+from tests.support.cluster_material import Authority
+from tests.support.nodes import Cluster
+from tests.support.rogue import call, dial
 
 pytestmark = pytest.mark.cluster
 

@@ -11,19 +11,20 @@ from hypothesis import strategies as st
 from daskpki.cluster import operations as ops
 from daskpki.cluster.policy import (
     CLOSING,
+    SERVES,
     Caller,
     Channel,
     OperationRefusedError,
+    Server,
     WorkerClients,
     allowed,
     settled,
     verify_call,
     verify_sendable,
 )
-from daskpki.cluster.roles import SERVES, Server
-from daskpki.credentials.addresses import is_canonical
+from daskpki.credentials.contexts import is_canonical
 from daskpki.identity import Role
-from tests.cluster.attacks import METRICS
+from tests.support.attacks import METRICS
 
 DENY, LIMITED, ALLOW = WorkerClients
 RPC, WORKER_STREAM, CLIENT_STREAM = Channel

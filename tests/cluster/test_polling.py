@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from daskpki import naming
-from daskpki.boot.polling import StoreSource, open_source
-from daskpki.boot.reading import Reader
-from daskpki.cluster.watch import Nowhere
+from daskpki import secret_names
+from daskpki.boot.fetch import Reader
+from daskpki.boot.refresh import StoreSource, open_source
+from daskpki.cluster.refresh import NullSource
 from daskpki.confidential import Confidential
 from daskpki.errors import NotFoundError, UnavailableError
 from daskpki.handover import Handover, parse_handover
 from daskpki.identity import Role
 from daskpki.pki.credential import encode_credential
-from tests.cluster.material import Authority
-from tests.cluster.nodes import handover_of
+from tests.support.cluster_material import Authority
+from tests.support.nodes import handover_of
 
 
 class Shelves:
@@ -70,8 +70,8 @@ def test_one_request_for_each_secret_when_there_is_nothing_new(shelves: Shelves,
     document = authority.document()
     leaf = authority.leaf(Role.WORKER)
     signed = authority.signed(document)
-    shelves.add(naming.trust_id("default"), signed)
-    shelves.add(naming.credential_id("default", Role.WORKER, "worker"), encode_credential(leaf.credential))
+    shelves.add(secret_names.trust_id("default"), signed)
+    shelves.add(secret_names.credential_id("default", Role.WORKER, "worker"), encode_credential(leaf.credential))
     found = source.trust_after(0)
     assert found is not None
     assert found == signed
@@ -84,7 +84,7 @@ def test_one_request_for_each_secret_when_there_is_nothing_new(shelves: Shelves,
 
 def test_what_is_new_is_found_also_after_a_look_that_failed(shelves: Shelves, source: StoreSource) -> None:
     authority = Authority()
-    secret = naming.trust_id("default")
+    secret = secret_names.trust_id("default")
     shelves.add(secret, authority.signed(authority.document()))
     assert source.trust_after(1) is None
     shelves.add(secret, authority.signed(authority.document()))
@@ -100,7 +100,7 @@ def test_a_store_that_was_put_back_is_believed_once_it_has_passed_what_is_known(
     shelves: Shelves, source: StoreSource
 ) -> None:
     authority = Authority()
-    secret = naming.trust_id("default")
+    secret = secret_names.trust_id("default")
     documents = [authority.document() for _ in range(4)]
     for document in documents[:3]:
         shelves.add(secret, authority.signed(document))
@@ -120,5 +120,5 @@ def test_a_store_that_was_put_back_is_believed_once_it_has_passed_what_is_known(
 
 
 def test_where_a_node_looks(handover: Handover) -> None:
-    assert isinstance(open_source(handover._replace(store=None)), Nowhere)
+    assert isinstance(open_source(handover._replace(store=None)), NullSource)
     assert isinstance(open_source(handover._replace(store="gsm://some-project")), StoreSource)

@@ -9,8 +9,8 @@ import pytest
 
 from daskpki.handover import VARIABLE
 from daskpki.identity import Role
-from tests.cluster.material import Authority
-from tests.cluster.nodes import PRELOADS, Cluster, Node, node_environment
+from tests.support.cluster_material import Authority
+from tests.support.nodes import PRELOADS, Cluster, Node, node_environment
 
 pytestmark = pytest.mark.cluster
 

@@ -22,7 +22,7 @@ from distributed import Client, Future
 
 import daskpki
 from daskpki.cluster.security import PkiSecurity, client_security
-from daskpki.credentials.choice import Wanted
+from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.sources import obtain, this_process
 from daskpki.demo.stage import Node, Stage
 

@@ -1,6 +1,6 @@
 """A peer that resets its connection costs no other one: OpenSSL's error queue is shared by all of a thread.
 
-On Python 3.13 and newer these fail without daskpki.cluster.sockets (scripts/test --python runs them there).
+On Python 3.13 and newer these fail without daskpki.cluster.tls (scripts/test --python runs them there).
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from typing import NamedTuple
 import pytest
 from distributed import Client, Scheduler, Worker
 
-from daskpki.cluster.contexts import client_context, server_context
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.security import PkiSecurity, client_security
-from daskpki.cluster.sockets import PkiSocket, clear_error_queue
-from daskpki.cluster.web.visits import Dashboard
+from daskpki.cluster.tls import PkiSocket, clear_error_queue, client_context, server_context
+from daskpki.cluster.web.access import Dashboard
 from daskpki.identity import Role
-from tests.cluster.http_client import visitor
-from tests.cluster.material import Authority, Leaf
+from tests.support.cluster_material import Authority, Leaf
+from tests.support.http_client import visitor
 
 PAGE = Path(__file__).parents[2] / "docs/explanation/reset_poisons_other_connections.py"
 RESETS = 30
@@ -193,4 +192,4 @@ def test_the_page_for_the_interpreters_bug_tracker_runs(authority: Authority, le
     )
     assert done.returncode == 0, done.stderr
     expected = "fails - " if sys.version_info >= (3, 13) else "ok"
-    assert done.stdout.startswith(expected), f"was Python mended? then daskpki.cluster.sockets can go: {done.stdout}"
+    assert done.stdout.startswith(expected), f"was Python mended? then daskpki.cluster.tls can go: {done.stdout}"

@@ -15,11 +15,10 @@ from distributed import Nanny, Scheduler, Worker
 from packaging.version import Version
 
 from daskpki.cluster import operations as ops
-from daskpki.cluster.policy import Caller, Channel, OperationRefusedError, WorkerClients, verify_call
-from daskpki.cluster.roles import Server
+from daskpki.cluster.policy import Caller, Channel, OperationRefusedError, Server, WorkerClients, verify_call
 from daskpki.cluster.selftest import TESTED, unknown_operations
 from daskpki.identity import Role
-from tests.cluster.nodes import ASKED_FOR
+from tests.support.nodes import ASKED_FOR
 
 pytestmark = pytest.mark.every_version
 

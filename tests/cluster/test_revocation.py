@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from distributed import Client
 
-from daskpki.cluster import news
+from daskpki.cluster import trust_updates
+from daskpki.cluster.push import Answer, push_trust
 from daskpki.cluster.security import PkiSecurity, client_security
-from daskpki.cluster.telling import Answer, tell
 from daskpki.confidential import Confidential
-from daskpki.credentials.held import Held
+from daskpki.credentials.verified import VerifiedCredential
 from daskpki.identity import Role
 from tests.cluster.conftest import stock_security
-from tests.cluster.material import Authority
-from tests.cluster.nodes import Cluster, cluster
-from tests.cluster.rogue import admission, call
+from tests.support.cluster_material import Authority
+from tests.support.nodes import Cluster, cluster
+from tests.support.rogue import admission, call
 
 pytestmark = pytest.mark.cluster
 
@@ -45,7 +45,7 @@ def admin(own: Authority) -> PkiSecurity:
 
 def push(running: Cluster, admin: PkiSecurity, signed: Confidential) -> int:
     arguments = admin.get_connection_args("client")
-    return asyncio.run(news.bring(running.address, arguments, signed))
+    return asyncio.run(trust_updates.send_trust(running.address, arguments, signed))
 
 
 def test_a_busy_client_is_cut_off(own: Authority, running: Cluster, admin: PkiSecurity) -> None:
@@ -122,14 +122,14 @@ def test_a_forged_document_is_refused_and_said_so(own: Authority, running: Clust
 
 
 def test_what_an_administrators_command_is_told(own: Authority, running: Cluster) -> None:
-    held = Held(own.leaf(Role.CLIENT, "admin").credential, own.document(), own.signed(own.document()))
+    held = VerifiedCredential(own.leaf(Role.CLIENT, "admin").credential, own.document(), own.signed(own.document()))
     newest, stranger = own.document(), Authority()
     forged = stranger.signed(stranger.document()._replace(epoch=newest.epoch + 100))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         deaf = f"tls://127.0.0.1:{silent.getsockname()[1]}"
-        (unheard,) = tell([deaf], held, own.signed(newest), limit=0.5)
-    (refused,) = tell([running.address], held, forged)
-    (taken,) = tell([running.address], held, own.signed(newest))
+        (unheard,) = push_trust([deaf], held, own.signed(newest), limit=0.5)
+    (refused,) = push_trust([running.address], held, forged)
+    (taken,) = push_trust([running.address], held, own.signed(newest))
     assert (refused.epoch, refused.refused) == (None, True)
     assert "trust document" in refused.reason
     assert taken == Answer(running.address, newest.epoch, taken=True)

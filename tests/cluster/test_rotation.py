@@ -12,16 +12,16 @@ from typing import Any, cast
 import pytest
 from distributed import Client, Scheduler, Worker
 
-from daskpki.cluster.contexts import KeyPair
-from daskpki.cluster.keeper import Keeper
+from daskpki.cluster.refresh import Watch
 from daskpki.cluster.security import NodeSecurity, client_security, node_security
-from daskpki.cluster.watch import Watch
+from daskpki.cluster.tls import KeyPair
+from daskpki.cluster.trust_updates import TrustManager
 from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError, UnavailableError
 from daskpki.handover import Freshness, load_handover, parse_handover
 from daskpki.identity import Role
-from tests.cluster.material import Authority, Leaf
-from tests.cluster.nodes import handover_of
+from tests.support.cluster_material import Authority, Leaf
+from tests.support.nodes import handover_of
 
 pytestmark = pytest.mark.cluster
 
@@ -170,7 +170,7 @@ def test_a_source_that_does_not_answer_changes_nothing(tmp_path: Path, caplog: p
 
 def test_many_forged_documents_are_not_even_verified(tmp_path: Path) -> None:
     authority, stranger = Authority(), Authority()
-    keeper: Keeper = node(authority, Role.SCHEDULER, tmp_path).keeper
+    keeper: TrustManager = node(authority, Role.SCHEDULER, tmp_path).keeper
     forged = stranger.signed(stranger.document()._replace(epoch=1000))
     for _ in range(10):
         with pytest.raises(NotTrustedError):

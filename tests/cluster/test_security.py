@@ -18,14 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daskpki.cluster.backend import install
-from daskpki.cluster.contexts import KeyPair, client_context, load_key_pair, load_through_sealed_file
 from daskpki.cluster.security import PkiSecurity, client_security, node_security
+from daskpki.cluster.tls import KeyPair, client_context, load_key_pair, load_through_sealed_file
 from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError, UsageError
 from daskpki.handover import Freshness, Handover, parse_handover
 from daskpki.identity import Role
-from tests.cluster.material import DAY, Authority, Leaf
-from tests.cluster.nodes import handover_of
+from tests.support.cluster_material import DAY, Authority, Leaf
+from tests.support.nodes import handover_of
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_key_touches_no_file_system(alice: Leaf, tmp_path: Path) -> None:
     key = alice.pair.key.reveal()
     program = (
         "import ssl, sys\n"
-        "from daskpki.cluster.contexts import KeyPair, load_key_pair\n"
+        "from daskpki.cluster.tls import KeyPair, load_key_pair\n"
         "from daskpki.confidential import Confidential\n"
         "certificates, key = sys.stdin.read().split('---8<---')\n"
         "load_key_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), KeyPair(certificates, Confidential(key)))\n"

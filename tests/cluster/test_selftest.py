@@ -15,8 +15,8 @@ import pytest
 from daskpki.cluster.selftest import TESTED
 from daskpki.handover import VARIABLE
 from daskpki.identity import Role
-from tests.cluster.material import Authority
-from tests.cluster.nodes import handover_of
+from tests.support.cluster_material import Authority
+from tests.support.nodes import handover_of
 
 START = "import daskpki.cluster.preload; print('started')"
 FAULTS = {
@@ -27,12 +27,12 @@ FAULTS = {
     ),
     "calls are not shown to us": (
         "async def hear(comm, message): return message",
-        "PkiTLS._hear_call = hear",
+        "PkiTLS._check_inbound_call = hear",
         "'retire_workers' was not refused",
     ),
     "nothing that is allowed arrives": (
         "async def hear(comm, message): return await answer(comm, answer_call(message, 'no'))",
-        "answer = PkiTLS._answer; PkiTLS._hear = hear",
+        "answer = PkiTLS._answer; PkiTLS._check_inbound = hear",
         "",
     ),
 }

@@ -15,8 +15,7 @@ from distributed.protocol.serialize import ToPickle, to_serialize
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskpki.cluster.gate import decode
-from daskpki.cluster.sender import failed_task, sendable
+from daskpki.cluster.no_pickle import decode, failed_task, sendable
 
 numbers = st.sampled_from(
     [np.int64(7), np.float32(0.5), np.bool_(True), np.uint8(200), np.datetime64(5, "s").astype(int)]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from daskpki.cluster.selftest import TESTED
-from tests.cluster.nodes import ASKED_FOR
-from tests.house.paths import ROOT
+from tests.support.nodes import ASKED_FOR
+from tests.support.paths import ROOT
 
 *OLDER, _NEWEST = TESTED
 

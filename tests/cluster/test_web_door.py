@@ -20,17 +20,16 @@ from tornado.routing import PathMatches, RuleRouter
 from tornado.web import Application, RequestHandler
 
 from daskpki.cluster.audit import TURNED_AWAY
-from daskpki.cluster.contexts import server_context
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.security import PkiSecurity
-from daskpki.cluster.trust import trust_of
-from daskpki.cluster.web.door import verify_guarded
-from daskpki.cluster.web.routes import ALLOWED, DENIED, qualified_name, why_denied
-from daskpki.cluster.web.visits import Dashboard
+from daskpki.cluster.tls import server_context
+from daskpki.cluster.trust_state import trust_of
+from daskpki.cluster.web.access import Dashboard
+from daskpki.cluster.web.server import ALLOWED, DENIED, qualified_name, verify_guarded, why_denied
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
-from tests.cluster.http_client import Connection, connected, visitor
-from tests.cluster.material import DAY, Authority, Leaf
+from tests.support.cluster_material import DAY, Authority, Leaf
+from tests.support.http_client import Connection, connected, visitor
 
 BOKEH = "distributed.scheduler.dashboard.bokeh-application"
 

@@ -24,10 +24,10 @@ from daskpki.confidential import Confidential
 from daskpki.handover import encode_handover, parse_handover
 from daskpki.identity import Role
 from daskpki.pki.pkcs12 import encode_pkcs12
-from tests.cluster.browser import Tab, browser, certificates_without_asking, make_home
-from tests.cluster.http_client import connected, visitor
-from tests.cluster.material import Authority, Leaf
-from tests.cluster.nodes import PRELOADS, STARTED, Node, handover_of
+from tests.support.browser import Tab, browser, certificates_without_asking, make_home
+from tests.support.cluster_material import Authority, Leaf
+from tests.support.http_client import connected, visitor
+from tests.support.nodes import PRELOADS, STARTED, Node, handover_of
 
 pytestmark = pytest.mark.cluster
 

@@ -10,11 +10,11 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from daskpki.cluster.audit import Event
-from daskpki.cluster.peers import Peer
+from daskpki.cluster.peer import Peer
+from daskpki.cluster.web.access import Dashboard, Visit, is_local_name, is_loopback, verify_visit
 from daskpki.cluster.web.metrics import exposition
 from daskpki.cluster.web.page import page
 from daskpki.cluster.web.snapshot import Believed, Ca, Contact, Snapshot, as_json, group
-from daskpki.cluster.web.visits import Dashboard, Visit, is_local_name, is_loopback, verify_visit
 from daskpki.errors import NotTrustedError, PolicyError
 from daskpki.identity import Identity, Role
 

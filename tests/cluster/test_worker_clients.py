@@ -12,10 +12,10 @@ from distributed import Client, LocalCluster
 
 from daskpki.cluster.security import client_security
 from daskpki.identity import Role
-from tests.cluster import tasks
 from tests.cluster.conftest import stock_security
-from tests.cluster.material import Authority
-from tests.cluster.nodes import PRELOADS, STARTED, Cluster, Node, node_environment
+from tests.support import tasks
+from tests.support.cluster_material import Authority
+from tests.support.nodes import PRELOADS, STARTED, Cluster, Node, node_environment
 
 pytestmark = pytest.mark.cluster
 

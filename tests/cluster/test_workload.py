@@ -45,9 +45,9 @@ from distributed.diagnostics.plugin import InstallPlugin
 
 from daskpki.cluster.security import client_security
 from daskpki.identity import Role
-from tests.cluster import tasks
-from tests.cluster.material import Authority
-from tests.cluster.nodes import Cluster, cluster
+from tests.support import tasks
+from tests.support.cluster_material import Authority
+from tests.support.nodes import Cluster, cluster
 
 pytestmark = pytest.mark.cluster
 

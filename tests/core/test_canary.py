@@ -11,7 +11,7 @@ import pytest
 from daskpki.confidential import Confidential
 from daskpki.pki import pem
 from daskpki.pki.keys import KeyType, generate_key, serialize_key
-from tests.canary import Canary
+from tests.support.key_search import Canary
 
 KEYS = {kind: serialize_key(generate_key(kind)) for kind in KeyType}
 

@@ -14,12 +14,12 @@ import pytest
 
 from daskpki import files
 from daskpki.credentials.contexts import Contexts
+from daskpki.credentials.csr import all_waiting
 from daskpki.credentials.dask_config import check_config
 from daskpki.credentials.directory import load_directory
-from daskpki.credentials.waiting import all_waiting
 from daskpki.errors import AccessDeniedError, AlreadyExistsError, DaskpkiError, NotFoundError, UsageError
 from daskpki.store.local.database import check_files
-from tests.store.disks import as_root, tmpfs
+from tests.support.disks import as_root, tmpfs
 
 
 def test_a_written_file_is_private_whatever_the_umask(tmp_path: Path) -> None:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from daskpki.credentials.export import export_directory
+from daskpki.credentials.directory import export_directory
 from daskpki.credentials.os_keyring import OSKeyring
-from daskpki.credentials.sources import Surroundings
+from daskpki.credentials.sources import Environment
 from daskpki.identity import Role
 from daskpki.settings import LocalUrl
 from daskpki.store.local.store import LocalStore
 from daskpki.store.opening import Unlocking, create_store, open_store
-from tests.credentials.desktop import Desktop, desktop
-from tests.credentials.material import Founded
+from tests.support.desktop import Desktop, desktop
+from tests.support.login_material import Founded
 
 
 @pytest.fixture(scope="session")
@@ -49,10 +49,10 @@ def founded(store: LocalStore) -> Founded:
 
 
 @pytest.fixture
-def here(keyring: OSKeyring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Surroundings:
+def here(keyring: OSKeyring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     """What a program of alice's sees."""
     monkeypatch.setenv("DASKPKI_KEY_FILE", str(tmp_path / "store.key"))
-    return Surroundings(os.environ.copy(), datetime.now(UTC), keyring, open_store)
+    return Environment(os.environ.copy(), datetime.now(UTC), keyring, open_store)
 
 
 @pytest.fixture
@@ -64,5 +64,5 @@ def exported(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def mounted(here: Surroundings, exported: Path) -> Surroundings:
+def mounted(here: Environment, exported: Path) -> Environment:
     return here._replace(environ={**here.environ, "DASKPKI_CREDENTIAL_DIR": str(exported)})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from daskpki.boot.options import parse_arguments
 from daskpki.boot.settings import parse_settings
-from daskpki.credentials.addresses import is_canonical, matches, parse_scheduler, read_scheduler_file
+from daskpki.credentials.contexts import is_canonical, matches, parse_scheduler, read_scheduler_file
 from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, UsageError
 
 

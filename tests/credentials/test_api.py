@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import daskpki
-from daskpki.credentials.export import export_directory
+from daskpki.credentials.directory import export_directory
 from daskpki.errors import NotFoundError, NotTrustedError, UsageError
 from daskpki.identity import Role
 from daskpki.store.local.store import LocalStore
-from tests.credentials.material import Founded
+from tests.support.login_material import Founded
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskpki.credentials.choice import Source, Wanted, choose
+from daskpki.credentials.source_selection import Source, Wanted, choose
 from daskpki.errors import UsageError
 
 _SETTINGS = {

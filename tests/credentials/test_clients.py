@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from daskpki.credentials.export import export_directory
+from daskpki.credentials.directory import export_directory
 from daskpki.credentials.login import login, logout
-from daskpki.credentials.sources import Surroundings
+from daskpki.credentials.sources import Environment
 from daskpki.identity import Role
 from daskpki.store.local.store import LocalStore
-from tests.credentials.desktop import Desktop
-from tests.credentials.material import Founded
-from tests.credentials.schedulers import scheduler, worker
+from tests.support.desktop import Desktop
+from tests.support.login_material import Founded
+from tests.support.schedulers import scheduler, worker
 
 CONNECTED = """
 import asyncio, json, sys
@@ -68,13 +68,13 @@ def _run(program: str, environ: dict[str, str] | None = None, *arguments: str) -
 
 
 @pytest.fixture
-def alice(session: Desktop, here: Surroundings) -> dict[str, str]:
+def alice(session: Desktop, here: Environment) -> dict[str, str]:
     """The environment of alice's programs."""
     return dict(here.environ) | {"DBUS_SESSION_BUS_ADDRESS": session.environ["DBUS_SESSION_BUS_ADDRESS"]}
 
 
 @pytest.fixture
-def _logged_out(here: Surroundings) -> Iterator[None]:
+def _logged_out(here: Environment) -> Iterator[None]:
     yield
     logout(here, here.contexts.all())
 
@@ -82,7 +82,7 @@ def _logged_out(here: Surroundings) -> Iterator[None]:
 @pytest.mark.cluster
 @pytest.mark.usefixtures("_logged_out")
 def test_clients_connect_to_several_clusters_side_by_side(
-    founded: Founded, store: LocalStore, here: Surroundings, alice: dict[str, str], tmp_path: Path
+    founded: Founded, store: LocalStore, here: Environment, alice: dict[str, str], tmp_path: Path
 ) -> None:
     other = Founded("other")
     other.publish(store.secrets)
@@ -101,7 +101,7 @@ def test_clients_connect_to_several_clusters_side_by_side(
 @pytest.mark.cluster
 @pytest.mark.usefixtures("_logged_out")
 def test_a_peer_that_is_no_scheduler_of_the_cluster_is_refused(
-    founded: Founded, store: LocalStore, here: Surroundings, alice: dict[str, str], tmp_path: Path
+    founded: Founded, store: LocalStore, here: Environment, alice: dict[str, str], tmp_path: Path
 ) -> None:
     login(store, "default", "alice", [], here)
     with (
@@ -129,7 +129,7 @@ print(*[security_loader({"address": address}) is not None for address in sys.arg
 
 @pytest.mark.usefixtures("founded", "_logged_out")
 def test_the_loader_answers_for_known_addresses_only(
-    store: LocalStore, here: Surroundings, alice: dict[str, str]
+    store: LocalStore, here: Environment, alice: dict[str, str]
 ) -> None:
     addresses = ["tcp://10.0.0.5:8786", "10.0.0.5:8786", "tls://10.0.0.5:8786", "tls://10.0.0.6:8786", "tls://[::"]
     assert _run(LOADED, alice, *addresses) == "False False False False False\n"

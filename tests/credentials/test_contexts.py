@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daskpki.confidential import Confidential
-from daskpki.credentials.addresses import matches, parse_scheduler
-from daskpki.credentials.contexts import Context, Contexts, encode_context, parse_context
-from daskpki.credentials.entry import Entry, encode_entry, parse_entry
+from daskpki.credentials.contexts import Context, Contexts, encode_context, matches, parse_context, parse_scheduler
 from daskpki.credentials.os_keyring import MAX_CHARACTERS
+from daskpki.credentials.saved_logins import Entry, encode_entry, parse_entry
 from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotTrustedError, UsageError
 from daskpki.pki.keys import KeyType, generate_key, serialize_key
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from daskpki.confidential import Confidential
-from daskpki.credentials.choice import Source, Wanted
-from daskpki.credentials.directory import check_file
-from daskpki.credentials.export import export_directory
-from daskpki.credentials.sources import Surroundings, obtain
+from daskpki.credentials.directory import check_file, export_directory
+from daskpki.credentials.source_selection import Source, Wanted
+from daskpki.credentials.sources import Environment, obtain
 from daskpki.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -25,10 +24,10 @@ from daskpki.errors import (
 )
 from daskpki.identity import Role
 from daskpki.pki.pkcs12 import encode_pkcs12
-from tests.credentials.material import Founded
+from tests.support.login_material import Founded
 
 
-def test_a_directory_is_a_source(mounted: Surroundings) -> None:
+def test_a_directory_is_a_source(mounted: Environment) -> None:
     held, choice, schedulers = obtain(Wanted(), mounted)
     assert held.credential.identity.slug == "client/alice"
     assert (choice.source, choice.why) == (Source.DIRECTORY, "DASKPKI_CREDENTIAL_DIR is set")
@@ -80,7 +79,7 @@ def test_openssl_reads_a_pkcs12_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "mode"), [("key.pem", 0o640), ("key.pem", 0o604), ("ca.pem", 0o664), ("trust.json", 0o646), (".", 0o770)]
 )
-def test_loose_permissions_are_refused(mounted: Surroundings, exported: Path, file: str, mode: int) -> None:
+def test_loose_permissions_are_refused(mounted: Environment, exported: Path, file: str, mode: int) -> None:
     (exported / file).chmod(mode)
     with pytest.raises(AccessDeniedError, match=f"open to others .mode {mode:04o}.") as refusal:
         obtain(Wanted(), mounted)
@@ -88,7 +87,7 @@ def test_loose_permissions_are_refused(mounted: Surroundings, exported: Path, fi
 
 
 @pytest.mark.parametrize("file", ["ca.pem", "cert.pem", "key.pem", "trust.json"])
-def test_every_file_is_needed_and_has_to_be_whole(mounted: Surroundings, exported: Path, file: str) -> None:
+def test_every_file_is_needed_and_has_to_be_whole(mounted: Environment, exported: Path, file: str) -> None:
     whole = (exported / file).read_bytes()
     for damaged in (b"", whole[: len(whole) // 2], b"\x00" * 100, b"x" * (2 << 20)):
         (exported / file).write_bytes(damaged)
@@ -100,7 +99,7 @@ def test_every_file_is_needed_and_has_to_be_whole(mounted: Surroundings, exporte
         obtain(Wanted(), mounted)
 
 
-def test_a_key_of_another_certificate_is_refused(mounted: Surroundings, exported: Path, tmp_path: Path) -> None:
+def test_a_key_of_another_certificate_is_refused(mounted: Environment, exported: Path, tmp_path: Path) -> None:
     cluster = Founded()
     export_directory(cluster.hold(cluster.issue(Role.CLIENT, "alice")), tmp_path / "second")
     (exported / "key.pem").write_bytes((tmp_path / "second" / "key.pem").read_bytes())
@@ -109,7 +108,7 @@ def test_a_key_of_another_certificate_is_refused(mounted: Surroundings, exported
 
 
 @pytest.mark.parametrize("file", ["ca.pem", "trust.json", "cert.pem"])
-def test_parts_of_another_cluster_are_refused(mounted: Surroundings, exported: Path, tmp_path: Path, file: str) -> None:
+def test_parts_of_another_cluster_are_refused(mounted: Environment, exported: Path, tmp_path: Path, file: str) -> None:
     cluster = Founded()
     export_directory(cluster.hold(cluster.issue(Role.CLIENT, "alice")), tmp_path / "second")
     (exported / file).write_bytes((tmp_path / "second" / file).read_bytes())

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from daskpki.credentials import dask_config
-from daskpki.credentials.choice import Source, Wanted
 from daskpki.credentials.login import login, logout
 from daskpki.credentials.os_keyring import OSKeyring
-from daskpki.credentials.sources import Surroundings, obtain
-from daskpki.credentials.whoami import whoami
+from daskpki.credentials.source_selection import Source, Wanted
+from daskpki.credentials.sources import Environment, obtain, whoami
 from daskpki.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -26,20 +25,20 @@ from daskpki.errors import (
 from daskpki.identity import Role
 from daskpki.pki.keys import KeyType
 from daskpki.store.local.store import LocalStore
-from tests.credentials.desktop import Desktop
-from tests.credentials.material import Founded
+from tests.support.desktop import Desktop
+from tests.support.login_material import Founded
 
 
 def _files(home: Path) -> dict[str, bytes]:
     return {str(path.relative_to(home)): path.read_bytes() for path in home.rglob("*") if path.is_file()}
 
 
-def _home(here: Surroundings) -> Path:
+def _home(here: Environment) -> Path:
     return Path(here.environ["HOME"])
 
 
 @pytest.mark.usefixtures("founded")
-def test_login_makes_the_credential_available(store: LocalStore, here: Surroundings) -> None:
+def test_login_makes_the_credential_available(store: LocalStore, here: Environment) -> None:
     result = login(store, "default", "alice", ["tls://10.0.0.5:8786"], here)
     held, choice, schedulers = obtain(Wanted(), here)
     assert held == result.held
@@ -50,7 +49,7 @@ def test_login_makes_the_credential_available(store: LocalStore, here: Surroundi
 
 
 @pytest.mark.usefixtures("founded")
-def test_the_key_is_in_the_keyring_only(store: LocalStore, here: Surroundings, session: Desktop) -> None:
+def test_the_key_is_in_the_keyring_only(store: LocalStore, here: Environment, session: Desktop) -> None:
     result = login(store, "default", "alice", [], here)
     key = result.held.credential.key
     assert key is not None
@@ -79,7 +78,7 @@ def test_the_search_for_keys_finds_a_planted_one(founded: Founded) -> None:
 
 
 @pytest.mark.usefixtures("founded")
-def test_logout_leaves_nothing(store: LocalStore, here: Surroundings, session: Desktop) -> None:
+def test_logout_leaves_nothing(store: LocalStore, here: Environment, session: Desktop) -> None:
     before, entries = _files(_home(here)), session.items()
     login(store, "default", "alice", [], here)
     assert _files(_home(here)) != before
@@ -93,7 +92,7 @@ def test_logout_leaves_nothing(store: LocalStore, here: Surroundings, session: D
 
 
 def test_the_last_logout_unsets_the_loader_and_not_the_first(
-    founded: Founded, store: LocalStore, here: Surroundings
+    founded: Founded, store: LocalStore, here: Environment
 ) -> None:
     founded.store(store.secrets, founded.issue(Role.CLIENT, "bob"))
     alice = login(store, "default", "alice", [], here)
@@ -107,7 +106,7 @@ def test_the_last_logout_unsets_the_loader_and_not_the_first(
 
 @pytest.mark.usefixtures("founded")
 def test_a_dask_configuration_of_the_user_is_not_touched(
-    store: LocalStore, here: Surroundings, session: Desktop
+    store: LocalStore, here: Environment, session: Desktop
 ) -> None:
     config = dask_config.config_file(here.environ)
     config.parent.mkdir(parents=True)
@@ -120,7 +119,7 @@ def test_a_dask_configuration_of_the_user_is_not_touched(
     assert here.contexts.all() == []
 
 
-def test_an_rsa_key_fits_the_keyring(founded: Founded, store: LocalStore, here: Surroundings) -> None:
+def test_an_rsa_key_fits_the_keyring(founded: Founded, store: LocalStore, here: Environment) -> None:
     credential = founded.issue(Role.CLIENT, "kim", kind=KeyType.RSA3072)
     founded.store(store.secrets, credential)
     login(store, "default", "kim", [], here)
@@ -129,7 +128,7 @@ def test_an_rsa_key_fits_the_keyring(founded: Founded, store: LocalStore, here: 
 
 
 @pytest.mark.usefixtures("founded")
-def test_a_changed_file_is_noticed(store: LocalStore, here: Surroundings) -> None:
+def test_a_changed_file_is_noticed(store: LocalStore, here: Environment) -> None:
     saved = login(store, "default", "alice", ["tls://good:8786"], here).saved
     file = here.contexts.directory / f"{saved.id}.json"
     file.write_text(file.read_text().replace("tls://good:8786", "tls://evil:8786"))
@@ -141,7 +140,7 @@ def test_a_changed_file_is_noticed(store: LocalStore, here: Surroundings) -> Non
 
 
 @pytest.mark.usefixtures("founded")
-def test_an_unknown_name_changes_nothing(store: LocalStore, here: Surroundings) -> None:
+def test_an_unknown_name_changes_nothing(store: LocalStore, here: Environment) -> None:
     before = _files(_home(here))
     with pytest.raises(NotFoundError, match="no credential client/mallory") as refusal:
         login(store, "default", "mallory", [], here)
@@ -150,7 +149,7 @@ def test_an_unknown_name_changes_nothing(store: LocalStore, here: Surroundings) 
 
 
 @pytest.mark.usefixtures("founded")
-def test_several_logins_are_named_and_one_can_be_preferred(store: LocalStore, here: Surroundings) -> None:
+def test_several_logins_are_named_and_one_can_be_preferred(store: LocalStore, here: Environment) -> None:
     other = Founded("other")
     other.publish(store.secrets)
     other.store(store.secrets, other.issue(Role.CLIENT, "alice"))
@@ -167,7 +166,7 @@ def test_several_logins_are_named_and_one_can_be_preferred(store: LocalStore, he
 
 
 @pytest.mark.usefixtures("founded")
-def test_without_a_keyring_nothing_is_written(store: LocalStore, here: Surroundings) -> None:
+def test_without_a_keyring_nothing_is_written(store: LocalStore, here: Environment) -> None:
     before = _files(_home(here))
     environ = dict(here.environ) | {"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"}
     with pytest.raises(AccessDeniedError, match="protects what it keeps"):
@@ -176,7 +175,7 @@ def test_without_a_keyring_nothing_is_written(store: LocalStore, here: Surroundi
 
 
 @pytest.mark.usefixtures("founded")
-def test_a_loader_of_the_users_own_is_reported(store: LocalStore, here: Surroundings) -> None:
+def test_a_loader_of_the_users_own_is_reported(store: LocalStore, here: Environment) -> None:
     config = dask_config.config_file(here.environ)
     config.parent.mkdir(parents=True)
     own = config.with_name("zz.yaml")
@@ -192,7 +191,7 @@ def test_a_loader_of_the_users_own_is_reported(store: LocalStore, here: Surround
 @pytest.mark.parametrize("place", ["daskpki_home/contexts", ".config"])
 @pytest.mark.usefixtures("founded")
 def test_what_cannot_be_written_is_taken_back(
-    store: LocalStore, here: Surroundings, session: Desktop, place: str
+    store: LocalStore, here: Environment, session: Desktop, place: str
 ) -> None:
     obstacle = _home(here) / place
     obstacle.parent.mkdir(exist_ok=True)
@@ -208,7 +207,7 @@ def test_what_cannot_be_written_is_taken_back(
 
 
 @pytest.mark.usefixtures("founded")
-def test_a_failed_login_leaves_the_one_before(store: LocalStore, here: Surroundings) -> None:
+def test_a_failed_login_leaves_the_one_before(store: LocalStore, here: Environment) -> None:
     before = login(store, "default", "alice", ["tls://a:1"], here)
     config = dask_config.config_file(here.environ)
     config.unlink()
@@ -223,7 +222,7 @@ def test_a_failed_login_leaves_the_one_before(store: LocalStore, here: Surroundi
 
 
 def test_logins_at_the_same_time_do_not_disturb_each_other(
-    founded: Founded, store: LocalStore, here: Surroundings
+    founded: Founded, store: LocalStore, here: Environment
 ) -> None:
     names = ["ann", "ben"]
     for name in names:

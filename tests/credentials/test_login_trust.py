@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from daskpki.credentials.choice import Wanted
 from daskpki.credentials.login import login, logout
-from daskpki.credentials.sources import Surroundings, obtain
+from daskpki.credentials.source_selection import Wanted
+from daskpki.credentials.sources import Environment, obtain
 from daskpki.errors import (
     NotTrustedError,
 )
@@ -21,10 +21,10 @@ from daskpki.pki.crl import Revocation
 from daskpki.pki.profile import DAY
 from daskpki.settings import LocalUrl
 from daskpki.store.local.store import LocalStore
-from tests.credentials.material import Founded
+from tests.support.login_material import Founded
 
 
-def test_a_revoked_credential_is_refused(founded: Founded, store: LocalStore, here: Surroundings) -> None:
+def test_a_revoked_credential_is_refused(founded: Founded, store: LocalStore, here: Environment) -> None:
     credential = founded.issue(Role.CLIENT, "rob")
     founded.store(store.secrets, credential)
     login(store, "default", "rob", [], here)
@@ -38,7 +38,7 @@ def test_a_revoked_credential_is_refused(founded: Founded, store: LocalStore, he
 
 
 def test_a_store_that_went_back_is_refused(
-    founded: Founded, store: LocalStore, here: Surroundings, tmp_path: Path
+    founded: Founded, store: LocalStore, here: Environment, tmp_path: Path
 ) -> None:
     login(store, "default", "alice", [], here)
     store.close()
@@ -59,7 +59,7 @@ def test_a_store_that_went_back_is_refused(
 
 
 @pytest.mark.usefixtures("founded")
-def test_a_ca_that_the_old_one_does_not_vouch_for_is_refused(store: LocalStore, here: Surroundings) -> None:
+def test_a_ca_that_the_old_one_does_not_vouch_for_is_refused(store: LocalStore, here: Environment) -> None:
     login(store, "default", "alice", [], here)
     usurper = Founded()
     usurper.epoch = 1  # a stranger who may add versions goes on where the real CA stopped
@@ -71,7 +71,7 @@ def test_a_ca_that_the_old_one_does_not_vouch_for_is_refused(store: LocalStore, 
 
 
 @pytest.mark.usefixtures("founded")
-def test_a_certificate_that_ran_out_is_refused(store: LocalStore, here: Surroundings) -> None:
+def test_a_certificate_that_ran_out_is_refused(store: LocalStore, here: Environment) -> None:
     login(store, "default", "alice", [], here)
     obtain(Wanted(), here._replace(now=here.now + timedelta(days=29)))
     with pytest.raises(NotTrustedError, match="the login default/alice: ") as refusal:
@@ -80,7 +80,7 @@ def test_a_certificate_that_ran_out_is_refused(store: LocalStore, here: Surround
     logout(here, here.contexts.all())
 
 
-def test_a_revocation_list_that_ran_out_is_refused(founded: Founded, store: LocalStore, here: Surroundings) -> None:
+def test_a_revocation_list_that_ran_out_is_refused(founded: Founded, store: LocalStore, here: Environment) -> None:
     founded.store(store.secrets, founded.issue(Role.CLIENT, "lee", ttl=90 * DAY))
     login(store, "default", "lee", [], here)
     obtain(Wanted(), here._replace(now=here.now + timedelta(days=34)))

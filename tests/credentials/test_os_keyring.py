@@ -13,7 +13,7 @@ import pytest
 from daskpki.confidential import Confidential
 from daskpki.credentials.os_keyring import MAX_CHARACTERS, OSKeyring
 from daskpki.errors import AccessDeniedError, UsageError
-from tests.credentials.desktop import Desktop, desktop
+from tests.support.desktop import Desktop, desktop
 
 _ROOT = Path(__file__).parents[2]
 
@@ -59,7 +59,7 @@ def test_without_a_session_bus_there_is_no_keyring(tmp_path: Path) -> None:
         OSKeyring(environ).get("daskpki-t4", "credential")
 
 
-@pytest.mark.parametrize("backend", ["keyring.backends.null.Keyring", "tests.credentials.plaintext.Plaintext"])
+@pytest.mark.parametrize("backend", ["keyring.backends.null.Keyring", "tests.support.plaintext.Plaintext"])
 def test_a_backend_that_does_not_protect_is_refused(session: Desktop, tmp_path: Path, backend: str) -> None:
     keyring = OSKeyring(_environ(session, tmp_path, PYTHON_KEYRING_BACKEND=backend))
     with pytest.raises(
@@ -97,7 +97,7 @@ def _install_plaintext(directory: Path) -> None:
     package = directory / "plain-1.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: plain\nVersion: 1\n")
-    (package / "entry_points.txt").write_text("[keyring.backends]\nplain = tests.credentials.plaintext\n")
+    (package / "entry_points.txt").write_text("[keyring.backends]\nplain = tests.support.plaintext\n")
 
 
 def _chosen_by_keyring_itself(environ: dict[str, str]) -> str:
@@ -107,9 +107,7 @@ def _chosen_by_keyring_itself(environ: dict[str, str]) -> str:
 
 
 def test_a_keyring_that_hangs_is_cut_off_and_shows_no_secret(session: Desktop, tmp_path: Path) -> None:
-    environ = _environ(
-        session, tmp_path, PYTHON_KEYRING_BACKEND="tests.credentials.hanging.Hanging", PLANTED="canary-2"
-    )
+    environ = _environ(session, tmp_path, PYTHON_KEYRING_BACKEND="tests.support.hanging.Hanging", PLANTED="canary-2")
     began = time.monotonic()
     with pytest.raises(AccessDeniedError, match="did not answer within 3 s"):
         OSKeyring(environ, time_limit=3).set("daskpki-t7", "credential", Confidential("canary-1"))

@@ -4,7 +4,7 @@
 |---|---|---|---|
 | a secret: a credential that is replaced and revoked | `test_rotation.py` | here | here |
 | a trust document with an older CRL | `test_revocation.py` | here, `tests/boot/test_check.py` | here |
-| a whole store | `test_polling.py` | here | here, and its log in `tests/authority_audit/test_backup.py` |
+| a whole store | `test_polling.py` | here | here, and its log in `tests/authority/test_backup.py` |
 
 A node accepts nothing older while it runs: it is started anew. A pin is lowered, a login is removed and made again.
 """
@@ -17,22 +17,22 @@ from pathlib import Path
 
 import pytest
 
-from daskpki import naming
-from daskpki.credentials.choice import Wanted
+from daskpki import secret_names
 from daskpki.credentials.login import login, logout
-from daskpki.credentials.sources import Surroundings, obtain
+from daskpki.credentials.source_selection import Wanted
+from daskpki.credentials.sources import Environment, obtain
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.crl import Revocation
 from daskpki.store.gsm.endpoint import VARIABLE
 from daskpki.store.port import SecretStore, Store
-from tests.credentials.material import Founded, add
-from tests.store.places import LocalPlace
-from tests.store_gsm.places import open_place
+from tests.support.gsm_places import open_place
+from tests.support.local_places import LocalPlace
+from tests.support.login_material import Founded, add
 
-ALICE = naming.credential_id("default", Role.CLIENT, "alice")
-TRUST = naming.trust_id("default")
+ALICE = secret_names.credential_id("default", Role.CLIENT, "alice")
+TRUST = secret_names.trust_id("default")
 
 
 @pytest.fixture(params=["local", "gsm"])
@@ -68,14 +68,14 @@ def put_back(secrets: SecretStore, secret: str, number: int) -> None:
     add(secrets, secret, old, dict(info.labels))
 
 
-def stored(here: Surroundings, store: Store, **pins: str) -> Surroundings:
+def stored(here: Environment, store: Store, **pins: str) -> Environment:
     """A program that takes alice's credential from the store."""
     settings = {"DASKPKI_SOURCE": "store", "DASKPKI_STORE": store.url, "DASKPKI_NAME": "alice"}
     return here._replace(environ={**here.environ, **settings, **pins})
 
 
 @pytest.mark.usefixtures("cluster")
-def test_an_old_trust_document_against_a_pin(anywhere: Store, here: Surroundings) -> None:
+def test_an_old_trust_document_against_a_pin(anywhere: Store, here: Environment) -> None:
     program = stored(here, anywhere, DASKPKI_MIN_EPOCH="2")
     assert obtain(Wanted(), program).held.trust.epoch == 2
     put_back(anywhere.secrets, TRUST, 1)
@@ -86,7 +86,7 @@ def test_an_old_trust_document_against_a_pin(anywhere: Store, here: Surroundings
 
 
 @pytest.mark.usefixtures("cluster")
-def test_an_old_trust_document_against_what_this_user_has_seen(anywhere: Store, here: Surroundings) -> None:
+def test_an_old_trust_document_against_what_this_user_has_seen(anywhere: Store, here: Environment) -> None:
     login(anywhere, "default", "alice", [], here)
     put_back(anywhere.secrets, TRUST, 1)
     with pytest.raises(NotTrustedError, match="went back from epoch 2 to 1") as refused:
@@ -98,7 +98,7 @@ def test_an_old_trust_document_against_what_this_user_has_seen(anywhere: Store, 
     logout(here, here.contexts.all())
 
 
-def test_an_old_credential_is_known_to_be_revoked(cluster: Founded, anywhere: Store, here: Surroundings) -> None:
+def test_an_old_credential_is_known_to_be_revoked(cluster: Founded, anywhere: Store, here: Environment) -> None:
     program = stored(here, anywhere, DASKPKI_MIN_EPOCH="2")
     newest = login(anywhere, "default", "alice", [], here).held.credential
     put_back(anywhere.secrets, ALICE, 1)
@@ -115,7 +115,7 @@ def test_an_old_credential_is_known_to_be_revoked(cluster: Founded, anywhere: St
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_whole_store_against_a_pin_and_what_this_user_has_seen(anywhere: Store, here: Surroundings) -> None:
+def test_a_whole_store_against_a_pin_and_what_this_user_has_seen(anywhere: Store, here: Environment) -> None:
     """Both secrets are old, so that the credential is not revoked as far as the store knows."""
     login(anywhere, "default", "alice", [], here)
     for secret in (TRUST, ALICE):

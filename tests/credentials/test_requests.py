@@ -8,21 +8,20 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from daskpki import CertificateAuthority, naming
-from daskpki.authority.signing import proposed, sign_request
-from daskpki.credentials.choice import Wanted
+from daskpki import CertificateAuthority, secret_names
+from daskpki.authority.csr import proposed, sign_request
+from daskpki.credentials.csr import all_waiting, request_certificate, waiting_for, waiting_key
 from daskpki.credentials.login import leaving, login, logout
 from daskpki.credentials.os_keyring import OSKeyring
-from daskpki.credentials.requests import request_certificate, waiting_key
-from daskpki.credentials.sources import Surroundings, obtain
-from daskpki.credentials.waiting import all_waiting, waiting_for
+from daskpki.credentials.source_selection import Wanted
+from daskpki.credentials.sources import Environment, obtain
 from daskpki.errors import AccessDeniedError, NotFoundError, NotTrustedError, PolicyError, UsageError
 from daskpki.identity import Identity, Role
 from daskpki.pki.credential import parse_credential
 from daskpki.pki.csr import CertificateRequest, parse_request
 from daskpki.pki.keys import KeyType, generate_key, parse_key
 from daskpki.store.local.store import LocalStore
-from tests.canary import Canary
+from tests.support.key_search import Canary
 
 ALICE = Identity("default.daskpki.internal", Role.CLIENT, "alice")
 
@@ -34,7 +33,7 @@ def ca(store: LocalStore) -> CertificateAuthority:
     return authority
 
 
-def requested(store: LocalStore, here: Surroundings) -> CertificateRequest:
+def requested(store: LocalStore, here: Environment) -> CertificateRequest:
     key = waiting_for(here.contexts, store.url, "default", "alice")
     return parse_request(request_certificate(key, ALICE, here.contexts, here.keyring))
 
@@ -47,12 +46,12 @@ def sign(ca: CertificateAuthority, request: CertificateRequest) -> tuple[bytes, 
     return (credential.leaf, *credential.chain)
 
 
-def waiting(store: LocalStore, here: Surroundings) -> object:
+def waiting(store: LocalStore, here: Environment) -> object:
     return waiting_key(here.contexts.id_of(store.url, "default", "alice"), here.keyring)
 
 
 @pytest.mark.parametrize("by_file", [False, True])
-def test_request_sign_login(ca: CertificateAuthority, store: LocalStore, here: Surroundings, *, by_file: bool) -> None:
+def test_request_sign_login(ca: CertificateAuthority, store: LocalStore, here: Environment, *, by_file: bool) -> None:
     request = requested(store, here)
     assert requested(store, here).public_key == request.public_key, "asked again, it is the same key"
     assert proposed(ca, request) == (Role.CLIENT, "alice")
@@ -69,7 +68,7 @@ def test_request_sign_login(ca: CertificateAuthority, store: LocalStore, here: S
 
 
 def test_the_key_is_in_the_keyring_only(
-    ca: CertificateAuthority, store: LocalStore, here: Surroundings, tmp_path: Path
+    ca: CertificateAuthority, store: LocalStore, here: Environment, tmp_path: Path
 ) -> None:
     certificate = sign(ca, requested(store, here))
     key = waiting_key(here.contexts.id_of(store.url, "default", "alice"), here.keyring)
@@ -82,7 +81,7 @@ def test_the_key_is_in_the_keyring_only(
     logout(here, here.contexts.all())
 
 
-def test_a_renewal_by_request_has_a_new_key(ca: CertificateAuthority, store: LocalStore, here: Surroundings) -> None:
+def test_a_renewal_by_request_has_a_new_key(ca: CertificateAuthority, store: LocalStore, here: Environment) -> None:
     first = requested(store, here)
     sign(ca, first)
     login(store, "default", "alice", [], here)
@@ -102,7 +101,7 @@ def test_a_renewal_by_request_has_a_new_key(ca: CertificateAuthority, store: Loc
     logout(here, here.contexts.all())
 
 
-def test_elsewhere_there_is_no_key_for_it(ca: CertificateAuthority, store: LocalStore, here: Surroundings) -> None:
+def test_elsewhere_there_is_no_key_for_it(ca: CertificateAuthority, store: LocalStore, here: Environment) -> None:
     other = parse_request(_request(x509.Name(ALICE_NAME)))
     certificate = sign(ca, other)
     with pytest.raises(NotFoundError, match="is not in this keyring") as refusal:
@@ -113,14 +112,14 @@ def test_elsewhere_there_is_no_key_for_it(ca: CertificateAuthority, store: Local
     assert here.contexts.all() == []
 
 
-def test_without_a_keyring_there_is_no_request(store: LocalStore, here: Surroundings) -> None:
+def test_without_a_keyring_there_is_no_request(store: LocalStore, here: Environment) -> None:
     environ = dict(here.environ) | {"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"}
     with pytest.raises(AccessDeniedError, match="protects what it keeps"):
         requested(store, here._replace(keyring=OSKeyring(environ)))
 
 
 def test_a_key_that_waits_is_known_and_goes_by_logout(
-    ca: CertificateAuthority, store: LocalStore, here: Surroundings
+    ca: CertificateAuthority, store: LocalStore, here: Environment
 ) -> None:
     sign(ca, requested(store, here))
     login(store, "default", "alice", [], here)
@@ -139,7 +138,7 @@ def test_a_key_that_waits_is_known_and_goes_by_logout(
         leaving(here, "default")
 
 
-def test_of_several_waiting_keys_one_has_to_be_named(store: LocalStore, here: Surroundings) -> None:
+def test_of_several_waiting_keys_one_has_to_be_named(store: LocalStore, here: Environment) -> None:
     for name in ("alice", "bob"):
         key = waiting_for(here.contexts, store.url, "default", name)
         request_certificate(key, ALICE, here.contexts, here.keyring)
@@ -181,7 +180,7 @@ def test_nothing_but_the_key_is_copied(ca: CertificateAuthority) -> None:
     parsed = parse_request(request)
     leaf = x509.load_der_x509_certificate(sign(ca, parsed)[0])
     (issued,) = ca.issue(ca.requests(Role.CLIENT, ["bob"]))
-    payload = ca.session.store.secrets.latest(naming.credential_id("default", Role.CLIENT, "bob")).data
+    payload = ca.session.store.secrets.latest(secret_names.credential_id("default", Role.CLIENT, "bob")).data
     usual = x509.load_der_x509_certificate(parse_credential(payload).leaf)
     assert issued.record.key_type == "p256"
     assert ca.find("client/alice").key_type == "csr"

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from daskpki import naming
-from daskpki.credentials.choice import Source, Wanted
-from daskpki.credentials.export import export_directory
-from daskpki.credentials.sources import Surroundings, obtain
-from daskpki.credentials.whoami import whoami
+from daskpki import secret_names
+from daskpki.credentials.directory import export_directory
+from daskpki.credentials.source_selection import Source, Wanted
+from daskpki.credentials.sources import Environment, obtain, whoami
 from daskpki.errors import (
     NotTrustedError,
     UsageError,
@@ -26,11 +25,11 @@ from daskpki.pki.crl import Revocation, sign_crl
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.trust import crl_part, sign_trust
 from daskpki.store.local.store import LocalStore
-from tests.credentials.material import Founded, add
-from tests.credentials.schedulers import scheduler
+from tests.support.login_material import Founded, add
+from tests.support.schedulers import scheduler
 
 
-def test_somebody_elses_credential_is_an_error_and_no_reason_to_look_elsewhere(mounted: Surroundings) -> None:
+def test_somebody_elses_credential_is_an_error_and_no_reason_to_look_elsewhere(mounted: Environment) -> None:
     with pytest.raises(
         UsageError, match=r"'bob' was asked for, and the credential in use is .*client/alice\nhint: it was chosen"
     ) as refusal:
@@ -40,7 +39,7 @@ def test_somebody_elses_credential_is_an_error_and_no_reason_to_look_elsewhere(m
         obtain(Wanted(cluster="prod"), mounted)
 
 
-def test_whoami_says_what_was_passed_over(mounted: Surroundings) -> None:
+def test_whoami_says_what_was_passed_over(mounted: Environment) -> None:
     environ = {**mounted.environ, "DASKPKI_SOURCE": "store"}
     found = whoami(Wanted(), mounted._replace(environ=environ))
     assert found.identity == "spiffe://default.daskpki.internal/client/alice"
@@ -49,12 +48,12 @@ def test_whoami_says_what_was_passed_over(mounted: Surroundings) -> None:
     assert found.not_after > datetime.now(UTC)
 
 
-def _stored(here: Surroundings, store: LocalStore, **more: str) -> Surroundings:
+def _stored(here: Environment, store: LocalStore, **more: str) -> Environment:
     settings = {"DASKPKI_SOURCE": "store", "DASKPKI_STORE": store.url, "DASKPKI_NAME": "alice"}
     return here._replace(environ={**here.environ, **settings, **more})
 
 
-def test_the_store_is_a_source(founded: Founded, store: LocalStore, here: Surroundings) -> None:
+def test_the_store_is_a_source(founded: Founded, store: LocalStore, here: Environment) -> None:
     held, choice, _ = obtain(Wanted(), _stored(here, store))
     assert held.credential.identity.uri == f"spiffe://{founded.trust_domain}/client/alice"
     assert choice.source is Source.STORE
@@ -63,7 +62,7 @@ def test_the_store_is_a_source(founded: Founded, store: LocalStore, here: Surrou
     assert explicit.choice.why == f"the store {store.url} was asked for"
 
 
-def test_pins_hold_for_the_store(founded: Founded, store: LocalStore, here: Surroundings) -> None:
+def test_pins_hold_for_the_store(founded: Founded, store: LocalStore, here: Environment) -> None:
     pin = fingerprint(founded.hold(founded.issue(Role.CLIENT, "x")).trust.roots[0])
     obtain(Wanted(), _stored(here, store, DASKPKI_CA_SHA256=pin, DASKPKI_MIN_EPOCH="1"))
     with pytest.raises(NotTrustedError, match="at least 2 is wanted"):
@@ -74,12 +73,12 @@ def test_pins_hold_for_the_store(founded: Founded, store: LocalStore, here: Surr
         obtain(Wanted(), _stored(here, store, DASKPKI_MIN_EPOCH="x"))
 
 
-def test_the_store_needs_a_name(store: LocalStore, here: Surroundings) -> None:
+def test_the_store_needs_a_name(store: LocalStore, here: Environment) -> None:
     with pytest.raises(UsageError, match="needs a name"):
         obtain(Wanted(), _stored(here, store, DASKPKI_NAME=""))
 
 
-def test_a_revocation_is_followed_in_every_source(founded: Founded, store: LocalStore, here: Surroundings) -> None:
+def test_a_revocation_is_followed_in_every_source(founded: Founded, store: LocalStore, here: Environment) -> None:
     """From the store, and from a directory."""
     credential = founded.issue(Role.CLIENT, "rob")
     founded.store(store.secrets, credential)
@@ -91,7 +90,7 @@ def test_a_revocation_is_followed_in_every_source(founded: Founded, store: Local
     crl = sign_crl(founded.issuer, [Revocation(serial, at, "superseded")], number=9, now=founded.now)
     document = founded.document()._replace(crls=(crl_part(1, crl),))
     signed = sign_trust(document, [founded.issuer])
-    add(store.secrets, naming.trust_id("default"), signed, naming.labels("default", naming.TRUST))
+    add(store.secrets, secret_names.trust_id("default"), signed, secret_names.labels("default", secret_names.TRUST))
     with pytest.raises(NotTrustedError, match="client/rob is revoked"):
         obtain(Wanted(name="rob"), _stored(here, store))
     (directory / "trust.json").write_bytes(signed.reveal())

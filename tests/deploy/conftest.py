@@ -10,8 +10,8 @@ from typing import NamedTuple
 import pytest
 
 from daskpki.deploy.settings import Deployment, check_deployment, parse_gsm
-from tests.deploy.google_cloud import GoogleCloud
-from tests.servers import SecretManagerServer
+from tests.emulator import SecretManagerServer
+from tests.support.capture_server import GoogleCloud
 
 STORE = "gsm://project-one"
 IMAGE = "europe-west1-docker.pkg.dev/project-one/dask/dask:2026.8.0"

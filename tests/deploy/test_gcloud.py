@@ -17,8 +17,8 @@ from daskpki.deploy.gcloud import runner
 from daskpki.deploy.machines import Group, Template
 from daskpki.deploy.resource import NO_FILES
 from daskpki.pki.credential import parse_credential
-from tests.canary import Canary
 from tests.deploy.conftest import STORE, Clouds, deployment
+from tests.support.key_search import Canary
 
 pytestmark = pytest.mark.needs_gcloud
 

@@ -22,7 +22,7 @@ from daskpki.deploy.resource import Command
 from daskpki.deploy.settings import Deployment
 from daskpki.errors import AccessDeniedError, NotFoundError, NotOursError
 from tests.deploy.conftest import deployment
-from tests.deploy.simulated import SimulatedCloud
+from tests.support.simulated_gcloud import SimulatedCloud
 
 NODE = {"tags": ("dask-server",), "clients_from": ("203.0.113.0/24",)}
 CLUSTER = {"workers": 20, "scheduler_machine_type": "e2-standard-4", "clients_from": ("203.0.113.0/24", "10.1.0.0/16")}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.paths import DOCS
-from tests.house.sessions import blocks
+from tests.support.doc_sessions import blocks
+from tests.support.paths import DOCS
 
 PAGE = DOCS / "how-to" / "renew-regularly.md"
 SCRIPT, CLOUD = (block.text for block in blocks(PAGE) if block.language == "sh")

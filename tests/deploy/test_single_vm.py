@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.sandbox import AS_ROOT
-from tests.deploy.docker_run import ROOT
+from tests.support.docker_run import ROOT
+from tests.support.sandbox import AS_ROOT
 
 
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
 def test_the_blog_posts_vm_computes_for_alice(tmp_path: Path) -> None:
     sandbox = [*AS_ROOT, "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    command = [*sandbox, sys.executable, "-m", "tests.deploy.single_vm_story", str(tmp_path)]
+    command = [*sandbox, sys.executable, "-m", "tests.support.single_vm_story", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=580, check=False)
     assert done.returncode == 0, done.stderr

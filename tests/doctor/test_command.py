@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 
-from daskpki.authority import CertificateAuthority
+from daskpki.authority.ca import CertificateAuthority
 from daskpki.cli.app import COMMANDS
 from daskpki.confidential import Confidential
-from daskpki.credentials.sources import Surroundings, this_process
-from daskpki.doctor.examination import Subject, examine
-from daskpki.doctor.finding import exit_code
+from daskpki.credentials.sources import Environment, this_process
+from daskpki.doctor.checks import exit_code
+from daskpki.doctor.run import Subject, examine
 from daskpki.errors import UnavailableError
 from daskpki.records import RESERVED, Draft, Stamp
 from daskpki.settings import parse_store_url
 from daskpki.store.opening import Unlocking, open_store
-from tests.cli.running import Run, runner
-from tests.servers import MetadataServer, SecretManagerServer
-from tests.servers.tokens import CLOUD_PLATFORM
+from tests.emulator import MetadataServer, SecretManagerServer
+from tests.emulator.tokens import CLOUD_PLATFORM
+from tests.support.running import Run, runner
 
 NODE = "serviceAccount:vm@test-project.iam.gserviceaccount.com"
 
@@ -68,7 +68,7 @@ def rest(server: SecretManagerServer, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 @pytest.fixture
-def here() -> Surroundings:
+def here() -> Environment:
     return this_process()
 
 
@@ -222,7 +222,7 @@ def test_a_leaf_whose_secret_is_gone_or_has_a_version_of_others_is_told(
     assert not [finding for finding in mended if "the log confirms" in finding["reason"]]
 
 
-def test_a_store_that_does_not_answer_is_temporary(here: Surroundings) -> None:
+def test_a_store_that_does_not_answer_is_temporary(here: Environment) -> None:
     def opened() -> AbstractContextManager[CertificateAuthority]:
         raise UnavailableError("gsm://my-project does not answer", hint="try again in a minute")
 

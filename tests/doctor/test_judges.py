@@ -8,13 +8,32 @@ from typing import Any
 
 import pytest
 
-from daskpki.doctor.certificates import check_authority, check_leaves
-from daskpki.doctor.clock import check_clock
-from daskpki.doctor.finding import Finding, Severity, error, exit_code, gist, of_error, ok, warning
-from daskpki.doctor.installation import check_config, check_versions, flatten
-from daskpki.doctor.key_slots import check_slots
-from daskpki.doctor.logins import LoginSeen, check_keyring, check_login
-from daskpki.doctor.publication import check_crls, check_link, check_unfinished
+from daskpki.doctor.checks import (
+    Finding,
+    LoginSeen,
+    Severity,
+    check_authority,
+    check_clock,
+    check_config,
+    check_crls,
+    check_keyring,
+    check_leaves,
+    check_link,
+    check_login,
+    check_newest,
+    check_number,
+    check_slots,
+    check_superseded,
+    check_unfinished,
+    check_versions,
+    error,
+    exit_code,
+    flatten,
+    gist,
+    of_error,
+    ok,
+    warning,
+)
 from daskpki.doctor.scheduler import (
     Answer,
     Dialled,
@@ -25,7 +44,6 @@ from daskpki.doctor.scheduler import (
     check_page,
     check_stranger,
 )
-from daskpki.doctor.versions import check_newest, check_number, check_superseded
 from daskpki.errors import AccessDeniedError, NotTrustedError, UnavailableError
 from daskpki.inventory import FROM_REQUEST, ReplayedInventory
 from daskpki.pki.profile import Lifetime
@@ -45,7 +63,7 @@ from daskpki.records import (
     chain,
 )
 from daskpki.store.port import DESTROYED, DISABLED, ENABLED, Version
-from tests.material import Cluster, make_cluster
+from tests.support.material import Cluster, make_cluster
 
 NOW = 1_000_000
 DAY = 86_400

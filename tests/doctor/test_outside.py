@@ -11,15 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from daskpki.credentials.sources import Surroundings, this_process
-from daskpki.doctor.finding import Finding
-from daskpki.doctor.probing import ask_page, dial, look_from_outside, stranger
-from daskpki.doctor.scheduler import Answer
+from daskpki.credentials.sources import Environment, this_process
+from daskpki.doctor.checks import Finding
+from daskpki.doctor.scheduler import Answer, ask_page, dial, look_from_outside, stranger
 from daskpki.pki.trust import parse_trust
-from tests.boot.cloud import plain_environ
 from tests.boot.test_dask import free_port, running
-from tests.credentials.schedulers import scheduler as stock_scheduler
-from tests.material import Cluster, make_cluster
+from tests.support.boot_cloud import plain_environ
+from tests.support.material import Cluster, make_cluster
+from tests.support.schedulers import scheduler as stock_scheduler
 
 Talk = Callable[[socket.socket], None]
 
@@ -77,13 +76,13 @@ def over_tls(directory: Path, *, demand: bool, greeting: bytes = b"greeting") ->
     return talk
 
 
-def surroundings(monkeypatch: pytest.MonkeyPatch, directory: Path | None) -> Surroundings:
+def surroundings(monkeypatch: pytest.MonkeyPatch, directory: Path | None) -> Environment:
     if directory is not None:
         monkeypatch.setenv("DASKPKI_CREDENTIAL_DIR", str(directory / "client"))
     return this_process()
 
 
-def looked(port: int, cluster: Cluster, here: Surroundings) -> dict[str, list[Finding]]:
+def looked(port: int, cluster: Cluster, here: Environment) -> dict[str, list[Finding]]:
     """The findings about the scheduler's own port, by severity."""
     address = f"tls://127.0.0.1:{port}"
     found: dict[str, list[Finding]] = {"ok": [], "note": [], "warning": [], "error": []}

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from daskpki.authority import CertificateAuthority
+from daskpki.authority.ca import CertificateAuthority
 from daskpki.credentials.login import login
 from daskpki.credentials.os_keyring import OSKeyring
-from daskpki.credentials.sources import Surroundings
-from daskpki.doctor.examination import Subject, examine
-from daskpki.doctor.finding import Finding
+from daskpki.credentials.sources import Environment
+from daskpki.doctor.checks import Finding
+from daskpki.doctor.run import Subject, examine
 from daskpki.identity import Role
 from daskpki.settings import LocalUrl
 from daskpki.store.local.store import LocalStore
 from daskpki.store.opening import Unlocking, create_store, open_store
-from tests.credentials.desktop import Desktop, desktop
+from tests.support.desktop import Desktop, desktop
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +37,11 @@ def store(tmp_path: Path) -> Iterator[LocalStore]:
 
 
 @pytest.fixture
-def here(session: Desktop) -> Surroundings:
-    return Surroundings(os.environ.copy(), datetime.now(UTC), OSKeyring(session.environ, time_limit=20), open_store)
+def here(session: Desktop) -> Environment:
+    return Environment(os.environ.copy(), datetime.now(UTC), OSKeyring(session.environ, time_limit=20), open_store)
 
 
-def found(store: LocalStore, here: Surroundings, subject: str) -> Finding:
+def found(store: LocalStore, here: Environment, subject: str) -> Finding:
     @contextmanager
     def opened() -> Iterator[CertificateAuthority]:
         yield CertificateAuthority(store)
@@ -50,7 +50,7 @@ def found(store: LocalStore, here: Surroundings, subject: str) -> Finding:
     return finding
 
 
-def test_a_login_from_its_first_day_to_its_last(store: LocalStore, here: Surroundings, session: Desktop) -> None:
+def test_a_login_from_its_first_day_to_its_last(store: LocalStore, here: Environment, session: Desktop) -> None:
     authority = CertificateAuthority(store)
     authority.init()
     list(authority.issue([*authority.requests(Role.CLIENT, ["alice"]), *authority.requests(Role.WORKER, ["w"])]))

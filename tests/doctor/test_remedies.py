@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from daskpki.authority import CertificateAuthority
+from daskpki.authority.ca import CertificateAuthority
 from daskpki.cli.app import main
-from daskpki.cluster_secrets import ClusterSecrets, Periods
 from daskpki.confidential import Confidential
 from daskpki.identity import Role
 from daskpki.inventory import Inventory
@@ -25,8 +24,9 @@ from daskpki.settings import LocalUrl, parse_store_url
 from daskpki.store.gsm.store import GsmStore
 from daskpki.store.opening import Unlocking, create_store, open_store
 from daskpki.store.port import Store
-from tests.cli.running import Run, runner
-from tests.servers import SecretManagerServer
+from daskpki.user_secrets import ClusterSecrets, Periods
+from tests.emulator import SecretManagerServer
+from tests.support.running import Run, runner
 
 DAY = 86_400
 VM = "serviceAccount:vm@my-project.iam.gserviceaccount.com"

@@ -14,22 +14,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from daskpki import naming
-from daskpki.authority import CertificateAuthority
-from daskpki.authority.copying import copy_cluster
-from daskpki.authority.issuers import Places
+from daskpki import secret_names
+from daskpki.authority.ca import CertificateAuthority
+from daskpki.authority.ca_keys import KeyLocations
+from daskpki.authority.copy import copy_cluster
 from daskpki.confidential import Confidential
 from daskpki.credentials.contexts import Context, encode_context
-from daskpki.credentials.entry import Entry, encode_entry
+from daskpki.credentials.saved_logins import Entry, encode_entry
 from daskpki.identity import Role
 from daskpki.pki.credential import parse_credential
 from daskpki.records import EMPTY, Record
-from daskpki.store.gsm.packing import LogSegment, encode_part
-from daskpki.store.links import Link
+from daskpki.store.append_chain import Link
+from daskpki.store.gsm.log_format import LogSegment, encode_part
 from daskpki.store.local.backup import write_backup
 from daskpki.store.local.store import LocalStore
-from tests.store.places import LocalPlace
-from tests.store_gsm.places import open_place
+from tests.support.gsm_places import open_place
+from tests.support.local_places import LocalPlace
 
 DATA: Final = Path(__file__).parent / "data" / "format-1"
 MADE: Final = datetime(2026, 11, 24, tzinfo=UTC)
@@ -55,7 +55,7 @@ def main() -> None:
 
 def live(store: LocalStore) -> None:
     """A short life: three leaves, one renewed, one revoked."""
-    places = Places(seal=lambda: PASSPHRASE, unseal=lambda: PASSPHRASE)
+    places = KeyLocations(seal=lambda: PASSPHRASE, unseal=lambda: PASSPHRASE)
     authority = CertificateAuthority(
         store, CLUSTER, who="ops@fixture", command="fixture", clock=lambda: MADE, places=places
     )
@@ -71,10 +71,10 @@ def live(store: LocalStore) -> None:
 
 def payloads(store: LocalStore) -> None:
     """What nodes and people read."""
-    scheduler = store.secrets.latest(naming.credential_id(CLUSTER, Role.SCHEDULER, "s")).data
-    trust = store.secrets.latest(naming.trust_id(CLUSTER)).data
-    ca_key = store.secrets.latest(naming.ca_key_id(CLUSTER, 1)).data
-    client = parse_credential(store.secrets.latest(naming.credential_id(CLUSTER, Role.CLIENT, "a")).data)
+    scheduler = store.secrets.latest(secret_names.credential_id(CLUSTER, Role.SCHEDULER, "s")).data
+    trust = store.secrets.latest(secret_names.trust_id(CLUSTER)).data
+    ca_key = store.secrets.latest(secret_names.ca_key_id(CLUSTER, 1)).data
+    client = parse_credential(store.secrets.latest(secret_names.credential_id(CLUSTER, Role.CLIENT, "a")).data)
     context = Context(
         "local:", CLUSTER, "a", ("tls://10.0.0.5:8786",), 1, client.leaf, tuple(client.chain), trust.reveal()
     )
@@ -93,7 +93,7 @@ def records(store: LocalStore) -> None:
     """What Secret Manager keeps of the log: a head, and a sealed segment."""
     with open_place("grpc", None) as place, closing(place.factory()) as cloud:
         copy_cluster(store, cloud, CLUSTER)
-        (DATA / "records.head").write_bytes(cloud.secrets.latest(naming.records_id(CLUSTER)).data.reveal())
+        (DATA / "records.head").write_bytes(cloud.secrets.latest(secret_names.records_id(CLUSTER)).data.reveal())
     kept: tuple[Record, ...] = tuple(store.log(CLUSTER).records())
     segment = LogSegment(Link(0, 1, "fixture"), CLUSTER, EMPTY, kept)
     (DATA / "records.segment").write_bytes(encode_part(segment))

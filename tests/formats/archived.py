@@ -13,17 +13,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from daskpki import naming
-from daskpki.authority import CertificateAuthority
+from daskpki import secret_names
 from daskpki.authority.archiving import archive
-from daskpki.authority.copying import copy_cluster
-from daskpki.authority.issuers import Places
+from daskpki.authority.ca import CertificateAuthority
+from daskpki.authority.ca_keys import KeyLocations
+from daskpki.authority.copy import copy_cluster
 from daskpki.store.gsm.log import GsmRecordLog
 from daskpki.store.local.backup import restore_backup, write_backup
 from tests.formats.__main__ import CLUSTER, MADE, PASSPHRASE
 from tests.formats.__main__ import DATA as WHOLE
-from tests.store.places import LocalPlace
-from tests.store_gsm.places import open_place
+from tests.support.gsm_places import open_place
+from tests.support.local_places import LocalPlace
 
 DATA: Final = WHOLE.parent / "format-2"
 LATER: Final = MADE + timedelta(days=200)
@@ -46,7 +46,7 @@ def main() -> None:
         place = kept(Path(scratch), WHOLE)
         shutil.copy(place.key_file, DATA / "store.key")
         with closing(place.factory()) as store, open_place("grpc", None) as there, closing(there.factory()) as cloud:
-            places = Places(unseal=lambda: PASSPHRASE)
+            places = KeyLocations(unseal=lambda: PASSPHRASE)
             authority = CertificateAuthority(store, CLUSTER, who="ops@fixture", clock=lambda: LATER, places=places)
             list(authority.renew([authority.find("scheduler/s")]))
             cut = archive(authority.session, DATA / "archive.jsonl.gz")
@@ -54,7 +54,7 @@ def main() -> None:
             copy_cluster(store, cloud, CLUSTER)
             log = cloud.log(CLUSTER)
             assert isinstance(log, GsmRecordLog)
-            secret = naming.records_id(CLUSTER)
+            secret = secret_names.records_id(CLUSTER)
             head = cloud.secrets.latest(secret).data.reveal()
             (DATA / "records.head").write_bytes(head)
             (DATA / "records.base").write_bytes(cloud.secrets.access(secret, 1).reveal())

@@ -13,10 +13,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from daskpki import naming
-from daskpki.authority import CertificateAuthority
-from daskpki.authority.issuers import Places
-from daskpki.authority.offline import OfflineRoot
+from daskpki import secret_names
+from daskpki.authority.ca import CertificateAuthority
+from daskpki.authority.ca_keys import KeyLocations, OfflineRoot
 from daskpki.authority.rollover import Successor
 from tests.formats.__main__ import CLUSTER, MADE, PASSPHRASE
 from tests.formats.__main__ import DATA as BEFORE
@@ -30,14 +29,14 @@ def main() -> None:
     """Write it; an existing directory is left alone."""
     DATA.mkdir()
     with tempfile.TemporaryDirectory() as scratch, closing(kept(Path(scratch), BEFORE).factory()) as store:
-        places = Places(seal=lambda: PASSPHRASE, unseal=lambda: PASSPHRASE)
+        places = KeyLocations(seal=lambda: PASSPHRASE, unseal=lambda: PASSPHRASE)
         authority = CertificateAuthority(store, CLUSTER, who="ops@fixture", clock=lambda: NEXT_DAY, places=places)
         root = OfflineRoot(Path(scratch) / "root.key", CLUSTER, lambda _new: PASSPHRASE)
         for successor in (Successor(), Successor(offline_root=root)):
             authority.rollover().emergency(successor)
             list(authority.rollover().reissue(give_way=False))
         authority.revoke("worker/w")
-        (DATA / "trust.json").write_bytes(store.secrets.latest(naming.trust_id(CLUSTER)).data.reveal())
+        (DATA / "trust.json").write_bytes(store.secrets.latest(secret_names.trust_id(CLUSTER)).data.reveal())
         trust = authority.trust()
         expected = {
             "epoch": trust.epoch,

@@ -16,30 +16,29 @@ from typing import Any
 
 import pytest
 
-from daskpki.authority import CertificateAuthority
 from daskpki.authority.archive_file import read_archive
 from daskpki.authority.audit import verify_log
-from daskpki.authority.custody import StoredCaKeys
-from daskpki.authority.issuers import Places
+from daskpki.authority.ca import CertificateAuthority
+from daskpki.authority.ca_keys import KeyLocations, StoredCaKeys
 from daskpki.confidential import Confidential
 from daskpki.credentials.contexts import parse_context
-from daskpki.credentials.entry import parse_entry
+from daskpki.credentials.saved_logins import parse_entry
 from daskpki.errors import DaskpkiError, NotTrustedError
 from daskpki.inventory import ReplayedInventory
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.credential import parse_credential
 from daskpki.pki.succession import heirs
 from daskpki.pki.trust import parse_trust, verify_trust
-from daskpki.pki.validate import fingerprint
+from daskpki.pki.verify import fingerprint
 from daskpki.records import verify_chain
-from daskpki.store.gsm.packing import LogBase, LogHead, LogSegment, decode_part
+from daskpki.store.gsm.log_format import LogBase, LogHead, LogSegment, decode_part
 from daskpki.store.local.store import LocalStore
 from tests.formats.__main__ import CLUSTER, DATA, MADE, PASSPHRASE
 from tests.formats.archived import DATA as ARCHIVED
 from tests.formats.archived import LATER, kept
 from tests.formats.succession import DATA as SUCCESSIONS
 from tests.formats.succession import NEXT_DAY
-from tests.store.places import LocalPlace
+from tests.support.local_places import LocalPlace
 
 EXPECTED: dict[str, Any] = json.loads((DATA / "expected.json").read_text())
 
@@ -56,7 +55,7 @@ def place(tmp_path: Path) -> LocalPlace:
 
 def authority(store: LocalStore) -> CertificateAuthority:
     later = MADE + timedelta(days=1)
-    return CertificateAuthority(store, CLUSTER, clock=lambda: later, places=Places(unseal=lambda: PASSPHRASE))
+    return CertificateAuthority(store, CLUSTER, clock=lambda: later, places=KeyLocations(unseal=lambda: PASSPHRASE))
 
 
 def test_a_local_store_is_read_and_goes_on(place: LocalPlace) -> None:
@@ -188,7 +187,7 @@ def test_a_store_whose_records_were_archived_is_read_and_goes_on(tmp_path: Path)
     shutil.copyfile(ARCHIVED / "archive.jsonl.gz", tmp_path / "archive.jsonl.gz")
     (tmp_path / "archive.jsonl.gz").chmod(0o600)
     with closing(kept(tmp_path, ARCHIVED).factory()) as store:
-        ca = CertificateAuthority(store, CLUSTER, clock=lambda: LATER, places=Places(unseal=lambda: PASSPHRASE))
+        ca = CertificateAuthority(store, CLUSTER, clock=lambda: LATER, places=KeyLocations(unseal=lambda: PASSPHRASE))
         audited = verify_log(ca.session, [read_archive(tmp_path / "archive.jsonl.gz")])
         assert (list(audited.begin), list(audited.head)) == (expected["begin"], expected["head"])
         assert list(ca.renew([ca.find("scheduler/s")]))

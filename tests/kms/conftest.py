@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from daskpki.kms.client import VARIABLE, KmsClient
-from tests.servers.kms import KmsServer
+from daskpki.kms import VARIABLE, KmsClient
+from tests.emulator.kms import KmsServer
 
 
 @pytest.fixture

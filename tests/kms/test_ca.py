@@ -10,10 +10,10 @@ import pytest
 
 from daskpki.pki.keys import serialize_key
 from daskpki.pki.pem import parse_certificates, parse_pem
-from tests.canary import Canary
-from tests.cli.running import Run, runner
-from tests.pki.judges import lint_certificate, lint_crl, lint_pair, openssl_verify
-from tests.servers.kms import KmsServer
+from tests.emulator.kms import KmsServer
+from tests.support.judges import lint_certificate, lint_crl, lint_pair, openssl_verify
+from tests.support.key_search import Canary
+from tests.support.running import Run, runner
 
 
 @pytest.fixture

@@ -19,11 +19,9 @@ from daskpki.errors import (
     UnavailableError,
     UsageError,
 )
-from daskpki.kms.client import VARIABLE, KmsClient
-from daskpki.kms.private_key import KmsPrivateKey
-from daskpki.kms.uri import parse_kms_uri
+from daskpki.kms import VARIABLE, KmsClient, KmsPrivateKey, parse_kms_uri
 from daskpki.pki import keys
-from tests.servers.kms import KmsServer
+from tests.emulator.kms import KmsServer
 
 
 @pytest.mark.parametrize(("algorithm", "kind"), [("EC_SIGN_P256_SHA256", "p256"), ("EC_SIGN_P384_SHA384", "p384")])

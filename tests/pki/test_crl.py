@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daskpki.authority.session import random_serial
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.pki.certificates import seconds
 from daskpki.pki.crl import (
@@ -30,11 +31,9 @@ from daskpki.pki.crl import (
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import CRL_LIFETIME
-from daskpki.serials import random_serial
-from tests.crash.nightly import NIGHTLY
-
-from .judges import lint_crl, openssl_verify
-from .material import NOW, authority, leaf
+from tests.robustness.crash.nightly import NIGHTLY
+from tests.support.judges import lint_crl, openssl_verify
+from tests.support.pki_material import NOW, authority, leaf
 
 revocations = st.dictionaries(
     st.one_of(st.integers(1, (1 << 127) - 1), st.integers(1, 1000)),

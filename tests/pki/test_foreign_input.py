@@ -26,9 +26,8 @@ from daskpki.pki.keys import KeyType, PrivateKey, parse_key, serialize_key, sign
 from daskpki.pki.pkcs12 import encode_pkcs12
 from daskpki.pki.revoked import crl_der
 from daskpki.pki.trust import CrlPart, parse_trust
-from daskpki.pki.validate import key_matches, verify_leaf
-
-from .material import NOW, TD, World, authority, identity, key, labels, leaf, worlds
+from daskpki.pki.verify import key_matches, verify_leaf
+from tests.support.pki_material import NOW, TD, World, authority, identity, key, labels, leaf, worlds
 
 
 def credential(*, tiers: int = 1, kind: KeyType = KeyType.P256, with_key: bool = True) -> Credential:

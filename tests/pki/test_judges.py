@@ -9,6 +9,7 @@ import pytest
 from cryptography import x509
 from hypothesis import given, settings
 
+from daskpki.authority.session import random_serial
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 from daskpki.pki.certificates import der, seconds
@@ -16,11 +17,9 @@ from daskpki.pki.crl import CLOCK_SKEW, REASONS, Revocation, sign_crl, verify_cr
 from daskpki.pki.issuer import Issuer, create_offline_root
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import HOUR, ROOT_CRL_LIFETIME, LeafRequest
-from daskpki.pki.validate import verify_leaf
-from daskpki.serials import random_serial
-
-from .judges import lint_certificate, lint_crl, lint_pair, openssl_verify
-from .material import NOW, TD, World, authority, identity, key, leaf, worlds
+from daskpki.pki.verify import verify_leaf
+from tests.support.judges import lint_certificate, lint_crl, lint_pair, openssl_verify
+from tests.support.pki_material import NOW, TD, World, authority, identity, key, leaf, worlds
 
 
 def path(issuer: Issuer) -> list[bytes]:

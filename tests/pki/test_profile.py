@@ -10,6 +10,7 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daskpki.authority.session import random_serial
 from daskpki.errors import DaskpkiError, PolicyError, UsageError
 from daskpki.identity import Identity, Role
 from daskpki.pki.certificates import certificate_identity, der, extension, lifetime, seconds
@@ -37,9 +38,7 @@ from daskpki.pki.profile import (
     parse_ip,
     parse_ttl,
 )
-from daskpki.serials import random_serial
-
-from .material import NOW, POLICY, TD, World, authority, identity, key, leaf, worlds
+from tests.support.pki_material import NOW, POLICY, TD, World, authority, identity, key, leaf, worlds
 
 
 @pytest.mark.parametrize(("text", "seconds_"), [("90d", 90 * DAY), ("12h", 12 * HOUR), ("30m", 30 * MINUTE)])

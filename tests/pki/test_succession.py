@@ -8,9 +8,8 @@ from daskpki.errors import CorruptError, NotTrustedError
 from daskpki.pki.keys import KeyType
 from daskpki.pki.succession import Succession, carried, heirs, parse_successions, sign_succession
 from daskpki.pki.trust import Anchor
-
-from .material import authority
-from .test_trust import anchor, document, verify
+from tests.pki.test_trust import anchor, document, verify
+from tests.support.pki_material import authority
 
 ONE, TWO, THREE = (authority(generation=number) for number in (1, 2, 3))
 WORDS = (sign_succession("default", ONE, anchor(TWO)), sign_succession("default", TWO, anchor(THREE)))

@@ -15,14 +15,15 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daskpki.authority.session import random_serial
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, DaskpkiError, NotTrustedError, UsageError
 from daskpki.identity import Role
-from daskpki.pki import keys, templates
+from daskpki.pki import issuer, keys
 from daskpki.pki.certificates import der, seconds
 from daskpki.pki.crl import MAX_CRL, REASONS, Revocation, crl_pem, sign_crl, verify_crl
-from daskpki.pki.fields import base64_text
 from daskpki.pki.issuer import Issuer
+from daskpki.pki.json_fields import base64_text
 from daskpki.pki.keys import KeyType
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import DAY, LeafRequest, make_policy
@@ -53,9 +54,7 @@ from daskpki.pki.trust_document import (
     fill,
     parse_document,
 )
-from daskpki.serials import random_serial
-
-from .material import NOW, TD, authority, identity, key, leaf
+from tests.support.pki_material import NOW, TD, authority, identity, key, leaf
 
 YEAR = timedelta(days=365)
 ONE, TWO = authority(), authority(generation=2)
@@ -404,7 +403,7 @@ def test_no_change_of_a_stored_byte_goes_unnoticed(flip: int) -> None:
             continue
 
 
-def _builder(template: templates.Template) -> x509.CertificateBuilder:
+def _builder(template: issuer.Template) -> x509.CertificateBuilder:
     builder = x509.CertificateBuilder().subject_name(template.subject).issuer_name(template.subject)
     builder = builder.public_key(template.public_key).serial_number(template.serial)
     return builder.not_valid_before(NOW).not_valid_after(NOW + YEAR)
@@ -412,12 +411,12 @@ def _builder(template: templates.Template) -> x509.CertificateBuilder:
 
 def test_a_ca_with_a_key_of_another_kind_is_refused() -> None:
     weak = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    template = templates.Template(
-        templates.ca_name("default", "CA", 1), weak.public_key(), 5, ONE.lifetime, templates.ca_extensions((TD,))
+    template = issuer.Template(
+        issuer.ca_name("default", "CA", 1), weak.public_key(), 5, ONE.lifetime, issuer.ca_extensions((TD,))
     )
     own_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(weak.public_key())
     with pytest.raises(UsageError, match="RSA key of 2048 bits"):
-        templates.sign_template(template, template.subject, weak, own_id)
+        issuer.sign_template(template, template.subject, weak, own_id)
     builder = _builder(template)
     for value, critical in template.extensions:
         builder = builder.add_extension(value, critical)

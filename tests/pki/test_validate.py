@@ -10,18 +10,16 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
+from daskpki.authority.session import random_serial
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Identity, Role
-from daskpki.pki import templates
+from daskpki.pki import issuer as issuing
 from daskpki.pki.certificates import certificate_identity, der, lifetime
 from daskpki.pki.issuer import Issuer, create_offline_root, open_issuer
 from daskpki.pki.keys import KeyType
-from daskpki.pki.path import PathVerifier, check_issued
 from daskpki.pki.profile import DAY, LeafRequest, Lifetime, leaf_names, make_policy
-from daskpki.pki.validate import check_ca, check_leaf, fingerprint, parent_of, verify_leaf
-from daskpki.serials import random_serial
-
-from .material import NOW, POLICY, TD, authority, identity, key, leaf
+from daskpki.pki.verify import PathVerifier, check_ca, check_issued, check_leaf, fingerprint, parent_of, verify_leaf
+from tests.support.pki_material import NOW, POLICY, TD, authority, identity, key, leaf
 
 BY_PYCA_AND_BY_HAND = pytest.mark.parametrize("kind", [KeyType.P256, KeyType.ED25519])
 
@@ -35,23 +33,23 @@ def verify(
 
 def sign(
     issuer: Issuer,
-    entries: tuple[templates.Entry, ...],
+    entries: tuple[issuing.Entry, ...],
     period: Lifetime | None = None,
     kind: KeyType = KeyType.P256,
 ) -> x509.Certificate:
     """Whatever one likes, signed by the CA's own key: what a faulty or malicious issuer would make."""
-    subject = templates.leaf_subject("default", identity())
+    subject = issuing.leaf_subject("default", identity())
     wanted = period or lifetime(leaf(issuer))
-    template = templates.Template(subject, key(kind).public_key(), random_serial(), wanted, entries)
-    return templates.sign_template(template, issuer.certificate.subject, issuer.key, issuer.key_identifier)
+    template = issuing.Template(subject, key(kind).public_key(), random_serial(), wanted, entries)
+    return issuing.sign_template(template, issuer.certificate.subject, issuer.key, issuer.key_identifier)
 
 
 def extensions(
     who: Identity | None = None, *, names: list[x509.GeneralName] | None = None, purposes: bool = True
-) -> tuple[templates.Entry, ...]:
+) -> tuple[issuing.Entry, ...]:
     """Those of a worker's leaf, with other names or without purposes."""
     own = who or identity()
-    entries = list(templates.leaf_extensions(own, (own.dns,), (), KeyType.P256))
+    entries = list(issuing.leaf_extensions(own, (own.dns,), (), KeyType.P256))
     if names is not None:
         entries[3] = (x509.SubjectAlternativeName(names), False)
     return tuple(entry for index, entry in enumerate(entries) if purposes or index != 2)
@@ -178,7 +176,7 @@ def test_a_leaf_is_no_ca(kind: KeyType) -> None:
 def test_a_second_ca_below_an_issuing_one_is_refused(kind: KeyType) -> None:
     """PathLen 0."""
     issuer = authority(kind=kind)
-    below = sign(issuer, templates.intermediate_extensions(POLICY.permitted_dns), issuer.lifetime, kind)
+    below = sign(issuer, issuing.intermediate_extensions(POLICY.permitted_dns), issuer.lifetime, kind)
     thief = Issuer(below, key(kind), generation=1, root=issuer.root, chain=[below])
     with pytest.raises(NotTrustedError):
         verify(sign(thief, extensions(), kind=kind), thief)
@@ -233,14 +231,14 @@ def test_pyca_refuses_ed25519_as_it_is_said() -> None:
     [
         (0, (x509.BasicConstraints(ca=True, path_length=None), True), "CA:FALSE"),
         (0, (x509.BasicConstraints(ca=False, path_length=None), False), "BasicConstraints, critical"),
-        (1, (templates.key_usage(signature=True, encipherment=True), True), "its role's keyUsage"),
-        (1, (templates.key_usage(signature=True, certificates=True), True), "no other keyUsage"),
+        (1, (issuing.key_usage(signature=True, encipherment=True), True), "its role's keyUsage"),
+        (1, (issuing.key_usage(signature=True, certificates=True), True), "no other keyUsage"),
         (2, (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), False), "its role's EKU"),
         (3, (x509.SubjectAlternativeName([x509.DNSName(identity().dns)]), False), "the names asked for"),
         (4, (x509.OCSPNoCheck(), False), "the profile's extensions"),
     ],
 )
-def test_what_was_signed_is_held_against_its_profile(index: int, entry: templates.Entry, rule: str) -> None:
+def test_what_was_signed_is_held_against_its_profile(index: int, entry: issuing.Entry, rule: str) -> None:
     issuer = authority()
     entries = list(extensions())
     check_leaf(sign(issuer, tuple(entries)), LeafRequest(identity()), parent_of(issuer.certificate))
@@ -261,7 +259,7 @@ def test_a_leaf_that_was_signed_for_another_is_noticed() -> None:
 def test_a_ca_is_held_against_its_profile() -> None:
     issuer = authority()
     check_ca(issuer.certificate, issuer.certificate)
-    for broken in (extensions(), templates.root_extensions(), templates.ca_extensions(POLICY.permitted_dns)[:2]):
+    for broken in (extensions(), issuing.root_extensions(), issuing.ca_extensions(POLICY.permitted_dns)[:2]):
         with pytest.raises(NotTrustedError, match="breaks its profile"):
             check_ca(sign(issuer, broken), issuer.certificate)
 

@@ -19,8 +19,8 @@ from tornado.web import Application, ErrorHandler
 
 from daskpki.cluster.backend import server_kind
 from daskpki.cluster.enforcement import Enforcement
-from daskpki.cluster.web.observing import take
-from daskpki.cluster.web.pages import metrics_handler
+from daskpki.cluster.web.page import metrics_handler
+from daskpki.cluster.web.snapshot import take
 from daskpki.errors import DaskpkiError
 
 WORKERS: Final = 256

@@ -2,6 +2,13 @@
 
 All text is escaped where it is put in, since identities, addresses and reasons come from peers. Without a script the
 page reloads itself; with it, only what is inside `main` is replaced.
+
+The bar of tabs on top of Dask's dashboard, and how ours gets into it.
+
+Bokeh's pages render the list that belongs to their scheduler (`template_variables` remembers one for each), so the tab
+is added to that list. Where there is no Bokeh, there is no bar but our own.
+
+The HTTP handlers of daskpki's own pages: a snapshot at each request, written down by `page` and `metrics`.
 """
 
 from __future__ import annotations
@@ -9,11 +16,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
-from typing import Final
+from importlib import import_module
+from importlib.resources import files
+from typing import Any, Final
+
+from tornado.web import RequestHandler
 
 from daskpki.cluster.audit import Event
-from daskpki.cluster.policy import WorkerClients
-from daskpki.cluster.web.snapshot import SOON, Ca, Connected, Snapshot
+from daskpki.cluster.policy import Server, WorkerClients
+from daskpki.cluster.web.metrics import exposition
+from daskpki.cluster.web.snapshot import SOON, Ca, Connected, Snapshot, as_json
 
 ROWS: Final = 500
 """The most that a table shows."""
@@ -181,3 +193,127 @@ def _span(seconds: float) -> str:
 
 def _moment(since_epoch: float) -> str:
     return f"{datetime.fromtimestamp(since_epoch, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+TAB: Final = "daskpki"
+_WITHOUT_BOKEH: Final = ("info",)
+
+
+def tabs_of(server: Any, kind: Server) -> list[str]:
+    """The pages that the bar shows, ours among them."""
+    if kind is not Server.SCHEDULER:
+        return []
+    tabs = _dasks_own(server)
+    if TAB not in tabs:
+        tabs.append(TAB)
+    return tabs
+
+
+def _dasks_own(scheduler: Any) -> list[str]:
+    if not scheduler.http_application.applications:
+        return list(_WITHOUT_BOKEH)
+    from distributed.dashboard.scheduler import template_variables
+
+    pages: list[str] = template_variables(scheduler)["pages"]
+    return pages
+
+
+Take = Callable[[], Snapshot]
+Route = tuple[str, type[RequestHandler], dict[str, Any]]
+
+_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+_TYPES: Final = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
+_METRICS: Final = {
+    Server.SCHEDULER: "distributed.http.scheduler.prometheus",
+    Server.WORKER: "distributed.http.worker.prometheus",
+}
+
+
+def routes(take: Take, server: Any, kind: Server, tabs: list[str]) -> list[Route]:
+    """What is served beside Dask's own pages, under whatever prefix they have."""
+    own: list[Route] = [(r".*/metrics", metrics_handler(kind, take), {"dask_server": server})]
+    if kind is not Server.SCHEDULER:
+        return own
+    return [
+        *own,
+        (r".*/daskpki", Page, {"take": take, "tabs": tabs}),
+        (r".*/daskpki\.json", Document, {"take": take}),
+        (r".*/(daskpki\.(css|js))", Asset, {}),
+    ]
+
+
+def metrics_handler(kind: Server, take: Take) -> type[RequestHandler]:
+    """Dask's own metrics of that kind of server, if it has any, and then ours."""
+    inherited = import_module(_METRICS[kind]).routes[0][1] if kind in _METRICS else _NoMetrics
+
+    def get(self: Any) -> None:
+        inherited.get(self)
+        self.set_header("Content-Type", _TEXT)
+        self.write(exposition(take()))
+
+    return type("Metrics", (inherited,), {"get": get})
+
+
+class _NoMetrics(RequestHandler):
+    """In the place of Dask's handler where it has none: a nanny's."""
+
+    def initialize(self, dask_server: Any) -> None:
+        """Take what Dask's handlers take."""
+
+    def get(self) -> None:
+        """Nothing."""
+
+
+class _Own(RequestHandler):
+    def set_default_headers(self) -> None:
+        self.set_header("Content-Security-Policy", CONTENT_POLICY)
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "no-referrer")
+        self.set_header("Cache-Control", "no-store")
+
+
+class Page(_Own):
+    """`/daskpki`."""
+
+    def initialize(self, take: Take, tabs: list[str]) -> None:
+        """See tornado."""
+        self._take, self._tabs = take, tabs
+
+    def get(self) -> None:
+        """The page."""
+        self.finish(page(self._take(), self._tabs))
+
+
+class Document(_Own):
+    """`/daskpki.json`."""
+
+    def initialize(self, take: Take) -> None:
+        """See tornado."""
+        self._take = take
+
+    def get(self) -> None:
+        """The same as JSON."""
+        self.finish(as_json(self._take()))
+
+
+class Asset(_Own):
+    """The page's style sheet and script."""
+
+    def get(self, name: str, kind: str) -> None:
+        """The file of that name; the route lets through two."""
+        self.set_header("Content-Type", _TYPES[kind])
+        self.finish(files("daskpki.cluster.web").joinpath("static", name).read_bytes())
+
+
+class Refusal(_Own):
+    """Anything that is not served: why, in one line."""
+
+    def initialize(self, status: int, reason: str) -> None:
+        """See tornado."""
+        self._status, self._why = status, reason
+
+    def prepare(self) -> None:
+        """Before any method is looked up."""
+        self.set_status(self._status)
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(f"daskpki: {self._why}\n")

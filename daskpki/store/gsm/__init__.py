@@ -3,7 +3,7 @@
     client.py     the only importer of Google's libraries       api.py        requests with their retries
     endpoint.py   address and transport (pure)                  refusals.py   what a refusal means (pure)
     patience.py   when to try again                             placement.py  replication and keys (pure)
-    secrets.py    SecretStore                                   log.py        RecordLog, over daskpki.store.linear
+    secrets.py    SecretStore                                   log.py        RecordLog, over daskpki.store.append_chain
     packing.py    the log's payloads (pure)                     state.py      what the log's head carries (pure)
     inventory.py  the inventory, with segments read late        replay.py     all records, segments and tail
     iam.py        IAM policies of secrets                       store.py      Store

@@ -1,15 +1,65 @@
-"""Requests to Secret Manager with their retries: a refused call is repeated only where that cannot do it twice."""
+"""How long and how often a refused call is tried again: full jitter, doubling, up to a deadline. Time is injected.
+
+Requests to Secret Manager with their retries: a refused call is repeated only where that cannot do it twice.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 from daskpki.settings import GsmUrl
 from daskpki.store.gsm.client import Connection
-from daskpki.store.gsm.patience import Patience
-from daskpki.store.gsm.refusals import METHODS, Refusal, error_for, may_retry
+from daskpki.store.gsm.errors import METHODS, Refusal, error_for, may_retry
+
+
+class Timing(NamedTuple):
+    """The sources of time and chance, and the limits in seconds."""
+
+    sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], float] = time.monotonic
+    jitter: Callable[[float, float], float] = random.uniform
+    nonce: Callable[[], str] = partial(secrets.token_hex, 8)
+    deadline: float = 120.0
+    attempt_timeout: float = 20.0
+    first_wait: float = 0.2
+    longest_wait: float = 8.0
+
+
+class RetryPolicy:
+    """When to try again."""
+
+    def __init__(self, timing: Timing) -> None:
+        self.timing = timing
+
+    def now(self) -> float:
+        """Seconds on the monotonic clock."""
+        return self.timing.now()
+
+    def attempts(self) -> Iterator[int]:
+        """1, 2, 3, ... with a random wait before each but the first; ends when the next would pass the deadline."""
+        end = self.now() + self.timing.deadline
+        number = 1
+        while True:
+            yield number
+            wait = self._wait(number)
+            if self.now() + wait > end:
+                return
+            self.timing.sleep(wait)
+            number += 1
+
+    def pause(self, number: int) -> None:
+        """Wait as `attempts` does after attempt `number`, for those who count themselves."""
+        self.timing.sleep(self._wait(number))
+
+    def _wait(self, number: int) -> float:
+        return self.timing.jitter(0.0, min(self.timing.first_wait * 2.0 ** (number - 1), self.timing.longest_wait))
+
 
 _WORTH_A_WORD: Final = 6  # attempts: by then some seconds have passed, and a person wonders
 _LOGGER: Final = logging.getLogger("daskpki")
@@ -18,7 +68,7 @@ _LOGGER: Final = logging.getLogger("daskpki")
 class GsmApi:
     """Secret Manager's methods at one place; raises daskpki's errors, as `daskpki.store.port` lists them."""
 
-    def __init__(self, connection: Connection, url: GsmUrl, patience: Patience) -> None:
+    def __init__(self, connection: Connection, url: GsmUrl, patience: RetryPolicy) -> None:
         self._connection = connection
         self._patience = patience
         self._told = False

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from daskpki.errors import ConflictError, UnavailableError
-from daskpki.store.gsm.api import GsmApi
-from daskpki.store.gsm.patience import Patience
+from daskpki.store.gsm.api import GsmApi, RetryPolicy
 
 _WITH_CONDITIONS: Final = 3  # the policy version that shows conditions, and that keeps them when it is set
 
@@ -27,7 +26,7 @@ class Binding(NamedTuple):
 class GsmPolicies:
     """The policies of the secrets at one place."""
 
-    def __init__(self, api: GsmApi, patience: Patience) -> None:
+    def __init__(self, api: GsmApi, patience: RetryPolicy) -> None:
         self._api = api
         self._patience = patience
 

@@ -1,4 +1,12 @@
-"""A cluster's records log in one secret of Secret Manager: each commit adds one version, whatever the number of drafts.
+"""What the log asks of the secrets that it lies in.
+
+How a log's next head is composed: records at its tail, sealed off when that is full, cut off when archived.
+
+What a head names, a sealed segment or the base that stands for archived records, is added to the log's secret before
+the head is, as a rider. It counts only once a head that names it has won; after a lost race it lies there unnamed, and
+is destroyed by a later writer.
+
+A cluster's records log in one secret of Secret Manager: each commit adds one version, whatever the number of drafts.
 
 A commit costs: `latest`, a look at the next number, one destroy and one add; the next one by the same process only the
 destroy and the add, since it goes on from the head that it made, and looks again only when another writer was first.
@@ -10,11 +18,11 @@ Commits are atomic whatever their size: a head names all that it consists of, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
-from daskpki import naming
+from daskpki import secret_names
 from daskpki.errors import (
     AlreadyExistsError,
     AmbiguousError,
@@ -27,17 +35,115 @@ from daskpki.errors import (
 from daskpki.inventory import Base, ReplayedInventory
 from daskpki.records import EMPTY, Draft, Record, Stamp, chain, following
 from daskpki.records import Head as RecordHead
-from daskpki.store.gsm.composing import HeadComposer
-from daskpki.store.gsm.inventory import LogInventory
-from daskpki.store.gsm.log_secrets import LogSecrets
-from daskpki.store.gsm.packing import LogCodec, LogHead, LogPart
-from daskpki.store.gsm.patience import Patience
+from daskpki.store.append_chain import AppendChain, Link, Tip
+from daskpki.store.append_chain import Head as LinearHead
+from daskpki.store.gsm.api import RetryPolicy
+from daskpki.store.gsm.log_format import (
+    UNFINISHED,
+    Archived,
+    LogBase,
+    LogCodec,
+    LogHead,
+    LogPart,
+    LogSegment,
+    State,
+    describe_segment,
+)
+from daskpki.store.gsm.log_view import LogInventory, LogReplay
 from daskpki.store.gsm.placement import DEFAULT, GsmOptions
-from daskpki.store.gsm.replay import LogReplay
-from daskpki.store.linear import Head as LinearHead
-from daskpki.store.linear import LinearSecret, Link, Tip
-from daskpki.store.port import MAX_PAYLOAD, moved
-from daskpki.store.seen import Seen
+from daskpki.store.port import MAX_PAYLOAD, SecretInfo, SecretStore, moved
+from daskpki.store.rollback_guard import RollbackGuard
+
+
+class LogSecrets(SecretStore, Protocol):
+    """What the log asks of `GsmSecrets` beyond the port."""
+
+    def create(
+        self,
+        secret: str,
+        *,
+        labels: Mapping[str, str],
+        annotations: Mapping[str, str] | None = None,
+        options: GsmOptions | None = None,
+    ) -> SecretInfo:
+        """Make a secret at a place that is given, rather than looked up in this log."""
+        ...
+
+    def mark_ours(self, secret: str) -> None:
+        """Take a secret for ours, because its payload proved to be."""
+        ...
+
+    def impatient(self) -> SecretStore:
+        """The same secrets, but `add` does not wait for quota."""
+        ...
+
+
+class HeadComposer:
+    """Composes heads of one cluster's log; `options` are for a log that has none yet."""
+
+    def __init__(
+        self,
+        cluster: str,
+        linear: AppendChain[LogPart],
+        codec: LogCodec,
+        replay: LogReplay,
+        *,
+        options: GsmOptions | None,
+    ) -> None:
+        self._cluster = cluster
+        self._linear = linear
+        self._codec = codec
+        self._replay = replay
+        self._options = options or DEFAULT
+
+    def first(self, link: Link, base: Base) -> LogHead:
+        """The head of a log that begins with this base and has no record of its own yet."""
+        whole = LogHead(link, self._cluster, State.beginning(base), (), (), (), self._options)
+        return whole._replace(archived=self._keep(link, base))
+
+    def extended(
+        self, link: Link, before: LogHead | None, records: Sequence[Record], leftover: tuple[int, ...]
+    ) -> LogHead:
+        """The head with these records at its tail, whose first ones are sealed off as long as it does not fit."""
+        options = before.options if before else self._options
+        tail = (*(before.tail if before else ()), *records)
+        state, segments = (before.state, before.segments) if before else (State(), ())
+        archived = before.archived if before else None
+        head = LogHead(link, self._cluster, state, segments, tail, leftover, options, archived)
+        while not self._codec.fits(head):
+            head = self._sealed(head)
+        return head
+
+    def cut(self, head: LogHead, base: Base, before: LogHead) -> LogHead:
+        """The head without the segments that `base` stands for from now on; they are left over to be destroyed."""
+        gone = {segment.version for segment in head.segments if segment.end.seq <= base.head.seq}
+        gone |= {before.archived.version} if before.archived else set()
+        kept = tuple(segment for segment in head.segments if segment.version not in gone)
+        leftover = tuple(sorted({*head.leftover, *gone}))
+        return head._replace(segments=kept, archived=self._keep(head.link, base), leftover=leftover)
+
+    def _keep(self, link: Link, base: Base) -> Archived:
+        part = LogBase(link._replace(seq=0), self._cluster, base)
+        return Archived(self._linear.add_rider(part), base.head)
+
+    def _sealed(self, head: LogHead) -> LogHead:
+        """Move the first records of the tail, as many as fill a payload, into a segment of their own."""
+        rider = LogSegment(head.link._replace(seq=0), self._cluster, head.state.head, head.tail)
+        segment = self._codec.fill(rider)
+        sealed = segment.records
+        state = self._complete(head.state.after(sealed), head, sealed)
+        segments = (*head.segments, describe_segment(self._linear.add_rider(segment), sealed))
+        return head._replace(state=state, segments=segments, tail=head.tail[len(sealed) :])
+
+    def _complete(self, state: State, head: LogHead, sealed: Sequence[Record]) -> State:
+        """Look the unfinished leaves up in the segments, where the state before did not know them."""
+        if head.state.unfinished is not None or not head.segments:
+            return state
+        full = self._replay.inventory(head._replace(tail=()))
+        for record in sealed:
+            full.apply(record)
+        return state.with_unfinished(tuple(full.certificates(statuses=UNFINISHED)))
+
 
 FRESH: Final = 30.0
 """For how many seconds a head that was seen is tried without another look; a wrong guess costs one lost version."""
@@ -58,18 +164,18 @@ class GsmRecordLog:
         cluster: str,
         *,
         options: GsmOptions | None,
-        patience: Patience,
-        seen: Seen | None = None,
+        patience: RetryPolicy,
+        seen: RollbackGuard | None = None,
         room: int = MAX_PAYLOAD,
     ) -> None:
         self._secrets = secrets
         self._cluster = cluster
         self._options = options
         self._patience = patience
-        self._seen = seen or Seen(None)
-        self._secret = naming.records_id(cluster)
+        self._seen = seen or RollbackGuard(None)
+        self._secret = secret_names.records_id(cluster)
         codec = LogCodec(cluster, room)
-        self._linear: LinearSecret[LogPart] = LinearSecret(
+        self._linear: AppendChain[LogPart] = AppendChain(
             secrets.impatient(), self._secret, codec, pause=patience.pause, includes=self._includes
         )
         self._replay = LogReplay(secrets, self._secret, codec)
@@ -84,10 +190,10 @@ class GsmRecordLog:
         self._look()
         return self._view
 
-    def glance(self) -> LogInventory:
+    def read_cached(self) -> LogInventory:
         """See RecordLog."""
         if not self._is_recent():
-            tip = self._linear.glance()
+            tip = self._linear.read_cached()
             if _end(tip).seq < self._seen.remembered(self._cluster).seq:  # `latest` lags, or the log was put back
                 tip = self._linear.tip()
             self._settle_on_what_was_seen(tip)
@@ -227,7 +333,7 @@ class GsmRecordLog:
         self._tip, self._seen_at = tip, self._patience.now()
         self._seen.note(self._cluster, _end(tip))
         if tip.head is not None:
-            self._secrets.vouch(self._secret)  # its payload is a log of this cluster: it is ours
+            self._secrets.mark_ours(self._secret)  # its payload is a log of this cluster: it is ours
         if moved:
             head = self._head()
             self._view = LogInventory(head, lambda: self._replay.inventory(head))
@@ -251,7 +357,7 @@ class GsmRecordLog:
         return tip.next_link(self._patience.timing.nonce())  # equal commits of two writers are two commits
 
     def _create(self) -> None:
-        labels = naming.labels(self._cluster, naming.RECORDS)
+        labels = secret_names.labels(self._cluster, secret_names.RECORDS)
         try:
             self._secrets.create(self._secret, labels=labels, options=self._options or DEFAULT)
         except AlreadyExistsError:  # another first commit, or one that was cut off here; `add` checks that it is ours

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from daskpki.confidential import Confidential
 from daskpki.errors import AmbiguousError, CorruptError, DisabledError, NotFoundError, NotOursError
-from daskpki.naming import is_ours
+from daskpki.secret_names import is_ours
 from daskpki.settings import GsmUrl
 from daskpki.store.gsm.api import GsmApi
 from daskpki.store.gsm.client import checksum
@@ -44,7 +44,7 @@ class GsmSecrets:
         twin._patient = False  # noqa: SLF001 - our own copy
         return twin
 
-    def vouch(self, secret: str) -> None:
+    def mark_ours(self, secret: str) -> None:
         """Take a secret for ours without a look at its labels, because its payload proved to be."""
         self._ours.add(secret)
 

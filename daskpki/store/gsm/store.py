@@ -7,18 +7,17 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from urllib.parse import quote
 
-from daskpki import naming
+from daskpki import secret_names
 from daskpki.errors import UsageError
 from daskpki.settings import GsmUrl
-from daskpki.store.gsm.api import GsmApi
+from daskpki.store.gsm.api import GsmApi, RetryPolicy, Timing
 from daskpki.store.gsm.client import Connection
 from daskpki.store.gsm.endpoint import endpoint_for
 from daskpki.store.gsm.iam import GsmPolicies
 from daskpki.store.gsm.log import GsmRecordLog
-from daskpki.store.gsm.patience import Patience, Timing
 from daskpki.store.gsm.placement import DEFAULT, GsmOptions, check_options
 from daskpki.store.gsm.secrets import GsmSecrets
-from daskpki.store.seen import Seen
+from daskpki.store.rollback_guard import RollbackGuard
 
 
 class GsmStore:
@@ -32,16 +31,16 @@ class GsmStore:
         self,
         url: GsmUrl,
         connection: Connection,
-        patience: Patience,
+        patience: RetryPolicy,
         options: GsmOptions | None = None,
-        seen: Seen | None = None,
+        seen: RollbackGuard | None = None,
     ) -> None:
         self._url = url
         self._connection = connection
         self._patience = patience
         self._options = None if options is None else check_options(options, url)
         self._secrets = GsmSecrets(GsmApi(connection, url, patience), self._placement)
-        self._seen = seen or Seen(None)
+        self._seen = seen or RollbackGuard(None)
         self._logs: dict[str, GsmRecordLog] = {}
 
     @property
@@ -78,7 +77,7 @@ class GsmStore:
 
     def clusters(self) -> Sequence[str]:
         """See Store."""
-        logs = self._secrets.select({"daskpki-kind": naming.RECORDS})
+        logs = self._secrets.select({"daskpki-kind": secret_names.RECORDS})
         return sorted(info.labels["daskpki-cluster"] for info in logs)
 
     def close(self) -> None:
@@ -111,5 +110,5 @@ def open_gsm(
     `seen` is the directory that remembers log heads outside the store (None: nowhere).
     """
     connection = Connection(endpoint_for(url, environ), environ)
-    memory = Seen(seen / f"{quote(str(url), safe='')}.json" if seen else None)
-    return GsmStore(url, connection, Patience(timing or Timing()), options, memory)
+    memory = RollbackGuard(seen / f"{quote(str(url), safe='')}.json" if seen else None)
+    return GsmStore(url, connection, RetryPolicy(timing or Timing()), options, memory)

@@ -14,9 +14,8 @@ from daskpki.archived import encode_base, parse_base
 from daskpki.errors import CorruptError
 from daskpki.inventory import NO_BASE, Base
 from daskpki.records import Head
-from daskpki.store.local.database import Snapshot
-from daskpki.store.local.index import format_serial, restore_base
-from daskpki.store.local.schema import FORMAT_ARCHIVED
+from daskpki.store.local.database import FORMAT_ARCHIVED, Snapshot
+from daskpki.store.local.inventory import format_serial, restore_base
 
 _TABLE: Final = """
 CREATE TABLE IF NOT EXISTS archived (

@@ -20,11 +20,18 @@ from daskpki.errors import AlreadyExistsError, CorruptError, DaskpkiError, NotTr
 from daskpki.files import check_private, make_private_directory, os_error, remove_leftovers, sync_directory
 from daskpki.records import EMPTY, Head
 from daskpki.store.local.archiving import holds
-from daskpki.store.local.creation import locked
-from daskpki.store.local.database import NAME, Snapshot, check_application, check_files, connect, read_format
-from daskpki.store.local.faults import translated
-from daskpki.store.local.filesystem import refuse_network_filesystem
-from daskpki.store.seen import Seen
+from daskpki.store.local.database import (
+    NAME,
+    Snapshot,
+    check_application,
+    check_files,
+    connect,
+    read_format,
+    refuse_network_filesystem,
+    translated,
+)
+from daskpki.store.local.store import locked
+from daskpki.store.rollback_guard import RollbackGuard
 
 
 class Contents(NamedTuple):
@@ -59,7 +66,7 @@ def restore_backup(file: Path, directory: Path, seen: Path, *, accept_older: boo
     NotTrustedError when this user has seen (`seen`) the store in a later state: `accept_older` forgets that.
     """
     contents = read_backup(file)
-    memory = Seen(seen / f"{contents.store_id}.json")
+    memory = RollbackGuard(seen / f"{contents.store_id}.json")
     if not accept_older:
         _check_not_older(file, contents, memory)
     make_private_directory(directory)
@@ -84,7 +91,7 @@ def _check_vacant(directory: Path) -> None:
             )
 
 
-def _check_not_older(file: Path, contents: Contents, memory: Seen) -> None:
+def _check_not_older(file: Path, contents: Contents, memory: RollbackGuard) -> None:
     with _opened(file) as connection:
         for cluster in memory.clusters():
             kept = partial(holds, Snapshot(file, connection, owned=False), cluster)

@@ -1,4 +1,16 @@
-"""One SQLite database: made and opened privately, written in durable transactions, read in consistent snapshots.
+"""Whether a directory lies on a network file system, where SQLite's WAL is unsafe.
+
+The WAL's index is shared memory, which two hosts do not share: https://sqlite.org/wal.html, "Overview", point 2. Linux
+says what is mounted in /proc/self/mountinfo; where there is no such file, nothing is known and nothing is refused.
+
+What SQLite's errors mean to a user of the store: busy, full, torn, read-only.
+
+The local store's tables, and the number of their format.
+
+Records, names and labels are in the clear, so that listing needs no passphrase; `sealed`, `data_key` and `box` are
+sealed before SQLite sees them, since its write-ahead log keeps what it was given.
+
+One SQLite database: made and opened privately, written in durable transactions, read in consistent snapshots.
 
 - It is made complete under a temporary name (0600, O_EXCL) and then linked into place, so a crash leaves a store or
   none. File, WAL and shared memory are checked as ssh checks its keys before SQLite opens them.
@@ -10,6 +22,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import threading
 import weakref
@@ -19,11 +32,213 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, NotTrustedError, UnavailableError
+from daskpki.errors import (
+    AccessDeniedError,
+    AmbiguousError,
+    CorruptError,
+    DaskpkiError,
+    NotFoundError,
+    NotTrustedError,
+    UnavailableError,
+    UsageError,
+)
 from daskpki.files import check_private, is_there
-from daskpki.store.local.faults import translated
-from daskpki.store.local.filesystem import refuse_network_filesystem
-from daskpki.store.local.schema import APPLICATION_ID, FORMAT, FORMAT_ARCHIVED
+
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+_NETWORK: Final = frozenset(
+    ("afs", "beegfs", "ceph", "cifs", "coda", "gfs2", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "ocfs2", "smb3")
+)
+_NETWORK_FUSE: Final = frozenset(("ceph", "cvmfs2", "gcsfuse", "glusterfs", "juicefs", "rclone", "s3fs", "sshfs"))
+
+
+def refuse_network_filesystem(directory: Path, mountinfo: Path = _MOUNTS) -> None:
+    """Raise UsageError when `directory` is on a file system that several hosts may share."""
+    try:
+        mounts = mountinfo.read_text(errors="surrogateescape")
+    except OSError:
+        return
+    kind = filesystem_type(mounts, directory.resolve())
+    if is_network(kind):
+        raise UsageError(
+            f"{directory} is on a network file system ({kind}), where SQLite loses data",
+            hint="choose a directory on a local disk: --store local:/path, or DASKPKI_HOME",
+        )
+
+
+def is_network(kind: str) -> bool:
+    """Whether a file system of that type may be shared by several hosts."""
+    return kind in _NETWORK or (kind.startswith("fuse.") and kind.removeprefix("fuse.") in _NETWORK_FUSE)
+
+
+def filesystem_type(mounts: str, directory: Path) -> str:
+    """The type of the file system that holds `directory`; `mounts` is the text of /proc/self/mountinfo (proc(5))."""
+    inside, best, kind = f"{directory}/", "", ""
+    for line in mounts.splitlines():
+        before, separator, after = line.partition(" - ")
+        fields = before.split(" ")
+        if not separator or len(fields) < 5:  # noqa: PLR2004 - the mount point is the fifth
+            continue
+        point = _unescape(fields[4]).rstrip("/") + "/"
+        if inside.startswith(point) and len(point) >= len(best):  # a later mount hides an earlier one
+            best, kind = point, after.split(" ")[0]
+    return kind
+
+
+def _unescape(field: str) -> str:
+    """Undo proc(5)'s octal escapes of space, tab, newline and backslash."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field) if "\\" in field else field
+
+
+_PRIMARY = 0xFF  # the low byte of an extended result code
+
+_RESTORE = "restore the store from a backup"
+
+
+_REFUSED = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
+
+
+@contextmanager
+def translated(path: Path, *, committing: bool = False) -> Iterator[None]:
+    """Turn SQLite's errors into ours; while `committing`, an I/O error leaves open whether the commit was done."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & _PRIMARY
+        if code == sqlite3.SQLITE_IOERR and committing:
+            hint = "look what is there before trying again"
+            raise AmbiguousError(f"{path}: {error} while committing", hint=hint) from error
+        raise _meaning(code, error, path) from error
+
+
+def _meaning(code: int, error: sqlite3.Error, path: Path) -> DaskpkiError:
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return UnavailableError(f"{path} is busy: another process keeps writing to it", hint="try again later")
+    if code == sqlite3.SQLITE_FULL:
+        return UnavailableError(f"{path}: the disk is full, so nothing was written", hint="free some space first")
+    if code == sqlite3.SQLITE_IOERR:
+        return UnavailableError(f"{path}: {error}; nothing was written")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return CorruptError(f"{path} is damaged, or no daskpki store: {error}", hint=_RESTORE)
+    if code in _REFUSED:
+        return AccessDeniedError(f"{path}: {error}", hint="its directory must be writable, also for reading")
+    return DaskpkiError(f"{path}: {error}")
+
+
+APPLICATION_ID: Final = 0x44504B49
+"""ASCII "DPKI", by which a database is known as ours."""
+
+FORMAT: Final = 1
+"""Kept in `user_version`; a newer one is refused."""
+
+FORMAT_ARCHIVED: Final = 2
+"""Of a store from which records were archived (`daskpki.store.local.archiving`)."""
+
+SCHEMA: Final = """
+CREATE TABLE meta (
+    store_id TEXT NOT NULL,
+    created INTEGER NOT NULL
+) STRICT;
+
+-- Each slot seals the same master key by other means.
+CREATE TABLE key_slot (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    box BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE secret (
+    id TEXT PRIMARY KEY,
+    labels TEXT NOT NULL,
+    annotations TEXT NOT NULL,
+    etag TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    data_key BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE version (
+    secret TEXT NOT NULL REFERENCES secret (id) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    sealed BLOB,
+    PRIMARY KEY (secret, number)
+) STRICT;
+
+CREATE TRIGGER version_is_immutable BEFORE UPDATE OF secret, number, created, sealed ON version
+WHEN NEW.sealed IS NOT NULL OR NEW.secret IS NOT OLD.secret OR NEW.number IS NOT OLD.number
+BEGIN SELECT RAISE(ABORT, 'a payload never changes'); END;
+
+CREATE TABLE record (
+    cluster TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    time INTEGER NOT NULL,
+    operation TEXT NOT NULL,
+    who TEXT NOT NULL,
+    command TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    body TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    PRIMARY KEY (cluster, seq)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER record_is_never_changed BEFORE UPDATE ON record
+BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
+
+CREATE TRIGGER record_is_never_deleted BEFORE DELETE ON record
+BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
+
+-- The newest record of each log; `mac` is under a key that is derived from the master key.
+CREATE TABLE log_head (
+    cluster TEXT PRIMARY KEY,
+    seq INTEGER NOT NULL,
+    hash TEXT NOT NULL,
+    mac BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- What follows from the records: changed in their transaction, and rebuildable from them.
+CREATE TABLE certificate (
+    position INTEGER PRIMARY KEY,
+    cluster TEXT NOT NULL,
+    serial TEXT NOT NULL,
+    role TEXT NOT NULL,
+    name TEXT NOT NULL,
+    issuer INTEGER NOT NULL,
+    not_before INTEGER NOT NULL,
+    not_after INTEGER NOT NULL,
+    reserved_at INTEGER NOT NULL,
+    operation TEXT NOT NULL,
+    status TEXT NOT NULL,
+    key_type TEXT NOT NULL,
+    sans TEXT NOT NULL,
+    fingerprint TEXT,
+    version INTEGER,
+    superseded INTEGER NOT NULL,
+    revoked_at INTEGER,
+    reason TEXT,
+    issued_seq INTEGER,
+    UNIQUE (cluster, serial)
+) STRICT;
+
+CREATE INDEX certificate_by_fingerprint ON certificate (cluster, fingerprint);
+CREATE INDEX certificate_by_name ON certificate (cluster, role, name, issued_seq);
+CREATE INDEX certificate_by_status ON certificate (cluster, status);
+CREATE INDEX certificate_by_end ON certificate (cluster, not_after);
+
+CREATE TABLE authority (
+    cluster TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    entry TEXT NOT NULL,
+    PRIMARY KEY (cluster, generation)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE published (
+    cluster TEXT PRIMARY KEY,
+    epoch INTEGER NOT NULL,
+    body TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
 
 NAME: Final = "store.db"
 BUSY_SECONDS: Final = 60.0

@@ -1,15 +1,132 @@
-"""The local store's `Inventory`: SQL over one snapshot, at a cost that does not grow with the number of leaves."""
+"""The tables that follow from the records: kept up in the record's own transaction, read back as entries.
+
+What an event means is decided in `daskpki.records`; here an entry is loaded, changed by `certificate_after` or
+`authority_after`, and written back.
+
+The local store's `Inventory`: SQL over one snapshot, at a cost that does not grow with the number of leaves.
+"""
 
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from daskpki.inventory import AuthorityRecord, CertificateRecord
-from daskpki.records import EMPTY, Head
+from daskpki.inventory import (
+    AUTHORITY_KINDS,
+    CERTIFICATE_KINDS,
+    AuthorityRecord,
+    Base,
+    CertificateRecord,
+    authority_after,
+    certificate_after,
+)
+from daskpki.records import EMPTY, ISSUED, PUBLISHED, RESERVED, Head, Record
 from daskpki.store.local.database import Snapshot
-from daskpki.store.local.index import CERTIFICATE_COLUMNS, format_serial, parse_authority, parse_certificate
+
+CERTIFICATE_COLUMNS: Final = ", ".join(CertificateRecord._fields)
+_SERIAL, _SANS, _SUPERSEDED = map(CertificateRecord._fields.index, ("serial", "sans", "superseded"))
+_WRITE: Final = (
+    f"INSERT INTO certificate (cluster, {CERTIFICATE_COLUMNS}, issued_seq) "  # noqa: S608 - names of our own fields
+    f"VALUES ({', '.join('?' * (len(CertificateRecord._fields) + 2))}) ON CONFLICT (cluster, serial) DO UPDATE SET "
+    + ", ".join(f"{column} = excluded.{column}" for column in (*CertificateRecord._fields, "issued_seq"))
+)
+_READ: Final = f"SELECT {CERTIFICATE_COLUMNS}, issued_seq FROM certificate WHERE cluster = ? AND serial = ?"  # noqa: S608
+_SUPERSEDE: Final = """
+UPDATE certificate SET superseded = 1
+WHERE position = (SELECT position FROM certificate WHERE cluster = ? AND role = ? AND name = ? AND issued_seq > 0
+                  ORDER BY issued_seq DESC LIMIT 1) AND serial <> ?
+"""
+
+
+def apply_records(connection: sqlite3.Connection, cluster: str, records: Sequence[Record]) -> None:
+    """Bring the tables up to date with new records; kinds that this version does not know change nothing."""
+    for record in records:
+        if record.kind in CERTIFICATE_KINDS:
+            _apply_to_certificate(connection, cluster, record)
+        elif record.kind in AUTHORITY_KINDS:
+            _apply_to_authority(connection, cluster, record)
+        elif record.kind == PUBLISHED:
+            _write_published(connection, cluster, record.body)
+
+
+def _apply_to_certificate(connection: sqlite3.Connection, cluster: str, record: Record) -> None:
+    serial = format_serial(int(record.body["serial"], 16))
+    row = None if record.kind == RESERVED else connection.execute(_READ, (cluster, serial)).fetchone()
+    entry = certificate_after(None if row is None else parse_certificate(row[:-1]), record)
+    issued_seq = None if row is None else row[-1]
+    if record.kind == ISSUED:
+        connection.execute(_SUPERSEDE, (cluster, entry.role, entry.name, serial))
+        issued_seq = record.seq
+    _write_certificate(connection, cluster, entry, issued_seq)
+
+
+def _write_certificate(
+    connection: sqlite3.Connection, cluster: str, entry: CertificateRecord, issued_seq: int | None
+) -> None:
+    fields = entry._asdict() | {"serial": format_serial(entry.serial), "sans": json.dumps(entry.sans)}
+    connection.execute(_WRITE, (cluster, *fields.values(), issued_seq))
+
+
+def _apply_to_authority(connection: sqlite3.Connection, cluster: str, record: Record) -> None:
+    generation = record.body["generation"]
+    row = connection.execute(
+        "SELECT entry FROM authority WHERE cluster = ? AND generation = ?", (cluster, generation)
+    ).fetchone()
+    _write_authority(connection, cluster, authority_after(None if row is None else parse_authority(row[0]), record))
+
+
+def _write_authority(connection: sqlite3.Connection, cluster: str, entry: AuthorityRecord) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO authority VALUES (?, ?, ?)", (cluster, entry.generation, json.dumps(entry._asdict()))
+    )
+
+
+def _write_published(connection: sqlite3.Connection, cluster: str, body: Mapping[str, Any]) -> None:
+    connection.execute(
+        "INSERT INTO published VALUES (?, ?, ?) ON CONFLICT (cluster) DO UPDATE SET epoch = excluded.epoch, "
+        "body = excluded.body WHERE excluded.epoch > epoch",
+        (cluster, body["epoch"], json.dumps(dict(body))),
+    )
+
+
+def restore_base(connection: sqlite3.Connection, cluster: str, base: Base) -> None:
+    """Fill the tables with what stands for archived records; superseded leaves are never current again."""
+    for entry in base.certificates:
+        issued_seq = base.head.seq if entry.fingerprint and not entry.superseded else None
+        _write_certificate(connection, cluster, entry, issued_seq)
+    for authority in base.authorities:
+        _write_authority(connection, cluster, authority)
+    if base.published:
+        _write_published(connection, cluster, base.published)
+
+
+def clear_index(connection: sqlite3.Connection, cluster: str) -> None:
+    """Forget what followed from the records, to be applied anew."""
+    for table in ("certificate", "authority", "published"):
+        connection.execute(f"DELETE FROM {table} WHERE cluster = ?", (cluster,))  # noqa: S608 - names from the line above
+
+
+def format_serial(serial: int) -> str:
+    """The key of a serial, whose 160 bits do not fit SQLite's integers."""
+    return f"{serial:x}"
+
+
+def parse_certificate(row: Sequence[Any]) -> CertificateRecord:
+    """The entry of a row with CERTIFICATE_COLUMNS."""
+    fields = [*row]  # filled in by place: `_replace` would take most of the time of a long list
+    fields[_SERIAL] = int(row[_SERIAL], 16)
+    fields[_SANS] = () if row[_SANS] == "[]" else tuple(json.loads(row[_SANS]))
+    fields[_SUPERSEDED] = bool(row[_SUPERSEDED])
+    return CertificateRecord._make(fields)
+
+
+def parse_authority(text: str) -> AuthorityRecord:
+    """The entry of a row of `authority`."""
+    fields: dict[str, Any] = json.loads(text)
+    return AuthorityRecord(**fields | {"chain": tuple(fields["chain"])})
+
 
 _SELECT: Final = f"SELECT {CERTIFICATE_COLUMNS} FROM certificate WHERE cluster = ?"  # noqa: S608 - our own fields
 

@@ -16,13 +16,12 @@ from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError
 from daskpki.inventory import Base, Inventory
 from daskpki.records import EMPTY, Draft, Head, Record, Stamp, chain, following, verify_chain
+from daskpki.store.encryption import context, derive
 from daskpki.store.local.archiving import begin_with, erase, hash_at, holds, read_base
 from daskpki.store.local.database import Database, Snapshot
-from daskpki.store.local.index import apply_records, clear_index, restore_base
-from daskpki.store.local.inventory import LocalInventory
+from daskpki.store.local.inventory import LocalInventory, apply_records, clear_index, restore_base
 from daskpki.store.port import moved
-from daskpki.store.sealing import context, derive
-from daskpki.store.seen import Seen
+from daskpki.store.rollback_guard import RollbackGuard
 
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
 _FIRST_NEEDED = (
@@ -37,7 +36,9 @@ _RECORDS = "SELECT seq, time, operation, who, command, kind, body, hash FROM rec
 class LocalRecordLog:
     """See `daskpki.store.port.RecordLog`."""
 
-    def __init__(self, database: Database, master: Callable[[], Confidential], seen: Seen, cluster: str) -> None:
+    def __init__(
+        self, database: Database, master: Callable[[], Confidential], seen: RollbackGuard, cluster: str
+    ) -> None:
         self._database = database
         self._master = master
         self._seen = seen
@@ -47,7 +48,7 @@ class LocalRecordLog:
         """See RecordLog; NotTrustedError when the store was put back to an older state."""
         return self._view(self._database.snapshot())
 
-    def glance(self) -> LocalInventory:
+    def read_cached(self) -> LocalInventory:
         """See RecordLog; here it is never older than `inventory`."""
         return self.inventory()
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from daskpki.confidential import Confidential
 from daskpki.errors import AlreadyExistsError, ConflictError, CorruptError, DisabledError, NotFoundError
+from daskpki.store.encryption import context, decrypt, derive, encrypt, generate_key
 from daskpki.store.limits import (
     check_annotations,
     check_label_pairs,
@@ -23,7 +24,6 @@ from daskpki.store.limits import (
 )
 from daskpki.store.local.database import Database
 from daskpki.store.port import DESTROYED, DISABLED, ENABLED, Payload, SecretInfo, Version
-from daskpki.store.sealing import context, decrypt, derive, encrypt, generate_key
 
 _MAX_INTEGER: Final = 2**63 - 1  # SQLite's; a larger number is no version either
 _COLUMNS: Final = "id, labels, annotations, etag, created"

@@ -1,0 +1,264 @@
+"""The use cases of a CA: found, issue, look up, publish trust. Knows `pki` and `store`; only the edges know it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from daskpki.authority import lookup
+from daskpki.authority.ca_keys import OWN_STORE, Issuers, KeyLocations, parse_key_type, parse_renewable_key_type
+from daskpki.authority.lookup import active_authority, anchor_der, chain_der, living_authorities, recorded_policy
+from daskpki.authority.session import Session, claimed_user, utc_now
+from daskpki.credentials.contexts import parse_scheduler
+from daskpki.errors import NotFoundError
+from daskpki.identity import Identity, Role, parse_label
+from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
+from daskpki.pki.keys import KeyType
+from daskpki.pki.profile import LeafRequest, Policy, parse_dns_name, parse_ip, parse_ttl
+from daskpki.settings import DEFAULT_CLUSTER
+
+if TYPE_CHECKING:
+    from daskpki.authority.ca_keys import OfflineRoot
+    from daskpki.authority.crl import RootCrl
+    from daskpki.authority.issuance import Issued, Wanted
+    from daskpki.authority.rollover import Rollover
+    from daskpki.authority.verification import Verifier
+    from daskpki.pki.issuer import Issuer
+    from daskpki.pki.trust import TrustDocument
+    from daskpki.store.port import Store
+
+
+class CertificateAuthority:
+    """One cluster's CA in one store: `CertificateAuthority(daskpki.open_store("local:"), "default")`.
+
+    `who` and `command` are for the log, as claims. `places` says how the CA's keys are sealed and opened, and how those
+    that are kept elsewhere are reached.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        cluster: str = DEFAULT_CLUSTER,
+        *,
+        who: str | None = None,
+        command: str = "the Python API",
+        clock: Callable[[], datetime] = utc_now,
+        places: KeyLocations = KeyLocations(),  # noqa: B008 - a tuple, so it cannot change
+    ) -> None:
+        self.session = Session(store, parse_label(cluster, "cluster"), who or claimed_user(), command, clock)
+        self.issuers = Issuers(store.secrets, self.session.cluster, places)
+        self._view: Inventory | None = None
+        self._domains: dict[int, str] = {}  # by generation; a CA's never changes
+
+    def init(
+        self,
+        *,
+        trust_domain: str | None = None,
+        permit_dns: Iterable[str] = (),
+        max_ttl: str | None = None,
+        key_type: str = KeyType.P256,
+        ca_key: str = OWN_STORE,
+        offline_root: OfflineRoot | None = None,
+    ) -> AuthorityRecord:
+        """Make the CA; AlreadyExistsError when there is one, UsageError and PolicyError for what it cannot be.
+
+        With `offline_root` it has two tiers: the root's key goes into that file, and `ca_key` is the intermediate's.
+        """
+        from daskpki.authority.creation import init_ca, plan_ca
+
+        plan = plan_ca(
+            self.session.cluster,
+            trust_domain=trust_domain,
+            permit_dns=permit_dns,
+            max_ttl=max_ttl,
+            key_type=key_type,
+            offline_root=offline_root,
+        )
+        made = init_ca(self.session, plan, self.issuers.place(ca_key), self.issuers)
+        self._view = None
+        return made
+
+    def inventory(self) -> Inventory:
+        """Everything recorded up to now."""
+        self._view = self.session.log.inventory()
+        return self._view
+
+    def _seen(self) -> Inventory:
+        """What was seen last: enough for what rarely changes, since a commit decides on the present state anyhow."""
+        if self._view is None:
+            self._view = self.session.log.read_cached()
+        return self._view
+
+    def active(self) -> AuthorityRecord:
+        """The generation that issues; NotFoundError before `init`."""
+        return active_authority(self._seen(), self.session.cluster)
+
+    def policy(self) -> Policy:
+        """What this CA may issue."""
+        return recorded_policy(self.active())
+
+    def issuer(self) -> Issuer:
+        """The active generation with its key opened, once for this object."""
+        try:
+            return self.issuers(self.active())
+        except NotFoundError:  # its key was erased, perhaps since it was dropped after it was seen
+            self.inventory()
+            return self.issuers(self.active())
+
+    def _open_living(self) -> None:
+        """Open every key that will have to sign, before anything is recorded."""
+        self._view = None
+        try:
+            self.issuers.open(living_authorities(self._seen()))
+        except NotFoundError:  # as in `issuer`
+            self.issuers.open(living_authorities(self.inventory()))
+
+    def requests(
+        self,
+        role: Role,
+        names: Sequence[str],
+        *,
+        dns: Iterable[str] = (),
+        ips: Iterable[str] = (),
+        ttl: str | None = None,
+    ) -> list[LeafRequest]:
+        """Requests for leaves of that role, one a name, all with the same further names and lifetime; UsageError."""
+        domain = self.policy().trust_domain
+        names_dns = tuple(parse_dns_name(name) for name in dns)
+        addresses = tuple(parse_ip(address) for address in ips)
+        seconds = parse_ttl(ttl) if ttl else None
+        return [LeafRequest(Identity(domain, role, name), names_dns, addresses, seconds) for name in names]
+
+    def check(self, requests: Iterable[LeafRequest]) -> None:
+        """Raise what issuing these would raise, and change nothing; the CA's key is not needed."""
+        from daskpki.authority.issuance import check_requests
+        from daskpki.pki.certificates import lifetime, load_certificate
+
+        active = self.active()
+        issuing = load_certificate((chain_der(active) or (anchor_der(active),))[0])
+        check_requests(requests, recorded_policy(active), lifetime(issuing), self.session.now())
+
+    def issue(self, requests: Sequence[LeafRequest], key_type: str = KeyType.P256) -> Iterator[Issued]:
+        """Issue a leaf for each request; each is yielded when it is stored and confirmed."""
+        yield from self._issue(requests, parse_key_type(key_type))
+        self._make_good()
+
+    def _issue(self, requests: Sequence[LeafRequest], kind: KeyType, wanted: Wanted | None = None) -> Iterator[Issued]:
+        """Issue; what is left goes to the CA that took over meanwhile, when somebody is rotating it."""
+        from daskpki.authority.issuance import SigningProfile, SupersededError, always, issue
+
+        self._view = None
+        done = 0
+        try:
+            profile = SigningProfile(self.issuer(), self.policy(), kind, wanted or always)
+            for issued in issue(self.session, profile, requests):
+                done += 1
+                yield issued
+        except SupersededError:
+            self.inventory()
+            profile = SigningProfile(self.issuer(), self.policy(), kind, wanted or always)
+            yield from issue(self.session, profile, requests[done:])
+
+    def _make_good(self, *, look: bool = False) -> None:
+        from daskpki.authority.repair import repair
+
+        repair(self.session, self._seen(), self.issuers, look=look)
+
+    def due(self) -> list[CertificateRecord]:
+        """The leaves past two thirds of their life or of a dropped CA, those that end first at the front."""
+        from daskpki.authority.renewal import due
+
+        return due(self.inventory(), self.session.now())
+
+    def renew(self, entries: Sequence[CertificateRecord], *, give_way: bool = True) -> Iterator[Issued]:
+        """Issue each of these anew, with a new key; those that somebody else renewed meanwhile are passed over.
+
+        With `give_way`, so are those that somebody is about to renew. A CRL that is due is signed also without entries,
+        and with `give_way` a trust document published anew where an older one was put back.
+
+        PolicyError for a leaf whose key never travelled, before anything is done.
+        """
+        from daskpki.authority.renewal import RenewalFilter, request_for
+
+        policy = self.policy()
+        still = RenewalFilter(entries, self.session.now(), give_way=give_way)
+        for kind in sorted({entry.key_type for entry in entries}):
+            alike = [request_for(entry, policy.trust_domain) for entry in entries if entry.key_type == kind]
+            yield from self._issue(alike, parse_renewable_key_type(kind), still)
+        self._make_good(look=give_way)
+
+    def revoke(self, which: str, reason: str = "unspecified") -> list[CertificateRecord]:
+        """Revoke one serial, or all valid leaves of ROLE/NAME, and publish; returns what changed.
+
+        NotFoundError for what was never issued, UsageError for a reason that RFC 5280 does not know.
+        """
+        from daskpki.authority.revocation import revoke, valid
+
+        self._open_living()
+        return revoke(self.session, self.issuers, valid(which, self.session.now().timestamp()), reason)
+
+    def release(self, which: str) -> list[CertificateRecord]:
+        """Take what is on hold off the CRL; PolicyError for what was revoked for another reason."""
+        from daskpki.authority.revocation import on_hold, release
+
+        self._open_living()
+        return release(self.session, self.issuers, on_hold(which))
+
+    def sign_root_crl(self, root: OfflineRoot, *, revoke: bool = False) -> RootCrl:
+        """Let an offline root sign the CRL of its intermediate anew, and publish it; see `authority.root_crl`."""
+        from daskpki.authority.crl import sign_root_crl
+        from daskpki.authority.publication import publish
+
+        self.issuers.open(living_authorities(self._seen()))
+        signed = sign_root_crl(self.session, root, revoke=revoke)
+        if signed.trusted:
+            publish(self.session, self.issuers)
+        return signed
+
+    def rollover(self) -> Rollover:
+        """What replaces this CA by a new one, step by step."""
+        from daskpki.authority.rollover import Rollover
+
+        return Rollover(self)
+
+    def holds_valid(self, identity: Identity) -> bool:
+        """Whether the newest leaf of that identity is valid now."""
+        entry = self._seen().current(identity.role, identity.name)
+        return entry is not None and entry.state(self.session.now().timestamp()) == "issued"
+
+    def trust(self) -> TrustDocument:
+        """The present trust document, its signature verified; NotFoundError before `init`."""
+        from daskpki.authority.publication import current_trust
+
+        return current_trust(self.session)
+
+    def announce(self, scheduler: str) -> bool:
+        """Let the trust document say where the scheduler is, so that `login` need not be told; False if it does.
+
+        UsageError for anything but tls://HOST[:PORT].
+        """
+        from daskpki.authority.publication import publish
+
+        address = parse_scheduler(scheduler)
+        if address in self.trust().schedulers:
+            return False
+        self._open_living()
+        publish(self.session, self.issuers, schedulers=[address])
+        return True
+
+    def verifier(self) -> Verifier:
+        """What checks certificates against this CA's present trust document."""
+        from daskpki.authority.verification import Verifier
+
+        return Verifier(self.session)
+
+    def find(self, text: str) -> CertificateRecord:
+        """The certificate that ROLE/NAME, a serial or a fingerprint names; NotFoundError, UsageError."""
+        return lookup.find(self.inventory(), text)
+
+    def describe(self, entry: CertificateRecord) -> dict[str, Any]:
+        """A certificate as `--json` prints it."""
+        if entry.issuer not in self._domains:
+            self._domains = {known.generation: known.trust_domain for known in self._seen().authorities()}
+        return lookup.describe(entry, self._domains[entry.issuer], self.session.now())

@@ -1,0 +1,297 @@
+"""Which kinds of key may be asked for: for a leaf, for its renewal, for a CA.
+
+Where a CA's key is kept, and how it is opened: the port, and keys as secrets of this store or of another one.
+
+The key's URI stands in the log: `store:` is the cluster's own store, any other store URL is that store, and
+`gcpkms://` is a key that never leaves Cloud KMS. The payload is PKCS#8, sealed by a passphrase of its own when one was
+given at `init-ca`, so that whoever can merely read the store cannot sign; the passphrase's parameters and the sealing's
+format are in the payload.
+
+A cluster's CA generations as issuers: each key is opened at most once, from where the log says that it is kept.
+
+The key of an offline root: in one file, sealed by a passphrase of its own, to be put away.
+
+The file is made before the root's certificate is signed. A command that was cut off in between finds the file again,
+opens it by its passphrase and goes on with that key; a file that holds anything else is never overwritten.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from daskpki import secret_names
+from daskpki.authority.lookup import issuer_of
+from daskpki.confidential import Confidential
+from daskpki.errors import AlreadyExistsError, CorruptError, NotFoundError, NotTrustedError, PolicyError, UsageError
+from daskpki.files import read_private, write_and_read_back
+from daskpki.inventory import FROM_REQUEST, AuthorityRecord
+from daskpki.pki.keys import KeyType, PrivateKey, generate_key, parse_key, serialize_key
+from daskpki.store.encryption import context, open_with_passphrase, seal_with_passphrase
+from daskpki.store.port import SecretStore
+
+if TYPE_CHECKING:
+    from daskpki.pki.issuer import Issuer
+
+
+def parse_key_type(text: str) -> KeyType:
+    """The key type of that name; UsageError that lists them."""
+    try:
+        return KeyType(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is not a key type", hint=f"key types are {', '.join(KeyType)}") from None
+
+
+def parse_renewable_key_type(text: str) -> KeyType:
+    """The kind of key that a renewal makes; PolicyError where the key never travelled."""
+    if text == FROM_REQUEST:
+        raise PolicyError(
+            "a certificate whose key stayed with its holder cannot be renewed here",
+            hint="its holder runs daskpki request, and you daskpki sign",
+        )
+    return parse_key_type(text)
+
+
+def parse_ca_key_type(text: str) -> KeyType:
+    """A key type that a CA may have: Ed25519 is not one, since NSS and browsers refuse its signatures."""
+    kind = parse_key_type(text)
+    if kind is KeyType.ED25519:
+        raise PolicyError("an Ed25519 CA is refused by several validators", hint="p256, p384 or rsa3072 work")
+    return kind
+
+
+OWN_STORE: Final = "store:"
+_FORMAT: Final = 1
+_PASSPHRASE: Final = "passphrase"
+_NONE: Final = "none"
+
+Passphrase = Callable[[], Confidential]
+"""Asked for only when it is needed, since asking may mean a prompt."""
+
+
+class CaKeys(Protocol):
+    """A place for CA keys."""
+
+    @property
+    def uri(self) -> str:
+        """How the log names this place."""
+        ...
+
+    def check(self) -> None:
+        """Raise what `make` would raise where the place itself is of no use, and make nothing."""
+        ...
+
+    def make(self, generation: int, kind: KeyType) -> PrivateKey:
+        """The key of a new generation, durable on return; of that kind, where keys are made by us."""
+        ...
+
+    def open(self, generation: int) -> PrivateKey:
+        """The key of that generation; NotFoundError, AccessDeniedError (also for a wrong passphrase)."""
+        ...
+
+    def discard(self, generation: int) -> None:
+        """Erase the key of a generation that has ended, where that is ours to do; repeating it is no error."""
+        ...
+
+
+class StoredCaKeys(NamedTuple):
+    """Keys as secrets; sealed when a passphrase is given, and then never kept without."""
+
+    secrets: SecretStore
+    cluster: str
+    uri: str = OWN_STORE
+    seal: Passphrase | None = None
+    unseal: Passphrase | None = None
+
+    def check(self) -> None:
+        """See CaKeys."""
+
+    def make(self, generation: int, kind: KeyType) -> PrivateKey:
+        """See CaKeys."""
+        key = generate_key(kind)
+        secret = secret_names.ca_key_id(self.cluster, generation)
+        labels = secret_names.labels(self.cluster, secret_names.CA_KEY, str(generation))
+        try:
+            self.secrets.create(secret, labels=labels)
+        except AlreadyExistsError:  # a command that was cut off; the newest version counts
+            self.secrets.describe(secret)
+        self.secrets.add(secret, self._encode(generation, key))
+        return key
+
+    def open(self, generation: int) -> PrivateKey:
+        """See CaKeys."""
+        payload = self._payload(generation)
+        if payload.sealing == _NONE:
+            return parse_key(Confidential(payload.body))
+        if self.unseal is None:
+            raise NotTrustedError(
+                f"the key of CA {generation} is sealed by a passphrase of its own",
+                hint="name it by --ca-passphrase-file FILE",
+            )
+        return parse_key(open_with_passphrase(payload.body, self.unseal(), context=self._context(generation)))
+
+    def discard(self, generation: int) -> None:
+        """See CaKeys."""
+        with suppress(NotFoundError):
+            self.secrets.delete(secret_names.ca_key_id(self.cluster, generation))
+
+    def is_sealed(self, generation: int) -> bool:
+        """Whether that generation's key has a passphrase of its own."""
+        return self._payload(generation).sealing != _NONE
+
+    def _encode(self, generation: int, key: PrivateKey) -> Confidential:
+        plain = serialize_key(key)
+        sealed = (
+            seal_with_passphrase(plain, self.seal(), context=self._context(generation)) if self.seal else plain.reveal()
+        )
+        payload = {
+            "format": _FORMAT,
+            "generation": generation,
+            "sealing": _PASSPHRASE if self.seal else _NONE,
+            "key": base64.b64encode(sealed).decode(),
+        }
+        return Confidential(json.dumps(payload))
+
+    def _payload(self, generation: int) -> _Payload:
+        secret = secret_names.ca_key_id(self.cluster, generation)
+        try:
+            data = self.secrets.latest(secret).data
+        except NotFoundError:  # `latest` lags behind a key that was kept a moment ago; its number does not
+            data = self._first(secret, generation)
+        return _parse(secret, data)
+
+    def _first(self, secret: str, generation: int) -> Confidential:
+        try:
+            return self.secrets.access(secret, 1)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"the key of CA {generation} is not where it was kept: {error}",
+                hint="restore it; if it is lost for good: daskpki rotate-ca --emergency --old-key-lost",
+            ) from None
+
+    def _context(self, generation: int) -> bytes:
+        return f"daskpki CA key, cluster {self.cluster}, generation {generation}".encode()
+
+
+class _Payload(NamedTuple):
+    """How a stored key is sealed, and its bytes, which are secret while nothing seals them."""
+
+    sealing: str
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"<CA key, sealing {self.sealing}>"
+
+
+def _parse(secret: str, payload: Confidential) -> _Payload:
+    try:
+        document = json.loads(payload.reveal())
+        version, sealing = document["format"], document["sealing"]
+        body = base64.b64decode(document["key"], validate=True)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptError(f"{secret} does not hold a CA key") from error
+    if version != _FORMAT:
+        raise NotTrustedError(f"{secret} has format {version}; this daskpki reads {_FORMAT}", hint="upgrade daskpki")
+    return _Payload(sealing, body)
+
+
+KMS_SCHEME = "gcpkms://"
+
+
+class KeyLocations(NamedTuple):
+    """How keys are sealed and opened, and how places other than the cluster's own store are reached, by their URI."""
+
+    seal: Passphrase | None = None
+    unseal: Passphrase | None = None
+    store: Callable[[str], SecretStore] | None = None
+    kms: Callable[[str], CaKeys] | None = None
+
+
+class Issuers:
+    """Opens the generations of one cluster; calling it with a generation's record gives the issuer."""
+
+    def __init__(self, secrets: SecretStore, cluster: str, places: KeyLocations) -> None:
+        self._secrets = secrets
+        self._cluster = cluster
+        self._places = places
+        self._opened: dict[int, Issuer] = {}
+
+    def __call__(self, authority: AuthorityRecord) -> Issuer:
+        """The generation with its key; NotFoundError, AccessDeniedError, NotTrustedError when the key is another's."""
+        if authority.generation not in self._opened:
+            key = self.place(authority.key_uri).open(authority.generation)
+            self._opened[authority.generation] = issuer_of(authority, key)
+        return self._opened[authority.generation]
+
+    def open(self, authorities: Iterable[AuthorityRecord]) -> None:
+        """Open all of these now, so that a key that cannot be opened is found before anything is recorded."""
+        for authority in authorities:
+            self(authority)
+
+    def place(self, uri: str) -> CaKeys:
+        """The place of that URI; UsageError for one that cannot be reached from here."""
+        if uri.startswith(KMS_SCHEME):
+            if self._places.kms is None:
+                raise UsageError(f"{uri}: this program opens no Cloud KMS keys", hint="use the command line")
+            return self._places.kms(uri)
+        return self._stored(uri, self._places.seal)
+
+    def successor_place(self, predecessor: AuthorityRecord, uri: str | None) -> CaKeys:
+        """Where the key of the next generation goes: by default beside its predecessor's, and no less sealed."""
+        chosen = uri or predecessor.key_uri
+        if chosen.startswith(KMS_SCHEME):
+            if chosen == predecessor.key_uri:
+                raise UsageError("the new CA needs a key of its own", hint="--ca-key names another key version")
+            return self.place(chosen)
+        return self._stored(chosen, self._places.seal or self._kept_passphrase(predecessor))
+
+    def _kept_passphrase(self, predecessor: AuthorityRecord) -> Passphrase | None:
+        if predecessor.key_uri.startswith(KMS_SCHEME):
+            return None
+        try:
+            sealed = self._stored(predecessor.key_uri, None).is_sealed(predecessor.generation)
+        except NotFoundError:  # a key that was lost; what was asked for decides
+            sealed = False
+        return self._places.unseal if sealed else None
+
+    def _stored(self, uri: str, seal: Passphrase | None) -> StoredCaKeys:
+        secrets = self._secrets
+        if uri != OWN_STORE:
+            if self._places.store is None:
+                raise UsageError(f"{uri}: this program opens no other stores", hint="use the command line")
+            secrets = self._places.store(uri)
+        return StoredCaKeys(secrets, self._cluster, uri, seal, self._places.unseal)
+
+
+_SETTING: Final = "the offline root's file (--offline-root)"
+
+
+class OfflineRoot(NamedTuple):
+    """The root's file; `passphrase` is asked for when it is needed, `new` telling whether it is to be chosen."""
+
+    path: Path
+    cluster: str
+    passphrase: Callable[[bool], Confidential]
+
+    def make(self, kind: KeyType) -> PrivateKey:
+        """The key in the file, durable on return: made now, or by a command that was cut off."""
+        if os.path.lexists(self.path):
+            return self.open()
+        key = generate_key(kind)
+        sealed = seal_with_passphrase(serialize_key(key), self.passphrase(True), context=self._context)
+        write_and_read_back(self.path, sealed, called=_SETTING)
+        return key
+
+    def open(self) -> PrivateKey:
+        """The key in the file; AccessDeniedError for a wrong passphrase or loose permissions, CorruptError."""
+        sealed = read_private(self.path, called=_SETTING)
+        return parse_key(open_with_passphrase(sealed, self.passphrase(False), context=self._context), _SETTING)
+
+    @property
+    def _context(self) -> bytes:
+        return context("daskpki offline root", self.cluster)

@@ -1,0 +1,266 @@
+"""One secret's versions in a copy: the original's numbers, payloads and states.
+
+Where the original is destroyed, a placeholder is destroyed in its place, so that the numbers agree. A disabled version
+cannot be read, and none is enabled here, not even for a moment: that would change the source for all its readers, take
+rights that a copy does not need, and, cut off by a kill, leave enabled what the next run would copy as such. Either the
+payload came over while its version was enabled, and the copy now follows into the original's state; or the version is
+left out, on request only, as if it were destroyed.
+
+Copy a cluster from one store to another, so that the copy is the original: same numbers, bytes, hashes, states.
+
+The records name versions by number, and so does the trust document; a version therefore keeps its
+number (`daskpki.authority.copy`). The log comes last, so that the target holds no cluster before it holds
+all of it. A copy that was cut off is resumed: what is there must be the beginning of what is to be copied, and anything
+else is refused. At the end both are read again and compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Final, NamedTuple
+
+from daskpki import secret_names
+from daskpki.confidential import Confidential
+from daskpki.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    CorruptError,
+    DisabledError,
+    NotFoundError,
+    PolicyError,
+    UnavailableError,
+)
+from daskpki.records import EMPTY, Record
+from daskpki.store.port import DESTROYED, DISABLED, ENABLED, SecretInfo, SecretStore, Store
+
+_PLACEHOLDER: Final = Confidential(b"destroyed before this copy was made")
+
+
+class Numbered(NamedTuple):
+    """A version of a secret."""
+
+    secret: str
+    version: int
+
+
+class Compared(NamedTuple):
+    """What a comparison of two secrets' versions found: how many can be read, and the disabled ones without a copy."""
+
+    readable: int
+    left_out: tuple[Numbered, ...]
+
+
+def unreadable(source: SecretStore, target: SecretStore, secret: str) -> Iterator[Numbered]:
+    """The versions that are disabled in the source, and whose payload the target does not have."""
+    disabled = [version.number for version in source.versions(secret) if version.state == DISABLED]
+    if not disabled:
+        return
+    try:
+        present = _states(target, secret)
+    except NotFoundError:  # nothing was copied yet
+        present = {}
+    for number in sorted(disabled):
+        if not _has_payload(target, secret, number, present.get(number)):
+            yield Numbered(secret, number)
+
+
+def refusal(disabled: Sequence[Numbered]) -> PolicyError:
+    """Why these versions keep a cluster from being copied, and what can be done."""
+    named = "; ".join(f"{secret}, version {number}" for secret, number in disabled)
+    return PolicyError(
+        f"what is disabled cannot be read to be copied: {named}",
+        hint="enable it, copy, disable it again and copy once more; or leave it out with --without-disabled",
+    )
+
+
+def copy_versions(source: SecretStore, target: SecretStore, secret: str, *, leave_out: bool) -> None:
+    """Add what the target lacks, and bring what it has into the original's state.
+
+    Raises:
+        PolicyError: a version is disabled without a copy, and these are not to be left out.
+        AlreadyExistsError: the target has another payload, or none any more.
+        ConflictError: somebody else adds versions to the target.
+    """
+    wanted, present = _states(source, secret), _states(target, secret)
+    for number in range(1, max(wanted, default=0) + 1):
+        state, there = wanted.get(number, DESTROYED), present.get(number)
+        if state == DISABLED and not _has_payload(target, secret, number, there):
+            if not leave_out:
+                raise refusal([Numbered(secret, number)])
+            state = DESTROYED
+        if there is None:
+            _add(target, secret, number, source.access(secret, number) if state == ENABLED else _PLACEHOLDER)
+        _follow(target, secret, number, state, there or ENABLED)
+        if there is not None and state == ENABLED and target.access(secret, number) != source.access(secret, number):
+            raise AlreadyExistsError(f"{secret}, version {number} in the target is another one")
+
+
+def compare_versions(source: SecretStore, target: SecretStore, secret: str) -> Compared:
+    """Read both again; CorruptError where a number, a state or a payload differs."""
+    wanted, found = _states(source, secret), _states(target, secret)
+    left_out = {number for number, state in wanted.items() if (state, found.get(number)) == (DISABLED, DESTROYED)}
+    if found != {**wanted, **dict.fromkeys(left_out, DESTROYED)}:
+        raise CorruptError(f"the versions of {secret} in the target are not in the states of the original's")
+    readable = [number for number, state in wanted.items() if state == ENABLED]
+    for number in readable:
+        if source.access(secret, number) != target.access(secret, number):
+            raise CorruptError(f"{secret}, version {number} in the target differs from the original")
+    return Compared(len(readable), tuple(Numbered(secret, number) for number in sorted(left_out)))
+
+
+def _states(store: SecretStore, secret: str) -> Mapping[int, str]:
+    """Each version's state: from the list, which may lag, and by number from there on."""
+    states = {version.number: version.state for version in store.versions(secret)}
+    with suppress(NotFoundError):
+        while True:
+            number = max(states, default=0) + 1
+            try:
+                store.access(secret, number)
+            except DisabledError as error:  # disabled or destroyed: only the list will tell
+                raise UnavailableError(
+                    f"{secret}, version {number} is not in the list of versions yet, and cannot be read",
+                    hint="run the command again in a minute",
+                ) from error
+            states[number] = ENABLED
+    return states
+
+
+def _has_payload(target: SecretStore, secret: str, number: int, state: str | None) -> bool:
+    """Whether an earlier copy brought the payload; one that was cut off may have left its placeholder undestroyed."""
+    return state == DISABLED or (state == ENABLED and target.access(secret, number) != _PLACEHOLDER)
+
+
+def _add(target: SecretStore, secret: str, number: int, payload: Confidential) -> None:
+    added = target.add(secret, payload)
+    if added != number:
+        raise ConflictError(f"{secret} in the target got version {added} instead of {number}: somebody else writes it")
+
+
+def _follow(target: SecretStore, secret: str, number: int, wanted: str, present: str) -> None:
+    """Bring a version that is there into the original's state."""
+    if present == wanted:
+        return
+    if present == DESTROYED:
+        raise AlreadyExistsError(
+            f"{secret}, version {number} was left out of the copy that is there, and cannot be added any more",
+            hint="copy to a store without a cluster of that name",
+        )
+    change = {ENABLED: target.enable, DISABLED: target.disable, DESTROYED: target.destroy}[wanted]
+    change(secret, number)
+
+
+_CHUNK: Final = 2_000
+"""Records that are appended at once."""
+_ROUNDS: Final = 5
+
+
+class Copied(NamedTuple):
+    """What the target holds now, verified: secrets, versions that can be read, records; and what it lacks."""
+
+    secrets: int
+    versions: int
+    records: int
+    left_out: tuple[Numbered, ...]
+
+
+def copy_cluster(source: Store, target: Store, cluster: str, *, without_disabled: bool = False) -> Copied:
+    """Copy the cluster and verify the copy; the source is only read.
+
+    Raises:
+        NotFoundError: the source has no such cluster.
+        AlreadyExistsError: the target has something else under these names.
+        PolicyError: a version is disabled, so that it cannot be read, and these are not to be left out.
+        ConflictError: the source changes faster than it is copied.
+    """
+    if cluster not in source.clusters():
+        raise NotFoundError(f"there is no cluster {cluster!r} in {source.url}")
+    _check_vacant(source, target, cluster)
+    if not without_disabled:
+        _check_readable(source, target, cluster)
+    for _ in range(_ROUNDS):
+        head = source.log(cluster).authenticate()
+        present = {info.id: info for info in _secrets(target, cluster)}
+        for info in _secrets(source, cluster):
+            _copy_metadata(target.secrets, info, present.get(info.id))
+            copy_versions(source.secrets, target.secrets, info.id, leave_out=without_disabled)
+        _copy_log(source, target, cluster)
+        if source.log(cluster).inventory().head == head:
+            return _verify(source, target, cluster)
+    raise ConflictError(
+        f"cluster {cluster!r} in {source.url} keeps changing", hint="copy it while nobody issues or revokes"
+    )
+
+
+def _secrets(store: Store, cluster: str) -> list[SecretInfo]:
+    """All secrets of the cluster but the one in which some stores keep the log."""
+    found = store.secrets.select({"daskpki-cluster": cluster})
+    return [info for info in found if info.id != secret_names.records_id(cluster)]
+
+
+def _check_vacant(source: Store, target: Store, cluster: str) -> None:
+    """What the target has of the cluster must be the beginning of a copy."""
+    mine = {info.id for info in _secrets(source, cluster)}
+    for info in _secrets(target, cluster):
+        if info.id not in mine:
+            raise _occupied(target, info.id)
+    theirs = iter(source.log(cluster).records())
+    if target.log(cluster).base().head not in (EMPTY, source.log(cluster).base().head):
+        raise _occupied(target, f"the log of cluster {cluster!r}")
+    for record in target.log(cluster).records():
+        if next(theirs, None) != record:
+            raise _occupied(target, f"the log of cluster {cluster!r} (record {record.seq})")
+
+
+def _occupied(target: Store, what: str) -> AlreadyExistsError:
+    return AlreadyExistsError(
+        f"{what} in {target.url} is not a copy of what is here", hint="copy to a store without a cluster of that name"
+    )
+
+
+def _check_readable(source: Store, target: Store, cluster: str) -> None:
+    """Find what is disabled before anything is copied."""
+    found = [each for info in _secrets(source, cluster) for each in unreadable(source.secrets, target.secrets, info.id)]
+    if found:
+        raise refusal(found)
+
+
+def _copy_metadata(target: SecretStore, info: SecretInfo, present: SecretInfo | None) -> None:
+    """Make the secret, or give it the annotations that the original has by now."""
+    if present is None:
+        with suppress(AlreadyExistsError):  # an earlier copy that was cut off; the list may lag
+            target.create(info.id, labels=info.labels, annotations=info.annotations)
+    elif present.annotations != info.annotations:
+        target.update(info.id, etag=present.etag, annotations=info.annotations)
+
+
+def _copy_log(source: Store, target: Store, cluster: str) -> None:
+    log = target.log(cluster)
+    base = source.log(cluster).base()
+    if base.head != EMPTY:
+        log.begin(base)
+    for records in _chunks(source.log(cluster).records(after=log.inventory().head.seq)):
+        log.adopt(records)
+
+
+def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    pending = iter(records)
+    while chunk := list(islice(pending, _CHUNK)):
+        yield chunk
+
+
+def _verify(source: Store, target: Store, cluster: str) -> Copied:
+    """Read both again, and compare everything."""
+    if target.log(cluster).authenticate() != source.log(cluster).authenticate():
+        raise CorruptError(f"the log of {cluster!r} in {target.url} does not end as in {source.url}")
+    mine, copies = _secrets(source, cluster), {info.id: info for info in _secrets(target, cluster)}
+    versions, left_out = 0, list[Numbered]()
+    for info in mine:
+        copied = copies.get(info.id)
+        if copied is None or (copied.labels, copied.annotations) != (info.labels, info.annotations):
+            raise CorruptError(f"{info.id} in {target.url} is not labelled as in {source.url}")
+        compared = compare_versions(source.secrets, target.secrets, info.id)
+        versions += compared.readable
+        left_out += compared.left_out
+    return Copied(len(mine), versions, target.log(cluster).inventory().head.seq, tuple(left_out))

@@ -1,0 +1,243 @@
+"""Who is revoked, as the trust document says it: CRLs, when they are signed again, and the serials of dropped CAs.
+
+The CRL of an offline root: about its intermediate alone, for a year, signed whenever the root's file is opened.
+
+It stands in the trust document beside the CRL of the intermediate, so that software which checks every certificate of a
+chain (`openssl verify -crl_check_all`) has both. Each generation has a root of its own: an intermediate whose key was
+stolen leaves the trust document together with its root, at once, by `rotate-ca --emergency`. That its root revoked it
+is for those who still trust that root elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from cryptography import x509
+
+from daskpki import secret_names
+from daskpki.authority.ca_keys import OfflineRoot
+from daskpki.authority.lookup import anchor_der, chain_der, living_authorities
+from daskpki.authority.session import Session
+from daskpki.errors import AlreadyExistsError, ConflictError, NotFoundError, PolicyError
+from daskpki.handover import USUAL
+from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
+from daskpki.pki.certificates import load_certificate, name_text, seconds
+from daskpki.pki.crl import Crl, Revocation, parse_header, sign_crl, verify_crl
+from daskpki.pki.issuer import Issuer
+from daskpki.pki.keys import PrivateKey, key_matches
+from daskpki.pki.profile import DAY, ROOT_CRL_LIFETIME
+from daskpki.pki.revoked import crl_der, crl_part, is_due
+from daskpki.pki.trust import CrlPart, TrustDocument
+from daskpki.pki.trust_document import DroppedCa
+from daskpki.records import ABANDONED, CA_RETIRED, REVOKED, REVOKING, ROOT_CRL, Draft
+
+CRL_MARGIN: Final = DAY + USUAL.grace
+"""Seconds after notAfter for which a revocation is published.
+
+A day for verifiers whose clocks lag, and as long as a connection may outlive its certificate on nodes that were booted
+without `--grace`.
+"""
+
+DROPPED_LIMIT: Final = 500
+"""Revoked serials of dropped CAs that a trust document lists; of a CA with more, nobody stays connected."""
+
+
+def create_secret(session: Session, kind: str, secret: str) -> None:
+    """Make one of the cluster's own secrets, if it is not there."""
+    with suppress(AlreadyExistsError):  # another writer was first, to the same end; `add` checks whose it is
+        session.store.secrets.create(secret, labels=secret_names.labels(session.cluster, kind))
+
+
+def _published(inventory: Inventory, now: float) -> Iterator[CertificateRecord]:
+    """The leaves that are revoked, being revoked or abandoned, and not long expired."""
+    for entry in inventory.certificates(statuses=[REVOKING, REVOKED, ABANDONED]):
+        if entry.not_after + CRL_MARGIN >= now:
+            yield entry
+
+
+def revocations(inventory: Inventory, generation: int, now: float) -> dict[int, Revocation]:
+    """Who is on the CRL of that CA generation, by serial."""
+    return {
+        entry.serial: Revocation(entry.serial, entry.revoked_at or entry.reserved_at, entry.reason or "unspecified")
+        for entry in _published(inventory, now)
+        if entry.issuer == generation
+    }
+
+
+def revoked_dropped(inventory: Inventory, now: float) -> tuple[DroppedCa, ...]:
+    """The revoked serials of the CAs that were dropped, oldest CA first.
+
+    Connections live on when their CA is dropped, and a CRL of it nobody would sign any more.
+    """
+    serials: dict[int, list[int]] = {}
+    for revoked in _published(inventory, now):
+        serials.setdefault(revoked.issuer, []).append(revoked.serial)
+    found: list[DroppedCa] = []
+    room = DROPPED_LIMIT
+    for entry in reversed(inventory.authorities()):
+        if entry.status == CA_RETIRED and entry.generation in serials:
+            listed = tuple(sorted(serials[entry.generation]))
+            fits = len(listed) <= room
+            room -= len(listed) if fits else 0
+            issuing = load_certificate((*chain_der(entry), anchor_der(entry))[0])
+            found.insert(0, DroppedCa(entry.generation, name_text(issuing.subject), listed if fits else None))
+    return tuple(found)
+
+
+def present_crl(
+    session: Session,
+    inventory: Inventory,
+    previous: TrustDocument | None,
+    revoked: Mapping[int, Mapping[int, Revocation]],
+    issuer: Issuer,
+    *,
+    least: int,
+) -> CrlPart:
+    """The present CRL of one generation, of number `least` or more; the previous one while it holds and is not due."""
+    wanted = revocations(inventory, issuer.generation, session.now().timestamp())
+    part = _previous_part(previous, issuer.generation)
+    if previous and part and revoked[issuer.generation] == wanted and not is_due(previous, session.now()):
+        return part
+    number = max(part.number + 1 if part else 1, least)
+    return crl_part(issuer.generation, sign_crl(issuer, wanted.values(), number=number, now=session.now()))
+
+
+def _previous_part(previous: TrustDocument | None, generation: int) -> CrlPart | None:
+    parts = previous.crls if previous else ()
+    return next((part for part in parts if part.generation == generation), None)
+
+
+class KeptCrl(NamedTuple):
+    """The CRL of one generation as the trust document has it, verified."""
+
+    generation: int
+    state: str
+    der: bytes
+    contents: Crl
+
+
+def kept_crls(trust: TrustDocument) -> list[KeptCrl]:
+    """Every CRL of the document; also one that ran out, since it still says truly who is revoked."""
+    anchors = {anchor.generation: anchor for anchor in trust.authorities}
+    found = []
+    for part in trust.crls:
+        der, anchor = crl_der(part), anchors[part.generation]
+        contents = verify_crl(der, load_certificate(anchor.issuing), now=None)
+        found.append(KeptCrl(part.generation, anchor.state, der, contents))
+    return found
+
+
+def running_out(inventory: Inventory, now: datetime) -> int | None:
+    """When the first CRL runs out (nextUpdate, in seconds since the epoch), once less than a third of its life is left.
+
+    Any command that opens the CA's key signs it anew after the first third, so by then none did for weeks.
+    """
+    published = inventory.published
+    if "next_update" not in published:
+        return None
+    third = (published["next_update"] - published["due"]) // 2
+    return int(published["next_update"]) if now.timestamp() > published["next_update"] - third else None
+
+
+STOLEN = "cACompromise"
+"""The reason for which an intermediate is revoked (RFC 5280, 5.3.1)."""
+
+
+class RootCrl(NamedTuple):
+    """What the root of a generation says; `trusted` while that generation is in the trust document."""
+
+    generation: int
+    trusted: bool
+    der: bytes
+    contents: Crl
+
+
+def first_root_crl(issuer: Issuer, root_key: PrivateKey, now: datetime) -> bytes:
+    """The empty CRL (DER) of a root that was just made."""
+    root = Issuer(issuer.root, root_key, generation=issuer.generation, root=issuer.root)
+    return sign_crl(root, (), number=1, now=now, lifetime=ROOT_CRL_LIFETIME)
+
+
+def sign_root_crl(session: Session, file: OfflineRoot, *, revoke: bool = False) -> RootCrl:
+    """Sign the CRL of the root in that file anew and record it; with `revoke`, its intermediate is on it for good.
+
+    NotFoundError for a root of no CA here; PolicyError for an intermediate that is still trusted; what opening the file
+    raises. Whoever calls publishes, if it is `trusted`.
+    """
+    key = file.open()
+    inventory = session.log.inventory()
+    entry = _generation_of(key, inventory, file)
+    trusted = entry in living_authorities(inventory)
+    if revoke and trusted:
+        raise PolicyError(
+            f"the intermediate of CA {entry.generation} is trusted still",
+            hint="daskpki rotate-ca --emergency --offline-root NEWFILE replaces it first",
+        )
+    anchor = load_certificate(anchor_der(entry))
+    before = None if entry.root_crl is None else verify_crl(_der(entry), anchor, now=None)
+    revoked = dict(before.revoked) if before else {}
+    if revoke:
+        serial = load_certificate(chain_der(entry)[0]).serial_number
+        revoked.setdefault(serial, Revocation(serial, seconds(session.now()), STOLEN))
+    root = Issuer(anchor, key, generation=entry.generation, root=anchor)
+    number = before.number + 1 if before else 1
+    der = sign_crl(root, revoked.values(), number=number, now=session.now(), lifetime=ROOT_CRL_LIFETIME)
+    _record(session, entry, der)
+    return RootCrl(entry.generation, trusted, der, verify_crl(der, anchor, now=session.now()))
+
+
+def _generation_of(key: PrivateKey, inventory: Inventory, file: OfflineRoot) -> AuthorityRecord:
+    for entry in inventory.authorities():
+        if entry.chain and key_matches(key, load_certificate(anchor_der(entry)).public_key()):
+            return entry
+    what = f"{file.path} holds the root of no CA of cluster {file.cluster!r}"
+    raise NotFoundError(what, hint="daskpki rotate-ca status")
+
+
+def _record(session: Session, entry: AuthorityRecord, der: bytes) -> None:
+    def decide(inventory: Inventory) -> list[Draft]:
+        now = {known.generation: known for known in inventory.authorities()}[entry.generation]
+        if now.root_crl != entry.root_crl:
+            raise ConflictError("another command signed this root's CRL meanwhile", hint="run the command again")
+        return [Draft(ROOT_CRL, {"generation": entry.generation, "crl": base64.b64encode(der).decode()})]
+
+    session.log.commit(decide, session.stamp())
+
+
+def root_crls(inventory: Inventory) -> list[RootCrl]:
+    """What every root says, also of generations that are trusted no more; verified."""
+    living = living_authorities(inventory)
+    return [
+        RootCrl(entry.generation, entry in living, _der(entry), verify_crl(_der(entry), _anchor(entry), now=None))
+        for entry in inventory.authorities()
+        if entry.root_crl is not None
+    ]
+
+
+def trusted_root_crls(inventory: Inventory) -> tuple[bytes, ...]:
+    """The CRLs (DER) that belong in the trust document."""
+    return tuple(_der(entry) for entry in living_authorities(inventory) if entry.root_crl is not None)
+
+
+def root_running_out(inventory: Inventory, now: datetime) -> int | None:
+    """When the first root's CRL runs out, in seconds since the epoch, once less than a third of its life is left."""
+    headers = [parse_header(der) for der in trusted_root_crls(inventory)]
+    ends = [
+        header.next_update
+        for header in headers
+        if seconds(now) > header.next_update - (header.next_update - header.this_update) // 3
+    ]
+    return min(ends, default=None)
+
+
+def _anchor(entry: AuthorityRecord) -> x509.Certificate:
+    return load_certificate(anchor_der(entry))
+
+
+def _der(entry: AuthorityRecord) -> bytes:
+    assert entry.root_crl is not None
+    return base64.b64decode(entry.root_crl)

@@ -1,0 +1,228 @@
+"""The trust document: computed from the log, signed, and published as the next link of its chain.
+
+It is always computed from the log *after* the event that makes it necessary, so whoever publishes last publishes
+everything, and a command that died before publishing is made good by the next one.
+
+An older trust document in the place of the newest, or none: noticed, since the log says what was published last.
+
+What reads the document refuses it. What publishes goes on past what the log says instead, since every node that has
+seen the newest one refuses another with its epoch, and CRLs of lower numbers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+from daskpki import secret_names
+from daskpki.authority.crl import create_secret, present_crl, revoked_dropped, trusted_root_crls
+from daskpki.authority.lookup import STATES, anchor_der, chain_der, living_authorities
+from daskpki.authority.session import Session
+from daskpki.errors import NotFoundError, NotTrustedError
+from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
+from daskpki.pki.issuer import Issuer
+from daskpki.pki.revoked import every_revoked_serial, next_update, revoked_serials
+from daskpki.pki.succession import Succession, carried, sign_succession
+from daskpki.pki.trust import (
+    FORMAT,
+    NEXT,
+    READER,
+    Anchor,
+    TrustDocument,
+    parse_trust,
+    sign_trust,
+    verify_trust,
+)
+from daskpki.pki.trust_document import HALF_FULL, fill
+from daskpki.records import PUBLISHED, REVOKED, REVOKING, Draft
+from daskpki.store.append_chain import Head, Link, Tip
+from daskpki.store.trust_chain import TrustPayload, trust_chain
+
+OpenIssuer = Callable[[AuthorityRecord], Issuer]
+"""Gives a generation with its key opened; raises what opening a key raises."""
+
+
+def current_trust(session: Session) -> TrustDocument:
+    """The newest trust document, verified against the CAs in the log; NotFoundError before the first.
+
+    NotTrustedError when an older one was put back.
+    """
+    inventory = session.log.inventory()  # before the document: what it calls published must be there
+    head = trust_chain(session.store.secrets, session.cluster).head()
+    if head is None:
+        remedy = "daskpki renew --due publishes a new one" if inventory.published else "daskpki init-ca makes one"
+        raise NotFoundError(f"cluster {session.cluster!r} has no trust document", hint=remedy)
+    document = _verified(session, inventory, head.payload)
+    check_newest(document, inventory)
+    return document
+
+
+def _verified(session: Session, inventory: Inventory, payload: TrustPayload) -> TrustDocument:
+    anchors = [anchor_der(entry) for entry in inventory.authorities() if entry.certificate]
+    return verify_trust(payload.signed, cluster=session.cluster, anchors=anchors, now=session.now())
+
+
+def publish(
+    session: Session, issuers: OpenIssuer, *, old_keys: bool = True, schedulers: Sequence[str] | None = None
+) -> TrustDocument:
+    """Sign and publish what the log says now; raises what opening the keys for it raises.
+
+    `schedulers` are the addresses to announce from now on; None leaves those of the document before.
+
+    Every CA of the document signs it, and with `old_keys` every one that it drops, which also leaves its word on who
+    comes after it, for a node that misses this very document. What was being revoked is recorded as revoked together
+    with the publication. Where an older document was put back, the new one goes past what the log knows of.
+    """
+    operation = session.operations()
+    chain = trust_chain(session.store.secrets, session.cluster)
+    revoking: list[CertificateRecord] = []
+    before: list[TrustDocument] = []
+
+    def build(tip: Tip[TrustPayload], link: Link) -> TrustPayload:
+        inventory = session.log.read_cached()  # it shows one's own event; what it may miss, its own author publishes
+        if tip.head is None:
+            create_secret(session, secret_names.TRUST, secret_names.trust_id(session.cluster))
+        link = past_what_was_published(session, inventory, tip, link)
+        known = None if tip.head is None else _verified(session, inventory, tip.head.payload)
+        previous = None if is_past(tip, link) else known
+        before[:] = [previous] if previous else []
+        revoking[:] = inventory.certificates(statuses=[REVOKING])
+        document = _compose(session, inventory, previous, link, issuers)
+        if previous is not None:
+            left = _dropped(inventory, previous, document) if old_keys else []
+            document = document._replace(successions=_successions(previous, document, map(issuers, left)))
+        said = schedulers if schedulers is not None else known.schedulers if known else ()
+        document = document._replace(schedulers=tuple(said))
+        data = sign_trust(document, [issuers(entry) for entry in _signing(inventory, previous if old_keys else None)])
+        return TrustPayload(data, parse_trust(data))
+
+    head = chain.append(build, operation)
+    assert head is not None, "build always makes a document"
+    _record(session, head, revoking, operation)
+    if not before and head.link.seq > 1:
+        warn_of_it(session.cluster, head.link.seq)
+    chain.prune(head)
+    _warn_from_half_full(head.payload.signed.document)
+    return head.payload.signed.document
+
+
+def _dropped(inventory: Inventory, previous: TrustDocument, document: TrustDocument) -> list[AuthorityRecord]:
+    """The generations that had a say until now, and have none any more."""
+    now = {anchor.generation for anchor in document.authorities}
+    gone = {anchor.generation for anchor in previous.authorities if anchor.state != NEXT} - now
+    return [entry for entry in inventory.authorities() if entry.generation in gone]
+
+
+def _successions(previous: TrustDocument, document: TrustDocument, dropped: Iterable[Issuer]) -> tuple[Succession, ...]:
+    said = [sign_succession(document.cluster, issuer, document.active) for issuer in dropped]
+    return carried([*previous.successions, *said])
+
+
+def _signing(inventory: Inventory, previous: TrustDocument | None) -> list[AuthorityRecord]:
+    """The generations of this document and of the one before, but for one that is dropped before it had a say."""
+    known = {anchor.generation for anchor in previous.authorities if anchor.state != NEXT} if previous else set()
+    return [entry for entry in inventory.authorities() if entry.status in STATES or entry.generation in known]
+
+
+def _record(session: Session, head: Head[TrustPayload], revoking: Sequence[CertificateRecord], operation: str) -> None:
+    document = head.payload.signed.document
+    dates = {"due": due(document), "next_update": next_update(document)}
+    states = {str(anchor.generation): anchor.state for anchor in document.authorities}
+    published = Draft(PUBLISHED, {"epoch": document.epoch, "version": head.number, "authorities": states, **dates})
+
+    def decide(inventory: Inventory) -> list[Draft]:
+        now = [inventory.certificate(entry.serial) for entry in revoking]
+        done = [entry for entry in now if entry is not None and entry.status == REVOKING]
+        return [published, *(Draft(REVOKED, {"serial": f"{entry.serial:x}"}) for entry in done)]
+
+    session.log.commit(decide, session.stamp(operation))
+
+
+def due(document: TrustDocument) -> int:
+    """When the first of its CRLs is to be signed anew, once a third of its life is past; seconds since the epoch."""
+    return min(part.this_update + (part.next_update - part.this_update) // 3 for part in document.crls)
+
+
+def _warn_from_half_full(document: TrustDocument) -> None:
+    if fill(document) >= HALF_FULL:
+        what = "the trust document is %.0f %% full, since %d certificates are revoked; when it is full, only %s helps"
+        number = len(every_revoked_serial(document))
+        logging.getLogger(__name__).warning(what, 100 * fill(document), number, "daskpki rotate-ca --emergency")
+
+
+def _compose(
+    session: Session,
+    inventory: Inventory,
+    previous: TrustDocument | None,
+    link: Link,
+    issuers: OpenIssuer,
+) -> TrustDocument:
+    living = living_authorities(inventory)
+    revoked = revoked_serials(previous) if previous else {}
+    least = 1 if previous else link.seq  # no CRL has a greater number than documents were published
+    return TrustDocument(
+        format=FORMAT,
+        min_reader=READER,
+        cluster=session.cluster,
+        trust_domain=living[-1].trust_domain,
+        epoch=link.seq,
+        prev=link.prev,
+        operation=link.operation,
+        issued_at=int(session.now().timestamp()),
+        authorities=tuple(_anchor(entry) for entry in living),
+        crls=tuple(present_crl(session, inventory, previous, revoked, issuers(entry), least=least) for entry in living),
+        log=inventory.head,
+        schedulers=(),
+        root_crls=trusted_root_crls(inventory),
+        revoked_dropped=revoked_dropped(inventory, session.now().timestamp()),
+    )
+
+
+def _anchor(entry: AuthorityRecord) -> Anchor:
+    return Anchor(entry.generation, STATES[entry.status], anchor_der(entry), chain_der(entry))
+
+
+def published_epoch(inventory: Inventory) -> int:
+    """The newest epoch that the log knows of; 0 before the first."""
+    return int(inventory.published.get("epoch", 0))
+
+
+def check_newest(document: TrustDocument, inventory: Inventory) -> None:
+    """Raise NotTrustedError for a document that is older than the log; the log was read before it."""
+    epoch = published_epoch(inventory)
+    if document.epoch < epoch:
+        raise NotTrustedError(
+            f"the trust document has epoch {document.epoch}, and the log says that {epoch} was published: an older one "
+            "was put back",
+            hint="daskpki renew --due publishes a new one; find out who could write to the store",
+        )
+
+
+def is_put_back(session: Session, inventory: Inventory) -> bool:
+    """Whether the newest document is older than the log says, in one request where it is not."""
+    chain = trust_chain(session.store.secrets, session.cluster)
+    epoch = published_epoch(inventory)
+    return _epoch(chain.read_cached().head) < epoch and _epoch(chain.head()) < epoch
+
+
+def past_what_was_published(session: Session, inventory: Inventory, tip: Tip[TrustPayload], link: Link) -> Link:
+    """The link of the next document: `link`, or past the newest epoch of the log if an older document was put back."""
+    epoch = published_epoch(inventory)
+    if _epoch(tip.head) >= epoch or not is_put_back(session, inventory):
+        return link  # a tip that is merely stale loses against the newest, and is looked for again
+    return link._replace(seq=epoch + 1)
+
+
+def is_past(tip: Tip[TrustPayload], link: Link) -> bool:
+    """Whether what the tip says is older than what was published, and so nothing to go on from."""
+    return link.seq > _epoch(tip.head) + 1
+
+
+def warn_of_it(cluster: str, epoch: int) -> None:
+    """Say that a document was published past what lay in the store."""
+    what = "an older %s had been put back: epoch %d was made from the log; find out who could write to the store"
+    logging.getLogger(__name__).warning(what, secret_names.trust_id(cluster), epoch)
+
+
+def _epoch(head: Head[TrustPayload] | None) -> int:
+    return head.link.seq if head else 0

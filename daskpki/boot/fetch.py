@@ -1,0 +1,256 @@
+"""What a boot reads from a store, by access only.
+
+That is its own credentials, the newest trust document, and the secrets that it is told to mount.
+
+Where the material comes from: Secret Manager, a credential directory, or a local store; never two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from daskpki import secret_names
+from daskpki.boot.http import Reading, RetryPolicy
+from daskpki.boot.mounts import Mount
+from daskpki.boot.settings import INSTANCE, Settings
+from daskpki.confidential import Confidential
+from daskpki.errors import CorruptError, DisabledError, NotFoundError, NotTrustedError, UsageError
+from daskpki.identity import Role, parse_label
+from daskpki.pki.credential import Credential, parse_credential
+from daskpki.pki.trust_document import SignedTrustDocument, parse_trust
+from daskpki.settings import GsmUrl, LocalUrl
+from daskpki.store.append_chain import Head, Link, best, first_after
+
+if TYPE_CHECKING:
+    from daskpki.boot.google import SecretManager
+
+_RESTORE: Final = "enable that version; if it is destroyed, add the last good version's payload once more"
+
+
+class Reader(Protocol):
+    """The part of a SecretStore that a node is allowed to use."""
+
+    def latest(self, secret: str) -> tuple[int, Confidential]:
+        """See daskpki.store.port.SecretStore."""
+        ...
+
+    def access(self, secret: str, number: int) -> Confidential:
+        """See daskpki.store.port.SecretStore."""
+        ...
+
+
+class FetchedTrust(NamedTuple):
+    """A trust document as it was stored, and what it says, not verified."""
+
+    data: Confidential
+    signed: SignedTrustDocument
+
+
+class Material(NamedTuple):
+    """Everything for a boot, parsed and not verified yet.
+
+    `anchors` (DER) are CAs known beforehand, from a credential directory. `secrets` are the cluster's other secrets,
+    with where each is to be mounted.
+    """
+
+    credentials: tuple[Credential, ...]
+    trust: FetchedTrust
+    anchors: tuple[bytes, ...] = ()
+    secrets: tuple[tuple[Mount, Confidential], ...] = ()
+
+
+def read_material(
+    store: Reader,
+    cluster: str,
+    wanted: Sequence[tuple[Role, str]],
+    pinned: Mapping[Role, int],
+    mounts: Sequence[Mount] = (),
+) -> Material:
+    """The credentials of these roles and names, the trust document, and these secrets; raises what the store raises.
+
+    `pinned` are the versions to read of some of the credentials; of the others, the newest is read.
+    """
+    credentials = tuple(read_credential(store, cluster, role, name, pinned.get(role)) for role, name in wanted)
+    trust = newest_trust(store, cluster)
+    secrets = tuple((mount, read_secret(store, cluster, mount)) for mount in mounts)
+    return Material(credentials, trust, secrets=secrets)
+
+
+def read_secret(store: Reader, cluster: str, mount: Mount) -> Confidential:
+    """One of the cluster's other secrets, as raw bytes; NotFoundError names the command that sets it."""
+    secret = secret_names.user_secret_id(cluster, mount.name)
+    try:
+        return store.latest(secret)[1] if mount.version is None else store.access(secret, mount.version)
+    except NotFoundError as error:
+        command = f"daskpki --cluster {cluster} secret set {mount.name}"
+        raise NotFoundError(f"cluster {cluster} has no secret {mount.name}: {error}", hint=command) from None
+    except DisabledError as error:
+        hint = f"daskpki --cluster {cluster} secret rollback {mount.name}, or --secret {mount.name}@N for version N"
+        raise NotTrustedError(str(error), hint=hint) from None
+
+
+def read_credential(store: Reader, cluster: str, role: Role, name: str, version: int | None = None) -> Credential:
+    """The newest credential, or that version; NotFoundError with the way out, CorruptError when it is another's."""
+    secret = secret_names.credential_id(cluster, role, name)
+    try:
+        payload = store.latest(secret)[1] if version is None else store.access(secret, version)
+    except NotFoundError as error:
+        what = f"credential {role.value}/{name}" + (f" in version {version}" if version else "")
+        command = f"daskpki --cluster {cluster} issue {role.value} --name {name}"
+        hint = "leave --version out to boot the newest" if version else command
+        raise NotFoundError(f"cluster {cluster} has no {what}: {error}", hint=hint) from None
+    except DisabledError as error:
+        raise NotTrustedError(str(error), hint=f"{error.hint}; --version N boots version N") from error
+    return parse_own_credential(payload, cluster, role, name)
+
+
+def parse_own_credential(payload: Confidential, cluster: str, role: Role, name: str) -> Credential:
+    """The credential in the payload of its secret; CorruptError when it is another's."""
+    credential = parse_credential(payload)
+    if (credential.cluster, credential.identity.role, credential.identity.name) != (cluster, role, name):
+        raise CorruptError(f"the secret of {role.value}/{name} of cluster {cluster} holds {credential.identity.uri}")
+    return credential
+
+
+def newest_trust(store: Reader, cluster: str) -> FetchedTrust:
+    """The head of the chain of trust documents, by the rules of `daskpki.store.append_chain`; usually one read and one 404."""
+    secret = secret_names.trust_id(cluster)
+    try:
+        number, data = _latest(store, secret)
+    except NotFoundError:
+        raise NotFoundError(
+            f"cluster {cluster} has no trust document ({secret})", hint=f"daskpki --cluster {cluster} init-ca"
+        ) from None
+    hint = _head(number, data)
+    head = best([hint, *_later(store, secret, hint)])
+    assert head is not None  # a trust document's epoch is at least 1, so none is a rider
+    return head.payload
+
+
+def _latest(store: Reader, secret: str) -> tuple[int, Confidential]:
+    """`latest`, which is the newest version in any state: one that was disabled must not be passed over silently."""
+    try:
+        return store.latest(secret)
+    except DisabledError as error:
+        raise NotTrustedError(str(error), hint=_RESTORE) from error
+
+
+def _later(store: Reader, secret: str, hint: Head[FetchedTrust]) -> Iterator[Head[FetchedTrust]]:
+    """The versions that may count more than `hint`: rivals below it, and whatever came after it."""
+    for number in range(first_after(hint), hint.number):
+        with contextlib.suppress(DisabledError):  # a loser that a later winner destroyed
+            yield _head(number, store.access(secret, number))
+    unreadable: DisabledError | None = None
+    for number in itertools.count(hint.number + 1):
+        try:
+            yield _head(number, store.access(secret, number))
+            unreadable = None
+        except DisabledError as error:
+            unreadable = error
+        except NotFoundError:
+            break
+    if unreadable is not None:  # what it said would be lost, and it may have been a revocation
+        raise NotTrustedError(str(unreadable), hint=_RESTORE) from unreadable
+
+
+def _head(number: int, data: Confidential) -> Head[FetchedTrust]:
+    trust = FetchedTrust(data, parse_trust(data))
+    document = trust.signed.document
+    return Head(number, trust, Link(document.epoch, document.prev, document.operation))
+
+
+class Fetched(NamedTuple):
+    """The material, the settings with the name filled in, and what the other side's clock said (None: nobody's)."""
+
+    material: Material
+    settings: Settings
+    date: Reading | None
+
+
+def fetch(settings: Settings, environ: Mapping[str, str], patience: RetryPolicy) -> Fetched:
+    """The material from the source that the settings name; raises whatever went wrong there."""
+    if settings.directory is not None:
+        return Fetched(_from_directories(settings), settings, None)
+    settings = _with_instance_name(settings, environ, patience)
+    if isinstance(settings.store, GsmUrl):
+        return _from_secret_manager(settings, settings.store, environ, patience)
+    assert isinstance(settings.store, LocalUrl)
+    return Fetched(_from_local(settings, settings.store, environ), settings, None)
+
+
+def _with_instance_name(settings: Settings, environ: Mapping[str, str], patience: RetryPolicy) -> Settings:
+    if settings.name != INSTANCE:
+        return settings
+    from daskpki.boot.google import Metadata
+
+    return settings._replace(name=parse_label(Metadata(environ, patience).instance_name(), "name"))
+
+
+def _from_secret_manager(settings: Settings, url: GsmUrl, environ: Mapping[str, str], patience: RetryPolicy) -> Fetched:
+    store = open_secret_manager(url, settings.endpoint, environ, patience)
+    material = read_material(store, settings.cluster, settings.wanted, settings.versions, settings.mounts)
+    return Fetched(material, settings, store.date)
+
+
+def open_secret_manager(
+    url: GsmUrl, chosen: str | None, environ: Mapping[str, str], patience: RetryPolicy
+) -> SecretManager:
+    """Secret Manager as this machine reads it; `chosen` is another endpoint than Google's (UsageError for gRPC)."""
+    from daskpki.boot.google import SecretManager, token_source
+    from daskpki.boot.http import Connection, parse_target, proxy_for, system_trust
+    from daskpki.store.gsm.endpoint import GRPC, VARIABLE, endpoint_for
+
+    endpoint = endpoint_for(url, {VARIABLE: chosen} if chosen else {})
+    if chosen and endpoint.transport == GRPC:
+        raise UsageError(f"the entrypoint speaks REST, and {chosen} is gRPC", hint="http://HOST:PORT")
+    target = parse_target(endpoint.address, encrypted=endpoint.encrypted)
+    if endpoint.encrypted:
+        target = target._replace(proxy=proxy_for(target.host, environ))
+    tokens = token_source(environ, patience)
+    return SecretManager(url, Connection(target, system_trust), patience, token=tokens.token, account=tokens.account)
+
+
+def _from_local(settings: Settings, url: LocalUrl, environ: Mapping[str, str]) -> Material:
+    from daskpki.store.opening import open_store
+
+    store = open_store(url, environ=environ)
+    try:
+        reader: Reader = store.secrets
+        return read_material(reader, settings.cluster, settings.wanted, settings.versions, settings.mounts)
+    finally:
+        store.close()
+
+
+def _from_directories(settings: Settings) -> Material:
+    first, *others = (
+        read_directory(directory) for directory in map(settings.directory_for, settings.roles) if directory
+    )
+    credentials = [credential for material in (first, *others) for credential in material.credentials]
+    return first._replace(credentials=tuple(credentials))
+
+
+def read_directory(directory: str) -> Material:
+    """What `daskpki export` wrote there; raises what `daskpki.credentials.directory` does, CorruptError."""
+    from pathlib import Path
+
+    from daskpki.credentials.directory import CERTIFICATE_FILE, KEY_FILE, in_directory, load_directory, parse_leaf
+    from daskpki.credentials.verified import issuing_generation
+    from daskpki.pki.keys import parse_key, serialize_key
+    from daskpki.pki.trust_document import parse_trust
+
+    found = load_directory(Path(directory))
+    signed = parse_trust(found.trust)
+    now = datetime.now(UTC)
+    credential = Credential(
+        cluster=signed.document.cluster,
+        identity=parse_leaf(found.leaf, in_directory(CERTIFICATE_FILE)),
+        generation=issuing_generation(found.leaf, found.chain, signed.document, now),
+        key=Confidential(serialize_key(parse_key(found.key, in_directory(KEY_FILE))).reveal()),
+        leaf=found.leaf,
+        chain=found.chain,
+    )
+    return Material((credential,), FetchedTrust(found.trust, signed), found.anchors)

@@ -1,0 +1,100 @@
+"""What the entrypoint says on stderr: notes while it waits, and one line with cause and remedy when it gives up.
+
+As text for people, or with `--log-format json` as one JSON object per line in the fields that Cloud Logging knows:
+https://cloud.google.com/logging/docs/structured-logging
+
+Dask's own log in the form of the entrypoint's, for `--log-format json`; `plan.py` names it to Dask.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from daskpki.errors import DaskpkiError
+
+TEXT: Final = "text"
+JSON: Final = "json"
+_WHO: Final = "daskpki-entrypoint"
+_BUG: Final = 1
+
+
+class BootLog(NamedTuple):
+    """How the entrypoint speaks. Each line is one write, since the programs of a node speak on the same stderr."""
+
+    format: str = TEXT
+
+    def note(self, text: str) -> None:
+        """Say something that is as it should be."""
+        self._say("INFO", text)
+
+    def warn(self, text: str) -> None:
+        """Say something that is not as it should be, and may yet mend itself."""
+        self._say("WARNING", text)
+
+    def report(self, error: Exception) -> int:
+        """Say what ended the boot, and the way out, or that it is our own fault; the exit code that goes with it."""
+        if not isinstance(error, DaskpkiError):
+            return self._report_bug(error)
+        text = f"{error} ({error.hint})" if error.hint else str(error)
+        kind = type(error).__name__
+        self._say("ERROR", text, exit_code=error.exit_code, error=kind, cause=str(error), remedy=error.hint)
+        return error.exit_code
+
+    def _report_bug(self, error: Exception) -> int:
+        import traceback
+
+        trace = "".join(traceback.format_exception(error))
+        shown = f"{type(error).__name__} in daskpki-entrypoint itself"
+        if self.format != JSON:
+            with suppress(OSError):
+                sys.stderr.write(trace)
+        self._say("CRITICAL", shown, exit_code=_BUG, stack_trace=trace)  # Error Reporting groups by this field
+        return _BUG
+
+    def _say(self, severity: str, text: str, **more: Any) -> None:
+        lead = "error: " if "exit_code" in more else ""
+        line = structured(severity, text, _WHO, **more) if self.format == JSON else f"{_WHO}: {lead}{text}"
+        with suppress(OSError):  # a full disk behind stderr: the exit code still tells how it ended
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+
+
+def structured(severity: str, message: str, logger: str, *, at: float | None = None, **more: Any) -> str:
+    """One line for Cloud Logging; `at` in seconds since the epoch (default: now), `more` without what is None."""
+    import json
+
+    time = datetime.now(UTC) if at is None else datetime.fromtimestamp(at, UTC)
+    fields = {
+        "severity": severity,
+        "time": time.isoformat(timespec="microseconds"),
+        "message": message,
+        "logging.googleapis.com/labels": {"logger": logger},
+    }
+    return json.dumps(fields | {name: value for name, value in more.items() if value is not None})
+
+
+_SEVERITIES: Final = frozenset({"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})
+
+
+class CloudFormatter(logging.Formatter):
+    """One JSON object per record, in the fields that Cloud Logging knows; an audit event's as fields of `audit`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        logging.captureWarnings(True)  # which would otherwise be two lines of text each
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
+        severity = record.levelname if record.levelname in _SEVERITIES else "DEFAULT"
+        event = getattr(record, "audit", None)
+        message = record.getMessage() if event is None else _in_words(event)
+        trace = self.formatException(record.exc_info) if record.exc_info else None
+        return structured(severity, message, record.name, at=record.created, audit=event, stack_trace=trace)
+
+
+def _in_words(event: dict[str, Any]) -> str:
+    return " ".join(filter(None, (event["kind"], event["peer"], event["address"], event["detail"])))

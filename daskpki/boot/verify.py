@@ -1,0 +1,102 @@
+"""Does everything hold that Dask is going to rely on? If not, Dask does not start.
+
+The rules are those for everybody (`daskpki.credentials.verified`): signature, pins and epoch of the trust document; chain,
+purpose, lifetime, identity, key and revocation of the credential. Added here: that it is the credential that was asked
+for, and what a wrong clock does at boot, which most often puts itself right a moment later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from daskpki.boot.fetch import Material
+from daskpki.boot.http import Reading
+from daskpki.boot.settings import Settings
+from daskpki.errors import CorruptError, NotTrustedError, UnavailableError
+from daskpki.identity import Role
+from daskpki.pki.credential import Credential
+from daskpki.pki.trust_document import TrustDocument
+
+_TOLERANCE: Final = 60.0
+_POLL: Final = 0.5
+
+
+class Clocks(NamedTuple):
+    """This machine's clocks (wall, monotonic), in seconds, and how to wait."""
+
+    wall: Callable[[], float]
+    monotonic: Callable[[], float]
+    sleep: Callable[[float], None]
+
+
+def verify_in_time(
+    material: Material, settings: Settings, elsewhere: Reading | None, clocks: Clocks, *, patience: float
+) -> TrustDocument:
+    """The verified trust document; where it fails under a clock that is wrong, the clock gets `patience` seconds.
+
+    Raises NotTrustedError, or UnavailableError with both times when the clock stayed wrong.
+    """
+    try:
+        return verify_material(material, settings, datetime.fromtimestamp(clocks.wall(), UTC))
+    except CorruptError:
+        raise
+    except NotTrustedError as error:
+        if elsewhere is None or abs(_skew(elsewhere, clocks)) <= _TOLERANCE:
+            raise
+        failure = error
+    end = clocks.monotonic() + patience
+    while abs(_skew(elsewhere, clocks)) > _TOLERANCE:
+        if clocks.monotonic() >= end:
+            raise _wrong_clock(failure, elsewhere, clocks)
+        clocks.sleep(_POLL)
+    return verify_material(material, settings, datetime.fromtimestamp(clocks.wall(), UTC))
+
+
+def verify_material(material: Material, settings: Settings, now: datetime) -> TrustDocument:
+    """The trust document, if it and every credential hold at `now`; NotTrustedError, CorruptError."""
+    for credential, role in zip(material.credentials, settings.roles, strict=True):
+        _check_asked_for(credential, settings, role)
+    document = material.trust.signed.document
+    from daskpki.credentials.verified import Pins, verify_credential
+
+    pins = Pins(material.anchors, settings.ca_sha256, settings.min_epoch)
+    for credential in material.credentials:
+        document = verify_credential(credential, material.trust.data, pins=pins, now=now).trust
+    if settings.freshness.stale_trust == "refuse":  # a node that starts has new peers only
+        from daskpki.pki.trust import check_fresh
+
+        check_fresh(document, now)
+    return document
+
+
+def _check_asked_for(credential: Credential, settings: Settings, role: Role) -> None:
+    identity = credential.identity
+    if credential.key is None:
+        raise NotTrustedError(
+            f"the credential of {identity.slug} has no key: it stayed where the request was made",
+            hint="set DASKPKI_CREDENTIAL_DIR to the directory on that machine",
+        )
+    if identity.role is not role:
+        raise NotTrustedError(
+            f"{identity.uri} is a {identity.role.value}, and a {role} is to be started",
+            hint=f"give the {role}'s credential: daskpki export {role} writes it to a directory",
+        )
+    if settings.directory is None and (role, identity.name) not in settings.wanted:
+        raise NotTrustedError(f"{identity.uri} was found, where another name was asked for")
+
+
+def _skew(elsewhere: Reading, clocks: Clocks) -> float:
+    """By how many seconds this machine's clock is ahead."""
+    return clocks.wall() - elsewhere.now(clocks.monotonic())
+
+
+def _wrong_clock(failure: NotTrustedError, elsewhere: Reading, clocks: Clocks) -> UnavailableError:
+    here = datetime.fromtimestamp(clocks.wall(), UTC)
+    there = datetime.fromtimestamp(elsewhere.now(clocks.monotonic()), UTC)
+    return UnavailableError(
+        f"this machine's clock says {here:%Y-%m-%d %H:%M:%S}, and Secret Manager's {there:%Y-%m-%d %H:%M:%S} (UTC), "
+        f"so that {failure}",
+        hint="set this machine's clock (chronyc makestep), and see that a time server is reachable",
+    )

@@ -1,0 +1,164 @@
+"""`daskpki crl`: who is revoked, and the CRL as a file for other software."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from daskpki.cli.init_ca import offline_root
+from daskpki.cli.output import facts, results, table
+from daskpki.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from daskpki.authority.ca import CertificateAuthority
+    from daskpki.authority.crl import KeptCrl, RootCrl
+    from daskpki.cli.invocation import Invocation
+    from daskpki.cli.output import Output
+    from daskpki.inventory import Inventory
+
+PUBLIC = 0o644
+
+
+def crl(
+    ctx: typer.Context,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it to this file.")] = None,
+    pem: Annotated[bool, typer.Option("--pem", help="As PEM (the default for a file); alone, on stdout.")] = False,
+    der: Annotated[bool, typer.Option("--der", help="As DER; of one CA only.")] = False,
+    generation: Annotated[
+        int | None, typer.Option(metavar="N", help="Of this CA only; during a rollover there are two.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    offline: Annotated[
+        Path | None, typer.Option("--offline-root", metavar="FILE", help="Sign that root's CRL anew, for a year.")
+    ] = None,
+    root_passphrase_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The passphrase of that file; else it is asked for.")
+    ] = None,
+    revoke_intermediate: Annotated[
+        bool, typer.Option("--revoke-intermediate", help="With --offline-root: of a CA that was replaced.")
+    ] = False,
+) -> None:
+    """Show the certificate revocation list, or export it.
+
+    Examples:  [bold]daskpki crl[/bold]   [bold]daskpki crl --out ca.crl --der[/bold]
+
+    For OpenSSL:  [bold]openssl verify -crl_check -CRLfile ca.crl.pem -CAfile ca.pem cert.pem[/bold]
+
+    Two tiers have two: that of the intermediate, and that of the offline root, which is signed for a year and needs its
+    file:  [bold]daskpki crl --offline-root root.key[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    if pem and der:
+        raise UsageError("--pem and --der are two forms of the same", hint="use one of them")
+    if der and out is None:
+        raise UsageError("DER is not for a terminal", hint="--out FILE")
+    root = offline_root(invocation, offline, root_passphrase_file)
+    if revoke_intermediate and root is None:
+        raise UsageError("only its root revokes an intermediate", hint="--offline-root FILE")
+    with invocation.authority() as authority:
+        if root is not None:
+            signed = authority.sign_root_crl(root, revoke=revoke_intermediate)
+            no_longer = "" if signed.trusted else ", which is no longer trusted"
+            invocation.output.hint(f"signed the CRL of the offline root of CA {signed.generation}{no_longer}")
+        inventory = authority.inventory()
+        chosen = _chosen(authority, inventory, generation)
+        warn_of_end(invocation.output, inventory, authority.session.now())
+    if out is not None:
+        _write(invocation, chosen, out, der=der, force=force)
+    elif pem:
+        with results():
+            text = _pem(chosen)
+        invocation.output.result({"pem": text}, text.splitlines())
+    else:
+        documents = [_document(entry) for entry in chosen]
+        invocation.output.result(documents, [line for document in documents for line in _lines(document)])
+
+
+def _chosen(authority: CertificateAuthority, inventory: Inventory, generation: int | None) -> list[KeptCrl]:
+    from daskpki.authority.crl import kept_crls, root_crls
+
+    kept = [*kept_crls(authority.trust()), *_of_roots(root_crls(inventory))]
+    chosen = [entry for entry in kept if generation in (None, entry.generation)]
+    if not chosen:
+        known = ", ".join(str(entry.generation) for entry in kept)
+        raise NotFoundError(f"CA {generation} is not in the trust document", hint=f"CAs are {known}")
+    return chosen
+
+
+def _of_roots(said: Sequence[RootCrl]) -> Iterator[KeptCrl]:
+    """Those in the trust document, and those of replaced CAs that say something."""
+    from daskpki.authority.crl import KeptCrl
+
+    for root in said:
+        if root.trusted or root.contents.revoked:
+            state = "offline root" if root.trusted else "offline root, no longer trusted"
+            yield KeptCrl(root.generation, state, root.der, root.contents)
+
+
+def _write(invocation: Invocation, chosen: Sequence[KeptCrl], out: Path, *, der: bool, force: bool) -> None:
+    from daskpki.files import write_private
+
+    if der and len(chosen) > 1:
+        raise UsageError(f"a DER file holds one CRL, and there are {len(chosen)}", hint="--generation N, or --pem")
+    data = chosen[0].der if der else _pem(chosen).encode()
+    write_private(out, data, force=force, mode=PUBLIC)
+    invocation.output.result({"files": [str(out)]}, [str(out)])
+
+
+def _pem(chosen: Sequence[KeptCrl]) -> str:
+    from daskpki.pki.crl import crl_pem
+
+    return "".join(crl_pem(entry.der) for entry in chosen)
+
+
+def _document(entry: KeptCrl) -> dict[str, Any]:
+    contents = entry.contents
+    revoked = sorted(contents.revoked.values(), key=lambda revocation: revocation.at)
+    return {
+        "generation": entry.generation,
+        "state": entry.state,
+        "number": contents.number,
+        "thisUpdate": _time(contents.this_update),
+        "nextUpdate": _time(contents.next_update),
+        "revoked": [
+            {"serial": f"{known.serial:x}", "revokedAt": _time(known.at), "reason": known.reason} for known in revoked
+        ],
+    }
+
+
+def _time(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _lines(document: dict[str, Any]) -> list[str]:
+    shown = facts(
+        {
+            "CRL of": f"CA {document['generation']} ({document['state']})",
+            "number": document["number"],
+            "signed": document["thisUpdate"],
+            "next update": document["nextUpdate"],
+            "revoked": str(len(document["revoked"])),
+        }
+    )
+    rows = [(known["serial"], known["revokedAt"], known["reason"]) for known in document["revoked"]]
+    return shown + (table(("serial", "revoked", "reason"), rows) if rows else [])
+
+
+def warn_of_end(output: Output, inventory: Inventory, now: datetime) -> None:
+    """Warn when a CRL runs out soon, or did: nodes refuse new peers from then on."""
+    from daskpki.authority.crl import root_running_out, running_out
+
+    if end := root_running_out(inventory, now):
+        output.warn(
+            f"the CRL of the offline root runs out at {_time(end)}: daskpki crl --offline-root FILE signs it anew"
+        )
+    if end := running_out(inventory, now):
+        past = end < now.timestamp()
+        output.warn(
+            f"the CRL {'ran' if past else 'runs'} out at {_time(end)}, and nodes refuse new peers from then on: "
+            "any command that opens the CA's key signs it anew, such as daskpki renew --due"
+        )

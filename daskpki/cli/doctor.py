@@ -1,0 +1,56 @@
+"""`daskpki doctor`: what is wrong, why, and the command that mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from daskpki.cli.invocation import Invocation
+    from daskpki.doctor.checks import Finding
+
+
+def doctor(
+    ctx: typer.Context,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Also look at this scheduler from outside: tls://HOST:PORT."),
+    ] = None,
+) -> None:
+    """Examine the store, the CA and all it issued, this machine, and a scheduler, and say what mends what is wrong.
+
+    Examples:  [bold]daskpki doctor[/bold]   [bold]daskpki doctor --scheduler tls://10.0.0.5:8786[/bold]
+
+    It changes nothing. Exit code 0 when nothing is worse than a warning, 3 when something is wrong, 75 when all that is
+    wrong is temporary. With --quiet, only warnings and errors are shown.
+    """
+    from daskpki.credentials.contexts import parse_scheduler
+    from daskpki.credentials.sources import this_process
+    from daskpki.doctor.checks import exit_code, gist
+    from daskpki.doctor.run import Subject, examine
+
+    invocation: Invocation = ctx.obj
+    address = parse_scheduler(scheduler) if scheduler else None
+    findings = [_addressed(finding, ctx) for finding in examine(Subject(invocation.authority, this_process(), address))]
+    shown = [finding for finding in findings if not invocation.output.quiet or finding.severity in ("warning", "error")]
+    invocation.output.result([finding.document() for finding in shown], _lines(gist(shown)))
+    raise typer.Exit(exit_code(findings))
+
+
+def _addressed(finding: Finding, ctx: typer.Context) -> Finding:
+    from daskpki.cli.app import COMMANDS
+    from daskpki.cli.invocation import addressed, told
+
+    return finding._replace(remedy=finding.remedy and addressed(finding.remedy, told(ctx), COMMANDS))
+
+
+def _lines(findings: Sequence[Finding]) -> list[str]:
+    """Severity and subject in columns, then the reason; the remedy below it, where it can be copied."""
+    width = max((len(finding.subject) for finding in findings), default=0)
+    lines = []
+    for severity, subject, reason, remedy, *_ in findings:
+        lines.append(f"{severity.value:<7}  {subject:<{width}}  {reason}")
+        lines += [f"{'':9}→ {remedy}"] if remedy else []
+    return lines

@@ -1,0 +1,74 @@
+"""`daskpki export`: a credential as files, for where neither store nor keyring can be reached."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from daskpki.errors import UsageError
+from daskpki.identity import parse_slug
+
+if TYPE_CHECKING:
+    from daskpki.cli.invocation import Invocation
+    from daskpki.credentials.verified import VerifiedCredential
+
+
+def export(
+    ctx: typer.Context,
+    who: Annotated[str, typer.Argument(metavar="ROLE/NAME", help="Whose credential.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write ca.pem, cert.pem, key.pem and trust.json there.")
+    ] = None,
+    p12: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one PKCS#12 file, for a browser.")] = None,
+    p12_passphrase_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The PKCS#12 file's passphrase; else it is asked for.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+) -> None:
+    """Write a credential to files; the key's is readable by its owner only.
+
+    Examples:  [bold]daskpki export worker --out /run/dask[/bold]   [bold]daskpki export client/alice --p12 a.p12[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    if p12 is not None and out is None:
+        written = _pkcs12(invocation, who, p12, p12_passphrase_file, force)
+    elif out is not None and p12 is None:
+        written = _directory(invocation, who, out, force)
+    else:
+        raise UsageError("export writes either a directory or a PKCS#12 file", hint="--out DIR or --p12 FILE")
+    invocation.output.result({"files": [str(path) for path in written]}, map(str, written))
+    if out:
+        invocation.output.hint(f"next: DASKPKI_CREDENTIAL_DIR={out} makes the entrypoint and Client use it")
+
+
+def _directory(invocation: Invocation, who: str, out: Path, force: bool) -> list[Path]:
+    from daskpki.credentials.directory import export_directory
+
+    return export_directory(_held(invocation, who), out, force=force)
+
+
+def _pkcs12(invocation: Invocation, who: str, file: Path, passphrase_file: Path | None, force: bool) -> list[Path]:
+    from daskpki.cli.output import prompt
+    from daskpki.files import write_private
+    from daskpki.pki.pkcs12 import encode_pkcs12
+    from daskpki.store.local.key_slots import read_passphrase_file
+
+    held = _held(invocation, who)
+    if passphrase_file is not None:
+        passphrase = read_passphrase_file(passphrase_file, "the file of --p12-passphrase-file")
+    else:
+        passphrase = prompt(f"Passphrase for {file}: ", "--p12-passphrase-file FILE", confirm=True)
+    write_private(file, encode_pkcs12(held.credential, held.trust.roots, passphrase).reveal(), force=force)
+    return [file]
+
+
+def _held(invocation: Invocation, who: str) -> VerifiedCredential:
+    from daskpki.credentials.fetch import fetch_credential
+    from daskpki.credentials.verified import Pins
+
+    role, name = parse_slug(who)
+    with invocation.open_store() as store:
+        return fetch_credential(store.secrets, invocation.cluster, role, name, pins=Pins(), now=datetime.now(UTC))

@@ -1,0 +1,177 @@
+"""The options of an offline root: its file, and the passphrase by which that is sealed.
+
+`daskpki init-ca`: make a cluster's CA, and the usual leaves in one go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from daskpki.authority.lookup import anchor_der
+from daskpki.cli.issue import next_step
+from daskpki.cli.output import fingerprint_lines, prompt
+from daskpki.errors import UsageError
+from daskpki.identity import Role, parse_slug
+
+if TYPE_CHECKING:
+    from daskpki.authority.ca import CertificateAuthority
+    from daskpki.authority.ca_keys import OfflineRoot
+    from daskpki.cli.invocation import Invocation
+    from daskpki.confidential import Confidential
+    from daskpki.store.gsm.placement import GsmOptions
+    from daskpki.store.port import Store
+
+
+def offline_root(invocation: Invocation, path: Path | None, passphrase_file: Path | None) -> OfflineRoot | None:
+    """The root's file that the options name; UsageError for a passphrase without a file."""
+    if path is None:
+        if passphrase_file is not None:
+            raise UsageError("--root-passphrase-file is for the file of --offline-root", hint="--offline-root FILE")
+        return None
+    from daskpki.authority.ca_keys import OfflineRoot
+
+    def passphrase(new: bool) -> Confidential:
+        if passphrase_file is not None:
+            from daskpki.store.local.key_slots import read_passphrase_file
+
+            return read_passphrase_file(passphrase_file, "the file of --root-passphrase-file")
+        question = "New passphrase of the offline root: " if new else "Passphrase of the offline root: "
+        return prompt(question, "--root-passphrase-file FILE", confirm=new)
+
+    return OfflineRoot(path, invocation.cluster, passphrase)
+
+
+def init_ca(
+    ctx: typer.Context,
+    with_: Annotated[
+        str | None, typer.Option("--with", metavar="LEAVES", help="Issue these too: scheduler,worker,client/alice.")
+    ] = None,
+    trust_domain: Annotated[
+        str | None, typer.Option(metavar="D", help="Default: CLUSTER.daskpki.internal. Cannot change later.")
+    ] = None,
+    permit_dns: Annotated[
+        list[str] | None, typer.Option(metavar="D", help="A domain that leaves may name. Cannot change later.")
+    ] = None,
+    ca_key: Annotated[
+        str,
+        typer.Option(metavar="URI", help="Where the CA's key is kept: store:, another store's URL, or gcpkms://..."),
+    ] = "store:",
+    max_ttl: Annotated[str | None, typer.Option(metavar="T", help="No leaf lives longer, such as 90d.")] = None,
+    key_type: Annotated[str, typer.Option(metavar="K", help="p256, p384 or rsa3072.")] = "p256",
+    ca_passphrase: Annotated[
+        bool, typer.Option("--ca-passphrase", help="Seal the CA's key by a passphrase of its own, and ask for it.")
+    ] = False,
+    replication: Annotated[
+        str | None, typer.Option(metavar="A,B", help="gsm: keep payloads in these locations only. Cannot change later.")
+    ] = None,
+    cmek: Annotated[
+        str | None, typer.Option(metavar="KEY", help="gsm: encrypt with this Cloud KMS key. Cannot change later.")
+    ] = None,
+    offline: Annotated[
+        Path | None,
+        typer.Option("--offline-root", metavar="FILE", help="Two tiers: the root's key goes there, to be put away."),
+    ] = None,
+    root_passphrase_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The passphrase of that file; else it is asked for.")
+    ] = None,
+    recovery: Annotated[
+        bool, typer.Option("--recovery", help="local: add a recovery code to the store and print it once.")
+    ] = False,
+) -> None:
+    """Make the cluster's certificate authority.
+
+    Example:  [bold]daskpki init-ca --with scheduler,worker,client/alice[/bold]
+
+    On Secret Manager:  [bold]daskpki --store gsm://PROJECT init-ca --ca-passphrase-file FILE[/bold]
+
+    A CA that exists is never overwritten; after an interruption, run the same command again.
+    """
+    from daskpki.authority.creation import plan_ca
+
+    invocation: Invocation = ctx.obj
+    leaves = [parse_slug(part.strip()) for part in (with_ or "").split(",") if part.strip()]
+    seal = ca_passphrase or invocation.ca_passphrase_file is not None
+    root = offline_root(invocation, offline, root_passphrase_file)
+    wanted: dict[str, Any] = {
+        "trust_domain": trust_domain,
+        "permit_dns": permit_dns or (),
+        "max_ttl": max_ttl,
+        "key_type": key_type,
+    }
+    plan_ca(invocation.cluster, **wanted)  # what cannot be is refused before a store is made for it
+    with invocation.authority(create=True, placement=_placement(invocation, replication, cmek), seal=seal) as authority:
+        authority.init(**wanted, ca_key=ca_key, offline_root=root)
+        document = _document(authority, leaves)
+        document["recoveryCode"] = _recovery_code(authority.session.store) if recovery else None
+    invocation.output.result(document, _story(document))
+    invocation.output.hint(*_next_steps(document, offline, seal=seal))
+
+
+def _placement(invocation: Invocation, replication: str | None, cmek: str | None) -> GsmOptions | None:
+    if replication is None and cmek is None:
+        return None
+    if not invocation.store.startswith("gsm:"):
+        raise UsageError("--replication and --cmek are for stores on Secret Manager", hint="--store gsm://PROJECT")
+    from daskpki.store.gsm.placement import GsmOptions
+
+    return GsmOptions(tuple(part for part in (replication or "").split(",") if part), cmek)
+
+
+def _recovery_code(store: Store) -> str:
+    from daskpki.store.local.store import LocalStore
+
+    if not isinstance(store, LocalStore):
+        raise UsageError("a recovery code is for a local store", hint="on Secret Manager, IAM decides who may read")
+    return store.slots.add_recovery().reveal().decode()
+
+
+def _document(authority: CertificateAuthority, leaves: Sequence[tuple[Role, str]]) -> dict[str, Any]:
+    from daskpki.pki.pem import fingerprint
+
+    made = authority.active()
+    issued = [
+        authority.describe(leaf.record)
+        for role, name in leaves
+        for leaf in authority.issue(authority.requests(role, [name]))
+    ]
+    root = authority.issuer().root
+    return {
+        "cluster": authority.session.cluster,
+        "store": authority.session.store.url,
+        "trustDomain": made.trust_domain,
+        "permittedDns": list(authority.policy().permitted_dns),
+        "generation": made.generation,
+        "caKey": made.key_uri,
+        "fingerprint": fingerprint(anchor_der(made)),
+        "notAfter": root.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "issued": issued,
+    }
+
+
+def _story(document: dict[str, Any]) -> list[str]:
+    leaves = [f"  {leaf['role']}/{leaf['name']}  valid until {leaf['notAfter'][:10]}" for leaf in document["issued"]]
+    code = document["recoveryCode"]
+    return [
+        f"made the CA of cluster {document['cluster']!r} in {document['store']}",
+        f"  trust domain  {document['trustDomain']}",
+        f"  valid until   {document['notAfter'][:10]}",
+        f"  SHA-256       {fingerprint_lines(document['fingerprint'])}",
+        *(["issued", *leaves] if leaves else []),
+        *(["recovery code, shown this once (keep it on paper):", f"  {code}"] if code else []),
+    ]
+
+
+def _next_steps(document: dict[str, Any], root: Path | None, *, seal: bool) -> list[str]:
+    steps = []
+    if root is not None:
+        steps.append(f"put {root} away, on a medium of its own, and its passphrase elsewhere")
+    if document["store"].startswith("gsm:") and document["caKey"] == "store:" and not seal:
+        steps.append("note: whoever can read the CA's secret can sign; --ca-passphrase-file FILE at init-ca seals it")
+    clients = [leaf["name"] for leaf in document["issued"] if leaf["role"] == Role.CLIENT]
+    if clients:
+        return [*steps, next_step(Role.CLIENT, clients[0])]
+    return [*steps, "next: daskpki issue scheduler; daskpki issue worker; daskpki issue client --name NAME"]

@@ -1,0 +1,115 @@
+"""`daskpki issue`: leaves for schedulers, workers and clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from daskpki.identity import Role, default_name, parse_label
+
+if TYPE_CHECKING:
+    from daskpki.authority.ca import CertificateAuthority
+    from daskpki.authority.issuance import Issued
+    from daskpki.cli.invocation import Invocation
+    from daskpki.pki.profile import LeafRequest
+
+_BAR_FROM = 20  # fewer leaves are done before a bar could be read
+
+
+def issue(
+    ctx: typer.Context,
+    role: Annotated[Role, typer.Argument(help="What the certificate may be.")],
+    name: Annotated[
+        str | None, typer.Option(metavar="N", help="A DNS label; scheduler and worker default to their role.")
+    ] = None,
+    dns: Annotated[
+        list[str] | None, typer.Option(metavar="D", help="A further DNS name, under a permitted domain.")
+    ] = None,
+    ip: Annotated[list[str] | None, typer.Option(metavar="A", help="An IP address of a scheduler or worker.")] = None,
+    ttl: Annotated[str | None, typer.Option(metavar="T", help="Lifetime, such as 30d or 12h.")] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=100_000, metavar="N", help="Issue NAME-0 to NAME-(N-1), each with a secret of its own."
+        ),
+    ] = None,
+    key_type: Annotated[str, typer.Option(metavar="K", help="p256, p384, rsa3072 or ed25519.")] = "p256",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and change nothing.")] = False,
+) -> None:
+    """Issue a certificate and keep it in the store.
+
+    Examples:  [bold]daskpki issue worker[/bold]   [bold]daskpki issue client --name alice --ttl 7d[/bold]
+
+    A hundred workers of their own:  [bold]daskpki issue worker --name w --count 100[/bold]
+
+    An interrupted --count goes on where it ended: names that hold a valid certificate are kept.
+    """
+    invocation: Invocation = ctx.obj
+    names = _names(role, name, count)
+    with invocation.authority() as authority:
+        requests = authority.requests(role, names, dns=dns or (), ips=ip or (), ttl=ttl)
+        wanted = [request for request in requests if not count or not authority.holds_valid(request.identity)]
+        kept = len(requests) - len(wanted)
+        authority.check(wanted)
+        if dry_run:
+            _show_plan(invocation, wanted, kept)
+        else:
+            _issue_all(invocation, authority, wanted, kept, key_type)
+
+
+def _names(role: Role, name: str | None, count: int | None) -> list[str]:
+    stem = parse_label(name, "name") if name is not None else default_name(role)
+    if count is None:
+        return [stem]
+    return [parse_label(f"{stem}-{number}", "name") for number in range(count)]
+
+
+def _show_plan(invocation: Invocation, wanted: Iterable[LeafRequest], kept: int) -> None:
+    identities = [request.identity.uri for request in wanted]
+    lines = [f"would issue {identity}" for identity in identities]
+    lines += [f"would keep {kept} that are valid"] if kept else []
+    invocation.output.result({"issue": identities, "kept": kept}, lines or ["nothing to issue"])
+
+
+def _issue_all(
+    invocation: Invocation, authority: CertificateAuthority, wanted: list[LeafRequest], kept: int, key_type: str
+) -> None:
+    now = authority.session.now()
+    if key_type == "ed25519":
+        from daskpki.pki.keys import ED25519_WARNING
+
+        invocation.output.warn(ED25519_WARNING)
+    with progress(invocation, len(wanted), authority.issue(wanted, key_type)) as issued:
+        documents = [authority.describe(leaf.record) for leaf in issued]
+    from daskpki.cli.output import certificate_table
+
+    lines = certificate_table(documents, now) if documents else []
+    lines += [f"kept {kept} that are valid; daskpki renew replaces them"] if kept else []
+    invocation.output.result(documents, lines)
+    if documents:
+        invocation.output.hint(next_step(documents[0]["role"], documents[0]["name"]))
+
+
+@contextmanager
+def progress(invocation: Invocation, total: int, issued: Iterator[Issued]) -> Iterator[Iterable[Issued]]:
+    """The same leaves as they are issued, with a bar on stderr where there are many."""
+    if total < _BAR_FROM or invocation.output.quiet:
+        yield issued
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("issuing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield progress.track(issued, total=total)
+
+
+def next_step(role: str, name: str) -> str:
+    """What to do with a leaf that was just issued."""
+    if role == Role.CLIENT:
+        return f"next: daskpki login --name {name}"
+    setting = "" if name == role else f"DASKPKI_NAME={name} "
+    return f"next: on the machine, {setting}daskpki-entrypoint {role}"

@@ -1,0 +1,177 @@
+"""`daskpki show` and `verify`: one certificate in full, files against the CA.
+
+`daskpki list`: what was issued, filtered and streamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
+
+import typer
+
+from daskpki.cli.crl import warn_of_end
+from daskpki.cli.output import certificate_facts, certificate_row, print_listing, table_lines
+from daskpki.errors import NotTrustedError, UsageError
+from daskpki.files import os_error
+from daskpki.identity import Role
+
+if TYPE_CHECKING:
+    from daskpki.authority.ca import CertificateAuthority
+    from daskpki.authority.verification import Verifier
+    from daskpki.cli.invocation import Invocation
+    from daskpki.inventory import CertificateRecord, Inventory
+
+
+def show(
+    ctx: typer.Context,
+    which: Annotated[str, typer.Argument(metavar="NAME_OR_SERIAL", help="ROLE/NAME, a serial, or a fingerprint.")],
+) -> None:
+    """Show one certificate in full.
+
+    Examples:  [bold]daskpki show client/alice[/bold]   [bold]daskpki show 3f9a21c4[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    with invocation.authority() as authority:
+        document = authority.describe(authority.find(which))
+        now = authority.session.now()
+    invocation.output.result(document, certificate_facts(document, now))
+
+
+def verify(
+    ctx: typer.Context,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Certificates, PEM or DER, leaf first.")],
+) -> None:
+    """Check certificates in files against the cluster's CA: chain, validity, role, revocation.
+
+    Example:  [bold]daskpki verify cert.pem[/bold]
+
+    Exit code 3 when one of them is not trusted.
+    """
+    invocation: Invocation = ctx.obj
+    with invocation.authority() as authority:
+        trusted = authority.verifier()
+        documents = [_verified(trusted, path) for path in files]
+    invocation.output.result(documents, [_verdict(document) for document in documents])
+    if refused := [document["file"] for document in documents if not document["trusted"]]:
+        raise NotTrustedError(f"not trusted: {', '.join(refused)}")
+
+
+def _verdict(document: dict[str, Any]) -> str:
+    if document["trusted"]:
+        return f"{document['file']}: {document['identity']}, valid until {document['notAfter'][:10]}"
+    return f"{document['file']}: NOT TRUSTED: {document['error']}"
+
+
+def _verified(verifier: Verifier, path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = {"file": str(path)}
+    try:
+        found = verifier.verify(read_file(path))
+    except NotTrustedError as error:
+        return document | {"trusted": False, "error": str(error)}
+    return document | {
+        "trusted": True,
+        "identity": found.identity.uri,
+        "serial": f"{found.serial:x}",
+        "fingerprint": found.fingerprint,
+        "notAfter": found.not_after.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file that is no secret; errors that name it."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise os_error(error, path) from error
+
+
+STATES: Final = ("reserved", "issued", "superseded", "expired", "revoking", "revoked", "abandoned")
+COLUMNS: Final = (
+    "role",
+    "name",
+    "identity",
+    "serial",
+    "fingerprint",
+    "notBefore",
+    "notAfter",
+    "state",
+    "keyType",
+    "names",
+    "issuer",
+    "version",
+    "revokedAt",
+    "reason",
+)
+
+
+class Filters(NamedTuple):
+    """Which certificates are wanted; what is None or empty lets all pass."""
+
+    role: Role | None
+    name: str | None
+    states: frozenset[str]
+    expiring_in: str | None
+    number: str | None
+
+
+def list_(
+    ctx: typer.Context,
+    role: Annotated[Role | None, typer.Option(help="Only this role.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="N", help="Only this name.")] = None,
+    state: Annotated[
+        list[str] | None, typer.Option(metavar="S", help=f"Only these states: {', '.join(STATES)}.")
+    ] = None,
+    expiring_in: Annotated[
+        str | None, typer.Option(metavar="T", help="Only what ends within this time, such as 14d.")
+    ] = None,
+    serial: Annotated[str | None, typer.Option(metavar="HEX", help="Only this serial.")] = None,
+    fingerprint: Annotated[str | None, typer.Option(metavar="SHA256", help="Only this fingerprint.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a heading.")] = False,
+) -> None:
+    """List what was issued, in the order in which it was.
+
+    Examples:  [bold]daskpki list --role worker --expiring-in 14d[/bold]   [bold]daskpki list --csv > issued.csv[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    if serial and fingerprint:
+        raise UsageError("--serial and --fingerprint name one certificate each", hint="use one of them")
+    filters = Filters(role, name, _checked(state or []), expiring_in, serial or fingerprint)
+    with invocation.authority() as authority:
+        now = authority.session.now()
+        inventory = authority.inventory()
+        documents = _documents(authority, inventory, filters)
+        rows = (certificate_row(document, now) for document in documents)
+        lines = table_lines(("who", "state", "serial", "expires"), rows, empty="no certificates")
+        print_listing(invocation.output, documents, lines, columns=COLUMNS if as_csv else None)
+        warn_of_end(invocation.output, inventory, now)
+
+
+def _checked(states: list[str]) -> frozenset[str]:
+    if unknown := set(states) - set(STATES):
+        raise UsageError(f"{min(unknown)!r} is not a state", hint=f"states are {', '.join(STATES)}")
+    return frozenset(states)
+
+
+def _documents(authority: CertificateAuthority, inventory: Inventory, filters: Filters) -> Iterator[dict[str, Any]]:
+    """What was found as documents; the filters and the CA are checked before the first is asked for."""
+    from daskpki.authority.lookup import describe
+
+    entries = _selected(authority, inventory, filters)
+    domains = {known.generation: known.trust_domain for known in inventory.authorities()}
+    now = authority.session.now()
+    return (describe(entry, domains[entry.issuer], now) for entry in entries)
+
+
+def _selected(authority: CertificateAuthority, inventory: Inventory, filters: Filters) -> Iterator[CertificateRecord]:
+    from daskpki.authority.lookup import numbered, select
+    from daskpki.pki.profile import parse_ttl
+
+    authority.active()
+    now = authority.session.now()
+    before = now + timedelta(seconds=parse_ttl(filters.expiring_in)) if filters.expiring_in else None
+    states = filters.states or (frozenset({"issued"}) if before else None)
+    among = None if filters.number is None else numbered(inventory, filters.number)
+    return select(inventory, now=now, role=filters.role, name=filters.name, states=states, before=before, among=among)

@@ -1,0 +1,273 @@
+"""`daskpki slot list|add|remove`: by what the local store opens, changed without sealing anything anew.
+
+`daskpki backup`, `restore` and `copy`: a local store as one file and back, a cluster from one store to another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from daskpki.cli.invocation import Commands
+from daskpki.cli.output import table
+from daskpki.errors import UsageError
+from daskpki.settings import GsmUrl, LocalUrl, home, parse_store_url
+
+if TYPE_CHECKING:
+    from daskpki.authority.copy import Copied
+    from daskpki.cli.invocation import Invocation
+    from daskpki.grants.carrying import Carried
+    from daskpki.store.local.backup import Contents
+    from daskpki.store.local.key_slots import KeySlots
+    from daskpki.store.port import Store
+
+slot = Commands(no_args_is_help=True, help="The local store's key slots: keyring, passphrase, key file, recovery.")
+
+
+class Kind(StrEnum):
+    """What a slot opens by."""
+
+    KEYRING = "keyring"
+    PASSPHRASE = "passphrase"
+    KEY_FILE = "keyfile"
+    RECOVERY = "recovery"
+
+
+@contextmanager
+def _slots(invocation: Invocation) -> Iterator[KeySlots]:
+    from daskpki.store.local.store import LocalStore
+
+    with invocation.open_store() as store:
+        if not isinstance(store, LocalStore):
+            raise UsageError(f"{store.url} has no key slots", hint="they belong to local stores; here IAM decides")
+        yield store.slots
+
+
+@slot.command("list")
+def list_(ctx: typer.Context) -> None:
+    """List the slots; each of them opens the store.
+
+    Example:  [bold]daskpki slot list[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    with _slots(invocation) as slots:
+        documents = [
+            {"id": entry.id, "kind": entry.kind, "created": f"{datetime.fromtimestamp(entry.created, UTC):%Y-%m-%d}"}
+            for entry in slots.list()
+        ]
+    rows = [(entry["id"], entry["kind"], entry["created"]) for entry in documents]
+    invocation.output.result(documents, table(("id", "opens by", "created"), rows))
+
+
+@slot.command("add")
+def add(
+    ctx: typer.Context,
+    kind: Annotated[Kind, typer.Argument(help="What the new slot opens by.")],
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The new passphrase's file, or the key file to make.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="A passphrase takes the place of all others.")] = False,
+) -> None:
+    """Add a way to open the store; the store is unlocked by one that it has.
+
+    Examples:  [bold]daskpki slot add recovery[/bold]   [bold]daskpki slot add passphrase --replace[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    with _slots(invocation) as slots:
+        code = _add(slots, kind, file, replace=replace)
+    lines = [f"added a slot: {kind.value}"]
+    lines += ["recovery code, shown this once (keep it on paper):", f"  {code}"] if code else []
+    invocation.output.result({"added": kind.value, "recoveryCode": code}, lines)
+
+
+def _add(slots: KeySlots, kind: Kind, file: Path | None, *, replace: bool) -> str | None:
+    if kind is Kind.RECOVERY:
+        return slots.add_recovery().reveal().decode()
+    if kind is Kind.KEYRING:
+        from daskpki.credentials.os_keyring import OSKeyring
+
+        slots.add_keyring(OSKeyring())
+    elif kind is Kind.KEY_FILE:
+        if file is None:
+            raise UsageError("a key file needs a place", hint="--file FILE; a missing file is made")
+        slots.add_key_file(file)
+    else:
+        _add_passphrase(slots, file, replace=replace)
+    return None
+
+
+def _add_passphrase(slots: KeySlots, file: Path | None, *, replace: bool) -> None:
+    from daskpki.cli.invocation import ask_passphrase
+    from daskpki.store.local.key_slots import read_passphrase_file
+
+    passphrase = read_passphrase_file(file, "the passphrase file") if file else ask_passphrase(new=True)
+    (slots.change_passphrase if replace else slots.add_passphrase)(passphrase)
+
+
+@slot.command("remove")
+def remove(ctx: typer.Context, which: Annotated[str, typer.Argument(metavar="ID", help="As listed.")]) -> None:
+    """Remove a slot; the last one stays, since without it nothing opens the store again.
+
+    Example:  [bold]daskpki slot remove 2[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    with _slots(invocation) as slots:
+        slots.remove(which)
+    invocation.output.result({"removed": which}, [f"removed slot {which}"])
+
+
+def backup(
+    ctx: typer.Context, file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file; never overwritten.")]
+) -> None:
+    """Write the local store, as of this moment, to one file, while others go on.
+
+    Example:  [bold]daskpki backup /media/safe/daskpki-2026-11-23.backup[/bold]
+
+    What is sealed stays sealed: the file opens by the store's own key slots, so keep one of those apart from it.
+    """
+    from daskpki.store.local.backup import write_backup
+
+    invocation: Invocation = ctx.obj
+    contents = write_backup(_directory(invocation), file)
+    invocation.output.result(_document(file, contents), [f"wrote {file}", *_lines(contents)])
+    invocation.output.hint("It opens by the store's own passphrase, key file, keyring or recovery code.")
+
+
+def restore(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="As daskpki backup wrote it.")],
+    accept_older: Annotated[
+        bool, typer.Option("--accept-older", help="Also when this user has seen the store in a later state.")
+    ] = False,
+) -> None:
+    """Make the local store from a backup; where there is a store, nothing is done.
+
+    Example:  [bold]daskpki restore daskpki-2026-11-23.backup --store local:/srv/daskpki[/bold]
+
+    What was issued after the backup is unknown to it. Running nodes keep what they were told since, and take the trust
+    document of the restored store once its epoch has passed the one they know.
+    """
+    from daskpki.store.local.backup import restore_backup
+
+    invocation: Invocation = ctx.obj
+    directory = _directory(invocation)
+    contents = restore_backup(file, directory, home(os.environ) / "seen", accept_older=accept_older)
+    invocation.output.result(_document(directory, contents), [f"restored {directory}", *_lines(contents)])
+    invocation.output.hint("Check it with: daskpki audit --verify")
+
+
+def _directory(invocation: Invocation) -> Path:
+    from daskpki.store.opening import local_directory
+
+    url = parse_store_url(invocation.store)
+    if not isinstance(url, LocalUrl):
+        raise UsageError(
+            f"{invocation.store} is no local store, and Secret Manager is not backed up to a file",
+            hint="daskpki copy --to local:/path makes a copy of a cluster",
+        )
+    return local_directory(url, os.environ)
+
+
+def _document(place: Path, contents: Contents) -> dict[str, object]:
+    heads = {cluster: {"records": head.seq, "head": head.hash} for cluster, head in contents.heads.items()}
+    return {"path": str(place), "store": contents.store_id, "clusters": heads}
+
+
+def _lines(contents: Contents) -> list[str]:
+    return [f"cluster {cluster}: {head.seq} records" for cluster, head in sorted(contents.heads.items())]
+
+
+def copy(
+    ctx: typer.Context,
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="The other store.")],
+    without_disabled: Annotated[
+        bool, typer.Option("--without-disabled", help="Leave out what is disabled, which cannot be read.")
+    ] = False,
+    grants: Annotated[
+        bool, typer.Option("--grants", help="Let the same members read the copy; both on Secret Manager.")
+    ] = False,
+) -> None:
+    """Copy the cluster to another store, number by number and byte by byte, and verify the copy.
+
+    Examples:  [bold]daskpki copy --to gsm://my-project[/bold]   [bold]daskpki copy --to local:/srv/copy[/bold]
+
+    A copy that was cut off goes on when it is run again. A target that has something else of that name is refused.
+    """
+    from daskpki.authority.copy import copy_cluster
+
+    invocation: Invocation = ctx.obj
+    urls = parse_store_url(invocation.store), parse_store_url(to)
+    if urls[0] == urls[1]:
+        raise UsageError(f"{to} is the store that is copied from", hint="name another one with --to")
+    if grants:
+        _check_grants_apply(urls)
+    with invocation.open_store() as source, invocation.open_store(url=to, create=True) as target:
+        copied = copy_cluster(source, target, invocation.cluster, without_disabled=without_disabled)
+        carried = _carry(source, target, invocation.cluster) if grants else None
+        document = {"from": source.url, "to": target.url, **_copied(copied), **_carried(carried)}
+    lines = [
+        f"copied cluster {invocation.cluster} to {document['to']}, and compared it",
+        f"{copied.secrets} secrets, {copied.versions} versions that can be read, {copied.records} records",
+        *(f"left out, since it is disabled: {secret}, version {number}" for secret, number in copied.left_out),
+        *_grant_lines(carried),
+    ]
+    invocation.output.result(document, lines)
+    invocation.output.hint("Issue and revoke in one of the two only.")
+    if carried is None:
+        invocation.output.hint(*_ungranted(*urls))
+
+
+def _ungranted(source: GsmUrl | LocalUrl, target: GsmUrl | LocalUrl) -> list[str]:
+    """What became of the grants that were not asked for."""
+    if isinstance(target, LocalUrl):
+        left = "Grants were left behind: a local store has none, whoever opens it opens all of it."
+        return [left] if isinstance(source, GsmUrl) else []
+    if isinstance(source, LocalUrl):
+        return ["Nobody was granted anything: daskpki grant says who reads what there."]
+    return ["Grants were not copied: --grants gives them there as well."]
+
+
+def _check_grants_apply(urls: Iterable[GsmUrl | LocalUrl]) -> None:
+    from daskpki.grants.granting import check_applies
+
+    for url in urls:
+        check_applies(url)
+
+
+def _carry(source: Store, target: Store, cluster: str) -> Carried:
+    from daskpki.grants.carrying import carry_grants
+    from daskpki.store.gsm.store import GsmStore
+
+    assert isinstance(source, GsmStore), "a store of such a URL is one"
+    assert isinstance(target, GsmStore), "a store of such a URL is one"
+    return carry_grants(source, target, cluster)
+
+
+def _copied(copied: Copied) -> dict[str, object]:
+    return copied._asdict() | {"left_out": [each._asdict() for each in copied.left_out]}
+
+
+def _carried(carried: Carried | None) -> dict[str, object]:
+    """For the document: null where grants were not asked for."""
+    if carried is None:
+        return {"grants": None, "grants_left": None}
+    given, left = ([{"secret": one.secret, **one.binding._asdict()} for one in part] for part in carried)
+    return {"grants": given, "grants_left": left}
+
+
+def _grant_lines(carried: Carried | None) -> list[str]:
+    if carried is None:
+        return []
+    left = [
+        f"not given there, since daskpki grant does not give it: {binding.member} has {binding.role} on {secret}"
+        + (f" under the condition {binding.condition}" if binding.condition else "")
+        for secret, binding in carried.left
+    ]
+    return [f"{len(carried.carried)} grants, each in the policy of its copy", *left]

@@ -1,0 +1,168 @@
+"""After a publication: the cluster's schedulers are told at once, instead of when they look themselves.
+
+It is a courtesy. The document is in the store by then, and nodes look there every minute, so that whatever goes wrong
+here is said and changes nothing.
+
+`daskpki renew` and `daskpki revoke`: certificates anew, and certificates no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
+
+import typer
+
+from daskpki.cli.output import certificate_table
+from daskpki.errors import DaskpkiError, NotFoundError, NothingToDo, UsageError
+
+if TYPE_CHECKING:
+    from daskpki.authority.ca import CertificateAuthority
+    from daskpki.cli.invocation import Invocation
+    from daskpki.cluster.push import Answer
+    from daskpki.inventory import CertificateRecord
+
+PushOption = Annotated[
+    bool, typer.Option("--push/--no-push", help="Tell the scheduler at once, by your own client credential.")
+]
+SchedulerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scheduler",
+        envvar="DASKPKI_SCHEDULER",
+        metavar="ADDRESS",
+        help="Which one; without it, those that your login and the trust document know.",
+    ),
+]
+IN_TIME: Final = "nodes learn of it within a minute"
+
+
+class Tell(NamedTuple):
+    """What the two options say: whether to tell, and whom (None: all that are known)."""
+
+    asked: bool
+    schedulers: Sequence[str] | None
+
+
+def push_news(invocation: Invocation, authority: CertificateAuthority, tell: Tell, *, expected: bool = True) -> None:
+    """Take the newest trust document to the schedulers, and say what became of it; nothing is raised.
+
+    Unless it is `expected`, that there is nobody to tell, or nobody to tell it as, goes without saying.
+    """
+    try:
+        answers = _tell(invocation, authority, tell.schedulers) if tell.asked else []
+    except DaskpkiError as error:
+        if expected or not isinstance(error, NotFoundError):
+            invocation.output.hint(f"{IN_TIME} (no scheduler was told at once: {error})")
+        return
+    for answer in answers:
+        _say(invocation, answer)
+    if expected and not answers:
+        invocation.output.hint(IN_TIME)
+
+
+def _tell(invocation: Invocation, authority: CertificateAuthority, given: Sequence[str] | None) -> list[Answer]:
+    from daskpki.cli.login import surroundings
+    from daskpki.credentials.contexts import parse_scheduler
+    from daskpki.credentials.fetch import fetch_trust
+    from daskpki.credentials.source_selection import Wanted
+    from daskpki.credentials.sources import obtain
+
+    found = obtain(Wanted(cluster=invocation.cluster), surroundings(invocation))
+    secrets = authority.session.store.secrets
+    latest = fetch_trust(secrets, invocation.cluster)
+    known = dict.fromkeys((*found.schedulers, *latest.signed.document.schedulers))
+    addresses = [parse_scheduler(address) for address in given or known]
+    if not addresses:
+        raise NotFoundError("no address is known, --scheduler tls://HOST:PORT gives one")
+    from daskpki.cluster.push import push_trust  # distributed takes a quarter of a second
+
+    return push_trust(addresses, found.held, latest.data)
+
+
+def _say(invocation: Invocation, answer: Answer) -> None:
+    if answer.epoch is not None:
+        then = "and tells the others" if answer.taken else "which is later than this one, and was not changed"
+        invocation.output.hint(f"{answer.address} goes by trust epoch {answer.epoch} now, {then}")
+    elif answer.refused:
+        invocation.output.warn(f"{answer.address} did not accept the trust document: {answer.reason}")
+    else:
+        invocation.output.hint(f"{answer.address} was not told ({answer.reason}); {IN_TIME}")
+
+
+def renew(
+    ctx: typer.Context,
+    which: Annotated[str | None, typer.Argument(metavar="[ROLE/NAME]", help="Renew this one now.")] = None,
+    due: Annotated[
+        bool, typer.Option("--due", help="Renew everything past two thirds of its life, or from a CA that was dropped.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be renewed, and change nothing.")] = False,
+    detailed_exit_code: Annotated[
+        bool, typer.Option("--detailed-exit-code", help="Exit with 6 when nothing was due.")
+    ] = False,
+    push: PushOption = True,
+    scheduler: SchedulerOption = None,
+) -> None:
+    """Issue certificates anew, each with a new key and the names and lifetime of the one it replaces.
+
+    Examples:  [bold]daskpki renew worker/worker[/bold]   [bold]daskpki renew --due --detailed-exit-code[/bold]
+
+    Safe to run from cron, from two places at once, and after a crash. Expired certificates can be renewed. A CRL that
+    is due is signed anew, also when no certificate is, and the scheduler told of it.
+    """
+    invocation: Invocation = ctx.obj
+    if (which is None) == (not due):
+        raise UsageError("renew takes either ROLE/NAME or --due", hint="daskpki renew --due")
+    with invocation.authority() as authority:
+        entries = [_renewable(authority, which)] if which else authority.due()
+        if not dry_run:
+            before = authority.inventory().published
+            entries = [leaf.record for leaf in authority.renew(entries, give_way=due)]
+            if authority.inventory().published != before:
+                push_news(invocation, authority, Tell(push, scheduler), expected=False)
+        documents = [authority.describe(entry) for entry in entries]
+        now = authority.session.now()
+    if dry_run and documents:
+        invocation.output.hint("would renew:")
+    invocation.output.result(documents, certificate_table(documents, now) if documents else ["nothing is due"])
+    if not documents and detailed_exit_code:
+        raise NothingToDo("nothing is due")
+
+
+def _renewable(authority: CertificateAuthority, which: str) -> CertificateRecord:
+    entry = authority.find(which)
+    if entry.superseded:
+        raise UsageError(f"{which} was superseded: its newest is {entry.role}/{entry.name}", hint="renew that one")
+    return entry
+
+
+def revoke(
+    ctx: typer.Context,
+    which: Annotated[
+        str, typer.Argument(metavar="SERIAL|ROLE/NAME", help="One certificate, or all valid ones of a name.")
+    ],
+    reason: Annotated[
+        str, typer.Option(metavar="R", help="RFC 5280's name: keyCompromise, superseded, certificateHold, ...")
+    ] = "unspecified",
+    release: Annotated[
+        bool, typer.Option("--release", help="Take off hold what was revoked by certificateHold.")
+    ] = False,
+    push: PushOption = True,
+    scheduler: SchedulerOption = None,
+) -> None:
+    """Revoke certificates, and publish a new CRL in the cluster's trust document.
+
+    Examples:  [bold]daskpki revoke client/alice --reason keyCompromise[/bold]   [bold]daskpki revoke 3f9a21c4[/bold]
+
+    Running nodes learn of it within a minute, and at once if you are logged in as a client of the cluster: they refuse
+    the certificate and abort its live connections.
+    """
+    invocation: Invocation = ctx.obj
+    with invocation.authority() as authority:
+        changed = authority.release(which) if release else authority.revoke(which, reason)
+        documents = [authority.describe(entry) for entry in changed]
+        now = authority.session.now()
+        nothing = f"nothing is left to revoke: {which} was revoked before, or has ended"
+        lines = certificate_table(documents, now) if documents else [nothing]
+        invocation.output.result(documents, lines)
+        push_news(invocation, authority, Tell(push, scheduler))

@@ -1,0 +1,345 @@
+"""What a new CA is to be: the options of `daskpki rotate-ca` that say so.
+
+Where a rollover stands as one document, as `daskpki rotate-ca --json` prints it after every step.
+
+`daskpki rotate-ca`: replace the CA by a new one, step by step, or at once when its key was stolen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from daskpki.authority.rollover import RETIRING, STARTED
+from daskpki.cli.init_ca import offline_root
+from daskpki.cli.invocation import Commands
+from daskpki.cli.output import fingerprint_lines, table
+from daskpki.cli.renew_revoke import PushOption, SchedulerOption, Tell, push_news
+from daskpki.errors import UnavailableError, UsageError
+
+if TYPE_CHECKING:
+    from daskpki.authority.ca import CertificateAuthority
+    from daskpki.authority.rollover import RolloverStatus, Successor
+    from daskpki.cli.invocation import Invocation
+    from daskpki.inventory import AuthorityRecord
+
+KeyTypeOption = Annotated[str, typer.Option("--key-type", metavar="K", help="The new CA's: p256, p384 or rsa3072.")]
+CaKeyOption = Annotated[
+    str | None, typer.Option("--ca-key", metavar="URI", help="Where its key is kept [default: beside the old one's].")
+]
+RootOption = Annotated[
+    Path | None, typer.Option("--offline-root", metavar="FILE", help="Two tiers: the new root's key goes there.")
+]
+RootPassphraseOption = Annotated[
+    Path | None, typer.Option("--root-passphrase-file", metavar="FILE", help="The passphrase of that file.")
+]
+SealOption = Annotated[
+    bool, typer.Option("--ca-passphrase", help="Seal the new key by a passphrase of its own, and ask for it.")
+]
+
+
+def successor_of(
+    invocation: Invocation,
+    key_type: str,
+    ca_key: str | None,
+    offline: Path | None,
+    passphrase_file: Path | None,
+    permit_dns: Sequence[str] = (),
+) -> Successor:
+    """What the options say; PolicyError or UsageError for what a CA cannot be."""
+    from daskpki.authority.ca_keys import parse_ca_key_type
+    from daskpki.authority.rollover import Successor
+
+    root = offline_root(invocation, offline, passphrase_file)
+    return Successor(parse_ca_key_type(key_type), ca_key, root, tuple(permit_dns))
+
+
+def seals(invocation: Invocation, asked: bool) -> bool:
+    """Whether the new key is sealed because the options say so; it is anyhow when the old one's is."""
+    return asked or invocation.ca_passphrase_file is not None
+
+
+def rollover_document(authority: CertificateAuthority) -> dict[str, Any]:
+    """Where it stands, its CAs oldest first, and the next step if there is one."""
+    now = authority.rollover().standing()
+    return {
+        "phase": now.phase,
+        "issuing": now.active.generation,
+        "published": now.published,
+        "authorities": [_authority(authority, entry) for entry in sorted(now.living)],
+        "toReissue": [f"{entry.role}/{entry.name}" for entry in now.reissue],
+        "heldByOthers": [f"{entry.role}/{entry.name}" for entry in now.held],
+        "next": _next_step(now),
+    }
+
+
+def _authority(authority: CertificateAuthority, entry: AuthorityRecord) -> dict[str, Any]:
+    from daskpki.authority.lookup import STATES, anchor_der
+    from daskpki.pki.certificates import load_certificate
+    from daskpki.pki.pem import fingerprint
+
+    anchor = anchor_der(entry)
+    moment = authority.session.now().timestamp()
+    leaves = authority.inventory().certificates()
+    return {
+        "generation": entry.generation,
+        "state": STATES[entry.status],
+        "fingerprint": fingerprint(anchor),
+        "notAfter": load_certificate(anchor).not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "key": entry.key_uri,
+        "certificates": sum(leaf.issuer == entry.generation and leaf.state(moment) == "issued" for leaf in leaves),
+    }
+
+
+def _next_step(now: RolloverStatus) -> str | None:
+    if not now.published:
+        step = {STARTED: "rotate-ca start", RETIRING: f"rotate-ca {now.last_step}"}.get(now.phase, "renew --due")
+        return f"daskpki {step}, which publishes what a command that was cut off had begun"
+    if not now.others:
+        return "daskpki renew --due, since nobody trusts what a dropped CA issued" if now.reissue else None
+    if now.phase == STARTED:
+        return "wait until nodes have read it (within a minute), then daskpki rotate-ca promote"
+    if now.reissue:
+        return f"daskpki rotate-ca {now.last_step}"
+    return (
+        "wait until nodes have their new certificates (within some minutes) and people ran daskpki login, "
+        "then daskpki rotate-ca finish"
+    )
+
+
+rotate_ca = Commands(
+    invoke_without_command=True,
+    help=(
+        "Replace the CA by a new one, without a break: start, promote, finish; status at any time, abort until finish. "
+        "A stolen CA key: [bold]daskpki rotate-ca --emergency[/bold]"
+    ),
+)
+
+LostOption = Annotated[
+    bool, typer.Option("--old-key-lost", help="Go on without the old key: running nodes have to be restarted.")
+]
+EmergencyOption = Annotated[
+    bool,
+    typer.Option("--emergency", help="A stolen key: a new CA at once, and nothing of the old one holds."),
+]
+
+
+@rotate_ca.callback()
+def rotate(
+    ctx: typer.Context,
+    emergency: EmergencyOption = False,
+    key_type: KeyTypeOption = "p256",
+    ca_key: CaKeyOption = None,
+    offline: RootOption = None,
+    root_passphrase_file: RootPassphraseOption = None,
+    ca_passphrase: SealOption = False,
+    old_key_lost: LostOption = False,
+    push: PushOption = True,
+    scheduler: SchedulerOption = None,
+) -> None:
+    """Without a step, only --emergency does anything."""
+    if ctx.invoked_subcommand is not None:
+        return
+    if not emergency:
+        raise UsageError("rotate-ca needs a step", hint="daskpki rotate-ca start, status, promote, finish or abort")
+    invocation: Invocation = ctx.obj
+    successor = successor_of(invocation, key_type, ca_key, offline, root_passphrase_file)
+    tell = Tell(push, scheduler)
+    _emergency(invocation, successor, tell, seal=ca_passphrase, old_key_lost=old_key_lost)
+
+
+@rotate_ca.command()
+def start(
+    ctx: typer.Context,
+    emergency: EmergencyOption = False,
+    key_type: KeyTypeOption = "p256",
+    ca_key: CaKeyOption = None,
+    offline: RootOption = None,
+    root_passphrase_file: RootPassphraseOption = None,
+    ca_passphrase: SealOption = False,
+    permit_dns: Annotated[
+        list[str] | None, typer.Option(metavar="D", help="A further domain that leaves of the new CA may name.")
+    ] = None,
+    old_key_lost: LostOption = False,
+    push: PushOption = True,
+    scheduler: SchedulerOption = None,
+) -> None:
+    """Make the new CA and publish it beside the old one: nodes trust both from then on.
+
+    Example:  [bold]daskpki rotate-ca start[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    successor = successor_of(invocation, key_type, ca_key, offline, root_passphrase_file, permit_dns or ())
+    tell = Tell(push, scheduler)
+    if emergency:
+        _emergency(invocation, successor, tell, seal=ca_passphrase, old_key_lost=old_key_lost)
+        return
+    with invocation.authority(seal=seals(invocation, ca_passphrase)) as authority:
+        made, resumed = authority.rollover().start(successor)
+        push_news(invocation, authority, tell, expected=False)
+        document = rollover_document(authority)
+    new = next(entry for entry in document["authorities"] if entry["generation"] == made.generation)
+    lines = [f"CA {made.generation} is trusted beside CA {document['issuing']}"]
+    lines.append(f"  SHA-256  {fingerprint_lines(new['fingerprint'])}")
+    if resumed:
+        lines.append("it was begun before, as was asked for then; daskpki rotate-ca abort drops it")
+    _report(invocation, document, lines)
+
+
+@rotate_ca.command()
+def status(ctx: typer.Context) -> None:
+    """Show which CAs are trusted, what is left to do, and the next step.
+
+    Example:  [bold]daskpki rotate-ca status[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    with invocation.authority() as authority:
+        document = rollover_document(authority)
+    rows = [
+        (str(entry["generation"]), entry["state"], entry["notAfter"][:10], str(entry["certificates"]), entry["key"])
+        for entry in document["authorities"]
+    ]
+    lines = table(("ca", "state", "valid until", "valid leaves", "key"), rows)
+    if not document["published"]:
+        lines.append("the trust document does not show this yet")
+    _report(invocation, document, lines)
+
+
+@rotate_ca.command()
+def promote(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOption = None) -> None:
+    """Let the new CA issue, and issue everything valid anew from it; run it again after an interruption.
+
+    Example:  [bold]daskpki rotate-ca promote[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    with invocation.authority() as authority:
+        rollover = authority.rollover()
+        if rollover.standing().phase == STARTED:
+            _warn_if_fresh(invocation, authority)
+        target = rollover.promote()
+        push_news(invocation, authority, Tell(push, scheduler), expected=False)
+        count = _reissue(invocation, authority)
+        document = rollover_document(authority) | {"reissued": count}
+    _report(invocation, document, [f"CA {target.generation} issues; {_certificates(count)} issued anew"])
+    _check_all_reissued(document)
+
+
+@rotate_ca.command()
+def finish(
+    ctx: typer.Context,
+    force: Annotated[bool, typer.Option("--force", help="Cut off what is still valid from the old CA.")] = False,
+    old_key_lost: LostOption = False,
+    push: PushOption = True,
+    scheduler: SchedulerOption = None,
+) -> None:
+    """Drop the old CA: nothing that it issued is trusted any more, and its key is erased.
+
+    Example:  [bold]daskpki rotate-ca finish[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    with invocation.authority() as authority:
+        before = authority.rollover().standing()
+        erased = authority.rollover().finish(force=force, old_keys=not old_key_lost)
+        push_news(invocation, authority, Tell(push, scheduler), expected=False)
+        document = rollover_document(authority) | {"keysErased": erased}
+    _report(invocation, document, _dropped(before.others) or [_one_left(before, "finish")])
+    if not erased:
+        invocation.output.warn("you may not erase the old CA's key; whoever may should delete its secret")
+
+
+@rotate_ca.command()
+def abort(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOption = None) -> None:
+    """Take back what was begun: drop the new CA, or after promote let the old one issue again (then finish).
+
+    Example:  [bold]daskpki rotate-ca abort[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    with invocation.authority() as authority:
+        before = authority.rollover().standing()
+        target = authority.rollover().abort()
+        push_news(invocation, authority, Tell(push, scheduler), expected=False)
+        count = _reissue(invocation, authority)
+        document = rollover_document(authority) | {"reissued": count}
+    if not before.others:
+        lines = [_one_left(before, "abort")]
+    else:
+        dropped = _dropped(before.others) if before.phase == STARTED else []
+        lines = [*dropped, f"CA {target.generation} issues; {_certificates(count)} issued anew"]
+    _report(invocation, document, lines)
+    _check_all_reissued(document)
+
+
+def _emergency(invocation: Invocation, successor: Successor, tell: Tell, *, seal: bool, old_key_lost: bool) -> None:
+    with invocation.authority(seal=seals(invocation, seal)) as authority:
+        began = authority.session.clock()
+        cut = authority.rollover().emergency(successor, old_keys=not old_key_lost)
+        push_news(invocation, authority, tell, expected=False)
+        invocation.output.hint(f"cut off after {cut.seconds:.1f} s; issuing anew")
+        count = _reissue(invocation, authority, give_way=False)
+        total = (authority.session.clock() - began).total_seconds()
+        document = rollover_document(authority) | {"reissued": count, "cutAfterSeconds": cut.seconds, "seconds": total}
+    lines = [
+        f"CA {cut.authority.generation} issues; nothing else is trusted, {cut.seconds:.1f} s after the start",
+        f"{_certificates(count)} issued anew, {total:.1f} s after the start",
+    ]
+    _report(invocation, document, lines)
+    invocation.output.hint(
+        _LOST if old_key_lost else "running nodes follow within a minute; people run daskpki login again"
+    )
+
+
+def _reissue(invocation: Invocation, authority: CertificateAuthority, *, give_way: bool = True) -> int:
+    from daskpki.cli.issue import progress
+
+    rollover = authority.rollover()
+    total = len(rollover.standing().reissue)
+    with progress(invocation, total, rollover.reissue(give_way=give_way)) as issued:
+        return sum(1 for _ in issued)
+
+
+def _report(invocation: Invocation, document: dict[str, Any], lines: list[str]) -> None:
+    invocation.output.result(document, lines)
+    if held := document["heldByOthers"]:
+        invocation.output.hint(f"by request, so their holders run daskpki request again: {', '.join(held)}")
+    if step := document["next"]:
+        invocation.output.hint(f"next: {step}")
+
+
+def _check_all_reissued(document: dict[str, Any]) -> None:
+    """What somebody else reserved, dead or alive, is theirs for ten minutes."""
+    if left := document["toReissue"]:
+        raise UnavailableError(
+            f"{len(left)} are still to be issued anew: another command reserved them", hint="again in ten minutes"
+        )
+
+
+def _warn_if_fresh(invocation: Invocation, authority: CertificateAuthority) -> None:
+    age = authority.session.now().timestamp() - authority.trust().issued_at
+    if age < FRESH:
+        invocation.output.warn(
+            f"the trust document is {age:.0f} s old; nodes that have not read it refuse the new CA for up to a minute"
+        )
+
+
+_LOST = (
+    "no running node follows without the old key: restart each, with the new SHA-256 where it has a pin; people run "
+    "daskpki logout and daskpki login"
+)
+
+FRESH = 60
+"""Seconds within which every running node reads a new trust document."""
+
+
+def _one_left(before: RolloverStatus, step: str) -> str:
+    return f"nothing to {step}: there is one CA" + ("" if before.published else "; the trust document says so now")
+
+
+def _dropped(others: Sequence[AuthorityRecord]) -> list[str]:
+    return [f"dropped CA {entry.generation}: nothing that it issued is trusted any more" for entry in others]
+
+
+def _certificates(count: int) -> str:
+    return f"{count} certificate" + ("" if count == 1 else "s")

@@ -1,0 +1,207 @@
+"""`daskpki secret`: the cluster's other secrets, in the same store; values come by stdin or a file, never by argv."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from daskpki.cli.invocation import Commands
+from daskpki.cli.output import day, minute, remaining_seconds, results, table
+from daskpki.confidential import Confidential
+from daskpki.errors import UsageError
+
+if TYPE_CHECKING:
+    from daskpki.cli.invocation import Invocation
+    from daskpki.user_secrets import ClusterSecrets, Listed, Periods
+
+secret = Commands(no_args_is_help=True, help="The cluster's other secrets: passwords and tokens, versioned.")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A DNS label, such as db-password.")]
+Number = Annotated[int, typer.Argument(metavar="VERSION", help="A version's number.")]
+
+
+@contextmanager
+def _secrets(invocation: Invocation) -> Iterator[ClusterSecrets]:
+    from daskpki.authority.session import claimed_user
+    from daskpki.user_secrets import ClusterSecrets
+
+    with invocation.open_store() as store:
+        yield ClusterSecrets(store, invocation.cluster, who=claimed_user(), command="daskpki secret")
+
+
+@secret.command("set")
+def set_(
+    ctx: typer.Context,
+    name: Name,
+    file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the value here instead of stdin.")] = None,
+    ttl: Annotated[
+        str | None, typer.Option(metavar="T", help="The value ends after this time, such as 90d; or never.")
+    ] = None,
+    rotate_every: Annotated[
+        str | None, typer.Option(metavar="T", help="Be reminded to set a new value after this time; or never.")
+    ] = None,
+) -> None:
+    """Add a version: the bytes of stdin or of a file, up to 64 KiB, exactly as they are.
+
+    A new value keeps the times of the one before, counted from now, unless they are given.
+
+    Example:  [bold]printf %s "$PASSWORD" | daskpki secret set db-password --rotate-every 90d[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    periods = _periods(ttl, rotate_every)
+    payload = _value(file)
+    with _secrets(invocation) as secrets:
+        number = secrets.set(name, payload, periods)
+    invocation.output.result({"name": name, "version": number}, [f"{name}: version {number}"])
+    invocation.output.hint(f"next: daskpki-entrypoint worker --secret {name}=/run/secrets/{name}")
+
+
+def _value(file: Path | None) -> Confidential:
+    from daskpki.files import os_error
+
+    if file is None:
+        if sys.stdin.isatty():
+            raise UsageError("the value is read from stdin, and stdin is a terminal", hint="--file FILE, or a pipe")
+        return Confidential(sys.stdin.buffer.read())
+    try:
+        return Confidential(file.read_bytes())
+    except OSError as error:
+        raise os_error(error, file) from error
+
+
+def _periods(ttl: str | None, rotate_every: str | None) -> Periods:
+    from daskpki.user_secrets import Periods
+
+    return Periods(_seconds(ttl), _seconds(rotate_every))
+
+
+def _seconds(text: str | None) -> int | None:
+    from daskpki.pki.profile import parse_ttl
+
+    return None if text is None else 0 if text == "never" else parse_ttl(text)
+
+
+@secret.command("get")
+def get(
+    ctx: typer.Context,
+    name: Name,
+    version: Annotated[int | None, typer.Option(metavar="N", help="This version instead of the newest.")] = None,
+) -> None:
+    """Write the value's bytes to stdout, and nothing else.
+
+    Example:  [bold]daskpki secret get db-password > /run/user/1000/db-password[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    with _secrets(invocation) as secrets:
+        payload = secrets.get(name, version)
+    if invocation.output.as_json:
+        import base64
+
+        encoded = base64.b64encode(payload.data.reveal()).decode()
+        invocation.output.result({"name": name, "version": payload.number, "base64": encoded}, ())
+    else:
+        with results():
+            sys.stdout.buffer.write(payload.data.reveal())
+            sys.stdout.buffer.flush()
+
+
+@secret.command("list")
+def list_(ctx: typer.Context) -> None:
+    """List the secrets, and which of them end or want a new value.
+
+    Example:  [bold]daskpki secret list --json[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    with _secrets(invocation) as secrets:
+        listed = list(secrets.all())
+    now = time.time()
+    rows = [
+        (entry.name, day(entry.created), _in(entry.reminder.ends, now), _in(entry.reminder.rotate_by, now))
+        for entry in listed
+    ]
+    lines = table(("name", "since", "ends", "new value due"), rows) if rows else ["no secrets"]
+    invocation.output.result([_document(entry) for entry in listed], lines)
+    for entry in listed:
+        if any(moment is not None and moment < now for moment in entry.reminder):
+            invocation.output.hint(f"{entry.name} wants a new value: daskpki secret set {entry.name} --file FILE")
+
+
+def _document(entry: Listed) -> dict[str, str | None]:
+    from daskpki.authority.lookup import rfc3339
+
+    ends, rotate_by = (None if moment is None else rfc3339(moment) for moment in entry.reminder)
+    return {"name": entry.name, "created": rfc3339(entry.created), "ends": ends, "rotate_by": rotate_by}
+
+
+def _in(moment: int | None, now: float) -> str:
+    return "" if moment is None else remaining_seconds(int(moment - now))
+
+
+@secret.command("versions")
+def versions(ctx: typer.Context, name: Name) -> None:
+    """List a secret's versions: state, when, and by whom as far as the log knows.
+
+    Example:  [bold]daskpki secret versions db-password[/bold]
+    """
+    from daskpki.authority.lookup import rfc3339
+
+    invocation: Invocation = ctx.obj
+    with _secrets(invocation) as secrets:
+        found = secrets.versions(name)
+    documents = [line._asdict() | {"created": rfc3339(line.created)} for line in found]
+    rows = [(str(line.number), line.state.lower(), minute(line.created), line.who or "") for line in found]
+    invocation.output.result(documents, table(("version", "state", "added", "by"), rows))
+
+
+@secret.command("rollback")
+def rollback(
+    ctx: typer.Context,
+    name: Name,
+    to: Annotated[int | None, typer.Option(metavar="N", help="To this version instead of the one before.")] = None,
+) -> None:
+    """Return to the version before, by adding its value again.
+
+    Example:  [bold]daskpki secret rollback db-password[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    with _secrets(invocation) as secrets:
+        source, number = secrets.rollback(name, to)
+    lines = [f"{name}: version {number} has the value of version {source}"]
+    invocation.output.result({"name": name, "version": number, "restores": source}, lines)
+
+
+@secret.command("disable")
+def disable(
+    ctx: typer.Context,
+    name: Name,
+    version: Number,
+    undo: Annotated[bool, typer.Option("--undo", help="Make it readable again.")] = False,
+) -> None:
+    """Make an old version unreadable, until it is enabled again.
+
+    Example:  [bold]daskpki secret disable db-password 2[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    with _secrets(invocation) as secrets:
+        (secrets.enable if undo else secrets.disable)(name, version)
+    state = "enabled" if undo else "disabled"
+    invocation.output.result({"name": name, "version": version, "state": state}, [f"{name}: version {version} {state}"])
+
+
+@secret.command("destroy")
+def destroy(ctx: typer.Context, name: Name, version: Number) -> None:
+    """Erase an old version's value for good.
+
+    Example:  [bold]daskpki secret destroy db-password 2[/bold]
+    """
+    invocation: Invocation = ctx.obj
+    with _secrets(invocation) as secrets:
+        secrets.destroy(name, version)
+    lines = [f"{name}: version {version} destroyed"]
+    invocation.output.result({"name": name, "version": version, "state": "destroyed"}, lines)

@@ -1,0 +1,90 @@
+"""Whose a worker's address is when two identities claim it, and what goes with a worker whose connection is over.
+
+The first to name an address holds it, and could keep its true owner out. So when another claims it, the scheduler dials
+the address, and only then: it belongs to the identity that answers there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, Final
+
+from distributed.batched import BatchedSend
+
+from daskpki.cluster.audit import REFUSED
+from daskpki.cluster.enforcement import Connection, Enforcement
+from daskpki.cluster.policy import DIALS, Channel
+from daskpki.errors import NotTrustedError
+from daskpki.identity import Identity
+
+_PATIENCE: Final = 5.0
+"""Seconds for who answers at a contested address, and for the impostor's connection to be over."""
+
+_dialled: dict[tuple[int, str], asyncio.Task[Identity | None]] = {}
+_clearing: set[asyncio.Task[None]] = set()
+
+
+async def settle(enforcement: Enforcement, scheduler: Any, address: str, claimant: Identity) -> bool:
+    """Whether `address` is the claimant's now: it answers there, and whoever held it is cut off."""
+    if await _asked_once(enforcement, address) != claimant:
+        return False
+    held = enforcement.ledger.holders(Channel.WORKER_STREAM, address)
+    impostors = [comm for comm in enforcement.connections() if comm.conversation in held]
+    for comm in impostors:
+        identity = comm.conversation.peer.identity
+        if identity != claimant:
+            reason = f"it registered {address}, where {claimant.uri} answers"
+            enforcement.audit.record(REFUSED, peer=identity.uri, address=comm.peer_address, detail=reason)
+            await _cut(enforcement, comm)
+    await clear(enforcement, scheduler, address)
+    return True
+
+
+async def _cut(enforcement: Enforcement, comm: Connection) -> None:
+    """End the connection, and wait until Dask has noticed: it would remove who registers by that address next."""
+    comm.abort_soon()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(comm.over.wait(), _PATIENCE)
+    enforcement.ledger.release(comm.conversation)
+
+
+async def _asked_once(enforcement: Enforcement, address: str) -> Identity | None:
+    """Who answers at `address`; all who contest it meanwhile wait for the same answer, so that one dial is enough."""
+    key = (id(enforcement), address)
+    if key not in _dialled:
+        _dialled[key] = asyncio.create_task(_answering(enforcement, address))
+        _dialled[key].add_done_callback(lambda _task: _dialled.pop(key, None))
+    return await asyncio.shield(_dialled[key])
+
+
+async def _answering(enforcement: Enforcement, address: str) -> Identity | None:
+    """The identity that shows itself at `address` in a TLS handshake; None when nobody does whom we would dial."""
+    host, _, port = address.partition("://")[2].rpartition(":")
+    dial = asyncio.open_connection(host.strip("[]"), int(port), ssl=enforcement.client_context())
+    try:
+        _reader, writer = await asyncio.wait_for(dial, _PATIENCE)
+        certificate = writer.get_extra_info("peercert")
+        writer.transport.abort()
+        return enforcement.admit(certificate, DIALS[enforcement.identity.role]).identity
+    except (OSError, TimeoutError, NotTrustedError):
+        return None
+
+
+def clear_soon(enforcement: Enforcement, scheduler: Any, address: str) -> None:
+    """`clear`, once what runs now has had its turn: Dask's own end of a worker's stream."""
+    task = asyncio.create_task(clear(enforcement, scheduler, address))
+    _clearing.add(task)
+    task.add_done_callback(_clearing.discard)
+
+
+async def clear(enforcement: Enforcement, scheduler: Any, address: str) -> None:
+    """Take the worker out of the scheduler's tables, unless a live connection holds its address.
+
+    A registration that fails half-way leaves it there, where every client and worker meets it: without a stream, which
+    Dask's own end of a worker wants to be there.
+    """
+    if address in scheduler.workers and enforcement.ledger.owner(Channel.WORKER_STREAM, address) is None:
+        if address not in scheduler.stream_comms:
+            scheduler.stream_comms[address] = BatchedSend(interval="5ms", loop=scheduler.loop)
+        await scheduler.remove_worker(address, stimulus_id="daskpki-connection-is-over", close=False)

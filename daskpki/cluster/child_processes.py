@@ -1,0 +1,119 @@
+"""What a process leaves for those that it starts: its newest handover, in memory, under a path that stays the same.
+
+A nanny's worker process reads that path when it starts, and again and again while it runs (`HandedSource`). So newer
+material reaches it without a message, and no key leaves memory. Whoever can open the path is of the same user, and
+could read the process itself.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import deque
+from pathlib import Path
+from typing import Final
+
+from daskpki.cluster.tls import KeyPair
+from daskpki.cluster.trust_updates import TrustManager
+from daskpki.confidential import Confidential
+from daskpki.errors import UnavailableError
+from daskpki.files import write_private
+from daskpki.handover import Handover, encode_handover, load_handover
+from daskpki.pki.pem import CERTIFICATE, encode_pem
+from daskpki.pki.trust_document import parse_trust
+
+_KEPT: Final = 64
+"""Descriptors that stay open: a process that is reading may still be at the files of the change before."""
+
+
+class HandedOn:
+    """Beside the files of `handover`: memfds if its files are such, else files in the same directory on tmpfs."""
+
+    def __init__(self, handover: Handover) -> None:
+        own = Path(handover.key)
+        self._directory = None if own.is_relative_to("/proc") else own.parent
+        self._descriptors: deque[int] = deque()
+        self.handover = handover
+        self.path = self._begin(encode_handover(handover))
+
+    def take_trust(self, keeper: TrustManager) -> None:
+        """Name the trust document that holds now."""
+        assert keeper.signed is not None
+        anchors = "".join(encode_pem(anchor, CERTIFICATE) for anchor in keeper.document.roots)
+        self._replace(
+            self.handover._replace(
+                ca=self._put("ca.pem", anchors.encode()),
+                trust=self._put("trust.json", keeper.signed.reveal()),
+            )
+        )
+
+    def take_credential(self, pair: KeyPair) -> None:
+        """Name a newer credential of the same identity."""
+        cert, key = self._put("cert.pem", pair.certificates.encode()), self._put("key.pem", pair.key.reveal())
+        self._replace(self.handover._replace(cert=cert, key=key))
+
+    def _begin(self, data: bytes) -> str:
+        if self._directory is not None:
+            return self._put("handover.json", data)
+        self._board = _memory_file("handover.json", data)
+        return _path_of(self._board)
+
+    def _replace(self, handover: Handover) -> None:
+        """Let `path` name this one; whoever reads it finds the old or the new one, never half of each."""
+        self.handover = handover
+        data = encode_handover(handover)
+        if self._directory is not None:
+            write_private(Path(self.path), data, force=True)
+            return
+        newer = _memory_file("handover.json", data)
+        os.dup2(newer, self._board, inheritable=False)
+        os.close(newer)
+
+    def _put(self, name: str, data: bytes) -> str:
+        if self._directory is not None:
+            path = self._directory / f"{secrets.token_hex(8)}-{name}"
+            write_private(path, data)
+            return str(path)
+        self._descriptors.append(_memory_file(name, data))
+        if len(self._descriptors) > _KEPT:
+            os.close(self._descriptors.popleft())
+        return _path_of(self._descriptors[-1])
+
+
+def _memory_file(name: str, data: bytes) -> int:
+    descriptor = os.memfd_create(f"daskpki-{name}")
+    with os.fdopen(descriptor, "wb", closefd=False) as file:
+        file.write(data)
+    os.fchmod(descriptor, 0o400)
+    return descriptor
+
+
+def _path_of(descriptor: int) -> str:
+    return f"/proc/{os.getpid()}/fd/{descriptor}"
+
+
+class HandedSource:
+    """`daskpki.cluster.refresh.Source` over what the process that started this one goes by; a look costs next to nothing.
+
+    Both raise UnavailableError when it cannot be read: that process is ending.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def trust_after(self, epoch: int) -> Confidential | None:
+        """See daskpki.cluster.refresh.Source."""
+        signed = Confidential(_read(load_handover(self._path).trust))
+        return signed if parse_trust(signed).document.epoch > epoch else None
+
+    def credential(self) -> KeyPair:
+        """See daskpki.cluster.refresh.Source."""
+        handover = load_handover(self._path)
+        return KeyPair(_read(handover.cert).decode(), Confidential(_read(handover.key)))
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UnavailableError(f"what was handed on at {path} cannot be read: {error.strerror}") from None

@@ -1,0 +1,120 @@
+"""The Security of a cluster that one process starts: `LocalCluster(security=...)`.
+
+It holds a credential for each role, and travels to the processes that multiprocessing starts here, through their pipe
+and with the worker's credential alone. Anywhere else it would be written down with its keys (SSHCluster puts it on the
+command line of `ssh`), so there it refuses to be pickled.
+
+Trust documents reach all of it: whichever part takes one hands it to the others, the scheduler's stream carries it to
+the worker processes, and the scheduler asks the store for the next. The credentials stay those of the beginning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from functools import partial
+from multiprocessing.context import get_spawning_popen
+from typing import Any, Final
+
+from tornado.ioloop import PeriodicCallback
+
+from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.policy import WorkerClients
+from daskpki.cluster.refresh import Source, Watch
+from daskpki.cluster.security import PkiSecurity
+from daskpki.cluster.tls import KeyPair
+from daskpki.cluster.trust_state import TrustState, trust_of
+from daskpki.cluster.trust_updates import TrustManager
+from daskpki.cluster.web.access import Dashboard
+from daskpki.confidential import Confidential
+from daskpki.errors import NotFoundError
+from daskpki.handover import USUAL
+from daskpki.identity import Role, parse_identity
+from daskpki.pki.credential import Credential, certificate_pem, key_pem
+from daskpki.pki.trust_document import TrustDocument
+
+LOOK: Final = "daskpki-look"
+"""The name among a scheduler's periodic callbacks under which it looks for newer trust documents."""
+
+
+class LocalSecurity(PkiSecurity):
+    """All roles of a cluster in one process; a worker process that is started from it gets the worker's alone."""
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        if get_spawning_popen() is None:
+            raise TypeError(
+                "this Security holds private keys, and goes to worker processes of this machine only; for SSHCluster "
+                "and the like start the nodes through daskpki-entrypoint, and pass daskpki.security() for the client"
+            )
+        worker = self.enforcement(Role.WORKER)
+        pair = worker.pair.certificates, worker.pair.key.reveal()
+        assert worker.keeper is not None
+        believed = worker.trust, worker.keeper.document
+        return _worker_process, (worker.identity.uri, pair, believed, worker.mode, worker.dashboard)
+
+
+def _worker_process(
+    uri: str,
+    pair: tuple[str, bytes],
+    believed: tuple[TrustState, TrustDocument],
+    mode: WorkerClients,
+    dashboard: Dashboard,
+) -> PkiSecurity:
+    """In the started process: tasks are clients under their worker's leaf."""
+    certificates, key = pair
+    trust, document = believed
+    held = KeyPair(certificates, Confidential(key))
+    enforcement = Enforcement(parse_identity(uri), held, trust, mode=mode, dashboard=dashboard)
+    enforcement.keeper = TrustManager(enforcement, document)
+    return PkiSecurity({Role.WORKER: enforcement, Role.CLIENT: enforcement})
+
+
+def cluster_security(
+    credentials: Iterable[Credential],
+    trust: TrustDocument,
+    *,
+    mode: WorkerClients = WorkerClients.ALLOW,
+    dashboard: Dashboard = Dashboard.LOOPBACK,
+    source: Source | None = None,
+) -> LocalSecurity:
+    """A Security for `LocalCluster` from one credential for each role, and the verified trust document.
+
+    `mode` is `allow` unless given, since scheduler and workers run as one user and have no boundary to defend.
+    Wherever LocalCluster binds its dashboard, it is for this machine's users unless `dashboard` says otherwise.
+    `source` is asked for the next trust document every minute while a scheduler listens.
+    NotFoundError when a role is missing.
+    """
+    view = trust_of(trust)
+    found = {each.identity.role: each for each in credentials}
+    for role in Role:
+        if role not in found:
+            raise NotFoundError(f"cluster {trust.cluster} has no credential of a {role.value} here")
+    enforcements = {role: _enforcement(each, view, mode, dashboard) for role, each in found.items()}
+    keepers = [TrustManager(enforcement, trust) for enforcement in enforcements.values()]
+    for enforcement, keeper in zip(enforcements.values(), keepers, strict=True):
+        enforcement.keeper = keeper
+        keeper.on_news.append(partial(_share, keepers))
+        if source is not None and enforcement.identity.role is Role.SCHEDULER:
+            enforcement.on_listening = partial(_follow, Watch(enforcement, keeper, source))
+    return LocalSecurity(enforcements)
+
+
+def _share(keepers: Iterable[TrustManager], newest: TrustManager) -> None:
+    """Whoever has it already declines, so this ends."""
+    assert newest.signed is not None
+    for keeper in keepers:
+        keeper.offer(newest.signed)
+
+
+def _follow(watch: Watch, server: Any) -> None:
+    """Look for newer documents for as long as `server` runs."""
+
+    async def look() -> None:
+        await asyncio.to_thread(watch.look)
+
+    server.periodic_callbacks[LOOK] = PeriodicCallback(look, USUAL.poll * 1000, jitter=0.1)
+
+
+def _enforcement(credential: Credential, trust: TrustState, mode: WorkerClients, dashboard: Dashboard) -> Enforcement:
+    pair = KeyPair(certificate_pem(credential), key_pem(credential))
+    return Enforcement(credential.identity, pair, trust, mode=mode, dashboard=dashboard)

@@ -1,0 +1,322 @@
+"""Reads messages of Dask's protocol without ever unpickling: for peers whose bytes must not run code here.
+
+distributed's `protocol.loads` calls `pickle.loads` on each `__Pickled__` frame, whatever the comm is told about
+deserializing. This reader knows the same format (msgpack in frame 0, further frames by offset) less every
+way to run code: `__Pickled__` raises, `__Serialized__` stays opaque, as it does on a scheduler anyway, and an enum must
+be a member of a class of Dask's own that is already imported.
+
+What it returns can be encoded again. A scheduler passes on what it was told, and Dask cuts the stream, and with it the
+worker or client at its other end, to whom it finds a message that it cannot encode.
+
+Error replies of workers that code on the scheduler unpickles, replaced by ones that are made here from their text.
+
+`PipInstall`, `CondaInstall` and `UploadDirectory` run on the scheduler and deserialize the exceptions with which
+nannies and workers answer (distributed.diagnostics.plugin, `InstallPlugin.start`, `UploadDirectory.start`). Everywhere
+else a scheduler passes such exceptions on to a client unread.
+
+The honest worker's own side of the pickle gate: nothing leaves that the scheduler would have to unpickle.
+
+distributed falls back to pickle in silence when msgpack meets a type that it does not know; a scheduler behind the gate
+refuses such a message. So it is looked for before it is sent: numpy's scalars become Python's numbers,
+and for what is left the caller gets a PermissionError that names operation and type. So it does for what nothing could
+carry (a list within itself, an integer beyond 64 bits), at which stock Dask closes the stream, and the worker with it.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum, EnumMeta
+from numbers import Number
+from typing import Any, Final
+
+import msgpack
+from distributed.protocol import pickle
+from distributed.protocol.serialize import Serialize, Serialized, ToPickle, serialize, to_serialize
+
+from daskpki.cluster.values import shown
+from daskpki.errors import NotTrustedError
+
+_ENUM_PACKAGES: Final = frozenset({"dask", "distributed"})
+_LEVELS: Final = 16
+"""By so much deeper than it came may a value stand in what a scheduler passes on; msgpack ends at 1024."""
+
+
+class GateError(NotTrustedError):
+    """A message that would run code, or is no message of Dask's; nothing of it was acted upon."""
+
+
+def decode(frames: Sequence[memoryview | bytes]) -> Any:
+    """The message in `frames`; GateError when it holds a pickle, is malformed or could not be encoded again."""
+    try:
+        message = _unpack(frames[0], _hook(frames))
+        msgpack.packb(nested(message), default=_encodable, use_bin_type=True)
+    except GateError:
+        raise
+    except Exception as error:
+        raise GateError(f"malformed message ({type(error).__name__})") from error
+    return message
+
+
+def nested(message: Any, levels: int = _LEVELS) -> Any:
+    """`message` in that many lists, so that what can be encoded as that can be encoded wherever it is passed on to."""
+    for _ in range(levels):
+        message = [message]
+    return message
+
+
+def _encodable(value: Any) -> Any:
+    """What msgpack packs in place of a value that it does not know; only whether it can counts."""
+    if isinstance(value, Serialized):
+        return value.header
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, set):
+        return list(value)
+    raise GateError(f"a {type(value).__name__}, which no message of Dask's holds")
+
+
+def _unpack(frame: memoryview | bytes, hook: Callable[[dict[Any, Any]], Any]) -> Any:
+    # A timestamp becomes a datetime, which does not pass _encodable.
+    return msgpack.loads(
+        frame, object_hook=hook, ext_hook=_extension, use_list=False, strict_map_key=False, raw=False, timestamp=3
+    )
+
+
+def _extension(code: int, _data: bytes) -> Any:
+    raise GateError(f"msgpack's extension {code}, which no message of Dask's holds")
+
+
+def _hook(frames: Sequence[memoryview | bytes]) -> Callable[[dict[Any, Any]], Any]:
+    unused = set(range(1, len(frames)))
+
+    def decode_object(value: dict[Any, Any]) -> Any:
+        if "__Pickled__" in value:
+            raise GateError("a pickled object")
+        if "__Serialized__" in value:
+            return _opaque(value["__Serialized__"], frames, unused)
+        return _plain(value)
+
+    return decode_object
+
+
+def _opaque(offset: object, frames: Sequence[memoryview | bytes], unused: set[int]) -> Serialized:
+    """The object whose header is at `offset` among the frames, which belong to it alone.
+
+    Where many objects named one frame, the scheduler would send it on as often. An object without frames (`offset` is
+    True) is one that distributed nests in a header, never in a message.
+    """
+    if isinstance(offset, bool) or not isinstance(offset, int) or not 0 < offset < len(frames):
+        raise GateError("a serialized object outside the message")
+    header = _unpack(frames[offset], _plain)
+    count = header["num-sub-frames"] if isinstance(header, dict) else None
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < len(frames) - offset:
+        raise GateError("a serialized object whose header does not count its frames")
+    own = set(range(offset, offset + count + 1))
+    if not own <= unused:
+        raise GateError("two serialized objects in one frame")
+    unused -= own
+    return Serialized(header, list(frames[offset + 1 : offset + 1 + count]))
+
+
+def _plain(value: dict[Any, Any]) -> Any:
+    if "__Set__" in value:
+        return set(value["as-list"])
+    if "__Enum__" in value:
+        return _member(value["__module__"], value["__name__"], value["name"])
+    return value
+
+
+def may_name_enum(module: str) -> bool:
+    """Whether enums of that module are read."""
+    return module.partition(".")[0] in _ENUM_PACKAGES
+
+
+def _member(module: str, name: str, member: str) -> Any:
+    if not may_name_enum(module):
+        raise GateError(f"an enum of {shown(module)}")
+    enum = vars(sys.modules[module]).get(name)  # not getattr, which runs a module's own __getattr__
+    if not isinstance(enum, EnumMeta):
+        raise GateError(f"{shown(module)}.{shown(name)}, which is no enum")
+    return enum[member]
+
+
+UNPICKLED: Final = frozenset({"plugin-add", "plugin_add", "plugin-remove", "plugin_remove"})
+"""Operations whose error replies are read on the scheduler."""
+
+_TYPE: Final = re.compile(r"(\w+)\(")
+
+
+def from_text(reply: Any) -> Any:
+    """`reply` unless it reports an error; then one with an exception of Python's own made from its text."""
+    if not isinstance(reply, dict) or reply.get("status") == "OK":
+        return reply
+    text = str(reply.get("exception_text", "no text"))
+    return {
+        "status": "error",
+        "exception": Serialized(*serialize(pickle.dumps(_exception(text)))),
+        "traceback": Serialized(*serialize(None)),
+        "exception_text": text,
+        "traceback_text": str(reply.get("traceback_text", "")),
+    }
+
+
+def _exception(text: str) -> Exception:
+    """Of the type that the text's repr names when that is one of Python's own, else RuntimeError."""
+    found = _TYPE.match(text)
+    kind = getattr(builtins, found.group(1), None) if found else None
+    if not isinstance(kind, type) or not issubclass(kind, Exception):
+        return RuntimeError(text)
+    try:
+        return kind(text)
+    except TypeError:  # UnicodeDecodeError and the like want more than a text
+        return RuntimeError(text)
+
+
+REPORTS: Final = frozenset({"heartbeat_worker", "log-event", "register-worker", "task-erred"})
+"""What of these cannot travel goes as text: without them the worker would count as lost, or its task as running."""
+_MARKER: Final = re.compile(rb"__(Pickled|Serialized|Set|Enum)__")
+_DEEPEST: Final = 100
+"""Levels down to which a value that cannot travel as it is gets looked through."""
+
+
+class _WouldPickleError(Exception):
+    """What msgpack and Dask's serialized frames cannot carry: a type's name, or a dict's key."""
+
+
+_CANNOT_TRAVEL: Final = (TypeError, ValueError, OverflowError, RecursionError, _WouldPickleError)
+
+
+def sendable(message: Any) -> Any:
+    """`message` itself when no pickle is in it, else a copy with numpy's scalars as Python numbers.
+
+    PermissionError, with operation and type in it, when that is not enough.
+    """
+    return message if travels(message) else _converted(message)
+
+
+def travels(message: Any) -> bool:
+    """Whether no pickle is in `message`, which may be a whole batch."""
+    try:
+        _check(message)
+    except _CANNOT_TRAVEL:
+        return False
+    return True
+
+
+def _check(message: Any) -> None:
+    # Deeper than the gate asks for by four levels: it may go in a batch, and an enum in a set is two levels deeper than
+    # its stand-in.
+    packed = msgpack.packb([[[[nested(message)]]]], default=_stand_in, use_bin_type=True)
+    if _MARKER.search(packed) and (marker := _marker_in(message)):
+        raise _WouldPickleError(marker)
+
+
+def _marker_in(value: Any) -> str | None:
+    """A key in a plain dict by which Dask's decoder would take it for something else."""
+    if isinstance(value, dict):
+        own = next(filter(_is_marker, value), None)
+        return own or _marker_in([*value.values()])
+    if isinstance(value, (list, tuple, set)):
+        return next((found for each in value if (found := _marker_in(each))), None)
+    return None
+
+
+def _stand_in(value: Any) -> Any:
+    """What msgpack packs in place of `value`; only whether it can counts here, so frames are not looked into."""
+    if isinstance(value, (Serialize, Serialized)):
+        return None
+    if isinstance(value, Enum) and may_name_enum(value.__module__):
+        return value.name
+    if isinstance(value, set):
+        return list(value)
+    return _refuse(value)
+
+
+def _converted(message: Any) -> Any:
+    operation = str(message.get("op", "a reply")) if isinstance(message, dict) else "a reply"
+    copy, refused = _attempt(message, _describe if operation in REPORTS else _refuse)
+    if refused:  # not raised where it is caught: to pickle an error, Dask pickles the errors before it as well
+        raise PermissionError(
+            f"{operation!r} would send {refused} to the scheduler, where it can come as a pickle at best, and a "
+            "worker's certificate does not make the scheduler unpickle; send plain data, or a Future of it"
+        )
+    return copy
+
+
+def _attempt(message: Any, other: Callable[[Any], Any]) -> tuple[Any, str]:
+    """A copy that can travel, or why there is none."""
+    try:
+        copy = _numbers(message, other)
+        _check(copy)
+    except _CANNOT_TRAVEL as error:
+        return None, str(error)
+    return copy, ""
+
+
+def _numbers(value: Any, other: Callable[[Any], Any], above: tuple[int, ...] = ()) -> Any:
+    """`value` in types that travel, with what `other` makes of the rest; `above` are the ids of what it stands in."""
+    if not isinstance(value, (dict, list, tuple, set)):
+        return _number(value, other)
+    if id(value) in above or len(above) > _DEEPEST:
+        return other(value)
+    here = (*above, id(value))
+    if isinstance(value, dict):
+        return {_key(key, other, here): _numbers(each, other, here) for key, each in value.items()}
+    kind = next(kind for kind in (list, tuple, set) if isinstance(value, kind))  # a subclass arrives as its base
+    return kind(_numbers(each, other, here) for each in value)
+
+
+def _key(key: Any, other: Callable[[Any], Any], above: tuple[int, ...]) -> Any:
+    return other(key) if _is_marker(key) else _numbers(key, other, above)
+
+
+def _is_marker(key: Any) -> bool:
+    return isinstance(key, str) and _MARKER.fullmatch(key.encode(errors="replace")) is not None
+
+
+def _number(value: Any, other: Callable[[Any], Any]) -> Any:
+    if getattr(type(value), "__module__", "") == "numpy" and getattr(value, "ndim", None) == 0:
+        value = value.item()
+    return value if travels(value) else other(value)
+
+
+def _refuse(value: Any) -> Any:
+    """Raise what names the type of `value`, or the key that Dask would mistake."""
+    if _is_marker(value):
+        raise _WouldPickleError(value)
+    kind = type(value.data if isinstance(value, ToPickle) else value)
+    within = " (within itself, or too deep)" if isinstance(value, (dict, list, tuple, set)) else ""
+    raise _WouldPickleError(f"{kind.__module__}.{kind.__qualname__}{within}")
+
+
+def _describe(value: Any) -> Any:
+    """What cannot travel, as a number if it is one, else as text."""
+    if isinstance(value, Number):
+        with contextlib.suppress(TypeError, OverflowError):  # a complex number, and one beyond every float
+            return float(value)  # type: ignore[arg-type]
+    try:
+        return repr(value)[:200].encode(errors="backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - a user's own __repr__ may raise anything
+        return f"<{type(value).__qualname__}>"
+
+
+def failed_task(message: Mapping[str, Any], reason: str) -> dict[str, Any]:
+    """`task-erred` in place of an outcome that cannot travel (distributed.worker_state_machine.TaskErredMsg)."""
+    error = PermissionError(reason)
+    return {
+        "op": "task-erred",
+        "status": "error",
+        "key": message["key"],
+        "run_id": message.get("run_id"),
+        "stimulus_id": message.get("stimulus_id"),
+        "exception": to_serialize(pickle.dumps(error)),
+        "traceback": None,
+        "exception_text": repr(error),
+        "traceback_text": "",
+        "thread": None,
+        "startstops": [],
+    }

@@ -1,0 +1,189 @@
+"""Where connections wait until TLS has shown who is there: bounded in number, and in the time that a peer may take.
+
+Whoever reaches a port may open connections and say nothing. Each costs a descriptor and some 50 kB, and without
+descriptors nobody gets in.
+"""
+
+from __future__ import annotations
+
+import errno
+import selectors
+import socket
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import islice
+from typing import Any, Final
+
+from tornado.ioloop import IOLoop, PeriodicCallback
+from tornado.iostream import SSLIOStream
+from tornado.tcpserver import TCPServer
+
+from daskpki.cluster.audit import TURNED_AWAY, Audit
+from daskpki.cluster.tls import PkiSocket
+
+DEADLINE: Final = 10
+"""Seconds that a peer may make us wait, in all, before its handshake is over."""
+
+_PERIOD: Final = 1
+_PAUSE: Final = 0.1
+_AT_ONCE: Final = 128
+_GLANCE: Final = 16
+_FEWEST: Final = 64
+_MOST: Final = 2048
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+# Poll takes descriptors above 1,024, and needs none of its own; Windows has select alone.
+_Selector: Final[Any] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+def usual_limit() -> int:
+    """How many connections may wait at once: a quarter of the descriptors that this process may have."""
+    try:
+        import resource
+    except ImportError:  # Windows, where descriptors are not counted
+        return _MOST
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST if allowed == resource.RLIM_INFINITY else max(_FEWEST, min(allowed // 4, _MOST))
+
+
+class Anteroom:
+    """Of one server. When it is full the connection goes that has been idle for longest, and never the newcomer.
+
+    A peer is waited for while nothing that it sent lies unread: what this process is late with is not counted.
+    """
+
+    def __init__(self, audit: Audit, limit: int | None = None) -> None:
+        self._audit = audit
+        self.limit = usual_limit() if limit is None else limit
+        self._waited: OrderedDict[SSLIOStream, int] = OrderedDict()  # in seconds; the longest idle one comes first
+        self._looking = PeriodicCallback(self.look, _PERIOD * 1000)
+
+    def __len__(self) -> int:
+        return len(self._waited)
+
+    def enter(self, stream: SSLIOStream) -> None:
+        """A connection was accepted; it stays until `leave`."""
+        if len(self._waited) >= self.limit:
+            self._turn_out_longest_idle(f"{self.limit} connections waited at once, and this one was idle for longest")
+        self._waited[stream] = 0
+        if isinstance(stream.socket, PkiSocket):
+            stream.socket.on_turn = partial(self._take_turn, stream)
+
+    def leave(self, stream: SSLIOStream) -> None:
+        """The peer is known, or gone."""
+        self._waited.pop(stream, None)
+        if isinstance(stream.socket, PkiSocket):  # a closed one is None
+            stream.socket.on_turn = None
+
+    def _take_turn(self, stream: SSLIOStream) -> None:
+        if stream in self._waited:
+            self._waited.move_to_end(stream)
+
+    def look(self) -> None:
+        """Once a second: count for whom we wait, and end what takes too long.
+
+        A second is counted however late this comes, so that a loop that was busy does not charge its peers.
+        """
+        for stream in set(self._waited) - readable(self._waited):
+            self._waited[stream] += _PERIOD
+            if self._waited[stream] >= DEADLINE:
+                self._turn_out(stream, f"no handshake after waiting {DEADLINE} s for the other end")
+        self._audit.tell_repeated()
+
+    def _turn_out_longest_idle(self, why: str) -> bool:
+        for _ in range(0, len(self._waited), _GLANCE):
+            oldest = list(islice(self._waited, _GLANCE))
+            late = readable(oldest)
+            idle = next((stream for stream in oldest if stream not in late), None)
+            if idle is not None:
+                self._turn_out(idle, why)
+                return True
+            for stream in oldest:  # these wait for us
+                self._waited.move_to_end(stream)
+        if self._waited:
+            self._turn_out(next(iter(self._waited)), why)
+            return True
+        return False
+
+    def _turn_out(self, stream: SSLIOStream, why: str) -> None:
+        self.leave(stream)
+        stream.close(exc_info=TimeoutError(why))  # whoever waits for the handshake is told, and records it
+
+    # --- accepting -------------------------------------------------------------------------------------------------
+
+    def open(self, server: TCPServer) -> None:
+        """Accept the connections of `server` from now on, in place of tornado.
+
+        Tornado lets the error of `accept` escape into the event loop, which logs it and calls again at once: without
+        descriptors that was 17,000 lines a second.
+        """
+        for descriptor, listening in server._sockets.items():  # noqa: SLF001 - ADR 10 lists it
+            server._handlers.pop(descriptor)()  # noqa: SLF001 - likewise
+            server._handlers[descriptor] = _Accepting(self, listening, server._handle_connection).stop  # noqa: SLF001
+        self._looking.start()
+
+    def close(self) -> None:
+        """Accept no more."""
+        self._looking.stop()
+
+    def make_place(self, error: OSError) -> bool:
+        """Whether it is worth accepting again at once after `error`, which is recorded."""
+        self._audit.record(TURNED_AWAY, detail=f"a connection could not be accepted: {error}")
+        if error.errno not in _EXHAUSTED:
+            return False
+        why = f"no descriptors or memory left ({error})"
+        # Several, since the rest of the process needs some as well.
+        return sum(self._turn_out_longest_idle(why) for _ in range(_GLANCE)) > 0
+
+
+class _Accepting:
+    """One listening socket, in the event loop."""
+
+    def __init__(
+        self, anteroom: Anteroom, listening: socket.socket, take: Callable[[socket.socket, Any], None]
+    ) -> None:
+        self._anteroom, self._listening, self._take = anteroom, listening, take
+        self._loop = IOLoop.current()
+        self._resuming: object = None
+        self._resume()
+
+    def _resume(self) -> None:
+        self._resuming = None
+        self._loop.add_handler(self._listening, self._accept, IOLoop.READ)
+
+    def stop(self) -> None:
+        if self._resuming is None:
+            self._loop.remove_handler(self._listening)
+        else:
+            self._loop.remove_timeout(self._resuming)
+        self._anteroom.close()
+
+    def _accept(self, listening: socket.socket, _events: int) -> None:
+        for _ in range(_AT_ONCE):  # then the others have their turn
+            try:
+                connection, address = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionError:
+                continue  # it was there, and went
+            except OSError as error:
+                if not self._anteroom.make_place(error):
+                    self._loop.remove_handler(listening)
+                    self._resuming = self._loop.call_later(_PAUSE, self._resume)
+                    return
+                continue
+            try:
+                self._take(connection, address)
+            except OSError as error:  # it was reset before TLS could begin
+                connection.close()
+                self._anteroom.make_place(error)
+
+
+def readable(streams: Iterable[SSLIOStream]) -> set[SSLIOStream]:
+    """Those with something to read: bytes that this process has not come to, or an end."""
+    with _Selector() as selector:
+        for stream in streams:
+            if not stream.closed():
+                selector.register(stream.socket, selectors.EVENT_READ, stream)
+        return {key.data for key, _ in selector.select(0)} if selector.get_map() else set()

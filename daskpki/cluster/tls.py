@@ -1,0 +1,185 @@
+"""The TLS sockets of all our connections: what fails on one of them stays on it.
+
+OpenSSL keeps its errors in a queue of the thread, and a Dask process serves all its connections in one thread. CPython
+3.13 and newer return from a system error (a peer's RST) without clearing that queue (`PySSL_SetError`, ERR_LIB_SYS;
+python/cpython#148594), and the next read without data, of whichever connection, reports that error as its own: tornado
+closes a healthy connection. docs/explanation/reset-connections.md shows it without Dask.
+
+TLS contexts from keys in memory: Python's `ssl` reads keys from paths only, and no key may lie on a disk.
+
+Where there is `/dev/fd` (Linux, macOS, BSD) the PEM text goes through pipes: OpenSSL opens certificate and key once
+each and reads them to the end, the bytes exist in kernel buffers only, and nothing is left to open a second time.
+Windows has no such paths; there the key is written encrypted under a random passphrase that never leaves this process,
+and the file is deleted at once, so what a disk may keep is of no use to anyone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import ssl
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from daskpki.confidential import Confidential
+from daskpki.errors import DaskpkiError, NotTrustedError
+
+_SWEEPER: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_WAITING: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_LOUD: Final = frozenset({ssl.SSL_ERROR_SSL, ssl.SSL_ERROR_SYSCALL})
+
+
+def clear_error_queue() -> None:
+    """Empty this thread's queue of OpenSSL errors.
+
+    `ssl` has no function for it, but clears the queue when no cipher can be selected, and then leaves the context as it
+    was.
+    """
+    with contextlib.suppress(ssl.SSLError):
+        _SWEEPER.set_ciphers("NOPE")
+
+
+class PkiSocket(ssl.SSLSocket):
+    """Clears the error queue at each failure, which all ways in and out of tornado's streams pass here."""
+
+    on_turn: Callable[[], None] | None = None
+    """Called whenever the handshake goes on (`daskpki.cluster.pending`)."""
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 - the name in SSLSocket
+        """See ssl.SSLSocket; `recv` and `recv_into` call this."""
+        try:
+            return super().read(len, buffer)
+        except OSError as error:
+            _clear_after(error)
+            raise
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """See ssl.SSLSocket; `sendall` calls this."""
+        try:
+            return super().send(data, flags)
+        except OSError as error:
+            _clear_after(error)
+            raise
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - SSLSocket's own signature
+        """See ssl.SSLSocket. A listener's failure looks like an early EOF: tornado keeps quiet, the audit tells."""
+        if self.on_turn is not None:
+            self.on_turn()
+        try:
+            super().do_handshake(block)
+        except OSError as error:
+            _clear_after(error)
+            if self.server_side and isinstance(error, ssl.SSLError) and error.args[0] in _LOUD:
+                # Tornado would log a warning for each of them, at whatever rate a stranger sends nonsense.
+                raise ssl.SSLError(ssl.SSL_ERROR_EOF, str(error)) from error
+            raise
+
+
+def _clear_after(error: OSError) -> None:
+    if not isinstance(error, _WAITING):
+        clear_error_queue()
+
+
+_DESCRIPTORS: Final = Path("/dev/fd")
+
+
+class KeyPair(NamedTuple):
+    """A private key and the certificates that go with it (leaf first, then intermediates), both as PEM."""
+
+    certificates: str
+    key: Confidential
+
+
+def server_context(pair: KeyPair, anchors: Sequence[bytes], minimum: ssl.TLSVersion) -> ssl.SSLContext:
+    """A listener's context: it demands a client certificate, and gives out nothing to resume a session with."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER, pair, anchors, minimum)
+    # A resumed session skips the verification of the chain: no tickets in TLS 1.3, none in 1.2 either.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
+    return context
+
+
+def client_context(pair: KeyPair, anchors: Sequence[bytes], minimum: ssl.TLSVersion) -> ssl.SSLContext:
+    """A dialler's context. Names are not compared with host names: the SPIFFE ID is checked instead."""
+    return _context(ssl.PROTOCOL_TLS_CLIENT, pair, anchors, minimum)
+
+
+def _context(protocol: int, pair: KeyPair, anchors: Sequence[bytes], minimum: ssl.TLSVersion) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.sslsocket_class = PkiSocket
+    context.minimum_version = minimum
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.load_verify_locations(cadata=b"".join(anchors))
+    load_key_pair(context, pair)
+    return context
+
+
+def load_key_pair(context: ssl.SSLContext, pair: KeyPair) -> None:
+    """Put key and certificates into `context`; NotTrustedError when they do not belong together or do not parse."""
+    try:
+        if _DESCRIPTORS.is_dir():
+            load_through_pipes(context, pair)
+        else:
+            load_through_sealed_file(context, pair)
+    except OSError:  # ssl.SSLError is one; through a pipe OpenSSL's errors come with a misleading errno (ESPIPE)
+        raise NotTrustedError(
+            "key and certificate cannot be loaded: they do not belong together, or are not unencrypted PEM"
+        ) from None
+
+
+def load_through_pipes(context: ssl.SSLContext, pair: KeyPair) -> None:
+    """The way of Linux, macOS and BSD."""
+    with _pipe(pair.certificates.encode()) as certificates, _pipe(pair.key.reveal()) as key:
+        context.load_cert_chain(certificates, key)
+
+
+@contextmanager
+def _pipe(data: bytes) -> Iterator[str]:
+    reader, writer = os.pipe()
+    # A thread, since a chain may be longer than what the kernel takes without a reader.
+    thread = threading.Thread(target=_feed, args=(writer, data), daemon=True)
+    thread.start()
+    try:
+        yield str(_DESCRIPTORS / str(reader))
+    finally:
+        os.close(reader)
+        thread.join()
+
+
+def _feed(writer: int, data: bytes) -> None:
+    with os.fdopen(writer, "wb", buffering=0) as pipe:
+        try:
+            pipe.write(data)
+        except BrokenPipeError:
+            return  # OpenSSL gave up early, and says why itself
+
+
+def load_through_sealed_file(context: ssl.SSLContext, pair: KeyPair) -> None:
+    """The way of Windows."""
+    passphrase = secrets.token_urlsafe(32)
+    with tempfile.TemporaryDirectory() as directory:
+        certificates, key = Path(directory, "cert.pem"), Path(directory, "key.pem")
+        certificates.write_text(pair.certificates)
+        key.write_bytes(_encrypt(pair.key, passphrase))
+        context.load_cert_chain(certificates, key, passphrase)
+
+
+def _encrypt(key: Confidential, passphrase: str) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        private = serialization.load_pem_private_key(key.reveal(), password=None)
+    except (TypeError, ValueError) as error:
+        raise DaskpkiError("the private key is not unencrypted PEM") from error
+    return private.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(passphrase.encode()),
+    )

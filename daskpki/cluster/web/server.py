@@ -1,0 +1,249 @@
+"""Which HTTP handlers of Dask are served: an allow list by class, whatever routes are configured.
+
+By class and not by path, since a path can be anything: a prefix, a route of the user's configuration, an application
+that was added later. What a newer version adds is not served until it was reviewed; the tests start each server and
+compare.
+
+Stands in front of a Dask server's HTTP application: every request passes it, WebSockets and Bokeh's pages too.
+
+It is put there when the server begins to listen for comms (a worker's, the moment its HTTP server exists): after the
+port is bound, but before the event loop has turned once, so that nothing was accepted yet. It judges each request anew,
+by the certificate of its connection: one that is kept alive does not outlive a revocation, and WebSockets are cut.
+"""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
+from ssl import SSLContext
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import dask
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
+from tornado.ioloop import IOLoop, PeriodicCallback
+from tornado.iostream import IOStream, SSLIOStream
+from tornado.routing import Router
+from tornado.web import Application, ErrorHandler, RequestHandler
+
+from daskpki.cluster.audit import REVOKED, TURNED_AWAY
+from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.peer import Peer, shown_certificate
+from daskpki.cluster.pending import Anteroom
+from daskpki.cluster.policy import Server
+from daskpki.cluster.web import page
+from daskpki.cluster.web.access import Dashboard, Visit, verify_visit
+from daskpki.cluster.web.page import tabs_of
+from daskpki.cluster.web.snapshot import Contact, take
+from daskpki.errors import DaskpkiError, NotTrustedError
+from daskpki.identity import Role
+
+HEALTH: Final = "distributed.http.health.HealthHandler"
+_INFO: Final = "distributed.http.scheduler.info"
+_BOKEH: Final = "bokeh.server.views"
+
+ALLOWED: Final = frozenset(
+    {
+        HEALTH,
+        "distributed.http.prometheus.PrometheusNotAvailableHandler",
+        "distributed.http.scheduler.json.CountsJSON",
+        "distributed.http.scheduler.json.IdentityJSON",
+        "distributed.http.scheduler.json.IndexJSON",
+        "distributed.http.scheduler.missing_bokeh.MissingBokeh",
+        "distributed.http.scheduler.prometheus.core.PrometheusHandler",
+        "distributed.http.worker.prometheus.core.PrometheusHandler",
+        "distributed.http.utils.redirect.<locals>.Redirect",
+        f"{_INFO}.EventstreamHandler",
+        f"{_INFO}.Exceptions",
+        f"{_INFO}.IndividualPlots",
+        f"{_INFO}.Logs",
+        f"{_INFO}.Task",
+        f"{_INFO}.TaskCallStack",
+        f"{_INFO}.Worker",
+        f"{_INFO}.WorkerCallStacks",
+        f"{_INFO}.WorkerLogs",
+        f"{_INFO}.Workers",
+        "tornado.web.ErrorHandler",
+        "tornado.web.RedirectHandler",
+        "tornado.web.StaticFileHandler",
+        f"{_BOKEH}.autoload_js_handler.AutoloadJsHandler",
+        f"{_BOKEH}.doc_handler.DocHandler",
+        f"{_BOKEH}.ico_handler.IcoHandler",
+        f"{_BOKEH}.metadata_handler.MetadataHandler",
+        f"{_BOKEH}.multi_root_static_handler.MultiRootStaticHandler",
+        f"{_BOKEH}.root_handler.RootHandler",
+        f"{_BOKEH}.static_handler.StaticHandler",
+        f"{_BOKEH}.ws.WSHandler",
+    }
+)
+
+_API: Final = "distributed.http.scheduler.api"
+DENIED: Final[Mapping[str, str]] = {
+    "distributed.http.proxy.GlobalProxyHandler": "it connects to whatever address it is asked for",
+    "distributed.http.routing.DirectoryHandler": "it lists the files that are served, and fails where Bokeh's are",
+    f"{_API}.APIHandler": "the API retires workers for whoever reaches it",
+    f"{_API}.RetireWorkersHandler": "it retires workers for whoever reaches it",
+    f"{_API}.GetWorkersHandler": "it belongs to the API that retires workers",
+    f"{_API}.AdaptiveTargetHandler": "it belongs to the API that retires workers",
+    f"{_API}.CheckIdleHandler": "it belongs to the API that retires workers",
+}
+"""Known, and not served; each with its reason."""
+
+
+def qualified_name(handler: type) -> str:
+    """The name under which a handler class stands in these tables."""
+    return f"{handler.__module__}.{handler.__qualname__}"
+
+
+def why_denied(handler: type) -> str | None:
+    """Why a handler is not served; None when it is."""
+    name = qualified_name(handler)
+    if name in ALLOWED:
+        return None
+    return DENIED.get(name, f"{name} is no page that daskpki knows")
+
+
+VISITORS: Final = frozenset({Role.CLIENT})
+"""Whose certificates open the pages under mutual TLS."""
+
+_MINUTE: Final = 60_000
+_FORBIDDEN: Final = 403
+_NOT_FOUND: Final = 404
+
+
+class HttpGuard(Router):
+    """Of one server, which has its HTTP application and server by now."""
+
+    def __init__(self, enforcement: Enforcement, server: Any, kind: Server) -> None:
+        self._enforcement = enforcement
+        self._dashboard = enforcement.dashboard
+        self._http_server = server.http_server
+        self._dask = server.http_application
+        self._loop = IOLoop.current()
+        self._visitors: WeakKeyDictionary[IOStream, float] = WeakKeyDictionary()
+        look = partial(take, enforcement, kind.value)
+        self._anteroom = Anteroom(enforcement.audit)
+        self._ours = Application(page.routes(lambda: look(self.visitors()), server, kind, tabs_of(server, kind)))
+        if self._dashboard is Dashboard.MTLS:
+            self._http_server.ssl_options = enforcement.server_context()
+            self._http_server.handle_stream = self._take_in
+            server.periodic_callbacks["daskpki-visitors"] = PeriodicCallback(self.judge_again, _MINUTE)
+        self._http_server.request_callback = self
+        self._anteroom.open(self._http_server)
+        enforcement.listening(self)
+
+    def find_handler(self, request: HTTPServerRequest, **_: Any) -> HTTPMessageDelegate | None:
+        """Whatever answers this request: ours, Dask's when it was reviewed, else a refusal."""
+        try:
+            self._admit(request)
+        except DaskpkiError as refusal:
+            address = _peer_address(_stream(request))
+            self._enforcement.audit.record(TURNED_AWAY, address=address, detail=f"dashboard: {refusal}")
+            return self._refusal(request, _FORBIDDEN, f"{refusal}{f' ({refusal.hint})' if refusal.hint else ''}")
+        found = self._ours.find_handler(request)
+        if issubclass(_handler(found), ErrorHandler):
+            found = self._dask.find_handler(request)
+        reason = self._why_not(_handler(found))
+        return found if reason is None else self._refusal(request, _NOT_FOUND, reason)
+
+    def _take_in(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        """Tornado's own: a connection was accepted. Who fails at TLS is refused too, and nobody would learn of it."""
+        if isinstance(stream, SSLIOStream):
+            self._anteroom.enter(stream)
+            stream.wait_for_handshake().add_done_callback(partial(self._let_in, stream, str(address[0])))
+        HTTPServer.handle_stream(self._http_server, stream, address)
+
+    def _let_in(self, stream: SSLIOStream, address: str, handshake: Future[Any]) -> None:
+        self._anteroom.leave(stream)
+        if not handshake.cancelled() and handshake.exception() is not None:
+            why = stream.error or "it closed the connection"
+            self._enforcement.audit.record(TURNED_AWAY, address=address, detail=f"dashboard: no TLS: {why}")
+
+    def renew(self, context: SSLContext) -> None:
+        """See enforcement.Listening; may be called from any thread."""
+        if self._dashboard is Dashboard.MTLS:
+            self._http_server.ssl_options = context
+            self._loop.add_callback(self.judge_again)
+
+    def judge_again(self) -> None:
+        """Cut the connections of visitors who would not be admitted any more."""
+        for stream in list(self._visitors):
+            if stream.closed():
+                continue
+            try:
+                self._peer(stream)
+            except NotTrustedError as refusal:
+                self._enforcement.audit.record(REVOKED, address=_peer_address(stream), detail=f"dashboard: {refusal}")
+                stream.close()
+
+    def visitors(self) -> Iterator[Contact]:
+        """Who looks at the pages now, under mutual TLS."""
+        for stream, since in list(self._visitors.items()):
+            if not stream.closed():
+                yield Contact(self._peer(stream), _peer_address(stream), since, "dashboard")
+
+    def _admit(self, request: HTTPServerRequest) -> None:
+        stream = _stream(request)
+        if self._dashboard is Dashboard.MTLS:
+            peer = self._peer(stream)
+            if stream not in self._visitors:
+                self._visitors[stream] = self._enforcement.now()
+                self._enforcement.meet(peer, _peer_address(stream), "dashboard")
+        verify_visit(
+            Visit(str(request.method), _peer_address(stream), request.host, request.headers.get("Origin")),
+            self._dashboard,
+            _named_hosts(),
+        )
+
+    def _peer(self, stream: IOStream) -> Peer:
+        return self._enforcement.admit(shown_certificate(stream), VISITORS)
+
+    def _why_not(self, handler: type[RequestHandler]) -> str | None:
+        if self._dashboard is Dashboard.OFF and qualified_name(handler) != HEALTH:
+            return "the dashboard is off (--dashboard)"
+        return None if handler.__module__ == page.__name__ else why_denied(handler)
+
+    def _refusal(self, request: HTTPServerRequest, status: int, reason: str) -> HTTPMessageDelegate:
+        return self._ours.get_handler_delegate(request, page.Refusal, {"status": status, "reason": reason})
+
+
+def stand_before(server: Any, kind: Server, enforcement: Enforcement) -> None:
+    """Put a Door in front of the server's pages: now, or once it serves them (a worker, a little later)."""
+    if http_server := getattr(server, "http_server", None):
+        if not isinstance(http_server.request_callback, HttpGuard):  # a scheduler with several addresses
+            HttpGuard(enforcement, server, kind)
+        return
+    start = server.start_http_server
+
+    def start_behind_door(*args: Any, **kwargs: Any) -> None:
+        start(*args, **kwargs)
+        HttpGuard(enforcement, server, kind)
+
+    server.start_http_server = start_behind_door
+
+
+def verify_guarded(server: Any) -> None:
+    """Raise NotTrustedError when pages of this server are served past the door."""
+    http_server = getattr(server, "http_server", None)
+    if http_server is not None and not isinstance(http_server.request_callback, HttpGuard):
+        raise NotTrustedError(f"{type(server).__name__} serves its pages without daskpki's rules")
+
+
+def _named_hosts() -> Collection[str]:
+    """Hosts under which these pages are shown, or that embed them, if Dask's configuration has any; "*" is none."""
+    settings = dask.config.get("distributed.scheduler.dashboard.bokeh-application", {})
+    return [origin for origin in settings.get("allow_websocket_origin", ()) if origin != "*"]
+
+
+def _handler(found: Any) -> type[RequestHandler]:
+    return found.handler_class  # type: ignore[no-any-return] # tornado's _HandlerDelegate; distributed relies on it too
+
+
+def _stream(request: HTTPServerRequest) -> IOStream:
+    return request.connection.stream  # type: ignore[union-attr, no-any-return] # as tornado's own get_ssl_certificate
+
+
+def _peer_address(stream: IOStream) -> str:
+    return str(stream.socket.getpeername()[0]) if stream.socket is not None else ""

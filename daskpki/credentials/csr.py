@@ -1,0 +1,134 @@
+"""Which keys wait in the keyring for their certificates: a note beside the logins, since a keyring cannot be listed.
+
+The note is there before the key and goes after it, so that no key waits unseen. It holds nothing secret.
+
+Keys that never travel: made in the person's own keyring, and waiting there for their certificate.
+
+The waiting key is an entry of its own in the keyring, of the form of a login's, whose digest is that of no file yet.
+`daskpki login` finds it by the certificate that it belongs to; `daskpki logout` removes it, by the note in
+`daskpki.credentials.csr`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Final, NamedTuple
+
+from daskpki.confidential import Confidential
+from daskpki.credentials.contexts import Contexts, service_name
+from daskpki.credentials.os_keyring import KeyringPort
+from daskpki.credentials.saved_logins import USERNAME, Entry, encode_entry, parse_entry
+from daskpki.errors import NotFoundError, UsageError
+from daskpki.files import names_in, read_private, write_private
+from daskpki.identity import Identity
+from daskpki.pki.credential import Credential
+from daskpki.pki.csr import create_request
+from daskpki.pki.keys import KeyType, generate_key, parse_key, serialize_key
+from daskpki.pki.verify import key_matches
+
+_FORMAT: Final = 1
+_SUFFIX: Final = ".request"
+
+
+class Waiting(NamedTuple):
+    """A key that `daskpki request` made: the id of the login that it will be, and whose that is."""
+
+    id: str
+    store: str
+    cluster: str
+    name: str
+
+    @property
+    def title(self) -> str:
+        """CLUSTER/NAME, as commands print and take it."""
+        return f"{self.cluster}/{self.name}" if self.name else self.id
+
+
+def waiting_for(contexts: Contexts, store: str, cluster: str, name: str) -> Waiting:
+    """The key of that login, whether or not there is one."""
+    return Waiting(contexts.id_of(store, cluster, name), store, cluster, name)
+
+
+def note(contexts: Contexts, waiting: Waiting) -> None:
+    """Write down that a key waits; the directory of logins must be locked."""
+    document = {"format": _FORMAT, **waiting._asdict()}
+    write_private(contexts.directory / f"{waiting.id}{_SUFFIX}", json.dumps(document).encode() + b"\n", force=True)
+
+
+def delete(contexts: Contexts, login_id: str) -> None:
+    """Forget the note of that login, if there is one; the directory of logins must be locked."""
+    (contexts.directory / f"{login_id}{_SUFFIX}").unlink(missing_ok=True)
+
+
+def all_waiting(contexts: Contexts) -> list[Waiting]:
+    """Every key that waits, ordered by cluster and name; a damaged note still tells its id, by which it can go."""
+    found = []
+    for name in names_in(contexts.directory):
+        path = contexts.directory / name
+        if path.suffix != _SUFFIX:
+            continue
+        try:
+            document = json.loads(read_private(path))
+            found.append(Waiting(path.stem, *(str(document[field]) for field in ("store", "cluster", "name"))))
+        except (ValueError, KeyError, TypeError):
+            found.append(Waiting(path.stem, "", "", ""))
+    return sorted(found, key=lambda waiting: (waiting.title, waiting.id))
+
+
+def find_waiting(contexts: Contexts, title: str) -> Waiting:
+    """The key that waits for CLUSTER, CLUSTER/NAME or by its id; NotFoundError, UsageError that names several."""
+    fitting = [known for known in all_waiting(contexts) if title in (known.id, known.title, known.cluster)]
+    if not fitting:
+        raise NotFoundError(f"there is neither a login nor a waiting key {title!r}", hint="daskpki whoami")
+    if len(fitting) > 1:
+        names = ", ".join(f"{known.title} in {known.store} (id {known.id})" for known in fitting)
+        raise UsageError(f"several waiting keys fit {title!r}: {names}", hint="daskpki logout ID chooses one")
+    return fitting[0]
+
+
+_WAITING: Final = "request"
+_NO_FILE: Final = hashlib.sha256(b"").hexdigest()
+
+
+def request_certificate(
+    waiting: Waiting, identity: Identity, contexts: Contexts, keyring: KeyringPort, kind: KeyType = KeyType.P256
+) -> bytes:
+    """The request (DER) for a key that is in the keyring now; asked again, one for the key that waits already.
+
+    AccessDeniedError without a usable keyring; then there is no key either.
+    """
+    with contexts.locked():
+        key = waiting_key(waiting.id, keyring)
+        note(contexts, waiting)
+        if key is None:
+            key = serialize_key(generate_key(kind))
+            keyring.set(_service(waiting.id), USERNAME, encode_entry(Entry(0, _NO_FILE, key)))
+    return create_request(parse_key(key), waiting.cluster, identity)
+
+
+def waiting_key(login_id: str, keyring: KeyringPort) -> Confidential | None:
+    """The key (PKCS#8 DER) that waits for its certificate."""
+    line = keyring.get(_service(login_id), USERNAME)
+    return None if line is None else parse_entry(line).key
+
+
+def forget_waiting(login_id: str, contexts: Contexts, keyring: KeyringPort) -> None:
+    """Remove the waiting key and the note of it; the directory of logins must be locked."""
+    keyring.delete(_service(login_id), USERNAME)
+    delete(contexts, login_id)
+
+
+def with_own_key(credential: Credential, held: Confidential | None, waiting: Confidential | None) -> Credential:
+    """The credential with whichever of the keyring's keys belongs to it; NotFoundError when none does."""
+    for key in (waiting, held):
+        if key is not None and key_matches(key, credential.leaf):
+            return credential._replace(key=key)
+    raise NotFoundError(
+        f"the key of {credential.identity.uri} is not in this keyring: it stayed where the request was made",
+        hint=f"there: daskpki login; or make a new one here: daskpki request client --name {credential.identity.name}",
+    )
+
+
+def _service(login_id: str) -> str:
+    return service_name(f"{login_id}-{_WAITING}")

@@ -1,0 +1,191 @@
+"""What a login keeps in the keyring: the private key, the digest of the public file, and the newest trust epoch seen.
+
+One line of ASCII, `1.EPOCH.DIGEST.KIND.BASE64`, that fits the smallest keyring (Windows: 1,280 characters). A P-256
+key is 184 characters of PKCS#8; an RSA key does not fit and is kept as its two primes (512 characters for RSA-3072),
+from which all of it follows.
+
+A login, put together again: the public file and the key in the keyring, each of which vouches for the other.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from daskpki.confidential import Confidential
+from daskpki.credentials.contexts import Contexts, Saved, matches, service_name
+from daskpki.credentials.os_keyring import MAX_CHARACTERS, KeyringPort
+from daskpki.credentials.source_selection import Wanted
+from daskpki.credentials.verified import Pins, VerifiedCredential, verify_credential
+from daskpki.errors import CorruptError, NotFoundError, NotTrustedError, UsageError
+from daskpki.identity import Identity, Role
+from daskpki.pki.credential import Credential
+from daskpki.pki.trust import check_fresh, parse_trust
+
+FORMAT: Final = "1"
+_PKCS8: Final = "pkcs8"
+_PRIMES: Final = "primes"
+_RSA_EXPONENT: Final = 65_537
+# RSA keys count from 3072 bits on, so each of their primes has half of that (daskpki.pki.keys).
+_LEAST_PRIME: Final = 3072 // 2 // 8
+_LINE: Final = re.compile(r"1\.(\d{1,18})\.([0-9a-f]{64})\.(pkcs8|primes)\.([A-Za-z0-9+/]+=*)\Z")
+
+
+class Entry(NamedTuple):
+    """`epoch` never goes back; `digest` is the SHA-256, in hex, of the context file; `key` is PKCS#8 in DER."""
+
+    epoch: int
+    digest: str
+    key: Confidential
+
+
+def encode_entry(entry: Entry) -> Confidential:
+    """The line to keep; UsageError when even the short form of the key does not fit every keyring."""
+    line = _line(entry, _PKCS8, entry.key.reveal())
+    if len(line) > MAX_CHARACTERS:
+        line = _line(entry, _PRIMES, _primes(entry.key))
+    if len(line) > MAX_CHARACTERS:
+        raise UsageError(f"the key needs {len(line)} characters, and a keyring entry holds {MAX_CHARACTERS}")
+    return line
+
+
+def _line(entry: Entry, kind: str, key: bytes) -> Confidential:
+    return Confidential(f"{FORMAT}.{entry.epoch}.{entry.digest}.{kind}.{base64.b64encode(key).decode()}")
+
+
+def parse_entry(line: Confidential) -> Entry:
+    """What `encode_entry` wrote; CorruptError, or NotTrustedError for a newer format."""
+    text = line.reveal().decode("ascii", "replace")
+    match = _LINE.match(text)
+    if match is None:
+        if re.match(r"\d+\.", text) and not text.startswith(f"{FORMAT}."):
+            raise NotTrustedError(f"the keyring entry has format {text.partition('.')[0]}, this daskpki reads {FORMAT}")
+        raise CorruptError("the keyring entry is not one that daskpki wrote", hint="daskpki login writes it anew")
+    epoch, digest, kind, encoded = match.groups()
+    try:
+        key = base64.b64decode(encoded, validate=True)
+        whole = Confidential(key) if kind == _PKCS8 else _from_primes(key)
+    except (binascii.Error, ValueError, ArithmeticError):
+        raise CorruptError("the keyring entry's key is damaged", hint="daskpki login writes it anew") from None
+    return Entry(int(epoch), digest, whole)
+
+
+def _primes(key: Confidential) -> bytes:
+    """The factors of an RSA key, big-endian, in equal halves."""
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+    loaded = load_der_private_key(key.reveal(), None)
+    if not isinstance(loaded, RSAPrivateKey) or loaded.public_key().public_numbers().e != _RSA_EXPONENT:
+        raise UsageError("this kind of key does not fit a keyring entry", hint="issue the client with a P-256 key")
+    numbers = loaded.private_numbers()
+    half = (max(numbers.p, numbers.q).bit_length() + 7) // 8
+    return numbers.p.to_bytes(half, "big") + numbers.q.to_bytes(half, "big")
+
+
+def _from_primes(data: bytes) -> Confidential:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    half = len(data) // 2
+    if half < _LEAST_PRIME:
+        raise ValueError("no prime of a key that is issued here")
+    p, q = int.from_bytes(data[:half], "big"), int.from_bytes(data[half:], "big")
+    d = rsa.rsa_recover_private_exponent(_RSA_EXPONENT, p, q)
+    numbers = rsa.RSAPrivateNumbers(
+        p=p,
+        q=q,
+        d=d,
+        dmp1=rsa.rsa_crt_dmp1(d, p),
+        dmq1=rsa.rsa_crt_dmq1(d, q),
+        iqmp=rsa.rsa_crt_iqmp(p, q),
+        public_numbers=rsa.RSAPublicNumbers(_RSA_EXPONENT, p * q),
+    )
+    return Confidential(
+        numbers.private_key().private_bytes(
+            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+
+
+USERNAME: Final = "credential"
+"""The keyring's user name of every login: without meaning, since it is readable while the keyring is locked."""
+
+
+def find_login(contexts: Contexts, wanted: Wanted) -> Saved:
+    """The login that fits; NotFoundError when none does, UsageError that names the candidates when several do."""
+    fitting = [saved for saved in contexts.all() if _fits(saved, wanted)]
+    if wanted.address is not None:
+        known = [saved for saved in fitting if matches(wanted.address, saved.context.schedulers)]
+        fitting = known or [saved for saved in fitting if not saved.context.schedulers]
+    if not fitting:
+        raise _nobody(contexts, wanted)
+    return contexts.only(fitting, _describe(wanted))
+
+
+def _nobody(contexts: Contexts, wanted: Wanted) -> NotFoundError:
+    logins = ", ".join(saved.context.title for saved in contexts.all())
+    if logins:
+        return NotFoundError(f"no login fits {_describe(wanted)}", hint=f"logins are {logins}; daskpki login adds one")
+    ways = "daskpki login --name NAME; without a keyring, DASKPKI_CREDENTIAL_DIR or DASKPKI_SOURCE=store"
+    return NotFoundError("nobody is logged in here", hint=ways)
+
+
+def _fits(saved: Saved, wanted: Wanted) -> bool:
+    context = saved.context
+    return wanted.name in (None, context.name) and wanted.cluster in (None, context.cluster)
+
+
+def _describe(wanted: Wanted) -> str:
+    parts = {"name": wanted.name, "cluster": wanted.cluster, "address": wanted.address}
+    return ", ".join(f"{what} {value}" for what, value in parts.items() if value) or "this request"
+
+
+def read_entry(login_id: str, keyring: KeyringPort) -> Entry | None:
+    """What the keyring keeps for a login; AccessDeniedError, CorruptError."""
+    line = keyring.get(service_name(login_id), USERNAME)
+    return None if line is None else parse_entry(line)
+
+
+def load_login(saved: Saved, keyring: KeyringPort, now: datetime) -> VerifiedCredential:
+    """The verified credential of a login.
+
+    CorruptError when its file is not the one that `login` wrote; NotTrustedError when certificate or revocation list
+    have run out, which another login mends.
+    """
+    title = saved.context.title
+    entry = read_entry(saved.id, keyring)
+    if entry is None:
+        raise NotFoundError(f"the keyring holds no key for the login {title}", hint="daskpki login writes it anew")
+    if entry.digest != saved.digest:
+        raise CorruptError(
+            f"the file of the login {title} is not the one that login wrote: it was changed since",
+            hint="daskpki login writes it anew; find out who could change it",
+        )
+    try:
+        return _verify(saved, entry, now)
+    except NotTrustedError as error:
+        raise type(error)(f"the login {title}: {error}", hint="daskpki login fetches the present state") from error
+
+
+def _verify(saved: Saved, entry: Entry, now: datetime) -> VerifiedCredential:
+    signed = Confidential(saved.context.trust)
+    held = verify_credential(_credential(saved, entry), signed, pins=Pins(min_epoch=entry.epoch), now=now)
+    check_fresh(held.trust, now)
+    return held
+
+
+def _credential(saved: Saved, entry: Entry) -> Credential:
+    context = saved.context
+    domain = parse_trust(Confidential(context.trust)).document.trust_domain
+    return Credential(
+        cluster=context.cluster,
+        identity=Identity(domain, Role.CLIENT, context.name),
+        generation=context.generation,
+        key=entry.key,
+        leaf=context.leaf,
+        chain=context.chain,
+    )

@@ -1,0 +1,84 @@
+"""A credential in hand: what it consists of, and the checks that it passes before anything uses or keeps it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from daskpki.confidential import Confidential
+from daskpki.errors import NotTrustedError
+from daskpki.pki.certificates import load_certificate
+from daskpki.pki.credential import Credential
+from daskpki.pki.revoked import every_revoked_serial
+from daskpki.pki.trust import TrustDocument, parse_trust, verify_trust
+from daskpki.pki.verify import key_matches, verify_leaf
+
+
+class VerifiedCredential(NamedTuple):
+    """A verified credential with the trust document it was verified by.
+
+    `signed` is that document as the store keeps it.
+    """
+
+    credential: Credential
+    trust: TrustDocument
+    signed: Confidential
+
+
+class Pins(NamedTuple):
+    """What is known of the trust document beforehand: CAs (DER), a CA's fingerprint, its least epoch, one before it."""
+
+    anchors: tuple[bytes, ...] = ()
+    sha256: str | None = None
+    min_epoch: int = 0
+    previous: TrustDocument | None = None
+
+
+def verify_credential(credential: Credential, signed: Confidential, *, pins: Pins, now: datetime) -> VerifiedCredential:
+    """Check signature and epoch of the trust document, chain, role, lifetime, key and revocation of the credential.
+
+    Raises NotTrustedError or CorruptError that says which of them failed.
+    """
+    trust = verify_trust(
+        parse_trust(signed),
+        cluster=credential.cluster,
+        previous=pins.previous,
+        anchors=pins.anchors,
+        pin_sha256=pins.sha256,
+        min_epoch=pins.min_epoch,
+        now=now,
+    )
+    held = VerifiedCredential(credential, trust, signed)
+    _verify_credential(held, now)
+    _verify_not_revoked(held)
+    return held
+
+
+def _verify_credential(held: VerifiedCredential, now: datetime) -> None:
+    credential, trust = held.credential, held.trust
+    found = verify_leaf(credential.leaf, credential.chain, trust.roots, now=now, trust_domain=trust.trust_domain)
+    if found != credential.identity:
+        raise NotTrustedError(f"the credential says {credential.identity.uri}, and its certificate {found.uri}")
+    if credential.key is not None and not key_matches(credential.key, credential.leaf):
+        raise NotTrustedError(f"the key of {found.uri} does not belong to its certificate")
+
+
+def _verify_not_revoked(held: VerifiedCredential) -> None:
+    serial = load_certificate(held.credential.leaf).serial_number
+    if serial in every_revoked_serial(held.trust):
+        raise NotTrustedError(
+            f"the certificate {serial:x} of {held.credential.identity.uri} is revoked",
+            hint="ask the cluster's operator to issue a new one, then run daskpki login",
+        )
+
+
+def issuing_generation(leaf: bytes, chain: Sequence[bytes], trust: TrustDocument, now: datetime) -> int:
+    """The generation of the CA which a leaf leads to; NotTrustedError when it leads to none of the document's."""
+    for anchor in trust.authorities:
+        with contextlib.suppress(NotTrustedError):
+            verify_leaf(leaf, chain, [anchor.certificate], now=now, trust_domain=trust.trust_domain)
+            return anchor.generation
+    verify_leaf(leaf, chain, trust.roots, now=now, trust_domain=trust.trust_domain)
+    raise NotTrustedError(f"the certificate leads to no CA of cluster {trust.cluster!r}")

@@ -1,0 +1,215 @@
+"""The examination as a whole: what is looked at, in which order, and what a failure to look becomes.
+
+A failure to look is a finding too. The looks at the store that follow it go on, since whoever may not read the log may
+still read the trust document; what fails for a reason that was given already is not said again.
+
+What time it is on the other side of the store: the Date header of any reply, to a request without credentials.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from typing import Final, NamedTuple
+
+from daskpki.authority.ca import CertificateAuthority
+from daskpki.boot.http import Connection, TryAgain, parse_date, parse_target, proxy_for, system_trust
+from daskpki.confidential import Confidential
+from daskpki.credentials.contexts import Saved
+from daskpki.credentials.saved_logins import load_login
+from daskpki.credentials.source_selection import Source, Wanted, choose
+from daskpki.credentials.sources import Environment, whoami
+from daskpki.doctor import store
+from daskpki.doctor.checks import (
+    Finding,
+    LoginSeen,
+    check_clock,
+    check_config,
+    check_keyring,
+    check_login,
+    check_versions,
+    flatten,
+    note,
+    of_error,
+    ok,
+)
+from daskpki.doctor.scheduler import look_from_outside
+from daskpki.doctor.store import Cluster
+from daskpki.errors import DaskpkiError, NotFoundError, UnavailableError
+from daskpki.pki.certificates import lifetime, load_certificate
+from daskpki.pki.trust_document import TrustDocument, parse_trust
+from daskpki.settings import GsmUrl
+from daskpki.store.gsm.endpoint import GRPC, endpoint_for
+
+Looks = tuple[tuple[str, Callable[[Cluster], Iterable[Finding]]], ...]
+LOOKS: Final[Looks] = (
+    ("CA", store.look_at_authorities),
+    ("certificates", store.look_at_leaves),
+    ("trust document", store.look_at_trust),
+    ("log", store.look_at_log),
+    ("unfinished operations", store.look_at_unfinished),
+    ("versions", store.look_at_versions),
+    ("credentials", store.look_for_missing),
+    ("secrets", store.look_at_reminders),
+    ("grants", store.look_at_grants),
+)
+CLOSED_LOOKS: Final[Looks] = (("log", store.look_at_closed_log), ("trust document", store.look_at_trust))
+"""For nodes and people, who read the trust document and are not meant to read the log."""
+
+_INSTALLED: Final = ("daskpki", "dask", "distributed", "cryptography")
+_PROBE: Final = ("daskpki-doctor", "probe")
+
+
+class Subject(NamedTuple):
+    """What is examined: a CA that `opened` opens, this process's surroundings, a scheduler's address or None."""
+
+    opened: Callable[[], AbstractContextManager[CertificateAuthority]]
+    here: Environment
+    scheduler: str | None = None
+
+
+def examine(subject: Subject) -> list[Finding]:
+    """All findings, in the order in which they were made; raises nothing that a look can meet."""
+    return Examination(subject).run()
+
+
+class Examination:
+    """One run, with what a later look needs of an earlier one."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._here = subject.here
+        self._findings: list[Finding] = []
+        self._trust: TrustDocument | None = None
+        self._store_url = ""
+
+    def run(self) -> list[Finding]:
+        """See `examine`."""
+        self._look("installation", self._installation)
+        self._look_at_cluster()
+        self._look("logins", self._logins)
+        if self._subject.scheduler is not None:
+            address = self._subject.scheduler
+            self._look(address, lambda: look_from_outside(address, self._trust, self._here))
+        return self._findings
+
+    def _look(self, subject: str, look: Callable[[], Iterable[Finding]]) -> DaskpkiError | None:
+        """Take in what a look finds; and what it could not see, unless that was said already."""
+        try:
+            self._findings.extend(look())
+        except DaskpkiError as failure:
+            self._fail(subject, failure)
+            return failure
+        return None
+
+    def _fail(self, subject: str, failure: DaskpkiError) -> None:
+        finding = of_error(subject, failure)
+        said = {(earlier.reason, earlier.remedy) for earlier in self._findings}
+        remedies = {earlier.remedy for earlier in self._findings if earlier.severity is finding.severity}
+        if (finding.reason, finding.remedy) not in said and (finding.remedy is None or finding.remedy not in remedies):
+            self._findings.append(finding)
+
+    def _installation(self) -> Iterator[Finding]:
+        from importlib.metadata import PackageNotFoundError, version
+
+        from dask import config
+
+        installed: dict[str, str | None] = dict.fromkeys(_INSTALLED)
+        for name in _INSTALLED:
+            with suppress(PackageNotFoundError):
+                installed[name] = version(name)
+        yield from check_versions(installed)
+        yield from check_config(flatten(config.collect(env=dict(self._here.environ))))
+
+    def _look_at_cluster(self) -> None:
+        try:
+            with self._subject.opened() as authority:
+                self._store_url = authority.session.store.url
+                self._look_at(Cluster(authority))
+        except DaskpkiError as failure:  # it could not even be opened
+            self._fail("store", failure)
+
+    def _look_at(self, cluster: Cluster) -> None:
+        if cluster.gsm is not None:
+            url = cluster.gsm
+            self._look("clock", lambda: [check_clock(clock_ahead(url, self._here.environ))])
+        for name, look in self._looks(cluster):
+            self._look(name, partial(look, cluster))
+        with suppress(DaskpkiError):  # said above
+            self._trust = cluster.trust
+
+    def _looks(self, cluster: Cluster) -> Looks:
+        """Which looks at the store make sense after the first one."""
+        if cluster.is_closed_to_us:
+            return CLOSED_LOOKS
+        failure = self._look("store", partial(store.look_at_store, cluster))
+        if not isinstance(failure, NotFoundError | UnavailableError):
+            return LOOKS
+        self._findings.append(note("store", f"so there was nothing to look at for: {', '.join(dict(LOOKS))}"))
+        return ()
+
+    def _logins(self) -> Iterator[Finding]:
+        """The keyring, every login in it, and the source that comes before all logins, where one is set."""
+        saved = self._here.contexts.all()
+        locked = self._keyring_failure()
+        yield from check_keyring(locked, needed=bool(saved))
+        for each in saved:
+            seen = self._seen(each)
+            whole = seen if locked else seen._replace(failure=self._login_failure(each))
+            yield check_login(whole, self._here.now.timestamp())
+        choice = choose(Wanted(), self._here.environ)
+        if choice.source is not Source.KEYRING:
+            found = whoami(Wanted(), self._here)
+            yield ok("credential in use", f"{found.identity}, by {choice.why}")
+        elif not saved:
+            yield note("credential in use", "none: nobody is logged in here", "daskpki login --name NAME")
+
+    def _keyring_failure(self) -> DaskpkiError | None:
+        try:
+            self._here.keyring.get(*_PROBE)
+        except DaskpkiError as failure:
+            return failure
+        return None
+
+    def _seen(self, saved: Saved) -> LoginSeen:
+        """What a login's file says, which is readable while the keyring is locked."""
+        context = saved.context
+        epoch = parse_trust(Confidential(context.trust)).document.epoch
+        trust, newest = self._trust, None
+        if trust is not None and (context.store, context.cluster) == (self._store_url, trust.cluster):
+            newest = trust.epoch
+        return LoginSeen(context.title, context.name, lifetime(load_certificate(context.leaf)), epoch, newest)
+
+    def _login_failure(self, saved: Saved) -> DaskpkiError | None:
+        try:
+            load_login(saved, self._here.keyring, self._here.now)
+        except DaskpkiError as failure:
+            return failure
+        return None
+
+
+_TIMEOUT = 5.0
+
+
+def clock_ahead(url: GsmUrl, environ: Mapping[str, str]) -> float | None:
+    """By how many seconds this machine's clock is ahead of Secret Manager's; None where nobody tells.
+
+    NotTrustedError when the other side's certificate is not to be trusted.
+    """
+    endpoint = endpoint_for(url, environ)
+    if endpoint.transport == GRPC and not endpoint.encrypted:  # gRPC tells no time, and nothing else listens there
+        return None
+    target = parse_target(endpoint.address, encrypted=endpoint.encrypted)
+    if endpoint.encrypted:
+        target = target._replace(proxy=proxy_for(target.host, environ))
+    connection = Connection(target, system_trust)
+    try:
+        reply = connection.get("/", {}, _TIMEOUT)
+    except TryAgain:
+        return None
+    finally:
+        connection.close()
+    there = parse_date(reply.headers.get("date", ""))
+    return None if there is None else time.time() - there

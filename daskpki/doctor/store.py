@@ -1,0 +1,248 @@
+"""Looking at a cluster in its store, for the judges: each function sees one thing, and raises where it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property
+from itertools import islice
+from typing import Any, Final
+
+from daskpki import secret_names
+from daskpki.authority.ca import CertificateAuthority
+from daskpki.authority.lookup import anchor_der, chain_der, living_authorities
+from daskpki.authority.renewal import renewable
+from daskpki.credentials.fetch import fetch_trust
+from daskpki.doctor.checks import (
+    Finding,
+    check_authority,
+    check_crls,
+    check_fill,
+    check_leaves,
+    check_link,
+    check_newest,
+    check_number,
+    check_recorded,
+    check_root_crls,
+    check_slots,
+    check_superseded,
+    check_unfinished,
+    error,
+    note,
+    ok,
+    warning,
+)
+from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError
+from daskpki.identity import Role
+from daskpki.inventory import Inventory
+from daskpki.pki.certificates import lifetime, load_certificate
+from daskpki.pki.profile import show
+from daskpki.pki.revoked import revoked_serials
+from daskpki.pki.trust import verify_trust
+from daskpki.pki.trust_document import TrustDocument
+from daskpki.records import EMPTY
+from daskpki.settings import GsmUrl, parse_store_url
+from daskpki.store.port import SecretInfo, Version
+from daskpki.user_secrets import ClusterSecrets
+
+MOST: Final = 300
+"""Secrets whose versions are listed: a project answers 600 such requests a minute, and others need some too."""
+
+
+class Cluster:
+    """One cluster in its store; what was read once is not read again."""
+
+    def __init__(self, authority: CertificateAuthority) -> None:
+        self._authority = authority
+        self.session = authority.session
+        self.now = self.session.now().timestamp()
+        parsed = parse_store_url(self.session.store.url)
+        self.gsm = parsed if isinstance(parsed, GsmUrl) else None
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        """What was recorded; NotFoundError when that is nothing."""
+        found = self._authority.inventory()
+        if found.head == EMPTY:
+            raise NotFoundError(
+                f"cluster {self.session.cluster!r} has no CA in this store", hint="daskpki init-ca makes one"
+            )
+        return found
+
+    @cached_property
+    def is_closed_to_us(self) -> bool:
+        """Whether we may read the trust document, but not the log: so it is for nodes, and for people."""
+        try:
+            _ = self.inventory
+        except AccessDeniedError:
+            with suppress(DaskpkiError):
+                return self.trust.epoch > 0
+        except DaskpkiError:
+            return False
+        return False
+
+    @cached_property
+    def trust(self) -> TrustDocument:
+        """The trust document, verified by the CAs in the log; by itself for those who may not read the log."""
+        try:
+            return self._authority.trust()
+        except AccessDeniedError:
+            signed = fetch_trust(self.session.store.secrets, self.session.cluster).signed
+            return verify_trust(signed, cluster=self.session.cluster, now=self.session.now())
+
+    @cached_property
+    def secrets(self) -> list[SecretInfo]:
+        """The cluster's secrets, as many of them as are looked at, shared ones first."""
+        marks = {"managed-by": "daskpki", "daskpki-cluster": self.session.cluster}
+        roles = set(Role)
+        found = sorted(self.session.store.secrets.select(marks), key=lambda info: self.kind(info) in roles)
+        self.passed_over = max(0, len(found) - MOST)
+        return found[:MOST]
+
+    passed_over = 0
+
+    def kind(self, info: SecretInfo) -> str:
+        """What a secret holds."""
+        return info.labels.get("daskpki-kind", "")
+
+    def remedy(self, verb: str, secret: str, numbers: Sequence[int]) -> str | None:
+        """The command that changes versions; None on a local store, where only daskpki itself changes them."""
+        if self.gsm is None:
+            return None
+        place = f" --location={self.gsm.location}" if self.gsm.location else ""
+        where = f"--secret={secret} --project={self.gsm.project}{place}"
+        return "; ".join(f"gcloud secrets versions {verb} {number} {where}" for number in numbers)
+
+
+def look_at_store(cluster: Cluster) -> Iterator[Finding]:
+    """Whether it answers, and by what a local one opens."""
+    store: Any = cluster.session.store
+    if cluster.gsm is None:
+        yield from check_slots([slot.kind for slot in store.slots.list()])
+    head = cluster.inventory.head
+    yield ok("store", f"{store.url} answers; cluster {cluster.session.cluster!r} has {head.seq} records")
+
+
+def look_at_closed_log(cluster: Cluster) -> Iterator[Finding]:
+    """What somebody without an operator's rights does not get to see."""
+    store = cluster.session.store
+    yield ok("store", f"{store.url} answers")
+    yield note(
+        "log",
+        "you may not read it, so the CA, what was issued, versions and grants were not looked at",
+        "ask an operator to run daskpki doctor",
+    )
+
+
+def look_at_authorities(cluster: Cluster) -> Iterator[Finding]:
+    """The end of each certificate of each CA."""
+    living = living_authorities(cluster.inventory)
+    if len(living) > 1:
+        yield note("CA", "a rollover is under way: nodes trust more than one CA", "daskpki rotate-ca status")
+    for entry in living:
+        for certificate in (*chain_der(entry), anchor_der(entry)):
+            yield check_authority(entry.generation, lifetime(load_certificate(certificate)), cluster.now)
+
+
+def look_at_leaves(cluster: Cluster) -> Iterator[Finding]:
+    """Every leaf in the log."""
+    living = {entry.generation for entry in living_authorities(cluster.inventory)}
+    yield from check_leaves(cluster.inventory.certificates(), living, cluster.now)
+
+
+def look_at_trust(cluster: Cluster) -> Iterator[Finding]:
+    """The trust document: signature, CRLs whole and fresh."""
+    revoked = revoked_serials(cluster.trust)
+    number = len({serial for serials in revoked.values() for serial in serials})
+    yield ok("trust document", f"epoch {cluster.trust.epoch}, signature and CRLs verified, {number} revoked")
+    yield from check_fill(cluster.trust)
+    yield from check_crls(cluster.trust, cluster.now)
+    yield from check_root_crls(cluster.trust, cluster.now)
+
+
+def look_at_log(cluster: Cluster) -> Iterator[Finding]:
+    """The whole log from its first record, and its link to the trust document."""
+    head = cluster.session.log.authenticate()
+    seq = cluster.trust.log[0]
+    records = cluster.session.log.records(after=max(seq - 1, 0))
+    logged = next((record.hash for record in islice(records, 1)), None)
+    yield check_link(cluster.trust, head, EMPTY.hash if seq == 0 else logged)
+
+
+def look_at_unfinished(cluster: Cluster) -> Iterator[Finding]:
+    """What a crash left open."""
+    yield from check_unfinished(cluster.inventory, cluster.now)
+
+
+def look_at_versions(cluster: Cluster) -> Iterator[Finding]:
+    """The versions of every secret."""
+    for info in cluster.secrets:
+        versions = list(cluster.session.store.secrets.versions(info.id))
+        yield from _judge_versions(cluster, info, versions)
+    if cluster.passed_over:
+        yield note("versions", f"of {cluster.passed_over} further secrets not looked at: {MOST} are listed at a time")
+
+
+def look_for_missing(cluster: Cluster) -> Iterator[Finding]:
+    """Leaves in the log whose secret is gone: nobody can boot or log in by them."""
+    here = {info.id for info in cluster.secrets}
+    for entry in () if cluster.passed_over else renewable(cluster.inventory):
+        secret = secret_names.credential_id(cluster.session.cluster, Role(entry.role), entry.name)
+        if secret not in here and entry.not_after >= cluster.now and _is_gone(cluster, secret):
+            slug = f"{entry.role}/{entry.name}"
+            yield error(secret, f"{slug} was issued, and its secret is gone", f"daskpki renew {slug}")
+
+
+def _is_gone(cluster: Cluster, secret: str) -> bool:
+    """Asked for by name, since lists lag behind."""
+    try:
+        cluster.session.store.secrets.describe(secret)
+    except NotFoundError:
+        return True
+    return False
+
+
+def _judge_versions(cluster: Cluster, info: SecretInfo, versions: Sequence[Version]) -> Iterator[Finding]:
+    kind = cluster.kind(info)
+    yield from check_newest(info.id, versions, cluster.remedy, _command_anew(kind, info))
+    if kind in set(Role):
+        entry = cluster.inventory.current(kind, info.labels.get("daskpki-name", ""))
+        yield from check_recorded(info.id, versions, entry)
+        if cluster.gsm is not None:  # whoever opens a local store opens all of it, old keys or new
+            yield from check_superseded(info.id, versions, cluster.remedy)
+    elif kind == secret_names.TRUST:
+        yield from check_number(info.id, versions)
+
+
+def _command_anew(kind: str, info: SecretInfo) -> str | None:
+    """What puts a new version into a secret of that kind."""
+    name = info.labels.get("daskpki-name", "")
+    if kind in set(Role):
+        return f"daskpki renew {kind}/{name}"
+    return f"daskpki secret set {name} --file FILE" if kind == secret_names.SECRET else None
+
+
+def look_at_reminders(cluster: Cluster) -> Iterator[Finding]:
+    """The cluster's other secrets: what ended, and what wants a new value."""
+    session = cluster.session
+    secrets = ClusterSecrets(session.store, session.cluster, who=session.who, command=session.command)
+    for listed in secrets.all():
+        subject, again = f"secret {listed.name}", f"daskpki secret set {listed.name} --file FILE"
+        ends, rotate_by = listed.reminder
+        if ends is not None and ends < cluster.now:
+            yield error(subject, f"ended at {show(ends)}, and is not given out any more", again)
+        elif rotate_by is not None and rotate_by < cluster.now:
+            yield warning(subject, f"wants a new value since {show(rotate_by)}", again)
+
+
+def look_at_grants(cluster: Cluster) -> Iterator[Finding]:
+    """Who may read what, by the policies of the secrets themselves."""
+    if cluster.gsm is None:
+        yield note("grants", "not applicable: whoever opens a local store opens all of it")
+        return
+    from daskpki.doctor.checks import check_access
+    from daskpki.grants.granting import Grants
+    from daskpki.store.gsm.store import GsmStore
+
+    assert isinstance(cluster.session.store, GsmStore)
+    yield from check_access(Grants(cluster.session.store, cluster.session.cluster).check(), cluster.gsm)

@@ -1,0 +1,258 @@
+"""CA keys in Google Cloud KMS, which sign without ever leaving it (`gcpkms://` URIs; extra `kms`).
+
+Whoever opens the CA needs `roles/cloudkms.signerVerifier` on the key: it covers signing and reading the public half.
+
+The name of a key version in Cloud KMS, as `--ca-key` and the log have it.
+
+The two calls that a CA key needs, by the official client, with their checksums checked on both ways.
+
+Cloud KMS says itself whether what it received is what was sent; what it answers is checked here, as Google's guidelines
+on data integrity want it: a signature over damaged data would be a valid one over something else.
+
+A private key whose secret half stays in Cloud KMS, in the shape that pyca's X.509 builders sign with.
+
+Cloud KMS as a place for CA keys (`daskpki.authority.ca_keys.CaKeys`): its owner makes and destroys them, not we.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+
+from daskpki.errors import (
+    AccessDeniedError,
+    CorruptError,
+    DaskpkiError,
+    DisabledError,
+    NotFoundError,
+    UnavailableError,
+    UsageError,
+)
+from daskpki.pki.keys import KeyType
+from daskpki.store.gsm.client import bearer, checksum, credentials_for, translate
+from daskpki.store.gsm.endpoint import Endpoint, parse_endpoint
+from daskpki.store.gsm.errors import CUT_OFF, NOT_DONE, Refusal, denied_by_google
+
+if TYPE_CHECKING:
+    from google.cloud.kms_v1 import KeyManagementServiceClient
+
+SCHEME: Final = "gcpkms://"
+_NAME: Final = re.compile(
+    r"projects/[^/]+/locations/[a-z0-9-]+/keyRings/[A-Za-z0-9_-]+/cryptoKeys/[A-Za-z0-9_-]+/cryptoKeyVersions/[0-9]+\Z"
+)
+
+
+def parse_kms_uri(uri: str) -> str:
+    """The resource name of the key version; UsageError for another form, since a key alone does not say which one."""
+    name = uri.removeprefix(SCHEME)
+    if not uri.startswith(SCHEME) or not _NAME.match(name):
+        raise UsageError(
+            f"{uri!r} does not name a key version of Cloud KMS",
+            hint="gcpkms://projects/P/locations/L/keyRings/R/cryptoKeys/K/cryptoKeyVersions/1",
+        )
+    return name
+
+
+VARIABLE: Final = "DASKPKI_KMS_ENDPOINT"
+_GOOGLE: Final = Endpoint("cloudkms.googleapis.com", "grpc", encrypted=True)
+_TIMEOUT: Final = 30.0
+_ROLE: Final = "roles/cloudkms.signerVerifier"
+_DIGESTS: Final = {"sha256": 32, "sha384": 48}
+
+
+class KmsPublicKey(NamedTuple):
+    """The public half as PEM, and the algorithm that the key version is bound to."""
+
+    pem: bytes
+    algorithm: str
+
+
+class KmsClient:
+    """Speaks to Cloud KMS; `environ` may name another endpoint (DASKPKI_KMS_ENDPOINT), and says who asks."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        override = environ.get(VARIABLE)
+        self._endpoint = parse_endpoint(override, VARIABLE) if override else _GOOGLE
+        self._environ = environ
+        self._client: KeyManagementServiceClient | None = None
+        self._metadata: Any = list
+
+    def public_key(self, name: str) -> KmsPublicKey:
+        """The public half of that key version; NotFoundError, AccessDeniedError, DisabledError, CorruptError."""
+        answer = self._call("get_public_key", name, {"name": name})
+        pem = answer.pem.encode()
+        _check(answer.name == name and answer.pem_crc32c == checksum(pem), name, "public key")
+        return KmsPublicKey(pem, answer.algorithm.name)
+
+    def sign(self, name: str, digest_name: str, digest: bytes) -> bytes:
+        """The DER signature over a digest ("sha256" or "sha384"); CorruptError when either way was damaged."""
+        if len(digest) != _DIGESTS[digest_name]:
+            raise UsageError(f"{len(digest)} bytes are no {digest_name} digest")
+        request = {"name": name, "digest": {digest_name: digest}, "digest_crc32c": checksum(digest)}
+        answer = self._call("asymmetric_sign", name, request)
+        _check(answer.name == name and answer.verified_digest_crc32c, name, "digest")
+        _check(answer.signature_crc32c == checksum(answer.signature), name, "signature")
+        return bytes(answer.signature)
+
+    def _call(self, method: str, name: str, request: Mapping[str, Any]) -> Any:
+        try:
+            client = self._connected()
+            return getattr(client, method)(request=dict(request), timeout=_TIMEOUT, metadata=self._metadata())
+        except DaskpkiError:
+            raise
+        except Exception as error:
+            refusal = translate(error, self._endpoint.address)
+            if refusal is None:
+                raise
+            raise (_error_for(refusal, name) if isinstance(refusal, Refusal) else refusal) from error
+
+    def _connected(self) -> KeyManagementServiceClient:
+        if self._client is None:
+            self._client = self._connect()
+        return self._client
+
+    def _connect(self) -> KeyManagementServiceClient:
+        try:
+            from google.cloud.kms_v1 import KeyManagementServiceClient
+        except ImportError as error:
+            raise UsageError(
+                "gcpkms:// keys need Google's client library", hint="pip install 'daskpki[kms]'"
+            ) from error
+        credentials = credentials_for(self._endpoint, self._environ)
+        if self._endpoint.encrypted:
+            return KeyManagementServiceClient(
+                credentials=credentials, client_options={"api_endpoint": self._endpoint.address}
+            )
+        return self._connect_plain(credentials)
+
+    def _connect_plain(self, credentials: Any) -> KeyManagementServiceClient:
+        """GRPC without TLS, to loopback only: grpc attaches no token there, so each call carries its own."""
+        import grpc
+        from google.cloud.kms_v1 import KeyManagementServiceClient
+        from google.cloud.kms_v1.services.key_management_service.transports import KeyManagementServiceGrpcTransport
+
+        self._metadata = bearer(credentials)
+        channel = grpc.insecure_channel(self._endpoint.address)
+        transport = KeyManagementServiceGrpcTransport(channel=channel, credentials=credentials)
+        return KeyManagementServiceClient(transport=transport)
+
+
+def _check(intact: bool, name: str, what: str) -> None:  # noqa: FBT001 - reads as a sentence
+    if not intact:
+        raise CorruptError(f"the {what} of {name} was damaged between Cloud KMS and here", hint="try again")
+
+
+def _error_for(refusal: Refusal, name: str) -> DaskpkiError:
+    if refusal.status == "NOT_FOUND":
+        return NotFoundError(f"Cloud KMS has no key version {name}")
+    if error := denied_by_google(refusal, api="cloudkms.googleapis.com"):
+        return error
+    if refusal.status in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
+        hint = f"grant {_ROLE} on the key; a new grant takes some minutes to act"
+        return AccessDeniedError(f"Cloud KMS refuses {name}: {refusal.message}", hint=hint)
+    if refusal.status == "FAILED_PRECONDITION":
+        return DisabledError(f"{name}: {refusal.message}", hint="gcloud kms keys versions enable, or another version")
+    if refusal.status in NOT_DONE | CUT_OFF:
+        return UnavailableError(f"Cloud KMS, {name}: {refusal.message}", hint="try again in a minute")
+    return DaskpkiError(f"Cloud KMS, {name}: {refusal.message}")
+
+
+_ALGORITHMS: Final = {"EC_SIGN_P256_SHA256": "sha256", "EC_SIGN_P384_SHA384": "sha384"}
+"""KMS binds a key version to one algorithm: its curve, and the only digest that it signs."""
+
+
+class KmsPrivateKey(ec.EllipticCurvePrivateKey):
+    """Signs by calling Cloud KMS; everything that would need the secret half itself is refused."""
+
+    def __init__(self, client: KmsClient, name: str) -> None:
+        found = client.public_key(name)
+        if found.algorithm not in _ALGORITHMS:
+            raise UsageError(
+                f"{name} is a key for {found.algorithm}", hint=f"a CA takes one for {' or '.join(_ALGORITHMS)}"
+            )
+        public = serialization.load_pem_public_key(found.pem)
+        if not isinstance(public, ec.EllipticCurvePublicKey):
+            raise CorruptError(f"the public key of {name} is not one on a curve")
+        self._client = client
+        self._name = name
+        self._digest = _ALGORITHMS[found.algorithm]
+        self._public = public
+
+    def sign(self, data: object, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
+        """The DER signature (RFC 3279, 2.2.3), made there; UsageError for another digest than the key version's."""
+        algorithm = signature_algorithm.algorithm
+        if isinstance(algorithm, Prehashed) or algorithm.name != self._digest:
+            raise UsageError(f"{self._name} signs {self._digest} digests only")
+        digest = hashes.Hash(algorithm)
+        digest.update(bytes(memoryview(data)))  # type: ignore[arg-type] # any buffer, as pyca's own key takes
+        return self._client.sign(self._name, self._digest, digest.finalize())
+
+    def public_key(self) -> ec.EllipticCurvePublicKey:
+        """The public half."""
+        return self._public
+
+    @property
+    def curve(self) -> ec.EllipticCurve:
+        """The curve."""
+        return self._public.curve
+
+    @property
+    def key_size(self) -> int:
+        """Bits."""
+        return self._public.key_size
+
+    def exchange(self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey) -> NoReturn:
+        """Refused: the key is there to sign."""
+        raise UsageError(f"{self._name} signs, and agrees on no keys")
+
+    def private_numbers(self) -> NoReturn:
+        """Refused: they never leave Cloud KMS."""
+        raise UsageError(f"the private half of {self._name} never leaves Cloud KMS")
+
+    def private_bytes(
+        self,
+        encoding: serialization.Encoding,
+        format: serialization.PrivateFormat,  # noqa: A002 - the name is pyca's
+        encryption_algorithm: serialization.KeySerializationEncryption,
+    ) -> NoReturn:
+        """Refused: they never leave Cloud KMS."""
+        raise UsageError(f"the private half of {self._name} never leaves Cloud KMS")
+
+    def __copy__(self) -> KmsPrivateKey:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> KmsPrivateKey:
+        return self
+
+
+class KmsCaKeys(NamedTuple):
+    """One key version, which is one generation's key."""
+
+    client: KmsClient
+    uri: str
+
+    def check(self) -> None:
+        """Raise unless the key version is there for us, and of a kind that a CA can have."""
+        KmsPrivateKey(self.client, parse_kms_uri(self.uri))
+
+    def make(self, generation: int, kind: KeyType) -> KmsPrivateKey:  # noqa: ARG002 - the key version decides its kind
+        """The key version that the URI names, which its owner made beforehand; UsageError when it is of no use."""
+        return self.open(generation)
+
+    def open(self, generation: int) -> KmsPrivateKey:  # noqa: ARG002 - the URI names the generation's own key
+        """The key version; NotFoundError, AccessDeniedError, DisabledError."""
+        return KmsPrivateKey(self.client, parse_kms_uri(self.uri))
+
+    def discard(self, generation: int) -> None:
+        """Nothing: whoever owns the key ring disables and destroys its versions."""
+
+
+def kms_ca_keys(uri: str, environ: Mapping[str, str]) -> KmsCaKeys:
+    """The place that a `gcpkms://` URI names; UsageError for a malformed one. Nothing is called yet."""
+    parse_kms_uri(uri)
+    return KmsCaKeys(KmsClient(environ), uri)

@@ -1,0 +1,213 @@
+"""All records of a log up to a head: the sealed segments, several read at once, and the open tail.
+
+The inventory of a log whose old records lie in sealed segments: read only when a question needs them.
+
+Answered from the head alone: `head`, `published`, `authorities`, leaves that were reserved since the last sealing or
+were unfinished then, and `certificates` of unfinished statuses. All else replays the segments, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import chain
+from typing import Any, Final, NamedTuple
+
+from daskpki.confidential import Confidential
+from daskpki.errors import CorruptError
+from daskpki.inventory import (
+    CERTIFICATE_KINDS,
+    NO_BASE,
+    AuthorityRecord,
+    Base,
+    CertificateRecord,
+    ReplayedInventory,
+    certificate_after,
+)
+from daskpki.records import ISSUED, RESERVED, Head, Record
+from daskpki.store.gsm.log_format import UNFINISHED, LogBase, LogCodec, LogHead, LogPart, LogSegment, Segment, State
+from daskpki.store.port import SecretStore
+
+_READERS: Final = 8
+
+
+class _Wanted(NamedTuple):
+    """A segment to be read, and the record after which it is to begin."""
+
+    begin: Head
+    segment: Segment
+
+
+class LogReplay:
+    """Reads the records of one log's secret. What is under way is compressed, so memory stays within a few MiB."""
+
+    def __init__(self, store: SecretStore, secret: str, codec: LogCodec) -> None:
+        self._store = store
+        self._secret = secret
+        self._codec = codec
+
+    def records(self, head: LogHead | None, after: int = 0) -> Iterator[Record]:
+        """The records with `seq > after`, each segment checked to lead from one chained hash to the next.
+
+        Raises:
+            CorruptError: a segment is not what the head names.
+        """
+        if head is None:
+            return
+        for part in self._read(_segments_after(head, after)):
+            yield from (record for record in part.records if record.seq > after)
+        yield from (record for record in head.tail if record.seq > after)
+
+    def holds(self, head: LogHead | None, seen: Head) -> bool:
+        """Whether the log has that very record; of one inside an archive nothing else is known than that it was there.
+
+        It takes a request only for a record that has been sealed since, and is not the last of its segment.
+        """
+        if head is None or seen.seq < head.begin.seq:
+            return head is not None
+        if seen in (head.begin, *(segment.end for segment in head.segments)):
+            return True
+        sealed = (record for part in self._read(_segments_after(head, seen.seq - 1)[:1]) for record in part.records)
+        return any((record.seq, record.hash) == seen for record in chain(sealed, head.tail))
+
+    def inventory(self, head: LogHead | None) -> ReplayedInventory:
+        """The inventory that follows from all that is kept; CorruptError."""
+        return ReplayedInventory(self.records(head), self.base(head))
+
+    def base(self, head: LogHead | None) -> Base:
+        """What stands for the archived records; CorruptError when it is not what the head names."""
+        if head is None or head.archived is None:
+            return NO_BASE
+        part = self._codec.decode(self._store.access(self._secret, head.archived.version))
+        if isinstance(part, LogBase) and part.base.head == head.archived.end:
+            return part.base
+        raise CorruptError(
+            f"{self._secret}, version {head.archived.version}: not what stands for the archived records",
+            hint="find out who could change the log, and restore it from a copy",
+        )
+
+    def _read(self, wanted: Sequence[_Wanted]) -> Iterator[LogSegment]:
+        def access(item: _Wanted) -> Confidential:
+            return self._store.access(self._secret, item.segment.version)
+
+        if not wanted:
+            return
+        with ThreadPoolExecutor(min(_READERS, len(wanted))) as pool:
+            for item, data in zip(wanted, pool.map(access, wanted), strict=True):
+                yield self._checked(self._codec.decode(data), item)
+
+    def _checked(self, part: LogPart, wanted: _Wanted) -> LogSegment:
+        if isinstance(part, LogSegment) and part.begin == wanted.begin and part.end == wanted.segment.end:
+            return part
+        raise CorruptError(
+            f"{self._secret}, version {wanted.segment.version}: not the sealed records up to "
+            f"{wanted.segment.end.seq} that the head names",
+            hint="find out who could change the log, and restore it from a copy",
+        )
+
+
+def _segments_after(head: LogHead, after: int) -> list[_Wanted]:
+    begins = [head.begin, *(segment.end for segment in head.segments)]
+    pairs = zip(begins, head.segments, strict=False)
+    return [_Wanted(begin, segment) for begin, segment in pairs if segment.end.seq > after]
+
+
+class LogInventory:
+    """An `Inventory` as of one head; `replay` gives what follows from all records up to that head."""
+
+    def __init__(self, head: LogHead | None, replay: Callable[[], ReplayedInventory]) -> None:
+        self._base = State() if head is None else head.state
+        self._tail = () if head is None else head.tail
+        self._replay = replay
+
+    @cached_property
+    def _state(self) -> State:
+        return self._base.after(self._tail)
+
+    @cached_property
+    def _recent(self) -> _RecentLeaves:
+        return _RecentLeaves(self._base.unfinished or (), self._tail)
+
+    @cached_property
+    def _full(self) -> ReplayedInventory:
+        return self._replay()
+
+    @property
+    def head(self) -> Head:
+        """See Inventory."""
+        return self._state.head
+
+    @property
+    def published(self) -> Mapping[str, Any]:
+        """See Inventory."""
+        return self._state.published
+
+    def authorities(self) -> Sequence[AuthorityRecord]:
+        """See Inventory."""
+        return list(self._state.authorities)
+
+    def certificate(self, serial: int) -> CertificateRecord | None:
+        """See Inventory."""
+        found = self._recent.by_serial.get(serial) if self._recent.conclusive else None
+        return found or self._full.certificate(serial)
+
+    def current(self, role: str, name: str) -> CertificateRecord | None:
+        """See Inventory."""
+        serial = self._recent.current.get((role, name)) if self._recent.conclusive else None
+        return self._full.current(role, name) if serial is None else self._recent.by_serial[serial]
+
+    def certificates(
+        self, *, role: str | None = None, name: str | None = None, statuses: Sequence[str] | None = None
+    ) -> Iterator[CertificateRecord]:
+        """See Inventory."""
+        unfinished = self._state.unfinished
+        if statuses is not None and set(statuses) <= set(UNFINISHED) and unfinished is not None:
+            found = (entry for entry in unfinished if entry.status in statuses)
+            return (entry for entry in found if role in (None, entry.role) and name in (None, entry.name))
+        return self._full.certificates(role=role, name=name, statuses=statuses)
+
+    def check(self, records: Sequence[Record]) -> None:
+        """Raise CorruptError when one of these events cannot follow: it names a leaf or a CA that nobody reserved."""
+        self._state.after(records)
+        reserved: set[str] = set()
+        for record in records:
+            if record.kind == RESERVED:
+                reserved.add(record.body["serial"])
+            elif record.kind in CERTIFICATE_KINDS and record.body["serial"] not in reserved:
+                certificate_after(self.certificate(int(record.body["serial"], 16)), record)
+
+    def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
+        """See Inventory."""
+        serial = self._recent.fingerprints.get(fingerprint) if self._recent.conclusive else None
+        return self._full.by_fingerprint(fingerprint) if serial is None else self._recent.by_serial[serial]
+
+
+class _RecentLeaves:
+    """What the open tail alone tells of leaves; `conclusive` unless it issues one that was reserved out of sight."""
+
+    def __init__(self, known: Sequence[CertificateRecord], tail: Sequence[Record]) -> None:
+        self.by_serial = {entry.serial: entry for entry in known}
+        self.current: dict[tuple[str, str], int] = {}
+        self.fingerprints: dict[str, int] = {}
+        self.conclusive = True
+        for record in tail:
+            if record.kind in CERTIFICATE_KINDS:
+                self._apply(record)
+
+    def _apply(self, record: Record) -> None:
+        serial = int(record.body["serial"], 16)
+        entry = self.by_serial.get(serial)
+        if entry is None and record.kind != RESERVED:
+            self.conclusive = self.conclusive and record.kind != ISSUED
+            return
+        self.by_serial[serial] = entry = certificate_after(entry, record)
+        if record.kind == ISSUED:
+            self._supersede(entry)
+
+    def _supersede(self, entry: CertificateRecord) -> None:
+        previous = self.current.get((entry.role, entry.name))
+        if previous is not None and previous != entry.serial:
+            self.by_serial[previous] = self.by_serial[previous]._replace(superseded=True)
+        self.current[entry.role, entry.name] = entry.serial
+        self.fingerprints[str(entry.fingerprint)] = entry.serial

@@ -1,0 +1,412 @@
+"""Key slots: each seals the same master key by other means, so that changing one reseals nothing else.
+
+passphrase  scrypt, with its parameters in the box
+keyfile     32 random bytes in a file that someone asked for
+keyring     32 random bytes in the OS keyring, under a name that says nothing but the store's id
+recovery    a code that was printed once
+
+The recovery code: 160 random bits that someone writes down, and a checksum that notices a slip of the pen. Pure.
+
+Written in Crockford's base 32, without I, L, O and U, in nine groups of four. Reading is forgiving: case, spaces and
+dashes do not matter, O is read as 0, I and L as 1.
+
+By which key slot a store is unlocked, and by which a new one is made: decided here, and never two silently.
+
+1. What was named explicitly: a recovery code, a key file or a passphrase file. It works, or that is the error.
+2. The same two files named by DASKPKI_KEY_FILE or DASKPKI_PASSPHRASE_FILE.
+3. The slots that there are: the OS keyring first, then the passphrase, asked for on a terminal.
+
+There is no step 4: without a way in, AccessDeniedError names those that the store has.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import secrets
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+from daskpki.confidential import Confidential
+from daskpki.errors import AccessDeniedError, CorruptError, NotFoundError, UsageError
+from daskpki.files import read_private, write_and_read_back
+from daskpki.store.encryption import (
+    DEFAULT_COST,
+    KEY_BYTES,
+    Cost,
+    context,
+    generate_key,
+    open_with_key,
+    open_with_passphrase,
+    seal_with_key,
+    seal_with_passphrase,
+)
+from daskpki.store.local.database import Database
+
+PASSPHRASE: Final = "passphrase"
+KEY_FILE: Final = "keyfile"
+KEYRING: Final = "keyring"
+RECOVERY: Final = "recovery"
+_KEY_FILE_SETTING: Final = "the key file (--key-file, DASKPKI_KEY_FILE)"
+
+
+class KeyringPort(Protocol):
+    """The OS keyring, as `daskpki.credentials` offers it: texts named by service and username."""
+
+    def get(self, service: str, username: str) -> Confidential | None:
+        """The entry's secret, or None; AccessDeniedError without a usable keyring."""
+        ...
+
+    def set(self, service: str, username: str, secret: Confidential) -> None:
+        """Write the entry; AccessDeniedError without a usable keyring."""
+        ...
+
+    def delete(self, service: str, username: str) -> None:
+        """Remove the entry if there is one."""
+        ...
+
+
+class Slot(NamedTuple):
+    """One slot; `box` holds the sealed master key, `created` is in seconds since the epoch."""
+
+    id: str
+    kind: str
+    created: int
+    box: bytes
+
+
+def seal_slot(
+    store_id: str, kind: str, master: Confidential, secret: Confidential, *, now: int, cost: Cost = DEFAULT_COST
+) -> Slot:
+    """A slot that opens with `secret`: a passphrase, or the random key of the other kinds."""
+    slot_id = secrets.token_hex(4)
+    bound = context("master key", store_id, kind, slot_id)
+    if kind == PASSPHRASE:
+        box = seal_with_passphrase(master, secret, context=bound, cost=cost)
+    else:
+        box = seal_with_key(master, secret, context=bound)
+    return Slot(slot_id, kind, now, box)
+
+
+def open_slot(store_id: str, slot: Slot, secret: Confidential) -> Confidential:
+    """The master key; AccessDeniedError for a wrong secret, CorruptError."""
+    unseal = open_with_passphrase if slot.kind == PASSPHRASE else open_with_key
+    return unseal(slot.box, secret, context=context("master key", store_id, slot.kind, slot.id))
+
+
+def insert_slot(connection: sqlite3.Connection, slot: Slot) -> None:
+    """Write a slot within the caller's transaction."""
+    connection.execute("INSERT INTO key_slot VALUES (?, ?, ?, ?)", slot)
+
+
+def keyring_service(store_id: str) -> str:
+    """The keyring's name for the store: readable while it is locked, so it says nothing more."""
+    return f"daskpki-store-{store_id}"
+
+
+def read_key_file(path: Path) -> Confidential:
+    """The key in a file that only we may read; UsageError unless it is exactly 32 bytes."""
+    data = read_private(path, called=_KEY_FILE_SETTING)
+    if len(data) != KEY_BYTES:
+        raise UsageError(
+            f"{_KEY_FILE_SETTING} is none: it has {len(data)} bytes instead of {KEY_BYTES}",
+            hint="a file that does not exist yet is filled with a new random key",
+        )
+    return Confidential(data)
+
+
+def create_key_file(path: Path) -> Confidential:
+    """The key in `path`, which is made (0600, never over another file) when it is missing."""
+    if os.path.lexists(path):
+        return read_key_file(path)
+    key = generate_key()
+    write_and_read_back(path, key.reveal(), called=_KEY_FILE_SETTING)
+    return key
+
+
+def keyring_key(keyring: KeyringPort, store_id: str, slot: Slot) -> Confidential:
+    """The slot's key from the keyring; AccessDeniedError when the entry is gone."""
+    text = keyring.get(keyring_service(store_id), slot.id)
+    if text is None:
+        raise AccessDeniedError(
+            f"the OS keyring has no entry {keyring_service(store_id)!r} for this store",
+            hint="unlock it by a passphrase, key file or recovery code, and add a new keyring slot",
+        )
+    try:
+        return Confidential(base64.b64decode(text.reveal(), validate=True))
+    except binascii.Error as error:
+        raise CorruptError("the keyring's entry for this store is not what was written") from error
+
+
+def keep_in_keyring(keyring: KeyringPort, store_id: str, master: Confidential, now: int) -> Slot:
+    """A new slot whose random key is now in the keyring."""
+    key = generate_key()
+    slot = seal_slot(store_id, KEYRING, master, key, now=now)
+    keyring.set(keyring_service(store_id), slot.id, Confidential(base64.b64encode(key.reveal())))
+    return slot
+
+
+class KeySlots:
+    """The slots of an open store. Adding one takes the master key, so the store is unlocked first."""
+
+    def __init__(
+        self, database: Database, master: Callable[[], Confidential], clock: Callable[[], float], cost: Cost
+    ) -> None:
+        self._database = database
+        self._master = master
+        self._clock = clock
+        self._cost = cost
+
+    def list(self) -> Sequence[Slot]:
+        """All slots, oldest first."""
+        with self._database.read() as connection:
+            query = "SELECT id, kind, created, box FROM key_slot ORDER BY created, kind, id"
+            rows = connection.execute(query).fetchall()
+        return [Slot(*row) for row in rows]
+
+    def add_passphrase(self, passphrase: Confidential) -> Slot:
+        """A further passphrase."""
+        return self._add(PASSPHRASE, passphrase)
+
+    def change_passphrase(self, passphrase: Confidential) -> Slot:
+        """Replace all passphrases by this one, in one step."""
+        slot = seal_slot(
+            self._database.store_id, PASSPHRASE, self._master(), passphrase, now=self._now(), cost=self._cost
+        )
+        with self._database.write() as connection:
+            connection.execute("DELETE FROM key_slot WHERE kind = ?", (PASSPHRASE,))
+            insert_slot(connection, slot)
+        self._database.erase_remains()
+        return slot
+
+    def add_key_file(self, path: Path) -> Slot:
+        """A slot for the key in `path`; a missing file is made with a random key."""
+        master = self._master()
+        return self._add(KEY_FILE, create_key_file(path), master)
+
+    def add_keyring(self, keyring: KeyringPort) -> Slot:
+        """A slot whose random key is in the OS keyring."""
+        slot = keep_in_keyring(keyring, self._database.store_id, self._master(), self._now())
+        with self._database.write() as connection:
+            insert_slot(connection, slot)
+        return slot
+
+    def add_recovery(self) -> Confidential:
+        """A slot for a new recovery code; the code is returned to be shown once, and kept nowhere."""
+        code = generate_recovery_code()
+        self._add(RECOVERY, parse_recovery_code(code))
+        return code
+
+    def remove(self, slot_id: str) -> None:
+        """Forget a slot; NotFoundError, UsageError for the last one, which would lose everything."""
+        self._master()  # whoever removes a slot has another one that opens
+        with self._database.write() as connection:
+            found = connection.execute("DELETE FROM key_slot WHERE id = ?", (slot_id,)).rowcount
+            if not found:
+                raise NotFoundError(f"there is no key slot {slot_id!r}", hint="daskpki slot list")
+            if not connection.execute("SELECT count(*) FROM key_slot").fetchone()[0]:
+                raise UsageError(f"key slot {slot_id!r} is the last one: without it the store never opens again")
+        self._database.erase_remains()
+
+    def _add(self, kind: str, secret: Confidential, master: Confidential | None = None) -> Slot:
+        slot = seal_slot(
+            self._database.store_id, kind, master or self._master(), secret, now=self._now(), cost=self._cost
+        )
+        with self._database.write() as connection:
+            insert_slot(connection, slot)
+        return slot
+
+    def _now(self) -> int:
+        return int(self._clock())
+
+
+_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_BYTES: Final = 20
+_CHECKSUM_BITS: Final = 20
+_LENGTH: Final = (8 * _BYTES + _CHECKSUM_BITS) // 5
+_FORGIVEN: Final = str.maketrans("OIL", "011", " -\t\r\n")
+
+
+def generate_recovery_code() -> Confidential:
+    """A new code, as it is printed once."""
+    return format_recovery_code(Confidential(secrets.token_bytes(_BYTES)))
+
+
+def format_recovery_code(key: Confidential) -> Confidential:
+    """The printed form of 20 bytes."""
+    number = int.from_bytes(key.reveal(), "big") << _CHECKSUM_BITS | _checksum(key)
+    digits = [_ALPHABET[number >> shift & 31] for shift in range(5 * (_LENGTH - 1), -1, -5)]
+    groups = ["".join(digits[at : at + 4]) for at in range(0, _LENGTH, 4)]
+    return Confidential("-".join(groups))
+
+
+def parse_recovery_code(code: Confidential) -> Confidential:
+    """The 20 bytes of a printed code; UsageError that says what is wrong, without repeating the code."""
+    text = code.reveal().decode("ascii", "replace").upper().translate(_FORGIVEN)
+    if len(text) != _LENGTH:
+        raise UsageError(f"a recovery code has {_LENGTH} letters and digits, this has {len(text)}")
+    if not set(text) <= set(_ALPHABET):
+        raise UsageError("a recovery code has only digits and letters, without U")
+    number = 0
+    for digit in text:
+        number = number << 5 | _ALPHABET.index(digit)
+    key = Confidential((number >> _CHECKSUM_BITS).to_bytes(_BYTES, "big"))
+    if number & (1 << _CHECKSUM_BITS) - 1 != _checksum(key):
+        raise UsageError("the recovery code does not fit its checksum: a letter is wrong")
+    return key
+
+
+def _checksum(key: Confidential) -> int:
+    return int.from_bytes(hashlib.sha256(b"daskpki recovery code" + key.reveal()).digest()[:4], "big") >> 12
+
+
+_PASSPHRASE_SETTING: Final = "the passphrase file (--passphrase-file, DASKPKI_PASSPHRASE_FILE)"
+
+
+class Prompt(Protocol):
+    """Asks for the store's passphrase, twice when it is `new`; AccessDeniedError without a terminal."""
+
+    def __call__(self, *, new: bool) -> Confidential:
+        """The passphrase."""
+        ...
+
+
+class Unlocking(NamedTuple):
+    """The ways to the master key that this run has; `cost` is scrypt's for new passphrases."""
+
+    key_file: Path | None = None
+    passphrase_file: Path | None = None
+    recovery_code: Confidential | None = None
+    keyring: KeyringPort | None = None
+    prompt: Prompt | None = None
+    cost: Cost = DEFAULT_COST
+
+    @property
+    def named(self) -> bool:
+        """Whether a way was chosen, rather than left to the slots."""
+        return bool(self.key_file or self.passphrase_file or self.recovery_code)
+
+
+def with_environment(ways: Unlocking, environ: Mapping[str, str]) -> Unlocking:
+    """The same ways, with the environment's when none was named; UsageError when two are named at once."""
+    if not ways.named:
+        key_file, passphrase_file = environ.get("DASKPKI_KEY_FILE"), environ.get("DASKPKI_PASSPHRASE_FILE")
+        ways = ways._replace(
+            key_file=Path(key_file) if key_file else None,
+            passphrase_file=Path(passphrase_file) if passphrase_file else None,
+        )
+    if ways.key_file and ways.passphrase_file:
+        raise UsageError(
+            "both a key file and a passphrase file are named",
+            hint="name one of --key-file (DASKPKI_KEY_FILE) and --passphrase-file (DASKPKI_PASSPHRASE_FILE)",
+        )
+    return ways
+
+
+def read_passphrase_file(path: Path, called: str = _PASSPHRASE_SETTING) -> Confidential:
+    """The first line of a file that only we may read; UsageError when it is empty. Messages say `called`."""
+    line = read_private(path, called=called).split(b"\n", 1)[0].rstrip(b"\r")
+    if not line:
+        raise UsageError(f"{called} holds no passphrase in its first line")
+    return Confidential(line)
+
+
+def unlock(ways: Unlocking, store_id: str, present: Sequence[Slot]) -> Confidential:
+    """The master key; AccessDeniedError when no way leads to it."""
+    if ways.recovery_code is not None:
+        return _try(store_id, present, RECOVERY, parse_recovery_code(ways.recovery_code))
+    if ways.key_file is not None:
+        return _try(store_id, present, KEY_FILE, _read(ways.key_file, read_key_file, "key"))
+    if ways.passphrase_file is not None:
+        return _try(store_id, present, PASSPHRASE, _read(ways.passphrase_file, read_passphrase_file, "passphrase"))
+    return _unlock_by_slots(ways, store_id, present)
+
+
+def _read(path: Path, read: Callable[[Path], Confidential], what: str) -> Confidential:
+    try:
+        return read(path)
+    except NotFoundError as error:  # which callers would take for a secret that is not there
+        hint = f"name the path of the {what} file that opens the store"
+        raise AccessDeniedError(f"the store is locked: {error}", hint=hint) from None
+
+
+def _unlock_by_slots(ways: Unlocking, store_id: str, present: Sequence[Slot]) -> Confidential:
+    kinds = [slot.kind for slot in present]
+    reason = None
+    for slot in present if ways.keyring else ():
+        if slot.kind == KEYRING:
+            assert ways.keyring is not None
+            try:
+                return open_slot(store_id, slot, keyring_key(ways.keyring, store_id, slot))
+            except AccessDeniedError as error:
+                reason = error
+    if ways.prompt is not None and PASSPHRASE in kinds:
+        return _try(store_id, present, PASSPHRASE, ways.prompt(new=False))
+    because = f": {reason}" if reason else ""
+    raise AccessDeniedError(f"the store is locked{because}", hint=_ways_out(kinds)) from reason
+
+
+def _try(store_id: str, present: Sequence[Slot], kind: str, secret: Confidential) -> Confidential:
+    """Open the first slot of that kind that the secret fits."""
+    refused = AccessDeniedError(
+        f"the store has no key slot of kind {kind!r}", hint=_ways_out([slot.kind for slot in present])
+    )
+    for slot in present:
+        if slot.kind == kind:
+            try:
+                return open_slot(store_id, slot, secret)
+            except AccessDeniedError as error:
+                hint = f"give the right one, or another way: {_ways_out([other.kind for other in present])}"
+                refused = AccessDeniedError(f"the store does not open by that {kind}: {error}", hint=hint)
+    raise refused
+
+
+_WAYS: dict[str, str] = {
+    KEYRING: "the OS keyring (unlocked)",
+    PASSPHRASE: "its passphrase (--passphrase-file, DASKPKI_PASSPHRASE_FILE, or a terminal)",
+    KEY_FILE: "its key file (--key-file, DASKPKI_KEY_FILE)",
+    RECOVERY: "its recovery code",
+}
+
+
+def _ways_out(kinds: Sequence[str]) -> str:
+    return "it opens by " + ", or by ".join(way for kind, way in _WAYS.items() if kind in kinds)
+
+
+def first_slot(ways: Unlocking, master: Confidential, clock: Callable[[], float]) -> Callable[[str], Slot]:
+    """Makes a new store's first slot: by what was named, else the OS keyring, else a passphrase from the terminal."""
+
+    def make(store_id: str) -> Slot:
+        now = int(clock())
+        if ways.key_file is not None:
+            key = create_key_file(ways.key_file)
+            return seal_slot(store_id, KEY_FILE, master, key, now=now)
+        if ways.passphrase_file is not None:
+            passphrase = read_passphrase_file(ways.passphrase_file)
+            return seal_slot(store_id, PASSPHRASE, master, passphrase, now=now, cost=ways.cost)
+        return _slot_of_a_person(ways, store_id, master, now)
+
+    return make
+
+
+def _slot_of_a_person(ways: Unlocking, store_id: str, master: Confidential, now: int) -> Slot:
+    refused: AccessDeniedError | None = None
+    if ways.keyring is not None:
+        try:
+            return keep_in_keyring(ways.keyring, store_id, master, now)
+        except AccessDeniedError as error:
+            refused = error
+    try:
+        if ways.prompt is not None:
+            return seal_slot(store_id, PASSPHRASE, master, ways.prompt(new=True), now=now, cost=ways.cost)
+    except AccessDeniedError as error:
+        refused = refused or error
+    reason = f": {refused}" if refused else ""
+    raise AccessDeniedError(
+        f"nothing is there to protect the new store with{reason}",
+        hint="unlock the OS keyring, or name --passphrase-file FILE, or --key-file FILE (made when it is missing)",
+    ) from refused

@@ -1,0 +1,97 @@
+"""The newest record of each log that this user has seen, kept outside the store against its rollback.
+
+A store that was put back to an older state is consistent in itself; only memory elsewhere can tell. The memory is a
+lower bound: losing it, or two processes writing at once, weakens the check and breaks nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from daskpki.errors import NotTrustedError
+from daskpki.files import PRIVATE_DIR, PRIVATE_FILE
+from daskpki.records import EMPTY, Head
+
+_FORMAT: Final = 1
+
+
+class RollbackGuard:
+    """One store's memory, in the file `path`; None remembers nothing (for tests and throw-away stores)."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._remembered = _load(path)
+        self._noted: dict[str, Head] = {}
+
+    def verify(self, cluster: str, head: Head, holds: Callable[[Head], bool]) -> None:
+        """Raise NotTrustedError when the log lacks what was seen, or says otherwise; `holds` looks a record up."""
+        seen = self.remembered(cluster)
+        if seen.seq == 0 or seen == head:
+            return
+        if head.seq < seen.seq or not holds(seen):
+            raise NotTrustedError(
+                f"the log of cluster {cluster!r} ends at record {head.seq}, without record {seen.seq} as it was seen: "
+                "the store was put back to an older state",
+                hint=f"if that was done on purpose, remove {self._path}",
+            )
+
+    def remembered(self, cluster: str) -> Head:
+        """The newest record that was seen before; EMPTY for none."""
+        return self._remembered.get(cluster, EMPTY)
+
+    def clusters(self) -> list[str]:
+        """The clusters of which something was seen."""
+        return list(self._remembered)
+
+    def forget(self) -> None:
+        """Remember nothing of this store any more: its present state, older or not, was accepted knowingly."""
+        self._remembered, self._noted = {}, {}
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+    def note(self, cluster: str, head: Head) -> None:
+        """Remember a head that is settled; what this handle itself notes is not held against its own snapshots."""
+        if head.seq > self._noted.get(cluster, EMPTY).seq:
+            self._noted[cluster] = head
+
+    def save(self) -> None:
+        """Write what is new, and keep what others wrote meanwhile; a memory that cannot be written is said so."""
+        if self._path is None or not self._noted:
+            return
+        before = _load(self._path)
+        heads = before | {cluster: max(head, before.get(cluster, EMPTY)) for cluster, head in self._noted.items()}
+        if heads == before:
+            return
+        text = json.dumps({"format": _FORMAT, "heads": heads})
+        try:
+            self._path.parent.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
+            _replace(self._path, text.encode())
+        except OSError as error:
+            import logging
+
+            logging.getLogger(__name__).warning("a rollback of the store will not be noticed: %s", error)
+        self._noted = {}
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Move new content into place, without waiting for the disk: after a power cut the old or no memory will do."""
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}-{threading.get_ident()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), PRIVATE_FILE)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    temporary.replace(path)
+
+
+def _load(path: Path | None) -> dict[str, Head]:
+    """What the file remembers; an unreadable one remembers nothing, as a missing one."""
+    try:
+        document = json.loads(path.read_bytes()) if path else {}
+        heads = document["heads"] if document.get("format") == _FORMAT else {}
+        return {str(cluster): Head(int(seq), str(digest)) for cluster, (seq, digest) in heads.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}

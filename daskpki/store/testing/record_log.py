@@ -1,0 +1,460 @@
+"""Random lives of a cluster: commits whose events happen in an order that the log allows.
+
+What the tests of a `RecordLog` start from: an empty log, drafts for it, and two inventories compared.
+
+What every `RecordLog` does with records: it chains them and reads them back, and appends all or none of them.
+
+What every `RecordLog` knows of a cluster's certificates: what its records say, whichever way they are kept.
+
+What every `RecordLog` does when it is cut for an archive, and when it repeats another store's log.
+
+What every `RecordLog` does, as tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, closing
+from itertools import count
+from typing import Any, Final
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from daskpki.archived import base_at
+from daskpki.errors import AccessDeniedError, ConflictError, CorruptError, UnavailableError
+from daskpki.inventory import NO_BASE, Inventory, ReplayedInventory
+from daskpki.records import (
+    ABANDONED,
+    CA_ACTIVATED,
+    CA_CREATED,
+    CA_RESERVED,
+    CA_RETIRED,
+    CA_RETIRING,
+    EMPTY,
+    ISSUED,
+    PUBLISHED,
+    RELEASED,
+    RESERVED,
+    REVOKED,
+    REVOKING,
+    Draft,
+    Head,
+    Record,
+    Stamp,
+    chain,
+    verify_chain,
+)
+from daskpki.store.port import RecordLog, Store
+from daskpki.store.testing.backing import STAMP, Backing, append_records, processes, run, threads
+
+_NAMES: Final = ("scheduler", "w-0", "alice")
+_NEXT: Final = {
+    RESERVED: (ISSUED, ABANDONED),
+    ISSUED: (REVOKING,),
+    REVOKING: (REVOKED,),
+    REVOKED: (RELEASED, REVOKED),
+    RELEASED: (REVOKING,),
+    CA_RESERVED: (CA_CREATED,),
+    CA_CREATED: (CA_ACTIVATED,),
+    CA_ACTIVATED: (CA_RETIRING,),
+    CA_RETIRING: (CA_RETIRED,),
+}
+
+
+class _Life:
+    """What may happen next to the leaves and CAs of one history; serials are its own, so histories do not meet."""
+
+    def __init__(self) -> None:
+        self._base = secrets.randbits(100) << 50
+        self._numbers = count(1)
+        self._open: list[tuple[str, Any]] = []  # the last event, and the serial or generation that it happened to
+
+    def draw(self, draw: Callable[[Any], Any]) -> Draft:
+        """One further event."""
+        fresh = {"leaf": self._reserve, "ca": self._reserve_ca, "publish": self._publish, "note": self._note}
+        choice = draw(st.sampled_from(["next"] * 4 + ["leaf"] * 2 + ["ca", "publish", "note"]))
+        if choice == "next" and self._open:
+            return self._advance(draw)
+        return fresh.get(choice, self._reserve)(draw)
+
+    def _reserve(self, draw: Callable[[Any], Any]) -> Draft:
+        serial = f"{self._base + next(self._numbers):x}"
+        self._open.append((RESERVED, serial))
+        not_before = draw(st.integers(0, 2**32))
+        body = {
+            "serial": serial,
+            "role": draw(st.sampled_from(["scheduler", "worker", "client"])),
+            "name": draw(st.sampled_from(_NAMES)),
+            "issuer": draw(st.integers(1, 3)),
+            "not_before": not_before,
+            "not_after": not_before + draw(st.integers(0, 10**8)),
+        }
+        extras = {"key_type": "ed25519", "sans": ["dns:w.example.com", "ip:10.0.0.1"]}
+        return Draft(RESERVED, body | (extras if draw(st.booleans()) else {}))
+
+    def _reserve_ca(self, draw: Callable[[Any], Any]) -> Draft:
+        generation = next(self._numbers)
+        self._open.append((CA_RESERVED, generation))
+        body = {"generation": generation, "key_uri": "store:", "trust_domain": "c.daskpki.internal"}
+        return Draft(CA_RESERVED, body | ({"settings": {"max_ttl": 5}} if draw(st.booleans()) else {}))
+
+    def _publish(self, draw: Callable[[Any], Any]) -> Draft:
+        epoch = draw(st.integers(1, 9))  # also one that comes late
+        return Draft(PUBLISHED, {"epoch": epoch, "version": draw(st.integers(1, 99)), "next_update": 2_000_000_000})
+
+    def _note(self, draw: Callable[[Any], Any]) -> Draft:
+        return Draft("of-a-later-version", {"text": draw(st.text(max_size=20)), "nested": [1, None, {"a": True}]})
+
+    def _advance(self, draw: Callable[[Any], Any]) -> Draft:
+        at = draw(st.integers(0, len(self._open) - 1))
+        kind, subject = self._open[at]
+        following = _NEXT.get(kind)
+        if following is None:
+            return self._publish(draw)
+        kind = draw(st.sampled_from(following))
+        self._open[at] = (kind, subject)
+        if isinstance(subject, int):
+            return Draft(kind, {"generation": subject, "certificate": "Y2VydA==", "chain": ["Y2E="]})
+        extra: dict[str, Any] = {}
+        if kind == ISSUED:
+            extra = {"fingerprint": f"{int(subject, 16):064x}", "version": next(self._numbers)}
+        elif kind in (REVOKING, REVOKED) and draw(st.booleans()):
+            extra = {"reason": "key_compromise", "at": draw(st.integers(1, 2**32))}
+        return Draft(kind, {"serial": subject} | extra)
+
+
+@st.composite
+def histories(draw: Callable[[Any], Any], max_commits: int = 12) -> list[list[Draft]]:
+    """Commits, each of up to five events."""
+    life = _Life()
+    sizes = draw(st.lists(st.integers(1, 5), min_size=1, max_size=max_commits))
+    return [[life.draw(draw) for _ in range(size)] for size in sizes]
+
+
+NOTE = Draft("note", {"text": "Ω\n", "list": [1, None, True, {"a": 0.5}]})
+
+
+def reserved(serial: int, name: str = "w", *, role: str = "worker") -> Draft:
+    """A reservation."""
+    body = {"serial": f"{serial:x}", "role": role, "name": name, "issuer": 1, "not_before": 1, "not_after": 99}
+    return Draft(RESERVED, body)
+
+
+def issued(serial: int, version: int = 1) -> Draft:
+    """Its confirmation."""
+    return Draft(ISSUED, {"serial": f"{serial:x}", "fingerprint": f"{serial:064x}", "version": version})
+
+
+def always(*drafts: Draft) -> Callable[[Inventory], Sequence[Draft]]:
+    """Decide for these, whatever is there."""
+    return lambda _: drafts
+
+
+class OneLog:
+    """The fixtures of every part of the suite."""
+
+    @pytest.fixture
+    def store(self, backing: Backing) -> Iterator[Store]:
+        """A handle of the test's own."""
+        with closing(backing.factory()) as store:
+            yield store
+
+    @pytest.fixture
+    def log(self, store: Store) -> RecordLog:
+        """An empty log."""
+        return store.log("c")
+
+
+def log_head(records: Sequence[Record]) -> Head:
+    """The head that a log has after these records."""
+    return Head(records[-1].seq, records[-1].hash)
+
+
+def assert_same(view: Inventory, expected: Inventory) -> None:
+    """Two inventories answer every question alike."""
+    assert view.head == expected.head
+    assert dict(view.published) == dict(expected.published)
+    assert list(view.authorities()) == list(expected.authorities())
+    entries = list(expected.certificates())
+    assert list(view.certificates()) == entries
+    for entry in entries:
+        assert view.certificate(entry.serial) == entry
+        assert view.current(entry.role, entry.name) == expected.current(entry.role, entry.name)
+        if entry.fingerprint:
+            assert view.by_fingerprint(entry.fingerprint) == entry
+    for filters in ({"role": "worker"}, {"role": "client", "name": "alice"}, {"name": "w-0"}):
+        assert list(view.certificates(**filters)) == list(expected.certificates(**filters))
+    for statuses in ([RESERVED, REVOKING], [ISSUED], []):
+        assert list(view.certificates(statuses=statuses)) == list(expected.certificates(statuses=statuses))
+
+
+class AppendingSuite(OneLog):
+    """Commits and reads."""
+
+    def test_an_empty_log_is_read_without_making_it(self, store: Store, log: RecordLog) -> None:
+        view = log.inventory()
+        assert (view.head, view.published) == (EMPTY, {})
+        assert (view.certificate(1), view.current("worker", "w"), view.by_fingerprint("0" * 64)) == (None, None, None)
+        assert (list(view.certificates()), list(view.authorities()), list(log.records())) == ([], [], [])
+        assert list(store.clusters()) == []
+
+    def test_what_is_committed_is_chained_and_read_back(self, log: RecordLog, backing: Backing) -> None:
+        odd = Stamp(2**33, "id-2", "jörg@büro", "daskpki issue --name 'a b'\n")
+        first = log.commit(always(NOTE, reserved(1)), STAMP)
+        second = log.commit(always(issued(1)), odd)
+        expected = chain(EMPTY, [NOTE, reserved(1)], STAMP)
+        expected += chain(log_head(expected), [issued(1)], odd)
+        assert [*first, *second] == expected
+        assert list(log.records()) == expected
+        assert list(verify_chain(EMPTY, log.records())) == expected
+        with closing(backing.factory()) as other:
+            assert list(other.log("c").records()) == expected
+            assert other.log("c").inventory().head == log_head(expected)
+
+    def test_a_log_is_authenticated_from_its_first_record(self, store: Store, log: RecordLog) -> None:
+        assert log.authenticate() == EMPTY
+        records = log.commit(always(NOTE, reserved(1)), STAMP)
+        assert store.log("c").authenticate() == log_head(records)
+
+    def test_records_are_read_from_a_number_on(self, log: RecordLog) -> None:
+        for _ in range(3):
+            log.commit(always(NOTE, NOTE), STAMP)
+        everything = list(log.records())
+        for after in range(8):
+            assert list(log.records(after=after)) == everything[after:]
+
+    def test_an_empty_decision_appends_nothing(self, store: Store, log: RecordLog) -> None:
+        assert list(log.commit(always(), STAMP)) == []
+        assert list(store.clusters()) == []
+        log.commit(always(NOTE), STAMP)
+        assert list(log.commit(always(), STAMP)) == []
+        assert log.inventory().head.seq == 1
+
+    def test_what_a_decision_raises_is_passed_on_and_appends_nothing(self, log: RecordLog) -> None:
+        log.commit(always(NOTE), STAMP)
+
+        def refuse(view: Inventory) -> Sequence[Draft]:
+            raise ConflictError(f"seen {view.head.seq}")
+
+        with pytest.raises(ConflictError, match="seen 1"):
+            log.commit(refuse, STAMP)
+        assert [record.seq for record in log.records()] == [1]
+        log.commit(always(NOTE), STAMP)
+        assert log.inventory().head.seq == 2
+
+    def test_a_decision_sees_what_it_is_appended_to(self, log: RecordLog, backing: Backing) -> None:
+        def next_serial(view: Inventory) -> Sequence[Draft]:
+            serial = sum(1 for _ in view.certificates()) + 1
+            assert view.certificate(serial) is None
+            return [reserved(serial, f"w-{serial}")]
+
+        with closing(backing.factory()) as other:
+            for turn in range(6):
+                (log if turn % 2 else other.log("c")).commit(next_serial, STAMP)
+        assert [entry.serial for entry in log.inventory().certificates()] == [1, 2, 3, 4, 5, 6]
+
+    def test_clusters_are_kept_apart(self, store: Store) -> None:
+        store.log("b").commit(always(reserved(1)), STAMP)
+        store.log("a").commit(always(NOTE), STAMP)
+        assert list(store.clusters()) == ["a", "b"]
+        assert store.log("a").inventory().certificate(1) is None
+        assert [record.kind for record in store.log("a").records()] == ["note"]
+
+    def test_unavailable_is_said_so_and_nothing_is_appended(self, log: RecordLog, backing: Backing) -> None:
+        log.commit(always(NOTE), STAMP)
+        with backing.unavailable(), closing(backing.factory()) as other, pytest.raises(UnavailableError):
+            other.log("c").commit(always(NOTE), STAMP)
+        assert log.inventory().head.seq == 1
+
+    def test_denied_is_said_so(self, log: RecordLog, backing: Backing) -> None:
+        log.commit(always(NOTE), STAMP)
+        with backing.denied(), pytest.raises(AccessDeniedError), closing(backing.factory()) as other:
+            other.log("c").commit(always(NOTE), STAMP)
+        assert log.inventory().head.seq == 1
+
+    def test_a_batch_keeps_what_was_committed_in_it(self, store: Store, backing: Backing) -> None:
+        with store.batch():
+            store.log("c").commit(always(reserved(1)), STAMP)
+            store.log("c").commit(always(issued(1)), STAMP)
+        with closing(backing.factory()) as other:
+            assert [record.kind for record in other.log("c").records()] == [RESERVED, ISSUED]
+
+    @pytest.mark.parametrize("workers", [threads, processes])
+    def test_many_writers_lose_and_double_nothing(
+        self, log: RecordLog, backing: Backing, workers: Callable[[int], AbstractContextManager[Executor]]
+    ) -> None:
+        writers, each = 4, 4
+        with workers(writers) as executor:
+            numbers = run(executor, append_records, backing, writers, each)
+        assert sorted(n for own in numbers for n in own) == list(range(1, writers * each + 1))
+        previous = EMPTY
+        for record in log.records():
+            assert record.body["after"] == list(previous)
+            assert record.seq in numbers[record.body["writer"]]
+            previous = log_head([record])
+
+
+class InventorySuite(OneLog):
+    """Inventories."""
+
+    def test_an_event_out_of_order_is_refused(self, log: RecordLog) -> None:
+        log.commit(always(reserved(1)), STAMP)
+        with pytest.raises(CorruptError, match="never reserved"):
+            log.commit(always(NOTE, issued(2)), STAMP)
+        with pytest.raises(CorruptError, match="never reserved"):
+            log.commit(always(Draft(CA_CREATED, {"generation": 7, "certificate": ""})), STAMP)
+        assert [record.kind for record in log.records()] == [RESERVED]
+
+    def test_an_inventory_stays_what_it_was(self, log: RecordLog) -> None:
+        log.commit(always(reserved(1), issued(1)), STAMP)
+        view = log.inventory()
+        log.commit(always(reserved(2), issued(2)), STAMP)
+        current = view.current("worker", "w")
+        assert current is not None
+        assert (view.head.seq, current.serial, current.superseded) == (2, 1, False)
+        assert view.certificate(2) is None
+        newer = log.inventory().current("worker", "w")
+        assert newer is not None
+        assert newer.serial == 2
+
+    def test_a_leaf_keeps_what_was_recorded_of_it(self, log: RecordLog) -> None:
+        serial = 2**159 + 1
+        body = {**reserved(serial).body, "key_type": "rsa3072", "sans": ["dns:a.example", "ip:10.0.0.1"]}
+        log.commit(always(Draft(RESERVED, body), issued(serial, 7)), STAMP)
+        for event in (REVOKING, REVOKED):
+            log.commit(always(Draft(event, {"serial": f"{serial:x}", "reason": "superseded", "at": 50})), STAMP)
+        entry = log.inventory().by_fingerprint(f"{serial:064x}")
+        assert entry is not None
+        assert entry == log.inventory().certificate(serial)
+        assert (entry.serial, entry.key_type, entry.sans) == (serial, "rsa3072", ("dns:a.example", "ip:10.0.0.1"))
+        assert (entry.version, entry.status, entry.revoked_at, entry.reason) == (7, REVOKED, 50, "superseded")
+        log.commit(always(Draft(RELEASED, {"serial": f"{serial:x}"})), STAMP)
+        released = log.inventory().certificate(serial)
+        assert released is not None
+        assert (released.status, released.revoked_at, released.reason) == (RELEASED, None, None)
+
+    def test_many_leaves_fit(self, log: RecordLog, backing: Backing) -> None:
+        total, step = 600, 200
+        for start in range(1, total, step):
+            serials = range(start, start + step)
+            log.commit(always(*(reserved(n << 80, f"w-{n}") for n in serials)), STAMP)
+            log.commit(always(*(issued(n << 80) for n in serials)), STAMP)
+        with closing(backing.factory()) as other:
+            view = other.log("c").inventory()
+            assert [entry.serial >> 80 for entry in view.certificates()] == list(range(1, total + 1))
+            assert [entry.name for entry in view.certificates(name="w-77")] == ["w-77"]
+            assert list(view.certificates(statuses=[RESERVED, REVOKING])) == []
+            assert other.log("c").inventory().head.seq == 2 * total
+
+    @settings(
+        max_examples=25,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    @given(history=histories())
+    def test_the_inventory_is_what_the_records_say(
+        self, store: Store, backing: Backing, history: list[list[Draft]]
+    ) -> None:
+        cluster = f"c{secrets.token_hex(8)}"  # each example has a log of its own in the same place
+        with closing(backing.factory()) as other:
+            for turn, drafts in enumerate(history):
+                (other if turn % 2 else store).log(cluster).commit(always(*drafts), STAMP)
+            assert_same(store.log(cluster).inventory(), ReplayedInventory(store.log(cluster).records()))
+            assert_same(other.log(cluster).inventory(), ReplayedInventory(store.log(cluster).records()))
+
+
+class MovedLogSuite(OneLog):
+    """Cuts and copies."""
+
+    def test_another_stores_records_are_adopted_as_they_are(self, store: Store, log: RecordLog) -> None:
+        first, second = STAMP, STAMP._replace(time=STAMP.time + 1, who="someone else")
+        records = chain(EMPTY, [NOTE, reserved(1)], first)
+        records += chain(log_head(records), [issued(1), NOTE], second)
+        log.adopt(records[:3])
+        log.adopt(records[:2])  # they are here
+        log.adopt(records[1:])
+        assert list(log.records()) == records
+        assert store.log("c").authenticate() == log_head(records)
+        entry = log.inventory().certificate(1)
+        assert entry is not None
+        assert (entry.status, entry.reserved_at) == (ISSUED, STAMP.time)
+        for foreign in (chain(EMPTY, [NOTE] * 4, second), chain(EMPTY, [NOTE] * 5, second)):
+            with pytest.raises(CorruptError):
+                log.adopt(foreign)
+        with pytest.raises(CorruptError):
+            log.adopt(chain(log_head(records)._replace(seq=9), [NOTE], second))
+        assert list(log.records()) == records
+
+    def test_what_was_archived_is_cut_off_and_the_rest_goes_on(self, log: RecordLog, backing: Backing) -> None:
+        seen = fill(log)
+        end = log.sealed(before=50, upto=seen.seq)
+        assert end.seq > 0, "of the leaves that end at 10, some can be cut off everywhere"
+        everything = list(log.records())
+        assert log.sealed(before=5, upto=seen.seq) == EMPTY
+        assert log.sealed(before=50, upto=end.seq - 1).seq < end.seq
+        base = base_at(end, log.base(), everything)
+        log.cut(base, [NOTE], STAMP, seen=seen)
+        with closing(backing.factory()) as other:
+            for each in (log, other.log("c")):
+                assert each.base() == base
+                assert list(each.records())[:-1] == everything[end.seq :]
+                assert list(verify_chain(end, each.records()))[-1].kind == NOTE.kind
+                assert each.authenticate() == each.inventory().head
+                assert_same(each.inventory(), ReplayedInventory(each.records(), base))
+            assert other.log("c").inventory().certificate(_SERIALS[0]) is None
+            other.log("c").commit(always(reserved(3), issued(3)), STAMP)
+        assert log.inventory().certificate(3) is not None
+        assert log.sealed(before=5, upto=seen.seq) == end, "it begins there now"
+
+    def test_a_log_is_not_cut_by_what_was_read_before_others_wrote(self, log: RecordLog, backing: Backing) -> None:
+        seen = fill(log)
+        base = base_at(log.sealed(before=50, upto=seen.seq), log.base(), log.records())
+        with closing(backing.factory()) as other:
+            other.log("c").commit(always(NOTE), STAMP)
+        with pytest.raises(ConflictError, match="went on meanwhile"):
+            log.cut(base, [NOTE], STAMP, seen=seen)
+        assert log.base() == NO_BASE
+        assert [record.seq for record in log.records()] == list(range(1, seen.seq + 2))
+
+    def test_a_copy_begins_where_its_original_does(self, store: Store, log: RecordLog) -> None:
+        seen = fill(log)
+        base = base_at(log.sealed(before=50, upto=seen.seq), log.base(), log.records())
+        log.cut(base, [NOTE], STAMP, seen=seen)
+        copy = store.log("copy")
+        for _ in range(2):
+            copy.begin(base)
+            assert (copy.inventory().head, copy.authenticate()) == (base.head, base.head)
+            assert_same(copy.inventory(), ReplayedInventory((), base))
+        copy.adopt(list(log.records()))
+        assert list(copy.records()) == list(log.records())
+        assert_same(copy.inventory(), log.inventory())
+        with pytest.raises(CorruptError, match="begins elsewhere"):
+            copy.begin(base._replace(head=seen))
+
+
+_SERIALS: Final = [int.from_bytes(hashlib.sha256(b"%d" % n).digest()[:16], "big") for n in range(1_500)]
+"""As hard to compress as real ones."""
+
+
+def fill(log: RecordLog) -> Head:
+    """Leaves that end at 10, more than a payload holds, then some that end at 99; the log's head."""
+    for start in range(0, len(_SERIALS), 500):
+        some = _SERIALS[start : start + 500]
+        old = [Draft(RESERVED, {**reserved(serial, f"w-{serial}").body, "not_after": 10}) for serial in some]
+        log.commit(always(*old), STAMP)
+        log.commit(always(*map(_confirmed, some)), STAMP)
+    return log_head(log.commit(always(reserved(1), reserved(2), issued(1), issued(2)), STAMP))
+
+
+def _confirmed(serial: int) -> Draft:
+    digest = hashlib.sha256(f"{serial}".encode()).hexdigest()
+    return Draft(ISSUED, {"serial": f"{serial:x}", "fingerprint": digest, "version": 1})
+
+
+class RecordLogSuite(AppendingSuite, InventorySuite, MovedLogSuite):
+    """Subclass it, and provide the fixture `backing`."""

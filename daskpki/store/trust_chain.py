@@ -1,0 +1,40 @@
+"""The trust document as a linear secret: its epoch is the sequence number, so the newest one is found by number."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from daskpki import secret_names
+from daskpki.confidential import Confidential
+from daskpki.pki.trust_document import SignedTrustDocument, parse_trust
+from daskpki.store.append_chain import AppendChain, Link
+from daskpki.store.port import SecretStore
+
+
+class TrustPayload(NamedTuple):
+    """A stored trust document: its bytes and what they say, nothing of it verified."""
+
+    data: Confidential
+    signed: SignedTrustDocument
+
+
+class TrustCodec:
+    """See daskpki.store.append_chain.Codec."""
+
+    def encode(self, payload: TrustPayload) -> Confidential:
+        """The bytes as they were signed."""
+        return payload.data
+
+    def decode(self, data: Confidential) -> TrustPayload:
+        """Parse, without verifying; CorruptError, NotTrustedError for a newer format."""
+        return TrustPayload(data, parse_trust(data))
+
+    def link(self, payload: TrustPayload) -> Link:
+        """Epoch, predecessor and operation stand in the document itself, under its signature."""
+        document = payload.signed.document
+        return Link(document.epoch, document.prev, document.operation)
+
+
+def trust_chain(secrets: SecretStore, cluster: str) -> AppendChain[TrustPayload]:
+    """The cluster's chain of trust documents."""
+    return AppendChain(secrets, secret_names.trust_id(cluster), TrustCodec())

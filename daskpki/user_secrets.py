@@ -1,0 +1,241 @@
+"""The cluster's other secrets: passwords and tokens that its programs need, versioned, in the same store.
+
+Payloads are raw bytes, so that `gcloud` and berglas read them too. What was done to them stands in the cluster's log,
+with time and who; when one ends or wants a new value stands in annotations, which are shown and never relied on to
+protect anything. Rolling back adds the old payload again, since `latest` is the highest number in any state.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from daskpki import secret_names
+from daskpki.confidential import Confidential
+from daskpki.errors import AlreadyExistsError, ConflictError, DisabledError, NotFoundError, UsageError
+from daskpki.identity import parse_label
+from daskpki.records import Draft, Record, Stamp
+from daskpki.store.port import DESTROYED, ENABLED, Payload, SecretInfo, Store, Version
+
+ADDED: Final = "secret-added"
+DISABLED: Final = "secret-disabled"
+ENABLED_AGAIN: Final = "secret-enabled"
+ERASED: Final = "secret-destroyed"
+
+_ATTEMPTS: Final = 16
+_ENDS: Final = "daskpki-ends"
+_ROTATE_BY: Final = "daskpki-rotate-by"
+_TTL: Final = "daskpki-ttl"
+_ROTATE_EVERY: Final = "daskpki-rotate-every"
+_RESTORED: Final = "daskpki-restored"
+
+
+class Periods(NamedTuple):
+    """How long a value lasts, and after what time it wants a successor, in seconds; 0 for ever, None as it was."""
+
+    ttl: int | None = None
+    rotate_every: int | None = None
+
+
+AS_BEFORE: Final = Periods()
+
+
+class Reminder(NamedTuple):
+    """When a secret ends and when it wants a new value, in seconds since the epoch; None for never."""
+
+    ends: int | None = None
+    rotate_by: int | None = None
+
+
+class Listed(NamedTuple):
+    """A secret as a list shows it."""
+
+    name: str
+    created: int
+    reminder: Reminder
+
+
+class VersionLine(NamedTuple):
+    """One version: number, state, when it was added (seconds since the epoch) and by whom, as far as the log knows."""
+
+    number: int
+    state: str
+    created: int
+    who: str | None
+
+
+class ClusterSecrets:
+    """The other secrets of one cluster. `who` and `command` are for the log, as claims."""
+
+    def __init__(self, store: Store, cluster: str, *, who: str, command: str, clock: Any = time.time) -> None:
+        self._store = store
+        self._cluster = parse_label(cluster, "cluster")
+        self._who = who
+        self._command = command
+        self._clock = clock
+
+    def set(self, name: str, payload: Confidential, periods: Periods = AS_BEFORE) -> int:
+        """Add a version and return its number; the secret is made when it is new. UsageError over 64 KiB.
+
+        The new value's end and reminder count from now, by the periods given, else by those of the value before.
+        """
+        secret, now = self._id(name), int(self._clock())
+        try:
+            self._store.secrets.create(secret, labels=self._labels(name), annotations=_reminders({}, periods, now))
+        except AlreadyExistsError:
+            number = self._store.secrets.add(secret, payload)
+            self._record(ADDED, name, number)
+            self._annotate(secret, lambda former: _reminders(former, periods, now))
+        else:
+            number = self._store.secrets.add(secret, payload)
+            self._record(ADDED, name, number)
+        return number
+
+    def get(self, name: str, number: int | None = None) -> Payload:
+        """A version's payload, the newest one by default; NotFoundError, DisabledError, also after its end."""
+        secret = self._id(name)
+        ends = _reminder(self._describe(name).annotations).ends
+        if ends is not None and ends < self._clock():
+            raise DisabledError(
+                f"the secret {name} ended on {_day(ends)}",
+                hint=f"daskpki secret set {name} gives it a new value",
+            )
+        if number is not None:
+            return Payload(number, self._store.secrets.access(secret, number))
+        return self._store.secrets.latest(secret)
+
+    def all(self) -> Iterator[Listed]:
+        """The secrets by name."""
+        marks = secret_names.labels(self._cluster, secret_names.SECRET)
+        for info in self._store.secrets.select(marks):
+            yield Listed(info.labels["daskpki-name"], info.created, _reminder(info.annotations))
+
+    def versions(self, name: str) -> list[VersionLine]:
+        """The versions, newest first."""
+        secret = self._id(name)
+        self._describe(name)
+        added = {
+            record.body["version"]: record.who
+            for record in self._store.log(self._cluster).records()
+            if record.kind == ADDED and record.body["name"] == name
+        }
+        return [
+            VersionLine(version.number, version.state, version.created, added.get(version.number))
+            for version in self._store.secrets.versions(secret)
+        ]
+
+    def rollback(self, name: str, number: int | None = None) -> tuple[int, int]:
+        """Add the payload of the version before (or of `number`) again; returns its number and the new one.
+
+        Rolling back twice goes two versions back: what a rollback restored counts as that older version.
+        """
+        info = self._describe(name)
+        source = number or self._before(info)
+        payload = self._store.secrets.access(info.id, source)
+        restored = self._store.secrets.add(info.id, payload)
+        self._record(ADDED, name, restored, restores=source)
+        self._annotate(info.id, lambda former: {**former, _RESTORED: f"{restored}:{source}"})
+        return source, restored
+
+    def _before(self, info: SecretInfo) -> int:
+        versions = list(self._store.secrets.versions(info.id))
+        newest = max((version.number for version in versions), default=0)
+        restored, _, source = info.annotations.get(_RESTORED, "0:0").partition(":")
+        standing = _moment(source) or newest if _moment(restored) == newest else newest
+        older = [version.number for version in versions if version.number < standing and version.state == ENABLED]
+        if not older:
+            name = info.labels["daskpki-name"]
+            raise NotFoundError(
+                f"the secret {name} has no readable version before {standing}", hint=f"daskpki secret versions {name}"
+            )
+        return max(older)
+
+    def disable(self, name: str, number: int) -> None:
+        """Make a version unreadable; UsageError for the newest, on which every reader of `latest` would fail."""
+        self._check_not_newest(name, number)
+        self._store.secrets.disable(self._id(name), number)
+        self._record(DISABLED, name, number)
+
+    def enable(self, name: str, number: int) -> None:
+        """Make a disabled version readable again."""
+        self._describe(name)
+        self._store.secrets.enable(self._id(name), number)
+        self._record(ENABLED_AGAIN, name, number)
+
+    def destroy(self, name: str, number: int) -> None:
+        """Erase a version for good; UsageError for the newest."""
+        self._check_not_newest(name, number)
+        self._store.secrets.destroy(self._id(name), number)
+        self._record(ERASED, name, number)
+
+    def _check_not_newest(self, name: str, number: int) -> None:
+        versions = self._existing(name)
+        if number not in {version.number for version in versions}:
+            raise NotFoundError(f"the secret {name} has no version {number}", hint=f"daskpki secret versions {name}")
+        if number == max(version.number for version in versions if version.state != DESTROYED):
+            raise UsageError(
+                f"version {number} of {name} is the newest: whoever reads the secret would get an error",
+                hint=f"daskpki secret set {name}, or daskpki secret rollback {name}, adds one first",
+            )
+
+    def _existing(self, name: str) -> Sequence[Version]:
+        self._describe(name)
+        return [version for version in self._store.secrets.versions(self._id(name)) if version.state != DESTROYED]
+
+    def _describe(self, name: str) -> SecretInfo:
+        try:
+            return self._store.secrets.describe(self._id(name))
+        except NotFoundError:
+            raise NotFoundError(
+                f"cluster {self._cluster!r} has no secret {name!r}", hint="daskpki secret list shows all there are"
+            ) from None
+
+    def _annotate(self, secret: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
+        """Change the annotations, anew when somebody else did meanwhile: the version they go with is there already."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            info = self._store.secrets.describe(secret)
+            annotations = change(info.annotations)
+            if annotations == info.annotations:
+                return
+            try:
+                self._store.secrets.update(secret, etag=info.etag, annotations=annotations)
+            except ConflictError:
+                if attempt == _ATTEMPTS:
+                    raise
+            else:
+                return
+
+    def _record(self, kind: str, name: str, number: int, **more: int) -> Sequence[Record]:
+        draft = Draft(kind, {"name": name, "version": number, **more})
+        stamp = Stamp(int(self._clock()), f"{kind}-{number}", self._who, self._command)
+        return self._store.log(self._cluster).commit(lambda _inventory: [draft], stamp)
+
+    def _id(self, name: str) -> str:
+        return secret_names.user_secret_id(self._cluster, parse_label(name, "secret name"))
+
+    def _labels(self, name: str) -> dict[str, str]:
+        return secret_names.labels(self._cluster, secret_names.SECRET, name)
+
+
+def _reminders(former: Mapping[str, str], periods: Periods, now: int) -> dict[str, str]:
+    """The annotations of a secret that gets a new value now: an end of the value before is not the new one's."""
+    found = {key: value for key, value in former.items() if key not in (_ENDS, _ROTATE_BY, _TTL, _ROTATE_EVERY)}
+    for period, moment, given in ((_TTL, _ENDS, periods.ttl), (_ROTATE_EVERY, _ROTATE_BY, periods.rotate_every)):
+        seconds = _moment(former.get(period)) if given is None else given
+        if seconds:
+            found |= {period: str(seconds), moment: str(now + seconds)}
+    return found
+
+
+def _reminder(annotations: Mapping[str, str]) -> Reminder:
+    return Reminder(_moment(annotations.get(_ENDS)), _moment(annotations.get(_ROTATE_BY)))
+
+
+def _moment(text: str | None) -> int | None:
+    """What somebody else wrote into an annotation is no reminder of ours."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 12 else None  # noqa: PLR2004 - years of four digits
+
+
+def _day(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))

@@ -1,0 +1,20 @@
+"""The runner of commands over both stores, as the command line's own tests have it, and one on a cloud beside it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.emulator import SecretManagerServer
+from tests.support.running import Run, runner
+from tests.system.commands.conftest import local, run, server
+
+__all__ = ["CLOUD", "local", "run", "server"]
+
+CLOUD = "gsm://my-project"
+
+
+@pytest.fixture
+def cloud(server: SecretManagerServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Commands on Secret Manager, beside those on a local store."""
+    monkeypatch.setenv("DASKPKI_SECRET_MANAGER_ENDPOINT", f"grpc://{server.grpc_target}")
+    return runner(capsys, "--store", CLOUD)

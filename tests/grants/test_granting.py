@@ -1,0 +1,182 @@
+"""Grants against Secret Manager: what they let a member do, races, lost answers, and what is refused."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+from google.api_core.exceptions import Forbidden
+from google.iam.v1 import policy_pb2
+
+from daskpki import secret_names
+from daskpki.errors import ConflictError, NotFoundError, NotOursError, PolicyError, UsageError
+from daskpki.grants.granting import Grants, check_applies
+from daskpki.grants.judging import ACCESSOR
+from daskpki.grants.targets import parse_member, parse_target
+from daskpki.settings import GsmUrl, parse_store_url
+from daskpki.store.gsm.store import GsmStore
+from tests.emulator.clients import grpc_client
+from tests.grants.conftest import ALICE, KINDS, SCHEDULER, WORKER
+from tests.support.gsm_places import GsmPlace
+
+WORKER_SECRETS = {"trust", "worker_worker"}
+
+
+def readable(place: GsmPlace, member: str) -> set[str]:
+    """Which secrets the official client gets as that member, with IAM enforced."""
+    place.server.iam.enforced = True
+    client = grpc_client(place.server.grpc_target, place.server.tokens.issue(member).text)
+    found = set()
+    for kind in KINDS:
+        try:
+            client.access_secret_version(name=place.name(f"daskpki_lab_{kind}") + "/versions/1")
+        except Forbidden:
+            continue
+        found.add(kind)
+    place.server.iam.enforced = False
+    return found
+
+
+def test_a_grant_lets_read_what_the_role_needs_and_no_more(place: GsmPlace, grants: Grants) -> None:
+    assert readable(place, WORKER) == set()
+    done = grants.give(parse_target("worker", "lab"), WORKER)
+    assert [change.changed for change in done] == [True, True]
+    assert readable(place, WORKER) == WORKER_SECRETS
+    assert readable(place, SCHEDULER) == set()
+    assert not any(change.changed for change in grants.give(parse_target("worker", "lab"), WORKER))
+
+
+def test_a_revoked_grant_leaves_nothing(place: GsmPlace, grants: Grants) -> None:
+    grants.give(parse_target("client/alice", "lab"), ALICE)
+    assert readable(place, ALICE) == {"trust", "client_alice"}
+    assert all(change.changed for change in grants.take(parse_target("client/alice", "lab"), ALICE))
+    assert readable(place, ALICE) == set()
+    assert not any(change.changed for change in grants.take(parse_target("client/alice", "lab"), ALICE))
+
+
+def test_who_keeps_another_credential_keeps_what_is_shared(place: GsmPlace, grants: Grants) -> None:
+    for target in ("scheduler", "worker"):
+        grants.give(parse_target(target, "lab"), WORKER)
+    assert [change.secret for change in grants.take(parse_target("scheduler", "lab"), WORKER)] == [
+        "daskpki_lab_scheduler_scheduler"
+    ]
+    assert readable(place, WORKER) == WORKER_SECRETS
+
+
+def test_other_bindings_and_conditions_are_kept(place: GsmPlace, store: GsmStore, grants: Grants) -> None:
+    secret = place.name("daskpki_lab_worker_worker")
+    until = 'resource.name.endsWith("/versions/1")'
+    binding = policy_pb2.Binding(role=ACCESSOR, members=[ALICE])
+    binding.condition.expression, binding.condition.title = until, "one version"
+    viewer = policy_pb2.Binding(role="roles/secretmanager.viewer", members=["group:ops@example.com"])
+    policy = policy_pb2.Policy(version=3, bindings=[binding, viewer])
+    client = grpc_client(place.server.grpc_target)
+    client.set_iam_policy(request={"resource": secret, "policy": policy})
+    grants.give(parse_target("worker", "lab"), WORKER)
+    grants.take(parse_target("worker", "lab"), WORKER)
+    kept = client.get_iam_policy(request={"resource": secret, "options": {"requested_policy_version": 3}})
+    assert list(kept.bindings) == [binding, viewer]
+    assert [bound.condition for bound in store.policies.read("daskpki_lab_worker_worker")] == [until, None]
+
+
+def test_of_two_who_grant_at_once_none_is_lost(place: GsmPlace, store: GsmStore) -> None:
+    """Between our read and our write somebody else changes the policy, three times in a row."""
+    others = [f"user:{name}@example.com" for name in ("u", "v", "w")]
+    pending = list(others)
+
+    def intrude(_entry: object) -> None:
+        if pending:
+            member = pending.pop()
+            with closing(place.factory()) as other:
+                other.policies.grant("daskpki_lab_worker_worker", ACCESSOR, member)
+
+    place.server.before("SetIamPolicy", intrude, secret="daskpki_lab_worker_worker", times=None)
+    assert store.policies.grant("daskpki_lab_worker_worker", ACCESSOR, WORKER)
+    members = {bound.member for bound in store.policies.read("daskpki_lab_worker_worker")}
+    assert members == {*others, WORKER}
+
+
+@pytest.mark.parametrize("fault", [{"reset": True}, {"status": "UNAVAILABLE"}, {"status": "ABORTED"}])
+@pytest.mark.parametrize("acts_first", [False, True])
+def test_a_lost_answer_is_no_lost_grant(
+    place: GsmPlace, store: GsmStore, fault: dict[str, object], *, acts_first: bool
+) -> None:
+    place.server.fail("SetIamPolicy", acts_first=acts_first, times=2, **fault)
+    assert store.policies.grant("daskpki_lab_worker_worker", ACCESSOR, WORKER)
+    assert [bound.member for bound in store.policies.read("daskpki_lab_worker_worker")] == [WORKER]
+
+
+def test_a_race_lost_for_good_ends_in_one_line(place: GsmPlace) -> None:
+    timing = place.timing._replace(deadline=0.3)
+    place.server.fail("SetIamPolicy", status="ABORTED", times=None)
+    place.server.seed(place.name("daskpki_lab_worker_worker"), b"x")
+    store = place.factory(timing=timing)
+    with pytest.raises(ConflictError, match="changed by others each time"):
+        store.policies.grant("daskpki_lab_worker_worker", ACCESSOR, WORKER)
+    store.close()
+
+
+def test_what_is_missing_is_said_before_anything_changes(place: GsmPlace, grants: Grants) -> None:
+    with pytest.raises(NotFoundError, match="daskpki_lab_worker_w-9") as refusal:
+        grants.give(parse_target("worker/w-9", "lab"), WORKER)
+    assert refusal.value.hint == "daskpki issue worker --name w-9"
+    assert place.server.count("SetIamPolicy") == 0
+
+
+@pytest.mark.parametrize("target", ["worker", "client/alice", "trust", "records"])
+def test_before_there_is_a_ca_it_is_what_has_to_be_made(place: GsmPlace, store: GsmStore, target: str) -> None:
+    with pytest.raises(NotFoundError) as refusal:
+        Grants(store, "new").give(parse_target(target, "new"), WORKER)
+    assert refusal.value.hint == "daskpki --cluster new init-ca makes it"
+    assert place.server.count("SetIamPolicy") == 0
+
+
+def test_a_secret_of_others_is_not_touched(place: GsmPlace, store: GsmStore) -> None:
+    place.foreign("daskpki_other_trust")
+    with pytest.raises(NotOursError):
+        Grants(store, "other").give(parse_target("trust", "other"), WORKER)
+    assert place.server.count("SetIamPolicy") == 0
+
+
+def test_one_of_the_clusters_other_secrets_is_granted_alone(place: GsmPlace, store: GsmStore, grants: Grants) -> None:
+    store.secrets.create("daskpki_lab_secret_db", labels=secret_names.labels("lab", "secret", "db"))
+    grants.give(parse_target("secret/db", "lab"), WORKER)
+    assert readable(place, WORKER) == set()
+    assert [bound.member for bound in store.policies.read("daskpki_lab_secret_db")] == [WORKER]
+
+
+def test_what_operators_and_issuers_read_is_granted_alone(place: GsmPlace, grants: Grants) -> None:
+    for target in ("records", "cakey/1"):
+        grants.give(parse_target(target, "lab"), ALICE)
+    assert readable(place, ALICE) == {"records", "cakey_1"}
+
+
+def test_on_a_local_store_grants_do_not_apply() -> None:
+    with pytest.raises(UsageError, match=r"do not apply to local:: .*whoever opens it opens all of it"):
+        check_applies(parse_store_url("local:"))
+    assert check_applies(parse_store_url("gsm://test-project")) == GsmUrl("test-project")
+
+
+@pytest.mark.parametrize("member", ["allUsers", "allAuthenticatedUsers", "domain:example.com"])
+def test_nobody_grants_to_everybody(member: str) -> None:
+    with pytest.raises(PolicyError, match="more than a cluster's secrets are ever granted to"):
+        parse_member(member)
+
+
+@pytest.mark.parametrize(
+    "member", ["alice@example.com", "user:alice", "serviceAccount:", "user:a b@c", "robot:a@b.c", ""]
+)
+def test_what_is_no_member_is_refused(member: str) -> None:
+    with pytest.raises(UsageError, match="is not a member"):
+        parse_member(member)
+    principal = (
+        "principal://iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p.svc.id.goog/subject/s"
+    )
+    for good in (WORKER, ALICE, "group:ops@example.com", principal):
+        assert parse_member(good) == good
+
+
+@pytest.mark.parametrize("target", ["boss", "client", "worker/A_B", "secret/", "secret", "trust/x", "cakey", "cakey/x"])
+def test_what_is_no_target_is_refused(target: str) -> None:
+    with pytest.raises(UsageError):
+        parse_target(target, "lab")

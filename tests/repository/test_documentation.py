@@ -1,0 +1,112 @@
+"""The documentation is whole, and names only what there is."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daskpki.boot.options import OPTIONS
+from daskpki.cli.app import COMMANDS
+from tests.support.doc_sessions import blocks, console_steps
+from tests.support.paths import BIN, DOCS, ROOT
+
+PAGES = [*ROOT.glob("*.md"), *sorted(DOCS.rglob("*.md"))]
+OPENING = {"store", "cluster", "passphrase-file", "key-file", "ca-passphrase-file"}
+GLOBAL = OPENING | {"json", "quiet", "verbose", "version"}
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    command = [str(BIN / "mkdocs"), "build", "--strict", "--site-dir", str(tmp_path)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}  # an advertisement of the theme's, not about this site
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "WARNING" not in result.stderr
+    assert (tmp_path / "reference" / "commands" / "index.html").exists()
+
+
+def test_the_site_fetches_nothing_from_elsewhere(tmp_path: Path) -> None:
+    command = [str(BIN / "mkdocs"), "build", "--quiet", "--site-dir", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    loads = re.compile(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"?(https?://[^\s\">]+)[^>]*>")
+    for page in tmp_path.rglob("*.html"):
+        loaded = [found[0] for found in loads.finditer(page.read_text()) if 'rel="canonical"' not in found[0]]
+        assert not loaded, page
+
+
+def test_the_reference_is_what_help_says() -> None:
+    command = [str(BIN / "python"), "-m", "scripts.reference", "--check"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def documented_commands() -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        for block in blocks(page):
+            if block.language == "console":
+                for step in console_steps(block.text):
+                    for part in re.split(r"[|;&]+|\n", step.command):
+                        if found := re.search(r"(?:^|\s)(daskpki|daskpki-entrypoint)(\s.*|$)", part.strip()):
+                            yield page.name, f"{found[1]}{found[2]}"
+        for found in re.finditer(r"`(daskpki [^`]+)`", page.read_text()):
+            yield page.name, found[1]
+
+
+def words(command: str) -> list[str]:
+    """What is addressed to daskpki: neither what follows `--`, nor a redirection."""
+    return command.partition(" -- ")[0].partition(" >")[0].split()[1:]
+
+
+@pytest.mark.parametrize(("page", "command"), sorted(set(documented_commands())))
+def test_a_documented_command_exists(page: str, command: str) -> None:
+    if command.startswith("daskpki-entrypoint"):
+        known, flags = {"scheduler", "worker", "node", "exec"}, {option.name for option in OPTIONS} | {"help"}
+        helps = ""
+    else:
+        known, flags = set(COMMANDS), GLOBAL | {"help"}
+        helps = help_of(command)
+    plain = [word for word in words(command) if re.fullmatch(r"[a-z][a-z-]*", word)]
+    assert not plain or known & set(plain), f"{page}: {command}"
+    for flag in re.findall(r"(?<=\s)--([a-z][a-z0-9-]*)", " ".join(["", *words(command)])):
+        assert flag in flags or f"--{flag}" in helps, f"{page}: {command}"
+
+
+def help_of(command: str) -> str:
+    reference = (DOCS / "reference" / "commands.md").read_text()
+    for word in words(command):
+        if word in COMMANDS:
+            return reference.partition(f"\n## daskpki {word}\n")[2].partition("\n## ")[0]
+    return ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_shows_an_example(name: str) -> None:
+    reference = (DOCS / "reference" / "commands.md").read_text()
+    text = reference.partition(f"\n## daskpki {name}\n")[2].partition("\n## ")[0]
+    assert "Example" in text or "Commands" in text, text
+
+
+def test_every_setting_of_the_entrypoint_is_described() -> None:
+    page = (DOCS / "reference" / "entrypoint.md").read_text()
+    assert all(f"`{option.variable}`" in page and f"--{option.name}" in page for option in OPTIONS)
+
+
+def test_every_decision_is_listed() -> None:
+    index = (DOCS / "adr" / "index.md").read_text()
+    pages = sorted(path.name for path in (DOCS / "adr").glob("[0-9]*.md"))
+    assert pages
+    assert not [name for name in pages if name not in index]
+
+
+def test_exit_codes_are_those_of_the_errors() -> None:
+    from daskpki import errors
+
+    codes = {
+        found.exit_code for found in vars(errors).values() if isinstance(found, type) and hasattr(found, "exit_code")
+    }
+    table = (DOCS / "reference" / "exit-codes.md").read_text()
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == codes | {0}

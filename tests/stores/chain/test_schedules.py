@@ -1,0 +1,90 @@
+"""Thousands of random schedules of writers that race, crash and are cut off, with `latest` stale and pruning on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from daskpki.errors import AmbiguousError
+from daskpki.store.append_chain import AppendChain, Head, Link, Outcome, Tip
+from tests.support.chain_model import Entries, Run
+
+SCHEDULES = 3000
+
+
+def test_nothing_acknowledged_is_lost_or_doubled_in_any_schedule() -> None:
+    appended = 0
+    for seed in range(SCHEDULES):
+        run = Run(seed)
+        try:
+            run.check()
+        except AssertionError as error:
+            raise AssertionError(f"schedule {seed}") from error
+        appended += len(run.acknowledged)
+    assert appended > SCHEDULES * 8  # most of the 16 appends of each schedule got through
+
+
+class HighestNumberWins(AppendChain[Entries]):
+    """Planted: on a tie, who came last."""
+
+    def _best(self, seen: Mapping[int, Entries | None]) -> Head[Entries] | None:
+        heads = [self._head(number, payload) for number, payload in seen.items() if payload is not None]
+        return max(heads, key=lambda head: (head.link.seq, head.number), default=None)
+
+
+class LoserDestroysItsNewest(AppendChain[Entries]):
+    """Planted: a loser clears up after itself at once."""
+
+    def _settle(
+        self, link: Link, payload: Entries, seen: Mapping[int, Entries | None], before: Tip[Entries]
+    ) -> Outcome[Entries]:
+        outcome = super()._settle(link, payload, seen, before)
+        own = [number for number, entry in seen.items() if entry is not None and entry.link == link]
+        if not outcome.won and own:
+            self._store.destroy(self._secret, own[-1])
+        return outcome
+
+
+class TrustsLatest(AppendChain[Entries]):
+    """Planted: `latest` is taken for the head."""
+
+    def tip(self, known: Tip[Entries] | None = None) -> Tip[Entries]:  # noqa: ARG002
+        hint = self._hint()
+        return Tip(hint, hint.number if hint else 0)
+
+
+class RetriesBlindly(AppendChain[Entries]):
+    """Planted: an add that was cut off is made anew, without a look for its operation."""
+
+    def propose(self, tip: Tip[Entries], payload: Entries) -> Outcome[Entries]:
+        try:
+            number = self._store.add(self._secret, self._codec.encode(payload))
+        except AmbiguousError:
+            return Outcome(False, self.tip())
+        return self._settle(payload.link, payload, self._scan(tip.newest + 1, {number: payload}), tip)
+
+
+class TakesEveryNumber(AppendChain[Entries]):
+    """Planted: whoever got a number believes to have won."""
+
+    def _settle(
+        self, link: Link, payload: Entries, seen: Mapping[int, Entries | None], before: Tip[Entries]
+    ) -> Outcome[Entries]:
+        tip = super()._settle(link, payload, seen, before).tip
+        return Outcome(True, Tip(Head(tip.newest, payload, link), tip.newest))
+
+
+@pytest.mark.parametrize(
+    "planted", [HighestNumberWins, LoserDestroysItsNewest, TrustsLatest, RetriesBlindly, TakesEveryNumber]
+)
+def test_a_planted_bug_is_found(planted: type[AppendChain[Entries]]) -> None:
+    assert any(_fails(Run(seed, planted)) for seed in range(400))
+
+
+def _fails(run: Run) -> bool:
+    try:
+        run.check()
+    except AssertionError:
+        return True
+    return False

@@ -1,0 +1,25 @@
+"""A place on a test server, over each transport; global over gRPC, regional over REST."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from daskpki.store.gsm.store import GsmStore
+from tests.support.gsm_places import GsmPlace, open_place
+
+pytest.register_assert_rewrite("daskpki.store.testing")
+
+
+@pytest.fixture(params=[("grpc", None), ("rest", "europe-west1")], ids=["grpc-global", "rest-regional"])
+def place(request: pytest.FixtureRequest) -> Iterator[GsmPlace]:
+    with open_place(*request.param) as place:
+        yield place
+
+
+@pytest.fixture
+def store(place: GsmPlace) -> Iterator[GsmStore]:
+    with closing(place.factory()) as store:
+        yield store

@@ -1,0 +1,22 @@
+"""The local store passes both suites."""
+
+from __future__ import annotations
+
+import pytest
+
+from daskpki.store.testing.backing import Backing
+from daskpki.store.testing.record_log import RecordLogSuite
+from daskpki.store.testing.secret_store import SecretStoreSuite
+from tests.support.local_places import LocalPlace
+
+
+class TestLocalSecretStore(SecretStoreSuite):
+    @pytest.fixture
+    def backing(self, place: LocalPlace) -> Backing:
+        return place
+
+
+class TestLocalRecordLog(RecordLogSuite):
+    @pytest.fixture
+    def backing(self, place: LocalPlace) -> Backing:
+        return place

@@ -1,0 +1,93 @@
+"""What a boot finds around it, and two ways to boot: in this process with exec recorded, or as a real process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from daskpki.boot.entrypoint import boot
+from daskpki.handover import VARIABLE, Handover, load_handover
+from tests.emulator.metadata import MetadataServer
+from tests.emulator.server import SecretManagerServer
+from tests.support.material import Cluster
+
+ENTRYPOINT = (sys.executable, "-m", "daskpki.boot")
+PROJECT = "test-project"
+TOKEN_PATH = "instance/service-accounts/default/token"
+
+
+@dataclass
+class Cloud:
+    server: SecretManagerServer
+    metadata: MetadataServer
+    cluster: Cluster
+    parent: str = f"projects/{PROJECT}"
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {
+            **plain_environ(),
+            **self.metadata.environment,
+            "DASKPKI_STORE": "gsm://" + self.parent.removeprefix("projects/").replace("/locations/", "/"),
+            "DASKPKI_CLUSTER": self.cluster.name,
+            "DASKPKI_SECRET_MANAGER_ENDPOINT": self.server.rest_url,
+            "DASKPKI_DEADLINE": "20",
+        }
+
+    def secret(self, kind: str) -> str:
+        return f"{self.parent}/secrets/daskpki_{self.cluster.name}_{kind}"
+
+    @property
+    def requests(self) -> list[str]:
+        """What Secret Manager was asked for, such as `trust/versions/2`."""
+        prefix = f"daskpki_{self.cluster.name}_"
+        return [entry.path.partition(prefix)[2].removesuffix(":access") for entry in self.server.requests()]
+
+
+@dataclass
+class Recorder:
+    """In the place of os.execve: what would have been started, with the handover as the program would have read it."""
+
+    command: str = ""
+    argv: list[str] = field(default_factory=list)
+    environ: dict[str, str] = field(default_factory=dict)
+    handover: Handover | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def __call__(self, command: str, argv: list[str], environ: dict[str, str]) -> None:
+        self.command, self.argv, self.environ = command, argv, environ
+        self.handover = load_handover(environ[VARIABLE])
+        for name in ("cert", "key", "ca", "trust"):
+            self.files[name] = Path(getattr(self.handover, name)).read_bytes()
+
+    @property
+    def started(self) -> bool:
+        return bool(self.argv)
+
+
+def boot_here(environ: Mapping[str, str], *argv: str) -> Recorder:
+    """Boot in this process up to the exec, which is recorded; raises what the boot raises."""
+    recorder = Recorder()
+    boot(argv, environ, recorder)
+    return recorder
+
+
+def plain_environ(**more: str) -> dict[str, str]:
+    """This process's environment without anything that says how to boot."""
+    ours = ("DASK", "GOOGLE_", "GCE_", "CLOUDSDK_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    kept = {name: value for name, value in kept.items() if not name.lower().endswith("_proxy")}
+    return {**kept, **more}
+
+
+def run_entrypoint(
+    environ: Mapping[str, str], *argv: str, timeout: float = 60, prefix: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """The entrypoint as a process of its own, to its end."""
+    return subprocess.run(
+        [*prefix, *ENTRYPOINT, *argv], env=dict(environ), capture_output=True, text=True, timeout=timeout, check=False
+    )

@@ -1,0 +1,142 @@
+"""A `Run` that keeps what commands make and answers what `gcloud ... --format=json` would, for tests without gcloud.
+
+It knows the commands that a plan runs and nothing else; that the real CLI takes them is shown in `test_gcloud.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from daskpki import secret_names
+from daskpki.deploy.resource import Command
+from daskpki.errors import NotFoundError
+
+Json = dict[str, Any]
+LISTS = {
+    ("iam", "service-accounts"): "accounts",
+    ("compute", "addresses"): "addresses",
+    ("compute", "firewall-rules"): "rules",
+    ("compute", "instances"): "machines",
+    ("compute", "instance-templates"): "templates",
+    ("compute", "instance-groups", "managed"): "groups",
+}
+
+
+class SimulatedCloud:
+    """One project. `secrets` are the ids of daskpki's secrets, which `daskpki` commands make."""
+
+    def __init__(self, cluster: str, secrets: Iterable[str] = ()) -> None:
+        self.cluster = cluster
+        self.items: dict[str, dict[str, Json]] = {kind: {} for kind in LISTS.values()}
+        self.services: set[str] = set()
+        self.secrets = set(secrets)
+        self.policies: dict[str, set[tuple[str, str]]] = {}
+        self.commands: list[Command] = []
+
+    def __call__(self, command: Command, files: Mapping[str, str]) -> str:
+        if command[0] == "daskpki":
+            self.commands.append(command)
+            self._daskpki(command)
+            return ""
+        words = tuple(word for word in command[1:] if not word.startswith("--"))
+        options = dict(word[2:].partition("=")[::2] for word in command if word.startswith("--"))
+        if "format" not in options:
+            self.commands.append(command)
+        for name in options.get("metadata-from-file", "").partition("=")[2:]:
+            assert not name or files[name].startswith("#cloud-config\n")
+        return json.dumps(self._gcloud(words, options))
+
+    def _daskpki(self, command: Command) -> None:
+        roles = next((word.partition("=")[2] for word in command if word.startswith("--with=")), "")
+        made = [f"{role}_{role}" for role in roles.split(",") if role]
+        if "init-ca" in command:
+            made += ["trust", "revoked", "records", "cakey_1"]
+        if "issue" in command:
+            role = command[command.index("issue") + 1]
+            count = next((int(word.partition("=")[2]) for word in command if word.startswith("--count=")), 0)
+            made += [f"{role}_{role}-{number}" for number in range(count)] or [f"{role}_{role}"]
+        self.secrets |= {f"daskpki_{self.cluster}_{name}" for name in made}
+
+    def _gcloud(self, words: tuple[str, ...], options: dict[str, str]) -> Any:
+        if words[:2] == ("services", "enable"):
+            self.services.update(words[2:])
+            return None
+        if words[:2] == ("services", "list"):
+            return [{"config": {"name": name}} for name in sorted(self.services)]
+        if words[:2] == ("secrets", "list"):
+            return [self._secret(name) for name in sorted(self.secrets)]
+        if any(word.endswith(("iam-policy", "iam-policy-binding")) for word in words):
+            return self._policy(words[-2], words[-1], options)
+        for prefix, kind in LISTS.items():
+            if words[: len(prefix)] == prefix:
+                return self._resource(kind, words[len(prefix) :], options)
+        raise AssertionError(words)
+
+    def _secret(self, name: str) -> Json:
+        kind = name.split("_")[2]
+        return {"name": f"projects/1/secrets/{name}", "labels": secret_names.labels(self.cluster, kind)}
+
+    def _policy(self, verb: str, resource: str, options: dict[str, str]) -> Json:
+        if resource.startswith("daskpki_") and resource not in self.secrets:
+            raise NotFoundError(resource)
+        bindings = self.policies.setdefault(resource, set())
+        if verb.startswith("add"):
+            assert options["member"].partition(":")[2] in self.items["accounts"]
+            bindings.add((options["role"], options["member"]))
+        if verb.startswith("remove"):
+            bindings.remove((options["role"], options["member"]))
+        return {"bindings": [{"role": role, "members": [member]} for role, member in sorted(bindings)]}
+
+    def _resource(self, kind: str, words: tuple[str, ...], options: dict[str, str]) -> Any:
+        items = self.items[kind]
+        match words:
+            case ("list",):
+                return list(items.values())
+            case ("create", name):
+                assert name not in items
+                key = f"{name}@project-one.iam.gserviceaccount.com" if kind == "accounts" else name
+                items[key] = _listed(name, options)
+            case ("update", name):
+                items[name] |= _listed(name, options)
+            case ("delete", name):
+                del items[name]
+            case ("rolling-action", "start-update", name):
+                items[name]["instanceTemplate"] = options["version"].partition("=")[2]
+            case ("resize", name):
+                items[name]["targetSize"] = int(options["size"])
+            case ("wait-until", name):
+                assert name in items
+            case _:
+                raise AssertionError(words)
+        return None
+
+
+def _listed(name: str, options: dict[str, str]) -> Json:
+    """What a list shows of a resource made with these options."""
+    labels = dict(pair.split("=") for pair in options.get("labels", "").split(",") if pair)
+    item: Json = {
+        "name": name,
+        "email": f"{name}@project-one.iam.gserviceaccount.com",
+        "description": options.get("description"),
+        "zone": f"https://compute/zones/{options.get('zone')}",
+        "region": f"https://compute/regions/{options.get('region')}",
+        "labels": labels,
+        "network": f"https://compute/networks/{options.get('network')}",
+        "priority": options.get("priority"),
+        "targetServiceAccounts": options.get("target-service-accounts", "").split(","),
+        "instanceTemplate": f"https://compute/{options.get('template')}",
+        "targetSize": options.get("size"),
+    }
+    if "action" in options:
+        item["allowed" if options["action"] == "ALLOW" else "denied"] = _protocols(options["rules"])
+    for option, key in {"source-ranges": "sourceRanges", "source-service-accounts": "sourceServiceAccounts"}.items():
+        if option in options:
+            item[key] = options[option].split(",")
+    unknown = (None, "https://compute/networks/None", "https://compute/zones/None", "https://compute/regions/None")
+    return {key: value for key, value in item.items() if value not in unknown}
+
+
+def _protocols(rules: str) -> list[Json]:
+    return [{"IPProtocol": rule.partition(":")[0], "ports": [rule.partition(":")[2]]} for rule in rules.split(",")]

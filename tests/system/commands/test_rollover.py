@@ -1,0 +1,149 @@
+"""`daskpki rotate-ca` on both stores and transports."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from daskpki.authority.ca import CertificateAuthority
+from daskpki.authority.rollover import Successor
+from daskpki.settings import LocalUrl
+from daskpki.store.opening import Unlocking, open_store
+from daskpki.store.port import Store
+from tests.support.fragile import AFTER, FragileStore, Fuse, Killed
+from tests.support.running import Run
+
+
+def opened(root: Path) -> closing[Store]:
+    """The store that `local` works on."""
+    return closing(open_store(LocalUrl(root / "store"), unlock=Unlocking(key_file=root / "store.key")))
+
+
+def test_a_rollover_step_by_step(run: Run, tmp_path: Path) -> None:
+    run("init-ca", "--with", "scheduler,worker,client/alice")
+    run("export", "worker", "--out", str(tmp_path / "before"))
+    started = run("rotate-ca", "start", "--json").json()
+    assert [(entry["generation"], entry["state"]) for entry in started["authorities"]] == [(1, "active"), (2, "next")]
+    assert "rotate-ca promote" in started["next"]
+    run("verify", str(tmp_path / "before" / "cert.pem"))
+    promoted = run("rotate-ca", "promote", "--json").json()
+    assert promoted["reissued"] == 3
+    assert promoted["issuing"] == 2
+    assert run("rotate-ca", "promote", "--json").json()["reissued"] == 0
+    run("verify", str(tmp_path / "before" / "cert.pem"))
+    run("export", "worker", "--out", str(tmp_path / "during"))
+    assert "dropped CA 1" in run("rotate-ca", "finish").out
+    assert "nothing to finish" in run("rotate-ca", "finish").out
+    run("verify", str(tmp_path / "before" / "cert.pem"), code=3)
+    run("verify", str(tmp_path / "during" / "cert.pem"))
+    assert (tmp_path / "during" / "ca.pem").read_text().count("BEGIN CERTIFICATE") == 2
+    final = run("rotate-ca", "status", "--json").json()
+    assert (final["phase"], final["published"], final["next"]) == ("none", True, None)
+
+
+def test_aborting_before_and_after_promote(run: Run) -> None:
+    run("init-ca", "--with", "worker")
+    run("rotate-ca", "start")
+    assert run("rotate-ca", "abort", "--json").json()["phase"] == "none"
+    assert "nothing to abort" in run("rotate-ca", "abort").out
+    run("rotate-ca", "start")
+    run("rotate-ca", "promote")
+    back = run("rotate-ca", "abort", "--json").json()
+    assert (back["issuing"], back["reissued"], back["phase"]) == (1, 1, "retiring")
+    assert run("rotate-ca", "abort", "--json").json()["issuing"] == 1
+    assert "dropped CA 3" in run("rotate-ca", "finish").out
+    assert run("show", "worker", "--json").json()["issuer"] == 1
+
+
+@pytest.mark.parametrize("arguments", [("--emergency",), ("start", "--emergency")])
+def test_an_emergency_says_how_long_it_took(local: Run, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    local("init-ca", "--with", "scheduler,worker,client/alice")
+    local("export", "worker", "--out", str(tmp_path / "before"))
+    done = local("rotate-ca", *arguments, "--json").json()
+    assert 0 < done["cutAfterSeconds"] <= done["seconds"] < 30
+    assert done["reissued"] == 3
+    assert [entry["generation"] for entry in done["authorities"]] == [2]
+    local("verify", str(tmp_path / "before" / "cert.pem"), code=3)
+
+
+def test_steps_are_refused_with_the_way_out(local: Run) -> None:
+    assert "daskpki init-ca" in local("rotate-ca", "status", code=4).err
+    local("init-ca", "--with", "worker")
+    assert "start, status, promote" in local("rotate-ca", code=2).err
+    assert "rotate-ca start" in local("rotate-ca", "promote", code=1).err
+    local("rotate-ca", "start")
+    assert "promote, or abort" in local("rotate-ca", "finish", code=1).err
+    assert "Ed25519" in local("rotate-ca", "start", "--key-type", "ed25519", code=3).err
+    assert "--offline-root FILE" in local("rotate-ca", "start", "--root-passphrase-file", "/x", code=2).err
+
+
+def test_each_step_says_what_it_did_and_what_comes_next(local: Run) -> None:
+    local("init-ca", "--with", "scheduler,worker")
+    assert "begun before" not in local("rotate-ca", "start").out
+    again = local("rotate-ca", "start", "--key-type", "p384").out
+    assert "CA 2 is trusted beside CA 1" in again
+    assert "as was asked for then; daskpki rotate-ca abort drops it" in again
+    assert local("rotate-ca", "abort").out.splitlines() == [
+        "dropped CA 2: nothing that it issued is trusted any more",
+        "CA 1 issues; 0 certificates issued anew",
+    ]
+    assert "warning" not in local("rotate-ca", "promote", code=1).err
+    local("rotate-ca", "start")
+    promoted = local("rotate-ca", "promote").err
+    assert "warning: the trust document is" in promoted
+    assert "people ran daskpki login" in promoted
+    assert "warning" not in local("rotate-ca", "promote").err, "they trust it since it was started"
+
+
+def test_aborting_names_the_leaf_that_the_old_ca_could_not_issue(local: Run) -> None:
+    local("init-ca", "--with", "worker")
+    local("rotate-ca", "start", "--permit-dns", "lab.example.org")
+    local("rotate-ca", "promote")
+    local("issue", "scheduler", "--dns", "s.lab.example.org")
+    before = local("rotate-ca", "status", "--json").json()
+    assert "daskpki revoke scheduler/scheduler" in local("rotate-ca", "abort", code=3).err
+    assert local("rotate-ca", "status", "--json").json() == before
+    local("revoke", "scheduler")
+    assert "CA 1 issues; 1 certificate issued anew" in local("rotate-ca", "abort").out
+
+
+def test_a_leaf_of_a_dropped_ca_is_an_error_until_it_is_renewed(local: Run, tmp_path: Path) -> None:
+    local("init-ca", "--with", "worker")
+    with opened(tmp_path) as store:
+        rollover = CertificateAuthority(store).rollover()
+        rollover.start(Successor())
+        rollover.promote()  # and is killed before anything is issued anew
+    assert "rotate-ca promote issues them anew" in local("rotate-ca", "finish", code=3).err
+    local("rotate-ca", "finish", "--force")
+    assert "next: daskpki renew --due" in local("rotate-ca", "status").err
+    assert "comes from CA 1, which was dropped, so nobody trusts it" in local("doctor", "--quiet", code=3).out
+    assert local("renew", "--due", "--json").json()[0]["issuer"] == 2
+    assert local("rotate-ca", "status").err == ""
+    local("doctor")
+
+
+def test_a_lost_key_is_named_with_the_way_out(local: Run, tmp_path: Path) -> None:
+    local("init-ca", "--with", "worker")
+    with opened(tmp_path) as store:
+        store.secrets.delete("daskpki_default_cakey_1")
+    for command in (("issue", "scheduler"), ("rotate-ca", "start"), ("rotate-ca", "--emergency")):
+        refused = local(*command, code=4).err
+        assert "the key of CA 1 is not where it was kept" in refused
+        assert "daskpki rotate-ca --emergency --old-key-lost" in refused
+    done = local("rotate-ca", "--emergency", "--old-key-lost")
+    assert "no running node follows" in done.err
+    assert "follow within" not in done.err
+    assert local("show", "worker", "--json").json()["issuer"] == 2
+
+
+def test_what_was_cut_off_before_it_was_published_is_named(local: Run, tmp_path: Path) -> None:
+    local("init-ca", "--with", "worker")
+    with opened(tmp_path) as store, pytest.raises(Killed):
+        CertificateAuthority(FragileStore(store, Fuse(4, AFTER))).rollover().start(Successor())
+    told = local("rotate-ca", "status")
+    assert "does not show this yet" in told.out
+    assert "next: daskpki rotate-ca start, which publishes" in told.err
+    local("rotate-ca", "start")
+    assert "rotate-ca promote" in local("rotate-ca", "status").err

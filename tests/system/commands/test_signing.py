@@ -1,0 +1,53 @@
+"""`daskpki sign` on both stores and transports, for requests that any program makes."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from tests.support.running import Run
+
+
+def request(directory: Path, subject: str) -> str:
+    file = directory / "x.csr"
+    command = ["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-keyout", str(directory / "x.key"), "-out", str(file), "-subj", subject]
+    subprocess.run(command, check=True, capture_output=True)
+    return str(file)
+
+
+def test_a_request_of_openssls(run: Run, tmp_path: Path) -> None:
+    run("init-ca")
+    csr = request(tmp_path, "/CN=Somebody")
+    assert "daskpki sign FILE client/NAME" in run("sign", csr, code=2).err
+    signed = run("sign", csr, "worker/w", "--ttl", "7d", "--out", str(tmp_path / "x.pem"), "--json").json()
+    assert (signed["identity"], signed["keyType"]) == ("spiffe://default.daskpki.internal/worker/w", "csr")
+    run("verify", str(tmp_path / "x.pem"))
+    public = ["openssl", "pkey", "-in", str(tmp_path / "x.key"), "-pubout"]
+    certified = ["openssl", "x509", "-in", str(tmp_path / "x.pem"), "-pubkey", "-noout"]
+    outputs = [subprocess.run(command, capture_output=True, check=True).stdout for command in (public, certified)]
+    assert outputs[0] == outputs[1]
+    assert "stayed where" in run("export", "worker/w", "--out", str(tmp_path / "out"), code=2).err
+
+
+def test_bulk_renewal_passes_requests_over(local: Run, tmp_path: Path) -> None:
+    local("init-ca", "--with", "worker")
+    local("sign", request(tmp_path, "/O=default/OU=client/CN=alice"))
+    assert local("list", "--json").json()[1]["name"] == "alice"
+    local("rotate-ca", "start")
+    promoted = local("rotate-ca", "promote", "--json")
+    assert promoted.json()["heldByOthers"] == ["client/alice"]
+    assert "daskpki request" in promoted.err
+    assert "client/alice" in local("rotate-ca", "finish", code=3).err
+    local("sign", str(tmp_path / "x.csr"), "client/alice")
+    local("rotate-ca", "finish")
+
+
+def test_refusals_name_the_rule(local: Run, tmp_path: Path) -> None:
+    local("init-ca", "--with", "client/alice")
+    csr = request(tmp_path, "/O=default/OU=client/CN=alice")
+    assert "daskpki sign FILE client/alice" in local("sign", csr, code=3).err
+    assert "400d" in local("sign", csr, "client/bob", "--ttl", "400d", code=3).err
+    assert "does not exist" in local("sign", "/no/such.csr", code=4).err
+    assert "keyring" in local("request", "worker", "--name", "w", code=3).err
+    assert local("list", "--json").json()[-1]["name"] == "alice"

@@ -9,7 +9,7 @@ from importlib.metadata import version
 import daskpki
 from tests.support.paths import ROOT, tracked
 
-PLACES = {".ci", "daskpki", "docs", "scripts", "tests"}
+PLACES = {".ci", ".github", "daskpki", "docs", "scripts", "tests"}
 META = {
     ".dockerignore",
     ".gitignore",

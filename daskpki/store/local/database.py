@@ -109,6 +109,9 @@ def translated(path: Path, *, committing: bool = False) -> Iterator[None]:
             hint = "look what is there before trying again"
             raise AmbiguousError(f"{path}: {error} while committing", hint=hint) from error
         raise _meaning(code, error, path) from error
+    except UnicodeDecodeError as error:  # sqlite3 decodes what the file says, also in the text of its own errors
+        said = f"{path} is damaged, or no daskpki store: it holds text that is no UTF-8"
+        raise CorruptError(said, hint=_RESTORE) from error
 
 
 def _meaning(code: int, error: sqlite3.Error, path: Path) -> DaskpkiError:

@@ -30,7 +30,7 @@ from daskpki.identity import parse_role
 from daskpki.pki.credential import certificate_pem, key_pem
 from daskpki.pki.crl import CLOCK_SKEW
 from daskpki.pki.trust_document import TrustDocument, parse_trust
-from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
+from daskpki.settings import GsmUrl, LocalUrl, PluginUrl, StoreUrl, parse_store_url
 
 _KEPT: Final = 16
 """Versions that are kept in memory while the newest is looked for; the others are read again."""
@@ -271,7 +271,7 @@ def open_source(handover: Handover, environ: Mapping[str, str] = os.environ) -> 
 
 
 @contextmanager
-def open_reader(url: LocalUrl | GsmUrl, endpoint: str | None, environ: Mapping[str, str]) -> Iterator[Reader]:
+def open_reader(url: StoreUrl, endpoint: str | None, environ: Mapping[str, str]) -> Iterator[Reader]:
     """A store for one look; `endpoint` is another Secret Manager than Google's."""
     yield from _secret_manager(url, endpoint, environ) if isinstance(url, GsmUrl) else _local(url, environ)
 
@@ -286,7 +286,7 @@ def _open_directory(directory: str) -> Source:
     return source
 
 
-def _local(url: LocalUrl, environ: Mapping[str, str]) -> Iterator[Reader]:
+def _local(url: LocalUrl | PluginUrl, environ: Mapping[str, str]) -> Iterator[Reader]:
     from daskpki.store.opening import open_store
 
     store = open_store(url, environ=environ)

@@ -155,6 +155,8 @@ CREATE TABLE secret (
     mac BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX secret_by_part ON secret (substr(id, -2));
+
 CREATE TABLE version (
     secret TEXT NOT NULL REFERENCES secret (id) ON DELETE CASCADE,
     number INTEGER NOT NULL,
@@ -240,7 +242,7 @@ CREATE TABLE published (
     body TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- What authenticates the tables that follow from the records (daskpki.store.local.table_seal).
+-- What authenticates the tables (daskpki.store.local.table_seal).
 CREATE TABLE table_digest (
     part TEXT PRIMARY KEY,
     digest BLOB NOT NULL
@@ -281,6 +283,7 @@ class Database:
         self._lock = threading.RLock()
         self._depth = 0
         self._closed = False
+        self._before: dict[str, Callable[[sqlite3.Connection], None]] = {}
         self._afterwards: list[Callable[[], None]] = []
         self._verified: int | None = None
         self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
@@ -302,15 +305,32 @@ class Database:
             pending = len(self._afterwards)
             try:
                 yield self._connection
+                if not nested:
+                    self._run_before()
                 self._finish("RELEASE nested" if nested else "COMMIT")
             except BaseException:
                 del self._afterwards[pending:]
+                if not nested:
+                    self._before.clear()
                 self._undo(nested=nested)
                 raise
             finally:
                 self._depth -= 1
             if not nested:
                 self._run_afterwards()
+
+    def beforehand(self, key: str, action: Callable[[sqlite3.Connection], None]) -> None:
+        """Within `write`: run `action` once, at the end of the outermost transaction, as part of it."""
+        self._before.setdefault(key, action)
+
+    def is_pending(self, key: str) -> bool:
+        """Whether `beforehand` was called with that key in the open transaction."""
+        return key in self._before
+
+    def _run_before(self) -> None:
+        actions, self._before = self._before, {}
+        for action in actions.values():
+            action(self._connection)
 
     def afterwards(self, action: Callable[[], None]) -> None:
         """Within `write`: run `action` once the outermost transaction is durable, and not if it is undone."""
@@ -336,9 +356,17 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """The connection for single statements, which see each commit and, inside a batch, the batch itself."""
+        """The connection; the block's statements see one state, which inside a batch is the batch itself."""
         with self._lock, translated(self.path):
-            yield self._connection
+            if self._connection.in_transaction:
+                yield self._connection
+                return
+            self._connection.execute("BEGIN")
+            try:
+                yield self._connection
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("COMMIT")
 
     def snapshot(self) -> Snapshot:
         """A view of this moment that later commits do not change; inside a batch it is the batch itself."""

@@ -1,8 +1,6 @@
-"""What a store's author provides to the suites: a place, handles to it, and faults on demand.
+"""The place that the suites run in, which a store's author provides, and the writers that they run in parallel.
 
-What the tests of a `SecretStore` start from: a handle, and one secret without versions.
-
-Writers that the suites run many of at once, in threads and in processes of their own.
+A `Backing` gives handles to one empty place and makes it fail on demand. Writers run in threads and in processes.
 """
 
 from __future__ import annotations

@@ -1,14 +1,7 @@
-"""Random lives of a cluster: commits whose events happen in an order that the log allows.
+"""Tests that every `RecordLog` passes: commits, inventories, and logs that are copied from another store.
 
-What the tests of a `RecordLog` start from: an empty log, drafts for it, and two inventories compared.
-
-What every `RecordLog` does with records: it chains them and reads them back, and appends all or none of them.
-
-What every `RecordLog` knows of a cluster's certificates: what its records say, whichever way they are kept.
-
-What every `RecordLog` does when it repeats another store's log.
-
-What every `RecordLog` does, as tests.
+A log chains records, appends all of a commit or none, and derives the inventory from them alone. `histories` generates
+random lives of a cluster whose events happen in an order that a log allows.
 """
 
 from __future__ import annotations

@@ -209,7 +209,13 @@ def copy(
     if grants:
         _check_grants_apply(urls)
     with invocation.open_store() as source, invocation.open_store(url=to, create=True) as target:
-        copied = copy_cluster(source, target, invocation.cluster, without_disabled=without_disabled)
+        copied = copy_cluster(
+            source,
+            target,
+            invocation.cluster,
+            without_disabled=without_disabled,
+            ca_sha256=invocation.ca_sha256,
+        )
         carried = _carry(source, target, invocation.cluster) if grants else None
         document = {"from": source.url, "to": target.url, **_copied(copied), **_carried(carried)}
     lines = [

@@ -12,7 +12,6 @@ from daskpki.identity import Identity, Role
 from daskpki.pki.csr import create_request, request_pem
 from daskpki.pki.keys import KeyType, generate_key
 from tests.authority.conftest import CLOUD
-from tests.emulator import SecretManagerServer
 from tests.support import forging
 from tests.support.running import Run
 
@@ -43,7 +42,7 @@ COMMANDS = [
 
 
 @pytest.fixture
-def forged(cloud: Run, server: SecretManagerServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def forged(cloud: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A cluster with a revoked worker, one on hold and one more, and with versions that only a forger signed."""
     monkeypatch.chdir(tmp_path)
     cloud("init-ca", "--with", "worker/a,worker/b,worker/held,client/carol")

@@ -1,12 +1,12 @@
 """The trust document: computed from the log, signed, and published as the next link of its chain.
 
-It is always computed from the log *after* the event that makes it necessary, so whoever publishes last publishes
+It is always computed from the log *after* the event that makes it necessary, so the last command to publish publishes
 everything, and a command that died before publishing is made good by the next one.
 
 An older trust document in the place of the newest, or none: noticed, since the log says what was published last.
 
-What reads the document refuses it. What publishes goes on past what the log says instead, since every node that has
-seen the newest one refuses another with its epoch, and CRLs of lower numbers.
+Commands that read the document refuse it. Commands that publish continue after the last epoch in the log instead, since
+every node that has seen the newest one refuses another with its epoch, and CRLs of lower numbers.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _record(session: Session, head: Head[TrustPayload], revoking: Sequence[Certi
 
 
 def due(document: TrustDocument) -> int:
-    """When the first of its CRLs is to be signed anew, once a third of its life is past; seconds since the epoch."""
+    """When its first CRL is due, which is after a third of the CRL's life; seconds since the epoch."""
     return min(part.this_update + (part.next_update - part.this_update) // 3 for part in document.crls)
 
 

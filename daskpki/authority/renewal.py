@@ -83,7 +83,7 @@ class RenewalFilter:
         self._give_way = give_way
 
     def __call__(self, inventory: Inventory, request: LeafRequest) -> bool:
-        """See daskpki.authority.issuance.Wanted."""
+        """Whether the leaf still needs renewal (`daskpki.authority.issuance.Wanted`)."""
         role, name = request.identity.role.value, request.identity.name
         newest = inventory.current(role, name)
         if newest is None or newest.serial != self._serials[role, name]:
@@ -97,7 +97,7 @@ class RenewalFilter:
 def check_issuable(
     entries: Iterable[CertificateRecord], target: AuthorityRecord, now: datetime, ends: Mapping[int, int]
 ) -> None:
-    """Raise PolicyError for the first leaf that `target` could not issue anew; those by request are their holders'.
+    """Raise PolicyError for the first leaf that `target` could not renew; leaves issued for a request are skipped.
 
     `ends` are those of `renewal.issuing_ends`.
     """
@@ -113,6 +113,6 @@ def check_issuable(
         except (PolicyError, UsageError) as error:
             slug = f"{entry.role}/{entry.name}"
             raise PolicyError(
-                f"CA {target.generation} could not issue {slug} anew, so nothing was changed: {error}",
+                f"CA {target.generation} could not renew {slug}, so nothing was changed: {error}",
                 hint=f"once nobody needs it any more: daskpki revoke {slug} --reason superseded; then run this again",
             ) from error

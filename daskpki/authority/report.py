@@ -1,4 +1,4 @@
-"""What a cluster's certificates look like today, gathered in one pass over the inventory; `report_page.py` draws it.
+"""The report on a cluster's certificates, gathered in one pass over the inventory.
 
 The report as one HTML page: no script, no font, no request; light or dark as the reader's system is.
 
@@ -27,7 +27,7 @@ from daskpki.pki.trust import TrustDocument
 from daskpki.records import CA_RETIRED, ISSUED, REVOKED, REVOKING, Head
 
 SOON: Final = 14 * DAY
-"""What ends within this many seconds is said to end soon."""
+"""A certificate that ends within this many seconds is listed as ending soon."""
 _LONGEST: Final = 60
 _STEPS: Final = (DAY, 7 * DAY, 30 * DAY)
 

@@ -56,7 +56,7 @@ from daskpki.store.rollback_guard import RollbackGuard
 
 
 class LogSecrets(SecretStore, Protocol):
-    """What the log asks of `GsmSecrets` beyond the port."""
+    """The methods of `GsmSecrets` that the log needs beyond the port."""
 
     def create(
         self,
@@ -187,12 +187,12 @@ class GsmRecordLog:
         self._view = LogInventory(None, ReplayedInventory)
 
     def inventory(self) -> LogInventory:
-        """See RecordLog; NotTrustedError, as from all that looks, when the log was put back to an older state."""
+        """The inventory of all records; NotTrustedError, as from every method, when the log was rolled back."""
         self._look()
         return self._view
 
     def read_cached(self) -> LogInventory:
-        """See RecordLog."""
+        """The inventory as it was last read."""
         if not self._is_recent():
             tip = self._linear.read_cached()
             if _end(tip).seq < self._seen.remembered(self._cluster).seq:  # `latest` lags, or the log was put back
@@ -201,7 +201,7 @@ class GsmRecordLog:
         return self._view
 
     def records(self, *, after: int = 0) -> Iterator[Record]:
-        """See RecordLog."""
+        """Stream the records after a number."""
         self._look()
         return self._replay.records(self._head(), after)
 
@@ -213,7 +213,7 @@ class GsmRecordLog:
         return head.options if head else self._options or DEFAULT
 
     def authenticate(self) -> RecordHead:
-        """See RecordLog; a payload's author is known to IAM and its audit log only."""
+        """Read and check the log from its first record; a payload's author is known to IAM and its audit log only."""
         self._look()
         head = self._view.head
         for _ in self._replay.records(self._head()):
@@ -221,7 +221,7 @@ class GsmRecordLog:
         return head
 
     def adopt(self, records: Sequence[Record]) -> None:
-        """See RecordLog; UnavailableError as `commit`."""
+        """Append records of another store's log; UnavailableError as `commit`."""
 
         def missing() -> Sequence[Record]:
             self._look()
@@ -230,7 +230,7 @@ class GsmRecordLog:
         self._commit(missing, None)
 
     def commit(self, decide: Decide, stamp: Stamp, sign: Sign = unsigned) -> Sequence[Record]:
-        """See RecordLog; UnavailableError when other writers or the quota left no room before the deadline."""
+        """Append one signed commit; UnavailableError when other writers or the quota leave no room in time."""
         return self._commit(lambda: self._drafted(decide, stamp), sign)
 
     def _commit(self, draw: Callable[[], Sequence[Record]], sign: Sign | None) -> Sequence[Record]:
@@ -249,7 +249,7 @@ class GsmRecordLog:
             except AmbiguousError:
                 self._tip = None
                 raise
-            except UnavailableError as error:  # nothing was added: wait, look whether others went on, decide anew
+            except UnavailableError as error:  # nothing was added: wait, look whether others went on, decide again
                 cause, self._seen_at = error, float("-inf")
         raise UnavailableError(
             f"the log of cluster {self._cluster!r} took no commit before the deadline: {cause}", hint="try again later"
@@ -331,7 +331,7 @@ class GsmRecordLog:
         if self._cleared != tip.head.number and self._linear.is_authentic(tip.head.number):
             between = set(range(before.link.prev + 1, tip.head.number))
             for number in sorted((between | set(before.leftover)) - before.riders):
-                with suppress(NotFoundError):  # in a secret that was made anew with an old head
+                with suppress(NotFoundError):  # in a secret that was made again with an old head
                     self._secrets.destroy(self._secret, number)
             self._cleared = tip.head.number
         return (before.link.prev,) if before.link.prev else ()
@@ -358,7 +358,7 @@ class GsmRecordLog:
         return False
 
     def _includes(self, head: LinearHead[LogPart], payload: LogPart) -> bool | None:
-        """Whether the chain that leads to `head` holds the last record of a proposal: its hash covers all before."""
+        """Whether the chain up to `head` has the last record of a proposal, whose hash covers all before."""
         assert isinstance(payload, LogHead)
         assert isinstance(head.payload, LogHead)
         wanted = payload.end

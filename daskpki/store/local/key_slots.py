@@ -10,7 +10,7 @@ The recovery code: 160 random bits that someone writes down, and a checksum that
 Written in Crockford's base 32, without I, L, O and U, in nine groups of four. Reading is forgiving: case, spaces and
 dashes do not matter, O is read as 0, I and L as 1.
 
-By which key slot a store is unlocked, and by which a new one is made: decided here, and never two silently.
+The ways to unlock a store, and to make a new one, in this order; two ways are never used silently:
 
 1. What was named explicitly: a recovery code, a key file or a passphrase file. It works, or that is the error.
 2. The same two files named by DASKPKI_KEY_FILE or DASKPKI_PASSPHRASE_FILE.
@@ -71,7 +71,7 @@ class KeyringPort(Protocol):
 
 
 class Slot(NamedTuple):
-    """One slot; `box` holds the sealed master key, `created` is in seconds since the epoch."""
+    """One slot; `box` is the sealed master key, `created` is in seconds since the epoch."""
 
     id: str
     kind: str
@@ -203,7 +203,7 @@ class KeySlots:
 
     def remove(self, slot_id: str) -> None:
         """Forget a slot; NotFoundError, UsageError for the last one, which would lose everything."""
-        self._master()  # whoever removes a slot has another one that opens
+        self._master()  # removing a slot takes another one that opens
         with self._database.write() as connection:
             found = connection.execute("DELETE FROM key_slot WHERE id = ?", (slot_id,)).rowcount
             if not found:
@@ -311,7 +311,7 @@ def read_passphrase_file(path: Path, called: str = _PASSPHRASE_SETTING) -> Confi
     """The first line of a file that only we may read; UsageError when it is empty. Messages say `called`."""
     line = read_private(path, called=called).split(b"\n", 1)[0].rstrip(b"\r")
     if not line:
-        raise UsageError(f"{called} holds no passphrase in its first line")
+        raise UsageError(f"{called} has no passphrase in its first line")
     return Confidential(line)
 
 

@@ -1,4 +1,4 @@
-"""The local store's `SecretStore`: each secret has a data key of its own, wrapped under the master key.
+"""The local store's `SecretStore`: each secret has its own data key, wrapped under the master key.
 
 A payload's associated data names store, secret and version, so a row that was moved does not open. A MAC of each secret
 covers its row and the list of its versions with their states, so that a version that is missing is noticed as well; and
@@ -48,7 +48,7 @@ class LocalSecretStore:
     def create(
         self, secret: str, *, labels: Mapping[str, str], annotations: Mapping[str, str] | None = None
     ) -> SecretInfo:
-        """See SecretStore."""
+        """Make a secret without versions."""
         check_secret_id(secret)
         check_labels(labels)
         check_annotations(annotations or {})
@@ -67,13 +67,13 @@ class LocalSecretStore:
         return info
 
     def describe(self, secret: str) -> SecretInfo:
-        """See SecretStore."""
+        """Return a secret's labels, annotations and etag."""
         check_secret_id(secret)
         with self._database.read() as connection:
             return _get(connection, secret)
 
     def select(self, labels: Mapping[str, str]) -> Iterator[SecretInfo]:
-        """See SecretStore."""
+        """Find our secrets that carry all these labels."""
         check_label_pairs(labels)
         wanted = {"managed-by": "daskpki", **labels}
         where = " AND ".join("json_extract(labels, ?) = ?" for _ in wanted)
@@ -89,7 +89,7 @@ class LocalSecretStore:
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
     ) -> SecretInfo:
-        """See SecretStore."""
+        """Replace labels or annotations under an etag."""
         if labels is not None:
             check_labels(labels)
         check_annotations(annotations or {})
@@ -109,7 +109,7 @@ class LocalSecretStore:
         return info
 
     def delete(self, secret: str, *, etag: str | None = None) -> None:
-        """See SecretStore."""
+        """Remove a secret and all its versions."""
         with self._database.write() as connection:
             info = self._owned(connection, secret)
             if etag is not None:
@@ -119,7 +119,7 @@ class LocalSecretStore:
         self._database.erase_remains()
 
     def add(self, secret: str, payload: Confidential) -> int:
-        """See SecretStore."""
+        """Add a version."""
         check_payload(payload)
         check_secret_id(secret)
         wrapping = self._wrapping_key()
@@ -135,7 +135,7 @@ class LocalSecretStore:
         return number
 
     def access(self, secret: str, number: int) -> Confidential:
-        """See SecretStore."""
+        """Return a version's payload."""
         check_secret_id(secret)
         self._master()
         with self._database.read() as connection:
@@ -144,7 +144,7 @@ class LocalSecretStore:
         return self._open(secret, number, state, sealed)
 
     def latest(self, secret: str) -> Payload:
-        """See SecretStore."""
+        """Return the newest version and its payload."""
         check_secret_id(secret)
         self._master()
         with self._database.read() as connection:
@@ -154,7 +154,7 @@ class LocalSecretStore:
         return Payload(newest, self._open(secret, newest, state, sealed))
 
     def versions(self, secret: str) -> Iterator[Version]:
-        """See SecretStore; authenticated where the store's key is at hand."""
+        """List the versions, newest first; authenticated where the store's key is at hand."""
         check_secret_id(secret)
         with self._database.read() as connection:
             info = _get(connection, secret)
@@ -164,15 +164,15 @@ class LocalSecretStore:
         return (Version(*row) for row in reversed(rows))
 
     def enable(self, secret: str, number: int) -> None:
-        """See SecretStore."""
+        """Make a disabled version readable."""
         self._set_state(secret, number, ENABLED)
 
     def disable(self, secret: str, number: int) -> None:
-        """See SecretStore."""
+        """Make a version unreadable."""
         self._set_state(secret, number, DISABLED)
 
     def destroy(self, secret: str, number: int) -> None:
-        """See SecretStore."""
+        """Erase a version's payload."""
         self._master()
         with self._database.write() as connection:
             self._owned(connection, secret)

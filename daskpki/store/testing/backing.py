@@ -60,7 +60,7 @@ class OneSecret:
 
     @pytest.fixture
     def store(self, backing: Backing) -> Iterator[Store]:
-        """A handle of the test's own."""
+        """A handle for one test."""
         with closing(backing.factory()) as store:
             yield store
 
@@ -91,7 +91,7 @@ def processes(count: int) -> Iterator[Executor]:
 def run(
     executor: Executor, work: Callable[[Backing, int, int], list[int]], backing: Backing, writers: int, each: int
 ) -> Sequence[list[int]]:
-    """What each writer returned; their exceptions are raised here."""
+    """Run `work` for each writer; returns their results, and raises their exceptions."""
     return list(executor.map(work, repeat(backing, writers), range(writers), repeat(each, writers)))
 
 

@@ -60,7 +60,7 @@ _NEXT: Final = {
 
 
 class _Life:
-    """What may happen next to the leaves and CAs of one history; serials are its own, so histories do not meet."""
+    """The next possible events of one history; its serials are unique, so histories do not meet."""
 
     def __init__(self) -> None:
         self._base = secrets.randbits(100) << 50
@@ -382,7 +382,7 @@ class InventorySuite(OneLog):
     def test_the_inventory_is_what_the_records_say(
         self, store: Store, backing: Backing, history: list[list[Draft]]
     ) -> None:
-        cluster = f"c{secrets.token_hex(8)}"  # each example has a log of its own in the same place
+        cluster = f"c{secrets.token_hex(8)}"  # each example has another log in the same place
         with closing(backing.factory()) as other:
             for turn, drafts in enumerate(history):
                 (other if turn % 2 else store).log(cluster).commit(always(*drafts), STAMP)

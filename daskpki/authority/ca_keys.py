@@ -1,18 +1,13 @@
-"""Which kinds of key may be asked for: for a leaf, for its renewal, for a CA.
+"""Keys of a cluster's CAs: where each is kept, how it is sealed and opened, and which types may be asked for.
 
-Where a CA's key is kept, and how it is opened: the port, and keys as secrets of this store or of another one.
-
-The key's URI stands in the log: `store:` is the cluster's own store, any other store URL is that store, and
-`gcpkms://` is a key that never leaves Cloud KMS. The payload is PKCS#8, sealed by its own passphrase when one was
+The log names a key's place by URI: `store:` is the cluster's own store, any other store URL is that store, and
+`gcpkms://` is a key that never leaves Cloud KMS. A stored payload is PKCS#8, sealed by its own passphrase if one was
 given at `init-ca`, so that someone who can only read the store cannot sign; the passphrase's parameters and the
-sealing's format are in the payload.
+sealing's format are in the payload. `Issuers` opens each generation's key at most once.
 
-A cluster's CA generations as issuers: each key is opened at most once, from where the log says that it is kept.
-
-The key of an offline root: in one file, sealed by its own passphrase, to be put away.
-
-The file is made before the root's certificate is signed. A command that was cut off in between finds the file again,
-opens it by its passphrase and goes on with that key; a file that holds anything else is never overwritten.
+The key of an offline root is in one file, sealed by its own passphrase. The file is made before the root's certificate
+is signed. A command that was cut off in between finds the file again, opens it by its passphrase and continues with
+that key; a file with anything else is never overwritten.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Who is revoked, as the trust document says it: CRLs, when they are signed again, and the serials of dropped CAs.
+"""Revocations in the trust document: CRLs, when they are signed again, and the serials of dropped CAs.
 
-The CRL of an offline root: about its intermediate alone, for a year, signed whenever the root's file is opened.
-
-It stands in the trust document beside the CRL of the intermediate, so that software which checks every certificate of a
-chain (`openssl verify -crl_check_all`) has both. Each generation has its own root: an intermediate whose key was
-stolen leaves the trust document together with its root, at once, by `rotate-ca --emergency`. That its root revoked it
-is for those who still trust that root elsewhere.
+The CRL of an offline root lists its intermediate alone, lasts a year, and is signed whenever the root's file is opened.
+It is in the trust document beside the CRL of the intermediate, so that software which checks every certificate of a
+chain (`openssl verify -crl_check_all`) has both. Each generation has its own root: an intermediate whose key was stolen
+leaves the trust document together with its root, at once, by `rotate-ca --emergency`. The root's revocation of it
+serves those who still trust that root elsewhere.
 """
 
 from __future__ import annotations

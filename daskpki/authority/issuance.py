@@ -1,4 +1,4 @@
-"""Issue leaves: reserve in the log → sign → store → confirm in the log, so that nothing is signed unrecorded.
+"""Issues leaves: reserve in the log → sign → store → confirm in the log, so that nothing is signed unrecorded.
 
 A crash leaves a reservation. After ten minutes any later command that opens the CA's key abandons it, its serial goes
 on the CRL until notAfter, and a late confirmation is refused: no command reads another's key to finish its work.

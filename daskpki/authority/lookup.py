@@ -1,6 +1,6 @@
-"""Policy and certificates of a CA from its records: converts the log's JSON to and from the types of `daskpki.pki`.
+"""Lookups in the inventory: a CA's policy and certificates, and a certificate by ROLE/NAME, serial or fingerprint.
 
-Find a certificate in the inventory by what a person has at hand: ROLE/NAME, serial, fingerprint; and describe it.
+Converts the log's JSON to and from the types of `daskpki.pki`.
 """
 
 from __future__ import annotations

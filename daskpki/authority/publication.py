@@ -1,10 +1,9 @@
 """The trust document: computed from the log, signed, and published as the next link of its chain.
 
 It is always computed from the log *after* the event that makes it necessary, so the last command to publish publishes
-everything, and a command that died before publishing is made good by the next one.
+everything, and the next command repairs one that died before publishing.
 
-An older trust document in the place of the newest, or none: noticed, since the log says what was published last.
-
+A rolled-back or deleted trust document is noticed by comparing it with the log, which has the last published epoch.
 Commands that read the document refuse it. Commands that publish continue after the last epoch in the log instead, since
 every node that has seen the newest one refuses another with its epoch, and CRLs of lower numbers.
 """

@@ -1,11 +1,10 @@
-"""Renew leaves: which are due, and what a renewal asks for. The log alone decides; no one's old key is read.
+"""Renewals: which leaves are due, and the request for each. The log alone decides; no old key is read.
 
 A leaf is due once two thirds of its life are past, also long after it has expired, and at once when its CA was dropped,
-since then nobody trusts it. Renewing is safe from two places
-at once: the reservation is made only if the leaf that is to be replaced is still the newest of its name, and, for
-`--due`, nobody else has one reserved.
+since then nobody trusts it. Two commands may renew at the same time: a reservation is made only if the leaf to be
+replaced is still the newest of its name and, for `--due`, nobody else has one reserved.
 
-Whether another CA could issue what is valid, asked before it takes over.
+Before another CA takes over, `check_issuable` asks whether it could issue every valid leaf.
 """
 
 from __future__ import annotations

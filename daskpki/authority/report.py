@@ -1,8 +1,7 @@
-"""The report on a cluster's certificates, gathered in one pass over the inventory.
+"""The report on a cluster's certificates, gathered in one pass over the inventory, and its HTML page.
 
-The report as one HTML page: no script, no font, no request; light or dark as the reader's system is.
-
-All that comes from the log is escaped. Long tables are cut, and say by how much; `daskpki list --csv` has all of it.
+The page has no script, no font and makes no request; it is light or dark as the reader's system is. Everything from the
+log is escaped. Long tables are cut, and say by how much; `daskpki list --csv` has all of it.
 """
 
 from __future__ import annotations

@@ -1,14 +1,12 @@
-"""Where a rollover stands, as the log alone says: which CAs there are, and whose leaves are still to be issued again.
-
-Replace a cluster's CA by a new one: add it to the trust document, let it take over, drop the old one.
+"""Replaces a cluster's CA: adds a new one to the trust document, lets it take over, drops the old one.
 
     start     a new generation is made and published as `next`: nodes trust both
     promote   it becomes `active`, the old one `retiring`; everything valid is issued again from it
     finish    the old one leaves the trust document, and its key is erased
     abort     before `promote` the new one is dropped; after it the old one takes over again, until `finish`
 
-Where it stands follows from the log alone, so each step can be repeated, by anyone, after a crash as well. In an
-emergency (a stolen CA key) all of it is one step: a new generation takes over and every other one is dropped at once.
+The status follows from the log alone, so each step can be repeated by anybody, also after a crash. In an emergency (a
+stolen CA key) all of it is one step: a new generation takes over and every other one is dropped at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How bytes are sealed: AES-256-GCM under a key, or under a passphrase through scrypt (RFC 7914). Pure.
+"""Seals bytes by AES-256-GCM under a key, or under a passphrase through scrypt (RFC 7914). Pure.
 
 Every sealing is bound to its `context`, the associated data that says what it is: a payload that was moved to another
 version, secret or store does not open. Two forms:

@@ -1,7 +1,7 @@
-"""The newest record of each log that this user has seen, kept outside the store against its rollback.
+"""Remembers what this user has seen of each log and trust document, outside the store, to notice its rollback.
 
-A store that was put back to an older state is consistent in itself; only memory elsewhere can tell. The memory is a
-lower bound: losing it, or two processes writing at once, weakens the check and breaks nothing.
+A store that was put back to an older state is consistent; only memory elsewhere can tell. The memory is a lower bound:
+losing it, or two processes writing at once, weakens the check and breaks nothing.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Application Default Credentials through google-auth: a boot's access token, and why there are none.
+"""Connection to Secret Manager: the official client, its credentials, and the meaning of its exceptions.
+
+This is the one module that imports Google's libraries. The client's own retries are off, since only `access` has any,
+and those miss REST's 429: `GsmApi` retries instead.
 
 Messages of google-auth are not repeated, since they quote their input: GOOGLE_APPLICATION_CREDENTIALS may contain a key
 in place of a file's name. A server's answer is judged by its status, which google-auth's errors leave out.
-
-The one module that imports Google's libraries: the official client, its credentials, and what its exceptions mean.
-
-The client's own retries are off, since only `access` has any, and those miss REST's 429: `GsmApi` retries instead.
 """
 
 from __future__ import annotations

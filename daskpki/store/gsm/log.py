@@ -1,18 +1,15 @@
-"""What the log asks of the secrets that it lies in.
+"""The log of a cluster's records in one secret of Secret Manager: each commit adds one version.
 
-How a log's next head is composed: records at its tail, sealed off when that is full.
+A version is a head: it has the newest records at its tail and names segments with the older ones. When the tail is
+full, its records are sealed off into a segment, which is added to the secret before the head that names it, as a rider.
+A segment counts only once a head that names it has won; after a lost race a later writer destroys it. So commits are
+atomic whatever their size.
 
-A sealed segment is added to the log's secret before the head that names it, as a rider. It counts only once a head that
-names it has won; after a lost race it lies there unnamed, and is destroyed by a later writer.
-
-A cluster's records log in one secret of Secret Manager: each commit adds one version, whatever the number of drafts.
-
-A commit costs: `latest`, a look at the next number, one destroy and one add; the next one by the same process only the
-destroy and the add, since it goes on from the head that it made, and looks again only when another writer was first.
-A sealing costs one add more, for each 64 KiB. In between commits three versions are open: the head, its predecessor
-(for readers whose `latest` lags) and what the next writer destroys; while several write at once, losers come on top.
-
-Commits are atomic whatever their size: a head names all that it consists of, and wins whole (`composing.py`).
+A commit costs: `latest`, a look at the next number, one destroy and one add. The next commit of the same process costs
+only the destroy and the add, since it continues from the head that it made, and looks again only if another writer was
+first. A sealing costs one add more, for each 64 KiB. Between commits three versions are active: the head, its
+predecessor (for readers whose `latest` lags) and the one that the next writer destroys; several writers at once add
+the losers.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""All records of a log up to a head: the sealed segments, several read at once, and the open tail.
+"""Records and inventory of a log in Secret Manager, whose old records are in sealed segments.
 
-The inventory of a log whose old records lie in sealed segments: read only when a question needs them.
-
-Answered from the head alone: `head`, `published`, `authorities`, leaves that were reserved since the last sealing or
-were unfinished then, and `certificates` of unfinished statuses. All else replays the segments, once.
+Segments are read several at once, and only when a question needs them. The head alone answers `head`, `published`,
+`authorities`, leaves that were reserved since the last sealing or were unfinished then, and `certificates` of
+unfinished statuses. Everything else replays the segments, once.
 """
 
 from __future__ import annotations

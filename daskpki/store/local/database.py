@@ -1,22 +1,15 @@
-"""Whether a directory lies on a network file system, where SQLite's WAL is unsafe.
-
-The WAL's index is shared memory, which two hosts do not share: https://sqlite.org/wal.html, "Overview", point 2. Linux
-says what is mounted in /proc/self/mountinfo; where there is no such file, nothing is known and nothing is refused.
-
-What SQLite's errors mean to a user of the store: busy, full, torn, read-only.
-
-The local store's tables, and the number of their format.
-
-Records, names and labels are in the clear, so that listing needs no passphrase; `sealed`, `data_key` and `box` are
-sealed before SQLite sees them, since its write-ahead log keeps what it was given.
-
-One SQLite database: made and opened privately, written in durable transactions, read in consistent snapshots.
+"""The SQLite database of a local store: its schema, and durable transactions and consistent snapshots of it.
 
 - It is made complete under a temporary name (0600, O_EXCL) and then linked into place, so a crash leaves a store or
   none. File, WAL and shared memory are checked as ssh checks its keys before SQLite opens them.
+- A directory on a network file system is refused, since the WAL's index is shared memory, which two hosts do not share
+  (https://sqlite.org/wal.html, "Overview", point 2). Linux lists mounts in /proc/self/mountinfo; where there is no such
+  file, nothing is refused.
 - `journal_mode=WAL` with `synchronous=FULL`: a commit is on the disk when it returns. The pragma's answer is fetched,
   since SQLite reports a failure only there.
 - `BEGIN IMMEDIATE` takes the one writer's lock first, so that no transaction has to be repeated half-way.
+- Records, names and labels are in the clear, so that listing needs no passphrase; `sealed`, `data_key` and `box` are
+  sealed before SQLite sees them, since its write-ahead log keeps what it was given.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""The tables that follow from the records: kept up in the record's own transaction, read back as entries.
+"""The local store's `Inventory`, and the tables behind it, which follow from the records.
 
-The meaning of an event is decided in `daskpki.inventory`; here an entry is loaded, changed by `certificate_after` or
-`authority_after`, and written back.
-
-The local store's `Inventory`: SQL over one snapshot, at a cost that does not grow with the number of leaves.
+The tables are updated in the record's own transaction: an entry is loaded, changed by `daskpki.inventory`'s
+`certificate_after` or `authority_after`, and written back. The inventory is SQL over one snapshot, at a cost that does
+not grow with the number of leaves.
 """
 
 from __future__ import annotations

@@ -1,22 +1,18 @@
-"""Key slots: each seals the same master key by other means, so that changing one reseals nothing else.
+"""Key slots of a local store: each seals the same master key, so that changing one reseals nothing else.
 
 passphrase  scrypt, with its parameters in the box
 keyfile     32 random bytes in a file that someone asked for
 keyring     32 random bytes in the OS keyring, under a name that says nothing but the store's id
-recovery    a code that was printed once
+recovery    a code that was printed once: 160 random bits and a checksum for slips of the pen, in Crockford's base 32
+            (nine groups of four; case, spaces and dashes do not matter, O is read as 0, I and L as 1)
 
-The recovery code: 160 random bits that someone writes down, and a checksum that notices a slip of the pen. Pure.
-
-Written in Crockford's base 32, without I, L, O and U, in nine groups of four. Reading is forgiving: case, spaces and
-dashes do not matter, O is read as 0, I and L as 1.
-
-The ways to unlock a store, and to make a new one, in this order; two ways are never used silently:
+A store is unlocked, or a new one created, by the first of these that is given; a second way is never tried silently:
 
 1. What was named explicitly: a recovery code, a key file or a passphrase file. It works, or that is the error.
 2. The same two files named by DASKPKI_KEY_FILE or DASKPKI_PASSPHRASE_FILE.
-3. The slots that there are: the OS keyring first, then the passphrase, asked for on a terminal.
+3. The store's slots: the OS keyring first, then the passphrase, asked for on a terminal.
 
-There is no step 4: without a way in, AccessDeniedError names those that the store has.
+Without a way in, AccessDeniedError names those that the store has.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""How a local store comes to be: complete, or not at all.
+"""The local store as a whole: the two ports, the key slots, the master key, and its creation.
 
-The database is made under a temporary name, its first key slot included, and linked into place at the end. A second
-creator waits at the directory's lock, and then finds the store there.
-
-The local store as a whole: the two ports, the key slots, and the master key that is fetched when first needed.
+The database is created under a temporary name, its first key slot included, and linked into place at the end, so a
+crash leaves a complete store or none. A second creator waits for the directory's lock, and then finds the store there.
 """
 
 from __future__ import annotations

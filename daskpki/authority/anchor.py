@@ -73,7 +73,7 @@ class Anchored:
                     )
             if head is not None:
                 self._check_rivals(chain, head)
-                self._say_first_use(head.payload.signed.document)
+                self._warn_first_use(head.payload.signed.document)
                 self.note(head.payload.signed.document)
         return self._document
 
@@ -89,12 +89,12 @@ class Anchored:
         self._document = document
         self._store.memory.note_trust(self._cluster, document.epoch, document.authorities)
 
-    def _say_first_use(self, document: TrustDocument) -> None:
+    def _warn_first_use(self, document: TrustDocument) -> None:
         if self.basis == "first use" and self._store.memory.lasts:
             what = "first use of cluster %s here: its CA has SHA-256 %s; compare it (--ca-sha256 HEX pins one)"
             logging.getLogger("daskpki").warning(what, self._cluster, fingerprint(document.active.certificate))
 
-    def mark_ours(self, records: Sequence[Record]) -> None:
+    def trust_own(self, records: Sequence[Record]) -> None:
         """Trust records that this command committed at the end of what counted."""
         self._points.append(after_records(self._points[-1], records))
 

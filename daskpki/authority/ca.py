@@ -245,7 +245,7 @@ class CertificateAuthority:
 
         return Rollover(self)
 
-    def holds_valid(self, identity: Identity) -> bool:
+    def has_valid(self, identity: Identity) -> bool:
         """Whether the newest leaf of that identity is valid now."""
         entry = self._seen().current(identity.role, identity.name)
         return entry is not None and entry.state(self.session.now().timestamp()) == "issued"

@@ -31,16 +31,16 @@ def repair(
     unpublished = revoking is not None or not shows_authorities(seen, strictly=False)
     abandoned = is_stale(seen, session.now()) and abandon_stale(session)
     due = session.now().timestamp() >= seen.published.get("due", 0)
-    if abandoned or unpublished or due or (look and _is_put_back(session)):
+    if abandoned or unpublished or due or (look and _is_rolled_back(session)):
         from daskpki.authority.publication import publish
 
         publish(session, issuers)
 
 
-def _is_put_back(session: Session) -> bool:
-    from daskpki.authority.publication import is_put_back
+def _is_rolled_back(session: Session) -> bool:
+    from daskpki.authority.publication import is_rolled_back
 
-    return is_put_back(session, session.log.read_cached())  # with what this very command published
+    return is_rolled_back(session, session.log.read_cached())  # with what this very command published
 
 
 def shows_authorities(inventory: Inventory, *, strictly: bool = True) -> bool:

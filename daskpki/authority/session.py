@@ -86,7 +86,7 @@ class Session(NamedTuple):
 
         records = self.log.commit(checked, stamp or self.stamp(), self._sign)
         if records and self.anchor.old_key_lost:
-            self.anchor.mark_ours(records)
+            self.anchor.trust_own(records)
         return records
 
     def check(self, inventory: Inventory) -> None:

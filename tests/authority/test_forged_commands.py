@@ -37,7 +37,7 @@ COMMANDS = [
     ("copy", "--to", "local:{}/copy", "--key-file", "{}/copy.key"),
     ("doctor", "--json"),
     ("grant", "worker/b", "--to", "serviceAccount:w@my-project.iam.gserviceaccount.com"),
-    ("login", "carol"),
+    ("export", "client/carol", "--out", "carol"),
 ]
 
 

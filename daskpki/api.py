@@ -137,7 +137,7 @@ def secret(name: str) -> bytes:
 def open_store(url: str | None = None) -> Store:
     """Open the store of a URL: `local:`, `local:/path`, `gsm://PROJECT[/LOCATION]`; None for DASKPKI_STORE or `local:`.
 
-    A local store is unlocked by DASKPKI_KEY_FILE, DASKPKI_PASSPHRASE_FILE or the OS keyring; nothing asks at a terminal.
+    A local store is unlocked by DASKPKI_KEY_FILE, DASKPKI_PASSPHRASE_FILE or the OS keyring, never by a prompt.
     Installed packages may add schemes (docs/how-to/write-a-store.md).
 
         with contextlib.closing(daskpki.open_store("gsm://my-project")) as store:

@@ -358,8 +358,7 @@ class Database:
             try:
                 yield self._connection
             finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("COMMIT")
+                self._undo(nested=False)
 
     def snapshot(self) -> Snapshot:
         """A view of this moment that later commits do not change; inside a batch it is the batch itself."""

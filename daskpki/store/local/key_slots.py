@@ -109,7 +109,7 @@ def read_key_file(path: Path) -> Confidential:
     data = read_private(path, called=_KEY_FILE_SETTING)
     if len(data) != KEY_BYTES:
         raise UsageError(
-            f"{_KEY_FILE_SETTING} is none: it has {len(data)} bytes instead of {KEY_BYTES}",
+            f"{_KEY_FILE_SETTING} is no key: it has {len(data)} bytes instead of {KEY_BYTES}",
             hint="a file that does not exist yet is filled with a new random key",
         )
     return Confidential(data)

@@ -155,8 +155,12 @@ def secret(name: str) -> bytes:
 
 
 def open_store(url: str | None = None) -> Store:
-    """The store of that URL: `local:`, `local:/path`, `gsm://PROJECT[/LOCATION]`; None for DASKPKI_STORE or `local:`.
+    """Open the store of a URL: `local:`, `local:/path`, `gsm://PROJECT[/LOCATION]`; None for DASKPKI_STORE or `local:`.
 
-    A local store opens by DASKPKI_KEY_FILE, DASKPKI_PASSPHRASE_FILE or the OS keyring; it never asks at a terminal.
+    A local store is unlocked by DASKPKI_KEY_FILE, DASKPKI_PASSPHRASE_FILE or the OS keyring, never by a prompt.
+    Installed packages may add schemes (docs/how-to/write-a-store.md).
+
+        with contextlib.closing(daskpki.open_store("gsm://my-project")) as store:
+            print(store.clusters())
     """
     return open_without_asking(store_url(os.environ, url))

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from daskpki import secret_names
 from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, PolicyError, UsageError
 from daskpki.identity import Role, parse_label, parse_slug
-from daskpki.settings import GsmUrl, LocalUrl
+from daskpki.settings import GsmUrl, LocalUrl, StoreUrl
 from daskpki.store.gsm.iam import Binding
 from daskpki.store.gsm.store import GsmStore
 from daskpki.store.limits import check_ours
@@ -258,13 +258,15 @@ class Change(NamedTuple):
     changed: bool
 
 
-def check_applies(url: GsmUrl | LocalUrl) -> GsmUrl:
+def check_applies(url: StoreUrl) -> GsmUrl:
     """The place of the grants; UsageError for a store that has none."""
     if isinstance(url, LocalUrl):
         raise UsageError(
             f"grants do not apply to {url}: a local store has no IAM, who opens it opens all of it",
             hint="--store gsm://PROJECT",
         )
+    if not isinstance(url, GsmUrl):
+        raise UsageError(f"grants do not apply to {url}: only Secret Manager has them", hint="--store gsm://PROJECT")
     return url
 
 

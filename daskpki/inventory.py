@@ -1,4 +1,4 @@
-"""The inventory that follows from a log: what is known of each leaf and CA once its events have happened.
+"""The inventory: the state of each leaf and CA that follows from a log.
 
 Pure; a store either replays its log or keeps tables by the same transitions. `superseded` and `expired` are derived,
 never recorded.
@@ -33,14 +33,14 @@ SUPERSEDED: Final = "superseded"
 EXPIRED: Final = "expired"
 
 FROM_REQUEST: Final = "csr"
-"""The key type of a leaf whose key never travelled: only its holder can ask for a new one."""
+"""The key type of a leaf that was issued for a request. Its key is with the requester, who alone can renew it."""
 
 
 class CertificateRecord(NamedTuple):
-    """What is known of one leaf. Times are seconds since the epoch; `status` is the last recorded event's kind.
+    """The state of one leaf. Times are seconds since the epoch; `status` is the last recorded event's kind.
 
     `sans` is what it says beyond the identity, as `dns:NAME`, `ip:ADDRESS` and `grade:GRADE`; `key_type` is
-    FROM_REQUEST for a key that never travelled. So a renewal needs nothing but the log.
+    FROM_REQUEST if the key was not made here. So a renewal needs nothing but the log.
     """
 
     serial: int
@@ -73,10 +73,10 @@ class CertificateRecord(NamedTuple):
 
 
 class AuthorityRecord(NamedTuple):
-    """What is known of one CA generation.
+    """The state of one CA generation.
 
-    `certificate` is the trust anchor, `chain` the intermediates below it, the one that issues first, `root_crl` what an
-    offline root signed last about those; base64 of the DER.
+    `certificate` is the trust anchor, `chain` the intermediates below it, the issuing one first, `root_crl` the last
+    CRL that an offline root signed for them; all as base64 of the DER. `sealing` is how the key is sealed.
     """
 
     generation: int
@@ -95,7 +95,7 @@ class Inventory(Protocol):
 
     @property
     def head(self) -> Head:
-        """The record up to which this view holds."""
+        """The last record that this view includes."""
         ...
 
     @property
@@ -127,7 +127,7 @@ class Inventory(Protocol):
 
 
 def certificate_after(entry: CertificateRecord | None, record: Record) -> CertificateRecord:
-    """The leaf's entry once `record` has happened to it; raises CorruptError for an event out of order."""
+    """Apply a record to a leaf's entry; raises CorruptError for an event out of order."""
     body = record.body
     if record.kind == RESERVED:
         return CertificateRecord(
@@ -157,7 +157,7 @@ def certificate_after(entry: CertificateRecord | None, record: Record) -> Certif
 
 
 def authority_after(entry: AuthorityRecord | None, record: Record) -> AuthorityRecord:
-    """The CA generation's entry once `record` has happened to it; raises CorruptError for an event out of order."""
+    """Apply a record to a CA generation's entry; raises CorruptError for an event out of order."""
     body = record.body
     if record.kind == CA_RESERVED:
         return AuthorityRecord(
@@ -202,7 +202,7 @@ class ReplayedInventory:
             self.apply(record)
 
     def apply(self, record: Record) -> None:
-        """Take in the next record; kinds that this version does not know change nothing but the head."""
+        """Apply the next record; a kind that this version does not know changes only the head."""
         if record.kind in CERTIFICATE_KINDS:
             self._apply_certificate(record)
         elif record.kind in AUTHORITY_KINDS:
@@ -227,28 +227,28 @@ class ReplayedInventory:
         self._fingerprints[str(entry.fingerprint)] = entry.serial
 
     def certificate(self, serial: int) -> CertificateRecord | None:
-        """See Inventory."""
+        """Find a leaf by serial."""
         return self._certificates.get(serial)
 
     def current(self, role: str, name: str) -> CertificateRecord | None:
-        """See Inventory."""
+        """Find the newest issued leaf of a role and name."""
         serial = self._current.get((role, name))
         return None if serial is None else self._certificates[serial]
 
     def certificates(
         self, *, role: str | None = None, name: str | None = None, statuses: Sequence[str] | None = None
     ) -> Iterator[CertificateRecord]:
-        """See Inventory."""
+        """Stream the leaves in the order of their reservation."""
         for entry in list(self._certificates.values()):
             wanted = (role is None or entry.role == role) and (name is None or entry.name == name)
             if wanted and (statuses is None or entry.status in statuses):
                 yield entry
 
     def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
-        """See Inventory."""
+        """Find a leaf by fingerprint."""
         serial = self._fingerprints.get(fingerprint)
         return None if serial is None else self._certificates[serial]
 
     def authorities(self) -> Sequence[AuthorityRecord]:
-        """See Inventory."""
+        """The CA generations, oldest first."""
         return [self._authorities[generation] for generation in sorted(self._authorities)]

@@ -25,7 +25,7 @@ from daskpki.credentials.contexts import SCHEME
 from daskpki.credentials.source_selection import DIRECTORY
 from daskpki.errors import DaskpkiError
 from daskpki.identity import Role
-from daskpki.settings import GsmUrl, LocalUrl, home
+from daskpki.settings import GsmUrl, StoreUrl, home
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,7 +163,7 @@ def _announce_end(obtained: Obtained, wanted: Wanted, here: Environment) -> None
 class StoreTrust:
     """`daskpki.cluster.refresh.Source` over a store's trust documents. Raises what a store raises."""
 
-    def __init__(self, cluster: str, url: LocalUrl | GsmUrl) -> None:
+    def __init__(self, cluster: str, url: StoreUrl) -> None:
         from daskpki.boot.refresh import TrustVersions
 
         self._versions = TrustVersions(cluster)
@@ -179,7 +179,7 @@ class StoreTrust:
 
 
 @contextmanager
-def _reader(url: LocalUrl | GsmUrl) -> Iterator[Reader]:
+def _reader(url: StoreUrl) -> Iterator[Reader]:
     """The store for one look, never by a prompt: Secret Manager as a node reads it, since Google's library takes long.
 
     That way speaks REST only, so that an endpoint of another kind is left to the library.

@@ -1,14 +1,14 @@
-"""What happened to a cluster's certificates: the events, and the hash chain that holds them together.
+"""Records of what happened to a cluster's certificates, and the hash chain that links them.
 
-Pure: a log hands records in and keeps what comes out. Every state change is recorded before it is signed:
+Pure: a log passes records in and keeps the result. Every state change is recorded before it is signed:
 
     ca-reserved → ca-created → ca-activated / ca-retiring → ca-retired        (by generation)
     reserved → issued | abandoned;  issued → revoking → revoked → released    (by serial)
     published(epoch, version, due)                                            (the trust document)
     root-crl(generation, crl)                              (an offline root signed the CRL of its intermediate)
 
-What follows from them is in `daskpki.inventory`. One chain serves inventory and audit; the hash of its head stands in
-each signed trust document.
+The state that follows from them is in `daskpki.inventory`. One chain serves inventory and audit; the hash of its head
+stands in each signed trust document.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PUBLISHED: Final = "published"
 
 
 class Stamp(NamedTuple):
-    """When and by whom a commit is made: seconds since the epoch, an id of the operation, who (as claimed), command."""
+    """Time of a commit in seconds since the epoch, id of the operation, user (as claimed) and command."""
 
     time: int
     operation: str
@@ -49,7 +49,7 @@ class Stamp(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """An event to be appended; `body` holds JSON values only."""
+    """An event to be appended; `body` has JSON values only."""
 
     kind: str
     body: Mapping[str, Any]
@@ -155,7 +155,7 @@ def verify_chain(head: Head, records: Iterable[Record]) -> Iterator[Record]:
 
 
 def following(head: Head, records: Iterable[Record]) -> list[Record]:
-    """Those of a log's records that come after `head`; raises CorruptError when they do not follow from it."""
+    """The records of a log after `head`; CorruptError when they do not follow from it."""
     later = []
     for record in records:
         if record.seq > head.seq:

@@ -1,4 +1,4 @@
-"""How a cluster's secrets are called: `daskpki_CLUSTER_KIND[_NAME]`, and the labels that mark them as ours.
+"""Names of a cluster's secrets: `daskpki_CLUSTER_KIND[_NAME]`, and the labels that mark them as ours.
 
 Labels and names have no `_`, so ids are unambiguous, and one IAM condition by prefix can cover a role.
 """

@@ -20,8 +20,11 @@ if TYPE_CHECKING:  # pathlib takes 4 ms to load, and a boot from Secret Manager 
 
 DEFAULT_CLUSTER: Final = "default"
 DEFAULT_STORE: Final = "local:"
+STORES: Final = "daskpki.stores"
+"""The entry point group in which other packages name what opens the URLs of a scheme (`daskpki.store.opening`)."""
 # Google Cloud: project ids are 6 to 30 of a-z, 0-9 and '-' (older ones carry a domain and ':'); numbers work as well.
 _PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]\Z|[0-9]{6,}\Z")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,30}\Z")  # RFC 3986, 3.1, in lower case
 _LOCATION = re.compile(r"[a-z][a-z0-9-]{2,30}\Z")
 
 
@@ -49,8 +52,21 @@ class GsmUrl(NamedTuple):
         return f"projects/{self.project}" + (f"/locations/{self.location}" if self.location else "")
 
 
-def parse_store_url(text: str) -> LocalUrl | GsmUrl:
-    """The store that `text` names; raises UsageError that lists the forms."""
+class PluginUrl(NamedTuple):
+    """`SCHEME://...` of a store that another package brings (entry point group `daskpki.stores`)."""
+
+    scheme: str
+    rest: str
+
+    def __str__(self) -> str:
+        return f"{self.scheme}:{self.rest}"
+
+
+StoreUrl = LocalUrl | GsmUrl | PluginUrl
+
+
+def parse_store_url(text: str) -> StoreUrl:
+    """Parse the URL of a store; UsageError lists the forms, which include the schemes of installed packages."""
     scheme, colon, rest = text.partition(":")
     if colon and scheme == "local":
         if rest and not rest.startswith("/"):
@@ -68,8 +84,15 @@ def parse_store_url(text: str) -> LocalUrl | GsmUrl:
                 f"store {shown(text)}: {shown(location)} is not a location", hint="for example europe-west1"
             )
         return GsmUrl(project, location or None)
+    if rest.startswith("//") and _SCHEME.match(scheme):
+        from importlib.metadata import entry_points  # loads a third of the standard library's mail parser
+
+        if entry_points(group=STORES, name=scheme):
+            return PluginUrl(scheme, rest)
     raise UsageError(
-        f"{shown(text)} is not a store", hint="stores are local:, local:/path, gsm://PROJECT, gsm://PROJECT/LOCATION"
+        f"{shown(text)} is not a store",
+        hint="stores are local:, local:/path, gsm://PROJECT, gsm://PROJECT/LOCATION, and what packages add to the "
+        f"entry point group {STORES}",
     )
 
 
@@ -113,6 +136,6 @@ def cluster_name(environ: Mapping[str, str], chosen: str | None = None) -> str:
     return parse_label(chosen or environ.get("DASKPKI_CLUSTER") or DEFAULT_CLUSTER, "cluster")
 
 
-def store_url(environ: Mapping[str, str], chosen: str | None = None) -> LocalUrl | GsmUrl:
+def store_url(environ: Mapping[str, str], chosen: str | None = None) -> StoreUrl:
     """The store in use: the one chosen, else DASKPKI_STORE, else the local one."""
     return parse_store_url(chosen or environ.get("DASKPKI_STORE") or DEFAULT_STORE)

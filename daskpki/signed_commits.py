@@ -1,15 +1,15 @@
-"""Which commits of a log count: those that the CA signed which was active in the state before. Pure.
+"""Decides which commits of a log count: those signed by the CA that was active in the state before. Pure.
 
-One signature for each commit, over the cluster, the generation that signs and the commit's last record; the hash chain
-covers all before it. It also covers the digest of what the store keeps around the commit (`place`), which a copy
-carries along like the rest, and only the store where it was made compares with what it has. The rules:
+A signature covers the cluster, the generation that signs and the commit's last record; the hash chain covers all
+earlier records. It also covers the digest of what the store keeps around the commit (`place`). A copy carries that
+along, but only the store where it was made compares it with what it has. The rules:
 
-1. A commit is signed by the generation that was active before it.
-2. A commit by which one generation takes over at once, and the others are dropped (an emergency), is signed by the new
-   one as well.
-3. Before any generation was active, by the newest that the commit leaves with a certificate; and until there is one,
-   a commit that does no more than reserve generations is signed by nobody. That is how `init-ca` begins.
-4. Another signature that names a known generation and does not verify spoils the commit.
+1. The generation that was active before a commit signs it.
+2. If the commit makes another generation active and drops all others (an emergency), the new one signs as well.
+3. Before any generation was active, the newest that the commit leaves with a certificate signs. Until there is one,
+   only the exact commit with which `init-ca` begins needs no signature: it reserves the next generation, after closing
+   those that were reserved before and never created.
+4. Any other signature that names a known generation must verify too.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from daskpki.records import (
 )
 
 _TYPE: Final = b"application/vnd.daskpki.commit.v1+json"
+_RESERVATION: Final = frozenset(("generation", "key_uri", "sealing", "trust_domain", "settings"))
 _STATUS: Final = {NEXT: CA_CREATED, ACTIVE: CA_ACTIVATED, RETIRING: CA_RETIRING}
 
 
@@ -53,21 +54,21 @@ Generations = Mapping[int, Generation]
 
 
 class Trusted(NamedTuple):
-    """A point of a log that is taken for true: its record, and the CA generations after it."""
+    """A point of a log that is trusted: its record, and the CA generations after it."""
 
     head: Head = EMPTY
     generations: Generations = MappingProxyType({})
 
 
 def signed_bytes(cluster: str, generation: int, head: Head, place: str = "") -> bytes:
-    """What a signature covers: DSSE's pre-authentication encoding (PAE) of type and payload."""
+    """The bytes that a signature covers: DSSE's pre-authentication encoding (PAE) of type and payload."""
     payload = {"cluster": cluster, "generation": generation, "seq": head.seq, "hash": head.hash, "place": place}
     body = compact_json(payload).reveal()
     return b"DSSEv1 %d %b %d %b" % (len(_TYPE), _TYPE, len(body), body)
 
 
 def sign_commit(cluster: str, issuer: Issuer, head: Head, place: str = "") -> CommitSignature:
-    """The signature of one generation over a commit that ends with `head`."""
+    """Sign a commit that ends with `head` in the name of one generation."""
     value = keys.sign(issuer.key, signed_bytes(cluster, issuer.generation, head, place))
     return CommitSignature(issuer.generation, value, place)
 
@@ -87,7 +88,7 @@ def recorded_generations(authorities: Iterable[AuthorityRecord]) -> dict[int, Ge
 
 
 def signers(before: Generations, records: Iterable[Record]) -> tuple[int, ...]:
-    """The generations that have to sign a commit of these records; none for one that `init-ca` begins with."""
+    """The generations that have to sign a commit of these records; none before one has a certificate."""
     records = list(records)
     active = _active(before)
     after = _after(before, records)
@@ -101,7 +102,7 @@ def signers(before: Generations, records: Iterable[Record]) -> tuple[int, ...]:
 
 
 def after_records(before: Trusted, records: Sequence[Record]) -> Trusted:
-    """The point to which records lead that are taken for true."""
+    """The point that trusted records lead to."""
     return Trusted(Head(records[-1].seq, records[-1].hash), _after(before.generations, records)) if records else before
 
 
@@ -125,7 +126,7 @@ def _verified(cluster: str, before: Trusted, records: list[Record]) -> Trusted:
     end = Head(records[-1].seq, records[-1].hash)
     after = _after(before.generations, records)
     wanted = signers(before.generations, records)
-    if not wanted and not _only_reserves(records):
+    if not wanted and not _is_beginning(before.generations, records):
         raise NotTrustedError(f"{_named(records)} signed by no CA")
     found = set()
     for signature in records[-1].signatures or ():
@@ -157,9 +158,17 @@ def _named(records: list[Record]) -> str:
     return f"record {last} of the log is" if first == last else f"records {first} to {last} of the log are"
 
 
-def _only_reserves(records: list[Record]) -> bool:
-    """Whether it is what `init-ca` begins with, or begins again with after an interruption."""
-    return all(record.kind in (CA_RESERVED, CA_RETIRED) for record in records)
+def _is_beginning(before: Generations, records: list[Record]) -> bool:
+    """Whether this is the commit with which `init-ca` begins, or begins again after an interruption."""
+    *closed, last = records
+    cut_off = [number for number, known in before.items() if known.status == CA_RESERVED]
+    return (
+        last.kind == CA_RESERVED
+        and last.body.keys() == _RESERVATION
+        and last.body["generation"] == max(before, default=0) + 1
+        and all(record.kind == CA_RETIRED for record in closed)
+        and [dict(record.body) for record in closed] == [{"generation": number} for number in cut_off]
+    )
 
 
 def _active(generations: Generations) -> int | None:

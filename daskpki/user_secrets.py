@@ -1,9 +1,9 @@
 """The cluster's other secrets: passwords and tokens that its programs need, versioned, in the same store.
 
-Payloads are raw bytes, so that `gcloud` and berglas read them too. What was done to them stands in a log of their own,
-with time and who, by which nothing is decided; when one ends or wants a new value stands in annotations, which are
-shown and never relied on to protect anything. Rolling back adds the old payload again, since `latest` is the highest
-number in any state.
+Payloads are raw bytes, so that `gcloud` and berglas read them too. Changes are recorded, with time and user, in a log
+that is shown and that nothing is decided by. Annotations say when a value ends and when it is due for rotation; they
+are shown, and protect nothing. A rollback adds the old payload again, since `latest` is the highest number in any
+state.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _RESTORED: Final = "daskpki-restored"
 
 
 class Periods(NamedTuple):
-    """How long a value lasts, and after what time it wants a successor, in seconds; 0 for ever, None as it was."""
+    """Lifetime of a value, and time until its rotation, in seconds; 0 for no limit, None for the same as before."""
 
     ttl: int | None = None
     rotate_every: int | None = None
@@ -43,7 +43,7 @@ AS_BEFORE: Final = Periods()
 
 
 class Reminder(NamedTuple):
-    """When a secret ends and when it wants a new value, in seconds since the epoch; None for never."""
+    """End of a secret's value, and when it is due for rotation, in seconds since the epoch; None for never."""
 
     ends: int | None = None
     rotate_by: int | None = None
@@ -94,7 +94,7 @@ class ClusterSecrets:
         return number
 
     def get(self, name: str, number: int | None = None) -> Payload:
-        """A version's payload, the newest one by default; NotFoundError, DisabledError, also after its end."""
+        """Read a version, by default the newest; NotFoundError, DisabledError (also after the value's end)."""
         secret = self._id(name)
         ends = _reminder(self._describe(name).annotations).ends
         if ends is not None and ends < self._clock():
@@ -153,7 +153,7 @@ class ClusterSecrets:
         return max(older)
 
     def disable(self, name: str, number: int) -> None:
-        """Make a version unreadable; UsageError for the newest, on which every reader of `latest` would fail."""
+        """Make a version unreadable; UsageError for the newest, since programs read `latest`."""
         self._check_not_newest(name, number)
         self._store.secrets.disable(self._id(name), number)
         self._record(DISABLED, name, number)
@@ -176,7 +176,7 @@ class ClusterSecrets:
             raise NotFoundError(f"the secret {name} has no version {number}", hint=f"daskpki secret versions {name}")
         if number == max(version.number for version in versions if version.state != DESTROYED):
             raise UsageError(
-                f"version {number} of {name} is the newest: whoever reads the secret would get an error",
+                f"version {number} of {name} is the newest: programs that read the secret would get an error",
                 hint=f"daskpki secret set {name}, or daskpki secret rollback {name}, adds one first",
             )
 
@@ -193,7 +193,7 @@ class ClusterSecrets:
             ) from None
 
     def _annotate(self, secret: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
-        """Change the annotations, anew when somebody else did meanwhile: the version they go with is there already."""
+        """Change the annotations, and try again if somebody else changed them: their version was added already."""
         for attempt in range(1, _ATTEMPTS + 1):
             info = self._store.secrets.describe(secret)
             annotations = change(info.annotations)
@@ -220,7 +220,7 @@ class ClusterSecrets:
 
 
 def _reminders(former: Mapping[str, str], periods: Periods, now: int) -> dict[str, str]:
-    """The annotations of a secret that gets a new value now: an end of the value before is not the new one's."""
+    """The annotations of a secret that gets a new value now; the end of the previous value does not carry over."""
     found = {key: value for key, value in former.items() if key not in (_ENDS, _ROTATE_BY, _TTL, _ROTATE_EVERY)}
     for period, moment, given in ((_TTL, _ENDS, periods.ttl), (_ROTATE_EVERY, _ROTATE_BY, periods.rotate_every)):
         seconds = _moment(former.get(period)) if given is None else given
@@ -234,7 +234,7 @@ def _reminder(annotations: Mapping[str, str]) -> Reminder:
 
 
 def _moment(text: str | None) -> int | None:
-    """What somebody else wrote into an annotation is no reminder of ours."""
+    """Parse an annotation; None for text that is not ours."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 12 else None  # noqa: PLR2004 - years of four digits
 
 

@@ -1,9 +1,9 @@
-"""What a command takes for true: the newest trust document that verifies, and the log that follows from it.
+"""The trust anchor of a command: the newest trust document that verifies, and the log that follows from it.
 
-The document (D) is judged by what the reader already holds, the first of: a pin (`--ca-sha256`), what this user saw
-before (`daskpki.store.rollback_guard`), and on first use nothing, so that the document's own CA is taken for the
-cluster's. A log counts only if it has the record that D names, and every commit after it is signed
-(`daskpki.signed_commits`). Before there is a document, the log is judged from its first record.
+The document (D) is judged by the first of these that exists: a pin (`--ca-sha256`), what this user saw before
+(`daskpki.store.rollback_guard`), and on first use nothing, so that the document's own CA is trusted. A log counts only
+if it has the record that D names, and every commit after it is signed (`daskpki.signed_commits`). Before there is a
+document, the log is judged from its first record.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _RIVALS: Final = 64
 
 
 class Anchored:
-    """One cluster in one store, as one reader judges it."""
+    """Judges one cluster in one store by what one reader knows."""
 
     def __init__(self, store: Store, cluster: str, clock: Callable[[], datetime], pin: str | None = None) -> None:
         self._store = store
@@ -63,7 +63,7 @@ class Anchored:
         """
         if self._document is None:
             chain = self.chain
-            # `latest` may lag; whoever remembers a document needs no look behind it, since a commit finds out
+            # `latest` may lag; with a remembered document that is enough, since a commit finds newer ones
             head = chain.read_cached().head if self.basis == "seen" else chain.head()
             if head is None and chain.foreign:
                 self._refusal = chain.foreign[max(chain.foreign)]
@@ -73,33 +73,33 @@ class Anchored:
                     )
             if head is not None:
                 self._check_rivals(chain, head)
-                self._say_first_use(head.payload.signed.document)
+                self._warn_first_use(head.payload.signed.document)
                 self.note(head.payload.signed.document)
         return self._document
 
     @property
     def basis(self) -> str:
-        """What the newest document was judged by: `pin`, `seen` or `first use`."""
+        """What the newest document is judged by: `pin`, `seen` or `first use`."""
         if self._pin:
             return "pin"
         return "seen" if self._store.memory.trust(self._cluster) is not None else "first use"
 
     def note(self, document: TrustDocument) -> None:
-        """Take a document for the newest: one that was verified, or that this very command signed."""
+        """Remember a document as the newest: it was verified, or this command signed it."""
         self._document = document
         self._store.memory.note_trust(self._cluster, document.epoch, document.authorities)
 
-    def _say_first_use(self, document: TrustDocument) -> None:
+    def _warn_first_use(self, document: TrustDocument) -> None:
         if self.basis == "first use" and self._store.memory.lasts:
             what = "first use of cluster %s here: its CA has SHA-256 %s; compare it (--ca-sha256 HEX pins one)"
             logging.getLogger("daskpki").warning(what, self._cluster, fingerprint(document.active.certificate))
 
-    def mark_ours(self, records: Sequence[Record]) -> None:
-        """Take records for true, because this very command committed them at the end of what counted."""
+    def trust_own(self, records: Sequence[Record]) -> None:
+        """Trust records that this command committed at the end of what counted."""
         self._points.append(after_records(self._points[-1], records))
 
     def judge(self, head: Head, after: Callable[[int], Iterator[Record]]) -> Collection[str]:
-        """See daskpki.store.port.Judge."""
+        """Decide whether a log with that head counts (`daskpki.store.port.Judge`)."""
         start = self._start(head, after)
         try:
             point = verify_commits(self._cluster, start, after(start.head.seq))
@@ -136,7 +136,7 @@ class Anchored:
         return start
 
     def _places(self, point: Trusted, after: Callable[[int], Iterator[Record]]) -> Collection[str]:
-        """What the signatures of the last commit vouch for beside the records."""
+        """The places that signatures of the last commit cover, beside its records."""
         found = set()
         for record in after(point.head.seq - 1) if point.head != EMPTY else ():
             for signature in record.signatures or ():
@@ -200,4 +200,4 @@ def _has(wanted: Head, after: Callable[[int], Iterator[Record]]) -> bool:
     return record is not None and (record.seq, record.hash) == wanted
 
 
-_FORGED: Final = "whoever can write to the store added it without the CA's key: find out who, and remove it"
+_FORGED: Final = "someone who can write to the store added it without the CA's key: find out who, and remove it"

@@ -1,6 +1,6 @@
 """The log as evidence: every record described, and the whole checked against what else is known of it.
 
-What `verify_log` checks, each on its own:
+`verify_log` checks that:
 
 1. Each record follows from the one before by its hash, and the head was written by someone who could (the store).
 2. The newest trust document is signed by a CA that the reader trusts (a pin, what was seen before, or nothing on first
@@ -26,7 +26,7 @@ from daskpki.records import EMPTY, Head, Record
 
 
 class Audited(NamedTuple):
-    """What a log that holds is: its head, and the trust document that vouches for it up to `trust.log`."""
+    """A verified log: its head, and the trust document that vouches for it up to `trust.log`."""
 
     head: Head
     certificates: int
@@ -35,7 +35,7 @@ class Audited(NamedTuple):
 
 
 def verify_log(session: Session) -> Audited:
-    """Check the log; CorruptError or NotTrustedError for what does not hold, NotFoundError without a CA."""
+    """Verify the log; CorruptError, NotTrustedError, NotFoundError without a CA."""
     basis = session.anchor.basis
     log = session.log
     log.authenticate()
@@ -90,7 +90,7 @@ def describe_record(record: Record) -> dict[str, Any]:
 
 
 def subject(record: Record) -> str:
-    """What a record is about, in a few words: a leaf, a CA, a publication."""
+    """The subject of a record in a few words: a leaf, a CA, a publication."""
     body = record.body
     if record.kind in CERTIFICATE_KINDS:
         name = f"{body['role']}/{body['name']} " if "role" in body else ""

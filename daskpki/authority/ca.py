@@ -1,4 +1,4 @@
-"""The use cases of a CA: found, issue, look up, publish trust. Knows `pki` and `store`; only the edges know it."""
+"""The CA of a cluster: create it, issue, look up, renew, revoke, publish trust. The facade of this package."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 
 
 class CertificateAuthority:
-    """One cluster's CA in one store: `CertificateAuthority(daskpki.open_store("local:"), "default")`.
+    """One cluster's CA in one store.
+
+        ca = CertificateAuthority(daskpki.open_store("local:"), "default")
+        (issued,) = ca.issue(ca.requests(Role.WORKER, ["w-1"]))
+        ca.revoke("worker/w-1", "superseded")
 
     `who` and `command` are for the log, as claims. `places` says how the CA's keys are sealed and opened, and how those
     that are kept elsewhere are reached. `ca_sha256` is the fingerprint of the CA that is trusted, whatever was seen
@@ -99,7 +103,7 @@ class CertificateAuthority:
         return self._view
 
     def _seen(self) -> Inventory:
-        """What was seen last: enough for what rarely changes, since a commit decides on the present state anyhow."""
+        """The inventory as it was last read: enough where a commit decides on the present state later."""
         if self._view is None:
             self._view = self.session.log.read_cached()
         return self._view
@@ -109,7 +113,7 @@ class CertificateAuthority:
         return active_authority(self._seen(), self.session.cluster)
 
     def policy(self) -> Policy:
-        """What this CA may issue."""
+        """The policy of this CA: trust domain, permitted DNS names, longest lifetime."""
         return recorded_policy(self.active())
 
     def issuer(self) -> Issuer:
@@ -158,7 +162,7 @@ class CertificateAuthority:
     def issue(self, requests: Sequence[LeafRequest], key_type: str = KeyType.P256) -> Iterator[Issued]:
         """Issue a leaf for each request; each is yielded when it is stored and confirmed."""
         yield from self._issue(requests, parse_key_type(key_type))
-        self._make_good()
+        self._repair()
 
     def _issue(self, requests: Sequence[LeafRequest], kind: KeyType, wanted: Wanted | None = None) -> Iterator[Issued]:
         """Issue; what is left goes to the CA that took over meanwhile, when somebody is rotating it."""
@@ -176,7 +180,7 @@ class CertificateAuthority:
             profile = SigningProfile(self.issuer(), self.policy(), kind, wanted or always)
             yield from issue(self.session, profile, requests[done:])
 
-    def _make_good(self, *, look: bool = False) -> None:
+    def _repair(self, *, look: bool = False) -> None:
         from daskpki.authority.repair import repair
 
         repair(self.session, self._seen(), self.issuers, look=look)
@@ -188,12 +192,12 @@ class CertificateAuthority:
         return due(self.inventory(), self.session.now())
 
     def renew(self, entries: Sequence[CertificateRecord], *, give_way: bool = True) -> Iterator[Issued]:
-        """Issue each of these anew, with a new key; those that somebody else renewed meanwhile are passed over.
+        """Renew each of these with a new key; those that somebody else renewed meanwhile are skipped.
 
         With `give_way`, so are those that somebody is about to renew. A CRL that is due is signed also without entries,
-        and with `give_way` a trust document published anew where an older one was put back.
+        and with `give_way` a trust document is published again if an older one was put back.
 
-        PolicyError for a leaf whose key never travelled, before anything is done.
+        PolicyError for a leaf that was issued for a request, before anything is done.
         """
         from daskpki.authority.renewal import RenewalFilter, issuing_ends, request_for
 
@@ -207,7 +211,7 @@ class CertificateAuthority:
                 if entry.key_type == kind
             ]
             yield from self._issue(alike, parse_renewable_key_type(kind), still)
-        self._make_good(look=give_way)
+        self._repair(look=give_way)
 
     def revoke(self, which: str, reason: str = "unspecified") -> list[CertificateRecord]:
         """Revoke one serial, or all valid leaves of ROLE/NAME, and publish; returns what changed.
@@ -220,14 +224,14 @@ class CertificateAuthority:
         return revoke(self.session, self.issuers, valid(which, self.session.now().timestamp()), reason)
 
     def release(self, which: str) -> list[CertificateRecord]:
-        """Take what is on hold off the CRL; PolicyError for what was revoked for another reason."""
+        """Release certificates from hold; PolicyError for one that was revoked for another reason."""
         from daskpki.authority.revocation import on_hold, release
 
         self._open_living()
         return release(self.session, self.issuers, on_hold(which))
 
     def sign_root_crl(self, root: OfflineRoot, *, revoke: bool = False) -> RootCrl:
-        """Let an offline root sign the CRL of its intermediate anew, and publish it; see `authority.root_crl`."""
+        """Let an offline root sign the CRL of its intermediate again, and publish it (`daskpki.authority.crl`)."""
         from daskpki.authority.crl import sign_root_crl
         from daskpki.authority.publication import publish
 
@@ -238,12 +242,12 @@ class CertificateAuthority:
         return signed
 
     def rollover(self) -> Rollover:
-        """What replaces this CA by a new one, step by step."""
+        """The rollover, which replaces this CA by a new one step by step."""
         from daskpki.authority.rollover import Rollover
 
         return Rollover(self)
 
-    def holds_valid(self, identity: Identity) -> bool:
+    def has_valid(self, identity: Identity) -> bool:
         """Whether the newest leaf of that identity is valid now."""
         entry = self._seen().current(identity.role, identity.name)
         return entry is not None and entry.state(self.session.now().timestamp()) == "issued"
@@ -269,7 +273,7 @@ class CertificateAuthority:
         return True
 
     def verifier(self) -> Verifier:
-        """What checks certificates against this CA's present trust document."""
+        """A verifier of certificates against the present trust document."""
         from daskpki.authority.verification import Verifier
 
         return Verifier(self.session)

@@ -1,18 +1,13 @@
-"""Which kinds of key may be asked for: for a leaf, for its renewal, for a CA.
+"""Keys of a cluster's CAs: where each is kept, how it is sealed and opened, and which types may be asked for.
 
-Where a CA's key is kept, and how it is opened: the port, and keys as secrets of this store or of another one.
+The log names a key's place by URI: `store:` is the cluster's own store, any other store URL is that store, and
+`gcpkms://` is a key that never leaves Cloud KMS. A stored payload is PKCS#8, sealed by its own passphrase if one was
+given at `init-ca`, so that someone who can only read the store cannot sign; the passphrase's parameters and the
+sealing's format are in the payload. `Issuers` opens each generation's key at most once.
 
-The key's URI stands in the log: `store:` is the cluster's own store, any other store URL is that store, and
-`gcpkms://` is a key that never leaves Cloud KMS. The payload is PKCS#8, sealed by a passphrase of its own when one was
-given at `init-ca`, so that whoever can merely read the store cannot sign; the passphrase's parameters and the sealing's
-format are in the payload.
-
-A cluster's CA generations as issuers: each key is opened at most once, from where the log says that it is kept.
-
-The key of an offline root: in one file, sealed by a passphrase of its own, to be put away.
-
-The file is made before the root's certificate is signed. A command that was cut off in between finds the file again,
-opens it by its passphrase and goes on with that key; a file that holds anything else is never overwritten.
+The key of an offline root is in one file, sealed by its own passphrase. The file is made before the root's certificate
+is signed. A command that was cut off in between finds the file again, opens it by its passphrase and continues with
+that key; a file with anything else is never overwritten.
 """
 
 from __future__ import annotations
@@ -124,14 +119,14 @@ class StoredCaKeys(NamedTuple):
 
     @property
     def sealing(self) -> str:
-        """See CaKeys."""
+        """How a new key is sealed."""
         return PASSPHRASE if self.seal else _NONE
 
     def check(self) -> None:
-        """See CaKeys."""
+        """Raise for a place that cannot take keys."""
 
     def make(self, generation: int, kind: KeyType) -> PrivateKey:
-        """See CaKeys."""
+        """Make the key of a generation."""
         key = generate_key(kind)
         secret = secret_names.ca_key_id(self.cluster, generation)
         labels = secret_names.labels(self.cluster, secret_names.CA_KEY, str(generation))
@@ -143,7 +138,7 @@ class StoredCaKeys(NamedTuple):
         return key
 
     def open(self, generation: int) -> PrivateKey:
-        """See CaKeys."""
+        """Open the key of a generation."""
         payload = self._payload(generation)
         if is_lesser(payload.sealing, self.least):
             raise NotTrustedError(
@@ -155,13 +150,13 @@ class StoredCaKeys(NamedTuple):
             return parse_key(Confidential(payload.body))
         if self.unseal is None:
             raise NotTrustedError(
-                f"the key of CA {generation} is sealed by a passphrase of its own",
+                f"the key of CA {generation} is sealed by its own passphrase",
                 hint="name it by --ca-passphrase-file FILE",
             )
         return parse_key(open_with_passphrase(payload.body, self.unseal(), context=self._context(generation)))
 
     def discard(self, generation: int) -> None:
-        """See CaKeys."""
+        """Erase the key of a generation that ended."""
         with suppress(NotFoundError):
             self.secrets.delete(secret_names.ca_key_id(self.cluster, generation))
 
@@ -215,7 +210,7 @@ def _parse(secret: str, payload: Confidential) -> _Payload:
         version, sealing = document["format"], document["sealing"]
         body = base64.b64decode(document["key"], validate=True)
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptError(f"{secret} does not hold a CA key") from error
+        raise CorruptError(f"{secret} is not a CA key") from error
     if version != _FORMAT:
         raise NotTrustedError(f"{secret} has format {version}; this daskpki reads {_FORMAT}", hint="upgrade daskpki")
     return _Payload(sealing, body)
@@ -288,7 +283,7 @@ class Issuers:
     def _successor_place(self, predecessor: AuthorityRecord, chosen: str) -> CaKeys:
         if chosen.startswith(KMS_SCHEME):
             if chosen == predecessor.key_uri:
-                raise UsageError("the new CA needs a key of its own", hint="--ca-key names another key version")
+                raise UsageError("the new CA needs another key", hint="--ca-key names another key version")
             return self.place(chosen)
         kept = self._places.unseal if predecessor.sealing == PASSPHRASE else None
         return self._stored(chosen, self._places.seal or kept)

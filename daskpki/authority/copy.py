@@ -1,27 +1,28 @@
-"""One secret's versions in a copy: the original's numbers, payloads and states.
+"""Copies a cluster from one store to another: same numbers, bytes, hashes and states.
 
-Where the original is destroyed, a placeholder is destroyed in its place, so that the numbers agree. A disabled version
-cannot be read, and none is enabled here, not even for a moment: that would change the source for all its readers, take
-rights that a copy does not need, and, cut off by a kill, leave enabled what the next run would copy as such. Either the
-payload came over while its version was enabled, and the copy now follows into the original's state; or the version is
-left out, on request only, as if it were destroyed.
+Records and trust document name versions by number, so each version keeps its number. The log comes last, so that the
+target has no cluster before it has all of it, and only what counts of it is copied (`daskpki.authority.anchor`). A copy
+that was cut off is resumed: what the target has must be the beginning of what is copied; anything else is refused. At
+the end both stores are read again and compared.
 
-Copy a cluster from one store to another, so that the copy is the original: same numbers, bytes, hashes, states.
-
-The records name versions by number, and so does the trust document; a version therefore keeps its
-number (`daskpki.authority.copy`). The log comes last, so that the target holds no cluster before it holds
-all of it. A copy that was cut off is resumed: what is there must be the beginning of what is to be copied, and anything
-else is refused. At the end both are read again and compared.
+A destroyed version is copied as a placeholder that is destroyed, so that the numbers agree. A disabled version cannot
+be read, and this command never enables one, not even for a moment: that would change the source for all its readers,
+would take rights that a copy does not need, and a kill would leave it enabled. So either its payload was copied while
+it was enabled, and the copy is now disabled as well; or `--without-disabled` copies it like a destroyed one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple
 
 from daskpki import secret_names
+from daskpki.authority.anchor import Anchored
+from daskpki.authority.session import utc_now
 from daskpki.confidential import Confidential
 from daskpki.errors import (
     AlreadyExistsError,
@@ -32,8 +33,8 @@ from daskpki.errors import (
     PolicyError,
     UnavailableError,
 )
-from daskpki.records import Record
-from daskpki.store.port import DESTROYED, DISABLED, ENABLED, SecretInfo, SecretStore, Store
+from daskpki.records import Head, Record
+from daskpki.store.port import DESTROYED, DISABLED, ENABLED, RecordLog, SecretInfo, SecretStore, Store
 
 _PLACEHOLDER: Final = Confidential(b"destroyed before this copy was made")
 
@@ -46,7 +47,7 @@ class Numbered(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """What a comparison of two secrets' versions found: how many can be read, and the disabled ones without a copy."""
+    """The result of comparing two secrets: how many versions can be read, and the disabled ones without a copy."""
 
     readable: int
     left_out: tuple[Numbered, ...]
@@ -67,7 +68,7 @@ def unreadable(source: SecretStore, target: SecretStore, secret: str) -> Iterato
 
 
 def refusal(disabled: Sequence[Numbered]) -> PolicyError:
-    """Why these versions keep a cluster from being copied, and what can be done."""
+    """The error for disabled versions that keep a cluster from being copied."""
     named = "; ".join(f"{secret}, version {number}" for secret, number in disabled)
     return PolicyError(
         f"what is disabled cannot be read to be copied: {named}",
@@ -157,7 +158,7 @@ _ROUNDS: Final = 5
 
 
 class Copied(NamedTuple):
-    """What the target holds now, verified: secrets, versions that can be read, records; and what it lacks."""
+    """The verified copy: number of secrets, readable versions and records, and the versions that were left out."""
 
     secrets: int
     versions: int
@@ -165,10 +166,19 @@ class Copied(NamedTuple):
     left_out: tuple[Numbered, ...]
 
 
-def copy_cluster(source: Store, target: Store, cluster: str, *, without_disabled: bool = False) -> Copied:
-    """Copy the cluster and verify the copy; the source is only read.
+def copy_cluster(
+    source: Store,
+    target: Store,
+    cluster: str,
+    *,
+    without_disabled: bool = False,
+    clock: Callable[[], datetime] = utc_now,
+    ca_sha256: str | None = None,
+) -> Copied:
+    """Copy the cluster and verify the copy; the source is only read, and judged as by any other command.
 
     Raises:
+        NotTrustedError: the source's log does not count by what is known of the cluster, or by the pin `ca_sha256`.
         NotFoundError: the source has no such cluster.
         AlreadyExistsError: the target has something else under these names.
         PolicyError: a version is disabled, so that it cannot be read, and these are not to be left out.
@@ -176,18 +186,20 @@ def copy_cluster(source: Store, target: Store, cluster: str, *, without_disabled
     """
     if cluster not in source.clusters():
         raise NotFoundError(f"there is no cluster {cluster!r} in {source.url}")
-    _check_vacant(source, target, cluster)
+    log = partial(source.log, cluster, Anchored(source, cluster, clock, ca_sha256).judge)
+    _check_vacant(source, target, cluster, log())
     if not without_disabled:
         _check_readable(source, target, cluster)
     for _ in range(_ROUNDS):
-        head = source.log(cluster).authenticate()
+        head = log().authenticate()
         present = {info.id: info for info in _secrets(target, cluster)}
         for info in _secrets(source, cluster):
             _copy_metadata(target.secrets, info, present.get(info.id))
             copy_versions(source.secrets, target.secrets, info.id, leave_out=without_disabled)
-        _copy_log(source, target, cluster)
-        if source.log(cluster).inventory().head == head:
-            return _verify(source, target, cluster)
+        _copy_log(source.events(cluster), target.events(cluster))
+        _copy_log(log(), target.log(cluster))
+        if log().inventory().head == head:
+            return _verify(source, target, cluster, head)
     raise ConflictError(
         f"cluster {cluster!r} in {source.url} keeps changing", hint="copy it while nobody issues or revokes"
     )
@@ -200,13 +212,13 @@ def _secrets(store: Store, cluster: str) -> list[SecretInfo]:
     return [info for info in found if info.id not in logs]
 
 
-def _check_vacant(source: Store, target: Store, cluster: str) -> None:
-    """What the target has of the cluster must be the beginning of a copy."""
+def _check_vacant(source: Store, target: Store, cluster: str, log: RecordLog) -> None:
+    """Raise AlreadyExistsError unless what the target has of the cluster is the beginning of a copy."""
     mine = {info.id for info in _secrets(source, cluster)}
     for info in _secrets(target, cluster):
         if info.id not in mine:
             raise _occupied(target, info.id)
-    theirs = iter(source.log(cluster).records())
+    theirs = iter(log.records())
     for record in target.log(cluster).records():
         if next(theirs, None) != record:
             raise _occupied(target, f"the log of cluster {cluster!r} (record {record.seq})")
@@ -234,11 +246,9 @@ def _copy_metadata(target: SecretStore, info: SecretInfo, present: SecretInfo | 
         target.update(info.id, etag=present.etag, annotations=info.annotations)
 
 
-def _copy_log(source: Store, target: Store, cluster: str) -> None:
-    for here, there in ((source.events, target.events), (source.log, target.log)):
-        log = there(cluster)
-        for records in _chunks(here(cluster).records(after=log.inventory().head.seq)):
-            log.adopt(records)
+def _copy_log(source: RecordLog, target: RecordLog) -> None:
+    for records in _chunks(source.records(after=target.inventory().head.seq)):
+        target.adopt(records)
 
 
 def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
@@ -247,9 +257,9 @@ def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
         yield chunk
 
 
-def _verify(source: Store, target: Store, cluster: str) -> Copied:
+def _verify(source: Store, target: Store, cluster: str, head: Head) -> Copied:
     """Read both again, and compare everything."""
-    if target.log(cluster).authenticate() != source.log(cluster).authenticate():
+    if target.log(cluster).authenticate() != head:
         raise CorruptError(f"the log of {cluster!r} in {target.url} does not end as in {source.url}")
     mine, copies = _secrets(source, cluster), {info.id: info for info in _secrets(target, cluster)}
     versions, left_out = 0, list[Numbered]()

@@ -1,14 +1,14 @@
-"""Make one CA generation: reserve in the log → make the key, durably → sign the certificate → record it.
+"""Creates a CA generation, and a cluster's first CA.
 
-An offline root's key comes before all of it, since whatever is wrong with its file shall change nothing.
+A generation: reserve it in the log → make the key, durably → sign the certificate → record it. It issues nothing yet.
+An offline root's key is made before all of that, so that a wrong file changes nothing. A command that is cut off leaves
+a reservation without a certificate, which the next reservation closes; of two commands at once, the later reservation
+wins and the other is refused.
 
-It issues nothing yet. What is cut off leaves a reservation without a certificate, which the next generation's
-reservation closes; of two that are made at once, the later reservation wins and the other is refused.
-
-Make a cluster's first CA: create it, activate it, publish the trust document.
-
-Every step is found again: an `init-ca` that was cut off goes on with the CA it had made, or, when its key never
-reached its place, begins a new generation. A CA that is complete is never overwritten.
+The first CA is created and activated, then the trust document is published. An `init-ca` that was cut off is repeated:
+it continues with the CA that it had made, or begins a new generation if the key was never stored. It continues only
+with a CA that is as this command asks for, since anybody who can write to the log may sign a first CA with a key of
+theirs while no trust document exists (issue 10). A complete CA is never overwritten.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from daskpki.authority.crl import first_root_crl
 from daskpki.authority.lookup import anchor_der, policy_settings
 from daskpki.authority.publication import publish
 from daskpki.authority.session import Session
-from daskpki.errors import AlreadyExistsError, ConflictError, UsageError
+from daskpki.errors import AlreadyExistsError, ConflictError, PolicyError, UsageError
 from daskpki.identity import default_trust_domain, parse_trust_domain
 from daskpki.inventory import AuthorityRecord, Inventory, authority_after
 from daskpki.pki.certificates import der, load_certificate
@@ -35,11 +35,11 @@ from daskpki.pki.profile import Policy, make_policy, parse_ttl
 from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RESERVED, CA_RETIRED, Draft
 
 Check = Callable[[Inventory], None]
-"""Raises unless a new generation may be made; asked of the very state of the log that it is recorded on."""
+"""Raises unless a new generation may be made in that state of the log, to which it is then appended."""
 
 
 class Plan(NamedTuple):
-    """What a new generation is to be; none of it can change later. `emergency` tells why it was made."""
+    """A new generation as it was asked for; none of it can change later. `emergency` tells why it is made."""
 
     policy: Policy
     key_type: KeyType
@@ -56,7 +56,7 @@ def plan_ca(
     key_type: str = KeyType.P256,
     offline_root: OfflineRoot | None = None,
 ) -> Plan:
-    """A cluster's first CA, as it was asked for; UsageError and PolicyError for what it cannot be."""
+    """Plan a cluster's first CA; UsageError and PolicyError for a value that is not allowed."""
     domain = parse_trust_domain(trust_domain or default_trust_domain(cluster))
     policy = make_policy(domain, permit_dns, max_ttl=parse_ttl(max_ttl) if max_ttl else None)
     return Plan(policy, parse_ca_key_type(key_type), offline_root)
@@ -65,7 +65,7 @@ def plan_ca(
 def create(
     session: Session, plan: Plan, keys: CaKeys, check: Check, adopt: Callable[[Issuer], None]
 ) -> AuthorityRecord:
-    """The new generation, recorded as created; `adopt` is given its issuer, which may have to sign that record."""
+    """Create and record a generation; `adopt` is given its issuer, which may have to sign that record."""
     keys.check()
     root_key = _root_key(session, plan)
     operation = session.operations()
@@ -114,7 +114,7 @@ def _sign(session: Session, plan: Plan, key: PrivateKey, root_key: PrivateKey | 
 
 
 def _certificates(issuer: Issuer, root_key: PrivateKey | None, session: Session) -> dict[str, object]:
-    """What is recorded of a CA that was just signed."""
+    """The body of the record of a CA that was just signed."""
     body: dict[str, object] = {"generation": issuer.generation, "certificate": _text(issuer.root)}
     if root_key is not None:
         body["chain"] = [_text(entry) for entry in issuer.chain]
@@ -141,9 +141,11 @@ def _text(certificate: x509.Certificate) -> str:
 
 
 def init_ca(session: Session, plan: Plan, keys: CaKeys, issuers: Issuers) -> AuthorityRecord:
-    """Make the CA, or finish one that was cut off; AlreadyExistsError when there is a complete one."""
+    """Make the CA, or finish one that was cut off; AlreadyExistsError when there is a complete one, PolicyError."""
     authority = _unfinished(session.log.inventory(), session.cluster)
-    if authority is None:
+    if authority is not None:
+        _check_is_ours(authority, plan, keys, session.cluster)
+    else:
         check = partial(_refuse_another, cluster=session.cluster)
         authority = create(session, plan, keys, check, issuers.adopt)
     issuers(authority)
@@ -159,11 +161,23 @@ def init_ca(session: Session, plan: Plan, keys: CaKeys, issuers: Issuers) -> Aut
 
 
 def _unfinished(inventory: Inventory, cluster: str) -> AuthorityRecord | None:
-    """A CA that was made but is in no trust document yet; AlreadyExistsError for one that is."""
+    """The CA that was made but is in no trust document yet; AlreadyExistsError for one that is published."""
     made = [entry for entry in inventory.authorities() if entry.status not in (CA_RESERVED, CA_RETIRED)]
     if made and inventory.published:
         raise _exists(made[-1], cluster)
     return made[-1] if made else None
+
+
+def _check_is_ours(found: AuthorityRecord, plan: Plan, keys: CaKeys, cluster: str) -> None:
+    """Raise PolicyError for an unfinished CA whose key, names or limits are not those that this command asks for."""
+    wanted = (keys.uri, keys.sealing, plan.policy.trust_domain, policy_settings(plan.policy))
+    if (found.key_uri, found.sealing, found.trust_domain, dict(found.settings)) != wanted:
+        raise PolicyError(
+            f"cluster {cluster!r} has an unfinished CA (generation {found.generation}, key in {found.key_uri}, sealing "
+            f"{found.sealing}), which is not the one that these options make",
+            hint="repeat init-ca with the options of the one that was cut off; if there was none, find out who can "
+            "write to the store, and choose another --cluster",
+        )
 
 
 def _refuse_another(inventory: Inventory, cluster: str) -> None:

@@ -1,11 +1,10 @@
-"""Who is revoked, as the trust document says it: CRLs, when they are signed again, and the serials of dropped CAs.
+"""Revocations in the trust document: CRLs, when they are signed again, and the serials of dropped CAs.
 
-The CRL of an offline root: about its intermediate alone, for a year, signed whenever the root's file is opened.
-
-It stands in the trust document beside the CRL of the intermediate, so that software which checks every certificate of a
-chain (`openssl verify -crl_check_all`) has both. Each generation has a root of its own: an intermediate whose key was
-stolen leaves the trust document together with its root, at once, by `rotate-ca --emergency`. That its root revoked it
-is for those who still trust that root elsewhere.
+The CRL of an offline root lists its intermediate alone, lasts a year, and is signed whenever the root's file is opened.
+It is in the trust document beside the CRL of the intermediate, so that software which checks every certificate of a
+chain (`openssl verify -crl_check_all`) has both. Each generation has its own root: an intermediate whose key was stolen
+leaves the trust document together with its root, at once, by `rotate-ca --emergency`. The root's revocation of it
+serves those who still trust that root elsewhere.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ def present_crl(
 ) -> CrlPart:
     """The present CRL of one generation, of number `least` or more.
 
-    That is the previous one while it holds and is not due, unless a `fresh` one is wanted.
+    The previous one is used again while it is unchanged and not due, unless a `fresh` one is wanted.
     """
     moment = session.now().timestamp()
     wanted = _not_forgotten(inventory, revoked.get(issuer.generation, {}), moment)
@@ -114,7 +113,7 @@ def present_crl(
 
 
 def _not_forgotten(inventory: Inventory, before: Mapping[int, Revocation], now: float) -> dict[int, Revocation]:
-    """What the document before revoked stays revoked until its end, unless it was on hold."""
+    """Revocations of the previous document that stay until notAfter: all but holds, whatever the log says."""
     kept = {}
     for serial, revocation in before.items():
         entry = inventory.certificate(serial)
@@ -151,7 +150,7 @@ def kept_crls(trust: TrustDocument) -> list[KeptCrl]:
 def running_out(inventory: Inventory, now: datetime) -> int | None:
     """When the first CRL runs out (nextUpdate, in seconds since the epoch), once less than a third of its life is left.
 
-    Any command that opens the CA's key signs it anew after the first third, so by then none did for weeks.
+    Any command that opens the CA's key signs it again after the first third, so by then none did for weeks.
     """
     published = inventory.published
     if "next_update" not in published:
@@ -165,7 +164,7 @@ STOLEN = "cACompromise"
 
 
 class RootCrl(NamedTuple):
-    """What the root of a generation says; `trusted` while that generation is in the trust document."""
+    """The CRL of a generation's root; `trusted` while that generation is in the trust document."""
 
     generation: int
     trusted: bool
@@ -180,7 +179,7 @@ def first_root_crl(issuer: Issuer, root_key: PrivateKey, now: datetime) -> bytes
 
 
 def sign_root_crl(session: Session, file: OfflineRoot, *, revoke: bool = False) -> RootCrl:
-    """Sign the CRL of the root in that file anew and record it; with `revoke`, its intermediate is on it for good.
+    """Sign the CRL of the root in that file again and record it; with `revoke`, its intermediate is on it for good.
 
     NotFoundError for a root of no CA here; PolicyError for an intermediate that is still trusted; what opening the file
     raises. Whoever calls publishes, if it is `trusted`.
@@ -211,7 +210,7 @@ def _generation_of(key: PrivateKey, inventory: Inventory, file: OfflineRoot) -> 
     for entry in inventory.authorities():
         if entry.chain and key_matches(key, load_certificate(anchor_der(entry)).public_key()):
             return entry
-    what = f"{file.path} holds the root of no CA of cluster {file.cluster!r}"
+    what = f"{file.path} is the root of no CA of cluster {file.cluster!r}"
     raise NotFoundError(what, hint="daskpki rotate-ca status")
 
 
@@ -226,7 +225,7 @@ def _record(session: Session, entry: AuthorityRecord, der: bytes) -> None:
 
 
 def root_crls(inventory: Inventory) -> list[RootCrl]:
-    """What every root says, also of generations that are trusted no more; verified."""
+    """The verified CRL of every root, also of generations that are no longer trusted."""
     living = living_authorities(inventory)
     return [
         RootCrl(entry.generation, entry in living, _der(entry), verify_crl(_der(entry), _anchor(entry), now=None))

@@ -1,7 +1,7 @@
-"""Issue for a certificate request: of all that it says, only the public key is copied.
+"""Issues a certificate for a request (CSR), of which only the public key is copied.
 
-Its subject is no more than a proposal, which counts where nothing hangs on it: for a client whose name is free. Any
-other role, and a name that somebody holds already, has to be said by the operator.
+The request's subject is a proposal. It is accepted for a client whose name is free; for any other role, and for a name
+that was issued before, the operator has to name role and name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENTITLED = (Role.CLIENT,)
 
 
 def proposed(authority: CertificateAuthority, request: CertificateRequest) -> tuple[Role, str]:
-    """Whom the request is of, as it says; PolicyError unless it is a client of this cluster whose name is free."""
+    """The role and name that the request proposes; PolicyError unless that is a client with a free name."""
     cluster = authority.session.cluster
     if request.slug is None:
         raise UsageError("the request does not say whom it is of", hint="daskpki sign FILE client/NAME")
@@ -44,7 +44,7 @@ def proposed(authority: CertificateAuthority, request: CertificateRequest) -> tu
 def outlasting_trust(authority: CertificateAuthority, end: datetime) -> TrustPayload:
     """The signed trust document for somebody who cannot read the store until `end`.
 
-    Its revocation list is signed anew where it would run out before, since whoever has an older one has to stop then.
+    Its revocation list is signed again if it would run out before, since its readers have to stop then.
     """
     from daskpki.authority.publication import publish
     from daskpki.pki.revoked import next_update

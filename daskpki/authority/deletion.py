@@ -30,7 +30,7 @@ _ORDER: Final = (*Role, secret_names.SECRET, secret_names.CA_KEY)
 
 
 class Deletion(NamedTuple):
-    """What goes and what stays: ids of secrets, names of user secrets, keys elsewhere, and when the last leaf ends."""
+    """The plan of a deletion: ids of secrets, names of user secrets, keys kept elsewhere, end of the last leaf."""
 
     revoked: int
     now: tuple[str, ...]
@@ -46,7 +46,7 @@ class Deletion(NamedTuple):
 
 
 def plan_deletion(authority: CertificateAuthority) -> Deletion:
-    """What deleting the cluster would do now; NotFoundError where there is no such cluster."""
+    """Plan the deletion of a cluster; NotFoundError when there is none of that name."""
     session = authority.session
     inventory, now = authority.inventory(), session.now().timestamp()
     found = own_secrets(session.store.secrets.select({"daskpki-cluster": session.cluster}), session.cluster)

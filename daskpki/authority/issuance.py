@@ -1,4 +1,4 @@
-"""Issue leaves: reserve in the log → sign → store → confirm in the log, so that nothing is signed unrecorded.
+"""Issues leaves: reserve in the log → sign → store → confirm in the log, so that nothing is signed unrecorded.
 
 A crash leaves a reservation. After ten minutes any later command that opens the CA's key abandons it, its serial goes
 on the CRL until notAfter, and a late confirmation is refused: no command reads another's key to finish its work.
@@ -218,7 +218,7 @@ def _destroy_older(session: Session, reservation: Reservation, version: int) -> 
     last = version - KEPT_VERSIONS
     if last > 0:
         secrets, secret = session.store.secrets, secret_of(session.cluster, reservation.request.identity)
-        with suppress(AccessDeniedError):  # whoever may more does it the next time
+        with suppress(AccessDeniedError):  # a command with more rights does it the next time
             listed = takewhile(lambda entry: entry.number > version - _LOOK_BACK, secrets.versions(secret))
             left = {entry.number for entry in listed if entry.number <= last and entry.state != DESTROYED}
             for number in sorted(left | {last}):

@@ -1,6 +1,6 @@
-"""What a CA's records say about its policy and certificates: the log's JSON ↔ the types of `daskpki.pki`.
+"""Lookups in the inventory: a CA's policy and certificates, and a certificate by ROLE/NAME, serial or fingerprint.
 
-Find a certificate in the inventory by what a person has at hand: ROLE/NAME, serial, fingerprint; and describe it.
+Converts the log's JSON to and from the types of `daskpki.pki`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from daskpki.pki.keys import PrivateKey
 
 STATES: Final = {CA_CREATED: NEXT, CA_ACTIVATED: ACTIVE, CA_RETIRING: RETIRING}
-"""What the log's events make of a generation in the trust document."""
+"""The state in the trust document that follows from a generation's last event."""
 
 
 def policy_settings(policy: Policy) -> dict[str, Any]:
-    """A policy as the log keeps it; the trust domain has a field of its own there."""
+    """A policy as JSON for the log, which has another field for the trust domain."""
     return {"permit_dns": list(policy.permitted_dns), "max_ttl": policy.max_ttl}
 
 
@@ -39,7 +39,7 @@ def recorded_policy(authority: AuthorityRecord) -> Policy:
 
 
 def anchor_der(authority: AuthorityRecord) -> bytes:
-    """The DER of the trust anchor; CorruptError when the log holds none."""
+    """The DER of the trust anchor; CorruptError when the log has none."""
     if authority.certificate is None:
         raise CorruptError(f"CA {authority.generation} has no certificate in the log")
     return base64.b64decode(authority.certificate)

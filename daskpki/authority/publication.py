@@ -1,12 +1,11 @@
 """The trust document: computed from the log, signed, and published as the next link of its chain.
 
-It is always computed from the log *after* the event that makes it necessary, so whoever publishes last publishes
-everything, and a command that died before publishing is made good by the next one.
+It is always computed from the log *after* the event that makes it necessary, so the last command to publish publishes
+everything, and the next command repairs one that died before publishing.
 
-An older trust document in the place of the newest, or none: noticed, since the log says what was published last.
-
-What reads the document refuses it. What publishes goes on past what the log says instead, since every node that has
-seen the newest one refuses another with its epoch, and CRLs of lower numbers.
+A rolled-back or deleted trust document is noticed by comparing it with the log, which has the last published epoch.
+Commands that read the document refuse it. Commands that publish continue after the last epoch in the log instead, since
+every node that has seen the newest one refuses another with its epoch, and CRLs of lower numbers.
 """
 
 from __future__ import annotations
@@ -90,9 +89,9 @@ def publish(
         session.check(inventory)
         if tip.head is None:
             create_secret(session, secret_names.TRUST, secret_names.trust_id(session.cluster))
-        link = past_what_was_published(session, inventory, tip, link)
+        link = link_after_published(session, inventory, tip, link)
         known = None if tip.head is None else _verified(session, inventory, tip.head.payload)
-        previous = None if is_past(tip, link) else known
+        previous = None if was_rolled_back(tip, link) else known
         before[:] = [previous] if previous else []
         revoking[:] = inventory.certificates(statuses=[REVOKING])
         document = _compose(session, inventory, previous, link, issuers, adding=adding, fresh_crls=fresh_crls)
@@ -111,7 +110,7 @@ def publish(
     session.anchor.note(head.payload.signed.document)
     _record(session, head, revoking, operation)
     if not before and head.link.seq > 1:
-        warn_of_it(session.cluster, head.link.seq)
+        warn_of_rollback(session.cluster, head.link.seq)
     chain.prune(head)
     _warn_from_half_full(head.payload.signed.document)
     return head.payload.signed.document
@@ -151,7 +150,7 @@ def _record(session: Session, head: Head[TrustPayload], revoking: Sequence[Certi
 
 
 def due(document: TrustDocument) -> int:
-    """When the first of its CRLs is to be signed anew, once a third of its life is past; seconds since the epoch."""
+    """When its first CRL is due, which is after a third of the CRL's life; seconds since the epoch."""
     return min(part.this_update + (part.next_update - part.this_update) // 3 for part in document.crls)
 
 
@@ -216,27 +215,27 @@ def check_newest(document: TrustDocument, inventory: Inventory) -> None:
         )
 
 
-def is_put_back(session: Session, inventory: Inventory) -> bool:
+def is_rolled_back(session: Session, inventory: Inventory) -> bool:
     """Whether the newest document is older than the log says, in one request where it is not."""
     chain = session.anchor.chain
     epoch = published_epoch(inventory)
     return _epoch(chain.read_cached().head) < epoch and _epoch(chain.head()) < epoch
 
 
-def past_what_was_published(session: Session, inventory: Inventory, tip: Tip[TrustPayload], link: Link) -> Link:
+def link_after_published(session: Session, inventory: Inventory, tip: Tip[TrustPayload], link: Link) -> Link:
     """The link of the next document: `link`, or past the newest epoch of the log if an older document was put back."""
     epoch = published_epoch(inventory)
-    if _epoch(tip.head) >= epoch or not is_put_back(session, inventory):
+    if _epoch(tip.head) >= epoch or not is_rolled_back(session, inventory):
         return link  # a tip that is merely stale loses against the newest, and is looked for again
     return link._replace(seq=epoch + 1)
 
 
-def is_past(tip: Tip[TrustPayload], link: Link) -> bool:
+def was_rolled_back(tip: Tip[TrustPayload], link: Link) -> bool:
     """Whether what the tip says is older than what was published, and so nothing to go on from."""
     return link.seq > _epoch(tip.head) + 1
 
 
-def warn_of_it(cluster: str, epoch: int) -> None:
+def warn_of_rollback(cluster: str, epoch: int) -> None:
     """Say that a document was published past what lay in the store."""
     what = "an older %s had been put back: epoch %d was made from the log; find out who could write to the store"
     logging.getLogger(__name__).warning(what, secret_names.trust_id(cluster), epoch)

@@ -1,11 +1,10 @@
-"""Renew leaves: which are due, and what a renewal asks for. The log alone decides; no one's old key is read.
+"""Renewals: which leaves are due, and the request for each. The log alone decides; no old key is read.
 
 A leaf is due once two thirds of its life are past, also long after it has expired, and at once when its CA was dropped,
-since then nobody trusts it. Renewing is safe from two places
-at once: the reservation is made only if the leaf that is to be replaced is still the newest of its name, and, for
-`--due`, nobody else has one reserved.
+since then nobody trusts it. Two commands may renew at the same time: a reservation is made only if the leaf to be
+replaced is still the newest of its name and, for `--due`, nobody else has one reserved.
 
-Whether another CA could issue what is valid, asked before it takes over.
+Before another CA takes over, `check_issuable` asks whether it could issue every valid leaf.
 """
 
 from __future__ import annotations
@@ -84,7 +83,7 @@ class RenewalFilter:
         self._give_way = give_way
 
     def __call__(self, inventory: Inventory, request: LeafRequest) -> bool:
-        """See daskpki.authority.issuance.Wanted."""
+        """Whether the leaf still needs renewal (`daskpki.authority.issuance.Wanted`)."""
         role, name = request.identity.role.value, request.identity.name
         newest = inventory.current(role, name)
         if newest is None or newest.serial != self._serials[role, name]:
@@ -98,7 +97,7 @@ class RenewalFilter:
 def check_issuable(
     entries: Iterable[CertificateRecord], target: AuthorityRecord, now: datetime, ends: Mapping[int, int]
 ) -> None:
-    """Raise PolicyError for the first leaf that `target` could not issue anew; those by request are their holders'.
+    """Raise PolicyError for the first leaf that `target` could not renew; leaves issued for a request are skipped.
 
     `ends` are those of `renewal.issuing_ends`.
     """
@@ -114,6 +113,6 @@ def check_issuable(
         except (PolicyError, UsageError) as error:
             slug = f"{entry.role}/{entry.name}"
             raise PolicyError(
-                f"CA {target.generation} could not issue {slug} anew, so nothing was changed: {error}",
+                f"CA {target.generation} could not renew {slug}, so nothing was changed: {error}",
                 hint=f"once nobody needs it any more: daskpki revoke {slug} --reason superseded; then run this again",
             ) from error

@@ -1,8 +1,7 @@
-"""What other commands left undone, found on the way by every command that opens the CA's key.
+"""Repairs what other commands left undone; every command that opens the CA's key calls it.
 
-It is judged here, from the log alone; what publishes is loaded only when there is something to publish.
-
-Reservations that nobody confirmed: given up after ten minutes, their serials revoked, so that nothing stays open.
+It decides from the log alone, and loads the code that publishes only when there is something to publish. Reservations
+that nobody confirmed are abandoned after ten minutes and their serials revoked.
 """
 
 from __future__ import annotations
@@ -23,25 +22,25 @@ if TYPE_CHECKING:
 def repair(
     session: Session, seen: Inventory, issuers: Callable[[AuthorityRecord], Issuer], *, look: bool = False
 ) -> None:
-    """Make good what `seen` shows undone.
+    """Repair what `seen` shows undone.
 
-    That is a CRL that is due, a revocation or a change of CAs that is not published, reservations left behind; and with
-    `look`, a trust document in whose place an older one was put.
+    That is a CRL that is due, a revocation or change of CAs that is not published, and stale reservations; with `look`
+    also a trust document that was rolled back.
     """
     revoking = next(seen.certificates(statuses=[REVOKING]), None)
     unpublished = revoking is not None or not shows_authorities(seen, strictly=False)
     abandoned = is_stale(seen, session.now()) and abandon_stale(session)
     due = session.now().timestamp() >= seen.published.get("due", 0)
-    if abandoned or unpublished or due or (look and _is_put_back(session)):
+    if abandoned or unpublished or due or (look and _is_rolled_back(session)):
         from daskpki.authority.publication import publish
 
         publish(session, issuers)
 
 
-def _is_put_back(session: Session) -> bool:
-    from daskpki.authority.publication import is_put_back
+def _is_rolled_back(session: Session) -> bool:
+    from daskpki.authority.publication import is_rolled_back
 
-    return is_put_back(session, session.log.read_cached())  # with what this very command published
+    return is_rolled_back(session, session.log.read_cached())  # with what this very command published
 
 
 def shows_authorities(inventory: Inventory, *, strictly: bool = True) -> bool:
@@ -59,7 +58,7 @@ ABANDON_AFTER: Final = 600
 
 
 def is_stale(inventory: Inventory, now: datetime) -> bool:
-    """Whether there is a reservation to give up."""
+    """Whether a reservation is stale."""
     return next(_stale(inventory, now), None) is not None
 
 
@@ -69,7 +68,7 @@ def _stale(inventory: Inventory, now: datetime) -> Iterator[CertificateRecord]:
 
 
 def abandon_stale(session: Session) -> int:
-    """Give up what is stale and return how many; the serials belong on the CRL, so the caller publishes."""
+    """Abandon stale reservations and return how many; their serials belong on the CRL, so the caller publishes."""
 
     def decide(inventory: Inventory) -> list[Draft]:
         return [Draft(ABANDONED, {"serial": f"{entry.serial:x}"}) for entry in _stale(inventory, session.now())]

@@ -1,8 +1,6 @@
-"""What a cluster's certificates look like today, gathered in one pass over the inventory; `report_page.py` draws it.
+"""The report on a cluster's certificates, gathered in one pass over the inventory, and its HTML page.
 
-The report as one HTML page that requests nothing: what stands in which place of `report.html` (pure).
-
-Light or dark as the reader's system is. Long tables are cut, and say by how much; `daskpki list --csv` has all of it.
+The page makes no request, and is light or dark as the reader's system is. Everything from the log is escaped. Long tables are cut, and say by how much; `daskpki list --csv` has all of it.
 """
 
 from __future__ import annotations

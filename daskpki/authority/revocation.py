@@ -1,7 +1,7 @@
 """Revoke and release: recorded as intended, published in a new CRL, recorded as done.
 
-A command that dies in between leaves `revoking`, which is on every CRL that is computed from then on; whoever publishes
-next records it as done.
+A command that dies in between leaves `revoking`, which is on every CRL that is computed from then on; the next command
+to publish records it as done.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def valid(which: str, now: float) -> Select:
 
 
 def on_hold(which: str) -> Select:
-    """One certificate by number, whatever its state, or every leaf of ROLE/NAME that is on hold."""
+    """Select one certificate by serial in any state, or every leaf of ROLE/NAME that is on hold."""
 
     def select(inventory: Inventory) -> list[CertificateRecord]:
         named = _named(inventory, which) if is_slug(which) else []
@@ -74,7 +74,7 @@ def revoke(session: Session, issuers: OpenIssuer, select: Select, reason: str) -
 
 
 def release(session: Session, issuers: OpenIssuer, select: Select) -> list[CertificateRecord]:
-    """Take what `select` finds off hold and publish; PolicyError for what was revoked for another reason."""
+    """Release the selected certificates from hold and publish; PolicyError for another reason than certificateHold."""
     held: list[CertificateRecord] = []
 
     def decide(inventory: Inventory) -> list[Draft]:
@@ -87,7 +87,7 @@ def release(session: Session, issuers: OpenIssuer, select: Select) -> list[Certi
 
 
 def _can_be_revoked(entry: CertificateRecord, reason: str) -> bool:
-    """A hold may be made final; what is final stays."""
+    """Whether the reason may change: a hold may be made final, and nothing else changes."""
     if entry.status in (REVOKING, REVOKED):
         return entry.reason == HOLD and reason != HOLD
     return entry.status != ABANDONED

@@ -1,14 +1,12 @@
-"""Where a rollover stands, as the log alone says: which CAs there are, and whose leaves are still to be issued anew.
-
-Replace a cluster's CA by a new one: add it to the trust document, let it take over, drop the old one.
+"""Replaces a cluster's CA: adds a new one to the trust document, lets it take over, drops the old one.
 
     start     a new generation is made and published as `next`: nodes trust both
-    promote   it becomes `active`, the old one `retiring`; everything valid is issued anew from it
+    promote   it becomes `active`, the old one `retiring`; everything valid is issued again from it
     finish    the old one leaves the trust document, and its key is erased
     abort     before `promote` the new one is dropped; after it the old one takes over again, until `finish`
 
-Where it stands follows from the log alone, so each step can be repeated, by anyone, after a crash as well. In an
-emergency (a stolen CA key) all of it is one step: a new generation takes over and every other one is dropped at once.
+The status follows from the log alone, so each step can be repeated by anybody, also after a crash. In an emergency (a
+stolen CA key) all of it is one step: a new generation takes over and every other one is dropped at once.
 """
 
 from __future__ import annotations
@@ -63,7 +61,7 @@ class RolloverStatus(NamedTuple):
 
     @property
     def last_step(self) -> str:
-        """What led here from `start`: promote, or after it abort; run again, it issues anew what is left."""
+        """The last step, promote or abort; when it is repeated, it issues what is left."""
         newest = max(entry.generation for entry in self.living)
         return "promote" if self.active.generation == newest else "abort"
 
@@ -91,11 +89,11 @@ def valid_elsewhere(inventory: Inventory, generation: int, now: float) -> list[C
 
 
 Decide = Callable[[Inventory], list[Draft]]
-"""What to record, asked of the very state of the log that it is appended to."""
+"""Decides what to record, from the state of the log that it is appended to."""
 
 
 class Successor(NamedTuple):
-    """What the new CA is to be, where it differs from the old one."""
+    """How the new CA differs from the old one."""
 
     key_type: KeyType = KeyType.P256
     ca_key: str | None = None
@@ -207,7 +205,7 @@ class Rollover:
         return Replaced(made, seconds)
 
     def reissue(self, *, give_way: bool = True) -> Iterator[Issued]:
-        """Issue anew, from the active CA, what is valid and comes from another; with `give_way` as in `renew`."""
+        """Issue again, from the active CA, what is valid and comes from another; with `give_way` as in `renew`."""
         if entries := self.standing().reissue:
             yield from self._authority.renew(entries, give_way=give_way)
 
@@ -271,7 +269,7 @@ def _generation(authority: AuthorityRecord) -> int:
 
 
 def _refuse_another(inventory: Inventory) -> None:
-    """Of two `start` at once, one makes the next CA."""
+    """Raise ConflictError for the second of two `start` at once."""
     for entry in inventory.authorities():
         if entry.status in (CA_CREATED, CA_RETIRING):
             raise ConflictError(f"CA {entry.generation} is there meanwhile", hint="daskpki rotate-ca status")
@@ -282,7 +280,7 @@ def _refuse_valid(left: Sequence[CertificateRecord], step: str) -> None:
         names = ", ".join(sorted({f"{entry.role}/{entry.name}" for entry in left})[:5])
         raise PolicyError(
             f"{len(left)} valid certificates would be cut off ({names}{', ...' if len(left) > 5 else ''})",  # noqa: PLR2004 - as many as are named
-            hint=f"daskpki rotate-ca {step} issues them anew (daskpki sign, those by request); --force cuts them off",
+            hint=f"daskpki rotate-ca {step} issues them again (daskpki sign, those by request); --force cuts them off",
         )
 
 

@@ -1,6 +1,6 @@
-"""Where serial numbers come from; whatever issues certificates is handed this, or something predictable in a test.
+"""The session of one command with one cluster: store, user and command, clock, random sources, trust anchor, signers.
 
-What every use case is given: the store, the cluster, who asks by which command, the clock and the dice.
+Use cases take a session, so that a test can pass a clock and predictable serials.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def claimed_user() -> str:
 
 
 class Session(NamedTuple):
-    """One command's dealings with one cluster. `who` is as claimed: the store's own audit log is the authority."""
+    """One command's session with one cluster. `who` is a claim; the store's own audit log is the authority."""
 
     store: Store
     cluster: str
@@ -73,7 +73,7 @@ class Session(NamedTuple):
 
     @property
     def anchor(self) -> Anchored:
-        """What this command takes for true."""
+        """The trust anchor that this command judges the log by."""
         assert self.anchored is not None, "made by CertificateAuthority"
         return self.anchored
 
@@ -86,11 +86,11 @@ class Session(NamedTuple):
 
         records = self.log.commit(checked, stamp or self.stamp(), self._sign)
         if records and self.anchor.old_key_lost:
-            self.anchor.mark_ours(records)
+            self.anchor.trust_own(records)
         return records
 
     def check(self, inventory: Inventory) -> None:
-        """Raise PolicyError for what only `rotate-ca --emergency` may go on with."""
+        """Raise PolicyError while an emergency is unfinished, which only `rotate-ca --emergency` continues."""
         if not self.anchor.in_emergency:
             check_no_emergency(inventory)
 
@@ -108,7 +108,7 @@ class Session(NamedTuple):
         return tuple(sign_commit(self.cluster, self.issuers(entries[number]), head, place) for number in wanted)
 
     def now(self) -> datetime:
-        """The time in whole seconds, as certificates and records hold it."""
+        """The time in whole seconds, as in certificates and records."""
         return self.clock().replace(microsecond=0)
 
     def stamp(self, operation: str | None = None) -> Stamp:

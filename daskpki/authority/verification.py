@@ -1,4 +1,4 @@
-"""Is this certificate one of the cluster's, and does it count now? Chain, validity, identity, revocation in one."""
+"""Verifies a certificate against the cluster's trust document: chain, validity, identity, revocation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from daskpki.pki.verify import verify_leaf
 
 
 class Verified(NamedTuple):
-    """A certificate that is trusted now: whose it is, its serial and fingerprint (hex), and its end."""
+    """A certificate that is trusted now: identity, serial, fingerprint (hex) and end."""
 
     identity: Identity
     serial: int
@@ -27,7 +27,7 @@ class Verified(NamedTuple):
 
 
 class Verifier:
-    """The cluster's trust, read once, for any number of certificates."""
+    """Verifies any number of certificates by one trust document."""
 
     def __init__(self, session: Session) -> None:
         self._now = session.now()

@@ -25,7 +25,7 @@ from daskpki.errors import CorruptError, DisabledError, NotFoundError, NotTruste
 from daskpki.identity import Role, parse_label
 from daskpki.pki.credential import Credential, parse_credential
 from daskpki.pki.trust_document import SignedTrustDocument, parse_trust
-from daskpki.settings import GsmUrl, LocalUrl
+from daskpki.settings import GsmUrl, LocalUrl, PluginUrl
 from daskpki.store.append_chain import Head, Link, best, first_after
 
 if TYPE_CHECKING:
@@ -243,8 +243,8 @@ def fetch(settings: Settings, environ: Mapping[str, str], patience: RetryPolicy)
     settings = _with_instance_name(settings, environ, patience)
     if isinstance(settings.store, GsmUrl):
         return _from_secret_manager(settings, settings.store, environ, patience)
-    assert isinstance(settings.store, LocalUrl)
-    return Fetched(_from_local(settings, settings.store, environ), settings, None)
+    assert settings.store is not None, "without a directory there is a store"
+    return Fetched(_from_store(settings, settings.store, environ), settings, None)
 
 
 def _with_instance_name(settings: Settings, environ: Mapping[str, str], patience: RetryPolicy) -> Settings:
@@ -279,7 +279,7 @@ def open_secret_manager(
     return SecretManager(url, Connection(target, system_trust), patience, token=tokens.token, account=tokens.account)
 
 
-def _from_local(settings: Settings, url: LocalUrl, environ: Mapping[str, str]) -> Material:
+def _from_store(settings: Settings, url: LocalUrl | PluginUrl, environ: Mapping[str, str]) -> Material:
     from daskpki.store.opening import open_store
 
     store = open_store(url, environ=environ)

@@ -32,7 +32,7 @@ from daskpki.pki.credential import certificate_pem, key_pem
 from daskpki.pki.crl import CLOCK_SKEW
 from daskpki.pki.pem import CERTIFICATE, PRIVATE_KEY, encode_pem
 from daskpki.pki.trust_document import TrustDocument, parse_trust
-from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
+from daskpki.settings import GsmUrl, LocalUrl, PluginUrl, StoreUrl, parse_store_url
 
 if TYPE_CHECKING:
     from daskpki.credentials.one_file import CredentialFile
@@ -315,7 +315,7 @@ def _open_store(handover: Handover, store: str, environ: Mapping[str, str]) -> S
 
 
 @contextmanager
-def open_reader(url: LocalUrl | GsmUrl, endpoint: str | None, environ: Mapping[str, str]) -> Iterator[Reader]:
+def open_reader(url: StoreUrl, endpoint: str | None, environ: Mapping[str, str]) -> Iterator[Reader]:
     """A store for one look; `endpoint` is another Secret Manager than Google's."""
     yield from _secret_manager(url, endpoint, environ) if isinstance(url, GsmUrl) else _local(url, environ)
 
@@ -329,7 +329,7 @@ def _open_mounted(source: DirectorySource | FileSource) -> Source:
     return source
 
 
-def _local(url: LocalUrl, environ: Mapping[str, str]) -> Iterator[Reader]:
+def _local(url: LocalUrl | PluginUrl, environ: Mapping[str, str]) -> Iterator[Reader]:
     from daskpki.store.opening import open_store
 
     store = open_store(url, environ=environ)

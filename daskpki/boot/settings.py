@@ -14,7 +14,7 @@ from daskpki.errors import UsageError
 from daskpki.handover import SEALED, USUAL, Freshness
 from daskpki.identity import Role, default_name, parse_label, parse_role
 from daskpki.quoting import shown
-from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
+from daskpki.settings import StoreUrl, parse_store_url
 
 INSTANCE: Final = "@instance"
 """The name that stands for the VM's own."""
@@ -50,7 +50,7 @@ class Settings(NamedTuple):
     roles: tuple[Role, ...]
     name: str | None
     cluster: str
-    store: GsmUrl | LocalUrl | None
+    store: StoreUrl | None
     directory: str | None
     source: str
     scheduler: str | None

@@ -95,10 +95,10 @@ def _check_machines(invocation: Invocation) -> None:
     from daskpki.deploy.apply import find_machines
     from daskpki.deploy.gcloud import runner
     from daskpki.deploy.observe import Project
-    from daskpki.settings import LocalUrl, parse_store_url
+    from daskpki.settings import GsmUrl, parse_store_url
 
     url = parse_store_url(invocation.store)
-    if isinstance(url, LocalUrl):
+    if not isinstance(url, GsmUrl):
         return
     try:
         machines = find_machines(runner(), Project(url, invocation.cluster, url.project))

@@ -76,4 +76,6 @@ def _held(invocation: Invocation, who: str) -> VerifiedCredential:
 
     role, name = parse_role_and_name(who)
     with invocation.open_store() as store:
-        return fetch_credential(store.secrets, invocation.cluster, role, name, pins=Pins(), now=datetime.now(UTC))
+        seen = store.memory.trust(invocation.cluster)
+        pins = Pins(sha256=invocation.ca_sha256, known=() if seen is None else tuple(seen.authorities))
+        return fetch_credential(store.secrets, invocation.cluster, role, name, pins=pins, now=datetime.now(UTC))

@@ -59,7 +59,7 @@ def issue(
     names = [stem] if count is None else [parse_label(f"{stem}-{number}", "name") for number in range(count)]
     with invocation.authority() as authority:
         requests = authority.requests(role, names, dns=dns or (), ips=ip or (), ttl=ttl, grades=grade or ())
-        wanted = [request for request in requests if not count or not authority.holds_valid(request.identity)]
+        wanted = [request for request in requests if not count or not authority.has_valid(request.identity)]
         kept = len(requests) - len(wanted)
         authority.check(wanted)
         if dry_run:

@@ -18,7 +18,7 @@ import typer
 from daskpki.cli.invocation import Commands
 from daskpki.cli.output import table
 from daskpki.errors import UsageError
-from daskpki.settings import GsmUrl, LocalUrl, home, parse_store_url
+from daskpki.settings import GsmUrl, LocalUrl, StoreUrl, home, parse_store_url
 
 if TYPE_CHECKING:
     from daskpki.authority.copy import Copied
@@ -169,7 +169,7 @@ def _directory(invocation: Invocation) -> Path:
     url = parse_store_url(invocation.store)
     if not isinstance(url, LocalUrl):
         raise UsageError(
-            f"{invocation.store} is no local store, and Secret Manager is not backed up to a file",
+            f"{invocation.store} is no local store, and only that is backed up to a file",
             hint="daskpki copy --to local:/path makes a copy of a cluster",
         )
     return local_directory(url, os.environ)
@@ -209,7 +209,13 @@ def copy(
     if grants:
         _check_grants_apply(urls)
     with invocation.open_store() as source, invocation.open_store(url=to, create=True) as target:
-        copied = copy_cluster(source, target, invocation.cluster, without_disabled=without_disabled)
+        copied = copy_cluster(
+            source,
+            target,
+            invocation.cluster,
+            without_disabled=without_disabled,
+            ca_sha256=invocation.ca_sha256,
+        )
         carried = _carry(source, target, invocation.cluster) if grants else None
         document = {"from": source.url, "to": target.url, **_copied(copied), **_carried(carried)}
     lines = [
@@ -224,17 +230,19 @@ def copy(
         invocation.output.hint(*_ungranted(*urls))
 
 
-def _ungranted(source: GsmUrl | LocalUrl, target: GsmUrl | LocalUrl) -> list[str]:
+def _ungranted(source: StoreUrl, target: StoreUrl) -> list[str]:
     """What became of the grants that were not asked for."""
     if isinstance(target, LocalUrl):
         left = "Grants were left behind: a local store has none, whoever opens it opens all of it."
         return [left] if isinstance(source, GsmUrl) else []
-    if isinstance(source, LocalUrl):
+    if not isinstance(target, GsmUrl):
+        return []
+    if not isinstance(source, GsmUrl):
         return ["Nobody was granted anything: daskpki grant says who reads what there."]
     return ["Grants were not copied: --grants gives them there as well."]
 
 
-def _check_grants_apply(urls: Iterable[GsmUrl | LocalUrl]) -> None:
+def _check_grants_apply(urls: Iterable[StoreUrl]) -> None:
     from daskpki.grants import check_applies
 
     for url in urls:

@@ -29,10 +29,13 @@ Number = Annotated[int, typer.Argument(metavar="VERSION", help="A version's numb
 
 @contextmanager
 def _secrets(invocation: Invocation) -> Iterator[ClusterSecrets]:
-    from daskpki.authority.session import claimed_user
+    from daskpki.authority.anchor import Anchored
+    from daskpki.authority.session import claimed_user, utc_now
     from daskpki.user_secrets import ClusterSecrets
 
     with invocation.open_store() as store:
+        # Secret Manager's store reads the place of a new secret from the log, as far as that counts
+        store.log(invocation.cluster, Anchored(store, invocation.cluster, utc_now, invocation.ca_sha256).judge)
         yield ClusterSecrets(store, invocation.cluster, who=claimed_user(), command="daskpki secret")
 
 

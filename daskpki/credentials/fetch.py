@@ -51,6 +51,7 @@ def fetch_trust(secrets: SecretStore, cluster: str, *, pins: Pins, now: datetime
             previous=pins.previous,
             anchors=pins.anchors,
             pin_sha256=pins.sha256,
+            known=() if pins.sha256 else pins.known,
             min_epoch=pins.min_epoch,
             now=now,
         )

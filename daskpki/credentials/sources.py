@@ -35,7 +35,6 @@ from daskpki.pki.keys import parse_key, serialize_key
 from daskpki.pki.pem import fingerprint, parse_certificates
 from daskpki.pki.trust import parse_trust
 from daskpki.quoting import shortened
-from daskpki.settings import GsmUrl, LocalUrl
 from daskpki.store.port import Store
 
 
@@ -80,7 +79,7 @@ class Environment(NamedTuple):
     environ: Mapping[str, str]
     now: datetime
     keyring: KeyringPort
-    open_store: Callable[[LocalUrl | GsmUrl], Store]
+    open_store: Callable[[settings.StoreUrl], Store]
 
     @property
     def contexts(self) -> Contexts:
@@ -106,7 +105,7 @@ class Obtained(NamedTuple):
     held: VerifiedCredential
     choice: Choice
     schedulers: tuple[str, ...]
-    store: LocalUrl | GsmUrl | None = None
+    store: settings.StoreUrl | None = None
 
 
 def this_process() -> Environment:
@@ -114,7 +113,7 @@ def this_process() -> Environment:
     return Environment(os.environ, datetime.now(UTC), OSKeyring(), open_without_asking)
 
 
-def open_without_asking(url: LocalUrl | GsmUrl) -> Store:
+def open_without_asking(url: settings.StoreUrl) -> Store:
     """The store of that URL, unlocked by files that the environment names or by the keyring, never by a prompt."""
     from daskpki.store.opening import Unlocking, open_store
 
@@ -159,7 +158,7 @@ def _check_asked_for(held: VerifiedCredential, wanted: Wanted, choice: Choice) -
             )
 
 
-_Found = tuple[VerifiedCredential, tuple[str, ...], LocalUrl | GsmUrl | None]
+_Found = tuple[VerifiedCredential, tuple[str, ...], settings.StoreUrl | None]
 
 
 def _from_handover(_wanted: Wanted, here: Environment) -> _Found:

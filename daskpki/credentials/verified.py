@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError
+from daskpki.pki.anchor import Anchor
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.credential import Credential
 from daskpki.pki.revoked import every_revoked_serial
@@ -28,12 +29,16 @@ class VerifiedCredential(NamedTuple):
 
 
 class Pins(NamedTuple):
-    """What is known of the trust document beforehand: CAs (DER), a CA's fingerprint, its least epoch, one before it."""
+    """What is known of the trust document beforehand: CAs (DER), a CA's fingerprint, its least epoch, one before it.
+
+    `known` are the CAs of an earlier document that this user has seen; a fingerprint goes before them.
+    """
 
     anchors: tuple[bytes, ...] = ()
     sha256: str | None = None
     min_epoch: int = 0
     previous: TrustDocument | None = None
+    known: tuple[Anchor, ...] = ()
 
 
 def verify_credential(credential: Credential, signed: Confidential, *, pins: Pins, now: datetime) -> VerifiedCredential:
@@ -47,6 +52,7 @@ def verify_credential(credential: Credential, signed: Confidential, *, pins: Pin
         previous=pins.previous,
         anchors=pins.anchors,
         pin_sha256=pins.sha256,
+        known=() if pins.sha256 else pins.known,
         min_epoch=pins.min_epoch,
         now=now,
     )

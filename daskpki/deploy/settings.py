@@ -12,7 +12,7 @@ from daskpki.deploy.resource import Owner
 from daskpki.errors import UsageError
 from daskpki.handover import SEALED, STOCK
 from daskpki.identity import parse_label
-from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
+from daskpki.settings import GsmUrl, parse_store_url
 
 MAX_ISOLATED: Final = 50
 """Workers with a service account each: a project has 100 of these by default, and a firewall rule names 10."""
@@ -190,7 +190,7 @@ def check_deployment(wanted: Deployment) -> Deployment:
 def parse_gsm(text: str) -> GsmUrl:
     """The store on Secret Manager of that URL; UsageError for a local one, which no VM could read."""
     url = parse_store_url(text)
-    if isinstance(url, LocalUrl):
+    if not isinstance(url, GsmUrl):
         raise UsageError(f"VMs cannot read the store {text!r}", hint="--store gsm://PROJECT")
     return url
 

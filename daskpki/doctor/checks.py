@@ -500,6 +500,16 @@ def check_link(document: TrustDocument, head: Head, logged: str | None) -> Findi
     return ok(subject, f"{head.seq} records, the chain holds and carries the signed trust document")
 
 
+def check_anchor(basis: str, ca_sha256: str) -> Finding:
+    """The anchor that the log is judged by (docs/explanation/anchors.md); a note on first use, when there is none."""
+    if basis == "pin":
+        return ok("log", f"judged by the pin: CA {ca_sha256}")
+    if basis == "seen":
+        return ok("log", "judged by the CA that this user has seen before")
+    reason = f"nothing was known of this cluster here, so its own CA was trusted: SHA-256 {ca_sha256}"
+    return note("log", reason, "compare it with what init-ca printed, or pin it: daskpki --ca-sha256 HEX doctor")
+
+
 def check_unfinished(inventory: Inventory, now: float) -> Iterator[Finding]:
     """Operations that a crash left open. Nothing is lost by them, and any command that opens the CA's key ends them."""
     for entry in inventory.certificates(statuses=[RESERVED]):

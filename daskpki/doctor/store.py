@@ -16,6 +16,7 @@ from daskpki.credentials.fetch import fetch_trust
 from daskpki.credentials.verified import Pins
 from daskpki.doctor.checks import (
     Finding,
+    check_anchor,
     check_authority,
     check_crls,
     check_fill,
@@ -37,6 +38,7 @@ from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError
 from daskpki.identity import Role
 from daskpki.inventory import Inventory
 from daskpki.pki.certificates import lifetime, load_certificate
+from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import show
 from daskpki.pki.revoked import revoked_serials
 from daskpki.pki.trust import verify_trust
@@ -57,6 +59,8 @@ class Cluster:
         self._authority = authority
         self.session = authority.session
         self.now = self.session.now().timestamp()
+        self.basis = self.session.anchor.basis
+        """What the log is judged by: `pin`, `seen` or `first use`; asked before anything is read and so seen."""
         parsed = parse_store_url(self.session.store.url)
         self.gsm = parsed if isinstance(parsed, GsmUrl) else None
 
@@ -120,7 +124,7 @@ class Cluster:
 def look_at_store(cluster: Cluster) -> Iterator[Finding]:
     """Whether it answers, and by what a local one opens."""
     store: Any = cluster.session.store
-    if cluster.gsm is None:
+    if store.url.startswith("local:"):
         yield from check_slots([slot.kind for slot in store.slots.list()])
     head = cluster.inventory.head
     yield ok("store", f"{store.url} answers; cluster {cluster.session.cluster!r} has {head.seq} records")
@@ -164,12 +168,13 @@ def look_at_trust(cluster: Cluster) -> Iterator[Finding]:
 
 
 def look_at_log(cluster: Cluster) -> Iterator[Finding]:
-    """The whole log from its first record, and its link to the trust document."""
+    """The whole log from its first record, its link to the trust document, and what both are judged by."""
     head = cluster.session.log.authenticate()
     seq = cluster.trust.log[0]
     records = cluster.session.log.records(after=max(seq - 1, 0))
     logged = next((record.hash for record in islice(records, 1)), None)
     yield check_link(cluster.trust, head, EMPTY.hash if seq == 0 else logged)
+    yield check_anchor(cluster.basis, fingerprint(cluster.trust.active.certificate))
 
 
 def look_at_unfinished(cluster: Cluster) -> Iterator[Finding]:

@@ -1,1 +1,1 @@
-"""Where payloads and records are kept: the ports, the local store, Secret Manager, and the suites they all pass."""
+"""Stores of payloads and records: the ports, the local store, Secret Manager, and the suites that all stores pass."""

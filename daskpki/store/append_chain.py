@@ -1,20 +1,21 @@
-"""Compare-and-append over numbered versions: how payloads that must be linear (trust, records) are settled.
+"""Compare-and-append over numbered versions, by which payloads that must be linear (trust document, log) are settled.
 
 A store gives a new version the next number and takes no condition with it, and `latest` may be stale; only reading by
 number is strong. So each such payload carries a `Link`: its sequence number `seq` (one more than its predecessor's),
-the predecessor's version number `prev`, and an id of the operation. The rules, all of them decided here and in `links`:
+the predecessor's version number `prev`, and an id of the operation. The rules:
 
 1. The head is the readable version with the greatest `seq`; on a tie the *lowest* number, which was there first.
 2. It is looked for by number, upwards from `latest`'s `prev + 1` to the first number that does not exist.
-3. Who adds number `newest + 1` has won. Else the numbers in between are read, and rule 1 decides.
+3. A writer who adds number `newest + 1` has won. Otherwise the numbers in between are read, and rule 1 decides.
 4. An add that was cut off looks for its own link before anything else; it is repeated only with the same payload
    and predecessor, of which no more than one can win.
    A version that does not count (it cannot be decoded, or is not signed as it has to be) is never a head, stops nobody,
-   and is named. Where `latest` is none that counts, the search goes downwards by number to one that does.
-5. Only what lies *below* a confirmed head is destroyed: so a loser goes by a later winner, and never as the newest.
-   A newest version that is not readable was thus destroyed by a stranger, and is refused rather than passed over.
+   and is named. If `latest` is such a version, the search goes downwards by number to one that counts.
+5. Only what lies *below* a confirmed head is destroyed: so a losing version is destroyed by a later winner, never while
+   it is the newest. A newest version that is not readable was thus destroyed by somebody else, and is refused rather
+   than passed over.
 
-A payload with `seq` 0 rides along: it is never a head, and belongs to the next winner (the log's sealed segments).
+A payload with `seq` 0 is a rider: it is never a head, and belongs to the next winner (the log's sealed segments).
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Head(NamedTuple, Generic[P]):
 
 
 class Tip(NamedTuple, Generic[P]):
-    """What a look at the chain found: the head, None before the first, and the newest version's number, or 0."""
+    """The state of a chain: its head (None before the first) and the newest version's number, or 0."""
 
     head: Head[P] | None
     newest: int
@@ -99,7 +100,7 @@ def best(heads: Iterable[Head[P]]) -> Head[P] | None:
 def first_after(hint: Head[P] | None) -> int:
     """Rule 2: the search begins past the predecessor, which this version supersedes; a rider supersedes nothing.
 
-    It begins no later than at the version itself, which claims a later predecessor in a secret that was made anew.
+    It begins no later than at the version itself, which claims a later predecessor in a secret that was made again.
     """
     if hint is None:
         return 1
@@ -192,7 +193,7 @@ class AppendChain(Generic[P]):
         return tip
 
     def read_cached(self) -> Tip[P]:
-        """The tip in one request, without a look at what came after `latest`: enough for whoever appends next.
+        """The tip in one request, without a look at what came after `latest`: enough before an append, which finds out.
 
         An append finds out whether others went on. Only a head right behind its predecessor is taken so, since a rival
         with a lower number may stand between; then, before the first append, and when `latest` is not readable, this is

@@ -1,4 +1,4 @@
-"""How bytes are sealed: AES-256-GCM under a key, or under a passphrase through scrypt (RFC 7914). Pure.
+"""Seals bytes by AES-256-GCM under a key, or under a passphrase through scrypt (RFC 7914). Pure.
 
 Every sealing is bound to its `context`, the associated data that says what it is: a payload that was moved to another
 version, secret or store does not open. Two forms:
@@ -97,7 +97,7 @@ def encrypt(key: bytes, data: Confidential, context: bytes) -> bytes:
 
 
 def decrypt(key: bytes, sealed: bytes, context: bytes) -> Confidential:
-    """What `encrypt` sealed; CorruptError when a byte, the key or the context is another."""
+    """Decrypt what `encrypt` sealed; CorruptError when a byte, the key or the context differs."""
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -134,12 +134,12 @@ def _seal(data: Confidential, secret: Confidential, context: bytes, kdf: int, co
 
 
 def open_with_passphrase(box: bytes, passphrase: Confidential, *, context: bytes) -> Confidential:
-    """What was sealed; AccessDeniedError for a wrong passphrase, CorruptError, NotTrustedError for a newer format."""
+    """Open the box; AccessDeniedError for a wrong passphrase, CorruptError, NotTrustedError for a newer format."""
     return _open(_parse(box, _KDF_SCRYPT), passphrase, context, "the passphrase is wrong")
 
 
 def open_with_key(box: bytes, key: Confidential, *, context: bytes) -> Confidential:
-    """What was sealed; AccessDeniedError for a wrong key, CorruptError, NotTrustedError for a newer format."""
+    """Open the box; AccessDeniedError for a wrong key, CorruptError, NotTrustedError for a newer format."""
     return _open(_parse(box, _KDF_HKDF), key, context, "the key is not the right one")
 
 

@@ -1,4 +1,4 @@
-"""Secret Manager's own limits on ids, labels, annotations and payloads, which every store keeps to. Pure.
+"""Secret Manager's limits on ids, labels, annotations and payloads, which every store keeps to. Pure.
 
 So a cluster that was made in a local store can be copied to Secret Manager. Each refusal is a UsageError that names
 the value and the rule.

@@ -1,6 +1,6 @@
-"""From a store's URL to an open store: which implementation, which directory, and by what it is unlocked.
+"""Opens the store that a URL names: chooses the implementation, its directory and the ways to unlock it.
 
-A local store without a path lies in `store` under daskpki's home, and what was seen of any store's log in `seen`.
+A local store without a path is in `store` under daskpki's home. What this user saw of any store's log is in `seen`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daskpki.errors import AlreadyExistsError, NotFoundError
-from daskpki.settings import GsmUrl, LocalUrl, home
+from daskpki.errors import AlreadyExistsError, NotFoundError, UsageError
+from daskpki.settings import STORES, GsmUrl, LocalUrl, PluginUrl, StoreUrl, home
 from daskpki.store.local.key_slots import Prompt, Unlocking, with_environment
 from daskpki.store.local.store import LocalStore, create_local_store
 from daskpki.store.port import Store
@@ -24,7 +24,7 @@ __all__ = ["Prompt", "Unlocking", "create_store", "open_store"]
 
 
 def open_store(
-    url: LocalUrl | GsmUrl,
+    url: StoreUrl,
     *,
     unlock: Unlocking = Unlocking(),  # noqa: B008 - a tuple, so it cannot change
     create: bool = False,
@@ -32,12 +32,18 @@ def open_store(
     clock: Callable[[], float] = time.time,
     placement: GsmOptions | None = None,
 ) -> Store:
-    """The store of that URL; NotFoundError when there is none, unless `create` says that a local one is made.
+    """Open the store of that URL; NotFoundError when there is none, unless `create` lets a local one be made.
 
     A local store is unlocked when a payload or a commit first needs it, by the ways of `unlock` and of
     DASKPKI_KEY_FILE and DASKPKI_PASSPHRASE_FILE in `environ`. `placement` says how a new cluster's secrets in Secret
-    Manager are created.
+    Manager are created. A store of another scheme is opened by the function that a package names in the entry point
+    group `daskpki.stores`: it is called with the URL's text and `environ`.
+
+        with closing(open_store(parse_store_url("gsm://my-project"))) as store:
+            print(store.clusters())
     """
+    if isinstance(url, PluginUrl):
+        return _open_plugin(url, environ)
     if isinstance(url, GsmUrl):
         from daskpki.store.gsm.store import open_gsm
 
@@ -55,6 +61,20 @@ def open_store(
         return LocalStore(directory, ways, seen=home(environ) / "seen", clock=clock)
 
 
+def _open_plugin(url: PluginUrl, environ: Mapping[str, str]) -> Store:
+    from importlib.metadata import entry_points
+
+    found = list(entry_points(group=STORES, name=url.scheme))
+    if len({entry.value for entry in found}) != 1:  # the same package may be found twice on the path
+        named = ", ".join(sorted(entry.value for entry in found)) or "no package"
+        raise UsageError(
+            f"{url}: {named} opens stores of the scheme {url.scheme}",
+            hint=f"install one package that names it in the entry point group {STORES}",
+        )
+    opener: Callable[[str, Mapping[str, str]], Store] = found[0].load()
+    return opener(str(url), environ)
+
+
 def create_store(
     url: LocalUrl,
     *,
@@ -62,11 +82,11 @@ def create_store(
     environ: Mapping[str, str] = os.environ,
     clock: Callable[[], float] = time.time,
 ) -> LocalStore:
-    """A new local store; AlreadyExistsError when there is one."""
+    """Create a local store; AlreadyExistsError when there is one."""
     directory = local_directory(url, environ)
     return create_local_store(directory, with_environment(unlock, environ), seen=home(environ) / "seen", clock=clock)
 
 
 def local_directory(url: LocalUrl, environ: Mapping[str, str]) -> Path:
-    """Where a local store lies."""
+    """The directory of a local store."""
     return url.path or home(environ) / "store"

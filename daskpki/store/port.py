@@ -1,7 +1,7 @@
 """The ports that every store implements: `SecretStore` for payloads, `RecordLog` for what happened, `Store` for both.
 
 `SecretStore` speaks Secret Manager's own model, because that is the real one: secrets with labels, and numbered
-versions with a state and an immutable payload. What an implementation may rely on, and what it must not promise:
+versions with a state and an immutable payload. Every implementation keeps to this:
 
 - Versions are numbered 1, 2, 3, ... without gaps; a payload never changes. Reading **by number** what was added is
   strongly consistent; `latest` is a hint that may lag by minutes, and is the highest number in *any* state.
@@ -99,7 +99,7 @@ class SecretStore(Protocol):
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
     ) -> SecretInfo:
-        """Replace labels or annotations, if the etag still holds; ConflictError, NotOursError."""
+        """Replace labels or annotations, if the etag is still the present one; ConflictError, NotOursError."""
         ...
 
     def delete(self, secret: str, *, etag: str | None = None) -> None:
@@ -147,11 +147,11 @@ class RecordLog(Protocol):
         ...
 
     def read_cached(self) -> Inventory:
-        """A view that may be a moment old, at less cost: enough for whoever commits next, and decides there."""
+        """A view that may be a moment old, at less cost: enough before a commit, which decides on the present state."""
         ...
 
     def records(self, *, after: int = 0) -> Iterator[Record]:
-        """The records with `seq > after`, in order; CorruptError when the chain does not hold."""
+        """The records with `seq > after`, in order; CorruptError when the chain is broken."""
         ...
 
     def authenticate(self) -> Head:
@@ -176,7 +176,7 @@ class RecordLog(Protocol):
         """Append what `decide` asks for, signed by `sign`, in one step, durable on return.
 
         `decide` sees the state that the records are appended to, and runs again when another writer was first, so it
-        must have no effect of its own; whatever it raises is passed on and nothing is appended. An empty answer
+        must have no other effect; any exception is passed on and nothing is appended. An empty answer
         appends nothing.
         """
         ...

@@ -1,7 +1,7 @@
-"""The newest record of each log that this user has seen, kept outside the store against its rollback.
+"""Remembers what this user has seen of each log and trust document, outside the store, to notice its rollback.
 
-A store that was put back to an older state is consistent in itself; only memory elsewhere can tell. The memory is a
-lower bound: losing it, or two processes writing at once, weakens the check and breaks nothing.
+A store that was put back to an older state is consistent; only memory elsewhere can tell. The memory is a lower bound:
+losing it, or two processes writing at once, weakens the check and breaks nothing.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class RollbackGuard:
             self._noted[cluster] = head
 
     def save(self) -> None:
-        """Write what is new, and keep what others wrote meanwhile; a memory that cannot be written is said so."""
+        """Write what is new, and keep what others wrote meanwhile; log a warning if the file cannot be written."""
         if self._path is None or not (self._noted or self._noted_trust):
             return
         before = _load(self._path)
@@ -151,7 +151,7 @@ def _parse_trust(seen: dict[str, Any]) -> SeenTrust:
 
 
 def _load(path: Path | None) -> dict[str, Head]:
-    """What the file remembers; an unreadable one remembers nothing, as a missing one."""
+    """Load the remembered heads; an unreadable file counts as a missing one."""
     try:
         document = json.loads(path.read_bytes()) if path else {}
         heads = document["heads"] if document.get("format") == _FORMAT else {}

@@ -1,4 +1,4 @@
-"""The trust document as a linear secret: its epoch is the sequence number, so the newest one is found by number."""
+"""The trust document as an append chain: its epoch is the sequence number, so the newest one is found by number."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from daskpki import secret_names
+from daskpki.authority.ca import CertificateAuthority
 from daskpki.authority.session import random_serial
 from daskpki.confidential import Confidential
 from daskpki.identity import Role
@@ -89,7 +90,7 @@ def _record(store: LocalStore, names: Sequence[str], age: int, life: int) -> Non
         store.secrets.create(secret, labels=secret_names.labels(_CLUSTER, Role.WORKER, name))
         store.secrets.add(secret, Confidential(bytes(1_100)))
     drafts = [draft for name in names for draft in _events(name, now - age, life)]
-    store.log(_CLUSTER).commit(lambda _: drafts, stamp)
+    CertificateAuthority(store, _CLUSTER, command="scripts/bench").session.commit(lambda _: drafts, stamp)
 
 
 def _events(name: str, start: int, life: int) -> Iterator[Draft]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -14,19 +15,30 @@ from typing import Any
 
 import pytest
 
-from daskpki import CertificateAuthority
+from daskpki import CertificateAuthority, secret_names
 from daskpki.authority.audit import verify_log
 from daskpki.authority.ca_keys import KeyLocations
 from daskpki.authority.copy import copy_cluster
+from daskpki.authority.crl import kept_crls
+from daskpki.authority.csr import sign_request
 from daskpki.authority.rollover import Successor
 from daskpki.confidential import Confidential
-from daskpki.errors import CorruptError, DaskpkiError, NotTrustedError
-from daskpki.identity import Role
+from daskpki.credentials.fetch import fetch_credential
+from daskpki.credentials.verified import Pins
+from daskpki.errors import CorruptError, DaskpkiError, NotTrustedError, PolicyError
+from daskpki.identity import Identity, Role
 from daskpki.pki.certificates import der
-from daskpki.pki.keys import serialize_key
+from daskpki.pki.credential import Credential, encode_credential
+from daskpki.pki.csr import create_request, parse_request
+from daskpki.pki.issuer import Issuer, issue_leaf
+from daskpki.pki.keys import KeyType, generate_key, serialize_key
 from daskpki.pki.pem import fingerprint
+from daskpki.pki.profile import LeafRequest, make_policy
 from daskpki.pki.trust import TrustDocument
+from daskpki.records import chain, encode_signatures
 from daskpki.store.gsm.log_format import LogHead, decode_part
+from daskpki.store.local.backup import restore_backup, write_backup
+from daskpki.store.local.store import LocalStore
 from daskpki.store.port import Store
 from tests.support import forging
 from tests.support.fragile import BEFORE, FragileStore, Fuse, Killed
@@ -58,7 +70,8 @@ def serial(place: GsmPlace) -> int:
 def found(store: Store) -> int:
     ca = opened(store)
     ca.init()
-    list(ca.issue(ca.requests(Role.WORKER, ["a", "b"])))
+    list(ca.issue(ca.requests(Role.WORKER, ["a", "b", "held"])))
+    ca.revoke("worker/held", "certificateHold")
     (revoked,) = ca.revoke("worker/a", "keyCompromise")
     return revoked.serial
 
@@ -83,11 +96,31 @@ def abort(ca: CertificateAuthority) -> None:
     ca.rollover().abort()
 
 
+def sign(ca: CertificateAuthority) -> None:
+    (leaf,) = ca.requests(Role.CLIENT, ["alice"])
+    data = create_request(generate_key(KeyType.P256), "default", leaf.identity)
+    sign_request(ca, leaf, parse_request(data))
+
+
+def copy(ca: CertificateAuthority) -> None:
+    """Copy the cluster, and revoke in the copy, as somebody who knows its CA."""
+    session, pin = ca.session, fingerprint(ca.trust().active.certificate)
+    with tempfile.TemporaryDirectory() as directory, closing(LocalPlace(Path(directory)).create()) as target:
+        copy_cluster(session.store, target, session.cluster, ca_sha256=pin)
+        copied = opened(target, ca_sha256=pin)
+        copied.revoke("worker/b")
+        verify_log(copied.session)
+
+
 COMMANDS: dict[str, Callable[[CertificateAuthority], object]] = {
     "issue": lambda ca: list(ca.issue(ca.requests(Role.CLIENT, ["eve"]))),
     "renew --due": lambda ca: list(ca.renew(ca.due())),
     "renew": lambda ca: list(ca.renew([ca.find("worker/b")])),
     "revoke": lambda ca: ca.revoke("worker/b"),
+    "release": lambda ca: ca.release("worker/held"),
+    "sign": sign,
+    "crl": lambda ca: kept_crls(ca.trust()),
+    "copy": copy,
     "announce": lambda ca: ca.announce("tls://10.0.0.5:8786"),
     "rotate-ca start": start,
     "rotate-ca promote": promote,
@@ -245,6 +278,69 @@ def test_a_thief_of_the_old_key_is_not_followed(place: GsmPlace, serial: int) ->
         assert [anchor.generation for anchor in check(ca, serial).authorities] == [2]
 
 
+@pytest.mark.parametrize("attack", ["a CA", "a release", "a publication"])
+def test_what_a_thief_of_the_old_key_signs_after_the_emergency_changes_nothing(
+    place: GsmPlace, serial: int, attack: str
+) -> None:
+    with closing(place.factory()) as store:
+        ca = opened(store)
+        stolen = ca.issuer()
+        ca.rollover().emergency(Successor())
+        pin = fingerprint(ca.trust().active.certificate)
+        forging.append(store.secrets, forging.drafts_of(attack, serial), forging.signed_by(stolen))
+    for command in ("issue", "revoke", "announce", "copy"):
+        with closing(place.factory()) as store:
+            ca = opened(store, ca_sha256=pin)
+            COMMANDS[command](ca)
+            assert [anchor.generation for anchor in check(ca, serial).authorities] == [2]
+
+
+def test_init_ca_continues_no_ca_that_a_forger_made_before_it(place: GsmPlace) -> None:
+    """Before there is a document, the first CA vouches for itself; its key's place is not asked all the same."""
+    forged = forging.own_ca(1)
+    sign = forging.signed_by(forged)
+    with closing(place.factory()) as store:
+        drafts = forging.new_ca(forged)
+        log = store.log("default")
+        log.commit(lambda _view: drafts, forging.STAMP, lambda _view, records, where: sign(records, where) or ())
+    with closing(place.factory()) as store:
+        with pytest.raises(PolicyError, match="key in gsm://mallory") as refused:
+            opened(store).init()
+        assert "find out who can write" in str(refused.value.hint)
+        assert [info.id for info in store.secrets.select({"daskpki-cluster": "default"})] == [forging.RECORDS]
+
+
+LEAVES: dict[str, Callable[[CertificateAuthority], Credential]] = {
+    "of the forger's own CA": lambda _ca: forged_leaf(forging.own_ca(1)),
+    "of the forger's own CA, in another generation": lambda _ca: forged_leaf(forging.own_ca(2)),
+}
+
+
+def forged_leaf(issuer: Issuer, role: Role = Role.SCHEDULER) -> Credential:
+    policy = make_policy("default.daskpki.internal")
+    key, identity = generate_key(KeyType.P256), Identity("default.daskpki.internal", role, "s")
+    leaf = issue_leaf(issuer, LeafRequest(identity), key.public_key(), serial=9, now=utc_now(), policy=policy)
+    return Credential("default", identity, issuer.generation, serialize_key(key), der(leaf), ())
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_a_forged_version_of_a_leaf_s_secret_is_handed_out_by_nobody(place: GsmPlace, leaf: str) -> None:
+    """Its forger has the right to add versions to that secret alone."""
+    with closing(place.factory()) as store:
+        ca = opened(store)
+        ca.init()
+        list(ca.issue(ca.requests(Role.SCHEDULER, ["s"])))
+        secret = secret_names.credential_id("default", Role.SCHEDULER, "s")
+        number = store.secrets.add(secret, encode_credential(LEAVES[leaf](ca)))
+    with closing(place.factory()) as store:
+        with pytest.raises(NotTrustedError):
+            fetch_credential(store.secrets, "default", Role.SCHEDULER, "s", pins=Pins(), now=utc_now())
+        list(opened(store).renew([opened(store).find("scheduler/s")]))
+        held = fetch_credential(store.secrets, "default", Role.SCHEDULER, "s", pins=Pins(), now=utc_now())
+        assert held.credential.leaf != LEAVES[leaf](ca).leaf
+        assert store.secrets.latest(secret).number == number + 1
+
+
 def test_a_thousand_forged_versions_cost_a_request_each(
     place: GsmPlace, serial: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -309,6 +405,46 @@ def test_a_row_that_was_changed_without_the_key_stops_every_command(
         COMMANDS[command](opened(store))
     assert isinstance(refused.value, NotTrustedError | CorruptError), refused.value
     assert recorded(local) == changed, "and nothing was recorded"
+
+
+@pytest.mark.parametrize("change", STATEMENTS)
+def test_a_backup_of_a_changed_store_is_of_no_use_either(local: LocalPlace, tmp_path: Path, change: str) -> None:
+    for statement in STATEMENTS[change]:
+        local.sql(statement)
+    write_backup(local.directory, tmp_path / "backup")
+    restored = LocalPlace(tmp_path / "restored")
+    restored.root.mkdir()
+    restore_backup(tmp_path / "backup", restored.directory, restored.seen)
+    store = LocalStore(restored.directory, local.ways, seen=None, clock=time.time)
+    with closing(store), pytest.raises((NotTrustedError, CorruptError)):
+        opened(store).revoke("worker/b")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("attack", ["a CA", "a release", "a publication"])
+def test_a_thief_of_the_ca_key_without_the_store_s_key_changes_nothing(
+    local: LocalPlace, attack: str, command: str
+) -> None:
+    """He signs commits that count, and writes them as SQL; the heads and tables are under the store's own key."""
+    with closing(local.factory()) as store:
+        ca = opened(store)
+        (revoked,) = ca.inventory().certificates(name="a")
+        head, stolen = ca.inventory().head, ca.issuer()
+    records = chain(head, forging.drafts_of(attack, revoked.serial), forging.STAMP)
+    signed = forging.signed_by(stolen)(records, "")
+    records[-1] = records[-1]._replace(signatures=signed)
+    for record in records:
+        text = None if record.signatures is None else json.dumps(encode_signatures(record.signatures))
+        local.sql(INSERT, *record[:6], json.dumps(record.body), record.hash, text)
+    end = records[-1]
+    local.sql("UPDATE log_head SET seq = ?, hash = ? WHERE cluster = 'default'", end.seq, end.hash)
+    changed = recorded(local)
+    with closing(local.factory()) as store, pytest.raises(CorruptError, match="without the store's key"):
+        COMMANDS[command](opened(store))
+    assert recorded(local) == changed
+
+
+INSERT = "INSERT INTO record VALUES ('default', ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def recorded(local: LocalPlace) -> list[Any]:

@@ -276,7 +276,7 @@ def test_a_ca_that_could_not_issue_what_is_valid_does_not_take_over_again(ca: Ce
     (named,) = ca.issue(ca.requests(Role.SCHEDULER, ["s"], dns=["s.example.org"]))
     issue(ca, "w")
     before = ca.trust()
-    with pytest.raises(PolicyError, match="CA 1 could not issue scheduler/s anew, so nothing was changed") as refused:
+    with pytest.raises(PolicyError, match="CA 1 could not renew scheduler/s, so nothing was changed") as refused:
         ca.rollover().abort()
     assert ca.trust() == before
     assert "daskpki revoke scheduler/s" in str(refused.value.hint)

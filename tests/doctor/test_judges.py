@@ -12,6 +12,7 @@ from daskpki.doctor.checks import (
     Finding,
     LoginSeen,
     Severity,
+    check_anchor,
     check_authority,
     check_clock,
     check_config,
@@ -209,6 +210,13 @@ def test_the_log_has_to_carry_the_signed_document(cluster: Cluster) -> None:
     assert check_link(document, head, "a" * 64).severity == "ok"
     assert "rewritten" in check_link(document, head, "c" * 64).reason
     assert "missing" in check_link(document, Head(3, ""), None).reason
+
+
+def test_the_anchor_of_the_log_is_named() -> None:
+    assert [check_anchor(basis, "ab").severity.value for basis in ("pin", "seen", "first use")] == ["ok", "ok", "note"]
+    assert "ab" in check_anchor("pin", "ab").reason
+    assert "nothing was known" in check_anchor("first use", "ab").reason
+    assert "--ca-sha256" in str(check_anchor("first use", "ab").remedy)
 
 
 def test_what_a_crash_left_open_is_explained() -> None:

@@ -104,6 +104,12 @@ def own_trust(secrets: SecretStore, issuer: Issuer, *, epoch: int) -> Confidenti
     anchor = Anchor(issuer.generation, ACTIVE, der(issuer.root))
     crl = crl_part(issuer.generation, sign_crl(issuer, (), number=epoch, now=now))
     document = before._replace(
-        epoch=epoch, prev=newest.number, operation="forged", authorities=(anchor,), crls=(crl,), successions=()
+        epoch=epoch,
+        prev=newest.number,
+        operation="forged",
+        authorities=(anchor,),
+        crls=(crl,),
+        successions=(),
+        revoked_dropped=(),
     )
     return sign_trust(document, [issuer])

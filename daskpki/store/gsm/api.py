@@ -1,6 +1,7 @@
-"""How long and how often a refused call is tried again: full jitter, doubling, up to a deadline. Time is injected.
+"""Requests to Secret Manager with their retries.
 
-Requests to Secret Manager with their retries: a refused call is repeated only where that cannot do it twice.
+A refused call is repeated only if that cannot do it twice. Waits have full jitter and double, up to a deadline. Time is
+injected.
 """
 
 from __future__ import annotations

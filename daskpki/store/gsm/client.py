@@ -1,11 +1,10 @@
-"""Application Default Credentials through google-auth: a boot's access token, and why there are none.
+"""Connection to Secret Manager: the official client, its credentials, and the meaning of its exceptions.
 
-What google-auth says is not repeated, since it quotes what it was given: GOOGLE_APPLICATION_CREDENTIALS may hold a key
-in place of a file's name. What a server answered is judged by its status, which google-auth's errors leave out.
+This is the one module that imports Google's libraries. The client's own retries are off, since only `access` has any,
+and those miss REST's 429: `GsmApi` retries instead.
 
-The one module that imports Google's libraries: the official client, its credentials, and what its exceptions mean.
-
-The client's own retries are off, since only `access` has any, and those miss REST's 429: `GsmApi` retries instead.
+Messages of google-auth are not repeated, since they quote their input: GOOGLE_APPLICATION_CREDENTIALS may contain a key
+in place of a file's name. A server's answer is judged by its status, which google-auth's errors leave out.
 """
 
 from __future__ import annotations
@@ -111,7 +110,7 @@ def _lacks_grant(body: bytes) -> bool:
 
 
 def transport_error(error: Exception) -> DaskpkiError:
-    """What it means that google-auth got no answer: a proxy that wants a login, which no waiting mends, or the way."""
+    """Explain that google-auth got no answer: a proxy that wants a login, which no waiting mends, or the network."""
     if _LOGIN_WANTED.search(str(error)):
         return AccessDeniedError(
             "no access token: the proxy wants a login (407)",
@@ -121,7 +120,7 @@ def transport_error(error: Exception) -> DaskpkiError:
 
 
 def refresh_error(error: Exception) -> AccessDeniedError:
-    """What it means that the credentials got no token: by the code of the answer (RFC 6749, 5.2), if it has one."""
+    """Explain that the credentials got no token, by the code of the answer (RFC 6749, 5.2) if it has one."""
     answer = next((part for part in error.args if isinstance(part, Mapping)), {})
     code, described = answer.get("error"), answer.get("error_description")
     words = shortened(": ".join(part for part in (code, described) if isinstance(part, str)))
@@ -132,7 +131,7 @@ def refresh_error(error: Exception) -> AccessDeniedError:
 
 
 def unusable(error: Exception, environ: Mapping[str, str]) -> AccessDeniedError:
-    """What it means that google-auth found no credentials that it can use."""
+    """Explain that google-auth found no credentials that it can use."""
     if environ.get(VARIABLE):
         return AccessDeniedError(
             f"{VARIABLE} names no file with credentials of Google's that can be used ({_kind(error)})",
@@ -243,7 +242,7 @@ def credentials_for(endpoint: Endpoint, environ: Mapping[str, str]) -> Credentia
 
 
 def bearer(credentials: Credentials) -> Callable[[], list[tuple[str, str]]]:
-    """What makes the metadata with a current token."""
+    """The function that makes the metadata with a current token."""
     from google.auth.transport.requests import Request
 
     request = Request()
@@ -257,7 +256,7 @@ def bearer(credentials: Credentials) -> Callable[[], list[tuple[str, str]]]:
 
 
 def translate(error: Exception, address: str) -> Refusal | AccessDeniedError | None:
-    """What an exception of Google's libraries, or of those below them, means; None for any other, which is a bug.
+    """Translate an exception of Google's libraries, or of those below them; None for any other, which is a bug.
 
     `address` is whom the call was for.
     """

@@ -1,4 +1,4 @@
-"""Which address and transport a Secret Manager store is spoken to by. Pure.
+"""Address and transport of Secret Manager. Pure.
 
 Google's own endpoint, global or regional, is called over gRPC: there the exceptions tell the status, and over REST only
 the HTTP code. `DASKPKI_SECRET_MANAGER_ENDPOINT` names another one: `https://HOST` and `http://HOST:PORT` are REST,

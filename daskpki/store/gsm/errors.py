@@ -1,4 +1,4 @@
-"""What a refusal by Secret Manager means to the user: one of daskpki's errors, with the way out. Pure.
+"""Translates Secret Manager's errors into daskpki's, with the way out. Pure.
 
 Cases that look alike over the wire are told apart by their reason: a missing grant, an access scope that a VM lacks, an
 API that is off; a version that is missing, disabled or destroyed. Whether a cut-off call may be repeated blindly stands
@@ -75,7 +75,7 @@ METHODS: Final[Mapping[str, Method]] = {
 
 
 class Refusal(Exception):  # noqa: N818 - becomes an error only with what was asked for
-    """What came back instead of an answer: the canonical status, the message, and the reason and its metadata."""
+    """An error response: canonical status, message, reason and metadata."""
 
     def __init__(self, status: str, message: str, reason: str = "", metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(status, message, reason, metadata)  # what pickle calls the class with
@@ -137,7 +137,7 @@ def missing_permission(refusal: Refusal) -> str | None:
 def denied_by_google(
     refusal: Refusal, project: str | None = None, api: str = "secretmanager.googleapis.com"
 ) -> AccessDeniedError | None:
-    """What is refused before any API looks at the request: one that is off, or a project that may not be used.
+    """Explain a refusal before any API sees the request: the API is off, or the project may not be used.
 
     The project is most often the caller's own, that of its credentials, and not the one of what was asked for.
     """

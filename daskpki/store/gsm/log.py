@@ -1,18 +1,15 @@
-"""What the log asks of the secrets that it lies in.
+"""The log of a cluster's records in one secret of Secret Manager: each commit adds one version.
 
-How a log's next head is composed: records at its tail, sealed off when that is full.
+A version is a head: it has the newest records at its tail and names segments with the older ones. When the tail is
+full, its records are sealed off into a segment, which is added to the secret before the head that names it, as a rider.
+A segment counts only once a head that names it has won; after a lost race a later writer destroys it. So commits are
+atomic whatever their size.
 
-A sealed segment is added to the log's secret before the head that names it, as a rider. It counts only once a head that
-names it has won; after a lost race it lies there unnamed, and is destroyed by a later writer.
-
-A cluster's records log in one secret of Secret Manager: each commit adds one version, whatever the number of drafts.
-
-A commit costs: `latest`, a look at the next number, one destroy and one add; the next one by the same process only the
-destroy and the add, since it goes on from the head that it made, and looks again only when another writer was first.
-A sealing costs one add more, for each 64 KiB. In between commits three versions are open: the head, its predecessor
-(for readers whose `latest` lags) and what the next writer destroys; while several write at once, losers come on top.
-
-Commits are atomic whatever their size: a head names all that it consists of, and wins whole (`composing.py`).
+A commit costs: `latest`, a look at the next number, one destroy and one add. The next commit of the same process costs
+only the destroy and the add, since it continues from the head that it made, and looks again only if another writer was
+first. A sealing costs one add more, for each 64 KiB. Between commits three versions are active: the head, its
+predecessor (for readers whose `latest` lags) and the one that the next writer destroys; several writers at once add
+the losers.
 """
 
 from __future__ import annotations
@@ -56,7 +53,7 @@ from daskpki.store.rollback_guard import RollbackGuard
 
 
 class LogSecrets(SecretStore, Protocol):
-    """What the log asks of `GsmSecrets` beyond the port."""
+    """The methods of `GsmSecrets` that the log needs beyond the port."""
 
     def create(
         self,
@@ -187,12 +184,12 @@ class GsmRecordLog:
         self._view = LogInventory(None, ReplayedInventory)
 
     def inventory(self) -> LogInventory:
-        """See RecordLog; NotTrustedError, as from all that looks, when the log was put back to an older state."""
+        """The inventory of all records; NotTrustedError, as from every method, when the log was rolled back."""
         self._look()
         return self._view
 
     def read_cached(self) -> LogInventory:
-        """See RecordLog."""
+        """The inventory as it was last read."""
         if not self._is_recent():
             tip = self._linear.read_cached()
             if _end(tip).seq < self._seen.remembered(self._cluster).seq:  # `latest` lags, or the log was put back
@@ -201,7 +198,7 @@ class GsmRecordLog:
         return self._view
 
     def records(self, *, after: int = 0) -> Iterator[Record]:
-        """See RecordLog."""
+        """Stream the records after a number."""
         self._look()
         return self._replay.records(self._head(), after)
 
@@ -213,7 +210,7 @@ class GsmRecordLog:
         return head.options if head else self._options or DEFAULT
 
     def authenticate(self) -> RecordHead:
-        """See RecordLog; a payload's author is known to IAM and its audit log only."""
+        """Read and check the log from its first record; a payload's author is known to IAM and its audit log only."""
         self._look()
         head = self._view.head
         for _ in self._replay.records(self._head()):
@@ -221,7 +218,7 @@ class GsmRecordLog:
         return head
 
     def adopt(self, records: Sequence[Record]) -> None:
-        """See RecordLog; UnavailableError as `commit`."""
+        """Append records of another store's log; UnavailableError as `commit`."""
 
         def missing() -> Sequence[Record]:
             self._look()
@@ -230,7 +227,7 @@ class GsmRecordLog:
         self._commit(missing, None)
 
     def commit(self, decide: Decide, stamp: Stamp, sign: Sign = unsigned) -> Sequence[Record]:
-        """See RecordLog; UnavailableError when other writers or the quota left no room before the deadline."""
+        """Append one signed commit; UnavailableError when other writers or the quota leave no room in time."""
         return self._commit(lambda: self._drafted(decide, stamp), sign)
 
     def _commit(self, draw: Callable[[], Sequence[Record]], sign: Sign | None) -> Sequence[Record]:
@@ -249,7 +246,7 @@ class GsmRecordLog:
             except AmbiguousError:
                 self._tip = None
                 raise
-            except UnavailableError as error:  # nothing was added: wait, look whether others went on, decide anew
+            except UnavailableError as error:  # nothing was added: wait, look whether others went on, decide again
                 cause, self._seen_at = error, float("-inf")
         raise UnavailableError(
             f"the log of cluster {self._cluster!r} took no commit before the deadline: {cause}", hint="try again later"
@@ -331,7 +328,7 @@ class GsmRecordLog:
         if self._cleared != tip.head.number and self._linear.is_authentic(tip.head.number):
             between = set(range(before.link.prev + 1, tip.head.number))
             for number in sorted((between | set(before.leftover)) - before.riders):
-                with suppress(NotFoundError):  # in a secret that was made anew with an old head
+                with suppress(NotFoundError):  # in a secret that was made again with an old head
                     self._secrets.destroy(self._secret, number)
             self._cleared = tip.head.number
         return (before.link.prev,) if before.link.prev else ()
@@ -358,7 +355,7 @@ class GsmRecordLog:
         return False
 
     def _includes(self, head: LinearHead[LogPart], payload: LogPart) -> bool | None:
-        """Whether the chain that leads to `head` holds the last record of a proposal: its hash covers all before."""
+        """Whether the chain up to `head` has the last record of a proposal, whose hash covers all before."""
         assert isinstance(payload, LogHead)
         assert isinstance(head.payload, LogHead)
         wanted = payload.end

@@ -1,13 +1,4 @@
-"""How the records log's payloads are read: decompressed within limits, each value of the type that was written. Pure.
-
-Whoever compares one version with others relies on the types, and could not tell by then which version it was.
-
-What the log's head carries so that commands need not read the sealed segments: the state at their end. Pure.
-
-`State` holds the CA generations, what was published last, and the leaves whose story is not at an end (reserved or
-revoking). So issuing costs the same whether ten or a hundred thousand certificates came before.
-
-How the records log is packed into versions of one secret. Pure.
+"""The format of the log in Secret Manager: heads and segments, each one version of the secret. Pure.
 
 Each payload is an .xz file of JSON lines: `gcloud secrets versions access latest --out-file=log.xz ...; xz -d log.xz`.
 
@@ -17,9 +8,16 @@ Each payload is an .xz file of JSON lines: `gcloud secrets versions access lates
     records  [time,operation,who,command] where the stamp changes, [kind,body] for each event of that stamp,
               {"signatures":[[generation,value,place],...]} after the last of a commit
 
-A head holds the open tail in full, and names the sealed segments. A record's number and hash are not written: they
-follow from the one before, and the last must be `end`. Segments are immutable and filled close to 64 KiB, at least
-500 certificates each; the head after a sealing starts with a nearly empty tail.
+A head has the open tail in full, and names the sealed segments. A record's number and hash are not written: they follow
+from the record before, and the last must be `end`. Segments are immutable and filled close to 64 KiB, at least 500
+certificates each; the head after a sealing starts with a nearly empty tail.
+
+`State` is the state at the end of the segments, so that commands need not read them: the CA generations, the last
+publication, and the leaves that are reserved or being revoked. So issuing costs the same after ten certificates or a
+hundred thousand.
+
+Payloads are decompressed within limits, and each value is checked for its type as it is read, since a later comparison
+of versions relies on the types, and could not name the version.
 """
 
 from __future__ import annotations

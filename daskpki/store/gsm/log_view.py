@@ -1,9 +1,8 @@
-"""All records of a log up to a head: the sealed segments, several read at once, and the open tail.
+"""Records and inventory of a log in Secret Manager, whose old records are in sealed segments.
 
-The inventory of a log whose old records lie in sealed segments: read only when a question needs them.
-
-Answered from the head alone: `head`, `published`, `authorities`, leaves that were reserved since the last sealing or
-were unfinished then, and `certificates` of unfinished statuses. All else replays the segments, once.
+Segments are read several at once, and only when a question needs them. The head alone answers `head`, `published`,
+`authorities`, leaves that were reserved since the last sealing or were unfinished then, and `certificates` of
+unfinished statuses. Everything else replays the segments, once.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class _Wanted(NamedTuple):
 
 
 class LogReplay:
-    """Reads the records of one log's secret. What is under way is compressed, so memory stays within a few MiB."""
+    """Reads the records of one log, which stay compressed until they are used, so a few MiB of memory suffice."""
 
     def __init__(self, store: SecretStore, secret: str, codec: LogCodec) -> None:
         self._store = store
@@ -125,32 +124,32 @@ class LogInventory:
 
     @property
     def head(self) -> Head:
-        """See Inventory."""
+        """The record that this view ends at."""
         return self._state.head
 
     @property
     def published(self) -> Mapping[str, Any]:
-        """See Inventory."""
+        """The body of the newest `published` event."""
         return self._state.published
 
     def authorities(self) -> Sequence[AuthorityRecord]:
-        """See Inventory."""
+        """The CA generations, oldest first."""
         return list(self._state.authorities)
 
     def certificate(self, serial: int) -> CertificateRecord | None:
-        """See Inventory."""
+        """Find a leaf by serial."""
         found = self._recent.by_serial.get(serial) if self._recent.conclusive else None
         return found or self._full.certificate(serial)
 
     def current(self, role: str, name: str) -> CertificateRecord | None:
-        """See Inventory."""
+        """Find the newest issued leaf of a role and name."""
         serial = self._recent.current.get((role, name)) if self._recent.conclusive else None
         return self._full.current(role, name) if serial is None else self._recent.by_serial[serial]
 
     def certificates(
         self, *, role: str | None = None, name: str | None = None, statuses: Sequence[str] | None = None
     ) -> Iterator[CertificateRecord]:
-        """See Inventory."""
+        """Stream the leaves in the order of their reservation."""
         unfinished = self._state.unfinished
         if statuses is not None and set(statuses) <= set(UNFINISHED) and unfinished is not None:
             found = (entry for entry in unfinished if entry.status in statuses)
@@ -168,13 +167,13 @@ class LogInventory:
                 certificate_after(self.certificate(int(record.body["serial"], 16)), record)
 
     def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
-        """See Inventory."""
+        """Find a leaf by fingerprint."""
         serial = self._recent.fingerprints.get(fingerprint) if self._recent.conclusive else None
         return self._full.by_fingerprint(fingerprint) if serial is None else self._recent.by_serial[serial]
 
 
 class _RecentLeaves:
-    """What the open tail alone tells of leaves; `conclusive` unless it issues one that was reserved out of sight."""
+    """The leaves of the open tail; `conclusive` unless the tail issues a leaf that was reserved before it."""
 
     def __init__(self, known: Sequence[CertificateRecord], tail: Sequence[Record]) -> None:
         self.by_serial = {entry.serial: entry for entry in known}

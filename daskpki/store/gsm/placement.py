@@ -1,6 +1,7 @@
-"""Where secrets lie and under which key: chosen once, by `init-ca`, since Secret Manager cannot change it. Pure.
+"""Location, replication and encryption key of a cluster's secrets: fixed by `init-ca`. Pure.
 
-The records log's header keeps a cluster's choice, so that later commands, on any machine, make its secrets alike.
+Secret Manager cannot change them later. The log's header keeps the choice, so that later commands on any machine create
+secrets alike.
 """
 
 from __future__ import annotations

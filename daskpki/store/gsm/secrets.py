@@ -56,7 +56,7 @@ class GsmSecrets:
         annotations: Mapping[str, str] | None = None,
         options: GsmOptions | None = None,
     ) -> SecretInfo:
-        """See SecretStore; a cut-off creation counts as done when the secret then has just these labels."""
+        """Make a secret; a creation that was cut off counts as done if the secret then has these very labels."""
         check_secret_id(secret)
         check_labels(labels)
         check_annotations(annotations or {})
@@ -78,11 +78,11 @@ class GsmSecrets:
         return info
 
     def describe(self, secret: str) -> SecretInfo:
-        """See SecretStore."""
+        """Return a secret's labels, annotations and etag."""
         return self._noted(self._api.call("get_secret", {"name": self._name(secret)}, secret))
 
     def select(self, labels: Mapping[str, str]) -> Iterator[SecretInfo]:
-        """See SecretStore."""
+        """Find our secrets that carry all these labels."""
         terms = " AND ".join(f"labels.{key}={value}" for key, value in (_OURS | dict(labels)).items())
         request = {"parent": self._url.parent, "filter": terms, "page_size": _PAGE}
         found = []
@@ -99,7 +99,7 @@ class GsmSecrets:
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
     ) -> SecretInfo:
-        """See SecretStore."""
+        """Replace labels or annotations under an etag."""
         if labels is not None:
             check_labels(labels)
         check_annotations(annotations or {})
@@ -113,13 +113,13 @@ class GsmSecrets:
         return self._noted(self._api.call("update_secret", request, secret))
 
     def delete(self, secret: str, *, etag: str | None = None) -> None:
-        """See SecretStore."""
+        """Remove a secret and all its versions."""
         self._check_ours(secret)
         self._api.call("delete_secret", {"name": self._name(secret), "etag": etag or ""}, secret)
         self._ours.discard(secret)
 
     def add(self, secret: str, payload: Confidential) -> int:
-        """See SecretStore; CorruptError when the checksum did not arrive with the payload."""
+        """Add a version; CorruptError when the checksum did not arrive with the payload."""
         check_payload(payload)
         self._check_ours(secret)
         data = payload.reveal()
@@ -131,11 +131,11 @@ class GsmSecrets:
         return number
 
     def access(self, secret: str, number: int) -> Confidential:
-        """See SecretStore."""
+        """Return a version's payload."""
         return self._access(secret, _checked_number(secret, number)).data
 
     def latest(self, secret: str) -> Payload:
-        """See SecretStore."""
+        """Return the newest version and its payload."""
         return self._access(secret, "latest")
 
     def _access(self, secret: str, version: str) -> Payload:
@@ -148,22 +148,22 @@ class GsmSecrets:
         raise CorruptError(f"{subject} in {self._url} does not fit its checksum, {_READS} times in a row")
 
     def versions(self, secret: str) -> Iterator[Version]:
-        """See SecretStore."""
+        """List the versions, newest first."""
         request = {"parent": self._name(secret), "page_size": _PAGE}
         for page in self._api.pages("list_secret_versions", request, secret):
             for message in page.versions:
                 yield Version(_number(message.name), message.state.name, int(message.create_time.timestamp()))
 
     def enable(self, secret: str, number: int) -> None:
-        """See SecretStore."""
+        """Make a disabled version readable."""
         self._change("enable_secret_version", secret, number)
 
     def disable(self, secret: str, number: int) -> None:
-        """See SecretStore."""
+        """Make a version unreadable."""
         self._change("disable_secret_version", secret, number)
 
     def destroy(self, secret: str, number: int) -> None:
-        """See SecretStore."""
+        """Erase a version's payload."""
         try:
             self._change("destroy_secret_version", secret, number)
         except DisabledError:  # it is destroyed already

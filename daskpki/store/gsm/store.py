@@ -46,7 +46,7 @@ class GsmStore:
 
     @property
     def url(self) -> str:
-        """See Store."""
+        """The store's URL."""
         return str(self._url)
 
     @property
@@ -56,7 +56,7 @@ class GsmStore:
 
     @property
     def secrets(self) -> GsmSecrets:
-        """See Store."""
+        """The payloads."""
         return self._secrets
 
     @property
@@ -65,7 +65,7 @@ class GsmStore:
         return GsmPolicies(GsmApi(self._connection, self._url, self._patience), self._patience)
 
     def log(self, cluster: str, judge: Judge | None = None) -> GsmRecordLog:
-        """See Store; one that was judged stays so."""
+        """A cluster's log; one that was judged stays so."""
         if cluster not in self._logs or (judge is not None and self._logs[cluster].judge is None):
             self._logs[cluster] = GsmRecordLog(
                 self._secrets,
@@ -78,7 +78,7 @@ class GsmStore:
         return self._logs[cluster]
 
     def events(self, cluster: str) -> GsmRecordLog:
-        """See Store."""
+        """The log of a cluster's other secrets."""
         name = f"{cluster}/events"
         if name not in self._logs:
             self._logs[name] = GsmRecordLog(
@@ -93,20 +93,20 @@ class GsmStore:
 
     @property
     def memory(self) -> RollbackGuard:
-        """See Store."""
+        """What this user has seen of the store."""
         return self._seen
 
     def batch(self) -> AbstractContextManager[None]:
-        """See Store; each request stands alone here, and a log commit is one step whatever its size."""
+        """Group writes; each request stands alone here, and a log commit is one step whatever its size."""
         return nullcontext()
 
     def clusters(self) -> Sequence[str]:
-        """See Store."""
+        """The names of the clusters in the store."""
         logs = self._secrets.select({"daskpki-kind": secret_names.RECORDS})
         return sorted(info.labels["daskpki-cluster"] for info in logs)
 
     def close(self) -> None:
-        """See Store."""
+        """Release what the store has open."""
         self._seen.save()
         self._connection.close()
 

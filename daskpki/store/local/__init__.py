@@ -1,5 +1,9 @@
-"""The local store: one SQLite database whose payloads are sealed under a master key that lies in key slots.
+"""The local store: one SQLite database whose payloads are sealed under a master key, which key slots seal in turn.
 
-`schema.py` is the format, `database.py` transactions and durability, `slots.py` and `unlocking.py` the master key,
-`secret_store.py` and `record_log.py` the two ports. A local store has no IAM: whoever opens it opens all of it.
+    database.py      schema, transactions, durability     key_slots.py    the ways to the master key
+    secret_store.py  SecretStore                          record_log.py   RecordLog
+    inventory.py     tables that follow from the records  table_seal.py   MAC over all tables
+    store.py         Store, and its creation              backup.py       backup and restore
+
+A local store has no IAM: opening it opens all of it.
 """

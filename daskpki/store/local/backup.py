@@ -35,7 +35,7 @@ from daskpki.store.rollback_guard import RollbackGuard
 
 
 class Contents(NamedTuple):
-    """What a backup holds: of which store it is, and how far each cluster's log had come."""
+    """The contents of a backup: the id of its store, and the head of each cluster's log."""
 
     store_id: str
     heads: Mapping[str, Head]
@@ -51,7 +51,7 @@ def write_backup(directory: Path, file: Path) -> Contents:
 
 
 def read_backup(file: Path) -> Contents:
-    """What a backup holds, each of its pages checked; CorruptError, NotTrustedError for a newer format."""
+    """Read a backup, and check each of its pages; CorruptError, NotTrustedError for a newer format."""
     with _opened(file) as connection:
         answer = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if answer != "ok":

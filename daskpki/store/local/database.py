@@ -1,22 +1,15 @@
-"""Whether a directory lies on a network file system, where SQLite's WAL is unsafe.
-
-The WAL's index is shared memory, which two hosts do not share: https://sqlite.org/wal.html, "Overview", point 2. Linux
-says what is mounted in /proc/self/mountinfo; where there is no such file, nothing is known and nothing is refused.
-
-What SQLite's errors mean to a user of the store: busy, full, torn, read-only.
-
-The local store's tables, and the number of their format.
-
-Records, names and labels are in the clear, so that listing needs no passphrase; `sealed`, `data_key` and `box` are
-sealed before SQLite sees them, since its write-ahead log keeps what it was given.
-
-One SQLite database: made and opened privately, written in durable transactions, read in consistent snapshots.
+"""The SQLite database of a local store: its schema, and durable transactions and consistent snapshots of it.
 
 - It is made complete under a temporary name (0600, O_EXCL) and then linked into place, so a crash leaves a store or
   none. File, WAL and shared memory are checked as ssh checks its keys before SQLite opens them.
+- A directory on a network file system is refused, since the WAL's index is shared memory, which two hosts do not share
+  (https://sqlite.org/wal.html, "Overview", point 2). Linux lists mounts in /proc/self/mountinfo; where there is no such
+  file, nothing is refused.
 - `journal_mode=WAL` with `synchronous=FULL`: a commit is on the disk when it returns. The pragma's answer is fetched,
   since SQLite reports a failure only there.
 - `BEGIN IMMEDIATE` takes the one writer's lock first, so that no transaction has to be repeated half-way.
+- Records, names and labels are in the clear, so that listing needs no passphrase; `sealed`, `data_key` and `box` are
+  sealed before SQLite sees them, since its write-ahead log keeps what it was given.
 """
 
 from __future__ import annotations
@@ -158,6 +151,8 @@ CREATE TABLE secret (
     mac BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX secret_by_part ON secret (substr(id, -2));
+
 CREATE TABLE version (
     secret TEXT NOT NULL REFERENCES secret (id) ON DELETE CASCADE,
     number INTEGER NOT NULL,
@@ -243,7 +238,7 @@ CREATE TABLE published (
     body TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- What authenticates the tables that follow from the records (daskpki.store.local.table_seal).
+-- What authenticates the tables (daskpki.store.local.table_seal).
 CREATE TABLE table_digest (
     part TEXT PRIMARY KEY,
     digest BLOB NOT NULL
@@ -284,6 +279,7 @@ class Database:
         self._lock = threading.RLock()
         self._depth = 0
         self._closed = False
+        self._before: dict[str, Callable[[sqlite3.Connection], None]] = {}
         self._afterwards: list[Callable[[], None]] = []
         self._verified: int | None = None
         self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
@@ -305,15 +301,32 @@ class Database:
             pending = len(self._afterwards)
             try:
                 yield self._connection
+                if not nested:
+                    self._run_before()
                 self._finish("RELEASE nested" if nested else "COMMIT")
             except BaseException:
                 del self._afterwards[pending:]
+                if not nested:
+                    self._before.clear()
                 self._undo(nested=nested)
                 raise
             finally:
                 self._depth -= 1
             if not nested:
                 self._run_afterwards()
+
+    def beforehand(self, key: str, action: Callable[[sqlite3.Connection], None]) -> None:
+        """Within `write`: run `action` once, at the end of the outermost transaction, as part of it."""
+        self._before.setdefault(key, action)
+
+    def is_pending(self, key: str) -> bool:
+        """Whether `beforehand` was called with that key in the open transaction."""
+        return key in self._before
+
+    def _run_before(self) -> None:
+        actions, self._before = self._before, {}
+        for action in actions.values():
+            action(self._connection)
 
     def afterwards(self, action: Callable[[], None]) -> None:
         """Within `write`: run `action` once the outermost transaction is durable, and not if it is undone."""
@@ -339,9 +352,16 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """The connection for single statements, which see each commit and, inside a batch, the batch itself."""
+        """The connection; the block's statements see one state, which inside a batch is the batch itself."""
         with self._lock, translated(self.path):
-            yield self._connection
+            if self._connection.in_transaction:
+                yield self._connection
+                return
+            self._connection.execute("BEGIN")
+            try:
+                yield self._connection
+            finally:
+                self._undo(nested=False)
 
     def snapshot(self) -> Snapshot:
         """A view of this moment that later commits do not change; inside a batch it is the batch itself."""

@@ -1,9 +1,8 @@
-"""The tables that follow from the records: kept up in the record's own transaction, read back as entries.
+"""The local store's `Inventory`, and the tables behind it, which follow from the records.
 
-What an event means is decided in `daskpki.records`; here an entry is loaded, changed by `certificate_after` or
-`authority_after`, and written back.
-
-The local store's `Inventory`: SQL over one snapshot, at a cost that does not grow with the number of leaves.
+The tables are updated in the record's own transaction: an entry is loaded, changed by `daskpki.inventory`'s
+`certificate_after` or `authority_after`, and written back. The inventory is SQL over one snapshot, at a cost that does
+not grow with the number of leaves.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ def _write_published(connection: sqlite3.Connection, cluster: str, body: Mapping
 
 
 def clear_index(connection: sqlite3.Connection, cluster: str) -> None:
-    """Forget what followed from the records, to be applied anew."""
+    """Clear the tables that follow from the records, before these are applied again."""
     for table in ("certificate", "authority", "published"):
         connection.execute(f"DELETE FROM {table} WHERE cluster = ?", (cluster,))  # noqa: S608 - names from the line above
 
@@ -130,32 +129,32 @@ class LocalInventory:
 
     @property
     def head(self) -> Head:
-        """See Inventory."""
+        """The record that this view ends at."""
         row = self._snapshot.row("SELECT seq, hash FROM log_head WHERE cluster = ?", self._cluster)
         return EMPTY if row is None else Head(*row)
 
     @property
     def published(self) -> Mapping[str, Any]:
-        """See Inventory."""
+        """The body of the newest `published` event."""
         row = self._snapshot.row("SELECT body FROM published WHERE cluster = ?", self._cluster)
         return {} if row is None else dict(json.loads(row[0]))
 
     def certificate(self, serial: int) -> CertificateRecord | None:
-        """See Inventory."""
+        """Find a leaf by serial."""
         return self._one("serial = ?", format_serial(serial))
 
     def current(self, role: str, name: str) -> CertificateRecord | None:
-        """See Inventory."""
+        """Find the newest issued leaf of a role and name."""
         return self._one("role = ? AND name = ? AND issued_seq > 0 ORDER BY issued_seq DESC LIMIT 1", role, name)
 
     def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
-        """See Inventory."""
+        """Find a leaf by fingerprint."""
         return self._one("fingerprint = ?", fingerprint)
 
     def certificates(
         self, *, role: str | None = None, name: str | None = None, statuses: Sequence[str] | None = None
     ) -> Iterator[CertificateRecord]:
-        """See Inventory."""
+        """Stream the leaves in the order of their reservation."""
         where, parameters = "", []
         for column, value in (("role", role), ("name", name)):
             if value is not None:
@@ -168,7 +167,7 @@ class LocalInventory:
         return map(parse_certificate, rows)
 
     def authorities(self) -> Sequence[AuthorityRecord]:
-        """See Inventory."""
+        """The CA generations, oldest first."""
         statement = "SELECT entry FROM authority WHERE cluster = ? ORDER BY generation"
         return [parse_authority(row[0]) for row in self._snapshot.rows(statement, self._cluster)]
 

@@ -1,22 +1,18 @@
-"""Key slots: each seals the same master key by other means, so that changing one reseals nothing else.
+"""Key slots of a local store: each seals the same master key, so that changing one reseals nothing else.
 
 passphrase  scrypt, with its parameters in the box
 keyfile     32 random bytes in a file that someone asked for
 keyring     32 random bytes in the OS keyring, under a name that says nothing but the store's id
-recovery    a code that was printed once
+recovery    a code that was printed once: 160 random bits and a checksum for slips of the pen, in Crockford's base 32
+            (nine groups of four; case, spaces and dashes do not matter, O is read as 0, I and L as 1)
 
-The recovery code: 160 random bits that someone writes down, and a checksum that notices a slip of the pen. Pure.
-
-Written in Crockford's base 32, without I, L, O and U, in nine groups of four. Reading is forgiving: case, spaces and
-dashes do not matter, O is read as 0, I and L as 1.
-
-By which key slot a store is unlocked, and by which a new one is made: decided here, and never two silently.
+A store is unlocked, or a new one created, by the first of these that is given; a second way is never tried silently:
 
 1. What was named explicitly: a recovery code, a key file or a passphrase file. It works, or that is the error.
 2. The same two files named by DASKPKI_KEY_FILE or DASKPKI_PASSPHRASE_FILE.
-3. The slots that there are: the OS keyring first, then the passphrase, asked for on a terminal.
+3. The store's slots: the OS keyring first, then the passphrase, asked for on a terminal.
 
-There is no step 4: without a way in, AccessDeniedError names those that the store has.
+Without a way in, AccessDeniedError names those that the store has.
 """
 
 from __future__ import annotations
@@ -71,7 +67,7 @@ class KeyringPort(Protocol):
 
 
 class Slot(NamedTuple):
-    """One slot; `box` holds the sealed master key, `created` is in seconds since the epoch."""
+    """One slot; `box` is the sealed master key, `created` is in seconds since the epoch."""
 
     id: str
     kind: str
@@ -113,7 +109,7 @@ def read_key_file(path: Path) -> Confidential:
     data = read_private(path, called=_KEY_FILE_SETTING)
     if len(data) != KEY_BYTES:
         raise UsageError(
-            f"{_KEY_FILE_SETTING} is none: it has {len(data)} bytes instead of {KEY_BYTES}",
+            f"{_KEY_FILE_SETTING} is no key: it has {len(data)} bytes instead of {KEY_BYTES}",
             hint="a file that does not exist yet is filled with a new random key",
         )
     return Confidential(data)
@@ -203,7 +199,7 @@ class KeySlots:
 
     def remove(self, slot_id: str) -> None:
         """Forget a slot; NotFoundError, UsageError for the last one, which would lose everything."""
-        self._master()  # whoever removes a slot has another one that opens
+        self._master()  # removing a slot takes another one that opens
         with self._database.write() as connection:
             found = connection.execute("DELETE FROM key_slot WHERE id = ?", (slot_id,)).rowcount
             if not found:
@@ -311,7 +307,7 @@ def read_passphrase_file(path: Path, called: str = _PASSPHRASE_SETTING) -> Confi
     """The first line of a file that only we may read; UsageError when it is empty. Messages say `called`."""
     line = read_private(path, called=called).split(b"\n", 1)[0].rstrip(b"\r")
     if not line:
-        raise UsageError(f"{called} holds no passphrase in its first line")
+        raise UsageError(f"{called} has no passphrase in its first line")
     return Confidential(line)
 
 

@@ -1,8 +1,8 @@
 """The local store's `RecordLog`: an append-only table, whose head is authenticated under the master key.
 
 The hash chain says that nothing in the middle was changed, the head's MAC that the end was written by someone who
-could unlock the store, `table_seal.py` that the tables are what followed from it, and `seen.py` that the whole was not
-put back. Whether a commit was signed by the CA is for the log's judge to say.
+could unlock the store, `table_seal.py` that the tables are what followed from it, and `rollback_guard.py` that the
+whole was not put back. Whether a commit was signed by the CA is for the log's judge to say.
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ class LocalRecordLog:
         self._judge = judge
 
     def inventory(self) -> LocalInventory:
-        """See RecordLog; NotTrustedError when the store was put back to an older state.
+        """The inventory of all records; NotTrustedError when the store was put back to an older state.
 
         Without the store's key, and without a judge who needs it, the tables are taken as they are.
         """
         return self._judged(self._database.snapshot())
 
     def read_cached(self) -> LocalInventory:
-        """See RecordLog; here it is never older than `inventory`."""
+        """The inventory as it was last read; here it is never older than `inventory`."""
         return self.inventory()
 
     def records(self, *, after: int = 0) -> Iterator[Record]:
-        """See RecordLog."""
+        """Stream the records after a number."""
         snapshot = self._database.snapshot()
         head = self._judged(snapshot).head
         yield from self._records(snapshot, after, head)
@@ -85,7 +85,7 @@ class LocalRecordLog:
     def commit(
         self, decide: Callable[[Inventory], Sequence[Draft]], stamp: Stamp, sign: Sign = unsigned
     ) -> Sequence[Record]:
-        """See RecordLog."""
+        """Append one signed commit."""
         self._unlocking.unlock()
         with self._database.write() as connection:
             view = self._judged(Snapshot(self._database.path, connection, owned=False))
@@ -95,7 +95,7 @@ class LocalRecordLog:
         return records
 
     def adopt(self, records: Sequence[Record]) -> None:
-        """See RecordLog."""
+        """Append records of another store's log."""
         self._unlocking.unlock()
         with self._database.write() as connection:
             head = self._judged(Snapshot(self._database.path, connection, owned=False)).head
@@ -103,7 +103,7 @@ class LocalRecordLog:
                 self._append(connection, later)
 
     def authenticate(self) -> Head:
-        """See RecordLog; the head's MAC says that its author could unlock the store."""
+        """Read and check the log from its first record; the head's MAC says that its author could unlock the store."""
         self._unlocking.unlock()
         snapshot = self._database.snapshot()
         head = self._judged(snapshot).head
@@ -112,7 +112,7 @@ class LocalRecordLog:
         return head
 
     def rebuild(self) -> None:
-        """Derive certificates and authorities anew from the records."""
+        """Derive certificates and authorities from the records again."""
         self._unlocking.unlock()
         with self._database.write() as connection:
             clear_index(connection, self._cluster)

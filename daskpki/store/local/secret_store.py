@@ -1,7 +1,8 @@
-"""The local store's `SecretStore`: each secret has a data key of its own, wrapped under the master key.
+"""The local store's `SecretStore`: each secret has its own data key, wrapped under the master key.
 
 A payload's associated data names store, secret and version, so a row that was moved does not open. A MAC of each secret
-covers its row and the list of its versions with their states, so that a version that is missing is noticed as well.
+covers its row and the list of its versions with their states, so that a version that is missing is noticed as well; and
+the store's seal covers these MACs, so that a secret is noticed that is put back as it was once.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from daskpki.store.limits import (
     check_secret_id,
 )
 from daskpki.store.local.database import Database, Unlocking
+from daskpki.store.local.table_seal import TableSeal, secret_part
 from daskpki.store.port import DESTROYED, DISABLED, ENABLED, Payload, SecretInfo, Version
 
 _MAX_INTEGER: Final = 2**63 - 1  # SQLite's; a larger number is no version either
@@ -46,13 +48,14 @@ class LocalSecretStore:
     def create(
         self, secret: str, *, labels: Mapping[str, str], annotations: Mapping[str, str] | None = None
     ) -> SecretInfo:
-        """See SecretStore."""
+        """Make a secret without versions."""
         check_secret_id(secret)
         check_labels(labels)
         check_annotations(annotations or {})
         data_key = encrypt(self._wrapping_key(), generate_key(), self._key_context(secret))
         info = SecretInfo(secret, dict(labels), dict(annotations or {}), _new_etag(), int(self._clock()))
         with self._database.write() as connection:
+            self._verify_part(connection, secret)
             added = connection.execute(
                 f"INSERT INTO secret ({_COLUMNS}, data_key, mac) VALUES (?, ?, ?, ?, ?, ?, x'') "  # noqa: S608
                 "ON CONFLICT (id) DO NOTHING",
@@ -64,13 +67,13 @@ class LocalSecretStore:
         return info
 
     def describe(self, secret: str) -> SecretInfo:
-        """See SecretStore."""
+        """Return a secret's labels, annotations and etag."""
         check_secret_id(secret)
         with self._database.read() as connection:
             return _get(connection, secret)
 
     def select(self, labels: Mapping[str, str]) -> Iterator[SecretInfo]:
-        """See SecretStore."""
+        """Find our secrets that carry all these labels."""
         check_label_pairs(labels)
         wanted = {"managed-by": "daskpki", **labels}
         where = " AND ".join("json_extract(labels, ?) = ?" for _ in wanted)
@@ -86,7 +89,7 @@ class LocalSecretStore:
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
     ) -> SecretInfo:
-        """See SecretStore."""
+        """Replace labels or annotations under an etag."""
         if labels is not None:
             check_labels(labels)
         check_annotations(annotations or {})
@@ -106,16 +109,17 @@ class LocalSecretStore:
         return info
 
     def delete(self, secret: str, *, etag: str | None = None) -> None:
-        """See SecretStore."""
+        """Remove a secret and all its versions."""
         with self._database.write() as connection:
             info = self._owned(connection, secret)
             if etag is not None:
                 _check_etag(info, etag)
             connection.execute("DELETE FROM secret WHERE id = ?", (secret,))
+            self._seal_later(secret)
         self._database.erase_remains()
 
     def add(self, secret: str, payload: Confidential) -> int:
-        """See SecretStore."""
+        """Add a version."""
         check_payload(payload)
         check_secret_id(secret)
         wrapping = self._wrapping_key()
@@ -131,7 +135,7 @@ class LocalSecretStore:
         return number
 
     def access(self, secret: str, number: int) -> Confidential:
-        """See SecretStore."""
+        """Return a version's payload."""
         check_secret_id(secret)
         self._master()
         with self._database.read() as connection:
@@ -140,7 +144,7 @@ class LocalSecretStore:
         return self._open(secret, number, state, sealed)
 
     def latest(self, secret: str) -> Payload:
-        """See SecretStore."""
+        """Return the newest version and its payload."""
         check_secret_id(secret)
         self._master()
         with self._database.read() as connection:
@@ -150,7 +154,7 @@ class LocalSecretStore:
         return Payload(newest, self._open(secret, newest, state, sealed))
 
     def versions(self, secret: str) -> Iterator[Version]:
-        """See SecretStore; authenticated where the store's key is at hand."""
+        """List the versions, newest first; authenticated where the store's key is at hand."""
         check_secret_id(secret)
         with self._database.read() as connection:
             info = _get(connection, secret)
@@ -160,15 +164,15 @@ class LocalSecretStore:
         return (Version(*row) for row in reversed(rows))
 
     def enable(self, secret: str, number: int) -> None:
-        """See SecretStore."""
+        """Make a disabled version readable."""
         self._set_state(secret, number, ENABLED)
 
     def disable(self, secret: str, number: int) -> None:
-        """See SecretStore."""
+        """Make a version unreadable."""
         self._set_state(secret, number, DISABLED)
 
     def destroy(self, secret: str, number: int) -> None:
-        """See SecretStore."""
+        """Erase a version's payload."""
         self._master()
         with self._database.write() as connection:
             self._owned(connection, secret)
@@ -199,6 +203,20 @@ class LocalSecretStore:
     def _authenticate(self, connection: sqlite3.Connection, secret: str) -> None:
         """Write the MAC of a secret as it is in the caller's transaction."""
         connection.execute("UPDATE secret SET mac = ? WHERE id = ?", (self._mac(connection, secret)[1], secret))
+        self._seal_later(secret)
+
+    def _seal_later(self, secret: str) -> None:
+        """Let the transaction end by sealing the secret's part, once for a whole batch."""
+        part = secret_part(secret)
+        self._database.beforehand(part, lambda connection: self._seal(connection).renew_secrets(part))
+
+    def _seal(self, connection: sqlite3.Connection) -> TableSeal:
+        return TableSeal(connection, derive(self._master(), b"authenticate tables"), self._database.store_id)
+
+    def _verify_part(self, connection: sqlite3.Connection, secret: str) -> None:
+        part = secret_part(secret)
+        if not self._database.is_pending(part):  # it was verified before this transaction changed it
+            self._seal(connection).verify_secrets(part)
 
     def _verify(self, connection: sqlite3.Connection, secret: str) -> None:
         """Raise CorruptError unless secret and versions are as a holder of the store's key left them."""
@@ -208,6 +226,7 @@ class LocalSecretStore:
                 f"secret {secret!r} or the list of its versions was changed by someone without the store's key",
                 hint="restore the store from a backup, and find out who could write to it",
             )
+        self._verify_part(connection, secret)  # also for a secret that is not there: it may have been deleted
 
     def _mac(self, connection: sqlite3.Connection, secret: str) -> tuple[bytes | None, bytes]:
         """The MAC that is written, None for no such secret, and the right one."""

@@ -1,9 +1,7 @@
-"""How a local store comes to be: complete, or not at all.
+"""The local store as a whole: the two ports, the key slots, the master key, and its creation.
 
-The database is made under a temporary name, its first key slot included, and linked into place at the end. A second
-creator waits at the directory's lock, and then finds the store there.
-
-The local store as a whole: the two ports, the key slots, and the master key that is fetched when first needed.
+The database is created under a temporary name, its first key slot included, and linked into place at the end, so a
+crash leaves a complete store or none. A second creator waits for the directory's lock, and then finds the store there.
 """
 
 from __future__ import annotations
@@ -132,34 +130,34 @@ class LocalStore:
 
     @property
     def id(self) -> str:
-        """What the store is called in its sealings, whatever its directory."""
+        """The store's id, which its sealings name, and which does not depend on its directory."""
         return self._database.store_id
 
     @property
     def url(self) -> str:
-        """See Store."""
+        """The store's URL."""
         return f"local:{self._directory}"
 
     @property
     def secrets(self) -> LocalSecretStore:
-        """See Store."""
+        """The payloads."""
         return self._secrets
 
     def log(self, cluster: str, judge: Judge | None = None) -> LocalRecordLog:
-        """See Store."""
+        """A cluster's log."""
         return LocalRecordLog(self._database, self, self._seen, cluster, judge)
 
     def events(self, cluster: str) -> LocalRecordLog:
-        """See Store; a cluster's name has no slash."""
+        """The log of a cluster's other secrets; a cluster's name has no slash."""
         return LocalRecordLog(self._database, self, self._seen, f"{cluster}/events")
 
     @property
     def memory(self) -> RollbackGuard:
-        """See Store."""
+        """What this user has seen of the store."""
         return self._seen
 
     def clusters(self) -> Sequence[str]:
-        """See Store."""
+        """The names of the clusters in the store."""
         with self._database.read() as connection:
             return [
                 row[0]
@@ -170,14 +168,14 @@ class LocalStore:
     def batch(self) -> Iterator[None]:
         """Make the block's writes one transaction: durable together when it ends, undone together when it raises.
 
-        It holds the store's one writer's lock meanwhile, so nothing slow belongs in it.
+        The block has the store's one writer's lock, so nothing slow belongs in it.
         """
         self.unlock()
         with self._database.write():
             yield
 
     def close(self) -> None:
-        """See Store; a second call does nothing."""
+        """Release what the store has open; a second call does nothing."""
         self._seen.save()
         self._database.close()
         self._master = None

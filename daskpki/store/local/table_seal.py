@@ -1,8 +1,10 @@
-"""Authenticates the tables that follow from the records, so that a changed, added or deleted row is noticed.
+"""Authenticates the store's tables, so that a changed, added, deleted or replayed row is noticed.
 
-Each part of a table has a digest: the certificates in runs of 512 positions, each small table as a whole. One MAC under
-a key that is derived from the master key covers all digests. A commit computes those anew of which it changed a row;
-verifying takes one pass over the tables (0.2 s for 100,000 certificates).
+Each part of a table has a digest: the certificates in runs of 512 positions, each small table as a whole, the secrets'
+MACs by the last two characters of their ids. One MAC under a key that is derived from the master key covers all
+digests, so a secret that is put back as it was once, with its own MAC, does not fit its part. A commit computes again
+the digests of the parts that it changed. `verify` takes one pass over the tables that follow from the records (0.2 s
+for 100,000 certificates); a secret's part is verified when the secret is read or changed.
 """
 
 from __future__ import annotations
@@ -28,6 +30,15 @@ _SMALL: Final = {
     "published": "SELECT cluster, epoch, body FROM published ORDER BY 1",
     "log_head": "SELECT cluster, seq, hash, base FROM log_head ORDER BY 1",
 }
+_SECRETS: Final = (  # those of other programs are none of ours, and may change
+    "SELECT id, hex(mac) FROM secret WHERE substr(id, -2) = ? AND json_extract(labels, '$.\"managed-by\"') = 'daskpki' "
+    "ORDER BY id"
+)
+
+
+def secret_part(secret: str) -> str:
+    """The part that a secret belongs to."""
+    return f"secret:{secret[-2:]}"
 
 
 class TableSeal:
@@ -39,32 +50,49 @@ class TableSeal:
         self._store_id = store_id
 
     def present(self) -> bytes | None:
-        """The MAC that is there; None for a store without a log."""
+        """The MAC that is there; None for a store in which nothing was written yet."""
         row = self._connection.execute("SELECT mac FROM table_seal").fetchone()
         return None if row is None else bytes(row[0])
 
     def verify(self) -> None:
         """Raise CorruptError unless every row is as a holder of the store's key wrote it, and none is missing."""
-        digests, mac = self._digests(), self.present()
+        digests = {part: value for part, value in self._digests().items() if not part.startswith("secret:")}
         found = {part: self._digest(part) for part in (*_SMALL, *self._runs())}
-        if mac is None and not digests and all(digest == _EMPTY for digest in found.values()):
-            return
         for part in sorted(digests.keys() | found.keys()):
-            if digests.get(part) != found.get(part):
+            if digests.get(part, _EMPTY) != found.get(part):
                 raise _changed(part.partition(":")[0])
+        self._verify_mac()
+
+    def verify_secrets(self, part: str) -> None:
+        """Raise CorruptError unless the secrets of a part are those that a holder of the store's key left there."""
+        if self._digests().get(part, _EMPTY) != self._digest(part):
+            raise _changed("secret")
+        self._verify_mac()
+
+    def _verify_mac(self) -> None:
+        digests, mac = self._digests(), self.present()
+        if mac is None and not digests:
+            return
         if mac is None or not hmac.compare_digest(mac, self._mac(digests)):
             raise _changed("table_digest")
 
+    def renew_secrets(self, part: str) -> None:
+        """Seal the secrets of a part, which was verified before its first change."""
+        self._verify_mac()  # or the new MAC would vouch for digests that someone without the key wrote
+        self._seal([part])
+
     def renew(self, positions: Iterable[int]) -> None:
         """Seal what the transaction wrote: the small tables, and the certificates at these positions."""
-        parts = {*_SMALL, *(f"certificate:{position // RUN}" for position in positions)}
+        self._seal({*_SMALL, *(f"certificate:{position // RUN}" for position in positions)})
+
+    def _seal(self, parts: Iterable[str]) -> None:
         rows = [(part, self._digest(part)) for part in parts]
         self._connection.executemany("INSERT OR REPLACE INTO table_digest VALUES (?, ?)", rows)
         self._connection.execute("INSERT OR REPLACE INTO table_seal VALUES (1, ?)", (self._mac(self._digests()),))
 
     def renew_all(self) -> None:
-        """Seal all rows as they are."""
-        self._connection.execute("DELETE FROM table_digest")
+        """Seal all rows that follow from the records as they are."""
+        self._connection.execute("DELETE FROM table_digest WHERE part NOT LIKE 'secret:%'")
         self.renew(int(run.partition(":")[2]) * RUN for run in self._runs())
 
     def _digests(self) -> dict[str, bytes]:
@@ -81,6 +109,8 @@ class TableSeal:
         table, _, run = part.partition(":")
         if table in _SMALL:
             text = repr(self._connection.execute(_SMALL[table]).fetchall())
+        elif table == "secret":
+            text = repr(self._connection.execute(_SECRETS, (run,)).fetchall())
         else:
             start = int(run) * RUN
             (text,) = self._connection.execute(_CERTIFICATES, (start, start + RUN)).fetchone()

@@ -1,8 +1,6 @@
-"""What a store's author provides to the suites: a place, handles to it, and faults on demand.
+"""The place that the suites run in, which a store's author provides, and the writers that they run in parallel.
 
-What the tests of a `SecretStore` start from: a handle, and one secret without versions.
-
-Writers that the suites run many of at once, in threads and in processes of their own.
+A `Backing` gives handles to one empty place and makes it fail on demand. Writers run in threads and in processes.
 """
 
 from __future__ import annotations
@@ -62,7 +60,7 @@ class OneSecret:
 
     @pytest.fixture
     def store(self, backing: Backing) -> Iterator[Store]:
-        """A handle of the test's own."""
+        """A handle for one test."""
         with closing(backing.factory()) as store:
             yield store
 
@@ -93,7 +91,7 @@ def processes(count: int) -> Iterator[Executor]:
 def run(
     executor: Executor, work: Callable[[Backing, int, int], list[int]], backing: Backing, writers: int, each: int
 ) -> Sequence[list[int]]:
-    """What each writer returned; their exceptions are raised here."""
+    """Run `work` for each writer; returns their results, and raises their exceptions."""
     return list(executor.map(work, repeat(backing, writers), range(writers), repeat(each, writers)))
 
 

@@ -1,14 +1,7 @@
-"""Random lives of a cluster: commits whose events happen in an order that the log allows.
+"""Tests that every `RecordLog` passes: commits, inventories, and logs that are copied from another store.
 
-What the tests of a `RecordLog` start from: an empty log, drafts for it, and two inventories compared.
-
-What every `RecordLog` does with records: it chains them and reads them back, and appends all or none of them.
-
-What every `RecordLog` knows of a cluster's certificates: what its records say, whichever way they are kept.
-
-What every `RecordLog` does when it repeats another store's log.
-
-What every `RecordLog` does, as tests.
+A log chains records, appends all of a commit or none, and derives the inventory from them alone. `histories` generates
+random lives of a cluster whose events happen in an order that a log allows.
 """
 
 from __future__ import annotations
@@ -67,7 +60,7 @@ _NEXT: Final = {
 
 
 class _Life:
-    """What may happen next to the leaves and CAs of one history; serials are its own, so histories do not meet."""
+    """The next possible events of one history; its serials are unique, so histories do not meet."""
 
     def __init__(self) -> None:
         self._base = secrets.randbits(100) << 50
@@ -389,7 +382,7 @@ class InventorySuite(OneLog):
     def test_the_inventory_is_what_the_records_say(
         self, store: Store, backing: Backing, history: list[list[Draft]]
     ) -> None:
-        cluster = f"c{secrets.token_hex(8)}"  # each example has a log of its own in the same place
+        cluster = f"c{secrets.token_hex(8)}"  # each example has another log in the same place
         with closing(backing.factory()) as other:
             for turn, drafts in enumerate(history):
                 (other if turn % 2 else store).log(cluster).commit(always(*drafts), STAMP)

@@ -1,9 +1,4 @@
-"""What every `SecretStore` does with secrets: create, describe, select, update, delete.
-
-What every `SecretStore` does with versions and payloads, whole or damaged, alone or among many writers.
-
-What every `SecretStore` does, as tests.
-"""
+"""Tests that every `SecretStore` passes: secrets, versions and payloads, whole or damaged, one writer or many."""
 
 from __future__ import annotations
 

@@ -55,9 +55,9 @@ def test_gcloud_reads_payloads_and_the_log(place: GsmPlace, store: GsmStore, tmp
     draft = random_leaf(random.Random(1)).reserved()
     store.log("c").commit(lambda _: [draft], STAMP)
     text = lzma.decompress(download(place, secret_names.records_id("c"), "latest", tmp_path / "log.xz"))
-    header, stamp, event = (json.loads(line) for line in text.splitlines())
+    header, stamp, event, signed = (json.loads(line) for line in text.splitlines())
     assert (header["format"], header["cluster"]) == (1, "c")
-    assert (stamp, event) == (list(STAMP), ["reserved", draft.body])
+    assert (stamp, event, signed) == (list(STAMP), ["reserved", draft.body], {"signatures": []})
 
 
 def test_daskpki_reads_what_gcloud_wrote_and_touches_only_its_own(place: GsmPlace, store: GsmStore) -> None:

@@ -66,16 +66,22 @@ def test_a_refused_step_undoes_itself_and_not_the_batch(store: LocalStore) -> No
 
 def test_a_batch_is_one_sync_however_much_is_in_it(place: LocalPlace, store: LocalStore) -> None:
     """Nothing reaches the WAL before the end: other handles see one change."""
-    with closing(place.factory()) as other, other._database.read() as connection:
+    with closing(place.factory()) as other:
+
+        def version() -> int:
+            """Changes with each commit of another connection."""
+            with other._database.read() as connection:
+                return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
         seen = set()
         with store.batch():
             for name in range(20):
                 secret = secret_names.user_secret_id("c", f"s{name}")
                 store.secrets.create(secret, labels=secret_names.labels("c", secret_names.SECRET, f"s{name}"))
                 store.secrets.add(secret, Confidential("x"))
-                seen.add(connection.execute("PRAGMA data_version").fetchone()[0])
+                seen.add(version())
         assert len(seen) == 1
-        assert connection.execute("PRAGMA data_version").fetchone()[0] not in seen
+        assert version() not in seen
 
 
 def test_threads_share_a_handle(store: LocalStore) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daskpki.store.testing.backing import Backing
-from daskpki.store.testing.record_log import RecordLogSuite
-from daskpki.store.testing.secret_store import SecretStoreSuite
+from daskpki.store.testing import Backing, RecordLogSuite, SecretStoreSuite
 from tests.support.local_places import LocalPlace
 
 

@@ -6,8 +6,10 @@ import base64
 import json
 import secrets
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -97,6 +99,73 @@ def test_what_is_immutable_is_so_in_the_database_too(place: LocalPlace, store: L
         with pytest.raises(sqlite3.IntegrityError, match=r"never changes|append-only"):
             place.sql(change)
     assert read_sample(store)
+
+
+def kept(place: LocalPlace, secret: str) -> tuple[list[Any], list[Any]]:
+    """A secret's row and its versions, as somebody copied them who can read the file."""
+    return (
+        place.sql("SELECT * FROM secret WHERE id = ?", secret),
+        place.sql("SELECT * FROM version WHERE secret = ?", secret),
+    )
+
+
+def put_back(place: LocalPlace, secret: str, rows: tuple[list[Any], list[Any]]) -> None:
+    place.sql("DELETE FROM version WHERE secret = ?", secret)
+    place.sql("DELETE FROM secret WHERE id = ?", secret)
+    place.sql("INSERT INTO secret VALUES (?, ?, ?, ?, ?, ?, ?)", *rows[0][0])
+    for version in rows[1]:
+        place.sql("INSERT INTO version VALUES (?, ?, ?, ?, ?)", *version)
+
+
+READS: dict[str, Callable[[LocalStore], object]] = {
+    "latest": lambda store: store.secrets.latest(SECRET),
+    "access": lambda store: store.secrets.access(SECRET, 1),
+    "add": lambda store: store.secrets.add(SECRET, Confidential("more")),
+    "destroy": lambda store: store.secrets.destroy(SECRET, 1),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_secret_that_is_put_back_as_it_was_is_noticed(place: LocalPlace, store: LocalStore, read: str) -> None:
+    """Its row and versions are of one moment, and carry the MAC that they had then."""
+    add_sample(store)
+    store.secrets.create(OTHER, labels=secret_names.labels("c", "worker", "w-1"))
+    store.secrets.add(OTHER, Confidential("other"))
+    old = kept(place, SECRET)
+    store.secrets.add(SECRET, Confidential("newer"))
+    put_back(place, SECRET, kept(place, SECRET))
+    assert store.secrets.latest(SECRET).data.reveal() == b"newer", "the same rows again are no change"
+    put_back(place, SECRET, old)
+    with closing(place.factory()) as again, pytest.raises(CorruptError, match="table secret was changed"):
+        READS[read](again)
+    assert store.secrets.latest(OTHER).data.reveal() == b"other"
+
+
+def test_a_secret_that_is_deleted_or_made_by_someone_else_is_noticed(place: LocalPlace, store: LocalStore) -> None:
+    add_sample(store)
+    rows = kept(place, SECRET)
+    place.sql("DELETE FROM version WHERE secret = ?", SECRET)
+    place.sql("DELETE FROM secret WHERE id = ?", SECRET)
+    with pytest.raises(CorruptError, match="table secret was changed"):
+        store.secrets.latest(SECRET)
+    with pytest.raises(CorruptError, match="table secret was changed"):
+        store.secrets.create(SECRET, labels=secret_names.labels("c", "secret", "x"))
+    put_back(place, SECRET, rows)
+    store.secrets.delete(SECRET)
+    put_back(place, SECRET, rows)
+    with pytest.raises(CorruptError, match="table secret was changed"):
+        store.secrets.latest(SECRET)
+
+
+def test_the_digests_of_secrets_are_sealed_too(place: LocalPlace, store: LocalStore) -> None:
+    add_sample(store)
+    old, digests = kept(place, SECRET), place.sql("SELECT * FROM table_digest WHERE part LIKE 'secret:%'")
+    store.secrets.add(SECRET, Confidential("newer"))
+    put_back(place, SECRET, old)
+    for part, digest in digests:
+        place.sql("UPDATE table_digest SET digest = ? WHERE part = ?", digest, part)
+    with pytest.raises(CorruptError, match="table table_digest was changed"):
+        store.secrets.add(SECRET, Confidential("and on"))
 
 
 # --- the log ---

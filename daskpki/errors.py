@@ -87,6 +87,12 @@ class NothingToDo(DaskpkiError):  # noqa: N818 - an answer for --detailed-exit-c
     exit_code = 6
 
 
+class Interrupted(DaskpkiError):  # noqa: N818 - a person's wish rather than a fault
+    """Ctrl-C ended the command (exit code 130, as shells count SIGINT)."""
+
+    exit_code = 130
+
+
 class UnavailableError(DaskpkiError):
     """A temporary fault: the same call may succeed later (exit code 75, EX_TEMPFAIL of sysexits.h)."""
 

@@ -217,6 +217,12 @@ class CertificateAuthority:
         self._open_living()
         return revoke(self.session, self.issuers, valid(which, self.session.now().timestamp()), reason)
 
+    def revocable(self, which: str, reason: str = "unspecified") -> list[CertificateRecord]:
+        """The certificates that `revoke` would revoke now; the same errors."""
+        from daskpki.authority.revocation import revocable, valid
+
+        return revocable(self.inventory(), valid(which, self.session.now().timestamp()), reason)
+
     def release(self, which: str) -> list[CertificateRecord]:
         """Take what is on hold off the CRL; PolicyError for what was revoked for another reason."""
         from daskpki.authority.revocation import on_hold, release

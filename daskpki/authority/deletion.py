@@ -39,11 +39,6 @@ class Deletion(NamedTuple):
     keys_elsewhere: tuple[str, ...]
     last_leaf_ends: int | None
 
-    @property
-    def complete(self) -> bool:
-        """Whether nothing is left for a second run."""
-        return self.last_leaf_ends is None
-
 
 def plan_deletion(authority: CertificateAuthority) -> Deletion:
     """What deleting the cluster would do now; NotFoundError where there is no such cluster."""

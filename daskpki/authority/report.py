@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from html import escape
 from importlib.resources import files
 from string import Template
 from typing import Final, NamedTuple
 
-from daskpki.authority.lookup import STATES, anchor_der, chain_der, rfc3339
+from daskpki.authority.lookup import STATES, anchor_der, chain_der
 from daskpki.authority.publication import current_trust
 from daskpki.authority.session import Session
 from daskpki.identity import Role
@@ -24,6 +23,7 @@ from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import DAY
 from daskpki.pki.trust import TrustDocument
+from daskpki.quoting import day, rfc3339
 from daskpki.records import CA_RETIRED, ISSUED, REVOKED, REVOKING, Head
 
 SOON: Final = 14 * DAY
@@ -164,7 +164,7 @@ def page(report: Report) -> str:
         revoked_note=_note(len(report.revoked)),
         chain=_table(_CHAIN, map(_link, report.chain)),
         crl_number=crl.number,
-        crl_next=_day(crl.next_update),
+        crl_next=day(crl.next_update),
         epoch=report.trust.epoch,
         records=f"{report.head.seq:,}",
         head=report.head.hash,
@@ -188,27 +188,23 @@ def _holder(entry: CertificateRecord, now: int) -> tuple[object, ...]:
     left = f"{days} day{'' if days == 1 else 's'}" if days >= 0 else "over"
     names = ", ".join(san.partition(":")[2] for san in entry.sans)
     who = f"{entry.role}/{entry.name}"
-    span = (_day(entry.not_before), _day(entry.not_after))
+    span = (day(entry.not_before), day(entry.not_after))
     return who, entry.state(now), *span, left, entry.key_type, names, _Code(f"{entry.serial:x}")
 
 
 def _revocation(entry: CertificateRecord) -> tuple[object, ...]:
-    when = _day(entry.revoked_at or entry.reserved_at)
+    when = day(entry.revoked_at or entry.reserved_at)
     reason = entry.reason or "unspecified"
-    return f"{entry.role}/{entry.name}", when, reason, _day(entry.not_after), _Code(f"{entry.serial:x}")
+    return f"{entry.role}/{entry.name}", when, reason, day(entry.not_after), _Code(f"{entry.serial:x}")
 
 
 def _link(link: ChainLink) -> tuple[object, ...]:
-    span = (_day(link.not_before), _day(link.not_after))
+    span = (day(link.not_before), day(link.not_after))
     return link.generation, _CA_STATES.get(link.status, link.status), link.subject, *span, _Code(link.fingerprint)
 
 
 def _bin_row(entry: Bin) -> tuple[object, ...]:
-    return _day(entry.begin), _day(entry.end - 1), *(entry.counts[role] for role in Role)
-
-
-def _day(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
+    return day(entry.begin), day(entry.end - 1), *(entry.counts[role] for role in Role)
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -268,7 +264,7 @@ def _timeline(bins: Sequence[Bin]) -> str:
     bars = "".join(_bar(entry, _LEFT + n * pitch, min(pitch - 2, 64), _top(most)) for n, entry in enumerate(bins))
     every = -(-len(bins) // _LABELS)
     dates = "".join(
-        f'<text class="date" x="{_LEFT + n * pitch:.1f}" y="{_HEIGHT - 12}">{_day(bins[n].begin)}</text>'
+        f'<text class="date" x="{_LEFT + n * pitch:.1f}" y="{_HEIGHT - 12}">{day(bins[n].begin)}</text>'
         for n in range(0, len(bins), every)
     )
     label = f"{sum(entry.counts.total() for entry in bins):,} valid certificates by the time at which they end"
@@ -309,4 +305,4 @@ def _bar(entry: Bin, x: float, width: float, top: int) -> str:
     if not shapes:
         return ""
     told = ", ".join(f"{count:,} {role}" for role in Role if (count := entry.counts[role]))
-    return f"<g><title>{_day(entry.begin)} to {_day(entry.end - 1)}: {told}</title>{shapes}</g>"
+    return f"<g><title>{day(entry.begin)} to {day(entry.end - 1)}: {told}</title>{shapes}</g>"

@@ -19,7 +19,7 @@ import typer
 from daskpki import __version__
 from daskpki.cli.invocation import FLAGS, Commands, Invocation, addressed, hoist, told
 from daskpki.cli.output import Output, ReaderGone, results, tolerate_characters
-from daskpki.errors import DaskpkiError, NothingToDo
+from daskpki.errors import DaskpkiError, Interrupted, NothingToDo
 from daskpki.files import drop_unwritable
 
 # Every command of the contract that exists, in the order in which a new user meets them: name, module:attribute,
@@ -70,6 +70,8 @@ def main(arguments: Sequence[str]) -> int:
         code = _status(hoisted)
         with results():
             sys.stdout.flush()
+        if code == Interrupted.exit_code:  # typer's, which says nothing
+            raise Interrupted("interrupted")
     except DaskpkiError as error:
         repeat = partial(addressed, options=told(hoisted), commands=COMMANDS)
         Output(verbose="--verbose" in hoisted or "-v" in hoisted, repeat=repeat).error(error)

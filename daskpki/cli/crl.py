@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ import typer
 from daskpki.cli.init_ca import offline_root
 from daskpki.cli.output import facts, results, table
 from daskpki.errors import NotFoundError, UsageError
+from daskpki.quoting import rfc3339
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
@@ -122,16 +123,12 @@ def _document(entry: KeptCrl) -> dict[str, Any]:
         "generation": entry.generation,
         "state": entry.state,
         "number": contents.number,
-        "thisUpdate": _time(contents.this_update),
-        "nextUpdate": _time(contents.next_update),
+        "thisUpdate": rfc3339(contents.this_update),
+        "nextUpdate": rfc3339(contents.next_update),
         "revoked": [
-            {"serial": f"{known.serial:x}", "revokedAt": _time(known.at), "reason": known.reason} for known in revoked
+            {"serial": f"{known.serial:x}", "revokedAt": rfc3339(known.at), "reason": known.reason} for known in revoked
         ],
     }
-
-
-def _time(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _lines(document: dict[str, Any]) -> list[str]:
@@ -154,11 +151,11 @@ def warn_of_end(output: Output, inventory: Inventory, now: datetime) -> None:
 
     if end := root_running_out(inventory, now):
         output.warn(
-            f"the CRL of the offline root runs out at {_time(end)}: daskpki crl --offline-root FILE signs it anew"
+            f"the CRL of the offline root runs out at {rfc3339(end)}: daskpki crl --offline-root FILE signs it anew"
         )
     if end := running_out(inventory, now):
         past = end < now.timestamp()
         output.warn(
-            f"the CRL {'ran' if past else 'runs'} out at {_time(end)}, and nodes refuse new peers from then on: "
+            f"the CRL {'ran' if past else 'runs'} out at {rfc3339(end)}, and nodes refuse new peers from then on: "
             "any command that opens the CA's key signs it anew, such as daskpki renew --due"
         )

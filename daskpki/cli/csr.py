@@ -12,6 +12,7 @@ from daskpki.cli.names import parse_role_and_name
 from daskpki.cli.output import certificate_facts
 from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Identity, Role, default_trust_domain
+from daskpki.quoting import minute
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
@@ -153,8 +154,6 @@ def _login_file(authority: CertificateAuthority, credential: Credential) -> Logi
 
 
 def _how_to_use(out: Path, file: LoginFile) -> list[str]:
-    from datetime import UTC, datetime
-
     from daskpki.cli.output import fingerprint_lines
     from daskpki.pki.certificates import load_certificate
     from daskpki.pki.revoked import next_update
@@ -163,7 +162,7 @@ def _how_to_use(out: Path, file: LoginFile) -> list[str]:
     name, quoted = file.identity.name, shlex.quote(str(out))
     how = f"daskpki login {shlex.quote(out.name)} --ca-sha256 FINGERPRINT"
     return [
-        f"{out} is good until {datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M UTC}; the CA's SHA-256 is",
+        f"{out} is good until {minute(end)}; the CA's SHA-256 is",
         f"  {fingerprint_lines(file.ca_sha256)}",
         f"next: send {quoted} to {name}, and that fingerprint by another way; where the request was made, {how}",
     ]

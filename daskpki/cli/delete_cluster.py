@@ -11,6 +11,7 @@ import typer
 
 from daskpki.cli.renew_revoke import Tell, push_news
 from daskpki.errors import UsageError
+from daskpki.quoting import day
 
 if TYPE_CHECKING:
     from daskpki.authority.deletion import Deletion
@@ -62,8 +63,8 @@ def delete_cluster(
         delete_secrets(authority, planned, lambda secret: output.hint(f"deleted {secret}"))
     if output.as_json:
         output.result(planned._asdict(), ())
-    if not planned.complete:
-        output.hint(f"next: the same command after {_day(planned.last_leaf_ends)} removes the rest")
+    if planned.last_leaf_ends is not None:
+        output.hint(f"next: the same command after {day(planned.last_leaf_ends)} removes the rest")
 
 
 def _lines(planned: Deletion) -> Iterator[str]:
@@ -72,13 +73,9 @@ def _lines(planned: Deletion) -> Iterator[str]:
     yield from (f"    {secret}" for secret in planned.now)
     if planned.user_secrets:
         yield f"among them your secrets: {', '.join(planned.user_secrets)}"
-    if planned.later:
-        yield f"kept until the last certificate has ended on {_day(planned.last_leaf_ends)}: {', '.join(planned.later)}"
+    if planned.last_leaf_ends is not None:
+        yield f"kept until the last certificate has ended on {day(planned.last_leaf_ends)}: {', '.join(planned.later)}"
     yield from (f"not deleted: the CA's key {uri}" for uri in planned.keys_elsewhere)
-
-
-def _day(seconds: int | None) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
 def _save(invocation: Invocation) -> str:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from daskpki.cli.invocation import Commands
-from daskpki.cli.output import confirm
+from daskpki.cli.invocation import Commands, YesOption
 from daskpki.errors import NothingToDo, UsageError
 
 if TYPE_CHECKING:
@@ -119,7 +118,7 @@ def gcp(
         ),
     ] = False,
     apply: Annotated[bool, typer.Option("--apply", help="Carry the plan out, after a question on a terminal.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", envvar="DASKPKI_YES", help="Ask no question.")] = False,
+    yes: YesOption = False,
     destroy: Annotated[bool, typer.Option("--destroy", help="Plan to remove everything that was made.")] = False,
     export: Annotated[
         Export | None,
@@ -264,7 +263,7 @@ def _carry_out(invocation: Invocation, use: Use, steps: Sequence[Step], run: Run
         output.result(None, lines)
     if steps and use.apply:
         output.hint(summary(steps))
-        confirm("Apply?", yes=use.yes or output.as_json)
+        output.confirm("Apply?", yes=use.yes)
         carry_out(
             steps,
             run,

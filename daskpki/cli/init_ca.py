@@ -17,6 +17,7 @@ from daskpki.cli.names import parse_role_and_name
 from daskpki.cli.output import fingerprint_lines, prompt
 from daskpki.errors import UsageError
 from daskpki.identity import Role
+from daskpki.quoting import rfc3339
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
@@ -150,7 +151,7 @@ def _document(authority: CertificateAuthority, leaves: Sequence[tuple[Role, str]
         "generation": made.generation,
         "caKey": made.key_uri,
         "fingerprint": fingerprint(anchor_der(made)),
-        "notAfter": root.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "notAfter": rfc3339(root.not_valid_after_utc),
         "issued": issued,
     }
 

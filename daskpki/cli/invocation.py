@@ -31,7 +31,7 @@ from enum import StrEnum
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 WITH_VALUE: Final = ("--store", "--cluster", "--passphrase-file", "--key-file", "--ca-passphrase-file")
 FLAGS: Final = ("--json", "--quiet", "-q", "--verbose", "-v")
 _JOINED: Final = tuple(f"{option}=" for option in WITH_VALUE)
+
+
+YesOption = Annotated[bool, typer.Option("--yes", envvar="DASKPKI_YES", help="Do not ask whether to go on.")]
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:

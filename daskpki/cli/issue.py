@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daskpki.cli.names import parse_role_and_name
+from daskpki.errors import Interrupted
 from daskpki.identity import Role, parse_label
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from daskpki.authority.ca import CertificateAuthority
     from daskpki.authority.issuance import Issued
     from daskpki.cli.invocation import Invocation
@@ -92,16 +95,33 @@ def _issue_all(
 
 @contextmanager
 def progress(invocation: Invocation, total: int, issued: Iterator[Issued]) -> Iterator[Iterable[Issued]]:
-    """The same leaves as they are issued, with a bar on stderr where there are many."""
-    if total < _BAR_FROM or invocation.output.quiet:
-        yield issued
-        return
+    """The same leaves as they are issued, with a bar on stderr for many; Ctrl-C says how many were issued."""
+    done = 0
+
+    def counted() -> Iterator[Issued]:
+        nonlocal done
+        for leaf in issued:
+            done += 1
+            yield leaf
+
+    try:
+        if total < _BAR_FROM or invocation.output.quiet:
+            yield counted()
+        else:
+            with _bar() as bar:
+                yield bar.track(counted(), total=total)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted: {done} of {total} certificates were issued", hint="the same command goes on with the rest"
+        ) from None
+
+
+def _bar() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("issuing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield progress.track(issued, total=total)
+    return Progress(*columns, console=Console(stderr=True))
 
 
 def next_step(role: str, name: str) -> str:

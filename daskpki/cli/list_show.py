@@ -19,6 +19,7 @@ from daskpki.cli.output import certificate_facts, certificate_row, print_listing
 from daskpki.errors import NotTrustedError, UsageError
 from daskpki.files import os_error
 from daskpki.identity import Role
+from daskpki.quoting import rfc3339
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
@@ -85,7 +86,7 @@ def _verified(verifier: Verifier, path: Path) -> dict[str, Any]:
         "identity": found.identity.uri,
         "serial": f"{found.serial:x}",
         "fingerprint": found.fingerprint,
-        "notAfter": found.not_after.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "notAfter": rfc3339(found.not_after),
     }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +17,7 @@ import typer
 from daskpki.cli.invocation import Commands
 from daskpki.cli.output import table
 from daskpki.errors import UsageError
+from daskpki.quoting import day
 from daskpki.settings import GsmUrl, LocalUrl, home, parse_store_url
 
 if TYPE_CHECKING:
@@ -58,10 +58,7 @@ def list_(ctx: typer.Context) -> None:
     """
     invocation: Invocation = ctx.obj
     with _slots(invocation) as slots:
-        documents = [
-            {"id": entry.id, "kind": entry.kind, "created": f"{datetime.fromtimestamp(entry.created, UTC):%Y-%m-%d}"}
-            for entry in slots.list()
-        ]
+        documents = [{"id": entry.id, "kind": entry.kind, "created": day(entry.created)} for entry in slots.list()]
     rows = [(entry["id"], entry["kind"], entry["created"]) for entry in documents]
     invocation.output.result(documents, table(("id", "opens by", "created"), rows))
 

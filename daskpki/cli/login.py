@@ -21,6 +21,7 @@ from daskpki.cli.names import parse_client
 from daskpki.cli.output import facts, table
 from daskpki.credentials.expiry import remaining_seconds
 from daskpki.errors import AccessDeniedError, NotFoundError, UsageError
+from daskpki.quoting import minute, rfc3339
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
@@ -56,7 +57,7 @@ def list_(ctx: typer.Context) -> None:
             "schedulers": list(saved.context.schedulers),
             "preferred": saved.id == preferred,
             "active": saved == active,
-            "validUntil": f"{ends[saved.id].at:%Y-%m-%dT%H:%M:%SZ}",
+            "validUntil": rfc3339(ends[saved.id].at),
         }
         for saved in contexts.all()
     ]
@@ -379,16 +380,16 @@ def _document(found: Whoami) -> dict[str, object]:
         "passedOver": list(found.passed_over),
         "serial": f"{found.serial:x}",
         "fingerprint": found.fingerprint,
-        "notBefore": found.not_before.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "notAfter": found.not_after.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "notBefore": rfc3339(found.not_before),
+        "notAfter": rfc3339(found.not_after),
         "trustEpoch": found.epoch,
-        "validUntil": f"{found.end.at:%Y-%m-%dT%H:%M:%SZ}",
+        "validUntil": rfc3339(found.end.at),
         "renewal": found.renewal,
     }
 
 
 def _lines(found: Whoami, now: datetime) -> list[str]:
-    end = f"{found.end.at:%Y-%m-%d %H:%M UTC}"
+    end = minute(found.end.at)
     if found.end.is_near:
         end += f" ({remaining_seconds(int((found.end.at - now).total_seconds()))}; {found.renewal} renews it)"
     return facts(

@@ -22,14 +22,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from io import TextIOWrapper
 from itertools import chain, islice
 from typing import Any, Final, NamedTuple, TextIO
 
 from daskpki.confidential import Confidential
 from daskpki.credentials.expiry import remaining_seconds
-from daskpki.errors import AccessDeniedError, DaskpkiError, NothingToDo, UsageError
+from daskpki.errors import AccessDeniedError, DaskpkiError, UsageError
 
 
 def is_terminal() -> bool:
@@ -58,18 +58,6 @@ def prompt(question: str, option: str, *, confirm: bool = False) -> Confidential
     if not answer:
         raise UsageError("an empty passphrase protects nothing")
     return Confidential(answer)
-
-
-def confirm(question: str, *, yes: bool) -> None:
-    """Ask on the terminal whether to go on; NothingToDo for any answer but yes.
-
-    Without a terminal, programs decide: nothing is asked, as with `yes`.
-    """
-    if yes or not sys.stdin.isatty():
-        return
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise NothingToDo("nothing was changed")
 
 
 def certificate_table(documents: Sequence[Mapping[str, Any]], now: datetime) -> list[str]:
@@ -105,16 +93,6 @@ def certificate_facts(document: Mapping[str, Any], now: datetime) -> list[str]:
 def remaining(not_after: str, now: datetime) -> str:
     """`in 29 days`, `in 5 hours`, `in 20 minutes`, `12 days ago`."""
     return remaining_seconds(int((datetime.fromisoformat(not_after) - now).total_seconds()))
-
-
-def day(seconds: int) -> str:
-    """The day of a moment in seconds since the epoch, in UTC."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
-
-
-def minute(seconds: int) -> str:
-    """The same to the minute."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def fingerprint_lines(fingerprint: str) -> str:
@@ -210,6 +188,17 @@ class Output(NamedTuple):
             else:
                 for line in lines:
                     print(visible_lines(line))
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Ask on the terminal whether to go on; DaskpkiError for any answer but yes, and for the end of input.
+
+        Without a terminal, or with `--json`, programs decide: nothing is asked, as with `yes`.
+        """
+        if yes or self.as_json or not is_terminal():
+            return
+        print(f"{visible_lines(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise DaskpkiError("nothing was changed", hint="--yes or DASKPKI_YES=1 answers the question")
 
     def hint(self, *lines: str) -> None:
         """Tell a person, on stderr, what helps next."""

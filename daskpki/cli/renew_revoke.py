@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 import typer
 
 from daskpki.cli.completion import complete_name
+from daskpki.cli.invocation import YesOption
+from daskpki.cli.issue import progress
 from daskpki.cli.output import certificate_table
 from daskpki.errors import DaskpkiError, NotFoundError, NothingToDo, UsageError
+from daskpki.identity import Role
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
@@ -35,6 +38,7 @@ SchedulerOption = Annotated[
         help="Which one; without it, those that your login and the trust document know.",
     ),
 ]
+_MOST_NAMED: Final = 5
 IN_TIME: Final = "nodes learn of it within a minute"
 
 
@@ -121,7 +125,8 @@ def renew(
         entries = [_renewable(authority, which)] if which else authority.due()
         if not dry_run:
             before = authority.inventory().published
-            entries = [leaf.record for leaf in authority.renew(entries, give_way=due)]
+            with progress(invocation, len(entries), authority.renew(entries, give_way=due)) as renewed:
+                entries = [leaf.record for leaf in renewed]
             if authority.inventory().published != before:
                 push_news(invocation, authority, Tell(push, scheduler), expected=False)
         documents = [authority.describe(entry) for entry in entries]
@@ -158,6 +163,7 @@ def revoke(
     ] = False,
     push: PushOption = True,
     scheduler: SchedulerOption = None,
+    yes: YesOption = False,
 ) -> None:
     """Revoke certificates, and publish a new CRL in the cluster's trust document.
 
@@ -168,6 +174,8 @@ def revoke(
     """
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
+        if not release:
+            _ask(invocation, authority.revocable(which, reason), yes=yes)
         changed = authority.release(which) if release else authority.revoke(which, reason)
         documents = [authority.describe(entry) for entry in changed]
         now = authority.session.now()
@@ -175,3 +183,12 @@ def revoke(
         lines = certificate_table(documents, now) if documents else [nothing]
         invocation.output.result(documents, lines)
         push_news(invocation, authority, Tell(push, scheduler))
+
+
+def _ask(invocation: Invocation, going: Sequence[CertificateRecord], *, yes: bool) -> None:
+    """Ask before more than one certificate is revoked, or a scheduler, without which a cluster ends."""
+    if len(going) > 1 or any(entry.role == Role.SCHEDULER for entry in going):
+        named = ", ".join(f"{entry.role}/{entry.name} {entry.serial:x}" for entry in going[:_MOST_NAMED])
+        more = f" and {len(going) - _MOST_NAMED} more" if len(going) > _MOST_NAMED else ""
+        count = "1 certificate" if len(going) == 1 else f"{len(going)} certificates"
+        invocation.output.confirm(f"This revokes {count}: {named}{more}. Go on?", yes=yes)

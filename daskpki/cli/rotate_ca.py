@@ -15,10 +15,11 @@ import typer
 
 from daskpki.authority.rollover import RETIRING, STARTED
 from daskpki.cli.init_ca import offline_root
-from daskpki.cli.invocation import Commands
+from daskpki.cli.invocation import Commands, YesOption
 from daskpki.cli.output import fingerprint_lines, table
 from daskpki.cli.renew_revoke import PushOption, SchedulerOption, Tell, push_news
 from daskpki.errors import UnavailableError, UsageError
+from daskpki.quoting import rfc3339
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
@@ -95,7 +96,7 @@ def _authority(authority: CertificateAuthority, entry: AuthorityRecord) -> dict[
         "generation": entry.generation,
         "state": STATES[entry.status],
         "fingerprint": fingerprint(anchor),
-        "notAfter": load_certificate(anchor).not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "notAfter": rfc3339(load_certificate(anchor).not_valid_after_utc),
         "key": entry.key_uri,
         "certificates": sum(leaf.issuer == entry.generation and leaf.state(moment) == "issued" for leaf in leaves),
     }
@@ -147,6 +148,7 @@ def rotate(
     old_key_lost: LostOption = False,
     push: PushOption = True,
     scheduler: SchedulerOption = None,
+    yes: YesOption = False,
 ) -> None:
     """Without a step, only --emergency does anything."""
     if ctx.invoked_subcommand is not None:
@@ -156,7 +158,7 @@ def rotate(
     invocation: Invocation = ctx.obj
     successor = successor_of(invocation, key_type, ca_key, offline, root_passphrase_file, lower_sealing=lower_sealing)
     tell = Tell(push, scheduler)
-    _emergency(invocation, successor, tell, seal=ca_passphrase, old_key_lost=old_key_lost)
+    _emergency(invocation, successor, tell, seal=ca_passphrase, old_key_lost=old_key_lost, yes=yes)
 
 
 @rotate_ca.command()
@@ -175,6 +177,7 @@ def start(
     old_key_lost: LostOption = False,
     push: PushOption = True,
     scheduler: SchedulerOption = None,
+    yes: YesOption = False,
 ) -> None:
     """Make the new CA and publish it beside the old one: nodes trust both from then on.
 
@@ -186,7 +189,7 @@ def start(
     )
     tell = Tell(push, scheduler)
     if emergency:
-        _emergency(invocation, successor, tell, seal=ca_passphrase, old_key_lost=old_key_lost)
+        _emergency(invocation, successor, tell, seal=ca_passphrase, old_key_lost=old_key_lost, yes=yes)
         return
     with invocation.authority(seal=seals(invocation, ca_passphrase)) as authority:
         made, resumed = authority.rollover().start(successor)
@@ -245,6 +248,7 @@ def finish(
     old_key_lost: LostOption = False,
     push: PushOption = True,
     scheduler: SchedulerOption = None,
+    yes: YesOption = False,
 ) -> None:
     """Drop the old CA: nothing that it issued is trusted any more, and its key is erased.
 
@@ -253,6 +257,11 @@ def finish(
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
         before = authority.rollover().standing()
+        if before.others:
+            dropped = " and ".join(f"CA {entry.generation}" for entry in before.others)
+            invocation.output.confirm(
+                f"This drops {dropped}: nothing that it issued stays trusted, and its key is erased. Go on?", yes=yes
+            )
         erased = authority.rollover().finish(force=force, old_keys=not old_key_lost)
         push_news(invocation, authority, Tell(push, scheduler), expected=False)
         document = rollover_document(authority) | {"keysErased": erased}
@@ -283,7 +292,13 @@ def abort(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOptio
     _check_all_reissued(document)
 
 
-def _emergency(invocation: Invocation, successor: Successor, tell: Tell, *, seal: bool, old_key_lost: bool) -> None:
+def _emergency(
+    invocation: Invocation, successor: Successor, tell: Tell, *, seal: bool, old_key_lost: bool, yes: bool
+) -> None:
+    invocation.output.confirm(
+        f"This replaces the CA of cluster {invocation.cluster} at once: nothing that it issued stays trusted. Go on?",
+        yes=yes,
+    )
     with invocation.authority(seal=seals(invocation, seal)) as authority:
         began = authority.session.clock()
         cut = authority.rollover().emergency(successor, old_keys=not old_key_lost)

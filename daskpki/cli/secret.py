@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daskpki.cli.invocation import Commands
-from daskpki.cli.output import day, minute, results, table
+from daskpki.cli.invocation import Commands, YesOption
+from daskpki.cli.output import results, table
 from daskpki.confidential import Confidential
 from daskpki.credentials.expiry import remaining_seconds
 from daskpki.errors import UsageError
+from daskpki.quoting import day, minute, rfc3339
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
@@ -134,8 +135,6 @@ def list_(ctx: typer.Context) -> None:
 
 
 def _document(entry: Listed) -> dict[str, str | None]:
-    from daskpki.authority.lookup import rfc3339
-
     ends, rotate_by = (None if moment is None else rfc3339(moment) for moment in entry.reminder)
     return {"name": entry.name, "created": rfc3339(entry.created), "ends": ends, "rotate_by": rotate_by}
 
@@ -150,8 +149,6 @@ def versions(ctx: typer.Context, name: Name) -> None:
 
     Example:  [bold]daskpki secret versions db-password[/bold]
     """
-    from daskpki.authority.lookup import rfc3339
-
     invocation: Invocation = ctx.obj
     with _secrets(invocation) as secrets:
         found = secrets.versions(name)
@@ -196,13 +193,15 @@ def disable(
 
 
 @secret.command("destroy")
-def destroy(ctx: typer.Context, name: Name, version: Number) -> None:
+def destroy(ctx: typer.Context, name: Name, version: Number, yes: YesOption = False) -> None:
     """Erase an old version's value for good.
 
     Example:  [bold]daskpki secret destroy db-password 2[/bold]
     """
     invocation: Invocation = ctx.obj
     with _secrets(invocation) as secrets:
+        secrets.check_not_newest(name, version)
+        invocation.output.confirm(f"Erase version {version} of {name} for good?", yes=yes)
         secrets.destroy(name, version)
     lines = [f"{name}: version {version} destroyed"]
     invocation.output.result({"name": name, "version": version, "state": "destroyed"}, lines)

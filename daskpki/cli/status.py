@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from daskpki.cli.output import day, facts, fingerprint_lines
+from daskpki.cli.output import facts, fingerprint_lines
 from daskpki.credentials.expiry import remaining_seconds
+from daskpki.quoting import day
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority

@@ -10,8 +10,9 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from daskpki.cluster.values import shortened
+from daskpki.quoting import shortened
 
+_LONGEST: Final = 500
 _REMEMBERED: Final = 500
 _MINUTE: Final = 60
 _TOLD_APART: Final = 256
@@ -71,7 +72,7 @@ class Audit:
         One that is like another of a short while ago (`again`) shows in the log only at level DEBUG: workers make
         connections to one another all the time.
         """
-        event = Event(self._now(), kind, *map(shortened, (peer, address, detail)))
+        event = Event(self._now(), kind, *(shortened(text, _LONGEST) for text in (peer, address, detail)))
         with self._lock:
             self.counts[kind] += 1
         if kind in _REPEATED:

@@ -34,9 +34,10 @@ from daskpki.cluster.no_pickle import REPORTS, UNPICKLED, failed_task, from_text
 from daskpki.cluster.policy import Channel, ContestedAddressError, OperationRefusedError
 from daskpki.cluster.refusal import answer_call, answer_locally, answer_stream, reason_of
 from daskpki.cluster.trust_updates import EPOCH, MODE
-from daskpki.cluster.values import arguments, fitted, misfit, shown
+from daskpki.cluster.values import arguments, fitted, misfit
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
+from daskpki.quoting import shown
 
 _LENGTH: Final = struct.Struct("Q")
 _MALFORMED: Final = (struct.error, AssertionError, ValueError, OverflowError, MemoryError)

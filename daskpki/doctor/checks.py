@@ -40,8 +40,9 @@ from daskpki.errors import DaskpkiError, NotTrustedError, UnavailableError
 from daskpki.grants import UNSEEN
 from daskpki.inventory import EXPIRED, FROM_REQUEST, SUPERSEDED, CertificateRecord, Inventory
 from daskpki.pki.crl import parse_header
-from daskpki.pki.profile import Lifetime, show
+from daskpki.pki.profile import Lifetime
 from daskpki.pki.trust_document import HALF_FULL, CrlPart, TrustDocument, fill
+from daskpki.quoting import rfc3339
 from daskpki.records import ISSUED, RESERVED, REVOKING, Head
 from daskpki.settings import GsmUrl
 from daskpki.store.port import DESTROYED, ENABLED, Version
@@ -277,11 +278,11 @@ def check_login(seen: LoginSeen, now: float) -> Finding:
         return of_error(subject, seen.failure)
     if now >= begin + (end - begin) * 2 / 3:
         remedy = again if seen.by_file else f"after a renewal, {again}"
-        return warning(subject, f"past two thirds of its life; it ends at {show(end)}", remedy)
+        return warning(subject, f"past two thirds of its life; it ends at {rfc3339(end)}", remedy)
     if seen.newest is not None and seen.epoch < seen.newest:
         reason = f"it knows trust epoch {seen.epoch}, and the store has {seen.newest}: later revocations are not known"
         return note(subject, reason, again)
-    return ok(subject, f"valid until {show(end)}")
+    return ok(subject, f"valid until {rfc3339(end)}")
 
 
 def check_keyring(failure: DaskpkiError | None, *, needed: bool) -> Iterator[Finding]:
@@ -301,10 +302,10 @@ def check_authority(generation: int, lifetime: Lifetime, now: float) -> Finding:
     subject = f"CA generation {generation}"
     begin, end = lifetime
     if now > end:
-        return error(subject, f"its certificate expired at {show(end)}, and every leaf with it", _ROTATE)
+        return error(subject, f"its certificate expired at {rfc3339(end)}, and every leaf with it", _ROTATE)
     if now >= begin + (end - begin) * 2 / 3:
-        return warning(subject, f"two thirds of its life are past; it ends at {show(end)}", _ROTATE)
-    return ok(subject, f"valid until {show(end)}")
+        return warning(subject, f"two thirds of its life are past; it ends at {rfc3339(end)}", _ROTATE)
+    return ok(subject, f"valid until {rfc3339(end)}")
 
 
 def check_leaves(entries: Iterable[CertificateRecord], living: Collection[int], now: float) -> Iterator[Finding]:
@@ -317,12 +318,12 @@ def check_leaves(entries: Iterable[CertificateRecord], living: Collection[int], 
             if entry.issuer in living:
                 older.setdefault(_slug(entry), []).append(entry)
         elif state == EXPIRED and not entry.superseded:
-            yield error(_subject(entry), f"expired at {show(entry.not_after)}", _renew(entry), topic="expired")
+            yield error(_subject(entry), f"expired at {rfc3339(entry.not_after)}", _renew(entry), topic="expired")
         elif state == ISSUED and entry.issuer not in living:
             reason = f"comes from CA {entry.issuer}, which was dropped, so nobody trusts it"
             yield error(_subject(entry), reason, _renew(entry), topic="of a dropped CA")
         elif state == ISSUED and is_due(entry, now):
-            reason = f"past two thirds of its life; it ends at {show(entry.not_after)}"
+            reason = f"past two thirds of its life; it ends at {rfc3339(entry.not_after)}"
             yield warning(_subject(entry), reason, _renew(entry), topic="due")
         elif state == ISSUED:
             valid.append(entry)
@@ -333,7 +334,9 @@ def check_leaves(entries: Iterable[CertificateRecord], living: Collection[int], 
 def _in_order(valid: list[CertificateRecord]) -> Iterator[Finding]:
     if valid:
         first = min(valid, key=lambda entry: entry.not_after)
-        yield ok("certificates", f"{len(valid)} in order; the first to end is {_slug(first)}, {show(first.not_after)}")
+        yield ok(
+            "certificates", f"{len(valid)} in order; the first to end is {_slug(first)}, {rfc3339(first.not_after)}"
+        )
 
 
 def _still_valid(slug: str, entries: list[CertificateRecord]) -> Finding:
@@ -342,7 +345,7 @@ def _still_valid(slug: str, entries: list[CertificateRecord]) -> Finding:
     last = max(entry.not_after for entry in entries)
     return note(
         f"certificate {slug}",
-        f"{number} valid besides the newest, until {show(last)} (serial {serials})",
+        f"{number} valid besides the newest, until {rfc3339(last)} (serial {serials})",
         f"once nobody uses it any more: daskpki revoke {entries[0].serial:x} --reason superseded",
         topic="older certificates",
     )
@@ -454,11 +457,11 @@ def _check_crl(part: CrlPart, now: float) -> Finding:
     subject = f"CRL of CA generation {part.generation}"
     if now > part.next_update:
         return error(
-            subject, f"ran out at {show(part.next_update)}: nodes and people refuse every certificate", PUBLISH
+            subject, f"ran out at {rfc3339(part.next_update)}: nodes and people refuse every certificate", PUBLISH
         )
     if now >= part.this_update + (part.next_update - part.this_update) // 3:
-        return warning(subject, f"a third of its life is past; it runs out at {show(part.next_update)}", PUBLISH)
-    return ok(subject, f"number {part.number}, good until {show(part.next_update)}")
+        return warning(subject, f"a third of its life is past; it runs out at {rfc3339(part.next_update)}", PUBLISH)
+    return ok(subject, f"number {part.number}, good until {rfc3339(part.next_update)}")
 
 
 def check_fill(document: TrustDocument) -> Iterator[Finding]:
@@ -474,7 +477,7 @@ def check_root_crls(document: TrustDocument, now: float) -> Iterator[Finding]:
     if len(document.root_crls) < sum(bool(anchor.chain) for anchor in document.authorities):
         yield warning(subject, "there is none: software that checks every CA of a chain refuses it", SIGN_ROOT)
     for header in map(parse_header, document.root_crls):
-        end = show(header.next_update)
+        end = rfc3339(header.next_update)
         if now > header.next_update - (header.next_update - header.this_update) // 3:
             yield warning(subject, f"{'it ran' if now > header.next_update else 'it runs'} out at {end}", SIGN_ROOT)
         else:
@@ -518,7 +521,7 @@ def check_unfinished(inventory: Inventory, now: float) -> Iterator[Finding]:
 def _abandoned(entry: CertificateRecord) -> Finding:
     return warning(
         f"certificate {entry.role}/{entry.name}",
-        f"serial {entry.serial:x} was reserved at {show(entry.reserved_at)} and never confirmed: the command died. "
+        f"serial {entry.serial:x} was reserved at {rfc3339(entry.reserved_at)} and never confirmed: the command died. "
         "It will be given up, and its serial revoked",
         f"{PUBLISH}; then, if it is still wanted: daskpki issue {entry.role} --name {entry.name}",
         topic="reserved and not confirmed",

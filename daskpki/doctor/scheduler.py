@@ -26,9 +26,9 @@ from daskpki.errors import DaskpkiError
 from daskpki.identity import Role
 from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.credential import certificate_pem, key_pem
-from daskpki.pki.profile import show
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.pki.verify import verify_leaf
+from daskpki.quoting import rfc3339
 
 TIMEOUT: Final = 5.0
 DASHBOARD_PORT: Final = 8787
@@ -181,9 +181,9 @@ def _judge_leaf(address: str, leaf: bytes, trust: TrustDocument, now: datetime) 
         return error(address, reason, "daskpki renew scheduler/scheduler, or do not connect: it may be an impostor")
     begin, end = lifetime(load_certificate(leaf))
     if now.timestamp() >= begin + (end - begin) * 2 / 3:
-        reason = f"{identity.uri} runs out at {show(end)}"
+        reason = f"{identity.uri} runs out at {rfc3339(end)}"
         return warning(address, reason, f"daskpki renew {identity.slug}; a running node takes it up by itself")
-    return ok(address, f"{identity.uri}, valid until {show(end)}")
+    return ok(address, f"{identity.uri}, valid until {rfc3339(end)}")
 
 
 def check_stranger(address: str, dialled: Dialled) -> Iterator[Finding]:

@@ -37,10 +37,10 @@ from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError
 from daskpki.identity import Role
 from daskpki.inventory import Inventory
 from daskpki.pki.certificates import lifetime, load_certificate
-from daskpki.pki.profile import show
 from daskpki.pki.revoked import revoked_serials
 from daskpki.pki.trust import verify_trust
 from daskpki.pki.trust_document import TrustDocument
+from daskpki.quoting import rfc3339
 from daskpki.records import EMPTY
 from daskpki.settings import GsmUrl, parse_store_url
 from daskpki.store.port import SecretInfo, Version
@@ -233,9 +233,9 @@ def look_at_reminders(cluster: Cluster) -> Iterator[Finding]:
         subject, again = f"secret {listed.name}", f"daskpki secret set {listed.name} --file FILE"
         ends, rotate_by = listed.reminder
         if ends is not None and ends < cluster.now:
-            yield error(subject, f"ended at {show(ends)}, and is not given out any more", again)
+            yield error(subject, f"ended at {rfc3339(ends)}, and is not given out any more", again)
         elif rotate_by is not None and rotate_by < cluster.now:
-            yield warning(subject, f"wants a new value since {show(rotate_by)}", again)
+            yield warning(subject, f"wants a new value since {rfc3339(rotate_by)}", again)
 
 
 def look_at_grants(cluster: Cluster) -> Iterator[Finding]:

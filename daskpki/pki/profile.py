@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Identity, Role, parse_label
+from daskpki.quoting import rfc3339
 
 IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -186,7 +187,8 @@ def leaf_lifetime(request: LeafRequest, policy: Policy, issuer: Lifetime, now: i
     """
     if not issuer.not_before <= now <= issuer.not_after:
         raise PolicyError(
-            f"the CA is valid from {show(issuer.not_before)} to {show(issuer.not_after)}, and it is {show(now)}",
+            f"the CA is valid from {rfc3339(issuer.not_before)} to {rfc3339(issuer.not_after)}, "
+            f"and it is {rfc3339(now)}",
             hint="if it has ended, daskpki rotate-ca start makes the next; else check this machine's clock",
         )
     not_before = max(now - LEAF_BACKDATE, issuer.not_before)
@@ -196,7 +198,7 @@ def leaf_lifetime(request: LeafRequest, policy: Policy, issuer: Lifetime, now: i
     _check_ttl(request.ttl, policy)
     not_after = now + request.ttl - 1
     if not_after > issuer.not_after:
-        ends = f"{show(not_after)}, after the CA's end {show(issuer.not_after)}"
+        ends = f"{rfc3339(not_after)}, after the CA's end {rfc3339(issuer.not_after)}"
         raise PolicyError(
             f"a lifetime of {format_ttl(request.ttl)} ends {ends}",
             hint="ask for less, leave it to the default, or roll the CA over (rotate-ca)",
@@ -211,10 +213,3 @@ def _check_ttl(ttl: int, policy: Policy) -> None:
         raise PolicyError(f"a lifetime of {format_ttl(ttl)} is over the maximum of {limit} ({clause})")
     if ttl < MIN_TTL:
         raise PolicyError(f"a lifetime of {format_ttl(ttl)} is under the minimum of {format_ttl(MIN_TTL)}")
-
-
-def show(seconds: int) -> str:
-    """A time in seconds since the epoch as text, in UTC."""
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -16,8 +16,8 @@ from daskpki.errors import CorruptError, NotTrustedError
 from daskpki.pki.certificates import load_certificate, seconds
 from daskpki.pki.crl import MAX_CRL, Crl, Revocation, parse_header, verify_crl, verify_serials
 from daskpki.pki.pem import is_der
-from daskpki.pki.profile import show
 from daskpki.pki.trust_document import CrlPart, TrustDocument
+from daskpki.quoting import rfc3339
 
 
 def crl_part(generation: int, der: bytes) -> CrlPart:
@@ -89,7 +89,7 @@ def check_fresh(document: TrustDocument, now: datetime) -> None:
     end = next_update(document)
     if seconds(now) > end:
         raise NotTrustedError(
-            f"the trust document's CRL ran out at {show(end)}, and it is {show(seconds(now))}",
+            f"the trust document's CRL ran out at {rfc3339(end)}, and it is {rfc3339(seconds(now))}",
             hint="any command that opens the CA key signs a new one; --stale-trust allow goes on without",
         )
 

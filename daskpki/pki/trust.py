@@ -34,7 +34,7 @@ from daskpki.pki.certificates import extension, load_certificate, permitted_dns,
 from daskpki.pki.crl import CLOCK_SKEW, Crl, verify_crl
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.pem import fingerprint
-from daskpki.pki.profile import is_within, show
+from daskpki.pki.profile import is_within
 from daskpki.pki.revoked import check_fresh, crl_part, is_due, revoked_serials
 from daskpki.pki.succession import heirs
 from daskpki.pki.trust_document import (
@@ -50,6 +50,7 @@ from daskpki.pki.trust_document import (
     signed_bytes,
 )
 from daskpki.pki.verify import check_issued
+from daskpki.quoting import rfc3339
 
 __all__ = [
     "ACTIVE",
@@ -318,6 +319,6 @@ def _check_time(document: TrustDocument, min_epoch: int, now: datetime) -> None:
         )
     if document.issued_at > seconds(now) + CLOCK_SKEW:
         raise NotTrustedError(
-            f"the trust document is of {show(document.issued_at)}, and it is {show(seconds(now))}",
+            f"the trust document is of {rfc3339(document.issued_at)}, and it is {rfc3339(seconds(now))}",
             hint="check this machine's clock",
         )

@@ -37,7 +37,8 @@ from daskpki.pki.certificates import (
     seconds,
 )
 from daskpki.pki.pem import fingerprint
-from daskpki.pki.profile import MAX_SERIAL, LeafRequest, Lifetime, check_dns, leaf_names, show
+from daskpki.pki.profile import MAX_SERIAL, LeafRequest, Lifetime, check_dns, leaf_names
+from daskpki.quoting import rfc3339
 
 __all__ = [
     "Parent",
@@ -103,12 +104,13 @@ def check_time(certificate: x509.Certificate, now: datetime) -> None:
     valid, moment = lifetime(certificate), seconds(now)
     if moment < valid.not_before:
         raise NotTrustedError(
-            f"the certificate is not valid before {show(valid.not_before)}, and it is {show(moment)}",
+            f"the certificate is not valid before {rfc3339(valid.not_before)}, and it is {rfc3339(moment)}",
             hint="check this machine's clock",
         )
     if moment > valid.not_after:
         raise NotTrustedError(
-            f"the certificate expired at {show(valid.not_after)}, and it is {show(moment)}", hint=_renewal(certificate)
+            f"the certificate expired at {rfc3339(valid.not_after)}, and it is {rfc3339(moment)}",
+            hint=_renewal(certificate),
         )
 
 

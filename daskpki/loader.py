@@ -141,8 +141,9 @@ _announced: set[bytes] = set()
 
 def _announce_end(obtained: Obtained, wanted: Wanted, here: Environment) -> None:
     """Warn of a near end, once a process; by the logger, since `-W error` would make a failure of a warning."""
-    from daskpki.credentials.expiry import ending, remaining_seconds
+    from daskpki.credentials.expiry import ending
     from daskpki.credentials.sources import renewal
+    from daskpki.quoting import remaining_seconds
 
     credential = obtained.held.credential
     end = ending(credential.leaf, obtained.held.trust, here.now)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
+_UNITS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
 LONGEST: Final = 200
 """Characters of a value, or of another party's text, in a message."""
 
@@ -55,3 +56,12 @@ def day(moment: float) -> str:
 def minute(moment: float | datetime) -> str:
     """A moment to the minute, for people."""
     return f"{rfc3339(moment)[:16].replace('T', ' ')} UTC"
+
+
+def remaining_seconds(seconds: int) -> str:
+    """`in 29 days`, `in 5 hours`; `12 days ago` for a negative number. Rounded, so that a new `7d` ends in 7 days."""
+    size = abs(seconds)
+    length, unit = next(scale for scale in _UNITS if size >= scale[0] or scale is _UNITS[-1])
+    amount = round(size / length)
+    text = f"{amount} {unit}" + ("" if amount == 1 else "s")
+    return f"in {text}" if seconds >= 0 else f"{text} ago"

@@ -11,7 +11,6 @@ from daskpki.authority.anchor import Anchored
 from daskpki.authority.ca_keys import OWN_STORE, Issuers, KeyLocations, parse_key_type, parse_renewable_key_type
 from daskpki.authority.lookup import active_authority, anchor_der, chain_der, published_authorities, recorded_policy
 from daskpki.authority.session import Session, claimed_user, utc_now
-from daskpki.credentials.contexts import parse_scheduler
 from daskpki.errors import NotFoundError
 from daskpki.identity import Identity, Role, parse_label
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
@@ -264,6 +263,7 @@ class CertificateAuthority:
         UsageError for anything but tls://HOST[:PORT].
         """
         from daskpki.authority.publication import publish
+        from daskpki.credentials.contexts import parse_scheduler
 
         address = parse_scheduler(scheduler)
         if address in self.trust().schedulers:

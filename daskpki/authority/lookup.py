@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from daskpki.errors import CorruptError, NotFoundError, PolicyError, UsageError
 from daskpki.identity import Role, parse_slug
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
-from daskpki.pki.anchor import ACTIVE, NEXT, RETIRING
 from daskpki.pki.profile import Policy
+from daskpki.pki.trust_document import ACTIVE, NEXT, RETIRING
 from daskpki.quoting import did_you_mean, rfc3339
 from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRING
 

@@ -19,9 +19,8 @@ from daskpki.cli.completion import complete_login
 from daskpki.cli.invocation import Commands, is_given
 from daskpki.cli.names import parse_client
 from daskpki.cli.output import facts, table
-from daskpki.credentials.expiry import remaining_seconds
 from daskpki.errors import AccessDeniedError, NotFoundError, UsageError
-from daskpki.quoting import minute, rfc3339
+from daskpki.quoting import minute, remaining_seconds, rfc3339
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation

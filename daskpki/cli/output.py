@@ -28,8 +28,8 @@ from itertools import chain, islice
 from typing import Any, Final, NamedTuple, TextIO
 
 from daskpki.confidential import Confidential
-from daskpki.credentials.expiry import remaining_seconds
 from daskpki.errors import AccessDeniedError, DaskpkiError, UsageError
+from daskpki.quoting import remaining_seconds
 
 
 def is_terminal() -> bool:

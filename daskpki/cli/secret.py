@@ -14,9 +14,8 @@ import typer
 from daskpki.cli.invocation import Commands, YesOption
 from daskpki.cli.output import results, table
 from daskpki.confidential import Confidential
-from daskpki.credentials.expiry import remaining_seconds
 from daskpki.errors import UsageError
-from daskpki.quoting import day, minute, rfc3339
+from daskpki.quoting import day, minute, remaining_seconds, rfc3339
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation

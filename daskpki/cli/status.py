@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from daskpki.cli.output import facts, fingerprint_lines
-from daskpki.credentials.expiry import remaining_seconds
-from daskpki.quoting import day
+from daskpki.quoting import day, remaining_seconds
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority

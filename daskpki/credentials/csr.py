@@ -15,9 +15,8 @@ import hashlib
 import json
 from typing import Final, NamedTuple
 
-from daskpki.confidential import Confidential
+from daskpki.confidential import Confidential, KeyringPort
 from daskpki.credentials.contexts import Contexts, service_name
-from daskpki.credentials.os_keyring import KeyringPort
 from daskpki.credentials.saved_logins import USERNAME, Entry, encode_entry, parse_entry
 from daskpki.errors import NotFoundError, UsageError
 from daskpki.files import names_in, read_private, write_private

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import shlex
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from daskpki.credentials.contexts import LOGIN_FILE, Context
 from daskpki.credentials.source_selection import Source
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.settings import DEFAULT_CLUSTER
-
-_UNITS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
 
 
 class Ending(NamedTuple):
@@ -57,12 +55,3 @@ def renewal_elsewhere(source: Source, name: str) -> str:
     if source is Source.STORE:
         return f"daskpki renew client/{name}"
     return f"daskpki renew client/{name}, then daskpki export client/{name} --out DIR --force"
-
-
-def remaining_seconds(seconds: int) -> str:
-    """`in 29 days`, `in 5 hours`; `12 days ago` for a negative number. Rounded, so that a new `7d` ends in 7 days."""
-    size = abs(seconds)
-    length, unit = next(scale for scale in _UNITS if size >= scale[0] or scale is _UNITS[-1])
-    amount = round(size / length)
-    text = f"{amount} {unit}" + ("" if amount == 1 else "s")
-    return f"in {text}" if seconds >= 0 else f"{text} ago"

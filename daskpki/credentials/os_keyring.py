@@ -10,9 +10,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn
 
-from daskpki.confidential import Confidential
+from daskpki.confidential import Confidential, KeyringPort
 from daskpki.credentials import keyring_backend
 from daskpki.errors import AccessDeniedError, DaskpkiError, UsageError
 
@@ -43,23 +43,7 @@ _MEANING: Final = {
 }
 
 
-class KeyringPort(Protocol):
-    """A keyring whose entries are texts, named by service and username; both are readable while it is locked."""
-
-    def get(self, service: str, username: str) -> Confidential | None:
-        """The entry's secret, or None if there is none; AccessDeniedError without a usable keyring."""
-        ...
-
-    def set(self, service: str, username: str, secret: Confidential) -> None:
-        """Write the entry, read it back and compare; AccessDeniedError, UsageError when over 1,280 characters."""
-        ...
-
-    def delete(self, service: str, username: str) -> None:
-        """Remove the entry if there is one; AccessDeniedError."""
-        ...
-
-
-class OSKeyring:
+class OSKeyring(KeyringPort):
     """SecretService, libsecret, KWallet, macOS Keychain or Windows Credential Locker.
 
     `environ` is what the backend sees (D-Bus address, keyring's own settings; None: this process's own), and

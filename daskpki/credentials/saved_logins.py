@@ -15,9 +15,9 @@ import re
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from daskpki.confidential import Confidential
+from daskpki.confidential import Confidential, KeyringPort
 from daskpki.credentials.contexts import SCHEME, Contexts, Saved, matches, parse_scheduler, service_name
-from daskpki.credentials.os_keyring import MAX_CHARACTERS, KeyringPort
+from daskpki.credentials.os_keyring import MAX_CHARACTERS
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.verified import Pins, VerifiedCredential, verify_credential
 from daskpki.errors import CorruptError, NotFoundError, NotTrustedError, UsageError

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from daskpki import settings
-from daskpki.confidential import Confidential
+from daskpki.confidential import Confidential, KeyringPort
 from daskpki.credentials.contexts import LOGIN_FILE, Contexts, parse_scheduler
 from daskpki.credentials.directory import CERTIFICATE_FILE, KEY_FILE, Material, in_directory, load_directory, parse_leaf
 from daskpki.credentials.expiry import Ending, ending, renewal_elsewhere, renewal_of_login
 from daskpki.credentials.fetch import fetch_credential
 from daskpki.credentials.newest_trust import NewestTrust
-from daskpki.credentials.os_keyring import KeyringPort, OSKeyring
+from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.saved_logins import find_login, load_login, logins_that_list
 from daskpki.credentials.source_selection import DIRECTORY, HANDOVER, Choice, Source, Wanted, choose
 from daskpki.credentials.verified import Pins, VerifiedCredential, issuing_generation, verify_credential

@@ -15,8 +15,8 @@ from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.pki.json_fields import as_object, base64_text, compact_json, integer, octets
 
 if TYPE_CHECKING:
-    from daskpki.pki.anchor import Anchor
     from daskpki.pki.issuer import Issuer
+    from daskpki.pki.trust_document import Anchor
 
 _TYPE: Final = b"application/vnd.daskpki.succession.v1+json"
 _WHAT: Final = "a succession in the trust document"

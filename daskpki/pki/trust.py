@@ -29,7 +29,6 @@ from cryptography import x509
 from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError, UsageError
 from daskpki.pki import keys
-from daskpki.pki.anchor import ACTIVE, NEXT, RETIRING, Anchor
 from daskpki.pki.certificates import extension, load_certificate, permitted_dns, seconds
 from daskpki.pki.crl import CLOCK_SKEW, Crl, verify_crl
 from daskpki.pki.issuer import Issuer
@@ -38,8 +37,12 @@ from daskpki.pki.profile import is_within
 from daskpki.pki.revoked import check_fresh, crl_part, is_due, revoked_serials
 from daskpki.pki.succession import heirs
 from daskpki.pki.trust_document import (
+    ACTIVE,
     FORMAT,
+    NEXT,
     READER,
+    RETIRING,
+    Anchor,
     CrlPart,
     Signature,
     SignedTrustDocument,

@@ -12,10 +12,29 @@ from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, DaskpkiError, UsageError
 from daskpki.identity import parse_label, parse_trust_domain
 from daskpki.pki import json_fields
-from daskpki.pki.anchor import ACTIVE, STATES, Anchor
 from daskpki.pki.json_fields import array, as_object, base64_text, integer, moment, octets, string
 from daskpki.pki.pem import is_der
 from daskpki.pki.succession import Succession, parse_successions, succession_json
+
+NEXT: Final = "next"
+ACTIVE: Final = "active"
+RETIRING: Final = "retiring"
+STATES: Final = (NEXT, ACTIVE, RETIRING)
+
+
+class Anchor(NamedTuple):
+    """One CA generation: its state, its trust anchor, and the intermediates below that, issuer first (DER)."""
+
+    generation: int
+    state: str
+    certificate: bytes
+    chain: tuple[bytes, ...] = ()
+
+    @property
+    def issuing(self) -> bytes:
+        """The certificate (DER) whose key signs leaves, the CRL and this document."""
+        return self.chain[0] if self.chain else self.certificate
+
 
 FORMAT: Final = 1
 READER: Final = 1

@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple
 
 from daskpki.errors import CorruptError, NotTrustedError
 from daskpki.files import PRIVATE_DIR, PRIVATE_FILE
-from daskpki.pki.anchor import ACTIVE, Anchor
 from daskpki.pki.json_fields import base64_text, octets
 from daskpki.pki.pem import fingerprint
+from daskpki.pki.trust_document import ACTIVE, Anchor
 from daskpki.records import EMPTY, Head
 
 _FORMAT: Final = 1

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from daskpki.credentials.contexts import LOGIN_FILE, Context
-from daskpki.credentials.expiry import ending, remaining_seconds, renewal_of_login
+from daskpki.credentials.expiry import ending, renewal_of_login
 from daskpki.credentials.login import login, logout
 from daskpki.credentials.sources import Environment
 from daskpki.identity import Role
 from daskpki.pki.certificates import load_certificate
+from daskpki.quoting import remaining_seconds
 from daskpki.store.local.store import LocalStore
 from tests.support.desktop import Desktop
 from tests.support.login_material import Founded

@@ -15,10 +15,9 @@ from typing import Any, Final, NamedTuple
 from daskpki.cluster.audit import EXPIRED, REFUSED, RELOADED, REVOKED, TURNED_AWAY, Event
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import Peer
-from daskpki.pki.anchor import Anchor
 from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.pem import fingerprint, parse_pem
-from daskpki.pki.trust_document import TrustDocument
+from daskpki.pki.trust_document import Anchor, TrustDocument
 
 SOON: Final = 7 * 86_400
 """Seconds before its end from which on something counts as ending soon."""

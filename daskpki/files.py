@@ -115,10 +115,12 @@ def _check_status(path: Path | str, status: os.stat_result) -> None:
         raise AccessDeniedError(f"{path} belongs to another user (uid {status.st_uid})")
     loose = stat.S_IMODE(status.st_mode) & 0o077
     if loose:
+        from shlex import quote  # for the error alone
+
         wanted = "700" if stat.S_ISDIR(status.st_mode) else "600"
         raise AccessDeniedError(
             f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})",
-            hint=f"chmod {wanted} {path if isinstance(path, Path) else 'FILE'}",
+            hint=f"chmod {wanted} {quote(str(path)) if isinstance(path, Path) else 'FILE'}",
         )
 
 

@@ -143,7 +143,7 @@ def _announce_end(obtained: Obtained, wanted: Wanted, here: Environment) -> None
     """Warn of a near end, once a process; by the logger, since `-W error` would make a failure of a warning."""
     from daskpki.credentials.expiry import ending
     from daskpki.credentials.sources import renewal
-    from daskpki.quoting import remaining_seconds
+    from daskpki.quoting import minute, remaining_seconds
 
     credential = obtained.held.credential
     end = ending(credential.leaf, obtained.held.trust, here.now)
@@ -155,7 +155,7 @@ def _announce_end(obtained: Obtained, wanted: Wanted, here: Environment) -> None
         "the credential of %s ends %s (%s), with %s: %s renews it",
         credential.identity.uri,
         left,
-        f"{end.at:%Y-%m-%d %H:%M UTC}",
+        minute(end.at),
         end.what,
         renewal(obtained, wanted, here),
     )

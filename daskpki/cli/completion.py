@@ -1,7 +1,7 @@
-"""What the shell completes: logins, and the names in a local store.
+"""Shell completion of logins, and of the names in a local store.
 
 Each key press starts a process, so nothing here calls a cloud, opens a keyring or asks anything: logins come from
-their public files, and names from the records of a local store, which are in the clear.
+their public files, and names from the records of a local store, which are not encrypted.
 """
 
 from __future__ import annotations

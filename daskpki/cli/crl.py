@@ -1,4 +1,4 @@
-"""`daskpki crl`: who is revoked, and the CRL as a file for other software."""
+"""`daskpki crl`: shows the revocation lists, exports them, and signs an offline root's."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ PUBLIC = 0o644
 
 def crl(
     ctx: typer.Context,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it to this file.")] = None,
-    pem: Annotated[bool, typer.Option("--pem", help="As PEM (the default for a file); alone, on stdout.")] = False,
-    der: Annotated[bool, typer.Option("--der", help="As DER; of one CA only.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the list to this file.")] = None,
+    pem: Annotated[bool, typer.Option("--pem", help="PEM (default for a file); without --out, on stdout.")] = False,
+    der: Annotated[bool, typer.Option("--der", help="DER; for one CA only.")] = False,
     generation: Annotated[
-        int | None, typer.Option(metavar="N", help="Of this CA only; during a rollover there are two.")
+        int | None, typer.Option(metavar="N", help="Only the list of this CA; during a rollover there are two.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
     offline: Annotated[
-        Path | None, typer.Option("--offline-root", metavar="FILE", help="Sign that root's CRL anew, for a year.")
+        Path | None, typer.Option("--offline-root", metavar="FILE", help="Re-sign the CRL of this root, for a year.")
     ] = None,
     root_passphrase_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The passphrase of that file; else it is asked for.")
     ] = None,
     revoke_intermediate: Annotated[
-        bool, typer.Option("--revoke-intermediate", help="With --offline-root: of a CA that was replaced.")
+        bool, typer.Option("--revoke-intermediate", help="With --offline-root: revoke a replaced CA's intermediate.")
     ] = False,
 ) -> None:
     """Show the certificate revocation list, or export it.
@@ -49,8 +49,8 @@ def crl(
 
     For OpenSSL:  [bold]openssl verify -crl_check -CRLfile ca.crl.pem -CAfile ca.pem cert.pem[/bold]
 
-    Two tiers have two: that of the intermediate, and that of the offline root, which is signed for a year and needs its
-    file:  [bold]daskpki crl --offline-root root.key[/bold]
+    With two tiers there are two lists: the intermediate's, and the offline root's, which is signed for a year and needs
+    its file:  [bold]daskpki crl --offline-root root.key[/bold]
     """
     invocation: Invocation = ctx.obj
     if pem and der:
@@ -146,16 +146,16 @@ def _lines(document: dict[str, Any]) -> list[str]:
 
 
 def warn_of_end(output: Output, inventory: Inventory, now: datetime) -> None:
-    """Warn when a CRL runs out soon, or did: nodes refuse new peers from then on."""
+    """Warn about a CRL that has ended or soon will: nodes refuse new peers from then on."""
     from daskpki.authority.crl import root_running_out, running_out
 
     if end := root_running_out(inventory, now):
         output.warn(
-            f"the CRL of the offline root runs out at {rfc3339(end)}: daskpki crl --offline-root FILE signs it anew"
+            f"the CRL of the offline root runs out at {rfc3339(end)}: daskpki crl --offline-root FILE re-signs it"
         )
     if end := running_out(inventory, now):
         past = end < now.timestamp()
         output.warn(
             f"the CRL {'ran' if past else 'runs'} out at {rfc3339(end)}, and nodes refuse new peers from then on: "
-            "any command that opens the CA's key signs it anew, such as daskpki renew --due"
+            "daskpki renew --due re-signs it, as does any command that opens the CA's key"
         )

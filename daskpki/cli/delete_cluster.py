@@ -29,7 +29,7 @@ _UNSEEN: Final = (
 def delete_cluster(
     ctx: typer.Context,
     confirm: Annotated[
-        str | None, typer.Option(metavar="CLUSTER", help="The cluster's name again, instead of the question.")
+        str | None, typer.Option(metavar="CLUSTER", help="Name of the cluster again, instead of the question.")
     ] = None,
     wait: Annotated[
         int, typer.Option(metavar="SECONDS", min=0, help="Time for running nodes to learn of the revocation.")
@@ -39,8 +39,8 @@ def delete_cluster(
 
     Example:  [bold]daskpki delete-cluster --cluster lab --confirm lab[/bold]
 
-    The trust document and the log stay until the last certificate has ended, since a node without a newer document
-    could not learn of the revocation. Run it again after that. It refuses while `daskpki deploy` finds VMs.
+    The trust document and the log stay until the last certificate has ended, since running nodes learn of the
+    revocation from them; run the command again after that. It refuses while `daskpki deploy` finds VMs.
     """
     from daskpki.authority.deletion import delete_secrets, plan_deletion, revoke_all
 

@@ -1,23 +1,12 @@
-"""The options of `daskpki` itself: where they may stand.
+"""One run of `daskpki`: its global options, and the store and CA that they name.
 
-`--store`, `--cluster`, `--json`, `--quiet`, `--verbose` and the ways to unlock a store are accepted before and after
-the subcommand. `hoist` moves them to the front, so that no command has to declare them again.
+`hoist` moves global options to the front, so that they are accepted behind the subcommand, too, and no command has to
+declare them. Commands in hints repeat the options that were given on the command line; those from the environment are
+still set for the next command.
 
-Plain option values without pydantic, which typer 0.29 loads for every option that is not a flag.
-
-Loading it and building its adapters takes as long as all the rest of `daskpki issue` (docs/benchmarks.md). So values
-that need no conversion are taken as they are, and only what remains is left to typer, with its own messages. It rests
-on one name of typer's, `_runtime_param`; where that is missing, nothing changes but the time.
-
-By what a command unlocks a local store: the files that its options name, the OS keyring, or a prompt.
-
-The passphrase of the CA's own key: from its file, or asked for on a terminal, once in a run.
-
-What the options of `daskpki` say, and how a command opens the store and the CA that they name.
-
-Commands in a remedy, with the store and cluster that this run was told, so that they do what they say as printed.
-
-What came from the environment stands there for the next command, too; what came from the command line does not.
+Plain option values are taken without pydantic, which typer 0.29 loads for every option that is not a flag: loading it
+takes as long as all the rest of `daskpki issue` (docs/benchmarks.md). What needs a conversion is left to typer, with
+its own messages. This rests on one name of typer's, `_runtime_param`; without it, only the time changes.
 """
 
 from __future__ import annotations

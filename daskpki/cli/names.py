@@ -1,7 +1,6 @@
-"""Whom a command is about: `client/alice`, `client alice`, `alice` or `--name alice`, read alike by every command.
+"""Parses `client/alice`, `client alice`, `alice` and `--name alice`, alike for every command.
 
-A role's word is never a name where a name is expected (`login client`), and two ways that contradict each other are
-refused.
+A role's word is never a name where a name is expected (`login client`), and contradicting names are refused.
 """
 
 from __future__ import annotations

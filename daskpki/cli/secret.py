@@ -1,4 +1,4 @@
-"""`daskpki secret`: the cluster's other secrets, in the same store; values come by stdin or a file, never by argv."""
+"""`daskpki secret`: the cluster's other secrets, in the same store. Values come from stdin or files, not from argv."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
     from daskpki.user_secrets import ClusterSecrets, Listed, Periods
 
-secret = Commands(no_args_is_help=True, help="The cluster's other secrets: passwords and tokens, versioned.")
+secret = Commands(no_args_is_help=True, help="Passwords and tokens of the cluster, with versions.")
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A DNS label, such as db-password.")]
-Number = Annotated[int, typer.Argument(metavar="VERSION", help="A version's number.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the secret, a DNS label such as db-password.")]
+Number = Annotated[int, typer.Argument(metavar="VERSION", help="Number of the version.")]
 
 
 @contextmanager
@@ -40,17 +40,19 @@ def _secrets(invocation: Invocation) -> Iterator[ClusterSecrets]:
 def set_(
     ctx: typer.Context,
     name: Name,
-    file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the value here instead of stdin.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Read the value from this file instead of stdin.")
+    ] = None,
     ttl: Annotated[
-        str | None, typer.Option(metavar="T", help="The value ends after this time, such as 90d; or never.")
+        str | None, typer.Option(metavar="T", help="Let the value expire after this time, such as 90d; or never.")
     ] = None,
     rotate_every: Annotated[
-        str | None, typer.Option(metavar="T", help="Be reminded to set a new value after this time; or never.")
+        str | None, typer.Option(metavar="T", help="Remind to set a new value after this time; or never.")
     ] = None,
 ) -> None:
     """Add a version: the bytes of stdin or of a file, up to 64 KiB, exactly as they are.
 
-    A new value keeps the times of the one before, counted from now, unless they are given.
+    --ttl and --rotate-every carry over from the previous value and restart now.
 
     Example:  [bold]printf %s "$PASSWORD" | daskpki secret set db-password --rotate-every 90d[/bold]
     """
@@ -92,7 +94,7 @@ def _seconds(text: str | None) -> int | None:
 def get(
     ctx: typer.Context,
     name: Name,
-    version: Annotated[int | None, typer.Option(metavar="N", help="This version instead of the newest.")] = None,
+    version: Annotated[int | None, typer.Option(metavar="N", help="Read this version instead of the newest.")] = None,
 ) -> None:
     """Write the value's bytes to stdout, and nothing else.
 
@@ -114,7 +116,7 @@ def get(
 
 @secret.command("list")
 def list_(ctx: typer.Context) -> None:
-    """List the secrets, and which of them end or want a new value.
+    """List the secrets, with their ends and when a new value is due.
 
     Example:  [bold]daskpki secret list --json[/bold]
     """
@@ -130,7 +132,9 @@ def list_(ctx: typer.Context) -> None:
     invocation.output.result([_document(entry) for entry in listed], lines)
     for entry in listed:
         if any(moment is not None and moment < now for moment in entry.reminder):
-            invocation.output.hint(f"{entry.name} wants a new value: daskpki secret set {entry.name} --file FILE")
+            invocation.output.hint(
+                f"secret {entry.name}: new value overdue; daskpki secret set {entry.name} --file FILE"
+            )
 
 
 def _document(entry: Listed) -> dict[str, str | None]:
@@ -144,7 +148,7 @@ def _in(moment: int | None, now: float) -> str:
 
 @secret.command("versions")
 def versions(ctx: typer.Context, name: Name) -> None:
-    """List a secret's versions: state, when, and by whom as far as the log knows.
+    """List a secret's versions: state, time, and author as far as the log has it.
 
     Example:  [bold]daskpki secret versions db-password[/bold]
     """
@@ -160,9 +164,11 @@ def versions(ctx: typer.Context, name: Name) -> None:
 def rollback(
     ctx: typer.Context,
     name: Name,
-    to: Annotated[int | None, typer.Option(metavar="N", help="To this version instead of the one before.")] = None,
+    to: Annotated[
+        int | None, typer.Option(metavar="N", help="Return to this version instead of the previous one.")
+    ] = None,
 ) -> None:
-    """Return to the version before, by adding its value again.
+    """Return to the previous version, by adding its value again.
 
     Example:  [bold]daskpki secret rollback db-password[/bold]
     """
@@ -178,9 +184,9 @@ def disable(
     ctx: typer.Context,
     name: Name,
     version: Number,
-    undo: Annotated[bool, typer.Option("--undo", help="Make it readable again.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Make the version readable again.")] = False,
 ) -> None:
-    """Make an old version unreadable, until it is enabled again.
+    """Make an old version unreadable until --undo.
 
     Example:  [bold]daskpki secret disable db-password 2[/bold]
     """

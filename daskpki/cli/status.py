@@ -1,4 +1,4 @@
-"""`daskpki status`: how the cluster is, in five lines."""
+"""`daskpki status`: the state of the cluster in five lines."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _MOST_NAMED: Final = 5
 
 
 def status(ctx: typer.Context) -> None:
-    """Say in five lines how the cluster is: CA, what ends next, who is revoked, trust document, what is reachable.
+    """Show the cluster in five lines: CA, next ends, revocations, trust document, reachable schedulers.
 
     Example:  [bold]daskpki status[/bold]
 
-    daskpki doctor looks at everything, and says what to do.
+    daskpki doctor checks everything, and suggests fixes.
     """
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -64,7 +65,7 @@ class RollbackGuard:
             raise NotTrustedError(
                 f"the log of cluster {cluster!r} ends at record {head.seq}, without record {seen.seq} as it was seen: "
                 "the store was put back to an older state",
-                hint=f"if that was done on purpose, remove {self._path}",
+                hint=f"if that was done on purpose: rm {shlex.quote(str(self._path))}",
             )
 
     def remembered(self, cluster: str) -> Head:

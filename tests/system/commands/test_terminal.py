@@ -100,7 +100,7 @@ def test_the_old_ca_is_dropped_after_a_question(terminal: Terminal, local: Run) 
     local("rotate-ca", "start")
     local("rotate-ca", "promote")
     child = terminal("rotate-ca", "finish", "--no-push")
-    child.expect(r"This drops CA 1: nothing that it issued stays trusted, and its key is erased\. Go on\? \[y/N\] ")
+    child.expect(r"This drops CA 1: nothing it issued stays trusted, and its key is erased\. Go on\? \[y/N\] ")
     child.sendline("")
     assert end(child)[0] == 1
     assert len(local("rotate-ca", "status", "--json").json()["authorities"]) == 2

@@ -1,11 +1,10 @@
-"""The cluster's other secrets as a program reads them: from where `daskpki-entrypoint --secret` put them.
-
-The Python API, as `daskpki.NAME`; each name is loaded when it is first used (`daskpki/__init__.py`).
+"""The Python API, as `daskpki.NAME`; each name is loaded on first use (`daskpki/__init__.py`).
 
 import daskpki
 
-client = daskpki.connect()                                    # as whoever is logged in here
+client = daskpki.connect()                                    # with the login of this machine
 client = Client("tls://10.0.0.5:8786", security=daskpki.security("alice"))
+password = daskpki.secret("db-password")                      # mounted by daskpki-entrypoint --secret
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Who may read which of a cluster's secrets: targets of grants, rules for what is too wide or narrow, and changes.
+"""Read access to a cluster's secrets (IAM): targets of grants, rules for too wide or too narrow ones, and changes.
 
-Too wide: everybody or a whole domain reads a secret; who has a credential reads the CA's key; a person reads a
+Too wide: everybody or a whole domain reads a secret; a reader of a credential reads the CA's key; a person reads a
 machine's credential; a member reads more credentials than one machine or person has (one scheduler's and one worker's
-are a single VM's). Too narrow: a credential that nobody reads; a reader without the trust document. What a policy
-leaves open is reported as well. The rules and targets are pure; `Grants` reads and changes the policies of a store on
-Secret Manager, `carry_grants` repeats them where a cluster was copied to. A local store has none.
+are a single VM's). Too narrow: a credential without a reader; a reader without the trust document. Conditions and
+custom roles, which leave the answer open, are reported as well. Rules and targets are pure; `Grants` reads and changes
+the policies of a store on Secret Manager, `carry_grants` repeats them for a copied cluster. A local store has none.
 """
 
 from __future__ import annotations

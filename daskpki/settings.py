@@ -1,6 +1,6 @@
-"""The settings that every part shares, read once from an environment that is handed in.
+"""Settings that all parts share, read from an environment that is passed in.
 
-Nothing here is secret, so all of it may stand in instance metadata. The stores' URLs are parsed here, and opened in
+None of them is secret, so all may stand in instance metadata. Store URLs are parsed here, and opened in
 `daskpki.store.opening`.
 """
 

@@ -1,9 +1,8 @@
-"""The cluster's other secrets: passwords and tokens that its programs need, versioned, in the same store.
+"""The cluster's other secrets: passwords and tokens of its programs, versioned, in the same store.
 
-Payloads are raw bytes, so that `gcloud` and berglas read them too. What was done to them stands in a log of their own,
-with time and who, by which nothing is decided; when one ends or wants a new value stands in annotations, which are
-shown and never relied on to protect anything. Rolling back adds the old payload again, since `latest` is the highest
-number in any state.
+Payloads are raw bytes, so that `gcloud` and berglas read them, too. Changes are recorded in a second log, with time and
+author, which decides nothing; ends and reminders are annotations, which are shown and protect nothing. A rollback adds
+the old payload again, since `latest` is the highest number in any state.
 """
 
 from __future__ import annotations

@@ -1,17 +1,15 @@
-"""Addresses of Dask's servers: the one form in which a scheduler's is taken, and when two of them are the same.
+"""A person's logins (contexts) and their schedulers' addresses: the public part of each login, in a file of its user.
 
-Every option, variable and document that names a scheduler is read here, so that what one command takes no other one
-refuses, and what was compared is what is dialled.
+The one parser of scheduler addresses is here, for every option, variable and document, so that all commands accept the
+same ones and the address that was compared is the one that is connected to.
 
-A person's logins: the public part of each, in a file of its own that only this user can read or change.
+Only `Contexts` does I/O: it reads and writes the directory `contexts` under daskpki's home. A file has the
+certificates, the signed trust document and the schedulers' addresses; the login's keyring entry has the key and this
+file's digest, so that a changed file is noticed before it is used.
 
-Pure but for `Contexts`, which reads and writes the directory `contexts` under daskpki's home. A file carries the
-certificates, the signed trust document and the addresses of the cluster's schedulers; the keyring entry of the same
-login holds the key and this file's digest, so that a changed file is noticed before it is used.
-
-A login is told apart by store, cluster and name, since two projects may both call a cluster `default`. From these and
-the home follows an id without meaning, which names the file and the keyring's service: a service is readable by every
-process of the user, even while the keyring is locked.
+Store, cluster and name tell logins apart, since two projects may both call a cluster `default`. Their hash with the
+home is the id of a login, which names the file and the keyring's service: every process of the user can read a
+service's name, even while the keyring is locked.
 """
 
 from __future__ import annotations

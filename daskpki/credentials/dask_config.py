@@ -1,9 +1,8 @@
-"""Dask's `security-loader`: which of Dask's configuration files sets it, and ours in the user's directory on request.
+"""Finds which of Dask's configuration files sets `security-loader`, and writes ours for `login --user-config`.
 
-The wheel brings a file that Dask reads in most environments (docs/adr/0014). Only `dask.config.paths` says whether
-it does; the way of installing is looked at to explain why it does not. Dask merges all YAML files of a directory,
-so no file of the user's is ever edited; ours say who wrote them, and one of the same name that does not is left
-alone.
+The wheel brings a file that Dask reads in most environments (docs/adr/0014). Only `dask.config.paths` decides whether
+it does; how daskpki was installed is looked at to explain why it does not. Dask merges all YAML files of a directory,
+so no file of the user is ever edited; our files name their author, and one of the same name without it is left alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""When a person's credential ends, and how it is renewed: announced from two thirds of its life on.
+"""When a person's credential ends, and how to renew it: warned about from two thirds of its life on.
 
-It ends with its certificate or with the revocation list beside it, whichever is first: after the list's end, nobody
-can know who was revoked since. Pure.
+The end is that of the certificate or of the revocation list, whichever is first: after the list's end, later
+revocations are unknown. Pure.
 """
 
 from __future__ import annotations

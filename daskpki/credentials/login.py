@@ -1,9 +1,9 @@
-"""Log in and out: a person's credential from the store, or from a login file, to the OS keyring, and back to nothing.
+"""Logs a person in and out: from the store, or from a login file, to the OS keyring.
 
-A login writes the keyring entry (the private key, the digest of the file, the newest trust epoch seen) and the
-login's public file; Dask's `security-loader` only on request, since the wheel brings it (docs/adr/0014). All of it
-is checked before anything is written, and what was written is taken back when a later step fails. `logout` removes
-all of it, and a key of `daskpki request` that still waits for its certificate.
+A login writes the keyring entry (private key, digest of the file, newest trust epoch seen) and the login's public file;
+Dask's `security-loader` only on request, since the wheel brings it (docs/adr/0014). Everything is checked before
+anything is written, and undone when a later step fails. `logout` removes all of it, and the waiting key of a
+`daskpki request`.
 """
 
 from __future__ import annotations

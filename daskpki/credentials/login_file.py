@@ -1,8 +1,8 @@
-"""A login file (`dora.login`): all that a person needs beside the key that waits in the keyring, and no key.
+"""A login file (`dora.login`): certificate, trust document and addresses, without a key.
 
-`daskpki sign --out` writes it, for somebody who cannot read the store; it may be sent by mail. It proves nothing by
-itself: what it says counts once the CA's fingerprint was compared by another way, and its certificate belongs to
-the waiting key.
+`daskpki sign --out` writes it for a person who cannot read the store; it may be sent by mail. It proves nothing by
+itself: it is accepted once the CA's fingerprint was compared by another way, and if its certificate belongs to the
+waiting key.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The user's OS keyring: get, set and delete one entry, each call in a process of its own that is cut off in time.
+"""The user's OS keyring: gets, sets and deletes one entry, each in a child process with a time limit.
 
-It fits `KeyringPort`, the small protocol by which the local store's key slot and a login use a keyring. What may be
-called is decided in `keyring_backend.py`; without a usable keyring there is an error with the ways out, never a file.
+`keyring_backend.py` decides which backends may be used; without a usable keyring there is an error with the remedies,
+never a file.
 """
 
 from __future__ import annotations

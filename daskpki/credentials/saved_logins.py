@@ -1,10 +1,9 @@
-"""What a login keeps in the keyring: the private key, the digest of the public file, and the newest trust epoch seen.
+"""The keyring entry of a login, and the login that it makes together with the public file.
 
-One line of ASCII, `1.EPOCH.DIGEST.KIND.BASE64`, that fits the smallest keyring (Windows: 1,280 characters). A P-256
-key is 184 characters of PKCS#8; an RSA key does not fit and is kept as its two primes (512 characters for RSA-3072),
-from which all of it follows.
-
-A login, put together again: the public file and the key in the keyring, each of which vouches for the other.
+The entry has the private key, the digest of the public file and the newest trust epoch seen, as one line of ASCII,
+`1.EPOCH.DIGEST.KIND.BASE64`, that fits the smallest keyring (Windows: 1,280 characters). A P-256 key is 184 characters
+of PKCS#8; an RSA key does not fit and is kept as its two primes (512 characters for RSA-3072), from which the rest
+follows. Entry and file are accepted only if they match.
 """
 
 from __future__ import annotations

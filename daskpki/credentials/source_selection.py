@@ -1,11 +1,13 @@
-"""Which source a credential comes from (pure): the order of the contract, and what was passed over.
+"""Selects the source of a credential. Pure.
+
+The first of these that is set decides:
 
 1. an explicit argument (`store=`);
-2. what `daskpki-entrypoint exec` handed down (DASKPKI_HANDOVER), or a directory (DASKPKI_CREDENTIAL_DIR);
+2. the handover of `daskpki-entrypoint exec` (DASKPKI_HANDOVER), or a directory (DASKPKI_CREDENTIAL_DIR);
 3. DASKPKI_SOURCE=store, the store by the workload's own identity;
 4. the OS keyring.
 
-The first that is set decides. When it fails, that is an error: the next is never tried in its place.
+When it fails, that is an error: the next is never tried in its place.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""What `daskpki-entrypoint` handed down to this process, read as the same material that a directory holds.
+"""Gets the credential from the selected source, verified, and explains the selection (`daskpki whoami`).
 
-Get the credential from the source that `choice.py` names, verified; nothing else is tried after a failure.
-
-Which credential a program started here would use, and why.
+After a failure no other source is tried.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A credential in hand: what it consists of, and the checks that it passes before anything uses or keeps it."""
+"""A verified credential: certificates, key and trust document, and the checks before anything uses or keeps it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's home and processes: real commands and real entrypoints, ended and removed whatever happens."""
+"""The demo's temporary home and its processes: real commands and real entrypoints, always ended and removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens in the demo, and what has to hold for it to end well."""
+"""The steps of the demo; the first that fails ends it with an error."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Strangers at the cluster's door, by plain TLS, as an attacker would come; each answers with why it was refused.
+"""Connections to the scheduler by plain TLS, as an attacker would make them; each returns why it was refused.
 
-Whoever gets further than the handshake is let in: then the demo has failed, and says so.
+One that gets past the handshake was admitted: then the demo fails.
 """
 
 from __future__ import annotations

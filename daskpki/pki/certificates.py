@@ -1,4 +1,4 @@
-"""Reading X.509 objects: bytes to certificates, certificates to the values that decisions are made on."""
+"""Parses X.509 certificates, and reads the values by which decisions are made."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     {"format": 1, "cluster": "...", "id": "spiffe://...", "generation": 1, "key": base64 or null,
      "leaf": base64, "chain": [base64, ...]}
 
-Standard library only, since a VM reads one at every boot. Whether the certificates hold is `daskpki.pki.verify`'s.
+Standard library only, since a VM reads one at every boot. `daskpki.pki.verify` verifies the certificates.
 """
 
 from __future__ import annotations

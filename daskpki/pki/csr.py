@@ -1,7 +1,7 @@
-"""Certificate requests (PKCS#10, RFC 2986): made for a key, and read with their proof of possession.
+"""Certificate requests (PKCS#10, RFC 2986): made for a key, and parsed with their proof of possession.
 
-Whoever signs copies the public key and nothing else: extensions, alternative names and attributes of a request are not
-looked at (a CA that copied them is how a requester became somebody else in Vault, CVE-2026-105818).
+A signer copies the public key and nothing else. Extensions, alternative names and attributes of a request are ignored:
+in Vault, a CA that copied them let a requester become somebody else (CVE-2026-105818).
 """
 
 from __future__ import annotations

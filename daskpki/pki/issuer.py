@@ -1,9 +1,7 @@
-"""The profiles' extensions as X.509 objects, and the one place where a certificate is signed.
+"""Makes certificates: a CA of one tier or two, and the leaves of the three roles. The one place that signs them.
 
-Making certificates: a CA of one tier or two, and the leaves of the three roles.
-
-Nothing here reads a clock or invents a serial, and whatever was signed is validated before it is returned. Leaves
-follow `daskpki.pki.profile`; of what a requester hands in, only the public key is copied into them.
+Nothing here reads a clock or chooses a serial, and every certificate is validated before it is returned. Leaves follow
+`daskpki.pki.profile`; of a requester's input, only the public key is copied into them.
 """
 
 from __future__ import annotations

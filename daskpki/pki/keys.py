@@ -1,6 +1,6 @@
-"""Key pairs: the four kinds on offer, their PKCS#8 form, and raw signatures with them.
+"""Key pairs: the four kinds, their PKCS#8 form, and raw signatures with them.
 
-Abstract key types are used throughout, so that a key whose secret half lives elsewhere (Cloud KMS) fits as well.
+Abstract key types are used throughout, so that a key whose private half lives elsewhere (Cloud KMS) fits as well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""PEM text and DER sizes (standard library only, for the boot path): what is cut off, foreign or huge is said plainly.
+"""Parses PEM text and checks DER sizes (standard library only, for the boot path).
 
 Bytes that cannot be parsed raise CorruptError; well-formed ones of the wrong kind or size raise UsageError.
 """

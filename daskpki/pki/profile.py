@@ -1,7 +1,7 @@
-"""What a certificate may say: names and lifetimes of each profile, each limit with the clause that it comes from.
+"""Certificate profiles: names and lifetimes of each kind, and each limit with the clause that it comes from.
 
 Pure values, without the X.509 library: `check_request` decides, `daskpki.pki.issuer` signs, `daskpki.pki.verify`
-checks again what was signed.
+checks the result again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Who is revoked, according to a trust document: its CRLs, decompressed and verified. Pure.
+"""Revoked serials of a trust document: its CRLs, decompressed and verified. Pure.
 
-Two limits are apart: how long ago the document was fetched is known to whoever fetched it, and how old the CRL's
-signature is follows from nextUpdate, which is looked at here.
+The age of a CRL's signature is limited by nextUpdate, which is checked here; the time since the document was fetched
+is checked by its caller.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a CA leaves behind when it is dropped: its signed word on which CA comes after it.
+"""Successor statements: a retired CA signs which CA replaces it.
 
-A trust document is believed by whoever believed the one before. Nodes look once a minute, and people far more seldom,
-so they miss documents, and with the one that drops a CA they would miss the only one that both the old and the new CA
-signed. So each document carries the words of the CAs that were dropped lately, and they lead whoever trusted one of
-those to a CA that is trusted now. A word says no more than the dropped CA's key could have said all along.
+A trust document is trusted by those who trusted the previous one. Nodes look once a minute, people much less often, so
+they miss documents; if they miss the one that drops a CA, they miss the only one that both the old and the new CA
+signed. So each document carries the statements of recently dropped CAs, which lead from any of those to a CA that is
+trusted now. A statement says no more than the dropped CA's key could have said all along.
 """
 
 from __future__ import annotations

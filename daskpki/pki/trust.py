@@ -1,4 +1,4 @@
-"""When a trust document is trusted.
+"""Verifies trust documents.
 
 The rules, of which none has an exception:
 
@@ -15,7 +15,7 @@ The rules, of which none has an exception:
     document is revoked by it; after a previous document it does not go back, nor go.
 7.  Its epoch is at least the pinned one, and it was not issued in the future.
 
-How long ago it was fetched and how old its CRLs are is for the caller to judge (`daskpki.pki.revoked`).
+The caller checks when it was fetched, and `daskpki.pki.revoked` how old its CRLs are.
 """
 
 from __future__ import annotations

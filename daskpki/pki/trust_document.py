@@ -1,6 +1,6 @@
-"""The trust document: which CAs a cluster trusts and whom they revoked, as values and as JSON of format 1.
+"""The trust document: the CAs that a cluster trusts and their revocations, as values and as JSON of format 1.
 
-Standard library only, since nodes read one at boot. What makes a document trusted is in `daskpki.pki.trust`.
+Standard library only, since nodes read one at boot. `daskpki.pki.trust` decides whether a document is trusted.
 """
 
 from __future__ import annotations

@@ -1,14 +1,12 @@
-"""Path validation (RFC 5280, 6.1): does a leaf lead up to a trust anchor, now, and for its purposes?
+"""Verifies certificates by path validation (RFC 5280, 6.1) and by their profile; a failure raises.
 
-pyca's verifier decides: in server mode, with the leaf's own name, for one that serves, in client mode for the others.
-Its two modes differ in the expected purpose alone, and that every leaf may be a client is checked here, so the costly
-part, the signatures, is done once. It implements the web PKI's algorithms and refuses Ed25519 wherever it meets it; a
-path with such a key is checked by the rules below instead, which are the same but for the algorithm.
+`verify_leaf` is for relying parties: path, dates, purpose and identity. `check_ca` and `check_leaf` compare what was
+just signed with the profile's table, which is written down here a second time, apart from the code that signs.
 
-Is a certificate what it has to be? Checked after signing, before use, and for every peer; a failure raises.
-
-`verify_leaf` is for whoever relies on a leaf: path, dates and identity. `check_ca` and `check_leaf` hold what was just
-signed against the profile's table, written down here once more and apart from the code that builds it.
+pyca's verifier decides the path: in server mode, with the leaf's own name, for a leaf that serves, in client mode for
+the others. Its two modes differ in the expected purpose alone, and that every leaf may be a client is checked here, so
+the costly part, the signatures, is done once. It implements the web PKI's algorithms and refuses Ed25519 anywhere; a
+path with such a key is checked by the rules below, which are the same but for the algorithm.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def test_nothing_is_wrong_with_a_new_cluster_and_nothing_is_changed(run: Run) ->
     assert {"store", "CA generation 1", "trust document", "CRL of CA generation 1", "log", "certificates"} <= subjects
     assert {"severity", "subject", "reason", "remedy"} == set(document[0])
     assert run("list", "--json").out == before
-    assert "3 in order" in run("doctor").out
+    assert "3 valid" in run("doctor").out
     assert "\nok " not in f"\n{run('doctor', '--quiet').out}"
 
 

@@ -163,7 +163,7 @@ def test_leaves_are_in_order_due_or_expired() -> None:
         *(reserved(4, NOW - 9 * DAY, NOW - DAY, name="own", key_type=FROM_REQUEST), issued(4)),
     )
     found = {finding.subject: finding for finding in check_leaves(inventory.certificates(), LIVING, NOW)}
-    assert found["certificates"].reason.startswith("1 in order; the first to end is worker/good")
+    assert found["certificates"].reason.startswith("1 valid; the first to end is worker/good")
     assert found["certificate worker/due"].severity is Severity.WARNING
     assert found["certificate worker/due"].remedy == "daskpki renew worker/due"
     assert found["certificate worker/late"].severity is Severity.ERROR

@@ -118,7 +118,7 @@ def test_a_leaf_of_a_dropped_ca_is_an_error_until_it_is_renewed(local: Run, tmp_
     assert "rotate-ca promote issues them anew" in local("rotate-ca", "finish", code=3).err
     local("rotate-ca", "finish", "--force")
     assert "next: daskpki renew --due" in local("rotate-ca", "status").err
-    assert "comes from CA 1, which was dropped, so nobody trusts it" in local("doctor", "--quiet", code=3).out
+    assert "comes from CA 1, which was dropped, so it is not trusted" in local("doctor", "--quiet", code=3).out
     assert local("renew", "--due", "--json").json()[0]["issuer"] == 2
     assert local("rotate-ca", "status").err == ""
     local("doctor")

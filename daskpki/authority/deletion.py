@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
 
 REASON: Final = "cessationOfOperation"
-_KEPT: Final = (secret_names.TRUST, secret_names.RECORDS)
+_KEPT: Final = (secret_names.TRUST, secret_names.RECORDS, secret_names.EVENTS)
 # Keys of the CA last: an interrupted run can then still revoke and publish when it is run again.
 _ORDER: Final = (*Role, secret_names.SECRET, secret_names.CA_KEY)
 

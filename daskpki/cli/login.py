@@ -138,7 +138,7 @@ def login(
         str | None,
         typer.Argument(
             metavar="[NAME|FILE]",
-            help="alice or client/alice, from the store; or a login file (NAME.login, ./FILE) that sign wrote.",
+            help="alice or client/alice, from the store; or a login file that sign wrote: NAME.login, or a path.",
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="N", help="Same as NAME.")] = None,

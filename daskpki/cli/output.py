@@ -182,12 +182,13 @@ class Output(NamedTuple):
                 for line in lines:
                     print(visible_lines(line))
 
-    def confirm(self, question: str, *, yes: bool) -> None:
-        """Ask on the terminal whether to go on; DaskpkiError for any answer but yes, and for the end of input.
+    def asks(self, *, yes: bool) -> bool:
+        """True if a final act has to be confirmed: on a terminal, but neither with `--json` nor with `--yes`."""
+        return not yes and not self.as_json and is_terminal()
 
-        Without a terminal, or with `--json`, programs decide: nothing is asked, as with `yes`.
-        """
-        if yes or self.as_json or not is_terminal():
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Ask whether to go on, where `asks`; DaskpkiError for any answer but yes, and for the end of input."""
+        if not self.asks(yes=yes):
             return
         print(f"{visible_lines(question)} [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):

@@ -177,7 +177,7 @@ def revoke(
     """
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
-        if not release:
+        if not release and invocation.output.asks(yes=yes):  # else a request less on Secret Manager
             _ask(invocation, authority.revocable(which, reason), yes=yes)
         changed = authority.release(which) if release else authority.revoke(which, reason)
         documents = [authority.describe(entry) for entry in changed]

@@ -205,7 +205,8 @@ def destroy(ctx: typer.Context, name: Name, version: Number, yes: YesOption = Fa
     """
     invocation: Invocation = ctx.obj
     with _secrets(invocation) as secrets:
-        secrets.check_not_newest(name, version)
+        if invocation.output.asks(yes=yes):  # no question about what is refused anyhow
+            secrets.check_not_newest(name, version)
         invocation.output.confirm(f"Erase version {version} of {name} for good?", yes=yes)
         secrets.destroy(name, version)
     lines = [f"{name}: version {version} destroyed"]

@@ -351,8 +351,8 @@ def test_a_scheduler_is_known_by_its_certificate(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     ("mode", "severity", "reason"),
     [
-        ("deny", "ok", "mode deny: nothing"),
-        ("limited", "ok", "mode limited: nothing"),
+        ("deny", "ok", "mode deny: it unpickles nothing"),
+        ("limited", "ok", "mode limited: it unpickles nothing"),
         ("allow", "note", "may run code on the scheduler"),
         (None, "warning", "Dask's own TLS"),
     ],

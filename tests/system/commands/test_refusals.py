@@ -34,7 +34,12 @@ CASES = [
     (("--store", "s3://bucket", "list"), 2, "'s3://bucket'", "gsm://PROJECT"),
     (("--store", "local:relative", "list"), 2, "'local:relative'", "local:/srv"),
     (("--store", "gsm://X", "list"), 2, "'X' is not a Google Cloud project id", "6 to 30 of a-z"),
-    (("--key-file", "/no/such.key", "issue", "worker"), 5, "locked: /no/such.key does not exist", "DASKPKI_KEY_FILE"),
+    (
+        ("--key-file", "/no/such.key", "issue", "worker"),
+        5,
+        "locked: the key file (--key-file, DASKPKI_KEY_FILE) does not exist",
+        "name the path of the key file",
+    ),
 ]
 
 

@@ -144,6 +144,6 @@ def test_what_was_cut_off_before_it_was_published_is_named(local: Run, tmp_path:
         CertificateAuthority(FragileStore(store, Fuse(4, AFTER))).rollover().start(Successor())
     told = local("rotate-ca", "status")
     assert "does not show this yet" in told.out
-    assert "next: daskpki rotate-ca start, which publishes" in told.err
+    assert "next: daskpki rotate-ca start, to publish" in told.err
     local("rotate-ca", "start")
     assert "rotate-ca promote" in local("rotate-ca", "status").err

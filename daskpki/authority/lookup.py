@@ -127,9 +127,9 @@ def not_issued(inventory: Inventory, text: str) -> NotFoundError:
 
 
 def _suggestion(inventory: Inventory, text: str) -> str | None:
-    meant = [f"{entry.role}/{entry.name}" for entry in _roles_of(inventory, text)]
+    meant = [entry.slug for entry in _roles_of(inventory, text)]
     if not meant:
-        known = {f"{entry.role}/{entry.name}" for entry in islice(inventory.certificates(), _MOST_COMPARED)}
+        known = {entry.slug for entry in islice(inventory.certificates(), _MOST_COMPARED)}
         return did_you_mean([text] if "/" in text else [f"{role}/{text}" for role in Role], known)
     return f"did you mean {' or '.join(meant)}?"
 
@@ -200,7 +200,7 @@ def describe(entry: CertificateRecord, trust_domain: str, now: datetime) -> dict
     document = {
         "role": entry.role,
         "name": entry.name,
-        "identity": f"spiffe://{trust_domain}/{entry.role}/{entry.name}",
+        "identity": f"spiffe://{trust_domain}/{entry.slug}",
         "serial": f"{entry.serial:x}",
         "fingerprint": entry.fingerprint,
         "notBefore": rfc3339(entry.not_before),

@@ -187,7 +187,7 @@ def _holder(entry: CertificateRecord, now: int) -> tuple[object, ...]:
     days = (entry.not_after - now) // DAY
     left = f"{days} day{'' if days == 1 else 's'}" if days >= 0 else "over"
     names = ", ".join(san.partition(":")[2] for san in entry.sans)
-    who = f"{entry.role}/{entry.name}"
+    who = entry.slug
     span = (day(entry.not_before), day(entry.not_after))
     return who, entry.state(now), *span, left, entry.key_type, names, _Code(f"{entry.serial:x}")
 
@@ -195,7 +195,7 @@ def _holder(entry: CertificateRecord, now: int) -> tuple[object, ...]:
 def _revocation(entry: CertificateRecord) -> tuple[object, ...]:
     when = day(entry.revoked_at or entry.reserved_at)
     reason = entry.reason or "unspecified"
-    return f"{entry.role}/{entry.name}", when, reason, day(entry.not_after), _Code(f"{entry.serial:x}")
+    return entry.slug, when, reason, day(entry.not_after), _Code(f"{entry.serial:x}")
 
 
 def _link(link: ChainLink) -> tuple[object, ...]:

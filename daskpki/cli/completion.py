@@ -52,4 +52,4 @@ def _names(store: str | None, cluster: str | None, incomplete: str) -> set[str]:
 
 
 def _starting(entries: Iterator[Any], incomplete: str) -> Iterator[str]:
-    return (slug for entry in entries if (slug := f"{entry.role}/{entry.name}").startswith(incomplete))
+    return (entry.slug for entry in entries if entry.slug.startswith(incomplete))

@@ -88,6 +88,12 @@ def remaining(not_after: str, now: datetime) -> str:
     return remaining_seconds(int((datetime.fromisoformat(not_after) - now).total_seconds()))
 
 
+def first_names(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def fingerprint_lines(fingerprint: str) -> str:
     """A SHA-256 fingerprint as OpenSSL prints it: upper-case pairs joined by colons."""
     digits = fingerprint.upper()

@@ -14,7 +14,7 @@ import typer
 from daskpki.cli.completion import complete_name
 from daskpki.cli.invocation import YesOption
 from daskpki.cli.issue import progress
-from daskpki.cli.output import certificate_table
+from daskpki.cli.output import certificate_table, first_names
 from daskpki.errors import DaskpkiError, NotFoundError, NothingToDo, UsageError
 from daskpki.identity import Role
 
@@ -36,7 +36,6 @@ SchedulerOption = Annotated[
         help="Scheduler to notify (default: those in your login and the trust document).",
     ),
 ]
-_MOST_NAMED: Final = 5
 IN_TIME: Final = "nodes fetch it within a minute"
 
 
@@ -144,7 +143,7 @@ def renew(
 def _renewable(authority: CertificateAuthority, which: str) -> CertificateRecord:
     entry = authority.find(which)
     if entry.superseded:
-        raise UsageError(f"{which} was superseded: its newest is {entry.role}/{entry.name}", hint="renew that one")
+        raise UsageError(f"{which} was superseded: its newest is {entry.slug}", hint="renew that one")
     return entry
 
 
@@ -191,7 +190,6 @@ def revoke(
 def _ask(invocation: Invocation, going: Sequence[CertificateRecord], *, yes: bool) -> None:
     """Ask before more than one certificate is revoked, or a scheduler, without which a cluster ends."""
     if len(going) > 1 or any(entry.role == Role.SCHEDULER for entry in going):
-        named = ", ".join(f"{entry.role}/{entry.name} {entry.serial:x}" for entry in going[:_MOST_NAMED])
-        more = f" and {len(going) - _MOST_NAMED} more" if len(going) > _MOST_NAMED else ""
+        named = first_names([f"{entry.slug} {entry.serial:x}" for entry in going])
         count = "1 certificate" if len(going) == 1 else f"{len(going)} certificates"
-        invocation.output.confirm(f"This revokes {count}: {named}{more}. Go on?", yes=yes)
+        invocation.output.confirm(f"This revokes {count}: {named}. Go on?", yes=yes)

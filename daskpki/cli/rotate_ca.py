@@ -80,8 +80,8 @@ def rollover_document(authority: CertificateAuthority) -> dict[str, Any]:
         "issuing": now.active.generation,
         "published": now.published,
         "authorities": [_authority(authority, entry) for entry in sorted(now.living)],
-        "toReissue": [f"{entry.role}/{entry.name}" for entry in now.reissue],
-        "heldByOthers": [f"{entry.role}/{entry.name}" for entry in now.held],
+        "toReissue": [entry.slug for entry in now.reissue],
+        "heldByOthers": [entry.slug for entry in now.held],
         "next": _next_step(now),
     }
 

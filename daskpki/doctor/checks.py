@@ -210,7 +210,7 @@ def check_recorded(secret: str, versions: Sequence[Version], entry: CertificateR
     newest = max((version.number for version in versions), default=None)
     recorded = None if entry is None else entry.version
     if newest is not None and newest != recorded:
-        slug = f"{entry.role}/{entry.name}" if entry else "ROLE/NAME"
+        slug = entry.slug if entry else "ROLE/NAME"
         yield warning(
             secret,
             f"its newest version, {newest}, is not the one that the log confirms ({recorded or 'none'}): a command "
@@ -301,7 +301,7 @@ def check_leaves(entries: Iterable[CertificateRecord], living: Collection[int], 
         state = entry.state(now)
         if state == SUPERSEDED:
             if entry.issuer in living:
-                older.setdefault(_slug(entry), []).append(entry)
+                older.setdefault(entry.slug, []).append(entry)
         elif state == EXPIRED and not entry.superseded:
             yield error(_subject(entry), f"expired at {rfc3339(entry.not_after)}", _renew(entry), topic="expired")
         elif state == ISSUED and entry.issuer not in living:
@@ -319,7 +319,7 @@ def check_leaves(entries: Iterable[CertificateRecord], living: Collection[int], 
 def _in_order(valid: list[CertificateRecord]) -> Iterator[Finding]:
     if valid:
         first = min(valid, key=lambda entry: entry.not_after)
-        yield ok("certificates", f"{len(valid)} valid; the first to end is {_slug(first)}, {rfc3339(first.not_after)}")
+        yield ok("certificates", f"{len(valid)} valid; the first to end is {first.slug}, {rfc3339(first.not_after)}")
 
 
 def _still_valid(slug: str, entries: list[CertificateRecord]) -> Finding:
@@ -334,18 +334,14 @@ def _still_valid(slug: str, entries: list[CertificateRecord]) -> Finding:
     )
 
 
-def _slug(entry: CertificateRecord) -> str:
-    return f"{entry.role}/{entry.name}"
-
-
 def _subject(entry: CertificateRecord) -> str:
-    return f"certificate {_slug(entry)}"
+    return f"certificate {entry.slug}"
 
 
 def _renew(entry: CertificateRecord) -> str:
     if entry.key_type == FROM_REQUEST:
         return "its owner runs daskpki request, and you run daskpki sign"
-    return f"daskpki renew {_slug(entry)}"
+    return f"daskpki renew {entry.slug}"
 
 
 FLOORS: Final = {"distributed": (2026, 1, 0), "cryptography": (46, 0, 6)}
@@ -495,7 +491,7 @@ def check_unfinished(inventory: Inventory, now: float) -> Iterator[Finding]:
             yield _abandoned(entry)
     for entry in inventory.certificates(statuses=[REVOKING]):
         yield error(
-            f"certificate {entry.role}/{entry.name}",
+            f"certificate {entry.slug}",
             f"serial {entry.serial:x} is being revoked, but this was not published: the command was interrupted",
             PUBLISH,
         )
@@ -505,7 +501,7 @@ def check_unfinished(inventory: Inventory, now: float) -> Iterator[Finding]:
 
 def _abandoned(entry: CertificateRecord) -> Finding:
     return warning(
-        f"certificate {entry.role}/{entry.name}",
+        f"certificate {entry.slug}",
         f"serial {entry.serial:x} was reserved at {rfc3339(entry.reserved_at)} but never confirmed: the command was "
         "killed. It will be abandoned, and its serial revoked",
         f"{PUBLISH}; then, if still needed: daskpki issue {entry.role} --name {entry.name}",

@@ -192,7 +192,7 @@ def look_for_missing(cluster: Cluster) -> Iterator[Finding]:
     for entry in () if cluster.passed_over else renewable(cluster.inventory):
         secret = secret_names.credential_id(cluster.session.cluster, Role(entry.role), entry.name)
         if secret not in here and entry.not_after >= cluster.now and _is_gone(cluster, secret):
-            slug = f"{entry.role}/{entry.name}"
+            slug = entry.slug
             yield error(secret, f"{slug} was issued, but its secret is gone", f"daskpki renew {slug}")
 
 

@@ -77,7 +77,7 @@ def cluster_security(
 ) -> LocalSecurity:
     """A `distributed.Security` for `LocalCluster(security=...)`: client NAME, a scheduler and workers of this machine.
 
-    All three credentials are read from the store, so whoever runs this holds them all. It is never pickled with them:
+    All three credentials are read from the store, so this process has them all. It is never pickled with them:
     each worker process gets the worker's alone, and `SSHCluster` is refused. Wherever the dashboard is bound, it
     answers this machine alone; with dashboard="mtls" it speaks TLS to holders of a client's certificate, with "off" it
     answers nobody. Its scheduler asks the store every minute for newer trust documents, so a revocation reaches all of
@@ -102,7 +102,7 @@ def cluster_security(
 
 
 def connect(cluster: str | None = None, **client_kwargs: Any) -> Client:
-    """A `distributed.Client`, connected as whoever is logged in here; with `asynchronous=True`, one to be awaited.
+    """A `distributed.Client`, connected with the login of this machine; with `asynchronous=True`, one to be awaited.
 
     The address is the one that `login --scheduler` or the deployment recorded; `address=` overrides it, and so does
     `scheduler_file=`, a file that a scheduler wrote by Dask's option of that name. Everything else goes to

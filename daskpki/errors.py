@@ -1,4 +1,4 @@
-"""What can go wrong, and the exit code by which a command or the entrypoint says so.
+"""Errors that daskpki raises on purpose, with the exit codes of commands and the entrypoint.
 
 One class for each exit code of the contract. `str(error)` is one line that says what, which object and why; `hint` is
 the way out, or None where there is none to offer; in a traceback it stands below the message. Nothing here ever carries
@@ -64,7 +64,7 @@ class AlreadyExistsError(DaskpkiError):
 
 
 class ConflictError(DaskpkiError):
-    """Another writer was first; reading again and deciding anew is the remedy."""
+    """Another writer was first; read again and decide again."""
 
 
 class NotOursError(DaskpkiError):

@@ -20,7 +20,7 @@ _MAX_TRUST_DOMAIN = 253 - len(".scheduler.") - 63
 
 
 class Role(StrEnum):
-    """What a certificate may be; there is no fourth role (a service is a client with a name)."""
+    """Roles of certificates; there is no fourth one (a service is a client with a name)."""
 
     SCHEDULER = "scheduler"
     WORKER = "worker"

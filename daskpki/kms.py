@@ -247,7 +247,7 @@ class KmsCaKeys(NamedTuple):
         return KmsPrivateKey(self.client, parse_kms_uri(self.uri))
 
     def discard(self, generation: int) -> None:
-        """Nothing: whoever owns the key ring disables and destroys its versions."""
+        """Nothing: the key ring's owner disables and destroys its versions."""
 
 
 def kms_ca_keys(uri: str, environ: Mapping[str, str]) -> KmsCaKeys:

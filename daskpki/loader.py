@@ -49,7 +49,7 @@ def security_loader(info: dict[str, Any]) -> PkiSecurity | None:
     """The Security for `info["address"]`, or None; the module's first lines have the rules.
 
     NotFoundError when no rule fits, UsageError that names the candidates when several logins do; AccessDeniedError
-    without the keyring; NotTrustedError when the credential does not hold.
+    without the keyring; NotTrustedError when the credential fails its verification.
     """
     address = info.get("address")
     if not isinstance(address, str) or not address.lower().startswith(SCHEME):
@@ -64,7 +64,7 @@ def security_loader(info: dict[str, Any]) -> PkiSecurity | None:
 
 
 def _has_tls_files() -> bool:
-    """Whether Dask's configuration names certificates of another kind, with which it can dial by itself."""
+    """True if Dask's configuration names TLS files, with which it can connect by itself."""
     from dask import config
 
     return any(config.get(f"distributed.comm.tls.{name}", None) for name in ("ca-file", "client.cert", "client.key"))

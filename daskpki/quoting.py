@@ -1,9 +1,9 @@
-"""How values and moments stand in messages, logs and documents.
+"""Values and moments in messages, logs and documents.
 
 Foreign values are quoted, on one line, and cut to a length; moments are in UTC.
 
-A setting that leads to a key, a passphrase or a credential stands in none: it may have been given the content of the
-file in place of its path, so messages name the option and the variable.
+The value of a setting that leads to a key, a passphrase or a credential never stands there: it may have been given the
+content of the file in place of its path, so messages name the option and the variable.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ _RESTORED: Final = "daskpki-restored"
 
 
 class Periods(NamedTuple):
-    """How long a value lasts, and after what time it wants a successor, in seconds; 0 for ever, None as it was."""
+    """Lifetime of a value and time until its rotation, in seconds; 0 for ever, None to keep the previous period."""
 
     ttl: int | None = None
     rotate_every: int | None = None
@@ -44,7 +44,7 @@ AS_BEFORE: Final = Periods()
 
 
 class Reminder(NamedTuple):
-    """When a secret ends and when it wants a new value, in seconds since the epoch; None for never."""
+    """When a secret ends and when a new value is due, in seconds since the epoch; None for never."""
 
     ends: int | None = None
     rotate_by: int | None = None
@@ -178,7 +178,7 @@ class ClusterSecrets:
             raise NotFoundError(f"the secret {name} has no version {number}", hint=f"daskpki secret versions {name}")
         if number == max(version.number for version in versions if version.state != DESTROYED):
             raise UsageError(
-                f"version {number} of {name} is the newest: whoever reads the secret would get an error",
+                f"version {number} of {name} is the newest: every reader of the secret would get an error",
                 hint=f"daskpki secret set {name}, or daskpki secret rollback {name}, adds one first",
             )
 
@@ -202,7 +202,7 @@ class ClusterSecrets:
         return None
 
     def _annotate(self, secret: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
-        """Change the annotations, anew when somebody else did meanwhile: the version they go with is there already."""
+        """Change the annotations, again if somebody else changed them meanwhile: their version is there already."""
         for attempt in range(1, _ATTEMPTS + 1):
             info = self._store.secrets.describe(secret)
             annotations = change(info.annotations)
@@ -243,5 +243,5 @@ def _reminder(annotations: Mapping[str, str]) -> Reminder:
 
 
 def _moment(text: str | None) -> int | None:
-    """What somebody else wrote into an annotation is no reminder of ours."""
+    """A moment from an annotation; None for text that daskpki did not write."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 12 else None  # noqa: PLR2004 - years of four digits

@@ -104,7 +104,7 @@ def _write(invocation: Invocation, chosen: Sequence[KeptCrl], out: Path, *, der:
     from daskpki.files import write_private
 
     if der and len(chosen) > 1:
-        raise UsageError(f"a DER file holds one CRL, and there are {len(chosen)}", hint="--generation N, or --pem")
+        raise UsageError(f"a DER file contains one CRL, and there are {len(chosen)}", hint="--generation N, or --pem")
     data = chosen[0].der if der else _pem(chosen).encode()
     write_private(out, data, force=force, mode=PUBLIC)
     invocation.output.result({"files": [str(out)]}, [str(out)])

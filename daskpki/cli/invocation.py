@@ -171,11 +171,11 @@ class CaPassphrase:
         self._known: Confidential | None = None
 
     def opening(self) -> Confidential:
-        """By which a key is opened."""
+        """The passphrase that opens a key."""
         return self._once(new=False)
 
     def sealing(self) -> Confidential:
-        """By which a key is sealed."""
+        """The passphrase that seals a key."""
         return self._once(new=True)
 
     def _once(self, *, new: bool) -> Confidential:
@@ -297,7 +297,7 @@ def told(hoisted: Sequence[str]) -> str:
 
 
 def is_given(ctx: typer.Context, name: str) -> bool:
-    """Whether an option of `daskpki` itself was set, here or by its variable, rather than left at its default."""
+    """True if a global option was set, on the command line or by its variable."""
     source = ctx.find_root().get_parameter_source(name)
     return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
 

@@ -115,7 +115,7 @@ COLUMNS: Final = (
 
 
 class Filters(NamedTuple):
-    """Which certificates are wanted; what is None or empty lets all pass."""
+    """Filters of the list; None or empty lets everything pass."""
 
     roles: frozenset[Role]
     name: str | None

@@ -225,7 +225,7 @@ def copy(
 
 
 def _ungranted(source: GsmUrl | LocalUrl, target: GsmUrl | LocalUrl) -> list[str]:
-    """What became of the grants that were not asked for."""
+    """Hints about grants when `--grants` was not given."""
     if isinstance(target, LocalUrl):
         left = "Grants were not copied: a local store has none, since all of it is unlocked at once."
         return [left] if isinstance(source, GsmUrl) else []

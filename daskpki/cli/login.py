@@ -137,7 +137,7 @@ def login(
     who: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME|FILE]",
+            metavar="NAME|FILE",
             help="alice or client/alice, from the store; or a login file that sign wrote: NAME.login, or a path.",
         ),
     ] = None,
@@ -259,13 +259,13 @@ def _login_by_file(
 
 
 def _say_what_dask_does(invocation: Invocation, made: LoggedIn, here: Environment, *, user_config: bool) -> None:
-    """Which environments ask daskpki for plain `Client(...)` now, and whose login is the active one."""
+    """Report in which environments plain `Client(...)` asks daskpki, and which login is active."""
     from daskpki.credentials.dask_config import config_file, tool_environment
 
     dask, output = made.dask, invocation.output
     if tool := tool_environment():
         output.hint(
-            f"these commands are in an environment of their own ({tool}): install daskpki where Client runs, too "
+            f"these commands are in a separate environment ({tool}): install daskpki where Client runs, too "
             "(pip install 'daskpki[cli]')"
         )
     elif user_config and dask.shipped:
@@ -277,7 +277,7 @@ def _say_what_dask_does(invocation: Invocation, made: LoggedIn, here: Environmen
         )
     if dask.overruled_by:
         output.warn(
-            f"{dask.overruled_by} sets a security-loader of its own, which wins: plain Client(...) does not use this "
+            f"{dask.overruled_by} sets another security-loader, which wins: plain Client(...) does not use this "
             "login; Client(..., security=daskpki.security()) does"
         )
     elif not dask.asks_daskpki:

@@ -124,7 +124,7 @@ def print_listing(
 
 
 def json_array(documents: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """The lines of one JSON array, each element on a line of its own."""
+    """The lines of one JSON array, one element a line."""
     encode = json.JSONEncoder(ensure_ascii=False).encode
     before = "["
     for document in documents:

@@ -61,7 +61,7 @@ def _document(authority: CertificateAuthority) -> dict[str, Any]:
 
 
 def _answers(address: str) -> bool:
-    """Whether somebody listens there; who it is, the doctor asks."""
+    """True if a server listens there; the doctor checks its identity."""
     host, _, port = address.removeprefix("tls://").rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()

@@ -145,7 +145,7 @@ class Context(NamedTuple):
 
 
 def encode_context(context: Context) -> bytes:
-    """The file's bytes; the same context gives the same bytes, so that its digest holds."""
+    """The file's bytes; the same context gives the same bytes, so the digest stays valid."""
     document = {
         "format": FORMAT,
         **context._asdict(),
@@ -157,7 +157,7 @@ def encode_context(context: Context) -> bytes:
 
 
 def parse_context(data: bytes) -> Context:
-    """What `encode_context` wrote; CorruptError, or NotTrustedError for a newer format."""
+    """The context that `encode_context` wrote; CorruptError, or NotTrustedError for a newer format."""
     try:
         document = json_fields.as_object(json.loads(data), _WHAT)
     except (ValueError, RecursionError):
@@ -185,7 +185,7 @@ def _context(document: dict[str, Any]) -> Context:
 
 
 def digest(data: bytes) -> str:
-    """SHA-256 in hex, as the keyring entry holds it."""
+    """SHA-256 in hex, as in the keyring entry."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -250,7 +250,7 @@ class Contexts:
         return self._load(path) if is_there(path) else None
 
     def is_empty(self) -> bool:
-        """Whether there is no login, readable or not."""
+        """True if there is no login, readable or not."""
         return not self._names()
 
     def _names(self) -> list[str]:
@@ -262,7 +262,7 @@ class Contexts:
         try:
             return Saved(path.stem, parse_context(data), digest(data))
         except DaskpkiError as error:
-            raise type(error)(f"{path}: {error}", hint=error.hint or "daskpki login writes it anew") from None
+            raise type(error)(f"{path}: {error}", hint=error.hint or "daskpki login writes it again") from None
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ _KEY: Final = "distributed.client.security-loader"
 _FILE: Final = "daskpki.yaml"
 _MARK: Final = "# Written by `daskpki login --user-config`; the last `daskpki logout` removes it."
 _UNASKED_MARK: Final = "# Written by `daskpki login`;"
-"""How the file began that every `login` wrote: without being asked, and for environments without daskpki as well."""
+"""First line of the file that every `login` once wrote, unasked, also for environments without daskpki."""
 _TEXT: Final = f"{_MARK}\ndistributed:\n  client:\n    security-loader: {LOADER}\n"
 _VARIABLE: Final = "DASK_DISTRIBUTED__CLIENT__SECURITY_LOADER"
 _INHERITED: Final = "DASK_INTERNAL_INHERIT_CONFIG"
@@ -32,7 +32,7 @@ _ABSENT: Final = object()
 
 
 class LoaderConfig(NamedTuple):
-    """What Dask's configuration says about the loader in this environment.
+    """The loader in this environment's Dask configuration.
 
     `shipped` is the wheel's file, or an administrator's like it, if Dask reads it; `decided_by` is the file or
     variable that has the last word, None when nothing sets a loader; `asks_daskpki` says whether that is ours.

@@ -34,7 +34,7 @@ _CHANGED_BY_OTHERS: Final = 0o022
 
 
 class Material(NamedTuple):
-    """What lies in the directory: certificates (DER), the key as its file has it (PEM), the signed trust document."""
+    """Contents of the directory: certificates (DER), the key as its file has it (PEM), the signed trust document."""
 
     leaf: bytes
     chain: tuple[bytes, ...]
@@ -75,12 +75,12 @@ def _is_directory(path: Path) -> bool:
 
 
 def in_directory(name: str) -> str:
-    """How messages call one of the files."""
+    """The name of one of the files in messages."""
     return f"{name} in {SETTING}"
 
 
 def parse_leaf(leaf: bytes, what: str) -> Identity:
-    """Whose the first certificate of `what` is; NotTrustedError for a CA's, which belongs behind the leaf."""
+    """Identity of the first certificate of `what`; NotTrustedError for a CA's, which belongs behind the leaf."""
     try:
         return certificate_identity(load_certificate(leaf, what))
     except NotTrustedError as error:

@@ -51,7 +51,7 @@ def renewal_of_login(context: Context, *, is_active: bool) -> str:
 
 
 def renewal_elsewhere(source: Source, name: str) -> str:
-    """What an operator does for a credential that no login keeps."""
+    """The operator's commands that renew a credential without a login."""
     if source is Source.STORE:
         return f"daskpki renew client/{name}"
     return f"daskpki renew client/{name}, then daskpki export client/{name} --out DIR --force"

@@ -41,7 +41,7 @@ class LoginFile(NamedTuple):
 
     @property
     def identity(self) -> Identity:
-        """Whose the certificate is, as it says."""
+        """Identity that the certificate claims."""
         return certificate_identity(load_certificate(self.leaf))
 
     @property
@@ -56,7 +56,7 @@ class LoginFile(NamedTuple):
 
 
 def is_login_file(text: str) -> bool:
-    """Whether what was given to `login` is a file and not a name, which has neither dots nor slashes in front."""
+    """True if the argument of `login` is a file: a name ends in no `.login` and begins with no dot or slash."""
     return text.endswith(SUFFIX) or text.startswith(_PATHS)
 
 
@@ -74,7 +74,7 @@ def encode_login_file(file: LoginFile) -> bytes:
 
 
 def load_login_file(path: Path) -> LoginFile:
-    """What `encode_login_file` wrote; CorruptError, NotTrustedError for a newer format, NotFoundError."""
+    """The file that `encode_login_file` wrote; CorruptError, NotTrustedError for a newer format, NotFoundError."""
     try:
         with path.open("rb") as opened:
             data = opened.read(_MAX_SIZE + 1)

@@ -18,7 +18,7 @@ _DIRECTORY: Final = "trust"
 
 
 class NewestTrust:
-    """Of one login or directory under the home directory; `name` tells it apart (`Contexts.id_of`)."""
+    """The newest trust document of one login or directory, by its id (`Contexts.id_of`)."""
 
     def __init__(self, home: Path, name: str) -> None:
         self._path = home / _DIRECTORY / f"{name}.json"

@@ -17,7 +17,7 @@ from daskpki.credentials import keyring_backend
 from daskpki.errors import AccessDeniedError, DaskpkiError, UsageError
 
 MAX_CHARACTERS: Final = 1280
-"""What Windows' Credential Locker holds (2,560 bytes of UTF-16); kept to everywhere, so that no login depends on it."""
+"""The limit of Windows' Credential Locker (2,560 bytes of UTF-16), used everywhere so that logins are portable."""
 
 TIME_LIMIT: Final = 30.0
 """Seconds for one call: long enough to type a password into the desktop's unlock dialogue."""

@@ -38,7 +38,7 @@ _CHOSEN: Final = {"store": Source.STORE, "keyring": Source.KEYRING}
 
 
 class Wanted(NamedTuple):
-    """What the caller asks for; None leaves it open. `address` is the scheduler's, for the choice of a login."""
+    """The credential that the caller wants; None leaves a field open. `address` selects a login."""
 
     name: str | None = None
     cluster: str | None = None
@@ -62,7 +62,7 @@ def choose(wanted: Wanted, environ: Mapping[str, str]) -> Choice:
 
 
 def _candidates(wanted: Wanted, environ: Mapping[str, str]) -> list[tuple[Source, str]]:
-    """What was asked for or is set, in the order of the contract, each with the reason."""
+    """The sources that are set, in the order above, each with the reason."""
     found = []
     if wanted.store:
         found.append((Source.STORE, f"the store {shortened(wanted.store)} was asked for"))

@@ -71,7 +71,7 @@ def _read(path: str) -> bytes:
 
 
 class Environment(NamedTuple):
-    """What this process runs in: its environment, the clock, the keyring, and how stores are opened."""
+    """The environment of a process: its variables, clock and keyring, and how it opens stores."""
 
     environ: Mapping[str, str]
     now: datetime
@@ -84,12 +84,12 @@ class Environment(NamedTuple):
         return Contexts(settings.home(self.environ))
 
     def newest_trust(self, name: str) -> NewestTrust:
-        """What programs of this user have seen since a login, or beside a directory."""
+        """The newest trust document that programs of this user have seen since a login or export."""
         return NewestTrust(settings.home(self.environ), name)
 
     @property
     def pins(self) -> Pins:
-        """What DASKPKI_CA_SHA256 and DASKPKI_MIN_EPOCH fix beforehand; UsageError."""
+        """The pins of DASKPKI_CA_SHA256 and DASKPKI_MIN_EPOCH; UsageError."""
         return parse_pins(self.environ)
 
 
@@ -118,7 +118,7 @@ def open_without_asking(url: LocalUrl | GsmUrl) -> Store:
 
 
 def leaves_to_dask(wanted: Wanted, here: Environment) -> bool:
-    """Whether Dask's own TLS files, where there are any, come first: no credential is meant for `wanted.address`."""
+    """True if Dask's own TLS files, where configured, come first: no credential fits `wanted.address`."""
     if choose(wanted, here.environ).source is not Source.KEYRING:
         return False
     return not logins_that_list(here.contexts, _in_cluster(wanted, here))
@@ -142,7 +142,7 @@ def renewal(obtained: Obtained, wanted: Wanted, here: Environment) -> str:
 
 
 def _check_asked_for(held: VerifiedCredential, wanted: Wanted, choice: Choice) -> None:
-    """A source that holds somebody else's credential is an error, never a reason to look elsewhere."""
+    """Raise for a source with another credential, which is never a reason to try the next source."""
     credential = held.credential
     for what, asked, found in (
         ("name", wanted.name, credential.identity.name),

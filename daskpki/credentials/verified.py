@@ -28,7 +28,7 @@ class VerifiedCredential(NamedTuple):
 
 
 class Pins(NamedTuple):
-    """What is known of the trust document beforehand: CAs (DER), a CA's fingerprint, its least epoch, one before it."""
+    """Prior knowledge of the trust document: CAs (DER), a CA's fingerprint, its least epoch, a previous document."""
 
     anchors: tuple[bytes, ...] = ()
     sha256: str | None = None

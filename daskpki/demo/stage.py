@@ -94,7 +94,7 @@ class Stage:
         return self._run(["daskpki", *arguments], environ)
 
     def run_module(self, module: str, *arguments: str, **environ: str) -> list[str]:
-        """A Python module's output lines, in a process of its own; DaskpkiError when it fails."""
+        """A Python module's output lines, run as a process; DaskpkiError when it fails."""
         return self._run([module, *arguments], environ)
 
     def _run(self, module: list[str], environ: Mapping[str, str]) -> list[str]:

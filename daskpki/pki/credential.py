@@ -21,7 +21,7 @@ _MAX_CHAIN: Final = 8
 
 
 class Credential(NamedTuple):
-    """What an identity holds. All certificates are DER, the key is PKCS#8 DER, or None when it never travelled.
+    """A leaf with its chain and key. All certificates are DER, the key is PKCS#8 DER, or None when it never travelled.
 
     `generation` is that of the CA which issued the leaf; `chain` leads from its issuer up to below the trust anchor.
     """

@@ -196,7 +196,7 @@ def _der(data: bytes) -> bytes:
         return data
     blocks = parse_pem(data, "the CRL", limit=MAX_CRL)
     if len(blocks) != 1 or blocks[0][0] != "X509 CRL":
-        raise UsageError("the file does not hold exactly one X509 CRL")
+        raise UsageError("the file does not contain exactly one X509 CRL")
     return blocks[0][1]
 
 

@@ -101,5 +101,5 @@ def base64_text(data: bytes) -> str:
 
 
 def compact_json(value: object) -> Confidential:
-    """`value` as JSON without blanks, hidden, since it may hold a key."""
+    """`value` as JSON without blanks, as Confidential, since it may contain a key."""
     return Confidential(json.dumps(value, separators=(",", ":")))

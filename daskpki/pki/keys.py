@@ -70,7 +70,7 @@ def _describe(key: object) -> str:
 
 
 def serialize_key(key: PrivateKey) -> Confidential:
-    """The unencrypted PKCS#8 DER of a key (whoever stores it seals it)."""
+    """The unencrypted PKCS#8 DER of a key, which stores encrypt."""
     der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return Confidential(der)
 

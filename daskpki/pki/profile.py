@@ -62,7 +62,7 @@ class Policy(NamedTuple):
 
     @property
     def longest_ttl(self) -> int:
-        """The limit that holds, in seconds."""
+        """The limit in force, in seconds."""
         return MAX_TTL if self.max_ttl is None else min(self.max_ttl, MAX_TTL)
 
 

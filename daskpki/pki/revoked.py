@@ -95,5 +95,5 @@ def check_fresh(document: TrustDocument, now: datetime) -> None:
 
 
 def is_due(document: TrustDocument, now: datetime) -> bool:
-    """Whether a third of some CRL's life is past, so that a command that has the CA key open signs it anew."""
+    """True once a third of some CRL's life is past, so that a command with the CA key open re-signs it."""
     return any(seconds(now) - part.this_update >= (part.next_update - part.this_update) // 3 for part in document.crls)

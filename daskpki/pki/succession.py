@@ -46,7 +46,7 @@ def sign_succession(cluster: str, issuer: Issuer, successor: Anchor) -> Successi
 
 
 def carried(words: Sequence[Succession]) -> tuple[Succession, ...]:
-    """Of words, oldest first, the newest ones: as many as a document has room for."""
+    """Keep the newest statements that fit into a document."""
     kept: list[Succession] = []
     room = _KEPT
     for word in reversed(words):

@@ -104,7 +104,7 @@ def verify_trust(
     pin_sha256: str | None = None,
     min_epoch: int = 0,
 ) -> TrustDocument:
-    """The document, if it holds to every rule above; NotTrustedError that names the rule.
+    """The document, if it fulfils every rule above; NotTrustedError that names the rule.
 
     `known` are the CAs of an earlier document, of which only these are remembered: one of them signed, or a CA to which
     their words lead. Without `previous`, `known`, `anchors` (DER) and `pin_sha256`, trust comes from who may write to
@@ -130,7 +130,7 @@ def verify_trust(
 
 
 def check_consistent(document: TrustDocument) -> None:
-    """Raise unless the document holds to rule 2."""
+    """Raise unless the document fulfils rule 2."""
     document.active  # noqa: B018 - raises unless there is exactly one
     generations = [anchor.generation for anchor in document.authorities]
     dropped = [entry.generation for entry in document.revoked_dropped]
@@ -144,7 +144,7 @@ def check_consistent(document: TrustDocument) -> None:
 
 
 def _root_crls(document: TrustDocument) -> dict[bytes, Crl]:
-    """What offline roots say, by the root's certificate (DER); raises unless it holds to rule 6 by itself."""
+    """CRLs of offline roots, by the root's certificate (DER); raises unless they fulfil rule 6 by themselves."""
     said: dict[bytes, Crl] = {}
     for der in document.root_crls:
         anchor, crl = _root_of(der, document)
@@ -239,14 +239,14 @@ def _signed_by(anchor: Anchor, signature: Signature, data: bytes) -> bool:
 
 
 def check_own_signature(signed: SignedTrustDocument) -> None:
-    """Raise NotTrustedError unless the document holds to rules 2 and 3: an active CA of its own signed it."""
+    """Raise NotTrustedError unless the document fulfils rules 2 and 3: its active CA signed it."""
     check_consistent(signed.document)
     if signed.document.active.certificate not in _signers(signed, None):
         raise NotTrustedError("the trust document is not signed by its own active CA")
 
 
 def follows(signed: SignedTrustDocument, previous: TrustDocument) -> bool:
-    """Whether a document is signed by a CA of another one, or by one to which the words of those lead."""
+    """True if a document is signed by a CA of another one, or by a successor of such a CA."""
     document = signed.document
     return bool(_signers(signed, previous) & heirs(document.cluster, previous.authorities, document.successions))
 

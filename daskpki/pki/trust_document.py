@@ -73,11 +73,11 @@ class DroppedCa(NamedTuple):
 
 
 class TrustDocument(NamedTuple):
-    """What a node or person relies on. `epoch` counts documents; `prev` is the version number of the one before, or 0.
+    """The CAs and revocations that nodes and people rely on.
 
-    `log` is number and hash of the head of the cluster's log; `issued_at` in seconds since the epoch. `successions`
-    are the words of CAs that were dropped, oldest first; `root_crls` (DER) what offline roots say about the
-    intermediates below them; `revoked_dropped` who was revoked of CAs that were dropped.
+    `epoch` counts documents; `prev` is the version number of the one before, or 0. `log` is number and hash of the head of the cluster's log; `issued_at` in seconds since the epoch. `successions`
+    are the statements of dropped CAs, oldest first; `root_crls` (DER) the CRLs of offline roots about the intermediates
+    below them; `revoked_dropped` the revoked serials of dropped CAs.
     """
 
     format: int
@@ -155,7 +155,7 @@ def _dropped_json(entry: DroppedCa) -> dict[str, Any]:
 
 
 def signed_bytes(payload: str) -> bytes:
-    """What a signature covers: DSSE's pre-authentication encoding (PAE) of type and payload, so neither can change."""
+    """The signed bytes: DSSE's pre-authentication encoding (PAE) of type and payload, so neither can change."""
     kind, body = PAYLOAD_TYPE.encode(), payload.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(body), body)
 

@@ -207,7 +207,7 @@ def verify_leaf(
     role: Role | None = None,
     name: str | None = None,
 ) -> Identity:
-    """Whose leaf this is; NotTrustedError unless it leads to one of `roots`, is valid now, and is of those expected.
+    """Identity of a leaf; NotTrustedError unless it leads to one of `roots`, is valid now, and is of those expected.
 
     All certificates are DER. Revocation is not looked at: `daskpki.pki.trust.revoked_serials` says what is revoked.
     """
@@ -239,7 +239,7 @@ def key_matches(key: Confidential, certificate: bytes) -> bool:
 
 
 class Parent(NamedTuple):
-    """What of an issuer shows in what it signs: its subject, its validity and its key id."""
+    """The issuer's fields that appear in signed certificates: subject, validity and key id."""
 
     subject: x509.Name
     lifetime: Lifetime

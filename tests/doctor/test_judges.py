@@ -215,7 +215,7 @@ def test_what_a_crash_left_open_is_explained() -> None:
     assert not list(check_unfinished(replay(recent), NOW + 600))
     found = one(check_unfinished(replay(stale), NOW + 601))
     assert found.severity is Severity.WARNING
-    assert "the command died" in found.reason
+    assert "the command was killed" in found.reason
     assert "daskpki issue worker --name stale" in (found.remedy or "")
     revoking = replay(stale, issued(2), Draft(REVOKING, {"serial": "2", "reason": "keyCompromise"}))
     assert "nodes were not told" in one(check_unfinished(revoking, NOW)).reason

@@ -141,7 +141,7 @@ def test_an_impostor_is_told(cluster: Cluster, credentials: Path, monkeypatch: p
 def test_without_tls_and_without_anybody(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     with listening(lambda connection: connection.sendall(b"plain Dask greets at once")) as port:
         found = looked(port, cluster, surroundings(monkeypatch, None))
-    assert "speaks no TLS" in found["error"][0].reason
+    assert "does not speak TLS" in found["error"][0].reason
     found = looked(free_port(), cluster, surroundings(monkeypatch, None))
     assert "nothing answers" in found["error"][0].reason
 

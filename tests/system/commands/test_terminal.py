@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pexpect
@@ -16,8 +15,11 @@ import pytest
 
 from tests.support.running import Run
 
-by_terminal = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-"""In a child: Ctrl-C ends it, also where the tests themselves run in the background, and ignore it."""
+
+def by_terminal() -> None:
+    """In a child: let Ctrl-C end it, also where the tests themselves run in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 
 Terminal = Callable[..., "pexpect.spawn[str]"]
 

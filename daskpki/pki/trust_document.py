@@ -77,8 +77,8 @@ class TrustDocument(NamedTuple):
 
     `epoch` counts documents; `prev` is the version number of the one before, or 0. `log` is number and hash of the head
     of the cluster's log; `issued_at` in seconds since the epoch. `successions` are the statements of dropped CAs,
-    oldest first; `root_crls` (DER) the CRLs of offline roots about the intermediates below them; `revoked_dropped` the revoked
-    serials of dropped CAs.
+    oldest first; `root_crls` (DER) the CRLs of offline roots about the intermediates below them; `revoked_dropped` the
+    revoked serials of dropped CAs.
     """
 
     format: int

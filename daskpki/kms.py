@@ -231,7 +231,7 @@ class KmsCaKeys(NamedTuple):
 
     @property
     def sealing(self) -> str:
-        """See CaKeys."""
+        """How the key is protected, for the log."""
         return "kms"
 
     def check(self) -> None:

@@ -171,12 +171,12 @@ class StoreTrust:
         self._url = url
 
     def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
-        """See daskpki.cluster.refresh.Source."""
+        """Newer trust documents of the store than `held`."""
         with _reader(self._url) as store:
             yield from self._versions.after(store, held)
 
     def credential(self) -> None:
-        """See daskpki.cluster.refresh.Source."""
+        """Nothing: the store is asked for trust documents only."""
 
 
 @contextmanager
@@ -210,7 +210,7 @@ class RenewedCredential:
         self._wanted = wanted
 
     def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
-        """See daskpki.cluster.refresh.Source."""
+        """The trust document of the renewed credential, if it is newer than `held`."""
         from daskpki.cluster.trust_updates import TrustMessage
 
         obtained = self._obtain()
@@ -218,7 +218,7 @@ class RenewedCredential:
             yield TrustMessage(obtained.signed)
 
     def credential(self) -> KeyPair:
-        """See daskpki.cluster.refresh.Source."""
+        """The renewed credential, as PEM."""
         from daskpki.cluster.tls import KeyPair
         from daskpki.pki.credential import certificate_pem, key_pem
 

@@ -73,7 +73,7 @@ class PlainCommand(TyperCommand):
     """A command whose parameters take plain values as they are."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """See typer's own; the help option is among them."""
+        """The parameters, the help option among them, taken plainly."""
         return _plain_first(super().get_params(ctx))
 
 
@@ -81,7 +81,7 @@ class PlainGroup(TyperGroup):
     """The same for a group of commands."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """See typer's own."""
+        """The parameters, taken plainly."""
         return _plain_first(super().get_params(ctx))
 
 
@@ -92,7 +92,7 @@ class Commands(typer.Typer):
         super().__init__(cls=PlainGroup, **options)
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
-        """See typer's own."""
+        """Register a command whose options take plain values."""
         return super().command(name, cls=PlainCommand, **options)
 
 

@@ -55,19 +55,19 @@ class OSKeyring(KeyringPort):
         self._time_limit = time_limit
 
     def get(self, service: str, username: str) -> Confidential | None:
-        """See KeyringPort."""
+        """The entry's secret, or None; AccessDeniedError without a usable keyring."""
         secret = self._ask({"do": "get", "service": service, "username": username})["secret"]
         return None if secret is None else Confidential(secret)
 
     def set(self, service: str, username: str, secret: Confidential) -> None:
-        """See KeyringPort."""
+        """Write the entry, read it back and compare; AccessDeniedError, UsageError for more than 1,280 characters."""
         if len(secret) > MAX_CHARACTERS or not secret.reveal().isascii():
             raise UsageError(f"a keyring entry is at most {MAX_CHARACTERS} ASCII characters, not {len(secret)} bytes")
         text = secret.reveal().decode("ascii")
         self._ask({"do": "set", "service": service, "username": username, "secret": text})
 
     def delete(self, service: str, username: str) -> None:
-        """See KeyringPort."""
+        """Remove the entry if there is one; AccessDeniedError."""
         self._ask({"do": "delete", "service": service, "username": username})
 
     def _ask(self, request: dict[str, str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daskpki.cli.names import parse_role_and_name
+from daskpki.cli.invocation import parse_role_and_name
 from daskpki.cli.output import certificate_facts
 from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Identity, Role, default_trust_domain

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daskpki.cli.completion import complete_name
-from daskpki.cli.names import parse_role_and_name
+from daskpki.cli.invocation import parse_role_and_name
 from daskpki.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daskpki.authority.lookup import anchor_der
+from daskpki.cli.invocation import parse_role_and_name
 from daskpki.cli.issue import next_step
-from daskpki.cli.names import parse_role_and_name
 from daskpki.cli.output import fingerprint_lines, prompt
 from daskpki.errors import UsageError
 from daskpki.identity import Role

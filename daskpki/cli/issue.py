@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daskpki.cli.names import parse_role_and_name
+from daskpki.cli.invocation import parse_role_and_name
 from daskpki.errors import Interrupted
 from daskpki.identity import Role, parse_label
 

@@ -11,7 +11,7 @@ import typer
 
 from daskpki.cli.completion import complete_name
 from daskpki.cli.crl import warn_of_end
-from daskpki.cli.names import parse_role_and_name
+from daskpki.cli.invocation import parse_role_and_name
 from daskpki.cli.output import certificate_facts, certificate_row, print_listing, table_lines
 from daskpki.errors import NotTrustedError, UsageError
 from daskpki.files import os_error

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daskpki.cli.completion import complete_login
-from daskpki.cli.invocation import Commands, is_given
-from daskpki.cli.names import parse_client
+from daskpki.cli.invocation import Commands, is_given, parse_client
 from daskpki.cli.output import facts, table
 from daskpki.errors import AccessDeniedError, NotFoundError, UsageError
 from daskpki.quoting import minute, remaining_seconds, rfc3339

@@ -218,7 +218,7 @@ def test_what_a_crash_left_open_is_explained() -> None:
     assert "the command was killed" in found.reason
     assert "daskpki issue worker --name stale" in (found.remedy or "")
     revoking = replay(stale, issued(2), Draft(REVOKING, {"serial": "2", "reason": "keyCompromise"}))
-    assert "nodes were not told" in one(check_unfinished(revoking, NOW)).reason
+    assert "was not published" in one(check_unfinished(revoking, NOW)).reason
 
 
 def test_a_rollover_that_was_not_published_is_told() -> None:

@@ -182,9 +182,7 @@ def gcp(
                 num_workers=num_workers,
                 worker_clients=worker_clients,
                 ca_sha256=ca_sha256,
-                # Steps run in another directory, so the path has to be absolute.
-                ca_passphrase_file=invocation.ca_passphrase_file
-                and str(Path(invocation.ca_passphrase_file).absolute()),
+                ca_passphrase_file=_absolute(invocation.ca_passphrase_file),
                 secrets=tuple(secret or ()),
                 secrets_in_environment=allow_secrets_in_environment,
             )

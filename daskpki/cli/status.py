@@ -62,9 +62,10 @@ def _document(authority: CertificateAuthority) -> dict[str, Any]:
 
 def _answers(address: str) -> bool:
     """True if a server listens there; the doctor checks its identity."""
-    host, _, port = address.removeprefix("tls://").rpartition(":")
+    from daskpki.credentials.contexts import split_scheduler
+
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+        socket.create_connection(split_scheduler(address), timeout=_PATIENCE).close()
     except OSError:
         return False
     return True

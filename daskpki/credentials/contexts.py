@@ -63,6 +63,12 @@ def parse_scheduler(text: str) -> str:
     return f"{SCHEME}{host}:{port}"
 
 
+def split_scheduler(address: str) -> tuple[str, int]:
+    """Host, IPv6 without brackets, and port of a scheduler's address; UsageError as in `parse_scheduler`."""
+    host, _, port = parse_scheduler(address).removeprefix(SCHEME).rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 def _host(bracketed: str | None, plain: str) -> str | None:
     """The host as it is compared; None for what is none.
 

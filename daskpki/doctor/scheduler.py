@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from daskpki.cluster.tls import KeyPair, client_context
+from daskpki.credentials.contexts import split_scheduler
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.sources import Environment, obtain
 from daskpki.credentials.verified import VerifiedCredential
@@ -38,7 +39,7 @@ _GREETING: Final = 1 << 14
 
 def look_from_outside(address: str, trust: TrustDocument | None, here: Environment) -> Iterator[Finding]:
     """Check one `tls://HOST:PORT`; `trust` is the store's trust document, None if it could not be read."""
-    host, port = split_address(address)
+    host, port = split_scheduler(address)
     as_stranger = dial(host, port, stranger())
     held: VerifiedCredential | None = None
     try:
@@ -62,12 +63,6 @@ def look_from_outside(address: str, trust: TrustDocument | None, here: Environme
 def _own_context(held: VerifiedCredential) -> ssl.SSLContext:
     pair = KeyPair(certificate_pem(held.credential), key_pem(held.credential))
     return client_context(pair, held.trust.roots, ssl.TLSVersion.TLSv1_2)
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """HOST and PORT of a parsed `tls://HOST:PORT`."""
-    host, _, port = address.partition("://")[2].rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 def stranger() -> ssl.SSLContext:

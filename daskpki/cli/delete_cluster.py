@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from daskpki.cli.renew_revoke import Tell, push_news
+from daskpki.cli.renew_revoke import Push, notify_schedulers
 from daskpki.errors import UsageError
 from daskpki.quoting import day
 
@@ -57,7 +57,7 @@ def delete_cluster(
         if confirm is None:
             _ask(invocation.cluster)
         if revoke_all(authority):
-            push_news(invocation, authority, Tell(asked=True, schedulers=None))
+            notify_schedulers(invocation, authority, Push(wanted=True, schedulers=None))
             output.hint(f"waiting {wait} seconds, in which every running node looks for the new trust document")
             time.sleep(wait)
         delete_secrets(authority, planned, lambda secret: output.hint(f"deleted {secret}"))

@@ -39,20 +39,22 @@ SchedulerOption = Annotated[
 IN_TIME: Final = "nodes fetch it within a minute"
 
 
-class Tell(NamedTuple):
+class Push(NamedTuple):
     """The two options above: whether to push, and the schedulers (None: all that are known)."""
 
-    asked: bool
+    wanted: bool
     schedulers: Sequence[str] | None
 
 
-def push_news(invocation: Invocation, authority: CertificateAuthority, tell: Tell, *, expected: bool = True) -> None:
+def notify_schedulers(
+    invocation: Invocation, authority: CertificateAuthority, notified: Push, *, expected: bool = True
+) -> None:
     """Push the newest trust document to the schedulers and report the answers; raises nothing.
 
     Without `expected`, a missing address or credential is not reported.
     """
     try:
-        answers = _tell(invocation, authority, tell.schedulers) if tell.asked else []
+        answers = _push(invocation, authority, notified.schedulers) if notified.wanted else []
     except DaskpkiError as error:
         if expected or not isinstance(error, NotFoundError):
             invocation.output.hint(f"{IN_TIME} (no scheduler was notified: {error})")
@@ -63,7 +65,7 @@ def push_news(invocation: Invocation, authority: CertificateAuthority, tell: Tel
         invocation.output.hint(IN_TIME)
 
 
-def _tell(invocation: Invocation, authority: CertificateAuthority, given: Sequence[str] | None) -> list[Answer]:
+def _push(invocation: Invocation, authority: CertificateAuthority, given: Sequence[str] | None) -> list[Answer]:
     from daskpki.cli.login import surroundings
     from daskpki.credentials.contexts import parse_scheduler
     from daskpki.credentials.source_selection import Wanted
@@ -130,7 +132,7 @@ def renew(
             with progress(invocation, len(entries), authority.renew(entries, give_way=due)) as renewed:
                 entries = [leaf.record for leaf in renewed]
             if authority.inventory().published != before:
-                push_news(invocation, authority, Tell(push, scheduler), expected=False)
+                notify_schedulers(invocation, authority, Push(push, scheduler), expected=False)
         documents = [authority.describe(entry) for entry in entries]
         now = authority.session.now()
     if dry_run and documents:
@@ -184,7 +186,7 @@ def revoke(
         nothing = f"nothing to revoke: {which} was revoked before, or has ended"
         lines = certificate_table(documents, now) if documents else [nothing]
         invocation.output.result(documents, lines)
-        push_news(invocation, authority, Tell(push, scheduler))
+        notify_schedulers(invocation, authority, Push(push, scheduler))
 
 
 def _ask(invocation: Invocation, going: Sequence[CertificateRecord], *, yes: bool) -> None:

@@ -15,7 +15,7 @@ from daskpki.authority.rollover import RETIRING, STARTED
 from daskpki.cli.init_ca import offline_root
 from daskpki.cli.invocation import Commands, YesOption
 from daskpki.cli.output import fingerprint_lines, table
-from daskpki.cli.renew_revoke import PushOption, SchedulerOption, Tell, push_news
+from daskpki.cli.renew_revoke import Push, PushOption, SchedulerOption, notify_schedulers
 from daskpki.errors import UnavailableError, UsageError
 from daskpki.quoting import rfc3339
 
@@ -159,8 +159,8 @@ def rotate(
         raise UsageError("rotate-ca needs a step", hint="daskpki rotate-ca start, status, promote, finish or abort")
     invocation: Invocation = ctx.obj
     successor = successor_of(invocation, key_type, ca_key, offline, root_passphrase_file, lower_sealing=lower_sealing)
-    tell = Tell(push, scheduler)
-    _emergency(invocation, successor, tell, seal=ca_passphrase, old_key_lost=old_key_lost, yes=yes)
+    notified = Push(push, scheduler)
+    _emergency(invocation, successor, notified, seal=ca_passphrase, old_key_lost=old_key_lost, yes=yes)
 
 
 @rotate_ca.command()
@@ -189,13 +189,13 @@ def start(
     successor = successor_of(
         invocation, key_type, ca_key, offline, root_passphrase_file, permit_dns or (), lower_sealing=lower_sealing
     )
-    tell = Tell(push, scheduler)
+    notified = Push(push, scheduler)
     if emergency:
-        _emergency(invocation, successor, tell, seal=ca_passphrase, old_key_lost=old_key_lost, yes=yes)
+        _emergency(invocation, successor, notified, seal=ca_passphrase, old_key_lost=old_key_lost, yes=yes)
         return
     with invocation.authority(seal=seals(invocation, ca_passphrase)) as authority:
         made, resumed = authority.rollover().start(successor)
-        push_news(invocation, authority, tell, expected=False)
+        notify_schedulers(invocation, authority, notified, expected=False)
         document = rollover_document(authority)
     new = next(entry for entry in document["authorities"] if entry["generation"] == made.generation)
     lines = [f"CA {made.generation} is trusted in addition to CA {document['issuing']}"]
@@ -236,7 +236,7 @@ def promote(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOpt
         if rollover.standing().phase == STARTED:
             _warn_if_fresh(invocation, authority)
         target = rollover.promote()
-        push_news(invocation, authority, Tell(push, scheduler), expected=False)
+        notify_schedulers(invocation, authority, Push(push, scheduler), expected=False)
         count = _reissue(invocation, authority)
         document = rollover_document(authority) | {"reissued": count}
     _report(invocation, document, [f"CA {target.generation} issues; {_certificates(count)} reissued"])
@@ -267,7 +267,7 @@ def finish(
                 f"This drops {dropped}: nothing it issued stays trusted, and its key is erased. Go on?", yes=yes
             )
         erased = authority.rollover().finish(force=force, old_keys=not old_key_lost)
-        push_news(invocation, authority, Tell(push, scheduler), expected=False)
+        notify_schedulers(invocation, authority, Push(push, scheduler), expected=False)
         document = rollover_document(authority) | {"keysErased": erased}
     _report(invocation, document, _dropped(before.others) or [_one_left(before, "finish")])
     if not erased:
@@ -284,7 +284,7 @@ def abort(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOptio
     with invocation.authority() as authority:
         before = authority.rollover().standing()
         target = authority.rollover().abort()
-        push_news(invocation, authority, Tell(push, scheduler), expected=False)
+        notify_schedulers(invocation, authority, Push(push, scheduler), expected=False)
         count = _reissue(invocation, authority)
         document = rollover_document(authority) | {"reissued": count}
     if not before.others:
@@ -297,7 +297,7 @@ def abort(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOptio
 
 
 def _emergency(
-    invocation: Invocation, successor: Successor, tell: Tell, *, seal: bool, old_key_lost: bool, yes: bool
+    invocation: Invocation, successor: Successor, notified: Push, *, seal: bool, old_key_lost: bool, yes: bool
 ) -> None:
     invocation.output.confirm(
         f"This replaces the CA of cluster {invocation.cluster} at once: nothing it issued stays trusted. Go on?",
@@ -306,7 +306,7 @@ def _emergency(
     with invocation.authority(seal=seals(invocation, seal)) as authority:
         began = authority.session.clock()
         cut = authority.rollover().emergency(successor, old_keys=not old_key_lost)
-        push_news(invocation, authority, tell, expected=False)
+        notify_schedulers(invocation, authority, notified, expected=False)
         invocation.output.hint(f"the old CA is no longer trusted, after {cut.seconds:.1f} s; reissuing")
         count = _reissue(invocation, authority, give_way=False)
         total = (authority.session.clock() - began).total_seconds()

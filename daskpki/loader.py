@@ -21,11 +21,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from daskpki.credentials.contexts import SCHEME
-from daskpki.credentials.source_selection import DIRECTORY
 from daskpki.errors import DaskpkiError
 from daskpki.identity import Role
-from daskpki.settings import GsmUrl, LocalUrl, home
+from daskpki.settings import SCHEME, GsmUrl, LocalUrl, home
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +71,7 @@ def _has_tls_files() -> bool:
 def dial_security(obtained: Obtained, wanted: Wanted, here: Environment) -> PkiSecurity:
     """The Security under which a client dials with this credential, and with what is renewed where it came from."""
     from daskpki.cluster.security import client_security, node_security
+    from daskpki.credentials.source_selection import DIRECTORY
     from daskpki.credentials.source_selection import Source as From
     from daskpki.handover import VARIABLE, load_handover
 

@@ -36,8 +36,8 @@ from daskpki.files import (
 from daskpki.identity import parse_label
 from daskpki.pki import json_fields
 from daskpki.quoting import shown
+from daskpki.settings import SCHEME
 
-SCHEME: Final = "tls://"
 DEFAULT_PORT: Final = 8786
 LIMIT_OF_PORTS: Final = 65_536
 _ADDRESS: Final = re.compile(r"tls://(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?\Z")

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from daskpki.confidential import Confidential, KeyringPort
-from daskpki.credentials.contexts import SCHEME, Contexts, Saved, matches, parse_scheduler, service_name
+from daskpki.credentials.contexts import Contexts, Saved, matches, parse_scheduler, service_name
 from daskpki.credentials.os_keyring import MAX_CHARACTERS
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.verified import Pins, VerifiedCredential, verify_credential
@@ -23,6 +23,7 @@ from daskpki.errors import CorruptError, NotFoundError, NotTrustedError, UsageEr
 from daskpki.identity import Identity, Role
 from daskpki.pki.credential import Credential
 from daskpki.pki.trust import check_fresh, parse_trust
+from daskpki.settings import SCHEME
 
 FORMAT: Final = "1"
 _PKCS8: Final = "pkcs8"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # pathlib takes 4 ms to load, and a boot from Secret Manager 
 DEFAULT_CLUSTER: Final = "default"
 DEFAULT_STORE: Final = "local:"
 SCHEME: Final = "tls://"
-"""Scheme of every scheduler's address; here, since the loader is called for other schemes, too, and then loads no more."""
+"""Of scheduler addresses; here, since the loader, which is called for other schemes, too, then loads nothing else."""
 # Google Cloud: project ids are 6 to 30 of a-z, 0-9 and '-' (older ones carry a domain and ':'); numbers work as well.
 _PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]\Z|[0-9]{6,}\Z")
 _LOCATION = re.compile(r"[a-z][a-z0-9-]{2,30}\Z")

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-import gc
 import sys
-from importlib.util import find_spec
 
 
 def main() -> int:
     """Run the command line; the exit code is one of the documented ones."""
+    try:
+        return _run()
+    except KeyboardInterrupt:  # while modules were loaded; later ones are reported by the command line
+        print("error: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run() -> int:
+    import gc
+    import signal
+    from importlib.util import find_spec
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the parent had it ignored, as nohup does
+        signal.signal(signal.SIGINT, _interrupt)
     if find_spec("typer") is None:
         print("error: the command line is not installed here", file=sys.stderr)
         print("hint: pip install 'daskpki[cli]'", file=sys.stderr)
@@ -20,6 +32,14 @@ def main() -> int:
         return run(sys.argv[1:])
     finally:
         gc.freeze()  # nor would the interpreter find anything worth collecting at its end: that took a fifth of `issue`
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    """Raise KeyboardInterrupt once: a second Ctrl-C would cut off the clean-up after the first."""
+    import signal
+
+    signal.signal(number, lambda *_: None)
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

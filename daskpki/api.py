@@ -1,11 +1,10 @@
-"""The cluster's other secrets as a program reads them: from where `daskpki-entrypoint --secret` put them.
-
-The Python API, as `daskpki.NAME`; each name is loaded when it is first used (`daskpki/__init__.py`).
+"""The Python API, as `daskpki.NAME`; each name is loaded on first use (`daskpki/__init__.py`).
 
 import daskpki
 
-client = daskpki.connect()                                    # as whoever is logged in here
+client = daskpki.connect()                                    # with the login of this machine
 client = Client("tls://10.0.0.5:8786", security=daskpki.security("alice"))
+password = daskpki.secret("db-password")                      # mounted by daskpki-entrypoint --secret
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ def cluster_security(
 ) -> LocalSecurity:
     """A `distributed.Security` for `LocalCluster(security=...)`: client NAME, a scheduler and workers of this machine.
 
-    All three credentials are read from the store, so whoever runs this holds them all. It is never pickled with them:
+    All three credentials are read from the store, so this process has them all. It is never pickled with them:
     each worker process gets the worker's alone, and `SSHCluster` is refused. Wherever the dashboard is bound, it
     answers this machine alone; with dashboard="mtls" it speaks TLS to holders of a client's certificate, with "off" it
     answers nobody. Its scheduler asks the store every minute for newer trust documents, so a revocation reaches all of
@@ -120,7 +119,7 @@ def verify_not_sealed(scheduler_code: str) -> None:
 
 
 def connect(cluster: str | None = None, **client_kwargs: Any) -> Client:
-    """A `distributed.Client`, connected as whoever is logged in here; with `asynchronous=True`, one to be awaited.
+    """A `distributed.Client`, connected with the login of this machine; with `asynchronous=True`, one to be awaited.
 
     The address is the one that `login --scheduler` or the deployment recorded; `address=` overrides it, and so does
     `scheduler_file=`, a file that a scheduler wrote by Dask's option of that name. Everything else goes to

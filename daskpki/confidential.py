@@ -1,8 +1,8 @@
-"""The type in which private keys, passphrases and payloads travel, so that no log, repr or pickle can show them."""
+"""Keys, passphrases and payloads: a type that no log, repr or pickle can show, and the protocol of a keyring."""
 
 from __future__ import annotations
 
-from typing import NoReturn, final
+from typing import NoReturn, Protocol, final
 
 
 @final
@@ -45,3 +45,19 @@ class Confidential:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a Confidential value is never pickled or copied")
+
+
+class KeyringPort(Protocol):
+    """A keyring whose entries are texts, named by service and username; both are readable while it is locked."""
+
+    def get(self, service: str, username: str) -> Confidential | None:
+        """The entry's secret, or None if there is none; AccessDeniedError without a usable keyring."""
+        ...
+
+    def set(self, service: str, username: str, secret: Confidential) -> None:
+        """Write the entry, read it back and compare; AccessDeniedError, UsageError when over 1,280 characters."""
+        ...
+
+    def delete(self, service: str, username: str) -> None:
+        """Remove the entry if there is one; AccessDeniedError."""
+        ...

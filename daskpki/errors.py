@@ -1,4 +1,4 @@
-"""What can go wrong, and the exit code by which a command or the entrypoint says so.
+"""Errors that daskpki raises on purpose, with the exit codes of commands and the entrypoint.
 
 One class for each exit code of the contract. `str(error)` is one line that says what, which object and why; `hint` is
 the way out, or None where there is none to offer; in a traceback it stands below the message. Nothing here ever carries
@@ -64,7 +64,7 @@ class AlreadyExistsError(DaskpkiError):
 
 
 class ConflictError(DaskpkiError):
-    """Another writer was first; reading again and deciding anew is the remedy."""
+    """Another writer was first; read again and decide again."""
 
 
 class NotOursError(DaskpkiError):
@@ -85,6 +85,12 @@ class NothingToDo(DaskpkiError):  # noqa: N818 - an answer for --detailed-exit-c
     """There was nothing to do (exit code 6, only with `--detailed-exit-code`)."""
 
     exit_code = 6
+
+
+class Interrupted(DaskpkiError):  # noqa: N818 - a person's wish rather than a fault
+    """Ctrl-C ended the command (exit code 130, as shells count SIGINT)."""
+
+    exit_code = 130
 
 
 class UnavailableError(DaskpkiError):

@@ -1,6 +1,6 @@
-"""Files and directories that hold keys: made private from their first instant, complete or absent, checked as ssh does.
+"""Files and directories with keys: private from the first instant, complete or absent, checked as ssh does.
 
-A file is written to a name of its own in the same directory (0600, O_EXCL, O_NOFOLLOW), fsynced, moved into place,
+A file is written under a temporary name in the same directory (0600, O_EXCL, O_NOFOLLOW), fsynced, moved into place,
 and the directory is fsynced, so that a crash leaves the old file or the new one.
 """
 
@@ -23,7 +23,7 @@ _MAX_SECRET_FILE: Final = 1 << 20
 
 
 def drop_unwritable(*streams: TextIO | None) -> None:
-    """What these streams cannot take is dropped: the interpreter would try again at its end, and exit with 120."""
+    """Drop what these streams cannot write: the interpreter would try again at its end, and exit with 120."""
     for stream in streams:
         if stream is None:  # it was closed when the program began
             continue
@@ -115,10 +115,12 @@ def _check_status(path: Path | str, status: os.stat_result) -> None:
         raise AccessDeniedError(f"{path} belongs to another user (uid {status.st_uid})")
     loose = stat.S_IMODE(status.st_mode) & 0o077
     if loose:
+        from shlex import quote  # for the error alone
+
         wanted = "700" if stat.S_ISDIR(status.st_mode) else "600"
         raise AccessDeniedError(
             f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})",
-            hint=f"chmod {wanted} {path if isinstance(path, Path) else 'FILE'}",
+            hint=f"chmod {wanted} {quote(str(path)) if isinstance(path, Path) else 'FILE'}",
         )
 
 
@@ -142,7 +144,7 @@ def read_private(path: Path, *, limit: int = _MAX_SECRET_FILE, called: str | Non
 
 
 def is_there(path: Path) -> bool:
-    """Whether something has that name, a dangling link too; AccessDeniedError where we may not look.
+    """True if the name exists, also as a dangling link; AccessDeniedError where we may not look.
 
     `Path.exists` raises then up to Python 3.13, and says no from 3.14 on.
     """
@@ -156,7 +158,7 @@ def is_there(path: Path) -> bool:
 
 
 def names_in(directory: Path) -> list[str]:
-    """What lies in a directory, nothing in a missing one; AccessDeniedError where we may not look, as `glob` hides."""
+    """Names in a directory, none for a missing one; AccessDeniedError where we may not look, which `glob` hides."""
     try:
         return sorted(os.listdir(directory)) if is_there(directory) else []  # noqa: PTH208 - names are what is wanted
     except OSError as error:
@@ -185,11 +187,11 @@ def write_and_read_back(path: Path, data: bytes, *, called: str) -> None:
         ) from None
     if not intact:
         path.unlink(missing_ok=True)
-        raise DaskpkiError(f"{called} does not hold what was written to it", hint="choose a place on another drive")
+        raise DaskpkiError(f"{called} does not contain what was written to it", hint="choose a place on another drive")
 
 
 def os_error(error: OSError, path: Path | str) -> DaskpkiError:
-    """What an OSError means to the user: not found, denied, or failed with the system's own words."""
+    """The error for an OSError: not found, denied, or failed with the system's own words."""
     reason = error.strerror or type(error).__name__
     name = shortened(str(path))
     if isinstance(error, FileNotFoundError) or error.errno == errno.ENAMETOOLONG:  # which no file's name is

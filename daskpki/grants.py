@@ -1,10 +1,10 @@
-"""Who may read which of a cluster's secrets: targets of grants, rules for what is too wide or narrow, and changes.
+"""Read access to a cluster's secrets (IAM): targets of grants, rules for too wide or too narrow ones, and changes.
 
-Too wide: everybody or a whole domain reads a secret; who has a credential reads the CA's key; a person reads a
+Too wide: everybody or a whole domain reads a secret; a reader of a credential reads the CA's key; a person reads a
 machine's credential; a member reads more credentials than one machine or person has (one scheduler's and one worker's
-are a single VM's). Too narrow: a credential that nobody reads; a reader without the trust document. What a policy
-leaves open is reported as well. The rules and targets are pure; `Grants` reads and changes the policies of a store on
-Secret Manager, `carry_grants` repeats them where a cluster was copied to. A local store has none.
+are a single VM's). Too narrow: a credential without a reader; a reader without the trust document. Conditions and
+custom roles, which leave the answer open, are reported as well. Rules and targets are pure; `Grants` reads and changes
+the policies of a store on Secret Manager, `carry_grants` repeats them for a copied cluster. A local store has none.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ OPERATOR_PERMISSIONS: Final = (
     "secretmanager.versions.get",
     "secretmanager.versions.list",
 )
-"""What operators need in the project: `roles/secretmanager.admin` less reading payloads and setting policies."""
+"""Permissions of operators in the project: `roles/secretmanager.admin` less reading payloads and setting policies."""
 
 GRANTER_ROLE: Final = "daskpkiGranter"
 GRANTER_ROLE_TITLE: Final = "daskpki granter: sets who may read which secret"
@@ -54,7 +54,7 @@ GRANTER_PERMISSIONS: Final = (
     "secretmanager.secrets.list",
     "secretmanager.secrets.setIamPolicy",
 )
-"""What `daskpki grant` needs. A member that may set a policy can grant himself access."""
+"""Permissions of `daskpki grant`. A member that may set a policy can grant itself access."""
 
 UNSEEN: Final = "grants on the project, its folders and its organisation, which apply to every secret below them"
 TOO_WIDE: Final = "too wide"
@@ -74,7 +74,7 @@ _MEMBER: Final = re.compile(
 
 
 class Target(NamedTuple):
-    """What is granted: `own` is the secret itself, None for trust alone; `shared` what its reader needs as well."""
+    """Secrets to grant: `own` is the secret itself, None for trust alone; `shared` are others that its reader needs."""
 
     name: str
     own: str | None
@@ -131,18 +131,18 @@ class Secret(NamedTuple):
 
     @property
     def readers(self) -> list[str]:
-        """Who may read it, without condition."""
+        """Members that may read it without condition."""
         return sorted({one.member for one in self.bindings if one.role in READING and one.condition is None})
 
 
 class Place(NamedTuple):
-    """Where the cluster is, for the commands that mend something."""
+    """Store and cluster, for the suggested commands."""
 
     url: GsmUrl
     cluster: str
 
     def grant(self, target: str, member: str, *options: str) -> str:
-        """The command of ours that gives the member the target, or with `--revoke` takes it."""
+        """The `daskpki grant` command for the member and target, with these options."""
         words = ["daskpki", "--store", str(self.url), "--cluster", self.cluster, "grant", target, "--to", member]
         return shlex.join([*words, *options])
 
@@ -159,7 +159,7 @@ class Place(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What is wrong with one secret, why, and the command that mends it (None where a decision is needed first)."""
+    """A problem of one secret, its reason, and the command that fixes it (None if a decision is needed first)."""
 
     severity: str
     secret: str
@@ -169,14 +169,14 @@ class Finding(NamedTuple):
 
 
 def judge(secrets: Sequence[Secret], place: Place) -> list[Finding]:
-    """Everything that is wrong, what is too wide first."""
+    """All findings, too wide ones first."""
     found = [*_wide(secrets, place), *_several(secrets, place), *_narrow(secrets, place), *_unclear(secrets)]
     order = (TOO_WIDE, TOO_NARROW, UNCLEAR)
     return sorted(found, key=lambda finding: (order.index(finding.severity), finding.secret, finding.member or ""))
 
 
 def _wide(secrets: Iterable[Secret], place: Place) -> Iterator[Finding]:
-    """What is wrong with one grant, seen alone."""
+    """Problems of single grants."""
     holders = {member for one in secrets if one.kind in _CREDENTIALS for member in one.readers}
     for secret in secrets:
         for member in secret.readers:
@@ -189,7 +189,7 @@ def _wide(secrets: Iterable[Secret], place: Place) -> Iterator[Finding]:
                     _removal(secret, member, place),
                 )
             elif secret.kind in (secret_names.CA_KEY, secret_names.RECORDS) and member in holders:
-                why = "who holds a credential also reads what only operators and issuers need"
+                why = "a reader of a credential also reads what only operators and issuers need"
                 yield Finding(TOO_WIDE, secret.id, member, why, _removal(secret, member, place))
             elif secret.kind in _MACHINES and member.startswith(_PEOPLE):
                 yield Finding(
@@ -242,7 +242,7 @@ def _unclear(secrets: Iterable[Secret]) -> Iterator[Finding]:
 
 
 def _removal(secret: Secret, member: str, place: Place) -> str:
-    """What takes the right away: `daskpki grant` for what it gives itself, gcloud for a role that it never gives."""
+    """The command that withdraws access: `daskpki grant` for its own grants, gcloud for roles that it never grants."""
     held = [one for one in secret.bindings if one.member == member and one.role in READING and one.condition is None]
     for binding in held:
         if binding.role != ACCESSOR:
@@ -252,7 +252,7 @@ def _removal(secret: Secret, member: str, place: Place) -> str:
 
 
 class Change(NamedTuple):
-    """What happened to one secret's policy."""
+    """The change of one secret's policy."""
 
     secret: str
     changed: bool
@@ -304,7 +304,7 @@ class Grants:
         ]
 
     def check(self) -> list[Finding]:
-        """What is too wide or too narrow in the cluster; also whether the caller reads what only nodes should."""
+        """All findings of the cluster, and secrets of nodes that the caller can read."""
         secrets = self.of()
         return [*judge(secrets, self._place), *self._own_reach(secrets)]
 
@@ -321,7 +321,7 @@ class Grants:
         return bool(self._policies.permitted(secret.id, [_READ]))
 
     def _check(self, target: Target) -> None:
-        """Every secret exists and is daskpki's; the one for pieces of a CRL is made if an old CA has none yet."""
+        """Raise unless every secret exists and is daskpki's."""
         for secret in target.secrets:
             try:
                 check_ours(secret, self._secrets.describe(secret).labels)
@@ -329,7 +329,7 @@ class Grants:
                 raise NotFoundError(str(error), hint=self._way_out(target, secret)) from error
 
     def _way_out(self, target: Target, secret: str) -> str:
-        """The command that makes what is missing, which without a CA is no credential."""
+        """The command that creates the missing secret."""
         role, _, name = target.name.partition("/")
         if role == secret_names.SECRET and secret == target.own:
             return f"daskpki secret set {name}"
@@ -355,7 +355,7 @@ class Grant(NamedTuple):
 
 
 class Carried(NamedTuple):
-    """What the target's policies hold now, verified, and what was left behind."""
+    """Grants in the target's policies now, verified, and those that were not copied."""
 
     carried: tuple[Grant, ...]
     left: tuple[Grant, ...]
@@ -380,7 +380,7 @@ def carry_grants(source: GsmStore, target: GsmStore, cluster: str) -> Carried:
 
 
 def is_carried(binding: Binding) -> bool:
-    """Whether `daskpki grant` would give just that."""
+    """True if the binding is one that `daskpki grant` creates."""
     try:
         parse_member(binding.member)
     except DaskpkiError:

@@ -1,7 +1,7 @@
-"""Who a certificate speaks for: role, name and trust domain, and the rules that their names obey.
+"""Identities of certificates: role, name and trust domain, and the rules for their names.
 
 An identity is the SPIFFE ID `spiffe://TRUST_DOMAIN/ROLE/NAME` in the URI SAN of a leaf; its DNS name is
-`NAME.ROLE.TRUST_DOMAIN`. Names and clusters are DNS labels (RFC 1123, 2.1), anything else is refused with the rule.
+`NAME.ROLE.TRUST_DOMAIN`. Names and clusters are DNS labels (RFC 1123, 2.1); anything else is refused with the rule.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MAX_TRUST_DOMAIN = 253 - len(".scheduler.") - 63
 
 
 class Role(StrEnum):
-    """What a certificate may be; there is no fourth role (a service is a client with a name)."""
+    """Roles of certificates; there is no fourth one (a service is a client with a name)."""
 
     SCHEDULER = "scheduler"
     WORKER = "worker"

@@ -60,6 +60,11 @@ class CertificateRecord(NamedTuple):
     revoked_at: int | None = None
     reason: str | None = None
 
+    @property
+    def slug(self) -> str:
+        """ROLE/NAME, as commands print and take it."""
+        return f"{self.role}/{self.name}"
+
     def state(self, now: float) -> str:
         """reserved, issued, superseded, expired, revoking, revoked or abandoned.
 

@@ -1,17 +1,10 @@
 """CA keys in Google Cloud KMS, which sign without ever leaving it (`gcpkms://` URIs; extra `kms`).
 
-Whoever opens the CA needs `roles/cloudkms.signerVerifier` on the key: it covers signing and reading the public half.
+Commands that open the CA need `roles/cloudkms.signerVerifier` on the key: signing, and reading the public half. The
+key's owner makes and destroys key versions; daskpki does neither.
 
-The name of a key version in Cloud KMS, as `--ca-key` and the log have it.
-
-The two calls that a CA key needs, by the official client, with their checksums checked on both ways.
-
-Cloud KMS says itself whether what it received is what was sent; what it answers is checked here, as Google's guidelines
-on data integrity want it: a signature over damaged data would be a valid one over something else.
-
-A private key whose secret half stays in Cloud KMS, in the shape that pyca's X.509 builders sign with.
-
-Cloud KMS as a place for CA keys (`daskpki.authority.ca_keys.CaKeys`): its owner makes and destroys them, not we.
+Checksums are verified both ways, as Google's guidelines on data integrity demand: Cloud KMS reports whether it received
+what was sent, and its answers are checked here. A signature over damaged data would be valid for something else.
 """
 
 from __future__ import annotations
@@ -238,7 +231,7 @@ class KmsCaKeys(NamedTuple):
 
     @property
     def sealing(self) -> str:
-        """See CaKeys."""
+        """How the key is protected, for the log."""
         return "kms"
 
     def check(self) -> None:
@@ -254,7 +247,7 @@ class KmsCaKeys(NamedTuple):
         return KmsPrivateKey(self.client, parse_kms_uri(self.uri))
 
     def discard(self, generation: int) -> None:
-        """Nothing: whoever owns the key ring disables and destroys its versions."""
+        """Nothing: the key ring's owner disables and destroys its versions."""
 
 
 def kms_ca_keys(uri: str, environ: Mapping[str, str]) -> KmsCaKeys:

@@ -21,11 +21,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from daskpki.credentials.contexts import SCHEME
-from daskpki.credentials.source_selection import DIRECTORY
 from daskpki.errors import DaskpkiError
 from daskpki.identity import Role
-from daskpki.settings import GsmUrl, StoreUrl, home
+from daskpki.settings import SCHEME, GsmUrl, StoreUrl, home
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +47,7 @@ def security_loader(info: dict[str, Any]) -> PkiSecurity | None:
     """The Security for `info["address"]`, or None; the module's first lines have the rules.
 
     NotFoundError when no rule fits, UsageError that names the candidates when several logins do; AccessDeniedError
-    without the keyring; NotTrustedError when the credential does not hold.
+    without the keyring; NotTrustedError when the credential fails its verification.
     """
     address = info.get("address")
     if not isinstance(address, str) or not address.lower().startswith(SCHEME):
@@ -64,7 +62,7 @@ def security_loader(info: dict[str, Any]) -> PkiSecurity | None:
 
 
 def _has_tls_files() -> bool:
-    """Whether Dask's configuration names certificates of another kind, with which it can dial by itself."""
+    """True if Dask's configuration names TLS files, with which it can connect by itself."""
     from dask import config
 
     return any(config.get(f"distributed.comm.tls.{name}", None) for name in ("ca-file", "client.cert", "client.key"))
@@ -73,6 +71,7 @@ def _has_tls_files() -> bool:
 def dial_security(obtained: Obtained, wanted: Wanted, here: Environment) -> PkiSecurity:
     """The Security under which a client dials with this credential, and with what is renewed where it came from."""
     from daskpki.cluster.security import client_security, node_security
+    from daskpki.credentials.source_selection import DIRECTORY
     from daskpki.credentials.source_selection import Source as From
     from daskpki.handover import VARIABLE, load_handover
 
@@ -141,8 +140,9 @@ _announced: set[bytes] = set()
 
 def _announce_end(obtained: Obtained, wanted: Wanted, here: Environment) -> None:
     """Warn of a near end, once a process; by the logger, since `-W error` would make a failure of a warning."""
-    from daskpki.credentials.expiry import ending, remaining_seconds
+    from daskpki.credentials.expiry import ending
     from daskpki.credentials.sources import renewal
+    from daskpki.quoting import minute, remaining_seconds
 
     credential = obtained.held.credential
     end = ending(credential.leaf, obtained.held.trust, here.now)
@@ -154,7 +154,7 @@ def _announce_end(obtained: Obtained, wanted: Wanted, here: Environment) -> None
         "the credential of %s ends %s (%s), with %s: %s renews it",
         credential.identity.uri,
         left,
-        f"{end.at:%Y-%m-%d %H:%M UTC}",
+        minute(end.at),
         end.what,
         renewal(obtained, wanted, here),
     )
@@ -170,7 +170,7 @@ class StoreTrust:
         self._url = url
 
     def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
-        """See daskpki.cluster.refresh.Source."""
+        """Newer trust documents of the store than `held`."""
         with _reader(self._url) as store:
             yield from self._versions.after(store, held)
 
@@ -209,7 +209,7 @@ class RenewedCredential:
         self._wanted = wanted
 
     def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
-        """See daskpki.cluster.refresh.Source."""
+        """The trust document of the renewed credential, if it is newer than `held`."""
         from daskpki.cluster.trust_updates import TrustMessage
 
         obtained = self._obtain()

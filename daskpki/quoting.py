@@ -1,24 +1,67 @@
-"""How a value that was given stands in a message: quoted, and at most 200 characters of it.
+"""Values and moments in messages, logs and documents.
 
-A setting that leads to a key, a passphrase or a credential stands in none: it may have been given the content of the
-file in place of its path, so messages name the option and the variable.
+Foreign values are quoted, on one line, and cut to a length; moments are in UTC.
+
+The value of a setting that leads to a key, a passphrase or a credential never stands there: it may have been given the
+content of the file in place of its path, so messages name the option and the variable.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Final
 
+_UNITS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
 LONGEST: Final = 200
-"""Characters of a value, or of somebody else's text."""
+"""Characters of a value, or of another party's text, in a message."""
 
 
-def shown(value: object) -> str:
-    """The value as Python writes it, cut off after 200 characters."""
-    text = repr(str(value)[: LONGEST + 1])
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+def shown(value: object, most: int = LONGEST) -> str:
+    """`value` as Python writes it, at most `most` characters of it; of a container only its type and length."""
+    if isinstance(value, (str, bytes, bytearray)):
+        return repr(value) if len(value) <= most else f"{value[:most]!r}... ({len(value)} long)"
+    if isinstance(value, (bool, int, float, type(None))):
+        return shortened(repr(value), most)
+    kind = type(value).__name__
+    return f"a {kind} of {len(value)}" if isinstance(value, (list, tuple, set, dict)) else f"a {kind}"
 
 
-def shortened(text: str) -> str:
-    """The text without line ends, cut off after 200 characters."""
-    line = " ".join(text[: 2 * LONGEST].splitlines())
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
+def shortened(text: str, most: int = LONGEST) -> str:
+    """`text` on one line, at most `most` characters of it."""
+    line = " ".join(text[: 2 * most].splitlines())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def did_you_mean(texts: Iterable[str], known: Iterable[str]) -> str | None:
+    """A question with the known name nearest to each text; None where none is near."""
+    from difflib import get_close_matches  # for errors alone
+
+    names = sorted(set(known))
+    near = [match for text in texts for match in get_close_matches(text, names, n=1, cutoff=0.8)]
+    return f"did you mean {' or '.join(near)}?" if near else None
+
+
+def rfc3339(moment: float | datetime) -> str:
+    """A moment to the second, in UTC, from seconds since the epoch or a time with a zone."""
+    at = moment.astimezone(UTC) if isinstance(moment, datetime) else datetime.fromtimestamp(moment, UTC)
+    return f"{at.replace(tzinfo=None, microsecond=0).isoformat()}Z"  # strftime takes five times as long
+
+
+def day(moment: float) -> str:
+    """The day of a moment in seconds since the epoch, in UTC."""
+    return rfc3339(moment)[:10]
+
+
+def minute(moment: float | datetime) -> str:
+    """A moment to the minute, for people."""
+    return f"{rfc3339(moment)[:16].replace('T', ' ')} UTC"
+
+
+def remaining_seconds(seconds: int) -> str:
+    """`in 29 days`, `in 5 hours`; `12 days ago` for a negative number. Rounded, so that a new `7d` ends in 7 days."""
+    size = abs(seconds)
+    length, unit = next(scale for scale in _UNITS if size >= scale[0] or scale is _UNITS[-1])
+    amount = round(size / length)
+    text = f"{amount} {unit}" + ("" if amount == 1 else "s")
+    return f"in {text}" if seconds >= 0 else f"{text} ago"

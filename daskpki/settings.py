@@ -1,6 +1,6 @@
-"""The settings that every part shares, read once from an environment that is handed in.
+"""Settings that all parts share, read from an environment that is passed in.
 
-Nothing here is secret, so all of it may stand in instance metadata. The stores' URLs are parsed here, and opened in
+None of them is secret, so all may stand in instance metadata. Store URLs are parsed here, and opened in
 `daskpki.store.opening`.
 """
 
@@ -22,6 +22,8 @@ DEFAULT_CLUSTER: Final = "default"
 DEFAULT_STORE: Final = "local:"
 STORES: Final = "daskpki.stores"
 """The entry point group in which other packages name what opens the URLs of a scheme (`daskpki.store.opening`)."""
+SCHEME: Final = "tls://"
+"""Of scheduler addresses; here, since the loader, which is called for other schemes, too, then loads nothing else."""
 # Google Cloud: project ids are 6 to 30 of a-z, 0-9 and '-' (older ones carry a domain and ':'); numbers work as well.
 _PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]\Z|[0-9]{6,}\Z")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,30}\Z")  # RFC 3986, 3.1, in lower case

@@ -22,10 +22,10 @@ from typing import Final, NamedTuple
 from daskpki.errors import NotTrustedError
 from daskpki.inventory import AuthorityRecord
 from daskpki.pki import keys
-from daskpki.pki.anchor import ACTIVE, NEXT, RETIRING, Anchor
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.json_fields import compact_json
+from daskpki.pki.trust_document import ACTIVE, NEXT, RETIRING, Anchor
 from daskpki.records import (
     CA_ACTIVATED,
     CA_CREATED,

@@ -1,4 +1,4 @@
-"""The cluster's other secrets: passwords and tokens that its programs need, versioned, in the same store.
+"""The cluster's other secrets: passwords and tokens of its programs, versioned, in the same store.
 
 Payloads are raw bytes, so that `gcloud` and berglas read them too. Changes are recorded, with time and user, in a log
 that is shown and that nothing is decided by. Annotations say when a value ends and when it is due for rotation; they
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from daskpki import secret_names
 from daskpki.confidential import Confidential
-from daskpki.errors import AlreadyExistsError, ConflictError, DisabledError, NotFoundError, UsageError
+from daskpki.errors import AlreadyExistsError, ConflictError, DaskpkiError, DisabledError, NotFoundError, UsageError
 from daskpki.identity import parse_label
+from daskpki.quoting import day, did_you_mean
 from daskpki.records import Draft, Record, Stamp
 from daskpki.store.port import DESTROYED, ENABLED, Payload, SecretInfo, Store, Version
 
@@ -99,7 +101,7 @@ class ClusterSecrets:
         ends = _reminder(self._describe(name).annotations).ends
         if ends is not None and ends < self._clock():
             raise DisabledError(
-                f"the secret {name} ended on {_day(ends)}",
+                f"the secret {name} ended on {day(ends)}",
                 hint=f"daskpki secret set {name} gives it a new value",
             )
         if number is not None:
@@ -154,7 +156,7 @@ class ClusterSecrets:
 
     def disable(self, name: str, number: int) -> None:
         """Make a version unreadable; UsageError for the newest, since programs read `latest`."""
-        self._check_not_newest(name, number)
+        self.check_not_newest(name, number)
         self._store.secrets.disable(self._id(name), number)
         self._record(DISABLED, name, number)
 
@@ -166,11 +168,12 @@ class ClusterSecrets:
 
     def destroy(self, name: str, number: int) -> None:
         """Erase a version for good; UsageError for the newest."""
-        self._check_not_newest(name, number)
+        self.check_not_newest(name, number)
         self._store.secrets.destroy(self._id(name), number)
         self._record(ERASED, name, number)
 
-    def _check_not_newest(self, name: str, number: int) -> None:
+    def check_not_newest(self, name: str, number: int) -> None:
+        """Raise UsageError for the newest version, NotFoundError for one that does not exist."""
         versions = self._existing(name)
         if number not in {version.number for version in versions}:
             raise NotFoundError(f"the secret {name} has no version {number}", hint=f"daskpki secret versions {name}")
@@ -189,8 +192,15 @@ class ClusterSecrets:
             return self._store.secrets.describe(self._id(name))
         except NotFoundError:
             raise NotFoundError(
-                f"cluster {self._cluster!r} has no secret {name!r}", hint="daskpki secret list shows all there are"
+                f"cluster {self._cluster!r} has no secret {name!r}",
+                hint=self._suggestion(name) or "daskpki secret list shows all there are",
             ) from None
+
+    def _suggestion(self, name: str) -> str | None:
+        """The nearest name; None where there is none, or where this account may not list secrets."""
+        with suppress(DaskpkiError):
+            return did_you_mean([name], [entry.name for entry in self.all()])
+        return None
 
     def _annotate(self, secret: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
         """Change the annotations, and try again if somebody else changed them: their version was added already."""
@@ -236,7 +246,3 @@ def _reminder(annotations: Mapping[str, str]) -> Reminder:
 def _moment(text: str | None) -> int | None:
     """Parse an annotation; None for text that is not ours."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 12 else None  # noqa: PLR2004 - years of four digits
-
-
-def _day(seconds: int) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(seconds))

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
-from daskpki.authority.lookup import rfc3339
 from daskpki.authority.publication import current_trust
 from daskpki.authority.session import Session
 from daskpki.errors import CorruptError
 from daskpki.inventory import CERTIFICATE_KINDS, Inventory, ReplayedInventory
 from daskpki.pki.trust import TrustDocument
+from daskpki.quoting import rfc3339
 from daskpki.records import EMPTY, Head, Record
 
 

@@ -11,7 +11,6 @@ from daskpki.authority.anchor import Anchored
 from daskpki.authority.ca_keys import OWN_STORE, Issuers, KeyLocations, parse_key_type, parse_renewable_key_type
 from daskpki.authority.lookup import active_authority, anchor_der, chain_der, published_authorities, recorded_policy
 from daskpki.authority.session import Session, claimed_user, utc_now
-from daskpki.credentials.contexts import parse_scheduler
 from daskpki.errors import NotFoundError
 from daskpki.identity import Identity, Role, parse_label
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
@@ -223,6 +222,12 @@ class CertificateAuthority:
         self._open_living()
         return revoke(self.session, self.issuers, valid(which, self.session.now().timestamp()), reason)
 
+    def revocable(self, which: str, reason: str = "unspecified") -> list[CertificateRecord]:
+        """The certificates that `revoke` would revoke now; the same errors."""
+        from daskpki.authority.revocation import revocable, valid
+
+        return revocable(self.inventory(), valid(which, self.session.now().timestamp()), reason)
+
     def release(self, which: str) -> list[CertificateRecord]:
         """Release certificates from hold; PolicyError for one that was revoked for another reason."""
         from daskpki.authority.revocation import on_hold, release
@@ -264,6 +269,7 @@ class CertificateAuthority:
         UsageError for anything but tls://HOST[:PORT].
         """
         from daskpki.authority.publication import publish
+        from daskpki.credentials.contexts import parse_scheduler
 
         address = parse_scheduler(scheduler)
         if address in self.trust().schedulers:

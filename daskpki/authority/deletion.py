@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
 
 REASON: Final = "cessationOfOperation"
-_KEPT: Final = (secret_names.TRUST, secret_names.RECORDS)
+_KEPT: Final = (secret_names.TRUST, secret_names.RECORDS, secret_names.EVENTS)
 # Keys of the CA last: an interrupted run can then still revoke and publish when it is run again.
 _ORDER: Final = (*Role, secret_names.SECRET, secret_names.CA_KEY)
 
@@ -38,11 +38,6 @@ class Deletion(NamedTuple):
     later: tuple[str, ...]
     keys_elsewhere: tuple[str, ...]
     last_leaf_ends: int | None
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing is left for a second run."""
-        return self.last_leaf_ends is None
 
 
 def plan_deletion(authority: CertificateAuthority) -> Deletion:

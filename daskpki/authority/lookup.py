@@ -8,15 +8,16 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from daskpki.errors import CorruptError, NotFoundError, PolicyError, UsageError
 from daskpki.identity import Role, parse_slug
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
-from daskpki.pki.anchor import ACTIVE, NEXT, RETIRING
 from daskpki.pki.profile import Policy
+from daskpki.pki.trust_document import ACTIVE, NEXT, RETIRING
+from daskpki.quoting import did_you_mean, rfc3339
 from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRING
 
 if TYPE_CHECKING:
@@ -126,14 +127,11 @@ def not_issued(inventory: Inventory, text: str) -> NotFoundError:
 
 
 def _suggestion(inventory: Inventory, text: str) -> str | None:
-    from difflib import get_close_matches  # for the error alone
-
-    meant = [f"{entry.role}/{entry.name}" for entry in _roles_of(inventory, text)]
+    meant = [entry.slug for entry in _roles_of(inventory, text)]
     if not meant:
-        known = {f"{entry.role}/{entry.name}" for entry in islice(inventory.certificates(), _MOST_COMPARED)}
-        wanted = [text] if "/" in text else [f"{role}/{text}" for role in Role]
-        meant = [near for each in wanted for near in get_close_matches(each, sorted(known), n=1, cutoff=0.8)]
-    return f"did you mean {' or '.join(meant)}?" if meant else None
+        known = {entry.slug for entry in islice(inventory.certificates(), _MOST_COMPARED)}
+        return did_you_mean([text] if "/" in text else [f"{role}/{text}" for role in Role], known)
+    return f"did you mean {' or '.join(meant)}?"
 
 
 def _roles_of(inventory: Inventory, name: str) -> list[CertificateRecord]:
@@ -197,19 +195,12 @@ def select(
             yield entry
 
 
-def rfc3339(seconds: int) -> str:
-    """A moment as JSON documents show it, in UTC."""
-    return (
-        f"{datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()}Z"  # strftime takes five times as long
-    )
-
-
 def describe(entry: CertificateRecord, trust_domain: str, now: datetime) -> dict[str, Any]:
     """A certificate as `--json` prints it; the names of its fields are part of the contract."""
     document = {
         "role": entry.role,
         "name": entry.name,
-        "identity": f"spiffe://{trust_domain}/{entry.role}/{entry.name}",
+        "identity": f"spiffe://{trust_domain}/{entry.slug}",
         "serial": f"{entry.serial:x}",
         "fingerprint": entry.fingerprint,
         "notBefore": rfc3339(entry.not_before),

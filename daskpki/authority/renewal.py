@@ -111,7 +111,7 @@ def check_issuable(
             check_request(request, policy)
             leaf_lifetime(request, policy, issuer, int(now.timestamp()))
         except (PolicyError, UsageError) as error:
-            slug = f"{entry.role}/{entry.name}"
+            slug = entry.slug
             raise PolicyError(
                 f"CA {target.generation} could not renew {slug}, so nothing was changed: {error}",
                 hint=f"once nobody needs it any more: daskpki revoke {slug} --reason superseded; then run this again",

@@ -1,6 +1,7 @@
 """The report on a cluster's certificates, gathered in one pass over the inventory, and its HTML page.
 
-The page makes no request, and is light or dark as the reader's system is. Everything from the log is escaped. Long tables are cut, and say by how much; `daskpki list --csv` has all of it.
+The page makes no request, and is light or dark as the reader's system is. Everything from the log is escaped. Long
+tables are cut, and say by how much; `daskpki list --csv` has all of it.
 """
 
 from __future__ import annotations
@@ -10,14 +11,13 @@ import re
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.resources import files
 from typing import Final, NamedTuple
 
 from jinja2 import Environment, StrictUndefined, Template
 
-from daskpki.authority.lookup import STATES, anchor_der, chain_der, rfc3339
+from daskpki.authority.lookup import STATES, anchor_der, chain_der
 from daskpki.authority.publication import current_trust
 from daskpki.authority.renewal import is_due
 from daskpki.authority.session import Session
@@ -27,6 +27,7 @@ from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import DAY
 from daskpki.pki.trust import TrustDocument
+from daskpki.quoting import day, rfc3339
 from daskpki.records import CA_RETIRED, ISSUED, RELEASED, REVOKED, REVOKING, Head
 
 _LONGEST: Final = 60
@@ -250,7 +251,7 @@ def page(report: Report) -> str:
         revoked=[_revocation(entry) for entry in report.revoked[:ROWS]],
         chain=[_link(link) for link in report.chain],
         crl=crl,
-        crl_next=_day(crl.next_update),
+        crl_next=day(crl.next_update),
         roles=list(Role),
         states=sorted({_state(entry, report.now) for entry in report.holders}),
         holders=[_holder(entry, report.now) for entry in report.holders[:ROWS]],
@@ -298,22 +299,18 @@ def _holder(entry: CertificateRecord, now: int) -> tuple[object, ...]:
     state = _state(entry, now)
     left = 0 if state == EXPIRED else (entry.not_after - now) // DAY
     names = ", ".join(san.partition(":")[2] for san in entry.sans)
-    span = (_day(entry.not_before), _day(entry.not_after))
+    span = (day(entry.not_before), day(entry.not_after))
     return entry.role, entry.name, state, *span, left, entry.key_type, names, f"{entry.serial:x}"
 
 
 def _revocation(entry: CertificateRecord) -> tuple[object, ...]:
-    when, reason = _day(entry.revoked_at or entry.reserved_at), entry.reason or "unspecified"
-    return f"{entry.role}/{entry.name}", when, reason, _day(entry.not_after), f"{entry.serial:x}"
+    when, reason = day(entry.revoked_at or entry.reserved_at), entry.reason or "unspecified"
+    return f"{entry.role}/{entry.name}", when, reason, day(entry.not_after), f"{entry.serial:x}"
 
 
 def _link(link: ChainLink) -> tuple[object, ...]:
-    span = (_day(link.not_before), _day(link.not_after))
+    span = (day(link.not_before), day(link.not_after))
     return link.generation, _CA_STATES.get(link.status, link.status), link.subject, *span, link.fingerprint
-
-
-def _day(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
 
 
 # --- charts
@@ -334,8 +331,8 @@ def _chart(bins: Sequence[Bin], sorts: tuple[str, ...], label: str) -> Chart | N
         left=left,
         ticks=[Tick(_y(value, top), f"{value:,}") for value in sorted({0, top // 2, top})],
         bars=[_bar(one, sorts, left + n * pitch, min(pitch - 2, 64), top) for n, one in enumerate(bins) if one.counts],
-        dates=[Label(round(left + n * pitch, 1), _day(bins[n].begin)) for n in range(0, len(bins), every)],
-        numbers=[(_day(entry.begin), _day(entry.end - 1), *(entry.counts[sort] for sort in sorts)) for entry in bins],
+        dates=[Label(round(left + n * pitch, 1), day(bins[n].begin)) for n in range(0, len(bins), every)],
+        numbers=[(day(entry.begin), day(entry.end - 1), *(entry.counts[sort] for sort in sorts)) for entry in bins],
     )
 
 
@@ -361,4 +358,4 @@ def _bar(entry: Bin, sorts: tuple[str, ...], x: float, width: float, top: int) -
             shapes.append(Shape(sort, round(x, 1), y, round(width, 1), round(_y(below, top) - y, 1)))
             below += count
     told = ", ".join(f"{count:,} {sort}" for sort in sorts if (count := entry.counts[sort]))
-    return Bar(f"{_day(entry.begin)} to {_day(entry.end - 1)}: {told}", shapes)
+    return Bar(f"{day(entry.begin)} to {day(entry.end - 1)}: {told}", shapes)

@@ -58,13 +58,18 @@ def _named(inventory: Inventory, which: str) -> list[CertificateRecord]:
     return entries
 
 
+def revocable(inventory: Inventory, select: Select, reason: str) -> list[CertificateRecord]:
+    """What `select` finds and is not revoked for good; UsageError for a reason that RFC 5280 does not know."""
+    parse_reason(reason)
+    return [entry for entry in select(inventory) if _can_be_revoked(entry, reason)]
+
+
 def revoke(session: Session, issuers: OpenIssuer, select: Select, reason: str) -> list[CertificateRecord]:
     """Revoke what `select` finds and publish; what is revoked already stays as it is. Returns what changed."""
-    parse_reason(reason)
     changing: list[CertificateRecord] = []
 
     def decide(inventory: Inventory) -> list[Draft]:
-        changing[:] = [entry for entry in select(inventory) if _can_be_revoked(entry, reason)]
+        changing[:] = revocable(inventory, select, reason)
         return [Draft(REVOKING, {"serial": f"{entry.serial:x}", "reason": reason}) for entry in changing]
 
     records = session.commit(decide, session.stamp())

@@ -277,7 +277,7 @@ def _refuse_another(inventory: Inventory) -> None:
 
 def _refuse_valid(left: Sequence[CertificateRecord], step: str) -> None:
     if left:
-        names = ", ".join(sorted({f"{entry.role}/{entry.name}" for entry in left})[:5])
+        names = ", ".join(sorted({entry.slug for entry in left})[:5])
         raise PolicyError(
             f"{len(left)} valid certificates would be cut off ({names}{', ...' if len(left) > 5 else ''})",  # noqa: PLR2004 - as many as are named
             hint=f"daskpki rotate-ca {step} issues them again (daskpki sign, those by request); --force cuts them off",

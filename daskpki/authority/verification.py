@@ -11,10 +11,10 @@ from daskpki.errors import NotTrustedError
 from daskpki.identity import Identity
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.pem import fingerprint, parse_certificates
-from daskpki.pki.profile import show
 from daskpki.pki.revoked import check_fresh, revoked_serials
 from daskpki.pki.trust import TrustDocument
 from daskpki.pki.verify import verify_leaf
+from daskpki.quoting import rfc3339
 
 
 class Verified(NamedTuple):
@@ -48,5 +48,5 @@ class Verifier:
         for revoked in self._revoked.values():
             if found := revoked.get(serial):
                 raise NotTrustedError(
-                    f"the certificate {serial:x} of {identity.uri} was revoked at {show(found.at)} ({found.reason})"
+                    f"the certificate {serial:x} of {identity.uri} was revoked at {rfc3339(found.at)} ({found.reason})"
                 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 from daskpki.boot.fetch import fetch
 from daskpki.boot.http import RetryPolicy
@@ -15,6 +14,7 @@ from daskpki.boot.options import parse_arguments
 from daskpki.boot.plan import check_arguments, plan_programs, usable_cores
 from daskpki.boot.settings import Settings, parse_settings
 from daskpki.pki.credential import Credential
+from daskpki.quoting import minute
 
 _CLOCK_PATIENCE = 60.0
 
@@ -42,8 +42,8 @@ def prepare(settings: Settings, environ: Mapping[str, str]) -> Checked:
     whom = " and ".join(_whose(credential, settings) for credential in fetched.material.credentials)
     voice.note(f"{whom}, from {settings.source}; trust epoch {trust.epoch}")
     if settings.freshness.stale_trust == "allow":
-        ends = datetime.fromtimestamp(min(part.next_update for part in trust.crls), UTC)
-        voice.warn(f"--stale-trust allow: whoever is revoked after {ends:%Y-%m-%d %H:%M} UTC may be taken in")
+        ends = min(part.next_update for part in trust.crls)
+        voice.warn(f"--stale-trust allow: whoever is revoked after {minute(ends)} may be taken in")
     return Checked(fetched.settings, fetched.material, trust)
 
 

@@ -25,7 +25,7 @@ from daskpki.errors import CorruptError, DisabledError, NotFoundError, NotTruste
 from daskpki.identity import Role, parse_label
 from daskpki.pki.credential import Credential, parse_credential
 from daskpki.pki.trust_document import SignedTrustDocument, parse_trust
-from daskpki.settings import GsmUrl, LocalUrl, PluginUrl
+from daskpki.settings import GsmUrl, LocalUrl, PluginUrl, StoreUrl
 from daskpki.store.append_chain import Head, Link, best, first_after
 
 if TYPE_CHECKING:
@@ -314,7 +314,7 @@ def _from_file(settings: Settings, file: str, environ: Mapping[str, str], patien
 
 
 def _fetch_trust(
-    url: GsmUrl | LocalUrl, endpoint: str | None, cluster: str, environ: Mapping[str, str], patience: RetryPolicy
+    url: StoreUrl, endpoint: str | None, cluster: str, environ: Mapping[str, str], patience: RetryPolicy
 ) -> tuple[FetchedTrust, Reading | None]:
     if isinstance(url, GsmUrl):
         store = open_secret_manager(url, endpoint, environ, patience)

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from daskpki.credentials.contexts import is_canonical, parse_scheduler
 from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Role
-from daskpki.quoting import shown
+from daskpki.quoting import did_you_mean, shown
 
 # Each with the reason, or with the way that leads there.
 _REFUSED: Final[Mapping[str, str]] = {
@@ -311,12 +311,11 @@ def log_format(argv: Sequence[str], environ: Mapping[str, str]) -> str:
 
 
 def _unknown(word: str, kind: str, known: Iterable[str]) -> UsageError:
-    from difflib import get_close_matches
-
     article = "an" if kind == "option" else "a"
     extra = "; what follows `--` goes to Dask" if kind == "option" else ""
-    near = "".join(f"did you mean {other}? " for other in get_close_matches(word, known, 1))
-    return UsageError(f"{shown(word)} is not {article} {kind}", hint=f"{near}{kind}s are {', '.join(known)}{extra}")
+    near = did_you_mean([word], known)
+    listed = f"{kind}s are {', '.join(known)}{extra}"
+    return UsageError(f"{shown(word)} is not {article} {kind}", hint=f"{near} {listed}" if near else listed)
 
 
 def values(given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:

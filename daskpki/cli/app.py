@@ -19,11 +19,11 @@ import typer
 from daskpki import __version__
 from daskpki.cli.invocation import FLAGS, Commands, Invocation, addressed, hoist, told
 from daskpki.cli.output import Output, ReaderGone, results, tolerate_characters
-from daskpki.errors import DaskpkiError, NothingToDo
+from daskpki.errors import DaskpkiError, Interrupted, NothingToDo
 from daskpki.files import drop_unwritable
 
-# Every command of the contract that exists, in the order in which a new user meets them: name, module:attribute,
-# panel of the help. A Typer attribute is a group of commands.
+# The commands in the order in which a new user meets them: name, module:attribute, panel of the help. A Typer attribute
+# is a group of commands.
 COMMANDS: Final = {
     "demo": ("demo:demo", "Start here"),
     "init-ca": ("init_ca:init_ca", "Certificates"),
@@ -59,7 +59,7 @@ COMMANDS: Final = {
 
 EPILOG: Final = (
     "The options above may stand behind the command as well. Exit codes: 0 done, 1 failed, 2 usage, 3 not trusted or "
-    "refused by policy, 4 not found, 5 permission denied, 6 nothing to do, 75 temporary, try again."
+    "refused by policy, 4 not found, 5 permission denied, 6 nothing to do, 75 temporary, try again, 130 interrupted."
 )
 
 
@@ -71,6 +71,8 @@ def main(arguments: Sequence[str]) -> int:
         code = _status(hoisted)
         with results():
             sys.stdout.flush()
+        if code == Interrupted.exit_code:  # typer's, which says nothing
+            raise Interrupted("interrupted")
     except DaskpkiError as error:
         repeat = partial(addressed, options=told(hoisted), commands=COMMANDS)
         Output(verbose="--verbose" in hoisted or "-v" in hoisted, repeat=repeat).error(error)
@@ -119,7 +121,7 @@ NEEDS_ARGUMENTS: Final = frozenset(
 
 
 def _named(arguments: Sequence[str]) -> Iterable[str]:
-    """Hoisted arguments name their command right behind the options of `daskpki` itself."""
+    """The command that hoisted arguments name behind the global options; all commands if they name none."""
     pending = iter(_completed() if "_DASKPKI_COMPLETE" in os.environ else arguments)
     for argument in pending:
         if argument in COMMANDS:
@@ -132,7 +134,7 @@ def _named(arguments: Sequence[str]) -> Iterable[str]:
 
 
 def _completed() -> Sequence[str]:
-    """The words whose last one the shell completes; bash says them in one variable, other shells in another."""
+    """The words before the cursor, which bash puts into one variable and other shells into another."""
     line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
     return hoist(line.split()[1:])
 
@@ -154,30 +156,34 @@ def options(
         ),
     ] = "local:",
     cluster: Annotated[
-        str | None, typer.Option(envvar="DASKPKI_CLUSTER", metavar="NAME", help="The cluster; without it, default.")
+        str | None, typer.Option(envvar="DASKPKI_CLUSTER", metavar="NAME", help='Cluster name (default: "default").')
     ] = None,
     passphrase_file: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Unlocks a local store: its passphrase (also DASKPKI_PASSPHRASE_FILE)."),
+        typer.Option(metavar="FILE", help="Passphrase that unlocks a local store (also DASKPKI_PASSPHRASE_FILE)."),
     ] = None,
     key_file: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Unlocks a local store: its random key file (also DASKPKI_KEY_FILE)."),
+        typer.Option(metavar="FILE", help="Key file that unlocks a local store (also DASKPKI_KEY_FILE)."),
     ] = None,
     ca_passphrase_file: Annotated[
         str | None,
-        typer.Option(envvar="DASKPKI_CA_PASSPHRASE_FILE", metavar="FILE", help="The passphrase of the CA's own key."),
+        typer.Option(envvar="DASKPKI_CA_PASSPHRASE_FILE", metavar="FILE", help="Passphrase of the CA's own key."),
     ] = None,
     ca_sha256: Annotated[
         str | None,
-        typer.Option(envvar="DASKPKI_CA_SHA256", metavar="HEX", help="Trust only this CA, as init-ca printed it."),
+        typer.Option(
+            envvar="DASKPKI_CA_SHA256",
+            metavar="HEX",
+            help="Trust only the CA with this SHA-256, as init-ca printed it.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", envvar="DASKPKI_JSON", help="Print one JSON document.")] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", envvar="DASKPKI_QUIET", help="No hints, no progress.")
+        bool, typer.Option("--quiet", "-q", envvar="DASKPKI_QUIET", help="Print no hints and no progress.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", envvar="DASKPKI_VERBOSE", help="Errors with their traceback.")
+        bool, typer.Option("--verbose", "-v", envvar="DASKPKI_VERBOSE", help="Print errors with their traceback.")
     ] = False,
     version: Annotated[  # noqa: ARG001 - answered by its callback
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version, and exit.")

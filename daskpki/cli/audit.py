@@ -1,7 +1,4 @@
-"""`daskpki audit`: the log of everything that was done, shown or checked.
-
-`daskpki report`: the inventory as a page for people.
-"""
+"""`daskpki audit` and `report`: the log of the CA, shown or verified, and the inventory as a page for people."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
 _BASIS: Final = {
     "pin": "the pin (--ca-sha256)",
     "seen": "what was seen here before",
-    "first use": "its own word alone, on this first use here: compare its SHA-256 (daskpki rotate-ca status)",
+    "first use": "nothing but itself, on this first use here: compare its SHA-256 (daskpki rotate-ca status)",
 }
 _COLUMNS: Final = ("seq", "time", "who", "command", "operation", "event", "body", "hash")
 
@@ -31,18 +28,22 @@ _COLUMNS: Final = ("seq", "time", "who", "command", "operation", "event", "body"
 def audit(
     ctx: typer.Context,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Check the log against itself, the signed trust document, the inventory.")
+        bool,
+        typer.Option(
+            "--verify", help="Verify the log, the signed trust document and the inventory against each other."
+        ),
     ] = False,
     since: Annotated[int, typer.Option(metavar="SEQ", min=1, help="Show the records from this number on.")] = 1,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a heading.")] = False,
 ) -> None:
-    """Show the log of the cluster's CA, or check that nobody changed it.
+    """Show the log of the cluster's CA, or verify that nobody changed it.
 
     Examples:  [bold]daskpki audit --since 100[/bold]   [bold]daskpki audit --verify[/bold]
 
-    What was done to other secrets (secret-added and the like) is in a log of its own, shown at the end.
+    Changes of other secrets (secret-added and the like) are in a second log, shown at the end.
 
-    Who did it is as claimed: on Secret Manager, Cloud Audit Logs are the authority. Exit code 3 when it does not hold.
+    The author of a record is as claimed: on Secret Manager, Cloud Audit Logs are the authority. Exits 3 if verification
+    fails.
     """
     invocation: Invocation = ctx.obj
     if verify and (as_csv or since > 1):
@@ -93,14 +94,14 @@ def _verify(invocation: Invocation, session: Session) -> None:
 
 def report(
     ctx: typer.Context,
-    html: Annotated[Path, typer.Option("--html", metavar="FILE", help="The page to write.")],
+    html: Annotated[Path, typer.Option("--html", metavar="FILE", help="Page to write.")],
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Draw what was issued: when it ends, who holds what, what was revoked and why, the CA's chain.
+    """Write a page with all certificates: their owners and ends, revocations with reasons, and the CA's chain.
 
     Example:  [bold]daskpki report --html certificates.html[/bold]
 
-    One page for any browser, which loads nothing else. It holds names and serials, and no keys.
+    One page for any browser, which loads nothing else. It contains names and serials, and no keys.
     """
     from daskpki.authority.report import gather, page
     from daskpki.files import write_private

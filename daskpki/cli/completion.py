@@ -1,7 +1,7 @@
-"""What the shell completes: logins, and the names in a local store.
+"""Shell completion of logins, and of the names in a local store.
 
 Each key press starts a process, so nothing here calls a cloud, opens a keyring or asks anything: logins come from
-their public files, and names from the records of a local store, which are in the clear.
+their public files, and names from the records of a local store, which are not encrypted.
 """
 
 from __future__ import annotations
@@ -52,4 +52,4 @@ def _names(store: str | None, cluster: str | None, incomplete: str) -> set[str]:
 
 
 def _starting(entries: Iterator[Any], incomplete: str) -> Iterator[str]:
-    return (slug for entry in entries if (slug := f"{entry.role}/{entry.name}").startswith(incomplete))
+    return (entry.slug for entry in entries if entry.slug.startswith(incomplete))

@@ -1,9 +1,9 @@
-"""`daskpki crl`: who is revoked, and the CRL as a file for other software."""
+"""`daskpki crl`: shows the revocation lists, exports them, and signs an offline root's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ import typer
 from daskpki.cli.init_ca import offline_root
 from daskpki.cli.output import facts, results, table
 from daskpki.errors import NotFoundError, UsageError
+from daskpki.quoting import rfc3339
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
@@ -25,21 +26,21 @@ PUBLIC = 0o644
 
 def crl(
     ctx: typer.Context,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it to this file.")] = None,
-    pem: Annotated[bool, typer.Option("--pem", help="As PEM (the default for a file); alone, on stdout.")] = False,
-    der: Annotated[bool, typer.Option("--der", help="As DER; of one CA only.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the list to this file.")] = None,
+    pem: Annotated[bool, typer.Option("--pem", help="PEM (default for a file); without --out, on stdout.")] = False,
+    der: Annotated[bool, typer.Option("--der", help="DER; for one CA only.")] = False,
     generation: Annotated[
-        int | None, typer.Option(metavar="N", help="Of this CA only; during a rollover there are two.")
+        int | None, typer.Option(metavar="N", help="Only the list of this CA; during a rollover there are two.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
     offline: Annotated[
-        Path | None, typer.Option("--offline-root", metavar="FILE", help="Sign that root's CRL anew, for a year.")
+        Path | None, typer.Option("--offline-root", metavar="FILE", help="Re-sign the CRL of this root, for a year.")
     ] = None,
     root_passphrase_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The passphrase of that file; else it is asked for.")
     ] = None,
     revoke_intermediate: Annotated[
-        bool, typer.Option("--revoke-intermediate", help="With --offline-root: of a CA that was replaced.")
+        bool, typer.Option("--revoke-intermediate", help="With --offline-root: revoke a replaced CA's intermediate.")
     ] = False,
 ) -> None:
     """Show the certificate revocation list, or export it.
@@ -48,8 +49,8 @@ def crl(
 
     For OpenSSL:  [bold]openssl verify -crl_check -CRLfile ca.crl.pem -CAfile ca.pem cert.pem[/bold]
 
-    Two tiers have two: that of the intermediate, and that of the offline root, which is signed for a year and needs its
-    file:  [bold]daskpki crl --offline-root root.key[/bold]
+    With two tiers there are two lists: the intermediate's, and the offline root's, which is signed for a year and needs
+    its file:  [bold]daskpki crl --offline-root root.key[/bold]
     """
     invocation: Invocation = ctx.obj
     if pem and der:
@@ -103,7 +104,7 @@ def _write(invocation: Invocation, chosen: Sequence[KeptCrl], out: Path, *, der:
     from daskpki.files import write_private
 
     if der and len(chosen) > 1:
-        raise UsageError(f"a DER file holds one CRL, and there are {len(chosen)}", hint="--generation N, or --pem")
+        raise UsageError(f"a DER file contains one CRL, and there are {len(chosen)}", hint="--generation N, or --pem")
     data = chosen[0].der if der else _pem(chosen).encode()
     write_private(out, data, force=force, mode=PUBLIC)
     invocation.output.result({"files": [str(out)]}, [str(out)])
@@ -122,16 +123,12 @@ def _document(entry: KeptCrl) -> dict[str, Any]:
         "generation": entry.generation,
         "state": entry.state,
         "number": contents.number,
-        "thisUpdate": _time(contents.this_update),
-        "nextUpdate": _time(contents.next_update),
+        "thisUpdate": rfc3339(contents.this_update),
+        "nextUpdate": rfc3339(contents.next_update),
         "revoked": [
-            {"serial": f"{known.serial:x}", "revokedAt": _time(known.at), "reason": known.reason} for known in revoked
+            {"serial": f"{known.serial:x}", "revokedAt": rfc3339(known.at), "reason": known.reason} for known in revoked
         ],
     }
-
-
-def _time(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _lines(document: dict[str, Any]) -> list[str]:
@@ -149,16 +146,16 @@ def _lines(document: dict[str, Any]) -> list[str]:
 
 
 def warn_of_end(output: Output, inventory: Inventory, now: datetime) -> None:
-    """Warn when a CRL runs out soon, or did: nodes refuse new peers from then on."""
+    """Warn about a CRL that has ended or soon will: nodes refuse new peers from then on."""
     from daskpki.authority.crl import root_running_out, running_out
 
     if end := root_running_out(inventory, now):
         output.warn(
-            f"the CRL of the offline root runs out at {_time(end)}: daskpki crl --offline-root FILE signs it anew"
+            f"the CRL of the offline root runs out at {rfc3339(end)}: daskpki crl --offline-root FILE re-signs it"
         )
     if end := running_out(inventory, now):
         past = end < now.timestamp()
         output.warn(
-            f"the CRL {'ran' if past else 'runs'} out at {_time(end)}, and nodes refuse new peers from then on: "
-            "any command that opens the CA's key signs it anew, such as daskpki renew --due"
+            f"the CRL {'ran' if past else 'runs'} out at {rfc3339(end)}, and nodes refuse new peers from then on: "
+            "daskpki renew --due re-signs it, as does any command that opens the CA's key"
         )

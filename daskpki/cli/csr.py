@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daskpki.cli.names import parse_role_and_name
+from daskpki.cli.invocation import parse_role_and_name
 from daskpki.cli.output import certificate_facts
 from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Identity, Role, default_trust_domain
+from daskpki.quoting import minute
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
@@ -26,8 +27,10 @@ PUBLIC = 0o644
 
 def request(
     ctx: typer.Context,
-    who: Annotated[str, typer.Argument(metavar="client/NAME", help="A client: only its key lives in a keyring.")],
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The name, behind the role.")] = None,
+    who: Annotated[str, typer.Argument(metavar="client/NAME", help="A client; other roles keep no key in a keyring.")],
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="The name, if it is not given as client/NAME.")
+    ] = None,
     named: Annotated[str | None, typer.Option("--name", metavar="N", help="The same; a DNS label.")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", show_default="stdout", help="Write the request to this file.")
@@ -35,12 +38,12 @@ def request(
     key_type: Annotated[str, typer.Option(metavar="K", help="p256, p384 or rsa3072.")] = "p256",
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
 ) -> None:
-    """Make a key in your OS keyring, and the request by which an operator issues its certificate.
+    """Make a key in your OS keyring, and a request (CSR) for its certificate.
 
     Example:  [bold]daskpki request client/alice --out alice.csr[/bold]
 
-    The key never leaves the keyring. Asked again, the request is for the same key, until a login
-    completes it; daskpki whoami says what waits, daskpki logout removes it.
+    The key never leaves the keyring. Repeating the command gives a request for the same key, until a login completes
+    it; daskpki whoami shows waiting keys, daskpki logout removes them.
     """
     from daskpki.authority.ca_keys import parse_key_type
     from daskpki.cli.login import keyring_remedy, surroundings
@@ -91,13 +94,13 @@ def sign(
     ttl: Annotated[str | None, typer.Option(metavar="T", help="Lifetime, such as 30d or 12h.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
 ) -> None:
-    """Issue a certificate for a request: its key is copied, and nothing else that it says.
+    """Issue a certificate for the key of a request; its other fields are ignored.
 
     Examples:  [bold]daskpki sign dora.csr --out dora.login[/bold]   [bold]daskpki sign w.csr worker/w --out
     w.pem[/bold]
 
-    The credential is stored without a key; whoever made the request has it. A login file is all that a person
-    without access to the store needs: certificate, signed trust document and the scheduler's address, and no key.
+    The credential is stored without a key, which stays where the request was made. A login file is all that a person
+    without access to the store needs: certificate, signed trust document and the scheduler's address, but no key.
     """
     from daskpki.authority.csr import proposed, sign_request
     from daskpki.cli.list_show import read_file
@@ -153,8 +156,6 @@ def _login_file(authority: CertificateAuthority, credential: Credential) -> Logi
 
 
 def _how_to_use(out: Path, file: LoginFile) -> list[str]:
-    from datetime import UTC, datetime
-
     from daskpki.cli.output import fingerprint_lines
     from daskpki.pki.certificates import load_certificate
     from daskpki.pki.revoked import next_update
@@ -163,7 +164,7 @@ def _how_to_use(out: Path, file: LoginFile) -> list[str]:
     name, quoted = file.identity.name, shlex.quote(str(out))
     how = f"daskpki login {shlex.quote(out.name)} --ca-sha256 FINGERPRINT"
     return [
-        f"{out} is good until {datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M UTC}; the CA's SHA-256 is",
+        f"{out} is good until {minute(end)}; the CA's SHA-256 is",
         f"  {fingerprint_lines(file.ca_sha256)}",
         f"next: send {quoted} to {name}, and that fingerprint by another way; where the request was made, {how}",
     ]

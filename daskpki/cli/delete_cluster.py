@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from daskpki.cli.renew_revoke import Tell, push_news
+from daskpki.cli.renew_revoke import Push, notify_schedulers
 from daskpki.errors import UsageError
+from daskpki.quoting import day
 
 if TYPE_CHECKING:
     from daskpki.authority.deletion import Deletion
@@ -28,7 +29,7 @@ _UNSEEN: Final = (
 def delete_cluster(
     ctx: typer.Context,
     confirm: Annotated[
-        str | None, typer.Option(metavar="CLUSTER", help="The cluster's name again, instead of the question.")
+        str | None, typer.Option(metavar="CLUSTER", help="Name of the cluster again, instead of the question.")
     ] = None,
     wait: Annotated[
         int, typer.Option(metavar="SECONDS", min=0, help="Time for running nodes to learn of the revocation.")
@@ -38,8 +39,8 @@ def delete_cluster(
 
     Example:  [bold]daskpki delete-cluster --cluster lab --confirm lab[/bold]
 
-    The trust document and the log stay until the last certificate has ended, since a node without a newer document
-    could not learn of the revocation. Run it again after that. It refuses while `daskpki deploy` finds VMs.
+    The trust document and the log stay until the last certificate has ended, since running nodes learn of the
+    revocation from them; run the command again after that. It refuses while `daskpki deploy` finds VMs.
     """
     from daskpki.authority.deletion import delete_secrets, plan_deletion, revoke_all
 
@@ -56,14 +57,14 @@ def delete_cluster(
         if confirm is None:
             _ask(invocation.cluster)
         if revoke_all(authority):
-            push_news(invocation, authority, Tell(asked=True, schedulers=None))
+            notify_schedulers(invocation, authority, Push(wanted=True, schedulers=None))
             output.hint(f"waiting {wait} seconds, in which every running node looks for the new trust document")
             time.sleep(wait)
         delete_secrets(authority, planned, lambda secret: output.hint(f"deleted {secret}"))
     if output.as_json:
         output.result(planned._asdict(), ())
-    if not planned.complete:
-        output.hint(f"next: the same command after {_day(planned.last_leaf_ends)} removes the rest")
+    if planned.last_leaf_ends is not None:
+        output.hint(f"next: the same command after {day(planned.last_leaf_ends)} removes the rest")
 
 
 def _lines(planned: Deletion) -> Iterator[str]:
@@ -72,13 +73,9 @@ def _lines(planned: Deletion) -> Iterator[str]:
     yield from (f"    {secret}" for secret in planned.now)
     if planned.user_secrets:
         yield f"among them your secrets: {', '.join(planned.user_secrets)}"
-    if planned.later:
-        yield f"kept until the last certificate has ended on {_day(planned.last_leaf_ends)}: {', '.join(planned.later)}"
+    if planned.last_leaf_ends is not None:
+        yield f"kept until the last certificate has ended on {day(planned.last_leaf_ends)}: {', '.join(planned.later)}"
     yield from (f"not deleted: the CA's key {uri}" for uri in planned.keys_elsewhere)
-
-
-def _day(seconds: int | None) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
 def _save(invocation: Invocation) -> str:

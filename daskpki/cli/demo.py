@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def demo(ctx: typer.Context) -> None:
-    """Show the whole story on this machine in under a minute: a CA, a secured cluster, a computation, three strangers.
+    """Show daskpki on this machine in under a minute: a CA, a secured cluster, a computation, three refused strangers.
 
     Example:  [bold]daskpki demo[/bold]
 
-    It asks for nothing, needs no account, and leaves nothing behind. Exit code 0 only if all of it held.
+    It needs no input and no account, and leaves nothing behind. Exits 0 only if every step succeeded.
     """
     from daskpki.demo.story import tell_story
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from daskpki.cli.invocation import Commands
-from daskpki.cli.output import confirm
+from daskpki.cli.invocation import Commands, YesOption
 from daskpki.errors import NothingToDo, UsageError
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ def gcp(
         ),
     ] = False,
     apply: Annotated[bool, typer.Option("--apply", help="Carry the plan out, after a question on a terminal.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", envvar="DASKPKI_YES", help="Ask no question.")] = False,
+    yes: YesOption = False,
     destroy: Annotated[bool, typer.Option("--destroy", help="Plan to remove everything that was made.")] = False,
     export: Annotated[
         Export | None,
@@ -187,9 +186,7 @@ def gcp(
                 worker_clients=worker_clients,
                 scheduler_code=scheduler_code,
                 ca_sha256=ca_sha256,
-                # Steps run in another directory, so the path has to be absolute.
-                ca_passphrase_file=invocation.ca_passphrase_file
-                and str(Path(invocation.ca_passphrase_file).absolute()),
+                ca_passphrase_file=_absolute(invocation.ca_passphrase_file),
                 secrets=tuple(secret or ()),
                 secrets_in_environment=allow_secrets_in_environment,
             )
@@ -268,7 +265,7 @@ def _carry_out(invocation: Invocation, use: Use, steps: Sequence[Step], run: Run
         output.result(None, lines)
     if steps and use.apply:
         output.hint(summary(steps))
-        confirm("Apply?", yes=use.yes or output.as_json)
+        output.confirm("Apply?", yes=use.yes)
         carry_out(
             steps,
             run,

@@ -1,4 +1,4 @@
-"""`daskpki doctor`: what is wrong, why, and the command that mends it."""
+"""`daskpki doctor`: reports problems with their reasons, and the commands that fix them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def doctor(
     ctx: typer.Context,
     scheduler: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Also look at this scheduler from outside: tls://HOST:PORT."),
+        typer.Option(metavar="ADDRESS", help="Also check this scheduler from outside: tls://HOST:PORT."),
     ] = None,
 ) -> None:
-    """Examine the store, the CA and all it issued, this machine, and a scheduler, and say what mends what is wrong.
+    """Check the store, the CA and its certificates, this machine and a scheduler, and suggest fixes.
 
     Examples:  [bold]daskpki doctor[/bold]   [bold]daskpki doctor --scheduler tls://10.0.0.5:8786[/bold]
 
-    It changes nothing. Exit code 0 when nothing is worse than a warning, 3 when something is wrong, 75 when all that is
-    wrong is temporary. With --quiet, only warnings and errors are shown.
+    It changes nothing. Exits 0 if nothing is worse than a warning, 3 for errors, 75 if all errors are temporary. With
+    --quiet, only warnings and errors are shown.
     """
     from daskpki.credentials.contexts import parse_scheduler
     from daskpki.credentials.sources import this_process

@@ -1,4 +1,4 @@
-"""`daskpki export`: a credential as files, for where neither store nor keyring can be reached."""
+"""`daskpki export`: writes a credential to files, for machines that reach neither store nor keyring."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daskpki.cli.completion import complete_name
-from daskpki.cli.names import parse_role_and_name
+from daskpki.cli.invocation import parse_role_and_name
 from daskpki.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,17 +20,19 @@ if TYPE_CHECKING:
 
 def export(
     ctx: typer.Context,
-    who: Annotated[str, typer.Argument(metavar="ROLE/NAME", help="Whose credential.", autocompletion=complete_name)],
+    who: Annotated[
+        str, typer.Argument(metavar="ROLE/NAME", help="Owner of the credential.", autocompletion=complete_name)
+    ],
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write ca.pem, cert.pem, key.pem and trust.json there.")
     ] = None,
     p12: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one PKCS#12 file, for a browser.")] = None,
     p12_passphrase_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The PKCS#12 file's passphrase; else it is asked for.")
+        Path | None, typer.Option(metavar="FILE", help="File with the passphrase of the PKCS#12 file (default: ask).")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
 ) -> None:
-    """Write a credential to files; the key's is readable by its owner only.
+    """Write a credential to files; only their owner can read the key.
 
     Examples:  [bold]daskpki export worker --out /run/dask[/bold]   [bold]daskpki export client/alice --p12 a.p12[/bold]
     """

@@ -1,4 +1,4 @@
-"""`daskpki grant`: who may read which secret, shown, given, taken and checked."""
+"""`daskpki grant`: shows, gives, takes and checks read access to the cluster's secrets."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def grant(
     ctx: typer.Context,
     what: Annotated[
         str | None,
-        typer.Argument(metavar="ROLE[/NAME]", help="A credential; or secret/NAME, trust, records, cakey/GEN."),
+        typer.Argument(metavar="ROLE[/NAME]", help="Credential; or secret/NAME, trust, records, cakey/GEN."),
     ] = None,
     to: Annotated[
-        list[str] | None, typer.Option(metavar="MEMBER", help="Such as serviceAccount:MAIL or user:MAIL.")
+        list[str] | None, typer.Option(metavar="MEMBER", help="Member, such as serviceAccount:MAIL or user:MAIL.")
     ] = None,
-    revoke: Annotated[bool, typer.Option("--revoke", help="Take it away instead.")] = False,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Withdraw the grant instead.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Compare all grants with what should be; exit code 3 if too wide.")
+        bool, typer.Option("--check", help="Check all grants of the cluster; exits 3 if one is too wide.")
     ] = False,
 ) -> None:
-    """Show who may read which secret, or give and take that right.
+    """Show which accounts may read which secrets, grant that access, or withdraw it.
 
     Examples:  [bold]daskpki grant worker --to serviceAccount:w@PROJECT.iam.gserviceaccount.com[/bold]
 
@@ -79,7 +79,7 @@ def _change(invocation: Invocation, target: Target, members: Sequence[str], *, r
     }
     lines = [_line(member, change, revoke=revoke) for member, changes in done.items() for change in changes]
     invocation.output.result(document, lines)
-    invocation.output.hint("a change takes about two minutes to act, and sometimes seven or more")
+    invocation.output.hint("a change takes effect after about two minutes, sometimes seven or more")
 
 
 def _line(member: str, change: Change, *, revoke: bool) -> str:

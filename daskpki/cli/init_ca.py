@@ -1,7 +1,4 @@
-"""The options of an offline root: its file, and the passphrase by which that is sealed.
-
-`daskpki init-ca`: make a cluster's CA, and the usual leaves in one go.
-"""
+"""`daskpki init-ca`: makes a cluster's CA and, with `--with`, its first certificates."""
 
 from __future__ import annotations
 
@@ -12,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daskpki.authority.lookup import anchor_der
+from daskpki.cli.invocation import parse_role_and_name
 from daskpki.cli.issue import next_step
-from daskpki.cli.names import parse_role_and_name
 from daskpki.cli.output import fingerprint_lines, prompt
 from daskpki.errors import UsageError
 from daskpki.identity import Role
+from daskpki.quoting import rfc3339
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def offline_root(invocation: Invocation, path: Path | None, passphrase_file: Path | None) -> OfflineRoot | None:
-    """The root's file that the options name; UsageError for a passphrase without a file."""
+    """The offline root of these options; UsageError for a passphrase without a file."""
     if path is None:
         if passphrase_file is not None:
             raise UsageError("--root-passphrase-file is for the file of --offline-root", hint="--offline-root FILE")
@@ -50,35 +48,40 @@ def init_ca(
     ctx: typer.Context,
     with_: Annotated[
         list[str] | None,
-        typer.Option("--with", metavar="LEAVES", help="Issue these too: scheduler,worker,client/alice."),
+        typer.Option("--with", metavar="LEAVES", help="Also issue these certificates: scheduler,worker,client/alice."),
     ] = None,
     trust_domain: Annotated[
         str | None, typer.Option(metavar="D", help="Default: CLUSTER.daskpki.internal. Cannot change later.")
     ] = None,
     permit_dns: Annotated[
-        list[str] | None, typer.Option(metavar="D", help="A domain that leaves may name. Cannot change later.")
+        list[str] | None, typer.Option(metavar="D", help="Domain that certificates may name. Cannot change later.")
     ] = None,
     ca_key: Annotated[
         str,
-        typer.Option(metavar="URI", help="Where the CA's key is kept: store:, another store's URL, or gcpkms://..."),
+        typer.Option(metavar="URI", help="Where to keep the CA's key: store:, another store's URL, or gcpkms://..."),
     ] = "store:",
-    max_ttl: Annotated[str | None, typer.Option(metavar="T", help="No leaf lives longer, such as 90d.")] = None,
+    max_ttl: Annotated[
+        str | None, typer.Option(metavar="T", help="Longest lifetime of a certificate, such as 90d.")
+    ] = None,
     key_type: Annotated[str, typer.Option(metavar="K", help="p256, p384 or rsa3072.")] = "p256",
     ca_passphrase: Annotated[
-        bool, typer.Option("--ca-passphrase", help="Seal the CA's key by a passphrase of its own, and ask for it.")
+        bool, typer.Option("--ca-passphrase", help="Encrypt the CA's key with a passphrase, and ask for it.")
     ] = False,
     replication: Annotated[
-        str | None, typer.Option(metavar="A,B", help="gsm: keep payloads in these locations only. Cannot change later.")
+        str | None,
+        typer.Option(metavar="A,B", help="gsm: store payloads in these locations only. Cannot change later."),
     ] = None,
     cmek: Annotated[
         str | None, typer.Option(metavar="KEY", help="gsm: encrypt with this Cloud KMS key. Cannot change later.")
     ] = None,
     offline: Annotated[
         Path | None,
-        typer.Option("--offline-root", metavar="FILE", help="Two tiers: the root's key goes there, to be put away."),
+        typer.Option(
+            "--offline-root", metavar="FILE", help="Two tiers: write the root's key to this file, to be put away."
+        ),
     ] = None,
     root_passphrase_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The passphrase of that file; else it is asked for.")
+        Path | None, typer.Option(metavar="FILE", help="File with the passphrase of --offline-root (default: ask).")
     ] = None,
     recovery: Annotated[
         bool, typer.Option("--recovery", help="local: add a recovery code to the store and print it once.")
@@ -150,7 +153,7 @@ def _document(authority: CertificateAuthority, leaves: Sequence[tuple[Role, str]
         "generation": made.generation,
         "caKey": made.key_uri,
         "fingerprint": fingerprint(anchor_der(made)),
-        "notAfter": root.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "notAfter": rfc3339(root.not_valid_after_utc),
         "issued": issued,
     }
 
@@ -171,14 +174,16 @@ def _story(document: dict[str, Any]) -> list[str]:
 def _next_steps(document: dict[str, Any], root: Path | None, *, seal: bool) -> list[str]:
     steps = []
     if root is not None:
-        steps.append(f"put {root} away, on a medium of its own, and its passphrase elsewhere")
+        steps.append(f"put {root} away on a separate medium, and its passphrase elsewhere")
     if document["store"].startswith("gsm:") and document["caKey"] == "store:" and not seal:
-        steps.append("note: whoever can read the CA's secret can sign; --ca-passphrase-file FILE at init-ca seals it")
+        steps.append(
+            "note: everyone who can read the CA's secret can sign; --ca-passphrase-file FILE at init-ca encrypts it"
+        )
     clients = [leaf["name"] for leaf in document["issued"] if leaf["role"] == Role.CLIENT]
     if document["store"].startswith("gsm:"):
         return [
             *steps,
-            "next: daskpki grant says who may read what; daskpki deploy gcp does that and makes the VMs",
+            "next: daskpki grant lets accounts read their secrets; daskpki deploy gcp does that and creates the VMs",
         ]
     if clients:
         return [*steps, next_step(Role.CLIENT, clients[0])]

@@ -1,23 +1,12 @@
-"""The options of `daskpki` itself: where they may stand.
+"""One run of `daskpki`: its global options, and the store and CA that they name.
 
-`--store`, `--cluster`, `--json`, `--quiet`, `--verbose` and the ways to unlock a store are accepted before and after
-the subcommand. `hoist` moves them to the front, so that no command has to declare them again.
+`hoist` moves global options to the front, so that they are accepted behind the subcommand, too, and no command has to
+declare them. Commands in hints repeat the options that were given on the command line; those from the environment are
+still set for the next command.
 
-Plain option values without pydantic, which typer 0.29 loads for every option that is not a flag.
-
-Loading it and building its adapters takes as long as all the rest of `daskpki issue` (docs/benchmarks.md). So values
-that need no conversion are taken as they are, and only what remains is left to typer, with its own messages. It rests
-on one name of typer's, `_runtime_param`; where that is missing, nothing changes but the time.
-
-By what a command unlocks a local store: the files that its options name, the OS keyring, or a prompt.
-
-The passphrase of the CA's own key: from its file, or asked for on a terminal, once in a run.
-
-What the options of `daskpki` say, and how a command opens the store and the CA that they name.
-
-Commands in a remedy, with the store and cluster that this run was told, so that they do what they say as printed.
-
-What came from the environment stands there for the next command, too; what came from the command line does not.
+Plain option values are taken without pydantic, which typer 0.29 loads for every option that is not a flag: loading it
+takes as long as all the rest of `daskpki issue` (docs/benchmarks.md). What needs a conversion is left to typer, with
+its own messages. This rests on one name of typer's, `_runtime_param`; without it, only the time changes.
 """
 
 from __future__ import annotations
@@ -31,14 +20,15 @@ from enum import StrEnum
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.models import CommandFunctionType
 
 from daskpki.cli.output import Output, prompt
-from daskpki.identity import parse_label
+from daskpki.errors import UsageError
+from daskpki.identity import Role, default_name, parse_label, parse_role
 from daskpki.settings import DEFAULT_CLUSTER, parse_store_url
 from daskpki.store.opening import Unlocking
 
@@ -52,6 +42,9 @@ if TYPE_CHECKING:
 WITH_VALUE: Final = ("--store", "--cluster", "--passphrase-file", "--key-file", "--ca-passphrase-file")
 FLAGS: Final = ("--json", "--quiet", "-q", "--verbose", "-v")
 _JOINED: Final = tuple(f"{option}=" for option in WITH_VALUE)
+
+
+YesOption = Annotated[bool, typer.Option("--yes", envvar="DASKPKI_YES", help="Do not ask whether to go on.")]
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:
@@ -81,7 +74,7 @@ class PlainCommand(TyperCommand):
     """A command whose parameters take plain values as they are."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """See typer's own; the help option is among them."""
+        """The parameters, the help option among them, taken plainly."""
         return _plain_first(super().get_params(ctx))
 
 
@@ -89,7 +82,7 @@ class PlainGroup(TyperGroup):
     """The same for a group of commands."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """See typer's own."""
+        """The parameters, taken plainly."""
         return _plain_first(super().get_params(ctx))
 
 
@@ -100,7 +93,7 @@ class Commands(typer.Typer):
         super().__init__(cls=PlainGroup, **options)
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
-        """See typer's own."""
+        """Register a command whose options take plain values."""
         return super().command(name, cls=PlainCommand, **options)
 
 
@@ -146,6 +139,44 @@ def _plain(annotation: Any, value: Any) -> Any:
     return _ABSENT
 
 
+def parse_role_and_name(first: str, second: str | None = None, option: str | None = None) -> tuple[Role, str]:
+    """ROLE/NAME, or ROLE with the name as second word or by `--name`; scheduler and worker default to their role.
+
+    A role's word is never a name (`issue client worker`), and contradicting names are refused.
+    """
+    role_text, slash, inner = first.partition("/")
+    role = parse_role(role_text)
+    if second is not None and second.isdecimal():
+        raise UsageError(f"{second!r} as a name looks like a number of {role.value}s", hint=f"--count {second}")
+    given = {name for name in (inner if slash else None, second, option) if name is not None}
+    if len(given) > 1:
+        raise UsageError(
+            f"the name is given as {' and as '.join(sorted(given))}", hint=f"{role.value}/NAME says it once"
+        )
+    return role, _name(given.pop(), role) if given else default_name(role)
+
+
+def parse_client(positional: str | None, option: str | None = None) -> str | None:
+    """A client's name, `alice` or `client/alice`; None where neither says one."""
+    if positional is None:
+        return None if option is None else parse_client(option)
+    if option is not None and parse_client(option) != parse_client(positional):
+        raise UsageError(f"the name is given as {positional} and as {option}", hint="say it once")
+    role_text, slash, inner = positional.partition("/")
+    if not slash:
+        return _name(positional, Role.CLIENT)
+    if parse_role(role_text) is not Role.CLIENT:
+        raise UsageError(f"{positional} is no person or service", hint=f"for example client/{inner}")
+    return _name(inner, Role.CLIENT)
+
+
+def _name(text: str, role: Role) -> str:
+    """The name; UsageError for a role's word, save where it is the default name of that role."""
+    if text in set(Role) and (text != role.value or role is Role.CLIENT):
+        raise UsageError(f"{text!r} is a role, and a name is expected", hint=f"for example {role.value}/NAME")
+    return parse_label(text, "name")
+
+
 def unlocking(key_file: str | None, passphrase_file: str | None) -> Unlocking:
     """The ways to the master key that a run with these options has."""
     from daskpki.credentials.os_keyring import OSKeyring
@@ -179,11 +210,11 @@ class CaPassphrase:
         self._known: Confidential | None = None
 
     def opening(self) -> Confidential:
-        """By which a key is opened."""
+        """The passphrase that opens a key."""
         return self._once(new=False)
 
     def sealing(self) -> Confidential:
-        """By which a key is sealed."""
+        """The passphrase that seals a key."""
         return self._once(new=True)
 
     def _once(self, *, new: bool) -> Confidential:
@@ -305,7 +336,7 @@ def told(hoisted: Sequence[str]) -> str:
 
 
 def is_given(ctx: typer.Context, name: str) -> bool:
-    """Whether an option of `daskpki` itself was set, here or by its variable, rather than left at its default."""
+    """True if a global option was set, on the command line or by its variable."""
     source = ctx.find_root().get_parameter_source(name)
     return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
 

@@ -8,31 +8,34 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daskpki.cli.names import parse_role_and_name
+from daskpki.cli.invocation import parse_role_and_name
+from daskpki.errors import Interrupted
 from daskpki.identity import Role, parse_label
 from daskpki.pki.profile import Grade
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from daskpki.authority.ca import CertificateAuthority
     from daskpki.authority.issuance import Issued
     from daskpki.cli.invocation import Invocation
     from daskpki.pki.profile import LeafRequest
 
-_BAR_FROM = 20  # fewer leaves are done before a bar could be read
+_BAR_FROM = 20  # fewer leaves are issued before anybody could read a bar
 
 
 def issue(
     ctx: typer.Context,
-    who: Annotated[str, typer.Argument(metavar="ROLE[/NAME]", help="scheduler, worker or client, and whose it is.")],
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The name, behind the role.")] = None,
+    who: Annotated[str, typer.Argument(metavar="ROLE[/NAME]", help="Role of the certificate, and its name.")],
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="The name, if it is not given as ROLE/NAME.")
+    ] = None,
     named: Annotated[
         str | None,
-        typer.Option("--name", metavar="N", help="The same; a DNS label. scheduler and worker default to their role."),
+        typer.Option("--name", metavar="N", help="The same; a DNS label. Default for scheduler and worker: the role."),
     ] = None,
-    dns: Annotated[
-        list[str] | None, typer.Option(metavar="D", help="A further DNS name, under a permitted domain.")
-    ] = None,
-    ip: Annotated[list[str] | None, typer.Option(metavar="A", help="An IP address of a scheduler or worker.")] = None,
+    dns: Annotated[list[str] | None, typer.Option(metavar="D", help="Further DNS name, in a permitted domain.")] = None,
+    ip: Annotated[list[str] | None, typer.Option(metavar="A", help="IP address of the scheduler or worker.")] = None,
     ttl: Annotated[str | None, typer.Option(metavar="T", help="Lifetime, such as 30d or 12h.")] = None,
     grade: Annotated[
         list[Grade] | None, typer.Option(metavar="G", help="Of a client: admin may run code in a sealed scheduler.")
@@ -40,19 +43,19 @@ def issue(
     count: Annotated[
         int | None,
         typer.Option(
-            min=1, max=100_000, metavar="N", help="Issue NAME-0 to NAME-(N-1), each with a secret of its own."
+            min=1, max=100_000, metavar="N", help="Issue N certificates, NAME-0 to NAME-(N-1), in one secret each."
         ),
     ] = None,
     key_type: Annotated[str, typer.Option(metavar="K", help="p256, p384, rsa3072 or ed25519.")] = "p256",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, and change nothing.")] = False,
 ) -> None:
     """Issue a certificate and keep it in the store.
 
     Examples:  [bold]daskpki issue worker[/bold]   [bold]daskpki issue client/alice --ttl 7d[/bold]
 
-    A hundred workers of their own:  [bold]daskpki issue worker --name w --count 100[/bold]
+    A hundred named workers:  [bold]daskpki issue worker --name w --count 100[/bold]
 
-    An interrupted --count goes on where it ended: names that hold a valid certificate are kept.
+    Run an interrupted --count again to continue: names with a valid certificate are kept.
     """
     invocation: Invocation = ctx.obj
     role, stem = parse_role_and_name(who, name, named)
@@ -71,7 +74,7 @@ def issue(
 def _show_plan(invocation: Invocation, wanted: Iterable[LeafRequest], kept: int) -> None:
     identities = [request.identity.uri for request in wanted]
     lines = [f"would issue {identity}" for identity in identities]
-    lines += [f"would keep {kept} that are valid"] if kept else []
+    lines += [f"would keep {kept} valid certificates"] if kept else []
     invocation.output.result({"issue": identities, "kept": kept}, lines or ["nothing to issue"])
 
 
@@ -88,7 +91,7 @@ def _issue_all(
     from daskpki.cli.output import certificate_table
 
     lines = certificate_table(documents, now) if documents else []
-    lines += [f"kept {kept} that are valid; daskpki renew replaces them"] if kept else []
+    lines += [f"kept {kept} valid certificates; daskpki renew replaces them"] if kept else []
     invocation.output.result(documents, lines)
     if documents:
         invocation.output.hint(next_step(documents[0]["role"], documents[0]["name"]))
@@ -96,20 +99,37 @@ def _issue_all(
 
 @contextmanager
 def progress(invocation: Invocation, total: int, issued: Iterator[Issued]) -> Iterator[Iterable[Issued]]:
-    """The same leaves as they are issued, with a bar on stderr where there are many."""
-    if total < _BAR_FROM or invocation.output.quiet:
-        yield issued
-        return
+    """Pass the leaves on as they are issued, with a bar on stderr for many; Ctrl-C reports how many were issued."""
+    done = 0
+
+    def counted() -> Iterator[Issued]:
+        nonlocal done
+        for leaf in issued:
+            done += 1
+            yield leaf
+
+    try:
+        if total < _BAR_FROM or invocation.output.quiet:
+            yield counted()
+        else:
+            with _bar() as bar:
+                yield bar.track(counted(), total=total)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted: {done} of {total} certificates were issued", hint="the same command goes on with the rest"
+        ) from None
+
+
+def _bar() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("issuing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield progress.track(issued, total=total)
+    return Progress(*columns, console=Console(stderr=True))
 
 
 def next_step(role: str, name: str) -> str:
-    """What to do with a leaf that was just issued."""
+    """The hint for a leaf that was just issued."""
     if role == Role.CLIENT:
         return f"next: daskpki login {name}"
     setting = "" if name == role else f"DASKPKI_NAME={name} "

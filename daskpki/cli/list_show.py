@@ -1,7 +1,4 @@
-"""`daskpki show` and `verify`: one certificate in full, files against the CA.
-
-`daskpki list`: what was issued, filtered and streamed.
-"""
+"""`daskpki list`, `show` and `verify`: issued certificates, one of them in full, and files checked by the CA."""
 
 from __future__ import annotations
 
@@ -14,11 +11,12 @@ import typer
 
 from daskpki.cli.completion import complete_name
 from daskpki.cli.crl import warn_of_end
-from daskpki.cli.names import parse_role_and_name
+from daskpki.cli.invocation import parse_role_and_name
 from daskpki.cli.output import certificate_facts, certificate_row, print_listing, table_lines
 from daskpki.errors import NotTrustedError, UsageError
 from daskpki.files import os_error
 from daskpki.identity import Role
+from daskpki.quoting import rfc3339
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
@@ -33,7 +31,7 @@ def show(
         str,
         typer.Argument(
             metavar="NAME_OR_SERIAL",
-            help="ROLE/NAME, a name of one role only, a serial, or a fingerprint.",
+            help="ROLE/NAME, NAME if only one role has it, serial, or fingerprint.",
             autocompletion=complete_name,
         ),
     ],
@@ -57,7 +55,7 @@ def verify(
 
     Example:  [bold]daskpki verify cert.pem[/bold]
 
-    Exit code 3 when one of them is not trusted.
+    Exits 3 if one of them is not trusted.
     """
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
@@ -85,12 +83,12 @@ def _verified(verifier: Verifier, path: Path) -> dict[str, Any]:
         "identity": found.identity.uri,
         "serial": f"{found.serial:x}",
         "fingerprint": found.fingerprint,
-        "notAfter": found.not_after.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "notAfter": rfc3339(found.not_after),
     }
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a file that is no secret; errors that name it."""
+    """The bytes of a file that is no secret; errors name it."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -117,7 +115,7 @@ COLUMNS: Final = (
 
 
 class Filters(NamedTuple):
-    """Which certificates are wanted; what is None or empty lets all pass."""
+    """Filters of the list; None or empty lets everything pass."""
 
     roles: frozenset[Role]
     name: str | None
@@ -134,13 +132,13 @@ def list_(
         list[str] | None, typer.Option(metavar="S", help=f"Only these states: {', '.join(STATES)}.")
     ] = None,
     expiring_in: Annotated[
-        str | None, typer.Option(metavar="T", help="Only what ends within this time, such as 14d.")
+        str | None, typer.Option(metavar="T", help="Only certificates that end within this time, such as 14d.")
     ] = None,
     serial: Annotated[str | None, typer.Option(metavar="HEX", help="Only this serial.")] = None,
     fingerprint: Annotated[str | None, typer.Option(metavar="SHA256", help="Only this fingerprint.")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a heading.")] = False,
 ) -> None:
-    """List what was issued, in the order in which it was.
+    """List issued certificates, oldest first.
 
     Examples:  [bold]daskpki list --role worker --expiring-in 14d[/bold]   [bold]daskpki list --csv > issued.csv[/bold]
     """
@@ -169,7 +167,7 @@ def _checked(states: list[str]) -> frozenset[str]:
 
 
 def _documents(authority: CertificateAuthority, inventory: Inventory, filters: Filters) -> Iterator[dict[str, Any]]:
-    """What was found as documents; the filters and the CA are checked before the first is asked for."""
+    """The selected certificates as documents; filters and CA are checked before the first is produced."""
     from daskpki.authority.lookup import describe
 
     entries = _selected(authority, inventory, filters)

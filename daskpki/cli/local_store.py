@@ -1,14 +1,10 @@
-"""`daskpki slot list|add|remove`: by what the local store opens, changed without sealing anything anew.
-
-`daskpki backup`, `restore` and `copy`: a local store as one file and back, a cluster from one store to another.
-"""
+"""`daskpki slot`, `backup`, `restore` and `copy`: the local store's key slots and backup, and copies of a cluster."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +14,7 @@ import typer
 from daskpki.cli.invocation import Commands
 from daskpki.cli.output import table
 from daskpki.errors import UsageError
+from daskpki.quoting import day
 from daskpki.settings import GsmUrl, LocalUrl, StoreUrl, home, parse_store_url
 
 if TYPE_CHECKING:
@@ -28,11 +25,13 @@ if TYPE_CHECKING:
     from daskpki.store.local.key_slots import KeySlots
     from daskpki.store.port import Store
 
-slot = Commands(no_args_is_help=True, help="The local store's key slots: keyring, passphrase, key file, recovery.")
+slot = Commands(
+    no_args_is_help=True, help="Ways to unlock the local store: keyring, passphrase, key file, recovery code."
+)
 
 
 class Kind(StrEnum):
-    """What a slot opens by."""
+    """How a slot is unlocked."""
 
     KEYRING = "keyring"
     PASSPHRASE = "passphrase"
@@ -52,30 +51,27 @@ def _slots(invocation: Invocation) -> Iterator[KeySlots]:
 
 @slot.command("list")
 def list_(ctx: typer.Context) -> None:
-    """List the slots; each of them opens the store.
+    """List the key slots; each of them unlocks the store.
 
     Example:  [bold]daskpki slot list[/bold]
     """
     invocation: Invocation = ctx.obj
     with _slots(invocation) as slots:
-        documents = [
-            {"id": entry.id, "kind": entry.kind, "created": f"{datetime.fromtimestamp(entry.created, UTC):%Y-%m-%d}"}
-            for entry in slots.list()
-        ]
+        documents = [{"id": entry.id, "kind": entry.kind, "created": day(entry.created)} for entry in slots.list()]
     rows = [(entry["id"], entry["kind"], entry["created"]) for entry in documents]
-    invocation.output.result(documents, table(("id", "opens by", "created"), rows))
+    invocation.output.result(documents, table(("id", "unlocked by", "created"), rows))
 
 
 @slot.command("add")
 def add(
     ctx: typer.Context,
-    kind: Annotated[Kind, typer.Argument(help="What the new slot opens by.")],
+    kind: Annotated[Kind, typer.Argument(help="How the new slot is unlocked.")],
     file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The new passphrase's file, or the key file to make.")
+        Path | None, typer.Option(metavar="FILE", help="File with the new passphrase, or the key file to create.")
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="A passphrase takes the place of all others.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Let the new passphrase replace all others.")] = False,
 ) -> None:
-    """Add a way to open the store; the store is unlocked by one that it has.
+    """Add a way to unlock the store; an existing one unlocks it for this.
 
     Examples:  [bold]daskpki slot add recovery[/bold]   [bold]daskpki slot add passphrase --replace[/bold]
     """
@@ -96,7 +92,7 @@ def _add(slots: KeySlots, kind: Kind, file: Path | None, *, replace: bool) -> st
         slots.add_keyring(OSKeyring())
     elif kind is Kind.KEY_FILE:
         if file is None:
-            raise UsageError("a key file needs a place", hint="--file FILE; a missing file is made")
+            raise UsageError("a key file needs a place", hint="--file FILE; a missing file is created")
         slots.add_key_file(file)
     else:
         _add_passphrase(slots, file, replace=replace)
@@ -112,8 +108,10 @@ def _add_passphrase(slots: KeySlots, file: Path | None, *, replace: bool) -> Non
 
 
 @slot.command("remove")
-def remove(ctx: typer.Context, which: Annotated[str, typer.Argument(metavar="ID", help="As listed.")]) -> None:
-    """Remove a slot; the last one stays, since without it nothing opens the store again.
+def remove(
+    ctx: typer.Context, which: Annotated[str, typer.Argument(metavar="ID", help="Slot id from `daskpki slot list`.")]
+) -> None:
+    """Remove a key slot; the last one stays, since nothing else would unlock the store.
 
     Example:  [bold]daskpki slot remove 2[/bold]
     """
@@ -124,35 +122,37 @@ def remove(ctx: typer.Context, which: Annotated[str, typer.Argument(metavar="ID"
 
 
 def backup(
-    ctx: typer.Context, file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file; never overwritten.")]
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="New file; an existing one is never overwritten.")],
 ) -> None:
-    """Write the local store, as of this moment, to one file, while others go on.
+    """Write the local store to one file, while other commands go on.
 
     Example:  [bold]daskpki backup /media/safe/daskpki-2026-11-23.backup[/bold]
 
-    What is sealed stays sealed: the file opens by the store's own key slots, so keep one of those apart from it.
+    The backup is encrypted with the store's own key slots. Keep a recovery code or key file somewhere else; without
+    one the backup cannot be opened.
     """
     from daskpki.store.local.backup import write_backup
 
     invocation: Invocation = ctx.obj
     contents = write_backup(_directory(invocation), file)
     invocation.output.result(_document(file, contents), [f"wrote {file}", *_lines(contents)])
-    invocation.output.hint("It opens by the store's own passphrase, key file, keyring or recovery code.")
+    invocation.output.hint("The store's own passphrase, key file, keyring or recovery code unlocks it.")
 
 
 def restore(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="As daskpki backup wrote it.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File that daskpki backup wrote.")],
     accept_older: Annotated[
-        bool, typer.Option("--accept-older", help="Also when this user has seen the store in a later state.")
+        bool, typer.Option("--accept-older", help="Restore even if this user has seen a later state of the store.")
     ] = False,
 ) -> None:
-    """Make the local store from a backup; where there is a store, nothing is done.
+    """Restore the local store from a backup; an existing store is never overwritten.
 
     Example:  [bold]daskpki restore daskpki-2026-11-23.backup --store local:/srv/daskpki[/bold]
 
-    What was issued after the backup is unknown to it. Running nodes keep what they were told since, and take the trust
-    document of the restored store once its epoch has passed the one they know.
+    Certificates issued after the backup are unknown to the restored store. Running nodes keep their newer trust
+    document, and accept the restored store's once its epoch is higher.
     """
     from daskpki.store.local.backup import restore_backup
 
@@ -186,19 +186,19 @@ def _lines(contents: Contents) -> list[str]:
 
 def copy(
     ctx: typer.Context,
-    to: Annotated[str, typer.Option("--to", metavar="URL", help="The other store.")],
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="Store to copy to.")],
     without_disabled: Annotated[
-        bool, typer.Option("--without-disabled", help="Leave out what is disabled, which cannot be read.")
+        bool, typer.Option("--without-disabled", help="Skip disabled versions, which cannot be read.")
     ] = False,
     grants: Annotated[
-        bool, typer.Option("--grants", help="Let the same members read the copy; both on Secret Manager.")
+        bool, typer.Option("--grants", help="Grant the same members access to the copy; both on Secret Manager.")
     ] = False,
 ) -> None:
-    """Copy the cluster to another store, number by number and byte by byte, and verify the copy.
+    """Copy the cluster to another store, with the same version numbers and bytes, and verify the copy.
 
     Examples:  [bold]daskpki copy --to gsm://my-project[/bold]   [bold]daskpki copy --to local:/srv/copy[/bold]
 
-    A copy that was cut off goes on when it is run again. A target that has something else of that name is refused.
+    Run an interrupted copy again to continue. A target with other content of that name is refused.
     """
     from daskpki.authority.copy import copy_cluster
 
@@ -233,7 +233,7 @@ def copy(
 def _ungranted(source: StoreUrl, target: StoreUrl) -> list[str]:
     """What became of the grants that were not asked for."""
     if isinstance(target, LocalUrl):
-        left = "Grants were left behind: a local store has none, whoever opens it opens all of it."
+        left = "Grants were not copied: a local store has none, since all of it is unlocked at once."
         return [left] if isinstance(source, GsmUrl) else []
     if not isinstance(target, GsmUrl):
         return []

@@ -1,7 +1,4 @@
-"""`daskpki context list|use|remove`: which logins there are, and which decides where several fit.
-
-`daskpki login`, `logout` and `whoami`: a person's credential, from the store to the OS keyring.
-"""
+"""`daskpki login`, `logout`, `whoami` and `context`: a person's credential on this machine."""
 
 from __future__ import annotations
 
@@ -16,11 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daskpki.cli.completion import complete_login
-from daskpki.cli.invocation import Commands, is_given
-from daskpki.cli.names import parse_client
+from daskpki.cli.invocation import Commands, is_given, parse_client
 from daskpki.cli.output import facts, table
-from daskpki.credentials.expiry import remaining_seconds
 from daskpki.errors import AccessDeniedError, NotFoundError, UsageError
+from daskpki.quoting import minute, remaining_seconds, rfc3339
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
@@ -29,16 +25,16 @@ if TYPE_CHECKING:
     from daskpki.credentials.login import LoggedIn
     from daskpki.credentials.sources import Environment, Whoami
 
-context = Commands(no_args_is_help=True, help="The logins of this user: list, choose, remove.")
+context = Commands(no_args_is_help=True, help="List, choose and remove your logins.")
 
 Which = Annotated[
-    str, typer.Argument(metavar="CLUSTER[/NAME]", help="A login, also by its id.", autocompletion=complete_login)
+    str, typer.Argument(metavar="CLUSTER[/NAME]", help="Login, or its id.", autocompletion=complete_login)
 ]
 
 
 @context.command("list")
 def list_(ctx: typer.Context) -> None:
-    """List the logins, their clusters and addresses; a star marks the active one, which decides where several fit.
+    """List the logins with their clusters and addresses; a star marks the one used if several match.
 
     Example:  [bold]daskpki context list[/bold]
     """
@@ -56,7 +52,7 @@ def list_(ctx: typer.Context) -> None:
             "schedulers": list(saved.context.schedulers),
             "preferred": saved.id == preferred,
             "active": saved == active,
-            "validUntil": f"{ends[saved.id].at:%Y-%m-%dT%H:%M:%SZ}",
+            "validUntil": rfc3339(ends[saved.id].at),
         }
         for saved in contexts.all()
     ]
@@ -85,7 +81,7 @@ def _ending(login: Context, now: datetime) -> Ending:
 
 @context.command("use")
 def use(ctx: typer.Context, which: Which) -> None:
-    """Let this login decide where several fit.
+    """Use this login if several match.
 
     Example:  [bold]daskpki context use prod/alice[/bold]
     """
@@ -93,7 +89,7 @@ def use(ctx: typer.Context, which: Which) -> None:
     contexts = surroundings(invocation).contexts
     chosen = contexts.find(which)
     contexts.prefer(chosen)
-    invocation.output.result({"preferred": chosen.id}, [f"{chosen.context.title} decides where several fit"])
+    invocation.output.result({"preferred": chosen.id}, [f"{chosen.context.title} is used where several logins match"])
 
 
 @context.command("remove")
@@ -112,7 +108,7 @@ def remove(ctx: typer.Context, which: Which) -> None:
 
 
 def surroundings(invocation: Invocation) -> Environment:
-    """What a person's credential is looked for in: environment, clock, keyring, and the stores."""
+    """The environment, clock, keyring and stores in which a person's credential is searched."""
     from daskpki.credentials.os_keyring import OSKeyring
     from daskpki.credentials.sources import Environment
     from daskpki.store.opening import open_store
@@ -124,7 +120,7 @@ def surroundings(invocation: Invocation) -> Environment:
 
 @contextmanager
 def keyring_remedy(remedy: str) -> Iterator[None]:
-    """Let an error for want of a usable keyring say what helps in this very situation, instead of all that might."""
+    """Replace the general hint of an error without a usable keyring by the one for this situation."""
     from daskpki.credentials.os_keyring import WAYS_OUT
 
     try:
@@ -140,16 +136,16 @@ def login(
     who: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME|FILE]",
-            help="alice or client/alice, from the store; or a login file (NAME.login, ./FILE) that sign wrote.",
+            metavar="NAME|FILE",
+            help="alice or client/alice, from the store; or a login file that sign wrote: NAME.login, or a path.",
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(metavar="N", help="The same as NAME.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="N", help="Same as NAME.")] = None,
     scheduler: Annotated[
-        list[str] | None, typer.Option(metavar="tls://HOST:PORT", help="An address that belongs to this cluster.")
+        list[str] | None, typer.Option(metavar="tls://HOST:PORT", help="Address of this cluster's scheduler.")
     ] = None,
     ca_sha256: Annotated[
-        str | None, typer.Option(metavar="F", help="The fingerprint of the CA of a login file, as you were told it.")
+        str | None, typer.Option(metavar="F", help="Fingerprint of the login file's CA, as the operator told you.")
     ] = None,
     user_config: Annotated[
         bool,
@@ -162,8 +158,8 @@ def login(
 
     Examples:  [bold]daskpki login alice --scheduler tls://10.0.0.5:8786[/bold]   [bold]daskpki login dora.login[/bold]
 
-    Without a name, the login in use is renewed; the first one takes your user name on this machine. The keyring
-    gets the private key only; certificates are public and lie in a file that the keyring vouches for.
+    Without a name, the active login is renewed; a first login takes your user name on this machine. The keyring gets
+    the private key only; certificates are public and lie in a file whose hash is in the keyring.
     """
     from daskpki.credentials.login_file import is_login_file
 
@@ -251,7 +247,7 @@ def _login_by_file(
 
     file = load_login_file(path)
     invocation.output.hint(
-        f"{path} is for {file.identity.uri}, by the CA of cluster {file.cluster!r}:",
+        f"{path} is for {file.identity.uri}, issued by the CA of cluster {file.cluster!r}:",
         f"  SHA-256  {fingerprint_lines(file.ca_sha256)}",
     )
     if ca_sha256 is None and not invocation.output.as_json and is_terminal() and not knows_ca(file, here):
@@ -262,13 +258,13 @@ def _login_by_file(
 
 
 def _say_what_dask_does(invocation: Invocation, made: LoggedIn, here: Environment, *, user_config: bool) -> None:
-    """Which environments ask daskpki for plain `Client(...)` now, and whose login is the active one."""
+    """Report in which environments plain `Client(...)` asks daskpki, and which login is active."""
     from daskpki.credentials.dask_config import config_file, tool_environment
 
     dask, output = made.dask, invocation.output
     if tool := tool_environment():
         output.hint(
-            f"these commands are in an environment of their own ({tool}): install daskpki where Client runs, too "
+            f"these commands are in a separate environment ({tool}): install daskpki where Client runs, too "
             "(pip install 'daskpki[cli]')"
         )
     elif user_config and dask.shipped:
@@ -280,7 +276,7 @@ def _say_what_dask_does(invocation: Invocation, made: LoggedIn, here: Environmen
         )
     if dask.overruled_by:
         output.warn(
-            f"{dask.overruled_by} sets a security-loader of its own, which wins: plain Client(...) does not use this "
+            f"{dask.overruled_by} sets another security-loader, which wins: plain Client(...) does not use this "
             "login; Client(..., security=daskpki.security()) does"
         )
     elif not dask.asks_daskpki:
@@ -288,8 +284,8 @@ def _say_what_dask_does(invocation: Invocation, made: LoggedIn, here: Environmen
     others = here.contexts.all()
     if len(others) > 1 and (active := here.contexts.active()) != made.saved:
         title = made.saved.context.title
-        decides = f"{active.context.title} still decides" if active else "the scheduler's address decides"
-        output.hint(f"{decides} where several logins fit: daskpki context use {title} lets this one")
+        used = f"{active.context.title} stays the one used" if active else "the scheduler's address decides"
+        output.hint(f"{used} where several logins match: daskpki context use {title} switches to this one")
 
 
 def loader_missing() -> str:
@@ -318,13 +314,13 @@ def logout(
         str | None,
         typer.Argument(
             metavar="CLUSTER[/NAME]",
-            help="Which login; default: the one of --cluster.",
+            help="Login to remove (default: the one of --cluster).",
             autocompletion=complete_login,
         ),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every login of this user.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Remove every login of this user.")] = False,
 ) -> None:
-    """Remove all that a login or a request wrote: keyring entries, public file, with the last login Dask's setting.
+    """Remove a login or a request: keyring entries, public file and, with the last login, Dask's setting.
 
     Example:  [bold]daskpki logout default/alice[/bold]
     """
@@ -343,14 +339,18 @@ def logout(
     left = [waiting.title for waiting in all_waiting(here.contexts)]
     invocation.output.result({"removed": titles, "removedKeys": keys, "waiting": left}, lines or ["no logins"])
     if left:
-        invocation.output.hint(f"keys of daskpki request still wait: {', '.join(left)}; daskpki logout removes them")
+        invocation.output.hint(
+            f"keys of daskpki request still wait for a certificate: {', '.join(left)}; daskpki logout removes them"
+        )
 
 
 def whoami(
     ctx: typer.Context,
-    name: Annotated[str | None, typer.Option(metavar="N", help="As daskpki.security(NAME) would choose.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="N", help="Name that daskpki.security(NAME) would be given.")
+    ] = None,
 ) -> None:
-    """Say which credential a program started here would use, and why; and which keys wait for a certificate.
+    """Show the credential that a program started here would use, and why; and keys that wait for a certificate.
 
     Example:  [bold]daskpki whoami[/bold]
     """
@@ -379,16 +379,16 @@ def _document(found: Whoami) -> dict[str, object]:
         "passedOver": list(found.passed_over),
         "serial": f"{found.serial:x}",
         "fingerprint": found.fingerprint,
-        "notBefore": found.not_before.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "notAfter": found.not_after.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "notBefore": rfc3339(found.not_before),
+        "notAfter": rfc3339(found.not_after),
         "trustEpoch": found.epoch,
-        "validUntil": f"{found.end.at:%Y-%m-%dT%H:%M:%SZ}",
+        "validUntil": rfc3339(found.end.at),
         "renewal": found.renewal,
     }
 
 
 def _lines(found: Whoami, now: datetime) -> list[str]:
-    end = f"{found.end.at:%Y-%m-%d %H:%M UTC}"
+    end = minute(found.end.at)
     if found.end.is_near:
         end += f" ({remaining_seconds(int((found.end.at - now).total_seconds()))}; {found.renewal} renews it)"
     return facts(

@@ -1,16 +1,9 @@
-"""Questions on a terminal: a passphrase, or whether to go on. Everything else runs without a terminal.
+"""Output and questions of the command line: results, tables, hints, errors, prompts.
 
-How certificates and times are drawn for people: pure functions from values to lines.
-
-Long results, printed while they are read: one JSON array, CSV (RFC 4180), or a table.
-
-So a list of 100,000 certificates takes no more memory than one of ten. What is found damaged on the way ends the
-command with its error and exit code, behind what was printed already.
-
-How results, hints and errors reach a person or a program.
-
-Results go to stdout: a table or plain lines for people, one JSON document with `--json`. Hints, progress and errors go
-to stderr; `--quiet` leaves only results and errors.
+Results go to stdout: a table or plain lines for people, one JSON document with `--json`, CSV (RFC 4180) with `--csv`.
+Hints, progress and errors go to stderr; `--quiet` leaves only results and errors. Long lists are printed while they are
+read, so that 100,000 certificates take no more memory than ten; damage that is found on the way ends the command with
+its error and exit code, after what was printed already.
 """
 
 from __future__ import annotations
@@ -22,23 +15,23 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from io import TextIOWrapper
 from itertools import chain, islice
 from typing import Any, Final, NamedTuple, TextIO
 
 from daskpki.confidential import Confidential
-from daskpki.credentials.expiry import remaining_seconds
-from daskpki.errors import AccessDeniedError, DaskpkiError, NothingToDo, UsageError
+from daskpki.errors import AccessDeniedError, DaskpkiError, UsageError
+from daskpki.quoting import remaining_seconds
 
 
 def is_terminal() -> bool:
-    """Whether there is somebody to ask: both where answers come from and where questions go to are a terminal."""
+    """True if stdin and stderr are a terminal, so that a person can be asked."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def ask(question: str) -> str:
-    """Ask for what is no secret, on stderr; UsageError at the end of input."""
+    """Ask a question that is no secret, on stderr; UsageError for an empty answer."""
     print(question, end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline()
     if not answer.strip():
@@ -47,7 +40,7 @@ def ask(question: str) -> str:
 
 
 def prompt(question: str, option: str, *, confirm: bool = False) -> Confidential:
-    """Ask on the terminal; without one, AccessDeniedError that names the option to use instead."""
+    """Ask for a passphrase on the terminal; without one, AccessDeniedError that names the option to use instead."""
     if not sys.stdin.isatty():
         raise AccessDeniedError("a passphrase is needed, and there is no terminal to ask on", hint=f"use {option}")
     from getpass import getpass
@@ -60,30 +53,18 @@ def prompt(question: str, option: str, *, confirm: bool = False) -> Confidential
     return Confidential(answer)
 
 
-def confirm(question: str, *, yes: bool) -> None:
-    """Ask on the terminal whether to go on; NothingToDo for any answer but yes.
-
-    Without a terminal, programs decide: nothing is asked, as with `yes`.
-    """
-    if yes or not sys.stdin.isatty():
-        return
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise NothingToDo("nothing was changed")
-
-
 def certificate_table(documents: Sequence[Mapping[str, Any]], now: datetime) -> list[str]:
-    """One line a certificate: who, state, serial and when it ends."""
+    """A table of certificates: identity, state, serial and end."""
     return table(("who", "state", "serial", "expires"), [certificate_row(entry, now) for entry in documents])
 
 
 def certificate_row(entry: Mapping[str, Any], now: datetime) -> tuple[str, str, str, str]:
-    """Who, state, serial and when it ends."""
+    """Identity, state, serial and end of one certificate."""
     return f"{entry['role']}/{entry['name']}", entry["state"], entry["serial"], remaining(entry["notAfter"], now)
 
 
 def certificate_facts(document: Mapping[str, Any], now: datetime) -> list[str]:
-    """One certificate in full."""
+    """All facts of one certificate, one a line."""
     return facts(
         {
             "identity": document["identity"],
@@ -107,14 +88,10 @@ def remaining(not_after: str, now: datetime) -> str:
     return remaining_seconds(int((datetime.fromisoformat(not_after) - now).total_seconds()))
 
 
-def day(seconds: int) -> str:
-    """The day of a moment in seconds since the epoch, in UTC."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
-
-
-def minute(seconds: int) -> str:
-    """The same to the minute."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+def first_names(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def fingerprint_lines(fingerprint: str) -> str:
@@ -147,7 +124,7 @@ def print_listing(
 
 
 def json_array(documents: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """The lines of one JSON array, each element on a line of its own."""
+    """The lines of one JSON array, one element a line."""
     encode = json.JSONEncoder(ensure_ascii=False).encode
     before = "["
     for document in documents:
@@ -194,7 +171,7 @@ def table_lines(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty
 
 
 class Output(NamedTuple):
-    """What the options of `daskpki` say about output."""
+    """Where results and messages go, by the options of `daskpki`."""
 
     as_json: bool = False
     quiet: bool = False
@@ -211,18 +188,30 @@ class Output(NamedTuple):
                 for line in lines:
                     print(visible_lines(line))
 
+    def asks(self, *, yes: bool) -> bool:
+        """True if a final act has to be confirmed: on a terminal, but neither with `--json` nor with `--yes`."""
+        return not yes and not self.as_json and is_terminal()
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Ask whether to go on, where `asks`; DaskpkiError for any answer but yes, and for the end of input."""
+        if not self.asks(yes=yes):
+            return
+        print(f"{visible_lines(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise DaskpkiError("nothing was changed", hint="--yes or DASKPKI_YES=1 answers the question")
+
     def hint(self, *lines: str) -> None:
-        """Tell a person, on stderr, what helps next."""
+        """Print hints on stderr, unless `--quiet`."""
         if not self.quiet:
             for line in lines:
                 _say(self.repeat(line))
 
     def warn(self, line: str) -> None:
-        """A warning, on stderr, also with `--quiet`."""
+        """Print a warning on stderr, also with `--quiet`."""
         _say(f"warning: {line}")
 
     def error(self, error: DaskpkiError) -> None:
-        """One line that says what, which object and why, then the way out."""
+        """Print an error and its hint on stderr; with `--verbose` the traceback, too."""
         _say(f"error: {error}")
         if error.hint:
             _say(f"hint: {self.repeat(error.hint)}")
@@ -231,29 +220,29 @@ class Output(NamedTuple):
 
 
 def tolerate_characters(stream: TextIO) -> None:
-    """Let what `stream` has no characters for, as a path's in another encoding, be written as escapes.
+    """Write characters that the stream's encoding lacks as escapes, as stderr does by itself.
 
-    By then the command's work is done, and a UnicodeEncodeError would call it a failure. As stderr does by itself.
+    The command's work is done by then, and a UnicodeEncodeError would report it as failed.
     """
     if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
         stream.reconfigure(errors="backslashreplace")
 
 
 def _takes_everything(stream: TextIO) -> bool:
-    """Whether it is UTF-8: elsewhere JSON has escapes of its own, which are not those of `backslashreplace`."""
+    """True for UTF-8; elsewhere JSON has to use its own escapes, since those of `backslashreplace` are no JSON."""
     return stream.encoding.lower().replace("-", "") == "utf8"
 
 
 def _say(line: str) -> None:
-    with suppress(OSError):  # a full disk behind stderr: the command is worth more than a word about it
+    with suppress(OSError):  # a full disk behind stderr: the command matters more than its messages
         print(visible_lines(line), file=sys.stderr)
 
 
 def visible(text: str, keep: str = "") -> str:
-    """`text` with escapes in place of all that prints nothing, save what is in `keep`.
+    """`text` with escapes for all unprintable characters but those in `keep`.
 
-    The log holds what others claim of themselves, and a secret's annotations what they wrote: in a terminal, control
-    characters would move the cursor, or turn the direction of writing, and show something else than is there.
+    Parts of the log and of a secret's annotations were written by others: in a terminal, control characters could move
+    the cursor or turn the direction of writing, and so show something else than is there.
     """
     if text.isprintable():
         return text
@@ -263,23 +252,23 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def visible_lines(text: str) -> str:
-    """The same where line ends and tabs are our own."""
+    """The same for text whose line ends and tabs are daskpki's."""
     return visible(text, keep="\n\t")
 
 
-class ReaderGone(Exception):  # noqa: N818 - the reader's wish rather than a fault
-    """Who read stdout has read enough (`daskpki list | head`); an OSError, typer would call a failure."""
+class ReaderGone(Exception):  # noqa: N818 - no fault
+    """The reader of stdout has closed the pipe (`daskpki list | head`); typer would report an OSError as a failure."""
 
 
 @contextmanager
 def results() -> Iterator[None]:
-    """Around what writes to stdout: DaskpkiError when its file takes no more, ReaderGone for a closed pipe."""
+    """Surrounds writes to stdout: DaskpkiError when its file takes no more, ReaderGone for a closed pipe."""
     try:
         yield
     except BrokenPipeError:
         raise ReaderGone from None
     except OSError as error:
-        hint = "whatever the command changed holds: daskpki list and daskpki audit show it"
+        hint = "what the command changed is in force: daskpki list and daskpki audit show it"
         raise DaskpkiError(f"the result could not be written: {error.strerror}", hint=hint) from error
 
 

@@ -1,9 +1,7 @@
-"""After a publication: the cluster's schedulers are told at once, instead of when they look themselves.
+"""`daskpki renew` and `daskpki revoke`, and the push of a new trust document to the schedulers.
 
-It is a courtesy. The document is in the store by then, and nodes look there every minute, so that whatever goes wrong
-here is said and changes nothing.
-
-`daskpki renew` and `daskpki revoke`: certificates anew, and certificates no more.
+The push is a courtesy: the document is in the store by then, and nodes look there every minute. So whatever goes wrong
+with it is reported and fails nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 import typer
 
 from daskpki.cli.completion import complete_name
-from daskpki.cli.output import certificate_table
+from daskpki.cli.invocation import YesOption
+from daskpki.cli.issue import progress
+from daskpki.cli.output import certificate_table, first_names
 from daskpki.errors import DaskpkiError, NotFoundError, NothingToDo, UsageError
+from daskpki.identity import Role
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from daskpki.inventory import CertificateRecord
 
 PushOption = Annotated[
-    bool, typer.Option("--push/--no-push", help="Tell the scheduler at once, by your own client credential.")
+    bool, typer.Option("--push/--no-push", help="Notify the schedulers at once, with your client credential.")
 ]
 SchedulerOption = Annotated[
     list[str] | None,
@@ -32,29 +33,31 @@ SchedulerOption = Annotated[
         "--scheduler",
         envvar="DASKPKI_SCHEDULER",
         metavar="ADDRESS",
-        help="Which one; without it, those that your login and the trust document know.",
+        help="Scheduler to notify (default: those in your login and the trust document).",
     ),
 ]
-IN_TIME: Final = "nodes learn of it within a minute"
+IN_TIME: Final = "nodes fetch it within a minute"
 
 
-class Tell(NamedTuple):
-    """What the two options say: whether to tell, and whom (None: all that are known)."""
+class Push(NamedTuple):
+    """The two options above: whether to push, and the schedulers (None: all that are known)."""
 
-    asked: bool
+    wanted: bool
     schedulers: Sequence[str] | None
 
 
-def push_news(invocation: Invocation, authority: CertificateAuthority, tell: Tell, *, expected: bool = True) -> None:
-    """Take the newest trust document to the schedulers, and say what became of it; nothing is raised.
+def notify_schedulers(
+    invocation: Invocation, authority: CertificateAuthority, notified: Push, *, expected: bool = True
+) -> None:
+    """Push the newest trust document to the schedulers and report the answers; raises nothing.
 
-    Unless it is `expected`, that there is nobody to tell, or nobody to tell it as, goes without saying.
+    Without `expected`, a missing address or credential is not reported.
     """
     try:
-        answers = _tell(invocation, authority, tell.schedulers) if tell.asked else []
+        answers = _push(invocation, authority, notified.schedulers) if notified.wanted else []
     except DaskpkiError as error:
         if expected or not isinstance(error, NotFoundError):
-            invocation.output.hint(f"{IN_TIME} (no scheduler was told at once: {error})")
+            invocation.output.hint(f"{IN_TIME} (no scheduler was notified: {error})")
         return
     for answer in answers:
         _say(invocation, answer)
@@ -62,7 +65,7 @@ def push_news(invocation: Invocation, authority: CertificateAuthority, tell: Tel
         invocation.output.hint(IN_TIME)
 
 
-def _tell(invocation: Invocation, authority: CertificateAuthority, given: Sequence[str] | None) -> list[Answer]:
+def _push(invocation: Invocation, authority: CertificateAuthority, given: Sequence[str] | None) -> list[Answer]:
     from daskpki.cli.login import surroundings
     from daskpki.credentials.contexts import parse_scheduler
     from daskpki.credentials.source_selection import Wanted
@@ -83,36 +86,41 @@ def _tell(invocation: Invocation, authority: CertificateAuthority, given: Sequen
 
 def _say(invocation: Invocation, answer: Answer) -> None:
     if answer.epoch is not None:
-        then = "and tells the others" if answer.taken else "which is later than this one, and was not changed"
-        invocation.output.hint(f"{answer.address} goes by trust epoch {answer.epoch} now, {then}")
+        if answer.taken:
+            said = f"updated to trust epoch {answer.epoch}; it forwards it to its workers"
+        else:
+            said = f"unchanged, since it has the later trust epoch {answer.epoch}"
+        invocation.output.hint(f"{answer.address}: {said}")
     elif answer.refused:
-        invocation.output.warn(f"{answer.address} did not accept the trust document: {answer.reason}")
+        invocation.output.warn(f"{answer.address} refused the trust document: {answer.reason}")
     else:
-        invocation.output.hint(f"{answer.address} was not told ({answer.reason}); {IN_TIME}")
+        invocation.output.hint(f"{answer.address} was not notified ({answer.reason}); {IN_TIME}")
 
 
 def renew(
     ctx: typer.Context,
     which: Annotated[
         str | None,
-        typer.Argument(metavar="ROLE/NAME", help="Renew this one now.", autocompletion=complete_name),
+        typer.Argument(metavar="ROLE/NAME", help="Renew this certificate now.", autocompletion=complete_name),
     ] = None,
     due: Annotated[
-        bool, typer.Option("--due", help="Renew everything past two thirds of its life, or from a CA that was dropped.")
+        bool, typer.Option("--due", help="Renew all certificates past two thirds of their life, or from a dropped CA.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be renewed, and change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the certificates that would be renewed, and change nothing.")
+    ] = False,
     detailed_exit_code: Annotated[
-        bool, typer.Option("--detailed-exit-code", help="Exit with 6 when nothing was due.")
+        bool, typer.Option("--detailed-exit-code", help="Exit with 6 if nothing was due.")
     ] = False,
     push: PushOption = True,
     scheduler: SchedulerOption = None,
 ) -> None:
-    """Issue certificates anew, each with a new key and the names and lifetime of the one it replaces.
+    """Renew certificates: each gets a new key, and keeps its names and lifetime.
 
     Examples:  [bold]daskpki renew worker/worker[/bold]   [bold]daskpki renew --due --detailed-exit-code[/bold]
 
-    Safe to run from cron, from two places at once, and after a crash. Expired certificates can be renewed. A CRL that
-    is due is signed anew, also when no certificate is, and the scheduler told of it.
+    Safe to run from cron, from two places at once, and after a crash. Expired certificates can be renewed. Also
+    re-signs the revocation list when that is due, and notifies the schedulers.
     """
     invocation: Invocation = ctx.obj
     if (which is None) == (not due):
@@ -121,9 +129,10 @@ def renew(
         entries = [_renewable(authority, which)] if which else authority.due()
         if not dry_run:
             before = authority.inventory().published
-            entries = [leaf.record for leaf in authority.renew(entries, give_way=due)]
+            with progress(invocation, len(entries), authority.renew(entries, give_way=due)) as renewed:
+                entries = [leaf.record for leaf in renewed]
             if authority.inventory().published != before:
-                push_news(invocation, authority, Tell(push, scheduler), expected=False)
+                notify_schedulers(invocation, authority, Push(push, scheduler), expected=False)
         documents = [authority.describe(entry) for entry in entries]
         now = authority.session.now()
     if dry_run and documents:
@@ -136,7 +145,7 @@ def renew(
 def _renewable(authority: CertificateAuthority, which: str) -> CertificateRecord:
     entry = authority.find(which)
     if entry.superseded:
-        raise UsageError(f"{which} was superseded: its newest is {entry.role}/{entry.name}", hint="renew that one")
+        raise UsageError(f"{which} was superseded: its newest is {entry.slug}", hint="renew that one")
     return entry
 
 
@@ -146,32 +155,43 @@ def revoke(
         str,
         typer.Argument(
             metavar="SERIAL|ROLE/NAME",
-            help="One certificate, or all valid ones of a name.",
+            help="One certificate, or all valid ones of an identity.",
             autocompletion=complete_name,
         ),
     ],
     reason: Annotated[
-        str, typer.Option(metavar="R", help="RFC 5280's name: keyCompromise, superseded, certificateHold, ...")
+        str, typer.Option(metavar="R", help="Reason of RFC 5280: keyCompromise, superseded, certificateHold, ...")
     ] = "unspecified",
     release: Annotated[
-        bool, typer.Option("--release", help="Take off hold what was revoked by certificateHold.")
+        bool, typer.Option("--release", help="Restore a certificate that was revoked by certificateHold.")
     ] = False,
     push: PushOption = True,
     scheduler: SchedulerOption = None,
+    yes: YesOption = False,
 ) -> None:
-    """Revoke certificates, and publish a new CRL in the cluster's trust document.
+    """Revoke certificates, and publish the new revocation list to the cluster.
 
     Examples:  [bold]daskpki revoke client/alice --reason keyCompromise[/bold]   [bold]daskpki revoke 3f9a21c4[/bold]
 
-    Running nodes learn of it within a minute, and at once if you are logged in as a client of the cluster: they refuse
-    the certificate and abort its live connections.
+    Running nodes refuse the certificate and close its connections within a minute, or at once if you are logged in as
+    a client of the cluster.
     """
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
+        if not release and invocation.output.asks(yes=yes):  # else a request less on Secret Manager
+            _ask(invocation, authority.revocable(which, reason), yes=yes)
         changed = authority.release(which) if release else authority.revoke(which, reason)
         documents = [authority.describe(entry) for entry in changed]
         now = authority.session.now()
-        nothing = f"nothing is left to revoke: {which} was revoked before, or has ended"
+        nothing = f"nothing to revoke: {which} was revoked before, or has ended"
         lines = certificate_table(documents, now) if documents else [nothing]
         invocation.output.result(documents, lines)
-        push_news(invocation, authority, Tell(push, scheduler))
+        notify_schedulers(invocation, authority, Push(push, scheduler))
+
+
+def _ask(invocation: Invocation, going: Sequence[CertificateRecord], *, yes: bool) -> None:
+    """Ask before more than one certificate is revoked, or a scheduler, without which a cluster ends."""
+    if len(going) > 1 or any(entry.role == Role.SCHEDULER for entry in going):
+        named = first_names([f"{entry.slug} {entry.serial:x}" for entry in going])
+        count = "1 certificate" if len(going) == 1 else f"{len(going)} certificates"
+        invocation.output.confirm(f"This revokes {count}: {named}. Go on?", yes=yes)

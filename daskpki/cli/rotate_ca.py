@@ -1,8 +1,6 @@
-"""What a new CA is to be: the options of `daskpki rotate-ca` that say so.
+"""`daskpki rotate-ca`: replaces the CA step by step, or at once when its key was stolen.
 
-Where a rollover stands as one document, as `daskpki rotate-ca --json` prints it after every step.
-
-`daskpki rotate-ca`: replace the CA by a new one, step by step, or at once when its key was stolen.
+Every step ends with the same document (`--json`): the state of the rollover, its CAs, and the next step.
 """
 
 from __future__ import annotations
@@ -15,10 +13,11 @@ import typer
 
 from daskpki.authority.rollover import RETIRING, STARTED
 from daskpki.cli.init_ca import offline_root
-from daskpki.cli.invocation import Commands
+from daskpki.cli.invocation import Commands, YesOption
 from daskpki.cli.output import fingerprint_lines, table
-from daskpki.cli.renew_revoke import PushOption, SchedulerOption, Tell, push_news
+from daskpki.cli.renew_revoke import Push, PushOption, SchedulerOption, notify_schedulers
 from daskpki.errors import UnavailableError, UsageError
+from daskpki.quoting import rfc3339
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
@@ -26,23 +25,27 @@ if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
     from daskpki.inventory import AuthorityRecord
 
-KeyTypeOption = Annotated[str, typer.Option("--key-type", metavar="K", help="The new CA's: p256, p384 or rsa3072.")]
+KeyTypeOption = Annotated[
+    str, typer.Option("--key-type", metavar="K", help="Key type of the new CA: p256, p384 or rsa3072.")
+]
 CaKeyOption = Annotated[
     str | None,
-    typer.Option("--ca-key", metavar="URI", show_default="beside the old CA's", help="Place of the new CA's key."),
+    typer.Option("--ca-key", metavar="URI", show_default="beside the old CA's", help="Where to keep the new CA's key."),
 ]
 RootOption = Annotated[
-    Path | None, typer.Option("--offline-root", metavar="FILE", help="Two tiers: the new root's key goes there.")
+    Path | None,
+    typer.Option("--offline-root", metavar="FILE", help="Two tiers: write the new root's key to this file."),
 ]
 RootPassphraseOption = Annotated[
-    Path | None, typer.Option("--root-passphrase-file", metavar="FILE", help="The passphrase of that file.")
+    Path | None,
+    typer.Option("--root-passphrase-file", metavar="FILE", help="File with the passphrase of --offline-root."),
 ]
 SealOption = Annotated[
-    bool, typer.Option("--ca-passphrase", help="Seal the new key by a passphrase of its own, and ask for it.")
+    bool, typer.Option("--ca-passphrase", help="Encrypt the new key with a passphrase, and ask for it.")
 ]
 LowerOption = Annotated[
     bool,
-    typer.Option("--lower-sealing", help="Allow a new key that is less sealed than the old one."),
+    typer.Option("--lower-sealing", help="Allow weaker protection of the new key than of the old one."),
 ]
 
 
@@ -56,7 +59,7 @@ def successor_of(
     *,
     lower_sealing: bool = False,
 ) -> Successor:
-    """What the options say; PolicyError or UsageError for what a CA cannot be."""
+    """The new CA as the options describe it; PolicyError or UsageError for what a CA cannot be."""
     from daskpki.authority.ca_keys import parse_ca_key_type
     from daskpki.authority.rollover import Successor
 
@@ -65,20 +68,20 @@ def successor_of(
 
 
 def seals(invocation: Invocation, asked: bool) -> bool:
-    """Whether the new key is sealed because the options say so; it is anyhow when the old one's is."""
+    """True if the options ask for a passphrase; a new key is sealed in any case when the old one was."""
     return asked or invocation.ca_passphrase_file is not None
 
 
 def rollover_document(authority: CertificateAuthority) -> dict[str, Any]:
-    """Where it stands, its CAs oldest first, and the next step if there is one."""
+    """State of the rollover, its CAs oldest first, and the next step if there is one."""
     now = authority.rollover().standing()
     return {
         "phase": now.phase,
         "issuing": now.active.generation,
         "published": now.published,
         "authorities": [_authority(authority, entry) for entry in sorted(now.living)],
-        "toReissue": [f"{entry.role}/{entry.name}" for entry in now.reissue],
-        "heldByOthers": [f"{entry.role}/{entry.name}" for entry in now.held],
+        "toReissue": [entry.slug for entry in now.reissue],
+        "heldByOthers": [entry.slug for entry in now.held],
         "next": _next_step(now),
     }
 
@@ -95,7 +98,7 @@ def _authority(authority: CertificateAuthority, entry: AuthorityRecord) -> dict[
         "generation": entry.generation,
         "state": STATES[entry.status],
         "fingerprint": fingerprint(anchor),
-        "notAfter": load_certificate(anchor).not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "notAfter": rfc3339(load_certificate(anchor).not_valid_after_utc),
         "key": entry.key_uri,
         "certificates": sum(leaf.issuer == entry.generation and leaf.state(moment) == "issued" for leaf in leaves),
     }
@@ -104,9 +107,9 @@ def _authority(authority: CertificateAuthority, entry: AuthorityRecord) -> dict[
 def _next_step(now: RolloverStatus) -> str | None:
     if not now.published:
         step = {STARTED: "rotate-ca start", RETIRING: f"rotate-ca {now.last_step}"}.get(now.phase, "renew --due")
-        return f"daskpki {step}, which publishes what a command that was cut off had begun"
+        return f"daskpki {step}, to publish what an interrupted command had begun"
     if not now.others:
-        return "daskpki renew --due, since nobody trusts what a dropped CA issued" if now.reissue else None
+        return "daskpki renew --due, since certificates of a dropped CA are not trusted" if now.reissue else None
     if now.phase == STARTED:
         return "wait until nodes have read it (within a minute), then daskpki rotate-ca promote"
     if now.reissue:
@@ -120,17 +123,17 @@ def _next_step(now: RolloverStatus) -> str | None:
 rotate_ca = Commands(
     invoke_without_command=True,
     help=(
-        "Replace the CA by a new one, without a break: start, promote, finish; status at any time, abort until finish. "
-        "A stolen CA key: [bold]daskpki rotate-ca --emergency[/bold]"
+        "Replace the CA without downtime: start, promote, finish; status at any time, abort until finish. "
+        "If the CA's key was stolen: [bold]daskpki rotate-ca --emergency[/bold]"
     ),
 )
 
 LostOption = Annotated[
-    bool, typer.Option("--old-key-lost", help="Go on without the old key: running nodes have to be restarted.")
+    bool, typer.Option("--old-key-lost", help="Continue without the old key; running nodes have to be restarted.")
 ]
 EmergencyOption = Annotated[
     bool,
-    typer.Option("--emergency", help="A stolen key: a new CA at once, and nothing of the old one holds."),
+    typer.Option("--emergency", help="Replace a compromised CA at once; nothing it issued stays trusted."),
 ]
 
 
@@ -147,16 +150,17 @@ def rotate(
     old_key_lost: LostOption = False,
     push: PushOption = True,
     scheduler: SchedulerOption = None,
+    yes: YesOption = False,
 ) -> None:
-    """Without a step, only --emergency does anything."""
+    """Replace the CA at once with --emergency; otherwise name a step."""
     if ctx.invoked_subcommand is not None:
         return
     if not emergency:
         raise UsageError("rotate-ca needs a step", hint="daskpki rotate-ca start, status, promote, finish or abort")
     invocation: Invocation = ctx.obj
     successor = successor_of(invocation, key_type, ca_key, offline, root_passphrase_file, lower_sealing=lower_sealing)
-    tell = Tell(push, scheduler)
-    _emergency(invocation, successor, tell, seal=ca_passphrase, old_key_lost=old_key_lost)
+    notified = Push(push, scheduler)
+    _emergency(invocation, successor, notified, seal=ca_passphrase, old_key_lost=old_key_lost, yes=yes)
 
 
 @rotate_ca.command()
@@ -170,13 +174,14 @@ def start(
     ca_passphrase: SealOption = False,
     lower_sealing: LowerOption = False,
     permit_dns: Annotated[
-        list[str] | None, typer.Option(metavar="D", help="A further domain that leaves of the new CA may name.")
+        list[str] | None, typer.Option(metavar="D", help="Further domain that certificates of the new CA may name.")
     ] = None,
     old_key_lost: LostOption = False,
     push: PushOption = True,
     scheduler: SchedulerOption = None,
+    yes: YesOption = False,
 ) -> None:
-    """Make the new CA and publish it beside the old one: nodes trust both from then on.
+    """Make the new CA and publish it: nodes then trust both CAs.
 
     Example:  [bold]daskpki rotate-ca start[/bold]
     """
@@ -184,25 +189,25 @@ def start(
     successor = successor_of(
         invocation, key_type, ca_key, offline, root_passphrase_file, permit_dns or (), lower_sealing=lower_sealing
     )
-    tell = Tell(push, scheduler)
+    notified = Push(push, scheduler)
     if emergency:
-        _emergency(invocation, successor, tell, seal=ca_passphrase, old_key_lost=old_key_lost)
+        _emergency(invocation, successor, notified, seal=ca_passphrase, old_key_lost=old_key_lost, yes=yes)
         return
     with invocation.authority(seal=seals(invocation, ca_passphrase)) as authority:
         made, resumed = authority.rollover().start(successor)
-        push_news(invocation, authority, tell, expected=False)
+        notify_schedulers(invocation, authority, notified, expected=False)
         document = rollover_document(authority)
     new = next(entry for entry in document["authorities"] if entry["generation"] == made.generation)
-    lines = [f"CA {made.generation} is trusted beside CA {document['issuing']}"]
+    lines = [f"CA {made.generation} is trusted in addition to CA {document['issuing']}"]
     lines.append(f"  SHA-256  {fingerprint_lines(new['fingerprint'])}")
     if resumed:
-        lines.append("it was begun before, as was asked for then; daskpki rotate-ca abort drops it")
+        lines.append("it was started before, with the options given then; daskpki rotate-ca abort drops it")
     _report(invocation, document, lines)
 
 
 @rotate_ca.command()
 def status(ctx: typer.Context) -> None:
-    """Show which CAs are trusted, what is left to do, and the next step.
+    """Show the trusted CAs, the certificates still to reissue, and the next step.
 
     Example:  [bold]daskpki rotate-ca status[/bold]
     """
@@ -221,7 +226,7 @@ def status(ctx: typer.Context) -> None:
 
 @rotate_ca.command()
 def promote(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOption = None) -> None:
-    """Let the new CA issue, and issue everything valid anew from it; run it again after an interruption.
+    """Make the new CA issue, and reissue all valid certificates from it; run it again after an interruption.
 
     Example:  [bold]daskpki rotate-ca promote[/bold]
     """
@@ -231,39 +236,47 @@ def promote(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOpt
         if rollover.standing().phase == STARTED:
             _warn_if_fresh(invocation, authority)
         target = rollover.promote()
-        push_news(invocation, authority, Tell(push, scheduler), expected=False)
+        notify_schedulers(invocation, authority, Push(push, scheduler), expected=False)
         count = _reissue(invocation, authority)
         document = rollover_document(authority) | {"reissued": count}
-    _report(invocation, document, [f"CA {target.generation} issues; {_certificates(count)} issued anew"])
+    _report(invocation, document, [f"CA {target.generation} issues; {_certificates(count)} reissued"])
     _check_all_reissued(document)
 
 
 @rotate_ca.command()
 def finish(
     ctx: typer.Context,
-    force: Annotated[bool, typer.Option("--force", help="Cut off what is still valid from the old CA.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Drop the old CA even if valid certificates of it remain.")
+    ] = False,
     old_key_lost: LostOption = False,
     push: PushOption = True,
     scheduler: SchedulerOption = None,
+    yes: YesOption = False,
 ) -> None:
-    """Drop the old CA: nothing that it issued is trusted any more, and its key is erased.
+    """Drop the old CA: nothing it issued stays trusted, and its key is erased.
 
     Example:  [bold]daskpki rotate-ca finish[/bold]
     """
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
         before = authority.rollover().standing()
+        if before.others:
+            dropped = " and ".join(f"CA {entry.generation}" for entry in before.others)
+            invocation.output.confirm(
+                f"This drops {dropped}: nothing it issued stays trusted, and its key is erased. Go on?", yes=yes
+            )
         erased = authority.rollover().finish(force=force, old_keys=not old_key_lost)
-        push_news(invocation, authority, Tell(push, scheduler), expected=False)
+        notify_schedulers(invocation, authority, Push(push, scheduler), expected=False)
         document = rollover_document(authority) | {"keysErased": erased}
     _report(invocation, document, _dropped(before.others) or [_one_left(before, "finish")])
     if not erased:
-        invocation.output.warn("you may not erase the old CA's key; whoever may should delete its secret")
+        invocation.output.warn("you may not erase the old CA's key; ask someone who may delete its secret")
 
 
 @rotate_ca.command()
 def abort(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOption = None) -> None:
-    """Take back what was begun: drop the new CA, or after promote let the old one issue again (then finish).
+    """Undo the rollover: drop the new CA, or after promote make the old one issue again (then finish).
 
     Example:  [bold]daskpki rotate-ca abort[/bold]
     """
@@ -271,35 +284,41 @@ def abort(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOptio
     with invocation.authority() as authority:
         before = authority.rollover().standing()
         target = authority.rollover().abort()
-        push_news(invocation, authority, Tell(push, scheduler), expected=False)
+        notify_schedulers(invocation, authority, Push(push, scheduler), expected=False)
         count = _reissue(invocation, authority)
         document = rollover_document(authority) | {"reissued": count}
     if not before.others:
         lines = [_one_left(before, "abort")]
     else:
         dropped = _dropped(before.others) if before.phase == STARTED else []
-        lines = [*dropped, f"CA {target.generation} issues; {_certificates(count)} issued anew"]
+        lines = [*dropped, f"CA {target.generation} issues; {_certificates(count)} reissued"]
     _report(invocation, document, lines)
     _check_all_reissued(document)
 
 
-def _emergency(invocation: Invocation, successor: Successor, tell: Tell, *, seal: bool, old_key_lost: bool) -> None:
+def _emergency(
+    invocation: Invocation, successor: Successor, notified: Push, *, seal: bool, old_key_lost: bool, yes: bool
+) -> None:
+    invocation.output.confirm(
+        f"This replaces the CA of cluster {invocation.cluster} at once: nothing it issued stays trusted. Go on?",
+        yes=yes,
+    )
     with invocation.authority(seal=seals(invocation, seal)) as authority:
         began = authority.session.clock()
         cut = authority.rollover().emergency(successor, old_keys=not old_key_lost)
-        push_news(invocation, authority, tell, expected=False)
-        invocation.output.hint(f"cut off after {cut.seconds:.1f} s; issuing anew")
+        notify_schedulers(invocation, authority, notified, expected=False)
+        invocation.output.hint(f"the old CA is no longer trusted, after {cut.seconds:.1f} s; reissuing")
         count = _reissue(invocation, authority, give_way=False)
         total = (authority.session.clock() - began).total_seconds()
         document = rollover_document(authority) | {"reissued": count, "cutAfterSeconds": cut.seconds, "seconds": total}
     lines = [
         f"CA {cut.authority.generation} issues; nothing else is trusted, {cut.seconds:.1f} s after the start",
-        f"{_certificates(count)} issued anew, {total:.1f} s after the start",
+        f"{_certificates(count)} reissued, {total:.1f} s after the start",
         f"  SHA-256  {fingerprint_lines(document['authorities'][-1]['fingerprint'])}",
     ]
     _report(invocation, document, lines)
     invocation.output.hint(
-        _LOST if old_key_lost else "running nodes follow within a minute; people run daskpki login again"
+        _LOST if old_key_lost else "running nodes follow within a minute; people have to run daskpki login again"
     )
 
 
@@ -315,16 +334,19 @@ def _reissue(invocation: Invocation, authority: CertificateAuthority, *, give_wa
 def _report(invocation: Invocation, document: dict[str, Any], lines: list[str]) -> None:
     invocation.output.result(document, lines)
     if held := document["heldByOthers"]:
-        invocation.output.hint(f"by request, so their holders run daskpki request again: {', '.join(held)}")
+        invocation.output.hint(
+            f"issued by request, so their owners have to run daskpki request again: {', '.join(held)}"
+        )
     if step := document["next"]:
         invocation.output.hint(f"next: {step}")
 
 
 def _check_all_reissued(document: dict[str, Any]) -> None:
-    """What somebody else reserved, dead or alive, is theirs for ten minutes."""
+    """Raise UnavailableError for certificates that another command has reserved, which it may do for ten minutes."""
     if left := document["toReissue"]:
         raise UnavailableError(
-            f"{len(left)} are still to be issued anew: another command reserved them", hint="again in ten minutes"
+            f"{len(left)} certificates are not reissued yet: another command reserved them",
+            hint="run this again in ten minutes",
         )
 
 
@@ -350,7 +372,7 @@ def _one_left(before: RolloverStatus, step: str) -> str:
 
 
 def _dropped(others: Sequence[AuthorityRecord]) -> list[str]:
-    return [f"dropped CA {entry.generation}: nothing that it issued is trusted any more" for entry in others]
+    return [f"dropped CA {entry.generation}: nothing it issued stays trusted" for entry in others]
 
 
 def _certificates(count: int) -> str:

@@ -1,4 +1,4 @@
-"""`daskpki secret`: the cluster's other secrets, in the same store; values come by stdin or a file, never by argv."""
+"""`daskpki secret`: the cluster's other secrets, in the same store. Values come from stdin or files, not from argv."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daskpki.cli.invocation import Commands
-from daskpki.cli.output import day, minute, results, table
+from daskpki.cli.invocation import Commands, YesOption
+from daskpki.cli.output import results, table
 from daskpki.confidential import Confidential
-from daskpki.credentials.expiry import remaining_seconds
 from daskpki.errors import UsageError
+from daskpki.quoting import day, minute, remaining_seconds, rfc3339
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
     from daskpki.user_secrets import ClusterSecrets, Listed, Periods
 
-secret = Commands(no_args_is_help=True, help="The cluster's other secrets: passwords and tokens, versioned.")
+secret = Commands(no_args_is_help=True, help="Passwords and tokens of the cluster, with versions.")
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A DNS label, such as db-password.")]
-Number = Annotated[int, typer.Argument(metavar="VERSION", help="A version's number.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the secret, a DNS label such as db-password.")]
+Number = Annotated[int, typer.Argument(metavar="VERSION", help="Number of the version.")]
 
 
 @contextmanager
@@ -43,17 +43,19 @@ def _secrets(invocation: Invocation) -> Iterator[ClusterSecrets]:
 def set_(
     ctx: typer.Context,
     name: Name,
-    file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the value here instead of stdin.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Read the value from this file instead of stdin.")
+    ] = None,
     ttl: Annotated[
-        str | None, typer.Option(metavar="T", help="The value ends after this time, such as 90d; or never.")
+        str | None, typer.Option(metavar="T", help="Let the value expire after this time, such as 90d; or never.")
     ] = None,
     rotate_every: Annotated[
-        str | None, typer.Option(metavar="T", help="Be reminded to set a new value after this time; or never.")
+        str | None, typer.Option(metavar="T", help="Remind to set a new value after this time; or never.")
     ] = None,
 ) -> None:
     """Add a version: the bytes of stdin or of a file, up to 64 KiB, exactly as they are.
 
-    A new value keeps the times of the one before, counted from now, unless they are given.
+    --ttl and --rotate-every carry over from the previous value and restart now.
 
     Example:  [bold]printf %s "$PASSWORD" | daskpki secret set db-password --rotate-every 90d[/bold]
     """
@@ -95,7 +97,7 @@ def _seconds(text: str | None) -> int | None:
 def get(
     ctx: typer.Context,
     name: Name,
-    version: Annotated[int | None, typer.Option(metavar="N", help="This version instead of the newest.")] = None,
+    version: Annotated[int | None, typer.Option(metavar="N", help="Read this version instead of the newest.")] = None,
 ) -> None:
     """Write the value's bytes to stdout, and nothing else.
 
@@ -117,7 +119,7 @@ def get(
 
 @secret.command("list")
 def list_(ctx: typer.Context) -> None:
-    """List the secrets, and which of them end or want a new value.
+    """List the secrets, with their ends and when a new value is due.
 
     Example:  [bold]daskpki secret list --json[/bold]
     """
@@ -133,12 +135,12 @@ def list_(ctx: typer.Context) -> None:
     invocation.output.result([_document(entry) for entry in listed], lines)
     for entry in listed:
         if any(moment is not None and moment < now for moment in entry.reminder):
-            invocation.output.hint(f"{entry.name} wants a new value: daskpki secret set {entry.name} --file FILE")
+            invocation.output.hint(
+                f"secret {entry.name}: new value overdue; daskpki secret set {entry.name} --file FILE"
+            )
 
 
 def _document(entry: Listed) -> dict[str, str | None]:
-    from daskpki.authority.lookup import rfc3339
-
     ends, rotate_by = (None if moment is None else rfc3339(moment) for moment in entry.reminder)
     return {"name": entry.name, "created": rfc3339(entry.created), "ends": ends, "rotate_by": rotate_by}
 
@@ -149,12 +151,10 @@ def _in(moment: int | None, now: float) -> str:
 
 @secret.command("versions")
 def versions(ctx: typer.Context, name: Name) -> None:
-    """List a secret's versions: state, when, and by whom as far as the log knows.
+    """List a secret's versions: state, time, and author as far as the log has it.
 
     Example:  [bold]daskpki secret versions db-password[/bold]
     """
-    from daskpki.authority.lookup import rfc3339
-
     invocation: Invocation = ctx.obj
     with _secrets(invocation) as secrets:
         found = secrets.versions(name)
@@ -167,9 +167,11 @@ def versions(ctx: typer.Context, name: Name) -> None:
 def rollback(
     ctx: typer.Context,
     name: Name,
-    to: Annotated[int | None, typer.Option(metavar="N", help="To this version instead of the one before.")] = None,
+    to: Annotated[
+        int | None, typer.Option(metavar="N", help="Return to this version instead of the previous one.")
+    ] = None,
 ) -> None:
-    """Return to the version before, by adding its value again.
+    """Return to the previous version, by adding its value again.
 
     Example:  [bold]daskpki secret rollback db-password[/bold]
     """
@@ -185,9 +187,9 @@ def disable(
     ctx: typer.Context,
     name: Name,
     version: Number,
-    undo: Annotated[bool, typer.Option("--undo", help="Make it readable again.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Make the version readable again.")] = False,
 ) -> None:
-    """Make an old version unreadable, until it is enabled again.
+    """Make an old version unreadable until --undo.
 
     Example:  [bold]daskpki secret disable db-password 2[/bold]
     """
@@ -199,13 +201,16 @@ def disable(
 
 
 @secret.command("destroy")
-def destroy(ctx: typer.Context, name: Name, version: Number) -> None:
+def destroy(ctx: typer.Context, name: Name, version: Number, yes: YesOption = False) -> None:
     """Erase an old version's value for good.
 
     Example:  [bold]daskpki secret destroy db-password 2[/bold]
     """
     invocation: Invocation = ctx.obj
     with _secrets(invocation) as secrets:
+        if invocation.output.asks(yes=yes):  # no question about what is refused anyhow
+            secrets.check_not_newest(name, version)
+        invocation.output.confirm(f"Erase version {version} of {name} for good?", yes=yes)
         secrets.destroy(name, version)
     lines = [f"{name}: version {version} destroyed"]
     invocation.output.result({"name": name, "version": version, "state": "destroyed"}, lines)

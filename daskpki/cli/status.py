@@ -1,32 +1,29 @@
-"""`daskpki status`: how the cluster is, in five lines."""
+"""`daskpki status`: the state of the cluster in five lines."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from daskpki.cli.output import day, facts, fingerprint_lines
-from daskpki.credentials.expiry import remaining_seconds
+from daskpki.cli.output import facts, fingerprint_lines, first_names
+from daskpki.quoting import day, remaining_seconds
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
     from daskpki.cli.invocation import Invocation
-    from daskpki.inventory import CertificateRecord
 
 _PATIENCE: Final = 1.0
 _MOST_ASKED: Final = 4
-_MOST_NAMED: Final = 5
 
 
 def status(ctx: typer.Context) -> None:
-    """Say in five lines how the cluster is: CA, what ends next, who is revoked, trust document, what is reachable.
+    """Show the cluster in five lines: CA, next ends, revocations, trust document, reachable schedulers.
 
     Example:  [bold]daskpki status[/bold]
 
-    daskpki doctor looks at everything, and says what to do.
+    daskpki doctor checks everything, and suggests fixes.
     """
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
@@ -55,23 +52,20 @@ def _document(authority: CertificateAuthority) -> dict[str, Any]:
             "fingerprint": fingerprint(anchor_der(active)),
             "validUntil": issuing_ends(inventory)[active.generation],
         },
-        "next": [{"who": _slug(entry), "validUntil": entry.not_after} for entry in living[:1]],
+        "next": [{"who": entry.slug, "validUntil": entry.not_after} for entry in living[:1]],
         "due": len(authority.due()),
-        "revoked": sorted({_slug(entry) for entry in revoked}),
+        "revoked": sorted({entry.slug for entry in revoked}),
         "trust": {"epoch": trust.epoch, "crlUntil": next_update(trust)},
         "schedulers": {address: _answers(address) for address in trust.schedulers[:_MOST_ASKED]},
     }
 
 
-def _slug(entry: CertificateRecord) -> str:
-    return f"{entry.role}/{entry.name}"
-
-
 def _answers(address: str) -> bool:
-    """Whether somebody listens there; who it is, the doctor asks."""
-    host, _, port = address.removeprefix("tls://").rpartition(":")
+    """True if a server listens there; the doctor checks its identity."""
+    from daskpki.credentials.contexts import split_scheduler
+
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+        socket.create_connection(split_scheduler(address), timeout=_PATIENCE).close()
     except OSError:
         return False
     return True
@@ -88,13 +82,8 @@ def _lines(document: dict[str, Any], now: float) -> list[str]:
             "CA": f"generation {ca['generation']} of {document['cluster']}, valid until {day(ca['validUntil'])}, "
             f"SHA-256 {fingerprint_lines(ca['fingerprint'])}",
             "ends next": (ends[0] if ends else "nothing is issued") + due,
-            "revoked": _named(document["revoked"]),
+            "revoked": first_names(document["revoked"]) or "nobody",
             "trust": f"epoch {trust['epoch']}, {until}",
             "scheduler": "; ".join(reached) or "no address is known (daskpki login --scheduler, or deploy gcp)",
         }
     )
-
-
-def _named(revoked: Sequence[str]) -> str:
-    more = f" and {len(revoked) - _MOST_NAMED} more" if len(revoked) > _MOST_NAMED else ""
-    return ", ".join(revoked[:_MOST_NAMED]) + more if revoked else "nobody"

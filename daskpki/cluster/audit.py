@@ -11,9 +11,11 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from daskpki.cluster.reasons import PeerRefusedError, Reason
-from daskpki.cluster.values import shortened
 from daskpki.errors import DaskpkiError
+from daskpki.quoting import shortened
 
+_LONGEST: Final = 500
+"""Characters of each text of an event, since most of them come from peers."""
 _REMEMBERED: Final = 250
 """Rows that are kept of each kind of event, so that strangers cannot push revocations out."""
 _MINUTE: Final = 60
@@ -109,7 +111,7 @@ class Audit:
         connections to one another all the time.
         """
         now = self._now()
-        peer, address, detail = map(shortened, (peer, address, detail))
+        peer, address, detail = (shortened(text, _LONGEST) for text in (peer, address, detail))
         event = Event(now, kind, peer, address, detail, reason or "", now)
         if kind in _REPEATED:
             self.tell_repeated()

@@ -37,10 +37,11 @@ from daskpki.cluster.policy import STREAM_AFTER, Channel, ContestedAddressError,
 from daskpki.cluster.reasons import Reason
 from daskpki.cluster.refusal import answer_call, answer_locally, answer_stream, detached, reason_of
 from daskpki.cluster.trust_updates import CODE, EPOCH, MODE
-from daskpki.cluster.values import arguments, fitted, misfit, shown
+from daskpki.cluster.values import arguments, fitted, misfit
 from daskpki.errors import NotTrustedError
 from daskpki.handover import SEALED, STOCK
 from daskpki.identity import Role
+from daskpki.quoting import shown
 
 _LENGTH: Final = struct.Struct("Q")
 _MALFORMED: Final = (struct.error, AssertionError, ValueError, OverflowError, MemoryError)

@@ -28,8 +28,8 @@ from daskpki.cluster.policy import (
     verify_call,
     verify_sendable,
 )
-from daskpki.cluster.values import shown
 from daskpki.identity import Identity, Role
+from daskpki.quoting import shown
 
 
 class Registrations:

@@ -37,8 +37,8 @@ import msgpack
 from distributed.protocol import pickle
 from distributed.protocol.serialize import Pickled, Serialize, Serialized, ToPickle, serialize, to_serialize
 
-from daskpki.cluster.values import shown
 from daskpki.errors import NotTrustedError
+from daskpki.quoting import shown
 
 _ENUM_PACKAGES: Final = frozenset({"dask", "distributed"})
 _LEVELS: Final = 16

@@ -17,10 +17,11 @@ from typing import Any, Final, NamedTuple
 
 from daskpki.cluster import operations as ops
 from daskpki.cluster.reasons import PeerRefusedError, Reason
-from daskpki.cluster.values import arguments, misfit, shown
+from daskpki.cluster.values import arguments, misfit
 from daskpki.credentials.contexts import is_canonical
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Identity, Role
+from daskpki.quoting import shown
 
 
 class Server(StrEnum):

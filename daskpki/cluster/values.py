@@ -15,7 +15,8 @@ from typing import Any, Final
 from distributed.core import Status
 from distributed.protocol.serialize import Serialize, Serialized
 
-_SHOWN: Final = 100
+from daskpki.quoting import shown
+
 _TEXT: Final = 4096
 _LONG: Final = 1 << 24
 """Characters or bytes of what a task may make long: a type, the text of an error."""
@@ -35,21 +36,6 @@ _IDENTITY: Final = frozenset(
 SMALL: Final = (10_000, 1 << 20)
 """Items, and characters or bytes, of one custom metric, `extra` or extension."""
 _LARGE: Final = (1_000_000, 1 << 26)
-
-
-def shown(value: object) -> str:
-    """`value` for a message or the log: what a peer sent is shown up to some hundred characters."""
-    if isinstance(value, (str, bytes, bytearray)):
-        return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}... ({len(value)} long)"
-    if isinstance(value, (bool, int, float, type(None))):
-        return shortened(repr(value), _SHOWN)
-    kind = type(value).__name__
-    return f"a {kind} of {len(value)}" if isinstance(value, (list, tuple, set, dict)) else f"a {kind}"
-
-
-def shortened(text: str, most: int = 500) -> str:
-    """`text`, at most that many characters of it."""
-    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 # --- single values

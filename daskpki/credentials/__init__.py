@@ -1,1 +1,1 @@
-"""Where a person's or service's credential comes from, and which address belongs to which cluster."""
+"""Sources of a person's or service's credential, and the schedulers' addresses that belong to a cluster."""

@@ -1,17 +1,15 @@
-"""Addresses of Dask's servers: the one form in which a scheduler's is taken, and when two of them are the same.
+"""A person's logins (contexts) and their schedulers' addresses: the public part of each login, in a file of its user.
 
-Every option, variable and document that names a scheduler is read here, so that what one command takes no other one
-refuses, and what was compared is what is dialled.
+The one parser of scheduler addresses is here, for every option, variable and document, so that all commands accept the
+same ones and the address that was compared is the one that is connected to.
 
-A person's logins: the public part of each, in a file of its own that only this user can read or change.
+Only `Contexts` does I/O: it reads and writes the directory `contexts` under daskpki's home. A file has the
+certificates, the signed trust document and the schedulers' addresses; the login's keyring entry has the key and this
+file's digest, so that a changed file is noticed before it is used.
 
-Pure but for `Contexts`, which reads and writes the directory `contexts` under daskpki's home. A file carries the
-certificates, the signed trust document and the addresses of the cluster's schedulers; the keyring entry of the same
-login holds the key and this file's digest, so that a changed file is noticed before it is used.
-
-A login is told apart by store, cluster and name, since two projects may both call a cluster `default`. From these and
-the home follows an id without meaning, which names the file and the keyring's service: a service is readable by every
-process of the user, even while the keyring is locked.
+Store, cluster and name tell logins apart, since two projects may both call a cluster `default`. Their hash with the
+home is the id of a login, which names the file and the keyring's service: every process of the user can read a
+service's name, even while the keyring is locked.
 """
 
 from __future__ import annotations
@@ -38,8 +36,8 @@ from daskpki.files import (
 from daskpki.identity import parse_label
 from daskpki.pki import json_fields
 from daskpki.quoting import shown
+from daskpki.settings import SCHEME
 
-SCHEME: Final = "tls://"
 DEFAULT_PORT: Final = 8786
 LIMIT_OF_PORTS: Final = 65_536
 _ADDRESS: Final = re.compile(r"tls://(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?\Z")
@@ -63,6 +61,12 @@ def parse_scheduler(text: str) -> str:
             hint="for example tls://10.0.0.5:8786 or tls://[fd00::5]:8786",
         )
     return f"{SCHEME}{host}:{port}"
+
+
+def split_scheduler(address: str) -> tuple[str, int]:
+    """Host, IPv6 without brackets, and port of a scheduler's address; UsageError as in `parse_scheduler`."""
+    host, _, port = parse_scheduler(address).removeprefix(SCHEME).rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def _host(bracketed: str | None, plain: str) -> str | None:
@@ -147,7 +151,7 @@ class Context(NamedTuple):
 
 
 def encode_context(context: Context) -> bytes:
-    """The file's bytes; the same context gives the same bytes, so that its digest holds."""
+    """The file's bytes; the same context gives the same bytes, so the digest stays valid."""
     document = {
         "format": FORMAT,
         **context._asdict(),
@@ -159,7 +163,7 @@ def encode_context(context: Context) -> bytes:
 
 
 def parse_context(data: bytes) -> Context:
-    """What `encode_context` wrote; CorruptError, or NotTrustedError for a newer format."""
+    """The context that `encode_context` wrote; CorruptError, or NotTrustedError for a newer format."""
     try:
         document = json_fields.as_object(json.loads(data), _WHAT)
     except (ValueError, RecursionError):
@@ -187,7 +191,7 @@ def _context(document: dict[str, Any]) -> Context:
 
 
 def digest(data: bytes) -> str:
-    """SHA-256 in hex, as the keyring entry holds it."""
+    """SHA-256 in hex, as in the keyring entry."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -252,7 +256,7 @@ class Contexts:
         return self._load(path) if is_there(path) else None
 
     def is_empty(self) -> bool:
-        """Whether there is no login, readable or not."""
+        """True if there is no login, readable or not."""
         return not self._names()
 
     def _names(self) -> list[str]:
@@ -264,7 +268,7 @@ class Contexts:
         try:
             return Saved(path.stem, parse_context(data), digest(data))
         except DaskpkiError as error:
-            raise type(error)(f"{path}: {error}", hint=error.hint or "daskpki login writes it anew") from None
+            raise type(error)(f"{path}: {error}", hint=error.hint or "daskpki login writes it again") from None
 
     @contextmanager
     def locked(self) -> Iterator[None]:

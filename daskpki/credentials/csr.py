@@ -1,12 +1,8 @@
-"""Which keys wait in the keyring for their certificates: a note beside the logins, since a keyring cannot be listed.
+"""Keys of `daskpki request`, which wait in the person's keyring for their certificate.
 
-The note is there before the key and goes after it, so that no key waits unseen. It holds nothing secret.
-
-Keys that never travel: made in the person's own keyring, and waiting there for their certificate.
-
-The waiting key is an entry of its own in the keyring, of the form of a login's, whose digest is that of no file yet.
-`daskpki login` finds it by the certificate that it belongs to; `daskpki logout` removes it, by the note in
-`daskpki.credentials.csr`.
+A waiting key has the form of a login's keyring entry, with the digest of no file. A note beside the logins lists it,
+since a keyring cannot be listed: it is written before the key and removed after it, and contains no secret.
+`daskpki login` finds the key by its certificate; `daskpki logout` removes it by the note.
 """
 
 from __future__ import annotations
@@ -15,9 +11,8 @@ import hashlib
 import json
 from typing import Final, NamedTuple
 
-from daskpki.confidential import Confidential
+from daskpki.confidential import Confidential, KeyringPort
 from daskpki.credentials.contexts import Contexts, service_name
-from daskpki.credentials.os_keyring import KeyringPort
 from daskpki.credentials.saved_logins import USERNAME, Entry, encode_entry, parse_entry
 from daskpki.errors import NotFoundError, UsageError
 from daskpki.files import names_in, read_private, write_private

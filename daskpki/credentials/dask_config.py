@@ -1,9 +1,8 @@
-"""Dask's `security-loader`: which of Dask's configuration files sets it, and ours in the user's directory on request.
+"""Finds which of Dask's configuration files sets `security-loader`, and writes ours for `login --user-config`.
 
-The wheel brings a file that Dask reads in most environments (docs/adr/0014). Only `dask.config.paths` says whether
-it does; the way of installing is looked at to explain why it does not. Dask merges all YAML files of a directory,
-so no file of the user's is ever edited; ours say who wrote them, and one of the same name that does not is left
-alone.
+The wheel brings a file that Dask reads in most environments (docs/adr/0014). Only `dask.config.paths` decides whether
+it does; how daskpki was installed is looked at to explain why it does not. Dask merges all YAML files of a directory,
+so no file of the user is ever edited; our files name their author, and one of the same name without it is left alone.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _KEY: Final = "distributed.client.security-loader"
 _FILE: Final = "daskpki.yaml"
 _MARK: Final = "# Written by `daskpki login --user-config`; the last `daskpki logout` removes it."
 _UNASKED_MARK: Final = "# Written by `daskpki login`;"
-"""How the file began that every `login` wrote: without being asked, and for environments without daskpki as well."""
+"""First line of the file that every `login` once wrote, unasked, also for environments without daskpki."""
 _TEXT: Final = f"{_MARK}\ndistributed:\n  client:\n    security-loader: {LOADER}\n"
 _VARIABLE: Final = "DASK_DISTRIBUTED__CLIENT__SECURITY_LOADER"
 _INHERITED: Final = "DASK_INTERNAL_INHERIT_CONFIG"
@@ -33,7 +32,7 @@ _ABSENT: Final = object()
 
 
 class LoaderConfig(NamedTuple):
-    """What Dask's configuration says about the loader in this environment.
+    """The loader in this environment's Dask configuration.
 
     `shipped` is the wheel's file, or an administrator's like it, if Dask reads it; `decided_by` is the file or
     variable that has the last word, None when nothing sets a loader; `asks_daskpki` says whether that is ours.

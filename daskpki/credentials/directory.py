@@ -1,10 +1,8 @@
-"""A credential directory as `daskpki export` writes it: ca.pem, cert.pem, key.pem, trust.json, permissions checked.
+"""Reads and writes a credential directory: ca.pem, cert.pem, key.pem, trust.json, with checked permissions.
 
-It may be written by hand, or mounted by Kubernetes, whose secret volumes belong to root and are read through the
-group (`defaultMode: 0440` with `fsGroup`). So, as ssh does: a key of ours is closed to everybody else, a key of
-root's may be read by our group, and what is public may be read, but not written, by others.
-
-Write a credential where someone asked for it: a directory of PEM files, or one PKCS#12 file for a browser.
+It may be written by hand, or mounted by Kubernetes, whose secret volumes belong to root and are read through the group
+(`defaultMode: 0440` with `fsGroup`). So, as in ssh, our key must be closed to everybody else, root's key may be
+readable by our group, and public files may be readable, but not writable, by others.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ _CHANGED_BY_OTHERS: Final = 0o022
 
 
 class Material(NamedTuple):
-    """What lies in the directory: certificates (DER), the key as its file has it (PEM), the signed trust document."""
+    """Contents of the directory: certificates (DER), the key as its file has it (PEM), the signed trust document."""
 
     leaf: bytes
     chain: tuple[bytes, ...]
@@ -77,12 +75,12 @@ def _is_directory(path: Path) -> bool:
 
 
 def in_directory(name: str) -> str:
-    """How messages call one of the files."""
+    """The name of one of the files in messages."""
     return f"{name} in {SETTING}"
 
 
 def parse_leaf(leaf: bytes, what: str) -> Identity:
-    """Whose the first certificate of `what` is; NotTrustedError for a CA's, which belongs behind the leaf."""
+    """Identity of the first certificate of `what`; NotTrustedError for a CA's, which belongs behind the leaf."""
     try:
         return certificate_identity(load_certificate(leaf, what))
     except NotTrustedError as error:

@@ -1,22 +1,20 @@
-"""When a person's credential ends, and how it is renewed: announced from two thirds of its life on.
+"""When a person's credential ends, and how to renew it: warned about from two thirds of its life on.
 
-It ends with its certificate or with the revocation list beside it, whichever is first: after the list's end, nobody
-can know who was revoked since. Pure.
+The end is that of the certificate or of the revocation list, whichever is first: after the list's end, later
+revocations are unknown. Pure.
 """
 
 from __future__ import annotations
 
 import shlex
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from daskpki.credentials.contexts import LOGIN_FILE, Context
 from daskpki.credentials.source_selection import Source
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.settings import DEFAULT_CLUSTER
-
-_UNITS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
 
 
 class Ending(NamedTuple):
@@ -53,16 +51,7 @@ def renewal_of_login(context: Context, *, is_active: bool) -> str:
 
 
 def renewal_elsewhere(source: Source, name: str) -> str:
-    """What an operator does for a credential that no login keeps."""
+    """The operator's commands that renew a credential without a login."""
     if source is Source.STORE:
         return f"daskpki renew client/{name}"
     return f"daskpki renew client/{name}, then daskpki export client/{name} --out DIR --force"
-
-
-def remaining_seconds(seconds: int) -> str:
-    """`in 29 days`, `in 5 hours`; `12 days ago` for a negative number. Rounded, so that a new `7d` ends in 7 days."""
-    size = abs(seconds)
-    length, unit = next(scale for scale in _UNITS if size >= scale[0] or scale is _UNITS[-1])
-    amount = round(size / length)
-    text = f"{amount} {unit}" + ("" if amount == 1 else "s")
-    return f"in {text}" if seconds >= 0 else f"{text} ago"

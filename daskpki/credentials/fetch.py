@@ -34,14 +34,14 @@ def _fetch_payload(secrets: SecretStore, cluster: str, role: Role, name: str) ->
         ) from None
     credential = parse_credential(payload)
     if (credential.cluster, credential.identity.role, credential.identity.name) != (cluster, role, name):
-        raise CorruptError(f"the secret of {cluster}, {role.value}/{name} holds {credential.identity.uri}")
+        raise CorruptError(f"the secret of {cluster}, {role.value}/{name} contains {credential.identity.uri}")
     return credential
 
 
 def fetch_trust(secrets: SecretStore, cluster: str, *, pins: Pins, now: datetime) -> TrustPayload:
-    """The newest trust document that holds by the pins; NotFoundError names the command that makes one.
+    """The newest trust document that the pins accept; NotFoundError names the command that makes one.
 
-    NotTrustedError, CorruptError where there are versions, and none that holds.
+    NotTrustedError, CorruptError if no version is accepted.
     """
 
     def counts(found: Head[TrustPayload]) -> bool:

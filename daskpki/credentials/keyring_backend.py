@@ -1,4 +1,4 @@
-"""The OS keyring as a process of its own: one request on stdin, one answer on stdout, both JSON, then it ends.
+"""The OS keyring in a child process: one request on stdin, one answer on stdout, both JSON, then it ends.
 
 The only module that imports `keyring`. It runs as a child of `daskpki.credentials.os_keyring`, because a locked or
 prompting backend can hang for ever, and a process can be cut off where a thread cannot. Secrets pass through the two

@@ -1,9 +1,9 @@
-"""Log in and out: a person's credential from the store, or from a login file, to the OS keyring, and back to nothing.
+"""Logs a person in and out: from the store, or from a login file, to the OS keyring.
 
-A login writes the keyring entry (the private key, the digest of the file, the newest trust epoch seen) and the
-login's public file; Dask's `security-loader` only on request, since the wheel brings it (docs/adr/0014). All of it
-is checked before anything is written, and what was written is taken back when a later step fails. `logout` removes
-all of it, and a key of `daskpki request` that still waits for its certificate.
+A login writes the keyring entry (private key, digest of the file, newest trust epoch seen) and the login's public file;
+Dask's `security-loader` only on request, since the wheel brings it (docs/adr/0014). Everything is checked before
+anything is written, and undone when a later step fails. `logout` removes all of it, and the waiting key of a
+`daskpki request`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from daskpki.store.port import Store
 
 
 class LoggedIn(NamedTuple):
-    """What `login` made of it: the saved login, the verified credential, and what Dask's configuration says now."""
+    """Result of `login`: the saved login, the verified credential, and the loader in Dask's configuration."""
 
     saved: Saved
     held: VerifiedCredential
@@ -39,7 +39,7 @@ class LoggedIn(NamedTuple):
 
 
 class _Before(NamedTuple):
-    """What an earlier login of the same name left: it bounds what the store may say now, and is put back on failure."""
+    """An earlier login of the same name: it limits what is accepted now, and is restored on failure."""
 
     entry: Entry | None
     saved: Saved | None
@@ -62,7 +62,7 @@ def login(
     A key that never travelled is in the keyring already, made by `request`. With `user_config`, Dask's loader is
     set in the user's directory unless Dask reads the wheel's file.
 
-    NotFoundError when it was never issued, NotTrustedError when anything about it does not hold or when the store's
+    NotFoundError when it was never issued, NotTrustedError when its verification fails or when the store's
     trust document does not follow from the one of an earlier login, AccessDeniedError without a usable keyring. None
     of them changes anything.
     """
@@ -106,7 +106,7 @@ def login_by_file(
 
 
 def knows_ca(file: LoginFile, here: Environment) -> bool:
-    """Whether the file's trust document has to follow one that was verified here: then no fingerprint is needed."""
+    """True if the file's trust document has to follow one verified here, so that no fingerprint is needed."""
     return here.pins.sha256 is not None or _before(_id_of(file, here), here).bound(here.pins).previous is not None
 
 
@@ -142,7 +142,7 @@ def _log_in(
 
 
 def _before(login_id: str, here: Environment) -> _Before:
-    """What is there already; what is damaged counts as nothing, since it is about to be replaced."""
+    """The earlier login; a damaged one counts as none, since it is about to be replaced."""
     entry = saved = None
     with suppress(CorruptError):
         entry = read_entry(login_id, here.keyring)
@@ -220,7 +220,7 @@ def _put_back(saved: Saved, before: _Before, here: Environment) -> None:
 
 
 class Leaving(NamedTuple):
-    """What a logout removes: logins, and keys that wait for a certificate."""
+    """The logins and waiting keys that a logout removes."""
 
     logins: Sequence[Saved]
     waiting: Sequence[Waiting]

@@ -1,8 +1,8 @@
-"""A login file (`dora.login`): all that a person needs beside the key that waits in the keyring, and no key.
+"""A login file (`dora.login`): certificate, trust document and addresses, without a key.
 
-`daskpki sign --out` writes it, for somebody who cannot read the store; it may be sent by mail. It proves nothing by
-itself: what it says counts once the CA's fingerprint was compared by another way, and its certificate belongs to
-the waiting key.
+`daskpki sign --out` writes it for a person who cannot read the store; it may be sent by mail. It proves nothing by
+itself: it is accepted once the CA's fingerprint was compared by another way, and if its certificate belongs to the
+waiting key.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LoginFile(NamedTuple):
 
     @property
     def identity(self) -> Identity:
-        """Whose the certificate is, as it says."""
+        """Identity that the certificate claims."""
         return certificate_identity(load_certificate(self.leaf))
 
     @property
@@ -56,7 +56,7 @@ class LoginFile(NamedTuple):
 
 
 def is_login_file(text: str) -> bool:
-    """Whether what was given to `login` is a file and not a name, which has neither dots nor slashes in front."""
+    """True if the argument of `login` is a file: a name ends in no `.login` and begins with no dot or slash."""
     return text.endswith(SUFFIX) or text.startswith(_PATHS)
 
 
@@ -74,7 +74,7 @@ def encode_login_file(file: LoginFile) -> bytes:
 
 
 def load_login_file(path: Path) -> LoginFile:
-    """What `encode_login_file` wrote; CorruptError, NotTrustedError for a newer format, NotFoundError."""
+    """The file that `encode_login_file` wrote; CorruptError, NotTrustedError for a newer format, NotFoundError."""
     try:
         with path.open("rb") as opened:
             data = opened.read(_MAX_SIZE + 1)

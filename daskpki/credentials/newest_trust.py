@@ -1,8 +1,8 @@
-"""The newest trust document that a person's programs have seen, kept for the next one.
+"""Keeps the newest trust document that a person's programs have seen, for the next program.
 
-A program that runs learns of a revocation from its scheduler. One that starts later would go by what `daskpki login` or
-`daskpki export` left, and might believe a scheduler that was revoked since. The document is public and signed, and is
-judged like one that a scheduler brings: whoever changes or removes the file takes this memory away, and no more.
+A running program learns of a revocation from its scheduler. One that starts later would use the document of
+`daskpki login` or `daskpki export`, and might trust a scheduler that was revoked since. The document is public and
+signed, and is verified like one that a scheduler pushes: changing or removing the file removes this memory, no more.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _DIRECTORY: Final = "trust"
 
 
 class NewestTrust:
-    """Of one login or directory under the home directory; `name` tells it apart (`Contexts.id_of`)."""
+    """The newest trust document of one login or directory, by its id (`Contexts.id_of`)."""
 
     def __init__(self, home: Path, name: str) -> None:
         self._path = home / _DIRECTORY / f"{name}.json"

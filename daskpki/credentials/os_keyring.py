@@ -1,7 +1,7 @@
-"""The user's OS keyring: get, set and delete one entry, each call in a process of its own that is cut off in time.
+"""The user's OS keyring: gets, sets and deletes one entry, each in a child process with a time limit.
 
-It fits `KeyringPort`, the small protocol by which the local store's key slot and a login use a keyring. What may be
-called is decided in `keyring_backend.py`; without a usable keyring there is an error with the ways out, never a file.
+`keyring_backend.py` decides which backends may be used; without a usable keyring there is an error with the remedies,
+never a file.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn
 
-from daskpki.confidential import Confidential
+from daskpki.confidential import Confidential, KeyringPort
 from daskpki.credentials import keyring_backend
 from daskpki.errors import AccessDeniedError, DaskpkiError, UsageError
 
 MAX_CHARACTERS: Final = 1280
-"""What Windows' Credential Locker holds (2,560 bytes of UTF-16); kept to everywhere, so that no login depends on it."""
+"""The limit of Windows' Credential Locker (2,560 bytes of UTF-16), used everywhere so that logins are portable."""
 
 TIME_LIMIT: Final = 30.0
 """Seconds for one call: long enough to type a password into the desktop's unlock dialogue."""
@@ -43,23 +43,7 @@ _MEANING: Final = {
 }
 
 
-class KeyringPort(Protocol):
-    """A keyring whose entries are texts, named by service and username; both are readable while it is locked."""
-
-    def get(self, service: str, username: str) -> Confidential | None:
-        """The entry's secret, or None if there is none; AccessDeniedError without a usable keyring."""
-        ...
-
-    def set(self, service: str, username: str, secret: Confidential) -> None:
-        """Write the entry, read it back and compare; AccessDeniedError, UsageError when over 1,280 characters."""
-        ...
-
-    def delete(self, service: str, username: str) -> None:
-        """Remove the entry if there is one; AccessDeniedError."""
-        ...
-
-
-class OSKeyring:
+class OSKeyring(KeyringPort):
     """SecretService, libsecret, KWallet, macOS Keychain or Windows Credential Locker.
 
     `environ` is what the backend sees (D-Bus address, keyring's own settings; None: this process's own), and
@@ -71,19 +55,19 @@ class OSKeyring:
         self._time_limit = time_limit
 
     def get(self, service: str, username: str) -> Confidential | None:
-        """See KeyringPort."""
+        """The entry's secret, or None; AccessDeniedError without a usable keyring."""
         secret = self._ask({"do": "get", "service": service, "username": username})["secret"]
         return None if secret is None else Confidential(secret)
 
     def set(self, service: str, username: str, secret: Confidential) -> None:
-        """See KeyringPort."""
+        """Write the entry, read it back and compare; AccessDeniedError, UsageError for more than 1,280 characters."""
         if len(secret) > MAX_CHARACTERS or not secret.reveal().isascii():
             raise UsageError(f"a keyring entry is at most {MAX_CHARACTERS} ASCII characters, not {len(secret)} bytes")
         text = secret.reveal().decode("ascii")
         self._ask({"do": "set", "service": service, "username": username, "secret": text})
 
     def delete(self, service: str, username: str) -> None:
-        """See KeyringPort."""
+        """Remove the entry if there is one; AccessDeniedError."""
         self._ask({"do": "delete", "service": service, "username": username})
 
     def _ask(self, request: dict[str, str]) -> dict[str, Any]:

@@ -1,10 +1,9 @@
-"""What a login keeps in the keyring: the private key, the digest of the public file, and the newest trust epoch seen.
+"""The keyring entry of a login, and the login that it makes together with the public file.
 
-One line of ASCII, `1.EPOCH.DIGEST.KIND.BASE64`, that fits the smallest keyring (Windows: 1,280 characters). A P-256
-key is 184 characters of PKCS#8; an RSA key does not fit and is kept as its two primes (512 characters for RSA-3072),
-from which all of it follows.
-
-A login, put together again: the public file and the key in the keyring, each of which vouches for the other.
+The entry has the private key, the digest of the public file and the newest trust epoch seen, as one line of ASCII,
+`1.EPOCH.DIGEST.KIND.BASE64`, that fits the smallest keyring (Windows: 1,280 characters). A P-256 key is 184 characters
+of PKCS#8; an RSA key does not fit and is kept as its two primes (512 characters for RSA-3072), from which the rest
+follows. Entry and file are accepted only if they match.
 """
 
 from __future__ import annotations
@@ -15,15 +14,16 @@ import re
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from daskpki.confidential import Confidential
-from daskpki.credentials.contexts import SCHEME, Contexts, Saved, matches, parse_scheduler, service_name
-from daskpki.credentials.os_keyring import MAX_CHARACTERS, KeyringPort
+from daskpki.confidential import Confidential, KeyringPort
+from daskpki.credentials.contexts import Contexts, Saved, matches, parse_scheduler, service_name
+from daskpki.credentials.os_keyring import MAX_CHARACTERS
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.verified import Pins, VerifiedCredential, verify_credential
 from daskpki.errors import CorruptError, NotFoundError, NotTrustedError, UsageError
 from daskpki.identity import Identity, Role
 from daskpki.pki.credential import Credential
 from daskpki.pki.trust import check_fresh, parse_trust
+from daskpki.settings import SCHEME
 
 FORMAT: Final = "1"
 _PKCS8: Final = "pkcs8"
@@ -48,7 +48,7 @@ def encode_entry(entry: Entry) -> Confidential:
     if len(line) > MAX_CHARACTERS:
         line = _line(entry, _PRIMES, _primes(entry.key))
     if len(line) > MAX_CHARACTERS:
-        raise UsageError(f"the key needs {len(line)} characters, and a keyring entry holds {MAX_CHARACTERS}")
+        raise UsageError(f"the key needs {len(line)} characters, and a keyring entry has room for {MAX_CHARACTERS}")
     return line
 
 
@@ -57,19 +57,19 @@ def _line(entry: Entry, kind: str, key: bytes) -> Confidential:
 
 
 def parse_entry(line: Confidential) -> Entry:
-    """What `encode_entry` wrote; CorruptError, or NotTrustedError for a newer format."""
+    """The entry that `encode_entry` wrote; CorruptError, or NotTrustedError for a newer format."""
     text = line.reveal().decode("ascii", "replace")
     match = _LINE.match(text)
     if match is None:
         if re.match(r"\d+\.", text) and not text.startswith(f"{FORMAT}."):
             raise NotTrustedError(f"the keyring entry has format {text.partition('.')[0]}, this daskpki reads {FORMAT}")
-        raise CorruptError("the keyring entry is not one that daskpki wrote", hint="daskpki login writes it anew")
+        raise CorruptError("the keyring entry is not one that daskpki wrote", hint="daskpki login writes it again")
     epoch, digest, kind, encoded = match.groups()
     try:
         key = base64.b64decode(encoded, validate=True)
         whole = Confidential(key) if kind == _PKCS8 else _from_primes(key)
     except (binascii.Error, ValueError, ArithmeticError):
-        raise CorruptError("the keyring entry's key is damaged", hint="daskpki login writes it anew") from None
+        raise CorruptError("the keyring entry's key is damaged", hint="daskpki login writes it again") from None
     return Entry(int(epoch), digest, whole)
 
 
@@ -175,7 +175,7 @@ def _describe(wanted: Wanted) -> str:
 
 
 def read_entry(login_id: str, keyring: KeyringPort) -> Entry | None:
-    """What the keyring keeps for a login; AccessDeniedError, CorruptError."""
+    """The keyring entry of a login; AccessDeniedError, CorruptError."""
     line = keyring.get(service_name(login_id), USERNAME)
     return None if line is None else parse_entry(line)
 
@@ -189,11 +189,11 @@ def load_login(saved: Saved, keyring: KeyringPort, now: datetime) -> VerifiedCre
     title = saved.context.title
     entry = read_entry(saved.id, keyring)
     if entry is None:
-        raise NotFoundError(f"the keyring holds no key for the login {title}", hint="daskpki login writes it anew")
+        raise NotFoundError(f"the keyring has no key for the login {title}", hint="daskpki login writes it again")
     if entry.digest != saved.digest:
         raise CorruptError(
             f"the file of the login {title} is not the one that login wrote: it was changed since",
-            hint="daskpki login writes it anew; find out who could change it",
+            hint="daskpki login writes it again; find out who could change it",
         )
     try:
         return _verify(saved, entry, now)

@@ -1,4 +1,6 @@
-"""Which source a credential comes from (pure): the order of the contract, and what was passed over.
+"""Selects the source of a credential. Pure.
+
+The first of these that is set decides:
 
 1. an explicit argument (`store=`);
 2. what `daskpki-entrypoint exec` handed down (DASKPKI_HANDOVER), else a directory (DASKPKI_CREDENTIAL_DIR) or a
@@ -6,7 +8,7 @@
 3. DASKPKI_SOURCE=store, the store by the workload's own identity;
 4. the OS keyring.
 
-The first that is set decides. When it fails, that is an error: the next is never tried in its place.
+When it fails, that is an error: the next is never tried in its place.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ _CHOSEN: Final = {"store": Source.STORE, "keyring": Source.KEYRING}
 
 
 class Wanted(NamedTuple):
-    """What the caller asks for; None leaves it open. `address` is the scheduler's, for the choice of a login."""
+    """The credential that the caller wants; None leaves a field open. `address` selects a login."""
 
     name: str | None = None
     cluster: str | None = None
@@ -63,7 +65,7 @@ def choose(wanted: Wanted, environ: Mapping[str, str]) -> Choice:
 
 
 def _candidates(wanted: Wanted, environ: Mapping[str, str]) -> list[tuple[Source, str]]:
-    """What was asked for or is set, in the order of the contract, each with the reason."""
+    """The sources that are set, in the order above, each with the reason."""
     found = []
     if wanted.store:
         found.append((Source.STORE, f"the store {shortened(wanted.store)} was asked for"))

@@ -1,8 +1,6 @@
-"""What `daskpki-entrypoint` handed down to this process, read as the same material that a directory holds.
+"""Gets the credential from the selected source, verified, and explains the selection (`daskpki whoami`).
 
-Get the credential from the source that `choice.py` names, verified; nothing else is tried after a failure.
-
-Which credential a program started here would use, and why.
+After a failure no other source is tried.
 """
 
 from __future__ import annotations
@@ -15,14 +13,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from daskpki import settings
-from daskpki.confidential import Confidential
+from daskpki.confidential import Confidential, KeyringPort
 from daskpki.credentials.contexts import LOGIN_FILE, Contexts, parse_scheduler
 from daskpki.credentials.directory import CERTIFICATE_FILE, KEY_FILE, Material, in_directory, load_directory, parse_leaf
 from daskpki.credentials.expiry import Ending, ending, renewal_elsewhere, renewal_of_login
 from daskpki.credentials.fetch import fetch_credential, fetch_trust
 from daskpki.credentials.newest_trust import NewestTrust
 from daskpki.credentials.one_file import load_file
-from daskpki.credentials.os_keyring import KeyringPort, OSKeyring
+from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.saved_logins import find_login, load_login, logins_that_list
 from daskpki.credentials.source_selection import DIRECTORY, FILE, HANDOVER, Choice, Source, Wanted, choose
 from daskpki.credentials.verified import Pins, VerifiedCredential, issuing_generation, verify_credential
@@ -74,7 +72,7 @@ def _read(path: str) -> bytes:
 
 
 class Environment(NamedTuple):
-    """What this process runs in: its environment, the clock, the keyring, and how stores are opened."""
+    """The environment of a process: its variables, clock and keyring, and how it opens stores."""
 
     environ: Mapping[str, str]
     now: datetime
@@ -87,12 +85,12 @@ class Environment(NamedTuple):
         return Contexts(settings.home(self.environ))
 
     def newest_trust(self, name: str) -> NewestTrust:
-        """What programs of this user have seen since a login, or beside a directory."""
+        """The newest trust document that programs of this user have seen since a login or export."""
         return NewestTrust(settings.home(self.environ), name)
 
     @property
     def pins(self) -> Pins:
-        """What DASKPKI_CA_SHA256 and DASKPKI_MIN_EPOCH fix beforehand; UsageError."""
+        """The pins of DASKPKI_CA_SHA256 and DASKPKI_MIN_EPOCH; UsageError."""
         return parse_pins(self.environ)
 
 
@@ -121,7 +119,7 @@ def open_without_asking(url: settings.StoreUrl) -> Store:
 
 
 def leaves_to_dask(wanted: Wanted, here: Environment) -> bool:
-    """Whether Dask's own TLS files, where there are any, come first: no credential is meant for `wanted.address`."""
+    """True if Dask's own TLS files, where configured, come first: no credential fits `wanted.address`."""
     if choose(wanted, here.environ).source is not Source.KEYRING:
         return False
     return not logins_that_list(here.contexts, _in_cluster(wanted, here))
@@ -145,7 +143,7 @@ def renewal(obtained: Obtained, wanted: Wanted, here: Environment) -> str:
 
 
 def _check_asked_for(held: VerifiedCredential, wanted: Wanted, choice: Choice) -> None:
-    """A source that holds somebody else's credential is an error, never a reason to look elsewhere."""
+    """Raise for a source with another credential, which is never a reason to try the next source."""
     credential = held.credential
     for what, asked, found in (
         ("name", wanted.name, credential.identity.name),

@@ -1,4 +1,4 @@
-"""A credential in hand: what it consists of, and the checks that it passes before anything uses or keeps it."""
+"""A verified credential: certificates, key and trust document, and the checks before anything uses or keeps it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError
-from daskpki.pki.anchor import Anchor
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.credential import Credential
 from daskpki.pki.revoked import every_revoked_serial
 from daskpki.pki.trust import TrustDocument, parse_trust, verify_trust
+from daskpki.pki.trust_document import Anchor
 from daskpki.pki.verify import key_matches, verify_leaf
 
 

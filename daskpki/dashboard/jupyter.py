@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from daskpki.credentials.contexts import SCHEME
+from daskpki.settings import SCHEME
 
 NAME: Final = "daskpki"
 """The first part of the path in Jupyter, by which pyproject.toml registers the entry."""

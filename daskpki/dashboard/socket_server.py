@@ -21,11 +21,12 @@ from tornado.httputil import HTTPServerRequest
 from tornado.netutil import bind_unix_socket
 from tornado.web import Application, RequestHandler
 
-from daskpki.credentials.contexts import SCHEME, parse_scheduler
+from daskpki.credentials.contexts import parse_scheduler
 from daskpki.dashboard.access import known_schedulers, upstream_of
 from daskpki.dashboard.proxy import Forward
 from daskpki.dashboard.upstream import Upstream
 from daskpki.errors import AccessDeniedError, NotFoundError, UsageError
+from daskpki.settings import SCHEME
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _MOST: Final = 32

@@ -1,7 +1,7 @@
-"""`daskpki demo`: the whole story on this machine, told while it happens, in a home of its own that is then removed.
+"""`daskpki demo`: shows daskpki on this machine, in a temporary home that is then removed.
 
-story.py      what happens, in which order, and what has to hold
+story.py      the steps, in order, and what each has to prove
 stage.py      the temporary home, and the processes that run in it
-alice.py      a person's program: a client that computes, in a process of its own
-strangers.py  three who have no business in the cluster, and how they are turned away
+alice.py      a person's program: a client that computes, in its own process
+strangers.py  three connections that the cluster has to refuse
 """

@@ -1,4 +1,4 @@
-"""Alice's program in the demo: she connects, computes something whose answer is known, and says who did the work."""
+"""Alice's program in the demo: connects, computes something with a known answer, and reports which workers did it."""
 
 from __future__ import annotations
 

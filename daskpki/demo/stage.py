@@ -1,4 +1,4 @@
-"""The demo's home and processes: real commands and real entrypoints, ended and removed whatever happens."""
+"""The demo's temporary home and its processes: real commands and real entrypoints, always ended and removed."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Stage:
         return self._run(["daskpki", *arguments], environ)
 
     def run_module(self, module: str, *arguments: str, **environ: str) -> list[str]:
-        """A Python module's output lines, in a process of its own; DaskpkiError when it fails."""
+        """A Python module's output lines, run as a process; DaskpkiError when it fails."""
         return self._run([module, *arguments], environ)
 
     def _run(self, module: list[str], environ: Mapping[str, str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What happens in the demo, and what has to hold for it to end well."""
+"""The steps of the demo; the first that fails ends it with an error."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _AS_ALICE: Final = {"DASKPKI_SOURCE": "store", "DASKPKI_STORE": "local:", "DASKP
 
 
 def tell_story(tell: Tell) -> None:
-    """Play the demo; DaskpkiError at the first thing that does not hold."""
+    """Play the demo; DaskpkiError at the first step that fails."""
     began = time.monotonic()
     with Stage() as stage:
-        tell("A home of its own for the demo, and in it a CA, a scheduler's, two workers' and alice's certificate:\n")
+        tell("A temporary home for the demo, and in it a CA, a scheduler's, two workers' and alice's certificate:\n")
         _command(stage, tell, "init-ca", "--with", "scheduler,worker/w-0,worker/w-1,client/alice")
         address = _start_cluster(stage, tell)
         _compute(stage, tell, address)

@@ -1,6 +1,6 @@
-"""Strangers at the cluster's door, by plain TLS, as an attacker would come; each answers with why it was refused.
+"""Connections to the scheduler by plain TLS, as an attacker would make them; each returns why it was refused.
 
-Whoever gets further than the handshake is let in: then the demo has failed, and says so.
+One that gets past the handshake was admitted: then the demo fails.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import ssl
 import threading
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 from daskpki.cluster.tls import KeyPair, load_key_pair
+from daskpki.credentials.contexts import split_scheduler
 from daskpki.credentials.verified import VerifiedCredential
 from daskpki.errors import DaskpkiError
 from daskpki.pki.credential import certificate_pem, key_pem
@@ -41,12 +41,9 @@ def _context(anchors: Sequence[bytes]) -> ssl.SSLContext:
 
 def _knock(address: str, context: ssl.SSLContext) -> str:
     """Shake hands and read: in TLS 1.3 the client learns only then that it was refused (RFC 8446, 4.4.2.4)."""
-    target = urlsplit(address)
-    assert target.hostname is not None
-    assert target.port is not None
     try:
         with (
-            socket.create_connection((target.hostname, target.port), _LIMIT) as plain,
+            socket.create_connection(split_scheduler(address), _LIMIT) as plain,
             context.wrap_socket(plain) as secured,
         ):
             secured.recv(1)

@@ -1,28 +1,13 @@
-"""A finding: how bad it is, what it is about, why, and the command that mends it. Pure.
+"""Findings, and the pure rules by which what was read becomes a finding.
 
-This machine's clock against the one on the other side of the store. Pure.
+Access: grants that are too wide for others are errors; that you read a secret yourself is a warning, since the owner of
+a project reads everything in it; grants that are too narrow are warnings, since a grant on the project, which is not
+seen here, may make up for them.
 
-Who may read which secret: the judgements of `daskpki grant --check`, as findings. Pure.
+Certificates: a leaf is due once two thirds of its life are past, by the rule of `daskpki renew --due`. Valid ones are
+summed up in one finding, since a cluster may have thousands.
 
-What is too wide for others is an error; that you read it yourself is a warning, since the owner of a project reads all
-that is in it. What is too narrow is a warning, since a grant from above, which is not seen here, may make up for it.
-
-By what a local store opens. Pure.
-
-The versions of secrets: what every reader of `latest` stumbles over, and what lies about readable. Pure.
-
-Who is logged in here, and whether that will hold. Pure.
-
-How long the CA and every leaf still have, judged by the log. Pure.
-
-A leaf is due once two thirds of its life are past, by the same rule as `daskpki renew --due`. What is in order is
-summed up in one finding, since a cluster may have thousands of leaves.
-
-What is installed here, and what Dask's configuration says. Pure.
-
-The floors are security fixes: docs/adr/0002-dependencies.md.
-
-What nodes rely on: the trust document's CRLs, its link to the log, and operations that stopped half-way. Pure.
+Installed versions: the minimum versions are security fixes (docs/adr/0002-dependencies.md).
 """
 
 from __future__ import annotations
@@ -40,8 +25,9 @@ from daskpki.errors import DaskpkiError, NotTrustedError, UnavailableError
 from daskpki.grants import UNSEEN
 from daskpki.inventory import EXPIRED, FROM_REQUEST, SUPERSEDED, CertificateRecord, Inventory
 from daskpki.pki.crl import parse_header
-from daskpki.pki.profile import Lifetime, show
+from daskpki.pki.profile import Lifetime
 from daskpki.pki.trust_document import HALF_FULL, CrlPart, TrustDocument, fill
+from daskpki.quoting import rfc3339
 from daskpki.records import ISSUED, RESERVED, REVOKING, Head
 from daskpki.settings import GsmUrl
 from daskpki.store.port import DESTROYED, ENABLED, Version
@@ -50,7 +36,7 @@ MOST_OF_A_TOPIC: Final = 5
 
 
 class Severity(StrEnum):
-    """From what is as it should be to what is broken or unsafe now."""
+    """How bad a finding is, from fine to broken or unsafe."""
 
     OK = "ok"
     NOTE = "note"
@@ -59,9 +45,9 @@ class Severity(StrEnum):
 
 
 class Finding(NamedTuple):
-    """One answer. `remedy` is a command or a sentence, None where nothing is to do; `temporary` errors may pass.
+    """One finding. `remedy` is a command or a sentence, None if there is nothing to do; `temporary` errors may pass.
 
-    `topic` is what many findings of one kind have in common, for those who want the gist.
+    Findings of one kind share a `topic`, by which `gist` sums them up.
     """
 
     severity: Severity
@@ -82,27 +68,27 @@ class Finding(NamedTuple):
 
 
 def ok(subject: str, reason: str) -> Finding:
-    """It is as it should be."""
+    """Make a finding for what is fine."""
     return Finding(Severity.OK, subject, reason)
 
 
 def note(subject: str, reason: str, remedy: str | None = None, *, topic: str | None = None) -> Finding:
-    """Worth knowing: a choice, or something that could not be seen."""
+    """Make a finding that is worth knowing: a choice, or something that could not be checked."""
     return Finding(Severity.NOTE, subject, reason, remedy, topic=topic)
 
 
 def warning(subject: str, reason: str, remedy: str | None = None, *, topic: str | None = None) -> Finding:
-    """It works, and will not for long, or is weaker than it should be."""
+    """Make a finding for what works, but not for long or less safely than it should."""
     return Finding(Severity.WARNING, subject, reason, remedy, topic=topic)
 
 
 def error(subject: str, reason: str, remedy: str | None = None, *, topic: str | None = None) -> Finding:
-    """It is broken or unsafe now."""
+    """Make a finding for what is broken or unsafe now."""
     return Finding(Severity.ERROR, subject, reason, remedy, topic=topic)
 
 
 def of_error(subject: str, failure: DaskpkiError) -> Finding:
-    """What a failure to look means: daskpki's errors name cause and way out themselves."""
+    """Make a finding of a check that failed to run: daskpki's errors name cause and remedy themselves."""
     temporary = isinstance(failure, UnavailableError)
     return Finding(Severity.ERROR, subject, str(failure), failure.hint, temporary)
 
@@ -133,15 +119,15 @@ def exit_code(findings: Iterable[Finding]) -> int:
 
 _NOTICEABLE: Final = 5.0
 _HARMFUL: Final = 60.0
-"""Seconds from which a fresh certificate may not be valid yet here, or a boot waits for the clock."""
+"""Seconds of difference from which a new certificate may not be valid yet here, or a boot waits for the clock."""
 _REMEDY: Final = "chronyc makestep, and see that a time server is reachable"
 
 
 def check_clock(ahead: float | None) -> Finding:
-    """`ahead` is by how many seconds this clock is ahead of the other, None when there was none to compare with."""
+    """`ahead`: seconds by which this clock is ahead of the other; None without another clock."""
     subject = "clock"
     if ahead is None:
-        return note(subject, "not compared: nothing that answers here tells its time")
+        return note(subject, "not compared: no server here sends its time")
     direction = "ahead of" if ahead > 0 else "behind"
     reason = f"this machine's clock is {abs(ahead):.0f} s {direction} Secret Manager's"
     if abs(ahead) > _HARMFUL:
@@ -159,9 +145,9 @@ _SEVERITY: Final = {
 
 
 def check_access(judged: Iterable[grants.Finding], url: GsmUrl) -> Iterator[Finding]:
-    """The findings about a cluster's policies, and what could not be seen."""
+    """Findings about a cluster's IAM policies, and what could not be seen."""
     found = [_finding(each) for each in judged]
-    yield from found or [ok("grants", "each credential is read by one, and no CA key by a node")]
+    yield from found or [ok("grants", "each credential has one reader, and no node reads a CA key")]
     yield note("grants", f"not seen: {UNSEEN}", f"gcloud projects get-ancestors-iam-policy {url.project}")
 
 
@@ -182,32 +168,32 @@ _LOSS: Final = {
 
 
 def check_slots(kinds: Sequence[str]) -> Iterator[Finding]:
-    """A store with one way in is one loss away from the loss of its CA."""
+    """Warn about a store with one key slot: losing that loses the CA."""
     subject = "key slots"
     if len(kinds) == 1:
         way = _LOSS.get(kinds[0], kinds[0])
-        yield warning(subject, f"the store opens by {way} only: who loses it loses the CA", "daskpki slot add recovery")
+        yield warning(subject, f"only {way} unlocks the store: losing it loses the CA", "daskpki slot add recovery")
     elif "recovery" not in kinds:
-        yield note(subject, f"{len(kinds)} ways in, no recovery code among them", "daskpki slot add recovery")
+        yield note(subject, f"{len(kinds)} key slots, none of them a recovery code", "daskpki slot add recovery")
     else:
-        yield ok(subject, f"{len(kinds)} ways in: {', '.join(kinds)}")
+        yield ok(subject, f"{len(kinds)} key slots: {', '.join(kinds)}")
 
 
 MANY: Final = 20
-"""Versions of one secret that are paid for, beyond which something does not clean up."""
+"""Billed versions of one secret above which the clean-up does not work."""
 
 Remedy = Callable[[str, str, Sequence[int]], "str | None"]
 """The command for a verb (enable, destroy), a secret and version numbers; None where the store has none."""
 
 
 def check_newest(secret: str, versions: Sequence[Version], remedy: Remedy, anew: str | None) -> Iterator[Finding]:
-    """`latest` is the highest number in any state, so one that is not enabled stops every reader.
+    """Check that the newest version is enabled: readers of `latest` get the highest number in any state.
 
-    `anew` is the command that adds a version, None where only a backup has what was in it.
+    `anew` is the command that adds a version, None if only a backup has the payload.
     """
     newest = max(versions, key=lambda version: version.number, default=None)
     if newest is None:
-        yield error(secret, "it has no version: nothing was ever put in", anew)
+        yield error(secret, "it has no version: no payload was ever added", anew)
     elif newest.state == DESTROYED:
         reason = f"its newest version, {newest.number}, is destroyed: every reader fails"
         yield error(secret, reason, anew or "restore it from a backup")
@@ -220,21 +206,21 @@ def check_newest(secret: str, versions: Sequence[Version], remedy: Remedy, anew:
 
 
 def check_recorded(secret: str, versions: Sequence[Version], entry: CertificateRecord | None) -> Iterator[Finding]:
-    """The newest version is the one that the log confirms; any other was added by a command that died, or by others."""
+    """Check that the newest version is the one that the log confirms."""
     newest = max((version.number for version in versions), default=None)
     recorded = None if entry is None else entry.version
     if newest is not None and newest != recorded:
-        slug = f"{entry.role}/{entry.name}" if entry else "ROLE/NAME"
+        slug = entry.slug if entry else "ROLE/NAME"
         yield warning(
             secret,
             f"its newest version, {newest}, is not the one that the log confirms ({recorded or 'none'}): a command "
-            "died before it was done, or somebody else added it",
+            "was killed before it was done, or another program added it",
             f"daskpki renew {slug}" if entry else None,
         )
 
 
 def check_superseded(secret: str, versions: Sequence[Version], remedy: Remedy) -> Iterator[Finding]:
-    """Old keys that whoever may read the secret can still read by number."""
+    """Report old keys that readers of the secret can still read by number."""
     numbers = sorted(version.number for version in versions if version.state == ENABLED)[:-1]
     if numbers:
         listed = ", ".join(map(str, numbers))
@@ -247,17 +233,17 @@ def check_superseded(secret: str, versions: Sequence[Version], remedy: Remedy) -
 
 
 def check_number(secret: str, versions: Sequence[Version]) -> Iterator[Finding]:
-    """Every version that is not destroyed is paid for, and counts against nobody's needs."""
+    """Warn about many billed versions."""
     active = [version for version in versions if version.state != DESTROYED]
     if len(active) > MANY:
-        yield warning(secret, f"{len(active)} versions are active, each of them paid for by the month")
+        yield warning(secret, f"{len(active)} versions are active, each of them billed monthly")
 
 
 class LoginSeen(NamedTuple):
-    """A login: its title, the name to log in by, its leaf's life, the trust epoch that it holds and the store's.
+    """A login: its title and name, its leaf's lifetime, the trust epochs that it and the store have.
 
-    `failure` is why it cannot be used, else None; `newest` is None where the store was not read; `by_file` are the
-    steps that renew a login that came by a login file.
+    `failure` is the error of using it, else None; `newest` is None where the store was not read; `by_file` are the
+    steps that renew a login made by a login file.
     """
 
     title: str
@@ -270,24 +256,24 @@ class LoginSeen(NamedTuple):
 
 
 def check_login(seen: LoginSeen, now: float) -> Finding:
-    """One login."""
+    """Check one login: usable, not due, not behind the store's trust document."""
     subject, again = f"login {seen.title}", seen.by_file or f"daskpki login {seen.name}"
     begin, end = seen.lifetime
     if seen.failure is not None:
         return of_error(subject, seen.failure)
     if now >= begin + (end - begin) * 2 / 3:
         remedy = again if seen.by_file else f"after a renewal, {again}"
-        return warning(subject, f"past two thirds of its life; it ends at {show(end)}", remedy)
+        return warning(subject, f"past two thirds of its life; it ends at {rfc3339(end)}", remedy)
     if seen.newest is not None and seen.epoch < seen.newest:
-        reason = f"it knows trust epoch {seen.epoch}, and the store has {seen.newest}: later revocations are not known"
+        reason = f"it has trust epoch {seen.epoch}, the store {seen.newest}: it does not know later revocations"
         return note(subject, reason, again)
-    return ok(subject, f"valid until {show(end)}")
+    return ok(subject, f"valid until {rfc3339(end)}")
 
 
 def check_keyring(failure: DaskpkiError | None, *, needed: bool) -> Iterator[Finding]:
-    """A keyring that does not work is an error only for those who keep something in it."""
+    """Report a keyring that does not work; an error only if a login is in it."""
     if failure is None:
-        yield ok("keyring", "answers, and is one that encrypts what it keeps")
+        yield ok("keyring", "works, and encrypts its entries")
     else:
         severity = Severity.ERROR if needed else Severity.NOTE
         yield of_error("keyring", failure)._replace(severity=severity)
@@ -297,32 +283,32 @@ _ROTATE: Final = "daskpki rotate-ca start"
 
 
 def check_authority(generation: int, lifetime: Lifetime, now: float) -> Finding:
-    """The end of a CA's certificate, which leaves cannot outlive."""
+    """Check the end of a CA's certificate, which leaves cannot outlive."""
     subject = f"CA generation {generation}"
     begin, end = lifetime
     if now > end:
-        return error(subject, f"its certificate expired at {show(end)}, and every leaf with it", _ROTATE)
+        return error(subject, f"its certificate expired at {rfc3339(end)}, and every leaf with it", _ROTATE)
     if now >= begin + (end - begin) * 2 / 3:
-        return warning(subject, f"two thirds of its life are past; it ends at {show(end)}", _ROTATE)
-    return ok(subject, f"valid until {show(end)}")
+        return warning(subject, f"two thirds of its life are past; it ends at {rfc3339(end)}", _ROTATE)
+    return ok(subject, f"valid until {rfc3339(end)}")
 
 
 def check_leaves(entries: Iterable[CertificateRecord], living: Collection[int], now: float) -> Iterator[Finding]:
-    """What expired or comes from a CA that is not among the living, what is due, and older leaves that still count."""
+    """Check all leaves: expired, of a dropped CA, due, and older ones that are still valid."""
     valid: list[CertificateRecord] = []
     older: dict[str, list[CertificateRecord]] = {}
     for entry in entries:
         state = entry.state(now)
         if state == SUPERSEDED:
             if entry.issuer in living:
-                older.setdefault(_slug(entry), []).append(entry)
+                older.setdefault(entry.slug, []).append(entry)
         elif state == EXPIRED and not entry.superseded:
-            yield error(_subject(entry), f"expired at {show(entry.not_after)}", _renew(entry), topic="expired")
+            yield error(_subject(entry), f"expired at {rfc3339(entry.not_after)}", _renew(entry), topic="expired")
         elif state == ISSUED and entry.issuer not in living:
-            reason = f"comes from CA {entry.issuer}, which was dropped, so nobody trusts it"
+            reason = f"comes from CA {entry.issuer}, which was dropped, so it is not trusted"
             yield error(_subject(entry), reason, _renew(entry), topic="of a dropped CA")
         elif state == ISSUED and is_due(entry, now):
-            reason = f"past two thirds of its life; it ends at {show(entry.not_after)}"
+            reason = f"past two thirds of its life; it ends at {rfc3339(entry.not_after)}"
             yield warning(_subject(entry), reason, _renew(entry), topic="due")
         elif state == ISSUED:
             valid.append(entry)
@@ -333,7 +319,7 @@ def check_leaves(entries: Iterable[CertificateRecord], living: Collection[int], 
 def _in_order(valid: list[CertificateRecord]) -> Iterator[Finding]:
     if valid:
         first = min(valid, key=lambda entry: entry.not_after)
-        yield ok("certificates", f"{len(valid)} in order; the first to end is {_slug(first)}, {show(first.not_after)}")
+        yield ok("certificates", f"{len(valid)} valid; the first to end is {first.slug}, {rfc3339(first.not_after)}")
 
 
 def _still_valid(slug: str, entries: list[CertificateRecord]) -> Finding:
@@ -342,24 +328,20 @@ def _still_valid(slug: str, entries: list[CertificateRecord]) -> Finding:
     last = max(entry.not_after for entry in entries)
     return note(
         f"certificate {slug}",
-        f"{number} valid besides the newest, until {show(last)} (serial {serials})",
-        f"once nobody uses it any more: daskpki revoke {entries[0].serial:x} --reason superseded",
+        f"{number} valid in addition to the newest, until {rfc3339(last)} (serial {serials})",
+        f"when it is no longer used: daskpki revoke {entries[0].serial:x} --reason superseded",
         topic="older certificates",
     )
 
 
-def _slug(entry: CertificateRecord) -> str:
-    return f"{entry.role}/{entry.name}"
-
-
 def _subject(entry: CertificateRecord) -> str:
-    return f"certificate {_slug(entry)}"
+    return f"certificate {entry.slug}"
 
 
 def _renew(entry: CertificateRecord) -> str:
     if entry.key_type == FROM_REQUEST:
-        return "its holder runs daskpki request, and you daskpki sign"
-    return f"daskpki renew {_slug(entry)}"
+        return "its owner runs daskpki request, and you run daskpki sign"
+    return f"daskpki renew {entry.slug}"
 
 
 FLOORS: Final = {"distributed": (2026, 1, 0), "cryptography": (46, 0, 6)}
@@ -368,7 +350,7 @@ _PEM: Final = "-----BEGIN"
 
 
 def check_versions(installed: Mapping[str, str | None]) -> Iterator[Finding]:
-    """`installed` has the version of each distribution, None where it is absent."""
+    """Check installed versions; None for a distribution that is absent."""
     low = list(_too_old(installed))
     yield from low
     dask, distributed = installed.get("dask"), installed.get("distributed")
@@ -385,7 +367,9 @@ def _too_old(installed: Mapping[str, str | None]) -> Iterator[Finding]:
         if version is None:
             yield error(name, "is not installed", f"pip install '{name}>={least}'")
         elif _numbers(version) < floor:
-            yield error(name, f"{version} has known security faults; {least} has not", f"pip install '{name}>={least}'")
+            yield error(
+                name, f"{version} has known security faults, which {least} fixes", f"pip install '{name}>={least}'"
+            )
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -393,7 +377,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def check_config(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """Dask's configuration as files and environment set it, keys by dots and with `-`; defaults are not in it."""
+    """Check Dask's configuration from files and environment, without defaults; keys are dotted, with `-`."""
     yield from _check_keys(config)
     if config.get("distributed.comm.require-encryption") is False:
         reason = "distributed.comm.require-encryption is false: connections without TLS are accepted"
@@ -416,18 +400,18 @@ def check_config(config: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _check_keys(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """A key as text in the configuration goes wherever the configuration goes."""
+    """Report PEM text in the configuration: it goes wherever the configuration goes."""
     for name, value in sorted(config.items()):
         if name.startswith("distributed.comm.tls.") and isinstance(value, str) and _PEM in value:
             yield error(
                 "Dask's configuration",
-                f"{name} holds PEM text: it is passed to subprocesses by their environment, and written to files",
+                f"{name} is PEM text: it reaches subprocesses by their environment, and is written to files",
                 "remove it; daskpki login, or daskpki-entrypoint",
             )
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested configuration by dotted names; `_` and `-` are the same to Dask."""
+    """Flatten nested configuration to dotted names, with `-` for `_`, which Dask treats alike."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{str(key).replace('_', '-')}"
@@ -439,13 +423,13 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 PUBLISH: Final = "daskpki renew --due"
-"""Opens the CA's key, and so makes good whatever was left undone, also when no certificate is due."""
+"""Opens the CA's key, and so repairs what was left unfinished, also when no certificate is due."""
 
 SIGN_ROOT: Final = "daskpki crl --offline-root FILE"
 
 
 def check_crls(document: TrustDocument, now: float) -> Iterator[Finding]:
-    """Nodes refuse new peers once a CRL has run out; commands sign it anew once a third of its life is past."""
+    """Check the CRLs: nodes refuse new peers after the end; commands re-sign after a third of the lifetime."""
     for part in document.crls:
         yield _check_crl(part, now)
 
@@ -454,50 +438,50 @@ def _check_crl(part: CrlPart, now: float) -> Finding:
     subject = f"CRL of CA generation {part.generation}"
     if now > part.next_update:
         return error(
-            subject, f"ran out at {show(part.next_update)}: nodes and people refuse every certificate", PUBLISH
+            subject, f"ended at {rfc3339(part.next_update)}: nodes and people refuse every certificate", PUBLISH
         )
     if now >= part.this_update + (part.next_update - part.this_update) // 3:
-        return warning(subject, f"a third of its life is past; it runs out at {show(part.next_update)}", PUBLISH)
-    return ok(subject, f"number {part.number}, good until {show(part.next_update)}")
+        return warning(subject, f"a third of its life is past; it ends at {rfc3339(part.next_update)}", PUBLISH)
+    return ok(subject, f"number {part.number}, valid until {rfc3339(part.next_update)}")
 
 
 def check_fill(document: TrustDocument) -> Iterator[Finding]:
-    """A payload has room for some 2,000 revoked certificates."""
+    """Warn about a trust document half full; a payload has room for some 2,000 revoked certificates."""
     if fill(document) >= HALF_FULL:
         reason = f"it is {fill(document):.0%} full of revoked certificates; when it is full, nothing can be published"
         yield warning("trust document", reason, "daskpki rotate-ca --emergency")
 
 
 def check_root_crls(document: TrustDocument, now: float) -> Iterator[Finding]:
-    """Nodes go on without it, but software that checks every certificate of a chain does not."""
+    """Check the CRLs of offline roots, which nodes do not need, but software that checks whole chains does."""
     subject = "CRL of the offline root"
     if len(document.root_crls) < sum(bool(anchor.chain) for anchor in document.authorities):
         yield warning(subject, "there is none: software that checks every CA of a chain refuses it", SIGN_ROOT)
     for header in map(parse_header, document.root_crls):
-        end = show(header.next_update)
+        end = rfc3339(header.next_update)
         if now > header.next_update - (header.next_update - header.this_update) // 3:
-            yield warning(subject, f"{'it ran' if now > header.next_update else 'it runs'} out at {end}", SIGN_ROOT)
+            yield warning(subject, f"it {'ended' if now > header.next_update else 'ends'} at {end}", SIGN_ROOT)
         else:
-            yield ok(subject, f"number {header.number}, good until {end}")
+            yield ok(subject, f"number {header.number}, valid until {end}")
 
 
 def check_link(document: TrustDocument, head: Head, logged: str | None) -> Finding:
-    """The signed document names a record of the log by its hash; `logged` is that record's hash now, None without."""
+    """Compare the log with the signed trust document, which names a record by hash; `logged` is its hash now."""
     subject = "log"
     seq, promised = document.log
     if logged is None:
         return error(
             subject,
             f"it ends at record {head.seq}, and the trust document was signed after record {seq}: records are missing",
-            "restore the store from a backup, and find out who could write to it",
+            "restore the store from a backup, and find out which accounts can write to it",
         )
     if logged != promised:
         return error(
             subject,
             f"record {seq} is not the one after which the trust document was signed: the log was rewritten",
-            "restore the store from a backup, and find out who could write to it",
+            "restore the store from a backup, and find out which accounts can write to it",
         )
-    return ok(subject, f"{head.seq} records, the chain holds and carries the signed trust document")
+    return ok(subject, f"{head.seq} records, the chain is intact and matches the signed trust document")
 
 
 def check_anchor(basis: str, ca_sha256: str) -> Finding:
@@ -511,25 +495,25 @@ def check_anchor(basis: str, ca_sha256: str) -> Finding:
 
 
 def check_unfinished(inventory: Inventory, now: float) -> Iterator[Finding]:
-    """Operations that a crash left open. Nothing is lost by them, and any command that opens the CA's key ends them."""
+    """Report operations that a crash left unfinished; any command that opens the CA's key finishes them."""
     for entry in inventory.certificates(statuses=[RESERVED]):
         if entry.reserved_at < now - ABANDON_AFTER:
             yield _abandoned(entry)
     for entry in inventory.certificates(statuses=[REVOKING]):
         yield error(
-            f"certificate {entry.role}/{entry.name}",
-            f"serial {entry.serial:x} is to be revoked, and nodes were not told: the command was cut off",
+            f"certificate {entry.slug}",
+            f"serial {entry.serial:x} is being revoked, but this was not published: the command was interrupted",
             PUBLISH,
         )
     if inventory.published and not shows_authorities(inventory):
-        yield error("trust document", "it does not show the CAs as the log has them: a command was cut off", PUBLISH)
+        yield error("trust document", "its CAs differ from those in the log: a command was interrupted", PUBLISH)
 
 
 def _abandoned(entry: CertificateRecord) -> Finding:
     return warning(
-        f"certificate {entry.role}/{entry.name}",
-        f"serial {entry.serial:x} was reserved at {show(entry.reserved_at)} and never confirmed: the command died. "
-        "It will be given up, and its serial revoked",
-        f"{PUBLISH}; then, if it is still wanted: daskpki issue {entry.role} --name {entry.name}",
+        f"certificate {entry.slug}",
+        f"serial {entry.serial:x} was reserved at {rfc3339(entry.reserved_at)} but never confirmed: the command was "
+        "killed. It will be abandoned, and its serial revoked",
+        f"{PUBLISH}; then, if still needed: daskpki issue {entry.role} --name {entry.name}",
         topic="reserved and not confirmed",
     )

@@ -1,9 +1,7 @@
-"""The examination as a whole: what is looked at, in which order, and what a failure to look becomes.
+"""Runs all checks in order; a check that cannot run is reported as a finding.
 
-A failure to look is a finding too. The looks at the store that follow it go on, since whoever may not read the log may
-still read the trust document; what fails for a reason that was given already is not said again.
-
-What time it is on the other side of the store: the Date header of any reply, to a request without credentials.
+Later checks still run: an account that may not read the log may still read the trust document. A failure whose reason
+was reported already is not repeated.
 """
 
 from __future__ import annotations
@@ -57,14 +55,14 @@ LOOKS: Final[Looks] = (
     ("grants", store.look_at_grants),
 )
 CLOSED_LOOKS: Final[Looks] = (("log", store.look_at_closed_log), ("trust document", store.look_at_trust))
-"""For nodes and people, who read the trust document and are not meant to read the log."""
+"""For nodes and people, who may read the trust document but not the log."""
 
 _INSTALLED: Final = ("daskpki", "dask", "distributed", "cryptography")
 _PROBE: Final = ("daskpki-doctor", "probe")
 
 
 class Subject(NamedTuple):
-    """What is examined: a CA that `opened` opens, this process's surroundings, a scheduler's address or None."""
+    """What to check: the CA that `opened` opens, this process's environment, a scheduler's address or None."""
 
     opened: Callable[[], AbstractContextManager[CertificateAuthority]]
     here: Environment
@@ -72,12 +70,12 @@ class Subject(NamedTuple):
 
 
 def examine(subject: Subject) -> list[Finding]:
-    """All findings, in the order in which they were made; raises nothing that a look can meet."""
+    """All findings, in order; a check that fails to run is a finding, too."""
     return Examination(subject).run()
 
 
 class Examination:
-    """One run, with what a later look needs of an earlier one."""
+    """One run, and the state that later checks need from earlier ones."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
@@ -87,7 +85,7 @@ class Examination:
         self._store_url = ""
 
     def run(self) -> list[Finding]:
-        """See `examine`."""
+        """Run all checks."""
         self._look("installation", self._installation)
         self._look_at_cluster()
         self._look("logins", self._logins)
@@ -97,7 +95,7 @@ class Examination:
         return self._findings
 
     def _look(self, subject: str, look: Callable[[], Iterable[Finding]]) -> DaskpkiError | None:
-        """Take in what a look finds; and what it could not see, unless that was said already."""
+        """Add the findings of one check, and its failure unless that was reported already."""
         try:
             self._findings.extend(look())
         except DaskpkiError as failure:
@@ -129,7 +127,7 @@ class Examination:
             with self._subject.opened() as authority:
                 self._store_url = authority.session.store.url
                 self._look_at(Cluster(authority))
-        except DaskpkiError as failure:  # it could not even be opened
+        except DaskpkiError as failure:  # the store could not be opened
             self._fail("store", failure)
 
     def _look_at(self, cluster: Cluster) -> None:
@@ -142,17 +140,17 @@ class Examination:
             self._trust = cluster.trust
 
     def _looks(self, cluster: Cluster) -> Looks:
-        """Which looks at the store make sense after the first one."""
+        """The checks of the store that can run after the first one."""
         if cluster.is_closed_to_us:
             return CLOSED_LOOKS
         failure = self._look("store", partial(store.look_at_store, cluster))
         if not isinstance(failure, NotFoundError | UnavailableError):
             return LOOKS
-        self._findings.append(note("store", f"so there was nothing to look at for: {', '.join(dict(LOOKS))}"))
+        self._findings.append(note("store", f"so these were not checked: {', '.join(dict(LOOKS))}"))
         return ()
 
     def _logins(self) -> Iterator[Finding]:
-        """The keyring, every login in it, and the source that comes before all logins, where one is set."""
+        """The keyring, every login in it, and the source that overrules logins, if one is set."""
         saved = self._here.contexts.all()
         locked = self._keyring_failure()
         yield from check_keyring(locked, needed=bool(saved))
@@ -175,7 +173,7 @@ class Examination:
         return None
 
     def _seen(self, saved: Saved) -> LoginSeen:
-        """What a login's file says, which is readable while the keyring is locked."""
+        """The public part of a login, which is readable while the keyring is locked."""
         context = saved.context
         epoch = parse_trust(Confidential(context.trust)).document.epoch
         trust, newest = self._trust, None
@@ -197,12 +195,15 @@ _TIMEOUT = 5.0
 
 
 def clock_ahead(url: GsmUrl, environ: Mapping[str, str]) -> float | None:
-    """By how many seconds this machine's clock is ahead of Secret Manager's; None where nobody tells.
+    """Seconds by which this machine's clock is ahead of Secret Manager's.
 
-    NotTrustedError when the other side's certificate is not to be trusted.
+    By the Date header of a request without credentials; None without an answer. NotTrustedError when the server's
+    certificate is not trusted.
     """
     endpoint = endpoint_for(url, environ)
-    if endpoint.transport == GRPC and not endpoint.encrypted:  # gRPC tells no time, and nothing else listens there
+    if (
+        endpoint.transport == GRPC and not endpoint.encrypted
+    ):  # gRPC sends no Date header, and nothing else listens there
         return None
     target = parse_target(endpoint.address, encrypted=endpoint.encrypted)
     if endpoint.encrypted:

@@ -1,10 +1,8 @@
-"""Dialling a scheduler from outside, as a stranger and as oneself, and its dashboard's port.
+"""Connects to a scheduler from outside, without and with a credential, and to its dashboard's port.
 
-In TLS 1.3 the listener's verdict on our certificate comes after our side of the handshake is done: as an alert, or as
-the first bytes of Dask's own greeting, which a listener sends unasked. So the first read tells. Nothing is trusted
-here: the certificate is only brought back, and judged in `daskpki.doctor.scheduler`.
-
-What a scheduler shows to strangers, judged: TLS, whose certificate, refused without one, no open dashboard. Pure.
+In TLS 1.3 the listener's answer to our certificate comes after our side of the handshake is done: as an alert, or as
+the first bytes of Dask's greeting, which a listener sends unasked. So the first read decides. TLS verifies nothing
+here: the certificate is only fetched, and verified by `check_certificate`.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from daskpki.cluster.tls import KeyPair, client_context
+from daskpki.credentials.contexts import split_scheduler
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.sources import Environment, obtain
 from daskpki.credentials.verified import VerifiedCredential
@@ -27,32 +26,32 @@ from daskpki.handover import SEALED, STOCK
 from daskpki.identity import Role
 from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.credential import certificate_pem, key_pem
-from daskpki.pki.profile import show
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.pki.verify import verify_leaf
+from daskpki.quoting import rfc3339
 
 TIMEOUT: Final = 5.0
 DASHBOARD_PORT: Final = 8787
 _DASHBOARD: Final = b"GET /health HTTP/1.0\r\nHost: dashboard\r\n\r\n"
 _LINE: Final = 64
 _GREETING: Final = 1 << 14
-"""Bytes in one TLS record, which a greeting fits by far."""
+"""Bytes of one TLS record; a greeting is much smaller."""
 
 
 def look_from_outside(address: str, trust: TrustDocument | None, here: Environment) -> Iterator[Finding]:
-    """Everything about one `tls://HOST:PORT`; `trust` is the store's document, None where that could not be read."""
-    host, port = split_address(address)
+    """Check one `tls://HOST:PORT`; `trust` is the store's trust document, None if it could not be read."""
+    host, port = split_scheduler(address)
     as_stranger = dial(host, port, stranger())
     held: VerifiedCredential | None = None
     try:
         held = obtain(Wanted(address=address), here).held
     except DaskpkiError as failure:
-        yield note(address, f"not tried with a credential: {failure}", failure.hint)
+        yield note(address, f"not checked with a credential: {failure}", failure.hint)
     as_ourselves = dial(host, port, _own_context(held)) if held and as_stranger.reachable else None
     known = trust or (held.trust if held else None)
     seen = as_ourselves if as_ourselves and as_ourselves.leaf else as_stranger
     if known is None:
-        yield note(address, "its certificate was not judged: no trust document could be read", "daskpki login")
+        yield note(address, "its certificate was not verified: no trust document could be read", "daskpki login")
     else:
         yield from check_certificate(address, seen, known, here.now)
     yield from check_stranger(address, as_stranger)
@@ -68,14 +67,8 @@ def _own_context(held: VerifiedCredential) -> ssl.SSLContext:
     return client_context(pair, held.trust.roots, ssl.TLSVersion.TLSv1_2)
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """HOST and PORT of a parsed `tls://HOST:PORT`."""
-    host, _, port = address.partition("://")[2].rpartition(":")
-    return host.strip("[]"), int(port)
-
-
 def stranger() -> ssl.SSLContext:
-    """A context that shows no certificate, and looks at any."""
+    """A TLS context without a certificate, which accepts any."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -132,7 +125,7 @@ def _words(failure: OSError) -> str:
 
 
 class Answer(StrEnum):
-    """What came after the handshake."""
+    """The listener's answer after the handshake."""
 
     REFUSED = "refused"
     ADMITTED = "admitted"
@@ -140,7 +133,7 @@ class Answer(StrEnum):
 
 
 class Dialled(NamedTuple):
-    """One attempt: the leaf it showed (DER; None without TLS), what came then, and what went wrong in words.
+    """One attempt to connect: the listener's leaf (DER; None without TLS), its answer, and the failure in words.
 
     `mode` is what its greeting says a worker's certificate may do as a client (deny, limited, allow), `code`
     whether it is sealed or stock, if it says so.
@@ -155,22 +148,22 @@ class Dialled(NamedTuple):
 
 
 class Page(NamedTuple):
-    """What answered on the dashboard's port: nothing (None), or the first line of an answer to a plain request."""
+    """The answer on the dashboard's port: None, or the first line of the reply to a plain request."""
 
     status: str | None
     loopback: bool
 
 
 def check_certificate(address: str, dialled: Dialled, trust: TrustDocument, now: datetime) -> Iterator[Finding]:
-    """Whether it is a scheduler of this cluster. Whether it is revoked is for `daskpki verify` and the nodes to say."""
+    """Check that it is a scheduler of this cluster; revocation is checked by `daskpki verify` and the nodes."""
     if not dialled.reachable:
         yield error(address, f"nothing answers ({dialled.detail})", "check the scheduler, the address and the firewall")
         return
     if dialled.leaf is None and "alert" in dialled.detail:
-        yield note(address, f"speaks TLS, and refused before it showed a certificate ({dialled.detail})")
+        yield note(address, f"speaks TLS, but refused before it sent a certificate ({dialled.detail})")
         return
     if dialled.leaf is None:
-        reason = f"what answers speaks no TLS ({dialled.detail})"
+        reason = f"the listener does not speak TLS ({dialled.detail})"
         yield error(address, reason, "start it by daskpki-entrypoint scheduler")
         return
     yield _judge_leaf(address, dialled.leaf, trust, now)
@@ -181,29 +174,29 @@ def _judge_leaf(address: str, leaf: bytes, trust: TrustDocument, now: datetime) 
     try:
         identity = verify_leaf(leaf, chain, trust.roots, now=now, trust_domain=trust.trust_domain, role=Role.SCHEDULER)
     except DaskpkiError as failure:
-        reason = f"its certificate is not that of a scheduler of cluster {trust.cluster}: {failure}"
+        reason = f"its certificate is not valid for a scheduler of cluster {trust.cluster}: {failure}"
         return error(address, reason, "daskpki renew scheduler/scheduler, or do not connect: it may be an impostor")
     begin, end = lifetime(load_certificate(leaf))
     if now.timestamp() >= begin + (end - begin) * 2 / 3:
-        reason = f"{identity.uri} runs out at {show(end)}"
-        return warning(address, reason, f"daskpki renew {identity.slug}; a running node takes it up by itself")
-    return ok(address, f"{identity.uri}, valid until {show(end)}")
+        reason = f"{identity.uri} ends at {rfc3339(end)}"
+        return warning(address, reason, f"daskpki renew {identity.slug}; a running node fetches it by itself")
+    return ok(address, f"{identity.uri}, valid until {rfc3339(end)}")
 
 
 def check_stranger(address: str, dialled: Dialled) -> Iterator[Finding]:
-    """Whoever shows no certificate has to be refused."""
+    """Check that a connection without a certificate is refused."""
     if dialled.leaf is None:
         return
     if dialled.answer is Answer.ADMITTED:
-        yield error(address, "it talks to whoever shows no certificate", "start it by daskpki-entrypoint scheduler")
+        yield error(address, "it accepts connections without a certificate", "start it by daskpki-entrypoint scheduler")
     elif dialled.answer is Answer.REFUSED:
-        yield ok(address, f"refuses whoever shows no certificate ({dialled.detail})")
+        yield ok(address, f"refuses connections without a certificate ({dialled.detail})")
     else:
-        yield note(address, "without a certificate, it neither refused nor answered in time", "ask again")
+        yield note(address, "without a certificate, it neither refused nor answered in time", "try again")
 
 
 def check_friend(address: str, who: str, dialled: Dialled) -> Finding:
-    """The control: whoever holds a credential of the cluster has to be let in, or the refusal above says nothing."""
+    """Check that a credential of the cluster is admitted; otherwise the refusal above proves nothing."""
     if dialled.answer is Answer.ADMITTED:
         return ok(address, f"admits {who}")
     reason = f"does not admit {who} ({dialled.detail or dialled.answer})"
@@ -211,17 +204,17 @@ def check_friend(address: str, who: str, dialled: Dialled) -> Finding:
 
 
 def check_mode(address: str, dialled: Dialled) -> Iterator[Finding]:
-    """By which rules it goes, which it says to those whom it admits."""
+    """Check the mode of a scheduler, which its greeting tells to admitted clients."""
     if dialled.answer is not Answer.ADMITTED:
         return
     if dialled.mode is None:
-        reason = "it goes by Dask's own TLS, in which each certificate of the CA may do everything"
+        reason = "it uses Dask's own TLS, where every certificate of the CA may do everything"
         yield warning(address, reason, "start it by daskpki-entrypoint scheduler")
     elif dialled.mode == "allow":
         reason = "mode allow: a worker's certificate may run code on the scheduler"
         yield note(address, reason, "--worker-clients limited, unless tasks have to submit work")
     else:
-        yield ok(address, f"mode {dialled.mode}: nothing that a worker's certificate sends is unpickled there")
+        yield ok(address, f"mode {dialled.mode}: it unpickles nothing that a worker's certificate sends")
 
 
 def check_code(address: str, dialled: Dialled) -> Iterator[Finding]:
@@ -234,14 +227,17 @@ def check_code(address: str, dialled: Dialled) -> Iterator[Finding]:
 
 
 def check_page(host: str, port: int, page: Page) -> Finding:
-    """The dashboard shows addresses, call stacks and a proxy to whoever reaches it."""
+    """Check that the dashboard, which shows addresses, call stacks and a proxy, cannot be reached."""
     subject = f"{host}:{port}"
     if page.status is None:
         return ok(subject, "no dashboard answers here")
     if page.loopback:
-        return note(subject, f"a dashboard answers on this machine's loopback ({page.status}); from outside, ask there")
+        return note(
+            subject,
+            f"a dashboard answers on this machine's loopback ({page.status}); also run the doctor elsewhere",
+        )
     return error(
         subject,
         f"the dashboard answers without login or TLS ({page.status})",
-        "bind it to loopback: daskpki-entrypoint scheduler does; and close the port in the firewall",
+        "bind it to loopback, as daskpki-entrypoint scheduler does, and close the port in the firewall",
     )

@@ -1,4 +1,4 @@
-"""Looking at a cluster in its store, for the judges: each function sees one thing, and raises where it cannot."""
+"""Reads a cluster in its store for the checks: each function reads one thing, and raises where it cannot."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ from daskpki.identity import Role
 from daskpki.inventory import Inventory
 from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.pem import fingerprint
-from daskpki.pki.profile import show
 from daskpki.pki.revoked import revoked_serials
 from daskpki.pki.trust import verify_trust
 from daskpki.pki.trust_document import TrustDocument
+from daskpki.quoting import rfc3339
 from daskpki.records import EMPTY
 from daskpki.settings import GsmUrl, parse_store_url
 from daskpki.store.port import SecretInfo, Version
@@ -53,7 +53,7 @@ MOST: Final = 300
 
 
 class Cluster:
-    """One cluster in its store; what was read once is not read again."""
+    """One cluster in its store; everything is read once."""
 
     def __init__(self, authority: CertificateAuthority) -> None:
         self._authority = authority
@@ -66,7 +66,7 @@ class Cluster:
 
     @cached_property
     def inventory(self) -> Inventory:
-        """What was recorded; NotFoundError when that is nothing."""
+        """The inventory; NotFoundError when the log is empty."""
         found = self._authority.inventory()
         if found.head == EMPTY:
             raise NotFoundError(
@@ -76,7 +76,7 @@ class Cluster:
 
     @cached_property
     def is_closed_to_us(self) -> bool:
-        """Whether we may read the trust document, but not the log: so it is for nodes, and for people."""
+        """True if we may read the trust document but not the log, as nodes and people do."""
         try:
             _ = self.inventory
         except AccessDeniedError:
@@ -88,7 +88,7 @@ class Cluster:
 
     @cached_property
     def trust(self) -> TrustDocument:
-        """The trust document, verified by the CAs in the log; by itself for those who may not read the log."""
+        """The trust document, verified by the CAs in the log, or by its own CA if we may not read the log."""
         try:
             return self._authority.trust()
         except AccessDeniedError:
@@ -99,7 +99,7 @@ class Cluster:
 
     @cached_property
     def secrets(self) -> list[SecretInfo]:
-        """The cluster's secrets, as many of them as are looked at, shared ones first."""
+        """The cluster's secrets that are checked, shared ones first."""
         marks = {"managed-by": "daskpki", "daskpki-cluster": self.session.cluster}
         roles = set(Role)
         found = sorted(self.session.store.secrets.select(marks), key=lambda info: self.kind(info) in roles)
@@ -109,7 +109,7 @@ class Cluster:
     passed_over = 0
 
     def kind(self, info: SecretInfo) -> str:
-        """What a secret holds."""
+        """The kind of a secret, by its label."""
         return info.labels.get("daskpki-kind", "")
 
     def remedy(self, verb: str, secret: str, numbers: Sequence[int]) -> str | None:
@@ -122,7 +122,7 @@ class Cluster:
 
 
 def look_at_store(cluster: Cluster) -> Iterator[Finding]:
-    """Whether it answers, and by what a local one opens."""
+    """Check that the store answers, and the key slots of a local one."""
     store: Any = cluster.session.store
     if store.url.startswith("local:"):
         yield from check_slots([slot.kind for slot in store.slots.list()])
@@ -131,18 +131,18 @@ def look_at_store(cluster: Cluster) -> Iterator[Finding]:
 
 
 def look_at_closed_log(cluster: Cluster) -> Iterator[Finding]:
-    """What somebody without an operator's rights does not get to see."""
+    """Report what cannot be checked without an operator's grants."""
     store = cluster.session.store
     yield ok("store", f"{store.url} answers")
     yield note(
         "log",
-        "you may not read it, so the CA, what was issued, versions and grants were not looked at",
+        "you may not read it, so the CA, certificates, versions and grants were not checked",
         "ask an operator to run daskpki doctor",
     )
 
 
 def look_at_authorities(cluster: Cluster) -> Iterator[Finding]:
-    """The end of each certificate of each CA."""
+    """Check the end of each certificate of each CA."""
     living = living_authorities(cluster.inventory)
     if len(living) > 1:
         yield note("CA", "a rollover is under way: nodes trust more than one CA", "daskpki rotate-ca status")
@@ -152,13 +152,13 @@ def look_at_authorities(cluster: Cluster) -> Iterator[Finding]:
 
 
 def look_at_leaves(cluster: Cluster) -> Iterator[Finding]:
-    """Every leaf in the log."""
+    """Check every leaf in the log."""
     living = {entry.generation for entry in living_authorities(cluster.inventory)}
     yield from check_leaves(cluster.inventory.certificates(), living, cluster.now)
 
 
 def look_at_trust(cluster: Cluster) -> Iterator[Finding]:
-    """The trust document: signature, CRLs whole and fresh."""
+    """Check the trust document: signature, and CRLs complete and current."""
     revoked = revoked_serials(cluster.trust)
     number = len({serial for serials in revoked.values() for serial in serials})
     yield ok("trust document", f"epoch {cluster.trust.epoch}, signature and CRLs verified, {number} revoked")
@@ -168,7 +168,7 @@ def look_at_trust(cluster: Cluster) -> Iterator[Finding]:
 
 
 def look_at_log(cluster: Cluster) -> Iterator[Finding]:
-    """The whole log from its first record, its link to the trust document, and what both are judged by."""
+    """Check the whole log from its first record, its link to the trust document, and the anchor of both."""
     head = cluster.session.log.authenticate()
     seq = cluster.trust.log[0]
     records = cluster.session.log.records(after=max(seq - 1, 0))
@@ -178,31 +178,31 @@ def look_at_log(cluster: Cluster) -> Iterator[Finding]:
 
 
 def look_at_unfinished(cluster: Cluster) -> Iterator[Finding]:
-    """What a crash left open."""
+    """Check for operations that a crash left unfinished."""
     yield from check_unfinished(cluster.inventory, cluster.now)
 
 
 def look_at_versions(cluster: Cluster) -> Iterator[Finding]:
-    """The versions of every secret."""
+    """Check the versions of every secret."""
     for info in cluster.secrets:
         versions = list(cluster.session.store.secrets.versions(info.id))
         yield from _judge_versions(cluster, info, versions)
     if cluster.passed_over:
-        yield note("versions", f"of {cluster.passed_over} further secrets not looked at: {MOST} are listed at a time")
+        yield note("versions", f"of {cluster.passed_over} further secrets not checked: {MOST} are checked at a time")
 
 
 def look_for_missing(cluster: Cluster) -> Iterator[Finding]:
-    """Leaves in the log whose secret is gone: nobody can boot or log in by them."""
+    """Check for valid leaves whose secret is gone, by which no boot and no login is possible."""
     here = {info.id for info in cluster.secrets}
     for entry in () if cluster.passed_over else renewable(cluster.inventory):
         secret = secret_names.credential_id(cluster.session.cluster, Role(entry.role), entry.name)
         if secret not in here and entry.not_after >= cluster.now and _is_gone(cluster, secret):
-            slug = f"{entry.role}/{entry.name}"
-            yield error(secret, f"{slug} was issued, and its secret is gone", f"daskpki renew {slug}")
+            slug = entry.slug
+            yield error(secret, f"{slug} was issued, but its secret is gone", f"daskpki renew {slug}")
 
 
 def _is_gone(cluster: Cluster, secret: str) -> bool:
-    """Asked for by name, since lists lag behind."""
+    """Ask for the secret by name, since lists lag behind."""
     try:
         cluster.session.store.secrets.describe(secret)
     except NotFoundError:
@@ -216,14 +216,14 @@ def _judge_versions(cluster: Cluster, info: SecretInfo, versions: Sequence[Versi
     if kind in set(Role):
         entry = cluster.inventory.current(kind, info.labels.get("daskpki-name", ""))
         yield from check_recorded(info.id, versions, entry)
-        if cluster.gsm is not None:  # whoever opens a local store opens all of it, old keys or new
+        if cluster.gsm is not None:  # a local store is unlocked as a whole, old keys or new
             yield from check_superseded(info.id, versions, cluster.remedy)
     elif kind == secret_names.TRUST:
         yield from check_number(info.id, versions)
 
 
 def _command_anew(kind: str, info: SecretInfo) -> str | None:
-    """What puts a new version into a secret of that kind."""
+    """The command that adds a version to a secret of that kind."""
     name = info.labels.get("daskpki-name", "")
     if kind in set(Role):
         return f"daskpki renew {kind}/{name}"
@@ -231,22 +231,22 @@ def _command_anew(kind: str, info: SecretInfo) -> str | None:
 
 
 def look_at_reminders(cluster: Cluster) -> Iterator[Finding]:
-    """The cluster's other secrets: what ended, and what wants a new value."""
+    """Check the cluster's other secrets: ended, or due for a new value."""
     session = cluster.session
     secrets = ClusterSecrets(session.store, session.cluster, who=session.who, command=session.command)
     for listed in secrets.all():
         subject, again = f"secret {listed.name}", f"daskpki secret set {listed.name} --file FILE"
         ends, rotate_by = listed.reminder
         if ends is not None and ends < cluster.now:
-            yield error(subject, f"ended at {show(ends)}, and is not given out any more", again)
+            yield error(subject, f"ended at {rfc3339(ends)}, and can no longer be read", again)
         elif rotate_by is not None and rotate_by < cluster.now:
-            yield warning(subject, f"wants a new value since {show(rotate_by)}", again)
+            yield warning(subject, f"rotation overdue since {rfc3339(rotate_by)}", again)
 
 
 def look_at_grants(cluster: Cluster) -> Iterator[Finding]:
-    """Who may read what, by the policies of the secrets themselves."""
+    """Check the IAM policies of the secrets."""
     if cluster.gsm is None:
-        yield note("grants", "not applicable: whoever opens a local store opens all of it")
+        yield note("grants", "not applicable: a local store is unlocked as a whole")
         return
     from daskpki.doctor.checks import check_access
     from daskpki.grants import Grants

@@ -1,1 +1,1 @@
-"""Pure X.509: profiles, issuing, validation, CRLs and the trust document; no files, clock or network."""
+"""X.509 without I/O: profiles, issuing, validation, CRLs and the trust document. No files, clock or network."""

@@ -1,4 +1,4 @@
-"""Reading X.509 objects: bytes to certificates, certificates to the values that decisions are made on."""
+"""Parses X.509 certificates, and reads the values by which decisions are made."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNREADABLE: Final = (
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
-"""What pyca raises for bytes that are no sound certificate or CRL."""
+"""Exceptions of pyca for bytes that are no well-formed certificate or CRL."""
 
 ExtensionT = TypeVar("ExtensionT", bound=x509.ExtensionType)
 
@@ -81,7 +81,7 @@ def certificate_grades(certificate: x509.Certificate) -> frozenset[Grade]:
 
 
 def certificate_identity(certificate: x509.Certificate) -> Identity:
-    """Who the certificate says it is, by its URI SAN (X509-SVID, 2: exactly one); says nothing about who signed it.
+    """Identity that the certificate claims by its URI SAN (X509-SVID, 2: exactly one), whoever signed it.
 
     Raises NotTrustedError when there is no such name, more than one, or one that is not an identity.
     """

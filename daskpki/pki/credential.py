@@ -3,7 +3,7 @@
     {"format": 1, "cluster": "...", "id": "spiffe://...", "generation": 1, "key": base64 or null,
      "leaf": base64, "chain": [base64, ...]}
 
-Standard library only, since a VM reads one at every boot. Whether the certificates hold is `daskpki.pki.verify`'s.
+Standard library only, since a VM reads one at every boot. `daskpki.pki.verify` verifies the certificates.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX_CHAIN: Final = 8
 
 
 class Credential(NamedTuple):
-    """What an identity holds. All certificates are DER, the key is PKCS#8 DER, or None when it never travelled.
+    """A leaf with its chain and key. All certificates are DER, the key is PKCS#8 DER, or None when it never travelled.
 
     `generation` is that of the CA which issued the leaf; `chain` leads from its issuer up to below the trust anchor.
     """

@@ -18,7 +18,8 @@ from daskpki.pki.certificates import UNREADABLE, extension, moment, seconds
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.keys import signature_hash
 from daskpki.pki.pem import encode_pem, is_der, is_pem, parse_pem
-from daskpki.pki.profile import CRL_LIFETIME, MAX_SERIAL, MINUTE, show
+from daskpki.pki.profile import CRL_LIFETIME, MAX_SERIAL, MINUTE
+from daskpki.quoting import rfc3339
 
 __all__ = [
     "MAX_CRL",
@@ -179,11 +180,11 @@ def check_dates(crl: Crl, now: datetime) -> None:
     moment_ = seconds(now)
     if crl.this_update > moment_ + CLOCK_SKEW:
         raise NotTrustedError(
-            f"the CRL is of {show(crl.this_update)}, and it is {show(moment_)}", hint="check this machine's clock"
+            f"the CRL is of {rfc3339(crl.this_update)}, and it is {rfc3339(moment_)}", hint="check this machine's clock"
         )
     if moment_ > crl.next_update:
         raise NotTrustedError(
-            f"the CRL ran out at {show(crl.next_update)}, and it is {show(moment_)}",
+            f"the CRL ran out at {rfc3339(crl.next_update)}, and it is {rfc3339(moment_)}",
             hint="any command that opens the CA key signs a new one",
         )
 
@@ -195,7 +196,7 @@ def _der(data: bytes) -> bytes:
         return data
     blocks = parse_pem(data, "the CRL", limit=MAX_CRL)
     if len(blocks) != 1 or blocks[0][0] != "X509 CRL":
-        raise UsageError("the file does not hold exactly one X509 CRL")
+        raise UsageError("the file does not contain exactly one X509 CRL")
     return blocks[0][1]
 
 

@@ -1,7 +1,7 @@
-"""Certificate requests (PKCS#10, RFC 2986): made for a key, and read with their proof of possession.
+"""Certificate requests (PKCS#10, RFC 2986): made for a key, and parsed with their proof of possession.
 
-Whoever signs copies the public key and nothing else: extensions, alternative names and attributes of a request are not
-looked at (a CA that copied them is how a requester became somebody else in Vault, CVE-2026-105818).
+A signer copies the public key and nothing else. Extensions, alternative names and attributes of a request are ignored:
+in Vault, a CA that copied them let a requester become somebody else (CVE-2026-105818).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidV
 
 
 class CertificateRequest(NamedTuple):
-    """What may be used of a request: its key, whose other half the requester holds; and whom it says it is of."""
+    """The parts of a request that may be used: its key, proven by a signature, and the identity that it claims."""
 
     public_key: PublicKey
     cluster: str | None = None
@@ -46,7 +46,7 @@ def request_pem(der: bytes) -> str:
 
 
 def parse_request(data: bytes) -> CertificateRequest:
-    """The request in PEM or DER; NotTrustedError unless whoever made it holds the private key (RFC 2986, 3).
+    """The request in PEM or DER; NotTrustedError unless it is signed by its own key (RFC 2986, 3).
 
     Raises CorruptError for other bytes, UsageError for several blocks, for a key that is not on offer.
     """
@@ -55,7 +55,7 @@ def parse_request(data: bytes) -> CertificateRequest:
     key_type(public_key)
     assert isinstance(public_key, keys.PublicKey)
     if not _proves_possession(request):
-        raise NotTrustedError(f"{_WHAT} is not signed by the key that it is for", hint="make it anew: daskpki request")
+        raise NotTrustedError(f"{_WHAT} is not signed by the key that it is for", hint="daskpki request makes one")
     return CertificateRequest(public_key, _text(request, NameOID.ORGANIZATION_NAME), _slug(request))
 
 
@@ -65,7 +65,7 @@ def _der(data: bytes) -> bytes:
     blocks = parse_pem(data, _WHAT)
     if len(blocks) != 1 or blocks[0][0] not in (LABEL, _OTHER_LABEL):
         found = ", ".join(label for label, _ in blocks)
-        raise UsageError(f"the file holds {found}, where one {LABEL} is expected")
+        raise UsageError(f"the file contains {found}, where one {LABEL} is expected")
     return blocks[0][1]
 
 

@@ -1,9 +1,7 @@
-"""The profiles' extensions as X.509 objects, and the one place where a certificate is signed.
+"""Makes certificates: a CA of one tier or two, and the leaves of the three roles. The one place that signs them.
 
-Making certificates: a CA of one tier or two, and the leaves of the three roles.
-
-Nothing here reads a clock or invents a serial, and whatever was signed is validated before it is returned. Leaves
-follow `daskpki.pki.profile`; of what a requester hands in, only the public key is copied into them.
+Nothing here reads a clock or chooses a serial, and every certificate is validated before it is returned. Leaves follow
+`daskpki.pki.profile`; of a requester's input, only the public key is copied into them.
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ _LEAF: Final = (x509.BasicConstraints(ca=False, path_length=None), True)
 
 
 class Template(NamedTuple):
-    """All that is said in a certificate, before its issuer is known."""
+    """The fields of a certificate, before its issuer is known."""
 
     subject: x509.Name
     public_key: PublicKey
@@ -160,7 +158,7 @@ def sign_template(
 class Issuer:
     """A CA that can sign: its certificate and key, and how its leaves lead up to the trust anchor.
 
-    `chain` holds the intermediates from this issuer up to below `root`, and is empty for a CA of one tier.
+    `chain` has the intermediates from this issuer up to below `root`, and is empty for a CA of one tier.
     """
 
     def __init__(
@@ -200,7 +198,7 @@ class Issuer:
 
     @cached_property
     def key_identifier(self) -> x509.AuthorityKeyIdentifier:
-        """What its leaves and CRLs carry as AKI: the key id alone (RFC 5280, 4.2.1.1)."""
+        """The AKI of its leaves and CRLs: the key id alone (RFC 5280, 4.2.1.1)."""
         return x509.AuthorityKeyIdentifier(self.facts.key_id, None, None)
 
     @cached_property
@@ -306,7 +304,7 @@ def issue_leaf(
     """A leaf for `public_key`, validated against its profile and by path validation before it is returned.
 
     Raises PolicyError (names, lifetime, a CA that may not issue it) and UsageError (malformed names, serial or key),
-    each naming the value and the rule; NotTrustedError when what was signed does not hold.
+    each naming the value and the rule; NotTrustedError when the signed certificate fails its validation.
     """
     if not issuer.permitted_dns:
         raise PolicyError("a CA without name constraints, as an offline root is, issues no leaves")

@@ -1,7 +1,7 @@
-"""Strict reading of our JSON documents: every field is there, has its type, and nothing else is assumed.
+"""Reads fields of our JSON documents strictly: each is there and has its type.
 
-Unknown fields are let pass, so that a later minor version may add some; what must not be ignored raises the format
-number instead. Standard library only, for the boot path.
+Unknown fields are ignored, so that a later minor version may add some; fields that must not be ignored come with a
+higher format number. Standard library only, for the boot path.
 """
 
 from __future__ import annotations
@@ -101,5 +101,5 @@ def base64_text(data: bytes) -> str:
 
 
 def compact_json(value: object) -> Confidential:
-    """`value` as JSON without blanks, hidden, since it may hold a key."""
+    """`value` as JSON without blanks, as Confidential, since it may contain a key."""
     return Confidential(json.dumps(value, separators=(",", ":")))

@@ -1,6 +1,6 @@
-"""Key pairs: the four kinds on offer, their PKCS#8 form, and raw signatures with them.
+"""Key pairs: the four kinds, their PKCS#8 form, and raw signatures with them.
 
-Abstract key types are used throughout, so that a key whose secret half lives elsewhere (Cloud KMS) fits as well.
+Abstract key types are used throughout, so that a key whose private half lives elsewhere (Cloud KMS) fits as well.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _describe(key: object) -> str:
 
 
 def serialize_key(key: PrivateKey) -> Confidential:
-    """The unencrypted PKCS#8 DER of a key (whoever stores it seals it)."""
+    """The unencrypted PKCS#8 DER of a key, which stores encrypt."""
     der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return Confidential(der)
 

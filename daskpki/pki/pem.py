@@ -1,4 +1,4 @@
-"""PEM text and DER sizes (standard library only, for the boot path): what is cut off, foreign or huge is said plainly.
+"""Parses PEM text and checks DER sizes (standard library only, for the boot path).
 
 Bytes that cannot be parsed raise CorruptError; well-formed ones of the wrong kind or size raise UsageError.
 """
@@ -37,7 +37,7 @@ def is_pem(data: bytes) -> bool:
 
 
 def is_der(data: bytes) -> bool:
-    """Whether `data` begins as the DER of something signed: a SEQUENCE whose length takes octets of its own."""
+    """Whether `data` begins as the DER of something signed: a SEQUENCE with a long-form length."""
     return data[:1] == b"\x30" and data[1:2] > b"\x80"
 
 
@@ -72,7 +72,7 @@ def parse_certificates(data: bytes, what: str = "the certificate file") -> list[
         return [check_size(data, what)]
     blocks = parse_pem(data, what)
     if other := next((label for label, _ in blocks if label != CERTIFICATE), None):
-        raise UsageError(f"{what} holds a {other}, where only certificates are expected")
+        raise UsageError(f"{what} contains a {other}, where only certificates are expected")
     return [der for _, der in blocks]
 
 

@@ -1,9 +1,9 @@
-"""PKCS#12 for browsers and Java: a key, its leaf and chain under a password, as strong as readers in use allow.
+"""PKCS#12 for browsers and Java: a key, its leaf and chain under a password, as strong as current readers allow.
 
-The format's MAC, on which readers insist, is made by the library with 2,048 rounds whatever the cipher's are, so a
-guess at the password is cheap: only a strong password protects the file, and a short one is refused.
-AES-256-CBC under PBKDF2 with HMAC-SHA-256, read by OpenSSL from 1.1, Java from 8u301, Windows from 10 1709, macOS from
-15, Firefox and Chromium; older ones want RC2 or 3DES, which is not offered.
+The library makes the format's MAC, on which readers insist, with 2,048 rounds whatever the cipher's are, so guessing
+the password is cheap: only a strong one protects the file, and a short one is refused. AES-256-CBC under PBKDF2 with
+HMAC-SHA-256, read by OpenSSL from 1.1, Java from 8u301, Windows from 10 1709, macOS from 15, Firefox and Chromium;
+older readers want RC2 or 3DES, which is not offered.
 """
 
 from __future__ import annotations

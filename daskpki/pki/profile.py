@@ -1,7 +1,7 @@
-"""What a certificate may say: names and lifetimes of each profile, each limit with the clause that it comes from.
+"""Certificate profiles: names and lifetimes of each kind, and each limit with the clause that it comes from.
 
 Pure values, without the X.509 library: `check_request` decides, `daskpki.pki.issuer` signs, `daskpki.pki.verify`
-checks again what was signed.
+checks the result again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Identity, Role, parse_label
+from daskpki.quoting import rfc3339
 
 IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -62,7 +63,7 @@ class Policy(NamedTuple):
 
     @property
     def longest_ttl(self) -> int:
-        """The limit that holds, in seconds."""
+        """The limit in force, in seconds."""
         return MAX_TTL if self.max_ttl is None else min(self.max_ttl, MAX_TTL)
 
 
@@ -201,7 +202,8 @@ def leaf_lifetime(request: LeafRequest, policy: Policy, issuer: Lifetime, now: i
     """
     if not issuer.not_before <= now <= issuer.not_after:
         raise PolicyError(
-            f"the CA is valid from {show(issuer.not_before)} to {show(issuer.not_after)}, and it is {show(now)}",
+            f"the CA is valid from {rfc3339(issuer.not_before)} to {rfc3339(issuer.not_after)}, "
+            f"and it is {rfc3339(now)}",
             hint="if it has ended, daskpki rotate-ca start makes the next; else check this machine's clock",
         )
     not_before = max(now - LEAF_BACKDATE, issuer.not_before)
@@ -211,7 +213,7 @@ def leaf_lifetime(request: LeafRequest, policy: Policy, issuer: Lifetime, now: i
     _check_ttl(request.ttl, policy)
     not_after = now + request.ttl - 1
     if not_after > issuer.not_after:
-        ends = f"{show(not_after)}, after the CA's end {show(issuer.not_after)}"
+        ends = f"{rfc3339(not_after)}, after the CA's end {rfc3339(issuer.not_after)}"
         raise PolicyError(
             f"a lifetime of {format_ttl(request.ttl)} ends {ends}",
             hint="ask for less, leave it to the default, or roll the CA over (rotate-ca)",
@@ -226,10 +228,3 @@ def _check_ttl(ttl: int, policy: Policy) -> None:
         raise PolicyError(f"a lifetime of {format_ttl(ttl)} is over the maximum of {limit} ({clause})")
     if ttl < MIN_TTL:
         raise PolicyError(f"a lifetime of {format_ttl(ttl)} is under the minimum of {format_ttl(MIN_TTL)}")
-
-
-def show(seconds: int) -> str:
-    """A time in seconds since the epoch as text, in UTC."""
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

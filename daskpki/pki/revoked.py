@@ -1,7 +1,7 @@
-"""Who is revoked, according to a trust document: its CRLs, decompressed and verified. Pure.
+"""Revoked serials of a trust document: its CRLs, decompressed and verified. Pure.
 
-Two limits are apart: how long ago the document was fetched is known to whoever fetched it, and how old the CRL's
-signature is follows from nextUpdate, which is looked at here.
+The age of a CRL's signature is limited by nextUpdate, which is checked here; the time since the document was fetched
+is checked by its caller.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from daskpki.errors import CorruptError, NotTrustedError
 from daskpki.pki.certificates import load_certificate, seconds
 from daskpki.pki.crl import MAX_CRL, Crl, Revocation, parse_header, verify_crl, verify_serials
 from daskpki.pki.pem import is_der
-from daskpki.pki.profile import show
 from daskpki.pki.trust_document import CrlPart, TrustDocument
+from daskpki.quoting import rfc3339
 
 
 def crl_part(generation: int, der: bytes) -> CrlPart:
@@ -89,11 +89,11 @@ def check_fresh(document: TrustDocument, now: datetime) -> None:
     end = next_update(document)
     if seconds(now) > end:
         raise NotTrustedError(
-            f"the trust document's CRL ran out at {show(end)}, and it is {show(seconds(now))}",
+            f"the trust document's CRL ran out at {rfc3339(end)}, and it is {rfc3339(seconds(now))}",
             hint="any command that opens the CA key signs a new one; --stale-trust allow goes on without",
         )
 
 
 def is_due(document: TrustDocument, now: datetime) -> bool:
-    """Whether a third of some CRL's life is past, so that a command that has the CA key open signs it anew."""
+    """True once a third of some CRL's life is past, so that a command with the CA key open re-signs it."""
     return any(seconds(now) - part.this_update >= (part.next_update - part.this_update) // 3 for part in document.crls)

@@ -1,9 +1,9 @@
-"""What a CA leaves behind when it is dropped: its signed word on which CA comes after it.
+"""Successor statements: a retired CA signs which CA replaces it.
 
-A trust document is believed by whoever believed the one before. Nodes look once a minute, and people far more seldom,
-so they miss documents, and with the one that drops a CA they would miss the only one that both the old and the new CA
-signed. So each document carries the words of the CAs that were dropped lately, and they lead whoever trusted one of
-those to a CA that is trusted now. A word says no more than the dropped CA's key could have said all along.
+A trust document is trusted by those who trusted the previous one. Nodes look once a minute, people much less often, so
+they miss documents; if they miss the one that drops a CA, they miss the only one that both the old and the new CA
+signed. So each document carries the statements of recently dropped CAs, which lead from any of those to a CA that is
+trusted now. A statement says no more than the dropped CA's key could have said all along.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.pki.json_fields import as_object, base64_text, compact_json, integer, octets
 
 if TYPE_CHECKING:
-    from daskpki.pki.anchor import Anchor
     from daskpki.pki.issuer import Issuer
+    from daskpki.pki.trust_document import Anchor
 
 _TYPE: Final = b"application/vnd.daskpki.succession.v1+json"
 _WHAT: Final = "a succession in the trust document"
@@ -46,7 +46,7 @@ def sign_succession(cluster: str, issuer: Issuer, successor: Anchor) -> Successi
 
 
 def carried(words: Sequence[Succession]) -> tuple[Succession, ...]:
-    """Of words, oldest first, the newest ones: as many as a document has room for."""
+    """Keep the newest statements that fit into a document."""
     kept: list[Succession] = []
     room = _KEPT
     for word in reversed(words):

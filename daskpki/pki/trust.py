@@ -1,4 +1,4 @@
-"""When a trust document is trusted.
+"""Verifies trust documents.
 
 The rules, of which none has an exception:
 
@@ -15,7 +15,7 @@ The rules, of which none has an exception:
     document is revoked by it; after a previous document it does not go back, nor go.
 7.  Its epoch is at least the pinned one, and it was not issued in the future.
 
-How long ago it was fetched and how old its CRLs are is for the caller to judge (`daskpki.pki.revoked`).
+The caller checks when it was fetched, and `daskpki.pki.revoked` how old its CRLs are.
 """
 
 from __future__ import annotations
@@ -29,17 +29,20 @@ from cryptography import x509
 from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError, UsageError
 from daskpki.pki import keys
-from daskpki.pki.anchor import ACTIVE, NEXT, RETIRING, Anchor
 from daskpki.pki.certificates import extension, load_certificate, permitted_dns, seconds
 from daskpki.pki.crl import CLOCK_SKEW, Crl, verify_crl
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.pem import fingerprint
-from daskpki.pki.profile import is_within, show
+from daskpki.pki.profile import is_within
 from daskpki.pki.revoked import check_fresh, crl_part, is_due, revoked_serials
 from daskpki.pki.succession import heirs
 from daskpki.pki.trust_document import (
+    ACTIVE,
     FORMAT,
+    NEXT,
     READER,
+    RETIRING,
+    Anchor,
     CrlPart,
     Signature,
     SignedTrustDocument,
@@ -50,6 +53,7 @@ from daskpki.pki.trust_document import (
     signed_bytes,
 )
 from daskpki.pki.verify import check_issued
+from daskpki.quoting import rfc3339
 
 __all__ = [
     "ACTIVE",
@@ -100,7 +104,7 @@ def verify_trust(
     pin_sha256: str | None = None,
     min_epoch: int = 0,
 ) -> TrustDocument:
-    """The document, if it holds to every rule above; NotTrustedError that names the rule.
+    """The document, if it fulfils every rule above; NotTrustedError that names the rule.
 
     `known` are the CAs of an earlier document, of which only these are remembered: one of them signed, or a CA to which
     their words lead. Without `previous`, `known`, `anchors` (DER) and `pin_sha256`, trust comes from who may write to
@@ -126,7 +130,7 @@ def verify_trust(
 
 
 def check_consistent(document: TrustDocument) -> None:
-    """Raise unless the document holds to rule 2."""
+    """Raise unless the document fulfils rule 2."""
     document.active  # noqa: B018 - raises unless there is exactly one
     generations = [anchor.generation for anchor in document.authorities]
     dropped = [entry.generation for entry in document.revoked_dropped]
@@ -140,7 +144,7 @@ def check_consistent(document: TrustDocument) -> None:
 
 
 def _root_crls(document: TrustDocument) -> dict[bytes, Crl]:
-    """What offline roots say, by the root's certificate (DER); raises unless it holds to rule 6 by itself."""
+    """CRLs of offline roots, by the root's certificate (DER); raises unless they fulfil rule 6 by themselves."""
     said: dict[bytes, Crl] = {}
     for der in document.root_crls:
         anchor, crl = _root_of(der, document)
@@ -235,14 +239,14 @@ def _signed_by(anchor: Anchor, signature: Signature, data: bytes) -> bool:
 
 
 def check_own_signature(signed: SignedTrustDocument) -> None:
-    """Raise NotTrustedError unless the document holds to rules 2 and 3: an active CA of its own signed it."""
+    """Raise NotTrustedError unless the document fulfils rules 2 and 3: its active CA signed it."""
     check_consistent(signed.document)
     if signed.document.active.certificate not in _signers(signed, None):
         raise NotTrustedError("the trust document is not signed by its own active CA")
 
 
 def follows(signed: SignedTrustDocument, previous: TrustDocument) -> bool:
-    """Whether a document is signed by a CA of another one, or by one to which the words of those lead."""
+    """True if a document is signed by a CA of another one, or by a successor of such a CA."""
     document = signed.document
     return bool(_signers(signed, previous) & heirs(document.cluster, previous.authorities, document.successions))
 
@@ -318,6 +322,6 @@ def _check_time(document: TrustDocument, min_epoch: int, now: datetime) -> None:
         )
     if document.issued_at > seconds(now) + CLOCK_SKEW:
         raise NotTrustedError(
-            f"the trust document is of {show(document.issued_at)}, and it is {show(seconds(now))}",
+            f"the trust document is of {rfc3339(document.issued_at)}, and it is {rfc3339(seconds(now))}",
             hint="check this machine's clock",
         )

@@ -1,6 +1,6 @@
-"""The trust document: which CAs a cluster trusts and whom they revoked, as values and as JSON of format 1.
+"""The trust document: the CAs that a cluster trusts and their revocations, as values and as JSON of format 1.
 
-Standard library only, since nodes read one at boot. What makes a document trusted is in `daskpki.pki.trust`.
+Standard library only, since nodes read one at boot. `daskpki.pki.trust` decides whether a document is trusted.
 """
 
 from __future__ import annotations
@@ -12,10 +12,29 @@ from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, DaskpkiError, UsageError
 from daskpki.identity import parse_label, parse_trust_domain
 from daskpki.pki import json_fields
-from daskpki.pki.anchor import ACTIVE, STATES, Anchor
 from daskpki.pki.json_fields import array, as_object, base64_text, integer, moment, octets, string
 from daskpki.pki.pem import is_der
 from daskpki.pki.succession import Succession, parse_successions, succession_json
+
+NEXT: Final = "next"
+ACTIVE: Final = "active"
+RETIRING: Final = "retiring"
+STATES: Final = (NEXT, ACTIVE, RETIRING)
+
+
+class Anchor(NamedTuple):
+    """One CA generation: its state, its trust anchor, and the intermediates below that, issuer first (DER)."""
+
+    generation: int
+    state: str
+    certificate: bytes
+    chain: tuple[bytes, ...] = ()
+
+    @property
+    def issuing(self) -> bytes:
+        """The certificate (DER) whose key signs leaves, the CRL and this document."""
+        return self.chain[0] if self.chain else self.certificate
+
 
 FORMAT: Final = 1
 READER: Final = 1
@@ -54,11 +73,12 @@ class DroppedCa(NamedTuple):
 
 
 class TrustDocument(NamedTuple):
-    """What a node or person relies on. `epoch` counts documents; `prev` is the version number of the one before, or 0.
+    """The CAs and revocations that nodes and people rely on.
 
-    `log` is number and hash of the head of the cluster's log; `issued_at` in seconds since the epoch. `successions`
-    are the words of CAs that were dropped, oldest first; `root_crls` (DER) what offline roots say about the
-    intermediates below them; `revoked_dropped` who was revoked of CAs that were dropped.
+    `epoch` counts documents; `prev` is the version number of the one before, or 0. `log` is number and hash of the head
+    of the cluster's log; `issued_at` in seconds since the epoch. `successions` are the statements of dropped CAs,
+    oldest first; `root_crls` (DER) the CRLs of offline roots about the intermediates below them; `revoked_dropped` the
+    revoked serials of dropped CAs.
     """
 
     format: int
@@ -136,7 +156,7 @@ def _dropped_json(entry: DroppedCa) -> dict[str, Any]:
 
 
 def signed_bytes(payload: str) -> bytes:
-    """What a signature covers: DSSE's pre-authentication encoding (PAE) of type and payload, so neither can change."""
+    """The signed bytes: DSSE's pre-authentication encoding (PAE) of type and payload, so neither can change."""
     kind, body = PAYLOAD_TYPE.encode(), payload.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(body), body)
 

@@ -1,14 +1,12 @@
-"""Path validation (RFC 5280, 6.1): does a leaf lead up to a trust anchor, now, and for its purposes?
+"""Verifies certificates by path validation (RFC 5280, 6.1) and by their profile; a failure raises.
 
-pyca's verifier decides: in server mode, with the leaf's own name, for one that serves, in client mode for the others.
-Its two modes differ in the expected purpose alone, and that every leaf may be a client is checked here, so the costly
-part, the signatures, is done once. It implements the web PKI's algorithms: Ed25519 in a leaf, but not in a CA. Below
-such a CA a path is checked by the rules here instead, which are the same but for the algorithm.
+`verify_leaf` is for relying parties: path, dates, purpose and identity. `check_ca` and `check_leaf` compare what was
+just signed with the profile's table, which is written down here a second time, apart from the code that signs.
 
-Is a certificate what it has to be? Checked after signing, before use, and for every peer; a failure raises.
-
-`verify_leaf` is for whoever relies on a leaf: path, dates and identity. `check_ca` and `check_leaf` hold what was just
-signed against the profile's table, written down here once more and apart from the code that builds it.
+pyca's verifier decides the path: in server mode, with the leaf's own name, for a leaf that serves, in client mode for
+the others. Its two modes differ in the expected purpose alone, and that every leaf may be a client is checked here, so
+the costly part, the signatures, is done once. It implements the web PKI's algorithms: Ed25519 in a leaf,
+but not in a CA. Below such a CA a path is checked by the rules here, which are the same but for the algorithm.
 """
 
 from __future__ import annotations
@@ -37,7 +35,8 @@ from daskpki.pki.certificates import (
     seconds,
 )
 from daskpki.pki.pem import fingerprint
-from daskpki.pki.profile import GRADE_OIDS, MAX_SERIAL, LeafRequest, Lifetime, check_dns, leaf_names, show
+from daskpki.pki.profile import GRADE_OIDS, MAX_SERIAL, LeafRequest, Lifetime, check_dns, leaf_names
+from daskpki.quoting import rfc3339
 
 __all__ = [
     "Parent",
@@ -103,12 +102,13 @@ def check_time(certificate: x509.Certificate, now: datetime) -> None:
     valid, moment = lifetime(certificate), seconds(now)
     if moment < valid.not_before:
         raise NotTrustedError(
-            f"the certificate is not valid before {show(valid.not_before)}, and it is {show(moment)}",
+            f"the certificate is not valid before {rfc3339(valid.not_before)}, and it is {rfc3339(moment)}",
             hint="check this machine's clock",
         )
     if moment > valid.not_after:
         raise NotTrustedError(
-            f"the certificate expired at {show(valid.not_after)}, and it is {show(moment)}", hint=_renewal(certificate)
+            f"the certificate expired at {rfc3339(valid.not_after)}, and it is {rfc3339(moment)}",
+            hint=_renewal(certificate),
         )
 
 
@@ -207,7 +207,7 @@ def verify_leaf(
     role: Role | None = None,
     name: str | None = None,
 ) -> Identity:
-    """Whose leaf this is; NotTrustedError unless it leads to one of `roots`, is valid now, and is of those expected.
+    """Identity of a leaf; NotTrustedError unless it leads to one of `roots`, is valid now, and is of those expected.
 
     All certificates are DER. Revocation is not looked at: `daskpki.pki.trust.revoked_serials` says what is revoked.
     """
@@ -239,7 +239,7 @@ def key_matches(key: Confidential, certificate: bytes) -> bool:
 
 
 class Parent(NamedTuple):
-    """What of an issuer shows in what it signs: its subject, its validity and its key id."""
+    """The issuer's fields that appear in signed certificates: subject, validity and key id."""
 
     subject: x509.Name
     lifetime: Lifetime

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,9 +16,9 @@ from typing import Any, Final, NamedTuple
 
 from daskpki.errors import CorruptError, NotTrustedError
 from daskpki.files import PRIVATE_DIR, PRIVATE_FILE
-from daskpki.pki.anchor import ACTIVE, Anchor
 from daskpki.pki.json_fields import base64_text, octets
 from daskpki.pki.pem import fingerprint
+from daskpki.pki.trust_document import ACTIVE, Anchor
 from daskpki.records import EMPTY, Head
 
 _FORMAT: Final = 1
@@ -64,7 +65,7 @@ class RollbackGuard:
             raise NotTrustedError(
                 f"the log of cluster {cluster!r} ends at record {head.seq}, without record {seen.seq} as it was seen: "
                 "the store was put back to an older state",
-                hint=f"if that was done on purpose, remove {self._path}",
+                hint=f"if that was done on purpose: rm {shlex.quote(str(self._path))}",
             )
 
     def remembered(self, cluster: str) -> Head:

@@ -97,8 +97,8 @@ def _own_store(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("alice", (), r"tls://\S+ goes by trust epoch \d+ now, and tells the others"),
-        ("bob", ("--no-push",), r"\Anodes learn of it within a minute\Z"),
+        ("alice", (), r"tls://\S+: updated to trust epoch \d+; it forwards it to its workers"),
+        ("bob", ("--no-push",), r"\Anodes fetch it within a minute\Z"),
     ],
     ids=["pushed", "polled"],
 )
@@ -116,12 +116,12 @@ def test_nobody_has_to_answer(site: Site) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"tls://127.0.0.1:{listener.getsockname()[1]}"
     said = site.run("revoke", "client/alice", "--scheduler", address)
-    assert re.search(rf"{address} was not told \(.+\); nodes learn of it within a minute", said)
+    assert re.search(rf"{address} was not notified \(.+\); nodes fetch it within a minute", said)
 
 
 def test_whoever_is_nobody_here_is_told_how_long_it_takes(site: Site) -> None:
     said = site.run("revoke", "client/alice", DASKPKI_CREDENTIAL_DIR="")
-    assert "nodes learn of it within a minute (no scheduler was told at once: nobody is logged in here)" in said
+    assert "nodes fetch it within a minute (no scheduler was notified: nobody is logged in here)" in said
 
 
 def test_a_node_from_a_directory_goes_by_what_is_put_there(site: Site) -> None:
@@ -198,7 +198,7 @@ def test_a_rollover_of_the_ca_under_load(site: Site) -> None:
                     node.wait_for(r"a newer credential is in (use)")
             assert {issuer_at(address) for address in everyone} == {"daskpki CA 2"}
             site.renew_operator()
-            assert re.search("goes by trust epoch", site.run("rotate-ca", "finish"))
+            assert re.search("updated to trust epoch", site.run("rotate-ca", "finish"))
         finally:
             load.stop()
         assert load.right == load.done >= THOUSANDS

@@ -198,3 +198,14 @@ def test_what_opens_something_else_is_read_back_before_that_is_sealed(
     assert "another drive" in str(caught.value.hint)
     assert "chmod" not in f"{caught.value} {caught.value.hint}"
     assert not (tmp_path / "key").exists()
+
+
+def test_the_way_out_can_be_pasted(tmp_path: Path) -> None:
+    path = tmp_path / "my key's"
+    path.write_bytes(b"secret")
+    path.chmod(0o644)
+    with pytest.raises(AccessDeniedError) as refusal:
+        files.check_private(path)
+    assert refusal.value.hint is not None
+    subprocess.run(["/bin/sh", "-c", refusal.value.hint], check=True)
+    files.check_private(path)

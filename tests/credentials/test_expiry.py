@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from daskpki.credentials.contexts import LOGIN_FILE, Context
-from daskpki.credentials.expiry import ending, remaining_seconds, renewal_of_login
+from daskpki.credentials.expiry import ending, renewal_of_login
 from daskpki.credentials.login import login, logout
 from daskpki.credentials.sources import Environment
 from daskpki.identity import Role
 from daskpki.pki.certificates import load_certificate
+from daskpki.quoting import remaining_seconds
 from daskpki.store.local.store import LocalStore
 from tests.support.desktop import Desktop
 from tests.support.login_material import Founded
@@ -110,8 +111,8 @@ def test_a_second_login_says_which_one_decides(
     login(store, "default", "alice", [], here)
     here.contexts.prefer(here.contexts.find("default/alice"))
     done = later(alice, 0, str(BIN / "daskpki"), "login", "bob")
-    assert "default/alice still decides where several logins fit: daskpki " in done.stderr
-    assert "context use default/bob lets this one" in done.stderr
+    assert "default/alice stays the one used where several logins match: daskpki " in done.stderr
+    assert "context use default/bob switches to this one" in done.stderr
     here.contexts.prefer(here.contexts.find("default/bob"))
     again = later(alice, 0, str(BIN / "daskpki"), "login")
     assert again.stdout == "logged in as spiffe://default.daskpki.internal/client/bob\n"

@@ -220,7 +220,7 @@ def test_what_it_says_of_itself_is_verified(
 
 def test_without_a_keyring_the_error_gives_one_command(operator: Person) -> None:
     """The one that was printed works: a directory, which plain Client and whoami use."""
-    operator.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
+    operator.environ["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/nonexistent"  # no desktop session
     operator.run("issue", "client/alice")
     refusal = operator.run("login", "alice", code=5).stderr
     (remedy,) = [line.removeprefix("hint: ") for line in refusal.splitlines() if line.startswith("hint: ")]

@@ -85,7 +85,7 @@ def test_where_only_a_plaintext_backend_is_there_it_is_named_and_refused(tmp_pat
     _install_plaintext(tmp_path)
     environ = {k: v for k, v in os.environ.items() if k != "DBUS_SESSION_BUS_ADDRESS"}
     environ |= {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": f"{_ROOT}:{tmp_path}"}
-    with pytest.raises(AccessDeniedError, match=r"not one that protects what it keeps: tests\.credentials\.plaintext"):
+    with pytest.raises(AccessDeniedError, match=r"not one that protects what it keeps: tests\.support\.plaintext"):
         OSKeyring(environ).set("daskpki-t8", "credential", Confidential("secret"))
     assert not (tmp_path / "plaintext.json").exists()
 

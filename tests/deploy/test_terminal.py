@@ -48,7 +48,7 @@ def test_any_answer_but_yes_changes_nothing(tmp_path: Path, answer: str) -> None
     child.expect(pexpect.EOF)
     child.close()
     assert changes(tmp_path) == []
-    assert child.exitstatus == 6
+    assert child.exitstatus == 1
 
 
 def test_yes_begins(tmp_path: Path) -> None:

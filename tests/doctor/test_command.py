@@ -24,6 +24,7 @@ from daskpki.records import RESERVED, Draft, Stamp
 from daskpki.settings import parse_store_url
 from daskpki.store.opening import Unlocking, open_store
 from tests.emulator import MetadataServer, SecretManagerServer
+from tests.emulator.names import project_number
 from tests.emulator.tokens import CLOUD_PLATFORM
 from tests.support.running import Run, runner
 
@@ -91,7 +92,7 @@ def test_nothing_is_wrong_with_a_new_cluster_and_nothing_is_changed(run: Run) ->
     assert {"store", "CA generation 1", "trust document", "CRL of CA generation 1", "log", "certificates"} <= subjects
     assert {"severity", "subject", "reason", "remedy"} == set(document[0])
     assert run("list", "--json").out == before
-    assert "3 in order" in run("doctor").out
+    assert "3 valid" in run("doctor").out
     assert "\nok " not in f"\n{run('doctor', '--quiet').out}"
 
 
@@ -118,7 +119,7 @@ def test_a_reservation_that_was_left_behind_is_told(tmp_path: Path, capsys: pyte
     CertificateAuthority(store).session.commit(lambda _: [Draft(RESERVED, body)], died)
     store.close()
     found = about(run("doctor", "--json").json(), "worker/w")
-    assert "the command died" in found[0]["reason"]
+    assert "the command was killed" in found[0]["reason"]
     run("issue", "worker", "--name", "x")  # what the remedy promises: the next command that opens the CA's key
     assert not about(run("doctor", "--json").json(), "worker/w")
 
@@ -187,7 +188,8 @@ def test_missing_grant_wrong_scope_and_api_off_are_told_apart(server: SecretMana
     remedies = [{finding["remedy"] for finding in wrong(found)} for _, found in (no_grant, no_scope, api_off)]
     assert any("grant roles/secretmanager" in remedy for remedy in remedies[0])
     assert any("--scopes cloud-platform" in remedy for remedy in remedies[1])
-    assert remedies[2] == {"gcloud services enable secretmanager.googleapis.com --project my-project"}
+    consumer = project_number("my-project")  # which Google names by its number
+    assert remedies[2] == {f"gcloud services enable secretmanager.googleapis.com --project {consumer}"}
     assert not remedies[0] & remedies[1]
 
 

@@ -165,7 +165,7 @@ def test_leaves_are_in_order_due_or_expired() -> None:
         *(reserved(4, NOW - 9 * DAY, NOW - DAY, name="own", key_type=FROM_REQUEST), issued(4)),
     )
     found = {finding.subject: finding for finding in check_leaves(inventory.certificates(), LIVING, NOW)}
-    assert found["certificates"].reason.startswith("1 in order; the first to end is worker/good")
+    assert found["certificates"].reason.startswith("1 valid; the first to end is worker/good")
     assert found["certificate worker/due"].severity is Severity.WARNING
     assert found["certificate worker/due"].remedy == "daskpki renew worker/due"
     assert found["certificate worker/late"].severity is Severity.ERROR
@@ -224,10 +224,10 @@ def test_what_a_crash_left_open_is_explained() -> None:
     assert not list(check_unfinished(replay(recent), NOW + 600))
     found = one(check_unfinished(replay(stale), NOW + 601))
     assert found.severity is Severity.WARNING
-    assert "the command died" in found.reason
+    assert "the command was killed" in found.reason
     assert "daskpki issue worker --name stale" in (found.remedy or "")
     revoking = replay(stale, issued(2), Draft(REVOKING, {"serial": "2", "reason": "keyCompromise"}))
-    assert "nodes were not told" in one(check_unfinished(revoking, NOW)).reason
+    assert "was not published" in one(check_unfinished(revoking, NOW)).reason
 
 
 def test_a_rollover_that_was_not_published_is_told() -> None:
@@ -360,8 +360,8 @@ def test_a_scheduler_is_known_by_its_certificate(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     ("mode", "severity", "reason"),
     [
-        ("deny", "ok", "mode deny: nothing"),
-        ("limited", "ok", "mode limited: nothing"),
+        ("deny", "ok", "mode deny: it unpickles nothing"),
+        ("limited", "ok", "mode limited: it unpickles nothing"),
         ("allow", "note", "may run code on the scheduler"),
         (None, "warning", "Dask's own TLS"),
     ],

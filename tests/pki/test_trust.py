@@ -342,7 +342,7 @@ def test_a_crl_of_another_ca_does_not_count(ask: Callable[..., object]) -> None:
 
 
 def test_a_document_that_no_payload_holds_is_not_signed() -> None:
-    with pytest.raises(DaskpkiError, match="more than the 65536") as full:
+    with pytest.raises(DaskpkiError, match="and 65536 fit") as full:
         sign_trust(document()._replace(schedulers=("tls://" + "x" * 65_536,)), [ONE])
     assert "daskpki rotate-ca --emergency" in str(full.value.hint)
 

@@ -31,8 +31,9 @@ from daskpki.cluster.sealed.graphs import (
 )
 from daskpki.cluster.sealed.helpers import HelperFailedError, Helpers, parse_limits
 from daskpki.cluster.sealed.named import Named
-from daskpki.cluster.values import KINDS, arguments, misfit, shown
+from daskpki.cluster.values import KINDS, arguments, misfit
 from daskpki.pki.profile import Grade
+from daskpki.quoting import shown
 
 RUN_CODE: Final = frozenset(
     {

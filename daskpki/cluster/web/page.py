@@ -11,7 +11,6 @@ The HTTP handlers of daskpki's own pages: a snapshot at each request, written do
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import import_module
 from importlib.resources import files
@@ -24,6 +23,7 @@ from daskpki.cluster.audit import REFUSED, REVOKED, TURNED_AWAY, Event, host_of
 from daskpki.cluster.policy import Server, WorkerClients
 from daskpki.cluster.web.metrics import exposition
 from daskpki.cluster.web.snapshot import SOON, Ca, Connected, Snapshot, as_json
+from daskpki.quoting import rfc3339
 
 ROWS: Final = 500
 """The most that a table shows."""
@@ -188,7 +188,7 @@ def _span(seconds: float) -> str:
 
 
 def _moment(since_epoch: float) -> str:
-    return f"{datetime.fromtimestamp(since_epoch, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"{rfc3339(since_epoch)[:-1].replace('T', ' ')} UTC"
 
 
 TAB: Final = "daskpki"

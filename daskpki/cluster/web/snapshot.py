@@ -16,10 +16,9 @@ from daskpki.cluster.audit import EXPIRED, REFUSED, RELOADED, REVOKED, TURNED_AW
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import Peer
 from daskpki.cluster.reasons import Reason
-from daskpki.pki.anchor import Anchor
 from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.pem import fingerprint, parse_pem
-from daskpki.pki.trust_document import TrustDocument
+from daskpki.pki.trust_document import Anchor, TrustDocument
 
 SOON: Final = 7 * 86_400
 """Seconds before its end from which on something counts as ending soon."""

@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-from daskpki.confidential import Confidential
+from daskpki.confidential import Confidential, KeyringPort
 from daskpki.errors import AccessDeniedError, CorruptError, NotFoundError, UsageError
 from daskpki.files import read_private, write_and_read_back
 from daskpki.store.encryption import (
@@ -48,22 +48,6 @@ KEY_FILE: Final = "keyfile"
 KEYRING: Final = "keyring"
 RECOVERY: Final = "recovery"
 _KEY_FILE_SETTING: Final = "the key file (--key-file, DASKPKI_KEY_FILE)"
-
-
-class KeyringPort(Protocol):
-    """The OS keyring, as `daskpki.credentials` offers it: texts named by service and username."""
-
-    def get(self, service: str, username: str) -> Confidential | None:
-        """The entry's secret, or None; AccessDeniedError without a usable keyring."""
-        ...
-
-    def set(self, service: str, username: str, secret: Confidential) -> None:
-        """Write the entry; AccessDeniedError without a usable keyring."""
-        ...
-
-    def delete(self, service: str, username: str) -> None:
-        """Remove the entry if there is one."""
-        ...
 
 
 class Slot(NamedTuple):

@@ -61,7 +61,7 @@ def test_leaves_are_revoked_before_keys_go_and_the_document_stays(
     assert "among them your secrets: db-password" in done.out
     assert "daskpki copy --to local:/path keeps a copy" in done.err
     assert "not seen: nodes on Kubernetes, resources made by Terraform, machines made by hand" in done.err
-    assert kinds(server) == {"trust", "revoked", "records", "secret_other", "worker_mine"}
+    assert kinds(server) == {"trust", "records", "events", "secret_other", "worker_mine"}
     states = {entry["state"] for entry in cloud("list", "--json").json()}
     assert states == {"revoked"}
     # Deleted in this order, so that an interrupted run can still publish: the CA's key last.

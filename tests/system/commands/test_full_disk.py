@@ -52,7 +52,7 @@ def test_a_boot_that_cannot_say_why_it_fails_exits_as_if_it_could() -> None:
 
 def test_a_reader_that_goes_away_is_no_failure(command: list[str]) -> None:
     assert run(*command, "init-ca", "--with", "worker").returncode == 0
-    reading = subprocess.Popen([*command, "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    reading = subprocess.Popen([*command, "--quiet", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert reading.stdout
     assert reading.stderr
     reading.stdout.close()

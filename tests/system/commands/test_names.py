@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from daskpki.cli.app import COMMANDS
-from daskpki.cli.invocation import addressed, hoist, told
-from daskpki.cli.names import parse_client, parse_role_and_name
+from daskpki.cli.invocation import addressed, hoist, parse_client, parse_role_and_name, told
 from daskpki.errors import UsageError
 from daskpki.identity import Role
 from daskpki.pki.profile import DAY, parse_ttl

@@ -37,8 +37,8 @@ CASES = [
     (
         ("--key-file", "/no/such.key", "issue", "worker"),
         5,
-        "the key file (--key-file, DASKPKI_KEY_FILE) does not exist",
-        "name the path",
+        "locked: the key file (--key-file, DASKPKI_KEY_FILE) does not exist",
+        "name the path of the key file",
     ),
 ]
 
@@ -150,3 +150,17 @@ def test_what_a_ca_cannot_be_is_refused_before_a_store_is_made(
     assert not (tmp_path / "store").exists()
     local("init-ca")
     assert (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("content", [None, "{}", "no JSON"])
+def test_bad_google_credentials_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, content: str | None
+) -> None:
+    file = tmp_path / "adc.json"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+    told = runner(capsys, "--store", "gsm://my-project")("list", code=5).err
+    assert "error: GOOGLE_APPLICATION_CREDENTIALS names no file with credentials" in told
+    assert "or unset it" in told
+    assert "gcloud auth application-default login" not in told, "which would change nothing"

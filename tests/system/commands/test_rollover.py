@@ -83,11 +83,11 @@ def test_each_step_says_what_it_did_and_what_comes_next(local: Run) -> None:
     local("init-ca", "--with", "scheduler,worker")
     assert "begun before" not in local("rotate-ca", "start").out
     again = local("rotate-ca", "start", "--key-type", "p384").out
-    assert "CA 2 is trusted beside CA 1" in again
-    assert "as was asked for then; daskpki rotate-ca abort drops it" in again
+    assert "CA 2 is trusted in addition to CA 1" in again
+    assert "with the options given then; daskpki rotate-ca abort drops it" in again
     assert local("rotate-ca", "abort").out.splitlines() == [
-        "dropped CA 2: nothing that it issued is trusted any more",
-        "CA 1 issues; 0 certificates issued anew",
+        "dropped CA 2: nothing it issued stays trusted",
+        "CA 1 issues; 0 certificates reissued",
     ]
     assert "warning" not in local("rotate-ca", "promote", code=1).err
     local("rotate-ca", "start")
@@ -106,7 +106,7 @@ def test_aborting_names_the_leaf_that_the_old_ca_could_not_issue(local: Run) -> 
     assert "daskpki revoke scheduler/scheduler" in local("rotate-ca", "abort", code=3).err
     assert local("rotate-ca", "status", "--json").json() == before
     local("revoke", "scheduler")
-    assert "CA 1 issues; 1 certificate issued anew" in local("rotate-ca", "abort").out
+    assert "CA 1 issues; 1 certificate reissued" in local("rotate-ca", "abort").out
 
 
 def test_a_leaf_of_a_dropped_ca_is_an_error_until_it_is_renewed(local: Run, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_leaf_of_a_dropped_ca_is_an_error_until_it_is_renewed(local: Run, tmp_
     assert "rotate-ca promote issues them again" in local("rotate-ca", "finish", code=3).err
     local("rotate-ca", "finish", "--force")
     assert "next: daskpki renew --due" in local("rotate-ca", "status").err
-    assert "comes from CA 1, which was dropped, so nobody trusts it" in local("doctor", "--quiet", code=3).out
+    assert "comes from CA 1, which was dropped, so it is not trusted" in local("doctor", "--quiet", code=3).out
     assert local("renew", "--due", "--json").json()[0]["issuer"] == 2
     assert local("rotate-ca", "status").err == ""
     local("doctor")
@@ -144,6 +144,6 @@ def test_what_was_cut_off_before_it_was_published_is_named(local: Run, tmp_path:
         CertificateAuthority(FragileStore(store, Fuse(4, AFTER))).rollover().start(Successor())
     told = local("rotate-ca", "status")
     assert "does not show this yet" in told.out
-    assert "next: daskpki rotate-ca start, which publishes" in told.err
+    assert "next: daskpki rotate-ca start, to publish" in told.err
     local("rotate-ca", "start")
     assert "rotate-ca promote" in local("rotate-ca", "status").err

@@ -163,7 +163,7 @@ def _forbidden(words: str) -> Exception:
 
 def _words(reply: Reply) -> str:
     """What the server says about it, for a message; nothing of a page of HTML, which a front end made up."""
-    text = shortened(reply.body[:1000].decode("utf-8", "replace"))
+    text = shortened(reply.body[:1000].decode("utf-8", "replace")).removesuffix(".")
     return f": {text}" if text and text.isprintable() and not text.startswith("<") else ""
 
 

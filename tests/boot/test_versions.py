@@ -122,5 +122,5 @@ def test_what_are_no_versions_of_a_node(text: str) -> None:
 
 
 def test_a_directory_has_no_versions() -> None:
-    with pytest.raises(UsageError, match="--version 2 reads a store"):
+    with pytest.raises(UsageError, match="--version '2' reads a store"):
         boot_here(plain_environ(DASKPKI_CREDENTIAL_DIR="/d", DASKPKI_VERSION="2"), *WORKER, *RUN)

@@ -1,7 +1,7 @@
-"""`daskpki demo`: the whole story on this machine, told while it happens, in a home of its own that is then removed.
+"""`daskpki demo`: a cluster, a computation and three attacks in a temporary home directory, narrated.
 
-story.py      what happens, in which order, and what has to hold
-stage.py      the temporary home, and the processes that run in it
-alice.py      a person's program: a client that computes, in a process of its own
-strangers.py  three who have no business in the cluster, and how they are turned away
+story.py      the steps, their order and their checks
+stage.py      the temporary home directory, and the processes that run in it
+alice.py      a client that computes, run as a separate process
+strangers.py  three attackers, and how the cluster refuses them
 """

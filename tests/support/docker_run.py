@@ -88,7 +88,7 @@ def command_for(run: Run, more: Mapping[str, str]) -> list[str]:
 
 def _image_below(tmpfs: Iterable[str]) -> Iterator[str]:
     """Mounts the image again where one of the container's tmpfs covers it: a checkout below /tmp, for example."""
-    for place in dict.fromkeys((ROOT, Path(sys.prefix), Path(sys.base_prefix))):
+    for place in dict.fromkeys((ROOT, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve())):
         if any(place.is_relative_to(target) for target in tmpfs):
             inside = f"{_NEW_ROOT}{place}"
             yield f"mkdir -p {inside} && mount --bind {place} {inside} && mount -o remount,bind,ro {inside}"

@@ -26,10 +26,11 @@ from daskpki.cluster.security import PkiSecurity
 from daskpki.cluster.web.access import Dashboard
 from daskpki.identity import Role
 from tests.support.cluster_material import Authority
+from tests.support.paths import SUPPORT
 
 pytestmark = pytest.mark.cluster
 
-CROWD = Path(__file__).with_name("crowd.py")
+CROWD = SUPPORT / "crowd.py"
 
 
 @asynccontextmanager

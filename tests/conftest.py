@@ -1,4 +1,4 @@
-"""What all tests share: an order, a home of their own, and the one tool that may be absent."""
+"""Shared by all tests: their order, an empty home directory for each, and the one tool that may be absent."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 import dask.config
 import pytest
 
-LONGEST = ("cluster", "deploy", "repository", "robustness", "system", "stores")
+LONGEST = ("cluster", "deploy", "repository", "system", "boot", "robustness", "stores")
+"""Folders whose tests take longest, in this order (scripts/test lists the slowest)."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest begin first; and `gcloud` is the one judge that CI cannot install, so its tests run where it is.
 
-    What begins last decides how long one of two processes waits for the other.
+    The last module to begin decides how long one of two processes waits for the other.
     """
     items.sort(key=_turn)
     if shutil.which("gcloud"):

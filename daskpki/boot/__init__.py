@@ -1,1 +1,1 @@
-"""The boot shim: settings → fetch → check → descriptors → exec Dask."""
+"""The boot shim: settings, fetch, verify, memory files, exec of Dask."""

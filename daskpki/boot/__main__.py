@@ -1,4 +1,4 @@
-"""`daskpki-entrypoint` and `python -m daskpki.boot`: what a VM or container starts, and what becomes Dask."""
+"""`daskpki-entrypoint` and `python -m daskpki.boot`: the first process of a VM or container, which becomes Dask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order of a boot: settings → fetch → check → descriptors → exec. Whatever fails, Dask does not start."""
+"""The order of a boot: settings, fetch, verify, memory files, exec. If any step fails, Dask does not start."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""What a boot reads from a store, by access only.
+"""Fetches what a boot needs, by `access` only: its own credential, the newest trust document, and mounted secrets.
 
-That is its own credentials, the newest trust document, and the secrets that it is told to mount.
-
-Where the material comes from: Secret Manager, a credential directory, a file, or a local store; never two.
+The source is Secret Manager, a credential directory, or a local store; never two.
 """
 
 from __future__ import annotations

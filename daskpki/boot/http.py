@@ -1,16 +1,11 @@
-"""How long a boot keeps trying: full jitter from 50 ms, doubling up to 5 s, until the deadline; then exit code 75.
+"""GET requests for the boot: retries until a deadline, TLS, proxies, keep-alive, and a time limit for a whole exchange.
 
-Two kinds of failure only: TryAgain, which may go better, and daskpki's errors, which end the boot at once. So each
-request says itself what is worth another attempt, and nothing here knows a protocol.
+`urllib.request` and `http.client` (which loads `email`) cost 25 to 35 ms to import, as much as the rest of a boot, and
+limit the time of each read but not of an exchange. So this module writes and reads HTTP/1.1 itself.
 
-What time it is elsewhere: the Date header of a reply tells how wrong this machine's clock is.
-
-HTTP/1.1 messages, as far as a GET needs them: writing a request, reading a reply. Pure: bytes come from a function.
-
-Of our own, since `urllib.request` and `http.client` (which pulls in `email`) cost 25 to 35 ms to import, as much as all
-else that happens here between the start and Dask, and know a time limit for each read, but none for an exchange.
-
-A connection for GET requests: TLS, proxies, keep-alive, and a time limit for the exchange as a whole.
+A boot retries with full jitter from 50 ms, doubling up to 5 s, until the deadline; then it exits with 75. A request
+raises TryAgain where another attempt may succeed; daskpki's other errors end the boot at once. The Date header of a
+reply shows how wrong this machine's clock is.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""A minimal init, for PID 1 and for `node`: forwards signals, reaps, and ends with the first failing status.
+"""A minimal init, for PID 1 and for `node`: forwards signals, reaps, and exits with the first failing status.
 
-It is a program of its own, `python -m daskpki.boot.init NAME=PID...`, which the boot execs once its children run: so
-what stays has nothing of the keys in its memory. The signals are blocked before the children are made, and stay so
-across the exec, so none is lost on the way; here they are waited for, one after the other, without handlers.
+It is a separate program, `python -m daskpki.boot.init NAME=PID...`, which the boot execs once its children run, so
+no key stays in its memory. Signals are blocked before the children start and across the exec, so none is lost; here
+they are waited for one by one, without handlers.
 
-When a program ends by itself, the others have 5 s to do so too: workers whose scheduler is gone end within 3 s, with
-status 0 (distributed#7971), so what counts is the scheduler's; asked in the middle of that, they hang for 8 s. Then, or
-on a signal to end, they are asked one after the other, the last one started first, since workers end faster while their
-scheduler is there. What has not ended 8 s after the time in which workers may retire is killed.
+When one program ends by itself, the others get 5 s to end too: workers that lost their scheduler end within 3 s, with
+status 0 (distributed#7971), so the scheduler's status counts; a signal in the middle of that makes them hang for 8 s.
+After 5 s, or on a signal to end, the programs are stopped one after the other, the last one started first, since
+workers end faster while their scheduler lives. A program that has not ended 15 s later is killed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Putting what was checked where Dask will read it: PEM files, the trust document, the handover that names them.
+"""Starts Dask after a successful boot: writes credential and handover to memory, then execs one program.
 
-From a checked boot to running Dask: one exec, or for PID 1 and `node` a child for each program and an init.
+For PID 1 and `node` it starts a child for each program and becomes their init.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""What the entrypoint says on stderr: notes while it waits, and one line with cause and remedy when it gives up.
+"""The entrypoint's messages on stderr: notes while it waits, and one line with cause and remedy when it gives up.
 
-As text for people, or with `--log-format json` as one JSON object per line in the fields that Cloud Logging knows:
-https://cloud.google.com/logging/docs/structured-logging
-
-Dask's own log in the form of the entrypoint's, for `--log-format json`; `plan.py` names it to Dask.
+They are text for people, or with `--log-format json` one JSON object a line in Cloud Logging's fields:
+https://cloud.google.com/logging/docs/structured-logging. `CloudFormatter` gives Dask's own log the same form.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Where keys lie while Dask runs: sealed memory files, else a private directory on tmpfs, else nowhere at all.
+"""Keeps keys off disks while Dask runs: sealed memory files, else a private directory on tmpfs, else an error.
 
-OpenSSL reads keys from paths, more than once, and so does a nanny that starts its worker again. A sealed memfd (mode
-0400, without close-on-exec) is `/proc/PID/fd/N`: a path that survives `exec`, that no disk ever sees, and that nobody
-can change. It has to be made after a change of user, whose it then is.
+OpenSSL reads keys from paths, more than once, and so does a nanny that restarts its worker. A sealed memfd (mode 0400,
+without close-on-exec) is `/proc/PID/fd/N`: a path that survives `exec`, touches no disk and cannot be changed. It is
+made after a change of user, so that the new user owns it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which arguments for Dask are let through, and which would open something beside TLS and are refused by name. Pure.
+"""The entrypoint's options and variables in one table, from which parser and help are made; and Dask's own arguments.
 
-The entrypoint's options and environment variables in one table, from which the parser and the help text are made.
+Dask's arguments pass unless they would open something without TLS; those are refused by name. Pure.
 
-A parser of our own: every option here has one value or none, and argparse costs 8 to 10 ms, a tenth of the whole boot.
+The parser is ours because every option has one value or none, and argparse costs 8 to 10 ms, a tenth of a whole boot.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""How many cores this process may use: affinity and the container's limit, as Dask counts them for its own default.
+"""Turns settings into programs: which to run, with which arguments and which Dask configuration. Pure.
 
-From settings to programs (pure): which of them run, with which arguments, and with which Dask configuration.
-
-Dask's own precedence is kept in mind: a `--preload` on the command line replaces the configured ones, so ours is given
-there too; and an environment variable beats Dask's YAML files, so what must hold is set there, whatever a file says.
+Dask's precedence matters: a `--preload` on the command line replaces the configured ones, so ours is given there too;
+and an environment variable beats Dask's YAML files, so required settings are put there. Cores are counted as Dask
+counts them: affinity and the container's limit.
 """
 
 from __future__ import annotations

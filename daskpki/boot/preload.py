@@ -1,6 +1,6 @@
-"""Dask's preload on a node that was booted: the rules of `daskpki.cluster.preload`, an eye on the source, a way out.
+"""Dask's preload on a booted node: `daskpki.cluster.preload`, plus polling of the node's source.
 
-One process of a host looks there: the scheduler, or the nannies' parent, whose workers look at what that one hands on.
+One process of a host polls: the scheduler, or the nannies' parent, whose workers read what it hands on.
 """
 
 from __future__ import annotations

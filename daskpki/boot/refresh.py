@@ -1,10 +1,11 @@
-"""The versions of a cluster's trust secret as a look goes through them: past all that do not hold, each read once.
+"""Looks for newer material on a running node, in the source it booted from, by `access` only.
 
-Where a running node looks for newer material: the same source as at boot, by access only.
+Version numbers go up by one, so after the first look each secret costs one request: the next number, usually a 404.
+`latest` is read only once, since it may lag by minutes. A credential directory is read again as a whole; Kubernetes
+replaces it in one step when the secret changes.
 
-A store's version numbers go up by one, so after the first look each secret costs one request: the next number, usually
-a 404. `latest` is asked for once only, since it may lag behind by minutes. A credential directory is read again as a
-whole, which costs nothing; Kubernetes puts another in its place in one step when the secret changes.
+`TrustVersions` tries all versions of the trust secret above the one in force, newest first, and each refused version
+once: a forged version hides no true one.
 """
 
 from __future__ import annotations

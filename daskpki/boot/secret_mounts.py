@@ -1,7 +1,7 @@
-"""Putting secrets where their program reads them: sealed memory files, files on tmpfs, and variables where allowed.
+"""Writes mounted secrets to where their program reads them: memory files, files on tmpfs, or permitted variables.
 
-A file takes the place of an earlier boot's in one step, so that no reader sees half of it, and is never written to what
-is not tmpfs by the kernel's own account.
+A file replaces an earlier boot's in one step, so no reader sees half of it. Nothing is written to a file system that
+the kernel does not report as tmpfs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The settings of one boot, checked: what `options.py` found, as values that the rest can rely on."""
+"""The checked settings of one boot: values that `options` found, parsed so that other modules can rely on them."""
 
 from __future__ import annotations
 

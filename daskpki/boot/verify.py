@@ -1,8 +1,8 @@
-"""Does everything hold that Dask is going to rely on? If not, Dask does not start.
+"""Verifies everything that Dask will rely on; otherwise Dask does not start.
 
-The rules are those for everybody (`daskpki.credentials.verified`): signature, pins and epoch of the trust document;
-chain, purpose, lifetime, identity, key and revocation of the credential. Added here: that it is the credential that
-was asked for, and what a wrong clock does at boot, which most often puts itself right a moment later.
+`daskpki.credentials.verified` has the rules for everyone: signature, pins and epoch of the trust document; chain,
+purpose, lifetime, identity, key and revocation of the credential. A boot also checks that this is the credential it
+asked for, and waits a bounded time for a wrong clock, which often corrects itself a moment later.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Whose a worker's address is when two identities claim it, and what goes with a worker whose connection is over.
+"""Settles which worker owns an address that two identities claim, and clears what a lost worker left behind.
 
-The first to name an address holds it, and could keep its true owner out. So when another claims it, the scheduler dials
-the address, and only then: it belongs to the identity that answers there.
+The first worker to name an address holds it, and could keep the true owner out. When another worker claims the same
+address, and only then, the scheduler dials it: the address belongs to the identity that answers there.
 """
 
 from __future__ import annotations

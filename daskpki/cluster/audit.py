@@ -1,4 +1,4 @@
-"""What happened at this process's connections: counted, remembered for a while, and one structured log line each."""
+"""Counts what happens at this process's connections, remembers it for a while, and logs one structured line each."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Dask's backend for `tls`: who may be at the other end is decided here, before a byte of Dask's protocol is read.
+"""Dask's comm backend for `tls`: decides who may be at the other end before a byte of Dask's protocol is read.
 
 `install` replaces one entry of distributed's registry of comm backends. Everything else travels in the connection
-arguments, so that two `Security` objects in one process do not know each other, and a stock one stays stock. The TLS
-context travels inside the Enforcement instead of Dask's own argument `ssl_context`: a backend that is not ours finds
-none, and refuses to connect.
+arguments, so two `Security` objects in one process do not affect each other, and a stock one stays stock. The TLS
+context travels inside the Enforcement instead of Dask's argument `ssl_context`: a backend that is not ours finds no
+context and refuses to connect.
 """
 
 from __future__ import annotations

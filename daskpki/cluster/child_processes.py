@@ -1,8 +1,8 @@
-"""What a process leaves for those that it starts: its newest handover, in memory, under a path that stays the same.
+"""Hands a parent's newest credential and trust document to its child processes, in memory, under a fixed path.
 
-A nanny's worker process reads that path when it starts, and again and again while it runs (`HandedSource`). So newer
-material reaches it without a message, and no key leaves memory. Whoever can open the path is of the same user, and
-could read the process itself.
+A nanny's worker process reads that path when it starts, and again while it runs (`HandedSource`). Newer material
+reaches it without a message, and no key leaves memory. A process that can open the path runs as the same user, and
+could read the parent's memory anyway.
 """
 
 from __future__ import annotations

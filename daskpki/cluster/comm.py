@@ -1,12 +1,8 @@
-"""Messages of Dask's TLS comm before they are decoded: length-prefixed frames, in the layout that `TCP.write` sends.
+"""Dask's `tls` comm with daskpki's decisions in it: who is at the other end, what it may send, and what it may be sent.
 
-Messages that this process writes to itself, to be read as if the other side had sent them.
-
-Dask's `tls` comm with daskpki's decisions in it: who is at the other end, what it may say, and what may be told.
-
-One choke point for calls, streams, replies and the greeting, in both directions. The decisions themselves are in
-`conversation` and `policy`; here they are applied to a live connection, and a refusal is answered so that it reads as
-one.
+This is the one choke point for calls, streams, replies and the greeting, in both directions. `conversation` and
+`policy` decide; this module applies their decisions to a live connection and answers a refusal so that the peer reads
+it as one. Replies that this process writes to itself are read as if the peer had sent them (`Inbox`).
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Under which names peers have registered with a scheduler, and so whose names they are while a connection lives.
+"""Tracks one connection: what its peer has registered, and which rule applies to its next message. No I/O.
 
-What one connection has said so far, and so which rule its next message falls under. No I/O.
+A connection begins with a greeting each way, continues with remote procedure calls, and becomes a stream once one side
+has registered. A call is a dict and a stream message is a list. Insisting on that keeps Dask's server and this class in
+the same phase: after a failed registration the server stays among calls, which raise on a list.
 
-A connection begins with a greeting each way, goes on with remote procedure calls, and becomes a stream once one side
-has registered. In the phase of calls a message is a dict, in a stream it is a list: holding to that keeps a peer from
-making Dask's server and this class disagree about the phase (a registration that fails leaves the server among calls,
-which raise on a list).
+`Registrations` remembers worker addresses and client names by owner for the life of their connection.
 """
 
 from __future__ import annotations

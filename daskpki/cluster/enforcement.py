@@ -1,7 +1,7 @@
-"""The object that travels in Dask's connection arguments: one credential, and what it trusts.
+"""The object that travels in Dask's connection arguments: one credential, the trust state, and the policy mode.
 
-Whoever has a `Security` of daskpki has an `Enforcement` for each role that it may speak as; the comm backend asks it
-for contexts and for admission. Trust and key pair are replaced while connections live.
+A `Security` of daskpki has one `Enforcement` for each role that it may act as. The comm backend asks it for TLS
+contexts and for admission. Trust and key pair are replaced while connections live.
 """
 
 from __future__ import annotations

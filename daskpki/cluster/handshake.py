@@ -1,4 +1,4 @@
-"""What a scheduler says of itself in the first message on a connection, for whoever looks at it without Dask."""
+"""Reads what a scheduler says about itself in its first message, for callers without Dask."""
 
 from __future__ import annotations
 

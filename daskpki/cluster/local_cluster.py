@@ -1,11 +1,11 @@
 """The Security of a cluster that one process starts: `LocalCluster(security=...)`.
 
-It holds a credential for each role, and travels to the processes that multiprocessing starts here, through their pipe
-and with the worker's credential alone. Anywhere else it would be written down with its keys (SSHCluster puts it on the
-command line of `ssh`), so there it refuses to be pickled.
+It holds a credential for each role. It can be pickled only into the pipe of a process that multiprocessing starts here,
+and takes the worker's credential alone. Elsewhere its keys would be written down (SSHCluster puts them on the command
+line of `ssh`), so pickling is refused there.
 
-Trust documents reach all of it: whichever part takes one hands it to the others, the scheduler's stream carries it to
-the worker processes, and the scheduler asks the store for the next. The credentials stay those of the beginning.
+A trust document reaches all processes: each part passes it to the others, the scheduler's streams carry it to the
+workers, and the scheduler polls the store. Credentials are read once, at the start.
 """
 
 from __future__ import annotations

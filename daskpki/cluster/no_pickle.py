@@ -1,25 +1,19 @@
-"""Reads messages of Dask's protocol without ever unpickling: for peers whose bytes must not run code here.
+"""Decodes and checks messages of Dask's protocol without ever unpickling.
 
 distributed's `protocol.loads` calls `pickle.loads` on each `__Pickled__` frame, whatever the comm is told about
-deserializing. This reader knows the same format (msgpack in frame 0, further frames by offset) less every
-way to run code: `__Pickled__` raises, `__Serialized__` stays opaque, as it does on a scheduler anyway, and an enum must
-be a member of a class of Dask's own that is already imported.
+deserializing. The decoder here reads the same format (msgpack in frame 0, further frames by offset) without any way to
+run code: `__Pickled__` raises, `__Serialized__` stays opaque, as it does on a scheduler anyway, and an enum must be a
+member of a class of Dask that is already imported. What it returns can be encoded again: Dask closes the stream to
+whichever peer it finds a message for that it cannot encode.
 
-What it returns can be encoded again. A scheduler passes on what it was told, and Dask cuts the stream, and with it the
-worker or client at its other end, to whom it finds a message that it cannot encode.
+Three parts:
 
-Error replies of workers that code on the scheduler unpickles, replaced by ones that are made here from their text.
-
-`PipInstall`, `CondaInstall` and `UploadDirectory` run on the scheduler and deserialize the exceptions with which
-nannies and workers answer (distributed.diagnostics.plugin, `InstallPlugin.start`, `UploadDirectory.start`). Everywhere
-else a scheduler passes such exceptions on to a client unread.
-
-The honest worker's own side of the pickle gate: nothing leaves that the scheduler would have to unpickle.
-
-distributed falls back to pickle in silence when msgpack meets a type that it does not know; a scheduler behind the gate
-refuses such a message. So it is looked for before it is sent: numpy's scalars become Python's numbers,
-and for what is left the caller gets a PermissionError that names operation and type. So it does for what nothing could
-carry (a list within itself, an integer beyond 64 bits), at which stock Dask closes the stream, and the worker with it.
+- the reader, for peers whose bytes must not run code here;
+- error replies that scheduler code would unpickle, rebuilt from their text. `PipInstall`, `CondaInstall` and
+  `UploadDirectory` deserialize the exceptions of nannies and workers (distributed.diagnostics.plugin);
+- the honest sender's side. distributed falls back to pickle silently when msgpack meets an unknown type, so the worker
+  looks before it sends: numpy scalars become Python numbers, anything else raises a PermissionError that names
+  operation and type. Stock Dask closes the stream, and loses the worker, on values that nothing can carry.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The tables: every operation of Dask's servers, and which roles call it. Data only; `policy` reads them.
+"""The tables: every operation of Dask's servers and the roles that may call it. Data only; `policy` reads them.
 
-What is not in a table is denied, so an operation that a newer distributed adds stays out until it was looked at.
-Entries for workers on the scheduler name the arguments as well, because a handler may treat one as code:
-`retire_workers(key=...)` is unpickled there (scheduler.py of distributed 2026.8.0, line 7387); and their kinds, because
-it keeps them as they come (`values`).
+An operation that is in no table is denied, so what a newer distributed adds stays out until it has been reviewed. For
+workers on the scheduler the tables also name the arguments, because a handler may treat one as code
+(`retire_workers(key=...)` is unpickled: scheduler.py of distributed 2026.8.0, line 7387), and their kinds, because the
+scheduler stores them unchecked (`values`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Who is at the other end of a connection, read from the certificate that TLS has already verified.
+"""Identifies the other end of a connection from the certificate that TLS has verified.
 
-OpenSSL has checked the chain, at the time when the session began. What it does not ask is asked here: identity (exactly
-one URI SAN, X509-SVID, 5.2), serial, that the leaf is no CA's (X509-SVID, 4.1) and that its extended key usage is there
-at all (RFC 5280, 4.2.1.12, takes its absence for every purpose).
+OpenSSL checked the chain when the session began. This module checks what OpenSSL does not: exactly one URI SAN
+(X509-SVID, section 5.2), the serial, that the leaf is not a CA's certificate (X509-SVID, section 4.1), and that an
+extended key usage is present (RFC 5280, section 4.2.1.12: without one, a certificate serves every purpose).
 """
 
 from __future__ import annotations

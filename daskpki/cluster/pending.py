@@ -1,7 +1,7 @@
-"""Where connections wait until TLS has shown who is there: bounded in number, and in the time that a peer may take.
+"""Bounds connections that have not shown a certificate yet, in number and in time.
 
-Whoever reaches a port may open connections and say nothing. Each costs a descriptor and some 50 kB, and without
-descriptors nobody gets in.
+Anyone who reaches a port can open connections and stay silent. Each costs a descriptor and some 50 kB, and without
+descriptors nobody gets in. At the bound the longest idle connection is closed, not the newcomer.
 """
 
 from __future__ import annotations

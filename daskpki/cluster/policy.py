@@ -1,12 +1,9 @@
-"""Which roles may stand at the two ends of a connection: pure tables, default deny.
+"""Decides which roles may meet on a connection, and whether a peer may call an operation. Pure, default deny.
 
-Whom a dial may find at the other end, by what was dialled.
-
-Decides whether a peer may call an operation: pure, default deny, over the tables of `operations`.
-
-Rules, in order: what nobody may call; what the server's table gives the peer's role (and, for a worker's certificate on
-the scheduler, what `WorkerClients` adds); then, for that certificate, the names, kinds and values of arguments. In mode
-`allow`, where a worker may run code on the scheduler anyway, arguments are not looked at but for whose they are.
+`ACCEPTS`, `SERVES` and `Destinations` say who may stand at the two ends. For a message the rules apply in order: what
+nobody may call; what the table in `operations` gives the peer's role (plus, for a worker's certificate on the
+scheduler, what `WorkerClients` adds); then the names, kinds and values of its arguments. In mode `allow`, where a
+worker may run code on the scheduler anyway, arguments are checked for ownership only.
 """
 
 from __future__ import annotations

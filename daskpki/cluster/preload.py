@@ -1,15 +1,13 @@
-"""How servers that Dask's command line built from paths come under the node's Security.
+"""Dask's preload on a node: `distributed.{scheduler,worker,nanny}.preload = ["daskpki.cluster.preload"]`.
 
-`dask scheduler` and `dask worker` make a stock Security from Dask's configuration, and worker and nanny build the
-context with which they dial before they import a preload. But each of them listens before it dials: when one begins to
-listen under the handover's certificate, its `security` and `connection_args` are replaced. Another server in the same
-process (a LocalCluster inside a task) keeps what it has.
+Everything that may fail does so at import, which ends Dask; an exception in `dask_setup` would only be logged. What can
+be known only once the server exists (its Security was replaced, all of its operations are in the tables) is checked in
+`dask_setup`, which ends the process on failure. A server reads no message before its start has finished.
 
-Dask's preload on a node: `distributed.{scheduler,worker,nanny}.preload = ["daskpki.cluster.preload"]`.
-
-Everything that may fail, fails at import, which Dask does not survive; an exception in `dask_setup` it would only log.
-What can be known only once the server stands (that it was adopted, and which operations it has) is checked in
-`dask_setup`, which ends the process when it does not hold. A server reads no message before its start has finished.
+`dask scheduler` and `dask worker` build a stock Security from Dask's configuration, and worker and nanny build their
+client context before they import a preload. Each of them listens before it dials, so its `security` and
+`connection_args` are replaced when it begins to listen with the handover's certificate. Another server in the same
+process (a LocalCluster inside a task) keeps its own.
 """
 
 from __future__ import annotations

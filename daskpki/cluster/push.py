@@ -1,8 +1,8 @@
-"""Taking what was just published to schedulers, for the command line: bounded in time, and nobody has to answer.
+"""Pushes a newly published trust document to schedulers, for the command line. Bounded in time; failures are reported.
 
-The document is public and its signature the authority, so all that is asked of the other side is that some CA of this
-cluster vouches for it: one of the new document, or of the one that the credential came with, since a scheduler may not
-have read of a rollover yet, or have its new certificate already.
+The document is public and its signature is the authority, so the other side has to prove only that a CA of this cluster
+issued its certificate: a CA of the new document, or of the one that the caller's credential came with, since a
+scheduler may not have read about a rollover yet.
 """
 
 from __future__ import annotations

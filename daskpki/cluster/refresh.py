@@ -1,18 +1,13 @@
-"""Asks a source for newer material from time to time: the poller of a host. The source is handed in.
+"""Looks for newer trust documents and credentials in a source that is handed in: a node's poller, and a client's look.
 
-The trust document is asked for at each look. A credential costs a second question, so it is asked for only when a newer
-one is to be expected: after news, while the one in use is revoked or not of the CA that issues now, and each time that
-a 720th of its life has passed (an hour, for thirty days).
+A node asks for the trust document at each look. A credential costs a second request, so the node asks for one only when
+a newer one is likely: after a new trust document, while its own leaf is revoked or comes from a retired CA, and each
+time that 1/720 of the leaf's lifetime has passed (an hour for thirty days).
 
-A client's process has no poller: it looks for newer material when it dials.
-
-*For a newer trust document* beside connect and handshake, so that a scheduler that was revoked is told from one that
-was not: at most once a minute for all clients of a process that look in the same place (`Lookout`), and nobody waits
-longer than two seconds for it. What comes later still counts, and cuts off whom it revokes.
-
-*For its own credential* before it dials, and only when a newer one is to be expected: past two thirds of a
-certificate's life, as `daskpki renew --due` sees it, and while it is revoked or comes from a CA that does not issue any
-more. So a `Client` of weeks can connect again.
+A client has no poller and looks when it dials. It looks for trust beside connect and handshake, so that it notices a
+revoked scheduler: at most once a minute for all clients of a process that share a place (`Lookout`), waiting two
+seconds at most. A later answer still counts and cuts off whom it revokes. It looks for its own credential before it
+dials, past two thirds of its lifetime or while it is revoked or from a retired CA.
 """
 
 from __future__ import annotations

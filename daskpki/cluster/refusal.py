@@ -1,4 +1,4 @@
-"""How a refusal reaches the other side, so that it is read as one, and not as a time-out or a lost connection."""
+"""Builds the reply to a refused message, so that the peer sees a refusal and not a time-out or a lost connection."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The `distributed.Security` objects of daskpki: for a person or service, and for a node that was booted.
+"""The `distributed.Security` objects of daskpki: for a person or service, and for a booted node.
 
-They hold no path and no PEM text that Dask could write to a disk; what Dask asks them for is an Enforcement.
-
-What the Python API and the dashboard's proxy ask of Dask, since they do not import distributed themselves.
+They hold no path and no PEM text that Dask could write to a disk. Dask gets an Enforcement where it asks for TLS
+arguments. `open_client` is here because the Python API does not import distributed.
 """
 
 from __future__ import annotations

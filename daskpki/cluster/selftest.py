@@ -1,11 +1,8 @@
-"""A scheduler and a worker of a cluster that exists for the length of the self-test only.
+"""Proves, before a process serves, that the rules hold with the installed distributed; version numbers decide nothing.
 
-Whether the rules hold with the distributed that is installed, judged by what happens and not by version numbers.
-
-Run in a process before it serves: over a loopback connection between a made-up scheduler and a made-up worker, under a
-CA that exists for this purpose only, a pickle, bytes that a handler would unpickle, and an unknown operation must be
-refused, and what is allowed must arrive. And every operation that a server of distributed registers must stand in the
-tables.
+A made-up scheduler and worker talk over loopback under a throw-away CA. A pickle, bytes that a handler would unpickle,
+and an unknown operation must be refused, and an allowed call must arrive. Every operation that a server of distributed
+registers must be in the tables.
 """
 
 from __future__ import annotations

@@ -1,16 +1,13 @@
-"""The TLS sockets of all our connections: what fails on one of them stays on it.
+"""TLS sockets and contexts: keys come from memory, and an error on one connection stays there.
 
-OpenSSL keeps its errors in a queue of the thread, and a Dask process serves all its connections in one thread. CPython
-3.13 and newer return from a system error (a peer's RST) without clearing that queue (`PySSL_SetError`, ERR_LIB_SYS;
-python/cpython#148594), and the next read without data, of whichever connection, reports that error as its own: tornado
-closes a healthy connection. docs/explanation/reset-connections.md shows it without Dask.
+OpenSSL keeps errors in a queue for each thread, and a Dask process serves all connections in one thread. CPython 3.13
+and newer return from a system error (a peer's RST) without clearing that queue (`PySSL_SetError`, ERR_LIB_SYS;
+python/cpython#148594). The next read without data on any other connection then reports that error as its own, and
+tornado closes a healthy connection. docs/explanation/reset-connections.md shows it without Dask.
 
-TLS contexts from keys in memory: Python's `ssl` reads keys from paths only, and no key may lie on a disk.
-
-Where there is `/dev/fd` (Linux, macOS, BSD) the PEM text goes through pipes: OpenSSL opens certificate and key once
-each and reads them to the end, the bytes exist in kernel buffers only, and nothing is left to open a second time.
-Windows has no such paths; there the key is written encrypted under a random passphrase that never leaves this process,
-and the file is deleted at once, so what a disk may keep is of no use to anyone.
+Python's `ssl` reads keys from paths only. Where `/dev/fd` exists (Linux, macOS, BSD) the PEM text goes through pipes:
+OpenSSL opens certificate and key once each, and the bytes exist in kernel buffers only. On Windows the key is written
+encrypted under a random passphrase that never leaves this process, and the file is deleted at once.
 """
 
 from __future__ import annotations

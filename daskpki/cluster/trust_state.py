@@ -1,4 +1,4 @@
-"""What a process believes about its cluster right now: trust anchors, revoked serials, and until when both hold."""
+"""What a process believes about its cluster now: trust anchors, issuers, revoked serials, and until when they count."""
 
 from __future__ import annotations
 

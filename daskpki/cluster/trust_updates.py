@@ -1,10 +1,9 @@
-"""Trust documents that travel over live connections: an operation of our own, taken out before Dask sees it.
+"""Receives, verifies and forwards newer trust documents over live connections.
 
-The signature is the authority, so it does not matter who brings a document, only whether the rules of
-`daskpki.pki.trust` accept it after the one that holds. Who may bring one at all is in the tables: schedulers to their
-workers and clients, clients to a scheduler (`daskpki revoke` does), workers to their nanny.
-
-The trust document and the credential that a process goes by, and how newer ones take their place while it runs.
+The operation is ours and is taken out before Dask sees it. The signature is the authority: a document counts if the
+rules of `daskpki.pki.trust` accept it after the one in force, whichever peer delivers it. The tables say who may
+deliver one at all: schedulers to their workers and clients, clients to a scheduler (`daskpki revoke`), workers to their
+nanny. `TrustManager` holds the document and the credential in force, and replaces them while the process runs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the values of arguments may be: kinds by name, for the tables of `operations`. Pure.
+"""Kinds of argument values, by name, for the tables of `operations`. Pure.
 
-A scheduler of stock Dask takes what a worker says as it comes: `nthreads=NaN` in its tables fails the submissions of
-every client, `versions=5` the registration of every other worker. So what it computes with has a type and a range here.
-What it only keeps and hands on (a user's metrics, `extra`, extensions, data) is bounded in shape and size instead.
+A stock scheduler accepts what a worker reports: `nthreads=NaN` in its tables fails every client's submissions,
+`versions=5` every other worker's registration. So a value that the scheduler computes with has a type and a range. A
+value that it only stores and passes on (custom metrics, `extra`, extensions, data) is bounded in shape and size.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`daskpki demo`: shows daskpki on this machine, in a temporary home that is then removed.
+"""`daskpki demo`: a cluster, a computation and three attacks in a temporary home directory, narrated.
 
-story.py      the steps, in order, and what each has to prove
-stage.py      the temporary home, and the processes that run in it
-alice.py      a person's program: a client that computes, in its own process
-strangers.py  three connections that the cluster has to refuse
+story.py      the steps, their order and their checks
+stage.py      the temporary home directory, and the processes that run in it
+alice.py      a client that computes, run as a separate process
+strangers.py  three attackers, and how the cluster refuses them
 """

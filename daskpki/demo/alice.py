@@ -1,4 +1,4 @@
-"""Alice's program in the demo: connects, computes something with a known answer, and reports which workers did it."""
+"""Alice's program in the demo: connects, computes a sum and prints how the workers shared it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def main(address: str) -> int:
         total = int(numbers.sum().compute())
         _say(f"the sum of 0 to {_NUMBERS - 1:,} is {total:,}")
         shares = [len(chunks) for chunks in client.has_what().values()]
-        _say(f"{len(shares)} workers hold {' and '.join(map(str, shares))} results")
+        _say(f"{len(shares)} workers have {' and '.join(map(str, shares))} results")
     expected = _NUMBERS * (_NUMBERS - 1) // 2
     return 0 if total == expected else 1
 

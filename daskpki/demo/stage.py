@@ -1,4 +1,4 @@
-"""The demo's temporary home and its processes: real commands and real entrypoints, always ended and removed."""
+"""The demo's home directory and processes: real commands and entrypoints, always ended and removed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Final, Self
 from daskpki.errors import DaskpkiError
 
 _START_LIMIT: Final = 40.0
-"""Seconds that a scheduler or worker may take to say that it is up; it is a tenth of that on a slow machine."""
+"""Seconds that a scheduler or worker may take to start; a slow machine needs a tenth of that."""
 _END_LIMIT: Final = 10.0
 _KEPT_LINES: Final = 30
 
@@ -52,7 +52,7 @@ class Node:
             except Empty:
                 line = None
             if line is None:
-                raise DaskpkiError(f"{self.name} did not start; it said:\n{''.join(self._last)}")
+                raise DaskpkiError(f"{self.name} did not start; its last lines:\n{''.join(self._last)}")
             if found := expression.search(line):
                 return found[1]
 
@@ -67,7 +67,7 @@ class Node:
 
 
 class Stage:
-    """A temporary home with a local store that a random key file opens; all of it goes at the end."""
+    """A temporary home directory with a local store and its key file; removed at the end."""
 
     def __init__(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="daskpki-demo-"))  # 0700 from its first instant
@@ -90,11 +90,11 @@ class Stage:
         shutil.rmtree(self.home, ignore_errors=True)
 
     def run(self, *arguments: str, **environ: str) -> list[str]:
-        """A daskpki command's output lines; DaskpkiError when it fails."""
+        """Run a daskpki command and return its output lines; DaskpkiError if it fails."""
         return self._run(["daskpki", *arguments], environ)
 
     def run_module(self, module: str, *arguments: str, **environ: str) -> list[str]:
-        """A Python module's output lines, run as a process; DaskpkiError when it fails."""
+        """Run a Python module and return its output lines; DaskpkiError if it fails."""
         return self._run([module, *arguments], environ)
 
     def _run(self, module: list[str], environ: Mapping[str, str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The steps of the demo; the first that fails ends it with an error."""
+"""The steps of the demo and their checks."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ _AS_ALICE: Final = {"DASKPKI_SOURCE": "store", "DASKPKI_STORE": "local:", "DASKP
 
 
 def tell_story(tell: Tell) -> None:
-    """Play the demo; DaskpkiError at the first step that fails."""
+    """Run the demo; raises DaskpkiError at the first check that fails."""
     began = time.monotonic()
     with Stage() as stage:
-        tell("A temporary home for the demo, and in it a CA, a scheduler's, two workers' and alice's certificate:\n")
+        tell("In a temporary home directory, a CA and certificates for a scheduler, two workers and alice:\n")
         _command(stage, tell, "init-ca", "--with", "scheduler,worker/w-0,worker/w-1,client/alice")
         address = _start_cluster(stage, tell)
         _compute(stage, tell, address)
         _turn_away_strangers(stage, tell, address)
-        tell("\nEverything ends, and the home with all its keys is removed.")
-    tell(f"It all held, in {time.monotonic() - began:.0f} seconds. Next: daskpki init-ca --help")
+        tell("\nThe processes are ended, and the directory with all keys is removed.")
+    tell(f"All checks passed, in {time.monotonic() - began:.0f} seconds.")
+    tell("Next: daskpki init-ca --with scheduler,worker,client/alice")
 
 
 def _command(stage: Stage, tell: Tell, *arguments: str) -> None:
@@ -69,14 +70,14 @@ def _compute(stage: Stage, tell: Tell, address: str) -> None:
 def _turn_away_strangers(stage: Stage, tell: Tell, address: str) -> None:
     tell("\nThree strangers knock:\n")
     stage.run("--cluster", _OTHERS, "init-ca", "--with", "client/mallory")
-    alice, mallory = _held(stage, DEFAULT_CLUSTER, "alice"), _held(stage, _OTHERS, "mallory")
+    alice, mallory = _credential(stage, DEFAULT_CLUSTER, "alice"), _credential(stage, _OTHERS, "mallory")
     anchors = alice.trust.roots
     tell(f"  no certificate                      refused: {strangers.without_certificate(address, anchors)}")
     tell(f"  a certificate of another CA         refused: {strangers.of_another_ca(address, anchors, mallory)}")
     tell(f"  a client that poses as a scheduler  refused: {_impostor(stage, alice)}")
 
 
-def _held(stage: Stage, cluster: str, name: str) -> VerifiedCredential:
+def _credential(stage: Stage, cluster: str, name: str) -> VerifiedCredential:
     from daskpki.store.opening import open_store
 
     store = open_store(store_url(stage.environ), environ=stage.environ)

@@ -1,6 +1,6 @@
-"""Connections to the scheduler by plain TLS, as an attacker would make them; each returns why it was refused.
+"""Attackers that connect by plain TLS; each function returns the reason for which it was refused.
 
-One that gets past the handshake was admitted: then the demo fails.
+A stranger that gets past the handshake was let in; then the demo fails and says so.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _LIMIT: Final = 10.0
 
 
 def without_certificate(address: str, anchors: Sequence[bytes]) -> str:
-    """Somebody on the network who has nothing to show."""
+    """Connect without a certificate."""
     return _knock(address, _context(anchors))
 
 
 def of_another_ca(address: str, anchors: Sequence[bytes], mallory: VerifiedCredential) -> str:
-    """Somebody with a perfectly good client certificate, of another CA."""
+    """Connect with a valid client certificate of another CA."""
     context = _context(anchors)
     load_key_pair(context, KeyPair(certificate_pem(mallory.credential), key_pem(mallory.credential)))
     return _knock(address, context)

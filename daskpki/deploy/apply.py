@@ -1,6 +1,6 @@
-"""The use cases: the plan of a deployment and of its removal, and carrying a plan out.
+"""Use cases of `deploy`: plan a deployment or its removal, and apply a plan.
 
-A step that fails leaves the steps before it in place, and the same command goes on from there.
+After a failed step the earlier ones stay, and the same command continues from there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WAITS: Final = (5.0, 10.0, 20.0, 40.0, 60.0)
 
 
 def plan_deployment(run: Run, wanted: Deployment, tell: Tell = lambda _line: None) -> Sequence[Step]:
-    """The steps from what is there to what is wanted; NotFoundError for what has to be there first."""
+    """Plan the steps from what exists to what is wanted; NotFoundError if something it needs is missing."""
     if wanted.private:
         check_egress(run, wanted)
     observed = observe(run, project_of(wanted), resources(wanted), tell)
@@ -31,14 +31,14 @@ def plan_deployment(run: Run, wanted: Deployment, tell: Tell = lambda _line: Non
 
 
 def plan_from(wanted: Deployment, observed: Observed = NOTHING) -> Sequence[Step]:
-    """The same from a known state, by default an empty project."""
+    """Plan the steps from a known state, by default an empty project."""
     return plan(resources(wanted), observed, prerequisites(wanted, observed))
 
 
 def plan_destruction(
     run: Run, project: Project, wanted: Deployment | None = None, tell: Tell = lambda _line: None
 ) -> Sequence[Step]:
-    """The steps that remove everything with the cluster's mark; `wanted` may name further repositories and accounts."""
+    """Plan the removal of everything with the cluster's mark; `wanted` may name further repositories and accounts."""
     return plan((), observe(run, project, resources(wanted) if wanted else (), tell))
 
 
@@ -49,7 +49,7 @@ def find_machines(run: Run, project: Project) -> list[str]:
 
 
 def find_scheduler(run: Run, wanted: Deployment) -> str:
-    """The address at which clients reach the scheduler of a deployment that was carried out."""
+    """Address at which clients reach the scheduler of an applied deployment."""
     if wanted.private:
         return internal_address(wanted)
     words = ("compute", "addresses", "describe", address_name(wanted), f"--region={wanted.region}")
@@ -60,7 +60,7 @@ def find_scheduler(run: Run, wanted: Deployment) -> str:
 def carry_out(
     steps: Sequence[Step], run: Run, *, progress: Callable[[int, Step], None], sleep: Callable[[float], None]
 ) -> None:
-    """Carry out the steps in order; raises the first error, which names the step."""
+    """Run the steps in order; raise the first error with the step's name."""
     for number, step in enumerate(steps, start=1):
         progress(number, step)
         for command in step.commands:

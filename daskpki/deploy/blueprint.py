@@ -1,4 +1,4 @@
-"""What a deployment takes: all its resources, in the order in which they are made. Pure."""
+"""All resources of a deployment, in the order in which they are made. Pure."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from daskpki.deploy.settings import Deployment
 from daskpki.identity import Role, default_name
 
 HEALTH: Final = "127.0.0.1:8790"
-"""Where a VM serves health and metrics: to agents on the VM alone."""
+"""Address at which a VM serves health and metrics, for agents on the VM only."""
 
 IAP_RANGE: Final = "35.235.240.0/20"
-"""Where Google's Identity-Aware Proxy forwards TCP connections from."""
+"""Source range of TCP connections that Identity-Aware Proxy forwards."""
 
 # Before the network's other rules, of priority 1000 and more, such as the default network's default-allow-internal.
 _ALLOW: Final = 800
@@ -36,7 +36,7 @@ class Part(NamedTuple):
 
     @property
     def works(self) -> bool:
-        """Whether tasks run there, so that it needs what tasks need."""
+        """True if tasks run on these VMs."""
         return self.command != "scheduler"
 
 
@@ -70,7 +70,7 @@ def account_of(wanted: Deployment, part: Part) -> str:
 
 
 def resources(wanted: Deployment) -> Sequence[Resource]:
-    """Everything, each after what it needs."""
+    """All resources, each after those that it needs."""
     return (*_services(wanted), *_identities(wanted), *_network(wanted), *_machines(wanted))
 
 
@@ -84,7 +84,7 @@ def _services(wanted: Deployment) -> Iterator[Resource]:
 
 
 def is_own(wanted: Deployment, part: Part) -> bool:
-    """Whether the part's service account is made here."""
+    """True if the deployment makes the part's service account."""
     return not (wanted.worker_account if part.command == "worker" else wanted.scheduler_account)
 
 
@@ -187,7 +187,7 @@ def _machines(wanted: Deployment) -> Iterator[Resource]:
 
 
 def vm_spec(wanted: Deployment, part: Part) -> VmSpec:
-    """How the part's VMs are made."""
+    """Specification of the part's VMs."""
     scheduler = part.command != "worker"
     return VmSpec(
         wanted=wanted,
@@ -201,7 +201,7 @@ def vm_spec(wanted: Deployment, part: Part) -> VmSpec:
 
 
 def container(wanted: Deployment, part: Part) -> Container:
-    """What the part's VMs run."""
+    """Container that the part's VMs run."""
     ports = (str(SCHEDULER_PORT),) if part.command != "worker" else tuple(f"{a}:{b}" for a, b in _RANGES)
     return Container(
         cluster=wanted.cluster,

@@ -31,7 +31,7 @@ WORKER_ARGUMENTS: Final = (
     "--nanny-port",
     f"{NANNY_PORTS[0]}:{NANNY_PORTS[1]}",
 )
-"""What `dask worker` is told, behind the entrypoint's `--`."""
+"""Arguments for `dask worker`, after the entrypoint's `--`."""
 
 _SCRATCH: Final = "/var/lib/daskpki"
 """On the VM's boot disk: where workers spill data. Keys never lie there."""
@@ -71,7 +71,7 @@ runcmd:
 
 
 class Container(NamedTuple):
-    """What a VM runs: the entrypoint's `command` with an `environment` that is not secret, and open `ports`.
+    """The container of a VM: the entrypoint's `command` with an `environment` that is not secret, and open `ports`.
 
     `mounts_files` says whether it has a tmpfs for secrets that are mounted as files.
     """
@@ -126,7 +126,7 @@ def _before(container: Container) -> Sequence[str]:
 
 
 def docker_arguments(container: Container) -> list[str]:
-    """What follows `docker run`: no root, no capabilities, a read-only root, scratch space, the host's network."""
+    """Arguments of `docker run`: no root, no capabilities, a read-only root, scratch space, the host's network."""
     return [
         "--rm",
         "--name=daskpki",

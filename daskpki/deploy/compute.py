@@ -124,7 +124,7 @@ def _firewall_arguments(project: str, owner: Owner, rule: Rule) -> dict[str, Any
 
 @dataclass(frozen=True)
 class VmSpec:
-    """How the VMs of one part of a deployment are made; `address` names a static external address."""
+    """Specification of one part's VMs; `address` names a static external address."""
 
     wanted: Deployment
     part: str
@@ -151,7 +151,7 @@ class VmSpec:
 
     @cached_property
     def facts(self) -> dict[str, str]:
-        """Everything that makes a difference, by names for people."""
+        """Properties that a plan compares, by names for people."""
         neutral = self.container._replace(cluster="", image="", environment={}, arguments=(), ports=())
         return {
             "machine type": self.machine_type,
@@ -235,7 +235,7 @@ class VmSpec:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What the provider's instance and template have in common."""
+        """Terraform arguments that instance and template have in common."""
         wanted = self.wanted
         access = [] if wanted.private else [given({"nat_ip": self.address})]
         network = {"network": wanted.network, "subnetwork": wanted.subnet_path, "access_config": access}
@@ -262,7 +262,7 @@ class VmSpec:
 
 
 def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that say something: neither None nor an empty list."""
+    """The arguments that are neither None nor an empty list."""
     return {name: value for name, value in arguments.items() if value is not None and value != []}
 
 

@@ -1,4 +1,4 @@
-"""The whole of a deployment as files for others to carry out: a shell script, Terraform, or user-data alone. Pure.
+"""A deployment as files: a shell script, Terraform, or user-data alone. Pure.
 
 In the script, files go through quoted here-documents and arguments through `shlex`, so nothing in them is expanded.
 """
@@ -63,7 +63,7 @@ def _step(step: Step) -> str:
     )
     settled = ("settled",) if step.settles else ()
     commands = "".join(" \\\n  ".join(_lines((*settled, *command))) + "\n" for command in step.commands)
-    # A title holds no line break, so all of it stays a comment.
+    # A title contains no line break, so all of it stays a comment.
     return f"\n# {' '.join(step.line.split())}\n{files}{commands}"
 
 

@@ -1,6 +1,6 @@
-"""Runs `gcloud` (and `daskpki` itself): the edge at which a plan meets Google Cloud.
+"""Runs `gcloud`, and `daskpki` itself, as child processes.
 
-`gcloud` brings its own login and configuration; it is found by PATH, never through a shell, and never asks anything.
+`gcloud` uses its own login and configuration. It is found by PATH, never run through a shell, and never prompts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _WAYS_OUT: Final = {
     "gcp.resourceLocations": "--zone names a zone that the policy allows",
     "gcp.restrictServiceUsage": "the policy has to allow the services in the plan",
 }
-"""What helps with a constraint, by its name (cloud.google.com/resource-manager/docs/organization-policy)."""
+"""Hints by the name of a constraint (cloud.google.com/resource-manager/docs/organization-policy)."""
 
 _QUIET: Final = {
     "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
@@ -52,11 +52,11 @@ class OrganisationPolicyError(AccessDeniedError):
 
 
 class NotSettledError(UnavailableError):
-    """What the command refers to does not exist, or not yet for that service."""
+    """A resource that the command names does not exist, or that service does not know it yet."""
 
 
 def runner(environ: Mapping[str, str] = os.environ) -> Run:
-    """What runs commands on this machine, with that environment."""
+    """Return a function that runs commands on this machine with that environment."""
 
     def run(command: Command, files: Mapping[str, str] = NO_FILES) -> str:
         with tempfile.TemporaryDirectory(prefix="daskpki-deploy-") as directory:
@@ -68,7 +68,7 @@ def runner(environ: Mapping[str, str] = os.environ) -> Run:
 
 
 def _program(command: Command) -> Command:
-    """`daskpki` is this very installation."""
+    """Replace `daskpki` by this installation."""
     return (sys.executable, "-m", *command) if command[0] == "daskpki" else command
 
 
@@ -86,7 +86,7 @@ def _run(command: Command, directory: str, environ: Mapping[str, str]) -> str:
 
 
 def error_of(command: Command, stderr: str) -> DaskpkiError:  # noqa: PLR0911 - one for each meaning
-    """What a failed command's words mean; they are Google's, and carry no secret."""
+    """Turn a failed command's output into an error. The text is Google's and contains no secret."""
     words = " ".join(stderr.split())
     what = f"`{' '.join(command[:4])} ...` failed: {_reason(stderr)}"
     if found := _CONSTRAINT.search(words):
@@ -106,14 +106,14 @@ def error_of(command: Command, stderr: str) -> DaskpkiError:  # noqa: PLR0911 - 
 
 
 def _reason(stderr: str) -> str:
-    """The line that says what went wrong, with the one behind it, which has the details; else the last."""
+    """The first error line and the next one, which has the details; without an error line, the last line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     first = next((at for at, line in enumerate(lines) if line.lower().startswith("error:")), len(lines) - 1)
     return " ".join(lines[first : first + 2]) or "no reason given"
 
 
 def read_json(run: Run, command: Command) -> Any:
-    """What a command lists or describes; an empty list where the API is off, since nothing can be there."""
+    """Parse the JSON that a command prints. If the API is off there can be no resources: an empty list."""
     try:
         text = run((*command, "--format=json"), NO_FILES)
     except ServiceDisabledError:

@@ -1,4 +1,4 @@
-"""Who may do what: services, service accounts, and the grants that each account needs and no more. Pure."""
+"""Services, service accounts, and exactly the grants that each account needs. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def repository_of(image: str) -> Repository | None:
 
 
 def services(project: str, apis: Iterable[str]) -> Resource:
-    """The APIs that are switched on; never off again, since others may use them."""
+    """The APIs to switch on. They are never switched off, since others may use them."""
     ordered = sorted(apis)
     enable = (gcloud(project, "services", "enable", *ordered),)
     enabled = frozenset({"enabled"})

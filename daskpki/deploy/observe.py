@@ -32,7 +32,7 @@ Tell = Callable[[str], None]
 
 
 class Project(NamedTuple):
-    """Where to look and what is ours; `network_project` differs for a Shared VPC."""
+    """The projects to look at, and the marks of our resources; `network_project` differs for a Shared VPC."""
 
     store: GsmUrl
     cluster: str
@@ -55,12 +55,12 @@ class Project(NamedTuple):
 
 
 def project_of(wanted: Deployment) -> Project:
-    """Where a deployment's resources are."""
+    """The projects of a deployment."""
     return Project(wanted.store, wanted.cluster, wanted.network_project)
 
 
 def observe(run: Run, project: Project, wanted: Sequence[Resource] = (), tell: Tell = lambda _line: None) -> Observed:
-    """Everything that is there; `wanted` says which repositories and services to look at, `tell` hears of progress."""
+    """Read all existing resources; `wanted` adds repositories and services to look at, `tell` reports progress."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         listed = _read(run, _lists(project), pool, tell)
         accounts, foreign_accounts = split_accounts(project, listed["service accounts"])
@@ -116,7 +116,7 @@ def _lists(project: Project) -> dict[str, Command]:
 
 
 def _prefix(owner: Owner) -> str:
-    """What the names of a cluster's resources begin with, as far as none of them is cut."""
+    """Common prefix of the cluster's resource names, short enough that no name is cut within it."""
     return owner.name("")[:40]
 
 
@@ -233,7 +233,7 @@ def _facts(found: Iterable[Resource]) -> list[Mapping[str, str]]:
 
 
 def facts_of(item: Json) -> dict[str, str]:
-    """How a VM was made, by its metadata; what the API says itself has the last word."""
+    """Properties of a VM from our metadata; values that the API itself reports take precedence."""
     try:
         facts = json.loads(metadata_of(item).get(FACTS_KEY, "{}"))
     except ValueError:

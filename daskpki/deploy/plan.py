@@ -21,7 +21,7 @@ from daskpki.identity import Role, default_name
 
 
 class Action(StrEnum):
-    """What happens to a resource."""
+    """Change of a resource."""
 
     CREATE = "create"
     UPDATE = "update"
@@ -63,7 +63,7 @@ class Step(NamedTuple):
 
     @property
     def settles(self) -> bool:
-        """Whether it may fail at first, because what it needs was made only just before."""
+        """True if it may fail at first, because a resource that it needs was made just before."""
         return self.action is not Action.DELETE and self.kind in _SETTLING
 
     @property
@@ -78,7 +78,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Observed:
-    """What is there: our resources, the keys of others that have such names, and the ids of our secrets."""
+    """Existing state: our resources, the keys of foreign ones with such names, and the ids of our secrets."""
 
     ours: Mapping[tuple[Kind, str], Resource] = field(default_factory=dict)
     foreign: frozenset[tuple[Kind, str]] = frozenset()
@@ -154,7 +154,7 @@ def _differences(former: Mapping[str, str], wanted: Mapping[str, str]) -> dict[s
 
 
 def _removals(surplus: Iterable[Resource]) -> Iterator[Step]:
-    """What has no command to remove it stays."""
+    """Steps that remove surplus resources; one without a delete command stays."""
     for resource in sorted(surplus, key=lambda one: (_REMOVAL.index(one.kind), one.name)):
         if resource.delete:
             yield _step(Action.DELETE, resource, {}, resource.delete, resource.create)
@@ -241,7 +241,7 @@ def _grants(group: tuple[Action, str], steps: Sequence[Step]) -> Iterator[str]:
 
 
 def reach(wanted: Deployment) -> Iterator[str]:
-    """Who may reach what in the deployed cluster, in words."""
+    """Describe who can reach which port of the deployed cluster."""
     ranges = ", ".join(wanted.clients_from) or "nobody (--clients-from names who may)"
     inside = "" if wanted.single else ", and the workers' VMs"
     yield f"port 8786 (scheduler) is reached by clients from: {ranges}{inside}"
@@ -256,7 +256,7 @@ def reach(wanted: Deployment) -> Iterator[str]:
 
 
 def summary(steps: Sequence[Step]) -> str:
-    """How many steps of each kind."""
+    """Count the steps of each kind, in words."""
     counts = {action: sum(step.action is action for step in steps) for action in Action}
     replaced = counts[Action.REPLACE] + counts[Action.ROLL]
     return (

@@ -49,7 +49,7 @@ class Change(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """Who may do what where: a grant's three parts."""
+    """An IAM grant: member, role and resource."""
 
     member: str
     role: str
@@ -91,7 +91,7 @@ class Resource:
 
     @property
     def key(self) -> tuple[Kind, str]:
-        """What identifies it within a deployment."""
+        """Identifies it within a deployment."""
         return self.kind, self.name
 
 

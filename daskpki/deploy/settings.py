@@ -21,7 +21,7 @@ ZONES_OF_A_REGION: Final = 3
 """Zones over which a regional group spreads its VMs by default; a surge is 0 or at least that many."""
 
 SECRETS_DIRECTORY: Final = "/run/secrets"
-"""Where a worker's container has a tmpfs for mounted secrets, beside its `/tmp`."""
+"""Tmpfs of a worker's container for mounted secrets, beside its `/tmp`."""
 
 _WIDEST: Final = 8
 """A whole private network (RFC 1918, 3): two halves of the Internet would name everybody as well as one /0."""
@@ -133,12 +133,12 @@ class Deployment(NamedTuple):
 
     @property
     def max_surge(self) -> int:
-        """How many VMs a rolling replacement adds before it removes others."""
+        """VMs that a rolling replacement adds before it removes others."""
         return self.surge if self.surge is not None else ZONES_OF_A_REGION if self.regional else 1
 
     @property
     def max_unavailable(self) -> int:
-        """How many VMs may be missing meanwhile: none where others are added first."""
+        """VMs that may be missing during a replacement: none if others are added first."""
         return 0 if self.max_surge else ZONES_OF_A_REGION if self.regional else 1
 
     @property
@@ -148,7 +148,7 @@ class Deployment(NamedTuple):
 
     @property
     def single(self) -> bool:
-        """Whether one VM is scheduler and workers."""
+        """True if one VM runs the scheduler and the workers."""
         return self.workers == 0
 
 

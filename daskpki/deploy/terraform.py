@@ -50,7 +50,7 @@ def terraform_files(wanted: Deployment) -> dict[str, str]:
 
 
 def escaped(value: Any) -> Any:
-    """The same value as Terraform's JSON, in which nothing is expanded."""
+    """Escape a value for Terraform's JSON, so that nothing in it is expanded."""
     if isinstance(value, str):
         return value.replace("${", "$${").replace("%{", "%%{")
     if isinstance(value, Mapping):
@@ -92,7 +92,7 @@ def _main(wanted: Deployment) -> dict[str, Any]:
 
 
 def _references(wanted: Deployment) -> dict[str, str]:
-    """What stands in place of a literal: a variable, or another resource's attribute."""
+    """Literals and the references that replace them: variables, or other resources' attributes."""
     found = {
         wanted.project: "${var.project}",
         wanted.zone: "${var.zone}",

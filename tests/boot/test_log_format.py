@@ -41,7 +41,7 @@ def test_waiting_and_success(cloud: Cloud) -> None:
     done = run_entrypoint(cloud.environ, "exec", "worker", "--log-format", "json", "--", "true")
     lines = objects(done.stderr)
     assert [(line["severity"], line["message"]) for line in lines] == [
-        ("WARNING", "the metadata server answers 503; trying again"),
+        ("WARNING", "the metadata server answers 503: Injected fault: UNAVAILABLE; trying again"),
         ("INFO", f"spiffe://c.daskpki.internal/worker/worker, from {source(cloud)}; trust epoch 1"),
     ]
 

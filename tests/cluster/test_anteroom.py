@@ -30,11 +30,12 @@ from daskpki.cluster.web.access import Dashboard
 from daskpki.identity import Role
 from tests.cluster.conftest import stock_security
 from tests.support.cluster_material import Authority, Leaf
+from tests.support.paths import SUPPORT
 from tests.support.rogue import dial
 
 pytestmark = pytest.mark.cluster
 
-CROWD = Path(__file__).with_name("crowd.py")
+CROWD = SUPPORT / "crowd.py"
 
 
 @asynccontextmanager

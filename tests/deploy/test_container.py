@@ -14,10 +14,10 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import BIN, ROOT, SUPPORT
+
 RECIPES = ROOT / "scripts" / "container"
 MANIFESTS = ROOT / "docs" / "deploy" / "kubernetes"
-BIN = Path(sys.executable).parent
 LEAST_SPARE = 8
 """Seconds that a pod has beside retiring and ending, in which the entrypoint's init says how it ended."""
 
@@ -78,7 +78,7 @@ def test_the_image_stays_light_and_above_the_floors() -> None:
 
 def test_health_in_a_container() -> None:
     sandbox = ["unshare", "--map-root-user", "--net", "--pid", "--fork", "--mount-proc"]
-    story = Path(__file__).with_name("health_story.py")
+    story = SUPPORT / "health_story.py"
     done = subprocess.run([*sandbox, sys.executable, story], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

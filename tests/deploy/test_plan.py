@@ -248,7 +248,7 @@ def test_a_failure_names_the_step_and_the_same_command_goes_on(wanted: Deploymen
         return cloud(command, files)  # type: ignore[arg-type] # passed through
 
     steps = plan_deployment(cloud, wanted)
-    with pytest.raises(AccessDeniedError, match=r"step 18 of 24 \(created: firewall rule daskpki-lab-clients"):
+    with pytest.raises(AccessDeniedError, match=r"step 16 of 22 \(created: firewall rule daskpki-lab-clients"):
         carry_out(steps, run, progress=lambda _number, _step: None, sleep=lambda _seconds: None)
     rest = apply(cloud, wanted)
     assert len(rest) == 22 - 15
@@ -342,7 +342,7 @@ def test_a_group_that_grows_with_a_new_image_makes_no_vm_of_the_former_one(wante
 
 def test_the_plan_groups_grants_and_says_who_reaches_what(wanted: Deployment) -> None:
     lines = list(plan_lines(plan_from(wanted)))
-    assert "+ created: 6 grants to daskpki-lab-worker@project-one.iam.gserviceaccount.com" in lines
+    assert "+ created: 5 grants to daskpki-lab-worker@project-one.iam.gserviceaccount.com" in lines
     assert sum("grants to" in line for line in lines) == 2
     (vm,) = (line for line in lines if line.startswith("+ created: VM"))
     assert "boot disk as large as the OS image (10 GB), external address static daskpki-lab-scheduler" in vm
@@ -462,7 +462,7 @@ def test_one_list_a_type_is_asked_and_policies_only_once_there_are_accounts(want
     apply(cloud, wanted)
     asked.clear()
     plan_deployment(run, wanted, told.append)
-    assert len(asked) == 9 + 4 + 1  # four secrets, one repository
+    assert len(asked) == 9 + 3 + 1  # three secrets, one repository
 
 
 deployments = st.fixed_dictionaries(

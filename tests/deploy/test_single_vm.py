@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.docker_run import ROOT
+from tests.support.docker_run import BIN, ROOT, Run, command_for
 from tests.support.sandbox import AS_ROOT
 
 
@@ -19,3 +19,10 @@ def test_the_blog_posts_vm_computes_for_alice(tmp_path: Path) -> None:
     command = [*sandbox, sys.executable, "-m", "tests.support.single_vm_story", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=580, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_checkout_that_the_containers_tmpfs_covers_is_there_all_the_same() -> None:
+    run = Run("65532:65532", {f"/{BIN.parts[1]}": "mode=755"}, {}, {}, "image", ("--help",))
+    done = subprocess.run([*AS_ROOT, *command_for(run, {})], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "daskpki-entrypoint" in done.stdout

@@ -12,7 +12,7 @@ import pytest
 
 from daskpki.boot.options import OPTIONS
 from daskpki.cli.app import COMMANDS
-from tests.support.doc_sessions import blocks, console_steps
+from tests.support.doc_sessions import blocks, shell_commands
 from tests.support.paths import BIN, DOCS, ROOT
 
 PAGES = [*ROOT.glob("*.md"), *sorted(DOCS.rglob("*.md"))]
@@ -47,13 +47,21 @@ def test_the_reference_is_what_help_says() -> None:
 def documented_commands() -> Iterator[tuple[str, str]]:
     for page in PAGES:
         for block in blocks(page):
-            if block.language == "console":
-                for step in console_steps(block.text):
-                    for part in re.split(r"[|;&]+|\n", step.command):
+            if block.language == "sh":
+                for command in shell_commands(block.text):
+                    unquoted = re.sub(r'"[^"]*"', '""', command)
+                    for part in re.split(r"[|;&]+", unquoted):
                         if found := re.search(r"(?:^|\s)(daskpki|daskpki-entrypoint)(\s.*|$)", part.strip()):
                             yield page.name, f"{found[1]}{found[2]}"
         for found in re.finditer(r"`(daskpki [^`]+)`", page.read_text()):
             yield page.name, found[1]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_what_the_copy_button_gives_can_be_pasted(page: Path) -> None:
+    for block in blocks(page):
+        assert block.language != "console", f"commands go into a sh block, output into a text block:\n{block.text}"
+        assert not (block.language == "sh" and re.search(r"^[$>] ", block.text, re.MULTILINE)), block.text
 
 
 def words(command: str) -> list[str]:

@@ -1,7 +1,8 @@
-"""Console sessions of the documentation: found in Markdown, run in an empty home, compared with what they promise.
+"""Shell sessions of the documentation: found in Markdown, run in an empty home, compared with what they promise.
 
-A block behind `<!-- runs -->` is run as it stands; all blocks of a page share one shell. What differs from run to run
-(dates, numbers, fingerprints, paths) is reduced to its shape on both sides; `...` stands for anything.
+A `sh` block behind `<!-- runs -->` is run as it stands, and prints what the `text` block right behind it shows, or
+nothing. All blocks of a page share one shell. What differs from run to run (dates, numbers, fingerprints, paths) is
+reduced to its shape on both sides; `...` stands for anything.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 _FENCE: Final = re.compile(
-    r"(?P<mark><!-- runs(?:: (?P<where>\w+))? -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"(?P<mark><!-- runs(?:: \w+)? -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$"
+    r"(?:\n\n```text\n(?P<output>.*?)^```$)?",
+    re.MULTILINE | re.DOTALL,
 )
 _MARK: Final = "\x1e"
 _SHAPES: Final = (
@@ -31,51 +34,39 @@ _SHAPES: Final = (
 
 
 class Block(NamedTuple):
-    """A fenced block: its language, its text, and whether it is run (`where` names surroundings that it needs)."""
+    """A fenced block: its language, its text, whether it is run, and the output that a `text` block behind it shows."""
 
     language: str
     text: str
     runs: bool
-    where: str | None
+    output: str
 
 
 class Step(NamedTuple):
-    """A command and the output that the page promises."""
+    """Commands and the output that the page promises."""
 
-    command: str
+    commands: str
     promised: tuple[str, ...]
 
 
 def blocks(page: Path) -> list[Block]:
-    """All fenced blocks of a page."""
+    """All fenced blocks of a page; an output belongs to the block before it."""
     return [
-        Block(found["language"], found["text"], found["mark"] is not None, found["where"])
+        Block(found["language"], found["text"], found["mark"] is not None, found["output"] or "")
         for found in _FENCE.finditer(page.read_text())
     ]
 
 
-def console_steps(text: str) -> Iterator[Step]:
-    """The commands of a console block, with continuation lines (`> `) joined, and their outputs."""
-    command: str | None = None
-    promised: list[str] = []
-    for line in text.splitlines():
-        if line.startswith("$ "):
-            if command is not None:
-                yield Step(command, tuple(promised))
-            command, promised = line[2:], []
-        elif line.startswith("> ") and command is not None and not promised:
-            command += "\n" + line[2:]
-        else:
-            promised.append(line)
-    if command is not None:
-        yield Step(command, tuple(promised))
+def shell_commands(text: str) -> list[str]:
+    """The commands of a `sh` block, continuation lines joined."""
+    return text.replace("\\\n", " ").splitlines()
 
 
 def steps(page: Path, directory: Path) -> Iterator[Step]:
-    """What to run of a page, in order; a Python session becomes a doctest in a file of its own."""
+    """What to run of a page, in order; a Python session becomes a doctest in a file."""
     for number, block in enumerate(block for block in blocks(page) if block.runs):
-        if block.language == "console":
-            yield from console_steps(block.text)
+        if block.language == "sh":
+            yield Step(block.text, tuple(block.output.splitlines()))
         else:
             assert block.language == "pycon", f"{page}: a {block.language} block cannot be run"
             session = directory.parent / f"session-{number}.txt"
@@ -85,7 +76,7 @@ def steps(page: Path, directory: Path) -> Iterator[Step]:
 
 def run(page: Path, directory: Path, environment: Mapping[str, str]) -> list[tuple[Step, list[str]]]:
     """Run a page's steps in one shell in `directory`; each with the lines that it printed, both streams together."""
-    planned = [step for step in steps(page, directory) if not step.command.startswith("pip install ")]
+    planned = list(steps(page, directory))
     process = subprocess.Popen(
         ["bash", "-c", "\n".join(map(_scripted, planned))],
         cwd=directory,
@@ -107,10 +98,10 @@ def run(page: Path, directory: Path, environment: Mapping[str, str]) -> list[tup
 
 
 def _scripted(step: Step) -> str:
-    command = step.command
-    if command.endswith("&"):  # what a terminal shows of it comes at any moment
-        command = f"{command[:-1]} >>background.log 2>&1 &"
-    return f"{command}\n{{ status=$?; printf '\\n{_MARK}'; (exit $status); }} 2>/dev/null"
+    lines = [line for line in step.commands.splitlines() if not line.startswith("pip install ")]
+    # What a terminal shows of a background job comes at any moment.
+    lines = [f"{line[:-1]} >>background.log 2>&1 &" if line.endswith(" &") else line for line in lines]
+    return "\n".join([*lines, f"{{ status=$?; printf '\\n{_MARK}'; (exit $status); }} 2>/dev/null"])
 
 
 def differences(step: Step, printed: Sequence[str]) -> str | None:
@@ -120,7 +111,7 @@ def differences(step: Step, printed: Sequence[str]) -> str | None:
     pattern = ".*".join(map(re.escape, wanted.split("...")))
     if re.fullmatch(pattern, found, re.DOTALL):
         return None
-    return f"$ {step.command}\npromised:\n{wanted}\nprinted:\n" + "\n".join(printed)
+    return f"{step.commands}\npromised:\n{wanted}\nprinted:\n" + "\n".join(printed)
 
 
 def shape(line: str) -> str:

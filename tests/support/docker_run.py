@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,9 +80,18 @@ def command_for(run: Run, more: Mapping[str, str]) -> list[str]:
     inside = [*privileges, *program, str(BIN / "daskpki-entrypoint"), *run.command]
     steps = [_ROOT_OF_ITS_OWN, *(f"mkdir -p {_NEW_ROOT}{target}" for target in (*run.tmpfs, *run.volumes.values()))]
     steps += [_READ_ONLY, *(f"mount -t tmpfs -o {how} none {_NEW_ROOT}{at}" for at, how in run.tmpfs.items())]
+    steps += [*_image_below(run.tmpfs)]
     steps += [f"mount --bind {source} {_NEW_ROOT}{target}" for source, target in run.volumes.items()]
     steps += [f'exec chroot {_NEW_ROOT} "$@"']
     return [*NAMESPACES, "sh", "-c", for_every_user(), "sh", "sh", "-c", "\n".join(steps), "sh", *inside]
+
+
+def _image_below(tmpfs: Iterable[str]) -> Iterator[str]:
+    """Mounts the image again where one of the container's tmpfs covers it: a checkout below /tmp, for example."""
+    for place in dict.fromkeys((ROOT, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve())):
+        if any(place.is_relative_to(target) for target in tmpfs):
+            inside = f"{_NEW_ROOT}{place}"
+            yield f"mkdir -p {inside} && mount --bind {place} {inside} && mount -o remount,bind,ro {inside}"
 
 
 def start(run: Run, more: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:

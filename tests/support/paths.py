@@ -9,6 +9,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 DOCS: Final = ROOT / "docs"
+SUPPORT: Final = Path(__file__).parent
 BIN: Final = Path(sys.executable).parent
 
 

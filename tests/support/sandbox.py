@@ -7,6 +7,8 @@ import stat
 import sys
 from pathlib import Path
 
+from tests.support.paths import ROOT
+
 AS_ROOT = () if os.geteuid() == 0 else ("sudo", "--non-interactive", "--preserve-env")
 """Runs a program as root."""
 
@@ -26,21 +28,21 @@ LOOPBACK_UP = 'ip link set lo up; exec "$@"'
 
 
 def for_every_user() -> str:
-    """A shell script, run as root with mounts of its own, after which every user can run this interpreter.
+    """A shell script, run as root with mounts of its own, after which every user can run this interpreter and checkout.
 
-    Where Python was installed below a closed home directory, that directory is replaced by an open one that holds
-    nothing but the interpreter.
+    Where one of them is below a closed directory, such as a home, that directory is replaced by an open one that
+    contains nothing else.
     """
-    interpreter = Path(sys.base_prefix).resolve()
-    closed = next((path for path in reversed(interpreter.parents) if not path.stat().st_mode & stat.S_IXOTH), None)
-    if closed is None:
-        return 'exec "$@"'
-    return f"""
-        set -e
-        stash=$(mktemp -d)
-        mount --bind {interpreter} "$stash"
-        mount -t tmpfs -o mode=755 none {closed}
-        mkdir -p {interpreter}
-        mount --move "$stash" {interpreter}
-        exec "$@"
-    """
+    closed: dict[Path, list[Path]] = {}
+    for place in dict.fromkeys(Path(place).resolve() for place in (sys.base_prefix, ROOT, sys.prefix)):
+        at = next((path for path in reversed(place.parents) if not path.stat().st_mode & stat.S_IXOTH), None)
+        if at is not None:
+            closed.setdefault(at, []).append(place)
+    steps = ["set -e"]
+    for at, places in closed.items():
+        for number, place in enumerate(places):
+            steps += [f"stash{number}=$(mktemp -d)", f'mount --bind {place} "$stash{number}"']
+        steps.append(f"mount -t tmpfs -o mode=755 none {at}")
+        for number, place in enumerate(places):
+            steps += [f"mkdir -p {place}", f'mount --move "$stash{number}" {place}']
+    return "\n".join([*steps, 'exec "$@"'])

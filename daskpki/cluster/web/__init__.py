@@ -1,1 +1,1 @@
-"""What a Dask server shows over HTTP: who may look, at which pages, the page and metrics of daskpki, and `/health`."""
+"""Access to a Dask server's HTTP pages, daskpki's page and metrics, and `/health`."""

@@ -1,10 +1,10 @@
-"""Who may ask a Dask server for what over HTTP: pure rules, default deny.
+"""Decides who may request what from a Dask server over HTTP. Pure, default deny.
 
-Dask's pages are read-only, but its dashboard takes WebSockets from every origin and any method. So what only reads is
-let through, and a browser must have been on these pages already (its Origin is our Host): otherwise any site that a
-person visits could read the dashboard with that person's certificate, or through that person's tunnel. For the latter
-it would even have our Host, once its own name leads to 127.0.0.1 (DNS rebinding), so without TLS that has to be a name
-that nobody else can give away.
+Dask's pages are read-only, but its dashboard takes WebSockets from any origin and any method. So only reading requests
+pass, and a browser must have loaded these pages before (its Origin is our Host): otherwise any website could read the
+dashboard with the visitor's certificate or through the visitor's tunnel. Through a tunnel it could even have our Host,
+once its own name resolves to 127.0.0.1 (DNS rebinding), so without TLS the Host must be a name that only the local
+machine has.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""The health server: `/health`, and `/metrics` when asked, in plain HTTP for probes and Prometheus; nothing else.
+"""The health server: `/health`, and `/metrics` on request, in plain HTTP for probes and Prometheus; nothing else.
 
-It is answered by Dask's own process, from its own event loop: a scheduler, or the process of a machine's nannies. That
-one is asked rather than a worker, whose loop may stand still for minutes while a task holds the interpreter's lock, and
-must not be killed for it. What a worker process measures it serves itself, so with metrics each of them takes the next
-free port after that address.
+Dask's own process answers from its event loop: a scheduler, or the process of a machine's nannies. A worker is not
+asked, since its loop may stand still for minutes while a task holds the interpreter's lock, and must not be killed for
+it. Each worker process serves its own metrics on the next free port.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A snapshot in Prometheus' text format (version 0.0.4), which needs no library to write. Pure."""
+"""Writes a snapshot in Prometheus' text format (version 0.0.4), which needs no library. Pure."""
 
 from __future__ import annotations
 

@@ -1,14 +1,11 @@
-"""Which HTTP handlers of Dask are served: an allow list by class, whatever routes are configured.
+"""Guards a Dask server's HTTP application: each request passes it, WebSockets and Bokeh's pages included.
 
-By class and not by path, since a path can be anything: a prefix, a route of the user's configuration, an application
-that was added later. What a newer version adds is not served until it was reviewed; the tests start each server and
-compare.
+Handlers are allowed by class, not by path: a prefix or a configured route can change any path. A handler that a newer
+version adds is not served until it has been reviewed; the tests start each server and compare.
 
-Stands in front of a Dask server's HTTP application: every request passes it, WebSockets and Bokeh's pages too.
-
-It is put there when the server begins to listen for comms (a worker's, the moment its HTTP server exists): after the
-port is bound, but before the event loop has turned once, so that nothing was accepted yet. It judges each request anew,
-by the certificate of its connection: one that is kept alive does not outlive a revocation, and WebSockets are cut.
+The guard is installed when the server begins to listen for comms, after its HTTP port is bound but before the event
+loop has turned once, so no request gets in earlier. It judges each request by the certificate of its connection: a
+kept-alive connection does not outlive a revocation, and WebSockets are closed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""What there is to show of one Dask server at one moment, as values: the page, the JSON and the metrics are made of it.
+"""Collects what there is to show of one Dask server at one moment; page, JSON and metrics are made from it.
 
-Pure. Names and addresses in it come from peers and are to be escaped by whoever writes them down.
-
-Looks at a live Enforcement and its server's visitors, and takes the snapshot that is shown.
+Names and addresses in a snapshot come from peers, so every writer has to escape them.
 """
 
 from __future__ import annotations

@@ -266,7 +266,7 @@ def test_a_sealed_key_is_followed_by_a_sealed_one(store: Store, clock: Clock) ->
             in store.secrets.latest(secret_names.ca_key_id("default", generation)).data.reveal()
         )
     thief = CertificateAuthority(store, clock=clock)
-    with pytest.raises(NotTrustedError, match="sealed by a passphrase"):
+    with pytest.raises(NotTrustedError, match="sealed by its own passphrase"):
         thief.issuer()
 
 

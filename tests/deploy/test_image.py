@@ -15,13 +15,14 @@ import yaml
 
 from tests.boot.test_dask import compute, free_port
 from tests.boot.test_signals import until
-from tests.deploy.test_container import BIN, RECIPES, manifests
+from tests.deploy.test_container import RECIPES, manifests
 from tests.emulator.metadata import MetadataServer
 from tests.emulator.server import SecretManagerServer
 from tests.robustness.crash.nightly import by_day
 from tests.support.boot_cloud import TOKEN_PATH, Cloud
 from tests.support.containers import BASE, Containers
 from tests.support.material import Cluster, make_cluster
+from tests.support.paths import BIN
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 SIZE = 120_000_000

@@ -75,7 +75,8 @@ class Site:
         assert self.keeper.offer(self.authority.signed(self.authority.document()))
 
     def details(self, kind: str) -> list[str]:
-        return [event.detail for event in self.enforcement.audit.latest if event.kind == kind]
+        rows = [event for event in self.enforcement.audit.latest if event.kind == kind]
+        return [row.detail for row in rows for _ in range(row.times)]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Scheduler]:

@@ -120,7 +120,7 @@ class Audit:
             if reason is not None:
                 self.refusals[reason] += 1
             event, told = self._judge_repetition(event)
-            if kind != CONNECTED:
+            if kind != CONNECTED and not again:
                 self._add_to_row(event)
         if not told:
             self._tell(event, again=again)

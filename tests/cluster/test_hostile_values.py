@@ -290,5 +290,6 @@ def test_every_kind_is_tried_with_a_value_that_fits() -> None:
         for kinds in table.values()
         for kind in kinds.values()
     }
-    assert {kind.removesuffix("?") for kind in used} == set(KINDS) == set(VALID)
+    checked = set(KINDS) - {"anything"}  # a sealed scheduler keeps that opaque: the canaries of tests/cluster/sealed
+    assert {kind.removesuffix("?") for kind in used} == checked == set(VALID)
     assert [kind for kind, value in VALID.items() if not KINDS[kind](value)] == []

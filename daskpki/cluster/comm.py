@@ -316,7 +316,7 @@ class PkiTLS(FramedTLS):
             if not await address_claims.settle(self._enforcement, self.owner, refusal.address, claimant):
                 break
             refusal = _refusal(self.conversation.check_inbound_call, message)
-        if refusal is None and self.conversation.gated and isinstance(message, dict):
+        if refusal is None and not self.conversation.may_submit and isinstance(message, dict):
             refusal = self._refusal_of_key(message)
         if refusal is None and self.conversation.starts_nanny:
             self._late_nanny = asyncio.get_running_loop().call_later(_NANNY_STARTS, self._end_late_nanny)

@@ -103,6 +103,11 @@ class Conversation:
         return self.ours.role is Role.SCHEDULER or self.server is Server.NANNY
 
     @property
+    def may_submit(self) -> bool:
+        """Whether the peer's graphs are accepted: a client's always, a worker's in the modes that allow it."""
+        return self.peer.identity.role is Role.CLIENT or self._mode in {WorkerClients.ALLOW, WorkerClients.SUBMIT}
+
+    @property
     def keeps_pickles(self) -> bool:
         """Whether pickles of the peer's are handed on unread: those of clients, and of a task that submits a graph."""
         return self.sealed and (self.peer.identity.role is Role.CLIENT or self.channel is Channel.CLIENT_STREAM)

@@ -12,10 +12,19 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from daskpki import secret_names
-from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, PolicyError, UsageError
+from daskpki.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    CorruptError,
+    DaskpkiError,
+    NotFoundError,
+    PolicyError,
+    UsageError,
+)
 from daskpki.identity import Role, parse_label, parse_slug
 from daskpki.settings import GsmUrl, LocalUrl, StoreUrl
 from daskpki.store.gsm.iam import Binding
@@ -74,32 +83,32 @@ _MEMBER: Final = re.compile(
 
 
 class Target(NamedTuple):
-    """Secrets to grant: `own` is the secret itself, None for trust alone; `shared` are others that its reader needs."""
+    """Secrets to grant: `own` are the target's, none for trust alone; `shared` are others that its reader needs."""
 
     name: str
-    own: str | None
+    own: tuple[str, ...]
     shared: tuple[str, ...]
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """All of them, what others share first."""
-        return (*self.shared, *([self.own] if self.own else []))
+        return (*self.shared, *self.own)
 
 
 def parse_target(text: str, cluster: str) -> Target:
-    """ROLE[/NAME], secret/NAME, trust, records or cakey/GENERATION; UsageError."""
+    """ROLE[/NAME], secret/NAME, trust, records (both logs) or cakey/GENERATION; UsageError."""
     shared = (secret_names.trust_id(cluster),)
     if text == secret_names.TRUST:
-        return Target(text, None, shared)
+        return Target(text, (), shared)
     if text == secret_names.RECORDS:
-        return Target(text, secret_names.records_id(cluster), ())
+        return Target(text, (secret_names.records_id(cluster), secret_names.events_id(cluster)), ())
     kind, slash, name = text.partition("/")
     if kind == secret_names.CA_KEY and re.fullmatch("[1-9][0-9]{0,8}", name):
-        return Target(text, secret_names.ca_key_id(cluster, int(name)), ())
+        return Target(text, (secret_names.ca_key_id(cluster, int(name)),), ())
     if kind == secret_names.SECRET and slash:
-        return Target(text, secret_names.user_secret_id(cluster, parse_label(name, "name")), ())
+        return Target(text, (secret_names.user_secret_id(cluster, parse_label(name, "name")),), ())
     role, name = parse_slug(text)
-    return Target(f"{role}/{name}", secret_names.credential_id(cluster, role, name), shared)
+    return Target(f"{role}/{name}", (secret_names.credential_id(cluster, role, name),), shared)
 
 
 def parse_member(text: str, *, revoke: bool = False) -> str:
@@ -281,16 +290,30 @@ class Grants:
 
     def give(self, target: Target, member: str) -> Sequence[Change]:
         """Let the member read all of the target; NotFoundError before any change when there is no such secret."""
-        self._check(target)
-        return [Change(secret, self._policies.grant(secret, ACCESSOR, member)) for secret in target.secrets]
+        secrets = self._present(target)
+        if len(secrets) < len(target.secrets):
+            self.make_events()
+            secrets = self._present(target)
+        return [Change(secret, self._policies.grant(secret, ACCESSOR, member)) for secret in secrets]
 
     def take(self, target: Target, member: str) -> Sequence[Change]:
         """Let the member read it no more; what is shared only stays for one who reads another credential."""
-        self._check(target)
-        own = [Change(target.own, self._policies.withdraw(target.own, ACCESSOR, member))] if target.own else []
-        if target.own and self._reads_another(target, member):
-            return own
-        return [*own, *(Change(one, self._policies.withdraw(one, ACCESSOR, member)) for one in target.shared)]
+        kept = target.shared if target.own and self._reads_another(target, member) else ()
+        secrets = sorted(self._present(target), key=lambda secret: secret in target.shared)
+        return [
+            Change(secret, self._policies.withdraw(secret, ACCESSOR, member))
+            for secret in secrets
+            if secret not in kept
+        ]
+
+    def make_events(self) -> None:
+        """Make the log of the other secrets, empty, before the first `secret set`: its readers are then set already.
+
+        A granter may not create secrets, and grants again once there is one.
+        """
+        labels = secret_names.labels(self._cluster, secret_names.EVENTS)
+        with suppress(AlreadyExistsError, AccessDeniedError):
+            self._secrets.create(secret_names.events_id(self._cluster), labels=labels)
 
     def of(self, target: Target | None = None) -> list[Secret]:
         """The secrets of the target, or of the whole cluster, with who may do what."""
@@ -320,27 +343,32 @@ class Grants:
     def _reads_itself(self, secret: Secret) -> bool:
         return bool(self._policies.permitted(secret.id, [_READ]))
 
-    def _check(self, target: Target) -> None:
-        """Raise unless every secret exists and is daskpki's."""
+    def _present(self, target: Target) -> list[str]:
+        """The target's secrets; raises unless each exists and is daskpki's. The other secrets' log may be absent."""
+        present = []
         for secret in target.secrets:
             try:
                 check_ours(secret, self._secrets.describe(secret).labels)
             except NotFoundError as error:
+                if secret == secret_names.events_id(self._cluster):
+                    continue
                 raise NotFoundError(str(error), hint=self._way_out(target, secret)) from error
+            present.append(secret)
+        return present
 
     def _way_out(self, target: Target, secret: str) -> str:
         """The command that creates the missing secret."""
         role, _, name = target.name.partition("/")
-        if role == secret_names.SECRET and secret == target.own:
+        if role == secret_names.SECRET and secret in target.own:
             return f"daskpki secret set {name}"
-        if role in tuple(Role) and secret == target.own:
+        if role in tuple(Role) and secret in target.own:
             return f"daskpki issue {role} --name {name}"
         if role == secret_names.CA_KEY:
             return "daskpki doctor names the CA's generations"
         return f"daskpki --cluster {self._cluster} init-ca makes it"
 
     def _reads_another(self, target: Target, member: str) -> bool:
-        return any(one.kind in tuple(Role) and one.id != target.own and _reads(one, member) for one in self.of())
+        return any(one.kind in tuple(Role) and one.id not in target.own and _reads(one, member) for one in self.of())
 
 
 def _reads(secret: Secret, member: str) -> bool:
@@ -371,6 +399,8 @@ def carry_grants(source: GsmStore, target: GsmStore, cluster: str) -> Carried:
     """
     found = [Grant(one.id, binding) for one in Grants(source, cluster).of() for binding in one.bindings]
     carried = tuple(grant for grant in found if is_carried(grant.binding))
+    if any(grant.secret == secret_names.events_id(cluster) for grant in carried):
+        Grants(target, cluster).make_events()
     for secret, binding in carried:
         target.policies.grant(secret, binding.role, binding.member)
     for secret, binding in carried:

@@ -238,7 +238,7 @@ def _ungranted(source: StoreUrl, target: StoreUrl) -> list[str]:
     if not isinstance(target, GsmUrl):
         return []
     if not isinstance(source, GsmUrl):
-        return ["Nobody was granted anything: daskpki grant says who reads what there."]
+        return ["Nothing was granted: daskpki grant shows who reads what there."]
     return ["Grants were not copied: --grants gives them there as well."]
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from contextlib import closing
 
 import pytest
-from google.api_core.exceptions import Forbidden
+from google.api_core.exceptions import Forbidden, NotFound
 from google.iam.v1 import policy_pb2
 
 from daskpki import secret_names
 from daskpki.errors import ConflictError, NotFoundError, NotOursError, PolicyError, UsageError
 from daskpki.grants import ACCESSOR, Grants, check_applies, parse_member, parse_target
+from daskpki.records import Draft
 from daskpki.settings import GsmUrl, parse_store_url
 from daskpki.store.gsm.store import GsmStore
 from tests.emulator.clients import grpc_client
 from tests.grants.conftest import ALICE, KINDS, SCHEDULER, WORKER
+from tests.support.drafts import STAMP
 from tests.support.gsm_places import GsmPlace
 
 WORKER_SECRETS = {"trust", "worker_worker"}
@@ -25,10 +27,10 @@ def readable(place: GsmPlace, member: str) -> set[str]:
     place.server.iam.enforced = True
     client = grpc_client(place.server.grpc_target, place.server.tokens.issue(member).text)
     found = set()
-    for kind in KINDS:
+    for kind in (*KINDS, "events"):
         try:
             client.access_secret_version(name=place.name(f"daskpki_lab_{kind}") + "/versions/1")
-        except Forbidden:
+        except (Forbidden, NotFound):  # the log of other secrets has no version before the first of them is set
             continue
         found.add(kind)
     place.server.iam.enforced = False
@@ -147,6 +149,25 @@ def test_what_operators_and_issuers_read_is_granted_alone(place: GsmPlace, grant
     for target in ("records", "cakey/1"):
         grants.give(parse_target(target, "lab"), ALICE)
     assert readable(place, ALICE) == {"records", "cakey_1"}
+
+
+def test_a_reader_of_the_log_reads_the_log_of_other_secrets_from_its_first_entry_on(
+    place: GsmPlace, store: GsmStore, grants: Grants
+) -> None:
+    target = parse_target("records", "lab")
+    assert [change.secret for change in grants.give(target, ALICE)] == ["daskpki_lab_records", "daskpki_lab_events"]
+    assert list(store.events("lab").records()) == []
+    store.events("lab").commit(lambda _: [Draft("secret-added", {"name": "db", "version": 1})], STAMP)
+    assert "events" in readable(place, ALICE)
+    assert all(change.changed for change in grants.take(target, ALICE))
+    assert readable(place, ALICE) == set()
+
+
+def test_a_granter_who_may_not_create_the_log_of_other_secrets_grants_the_first(
+    place: GsmPlace, grants: Grants
+) -> None:
+    place.server.fail("CreateSecret", http=403)
+    assert [change.secret for change in grants.give(parse_target("records", "lab"), ALICE)] == ["daskpki_lab_records"]
 
 
 def test_on_a_local_store_grants_do_not_apply() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from daskpki.cluster.sealed import audit_hook
 from daskpki.cluster.sealed.graphs import accept_checked_graphs
-from daskpki.cluster.sealed.helpers import Helpers, Limits
+from daskpki.cluster.sealed.helper_pool import Helpers, Limits
 from daskpki.cluster.sealed.scheduler import Seal
 from daskpki.identity import Role
 

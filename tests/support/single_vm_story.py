@@ -108,7 +108,8 @@ def main() -> None:
         canary = Canary({**dict(keys(story)), "db-password": Confidential(PASSWORD)})
         log = work / "vm.log"
         vm = stack.enter_context(booted(user_data, log))
-        answer = story.run([sys.executable, "-c", ASK], story.session.environ, log)
+        alice = {**story.session.environ, **story.identities[ALICE], "SSL_CERT_FILE": TRUSTED}
+        answer = story.run([sys.executable, "-c", ASK], alice, log)
         check_computed(answer, vm)
         check_requests(story, metadata)
         check_no_key(story, canary, vm)
@@ -190,10 +191,14 @@ def check_computed(answer: str, vm: subprocess.Popen[bytes]) -> None:
 
 
 def check_requests(story: Story, metadata: MetadataServer) -> None:
-    """Five and one for the secret, each by the VM's own identity."""
+    """Five and one for the secret, each by the VM's own identity; alice's client reads the trust document only."""
     asked = [entry for entry in story.server.requests() if entry.transport == "rest"]
-    assert {(entry.method, entry.principal) for entry in asked} == {("AccessSecretVersion", f"serviceAccount:{NODE}")}
-    assert len(asked) + metadata.count() == 6
+    assert {entry.method for entry in asked} == {"AccessSecretVersion"}
+    by_node = [entry for entry in asked if entry.principal == f"serviceAccount:{NODE}"]
+    by_alice = [entry for entry in asked if entry.principal == f"serviceAccount:{ALICE}"]
+    assert len(by_node) + len(by_alice) == len(asked)
+    assert len(by_node) + metadata.count() == 6
+    assert {entry.secret_id for entry in by_alice} == {"daskpki_lab_trust"}
 
 
 def check_no_key(story: Story, canary: Canary, vm: subprocess.Popen[bytes]) -> None:

@@ -20,7 +20,7 @@ from distributed.utils import get_traceback, truncate_exception
 
 _LONGEST: Final = 10_000
 """Characters of an error that is told, as distributed.admin.max-error-length."""
-_REHEARSED: Final = "daskpki.cluster.sealed.selfcheck.song_of_the_start"
+_REHEARSED: Final = "daskpki.cluster.sealed.selftest.song_of_the_start"
 """With which each start tries the hook."""
 _OURS: Final = frozenset({"builtins", "asyncio", "concurrent", "dask", "daskpki", "distributed", "tornado"})
 _for_an_admin: ContextVar[bool] = ContextVar("daskpki-unpickles-for-an-admin", default=False)

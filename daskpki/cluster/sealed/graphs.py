@@ -149,8 +149,8 @@ def accept_checked_graphs() -> None:
     register_serialization_family(_FAMILY, _never_dumped, _only_frame)
 
 
-def _never_dumped(value: Any, context: Any = None) -> NoReturn:
-    raise NotImplementedError(f"{_FAMILY} goes nowhere")
+def _never_dumped(_value: Any) -> NoReturn:
+    raise TypeError(f"a {_FAMILY} stays in this process")
 
 
 def _only_frame(_header: Any, frames: Sequence[Any]) -> Any:

@@ -1,6 +1,6 @@
 """What people do by code that distributed sends for them, done by the scheduler's own: progress bars, reports, uploads.
 
-The helper says which of distributed's functions it was (`recognising`), and nothing of a client's is run.
+The helper says which of distributed's functions it was (`recognition`), and nothing of a client's is run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from distributed.protocol import core
 from distributed.protocol.serialize import to_serialize
 
 from daskpki.cluster.sealed.graphs import GraphFailedError, checked_request
-from daskpki.cluster.sealed.helpers import Helpers
+from daskpki.cluster.sealed.helper_pool import Helpers
 
 _SHORTEST: Final = 0.1
 """Seconds between two reports of progress, at least."""

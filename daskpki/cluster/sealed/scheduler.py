@@ -20,7 +20,7 @@ from distributed.protocol.serialize import to_serialize
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import Peer
 from daskpki.cluster.policy import Channel
-from daskpki.cluster.sealed import audit_hook, confinement, selfcheck
+from daskpki.cluster.sealed import audit_hook, confinement, selftest
 from daskpki.cluster.sealed.graphs import (
     CheckedGraph,
     GraphFailedError,
@@ -29,7 +29,7 @@ from daskpki.cluster.sealed.graphs import (
     accept_checked_graphs,
     checked_graph,
 )
-from daskpki.cluster.sealed.helpers import HelperFailedError, Helpers, parse_limits
+from daskpki.cluster.sealed.helper_pool import HelperFailedError, Helpers, parse_limits
 from daskpki.cluster.sealed.named import Named
 from daskpki.cluster.values import KINDS, arguments, misfit
 from daskpki.pki.profile import Grade
@@ -223,15 +223,15 @@ def seal(scheduler: Any, enforcement: Enforcement, limits: str | None, user: str
     Blocks until the first helper has proved itself, a few seconds. There is no way back: the hook stays.
     """
     helpers = Helpers(parse_limits(limits), user)
-    selfcheck.verify_shapes()
+    selftest.verify_shapes()
     accept_checked_graphs()
     sealed = Seal(scheduler, enforcement, helpers)
     helpers.begin()
-    graph = selfcheck.canary_graph()
+    graph = selftest.canary_graph()
     try:
         audit_hook.install()
         confinement.make_undumpable()
-        selfcheck.verify_holds(helpers, graph)
+        selftest.verify_holds(helpers, graph)
         audit_hook.refused.clear()
     except BaseException:
         helpers.end()

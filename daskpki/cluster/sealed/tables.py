@@ -19,7 +19,7 @@ from distributed.shuffle._core import P2PBarrierTask
 from msgpack.ext import ExtType
 
 from daskpki.cluster.sealed.graphs import ARRAY, DATAFRAME, OPAQUE
-from daskpki.cluster.sealed.recognising import recognise
+from daskpki.cluster.sealed.recognition import recognise
 from daskpki.cluster.sealed.uploads import UPLOADS
 
 _BY_NAME: Final = 256

@@ -9,7 +9,7 @@ import pytest
 from daskpki import cluster_security
 from daskpki.boot.options import parse_arguments
 from daskpki.boot.settings import Settings, parse_settings
-from daskpki.cluster.sealed.helpers import Helpers, Limits
+from daskpki.cluster.sealed.helper_pool import Helpers, Limits
 from daskpki.errors import NotTrustedError, UsageError
 from daskpki.handover import SEALED, STOCK
 

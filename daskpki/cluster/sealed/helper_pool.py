@@ -163,7 +163,7 @@ class Helpers:
             landlock = confinement.has_landlock()
             settings = json.dumps({"memory": self.limits.memory << 20, "landlock": landlock})
             self._forker = subprocess.Popen(
-                [sys.executable, "-P", "-m", "daskpki.cluster.sealed.helper_main", str(theirs.fileno()), settings],
+                [sys.executable, "-P", "-m", "daskpki.cluster.sealed.helper_process", str(theirs.fileno()), settings],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -1,6 +1,6 @@
 """The process from which helpers are forked, with Dask loaded, and what a helper does once it is one.
 
-`python -m daskpki.cluster.sealed.helper_main FD LIMITS`: on the socket FD the scheduler asks for a helper (and hands
+`python -m daskpki.cluster.sealed.helper_process FD LIMITS`: on the socket FD the scheduler asks for a helper (and hands
 over its end of a socket), or has one ended. The forking process opens nothing of a client's.
 """
 

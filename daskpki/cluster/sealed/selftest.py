@@ -19,7 +19,7 @@ from distributed.shuffle._scheduler_plugin import ShuffleSchedulerPlugin
 
 from daskpki.cluster import no_pickle
 from daskpki.cluster.sealed.graphs import SealedShuffle, checked_graph
-from daskpki.cluster.sealed.helpers import Helpers
+from daskpki.cluster.sealed.helper_pool import Helpers
 from daskpki.errors import NotTrustedError
 
 _CALLED: Final[Mapping[Callable[..., Any], frozenset[str]]] = {

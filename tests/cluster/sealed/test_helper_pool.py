@@ -19,7 +19,7 @@ from msgpack.ext import ExtType
 
 from daskpki.cluster.sealed import confinement
 from daskpki.cluster.sealed.graphs import ForgedAnswerError, GraphFailedError, checked_graph, checked_request
-from daskpki.cluster.sealed.helpers import HelperFailedError, Helpers, Limits, parse_limits
+from daskpki.cluster.sealed.helper_pool import HelperFailedError, Helpers, Limits, parse_limits
 from daskpki.errors import UsageError
 from tests.support.hostile import STILL_WORKS, TAKEN_OVER, WAYS_OUT, Hostile, Trial
 from tests.support.nodes import Cluster

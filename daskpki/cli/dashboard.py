@@ -20,16 +20,18 @@ def dashboard(
     ctx: typer.Context,
     address: Annotated[
         str | None,
-        typer.Argument(metavar="[tls://HOST:PORT]", help="The scheduler's address [default: your login's first one]."),
+        typer.Argument(
+            metavar="tls://HOST:PORT", show_default="the first one of your login", help="Address of the scheduler."
+        ),
     ] = None,
     dashboard_address: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Address of its dashboard [default: the scheduler is asked]."),
+        typer.Option(metavar="HOST:PORT", show_default="as the scheduler says", help="Address of its dashboard."),
     ] = None,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open a browser, or print the file that one opens.")
     ] = True,
-    port: Annotated[int, typer.Option(metavar="N", help="Port of 127.0.0.1 [default: a free one].")] = 0,
+    port: Annotated[int, typer.Option(metavar="N", show_default="a free one", help="Port on 127.0.0.1.")] = 0,
 ) -> None:
     """Show a scheduler's dashboard in your browser; the scheduler runs with --dashboard mtls.
 

@@ -36,6 +36,17 @@ class Api(BaseHTTPRequestHandler):
             return self._answer({"major": "1", "minor": "30", "gitVersion": "v1.30.0"})
         if path == "/api":
             return self._answer({"kind": "APIVersions", "versions": ["v1"]})
+        if path == "/apis":
+            return self._answer({"kind": "APIGroupList", "apiVersion": "v1", "groups": []})
+        if path == "/api/v1":
+            service = {
+                "name": "services",
+                "singularName": "service",
+                "kind": "Service",
+                "namespaced": True,
+                "verbs": ["get", "list"],
+            }
+            return self._answer({"kind": "APIResourceList", "groupVersion": "v1", "resources": [service]})
         if path in self.objects:
             return self._answer(self.objects[path])
         if path not in {known.rpartition("/")[0] for known in self.objects}:

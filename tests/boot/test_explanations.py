@@ -155,8 +155,8 @@ def test_a_token_endpoint_that_fails_is_asked_again(cloud: Cloud, tmp_path: Path
         environ = cloud.environ | {"GOOGLE_APPLICATION_CREDENTIALS": kind(tmp_path, url)}
         assert boot_here(environ, "scheduler").started
     assert len(asked) == 3
-    with token_server(page) as (url, _):
-        environ = cloud.environ | {"GOOGLE_APPLICATION_CREDENTIALS": kind(tmp_path, url), "DASKPKI_DEADLINE": "1"}
+    with token_server(page) as (url, _):  # google-auth alone may take a second to load
+        environ = cloud.environ | {"GOOGLE_APPLICATION_CREDENTIALS": kind(tmp_path, url), "DASKPKI_DEADLINE": "3"}
         with pytest.raises(UnavailableError, match=f"answers {status}"):
             boot_here(environ, "scheduler")
 

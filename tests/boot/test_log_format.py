@@ -116,7 +116,7 @@ def test_dasks_records_become_objects_and_an_audit_event_its_fields() -> None:
     assert audit["message"] == "refused spiffe://c/worker/w tls://h:1 register-client"
     assert audit["audit"] == {
         "at": 7.0, "kind": "refused", "peer": "spiffe://c/worker/w", "address": "tls://h:1",
-        "detail": "register-client",
+        "detail": "register-client", "reason": "", "first": 7.0, "times": 1,
     }  # fmt: skip
     assert (audit["severity"], began["severity"], shown["message"]) == ("WARNING", "INFO", "shown")
     assert (warned["severity"], failed["severity"]) == ("WARNING", "ERROR")

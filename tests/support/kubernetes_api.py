@@ -19,6 +19,10 @@ from urllib.parse import parse_qs, urlsplit
 NAMESPACE = "lab"
 
 
+_DISCOVERY = {"/api/v1", "/apis"}
+"""Lists of what there is, which the operator's client asks for in the background and does without."""
+
+
 class Api(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     objects: ClassVar[dict[str, dict[str, Any]]]
@@ -36,17 +40,6 @@ class Api(BaseHTTPRequestHandler):
             return self._answer({"major": "1", "minor": "30", "gitVersion": "v1.30.0"})
         if path == "/api":
             return self._answer({"kind": "APIVersions", "versions": ["v1"]})
-        if path == "/apis":
-            return self._answer({"kind": "APIGroupList", "apiVersion": "v1", "groups": []})
-        if path == "/api/v1":
-            service = {
-                "name": "services",
-                "singularName": "service",
-                "kind": "Service",
-                "namespaced": True,
-                "verbs": ["get", "list"],
-            }
-            return self._answer({"kind": "APIResourceList", "groupVersion": "v1", "resources": [service]})
         if path in self.objects:
             return self._answer(self.objects[path])
         if path not in {known.rpartition("/")[0] for known in self.objects}:
@@ -66,7 +59,8 @@ class Api(BaseHTTPRequestHandler):
         return self._answer({"kind": "Status", "apiVersion": "v1", "status": "Success"})
 
     def _unknown(self) -> None:
-        self.unknown.append(f"{self.command} {self.path}")
+        if self.path.rstrip("/") not in _DISCOVERY:
+            self.unknown.append(f"{self.command} {self.path}")
         status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "not found", "code": 404}
         self._answer(status, 404)
 

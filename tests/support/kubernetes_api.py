@@ -19,6 +19,27 @@ from urllib.parse import parse_qs, urlsplit
 NAMESPACE = "lab"
 
 
+def _resources(version: str, plural: str, kind: str) -> dict[str, Any]:
+    resource = {"name": plural, "singularName": kind.lower(), "kind": kind, "namespaced": True}
+    return {"kind": "APIResourceList", "groupVersion": version, "resources": [resource]}
+
+
+def _group(name: str) -> dict[str, Any]:
+    version = {"groupVersion": f"{name}/v1", "version": "v1"}
+    return {"name": name, "versions": [version], "preferredVersion": version}
+
+
+_DISCOVERY = {
+    "/version": {"major": "1", "minor": "30", "gitVersion": "v1.30.0"},
+    "/api": {"kind": "APIVersions", "versions": ["v1"]},
+    "/api/v1": _resources("v1", "services", "Service"),
+    "/apis": {"kind": "APIGroupList", "groups": [_group("apps"), _group("kubernetes.dask.org")]},
+    "/apis/apps/v1": _resources("apps/v1", "deployments", "Deployment"),
+    "/apis/kubernetes.dask.org/v1": _resources("kubernetes.dask.org/v1", "daskclusters", "DaskCluster"),
+}
+"""How clients learn which kinds there are."""
+
+
 class Api(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     objects: ClassVar[dict[str, dict[str, Any]]]
@@ -32,10 +53,8 @@ class Api(BaseHTTPRequestHandler):
         """An object, or those of a kind; of the selectors only the one for a name is looked at."""
         url = urlsplit(self.path)
         path = url.path.rstrip("/")
-        if path == "/version":
-            return self._answer({"major": "1", "minor": "30", "gitVersion": "v1.30.0"})
-        if path == "/api":
-            return self._answer({"kind": "APIVersions", "versions": ["v1"]})
+        if path in _DISCOVERY:
+            return self._answer(_DISCOVERY[path])
         if path in self.objects:
             return self._answer(self.objects[path])
         if path not in {known.rpartition("/")[0] for known in self.objects}:

@@ -29,7 +29,7 @@ def _group(name: str) -> dict[str, Any]:
     return {"name": name, "versions": [version], "preferredVersion": version}
 
 
-_DISCOVERY = {
+_DISCOVERY: Mapping[str, Mapping[str, Any]] = {
     "/version": {"major": "1", "minor": "30", "gitVersion": "v1.30.0"},
     "/api": {"kind": "APIVersions", "versions": ["v1"]},
     "/api/v1": _resources("v1", "services", "Service"),

@@ -19,8 +19,25 @@ from urllib.parse import parse_qs, urlsplit
 NAMESPACE = "lab"
 
 
-_DISCOVERY = {"/api/v1", "/apis"}
-"""Lists of what there is, which the operator's client asks for in the background and does without."""
+def _resources(version: str, plural: str, kind: str) -> dict[str, Any]:
+    resource = {"name": plural, "singularName": kind.lower(), "kind": kind, "namespaced": True}
+    return {"kind": "APIResourceList", "groupVersion": version, "resources": [resource]}
+
+
+def _group(name: str) -> dict[str, Any]:
+    version = {"groupVersion": f"{name}/v1", "version": "v1"}
+    return {"name": name, "versions": [version], "preferredVersion": version}
+
+
+_DISCOVERY: Mapping[str, Mapping[str, Any]] = {
+    "/version": {"major": "1", "minor": "30", "gitVersion": "v1.30.0"},
+    "/api": {"kind": "APIVersions", "versions": ["v1"]},
+    "/api/v1": _resources("v1", "services", "Service"),
+    "/apis": {"kind": "APIGroupList", "groups": [_group("apps"), _group("kubernetes.dask.org")]},
+    "/apis/apps/v1": _resources("apps/v1", "deployments", "Deployment"),
+    "/apis/kubernetes.dask.org/v1": _resources("kubernetes.dask.org/v1", "daskclusters", "DaskCluster"),
+}
+"""How clients learn which kinds there are."""
 
 
 class Api(BaseHTTPRequestHandler):
@@ -36,10 +53,8 @@ class Api(BaseHTTPRequestHandler):
         """An object, or those of a kind; of the selectors only the one for a name is looked at."""
         url = urlsplit(self.path)
         path = url.path.rstrip("/")
-        if path == "/version":
-            return self._answer({"major": "1", "minor": "30", "gitVersion": "v1.30.0"})
-        if path == "/api":
-            return self._answer({"kind": "APIVersions", "versions": ["v1"]})
+        if path in _DISCOVERY:
+            return self._answer(_DISCOVERY[path])
         if path in self.objects:
             return self._answer(self.objects[path])
         if path not in {known.rpartition("/")[0] for known in self.objects}:
@@ -59,8 +74,7 @@ class Api(BaseHTTPRequestHandler):
         return self._answer({"kind": "Status", "apiVersion": "v1", "status": "Success"})
 
     def _unknown(self) -> None:
-        if self.path.rstrip("/") not in _DISCOVERY:
-            self.unknown.append(f"{self.command} {self.path}")
+        self.unknown.append(f"{self.command} {self.path}")
         status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "not found", "code": 404}
         self._answer(status, 404)
 

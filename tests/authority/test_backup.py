@@ -103,7 +103,7 @@ def test_a_cluster_on_secret_manager_that_was_put_back_is_noticed(
         refused = run(*command, code=3).err
         assert "put back to an older state" in refused
     (memory,) = (home(os.environ) / "seen").iterdir()
-    assert f"remove {memory}" in refused
+    assert f"rm {memory}" in refused
     memory.unlink()
     assert run("show", "worker", "--json").json()["state"] == "issued"
     run("revoke", "worker")

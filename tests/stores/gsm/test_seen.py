@@ -67,7 +67,7 @@ def test_a_log_that_was_put_back_is_refused_until_that_is_accepted(place: GsmPla
     with operator(place, tmp_path) as store, pytest.raises(NotTrustedError, match="put back to an older state") as no:
         READS[read](store.log("c"))
     (file,) = (tmp_path / "seen").iterdir()
-    assert f"remove {file}" in str(no.value.hint)
+    assert f"rm {file}" in str(no.value.hint)
     with operator(place, tmp_path / "a stranger") as store:
         READS[read](store.log("c"))
     file.unlink()  # the way that the hint names

@@ -109,6 +109,7 @@ class LogInventory:
         self._base = State() if head is None else head.state
         self._tail = () if head is None else head.tail
         self._replay = replay
+        self._replayed: ReplayedInventory | None = None
 
     @cached_property
     def _state(self) -> State:
@@ -118,9 +119,12 @@ class LogInventory:
     def _recent(self) -> _RecentLeaves:
         return _RecentLeaves(self._base.unfinished or (), self._tail)
 
-    @cached_property
+    @property
     def _full(self) -> ReplayedInventory:
-        return self._replay()
+        # No cached_property: before Python 3.12 it locks all views of a process while one of them reads (gh-87634).
+        if self._replayed is None:
+            self._replayed = self._replay()
+        return self._replayed
 
     @property
     def head(self) -> Head:

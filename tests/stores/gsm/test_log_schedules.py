@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
+
+import pytest
 
 from daskpki.errors import AmbiguousError, UnavailableError
 from daskpki.inventory import Inventory, ReplayedInventory
@@ -16,8 +19,24 @@ from daskpki.store.port import SecretInfo, SecretStore
 from tests.support.drafts import STAMP, Leaf, new_ca, random_leaf
 from tests.support.simulator import Crash, SimulatedSecret, SimulatedStore
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROOM = 4_000
 SCHEDULES = 100
+
+
+class OneThread(AbstractContextManager["OneThread"]):
+    """A pool that reads when it is asked: a writer has one turn at a time, and takes it in its own thread."""
+
+    map = staticmethod(map)
+
+    def __init__(self, _readers: int) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daskpki.store.gsm.log_view.ThreadPoolExecutor", OneThread)
 
 
 class LogStore(SimulatedStore):

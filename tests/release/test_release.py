@@ -60,8 +60,9 @@ def test_another_source_makes_another_wheel(tmp_path: Path) -> None:
 
 def test_a_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     built = zipfile.ZipFile(wheel(checkout(tmp_path / "one", mode=0o644), tmp_path / "first", umask=0o022)).namelist()
-    information = f"daskpki-{PROJECT['version']}.dist-info"
-    assert {name.partition("/")[0] for name in built} == {"daskpki", information}
+    information, data = (f"daskpki-{PROJECT['version']}.{kind}" for kind in ("dist-info", "data"))
+    assert {name.partition("/")[0] for name in built} == {"daskpki", information, data}
+    assert [name for name in built if name.startswith(data)] == [f"{data}/data/etc/dask/daskpki.yaml"]
     files = {path.as_posix() for path in tracked("daskpki")}
     assert {name for name in built if name.startswith("daskpki/")} == files
     assert f"{information}/licenses/LICENSE" in built

@@ -161,8 +161,7 @@ OPTIONS: Final = (
         "helper-limits",
         "LIMITS",
         "DASKPKI_HELPER_LIMITS",
-        "of a sealed scheduler's helpers, by commas: helpers=8,seconds=120,wait=60,memory=4096,reply=2048,tasks=5000000"
-        " (sizes in MiB)",
+        "sealed scheduler: helpers=8,seconds=120,wait=60,memory=4096,reply=2048,tasks=5000000 (MiB)",
     ),
     Option("helper-user", "USER", "DASKPKI_HELPER_USER", "run them as this user, where there is no Landlock (as root)"),
     Option(

@@ -12,24 +12,16 @@ _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _SIGNALLED = 128
 
 
-def end_on_signals() -> None:
-    """Let the signals that ask a program to end do so, also as PID 1, for which the kernel knows no default action.
-
-    Until exec replaces this program; the init that PID 1 becomes waits for them in its own way.
-    """
-    if os.getpid() == 1:
-        for number in _ENDING:
-            signal.signal(number, _end)
-
-
 def _end(number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(_SIGNALLED + number)  # no Exception, so nothing on the way takes it for a fault
+    raise SystemExit(_SIGNALLED + number)  # no Exception, so no caller takes it for a fault
 
 
 def main() -> int:
-    """Boot as the command line says; returns only when Dask was not started, with the documented exit code."""
-    end_on_signals()
-    gc.disable()  # a boot lives for a tenth of a second, and exec ends this setting with everything else
+    """Boot as the command line says; return the documented exit code if Dask was not started."""
+    if os.getpid() == 1:  # the kernel has no default action for PID 1; exec ends these handlers
+        for number in _ENDING:
+            signal.signal(number, _end)
+    gc.disable()  # a boot takes a tenth of a second, and exec ends this setting
     from daskpki.boot.entrypoint import boot
     from daskpki.boot.log import BootLog
     from daskpki.boot.options import help_text, log_format
@@ -44,7 +36,7 @@ def main() -> int:
         boot(argv, os.environ)
     except KeyboardInterrupt:
         return 130
-    except Exception as error:  # noqa: BLE001 - what is no error of ours is a fault of ours, and said in the same form
+    except Exception as error:  # noqa: BLE001 - any other error is a bug of ours, and is reported in the same form
         code = BootLog(log_format(argv, os.environ)).report(error)
         drop_unwritable(sys.stderr)
         return code

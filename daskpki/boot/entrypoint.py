@@ -20,7 +20,7 @@ _CLOCK_PATIENCE = 60.0
 
 
 def boot(argv: Sequence[str], environ: Mapping[str, str], execve: Execve = os.execve) -> None:
-    """Become Dask; raises a DaskpkiError when that is not possible, and has then left nothing behind."""
+    """Become Dask; raises a DaskpkiError if that is not possible, and then leaves nothing behind."""
     settings = parse_settings(parse_arguments(argv), environ)
     check_arguments(settings)
     find_user(settings.worker_user)
@@ -30,23 +30,23 @@ def boot(argv: Sequence[str], environ: Mapping[str, str], execve: Execve = os.ex
 
 
 def prepare(settings: Settings, environ: Mapping[str, str]) -> Checked:
-    """Fetch and check everything."""
+    """Fetch and verify the credential, the trust document and the mounted secrets."""
     end = time.monotonic() + settings.deadline
-    voice = BootLog(settings.log_format)
-    fetched = fetch(settings, environ, RetryPolicy(end, voice.warn))
+    messages = BootLog(settings.log_format)
+    fetched = fetch(settings, environ, RetryPolicy(end, messages.warn))
     from daskpki.boot.verify import Clocks, verify_in_time
 
     left = min(_CLOCK_PATIENCE, max(0.0, end - time.monotonic()))
     clocks = Clocks(time.time, time.monotonic, time.sleep)
     trust = verify_in_time(fetched.material, fetched.settings, fetched.date, clocks, patience=left)
-    whom = " and ".join(_whose(credential, settings) for credential in fetched.material.credentials)
-    voice.note(f"{whom}, from {settings.source}; trust epoch {trust.epoch}")
+    named = " and ".join(_name_credential(credential, settings) for credential in fetched.material.credentials)
+    messages.note(f"{named}, from {settings.source}; trust epoch {trust.epoch}")
     if settings.freshness.stale_trust == "allow":
         ends = min(part.next_update for part in trust.crls)
-        voice.warn(f"--stale-trust allow: whoever is revoked after {minute(ends)} may be taken in")
+        messages.warn(f"--stale-trust allow: peers that are revoked after {minute(ends)} may be accepted")
     return Checked(fetched.settings, fetched.material, trust)
 
 
-def _whose(credential: Credential, settings: Settings) -> str:
+def _name_credential(credential: Credential, settings: Settings) -> str:
     version = settings.versions.get(credential.identity.role)
     return credential.identity.uri + (f" (version {version}, which it keeps)" if version else "")

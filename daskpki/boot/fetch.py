@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -23,31 +22,31 @@ from daskpki.errors import CorruptError, DisabledError, NotFoundError, NotTruste
 from daskpki.identity import Role, parse_label
 from daskpki.pki.credential import Credential, parse_credential
 from daskpki.pki.trust_document import SignedTrustDocument, parse_trust
-from daskpki.settings import GsmUrl, LocalUrl, PluginUrl, StoreUrl
+from daskpki.settings import GsmUrl, StoreUrl
 from daskpki.store.append_chain import Head, Link, best, first_after
 
 if TYPE_CHECKING:
     from daskpki.boot.google import SecretManager
 
 MOST_FOREIGN: Final = 4096
-"""Versions that do not count, behind which a document is still looked for: each costs a request."""
+"""Invalid versions above a valid document, at most: each costs a request."""
 _RESTORE: Final = "enable that version; if it is destroyed, add the last good version's payload once more"
 
 
 class Reader(Protocol):
-    """The part of a SecretStore that a node is allowed to use."""
+    """The part of a SecretStore (`daskpki.store.port`) that a node is allowed to use."""
 
     def latest(self, secret: str) -> tuple[int, Confidential]:
-        """See daskpki.store.port.SecretStore."""
+        """Read number and payload of the newest version."""
         ...
 
     def access(self, secret: str, number: int) -> Confidential:
-        """See daskpki.store.port.SecretStore."""
+        """Read the payload of one version."""
         ...
 
 
 class FetchedTrust(NamedTuple):
-    """A trust document as it was stored, and what it says, not verified."""
+    """A trust document as it was stored, and parsed; not verified."""
 
     data: Confidential
     signed: SignedTrustDocument
@@ -56,8 +55,7 @@ class FetchedTrust(NamedTuple):
 class Material(NamedTuple):
     """Everything for a boot, parsed and not verified yet.
 
-    `anchors` (DER) are CAs known beforehand, from a credential directory. `secrets` are the cluster's other secrets,
-    with where each is to be mounted.
+    `anchors` (DER) are CAs known beforehand, from a credential directory. `secrets` are user secrets and their mounts.
     """
 
     credentials: tuple[Credential, ...]
@@ -73,9 +71,9 @@ def read_material(
     pinned: Mapping[Role, int],
     mounts: Sequence[Mount] = (),
 ) -> Material:
-    """The credentials of these roles and names, the trust document, and these secrets; raises what the store raises.
+    """Read the credentials of these roles and names, the trust document, and secrets; raises what the store raises.
 
-    `pinned` are the versions to read of some of the credentials; of the others, the newest is read.
+    `pinned` are the versions of some credentials; the newest of the others is read.
     """
     credentials = tuple(read_credential(store, cluster, role, name, pinned.get(role)) for role, name in wanted)
     trust = newest_trust(store, cluster, partial(_leads_to, credentials))
@@ -84,7 +82,7 @@ def read_material(
 
 
 def read_secret(store: Reader, cluster: str, mount: Mount) -> Confidential:
-    """One of the cluster's other secrets, as raw bytes; NotFoundError names the command that sets it."""
+    """Read a user secret as raw bytes; NotFoundError names the command that sets it."""
     secret = secret_names.user_secret_id(cluster, mount.name)
     try:
         return store.latest(secret)[1] if mount.version is None else store.access(secret, mount.version)
@@ -97,7 +95,7 @@ def read_secret(store: Reader, cluster: str, mount: Mount) -> Confidential:
 
 
 def read_credential(store: Reader, cluster: str, role: Role, name: str, version: int | None = None) -> Credential:
-    """The newest credential, or that version; NotFoundError with the way out, CorruptError when it is another's."""
+    """Read the newest credential, or that version; NotFoundError with the way out, CorruptError for another's."""
     secret = secret_names.credential_id(cluster, role, name)
     try:
         payload = store.latest(secret)[1] if version is None else store.access(secret, version)
@@ -112,7 +110,7 @@ def read_credential(store: Reader, cluster: str, role: Role, name: str, version:
 
 
 def parse_own_credential(payload: Confidential, cluster: str, role: Role, name: str) -> Credential:
-    """The credential in the payload of its secret; CorruptError when it is another's."""
+    """Parse the payload of a credential's secret; CorruptError if it is of another identity."""
     credential = parse_credential(payload)
     if (credential.cluster, credential.identity.role, credential.identity.name) != (cluster, role, name):
         raise CorruptError(f"the secret of {role.value}/{name} of cluster {cluster} holds {credential.identity.uri}")
@@ -120,7 +118,7 @@ def parse_own_credential(payload: Confidential, cluster: str, role: Role, name: 
 
 
 Counts = Callable[[SignedTrustDocument], None]
-"""Raises NotTrustedError for a trust document that does not count."""
+"""Raises NotTrustedError for a trust document that is not to be considered."""
 
 
 def check_signed(signed: SignedTrustDocument) -> None:
@@ -131,7 +129,7 @@ def check_signed(signed: SignedTrustDocument) -> None:
 
 
 def _leads_to(credentials: Sequence[Credential], signed: SignedTrustDocument) -> None:
-    """Raise NotTrustedError for a document that the credentials do not lead to: then it is not this node's CA."""
+    """Raise NotTrustedError for a document whose CAs did not issue the credentials."""
     check_signed(signed)
     from daskpki.pki.verify import is_issued_by
 
@@ -142,10 +140,10 @@ def _leads_to(credentials: Sequence[Credential], signed: SignedTrustDocument) ->
 
 
 def newest_trust(store: Reader, cluster: str, counts: Counts = check_signed) -> FetchedTrust:
-    """The newest trust document that counts (rules: `daskpki.store.append_chain`); usually one read and one 404.
+    """Find the newest valid trust document (rules: `daskpki.store.append_chain`); usually one read and one 404.
 
-    A version that does not count stops nobody: it is named in the log, and passed over, downwards by number. Where none
-    counts, the newest that can be read at all is returned, and its verification says what is wrong.
+    An invalid version blocks nobody: it is logged and skipped, downwards by number. If none is valid, the newest
+    readable one is returned, and its verification says what is wrong.
     """
     secret = secret_names.trust_id(cluster)
     try:
@@ -167,14 +165,14 @@ def newest_trust(store: Reader, cluster: str, counts: Counts = check_signed) -> 
 def _counted(
     store: Reader, secret: str, newest: int, data: Confidential, counts: Counts
 ) -> tuple[Head[FetchedTrust], list[int]]:
-    """The first version from `newest` down that counts, and the numbers above it that do not."""
+    """Find the first valid version from `newest` down, and the numbers of the invalid ones above it."""
     foreign: list[int] = []
     refusal: CorruptError | NotTrustedError | None = None
     for number in range(newest, max(0, newest - MOST_FOREIGN), -1):
         try:
             head = _head(number, data if number == newest else store.access(secret, number))
             counts(head.payload.signed)
-        except DisabledError:  # a loser, or what a later winner destroyed
+        except DisabledError:  # a losing version, or one that a later winner destroyed
             continue
         except (CorruptError, NotTrustedError) as error:
             refusal = refusal or error
@@ -188,7 +186,7 @@ def _counted(
 
 
 def _latest(store: Reader, secret: str) -> tuple[int, Confidential]:
-    """`latest`, which is the newest version in any state: one that was disabled must not be passed over silently."""
+    """Read `latest`, the newest version in any state: a disabled one must not be skipped silently."""
     try:
         return store.latest(secret)
     except DisabledError as error:
@@ -196,7 +194,7 @@ def _latest(store: Reader, secret: str) -> tuple[int, Confidential]:
 
 
 def _later(store: Reader, secret: str, first: int, newest: int, counts: Counts) -> Iterator[Head[FetchedTrust]]:
-    """The versions that may count more than the one found: rivals from `first` on, and whatever came after `newest`."""
+    """Yield the versions that may outrank the one found: rivals from `first` on, and all after `newest`."""
     for number in range(first, newest):
         with contextlib.suppress(DisabledError, CorruptError, NotTrustedError):  # destroyed, or foreign
             head = _head(number, store.access(secret, number))
@@ -214,7 +212,7 @@ def _later(store: Reader, secret: str, first: int, newest: int, counts: Counts) 
             unreadable = error
         except NotFoundError:
             break
-    if unreadable is not None:  # what it said would be lost, and it may have been a revocation
+    if unreadable is not None:  # it may have been a revocation
         raise NotTrustedError(str(unreadable), hint=_RESTORE) from unreadable
 
 
@@ -225,44 +223,53 @@ def _head(number: int, data: Confidential) -> Head[FetchedTrust]:
 
 
 class Fetched(NamedTuple):
-    """The material, the settings with the name filled in, and what the other side's clock said (None: nobody's)."""
+    """The material, the settings with the name filled in, and the reading of the server's clock, if there is one."""
 
     material: Material
     settings: Settings
     date: Reading | None
 
 
-def fetch(settings: Settings, environ: Mapping[str, str], patience: RetryPolicy) -> Fetched:
-    """The material from the source that the settings name; raises whatever went wrong there."""
+def fetch(settings: Settings, environ: Mapping[str, str], policy: RetryPolicy) -> Fetched:
+    """Fetch the material from the source that the settings name; raises the source's errors."""
     if settings.directory is not None:
-        return Fetched(_from_directories(settings), settings, None)
+        first, *others = (
+            read_directory(directory) for directory in map(settings.directory_for, settings.roles) if directory
+        )
+        credentials = [credential for material in (first, *others) for credential in material.credentials]
+        return Fetched(first._replace(credentials=tuple(credentials)), settings, None)
     if settings.file is not None:
-        return _from_file(settings, settings.file, environ, patience)
-    settings = _with_instance_name(settings, environ, patience)
-    if isinstance(settings.store, GsmUrl):
-        return _from_secret_manager(settings, settings.store, environ, patience)
+        return _from_file(settings, settings.file, environ, policy)
+    if settings.name == INSTANCE:
+        from daskpki.boot.google import Metadata
+
+        settings = settings._replace(name=parse_label(Metadata(environ, policy).instance_name(), "name"))
     assert settings.store is not None, "without a directory there is a store"
-    return Fetched(_from_store(settings, settings.store, environ), settings, None)
+    with open_reader(settings.store, settings.endpoint, environ, policy) as reader:
+        material = read_material(reader, settings.cluster, settings.wanted, settings.versions, settings.mounts)
+        return Fetched(material, settings, getattr(reader, "date", None))
 
 
-def _with_instance_name(settings: Settings, environ: Mapping[str, str], patience: RetryPolicy) -> Settings:
-    if settings.name != INSTANCE:
-        return settings
-    from daskpki.boot.google import Metadata
+@contextlib.contextmanager
+def open_reader(
+    url: StoreUrl, endpoint: str | None, environ: Mapping[str, str], policy: RetryPolicy
+) -> Iterator[Reader]:
+    """Open a store for reading; `endpoint` is another Secret Manager than Google's.
 
-    return settings._replace(name=parse_label(Metadata(environ, patience).instance_name(), "name"))
+    The Reader of Secret Manager has the last reading of the server's clock in `date`.
+    """
+    if isinstance(url, GsmUrl):
+        yield _open_secret_manager(url, endpoint, environ, policy)
+        return
+    from daskpki.store.opening import open_store
+
+    with contextlib.closing(open_store(url, environ=environ)) as store:
+        yield store.secrets
 
 
-def _from_secret_manager(settings: Settings, url: GsmUrl, environ: Mapping[str, str], patience: RetryPolicy) -> Fetched:
-    store = open_secret_manager(url, settings.endpoint, environ, patience)
-    material = read_material(store, settings.cluster, settings.wanted, settings.versions, settings.mounts)
-    return Fetched(material, settings, store.date)
-
-
-def open_secret_manager(
-    url: GsmUrl, chosen: str | None, environ: Mapping[str, str], patience: RetryPolicy
+def _open_secret_manager(
+    url: GsmUrl, chosen: str | None, environ: Mapping[str, str], policy: RetryPolicy
 ) -> SecretManager:
-    """Secret Manager as this machine reads it; `chosen` is another endpoint than Google's (UsageError for gRPC)."""
     from daskpki.boot.google import SecretManager, token_source
     from daskpki.boot.http import Connection, parse_target, proxy_for, system_trust
     from daskpki.store.gsm.endpoint import GRPC, VARIABLE, endpoint_for
@@ -273,27 +280,15 @@ def open_secret_manager(
     target = parse_target(endpoint.address, encrypted=endpoint.encrypted)
     if endpoint.encrypted:
         target = target._replace(proxy=proxy_for(target.host, environ))
-    tokens = token_source(environ, patience)
-    return SecretManager(url, Connection(target, system_trust), patience, token=tokens.token, account=tokens.account)
+    tokens = token_source(environ, policy)
+    return SecretManager(url, Connection(target, system_trust), policy, token=tokens.token, account=tokens.account)
 
 
-def _from_store(settings: Settings, url: LocalUrl | PluginUrl, environ: Mapping[str, str]) -> Material:
-    from daskpki.store.opening import open_store
-
-    store = open_store(url, environ=environ)
-    try:
-        reader: Reader = store.secrets
-        return read_material(reader, settings.cluster, settings.wanted, settings.versions, settings.mounts)
-    finally:
-        store.close()
-
-
-def _from_file(settings: Settings, file: str, environ: Mapping[str, str], patience: RetryPolicy) -> Fetched:
-    """The file's credential; the trust document beside it, else the store's."""
+def _from_file(settings: Settings, file: str, environ: Mapping[str, str], policy: RetryPolicy) -> Fetched:
+    """Load the file's credential, and the trust document beside it, else the store's."""
     from pathlib import Path
 
     from daskpki.credentials.one_file import load_file
-    from daskpki.pki.trust_document import parse_trust
 
     found = load_file(Path(file))
     date = None
@@ -306,39 +301,19 @@ def _from_file(settings: Settings, file: str, environ: Mapping[str, str], patien
         )
     else:
         cluster = found.payload.cluster if found.payload else settings.cluster
-        trust, date = _fetch_trust(settings.store, settings.endpoint, cluster, environ, patience)
+        with open_reader(settings.store, settings.endpoint, environ, policy) as reader:
+            trust, date = newest_trust(reader, cluster), getattr(reader, "date", None)
     credential = found.credential(trust.signed.document, datetime.now(UTC))
     return Fetched(Material((credential,), trust), settings, date)
 
 
-def _fetch_trust(
-    url: StoreUrl, endpoint: str | None, cluster: str, environ: Mapping[str, str], patience: RetryPolicy
-) -> tuple[FetchedTrust, Reading | None]:
-    if isinstance(url, GsmUrl):
-        store = open_secret_manager(url, endpoint, environ, patience)
-        return newest_trust(store, cluster), store.date
-    from daskpki.store.opening import open_store
-
-    with closing(open_store(url, environ=environ)) as local:
-        return newest_trust(local.secrets, cluster), None
-
-
-def _from_directories(settings: Settings) -> Material:
-    first, *others = (
-        read_directory(directory) for directory in map(settings.directory_for, settings.roles) if directory
-    )
-    credentials = [credential for material in (first, *others) for credential in material.credentials]
-    return first._replace(credentials=tuple(credentials))
-
-
 def read_directory(directory: str) -> Material:
-    """What `daskpki export` wrote there; raises what `daskpki.credentials.directory` does, CorruptError."""
+    """Load a directory that `daskpki export` wrote; raises the errors of `daskpki.credentials.directory`."""
     from pathlib import Path
 
     from daskpki.credentials.directory import CERTIFICATE_FILE, KEY_FILE, in_directory, load_directory, parse_leaf
     from daskpki.credentials.verified import issuing_generation
     from daskpki.pki.keys import parse_key, serialize_key
-    from daskpki.pki.trust_document import parse_trust
 
     found = load_directory(Path(directory))
     signed = parse_trust(found.trust)

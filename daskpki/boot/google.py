@@ -52,7 +52,7 @@ _TABLE = tuple(map(_entry, range(256)))
 
 
 def crc32c(data: bytes) -> int:
-    """The checksum of `data`, from 0 to 2**32 - 1."""
+    """Compute the checksum of `data`, from 0 to 2**32 - 1."""
     table, crc = _TABLE, 0xFFFFFFFF
     for byte in data:
         crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
@@ -69,7 +69,7 @@ _ELSEWHERE: Final = "off Google Cloud, set GOOGLE_APPLICATION_CREDENTIALS"
 
 
 def metadata_host(environ: Mapping[str, str]) -> str:
-    """HOST or HOST:PORT, in the variables that google-auth honours."""
+    """Return HOST or HOST:PORT, by the variables that google-auth honours."""
     return (
         environ.get("GCE_METADATA_HOST")
         or environ.get("GCE_METADATA_ROOT")
@@ -81,14 +81,14 @@ def metadata_host(environ: Mapping[str, str]) -> str:
 class Metadata:
     """This VM's metadata server."""
 
-    def __init__(self, environ: Mapping[str, str], patience: RetryPolicy) -> None:
+    def __init__(self, environ: Mapping[str, str], policy: RetryPolicy) -> None:
         self._connection = Connection(parse_target(metadata_host(environ), encrypted=False), system_trust)
-        self._patience = patience
+        self._policy = policy
 
     def token(self) -> Confidential:
-        """An access token of this VM's service account; AccessDeniedError when it has none."""
+        """Fetch an access token of this VM's service account; AccessDeniedError if it has none."""
         try:
-            return self._patience.persist(self._token)
+            return self._policy.persist(self._token)
         except NotFoundError:
             raise AccessDeniedError(
                 "this VM has no service account, so it may read no secret",
@@ -96,14 +96,14 @@ class Metadata:
             ) from None
 
     def instance_name(self) -> str:
-        """The VM's name."""
+        """Fetch the VM's name."""
         try:
-            return self._patience.persist(lambda timeout: self._get("name", timeout).body.decode().strip())
+            return self._policy.persist(lambda timeout: self._get("name", timeout).body.decode().strip())
         except NotFoundError as error:
             raise NotFoundError(str(error), hint="give the credential's --name instead of @instance") from None
 
     def account(self) -> str | None:
-        """The service account's email, for messages: one attempt, None without an answer."""
+        """Fetch the service account's email for messages: one attempt, None without an answer."""
         try:
             return self._get(f"{_ACCOUNT}email", timeout=1.0).body.decode().strip()
         except (TryAgain, DaskpkiError):
@@ -141,7 +141,7 @@ def _refusal(reply: Reply, path: str) -> Exception:
 
 
 def _forbidden(words: str) -> Exception:
-    """A 403 by what it says: GKE tells that the node's account may not become the pod's, which a new binding mends."""
+    """Judge a 403 by its text: on GKE the node's account may not become the pod's, until a new binding takes effect."""
     said = f"the metadata server refuses (403){words}"
     if _BINDING.search(words):
         return TryAgain(
@@ -158,31 +158,31 @@ def _forbidden(words: str) -> Exception:
 
 
 def _words(reply: Reply) -> str:
-    """What the server says about it, for a message; nothing of a page of HTML, which a front end made up."""
+    """Return the server's text for a message; nothing of a front end's HTML page."""
     text = shortened(reply.body[:1000].decode("utf-8", "replace")).removesuffix(".")
     return f": {text}" if text and text.isprintable() and not text.startswith("<") else ""
 
 
 class Tokens(Protocol):
-    """Where access tokens come from."""
+    """A source of access tokens."""
 
     def token(self) -> Confidential:
-        """A fresh one; AccessDeniedError, UnavailableError."""
+        """Fetch a fresh token; AccessDeniedError, UnavailableError."""
         ...
 
     def account(self) -> str | None:
-        """For whom, as far as anyone can tell."""
+        """Name the token's account, if it is known."""
         ...
 
 
-def token_source(environ: Mapping[str, str], patience: RetryPolicy) -> Tokens:
-    """The source of this machine."""
+def token_source(environ: Mapping[str, str], policy: RetryPolicy) -> Tokens:
+    """Choose this machine's source."""
     file = credential_file(environ)
-    return Metadata(environ, patience) if file is None else FileTokens(file, environ, patience)
+    return Metadata(environ, policy) if file is None else FileTokens(file, environ, policy)
 
 
 def credential_file(environ: Mapping[str, str]) -> str | None:
-    """The file that comes before the metadata server: the one that a variable names, then gcloud's own."""
+    """Find the file that takes precedence over the metadata server: the variable's, then gcloud's own."""
     if chosen := environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
         return chosen
     directory = environ.get("CLOUDSDK_CONFIG") or f"{environ.get('HOME') or ''}/.config/gcloud"
@@ -193,17 +193,17 @@ def credential_file(environ: Mapping[str, str]) -> str | None:
 class FileTokens:
     """Tokens for a service account's key, a person, impersonation or workload identity federation: by google-auth."""
 
-    def __init__(self, file: str, environ: Mapping[str, str], patience: RetryPolicy) -> None:
+    def __init__(self, file: str, environ: Mapping[str, str], policy: RetryPolicy) -> None:
         self._file = file
         self._environ = environ
-        self._patience = patience
+        self._policy = policy
 
     def token(self) -> Confidential:
-        """See Tokens."""
-        return self._patience.persist(self._attempt)
+        """Fetch a token by google-auth, with retries."""
+        return self._policy.persist(self._attempt)
 
     def account(self) -> str | None:
-        """See Tokens."""
+        """Return None: google-auth does not tell."""
         return None
 
     def _attempt(self, timeout: float) -> Confidential:
@@ -225,34 +225,34 @@ _ACCESS: Final = "secretmanager.versions.access"
 
 
 class SecretManager:
-    """Reads payloads; `date` is what the clock of the other side said last.
+    """Reads payloads; `date` is the last reading of the server's clock.
 
-    `token` fetches an access token, `account` says for whom (None when nobody knows), for the hint about a grant.
+    `token` fetches an access token, `account` names its account (None if unknown) for the hint about a grant.
     """
 
     def __init__(
         self,
         url: GsmUrl,
         connection: Connection,
-        patience: RetryPolicy,
+        policy: RetryPolicy,
         *,
         token: Callable[[], Confidential],
         account: Callable[[], str | None],
     ) -> None:
         self._url = url
         self._connection = connection
-        self._patience = patience
+        self._policy = policy
         self._fetch_token = token
         self._account = account
         self._token: Confidential | None = None
         self.date: Reading | None = None
 
     def latest(self, secret: str) -> tuple[int, Confidential]:
-        """Number and payload of `latest`; NotFoundError, DisabledError, AccessDeniedError, UnavailableError."""
+        """Read number and payload of `latest`; NotFoundError, DisabledError, AccessDeniedError, UnavailableError."""
         return self._access(secret, "latest")
 
     def access(self, secret: str, number: int) -> Confidential:
-        """The payload of that version; raises what `latest` raises."""
+        """Read the payload of that version; raises what `latest` raises."""
         return self._access(secret, str(number))[1]
 
     def _access(self, secret: str, version: str) -> tuple[int, Confidential]:
@@ -266,17 +266,13 @@ class SecretManager:
                 reply = self._connection.get(path, headers, timeout)
             except TryAgain as error:
                 raise TryAgain(str(error), hint=error.hint or _NO_WAY) from error
-            self._note_date(reply)
+            if (time := parse_date(reply.headers.get("date", ""))) is not None:
+                self.date = Reading(time, monotonic())
             if reply.status == _OK_SECRET_MANAGER:
                 return _parse_payload(reply.body, secret)
             raise self._judge(reply, secret, version)
 
-        return self._patience.persist(attempt)
-
-    def _note_date(self, reply: Reply) -> None:
-        time = parse_date(reply.headers.get("date", ""))
-        if time is not None:
-            self.date = Reading(time, monotonic())
+        return self._policy.persist(attempt)
 
     def _judge(self, reply: Reply, secret: str, version: str) -> Exception:
         refusal = parse_refusal(reply)
@@ -292,7 +288,7 @@ class SecretManager:
         return TryAgain(str(error), hint=error.hint)
 
     def _grant(self, secret: str) -> str:
-        """The command that makes the missing grant."""
+        """Return the command that makes the missing grant."""
         place = f" --location {self._url.location}" if self._url.location else ""
         return (
             f"gcloud secrets add-iam-policy-binding {secret} --project {self._url.project}{place} "
@@ -314,7 +310,7 @@ def _parse_payload(body: bytes, secret: str) -> tuple[int, Confidential]:
 
 
 def parse_refusal(reply: Reply) -> Refusal:
-    """What a reply other than 200 says; a front end's page of HTML says no more than its status."""
+    """Parse an error reply; a front end's HTML page has only its status."""
     try:
         error: dict[str, Any] = json.loads(reply.body)["error"]
         details = [entry for entry in error.get("details", ()) if str(entry.get("@type", "")).endswith("ErrorInfo")]

@@ -11,12 +11,10 @@ reply shows how wrong this machine's clock is.
 from __future__ import annotations
 
 import os
-import re
 import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
@@ -34,7 +32,7 @@ _LATER: Final = "it may pass: start again, or wait longer with --deadline SECOND
 
 
 class TryAgain(Exception):  # noqa: N818 - not an error yet: it becomes one at the deadline
-    """What failed and may go better next time; `hint` is what a person can do about it."""
+    """A failure that another attempt may not have; `hint` is what a person can do about it."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -42,9 +40,9 @@ class TryAgain(Exception):  # noqa: N818 - not an error yet: it becomes one at t
 
 
 def within(seconds: float, call: Callable[[], T], otherwise: str) -> T:
-    """The result of `call`, which knows no time limit that holds, or TimeoutError with the words of `otherwise`.
+    """Return the result of `call`, which has no reliable time limit; raises TimeoutError with the text `otherwise`.
 
-    It runs in a thread, which is left behind then: nothing ends it, and exec and exit do not wait for it.
+    `call` runs in a thread, which is abandoned after a time-out: exec and exit do not wait for it.
     """
     from threading import Thread
 
@@ -66,7 +64,7 @@ def within(seconds: float, call: Callable[[], T], otherwise: str) -> T:
 
 
 class RetryPolicy(NamedTuple):
-    """Until when (on the monotonic clock) attempts are made, and who is told why there is another one."""
+    """Retries until `end` on the monotonic clock; `note` is called with the cause of each retry."""
 
     end: float
     note: Callable[[str], None]
@@ -75,7 +73,7 @@ class RetryPolicy(NamedTuple):
     jitter: Callable[[], float] = lambda: int.from_bytes(os.urandom(4)) / (1 << 32)
 
     def persist(self, attempt: Callable[[float], T]) -> T:
-        """The result of `attempt(timeout)`, once there is one; UnavailableError with the last cause at the deadline."""
+        """Call `attempt(timeout)` until it returns; UnavailableError with the last cause at the deadline."""
         wait = _FIRST_WAIT
         told = ""
         while True:
@@ -96,38 +94,30 @@ class RetryPolicy(NamedTuple):
             wait = min(2 * wait, _LONGEST_WAIT)
 
 
-_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_DATE = re.compile(r"[A-Z][a-z]{2}, (\d\d) ([A-Z][a-z]{2}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT\Z")
-
-
 class Reading(NamedTuple):
-    """Somebody else's clock: it said `time` (seconds since the epoch) when the monotonic clock here showed `at`."""
+    """A reading of a server's clock: `time` (seconds since the epoch) when our monotonic clock showed `at`."""
 
     time: float
     at: float
 
     def now(self, monotonic: float) -> float:
-        """What that clock says when the monotonic clock here shows `monotonic`."""
+        """Time of that clock when our monotonic clock shows `monotonic`."""
         return self.time + monotonic - self.at
 
 
 def parse_date(text: str) -> float | None:
-    """Seconds since the epoch of a Date header (RFC 9110, 5.6.7, the form that servers send); None for anything else.
+    """Parse a Date header (RFC 9110, 5.6.7) to seconds since the epoch; None for anything else."""
+    from email.utils import parsedate_to_datetime  # cryptography.x509 has loaded it
 
-    By hand, since `email.utils` costs 19 ms to import and `time.strptime` follows the locale.
-    """
-    match = _DATE.match(text)
-    if match is None or match[2] not in _MONTHS:
-        return None
-    day, year, hour, minute, second = (int(match[group]) for group in (1, 3, 4, 5, 6))
     try:
-        return datetime(year, _MONTHS.index(match[2]) + 1, day, hour, minute, min(second, 59), tzinfo=UTC).timestamp()
+        moment = parsedate_to_datetime(text)
     except ValueError:
         return None
+    return moment.timestamp() if moment.tzinfo else None
 
 
 Receive = Callable[[], bytes]
-"""The next bytes from the other side, empty at its end; raises OSError, TimeoutError among them."""
+"""Returns the next bytes, empty at the end; raises OSError, TimeoutError among them."""
 
 _MAX_LINE: Final = 8 * 1024
 _MAX_HEAD: Final = 64 * 1024
@@ -136,7 +126,7 @@ _END: Final = b"\r\n"
 
 
 class Reply(NamedTuple):
-    """What came back; header names are in lower case."""
+    """A response; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -150,7 +140,7 @@ def encode_head(first: str, headers: Mapping[str, str]) -> bytes:
 
 
 def read_reply(receive: Receive) -> tuple[Reply, bool]:
-    """A reply to GET, and whether the connection stays open after it; TryAgain when it is cut off or no HTTP."""
+    """Read a reply to GET, and whether the connection stays open; TryAgain if it is cut off or no HTTP."""
     reader = Reader(receive)
     status, headers = read_head(reader)
     if headers.get("transfer-encoding", "").lower() == "chunked":
@@ -163,7 +153,7 @@ def read_reply(receive: Receive) -> tuple[Reply, bool]:
 
 
 def read_head(reader: Reader) -> tuple[int, dict[str, str]]:
-    """The status and the headers of a reply; TryAgain when it is cut off or no HTTP."""
+    """Read status and headers of a reply; TryAgain if it is cut off or no HTTP."""
     head = reader.until(_END + _END, _MAX_HEAD)
     first, *lines = head.decode("latin-1").split("\r\n")
     version, _, rest = first.partition(" ")
@@ -174,14 +164,14 @@ def read_head(reader: Reader) -> tuple[int, dict[str, str]]:
 
 
 class Reader:
-    """Bytes as they come, in the portions that HTTP asks for, none of them without a limit."""
+    """A buffer over `receive` that returns the parts of an HTTP message, each with a limit."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._buffer = b""
 
     def until(self, mark: bytes, limit: int = _MAX_LINE) -> bytes:
-        """What comes before `mark`, at most `limit` bytes."""
+        """Read up to `mark`, at most `limit` bytes."""
         while mark not in self._buffer:
             if len(self._buffer) > limit:
                 raise _endless()
@@ -190,7 +180,7 @@ class Reader:
         return found
 
     def exactly(self, length: int) -> bytes:
-        """The next `length` bytes."""
+        """Read `length` bytes."""
         if length > _MAX_BODY:
             raise _endless()
         while len(self._buffer) < length:
@@ -199,7 +189,7 @@ class Reader:
         return found
 
     def rest(self) -> bytes:
-        """All until the other side closes."""
+        """Read until the other side closes."""
         while part := self._receive():
             self._buffer += part
             if len(self._buffer) > _MAX_BODY:
@@ -214,7 +204,7 @@ class Reader:
 
 
 def _read_chunks(reader: Reader) -> bytes:
-    """A body in chunks (RFC 9112, 7.1)."""
+    """Read a body in chunks (RFC 9112, 7.1)."""
     body = b""
     while size := _number(reader.until(_END).partition(b";")[0].decode("latin-1").strip(), 16):
         body += reader.exactly(size)
@@ -248,7 +238,7 @@ _ADDRESSES: Final = 4
 _OK: Final = 200
 _LOGIN_WANTED: Final = 407
 TRANSIENT: Final = (408, 429)
-"""Of the statuses below 500, those that another attempt may mend."""
+"""Statuses below 500 after which another attempt may succeed."""
 
 PROXY_SETTINGS: Final = "https_proxy=http://USER:PASSWORD@HOST:PORT and no_proxy say who goes through it, and as whom"
 _PROXY_FORM: Final = (
@@ -259,7 +249,7 @@ _CLOCK_CODES: Final = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_
 
 
 class Target(NamedTuple):
-    """Where connections go: `proxy` is the URL of an HTTP proxy, or None to go straight there."""
+    """Where connections go: `proxy` is the URL of an HTTP proxy, or None."""
 
     host: str
     port: int
@@ -268,13 +258,13 @@ class Target(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """HOST:PORT, without the port where it is the usual one (RFC 9110, 4.2.3)."""
+        """HOST:PORT, without the default port (RFC 9110, 4.2.3)."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (_HTTPS if self.encrypted else _HTTP) else f"{host}:{self.port}"
 
 
 def parse_target(authority: str, *, encrypted: bool, proxy: str | None = None) -> Target:
-    """The target of HOST or HOST:PORT; UsageError."""
+    """Parse HOST or HOST:PORT; UsageError."""
     try:
         parts = urlsplit(f"//{authority}")
         port = parts.port
@@ -295,10 +285,9 @@ class Connection:
         self._context: ssl.SSLContext | None = None
 
     def get(self, path: str, headers: Mapping[str, str], timeout: float) -> Reply:
-        """The reply to one GET within `timeout` seconds in all.
+        """Send one GET, and return the reply within `timeout` seconds in all.
 
-        Raises TryAgain for whatever may go better next time, NotTrustedError when the other side's certificate is not
-        to be trusted.
+        Raises TryAgain if another attempt may succeed, NotTrustedError for a certificate that is not trusted.
         """
         end = monotonic() + timeout
         fields = {"Host": self.target.authority, "Accept-Encoding": "identity", **headers}
@@ -309,7 +298,11 @@ class Connection:
             reply, stays = read_reply(_receiver(self._socket, end))
         except ssl.SSLCertVerificationError as error:
             self.close()
-            raise self._untrusted(error) from error
+            what = f"{self.target.host}: its certificate is not trusted here ({error.verify_message})"
+            if error.verify_code in _CLOCK_CODES:  # this machine's clock may be wrong, and may yet be corrected
+                raise TryAgain(what, hint="check this machine's clock") from error
+            way_out = "install ca-certificates; for a proxy that reads along, SSL_CERT_FILE names its CA"
+            raise NotTrustedError(what, hint=way_out) from error
         except (OSError, TryAgain) as error:
             self.close()
             raise TryAgain(f"{self.target.host}: {_words(error)}", hint=getattr(error, "hint", None)) from error
@@ -318,7 +311,7 @@ class Connection:
         return reply
 
     def close(self) -> None:
-        """Close the connection; the next request opens another one."""
+        """Close the connection; the next request opens a new one."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -337,17 +330,9 @@ class Connection:
             plain.close()
             raise
 
-    def _untrusted(self, error: ssl.SSLCertVerificationError) -> Exception:
-        what = f"{self.target.host}: its certificate is not trusted here ({error.verify_message})"
-        if error.verify_code in _CLOCK_CODES:  # this machine's clock may be wrong, and may yet be put right
-            return TryAgain(what, hint="check this machine's clock")
-        return NotTrustedError(
-            what, hint="install ca-certificates; for a proxy that reads along, SSL_CERT_FILE names its CA"
-        )
-
 
 def system_trust() -> ssl.SSLContext:
-    """A context that trusts the system's CAs (or SSL_CERT_FILE's), or certifi's where the system has none."""
+    """Make a context that trusts the system's CAs (or SSL_CERT_FILE's), or certifi's if the system has none."""
     context = ssl.create_default_context()
     paths = ssl.get_default_verify_paths()
     if not (paths.cafile or paths.capath):
@@ -360,7 +345,7 @@ def system_trust() -> ssl.SSLContext:
 
 
 def proxy_for(host: str, environ: Mapping[str, str]) -> str | None:
-    """The proxy that https_proxy or all_proxy names for `host`, unless no_proxy lists it (as curl reads them)."""
+    """Find the proxy for `host` in https_proxy or all_proxy, unless no_proxy lists the host (as curl reads them)."""
     proxy = next((environ[name] for name in _PROXY_VARIABLES if environ.get(name)), None)
     for entry in (environ.get("no_proxy") or environ.get("NO_PROXY") or "").split(","):
         suffix = entry.strip().lstrip(".").lower()
@@ -370,11 +355,16 @@ def proxy_for(host: str, environ: Mapping[str, str]) -> str | None:
 
 
 def _dial(host: str, port: int, end: float) -> socket.socket:
-    """A connection to the first of the host's addresses that takes one; each has its share of the time that is left.
+    """Connect to the first address of the host that accepts; each address has its share of the time that is left.
 
-    A name may have an address of IPv6 before one of IPv4 where only the other one leads anywhere.
+    A name may have an IPv6 address that leads nowhere before an IPv4 address.
     """
-    addresses = _resolve(host, port, end)
+    if host.replace(".", "").isdigit() or ":" in host:
+        addresses: list[tuple[int, Any]] = [(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port))]
+    else:
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)  # it has no time limit
+        found = within(_left(end), look_up, f"the name {host} was not resolved in time")
+        addresses = [(family, address) for family, *_, address in found[:_ADDRESSES]]
     refusal: OSError = OSError(f"the name {host} has no address")
     for number, (family, address) in enumerate(addresses):
         try:
@@ -395,27 +385,16 @@ def _connect(family: int, address: Any, timeout: float) -> socket.socket:
     return plain
 
 
-def _resolve(host: str, port: int, end: float) -> list[tuple[int, Any]]:
-    """Families and addresses; a name is looked up in a thread, since the C library's look-up knows no time limit."""
-    if host.replace(".", "").isdigit() or ":" in host:
-        return [(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port))]
-    found = within(
-        _left(end),
-        partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM),
-        f"the name {host} was not resolved in time",
-    )
-    return [(family, address) for family, *_, address in found[:_ADDRESSES]]
-
-
 def _dial_through(target: Target, end: float) -> socket.socket:
-    """A tunnel through the proxy (RFC 9110, 9.3.6), with its user and password if the URL has them."""
+    """Open a tunnel through the proxy (RFC 9110, 9.3.6), with user and password if its URL has them."""
     proxy = _parse_proxy(target.proxy or "")
     plain = _dial(proxy.host, proxy.port, end)
     try:
         authority = f"{target.host}:{target.port}"
         headers = {"Host": authority, **_proxy_login(proxy.user, proxy.password)}
         _send(plain, encode_head(f"CONNECT {authority} HTTP/1.1", headers), end)
-        _check_tunnel(proxy.host, *read_head(Reader(_receiver(plain, end))))
+        status, _ = read_head(Reader(_receiver(plain, end)))
+        _check_tunnel(f"the proxy {proxy.host} answers {status}", status)
     except BaseException:
         plain.close()
         raise
@@ -430,9 +409,9 @@ class _Proxy(NamedTuple):
 
 
 def _parse_proxy(url: str) -> _Proxy:
-    """UsageError for another form, which repeats no more than what cannot be a password.
+    """Parse a proxy's URL; UsageError for another form repeats only what cannot be a password.
 
-    Without a scheme it is one of http, as curl, pip and git take it.
+    The default scheme is http, as for curl, pip and git.
     """
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -445,14 +424,14 @@ def _parse_proxy(url: str) -> _Proxy:
     return _Proxy(host, port, parts.username, parts.password)
 
 
-def _check_tunnel(proxy: str, status: int, _headers: Mapping[str, str]) -> None:
-    """TryAgain for what the proxy may yet do; AccessDeniedError for what it will not, such as 407 without a login."""
-    if status == _OK:
-        return
-    said = f"the proxy {proxy} answers {status}"
+def _check_tunnel(answer: str, status: int) -> None:
+    """Raise TryAgain for a refusal that may pass, AccessDeniedError for another, such as 407 without a login."""
     if status in TRANSIENT or status >= 500:  # noqa: PLR2004 - server errors
-        raise TryAgain(said, hint=PROXY_SETTINGS)
-    raise AccessDeniedError(f"{said} (it wants a login)" if status == _LOGIN_WANTED else said, hint=PROXY_SETTINGS)
+        raise TryAgain(answer, hint=PROXY_SETTINGS)
+    if status != _OK:
+        raise AccessDeniedError(
+            f"{answer} (it wants a login)" if status == _LOGIN_WANTED else answer, hint=PROXY_SETTINGS
+        )
 
 
 def _proxy_login(user: str | None, password: str | None) -> dict[str, str]:

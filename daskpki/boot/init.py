@@ -23,11 +23,11 @@ from typing import Final
 from daskpki.boot.log import TEXT, BootLog
 
 LEAVE: Final = 5.0
-"""Seconds between one program's end and asking the others."""
+"""Seconds between one program's end and asking the others to end."""
 
 GRACE: Final = 8.0
-"""Seconds between asking and killing, beside `--retire`: with its 20 s less than the 30 s after which Kubernetes and a
-spot machine kill us, so that we say how each program ended.
+"""Seconds between asking and killing, plus `--retire`: with its 20 s less than the 30 s after which Kubernetes and spot
+machines kill us, so that we can log how each program ended.
 """
 
 FORWARDED: Final = frozenset(
@@ -37,14 +37,14 @@ WAITED_FOR: Final = FORWARDED | {signal.SIGCHLD}
 _ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 _SIGNALLED: Final = 128
 _FOR_PYTHON: Final = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE", "HOME")
-"""What Python may need to be found, to find its own library, and us; nothing else of the environment stays behind."""
+"""Variables by which Python finds its library and us; nothing else of the environment stays in this process."""
 
 _FORMAT: Final = "DASKPKI_LOG_FORMAT"
 _RETIRE: Final = "DASKPKI_RETIRE"
 
 
 class Init:
-    """The programs that run, by process id, and how those that ended did. `leave` and `grace` in seconds."""
+    """Waits for programs, by process id. `leave` and `grace` in seconds."""
 
     def __init__(
         self, names: Mapping[int, str], note: Callable[[str], object], *, leave: float = LEAVE, grace: float = GRACE
@@ -59,7 +59,7 @@ class Init:
 
     def run(self) -> int:
         """Wait for all programs to end; the first failing status, or 0."""
-        self._reap()  # those that ended before anybody waited
+        self._reap()  # programs that ended before this began to wait
         while self._running:
             received = self._next_signal()
             if received is None:
@@ -87,7 +87,7 @@ class Init:
             self._limit = None
 
     def _reap(self) -> None:
-        """Take note of every process that ended, orphans of the programs among them."""
+        """Reap every process that ended, the programs' orphans among them."""
         while True:
             try:
                 process, status = os.waitpid(-1, os.WNOHANG)
@@ -101,7 +101,7 @@ class Init:
 
     def _ended(self, name: str, code: int) -> None:
         how = f"with status {code}" if code >= 0 else f"by {_signal_name(-code)}"
-        with contextlib.suppress(OSError):  # whoever read the log may be gone: the programs are watched all the same
+        with contextlib.suppress(OSError):  # the reader of the log may be gone; go on
             self._note(f"{name} ended {how}")
         if code and self._failure is None and -code != self._asked:
             self._failure = code if code > 0 else _SIGNALLED - code
@@ -111,7 +111,7 @@ class Init:
             self._limit = time.monotonic() + self._leave
 
     def _ask(self, number: int) -> None:
-        """Ask the one that was started last to end; when it has, this comes to the one before it."""
+        """Ask the last started program to end; its end leads to the one before it."""
         if self._asked is None:
             self._limit = time.monotonic() + self._grace
         self._asked = number
@@ -127,7 +127,7 @@ class Init:
 
 
 def _signal_name(number: int) -> str:
-    """Of the real-time signals, Python knows the first and the last by name."""
+    """Name a signal; of the real-time signals, Python names the first and the last only."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -148,7 +148,7 @@ def exec_init(
 ) -> None:
     """Become the init of these children, by process id; the signals of WAITED_FOR are blocked already.
 
-    `retire` is for how many seconds a worker among them may hand its data on.
+    `retire` is the time in seconds in which a worker may move its data to others.
     """
     arguments = [f"{name}={process}" for process, name in children.items()]
     environ = {name: os.environ[name] for name in _FOR_PYTHON if name in os.environ}

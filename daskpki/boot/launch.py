@@ -12,9 +12,8 @@ from typing import NamedTuple, NoReturn
 
 from daskpki.boot.fetch import Material
 from daskpki.boot.memfd import Place, open_place
-from daskpki.boot.mounts import Mount
+from daskpki.boot.mounts import MountedFiles, mount_secrets
 from daskpki.boot.plan import Program, dask_environment
-from daskpki.boot.secret_mounts import MountedFiles, mount_secrets
 from daskpki.boot.settings import Settings
 from daskpki.confidential import Confidential
 from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError, UnavailableError, UsageError
@@ -34,7 +33,7 @@ def hand_over(
     signed: Confidential,
     secrets: Mapping[str, str] = NO_SECRETS,
 ) -> tuple[Handover, str]:
-    """Put everything for one program there; the handover, and the path at which it can be read.
+    """Write the files of one program to `place`; return the handover and its path.
 
     `secrets` are mounted already: paths by name.
     """
@@ -75,7 +74,7 @@ def _absolute(directory: str | None) -> str | None:
 
 
 def _health(settings: Settings, role: Role) -> str | None:
-    """On a node the scheduler takes the address as it was given, and its workers the next port."""
+    """Return the health address of a role: on a node, workers take the port after the scheduler's."""
     if settings.health is None or settings.command != "node" or role is Role.SCHEDULER:
         return settings.health
     host, _, port = settings.health.rpartition(":")
@@ -83,13 +82,13 @@ def _health(settings: Settings, role: Role) -> str | None:
 
 
 Execve = Callable[[str, list[str], dict[str, str]], object]
-"""os.execve, or what a test puts in its place; the file is found by `find_command` first."""
+"""os.execve, or a test's replacement; `find_command` has found the file."""
 
 _FAILED = 1
 
 
 class Checked(NamedTuple):
-    """What passed every check, and so may be handed to Dask."""
+    """Settings, material and trust document that passed every check."""
 
     settings: Settings
     material: Material
@@ -97,7 +96,7 @@ class Checked(NamedTuple):
 
 
 def start(checked: Checked, programs: Sequence[Program], environ: Mapping[str, str], execve: Execve) -> None:
-    """Become the program; as PID 1 and for several programs, become their init. Raises when that is not possible."""
+    """Become the program; as PID 1 and for several programs, become their init. Raises if that is not possible."""
     if len(programs) == 1 and os.getpid() != 1:
         become(checked, programs[0], environ, execve)
         return
@@ -117,7 +116,7 @@ def start(checked: Checked, programs: Sequence[Program], environ: Mapping[str, s
             children[child] = program.role.value
         exec_init(children, checked.settings.log_format, execve, retire=checked.settings.retire)
     except OSError as error:
-        for child in children:  # of which nobody would take care
+        for child in children:  # nobody else would end them
             os.kill(child, signal.SIGKILL)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         raise UnavailableError(f"the programs cannot be started: {error.strerror}") from error
@@ -126,7 +125,7 @@ def start(checked: Checked, programs: Sequence[Program], environ: Mapping[str, s
 def _become_in_child(
     checked: Checked, program: Program, environ: Mapping[str, str], execve: Execve, mask: set[int]
 ) -> NoReturn:
-    """The rest of a forked child's life before exec; it never returns into its parent's code."""
+    """Run in the forked child: switch user, then exec. Never returns."""
     import signal
 
     from daskpki.boot.log import BootLog
@@ -138,7 +137,7 @@ def _become_in_child(
         become(checked, program, environ, execve)
     except Exception as error:  # noqa: BLE001 - as in __main__.py
         code = BootLog(checked.settings.log_format).report(error)
-    except SystemExit as end:  # by a signal that came before exec
+    except SystemExit as end:  # a signal came before exec
         code = end.code if isinstance(end.code, int) else _FAILED
     finally:
         sys.stderr.flush()
@@ -146,7 +145,7 @@ def _become_in_child(
 
 
 def become(checked: Checked, program: Program, environ: Mapping[str, str], execve: Execve) -> None:
-    """Put the program's own credential where it can be read, and exec it. What was put is removed if that fails."""
+    """Write the program's credential to memory, and exec it; the files are removed if that fails."""
     command = find_command(program.argv[0], environ)
     place, files = open_place(environ), MountedFiles()
     try:
@@ -162,11 +161,13 @@ def become(checked: Checked, program: Program, environ: Mapping[str, str], execv
 def _put(
     place: Place, files: MountedFiles, checked: Checked, program: Program, environ: Mapping[str, str]
 ) -> dict[str, str]:
-    mounted = mount_secrets(_own_secrets(checked, program), place, files)
+    # A node's secrets are for its workers, where tasks run.
+    for_workers = checked.settings.command == "node" and program.role is Role.SCHEDULER
+    mounted = mount_secrets(() if for_workers else checked.material.secrets, place, files)
     handover, path = hand_over(
         place,
         checked.settings,
-        _own_credential(checked.material, program),
+        next(each for each in checked.material.credentials if each.identity.role is program.role),
         trust=checked.trust,
         signed=checked.material.trust.data,
         secrets=mounted.paths,
@@ -174,19 +175,8 @@ def _put(
     return {**dask_environment(handover, path, environ, checked.settings.log_format), **mounted.variables}
 
 
-def _own_credential(material: Material, program: Program) -> Credential:
-    return next(each for each in material.credentials if each.identity.role is program.role)
-
-
-def _own_secrets(checked: Checked, program: Program) -> Sequence[tuple[Mount, Confidential]]:
-    """On a node they are its workers', where tasks run: its scheduler has no use for them."""
-    if checked.settings.command == "node" and program.role is Role.SCHEDULER:
-        return ()
-    return checked.material.secrets
-
-
 def find_command(name: str, environ: Mapping[str, str]) -> str:
-    """The file that a command's name stands for; NotFoundError."""
+    """Find the file of a command in PATH; NotFoundError."""
     directories = [""] if "/" in name else environ.get("PATH", os.defpath).split(os.pathsep)
     for directory in directories:
         path = f"{directory or '.'}/{name}" if directory or "/" not in name else name
@@ -196,7 +186,7 @@ def find_command(name: str, environ: Mapping[str, str]) -> str:
 
 
 class User(NamedTuple):
-    """Another user to become."""
+    """A user to switch to."""
 
     name: str
     uid: int
@@ -205,7 +195,7 @@ class User(NamedTuple):
 
 
 def find_user(name: str | None) -> User | None:
-    """The user of that name, None for staying who we are; UsageError, AccessDeniedError without root."""
+    """Look up a user, None to stay the current one; UsageError, AccessDeniedError without root."""
     if name is None:
         return None
     import pwd
@@ -220,7 +210,7 @@ def find_user(name: str | None) -> User | None:
 
 
 def switch_user(name: str | None) -> None:
-    """Become that user for good, with its groups and nothing of root's; the memfds that follow are then its own."""
+    """Become that user for good, with its groups and without root's; memfds made later belong to it."""
     user = find_user(name)
     if user is None or user.uid == os.geteuid():
         return

@@ -21,20 +21,20 @@ _BUG: Final = 1
 
 
 class BootLog(NamedTuple):
-    """How the entrypoint speaks. Each line is one write, since the programs of a node speak on the same stderr."""
+    """Writes the entrypoint's messages. Each line is one write, since a node's programs share stderr."""
 
     format: str = TEXT
 
     def note(self, text: str) -> None:
-        """Say something that is as it should be."""
+        """Write a line of normal progress."""
         self._say("INFO", text)
 
     def warn(self, text: str) -> None:
-        """Say something that is not as it should be, and may yet mend itself."""
+        """Write a warning: a problem that may pass, or a risk."""
         self._say("WARNING", text)
 
     def report(self, error: Exception) -> int:
-        """Say what ended the boot, and the way out, or that it is our own fault; the exit code that goes with it."""
+        """Write what ended the boot and the way out, or that it is a bug; return the exit code."""
         if not isinstance(error, DaskpkiError):
             return self._report_bug(error)
         text = f"{error} ({error.hint})" if error.hint else str(error)
@@ -62,7 +62,7 @@ class BootLog(NamedTuple):
 
 
 def structured(severity: str, message: str, logger: str, *, at: float | None = None, **more: Any) -> str:
-    """One line for Cloud Logging; `at` in seconds since the epoch (default: now), `more` without what is None."""
+    """Format a line for Cloud Logging; `at` in seconds since the epoch (default: now); None is left out of `more`."""
     import json
 
     time = datetime.now(UTC) if at is None else datetime.fromtimestamp(at, UTC)
@@ -83,10 +83,10 @@ class CloudFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__()
-        logging.captureWarnings(True)  # which would otherwise be two lines of text each
+        logging.captureWarnings(True)  # otherwise each is two lines of text
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """Format a record as one line."""
         severity = record.levelname if record.levelname in _SEVERITIES else "DEFAULT"
         event = getattr(record, "audit", None)
         message = record.getMessage() if event is None else _in_words(event)

@@ -11,7 +11,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from daskpki.errors import NotTrustedError
 
@@ -21,25 +21,25 @@ _TMPFS: Final = ("tmpfs", "ramfs")
 
 
 class Place(Protocol):
-    """Somewhere in memory that can be named by a path."""
+    """A place in memory whose content has a path."""
 
     def put(self, name: str, data: bytes) -> str:
-        """Keep `data` for as long as the process lives, even after exec; returns its path."""
+        """Keep `data` as long as the process lives, also after exec; return its path."""
         ...
 
     def clear(self) -> None:
-        """Remove whatever was put."""
+        """Remove everything."""
         ...
 
 
 class MemoryFiles:
-    """Sealed memfds of this very process."""
+    """Sealed memfds of this process."""
 
     def __init__(self) -> None:
         self._descriptors: list[int] = []
 
     def put(self, name: str, data: bytes) -> str:
-        """See Place."""
+        """Write a memfd, and seal it."""
         import fcntl
 
         descriptor = os.memfd_create(f"{_PREFIX}{name}", os.MFD_ALLOW_SEALING)
@@ -52,13 +52,13 @@ class MemoryFiles:
         return f"/proc/{os.getpid()}/fd/{descriptor}"
 
     def clear(self) -> None:
-        """See Place."""
+        """Close all memfds."""
         while self._descriptors:
             os.close(self._descriptors.pop())
 
 
 class TmpfsDirectory:
-    """A directory that only we can enter; its name tells whose it is, so that the next boot can remove it."""
+    """A private directory; its name has our process id, so that the next boot can remove a leftover."""
 
     def __init__(self, parent: str) -> None:
         from tempfile import mkdtemp
@@ -66,7 +66,7 @@ class TmpfsDirectory:
         self.path = mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent)  # 0700 from its first instant
 
     def put(self, name: str, data: bytes) -> str:
-        """See Place."""
+        """Write a file."""
         path = f"{self.path}/{name}"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _MODE)
         with os.fdopen(descriptor, "wb") as file:
@@ -74,12 +74,12 @@ class TmpfsDirectory:
         return path
 
     def clear(self) -> None:
-        """See Place."""
+        """Remove the directory."""
         _remove(self.path)
 
 
 def open_place(environ: Mapping[str, str]) -> Place:
-    """Where keys can lie on this machine; NotTrustedError when that would be a disk."""
+    """Find a place for keys on this machine; NotTrustedError if only a disk is left."""
     if _has_memory_files():
         return MemoryFiles()
     for parent in filter(None, (environ.get("XDG_RUNTIME_DIR"), "/dev/shm", "/run")):  # noqa: S108 - checked below
@@ -93,7 +93,7 @@ def open_place(environ: Mapping[str, str]) -> Place:
 
 
 def _has_memory_files() -> bool:
-    """A probe, since a kernel, a sandbox (seccomp) or an unmounted /proc may each refuse."""
+    """Probe for memfds: a kernel, a sandbox (seccomp) or an unmounted /proc may each refuse."""
     try:
         probe = MemoryFiles()
         path = probe.put("probe", b"-")
@@ -105,37 +105,30 @@ def _has_memory_files() -> bool:
     return True
 
 
-class Mount(NamedTuple):
-    """A mounted file system: its device number and its kind."""
-
-    device: str
-    kind: str
-
-
 def is_tmpfs(path: str) -> bool:
-    """Whether `path` lies in memory, by the device of its file system and what the kernel says is mounted from it."""
+    """True if `path` is in memory, by its device number and the kernel's list of mounts."""
     try:
         number = os.stat(path).st_dev  # noqa: PTH116 - as above
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
-            mounts = list(parse_mounts(file))
+            mounts = list(parse_mountinfo(file))
     except OSError:
         return False
     device = f"{os.major(number)}:{os.minor(number)}"
-    kinds = {mount.kind for mount in mounts if mount.device == device}
+    kinds = {kind for mounted, kind in mounts if mounted == device}
     return bool(kinds) and kinds <= set(_TMPFS)
 
 
-def parse_mounts(lines: Iterable[str]) -> Iterator[Mount]:
-    """The mounts of a mountinfo file (proc(5)): the device is its third field, the kind the first after the dash."""
+def parse_mountinfo(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield device number and kind of each mount (proc(5)): the third field, and the first one after the dash."""
     for line in lines:
         before, dash, after = line.partition(" - ")
         fields = before.split(" ")
         if dash and len(fields) > 2:  # noqa: PLR2004 - the third field
-            yield Mount(fields[2], after.split(" ")[0])
+            yield fields[2], after.split(" ")[0]
 
 
 def remove_leftovers(parent: str) -> None:
-    """Delete the directories of ours whose process is gone."""
+    """Delete our directories whose process is gone."""
     with os.scandir(parent) as entries:
         names = [
             entry.name for entry in entries if entry.name.startswith(_PREFIX) and entry.is_dir(follow_symlinks=False)

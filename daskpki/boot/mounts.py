@@ -1,4 +1,4 @@
-"""`--secret NAME[@VERSION]=WHERE`: which of the cluster's other secrets a boot mounts, and where. Pure.
+"""Mounts user secrets by `--secret NAME[@VERSION]=WHERE`: parses the option, and writes the secrets.
 
 WHERE is one of:
 
@@ -6,16 +6,23 @@ WHERE is one of:
     fd                          a sealed memory file; DASKPKI_SECRET_DB_PASSWORD_FILE says its path
     env:PGPASSWORD              the value itself in a variable, only with --allow-secrets-in-environment
 
-Without VERSION, the newest is meant. References in other programs' own syntax (`sm://...`) are not read: the names of
+Without VERSION, it is the newest. References in other programs' own syntax (`sm://...`) are not read: the names of
 secrets follow from the cluster, so that one role's grants say all that a node can ask for (docs/how-to/secrets.md).
+
+A file replaces an earlier boot's in one step, so no reader sees half of it. Nothing is written to a file system that
+the kernel does not report as tmpfs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from daskpki.errors import PolicyError, UsageError
+from daskpki.boot.memfd import Place, is_tmpfs
+from daskpki.confidential import Confidential
+from daskpki.errors import AccessDeniedError, NotTrustedError, PolicyError, UsageError
 from daskpki.identity import parse_label
 from daskpki.quoting import shown
 
@@ -27,7 +34,7 @@ _VERSION_DIGITS: Final = 10
 
 
 class Mount(NamedTuple):
-    """One secret to mount; `version` is None for the newest. Either `path`, `variable` or neither (a descriptor)."""
+    """One secret to mount; `version` is None for the newest. It has a `path`, a `variable`, or neither (a memfd)."""
 
     name: str
     version: int | None = None
@@ -36,12 +43,12 @@ class Mount(NamedTuple):
 
 
 def file_variable(name: str) -> str:
-    """The variable that tells a program where a mounted secret can be read."""
+    """Name of the variable with the path of a mounted secret."""
     return f"DASKPKI_SECRET_{name.upper().replace('-', '_')}_FILE"
 
 
 def parse_mounts(text: str, *, in_environment: bool) -> tuple[Mount, ...]:
-    """The mounts in a list separated by commas; UsageError, PolicyError for `env:` that was not allowed."""
+    """Parse a list of mounts, separated by commas; UsageError, PolicyError for `env:` without permission."""
     mounts = tuple(_parse(entry.strip(), in_environment=in_environment) for entry in text.split(",") if entry.strip())
     _check_distinct("the secret", [mount.name for mount in mounts])
     _check_distinct("the path", [mount.path for mount in mounts if mount.path])
@@ -54,7 +61,8 @@ def _parse(entry: str, *, in_environment: bool) -> Mount:
     if not equals or not where:
         raise UsageError(f"--secret {shown(entry)} does not say where to", hint=f"for example {_FORM}")
     name, at, version = what.partition("@")
-    if at and not _is_version(version):
+    digits = version.isascii() and version.isdigit() and not version.startswith("0")
+    if at and not (digits and len(version) <= _VERSION_DIGITS):
         raise UsageError(
             f"--secret {shown(entry)}: {shown(version)} is not a version's number", hint=f"for example {_FORM}"
         )
@@ -64,10 +72,6 @@ def _parse(entry: str, *, in_environment: bool) -> Mount:
     if where.startswith(_ENVIRONMENT):
         return mount._replace(variable=_parse_variable(entry, where.removeprefix(_ENVIRONMENT), allowed=in_environment))
     return mount._replace(path=_parse_path(entry, where))
-
-
-def _is_version(text: str) -> bool:
-    return text.isascii() and text.isdigit() and not text.startswith("0") and len(text) <= _VERSION_DIGITS
 
 
 def _parse_variable(entry: str, variable: str, *, allowed: bool) -> str:
@@ -101,3 +105,109 @@ def _check_distinct(what: str, names: Iterable[str]) -> None:
         if name in seen:
             raise UsageError(f"--secret: {what} {name} is named twice")
         seen.add(name)
+
+
+_MODE: Final = 0o400
+_DIRECTORY_MODE: Final = 0o700
+
+
+class Mounted(NamedTuple):
+    """Paths of mounted secrets by name, and the variables with a path or a value."""
+
+    paths: Mapping[str, str]
+    variables: Mapping[str, str]
+
+
+class MountedFiles:
+    """Files on tmpfs for a program that has not started yet."""
+
+    def __init__(self) -> None:
+        self._written: list[str] = []
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write the file (0400), and the directories above it (0700); NotTrustedError on a disk, AccessDeniedError."""
+        parent = os.path.dirname(path)  # noqa: PTH120 - pathlib is not loaded otherwise
+        nearest = parent  # decides, since the directories below it are made there
+        while not os.path.lexists(nearest):
+            nearest = os.path.dirname(nearest)  # noqa: PTH120 - as above
+        if not is_tmpfs(nearest):
+            raise NotTrustedError(
+                f"{path} would lie on a disk: {nearest} is not on tmpfs",
+                hint="mount one there (docker run --tmpfs, or an emptyDir of medium Memory), or use fd",
+            )
+        _check_owners(path, parent)
+        try:
+            os.makedirs(parent, _DIRECTORY_MODE, exist_ok=True)  # noqa: PTH103 - as above
+            _replace(path, data)
+        except OSError as error:
+            raise AccessDeniedError(
+                f"the secret cannot be written to {path}: {error.strerror}",
+                hint="give this user a tmpfs of its own (docker run --tmpfs /run/secrets:uid=1000), or use fd",
+            ) from error
+        self._written.append(path)
+
+    def clear(self) -> None:
+        """Remove the files."""
+        while self._written:
+            os.unlink(self._written.pop())  # noqa: PTH108 - as above
+
+
+def _check_owners(path: str, parent: str) -> None:
+    """Raise AccessDeniedError if another user's directory or link is on the path: its owner controls the content.
+
+    Both the given path and the resolved one are checked.
+    """
+    for place in sorted({*_upwards(parent), *_upwards(os.path.realpath(parent))}):
+        owner = os.lstat(place).st_uid if os.path.lexists(place) else 0
+        if owner not in (os.geteuid(), 0):
+            raise AccessDeniedError(
+                f"{path} would lie below {place}, which belongs to another user (uid {owner})",
+                hint="choose a directory of this user's own, or use fd",
+            )
+
+
+def _upwards(directory: str) -> Iterator[str]:
+    while directory != os.path.dirname(directory):  # noqa: PTH120 - as above
+        yield directory
+        directory = os.path.dirname(directory)  # noqa: PTH120 - as above
+
+
+def _replace(path: str, data: bytes) -> None:
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        raise FileExistsError(0, "something else than a file is there")
+    temporary = f"{path}.{os.getpid()}.tmp"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _MODE)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        os.rename(temporary, path)  # noqa: PTH104 - as above
+    except BaseException:
+        os.unlink(temporary)  # noqa: PTH108 - as above
+        raise
+
+
+def mount_secrets(secrets: Iterable[tuple[Mount, Confidential]], place: Place, files: MountedFiles) -> Mounted:
+    """Write each secret to its place; UsageError for bytes that cannot be in a variable."""
+    paths: dict[str, str] = {}
+    variables: dict[str, str] = {}
+    for mount, value in secrets:
+        if mount.variable is not None:
+            variables[mount.variable] = _text(mount, value)
+            continue
+        if mount.path is not None:
+            files.write(mount.path, value.reveal())
+        paths[mount.name] = mount.path or place.put(f"secret-{mount.name}", value.reveal())
+    return Mounted(paths, {**{file_variable(name): path for name, path in paths.items()}, **variables})
+
+
+def _text(mount: Mount, value: Confidential) -> str:
+    try:
+        text = value.reveal().decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise UsageError(
+            f"the secret {mount.name} is not text, so the variable {mount.variable} cannot hold it",
+            hint=f"--secret {mount.name}=fd",
+        )
+    return text

@@ -32,26 +32,31 @@ _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
 def check_dask_arguments(role: Role, arguments: Sequence[str], dashboard: str) -> None:
-    """Raise PolicyError that names the first argument which would weaken or circumvent TLS.
+    """Raise PolicyError for the first argument that would weaken or circumvent TLS.
 
-    `dashboard` is where that is served: only with mtls may it be bound beyond loopback.
+    Only with `dashboard` mtls may the dashboard be bound beyond loopback.
     """
     for option, value in pairs(arguments):
         if option in _REFUSED:
             raise PolicyError(f"Dask's {option} is refused: {_REFUSED[option]}")
+        scheme, separator, _ = value.partition("://")
         if option == "--dashboard-address":
-            if dashboard != "mtls":
-                _check_loopback(value)
-        elif option not in _MAY_HOLD_URLS:
-            _check_scheme(value)
+            if value and dashboard != "mtls" and value.rpartition(":")[0] not in _LOOPBACK:
+                raise PolicyError(
+                    f"Dask's --dashboard-address {shown(value)} is refused: the dashboard has no login, so it stays on "
+                    "loopback",
+                    hint="127.0.0.1:8787, and `ssh -L 8787:127.0.0.1:8787` from elsewhere; or --dashboard mtls",
+                )
+        elif option not in _MAY_HOLD_URLS and separator and scheme != "tls":
+            raise PolicyError(f"Dask's address {shown(value)} is refused: only tls:// is spoken here")
     if role is Role.WORKER:
         check_contact_address(arguments)
 
 
 def check_contact_address(arguments: Sequence[str]) -> None:
-    """Raise PolicyError for an address that the scheduler will refuse, whose answer comes when Dask has started.
+    """Raise PolicyError for a contact address that the scheduler would refuse, long before it could answer.
 
-    Dask sends it as it stands, and the scheduler takes one that is no other name of another worker's.
+    Dask sends it unchanged, and the scheduler accepts only a form that cannot be another worker's address.
     """
     for option, value in pairs(arguments):
         if option == "--contact-address" and value and not is_canonical(value):
@@ -63,7 +68,7 @@ def check_contact_address(arguments: Sequence[str]) -> None:
 
 
 def _usual(address: str) -> str | None:
-    """The same address in its usual spelling; None for a name."""
+    """Return the address in its canonical form; None for a name."""
     with suppress(UsageError):
         usual = parse_scheduler(address)
         return usual if is_canonical(usual) else None
@@ -71,7 +76,7 @@ def _usual(address: str) -> str | None:
 
 
 def pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each word with the option just before it: `--a=b` is ("--a", "b"), `--a b` is ("--a", ""), ("--a", "b")."""
+    """Yield each word with the option before it: `--a=b` is ("--a", "b"), `--a b` is ("--a", ""), ("--a", "b")."""
     option = ""
     for word in arguments:
         if word.startswith("-"):
@@ -84,37 +89,21 @@ def pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def has_option(arguments: Sequence[str], *names: str) -> bool:
-    """Whether one of these options is among the arguments."""
+    """True if one of these options is among the arguments."""
     return any(option in names for option, _ in pairs(arguments))
 
 
 def starts_worker(command: Sequence[str]) -> bool:
-    """Whether a command is Dask's worker, as `dask worker`, `-m dask worker` or `-m distributed.cli...`."""
+    """True if a command is Dask's worker: `dask worker`, `-m dask worker` or `-m distributed.cli...`."""
     words = [command[0].rpartition("/")[2], *command[1:]]
     return any(tuple(words[at : at + len(form)]) == form for form in _WORKER for at in range(len(words)))
-
-
-def _check_scheme(value: str) -> None:
-    scheme, separator, _ = value.partition("://")
-    if separator and scheme != "tls":
-        raise PolicyError(f"Dask's address {shown(value)} is refused: only tls:// is spoken here")
-
-
-def _check_loopback(value: str) -> None:
-    host = value.rpartition(":")[0]
-    if value and host not in _LOOPBACK:
-        raise PolicyError(
-            f"Dask's --dashboard-address {shown(value)} is refused: the dashboard has no login, so it stays on "
-            "loopback",
-            hint="127.0.0.1:8787, and `ssh -L 8787:127.0.0.1:8787` from elsewhere; or --dashboard mtls",
-        )
 
 
 COMMANDS: Final = ("scheduler", "worker", "node", "exec")
 
 
 class Option(NamedTuple):
-    """An option, the variable that sets it as well, and what it means; without a `value` it says yes."""
+    """An option, its environment variable and its help; without `value` it is a flag."""
 
     name: str
     value: str
@@ -245,7 +234,7 @@ Exit codes before Dask runs: 2 usage, 3 not trusted, 4 not found, 5 permission d
 
 
 class Arguments(NamedTuple):
-    """A command line, taken apart: `given` are the options on it (repeated ones by commas), `rest` follows `--`."""
+    """A parsed command line: `given` are its options (repeated ones joined by commas), `rest` follows `--`."""
 
     command: str
     role: str | None
@@ -254,7 +243,7 @@ class Arguments(NamedTuple):
 
 
 def help_text() -> str:
-    """The answer to --help."""
+    """Return the text of --help."""
     return USAGE + "".join(map(_describe, OPTIONS)) + EXITS
 
 
@@ -265,20 +254,16 @@ def _describe(option: Option) -> str:
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
-    """The command line; UsageError that says what is allowed."""
+    """Parse the command line; UsageError says what is allowed."""
     own, rest = _split(argv)
     if not own or own[0] not in COMMANDS:
         raise _unknown(own[0] if own else "", "command", COMMANDS)
     words = iter(own[1:])
     role = next(words, "") if own[0] == "exec" else None
-    return Arguments(own[0], role, _collect(_parse_options(words)), rest)
-
-
-def _collect(options: Iterable[tuple[str, str]]) -> dict[str, str]:
     given: dict[str, str] = {}
-    for name, value in options:
+    for name, value in _parse_options(words):
         given[name] = f"{given[name]},{value}" if name in given and name in REPEATABLE else value
-    return given
+    return Arguments(own[0], role, given, rest)
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
@@ -302,7 +287,7 @@ def _parse_options(words: Iterable[str]) -> Iterable[tuple[str, str]]:
 
 
 def log_format(argv: Sequence[str], environ: Mapping[str, str]) -> str:
-    """The log format, for the error that says what is wrong with the rest of the command line."""
+    """Find the log format for an error about the rest of the command line."""
     given: dict[str, str] = {}
     with contextlib.suppress(UsageError):
         given.update(_parse_options(itertools.dropwhile(lambda word: not word.startswith("-"), _split(argv)[0])))
@@ -318,5 +303,5 @@ def _unknown(word: str, kind: str, known: Iterable[str]) -> UsageError:
 
 
 def values(given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Each option's value: from the command line, else from the environment, else the default."""
+    """Return each option's value: from the command line, else the environment, else the default."""
     return {option.name: given.get(option.name) or environ.get(option.variable) or option.default for option in OPTIONS}

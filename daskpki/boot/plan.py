@@ -25,7 +25,7 @@ _LIMIT = "/sys/fs/cgroup/cpu.max"
 
 
 def usable_cores(limit_file: str = _LIMIT) -> int:
-    """At least 1. `limit_file` is cgroup v2's `QUOTA PERIOD`, in microseconds; QUOTA is `max` without a limit."""
+    """Count the cores, at least 1. `limit_file` has cgroup v2's `QUOTA PERIOD` (microseconds), or `max PERIOD`."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         with open(limit_file, encoding="ascii") as file:  # noqa: PTH123 - pathlib costs 9 ms at boot
@@ -57,7 +57,7 @@ _STRUCTURED: Final = {
 
 
 class Program(NamedTuple):
-    """One program to become: with the credential of `role`, and as `user` where that is another one."""
+    """One program to exec: with the credential of `role`, and as `user` if that is another user."""
 
     role: Role
     argv: tuple[str, ...]
@@ -65,9 +65,9 @@ class Program(NamedTuple):
 
 
 def plan_programs(settings: Settings, known_schedulers: tuple[str, ...], cores: int) -> tuple[Program, ...]:
-    """What to start, in this order; `known_schedulers` are the addresses that the trust document names.
+    """Plan the programs in the order of their start; `known_schedulers` are the addresses in the trust document.
 
-    Raises PolicyError for a Dask argument that is refused, UsageError for a worker that knows no scheduler.
+    Raises PolicyError for a Dask argument that is refused, UsageError for a worker without a scheduler.
     """
     if settings.command == "exec":
         return (Program(settings.roles[0], _completed(settings.rest)),)
@@ -75,13 +75,15 @@ def plan_programs(settings: Settings, known_schedulers: tuple[str, ...], cores: 
         return (_scheduler(settings, settings.rest),)
     if settings.command == "worker":
         return (_worker(settings, _find_scheduler(settings, known_schedulers), cores),)
-    port = _node_port(settings)
-    scheduler = _scheduler(settings, ("--port", str(port)))
-    return (scheduler, _worker(_every_core(settings, cores), f"tls://{_LOOPBACK}:{port}", cores))
+    port = settings.scheduler.rpartition(":")[2] if settings.scheduler else str(DEFAULT_PORT)
+    # Without other settings, one worker per core.
+    threads = settings.threads or (max(1, cores // settings.workers) if settings.workers else 1)
+    worker = _worker(settings._replace(threads=threads), f"tls://{_LOOPBACK}:{port}", cores)
+    return (_scheduler(settings, ("--port", port)), worker)
 
 
 def check_arguments(settings: Settings) -> None:
-    """Raise PolicyError for Dask arguments that are refused, so that nothing is fetched for them."""
+    """Raise PolicyError for refused Dask arguments before anything is fetched."""
     if settings.command != "exec":
         check_dask_arguments(settings.roles[-1], settings.rest, settings.dashboard)
     elif starts_worker(settings.rest):
@@ -109,9 +111,10 @@ def _dask(*arguments: str) -> tuple[str, ...]:
 
 
 def _completed(command: tuple[str, ...]) -> tuple[str, ...]:
-    """With `exec`, Dask's own worker command gets what no configuration tells it, unless it is there.
+    """Add to Dask's worker command under `exec` the options that no configuration sets, unless they are given.
 
-    It ignores `distributed.nanny.preload`, and serves its pages to everyone. dask-jobqueue starts workers so.
+    `dask worker` ignores `distributed.nanny.preload`, and binds its pages to all interfaces. dask-jobqueue starts
+    workers like this.
     """
     if not starts_worker(command):
         return command
@@ -121,14 +124,14 @@ def _completed(command: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _dashboard(settings: Settings, arguments: tuple[str, ...], port: int) -> list[str]:
-    """Dask serves some pages even with --no-dashboard, so the address is bound to loopback then as well."""
+    """Bind the dashboard to loopback, also with --no-dashboard: Dask serves some pages even then."""
     host = "" if settings.dashboard == "mtls" else _LOOPBACK  # to Dask, "" is every interface
     options = [] if has_option(arguments, "--dashboard-address") else ["--dashboard-address", f"{host}:{port}"]
     return [*options, "--no-dashboard"] if settings.dashboard == "off" else options
 
 
 def _sizes(settings: Settings, cores: int) -> list[str]:
-    """Dask's options for THREADS_PER_WORKER, NUM_WORKERS and MEMORY_PER_WORKER; none where none is set."""
+    """Translate THREADS_PER_WORKER, NUM_WORKERS and MEMORY_PER_WORKER to Dask's options, if they are set."""
     threads, workers = settings.threads, settings.workers
     if threads and not workers:
         workers = max(1, cores // threads)
@@ -141,17 +144,10 @@ def _sizes(settings: Settings, cores: int) -> list[str]:
     ]
 
 
-def _every_core(settings: Settings, cores: int) -> Settings:
-    """On a node, one worker per core unless the settings say otherwise."""
-    if settings.workers and not settings.threads:
-        return settings._replace(threads=max(1, cores // settings.workers))
-    return settings._replace(threads=settings.threads or 1)
-
-
 def _find_scheduler(settings: Settings, known: tuple[str, ...]) -> str | None:
-    """The scheduler's address; None when it is the first of the arguments for Dask, or in a file that they name.
+    """Return the scheduler's address; None if it is the first of Dask's arguments, or in a file that they name.
 
-    Whatever such a file says, Dask speaks TLS alone, to who holds a scheduler's certificate.
+    Whatever such a file contains, Dask speaks TLS only, and only to a scheduler's certificate.
     """
     given = settings.rest[0] if settings.rest and settings.rest[0].startswith("tls://") else None
     if given or has_option(settings.rest, "--scheduler-file"):
@@ -164,38 +160,33 @@ def _find_scheduler(settings: Settings, known: tuple[str, ...]) -> str | None:
     if settings.scheduler:
         return settings.scheduler
     if len(known) == 1:
-        return _known_address(known[0])
+        try:
+            return parse_scheduler(known[0])  # it becomes an argument of Dask's
+        except UsageError as error:
+            raise NotTrustedError(
+                f"the trust document's scheduler: {error}", hint="DASKPKI_SCHEDULER=tls://HOST:PORT names another one"
+            ) from None
     several = f" (the trust document names {', '.join(known)})" if known else ""
     raise UsageError(f"the worker does not know its scheduler{several}", hint="DASKPKI_SCHEDULER=tls://HOST:PORT")
-
-
-def _known_address(text: str) -> str:
-    """The address in the trust document, which is checked as one that was typed: it becomes an argument of Dask's."""
-    try:
-        return parse_scheduler(text)
-    except UsageError as error:
-        raise NotTrustedError(
-            f"the trust document's scheduler: {error}", hint="DASKPKI_SCHEDULER=tls://HOST:PORT names another one"
-        ) from None
-
-
-def _node_port(settings: Settings) -> int:
-    return int(settings.scheduler.rpartition(":")[2]) if settings.scheduler else DEFAULT_PORT
 
 
 def dask_environment(
     handover: Handover, path: str, environ: Mapping[str, str], log_format: str = TEXT
 ) -> dict[str, str]:
-    """The environment of a program: `environ`, less what contradicts, with Dask's configuration for that role.
+    """Make a program's environment: `environ` without conflicting variables, and Dask's configuration for the role.
 
-    `path` is where `handover` can be read. Whatever Dask would read as one of our settings, or as something that
-    contains it, goes: `DASK_DISTRIBUTED__COMM__TLS` replaces what lies below it, and `-` and `_` are the same to Dask.
-    But where `environ` configures Dask's logging, that stands.
+    `path` is where `handover` can be read. A variable conflicts if Dask would read it as one of our settings or as a
+    parent of one: `DASK_DISTRIBUTED__COMM__TLS` replaces everything below it, and `-` and `_` are the same to Dask.
+    An own configuration of Dask's logging in `environ` is kept.
     """
     ours = _configuration(handover)
     if log_format == JSON and not any(_canonical(name).startswith(_LOGGING) for name in environ):
         ours[_LOGGING] = repr(_STRUCTURED)  # Dask reads it as a Python literal
-    kept = {name: value for name, value in environ.items() if not _collides(name, ours)}
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not any(f"{each}__".startswith(f"{_canonical(name)}__") for each in ours)
+    }
     return {**kept, **ours, VARIABLE: path}
 
 
@@ -205,6 +196,9 @@ def _configuration(handover: Handover) -> dict[str, str]:
     for user in {handover.role, Role.CLIENT.value}:  # a worker's tasks connect as clients, with the worker's leaf
         tls[f"{user.upper()}__CERT"] = handover.cert
         tls[f"{user.upper()}__KEY"] = handover.key
+    # Dask's own TLS for its HTTP servers, workers' too. It demands no certificate, but is never in the clear; the
+    # preload replaces its context by one that does, before anything is accepted (cluster/web/server.py).
+    pages = {"CERT": handover.cert, "KEY": handover.key, "CA_FILE": handover.ca} if handover.dashboard == "mtls" else {}
     settings = {
         "COMM__REQUIRE_ENCRYPTION": "True",
         "COMM__DEFAULT_SCHEME": "tls",
@@ -213,23 +207,9 @@ def _configuration(handover: Handover) -> dict[str, str]:
         "WORKER__PRELOAD": preload,
         "NANNY__PRELOAD": preload,
         **{f"COMM__TLS__{name}": value for name, value in tls.items()},
-        **(_dashboard_tls(handover) if handover.dashboard == "mtls" else {}),
+        **{f"SCHEDULER__DASHBOARD__TLS__{name}": value for name, value in pages.items()},
     }
     return {f"DASK_DISTRIBUTED__{name}": value for name, value in settings.items()}
-
-
-def _dashboard_tls(handover: Handover) -> dict[str, str]:
-    """Dask's own TLS for its HTTP servers, workers' too: it asks for no certificate, but is never in the clear.
-
-    The preload puts a context in its place that demands one, before anything is accepted (cluster/web/door.py).
-    """
-    files = {"CERT": handover.cert, "KEY": handover.key, "CA_FILE": handover.ca}
-    return {f"SCHEDULER__DASHBOARD__TLS__{name}": value for name, value in files.items()}
-
-
-def _collides(variable: str, ours: Mapping[str, str]) -> bool:
-    canonical = _canonical(variable)
-    return any(name == canonical or name.startswith(f"{canonical}__") for name in ours)
 
 
 def _canonical(variable: str) -> str:

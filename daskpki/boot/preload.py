@@ -19,14 +19,14 @@ __all__ = ["dask_setup", "dask_teardown"]
 
 
 async def dask_setup(server: Any) -> None:
-    """Called by Dask before the server reads; see `daskpki.cluster.preload.dask_setup`."""
+    """Enforce the rules as `daskpki.cluster.preload.dask_setup` does, and begin to poll the source."""
     enforce(server)
     handover = NODE.handover
     retire_on_sigterm(server, float(handover.retire or 0))
-    if WATCHING:  # a nanny's worker, or not the first nanny of this process
+    if WATCHING:  # a nanny's worker, or a further nanny of this process
         return
     source = open_source(handover)
-    share = 0 if handover.directory or handover.file else SHARE  # a look at files costs nothing
+    share = 0 if handover.directory or handover.file else SHARE  # reading files costs nothing
     enforcement = NODE.enforcement(Role(handover.role))
     watch = Watch(enforcement, NODE.keeper, source, freshness=handover.freshness, share=share)
     WATCHING.append(asyncio.create_task(watch.run()))

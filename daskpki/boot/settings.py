@@ -17,10 +17,10 @@ from daskpki.quoting import shown
 from daskpki.settings import StoreUrl, parse_store_url
 
 INSTANCE: Final = "@instance"
-"""The name that stands for the VM's own."""
+"""Value of `--name` that stands for the VM's name."""
 
 NEWEST: Final[Mapping[Role, int]] = {}
-"""Of no role is another version booted than the newest."""
+"""Default: no role is pinned to a version; each boots its newest."""
 
 _DIRECTORY: Final = "credential-dir"
 _FILE: Final = "credential-file"
@@ -29,7 +29,7 @@ _ORIGINS: Final = {
     _DIRECTORY: "DASKPKI_CREDENTIAL_DIR",
     _FILE: "DASKPKI_CREDENTIAL_FILE",
 }
-"""The options of which one says where the credential comes from, and their variables."""
+"""The options that name a source of credentials, and their variables."""
 
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,9}\Z")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9.-]+)\Z")
@@ -39,11 +39,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class Settings(NamedTuple):
-    """What to boot and from where. `name` is None for each role's usual one; `store` is None with a directory.
+    """What to boot and from where. `name` is None for the usual name of each role.
 
-    With `file`, a store is there for the trust document only, or None.
-
-    `versions` are those of the credentials that are pinned; a role that is not in it boots its newest.
+    `store` is None with a directory; with a file, it only has the trust document, or is None. `versions` pins the
+    credentials of some roles; the other roles boot their newest.
     """
 
     command: str
@@ -79,24 +78,19 @@ class Settings(NamedTuple):
     file: str | None = None
 
     @property
-    def reads_store(self) -> bool:
-        """Whether the credentials are read from the store, by role and name."""
-        return self.directory is None and self.file is None
-
-    @property
     def wanted(self) -> tuple[tuple[Role, str], ...]:
         """Role and name of each credential in the store; UsageError for a client without a name."""
         return tuple((role, self.name or default_name(role)) for role in self.roles)
 
     def directory_for(self, role: Role) -> str | None:
-        """The credential directory of that role: the one given; for a node, the one below it of the role's name."""
+        """Return the credential directory of a role: for a node, the subdirectory with the name of the role."""
         if self.directory is None or len(self.roles) == 1:
             return self.directory
         return f"{self.directory}/{role.value}"
 
 
 def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings:
-    """The settings; UsageError that names the value, the rule and the way out."""
+    """Parse the settings; UsageError names the value, the rule and the way out."""
     found = values(arguments.given, environ)
     origin, source = _source(arguments.given, environ)
     directory, file = origin.get(_DIRECTORY), origin.get(_FILE)
@@ -147,11 +141,11 @@ def _freshness(found: Mapping[str, str]) -> Freshness:
 
 
 def _versions(text: str, roles: tuple[Role, ...], mounted: str | None) -> Mapping[Role, int]:
-    """The version that each role is pinned to: `N`, or where there are two roles `ROLE=N`."""
+    """Parse the version that each role is pinned to: `N`, or `ROLE=N` for a node with its two roles."""
     if text and mounted is not None:
         raise UsageError(
             f"--version {shown(text)} reads a store, and the credential comes from a directory or a file",
-            hint="leave --version out: there is the one version that was put there",
+            hint="leave --version out: a directory or a file has one version",
         )
     named = {role.value: role for role in roles} | ({"": roles[0]} if len(roles) == 1 else {})
     versions: dict[Role, int] = {}
@@ -179,7 +173,7 @@ def _mounts(found: Mapping[str, str], mounted: str | None) -> tuple[Mount, ...]:
 
 
 def _worker_clients(command: str, found: Mapping[str, str]) -> str:
-    """The mode that was chosen, else `limited`; on a node whose processes share a user no boundary can be defended."""
+    """Return the chosen mode, else `limited`; for a node whose processes share a user, `allow`: no boundary exists."""
     if found["worker-clients"]:
         return _choice(found, "worker-clients", ("deny", "limited", "allow"))
     return "allow" if command == "node" and not found["worker-user"] else "limited"
@@ -198,11 +192,11 @@ def _rest(arguments: Arguments) -> tuple[str, ...]:
 
 
 def _source(given: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Mapping[str, str], str]:
-    """The settings that say where everything is read, by option; and which was chosen, in words.
+    """Return the options that name the source, by name, and the source in words.
 
-    That is the store, or a directory, or a file with or without a store for the trust document. What is on the command
-    line passes over the environment's. A directory or a file is named by its setting alone: it may have been given what
-    lies there.
+    The source is the store, a directory, or a file with or without a store for the trust document. The command line
+    overrides the environment. A directory or a file is named by its option alone: someone may have passed the content
+    instead of the path.
     """
     on_line = {name: given[name] for name in _ORIGINS if name in given}
     in_environ = {name: environ[variable] for name, variable in _ORIGINS.items() if environ.get(variable)}
@@ -240,12 +234,14 @@ def _health(text: str) -> str | None:
 def _metrics(found: Mapping[str, str]) -> str:
     chosen = _choice(found, "metrics", ("no", "yes"))
     if chosen == "yes" and not found["health"]:
-        raise UsageError("--metrics says what --health serves as well", hint="--health 0.0.0.0:8790 --metrics")
+        raise UsageError(
+            "--metrics adds to what --health serves, and --health is not set", hint="--health 0.0.0.0:8790 --metrics"
+        )
     return chosen
 
 
 def _helper_limits(text: str) -> str | None:
-    """As it is: the scheduler's own process reads it, and names all limits. Here only its form is looked at."""
+    """Check the form only: the scheduler's own process knows the names of all limits."""
     if text and not _LIMITS.match(text):
         raise UsageError(
             f"--helper-limits {shown(text)} is not NAME=NUMBER, by commas", hint="for example helpers=4,memory=2048"

@@ -34,9 +34,9 @@ class Clocks(NamedTuple):
 def verify_in_time(
     material: Material, settings: Settings, elsewhere: Reading | None, clocks: Clocks, *, patience: float
 ) -> TrustDocument:
-    """The verified trust document; where it fails under a clock that is wrong, the clock gets `patience` seconds.
+    """Return the verified trust document; after a failure under a wrong clock, wait `patience` seconds for the clock.
 
-    Raises NotTrustedError, or UnavailableError with both times when the clock stayed wrong.
+    Raises NotTrustedError, or UnavailableError with both times if the clock stays wrong.
     """
     try:
         return verify_material(material, settings, datetime.fromtimestamp(clocks.wall(), UTC))
@@ -49,13 +49,19 @@ def verify_in_time(
     end = clocks.monotonic() + patience
     while abs(_skew(elsewhere, clocks)) > _TOLERANCE:
         if clocks.monotonic() >= end:
-            raise _wrong_clock(failure, elsewhere, clocks)
+            here = datetime.fromtimestamp(clocks.wall(), UTC)
+            there = datetime.fromtimestamp(elsewhere.now(clocks.monotonic()), UTC)
+            raise UnavailableError(
+                f"this machine's clock says {here:%Y-%m-%d %H:%M:%S}, and Secret Manager's {there:%Y-%m-%d %H:%M:%S} "
+                f"(UTC), so that {failure}",
+                hint="set this machine's clock (chronyc makestep), and see that a time server is reachable",
+            )
         clocks.sleep(_POLL)
     return verify_material(material, settings, datetime.fromtimestamp(clocks.wall(), UTC))
 
 
 def verify_material(material: Material, settings: Settings, now: datetime) -> TrustDocument:
-    """The trust document, if it and every credential hold at `now`; NotTrustedError, CorruptError."""
+    """Return the trust document if it and every credential are valid at `now`; NotTrustedError, CorruptError."""
     for credential, role in zip(material.credentials, settings.roles, strict=True):
         _check_asked_for(credential, settings, role)
     document = material.trust.signed.document
@@ -83,20 +89,10 @@ def _check_asked_for(credential: Credential, settings: Settings, role: Role) -> 
             f"{identity.uri} is a {identity.role.value}, and a {role} is to be started",
             hint=f"give the {role}'s credential: daskpki export {role} writes it to a directory",
         )
-    if settings.reads_store and (role, identity.name) not in settings.wanted:
+    if settings.directory is None and settings.file is None and (role, identity.name) not in settings.wanted:
         raise NotTrustedError(f"{identity.uri} was found, where another name was asked for")
 
 
 def _skew(elsewhere: Reading, clocks: Clocks) -> float:
-    """By how many seconds this machine's clock is ahead."""
+    """Seconds by which this machine's clock is ahead."""
     return clocks.wall() - elsewhere.now(clocks.monotonic())
-
-
-def _wrong_clock(failure: NotTrustedError, elsewhere: Reading, clocks: Clocks) -> UnavailableError:
-    here = datetime.fromtimestamp(clocks.wall(), UTC)
-    there = datetime.fromtimestamp(elsewhere.now(clocks.monotonic()), UTC)
-    return UnavailableError(
-        f"this machine's clock says {here:%Y-%m-%d %H:%M:%S}, and Secret Manager's {there:%Y-%m-%d %H:%M:%S} (UTC), "
-        f"so that {failure}",
-        hint="set this machine's clock (chronyc makestep), and see that a time server is reachable",
-    )

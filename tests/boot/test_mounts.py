@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 import daskpki
 from daskpki import secret_names
 from daskpki.boot.memfd import is_tmpfs
-from daskpki.boot.mounts import Mount, file_variable, parse_mounts
-from daskpki.boot.secret_mounts import MountedFiles
+from daskpki.boot.mounts import Mount, MountedFiles, file_variable, parse_mounts
 from daskpki.confidential import Confidential
 from daskpki.errors import (
     AccessDeniedError,
@@ -246,15 +245,21 @@ def test_what_is_no_file_is_not_replaced() -> None:
 
 def test_on_a_node_the_secrets_are_its_workers(cloud: Cloud) -> None:
     from daskpki.boot.entrypoint import prepare
-    from daskpki.boot.launch import _own_secrets
+    from daskpki.boot.launch import become
     from daskpki.boot.options import parse_arguments
     from daskpki.boot.plan import plan_programs
     from daskpki.boot.settings import parse_settings
 
     seed(cloud, "s", VALUE)
     checked = prepare(parse_settings(parse_arguments(["node", "--secret", "s=fd"]), cloud.environ), cloud.environ)
-    scheduler, worker = plan_programs(checked.settings, (), 1)
-    assert [len(_own_secrets(checked, program)) for program in (scheduler, worker)] == [0, 1]
+    told: dict[str, bool] = {}
+    for program in plan_programs(checked.settings, (), 1):
+
+        def note(_command: str, _argv: list[str], variables: dict[str, str], role: str = program.role.value) -> None:
+            told[role] = file_variable("s") in variables
+
+        become(checked, program, cloud.environ, note)
+    assert told == {"scheduler": False, "worker": True}
 
 
 def test_python_says_how_a_secret_would_be_mounted(monkeypatch: pytest.MonkeyPatch) -> None:

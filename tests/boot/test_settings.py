@@ -66,7 +66,7 @@ def test_a_role_has_its_usual_name_and_a_client_none() -> None:
         (["worker", "--name"], {}, "--name needs a value"),
         (["worker", "--health", "8790"], {}, "is not ADDRESS:PORT"),
         (["worker", "--health", "0.0.0.0:70000"], {}, "is not ADDRESS:PORT"),
-        (["worker", "--metrics"], {}, "--metrics says what --health serves as well"),
+        (["worker", "--metrics"], {}, "--metrics adds to what --health serves"),
         (["worker", "--name", "No_Label"], {}, "is not a DNS label"),
         (["worker", "--cluster", "UPPER"], {}, "is not a DNS label"),
         (["worker"], {"DASKPKI_STORE": "s3://bucket"}, "is not a store"),

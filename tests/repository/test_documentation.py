@@ -13,7 +13,7 @@ import pytest
 from daskpki.boot.options import OPTIONS
 from daskpki.cli.app import COMMANDS
 from tests.support.doc_sessions import blocks, shell_commands
-from tests.support.paths import BIN, DOCS, ROOT
+from tests.support.paths import BIN, DOCS, ROOT, tracked
 
 PAGES = [*ROOT.glob("*.md"), *sorted(DOCS.rglob("*.md"))]
 OPENING = {"store", "cluster", "passphrase-file", "key-file", "ca-passphrase-file"}
@@ -128,3 +128,52 @@ def test_the_tests_that_a_page_names_exist(page: str) -> None:
     named = set(re.findall(r"`(test_\w+)`", (DOCS / "explanation" / f"{page}.md").read_text()))
     assert named
     assert named <= known
+
+
+READERS_OWN = {"job.py", "jsonstore.py", "test_jsonstore.py"}
+"""Files that a page has its reader write."""
+
+TREE = {path.as_posix() for path in tracked()}
+FOLDERS = {parent.as_posix() for path in tracked() for parent in path.parents}
+
+
+def missing_names(text: str) -> list[str]:
+    """The files, folders and dotted names of daskpki in inline code that the checkout does not have."""
+    code = re.findall(r"`([^`\n]+)`", text)
+    files = [file for part in code for file in re.findall(r"[\w./-]*\w\.py\b", part)]
+    folders = [folder for part in code for folder in re.findall(r"^(?:daskpki|tests|scripts)/[\w/.-]*\w$", part)]
+    names = [name for part in code for name in re.findall(r"(?<![\w./])daskpki(?:\.[a-zA-Z_]\w*)+", part)]
+    return [
+        *(file for file in files if file not in READERS_OWN and not any(f"/{it}".endswith(f"/{file}") for it in TREE)),
+        *(folder for folder in folders if not folder.endswith(".py") and folder not in TREE | FOLDERS),
+        *(name for name in names if not is_defined(name)),
+    ]
+
+
+def is_defined(name: str) -> bool:
+    """True for a module or package, or a name that the source of the longest module in `name` defines or imports."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        stem = "/".join(parts[:length])
+        if file := next((file for file in (f"{stem}.py", f"{stem}/__init__.py") if file in TREE), None):
+            defined = r'(?:class |def |import |^ *|"){}\b[\s(:=,"]'
+            source = (ROOT / file).read_text()
+            return all(re.search(defined.replace("{}", part), source, re.MULTILINE) for part in parts[length:])
+    return False
+
+
+NOT_PYTHON = re.compile(r"daskpki\.(?:internal|stores|key|json|audit|(?:trust|commit|succession)\.v1)\b")
+"""A trust domain, an entry point group, files, a logger, and types of signed documents."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_modules_and_names_on_a_page_exist(page: Path) -> None:
+    assert not [name for name in missing_names(page.read_text()) if not NOT_PYTHON.fullmatch(name)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["claims.py", "daskpki/cluster/anteroom.py", "tests/crash", "daskpki.cluster.door", "daskpki.pki.trust.Door"],
+)
+def test_a_wrong_name_on_a_page_is_found(name: str) -> None:
+    assert missing_names(f"It is in `policy.py` and `{name}`, as `daskpki.pki.trust.verify_trust` says.") == [name]

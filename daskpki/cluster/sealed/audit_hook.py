@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -77,11 +78,5 @@ def error_message(error: BaseException, status: str = "error") -> dict[str, Any]
         "exception": to_serialize(pickled),
         "traceback": None,  # its frames are the scheduler's own, and to pickle them takes tblib's loading back
         "exception_text": repr(told),
-        "traceback_text": _traceback_text(),
+        "traceback_text": "".join(traceback.format_tb(get_traceback())),
     }
-
-
-def _traceback_text() -> str:
-    import traceback
-
-    return "".join(traceback.format_tb(get_traceback()))

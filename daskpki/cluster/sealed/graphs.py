@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from itertools import product, starmap
 from typing import Any, Final, NamedTuple, NoReturn
 
 import msgpack
@@ -20,22 +21,17 @@ from distributed.protocol.serialize import Pickled, register_serialization_famil
 from distributed.shuffle._core import ShuffleSpec
 
 from daskpki.cluster.no_pickle import OpaquePickle
-from daskpki.cluster.values import KINDS, is_plain
-from daskpki.errors import NotTrustedError
+from daskpki.cluster.sealed.wire import ForgedAnswerError
+from daskpki.cluster.values import KINDS, SMALL, arguments, is_plain, misfit
 
 OPAQUE: Final = 1
 """The msgpack extension under which a helper hands back a value that only a worker or a client loads."""
 ARRAY, DATAFRAME = "array", "dataframe"
 """The kinds of P2P shuffle, as ArrayRechunkSpec and DataFrameShuffleSpec of distributed.shuffle."""
 _MOST_PARTITIONS: Final = 10_000_000
-_SMALL: Final = (10_000, 1 << 20)
 _NONE: Final = frozenset[Any]()
 _FAMILY: Final = "daskpki-checked-graph"
 """The serializer, of this process alone, by which a checked graph passes through `distributed.deserialize`."""
-
-
-class ForgedAnswerError(NotTrustedError):
-    """A helper answered what no helper of ours does."""
 
 
 class GraphFailedError(Exception):
@@ -50,19 +46,14 @@ class GraphFailedError(Exception):
 class SealedTask(GraphNode):
     """A task as the scheduler knows it: key, dependencies, a flag, and bytes that only a worker opens."""
 
-    __slots__ = ("_producer", "buffers", "pickled", "spec")
+    __slots__ = ("buffers", "data_producer", "pickled", "spec")
 
     def __init__(
         self, key: Any, dependencies: frozenset[Any], pickled: bytes, buffers: Sequence[bytes], *, producer: bool
     ) -> None:
-        self.key, self._dependencies = key, dependencies
-        self.pickled, self.buffers, self._producer = pickled, buffers, producer
+        self.key, self._dependencies, self.data_producer = key, dependencies, producer
+        self.pickled, self.buffers = pickled, buffers
         self.spec: SealedShuffle | None = None
-
-    @property
-    def data_producer(self) -> bool:
-        """See dask.GraphNode."""
-        return self._producer
 
     def for_worker(self) -> Pickled:
         """What goes to a worker in place of a pickle of this: the client's own bytes."""
@@ -71,26 +62,13 @@ class SealedTask(GraphNode):
     def __reduce__(self) -> Any:  # for answers such as get_runspec's, which the receiver opens
         return partial(pickle.loads, buffers=list(self.buffers)), (self.pickled,)
 
-    def __repr__(self) -> str:
-        return f"<sealed task {self.key!r}, {len(self.pickled)} bytes>"
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
+    __eq__ = object.__eq__
     __hash__ = object.__hash__
 
-    def __sizeof__(self) -> int:
-        return object.__sizeof__(self) + len(self.pickled)
 
-
+@dataclass(frozen=True, eq=False)
 class SealedShuffle(ShuffleSpec[Any]):
     """A P2P shuffle by the numbers that the scheduler computes with; workers get the client's own bytes."""
-
-    def __init__(
-        self, kind: str, shuffle_id: str, lengths: Sequence[int], parts: Sequence[int], pickled: bytes
-    ) -> None:
-        # ShuffleSpec is a frozen dataclass.
-        self.__dict__.update(id=shuffle_id, disk=False, kind=kind, lengths=lengths, parts=parts, pickled=pickled)
 
     kind: str
     lengths: Sequence[int]
@@ -132,28 +110,20 @@ class CheckedGraph(NamedTuple):
     def __dask_annotations__(self) -> Mapping[str, Mapping[Any, Any]]:
         return self.annotations
 
-    def as_expression(self) -> Expression:
-        """In place of the client's `expr_ser`."""
-        return Expression({"serializer": _FAMILY}, [self])
+    header = {"serializer": _FAMILY}  # noqa: RUF012 - no field: with `frames`, what `update_graph` reads of `expr_ser`
 
-
-class Expression(NamedTuple):
-    """What `update_graph` reads of an expression: a header that names the serializer, and frames."""
-
-    header: Mapping[str, str]
-    frames: Sequence[CheckedGraph]
+    @property
+    def frames(self) -> list[CheckedGraph]:
+        """For `deserialize`, which hands it to the family."""
+        return [self]
 
 
 def accept_checked_graphs() -> None:
     """Let `distributed.deserialize` return a CheckedGraph that is handed to it; it loads nothing."""
-    register_serialization_family(_FAMILY, _never_dumped, _only_frame)
+    register_serialization_family(_FAMILY, _handed_through, _handed_through)
 
 
-def _never_dumped(_value: Any) -> NoReturn:
-    raise TypeError(f"a {_FAMILY} stays in this process")
-
-
-def _only_frame(_header: Any, frames: Sequence[Any]) -> Any:
+def _handed_through(_header: Any, frames: Sequence[Any]) -> Any:
     (graph,) = frames
     if not isinstance(graph, CheckedGraph):
         raise TypeError("not a graph of this process")
@@ -166,8 +136,6 @@ def _only_frame(_header: Any, frames: Sequence[Any]) -> Any:
 def checked_graph(answer: Sequence[bytes | bytearray], most: int) -> CheckedGraph:
     """The graph in a helper's answer; ForgedAnswerError for one that is none, GraphFailedError when it says so."""
     table = _unpacked(answer)
-    if "failed" in table:
-        raise _failure(table)
     try:
         return _graph(table, most)
     except ForgedAnswerError:
@@ -179,21 +147,16 @@ def checked_graph(answer: Sequence[bytes | bytearray], most: int) -> CheckedGrap
 def checked_request(answer: Sequence[bytes | bytearray]) -> dict[str, Any]:
     """What a helper recognised in a function or plugin; ForgedAnswerError, and GraphFailedError when it says so."""
     found = _unpacked(answer)
-    if "failed" in found:
-        raise _failure(found)
-    named = found.get("named")
-    _require(not found or (type(named) is str and named in _RECOGNISED), "a name that is known")
-    for name, kind in _RECOGNISED.get(str(named), {}).items():
-        _require(type(found.get(name)) is kind, f"{name} of {kind.__name__}")
-    _require(all(map(KINDS["key"], found.get("keys", ()))), "keys")
+    kinds = _RECOGNISED.get(str(found.get("named")), {"named": "flag"})
+    _require(not found or (found.keys() == {"named", *kinds} and misfit(kinds, found) is None), "a name that is known")
     return found
 
 
-_RECOGNISED: Final[Mapping[str, Mapping[str, type]]] = {
-    "progress": {"keys": tuple, "complete": bool, "grouped": bool},
-    "count of the monitor": {},
-    "upload": {"filename": str, "data": bytes},
-    "install": {"name": str, "restarts": bool, "plugin": bytes},
+_RECOGNISED: Final[Mapping[str, Mapping[str, str]]] = {
+    "progress": arguments("keys:keys complete:flag grouped:flag"),
+    "count": {},
+    "upload": arguments("filename:text data:data"),
+    "install": arguments("name:text restarts:flag plugin:bytes"),
 }
 
 
@@ -204,19 +167,16 @@ def _unpacked(answer: Sequence[bytes | bytearray]) -> dict[Any, Any]:
     except Exception as error:
         raise ForgedAnswerError(f"the helper's answer is no table ({type(error).__name__})") from error
     _require(type(table) is dict, "a table")
-    return table  # type: ignore[no-any-return]
+    if (text := table.get("failed")) is None:
+        return table  # type: ignore[no-any-return]
+    pickled, traceback = table.get("exception"), table.get("traceback")
+    _require(type(text) is str and {type(pickled), type(traceback)} <= {bytes, type(None)}, "an error's text and bytes")
+    raise GraphFailedError(text[:10_000], pickled, traceback)
 
 
 def _extension(code: int, data: bytes) -> Any:
     _require(code == OPAQUE, "no other extension of msgpack")
     return OpaquePickle({"pickled-obj": data}, [])
-
-
-def _failure(table: Mapping[str, Any]) -> GraphFailedError:
-    text, pickled, traceback = table["failed"], table.get("exception"), table.get("traceback")
-    _require(type(text) is str, "an error's text")
-    _require(all(each is None or type(each) is bytes for each in (pickled, traceback)), "an error's bytes")
-    return GraphFailedError(text[:10_000], pickled, traceback)
 
 
 def _require(holds: bool, rule: str) -> None:  # noqa: FBT001 - reads as a sentence
@@ -225,36 +185,38 @@ def _require(holds: bool, rule: str) -> None:  # noqa: FBT001 - reads as a sente
 
 
 def _graph(table: Mapping[str, Any], most: int) -> CheckedGraph:
+    """Keys are those of other graphs, then one for each task; a task comes after those that it depends on."""
     keys, dependencies, nodes, blobs = table["keys"], table["dependencies"], table["nodes"], table["blobs"]
     producers, priorities, buffers = table["producers"], table["priorities"], table["buffers"]
     count = len(nodes)
-    _require(count <= most, f"at most {most} tasks")
-    _require(len(dependencies) == len(producers) == len(priorities) == count <= len(keys), "columns of one length")
-    _require(len(keys) <= 2 * most, "not so many keys of others")
+    others = len(keys) - count
+    _require(count <= most and 0 <= others <= most, f"at most {most} tasks, and keys of others")
+    _require(len(dependencies) == len(producers) == len(priorities) == count, "columns of one length")
     _require(all(map(KINDS["key"], keys)) and len(set(keys)) == len(keys), "keys, each once")
     _require(all(type(each) is bytes for each in (*nodes, *blobs)), "bytes of tasks")
     _require(all(type(each) is int and abs(each) < 1 << 62 for each in priorities), "whole numbers of priority")
-    _require(all(_are_indices(row, len(keys)) for row in dependencies), "dependencies by index")
+    _require(all(starmap(_are_indices, zip(dependencies, range(others, len(keys)), strict=True))), "no cycles")
     _require(all(_are_indices(row, len(blobs)) for row in buffers.values()), "buffers by index")
-    _require(_are_indices(buffers, count), "buffers of tasks of this graph")
-    _verify_acyclic(dependencies, count)
+    _require(_are_indices((*buffers, *table["shuffles"]), count), "buffers and shuffles of tasks of this graph")
     tasks = {
-        keys[row]: SealedTask(
-            keys[row],
-            frozenset(map(keys.__getitem__, dependencies[row])) if dependencies[row] else _NONE,
-            nodes[row],
+        key: SealedTask(
+            key,
+            frozenset(map(keys.__getitem__, needed)) if needed else _NONE,
+            node,
             tuple(map(blobs.__getitem__, buffers.get(row, ()))),
-            producer=bool(producers[row]),
+            producer=bool(producer),
         )
-        for row in range(count)
+        for row, (key, needed, node, producer) in enumerate(
+            zip(keys[others:], dependencies, nodes, producers, strict=True)
+        )
     }
+    own = [*tasks]
     for row, fields in table["shuffles"].items():
-        _require(_are_indices((row,), count), "a shuffle of this graph")
-        tasks[keys[row]].spec = _shuffle(*fields)
+        tasks[own[row]].spec = _shuffle(*fields)
     return CheckedGraph(
         tasks,
-        dict(zip(keys, priorities, strict=False)),
-        _by_key(table["annotations"], keys[:count]),
+        dict(zip(own, priorities, strict=True)),
+        _by_key(table["annotations"], own),
         _annotations(table["for_all"]),
         _code(table["code"]),
         _span(table["span_metadata"]),
@@ -265,23 +227,6 @@ def _are_indices(row: Iterable[Any], end: int) -> bool:
     return all(type(each) is int and 0 <= each < end for each in row)
 
 
-def _verify_acyclic(dependencies: Sequence[Sequence[int]], count: int) -> None:
-    """Raise ForgedAnswerError where a task waits for itself: the scheduler would wait with it."""
-    waiting = [sum(each < count for each in set(row)) for row in dependencies]
-    dependents: list[list[int]] = [[] for _ in range(count)]
-    for row, each in enumerate(dependencies):
-        for dependency in set(each):
-            if dependency < count:
-                dependents[dependency].append(row)
-    ready = [row for row in range(count) if not waiting[row]]
-    for row in ready:  # it grows
-        for dependent in dependents[row]:
-            waiting[dependent] -= 1
-            if not waiting[dependent]:
-                ready.append(dependent)
-    _require(len(ready) == count, "no cycles")
-
-
 def _shuffle(kind: Any, shuffle_id: Any, lengths: Any, parts: Any, pickled: Any) -> SealedShuffle:
     _require(kind in {ARRAY, DATAFRAME} and type(shuffle_id) is str and type(pickled) is bytes, "a shuffle's fields")
     _require(all(type(each) is int and 0 < each <= _MOST_PARTITIONS for each in lengths), "a shuffle's lengths")
@@ -289,48 +234,30 @@ def _shuffle(kind: Any, shuffle_id: Any, lengths: Any, parts: Any, pickled: Any)
         _require(math.prod(lengths) <= _MOST_PARTITIONS and len(lengths) > 0, "not so many chunks")
     else:
         _require(len(lengths) == 1 and _are_indices(parts, lengths[0]), "a shuffle's partitions")
-    return SealedShuffle(kind, shuffle_id, lengths, parts, pickled)
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in {int, float, bool} and math.isfinite(value)  # type: ignore[arg-type]
+    return SealedShuffle(shuffle_id, disk=False, kind=kind, lengths=lengths, parts=parts, pickled=pickled)
 
 
 def _is_whose(value: object) -> bool:
-    return type(value) is str or (type(value) is tuple and all(type(each) in {str, int} for each in value))
-
-
-def _is_resources(value: object) -> bool:
-    return type(value) is dict and all(type(name) is str and _is_number(each) for name, each in value.items())
+    return KINDS["text"](value) or (type(value) is tuple and all(map(KINDS["worker-name"], value)))
 
 
 def _is_span(value: object) -> bool:
-    if type(value) is not dict or set(value) != {"name", "ids"}:
-        return False
-    names, ids = value["name"], value["ids"]
-    texts = type(names) is tuple and type(ids) is tuple and all(type(each) is str for each in (*names, *ids))
-    return texts and 0 < len(names) == len(ids) <= 100  # noqa: PLR2004 - of nested spans
+    names, ids = (value["name"], value["ids"]) if type(value) is dict and value.keys() == {"name", "ids"} else ((), ())
+    return KINDS["texts"](names) and KINDS["texts"](ids) and 0 < len(names) == len(ids) <= 100  # noqa: PLR2004 - nested
 
 
-_ANNOTATIONS: Final[Mapping[str, Callable[[Any], bool]]] = {
-    "priority": _is_number,
-    "retries": lambda value: type(value) in {int, bool} and 0 <= value < 1 << 31,
-    "resources": _is_resources,
-    "workers": _is_whose,
-    "restrictions": _is_whose,
-    "allow_other_workers": lambda value: type(value) is bool,
-    "loose_restrictions": lambda value: type(value) is bool,
-    "span": _is_span,
-}
+_KINDS: Final = arguments(
+    "priority:number? retries:flag-or-count? resources:resources? allow_other_workers:flag? loose_restrictions:flag?"
+)
+_ANNOTATIONS: Final = {"workers": _is_whose, "restrictions": _is_whose, "span": _is_span}
 """Annotations that the scheduler acts upon; what else a user writes there it hands on."""
 
 
 def _annotations(found: Any) -> dict[str, Any]:
-    for name, value in found.items():
-        _require(type(name) is str, "an annotation's name")
-        judge = _ANNOTATIONS.get(name)
-        if value is not None and judge is not None:
-            _require(judge(value), f"the annotation {name[:40]}")
+    _require(all(type(name) is str for name in found), "an annotation's name")
+    _require((wrong := misfit(_KINDS, found)) is None, f"the annotation {wrong}")
+    for name in found.keys() & _ANNOTATIONS.keys():
+        _require(found[name] is None or _ANNOTATIONS[name](found[name]), f"the annotation {name}")
     return dict(found)
 
 
@@ -353,6 +280,6 @@ def _code(found: Any) -> tuple[SourceCode, ...]:
 
 def _span(found: Any) -> Mapping[str, Any]:
     collections = found.get("collections", ())
-    _require(type(collections) is tuple and is_plain(found, *_SMALL), "a span's metadata")
+    _require(type(collections) is tuple and is_plain(found, *SMALL), "a span's metadata")
     _require(all(type(each) is dict for each in collections), "a span's collections")
     return {"collections": list(collections)} if found else {}

@@ -9,22 +9,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import logging
 import os
 import pwd
 import re
+import select
 import socket
-import struct
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from daskpki.cluster.sealed import confinement, wire
-from daskpki.cluster.sealed.graphs import ForgedAnswerError
+from daskpki.cluster.sealed.wire import ForgedAnswerError
 from daskpki.errors import UsageError
 
 _INHERITED: Final = ("PATH", "LANG", "LC_ALL", "HOME", "TZ", "TMPDIR")
@@ -34,7 +36,8 @@ _UPLOADED: Final = 1 << 26
 _STARTS: Final = 120.0
 """Seconds in which the forking process has loaded Dask, numpy and pandas, on a machine that is busy."""
 _LIMIT: Final = re.compile(r"([a-z]+)=([1-9][0-9]{0,9})\Z")
-_UNITS: Final = {"memory": 1 << 20, "reply": 1 << 20}
+_REHEARSAL: Final = "rehearsal"
+"""No identity's URI."""
 
 Answer = TypeVar("Answer")
 logger = logging.getLogger("distributed.daskpki")
@@ -79,78 +82,44 @@ class _Helper:
     @property
     def silent(self) -> bool:
         """Whether it lives and has said nothing unasked: what lies in its socket would be taken for the next answer."""
-        try:
-            self.stream.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        looking = select.poll()
+        looking.register(self.stream, select.POLLIN)
+        return not looking.poll(0)
 
-    async def ask(self, frames: Sequence[Any], most: int) -> list[bytearray]:
+    def ask(self, frames: Sequence[Any], most: int, until: float) -> list[bytearray]:
         """Its answer; ForgedAnswerError when it is too large, or to another question."""
-        loop = asyncio.get_running_loop()
         number = next(self._requests).to_bytes(8, "little")
-        await loop.sock_sendall(self.stream, wire.header([number, *frames]) + number)
-        for frame in frames:
-            await loop.sock_sendall(self.stream, frame)
-        (count,) = wire.COUNT.unpack(await self._exactly(wire.COUNT.size))
-        if count > wire.MOST_FRAMES:
-            raise ForgedAnswerError(f"the helper's answer has {count} frames")
-        lengths = struct.unpack(f"<{count}Q", await self._exactly(8 * count))
-        if sum(lengths) > most:
-            raise ForgedAnswerError(f"the helper's answer has {sum(lengths)} bytes, more than {most}")
-        answered, *answer = [await self._exactly(length) for length in lengths] or [bytearray()]
+        wire.send(self.stream, [number, *frames], until)
+        answered, *answer = wire.receive(self.stream, most, until) or [b""]
         if answered != number:
             raise ForgedAnswerError("the helper's answer is to another question")
         return answer
-
-    async def _exactly(self, size: int) -> bytearray:
-        loop, data = asyncio.get_running_loop(), bytearray(size)
-        rest = memoryview(data)
-        while rest:
-            received = await loop.sock_recv_into(self.stream, rest)
-            if not received:
-                raise EOFError
-            rest = rest[received:]
-        return data
 
 
 class Helpers:
     """The helpers of one scheduler, by the identity (a URI) for which each works."""
 
     def __init__(self, limits: Limits, user: str | None = None) -> None:
-        if user is None:
-            confinement.verify_supported()
+        confinement.verify_supported(landlock=user is None)
         self.limits = limits
-        self._user = None if user is None else _account(user)
-        self._helpers: dict[str, _Helper] = {}
-        self._turns: dict[str, asyncio.Lock] = {}
-        self._free = asyncio.Condition()
+        self._user = {} if user is None else _account(user)
+        self.alive: dict[str, _Helper] = {}
+        self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._places = asyncio.Semaphore(limits.helpers)
         self._busy: set[str] = set()
+        self._threads = ThreadPoolExecutor(limits.helpers, "daskpki-helpers")  # each waits for a busy helper
         self._forker: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self._forking = asyncio.Lock()
-        self._uploads: dict[str, dict[str, list[Any]]] = {}
-        self.killed = 0
-        self.asked = 0
-        self.seconds = 0.0
-
-    @property
-    def alive(self) -> int:
-        """How many helpers there are now."""
-        return len(self._helpers)
-
-    def numbers(self) -> Mapping[str, int]:
-        """The process number of each helper, by identity."""
-        return {identity: helper.number for identity, helper in self._helpers.items()}
+        self._forking = threading.Lock()
+        self._uploads: dict[str, dict[str, list[Any]]] = defaultdict(dict)
+        self.killed, self.asked, self.seconds = 0, 0, 0.0
 
     def memory(self) -> int:
         """Bytes that the helpers hold, as far as the kernel tells of undumpable processes."""
         pages = 0
-        for number in self.numbers().values():
+        for helper in list(self.alive.values()):  # threads fork them
             with contextlib.suppress(OSError, ValueError, IndexError):
-                pages += int(Path(f"/proc/{number}/statm").read_text().split()[1])
+                pages += int(Path(f"/proc/{helper.number}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def begin(self) -> None:
@@ -160,37 +129,28 @@ class Helpers:
             environ = {name: os.environ[name] for name in _INHERITED if name in os.environ}
             environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-            landlock = confinement.has_landlock()
-            settings = json.dumps({"memory": self.limits.memory << 20, "landlock": landlock})
+            given = (theirs.fileno(), self.limits.memory << 20, int(confinement.landlock_version() > 0))
             self._forker = subprocess.Popen(
-                [sys.executable, "-P", "-m", "daskpki.cluster.sealed.helper_process", str(theirs.fileno()), settings],
+                [sys.executable, "-P", "-m", "daskpki.cluster.sealed.helper_process", *map(str, given)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=environ,
-                user=None if self._user is None else self._user.pw_uid,
-                group=None if self._user is None else self._user.pw_gid,
-                extra_groups=None if self._user is None else [],
+                **self._user,
             )
         ours.settimeout(_STARTS)
         self._control = ours
 
-    def rehearse(self, frames: Sequence[Any]) -> list[bytearray]:
-        """The answer of a helper that exists for this alone; blocks, so before the event loop serves anybody."""
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            number = self._fork_with(theirs)
-            theirs.close()
-            try:
-                ours.settimeout(self.limits.seconds)
-                wire.send(ours, [b"", *frames])
-                return wire.receive(ours)[1:]
-            finally:
-                self._end_process(number)
+    def rehearse(self, frames: Sequence[Any], read: Callable[[list[bytearray]], Answer]) -> Answer:
+        """As `ask`, of a helper that exists for this alone; blocks, so before the event loop serves anybody."""
+        try:
+            return self._ask(_REHEARSAL, frames, read)
+        finally:
+            self._drop(_REHEARSAL)
 
     def end(self) -> None:
         """End the helpers, and the process that forks them."""
-        for identity in list(self._helpers):
+        for identity in list(self.alive):
             self._drop(identity)
         if self._control is not None:
             self._control.close()
@@ -198,113 +158,104 @@ class Helpers:
             self._forker.kill()
             self._forker.wait()
         self._control = self._forker = None
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def ask(self, identity: str, frames: Sequence[Any], read: Callable[[list[bytearray]], Answer]) -> Answer:
         """What `read` makes of that identity's helper's answer; HelperFailedError, or what `read` raises.
 
         A ForgedAnswerError of `read` ends the helper.
         """
-        async with self._turns.setdefault(identity, asyncio.Lock()):
+        async with self._turns[identity]:
             await self._take_a_place(identity)
             begun = time.monotonic()
             self.asked += 1
             try:
-                helper = await self._helper_of(identity)
-                answer = await asyncio.wait_for(helper.ask(frames, self.limits.reply << 20), self.limits.seconds)
-                return await asyncio.to_thread(read, answer)
-            except (OSError, EOFError, TimeoutError, ForgedAnswerError) as error:
-                self._kill(identity, error)
-                raise HelperFailedError(_in_words(error, self.limits)) from None
-            except asyncio.CancelledError:
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._threads, self._ask, identity, frames, read
+                )
+            except (OSError, EOFError, ForgedAnswerError) as error:
+                self.killed += 1
+                told = _in_words(error, self.limits)
+                logger.warning("sealed: the helper of %s ended: %s", identity, told)
                 self._drop(identity)
+                raise HelperFailedError(told) from None
+            except asyncio.CancelledError:
+                self._drop(identity)  # its thread is waiting for it
                 raise
             finally:
                 self.seconds += time.monotonic() - begun
-                await self._leave(identity)
+                self._leave(identity)
 
     async def upload(self, identity: str, filename: str, frames: list[Any]) -> None:
         """Have each helper of that identity from the next on take in a file; HelperFailedError when it is too large."""
-        files = self._uploads.setdefault(identity, {}) | {filename: frames}
+        files = self._uploads[identity] | {filename: frames}
         if sum(sum(map(len, each)) for each in files.values()) > _UPLOADED:
             raise HelperFailedError(f"what was uploaded with {filename[:100]!r} is more than {_UPLOADED >> 20} MiB")
         self._uploads[identity] = files
-        async with self._turns.setdefault(identity, asyncio.Lock()):
+        async with self._turns[identity]:
             self._drop(identity)
 
-    async def _helper_of(self, identity: str) -> _Helper:
-        if identity in self._helpers and not self._helpers[identity].silent:
+    def _ask(self, identity: str, frames: Sequence[Any], read: Callable[[list[bytearray]], Answer]) -> Answer:
+        helper = self.alive.get(identity)
+        if helper is None or not helper.silent:
             self._drop(identity)
-        if identity not in self._helpers:
-            self._helpers[identity] = await self._fork()
-            for upload in self._uploads.get(identity, {}).values():
-                await asyncio.wait_for(self._helpers[identity].ask(upload, _BUFFER), self.limits.seconds)
-        return self._helpers[identity]
+            helper = self.alive[identity] = self._fork()
+            for upload in self._uploads[identity].values():
+                helper.ask(upload, _BUFFER, time.monotonic() + self.limits.seconds)
+        return read(helper.ask(frames, self.limits.reply << 20, time.monotonic() + self.limits.seconds))
 
     async def _take_a_place(self, identity: str) -> None:
         """Wait until fewer helpers work than there may be, and end the longest idle where the pool is full."""
         try:
-            async with asyncio.timeout(self.limits.wait), self._free:
-                await self._free.wait_for(lambda: len(self._busy) < self.limits.helpers)
-                self._busy.add(identity)
+            await asyncio.wait_for(self._places.acquire(), self.limits.wait)
         except TimeoutError:
             raise HelperFailedError(
                 f"all {self.limits.helpers} helpers were busy for {self.limits.wait} s; submit again, or have "
                 "--helper-limits raised"
             ) from None
-        if len(self._helpers.keys() | self._busy) > self.limits.helpers:
-            idle = [each for each in self._helpers if each not in self._busy]
-            self._drop(min(idle, key=lambda each: self._helpers[each].last_used))
+        self._busy.add(identity)
+        if len(self.alive.keys() | self._busy) > self.limits.helpers:
+            self._drop(min(self.alive.keys() - self._busy, key=lambda each: self.alive[each].last_used))
 
-    async def _leave(self, identity: str) -> None:
-        if identity in self._helpers:
-            self._helpers[identity].last_used = time.monotonic()
-        async with self._free:
-            self._busy.discard(identity)
-            self._free.notify()
+    def _leave(self, identity: str) -> None:
+        self._busy.discard(identity)
+        self._places.release()
+        if identity in self.alive:
+            self.alive[identity].last_used = time.monotonic()
 
-    async def _fork(self) -> _Helper:
+    def _fork(self) -> _Helper:
         ours, theirs = socket.socketpair()
-        with theirs:
-            for each in (ours, theirs):
-                for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                    each.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
-            async with self._forking:
-                number = await asyncio.to_thread(self._fork_with, theirs)
-        ours.setblocking(False)
-        return _Helper(number, ours)
-
-    def _fork_with(self, theirs: socket.socket) -> int:
-        if self._control is None or self._forker is None or self._forker.poll() is not None:
-            self.begin()
-        assert self._control is not None
-        socket.send_fds(self._control, [wire.FORK], [theirs.fileno()])
-        if not (number := self._control.recv(64)):
-            raise EOFError("the process that forks helpers has ended")
-        return int(number)
-
-    def _kill(self, identity: str, error: BaseException) -> None:
-        self.killed += 1
-        logger.warning("sealed: the helper of %s ended: %s", identity, _in_words(error, self.limits))
-        self._drop(identity)
+        with theirs, self._forking:
+            for end, option in itertools.product((ours, theirs), (socket.SO_SNDBUF, socket.SO_RCVBUF)):
+                end.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+            if self._control is None or self._forker is None or self._forker.poll() is not None:
+                self.begin()
+            assert self._control is not None
+            socket.send_fds(self._control, [wire.FORK], [theirs.fileno()])
+            if not (number := self._control.recv(64)):
+                raise EOFError("the process that forks helpers has ended")
+        return _Helper(int(number), ours)
 
     def _drop(self, identity: str) -> None:
-        helper = self._helpers.pop(identity, None)
-        if helper is None:
+        if (helper := self.alive.pop(identity, None)) is None:
             return
+        with contextlib.suppress(OSError):
+            helper.stream.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for it, as closing would not
         helper.stream.close()
-        self._end_process(helper.number)
-
-    def _end_process(self, number: int) -> None:
         if self._control is not None:
             with contextlib.suppress(OSError):
-                self._control.send(wire.END + b"%d" % number)
+                self._control.send(b"%d" % helper.number)
 
 
-def _account(user: str) -> pwd.struct_passwd:
+def _account(user: str) -> dict[str, Any]:
+    """What makes a subprocess that user's."""
     try:
-        return pwd.getpwnam(user)
+        account = pwd.getpwnam(user)
     except KeyError:
         raise UsageError(f"--helper-user {user[:100]!r} is no user of this machine") from None
+    if os.geteuid() or not account.pw_uid:
+        raise UsageError(f"--helper-user {user} takes a scheduler that runs as root, and a user other than root")
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 
 def _in_words(error: BaseException, limits: Limits) -> str:

@@ -1,7 +1,8 @@
 """The process from which helpers are forked, with Dask loaded, and what a helper does once it is one.
 
-`python -m daskpki.cluster.sealed.helper_process FD LIMITS`: on the socket FD the scheduler asks for a helper (and hands
-over its end of a socket), or has one ended. The forking process opens nothing of a client's.
+`python -m daskpki.cluster.sealed.helper_process FD MEMORY LANDLOCK`: on the socket FD the scheduler asks for a helper
+(and hands over its end of a socket), or has one ended; LANDLOCK is 0 on a kernel without it, else 1. The process that
+forks opens nothing of a client's.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
-import json
 import os
 import signal
 import socket
@@ -24,10 +24,10 @@ SYSTEM: Final = (
     *("/usr/lib", "/usr/local/lib", "/lib", "/lib64", "/usr/share/zoneinfo", "/etc/localtime", "/etc/ld.so.cache"),
     *("/proc/meminfo", "/proc/cpuinfo", "/proc/stat", "/sys/devices/system/cpu"),
 )
-"""What numpy, pandas and the dynamic linker read besides modules."""
+"""What numpy, pandas and the dynamic linker read besides Python's modules."""
 
 
-def main(descriptor: int, memory: int, *, landlock: bool) -> None:
+def main(descriptor: int, memory: int, landlock: int) -> None:
     """Fork helpers until the scheduler is gone; they go with this process."""
     control = socket.socket(fileno=descriptor)
     confinement.make_undumpable()
@@ -43,21 +43,21 @@ def main(descriptor: int, memory: int, *, landlock: bool) -> None:
         if not request:
             return
         if request == wire.FORK:
-            children.add(child := _fork(descriptors[0], memory, landlock=landlock))
+            children.add(child := _fork(descriptors[0], memory, landlock))
             control.send(b"%d" % child)
             os.close(descriptors[0])
-        elif (child := int(request.removeprefix(wire.END))) in children:
+        elif (child := int(request)) in children:
             children.discard(child)
             _end(child)
 
 
-def _fork(descriptor: int, memory: int, *, landlock: bool) -> int:
+def _fork(descriptor: int, memory: int, landlock: int) -> int:
     child = os.fork()
     if child:
         return child
     status = 1
     try:
-        _become_helper(descriptor, memory, landlock=landlock)
+        _become_helper(descriptor, memory, landlock)
         status = 0
     finally:
         os._exit(status)  # nothing of the forking process's ending is a helper's
@@ -70,26 +70,21 @@ def _end(child: int) -> None:
         os.waitpid(child, 0)
 
 
-def _become_helper(descriptor: int, memory: int, *, landlock: bool) -> None:
+def _become_helper(descriptor: int, memory: int, landlock: int) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
     os.dup2(descriptor, 3)
     os.closerange(4, os.sysconf("SC_OPEN_MAX"))
     stream = socket.socket(fileno=3)  # asks the kernel for its family, as nothing may below
-    confinement.confine(memory, _readable(), landlock=landlock)
+    readable = [*filter(None, sys.path), sys.prefix, sys.base_prefix, *SYSTEM]
+    confinement.confine(memory, readable, landlock=bool(landlock))
     with contextlib.suppress(EOFError):
         while True:
             number, *request = wire.receive(stream)
-            wire.send(stream, [number, *tables.answer(request)])
+            wire.send(stream, [number, tables.answer(request)])
             del request
 
 
-def _readable() -> list[str]:
-    """Where Python's modules are, and what they read of the system."""
-    return [*filter(None, sys.path), sys.prefix, sys.base_prefix, *SYSTEM]
-
-
 if __name__ == "__main__":
-    limits = json.loads(sys.argv[2])
-    main(int(sys.argv[1]), limits["memory"], landlock=limits["landlock"])
+    main(*map(int, sys.argv[1:]))

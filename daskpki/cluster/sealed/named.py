@@ -6,7 +6,8 @@ The helper says which of distributed's functions it was (`recognition`), and not
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import contextlib
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -34,28 +35,19 @@ class Named:
     def __init__(self, scheduler: Any, helpers: Helpers) -> None:
         self._scheduler = scheduler
         self._helpers = helpers
-        self._done: Mapping[str, Callable[..., Awaitable[Any]]] = {
-            "progress": self._progress,
-            "count of the monitor": self._count,
-            "upload": self._upload,
-            "install": self._install,
-        }
 
-    async def attempt(
-        self, comm: Comm, identity: str, operation: str, arguments: Mapping[str, Any]
-    ) -> tuple[bool, Any]:
-        """Whether it is one of these, and if so what it came to."""
+    async def find(self, identity: str, operation: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Which of these it is, with its arguments; empty for none."""
         fields = {name: value for name, value in arguments.items() if name in PICKLED and isinstance(value, bytes)}
-        if not fields:
-            return False, None
-        try:
-            request = core.dumps({"recognise": operation, "fields": fields})
-            found = await self._helpers.ask(identity, request, checked_request)
-        except GraphFailedError:  # it could not even be opened
-            return False, None
-        if not found:
-            return False, None
-        return True, await self._done[found["named"]](comm, identity, found, arguments)
+        request = core.dumps({"recognise": operation, "fields": fields})
+        with contextlib.suppress(GraphFailedError):  # it could not even be opened
+            return await self._helpers.ask(identity, request, checked_request) if fields else {}
+        return {}
+
+    async def perform(self, comm: Comm, identity: str, found: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+        """Do what was found, for the caller at the other end of `comm`."""
+        name = found["named"]  # checked: one of those below
+        return await getattr(self, f"_{name}")(comm, identity, found, arguments)
 
     async def _progress(
         self, comm: Comm, _identity: str, found: Mapping[str, Any], arguments: Mapping[str, Any]

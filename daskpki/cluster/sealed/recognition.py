@@ -8,18 +8,13 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Mapping
 from types import CodeType, FunctionType
-from typing import Any, Final
+from typing import Any
 
 from dask.utils import key_split
 from distributed.client import performance_report
 from distributed.diagnostics import plugin as plugins
 from distributed.diagnostics.progressbar import MultiProgressBar, ProgressBar
 from distributed.protocol import pickle as dask_pickle
-
-PROGRESS: Final = "progress"
-COUNT: Final = "count of the monitor"
-UPLOAD: Final = "upload"
-INSTALL: Final = "install"
 
 
 def recognise(operation: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
@@ -35,13 +30,10 @@ def recognise(operation: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
     return {}
 
 
-def _nested(method: Callable[..., Any], name: str) -> CodeType:
-    (found,) = (each for each in method.__code__.co_consts if isinstance(each, CodeType) and each.co_name == name)
-    return found
-
-
 def _is(function: Any, method: Callable[..., Any], name: str) -> bool:
-    return isinstance(function, FunctionType) and function.__code__ == _nested(method, name)
+    """Whether it is the function of that name within a method."""
+    (own,) = (each for each in method.__code__.co_consts if isinstance(each, CodeType) and each.co_name == name)
+    return isinstance(function, FunctionType) and function.__code__ == own
 
 
 def _progress(setup: Any, function: Any) -> dict[str, Any]:
@@ -53,20 +45,20 @@ def _progress(setup: Any, function: Any) -> dict[str, Any]:
             if grouped and enclosed["group_by"] is not key_split:
                 return {}
             keys, complete = list(enclosed["keys"]), bool(enclosed["complete"])
-            return {"named": PROGRESS, "keys": keys, "complete": complete, "grouped": grouped}
+            return {"named": "progress", "keys": keys, "complete": complete, "grouped": grouped}
     return {}
 
 
 def _count(function: Any) -> dict[str, Any]:
-    return {"named": COUNT} if _is(function, performance_report.__aenter__, "<lambda>") else {}
+    return {"named": "count"} if _is(function, performance_report.__aenter__, "<lambda>") else {}
 
 
 def _plugin(plugin: Any) -> dict[str, Any]:
     if type(plugin) is plugins.SchedulerUploadFile:
-        return {"named": UPLOAD, "filename": str(plugin.filename), "data": bytes(plugin.data)}
+        return {"named": "upload", "filename": str(plugin.filename), "data": bytes(plugin.data)}
     if isinstance(plugin, plugins.InstallPlugin):
         kind = plugins._InstallNannyPlugin if plugin.restart_workers else plugins._InstallWorkerPlugin  # noqa: SLF001
         pickled = dask_pickle.dumps(kind(plugin._install_fn, plugin.name))  # noqa: SLF001 - as InstallPlugin.start
         restarts = bool(plugin.restart_workers)
-        return {"named": INSTALL, "name": str(plugin.name), "restarts": restarts, "plugin": pickled}
+        return {"named": "install", "name": str(plugin.name), "restarts": restarts, "plugin": pickled}
     return {}

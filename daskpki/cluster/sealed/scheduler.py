@@ -18,17 +18,9 @@ from distributed.protocol import core
 from distributed.protocol.serialize import to_serialize
 
 from daskpki.cluster.enforcement import Enforcement
-from daskpki.cluster.peer import Peer
 from daskpki.cluster.policy import Channel
-from daskpki.cluster.sealed import audit_hook, confinement, selftest
-from daskpki.cluster.sealed.graphs import (
-    CheckedGraph,
-    GraphFailedError,
-    SealedShuffle,
-    SealedTask,
-    accept_checked_graphs,
-    checked_graph,
-)
+from daskpki.cluster.sealed import audit_hook, confinement, graphs, selftest
+from daskpki.cluster.sealed.graphs import GraphFailedError, SealedShuffle
 from daskpki.cluster.sealed.helper_pool import HelperFailedError, Helpers, parse_limits
 from daskpki.cluster.sealed.named import Named
 from daskpki.cluster.values import KINDS, arguments, misfit
@@ -44,6 +36,8 @@ RUN_CODE: Final = frozenset(
 """Operations that run a caller's code in the scheduler, or act with its rights."""
 RUN_KEY: Final = frozenset({"retire_workers", "workers_to_close"})
 """Operations that run the code in their argument `key`, where it is given."""
+OPENED: Final = frozenset({"expr_ser", "internal_priority", "code", "annotations", "span_metadata"})
+"""Fields of `update-graph` that a helper opens."""
 
 logger = logging.getLogger("distributed.daskpki")
 
@@ -75,89 +69,65 @@ class Seal:
             "graphs": helpers.asked,
             "refused": self.refusals,
             "pickles_refused": len(audit_hook.refused),
-            "helpers": helpers.alive,
+            "helpers": len(helpers.alive),
             "killed": helpers.killed,
             "seconds": round(helpers.seconds, 3),
             "memory_bytes": helpers.memory(),
         }
 
-    def end(self) -> None:
-        """The scheduler closes."""
-        self.helpers.end()
-
     # --- graphs
 
-    async def update_graph(  # noqa: PLR0917 - Dask's signature
-        self,
-        client: str,
-        expr_ser: Any,
-        keys: Any,
-        span_metadata: Any = None,
-        internal_priority: Any = None,
-        code: Any = (),
-        annotations: Any = None,
-        stimulus_id: Any = None,
-        **others: Any,
-    ) -> None:
+    async def update_graph(self, client: str, **message: Any) -> None:
         """Dask's handler, with the graph opened elsewhere: it gets one that is materialised, checked and plain."""
         scheduler = self._scheduler
         scheduler._active_graph_updates += 1  # noqa: SLF001 - as Dask's own: it is not idle meanwhile
-        request = {
-            "expr_ser": expr_ser,
-            "keys": keys,
-            "internal_priority": internal_priority,
-            "code": code,
-            "annotations": annotations,
-            "span_metadata": span_metadata,
-            "validate": scheduler.validate,
-            "config": {"optimization": dask.config.get("optimization", {})},
-        }
         try:
-            _verify_plain(keys, stimulus_id, others)
-            graph = await self._opened(client, request)
+            _verify_plain(message)
+            graph = await self._opened(client, message)
         except (GraphFailedError, HelperFailedError) as error:
-            self._fail(client, keys if KINDS["keys"](keys) else (), stimulus_id, error)
+            self._fail(client, message, error)
             return
         finally:
             scheduler._active_graph_updates -= 1  # noqa: SLF001 - Dask's own
         await scheduler.update_graph(
             client=client,
-            expr_ser=graph.as_expression(),
-            keys=keys,
+            **{"submitting_task": None, **message},
+            expr_ser=graph,
             span_metadata=graph.span_metadata,
             internal_priority=graph.priorities,
             code=graph.code,
             annotations=graph.for_all,
-            stimulus_id=stimulus_id,
-            **{"submitting_task": None, **others},
         )
 
-    async def _opened(self, client: str, request: dict[str, Any]) -> CheckedGraph:
+    async def _opened(self, client: str, message: dict[str, Any]) -> graphs.CheckedGraph:
         owner = self._enforcement.ledger.owner(Channel.CLIENT_STREAM, client)
         if owner is None:
             raise HelperFailedError(f"the client {client[:100]!r} is gone")
+        request = {name: message.pop(name, None) for name in OPENED} | {
+            "keys": message["keys"],
+            "validate": self._scheduler.validate,
+            "config": {"optimization": dask.config.get("optimization", {})},
+        }
         most = self.helpers.limits.tasks
-        return await self.helpers.ask(owner.uri, core.dumps(request), lambda answer: checked_graph(answer, most))
+        return await self.helpers.ask(owner.uri, core.dumps(request), lambda answer: graphs.checked_graph(answer, most))
 
-    def _fail(self, client: str, keys: Any, stimulus_id: Any, error: Exception) -> None:
+    def _fail(self, client: str, message: dict[str, Any], error: Exception) -> None:
         self.refusals += 1
-        self._scheduler.log_event(
-            ["scheduler", client], {"action": "update-graph", "stimulus_id": stimulus_id, "status": "error"}
-        )
-        pickled = getattr(error, "pickled", None) or pickle.dumps(RuntimeError(str(error)))
+        told = {"action": "update-graph", "stimulus_id": message.get("stimulus_id"), "status": "error"}
+        self._scheduler.log_event(["scheduler", client], told)
         traceback = getattr(error, "traceback", None)
         failed = {
             "op": "task-erred",
-            "exception": to_serialize(pickled),
+            "exception": to_serialize(getattr(error, "pickled", None) or pickle.dumps(RuntimeError(str(error)))),
             "traceback": to_serialize(traceback) if traceback is not None else None,
         }
-        for key in keys:
+        for key in message["keys"] if KINDS["keys"](message.get("keys")) else ():
             self._scheduler.report(failed | {"key": key}, client=client)
 
     def task_to_msg(self, task: Any) -> dict[str, Any]:
         """What a worker is told of a task, with the client's own bytes in it."""
         message: dict[str, Any] = self._task_to_msg(task)
-        if isinstance(task.run_spec, SealedTask):
+        if isinstance(task.run_spec, graphs.SealedTask):
             message["run_spec"] = task.run_spec.for_worker()
         return message
 
@@ -175,39 +145,34 @@ class Seal:
 
     def _for_admins(self, operation: str, handler: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         async def guarded(comm: Any, **arguments: Any) -> Any:
-            runs_code = operation in RUN_CODE or arguments.get("key") is not None
-            if not runs_code:
+            if operation in RUN_KEY and arguments.get("key") is None:
                 return await _finished(handler, comm, arguments)
             peer = comm.conversation.peer
             if Grade.ADMIN not in peer.grades:
-                known, outcome = await self._named.attempt(comm, peer.identity.uri, operation, arguments)
-                if known:
-                    return outcome
-                raise self._not_an_admin(operation, peer)
+                if found := await self._named.find(peer.identity.uri, operation, arguments):
+                    return await self._named.perform(comm, peer.identity.uri, found, arguments)
+                self.refusals += 1
+                raise PermissionError(
+                    f"{operation!r} runs code in the scheduler, which is sealed: it takes a certificate of grade admin "
+                    f"(daskpki issue client --name NAME --grade admin), and {peer.identity.uri} has none"
+                )
             with audit_hook.unpickling_for_an_admin():
                 opened = core.loads(core.dumps(arguments), deserialize=False)  # as Dask would have read them
                 return await _finished(handler, comm, opened)
 
         return guarded
 
-    def _not_an_admin(self, operation: str, peer: Peer) -> PermissionError:
-        self.refusals += 1
-        return PermissionError(
-            f"{operation!r} runs code in the scheduler, which is sealed: it takes a certificate of grade admin "
-            f"(daskpki issue client --name NAME --grade admin), and {peer.identity.uri} has none"
-        )
+
+_PLAIN: Final = arguments(
+    "keys:keys stimulus_id:text? submitting_task:key? user_priority:number fifo_timeout:timeout actors:anything"
+)
 
 
-_PLAIN: Final = arguments("submitting_task:key? user_priority:number fifo_timeout:timeout")
-
-
-def _verify_plain(keys: Any, stimulus_id: Any, others: dict[str, Any]) -> None:
+def _verify_plain(message: dict[str, Any]) -> None:
     """Raise GraphFailedError for what the scheduler would compute with, and that no client of Dask's sends."""
-    wrong = misfit(
-        _PLAIN | {"keys": "keys", "stimulus_id": "text?"}, others | {"keys": keys, "stimulus_id": stimulus_id}
-    )
-    unknown = next((name for name in others if name not in {*_PLAIN, "actors"}), None)
-    actors = others.get("actors")
+    wrong = misfit(_PLAIN, {"keys": None} | message)
+    unknown = next((name for name in message if name not in _PLAIN.keys() | OPENED), None)
+    actors = message.get("actors")
     if wrong or unknown or not (actors is None or isinstance(actors, bool) or KINDS["keys"](actors)):
         raise GraphFailedError(wrong or f"update-graph takes no {shown(unknown or 'such actors')}")
 
@@ -223,12 +188,12 @@ def seal(scheduler: Any, enforcement: Enforcement, limits: str | None, user: str
     Blocks until the first helper has proved itself, a few seconds. There is no way back: the hook stays.
     """
     helpers = Helpers(parse_limits(limits), user)
-    selftest.verify_shapes()
-    accept_checked_graphs()
+    selftest.verify_shapes(_PLAIN.keys() | OPENED)
+    graphs.accept_checked_graphs()
     sealed = Seal(scheduler, enforcement, helpers)
-    helpers.begin()
     graph = selftest.canary_graph()
     try:
+        helpers.begin()
         audit_hook.install()
         confinement.make_undumpable()
         selftest.verify_holds(helpers, graph)

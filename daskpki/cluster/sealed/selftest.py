@@ -7,6 +7,7 @@ import inspect
 import pickle
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from dask._expr import LLGExpr
@@ -29,12 +30,6 @@ _CALLED: Final[Mapping[Callable[..., Any], frozenset[str]]] = {
     _materialize_graph: frozenset({"__dask_graph__", "__dask_annotations__", "convert_legacy_graph"}),
 }
 """Functions of distributed's, and the names that each uses as the seal expects."""
-_TAKES: Final = frozenset(
-    {
-        *("client", "expr_ser", "keys", "span_metadata", "internal_priority", "submitting_task"),
-        *("code", "annotations", "stimulus_id"),
-    }
-)
 
 
 class _Canary:
@@ -52,55 +47,22 @@ def song_of_the_start(word: str) -> str:
     return word
 
 
-def verify_shapes() -> None:
-    """Raise NotTrustedError where distributed's functions are not those that the seal was written for."""
+def verify_shapes(fields: AbstractSet[str]) -> None:
+    """Raise NotTrustedError where distributed's functions are not those that the seal, with these fields, is for."""
     for function, names in _CALLED.items():
         if missing := names.difference(inspect.unwrap(function).__code__.co_names):
             raise _changed(f"{function.__qualname__} does not use {', '.join(sorted(missing))}")
-    if missing := _TAKES.difference(inspect.signature(Scheduler.update_graph).parameters):
-        raise _changed(f"Scheduler.update_graph does not take {', '.join(sorted(missing))}")
+    if other := fields ^ (inspect.signature(Scheduler.update_graph).parameters.keys() - {"self", "client"}):
+        raise _changed(f"Scheduler.update_graph takes other arguments, as to {', '.join(sorted(other))}")
 
 
 def canary_graph() -> list[Any]:
     """A graph for `verify_holds`, made before the hook is there: Dask loads back what it pickles to name a graph."""
-    frames = _request()
-    _Canary.sang.clear()
-    return frames
-
-
-def verify_holds(helpers: Helpers, graph: Sequence[Any]) -> None:
-    """Raise NotTrustedError unless canaries stay mute here, in a message, a graph and a P2P spec."""
-    message = core.dumps(
-        {"op": "log_event", "topic": "x", "msg": [ToPickle(_Canary()), {"field": ToPickle(_Canary())}]}
-    )
-    kept = no_pickle.decode_sealed(message)["msg"]
-    if not all(isinstance(each, no_pickle.OpaquePickle) for each in (kept[0], kept[1]["field"])):
-        raise _changed("a pickle in a message was opened")
-    _verify_hook()
-    answer = checked_graph(helpers.rehearse(graph), helpers.limits.tasks)
-    if _Canary.sang.is_set():
-        raise _changed("a pickle of a client's was opened in the scheduler")
-    if set(answer.tasks) != {"canary", "barrier"} or not isinstance(answer.tasks["barrier"].spec, SealedShuffle):
-        raise _changed("a helper did not tell of a graph what is in it")
-
-
-def _verify_hook() -> None:
-    try:
-        pickle.loads(pickle.dumps(_Canary()))  # noqa: S301 - our own, to see that it is refused
-    except PermissionError:
-        return
-    raise _changed("the audit hook did not refuse a pickle")
-
-
-def _request() -> list[Any]:
     spec = ArrayRechunkSpec(id="id", disk=False, new=((1,),), old=((1,),))  # type: ignore[arg-type]
-    graph = {
-        "canary": (song_of_the_start, _Canary()),
-        "barrier": P2PBarrierTask("barrier", song_of_the_start, spec=spec),
-    }
-    expression = Serialized(*serialize(to_serialize(LLGExpr(graph)), on_error="raise"))
+    barrier = P2PBarrierTask("barrier", song_of_the_start, spec=spec)
+    graph = LLGExpr({"canary": (song_of_the_start, _Canary()), "barrier": barrier})
     request = {
-        "expr_ser": expression,
+        "expr_ser": Serialized(*serialize(to_serialize(graph), on_error="raise")),
         "keys": ["canary", "barrier"],
         "internal_priority": None,
         "code": ToPickle(()),
@@ -109,7 +71,28 @@ def _request() -> list[Any]:
         "validate": False,
         "config": {},
     }
-    return core.dumps(request)
+    frames: list[Any] = core.dumps(request)
+    _Canary.sang.clear()
+    return frames
+
+
+def verify_holds(helpers: Helpers, graph: Sequence[Any]) -> None:
+    """Raise NotTrustedError unless canaries stay mute here, in a message, a graph and a P2P spec."""
+    message = {"op": "log_event", "msg": [ToPickle(_Canary()), {"field": ToPickle(_Canary())}]}
+    kept = no_pickle.decode_sealed(core.dumps(message))["msg"]
+    if not all(isinstance(each, no_pickle.OpaquePickle) for each in (kept[0], kept[1]["field"])):
+        raise _changed("a pickle in a message was opened")
+    try:
+        pickle.loads(pickle.dumps(_Canary()))  # noqa: S301 - our own, to see that it is refused
+    except PermissionError:
+        pass
+    else:
+        raise _changed("the audit hook did not refuse a pickle")
+    answer = helpers.rehearse(graph, lambda answer: checked_graph(answer, helpers.limits.tasks))
+    if _Canary.sang.is_set():
+        raise _changed("a pickle of a client's was opened in the scheduler")
+    if set(answer.tasks) != {"canary", "barrier"} or not isinstance(answer.tasks["barrier"].spec, SealedShuffle):
+        raise _changed("a helper did not tell of a graph what is in it")
 
 
 def _changed(what: str) -> NotTrustedError:

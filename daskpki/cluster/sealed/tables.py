@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -10,6 +11,7 @@ import dask
 import dask.order
 import msgpack
 from dask._expr import LLGExpr
+from dask.core import toposort
 from distributed.core import error_message
 from distributed.protocol import core
 from distributed.protocol import pickle as dask_pickle
@@ -37,97 +39,84 @@ class _SharedFunction:
 
 
 class _Blobs:
-    """Out-of-band buffers of all tasks, each once."""
+    """Out-of-band buffers of all tasks, each once. What they are of is kept, so that no id is used twice."""
 
     def __init__(self) -> None:
         self.blobs: list[bytes] = []
-        self._found: dict[tuple[int, int], int] = {}
-        self._kept: list[Any] = []  # so that no id is used twice
-        self._functions: dict[int, _SharedFunction | None] = {}
+        self._found: dict[tuple[int, int], tuple[int, Any]] = {}
+        self._functions: dict[int, tuple[_SharedFunction | None, Any]] = {}
 
     def pickled(self, node: Any) -> tuple[bytes, list[int]]:
         """A task's pickle, and the indices of its buffers."""
-        if (shared := self._shared(getattr(node, "func", None))) is not None:
+        function = getattr(node, "func", None)
+        if id(function) not in self._functions:
+            data = _dumps(function)
+            self._functions[id(function)] = _SharedFunction(data) if len(data) > _BY_NAME else None, function
+        if shared := self._functions[id(function)][0]:
             node = node.copy()
             node.func = shared
-        buffers: list[Any] = []
-        try:
-            data = pickle.dumps(node, protocol=5, buffer_callback=buffers.append)
-        except Exception:  # noqa: BLE001 - as distributed's own dumps, which goes on to cloudpickle
-            data = b"__main__"
-        if b"__main__" in data:
-            buffers.clear()
-            data = dask_pickle.dumps(node, buffer_callback=buffers.append)
-        return data, [self._index(buffer) for buffer in buffers]
+        buffers: list[pickle.PickleBuffer] = []
+        return _dumps(node, buffers), [*map(self._index, buffers)]
 
-    def _index(self, buffer: Any) -> int:
+    def _index(self, buffer: pickle.PickleBuffer) -> int:
         raw = memoryview(buffer)
         where = id(raw.obj), raw.nbytes
         if where not in self._found:
-            self._found[where] = len(self.blobs)
+            self._found[where] = len(self.blobs), raw.obj
             self.blobs.append(raw.tobytes(order="A"))
-            self._kept.append(raw.obj)
-        return self._found[where]
-
-    def _shared(self, function: Any) -> _SharedFunction | None:
-        if function is None:
-            return None
-        if id(function) not in self._functions:
-            self._kept.append(function)
-            self._functions[id(function)] = _share(function)
-        return self._functions[id(function)]
+        return self._found[where][0]
 
 
-def _share(function: Any) -> _SharedFunction | None:
+def _dumps(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
+    """As distributed's own, which looks for the module of each value that it is given."""
+    keep = None if buffers is None else buffers.append
     try:
-        data = pickle.dumps(function, protocol=5)
-        if len(data) <= _BY_NAME and b"__main__" not in data:
-            return None
-    except Exception:  # noqa: BLE001, S110 - a lambda, for one
-        pass
-    data = dask_pickle.dumps(function)
-    return _SharedFunction(data) if len(data) > _BY_NAME else None
+        data = pickle.dumps(value, protocol=5, buffer_callback=keep)
+    except Exception:  # noqa: BLE001 - a lambda, for one: distributed goes on to cloudpickle
+        data = b"__main__"
+    if b"__main__" in data:
+        if buffers is not None:
+            buffers.clear()
+        data = dask_pickle.dumps(value, buffer_callback=keep)
+    return data
 
 
-def answer(frames: Sequence[Any]) -> list[bytes]:
+def answer(frames: Sequence[Any]) -> bytes:
     """The table of a graph, what a function of distributed's is for, or what either failed with; or takes in a file."""
     try:
         request = core.loads(frames, deserialize=False)
         if "expr_ser" in request:
-            return [_packed(_table(request))]
+            return _packed(_table(request))
         if "recognise" in request:
-            return [_packed(recognise(request["recognise"], request["fields"]))]
+            return _packed(recognise(request["recognise"], request["fields"]))
         UPLOADS.add(request["filename"], request["data"])
-        return [_packed({})]
+        return _packed({})
     except Exception as error:  # noqa: BLE001 - the client's own code may raise anything
         told = error_message(error)
-        traceback = told["traceback"]
-        return [
-            msgpack.packb(
-                {
-                    "failed": f"{type(error).__name__}: {error}"[:10_000],
-                    "exception": told["exception"].data,
-                    "traceback": traceback.data if traceback is not None else None,
-                }
-            )
-        ]
+        fields = {name: getattr(told[name], "data", None) for name in ("exception", "traceback")}
+        return _packed({"failed": f"{type(error).__name__}: {error}"[:10_000]} | fields)
 
 
 def _table(request: Mapping[str, Any]) -> dict[str, Any]:
-    keys = request["keys"]
     with dask.config.set(request["config"]):
         graph, annotations, explicit = _materialized(request)
         if explicit:
-            graph = _cull(graph, keys)
-        order = request["internal_priority"] or dask.order.order(dsk=graph)
-    names = list(graph)
-    index = {key: row for row, key in enumerate(names)}
-    table = _tasks(graph, names, index)
-    table["priorities"] = [int(order.get(key, 0)) for key in graph]
-    table["annotations"], table["for_all"] = _annotations(request["annotations"] or {}, annotations, graph, index)
-    table["code"] = [[str(each[0]), int(each[1]), int(each[2]), str(each[3])] for each in request["code"] or ()]
-    table["span_metadata"] = _plain(dict(request["span_metadata"] or {}))
-    return table
+            graph = _cull(graph, request["keys"])
+        priorities = request["internal_priority"] or dask.order.order(dsk=graph)
+    needed = {key: node.dependencies for key, node in graph.items()}
+    own = toposort(graph, dependencies={key: keys & graph.keys() for key, keys in needed.items()})
+    others = [*set().union(*needed.values()) - graph.keys()]
+    index = {key: row for row, key in enumerate([*others, *own])}
+    by_key, for_all = _annotations(request["annotations"] or {}, annotations, own)
+    return _tasks([graph[key] for key in own]) | {
+        "keys": [*index],
+        "dependencies": [[*map(index.__getitem__, needed[key])] for key in own],
+        "priorities": [int(priorities.get(key, 0)) for key in own],
+        "annotations": by_key,
+        "for_all": for_all,
+        "code": [[str(each[0]), int(each[1]), int(each[2]), str(each[3])] for each in request["code"] or ()],
+        "span_metadata": json.loads(json.dumps(dict(request["span_metadata"] or {}), default=str, skipkeys=True)),
+    }
 
 
 def _materialized(request: Mapping[str, Any]) -> tuple[Any, Any, bool]:
@@ -142,28 +131,18 @@ def _materialized(request: Mapping[str, Any]) -> tuple[Any, Any, bool]:
     return graph, annotations, isinstance(expression, LLGExpr)
 
 
-def _tasks(graph: Mapping[Any, Any], names: list[Any], index: dict[Any, int]) -> dict[str, Any]:
-    """The columns of tasks; keys of other graphs that they depend on are added to `names`."""
+def _tasks(nodes: Sequence[Any]) -> dict[str, Any]:
+    """The columns of tasks that workers and P2P get."""
     blobs = _Blobs()
-    dependencies: list[list[int]] = []
-    nodes: list[bytes] = []
-    buffers: dict[int, list[int]] = {}
-    shuffles: dict[int, Any] = {}
-    for row, node in enumerate(graph.values()):
-        for key in node.dependencies:
-            if key not in index:
-                index[key] = len(names)
-                names.append(key)
-        dependencies.append([index[key] for key in node.dependencies])
-        data, uses = blobs.pickled(node)
-        nodes.append(data)
-        if uses:
-            buffers[row] = uses
-        if isinstance(node, P2PBarrierTask) and (fields := _shuffle(node.spec)):
-            shuffles[row] = fields
-    producers = [bool(node.data_producer) for node in graph.values()]
-    columns = {"keys": names, "dependencies": dependencies, "nodes": nodes, "producers": producers}
-    return columns | {"blobs": blobs.blobs, "buffers": buffers, "shuffles": shuffles}
+    pickled, buffers = zip(*map(blobs.pickled, nodes), strict=True) if nodes else ((), ())
+    barriers = {row: node.spec for row, node in enumerate(nodes) if isinstance(node, P2PBarrierTask)}
+    return {
+        "nodes": pickled,
+        "buffers": {row: uses for row, uses in enumerate(buffers) if uses},
+        "blobs": blobs.blobs,
+        "producers": [bool(node.data_producer) for node in nodes],
+        "shuffles": {row: fields for row, spec in barriers.items() if (fields := _shuffle(spec))},
+    }
 
 
 def _shuffle(spec: Any) -> list[Any] | None:
@@ -177,29 +156,21 @@ def _shuffle(spec: Any) -> list[Any] | None:
 
 
 def _annotations(
-    of_the_call: Mapping[str, Any], of_layers: Mapping[str, Any], graph: Mapping[Any, Any], index: Mapping[Any, int]
+    of_the_call: Mapping[str, Any], of_layers: Mapping[str, Any], keys: Sequence[Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """By task, and for all; a function of the key is called here, and a layer's own comes before the call's."""
+    index = {key: row for row, key in enumerate(keys)}
     by_key: dict[str, dict[int, Any]] = {}
+    for_all: dict[str, Any] = {}
     for name, value in of_the_call.items():
         if callable(value):
-            by_key[str(name)] = {index[key]: value(key) for key in graph}
+            by_key[str(name)] = {row: value(key) for row, key in enumerate(keys)}
+        else:
+            for_all[str(name)] = value
     for name, values in of_layers.items():
-        rows = by_key.setdefault(str(name), {})
-        rows.update({index[key]: each for key, each in values.items() if each is not None and key in graph})
-    for_all = {str(name): value for name, value in of_the_call.items() if not callable(value)}
+        rows = {index[key]: each for key, each in values.items() if each is not None and key in index}
+        by_key.setdefault(str(name), {}).update(rows)
     return {name: [*rows.items()] for name, rows in by_key.items()}, for_all
-
-
-def _plain(value: Any, depth: int = 0) -> Any:
-    """A span's metadata, which is shown: what is not plain, as text."""
-    if value is None or type(value) in {str, int, float, bool}:
-        return value
-    if isinstance(value, (list, tuple)) and depth < 20:  # noqa: PLR2004 - levels
-        return [_plain(each, depth + 1) for each in value]
-    if isinstance(value, dict) and depth < 20:  # noqa: PLR2004 - levels
-        return {str(name): _plain(each, depth + 1) for name, each in value.items()}
-    return str(value)[:1000]
 
 
 def _packed(table: dict[str, Any]) -> bytes:

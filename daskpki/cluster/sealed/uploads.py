@@ -36,9 +36,7 @@ class Uploads(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
     def find_spec(self, fullname: str, _path: Any = None, _target: Any = None) -> importlib.machinery.ModuleSpec | None:
         """See importlib."""
-        if (found := self._path(fullname)) is None:
-            return None
-        return importlib.machinery.ModuleSpec(fullname, self, origin=found, is_package=self.is_package(fullname))
+        return importlib.util.spec_from_loader(fullname, self) if self._path(fullname) else None
 
     def is_package(self, fullname: str) -> bool:
         """See importlib."""
@@ -46,10 +44,7 @@ class Uploads(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
     def get_source(self, fullname: str) -> str:
         """See importlib."""
-        path = self._path(fullname)
-        if path is None:
-            raise ImportError(fullname)
-        return importlib.util.decode_source(self._sources[path])
+        return importlib.util.decode_source(self._sources[self._path(fullname) or fullname])
 
 
 UPLOADS = Uploads()

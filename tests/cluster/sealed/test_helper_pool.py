@@ -6,7 +6,6 @@ import asyncio
 import re
 from collections.abc import Callable
 from operator import add  # a helper that had to import pytest would take its time
-from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -17,9 +16,9 @@ from distributed.protocol import core
 from distributed.protocol.serialize import Serialized, ToPickle, serialize, to_serialize
 from msgpack.ext import ExtType
 
-from daskpki.cluster.sealed import confinement
-from daskpki.cluster.sealed.graphs import ForgedAnswerError, GraphFailedError, checked_graph, checked_request
+from daskpki.cluster.sealed.graphs import GraphFailedError, checked_graph, checked_request
 from daskpki.cluster.sealed.helper_pool import HelperFailedError, Helpers, Limits, parse_limits
+from daskpki.cluster.sealed.wire import ForgedAnswerError
 from daskpki.errors import UsageError
 from tests.support.hostile import STILL_WORKS, TAKEN_OVER, WAYS_OUT, Hostile, Trial
 from tests.support.nodes import Cluster
@@ -68,10 +67,10 @@ def helpers() -> Any:
     pool.end()
 
 
+@pytest.mark.every_version
 def test_there_is_no_way_out_and_numpy_works(helpers: Helpers) -> None:
     trial = Trial(WAYS_OUT | STILL_WORKS)
-    answer = helpers.rehearse(request({"x": 1}, annotations={"trial": trial}))
-    (packed,) = answer
+    (packed,) = helpers.rehearse(request({"x": 1}, annotations={"trial": trial}), list)
     found = msgpack.loads(packed)["for_all"]["trial"]
     assert {way: found[way] for way in WAYS_OUT if found[way] != "refused"} == {}
     assert {what: found[what] for what in STILL_WORKS if found[what] != "done"} == {}
@@ -85,6 +84,7 @@ def test_control_the_ways_out_are_open_without_confinement() -> None:
     assert attempts({way: WAYS_OUT[way] for way in harmless}) == dict.fromkeys(harmless, "done")
 
 
+@pytest.mark.every_version
 def test_an_answer_that_lies_in_the_socket_is_not_the_next_graphs(helpers: Helpers) -> None:
     """Forged before the true one, it would be taken for the answer about the next graph."""
 
@@ -102,7 +102,7 @@ def test_the_pool_is_bounded_and_the_longest_idle_ends(helpers: Helpers) -> None
         alive = []
         for name in ("one", "two", "one", "three"):
             await helpers.ask(name, request({"x": 1}), read)
-            alive.append(set(helpers.numbers()))
+            alive.append(set(helpers.alive))
         return alive
 
     assert asyncio.run(ask())[-1] == {"one", "three"}
@@ -129,6 +129,7 @@ def test_a_helper_that_does_not_answer_is_ended_in_time() -> None:
         pool.end()
 
 
+@pytest.mark.every_version
 def test_what_a_graph_raises_comes_back_as_its_error(helpers: Helpers) -> None:
     async def ask() -> None:
         await helpers.ask("alice", request({"x": (add, "y", 1), "y": "x"}), read)
@@ -140,8 +141,8 @@ def test_what_a_graph_raises_comes_back_as_its_error(helpers: Helpers) -> None:
 def table(**fields: Any) -> list[bytes]:
     """A helper's answer about two tasks, the second after the first, and a key of somebody else's."""
     usual = {
-        "keys": ["a", "b", "other"],
-        "dependencies": [[2], [0]],
+        "keys": ["other", "a", "b"],
+        "dependencies": [[0], [1]],
         "nodes": [b"1", b"2"],
         "producers": [True, False],
         "priorities": [0, 1],
@@ -156,6 +157,7 @@ def table(**fields: Any) -> list[bytes]:
     return [msgpack.packb(usual | fields)]
 
 
+@pytest.mark.every_version
 def test_an_honest_table_is_taken() -> None:
     graph = checked_graph(table(), MOST)
     assert [set(graph.tasks[key].dependencies) for key in "ab"] == [{"other"}, {"a"}]
@@ -164,17 +166,17 @@ def test_an_honest_table_is_taken() -> None:
 
 
 FORGED: list[dict[str, Any]] = [
-    {"keys": ["a", "a", "other"]},
-    {"keys": ["a", {"b": 1}, "other"]},
+    {"keys": ["other", "a", "a"]},
+    {"keys": ["other", "a", {"b": 1}]},
     {"keys": ["a"]},
     {"keys": 5},
-    {"dependencies": [[2], [3]]},
-    {"dependencies": [[2], [-1]]},
-    {"dependencies": [[2], ["a"]]},
-    {"dependencies": [[True], [0]]},
-    {"dependencies": [[1], [0]]},
-    {"dependencies": [[0], []]},
-    {"dependencies": [[2]]},
+    {"dependencies": [[0], [3]]},
+    {"dependencies": [[0], [-1]]},
+    {"dependencies": [[0], ["a"]]},
+    {"dependencies": [[False], [0]]},
+    {"dependencies": [[2], [1]]},
+    {"dependencies": [[0], [2]]},
+    {"dependencies": [[0]]},
     {"nodes": ["1", b"2"]},
     {"nodes": [b"1"] * (MOST + 1)},
     {"priorities": [0, 1.5]},
@@ -249,20 +251,3 @@ def test_limits_are_read_and_named() -> None:
         parse_limits("helpers=0")
     with pytest.raises(UsageError, match="'cores=4' is no limit"):
         parse_limits("cores=4")
-
-
-HEADERS = {
-    "x86_64": Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
-    "aarch64": Path("/usr/include/asm-generic/unistd.h"),
-}
-
-
-@pytest.mark.parametrize("machine", confinement.MACHINES)
-def test_numbers_are_those_of_the_kernels_headers(machine: str) -> None:
-    text = HEADERS[machine].read_text()
-    found = {name: int(number) for name, number in re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", text)}
-    aliases = {"newfstatat": "fstatat"}
-    table = confinement.MACHINES[machine]
-    expected = {name: found.get(name, found.get(aliases.get(name, ""))) for name in table.calls}
-    assert dict(table.calls) == expected
-    assert (table.seccomp, table.landlock) == (found["seccomp"], found["landlock_create_ruleset"])

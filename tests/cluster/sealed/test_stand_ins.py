@@ -34,7 +34,7 @@ def test_a_shuffle_goes_where_dasks_own_would(spec: Any) -> None:
     fields = _shuffle(spec)
     assert fields is not None
     kind, name, lengths, parts, pickled = fields
-    stand_in = SealedShuffle(kind, name, lengths, parts, pickled)
+    stand_in = SealedShuffle(name, disk=False, kind=kind, lengths=lengths, parts=parts, pickled=pickled)
     partitions = list(spec.output_partitions)
     assert list(stand_in.output_partitions) == partitions
     assert [stand_in.pick_worker(each, WORKERS) for each in partitions] == [

@@ -129,15 +129,15 @@ def dask_setup(server: Any) -> None:
         verify_adopted(server)
         verify_guarded(server)
         if unknown := selftest.unknown_operations(server):
-            raise NotTrustedError(
+            raise NotTrustedError(  # noqa: TRY301 - told as all of these are
                 f"{type(server).__name__} has operations that daskpki does not know: {', '.join(sorted(unknown))}",
                 hint=selftest.tested_with(),
             )
         _serve_health(server)
         _seal(server)
-    except DaskpkiError as error:
-        logger.critical("refused to start: %s (%s)", error, error.hint)
-        raise SystemExit(error.exit_code) from error
+    except Exception as error:
+        logger.critical("refused to start: %s (%s)", error, getattr(error, "hint", type(error).__name__))
+        raise SystemExit(getattr(error, "exit_code", 1)) from error
     _SERVERS.add(server)
     if getattr(server, "nanny", None):
         pass_on_to_nanny(server)
@@ -150,7 +150,7 @@ async def dask_teardown(server: Any) -> None:
     """Called by Dask when `server` closes; of several nannies in one process, one may be retired by itself."""
     _SERVERS.discard(server)
     if sealed := SEALS.pop(server, None):
-        sealed.end()
+        sealed.helpers.end()
     while WATCHING and not _SERVERS:
         WATCHING.pop().cancel()
 

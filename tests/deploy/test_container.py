@@ -14,6 +14,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from daskpki.boot.options import parse_arguments
+from daskpki.boot.settings import parse_settings
 from tests.support.paths import BIN, ROOT, SUPPORT
 
 RECIPES = ROOT / "scripts" / "container"
@@ -169,3 +171,19 @@ def test_a_worker_is_restarted_by_its_nanny_before_the_kubelet_ends_the_pod() ->
     assert (container["resources"]["limits"]["memory"], mebibytes["memory"]) == ("2Gi", "64Mi")
     left = 2 * 1024**3 - 64 * 1024**2 - float(environ["MEMORY_PER_WORKER"]) * 1e9
     assert left > NANNY
+
+
+def schedulers() -> list[dict[str, Any]]:
+    """The schedulers' containers, of the plain manifests and of the operator's cluster."""
+    (plain,) = [template["spec"]["containers"][0] for name, template in pods() if name == "dask-scheduler"]
+    operated = yaml.safe_load((MANIFESTS / "operator" / "cluster.yaml").read_text())
+    return [plain, operated["spec"]["scheduler"]["spec"]["containers"][0]]
+
+
+@pytest.mark.parametrize("container", schedulers(), ids=["plain", "operator"])
+def test_a_scheduler_is_sealed_by_one_word(container: dict[str, Any]) -> None:
+    environ = {variable["name"]: variable["value"] for variable in container["env"]}
+    options = parse_arguments(["scheduler"])
+    assert parse_settings(options, environ).scheduler_code == "stock"
+    environ["DASKPKI_SCHEDULER_CODE"] = "sealed"
+    assert parse_settings(options, environ).scheduler_code == "sealed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from daskpki.deploy.blueprint import container, parts
 from daskpki.deploy.resource import Owner, account_email, account_id, internal_host
 from daskpki.deploy.settings import check_deployment, parse_gsm
 from daskpki.errors import PolicyError, UsageError
@@ -113,3 +114,11 @@ def test_projects_of_a_domain_are_named_the_other_way_round() -> None:
     assert account_email("example.com:p1", "a") == "a@p1.example.com.iam.gserviceaccount.com"
     assert internal_host("example.com:p1", "us-east1-b", "vm") == "vm.us-east1-b.c.p1.example.com.internal"
     assert account_email("project-one", "a") == "a@project-one.iam.gserviceaccount.com"
+
+
+def test_the_scheduler_alone_is_told_what_it_may_unpickle() -> None:
+    wanted = deployment(workers=2, scheduler_code="sealed")
+    told = {part.command: container(wanted, part).environment.get("DASKPKI_SCHEDULER_CODE") for part in parts(wanted)}
+    assert told == {"scheduler": "sealed", "worker": None}
+    (node,) = parts(deployment(scheduler_code="sealed"))
+    assert container(deployment(scheduler_code="sealed"), node).environment["DASKPKI_SCHEDULER_CODE"] == "sealed"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from daskpki.pki.certificates import certificate_grades, load_certificate
+from daskpki.pki.pem import parse_certificates
+from daskpki.pki.profile import GRADE_OIDS, Grade
 from tests.support.running import Run
 
 
-def request(directory: Path, subject: str) -> str:
+def request(directory: Path, subject: str, *options: str) -> str:
     file = directory / "x.csr"
     command = ["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    command += ["-keyout", str(directory / "x.key"), "-out", str(file), "-subj", subject]
+    command += ["-keyout", str(directory / "x.key"), "-out", str(file), "-subj", subject, *options]
     subprocess.run(command, check=True, capture_output=True)
     return str(file)
 
@@ -51,3 +54,23 @@ def test_refusals_name_the_rule(local: Run, tmp_path: Path) -> None:
     assert "does not exist" in local("sign", "/no/such.csr", code=4).err
     assert "keyring" in local("request", "worker", "--name", "w", code=3).err
     assert local("list", "--json").json()[-1]["name"] == "alice"
+
+
+def test_a_request_that_asks_for_a_grade_gets_none(local: Run, tmp_path: Path) -> None:
+    local("init-ca")
+    grade = ("-addext", f"extendedKeyUsage=clientAuth,{GRADE_OIDS[Grade.ADMIN]}")
+    csr = request(tmp_path, "/O=default/OU=client/CN=alice", *grade)
+    assert (
+        GRADE_OIDS[Grade.ADMIN]
+        in subprocess.run(
+            ["openssl", "req", "-in", csr, "-noout", "-text"], capture_output=True, text=True, check=True
+        ).stdout
+    )
+    signed = tmp_path / "x.pem"
+    local("sign", csr, "--out", str(signed))
+    (leaf, *_) = parse_certificates(signed.read_bytes())
+    assert certificate_grades(load_certificate(leaf)) == frozenset()
+    local("issue", "client", "--name", "ops", "--grade", "admin")
+    local("export", "client/ops", "--out", str(tmp_path / "ops"))
+    (leaf, *_) = parse_certificates((tmp_path / "ops" / "cert.pem").read_bytes())
+    assert certificate_grades(load_certificate(leaf)) == {Grade.ADMIN}

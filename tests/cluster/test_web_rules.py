@@ -156,6 +156,27 @@ def test_mode_allow_and_a_list_that_ran_out_are_said_plainly() -> None:
     assert "nobody can know who was revoked since" in page(snapshot(next_update=int(NOW) - 1), [])
 
 
+SEAL = {
+    "graphs": 12,
+    "refused": 3,
+    "pickles_refused": 0,
+    "helpers": 2,
+    "killed": 1,
+    "seconds": 4.5,
+    "memory_bytes": 9e7,
+}
+
+
+def test_a_sealed_schedulers_helpers_are_shown_and_measured() -> None:
+    sealed = snapshot(mode="submit")._replace(sealed=SEAL)
+    assert "graphs; 3 refused, 2 helpers, 1 killed" in page(sealed, [])
+    assert "the scheduler is sealed" in page(sealed, [])
+    assert "helpers" not in page(snapshot(), [])
+    samples = [each for family in text_string_to_metric_families(exposition(sealed)) for each in family.samples]
+    found = {each.name: each.value for each in samples if each.name.startswith("daskpki_sealed_")}
+    assert found == {f"daskpki_sealed_{name}": value for name, value in SEAL.items()}
+
+
 def test_what_ends_soon_comes_first() -> None:
     ending = snapshot(next_update=int(NOW) + DAY).ending
     assert [what for what, _ in ending] == [

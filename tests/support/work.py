@@ -9,6 +9,8 @@ from pathlib import Path
 from distributed import get_client, worker_client
 from distributed.diagnostics.plugin import InstallPlugin, SchedulerPlugin
 
+from daskpki.identity import Role
+
 
 def nested(number: int) -> int:
     return int(get_client().submit(add, number, 1).result(timeout=30))
@@ -26,6 +28,15 @@ def managing(operation: str) -> str:
     except PermissionError as error:
         return str(error)
     return "done"
+
+
+def measured() -> dict[str, float]:
+    """In a sealed scheduler, what its page and its metrics show."""
+    from daskpki.cluster.preload import NODE
+
+    measure = NODE.enforcement(Role.SCHEDULER).measure_seal
+    assert measure is not None
+    return dict(measure())
 
 
 class Installs(InstallPlugin):

@@ -10,6 +10,8 @@ import pytest
 
 from daskpki.identity import Role
 from tests.cluster.conftest import stock_security
+from tests.cluster.test_code_execution import aim
+from tests.support.attacks import ATTACKS
 from tests.support.canaries import FAMILIES, Aim, sang
 from tests.support.cluster_material import Authority
 from tests.support.layer import LAYER
@@ -35,12 +37,28 @@ def release(authority: Authority, cluster: Cluster, role: Role, family: str, dir
     return sang(nest, cluster.scheduler.process.pid)
 
 
+SAMPLE = {"bytes", "graph", "fields of graphs"}
+"""Those that run with each older distributed."""
+EACH = [pytest.param(each, marks=[pytest.mark.every_version] if each in SAMPLE else []) for each in FAMILIES]
+
+
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH)
 def test_a_sealed_scheduler_opens_none(
     role: Role, family: str, authority: Authority, sealed: Cluster, tmp_path: Path
 ) -> None:
     assert release(authority, sealed, role, family, tmp_path) == set()
+    assert sealed.scheduler.process.poll() is None
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_nothing_that_a_stolen_workers_certificate_sends_is_opened(
+    attack: str, authority: Authority, sealed: Cluster, tmp_path: Path
+) -> None:
+    """Also on a worker's stream, in its answers and in its nanny's; the control is in `test_code_execution`."""
+    target = aim(authority, sealed, tmp_path)
+    asyncio.run(ATTACKS[attack](target))
+    assert not target.proof.exists()
     assert sealed.scheduler.process.poll() is None
 
 

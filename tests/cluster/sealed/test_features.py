@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import ssl
 import zipfile
 from collections.abc import Callable, Iterator
 from operator import add
@@ -17,14 +18,18 @@ import pytest
 from dask import array, dataframe
 from dask.base import annotate
 from distributed import Client, Queue, Variable, performance_report
+from distributed.comm.addressing import get_address_host_port
 from distributed.diagnostics.progressbar import MultiProgressBar, TextProgressBar
 
+from daskpki.cluster.tls import client_context
+from daskpki.doctor.scheduler import check_code, dial
+from daskpki.handover import SEALED
 from daskpki.identity import Role
 from daskpki.pki.profile import Grade
 from tests.cluster.conftest import stock_security
 from tests.support.cluster_material import Authority
 from tests.support.nodes import Cluster
-from tests.support.work import Installs, Watches, managing, nested, under_worker_client
+from tests.support.work import Installs, Watches, managing, measured, nested, under_worker_client
 
 pytestmark = pytest.mark.cluster
 
@@ -44,6 +49,7 @@ def admin(authority: Authority, sealed: Cluster, tmp_path: Path) -> Iterator[Cli
         yield client
 
 
+@pytest.mark.every_version
 def test_arrays_dataframes_and_p2p(alice: Client) -> None:
     numbers = array.arange(400, chunks=40).reshape(20, 20)
     assert alice.compute(numbers.sum()).result(timeout=60) == 79800
@@ -55,6 +61,7 @@ def test_arrays_dataframes_and_p2p(alice: Client) -> None:
         assert len(alice.compute(frame.merge(frame, on="a")).result(timeout=60)) == 100
 
 
+@pytest.mark.every_version
 def test_annotations_count_also_those_that_are_functions(alice: Client) -> None:
     here = next(iter(alice.scheduler_info()["workers"]))
     with annotate(priority=len, retries=2):
@@ -63,6 +70,7 @@ def test_annotations_count_also_those_that_are_functions(alice: Client) -> None:
     assert {tuple(where) for where in alice.who_has(results).values()} == {(here,)}
 
 
+@pytest.mark.every_version
 def test_queues_and_variables_carry_what_only_clients_open(alice: Client, connect: Connect) -> None:
     queue, variable = Queue("q", client=alice), Variable("v", client=alice)
     queue.put(np.arange(3))
@@ -89,6 +97,7 @@ class Quiet(MultiProgressBar):
         """See ProgressWidget."""
 
 
+@pytest.mark.every_version
 def test_progress_bars_show_what_the_scheduler_knows(alice: Client, sealed: Cluster) -> None:
     futures = alice.map(add, range(10), range(10))
     bar = TextProgressBar(futures, scheduler=sealed.address, start=False)
@@ -99,6 +108,7 @@ def test_progress_bars_show_what_the_scheduler_knows(alice: Client, sealed: Clus
     assert grouped._last_response["all"] == {"add": 10}
 
 
+@pytest.mark.every_version
 def test_a_performance_report_is_written(alice: Client, tmp_path: Path) -> None:
     with alice.as_current(), performance_report(str(tmp_path / "report.html")):
         alice.submit(add, 1, 5).result(timeout=30)
@@ -124,6 +134,7 @@ def test_an_uploaded_module_is_imported_by_workers_and_graphs(
     assert alice.submit(module.double, module.Thing(4)).result(timeout=60).x == 8
 
 
+@pytest.mark.every_version
 def test_an_install_plugin_runs_on_workers_and_not_in_the_scheduler(
     alice: Client, sealed: Cluster, tmp_path: Path
 ) -> None:
@@ -147,6 +158,7 @@ def test_what_is_code_takes_an_admin(operation: str, alice: Client) -> None:
         REFUSED[operation](alice)
 
 
+@pytest.mark.every_version
 def test_an_admin_runs_code_in_the_scheduler(admin: Client, sealed: Cluster) -> None:
     assert admin.run_on_scheduler(os.getpid) == sealed.scheduler.process.pid
     admin.register_plugin(Watches())
@@ -155,11 +167,37 @@ def test_an_admin_runs_code_in_the_scheduler(admin: Client, sealed: Cluster) -> 
     assert admin.retire_workers(n=0, key=operator.attrgetter("host")) == {}
 
 
+@pytest.mark.every_version
 def test_a_task_may_submit_and_not_manage(alice: Client) -> None:
     assert alice.submit(nested, 1).result(timeout=60) == 2
     assert alice.submit(under_worker_client, 5).result(timeout=60) == 20
     for operation in ("restart", "terminate", "get_cluster_state", "publish_list"):
         assert "DASKPKI_WORKER_CLIENTS" in alice.submit(managing, operation).result(timeout=30)
+
+
+def test_what_its_helpers_do_is_counted(alice: Client, admin: Client) -> None:
+    before = admin.run_on_scheduler(measured)
+    with pytest.raises(RuntimeError, match="Cycle detected"):
+        alice.get({"x": (add, "y", 1), "y": (add, "x", 1)}, "x")
+    with pytest.raises(PermissionError):
+        alice.run_on_scheduler(os.getpid)
+    after = admin.run_on_scheduler(measured)
+    grown = {name for name, value in after.items() if value > before[name]}
+    assert {"graphs", "refused", "seconds"} <= grown
+    assert 1 <= after["helpers"] <= 2
+    assert after["memory_bytes"] > 10_000_000
+    assert after["pickles_refused"] == before["pickles_refused"]
+
+
+def test_a_sealed_scheduler_says_so_to_the_doctor(authority: Authority, sealed: Cluster) -> None:
+    host, port = get_address_host_port(sealed.address)
+    context = client_context(authority.leaf(Role.CLIENT, "alice").pair, (authority.der,), ssl.TLSVersion.TLSv1_3)
+    dialled = dial(host, port, context)
+    assert (dialled.mode, dialled.code) == ("submit", SEALED)
+    (finding,) = check_code(sealed.address, dialled)
+    assert (finding.severity, finding.reason) == (
+        "ok", "scheduler code sealed: confined helpers open what clients submit",
+    )  # fmt: skip
 
 
 def test_the_scheduler_cannot_be_read_by_processes_of_its_user(sealed: Cluster) -> None:

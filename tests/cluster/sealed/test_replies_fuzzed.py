@@ -1,0 +1,101 @@
+"""Whatever a helper answers becomes a sound graph, or is refused as forged: no other error, and nothing without end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import msgpack
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgpack.ext import ExtType
+
+from daskpki.cluster.sealed.graphs import CheckedGraph, GraphFailedError, checked_graph, checked_request
+from daskpki.cluster.sealed.wire import ForgedAnswerError
+from daskpki.cluster.values import KINDS
+from tests.cluster.sealed.test_helper_pool import MOST, table
+
+WORKERS = ["a", "b", "c"]
+
+small = st.integers(-2, 4)
+scalars = st.one_of(
+    st.none(), st.booleans(), small, st.integers(-(1 << 63), (1 << 64) - 1), st.floats(), st.text(max_size=3),
+    st.binary(max_size=3), st.builds(ExtType, st.integers(0, 3), st.binary(max_size=3)),
+)  # fmt: skip
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.one_of(st.text(max_size=3), small), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+shuffles = st.tuples(
+    st.one_of(st.sampled_from(["array", "dataframe"]), values),
+    st.one_of(st.text(max_size=3), values),
+    st.one_of(st.lists(st.one_of(small, st.integers(0, 1 << 40)), max_size=4), values),
+    st.one_of(st.lists(small, max_size=4), values),
+    st.one_of(st.binary(max_size=3), values),
+)
+fields: dict[str, st.SearchStrategy[Any]] = dict.fromkeys(msgpack.loads(table()[0], strict_map_key=False), values)
+fields["dependencies"] = st.one_of(st.lists(st.lists(small, max_size=3), max_size=3), values)
+fields["shuffles"] = st.one_of(st.dictionaries(small, st.one_of(shuffles, values), max_size=2), values)
+fields["failed"] = fields["exception"] = fields["traceback"] = values
+
+
+def verify_sound(graph: CheckedGraph) -> None:
+    """What the scheduler computes with has its type and ends."""
+    done: set[Any] = set()
+    for key, task in graph.tasks.items():
+        assert KINDS["key"](key)
+        assert not (task.dependencies & graph.tasks.keys()) - done
+        done.add(key)
+        assert type(task.pickled) is bytes
+        if task.spec is not None:
+            for partition in islice(task.spec.output_partitions, 100):
+                assert task.spec.pick_worker(partition, WORKERS) in WORKERS
+    assert all(type(each) is int for each in graph.priorities.values())
+
+
+def taken(answer: Sequence[bytes]) -> bool:
+    try:
+        verify_sound(checked_graph(answer, MOST))
+    except (ForgedAnswerError, GraphFailedError):
+        return False
+    return True
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.fixed_dictionaries({}, optional=fields))
+def test_fields_at_random(changed: dict[str, Any]) -> None:
+    taken(table(**changed))
+
+
+@settings(max_examples=600, deadline=None)
+@given(shuffles)
+def test_p2p_fields_at_random(shuffle: Sequence[Any]) -> None:
+    """Of the second task, whose other fields are honest."""
+    taken(table(shuffles={1: shuffle}))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=60), st.integers(0, 200))
+def test_bytes_at_random(data: bytes, at: int) -> None:
+    (honest,) = table()
+    taken([data])
+    taken([honest[:at] + data + honest[at + len(data) :]])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(["named", "keys", "complete", "grouped", "filename", "data", "x"]), values))
+def test_names_at_random(found: dict[str, Any]) -> None:
+    try:
+        named = checked_request([msgpack.packb(found)])
+    except (ForgedAnswerError, GraphFailedError):
+        return
+    assert named == {} or named["named"] in {"progress", "count", "upload", "install"}
+
+
+def test_control_honest_shuffles_are_taken() -> None:
+    assert taken(table())
+    assert taken(table(shuffles={0: ["dataframe", "id", [4], [0, 3], b""], 1: ["array", "id", [2, 2], [], b""]}))

@@ -25,7 +25,8 @@ class Section(NamedTuple):
     """One benchmark: what was compared (`about`), what came out, and what it had to show.
 
     `ours` labels our sample, to which all others are set in relation. Samples are seconds, unless `rate` says that they
-    are leaves per second. `missing` says which contestants could not run here, and why; `percentile` adds the 99th.
+    are leaves per second, or `memory` that they are megabytes. `missing` says which contestants could not run here, and
+    why; `percentile` adds the 99th.
     """
 
     title: str
@@ -36,6 +37,7 @@ class Section(NamedTuple):
     rate: bool = False
     missing: Sequence[str] = ()
     percentile: bool = False
+    memory: bool = False
 
     def sample(self, label: str) -> Sample | None:
         """The sample of that label, None when it could not be taken here."""
@@ -62,14 +64,14 @@ def _preface(rounds: int, load: float) -> str:
 
 def markdown(section: Section) -> str:
     """One section."""
-    unit = "leaves/s" if section.rate else "ms"
+    unit, what = ("leaves/s", "rate") if section.rate else ("MB", "memory") if section.memory else ("ms", "time")
     tail = "p99 | " if section.percentile else ""
     lines = [
         f"## {section.title}",
         "",
         section.about,
         "",
-        f"| | median, {unit} | {tail}min-max | {'rate' if section.rate else 'time'} relative to daskpki |",
+        f"| | median, {unit} | {tail}min-max | {what} relative to daskpki |",
         f"|---|---:|{'---:|' if tail else ''}---:|---:|",
         *(_row(section, sample) for sample in _ordered(section)),
     ]
@@ -88,7 +90,7 @@ def _row(section: Section, sample: Sample) -> str:
     ours = section.sample(section.ours)
     assert ours is not None, "our own half always runs"
     label = f"**{sample.label}**" if sample is ours else sample.label
-    scale = 1 if section.rate else 1000
+    scale = 1 if section.rate or section.memory else 1000
     digits = 1 if not section.rate and sample.median < _SHORT else 0
     values = (sample.median, sample.percentile99, sample.low, sample.high)
     median, tail, low, high = (f"{value * scale:,.{digits}f}" for value in values)
@@ -109,4 +111,6 @@ def _verdict(section: Section, goal: Goal) -> str:
 def _words(section: Section, ratio: float) -> str:
     if section.rate:
         return f"{ratio:.2f}x the rate"
+    if section.memory:
+        return f"{ratio:.2f}x the memory"
     return f"{ratio:.2f}x the time" if ratio >= 1 else f"{1 / ratio:.1f}x faster"

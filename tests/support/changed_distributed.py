@@ -12,4 +12,4 @@ def _task_to_msg(_self: Scheduler, _task: Any) -> dict[str, Any]:
     return {}
 
 
-Scheduler._task_to_msg = _task_to_msg
+Scheduler._task_to_msg = _task_to_msg  # type: ignore[assignment, method-assign]

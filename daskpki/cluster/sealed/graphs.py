@@ -51,7 +51,8 @@ class SealedTask(GraphNode):
     def __init__(
         self, key: Any, dependencies: frozenset[Any], pickled: bytes, buffers: Sequence[bytes], *, producer: bool
     ) -> None:
-        self.key, self._dependencies, self.data_producer = key, dependencies, producer
+        self.key, self._dependencies = key, dependencies
+        self.data_producer = producer  # type: ignore[misc] # a slot here, a property of the base
         self.pickled, self.buffers = pickled, buffers
         self.spec: SealedShuffle | None = None
 
@@ -110,11 +111,14 @@ class CheckedGraph(NamedTuple):
     def __dask_annotations__(self) -> Mapping[str, Mapping[Any, Any]]:
         return self.annotations
 
-    header = {"serializer": _FAMILY}  # noqa: RUF012 - no field: with `frames`, what `update_graph` reads of `expr_ser`
+    @property
+    def header(self) -> Mapping[str, str]:
+        """What `update_graph` reads of `expr_ser`, as `frames`: `deserialize` hands them to the family."""
+        return {"serializer": _FAMILY}
 
     @property
-    def frames(self) -> list[CheckedGraph]:
-        """For `deserialize`, which hands it to the family."""
+    def frames(self) -> Sequence[CheckedGraph]:
+        """The graph itself."""
         return [self]
 
 

@@ -90,7 +90,7 @@ class _Helper:
         """Its answer; ForgedAnswerError when it is too large, or to another question."""
         number = next(self._requests).to_bytes(8, "little")
         wire.send(self.stream, [number, *frames], until)
-        answered, *answer = wire.receive(self.stream, most, until) or [b""]
+        answered, *answer = wire.receive(self.stream, most, until) or [bytearray()]
         if answered != number:
             raise ForgedAnswerError("the helper's answer is to another question")
         return answer

@@ -36,7 +36,8 @@ def main(descriptor: int, memory: int, landlock: int) -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     sys.meta_path.append(UPLOADS)
-    gc.freeze()  # what was loaded stays shared between the helpers
+    gc.freeze()  # what was loaded stays shared between the helpers, which collect when nobody waits for them
+    gc.disable()
     children = set[int]()
     while True:
         request, descriptors, _flags, _address = socket.recv_fds(control, 64, 1)
@@ -84,6 +85,7 @@ def _become_helper(descriptor: int, memory: int, landlock: int) -> None:
             number, *request = wire.receive(stream)
             wire.send(stream, [number, tables.answer(request)])
             del request
+            gc.collect()
 
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ class Handover(NamedTuple):
     `tls_min` is "1.3" or "1.2", `worker_clients` one of deny, limited and allow, `dashboard` one of loopback, mtls and
     off. `health` is the ADDRESS:PORT of the health server, `metrics` whether it serves them ("yes" or "no").
     `scheduler_code` is stock or sealed; `helper_limits` and `helper_user` are of a sealed scheduler's helpers.
-    `retire` is for how many seconds a worker that is asked to end may hand its data to others.
+    `retire` is for how many seconds a worker that is asked to end may hand its data to others. `command` is the
+    entrypoint's: scheduler, worker, node or exec.
     """
 
     cluster: str
@@ -76,6 +77,7 @@ class Handover(NamedTuple):
     helper_limits: str | None = None
     helper_user: str | None = None
     retire: str | None = None
+    command: str | None = None
 
 
 def encode_handover(handover: Handover) -> bytes:

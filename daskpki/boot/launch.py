@@ -65,6 +65,7 @@ def hand_over(
         helper_limits=settings.helper_limits,
         helper_user=settings.helper_user,
         retire=str(settings.retire),
+        command=settings.command,
     )
     return handover, place.put("handover.json", encode_handover(handover))
 

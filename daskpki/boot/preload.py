@@ -9,10 +9,11 @@ import asyncio
 from typing import Any
 
 from daskpki.boot.refresh import open_source
-from daskpki.cluster.preload import NODE, WATCHING, dask_teardown
+from daskpki.cluster.preload import NODE, SERVERS, WATCHING, dask_teardown
 from daskpki.cluster.preload import dask_setup as enforce
 from daskpki.cluster.refresh import SHARE, Watch
 from daskpki.cluster.retiring import retire_on_sigterm
+from daskpki.cluster.startup import announce
 from daskpki.identity import Role
 
 __all__ = ["dask_setup", "dask_teardown"]
@@ -30,3 +31,5 @@ async def dask_setup(server: Any) -> None:
     enforcement = NODE.enforcement(Role(handover.role))
     watch = Watch(enforcement, NODE.keeper, source, freshness=handover.freshness, share=share)
     WATCHING.append(asyncio.create_task(watch.run()))
+    if handover.command != "node" or handover.role == Role.WORKER:  # a node is ready when its workers are
+        WATCHING.append(asyncio.create_task(announce(SERVERS)))

@@ -98,13 +98,7 @@ def remove(ctx: typer.Context, which: Which) -> None:
 
     Example:  [bold]daskpki context remove prod/alice[/bold]
     """
-    from daskpki.credentials.login import leaving, logout
-
-    invocation: Invocation = ctx.obj
-    here = surroundings(invocation)
-    chosen = here.contexts.find(which)
-    logout(here, *leaving(here, chosen.id))
-    invocation.output.result({"removed": [chosen.context.title]}, [f"removed {chosen.context.title}"])
+    logout(ctx, which)
 
 
 def surroundings(invocation: Invocation) -> Environment:

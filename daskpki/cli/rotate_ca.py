@@ -131,16 +131,14 @@ rotate_ca = Commands(
 LostOption = Annotated[
     bool, typer.Option("--old-key-lost", help="Continue without the old key; running nodes have to be restarted.")
 ]
-EmergencyOption = Annotated[
-    bool,
-    typer.Option("--emergency", help="Replace a compromised CA at once; nothing it issued stays trusted."),
-]
 
 
 @rotate_ca.callback()
 def rotate(
     ctx: typer.Context,
-    emergency: EmergencyOption = False,
+    emergency: Annotated[
+        bool, typer.Option("--emergency", help="Replace a compromised CA at once; nothing it issued stays trusted.")
+    ] = False,
     key_type: KeyTypeOption = "p256",
     ca_key: CaKeyOption = None,
     offline: RootOption = None,
@@ -166,7 +164,6 @@ def rotate(
 @rotate_ca.command()
 def start(
     ctx: typer.Context,
-    emergency: EmergencyOption = False,
     key_type: KeyTypeOption = "p256",
     ca_key: CaKeyOption = None,
     offline: RootOption = None,
@@ -176,10 +173,8 @@ def start(
     permit_dns: Annotated[
         list[str] | None, typer.Option(metavar="D", help="Further domain that certificates of the new CA may name.")
     ] = None,
-    old_key_lost: LostOption = False,
     push: PushOption = True,
     scheduler: SchedulerOption = None,
-    yes: YesOption = False,
 ) -> None:
     """Make the new CA and publish it: nodes then trust both CAs.
 
@@ -189,13 +184,9 @@ def start(
     successor = successor_of(
         invocation, key_type, ca_key, offline, root_passphrase_file, permit_dns or (), lower_sealing=lower_sealing
     )
-    notified = Push(push, scheduler)
-    if emergency:
-        _emergency(invocation, successor, notified, seal=ca_passphrase, old_key_lost=old_key_lost, yes=yes)
-        return
     with invocation.authority(seal=seals(invocation, ca_passphrase)) as authority:
         made, resumed = authority.rollover().start(successor)
-        notify_schedulers(invocation, authority, notified, expected=False)
+        notify_schedulers(invocation, authority, Push(push, scheduler), expected=False)
         document = rollover_document(authority)
     new = next(entry for entry in document["authorities"] if entry["generation"] == made.generation)
     lines = [f"CA {made.generation} is trusted in addition to CA {document['issuing']}"]

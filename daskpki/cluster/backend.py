@@ -9,6 +9,7 @@ context and refuses to connect.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from collections.abc import Callable
 from typing import Any, Final, cast
@@ -28,6 +29,7 @@ from daskpki.cluster.pending import Anteroom
 from daskpki.cluster.policy import ACCEPTS, ARGUMENT, SERVES, Channel, Destinations, Server, verify_own_worker
 from daskpki.cluster.reasons import reason_at_tls
 from daskpki.cluster.refusal import turned_away
+from daskpki.cluster.startup import port_is_taken
 from daskpki.cluster.trust_state import WrongRoleError
 from daskpki.cluster.web.server import stand_before
 from daskpki.errors import NotTrustedError
@@ -102,7 +104,12 @@ class PkiListener(tcp.TLSListener):
 
     async def start(self) -> None:
         """Dask's own: listen."""
-        await super().start()
+        try:
+            await super().start()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise port_is_taken(f"tls://{self.ip}:{self.port}", self.port) from None
+            raise
         assert self.tcp_server is not None
         self._anteroom.open(self.tcp_server)
 

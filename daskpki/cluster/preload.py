@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +28,7 @@ from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.refresh import Watch
 from daskpki.cluster.security import NodeSecurity, PkiSecurity, node_security
+from daskpki.cluster.startup import explain_end
 from daskpki.cluster.trust_updates import TrustManager
 from daskpki.cluster.web.health import serve_health
 from daskpki.cluster.web.server import verify_guarded
@@ -85,7 +87,8 @@ _HANDED_PERIOD: Final = 5.0
 WATCHING: list[asyncio.Task[None]] = []
 """The looks for newer material that this process takes, for as long as it has a server."""
 
-_SERVERS: set[Any] = set()
+SERVERS: set[Any] = set()
+"""Those of this process: a scheduler, a worker, or nannies."""
 
 SEALS: dict[Any, Seal] = {}
 """Of a sealed scheduler what stands between its clients' pickles and itself."""
@@ -95,15 +98,6 @@ logger = logging.getLogger("distributed.daskpki")  # under Dask's own logging co
 
 def begin(environ: Mapping[str, str]) -> NodeSecurity:
     """Put the servers of this process under the credential that was handed over; NotTrustedError, CorruptError."""
-    try:
-        return _begin(environ)
-    except DaskpkiError as error:
-        if error.hint is not None:
-            error.add_note(error.hint)  # what ends this import is shown by nobody but Python's traceback
-        raise
-
-
-def _begin(environ: Mapping[str, str]) -> NodeSecurity:
     path = environ.get(VARIABLE)
     if path is None:
         raise NotTrustedError(f"{VARIABLE} is not set", hint="daskpki-entrypoint sets it, and starts Dask")
@@ -111,11 +105,11 @@ def _begin(environ: Mapping[str, str]) -> NodeSecurity:
     selftest.run()
     node = node_security(handover)
     adopt_servers(node)
-    _announce(handover)
+    _log_modes(handover)
     return node
 
 
-def _announce(handover: Handover) -> None:
+def _log_modes(handover: Handover) -> None:
     logger.info("enforcing as %s/%s of %s", handover.role, handover.name, handover.trust_domain)
     if handover.worker_clients == WorkerClients.ALLOW and handover.scheduler_code != SEALED:
         logger.warning("DASKPKI_WORKER_CLIENTS=allow: a worker's certificate may run code on the scheduler")
@@ -138,7 +132,7 @@ def dask_setup(server: Any) -> None:
     except Exception as error:
         logger.critical("refused to start: %s (%s)", error, getattr(error, "hint", type(error).__name__))
         raise SystemExit(getattr(error, "exit_code", 1)) from error
-    _SERVERS.add(server)
+    SERVERS.add(server)
     if getattr(server, "nanny", None):
         pass_on_to_nanny(server)
         _watch_nanny(server)
@@ -148,10 +142,10 @@ def dask_setup(server: Any) -> None:
 
 async def dask_teardown(server: Any) -> None:
     """Called by Dask when `server` closes; of several nannies in one process, one may be retired by itself."""
-    _SERVERS.discard(server)
+    SERVERS.discard(server)
     if sealed := SEALS.pop(server, None):
         sealed.helpers.end()
-    while WATCHING and not _SERVERS:
+    while WATCHING and not SERVERS:
         WATCHING.pop().cancel()
 
 
@@ -194,5 +188,6 @@ def pass_on_to_nanny(server: Any) -> None:
     security.keeper.on_news.append(lambda keeper: server.loop.add_callback(pass_on, keeper))
 
 
+sys.excepthook = explain_end
 NODE = begin(os.environ)
 """The Security under which this process runs."""

@@ -19,7 +19,7 @@ import ipaddress
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -44,7 +44,9 @@ _ADDRESS: Final = re.compile(r"tls://(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::([0
 _NUMERIC: Final = re.compile(r"(?:.*\.)?[0-9]+\Z")
 _IPV6: Final = 6
 _PORT_DIGITS: Final = 6
-_MAX_FILE: Final = 1 << 20
+MAX_FILE: Final = 1 << 20
+_MAX_CHAIN: Final = 8
+_MAX_SCHEDULERS: Final = 1_024
 
 
 def parse_scheduler(text: str) -> str:
@@ -88,7 +90,7 @@ def read_scheduler_file(path: Path) -> str:
 
     try:
         with path.open("rb") as file:
-            document = json.loads(file.read(_MAX_FILE))
+            document = json.loads(file.read(MAX_FILE))
     except OSError as error:
         raise os_error(error, path) from error
     except ValueError:
@@ -152,42 +154,60 @@ class Context(NamedTuple):
 
 def encode_context(context: Context) -> bytes:
     """The file's bytes; the same context gives the same bytes, so the digest stays valid."""
-    document = {
-        "format": FORMAT,
-        **context._asdict(),
-        "leaf": json_fields.base64_text(context.leaf),
-        "chain": [json_fields.base64_text(certificate) for certificate in context.chain],
-        "trust": json_fields.base64_text(context.trust),
-    }
-    return json.dumps(document, indent=1).encode() + b"\n"
+    return encode_login(context._asdict())
 
 
 def parse_context(data: bytes) -> Context:
     """The context that `encode_context` wrote; CorruptError, or NotTrustedError for a newer format."""
-    try:
-        document = json_fields.as_object(json.loads(data), _WHAT)
-    except (ValueError, RecursionError):
-        raise CorruptError(f"{_WHAT} is not JSON, so it was cut off or changed") from None
-    json_fields.check_format(document, _WHAT, reader=FORMAT)
-    try:
-        return _context(document)
-    except UsageError as error:  # a malformed name or address: nobody typed it here
-        raise CorruptError(f"{_WHAT}: {error}") from None
-
-
-def _context(document: dict[str, Any]) -> Context:
+    document, login = parse_login(data, _WHAT)
     return Context(
         store=json_fields.string(document, "store", _WHAT),
-        cluster=parse_label(json_fields.string(document, "cluster", _WHAT), "cluster"),
-        name=parse_label(json_fields.string(document, "name", _WHAT), "name"),
-        schedulers=tuple(parse_scheduler(str(address)) for address in json_fields.array(document, "schedulers", _WHAT)),
+        name=_label(document, "name", _WHAT),
         generation=json_fields.integer(document, "generation", _WHAT, least=1),
-        leaf=json_fields.octets(document.get("leaf"), f"{_WHAT}'s leaf"),
-        chain=tuple(
-            json_fields.octets(entry, f"{_WHAT}'s chain") for entry in json_fields.array(document, "chain", _WHAT)
-        ),
-        trust=json_fields.octets(document.get("trust"), f"{_WHAT}'s trust document"),
+        **login,
     )
+
+
+def encode_login(fields: Mapping[str, Any]) -> bytes:
+    """JSON for these fields of a login, here or in a login file: what is DER or signed is in base64."""
+    document = {
+        "format": FORMAT,
+        **fields,
+        "leaf": json_fields.base64_text(fields["leaf"]),
+        "chain": [json_fields.base64_text(certificate) for certificate in fields["chain"]],
+        "trust": json_fields.base64_text(fields["trust"]),
+    }
+    return json.dumps(document, indent=1).encode() + b"\n"
+
+
+def parse_login(data: bytes, what: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `encode_login` wrote, and its fields that every login has; CorruptError, NotTrustedError for a newer format.
+
+    Certificates and addresses are bounded in number, since a login file comes from elsewhere.
+    """
+    document = json_fields.parse_document(data, what, MAX_FILE)
+    json_fields.check_format(document, what, reader=FORMAT)
+    chain, schedulers = (json_fields.array(document, field, what) for field in ("chain", "schedulers"))
+    if len(chain) > _MAX_CHAIN or len(schedulers) > _MAX_SCHEDULERS:
+        raise CorruptError(f"{what} has more than {_MAX_CHAIN} certificates or {_MAX_SCHEDULERS} addresses")
+    try:
+        addresses = tuple(parse_scheduler(str(address)) for address in schedulers)
+    except UsageError as error:  # nobody typed it here
+        raise CorruptError(f"{what}: {error}") from None
+    return document, {
+        "cluster": _label(document, "cluster", what),
+        "schedulers": addresses,
+        "leaf": json_fields.octets(document.get("leaf"), f"{what}'s leaf"),
+        "chain": tuple(json_fields.octets(entry, f"{what}'s chain") for entry in chain),
+        "trust": json_fields.octets(document.get("trust"), f"{what}'s trust document"),
+    }
+
+
+def _label(document: dict[str, Any], field: str, what: str) -> str:
+    try:
+        return parse_label(json_fields.string(document, field, what), field)
+    except UsageError as error:  # likewise
+        raise CorruptError(f"{what}: {error}") from None
 
 
 def digest(data: bytes) -> str:

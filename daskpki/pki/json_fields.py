@@ -19,10 +19,10 @@ MAX_DOCUMENT: Final = 65_536
 _LAST_MOMENT: Final = 253_402_300_799
 
 
-def parse_document(data: bytes, what: str) -> dict[str, Any]:
+def parse_document(data: bytes, what: str, most: int = MAX_DOCUMENT) -> dict[str, Any]:
     """The JSON object in `data`; CorruptError when it is too long, not JSON, or no object."""
-    if len(data) > MAX_DOCUMENT:
-        raise CorruptError(f"{what} has {len(data)} bytes, more than the {MAX_DOCUMENT} of a payload")
+    if len(data) > most:
+        raise CorruptError(f"{what} has {len(data)} bytes, more than the {most} that it may have")
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):

@@ -21,7 +21,7 @@ from scripts.benchmarks.renewing import renewing
 from scripts.benchmarks.report import Section, document, markdown
 from scripts.benchmarks.revoking import revocation
 from scripts.benchmarks.scale import at_scale
-from scripts.benchmarks.startup import start_up
+from scripts.benchmarks.startup import plain_client, start_up
 from scripts.benchmarks.workshop import Workshop
 
 BENCHMARKS: Final[dict[str, Callable[[Workshop], Section]]] = {
@@ -30,6 +30,7 @@ BENCHMARKS: Final[dict[str, Callable[[Workshop], Section]]] = {
     "boot": boot,
     "ready": scheduler_ready,
     "startup": start_up,
+    "plain": plain_client,
     "renew": renewing,
     "scale": at_scale,
     "tasks": small_tasks,

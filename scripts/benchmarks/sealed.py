@@ -46,12 +46,12 @@ def small_tasks(workshop: Workshop) -> Section:
 
 def known(workshop: Workshop) -> Section:
     """Run the benchmark of a large graph, until the scheduler knows its tasks."""
-    return _section(_fewer(workshop), f"A graph of {2 * _CHUNKS:,} tasks until it is known", 1.5, _know)
+    return _section(_fewer(workshop), f"a graph of {2 * _CHUNKS:,} tasks until it is known", 1.5, _know)
 
 
 def executed(workshop: Workshop) -> Section:
     """Run the benchmark of a large graph, until its result is there."""
-    return _section(_fewer(workshop), f"A graph of {2 * _CHUNKS:,} tasks executed", 1.1, _execute)
+    return _section(_fewer(workshop), f"a graph of {2 * _CHUNKS:,} tasks executed", 1.1, _execute)
 
 
 def memory(workshop: Workshop) -> Section:
@@ -75,7 +75,8 @@ def _section(workshop: Workshop, title: str, goal: float, work: Callable[[Client
     about = (
         "A scheduler and a worker of two threads with its nanny for each contestant; stock clients, with grade admin."
     )
-    return Section(title, about, SEALED, samples, (Goal(STOCK, goal, f"at most {goal} times stock"),))
+    goals = (Goal(STOCK, goal, f"at most {goal} times stock"),)
+    return Section(f"Sealed: {title}", about, SEALED, samples, goals)
 
 
 @contextmanager

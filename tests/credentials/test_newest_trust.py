@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import daskpki
+from daskpki.cluster.push import push_trust
 from daskpki.confidential import Confidential
+from daskpki.credentials.directory import export_directory
+from daskpki.credentials.login import login, logout
 from daskpki.credentials.newest_trust import NewestTrust
+from daskpki.credentials.sources import Environment
 from daskpki.identity import Role
 from daskpki.store.local.store import LocalStore
+from tests.boot.test_dask import free_port, running
+from tests.support.boot_cloud import plain_environ
+from tests.support.desktop import Desktop
 from tests.support.login_material import Founded
 
 
@@ -33,6 +42,55 @@ def test_a_newer_document_of_the_store_holds_once_a_client_dials(
     asyncio.run(dial())
     assert enforcement.trust.epoch == before + 1
     assert len(list((tmp_path / "home" / "trust").iterdir())) == 1
+
+
+CONNECTS = """
+import sys
+from dask.distributed import Client
+from daskpki.identity import Role
+with Client(sys.argv[1], timeout=20) as client:
+    while client.security.enforcement(Role.CLIENT).trust.epoch < 2:
+        client.nthreads()
+"""
+
+ASKS = """
+import sys
+from distributed.client import _maybe_call_security_loader
+from daskpki.identity import Role
+print(_maybe_call_security_loader(sys.argv[1]).enforcement(Role.CLIENT).trust.epoch)
+"""
+
+
+@pytest.mark.cluster
+def test_what_a_scheduler_pushed_to_one_program_holds_in_the_next(
+    founded: Founded, store: LocalStore, here: Environment, session: Desktop, tmp_path: Path
+) -> None:
+    """The login has the older document throughout, and the second program dials nobody."""
+    export_directory(founded.hold(founded.issue(Role.SCHEDULER, "scheduler")), tmp_path / "scheduler")
+    admin = founded.hold(founded.issue(Role.CLIENT, "admin"))
+    port = free_port()
+    address = f"tls://127.0.0.1:{port}"
+    login(store, "default", "alice", [address], here)
+    alice = here.environ | {"DBUS_SESSION_BUS_ADDRESS": session.environ["DBUS_SESSION_BUS_ADDRESS"]}
+
+    def run(program: str) -> str:
+        command = [sys.executable, "-c", program, address]
+        done = subprocess.run(command, env=alice, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    dask = ("--port", str(port), "--dashboard-address", "127.0.0.1:0")
+    environ = plain_environ(DASKPKI_CREDENTIAL_DIR=str(tmp_path / "scheduler"))
+    with running(environ, tmp_path / "scheduler.log", "scheduler", "--", *dask):
+        assert run(ASKS) == "1\n"
+        run(CONNECTS)
+        assert run(ASKS) == "2\n", "the scheduler's own"
+        (answer,) = push_trust([address], admin, admin.signed)
+        assert answer.taken, answer
+        run(CONNECTS.replace("< 2", "< 3"))
+    assert run(ASKS) == "3\n"
+    logout(here, here.contexts.all())
+    assert not (here.contexts.directory.parent / "trust").exists()
 
 
 def test_what_is_forgotten_leaves_nothing(tmp_path: Path) -> None:

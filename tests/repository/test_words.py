@@ -119,6 +119,7 @@ FIELD = {
     "snapshot",
     "socket",
     "stage",
+    "startup",
     "story",
     "tables",
     "terraform",

@@ -10,12 +10,14 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from daskpki.credentials.contexts import Context, Contexts
 from tests.support.running import Run
 
-DASKPKI = str(Path(sys.executable).parent / "daskpki")
+BIN = Path(sys.executable).parent
+DASKPKI = str(BIN / "daskpki")
 
 
 def test_five_lines_say_how_the_cluster_is(local: Run) -> None:
@@ -49,7 +51,7 @@ def test_a_scheduler_is_reached_or_not(local: Run, tmp_path: Path) -> None:
 
 
 def complete(line: str, **variables: str) -> list[str]:
-    """What bash is told for the last word of a line, within little processor time, which load does not change."""
+    """What bash is told for the last word of a line, within 300 ms of processor time: load does not change it much."""
     words = line.split(" ")
     asked = {"_DASKPKI_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -57,8 +59,17 @@ def complete(line: str, **variables: str) -> list[str]:
         [DASKPKI], env={**os.environ, **asked, **variables}, capture_output=True, text=True, timeout=60, check=True
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.6
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not loaded & HEAVY
+    assert len(loaded) < MOST_MODULES
     return done.stdout.split()
+
+
+HEAVY = {"asyncio", "cryptography", "dask", "distributed", "google", "grpc", "keyring", "pydantic", "rich", "ssl"}
+MOST_MODULES = 240
+TRACED = {"PYTHONPROFILEIMPORTTIME": "1"}
+"""Has Python name each module that it loads on standard error."""
 
 
 def test_names_of_a_local_store_are_completed_without_opening_it(local: Run, tmp_path: Path) -> None:
@@ -67,6 +78,7 @@ def test_names_of_a_local_store_are_completed_without_opening_it(local: Run, tmp
     for command in ("show", "revoke", "renew", "export"):
         assert complete(f"daskpki {command} cli", **here) == ["client/alice", "client/ben"]
     assert complete("daskpki show worker/", **here) == []
+    assert complete("daskpki show client/b", **here, **TRACED) == ["client/ben"]
     assert complete(f"daskpki --store local:{tmp_path / 'store'} show client/b") == ["client/ben"]
 
 
@@ -82,4 +94,19 @@ def test_logins_are_completed() -> None:
         for name in ("alice", "ben"):
             contexts.write(contexts.saved(Context("local:/s", "lab", name, (), 1, b"x", (), b"x")))
     for command in ("context use", "context remove", "logout"):
-        assert complete(f"daskpki {command} lab/a") == ["lab/alice"]
+        assert complete(f"daskpki {command} lab/a", **TRACED) == ["lab/alice"]
+
+
+def test_the_tab_key_completes_in_bash(local: Run, tmp_path: Path) -> None:
+    local("init-ca", "--with", "client/alice,client/ben")
+    here = {"DASKPKI_STORE": f"local:{tmp_path / 'store'}", "PATH": f"{BIN}:{os.environ['PATH']}", "PS1": "> "}
+    bash = pexpect.spawn(
+        "bash", ["--norc", "--noprofile"], env={**os.environ, **here}, timeout=30, encoding="utf-8", dimensions=(9, 99)
+    )
+    bash.sendline('eval "$(daskpki --show-completion)"; echo defi""ned')
+    bash.expect("defined")
+    bash.send("daskpki show client/b\t")
+    bash.expect("client/ben ")
+    bash.sendline()
+    bash.expect("CA generation 1")  # what the completed command prints
+    bash.close()

@@ -57,7 +57,6 @@ FINAL = [
     (REVOKE, r"This revokes 2 certificates: client/alice \w+, client/alice \w+\. Go on\?"),
     (("revoke", "scheduler", "--no-push"), r"This revokes 1 certificate: scheduler/scheduler \w+\. Go on\?"),
     (("rotate-ca", "--emergency", "--no-push"), r"replaces the CA of cluster default at once: .*Go on\?"),
-    (("rotate-ca", "start", "--emergency", "--no-push"), r"replaces the CA of cluster default at once: .*Go on\?"),
 ]
 
 

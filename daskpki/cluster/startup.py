@@ -1,0 +1,74 @@
+"""What a node says of its start: what it waits for, that it is ready, and in one line why it ended.
+
+Dask waits for a scheduler in silence, and answers a taken port or a missing scheduler with 60 lines of traceback, which
+the log keeps at level DEBUG.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from collections.abc import Collection
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Final
+
+import dask.config
+import psutil
+from distributed.core import Status
+
+from daskpki.errors import DaskpkiError
+
+_PATIENCE: Final = "distributed.comm.timeouts.connect"
+_TEMPORARY: Final = 75  # as UnavailableError: the same start may succeed later
+
+logger = logging.getLogger("distributed.daskpki")
+
+
+async def announce(servers: Collection[Any]) -> None:
+    """Log what these servers of a process wait for, and once that all are ready; there may be more of them by then."""
+    first = next(iter(servers))
+    scheduler = first.scheduler.address if hasattr(first, "scheduler") else None
+    if scheduler:
+        logger.info("waiting for the scheduler at %s (%s: %s)", scheduler, _PATIENCE, dask.config.get(_PATIENCE))
+    while starting := [server for server in servers if server.status is Status.init]:
+        try:
+            await starting[0]
+        except Exception:  # noqa: BLE001 - Dask raises it as well, where it ends the process
+            return
+    workers = f" (workers here: {len(servers)})" if scheduler else ""
+    logger.info("ready at %s%s", scheduler or first.address, workers)
+
+
+def explain_end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Log in one line what ended this process, as its `sys.excepthook`; the exit code is that of the cause."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    found = next((each for each in chain if isinstance(each, (DaskpkiError, OSError))), None)
+    if found is None:
+        sys.__excepthook__(kind, error, trace)
+        return
+    logger.debug("the way to the end", exc_info=error)
+    if isinstance(found, DaskpkiError):
+        logger.critical("ended: %s%s", found, f" ({found.hint})" if found.hint else "")
+        raise SystemExit(found.exit_code)
+    root = chain[-1]
+    why = f": {root.strerror}" if isinstance(root, OSError) and root is not found and root.strerror else ""
+    logger.critical("ended: %s%s", found.strerror or found, why)
+    raise SystemExit(_TEMPORARY)
+
+
+def port_is_taken(address: str, port: int) -> OSError:
+    """What to raise in the place of EADDRINUSE: with the address, and who listens there if the kernel tells this user.
+
+    Dask tells it by its errno when it looks for a free port in a range.
+    """
+    holder = ""
+    with suppress(psutil.Error):  # on macOS, root alone may ask
+        for found in psutil.net_connections("tcp"):
+            if found.status == psutil.CONN_LISTEN and found.laddr.port == port and found.pid:
+                process = psutil.Process(found.pid)
+                holder = f" by {process.name()}, process {process.pid} of user {process.username()}"
+    return OSError(errno.EADDRINUSE, f"{address} is taken{holder}: end that, or choose another port")

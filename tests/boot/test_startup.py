@@ -1,0 +1,118 @@
+"""What a node says while it starts: what it waits for, that it is ready, and in one line why it ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from daskpki.cluster.startup import port_is_taken
+from tests.boot.test_dask import free_port
+from tests.support.boot_cloud import ENTRYPOINT, plain_environ
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+
+Start = Callable[..., "pexpect.spawn[str]"]
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def start(directory: Path, port: int) -> Iterator[Start]:
+    """Starts `daskpki-entrypoint ROLE` on a terminal of its own, for a scheduler at `port`."""
+    with ExitStack() as stack:
+
+        def begin(command: str, *dask: str, patience: str = "60s") -> pexpect.spawn[str]:
+            environ = plain_environ(
+                DASKPKI_CREDENTIAL_DIR=str(directory if command == "node" else directory / command),
+                DASKPKI_SCHEDULER=f"tls://127.0.0.1:{port}",
+                NUM_WORKERS="2",
+                DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT=patience,
+            )
+            return stack.enter_context(_running(environ, command, "--", *dask, "--dashboard-address", "127.0.0.1:0"))
+
+        yield begin
+
+
+@contextmanager
+def _running(environ: dict[str, str], *argv: str) -> Iterator[pexpect.spawn[str]]:
+    command, *rest = [*ENTRYPOINT, *argv]
+    child = pexpect.spawn(command, rest, env=environ, timeout=60, encoding="utf-8", dimensions=(100, 500))
+    try:
+        yield child
+    finally:
+        if child.isalive():
+            os.killpg(child.pid, signal.SIGKILL)
+        child.close(force=True)
+
+
+def ended(child: pexpect.spawn[str]) -> tuple[int | None, list[str]]:
+    """The exit code, and the lines that the process said last."""
+    child.expect(pexpect.EOF)
+    child.close()
+    return child.exitstatus, str(child.before).splitlines()
+
+
+def test_a_worker_says_what_it_waits_for_and_ends_in_one_line(start: Start, port: int) -> None:
+    worker = start("worker", patience="3s")
+    worker.expect_exact(f"waiting for the scheduler at tls://127.0.0.1:{port}")
+    code, lines = ended(worker)
+    assert code == 75
+    assert lines[-1].endswith(
+        f"ended: Timed out trying to connect to tls://127.0.0.1:{port} after 3 s: Connection refused"
+    )
+    assert not [line for line in lines if "Traceback" in line or "waiting" in line]
+
+
+def test_a_worker_that_came_first_is_ready_once_its_scheduler_is_there(start: Start, port: int) -> None:
+    worker = start("worker")
+    worker.expect_exact("waiting for the scheduler")
+    scheduler = start("scheduler", "--port", str(port))
+    scheduler.expect(rf"ready at tls://\S+:{port}\s")
+    worker.expect_exact(f"ready at tls://127.0.0.1:{port} (workers here: 2)")
+    for child in (worker, scheduler):
+        os.kill(child.pid, signal.SIGTERM)
+        assert not [line for line in ended(child)[1] if "ready" in line]
+
+
+def test_a_node_is_ready_once_its_workers_are(start: Start, port: int) -> None:
+    node = start("node")
+    node.expect_exact(f"ready at tls://127.0.0.1:{port} (workers here: 2)")
+    assert "ready" not in str(node.before)
+    os.kill(node.pid, signal.SIGINT)
+    assert not [line for line in ended(node)[1] if "ready" in line]
+
+
+def test_a_second_scheduler_says_who_has_the_port(start: Start, port: int) -> None:
+    first = start("scheduler", "--port", str(port))
+    first.expect_exact("ready at")
+    code, lines = ended(start("scheduler", "--port", str(port)))
+    assert code == 75
+    assert re.search(rf"ended: tls://\S*:{port} is taken by python\S*, process {first.pid} of user \w+: end", lines[-1])
+    assert not [line for line in lines if "Traceback" in line]
+
+
+def test_what_the_kernel_does_not_tell_is_left_out() -> None:
+    assert (
+        port_is_taken("tls://10.0.0.1:1", 1).strerror == "tls://10.0.0.1:1 is taken: end that, or choose another port"
+    )
+
+
+def test_a_refusal_ends_in_one_line_too(directory: Path) -> None:
+    """Of a handover that is gone by the time at which Dask asks for it."""
+    environ = plain_environ(DASKPKI_HANDOVER=str(directory / "gone"))
+    dask = ("-m", "dask", "scheduler", "--preload", "daskpki.boot.preload")
+    child = pexpect.spawn(ENTRYPOINT[0], list(dask), env=environ, timeout=60, encoding="utf-8", dimensions=(100, 500))
+    code, lines = ended(child)
+    assert code == 3
+    assert re.search(r"ended: the handover .* cannot be read: No such file or directory \(it lives as long", lines[-1])
+    assert not [line for line in lines if "Traceback" in line]

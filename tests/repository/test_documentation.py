@@ -98,6 +98,14 @@ def test_every_command_shows_an_example(name: str) -> None:
     assert "```sh\ndaskpki" in text, text
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_its_place_in_a_page_that_people_read(name: str) -> None:
+    """Beside the reference and the decisions: a tutorial, a how-to page or the README shows what it is for."""
+    pages = [page for page in PAGES if not {"reference", "adr"} & set(page.parts)]
+    asked = re.compile(rf"\bdaskpki (?:--?[a-z-]+[ =]\S+ )*{name}\b")
+    assert any(asked.search(page.read_text()) for page in pages)
+
+
 def test_every_setting_of_the_entrypoint_is_described() -> None:
     page = (DOCS / "reference" / "entrypoint.md").read_text()
     assert all(f"`{option.variable}`" in page and f"--{option.name}" in page for option in OPTIONS)

@@ -21,6 +21,11 @@ class DaskpkiError(Exception):
         if hint:
             self.add_note(f"hint: {hint}")
 
+    @property
+    def with_hint(self) -> str:
+        """Message and way out in one line, where a hint has no line of its own."""
+        return f"{self} ({self.hint})" if self.hint else str(self)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Dask carries errors between processes by pickle, which calls a class with the message alone unless told."""
         return _restore, (type(self), self.args, self.__dict__)

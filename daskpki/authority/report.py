@@ -282,7 +282,7 @@ def _tiles(report: Report) -> list[Tile]:
         ),
         Tile("revoked", len(report.revoked), "", "Revoked at any time."),
         Tile(
-            "half done",
+            "unfinished",
             unfinished,
             "warn" if unfinished else "",
             "Begun by a command that was cut off; the next one finishes or abandons them.",

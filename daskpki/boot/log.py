@@ -37,9 +37,8 @@ class BootLog(NamedTuple):
         """Write what ended the boot and the way out, or that it is a bug; return the exit code."""
         if not isinstance(error, DaskpkiError):
             return self._report_bug(error)
-        text = f"{error} ({error.hint})" if error.hint else str(error)
         kind = type(error).__name__
-        self._say("ERROR", text, exit_code=error.exit_code, error=kind, cause=str(error), remedy=error.hint)
+        self._say("ERROR", error.with_hint, exit_code=error.exit_code, error=kind, cause=str(error), remedy=error.hint)
         return error.exit_code
 
     def _report_bug(self, error: Exception) -> int:

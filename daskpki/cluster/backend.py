@@ -140,8 +140,7 @@ class PkiListener(tcp.TLSListener):
             verify_own_worker(self.server, enforcement.identity, peer.identity)
         except NotTrustedError as refusal:
             enforcement.audit.refuse(TURNED_AWAY, refusal, address=comm.peer_address)
-            way_out = f" ({refusal.hint})" if refusal.hint else ""
-            await turn_away(comm, f"{enforcement.identity.uri} refused the connection: {refusal}{way_out}")
+            await turn_away(comm, f"{enforcement.identity.uri} refused the connection: {refusal.with_hint}")
             raise CommClosedError(str(refusal)) from refusal
         ledger = enforcement.ledger
         comm.owner = self._owner

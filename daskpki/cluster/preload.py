@@ -32,7 +32,7 @@ from daskpki.cluster.startup import explain_end
 from daskpki.cluster.trust_updates import TrustManager
 from daskpki.cluster.web.health import serve_health
 from daskpki.cluster.web.server import verify_guarded
-from daskpki.errors import DaskpkiError, NotTrustedError
+from daskpki.errors import NotTrustedError
 from daskpki.handover import SEALED, VARIABLE, Handover, load_handover
 from daskpki.identity import Role
 
@@ -130,7 +130,7 @@ def dask_setup(server: Any) -> None:
         _serve_health(server)
         _seal(server)
     except Exception as error:
-        logger.critical("refused to start: %s (%s)", error, getattr(error, "hint", type(error).__name__))
+        logger.critical("refused to start: %s", getattr(error, "with_hint", f"{type(error).__name__}: {error}"))
         raise SystemExit(getattr(error, "exit_code", 1)) from error
     SERVERS.add(server)
     if getattr(server, "nanny", None):

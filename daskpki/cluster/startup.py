@@ -52,7 +52,7 @@ def explain_end(kind: type[BaseException], error: BaseException, trace: Tracebac
         return
     logger.debug("the way to the end", exc_info=error)
     if isinstance(found, DaskpkiError):
-        logger.critical("ended: %s%s", found, f" ({found.hint})" if found.hint else "")
+        logger.critical("ended: %s", found.with_hint)
         raise SystemExit(found.exit_code)
     root = chain[-1]
     why = f": {root.strerror}" if isinstance(root, OSError) and root is not found and root.strerror else ""

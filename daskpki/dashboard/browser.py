@@ -134,7 +134,7 @@ class SignIn(RequestHandler):
         except PolicyError as refusal:
             self.set_status(403)
             self.set_header("Content-Type", "text/plain; charset=utf-8")
-            self.finish(f"daskpki: {refusal}{f' ({refusal.hint})' if refusal.hint else ''}\n")
+            self.finish(f"daskpki: {refusal.with_hint}\n")
             return
         self._signed_in()
         self.set_cookie(self._entrance.cookie_name, cookie, httponly=True, samesite="Strict", path="/")

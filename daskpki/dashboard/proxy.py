@@ -68,11 +68,11 @@ class Forward(RequestHandler):
             upstream, path = await self._route(self.request)
             await self._forward(upstream, path)
         except NotFoundError as error:
-            self.refuse(_NOT_FOUND, _words(error))
+            self.refuse(_NOT_FOUND, error.with_hint)
         except NotTrustedError as error:
-            self.refuse(_FORBIDDEN, _words(error))
+            self.refuse(_FORBIDDEN, error.with_hint)
         except DaskpkiError as error:
-            self.refuse(_BAD_GATEWAY, _words(error))
+            self.refuse(_BAD_GATEWAY, error.with_hint)
 
     def refuse(self, status: int, reason: str) -> None:
         """Answer in one line why not."""
@@ -170,7 +170,3 @@ async def _pump(source: IOStream, sink: IOStream) -> None:
     finally:
         source.close()
         sink.close()
-
-
-def _words(error: DaskpkiError) -> str:
-    return f"{error} ({error.hint})" if error.hint else str(error)

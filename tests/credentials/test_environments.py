@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +66,25 @@ def test_in_an_editable_installation_it_is_read_and_uninstalling_removes_it(tmp_
     assert not (tmp_path / "venv/etc/dask/daskpki.yaml").exists()
     plain = "import dask.config; print(dask.config.get('distributed.client.security-loader', None))"
     assert made.run("-c", plain).stdout == "None\n"
+
+
+def test_in_an_environment_of_uv_it_is_read(tmp_path: Path, wheel: Path) -> None:
+    uv = [Path(sys.executable).with_name("uv"), "--offline", "--quiet"]
+    subprocess.run([*uv, "venv", "--python", sys.executable, tmp_path / "venv"], check=True, timeout=60)
+    made = Environment(tmp_path / "venv/bin/python", {"PYTHONPATH": LIBRARIES})
+    install = ("pip", "install", "--no-deps", "--link-mode", "copy", "--python", made.python, wheel)
+    subprocess.run([*uv, *install], check=True, timeout=60, env={**os.environ, "UV_CACHE_DIR": str(tmp_path / "cache")})
+    _is_read(made)
+
+
+def test_in_a_python_with_a_prefix_of_its_own_it_is_read(tmp_path: Path, wheel: Path) -> None:
+    """As conda's: pip puts the file below this Python's own prefix, where Dask looks. Here below a root of the test."""
+    made = Environment(BASE, {"PIP_BREAK_SYSTEM_PACKAGES": "1"})
+    made.pip("install", "--root", str(tmp_path), "--no-deps", "--ignore-installed", str(wheel))
+    shipped = tmp_path / str(BASE.parents[1]).lstrip("/") / "etc/dask/daskpki.yaml"
+    assert shipped.exists()
+    paths = Environment(BASE, {"PYTHONPATH": LIBRARIES}).run("-c", "import dask.config; print(*dask.config.paths)")
+    assert f"{BASE.parents[1]}/etc/dask" in paths.stdout.split()
 
 
 def test_installed_for_a_user_it_is_not_read(tmp_path: Path, wheel: Path) -> None:

@@ -61,6 +61,13 @@ def test_it_holds_dask_and_nothing_that_can_build_or_log_in(containers: Containe
     assert not {"pip", "setuptools", "typer", "keyring", "google-auth"} & names
 
 
+def test_plain_dask_in_it_asks_daskpki(containers: Containers, image: str) -> None:
+    """A row of the table of environments in docs/adr/0014."""
+    asked = "import dask.config; print(dask.config.get('distributed.client.security-loader', None))"
+    options = ("--rm", "--network=none", "--entrypoint=python")
+    assert containers.run("podman", "run", *options, image, "-c", asked) == "daskpki.loader.security_loader"
+
+
 def installed(containers: Containers, image: str) -> dict[str, str]:
     """The version of each Python package in the image."""
     listing = """if True:

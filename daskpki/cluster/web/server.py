@@ -138,7 +138,7 @@ class HttpGuard(Router):
             self._admit(request)
         except DaskpkiError as refusal:
             self._record(TURNED_AWAY, refusal, _stream(request))
-            return self._refusal(request, _FORBIDDEN, f"{refusal}{f' ({refusal.hint})' if refusal.hint else ''}")
+            return self._refusal(request, _FORBIDDEN, refusal.with_hint)
         found = self._ours.find_handler(request)
         if issubclass(_handler(found), ErrorHandler):
             found = self._dask.find_handler(request)

@@ -88,8 +88,10 @@ def test_a_node_is_ready_once_its_workers_are(start: Start, port: int) -> None:
     node = start("node")
     node.expect_exact(f"ready at tls://127.0.0.1:{port} (workers here: 2)")
     assert "ready" not in str(node.before)
-    os.kill(node.pid, signal.SIGINT)
-    assert not [line for line in ended(node)[1] if "ready" in line]
+    node.sendintr()
+    lines = ended(node)[1]
+    assert not [line for line in lines if "ready" in line or "Traceback" in line]
+    assert lines[-1].startswith("daskpki-entrypoint: scheduler ended")
 
 
 def test_a_second_scheduler_says_who_has_the_port(start: Start, port: int) -> None:

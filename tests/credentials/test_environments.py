@@ -14,6 +14,10 @@ import pytest
 from distributed import LocalCluster
 
 from daskpki.credentials.dask_config import explain_unread
+from daskpki.credentials.login import logout
+from daskpki.credentials.sources import Environment as Here
+from daskpki.store.local.store import LocalStore
+from tests.support.desktop import Desktop
 from tests.support.environments import BASE, DEBIAN, LIBRARIES, Environment, build_wheel, make_venv
 from tests.support.paths import ROOT
 
@@ -140,6 +144,35 @@ def test_an_environment_for_commands_alone_is_recognised(
     (tmp_path / "venv" / receipt).write_text("{}")
     assert made.look()["tool"] == tool
     assert installed.look()["tool"] is None
+
+
+@pytest.mark.usefixtures("founded")
+def test_login_says_where_client_asks_daskpki(
+    tmp_path: Path, wheel: Path, store: LocalStore, here: Here, session: Desktop
+) -> None:
+    made = make_venv(tmp_path / "venv")
+    made.pip("install", "--no-deps", "--ignore-installed", str(wheel))
+    variables = {name: here.environ[name] for name in ("DASKPKI_KEY_FILE", "DASKPKI_HOME")}
+    variables |= {"DBUS_SESSION_BUS_ADDRESS": session.environ["DBUS_SESSION_BUS_ADDRESS"], "HOME": str(tmp_path)}
+
+    def login(*options: str, **more: str) -> str:
+        words = ("-m", "daskpki", "--store", store.url, "login", "alice", *options)
+        return made._replace(variables=made.variables | variables | more).run(*words).stderr
+
+    assert [line.partition(" ")[0] for line in login().splitlines()] == ["next:"], "nothing has to be said of Dask"
+    assert f"nothing was written to {tmp_path}/.config/dask: Dask reads" in login("--user-config")
+    overruled = login(DASK_DISTRIBUTED__CLIENT__SECURITY_LOADER="my.loader")
+    assert "DASK_DISTRIBUTED__CLIENT__SECURITY_LOADER sets another security-loader, which wins" in overruled
+    (tmp_path / "venv/pipx_metadata.json").write_text("{}")
+    assert "separate environment (pipx): install daskpki where Client runs" in login()
+    (tmp_path / "venv/pipx_metadata.json").unlink()
+    (tmp_path / "venv/etc/dask/daskpki.yaml").unlink()  # as where Dask does not read it
+    assert "plain Client(...) does not ask daskpki here." in login()
+    assert not (tmp_path / ".config/dask").exists()
+    told = login("--user-config")
+    assert f"{tmp_path}/.config/dask/daskpki.yaml lets every Python environment of this home directory ask" in told
+    assert made.look(HOME=str(tmp_path))["loader"] == LOADER
+    logout(here, here.contexts.all())
 
 
 def _write_loader(path: Path, loader: str) -> str:

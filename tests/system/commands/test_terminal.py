@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -89,6 +90,20 @@ def test_nothing_is_asked_where_the_answer_was_given(
 ) -> None:
     code, said = end(terminal(*REVOKE, *options, **environ))
     assert (code, "[y/N]" in said) == (0, False)
+    assert {entry["state"] for entry in local("list", "--name", "alice", "--json").json()} == {"revoked"}
+
+
+@pytest.mark.usefixtures("terminal")  # which makes the certificates
+def test_nothing_is_asked_where_nobody_would_see_it(local: Run, tmp_path: Path) -> None:
+    """Standard input is a terminal, and standard error a file: that is no conversation."""
+    said = tmp_path / "said"
+    ours = [sys.executable, "-m", "daskpki", "--store", f"local:{tmp_path / 'store'}", *REVOKE]
+    child = pexpect.spawn(
+        "sh", ["-c", f"{shlex.join(ours)} 2>{shlex.quote(str(said))}"],
+        env={**os.environ, "DASKPKI_KEY_FILE": str(tmp_path / "store.key")}, timeout=60, encoding="utf-8",
+    )  # fmt: skip
+    assert end(child)[0] == 0
+    assert "[y/N]" not in said.read_text()
     assert {entry["state"] for entry in local("list", "--name", "alice", "--json").json()} == {"revoked"}
 
 

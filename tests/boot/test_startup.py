@@ -51,6 +51,7 @@ def _running(environ: dict[str, str], *argv: str) -> Iterator[pexpect.spawn[str]
         yield child
     finally:
         if child.isalive():
+            assert child.pid is not None
             os.killpg(child.pid, signal.SIGKILL)
         child.close(force=True)
 
@@ -80,7 +81,7 @@ def test_a_worker_that_came_first_is_ready_once_its_scheduler_is_there(start: St
     scheduler.expect(rf"ready at tls://\S+:{port}\s")
     worker.expect_exact(f"ready at tls://127.0.0.1:{port} (workers here: 2)")
     for child in (worker, scheduler):
-        os.kill(child.pid, signal.SIGTERM)
+        child.kill(signal.SIGTERM)
         assert not [line for line in ended(child)[1] if "ready" in line]
 
 

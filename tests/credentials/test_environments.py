@@ -73,7 +73,7 @@ def test_in_an_editable_installation_it_is_read_and_uninstalling_removes_it(tmp_
 
 
 def test_in_an_environment_of_uv_it_is_read(tmp_path: Path, wheel: Path) -> None:
-    uv = [Path(sys.executable).with_name("uv"), "--offline", "--quiet"]
+    uv: list[str | Path] = [Path(sys.executable).with_name("uv"), "--offline", "--quiet"]
     subprocess.run([*uv, "venv", "--python", sys.executable, tmp_path / "venv"], check=True, timeout=60)
     made = Environment(tmp_path / "venv/bin/python", {"PYTHONPATH": LIBRARIES})
     install = ("pip", "install", "--no-deps", "--link-mode", "copy", "--python", made.python, wheel)

@@ -71,7 +71,7 @@ def test_what_a_scheduler_pushed_to_one_program_holds_in_the_next(
     port = free_port()
     address = f"tls://127.0.0.1:{port}"
     login(store, "default", "alice", [address], here)
-    alice = here.environ | {"DBUS_SESSION_BUS_ADDRESS": session.environ["DBUS_SESSION_BUS_ADDRESS"]}
+    alice = dict(here.environ) | {"DBUS_SESSION_BUS_ADDRESS": session.environ["DBUS_SESSION_BUS_ADDRESS"]}
 
     def run(program: str) -> str:
         command = [sys.executable, "-c", program, address]

@@ -91,14 +91,14 @@ def _check_machines(invocation: Invocation) -> None:
     """Raise UsageError while VMs of the cluster run; a local store has none that `deploy` made."""
     from daskpki.deploy.apply import find_machines
     from daskpki.deploy.gcloud import runner
-    from daskpki.deploy.observe import Project
+    from daskpki.deploy.settings import Site
     from daskpki.settings import GsmUrl, parse_store_url
 
     url = parse_store_url(invocation.store)
     if not isinstance(url, GsmUrl):
         return
     try:
-        machines = find_machines(runner(), Project(url, invocation.cluster, url.project))
+        machines = find_machines(runner(), Site(url, invocation.cluster))
     except UsageError as error:  # gcloud is not installed: a person without it may still have to delete a cluster
         invocation.output.warn(f"VMs were not looked for: {error}")
         return

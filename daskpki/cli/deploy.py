@@ -15,9 +15,8 @@ from daskpki.errors import NothingToDo, UsageError
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
     from daskpki.deploy.gcloud import Run
-    from daskpki.deploy.observe import Project
     from daskpki.deploy.plan import Step
-    from daskpki.deploy.settings import Deployment
+    from daskpki.deploy.settings import Deployment, Site
 
 deploy = Commands(no_args_is_help=True, help="Plan a cluster's machines and grants, and carry the plan out.")
 
@@ -55,6 +54,9 @@ def gcp(
     scheduler_machine_type: Annotated[
         str, typer.Option(metavar="M", help="Machine type of the scheduler's VM, if there are others.")
     ] = "e2-standard-2",
+    accelerator: Annotated[
+        str | None, typer.Option(metavar="T", hidden=True, help="GPU of the VMs. Refused: nothing here sets one up.")
+    ] = None,
     workers: Annotated[int, typer.Option(metavar="N", help="VMs of workers. With 0, one VM runs everything.")] = 0,
     isolate_workers: Annotated[
         bool, typer.Option("--isolate-workers", help="Give each worker VM its own name, leaf and service account.")
@@ -147,7 +149,7 @@ def gcp(
     The plan is shown first. Without --apply nothing changes; applying twice changes nothing. No secret is in a command,
     in metadata or in an environment. CA, credentials and enabled services outlive --destroy.
     """
-    from daskpki.deploy.settings import Deployment, check_deployment, parse_gsm
+    from daskpki.deploy.settings import Deployment, Site, check_deployment, parse_gsm
 
     invocation: Invocation = ctx.obj
     use = Use(apply, yes, show_commands, detailed_exit_code)
@@ -162,6 +164,7 @@ def gcp(
                 image=image,
                 machine_type=machine_type,
                 scheduler_machine_type=scheduler_machine_type,
+                accelerator=accelerator,
                 workers=workers,
                 isolate_workers=isolate_workers,
                 regional=regional,
@@ -196,10 +199,7 @@ def gcp(
             raise UsageError("--export only writes the plan", hint="leave out --apply and --destroy")
         _export(invocation, _given(wanted), export, out, part)
     elif destroy:
-        from daskpki.deploy.observe import Project
-
-        project = Project(store, invocation.cluster, _network_project(network, store.project))
-        _destroy(invocation, use, project, wanted)
+        _destroy(invocation, use, wanted or Site(store, invocation.cluster, network))
     else:
         _deploy(invocation, use, _given(wanted))
 
@@ -215,12 +215,6 @@ def _given(wanted: Deployment | None) -> Deployment:
             "a deployment needs a zone and an image", hint="--zone europe-west1-b --image REGISTRY/PATH:TAG"
         )
     return wanted
-
-
-def _network_project(network: str, project: str) -> str:
-    """The project of the network's firewall rules: a host project for a Shared VPC."""
-    words = network.split("/")
-    return words[1] if words[0] == "projects" and len(words) > 1 else project
 
 
 def _deploy(invocation: Invocation, use: Use, wanted: Deployment) -> None:
@@ -243,13 +237,13 @@ def _deploy(invocation: Invocation, use: Use, wanted: Deployment) -> None:
         invocation.output.hint(f"the scheduler's address is recorded: {address}", "next: daskpki login")
 
 
-def _destroy(invocation: Invocation, use: Use, project: Project, wanted: Deployment | None) -> None:
+def _destroy(invocation: Invocation, use: Use, site: Site) -> None:
     from daskpki.deploy.apply import plan_destruction
     from daskpki.deploy.gcloud import runner
 
     run = runner()
-    invocation.output.hint(f"asking Google Cloud what is in {project.project} of cluster {project.cluster} ...")
-    _carry_out(invocation, use, plan_destruction(run, project, wanted, invocation.output.hint), run)
+    invocation.output.hint(f"asking Google Cloud what is in {site.project} of cluster {site.cluster} ...")
+    _carry_out(invocation, use, plan_destruction(run, site, invocation.output.hint), run)
 
 
 def _carry_out(invocation: Invocation, use: Use, steps: Sequence[Step], run: Run, notes: Iterable[str] = ()) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from daskpki.deploy.blueprint import address_name, internal_address, resources
+from daskpki.deploy.blueprint import internal_address
 from daskpki.deploy.cloud_init import SCHEDULER_PORT
 from daskpki.deploy.gcloud import NotSettledError, Run, ServiceDisabledError
-from daskpki.deploy.observe import Project, Tell, check_egress, observe, project_of
-from daskpki.deploy.plan import NOTHING, Observed, Step, check_mounted, plan, prerequisites
+from daskpki.deploy.observe import Tell, check_egress, observe
+from daskpki.deploy.plan import NOTHING, Observed, Step, check_mounted, plan, prerequisites, resources
 from daskpki.deploy.resource import NO_FILES, Command, Kind, gcloud
-from daskpki.deploy.settings import Deployment
+from daskpki.deploy.settings import Deployment, Site
 from daskpki.errors import DaskpkiError
 
 WAITS: Final = (5.0, 10.0, 20.0, 40.0, 60.0)
@@ -25,7 +25,7 @@ def plan_deployment(run: Run, wanted: Deployment, tell: Tell = lambda _line: Non
     """Plan the steps from what exists to what is wanted; NotFoundError if something it needs is missing."""
     if wanted.private:
         check_egress(run, wanted)
-    observed = observe(run, project_of(wanted), resources(wanted), tell)
+    observed = observe(run, wanted, resources(wanted), tell)
     check_mounted(wanted, observed)
     return plan_from(wanted, observed)
 
@@ -35,16 +35,14 @@ def plan_from(wanted: Deployment, observed: Observed = NOTHING) -> Sequence[Step
     return plan(resources(wanted), observed, prerequisites(wanted, observed))
 
 
-def plan_destruction(
-    run: Run, project: Project, wanted: Deployment | None = None, tell: Tell = lambda _line: None
-) -> Sequence[Step]:
-    """Plan the removal of everything with the cluster's mark; `wanted` may name further repositories and accounts."""
-    return plan((), observe(run, project, resources(wanted) if wanted else (), tell))
+def plan_destruction(run: Run, site: Site, tell: Tell = lambda _line: None) -> Sequence[Step]:
+    """Plan the removal of everything with the cluster's mark; a Deployment names further repositories and accounts."""
+    return plan((), observe(run, site, resources(site) if isinstance(site, Deployment) else (), tell))
 
 
-def find_machines(run: Run, project: Project) -> list[str]:
+def find_machines(run: Run, site: Site) -> list[str]:
     """The names of the cluster's VMs and groups that `deploy` made and that are there."""
-    ours = observe(run, project).ours
+    ours = observe(run, site).ours
     return sorted(name.rpartition("/")[2] for kind, name in ours if kind in (Kind.VM, Kind.GROUP))
 
 
@@ -52,7 +50,7 @@ def find_scheduler(run: Run, wanted: Deployment) -> str:
     """Address at which clients reach the scheduler of an applied deployment."""
     if wanted.private:
         return internal_address(wanted)
-    words = ("compute", "addresses", "describe", address_name(wanted), f"--region={wanted.region}")
+    words = ("compute", "addresses", "describe", wanted.owner.name("scheduler"), f"--region={wanted.region}")
     found = run(gcloud(wanted.project, *words, "--format=value(address)"), NO_FILES).strip()
     return f"tls://{found}:{SCHEDULER_PORT}"
 

@@ -1,17 +1,22 @@
-"""All resources of a deployment, in the order in which they are made. Pure."""
+"""What a deployment consists of, as data: parts of the cluster, grants, firewall rules and containers. Pure."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from daskpki import secret_names
-from daskpki.deploy import compute, iam
 from daskpki.deploy.cloud_init import NANNY_PORTS, SCHEDULER_PORT, WORKER_ARGUMENTS, WORKER_PORTS, Container
-from daskpki.deploy.compute import GroupSpec, Rule, VmSpec
-from daskpki.deploy.resource import Owner, Resource, account_email, account_id, internal_host
+from daskpki.deploy.resource import Grant, account_email, account_id, internal_host
 from daskpki.deploy.settings import Deployment
 from daskpki.identity import Role, default_name
+
+ACCESSOR: Final = "roles/secretmanager.secretAccessor"
+IMAGE_READER: Final = "roles/artifactregistry.reader"
+LOG_WRITER: Final = "roles/logging.logWriter"
+METRIC_WRITER: Final = "roles/monitoring.metricWriter"
 
 HEALTH: Final = "127.0.0.1:8790"
 """Address at which a VM serves health and metrics, for agents on the VM only."""
@@ -19,215 +24,140 @@ HEALTH: Final = "127.0.0.1:8790"
 IAP_RANGE: Final = "35.235.240.0/20"
 """Source range of TCP connections that Identity-Aware Proxy forwards."""
 
+_ARTIFACT: Final = re.compile(r"([a-z0-9-]+)-docker\.pkg\.dev/([a-z0-9.:-]+)/([a-z0-9._-]+)/")
+
 # Before the network's other rules, of priority 1000 and more, such as the default network's default-allow-internal.
-_ALLOW: Final = 800
-_DENY: Final = 900
+_PRIORITIES: Final = {"ALLOW": 800, "DENY": 900}
 _ACCOUNTS_A_RULE: Final = 10  # Compute Engine's limit for sources and for targets
 _INSIDE: Final = f"tcp:{WORKER_PORTS[0]}-{WORKER_PORTS[1]},tcp:{NANNY_PORTS[0]}-{NANNY_PORTS[1]}"
 _EVERYTHING: Final = "tcp:1024-65535,udp:1024-65535"
 
 
-class Part(NamedTuple):
-    """VMs that are alike: `command` is the entrypoint's, `leaves` are the credentials that they may read."""
+@dataclass(frozen=True)
+class Part:
+    """VMs that are alike: `command` is the entrypoint's, `leaves` are the credentials that they may read.
+
+    `own` is true if their service account is made for them, and false for an existing one that was named.
+    """
 
     name: str
     command: str
     leaves: tuple[tuple[Role, str], ...]
+    machine_type: str
+    account: str
+    own: bool
 
     @property
     def works(self) -> bool:
         """True if tasks run on these VMs."""
         return self.command != "scheduler"
 
-
-def scheduler_part(wanted: Deployment) -> Part:
-    """The VM that is the scheduler, and all workers too when there are no other VMs."""
-    scheduler = (Role.SCHEDULER, default_name(Role.SCHEDULER))
-    if wanted.single:
-        return Part("node", "node", (scheduler, (Role.WORKER, default_name(Role.WORKER))))
-    return Part("scheduler", "scheduler", (scheduler,))
-
-
-def worker_parts(wanted: Deployment) -> Sequence[Part]:
-    """The workers' VMs: one part for all, or one for each that is isolated."""
-    if wanted.single:
-        return ()
-    if not wanted.isolate_workers:
-        return (Part("worker", "worker", ((Role.WORKER, default_name(Role.WORKER)),)),)
-    names = (f"worker-{number}" for number in range(wanted.workers))
-    return tuple(Part(name, "worker", ((Role.WORKER, name),)) for name in names)
+    @property
+    def schedules(self) -> bool:
+        """True if the scheduler runs on this VM."""
+        return self.command != "worker"
 
 
 def parts(wanted: Deployment) -> Sequence[Part]:
-    """The scheduler's part, then the workers'."""
-    return (scheduler_part(wanted), *worker_parts(wanted))
+    """The scheduler's part, then the workers': one for all of them, or one for each that is isolated."""
+
+    def part(name: str, command: str, machine_type: str, account: str | None, *leaves: tuple[Role, str]) -> Part:
+        own = account_email(wanted.project, account_id(wanted.cluster, name))
+        return Part(name, command, leaves, machine_type, account or own, account is None)
+
+    scheduler = (Role.SCHEDULER, default_name(Role.SCHEDULER))
+    worker = default_name(Role.WORKER)
+    if wanted.single:
+        leaves = (scheduler, (Role.WORKER, worker))
+        return (part("node", "node", wanted.machine_type, wanted.scheduler_account, *leaves),)
+    names = [f"{worker}-{number}" for number in range(wanted.workers)] if wanted.isolate_workers else [worker]
+    return (
+        part("scheduler", "scheduler", wanted.scheduler_machine_type, wanted.scheduler_account, scheduler),
+        *(part(name, "worker", wanted.machine_type, wanted.worker_account, (Role.WORKER, name)) for name in names),
+    )
 
 
-def account_of(wanted: Deployment, part: Part) -> str:
-    """The address of the part's service account: an existing one that was named, or one for this part alone."""
-    named = wanted.worker_account if part.command == "worker" else wanted.scheduler_account
-    return named or account_email(wanted.project, account_id(wanted.cluster, part.name))
+def repository_of(image: str) -> str | None:
+    """PROJECT/LOCATION/NAME of the repository in Artifact Registry; None for other ones, which ask for no grant."""
+    found = _ARTIFACT.match(image)
+    return f"{found[2]}/{found[1]}/{found[3]}" if found else None
 
 
-def resources(wanted: Deployment) -> Sequence[Resource]:
-    """All resources, each after those that it needs."""
-    return (*_services(wanted), *_identities(wanted), *_network(wanted), *_machines(wanted))
-
-
-def _services(wanted: Deployment) -> Iterator[Resource]:
-    names = ["cloudresourcemanager", "compute", "iam", "secretmanager"]
-    names += ["logging"] * wanted.logging + ["monitoring"] * wanted.monitoring
-    repository = iam.repository_of(wanted.image)
-    if repository and repository.project == wanted.project:
-        names.append("artifactregistry")
-    yield iam.services(wanted.project, (f"{name}.googleapis.com" for name in names))
-
-
-def is_own(wanted: Deployment, part: Part) -> bool:
-    """True if the deployment makes the part's service account."""
-    return not (wanted.worker_account if part.command == "worker" else wanted.scheduler_account)
-
-
-def _identities(wanted: Deployment) -> Iterator[Resource]:
+def grants(wanted: Deployment) -> Iterator[tuple[Part, Grant]]:
+    """The grants that each part needs and no more. An existing account gets the secrets alone."""
+    repository = repository_of(wanted.image)
+    given: set[Grant] = set()
     for part in parts(wanted):
-        if is_own(wanted, part):
-            account = account_id(wanted.cluster, part.name)
-            yield iam.service_account(wanted.project, Owner(wanted.cluster), account, part.name)
-    granted: set[str] = set()
-    for part in parts(wanted):
-        for grant in _grants(wanted, part):
-            if grant.name not in granted:  # two parts may have one account
-                yield grant
-            granted.add(grant.name)
+        read = [secret_names.trust_id(wanted.cluster)]
+        read += [secret_names.credential_id(wanted.cluster, role, name) for role, name in part.leaves]
+        read += [secret_names.user_secret_id(wanted.cluster, mount.name) for mount in wanted.mounts if part.works]
+        found = [(ACCESSOR, secret) for secret in read]
+        found += [(LOG_WRITER, wanted.project)] * (part.own and wanted.logging)
+        found += [(METRIC_WRITER, wanted.project)] * (part.own and wanted.monitoring)
+        found += [(IMAGE_READER, repository)] if part.own and repository else []
+        for role, where in found:
+            grant = Grant(part.account, role, where)
+            if grant not in given:  # two parts may have one account
+                yield part, grant
+            given.add(grant)
 
 
-def _grants(wanted: Deployment, part: Part) -> Iterator[Resource]:
-    """The part's grants: an account that existed before gets the secrets alone, since its roles are its owner's."""
-    member = f"serviceAccount:{account_of(wanted, part)}"
-    for secret in secrets(wanted, part):
-        yield iam.secret_grant(wanted.project, wanted.store.location, secret, member)
-    if not is_own(wanted, part):
-        return
-    if wanted.logging:
-        yield iam.project_grant(wanted.project, iam.LOG_WRITER, member)
-    if wanted.monitoring:
-        yield iam.project_grant(wanted.project, iam.METRIC_WRITER, member)
-    if repository := iam.repository_of(wanted.image):
-        yield iam.image_grant(repository, member)
+class Rule(NamedTuple):
+    """An ingress rule. `ports` is as gcloud takes it, such as `tcp:8786`; a lower `priority` decides first."""
+
+    name: str
+    network: str
+    action: str
+    ports: str
+    priority: int
+    targets: tuple[str, ...]
+    source_ranges: tuple[str, ...] = ()
+    source_accounts: tuple[str, ...] = ()
 
 
-def secrets(wanted: Deployment, part: Part) -> Sequence[str]:
-    """The ids of the secrets that the part reads: the trust document, its own credentials, and what it mounts."""
-    own = [secret_names.credential_id(wanted.cluster, role, name) for role, name in part.leaves]
-    mounted = [secret_names.user_secret_id(wanted.cluster, mount.name) for mount in wanted.mounts if part.works]
-    return (secret_names.trust_id(wanted.cluster), *own, *mounted)
-
-
-def _network(wanted: Deployment) -> Iterator[Resource]:
-    if not wanted.private:
-        yield compute.address(wanted.project, Owner(wanted.cluster), address_name(wanted), wanted.region)
-    owner = wanted.network_owner
-    for rule in _rules(wanted):
-        yield compute.firewall(wanted.network_project, owner, rule)
-
-
-def _rules(wanted: Deployment) -> Iterator[Rule]:
-    scheduler = account_of(wanted, scheduler_part(wanted))
-    workers = tuple(account_of(wanted, part) for part in worker_parts(wanted))
-    everyone = tuple(dict.fromkeys((scheduler, *workers)))
+def rules(wanted: Deployment) -> Iterator[Rule]:
+    """The firewall rules, by short names."""
+    scheduler, *workers = (part.account for part in parts(wanted))
+    workers = list(dict.fromkeys(workers))
+    everyone = list(dict.fromkeys((scheduler, *workers)))
     port = f"tcp:{SCHEDULER_PORT}"
 
-    def rule(name: str, action: str, ports: str, targets: tuple[str, ...], **sources: tuple[str, ...]) -> Rule:
-        priority = _ALLOW if action == "ALLOW" else _DENY
-        full = wanted.network_owner.name(name)
-        return Rule(full, wanted.network, action, ports, priority, targets, label=name, **sources)
+    def rule(name: str, ports: str, targets: Sequence[str], *, action: str = "ALLOW", **sources: Sequence[str]) -> Rule:
+        given = {key: tuple(value) for key, value in sources.items()}
+        return Rule(name, wanted.network, action, ports, _PRIORITIES[action], tuple(targets), **given)
 
     if wanted.clients_from:
-        yield rule("clients", "ALLOW", port, (scheduler,), source_ranges=wanted.clients_from)
+        yield rule("clients", port, [scheduler], source_ranges=wanted.clients_from)
     if wanted.iap:
-        yield rule("iap", "ALLOW", f"tcp:22,{port}", (scheduler,), source_ranges=(IAP_RANGE,))
+        yield rule("iap", f"tcp:22,{port}", [scheduler], source_ranges=[IAP_RANGE])
         for number, some in enumerate(_lots(workers)):
-            yield rule(f"iap-workers-{number}", "ALLOW", "tcp:22", some, source_ranges=(IAP_RANGE,))
+            yield rule(f"iap-workers-{number}", "tcp:22", some, source_ranges=[IAP_RANGE])
     for name, ports, sources, targets in (
-        ("workers-to-scheduler", port, workers, (scheduler,)),
+        ("workers-to-scheduler", port, workers, [scheduler]),
         ("inside", _INSIDE, everyone, workers),
     ):
         pairs = [(some_targets, some) for some_targets in _lots(targets) for some in _lots(sources)]
         for number, (some_targets, some) in enumerate(pairs):
-            yield rule(f"{name}-{number}", "ALLOW", ports, some_targets, source_accounts=some)
+            yield rule(f"{name}-{number}", ports, some_targets, source_accounts=some)
     for number, some in enumerate(_lots(everyone)):
-        yield rule(f"deny-{number}", "DENY", _EVERYTHING, some, source_ranges=("0.0.0.0/0",))
+        yield rule(f"deny-{number}", _EVERYTHING, some, action="DENY", source_ranges=["0.0.0.0/0"])
 
 
-def _lots(accounts: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    for first in range(0, len(accounts), _ACCOUNTS_A_RULE):
-        yield tuple(accounts[first : first + _ACCOUNTS_A_RULE])
-
-
-def address_name(wanted: Deployment) -> str:
-    """The name of the scheduler's static address."""
-    return Owner(wanted.cluster).name("scheduler")
-
-
-def _machines(wanted: Deployment) -> Iterator[Resource]:
-    owner = Owner(wanted.cluster)
-    for part in parts(wanted):
-        spec = vm_spec(wanted, part)
-        if part.command != "worker" or wanted.isolate_workers:
-            yield compute.vm(spec, owner.name(part.name), wanted.zone)
-            continue
-        yield compute.template(spec)
-        yield compute.group(
-            GroupSpec(
-                wanted.project, owner, owner.name(part.name),
-                wanted.region if wanted.regional else wanted.zone, wanted.regional, wanted.workers,
-                compute.template_name(spec), spec.facts, wanted.max_surge, wanted.max_unavailable, spec.says,
-            )
-        )  # fmt: skip
-
-
-def vm_spec(wanted: Deployment, part: Part) -> VmSpec:
-    """Specification of the part's VMs."""
-    scheduler = part.command != "worker"
-    return VmSpec(
-        wanted=wanted,
-        part=part.name,
-        machine_type=wanted.scheduler_type if scheduler else wanted.machine_type,
-        account=account_of(wanted, part),
-        address=address_name(wanted) if scheduler and not wanted.private else None,
-        spot=wanted.spot and not scheduler,
-        container=container(wanted, part),
-    )
+def _lots(accounts: Sequence[str]) -> list[Sequence[str]]:
+    return [accounts[first : first + _ACCOUNTS_A_RULE] for first in range(0, len(accounts), _ACCOUNTS_A_RULE)]
 
 
 def container(wanted: Deployment, part: Part) -> Container:
-    """Container that the part's VMs run."""
-    ports = (str(SCHEDULER_PORT),) if part.command != "worker" else tuple(f"{a}:{b}" for a, b in _RANGES)
-    return Container(
-        cluster=wanted.cluster,
-        image=wanted.image,
-        command=part.command,
-        arguments=("--", *WORKER_ARGUMENTS) if part.works else (),
-        environment=_environment(wanted, part),
-        ports=ports,  # what other VMs connect to; iptables writes ranges with a colon
-        mounts_files=part.works and any(mount.path for mount in wanted.mounts),
-    )
-
-
-_RANGES: Final = (WORKER_PORTS, NANNY_PORTS)
-
-
-def _environment(wanted: Deployment, part: Part) -> dict[str, str]:
-    """The entrypoint's settings, none of them secret, so that they may stand in the VM's metadata."""
+    """The container of the part's VMs. Nothing in its environment is secret: that stands in the VM's metadata."""
     role, name = part.leaves[-1]
-    settings: dict[str, str | int | None] = {
-        "DASKPKI_STORE": str(wanted.store),
+    settings: dict[str, object] = {
+        "DASKPKI_STORE": wanted.store,
         "DASKPKI_CLUSTER": wanted.cluster,
         "DASKPKI_NAME": name if name != default_name(role) else None,
-        "DASKPKI_SCHEDULER": internal_address(wanted) if part.command == "worker" else None,
+        "DASKPKI_SCHEDULER": None if part.schedules else internal_address(wanted),
         "DASKPKI_CA_SHA256": wanted.ca_sha256,
         "DASKPKI_WORKER_CLIENTS": wanted.worker_clients,
-        "DASKPKI_SCHEDULER_CODE": wanted.scheduler_code if part.command != "worker" else None,
+        "DASKPKI_SCHEDULER_CODE": wanted.scheduler_code if part.schedules else None,
         "DASKPKI_LOG_FORMAT": "json" if wanted.logging else None,  # entries that alerts can be built on
         "DASKPKI_HEALTH": HEALTH if wanted.monitoring else None,
         "DASKPKI_METRICS": "yes" if wanted.monitoring else None,
@@ -240,10 +170,19 @@ def _environment(wanted: Deployment, part: Part) -> dict[str, str]:
             "MEMORY_PER_WORKER": wanted.memory_per_worker,
             "NUM_WORKERS": wanted.num_workers,
         }
-    return {variable: str(value) for variable, value in settings.items() if value is not None}
+    ranges = (f"{first}:{last}" for first, last in (WORKER_PORTS, NANNY_PORTS))  # as iptables writes them
+    return Container(
+        cluster=wanted.cluster,
+        image=wanted.image,
+        command=part.command,
+        arguments=("--", *WORKER_ARGUMENTS) if part.works else (),
+        environment={variable: str(value) for variable, value in settings.items() if value is not None},
+        ports=(str(SCHEDULER_PORT),) if part.schedules else tuple(ranges),  # what other VMs connect to
+        mounts_files=part.works and any(mount.path for mount in wanted.mounts),
+    )
 
 
 def internal_address(wanted: Deployment) -> str:
     """The scheduler's address inside its network."""
-    name = Owner(wanted.cluster).name(scheduler_part(wanted).name)
+    name = wanted.owner.name("node" if wanted.single else "scheduler")
     return f"tls://{internal_host(wanted.project, wanted.zone, name)}:{SCHEDULER_PORT}"

@@ -6,11 +6,11 @@ In the script, files go through quoted here-documents and arguments through `shl
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 from daskpki.deploy.apply import plan_from
-from daskpki.deploy.blueprint import container, parts, scheduler_part
+from daskpki.deploy.blueprint import container, parts
 from daskpki.deploy.cloud_init import render_user_data
 from daskpki.deploy.plan import Step
 from daskpki.deploy.resource import Command
@@ -40,7 +40,7 @@ _DELIMITER: Final = "END_OF_FILE_OF_DASKPKI"
 def user_data(wanted: Deployment, part: str | None = None) -> str:
     """The user-data of a part, by default the scheduler's; UsageError lists the parts."""
     known = {one.name: one for one in parts(wanted)}
-    chosen = known.get(part or scheduler_part(wanted).name)
+    chosen = known.get(part or next(iter(known)))
     if chosen is None:
         raise UsageError(f"the deployment has no part {part!r}", hint=f"it has {', '.join(known)}")
     return render_user_data(container(wanted, chosen))
@@ -48,13 +48,10 @@ def user_data(wanted: Deployment, part: str | None = None) -> str:
 
 def script(wanted: Deployment) -> str:
     """The plan from an empty project as a shell script that needs only `gcloud` and `daskpki`."""
-    return render_script(f"Dask cluster {wanted.cluster} in {wanted.project}, {wanted.zone}", plan_from(wanted))
-
-
-def render_script(title: str, steps: Sequence[Step]) -> str:
-    """The steps as a shell script."""
+    steps = plan_from(wanted)
+    head = _HEAD.format(title=f"Dask cluster {wanted.cluster} in {wanted.project}, {wanted.zone}")
     settled = _SETTLED if any(step.settles for step in steps) else ""
-    return _HEAD.format(title=title) + settled + "".join(map(_step, steps))
+    return head + settled + "".join(map(_step, steps))
 
 
 def _step(step: Step) -> str:

@@ -1,114 +1,91 @@
-"""Services, service accounts, and exactly the grants that each account needs. Pure."""
+"""Services, service accounts and grants as resources. Pure."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator
 
-from daskpki.deploy.resource import Block, Change, Command, Grant, Kind, Owner, Resource, account_email, gcloud
-
-ACCESSOR: Final = "roles/secretmanager.secretAccessor"
-IMAGE_READER: Final = "roles/artifactregistry.reader"
-LOG_WRITER: Final = "roles/logging.logWriter"
-METRIC_WRITER: Final = "roles/monitoring.metricWriter"
-
-_ARTIFACT: Final = re.compile(r"([a-z0-9-]+)-docker\.pkg\.dev/([a-z0-9.:-]+)/([a-z0-9._-]+)/")
+from daskpki.deploy.blueprint import ACCESSOR, IMAGE_READER, grants, parts, repository_of
+from daskpki.deploy.resource import Command, Grant, Kind, Owner, Resource, Update, account_email, account_id, gcloud
+from daskpki.deploy.settings import Deployment, Site
 
 
-class Repository(NamedTuple):
-    """A repository of images in Artifact Registry."""
-
-    project: str
-    location: str
-    name: str
-
-
-def repository_of(image: str) -> Repository | None:
-    """The repository that an image is pulled from; None for other registries, which ask for no grant."""
-    found = _ARTIFACT.match(image)
-    return Repository(found[2], found[1], found[3]) if found else None
+def apis(wanted: Deployment) -> Iterator[str]:
+    """The APIs that the deployment uses in its project."""
+    repository = repository_of(wanted.image) or ""
+    artifacts = ["artifactregistry"] * repository.startswith(f"{wanted.project}/")
+    for name in sorted(("cloudresourcemanager", "compute", "iam", "secretmanager", *wanted.agents, *artifacts)):
+        yield f"{name}.googleapis.com"
 
 
-def services(project: str, apis: Iterable[str]) -> Resource:
+def services(project: str, names: Iterable[str]) -> Resource:
     """The APIs to switch on. They are never switched off, since others may use them."""
-    ordered = sorted(apis)
+    ordered = sorted(names)
     enable = (gcloud(project, "services", "enable", *ordered),)
-    enabled = frozenset({"enabled"})
-    each = {"for_each": ordered, "project": project, "service": "each.value", "disable_on_destroy": False}
     return Resource(
         Kind.SERVICES,
         project,
         f"services {', '.join(ordered)}",
         facts={"enabled": ", ".join(ordered)},
         create=enable,
-        changes=(Change(enabled, enable),),
-        terraform=Block("google_project_service", "services", each),
+        update=lambda _differences: Update(enable),
     )
 
 
-def service_account(project: str, owner: Owner, account: str, part: str = "") -> Resource:
+def service_account(owner: Owner, account: str) -> Resource:
     """The service account of one part of the cluster."""
-    email = account_email(project, account)
+    email = account_email(owner.project, account)
     named = (f"--display-name={account}", f"--description={owner.mark}")
-    about = {"project": project, "account_id": account, "display_name": account, "description": owner.mark}
     return Resource(
         Kind.ACCOUNT,
         email,
         f"service account {email}",
-        create=(gcloud(project, "iam", "service-accounts", "create", account, *named),),
-        delete=(gcloud(project, "iam", "service-accounts", "delete", email),),
-        terraform=Block("google_service_account", part, about),
+        create=(gcloud(owner.project, "iam", "service-accounts", "create", account, *named),),
+        delete=(gcloud(owner.project, "iam", "service-accounts", "delete", email),),
     )
 
 
-def secret_grant(project: str, location: str | None, secret: str, member: str) -> Resource:
-    """One account may read one secret."""
-    where = (f"--location={location}",) if location else ()
-    kind = "google_secret_manager_regional_secret_iam_member" if location else "google_secret_manager_secret_iam_member"
-    at = {"location": location} if location else {}
-    return _grant(
-        Grant(member, ACCESSOR, secret),
-        f"reads secret {secret}",
-        lambda verb: gcloud(project, "secrets", verb, secret, *where, *_binding(member, ACCESSOR), "--condition=None"),
-        Block(kind, secret, {"project": project, **at, "secret_id": secret, "role": ACCESSOR, "member": member}),
-    )
+def _policy(site: Site, role: str, where: str) -> tuple[str, tuple[str, ...], str, tuple[str, ...]]:
+    """Where grants of the role are: the project, gcloud's words for the kind of resource, its name, and options."""
+    if role == ACCESSOR:
+        location = site.store.location
+        return site.project, ("secrets",), where, (f"--location={location}",) if location else ()
+    if role == IMAGE_READER:
+        project, location, name = where.split("/")
+        return project, ("artifacts", "repositories"), name, (f"--location={location}",)
+    return site.project, ("projects",), where, ()
 
 
-def project_grant(project: str, role: str, member: str) -> Resource:
-    """One account has one role in the project."""
-    return _grant(
-        Grant(member, role, project),
-        f"has {role} in the project",
-        lambda verb: gcloud(project, "projects", verb, project, *_binding(member, role), "--condition=None"),
-        Block("google_project_iam_member", role, {"project": project, "role": role, "member": member}),
-    )
+def read_policy(site: Site, role: str, where: str) -> Command:
+    """The command that reads the policy in which grants of the role are."""
+    project, words, name, options = _policy(site, role, where)
+    return gcloud(project, *words, "get-iam-policy", name, *options)
 
 
-def image_grant(repository: Repository, member: str) -> Resource:
-    """One account may pull from one repository, which may be in another project."""
-    project, location, name = repository
-    words = ("artifacts", "repositories")
-    about = {"project": project, "location": location, "repository": name, "role": IMAGE_READER, "member": member}
-    return _grant(
-        Grant(member, IMAGE_READER, "/".join(repository)),
-        f"pulls images from {project}/{name}",
-        lambda verb: gcloud(project, *words, verb, name, f"--location={location}", *_binding(member, IMAGE_READER)),
-        Block("google_artifact_registry_repository_iam_member", "images", about),
-    )
+def grant(site: Site, one: Grant) -> Resource:
+    """One account has one role on one resource."""
+    project, words, name, options = _policy(site, one.role, one.where)
+    # Policies of repositories know no conditions.
+    binding = (f"--member={one.member}", f"--role={one.role}", *(["--condition=None"] * (one.role != IMAGE_READER)))
 
+    def command(verb: str) -> tuple[Command, ...]:
+        return (gcloud(project, *words, f"{verb}-iam-policy-binding", name, *options, *binding),)
 
-def _binding(member: str, role: str) -> tuple[str, str]:
-    return f"--member={member}", f"--role={role}"
-
-
-def _grant(grant: Grant, title: str, command: Callable[[str], Command], block: Block) -> Resource:
+    titles = {ACCESSOR: f"reads secret {name}", IMAGE_READER: f"pulls images from {project}/{name}"}
     return Resource(
         Kind.GRANT,
-        f"{grant.role} {grant.where} {grant.member}",
-        title,
-        create=(command("add-iam-policy-binding"),),
-        delete=(command("remove-iam-policy-binding"),),
-        grant=grant,
-        terraform=block,
+        f"{one.role} {one.where} {one.member}",
+        titles.get(one.role, f"has {one.role} in the project"),
+        create=command("add"),
+        delete=command("remove"),
+        grant=one,
     )
+
+
+def identities(wanted: Deployment) -> Iterator[Resource]:
+    """Services, accounts and grants of a deployment."""
+    yield services(wanted.project, apis(wanted))
+    for part in parts(wanted):
+        if part.own:
+            yield service_account(wanted.owner, account_id(wanted.cluster, part.name))
+    for _, one in grants(wanted):
+        yield grant(wanted, one)

@@ -1,88 +1,64 @@
 """Reads what is there, by `gcloud ... --format=json`: our resources by their mark, and others with such names.
 
-The parsers are pure, from JSON to the same resources that a blueprint is made of. `observe` asks for one filtered list
-of each type, several at a time, since each command takes a second; policies are read only once our accounts exist.
+The parsers are pure, from JSON to the same resources that a plan is made of. `observe` asks for one filtered list of
+each type, several at a time, since each command takes a second; policies are read only once our accounts exist.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from daskpki import secret_names
 from daskpki.deploy import compute, iam
+from daskpki.deploy.blueprint import ACCESSOR, IMAGE_READER, Rule, repository_of
 from daskpki.deploy.cloud_init import registry_of
-from daskpki.deploy.compute import FACTS_KEY, PART_LABEL, GroupSpec, Rule, metadata_of
+from daskpki.deploy.compute import FACTS_KEY, PART_LABEL, Group
 from daskpki.deploy.gcloud import Run, read_json
-from daskpki.deploy.iam import Repository
 from daskpki.deploy.plan import Observed
-from daskpki.deploy.resource import Command, Kind, Owner, Resource, gcloud
-from daskpki.deploy.settings import Deployment
+from daskpki.deploy.resource import Command, Grant, Kind, Owner, Resource, gcloud
+from daskpki.deploy.settings import Deployment, Site
 from daskpki.errors import NotFoundError
 from daskpki.identity import Role
-from daskpki.settings import GsmUrl
 
 _AT_ONCE: Final = 8
 _READ_BY_NODES: Final = (secret_names.TRUST, Role.SCHEDULER, Role.WORKER, secret_names.SECRET)
 
 Json = Mapping[str, Any]
+Facts = Mapping[str, str]
 Tell = Callable[[str], None]
 
 
-class Project(NamedTuple):
-    """The projects to look at, and the marks of our resources; `network_project` differs for a Shared VPC."""
-
-    store: GsmUrl
-    cluster: str
-    network_project: str
-
-    @property
-    def project(self) -> str:
-        """The project of the VMs."""
-        return self.store.project
-
-    @property
-    def owner(self) -> Owner:
-        """Marks what is in the project."""
-        return Owner(self.cluster)
-
-    @property
-    def network_owner(self) -> Owner:
-        """Marks the firewall rules."""
-        return Owner(self.cluster, None if self.network_project == self.project else self.project)
-
-
-def project_of(wanted: Deployment) -> Project:
-    """The projects of a deployment."""
-    return Project(wanted.store, wanted.cluster, wanted.network_project)
-
-
-def observe(run: Run, project: Project, wanted: Sequence[Resource] = (), tell: Tell = lambda _line: None) -> Observed:
+def observe(run: Run, site: Site, wanted: Sequence[Resource] = (), tell: Tell = lambda _line: None) -> Observed:
     """Read all existing resources; `wanted` adds repositories and services to look at, `tell` reports progress."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        listed = _read(run, _lists(project), pool, tell)
-        accounts, foreign_accounts = split_accounts(project, listed["service accounts"])
-        placed, foreign, used = split_compute(project, listed)
-        own = frozenset(f"serviceAccount:{one.name}" for one in accounts)
-        members = own | used | {one.grant.member for one in wanted if one.grant}
-        secrets = [item for item in listed["secrets"] if secret_names.is_ours(item.get("labels", {}), project.cluster)]
-        images = {fact["image"] for fact in _facts(placed) if "image" in fact}
+        listed = _read(run, _lists(site), pool, tell)
+        ours, foreign, used = _split(site, listed)
+        accounts, unborn = ({one.name for one in found if one.kind is Kind.ACCOUNT} for found in (ours, wanted))
+        known = accounts | used | {one.grant.account for one in wanted if one.grant}
+        secrets = [item for item in listed["secrets"] if secret_names.is_ours(item.get("labels", {}), site.cluster)]
         # An account that is still to be made has no grants yet.
-        unborn = {f"serviceAccount:{one.name}" for one in wanted if one.kind is Kind.ACCOUNT} - own
-        places = _places(project, secrets, wanted, images) if members - unborn else {}
-        policies = _read(run, {name: command for name, (command, _) in places.items()}, pool, tell)
-    grants = [one for name, (_, parse) in places.items() for one in parse(policies[name], own, members)]
-    ours = [
-        *services(listed["services"], wanted),
-        *accounts,
-        *grants,
-        *project_grants(project, listed["grants on the project"], own),
-        *placed,
+        places = _places(secrets, wanted, ours) if known - (unborn - accounts) else set()
+        commands = {f"grants on {where}": iam.read_policy(site, role, where) for role, where in sorted(places)}
+        policies = _read(run, commands, pool, tell)
+    grants = [
+        Grant(account, role, where)
+        for role, where in places
+        for found, account in _granted(policies[f"grants on {where}"])
+        if found == role and account in (accounts if role == IMAGE_READER else known)
     ]
-    ids = frozenset(item["name"].rpartition("/")[2] for item in secrets)
-    return Observed({one.key: one for one in ours}, frozenset((*foreign_accounts, *foreign)), ids)
+    # An account that existed before keeps its roles in the project.
+    on_project = _granted(listed["grants on the project"])
+    grants += [Grant(account, role, site.project) for role, account in on_project if account in accounts]
+    enabled = {item["config"]["name"] for item in listed["services"]}
+    for one in wanted:
+        # Other services are not ours to judge.
+        if one.kind is Kind.SERVICES and (on := enabled & set(one.facts["enabled"].split(", "))):
+            ours.append(iam.services(one.name, on))
+    ids = frozenset(_last(item["name"]) for item in secrets)
+    return Observed({one.key: one for one in (*ours, *(iam.grant(site, one) for one in grants))}, foreign, ids)
 
 
 def _read(run: Run, commands: Mapping[str, Command], pool: ThreadPoolExecutor, tell: Tell) -> dict[str, Any]:
@@ -95,147 +71,72 @@ def _read(run: Run, commands: Mapping[str, Command], pool: ThreadPoolExecutor, t
     return found
 
 
-def _lists(project: Project) -> dict[str, Command]:
-    where = (f"--location={project.store.location}",) if project.store.location else ()
-    by_label = f"labels.daskpki-cluster={project.cluster}"
-    prefix = _prefix(project.owner)
-    by_name = f"--filter=name~^{prefix}"
-    rules = f"--filter=name~^{_prefix(project.network_owner)}"
-    words: dict[str, tuple[str, ...]] = {
-        "services": ("services", "list", "--enabled"),
-        "service accounts": ("iam", "service-accounts", "list", f"--filter=email~^{prefix[:20]}"),
-        "grants on the project": ("projects", "get-iam-policy", project.project),
-        "secrets": ("secrets", "list", f"--filter={by_label}", *where),
-        "addresses": ("compute", "addresses", "list", by_name),
-        "machines": ("compute", "instances", "list", f"{by_name} OR {by_label}"),
-        "templates": ("compute", "instance-templates", "list", by_name),
-        "groups": ("compute", "instance-groups", "managed", "list", by_name),
+def _owner(site: Site, words: str) -> Owner:
+    return site.network_owner if words == "compute firewall-rules" else site.owner
+
+
+def _lists(site: Site) -> dict[str, Command]:
+    project, by_label = site.project, f"labels.daskpki-cluster={site.cluster}"
+    where = (f"--location={site.store.location}",) if site.store.location else ()
+    found = {
+        "services": gcloud(project, "services", "list", "--enabled"),
+        "grants on the project": iam.read_policy(site, "", project),
+        "secrets": gcloud(project, "secrets", "list", f"--filter={by_label}", *where),
     }
-    found = {name: gcloud(project.project, *command) for name, command in words.items()}
-    return found | {"firewall rules": gcloud(project.network_project, "compute", "firewall-rules", "list", rules)}
-
-
-def _prefix(owner: Owner) -> str:
-    """Common prefix of the cluster's resource names, short enough that no name is cut within it."""
-    return owner.name("")[:40]
-
-
-Policies = Callable[[Any, frozenset[str], frozenset[str]], Iterator[Resource]]
-"""Grants of a policy, to our accounts and to all that our VMs use."""
-
-
-def _places(
-    project: Project, secrets: Iterable[Json], wanted: Sequence[Resource], images: Iterable[str]
-) -> dict[str, tuple[Command, Policies]]:
-    """The policies to read: for each the command, and what makes grants of its answer."""
-    location = project.store.location
-    where = (f"--location={location}",) if location else ()
-    found: dict[str, tuple[Command, Policies]] = {}
-    for item in secrets:
-        if item["labels"].get("daskpki-kind") in _READ_BY_NODES:
-            secret = item["name"].rpartition("/")[2]
-            command = gcloud(project.project, "secrets", "get-iam-policy", secret, *where)
-            found[f"grants on {secret}"] = (command, _secret_grants(project, secret))
-    named = [one.grant.where.split("/") for one in wanted if one.grant and one.grant.role == iam.IMAGE_READER]
-    repositories = {Repository(*words) for words in named} | {
-        repository for image in images if (repository := iam.repository_of(image))
-    }
-    for repository in sorted(repositories):
-        words = ("artifacts", "repositories", "get-iam-policy", repository.name, f"--location={repository.location}")
-        found[f"grants on {repository.location}/{repository.name}"] = (
-            gcloud(repository.project, *words),
-            _image_grants(repository),
-        )
+    for words in _PARSERS:
+        owner = _owner(site, words)
+        prefix = owner.name("")[:40]  # short enough that no name is cut within it
+        by = f"email~^{prefix[:20]}" if words == "iam service-accounts" else f"name~^{prefix}"
+        by += f" OR {by_label}" if words == "compute instances" else ""
+        found[words] = gcloud(owner.project, *words.split(), "list", f"--filter={by}")
     return found
 
 
-def _secret_grants(project: Project, secret: str) -> Policies:
-    def parse(policy: Any, _own: frozenset[str], members: frozenset[str]) -> Iterator[Resource]:
-        for member in granted(policy, iam.ACCESSOR, members):
-            yield iam.secret_grant(project.project, project.store.location, secret, member)
-
-    return parse
-
-
-def _image_grants(repository: Repository) -> Policies:
-    def parse(policy: Any, own: frozenset[str], _members: frozenset[str]) -> Iterator[Resource]:
-        for member in granted(policy, iam.IMAGE_READER, own):
-            yield iam.image_grant(repository, member)
-
-    return parse
-
-
-def project_grants(project: Project, policy: Any, own: frozenset[str]) -> Iterator[Resource]:
-    """Roles of our accounts in the project; an account that existed before keeps what it has there."""
-    bindings = policy.get("bindings", ()) if isinstance(policy, Mapping) else ()
-    for role in {binding["role"] for binding in bindings}:
-        for member in granted(policy, role, own):
-            yield iam.project_grant(project.project, role, member)
-
-
-def granted(policy: Any, role: str, members: frozenset[str]) -> Iterator[str]:
-    """Those of the members to whom an unconditional binding of the policy gives the role."""
-    bindings = policy.get("bindings", ()) if isinstance(policy, Mapping) else ()
-    for binding in bindings:
-        if binding["role"] == role and "condition" not in binding:
-            yield from (member for member in binding.get("members", ()) if member in members)
-
-
-def services(listed: Iterable[Json], wanted: Sequence[Resource]) -> Iterator[Resource]:
-    """Those of the wanted services that are on; the others are not ours to judge."""
-    enabled = {item["config"]["name"] for item in listed}
-    for one in wanted:
-        if one.kind is Kind.SERVICES and (on := enabled & set(one.facts["enabled"].split(", "))):
-            yield iam.services(one.name, on)
-
-
-def split_accounts(project: Project, listed: Iterable[Json]) -> tuple[list[Resource], list[tuple[Kind, str]]]:
-    """Our service accounts, and the keys of the others."""
-    ours, foreign = [], []
-    for item in listed:
-        account = iam.service_account(project.project, project.owner, item["email"].partition("@")[0])
-        if item.get("description") == project.owner.mark and item["email"] == account.name:
-            ours.append(account)
-        else:
-            foreign.append((Kind.ACCOUNT, item["email"]))
-    return ours, foreign
-
-
-def split_compute(
-    project: Project, listed: Mapping[str, Sequence[Json]]
-) -> tuple[list[Resource], list[tuple[Kind, str]], set[str]]:
-    """Our resources of Compute Engine, the keys of the others, and the members that ours name."""
-    templates = {item["name"]: facts_of(item.get("properties", {})) for item in listed["templates"]}
-    parsers: dict[str, tuple[Owner, Callable[[Json], Resource]]] = {
-        "addresses": (project.owner, lambda item: _address(project, item)),
-        "firewall rules": (project.network_owner, lambda item: _rule(project, item)),
-        "machines": (project.owner, lambda item: _vm(project, item)),
-        "templates": (project.owner, lambda item: compute.found_template(project.project, item["name"])),
-        "groups": (project.owner, lambda item: _group(project, item, templates)),
-    }
+def _split(
+    site: Site, listed: Mapping[str, Sequence[Json]]
+) -> tuple[list[Resource], frozenset[tuple[Kind, str]], set[str]]:
+    """Our resources, the keys of the others with such names, and the accounts that ours use."""
+    templates = {item["name"]: facts_of(item.get("properties", {})) for item in listed["compute instance-templates"]}
     ours: list[Resource] = []
-    foreign: list[tuple[Kind, str]] = []
-    for kind, (owner, parse) in parsers.items():
-        for item in listed[kind]:
-            resource = parse(item)
-            owned = _is_vm_of_ours(project, item) if kind == "machines" else item.get("description") == owner.mark
-            if owned:
+    foreign: set[tuple[Kind, str]] = set()
+    for words, parse in _PARSERS.items():
+        owner = _owner(site, words)
+        for item in listed[words]:
+            marks = item.get("labels", {})
+            # The VMs of a group carry its labels but not the part; they are neither ours to remove nor in the way.
+            managed = secret_names.is_ours(marks, site.cluster) and PART_LABEL in marks
+            resource = parse(owner, item, templates)
+            if managed if words == "compute instances" else item.get("description") == owner.mark:
                 ours.append(resource)
             else:
-                foreign.append(resource.key)
-    emails = {facts["service account"] for facts in (*_facts(ours), *templates.values()) if "service account" in facts}
-    targets = {email for one in ours if one.kind is Kind.FIREWALL for email in one.facts["targets"].split(",") if email}
-    return ours, foreign, {f"serviceAccount:{email}" for email in (*emails, *targets)}
+                foreign.add(resource.key)
+    used = {facts.get("service account", "") for facts in (*(one.facts for one in ours), *templates.values())}
+    targets = {email for one in ours for email in one.facts.get("targets", "").split(",")}
+    return ours, frozenset(foreign), (used | targets) - {""}
 
 
-def _facts(found: Iterable[Resource]) -> list[Mapping[str, str]]:
-    return [one.facts for one in found if one.kind in (Kind.VM, Kind.GROUP)]
+def _places(secrets: Sequence[Json], wanted: Sequence[Resource], ours: Sequence[Resource]) -> set[tuple[str, str]]:
+    """Roles and resources whose policies have to be read: the nodes' secrets, and the repositories of images."""
+    read = [_last(item["name"]) for item in secrets if item["labels"].get("daskpki-kind") in _READ_BY_NODES]
+    named = {one.grant.where for one in wanted if one.grant and one.grant.role == IMAGE_READER}
+    pulled = {repository_of(one.facts["image"]) for one in ours if "image" in one.facts}
+    return {(ACCESSOR, secret) for secret in read} | {(IMAGE_READER, one) for one in named | pulled if one}
+
+
+def _granted(policy: Any) -> Iterator[tuple[str, str]]:
+    """Role and account of each unconditional binding to a service account."""
+    for binding in policy.get("bindings", ()) if isinstance(policy, Mapping) else ():
+        for member in binding.get("members", ()) if "condition" not in binding else ():
+            kind, _, account = member.partition(":")
+            if kind == "serviceAccount":
+                yield binding["role"], account
 
 
 def facts_of(item: Json) -> dict[str, str]:
     """Properties of a VM from our metadata; values that the API itself reports take precedence."""
+    entries = {entry["key"]: entry.get("value", "") for entry in item.get("metadata", {}).get("items", ())}
     try:
-        facts = json.loads(metadata_of(item).get(FACTS_KEY, "{}"))
+        facts = json.loads(entries.get(FACTS_KEY, "{}"))
     except ValueError:
         return {}
     if not isinstance(facts, dict):
@@ -246,44 +147,42 @@ def facts_of(item: Json) -> dict[str, str]:
     return found
 
 
-def _is_vm_of_ours(project: Project, item: Json) -> bool:
-    """The VMs of a group carry its labels but not the part; they are neither ours to remove nor in the way."""
-    marks = item.get("labels", {})
-    return secret_names.is_ours(marks, project.cluster) and PART_LABEL in marks
-
-
-def _address(project: Project, item: Json) -> Resource:
-    return compute.address(project.project, project.owner, item["name"], _last(item.get("region", "global")))
-
-
-def _rule(project: Project, item: Json) -> Resource:
+def _rule(owner: Owner, item: Json, _templates: Mapping[str, Facts]) -> Resource:
     action, rules = ("ALLOW", item["allowed"]) if "allowed" in item else ("DENY", item.get("denied", ()))
     texts = [
         f"{rule['IPProtocol']}:{port}" if port else rule["IPProtocol"]
         for rule in rules
         for port in rule.get("ports", [None])
     ]
-    network = item["network"].partition("projects/")[2]
-    shared = f"projects/{network}" if project.network_project != project.project else _last(item["network"])
+    path = f"projects/{item['network'].partition('projects/')[2]}"
     rule = Rule(
-        item["name"], shared, action, ",".join(texts), int(item["priority"]),
+        item["name"], path if owner.guest else _last(path), action, ",".join(texts), int(item["priority"]),
         tuple(item.get("targetServiceAccounts", ())),
         tuple(item.get("sourceRanges", ())), tuple(item.get("sourceServiceAccounts", ())),
     )  # fmt: skip
-    return compute.firewall(project.network_project, project.network_owner, rule)
+    return compute.firewall(owner, rule)
 
 
-def _vm(project: Project, item: Json) -> Resource:
-    return compute.found_vm(project.project, item["name"], _last(item["zone"]), facts_of(item))
-
-
-def _group(project: Project, item: Json, templates: Mapping[str, Mapping[str, str]]) -> Resource:
+def _group(owner: Owner, item: Json, templates: Mapping[str, Facts]) -> Resource:
     template = _last(item.get("instanceTemplate") or item["versions"][0]["instanceTemplate"])
-    spec = GroupSpec(
-        project.project, project.owner, item["name"], _last(item.get("zone") or item["region"]), "zone" not in item,
-        int(item.get("targetSize", 0)), template, templates.get(template, {}),
-    )  # fmt: skip
-    return compute.group(spec)
+    place, size = _last(item.get("zone") or item["region"]), int(item.get("targetSize", 0))
+    found = Group(item["name"], place, "zone" not in item, size, template, templates.get(template, {}))
+    return compute.group(owner, found)
+
+
+_PARSERS: Final[Mapping[str, Callable[[Owner, Json, Mapping[str, Facts]], Resource]]] = {
+    "iam service-accounts": lambda owner, item, _: iam.service_account(owner, item["email"].partition("@")[0]),
+    "compute addresses": lambda owner, item, _: compute.address(
+        owner, item["name"], _last(item.get("region", "global"))
+    ),
+    "compute firewall-rules": _rule,
+    "compute instances": lambda owner, item, _: compute.found_vm(
+        owner, item["name"], _last(item["zone"]), facts_of(item)
+    ),
+    "compute instance-templates": lambda owner, item, _: compute.found_template(owner, item["name"]),
+    "compute instance-groups managed": _group,
+}
+"""By gcloud's words, the parser of an item of a type that has our mark; it is given the facts of all templates."""
 
 
 def _last(url: str) -> str:
@@ -295,21 +194,22 @@ def check_egress(run: Run, wanted: Deployment) -> None:
 
     Such a VM would boot, wait for its credential until its deadline, and start again for ever.
     """
-    project, region = wanted.network_project, wanted.region
+    project, region = wanted.network_owner.project, wanted.region
+    network = _last(wanted.network)
     subnets = read_json(run, gcloud(project, "compute", "networks", "subnets", "list", f"--regions={region}"))
     name = wanted.subnet.rpartition("/")[2] if wanted.subnet else None
-    in_network = [one for one in subnets if _last(one["network"]) == wanted.network_name]
+    in_network = [one for one in subnets if _last(one["network"]) == network]
     usable = [one for one in in_network if _last(one["region"]) == region and name in (None, one["name"])]
     if not usable:
         raise NotFoundError(
-            f"network {wanted.network_name} has no {f'subnet {name}' if name else 'subnet'} in {region}",
-            hint=f"gcloud compute networks subnets list --network={wanted.network_name} --project={project}",
+            f"network {network} has no {f'subnet {name}' if name else 'subnet'} in {region}",
+            hint=f"gcloud compute networks subnets list --network={network} --project={project}",
         )
     google_only = registry_of(wanted.image) is not None
     if google_only and any(one.get("privateIpGoogleAccess") for one in usable):
         return
     routers = read_json(run, gcloud(project, "compute", "routers", "list", f"--regions={region}"))
-    if any(one.get("nats") and _last(one["network"]) == wanted.network_name for one in routers):
+    if any(one.get("nats") and _last(one["network"]) == network for one in routers):
         return
     subnet = usable[0]["name"]
     if google_only:
@@ -320,7 +220,7 @@ def check_egress(run: Run, wanted: Deployment) -> None:
             "--enable-private-ip-google-access",
         )
     raise NotFoundError(
-        f"network {wanted.network_name} in {region} has no Cloud NAT, so VMs without an external address could not "
+        f"network {network} in {region} has no Cloud NAT, so VMs without an external address could not "
         f"pull {wanted.image}, which is not in a registry of Google's",
         hint="push the image to Artifact Registry, or set up Cloud NAT",
     )

@@ -13,8 +13,9 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from daskpki import secret_names
+from daskpki.deploy import compute, iam
 from daskpki.deploy.blueprint import parts
-from daskpki.deploy.resource import NO_FILES, Change, Command, Grant, Kind, Resource
+from daskpki.deploy.resource import NO_FILES, Command, Grant, Kind, Resource
 from daskpki.deploy.settings import Deployment
 from daskpki.errors import NotFoundError, NotOursError
 from daskpki.identity import Role, default_name
@@ -37,6 +38,9 @@ _SIGNS: Final = {
     Action.REPLACE: ("-/+", "replaced"),
     Action.DELETE: ("-", "removed"),
 }
+
+_ENDING: Final = (Action.ROLL, Action.REPLACE, Action.DELETE)
+"""Changes that end what runs on a VM."""
 
 _SETTLING: Final = (Kind.GRANT, Kind.ACCOUNT, Kind.VM, Kind.TEMPLATE)
 """Kinds whose creation fails for a while after what they need was made: IAM and services take their time."""
@@ -72,8 +76,13 @@ class Step(NamedTuple):
         _, word = _SIGNS[self.action]
         whom = f" (grant to {self.grant.account})" if self.grant else ""
         why = f" ({', '.join(self.changes)})" if self.action in (Action.ROLL, Action.REPLACE) else ""
-        ends = f"; {self.ends}" if self.ends and self.action is not Action.CREATE else ""
+        ends = f"; {self.ends}" if self.ends and self.action in _ENDING else ""
         return f"{word}{why}: {self.title}{whom}{ends}"
+
+
+def resources(wanted: Deployment) -> Sequence[Resource]:
+    """All resources of a deployment, each after those that it needs."""
+    return (*iam.identities(wanted), *compute.network(wanted), *compute.machines(wanted))
 
 
 @dataclass(frozen=True)
@@ -105,59 +114,31 @@ def plan(wanted: Iterable[Resource], observed: Observed, first: Iterable[Step] =
             )
     changes = [step for resource in ordered for step in _approach(resource, observed.ours.get(resource.key))]
     keep = {resource.key for resource in ordered}
-    surplus = [resource for key, resource in observed.ours.items() if key not in keep]
+    # Without a command that deletes it, a resource stays.
+    surplus = [resource for key, resource in observed.ours.items() if key not in keep and resource.delete]
+    surplus.sort(key=lambda one: (_REMOVAL.index(one.kind), one.name))
     services = [step for step in changes if step.kind == Kind.SERVICES]
     rest = [step for step in changes if step.kind != Kind.SERVICES]
-    return (*services, *first, *rest, *_removals(surplus))
+    removals = [_step(Action.DELETE, one, {}, one.delete, one.create) for one in surplus]
+    return (*services, *first, *rest, *removals)
 
 
 def _approach(wanted: Resource, found: Resource | None) -> Iterator[Step]:
     if found is None:
         yield _step(Action.CREATE, wanted, {}, wanted.create, wanted.delete)
         return
-    differences = _differences(found.facts, wanted.facts)
+    names = dict.fromkeys((*wanted.facts, *found.facts))
+    both = {name: (found.facts.get(name, ""), wanted.facts.get(name, "")) for name in names}
+    differences = {name: (before, after) for name, (before, after) in both.items() if before != after}
     if not differences:
         return
-    changes = _applicable(wanted, differences)
-    covered = {fact for change in changes for fact in _covered(change, wanted, differences)}
-    if differences.keys() <= covered:
-        action = Action.ROLL if any(change.rolling for change in changes) else Action.UPDATE
-        commands = [command for change in changes for command in change.commands]
-        backwards = _applicable(found, {name: (after, before) for name, (before, after) in differences.items()})
-        yield _step(action, wanted, differences, commands, [c for change in backwards for c in change.commands])
+    if update := wanted.update(differences):
+        action = Action.ROLL if update.rolling else Action.UPDATE
+        back = found.update({name: (after, before) for name, (before, after) in differences.items()})
+        yield _step(action, wanted, differences, update.commands, back.commands if back else ())
     else:
         undo = (*wanted.delete, *found.create) if found.create else ()
         yield _step(Action.REPLACE, wanted, differences, (*found.delete, *wanted.create), undo)
-
-
-def _covered(change: Change, resource: Resource, differences: Mapping[str, tuple[str, str]]) -> set[str]:
-    """The differing facts that the change is for."""
-    named = change.facts or differences.keys() - {fact for one in resource.changes for fact in one.facts}
-    return set(named & differences.keys())
-
-
-def _applicable(resource: Resource, differences: Mapping[str, tuple[str, str]]) -> list[Change]:
-    def fits(change: Change) -> bool:
-        changed = _covered(change, resource, differences)
-        if changed and change.direction:
-            before, after = (int(text or 0) for text in differences[changed.pop()])
-            return (change.direction == "up") == (after > before)
-        return bool(changed)
-
-    return [change for change in resource.changes if fits(change)]
-
-
-def _differences(former: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    names = dict.fromkeys((*wanted, *former))
-    found = {name: (former.get(name, ""), wanted.get(name, "")) for name in names}
-    return {name: (before, after) for name, (before, after) in found.items() if before != after}
-
-
-def _removals(surplus: Iterable[Resource]) -> Iterator[Step]:
-    """Steps that remove surplus resources; one without a delete command stays."""
-    for resource in sorted(surplus, key=lambda one: (_REMOVAL.index(one.kind), one.name)):
-        if resource.delete:
-            yield _step(Action.DELETE, resource, {}, resource.delete, resource.create)
 
 
 def _step(
@@ -274,7 +255,7 @@ def plan_document(steps: Sequence[Step]) -> list[dict[str, Any]]:
             "what": step.title,
             "account": step.grant.account if step.grant else None,
             "changes": {name: {"from": former, "to": wanted} for name, (former, wanted) in step.changes.items()},
-            "ends": step.ends if step.action in (Action.ROLL, Action.REPLACE, Action.DELETE) else "",
+            "ends": step.ends if step.action in _ENDING else "",
             "commands": [list(command) for command in step.commands],
             "undo": [list(command) for command in step.undo],
             "files": dict(step.files),

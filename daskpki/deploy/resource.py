@@ -7,10 +7,10 @@ A resource with one of our names but without our mark belongs to somebody else a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 Command = tuple[str, ...]
 """A program and its arguments, as `execve` takes them: no shell ever sees it."""
@@ -35,46 +35,36 @@ class Kind(StrEnum):
     GROUP = "instance group"
 
 
-class Change(NamedTuple):
-    """Commands that give an existing resource the wanted values of `facts`; if `rolling`, VM by VM.
+Differences = Mapping[str, tuple[str, str]]
+"""By fact: the value that was found, and the wanted one."""
 
-    Empty `facts` stand for all that no other change of the resource names.
-    With a `direction` they are for numbers only, and only for those that go up, or down.
-    """
 
-    facts: frozenset[str]
+class Update(NamedTuple):
+    """Commands that give an existing resource the wanted facts; if `rolling`, VM by VM."""
+
     commands: tuple[Command, ...]
     rolling: bool = False
-    direction: str = ""
 
 
 class Grant(NamedTuple):
-    """An IAM grant: member, role and resource."""
+    """A service account's role on a secret, on a repository of images or in the project, whichever the role is for."""
 
-    member: str
+    account: str
     role: str
     where: str
 
     @property
-    def account(self) -> str:
-        """The service account's address."""
-        return self.member.partition(":")[2]
-
-
-class Block(NamedTuple):
-    """A Terraform resource: its type, the part of the cluster it belongs to, and its arguments."""
-
-    type: str
-    label: str
-    arguments: Mapping[str, Any]
+    def member(self) -> str:
+        """The account as policies name it."""
+        return f"serviceAccount:{self.account}"
 
 
 @dataclass(frozen=True)
 class Resource:
     """A resource, wanted or found. Two with the same `key` are the same one; their `facts` may differ.
 
-    A difference that no Change covers replaces the resource; `ends` says what is lost by that. A found resource may
-    lack what only its creation needs; its `create` is then empty.
+    `update` answers how it gets the facts that differ, or None if it has to be replaced; `ends` says what is lost by
+    that. A found resource may lack what only its creation needs; its `create` is then empty.
     """
 
     kind: Kind
@@ -83,11 +73,10 @@ class Resource:
     facts: Mapping[str, str] = field(default_factory=dict)
     create: tuple[Command, ...] = ()
     delete: tuple[Command, ...] = ()
-    changes: tuple[Change, ...] = ()
+    update: Callable[[Differences], Update | None] = lambda _differences: None
     files: Mapping[str, str] = field(default_factory=dict)
     ends: str = ""
     grant: Grant | None = None
-    terraform: Block | None = None
 
     @property
     def key(self) -> tuple[Kind, str]:
@@ -101,8 +90,9 @@ def gcloud(project: str, *words: str) -> Command:
 
 
 class Owner(NamedTuple):
-    """The cluster that a resource belongs to. `guest` is the cluster's project where the resource is in another one."""
+    """The cluster that resources of `project` belong to; `guest` is the cluster's project if that is another one."""
 
+    project: str
     cluster: str
     guest: str | None = None
 
@@ -117,11 +107,6 @@ class Owner(NamedTuple):
         """`daskpki-CLUSTER-PART`; a long name is cut and made unambiguous by a digest."""
         guest = f"{self.guest}-".replace(":", "-").replace(".", "-") if self.guest else ""
         return _fit(f"daskpki-{guest}{self.cluster}-{part}", _MAX_NAME)
-
-
-def labels(cluster: str) -> dict[str, str]:
-    """The labels that make a VM ours."""
-    return {"managed-by": "daskpki", "daskpki-cluster": cluster}
 
 
 def account_id(cluster: str, part: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Final
 
 from daskpki.boot.mounts import Mount, parse_mounts
 from daskpki.deploy.resource import Owner
@@ -30,41 +30,70 @@ _MIN_DISK: Final = 10  # GB: the size of Container-Optimized OS's image
 _MAX_DISK: Final = 65_536
 _MAX_LABELS: Final = 60  # Google's limit is 64, and four may be ours
 
-_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
-_LABEL: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}=[a-z0-9_-]{0,63}\Z")
-_DECIMAL: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?\Z")
-_NETWORK: Final = re.compile(r"projects/([a-z0-9.:-]+)/global/networks/([a-z0-9-]+)\Z")
-_SUBNET: Final = re.compile(r"projects/([a-z0-9.:-]+)/regions/([a-z0-9-]+)/subnetworks/([a-z0-9-]+)\Z")
+_NAME: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_SUBNET: Final = r"projects/[a-z0-9.:-]+/regions/(?P<region>[a-z0-9-]+)/subnetworks/[a-z0-9-]+"
 # REGISTRY/PATH:TAG or @sha256:...
 _IMAGE: Final = re.compile(r"[a-z0-9][a-z0-9._/:-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|@sha256:[0-9a-f]{64})\Z")
 # On the container's tmpfs.
 _MOUNT_PATH: Final = re.compile(rf"({SECRETS_DIRECTORY}|/tmp)(/[A-Za-z0-9_.-]+)+\Z")
 
-_FORMS: Final = {
-    "zone": (re.compile(r"[a-z]+(-[a-z]+)+[0-9]+-[a-z]\Z"), "such as europe-west1-b"),
-    "machine type": (_NAME, "such as e2-highcpu-16"),
-    "disk type": (re.compile(r"[a-z][a-z0-9-]{1,40}\Z"), "such as pd-balanced, pd-ssd or hyperdisk-balanced"),
-    "tag": (re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?\Z"), "such as dask-server"),
-    "service account": (
-        re.compile(r"[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com\Z"), "NAME@PROJECT.iam.gserviceaccount.com",
-    ),
-    "--ca-sha256": (re.compile(r"[0-9a-f]{64}\Z"), "64 hexadecimal digits, as `daskpki show` prints them"),
-}  # fmt: skip
+_SHARED: Final = "its short name, or for a Shared VPC projects/HOST/global/networks/NAME and .../subnetworks/NAME"
 
-# A machine type says what it asks of a VM by its first word.
+_FORMS: Final = {
+    "zone": (r"[a-z]+(-[a-z]+)+[0-9]+-[a-z]", "such as europe-west1-b"),
+    "machine type": (_NAME, "such as e2-highcpu-16"),
+    "disk type": (r"[a-z][a-z0-9-]{1,40}", "such as pd-balanced, pd-ssd or hyperdisk-balanced"),
+    "tag": (r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", "such as dask-server"),
+    "network": (rf"{_NAME}|projects/[a-z0-9.:-]+/global/networks/[a-z0-9-]+", _SHARED),
+    "subnet": (rf"{_NAME}|{_SUBNET}", _SHARED),
+    "service account": (r"[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com", "NAME@PROJECT.iam.gserviceaccount.com"),
+    "--ca-sha256": (r"[0-9a-f]{64}", "64 hexadecimal digits, as `daskpki show` prints them"),
+    "label": (r"[a-z][a-z0-9_-]{0,62}=[a-z0-9_-]{0,63}", "KEY=VALUE of a-z, 0-9, '_' and '-'"),
+    "--memory-per-worker": (r"(?=.*[1-9])[0-9]{1,4}(\.[0-9]{1,3})?", "a number of GB, for example 1 or 3.5"),
+    "--worker-clients": ("deny|limited|allow", "one of deny, limited, allow"),
+    "--scheduler-code": (f"{STOCK}|{SEALED}", f"one of {STOCK}, {SEALED}"),
+}
+
+# A machine type says what it asks of a VM by its first word; N1 VMs have GPUs by an option.
 _ACCELERATED: Final = re.compile(r"(a[2-9][a-z]?|g[24]|ct[0-9][a-z]*|tpu[a-z0-9]*)-")
 _ARM: Final = re.compile(r"(t2a|c4a|n4a|a4x)-")
 
 
-class Deployment(NamedTuple):
-    """A cluster to be: `workers` VMs beside the scheduler's, or 0 for one VM that is both."""
+@dataclass(frozen=True)
+class Site:
+    """Where a cluster is: its store, whose project also runs the VMs, and its network, which may be a Shared VPC."""
 
     store: GsmUrl
     cluster: str
+    network: str = "default"
+
+    @property
+    def project(self) -> str:
+        """The project that has the secrets and runs the VMs."""
+        return self.store.project
+
+    @property
+    def owner(self) -> Owner:
+        """Marks what is in the project."""
+        return Owner(self.project, self.cluster)
+
+    @property
+    def network_owner(self) -> Owner:
+        """Marks the firewall rules, which are in the network's project: another one for a Shared VPC."""
+        words = self.network.split("/")
+        host = words[1] if words[0] == "projects" and len(words) > 1 else self.project
+        return Owner(host, self.cluster, None if host == self.project else self.project)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment(Site):
+    """A cluster to be: `workers` VMs beside the scheduler's, or 0 for one VM that is both."""
+
     zone: str
     image: str
     machine_type: str = "e2-standard-4"
     scheduler_machine_type: str = "e2-standard-2"
+    accelerator: str | None = None
     workers: int = 0
     isolate_workers: bool = False
     regional: bool = False
@@ -76,7 +105,6 @@ class Deployment(NamedTuple):
     clients_from: tuple[str, ...] = ()
     iap: bool = False
     tags: tuple[str, ...] = ()
-    network: str = "default"
     subnet: str | None = None
     private: bool = False
     scheduler_account: str | None = None
@@ -99,37 +127,21 @@ class Deployment(NamedTuple):
         return parse_mounts(",".join(self.secrets), in_environment=self.secrets_in_environment)
 
     @property
-    def project(self) -> str:
-        """The project that has the secrets and runs the VMs."""
-        return self.store.project
-
-    @property
-    def network_project(self) -> str:
-        """The project of the network: another one for a Shared VPC."""
-        found = _NETWORK.match(self.network)
-        return found[1] if found else self.project
-
-    @property
-    def network_owner(self) -> Owner:
-        """Marks the firewall rules, which are in the network's project."""
-        return Owner(self.cluster, None if self.network_project == self.project else self.project)
-
-    @property
-    def network_name(self) -> str:
-        """The network's short name."""
-        return self.network.rpartition("/")[2]
-
-    @property
     def subnet_path(self) -> str | None:
         """The subnet in full, since a template belongs to no region that could complete a short name."""
         if self.subnet is None or "/" in self.subnet:
             return self.subnet
-        return f"projects/{self.network_project}/regions/{self.region}/subnetworks/{self.subnet}"
+        return f"projects/{self.network_owner.project}/regions/{self.region}/subnetworks/{self.subnet}"
 
     @property
     def region(self) -> str:
         """The region of the zone."""
         return self.zone.rpartition("-")[0]
+
+    @property
+    def agents(self) -> list[str]:
+        """The agents of Container-Optimized OS that run."""
+        return ["logging"] * self.logging + ["monitoring"] * self.monitoring
 
     @property
     def max_surge(self) -> int:
@@ -140,11 +152,6 @@ class Deployment(NamedTuple):
     def max_unavailable(self) -> int:
         """VMs that may be missing during a replacement: none if others are added first."""
         return 0 if self.max_surge else ZONES_OF_A_REGION if self.regional else 1
-
-    @property
-    def scheduler_type(self) -> str:
-        """The machine type of the scheduler's VM, which without other VMs is the workers' as well."""
-        return self.machine_type if self.single else self.scheduler_machine_type
 
     @property
     def single(self) -> bool:
@@ -162,29 +169,40 @@ def check_deployment(wanted: Deployment) -> Deployment:
         ("machine type", wanted.machine_type),
         ("machine type", wanted.scheduler_machine_type),
         ("disk type", wanted.disk_type),
+        ("network", wanted.network),
+        ("subnet", wanted.subnet),
         ("service account", wanted.scheduler_account),
         ("service account", wanted.worker_account),
         ("--ca-sha256", wanted.ca_sha256),
+        ("--memory-per-worker", wanted.memory_per_worker),
+        ("--worker-clients", wanted.worker_clients),
+        ("--scheduler-code", wanted.scheduler_code),
         *(("tag", tag) for tag in wanted.tags),
+        *(("label", pair) for pair in wanted.labels),
     ):
         pattern, rule = _FORMS[what]
-        if text is not None and not pattern.match(text):
+        if text is not None and not re.fullmatch(pattern, text):
             raise UsageError(f"{what} {text!r} is not well-formed", hint=rule)
-    _check_image(wanted.image)
-    for machine_type in (wanted.machine_type, wanted.scheduler_machine_type):
-        _check_machine_type(machine_type)
+    _check_machines(wanted)
     _check_network(wanted)
-    _check_sizes(wanted)
+    for option, count, least, most in (
+        ("--workers", wanted.workers, 0, 1000),  # the width of the port ranges
+        ("--threads-per-worker", wanted.threads_per_worker, 1, 1000),
+        ("--num-workers", wanted.num_workers, 1, 1000),
+        ("--disk-size", wanted.disk_size, _MIN_DISK, _MAX_DISK),
+    ):
+        if count is not None and not least <= count <= most:
+            raise UsageError(f"{option} {count} is not from {least} to {most}")
     _check_group(wanted)
     _check_labels(wanted.labels)
-    _check_mounts(wanted)
-    modes = ("deny", "limited", "allow")
-    if wanted.worker_clients is not None and wanted.worker_clients not in modes:
-        raise UsageError(f"--worker-clients {wanted.worker_clients!r} is none of {', '.join(modes)}")
-    if wanted.scheduler_code not in {None, STOCK, SEALED}:
-        raise UsageError(f"--scheduler-code {wanted.scheduler_code!r} is none of {STOCK}, {SEALED}")
+    for mount in wanted.mounts:
+        if mount.path is not None and not _MOUNT_PATH.match(mount.path):
+            raise UsageError(
+                f"--secret {mount.name}={mount.path!r} is not on a tmpfs of the container",
+                hint=f"--secret {mount.name}={SECRETS_DIRECTORY}/{mount.name}, or {mount.name}=fd",
+            )
     ranges = tuple(parse_range(text) for text in wanted.clients_from)
-    return wanted._replace(clients_from=tuple(dict.fromkeys(ranges)))
+    return replace(wanted, clients_from=tuple(dict.fromkeys(ranges)))
 
 
 def parse_gsm(text: str) -> GsmUrl:
@@ -209,59 +227,39 @@ def parse_range(text: str) -> str:
     return str(network)
 
 
-def _check_image(image: str) -> None:
-    if not _IMAGE.match(image):
+def _check_machines(wanted: Deployment) -> None:
+    if not _IMAGE.match(wanted.image):
         raise UsageError(
-            f"image {image!r} names no version", hint="REGISTRY/PATH:TAG, or better REGISTRY/PATH@sha256:DIGEST"
+            f"image {wanted.image!r} names no version", hint="REGISTRY/PATH:TAG, or better REGISTRY/PATH@sha256:DIGEST"
         )
-    if image.endswith(":latest"):
-        raise UsageError(f"image {image!r} changes under the cluster", hint="name a version or a digest")
-
-
-def _check_machine_type(machine_type: str) -> None:
-    if _ARM.match(machine_type):
+    if wanted.image.endswith(":latest"):
+        raise UsageError(f"image {wanted.image!r} changes under the cluster", hint="name a version or a digest")
+    types = (wanted.machine_type, wanted.scheduler_machine_type)
+    if arm := next(filter(_ARM.match, types), None):
         raise UsageError(
-            f"machine type {machine_type!r} has Arm processors: the VMs' operating system is the one for x86-64",
+            f"machine type {arm!r} has Arm processors: the VMs' operating system is the one for x86-64",
             hint="choose an x86-64 type, such as n2-standard-8, or export cloud-init and make the VMs yourself",
         )
-    if _ACCELERATED.match(machine_type):
+    if accelerated := wanted.accelerator or next(filter(_ACCELERATED.match, types), None):
         raise UsageError(
-            f"machine type {machine_type!r} has GPUs or TPUs: Container-Optimized OS needs their drivers installed, "
-            "the container needs the devices, the VM needs --maintenance-policy=TERMINATE, which is not done here",
-            hint="run GPU workers on GKE (docs/deploy/gke.md), or export cloud-init and make the VMs yourself",
+            f"{accelerated!r} has GPUs or TPUs: Container-Optimized OS needs their drivers installed, the container "
+            "needs the devices, the VM needs --maintenance-policy=TERMINATE, which is not done here",
+            hint="run GPU workers on GKE (docs/deploy/kubernetes.md), or export cloud-init and make the VMs yourself",
         )
 
 
 def _check_network(wanted: Deployment) -> None:
-    for what, text, path in (("network", wanted.network, _NETWORK), ("subnet", wanted.subnet, _SUBNET)):
-        if text is not None and not (_NAME.match(text) or path.match(text)):
-            rule = "its short name, or for a Shared VPC projects/HOST/global/networks/NAME and .../subnetworks/NAME"
-            raise UsageError(f"{what} {text!r} is not well-formed", hint=rule)
-    subnet = _SUBNET.match(wanted.subnet or "")
-    if subnet and subnet[2] != wanted.region:
+    subnet = re.fullmatch(_SUBNET, wanted.subnet or "")
+    if subnet and subnet["region"] != wanted.region:
         raise UsageError(
             f"subnet {wanted.subnet!r} is not in {wanted.region}", hint="name a subnet of the zone's region"
         )
-    if wanted.network_project != wanted.project and wanted.subnet is None:
+    host = wanted.network_owner.project
+    if host != wanted.project and wanted.subnet is None:
         raise UsageError(
             f"network {wanted.network!r} is shared, and no subnet is named",
-            hint=f"--subnet projects/{wanted.network_project}/regions/{wanted.region}/subnetworks/NAME",
+            hint=f"--subnet projects/{host}/regions/{wanted.region}/subnetworks/NAME",
         )
-
-
-def _check_sizes(wanted: Deployment) -> None:
-    counts: Iterable[tuple[str, int | None, int, int]] = (
-        ("--workers", wanted.workers, 0, 1000),  # the width of the port ranges
-        ("--threads-per-worker", wanted.threads_per_worker, 1, 1000),
-        ("--num-workers", wanted.num_workers, 1, 1000),
-        ("--disk-size", wanted.disk_size, _MIN_DISK, _MAX_DISK),
-    )
-    for option, count, least, most in counts:
-        if count is not None and not least <= count <= most:
-            raise UsageError(f"{option} {count} is not from {least} to {most}")
-    memory = wanted.memory_per_worker
-    if memory is not None and not (_DECIMAL.match(memory) and float(memory) > 0):
-        raise UsageError(f"--memory-per-worker {memory!r} is not a number of GB", hint="for example 1 or 3.5")
 
 
 def _check_group(wanted: Deployment) -> None:
@@ -292,22 +290,11 @@ def _check_group(wanted: Deployment) -> None:
 
 
 def _check_labels(given: tuple[str, ...]) -> None:
-    keys = [pair.partition("=")[0] for pair in given]
     if len(given) > _MAX_LABELS:
         raise UsageError(f"{len(given)} labels are more than {_MAX_LABELS}", hint="leave some out")
-    for pair, key in zip(given, keys, strict=True):
-        if not _LABEL.match(pair):
-            raise UsageError(f"label {pair!r} is not well-formed", hint="KEY=VALUE of a-z, 0-9, '_' and '-'")
+    keys = [pair.partition("=")[0] for pair in given]
+    for key in keys:
         if key == "managed-by" or key.startswith("daskpki-"):
-            raise UsageError(f"label {pair!r} is one of daskpki's", hint="choose another key")
+            raise UsageError(f"label {key!r} is one of daskpki's", hint="choose another key")
         if keys.count(key) > 1:
             raise UsageError(f"label {key!r} is given twice", hint="leave one out")
-
-
-def _check_mounts(wanted: Deployment) -> None:
-    for mount in wanted.mounts:
-        if mount.path is not None and not _MOUNT_PATH.match(mount.path):
-            raise UsageError(
-                f"--secret {mount.name}={mount.path!r} is not on a tmpfs of the container",
-                hint=f"--secret {mount.name}={SECRETS_DIRECTORY}/{mount.name}, or {mount.name}=fd",
-            )

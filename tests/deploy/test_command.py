@@ -40,7 +40,7 @@ def run(tmp_path: Path) -> Run:
 @pytest.mark.parametrize("form", ["script", "cloud-init"])
 def test_an_export_reads_nothing_and_needs_no_gcloud(run: Run, form: str) -> None:
     done = run(*PLACE, f"--export={form}", path="/nonexistent")
-    wanted = Deployment(parse_gsm(STORE), "lab", "europe-west1-b", IMAGE)
+    wanted = Deployment(store=parse_gsm(STORE), cluster="lab", zone="europe-west1-b", image=IMAGE)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (script(wanted) if form == "script" else user_data(wanted))
     document = json.loads(run(*PLACE, f"--export={form}", "--json", path="/nonexistent").stdout)
@@ -100,6 +100,7 @@ def test_what_fails_is_named_with_its_step(run: Run) -> None:
         ((*PLACE, "--export=cloud-init", "--part=worker"), "has no part 'worker'"),
         ((*PLACE, "--export=terraform"), "is several files"),
         ((*PLACE, "--machine-type=g2-standard-4"), "has GPUs or TPUs"),
+        ((*PLACE, "--machine-type=n1-standard-8", "--accelerator=nvidia-tesla-t4"), "has GPUs or TPUs"),
         ((*PLACE, "--clients-from=0.0.0.0/0"), "names everybody"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from daskpki.deploy.apply import plan_from
 from daskpki.deploy.export import script, user_data
-from daskpki.deploy.settings import check_deployment, parse_gsm
+from daskpki.deploy.settings import Deployment, check_deployment, parse_gsm
 from daskpki.errors import UsageError
 from tests.deploy.conftest import deployment
 from tests.deploy.test_plan import CLUSTER, ISOLATED, MOUNTING, NODE, SHARED
@@ -35,18 +36,33 @@ def test_shellcheck_has_nothing_to_say_of_the_script(settings: dict[str, object]
 
 @pytest.mark.parametrize("settings", ALL)
 def test_the_script_runs_the_very_commands_of_the_plan(settings: dict[str, object], tmp_path: Path) -> None:
+    check_by_bash(deployment(**settings), tmp_path)
+
+
+hostile = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=30) | st.sampled_from(
+    ["it's", "$(touch x)", "`id`", "${HOME}", "a\nEND_OF_FILE_OF_DASKPKI\nb", "\\", "; false", "# x", "*", " "]
+)
+
+
+@settings(deadline=None, max_examples=10)
+@given(path=hostile)
+def test_bash_reads_a_hostile_path_as_it_was_given(path: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Of all settings the only one without a form of its own."""
+    check_by_bash(deployment(ca_passphrase_file=f"/keys/{path}"), tmp_path_factory.mktemp("script"))
+
+
+def check_by_bash(wanted: Deployment, tmp_path: Path) -> None:
     """Run by bash, with programs in the place of gcloud and daskpki that write down how they were called."""
     journal = tmp_path / "journal"
     for name in ("gcloud", "daskpki"):
         recorder = tmp_path / name
-        recorder.write_text(f'#!/bin/sh\nprintf "%s\\0" {name} "$@" >>{journal}; printf "\\n" >>{journal}\n')
+        recorder.write_text(f'#!/bin/sh\nprintf "%s\\0" {name} "$@" >>{journal}; printf "\\0\\0" >>{journal}\n')
         recorder.chmod(0o700)
-    wanted = deployment(**settings)
     file = tmp_path / "deploy.sh"
     file.write_text(script(wanted))
     environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
     subprocess.run(["bash", file], env=environ, check=True)
-    ran = [tuple(line.split("\0")[:-1]) for line in journal.read_text().splitlines()]
+    ran = [tuple(one.split("\0")) for one in journal.read_text().split("\0\0\0")[:-1]]
     steps = plan_from(wanted)
     assert ran == [command for step in steps for command in step.commands]
     written = {path.name: path.read_text() for path in tmp_path.glob("tmp.*/*") if path.suffix in (".yaml", ".json")}
@@ -78,7 +94,7 @@ def test_user_data_of_an_unknown_part_is_refused() -> None:
     workers=st.integers(0, 3),
 )
 def test_the_unit_starts_one_unprivileged_container(store: str, cluster: str, image: str, workers: int) -> None:
-    wanted = deployment(workers=workers)._replace(store=parse_gsm(store), cluster=cluster, image=image)
+    wanted = replace(deployment(workers=workers), store=parse_gsm(store), cluster=cluster, image=image)
     part = "worker" if workers else "node"
     document = yaml.safe_load(user_data(check_deployment(wanted), part))
     (file,) = document["write_files"]

@@ -16,9 +16,8 @@ import pytest
 
 from daskpki.confidential import Confidential
 from daskpki.deploy.apply import carry_out, find_scheduler, plan_deployment
-from daskpki.deploy.blueprint import resources
 from daskpki.deploy.gcloud import runner
-from daskpki.deploy.plan import Observed, plan
+from daskpki.deploy.plan import Observed, plan, resources
 from daskpki.deploy.resource import NO_FILES, Command, Kind, Resource
 from daskpki.pki.credential import parse_credential
 from tests.deploy.conftest import IMAGE, STORE, Clouds, deployment
@@ -191,11 +190,10 @@ def test_gcloud_knows_every_command_that_a_plan_can_run(tmp_path: Path) -> None:
         deployment(),
     ]
     found = [one for each in wanted for one in resources(each)]
-    commands = [
-        shlex.join(command)
-        for one in found
-        for command in (*one.create, *one.delete, *(c for change in one.changes for c in change.commands))
-    ]
+    updates = [one.update({name: ("0", value)}) for one in found for name, value in one.facts.items()]
+    commands = [shlex.join(command) for one in found for command in (*one.create, *one.delete)]
+    commands += [shlex.join(command) for update in updates if update for command in update.commands]
+    assert {"resize", "start-update", "add-metadata"} <= {word for command in commands for word in command.split()}
     asked: list[Command] = []
     cloud = simulated()
     cloud.subnets = [{**SUBNET, "privateIpGoogleAccess": False}]

@@ -1,21 +1,20 @@
-"""The pure plan: golden transcripts, applying twice, changing, shrinking, destroying, and what is never touched."""
+"""The pure plan: applying twice, changing, shrinking, destroying, and what is never touched."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskpki.deploy.apply import WAITS, carry_out, plan_deployment, plan_destruction, plan_from
-from daskpki.deploy.blueprint import resources
+from daskpki.deploy.blueprint import ACCESSOR
 from daskpki.deploy.gcloud import NotSettledError
-from daskpki.deploy.iam import ACCESSOR
-from daskpki.deploy.observe import Project, project_of
-from daskpki.deploy.plan import Action, Step, plan_document, plan_lines, reach, summary
+from daskpki.deploy.plan import Action, Step, plan_document, plan_lines, reach, resources, summary
 from daskpki.deploy.resource import Command, Kind, Resource
-from daskpki.deploy.settings import Deployment
+from daskpki.deploy.settings import Deployment, Site
 from daskpki.errors import AccessDeniedError, NotFoundError, NotOursError
 from tests.deploy.conftest import deployment
 from tests.support.simulated_gcloud import SimulatedCloud
@@ -46,6 +45,11 @@ def simulated(secrets: Sequence[str] = ()) -> SimulatedCloud:
     return cloud
 
 
+def site_of(wanted: Deployment) -> Site:
+    """All that is known where the deployment's other settings are not given."""
+    return Site(wanted.store, wanted.cluster, wanted.network)
+
+
 def apply(cloud: SimulatedCloud, wanted: Deployment) -> Sequence[Step]:
     steps = plan_deployment(cloud, wanted)
     carry_out(steps, cloud, progress=lambda _number, _step: None, sleep=lambda _seconds: None)
@@ -59,7 +63,7 @@ def test_applying_twice_changes_nothing_and_destroying_leaves_nothing(settings: 
     done = len(cloud.commands)
     assert apply(cloud, wanted) == ()
     assert len(cloud.commands) == done
-    steps = plan_destruction(cloud, project_of(wanted))
+    steps = plan_destruction(cloud, site_of(wanted))
     carry_out(steps, cloud, progress=lambda _number, _step: None, sleep=lambda _seconds: None)
     assert not any(cloud.items.values())
     assert not any(cloud.policies.values())
@@ -69,7 +73,7 @@ def test_applying_twice_changes_nothing_and_destroying_leaves_nothing(settings: 
 def test_only_what_differs_is_changed(wanted: Deployment) -> None:
     cloud = simulated()
     apply(cloud, wanted)
-    changed = wanted._replace(clients_from=("10.9.0.0/16",), workers=5, memory_per_worker="2")
+    changed = replace(wanted, clients_from=("10.9.0.0/16",), workers=5, memory_per_worker="2")
     steps = [step for step in apply(cloud, changed) if step.action in (Action.UPDATE, Action.ROLL)]
     assert [step.kind for step in steps] == ["firewall rule", "instance group"]
     assert steps[0].changes == {"source ranges": ("10.1.0.0/16,203.0.113.0/24", "10.9.0.0/16")}
@@ -85,7 +89,7 @@ def test_only_what_differs_is_changed(wanted: Deployment) -> None:
 def test_an_update_says_how_it_is_undone(wanted: Deployment) -> None:
     cloud = simulated()
     apply(cloud, wanted)
-    (step,) = plan_deployment(cloud, wanted._replace(clients_from=("10.9.0.0/16",)))
+    (step,) = plan_deployment(cloud, replace(wanted, clients_from=("10.9.0.0/16",)))
     (undo,) = step.undo
     assert "--source-ranges=203.0.113.0/24,10.1.0.0/16" in undo
 
@@ -123,7 +127,7 @@ def test_what_bears_our_name_but_not_our_mark_is_not_touched(
     with pytest.raises(NotOursError, match="is not daskpki's"):
         apply(cloud, wanted)
     assert cloud.commands == []
-    assert plan_destruction(cloud, project_of(wanted)) == ()
+    assert plan_destruction(cloud, site_of(wanted)) == ()
 
 
 def granted(found: Sequence[Resource], role: str = ACCESSOR) -> dict[str, set[str]]:
@@ -214,7 +218,7 @@ def test_the_network_lets_in_the_named_ranges_and_never_the_dashboard(wanted: De
 
 def test_identity_aware_proxy_is_let_in_where_asked(wanted: Deployment) -> None:
     plain, opened = ({rule["ports"] for rule in rules_of(one) if "35.235" in rule["source ranges"]} for one in (
-        wanted, wanted._replace(iap=True),
+        wanted, replace(wanted, iap=True),
     ))  # fmt: skip
     assert plain == set()
     assert opened == {"tcp:22,tcp:8786", "tcp:22"}
@@ -275,14 +279,14 @@ NEWER = "europe-west1-docker.pkg.dev/project-one/dask/dask:2026.9.0"
 def test_a_new_image_is_told_by_name_and_what_ends_with_it(wanted: Deployment) -> None:
     cloud = simulated()
     apply(cloud, wanted)
-    lines = list(plan_lines(plan_deployment(cloud, wanted._replace(image=NEWER))))
+    lines = list(plan_lines(plan_deployment(cloud, replace(wanted, image=NEWER))))
     told = {line.partition(": ")[0]: line for line in lines if line.startswith("-/+")}
     assert list(told) == ["-/+ replaced (image)", "-/+ replaced one after another (image)"]
     assert all(line.endswith("; running work ends") for line in told.values())
     assert "VM daskpki-lab-scheduler" in told["-/+ replaced (image)"]
     assert "instance group daskpki-lab-worker" in told["-/+ replaced one after another (image)"]
     assert lines.count(f"    image: {wanted.image} -> {NEWER}") == 2
-    assert "to replace" in summary(plan_deployment(cloud, wanted._replace(image=NEWER)))
+    assert "to replace" in summary(plan_deployment(cloud, replace(wanted, image=NEWER)))
 
 
 @pytest.mark.parametrize(
@@ -297,7 +301,7 @@ def test_a_new_image_is_told_by_name_and_what_ends_with_it(wanted: Deployment) -
 def test_each_field_that_differs_is_named(wanted: Deployment, change: dict[str, object], field: str) -> None:
     cloud = simulated()
     apply(cloud, wanted)
-    (step,) = (s for s in plan_deployment(cloud, wanted._replace(**change)) if s.kind == Kind.VM)  # type: ignore[arg-type] # fields by name
+    (step,) = (s for s in plan_deployment(cloud, replace(wanted, **change)) if s.kind == Kind.VM)  # type: ignore[arg-type] # fields by name
     assert step.action is Action.REPLACE
     assert f"    {field}" in list(plan_lines([step]))
     assert len(step.changes) == 1
@@ -305,7 +309,7 @@ def test_each_field_that_differs_is_named(wanted: Deployment, change: dict[str, 
 
 def test_a_setting_that_is_taken_back_replaces_workers_one_after_another(wanted: Deployment) -> None:
     cloud = simulated()
-    apply(cloud, wanted._replace(num_workers=2))
+    apply(cloud, replace(wanted, num_workers=2))
     (step,) = (s for s in plan_deployment(cloud, wanted) if s.kind == Kind.GROUP)
     assert (step.action, step.changes) == (Action.ROLL, {"NUM_WORKERS": ("2", "")})
 
@@ -313,9 +317,10 @@ def test_a_setting_that_is_taken_back_replaces_workers_one_after_another(wanted:
 def test_labels_are_changed_in_place(wanted: Deployment) -> None:
     cloud = simulated()
     apply(cloud, wanted)
-    labelled = wanted._replace(labels=("team=physics",))
+    labelled = replace(wanted, labels=("team=physics",))
     steps = [step for step in apply(cloud, labelled) if step.kind == Kind.VM]
     assert [step.action for step in steps] == [Action.UPDATE]
+    assert "ends" not in steps[0].line  # nothing that runs there does
     assert cloud.items["machines"]["daskpki-lab-scheduler"]["labels"]["team"] == "physics"
     assert apply(cloud, labelled) == ()
     apply(cloud, wanted)
@@ -333,10 +338,10 @@ def test_a_machine_type_that_was_changed_by_hand_is_noticed(wanted: Deployment) 
 def test_a_group_that_grows_with_a_new_image_makes_no_vm_of_the_former_one(wanted: Deployment) -> None:
     cloud = simulated()
     apply(cloud, wanted)
-    (step,) = (s for s in plan_deployment(cloud, wanted._replace(image=NEWER, workers=30)) if s.kind == Kind.GROUP)
+    (step,) = (s for s in plan_deployment(cloud, replace(wanted, image=NEWER, workers=30)) if s.kind == Kind.GROUP)
     assert ["start-update" in " ".join(c) for c in step.commands] == [True, False, False]
     assert "resize" in step.commands[-1]
-    (shrink,) = (s for s in plan_deployment(cloud, wanted._replace(workers=3)) if s.kind == Kind.GROUP)
+    (shrink,) = (s for s in plan_deployment(cloud, replace(wanted, workers=3)) if s.kind == Kind.GROUP)
     assert (shrink.action, shrink.changes) == (Action.UPDATE, {"size": ("20", "3")})
 
 
@@ -357,16 +362,16 @@ def test_a_regional_group_surges_by_none_or_by_as_many_as_there_are_zones() -> N
     cloud = simulated()
     apply(cloud, wanted)
     assert "--region=europe-west1" in next(c for c in cloud.commands if "daskpki-lab-worker" in c and "managed" in c)
-    (step,) = (s for s in plan_deployment(cloud, wanted._replace(image=NEWER)) if s.kind == Kind.GROUP)
+    (step,) = (s for s in plan_deployment(cloud, replace(wanted, image=NEWER)) if s.kind == Kind.GROUP)
     assert {"--max-surge=3", "--max-unavailable=0"} <= set(step.commands[0])
-    (still,) = (s for s in plan_deployment(cloud, wanted._replace(image=NEWER, surge=0)) if s.kind == Kind.GROUP)
+    (still,) = (s for s in plan_deployment(cloud, replace(wanted, image=NEWER, surge=0)) if s.kind == Kind.GROUP)
     assert {"--max-surge=0", "--max-unavailable=3"} <= set(still.commands[0])
 
 
 def test_a_group_that_moves_to_a_region_is_made_there_and_removed_here(wanted: Deployment) -> None:
     cloud = simulated()
     apply(cloud, wanted)
-    steps = plan_deployment(cloud, wanted._replace(regional=True))
+    steps = plan_deployment(cloud, replace(wanted, regional=True))
     assert [(step.action, step.title.split()[4].rstrip(":")) for step in steps if step.kind == Kind.GROUP] == [
         (Action.CREATE, "europe-west1"), (Action.DELETE, "europe-west1-b"),
     ]  # fmt: skip
@@ -397,26 +402,26 @@ def test_a_shared_network_has_its_rules_in_the_host_project_and_named_accounts_g
         }
     apply(cloud, wanted)
     assert apply(cloud, wanted) == ()
-    destroy(cloud, project_of(wanted))
+    destroy(cloud, site_of(wanted))
     assert not any(cloud.policies.values())
     assert [kind for kind, items in cloud.items.items() if items] == ["accounts"]  # they were there before
 
 
-def destroy(cloud: SimulatedCloud, project: Project) -> None:
-    steps = plan_destruction(cloud, project)
+def destroy(cloud: SimulatedCloud, site: Site) -> None:
+    steps = plan_destruction(cloud, site)
     carry_out(steps, cloud, progress=lambda _number, _step: None, sleep=lambda _seconds: None)
 
 
 def test_a_teardown_that_was_interrupted_anywhere_leaves_nothing_when_it_is_run_again(wanted: Deployment) -> None:
     cloud = simulated()
     apply(cloud, wanted)
-    total = len(plan_destruction(cloud, project_of(wanted)))
+    total = len(plan_destruction(cloud, site_of(wanted)))
     for stop in range(total):
         cloud = simulated()
         apply(cloud, wanted)
-        first = plan_destruction(cloud, project_of(wanted))[:stop]
+        first = plan_destruction(cloud, site_of(wanted))[:stop]
         carry_out(first, cloud, progress=lambda _number, _step: None, sleep=lambda _seconds: None)
-        destroy(cloud, project_of(wanted))
+        destroy(cloud, site_of(wanted))
         assert not any(cloud.items.values()), stop
         assert not any(cloud.policies.values()), stop
 
@@ -434,7 +439,7 @@ def test_vms_without_an_address_need_a_way_to_secret_manager(
 ) -> None:
     """Else a boot waits for its credential until its deadline, again and again."""
     cloud, wanted = simulated(), deployment(private=True)
-    wanted = wanted._replace(image=image or wanted.image)
+    wanted = replace(wanted, image=image or wanted.image)
     cloud.subnets, cloud.routers = subnets, routers
     with pytest.raises(NotFoundError, match=reason) as refusal:
         apply(cloud, wanted)

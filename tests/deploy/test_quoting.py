@@ -1,4 +1,4 @@
-"""Values that travel into systemd's and YAML's language, with hostile ones, through the real parsers.
+"""Values that travel into systemd's and YAML's language, with hostile ones, through systemd's and cloud-init's parsers.
 
 The shell is in `test_exports.py` and `tests/system/integrations/test_cloudprovider.py`, Terraform in
 `test_terraform.py`.
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from daskpki.deploy.cloud_init import Container, docker_arguments, render_user_data, systemd_quoted
 from daskpki.errors import UsageError
+from tests.support.sandbox import AS_ROOT
 
 texts = st.text(st.characters(max_codepoint=126, min_codepoint=32), max_size=20) | st.sampled_from(
     ["it's", "$(id)", "${HOME}", "$HOME", "%n", "%%", 'say "x"', '{"version": 1}', "a;b `id`", "two words", "\\",
@@ -58,6 +59,36 @@ def test_yaml_gives_systemd_the_unit_as_it_was_written(values: dict[str, str]) -
     words = [systemd_quoted(word) for word in docker_arguments(container)]
     assert lines[first + 1 : first + len(words)] == words[1:]
     assert sum(line.startswith("ExecStart=") for line in lines) == 1
+
+
+WRITE_FILES = """
+import sys
+from pathlib import Path
+from cloudinit import util
+from cloudinit.config.cc_write_files import write_files
+for source in sorted(Path(sys.argv[1]).glob("*.yaml")):
+    (file,) = util.load_yaml(source.read_text())["write_files"]
+    write_files("write_files", [file | {"path": str(source.with_suffix(".service"))}], file["owner"])
+"""
+"""cloud-init's own parser and module, run by the Python that Debian's cloud-init is for."""
+
+
+@settings(deadline=None, max_examples=5)
+@given(several=st.lists(st.lists(texts, min_size=1, max_size=5), min_size=5, max_size=20))
+def test_cloud_init_writes_the_unit_as_it_was(
+    several: list[list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("units")
+    words = {}
+    for number, values in enumerate(several):
+        environment = {f"X{at}": value for at, value in enumerate(values)}
+        container = Container("lab", "docker.io/a/b:1", "worker", (), environment, ("8786",))
+        (directory / f"{number}.yaml").write_text(render_user_data(container))
+        words[number] = [systemd_quoted(word) for word in docker_arguments(container)]
+    subprocess.run([*AS_ROOT, "/usr/bin/python3", "-c", WRITE_FILES, directory], capture_output=True, check=True)
+    for number, expected in words.items():
+        unit = (directory / f"{number}.service").read_text()
+        assert f"ExecStart=/usr/bin/docker run {' '.join(expected)}\n" in unit.replace(" \\\n  ", " ")
 
 
 def test_cloud_init_takes_hostile_values(tmp_path: Path) -> None:

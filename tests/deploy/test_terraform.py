@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daskpki.deploy.blueprint import container, internal_address, parts, resources
+from daskpki.deploy.blueprint import container, internal_address, parts
 from daskpki.deploy.cloud_init import render_user_data
+from daskpki.deploy.plan import resources
 from daskpki.deploy.resource import Kind
 from daskpki.deploy.settings import Deployment
 from daskpki.deploy.terraform import escaped, terraform_files
@@ -59,7 +61,7 @@ def test_the_provider_takes_every_resource(chosen: Mapping[str, object]) -> None
 
 def test_every_type_of_the_schema_is_used_and_a_regional_store_has_its_own() -> None:
     wanted = [deployment(**one) for one in ALL]
-    wanted.append(wanted[0]._replace(store=wanted[0].store._replace(location="europe-west1")))
+    wanted.append(replace(wanted[0], store=wanted[0].store._replace(location="europe-west1")))
     used = {
         kind
         for one in wanted
@@ -211,6 +213,8 @@ def test_terraform_expands_nothing_in_a_text(values: list[str], tmp_path_factory
         directory = tmp_path_factory.mktemp("texts")
         (directory / "main.tf.json").write_text(json.dumps({"locals": {"values": escaped(values)}}))
         assert evaluated(directory, "local.values") == values
+        (directory / "texts.tftpl").write_text("\n".join(map(escaped, values)))
+        assert evaluated(directory, 'templatefile("./texts.tftpl", {})') == "\n".join(values)
 
 
 def test_a_template_is_still_cloud_config() -> None:

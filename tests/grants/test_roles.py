@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -30,6 +31,9 @@ PUBLISHED = {
     OPERATOR_ROLE: (OPERATOR_ROLE_TITLE, OPERATOR_PERMISSIONS, "operator-role.yaml"),
     GRANTER_ROLE: (GRANTER_ROLE_TITLE, GRANTER_PERMISSIONS, "granter-role.yaml"),
 }
+GOOGLES = json.loads(Path(__file__).with_name("secretmanager_permissions.json").read_text())
+"""Google's list of each role's permissions in Secret Manager, from the page and the day that it names."""
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -40,11 +44,27 @@ def test_the_published_file_is_the_role(role: str) -> None:
     document = yaml.safe_load(text)
     assert document == {"title": title, "stage": "GA", "includedPermissions": list(permissions)}
     assert f"gcloud iam roles create {role} --project=PROJECT --file={file}" in text
-    # Google's page of roles: roles/secretmanager.admin is all of Secret Manager.
-    assert {one for one in permissions if ".locations." not in one} < ROLES["roles/secretmanager.admin"]
+    assert set(permissions) < set(GOOGLES["roles/secretmanager.admin"])
     assert "secretmanager.versions.access" not in permissions
     assert ("secretmanager.secrets.setIamPolicy" in permissions) == (role == GRANTER_ROLE)
     assert len(title) <= 100  # IAM's limit
+
+
+def test_an_operator_has_all_of_googles_list_but_reading_granting_and_tags() -> None:
+    left_out = set(GOOGLES["roles/secretmanager.admin"]) - set(OPERATOR_PERMISSIONS)
+    tags = {one for one in left_out if "Tag" in one}
+    assert left_out - tags == {"secretmanager.versions.access", "secretmanager.secrets.setIamPolicy"}
+    page = (DOCS / "deploy" / "google-cloud.md").read_text()
+    assert f"{GOOGLES['page']}" in page
+    assert f"{GOOGLES['read']}" in page
+
+
+def test_the_test_server_gives_each_role_what_google_gives_it() -> None:
+    for role, permissions in GOOGLES.items():
+        if role.startswith("roles/"):
+            # The server has no tags and lists no locations.
+            known = {one for one in permissions if "Tag" not in one and ".locations." not in one}
+            assert ROLES[role] == known, role
 
 
 @pytest.fixture
@@ -78,6 +98,9 @@ def test_an_operator_with_the_published_role_does_all_but_read_leaves(
     operator_side, operator = running(server, OPERATOR, tmp_path / "operator")
     with owner_side, operator_side:
         assert owner("init-ca", "--with=scheduler,worker,client/alice").returncode == 0
+        new = operator("--cluster=new", "init-ca")  # it cannot read the log that it makes
+        assert (new.returncode, "secretmanager.versions.access" in new.stderr) == (5, True), new.stderr
+        assert owner("--cluster=new", "init-ca").returncode == 0  # and what is there is in nobody's way
         for target in ("trust", "records", "cakey/1"):
             assert owner("grant", target, "--to", f"serviceAccount:{OPERATOR}").returncode == 0
         for role in ("scheduler", "worker"):

@@ -1,4 +1,4 @@
-"""Deletes a cluster: revokes its leaves, then destroys its keys, credentials and other secrets (docs/adr/0013).
+"""Deletes a cluster: revokes its leaves, then destroys its keys, credentials and other secrets (docs/adr/0016).
 
 The last trust document, its revocation list and the log stay until the last leaf has ended: a node that finds no newer
 document goes on with the one it has, and could never learn of the revocation. Running it again after that removes them.

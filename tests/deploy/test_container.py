@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -17,6 +19,7 @@ from packaging.requirements import Requirement
 from daskpki.boot.options import parse_arguments
 from daskpki.boot.settings import parse_settings
 from tests.support.paths import BIN, ROOT, SUPPORT
+from tests.support.sandbox import AS_ROOT
 
 RECIPES = ROOT / "scripts" / "container"
 MANIFESTS = ROOT / "docs" / "deploy" / "kubernetes"
@@ -76,6 +79,57 @@ def test_the_image_stays_light_and_above_the_floors() -> None:
         requirement = Requirement(text)
         assert requirement.specifier.contains(locked[requirement.name])
     assert not [name for name in locked if name.startswith(("google", "grpc", "typer", "keyring", "rich"))]
+
+
+def steps(recipe: Path) -> str:
+    """A recipe's own instructions as a shell script, for a root directory that is there; its stages share that."""
+    lines = []
+    for word, rest in instructions(recipe):
+        words = shlex.split(rest)
+        if word == "COPY" and not words[0].startswith("--from="):
+            lines.append(f"mkdir -p {os.path.dirname(words[-1])}; cd {ROOT}; cp -r {rest}")  # noqa: PTH120 - keeps a last /
+        elif word == "WORKDIR":
+            lines.append(f"mkdir -p {rest}; cd {rest}")
+        elif word == "ENV":
+            lines.append(f"export {rest}")
+        elif word == "RUN":
+            lines.append(rest)
+    return "\n".join(lines)
+
+
+@pytest.mark.timeout(300)
+def test_the_recipes_own_steps_make_an_entrypoint_that_starts_without_root(tmp_path: Path) -> None:
+    """A sample of `test_image.py`: carried out over this machine's root, of which nothing is changed."""
+    finish = """
+        test "$(stat -c %u:%a /scratch)" = 65532:700
+        cd /scratch
+        cat > check.py <<'END'
+import importlib.util, os
+assert os.geteuid() == 65532 and importlib.util.find_spec("daskpki").origin.startswith("/opt/dask/")
+assert not any(map(importlib.util.find_spec, ("pip", "setuptools", "typer", "keyring")))
+END
+        setpriv --reuid=65532 --regid=65532 --clear-groups sh -ec "daskpki-entrypoint --help; python check.py"
+    """
+    new = tmp_path / "root"
+    script = f"""
+        set -e
+        mkdir {tmp_path}/layer {new}
+        mount -t tmpfs none {tmp_path}/layer
+        mkdir {tmp_path}/layer/upper {tmp_path}/layer/work
+        mount -t overlay overlay -o lowerdir=/,upperdir={tmp_path}/layer/upper,workdir={tmp_path}/layer/work {new}
+        for place in /proc /dev /sys {sys.base_prefix} {ROOT}; do
+            mkdir -p {new}$place; mount --rbind $place {new}$place
+        done
+        for place in {" ".join(map(str, Path(sys.base_prefix).parents))}; do chmod o+x {new}$place; done
+        exec chroot {new} sh -ec "$0"
+    """
+    environ = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    command = [*AS_ROOT, "unshare", "--mount", "--fork", "sh", "-ec", script]
+    command.append(steps(RECIPES / "Dockerfile") + finish)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "daskpki-entrypoint" in done.stdout
+    assert not Path("/scratch").exists()
 
 
 def test_health_in_a_container() -> None:

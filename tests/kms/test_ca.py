@@ -60,6 +60,14 @@ def test_the_key_is_nowhere_but_there(kms: KmsServer, local: Run, tmp_path: Path
     assert canary.in_files([tmp_path])
 
 
+def test_the_key_outlives_the_cluster_and_is_named(kms: KmsServer, local: Run) -> None:
+    version = kms.create("ca")
+    local("init-ca", "--ca-key", f"gcpkms://{version.name}", "--with", "worker")
+    done = local("delete-cluster", "--confirm", "default", "--wait", "0")
+    assert f"not deleted: the CA's key gcpkms://{version.name}" in done.out
+    assert {entry["state"] for entry in local("list", "--json").json()} == {"revoked"}
+
+
 def test_a_key_that_is_of_no_use_changes_nothing(kms: KmsServer, local: Run) -> None:
     version = kms.create("ca")
     for uri, code, words in (

@@ -9,9 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from daskpki import secret_names
+from daskpki.cli.delete_cluster import ONE_POLL
+from daskpki.handover import Freshness
 from tests.emulator import SecretManagerServer
 from tests.support.running import Run, runner
 
@@ -115,6 +118,48 @@ def test_the_name_has_to_be_given(server: SecretManagerServer, cloud: Run, tmp_p
 
 def test_a_cluster_that_is_not_there_is_not_found(cloud: Run) -> None:
     assert "there is no cluster 'lab'" in cloud("delete-cluster", "--confirm", "lab", code=4).err
+
+
+def test_nothing_is_deleted_before_running_nodes_had_time_to_look(
+    server: SecretManagerServer, cloud: Run, tmp_path: Path
+) -> None:
+    """The revocation is published and pushed, then one poll passes, and only then do credentials and keys go."""
+    made(cloud, tmp_path)
+    before = kinds(server)
+    command = [sys.executable, "-m", "daskpki", f"--store={CLOUD}", "--cluster=lab", "delete-cluster", "--confirm=lab"]
+    with subprocess.Popen([*command, "--wait=600"], env=os.environ, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert any("waiting 600 seconds" in line for line in running.stderr)
+        assert kinds(server) == before
+        assert {entry["state"] for entry in cloud("list", "--json").json()} == {"revoked"}
+        running.terminate()
+    assert 1.1 * Freshness().poll < ONE_POLL  # the longest time between two looks at the store
+
+
+def test_a_run_that_failed_is_finished_by_the_next(server: SecretManagerServer, cloud: Run, tmp_path: Path) -> None:
+    made(cloud, tmp_path)
+    server.fail("DeleteSecret", secret="daskpki_lab_secret_db-password", status="PERMISSION_DENIED", times=1)
+    cloud("delete-cluster", "--confirm", "lab", "--wait", "0", code=5)
+    assert {"trust", "records", "cakey_1", "secret_db-password"} <= kinds(server)  # so that it could still publish
+    cloud("delete-cluster", "--confirm", "lab", "--wait", "0")
+    assert kinds(server) == {"trust", "records", "events"}
+
+
+@pytest.mark.parametrize(("typed", "deleted"), [("lab", True), ("default", False), ("", False)])
+def test_on_a_terminal_the_name_has_to_be_typed(
+    server: SecretManagerServer, cloud: Run, tmp_path: Path, typed: str, *, deleted: bool
+) -> None:
+    made(cloud, tmp_path)
+    words = ["-m", "daskpki", f"--store={CLOUD}", "--cluster=lab", "delete-cluster", "--wait=0"]
+    child = pexpect.spawn(sys.executable, words, env=os.environ, timeout=60, encoding="utf-8", dimensions=(100, 300))
+    child.expect("among them your secrets: db-password")
+    child.expect(r"Type the cluster's name to delete it \(lab\): ")
+    child.sendline(typed)
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == (0 if deleted else 2)
+    assert ("cakey_1" not in kinds(server)) == deleted
+    assert deleted or "that is not the cluster's name, so nothing was deleted" in str(child.before)
 
 
 def test_of_two_clusters_in_a_local_store_one_stays(local: Run, tmp_path: Path) -> None:

@@ -22,11 +22,11 @@ BIN: Final = Path(sys.executable).parent
 
 _NOTE: Final = "<!-- Written by `python -m scripts.reference` from the real commands; a test compares them. -->"
 _COMMANDS: Final = (
-    "The options of `daskpki` itself may stand before or behind the command. Each row can be linked:"
-    " `commands/#issue-ttl`. What a command exits with is in [exit codes](exit-codes.md)."
+    "The options of `daskpki` itself may be before or after the command. Each row has an anchor, such as"
+    " `commands/#issue-ttl`. [Exit codes](exit-codes.md) explains how commands end."
 )
 _SETTINGS: Final = (
-    "An option goes before the variable, the variable before the default. None of them is secret, so all may stand"
+    "Options override variables, and variables override defaults. None of them is secret, so all of them may be"
     " in instance metadata or in an image."
 )
 

@@ -115,19 +115,19 @@ class Option(NamedTuple):
 OPTIONS: Final = (
     Option("store", "URL", "DASKPKI_STORE", "gsm://PROJECT, gsm://PROJECT/LOCATION, local:, local:/path", "local:"),
     Option("cluster", "NAME", "DASKPKI_CLUSTER", "the cluster", "default"),
-    Option("name", "NAME", "DASKPKI_NAME", "whose credential; @instance: the VM's name (default: the role)"),
+    Option("name", "NAME", "DASKPKI_NAME", "name of the credential; @instance: the VM's name (default: the role)"),
     Option(
         "version",
         "N",
         "DASKPKI_VERSION",
         "boot this version of the credential (default: the newest), and keep it; for node scheduler=N,worker=N",
     ),
-    Option("credential-dir", "DIR", "DASKPKI_CREDENTIAL_DIR", "a directory as `daskpki export` writes it, not a store"),
+    Option("credential-dir", "DIR", "DASKPKI_CREDENTIAL_DIR", "a directory that `daskpki export` wrote, not a store"),
     Option(
         "credential-file",
         "FILE",
         "DASKPKI_CREDENTIAL_FILE",
-        "a secret's payload, or a PEM bundle (key, leaf, chain), with trust.json beside it, else in the store",
+        "a secret's payload, or a PEM bundle (key, leaf, chain), with trust.json beside it, or a store",
     ),
     Option("scheduler", "ADDRESS", "DASKPKI_SCHEDULER", "the scheduler, tls://HOST:PORT, for workers"),
     Option("deadline", "SECONDS", "DASKPKI_DEADLINE", "how long to keep trying before exit code 75", "180"),
@@ -143,7 +143,7 @@ OPTIONS: Final = (
         "scheduler-code",
         "MODE",
         "DASKPKI_SCHEDULER_CODE",
-        "stock: all who may submit run code in the scheduler; sealed: admins alone do",
+        "stock: all who may submit can run code in the scheduler; sealed: only admins can",
         "stock",
     ),
     Option(
@@ -152,16 +152,16 @@ OPTIONS: Final = (
         "DASKPKI_HELPER_LIMITS",
         "sealed scheduler: helpers=8,seconds=120,wait=60,memory=4096,reply=2048,tasks=5000000 (MiB)",
     ),
-    Option("helper-user", "USER", "DASKPKI_HELPER_USER", "run them as this user, where there is no Landlock (as root)"),
+    Option("helper-user", "USER", "DASKPKI_HELPER_USER", "run helpers as this user if there is no Landlock (as root)"),
     Option(
         "stale-trust",
         "MODE",
         "DASKPKI_STALE_TRUST",
-        "once the revocation list has run out: refuse new peers, or allow them, even who was revoked since",
+        "after the revocation list expired: refuse new peers, or allow them, even if revoked since",
         "refuse",
     ),
     Option("poll", "SECONDS", "DASKPKI_POLL", "how often a running node looks for revocations and new CAs", "60"),
-    Option("fetch-age", "SECONDS", "DASKPKI_FETCH_AGE", "warn when the last look that succeeded is older", "86400"),
+    Option("fetch-age", "SECONDS", "DASKPKI_FETCH_AGE", "warn if the last successful fetch is older", "86400"),
     Option("grace", "SECONDS", "DASKPKI_GRACE", "how long connections outlive their peer's certificate", "86400"),
     Option(
         "retire",
@@ -177,7 +177,7 @@ OPTIONS: Final = (
         "loopback; mtls: on all interfaces, for holders of a client's certificate; off",
         "loopback",
     ),
-    Option("health", "ADDRESS:PORT", "DASKPKI_HEALTH", "serve /health there in plain HTTP, and nothing else"),
+    Option("health", "ADDRESS:PORT", "DASKPKI_HEALTH", "serve only /health there, in plain HTTP"),
     Option(
         "metrics",
         "",
@@ -185,7 +185,7 @@ OPTIONS: Final = (
         "with --health: /metrics there too, for Prometheus; worker processes take the ports after it",
         "no",
     ),
-    Option("tls-min", "VERSION", "DASKPKI_TLS_MIN", "the least TLS version: 1.3 or 1.2", "1.3"),
+    Option("tls-min", "VERSION", "DASKPKI_TLS_MIN", "lowest TLS version: 1.3 or 1.2", "1.3"),
     Option("threads-per-worker", "N", "THREADS_PER_WORKER", "threads of each worker"),
     Option("memory-per-worker", "GB", "MEMORY_PER_WORKER", "memory of each worker, in GB"),
     Option("num-workers", "N", "NUM_WORKERS", "workers on this machine (default: cores over threads)"),
@@ -215,14 +215,14 @@ USAGE: Final = """\
 usage: daskpki-entrypoint scheduler|worker|node [options] [-- dask arguments]
        daskpki-entrypoint exec scheduler|worker|client [options] -- COMMAND...
 
-Fetches this machine's own credential into memory, checks it, and becomes Dask, with TLS on and nothing else.
+Fetches this machine's own credential into memory, checks it, and becomes Dask, which then speaks only TLS.
 `node` is a scheduler and its workers on one machine; `exec` starts any command with Dask's TLS configuration.
 
 For example, on the VM of a worker:
 
     daskpki-entrypoint worker --store gsm://my-project --cluster lab --scheduler tls://10.0.0.2:8786
 
-and where there is no store, from a directory that `daskpki export worker --out /etc/dask` wrote:
+and without a store, from a directory that `daskpki export worker --out /etc/dask` wrote:
 
     daskpki-entrypoint worker --credential-dir /etc/dask --scheduler tls://10.0.0.2:8786 -- --nthreads 4
 

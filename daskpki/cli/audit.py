@@ -97,7 +97,7 @@ def report(
     html: Annotated[Path, typer.Option("--html", metavar="FILE", help="Page to write.")],
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Write a page with all certificates: their owners and ends, revocations with reasons, and the CA's chain.
+    """Write a page with all certificates: owners and expiry, revocations with reasons, and the CA's chain.
 
     Example:  [bold]daskpki report --html certificates.html[/bold]
 

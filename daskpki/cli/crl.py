@@ -37,7 +37,7 @@ def crl(
         Path | None, typer.Option("--offline-root", metavar="FILE", help="Re-sign the CRL of this root, for a year.")
     ] = None,
     root_passphrase_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The passphrase of that file; else it is asked for.")
+        Path | None, typer.Option(metavar="FILE", help="File with its passphrase (default: ask).")
     ] = None,
     revoke_intermediate: Annotated[
         bool, typer.Option("--revoke-intermediate", help="With --offline-root: revoke a replaced CA's intermediate.")

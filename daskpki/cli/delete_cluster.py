@@ -39,7 +39,7 @@ def delete_cluster(
 
     Example:  [bold]daskpki delete-cluster --cluster lab --confirm lab[/bold]
 
-    The trust document and the log stay until the last certificate has ended, since running nodes learn of the
+    The trust document and the log stay until the last certificate has expired, since running nodes learn of the
     revocation from them; run the command again after that. It refuses while `daskpki deploy` finds VMs.
     """
     from daskpki.authority.deletion import delete_secrets, plan_deletion, revoke_all

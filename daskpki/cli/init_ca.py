@@ -93,7 +93,7 @@ def init_ca(
 
     On Secret Manager:  [bold]daskpki --store gsm://PROJECT init-ca --ca-passphrase-file FILE[/bold]
 
-    A CA that exists is never overwritten; after an interruption, run the same command again.
+    An existing CA is never overwritten; after an interruption, run the same command again.
     """
     from daskpki.authority.creation import plan_ca
 

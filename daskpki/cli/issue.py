@@ -38,7 +38,7 @@ def issue(
     ip: Annotated[list[str] | None, typer.Option(metavar="A", help="IP address of the scheduler or worker.")] = None,
     ttl: Annotated[str | None, typer.Option(metavar="T", help="Lifetime, such as 30d or 12h.")] = None,
     grade: Annotated[
-        list[Grade] | None, typer.Option(metavar="G", help="Of a client: admin may run code in a sealed scheduler.")
+        list[Grade] | None, typer.Option(metavar="G", help="admin lets a client run code in a sealed scheduler.")
     ] = None,
     count: Annotated[
         int | None,

@@ -126,13 +126,13 @@ class Filters(NamedTuple):
 
 def list_(
     ctx: typer.Context,
-    role: Annotated[list[Role] | None, typer.Option(help="Only this role; may be repeated.")] = None,
+    role: Annotated[list[Role] | None, typer.Option(help="Only this role.")] = None,
     name: Annotated[str | None, typer.Option(metavar="N", help="Only this name, NAME or ROLE/NAME.")] = None,
     state: Annotated[
         list[str] | None, typer.Option(metavar="S", help=f"Only these states: {', '.join(STATES)}.")
     ] = None,
     expiring_in: Annotated[
-        str | None, typer.Option(metavar="T", help="Only certificates that end within this time, such as 14d.")
+        str | None, typer.Option(metavar="T", help="Only certificates that expire within this time, such as 14d.")
     ] = None,
     serial: Annotated[str | None, typer.Option(metavar="HEX", help="Only this serial.")] = None,
     fingerprint: Annotated[str | None, typer.Option(metavar="SHA256", help="Only this fingerprint.")] = None,

@@ -153,7 +153,7 @@ def login(
     Examples:  [bold]daskpki login alice --scheduler tls://10.0.0.5:8786[/bold]   [bold]daskpki login dora.login[/bold]
 
     Without a name, the active login is renewed; a first login takes your user name on this machine. The keyring gets
-    the private key only; certificates are public and lie in a file whose hash is in the keyring.
+    the private key only; certificates are public, in a file whose hash is in the keyring.
     """
     from daskpki.credentials.login_file import is_login_file
 

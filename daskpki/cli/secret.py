@@ -119,7 +119,7 @@ def get(
 
 @secret.command("list")
 def list_(ctx: typer.Context) -> None:
-    """List the secrets, with their ends and when a new value is due.
+    """List the secrets, and when each expires or needs a new value.
 
     Example:  [bold]daskpki secret list --json[/bold]
     """

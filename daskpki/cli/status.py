@@ -19,7 +19,7 @@ _MOST_ASKED: Final = 4
 
 
 def status(ctx: typer.Context) -> None:
-    """Show the cluster in five lines: CA, next ends, revocations, trust document, reachable schedulers.
+    """Show the cluster in five lines: CA, next expiry, revocations, trust document, reachable schedulers.
 
     Example:  [bold]daskpki status[/bold]
 

@@ -1,37 +1,42 @@
 """Mutates what decides, one change at a time in a copy of the repository, and counts what the tests notice.
 
 `scripts/mutation [MODULE...]` prints each module's score and every survivor as a diff; it fails below 90 %. Survivors
-that `scripts/mutation.toml` spares, with a reason, do not count.
+that `scripts/mutation.toml` spares, with a reason, do not count. Of a module with more mutants than `sample`, so many
+are tried, always the same.
 """
 
 from __future__ import annotations
 
+import ast
 import json
+import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from cosmic_ray.work_db import WorkDB, use_db
+from cosmic_ray.work_item import WorkerOutcome, WorkItem, WorkResult
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 LEAST: Final = 0.9
+SAMPLE: Final = 100
 TIMEOUT: Final = 60.0
 SURVIVED: Final = "survived"
-
-# Types are not run, and these operators change nothing else: annotations, and the text of messages.
+_SEED: Final = 1
+_SESSION: Final = "session.sqlite"
 _CONFIGURATION: Final = """\
 [cosmic-ray]
 module-path = "{module}"
 timeout = {timeout}
 excluded-modules = []
-test-command = "{python} -m pytest -q -x -p no:cacheprovider -p no:randomly {tests}"
+test-command = "{python} -m pytest -q -x -p no:cacheprovider {tests}"
 [cosmic-ray.distributor]
 name = "local"
-[cosmic-ray.filters.operators-filter]
-exclude-operators = ["core/ReplaceBinaryOperator_BitOr_.*"]
 """
 
 
@@ -50,14 +55,17 @@ def mutate(module: str, settings: Mapping[str, Any]) -> float:
         tests = " ".join(settings["tests"])
         configuration = _CONFIGURATION.format(module=module, timeout=TIMEOUT, python=sys.executable, tests=tests)
         (copy / "mutation.toml").write_text(configuration)
-        for step in ("cosmic-ray baseline", "cosmic-ray init", "cr-filter-operators", "cosmic-ray exec"):
-            _run(copy, step)
+        _cosmic_ray(copy, "baseline", "mutation.toml")
+        _cosmic_ray(copy, "init", "mutation.toml", _SESSION)
+        found = _choose(copy / _SESSION, (copy / module).read_text(), settings.get("sample", SAMPLE))
+        _cosmic_ray(copy, "exec", "mutation.toml", _SESSION)
         results = list(_results(copy))
     lived = [result for result in results if result["test_outcome"] == SURVIVED]
     spared = [result for result in lived if _is_spared(result["diff"], settings.get("spared", ()))]
     score = 1 - (len(lived) - len(spared)) / len(results)
     print(
-        f"{module}: {len(results)} mutants, {len(lived)} survived, {len(spared)} of them spared: {score:.1%}",
+        f"{module}: {len(results)} of {found} mutants tried, {len(lived)} survived, {len(spared)} of them spared:"
+        f" {score:.1%}",
         flush=True,
     )
     for result in lived:
@@ -74,17 +82,54 @@ def _copy(copy: Path) -> None:
         shutil.copy2(ROOT / name, target)
 
 
-def _run(copy: Path, step: str) -> None:
-    name, *verbs = step.split()
-    session = {"cosmic-ray baseline": ["mutation.toml"], "cosmic-ray init": ["mutation.toml", "session.sqlite"]}
-    arguments = session.get(
-        step, ["session.sqlite", "mutation.toml"] if not verbs else ["mutation.toml", "session.sqlite"]
-    )
-    subprocess.run([Path(sys.executable).with_name(name), *verbs, *arguments], cwd=copy, check=True)
+def _cosmic_ray(copy: Path, *words: str) -> None:
+    subprocess.run([Path(sys.executable).with_name("cosmic-ray"), *words], cwd=copy, check=True)
+
+
+def _choose(session: Path, source: str, most: int) -> int:
+    """Skip all but a sample of what can be tried; how many that is."""
+    mutable = _mutable(source)
+    with use_db(session, WorkDB.Mode.open) as database:
+        items = sorted(filter(mutable, database.work_items), key=_position)
+        chosen = random.Random(_SEED).sample(items, min(most, len(items)))  # noqa: S311 - the same at each run
+        tried = {item.job_id for item in chosen}
+        for item in database.work_items:
+            if item.job_id not in tried:
+                database.set_result(item.job_id, WorkResult(worker_outcome=WorkerOutcome.SKIPPED))
+    return len(items)
+
+
+def _position(item: WorkItem) -> tuple[int, int, str, int]:
+    (mutation,) = item.mutations
+    line, column = mutation.start_pos
+    return line, column, mutation.operator_name, mutation.occurrence
+
+
+def _mutable(source: str) -> Callable[[WorkItem], bool]:
+    """Whether a mutant is to be tried: annotations are not run, and not each `*`, `-` or `[` is an operator."""
+    nodes = list(ast.walk(ast.parse(source)))
+    annotations = [getattr(node, field, None) for node in nodes for field in ("annotation", "returns")]
+    operators = {
+        "ReplaceBinaryOperator": [node for node in nodes if isinstance(node, ast.BinOp | ast.AugAssign)],
+        "ReplaceUnaryOperator": [node for node in nodes if isinstance(node, ast.UnaryOp)],
+    }
+
+    def is_mutable(item: WorkItem) -> bool:
+        line, column, name, _ = _position(item)
+        within = operators.get(name.removeprefix("core/").partition("_")[0])
+        if any(_contains(node, line, column) for node in annotations if node is not None):
+            return False
+        return within is None or any(_contains(node, line, column) for node in within)
+
+    return is_mutable
+
+
+def _contains(node: ast.expr | ast.stmt, line: int, column: int) -> bool:
+    return (node.lineno, node.col_offset) <= (line, column) < (node.end_lineno, node.end_col_offset)
 
 
 def _results(copy: Path) -> Iterator[dict[str, Any]]:
-    dump = [Path(sys.executable).with_name("cosmic-ray"), "dump", "session.sqlite"]
+    dump = [Path(sys.executable).with_name("cosmic-ray"), "dump", _SESSION]
     for line in subprocess.run(dump, cwd=copy, capture_output=True, text=True, check=True).stdout.splitlines():
         _item, result = json.loads(line)
         if result is not None and result["worker_outcome"] != "skipped":

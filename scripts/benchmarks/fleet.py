@@ -1,142 +1,213 @@
-"""Many workers at one scheduler: registration, its CPU, memory and longest silence, and telling all of them.
+"""Many workers at one scheduler, under daskpki and under stock TLS: what registering, telling and restarting costs.
 
-Run as `scripts/bench fleet [COUNT...]`. Workers are simulated: Worker objects in one process, which shares the
-machine's cores with the scheduler, so the times are those of this machine and only the ratios say something.
+Run as `scripts/bench fleet [COUNT...] [--rounds N]`. Workers are simulated: Worker objects in one process, which shares
+the machine's cores with the scheduler, so the times are those of this machine and only the ratios say something.
+
+Stock TLS has no trust document: to be compared, it broadcasts as many bytes to all workers (`Client.run`).
 """
 
 from __future__ import annotations
 
+import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import psutil
 from distributed import Client
+from distributed.comm import connect
+from distributed.core import send_recv
+from distributed.protocol.pickle import dumps
 
 from daskpki.cluster.security import client_security
+from daskpki.cluster.trust_updates import send_trust
 from daskpki.identity import Role
+from daskpki.pki.certificates import der
 from scripts.benchmarks.workshop import CONTESTANTS
 from tests.cluster.conftest import stock_security
-from tests.support.cluster_material import Authority
+from tests.support.cluster_material import Authority, Leaf
 from tests.support.nodes import PRELOADS, STARTED, Node, handover_of, node_environment, stock_environment
 
 COUNTS: Final = (10, 100)
 STOCK: Final = "stock"
 OURS: Final = "daskpki"
-GOALS: Final = {"registered_s": 1.1, "cpu_s": 1.2, "memory_mb": 1.1, "silence_s": 1.2, "told_s": 1.5}
-_SETTLED: Final = 3.0
-_PAUSE: Final = 0.01
+_AT_ONCE: Final = 20
+"""How many workers of a fleet come at a time at first; after a restart, all do."""
+GOALS: Final = {"registered_s": 1.1, "memory_mb": 1.1, "stall_s": 1.2, "revoked_s": 1.5, "restart_stall_s": 1.2}
 
 
 class Measured(NamedTuple):
-    """One fleet: seconds until all were registered, and until a broadcast reached all.
+    """One fleet. All but the memory in seconds; CPU and memory are the scheduler's, while all register.
 
-    In between, of the scheduler: CPU seconds, growth in MB, and the longest time in which it answered nobody.
+    What a worker does before it dials is not in it: in a real fleet each does it on its own machine. A stall is the
+    longest time by which the scheduler's event loop was late. `pushed`: until all workers go by a new trust document;
+    `revoked`: the same for one that revokes a worker, and until that one is gone; `rollover`: the three documents of
+    one, and a new certificate for each worker. `restart`: until all, who come at once, are registered at a scheduler
+    that was killed and is there again.
     """
 
     registered_s: float
     cpu_s: float
     memory_mb: float
-    silence_s: float
-    told_s: float
+    stall_s: float
+    pushed_s: float
+    revoked_s: float
+    rollover_s: float
+    restart_s: float
+    restart_stall_s: float
 
 
-class Watcher(threading.Thread):
-    """Asks the scheduler for nothing, over and over, and keeps the longest wait for its answer."""
+class Crew:
+    """The process of the workers; see contestants/crew.py."""
 
-    def __init__(self, client: Client) -> None:
-        super().__init__(daemon=True)
-        self.longest = 0.0
-        self._client = client
-        self._over = threading.Event()
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
 
-    def run(self) -> None:
-        """Until `stop`."""
-        while not self._over.wait(_PAUSE):
-            started = time.perf_counter()
-            self._client.sync(self._client.scheduler.get_task_status, keys=[])
-            self.longest = max(self.longest, time.perf_counter() - started)
-
-    def stop(self) -> float:
-        """The longest wait."""
-        self._over.set()
-        self.join()
-        return self.longest
+    def ask(self, *words: object) -> float:
+        """Have it do something, and wait until it is done: the seconds that it took."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        began = time.perf_counter()
+        self._process.stdin.write(" ".join(map(str, words)) + "\n")
+        self._process.stdin.flush()
+        if not self._process.stdout.readline():
+            raise RuntimeError(f"the workers ended with {self._process.wait()}")
+        return time.perf_counter() - began
 
 
-def measure(kind: str, count: int, directory: Path) -> Measured:
-    """One fleet of that kind."""
-    authority = Authority()
-    with ExitStack() as stack:
-        scheduler, address = stack.enter_context(_scheduler(kind, authority, directory / "scheduler"))
-        alice = authority.leaf(Role.CLIENT, "alice")
-        if kind == STOCK:
-            security = stock_security(authority, alice, directory / "alice")
-        else:
-            security = client_security(alice.credential, authority.document())
-        client = stack.enter_context(Client(address, security=security))
+class Fleet:
+    """One CA, a scheduler, a client and a crew of that many workers."""
+
+    def __init__(self, kind: str, count: int, directory: Path, stack: ExitStack) -> None:
+        self._kind, self._count, self._directory, self._stack = kind, count, directory, stack
+        self._authority = Authority()
+        self._stalls = directory / "stalls"
+
+    def measure(self) -> Measured:
+        """All of it, in the order of the fields."""
+        scheduler, address = self._start_scheduler("0")
+        client = self._client(address)
+        crew = self._stack.enter_context(self._crew(address))
+        spare = self._leaf("revoked")
+        crew.ask("prepare")
         process = psutil.Process(scheduler.process.pid)
-        before, memory = sum(process.cpu_times()[:2]), process.memory_info().rss
-        watcher = Watcher(client)
-        watcher.start()
-        started = time.perf_counter()
-        stack.enter_context(_crew(kind, authority, address, count, directory / "crew"))
-        registered = time.perf_counter() - started
-        client.wait_for_workers(count)
-        cpu, silence = sum(process.cpu_times()[:2]) - before, watcher.stop()
-        grown = (process.memory_info().rss - memory) / 1e6
-        started = time.perf_counter()
-        reached = client.run(_nothing)
-        told = time.perf_counter() - started
-        if len(reached) != count:
-            raise RuntimeError(f"{len(reached)} of {count} workers answered")
-        return Measured(registered, cpu, grown, silence, told)
+        cpu, memory = sum(process.cpu_times()[:2]), process.memory_info().rss
+        registered, stall = self._timed(lambda: crew.ask("start", _AT_ONCE))
+        cpu, grown = sum(process.cpu_times()[:2]) - cpu, (process.memory_info().rss - memory) / 1e6
+        pushed = self._push(client, crew, self._count)
+        self._authority.revoke(spare)
+        revoked = self._push(client, crew, self._count - 1, leaves=True)
+        rollover = self._roll_over(client, crew)
+        client.close()
+        scheduler.process.kill()
+        crew.ask("gone")
+        shutil.rmtree(self._directory / "crew" / "revoked")
+        self._leaf("")
+        crew.ask("prepare")
+        self._start_scheduler(address.rpartition(":")[2])
+        restart, restart_stall = self._timed(lambda: crew.ask("start", self._count))
+        return Measured(registered, cpu, grown, stall, pushed, revoked, rollover, restart, restart_stall)
+
+    def _timed(self, act: Callable[[], float]) -> tuple[float, float]:
+        """The seconds of it, and the scheduler's longest stall meanwhile."""
+        began = time.perf_counter()
+        seconds = act()
+        entries = (map(float, line.split()) for line in self._stalls.read_text().splitlines())
+        return seconds, max((late for moment, late in entries if moment >= began), default=0.0)
+
+    def _push(self, client: Client, crew: Crew, count: int, *, leaves: bool = False) -> float:
+        """Seconds until so many workers have the next trust document, or as many bytes; one may have to leave."""
+        document = self._authority.document()
+        signed = self._authority.signed(document)
+        began = time.perf_counter()
+        arguments = client.security.get_connection_args("client")
+        if self._kind == STOCK:
+            client.sync(_broadcast, client.scheduler.address, arguments, signed.reveal())
+        else:
+            client.sync(send_trust, client.scheduler.address, arguments, signed)
+            crew.ask("epoch", document.epoch, count)
+            while leaves and len(client.ncores()) > count:
+                continue
+        return time.perf_counter() - began
+
+    def _roll_over(self, client: Client, crew: Crew) -> float:
+        total = 0.0
+        for step in (
+            self._authority.add_authority,
+            self._authority.activate_authority,
+            self._authority.finish_rollover,
+        ):
+            step()
+            total += self._push(client, crew, self._count - 1)
+            if self._kind == OURS and step == self._authority.activate_authority:
+                self._authority.files(self._authority.leaf(Role.WORKER), self._directory / "crew" / "renewed")
+                total += crew.ask("renew")
+        self._authority.der = der(self._authority.issuer.root)  # what nodes that start from now on are given
+        return total
+
+    def _client(self, address: str) -> Client:
+        alice = self._authority.leaf(Role.CLIENT, "alice")
+        if self._kind == STOCK:
+            security = stock_security(self._authority, alice, self._directory / "alice")
+        else:
+            security = client_security(alice.credential, self._authority.document())
+        return self._stack.enter_context(Client(address, security=security))
+
+    def _start_scheduler(self, port: str) -> tuple[Node, str]:
+        leaf, directory = self._authority.leaf(Role.SCHEDULER), self._directory / "scheduler"
+        place = ["--host", "tls://127.0.0.1", "--port", port, "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+        preloads = ["--preload", str(CONTESTANTS / "stalls.py")]
+        if self._kind == STOCK:
+            environment = stock_environment(self._authority, leaf, directory)
+        else:
+            environment = node_environment(self._authority, leaf, directory, "limited")
+            preloads += PRELOADS[Role.SCHEDULER]
+        node = Node(["scheduler", *place, *preloads], environment | {"BENCH_STALLS": str(self._stalls)})
+        self._stack.callback(node.stop)
+        return node, node.wait_for(STARTED["scheduler"]).group(1)
+
+    def _leaf(self, name: str) -> Leaf:
+        """What a worker finds in the crew's directory, or in one below it."""
+        leaf, directory = self._authority.leaf(Role.WORKER), self._directory / "crew" / name
+        if self._kind == STOCK:
+            self._authority.files(leaf, directory)
+        else:
+            handover_of(self._authority, leaf, directory, "limited")
+        return leaf
+
+    @contextmanager
+    def _crew(self, address: str) -> Iterator[Crew]:
+        directory = self._directory / "crew"
+        environment = stock_environment(self._authority, self._leaf(""), directory)
+        command = [sys.executable, CONTESTANTS / "crew.py", self._kind, address, str(self._count), directory]
+        with subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as process:
+            try:
+                yield Crew(process)
+            finally:
+                process.kill()
 
 
-def _nothing() -> None:
-    return None
-
-
-@contextmanager
-def _scheduler(kind: str, authority: Authority, directory: Path) -> Iterator[tuple[Node, str]]:
-    leaf = authority.leaf(Role.SCHEDULER)
-    environment = (
-        stock_environment(authority, leaf, directory)
-        if kind == STOCK
-        else node_environment(authority, leaf, directory, "limited")
-    )
-    preloads = () if kind == STOCK else PRELOADS[Role.SCHEDULER]
-    place = ["--host", "tls://127.0.0.1", "--port", "0", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
-    node = Node(["scheduler", *place, *preloads], environment)
+async def _broadcast(address: str, arguments: Mapping[str, Any], data: bytes) -> None:
+    """What Client.run does, on a connection of its own as a pushed document has."""
+    comm = await connect(address, **arguments)
     try:
-        yield node, node.wait_for(STARTED["scheduler"]).group(1)
+        run = {"op": "run", "function": dumps(len), "args": dumps((data,))}
+        await send_recv(comm, op="broadcast", msg=run)
     finally:
-        node.stop()
-
-
-@contextmanager
-def _crew(kind: str, authority: Authority, address: str, count: int, directory: Path) -> Iterator[None]:
-    leaf = authority.leaf(Role.WORKER)
-    environment = stock_environment(authority, leaf, directory)
-    if kind == OURS:
-        handover_of(authority, leaf, directory, "limited")
-    command = [sys.executable, str(CONTESTANTS / "crew.py"), kind, address, str(count), str(directory)]
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as crew:
-        assert crew.stdout is not None
-        try:
-            if crew.stdout.readline().strip() != "registered":
-                raise RuntimeError(f"the {kind} workers ended with {crew.wait()}")
-            yield
-        finally:
-            crew.kill()
+        comm.abort()
 
 
 def table(counts: Sequence[int], rounds: int) -> str:
@@ -146,8 +217,8 @@ def table(counts: Sequence[int], rounds: int) -> str:
         taken: dict[str, list[Measured]] = {STOCK: [], OURS: []}
         for _ in range(rounds):
             for kind, several in taken.items():
-                with tempfile.TemporaryDirectory(prefix="daskpki-fleet-") as directory:
-                    several.append(measure(kind, count, Path(directory)))
+                with tempfile.TemporaryDirectory(prefix="daskpki-fleet-") as directory, ExitStack() as stack:
+                    several.append(Fleet(kind, count, Path(directory), stack).measure())
         medians = {
             kind: [sorted(values)[len(values) // 2] for values in zip(*several, strict=True)]
             for kind, several in taken.items()
@@ -156,9 +227,15 @@ def table(counts: Sequence[int], rounds: int) -> str:
             lines.append(f"| {count} | {kind} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
         ratios = [ours / stock if stock else 1.0 for ours, stock in zip(medians[OURS], medians[STOCK], strict=True)]
         lines.append(f"| {count} | ratio | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |")
-    lines.append("| | goal | " + " | ".join(f"{GOALS[field]:.1f}" for field in Measured._fields) + " |")
+    lines.append(
+        "| | goal | " + " | ".join(f"{GOALS[name]:.1f}" if name in GOALS else "" for name in Measured._fields) + " |"
+    )
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    print(table([int(entry) for entry in sys.argv[1:]] or COUNTS, rounds=3))
+    parser = argparse.ArgumentParser(prog="scripts/bench fleet", description=__doc__)
+    parser.add_argument("counts", nargs="*", type=int, default=COUNTS, metavar="COUNT")
+    parser.add_argument("--rounds", type=int, default=3, help="fleets of each size and kind (default: 3)")
+    options = parser.parse_args()
+    print(table(options.counts, options.rounds))

@@ -117,6 +117,13 @@ def test_the_release_uses_no_stored_secret_and_few_permissions() -> None:
     ]  # nothing of ours runs with the token
 
 
+def test_the_release_runs_actions_by_their_commit() -> None:
+    """A tag of an action may be moved, a commit may not; the comment says which version it is."""
+    used = re.findall(r"uses: (\S+) ?(.*)", (ROOT / ".github" / "workflows" / "release.yml").read_text())
+    assert len(used) >= 8
+    assert [entry for entry in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v[0-9.]+", " ".join(entry))] == []
+
+
 def test_the_security_policy_says_which_versions_are_kept() -> None:
     policy = (ROOT / "SECURITY.md").read_text()
     assert "| version | security fixes |" in policy

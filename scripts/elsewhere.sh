@@ -21,7 +21,8 @@ if [ "$(id -u)" != 0 ] || ! command -v debootstrap >/dev/null; then
 fi
 here=${XDG_CACHE_HOME:-$HOME/.cache}/daskpki/python-$version
 root=$here/root
-mkdir -p "$here/venv" "$repository/.venv"
+venv=$here/venv-$(printf %s "$repository" | sha256sum | cut -c1-12) # it is installed for one checkout
+mkdir -p "$venv" "$repository/.venv"
 exec 9>"$here/lock"
 flock 9 # two runs share it, and one of them makes it
 
@@ -39,7 +40,7 @@ fi
 chroot "$root" python3 -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$version')" ||
   { echo "Debian $suite has another Python than $version by now: $(chroot "$root" python3 -V)" >&2 && exit 1; }
 
-export here root repository packages
+export here root venv repository packages
 # shellcheck disable=SC2016 # the inner shell has the variables
 exec unshare --mount --propagation private bash -euc '
   mount --rbind "$root" "$root"
@@ -48,7 +49,7 @@ exec unshare --mount --propagation private bash -euc '
   for path in "$repository" "$(git -C "$repository" rev-parse --path-format=absolute --git-common-dir)"; do
     mkdir -p "$root$path" && mount --bind "$path" "$root$path"
   done
-  mount --bind "$here/venv" "$root$repository/.venv"
+  mount --bind "$venv" "$root$repository/.venv"
   if [ -n "$packages" ] && ! cmp -s "$packages" "$here/packages"; then
     export DEBIAN_FRONTEND=noninteractive
     # A mirror of sid may lag behind its date; the signature is looked at all the same.

@@ -7,6 +7,7 @@ import json
 import struct
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -19,6 +20,8 @@ from daskpki.cluster import no_pickle
 from daskpki.cluster.comm import read_frames
 from daskpki.confidential import Confidential
 from daskpki.credentials.contexts import parse_context, parse_scheduler
+from daskpki.credentials.login_file import LoginFile, encode_login_file, parse_login_file
+from daskpki.credentials.one_file import load_file
 from daskpki.credentials.saved_logins import parse_entry
 from daskpki.errors import DaskpkiError
 from daskpki.handover import parse_handover
@@ -76,7 +79,12 @@ def _reply(data: bytes) -> None:
     parse_refusal(reply)
 
 
-def _message(data: bytes) -> None:
+def _login_file(data: bytes) -> object:
+    found = parse_login_file(data)
+    return found.identity, found.ca_sha256
+
+
+def _message(data: bytes, decode: Callable[[list[bytes]], object] = no_pickle.decode) -> None:
     """Frames as one input: a byte of count, two bytes of length each, then what they hold."""
     count, rest = (data[0] % 5, data[1:]) if data else (0, b"")
     frames: list[bytes] = []
@@ -84,7 +92,7 @@ def _message(data: bytes) -> None:
         length = int.from_bytes(rest[:2], "little")
         frames.append(rest[2 : 2 + length])
         rest = rest[2 + length :]
-    no_pickle.decode([*frames, rest])
+    decode([*frames, rest])
 
 
 class _Stream:
@@ -110,12 +118,12 @@ def _frames(data: bytes) -> None:
         reading.send(None)
 
 
-def _backup(data: bytes) -> None:
+def _in_file(read: Callable[[Path], object], data: bytes) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
-        file = Path(directory) / "backup"
+        file = Path(directory) / "file"
         file.write_bytes(data)
         file.chmod(0o600)
-        read_backup(file)
+        read(file)
 
 
 _BOX: Final = Confidential(bytes(32))
@@ -128,6 +136,9 @@ _BACKUP: Final = (FORMATS / "store.backup").read_bytes()
 _SET: Final = msgpack.packb({"op": "x", "s": {"__Set__": True, "as-list": [1]}})
 _SERIALIZED: Final = msgpack.packb({"num-sub-frames": 1})
 _POINTS: Final = msgpack.packb({"a": {"__Serialized__": 1}})
+_BUNDLE: Final = (
+    pem.encode_pem(serialize_key(key()).reveal(), pem.PRIVATE_KEY) + pem.encode_pem(_LEAF, pem.CERTIFICATE)
+).encode()
 _UTF8: Final = "utf-8"
 
 
@@ -148,12 +159,20 @@ TARGETS: Final[dict[str, Target]] = {
         [(FORMATS / "credential.json").read_bytes()],
     ),
     "login": Target(parse_context, [(FORMATS / "login.json").read_bytes()]),
+    "login_file": Target(
+        _login_file, [encode_login_file(LoginFile("default", _LEAF, (), _TRUST, ("tls://10.0.0.5:8786",)))]
+    ),
     "entry": Target(lambda data: parse_entry(Confidential(data)), [(FORMATS / "login.entry").read_bytes()]),
     "handover": Target(parse_handover, [b'{"format":1}']),
     "address": Target(
         lambda data: parse_scheduler(data.decode(_UTF8, "replace")), [b"tls://10.0.0.5:8786", b"tls://[::1]"]
     ),
     "message": Target(_message, [_framed(_SET), _framed(_POINTS, _SERIALIZED, b"x")], (no_pickle.GateError,)),
+    "sealed_message": Target(
+        partial(_message, decode=no_pickle.decode_sealed),
+        [_framed(_SET), _framed(_POINTS, _SERIALIZED, b"x")],
+        (no_pickle.GateError,),
+    ),
     "frames": Target(
         _frames,
         [(16).to_bytes(8, "little") + (1).to_bytes(8, "little") + (1).to_bytes(8, "little") + b"\x80"],
@@ -177,7 +196,11 @@ TARGETS: Final[dict[str, Target]] = {
     ),
     "records": Target(decode_part, [(FORMATS / name).read_bytes() for name in ("records.head", "records.segment")]),
     "sealed": Target(lambda data: open_with_key(data, _BOX, context=b"c"), [seal_with_key(_BOX, _BOX, context=b"c")]),
-    "backup": Target(_backup, [_BACKUP, _BACKUP.replace(b"store_id TEXT NOT NULL,", b"store_id TEXT NOT NULL\xcc")]),
+    "bundle": Target(partial(_in_file, load_file), [_BUNDLE]),
+    "backup": Target(
+        partial(_in_file, read_backup),
+        [_BACKUP, _BACKUP.replace(b"store_id TEXT NOT NULL,", b"store_id TEXT NOT NULL\xcc")],
+    ),
 }
 
 

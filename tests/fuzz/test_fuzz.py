@@ -15,7 +15,7 @@ from tests.robustness.crash.nightly import by_day
 from tests.support.paths import ROOT
 
 RUNS = 20_000
-QUICK = [name for name in TARGETS if name not in {"backup", "sealed"}]
+QUICK = [name for name in TARGETS if name not in {"backup", "bundle", "sealed"}]
 SECONDS_EACH = 300
 
 

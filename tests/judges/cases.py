@@ -16,11 +16,11 @@ from cryptography.x509.oid import NameOID
 
 from daskpki.authority.session import random_serial
 from daskpki.identity import Role
-from daskpki.pki.certificates import der, seconds
+from daskpki.pki.certificates import certificate_grades, der, seconds
 from daskpki.pki.crl import Revocation, sign_crl
 from daskpki.pki.issuer import Issuer, create_intermediate, create_offline_root, create_root
 from daskpki.pki.keys import KeyType, PrivateKey, signature_hash
-from daskpki.pki.profile import HOUR, ROOT_CRL_LIFETIME, LeafRequest
+from daskpki.pki.profile import HOUR, LOOPBACK, ROOT_CRL_LIFETIME, Grade, LeafRequest
 from tests.support.pki_material import POLICY, identity, key, leaf
 
 NOW: Final = datetime.now(UTC).replace(microsecond=0)
@@ -28,6 +28,7 @@ LONG_AGO: Final = NOW - timedelta(days=20)
 DNS: Final = "w-1.example.org"
 FOREIGN: Final = "w-1.example.com"
 REVOKED_SERIAL: Final = random_serial()
+UNUSED, STOLEN = 3, 4
 CLIENT: Final = "client"
 SERVER: Final = "server"
 
@@ -40,7 +41,10 @@ STRANGER: Final = "another CA's"
 
 
 class Case(NamedTuple):
-    """One leaf for one purpose, all in DER; `crls` are of its issuer and of the root where that is another one."""
+    """One leaf for one purpose, all in DER; `crls` are of its issuer and of the root where that is another one.
+
+    `graded` is whether the leaf has a grade of ours as a further extended key usage.
+    """
 
     name: str
     kind: KeyType
@@ -50,6 +54,7 @@ class Case(NamedTuple):
     crls: tuple[bytes, ...]
     purpose: str
     verdict: str
+    graded: bool = False
 
 
 class Authority(NamedTuple):
@@ -62,14 +67,16 @@ class Authority(NamedTuple):
     def case(self, name: str, certificate: x509.Certificate, purpose: str, verdict: str) -> Case:
         """A case of this CA."""
         chain, root = tuple(map(der, self.issuer.chain)), der(self.issuer.root)
-        return Case(name, self.kind, der(certificate), chain, root, self.crls, purpose, verdict)
+        graded = bool(certificate_grades(certificate))
+        return Case(name, self.kind, der(certificate), chain, root, self.crls, purpose, verdict, graded)
 
 
 @cache
 def authority(tiers: int, kind: KeyType, *, generation: int = 1) -> Authority:
-    """The CA that issues the cases of that kind."""
+    """The CA that issues the cases of that kind; one generation has revoked nothing, another one is itself revoked."""
     numbers: dict[str, Any] = {"generation": generation, "now": LONG_AGO}
-    entries = [Revocation(serial, seconds(NOW) - HOUR, "keyCompromise") for serial in (random_serial(), REVOKED_SERIAL)]
+    serials = () if generation == UNUSED else (random_serial(), REVOKED_SERIAL)
+    entries = [Revocation(serial, seconds(NOW) - HOUR, "keyCompromise") for serial in serials]
     if tiers == 1:
         own = key(kind, f"judged{generation}")
         issuer = create_root("default", POLICY, own, serial=random_serial(), **numbers)
@@ -77,7 +84,8 @@ def authority(tiers: int, kind: KeyType, *, generation: int = 1) -> Authority:
     root = create_offline_root("default", key(kind, f"judged root{generation}"), serial=random_serial(), **numbers)
     own = key(kind, f"judged issuing{generation}")
     issuer = create_intermediate(root, POLICY, own, serial=random_serial(), **numbers)
-    root_crl = sign_crl(root, [], number=3, now=NOW, lifetime=ROOT_CRL_LIFETIME)
+    itself = Revocation(issuer.certificate.serial_number, seconds(NOW) - HOUR, "cACompromise")
+    root_crl = sign_crl(root, [itself] if generation == STOLEN else [], number=3, now=NOW, lifetime=ROOT_CRL_LIFETIME)
     return Authority(issuer, kind, (sign_crl(issuer, entries, number=7, now=NOW), root_crl))
 
 
@@ -88,6 +96,15 @@ def accepted() -> Iterator[Case]:
         certificate = leaf(ca.issuer, LeafRequest(identity(role, "w-1"), (DNS,)), kind=kind, now=NOW)
         for purpose in (CLIENT,) if role is Role.CLIENT else (CLIENT, SERVER):
             yield ca.case(f"{role.value} of {kind.value}, {tiers} tiers, as {purpose}", certificate, purpose, ACCEPTED)
+    for tiers in (1, 2):
+        ca = authority(tiers, KeyType.P256)
+        admin = LeafRequest(identity(Role.CLIENT, "admin"), (DNS,), grades=(Grade.ADMIN,))
+        yield ca.case(f"an administrator, {tiers} tiers", leaf(ca.issuer, admin, now=NOW), CLIENT, ACCEPTED)
+        addressed = LeafRequest(identity(Role.SCHEDULER, "s"), (DNS,), LOOPBACK)
+        yield ca.case(f"with IP addresses, {tiers} tiers", leaf(ca.issuer, addressed, now=NOW), SERVER, ACCEPTED)
+        unused = authority(tiers, KeyType.P256, generation=UNUSED)
+        usual = leaf(unused.issuer, LeafRequest(identity(), (DNS,)), now=NOW)
+        yield unused.case(f"beside an empty revocation list, {tiers} tiers", usual, CLIENT, ACCEPTED)
 
 
 def refused() -> Iterator[Case]:
@@ -105,6 +122,8 @@ def refused() -> Iterator[Case]:
         yield ca.case(f"a foreign name, {tiers} tiers", foreign_name(bad, issuer.key), SERVER, CONSTRAINT)
         other = authority(tiers, KeyType.P256, generation=2)
         yield ca.case(f"another CA's, {tiers} tiers", leaf(other.issuer, request, now=NOW), CLIENT, STRANGER)
+    stolen = authority(2, KeyType.P256, generation=STOLEN)
+    yield stolen.case("of a revoked CA", leaf(stolen.issuer, LeafRequest(identity(), (DNS,)), now=NOW), CLIENT, REVOKED)
 
 
 def foreign_name(like: x509.Certificate, signer: PrivateKey) -> x509.Certificate:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support.paths import ROOT, tracked
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 JOURNEYS = re.findall(r"^\| (.+) \| (`daskpki/.+`) \|$", PAGE, re.MULTILINE)
@@ -21,3 +21,14 @@ def test_every_file_of_a_journey_exists_once(journey: str, files: str) -> None:
     named = re.findall(r"`([^`]+)`", files)
     assert 6 <= len(named) == len(set(named)), journey
     assert not [name for name in named if not (ROOT / name).is_file()]
+
+
+def test_every_long_test_is_in_the_table() -> None:
+    """Those that `--long` makes longer, or runs at all, by the folder that is given to it."""
+    marked = re.compile(r'^from .* import .*\b(by_day|NIGHTLY)\b|environ\.get\("DASKPKI_NIGHTLY"\)', re.MULTILINE)
+    found = {path.parts[1] for path in tracked("tests/*.py") if marked.search((ROOT / path).read_text())}
+    listed = {
+        folder for row in re.findall(r"^\| `scripts/test --long (.+)` \|", PAGE, re.MULTILINE) for folder in row.split()
+    }
+    assert found <= {folder.removeprefix("tests/") for folder in listed}
+    assert len(found) >= 7

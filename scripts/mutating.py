@@ -24,7 +24,7 @@ from cosmic_ray.work_item import WorkerOutcome, WorkItem, WorkResult
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 LEAST: Final = 0.9
-SAMPLE: Final = 100
+SAMPLE: Final = 50
 TIMEOUT: Final = 60.0
 SURVIVED: Final = "survived"
 _SEED: Final = 1

@@ -39,6 +39,12 @@ STOCK: Final = "stock"
 OURS: Final = "daskpki"
 _AT_ONCE: Final = 20
 """How many workers of a fleet come at a time at first; after a restart, all do."""
+_QUIET: Final = {
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "60s",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "10s",
+}
+"""What every worker looks at several times a second, which a thousand in one process cannot."""
 GOALS: Final = {"registered_s": 1.1, "memory_mb": 1.1, "stall_s": 1.2, "revoked_s": 1.5, "restart_stall_s": 1.2}
 
 
@@ -184,7 +190,7 @@ class Fleet:
     @contextmanager
     def _crew(self, address: str) -> Iterator[Crew]:
         directory = self._directory / "crew"
-        environment = stock_environment(self._authority, self._leaf(""), directory)
+        environment = stock_environment(self._authority, self._leaf(""), directory) | _QUIET
         command = [sys.executable, CONTESTANTS / "crew.py", self._kind, address, str(self._count), directory]
         with subprocess.Popen(
             command,

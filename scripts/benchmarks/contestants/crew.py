@@ -73,7 +73,7 @@ class Crew:
         directory = self._directory / "renewed"
         pair = KeyPair((directory / "cert.pem").read_text(), Confidential((directory / "key.pem").read_bytes()))
         for worker in self._workers[:-1]:
-            await asyncio.to_thread(worker.security.keeper.renew, pair)
+            worker.security.keeper.renew(pair)
 
     async def gone(self) -> None:
         await asyncio.gather(*(worker.finished() for worker in self._workers))

@@ -19,9 +19,9 @@ EXTRAS: Final = ("", "cli", "gcp", "kms", "demo", "cloudprovider")
 _HEAD: Final = """\
 # Dependencies and their licences
 
-What `pip install daskpki` brings, and what each extra adds to that, with the licence that the package itself states.
-Written by `python -m scripts.dependencies`; the versions that the container installs are locked in
-`scripts/container/requirements.txt`, and each release has a bill of materials (`scripts/sbom`).
+These are the packages that `pip install daskpki` and each extra install, with the licence that each package states.
+`python -m scripts.dependencies` writes this page. `scripts/container/requirements.txt` locks the versions in the
+container, and each release has a bill of materials (`scripts/sbom`).
 
 | package | comes with | licence |
 |---|---|---|

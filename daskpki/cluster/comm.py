@@ -32,6 +32,7 @@ from daskpki.cluster.pending import is_crowded
 from daskpki.cluster.policy import STREAM_AFTER, Channel, ContestedAddressError, OperationRefusedError
 from daskpki.cluster.reasons import Reason
 from daskpki.cluster.refusal import answer_call, answer_locally, answer_stream, detached, reason_of
+from daskpki.cluster.sealed.wire import MOST_FRAMES
 from daskpki.cluster.trust_updates import CODE, EPOCH, MODE
 from daskpki.cluster.values import arguments, fitted, misfit
 from daskpki.errors import NotTrustedError
@@ -44,23 +45,30 @@ _MALFORMED: Final = (struct.error, AssertionError, ValueError, OverflowError, Me
 """What lengths that are none raise; a peer that sends them is gone, which Dask knows how to bear."""
 
 
+class TooLongError(ValueError):
+    """A message that announces more than is read of its sender."""
+
+
 async def read_frames(stream: Any, most: int | None = None) -> list[memoryview]:
     """Read the next message's frames from a tornado IOStream, undecoded; raises what the stream raises.
 
-    ValueError when there are more than `most` bytes.
+    TooLongError when it announces more than `most` bytes, before any of those is read, or too many frames.
     """
     (together,) = _LENGTH.unpack(await stream.read_bytes(_LENGTH.size))
-    _verify_size(together, most)
-    frames, lengths = unpack_frames(await read_bytes_rw(stream, together), partial=True)
-    _verify_size(together + sum(lengths), most)
+    _verify_size("bytes", together, most)
+    first = await read_bytes_rw(stream, together)
+    if most is not None:  # an empty frame takes 8 bytes on the way, some 600 here, and 5 µs of everybody's time
+        _verify_size("frames", _LENGTH.unpack_from(first)[0], min(most >> 10, MOST_FRAMES))
+    frames, lengths = unpack_frames(first, partial=True)
+    _verify_size("bytes", together + sum(lengths), most)
     for length in lengths:
         frames.append(await read_bytes_rw(stream, length))
     return frames
 
 
-def _verify_size(size: int, most: int | None) -> None:
+def _verify_size(units: str, size: int, most: int | None) -> None:
     if most is not None and size > most:
-        raise ValueError(f"a message of {size} bytes, where at most {most} are read")
+        raise TooLongError(f"a message of {size} {units}, where at most {most} are read")
 
 
 class FramedTLS(tcp.TLS):
@@ -143,8 +151,10 @@ _OF_AN_OUTCOME: Final = arguments("key:key run_id:integer stimulus_id:text")
 _WAITS_FOR_KEY: Final = frozenset({"queue_put", "variable_set"})
 _LONGEST_GREETING: Final = 1 << 16
 """Bytes of a greeting, which Dask keeps as long as the connection lives; its own has some hundred."""
-LONGEST_CALL: Final = 1 << 27
-"""Bytes of a call with a worker's certificate: twice what the values of its arguments may have (`values`)."""
+LONGEST_OF_A_WORKER: Final = 1 << 27
+"""Bytes of a worker's call or batch of messages: twice what the values of one may have (`values`)."""
+LONGEST: Final = int(tcp.MAX_BUFFER_SIZE)
+"""Bytes of a client's message, which may hold a graph or data, or of a reply: half of the memory, as Dask buffers."""
 _NANNY_STARTS: Final = 600.0
 """Seconds in which a nanny has installed its plugins and started its worker: until then, no nanny plugin is added."""
 
@@ -252,8 +262,12 @@ class PkiTLS(FramedTLS):
 
     async def _next(self, deserializers: Any) -> Any:
         conversation = self.conversation
-        calls = conversation.gated and conversation.server and not conversation.streaming
-        frames = await self.read_frames(LONGEST_CALL if calls else None)
+        try:
+            frames = await self.read_frames(self._longest())
+        except CommClosedError as error:
+            if isinstance(error.__cause__, TooLongError):
+                self._log(str(error.__cause__), Reason.SIZE)
+            raise
         if not conversation.gated:
             return await self.decode_stock(frames, deserializers)
         try:
@@ -261,6 +275,13 @@ class PkiTLS(FramedTLS):
             return await self.decode_by(decode, frames)
         except no_pickle.GateError as error:
             return detached(error)
+
+    def _longest(self) -> int | None:
+        """Bytes of the next message; None where we are neither a scheduler nor a nanny that is called by its worker."""
+        conversation = self.conversation
+        if conversation.bounded:
+            return LONGEST_OF_A_WORKER
+        return LONGEST if conversation.ours.role is Role.SCHEDULER else None
 
     # --- judging what was read -------------------------------------------------------------------------------------
 

@@ -103,6 +103,12 @@ class Conversation:
         return self.ours.role is Role.SCHEDULER or self.server is Server.NANNY
 
     @property
+    def bounded(self) -> bool:
+        """Whether the peer has neither graphs nor data to send: a worker's calls and reports, but no reply of its."""
+        graphs = self.may_submit and self.channel is Channel.CLIENT_STREAM
+        return self.gated and self.peer.identity.role is Role.WORKER and self.server is not None and not graphs
+
+    @property
     def may_submit(self) -> bool:
         """Whether the peer's graphs are accepted: a client's always, a worker's in the modes that allow it."""
         return self.peer.identity.role is Role.CLIENT or self._mode in {WorkerClients.ALLOW, WorkerClients.SUBMIT}

@@ -31,10 +31,14 @@ import msgpack
 from distributed.protocol import pickle
 from distributed.protocol.serialize import Pickled, Serialize, Serialized, ToPickle, serialize, to_serialize
 
+from daskpki.cluster.values import MOST_NUMBERS, may_collide
 from daskpki.errors import NotTrustedError
 from daskpki.quoting import shown
 
 _ENUM_PACKAGES: Final = frozenset({"dask", "distributed"})
+MOST_ITEMS: Final = 1 << 22
+_MAPS: Final = frozenset({*range(0x80, 0x90), 0xDE, 0xDF})
+_ARRAYS: Final = frozenset({*range(0x90, 0xA0), 0xDC, 0xDD})
 _LEVELS: Final = 16
 """By so much deeper than it came may a value stand in what a scheduler passes on; msgpack ends at 1024."""
 
@@ -62,7 +66,8 @@ def decode_sealed(frames: Sequence[memoryview | bytes]) -> Any:
 
 def _decode(frames: Sequence[memoryview | bytes], *, keeps_pickles: bool) -> Any:
     try:
-        message = _unpack(frames[0], _hook(frames, keeps_pickles=keeps_pickles))
+        items = _Items()
+        message = items.unpack(frames[0], _hook(frames, items, keeps_pickles=keeps_pickles))
         msgpack.packb(nested(message), default=_encodable, use_bin_type=True)
     except GateError:
         raise
@@ -91,37 +96,81 @@ def _encodable(value: Any) -> Any:
     raise GateError(f"a {type(value).__name__}, which no message of Dask's holds")
 
 
-def _unpack(frame: memoryview | bytes, hook: Callable[[dict[Any, Any]], Any]) -> Any:
-    # A timestamp becomes a datetime, which does not pass _encodable.
-    return msgpack.loads(
-        frame, object_hook=hook, ext_hook=_extension, use_list=False, strict_map_key=False, raw=False, timestamp=3
-    )
+class _Items:
+    """Bounds the values in one message's frames: an empty map is a byte on the way, and 80 in memory."""
+
+    def __init__(self) -> None:
+        self._uncounted = self._left = MOST_ITEMS
+
+    def unpack(self, frame: memoryview | bytes, hook: Callable[[dict[Any, Any]], Any]) -> Any:
+        """What msgpack reads in `frame`; GateError when those are too many values."""
+        if len(frame) <= self._uncounted:  # a value takes a byte at least
+            self._uncounted -= len(frame)
+        else:
+            self._left -= _count(frame, self._left)
+        # A timestamp becomes a datetime, which does not pass _encodable.
+        return msgpack.loads(
+            frame,
+            object_pairs_hook=lambda pairs: hook(_mapping(pairs)),
+            ext_hook=_extension,
+            use_list=False,
+            strict_map_key=False,
+            raw=False,
+            timestamp=3,
+        )
+
+
+def _mapping(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+    if may_collide([key for key, _ in pairs] if len(pairs) > MOST_NUMBERS else ()):
+        raise GateError(f"more than {MOST_NUMBERS} numbers as keys")
+    return dict(pairs)
+
+
+def _count(frame: memoryview | bytes, most: int) -> int:
+    """How many values there are in `frame`; GateError above `most`."""
+    unpacker = msgpack.Unpacker(max_buffer_size=len(frame))  # type: ignore[attr-defined]  # of the extension's or Python
+    unpacker.feed(frame)
+    count, waiting = 0, 1
+    while waiting:
+        if (count := count + 1) + waiting > most:
+            raise GateError(f"more than {MOST_ITEMS} values")
+        kind = frame[unpacker.tell()]
+        if kind in _MAPS:
+            waiting += 2 * unpacker.read_map_header()
+        elif kind in _ARRAYS:
+            waiting += unpacker.read_array_header()
+        else:
+            unpacker.skip()
+        waiting -= 1
+    return count
 
 
 def _extension(code: int, _data: bytes) -> Any:
     raise GateError(f"msgpack's extension {code}, which no message of Dask's holds")
 
 
-def _hook(frames: Sequence[memoryview | bytes], *, keeps_pickles: bool) -> Callable[[dict[Any, Any]], Any]:
+def _hook(
+    frames: Sequence[memoryview | bytes], items: _Items, *, keeps_pickles: bool
+) -> Callable[[dict[Any, Any]], Any]:
     unused = set(range(1, len(frames)))
 
     def decode_object(value: dict[Any, Any]) -> Any:
         if "__Pickled__" in value:
             if not keeps_pickles:
                 raise GateError("a pickled object")
-            header, own = _opaque(value["__Pickled__"], frames, unused)
+            header, own = _opaque(value["__Pickled__"], frames, items, unused)
             if not isinstance(header.get("pickled-obj"), bytes):
                 raise GateError("a pickled object without its pickle")
             return OpaquePickle(header, own)
         if "__Serialized__" in value:
-            return Serialized(*_opaque(value["__Serialized__"], frames, unused))
+            return Serialized(*_opaque(value["__Serialized__"], frames, items, unused))
         return _plain(value)
 
     return decode_object
 
 
 def _opaque(
-    offset: object, frames: Sequence[memoryview | bytes], unused: set[int]
+    offset: object, frames: Sequence[memoryview | bytes], items: _Items, unused: set[int]
 ) -> tuple[dict[Any, Any], list[memoryview | bytes]]:
     """Header and frames of the object whose header is at `offset` among the frames, which belong to it alone.
 
@@ -130,7 +179,7 @@ def _opaque(
     """
     if isinstance(offset, bool) or not isinstance(offset, int) or not 0 < offset < len(frames):
         raise GateError("a serialized object outside the message")
-    header = _unpack(frames[offset], _plain)
+    header = items.unpack(frames[offset], _plain)
     count = header["num-sub-frames"] if isinstance(header, dict) else None
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < len(frames) - offset:
         raise GateError("a serialized object whose header does not count its frames")
@@ -143,6 +192,8 @@ def _opaque(
 
 def _plain(value: dict[Any, Any]) -> Any:
     if "__Set__" in value:
+        if may_collide(value["as-list"]):
+            raise GateError(f"more than {MOST_NUMBERS} numbers in a set")
         return set(value["as-list"])
     if "__Enum__" in value:
         return _member(value["__module__"], value["__name__"], value["name"])

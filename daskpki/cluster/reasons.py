@@ -29,6 +29,8 @@ class Reason(StrEnum):
     """An operation, or an argument of one, that the role may not use."""
     PICKLE = "pickle"
     """Bytes in a worker's message that would have to be unpickled."""
+    SIZE = "size"
+    """A message that announces more bytes than are read of its sender."""
     TRUST_DOCUMENT = "trust_document"
     """A trust document that does not verify."""
     PAGE = "page"

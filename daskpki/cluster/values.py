@@ -8,7 +8,7 @@ value that it only stores and passes on (custom metrics, `extra`, extensions, da
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
@@ -36,6 +36,8 @@ _IDENTITY: Final = frozenset(
 SMALL: Final = (10_000, 1 << 20)
 """Items, and characters or bytes, of one custom metric, `extra` or extension."""
 _LARGE: Final = (1_000_000, 1 << 26)
+MOST_NUMBERS: Final = 4096
+"""Keys of one dict or set whose hash is known beforehand (`may_collide`)."""
 
 
 # --- single values
@@ -83,6 +85,25 @@ def _is_name(value: object) -> bool:
 
 
 # --- collections
+
+
+def may_collide(keys: Collection[Any]) -> bool:
+    """Whether too many keys have hashes that their sender may choose, so that in a dict each one meets all others.
+
+    Those of texts are salted in each process. Numbers hash to themselves: 700,000 chosen ones take an hour.
+    """
+    return len(keys) > MOST_NUMBERS and sum(not _is_salted(key) for key in keys) > MOST_NUMBERS
+
+
+def _is_salted(key: Any) -> bool:
+    waiting = [key]
+    while waiting:  # as in _is_key
+        each = waiting.pop()
+        if isinstance(each, tuple):
+            waiting.extend(each)
+        elif each is not None and not isinstance(each, (int, float)):
+            return True
+    return False
 
 
 def _is_collection(value: object, each: Callable[[Any], bool], most: int = _LARGE[0]) -> bool:
@@ -213,7 +234,7 @@ KINDS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "flag-or-count": lambda value: isinstance(value, bool) or _is_integer(value),
     "integer": lambda value: _is_integer(value, -_WIDEST, _WIDEST - 1),
     "key": _is_key,
-    "keys": lambda value: _is_collection(value, _is_key),
+    "keys": lambda value: _is_collection(value, _is_key) and not may_collide(value),
     "long-text": lambda value: _is_text(value, _LONG),
     "mapping": lambda value: isinstance(value, dict) and _is_data(value),
     "metrics": _is_metrics,

@@ -95,6 +95,34 @@ def test_crafted_objects_are_refused(message: Any) -> None:
         decode(packed(message))
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        dict.fromkeys(range(5000)),
+        dict.fromkeys((number, (None, 1.5)) for number in range(5000)),
+        {"__Set__": True, "as-list": list(range(5000))},
+    ],
+)
+def test_numbers_that_could_collide_are_refused(value: Any) -> None:
+    """Of 700,000 numbers in a dict each may meet all others: a message of 6 MB would stop a scheduler for an hour."""
+    with pytest.raises(GateError, match="more than 4096 numbers"):
+        decode(packed({"a": [value]}))
+
+
+def test_control_many_texts_and_some_numbers_are_read() -> None:
+    message = {"a": {("x", number): number for number in range(5000)}, "b": dict.fromkeys(range(4096))}
+    assert decode(packed(message)) == message
+
+
+def test_headers_are_counted_as_the_message_is() -> None:
+    """Each of 200 is below the bound, and what it has beside its count takes 80 times its bytes."""
+    header = msgpack.packb({"num-sub-frames": 0, "x": [{}] * 100_000})
+    message = [{"__Serialized__": number} for number in range(1, 201)]
+    with pytest.raises(GateError, match="more than 4194304 values"):
+        decode([*packed(message), *[header] * 200])
+    assert len(decode([*packed(message[:60]), *[header] * 60])) == 60
+
+
 @settings(deadline=None)
 @given(st.lists(st.binary(), max_size=4))
 def test_hostile_bytes_raise_one_error(frames: list[bytes]) -> None:

@@ -363,3 +363,7 @@ class Counter:
 
 def use_actor(counter: Any) -> int:
     return int(counter.increment().result())
+
+
+def log_long_event(size: int) -> None:
+    get_worker().log_event("long", "x" * size)

@@ -78,6 +78,5 @@ def _held(invocation: Invocation, who: str) -> VerifiedCredential:
 
     role, name = parse_role_and_name(who)
     with invocation.open_store() as store:
-        seen = store.memory.trust(invocation.cluster)
-        pins = Pins(sha256=invocation.ca_sha256, known=() if seen is None else tuple(seen.authorities))
+        pins = Pins(sha256=invocation.ca_sha256).remembering(store.memory.trust(invocation.cluster))
         return fetch_credential(store.secrets, invocation.cluster, role, name, pins=pins, now=datetime.now(UTC))

@@ -107,8 +107,9 @@ def surroundings(invocation: Invocation) -> Environment:
     from daskpki.credentials.sources import Environment
     from daskpki.store.opening import open_store
 
+    pin = {"DASKPKI_CA_SHA256": invocation.ca_sha256} if invocation.ca_sha256 else {}
     return Environment(
-        os.environ, datetime.now(UTC), OSKeyring(), lambda url: open_store(url, unlock=invocation.unlocking())
+        os.environ | pin, datetime.now(UTC), OSKeyring(), lambda url: open_store(url, unlock=invocation.unlocking())
     )
 
 
@@ -167,7 +168,8 @@ def login(
         made = _login_by_file(invocation, here, Path(who), scheduler or (), ca_sha256, user_config=user_config)
     else:
         if ca_sha256 is not None:
-            raise UsageError("--ca-sha256 is for a login file", hint="for a login from the store: DASKPKI_CA_SHA256")
+            hint = "for a login from the store: daskpki --ca-sha256 HEX login"
+            raise UsageError("--ca-sha256 is for a login file", hint=hint)
         label = parse_client(who, name)
         made = _login_from_store(ctx, here, label, scheduler or (), user_config=user_config)
     context = made.saved.context

@@ -68,6 +68,7 @@ def login(
     """
 
     def fetch(pins: Pins) -> VerifiedCredential:
+        pins = pins.remembering(store.memory.trust(cluster))
         return fetch_credential(store.secrets, cluster, Role.CLIENT, name, pins=pins, now=here.now)
 
     login_id = here.contexts.id_of(store.url, cluster, name)

@@ -177,7 +177,8 @@ def _from_file(wanted: Wanted, here: Environment) -> _Found:
     if signed is None:
         named = found.payload.cluster if found.payload else settings.cluster_name(here.environ, wanted.cluster)
         with closing(here.open_store(settings.store_url(here.environ, wanted.store))) as store:
-            signed = fetch_trust(store.secrets, named, pins=here.pins, now=here.now).data
+            pins = here.pins.remembering(store.memory.trust(named))
+            signed = fetch_trust(store.secrets, named, pins=pins, now=here.now).data
     credential = found.credential(parse_trust(signed).document, here.now)
     held = verify_credential(credential, signed, pins=here.pins, now=here.now)
     return held, _addresses(held, here), None
@@ -215,7 +216,8 @@ def _from_store(wanted: Wanted, here: Environment) -> _Found:
     store = here.open_store(url)
     try:
         label = parse_label(name, "name")
-        held = fetch_credential(store.secrets, cluster, Role.CLIENT, label, pins=here.pins, now=here.now)
+        pins = here.pins.remembering(store.memory.trust(cluster))
+        held = fetch_credential(store.secrets, cluster, Role.CLIENT, label, pins=pins, now=here.now)
     finally:
         store.close()
     return held, _addresses(held, here), url

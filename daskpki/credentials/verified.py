@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError
@@ -15,6 +15,9 @@ from daskpki.pki.revoked import every_revoked_serial
 from daskpki.pki.trust import TrustDocument, parse_trust, verify_trust
 from daskpki.pki.trust_document import Anchor
 from daskpki.pki.verify import key_matches, verify_leaf
+
+if TYPE_CHECKING:
+    from daskpki.store.rollback_guard import SeenTrust
 
 
 class VerifiedCredential(NamedTuple):
@@ -39,6 +42,12 @@ class Pins(NamedTuple):
     min_epoch: int = 0
     previous: TrustDocument | None = None
     known: tuple[Anchor, ...] = ()
+
+    def remembering(self, seen: SeenTrust | None) -> Pins:
+        """The same, and what this user's commands have seen of the cluster in its store, unless a CA is pinned."""
+        if seen is None or self.sha256:
+            return self
+        return self._replace(known=seen.authorities, min_epoch=max(self.min_epoch, seen.epoch))
 
 
 def verify_credential(credential: Credential, signed: Confidential, *, pins: Pins, now: datetime) -> VerifiedCredential:

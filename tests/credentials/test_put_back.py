@@ -6,6 +6,8 @@
 | a trust document with an older CRL | `test_revocation.py` | here, `tests/boot/test_check.py` | here |
 | a whole store | `test_polling.py` | here | here, and its log in `tests/authority/test_backup.py` |
 
+What this user's commands have seen of a store counts for a login from it, too.
+
 A node accepts nothing older while it runs: it is started anew. A pin is lowered, a login is removed and made again.
 """
 
@@ -17,14 +19,16 @@ from pathlib import Path
 
 import pytest
 
-from daskpki import secret_names
+from daskpki import CertificateAuthority, secret_names
 from daskpki.credentials.login import login, logout
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.sources import Environment, obtain
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
-from daskpki.pki.certificates import load_certificate
+from daskpki.pki.certificates import der, load_certificate
 from daskpki.pki.crl import Revocation
+from daskpki.pki.pem import fingerprint
+from daskpki.pki.trust import TrustDocument
 from daskpki.store.gsm.endpoint import VARIABLE
 from daskpki.store.port import SecretStore, Store
 from tests.support.gsm_places import open_place
@@ -112,6 +116,56 @@ def test_an_old_credential_is_known_to_be_revoked(cluster: Founded, anywhere: St
     cluster.publish(anywhere.secrets)
     assert login(anywhere, "default", "alice", [], here).held.credential != newest
     logout(here, here.contexts.all())
+
+
+@pytest.fixture
+def operated(anywhere: Store) -> TrustDocument:
+    """A cluster that this user's commands made, so that they have seen it."""
+    ca = CertificateAuthority(anywhere)
+    ca.init()
+    list(ca.issue(ca.requests(Role.CLIENT, ["alice"])))
+    ca.announce("tls://10.0.0.5:8786")
+    return ca.trust()
+
+
+def another(secrets: SecretStore, epoch: int) -> Founded:
+    """Put a stranger's cluster of the same name in its place, whose CA has the same generation."""
+    stranger = Founded()
+    stranger.epoch = epoch
+    for secret in (TRUST, ALICE):
+        secrets.delete(secret)
+    stranger.publish(secrets)
+    stranger.store(secrets, stranger.issue(Role.CLIENT, "alice"))
+    return stranger
+
+
+@pytest.mark.parametrize("newer_by", [0, 1])
+def test_a_strangers_cluster_against_what_this_users_commands_saw(
+    operated: TrustDocument, anywhere: Store, here: Environment, newer_by: int
+) -> None:
+    """The fingerprint counts, and not only the number."""
+    stranger = another(anywhere.secrets, operated.epoch - 1 + newer_by)
+    with pytest.raises(NotTrustedError, match="not signed by a CA that was seen here before") as refused:
+        login(anywhere, "default", "alice", [], here)
+    assert "--ca-sha256" in str(refused.value.hint)
+    pin = {"DASKPKI_CA_SHA256": fingerprint(der(stranger.issuer.root))}
+    pinned = here._replace(environ={**here.environ, **pin})
+    assert login(anywhere, "default", "alice", [], pinned).held.trust.active.certificate == der(stranger.issuer.root)
+    logout(here, here.contexts.all())
+    anywhere.memory.forget()
+    login(anywhere, "default", "alice", [], here)  # who has seen nothing believes it
+    logout(here, here.contexts.all())
+
+
+def test_an_older_document_against_what_this_users_commands_saw(
+    operated: TrustDocument, anywhere: Store, here: Environment
+) -> None:
+    put_back(anywhere.secrets, TRUST, 1)
+    with pytest.raises(NotTrustedError, match=f"at least {operated.epoch} is wanted"):
+        login(anywhere, "default", "alice", [], here)
+    program = stored(here._replace(open_store=lambda _url: anywhere), anywhere)
+    with pytest.raises(NotTrustedError, match=f"at least {operated.epoch} is wanted"):
+        obtain(Wanted(), program)
 
 
 @pytest.mark.usefixtures("cluster")

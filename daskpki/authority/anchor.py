@@ -116,7 +116,7 @@ class Anchored:
     def _hint(self, error: NotTrustedError) -> str:
         if self._refusal and self._document is None:
             return f"{self._refusal}; if the CA was replaced without its old key: --ca-sha256 HEX of the new one"
-        return error.hint or _FORGED
+        return error.hint or (f"{_CUT_OFF}; else: {_FORGED}" if self._store.url.startswith("local:") else _FORGED)
 
     def _start(self, head: Head, after: Callable[[int], Iterator[Record]]) -> Trusted:
         """The newest point that is known to be true and that the log has."""
@@ -136,8 +136,10 @@ class Anchored:
         return start
 
     def _places(self, point: Trusted, after: Callable[[int], Iterator[Record]]) -> Collection[str]:
-        """The places that signatures of the last commit cover, beside its records."""
-        found = set()
+        """The places that signatures of the last commit cover, beside its records; none before a new root is known."""
+        found = set[str]()
+        if self.old_key_lost:
+            return found
         for record in after(point.head.seq - 1) if point.head != EMPTY else ():
             for signature in record.signatures or ():
                 known = point.generations.get(signature.generation)
@@ -200,4 +202,5 @@ def _has(wanted: Head, after: Callable[[int], Iterator[Record]]) -> bool:
     return record is not None and (record.seq, record.hash) == wanted
 
 
+_CUT_OFF: Final = "if daskpki rotate-ca --emergency --old-key-lost was cut off here, run it again"
 _FORGED: Final = "someone who can write to the store added it without the CA's key: find out who, and remove it"

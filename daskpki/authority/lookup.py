@@ -94,7 +94,7 @@ def check_no_emergency(inventory: Inventory) -> None:
         if entry.settings.get("emergency") and shown and str(entry.generation) not in shown:
             raise PolicyError(
                 f"rotate-ca --emergency was cut off after it made CA {entry.generation}",
-                hint="daskpki rotate-ca --emergency goes on with it",
+                hint="daskpki rotate-ca --emergency goes on with it (with --old-key-lost if it had that)",
             )
 
 

@@ -295,6 +295,14 @@ def test_what_a_thief_of_the_old_key_signs_after_the_emergency_changes_nothing(
             assert [anchor.generation for anchor in check(ca, serial).authorities] == [2]
 
 
+def test_a_pin_is_not_judged_by_what_the_same_handle_found_without_it(place: GsmPlace) -> None:
+    with closing(place.factory()) as store:
+        opened(store).init()
+        assert opened(store).inventory().authorities()
+        with pytest.raises(NotTrustedError, match="the pin fits no trust document"):
+            opened(store, ca_sha256="0" * 64).inventory()
+
+
 def test_init_ca_continues_no_ca_that_a_forger_made_before_it(place: GsmPlace) -> None:
     """Before there is a document, the first CA vouches for itself; its key's place is not asked all the same."""
     forged = forging.own_ca(1)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 
-from daskpki import CertificateAuthority
-from daskpki.authority.rollover import IDLE
+from daskpki import CertificateAuthority, secret_names
+from daskpki.authority.rollover import IDLE, Successor
 from daskpki.credentials.fetch import fetch_credential
 from daskpki.credentials.verified import Pins
+from daskpki.errors import DaskpkiError
 from daskpki.identity import Role
 from daskpki.store.port import Store
-from tests.robustness.crash.cases import ROLLOVERS, Case, Ending, emergency, found, issue, start
+from tests.robustness.crash.cases import ROLLOVERS, Case, Ending, emergency, found, issue, reissue, start
 from tests.robustness.crash.rollovers import check_ended, followed
 from tests.support.clocks import Clock
 from tests.support.fragile import AFTER, BEFORE, FragileStore, Fuse, Killed
@@ -83,6 +85,41 @@ def killed_and_completed(store: Store, cluster: str, case: Case, fuse: Fuse) -> 
     assert case.ending
     check_ended(ca, case.ending)
     assert_usable(store, cluster, clock)
+
+
+def without_the_old_key(store: Store, cluster: str, clock: Clock) -> CertificateAuthority:
+    ca = CertificateAuthority(store, cluster, clock=clock)
+    ca.rollover().emergency(Successor(), old_keys=False)
+    list(reissue(ca, give_way=False))
+    return ca
+
+
+def key_lost(store: Store, cluster: str) -> Clock:
+    clock = prepared(store, cluster, Case("", (), emergency, (found,)))
+    store.secrets.delete(secret_names.ca_key_id(cluster, 1))
+    return clock
+
+
+def test_an_emergency_without_the_old_key_that_was_cut_off(store: Store) -> None:
+    """Nobody else goes on until the new CA is published, each is told the command, and that begins or ends it."""
+    fuse = Fuse()
+    without_the_old_key(FragileStore(store, fuse), "lost", key_lost(store, "lost"))
+    refused = 0
+    for number, when in itertools.product(range(1, fuse.count + 1), (BEFORE, AFTER)):
+        clock = key_lost(store, cluster := f"lost-{number}-{when}")
+        with pytest.raises(Killed):
+            without_the_old_key(FragileStore(store, Fuse(number, when)), cluster, clock)
+        try:
+            list(issue(CertificateAuthority(store, cluster, clock=clock), "w"))
+        except DaskpkiError as refusal:
+            assert "rotate-ca --emergency" in str(refusal.hint)
+            assert "--old-key-lost" in str(refusal.hint)
+            refused += 1
+        clock.advance(minutes=11)
+        ca = without_the_old_key(store, cluster, clock)
+        check_ended(ca, Ending(IDLE))
+        assert_usable(store, cluster, clock)
+    assert 0 < refused < 2 * fuse.count
 
 
 def assert_usable(store: Store, cluster: str, clock: Clock) -> None:

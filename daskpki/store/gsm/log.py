@@ -307,8 +307,6 @@ class GsmRecordLog:
             records = _signed(records, sign(self._view, records, place_of(proposal)))
             proposal = proposal._replace(tail=(*proposal.tail[:-1], records[-1]))
         won, tip = self._linear.propose(tip, proposal)
-        if won and self.judge is not None and sign is not None:
-            self._places[proposal.end] = frozenset([place_of(proposal)])
         self._settle_on(tip)
         return records if won else ()
 
@@ -322,9 +320,14 @@ class GsmRecordLog:
             return
 
     def _clear(self, tip: Tip[LogPart], before: LogHead | None) -> tuple[int, ...]:
-        """Destroy what lies below the head, but for its predecessor; returns what the next writer is to destroy."""
+        """Destroy what lies below the head, but for its predecessor; returns what the next writer is to destroy.
+
+        A head that nobody vouches for may not count tomorrow: what it replaces is kept.
+        """
         if before is None or tip.head is None:
             return ()
+        if not self._is_vouched(before):
+            return (*before.leftover, before.link.prev)
         if self._cleared != tip.head.number and self._linear.is_authentic(tip.head.number):
             between = set(range(before.link.prev + 1, tip.head.number))
             for number in sorted((between | set(before.leftover)) - before.riders):
@@ -341,18 +344,20 @@ class GsmRecordLog:
         """
         head = found.payload
         assert isinstance(head, LogHead)
-        if self.judge is None:
+        if self._is_vouched(head):
             return True
-        if head.end not in self._places:
-            self._places[head.end] = self.judge(head.end, lambda after: self._replay.records(head, after))
-        place = place_of(head)
-        if place in self._places[head.end]:
-            return True
-        if place not in self._derived:
+        if (place := place_of(head)) not in self._derived:
             if self._replay.state(head) != head.state:
                 raise NotTrustedError("the header of the log is not what its records say")
             self._derived.add(place)
         return False
+
+    def _is_vouched(self, head: LogHead) -> bool:
+        if self.judge is None:
+            return True
+        if head.end not in self._places:
+            self._places[head.end] = self.judge(head.end, lambda after: self._replay.records(head, after))
+        return place_of(head) in self._places[head.end]
 
     def _includes(self, head: LinearHead[LogPart], payload: LogPart) -> bool | None:
         """Whether the chain up to `head` has the last record of a proposal, whose hash covers all before."""

@@ -65,8 +65,8 @@ class GsmStore:
         return GsmPolicies(GsmApi(self._connection, self._url, self._patience), self._patience)
 
     def log(self, cluster: str, judge: Judge | None = None) -> GsmRecordLog:
-        """A cluster's log; one that was judged stays so."""
-        if cluster not in self._logs or (judge is not None and self._logs[cluster].judge is None):
+        """A cluster's log; one that was judged stays so until there is another judge."""
+        if cluster not in self._logs or judge not in (None, self._logs[cluster].judge):
             self._logs[cluster] = GsmRecordLog(
                 self._secrets,
                 cluster,

@@ -113,7 +113,7 @@ _RESENDS: Final = 6
 _LOOK_BACK: Final = 32
 
 MOST_FOREIGN: Final = 4096
-"""Versions that do not count, behind which a head is still looked for: each costs a request."""
+"""Versions without a head that counts, behind which one is still looked for: each costs a request."""
 
 Counts = Callable[[Head[P]], bool]
 """Raises NotTrustedError or CorruptError for a version that does not count; tells whether its link is authentic too."""
@@ -292,20 +292,18 @@ class AppendChain(Generic[P]):
             return None
         except DisabledError:
             newest = self._listed_hint()
-        found, foreign = None, 0
+        found = None
         for number in range(newest, 0, -1):
+            if newest - number > MOST_FOREIGN:
+                raise NotTrustedError(
+                    f"{self._secret}: more than {MOST_FOREIGN} versions from {newest} down are no head that counts",
+                    hint="find out who adds them, and destroy them: gcloud secrets versions destroy NUMBER",
+                )
             payload = seen[number] = seen[number] if number in seen else self._read(number)
             if payload is not None and self._codec.link(payload).seq:  # a rider's link is nobody's word
                 found = self._head(number, payload)
                 if number in self._authentic:
                     return found
-            elif number in self.foreign:
-                foreign += 1
-                if foreign > MOST_FOREIGN:
-                    raise NotTrustedError(
-                        f"{self._secret}: more than {MOST_FOREIGN} versions from {newest} down do not count",
-                        hint="find out who adds them, and destroy them: gcloud secrets versions destroy NUMBER",
-                    )
         return found
 
     def _listed_hint(self) -> int:

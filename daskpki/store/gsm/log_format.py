@@ -58,16 +58,18 @@ from daskpki.store.append_chain import Link
 from daskpki.store.gsm.placement import GsmOptions, encode_options, parse_options
 from daskpki.store.port import MAX_PAYLOAD
 
-_MAX_EXPANDED: Final = 16 << 20  # 64 KiB of honest records expand to less than 1 MiB
+_MAX_EXPANDED: Final = 2 << 20  # 64 KiB of honest records expand to less than 1 MiB
+_MOST_LINES: Final = 1 << 14
+"""Honest ones are at most 6,000; two million, in a forged payload of 3 kB, took each command half a minute and 1 GB."""
 _MEMORY: Final = 64 << 20
 _WHAT: Final = "a part of a records log"
 
 
 def expand(data: bytes) -> bytes:
-    """The text of an .xz file; CorruptError, lzma.LZMAError."""
+    """The text of an .xz file, of bounded length and lines; CorruptError, lzma.LZMAError."""
     decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY)
     expanded = decompressor.decompress(data, _MAX_EXPANDED)
-    if not decompressor.eof or decompressor.unused_data:
+    if not decompressor.eof or decompressor.unused_data or expanded.count(b"\n") > _MOST_LINES:
         raise CorruptError("not a part of a records log (truncated, too large, or followed by other bytes)")
     return expanded
 

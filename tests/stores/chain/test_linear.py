@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from daskpki.confidential import Confidential
-from daskpki.errors import AmbiguousError, ConflictError, DisabledError
-from daskpki.store.append_chain import ATTEMPTS, AppendChain, Link, Tip
+from daskpki.errors import AmbiguousError, ConflictError, DisabledError, NotTrustedError
+from daskpki.store.append_chain import ATTEMPTS, MOST_FOREIGN, AppendChain, Link, Tip
 from daskpki.store.port import Payload, Version
 from tests.support.chain_model import SECRET, Entries, EntriesCodec, follow, includes
 from tests.support.simulator import SimulatedSecret, SimulatedStore
@@ -234,3 +234,16 @@ def test_a_rider_is_no_head_and_goes_by_the_next_winner(store: Store, linear: Li
     assert head.number == 3
     linear.prune(head)
     assert store.states() == ["ENABLED", "DESTROYED", "ENABLED"]
+
+
+def test_versions_that_are_no_heads_are_passed_within_a_bound(store: Store, linear: Linear) -> None:
+    """Whoever may add versions may add riders, too, which no command may go through without end."""
+    linear.append(follow, "a")
+    payload = EntriesCodec().encode(Entries(Link(0, 1, "rider"), ("segment",)))
+    for _ in range(MOST_FOREIGN):
+        store.add(SECRET, payload)
+    assert number(linear) == 1
+    store.add(SECRET, payload)
+    with pytest.raises(NotTrustedError, match=f"more than {MOST_FOREIGN} versions from {MOST_FOREIGN + 2} down"):
+        linear.head()
+    assert store.accesses < 4 * MOST_FOREIGN

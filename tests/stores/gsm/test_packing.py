@@ -177,7 +177,14 @@ def test_nesting_without_end_is_corrupt() -> None:
 
 def test_a_bomb_is_refused_before_it_expands() -> None:
     with pytest.raises(CorruptError, match="too large"):
-        CODEC.decode(Confidential(lzma.compress(b" " * (20 << 20))))
+        CODEC.decode(Confidential(lzma.compress(b" " * (3 << 20))))
+
+
+def test_records_without_end_are_refused_before_they_are_read() -> None:
+    header = CODEC.encode(head(records([new_ca(1)]))).reveal()
+    line = lzma.decompress(header).split(b"\n")[0]
+    with pytest.raises(CorruptError, match="too large"):
+        CODEC.decode(Confidential(lzma.compress(line + b'\n["k",{}]' * 20_000)))
 
 
 @settings(max_examples=300, deadline=None)

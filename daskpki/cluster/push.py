@@ -47,9 +47,10 @@ def push_trust(
 ) -> list[Answer]:
     """Take `latest` to each of these schedulers at once, as the client of `held`; `limit` in seconds. Never raises."""
     document = parse_trust(latest).document
-    arguments = _security(held, document).get_connection_args(Role.CLIENT.value)
+    security = _security(held, document)
 
     async def tell_one(address: str) -> Answer:
+        arguments = security.get_connection_args(Role.CLIENT.value)  # of one scheduler: at its address is no worker
         try:
             epoch = await asyncio.wait_for(trust_updates.send_trust(address, arguments, latest), limit)
             return Answer(address, epoch, taken=epoch == document.epoch)

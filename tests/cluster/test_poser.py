@@ -16,7 +16,9 @@ from distributed import Client, Nanny, Scheduler, Security, Worker
 from distributed.comm.core import Comm, connect, listen
 from distributed.protocol.serialize import ToPickle
 
+from daskpki.cluster.push import Answer, push_trust
 from daskpki.cluster.security import PkiSecurity, client_security
+from daskpki.credentials.verified import VerifiedCredential
 from daskpki.identity import Role
 from tests.cluster.conftest import stock_security
 from tests.support.attacks import Evidence
@@ -112,6 +114,25 @@ def test_no_client_that_connects_again_unpickles_its_answer(
 
     asyncio.run(scenario())
     assert not proof.exists()
+
+
+def test_no_operator_unpickles_its_answer(own: Authority, poser: Security, proof: Path) -> None:
+    """`revoke` takes the trust document to each scheduler: the poser has the place of the second one."""
+    scheduling = PkiSecurity({Role.SCHEDULER: own.enforcement(own.leaf(Role.SCHEDULER))})
+    credential, document = own.leaf(Role.CLIENT, "operator").credential, own.document()
+    held = VerifiedCredential(credential, document, own.signed(document))
+
+    async def scenario() -> list[Answer]:
+        async with (
+            Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler,
+            posing(poser, proof) as address,
+        ):
+            both = [scheduler.address, address]
+            return await asyncio.to_thread(push_trust, both, held, own.signed(own.document()), limit=30)
+
+    answers = asyncio.run(scenario())
+    assert not proof.exists()
+    assert "role worker, and here only scheduler" in answers[1].reason
 
 
 @pytest.mark.parametrize("kind", [Worker, Nanny], ids=["worker", "nanny"])

@@ -15,8 +15,9 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final
 
+from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop, PeriodicCallback
-from tornado.iostream import SSLIOStream
+from tornado.iostream import IOStream, SSLIOStream
 from tornado.tcpserver import TCPServer
 
 from daskpki.cluster.audit import TURNED_AWAY, Audit
@@ -173,6 +174,21 @@ class Anteroom:
             self._turn_out(stream, why)
         if not idle:
             self._turn_out_known(_GLANCE, why)
+
+
+def keep_few(server: HTTPServer, most: int) -> None:
+    """Have an HTTP server that asks for no certificate close its oldest connection for a new one beyond `most`."""
+    streams: list[IOStream] = []
+    take_in = server.handle_stream
+
+    def take_in_one(stream: IOStream, address: tuple[Any, ...]) -> None:
+        streams[:] = [each for each in streams if not each.closed()]
+        if len(streams) >= most:
+            streams.pop(0).close()
+        streams.append(stream)
+        take_in(stream, address)
+
+    server.handle_stream = take_in_one  # type: ignore[method-assign]  # ADR 10 lists it
 
 
 class _Accepting:

@@ -21,6 +21,7 @@ import pytest
 from distributed.utils import open_port
 
 from daskpki.boot.plan import dask_environment
+from daskpki.cluster.web.health import CONNECTIONS
 from daskpki.confidential import Confidential
 from daskpki.handover import encode_handover, parse_handover
 from daskpki.identity import Role
@@ -127,6 +128,17 @@ def test_the_health_server_says_health_and_metrics_and_nothing_else(booted: Boot
             assert fetch(port, path)[0] == 404
     assert fetch(booted.workers_health, "/health") == (200, "ok")  # the nannies' process
     assert "daskpki_connections" in fetch(booted.workers_health, "/metrics")[1]
+
+
+def test_strangers_at_the_health_port_hold_few_descriptors(booted: Booted) -> None:
+    """400 held all 256 of a scheduler: nobody got in, no revocation either, and its log grew by 2 MB in half a minute."""
+    with contextlib.ExitStack() as opened:
+        silent = [
+            opened.enter_context(socket.create_connection(("127.0.0.1", booted.health), 20))
+            for _ in range(CONNECTIONS + 8)
+        ]
+        assert [each.recv(1) for each in silent[:8]] == [b""] * 8
+        assert fetch(booted.health, "/health") == (200, "ok")
 
 
 def test_promtool_takes_the_scrape_and_the_alert_rules_name_what_is_in_it(booted: Booted) -> None:

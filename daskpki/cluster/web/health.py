@@ -18,12 +18,16 @@ from tornado.web import Application, ErrorHandler
 
 from daskpki.cluster.backend import server_kind
 from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.pending import Anteroom, keep_few
 from daskpki.cluster.web.page import metrics_handler
 from daskpki.cluster.web.snapshot import take
 from daskpki.errors import DaskpkiError
 
 WORKERS: Final = 256
 """How many ports after the given one are tried for worker processes."""
+
+CONNECTIONS: Final = 32
+"""Open at once: anyone who reaches the port may open them, and Dask's peers need the descriptors."""
 
 logger = logging.getLogger("distributed.daskpki")
 _SERVING: list[HTTPServer] = []
@@ -44,6 +48,8 @@ def serve_health(server: Any, enforcement: Enforcement, address: str, *, metrics
     for port in ports:
         if _listens(http_server, host.strip("[]"), port):
             _SERVING.append(http_server)
+            keep_few(http_server, CONNECTIONS)
+            Anteroom(enforcement.audit).open(http_server)
             logger.info("/health%s at http://%s:%d", " and /metrics" if metrics else "", host, port)
             return
     raise DaskpkiError(f"--health {address}: the port is taken", hint="another address, or stop what listens there")

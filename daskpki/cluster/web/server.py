@@ -28,7 +28,7 @@ from tornado.web import Application, ErrorHandler, RequestHandler
 from daskpki.cluster.audit import REVOKED, TURNED_AWAY
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import Peer, parse_peer, shown_certificate
-from daskpki.cluster.pending import Anteroom
+from daskpki.cluster.pending import Anteroom, keep_few, usual_limit
 from daskpki.cluster.policy import Server
 from daskpki.cluster.reasons import PeerRefusedError, Reason, reason_at_tls
 from daskpki.cluster.web import page
@@ -128,6 +128,8 @@ class HttpGuard(Router):
             self._http_server.ssl_options = enforcement.server_context()
             self._http_server.handle_stream = self._take_in
             server.periodic_callbacks["daskpki-visitors"] = PeriodicCallback(self.judge_again, _MINUTE)
+        else:
+            keep_few(self._http_server, usual_limit())
         self._http_server.request_callback = self
         self._anteroom.open(self._http_server)
         enforcement.listening(self)

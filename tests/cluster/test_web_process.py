@@ -131,7 +131,7 @@ def test_the_health_server_says_health_and_metrics_and_nothing_else(booted: Boot
 
 
 def test_strangers_at_the_health_port_hold_few_descriptors(booted: Booted) -> None:
-    """400 held all 256 of a scheduler: nobody got in, no revocation either, and its log grew by 2 MB in half a minute."""
+    """400 held all 256 of a scheduler: nobody got in, no revocation either, and its log grew by 80 kB a second."""
     with contextlib.ExitStack() as opened:
         silent = [
             opened.enter_context(socket.create_connection(("127.0.0.1", booted.health), 20))

@@ -97,7 +97,8 @@ def cluster_security(
     here, named = this_process(), cluster_name(os.environ, cluster)
     wanted = {Role.SCHEDULER: scheduler, Role.WORKER: worker, Role.CLIENT: name}
     with closing(open_store(store)) as opened:
-        held = [fetch_credential(opened.secrets, named, *each, pins=here.pins, now=here.now) for each in wanted.items()]
+        pins = here.pins.remembering(opened.memory.trust(named))
+        held = [fetch_credential(opened.secrets, named, *each, pins=pins, now=here.now) for each in wanted.items()]
     return join(
         [each.credential for each in held],
         held[0].trust,

@@ -28,9 +28,22 @@ def shown(value: object, most: int = LONGEST) -> str:
 
 
 def shortened(text: str, most: int = LONGEST) -> str:
-    """`text` on one line, at most `most` characters of it."""
-    line = " ".join(text[: 2 * most].splitlines())
+    """`text` on one line, at most `most` characters of it, and nothing that steers a terminal."""
+    line = visible(" ".join(text[: 2 * most].splitlines()))
     return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def visible(text: str, keep: str = "") -> str:
+    """`text` with escapes for all unprintable characters but those in `keep`.
+
+    Parts of the log and of a secret's annotations were written by others: in a terminal, control characters could move
+    the cursor or turn the direction of writing, and so show something else than is there.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 def did_you_mean(texts: Iterable[str], known: Iterable[str]) -> str | None:

@@ -13,21 +13,18 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
-from daskpki.errors import CorruptError, DisabledError, NotFoundError, NotTrustedError
+from daskpki.errors import CorruptError, NotTrustedError
 from daskpki.pki import keys
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.pem import fingerprint
-from daskpki.pki.trust import follows, verify_trust
+from daskpki.pki.trust import verify_trust
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.records import CA_RETIRED, EMPTY, Head, Record
 from daskpki.signed_commits import Trusted, after_records, generations_of, signed_bytes, verify_commits
 from daskpki.store.append_chain import AppendChain
 from daskpki.store.append_chain import Head as LinearHead
 from daskpki.store.port import Store
-from daskpki.store.trust_chain import TrustPayload, trust_chain
-
-_RIVALS: Final = 64
-"""Documents below the newest that are compared with it, down to the first that was destroyed."""
+from daskpki.store.trust_chain import TrustPayload, trust_chain, verify_no_rival
 
 
 class Anchored:
@@ -177,22 +174,7 @@ class Anchored:
         seen = self._store.memory.trust(self._cluster)
         if self._pin or (seen is not None and seen.epoch == newest.link.seq):
             return
-        signed = newest.payload.signed
-        for number in range(newest.number - 1, max(0, newest.number - _RIVALS), -1):
-            try:
-                rival = chain.read(number)
-            except (NotFoundError, DisabledError):
-                return
-            if rival is None:
-                continue
-            other = rival.signed.document
-            if other.epoch <= signed.document.epoch and not follows(signed, other):
-                raise NotTrustedError(
-                    f"two CAs claim cluster {self._cluster!r}: version {newest.number} of its trust document is of CA "
-                    f"{fingerprint(signed.document.active.certificate)}, version {number} of CA "
-                    f"{fingerprint(other.active.certificate)}",
-                    hint="say which one is right: --ca-sha256 HEX, as init-ca or rotate-ca --emergency printed it",
-                )
+        verify_no_rival(chain, newest)
 
 
 def _has(wanted: Head, after: Callable[[int], Iterator[Record]]) -> bool:

@@ -209,7 +209,7 @@ def _parse(secret: str, payload: Confidential) -> _Payload:
         document = json.loads(payload.reveal())
         version, sealing = document["format"], document["sealing"]
         body = base64.b64decode(document["key"], validate=True)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise CorruptError(f"{secret} is not a CA key") from error
     if version != _FORMAT:
         raise NotTrustedError(f"{secret} has format {version}; this daskpki reads {_FORMAT}", hint="upgrade daskpki")

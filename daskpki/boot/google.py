@@ -98,14 +98,14 @@ class Metadata:
     def instance_name(self) -> str:
         """Fetch the VM's name."""
         try:
-            return self._policy.persist(lambda timeout: self._get("name", timeout).body.decode().strip())
+            return self._policy.persist(lambda timeout: _text(self._get("name", timeout)))
         except NotFoundError as error:
             raise NotFoundError(str(error), hint="give the credential's --name instead of @instance") from None
 
     def account(self) -> str | None:
         """Fetch the service account's email for messages: one attempt, None without an answer."""
         try:
-            return self._get(f"{_ACCOUNT}email", timeout=1.0).body.decode().strip()
+            return _text(self._get(f"{_ACCOUNT}email", timeout=1.0))
         except (TryAgain, DaskpkiError):
             return None
 
@@ -113,7 +113,7 @@ class Metadata:
         reply = self._get(f"{_ACCOUNT}token", timeout)
         try:
             return Confidential(str(json.loads(reply.body)["access_token"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, RecursionError, KeyError, TypeError):
             raise TryAgain("the metadata server's reply holds no access token") from None
 
     def _get(self, path: str, timeout: float) -> Reply:
@@ -302,11 +302,16 @@ def _parse_payload(body: bytes, secret: str) -> tuple[int, Confidential]:
         data = octets(reply["payload"]["data"], "the payload")
         number = int(reply["name"].rpartition("/")[2])
         checksum = int(reply["payload"]["dataCrc32c"])
-    except (ValueError, KeyError, TypeError, AttributeError, DaskpkiError):
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, DaskpkiError):
         raise TryAgain(f"secret {secret}: the reply is not the JSON that Secret Manager sends") from None
     if checksum != crc32c(data):
         raise TryAgain(f"secret {secret}: the payload was damaged on the way (its crc32c does not match)")
     return number, Confidential(data)
+
+
+def _text(reply: Reply) -> str:
+    """Decode an answer of the metadata server; bytes that are no text get escapes, which no name may have."""
+    return reply.body.decode(errors="backslashreplace").strip()
 
 
 def parse_refusal(reply: Reply) -> Refusal:
@@ -316,6 +321,7 @@ def parse_refusal(reply: Reply) -> Refusal:
         details = [entry for entry in error.get("details", ()) if str(entry.get("@type", "")).endswith("ErrorInfo")]
         info = details[0] if details else {}
         status = str(error.get("status") or status_of_http(reply.status))
-        return Refusal(status, shortened(str(error["message"])), str(info.get("reason", "")), info.get("metadata"))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        reason = shortened(str(info.get("reason", "")))
+        return Refusal(shortened(status), shortened(str(error["message"])), reason, info.get("metadata"))
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return Refusal(status_of_http(reply.status), f"HTTP status {reply.status}")

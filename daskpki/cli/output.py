@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple, TextIO
 
 from daskpki.confidential import Confidential
 from daskpki.errors import AccessDeniedError, DaskpkiError, UsageError
-from daskpki.quoting import remaining_seconds
+from daskpki.quoting import remaining_seconds, visible
 
 
 def is_terminal() -> bool:
@@ -236,19 +236,6 @@ def _takes_everything(stream: TextIO) -> bool:
 def _say(line: str) -> None:
     with suppress(OSError):  # a full disk behind stderr: the command matters more than its messages
         print(visible_lines(line), file=sys.stderr)
-
-
-def visible(text: str, keep: str = "") -> str:
-    """`text` with escapes for all unprintable characters but those in `keep`.
-
-    Parts of the log and of a secret's annotations were written by others: in a terminal, control characters could move
-    the cursor or turn the direction of writing, and so show something else than is there.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in text
-    )
 
 
 def visible_lines(text: str) -> str:

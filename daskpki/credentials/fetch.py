@@ -12,7 +12,7 @@ from daskpki.pki.credential import Credential, parse_credential
 from daskpki.pki.trust import parse_trust, verify_trust
 from daskpki.store.append_chain import Head
 from daskpki.store.port import SecretStore
-from daskpki.store.trust_chain import TrustPayload, trust_chain
+from daskpki.store.trust_chain import TrustPayload, trust_chain, verify_no_rival
 
 
 def fetch_credential(
@@ -41,7 +41,8 @@ def _fetch_payload(secrets: SecretStore, cluster: str, role: Role, name: str) ->
 def fetch_trust(secrets: SecretStore, cluster: str, *, pins: Pins, now: datetime) -> TrustPayload:
     """The newest trust document that the pins accept; NotFoundError names the command that makes one.
 
-    NotTrustedError, CorruptError if no version is accepted.
+    NotTrustedError, CorruptError if no version is accepted; NotTrustedError, too, where nothing is known beforehand and
+    two CAs claim the cluster.
     """
 
     def counts(found: Head[TrustPayload]) -> bool:
@@ -64,4 +65,6 @@ def fetch_trust(secrets: SecretStore, cluster: str, *, pins: Pins, now: datetime
         return TrustPayload(payload, parse_trust(payload))  # whose verification says what is wrong with it
     if head is None:
         raise NotFoundError(f"this store has no cluster {cluster!r}", hint=f"daskpki --cluster {cluster} init-ca")
+    if not (pins.sha256 or pins.anchors or pins.known or pins.previous):
+        verify_no_rival(chain, head)
     return head.payload

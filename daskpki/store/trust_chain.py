@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from daskpki import secret_names
 from daskpki.confidential import Confidential
+from daskpki.errors import DisabledError, NotFoundError, NotTrustedError
+from daskpki.pki.pem import fingerprint
+from daskpki.pki.trust import follows
 from daskpki.pki.trust_document import SignedTrustDocument, parse_trust
 from daskpki.store.append_chain import AppendChain, Head, Link
 from daskpki.store.port import SecretStore
@@ -41,3 +44,27 @@ def trust_chain(
 ) -> AppendChain[TrustPayload]:
     """The cluster's chain of trust documents, of which those count that `counts` lets pass."""
     return AppendChain(secrets, secret_names.trust_id(cluster), TrustCodec(), counts=counts)
+
+
+_RIVALS: Final = 64
+"""Documents below the newest that are compared with it, down to the first that was destroyed."""
+
+
+def verify_no_rival(chain: AppendChain[TrustPayload], newest: Head[TrustPayload]) -> None:
+    """Raise NotTrustedError when a document below counts as well and the newest does not follow from it."""
+    signed = newest.payload.signed
+    for number in range(newest.number - 1, max(0, newest.number - _RIVALS), -1):
+        try:
+            rival = chain.read(number)
+        except (NotFoundError, DisabledError):
+            return
+        if rival is None:
+            continue
+        other = rival.signed.document
+        if other.epoch <= signed.document.epoch and not follows(signed, other):
+            raise NotTrustedError(
+                f"two CAs claim cluster {other.cluster!r}: version {newest.number} of its trust document is of CA "
+                f"{fingerprint(signed.document.active.certificate)}, version {number} of CA "
+                f"{fingerprint(other.active.certificate)}",
+                hint="say which one is right: --ca-sha256 HEX, as init-ca or rotate-ca --emergency printed it",
+            )

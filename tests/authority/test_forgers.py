@@ -507,6 +507,34 @@ def test_a_key_that_is_less_sealed_than_recorded_is_not_opened(place: GsmPlace) 
         list(opened(store, places=places).issue([]))
 
 
+def test_another_key_in_the_place_of_the_ca_s_signs_nothing(place: GsmPlace, serial: int) -> None:
+    with closing(place.factory()) as store:
+        key = base64.b64encode(serialize_key(forging.own_ca(1).key).reveal()).decode()
+        payload = {"format": 1, "generation": 1, "sealing": "none", "key": key}
+        store.secrets.add("daskpki_default_cakey_1", Confidential(json.dumps(payload)))
+        newest = store.secrets.latest(forging.RECORDS).number
+    for command in ("issue", "revoke", "announce", "rotate-ca start"):
+        with closing(place.factory()) as store:
+            with pytest.raises(NotTrustedError, match="does not belong to its certificate"):
+                COMMANDS[command](opened(store))
+            assert store.secrets.latest(forging.RECORDS).number == newest
+            check(opened(store), serial)
+
+
+def test_the_commit_of_an_emergency_is_signed_by_the_old_and_the_new_ca(place: GsmPlace) -> None:
+    with closing(place.factory()) as store:
+        ca = opened(store)
+        ca.init()
+        ca.rollover().emergency(Successor())
+        signers = {
+            record.kind: [each.generation for each in record.signatures]
+            for record in ca.session.log.records()
+            if record.signatures
+        }
+    assert signers["ca-activated"] == [1, 2]
+    assert signers["published"] == [2]
+
+
 def test_a_ca_whose_start_was_cut_off_is_published_by_nobody_else(place: GsmPlace) -> None:
     with closing(place.factory()) as store:
         ca = opened(store)

@@ -157,6 +157,20 @@ def test_a_strangers_cluster_against_what_this_users_commands_saw(
     logout(here, here.contexts.all())
 
 
+def test_two_cas_and_nothing_known_are_not_chosen_between(cluster: Founded, anywhere: Store, here: Environment) -> None:
+    stranger = Founded()
+    stranger.epoch = cluster.epoch
+    stranger.publish(anywhere.secrets)
+    with pytest.raises(NotTrustedError, match="two CAs claim cluster 'default'") as refused:
+        login(anywhere, "default", "alice", [], here)
+    assert all(fingerprint(der(each.issuer.root)) in str(refused.value) for each in (cluster, stranger))
+    assert "--ca-sha256" in str(refused.value.hint)
+    pin = {"DASKPKI_CA_SHA256": fingerprint(der(cluster.issuer.root))}
+    pinned = here._replace(environ={**here.environ, **pin})
+    assert login(anywhere, "default", "alice", [], pinned).held.trust.epoch == cluster.epoch
+    logout(here, here.contexts.all())
+
+
 def test_an_older_document_against_what_this_users_commands_saw(
     operated: TrustDocument, anywhere: Store, here: Environment
 ) -> None:

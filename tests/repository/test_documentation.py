@@ -107,6 +107,12 @@ def test_every_command_has_its_place_in_a_page_that_people_read(name: str) -> No
     assert any(asked.search(page.read_text()) for page in pages)
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_its_row_among_the_anchors(name: str) -> None:
+    rows = [line for line in (DOCS / "explanation" / "anchors.md").read_text().splitlines() if line.startswith("|")]
+    assert any(re.search(rf"`{name}[ `]", row.split("|")[1]) for row in rows)
+
+
 def test_every_setting_of_the_entrypoint_is_described() -> None:
     page = (DOCS / "reference" / "entrypoint.md").read_text()
     assert all(f"`{option.variable}`" in page and f"--{option.name}" in page for option in OPTIONS)

@@ -105,7 +105,7 @@ def _lacks_grant(body: bytes) -> bool:
     """Whether the answer is that of an API of Google's about a missing grant; the token endpoint knows no such one."""
     try:
         return json.loads(body)["error"]["status"] in _NO_GRANT
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         return False
 
 

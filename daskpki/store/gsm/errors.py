@@ -22,6 +22,7 @@ from daskpki.errors import (
     UnavailableError,
     UsageError,
 )
+from daskpki.quoting import shortened
 from daskpki.settings import GsmUrl
 
 NOT_DONE: Final = frozenset({"RESOURCE_EXHAUSTED", "ABORTED"})
@@ -82,7 +83,7 @@ class Refusal(Exception):  # noqa: N818 - becomes an error only with what was as
         self.status = status
         self.message = message
         self.reason = reason
-        self.metadata = metadata or {}
+        self.metadata = {str(name): shortened(str(value)) for name, value in (metadata or {}).items()}
 
     def __str__(self) -> str:
         return f"{self.status}: {self.message}"

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from daskpki.cli.app import main
 from daskpki.cli.invocation import FLAGS, WITH_VALUE, hoist
-from daskpki.cli.output import Output, facts, fingerprint_lines, print_listing, remaining, table, table_lines, visible
+from daskpki.cli.output import Output, facts, fingerprint_lines, print_listing, remaining, table, table_lines
+from daskpki.quoting import visible
 
 WORDS = st.sampled_from(["issue", "worker", "--name", "w", "--count", "3", "x=y"])
 GLOBALS = st.one_of(

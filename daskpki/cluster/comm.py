@@ -32,7 +32,6 @@ from daskpki.cluster.pending import is_crowded
 from daskpki.cluster.policy import STREAM_AFTER, Channel, ContestedAddressError, OperationRefusedError
 from daskpki.cluster.reasons import Reason
 from daskpki.cluster.refusal import answer_call, answer_locally, answer_stream, detached, reason_of
-from daskpki.cluster.sealed.wire import MOST_FRAMES
 from daskpki.cluster.trust_updates import CODE, EPOCH, MODE
 from daskpki.cluster.values import arguments, fitted, misfit
 from daskpki.errors import NotTrustedError
@@ -41,6 +40,7 @@ from daskpki.identity import Role
 from daskpki.quoting import shown
 
 _LENGTH: Final = struct.Struct("Q")
+_MOST_FRAMES: Final = 1 << 20
 _MALFORMED: Final = (struct.error, AssertionError, ValueError, OverflowError, MemoryError)
 """What lengths that are none raise; a peer that sends them is gone, which Dask knows how to bear."""
 
@@ -58,7 +58,7 @@ async def read_frames(stream: Any, most: int | None = None) -> list[memoryview]:
     _verify_size("bytes", together, most)
     first = await read_bytes_rw(stream, together)
     if most is not None:  # an empty frame takes 8 bytes on the way, some 600 here, and 5 µs of everybody's time
-        _verify_size("frames", _LENGTH.unpack_from(first)[0], min(most >> 10, MOST_FRAMES))
+        _verify_size("frames", _LENGTH.unpack_from(first)[0], min(most >> 10, _MOST_FRAMES))
     frames, lengths = unpack_frames(first, partial=True)
     _verify_size("bytes", together + sum(lengths), most)
     for length in lengths:

@@ -57,8 +57,6 @@ def main() -> None:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     load = os.getloadavg()[0]
     sections = _run(options.names or list(BENCHMARKS), options.rounds, options.scratch)
-    for section in sections:
-        print(markdown(section), end="\n\n")
     if not options.names:
         REPORT.write_text(document(sections, options.rounds, load))
         print(f"wrote {REPORT}", file=sys.stderr)
@@ -74,6 +72,7 @@ def _run(names: list[str], rounds: int, scratch: Path | None) -> list[Section]:
             directory = Path(temporary) / name
             directory.mkdir()
             sections.append(BENCHMARKS[name](Workshop(Peers(kept), directory, rounds)))
+            print(markdown(sections[-1]), end="\n\n", flush=True)
     return sections
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daskpki.boot.fetch import Reader
-    from daskpki.cluster.enforcement import Keeping
+    from daskpki.cluster.enforcement import CurrentTrust
     from daskpki.cluster.refresh import Lookout, Source
     from daskpki.cluster.security import PkiSecurity
     from daskpki.cluster.tls import KeyPair
@@ -70,14 +70,14 @@ def _has_tls_files() -> bool:
 
 def dial_security(obtained: Obtained, wanted: Wanted, here: Environment) -> PkiSecurity:
     """The Security under which a client dials with this credential, and with what is renewed where it came from."""
-    from daskpki.cluster.security import client_security, node_security
+    from daskpki.cluster.security import NodeSecurity, client_security
     from daskpki.credentials.source_selection import DIRECTORY
     from daskpki.credentials.source_selection import Source as From
     from daskpki.handover import VARIABLE, load_handover
 
     held = obtained.held
     if obtained.choice.source is From.HANDOVER:  # the worker's own, which tasks use as well
-        return node_security(load_handover(here.environ[VARIABLE]))
+        return NodeSecurity(load_handover(here.environ[VARIABLE]))
     _announce_end(obtained, wanted, here)
     name, cluster = held.credential.identity.name, held.credential.cluster
     source = RenewedCredential(wanted._replace(name=name, cluster=cluster))
@@ -116,10 +116,10 @@ def _lookout(place: tuple[str, str, str], source: Source) -> Lookout:
 
 def _remember(security: PkiSecurity, kept: NewestTrust) -> None:
     """Go by the newest trust document that was kept, and keep each that comes; without a memory it goes on as well."""
-    keeper = security.enforcement(Role.CLIENT).keeper
-    assert keeper is not None
+    manager = security.enforcement(Role.CLIENT).manager
+    assert manager is not None
 
-    def keep(newer: Keeping) -> None:
+    def keep(newer: CurrentTrust) -> None:
         try:
             if newer.signed is not None:
                 kept.keep(newer.signed)
@@ -128,10 +128,10 @@ def _remember(security: PkiSecurity, kept: NewestTrust) -> None:
 
     try:
         if (signed := kept.load()) is not None:
-            keeper.offer(signed)
+            manager.offer(signed)
     except DaskpkiError as error:
         logger.warning("the trust document that an earlier program kept is not used: %s", error)
-    keeper.on_news.append(keep)
+    manager.on_trust.append(keep)
 
 
 _announced: set[bytes] = set()

@@ -14,19 +14,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from daskpki import secret_names
-from daskpki.boot.http import Reading, RetryPolicy
-from daskpki.boot.mounts import Mount
-from daskpki.boot.settings import INSTANCE, Settings
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, DisabledError, NotFoundError, NotTrustedError, UsageError
 from daskpki.identity import Role, parse_label
 from daskpki.pki.credential import Credential, parse_credential
 from daskpki.pki.trust_document import SignedTrustDocument, parse_trust
 from daskpki.settings import GsmUrl, StoreUrl
-from daskpki.store.append_chain import Head, Link, best, first_after
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a running node imports this module, too, and needs none of these
     from daskpki.boot.google import SecretManager
+    from daskpki.boot.http import Reading, RetryPolicy
+    from daskpki.boot.mounts import Mount
+    from daskpki.boot.settings import Settings
+    from daskpki.store.append_chain import Head
 
 MOST_FOREIGN: Final = 4096
 """Invalid versions above a valid document, at most: each costs a request."""
@@ -145,6 +145,8 @@ def newest_trust(store: Reader, cluster: str, counts: Counts = check_signed) -> 
     An invalid version blocks nobody: it is logged and skipped, downwards by number. If none is valid, the newest
     readable one is returned, and its verification says what is wrong.
     """
+    from daskpki.store.append_chain import best, first_after
+
     secret = secret_names.trust_id(cluster)
     try:
         newest, data = _latest(store, secret)
@@ -217,6 +219,8 @@ def _later(store: Reader, secret: str, first: int, newest: int, counts: Counts) 
 
 
 def _head(number: int, data: Confidential) -> Head[FetchedTrust]:
+    from daskpki.store.append_chain import Head, Link
+
     trust = FetchedTrust(data, parse_trust(data))
     document = trust.signed.document
     return Head(number, trust, Link(document.epoch, document.prev, document.operation))
@@ -240,6 +244,8 @@ def fetch(settings: Settings, environ: Mapping[str, str], policy: RetryPolicy) -
         return Fetched(first._replace(credentials=tuple(credentials)), settings, None)
     if settings.file is not None:
         return _from_file(settings, settings.file, environ, policy)
+    from daskpki.boot.settings import INSTANCE
+
     if settings.name == INSTANCE:
         from daskpki.boot.google import Metadata
 
@@ -311,19 +317,9 @@ def read_directory(directory: str) -> Material:
     """Load a directory that `daskpki export` wrote; raises the errors of `daskpki.credentials.directory`."""
     from pathlib import Path
 
-    from daskpki.credentials.directory import CERTIFICATE_FILE, KEY_FILE, in_directory, load_directory, parse_leaf
-    from daskpki.credentials.verified import issuing_generation
-    from daskpki.pki.keys import parse_key, serialize_key
+    from daskpki.credentials.directory import in_directory, load_directory
 
     found = load_directory(Path(directory))
     signed = parse_trust(found.trust)
-    now = datetime.now(UTC)
-    credential = Credential(
-        cluster=signed.document.cluster,
-        identity=parse_leaf(found.leaf, in_directory(CERTIFICATE_FILE)),
-        generation=issuing_generation(found.leaf, found.chain, signed.document, now),
-        key=Confidential(serialize_key(parse_key(found.key, in_directory(KEY_FILE))).reveal()),
-        leaf=found.leaf,
-        chain=found.chain,
-    )
+    credential = found.credential(signed.document, datetime.now(UTC), in_directory)
     return Material((credential,), FetchedTrust(found.trust, signed), found.anchors)

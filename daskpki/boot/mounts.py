@@ -80,7 +80,7 @@ def _parse_variable(entry: str, variable: str, *, allowed: bool) -> str:
     if not allowed:
         raise PolicyError(
             f"--secret {shown(entry)} puts the value into the environment, where every child process, each crash "
-            "report and whoever may read /proc/PID/environ sees it",
+            "report and every reader of /proc/PID/environ sees it",
             hint="use a path or fd; where a program can read nothing else, add --allow-secrets-in-environment",
         )
     return variable

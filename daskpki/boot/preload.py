@@ -29,7 +29,7 @@ async def dask_setup(server: Any) -> None:
     source = open_source(handover)
     share = 0 if handover.directory or handover.file else SHARE  # reading files costs nothing
     enforcement = NODE.enforcement(Role(handover.role))
-    watch = Watch(enforcement, NODE.keeper, source, freshness=handover.freshness, share=share)
+    watch = Watch(enforcement, NODE.manager, source, freshness=handover.freshness, share=share)
     WATCHING.append(asyncio.create_task(watch.run()))
     if handover.command != "node" or handover.role == Role.WORKER:  # a node is ready when its workers are
         WATCHING.append(asyncio.create_task(announce(SERVERS)))

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from daskpki import secret_names
 from daskpki.boot import fetch
 from daskpki.boot.fetch import Reader, parse_own_credential, read_directory
-from daskpki.boot.http import RetryPolicy
 from daskpki.cluster.refresh import NullSource, Source
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustMessage
@@ -294,6 +293,8 @@ def open_source(handover: Handover, environ: Mapping[str, str] = os.environ) -> 
 
 def open_reader(url: StoreUrl, endpoint: str | None, environ: Mapping[str, str]) -> AbstractContextManager[Reader]:
     """Open a store for one look; `endpoint` is another Secret Manager than Google's."""
+    from daskpki.boot.http import RetryPolicy  # not at the start of a node
+
     policy = RetryPolicy(time.monotonic() + _ATTEMPT, note=lambda _text: None)
     return fetch.open_reader(url, endpoint, environ, policy)
 

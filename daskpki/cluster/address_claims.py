@@ -15,22 +15,22 @@ from distributed.batched import BatchedSend
 from daskpki.cluster.audit import REFUSED
 from daskpki.cluster.enforcement import Connection, Enforcement
 from daskpki.cluster.policy import DIALS, Channel
-from daskpki.cluster.reasons import Reason
+from daskpki.cluster.refusal import Reason
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Identity
 
 _PATIENCE: Final = 5.0
-"""Seconds for who answers at a contested address, and for the impostor's connection to be over."""
+"""Seconds for an answer at a contested address, and for the end of the impostor's connection."""
 
 _dialled: dict[tuple[int, str], asyncio.Task[Identity | None]] = {}
 _clearing: set[asyncio.Task[None]] = set()
 
 
 async def settle(enforcement: Enforcement, scheduler: Any, address: str, claimant: Identity) -> bool:
-    """Whether `address` is the claimant's now: it answers there, and whoever held it is cut off."""
+    """Return whether the claimant answers at `address`; if so, cut off the holders of the address."""
     if await _asked_once(enforcement, address) != claimant:
         return False
-    held = enforcement.ledger.holders(Channel.WORKER_STREAM, address)
+    held = enforcement.registrations.holders(Channel.WORKER_STREAM, address)
     impostors = [comm for comm in enforcement.connections() if comm.conversation in held]
     for comm in impostors:
         identity = comm.conversation.peer.identity
@@ -45,15 +45,15 @@ async def settle(enforcement: Enforcement, scheduler: Any, address: str, claiman
 
 
 async def _cut(enforcement: Enforcement, comm: Connection) -> None:
-    """End the connection, and wait until Dask has noticed: it would remove who registers by that address next."""
+    """End the connection, and wait until Dask has noticed: it would remove the next worker of that address."""
     comm.abort_soon()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(comm.over.wait(), _PATIENCE)
-    enforcement.ledger.release(comm.conversation)
+    enforcement.registrations.release(comm.conversation)
 
 
 async def _asked_once(enforcement: Enforcement, address: str) -> Identity | None:
-    """Who answers at `address`; all who contest it meanwhile wait for the same answer, so that one dial is enough."""
+    """Ask who answers at `address`; claims that come meanwhile wait for the same answer, so one dial is enough."""
     key = (id(enforcement), address)
     if key not in _dialled:
         _dialled[key] = asyncio.create_task(_answering(enforcement, address))
@@ -62,7 +62,7 @@ async def _asked_once(enforcement: Enforcement, address: str) -> Identity | None
 
 
 async def _answering(enforcement: Enforcement, address: str) -> Identity | None:
-    """The identity that shows itself at `address` in a TLS handshake; None when nobody does whom we would dial."""
+    """Find the identity at `address` by a TLS handshake; None if no peer that we would dial answers."""
     host, _, port = address.partition("://")[2].rpartition(":")
     dial = asyncio.open_connection(host.strip("[]"), int(port), ssl=enforcement.client_context())
     try:
@@ -75,19 +75,19 @@ async def _answering(enforcement: Enforcement, address: str) -> Identity | None:
 
 
 def clear_soon(enforcement: Enforcement, scheduler: Any, address: str) -> None:
-    """`clear`, once what runs now has had its turn: Dask's own end of a worker's stream."""
+    """Call `clear` after the current turn of the event loop: after Dask's own end of a worker's stream."""
     task = asyncio.create_task(clear(enforcement, scheduler, address))
     _clearing.add(task)
     task.add_done_callback(_clearing.discard)
 
 
 async def clear(enforcement: Enforcement, scheduler: Any, address: str) -> None:
-    """Take the worker out of the scheduler's tables, unless a live connection holds its address.
+    """Remove the worker from the scheduler's tables, unless a live connection has registered its address.
 
-    A registration that fails half-way leaves it there, where every client and worker meets it: without a stream, which
-    Dask's own end of a worker wants to be there.
+    A registration that fails half-way leaves it there for every client and worker, and without the stream that Dask
+    needs to remove a worker.
     """
-    if address in scheduler.workers and enforcement.ledger.owner(Channel.WORKER_STREAM, address) is None:
+    if address in scheduler.workers and enforcement.registrations.owner(Channel.WORKER_STREAM, address) is None:
         if address not in scheduler.stream_comms:
             scheduler.stream_comms[address] = BatchedSend(interval="5ms", loop=scheduler.loop)
         await scheduler.remove_worker(address, stimulus_id="daskpki-connection-is-over", close=False)

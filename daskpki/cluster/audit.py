@@ -10,14 +10,14 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from daskpki.cluster.reasons import PeerRefusedError, Reason
+from daskpki.cluster.refusal import PeerRefusedError, Reason
 from daskpki.errors import DaskpkiError
 from daskpki.quoting import shortened
 
 _LONGEST: Final = 500
 """Characters of each text of an event, since most of them come from peers."""
 _REMEMBERED: Final = 250
-"""Rows that are kept of each kind of event, so that strangers cannot push revocations out."""
+"""Rows of each kind of event, a limit for each kind so that strangers cannot push revocations out."""
 _MINUTE: Final = 60
 _TOLD_APART: Final = 256
 _LOGGER: Final = logging.getLogger("distributed.daskpki.audit")
@@ -30,14 +30,14 @@ RELOADED: Final = "reloaded"
 KINDS: Final = (CONNECTED, TURNED_AWAY, REFUSED, REVOKED, EXPIRED, RELOADED)
 _USUAL: Final = frozenset({CONNECTED, RELOADED})
 _REPEATED: Final = frozenset({TURNED_AWAY, REFUSED})
-"""What strangers, or a program in a loop, can make happen at any rate."""
+"""Kinds that strangers, or a program in a loop, can cause at any rate."""
 
 
 class Event(NamedTuple):
-    """What happened `times` times, between `first` and `at` (seconds since the epoch).
+    """An event that happened `times` times, between `first` and `at` (seconds since the epoch).
 
-    `peer` is a SPIFFE ID, or "" when no certificate is known; `address` is the peer's, with its port as long as it
-    happened once; `detail` says why, and `reason` in one word, for refusals.
+    `peer` is a SPIFFE ID, or "" without a certificate; `address` is the peer's, with its port while `times` is 1;
+    `detail` says why, and `reason` is one word, for refusals.
     """
 
     at: float
@@ -51,13 +51,12 @@ class Event(NamedTuple):
 
 
 class Audit:
-    """The latest events of a process, and how many there were of each kind.
+    """The latest events of a process, and counters of each kind.
 
-    What is as it should be is logged at level `usual`: INFO on servers, below that in a person's own program.
+    Normal events are logged at level `usual`: INFO on servers, DEBUG in a person's program.
 
     Events of one kind, peer, host and reason are one row, which counts them. A refusal that has a row of the same
-    minute is not logged: the row's number is, when the minute is over. Beyond 256 new rows a minute, all others are
-    one.
+    minute is not logged: the row's number is, after the minute. Beyond 256 new rows a minute, all others are one row.
     """
 
     def __init__(
@@ -76,18 +75,18 @@ class Audit:
         self._rows: dict[str, OrderedDict[tuple[str, ...], Event]] = {kind: OrderedDict() for kind in KINDS}
         self._minute = now()
         self._repeated: dict[tuple[str, ...], tuple[Event, int]] = {}
-        """By row, what was logged in this minute, and how many more there were."""
+        """By row, the event logged in this minute, and the number of further ones."""
 
     @property
     def latest(self) -> list[Event]:
-        """The rows, the one that was last added to at the end."""
+        """The rows, the most recently changed one last."""
         with self._lock:
             return sorted(
                 (event for rows in self._rows.values() for event in rows.values()), key=lambda event: event.at
             )
 
     def refuse(self, kind: str, error: DaskpkiError, *, address: str, detail: str = "") -> None:
-        """Note that somebody was refused for that error, under its reason and the name that it knows."""
+        """Record a refusal by an error, with the error's reason and peer."""
         reason, peer = Reason.CERTIFICATE, ""
         if isinstance(error, PeerRefusedError):
             reason, peer = error.reason, error.peer
@@ -103,12 +102,10 @@ class Audit:
         reason: Reason | None = None,
         again: bool = False,
     ) -> None:
-        """Note an event, and log it as one JSON object. Nothing confidential belongs into `detail`.
+        """Record an event, and log it as one JSON object. Nothing confidential belongs into `detail`.
 
-        Each text is kept up to some hundred characters, since most of it comes from peers.
-
-        One that is like another of a short while ago (`again`) shows in the log only at level DEBUG: workers make
-        connections to one another all the time.
+        Each text is limited to some hundred characters, since most of it comes from peers. A repeated event (`again`)
+        is logged at level DEBUG only: workers connect to each other all the time.
         """
         now = self._now()
         peer, address, detail = (shortened(text, _LONGEST) for text in (peer, address, detail))
@@ -126,7 +123,7 @@ class Audit:
             self._tell(event, again=again)
 
     def tell_repeated(self) -> None:
-        """Once a minute is over: how many refusals there were in it that were not told one by one."""
+        """After each minute, log the number of refusals that were not logged one by one."""
         with self._lock:
             now = self._now()
             if 0 <= now - self._minute < _MINUTE:
@@ -137,7 +134,7 @@ class Audit:
                 self._tell(first._replace(at=now, times=more, detail=f"{first.detail} ({more} more within a minute)"))
 
     def _judge_repetition(self, event: Event) -> tuple[Event, bool]:
-        """The event as it counts, and whether one like it was told in this minute."""
+        """Return the event as it is counted, and whether a similar one was logged in this minute."""
         if event.kind not in _REPEATED:
             return event, False
         key = _row_of(event)
@@ -166,7 +163,7 @@ class Audit:
 
 
 def host_of(address: str) -> str:
-    """The host of `tls://HOST:PORT`; an address without a scheme is a host already, and may be IPv6."""
+    """Return the host of `tls://HOST:PORT`; an address without a scheme is a host, maybe IPv6."""
     scheme, mark, location = address.partition("://")
     return location.rpartition(":")[0] if mark else scheme
 

@@ -24,28 +24,35 @@ from daskpki.cluster.audit import TURNED_AWAY
 from daskpki.cluster.comm import PkiTLS
 from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
-from daskpki.cluster.peer import shown_certificate
-from daskpki.cluster.pending import Anteroom
-from daskpki.cluster.policy import ACCEPTS, ARGUMENT, SERVES, Channel, Destinations, Server, verify_own_worker
-from daskpki.cluster.reasons import reason_at_tls
-from daskpki.cluster.refusal import turned_away
+from daskpki.cluster.peer import WrongRoleError, shown_certificate
+from daskpki.cluster.pending import PendingConnections
+from daskpki.cluster.policy import (
+    ACCEPTS,
+    ARGUMENT,
+    SERVES,
+    Channel,
+    Destinations,
+    Server,
+    server_kind,
+    verify_own_worker,
+)
+from daskpki.cluster.refusal import reason_at_tls, turned_away
 from daskpki.cluster.startup import port_is_taken
-from daskpki.cluster.trust_state import WrongRoleError
 from daskpki.cluster.web.server import stand_before
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Identity, Role
 
 SERVER_ARGUMENT: Final = "daskpki_server"
-"""Says which kind of server listens, where it is not the owner of the listener's handler."""
+"""Argument with the kind of server that listens, if it is not the owner of the listener's handler."""
 
 
 class PkiConnector(tcp.TLSConnector):
-    """Dials under an Enforcement: the peer is judged before anything is said to it."""
+    """Dials under an Enforcement: the peer is verified before anything is sent to it."""
 
     comm_class = PkiTLS
 
     async def connect(self, address: str, deserialize: bool = True, **arguments: Any) -> tcp.TLS:  # noqa: FBT001, FBT002
-        """Dask's own signature; FatalCommClosedError, which Dask does not retry, for a peer not to be trusted."""
+        """Dial; FatalCommClosedError, which Dask does not retry, for a peer that is not trusted."""
         enforcement = arguments.pop(CONNECTION_ARGUMENT, None)
         if enforcement is None:
             return cast("tcp.TLS", await tcp.TLSConnector().connect(address, deserialize, **arguments))
@@ -76,14 +83,14 @@ class PkiConnector(tcp.TLSConnector):
 
 
 def _verify_owner(enforcement: Enforcement, address: str, found: Identity) -> None:
-    """Raise NotTrustedError when another answers at a worker's or nanny's address than the one that registered it."""
-    owner = enforcement.ledger.owner(Channel.WORKER_STREAM, address)
+    """Raise NotTrustedError if another identity answers at a worker's or nanny's address than registered it."""
+    owner = enforcement.registrations.owner(Channel.WORKER_STREAM, address)
     if owner is not None and owner != found:
         raise NotTrustedError(f"{owner.uri} registered that address, and {found.uri} answers there")
 
 
 class PkiListener(tcp.TLSListener):
-    """Listens under an Enforcement: a peer is judged before anything is read from it."""
+    """Listens under an Enforcement: a peer is verified before anything is read from it."""
 
     comm_class = PkiTLS
 
@@ -91,19 +98,24 @@ class PkiListener(tcp.TLSListener):
         self.enforcement = enforcement
         owner = getattr(handler, "__self__", None)
         self.server = arguments.pop(SERVER_ARGUMENT, None) or server_kind(owner)
-        self._anteroom = Anteroom(enforcement.audit, turn_out_known=enforcement.abort_crowd)
+        self._pending = PendingConnections(enforcement.audit, close_known=enforcement.abort_crowd)
         self._owner = owner
-        verify_may_serve(enforcement, self.server)
+        if self.server not in SERVES[enforcement.identity.role]:
+            uri = enforcement.identity.uri
+            raise NotTrustedError(f"a {self.server.value} cannot listen with the credential of {uri}")
         super().__init__(address, handler, *args, ssl_context=enforcement.server_context(), **arguments)
         enforcement.listening(self)
         if isinstance(owner, ServerNode):
-            know_scheduler(owner, self.server)
+            node = cast("Any", owner)
+            destinations = node.connection_args.get(ARGUMENT)
+            if destinations is not None and self.server is not Server.SCHEDULER:
+                destinations.scheduler = parse_address(node.scheduler.address)[1]
             stand_before(owner, self.server, enforcement)
             if enforcement.on_listening is not None:
                 enforcement.on_listening(owner)
 
     async def start(self) -> None:
-        """Dask's own: listen."""
+        """Listen."""
         try:
             await super().start()
         except OSError as error:
@@ -111,17 +123,17 @@ class PkiListener(tcp.TLSListener):
                 raise port_is_taken(f"tls://{self.ip}:{self.port}", self.port) from None
             raise
         assert self.tcp_server is not None
-        self._anteroom.open(self.tcp_server)
+        self._pending.open(self.tcp_server)
 
     def renew(self, context: ssl.SSLContext) -> None:
-        """Take the next connections under another context; those that are open keep theirs."""
+        """Take new connections under another context; open ones keep theirs."""
         self.server_args["ssl_options"] = context
         if self.tcp_server is not None:
             self.tcp_server.ssl_options = context
 
     async def _prepare_stream(self, stream: SSLIOStream, address: str) -> SSLIOStream | None:
-        """Dask's own: waits for TLS. Dask logs each failure, at whatever rate they come; here the audit does."""
-        self._anteroom.enter(stream)
+        """Wait for TLS. Dask would log each failure at any rate; the audit bounds them."""
+        self._pending.enter(stream)
         try:
             return await stream.wait_for_handshake()
         except OSError:
@@ -129,10 +141,10 @@ class PkiListener(tcp.TLSListener):
             self.enforcement.audit.record(TURNED_AWAY, address=address, detail=why, reason=reason)
             return None
         finally:
-            self._anteroom.leave(stream)
+            self._pending.leave(stream)
 
     async def on_connection(self, comm: Comm, handshake_overrides: dict[str, Any] | None = None) -> None:
-        """Dask calls this once TLS is up, and reads nothing before."""
+        """Verify the peer; Dask calls this once TLS is up, and reads nothing before."""
         assert isinstance(comm, PkiTLS)
         enforcement = self.enforcement
         try:
@@ -142,39 +154,22 @@ class PkiListener(tcp.TLSListener):
             enforcement.audit.refuse(TURNED_AWAY, refusal, address=comm.peer_address)
             await turn_away(comm, f"{enforcement.identity.uri} refused the connection: {refusal.with_hint}")
             raise CommClosedError(str(refusal)) from refusal
-        ledger = enforcement.ledger
+        registrations = enforcement.registrations
         comm.owner = self._owner
         conversation = Conversation(
-            enforcement.identity, peer, enforcement.mode, server=self.server, ledger=ledger, sealed=enforcement.sealed
+            enforcement.identity,
+            peer,
+            enforcement.mode,
+            server=self.server,
+            registrations=registrations,
+            sealed=enforcement.sealed,
         )
         enforcement.connected(comm, conversation)
         await super().on_connection(comm, handshake_overrides)
 
 
-def server_kind(server: Any) -> Server:
-    """Which server of Dask's that is: by name of its class or of one that it derives from."""
-    owner = type(server)
-    for ancestor in owner.__mro__:
-        if ancestor.__module__.startswith("distributed.") and ancestor.__name__ in set(Server):
-            return Server(ancestor.__name__)
-    raise NotTrustedError(f"{owner.__qualname__} is no server that daskpki has rules for")
-
-
-def know_scheduler(owner: Any, kind: Server) -> None:
-    """Tell the Destinations of a worker or nanny where its scheduler is."""
-    destinations = owner.connection_args.get(ARGUMENT)
-    if destinations is not None and kind is not Server.SCHEDULER:
-        destinations.scheduler = parse_address(owner.scheduler.address)[1]
-
-
-def verify_may_serve(enforcement: Enforcement, server: Server) -> None:
-    """Raise NotTrustedError when a credential is used by a server of another role."""
-    if server not in SERVES[enforcement.identity.role]:
-        raise NotTrustedError(f"a {server.value} cannot listen with the credential of {enforcement.identity.uri}")
-
-
 async def turn_away(comm: PkiTLS, reason: str) -> None:
-    """Write one frame that says why, and close; what the peer has sent is dropped unread."""
+    """Write one frame with the reason, and close; what the peer has sent is dropped unread."""
     assert comm.stream is not None
     try:
         await tcp.TLS.write(comm, turned_away(reason))
@@ -192,21 +187,21 @@ class PkiBackend(tcp.TLSBackend):
     _listener_class: type[tcp.TLSListener] = PkiListener
 
     adopt: Callable[[Any], Enforcement | None] | None = None
-    """Asked about a server that begins to listen without an Enforcement: `adoption` gives it the node's."""
+    """Called for a server that begins to listen without an Enforcement: `preload` gives it the node's."""
 
     def get_listener(self, loc: str, handle_comm: Any, deserialize: bool, **arguments: Any) -> tcp.TLSListener:  # noqa: FBT001
-        """Our listener when the arguments carry an Enforcement or the server is adopted, else Dask's own."""
+        """Return our listener if the arguments have an Enforcement or the server is adopted, else Dask's own."""
         enforcement = arguments.pop(CONNECTION_ARGUMENT, None)
         if enforcement is None and self.adopt is not None:
             enforcement = self.adopt(getattr(handle_comm, "__self__", None))
         if enforcement is None:
             return tcp.TLSListener(loc, handle_comm, deserialize, **arguments)
-        arguments.pop("ssl_context", None)  # a server that was adopted brought Dask's own
+        arguments.pop("ssl_context", None)  # an adopted server has Dask's own
         return PkiListener(loc, handle_comm, deserialize, enforcement=enforcement, **arguments)
 
 
 def install() -> PkiBackend:
-    """Make ours the backend of `tls` in this process, and return it; a second call changes nothing."""
+    """Make ours the backend of `tls` in this process, and return it; idempotent."""
     backend = registry.backends.get("tls")
     if not isinstance(backend, PkiBackend):
         backend = registry.backends["tls"] = PkiBackend()

@@ -1,6 +1,6 @@
 """Hands a parent's newest credential and trust document to its child processes, in memory, under a fixed path.
 
-A nanny's worker process reads that path when it starts, and again while it runs (`HandedSource`). Newer material
+A nanny's worker process reads that path when it starts, and again while it runs (`ParentSource`). Newer material
 reaches it without a message, and no key leaves memory. A process that can open the path runs as the same user, and
 could read the parent's memory anyway.
 """
@@ -24,11 +24,11 @@ from daskpki.pki.pem import CERTIFICATE, encode_pem
 from daskpki.pki.trust_document import TrustDocument, parse_trust
 
 _KEPT: Final = 64
-"""Descriptors that stay open: a process that is reading may still be at the files of the change before."""
+"""Old memfds kept open, because a child may still be reading the previous handover."""
 
 
-class HandedOn:
-    """Beside the files of `handover`: memfds if its files are such, else files in the same directory on tmpfs."""
+class ChildHandover:
+    """Keeps the newest handover for children: in memfds if `handover` is in such, else beside its files on tmpfs."""
 
     def __init__(self, handover: Handover) -> None:
         own = Path(handover.key)
@@ -37,19 +37,19 @@ class HandedOn:
         self.handover = handover
         self.path = self._begin(encode_handover(handover))
 
-    def take_trust(self, keeper: TrustManager) -> None:
-        """Name the trust document that holds now."""
-        assert keeper.signed is not None
-        anchors = "".join(encode_pem(anchor, CERTIFICATE) for anchor in keeper.document.roots)
+    def take_trust(self, manager: TrustManager) -> None:
+        """Write the trust document in force."""
+        assert manager.signed is not None
+        anchors = "".join(encode_pem(anchor, CERTIFICATE) for anchor in manager.document.roots)
         self._replace(
             self.handover._replace(
                 ca=self._put("ca.pem", anchors.encode()),
-                trust=self._put("trust.json", keeper.signed.reveal()),
+                trust=self._put("trust.json", manager.signed.reveal()),
             )
         )
 
     def take_credential(self, pair: KeyPair) -> None:
-        """Name a newer credential of the same identity."""
+        """Write a newer credential of the same identity."""
         cert, key = self._put("cert.pem", pair.certificates.encode()), self._put("key.pem", pair.key.reveal())
         self._replace(self.handover._replace(cert=cert, key=key))
 
@@ -60,7 +60,7 @@ class HandedOn:
         return _path_of(self._board)
 
     def _replace(self, handover: Handover) -> None:
-        """Let `path` name this one; whoever reads it finds the old or the new one, never half of each."""
+        """Replace the handover at `path` in one step, so that no reader sees half of it."""
         self.handover = handover
         data = encode_handover(handover)
         if self._directory is not None:
@@ -93,24 +93,24 @@ def _path_of(descriptor: int) -> str:
     return f"/proc/{os.getpid()}/fd/{descriptor}"
 
 
-class HandedSource:
-    """A `Source` over the handover of the process that started this one; a look costs next to nothing.
+class ParentSource:
+    """A `Source` over the handover of the parent process; a look costs next to nothing.
 
-    Both raise UnavailableError when it cannot be read: that process is ending.
+    Both methods raise UnavailableError if it cannot be read: the parent is ending.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
-        """See daskpki.cluster.refresh.Source."""
+        """Yield the parent's document if it is later."""
         handover = load_handover(self._path)
         signed = Confidential(_read(handover.trust))
         if parse_trust(signed).document.epoch > held.epoch:
             yield TrustMessage(signed, self._path)
 
     def credential(self, held: KeyPair) -> KeyPair:  # noqa: ARG002 - the protocol's signature
-        """See daskpki.cluster.refresh.Source."""
+        """Read the parent's credential, newer or not."""
         handover = load_handover(self._path)
         return KeyPair(_read(handover.cert).decode(), Confidential(_read(handover.key)))
 
@@ -119,4 +119,4 @@ def _read(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise UnavailableError(f"what was handed on at {path} cannot be read: {error.strerror}") from None
+        raise UnavailableError(f"the parent's handover at {path} cannot be read: {error.strerror}") from None

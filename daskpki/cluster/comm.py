@@ -12,6 +12,7 @@ import contextlib
 import ssl
 import struct
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from distributed.comm import tcp
@@ -29,9 +30,8 @@ from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.no_pickle import REPORTS, UNPICKLED, failed_task, from_text, sendable, travels
 from daskpki.cluster.operations import WORKER_CLIENT_STREAM
 from daskpki.cluster.pending import is_crowded
-from daskpki.cluster.policy import STREAM_AFTER, Channel, ContestedAddressError, OperationRefusedError
-from daskpki.cluster.reasons import Reason
-from daskpki.cluster.refusal import answer_call, answer_locally, answer_stream, detached, reason_of
+from daskpki.cluster.policy import STREAM_AFTER, Channel, ContestedAddressError, OperationRefusedError, WorkerClients
+from daskpki.cluster.refusal import Reason, answer_call, answer_locally, answer_stream, detached, reason_of
 from daskpki.cluster.trust_updates import CODE, EPOCH, MODE
 from daskpki.cluster.values import arguments, fitted, misfit
 from daskpki.errors import NotTrustedError
@@ -42,7 +42,7 @@ from daskpki.quoting import shown
 _LENGTH: Final = struct.Struct("Q")
 _MOST_FRAMES: Final = 1 << 20
 _MALFORMED: Final = (struct.error, AssertionError, ValueError, OverflowError, MemoryError)
-"""What lengths that are none raise; a peer that sends them is gone, which Dask knows how to bear."""
+"""Errors by invalid lengths; the peer then counts as gone, which Dask handles."""
 
 
 class TooLongError(ValueError):
@@ -50,9 +50,9 @@ class TooLongError(ValueError):
 
 
 async def read_frames(stream: Any, most: int | None = None) -> list[memoryview]:
-    """Read the next message's frames from a tornado IOStream, undecoded; raises what the stream raises.
+    """Read the next message's frames from a tornado IOStream, undecoded; raises the errors of the stream.
 
-    TooLongError when it announces more than `most` bytes, before any of those is read, or too many frames.
+    TooLongError if it announces more than `most` bytes, before any of those is read, or too many frames.
     """
     (together,) = _LENGTH.unpack(await stream.read_bytes(_LENGTH.size))
     _verify_size("bytes", together, most)
@@ -72,10 +72,10 @@ def _verify_size(units: str, size: int, most: int | None) -> None:
 
 
 class FramedTLS(tcp.TLS):
-    """A TLS comm whose reading and decoding are two steps, so that the decoder can be chosen."""
+    """A TLS comm that reads and decodes in two steps, so that the decoder can be chosen."""
 
     async def read_frames(self, most: int | None = None) -> list[memoryview]:
-        """The next message, undecoded; CommClosedError, also when it has more than `most` bytes."""
+        """Read the next message, undecoded; CommClosedError, also if it has more than `most` bytes."""
         if self.stream is None:
             raise CommClosedError
         try:
@@ -89,11 +89,11 @@ class FramedTLS(tcp.TLS):
             self.abort()
             raise CommClosedError(f"a malformed message ({type(error).__name__})") from error
         except BaseException:
-            self.abort()  # part of a message may have been consumed: the connection is of no more use
+            self.abort()  # part of a message may have been read, so the connection is useless
             raise
 
     async def decode_stock(self, frames: list[memoryview], deserializers: Any) -> Any:
-        """As Dask itself decodes, which may unpickle."""
+        """Decode as Dask does, which may unpickle."""
         try:
             return await from_frames(
                 frames, deserialize=self.deserialize, deserializers=deserializers, allow_offload=self.allow_offload
@@ -103,14 +103,14 @@ class FramedTLS(tcp.TLS):
             raise CommClosedError("aborted stream on truncated data") from None
 
     async def decode_by(self, decode: Any, frames: list[memoryview]) -> Any:
-        """By another decoder, in a thread where Dask would use one."""
+        """Decode by another decoder, in a thread if Dask would use one."""
         if self.allow_offload and OFFLOAD_THRESHOLD and sum(map(len, frames)) > OFFLOAD_THRESHOLD:
             return await offload(decode, frames)
         return decode(frames)
 
 
 class Inbox:
-    """Lets a local answer overtake a read that waits for the network. Costs nothing until the first answer is due."""
+    """Local replies that overtake a read that waits for the network. Costs nothing before the first reply."""
 
     def __init__(self) -> None:
         self._messages: list[Any] = []
@@ -118,13 +118,13 @@ class Inbox:
         self._reading: asyncio.Future[Any] | None = None
 
     def put(self, messages: list[Any]) -> None:
-        """Have `messages` read next."""
+        """Add messages to be read next."""
         self._messages.extend(messages)
         if self._messages:
             self._arrived.set()
 
     async def race(self, read: Callable[[], Awaitable[Any]]) -> Any:
-        """The local messages if there are any, else what `read` brings, whichever comes first."""
+        """Return the local messages or the result of `read`, whichever comes first."""
         if self._reading is None:
             self._reading = asyncio.ensure_future(read())
         arrival = asyncio.ensure_future(self._arrived.wait())
@@ -132,48 +132,43 @@ class Inbox:
             await asyncio.wait({self._reading, arrival}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             arrival.cancel()
-        return self._taken() if self._messages else self._brought()
-
-    def _taken(self) -> list[Any]:
-        self._arrived.clear()
-        taken, self._messages = self._messages, []
-        return taken
-
-    def _brought(self) -> Any:
-        assert self._reading is not None
+        if self._messages:
+            self._arrived.clear()
+            taken, self._messages = self._messages, []
+            return taken
         reading, self._reading = self._reading, None
         return reading.result()
 
 
-_NOTHING: Final = object()  # in place of a message of which nothing is left
+_NOTHING: Final = object()  # stands for a message of which nothing is left
 _OUTCOMES: Final = frozenset({"task-erred", "task-finished"})
 _OF_AN_OUTCOME: Final = arguments("key:key run_id:integer stimulus_id:text")
 _WAITS_FOR_KEY: Final = frozenset({"queue_put", "variable_set"})
 _LONGEST_GREETING: Final = 1 << 16
-"""Bytes of a greeting, which Dask keeps as long as the connection lives; its own has some hundred."""
+"""Bytes of a greeting, which Dask keeps as long as the connection lives; Dask's has some hundred."""
 LONGEST_OF_A_WORKER: Final = 1 << 27
-"""Bytes of a worker's call or batch of messages: twice what the values of one may have (`values`)."""
+"""Bytes of a worker's call or batch of messages: twice the limit of one message's values (`values`)."""
 LONGEST: Final = int(tcp.MAX_BUFFER_SIZE)
-"""Bytes of a client's message, which may hold a graph or data, or of a reply: half of the memory, as Dask buffers."""
+"""Bytes of a client's message, which may have a graph or data, or of a reply: half of the memory, as Dask buffers."""
 _NANNY_STARTS: Final = 600.0
 """Seconds in which a nanny has installed its plugins and started its worker: until then, no nanny plugin is added."""
 
 
 class PkiTLS(FramedTLS):
-    """A TLS comm that holds its conversation to the rules. `bind` comes before the first message."""
+    """A TLS comm that enforces the rules of its conversation. `bind` comes before the first message."""
 
     conversation: Conversation
     owner: Any = None
-    """The server whose listener took the connection; None when we dialled."""
+    """The server whose listener accepted the connection; None if we dialled."""
     _greeting_read = False
     _greeting_written = False
-    _up_to_date = False
-    _welcomed = False
-    _registered_nowhere = False
+    _sent_newer_trust = False
+    _registered = False
+    _registered_locally = False
     _late_nanny: asyncio.TimerHandle | None = None
 
     def bind(self, conversation: Conversation, enforcement: Enforcement) -> None:
-        """Say between whom this connection is, and under which credential."""
+        """Put the connection under a conversation and an Enforcement."""
         self.conversation = conversation
         self._enforcement = enforcement
         self._inbox = Inbox()
@@ -183,7 +178,7 @@ class PkiTLS(FramedTLS):
             self.deserialize = False
 
     def handshake_info(self) -> dict[str, Any]:
-        """Dask's greeting, and in it that daskpki speaks here, and by which trust it goes."""
+        """Extend Dask's greeting by our trust epoch and, on a scheduler, its mode and code."""
         info = {**super().handshake_info(), EPOCH: self._enforcement.trust.epoch}
         if self.conversation.ours.role is Role.SCHEDULER:
             info[MODE] = self._enforcement.mode.value
@@ -191,49 +186,49 @@ class PkiTLS(FramedTLS):
         return info
 
     def abort_soon(self) -> None:
-        """See enforcement.Connection."""
+        """Abort in the event loop, from any thread."""
         if self.stream is not None:
             self.stream.io_loop.add_callback(self.abort)
 
-    def tell_soon(self, message: Mapping[str, Any]) -> None:
-        """See enforcement.Connection."""
+    def send_soon(self, message: Mapping[str, Any]) -> None:
+        """Send a message in the stream, from any thread, if the other side runs daskpki."""
         if self.stream is not None and self.conversation.streaming and EPOCH in self.remote_info:
-            self.stream.io_loop.add_callback(self._tell, message)
+            self.stream.io_loop.add_callback(self._send, message)
 
-    async def _tell(self, message: Mapping[str, Any]) -> None:
+    async def _send(self, message: Mapping[str, Any]) -> None:
         with contextlib.suppress(CommClosedError):
             await super().write([message])
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
     async def read(self, deserializers: Any = None) -> Any:
-        """The next message that the rules let through; what they refuse is answered, and never returned."""
+        """Read the next allowed message; refused ones are answered, and never returned."""
         try:
             if not self._greeting_read:
                 return await self._read_greeting()
             self._verify_registered()
             while True:
                 message = await self._incoming(deserializers)
-                if (heard := await self._check_inbound(message)) is not _NOTHING:
-                    return heard
-                # What is buffered is read without a pause: a peer that sends nothing but what is kept from Dask would
-                # hold up everybody else's messages for as long as it sends faster than it is judged.
+                if (passed := await self._check_inbound(message)) is not _NOTHING:
+                    return passed
+                # Buffered messages are read without a pause: a peer that sends only messages that Dask never sees would
+                # block everybody else's as long as it sends faster than they are judged.
                 await asyncio.sleep(0)
         except CommClosedError:
             self._leave()
             raise
 
     def _verify_registered(self) -> None:
-        """Raise CommClosedError after a worker's registration that failed: Dask would leave half of it, and go on."""
-        if self.conversation.worker is not None and not self._welcomed:
+        """Raise CommClosedError after a worker's failed registration: Dask would leave half of it, and go on."""
+        if self.conversation.worker is not None and not self._registered:
             self.abort()
             raise CommClosedError("the worker's registration failed")
 
     def _leave(self) -> None:
-        """The connection is over: what its peer registered goes, after Dask has done what it does about that."""
+        """Release what the peer of a closed connection registered, after Dask has handled the end."""
         if self._late_nanny is not None:
             self._late_nanny.cancel()
-        self._enforcement.ledger.release(self.conversation)
+        self._enforcement.registrations.release(self.conversation)
         asyncio.get_running_loop().call_soon(self.over.set)
         if self.owner is not None and self.conversation.worker is not None:
             address_claims.clear_soon(self._enforcement, self.owner, self.conversation.worker)
@@ -271,7 +266,7 @@ class PkiTLS(FramedTLS):
         if not conversation.gated:
             return await self.decode_stock(frames, deserializers)
         try:
-            decode = no_pickle.decode_sealed if conversation.keeps_pickles else no_pickle.decode
+            decode = partial(no_pickle.decode, keeps_pickles=conversation.keeps_pickles)
             return await self.decode_by(decode, frames)
         except no_pickle.GateError as error:
             return detached(error)
@@ -294,7 +289,7 @@ class PkiTLS(FramedTLS):
         if conversation.server and not conversation.streaming:
             return await self._check_inbound_call(message)
         if conversation.channel is Channel.CLIENT_STREAM and isinstance(message, (list, tuple)):
-            return self._without_news(message)
+            return self._without_trust(message)
         if conversation.gated and conversation.asked in UNPICKLED:
             return from_text(message)
         return message
@@ -315,7 +310,7 @@ class PkiTLS(FramedTLS):
             self._log(str(refusal))
             await self._answer(answer_call(message, self._signed(refusal)))
             return _NOTHING
-        if trust_updates.is_news(message):
+        if trust_updates.is_trust_message(message):
             error = trust_updates.consume_trust(self._enforcement, message, self.conversation.peer)
             if isinstance(error, trust_updates.TooManyRefusedError):
                 await asyncio.sleep(error.wait)  # this connection's next message is not read meanwhile
@@ -325,7 +320,7 @@ class PkiTLS(FramedTLS):
         return message
 
     async def _refusal_of_call(self, message: Any) -> OperationRefusedError | None:
-        """As `_refusal`, once it is settled whose an address is that somebody else holds."""
+        """Judge a call; a contested address is settled first."""
         if isinstance(message, dict) and message.get("op") in tuple(STREAM_AFTER) and self._is_crowded():
             reason = "this scheduler has few descriptors left; raise its limit (ulimit -n), or revoke who holds them"
             return OperationRefusedError(message["op"], reason)
@@ -348,10 +343,10 @@ class PkiTLS(FramedTLS):
         return socket is not None and is_crowded(socket.fileno())
 
     def _refusal_of_key(self, message: Mapping[str, Any]) -> OperationRefusedError | None:
-        """For a future in a queue or variable whose task this scheduler does not know: who takes it out would wait.
+        """Refuse a future in a queue or variable if this scheduler does not know its task: its reader would wait.
 
-        A worker's client cannot submit, so its submission was refused. Judged here and not where it is said: there, the
-        submission still stands in Dask's batch when the future is already on its way.
+        A worker's client cannot submit, so its submission was refused. The sender cannot judge it: the submission may
+        still be in Dask's batch when the future is already sent.
         """
         operation, key = message.get("op"), message.get("key")
         if operation not in _WAITS_FOR_KEY or key is None or key in self.owner.tasks:
@@ -364,14 +359,14 @@ class PkiTLS(FramedTLS):
             self._log(f"its nanny has not started within {_NANNY_STARTS:.0f} s, and nanny plugins wait for it")
             self.abort()
 
-    def _without_news(self, messages: Sequence[Any]) -> Any:
-        """What is left of a stream once we have taken what is meant for us."""
-        kept = [each for each in messages if not trust_updates.is_news(each)]
+    def _without_trust(self, messages: Sequence[Any]) -> Any:
+        """Return a stream's messages without trust documents, which are consumed."""
+        kept = [each for each in messages if not trust_updates.is_trust_message(each)]
         if len(kept) < len(messages):
-            self._take_news(each for each in messages if trust_updates.is_news(each))
+            self._consume_trust(each for each in messages if trust_updates.is_trust_message(each))
         return kept if kept or not messages else _NOTHING
 
-    def _take_news(self, messages: Iterable[Any]) -> None:
+    def _consume_trust(self, messages: Iterable[Any]) -> None:
         peer = self.conversation.peer
         for message in messages:
             trust_updates.cut_off(
@@ -386,13 +381,13 @@ class PkiTLS(FramedTLS):
             self.abort()
             raise CommClosedError(reason)
         answers: list[Any] = []
-        heard = [self._check_inbound_streamed(each, answers) for each in message]
-        kept = [each for each in heard if each is not _NOTHING]
+        passed = [self._check_inbound_streamed(each, answers) for each in message]
+        kept = [each for each in passed if each is not _NOTHING]
         await self._answer(answers)
-        return self._without_news(kept) if kept or not message else _NOTHING
+        return self._without_trust(kept) if kept or not message else _NOTHING
 
     def _check_inbound_streamed(self, message: Any, answers: list[Any]) -> Any:
-        """The message, what Dask hears in its place, or nothing."""
+        """Return the message, its replacement for Dask, or nothing."""
         if (refusal := _refusal(self.conversation.check_inbound_stream, message)) is None:
             return message
         self._log(str(refusal))
@@ -416,28 +411,28 @@ class PkiTLS(FramedTLS):
     # --- writing ---------------------------------------------------------------------------------------------------
 
     async def write(self, msg: Any, serializers: Any = None, on_error: str = "message") -> Any:
-        """Send what the rules let us send; PermissionError, before a byte of it leaves, for a call that they do not."""
+        """Send what the rules allow; PermissionError before a byte is sent for a call that they refuse."""
         if not self._greeting_written:
             self._greeting_written = True
-        elif (msg := self._say(msg)) is _NOTHING:
+        elif (msg := self._check_outbound(msg)) is _NOTHING:
             return 0
         written = await super().write(msg, serializers=serializers, on_error=on_error)
         if self.conversation.worker is not None and isinstance(msg, dict) and msg.get("status") == "OK":
-            self._welcomed = True
-        if not self._up_to_date and self.conversation.server and self.conversation.streaming:
-            self._up_to_date = True
-            self._bring_up_to_date()
+            self._registered = True
+        if not self._sent_newer_trust and self.conversation.server and self.conversation.streaming:
+            self._sent_newer_trust = True
+            self._send_newer_trust()
         return written
 
-    def _bring_up_to_date(self) -> None:
-        """After the answer to a registration: a peer that goes by an older trust document gets ours."""
-        keeper = self._enforcement.keeper
-        message = keeper.message() if keeper is not None else None
+    def _send_newer_trust(self) -> None:
+        """After the reply to a registration, send our trust document to a peer with an older one."""
+        manager = self._enforcement.manager
+        message = manager.message() if manager is not None else None
         theirs = self.remote_info.get(EPOCH)
-        if keeper is not None and message is not None and isinstance(theirs, int) and theirs < keeper.epoch:
-            self.tell_soon(message)
+        if manager is not None and message is not None and isinstance(theirs, int) and theirs < manager.epoch:
+            self.send_soon(message)
 
-    def _say(self, message: Any) -> Any:
+    def _check_outbound(self, message: Any) -> Any:
         if self.conversation.server:
             return self._check_outbound_reply(message)
         if self.conversation.streaming:
@@ -448,38 +443,33 @@ class PkiTLS(FramedTLS):
         if isinstance(message, dict) and "op" in message:
             refusal = _refusal(self.conversation.check_outbound_call, message)
             if refusal is not None and self.conversation.guarded:
-                message = self._sayable(message)
+                message = self._convert_call(message)
                 refusal = _refusal(self.conversation.check_outbound_call, message)
             if refusal is not None and message["op"] == "register-client" and self.conversation.guarded:
-                return self._register_nowhere(refusal)
+                return self._register_locally(refusal)
             if refusal is not None:
-                raise self._raisable(refusal)
+                # A worker retries any OSError, such as PermissionError, of its registration for ever.
+                raise refusal if refusal.operation == "register-worker" else PermissionError(str(refusal))
         return sendable(message) if self.conversation.guarded else message
 
-    def _register_nowhere(self, refusal: OperationRefusedError) -> Any:
-        """Let a task's client begin its stream without a scheduler at the other end; what it asks for there fails.
+    def _register_locally(self, refusal: OperationRefusedError) -> Any:
+        """Let a task's client begin its stream without a scheduler at the other end; its requests there fail.
 
         Dask opens a coroutine's client in the background. An error there would be lost, and the coroutine, like each
         later task of this worker that takes a client, would wait for ever.
         """
         self._log(str(refusal))
-        self._registered_nowhere = True
-        self.conversation.begin_unheard_stream()
+        self._registered_locally = True
+        self.conversation.begin_local_stream()
         self._inbox.put([{"op": "stream-start"}])
         return _NOTHING
 
-    def _sayable(self, message: Any) -> Any:
-        """A worker's call with Python's numbers for numpy's, and its user's metrics as large as they may be."""
+    def _convert_call(self, message: Any) -> Any:
+        """Convert a worker's call: numpy's numbers to Python's, and its user's metrics to the allowed size."""
         sent, refused = _sendable(message)
         if refused:
             return message
         return fitted(sent) if sent["op"] in REPORTS else sent
-
-    def _raisable(self, refusal: OperationRefusedError) -> Exception:
-        """PermissionError; but a worker retries any OSError of its registration for ever."""
-        if refusal.operation == "register-worker":
-            return refusal
-        return PermissionError(str(refusal))
 
     def _check_outbound_reply(self, message: Any) -> Any:
         if not self.conversation.guarded:
@@ -489,21 +479,21 @@ class PkiTLS(FramedTLS):
 
     def _check_outbound_stream(self, messages: Any) -> Any:
         conversation = self.conversation
-        if not conversation.guarded and conversation.may_say_all(messages):
+        if not conversation.guarded and conversation.may_send_all(messages):
             return messages
         as_they_are = not conversation.guarded or travels(messages)
-        said = [self._check_outbound_streamed(each, as_it_is=as_they_are) for each in messages]
-        kept = [each for each in said if each is not _NOTHING]
+        checked = [self._check_outbound_streamed(each, as_it_is=as_they_are) for each in messages]
+        kept = [each for each in checked if each is not _NOTHING]
         return kept if kept or not messages else _NOTHING
 
     def _check_outbound_streamed(self, message: Any, *, as_it_is: bool) -> Any:
-        """What is sent of it; `as_it_is` when there is nothing in it that the other side would have to unpickle."""
+        """Return what is sent of a message; `as_it_is` if it has nothing that the other side would unpickle."""
         refusal, unsendable = _refusal(self.conversation.check_outbound_stream, message), ""
         if self.conversation.guarded and (refusal is not None or not as_it_is):
             sent, unsendable = _sendable(message)
             if not unsendable:
                 message, refusal = sent, _refusal(self.conversation.check_outbound_stream, sent)
-        if self._registered_nowhere and (refusal is None or message["op"] in WORKER_CLIENT_STREAM):
+        if self._registered_locally and (refusal is None or message["op"] in WORKER_CLIENT_STREAM):
             return _NOTHING  # without a line in the log for each heartbeat
         if refusal is None and not unsendable:
             return message
@@ -515,17 +505,17 @@ class PkiTLS(FramedTLS):
 
 
 def _is_outcome(message: Any) -> bool:
-    """Whether that reports how a task ended, in such a form that another end can be told in its place."""
+    """True for the report of a task's end, in a form that can be replaced by another end."""
     if not isinstance(message, dict) or message.get("op") not in _OUTCOMES:
         return False
     return _OF_AN_OUTCOME.keys() <= message.keys() and misfit(_OF_AN_OUTCOME, message) is None
 
 
 def _refusal(judge: Callable[[Any], None], message: Any) -> OperationRefusedError | None:
-    """What `judge` has against the message.
+    """Return the refusal of `judge`, or None.
 
-    It is answered outside of `except`: Dask would add the traceback in flight, and to pickle one looks through the
-    files of all modules, a tenth of a second the first time, in the event loop.
+    The caller replies outside of `except`: Dask would add the traceback in flight, and pickling one searches the files
+    of all modules, which blocks the event loop for a tenth of a second the first time.
     """
     try:
         judge(message)
@@ -535,8 +525,22 @@ def _refusal(judge: Callable[[Any], None], message: Any) -> OperationRefusedErro
 
 
 def _sendable(message: Any) -> tuple[Any, str]:
-    """What can be sent of it, or why nothing can: answered outside of `except`, as above."""
+    """Return what can be sent of a message, or the reason why nothing can: outside of `except`, as above."""
     try:
         return sendable(message), ""
     except PermissionError as error:
         return None, str(error)
+
+
+def announced_modes(received: bytes) -> tuple[WorkerClients | None, str | None]:
+    """Read from a scheduler's greeting its mode for worker certificates, and its code (sealed, stock); None: not said.
+
+    `received` is a whole message as `TCP.write` of distributed sends it; nothing of it is unpickled.
+    """
+    try:
+        greeting = no_pickle.decode(unpack_frames(memoryview(received)[_LENGTH.size :]))
+    except (*_MALFORMED, NotTrustedError):
+        return None, None
+    said = (greeting.get(MODE), greeting.get(CODE)) if isinstance(greeting, dict) else (None, None)
+    mode, code = (each if isinstance(each, str) else None for each in said)
+    return WorkerClients(mode) if mode in set(WorkerClients) else None, code if code in (STOCK, SEALED) else None

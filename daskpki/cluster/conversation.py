@@ -39,29 +39,29 @@ class Registrations:
         self._made: WeakKeyDictionary[object, set[tuple[Channel, str]]] = WeakKeyDictionary()
 
     def register(self, channel: Channel, name: str, identity: Identity, connection: object) -> None:
-        """Note that `identity` goes by `name` in streams of that kind for as long as `connection` lives."""
+        """Register `name` for `identity` in streams of that kind as long as `connection` lives."""
         self._claims = {claim: claimants for claim, claimants in self._claims.items() if claimants}
         self._claims.setdefault((channel, name), WeakKeyDictionary())[connection] = identity
         self._made.setdefault(connection, set()).add((channel, name))
 
     def release(self, connection: object) -> None:
-        """Forget all that was registered on `connection`, which is over."""
+        """Remove all registrations of `connection`, which has ended."""
         for claim in self._made.pop(connection, ()):
             if claimants := self._claims.get(claim):
                 claimants.pop(connection, None)
 
     def owner(self, channel: Channel, name: str) -> Identity | None:
-        """The identity that goes by `name`, or None when nobody does."""
+        """Return the identity that registered `name`, or None."""
         claimants = self._claims.get((channel, name))
         return next(claimants.values(), None) if claimants else None
 
     def holders(self, channel: Channel, name: str) -> list[object]:
-        """The connections on which `name` was registered."""
+        """Return the connections on which `name` was registered."""
         return list(self._claims.get((channel, name), ()))
 
 
 class Conversation:
-    """One connection between us and `peer`; `server` is what we are when the peer dialled us, else None."""
+    """One connection between us and `peer`; `server` is our kind if the peer dialled us, else None."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Conversation:
         mode: WorkerClients,
         *,
         server: Server | None = None,
-        ledger: Registrations | None = None,
+        registrations: Registrations | None = None,
         sealed: bool = False,
     ) -> None:
         self.sealed = sealed
@@ -79,22 +79,22 @@ class Conversation:
         self.server = server
         self.asked = ""
         self._mode = mode
-        self._ledger = ledger or Registrations()
+        self._registrations = registrations or Registrations()
         self._registered: Mapping[str, Any] = {}
         self._starts_nanny = False
         self._enter(Channel.RPC)
 
     def _enter(self, channel: Channel) -> None:
-        """Begin a phase; which operations need no further look in it is known from here on."""
+        """Begin a phase, and compute which operations need no further check in it."""
         self.channel = channel
-        self._heard = settled((self.server or Server.WORKER,), channel, self.peer.identity.role, self._mode)
-        self._said = settled(SERVES[self.peer.identity.role], channel, self.ours.role, self._mode)
+        self._inbound = settled((self.server or Server.WORKER,), channel, self.peer.identity.role, self._mode)
+        self._outbound = settled(SERVES[self.peer.identity.role], channel, self.ours.role, self._mode)
 
     @property
     def gated(self) -> bool:
-        """Whether what the peer sends is read without unpickling.
+        """True if the peer's messages are read without unpickling.
 
-        That is workers' bytes, on a scheduler or a nanny; on a sealed scheduler everybody's.
+        These are workers' messages on a scheduler or a nanny, and everybody's on a sealed scheduler.
         """
         if self.sealed:
             return True
@@ -110,35 +110,35 @@ class Conversation:
 
     @property
     def may_submit(self) -> bool:
-        """Whether the peer's graphs are accepted: a client's always, a worker's in the modes that allow it."""
+        """True if the peer's graphs are accepted: a client's always, a worker's in the modes that allow it."""
         return self.peer.identity.role is Role.CLIENT or self._mode in {WorkerClients.ALLOW, WorkerClients.SUBMIT}
 
     @property
     def keeps_pickles(self) -> bool:
-        """Whether pickles of the peer's are handed on unread: those of clients, and of a task that submits a graph."""
+        """True if the peer's pickles are passed on unread: those of clients, and of a task that submits a graph."""
         return self.sealed and (self.peer.identity.role is Role.CLIENT or self.channel is Channel.CLIENT_STREAM)
 
     @property
     def guarded(self) -> bool:
-        """Whether the other side reads what we send without unpickling, so that no pickle may leave."""
+        """True if the other side reads our messages without unpickling, so that we may send no pickle."""
         submits = self._mode is WorkerClients.SUBMIT and self.channel is Channel.CLIENT_STREAM
-        return self._of_a_worker and self._mode is not WorkerClients.ALLOW and not submits
+        return self._is_workers and self._mode is not WorkerClients.ALLOW and not submits
 
     @property
-    def _of_a_worker(self) -> bool:
+    def _is_workers(self) -> bool:
         return (self.ours.role, self.peer.identity.role) == (Role.WORKER, Role.SCHEDULER)
 
     @property
     def streaming(self) -> bool:
-        """Whether messages are lists by now."""
+        """True once messages are lists."""
         return self.channel is not Channel.RPC
 
     def use_mode(self, announced: object) -> None:
-        """Hold what a worker sends to the mode that its scheduler announced in its greeting, if that is stricter.
+        """Use the mode that the scheduler announced in its greeting for what we send as a worker, if it is stricter.
 
-        The scheduler's is what counts: a worker that was given another mode would be lost to the gate.
+        The scheduler enforces its mode: a worker with another mode would be refused and lost.
         """
-        if self._of_a_worker and isinstance(announced, str) and announced in set(WorkerClients):
+        if self._is_workers and isinstance(announced, str) and announced in set(WorkerClients):
             self._mode = stricter(self._mode, WorkerClients(announced))
             self._enter(self.channel)
 
@@ -152,7 +152,7 @@ class Conversation:
             self._starts_nanny = False
             return
         assert self.server is not None
-        if not _names_one_of(self._heard, message):
+        if not _names_one_of(self._inbound, message):
             verify_call(self.server, Channel.RPC, message, self._caller)
         self._begin_stream(message)
 
@@ -162,34 +162,34 @@ class Conversation:
             return
         if not isinstance(message, dict):
             raise OperationRefusedError(type(message).__name__, "a message of a stream is a dict")
-        if not _names_one_of(self._heard, message):
+        if not _names_one_of(self._inbound, message):
             verify_call(self.server or Server.WORKER, self.channel, message, self._caller)
         for field, value in self._registered.items():
-            # Dask merges a message over what it knows of the stream, so that it could name another worker or client.
+            # Dask merges a message over its own fields of the stream, so a message could name another worker or client.
             if message.get(field, value) != value:
                 reason = f"{field}={shown(message[field])} is not the sender"
                 raise OperationRefusedError(str(message.get("op")), reason)
 
     def check_outbound_call(self, message: Mapping[str, Any]) -> None:
         """Judge a call that we are about to send; OperationRefusedError."""
-        if not _names_one_of(self._said, message):
+        if not _names_one_of(self._outbound, message):
             verify_sendable(self.peer.identity.role, Channel.RPC, message, self._ourselves)
         self.asked = str(message.get("op"))
         if self.asked in STREAM_AFTER:
             self._enter(STREAM_AFTER[self.asked])
 
-    def begin_unheard_stream(self) -> None:
-        """Judge what we say from now on as a client's stream, of which the peer knows nothing."""
+    def begin_local_stream(self) -> None:
+        """Begin a client's stream on our side only; the peer does not know of it."""
         self._enter(Channel.CLIENT_STREAM)
 
     def check_outbound_stream(self, message: Mapping[str, Any]) -> None:
         """Judge one message of a stream that we are about to send; OperationRefusedError."""
-        if not _names_one_of(self._said, message):
+        if not _names_one_of(self._outbound, message):
             verify_sendable(self.peer.identity.role, self.channel, message, self._ourselves)
 
-    def may_say_all(self, messages: Iterable[Any]) -> bool:
-        """Whether `check_outbound_stream` lets all of these pass by their operations alone."""
-        return all(_names_one_of(self._said, message) for message in messages)
+    def may_send_all(self, messages: Iterable[Any]) -> bool:
+        """True if `check_outbound_stream` allows all of these by their operations alone."""
+        return all(_names_one_of(self._outbound, message) for message in messages)
 
     def _begin_stream(self, message: Mapping[str, Any]) -> None:
         match message["op"]:
@@ -202,38 +202,34 @@ class Conversation:
                 self._claim(message["address"])
             case "register-client":
                 self._registered = {"client": message["client"], "worker": None}
-                self._ledger.register(Channel.CLIENT_STREAM, message["client"], self.peer.identity, self)
+                self._registrations.register(Channel.CLIENT_STREAM, message["client"], self.peer.identity, self)
         if message["op"] in STREAM_AFTER:
             self._enter(STREAM_AFTER[message["op"]])
 
     def _claim(self, name: object) -> None:
         if isinstance(name, str):
-            self._ledger.register(Channel.WORKER_STREAM, name, self.peer.identity, self)
+            self._registrations.register(Channel.WORKER_STREAM, name, self.peer.identity, self)
 
     @property
     def worker(self) -> str | None:
-        """The address by which the peer registered as a worker."""
+        """Address under which the peer registered as a worker."""
         return self._registered.get("worker")
 
     @property
     def starts_nanny(self) -> bool:
-        """Whether the peer said that its nanny starts, and not yet that it has: nanny plugins wait for that."""
+        """True between a nanny's registration and its message that it has started; nanny plugins wait for that."""
         return self._starts_nanny
 
     @property
-    def _caller(self) -> Caller:  # made anew, since one that is kept would keep this conversation alive in the ledger
-        return Caller(self.peer.identity.role, self._mode, self._may_claim)
+    def _caller(self) -> Caller:  # made each time: a stored one would keep this conversation alive in the registrations
+        def may_claim(channel: Channel, name: str) -> bool:
+            return self._registrations.owner(channel, name) in {None, self.peer.identity}
+
+        return Caller(self.peer.identity.role, self._mode, may_claim)
 
     @property
     def _ourselves(self) -> Caller:
-        return Caller(self.ours.role, self._mode, _anything)
-
-    def _may_claim(self, channel: Channel, name: str) -> bool:
-        return self._ledger.owner(channel, name) in {None, self.peer.identity}
-
-
-def _anything(_channel: Channel, _name: str) -> bool:
-    return True  # the scheduler judges what we claim to be
+        return Caller(self.ours.role, self._mode, lambda _channel, _name: True)  # the scheduler verifies our claims
 
 
 def _names_one_of(operations: frozenset[str], message: Mapping[str, Any]) -> bool:

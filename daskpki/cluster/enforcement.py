@@ -17,11 +17,10 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from daskpki.cluster.audit import CONNECTED, EXPIRED, REFUSED, REVOKED, Audit
 from daskpki.cluster.conversation import Conversation, Registrations
-from daskpki.cluster.peer import Peer, parse_peer
+from daskpki.cluster.peer import Peer, TrustState, parse_peer, verify_peer
 from daskpki.cluster.policy import WorkerClients
-from daskpki.cluster.reasons import Reason
+from daskpki.cluster.refusal import Reason
 from daskpki.cluster.tls import KeyPair, client_context, server_context
-from daskpki.cluster.trust_state import TrustState, verify_peer
 from daskpki.cluster.web.access import Dashboard
 from daskpki.confidential import Confidential
 from daskpki.identity import Identity, Role
@@ -31,11 +30,11 @@ if TYPE_CHECKING:
 
 _HOUR: Final = 3600
 CONNECTION_ARGUMENT: Final = "daskpki"
-"""The key under which an Enforcement stands among the arguments that Dask hands to its comm backends."""
+"""Key of the Enforcement among the arguments that Dask passes to its comm backends."""
 
 
 class Connection(Protocol):
-    """What an Enforcement needs of a comm."""
+    """A comm, as far as an Enforcement uses it."""
 
     conversation: Conversation
     over: asyncio.Event
@@ -47,64 +46,64 @@ class Connection(Protocol):
         ...
 
     def bind(self, conversation: Conversation, enforcement: Enforcement) -> None:
-        """Hold the connection to the rules of `conversation`."""
+        """Put the connection under the rules of `conversation`."""
         ...
 
     def closed(self) -> bool:
-        """Whether it is over."""
+        """True if it is closed."""
         ...
 
     def abort_soon(self) -> None:
-        """Cut the connection from whatever thread."""
+        """Cut the connection, from any thread."""
         ...
 
-    def tell_soon(self, message: Mapping[str, Any]) -> None:
-        """Say something in the stream, from whatever thread, if the other side is daskpki too."""
+    def send_soon(self, message: Mapping[str, Any]) -> None:
+        """Send a message in the stream, from any thread, if the other side runs daskpki."""
         ...
 
 
-class Keeping(Protocol):
+class CurrentTrust(Protocol):
     """The trust document in force, and how to replace it (`daskpki.cluster.trust_updates`)."""
 
     document: TrustDocument
-    on_news: list[Callable[[Any], None]]
+    on_trust: list[Callable[[Any], None]]
 
     @property
     def signed(self) -> Confidential | None:
-        """The document as it was signed; None when only its content is known."""
+        """The document in its signed form; None if only its content is known."""
         ...
 
     @property
     def epoch(self) -> int:
-        """Of the document that holds."""
+        """Epoch of the document in force."""
         ...
 
     def message(self) -> dict[str, Any] | None:
-        """The document as it travels in a stream; None when it is known only by its content."""
+        """Make the message that carries the document; None without its signed form."""
         ...
 
     def offer(self, signed: Confidential, *, sender: Peer | None = None) -> bool:
-        """Whether `signed` is newer than what holds, and holds from now on."""
+        """Put `signed` in force if it is newer; return whether it is."""
         ...
 
 
 class Listening(Protocol):
-    """What an Enforcement needs of a listener."""
+    """A listener, as far as an Enforcement uses it."""
 
     def renew(self, context: ssl.SSLContext) -> None:
-        """Take the next connections under this context."""
+        """Take new connections under this context."""
         ...
 
 
 class Dialling(Protocol):
-    """What looks for newer material where a process dials without a poller (`daskpki.cluster.refresh`)."""
+    """Looks for newer material before a process without a poller dials (`daskpki.cluster.refresh`)."""
 
     async def begin(self) -> None:
         """Called before a connection is made."""
         ...
 
     async def finish(self) -> None:
-        """Called once TLS is up, before the peer is judged."""
+        """Called once TLS is up, before the peer is verified."""
         ...
 
 
@@ -129,20 +128,20 @@ class Enforcement:
         self.trust = trust
         self.mode = WorkerClients.SUBMIT if sealed and mode is WorkerClients.ALLOW else mode
         self.sealed = sealed
-        """Whether this is the credential of a scheduler that unpickles nothing, from anyone."""
+        """True for a sealed scheduler, which unpickles nothing from anyone."""
         self.measure_seal: Callable[[], Mapping[str, float]] | None = None
-        """What a sealed scheduler counts, for the page."""
+        """Returns the counters of a sealed scheduler, for the page."""
         self.audit = audit or Audit()
         self.dashboard = dashboard
         self.now = now
-        self.ledger = Registrations()
-        """Who goes by which name on our listeners."""
+        self.registrations = Registrations()
+        """Registered addresses and client names on our listeners."""
         self._live: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self._met: dict[int, float] = {}
-        self.keeper: Keeping | None = None
+        self.manager: CurrentTrust | None = None
         self.on_dial: Dialling | None = None
         self.on_listening: Callable[[Any], None] | None = None
-        """Called with each server that begins to listen under this."""
+        """Called with each server that begins to listen under this Enforcement."""
         self._listeners: WeakSet[Listening] = WeakSet()
         self.pair = pair
         self._minimum = minimum
@@ -156,58 +155,58 @@ class Enforcement:
         return f"<Enforcement of {self.identity.uri}>"
 
     def server_context(self) -> ssl.SSLContext:
-        """The context of our listeners."""
+        """Return the TLS context of our listeners."""
         if True not in self._contexts:
             self._contexts[True] = server_context(self.pair, self.trust.anchors, self._minimum)
         return self._contexts[True]
 
     def client_context(self) -> ssl.SSLContext:
-        """The context with which we dial."""
+        """Return the TLS context for dialling."""
         if False not in self._contexts:
             self._contexts[False] = client_context(self.pair, self.trust.anchors, self._minimum)
         return self._contexts[False]
 
     @property
     def stale(self) -> bool:
-        """Whether the revocation list has run out, so that new peers are refused, or taken in although it has."""
+        """True if the revocation list has ended, so that new peers are refused, or accepted despite that."""
         return self.trust.next_update is not None and self.now() > self.trust.next_update
 
     def admit(self, certificate: bytes | None, roles: frozenset[Role]) -> Peer:
-        """The peer that showed this certificate (DER), or NotTrustedError."""
+        """Verify the peer of this certificate (DER); NotTrustedError."""
         peer = parse_peer(certificate)
         verify_peer(peer, self.trust, roles, now=self.now(), allow_stale=self._allow_stale)
         return peer
 
     def connected(self, comm: Connection, conversation: Conversation) -> None:
-        """Put an admitted connection under its rules, and remember it as long as it lives."""
+        """Put an admitted connection under its rules, and list it as long as it lives."""
         comm.bind(conversation, self)
         with self._lock:
             self._live[comm] = self.now()
         self.meet(conversation.peer, comm.peer_address)
 
     def meet(self, peer: Peer, address: str, detail: str = "") -> None:
-        """Record an admitted connection; for each certificate the first of an hour shows in the log by default."""
+        """Record an admitted connection; of each certificate, the first in an hour is in the log by default."""
         again = self.now() < self._met.get(peer.serial, 0) + _HOUR
         if not again:
             self._met[peer.serial] = self.now()
         self.audit.record(CONNECTED, peer=peer.identity.uri, address=address, detail=detail, again=again)
 
     def connections(self) -> list[Connection]:
-        """Those that live now."""
+        """List the live connections."""
         with self._lock:
             return list(self._live)
 
     def with_age(self) -> list[tuple[Connection, float]]:
-        """The same, each with the moment from which on it has lived (seconds since the epoch)."""
+        """List the live connections, each with its begin (seconds since the epoch)."""
         with self._lock:
             return list(self._live.items())
 
     def listening(self, listener: Listening) -> None:
-        """Remember a listener, so that it can be given new contexts."""
+        """Remember a listener, to give it new contexts."""
         self._listeners.add(listener)
 
     def replace(self, *, trust: TrustState | None = None, pair: KeyPair | None = None) -> None:
-        """Go by another trust or key pair from now on; NotTrustedError when they do not fit, and nothing has changed.
+        """Use another trust state or key pair; NotTrustedError if they do not match, and nothing has changed.
 
         New connections are made under it. Live ones stay, unless the peer's certificate is now revoked.
         """
@@ -227,11 +226,11 @@ class Enforcement:
             listener.renew(contexts[True])
 
     def abort_foreign(self) -> None:
-        """Cut live connections whose peer's certificate comes from a CA that is not trusted any more."""
+        """Cut live connections whose peer's certificate is from a CA that is no longer trusted."""
         self._abort(lambda peer: peer.issuer not in self.trust.issuers, REVOKED, "its CA is not trusted any more")
 
     def abort_expired(self, grace: float) -> None:
-        """Cut live connections whose peer's certificate ended more than `grace` seconds ago; before, warn once."""
+        """Cut live connections whose peer's certificate ended more than `grace` seconds ago; warn once before."""
         now = self.now()
         self._abort(lambda peer: peer.not_after + grace < now, EXPIRED, "the certificate ended, and no newer one came")
         for comm in self.connections():
@@ -242,13 +241,13 @@ class Enforcement:
                 self.audit.record(EXPIRED, peer=peer.identity.uri, address=comm.peer_address, detail=left)
 
     def abort_peer(self, culprit: Peer, reason: str) -> None:
-        """Cut every live connection that was made under that peer's certificate."""
+        """Cut every live connection of that peer's certificate."""
         self._abort(lambda peer: peer.serial == culprit.serial, REFUSED, reason, Reason.TRUST_DOCUMENT)
 
     def abort_crowd(self, most: int, why: str) -> None:
-        """Cut up to `most` connections of the certificate that holds most of them, the oldest first, for their places.
+        """Cut up to `most` connections of the certificate with most of them, the oldest first, to free descriptors.
 
-        Not the streams of registered workers and clients, without which these would end, and none that we dialled.
+        Streams of registered workers and clients stay, since these would end with them; so do those that we dialled.
         """
         crowds: dict[int, list[tuple[float, Connection]]] = {}
         for comm, begun in self.with_age():

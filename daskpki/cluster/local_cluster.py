@@ -19,11 +19,11 @@ from typing import Any, Final
 from tornado.ioloop import PeriodicCallback
 
 from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.peer import TrustState, trust_of
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.refresh import Source, Watch
 from daskpki.cluster.security import PkiSecurity
 from daskpki.cluster.tls import KeyPair
-from daskpki.cluster.trust_state import TrustState, trust_of
 from daskpki.cluster.trust_updates import TrustManager
 from daskpki.cluster.web.access import Dashboard
 from daskpki.confidential import Confidential
@@ -34,11 +34,11 @@ from daskpki.pki.credential import Credential, certificate_pem, key_pem
 from daskpki.pki.trust_document import TrustDocument
 
 LOOK: Final = "daskpki-look"
-"""The name among a scheduler's periodic callbacks under which it looks for newer trust documents."""
+"""Name of a scheduler's periodic callback that looks for newer trust documents."""
 
 
 class LocalSecurity(PkiSecurity):
-    """All roles of a cluster in one process; a worker process that is started from it gets the worker's alone."""
+    """All roles of a cluster in one process; a worker process started from it gets the worker's only."""
 
     def __reduce_ex__(self, protocol: object) -> Any:
         if get_spawning_popen() is None:
@@ -48,8 +48,8 @@ class LocalSecurity(PkiSecurity):
             )
         worker = self.enforcement(Role.WORKER)
         pair = worker.pair.certificates, worker.pair.key.reveal()
-        assert worker.keeper is not None
-        believed = worker.trust, worker.keeper.document
+        assert worker.manager is not None
+        believed = worker.trust, worker.manager.document
         return _worker_process, (worker.identity.uri, pair, believed, worker.mode, worker.dashboard)
 
 
@@ -60,12 +60,12 @@ def _worker_process(
     mode: WorkerClients,
     dashboard: Dashboard,
 ) -> PkiSecurity:
-    """In the started process: tasks are clients under their worker's leaf."""
+    """Make the Security in the started process, where tasks are clients under their worker's leaf."""
     certificates, key = pair
     trust, document = believed
     held = KeyPair(certificates, Confidential(key))
     enforcement = Enforcement(parse_identity(uri), held, trust, mode=mode, dashboard=dashboard)
-    enforcement.keeper = TrustManager(enforcement, document)
+    enforcement.manager = TrustManager(enforcement, document)
     return PkiSecurity({Role.WORKER: enforcement, Role.CLIENT: enforcement})
 
 
@@ -77,44 +77,47 @@ def cluster_security(
     dashboard: Dashboard = Dashboard.LOOPBACK,
     source: Source | None = None,
 ) -> LocalSecurity:
-    """A Security for `LocalCluster` from one credential for each role, and the verified trust document.
+    """Make a Security for `LocalCluster` from one credential for each role, and the verified trust document.
 
-    `mode` is `allow` unless given, since scheduler and workers run as one user and have no boundary to defend.
-    Wherever LocalCluster binds its dashboard, it is for this machine's users unless `dashboard` says otherwise.
-    `source` is asked for the next trust document every minute while a scheduler listens.
-    NotFoundError when a role is missing.
+    `mode` defaults to `allow`, since scheduler and workers run as one user without a boundary between them. The
+    dashboard is for this machine's users, wherever LocalCluster binds it, unless `dashboard` says otherwise. `source`
+    is asked for the next trust document every minute while a scheduler listens. NotFoundError if a role is missing.
     """
     view = trust_of(trust)
     found = {each.identity.role: each for each in credentials}
     for role in Role:
         if role not in found:
             raise NotFoundError(f"cluster {trust.cluster} has no credential of a {role.value} here")
-    enforcements = {role: _enforcement(each, view, mode, dashboard) for role, each in found.items()}
-    keepers = [TrustManager(enforcement, trust) for enforcement in enforcements.values()]
-    for enforcement, keeper in zip(enforcements.values(), keepers, strict=True):
-        enforcement.keeper = keeper
-        keeper.on_news.append(partial(_share, keepers))
+    enforcements = {
+        role: Enforcement(
+            each.identity,
+            KeyPair(certificate_pem(each), key_pem(each)),
+            view,
+            mode=mode,
+            dashboard=dashboard,
+        )
+        for role, each in found.items()
+    }
+    managers = [TrustManager(enforcement, trust) for enforcement in enforcements.values()]
+    for enforcement, manager in zip(enforcements.values(), managers, strict=True):
+        enforcement.manager = manager
+        manager.on_trust.append(partial(_share, managers))
         if source is not None and enforcement.identity.role is Role.SCHEDULER:
-            enforcement.on_listening = partial(_follow, Watch(enforcement, keeper, source))
+            enforcement.on_listening = partial(_follow, Watch(enforcement, manager, source))
     return LocalSecurity(enforcements)
 
 
-def _share(keepers: Iterable[TrustManager], newest: TrustManager) -> None:
-    """Whoever has it already declines, so this ends."""
+def _share(managers: Iterable[TrustManager], newest: TrustManager) -> None:
+    """Offer the newest document to all; a manager that has it declines, so this ends."""
     assert newest.signed is not None
-    for keeper in keepers:
-        keeper.offer(newest.signed)
+    for manager in managers:
+        manager.offer(newest.signed)
 
 
 def _follow(watch: Watch, server: Any) -> None:
-    """Look for newer documents for as long as `server` runs."""
+    """Look for newer documents as long as `server` runs."""
 
     async def look() -> None:
         await asyncio.to_thread(watch.look)
 
     server.periodic_callbacks[LOOK] = PeriodicCallback(look, USUAL.poll * 1000, jitter=0.1)
-
-
-def _enforcement(credential: Credential, trust: TrustState, mode: WorkerClients, dashboard: Dashboard) -> Enforcement:
-    pair = KeyPair(certificate_pem(credential), key_pem(credential))
-    return Enforcement(credential.identity, pair, trust, mode=mode, dashboard=dashboard)

@@ -40,31 +40,25 @@ MOST_ITEMS: Final = 1 << 22
 _MAPS: Final = frozenset({*range(0x80, 0x90), 0xDE, 0xDF})
 _ARRAYS: Final = frozenset({*range(0x90, 0xA0), 0xDC, 0xDD})
 _LEVELS: Final = 16
-"""By so much deeper than it came may a value stand in what a scheduler passes on; msgpack ends at 1024."""
+"""Levels by which a scheduler may nest a value deeper than it came; msgpack ends at 1024."""
 
 
 class GateError(NotTrustedError):
-    """A message that would run code, or is no message of Dask's; nothing of it was acted upon."""
+    """A message that would run code, or is no message of Dask's; nothing of it was used."""
 
 
 class OpaquePickle(Pickled):
-    """What a peer pickled, kept as it came: whoever it is handed on to may open it. A name or a key may be one."""
+    """A peer's pickle, kept unread for its receiver. A name or a key may be one."""
 
     def __hash__(self) -> int:
         return hash(self.header.get("pickled-obj"))
 
 
-def decode(frames: Sequence[memoryview | bytes]) -> Any:
-    """The message in `frames`; GateError when it holds a pickle, is malformed or could not be encoded again."""
-    return _decode(frames, keeps_pickles=False)
+def decode(frames: Sequence[memoryview | bytes], *, keeps_pickles: bool = False) -> Any:
+    """Decode the message in `frames`; GateError if it has a pickle, is malformed or could not be encoded again.
 
-
-def decode_sealed(frames: Sequence[memoryview | bytes]) -> Any:
-    """The same, with each pickle in it as an OpaquePickle: for a sealed scheduler's clients."""
-    return _decode(frames, keeps_pickles=True)
-
-
-def _decode(frames: Sequence[memoryview | bytes], *, keeps_pickles: bool) -> Any:
+    With `keeps_pickles`, for a sealed scheduler's clients, a pickle becomes an OpaquePickle.
+    """
     try:
         items = _Items()
         message = items.unpack(frames[0], _hook(frames, items, keeps_pickles=keeps_pickles))
@@ -77,14 +71,14 @@ def _decode(frames: Sequence[memoryview | bytes], *, keeps_pickles: bool) -> Any
 
 
 def nested(message: Any, levels: int = _LEVELS) -> Any:
-    """`message` in that many lists, so that what can be encoded as that can be encoded wherever it is passed on to."""
+    """Nest `message` in lists: if the result can be encoded, so can `message` wherever it is passed on."""
     for _ in range(levels):
         message = [message]
     return message
 
 
 def _encodable(value: Any) -> Any:
-    """What msgpack packs in place of a value that it does not know; only whether it can counts."""
+    """Return what msgpack packs for a value that it does not know; only success counts."""
     if isinstance(value, Serialized):
         return value.header
     if isinstance(value, OpaquePickle):
@@ -172,10 +166,10 @@ def _hook(
 def _opaque(
     offset: object, frames: Sequence[memoryview | bytes], items: _Items, unused: set[int]
 ) -> tuple[dict[Any, Any], list[memoryview | bytes]]:
-    """Header and frames of the object whose header is at `offset` among the frames, which belong to it alone.
+    """Return header and frames of the object whose header is at `offset`; no two objects share a frame.
 
-    Where many objects named one frame, the scheduler would send it on as often. An object without frames (`offset` is
-    True) is one that distributed nests in a header, never in a message.
+    If many objects named one frame, the scheduler would send it as often. An object without frames (`offset` is True)
+    is one that distributed nests in a header, never in a message.
     """
     if isinstance(offset, bool) or not isinstance(offset, int) or not 0 < offset < len(frames):
         raise GateError("a serialized object outside the message")
@@ -201,7 +195,7 @@ def _plain(value: dict[Any, Any]) -> Any:
 
 
 def may_name_enum(module: str) -> bool:
-    """Whether enums of that module are read."""
+    """True if enums of that module are read."""
     return module.partition(".")[0] in _ENUM_PACKAGES
 
 
@@ -215,13 +209,13 @@ def _member(module: str, name: str, member: str) -> Any:
 
 
 UNPICKLED: Final = frozenset({"plugin-add", "plugin_add", "plugin-remove", "plugin_remove"})
-"""Operations whose error replies are read on the scheduler."""
+"""Operations whose error replies the scheduler reads."""
 
 _TYPE: Final = re.compile(r"(\w+)\(")
 
 
 def from_text(reply: Any) -> Any:
-    """`reply` unless it reports an error; then one with an exception of Python's own made from its text."""
+    """Return `reply`; an error is rebuilt from its text with a built-in exception."""
     if not isinstance(reply, dict) or reply.get("status") == "OK":
         return reply
     text = str(reply.get("exception_text", "no text"))
@@ -235,7 +229,7 @@ def from_text(reply: Any) -> Any:
 
 
 def _exception(text: str) -> Exception:
-    """Of the type that the text's repr names when that is one of Python's own, else RuntimeError."""
+    """Make an exception of the type that the text names, if it is built-in, else a RuntimeError."""
     found = _TYPE.match(text)
     kind = getattr(builtins, found.group(1), None) if found else None
     if not isinstance(kind, type) or not issubclass(kind, Exception):
@@ -247,29 +241,29 @@ def _exception(text: str) -> Exception:
 
 
 REPORTS: Final = frozenset({"heartbeat_worker", "log-event", "register-worker", "task-erred"})
-"""What of these cannot travel goes as text: without them the worker would count as lost, or its task as running."""
+"""Operations whose unsendable values go as text: without them the worker would seem lost, or its task running."""
 _MARKER: Final = re.compile(rb"__(Pickled|Serialized|Set|Enum)__")
 _DEEPEST: Final = 100
-"""Levels down to which a value that cannot travel as it is gets looked through."""
+"""Levels down to which an unsendable value is converted."""
 
 
 class _WouldPickleError(Exception):
-    """What msgpack and Dask's serialized frames cannot carry: a type's name, or a dict's key."""
+    """A value that msgpack and Dask's serialized frames cannot carry: a type's name, or a dict's key."""
 
 
 _CANNOT_TRAVEL: Final = (TypeError, ValueError, OverflowError, RecursionError, _WouldPickleError)
 
 
 def sendable(message: Any) -> Any:
-    """`message` itself when no pickle is in it, else a copy with numpy's scalars as Python numbers.
+    """Return `message` if no pickle is in it, else a copy with numpy's scalars as Python numbers.
 
-    PermissionError, with operation and type in it, when that is not enough.
+    PermissionError with operation and type if the copy would have a pickle, too.
     """
     return message if travels(message) else _converted(message)
 
 
 def travels(message: Any) -> bool:
-    """Whether no pickle is in `message`, which may be a whole batch."""
+    """True if no pickle is in `message`, which may be a batch."""
     try:
         _check(message)
     except _CANNOT_TRAVEL:
@@ -286,7 +280,7 @@ def _check(message: Any) -> None:
 
 
 def _marker_in(value: Any) -> str | None:
-    """A key in a plain dict by which Dask's decoder would take it for something else."""
+    """Find a key in a plain dict by which Dask's decoder would mistake it."""
     if isinstance(value, dict):
         own = next(filter(_is_marker, value), None)
         return own or _marker_in([*value.values()])
@@ -296,7 +290,7 @@ def _marker_in(value: Any) -> str | None:
 
 
 def _stand_in(value: Any) -> Any:
-    """What msgpack packs in place of `value`; only whether it can counts here, so frames are not looked into."""
+    """Return what msgpack packs for `value`; only success counts, so frames are not examined."""
     if isinstance(value, (Serialize, Serialized)):
         return None
     if isinstance(value, Enum) and may_name_enum(value.__module__):
@@ -309,7 +303,7 @@ def _stand_in(value: Any) -> Any:
 def _converted(message: Any) -> Any:
     operation = str(message.get("op", "a reply")) if isinstance(message, dict) else "a reply"
     copy, refused = _attempt(message, _describe if operation in REPORTS else _refuse)
-    if refused:  # not raised where it is caught: to pickle an error, Dask pickles the errors before it as well
+    if refused:  # not raised in `except`: to pickle an error, Dask pickles its context as well
         raise PermissionError(
             f"{operation!r} would send {refused} to the scheduler, where it can come as a pickle at best, and a "
             "worker's certificate does not make the scheduler unpickle; send plain data, or a Future of it"
@@ -318,7 +312,7 @@ def _converted(message: Any) -> Any:
 
 
 def _attempt(message: Any, other: Callable[[Any], Any]) -> tuple[Any, str]:
-    """A copy that can travel, or why there is none."""
+    """Make a copy that can be sent, or return the reason why not."""
     try:
         copy = _numbers(message, other)
         _check(copy)
@@ -328,7 +322,7 @@ def _attempt(message: Any, other: Callable[[Any], Any]) -> tuple[Any, str]:
 
 
 def _numbers(value: Any, other: Callable[[Any], Any], above: tuple[int, ...] = ()) -> Any:
-    """`value` in types that travel, with what `other` makes of the rest; `above` are the ids of what it stands in."""
+    """Convert `value` to sendable types, by `other` for the rest; `above` are the ids of its containers."""
     if not isinstance(value, (dict, list, tuple, set)):
         return _number(value, other)
     if id(value) in above or len(above) > _DEEPEST:
@@ -355,7 +349,7 @@ def _number(value: Any, other: Callable[[Any], Any]) -> Any:
 
 
 def _refuse(value: Any) -> Any:
-    """Raise what names the type of `value`, or the key that Dask would mistake."""
+    """Raise an error that names the type of `value`, or the key that Dask would mistake."""
     if _is_marker(value):
         raise _WouldPickleError(value)
     kind = type(value.data if isinstance(value, ToPickle) else value)
@@ -364,7 +358,7 @@ def _refuse(value: Any) -> Any:
 
 
 def _describe(value: Any) -> Any:
-    """What cannot travel, as a number if it is one, else as text."""
+    """Describe an unsendable value as a number if it is one, else as text."""
     if isinstance(value, Number):
         with contextlib.suppress(TypeError, OverflowError):  # a complex number, and one beyond every float
             return float(value)  # type: ignore[arg-type]
@@ -375,7 +369,7 @@ def _describe(value: Any) -> Any:
 
 
 def failed_task(message: Mapping[str, Any], reason: str) -> dict[str, Any]:
-    """`task-erred` in place of an outcome that cannot travel (distributed.worker_state_machine.TaskErredMsg)."""
+    """Make a `task-erred` in place of an unsendable outcome (distributed.worker_state_machine.TaskErredMsg)."""
     error = PermissionError(reason)
     return {
         "op": "task-erred",

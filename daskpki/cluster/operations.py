@@ -93,7 +93,7 @@ SCHEDULER_FOR_WORKER_CLIENTS: Final[Mapping[str, Mapping[str, str]]] = {
 """What a client inside a task may ask in mode `limited`: coordination, but nothing that submits or runs.
 
 Not `ncores`: joblib's backend asks for it first, in the task, and would wait for ever for what it submits next, as it
-does for any task of its own that errs before it runs (joblib 1.6, `DaskDistributedBackend._collect`).
+does for any of its tasks that errs before it runs (joblib 1.6, `DaskDistributedBackend._collect`).
 """
 
 SCHEDULER_FOR_SUBMITTERS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -105,7 +105,7 @@ SCHEDULER_FOR_SUBMITTERS: Final[Mapping[str, Mapping[str, str]]] = {
 """What a client inside a task asks besides in mode `submit`: for what it submits, and for nothing of others."""
 
 SCHEDULERS_OWN_CLIENTS: Final = ("fire-and-forget", "queue-", "variable-")
-"""How the names of clients begin that a scheduler keeps for itself: whoever registered as one would end its tasks."""
+"""Prefixes of names that a scheduler uses itself: a client that registered as one would end its tasks."""
 
 _COORDINATION: Final = (
     "echo event_clear event_is_set event_set event_wait identity log_event multi_lock_acquire multi_lock_release "
@@ -200,7 +200,7 @@ SCHEDULER_TO_WORKER_STREAM: Final = _words(
 WORKER_FOR_WORKERS: Final = _words("actor_attribute actor_execute echo get_data identity ping shuffle_receive")
 WORKER_FOR_CLIENTS: Final = _words("actor_attribute actor_execute echo get_data identity update_data")
 """Not `terminate`: a client stops workers through their scheduler (`retire_workers`, `Client.shutdown`), which knows of
-it; of distributed, nothing but helpers of its own tests sends that to a worker.
+it; of distributed, only helpers of its tests send that to a worker.
 """
 WORKER_FOR_SCHEDULER: Final = _words(
     "actor_attribute actor_execute benchmark_disk benchmark_memory benchmark_network call_stack dump_state echo "

@@ -1,4 +1,4 @@
-"""Identifies the other end of a connection from the certificate that TLS has verified.
+"""Identifies the other end of a connection, and verifies it against the trust state.
 
 OpenSSL checked the chain when the session began. This module checks what OpenSSL does not: exactly one URI SAN
 (X509-SVID, section 5.2), the serial, that the leaf is not a CA's certificate (X509-SVID, section 4.1), and that an
@@ -10,18 +10,18 @@ from __future__ import annotations
 import ssl
 from typing import Any, NamedTuple
 
+from daskpki.cluster.refusal import PeerRefusedError, Reason
 from daskpki.errors import DaskpkiError, NotTrustedError
 from daskpki.identity import Identity, Role
 from daskpki.pki.certificates import certificate_grades, certificate_identity, lifetime, load_certificate, name_text
 from daskpki.pki.profile import Grade
+from daskpki.pki.revoked import every_revoked_serial, next_update
+from daskpki.pki.trust_document import TrustDocument
 from daskpki.pki.verify import check_purpose
 
 
 class Peer(NamedTuple):
-    """The other end: identity, serial, the end of its certificate in seconds since the epoch, and who issued it.
-
-    The issuer is its name in one text, as `Trust.issuers` has those of the CAs.
-    """
+    """The other end, by its certificate. `not_after` is in epoch seconds, `issuer` as in `TrustState.issuers`."""
 
     identity: Identity
     serial: int
@@ -31,12 +31,12 @@ class Peer(NamedTuple):
 
 
 def shown_certificate(stream: Any) -> bytes | None:
-    """The certificate (DER) that the other end of a tornado stream showed; None without TLS, or when it is closed."""
+    """Return the certificate (DER) of a tornado stream's other end; None without TLS, or if it is closed."""
     return stream.socket.getpeercert(binary_form=True) if isinstance(stream.socket, ssl.SSLSocket) else None
 
 
 def parse_peer(der: bytes | None) -> Peer:
-    """The peer that showed this certificate; NotTrustedError when it is no leaf of daskpki."""
+    """Parse the peer from its certificate; NotTrustedError if it is no leaf of daskpki."""
     if not der:
         raise NotTrustedError("the other end showed no certificate")
     try:
@@ -48,3 +48,86 @@ def parse_peer(der: bytes | None) -> Peer:
     ends, issuer = lifetime(certificate).not_after, name_text(certificate.issuer)
     grades = certificate_grades(certificate) if identity.role is Role.CLIENT else frozenset[Grade]()
     return Peer(identity, certificate.serial_number, ends, issuer, grades)
+
+
+class TrustState(NamedTuple):
+    """A verified trust document, prepared for the checks of connections.
+
+    `anchors` are DER certificates, `issuers` the names of the CAs below them that issue leaves, `revoked` the serials
+    of all generations, dropped ones too. `next_update` is the end of the oldest CRL in seconds since the epoch (None:
+    no CRL). `cut_off` are the names of dropped CAs whose connections must all end.
+    """
+
+    cluster: str
+    trust_domain: str
+    epoch: int
+    anchors: tuple[bytes, ...]
+    issuers: frozenset[str]
+    revoked: frozenset[int] = frozenset()
+    next_update: int | None = None
+    cut_off: frozenset[str] = frozenset()
+
+
+class WrongRoleError(PeerRefusedError):
+    """The other end has a role that is not expected there."""
+
+
+def verify_peer(
+    peer: Peer, trust: TrustState, roles: frozenset[Role], *, now: float, allow_stale: bool = False
+) -> None:
+    """Raise NotTrustedError unless `peer` has one of `roles` in our trust domain and is not revoked.
+
+    Every connection is checked: a session that TLS resumes (by its id in 1.2) skips OpenSSL's check of dates and chain.
+    After `next_update` nobody can know who was revoked, so every new peer is refused unless `allow_stale`.
+    """
+    who = peer.identity
+    if who.trust_domain != trust.trust_domain:
+        raise PeerRefusedError(f"{who.uri} is not of trust domain {trust.trust_domain}", Reason.CERTIFICATE, who.uri)
+    if who.role not in roles:
+        expected = " or ".join(sorted(role.value for role in roles))
+        wrong = f"{who.uri} has the role {who.role.value}, and here only {expected} is accepted"
+        raise WrongRoleError(wrong, Reason.ROLE, who.uri)
+    if peer.issuer not in trust.issuers:  # TLS began under a trust that was replaced meanwhile
+        gone = f"the certificate of {who.uri} comes from {peer.issuer}, which is not trusted any more"
+        raise PeerRefusedError(gone, Reason.UNKNOWN_CA, who.uri)
+    if peer.serial in trust.revoked:
+        raise PeerRefusedError(
+            f"the certificate {peer.serial:x} of {who.uri} is revoked",
+            Reason.REVOKED,
+            who.uri,
+            hint="an operator issues a new one: daskpki issue; then daskpki login, or a restart of the node",
+        )
+    if trust.next_update is not None and now > trust.next_update and not allow_stale:
+        raise PeerRefusedError(
+            f"the revocation list of cluster {trust.cluster} ended at {trust.next_update} (seconds since the epoch)",
+            Reason.CRL_EXPIRED,
+            who.uri,
+            hint="any command that opens the CA's key signs a new one, such as daskpki renew --due",
+        )
+    if peer.not_after < now:
+        ended = f"the certificate of {who.uri} has ended"
+        raise PeerRefusedError(ended, Reason.EXPIRED, who.uri, hint="daskpki renew, then daskpki login")
+
+
+def trust_of(document: TrustDocument) -> TrustState:
+    """Prepare a verified document for the checks of connections."""
+    return TrustState(
+        cluster=document.cluster,
+        trust_domain=document.trust_domain,
+        epoch=document.epoch,
+        anchors=document.roots,
+        issuers=issuers_of(document),
+        revoked=every_revoked_serial(document),
+        next_update=next_update(document),
+        cut_off=frozenset(entry.issuer for entry in document.revoked_dropped if entry.serials is None),
+    )
+
+
+def issuers_of(document: TrustDocument) -> frozenset[str]:
+    """Return the names of a document's issuing CAs."""
+    return frozenset(ca_name(anchor.issuing) for anchor in document.authorities)
+
+
+def ca_name(certificate: bytes) -> str:
+    """Return the name of a CA (DER) in the form of `Peer.issuer`."""
+    return name_text(load_certificate(certificate).subject)

@@ -21,16 +21,16 @@ from tornado.iostream import IOStream, SSLIOStream
 from tornado.tcpserver import TCPServer
 
 from daskpki.cluster.audit import TURNED_AWAY, Audit
-from daskpki.cluster.reasons import Reason
+from daskpki.cluster.refusal import Reason
 from daskpki.cluster.tls import PkiSocket
 
 DEADLINE: Final = 10
-"""Seconds that a peer may make us wait, in all, before its handshake is over."""
+"""Seconds in all that a peer may let us wait before its handshake is over."""
 
 _PERIOD: Final = 1
 _PAUSE: Final = 0.1
 _AT_ONCE: Final = 128
-_GLANCE: Final = 16
+_SEVERAL: Final = 16
 _FEWEST: Final = 64
 _MOST: Final = 2048
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -40,13 +40,13 @@ _Selector: Final[Any] = getattr(selectors, "PollSelector", selectors.SelectSelec
 
 
 def usual_limit() -> int:
-    """How many connections may wait at once: a quarter of the descriptors that this process may have."""
+    """Return how many connections may wait at once: a quarter of this process's descriptors."""
     allowed = _descriptors()
     return _MOST if allowed is None else max(_FEWEST, min(allowed // 4, _MOST))
 
 
 def is_crowded(descriptor: int) -> bool:
-    """Whether that descriptor is among the last sixteenth, kept for the look into the store and for who says `revoke`.
+    """True if a descriptor is among the last sixteenth, kept for reads of the store and for `daskpki revoke`.
 
     A process gets the lowest number that is free, so the number tells how many are in use.
     """
@@ -64,23 +64,22 @@ def _descriptors() -> int | None:
 
 
 def _nobody(_most: int, _why: str) -> None:
-    """Turns out nobody."""
+    """Close no connection."""
 
 
-class Anteroom:
-    """Of one server. When it is full the connection goes that has been idle for longest, and never the newcomer.
+class PendingConnections:
+    """The pending connections of one server. At the limit the longest idle one is closed, never the newcomer.
 
-    `turn_out_known(most, why)` ends connections that are authenticated by now, for when descriptors are short and
-    nobody waits here.
+    `close_known(most, why)` closes authenticated connections, if descriptors are short and none is pending.
 
-    A peer is waited for while nothing that it sent lies unread: what this process is late with is not counted.
+    A peer's time is counted only while nothing that it sent is unread: delays of this process do not count.
     """
 
     def __init__(
-        self, audit: Audit, limit: int | None = None, turn_out_known: Callable[[int, str], None] = _nobody
+        self, audit: Audit, limit: int | None = None, close_known: Callable[[int, str], None] = _nobody
     ) -> None:
         self._audit = audit
-        self._turn_out_known = turn_out_known
+        self._close_known = close_known
         self.limit = usual_limit() if limit is None else limit
         self._waited: OrderedDict[SSLIOStream, int] = OrderedDict()  # in seconds; the longest idle one comes first
         self._looking = PeriodicCallback(self.look, _PERIOD * 1000)
@@ -89,52 +88,52 @@ class Anteroom:
         return len(self._waited)
 
     def enter(self, stream: SSLIOStream) -> None:
-        """A connection was accepted; it stays until `leave`."""
+        """Add an accepted connection; it stays until `leave`."""
         if len(self._waited) >= self.limit:
-            self._turn_out_longest_idle(f"{self.limit} connections waited at once, and this one was idle for longest")
+            self._close_longest_idle(f"{self.limit} connections waited at once, and this one was idle for longest")
         self._waited[stream] = 0
         if isinstance(stream.socket, PkiSocket):
-            stream.socket.on_turn = partial(self._take_turn, stream)
+            stream.socket.on_turn = partial(self._move_to_end, stream)
 
     def leave(self, stream: SSLIOStream) -> None:
-        """The peer is known, or gone."""
+        """Remove a connection whose peer is known, or gone."""
         self._waited.pop(stream, None)
         if isinstance(stream.socket, PkiSocket):  # a closed one is None
             stream.socket.on_turn = None
 
-    def _take_turn(self, stream: SSLIOStream) -> None:
+    def _move_to_end(self, stream: SSLIOStream) -> None:
         if stream in self._waited:
             self._waited.move_to_end(stream)
 
     def look(self) -> None:
-        """Once a second: count for whom we wait, and end what takes too long.
+        """Once a second, count the time of idle peers, and close connections that take too long.
 
-        A second is counted however late this comes, so that a loop that was busy does not charge its peers.
+        A call counts one second however late it comes, so that a busy loop does not cost its peers time.
         """
         for stream in set(self._waited) - readable(self._waited):
             self._waited[stream] += _PERIOD
             if self._waited[stream] >= DEADLINE:
-                self._turn_out(stream, f"no handshake after waiting {DEADLINE} s for the other end")
+                self._close_stream(stream, f"no handshake after waiting {DEADLINE} s for the other end")
         self._audit.tell_repeated()
 
-    def _turn_out_longest_idle(self, why: str) -> bool:
-        for _ in range(0, len(self._waited), _GLANCE):
-            oldest = list(islice(self._waited, _GLANCE))
+    def _close_longest_idle(self, why: str) -> bool:
+        for _ in range(0, len(self._waited), _SEVERAL):
+            oldest = list(islice(self._waited, _SEVERAL))
             late = readable(oldest)
             idle = next((stream for stream in oldest if stream not in late), None)
             if idle is not None:
-                self._turn_out(idle, why)
+                self._close_stream(idle, why)
                 return True
-            for stream in oldest:  # these wait for us
+            for stream in oldest:  # they wait for us
                 self._waited.move_to_end(stream)
         if self._waited:
-            self._turn_out(next(iter(self._waited)), why)
+            self._close_stream(next(iter(self._waited)), why)
             return True
         return False
 
-    def _turn_out(self, stream: SSLIOStream, why: str) -> None:
+    def _close_stream(self, stream: SSLIOStream, why: str) -> None:
         self.leave(stream)
-        stream.close(exc_info=TimeoutError(why))  # whoever waits for the handshake is told, and records it
+        stream.close(exc_info=TimeoutError(why))  # raised in the handshake, which records it
 
     # --- accepting -------------------------------------------------------------------------------------------------
 
@@ -153,27 +152,27 @@ class Anteroom:
         """Accept no more."""
         self._looking.stop()
 
-    def make_place(self, error: OSError) -> bool:
-        """Whether it is worth accepting again at once after `error`, which is recorded."""
+    def free_place(self, error: OSError) -> bool:
+        """Record `error` of an accept; return whether to accept again at once."""
         why = f"a connection could not be accepted: {error}"
         self._audit.record(TURNED_AWAY, detail=why, reason=Reason.TLS)
         if error.errno not in _EXHAUSTED:
             return False
         why = f"no descriptors or memory left ({error})"
         # Several, since the rest of the process needs some as well.
-        if sum(self._turn_out_longest_idle(why) for _ in range(_GLANCE)) > 0:
+        if sum(self._close_longest_idle(why) for _ in range(_SEVERAL)) > 0:
             return True
-        self._turn_out_known(_GLANCE, why)
+        self._close_known(_SEVERAL, why)
         return False  # their descriptors are free at the loop's next turn
 
     def thin_out(self) -> None:
-        """End several connections before the last descriptors go: those that waited for a second, else known ones."""
+        """Close several connections before descriptors run out: pending ones idle for a second, else known ones."""
         why = "few descriptors are left"
-        idle = [stream for stream, seconds in self._waited.items() if seconds][:_GLANCE]
+        idle = [stream for stream, seconds in self._waited.items() if seconds][:_SEVERAL]
         for stream in idle:
-            self._turn_out(stream, why)
+            self._close_stream(stream, why)
         if not idle:
-            self._turn_out_known(_GLANCE, why)
+            self._close_known(_SEVERAL, why)
 
 
 def keep_few(server: HTTPServer, most: int) -> None:
@@ -195,9 +194,9 @@ class _Accepting:
     """One listening socket, in the event loop."""
 
     def __init__(
-        self, anteroom: Anteroom, listening: socket.socket, take: Callable[[socket.socket, Any], None]
+        self, pending: PendingConnections, listening: socket.socket, take: Callable[[socket.socket, Any], None]
     ) -> None:
-        self._anteroom, self._listening, self._take = anteroom, listening, take
+        self._pending, self._listening, self._take = pending, listening, take
         self._loop = IOLoop.current()
         self._resuming: object = None
         self._resume()
@@ -211,7 +210,7 @@ class _Accepting:
             self._loop.remove_handler(self._listening)
         else:
             self._loop.remove_timeout(self._resuming)
-        self._anteroom.close()
+        self._pending.close()
 
     def _accept(self, listening: socket.socket, _events: int) -> None:
         crowded = False
@@ -223,23 +222,23 @@ class _Accepting:
             except ConnectionError:
                 continue  # it was there, and went
             except OSError as error:
-                if not self._anteroom.make_place(error):
+                if not self._pending.free_place(error):
                     self._loop.remove_handler(listening)
                     self._resuming = self._loop.call_later(_PAUSE, self._resume)
                     return
                 continue
             if not crowded and is_crowded(connection.fileno()):
                 crowded = True
-                self._anteroom.thin_out()
+                self._pending.thin_out()
             try:
                 self._take(connection, address)
             except OSError as error:  # it was reset before TLS could begin
                 connection.close()
-                self._anteroom.make_place(error)
+                self._pending.free_place(error)
 
 
 def readable(streams: Iterable[SSLIOStream]) -> set[SSLIOStream]:
-    """Those with something to read: bytes that this process has not come to, or an end."""
+    """Return the streams with unread bytes, or at their end."""
     with _Selector() as selector:
         for stream in streams:
             if not stream.closed():

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from daskpki.cluster import operations as ops
-from daskpki.cluster.reasons import PeerRefusedError, Reason
+from daskpki.cluster.refusal import PeerRefusedError, Reason
 from daskpki.cluster.values import arguments, misfit
 from daskpki.credentials.contexts import is_canonical
 from daskpki.errors import NotTrustedError
@@ -29,33 +29,41 @@ class Server(StrEnum):
     NANNY = "Nanny"
 
 
+def server_kind(server: Any) -> Server:
+    """Return the kind of a Dask server, by the name of its class or of a base class."""
+    owner = type(server)
+    for ancestor in owner.__mro__:
+        if ancestor.__module__.startswith("distributed.") and ancestor.__name__ in set(Server):
+            return Server(ancestor.__name__)
+    raise NotTrustedError(f"{owner.__qualname__} is no server that daskpki has rules for")
+
+
 SERVES: Final[Mapping[Role, frozenset[Server]]] = {
     Role.SCHEDULER: frozenset({Server.SCHEDULER}),
     Role.WORKER: frozenset({Server.WORKER, Server.NANNY}),
     Role.CLIENT: frozenset(),
 }
-"""As what a role may listen, and so which operations a peer of that role may be sent."""
+"""Servers that a role may run, and so the operations that may be sent to a peer of that role."""
 
 ACCEPTS: Final[Mapping[Server, frozenset[Role]]] = {
     Server.SCHEDULER: frozenset({Role.CLIENT, Role.WORKER}),
     Server.WORKER: frozenset({Role.SCHEDULER, Role.WORKER, Role.CLIENT}),  # clients: direct scatter, gather and actors
     Server.NANNY: frozenset({Role.SCHEDULER, Role.WORKER}),
 }
-"""Whose connections a server takes; a nanny, of workers, those of its own alone (`verify_own_worker`)."""
+"""Roles whose connections a server accepts; a nanny accepts its own worker only (`verify_own_worker`)."""
 
 DIALS: Final[Mapping[Role, frozenset[Role]]] = {
     Role.SCHEDULER: frozenset({Role.WORKER}),
     Role.WORKER: frozenset({Role.SCHEDULER, Role.WORKER}),
     Role.CLIENT: frozenset({Role.SCHEDULER, Role.WORKER}),
 }
-"""Whom a role may find at the other end when it dials; what it may say there is the matter of `policy`."""
+"""Roles that may be at the other end when a role dials."""
 
 
 def verify_own_worker(server: Server, ours: Identity, peer: Identity) -> None:
-    """Raise NotTrustedError when another worker than a nanny's own comes to it.
+    """Raise NotTrustedError if another worker than a nanny's own connects to it.
 
-    A nanny and the worker that it starts hold one credential. Nobody else's worker has anything to say to it: it would
-    be told to stop, and its worker not to come back.
+    A nanny and its worker have the same credential. Another worker could make the nanny stop its worker for good.
     """
     if server is Server.NANNY and peer.role is Role.WORKER and peer != ours:
         foreign = f"{peer.uri} is not the worker of this nanny, which is {ours.uri}"
@@ -63,23 +71,22 @@ def verify_own_worker(server: Server, ours: Identity, peer: Identity) -> None:
 
 
 ARGUMENT: Final = "daskpki_destinations"
-"""The key under which Destinations stand among the arguments that Dask hands to its comm backends."""
+"""Key of the Destinations among the arguments that Dask passes to its comm backends."""
 
 
 class Destinations:
-    """The addresses that one Client, worker or nanny dials: at its scheduler's there is a scheduler, or nobody.
+    """The addresses that one Client, worker or nanny dials; at its scheduler's address, only a scheduler is accepted.
 
-    Dask gives each of them connection arguments of its own, and these go with them. A Client dials its scheduler
-    before it can know of anybody else, so the first address is the scheduler's, also when it connects again. A worker
-    or nanny says where its scheduler is when it begins to listen (`backend`): one that fails early dials its nanny
-    first.
+    Dask gives each of them separate connection arguments, which carry this object. A Client dials its scheduler before
+    it can know another address, so the first address is the scheduler's, also when it reconnects. For a worker or
+    nanny, `backend` sets the address when it begins to listen: one that fails early dials its nanny first.
     """
 
     def __init__(self) -> None:
         self.scheduler: str | None = None
 
     def roles(self, location: str, ours: Role) -> frozenset[Role]:
-        """The roles that may be at `location` (HOST:PORT, as it is dialled) when `ours` dials it."""
+        """Return the roles that may be at `location` (HOST:PORT, as it is dialled) when `ours` dials it."""
         if self.scheduler is None:
             self.scheduler = location
         allowed = DIALS[ours]
@@ -87,11 +94,11 @@ class Destinations:
 
 
 _ENVELOPE: Final = arguments("reply:flag close:flag serializers:texts?")
-"""What Dask adds to a call's own arguments."""
+"""Arguments that Dask adds to those of any call."""
 _CLIENTS_REGISTRATION: Final = "register-client"
 _TOPICS: Final = frozenset({"subscribe-topic", "unsubscribe-topic"})
 CLOSING: Final = frozenset({"close", "close-stream"})
-"""Not operations but the end of a conversation; the server only closes."""
+"""The end of a conversation, and no operation; the server only closes."""
 
 
 class WorkerClients(StrEnum):
@@ -100,17 +107,17 @@ class WorkerClients(StrEnum):
     DENY = "deny"
     LIMITED = "limited"
     SUBMIT = "submit"
-    """What `allow` is on a sealed scheduler, where graphs run no code: to submit, and one's own futures."""
+    """Meaning of `allow` on a sealed scheduler, where graphs run no code: submit, and use own futures."""
     ALLOW = "allow"
 
 
 def stricter(one: WorkerClients, other: WorkerClients) -> WorkerClients:
-    """The mode that permits less."""
+    """Return the mode that permits less."""
     return min(one, other, key=list(WorkerClients).index)
 
 
 class Channel(StrEnum):
-    """The kinds of conversation; which table applies."""
+    """The kinds of conversation, each with its tables."""
 
     RPC = "rpc"
     WORKER_STREAM = "worker stream"
@@ -125,7 +132,7 @@ STREAM_AFTER: Final[Mapping[str, Channel]] = {
 
 
 class OperationRefusedError(NotTrustedError):
-    """The peer may not call this operation, or not like this."""
+    """The peer may not call this operation, or not with these arguments."""
 
     def __init__(self, operation: str, reason: str) -> None:
         super().__init__(f"{shown(operation)} is refused: {reason}")
@@ -133,7 +140,7 @@ class OperationRefusedError(NotTrustedError):
 
 
 class ContestedAddressError(OperationRefusedError):
-    """Another identity's connection holds the address that the peer names as its own; either may be the impostor."""
+    """Another identity registered the address that the peer claims; either may be the impostor."""
 
     def __init__(self, operation: str, reason: str, address: str) -> None:
         super().__init__(operation, reason)
@@ -141,9 +148,9 @@ class ContestedAddressError(OperationRefusedError):
 
 
 class Caller(NamedTuple):
-    """Who calls: role, the mode for worker certificates, and whether a name is free or the caller's own.
+    """A caller: role, the mode for worker certificates, and a test whether a name is free or the caller's own.
 
-    `may_claim` is asked for addresses of workers (Channel.WORKER_STREAM) and names of clients (Channel.CLIENT_STREAM).
+    `may_claim` takes addresses of workers (Channel.WORKER_STREAM) and names of clients (Channel.CLIENT_STREAM).
     """
 
     role: Role
@@ -169,14 +176,14 @@ def verify_call(server: Server, channel: Channel, message: Mapping[str, Any], ca
 
 
 def allowed(server: Server, channel: Channel, role: Role, mode: WorkerClients) -> frozenset[str]:
-    """The operations that a role may call on a server."""
+    """Return the operations that a role may call on a server."""
     return _TABLES.get((server, channel, role, mode), frozenset())
 
 
 def settled(servers: Iterable[Server], channel: Channel, role: Role, mode: WorkerClients) -> frozenset[str]:
-    """The operations that `verify_call` allows on one of `servers` by their name alone, whatever the arguments.
+    """Return the operations that `verify_call` allows on one of `servers` with any arguments.
 
-    Known once for a connection, they spare most messages the rest.
+    Computed once for a connection, they save most messages the full check.
     """
     tables = (_by_name_alone(server, channel, role, mode) for server in servers)
     return frozenset[str]().union(*tables).difference(ops.DENIED)
@@ -195,27 +202,23 @@ def _has_rules_for_arguments(server: Server, role: Role) -> bool:
 
 
 def _why(server: Server, channel: Channel, operation: str, caller: Caller) -> str:
-    """The reason in words, for the log and for the one who is refused."""
+    """Explain a refusal, for the log and the refused peer."""
     if caller.role is Role.WORKER and operation in allowed(server, channel, caller.role, WorkerClients.ALLOW):
-        return _why_not_as_client(operation, caller.mode)
+        if caller.mode is WorkerClients.SUBMIT:
+            return (
+                f"this task tried to manage the cluster ({operation}) with the worker's certificate, which on a sealed "
+                "scheduler may submit work and nothing else (DASKPKI_WORKER_CLIENTS=allow); use a client's"
+            )
+        what = "submit work" if operation == "update-graph" else "act as a client"
+        return (
+            f"this task tried to {what} ({operation}) with the worker's certificate, which "
+            f"DASKPKI_WORKER_CLIENTS={caller.mode.value} does not allow; use compute(scheduler='threads') for nested "
+            "work, or DASKPKI_WORKER_CLIENTS=allow, which lets a worker run code on the scheduler"
+        )
     roles = [role.value for role in Role if operation in allowed(server, channel, role, caller.mode)]
     if roles:
         return f"on a {server.value} only {' and '.join(roles)} may call it, and the caller is a {caller.role.value}"
     return f"it is not in daskpki's table for a {server.value} ({channel.value}), and what is not there is denied"
-
-
-def _why_not_as_client(operation: str, mode: WorkerClients) -> str:
-    if mode is WorkerClients.SUBMIT:
-        return (
-            f"this task tried to manage the cluster ({operation}) with the worker's certificate, which on a sealed "
-            "scheduler may submit work and nothing else (DASKPKI_WORKER_CLIENTS=allow); use a client's"
-        )
-    what = "submit work" if operation == "update-graph" else "act as a client"
-    return (
-        f"this task tried to {what} ({operation}) with the worker's certificate, which "
-        f"DASKPKI_WORKER_CLIENTS={mode.value} does not allow; use compute(scheduler='threads') for nested work, or "
-        "DASKPKI_WORKER_CLIENTS=allow, which lets a worker run code on the scheduler"
-    )
 
 
 def _verify_worker_arguments(channel: Channel, operation: str, message: Mapping[str, Any], caller: Caller) -> None:
@@ -228,7 +231,7 @@ def _verify_worker_arguments(channel: Channel, operation: str, message: Mapping[
 
 
 def _verify_client_name(name: object, caller: Caller) -> None:
-    """Whoever registers by the name of another client gets its results, and ends its tasks by leaving."""
+    """Verify that the name is free: a second client of a name would get the first one's results, and end its tasks."""
     if not isinstance(name, str) or name.startswith(ops.SCHEDULERS_OWN_CLIENTS):
         raise OperationRefusedError(_CLIENTS_REGISTRATION, f"client={shown(name)} is no name for a client")
     if not caller.may_claim(Channel.CLIENT_STREAM, name):
@@ -236,7 +239,7 @@ def _verify_client_name(name: object, caller: Caller) -> None:
 
 
 def _verify_arguments(channel: Channel, operation: str, message: Mapping[str, Any]) -> None:
-    """Names and kinds; and which topics a worker's client follows."""
+    """Verify names and kinds of arguments, and the topics that a worker's client follows."""
     kinds = _KINDS[channel][operation]
     _verify_names(operation, message, kinds)
     if wrong := misfit({**kinds, **_ENVELOPE}, message):
@@ -278,12 +281,13 @@ def _verify_claim(operation: str, argument: str, address: object, caller: Caller
 
 
 def _verify_registration(message: Mapping[str, Any], caller: Caller) -> None:
-    """The scheduler looks an address up among names, and has a worker killed and started anew by the nanny it named.
+    """Verify name, nanny and server id, by any of which a worker could be taken for another.
 
-    It takes two workers with one server id for the same.
+    The scheduler looks an address up among its workers' names first (distributed.Scheduler.coerce_address), has a
+    worker restarted by the nanny that it named, and takes two workers with one server id for the same.
     """
     operation, name, nanny = "register-worker", message.get("name"), message.get("nanny")
-    if _is_address(name) and name != message.get("address"):
+    if isinstance(name, str) and "://" in name and name != message.get("address"):
         raise OperationRefusedError(operation, f"name={shown(name)} is an address, but not the caller's own")
     if nanny is not None:
         _verify_claim(operation, "nanny", nanny, caller)
@@ -292,13 +296,8 @@ def _verify_registration(message: Mapping[str, Any], caller: Caller) -> None:
         raise OperationRefusedError(operation, f"server_id={shown(server)} is another worker's")
 
 
-def _is_address(name: object) -> bool:
-    """The scheduler looks an address up among its workers' names first (distributed.Scheduler.coerce_address)."""
-    return isinstance(name, str) and "://" in name
-
-
 def verify_sendable(peer: Role, channel: Channel, message: Mapping[str, Any], sender: Caller) -> None:
-    """The sender's side of `verify_call`: OperationRefusedError when no server of the peer's role would accept it."""
+    """Verify as the sender: OperationRefusedError if no server of the peer's role would accept the message."""
     refusals: list[OperationRefusedError] = []
     for server in SERVES[peer]:
         try:
@@ -340,7 +339,7 @@ _KINDS: Final[Mapping[Channel, Mapping[str, Mapping[str, str]]]] = {
     Channel.WORKER_STREAM: ops.WORKER_STREAM,
     Channel.CLIENT_STREAM: {**ops.WORKER_CLIENT_STREAM, **ops.SUBMITTERS_STREAM},
 }
-"""Of arguments that workers give to a scheduler, but in mode `allow`."""
+"""Kinds of the arguments that workers give to a scheduler, except in mode `allow`."""
 
 _OTHERS: Final[Mapping[tuple[Server, Channel, Role], frozenset[str]]] = {
     (Server.WORKER, Channel.RPC, Role.WORKER): ops.WORKER_FOR_WORKERS,

@@ -15,24 +15,24 @@ from distributed.comm.core import CommClosedError, FatalCommClosedError
 
 from daskpki.cluster import trust_updates
 from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.peer import issuers_of, trust_of
 from daskpki.cluster.security import PkiSecurity
 from daskpki.cluster.tls import KeyPair
-from daskpki.cluster.trust_state import issuers_of, trust_of
 from daskpki.confidential import Confidential
 from daskpki.credentials.verified import VerifiedCredential
 from daskpki.identity import Role
 from daskpki.pki.credential import certificate_pem, key_pem
-from daskpki.pki.trust_document import TrustDocument, parse_trust
+from daskpki.pki.trust_document import parse_trust
 
 LIMIT: Final = 5.0
-"""Seconds in which all schedulers have to answer."""
+"""Seconds for all schedulers to answer."""
 
 
 class Answer(NamedTuple):
-    """What one scheduler made of it: the epoch that holds there now, else why it did not take it.
+    """Answer of one scheduler: the epoch in force there now, else the reason of the failure.
 
-    `taken` is whether that is the epoch of what was brought. `refused` tells a scheduler that looked at the document
-    and did not accept it from one that was not reached.
+    `taken` is true if that is the pushed epoch. `refused` is true if the scheduler refused the document, and false if
+    it was not reached.
     """
 
     address: str
@@ -45,9 +45,12 @@ class Answer(NamedTuple):
 def push_trust(
     addresses: Sequence[str], held: VerifiedCredential, latest: Confidential, *, limit: float = LIMIT
 ) -> list[Answer]:
-    """Take `latest` to each of these schedulers at once, as the client of `held`; `limit` in seconds. Never raises."""
+    """Push `latest` to all schedulers at once, with the client credential `held`; `limit` in seconds. Never raises."""
     document = parse_trust(latest).document
-    security = _security(held, document)
+    credential, trust = held.credential, trust_of(document)
+    trust = trust._replace(anchors=(*trust.anchors, *held.trust.roots), issuers=trust.issuers | issuers_of(held.trust))
+    pair = KeyPair(certificate_pem(credential), key_pem(credential))
+    security = PkiSecurity({Role.CLIENT: Enforcement(credential.identity, pair, trust)})
 
     async def tell_one(address: str) -> Answer:
         arguments = security.get_connection_args(Role.CLIENT.value)  # of one scheduler: at its address is no worker
@@ -58,7 +61,7 @@ def push_trust(
             return Answer(address, None, str(refusal), refused=True)
         except TimeoutError:
             return Answer(address, None, f"no answer within {limit:g} s")
-        except FatalCommClosedError as refusal:  # with words of our own or of the other side
+        except FatalCommClosedError as refusal:  # with our own reason, or the other side's
             return Answer(address, None, str(refusal))
         except CommClosedError:
             return Answer(address, None, "it closed the connection")
@@ -69,11 +72,3 @@ def push_trust(
         return list(await asyncio.gather(*map(tell_one, addresses)))
 
     return asyncio.run(tell_all())
-
-
-def _security(held: VerifiedCredential, document: TrustDocument) -> PkiSecurity:
-    credential = held.credential
-    trust = trust_of(document)
-    trust = trust._replace(anchors=(*trust.anchors, *held.trust.roots), issuers=trust.issuers | issuers_of(held.trust))
-    pair = KeyPair(certificate_pem(credential), key_pem(credential))
-    return PkiSecurity({Role.CLIENT: Enforcement(credential.identity, pair, trust)})

@@ -25,7 +25,7 @@ from typing import Final, Protocol
 
 from daskpki.cluster.audit import REFUSED
 from daskpki.cluster.enforcement import Enforcement
-from daskpki.cluster.reasons import Reason
+from daskpki.cluster.refusal import Reason
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustManager, TrustMessage
 from daskpki.errors import DaskpkiError, NotTrustedError
@@ -34,28 +34,28 @@ from daskpki.pki.trust_document import TrustDocument
 
 SHARE: Final = 1 / 720
 _REMINDER: Final = 3600.0
-"""Seconds after which what has not changed for the better is said again."""
+"""Seconds after which a lasting problem is logged again."""
 _REPORTED: Final = 100
-"""Refused documents that are known again, so as to be reported once."""
+"""Refused documents that are remembered, so that each is reported once."""
 
 logger = logging.getLogger("distributed.daskpki")
 
 
 class Source(Protocol):
-    """Where newer material comes from; both raise what a store raises."""
+    """A source of newer material; both methods raise the errors of a store."""
 
     def trust_after(self, held: TrustDocument) -> Iterable[TrustMessage]:
-        """Trust documents of a later epoch than `held`, newest first, nothing of them verified.
+        """Yield trust documents of a later epoch than `held`, newest first, not verified.
 
-        Whoever takes one leaves it at that; to ask for the next one says that this one did not hold.
+        A caller stops at the first valid one; asking for the next one tells that this one is invalid.
         """
         ...
 
     def credential(self, held: KeyPair) -> KeyPair | None:
-        """The newest credential of this node's identity; None where there is none later than `held`, as far as known.
+        """Return the newest credential of this node's identity; None if none is known to be later than `held`.
 
-        One that was given, and is not held the next time, did not hold: it is given again, since what it lacked (a
-        trust document, the right time) may have come.
+        If a returned credential is not `held` at the next call, it was refused: it is returned again, since the trust
+        document or the time that it lacked may have come.
         """
         ...
 
@@ -64,48 +64,50 @@ class NullSource:
     """A source that never has anything newer."""
 
     def trust_after(self, held: TrustDocument) -> Iterable[TrustMessage]:  # noqa: ARG002 - the protocol's signature
-        """See Source."""
+        """Return none."""
         return ()
 
     def credential(self, held: KeyPair) -> KeyPair | None:  # noqa: ARG002 - likewise
-        """See Source."""
+        """Return none."""
         return None
 
 
-def take_newest(keeper: TrustManager, source: Source, refused: Callable[[TrustMessage, NotTrustedError], None]) -> bool:
-    """Go by the newest trust document of `source` that holds, if there is one; whether there was.
+def take_newest(
+    manager: TrustManager, source: Source, refused: Callable[[TrustMessage, NotTrustedError], None]
+) -> bool:
+    """Put the newest valid trust document of `source` in force, if there is one; return whether there was.
 
-    `refused` is told of each that does not hold. What holds may vouch for one that did not hold before it: so a process
-    that missed a rollover catches up.
+    `refused` is called with each invalid one. A document in force may make a later one valid that was refused before:
+    so a process that missed a rollover catches up.
     """
-    news = False
-    while _take_next(keeper, source, refused):
-        news = True
-    return news
 
+    def take_next() -> bool:
+        for found in source.trust_after(manager.document):
+            try:
+                if manager.offer(found.signed):
+                    return True
+            except NotTrustedError as error:
+                refused(found, error)
+        return False
 
-def _take_next(keeper: TrustManager, source: Source, refused: Callable[[TrustMessage, NotTrustedError], None]) -> bool:
-    for found in source.trust_after(keeper.document):
-        try:
-            if keeper.offer(found.signed):
-                return True
-        except NotTrustedError as error:
-            refused(found, error)
-    return False
+    taken = take_next()
+    while taken and take_next():
+        pass
+    return taken
 
 
 class Watch:
-    """One process's eye on a source. `clock` counts seconds and need not be the time of day.
+    """Polls a source for one process. `clock` is monotonic, in seconds.
 
-    A source that cannot be reached changes nothing; after `freshness.fetch_age` that is said once more, louder. Peers
-    whose certificate ended more than `freshness.grace` ago are cut off. `share` is the part of a leaf's life after
+    A source that cannot be reached changes nothing; after `freshness.fetch_age` that is an error in the log. Peers
+    whose certificate ended more than `freshness.grace` ago are cut off. `share` is the part of a leaf's lifetime after
     which a newer one is looked for in any case; 0 for a source that costs nothing.
     """
 
     def __init__(
         self,
         enforcement: Enforcement,
-        keeper: TrustManager,
+        manager: TrustManager,
         source: Source,
         *,
         freshness: Freshness = USUAL,
@@ -113,59 +115,64 @@ class Watch:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._enforcement = enforcement
-        self._keeper = keeper
+        self._manager = manager
         self._source = source
         self._freshness = freshness
         self._share = share
         self._clock = clock
         self._last = clock()
         self._asked = clock()
-        self._said: dict[str, float] = {}
+        self._reminded: dict[str, float] = {}
         self._refused = 0
         self._reported: deque[bytes] = deque(maxlen=_REPORTED)
 
     async def run(
         self, period: float | None = None, pause: Callable[[float], Awaitable[object]] = asyncio.sleep
     ) -> None:
-        """Look every `period` seconds (without one, `freshness.poll`), until cancelled.
+        """Look every `period` seconds (default: `freshness.poll`) until cancelled, plus or minus a tenth.
 
-        Give or take a tenth, so that a fleet does not ask at once.
+        The random tenth keeps a fleet from asking at once.
         """
         while True:
             await pause((period or self._freshness.poll) * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load only
             await asyncio.to_thread(self.look)
 
     def look(self) -> bool:
-        """One look; whether the source answered and what it has holds. Nothing is raised."""
+        """Look once; return whether the source answered with valid material. Raises nothing."""
         answered = self._look()
         age = self._clock() - self._last
         if not answered and age > self._freshness.fetch_age:
             self._remind("age", f"the trust document was last fetched {age:.0f} s ago")
         if self._enforcement.stale:
-            self._remind("stale", f"the revocation list has run out, and {self._consequence()}")
+            consequence = "new peers are refused until any command that opens the CA's key, such as daskpki renew --due"
+            consequence += ", signs one"
+            if self._freshness.stale_trust == "allow":
+                consequence = "--stale-trust allow takes in new peers all the same, also those that were revoked since"
+            self._remind("stale", f"the revocation list has run out, and {consequence}")
         self._enforcement.abort_expired(self._freshness.grace)
         return answered
 
-    def _consequence(self) -> str:
-        if self._freshness.stale_trust == "allow":
-            return "--stale-trust allow takes in new peers all the same, also those that were revoked since"
-        return "new peers are refused until any command that opens the CA's key, such as daskpki renew --due, signs one"
-
     def _remind(self, what: str, text: str) -> None:
-        if self._clock() - self._said.get(what, -_REMINDER) >= _REMINDER:
-            self._said[what] = self._clock()
+        if self._clock() - self._reminded.get(what, -_REMINDER) >= _REMINDER:
+            self._reminded[what] = self._clock()
             logger.error("%s", text)
 
     def _look(self) -> bool:
         try:
             refused = self._refused
-            news = take_newest(self._keeper, self._source, self._report)
-            if self._is_credential_due(news=news):
-                self._look_for_credential()
+            news = take_newest(self._manager, self._source, self._report)
+            begin, end = self._manager.lifetime
+            pause = (end - begin) * self._share
+            if news or self._manager.awaits_credential or self._clock() - self._asked >= pause:
+                current = self._enforcement.pair
+                newest = self._source.credential(current)
+                if newest is not None and newest.certificates != current.certificates:
+                    self._manager.renew(newest)
+                self._asked = self._clock()
         except DaskpkiError as error:
             logger.warning("no newer trust document or credential: %s", error)
             return False
-        except Exception:  # whatever a source did: the next look has to come
+        except Exception:  # any bug of a source: the next look has to come
             logger.exception("looking for a newer trust document failed")
             return False
         if self._refused > refused:
@@ -174,7 +181,7 @@ class Watch:
         return True
 
     def _report(self, found: TrustMessage, error: NotTrustedError) -> None:
-        """Say of a document that it did not hold; a source that costs nothing shows the same one at every look."""
+        """Record a refused document, each once in full: a source that costs nothing yields it at every look."""
         self._refused += 1
         digest = hashlib.sha256(found.signed.reveal()).digest()
         again = digest in self._reported
@@ -182,27 +189,15 @@ class Watch:
         why = f"a trust document from {found.place} does not hold: {error}"
         self._enforcement.audit.record(REFUSED, detail=why, reason=Reason.TRUST_DOCUMENT, again=again)
 
-    def _is_credential_due(self, *, news: bool) -> bool:
-        life = self._keeper.lifetime
-        pace = (life.not_after - life.not_before) * self._share
-        return news or self._keeper.awaits_credential or self._clock() - self._asked >= pace
-
-    def _look_for_credential(self) -> None:
-        held = self._enforcement.pair
-        pair = self._source.credential(held)
-        if pair is not None and pair.certificates != held.certificates:
-            self._keeper.renew(pair)
-        self._asked = self._clock()
-
 
 _PAUSE: Final = 60.0
-"""Seconds between two looks, each of which may ask a keyring or a store."""
+"""Seconds between two looks, since each may ask a keyring or a store."""
 PATIENCE: Final = 2.0
-"""Seconds that a dial waits for a look that has begun."""
+"""Seconds that a dial waits for a look."""
 
 
 class Look(Future["TrustMessage | None"]):
-    """One look for a newer trust document: what holds after it, or None when there was nothing new or no answer."""
+    """One look for a newer trust document: its result is the new document, or None without news or an answer."""
 
     def __init__(self, began: float) -> None:
         super().__init__()
@@ -211,7 +206,7 @@ class Look(Future["TrustMessage | None"]):
 
 
 class Lookout:
-    """Looks for newer trust documents in one place, for every client of this process. `clock` counts seconds."""
+    """Looks for newer trust documents in one place, for all clients of this process. `clock` is monotonic."""
 
     def __init__(self, source: Source, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
@@ -219,26 +214,26 @@ class Lookout:
         self._latest: Look | None = None
         self._lock = threading.Lock()
 
-    def look(self, keeper: TrustManager) -> Look:
-        """The look of the last minute, or one that begins now, and is judged by what `keeper` holds."""
+    def look(self, manager: TrustManager) -> Look:
+        """Return the look of the last minute, or begin one that `manager` judges."""
         with self._lock:
             latest, now = self._latest, self.clock()
             if latest is None or (latest.done() and now - latest.began >= _PAUSE):
                 self._latest = latest = Look(now)
-                # A thread that nobody joins: a store that does not answer must not hold up the end of the program.
-                threading.Thread(target=self._run, args=(latest, keeper), daemon=True).start()
+                # A daemon thread: a store that does not answer must not delay the end of the program.
+                threading.Thread(target=self._run, args=(latest, manager), daemon=True).start()
             return latest
 
-    def _run(self, look: Look, keeper: TrustManager) -> None:
+    def _run(self, look: Look, manager: TrustManager) -> None:
         try:
-            news = take_newest(keeper, self._source, _report)
+            news = take_newest(manager, self._source, _report)
         except DaskpkiError as error:
             logger.warning("no newer trust document could be looked for: %s", error)
             news = False
-        except Exception:  # whatever a source did: the dial goes on
+        except Exception:  # any bug of a source: the dial goes on
             logger.exception("looking for a newer trust document failed")
             news = False
-        signed = keeper.signed if news else None
+        signed = manager.signed if news else None
         look.set_result(None if signed is None else TrustMessage(signed))
 
 
@@ -247,23 +242,23 @@ def _report(found: TrustMessage, error: NotTrustedError) -> None:
 
 
 class OnDial:
-    """Of one Enforcement. `now` in seconds since the epoch, `clock` counts seconds.
+    """Refreshes one client's credential and trust before it dials. `now` is wall time, `clock` is monotonic.
 
-    Without `lookout` there is no place for newer trust documents, or this process is told of them otherwise.
+    Without `lookout` there is no place for newer trust documents, or they reach this process by another way.
     """
 
     def __init__(
         self,
         enforcement: Enforcement,
-        keeper: TrustManager,
+        manager: TrustManager,
         source: Source,
         lookout: Lookout | None = None,
         *,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._watch = Watch(enforcement, keeper, source, share=0, clock=clock)
-        self._keeper = keeper
+        self._watch = Watch(enforcement, manager, source, share=0, clock=clock)
+        self._manager = manager
         self._lookout = lookout
         self._now = now
         self._clock = clock
@@ -272,27 +267,30 @@ class OnDial:
         self._settled: Look | None = None
 
     async def begin(self) -> None:
-        """Begin to look for trust, and look for a credential, each if it is time.
+        """Begin to look for a trust document, and look for a credential, each if it is due.
 
-        What goes wrong is logged, and the dial goes on with what there is.
+        Errors are logged, and the dial goes on with the current material.
         """
         if self._lookout is not None:
-            self._take(self._lookout.look(self._keeper))
-        if self._clock() >= self._next and self._is_due():
+            self._take(self._lookout.look(self._manager))
+        if self._clock() < self._next:
+            return
+        begin, end = self._manager.lifetime
+        if self._manager.awaits_credential or self._now() > begin + (end - begin) * 2 / 3:
             self._next = self._clock() + _PAUSE
             await asyncio.to_thread(self._watch.look)
 
     def _take(self, look: Look) -> None:
         if look is not self._taken:
             self._taken = look
-            look.add_done_callback(lambda done: self._go_by(done.result()))
+            look.add_done_callback(lambda done: self._apply(done.result()))
 
-    def _go_by(self, found: TrustMessage | None) -> None:
-        """Go by what a look found that another client of this process began."""
+    def _apply(self, found: TrustMessage | None) -> None:
+        """Put a look's result in force, also of a look that another client of this process began."""
         if found is None:
             return
         try:
-            self._keeper.offer(found.signed)
+            self._manager.offer(found.signed)
         except NotTrustedError as error:
             _report(found, error)
 
@@ -307,15 +305,11 @@ class OnDial:
             await asyncio.wait({asyncio.wrap_future(look)}, timeout=left)
         if look.done():
             self._settled = look
-            self._go_by(look.result())  # once more: the thread of the look may be on its way to it
+            self._apply(look.result())  # once more: the thread of the look may not have done it yet
         elif not look.missed:
             look.missed = True
             logger.warning(
                 "no answer within %g s about a newer trust document; going on with that of epoch %d",
                 PATIENCE,
-                self._keeper.epoch,
+                self._manager.epoch,
             )
-
-    def _is_due(self) -> bool:
-        begin, end = self._keeper.lifetime
-        return self._keeper.awaits_credential or self._now() > begin + (end - begin) * 2 / 3

@@ -1,45 +1,109 @@
-"""Builds the reply to a refused message, so that the peer sees a refusal and not a time-out or a lost connection."""
+"""Refusals: their reasons, in a few fixed words for metrics and alerts, and the replies that tell the peer.
+
+A peer sees a refusal as such, and not as a time-out or a lost connection.
+"""
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 from distributed.core import error_message
 from distributed.protocol.serialize import Serialized
+
+from daskpki.errors import NotTrustedError
+
+
+class Reason(StrEnum):
+    """Reason of a refusal, as it is counted (`daskpki_refused_total`)."""
+
+    UNKNOWN_CA = "unknown_ca"
+    """A CA that is not, or no longer, trusted; at TLS also no certificate of daskpki's at all."""
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    """A certificate that has ended or does not begin yet."""
+    CRL_EXPIRED = "crl_expired"
+    """Our revocation list has ended, so no new peer is accepted."""
+    CERTIFICATE = "certificate"
+    """The peer showed none, or one of another form or trust domain."""
+    TLS = "tls"
+    """A handshake that failed for another cause, or took too long: scanners, plain HTTP, a full waiting list."""
+    ROLE = "role"
+    """A valid certificate whose role is not accepted here."""
+    OPERATION = "operation"
+    """An operation, or an argument of one, that the role may not use."""
+    PICKLE = "pickle"
+    """Bytes in a worker's message that would have to be unpickled."""
+    SIZE = "size"
+    """A message that announces more bytes than are read of its sender."""
+    TRUST_DOCUMENT = "trust_document"
+    """A trust document that does not verify."""
+    PAGE = "page"
+    """A request for the dashboard from a foreign page or machine, or one that does more than read."""
+
+
+class PeerRefusedError(NotTrustedError):
+    """The other end is refused. `peer` is the SPIFFE ID in its certificate."""
+
+    def __init__(self, message: str, reason: Reason, peer: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+        self.peer = peer
+
+
+# X509_V_ERR_* of OpenSSL's x509_vfy.h, which `ssl` does not name.
+_UNKNOWN_CA: Final = frozenset({2, 7, 18, 19, 20, 21, 30, 31, 32})
+_EXPIRED: Final = frozenset({9, 10})
+_NO_CERTIFICATE: Final = "PEER_DID_NOT_RETURN_A_CERTIFICATE"
+
+
+def reason_at_tls(error: BaseException | None) -> Reason:
+    """Find the reason of a failed handshake; an error that was raised from another has the other's reason."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            if error.verify_code in _UNKNOWN_CA:
+                return Reason.UNKNOWN_CA
+            return Reason.EXPIRED if error.verify_code in _EXPIRED else Reason.CERTIFICATE
+        if isinstance(error, ssl.SSLError) and getattr(error, "reason", None) == _NO_CERTIFICATE:
+            return Reason.CERTIFICATE
+        error = error.__cause__
+    return Reason.TLS
+
 
 Refusal = TypeVar("Refusal", bound=BaseException)
 TURNED_AWAY: Final = "daskpki-refused"
 
 
 def turned_away(reason: str) -> dict[str, Any]:
-    """The one frame that a refused peer gets instead of a handshake.
+    """Make the one frame that a refused peer gets instead of Dask's greeting.
 
-    A dialler of ours reads the text. Stock Dask decodes the whole message, and its deserializer for failed
+    Our own connector reads the text. Stock Dask decodes the whole message, and its deserializer for failed
     serializations raises TypeError with exactly that text (`serialization_error_loads`).
     """
     return {TURNED_AWAY: reason, "for-stock-dask": Serialized({"serializer": "error"}, [reason.encode()])}
 
 
 def reason_of(handshake: Any) -> str | None:
-    """Why the other side turned us away, if this is such a frame."""
+    """Return the other side's reason if this frame is a refusal."""
     if isinstance(handshake, dict) and isinstance(reason := handshake.get(TURNED_AWAY), str):
         return reason
     return None
 
 
 def detached(error: Refusal) -> Refusal:
-    """`error` without the frames that it was raised in, for one that is kept in a variable.
+    """Return `error` without its traceback, so that it can be kept in a variable.
 
-    They lead back to the frame with that variable, a cycle in which the peer's whole message waits for the garbage
-    collector: 30 of 20 MB took a scheduler to 700 MB.
+    The traceback refers to the frame with that variable, a cycle that keeps the peer's whole message until the garbage
+    collector runs: 30 messages of 20 MB took a scheduler to 700 MB.
     """
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
 
 
 def answer_call(message: Any, reason: str) -> Any:
-    """What the caller of a refused procedure is told, in the form that it waits for; None when it waits for nothing."""
+    """Make the reply to a refused call, in the form that its caller awaits; None if it awaits no reply."""
     call = message if isinstance(message, dict) else {}
     match call.get("op"):
         case "register-client":  # Client._ensure_connected
@@ -50,14 +114,14 @@ def answer_call(message: Any, reason: str) -> Any:
 
 
 def answer_stream(message: Mapping[str, Any], reason: str) -> list[dict[str, Any]]:
-    """What a client is told in its stream when a message in it is refused: futures of its keys fail."""
+    """Make the replies to a refused message of a client's stream: the futures of its keys fail."""
     error = error_message(PermissionError(reason))
     failed = {"op": "task-erred", "exception": error["exception"], "traceback": error["traceback"]}
     return [failed | {"key": key} for key in _awaited(message)]
 
 
 def answer_locally(message: Mapping[str, Any], reason: str) -> list[dict[str, Any]]:
-    """The same, as this process would read it from its stream: for what is refused before it is sent."""
+    """Make the same replies for a message that is refused before it is sent, as this process would read them."""
     error = PermissionError(reason)
     return [{"op": "task-erred", "key": key, "exception": error, "traceback": None} for key in _awaited(message)]
 

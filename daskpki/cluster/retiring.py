@@ -18,14 +18,13 @@ from functools import partial
 from typing import Any, Final
 from weakref import WeakSet
 
-from daskpki.cluster.backend import server_kind
-from daskpki.cluster.policy import Server
+from daskpki.cluster.policy import Server, server_kind
 
 _CLOSING: Final = 10.0
-"""Seconds that Dask itself gives a nanny's worker process to end, where that much is left."""
+"""Seconds that Dask gives a nanny's worker process to end, if so much time is left."""
 
 _LEAST: Final = 1.0
-"""The same where nothing is left."""
+"""Seconds for that if no time is left."""
 
 _REASON: Final = "daskpki-retire-on-sigterm"
 
@@ -35,9 +34,9 @@ _leaving: set[asyncio.Task[None]] = set()
 
 
 def retire_on_sigterm(server: Any, seconds: float) -> None:
-    """Let SIGTERM retire `server`, a worker or a nanny, and every other one of this process; within `seconds` in all.
+    """Let SIGTERM retire `server`, a worker or a nanny, and all others of this process, within `seconds` in all.
 
-    Only where the main thread runs them, as in Dask's own commands: no other one has signals.
+    Only if the main thread runs them, as in Dask's own commands: no other thread receives signals.
     """
     if server_kind(server) is Server.SCHEDULER or not seconds:
         return
@@ -60,7 +59,7 @@ def _begin_at(number: signal.Signals, seconds: float) -> None:
         task.add_done_callback(end)
 
     def end(leaving: asyncio.Task[None]) -> None:
-        if not leaving.cancelled():  # by a second signal, which Dask has seen
+        if not leaving.cancelled():  # by a second signal, which Dask handles
             signal.raise_signal(number)
 
     loop.add_signal_handler(number, begin)
@@ -79,11 +78,11 @@ async def _leave(servers: Collection[Any], seconds: float) -> None:
 
 
 async def _retire(server: Any, seconds: float) -> None:
-    """Have the scheduler move the data of one worker; what comes in the way is said, and the worker ends all the same.
+    """Have the scheduler move the data of one worker; failures are logged, and the worker ends anyway.
 
     `remove` as in Dask's own Worker.close_gracefully: tasks that are still running are then not counted as killed here.
     """
-    if server_kind(server) is Server.WORKER:  # once removed, it would wait 30 s for a task that runs elsewhere by then
+    if server_kind(server) is Server.WORKER:  # else it waits 30 s for a task that runs elsewhere by then
         server.close = partial(server.close, executor_wait=False)
     address = server.address if server_kind(server) is Server.WORKER else server.worker_address
     if address is None:  # the nanny has no worker just now
@@ -96,7 +95,7 @@ async def _retire(server: Any, seconds: float) -> None:
         moved = address in await asyncio.wait_for(call, seconds)
     except TimeoutError:
         logger.warning("%s was not retired within %g s: data that only it holds is lost", address, seconds)
-    except Exception as error:  # noqa: BLE001 - whatever the scheduler answered, this process has to end
+    except Exception as error:  # noqa: BLE001 - whatever the scheduler answers, this process has to end
         logger.warning("%s was not retired: %s", address, error)
     else:
         if not moved:
@@ -104,7 +103,7 @@ async def _retire(server: Any, seconds: float) -> None:
 
 
 async def _end(nanny: Any, patience: float) -> None:
-    """Stop the worker process now: Dask would wait for a task that is running elsewhere by now, or is lost."""
+    """Stop the worker process now: Dask would wait for a task that runs elsewhere by now, or is lost."""
     try:
         await asyncio.wait_for(nanny.kill(timeout=patience, reason=_REASON), 2 * patience)
     except Exception as error:  # noqa: BLE001 - as above

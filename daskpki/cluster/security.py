@@ -20,13 +20,12 @@ from tornado.tcpclient import TCPClient
 
 from daskpki.cluster.audit import Audit
 from daskpki.cluster.backend import install
-from daskpki.cluster.child_processes import HandedOn
+from daskpki.cluster.child_processes import ChildHandover
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
-from daskpki.cluster.peer import shown_certificate
+from daskpki.cluster.peer import shown_certificate, trust_of
 from daskpki.cluster.policy import ARGUMENT, Destinations, WorkerClients
 from daskpki.cluster.refresh import Lookout, OnDial, Source
 from daskpki.cluster.tls import KeyPair
-from daskpki.cluster.trust_state import trust_of
 from daskpki.cluster.trust_updates import TrustManager
 from daskpki.cluster.web.access import Dashboard
 from daskpki.confidential import Confidential
@@ -51,18 +50,18 @@ class PkiSecurity(Security):
         self.enforcements = dict(enforcements)
 
     def get_connection_args(self, role: str) -> dict[str, Any]:
-        """See distributed.Security. `role` is whom Dask wants to dial as; NotTrustedError without its credential.
+        """Return the arguments to dial as `role`; NotTrustedError without its credential.
 
         The first address that is dialled with them has to be a scheduler's (`daskpki.cluster.policy`).
         """
         return self._arguments(role) | {"extra_conn_args": self.extra_conn_args, ARGUMENT: Destinations()}
 
     def get_listen_args(self, role: str) -> dict[str, Any]:
-        """See distributed.Security."""
+        """Return the arguments to listen as `role`."""
         return self._arguments(role)
 
     def get_tls_config_for_role(self, role: str) -> dict[str, Any]:  # noqa: ARG002 - Dask's signature
-        """Nothing: there are no files. dask-jobqueue makes options of `dask worker` of what is in it."""
+        """Return nothing, since there are no files: dask-jobqueue would make options of `dask worker` from them."""
         return {}
 
     def _arguments(self, role: str) -> dict[str, Any]:
@@ -70,7 +69,7 @@ class PkiSecurity(Security):
         return {CONNECTION_ARGUMENT: self.enforcement(Role(role)), "require_encryption": True}
 
     def enforcement(self, role: Role) -> Enforcement:
-        """The credential for that role; NotTrustedError when there is none."""
+        """Return the Enforcement of that role; NotTrustedError if there is none."""
         try:
             return self.enforcements[role]
         except KeyError:
@@ -78,7 +77,7 @@ class PkiSecurity(Security):
             raise NotTrustedError(f"the credential of {owned} does not make a {role.value}") from None
 
     def _attr_to_dict(self) -> dict[str, Any]:
-        """What `repr` and notebooks show."""
+        """Describe the credentials for `repr` and notebooks."""
         return {
             f"{role.value}": f"{each.identity.uri} (trust epoch {each.trust.epoch})"
             for role, each in self.enforcements.items()
@@ -96,36 +95,41 @@ def client_security(
     source: Source | None = None,
     lookout: Lookout | None = None,
 ) -> PkiSecurity:
-    """A Security for a client (a person or a service) that holds `credential` and trusts by the verified `trust`.
+    """Make the Security of a client (a person or a service) from `credential` and the verified `trust`.
 
-    It speaks to the scheduler and, for direct transfers, to workers of its own trust domain, and to nobody else.
-    NotTrustedError when the credential has no key, or another role than client;
-    `source` is where a renewed credential is looked for before dialling, and `lookout` looks for a newer trust document
-    meanwhile.
+    The client speaks to the scheduler and, for direct transfers, to workers of its trust domain only. NotTrustedError
+    if the credential has no key, or another role. Before dialling, `source` is asked for a renewed credential, and
+    `lookout` for a newer trust document.
     """
     if credential.identity.role is not Role.CLIENT:
         raise NotTrustedError(f"{credential.identity.uri} is no client", hint="people and services hold client leaves")
     pair = KeyPair(certificate_pem(credential), key_pem(credential))
-    quiet = Audit(usual=logging.DEBUG)  # whoever connects sees results on the terminal, and no log
+    quiet = Audit(usual=logging.DEBUG)  # a person's terminal shows results, and no log
     enforcement = Enforcement(credential.identity, pair, trust_of(trust), minimum=minimum, audit=quiet)
-    enforcement.keeper = keeper = TrustManager(enforcement, trust)
+    enforcement.manager = manager = TrustManager(enforcement, trust)
     if source is not None:
-        enforcement.on_dial = OnDial(enforcement, keeper, source, lookout)
+        enforcement.on_dial = OnDial(enforcement, manager, source, lookout)
     return PkiSecurity({Role.CLIENT: enforcement})
 
 
 class NodeSecurity(PkiSecurity):
-    """The Security of a booted node.
+    """The Security of a booted node; NotTrustedError, CorruptError.
 
-    Pickled, it is its handover, whose paths say where the key is: so a nanny's worker process gets the same. Once it
-    hands on, that is the handover of what holds by then.
+    It is pickled as its handover, whose paths lead to the key, so that a nanny's worker process gets the same. After
+    `hand_to_children`, that is the newest handover.
     """
 
     def __init__(self, handover: Handover) -> None:
         role = parse_role(handover.role)
         identity = Identity(handover.trust_domain, role, handover.name)
         pair = KeyPair(Path(handover.cert).read_text(), Confidential(Path(handover.key).read_bytes()))
-        document, signed = _handed_trust(handover)
+        # Verified once more, against the CAs of the handover.
+        from daskpki.pki.trust import parse_trust, verify_trust
+
+        blocks = parse_pem(Path(handover.ca).read_bytes(), "the handed CA certificates")
+        anchors = [der for label, der in blocks if label == CERTIFICATE]
+        signed = Confidential(Path(handover.trust).read_bytes())
+        document = verify_trust(parse_trust(signed), now=datetime.now(UTC), cluster=handover.cluster, anchors=anchors)
         enforcement = Enforcement(
             identity,
             pair,
@@ -139,35 +143,19 @@ class NodeSecurity(PkiSecurity):
         roles = [role, Role.CLIENT] if role is Role.WORKER else [role]  # tasks are clients under their worker's leaf
         super().__init__(dict.fromkeys(roles, enforcement))
         self.handover = handover
-        self.keeper = enforcement.keeper = TrustManager(enforcement, document, signed)
-        self._handed_on: HandedOn | None = None
+        self.manager = enforcement.manager = TrustManager(enforcement, document, signed)
+        self._for_children: ChildHandover | None = None
 
-    def hand_on(self) -> str:
-        """From now on keep what this process goes by where those that it starts can read it; the handover's path."""
-        if self._handed_on is None:
-            self._handed_on = HandedOn(self.handover)
-            self.keeper.on_news.append(self._handed_on.take_trust)
-            self.keeper.on_credential.append(self._handed_on.take_credential)
-        return self._handed_on.path
+    def hand_to_children(self) -> str:
+        """Keep the newest material readable for child processes from now on; return the handover's path."""
+        if self._for_children is None:
+            self._for_children = ChildHandover(self.handover)
+            self.manager.on_trust.append(self._for_children.take_trust)
+            self.manager.on_credential.append(self._for_children.take_credential)
+        return self._for_children.path
 
     def __reduce_ex__(self, protocol: object) -> Any:
-        return node_security, (self._handed_on.handover if self._handed_on else self.handover,)
-
-
-def node_security(handover: Handover) -> NodeSecurity:
-    """The Security of the process to which daskpki-entrypoint handed over; NotTrustedError, CorruptError."""
-    return NodeSecurity(handover)
-
-
-def _handed_trust(handover: Handover) -> tuple[TrustDocument, Confidential]:
-    """The document, verified once more against the handed CAs, and as it was signed."""
-    from daskpki.pki.trust import parse_trust, verify_trust
-
-    blocks = parse_pem(Path(handover.ca).read_bytes(), "the handed CA certificates")
-    anchors = [der for label, der in blocks if label == CERTIFICATE]
-    signed = Confidential(Path(handover.trust).read_bytes())
-    document = verify_trust(parse_trust(signed), now=datetime.now(UTC), cluster=handover.cluster, anchors=anchors)
-    return document, signed
+        return NodeSecurity, (self._for_children.handover if self._for_children else self.handover,)
 
 
 _PATIENCE: Final = 5.0
@@ -175,13 +163,13 @@ _PATIENCE: Final = 5.0
 
 
 class LinkedClient(Client):
-    """A Client whose link to the dashboard leads through daskpki's proxy, where there is one."""
+    """A Client whose dashboard link leads through daskpki's proxy, if one runs."""
 
     _find_link: Callable[[], str | None] = staticmethod(lambda: None)
 
     @property
     def dashboard_link(self) -> str | None:
-        """The proxy's page; without a proxy, Dask's own link."""
+        """Return the proxy's page; without a proxy, Dask's own link."""
         link: str | None = self._find_link() or super().dashboard_link
         return link
 
@@ -189,21 +177,21 @@ class LinkedClient(Client):
 def open_client(
     address: str, find_link: Callable[[], str | None], *, security: PkiSecurity, **client_kwargs: Any
 ) -> Client:
-    """A Client of that scheduler; `asynchronous=True` among the others gives one to be awaited."""
+    """Open a Client of that scheduler; with `asynchronous=True` it is to be awaited."""
     client = LinkedClient(address, security=security, **client_kwargs)
     client._find_link = find_link  # noqa: SLF001 - Client's own __init__ takes no more arguments
     return client
 
 
 async def scheduler_services(address: str, security: PkiSecurity) -> object:
-    """The ports of a scheduler's HTTP services by name, as it tells them; OSError, NotTrustedError."""
+    """Ask a scheduler for the ports of its HTTP services, by name; OSError, NotTrustedError."""
     async with rpc(address, timeout=_PATIENCE, connection_args=security.get_connection_args("client")) as scheduler:
         identity = await scheduler.identity(n_workers=0)
     return identity.get("services")
 
 
 async def open_stream(security: PkiSecurity, host: str, port: int) -> IOStream:
-    """A TLS connection to a scheduler's HTTP server; OSError, or NotTrustedError when another role answers there."""
+    """Connect by TLS to a scheduler's HTTP server; OSError, or NotTrustedError if another role answers."""
     enforcement = security.enforcement(Role.CLIENT)
     looking = enforcement.on_dial
     if looking is not None:

@@ -20,11 +20,11 @@ from distributed.protocol.serialize import ToPickle
 
 from daskpki.cluster import operations as ops
 from daskpki.cluster.audit import Audit
-from daskpki.cluster.backend import SERVER_ARGUMENT, install, server_kind
+from daskpki.cluster.backend import SERVER_ARGUMENT, install
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
-from daskpki.cluster.policy import Channel, Server, WorkerClients, allowed
+from daskpki.cluster.peer import TrustState, ca_name
+from daskpki.cluster.policy import Channel, Server, WorkerClients, allowed, server_kind
 from daskpki.cluster.tls import KeyPair
-from daskpki.cluster.trust_state import TrustState, ca_name
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Identity, Role, default_trust_domain
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
@@ -36,7 +36,7 @@ _CLUSTER = "rehearsal"
 
 
 def rehearsal_pair() -> tuple[Enforcement, Enforcement]:
-    """The Enforcements of a scheduler and of a worker that trust one another, with keys made just now."""
+    """Make the Enforcements of a scheduler and of a worker that trust each other, with fresh keys."""
     now = datetime.now(UTC)
     policy = make_policy(default_trust_domain(_CLUSTER))
     issuer = create_root(_CLUSTER, policy, generate_key(KeyType.P256), generation=1, serial=1, now=now)
@@ -61,7 +61,7 @@ _DEADLINE: Final = 20.0
 
 
 class _Canary:
-    """Unpickled, it says so."""
+    """Sets a flag when it is unpickled."""
 
     sang = threading.Event()
 
@@ -74,7 +74,7 @@ def _sing() -> None:
 
 
 def run() -> None:
-    """Raise NotTrustedError when the pickle gate or the tables do not hold here.
+    """Raise NotTrustedError if the pickle gate or the tables do not work with this distributed.
 
     Blocks for a few hundredths of a second; may be called inside a running event loop.
     """
@@ -90,7 +90,7 @@ def run() -> None:
 
 
 def tested_with() -> str:
-    """The versions tested, for the error that stops a start."""
+    """List the tested versions for the error that stops a start."""
     *others, newest = TESTED
     return f"tested with distributed {', '.join(others)} and {newest}"
 
@@ -118,28 +118,13 @@ async def _rehearse() -> None:
 
     arguments = {CONNECTION_ARGUMENT: scheduler, SERVER_ARGUMENT: Server.SCHEDULER}
     async with listen("tls://127.0.0.1:0", serve, deserialize=False, **arguments) as listener:
-        answers = [await _ask(listener.contact_address, worker, message) for message in _REFUSED]
-        served = await _ask(listener.contact_address, worker, {"op": "identity"})
-    _judge(answers, served, heard)
-
-
-_REFUSED: Final[tuple[dict[str, Any], ...]] = (
-    {"op": "identity", "n_workers": ToPickle(_Canary())},
-    {"op": "retire_workers", "key": b"bytes that the handler unpickles"},
-    {"op": "no-such-operation"},
-)
-
-
-async def _ask(address: str, worker: Enforcement, message: dict[str, Any]) -> Any:
-    comm = await connect(address, **{CONNECTION_ARGUMENT: worker})
-    try:
-        await tcp.TLS.write(comm, message)  # as a worker would that does not hold to the rules
-        return await comm.read()
-    finally:
+        comm = await connect(listener.contact_address, **{CONNECTION_ARGUMENT: worker})
+        answers: list[Any] = []
+        for message in (*_REFUSED, {"op": "identity"}):
+            await tcp.TLS.write(comm, message)  # as a worker that ignores the rules would
+            answers.append(await comm.read())
         await comm.close()
-
-
-def _judge(answers: list[Any], served: Any, heard: list[Any]) -> None:
+    served = answers.pop()
     if _Canary.sang.is_set():
         raise NotTrustedError("a pickle from a worker was loaded")
     for message, answer in zip(_REFUSED, answers, strict=True):
@@ -149,8 +134,15 @@ def _judge(answers: list[Any], served: Any, heard: list[Any]) -> None:
         raise NotTrustedError(f"an allowed operation was not let through: {heard!r}, {served!r}")
 
 
+_REFUSED: Final[tuple[dict[str, Any], ...]] = (
+    {"op": "identity", "n_workers": ToPickle(_Canary())},
+    {"op": "retire_workers", "key": b"bytes that the handler unpickles"},
+    {"op": "no-such-operation"},
+)
+
+
 def unknown_operations(server: Any) -> set[str]:
-    """Operations that distributed registered on this live server, and that the tables do not know.
+    """Find operations that distributed registered on this live server and that are not in the tables.
 
     Handlers of others (a plugin, a preload) may exist; they are denied like anything that is not in a table.
     """

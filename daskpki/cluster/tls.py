@@ -48,7 +48,7 @@ class PkiSocket(ssl.SSLSocket):
     """Called whenever the handshake goes on (`daskpki.cluster.pending`)."""
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 - the name in SSLSocket
-        """See ssl.SSLSocket; `recv` and `recv_into` call this."""
+        """Read; `recv` and `recv_into` call this."""
         try:
             return super().read(len, buffer)
         except OSError as error:
@@ -56,7 +56,7 @@ class PkiSocket(ssl.SSLSocket):
             raise
 
     def send(self, data: Any, flags: int = 0) -> int:
-        """See ssl.SSLSocket; `sendall` calls this."""
+        """Send; `sendall` calls this."""
         try:
             return super().send(data, flags)
         except OSError as error:
@@ -64,7 +64,7 @@ class PkiSocket(ssl.SSLSocket):
             raise
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - SSLSocket's own signature
-        """See ssl.SSLSocket. A listener's failure looks like an early EOF: tornado keeps quiet, the audit tells."""
+        """Shake hands. A listener's failure looks like an early EOF to tornado, which stays quiet; the audit tells."""
         if self.on_turn is not None:
             self.on_turn()
         try:
@@ -93,7 +93,7 @@ class KeyPair(NamedTuple):
 
 
 def server_context(pair: KeyPair, anchors: Sequence[bytes], minimum: ssl.TLSVersion) -> ssl.SSLContext:
-    """A listener's context: it demands a client certificate, and gives out nothing to resume a session with."""
+    """Make a listener's context: it demands a client certificate, and allows no session resumption."""
     context = _context(ssl.PROTOCOL_TLS_SERVER, pair, anchors, minimum)
     # A resumed session skips the verification of the chain: no tickets in TLS 1.3, none in 1.2 either.
     context.num_tickets = 0
@@ -102,7 +102,7 @@ def server_context(pair: KeyPair, anchors: Sequence[bytes], minimum: ssl.TLSVers
 
 
 def client_context(pair: KeyPair, anchors: Sequence[bytes], minimum: ssl.TLSVersion) -> ssl.SSLContext:
-    """A dialler's context. Names are not compared with host names: the SPIFFE ID is checked instead."""
+    """Make a dialler's context. Host names are not compared: the SPIFFE ID is verified instead."""
     return _context(ssl.PROTOCOL_TLS_CLIENT, pair, anchors, minimum)
 
 
@@ -119,7 +119,7 @@ def _context(protocol: int, pair: KeyPair, anchors: Sequence[bytes], minimum: ss
 
 
 def load_key_pair(context: ssl.SSLContext, pair: KeyPair) -> None:
-    """Put key and certificates into `context`; NotTrustedError when they do not belong together or do not parse."""
+    """Load key and certificates into `context`; NotTrustedError if they do not match or do not parse."""
     try:
         if _DESCRIPTORS.is_dir():
             load_through_pipes(context, pair)
@@ -132,7 +132,7 @@ def load_key_pair(context: ssl.SSLContext, pair: KeyPair) -> None:
 
 
 def load_through_pipes(context: ssl.SSLContext, pair: KeyPair) -> None:
-    """The way of Linux, macOS and BSD."""
+    """Load them through pipes, on Linux, macOS and BSD."""
     with _pipe(pair.certificates.encode()) as certificates, _pipe(pair.key.reveal()) as key:
         context.load_cert_chain(certificates, key)
 
@@ -140,8 +140,14 @@ def load_through_pipes(context: ssl.SSLContext, pair: KeyPair) -> None:
 @contextmanager
 def _pipe(data: bytes) -> Iterator[str]:
     reader, writer = os.pipe()
-    # A thread, since a chain may be longer than what the kernel takes without a reader.
-    thread = threading.Thread(target=_feed, args=(writer, data), daemon=True)
+
+    def feed() -> None:
+        # A BrokenPipeError means that OpenSSL gave up early, and says why itself.
+        with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "wb", buffering=0) as pipe:
+            pipe.write(data)
+
+    # A thread, since a chain may be longer than a pipe's buffer.
+    thread = threading.Thread(target=feed, daemon=True)
     thread.start()
     try:
         yield str(_DESCRIPTORS / str(reader))
@@ -150,16 +156,8 @@ def _pipe(data: bytes) -> Iterator[str]:
         thread.join()
 
 
-def _feed(writer: int, data: bytes) -> None:
-    with os.fdopen(writer, "wb", buffering=0) as pipe:
-        try:
-            pipe.write(data)
-        except BrokenPipeError:
-            return  # OpenSSL gave up early, and says why itself
-
-
 def load_through_sealed_file(context: ssl.SSLContext, pair: KeyPair) -> None:
-    """The way of Windows."""
+    """Load them through an encrypted file, on Windows."""
     passphrase = secrets.token_urlsafe(32)
     with tempfile.TemporaryDirectory() as directory:
         certificates, key = Path(directory, "cert.pem"), Path(directory, "key.pem")

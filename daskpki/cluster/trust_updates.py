@@ -20,12 +20,10 @@ from distributed.core import error_message, send_recv
 
 from daskpki.cluster.audit import REFUSED, RELOADED
 from daskpki.cluster.enforcement import Enforcement
-from daskpki.cluster.peer import Peer
+from daskpki.cluster.peer import Peer, trust_of
 from daskpki.cluster.policy import Server
-from daskpki.cluster.reasons import Reason
-from daskpki.cluster.refusal import detached
+from daskpki.cluster.refusal import Reason, detached
 from daskpki.cluster.tls import KeyPair
-from daskpki.cluster.trust_state import trust_of
 from daskpki.confidential import Confidential
 from daskpki.errors import DaskpkiError, NotTrustedError, UnavailableError
 from daskpki.identity import Role
@@ -36,13 +34,13 @@ from daskpki.pki.trust_document import SignedTrustDocument, TrustDocument, parse
 
 
 class ForgedError(NotTrustedError):
-    """A trust document with a false signature in the name of a CA that this process holds."""
+    """A trust document with a false signature in the name of a CA that this process trusts."""
 
 
 class TooManyRefusedError(UnavailableError):
-    """The sender's documents of the last minute did not hold, so that this one was not even looked at.
+    """Too many documents of the sender were refused in the last minute, so this one was not verified.
 
-    It is to be answered in `wait` seconds.
+    Answer it in `wait` seconds.
     """
 
     def __init__(self, message: str, wait: float) -> None:
@@ -51,35 +49,35 @@ class TooManyRefusedError(UnavailableError):
 
 
 class TrustMessage(NamedTuple):
-    """A trust document as a source found it, nothing of it verified."""
+    """A trust document as a source found it, not verified."""
 
     signed: Confidential
     place: str = "the source"
-    """Where it was found, for reports."""
+    """Its origin, for reports."""
 
 
 TRUST: Final = "daskpki-trust"
 EPOCH: Final = "daskpki"
-"""The field of the greeting that says that daskpki is at this end, and at which epoch."""
+"""Field of the greeting by which daskpki announces itself and its epoch."""
 MODE: Final = "daskpki-worker-clients"
-"""The field in which a scheduler says what a worker's certificate may do as a client."""
+"""Field with a scheduler's mode for worker certificates as clients."""
 
 CODE: Final = "daskpki-scheduler-code"
-"""The field in which it says whether it is sealed or stock."""
+"""Field with a scheduler's code, sealed or stock."""
 
 
 def message(signed: Confidential) -> dict[str, Any]:
-    """A document on its way."""
+    """Make the message that carries a document."""
     return {"op": TRUST, "signed": signed.reveal()}
 
 
-def is_news(received: Any) -> bool:
-    """Whether a message is one of ours."""
+def is_trust_message(received: Any) -> bool:
+    """True if a message carries a trust document."""
     return isinstance(received, dict) and received.get("op") == TRUST
 
 
 def consume_trust(enforcement: Enforcement, received: Mapping[str, Any], sender: Peer) -> DaskpkiError | None:
-    """Go by the document that `sender` brought, if it is newer and holds; else the reason, which is recorded."""
+    """Put the document that `sender` brought in force if it is newer and valid; return the error, which is recorded."""
     try:
         _offer(enforcement, received, sender)
     except DaskpkiError as error:
@@ -88,23 +86,23 @@ def consume_trust(enforcement: Enforcement, received: Mapping[str, Any], sender:
             peer=sender.identity.uri,
             detail=f"a trust document: {error}",
             reason=Reason.TRUST_DOCUMENT,
-            again=isinstance(error, TooManyRefusedError),  # one line for each that was judged, and none for a flood
+            again=isinstance(error, TooManyRefusedError),  # log those that were verified, and no flood
         )
         return detached(error)
     return None
 
 
 def reply_trust(enforcement: Enforcement, error: DaskpkiError | None) -> Any:
-    """The reply to one that came as a call: the epoch that holds now, or why it was not accepted."""
+    """Make the reply to a document that came as a call: the epoch in force now, or why it was refused."""
     if error is not None:
         return error_message(PermissionError(str(error)), status="uncaught-error")
     return {"status": "OK", "epoch": enforcement.trust.epoch}
 
 
 def cut_off(enforcement: Enforcement, sender: Peer, error: DaskpkiError | None) -> None:
-    """Cut every connection of a peer that brought a forged document; a worker never cuts its scheduler for it.
+    """Cut every connection of a peer that brought a forged document; but a worker never cuts its scheduler.
 
-    A worker without its scheduler ends, so that one forged document on a scheduler would end all of them.
+    A worker ends without its scheduler, so one forged document on a scheduler would end all workers.
     """
     ours, theirs = enforcement.identity.role, sender.identity.role
     if isinstance(error, ForgedError) and (ours, theirs) != (Role.WORKER, Role.SCHEDULER):
@@ -112,19 +110,19 @@ def cut_off(enforcement: Enforcement, sender: Peer, error: DaskpkiError | None) 
 
 
 def _offer(enforcement: Enforcement, received: Mapping[str, Any], sender: Peer) -> None:
-    if enforcement.keeper is None:
+    if enforcement.manager is None:
         raise UnavailableError("this process takes no trust documents")
     signed = received.get("signed")
     if not isinstance(signed, bytes):
         raise DaskpkiError("a message about a trust document, without it")
-    enforcement.keeper.offer(Confidential(signed), sender=sender)
+    enforcement.manager.offer(Confidential(signed), sender=sender)
 
 
 async def send_trust(address: str, arguments: Mapping[str, Any], signed: Confidential) -> int:
-    """Take a trust document to the server at `address`, with the connection arguments of a Security.
+    """Send a trust document to the server at `address`, with the connection arguments of a Security.
 
-    Returns the epoch that holds there now; PermissionError when it was not accepted, OSError when nobody answers, or
-    somebody to whom daskpki would not speak.
+    Returns the epoch in force there now; PermissionError if it was refused, OSError if nobody answers or the peer is
+    not trusted.
     """
     comm = await connect(address, **arguments)
     try:
@@ -137,26 +135,26 @@ async def send_trust(address: str, arguments: Mapping[str, Any], signed: Confide
 _REFUSALS_PER_MINUTE: Final = 10
 _MINUTE: Final = 60.0
 _TURN: Final = 0.1
-"""Seconds between two answers beyond a certificate's limit: more connections do not fill the loop."""
+"""Seconds between two answers beyond a certificate's limit, over all its connections."""
 _SENDERS: Final = 1000
-"""Certificates whose refused documents are counted at a time; beyond that, the one that was quiet longest goes."""
+"""Certificates whose refused documents are counted, at most; the longest quiet one is dropped."""
 
 
 class Refusals:
-    """Refused trust documents of the last minute, by the certificate that brought them.
+    """Counts refused trust documents of the last minute, by the certificate of the sender.
 
-    Each costs the verification of a signature, so a certificate has a number of them. Counted together, the documents
-    of one peer would keep out those of all others, and one that revokes that peer among them.
+    Each costs the verification of a signature, so each certificate has a limit. A common limit would let one peer block
+    the documents of all others, such as one that revokes it.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._moments: dict[int, deque[float]] = {}
         self._turns: dict[int, float] = {}
-        """When the last one beyond the limit has its answer, which the next one waits for on whatever connection."""
+        """By serial, when the last document beyond the limit is answered; the next one waits for that."""
 
     def check(self, sender: Peer) -> None:
-        """Raise TooManyRefusedError when that peer has to wait."""
+        """Raise TooManyRefusedError if that peer has to wait."""
         moments, now = self._moments.get(sender.serial, deque()), self._clock()
         if len(moments) < _REFUSALS_PER_MINUTE or now - moments[0] >= _MINUTE:
             return
@@ -168,10 +166,10 @@ class Refusals:
         )
 
     def note(self, sender: Peer) -> None:
-        """Count one of that peer's."""
+        """Count a refused document of that peer."""
         moments = self._moments.pop(sender.serial, deque(maxlen=_REFUSALS_PER_MINUTE))
         moments.append(self._clock())
-        self._moments[sender.serial] = moments  # now the last in order
+        self._moments[sender.serial] = moments  # the order is that of the last refusals
         if len(self._moments) > _SENDERS:
             quiet = next(iter(self._moments))
             del self._moments[quiet]
@@ -179,7 +177,7 @@ class Refusals:
 
 
 class TrustManager:
-    """Of one Enforcement. Newer documents are accepted from anywhere, by the rules of `daskpki.pki.trust`."""
+    """Trust document and credential of one Enforcement; replaces them, by the rules of `daskpki.pki.trust`."""
 
     def __init__(
         self,
@@ -190,7 +188,7 @@ class TrustManager:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.document = document
-        self.on_news: list[Callable[[TrustManager], None]] = []
+        self.on_trust: list[Callable[[TrustManager], None]] = []
         self.on_credential: list[Callable[[KeyPair], None]] = []
         self._enforcement = enforcement
         self._signed = signed
@@ -199,22 +197,22 @@ class TrustManager:
 
     @property
     def epoch(self) -> int:
-        """Of the document that holds."""
+        """Epoch of the document in force."""
         return self.document.epoch
 
     @property
     def signed(self) -> Confidential | None:
-        """The document that holds as it was signed; None when only its content is known here."""
+        """The document in force as it was signed; None if only its content is known here."""
         return self._signed
 
     @property
     def lifetime(self) -> Lifetime:
-        """When the leaf in use is valid."""
+        """Lifetime of the leaf in use."""
         return lifetime(load_certificate(self._leaf))
 
     @property
     def awaits_credential(self) -> bool:
-        """Whether a newer one is to be expected: the leaf in use is revoked, or not of the CA that issues now."""
+        """True if a newer one is to be expected: the leaf in use is revoked, or not of the CA that issues now."""
         leaf, active = load_certificate(self._leaf), load_certificate(self.document.active.issuing)
         return leaf.issuer != active.subject or leaf.serial_number in self._enforcement.trust.revoked
 
@@ -223,15 +221,15 @@ class TrustManager:
         return parse_certificates(self._enforcement.pair.certificates.encode(), "our certificate")[0]
 
     def message(self) -> dict[str, Any] | None:
-        """The document that holds, to be passed on; None when it is not at hand as it was signed."""
+        """Make the message that carries the document in force; None without its signed form."""
         return None if self._signed is None else message(self._signed)
 
     def offer(self, signed: Confidential, *, sender: Peer | None = None) -> bool:
-        """Whether `signed` is newer than what holds, and holds from now on.
+        """Put `signed` in force if it is newer than the current document; return whether it is.
 
-        NotTrustedError or CorruptError when it does not hold, and nothing has changed: ForgedError when it claims to be
-        of a CA that holds here. TooManyRefusedError for a `sender` with too many such offers; what this process found
-        where it looks itself has none, and is always judged.
+        NotTrustedError or CorruptError if it is invalid, and nothing has changed: ForgedError if it claims to be signed
+        by a CA that is trusted here. TooManyRefusedError for a `sender` with too many of them; a document that this
+        process found itself has no sender, and is always verified.
         """
         if sender is not None:
             self._refusals.check(sender)
@@ -240,12 +238,17 @@ class TrustManager:
                 parsed = parse_trust(signed)
                 if parsed.document.epoch <= self.epoch:
                     return False
-                self._go_by(parsed, signed)
+                self._put_in_force(parsed, signed)
         except NotTrustedError:
             if sender is not None:
                 self._refusals.note(sender)
             raise
-        self._tell_everyone()
+        message = self.message()
+        for comm in self._enforcement.connections():
+            if message is not None and comm.conversation.server is Server.SCHEDULER:
+                comm.send_soon(message)
+        for listener in self.on_trust:
+            listener(self)
         return True
 
     def _verified(self, parsed: SignedTrustDocument) -> TrustDocument:
@@ -258,25 +261,17 @@ class TrustManager:
                 raise ForgedError(str(error), hint=error.hint) from error
             raise
 
-    def _go_by(self, parsed: SignedTrustDocument, signed: Confidential) -> None:
+    def _put_in_force(self, parsed: SignedTrustDocument, signed: Confidential) -> None:
         document = self._verified(parsed)
         self._enforcement.replace(trust=trust_of(document))
         if self.document.active.certificate not in document.roots:
-            # It did not retire first: an emergency, or a whole rollover that was missed, which looks the same.
+            # The CA was not retired first: an emergency, or a whole rollover was missed, which looks the same.
             self._enforcement.abort_foreign()
         self.document, self._signed = document, signed
         self._enforcement.audit.record(RELOADED, detail=f"trust document {document.epoch} holds")
 
-    def _tell_everyone(self) -> None:
-        message = self.message()
-        for comm in self._enforcement.connections():
-            if message is not None and comm.conversation.server is Server.SCHEDULER:
-                comm.tell_soon(message)
-        for listener in self.on_news:
-            listener(self)
-
     def renew(self, pair: KeyPair) -> None:
-        """Go by a newer credential of the same identity; NotTrustedError when it does not hold: nothing has changed."""
+        """Use a newer credential of the same identity; NotTrustedError if it is invalid, and nothing has changed."""
         from daskpki.pki.verify import verify_leaf
 
         identity = self._enforcement.identity

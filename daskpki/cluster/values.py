@@ -8,7 +8,7 @@ value that it only stores and passes on (custom metrics, `extra`, extensions, da
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from daskpki.quoting import shown
 
 _TEXT: Final = 4096
 _LONG: Final = 1 << 24
-"""Characters or bytes of what a task may make long: a type, the text of an error."""
+"""Characters or bytes of texts that a task may make long: a type, the text of an error."""
 _EXACT: Final = 1 << 53
 """Sums of a few such integers still travel in msgpack's 64 bits."""
 _WIDEST: Final = 1 << 64
@@ -52,19 +52,19 @@ def _is_integer(value: object, least: int = 0, most: int = _EXACT) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    """Finite, and far enough from the end of the range that sums stay so."""
+    """Finite, and so small that sums stay finite."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return math.isfinite(value) and abs(value) <= _WIDEST
 
 
 def _is_figure(value: object) -> bool:
-    """A number of a user's own, which may be NaN or infinite: it reaches nothing but its own statistics."""
+    """A user's number, which may be NaN or infinite: only its own statistics use it."""
     return isinstance(value, float) or _is_integer(value, -_WIDEST, _WIDEST)
 
 
 def _is_rate(value: object) -> bool:
-    """By which the scheduler divides."""
+    """A divisor in the scheduler."""
     return _is_number(value) and value > 0  # type: ignore[operator]  # a number
 
 
@@ -80,7 +80,7 @@ def _is_key(value: object) -> bool:
 
 
 def _is_name(value: object) -> bool:
-    """Of an event, a lock, a queue: a key as well, but the scheduler keeps it."""
+    """A name of an event, a lock, a queue: a key, and small, since the scheduler keeps it."""
     return _is_key(value) and is_plain(value, 100, _TEXT)
 
 
@@ -117,12 +117,12 @@ def _is_mapping(value: object, key: Callable[[Any], bool], each: Callable[[Any],
 
 
 def _has(value: object, fields: Mapping[str, Callable[[Any], bool]]) -> bool:
-    """Whether those fields are there, each as it must be; others may be."""
+    """True if the fields are there and valid; other fields may be there."""
     return isinstance(value, dict) and all(name in value and judge(value[name]) for name, judge in fields.items())
 
 
 def is_plain(value: object, items: int, size: int) -> bool:
-    """Whether `value` is plain data with at most that many items, and characters or bytes; nothing opaque in it."""
+    """True if `value` is plain data with at most so many items, and characters or bytes, and nothing opaque."""
     waiting: list[Any] = [value]
     while waiting:
         items -= 1
@@ -157,7 +157,7 @@ def _is_data(value: object) -> bool:
 
 
 def _is_transferred(value: object) -> bool:
-    """A bandwidth, and of how many transfers: the scheduler divides one by the other."""
+    """A bandwidth and its number of transfers: the scheduler divides one by the other."""
     return isinstance(value, (list, tuple)) and len(value) == 2 and _is_rate(value[0]) and _is_integer(value[1], 1)  # noqa: PLR2004 - a pair
 
 
@@ -175,7 +175,7 @@ _MEASURED: Final[Mapping[str, Callable[[Any], bool]]] = {
     "task_counts": lambda value: _is_mapping(value, _is_text, _is_integer),
     "transfer": lambda value: _is_mapping(value, _is_text, _is_number),
 }
-"""Metrics of Dask's own that the scheduler, its pages and its clients compute with."""
+"""Dask's metrics with which the scheduler, its pages and its clients compute."""
 
 
 def _is_metrics(value: object) -> bool:
@@ -191,10 +191,6 @@ def _is_versions(value: object) -> bool:
     return _has(value, {"packages": packages}) and _is_small(value)
 
 
-def _is_extra(value: object) -> bool:
-    return _is_small_by_name(value) and _IDENTITY.isdisjoint(value)  # type: ignore[arg-type]  # a dict
-
-
 def _is_resource(value: object) -> bool:
     return _is_figure(value) and value >= 0  # type: ignore[operator]  # a number, and not NaN
 
@@ -204,7 +200,7 @@ def _is_startstop(value: object) -> bool:
 
 
 def _is_error(value: object) -> bool:
-    """Bytes, as `distributed.core.error_message` serializes them: every client that waits for the task opens it."""
+    """Bytes as `distributed.core.error_message` serializes them: each client that waits for the task unpickles them."""
     if not isinstance(value, Serialized):
         return value is None or isinstance(value, Serialize)  # the latter on the worker, which has still to send it
     header, frames = value.header, len(value.frames)
@@ -229,7 +225,7 @@ KINDS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "durations": lambda value: _is_mapping(value, _is_key, _is_number),
     "error": _is_error,
     "extensions": _is_small_by_name,
-    "extra": _is_extra,
+    "extra": lambda value: _is_small_by_name(value) and _IDENTITY.isdisjoint(value),
     "flag": lambda value: isinstance(value, bool),
     "flag-or-count": lambda value: isinstance(value, bool) or _is_integer(value),
     "integer": lambda value: _is_integer(value, -_WIDEST, _WIDEST - 1),
@@ -254,29 +250,27 @@ KINDS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "versions": _is_versions,
     "worker-name": lambda value: _is_text(value) or _is_integer(value, -_EXACT),
 }
-"""What a value of each kind must fulfil."""
+"""The condition of each kind."""
 
 
 def arguments(text: str) -> dict[str, str]:
-    """A line of a table, `argument:kind` words, by argument; a kind that ends in `?` may be None instead."""
+    """Parse a line of a table, `argument:kind` words; a value of a kind that ends in `?` may be None."""
     return dict(word.split(":") for word in text.split())
 
 
 def misfit(kinds: Mapping[str, str], message: Mapping[str, Any]) -> str | None:
-    """What is wrong with the first value in `message` that is not of its kind, in words; None when all are."""
-    for argument in _given(kinds, message):
-        kind, value = kinds[argument], message[argument]
-        if not (kind.endswith("?") and value is None) and not KINDS[kind.removesuffix("?")](value):
+    """Describe the first value in `message` that is not of its kind; None if all are."""
+    for argument, kind in kinds.items():
+        value = message.get(argument)
+        if argument not in message or (kind.endswith("?") and value is None):
+            continue
+        if not KINDS[kind.removesuffix("?")](value):
             return f"{argument}={shown(value)} is no {kind.removesuffix('?')} that is taken here"
     return None
 
 
-def _given(kinds: Mapping[str, str], message: Mapping[str, Any]) -> Iterable[str]:
-    return (argument for argument in kinds if argument in message)
-
-
 def fitted(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A worker's report with what its user added to it replaced by a text, or left out, where it is too large."""
+    """Copy a worker's report, with a text in place of too large values of its user, or without them."""
     copy = dict(message)
     if isinstance(metrics := message.get("metrics"), dict):
         copy["metrics"] = {

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from daskpki.confidential import Confidential
-from daskpki.credentials.verified import VerifiedCredential
+from daskpki.credentials.verified import VerifiedCredential, issuing_generation
 from daskpki.errors import AccessDeniedError, AlreadyExistsError, CorruptError, NotFoundError, NotTrustedError
 from daskpki.files import PRIVATE_DIR, is_there, os_error, write_private
 from daskpki.identity import Identity
 from daskpki.pki.certificates import certificate_identity, load_certificate
-from daskpki.pki.credential import certificate_pem, key_pem
+from daskpki.pki.credential import Credential, certificate_pem, key_pem
+from daskpki.pki.keys import parse_key, serialize_key
 from daskpki.pki.pem import CERTIFICATE, encode_pem, parse_certificates
+from daskpki.pki.trust_document import TrustDocument
 
 CA_FILE: Final = "ca.pem"
 CERTIFICATE_FILE: Final = "cert.pem"
@@ -41,6 +45,20 @@ class Material(NamedTuple):
     anchors: tuple[bytes, ...]
     key: Confidential
     trust: Confidential
+
+    def credential(self, trust: TrustDocument, now: datetime, called: Callable[[str], str]) -> Credential:
+        """Make the credential, of the cluster of `trust`; NotTrustedError if none of its CAs issued the leaf.
+
+        `called` returns the name of a file in messages, such as `in_directory`.
+        """
+        return Credential(
+            cluster=trust.cluster,
+            identity=parse_leaf(self.leaf, called(CERTIFICATE_FILE)),
+            generation=issuing_generation(self.leaf, self.chain, trust, now),
+            key=serialize_key(parse_key(self.key, called(KEY_FILE))),
+            leaf=self.leaf,
+            chain=self.chain,
+        )
 
 
 def load_directory(directory: Path) -> Material:

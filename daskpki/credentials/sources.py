@@ -15,7 +15,7 @@ from typing import NamedTuple
 from daskpki import settings
 from daskpki.confidential import Confidential, KeyringPort
 from daskpki.credentials.contexts import LOGIN_FILE, Contexts, parse_scheduler
-from daskpki.credentials.directory import CERTIFICATE_FILE, KEY_FILE, Material, in_directory, load_directory, parse_leaf
+from daskpki.credentials.directory import Material, in_directory, load_directory
 from daskpki.credentials.expiry import Ending, ending, renewal_elsewhere, renewal_of_login
 from daskpki.credentials.fetch import fetch_credential, fetch_trust
 from daskpki.credentials.newest_trust import NewestTrust
@@ -23,13 +23,11 @@ from daskpki.credentials.one_file import load_file
 from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.saved_logins import find_login, load_login, logins_that_list
 from daskpki.credentials.source_selection import DIRECTORY, FILE, HANDOVER, Choice, Source, Wanted, choose
-from daskpki.credentials.verified import Pins, VerifiedCredential, issuing_generation, verify_credential
+from daskpki.credentials.verified import Pins, VerifiedCredential, verify_credential
 from daskpki.errors import CorruptError, UsageError
 from daskpki.handover import Handover, load_handover
 from daskpki.identity import Role, parse_label
 from daskpki.pki.certificates import load_certificate
-from daskpki.pki.credential import Credential
-from daskpki.pki.keys import parse_key, serialize_key
 from daskpki.pki.pem import fingerprint, parse_certificates
 from daskpki.pki.trust import parse_trust
 from daskpki.quoting import shortened
@@ -195,15 +193,7 @@ def _verify_material(material: Material, here: Environment, called: Callable[[st
     `called` is how messages call the file of that name.
     """
     pins = here.pins._replace(anchors=material.anchors)
-    trust = parse_trust(material.trust).document
-    credential = Credential(
-        cluster=trust.cluster,
-        identity=parse_leaf(material.leaf, called(CERTIFICATE_FILE)),
-        generation=issuing_generation(material.leaf, material.chain, trust, here.now),
-        key=serialize_key(parse_key(material.key, called(KEY_FILE))),
-        leaf=material.leaf,
-        chain=material.chain,
-    )
+    credential = material.credential(parse_trust(material.trust).document, here.now, called)
     return verify_credential(credential, material.trust, pins=pins, now=here.now)
 
 

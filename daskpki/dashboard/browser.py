@@ -1,14 +1,14 @@
-"""The way in from a terminal: a server on 127.0.0.1 for one browser of this user.
+"""Access from a terminal: a server on 127.0.0.1 for one browser of this user.
 
-Everybody on the machine reaches a port of 127.0.0.1, and so does every page that the browser opens. What is asked of a
+Every user of the machine can reach a port of 127.0.0.1, and so can every page that the browser opens. The rules for a
 request, in this order:
 
-1. Host is 127.0.0.1 with our port, so a page whose name was led here (DNS rebinding) asks in vain.
-2. Origin, where there is one, is this very server; a WebSocket has to have one.
-3. The connection belongs to this user, where the kernel tells whose it is (Linux). Cookies ignore ports: another
+1. Host is 127.0.0.1 with our port, which stops pages whose names resolve to this machine (DNS rebinding).
+2. Origin, if there is one, is this server; a WebSocket must have one.
+3. The connection belongs to this user, if the kernel tells (Linux). Cookies ignore ports: another
    server of 127.0.0.1 that the browser visits gets ours, and this rule makes it worthless to other users.
-4. The cookie. It is given for the one-time secret, which stands in a file that only this user can read, and which a
-   form posts: never in an argument list, a URL or the browser's history.
+4. The cookie is valid. It is given for a one-time secret in a file that only this user can read. A form posts the
+   secret: it is never in an argument list, a URL or the browser's history.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from tornado.httputil import HTTPServerRequest
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
+from daskpki.dashboard.access import announce
 from daskpki.dashboard.proxy import Forward
-from daskpki.dashboard.running import announce
 from daskpki.dashboard.upstream import Upstream
 from daskpki.errors import DaskpkiError, PolicyError
 from daskpki.files import write_private
@@ -50,7 +50,7 @@ _FORM: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>da
 <input type="hidden" name="secret" value="{secret}"><button>Open the dashboard</button></form>
 <script>document.forms[0].submit()</script></body></html>
 """
-# Not a redirect: the browser would follow that as the file's request, to which no SameSite=Strict cookie belongs.
+# Not a redirect: the browser would follow it as a request of the file, without the SameSite=Strict cookie.
 _SIGNED_IN: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>daskpki dashboard</title>
 <meta http-equiv="refresh" content="0; url=/status"><body><p><a href="/status">The dashboard</a></p></body></html>
 """
@@ -65,7 +65,7 @@ _SIGNED_IN_UNPROTECTED: Final = (
 
 
 class Entrance:
-    """The rules for one server. `owner_of` says which user's a connection is, by both ends; None: unknown."""
+    """The rules for one server. `owner_of` returns the user of a connection, by the client's end; None: unknown."""
 
     def __init__(self, port: int, user: int, owner_of: Callable[[tuple[str, int]], int | None]) -> None:
         self.port = port
@@ -77,7 +77,7 @@ class Entrance:
         self._owner_of = owner_of
 
     def verify_place(self, host: str, client: tuple[str, int]) -> None:
-        """Rules 1 and 3; PolicyError."""
+        """Check rules 1 and 3; PolicyError."""
         if host != self.netloc:
             raise PolicyError(f"Host {host[:100]!r} is not this server's", hint=f"it is http://{self.netloc}")
         owner = self._owner_of(client)
@@ -85,7 +85,7 @@ class Entrance:
             raise PolicyError(f"this dashboard belongs to another user of this machine (you have uid {owner})")
 
     def verify(self, request: HTTPServerRequest) -> None:
-        """All rules; PolicyError."""
+        """Check all rules; PolicyError."""
         self.verify_place(request.host, peer_of(request))
         origin = request.headers.get("Origin")
         if origin is None and "Upgrade" in request.headers:
@@ -97,11 +97,11 @@ class Entrance:
             raise PolicyError("this browser is not signed in", hint=_AGAIN)
 
     def tells_owner(self, client: tuple[str, int]) -> bool:
-        """Whether rule 3 can be asked here."""
+        """True if rule 3 can be checked here."""
         return self._owner_of(client) is not None
 
     def redeem(self, secret: str) -> str:
-        """The cookie for the one-time secret; PolicyError for a wrong one, and for one that was used."""
+        """Exchange the one-time secret for the cookie; PolicyError for a wrong or a used secret."""
         if self.secret is None:
             raise PolicyError("the link was used already", hint=_AGAIN)
         if not compare_digest(secret.encode(), self.secret.encode()):
@@ -111,22 +111,22 @@ class Entrance:
 
 
 class SignIn(RequestHandler):
-    """Takes the form of the file: a secret for a cookie. Its Origin is that of a file, and so is not asked for."""
+    """Takes the form of the file: a secret for a cookie. Its Origin is that of a file, so it is not checked."""
 
     def initialize(self, entrance: Entrance, signed_in: Callable[[], None]) -> None:
-        """Take the rules, and what is to be done once the secret was used."""
+        """Take the rules, and a callback for the use of the secret."""
         self._entrance = entrance
         self._signed_in = signed_in
 
     def set_default_headers(self) -> None:
-        """As for every page here."""
+        """Set the headers of every page here."""
         self.clear_header("Server")
         self.set_header("Content-Security-Policy", _POLICY)
         self.set_header("Referrer-Policy", "no-referrer")
         self.set_header("Cache-Control", "no-store")
 
     def post(self) -> None:
-        """Give the cookie."""
+        """Answer with the cookie."""
         client = peer_of(self.request)
         try:
             self._entrance.verify_place(self.request.host, client)
@@ -142,7 +142,7 @@ class SignIn(RequestHandler):
 
 
 def peer_of(request: HTTPServerRequest) -> tuple[str, int]:
-    """The other end of the request's connection."""
+    """Return the other end of the request's connection."""
     stream = request.connection.stream  # type: ignore[union-attr] # as tornado's own get_ssl_certificate
     if stream.socket is None:
         raise PolicyError("the connection is over")
@@ -151,7 +151,7 @@ def peer_of(request: HTTPServerRequest) -> tuple[str, int]:
 
 
 def owner_in(table: str, client: tuple[str, int], server: tuple[str, int]) -> int | None:
-    """The user whose connection from `client` to `server` is, in the text of Linux' /proc/net/tcp; None: not listed."""
+    """Find the user of the connection from `client` to `server` in Linux' /proc/net/tcp; None: not listed."""
     wanted = [_as_listed(client), _as_listed(server)]
     for line in table.splitlines()[1:]:
         fields = line.split()
@@ -161,12 +161,12 @@ def owner_in(table: str, client: tuple[str, int], server: tuple[str, int]) -> in
 
 
 def _as_listed(end: tuple[str, int]) -> str:
-    (number,) = struct.unpack("=I", socket.inet_aton(end[0]))  # in the machine's own order of bytes, as the kernel does
+    (number,) = struct.unpack("=I", socket.inet_aton(end[0]))  # in the machine's byte order, as the kernel writes it
     return f"{number:08X}:{end[1]:04X}"
 
 
 def owner_by_kernel(client: tuple[str, int], port: int) -> int | None:
-    """The user who made a connection to our port; None where the kernel does not tell, -1 for one not in its list."""
+    """Find the user of a connection to our port; None if the kernel does not tell, -1 if it is not in its list."""
     try:
         table = _CONNECTIONS.read_text("ascii")
     except OSError:
@@ -176,7 +176,7 @@ def owner_by_kernel(client: tuple[str, int], port: int) -> int | None:
 
 
 def application(upstream: Upstream, entrance: Entrance, signed_in: Callable[[], None]) -> Application:
-    """What the server answers."""
+    """Make the server's application."""
 
     async def route(request: HTTPServerRequest) -> tuple[Upstream, str]:
         entrance.verify(request)
@@ -192,7 +192,7 @@ def application(upstream: Upstream, entrance: Entrance, signed_in: Callable[[], 
 
 @contextmanager
 def sign_in_file(entrance: Entrance) -> Iterator[Path]:
-    """A page that signs a browser in, in a directory that only this user may enter."""
+    """Write a page that signs a browser in to a directory that only this user may enter."""
     with TemporaryDirectory(prefix="daskpki-dashboard-") as directory:
         path = Path(directory) / "open.html"
         page = _FORM.format(action=f"http://{entrance.netloc}{SIGN_IN}", secret=entrance.secret)
@@ -203,7 +203,7 @@ def sign_in_file(entrance: Entrance) -> Iterator[Path]:
 async def serve(
     upstream: Upstream, *, port: int, home: Path, open_page: Callable[[str], object], tell: Callable[[str], None]
 ) -> None:
-    """Serve one person's browser until SIGINT or SIGTERM; DaskpkiError when dashboard or port are not to be had."""
+    """Serve one person's browser until SIGINT or SIGTERM; DaskpkiError if dashboard or port are not available."""
     (await upstream.connect()).close()
     try:
         sockets = bind_sockets(port, LOOPBACK, family=socket.AF_INET)
@@ -232,6 +232,6 @@ async def serve(
 
 
 def run(upstream: Upstream, *, port: int, home: Path, with_browser: bool, tell: Callable[[str], None]) -> None:
-    """`serve`, with the desktop's own browser unless told otherwise."""
+    """Run `serve`, with the desktop's browser if `with_browser`."""
     open_page = webbrowser.open if with_browser else lambda _url: False
     asyncio.run(serve(upstream, port=port, home=home, open_page=open_page, tell=tell))

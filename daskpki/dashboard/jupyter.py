@@ -1,4 +1,4 @@
-"""What Jupyter and a kernel in it are told: the entry of jupyter-server-proxy, and links that lead through it.
+"""The entry of jupyter-server-proxy, and links that lead through it.
 
 Jupyter imports this when it starts, so nothing heavy is imported here; `socket_server` is what the entry starts.
 """
@@ -15,11 +15,11 @@ from typing import Any, Final
 from daskpki.settings import SCHEME
 
 NAME: Final = "daskpki"
-"""The first part of the path in Jupyter, by which pyproject.toml registers the entry."""
+"""First part of the path in Jupyter; pyproject.toml registers the entry by it."""
 
 
 def setup_dashboard() -> dict[str, Any]:
-    """The entry of jupyter-server-proxy's table (entry point `jupyter_serverproxy_servers`)."""
+    """Return the entry of jupyter-server-proxy's table (entry point `jupyter_serverproxy_servers`)."""
     return {
         "command": [sys.executable, "-m", "daskpki.dashboard.socket_server", "{unix_socket}"],
         "unix_socket": True,
@@ -29,13 +29,13 @@ def setup_dashboard() -> dict[str, Any]:
 
 
 def link_in_jupyter(scheduler: str, environ: Mapping[str, str]) -> str | None:
-    """The link to a scheduler's dashboard, as a page of the Jupyter server that runs this kernel; None elsewhere."""
+    """Return the link to a scheduler's dashboard in the Jupyter server of this kernel; None elsewhere."""
     base = environ.get("JUPYTERHUB_SERVICE_PREFIX") or _base_of_server(environ)
     return None if base is None else f"{base.rstrip('/')}/{NAME}/{scheduler.removeprefix(SCHEME)}/status"
 
 
 def _base_of_server(environ: Mapping[str, str]) -> str | None:
-    """The base URL of the server that started this kernel, if it has jupyter-server-proxy."""
+    """Return the base URL of the server that started this kernel, if it has jupyter-server-proxy."""
     server = environ.get("JPY_PARENT_PID", "")
     if not server.isdigit() or find_spec("jupyter_server_proxy") is None:
         return None

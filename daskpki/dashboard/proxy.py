@@ -21,7 +21,7 @@ from daskpki.dashboard.upstream import Upstream
 from daskpki.errors import DaskpkiError, NotFoundError, NotTrustedError
 
 Route = Callable[[HTTPServerRequest], Awaitable[tuple[Upstream, str]]]
-"""Whose dashboard a request is for, and the path there; NotTrustedError, NotFoundError, DaskpkiError."""
+"""Returns the dashboard of a request, and the path there; NotTrustedError, NotFoundError, DaskpkiError."""
 
 REQUEST_HEADERS: Final = (
     *("Accept", "Accept-Encoding", "Accept-Language", "Cache-Control", "If-Modified-Since", "If-None-Match", "Range"),
@@ -41,23 +41,23 @@ logger = logging.getLogger("daskpki.dashboard")
 
 
 class Forward(RequestHandler):
-    """Every path of the dashboard."""
+    """Forwards every path of the dashboard."""
 
     _upstream: IOStream | None = None
 
     def initialize(self, route: Route) -> None:
-        """Take the way in."""
+        """Take the route."""
         self._route = route
 
     def set_default_headers(self) -> None:
-        """What holds for pages and errors alike: no page of another origin frames these."""
+        """Set the headers of pages and errors: no page of another origin frames these."""
         self.clear_header("Server")
         self.set_header("Content-Security-Policy", "frame-ancestors 'self'")
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Referrer-Policy", "no-referrer")
 
     async def prepare(self) -> None:
-        """Judge and forward; everything else is answered here."""
+        """Forward an allowed request; answer all others."""
         if not (self.request.uri or "").startswith("/"):
             self.refuse(_BAD_REQUEST, "only paths are served")
             return
@@ -75,14 +75,14 @@ class Forward(RequestHandler):
             self.refuse(_BAD_GATEWAY, error.with_hint)
 
     def refuse(self, status: int, reason: str) -> None:
-        """Answer in one line why not."""
+        """Answer with a status and the reason in one line."""
         logger.info("%s %s: %s", self.request.method, self.request.path, reason)
         self.set_status(status)
         self.set_header("Content-Type", _TEXT)
         self.finish(f"daskpki: {reason}\n")
 
     def on_connection_close(self) -> None:
-        """The browser went."""
+        """Close the dashboard's connection when the browser's is closed."""
         if self._upstream is not None:
             self._upstream.close()
 
@@ -104,14 +104,14 @@ class Forward(RequestHandler):
         finally:
             stream.close()
         if not self._finished:
-            if self._headers_written:  # cut off midway: the browser is to see that
+            if self._headers_written:  # cut off midway: show that to the browser
                 self.detach().close()
             else:
                 self.refuse(_BAD_GATEWAY, f"the dashboard at {place.netloc} closed the connection")
 
 
 def headers_for(headers: HTTPHeaders, netloc: str) -> HTTPHeaders:
-    """The headers of a browser's request as they go on to the dashboard at `netloc`."""
+    """Filter the headers of a browser's request for the dashboard at `netloc`."""
     kept = HTTPHeaders({name: headers[name] for name in REQUEST_HEADERS if name in headers})
     kept["Host"] = netloc
     if "Upgrade" not in headers:
@@ -122,7 +122,7 @@ def headers_for(headers: HTTPHeaders, netloc: str) -> HTTPHeaders:
 
 
 class _Relay(HTTPMessageDelegate):
-    """Passes the dashboard's answer on as it comes in."""
+    """Streams the dashboard's answer to the browser."""
 
     def __init__(self, handler: Forward, connection: HTTP1Connection) -> None:
         self._handler = handler
@@ -150,11 +150,11 @@ class _Relay(HTTPMessageDelegate):
         self._handler.finish()
 
     def on_connection_close(self) -> None:
-        """Told by `_forward`."""
+        """Do nothing; `_forward` reports it."""
 
 
 async def _tunnel(browser: IOStream, switched: tuple[IOStream, HTTPHeaders]) -> None:
-    """Pass a WebSocket on as bytes, both ways, until one side ends."""
+    """Forward a WebSocket as bytes, both ways, until one side ends."""
     dashboard, headers = switched
     lines = [f"{name}: {value}" for name, value in headers.get_all() if name != "Server"]
     await browser.write("\r\n".join(["HTTP/1.1 101 Switching Protocols", *lines, "", ""]).encode("latin-1"))

@@ -1,8 +1,8 @@
-"""The way in through Jupyter: a server on a Unix socket, which jupyter-server-proxy starts and passes requests to.
+"""Access through Jupyter: a server on a Unix socket, which jupyter-server-proxy starts and sends requests to.
 
-Jupyter has authenticated who asks, and compared Host and Origin; the socket lies in a folder of mode 0700 (checked
-here), so nobody else reaches it, and no cookie is needed. The path's first part says which scheduler is meant, and only
-those of this user's own logins are served: `/daskpki/HOST:PORT/status` in Jupyter is `/HOST:PORT/status` here.
+Jupyter has authenticated the user, and compared Host and Origin. The socket is in a folder of mode 0700 (checked here),
+so nobody else reaches it, and no cookie is needed. The path's first part names the scheduler, and only those of this
+user's logins are served: `/daskpki/HOST:PORT/status` in Jupyter is `/HOST:PORT/status` here.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from daskpki.settings import SCHEME
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _MOST: Final = 32
-"""Schedulers that are kept at once."""
+"""Connections to schedulers that are kept, at most."""
 
 
 def scheduler_in(path: str) -> tuple[str, str]:
-    """The scheduler's address in `/HOST:PORT/rest?query`, and `/rest?query`; NotFoundError."""
+    """Split `/HOST:PORT/rest?query` into the scheduler's address and `/rest?query`; NotFoundError."""
     place, _, rest = path.removeprefix("/").partition("/")
     try:
         return parse_scheduler(SCHEME + unquote(place)), f"/{rest}"
@@ -51,11 +51,11 @@ class Schedulers:
         self._reached: dict[str, Upstream] = {}
 
     def addresses(self) -> list[str]:
-        """All of them, in order."""
+        """List the addresses, sorted."""
         return sorted(set(self._known()))
 
     async def route(self, request: HTTPServerRequest) -> tuple[Upstream, str]:
-        """See `proxy.Route`."""
+        """Route a request to its dashboard (`proxy.Route`)."""
         address, path = scheduler_in(request.uri or "")
         known = await asyncio.to_thread(self.addresses)
         if address not in known:
@@ -71,14 +71,14 @@ class Schedulers:
 
 
 class Index(RequestHandler):
-    """`/`: a link for each scheduler."""
+    """The page `/`: a link for each scheduler."""
 
     def initialize(self, schedulers: Schedulers) -> None:
         """Take the schedulers."""
         self._schedulers = schedulers
 
     async def get(self) -> None:
-        """The page; addresses were parsed, so that no character in them needs to be escaped."""
+        """Write the page; addresses were parsed, so no character in them needs escaping."""
         known = await asyncio.to_thread(self._schedulers.addresses)
         places = [address.removeprefix(SCHEME) for address in known]
         links = "".join(f'<li><a href="./{place}/status">{place}</a></li>' for place in places)
@@ -90,7 +90,7 @@ class Index(RequestHandler):
 
 
 def application(schedulers: Schedulers) -> Application:
-    """What the server answers."""
+    """Make the server's application."""
     return Application([(r"/", Index, {"schedulers": schedulers}), (r".*", Forward, {"route": schedulers.route})])
 
 
@@ -102,7 +102,7 @@ def verify_folder(folder: Path) -> None:
 
 
 async def serve(path: Path, schedulers: Schedulers) -> None:
-    """Serve at that socket until the process is ended."""
+    """Serve at that socket until the process ends."""
     verify_folder(path.parent)
     server = HTTPServer(application(schedulers))
     server.add_socket(bind_unix_socket(str(path), mode=0o600))

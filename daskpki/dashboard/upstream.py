@@ -1,4 +1,4 @@
-"""The other end of the proxy: a scheduler's dashboard under mutual TLS, and in words why it cannot be reached."""
+"""The proxy's other end: a scheduler's dashboard under mutual TLS, and the reasons why it cannot be reached."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _PROBE: Final = 2.0
 
 
 class Location(NamedTuple):
-    """Where a dashboard listens."""
+    """Address at which a dashboard listens."""
 
     host: str
     port: int
 
     @property
     def netloc(self) -> str:
-        """HOST:PORT as it stands in a URL and in the header Host."""
+        """HOST:PORT, as in a URL and the header Host."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def parse_location(text: str) -> Location:
-    """HOST:PORT; UsageError."""
+    """Parse HOST:PORT; UsageError."""
     try:
         parts = urlsplit(f"//{text}")
         host, port = parts.hostname, parts.port
@@ -48,7 +48,7 @@ def parse_location(text: str) -> Location:
 class Upstream:
     """The dashboard of one scheduler, reached with one person's credential.
 
-    `location` is where it listens, for a tunnel that ends at another port; without it the scheduler is asked.
+    `location` is for a tunnel that ends at another port; without it the scheduler is asked.
     """
 
     def __init__(self, address: str, security: PkiSecurity, location: Location | None = None) -> None:
@@ -58,7 +58,7 @@ class Upstream:
         self._asked: Location | None = None
 
     async def location(self) -> Location:
-        """Where the dashboard listens; DaskpkiError when the scheduler does not say so."""
+        """Find where the dashboard listens; DaskpkiError if the scheduler does not tell."""
         if self._given is not None:
             return self._given
         if self._asked is None:
@@ -83,7 +83,7 @@ class Upstream:
         return Location(host, port)
 
     async def connect(self) -> IOStream:
-        """A connection to it; DaskpkiError that names the causes, NotTrustedError when another role answers."""
+        """Connect to the dashboard; DaskpkiError names the causes, NotTrustedError if another role answers."""
         place = await self.location()
         try:
             return await open_stream(self._security, place.host, place.port)
@@ -105,7 +105,7 @@ async def _explained(address: str, place: Location, error: Exception) -> Daskpki
 
 
 async def _speaks_plain_http(place: Location) -> bool:
-    """Whether an HTTP server without TLS answers; it waits for more when it is shown a TLS greeting."""
+    """True if an HTTP server without TLS answers; it would wait after a TLS greeting."""
     try:
         stream = await TCPClient().connect(place.host, place.port, timeout=_PROBE)
     except (OSError, StreamClosedError, TornadoTimeoutError):

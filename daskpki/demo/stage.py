@@ -24,7 +24,7 @@ _KEPT_LINES: Final = 30
 
 
 class Node:
-    """One process of the cluster; its output is read as it comes, and its last lines are kept."""
+    """One process of the cluster; its output is read while it runs, and the last lines are kept."""
 
     def __init__(self, name: str, arguments: list[str], environ: Mapping[str, str]) -> None:
         self.name = name
@@ -44,7 +44,7 @@ class Node:
         self._lines.put(None)
 
     def wait_for(self, pattern: str) -> str:
-        """The first group of `pattern` in the first line that has it; DaskpkiError when none comes in time."""
+        """Wait for a line with `pattern`, and return its first group; DaskpkiError if none comes in time."""
         expression = re.compile(pattern)
         while True:
             try:
@@ -57,7 +57,7 @@ class Node:
                 return found[1]
 
     def end(self) -> int:
-        """Ask the process to end, and wait until it has; returns its exit code."""
+        """End the process, and return its exit code."""
         self.process.terminate()
         try:
             return self.process.wait(_END_LIMIT)

@@ -1,19 +1,89 @@
-"""The steps of the demo and their checks."""
+"""The steps of the demo and their checks, and the attackers, who connect by plain TLS."""
 
 from __future__ import annotations
 
+import socket
+import ssl
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from daskpki.cluster.tls import KeyPair, load_key_pair
+from daskpki.credentials.contexts import split_scheduler
 from daskpki.credentials.fetch import fetch_credential
 from daskpki.credentials.verified import Pins, VerifiedCredential
-from daskpki.demo import strangers
-from daskpki.demo.stage import Node, Stage
+from daskpki.demo.stage import Stage
 from daskpki.errors import DaskpkiError
 from daskpki.identity import Role
+from daskpki.pki.credential import certificate_pem, key_pem
 from daskpki.settings import DEFAULT_CLUSTER, store_url
+
+_LIMIT: Final = 10.0
+
+
+def without_certificate(address: str, anchors: Sequence[bytes]) -> str:
+    """Connect without a certificate."""
+    return _knock(address, _context(anchors))
+
+
+def of_another_ca(address: str, anchors: Sequence[bytes], mallory: VerifiedCredential) -> str:
+    """Connect with a valid client certificate of another CA."""
+    context = _context(anchors)
+    load_key_pair(context, KeyPair(certificate_pem(mallory.credential), key_pem(mallory.credential)))
+    return _knock(address, context)
+
+
+def _context(anchors: Sequence[bytes]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # a stranger is not choosy
+    context.load_verify_locations(cadata=b"".join(anchors))
+    return context
+
+
+def _knock(address: str, context: ssl.SSLContext) -> str:
+    """Shake hands and read: in TLS 1.3 the client learns only then that it was refused (RFC 8446, 4.4.2.4)."""
+    try:
+        with (
+            socket.create_connection(split_scheduler(address), _LIMIT) as plain,
+            context.wrap_socket(plain) as secured,
+        ):
+            secured.recv(1)
+    except ssl.SSLError as error:
+        return str(error.reason).lower().replace("_", " ")
+    except OSError as error:
+        return f"connection closed ({error})"
+    raise DaskpkiError(f"{address} let a stranger in")
+
+
+class Impostor:
+    """A listener that shows a client's certificate where a scheduler is expected."""
+
+    def __init__(self, alice: VerifiedCredential) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        load_key_pair(context, KeyPair(certificate_pem(alice.credential), key_pem(alice.credential)))
+        self._context = context
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tls://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                plain, _ = self._socket.accept()
+            except OSError:  # closed: the demo is over
+                return
+            try:
+                with self._context.wrap_socket(plain, server_side=True) as secured:
+                    secured.recv(1)
+            except OSError:  # the caller hung up, as it should
+                continue
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+
 
 Tell = Callable[[str], None]
 
@@ -28,7 +98,9 @@ def tell_story(tell: Tell) -> None:
         tell("In a temporary home directory, a CA and certificates for a scheduler, two workers and alice:\n")
         _command(stage, tell, "init-ca", "--with", "scheduler,worker/w-0,worker/w-1,client/alice")
         address = _start_cluster(stage, tell)
-        _compute(stage, tell, address)
+        tell("\nAlice connects with her own certificate, and computes:\n")
+        for line in stage.run_module("daskpki.demo.alice", address, **_AS_ALICE):
+            tell(f"    {line}")
         _turn_away_strangers(stage, tell, address)
         tell("\nThe processes are ended, and the directory with all keys is removed.")
     tell(f"All checks passed, in {time.monotonic() - began:.0f} seconds.")
@@ -48,7 +120,8 @@ def _start_cluster(stage: Stage, tell: Tell) -> str:
     scheduler = stage.start("scheduler", "scheduler", *options)
     address = scheduler.wait_for(r"Scheduler at:\s+(tls://\S+)")
     tell(f"    Scheduler at {address}")
-    workers = {name: _start_worker(stage, name, address) for name in ("w-0", "w-1")}
+    one_thread = ("--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard")
+    workers = {name: stage.start("worker", name, "--scheduler", address, "--", *one_thread) for name in ("w-0", "w-1")}
     for name, worker in workers.items():
         tell(f"  $ DASKPKI_NAME={name} daskpki-entrypoint worker --scheduler {address}")
         started = worker.wait_for(r"Start worker at:\s+(tls://\S+)")
@@ -56,24 +129,13 @@ def _start_cluster(stage: Stage, tell: Tell) -> str:
     return address
 
 
-def _start_worker(stage: Stage, name: str, address: str) -> Node:
-    options = ("--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard")
-    return stage.start("worker", name, "--scheduler", address, "--", *options)
-
-
-def _compute(stage: Stage, tell: Tell, address: str) -> None:
-    tell("\nAlice connects with her own certificate, and computes:\n")
-    for line in stage.run_module("daskpki.demo.alice", address, **_AS_ALICE):
-        tell(f"    {line}")
-
-
 def _turn_away_strangers(stage: Stage, tell: Tell, address: str) -> None:
     tell("\nThree strangers knock:\n")
     stage.run("--cluster", _OTHERS, "init-ca", "--with", "client/mallory")
     alice, mallory = _credential(stage, DEFAULT_CLUSTER, "alice"), _credential(stage, _OTHERS, "mallory")
     anchors = alice.trust.roots
-    tell(f"  no certificate                      refused: {strangers.without_certificate(address, anchors)}")
-    tell(f"  a certificate of another CA         refused: {strangers.of_another_ca(address, anchors, mallory)}")
+    tell(f"  no certificate                      refused: {without_certificate(address, anchors)}")
+    tell(f"  a certificate of another CA         refused: {of_another_ca(address, anchors, mallory)}")
     tell(f"  a client that poses as a scheduler  refused: {_impostor(stage, alice)}")
 
 
@@ -89,8 +151,8 @@ def _credential(stage: Stage, cluster: str, name: str) -> VerifiedCredential:
 
 
 def _impostor(stage: Stage, alice: VerifiedCredential) -> str:
-    """Alice's own program, sent to an address where a client's certificate answers."""
-    impostor = strangers.Impostor(alice)
+    """Run Alice's program against an address where a client's certificate answers."""
+    impostor = Impostor(alice)
     try:
         stage.run_module("daskpki.demo.alice", impostor.address, **_AS_ALICE)
     except DaskpkiError as error:

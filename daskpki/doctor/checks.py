@@ -26,7 +26,7 @@ from daskpki.grants import UNSEEN
 from daskpki.inventory import EXPIRED, FROM_REQUEST, SUPERSEDED, CertificateRecord, Inventory
 from daskpki.pki.crl import parse_header
 from daskpki.pki.profile import Lifetime
-from daskpki.pki.trust_document import HALF_FULL, CrlPart, TrustDocument, fill
+from daskpki.pki.trust_document import HALF_FULL, TrustDocument, fill
 from daskpki.quoting import rfc3339
 from daskpki.records import ISSUED, RESERVED, REVOKING, Head
 from daskpki.settings import GsmUrl
@@ -94,7 +94,7 @@ def of_error(subject: str, failure: DaskpkiError) -> Finding:
 
 
 def gist(findings: Sequence[Finding], most: int = MOST_OF_A_TOPIC) -> list[Finding]:
-    """The findings with no more than `most` of a topic and severity; the last of them says how many more there are."""
+    """Keep at most `most` findings of a topic and severity; the last one says how many more there are."""
     total = Counter((finding.topic, finding.severity) for finding in findings)
     seen: Counter[tuple[str | None, Severity]] = Counter()
     shown = []
@@ -110,7 +110,7 @@ def gist(findings: Sequence[Finding], most: int = MOST_OF_A_TOPIC) -> list[Findi
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """0 while nothing is worse than a warning, 75 when all errors are temporary ones, 3 otherwise."""
+    """Return 0 without errors, 75 if all errors are temporary, else 3."""
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     if not errors:
         return 0
@@ -124,7 +124,7 @@ _REMEDY: Final = "chronyc makestep, and see that a time server is reachable"
 
 
 def check_clock(ahead: float | None) -> Finding:
-    """`ahead`: seconds by which this clock is ahead of the other; None without another clock."""
+    """Check this machine's clock; `ahead` is in seconds, None without another clock."""
     subject = "clock"
     if ahead is None:
         return note(subject, "not compared: no server here sends its time")
@@ -145,18 +145,15 @@ _SEVERITY: Final = {
 
 
 def check_access(judged: Iterable[grants.Finding], url: GsmUrl) -> Iterator[Finding]:
-    """Findings about a cluster's IAM policies, and what could not be seen."""
-    found = [_finding(each) for each in judged]
+    """Report the findings about a cluster's IAM policies, and what could not be seen."""
+    found = []
+    for each in judged:
+        whom = f"{each.member}: " if each.member else ""
+        severity = _SEVERITY[each.severity] if each.member else Severity.WARNING
+        reason = f"{each.severity}: {whom}{each.reason}"
+        found.append(Finding(severity, each.secret, reason, each.mend, topic=each.severity))
     yield from found or [ok("grants", "each credential has one reader, and no node reads a CA key")]
     yield note("grants", f"not seen: {UNSEEN}", f"gcloud projects get-ancestors-iam-policy {url.project}")
-
-
-def _finding(judged: grants.Finding) -> Finding:
-    whom = f"{judged.member}: " if judged.member else ""
-    severity = _SEVERITY[judged.severity] if judged.member else Severity.WARNING
-    return Finding(
-        severity, judged.secret, f"{judged.severity}: {whom}{judged.reason}", judged.mend, topic=judged.severity
-    )
 
 
 _LOSS: Final = {
@@ -186,17 +183,17 @@ Remedy = Callable[[str, str, Sequence[int]], "str | None"]
 """The command for a verb (enable, destroy), a secret and version numbers; None where the store has none."""
 
 
-def check_newest(secret: str, versions: Sequence[Version], remedy: Remedy, anew: str | None) -> Iterator[Finding]:
+def check_newest(secret: str, versions: Sequence[Version], remedy: Remedy, again: str | None) -> Iterator[Finding]:
     """Check that the newest version is enabled: readers of `latest` get the highest number in any state.
 
-    `anew` is the command that adds a version, None if only a backup has the payload.
+    `again` is the command that adds a version, None if only a backup has the payload.
     """
     newest = max(versions, key=lambda version: version.number, default=None)
     if newest is None:
-        yield error(secret, "it has no version: no payload was ever added", anew)
+        yield error(secret, "it has no version: no payload was ever added", again)
     elif newest.state == DESTROYED:
         reason = f"its newest version, {newest.number}, is destroyed: every reader fails"
-        yield error(secret, reason, anew or "restore it from a backup")
+        yield error(secret, reason, again or "restore it from a backup")
     elif newest.state != ENABLED:
         yield error(
             secret,
@@ -312,14 +309,10 @@ def check_leaves(entries: Iterable[CertificateRecord], living: Collection[int], 
             yield warning(_subject(entry), reason, _renew(entry), topic="due")
         elif state == ISSUED:
             valid.append(entry)
-    yield from _in_order(valid)
-    yield from (_still_valid(slug, entries) for slug, entries in older.items())
-
-
-def _in_order(valid: list[CertificateRecord]) -> Iterator[Finding]:
     if valid:
         first = min(valid, key=lambda entry: entry.not_after)
         yield ok("certificates", f"{len(valid)} valid; the first to end is {first.slug}, {rfc3339(first.not_after)}")
+    yield from (_still_valid(slug, entries) for slug, entries in older.items())
 
 
 def _still_valid(slug: str, entries: list[CertificateRecord]) -> Finding:
@@ -431,18 +424,13 @@ SIGN_ROOT: Final = "daskpki crl --offline-root FILE"
 def check_crls(document: TrustDocument, now: float) -> Iterator[Finding]:
     """Check the CRLs: nodes refuse new peers after the end; commands re-sign after a third of the lifetime."""
     for part in document.crls:
-        yield _check_crl(part, now)
-
-
-def _check_crl(part: CrlPart, now: float) -> Finding:
-    subject = f"CRL of CA generation {part.generation}"
-    if now > part.next_update:
-        return error(
-            subject, f"ended at {rfc3339(part.next_update)}: nodes and people refuse every certificate", PUBLISH
-        )
-    if now >= part.this_update + (part.next_update - part.this_update) // 3:
-        return warning(subject, f"a third of its life is past; it ends at {rfc3339(part.next_update)}", PUBLISH)
-    return ok(subject, f"number {part.number}, valid until {rfc3339(part.next_update)}")
+        subject, end = f"CRL of CA generation {part.generation}", rfc3339(part.next_update)
+        if now > part.next_update:
+            yield error(subject, f"ended at {end}: nodes and people refuse every certificate", PUBLISH)
+        elif now >= part.this_update + (part.next_update - part.this_update) // 3:
+            yield warning(subject, f"a third of its life is past; it ends at {end}", PUBLISH)
+        else:
+            yield ok(subject, f"number {part.number}, valid until {end}")
 
 
 def check_fill(document: TrustDocument) -> Iterator[Finding]:
@@ -467,21 +455,15 @@ def check_root_crls(document: TrustDocument, now: float) -> Iterator[Finding]:
 
 def check_link(document: TrustDocument, head: Head, logged: str | None) -> Finding:
     """Compare the log with the signed trust document, which names a record by hash; `logged` is its hash now."""
-    subject = "log"
     seq, promised = document.log
+    if logged == promised:
+        return ok("log", f"{head.seq} records, the chain is intact and matches the signed trust document")
+    reason = f"record {seq} is not the one after which the trust document was signed: the log was rewritten"
     if logged is None:
-        return error(
-            subject,
-            f"it ends at record {head.seq}, and the trust document was signed after record {seq}: records are missing",
-            "restore the store from a backup, and find out which accounts can write to it",
+        reason = (
+            f"it ends at record {head.seq}, and the trust document was signed after record {seq}: records are missing"
         )
-    if logged != promised:
-        return error(
-            subject,
-            f"record {seq} is not the one after which the trust document was signed: the log was rewritten",
-            "restore the store from a backup, and find out which accounts can write to it",
-        )
-    return ok(subject, f"{head.seq} records, the chain is intact and matches the signed trust document")
+    return error("log", reason, "restore the store from a backup, and find out which accounts can write to it")
 
 
 def check_anchor(basis: str, ca_sha256: str) -> Finding:
@@ -498,7 +480,13 @@ def check_unfinished(inventory: Inventory, now: float) -> Iterator[Finding]:
     """Report operations that a crash left unfinished; any command that opens the CA's key finishes them."""
     for entry in inventory.certificates(statuses=[RESERVED]):
         if entry.reserved_at < now - ABANDON_AFTER:
-            yield _abandoned(entry)
+            yield warning(
+                f"certificate {entry.slug}",
+                f"serial {entry.serial:x} was reserved at {rfc3339(entry.reserved_at)} but never confirmed: the "
+                "command was killed. It will be abandoned, and its serial revoked",
+                f"{PUBLISH}; then, if still needed: daskpki issue {entry.role} --name {entry.name}",
+                topic="reserved and not confirmed",
+            )
     for entry in inventory.certificates(statuses=[REVOKING]):
         yield error(
             f"certificate {entry.slug}",
@@ -507,13 +495,3 @@ def check_unfinished(inventory: Inventory, now: float) -> Iterator[Finding]:
         )
     if inventory.published and not shows_authorities(inventory):
         yield error("trust document", "its CAs differ from those in the log: a command was interrupted", PUBLISH)
-
-
-def _abandoned(entry: CertificateRecord) -> Finding:
-    return warning(
-        f"certificate {entry.slug}",
-        f"serial {entry.serial:x} was reserved at {rfc3339(entry.reserved_at)} but never confirmed: the command was "
-        "killed. It will be abandoned, and its serial revoked",
-        f"{PUBLISH}; then, if still needed: daskpki issue {entry.role} --name {entry.name}",
-        topic="reserved and not confirmed",
-    )

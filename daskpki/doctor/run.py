@@ -136,7 +136,7 @@ class Examination:
             self._look("clock", lambda: [check_clock(clock_ahead(url, self._here.environ))])
         for name, look in self._looks(cluster):
             self._look(name, partial(look, cluster))
-        with suppress(DaskpkiError):  # said above
+        with suppress(DaskpkiError):  # reported above
             self._trust = cluster.trust
 
     def _looks(self, cluster: Cluster) -> Looks:
@@ -150,14 +150,15 @@ class Examination:
         return ()
 
     def _logins(self) -> Iterator[Finding]:
-        """The keyring, every login in it, and the source that overrules logins, if one is set."""
+        """Check the keyring, every login in it, and the source that overrides logins, if one is set."""
         saved = self._here.contexts.all()
-        locked = self._keyring_failure()
+        locked = _failure(lambda: self._here.keyring.get(*_PROBE))
         yield from check_keyring(locked, needed=bool(saved))
         for each in saved:
             seen = self._seen(each)
-            whole = seen if locked else seen._replace(failure=self._login_failure(each))
-            yield check_login(whole, self._here.now.timestamp())
+            if not locked:
+                seen = seen._replace(failure=_failure(partial(load_login, each, self._here.keyring, self._here.now)))
+            yield check_login(seen, self._here.now.timestamp())
         choice = choose(Wanted(), self._here.environ)
         if choice.source is not Source.KEYRING:
             found = whoami(Wanted(), self._here)
@@ -165,15 +166,8 @@ class Examination:
         elif not saved:
             yield note("credential in use", "none: nobody is logged in here", "daskpki login NAME")
 
-    def _keyring_failure(self) -> DaskpkiError | None:
-        try:
-            self._here.keyring.get(*_PROBE)
-        except DaskpkiError as failure:
-            return failure
-        return None
-
     def _seen(self, saved: Saved) -> LoginSeen:
-        """The public part of a login, which is readable while the keyring is locked."""
+        """Read the public part of a login, which is readable while the keyring is locked."""
         context = saved.context
         epoch = parse_trust(Confidential(context.trust)).document.epoch
         trust, newest = self._trust, None
@@ -183,28 +177,27 @@ class Examination:
         life = lifetime(load_certificate(context.leaf))
         return LoginSeen(context.title, context.name, life, epoch, newest, by_file=by_file)
 
-    def _login_failure(self, saved: Saved) -> DaskpkiError | None:
-        try:
-            load_login(saved, self._here.keyring, self._here.now)
-        except DaskpkiError as failure:
-            return failure
-        return None
+
+def _failure(attempt: Callable[[], object]) -> DaskpkiError | None:
+    try:
+        attempt()
+    except DaskpkiError as failure:
+        return failure
+    return None
 
 
 _TIMEOUT = 5.0
 
 
 def clock_ahead(url: GsmUrl, environ: Mapping[str, str]) -> float | None:
-    """Seconds by which this machine's clock is ahead of Secret Manager's.
+    """Measure by how many seconds this machine's clock is ahead of Secret Manager's; None without an answer.
 
-    By the Date header of a request without credentials; None without an answer. NotTrustedError when the server's
-    certificate is not trusted.
+    It is read from the Date header of a request without credentials. NotTrustedError if the server's certificate is
+    not trusted.
     """
     endpoint = endpoint_for(url, environ)
-    if (
-        endpoint.transport == GRPC and not endpoint.encrypted
-    ):  # gRPC sends no Date header, and nothing else listens there
-        return None
+    if endpoint.transport == GRPC and not endpoint.encrypted:
+        return None  # gRPC sends no Date header, and nothing else listens there
     target = parse_target(endpoint.address, encrypted=endpoint.encrypted)
     if endpoint.encrypted:
         target = target._replace(proxy=proxy_for(target.host, environ))

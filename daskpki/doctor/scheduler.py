@@ -47,7 +47,10 @@ def look_from_outside(address: str, trust: TrustDocument | None, here: Environme
         held = obtain(Wanted(address=address), here).held
     except DaskpkiError as failure:
         yield note(address, f"not checked with a credential: {failure}", failure.hint)
-    as_ourselves = dial(host, port, _own_context(held)) if held and as_stranger.reachable else None
+    as_ourselves: Dialled | None = None
+    if held and as_stranger.reachable:
+        pair = KeyPair(certificate_pem(held.credential), key_pem(held.credential))
+        as_ourselves = dial(host, port, client_context(pair, held.trust.roots, ssl.TLSVersion.TLSv1_2))
     known = trust or (held.trust if held else None)
     seen = as_ourselves if as_ourselves and as_ourselves.leaf else as_stranger
     if known is None:
@@ -62,13 +65,8 @@ def look_from_outside(address: str, trust: TrustDocument | None, here: Environme
     yield check_page(host, DASHBOARD_PORT, ask_page(host, DASHBOARD_PORT))
 
 
-def _own_context(held: VerifiedCredential) -> ssl.SSLContext:
-    pair = KeyPair(certificate_pem(held.credential), key_pem(held.credential))
-    return client_context(pair, held.trust.roots, ssl.TLSVersion.TLSv1_2)
-
-
 def stranger() -> ssl.SSLContext:
-    """A TLS context without a certificate, which accepts any."""
+    """Make a TLS context without a certificate, which accepts any."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -100,13 +98,14 @@ def _first_answer(connection: ssl.SSLSocket) -> Dialled:
         return Dialled(leaf, Answer.REFUSED, _words(failure))
     if not received:
         return Dialled(leaf, Answer.REFUSED, "closed the connection")
-    from daskpki.cluster.handshake import announced_code, announced_mode
+    from daskpki.cluster.comm import announced_modes
 
-    return Dialled(leaf, Answer.ADMITTED, mode=announced_mode(received), code=announced_code(received))
+    mode, code = announced_modes(received)
+    return Dialled(leaf, Answer.ADMITTED, mode=mode, code=code)
 
 
 def ask_page(host: str, port: int, timeout: float = TIMEOUT) -> Page:
-    """A plain HTTP request without any credential."""
+    """Send a plain HTTP request without any credential."""
     try:
         with socket.create_connection((host, port), timeout) as connection:
             loopback = ipaddress.ip_address(connection.getpeername()[0]).is_loopback
@@ -218,7 +217,7 @@ def check_mode(address: str, dialled: Dialled) -> Iterator[Finding]:
 
 
 def check_code(address: str, dialled: Dialled) -> Iterator[Finding]:
-    """Whose code runs in it."""
+    """Report whose code runs in the scheduler."""
     if dialled.code == SEALED:
         yield ok(address, "scheduler code sealed: confined helpers open what clients submit")
     elif dialled.code == STOCK:

@@ -60,7 +60,7 @@ class Cluster:
         self.session = authority.session
         self.now = self.session.now().timestamp()
         self.basis = self.session.anchor.basis
-        """What the log is judged by: `pin`, `seen` or `first use`; asked before anything is read and so seen."""
+        """Anchor of the log: `pin`, `seen` or `first use`; asked before a read makes it seen."""
         parsed = parse_store_url(self.session.store.url)
         self.gsm = parsed if isinstance(parsed, GsmUrl) else None
 
@@ -212,7 +212,7 @@ def _is_gone(cluster: Cluster, secret: str) -> bool:
 
 def _judge_versions(cluster: Cluster, info: SecretInfo, versions: Sequence[Version]) -> Iterator[Finding]:
     kind = cluster.kind(info)
-    yield from check_newest(info.id, versions, cluster.remedy, _command_anew(kind, info))
+    yield from check_newest(info.id, versions, cluster.remedy, _command_to_add(kind, info))
     if kind in set(Role):
         entry = cluster.inventory.current(kind, info.labels.get("daskpki-name", ""))
         yield from check_recorded(info.id, versions, entry)
@@ -222,7 +222,7 @@ def _judge_versions(cluster: Cluster, info: SecretInfo, versions: Sequence[Versi
         yield from check_number(info.id, versions)
 
 
-def _command_anew(kind: str, info: SecretInfo) -> str | None:
+def _command_to_add(kind: str, info: SecretInfo) -> str | None:
     """The command that adds a version to a secret of that kind."""
     name = info.labels.get("daskpki-name", "")
     if kind in set(Role):

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.pki.certificates import UNREADABLE, extension, moment, seconds
-from daskpki.pki.issuer import Issuer
 from daskpki.pki.keys import signature_hash
 from daskpki.pki.pem import encode_pem, is_der, is_pem, parse_pem
 from daskpki.pki.profile import CRL_LIFETIME, MAX_SERIAL, MINUTE
 from daskpki.quoting import rfc3339
+
+if TYPE_CHECKING:  # a node verifies, and does not issue
+    from daskpki.pki.issuer import Issuer
 
 __all__ = [
     "MAX_CRL",

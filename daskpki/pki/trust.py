@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 
@@ -31,7 +31,6 @@ from daskpki.errors import NotTrustedError, UsageError
 from daskpki.pki import keys
 from daskpki.pki.certificates import extension, load_certificate, permitted_dns, seconds
 from daskpki.pki.crl import CLOCK_SKEW, Crl, verify_crl
-from daskpki.pki.issuer import Issuer
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import is_within
 from daskpki.pki.revoked import check_fresh, crl_part, is_due, revoked_serials
@@ -54,6 +53,9 @@ from daskpki.pki.trust_document import (
 )
 from daskpki.pki.verify import check_issued
 from daskpki.quoting import rfc3339
+
+if TYPE_CHECKING:  # a node verifies, and does not issue
+    from daskpki.pki.issuer import Issuer
 
 __all__ = [
     "ACTIVE",

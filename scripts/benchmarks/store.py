@@ -86,7 +86,7 @@ class Site:
             security = NodeSecurity(load_handover(environ[VARIABLE]))
             source = open_source(security.handover, environ)
             watch = Watch(
-                security.enforcement(Role.WORKER), security.keeper, source, share=SHARE, clock=lambda: self._clock
+                security.enforcement(Role.WORKER), security.manager, source, share=SHARE, clock=lambda: self._clock
             )
             self._nodes.append((security, watch))
 
@@ -98,7 +98,7 @@ class Site:
         self._clock += after
         if not all(watch.look() for _security, watch in self._nodes):
             raise RuntimeError("a node's look found no answer")
-        if len({security.keeper.epoch for security, _watch in self._nodes}) > 1:
+        if len({security.manager.epoch for security, _watch in self._nodes}) > 1:
             raise RuntimeError("a node missed a trust document")
 
     def versions(self) -> int:

@@ -14,7 +14,7 @@ import pytest
 from daskpki.boot.entrypoint import boot
 from daskpki.boot.refresh import open_source
 from daskpki.cluster.refresh import NullSource, Watch
-from daskpki.cluster.security import NodeSecurity, node_security
+from daskpki.cluster.security import NodeSecurity
 from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotFoundError, NotTrustedError, UsageError
 from daskpki.handover import VARIABLE, load_handover
 from daskpki.identity import Role
@@ -224,7 +224,7 @@ class Started(Recorder):
 
     def __call__(self, command: str, argv: list[str], environ: dict[str, str]) -> None:
         super().__call__(command, argv, environ)
-        self.security = node_security(load_handover(environ[VARIABLE]))
+        self.security = NodeSecurity(load_handover(environ[VARIABLE]))
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ def look(started: Started) -> Callable[[], bool]:
     assert started.handover is not None
     source = open_source(started.handover, {})
     assert not isinstance(source, NullSource)
-    return Watch(started.security.enforcement(Role.WORKER), started.security.keeper, source, share=0).look
+    return Watch(started.security.enforcement(Role.WORKER), started.security.manager, source, share=0).look
 
 
 def in_use(started: Started) -> str:

@@ -10,7 +10,7 @@ import pytest
 from daskpki.boot.entrypoint import boot
 from daskpki.boot.refresh import open_source
 from daskpki.cluster.refresh import Watch
-from daskpki.cluster.security import NodeSecurity, node_security
+from daskpki.cluster.security import NodeSecurity
 from daskpki.handover import VARIABLE, load_handover
 from daskpki.identity import Role
 from daskpki.pki.credential import Credential, certificate_pem, encode_credential
@@ -30,7 +30,7 @@ class Node(Recorder):
 
     def __call__(self, command: str, argv: list[str], environ: dict[str, str]) -> None:
         super().__call__(command, argv, environ)
-        self.security = node_security(load_handover(environ[VARIABLE]))
+        self.security = NodeSecurity(load_handover(environ[VARIABLE]))
 
 
 @dataclass
@@ -67,7 +67,7 @@ def poller(cloud: Cloud) -> Poller:
     source, hands = open_source(node.handover, cloud.environ), [0.0]
     enforcement = node.security.enforcement(Role.WORKER)
     assert source.credential(enforcement.pair) is not None
-    watch = Watch(enforcement, node.security.keeper, source, clock=lambda: hands[0])
+    watch = Watch(enforcement, node.security.manager, source, clock=lambda: hands[0])
     assert watch.look()
     cloud.server.reset_journal()
     return Poller(node.security, watch, hands)

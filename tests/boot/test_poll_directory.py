@@ -12,7 +12,7 @@ import pytest
 from daskpki.boot.entrypoint import boot
 from daskpki.boot.refresh import DirectorySource, open_source
 from daskpki.cluster.refresh import NullSource, Watch
-from daskpki.cluster.security import NodeSecurity, node_security
+from daskpki.cluster.security import NodeSecurity
 from daskpki.handover import VARIABLE, Handover, load_handover
 from daskpki.identity import Role
 from daskpki.pki.certificates import load_certificate
@@ -55,7 +55,7 @@ class Started(Recorder):
 
     def __call__(self, command: str, argv: list[str], environ: dict[str, str]) -> None:
         super().__call__(command, argv, environ)
-        self.security = node_security(load_handover(environ[VARIABLE]))
+        self.security = NodeSecurity(load_handover(environ[VARIABLE]))
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def handover_of(started: Started) -> Handover:
 @pytest.fixture
 def look(started: Started) -> Callable[[], bool]:
     source = open_source(handover_of(started), {})
-    return Watch(started.security.enforcement(Role.WORKER), started.security.keeper, source, share=0).look
+    return Watch(started.security.enforcement(Role.WORKER), started.security.manager, source, share=0).look
 
 
 def in_use(started: Started) -> str:

@@ -23,7 +23,7 @@ from daskpki.cluster.audit import TURNED_AWAY, Event
 from daskpki.cluster.backend import PkiListener
 from daskpki.cluster.comm import PkiTLS
 from daskpki.cluster.enforcement import Enforcement
-from daskpki.cluster.pending import DEADLINE, Anteroom, readable, usual_limit
+from daskpki.cluster.pending import DEADLINE, PendingConnections, readable, usual_limit
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.cluster.trust_updates import TrustManager
 from daskpki.cluster.web.access import Dashboard
@@ -39,14 +39,14 @@ CROWD = SUPPORT / "crowd.py"
 
 
 @asynccontextmanager
-async def scheduler(authority: Authority) -> AsyncIterator[tuple[Scheduler, Enforcement, Anteroom]]:
+async def scheduler(authority: Authority) -> AsyncIterator[tuple[Scheduler, Enforcement, PendingConnections]]:
     leaf = authority.leaf(Role.SCHEDULER)
     ours = Enforcement(leaf.identity, leaf.pair, authority.trust(), dashboard=Dashboard.MTLS)
     security = PkiSecurity({Role.SCHEDULER: ours})
     async with Scheduler(port=0, host="127.0.0.1", security=security, dashboard_address="127.0.0.1:0") as running:
         (listener,) = running.listeners
         assert isinstance(listener, PkiListener)
-        yield running, ours, listener._anteroom
+        yield running, ours, listener._pending
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -56,11 +56,11 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def silent(port: int, anteroom: Anteroom) -> socket.socket:
+async def silent(port: int, pending: PendingConnections) -> socket.socket:
     """A stranger who connects, and says nothing."""
-    before = len(anteroom)
+    before = len(pending)
     stranger = socket.create_connection(("127.0.0.1", port))
-    await until(lambda: len(anteroom) > before)
+    await until(lambda: len(pending) > before)
     return stranger
 
 
@@ -75,13 +75,13 @@ async def ended(stranger: socket.socket) -> bool:
 
 def test_a_silent_peer_is_waited_for_ten_seconds(authority: Authority) -> None:
     async def scenario() -> tuple[bool, bool, list[Event]]:
-        async with scheduler(authority) as (running, ours, anteroom):
-            anteroom._looking.stop()  # time is ours
-            with await silent(running.port, anteroom) as stranger:
+        async with scheduler(authority) as (running, ours, pending):
+            pending._looking.stop()  # time is ours
+            with await silent(running.port, pending) as stranger:
                 for _ in range(DEADLINE - 1):
-                    anteroom.look()
+                    pending.look()
                 before = await ended(stranger)
-                anteroom.look()
+                pending.look()
                 return before, await ended(stranger), await recorded(ours)
 
     before, after, (event,) = asyncio.run(scenario())
@@ -96,25 +96,25 @@ async def recorded(ours: Enforcement) -> list[Event]:
 
 def test_time_passes_by_itself(authority: Authority) -> None:
     async def scenario() -> int:
-        async with scheduler(authority) as (running, _, anteroom):
-            with await silent(running.port, anteroom):
-                await until(lambda: max(anteroom._waited.values()) > 0)
-                return len(anteroom)
+        async with scheduler(authority) as (running, _, pending):
+            with await silent(running.port, pending):
+                await until(lambda: max(pending._waited.values()) > 0)
+                return len(pending)
 
     assert asyncio.run(scenario()) == 1
 
 
 def test_a_peer_that_sent_something_is_not_charged_for_our_delay(authority: Authority) -> None:
     async def scenario() -> tuple[bool, bool]:
-        async with scheduler(authority) as (running, _, anteroom):
-            anteroom._looking.stop()
-            with await silent(running.port, anteroom) as stranger:
+        async with scheduler(authority) as (running, _, pending):
+            pending._looking.stop()
+            with await silent(running.port, pending) as stranger:
                 stranger.sendall(b"\x16")  # the beginning of a handshake
                 for _ in range(3 * DEADLINE):  # without a turn of the event loop, which would have read it
-                    anteroom.look()
+                    pending.look()
                 kept = not await ended(stranger)  # by now it is read, and the rest is waited for
                 for _ in range(DEADLINE):
-                    anteroom.look()
+                    pending.look()
                 return kept, await ended(stranger)
 
     assert asyncio.run(scenario()) == (True, True)
@@ -122,13 +122,13 @@ def test_a_peer_that_sent_something_is_not_charged_for_our_delay(authority: Auth
 
 def test_a_trickle_does_not_prolong_it(authority: Authority) -> None:
     async def scenario() -> bool:
-        async with scheduler(authority) as (running, _, anteroom):
-            anteroom._looking.stop()
-            with await silent(running.port, anteroom) as stranger:
+        async with scheduler(authority) as (running, _, pending):
+            pending._looking.stop()
+            with await silent(running.port, pending) as stranger:
                 for byte in b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03":
                     stranger.sendall(bytes([byte]))
-                    await until(lambda: not readable(anteroom._waited))
-                    anteroom.look()
+                    await until(lambda: not readable(pending._waited))
+                    pending.look()
                 return await ended(stranger)
 
     assert asyncio.run(scenario())
@@ -136,12 +136,12 @@ def test_a_trickle_does_not_prolong_it(authority: Authority) -> None:
 
 def test_when_it_is_full_the_longest_idle_one_goes(authority: Authority) -> None:
     async def scenario() -> tuple[list[bool], list[Event]]:
-        async with scheduler(authority) as (running, ours, anteroom):
-            anteroom.limit = 3
-            strangers = [await silent(running.port, anteroom) for _ in range(3)]
+        async with scheduler(authority) as (running, ours, pending):
+            pending.limit = 3
+            strangers = [await silent(running.port, pending) for _ in range(3)]
             first = strangers[0].getsockname()
             strangers[0].sendall(b"\x16")  # so the second is idle for longest
-            await until(lambda: next(iter(anteroom._waited)).socket.getpeername() != first)
+            await until(lambda: next(iter(pending._waited)).socket.getpeername() != first)
             strangers.append(socket.create_connection(("127.0.0.1", running.port)))
             gone = [await ended(each) for each in strangers]
             for each in strangers:
@@ -206,11 +206,11 @@ def test_a_thousand_honest_peers_get_in_at_once_past_a_thousand_silent_ones(
 ) -> None:
     async def scenario() -> tuple[str, int]:
         async with (
-            scheduler(authority) as (running, _, anteroom),
+            scheduler(authority) as (running, _, pending),
             crowd(authority, tmp_path, running.port, quiet=1100, honest=1000) as people,
         ):
             assert await go_on(people) == "silent 1100"
-            return await go_on(people), len(anteroom)
+            return await go_on(people), len(pending)
 
     with descriptors(4096):
         assert usual_limit() == 1024
@@ -226,7 +226,7 @@ def test_without_descriptors_newcomers_get_in_and_the_log_stays_short(
 
     async def scenario() -> str:
         async with (
-            scheduler(authority) as (running, _, _anteroom),
+            scheduler(authority) as (running, _, _pending),
             crowd(authority, tmp_path, running.port, quiet=200, honest=10) as people,
         ):
             with descriptors(but_for(30)):
@@ -250,7 +250,7 @@ def test_a_certificate_with_all_descriptors_keeps_nobody_out_and_least_of_all_it
             scheduler(authority) as (running, ours, _),
             crowd(authority, tmp_path, running.port, quiet=0, honest=300, leaf=mallory) as people,
         ):
-            ours.keeper = TrustManager(ours, authority.document())
+            ours.manager = TrustManager(ours, authority.document())
             assert await go_on(people) == "silent 0"
             with descriptors(but_for(120)):
                 await go_on(people)

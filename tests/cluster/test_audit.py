@@ -17,7 +17,7 @@ from distributed import Scheduler
 from daskpki.cluster.audit import CONNECTED, REVOKED, TURNED_AWAY, Audit, Event, host_of
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import Peer
-from daskpki.cluster.reasons import Reason
+from daskpki.cluster.refusal import Reason
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.identity import Role
 from tests.support.cluster_material import DAY, Authority, Leaf

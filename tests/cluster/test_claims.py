@@ -37,7 +37,7 @@ class Site:
         self.directory = directory
         document = self.authority.document()
         self.enforcement = self.authority.enforcement(self.authority.leaf(Role.SCHEDULER), WorkerClients.DENY)
-        self.enforcement.keeper = self.keeper = TrustManager(self.enforcement, document)
+        self.enforcement.manager = self.manager = TrustManager(self.enforcement, document)
         self.thief = self.authority.leaf(Role.WORKER, "thief")
 
     def stock(self, leaf: Leaf) -> Security:
@@ -143,7 +143,7 @@ def test_who_does_not_answer_there_does_not_get_it(contested: str, tmp_path: Pat
         ):
             claim = registration(worker.address if contested == "address" else "tls://127.0.0.1:9")
             if contested == "nanny":
-                here.enforcement.ledger.register(
+                here.enforcement.registrations.register(
                     Channel.WORKER_STREAM, "tls://127.0.0.1:11", worker_identity(here), here
                 )
                 claim |= {"nanny": "tls://127.0.0.1:11"}
@@ -180,12 +180,12 @@ def test_a_dial_finds_the_owner_or_ends(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         here, stream = Site(tmp_path), Channel.WORKER_STREAM
-        ledger, thief = here.enforcement.ledger, here.thief.identity
+        registrations, thief = here.enforcement.registrations, here.thief.identity
         async with here.running() as scheduler, Worker(scheduler.address, security=here.honest()) as worker:
             (await scheduler.rpc.connect(worker.address)).abort()
-            for holder in ledger.holders(stream, worker.address):
-                ledger.release(holder)
-            ledger.register(stream, worker.address, thief, here)
+            for holder in registrations.holders(stream, worker.address):
+                registrations.release(holder)
+            registrations.register(stream, worker.address, thief, here)
             with pytest.raises(OSError, match=r"thief registered that address, and spiffe://\S+/honest answers there"):
                 await scheduler.rpc.connect(worker.address)
 
@@ -219,11 +219,11 @@ def test_what_a_revoked_worker_left_goes_with_it(tmp_path: Path) -> None:
             comm, welcome = await say(scheduler, here.stock(here.thief), message)
             assert welcome["status"] == "OK"
             here.authority.revoke(here.thief)
-            assert here.keeper.offer(here.authority.signed(here.authority.document()))
+            assert here.manager.offer(here.authority.signed(here.authority.document()))
             await ended(comm)
             await only_the_honest_one_works(here, scheduler)
             assert "thief" not in scheduler.aliases
-            assert here.enforcement.ledger.owner(Channel.WORKER_STREAM, "tls://127.0.0.1:10") is None
+            assert here.enforcement.registrations.owner(Channel.WORKER_STREAM, "tls://127.0.0.1:10") is None
 
     asyncio.run(scenario())
 

@@ -37,9 +37,9 @@ def peer(role: Role, name: str = "thief") -> Peer:
     return Peer(Identity("default.daskpki.internal", role, name), 1, 2**31, "")
 
 
-def on_scheduler(who: Peer, mode: WorkerClients = LIMITED, ledger: Registrations | None = None) -> Conversation:
+def on_scheduler(who: Peer, mode: WorkerClients = LIMITED, registrations: Registrations | None = None) -> Conversation:
     ours = Identity("default.daskpki.internal", Role.SCHEDULER, "scheduler")
-    return Conversation(ours, who, mode, server=Server.SCHEDULER, ledger=ledger)
+    return Conversation(ours, who, mode, server=Server.SCHEDULER, registrations=registrations)
 
 
 def dialled(ours: Role, to: Role, mode: WorkerClients) -> Conversation:
@@ -84,35 +84,39 @@ class TestNamesThatAreTaken:
         ],
     )
     def test_by_somebody_else(self, registration: dict[str, Any], by: Role) -> None:
-        ledger = Registrations()
-        owner = on_scheduler(peer(by, "owner"), ledger=ledger)
+        registrations = Registrations()
+        owner = on_scheduler(peer(by, "owner"), registrations=registrations)
         owner.check_inbound_call(registration)
         with pytest.raises(OperationRefusedError, match=r"not the caller's own|somebody else's"):
-            on_scheduler(peer(Role.WORKER), ledger=ledger).check_inbound_call(registration)
-        again = on_scheduler(peer(by, "owner"), ledger=ledger)  # a connection that was lost, and is not yet known to be
+            on_scheduler(peer(Role.WORKER), registrations=registrations).check_inbound_call(registration)
+        again = on_scheduler(
+            peer(by, "owner"), registrations=registrations
+        )  # a connection that was lost, and is not yet known to be
         again.check_inbound_call(registration)
         del owner
         with pytest.raises(OperationRefusedError):
-            on_scheduler(peer(Role.WORKER), ledger=ledger).check_inbound_call(registration)
+            on_scheduler(peer(Role.WORKER), registrations=registrations).check_inbound_call(registration)
         del again
-        on_scheduler(peer(Role.WORKER), ledger=ledger).check_inbound_call(registration)
+        on_scheduler(peer(Role.WORKER), registrations=registrations).check_inbound_call(registration)
 
     def test_a_worker_has_no_nanny_of_anothers(self) -> None:
         """The scheduler would have that nanny kill and restart its worker in place of the one that named it."""
-        ledger = Registrations()
-        owner = on_scheduler(peer(Role.WORKER, "owner"), ledger=ledger)
+        registrations = Registrations()
+        owner = on_scheduler(peer(Role.WORKER, "owner"), registrations=registrations)
         owner.check_inbound_call({"op": "register-worker", "address": OWN, "nanny": ANOTHERS})
         claim = {"op": "register-worker", "address": "tls://10.0.0.3:1", "nanny": ANOTHERS}
         with pytest.raises(OperationRefusedError, match=r"nanny='tls://10\.0\.0\.2:1' is not the caller's own"):
-            on_scheduler(peer(Role.WORKER), ledger=ledger).check_inbound_call(claim)
-        sibling = on_scheduler(peer(Role.WORKER, "owner"), ledger=ledger)
+            on_scheduler(peer(Role.WORKER), registrations=registrations).check_inbound_call(claim)
+        sibling = on_scheduler(peer(Role.WORKER, "owner"), registrations=registrations)
         sibling.check_inbound_call(claim)
 
     def test_a_name_of_a_client_is_no_address_of_a_worker(self) -> None:
-        ledger = Registrations()
-        squatter = on_scheduler(peer(Role.CLIENT), ledger=ledger)
+        registrations = Registrations()
+        squatter = on_scheduler(peer(Role.CLIENT), registrations=registrations)
         squatter.check_inbound_call({"op": "register-client", "client": OWN})
-        on_scheduler(peer(Role.WORKER), ledger=ledger).check_inbound_call({"op": "register-worker", "address": OWN})
+        on_scheduler(peer(Role.WORKER), registrations=registrations).check_inbound_call(
+            {"op": "register-worker", "address": OWN}
+        )
 
 
 class TestTheModeThatTheSchedulerAnnounces:

@@ -21,9 +21,9 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 
 from daskpki.cluster.audit import EXPIRED, REVOKED
 from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.peer import trust_of
 from daskpki.cluster.refresh import NullSource, Watch
 from daskpki.cluster.security import PkiSecurity, client_security
-from daskpki.cluster.trust_state import trust_of
 from daskpki.cluster.trust_updates import TrustManager
 from daskpki.handover import Freshness
 from daskpki.identity import Role
@@ -66,13 +66,13 @@ class Site:
             allow_stale=self.allow_stale,
             minimum=self.minimum,
         )
-        self.keeper = self.enforcement.keeper = TrustManager(self.enforcement, document)
+        self.manager = self.enforcement.manager = TrustManager(self.enforcement, document)
 
     def now(self) -> float:
         return time.time() + self.ahead
 
     def publish(self) -> None:
-        assert self.keeper.offer(self.authority.signed(self.authority.document()))
+        assert self.manager.offer(self.authority.signed(self.authority.document()))
 
     def details(self, kind: str) -> list[str]:
         rows = [event for event in self.enforcement.audit.latest if event.kind == kind]
@@ -87,7 +87,7 @@ class Site:
     @asynccontextmanager
     async def connected(self, scheduler: Scheduler, leaf: Leaf) -> AsyncIterator[Leaving]:
         """A client that is connected; what is yielded says when the scheduler let it go."""
-        security = client_security(leaf.credential, self.keeper.document)
+        security = client_security(leaf.credential, self.manager.document)
         leaving = Leaving()
         scheduler.add_plugin(leaving)
         async with Client(scheduler.address, security=security, asynchronous=True, set_as_default=False):
@@ -100,7 +100,7 @@ class Site:
 def test_a_connection_outlives_its_peers_certificate_by_the_grace() -> None:
     site = Site()
     alice = site.authority.leaf(Role.CLIENT, "alice", ttl=int(DAY.total_seconds()))
-    watch = Watch(site.enforcement, site.keeper, NullSource(), freshness=Freshness(grace=100))
+    watch = Watch(site.enforcement, site.manager, NullSource(), freshness=Freshness(grace=100))
     ends = lifetime(load_certificate(alice.credential.leaf)).not_after - time.time()
 
     async def scenario() -> None:
@@ -296,7 +296,7 @@ def test_new_peers_once_the_revocation_list_ran_out(
     site = Site(allow_stale=allowed, revocations_for=DAY)
     context = shown(site, site.authority.leaf(Role.CLIENT, "alice"), tmp_path)
     freshness, hands = Freshness(stale_trust="allow" if allowed else "refuse"), [0.0]
-    watch = Watch(site.enforcement, site.keeper, NullSource(), freshness=freshness, clock=lambda: hands[0])
+    watch = Watch(site.enforcement, site.manager, NullSource(), freshness=freshness, clock=lambda: hands[0])
 
     async def scenario() -> bytes:
         async with site.running() as scheduler:

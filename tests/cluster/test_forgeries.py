@@ -15,11 +15,10 @@ from distributed.comm.core import connect
 from daskpki.cluster import trust_updates
 from daskpki.cluster.audit import REFUSED, Audit
 from daskpki.cluster.enforcement import Enforcement
-from daskpki.cluster.peer import Peer
+from daskpki.cluster.peer import Peer, trust_of
 from daskpki.cluster.refresh import Watch
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.cluster.tls import KeyPair
-from daskpki.cluster.trust_state import trust_of
 from daskpki.cluster.trust_updates import ForgedError, TooManyRefusedError, TrustManager, TrustMessage
 from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError
@@ -72,7 +71,7 @@ def peer(leaf: Leaf) -> Peer:
 def security_of(authority: Authority, role: Role, audit: Audit | None = None) -> PkiSecurity:
     leaf, document = authority.leaf(role), authority.document()
     enforcement = Enforcement(leaf.identity, leaf.pair, trust_of(document), audit=audit)
-    enforcement.keeper = TrustManager(enforcement, document, authority.signed(document))
+    enforcement.manager = TrustManager(enforcement, document, authority.signed(document))
     return PkiSecurity({role: enforcement})
 
 
@@ -91,40 +90,40 @@ class Shelf:
 def test_each_certificate_has_its_own_limit_and_the_own_source_none(own: Authority) -> None:
     enforcement = own.enforcement(own.leaf(Role.SCHEDULER))
     hands = [0.0]
-    keeper = TrustManager(enforcement, own.document(), clock=lambda: hands[0])
+    manager = TrustManager(enforcement, own.document(), clock=lambda: hands[0])
     mallory, alice = peer(own.leaf(Role.CLIENT, "mallory")), peer(own.leaf(Role.CLIENT, "alice"))
     for _ in range(PER_MINUTE):
         with pytest.raises(NotTrustedError):
-            keeper.offer(unknown(), sender=mallory)
+            manager.offer(unknown(), sender=mallory)
     newest = own.signed(own.document())
     with pytest.raises(TooManyRefusedError, match="client/mallory"):
-        keeper.offer(newest, sender=mallory)
+        manager.offer(newest, sender=mallory)
     with pytest.raises(NotTrustedError):
-        keeper.offer(unknown())
-    assert keeper.offer(newest, sender=alice)
-    assert keeper.offer(own.signed(own.document()))
+        manager.offer(unknown())
+    assert manager.offer(newest, sender=alice)
+    assert manager.offer(own.signed(own.document()))
     hands[0] = 60.0
-    assert keeper.offer(own.signed(own.document()), sender=mallory)
+    assert manager.offer(own.signed(own.document()), sender=mallory)
 
 
 def test_what_is_counted_of_senders_is_bounded(own: Authority) -> None:
-    keeper = TrustManager(own.enforcement(own.leaf(Role.SCHEDULER)), own.document())
+    manager = TrustManager(own.enforcement(own.leaf(Role.SCHEDULER)), own.document())
     leaf, refused = own.leaf(Role.CLIENT, "many"), unknown()
     for serial in range(1100):
         with pytest.raises(NotTrustedError):
-            keeper.offer(refused, sender=Peer(leaf.identity, serial, 2**40, "some CA"))
-    assert len(keeper._refusals._moments) == 1000
+            manager.offer(refused, sender=Peer(leaf.identity, serial, 2**40, "some CA"))
+    assert len(manager._refusals._moments) == 1000
 
 
 def test_forged_is_what_claims_to_be_of_a_ca_that_holds_here(own: Authority) -> None:
-    keeper = TrustManager(own.enforcement(own.leaf(Role.SCHEDULER)), own.document())
+    manager = TrustManager(own.enforcement(own.leaf(Role.SCHEDULER)), own.document())
     with pytest.raises(ForgedError):
-        keeper.offer(forged())
+        manager.offer(forged())
     future = own.document()
     honest = [unknown(), own.signed(future._replace(issued_at=future.issued_at + 86_400))]
     for signed in honest:
         with pytest.raises(NotTrustedError) as refusal:
-            keeper.offer(signed)
+            manager.offer(signed)
         assert not isinstance(refusal.value, ForgedError)
 
 
@@ -160,8 +159,8 @@ def test_a_flood_keeps_no_revocation_out_that_is_polled(own: Authority) -> None:
     leaf = own.leaf(Role.CLIENT, "mallory")
     scheduling = security_of(own, Role.SCHEDULER)
     enforcement = scheduling.enforcement(Role.SCHEDULER)
-    keeper = enforcement.keeper
-    assert isinstance(keeper, TrustManager)
+    manager = enforcement.manager
+    assert isinstance(manager, TrustManager)
     his = client_security(leaf.credential, own.document())
 
     async def scenario() -> None:
@@ -175,7 +174,7 @@ def test_a_flood_keeps_no_revocation_out_that_is_polled(own: Authority) -> None:
                     await trust_updates.send_trust(scheduler.address, his.get_connection_args("client"), unknown())
             own.revoke(leaf)
             newest = own.document()
-            watch = Watch(enforcement, keeper, Shelf(own.signed(newest)), share=0)
+            watch = Watch(enforcement, manager, Shelf(own.signed(newest)), share=0)
             await asyncio.to_thread(watch.look)
             assert enforcement.trust.epoch == newest.epoch
             with pytest.raises(Exception, match=r"cancelled|lost"):
@@ -212,7 +211,7 @@ def test_a_worker_does_not_cut_its_scheduler_for_a_forged_document(own: Authorit
             message = trust_updates.message(forged())
             for comm in scheduling.enforcement(Role.SCHEDULER).connections():
                 if comm.conversation.peer.identity.role is Role.WORKER:
-                    comm.tell_soon(message)
+                    comm.send_soon(message)
             await asyncio.wait_for(audit.refused.wait(), 20)
             assert await client.submit(sum, [1, 2]) == 3
             assert list(scheduler.workers) == [worker.address]
@@ -237,21 +236,21 @@ class Turns(Audit):
 def test_more_connections_bring_no_more_answers(own: Authority) -> None:
     """Beyond the limit a certificate has ten a second, on however many connections it asks; others do not wait."""
     hands = [0.0]
-    keeper = TrustManager(own.enforcement(own.leaf(Role.SCHEDULER)), own.document(), clock=lambda: hands[0])
+    manager = TrustManager(own.enforcement(own.leaf(Role.SCHEDULER)), own.document(), clock=lambda: hands[0])
     mallory = peer(own.leaf(Role.CLIENT, "mallory"))
     for _ in range(PER_MINUTE):
         with pytest.raises(NotTrustedError):
-            keeper.offer(unknown(), sender=mallory)
+            manager.offer(unknown(), sender=mallory)
 
     def wait() -> float:
         with pytest.raises(TooManyRefusedError) as refused:
-            keeper.offer(Confidential(b"not even looked at"), sender=mallory)
+            manager.offer(Confidential(b"not even looked at"), sender=mallory)
         return refused.value.wait
 
     assert [wait() for _ in range(300)] == pytest.approx([number / 10 for number in range(1, 301)])
     hands[0] = 30.1
     assert wait() == pytest.approx(0.1)
-    assert keeper.offer(own.signed(own.document()), sender=peer(own.leaf(Role.CLIENT, "alice")))
+    assert manager.offer(own.signed(own.document()), sender=peer(own.leaf(Role.CLIENT, "alice")))
 
 
 def test_a_flood_on_one_connection_leaves_the_loop_to_others(own: Authority, tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from daskpki.boot.memfd import MemoryFiles
-from daskpki.cluster.child_processes import HandedSource
+from daskpki.cluster.child_processes import ParentSource
 from daskpki.cluster.refresh import Watch
-from daskpki.cluster.security import NodeSecurity, node_security
+from daskpki.cluster.security import NodeSecurity
 from daskpki.cluster.trust_updates import TrustManager
 from daskpki.errors import DaskpkiError
 from daskpki.handover import Handover, load_handover, parse_handover
@@ -44,20 +44,20 @@ def handover(request: pytest.FixtureRequest, own: Authority, tmp_path: Path) -> 
 
 @pytest.fixture
 def parent(handover: Handover) -> NodeSecurity:
-    return node_security(handover)
+    return NodeSecurity(handover)
 
 
 def test_a_worker_process_follows_its_parent(own: Authority, parent: NodeSecurity, handover: Handover) -> None:
-    path = parent.hand_on()
-    child = node_security(load_handover(path))
-    watch = Watch(child.enforcement(Role.WORKER), child.keeper, HandedSource(path), share=0)
+    path = parent.hand_to_children()
+    child = NodeSecurity(load_handover(path))
+    watch = Watch(child.enforcement(Role.WORKER), child.manager, ParentSource(path), share=0)
     for _change in range(3):
         document, leaf = own.document(), own.leaf(Role.WORKER)
-        parent.keeper.offer(own.signed(document))
-        parent.keeper.renew(leaf.pair)
-        assert parent.hand_on() == path
+        parent.manager.offer(own.signed(document))
+        parent.manager.renew(leaf.pair)
+        assert parent.hand_to_children() == path
         assert watch.look()
-        assert child.keeper.epoch == document.epoch
+        assert child.manager.epoch == document.epoch
         assert child.enforcement(Role.WORKER).pair == leaf.pair
     newest = load_handover(path)
     assert newest._replace(cert="", key="", ca="", trust="") == handover._replace(cert="", key="", ca="", trust="")
@@ -65,16 +65,16 @@ def test_a_worker_process_follows_its_parent(own: Authority, parent: NodeSecurit
 
 
 def test_what_comes_late_starts_with_the_newest(own: Authority, parent: NodeSecurity) -> None:
-    path = parent.hand_on()
+    path = parent.hand_to_children()
     leaf = own.leaf(Role.WORKER)
-    parent.keeper.renew(leaf.pair)
-    assert node_security(load_handover(path)).enforcement(Role.WORKER).pair == leaf.pair
+    parent.manager.renew(leaf.pair)
+    assert NodeSecurity(load_handover(path)).enforcement(Role.WORKER).pair == leaf.pair
 
 
 def test_without_its_parent_nothing_changes(own: Authority, parent: NodeSecurity, tmp_path: Path) -> None:
     enforcement = parent.enforcement(Role.WORKER)
     before = enforcement.pair
-    source = HandedSource(str(tmp_path / "gone"))
+    source = ParentSource(str(tmp_path / "gone"))
     with pytest.raises(DaskpkiError):
         source.credential(before)
     assert not Watch(enforcement, TrustManager(enforcement, own.document()), source, share=0).look()

@@ -112,9 +112,9 @@ def test_a_scheduler_that_was_revoked_is_told_by_a_look_beside_the_handshake(own
 def test_what_a_scheduler_pushed_is_kept_for_the_next_program(own: Authority, directory: Path) -> None:
     first = daskpki.security()
     scheduler, signed = revoke_scheduler(own)
-    keeper = first.enforcement(Role.CLIENT).keeper
-    assert keeper is not None
-    assert keeper.offer(signed)
+    manager = first.enforcement(Role.CLIENT).manager
+    assert manager is not None
+    assert manager.offer(signed)
     with pytest.raises(OSError, match="is revoked"):
         connect(own, daskpki.security(), scheduler)
     (kept,) = (directory.parent / "home" / "trust").iterdir()
@@ -124,9 +124,9 @@ def test_what_a_scheduler_pushed_is_kept_for_the_next_program(own: Authority, di
 def test_what_was_kept_and_does_not_hold_is_not_used(
     own: Authority, directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    keeper = daskpki.security().enforcement(Role.CLIENT).keeper
-    assert keeper is not None
-    assert keeper.offer(own.signed(own.document()))
+    manager = daskpki.security().enforcement(Role.CLIENT).manager
+    assert manager is not None
+    assert manager.offer(own.signed(own.document()))
     (kept,) = (directory.parent / "home" / "trust").iterdir()
     stranger = Authority()
     kept.write_bytes(stranger.signed(stranger.document()._replace(epoch=1000)).reveal())
@@ -159,8 +159,8 @@ def test_a_place_that_does_not_answer_delays_a_dial_by_two_seconds_and_counts_wh
     assert PATIENCE <= time.monotonic() - begin < PATIENCE + 10
     assert f"going on with that of epoch {document.epoch}" in caplog.text
     enforcement = security.enforcement(Role.CLIENT)
-    assert isinstance(enforcement.keeper, TrustManager)
-    look = lookout.look(enforcement.keeper)
+    assert isinstance(enforcement.manager, TrustManager)
+    look = lookout.look(enforcement.manager)
     source.told.set()
     look.result(60)
     assert enforcement.trust.epoch == newest.epoch
@@ -192,8 +192,8 @@ def test_a_look_is_kept_for_a_minute_for_all_clients_of_a_process(own: Authority
     lookout = Lookout(Asked(), clock=lambda: hands[0])
     document, leaf = own.document(), alice(own)
     newest = own.signed(own.document())
-    keepers = [TrustManager(own.enforcement(leaf), document) for _ in range(2)]
-    dials = [OnDial(own.enforcement(leaf), keeper, NullSource(), lookout) for keeper in keepers]
+    managers = [TrustManager(own.enforcement(leaf), document) for _ in range(2)]
+    dials = [OnDial(own.enforcement(leaf), manager, NullSource(), lookout) for manager in managers]
 
     async def dial_all() -> None:
         for each in dials:
@@ -203,7 +203,7 @@ def test_a_look_is_kept_for_a_minute_for_all_clients_of_a_process(own: Authority
     for moment in (0.0, 59.0, 60.0, 61.0):
         hands[0] = moment
         asyncio.run(dial_all())
-        assert {keeper.epoch for keeper in keepers} == {document.epoch + 1}
+        assert {manager.epoch for manager in managers} == {document.epoch + 1}
     assert began == [0.0, 0.0, 60.0], "the first look asks once more after what it took"
 
 

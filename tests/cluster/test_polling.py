@@ -14,9 +14,9 @@ from daskpki.boot.fetch import Reader
 from daskpki.boot.refresh import StoreSource, TrustVersions, open_source
 from daskpki.cluster.audit import REFUSED, Audit
 from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.peer import trust_of
 from daskpki.cluster.refresh import NullSource, Watch
 from daskpki.cluster.tls import KeyPair
-from daskpki.cluster.trust_state import trust_of
 from daskpki.cluster.trust_updates import TrustManager, TrustMessage
 from daskpki.confidential import Confidential
 from daskpki.errors import NotFoundError, UnavailableError
@@ -59,7 +59,7 @@ TRUST = secret_names.trust_id("default")
 class OwnNode(NamedTuple):
     """What goes by a source in a process."""
 
-    keeper: TrustManager
+    manager: TrustManager
     watch: Watch
     audit: Audit
 
@@ -67,8 +67,8 @@ class OwnNode(NamedTuple):
 def own_node(source: StoreSource, authority: Authority, held: TrustDocument) -> OwnNode:
     leaf = authority.leaf(Role.WORKER)
     enforcement = Enforcement(leaf.identity, leaf.pair, trust_of(held))
-    keeper = enforcement.keeper = TrustManager(enforcement, held)
-    return OwnNode(keeper, Watch(enforcement, keeper, WithoutCredential(source), share=0), enforcement.audit)
+    manager = enforcement.manager = TrustManager(enforcement, held)
+    return OwnNode(manager, Watch(enforcement, manager, WithoutCredential(source), share=0), enforcement.audit)
 
 
 class WithoutCredential(NamedTuple):
@@ -135,8 +135,8 @@ def test_a_credential_that_did_not_hold_is_offered_again(shelves: Shelves, sourc
     authority = Authority()
     held, leaf = authority.document(), authority.leaf(Role.WORKER)
     enforcement = Enforcement(leaf.identity, leaf.pair, trust_of(held))
-    keeper = TrustManager(enforcement, held)
-    watch = Watch(enforcement, keeper, source, share=0)
+    manager = TrustManager(enforcement, held)
+    watch = Watch(enforcement, manager, source, share=0)
     shelves.add(TRUST, authority.signed(held))
     authority.add_authority()
     known = authority.signed(authority.document())
@@ -208,7 +208,7 @@ def test_versions_that_do_not_hold_hide_none_that_does(shelves: Shelves, source:
     shelves.versions[TRUST] = [authority.signed(held), *junk, authority.signed(revoking), *junk]
     security = own_node(source, authority, held)
     assert not security.watch.look(), "some did not hold"
-    assert security.keeper.epoch == revoking.epoch
+    assert security.manager.epoch == revoking.epoch
     refused = [event.detail for event in security.audit.latest if event.kind == REFUSED]
     assert {detail.split(" of ")[0] for detail in refused} == {f"a trust document from version {n}" for n in (2, 3)}
     requests = shelves.requests
@@ -225,7 +225,7 @@ def test_a_thousand_forged_versions_cost_two_reads_each_and_one_request_afterwar
     shelves.versions[TRUST] = [authority.signed(held), authority.signed(revoking), *[forged] * 1000]
     security = own_node(source, authority, held)
     security.watch.look()
-    assert security.keeper.epoch == revoking.epoch
+    assert security.manager.epoch == revoking.epoch
     assert shelves.requests < 4 * 1000
     requests = shelves.requests
     assert security.watch.look()
@@ -245,7 +245,7 @@ def test_a_node_that_missed_a_rollover_catches_up_through_the_versions_between(
     authority.sign_by_active_alone()
     shelves.add(TRUST, authority.signed(newest := authority.document()))
     security.watch.look()
-    assert (newest.epoch > newer.epoch, security.keeper.epoch) == (True, newest.epoch)
+    assert (newest.epoch > newer.epoch, security.manager.epoch) == (True, newest.epoch)
 
 
 def test_a_document_of_the_future_is_tried_again_once_the_clock_is_right(shelves: Shelves) -> None:

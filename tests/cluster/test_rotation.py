@@ -13,7 +13,7 @@ import pytest
 from distributed import Client, Scheduler, Worker
 
 from daskpki.cluster.refresh import Watch
-from daskpki.cluster.security import NodeSecurity, client_security, node_security
+from daskpki.cluster.security import NodeSecurity, client_security
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustMessage
 from daskpki.confidential import Confidential
@@ -54,13 +54,11 @@ class Shelf:
 
 
 def node(authority: Authority, role: Role, directory: Path) -> NodeSecurity:
-    return node_security(
-        parse_handover(handover_of(authority, authority.leaf(role), directory, "limited").read_bytes())
-    )
+    return NodeSecurity(parse_handover(handover_of(authority, authority.leaf(role), directory, "limited").read_bytes()))
 
 
 def watch(security: NodeSecurity, shelf: Shelf, **options: Any) -> Watch:
-    return Watch(security.enforcement(Role(security.handover.role)), security.keeper, shelf, **options)
+    return Watch(security.enforcement(Role(security.handover.role)), security.manager, shelf, **options)
 
 
 def test_a_rollover_under_load_loses_nothing(tmp_path: Path) -> None:
@@ -105,20 +103,20 @@ def test_a_rollover_under_load_loses_nothing(tmp_path: Path) -> None:
 def test_what_a_restarted_worker_gets_is_the_newest(tmp_path: Path) -> None:
     authority = Authority()
     security = node(authority, Role.WORKER, tmp_path)
-    path = security.hand_on()
+    path = security.hand_to_children()
     shelf = Shelf(authority)
     shelf.publish()
     shelf.leaf = authority.leaf(Role.WORKER)
     assert watch(security, shelf).look()
-    restarted = node_security(load_handover(path))
-    assert restarted.keeper.epoch == security.keeper.epoch
+    restarted = NodeSecurity(load_handover(path))
+    assert restarted.manager.epoch == security.manager.epoch
     assert restarted.enforcement(Role.WORKER).pair == shelf.leaf.pair
 
 
 def test_an_older_or_foreign_credential_changes_nothing(tmp_path: Path) -> None:
     authority = Authority()
     security = node(authority, Role.WORKER, tmp_path)
-    keeper, enforcement = security.keeper, security.enforcement(Role.WORKER)
+    manager, enforcement = security.manager, security.enforcement(Role.WORKER)
     before = enforcement.pair
     wrong = [
         (authority.leaf(Role.WORKER, at=timedelta(days=-1)), "older than the one in use"),
@@ -128,7 +126,7 @@ def test_an_older_or_foreign_credential_changes_nothing(tmp_path: Path) -> None:
     ]
     for leaf, reason in wrong:
         with pytest.raises(NotTrustedError, match=reason):
-            keeper.renew(leaf.pair)
+            manager.renew(leaf.pair)
         assert enforcement.pair is before
 
 
@@ -185,4 +183,4 @@ def test_the_poller_looks_again_and_again(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(watch(security, shelf).run(60, pause))
     assert all(54 <= seconds <= 66 for seconds in pauses)
-    assert security.keeper.epoch == authority.document().epoch - 2
+    assert security.manager.epoch == authority.document().epoch - 2

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daskpki.cluster.backend import install
-from daskpki.cluster.security import PkiSecurity, client_security, node_security
+from daskpki.cluster.security import NodeSecurity, PkiSecurity, client_security
 from daskpki.cluster.tls import KeyPair, client_context, load_key_pair, load_through_sealed_file
 from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError, UsageError
@@ -137,7 +137,7 @@ def test_the_windows_way_leaves_nothing_and_writes_ciphertext_only(
 
 def test_a_nodes_security_travels_as_its_handover(authority: Authority, tmp_path: Path) -> None:
     leaf = authority.leaf(Role.WORKER)
-    node = node_security(parse_handover(handover_of(authority, leaf, tmp_path, "limited").read_bytes()))
+    node = NodeSecurity(parse_handover(handover_of(authority, leaf, tmp_path, "limited").read_bytes()))
     sent = pickle.dumps(node)
     assert b"PRIVATE KEY" not in sent
     received = pickle.loads(sent)  # noqa: S301 - what was pickled a line above
@@ -151,7 +151,7 @@ def test_a_node_whose_files_do_not_hold_does_not_start(authority: Authority, tmp
     foreign = handover_of(stranger, stranger.leaf(Role.WORKER), tmp_path / "other", "limited").read_bytes()
     mixed = Handover(**handover._asdict() | {field: parse_handover(foreign)._asdict()[field]})
     with pytest.raises(NotTrustedError):
-        node_security(mixed).enforcement(Role.WORKER).server_context()
+        NodeSecurity(mixed).enforcement(Role.WORKER).server_context()
 
 
 @pytest.mark.parametrize("mode", ["refuse", "allow"])
@@ -161,7 +161,7 @@ def test_the_handover_says_what_a_revocation_list_that_ran_out_means(
     handover = parse_handover(handover_of(authority, authority.leaf(Role.SCHEDULER), tmp_path, "limited").read_bytes())
     stale = authority.signed(authority.document(lifetime=35 * DAY, at=-36 * DAY))
     Path(handover.trust).write_bytes(stale.reveal())
-    node = node_security(handover._replace(freshness=Freshness(stale_trust=mode)))
+    node = NodeSecurity(handover._replace(freshness=Freshness(stale_trust=mode)))
     shown = authority.leaf(Role.CLIENT, "alice").credential.leaf
     enforcement = node.enforcement(Role.SCHEDULER)
     if mode == "allow":

@@ -21,7 +21,7 @@ import pytest
 from distributed.utils import open_port
 
 from daskpki.boot.plan import dask_environment
-from daskpki.cluster.web.health import CONNECTIONS
+from daskpki.cluster.web.server import CONNECTIONS
 from daskpki.confidential import Confidential
 from daskpki.handover import encode_handover, parse_handover
 from daskpki.identity import Role

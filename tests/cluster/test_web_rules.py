@@ -11,11 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from daskpki.cluster.audit import Event
 from daskpki.cluster.peer import Peer
-from daskpki.cluster.reasons import Reason
+from daskpki.cluster.refusal import Reason
 from daskpki.cluster.web.access import Dashboard, Visit, is_local_name, is_loopback, verify_visit
-from daskpki.cluster.web.metrics import exposition
 from daskpki.cluster.web.page import page
-from daskpki.cluster.web.snapshot import Believed, Ca, Contact, Snapshot, as_json, group
+from daskpki.cluster.web.snapshot import Ca, Contact, Snapshot, Trust, as_json, exposition, group
 from daskpki.errors import NotTrustedError, PolicyError
 from daskpki.identity import Identity, Role
 
@@ -110,7 +109,7 @@ def snapshot(text: str = "", *, mode: str = "limited", next_update: int = int(NO
         not_after=int(NOW) + 80 * DAY,
         worker_clients=mode,
         dashboard="mtls",
-        trust=Believed(
+        trust=Trust(
             cluster=f"lab{text}",
             trust_domain="c.example",
             epoch=7,

@@ -18,7 +18,7 @@ import yaml
 from daskpki.boot.log import JSON
 from daskpki.boot.plan import dask_environment
 from daskpki.cluster.audit import KINDS
-from daskpki.cluster.reasons import Reason
+from daskpki.cluster.refusal import Reason
 from tests.boot.test_handover import HANDOVER
 from tests.support.boot_cloud import plain_environ
 from tests.support.doc_sessions import blocks

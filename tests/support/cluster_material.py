@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives import hashes
 
 from daskpki.authority.crl import DROPPED_LIMIT
 from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.peer import TrustState, trust_of
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.tls import KeyPair
-from daskpki.cluster.trust_state import TrustState, trust_of
 from daskpki.confidential import Confidential
 from daskpki.identity import Identity, Role, default_trust_domain
 from daskpki.pki.certificates import der, name_text

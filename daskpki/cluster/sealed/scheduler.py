@@ -100,7 +100,7 @@ class Seal:
         )
 
     async def _opened(self, client: str, message: dict[str, Any]) -> graphs.CheckedGraph:
-        owner = self._enforcement.ledger.owner(Channel.CLIENT_STREAM, client)
+        owner = self._enforcement.registrations.owner(Channel.CLIENT_STREAM, client)
         if owner is None:
             raise HelperFailedError(f"the client {client[:100]!r} is gone")
         request = {name: message.pop(name, None) for name in OPENED} | {

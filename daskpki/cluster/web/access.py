@@ -24,7 +24,7 @@ READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Dashboard(StrEnum):
-    """Whom a server's pages are for: this machine's users, holders of a client's certificate, or nobody."""
+    """Audience of a server's pages: this machine's users, holders of a client's certificate, or nobody."""
 
     LOOPBACK = "loopback"
     MTLS = "mtls"
@@ -32,7 +32,7 @@ class Dashboard(StrEnum):
 
 
 class Visit(NamedTuple):
-    """One request: `address` is the other end's IP address, `origin` what a browser says where it comes from."""
+    """One request: `address` is the other end's IP address, `origin` is a browser's header."""
 
     method: str
     address: str
@@ -43,30 +43,25 @@ class Visit(NamedTuple):
 def verify_visit(visit: Visit, dashboard: Dashboard, named: Collection[str] = ()) -> None:
     """Raise NotTrustedError for a visitor from elsewhere, PolicyError for a request that does more than read.
 
-    `named` are hosts (with ports, unless it is the scheme's own) under which a proxy shows these pages, or other pages
-    that embed them.
+    `named` are hosts (with ports, except the scheme's own) under which a proxy shows these pages, or pages that embed
+    them.
     """
     if dashboard is not Dashboard.MTLS:
-        _verify_local(visit, named)
+        if not is_loopback(visit.address):
+            raise NotTrustedError(
+                "these pages are for this machine only", hint="use a tunnel to it, or start with --dashboard mtls"
+            )
+        if not is_local_name(visit.host) and visit.host not in named:
+            way_out = f"ask for 127.0.0.1 or localhost, or {_NAME_IT}"
+            raise PolicyError(f"Host {visit.host!r} is not this machine's own name", hint=way_out)
     if visit.method not in READING:
         raise PolicyError(f"{visit.method} is refused: these pages only show")
     if visit.origin is not None and urlsplit(visit.origin).netloc not in {visit.host, *named}:
         raise PolicyError(f"the page at {visit.origin} may not read these: they are at {visit.host}", hint=_NAME_IT)
 
 
-def _verify_local(visit: Visit, named: Collection[str]) -> None:
-    if not is_loopback(visit.address):
-        raise NotTrustedError(
-            "these pages are for this machine only", hint="use a tunnel to it, or start with --dashboard mtls"
-        )
-    if not is_local_name(visit.host) and visit.host not in named:
-        raise PolicyError(
-            f"Host {visit.host!r} is not this machine's own name", hint=f"ask for 127.0.0.1 or localhost, or {_NAME_IT}"
-        )
-
-
 def is_local_name(host: str) -> bool:
-    """Whether a Host (RFC 9110, 7.2), with or without a port, is this machine whoever answers for the DNS."""
+    """True if a Host (RFC 9110, 7.2), with or without a port, is this machine for any DNS server."""
     found = _HOST.fullmatch(host)
     if found is None:
         return False
@@ -74,7 +69,7 @@ def is_local_name(host: str) -> bool:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an IP address, with or without a zone, is this machine's own."""
+    """True if an IP address, with or without a zone, is a loopback address."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,11 +1,11 @@
-"""A snapshot as one HTML page in the look of Dask's dashboard (pure): what stands in which cell of `page.html`.
+"""Renders a snapshot as an HTML page in the look of Dask's dashboard, and serves daskpki's own pages.
 
 The bar of tabs on top of Dask's dashboard, and how ours gets into it.
 
 Bokeh's pages render the list that belongs to their scheduler (`template_variables` remembers one for each), so the tab
 is added to that list. Where there is no Bokeh, there is no bar but our own.
 
-The HTTP handlers of daskpki's own pages: a snapshot at each request, written down by `page` and `metrics`.
+The HTTP handlers take a snapshot at each request.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from tornado.web import RequestHandler
 
 from daskpki.cluster.audit import REFUSED, REVOKED, TURNED_AWAY, Event, host_of
 from daskpki.cluster.policy import Server, WorkerClients
-from daskpki.cluster.web.metrics import exposition
-from daskpki.cluster.web.snapshot import SOON, Ca, Connected, Snapshot, as_json
+from daskpki.cluster.web.snapshot import SOON, Ca, Connected, Snapshot, as_json, exposition
 from daskpki.quoting import rfc3339
 
 ROWS: Final = 500
-"""The most that a table shows."""
+"""Rows of a table, at most."""
 
 CONTENT_POLICY: Final = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -53,7 +52,7 @@ _WORKERS_AS_CLIENTS: Final = {
 
 
 class Tile(NamedTuple):
-    """What matters at a glance: a value, a word on it, and what it means."""
+    """A headline figure: a value, a word on it, and its meaning."""
 
     heading: str
     value: str
@@ -68,7 +67,7 @@ def _template() -> Template:
 
 
 def page(snapshot: Snapshot, tabs: Sequence[str]) -> str:
-    """The whole page; `tabs` are the pages of Dask's bar, as relative addresses."""
+    """Render the page; `tabs` are the pages of Dask's bar, as relative addresses."""
     now = snapshot.at
     return _template().render(
         snapshot=snapshot,
@@ -180,7 +179,7 @@ def _end(end: float, now: float) -> str:
 
 
 def _span(seconds: float) -> str:
-    """A length of time in its largest unit, of which there are at least two: 47 hours, 2 days."""
+    """Format a duration in the largest unit that it has at least two of: 47 hours, 2 days."""
     for length, unit in _UNITS:
         if seconds >= _TWICE * length:
             return f"{int(seconds // length)} {unit}s"
@@ -192,26 +191,20 @@ def _moment(since_epoch: float) -> str:
 
 
 TAB: Final = "daskpki"
-_WITHOUT_BOKEH: Final = ("info",)
 
 
 def tabs_of(server: Any, kind: Server) -> list[str]:
-    """The pages that the bar shows, ours among them."""
+    """List the pages in Dask's bar, ours among them."""
     if kind is not Server.SCHEDULER:
         return []
-    tabs = _dasks_own(server)
+    tabs: list[str] = ["info"]  # without Bokeh
+    if server.http_application.applications:
+        from distributed.dashboard.scheduler import template_variables
+
+        tabs = template_variables(server)["pages"]
     if TAB not in tabs:
         tabs.append(TAB)
     return tabs
-
-
-def _dasks_own(scheduler: Any) -> list[str]:
-    if not scheduler.http_application.applications:
-        return list(_WITHOUT_BOKEH)
-    from distributed.dashboard.scheduler import template_variables
-
-    pages: list[str] = template_variables(scheduler)["pages"]
-    return pages
 
 
 Take = Callable[[], Snapshot]
@@ -226,7 +219,7 @@ _METRICS: Final = {
 
 
 def routes(take: Take, server: Any, kind: Server, tabs: list[str]) -> list[Route]:
-    """What is served beside Dask's own pages, under whatever prefix they have."""
+    """List the routes that are served beside Dask's own pages, under any prefix."""
     own: list[Route] = [(r".*/metrics", metrics_handler(kind, take), {"dask_server": server})]
     if kind is not Server.SCHEDULER:
         return own
@@ -239,7 +232,7 @@ def routes(take: Take, server: Any, kind: Server, tabs: list[str]) -> list[Route
 
 
 def metrics_handler(kind: Server, take: Take) -> type[RequestHandler]:
-    """Dask's own metrics of that kind of server, if it has any, and then ours."""
+    """Make a handler of Dask's own metrics of that kind of server, if it has any, followed by ours."""
     inherited = import_module(_METRICS[kind]).routes[0][1] if kind in _METRICS else _NoMetrics
 
     def get(self: Any) -> None:
@@ -251,13 +244,13 @@ def metrics_handler(kind: Server, take: Take) -> type[RequestHandler]:
 
 
 class _NoMetrics(RequestHandler):
-    """In the place of Dask's handler where it has none: a nanny's."""
+    """The handler for a nanny, which has none of Dask's."""
 
     def initialize(self, dask_server: Any) -> None:
-        """Take what Dask's handlers take."""
+        """Take the argument of Dask's handlers."""
 
     def get(self) -> None:
-        """Nothing."""
+        """Write nothing."""
 
 
 class _Own(RequestHandler):
@@ -272,11 +265,11 @@ class Page(_Own):
     """`/daskpki`."""
 
     def initialize(self, take: Take, tabs: list[str]) -> None:
-        """See tornado."""
+        """Take the source of snapshots, and the tabs."""
         self._take, self._tabs = take, tabs
 
     def get(self) -> None:
-        """The page."""
+        """Write the page."""
         self.finish(page(self._take(), self._tabs))
 
 
@@ -284,11 +277,11 @@ class Document(_Own):
     """`/daskpki.json`."""
 
     def initialize(self, take: Take) -> None:
-        """See tornado."""
+        """Take the source of snapshots."""
         self._take = take
 
     def get(self) -> None:
-        """The same as JSON."""
+        """Write the snapshot as JSON."""
         self.finish(as_json(self._take()))
 
 
@@ -296,20 +289,20 @@ class Asset(_Own):
     """The page's style sheet and script."""
 
     def get(self, name: str, kind: str) -> None:
-        """The file of that name; the route lets through two."""
+        """Write the file of that name; the route allows two."""
         self.set_header("Content-Type", _TYPES[kind])
         self.finish(files("daskpki.cluster.web").joinpath("static", name).read_bytes())
 
 
 class Refusal(_Own):
-    """Anything that is not served: why, in one line."""
+    """Answers a request that is refused, with the reason in one line."""
 
     def initialize(self, status: int, reason: str) -> None:
-        """See tornado."""
+        """Take status and reason."""
         self._status, self._why = status, reason
 
     def prepare(self) -> None:
-        """Before any method is looked up."""
+        """Answer before any method is looked up."""
         self.set_status(self._status)
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish(f"daskpki: {self._why}\n")

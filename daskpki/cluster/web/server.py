@@ -1,4 +1,6 @@
-"""Guards a Dask server's HTTP application: each request passes it, WebSockets and Bokeh's pages included.
+"""Guards a Dask server's HTTP application, and serves `/health` and `/metrics` to probes.
+
+Each request passes the guard, WebSockets and Bokeh's pages included.
 
 Handlers are allowed by class, not by path: a prefix or a configured route can change any path. A handler that a newer
 version adds is not served until it has been reviewed; the tests start each server and compare.
@@ -6,10 +8,16 @@ version adds is not served until it has been reviewed; the tests start each serv
 The guard is installed when the server begins to listen for comms, after its HTTP port is bound but before the event
 loop has turned once, so no request gets in earlier. It judges each request by the certificate of its connection: a
 kept-alive connection does not outlive a revocation, and WebSockets are closed.
+
+The health server speaks plain HTTP from Dask's event loop, of a scheduler or of the process of a machine's nannies. A
+worker is not probed: its loop may stand still for minutes while a task holds the interpreter's lock, and it must not
+be killed for that. Each worker process serves its own metrics on the next free port.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
 from asyncio import Future
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
@@ -18,6 +26,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import dask
+from distributed.http.health import HealthHandler
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 from tornado.ioloop import IOLoop, PeriodicCallback
@@ -28,12 +37,12 @@ from tornado.web import Application, ErrorHandler, RequestHandler
 from daskpki.cluster.audit import REVOKED, TURNED_AWAY
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import Peer, parse_peer, shown_certificate
-from daskpki.cluster.pending import Anteroom, keep_few, usual_limit
-from daskpki.cluster.policy import Server
-from daskpki.cluster.reasons import PeerRefusedError, Reason, reason_at_tls
+from daskpki.cluster.pending import PendingConnections, keep_few, usual_limit
+from daskpki.cluster.policy import Server, server_kind
+from daskpki.cluster.refusal import PeerRefusedError, Reason, reason_at_tls
 from daskpki.cluster.web import page
 from daskpki.cluster.web.access import Dashboard, Visit, verify_visit
-from daskpki.cluster.web.page import tabs_of
+from daskpki.cluster.web.page import metrics_handler, tabs_of
 from daskpki.cluster.web.snapshot import Contact, take
 from daskpki.errors import DaskpkiError, NotTrustedError, PolicyError
 from daskpki.identity import Role
@@ -81,22 +90,22 @@ _API: Final = "distributed.http.scheduler.api"
 DENIED: Final[Mapping[str, str]] = {
     "distributed.http.proxy.GlobalProxyHandler": "it connects to whatever address it is asked for",
     "distributed.http.routing.DirectoryHandler": "it lists the files that are served, and fails where Bokeh's are",
-    f"{_API}.APIHandler": "the API retires workers for whoever reaches it",
-    f"{_API}.RetireWorkersHandler": "it retires workers for whoever reaches it",
+    f"{_API}.APIHandler": "the API retires workers for anyone who reaches it",
+    f"{_API}.RetireWorkersHandler": "it retires workers for anyone who reaches it",
     f"{_API}.GetWorkersHandler": "it belongs to the API that retires workers",
     f"{_API}.AdaptiveTargetHandler": "it belongs to the API that retires workers",
     f"{_API}.CheckIdleHandler": "it belongs to the API that retires workers",
 }
-"""Known, and not served; each with its reason."""
+"""Handlers that are known and not served, with the reason."""
 
 
 def qualified_name(handler: type) -> str:
-    """The name under which a handler class stands in these tables."""
+    """Return the name of a handler class in these tables."""
     return f"{handler.__module__}.{handler.__qualname__}"
 
 
 def why_denied(handler: type) -> str | None:
-    """Why a handler is not served; None when it is."""
+    """Return why a handler is not served; None if it is."""
     name = qualified_name(handler)
     if name in ALLOWED:
         return None
@@ -104,7 +113,7 @@ def why_denied(handler: type) -> str | None:
 
 
 VISITORS: Final = frozenset({Role.CLIENT})
-"""Whose certificates open the pages under mutual TLS."""
+"""Roles whose certificates open the pages under mutual TLS."""
 
 _MINUTE: Final = 60_000
 _FORBIDDEN: Final = 403
@@ -112,7 +121,7 @@ _NOT_FOUND: Final = 404
 
 
 class HttpGuard(Router):
-    """Of one server, which has its HTTP application and server by now."""
+    """The guard of one server, which has its HTTP application and server by now."""
 
     def __init__(self, enforcement: Enforcement, server: Any, kind: Server) -> None:
         self._enforcement = enforcement
@@ -122,7 +131,7 @@ class HttpGuard(Router):
         self._loop = IOLoop.current()
         self._visitors: WeakKeyDictionary[IOStream, float] = WeakKeyDictionary()
         look = partial(take, enforcement, kind.value)
-        self._anteroom = Anteroom(enforcement.audit)
+        self._pending = PendingConnections(enforcement.audit)
         self._ours = Application(page.routes(lambda: look(self.visitors()), server, kind, tabs_of(server, kind)))
         if self._dashboard is Dashboard.MTLS:
             self._http_server.ssl_options = enforcement.server_context()
@@ -131,11 +140,11 @@ class HttpGuard(Router):
         else:
             keep_few(self._http_server, usual_limit())
         self._http_server.request_callback = self
-        self._anteroom.open(self._http_server)
+        self._pending.open(self._http_server)
         enforcement.listening(self)
 
     def find_handler(self, request: HTTPServerRequest, **_: Any) -> HTTPMessageDelegate | None:
-        """Whatever answers this request: ours, Dask's when it was reviewed, else a refusal."""
+        """Choose the handler: ours, a reviewed one of Dask's, else a refusal."""
         try:
             self._admit(request)
         except DaskpkiError as refusal:
@@ -148,21 +157,21 @@ class HttpGuard(Router):
         return found if reason is None else self._refusal(request, _NOT_FOUND, reason)
 
     def _take_in(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        """Tornado's own: a connection was accepted. Who fails at TLS is refused too, and nobody would learn of it."""
+        """Take an accepted connection (tornado's hook): a failed TLS handshake is a refusal, and is recorded."""
         if isinstance(stream, SSLIOStream):
-            self._anteroom.enter(stream)
+            self._pending.enter(stream)
             stream.wait_for_handshake().add_done_callback(partial(self._let_in, stream, str(address[0])))
         HTTPServer.handle_stream(self._http_server, stream, address)
 
     def _let_in(self, stream: SSLIOStream, address: str, handshake: Future[Any]) -> None:
-        self._anteroom.leave(stream)
+        self._pending.leave(stream)
         if not handshake.cancelled() and handshake.exception() is not None:
             why = f"dashboard: no TLS: {stream.error or 'it closed the connection'}"
             reason = reason_at_tls(stream.error)
             self._enforcement.audit.record(TURNED_AWAY, address=address, detail=why, reason=reason)
 
     def _record(self, kind: str, refusal: DaskpkiError, stream: IOStream) -> None:
-        """Note a refusal, with the name in the visitor's certificate: pages refuse even those whom they know."""
+        """Record a refusal with the identity in the visitor's certificate, if there is one."""
         address, detail = _peer_address(stream), f"dashboard: {refusal}"
         if isinstance(refusal, PolicyError) or self._dashboard is not Dashboard.MTLS:
             try:
@@ -173,13 +182,13 @@ class HttpGuard(Router):
         self._enforcement.audit.refuse(kind, refusal, address=address, detail=detail)
 
     def renew(self, context: SSLContext) -> None:
-        """See enforcement.Listening; may be called from any thread."""
+        """Take new connections under another context, and judge live ones again; from any thread."""
         if self._dashboard is Dashboard.MTLS:
             self._http_server.ssl_options = context
             self._loop.add_callback(self.judge_again)
 
     def judge_again(self) -> None:
-        """Cut the connections of visitors who would not be admitted any more."""
+        """Close the connections of visitors that are no longer admitted."""
         for stream in list(self._visitors):
             if stream.closed():
                 continue
@@ -190,7 +199,7 @@ class HttpGuard(Router):
                 stream.close()
 
     def visitors(self) -> Iterator[Contact]:
-        """Who looks at the pages now, under mutual TLS."""
+        """Yield the visitors of the pages under mutual TLS."""
         for stream, since in list(self._visitors.items()):
             if not stream.closed():
                 yield Contact(self._peer(stream), _peer_address(stream), since, "dashboard")
@@ -221,7 +230,7 @@ class HttpGuard(Router):
 
 
 def stand_before(server: Any, kind: Server, enforcement: Enforcement) -> None:
-    """Put a Door in front of the server's pages: now, or once it serves them (a worker, a little later)."""
+    """Put a guard before the server's pages: now, or once it serves them (a worker, a little later)."""
     if http_server := getattr(server, "http_server", None):
         if not isinstance(http_server.request_callback, HttpGuard):  # a scheduler with several addresses
             HttpGuard(enforcement, server, kind)
@@ -236,14 +245,14 @@ def stand_before(server: Any, kind: Server, enforcement: Enforcement) -> None:
 
 
 def verify_guarded(server: Any) -> None:
-    """Raise NotTrustedError when pages of this server are served past the door."""
+    """Raise NotTrustedError if pages of this server are served without the guard."""
     http_server = getattr(server, "http_server", None)
     if http_server is not None and not isinstance(http_server.request_callback, HttpGuard):
         raise NotTrustedError(f"{type(server).__name__} serves its pages without daskpki's rules")
 
 
 def _named_hosts() -> Collection[str]:
-    """Hosts under which these pages are shown, or that embed them, if Dask's configuration has any; "*" is none."""
+    """Return the hosts in Dask's configuration that show or embed these pages; "*" is none."""
     settings = dask.config.get("distributed.scheduler.dashboard.bokeh-application", {})
     return [origin for origin in settings.get("allow_websocket_origin", ()) if origin != "*"]
 
@@ -258,3 +267,55 @@ def _stream(request: HTTPServerRequest) -> IOStream:
 
 def _peer_address(stream: IOStream) -> str:
     return str(stream.socket.getpeername()[0]) if stream.socket is not None else ""
+
+
+WORKERS: Final = 256
+"""Ports after the given one that are tried for worker processes."""
+
+CONNECTIONS: Final = 32
+"""Open connections of the health server: anyone may open them, and Dask's peers need the descriptors."""
+
+logger = logging.getLogger("distributed.daskpki")
+_SERVING: list[HTTPServer] = []
+
+
+def serve_health(server: Any, enforcement: Enforcement, address: str, *, metrics: bool) -> None:
+    """Serve health and metrics at ADDRESS:PORT; DaskpkiError if the port is taken.
+
+    Only the first server of a process does, and a worker under a nanny only with metrics.
+    """
+    below_nanny = bool(getattr(server, "nanny", None))
+    if _SERVING or (below_nanny and not metrics):
+        return
+    host, _, text = address.rpartition(":")
+    first = int(text)
+    ports = range(first + 1, first + 1 + WORKERS) if below_nanny else (first,)
+    http_server = HTTPServer(application(server, enforcement, metrics=metrics))
+    for port in ports:
+        if _listens(http_server, host.strip("[]"), port):
+            _SERVING.append(http_server)
+            keep_few(http_server, CONNECTIONS)
+            PendingConnections(enforcement.audit).open(http_server)
+            logger.info("/health%s at http://%s:%d", " and /metrics" if metrics else "", host, port)
+            return
+    raise DaskpkiError(f"--health {address}: the port is taken", hint="another address, or stop what listens there")
+
+
+def application(server: Any, enforcement: Enforcement, *, metrics: bool) -> Application:
+    """Make the health server's application."""
+    kind = server_kind(server)
+    routes: list[Any] = [(r"/health", HealthHandler)]
+    if metrics:
+        look = partial(take, enforcement, kind.value)
+        routes.append((r"/metrics", metrics_handler(kind, look), {"dask_server": server}))
+    return Application(routes, default_handler_class=ErrorHandler, default_handler_args={"status_code": 404})
+
+
+def _listens(http_server: HTTPServer, host: str, port: int) -> bool:
+    try:
+        http_server.listen(port, host)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise DaskpkiError(f"--health {host}:{port}: {error.strerror}") from error
+        return False
+    return True

@@ -1,29 +1,31 @@
-"""Collects what there is to show of one Dask server at one moment; page, JSON and metrics are made from it.
+"""Takes a snapshot of one Dask server, and writes it as JSON and as metrics; `page` writes it as HTML.
 
-Names and addresses in a snapshot come from peers, so every writer has to escape them.
+Names and addresses in a snapshot come from peers, so every writer has to escape them. Metrics are in Prometheus' text
+format (version 0.0.4), which needs no library.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-from daskpki.cluster.audit import EXPIRED, REFUSED, RELOADED, REVOKED, TURNED_AWAY, Event
+from daskpki.cluster.audit import EXPIRED, KINDS, REFUSED, RELOADED, REVOKED, TURNED_AWAY, Event
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import Peer
-from daskpki.cluster.reasons import Reason
+from daskpki.cluster.refusal import Reason
 from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.pem import fingerprint, parse_pem
-from daskpki.pki.trust_document import Anchor, TrustDocument
+from daskpki.pki.trust_document import TrustDocument
 
 SOON: Final = 7 * 86_400
-"""Seconds before its end from which on something counts as ending soon."""
+"""Seconds before its end from which a certificate or list counts as ending soon."""
 
 
 class Contact(NamedTuple):
-    """One live connection: whose, from where, since when (seconds since the epoch), and by which way in."""
+    """One live connection: peer, address, begin (seconds since the epoch), and `via` tls or dashboard."""
 
     peer: Peer
     address: str
@@ -55,8 +57,8 @@ class Ca(NamedTuple):
     next_update: int | None
 
 
-class Believed(NamedTuple):
-    """What the process goes by: the trust document, as far as it is known here."""
+class Trust(NamedTuple):
+    """The trust document in force, as far as it is known here."""
 
     cluster: str
     trust_domain: str
@@ -68,7 +70,7 @@ class Believed(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """Everything. `identity` and `not_after` are the server's own."""
+    """The state of one server. `identity` and `not_after` are of its certificate."""
 
     at: float
     server: str
@@ -76,18 +78,18 @@ class Snapshot(NamedTuple):
     not_after: int
     worker_clients: str
     dashboard: str
-    trust: Believed
+    trust: Trust
     connected: tuple[Connected, ...]
     refused: tuple[Event, ...]
     changes: tuple[Event, ...]
     counts: Mapping[str, int]
     refusals: Mapping[Reason, int]
     sealed: Mapping[str, float] | None = None
-    """What a sealed scheduler's helpers did; None of any other server."""
+    """Counters of a sealed scheduler's helpers; None for any other server."""
 
     @property
     def ending(self) -> tuple[tuple[str, int], ...]:
-        """What ends within SOON, first that which ends first: what it is, and when (seconds since the epoch)."""
+        """Certificates and lists that end within SOON, the earliest first, each with its end (epoch seconds)."""
         ends = [
             (f"this {self.server.lower()}'s certificate", self.not_after),
             *((f"the certificate of {each.identity}", each.not_after) for each in self.connected),
@@ -99,7 +101,7 @@ class Snapshot(NamedTuple):
 
 
 def group(contacts: Iterable[Contact]) -> tuple[Connected, ...]:
-    """One entry for each certificate, ordered by identity."""
+    """Group connections by certificate, ordered by identity."""
     found: dict[tuple[str, int], list[Contact]] = {}
     for contact in contacts:
         found.setdefault((contact.peer.identity.uri, contact.peer.serial), []).append(contact)
@@ -121,22 +123,23 @@ def _connected(contacts: list[Contact]) -> Connected:
 
 
 def cas(document: TrustDocument) -> tuple[Ca, ...]:
-    """The document's CAs, oldest first."""
+    """List the document's CAs, oldest first."""
     lists = {part.generation: (part.number, part.next_update) for part in document.crls}
     return tuple(
-        Ca(anchor.generation, anchor.state, *_named(anchor), *lists.get(anchor.generation, (None, None)))
+        Ca(
+            anchor.generation,
+            anchor.state,
+            fingerprint(anchor.certificate),
+            ends(anchor.certificate),
+            *lists.get(anchor.generation, (None, None)),
+        )
         for anchor in sorted(document.authorities)
     )
 
 
 @lru_cache(maxsize=16)
-def _named(anchor: Anchor) -> tuple[str, int]:
-    return fingerprint(anchor.certificate), ends(anchor.certificate)
-
-
-@lru_cache(maxsize=16)
 def ends(certificate: bytes) -> int:
-    """The notAfter of a certificate (DER), in seconds since the epoch."""
+    """Return the end of a certificate (DER) in seconds since the epoch."""
     return lifetime(load_certificate(certificate)).not_after
 
 
@@ -155,8 +158,14 @@ def as_json(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def take(enforcement: Enforcement, server: str, visitors: Iterable[Contact] = ()) -> Snapshot:
-    """What there is to show of the server that has this Enforcement; `visitors` look at its pages."""
+    """Take a snapshot of the server with this Enforcement; `visitors` are the connections to its pages."""
     latest = tuple(reversed(enforcement.audit.latest))
+    trust, document = enforcement.trust, enforcement.manager.document if enforcement.manager is not None else None
+    live = (
+        Contact(comm.conversation.peer, comm.peer_address, since, "tls")
+        for comm, since in enforcement.with_age()
+        if not comm.closed()
+    )
     own = parse_pem(enforcement.pair.certificates.encode(), "our certificate")[0][1]
     return Snapshot(
         at=enforcement.now(),
@@ -165,8 +174,16 @@ def take(enforcement: Enforcement, server: str, visitors: Iterable[Contact] = ()
         not_after=ends(own),
         worker_clients=enforcement.mode.value,
         dashboard=enforcement.dashboard.value,
-        trust=_believed(enforcement),
-        connected=group(chain(_comms(enforcement), visitors)),
+        trust=Trust(
+            cluster=trust.cluster,
+            trust_domain=trust.trust_domain,
+            epoch=trust.epoch,
+            issued_at=document.issued_at if document else None,
+            next_update=trust.next_update,
+            revoked=len(trust.revoked),
+            cas=cas(document) if document else (),
+        ),
+        connected=group(chain(live, visitors)),
         refused=tuple(event for event in latest if event.kind in (REFUSED, TURNED_AWAY)),
         changes=tuple(event for event in latest if event.kind in (REVOKED, EXPIRED, RELOADED)),
         counts=dict(enforcement.audit.counts),
@@ -175,21 +192,81 @@ def take(enforcement: Enforcement, server: str, visitors: Iterable[Contact] = ()
     )
 
 
-def _comms(enforcement: Enforcement) -> Iterator[Contact]:
-    for comm, since in enforcement.with_age():
-        if not comm.closed():
-            yield Contact(comm.conversation.peer, comm.peer_address, since, "tls")
+_NO_LABELS: Final[Mapping[str, object]] = {}
+Sample = tuple[Mapping[str, object], float]
 
 
-def _believed(enforcement: Enforcement) -> Believed:
-    trust, keeper = enforcement.trust, enforcement.keeper
-    document = keeper.document if keeper is not None else None
-    return Believed(
-        cluster=trust.cluster,
-        trust_domain=trust.trust_domain,
-        epoch=trust.epoch,
-        issued_at=document.issued_at if document else None,
-        next_update=trust.next_update,
-        revoked=len(trust.revoked),
-        cas=cas(document) if document else (),
-    )
+class Family(NamedTuple):
+    """One metric: its samples, each with labels."""
+
+    name: str
+    kind: str
+    meaning: str
+    samples: Iterable[Sample]
+
+
+def exposition(snapshot: Snapshot) -> str:
+    """Write all metrics as text."""
+    families = chain(_of_ourselves(snapshot), _of_peers(snapshot), _of_trust(snapshot))
+    return "".join(line for family in families for line in _written(family))
+
+
+def _of_ourselves(snapshot: Snapshot) -> Iterator[Family]:
+    modes = {
+        "identity": snapshot.identity,
+        "worker_clients": snapshot.worker_clients,
+        "dashboard": snapshot.dashboard,
+    }
+    yield Family("daskpki_info", "gauge", "Whose certificate this process holds, and its modes", [(modes, 1)])
+    yield _single("daskpki_certificate_not_after_seconds", "End of this process's certificate", snapshot.not_after)
+    counts: list[Sample] = [({"kind": kind}, snapshot.counts.get(kind, 0)) for kind in KINDS]
+    yield Family("daskpki_events_total", "counter", "Connections, refusals, revocations and reloads", counts)
+    for name, value in (snapshot.sealed or {}).items():
+        yield _single(f"daskpki_sealed_{name}", "Of a sealed scheduler", value)
+    refused: list[Sample] = [({"reason": reason}, snapshot.refusals.get(reason, 0)) for reason in Reason]
+    yield Family("daskpki_refused_total", "counter", "Refused connections, operations and requests, by reason", refused)
+
+
+def _of_peers(snapshot: Snapshot) -> Iterator[Family]:
+    certificates, connections = Counter[str](), Counter[str]()
+    first: dict[str, int] = {}
+    for each in snapshot.connected:
+        certificates[each.role] += 1
+        connections[each.role] += each.connections
+        first[each.role] = min(each.not_after, first.get(each.role, each.not_after))
+    yield _by_role("daskpki_connected_certificates", "Certificates with live connections", certificates)
+    yield _by_role("daskpki_connections", "Live connections", connections)
+    yield _by_role("daskpki_first_peer_not_after_seconds", "End of the peer's certificate that ends first", first)
+
+
+def _of_trust(snapshot: Snapshot) -> Iterator[Family]:
+    trust = snapshot.trust
+    yield _single("daskpki_trust_epoch", "Number of the trust document that holds", trust.epoch)
+    if trust.issued_at is not None:
+        yield _single("daskpki_trust_issued_at_seconds", "When it was signed", trust.issued_at)
+    yield _single("daskpki_revoked_certificates", "Serials on its revocation lists", trust.revoked)
+    if trust.next_update is not None:
+        yield _single("daskpki_revocation_next_update_seconds", "When the first list ends", trust.next_update)
+    lists = [({"generation": ca.generation}, ca.crl_number) for ca in trust.cas if ca.crl_number is not None]
+    yield Family("daskpki_revocation_list_number", "gauge", "CRLNumber of each CA's list", lists)
+    ends = [({"generation": ca.generation, "state": ca.state}, ca.not_after) for ca in trust.cas]
+    yield Family("daskpki_ca_not_after_seconds", "gauge", "End of each CA's certificate", ends)
+
+
+def _single(name: str, meaning: str, value: float) -> Family:
+    return Family(name, "gauge", meaning, [(_NO_LABELS, value)])
+
+
+def _by_role(name: str, meaning: str, values: Mapping[str, int]) -> Family:
+    return Family(name, "gauge", meaning, [({"role": role}, value) for role, value in sorted(values.items())])
+
+
+def _written(family: Family) -> Iterator[str]:
+    yield f"# HELP {family.name} {family.meaning}\n# TYPE {family.name} {family.kind}\n"
+    for labels, value in family.samples:
+        inside = ",".join(f'{name}="{_escaped(str(text))}"' for name, text in labels.items())
+        yield f"{family.name}{f'{{{inside}}}' if inside else ''} {value}\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

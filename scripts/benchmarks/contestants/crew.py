@@ -49,7 +49,7 @@ class Crew:
     def _security(self, directory: Path) -> Security:
         if self._kind == "daskpki":
             security = NodeSecurity(load_handover(str(directory / "handover.json")))
-            security.keeper.on_news.append(lambda _keeper: self._news.set())
+            security.manager.on_trust.append(lambda _manager: self._news.set())
             return security
         cert, key, ca = (str(directory / f"{name}.pem") for name in ("cert", "key", "ca"))
         return Security(tls_ca_file=ca, tls_worker_cert=cert, tls_worker_key=key, require_encryption=True)
@@ -64,8 +64,8 @@ class Crew:
         self._workers = await asyncio.gather(*map(one, range(self._count)))
 
     async def epoch(self, epoch: str, count: str) -> None:
-        waiting = [worker.security.keeper for worker in self._workers[: int(count)]]
-        while waiting := [keeper for keeper in waiting if keeper.epoch < int(epoch)]:
+        waiting = [worker.security.manager for worker in self._workers[: int(count)]]
+        while waiting := [manager for manager in waiting if manager.epoch < int(epoch)]:
             await self._news.wait()
             self._news.clear()
 
@@ -73,7 +73,7 @@ class Crew:
         directory = self._directory / "renewed"
         pair = KeyPair((directory / "cert.pem").read_text(), Confidential((directory / "key.pem").read_bytes()))
         for worker in self._workers[:-1]:
-            worker.security.keeper.renew(pair)
+            worker.security.manager.renew(pair)
 
     async def gone(self) -> None:
         await asyncio.gather(*(worker.finished() for worker in self._workers))

@@ -40,6 +40,7 @@ class RollbackGuard:
         self._noted: dict[str, Head] = {}
         self._trust = _load_trust(path)
         self._noted_trust: dict[str, SeenTrust] = {}
+        self._verified = _load_verified(path)
 
     @property
     def lasts(self) -> bool:
@@ -76,10 +77,21 @@ class RollbackGuard:
         """The clusters of which something was seen."""
         return list(self._remembered)
 
+    def verified(self, cluster: str, since: Head) -> Head:
+        """The newest record up to which every commit after `since` was verified, none about a CA; `since` for none."""
+        begin, end = self._verified.get(cluster, (since, since))
+        return end if begin == since else since
+
+    def note_verified(self, cluster: str, since: Head, end: Head) -> None:
+        """Remember that every commit after `since` up to `end` was verified, and none was about a CA."""
+        if end != self.verified(cluster, since):
+            self._verified[cluster] = (since, end)
+            self.note(cluster, end)
+
     def forget(self) -> None:
         """Remember nothing of this store any more: its present state, older or not, was accepted knowingly."""
         self._remembered, self._noted = {}, {}
-        self._trust, self._noted_trust = {}, {}
+        self._trust, self._noted_trust, self._verified = {}, {}, {}
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
@@ -100,10 +112,11 @@ class RollbackGuard:
             for cluster, seen in self._noted_trust.items()
             if cluster not in trust or seen.epoch > trust[cluster].epoch
         }
-        if heads == before and not changed:
+        verified = _load_verified(self._path)
+        if heads == before and not changed and verified == self._verified:
             return
         cas = {cluster: _encode_trust(seen) for cluster, seen in (trust | changed).items()}
-        text = json.dumps({"format": _FORMAT, "heads": heads, "trust": cas})
+        text = json.dumps({"format": _FORMAT, "heads": heads, "trust": cas, "verified": verified | self._verified})
         try:
             self._path.parent.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
             _replace(self._path, text.encode())
@@ -159,3 +172,17 @@ def _load(path: Path | None) -> dict[str, Head]:
         return {str(cluster): Head(int(seq), str(digest)) for cluster, (seq, digest) in heads.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def _load_verified(path: Path | None) -> dict[str, tuple[Head, Head]]:
+    """As `_load`."""
+    try:
+        document = json.loads(path.read_bytes()) if path else {}
+        found = document.get("verified", {}) if document.get("format") == _FORMAT else {}
+        return {str(cluster): (_parse_head(*begin), _parse_head(*end)) for cluster, (begin, end) in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _parse_head(seq: object, digest: object) -> Head:
+    return Head(int(str(seq)), str(digest))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,11 +42,16 @@ def drafts(first: int) -> Iterator[Draft]:
         yield Draft(ISSUED, {"serial": serial, "fingerprint": f"{number:064x}", "version": 1})
 
 
+def _given(batch: list[Draft], _inventory: object) -> list[Draft]:
+    return batch
+
+
 def record(place: LocalPlace, count: int) -> None:
     with closing(place.factory()) as store:
         session = CertificateAuthority(store).session
         for first in range(0, count, BATCH):
-            session.commit(lambda _, first=first: list(drafts(first)), session.stamp())
+            batch = list(drafts(first))
+            session.commit(partial(_given, batch), session.stamp())
 
 
 def look(place: LocalPlace) -> float:

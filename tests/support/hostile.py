@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import dask
+
 ANSWER_FIRST = """
 import os, struct, msgpack
 table = {{"keys": ["stolen"], "dependencies": [[]], "nodes": [b"x"], "producers": [False], "priorities": [0],
@@ -85,6 +87,8 @@ STILL_WORKS = {
     "a thread": "import threading; t = threading.Thread(target=int); t.start(); t.join()",
     "a module that was not loaded": "import fractions, tomllib, xml.dom.minidom",
     "time and chance": "import time, random, os; time.sleep(0.01); random.random(); os.urandom(8)",
+    "no descriptor but its own": "import os\nfor n in range(4, 256):\n  try: os.fstat(n)\n"
+    "  except OSError: continue\n  raise AssertionError(n)",
     "a time zone": "import zoneinfo, datetime; datetime.datetime.now(zoneinfo.ZoneInfo('Europe/Berlin'))",
 }
 
@@ -97,6 +101,16 @@ class Trial:
 
     def __reduce__(self) -> Any:
         return attempts, (self.ways,)
+
+
+class Configured:
+    """An expression whose one key is a value of Dask's configuration."""
+
+    def __dask_graph__(self) -> dict[str, Any]:
+        return {dask.config.get("optimization.daskpki"): 1}
+
+    def __dask_annotations__(self) -> dict[str, Any]:
+        return {}
 
 
 def attempts(ways: dict[str, str]) -> dict[str, str]:

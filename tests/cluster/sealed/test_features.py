@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import pickle
 import ssl
 import zipfile
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ from daskpki.handover import SEALED
 from daskpki.identity import Role
 from daskpki.pki.profile import Grade
 from tests.cluster.conftest import stock_security
+from tests.cluster.test_worker_clients import HANDS_ON_FUTURES, SUBMITS
+from tests.support import tasks
 from tests.support.cluster_material import Authority
 from tests.support.nodes import Cluster
 from tests.support.work import Installs, Watches, managing, measured, nested, under_worker_client
@@ -108,7 +111,6 @@ def test_progress_bars_show_what_the_scheduler_knows(alice: Client, sealed: Clus
     assert grouped._last_response["all"] == {"add": 10}
 
 
-@pytest.mark.every_version
 def test_a_performance_report_is_written(alice: Client, tmp_path: Path) -> None:
     with alice.as_current(), performance_report(str(tmp_path / "report.html")):
         alice.submit(add, 1, 5).result(timeout=30)
@@ -148,6 +150,8 @@ REFUSED: dict[str, Callable[[Client], Any]] = {
     "run_function": lambda client: client.run_on_scheduler(os.getpid),
     "register_scheduler_plugin": lambda client: client.register_plugin(Watches()),
     "dump_cluster_state_to_url": lambda client: client.dump_cluster_state("file:///tmp/daskpki-dump"),
+    "unregister_scheduler_plugin": lambda client: client.unregister_scheduler_plugin("shuffle"),
+    "feed": lambda client: client.sync(getattr(client.scheduler, "feed"), function=pickle.dumps(len), interval="1s"),  # noqa: B009 - a call over the wire
     "retire_workers": lambda client: client.retire_workers(n=0, key=len),
 }
 
@@ -167,12 +171,24 @@ def test_an_admin_runs_code_in_the_scheduler(admin: Client, sealed: Cluster) -> 
     assert admin.retire_workers(n=0, key=operator.attrgetter("host")) == {}
 
 
+MANAGES = (
+    *("restart", "terminate", "broadcast", "retire_workers", "register_worker_plugin", "register_scheduler_plugin"),
+    *("run_function", "get_cluster_state", "publish_list", "publish_get", "publish_put", "publish_delete"),
+)
+
+
+@pytest.mark.parametrize("task", [*SUBMITS, *HANDS_ON_FUTURES])
+def test_a_task_submits_in_every_way(task: Callable[[], Any], alice: Client) -> None:
+    assert alice.submit(task, pure=False).result(timeout=60) == 3
+
+
 @pytest.mark.every_version
 def test_a_task_may_submit_and_not_manage(alice: Client) -> None:
     assert alice.submit(nested, 1).result(timeout=60) == 2
     assert alice.submit(under_worker_client, 5).result(timeout=60) == 20
-    for operation in ("restart", "terminate", "get_cluster_state", "publish_list"):
-        assert "DASKPKI_WORKER_CLIENTS" in alice.submit(managing, operation).result(timeout=30)
+    assert alice.submit(tasks.nested_in_joblib).result(timeout=60) == [0, 1, 2, 3]
+    for operation in MANAGES:
+        assert f"{operation!r} is refused" in alice.submit(managing, operation).result(timeout=30)
 
 
 def test_what_its_helpers_do_is_counted(alice: Client, admin: Client) -> None:

@@ -20,7 +20,7 @@ from daskpki.cluster.sealed.graphs import GraphFailedError, checked_graph, check
 from daskpki.cluster.sealed.helper_pool import HelperFailedError, Helpers, Limits, parse_limits
 from daskpki.cluster.sealed.wire import ForgedAnswerError
 from daskpki.errors import UsageError
-from tests.support.hostile import STILL_WORKS, TAKEN_OVER, WAYS_OUT, Hostile, Trial
+from tests.support.hostile import STILL_WORKS, TAKEN_OVER, WAYS_OUT, Configured, Hostile, Trial
 from tests.support.nodes import Cluster
 
 pytestmark = pytest.mark.cluster
@@ -136,6 +136,12 @@ def test_what_a_graph_raises_comes_back_as_its_error(helpers: Helpers) -> None:
 
     with pytest.raises(GraphFailedError, match="Cycle"):
         asyncio.run(ask())
+
+
+def test_a_graph_is_opened_under_the_schedulers_configuration(helpers: Helpers) -> None:
+    expression = Serialized(*serialize(to_serialize(Configured()), on_error="raise"))
+    asked = request({}, expr_ser=expression, keys=["tuned"], config={"optimization": {"daskpki": "tuned"}})
+    assert set(helpers.rehearse(asked, read).tasks) == {"tuned"}
 
 
 def table(**fields: Any) -> list[bytes]:

@@ -21,11 +21,22 @@ READABLE_BY_ALL = {"the passwords", "the list of processes"}
 """Where Landlock does not restrict reading, any user may read these."""
 
 
-@pytest.mark.parametrize("landlock", ["with-landlock", "without-landlock"])
-def test_helpers_of_their_own_user_have_no_way_out(landlock: str) -> None:
-    prefix = (*AS_ROOT, "unshare", "--mount", "sh", "-c", for_every_user(), "sh")
-    command = [*prefix, sys.executable, "-m", "tests.support.helper_user", "nobody", landlock]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+AS_NOBODY = ("setpriv", f"--reuid={NOBODY.pw_uid}", f"--regid={NOBODY.pw_gid}", "--clear-groups")
+
+
+@pytest.mark.parametrize(
+    ("become", "user", "landlock"),
+    [
+        (AS_NOBODY, "ours", "with-landlock"),  # without root
+        ((), "nobody", "with-landlock"),
+        ((), "nobody", "without-landlock"),
+    ],
+)
+def test_helpers_that_are_not_root_have_no_way_out(become: tuple[str, ...], user: str, landlock: str) -> None:
+    prefix = (*AS_ROOT, "unshare", "--mount", "sh", "-c", for_every_user(), "sh", *become)
+    command = [*prefix, sys.executable, "-m", "tests.support.helper_user", user, landlock]
+    environ = os.environ | {"HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     expected = [["Uid:", *[str(NOBODY.pw_uid)] * 4], ["Gid:", *[str(NOBODY.pw_gid)] * 4], ["Groups:"]]
@@ -40,7 +51,6 @@ def test_a_helpers_user_has_to_exist() -> None:
         Helpers(Limits(), "nobody-of-that-name")
 
 
-AS_NOBODY = ("setpriv", f"--reuid={NOBODY.pw_uid}", f"--regid={NOBODY.pw_gid}", "--clear-groups")
 ASKING = """
 import sys
 from daskpki.cluster.sealed.helper_pool import Helpers, Limits

@@ -247,3 +247,28 @@ def test_versions_that_are_no_heads_are_passed_within_a_bound(store: Store, line
     with pytest.raises(NotTrustedError, match=f"more than {MOST_FOREIGN} versions from {MOST_FOREIGN + 2} down"):
         linear.head()
     assert store.accesses < 4 * MOST_FOREIGN
+
+
+class Salted(EntriesCodec):
+    """Encodes a payload each time in other bytes, as a signature of ECDSA is another one each time."""
+
+    salt = ""
+
+    def encode(self, payload: Entries) -> Confidential:
+        self.salt += " "
+        return Confidential(super().encode(payload).reveal() + self.salt.encode())
+
+
+def test_a_resent_payload_is_the_same_bytes() -> None:
+    sent: list[bytes] = []
+
+    class Losing(Store):
+        def add(self, secret: str, payload: Confidential) -> int:
+            sent.append(payload.reveal())
+            if len(sent) < 3:
+                raise AmbiguousError("no answer")
+            return super().add(secret, payload)
+
+    head = AppendChain(Losing(), SECRET, Salted()).append(follow, "a")
+    assert head is not None
+    assert (len(sent), len(set(sent))) == (3, 1)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import select
 import ssl
 import tempfile
 import threading
@@ -146,14 +147,17 @@ def _pipe(data: bytes) -> Iterator[str]:
         with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "wb", buffering=0) as pipe:
             pipe.write(data)
 
-    # A thread, since a chain may be longer than a pipe's buffer.
+    # An empty pipe takes PIPE_BUF without a reader (POSIX, write). A longer chain needs a thread, which costs
+    # milliseconds: every connected process makes new contexts for each trust document.
     thread = threading.Thread(target=feed, daemon=True)
-    thread.start()
+    is_long = len(data) > select.PIPE_BUF
+    (thread.start if is_long else thread.run)()
     try:
         yield str(_DESCRIPTORS / str(reader))
     finally:
         os.close(reader)
-        thread.join()
+        if is_long:
+            thread.join()
 
 
 def load_through_sealed_file(context: ssl.SSLContext, pair: KeyPair) -> None:

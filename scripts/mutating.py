@@ -1,12 +1,13 @@
 """Mutates what decides, one change at a time in a copy of the repository, and counts what the tests notice.
 
 `scripts/mutation [MODULE...]` prints each module's score and every survivor as a diff; it fails below 90 %. Survivors
-that `scripts/mutation.toml` spares, with a reason, do not count. Of a module with more mutants than `sample`, so many
-are tried, always the same.
+that `scripts/mutation.toml` spares, with a reason, do not count. Of a module's mutants `--sample` are tried at most,
+always the same ones. `--tests` are others than those in scripts/mutation.toml.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import random
@@ -40,14 +41,14 @@ name = "local"
 """
 
 
-def main(modules: Sequence[str]) -> int:
+def main(modules: Sequence[str], sample: int, tests: Sequence[str]) -> int:
     """Mutate these modules, or all that are configured; the exit code says whether each reached the goal."""
     configured = tomllib.loads((ROOT / "scripts" / "mutation.toml").read_text())
-    scores = [mutate(module, configured[module]) for module in modules or configured]
-    return int(min(scores) < LEAST)
+    settings = {module: configured[module] | ({"tests": tests} if tests else {}) for module in modules or configured}
+    return int(min(mutate(module, each, sample) for module, each in settings.items()) < LEAST)
 
 
-def mutate(module: str, settings: Mapping[str, Any]) -> float:
+def mutate(module: str, settings: Mapping[str, Any], sample: int) -> float:
     """The part of this module's mutants that is noticed; survivors are printed."""
     with tempfile.TemporaryDirectory(prefix="daskpki-mutation-") as temporary:
         copy = Path(temporary) / "copy"
@@ -57,7 +58,7 @@ def mutate(module: str, settings: Mapping[str, Any]) -> float:
         (copy / "mutation.toml").write_text(configuration)
         _cosmic_ray(copy, "baseline", "mutation.toml")
         _cosmic_ray(copy, "init", "mutation.toml", _SESSION)
-        found = _choose(copy / _SESSION, (copy / module).read_text(), settings.get("sample", SAMPLE))
+        found = _choose(copy / _SESSION, (copy / module).read_text(), sample)
         _cosmic_ray(copy, "exec", "mutation.toml", _SESSION)
         results = list(_results(copy))
     lived = [result for result in results if result["test_outcome"] == SURVIVED]
@@ -142,4 +143,9 @@ def _is_spared(diff: str, spared: Sequence[Mapping[str, str]]) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    parser = argparse.ArgumentParser(prog="scripts/mutation", description=__doc__)
+    parser.add_argument("modules", nargs="*", metavar="MODULE")
+    parser.add_argument("--sample", type=int, default=SAMPLE, help=f"mutants of each module (default: {SAMPLE})")
+    parser.add_argument("--tests", nargs="+", default=())
+    options = parser.parse_args()
+    sys.exit(main(options.modules, options.sample, options.tests))

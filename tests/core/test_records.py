@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from daskpki import records
 from daskpki.errors import CorruptError
 from daskpki.inventory import ReplayedInventory
-from daskpki.records import EMPTY, Draft, Record, Stamp, chain, verify_chain
+from daskpki.records import EMPTY, CommitSignature, Draft, Record, Stamp, chain, verify_chain
 
 STAMP = Stamp(1_800_000_000, "op-1", "alice@laptop", "daskpki issue worker")
 
@@ -113,3 +113,19 @@ def test_the_newest_publication_counts() -> None:
 def test_a_record_is_seven_fields_and_its_hash() -> None:
     assert Record._fields[-2:] == ("hash", "signatures"), "the hash covers what stands before it"
     assert len(Record._fields) == 9
+
+
+def test_a_commit_has_up_to_four_signatures() -> None:
+    """One by each CA that is known; an emergency needs two (daskpki.signed_commits)."""
+    one = CommitSignature(1, b"signature", "place")
+    assert records.parse_signatures(records.encode_signatures([one] * 4)) == (one,) * 4
+    with pytest.raises(CorruptError, match="the signatures of a commit are malformed"):
+        records.parse_signatures(records.encode_signatures([one] * 5))
+
+
+@pytest.mark.parametrize(
+    "value", [{}, None, [{}], [[1, "c2ln"]], [[1, "c2ln", "p", 4]], [[0, "c2ln", "p"]], [["1", "c2ln", "p"]]]
+)
+def test_what_is_no_list_of_signatures_is_refused(value: object) -> None:
+    with pytest.raises(CorruptError, match="signature"):
+        records.parse_signatures(value)

@@ -2,7 +2,7 @@
 
 Stock `GCPCluster` writes the private keys of all roles, and the rest of your Dask configuration, into the user-data of
 each VM, and gives all VMs one service account. Here user-data names a store, a cluster and a command; each VM fetches
-its own credential with its own service account, and this process speaks with the credential of whoever runs it.
+its own credential with its own service account, and this process uses the credential of the user who runs it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from daskpki.identity import Role
 from daskpki.settings import GsmUrl, parse_store_url
 
 _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
-"""What Secret Manager asks for; the service account's grants are what limits a VM."""
+"""The scope that Secret Manager needs; a VM is limited by its service account's grants."""
 
 _ENTRYPOINT: Final = "daskpki-entrypoint"
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -32,14 +32,14 @@ _NANNY: Final = "dask.distributed.Nanny"
 
 
 class Boot(NamedTuple):
-    """How the VMs of one role boot: as which service account, in which environment, with which options for Dask."""
+    """Boot settings of one role's VMs: service account, environment, and options for Dask."""
 
     service_account: str
     environment: Mapping[str, str]
     options: Mapping[str, Any]
 
     def words(self, role: Role, *arguments: str) -> list[str]:
-        """What follows `daskpki-entrypoint`; UsageError or PolicyError for what it would refuse on the VM."""
+        """The arguments of `daskpki-entrypoint`; UsageError or PolicyError for those that it would refuse on the VM."""
         options = [word for name, value in self.options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
         words = [role.value, "--", *arguments, *options]
         check_arguments(parse_settings(parse_arguments(words), self.environment))
@@ -47,7 +47,7 @@ class Boot(NamedTuple):
 
 
 class _Booting:
-    """What both kinds of VM have in common: a mixin before the stock class."""
+    """Mixin of both kinds of VM, before the stock class."""
 
     role: Role
     boot: Boot
@@ -143,7 +143,7 @@ class GCPCluster(stock.GCPCluster):
 
 
 def _environment(store: str, security: PkiSecurity) -> dict[str, str]:
-    """What the entrypoint on a VM is told: nothing secret."""
+    """The environment of the entrypoint on a VM, without secrets."""
     url = parse_store_url(store)
     if not isinstance(url, GsmUrl):
         raise UsageError(f"{store!r} is not where VMs can read", hint="gsm://PROJECT")
@@ -167,5 +167,5 @@ def check_variables(variables: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _in_user_data(words: Sequence[str]) -> str:
-    """For a shell, in a YAML scalar between single quotes, as dask-cloudprovider's template has it."""
+    """Quote words for a shell in a YAML scalar between single quotes, as dask-cloudprovider's template has it."""
     return shlex.join(words).replace("'", "''")

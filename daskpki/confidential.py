@@ -52,12 +52,9 @@ class KeyringPort(Protocol):
 
     def get(self, service: str, username: str) -> Confidential | None:
         """The entry's secret, or None if there is none; AccessDeniedError without a usable keyring."""
-        ...
 
     def set(self, service: str, username: str, secret: Confidential) -> None:
         """Write the entry, read it back and compare; AccessDeniedError, UsageError when over 1,280 characters."""
-        ...
 
     def delete(self, service: str, username: str) -> None:
         """Remove the entry if there is one; AccessDeniedError."""
-        ...

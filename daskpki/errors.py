@@ -87,7 +87,7 @@ class AccessDeniedError(DaskpkiError):
 
 
 class NothingToDo(DaskpkiError):  # noqa: N818 - an answer for --detailed-exit-code rather than a fault
-    """There was nothing to do (exit code 6, only with `--detailed-exit-code`)."""
+    """Nothing was left to do (exit code 6, only with `--detailed-exit-code`)."""
 
     exit_code = 6
 

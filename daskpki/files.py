@@ -10,10 +10,12 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TextIO
 
-from daskpki.errors import AccessDeniedError, AlreadyExistsError, DaskpkiError, NotFoundError, UsageError
+from daskpki.errors import AccessDeniedError, AlreadyExistsError, CorruptError, DaskpkiError, NotFoundError, UsageError
 from daskpki.quoting import shortened
 
 PRIVATE_FILE: Final = 0o600
@@ -45,7 +47,10 @@ def write_private(
     try:
         _create(temporary, data, mode)
         try:
-            _publish(temporary, path, force=force)
+            if force:
+                temporary.replace(path)
+            else:
+                os.link(temporary, path)  # unlike rename, link never replaces: two writers cannot both succeed
             sync_directory(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
@@ -67,13 +72,6 @@ def _create(path: Path, data: bytes, mode: int) -> None:
     except BaseException:
         path.unlink()
         raise
-
-
-def _publish(temporary: Path, path: Path, *, force: bool) -> None:
-    if force:
-        temporary.replace(path)
-    else:
-        os.link(temporary, path)  # unlike rename, link never replaces: two writers cannot both succeed
 
 
 def sync_directory(path: Path) -> None:
@@ -143,10 +141,22 @@ def read_private(path: Path, *, limit: int = _MAX_SECRET_FILE, called: str | Non
     return data
 
 
+def read_file(path: Path, *, limit: int | None = None) -> bytes:
+    """The bytes of a file that is no secret; CorruptError when they are more than `limit`, NotFoundError and so on."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(-1 if limit is None else limit + 1)
+    except OSError as error:
+        raise os_error(error, path) from error
+    if limit is not None and len(data) > limit:
+        raise CorruptError(f"{path} is larger than {limit} bytes, so it is not what was asked for")
+    return data
+
+
 def is_there(path: Path) -> bool:
     """True if the name exists, also as a dangling link; AccessDeniedError where we may not look.
 
-    `Path.exists` raises then up to Python 3.13, and says no from 3.14 on.
+    `Path.exists` raises then up to Python 3.13, and is False from 3.14 on.
     """
     try:
         path.lstat()
@@ -163,6 +173,25 @@ def names_in(directory: Path) -> list[str]:
         return sorted(os.listdir(directory)) if is_there(directory) else []  # noqa: PTH208 - names are what is wanted
     except OSError as error:
         raise os_error(error, directory) from error
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a directory's advisory lock, which leaves no lock file; without effect on Windows, which cannot.
+
+    The system drops it when the process ends.
+    """
+    if os.name == "nt":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def remove_leftovers(directory: Path) -> None:

@@ -56,14 +56,7 @@ OPERATOR_PERMISSIONS: Final = (
 """Permissions of operators in the project: `roles/secretmanager.admin` less reading payloads and setting policies."""
 
 GRANTER_ROLE: Final = "daskpkiGranter"
-GRANTER_ROLE_TITLE: Final = "daskpki granter: sets who may read which secret"
-GRANTER_PERMISSIONS: Final = (
-    "secretmanager.secrets.get",
-    "secretmanager.secrets.getIamPolicy",
-    "secretmanager.secrets.list",
-    "secretmanager.secrets.setIamPolicy",
-)
-"""Permissions of `daskpki grant`. A member that may set a policy can grant itself access."""
+"""The role for `daskpki grant` (docs/deploy/granter-role.yaml). A member that may set a policy can read all itself."""
 
 UNSEEN: Final = "grants on the project, its folders and its organisation, which apply to every secret below them"
 TOO_WIDE: Final = "too wide"
@@ -82,7 +75,7 @@ _MEMBER: Final = re.compile(
 )
 
 
-class Target(NamedTuple):
+class GrantTarget(NamedTuple):
     """Secrets to grant: `own` are the target's, none for trust alone; `shared` are others that its reader needs."""
 
     name: str
@@ -95,20 +88,20 @@ class Target(NamedTuple):
         return (*self.shared, *self.own)
 
 
-def parse_target(text: str, cluster: str) -> Target:
+def parse_grant_target(text: str, cluster: str) -> GrantTarget:
     """ROLE[/NAME], secret/NAME, trust, records (both logs) or cakey/GENERATION; UsageError."""
     shared = (secret_names.trust_id(cluster),)
     if text == secret_names.TRUST:
-        return Target(text, (), shared)
+        return GrantTarget(text, (), shared)
     if text == secret_names.RECORDS:
-        return Target(text, (secret_names.records_id(cluster), secret_names.events_id(cluster)), ())
+        return GrantTarget(text, (secret_names.records_id(cluster), secret_names.events_id(cluster)), ())
     kind, slash, name = text.partition("/")
     if kind == secret_names.CA_KEY and re.fullmatch("[1-9][0-9]{0,8}", name):
-        return Target(text, (secret_names.ca_key_id(cluster, int(name)),), ())
+        return GrantTarget(text, (secret_names.ca_key_id(cluster, int(name)),), ())
     if kind == secret_names.SECRET and slash:
-        return Target(text, (secret_names.user_secret_id(cluster, parse_label(name, "name")),), ())
+        return GrantTarget(text, (secret_names.user_secret_id(cluster, parse_label(name, "name")),), ())
     role, name = parse_slug(text)
-    return Target(f"{role}/{name}", (secret_names.credential_id(cluster, role, name),), shared)
+    return GrantTarget(f"{role}/{name}", (secret_names.credential_id(cluster, role, name),), shared)
 
 
 def parse_member(text: str, *, revoke: bool = False) -> str:
@@ -135,7 +128,7 @@ class Secret(NamedTuple):
 
     @property
     def slug(self) -> str:
-        """As `daskpki grant` takes it."""
+        """The target as `daskpki grant` takes it."""
         return f"{self.kind}/{self.name}" if self.name else self.kind
 
     @property
@@ -144,7 +137,7 @@ class Secret(NamedTuple):
         return sorted({one.member for one in self.bindings if one.role in READING and one.condition is None})
 
 
-class Place(NamedTuple):
+class GrantCommands(NamedTuple):
     """Store and cluster, for the suggested commands."""
 
     url: GsmUrl
@@ -167,7 +160,7 @@ class Place(NamedTuple):
         return shlex.join([*words, f"--member={binding.member}", f"--role={binding.role}"])
 
 
-class Finding(NamedTuple):
+class GrantFinding(NamedTuple):
     """A problem of one secret, its reason, and the command that fixes it (None if a decision is needed first)."""
 
     severity: str
@@ -177,20 +170,20 @@ class Finding(NamedTuple):
     mend: str | None = None
 
 
-def judge(secrets: Sequence[Secret], place: Place) -> list[Finding]:
+def judge(secrets: Sequence[Secret], place: GrantCommands) -> list[GrantFinding]:
     """All findings, too wide ones first."""
     found = [*_wide(secrets, place), *_several(secrets, place), *_narrow(secrets, place), *_unclear(secrets)]
     order = (TOO_WIDE, TOO_NARROW, UNCLEAR)
     return sorted(found, key=lambda finding: (order.index(finding.severity), finding.secret, finding.member or ""))
 
 
-def _wide(secrets: Iterable[Secret], place: Place) -> Iterator[Finding]:
+def _wide(secrets: Iterable[Secret], place: GrantCommands) -> Iterator[GrantFinding]:
     """Problems of single grants."""
     holders = {member for one in secrets if one.kind in _CREDENTIALS for member in one.readers}
     for secret in secrets:
         for member in secret.readers:
             if member.startswith(_EVERYBODY):
-                yield Finding(
+                yield GrantFinding(
                     TOO_WIDE,
                     secret.id,
                     member,
@@ -199,14 +192,14 @@ def _wide(secrets: Iterable[Secret], place: Place) -> Iterator[Finding]:
                 )
             elif secret.kind in (secret_names.CA_KEY, secret_names.RECORDS) and member in holders:
                 why = "a reader of a credential also reads what only operators and issuers need"
-                yield Finding(TOO_WIDE, secret.id, member, why, _removal(secret, member, place))
+                yield GrantFinding(TOO_WIDE, secret.id, member, why, _removal(secret, member, place))
             elif secret.kind in _MACHINES and member.startswith(_PEOPLE):
-                yield Finding(
+                yield GrantFinding(
                     TOO_WIDE, secret.id, member, "a person reads a machine's key", _removal(secret, member, place)
                 )
 
 
-def _several(secrets: Iterable[Secret], place: Place) -> Iterator[Finding]:
+def _several(secrets: Iterable[Secret], place: GrantCommands) -> Iterator[GrantFinding]:
     """Members that read more credentials than one machine or person has."""
     for member, read in _by_member(secrets).items():
         kinds = [secret.kind for secret in read]
@@ -214,7 +207,9 @@ def _several(secrets: Iterable[Secret], place: Place) -> Iterator[Finding]:
             continue
         for secret in read:
             others = ", ".join(one.slug for one in read if one is not secret)
-            yield Finding(TOO_WIDE, secret.id, member, f"it reads {others} as well", _removal(secret, member, place))
+            yield GrantFinding(
+                TOO_WIDE, secret.id, member, f"it reads {others} as well", _removal(secret, member, place)
+            )
 
 
 def _by_member(secrets: Iterable[Secret]) -> Mapping[str, list[Secret]]:
@@ -227,30 +222,30 @@ def _by_member(secrets: Iterable[Secret]) -> Mapping[str, list[Secret]]:
     return read
 
 
-def _narrow(secrets: Sequence[Secret], place: Place) -> Iterator[Finding]:
+def _narrow(secrets: Sequence[Secret], place: GrantCommands) -> Iterator[GrantFinding]:
     trusting = {member for secret in secrets if secret.kind == secret_names.TRUST for member in secret.readers}
     for secret in secrets:
         if secret.kind not in _CREDENTIALS:
             continue
         if not any(one.role in READING for one in secret.bindings):
             mend = place.grant(secret.slug, "MEMBER")
-            yield Finding(TOO_NARROW, secret.id, None, "nobody was granted to read it", mend)
+            yield GrantFinding(TOO_NARROW, secret.id, None, "nobody was granted to read it", mend)
         for member in secret.readers:
             if member not in trusting:
                 why = f"it does not read {secret_names.TRUST}"
-                yield Finding(TOO_NARROW, secret.id, member, why, place.grant(secret.slug, member))
+                yield GrantFinding(TOO_NARROW, secret.id, member, why, place.grant(secret.slug, member))
 
 
-def _unclear(secrets: Iterable[Secret]) -> Iterator[Finding]:
+def _unclear(secrets: Iterable[Secret]) -> Iterator[GrantFinding]:
     for secret in secrets:
         for one in secret.bindings:
             if one.condition is not None and one.role in READING:
-                yield Finding(UNCLEAR, secret.id, one.member, f"it reads under the condition {one.condition}")
+                yield GrantFinding(UNCLEAR, secret.id, one.member, f"it reads under the condition {one.condition}")
             elif "/roles/" in one.role and not one.role.endswith(_PUBLISHED):
-                yield Finding(UNCLEAR, secret.id, one.member, f"the custom role {one.role} may let it read")
+                yield GrantFinding(UNCLEAR, secret.id, one.member, f"the custom role {one.role} may let it read")
 
 
-def _removal(secret: Secret, member: str, place: Place) -> str:
+def _removal(secret: Secret, member: str, place: GrantCommands) -> str:
     """The command that withdraws access: `daskpki grant` for its own grants, gcloud for roles that it never grants."""
     held = [one for one in secret.bindings if one.member == member and one.role in READING and one.condition is None]
     for binding in held:
@@ -260,7 +255,7 @@ def _removal(secret: Secret, member: str, place: Place) -> str:
     return place.grant(target, member, "--revoke")
 
 
-class Change(NamedTuple):
+class PolicyChange(NamedTuple):
     """The change of one secret's policy."""
 
     secret: str
@@ -286,22 +281,25 @@ class Grants:
         self._secrets = store.secrets
         self._policies = store.policies
         self._cluster = cluster
-        self._place = Place(store.place, cluster)
+        self._place = GrantCommands(store.place, cluster)
 
-    def give(self, target: Target, member: str) -> Sequence[Change]:
+    def give(self, target: GrantTarget, member: str) -> Sequence[PolicyChange]:
         """Let the member read all of the target; NotFoundError before any change when there is no such secret."""
         secrets = self._present(target)
         if len(secrets) < len(target.secrets):
             self.make_events()
             secrets = self._present(target)
-        return [Change(secret, self._policies.grant(secret, ACCESSOR, member)) for secret in secrets]
+        return [PolicyChange(secret, self._policies.grant(secret, ACCESSOR, member)) for secret in secrets]
 
-    def take(self, target: Target, member: str) -> Sequence[Change]:
+    def take(self, target: GrantTarget, member: str) -> Sequence[PolicyChange]:
         """Let the member read it no more; what is shared only stays for one who reads another credential."""
-        kept = target.shared if target.own and self._reads_another(target, member) else ()
+        others = [one for one in self.of() if one.id not in target.own] if target.own else []
+        bound = [binding for one in others if one.kind in tuple(Role) for binding in one.bindings]
+        reads_another = any(binding.member == member and binding.role in READING for binding in bound)
+        kept = target.shared if reads_another else ()
         secrets = sorted(self._present(target), key=lambda secret: secret in target.shared)
         return [
-            Change(secret, self._policies.withdraw(secret, ACCESSOR, member))
+            PolicyChange(secret, self._policies.withdraw(secret, ACCESSOR, member))
             for secret in secrets
             if secret not in kept
         ]
@@ -315,7 +313,7 @@ class Grants:
         with suppress(AlreadyExistsError, AccessDeniedError):
             self._secrets.create(secret_names.events_id(self._cluster), labels=labels)
 
-    def of(self, target: Target | None = None) -> list[Secret]:
+    def of(self, target: GrantTarget | None = None) -> list[Secret]:
         """The secrets of the target, or of the whole cluster, with who may do what."""
         chosen = None if target is None else set(target.secrets)
         return [
@@ -326,24 +324,21 @@ class Grants:
             if chosen is None or info.id in chosen
         ]
 
-    def check(self) -> list[Finding]:
+    def check(self) -> list[GrantFinding]:
         """All findings of the cluster, and secrets of nodes that the caller can read."""
         secrets = self.of()
         return [*judge(secrets, self._place), *self._own_reach(secrets)]
 
-    def _own_reach(self, secrets: Sequence[Secret]) -> list[Finding]:
+    def _own_reach(self, secrets: Sequence[Secret]) -> list[GrantFinding]:
         """Grants further up are not seen, but their effect on the caller is."""
-        granted = [one for one in secrets if one.kind in _MACHINES and self._reads_itself(one)]
+        granted = [one for one in secrets if one.kind in _MACHINES and self._policies.permitted(one.id, [_READ])]
         why = (
             "you read it, perhaps by roles/secretmanager.admin on the project, though an operator needs to add "
             f"credentials only: projects/{self._place.url.project}/roles/{OPERATOR_ROLE} does without"
         )
-        return [Finding(TOO_WIDE, one.id, None, why, self._place.narrow()) for one in granted]
+        return [GrantFinding(TOO_WIDE, one.id, None, why, self._place.narrow()) for one in granted]
 
-    def _reads_itself(self, secret: Secret) -> bool:
-        return bool(self._policies.permitted(secret.id, [_READ]))
-
-    def _present(self, target: Target) -> list[str]:
+    def _present(self, target: GrantTarget) -> list[str]:
         """The target's secrets; raises unless each exists and is daskpki's. The other secrets' log may be absent."""
         present = []
         for secret in target.secrets:
@@ -356,7 +351,7 @@ class Grants:
             present.append(secret)
         return present
 
-    def _way_out(self, target: Target, secret: str) -> str:
+    def _way_out(self, target: GrantTarget, secret: str) -> str:
         """The command that creates the missing secret."""
         role, _, name = target.name.partition("/")
         if role == secret_names.SECRET and secret in target.own:
@@ -367,15 +362,8 @@ class Grants:
             return "daskpki doctor names the CA's generations"
         return f"daskpki --cluster {self._cluster} init-ca makes it"
 
-    def _reads_another(self, target: Target, member: str) -> bool:
-        return any(one.kind in tuple(Role) and one.id not in target.own and _reads(one, member) for one in self.of())
 
-
-def _reads(secret: Secret, member: str) -> bool:
-    return any(one.member == member and one.role in READING for one in secret.bindings)
-
-
-class Grant(NamedTuple):
+class SecretGrant(NamedTuple):
     """A binding on a secret."""
 
     secret: str
@@ -385,8 +373,8 @@ class Grant(NamedTuple):
 class Carried(NamedTuple):
     """Grants in the target's policies now, verified, and those that were not copied."""
 
-    carried: tuple[Grant, ...]
-    left: tuple[Grant, ...]
+    carried: tuple[SecretGrant, ...]
+    left: tuple[SecretGrant, ...]
 
 
 def carry_grants(source: GsmStore, target: GsmStore, cluster: str) -> Carried:
@@ -397,7 +385,7 @@ def carry_grants(source: GsmStore, target: GsmStore, cluster: str) -> Carried:
         AccessDeniedError: the caller may not read the source's policies, or not set the target's.
         CorruptError: a grant that was given is not in the target's policy.
     """
-    found = [Grant(one.id, binding) for one in Grants(source, cluster).of() for binding in one.bindings]
+    found = [SecretGrant(one.id, binding) for one in Grants(source, cluster).of() for binding in one.bindings]
     carried = tuple(grant for grant in found if is_carried(grant.binding))
     if any(grant.secret == secret_names.events_id(cluster) for grant in carried):
         Grants(target, cluster).make_events()

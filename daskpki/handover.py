@@ -1,4 +1,4 @@
-"""What the boot shim hands over to the process that it becomes: one JSON document without secrets.
+"""Handover of the boot shim to the process that it becomes: one JSON document without secrets.
 
 It lies in a memfd (or on tmpfs), and the environment variable DASKPKI_HANDOVER names its path. The keys themselves stay
 where the paths in it point to. Standard library only, for the boot path.
@@ -22,7 +22,7 @@ _WHAT: Final = "the handover from daskpki-entrypoint"
 
 
 class Freshness(NamedTuple):
-    """How fresh has to be what a running node relies on; all but the first in seconds.
+    """Limits on the age of what a running node relies on; all but the first in seconds.
 
     `stale_trust` is refuse or allow: new peers, once the revocation list ran out. Newer material is looked for every
     `poll`; what was not fetched for `fetch_age` is warned of; a connection outlives its peer's certificate by `grace`.
@@ -38,7 +38,7 @@ USUAL: Final = Freshness()
 
 
 class Handover(NamedTuple):
-    """What a Dask process (its preload, its security-loader) needs to know of how it was booted.
+    """Facts about its boot that a Dask process (its preload, its security-loader) needs.
 
     `cert` (leaf and intermediates, PEM), `key` (PKCS#8, PEM), `ca` (the trust anchors, PEM) and `trust` (the signed
     trust document as the store keeps it) are paths. `store` is a URL, or None when the credential came from

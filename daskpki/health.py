@@ -18,9 +18,9 @@ _EVERY_ADDRESS: Final[Mapping[str, str]] = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def check(address: str | None, *, timeout: float = 5.0) -> str | None:
-    """What is wrong at ADDRESS:PORT, or None; `timeout` in seconds."""
+    """The failure of the server at ADDRESS:PORT, or None; `timeout` in seconds."""
     if not address:
-        return f"{VARIABLE} is not set: nothing says where to ask"
+        return f"{VARIABLE} is not set, so there is no address to ask"
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     request = f"GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode()

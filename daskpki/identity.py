@@ -59,7 +59,7 @@ def parse_trust_domain(text: str) -> str:
 
 
 def default_trust_domain(cluster: str) -> str:
-    """The trust domain of a cluster unless `init-ca --trust-domain` says otherwise."""
+    """The trust domain of a cluster for which `init-ca` got no --trust-domain."""
     return f"{cluster}.daskpki.internal"
 
 

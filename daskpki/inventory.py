@@ -39,7 +39,7 @@ FROM_REQUEST: Final = "csr"
 class CertificateRecord(NamedTuple):
     """The state of one leaf. Times are seconds since the epoch; `status` is the last recorded event's kind.
 
-    `sans` is what it says beyond the identity, as `dns:NAME`, `ip:ADDRESS` and `grade:GRADE`; `key_type` is
+    `sans` are its further names and grades, as `dns:NAME`, `ip:ADDRESS` and `grade:GRADE`; `key_type` is
     FROM_REQUEST if the key was not made here. So a renewal needs nothing but the log.
     """
 
@@ -95,40 +95,38 @@ class AuthorityRecord(NamedTuple):
     sealing: str = "none"
 
 
+def parse_authority(fields: Mapping[str, Any]) -> AuthorityRecord:
+    """The entry of a CA generation from its fields in JSON; KeyError, TypeError."""
+    return AuthorityRecord(**{**fields, "chain": tuple(fields["chain"])})
+
+
 class Inventory(Protocol):
     """The state that follows from a log, as of `head`."""
 
     @property
     def head(self) -> Head:
         """The last record that this view includes."""
-        ...
 
     @property
     def published(self) -> Mapping[str, Any]:
         """The body of the newest `published` event: epoch, version, due; empty before the first."""
-        ...
 
     def certificate(self, serial: int) -> CertificateRecord | None:
         """The leaf with that serial."""
-        ...
 
     def current(self, role: str, name: str) -> CertificateRecord | None:
         """The newest issued leaf of that role and name."""
-        ...
 
     def certificates(
         self, *, role: str | None = None, name: str | None = None, statuses: Sequence[str] | None = None
     ) -> Iterator[CertificateRecord]:
         """The leaves in the order in which they were reserved, streamed."""
-        ...
 
     def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
         """The leaf with that SHA-256 fingerprint, in lower-case hex."""
-        ...
 
     def authorities(self) -> Sequence[AuthorityRecord]:
         """The CA generations, oldest first."""
-        ...
 
 
 def certificate_after(entry: CertificateRecord | None, record: Record) -> CertificateRecord:

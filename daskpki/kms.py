@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,12 +27,9 @@ from daskpki.errors import (
     UsageError,
 )
 from daskpki.pki.keys import KeyType
-from daskpki.store.gsm.client import bearer, checksum, credentials_for, translate
+from daskpki.store.gsm.client import GoogleConnection, checksum
 from daskpki.store.gsm.endpoint import Endpoint, parse_endpoint
-from daskpki.store.gsm.errors import CUT_OFF, NOT_DONE, Refusal, denied_by_google
-
-if TYPE_CHECKING:
-    from google.cloud.kms_v1 import KeyManagementServiceClient
+from daskpki.store.gsm.errors import CUT_OFF, NOT_DONE, ApiError, denied_by_google
 
 SCHEME: Final = "gcpkms://"
 _NAME: Final = re.compile(
@@ -66,14 +63,12 @@ class KmsPublicKey(NamedTuple):
 
 
 class KmsClient:
-    """Speaks to Cloud KMS; `environ` may name another endpoint (DASKPKI_KMS_ENDPOINT), and says who asks."""
+    """Speaks to Cloud KMS; `environ` may name another endpoint (DASKPKI_KMS_ENDPOINT), and has the credentials."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         override = environ.get(VARIABLE)
-        self._endpoint = parse_endpoint(override, VARIABLE) if override else _GOOGLE
-        self._environ = environ
-        self._client: KeyManagementServiceClient | None = None
-        self._metadata: Any = list
+        endpoint = parse_endpoint(override, VARIABLE) if override else _GOOGLE
+        self._connection = GoogleConnection(_key_management, endpoint, environ)
 
     def public_key(self, name: str) -> KmsPublicKey:
         """The public half of that key version; NotFoundError, AccessDeniedError, DisabledError, CorruptError."""
@@ -94,45 +89,18 @@ class KmsClient:
 
     def _call(self, method: str, name: str, request: Mapping[str, Any]) -> Any:
         try:
-            client = self._connected()
-            return getattr(client, method)(request=dict(request), timeout=_TIMEOUT, metadata=self._metadata())
-        except DaskpkiError:
-            raise
-        except Exception as error:
-            refusal = translate(error, self._endpoint.address)
-            if refusal is None:
-                raise
-            raise (_error_for(refusal, name) if isinstance(refusal, Refusal) else refusal) from error
+            return self._connection.call(method, request, timeout=_TIMEOUT)
+        except ApiError as refusal:
+            raise _error_for(refusal, name) from refusal
 
-    def _connected(self) -> KeyManagementServiceClient:
-        if self._client is None:
-            self._client = self._connect()
-        return self._client
 
-    def _connect(self) -> KeyManagementServiceClient:
-        try:
-            from google.cloud.kms_v1 import KeyManagementServiceClient
-        except ImportError as error:
-            raise UsageError(
-                "gcpkms:// keys need Google's client library", hint="pip install 'daskpki[kms]'"
-            ) from error
-        credentials = credentials_for(self._endpoint, self._environ)
-        if self._endpoint.encrypted:
-            return KeyManagementServiceClient(
-                credentials=credentials, client_options={"api_endpoint": self._endpoint.address}
-            )
-        return self._connect_plain(credentials)
-
-    def _connect_plain(self, credentials: Any) -> KeyManagementServiceClient:
-        """GRPC without TLS, to loopback only: grpc attaches no token there, so each call carries its own."""
-        import grpc
+def _key_management() -> tuple[type[Any], type[Any]]:
+    try:
         from google.cloud.kms_v1 import KeyManagementServiceClient
         from google.cloud.kms_v1.services.key_management_service.transports import KeyManagementServiceGrpcTransport
-
-        self._metadata = bearer(credentials)
-        channel = grpc.insecure_channel(self._endpoint.address)
-        transport = KeyManagementServiceGrpcTransport(channel=channel, credentials=credentials)
-        return KeyManagementServiceClient(transport=transport)
+    except ImportError as error:
+        raise UsageError("gcpkms:// keys need Google's client library", hint="pip install 'daskpki[kms]'") from error
+    return KeyManagementServiceClient, KeyManagementServiceGrpcTransport
 
 
 def _check(intact: bool, name: str, what: str) -> None:  # noqa: FBT001 - reads as a sentence
@@ -140,7 +108,7 @@ def _check(intact: bool, name: str, what: str) -> None:  # noqa: FBT001 - reads 
         raise CorruptError(f"the {what} of {name} was damaged between Cloud KMS and here", hint="try again")
 
 
-def _error_for(refusal: Refusal, name: str) -> DaskpkiError:
+def _error_for(refusal: ApiError, name: str) -> DaskpkiError:
     if refusal.status == "NOT_FOUND":
         return NotFoundError(f"Cloud KMS has no key version {name}")
     if error := denied_by_google(refusal, api="cloudkms.googleapis.com"):
@@ -231,7 +199,7 @@ class KmsCaKeys(NamedTuple):
 
     @property
     def sealing(self) -> str:
-        """How the key is protected, for the log."""
+        """The protection of the key, for the log."""
         return "kms"
 
     def check(self) -> None:
@@ -247,7 +215,7 @@ class KmsCaKeys(NamedTuple):
         return KmsPrivateKey(self.client, parse_kms_uri(self.uri))
 
     def discard(self, generation: int) -> None:
-        """Nothing: the key ring's owner disables and destroys its versions."""
+        """Do nothing: the key ring's owner disables and destroys its versions."""
 
 
 def kms_ca_keys(uri: str, environ: Mapping[str, str]) -> KmsCaKeys:

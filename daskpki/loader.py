@@ -72,7 +72,7 @@ def dial_security(obtained: Obtained, wanted: Wanted, here: Environment) -> PkiS
     """The Security under which a client dials with this credential, and with what is renewed where it came from."""
     from daskpki.cluster.security import NodeSecurity, client_security
     from daskpki.credentials.source_selection import DIRECTORY
-    from daskpki.credentials.source_selection import Source as From
+    from daskpki.credentials.source_selection import CredentialSource as From
     from daskpki.handover import VARIABLE, load_handover
 
     held = obtained.held
@@ -97,7 +97,7 @@ def dial_security(obtained: Obtained, wanted: Wanted, here: Environment) -> PkiS
 
 
 def _home(here: Environment) -> Path | None:
-    """Where something may be kept; None for a user without a home directory, as in some containers."""
+    """The directory for what is kept; None for a user without a home directory, as in some containers."""
     try:
         return home(here.environ)
     except (RuntimeError, DaskpkiError):
@@ -115,7 +115,7 @@ def _lookout(place: tuple[str, str, str], source: Source) -> Lookout:
 
 
 def _remember(security: PkiSecurity, kept: NewestTrust) -> None:
-    """Go by the newest trust document that was kept, and keep each that comes; without a memory it goes on as well."""
+    """Use the newest trust document that was kept, and keep each newer one; a failure is logged, and no more."""
     manager = security.enforcement(Role.CLIENT).manager
     assert manager is not None
 

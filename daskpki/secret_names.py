@@ -60,7 +60,7 @@ def labels(cluster: str, kind: str, name: str | None = None) -> dict[str, str]:
 
 
 def is_ours(labels: Mapping[str, str], cluster: str | None = None) -> bool:
-    """Whether the labels mark a secret of daskpki (and of that cluster, if one is named)."""
+    """True if the labels mark a secret of daskpki (and of that cluster, if one is named)."""
     if labels.get("managed-by") != "daskpki":
         return False
     return cluster is None or labels.get("daskpki-cluster") == cluster

@@ -23,7 +23,7 @@ DEFAULT_STORE: Final = "local:"
 STORES: Final = "daskpki.stores"
 """The entry point group in which other packages name what opens the URLs of a scheme (`daskpki.store.opening`)."""
 SCHEME: Final = "tls://"
-"""Of scheduler addresses; here, since the loader, which is called for other schemes, too, then loads nothing else."""
+"""Scheme of scheduler addresses, here since the loader is called for other schemes too, and then loads no more."""
 # Google Cloud: project ids are 6 to 30 of a-z, 0-9 and '-' (older ones carry a domain and ':'); numbers work as well.
 _PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]\Z|[0-9]{6,}\Z")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,30}\Z")  # RFC 3986, 3.1, in lower case
@@ -73,7 +73,9 @@ def parse_store_url(text: str) -> StoreUrl:
     if colon and scheme == "local":
         if rest and not rest.startswith("/"):
             raise UsageError(f"store {shown(text)}: the path is not absolute", hint="for example local:/srv/daskpki")
-        return _local_url(rest)
+        from pathlib import Path
+
+        return LocalUrl(Path(rest) if rest else None)
     if colon and scheme == "gsm" and rest.startswith("//"):
         project, _, location = rest[2:].rstrip("/").partition("/")
         if not _PROJECT.match(project):
@@ -96,12 +98,6 @@ def parse_store_url(text: str) -> StoreUrl:
         hint="stores are local:, local:/path, gsm://PROJECT, gsm://PROJECT/LOCATION, and what packages add to the "
         f"entry point group {STORES}",
     )
-
-
-def _local_url(path: str) -> LocalUrl:
-    from pathlib import Path
-
-    return LocalUrl(Path(path) if path else None)
 
 
 def home(environ: Mapping[str, str], platform: str = sys.platform) -> Path:

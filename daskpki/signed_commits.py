@@ -22,10 +22,10 @@ from typing import Final, NamedTuple
 from daskpki.errors import NotTrustedError
 from daskpki.inventory import AuthorityRecord
 from daskpki.pki import keys
-from daskpki.pki.certificates import load_certificate
 from daskpki.pki.issuer import Issuer
-from daskpki.pki.json_fields import compact_json
+from daskpki.pki.json_fields import compact_json, signing_input
 from daskpki.pki.trust_document import ACTIVE, NEXT, RETIRING, Anchor
+from daskpki.pki.verify import verify_signature
 from daskpki.records import (
     CA_ACTIVATED,
     CA_CREATED,
@@ -60,16 +60,15 @@ class Trusted(NamedTuple):
     generations: Generations = MappingProxyType({})
 
 
-def signed_bytes(cluster: str, generation: int, head: Head, place: str = "") -> bytes:
-    """The bytes that a signature covers: DSSE's pre-authentication encoding (PAE) of type and payload."""
+def commit_bytes(cluster: str, generation: int, head: Head, place: str = "") -> bytes:
+    """The bytes that a signature of one generation covers."""
     payload = {"cluster": cluster, "generation": generation, "seq": head.seq, "hash": head.hash, "place": place}
-    body = compact_json(payload).reveal()
-    return b"DSSEv1 %d %b %d %b" % (len(_TYPE), _TYPE, len(body), body)
+    return signing_input(_TYPE, compact_json(payload).reveal())
 
 
 def sign_commit(cluster: str, issuer: Issuer, head: Head, place: str = "") -> CommitSignature:
     """Sign a commit that ends with `head` in the name of one generation."""
-    value = keys.sign(issuer.key, signed_bytes(cluster, issuer.generation, head, place))
+    value = keys.sign(issuer.key, commit_bytes(cluster, issuer.generation, head, place))
     return CommitSignature(issuer.generation, value, place)
 
 
@@ -133,7 +132,9 @@ def _verified(cluster: str, before: Trusted, records: list[Record]) -> Trusted:
         issuing = _issuing(before.generations, signature.generation) or _issuing(after, signature.generation)
         if issuing is None:
             continue
-        _verify(cluster, signature, issuing, end, records)
+        what = f"{_named(records)} signed in the name of CA {signature.generation}, but the signature"
+        data = commit_bytes(cluster, signature.generation, end, signature.place)
+        verify_signature(issuing, signature.value, data, what)
         found.add(signature.generation)
     for generation in wanted:
         if generation not in found:
@@ -146,20 +147,13 @@ def _issuing(generations: Generations, generation: int) -> bytes | None:
     return generations[generation].issuing if generation in generations else None
 
 
-def _verify(cluster: str, signature: CommitSignature, issuing: bytes, end: Head, records: list[Record]) -> None:
-    key = load_certificate(issuing).public_key()
-    assert isinstance(key, keys.PublicKey)
-    what = f"{_named(records)} signed in the name of CA {signature.generation}, but the signature"
-    keys.verify(key, signature.value, signed_bytes(cluster, signature.generation, end, signature.place), what)
-
-
 def _named(records: list[Record]) -> str:
     first, last = records[0].seq, records[-1].seq
     return f"record {last} of the log is" if first == last else f"records {first} to {last} of the log are"
 
 
 def _is_beginning(before: Generations, records: list[Record]) -> bool:
-    """Whether this is the commit with which `init-ca` begins, or begins again after an interruption."""
+    """True if this is the commit with which `init-ca` begins, or begins again after an interruption."""
     *closed, last = records
     cut_off = [number for number, known in before.items() if known.status == CA_RESERVED]
     return (

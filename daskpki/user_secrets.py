@@ -19,7 +19,7 @@ from daskpki.errors import AlreadyExistsError, ConflictError, DaskpkiError, Disa
 from daskpki.identity import parse_label
 from daskpki.quoting import day, did_you_mean
 from daskpki.records import Draft, Record, Stamp
-from daskpki.store.port import DESTROYED, ENABLED, Payload, SecretInfo, Store, Version
+from daskpki.store.port import DESTROYED, ENABLED, Payload, SecretInfo, Store
 
 ADDED: Final = "secret-added"
 DISABLED: Final = "secret-disabled"
@@ -84,15 +84,15 @@ class ClusterSecrets:
         The new value's end and reminder count from now, by the periods given, else by those of the value before.
         """
         secret, now = self._id(name), int(self._clock())
+        labels, exists = secret_names.labels(self._cluster, secret_names.SECRET, name), False
         try:
-            self._store.secrets.create(secret, labels=self._labels(name), annotations=_reminders({}, periods, now))
+            self._store.secrets.create(secret, labels=labels, annotations=_reminders({}, periods, now))
         except AlreadyExistsError:
-            number = self._store.secrets.add(secret, payload)
-            self._record(ADDED, name, number)
+            exists = True
+        number = self._store.secrets.add(secret, payload)
+        self._record(ADDED, name, number)
+        if exists:
             self._annotate(secret, lambda former: _reminders(former, periods, now))
-        else:
-            number = self._store.secrets.add(secret, payload)
-            self._record(ADDED, name, number)
         return number
 
     def get(self, name: str, number: int | None = None) -> Payload:
@@ -145,12 +145,12 @@ class ClusterSecrets:
         versions = list(self._store.secrets.versions(info.id))
         newest = max((version.number for version in versions), default=0)
         restored, _, source = info.annotations.get(_RESTORED, "0:0").partition(":")
-        standing = _moment(source) or newest if _moment(restored) == newest else newest
-        older = [version.number for version in versions if version.number < standing and version.state == ENABLED]
+        current = _moment(source) or newest if _moment(restored) == newest else newest
+        older = [version.number for version in versions if version.number < current and version.state == ENABLED]
         if not older:
             name = info.labels["daskpki-name"]
             raise NotFoundError(
-                f"the secret {name} has no readable version before {standing}", hint=f"daskpki secret versions {name}"
+                f"the secret {name} has no readable version before {current}", hint=f"daskpki secret versions {name}"
             )
         return max(older)
 
@@ -174,18 +174,15 @@ class ClusterSecrets:
 
     def check_not_newest(self, name: str, number: int) -> None:
         """Raise UsageError for the newest version, NotFoundError for one that does not exist."""
-        versions = self._existing(name)
+        self._describe(name)
+        versions = [version for version in self._store.secrets.versions(self._id(name)) if version.state != DESTROYED]
         if number not in {version.number for version in versions}:
             raise NotFoundError(f"the secret {name} has no version {number}", hint=f"daskpki secret versions {name}")
-        if number == max(version.number for version in versions if version.state != DESTROYED):
+        if number == max(version.number for version in versions):
             raise UsageError(
                 f"version {number} of {name} is the newest: programs that read the secret would get an error",
                 hint=f"daskpki secret set {name}, or daskpki secret rollback {name}, adds one first",
             )
-
-    def _existing(self, name: str) -> Sequence[Version]:
-        self._describe(name)
-        return [version for version in self._store.secrets.versions(self._id(name)) if version.state != DESTROYED]
 
     def _describe(self, name: str) -> SecretInfo:
         try:
@@ -224,9 +221,6 @@ class ClusterSecrets:
 
     def _id(self, name: str) -> str:
         return secret_names.user_secret_id(self._cluster, parse_label(name, "secret name"))
-
-    def _labels(self, name: str) -> dict[str, str]:
-        return secret_names.labels(self._cluster, secret_names.SECRET, name)
 
 
 def _reminders(former: Mapping[str, str], periods: Periods, now: int) -> dict[str, str]:

@@ -14,21 +14,19 @@ from datetime import datetime
 from typing import Final
 
 from daskpki.errors import CorruptError, NotTrustedError
-from daskpki.pki import keys
-from daskpki.pki.certificates import load_certificate
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.trust import verify_trust
 from daskpki.pki.trust_document import TrustDocument
+from daskpki.pki.verify import verify_signature
 from daskpki.records import CA_RETIRED, EMPTY, Head, Record
-from daskpki.signed_commits import Trusted, after_records, generations_of, signed_bytes, verify_commits
-from daskpki.store.append_chain import AppendChain
-from daskpki.store.append_chain import Head as LinearHead
+from daskpki.signed_commits import Trusted, after_records, commit_bytes, generations_of, verify_commits
+from daskpki.store.append_chain import AppendChain, ChainHead
 from daskpki.store.port import Store
 from daskpki.store.trust_chain import TrustPayload, trust_chain, verify_no_rival
 
 
 class Anchored:
-    """Judges one cluster in one store by what one reader knows."""
+    """Judges the documents and the log of one cluster by what this user knows of it."""
 
     def __init__(self, store: Store, cluster: str, clock: Callable[[], datetime], pin: str | None = None) -> None:
         self._store = store
@@ -39,13 +37,13 @@ class Anchored:
         self._points: list[Trusted] = []
         self._refusal: str | None = None
         self.reading = False
-        """Whether this command only shows what a local store has in the clear, unverified, and asks for no key."""
+        """True for a command that shows the unencrypted part of a local store, unverified, and asks for no key."""
         self.thorough = False
-        """Whether commits that an earlier command verified are verified again (`audit --verify`)."""
+        """True if commits that an earlier command verified are verified again (`audit --verify`)."""
         self.in_emergency = False
-        """Whether this command is `rotate-ca --emergency`, which goes on with one that was cut off."""
+        """True for `rotate-ca --emergency`, which goes on with one that was cut off."""
         self.old_key_lost = False
-        """Whether this command begins a new root of trust, since the old key cannot sign any more."""
+        """True for a command that begins a new root of trust, since the old key cannot sign any more."""
 
     @property
     def chain(self) -> AppendChain[TrustPayload]:
@@ -58,7 +56,7 @@ class Anchored:
         None as well where one was put back that this user's memory does not lead to: the log is judged from its first
         record then, and has to have the one that is remembered.
 
-        NotTrustedError when documents of two different roots verify, and nothing here says which one is right.
+        NotTrustedError when documents of two different roots verify, and nothing known here decides between them.
         """
         if self._document is None:
             chain = self.chain
@@ -72,13 +70,17 @@ class Anchored:
                     )
             if head is not None:
                 self._check_rivals(chain, head)
-                self._warn_first_use(head.payload.signed.document)
-                self.note(head.payload.signed.document)
+                document = head.payload.signed.document
+                if self.basis == "first use" and self._store.memory.lasts:
+                    what = "first use of cluster %s here: its CA has SHA-256 %s; compare it (--ca-sha256 HEX pins one)"
+                    ca_sha256 = fingerprint(document.active.certificate)
+                    logging.getLogger("daskpki").warning(what, self._cluster, ca_sha256)
+                self.note(document)
         return self._document
 
     @property
     def basis(self) -> str:
-        """What the newest document is judged by: `pin`, `seen` or `first use`."""
+        """The basis on which the newest document is judged: `pin`, `seen` or `first use`."""
         if self._pin:
             return "pin"
         return "seen" if self._store.memory.trust(self._cluster) is not None else "first use"
@@ -87,11 +89,6 @@ class Anchored:
         """Remember a document as the newest: it was verified, or this command signed it."""
         self._document = document
         self._store.memory.note_trust(self._cluster, document.epoch, document.authorities)
-
-    def _warn_first_use(self, document: TrustDocument) -> None:
-        if self.basis == "first use" and self._store.memory.lasts:
-            what = "first use of cluster %s here: its CA has SHA-256 %s; compare it (--ca-sha256 HEX pins one)"
-            logging.getLogger("daskpki").warning(what, self._cluster, fingerprint(document.active.certificate))
 
     def trust_own(self, records: Sequence[Record]) -> None:
         """Trust records that this command committed at the end of what counted."""
@@ -105,7 +102,7 @@ class Anchored:
         except NotTrustedError as error:
             if not (self.old_key_lost and self._store.url.startswith("local:")):
                 raise type(error)(str(error), hint=self._hint(error)) from None
-            # cut off before: the store's own key says who wrote it, and nothing of the lost key can
+            # cut off before: the store's own key vouches for it, which nothing of the lost key can
             point = after_records(start, list(after(start.head.seq)))
         if point.head != head:
             raise CorruptError(f"the log of {self._cluster!r} does not lead to record {head.seq}")
@@ -149,14 +146,12 @@ class Anchored:
             for signature in record.signatures or ():
                 known = point.generations.get(signature.generation)
                 if known is not None and known.issuing is not None:
-                    key = load_certificate(known.issuing).public_key()
-                    assert isinstance(key, keys.PublicKey)
-                    data = signed_bytes(self._cluster, signature.generation, point.head, signature.place)
-                    keys.verify(key, signature.value, data, "the signature of the last commit")
+                    data = commit_bytes(self._cluster, signature.generation, point.head, signature.place)
+                    verify_signature(known.issuing, signature.value, data, "the signature of the last commit")
                     found.add(signature.place)
         return found
 
-    def _counts(self, found: LinearHead[TrustPayload]) -> bool:
+    def _counts(self, found: ChainHead[TrustPayload]) -> bool:
         seen = self._store.memory.trust(self._cluster)
         known = () if seen is None or self._pin else seen.authorities
         if self._document is not None and not self._pin:
@@ -168,16 +163,16 @@ class Anchored:
         return True
 
     def _leads_to(self, document: TrustDocument) -> bool:
-        """Whether the log, judged from what was known before, made the CA that is active in this document.
+        """True if the log, judged from what was known before, made the CA that is active in this document.
 
-        So a reader who missed more rollovers than a document carries words of follows them by the log.
+        So a reader who missed more rollovers than a document has statements of follows them by the log.
         """
         if not self._points:
             return False
         made = self._points[-1].generations.get(document.active.generation)
         return made is not None and made.status != CA_RETIRED and made.issuing == document.active.issuing
 
-    def _check_rivals(self, chain: AppendChain[TrustPayload], newest: LinearHead[TrustPayload]) -> None:
+    def _check_rivals(self, chain: AppendChain[TrustPayload], newest: ChainHead[TrustPayload]) -> None:
         """Compare the newest document with those below that verify as well; one that is known already has none."""
         seen = self._store.memory.trust(self._cluster)
         if self._pin or (seen is not None and seen.epoch == newest.link.seq):

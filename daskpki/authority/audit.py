@@ -6,7 +6,7 @@
 2. The newest trust document is signed by a CA that the reader trusts (a pin, what was seen before, or nothing on first
    use), and every commit after the record that it names is signed by the CA which was active then. That
    record lies on the chain: a log that was cut off or rewritten after the document was signed is noticed.
-3. The trust document is not older than the one that the log says was published.
+3. The trust document is not older than the last publication in the log.
 4. The inventory, from which commands answer, is what the records say.
 """
 
@@ -20,7 +20,7 @@ from daskpki.authority.publication import current_trust
 from daskpki.authority.session import Session
 from daskpki.errors import CorruptError
 from daskpki.inventory import CERTIFICATE_KINDS, Inventory, ReplayedInventory
-from daskpki.pki.trust import TrustDocument
+from daskpki.pki.trust_document import TrustDocument
 from daskpki.quoting import rfc3339
 from daskpki.records import EMPTY, Head, Record
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from daskpki.authority import lookup
 from daskpki.authority.anchor import Anchored
 from daskpki.authority.ca_keys import OWN_STORE, Issuers, KeyLocations, parse_key_type, parse_renewable_key_type
-from daskpki.authority.lookup import active_authority, anchor_der, chain_der, published_authorities, recorded_policy
+from daskpki.authority.lookup import active_authority, published_authorities, recorded_policy
 from daskpki.authority.session import Session, claimed_user, utc_now
 from daskpki.errors import NotFoundError
 from daskpki.identity import Identity, Role, parse_label
@@ -20,12 +20,12 @@ from daskpki.settings import DEFAULT_CLUSTER
 
 if TYPE_CHECKING:
     from daskpki.authority.ca_keys import OfflineRoot
-    from daskpki.authority.crl import RootCrl
+    from daskpki.authority.crl import KeptCrl
     from daskpki.authority.issuance import Issued, Wanted
     from daskpki.authority.rollover import Rollover
     from daskpki.authority.verification import Verifier
     from daskpki.pki.issuer import Issuer
-    from daskpki.pki.trust import TrustDocument
+    from daskpki.pki.trust_document import TrustDocument
     from daskpki.store.port import Store
 
 
@@ -36,9 +36,9 @@ class CertificateAuthority:
         (issued,) = ca.issue(ca.requests(Role.WORKER, ["w-1"]))
         ca.revoke("worker/w-1", "superseded")
 
-    `who` and `command` are for the log, as claims. `places` says how the CA's keys are sealed and opened, and how those
-    that are kept elsewhere are reached. `ca_sha256` is the fingerprint of the CA that is trusted, whatever was seen
-    before. With `reading`, a local store is shown as it is, unverified, and asks for no key.
+    `who` and `command` are for the log, as claims. `places` has the passphrases of the CA's keys, and opens other
+    places than this store. `ca_sha256` is the fingerprint of the CA that is trusted, whatever was seen before. With
+    `reading`, a local store is shown as it is, unverified, and asks for no key.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class CertificateAuthority:
         ca_key: str = OWN_STORE,
         offline_root: OfflineRoot | None = None,
     ) -> AuthorityRecord:
-        """Make the CA; AlreadyExistsError when there is one, UsageError and PolicyError for what it cannot be.
+        """Make the CA; AlreadyExistsError when there is one, UsageError and PolicyError for invalid values.
 
         With `offline_root` it has two tiers: the root's key goes into that file, and `ca_key` is the intermediate's.
         """
@@ -97,7 +97,7 @@ class CertificateAuthority:
         return made
 
     def inventory(self) -> Inventory:
-        """Everything recorded up to now."""
+        """The inventory of all records up to now."""
         self._view = self.session.log.inventory()
         return self._view
 
@@ -141,7 +141,7 @@ class CertificateAuthority:
         ttl: str | None = None,
         grades: Iterable[Grade] = (),
     ) -> list[LeafRequest]:
-        """Requests for leaves of that role, one a name, all with the same further names and so on; UsageError."""
+        """Requests for leaves of that role, one a name, all with the same other fields; UsageError."""
         domain = self.policy().trust_domain
         names_dns = tuple(parse_dns_name(name) for name in dns)
         addresses = tuple(parse_ip(address) for address in ips)
@@ -155,7 +155,7 @@ class CertificateAuthority:
         from daskpki.pki.certificates import lifetime, load_certificate
 
         active = self.active()
-        issuing = load_certificate((chain_der(active) or (anchor_der(active),))[0])
+        issuing = load_certificate(lookup.issuing_der(active))
         check_requests(requests, recorded_policy(active), lifetime(issuing), self.session.now())
 
     def issue(self, requests: Sequence[LeafRequest], key_type: str = KeyType.P256) -> Iterator[Issued]:
@@ -164,19 +164,19 @@ class CertificateAuthority:
         self._repair()
 
     def _issue(self, requests: Sequence[LeafRequest], kind: KeyType, wanted: Wanted | None = None) -> Iterator[Issued]:
-        """Issue; what is left goes to the CA that took over meanwhile, when somebody is rotating it."""
-        from daskpki.authority.issuance import SigningProfile, SupersededError, always, issue
+        """Issue; if another command rotates the CA meanwhile, the new CA issues the rest."""
+        from daskpki.authority.issuance import SigningProfile, SupersededError, accept_all, issue
 
         self._view = None
         done = 0
         try:
-            profile = SigningProfile(self.issuer(), self.policy(), kind, wanted or always)
+            profile = SigningProfile(self.issuer(), self.policy(), kind, wanted or accept_all)
             for issued in issue(self.session, profile, requests):
                 done += 1
                 yield issued
         except SupersededError:
             self.inventory()
-            profile = SigningProfile(self.issuer(), self.policy(), kind, wanted or always)
+            profile = SigningProfile(self.issuer(), self.policy(), kind, wanted or accept_all)
             yield from issue(self.session, profile, requests[done:])
 
     def _repair(self, *, look: bool = False) -> None:
@@ -235,14 +235,14 @@ class CertificateAuthority:
         self._open_living()
         return release(self.session, self.issuers, on_hold(which))
 
-    def sign_root_crl(self, root: OfflineRoot, *, revoke: bool = False) -> RootCrl:
+    def sign_root_crl(self, root: OfflineRoot, *, revoke: bool = False) -> KeptCrl:
         """Let an offline root sign the CRL of its intermediate again, and publish it (`daskpki.authority.crl`)."""
-        from daskpki.authority.crl import sign_root_crl
+        from daskpki.authority.crl import OFFLINE_ROOT, sign_root_crl
         from daskpki.authority.publication import publish
 
         self.issuers.open(published_authorities(self._seen()))
         signed = sign_root_crl(self.session, root, revoke=revoke)
-        if signed.trusted:
+        if signed.state == OFFLINE_ROOT:
             publish(self.session, self.issuers)
         return signed
 
@@ -250,21 +250,21 @@ class CertificateAuthority:
         """The rollover, which replaces this CA by a new one step by step."""
         from daskpki.authority.rollover import Rollover
 
-        return Rollover(self)
+        return Rollover(self.session, self.issuers, self.inventory, self.renew)
 
     def has_valid(self, identity: Identity) -> bool:
-        """Whether the newest leaf of that identity is valid now."""
+        """True if the newest leaf of that identity is valid now."""
         entry = self._seen().current(identity.role, identity.name)
         return entry is not None and entry.state(self.session.now().timestamp()) == "issued"
 
     def trust(self) -> TrustDocument:
-        """The present trust document, its signature verified; NotFoundError before `init`."""
+        """The current trust document, verified; NotFoundError before `init`."""
         from daskpki.authority.publication import current_trust
 
         return current_trust(self.session)
 
     def announce(self, scheduler: str) -> bool:
-        """Let the trust document say where the scheduler is, so that `login` need not be told; False if it does.
+        """Publish the scheduler's address in the trust document, so that `login` knows it; False if it is there.
 
         UsageError for anything but tls://HOST[:PORT].
         """
@@ -279,7 +279,7 @@ class CertificateAuthority:
         return True
 
     def verifier(self) -> Verifier:
-        """A verifier of certificates against the present trust document."""
+        """A verifier of certificates against the current trust document."""
         from daskpki.authority.verification import Verifier
 
         return Verifier(self.session)

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from daskpki import secret_names
-from daskpki.authority.lookup import issuer_of
+from daskpki.authority.lookup import anchor_der, chain_der
 from daskpki.confidential import Confidential
 from daskpki.errors import AlreadyExistsError, CorruptError, NotFoundError, NotTrustedError, PolicyError, UsageError
 from daskpki.files import read_private, write_and_read_back
 from daskpki.inventory import FROM_REQUEST, AuthorityRecord
-from daskpki.pki.keys import KeyType, PrivateKey, generate_key, parse_key, serialize_key
+from daskpki.pki.keys import KINDS, KeyType, PrivateKey, generate_key, parse_key, serialize_key
 from daskpki.store.encryption import context, open_with_passphrase, seal_with_passphrase
 from daskpki.store.port import SecretStore
 
@@ -39,11 +39,11 @@ def parse_key_type(text: str) -> KeyType:
     try:
         return KeyType(text)
     except ValueError:
-        raise UsageError(f"{text!r} is not a key type", hint=f"key types are {', '.join(KeyType)}") from None
+        raise UsageError(f"{text!r} is not a key type", hint=KINDS) from None
 
 
 def parse_renewable_key_type(text: str) -> KeyType:
-    """The kind of key that a renewal makes; PolicyError where the key never travelled."""
+    """The kind of key that a renewal makes; PolicyError for a certificate that was issued for a request."""
     if text == FROM_REQUEST:
         raise PolicyError(
             "a certificate whose key stayed with its holder cannot be renewed here",
@@ -68,12 +68,12 @@ KMS: Final = "kms"
 _SEALINGS: Final = (_NONE, PASSPHRASE, KMS)
 
 Passphrase = Callable[[], Confidential]
-"""Asked for only when it is needed, since asking may mean a prompt."""
+"""Gives the passphrase; called only when it is needed, since it may prompt."""
 
 
 def is_lesser(sealing: str, than: str) -> bool:
-    """Whether a key under the one sealing is easier to steal than under the other; an unknown one is the least."""
-    return [*_SEALINGS].index(sealing) < [*_SEALINGS].index(than) if {sealing, than} <= set(_SEALINGS) else True
+    """True if a key under the one sealing is easier to steal than under the other; an unknown one is the least."""
+    return _SEALINGS.index(sealing) < _SEALINGS.index(than) if {sealing, than} <= set(_SEALINGS) else True
 
 
 class CaKeys(Protocol):
@@ -81,33 +81,27 @@ class CaKeys(Protocol):
 
     @property
     def uri(self) -> str:
-        """How the log names this place."""
-        ...
+        """The URI by which the log names this place."""
 
     @property
     def sealing(self) -> str:
-        """How a key that is made here is sealed: kms, passphrase or none."""
-        ...
+        """The sealing of keys that are made here: kms, passphrase or none."""
 
     def check(self) -> None:
         """Raise what `make` would raise where the place itself is of no use, and make nothing."""
-        ...
 
     def make(self, generation: int, kind: KeyType) -> PrivateKey:
         """The key of a new generation, durable on return; of that kind, where keys are made by us."""
-        ...
 
     def open(self, generation: int) -> PrivateKey:
         """The key of that generation; NotFoundError, AccessDeniedError (also for a wrong passphrase)."""
-        ...
 
     def discard(self, generation: int) -> None:
         """Erase the key of a generation that has ended, where that is ours to do; repeating it is no error."""
-        ...
 
 
 class StoredCaKeys(NamedTuple):
-    """Keys as secrets; sealed when a passphrase is given, and then never kept without."""
+    """Keys as secrets; sealed if a passphrase is given, and then never stored unsealed."""
 
     secrets: SecretStore
     cluster: str
@@ -119,7 +113,7 @@ class StoredCaKeys(NamedTuple):
 
     @property
     def sealing(self) -> str:
-        """How a new key is sealed."""
+        """The sealing of a new key."""
         return PASSPHRASE if self.seal else _NONE
 
     def check(self) -> None:
@@ -134,7 +128,16 @@ class StoredCaKeys(NamedTuple):
             self.secrets.create(secret, labels=labels)
         except AlreadyExistsError:  # a command that was cut off; the newest version counts
             self.secrets.describe(secret)
-        self.secrets.add(secret, self._encode(generation, key))
+        sealed = serialize_key(key)
+        if self.seal:
+            sealed = Confidential(seal_with_passphrase(sealed, self.seal(), context=self._context(generation)))
+        payload = {
+            "format": _FORMAT,
+            "generation": generation,
+            "sealing": self.sealing,
+            "key": base64.b64encode(sealed.reveal()).decode(),
+        }
+        self.secrets.add(secret, Confidential(json.dumps(payload)))
         return key
 
     def open(self, generation: int) -> PrivateKey:
@@ -160,42 +163,26 @@ class StoredCaKeys(NamedTuple):
         with suppress(NotFoundError):
             self.secrets.delete(secret_names.ca_key_id(self.cluster, generation))
 
-    def _encode(self, generation: int, key: PrivateKey) -> Confidential:
-        plain = serialize_key(key)
-        sealed = (
-            seal_with_passphrase(plain, self.seal(), context=self._context(generation)) if self.seal else plain.reveal()
-        )
-        payload = {
-            "format": _FORMAT,
-            "generation": generation,
-            "sealing": PASSPHRASE if self.seal else _NONE,
-            "key": base64.b64encode(sealed).decode(),
-        }
-        return Confidential(json.dumps(payload))
-
     def _payload(self, generation: int) -> _Payload:
         secret = secret_names.ca_key_id(self.cluster, generation)
         try:
-            data = self.secrets.latest(secret).data
-        except NotFoundError:  # `latest` lags behind a key that was kept a moment ago; its number does not
-            data = self._first(secret, generation)
-        return _parse(secret, data)
-
-    def _first(self, secret: str, generation: int) -> Confidential:
-        try:
-            return self.secrets.access(secret, 1)
+            try:
+                data = self.secrets.latest(secret).data
+            except NotFoundError:  # `latest` lags behind a key that was kept a moment ago; its number does not
+                data = self.secrets.access(secret, 1)
         except NotFoundError as error:
             raise NotFoundError(
                 f"the key of CA {generation} is not where it was kept: {error}",
                 hint="restore it; if it is lost for good: daskpki rotate-ca --emergency --old-key-lost",
             ) from None
+        return _parse(secret, data)
 
     def _context(self, generation: int) -> bytes:
         return f"daskpki CA key, cluster {self.cluster}, generation {generation}".encode()
 
 
 class _Payload(NamedTuple):
-    """How a stored key is sealed, and its bytes, which are secret while nothing seals them."""
+    """Sealing and bytes of a stored key; the bytes are secret while nothing seals them."""
 
     sealing: str
     body: bytes
@@ -220,7 +207,7 @@ KMS_SCHEME = "gcpkms://"
 
 
 class KeyLocations(NamedTuple):
-    """How keys are sealed and opened, and how places other than the cluster's own store are reached, by their URI."""
+    """Passphrases that seal and open keys, and functions that open other places than the cluster's own store."""
 
     seal: Passphrase | None = None
     unseal: Passphrase | None = None
@@ -239,10 +226,16 @@ class Issuers:
 
     def __call__(self, authority: AuthorityRecord) -> Issuer:
         """The generation with its key; NotFoundError, AccessDeniedError, NotTrustedError when the key is another's."""
-        if authority.generation not in self._opened:
-            key = self._recorded_place(authority).open(authority.generation)
-            self._opened[authority.generation] = issuer_of(authority, key)
-        return self._opened[authority.generation]
+        from daskpki.pki.issuer import open_issuer
+
+        number = authority.generation
+        if number not in self._opened:
+            place = self.place(authority.key_uri)
+            if isinstance(place, StoredCaKeys):
+                place = place._replace(least=authority.sealing)
+            key = place.open(number)
+            self._opened[number] = open_issuer(anchor_der(authority), chain_der(authority), key, generation=number)
+        return self._opened[number]
 
     def adopt(self, issuer: Issuer) -> None:
         """Take a generation's issuer, whose key was just made."""
@@ -261,17 +254,19 @@ class Issuers:
             return self._places.kms(uri)
         return self._stored(uri, self._places.seal)
 
-    def _recorded_place(self, authority: AuthorityRecord) -> CaKeys:
-        """Where the log says that a key is kept, and how it is sealed there."""
-        place = self.place(authority.key_uri)
-        return place._replace(least=authority.sealing) if isinstance(place, StoredCaKeys) else place
-
     def successor_place(self, predecessor: AuthorityRecord, uri: str | None, *, lower: bool = False) -> CaKeys:
-        """Where the key of the next generation goes: by default beside its predecessor's.
+        """The place for the key of the next generation: by default beside its predecessor's.
 
-        PolicyError when it would be less sealed, unless `lower` says that this is wanted.
+        PolicyError when it would be less sealed, unless that is allowed by `lower`.
         """
-        place = self._successor_place(predecessor, uri or predecessor.key_uri)
+        chosen = uri or predecessor.key_uri
+        if not chosen.startswith(KMS_SCHEME):
+            kept = self._places.unseal if predecessor.sealing == PASSPHRASE else None
+            place: CaKeys = self._stored(chosen, self._places.seal or kept)
+        elif chosen == predecessor.key_uri:
+            raise UsageError("the new CA needs another key", hint="--ca-key names another key version")
+        else:
+            place = self.place(chosen)
         if is_lesser(place.sealing, predecessor.sealing) and not lower:
             raise PolicyError(
                 f"the key of CA {predecessor.generation} has sealing {predecessor.sealing}, and the new one would have "
@@ -279,14 +274,6 @@ class Issuers:
                 hint="--ca-key names a better place, --ca-passphrase seals it; --lower-sealing does without",
             )
         return place
-
-    def _successor_place(self, predecessor: AuthorityRecord, chosen: str) -> CaKeys:
-        if chosen.startswith(KMS_SCHEME):
-            if chosen == predecessor.key_uri:
-                raise UsageError("the new CA needs another key", hint="--ca-key names another key version")
-            return self.place(chosen)
-        kept = self._places.unseal if predecessor.sealing == PASSPHRASE else None
-        return self._stored(chosen, self._places.seal or kept)
 
     def _stored(self, uri: str, seal: Passphrase | None) -> StoredCaKeys:
         secrets = self._secrets

@@ -13,7 +13,7 @@ it was enabled, and the copy is now disabled as well; or `--without-disabled` co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -33,7 +33,7 @@ from daskpki.errors import (
     PolicyError,
     UnavailableError,
 )
-from daskpki.records import Head, Record
+from daskpki.records import Head
 from daskpki.store.port import DESTROYED, DISABLED, ENABLED, RecordLog, SecretInfo, SecretStore, Store
 
 _PLACEHOLDER: Final = Confidential(b"destroyed before this copy was made")
@@ -92,7 +92,11 @@ def copy_versions(source: SecretStore, target: SecretStore, secret: str, *, leav
                 raise refusal([Numbered(secret, number)])
             state = DESTROYED
         if there is None:
-            _add(target, secret, number, source.access(secret, number) if state == ENABLED else _PLACEHOLDER)
+            added = target.add(secret, source.access(secret, number) if state == ENABLED else _PLACEHOLDER)
+            if added != number:
+                raise ConflictError(
+                    f"{secret} in the target got version {added} instead of {number}: somebody else writes it"
+                )
         _follow(target, secret, number, state, there or ENABLED)
         if there is not None and state == ENABLED and target.access(secret, number) != source.access(secret, number):
             raise AlreadyExistsError(f"{secret}, version {number} in the target is another one")
@@ -129,14 +133,8 @@ def _states(store: SecretStore, secret: str) -> Mapping[int, str]:
 
 
 def _has_payload(target: SecretStore, secret: str, number: int, state: str | None) -> bool:
-    """Whether an earlier copy brought the payload; one that was cut off may have left its placeholder undestroyed."""
+    """True if an earlier copy brought the payload; one that was cut off may have left its placeholder undestroyed."""
     return state == DISABLED or (state == ENABLED and target.access(secret, number) != _PLACEHOLDER)
-
-
-def _add(target: SecretStore, secret: str, number: int, payload: Confidential) -> None:
-    added = target.add(secret, payload)
-    if added != number:
-        raise ConflictError(f"{secret} in the target got version {added} instead of {number}: somebody else writes it")
 
 
 def _follow(target: SecretStore, secret: str, number: int, wanted: str, present: str) -> None:
@@ -189,7 +187,9 @@ def copy_cluster(
     log = partial(source.log, cluster, Anchored(source, cluster, clock, ca_sha256).judge)
     _check_vacant(source, target, cluster, log())
     if not without_disabled:
-        _check_readable(source, target, cluster)
+        infos = _secrets(source, cluster)
+        if missing := [each for info in infos for each in unreadable(source.secrets, target.secrets, info.id)]:
+            raise refusal(missing)
     for _ in range(_ROUNDS):
         head = log().authenticate()
         present = {info.id: info for info in _secrets(target, cluster)}
@@ -230,13 +230,6 @@ def _occupied(target: Store, what: str) -> AlreadyExistsError:
     )
 
 
-def _check_readable(source: Store, target: Store, cluster: str) -> None:
-    """Find what is disabled before anything is copied."""
-    found = [each for info in _secrets(source, cluster) for each in unreadable(source.secrets, target.secrets, info.id)]
-    if found:
-        raise refusal(found)
-
-
 def _copy_metadata(target: SecretStore, info: SecretInfo, present: SecretInfo | None) -> None:
     """Make the secret, or give it the annotations that the original has by now."""
     if present is None:
@@ -247,14 +240,9 @@ def _copy_metadata(target: SecretStore, info: SecretInfo, present: SecretInfo | 
 
 
 def _copy_log(source: RecordLog, target: RecordLog) -> None:
-    for records in _chunks(source.records(after=target.inventory().head.seq)):
+    pending = source.records(after=target.inventory().head.seq)
+    while records := list(islice(pending, _CHUNK)):
         target.adopt(records)
-
-
-def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
-    pending = iter(records)
-    while chunk := list(islice(pending, _CHUNK)):
-        yield chunk
 
 
 def _verify(source: Store, target: Store, cluster: str, head: Head) -> Copied:

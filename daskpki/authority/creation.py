@@ -99,7 +99,7 @@ def _root_key(session: Session, plan: Plan) -> PrivateKey | None:
     for entry in session.log.read_cached().authorities():
         if entry.certificate and key_matches(key, load_certificate(anchor_der(entry)).public_key()):
             raise UsageError(
-                f"{plan.offline_root.path} holds the root key of CA {entry.generation}",
+                f"{plan.offline_root.path} is the root key of CA {entry.generation}",
                 hint="a new CA takes a new file",
             )
     return key
@@ -142,8 +142,12 @@ def _text(certificate: x509.Certificate) -> str:
 
 def init_ca(session: Session, plan: Plan, keys: CaKeys, issuers: Issuers) -> AuthorityRecord:
     """Make the CA, or finish one that was cut off; AlreadyExistsError when there is a complete one, PolicyError."""
-    authority = _unfinished(session.log.inventory(), session.cluster)
-    if authority is not None:
+    inventory = session.log.inventory()
+    made = _made(inventory)
+    if made and inventory.published:
+        raise _exists(made[-1], session.cluster)
+    if made:
+        authority = made[-1]
         _check_is_ours(authority, plan, keys, session.cluster)
     else:
         check = partial(_refuse_another, cluster=session.cluster)
@@ -160,12 +164,9 @@ def init_ca(session: Session, plan: Plan, keys: CaKeys, issuers: Issuers) -> Aut
     return authority._replace(status=CA_ACTIVATED)
 
 
-def _unfinished(inventory: Inventory, cluster: str) -> AuthorityRecord | None:
-    """The CA that was made but is in no trust document yet; AlreadyExistsError for one that is published."""
-    made = [entry for entry in inventory.authorities() if entry.status not in (CA_RESERVED, CA_RETIRED)]
-    if made and inventory.published:
-        raise _exists(made[-1], cluster)
-    return made[-1] if made else None
+def _made(inventory: Inventory) -> list[AuthorityRecord]:
+    """The CAs whose creation was completed and that were not dropped."""
+    return [entry for entry in inventory.authorities() if entry.status not in (CA_RESERVED, CA_RETIRED)]
 
 
 def _check_is_ours(found: AuthorityRecord, plan: Plan, keys: CaKeys, cluster: str) -> None:
@@ -181,8 +182,8 @@ def _check_is_ours(found: AuthorityRecord, plan: Plan, keys: CaKeys, cluster: st
 
 
 def _refuse_another(inventory: Inventory, cluster: str) -> None:
-    """Of two `init-ca` at once, one makes the CA."""
-    if made := [entry for entry in inventory.authorities() if entry.status not in (CA_RESERVED, CA_RETIRED)]:
+    """Raise AlreadyExistsError for the second of two `init-ca` at once."""
+    if made := _made(inventory):
         raise _exists(made[-1], cluster)
 
 

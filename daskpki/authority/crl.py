@@ -11,17 +11,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from cryptography import x509
-
-from daskpki import secret_names
 from daskpki.authority.ca_keys import OfflineRoot
-from daskpki.authority.lookup import anchor_der, chain_der, living_authorities
+from daskpki.authority.lookup import anchor_der, chain_der, issuing_der, living_authorities
 from daskpki.authority.session import Session
-from daskpki.errors import AlreadyExistsError, ConflictError, NotFoundError, PolicyError
+from daskpki.errors import ConflictError, NotFoundError, PolicyError
 from daskpki.handover import USUAL
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.certificates import load_certificate, name_text, seconds
@@ -29,9 +25,8 @@ from daskpki.pki.crl import Crl, Revocation, parse_header, sign_crl, verify_crl
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.keys import PrivateKey, key_matches
 from daskpki.pki.profile import DAY, ROOT_CRL_LIFETIME
-from daskpki.pki.revoked import crl_der, crl_part, is_due
-from daskpki.pki.trust import CrlPart, TrustDocument
-from daskpki.pki.trust_document import DroppedCa
+from daskpki.pki.revoked import crl_der, crl_part, is_crl_due
+from daskpki.pki.trust_document import CrlPart, DroppedCa, TrustDocument
 from daskpki.records import ABANDONED, CA_RETIRED, REVOKED, REVOKING, ROOT_CRL, Draft
 
 CRL_MARGIN: Final = DAY + USUAL.grace
@@ -45,12 +40,6 @@ DROPPED_LIMIT: Final = 500
 """Revoked serials of dropped CAs that a trust document lists; of a CA with more, nobody stays connected."""
 
 
-def create_secret(session: Session, kind: str, secret: str) -> None:
-    """Make one of the cluster's own secrets, if it is not there."""
-    with suppress(AlreadyExistsError):  # another writer was first, to the same end; `add` checks whose it is
-        session.store.secrets.create(secret, labels=secret_names.labels(session.cluster, kind))
-
-
 def _published(inventory: Inventory, now: float) -> Iterator[CertificateRecord]:
     """The leaves that are revoked, being revoked or abandoned, and not long expired."""
     for entry in inventory.certificates(statuses=[REVOKING, REVOKED, ABANDONED]):
@@ -59,7 +48,7 @@ def _published(inventory: Inventory, now: float) -> Iterator[CertificateRecord]:
 
 
 def revocations(inventory: Inventory, generation: int, now: float) -> dict[int, Revocation]:
-    """Who is on the CRL of that CA generation, by serial."""
+    """The entries of the CRL of that CA generation, by serial."""
     return {
         entry.serial: Revocation(entry.serial, entry.revoked_at or entry.reserved_at, entry.reason or "unspecified")
         for entry in _published(inventory, now)
@@ -70,7 +59,7 @@ def revocations(inventory: Inventory, generation: int, now: float) -> dict[int, 
 def revoked_dropped(inventory: Inventory, now: float) -> tuple[DroppedCa, ...]:
     """The revoked serials of the CAs that were dropped, oldest CA first.
 
-    Connections live on when their CA is dropped, and a CRL of it nobody would sign any more.
+    Connections outlive the CA that is dropped, and its key is erased, so there can be no newer CRL of it.
     """
     serials: dict[int, list[int]] = {}
     for revoked in _published(inventory, now):
@@ -82,7 +71,7 @@ def revoked_dropped(inventory: Inventory, now: float) -> tuple[DroppedCa, ...]:
             listed = tuple(sorted(serials[entry.generation]))
             fits = len(listed) <= room
             room -= len(listed) if fits else 0
-            issuing = load_certificate((*chain_der(entry), anchor_der(entry))[0])
+            issuing = load_certificate(issuing_der(entry))
             found.insert(0, DroppedCa(entry.generation, name_text(issuing.subject), listed if fits else None))
     return tuple(found)
 
@@ -104,8 +93,8 @@ def present_crl(
     moment = session.now().timestamp()
     wanted = _not_forgotten(inventory, revoked.get(issuer.generation, {}), moment)
     wanted |= revocations(inventory, issuer.generation, moment)
-    part = _previous_part(previous, issuer.generation)
-    due = fresh or previous is None or is_due(previous, session.now())
+    part = next((part for part in previous.crls if part.generation == issuer.generation), None) if previous else None
+    due = fresh or previous is None or is_crl_due(previous, session.now())
     if part and not due and revoked[issuer.generation] == wanted:
         return part
     number = max(part.number + 1 if part else 1, least)
@@ -113,7 +102,7 @@ def present_crl(
 
 
 def _not_forgotten(inventory: Inventory, before: Mapping[int, Revocation], now: float) -> dict[int, Revocation]:
-    """Revocations of the previous document that stay until notAfter: all but holds, whatever the log says."""
+    """Revocations of the previous document that stay until notAfter, also if the log lacks them: all but holds."""
     kept = {}
     for serial, revocation in before.items():
         entry = inventory.certificate(serial)
@@ -122,13 +111,11 @@ def _not_forgotten(inventory: Inventory, before: Mapping[int, Revocation], now: 
     return kept
 
 
-def _previous_part(previous: TrustDocument | None, generation: int) -> CrlPart | None:
-    parts = previous.crls if previous else ()
-    return next((part for part in parts if part.generation == generation), None)
+OFFLINE_ROOT: Final = "offline root"
 
 
 class KeptCrl(NamedTuple):
-    """The CRL of one generation as the trust document has it, verified."""
+    """A verified CRL of one generation; `state` is that of the CA in the trust document, or tells an offline root."""
 
     generation: int
     state: str
@@ -137,7 +124,7 @@ class KeptCrl(NamedTuple):
 
 
 def kept_crls(trust: TrustDocument) -> list[KeptCrl]:
-    """Every CRL of the document; also one that ran out, since it still says truly who is revoked."""
+    """The verified CRLs of the document, also an expired one, whose revocations are still true."""
     anchors = {anchor.generation: anchor for anchor in trust.authorities}
     found = []
     for part in trust.crls:
@@ -148,9 +135,9 @@ def kept_crls(trust: TrustDocument) -> list[KeptCrl]:
 
 
 def running_out(inventory: Inventory, now: datetime) -> int | None:
-    """When the first CRL runs out (nextUpdate, in seconds since the epoch), once less than a third of its life is left.
+    """The earliest nextUpdate of the CRLs, in seconds since the epoch, once less than a third of its life is left.
 
-    Any command that opens the CA's key signs it again after the first third, so by then none did for weeks.
+    Any command that opens the CA's key signs a CRL again after the first third, so none has run for weeks by then.
     """
     published = inventory.published
     if "next_update" not in published:
@@ -163,30 +150,26 @@ STOLEN = "cACompromise"
 """The reason for which an intermediate is revoked (RFC 5280, 5.3.1)."""
 
 
-class RootCrl(NamedTuple):
-    """The CRL of a generation's root; `trusted` while that generation is in the trust document."""
-
-    generation: int
-    trusted: bool
-    der: bytes
-    contents: Crl
-
-
 def first_root_crl(issuer: Issuer, root_key: PrivateKey, now: datetime) -> bytes:
     """The empty CRL (DER) of a root that was just made."""
     root = Issuer(issuer.root, root_key, generation=issuer.generation, root=issuer.root)
     return sign_crl(root, (), number=1, now=now, lifetime=ROOT_CRL_LIFETIME)
 
 
-def sign_root_crl(session: Session, file: OfflineRoot, *, revoke: bool = False) -> RootCrl:
+def sign_root_crl(session: Session, file: OfflineRoot, *, revoke: bool = False) -> KeptCrl:
     """Sign the CRL of the root in that file again and record it; with `revoke`, its intermediate is on it for good.
 
     NotFoundError for a root of no CA here; PolicyError for an intermediate that is still trusted; what opening the file
-    raises. Whoever calls publishes, if it is `trusted`.
+    raises. The caller publishes it if the state is OFFLINE_ROOT.
     """
     key = file.open()
     inventory = session.log.inventory()
-    entry = _generation_of(key, inventory, file)
+    for entry in inventory.authorities():
+        if entry.chain and key_matches(key, load_certificate(anchor_der(entry)).public_key()):
+            break
+    else:
+        what = f"{file.path} is the root of no CA of cluster {file.cluster!r}"
+        raise NotFoundError(what, hint="daskpki rotate-ca status")
     trusted = entry in living_authorities(inventory)
     if revoke and trusted:
         raise PolicyError(
@@ -203,15 +186,11 @@ def sign_root_crl(session: Session, file: OfflineRoot, *, revoke: bool = False) 
     number = before.number + 1 if before else 1
     der = sign_crl(root, revoked.values(), number=number, now=session.now(), lifetime=ROOT_CRL_LIFETIME)
     _record(session, entry, der)
-    return RootCrl(entry.generation, trusted, der, verify_crl(der, anchor, now=session.now()))
+    return KeptCrl(entry.generation, _root_state(trusted), der, verify_crl(der, anchor, now=session.now()))
 
 
-def _generation_of(key: PrivateKey, inventory: Inventory, file: OfflineRoot) -> AuthorityRecord:
-    for entry in inventory.authorities():
-        if entry.chain and key_matches(key, load_certificate(anchor_der(entry)).public_key()):
-            return entry
-    what = f"{file.path} is the root of no CA of cluster {file.cluster!r}"
-    raise NotFoundError(what, hint="daskpki rotate-ca status")
+def _root_state(trusted: bool) -> str:  # noqa: FBT001 - one value
+    return OFFLINE_ROOT if trusted else f"{OFFLINE_ROOT}, no longer trusted"
 
 
 def _record(session: Session, entry: AuthorityRecord, der: bytes) -> None:
@@ -224,14 +203,15 @@ def _record(session: Session, entry: AuthorityRecord, der: bytes) -> None:
     session.commit(decide, session.stamp())
 
 
-def root_crls(inventory: Inventory) -> list[RootCrl]:
-    """The verified CRL of every root, also of generations that are no longer trusted."""
-    living = living_authorities(inventory)
-    return [
-        RootCrl(entry.generation, entry in living, _der(entry), verify_crl(_der(entry), _anchor(entry), now=None))
-        for entry in inventory.authorities()
-        if entry.root_crl is not None
-    ]
+def root_crls(inventory: Inventory) -> list[KeptCrl]:
+    """The verified CRL of every root in the trust document, and of each replaced one that revoked its intermediate."""
+    living, found = living_authorities(inventory), []
+    for entry in inventory.authorities():
+        if entry.root_crl is not None:
+            contents = verify_crl(_der(entry), load_certificate(anchor_der(entry)), now=None)
+            if entry in living or contents.revoked:
+                found.append(KeptCrl(entry.generation, _root_state(entry in living), _der(entry), contents))
+    return found
 
 
 def trusted_root_crls(authorities: Iterable[AuthorityRecord]) -> tuple[bytes, ...]:
@@ -240,7 +220,7 @@ def trusted_root_crls(authorities: Iterable[AuthorityRecord]) -> tuple[bytes, ..
 
 
 def root_running_out(inventory: Inventory, now: datetime) -> int | None:
-    """When the first root's CRL runs out, in seconds since the epoch, once less than a third of its life is left."""
+    """The earliest nextUpdate of the roots' CRLs, in seconds since the epoch, in the last third of its life."""
     headers = [parse_header(der) for der in trusted_root_crls(living_authorities(inventory))]
     ends = [
         header.next_update
@@ -248,10 +228,6 @@ def root_running_out(inventory: Inventory, now: datetime) -> int | None:
         if seconds(now) > header.next_update - (header.next_update - header.this_update) // 3
     ]
     return min(ends, default=None)
-
-
-def _anchor(entry: AuthorityRecord) -> x509.Certificate:
-    return load_certificate(anchor_der(entry))
 
 
 def _der(entry: AuthorityRecord) -> bytes:

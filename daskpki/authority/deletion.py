@@ -44,7 +44,7 @@ def plan_deletion(authority: CertificateAuthority) -> Deletion:
     """Plan the deletion of a cluster; NotFoundError when there is none of that name."""
     session = authority.session
     inventory, now = authority.inventory(), session.now().timestamp()
-    found = own_secrets(session.store.secrets.select({"daskpki-cluster": session.cluster}), session.cluster)
+    found = _own_secrets(session.store.secrets.select({"daskpki-cluster": session.cluster}), session.cluster)
     if not found:
         raise NotFoundError(f"there is no cluster {session.cluster!r} in {session.store.url}", hint="daskpki list")
     # Revoked leaves count: a node that keeps an older document trusts them until they end.
@@ -62,7 +62,7 @@ def plan_deletion(authority: CertificateAuthority) -> Deletion:
     )
 
 
-def own_secrets(selected: Iterable[SecretInfo], cluster: str) -> list[SecretInfo]:
+def _own_secrets(selected: Iterable[SecretInfo], cluster: str) -> list[SecretInfo]:
     """The secrets that are this cluster's by prefix and by label, in the order in which they are deleted."""
     prefix = secret_names.trust_id(cluster).removesuffix(secret_names.TRUST)
     found = [info for info in selected if info.id.startswith(prefix) and secret_names.is_ours(info.labels, cluster)]

@@ -24,8 +24,8 @@ from daskpki.inventory import FROM_REQUEST, CertificateRecord, Inventory, certif
 from daskpki.pki.credential import Credential, encode_credential
 from daskpki.pki.issuer import Issuer, issue_leaf
 from daskpki.pki.keys import KeyType, PublicKey, generate_key, serialize_key
+from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import LeafRequest, Lifetime, Policy, check_request, leaf_lifetime
-from daskpki.pki.verify import fingerprint
 from daskpki.records import ISSUED, RESERVED, Draft, Record
 from daskpki.store.port import DESTROYED
 
@@ -40,16 +40,16 @@ _LOOK_BACK: Final = 32
 
 
 Wanted = Callable[[Inventory, LeafRequest], bool]
-"""Whether a leaf is still to be issued, judged on the very state of the log that its reservation is appended to."""
+"""True if a leaf is still to be issued, by the state of the log to which its reservation is appended."""
 
 
-def always(_inventory: Inventory, _request: LeafRequest) -> bool:
-    """Every request is wanted: new leaves, as opposed to renewals."""
+def accept_all(_inventory: Inventory, _request: LeafRequest) -> bool:
+    """Accept every request: for new leaves, as opposed to renewals."""
     return True
 
 
 class SigningProfile(NamedTuple):
-    """How the leaves of one command are signed: the CA, its policy, the kind of new keys, and which are still wanted.
+    """Profile of one command's leaves: the CA, its policy, the kind of new keys, and the filter of those still wanted.
 
     `public_key` is that of a certificate request; then there is one leaf, and no private key is made or kept.
     """
@@ -57,20 +57,13 @@ class SigningProfile(NamedTuple):
     issuer: Issuer
     policy: Policy
     key_type: KeyType = KeyType.P256
-    wanted: Wanted = always
+    wanted: Wanted = accept_all
     public_key: PublicKey | None = None
 
     @property
     def renews(self) -> bool:
-        """Whether each leaf takes the place of one that was stored before."""
-        return self.wanted is not always
-
-    def key_pair(self) -> tuple[Confidential | None, PublicKey]:
-        """A new private key as it is stored (PKCS#8 DER), unless the key is a request's, and the public key."""
-        if self.public_key is not None:
-            return None, self.public_key
-        key = generate_key(self.key_type)
-        return serialize_key(key), key.public_key()
+        """True if each leaf takes the place of one that was stored before."""
+        return self.wanted is not accept_all
 
 
 class SupersededError(UnavailableError):
@@ -98,14 +91,6 @@ class Signed(NamedTuple):
     fingerprint: str
 
 
-class _Batch(NamedTuple):
-    """Leaves that were reserved by one commit; with `renews`, their secrets are there."""
-
-    operation: str
-    leaves: list[Reservation]
-    renews: bool
-
-
 def issue(session: Session, profile: SigningProfile, requests: Sequence[LeafRequest]) -> Iterator[Issued]:
     """Issue a leaf for each request, in batches; each is yielded when it is durable.
 
@@ -113,8 +98,13 @@ def issue(session: Session, profile: SigningProfile, requests: Sequence[LeafRequ
     name becomes a new version of the same secret.
     """
     check_requests(requests, profile.policy, profile.issuer.lifetime, session.now())
-    for batch in _reserved_batches(session, profile, requests):
-        yield from _keep_batch(session, batch, [_sign(session.cluster, profile, leaf) for leaf in batch.leaves])
+    pending = iter(requests)
+    while requested := list(islice(pending, BATCH)):
+        operation = session.operations()
+        leaves = _reserve(session, profile, requested, operation)
+        signed = [_sign(session.cluster, profile, leaf) for leaf in leaves]
+        if leaves:
+            yield from _keep_batch(session, operation, leaves, signed, renews=profile.renews)
 
 
 def check_requests(requests: Iterable[LeafRequest], policy: Policy, issuer: Lifetime, now: datetime) -> None:
@@ -124,24 +114,22 @@ def check_requests(requests: Iterable[LeafRequest], policy: Policy, issuer: Life
         leaf_lifetime(request, policy, issuer, int(now.timestamp()))
 
 
-def _reserved_batches(session: Session, profile: SigningProfile, requests: Sequence[LeafRequest]) -> Iterator[_Batch]:
-    pending = iter(requests)
-    while requested := list(islice(pending, BATCH)):
-        operation = session.operations()
-        if leaves := _reserve(session, profile, requested, operation):
-            yield _Batch(operation, leaves, profile.renews)
-
-
-def _keep_batch(session: Session, batch: _Batch, signed: Sequence[Signed]) -> list[Issued]:
-    """Store and confirm, durable together on return."""
+def _keep_batch(
+    session: Session, operation: str, leaves: Sequence[Reservation], signed: Sequence[Signed], *, renews: bool
+) -> list[Issued]:
+    """Store and confirm, durable together on return; with `renews`, the leaves' secrets are there."""
     with session.store.batch():
-        versions = [_keep(session, *pair, renews=batch.renews) for pair in zip(batch.leaves, signed, strict=True)]
-        records = _confirm(session, batch, signed, versions)
-        for leaf, version in zip(batch.leaves, versions, strict=True):
+        versions = [_keep(session, *pair, renews=renews) for pair in zip(leaves, signed, strict=True)]
+        drafts = [
+            Draft(ISSUED, {"serial": f"{leaf.entry.serial:x}", "fingerprint": made.fingerprint, "version": version})
+            for leaf, made, version in zip(leaves, signed, versions, strict=True)
+        ]
+        records = _confirm(session, operation, leaves, drafts)
+        for leaf, version in zip(leaves, versions, strict=True):
             _destroy_older(session, leaf, version)
     return [
         Issued(certificate_after(leaf.entry, record), secret_of(session.cluster, leaf.request.identity))
-        for leaf, record in zip(batch.leaves, records, strict=True)
+        for leaf, record in zip(leaves, records, strict=True)
     ]
 
 
@@ -187,7 +175,10 @@ def _reserved(serial: int, request: LeafRequest, lifetime: Lifetime, profile: Si
 def _sign(cluster: str, profile: SigningProfile, reservation: Reservation) -> Signed:
     request, entry = reservation
     issuer = profile.issuer
-    key, public_key = profile.key_pair()
+    key, public_key = None, profile.public_key
+    if public_key is None:  # else the key is a request's
+        private_key = generate_key(profile.key_type)
+        key, public_key = serialize_key(private_key), private_key.public_key()
     reserved_at = datetime.fromtimestamp(entry.reserved_at, UTC)
     certificate = issue_leaf(issuer, request, public_key, serial=entry.serial, now=reserved_at, policy=profile.policy)
     leaf = certificate.public_bytes(Encoding.DER)
@@ -213,7 +204,7 @@ def _destroy_older(session: Session, reservation: Reservation, version: int) -> 
     """Two versions of a credential stay: this one and its predecessor, for readers whose `latest` lags.
 
     What a command that died before this point left readable, or one that may only add, goes as well. The list may lag,
-    so it only says what else there is.
+    so it only shows what else there is.
     """
     last = version - KEPT_VERSIONS
     if last > 0:
@@ -230,20 +221,16 @@ def secret_of(cluster: str, identity: Identity) -> str:
     return secret_names.credential_id(cluster, identity.role, identity.name)
 
 
-def _confirm(session: Session, batch: _Batch, signed: Sequence[Signed], versions: Sequence[int]) -> Sequence[Record]:
-    drafts = [_issued(*each) for each in zip(batch.leaves, signed, versions, strict=True)]
-
-    def decide(inventory: Inventory) -> list[Draft]:
+def _confirm(
+    session: Session, operation: str, leaves: Sequence[Reservation], drafts: Sequence[Draft]
+) -> Sequence[Record]:
+    def decide(inventory: Inventory) -> Sequence[Draft]:
         living = {known.generation for known in living_authorities(inventory)}
-        for leaf in batch.leaves:
+        for leaf in leaves:
             _check_reserved(inventory, leaf, living)
         return drafts
 
-    return session.commit(decide, session.stamp(batch.operation))
-
-
-def _issued(leaf: Reservation, signed: Signed, version: int) -> Draft:
-    return Draft(ISSUED, {"serial": f"{leaf.entry.serial:x}", "fingerprint": signed.fingerprint, "version": version})
+    return session.commit(decide, session.stamp(operation))
 
 
 def _check_reserved(inventory: Inventory, reservation: Reservation, living: Container[int]) -> None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from daskpki.errors import CorruptError, NotFoundError, PolicyError, UsageError
 from daskpki.identity import Role, parse_slug
@@ -19,10 +19,6 @@ from daskpki.pki.profile import Policy
 from daskpki.pki.trust_document import ACTIVE, NEXT, RETIRING
 from daskpki.quoting import did_you_mean, rfc3339
 from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRING
-
-if TYPE_CHECKING:
-    from daskpki.pki.issuer import Issuer
-    from daskpki.pki.keys import PrivateKey
 
 STATES: Final = {CA_CREATED: NEXT, CA_ACTIVATED: ACTIVE, CA_RETIRING: RETIRING}
 """The state in the trust document that follows from a generation's last event."""
@@ -51,11 +47,9 @@ def chain_der(authority: AuthorityRecord) -> tuple[bytes, ...]:
     return tuple(base64.b64decode(entry) for entry in authority.chain)
 
 
-def issuer_of(authority: AuthorityRecord, key: PrivateKey) -> Issuer:
-    """The authority as something that signs; NotTrustedError when the key is not its own."""
-    from daskpki.pki.issuer import open_issuer
-
-    return open_issuer(anchor_der(authority), chain_der(authority), key, generation=authority.generation)
+def issuing_der(authority: AuthorityRecord) -> bytes:
+    """The DER of the certificate whose key signs leaves: the first intermediate, or the trust anchor itself."""
+    return (*chain_der(authority), anchor_der(authority))[0]
 
 
 def active_authority(inventory: Inventory, cluster: str) -> AuthorityRecord:
@@ -110,9 +104,13 @@ def find(inventory: Inventory, text: str, *, guess: bool = False) -> Certificate
     With `guess`, a plain name counts where one role alone has it, unless it can be read as a serial (`ada`,
     `cafe`); without, it is only suggested, since what follows cannot be undone.
     """
-    if guess and _is_plain_name(text) and len(named := _roles_of(inventory, text)) == 1:
-        return named[0]
-    found = inventory.current(*_slug(text)) if is_slug(text) else _by_number(inventory, text)
+    if is_slug(text):
+        role, name = parse_slug(text)
+        found = inventory.current(role.value, name)
+    elif guess and not _HEX.match(text) and len(named := _roles_of(inventory, text)) == 1:
+        found = named[0]
+    else:
+        found = _by_number(inventory, text)
     if found is None:
         raise not_issued(inventory, text)
     return found
@@ -139,18 +137,9 @@ def _roles_of(inventory: Inventory, name: str) -> list[CertificateRecord]:
     return [entry for role in Role if (entry := inventory.current(role.value, name)) is not None]
 
 
-def _is_plain_name(text: str) -> bool:
-    return not is_slug(text) and not _HEX.match(text)
-
-
 def is_slug(text: str) -> bool:
-    """Whether `text` is meant as ROLE/NAME rather than as a number."""
+    """True if `text` is meant as ROLE/NAME rather than as a number."""
     return "/" in text or text in set(Role)
-
-
-def _slug(text: str) -> tuple[str, str]:
-    role, name = parse_slug(text)
-    return role.value, name
 
 
 def _by_number(inventory: Inventory, text: str) -> CertificateRecord | None:
@@ -165,34 +154,33 @@ def _by_number(inventory: Inventory, text: str) -> CertificateRecord | None:
     return inventory.certificate(int(digits, 16)) if len(digits) <= _MAX_SERIAL_DIGITS else None
 
 
-def numbered(inventory: Inventory, text: str) -> list[CertificateRecord]:
-    """The certificate with that serial or fingerprint, if there is one; UsageError."""
-    found = _by_number(inventory, text)
-    return [] if found is None else [found]
-
-
 def select(
     inventory: Inventory,
     *,
     now: datetime,
-    role: str | None = None,
+    roles: Collection[str] = (),
     name: str | None = None,
-    states: frozenset[str] | None = None,
+    states: Collection[str] = (),
     before: datetime | None = None,
-    among: Sequence[CertificateRecord] | None = None,
+    number: str | None = None,
 ) -> Iterator[CertificateRecord]:
-    """The certificates of that role, name and those states that end before that moment, streamed.
+    """The certificates of these roles, of that name, in these states, that end before that moment, streamed.
 
-    `among` are all that are looked at, where they are known.
+    `number` is the serial or fingerprint of a single one; UsageError for anything else. Empty values select all.
     """
-    moment = now.timestamp()
-    for entry in inventory.certificates(role=role, name=name) if among is None else among:
-        if role not in (None, entry.role) or name not in (None, entry.name):
-            continue
-        if states is not None and entry.state(moment) not in states:
-            continue
-        if before is None or entry.not_after < before.timestamp():
-            yield entry
+    (role,) = roles if len(roles) == 1 else (None,)
+    if number is None:
+        entries = inventory.certificates(role=role, name=name)
+    else:
+        entries = iter([found] if (found := _by_number(inventory, number)) else [])
+    return (
+        entry
+        for entry in entries
+        if (not roles or entry.role in roles)
+        and name in (None, entry.name)
+        and (not states or entry.state(now.timestamp()) in states)
+        and (before is None or entry.not_after < before.timestamp())
+    )
 
 
 def describe(entry: CertificateRecord, trust_domain: str, now: datetime) -> dict[str, Any]:

@@ -11,31 +11,25 @@ every node that has seen the newest one refuses another with its epoch, and CRLs
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
 
 from daskpki import secret_names
-from daskpki.authority.crl import create_secret, present_crl, revoked_dropped, trusted_root_crls
+from daskpki.authority.crl import present_crl, revoked_dropped, trusted_root_crls
 from daskpki.authority.lookup import STATES, anchor_der, chain_der, published_authorities
 from daskpki.authority.session import Session
-from daskpki.errors import NotFoundError, NotTrustedError
+from daskpki.errors import AlreadyExistsError, NotFoundError, NotTrustedError
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.revoked import every_revoked_serial, next_update, revoked_serials
-from daskpki.pki.succession import Succession, carried, sign_succession
-from daskpki.pki.trust import (
-    FORMAT,
-    NEXT,
-    READER,
-    Anchor,
-    TrustDocument,
-    parse_trust,
-    sign_trust,
-    verify_trust,
-)
-from daskpki.pki.trust_document import HALF_FULL, fill
+from daskpki.pki.trust import carried, sign_succession, sign_trust, verify_trust
+from daskpki.pki.trust_document import FORMAT, HALF_FULL, NEXT, READER, Anchor, TrustDocument, fill, parse_trust
 from daskpki.records import PUBLISHED, REVOKED, REVOKING, Draft
-from daskpki.store.append_chain import Head, Link, Tip
+from daskpki.store.append_chain import ChainHead, Link, Tip
 from daskpki.store.trust_chain import TrustPayload
+
+_LOGGER: Final = logging.getLogger(__name__)
 
 OpenIssuer = Callable[[AuthorityRecord], Issuer]
 """Gives a generation with its key opened; raises what opening a key raises."""
@@ -52,7 +46,7 @@ def current_trust(session: Session) -> TrustDocument:
         remedy = "daskpki renew --due publishes a new one" if inventory.published else "daskpki init-ca makes one"
         raise NotFoundError(f"cluster {session.cluster!r} has no trust document", hint=remedy)
     document = _verified(session, inventory, head.payload)
-    check_newest(document, inventory)
+    check_not_older(document, inventory)
     return document
 
 
@@ -70,14 +64,14 @@ def publish(
     adding: int | None = None,
     fresh_crls: bool = False,
 ) -> TrustDocument:
-    """Sign and publish what the log says now; raises what opening the keys for it raises.
+    """Sign and publish the present state of the log; raises what opening the keys for it raises.
 
     `schedulers` are the addresses to announce from now on; None leaves those of the document before. `adding` is the CA
     that is shown for the first time. `fresh_crls` signs CRLs again that are not due yet.
 
-    Every CA of the document signs it, and with `old_keys` every one that it drops, which also leaves its word on who
-    comes after it, for a node that misses this very document. What was being revoked is recorded as revoked together
-    with the publication. Where an older document was put back, the new one goes past what the log knows of.
+    Every CA of the document signs it, and with `old_keys` every one that it drops, which also signs a successor
+    statement for nodes that miss this very document. Unfinished revocations are recorded as done together with the
+    publication. If an older document was put back, the new one continues after the last epoch in the log.
     """
     operation = session.operations()
     chain = session.anchor.chain
@@ -88,56 +82,63 @@ def publish(
         inventory = session.log.read_cached()  # it shows one's own event; what it may miss, its own author publishes
         session.check(inventory)
         if tip.head is None:
-            create_secret(session, secret_names.TRUST, secret_names.trust_id(session.cluster))
-        link = link_after_published(session, inventory, tip, link)
+            labels = secret_names.labels(session.cluster, secret_names.TRUST)
+            with suppress(AlreadyExistsError):  # another writer was first, to the same end; `add` checks whose it is
+                session.store.secrets.create(secret_names.trust_id(session.cluster), labels=labels)
+        epoch = published_epoch(inventory)
+        rolled_back = _epoch(tip.head) < epoch and is_rolled_back(session, inventory)
+        if rolled_back:  # else a tip that is merely stale loses against the newest, and is looked for again
+            link = link._replace(seq=epoch + 1)
         known = None if tip.head is None else _verified(session, inventory, tip.head.payload)
-        previous = None if was_rolled_back(tip, link) else known
+        previous = None if rolled_back else known
         before[:] = [previous] if previous else []
         revoking[:] = inventory.certificates(statuses=[REVOKING])
         document = _compose(session, inventory, previous, link, issuers, adding=adding, fresh_crls=fresh_crls)
         if previous is not None:
             left = _dropped(inventory, previous, document) if old_keys else []
-            document = document._replace(successions=_successions(previous, document, map(issuers, left)))
-        said = schedulers if schedulers is not None else known.schedulers if known else ()
-        document = document._replace(schedulers=tuple(said))
-        data = sign_trust(
-            document, [issuers(entry) for entry in _signing(inventory, document, previous if old_keys else None)]
-        )
+            statements = [sign_succession(document.cluster, issuers(entry), document.active) for entry in left]
+            document = document._replace(successions=carried([*previous.successions, *statements]))
+        addresses = schedulers if schedulers is not None else known.schedulers if known else ()
+        document = document._replace(schedulers=tuple(addresses))
+        signing = _signing(inventory, document, previous if old_keys else None)
+        data = sign_trust(document, [issuers(entry) for entry in signing])
         return TrustPayload(data, parse_trust(data))
 
     head = chain.append(build, operation)
     assert head is not None, "build always makes a document"
-    session.anchor.note(head.payload.signed.document)
+    document = head.payload.signed.document
+    session.anchor.note(document)
     _record(session, head, revoking, operation)
-    if not before and head.link.seq > 1:
-        warn_of_rollback(session.cluster, head.link.seq)
+    if not before and document.epoch > 1:
+        what = "an older %s had been put back: epoch %d was made from the log; find out who could write to the store"
+        _LOGGER.warning(what, secret_names.trust_id(session.cluster), document.epoch)
     chain.prune(head)
-    _warn_from_half_full(head.payload.signed.document)
-    return head.payload.signed.document
+    if fill(document) >= HALF_FULL:
+        what = "the trust document is %.0f %% full, since %d certificates are revoked; when it is full, only %s helps"
+        number = len(every_revoked_serial(document))
+        _LOGGER.warning(what, 100 * fill(document), number, "daskpki rotate-ca --emergency")
+    return document
 
 
 def _dropped(inventory: Inventory, previous: TrustDocument, document: TrustDocument) -> list[AuthorityRecord]:
-    """The generations that had a say until now, and have none any more."""
+    """The generations that signed documents until now and are no longer in this one."""
     now = {anchor.generation for anchor in document.authorities}
     gone = {anchor.generation for anchor in previous.authorities if anchor.state != NEXT} - now
     return [entry for entry in inventory.authorities() if entry.generation in gone]
 
 
-def _successions(previous: TrustDocument, document: TrustDocument, dropped: Iterable[Issuer]) -> tuple[Succession, ...]:
-    said = [sign_succession(document.cluster, issuer, document.active) for issuer in dropped]
-    return carried([*previous.successions, *said])
-
-
 def _signing(inventory: Inventory, document: TrustDocument, previous: TrustDocument | None) -> list[AuthorityRecord]:
-    """The generations of this document and of the one before, but for one that is dropped before it had a say."""
+    """The generations of this document and of the one before, but for one that was dropped before it signed any."""
     known = {anchor.generation for anchor in previous.authorities if anchor.state != NEXT} if previous else set()
     known |= {anchor.generation for anchor in document.authorities}
     return [entry for entry in inventory.authorities() if entry.generation in known]
 
 
-def _record(session: Session, head: Head[TrustPayload], revoking: Sequence[CertificateRecord], operation: str) -> None:
+def _record(
+    session: Session, head: ChainHead[TrustPayload], revoking: Sequence[CertificateRecord], operation: str
+) -> None:
     document = head.payload.signed.document
-    dates = {"due": due(document), "next_update": next_update(document)}
+    dates = {"due": crl_due(document), "next_update": next_update(document)}
     states = {str(anchor.generation): anchor.state for anchor in document.authorities}
     published = Draft(PUBLISHED, {"epoch": document.epoch, "version": head.number, "authorities": states, **dates})
 
@@ -149,16 +150,9 @@ def _record(session: Session, head: Head[TrustPayload], revoking: Sequence[Certi
     session.commit(decide, session.stamp(operation))
 
 
-def due(document: TrustDocument) -> int:
-    """When its first CRL is due, which is after a third of the CRL's life; seconds since the epoch."""
+def crl_due(document: TrustDocument) -> int:
+    """The time at which its first CRL is due, a third of its life; in seconds since the epoch."""
     return min(part.this_update + (part.next_update - part.this_update) // 3 for part in document.crls)
-
-
-def _warn_from_half_full(document: TrustDocument) -> None:
-    if fill(document) >= HALF_FULL:
-        what = "the trust document is %.0f %% full, since %d certificates are revoked; when it is full, only %s helps"
-        number = len(every_revoked_serial(document))
-        logging.getLogger(__name__).warning(what, 100 * fill(document), number, "daskpki rotate-ca --emergency")
 
 
 def _compose(
@@ -200,11 +194,11 @@ def _anchor(entry: AuthorityRecord) -> Anchor:
 
 
 def published_epoch(inventory: Inventory) -> int:
-    """The newest epoch that the log knows of; 0 before the first."""
+    """The newest epoch in the log; 0 before the first."""
     return int(inventory.published.get("epoch", 0))
 
 
-def check_newest(document: TrustDocument, inventory: Inventory) -> None:
+def check_not_older(document: TrustDocument, inventory: Inventory) -> None:
     """Raise NotTrustedError for a document that is older than the log; the log was read before it."""
     epoch = published_epoch(inventory)
     if document.epoch < epoch:
@@ -216,30 +210,11 @@ def check_newest(document: TrustDocument, inventory: Inventory) -> None:
 
 
 def is_rolled_back(session: Session, inventory: Inventory) -> bool:
-    """Whether the newest document is older than the log says, in one request where it is not."""
+    """True if the newest document is older than the last publication in the log; one request suffices if it is not."""
     chain = session.anchor.chain
     epoch = published_epoch(inventory)
     return _epoch(chain.read_cached().head) < epoch and _epoch(chain.head()) < epoch
 
 
-def link_after_published(session: Session, inventory: Inventory, tip: Tip[TrustPayload], link: Link) -> Link:
-    """The link of the next document: `link`, or past the newest epoch of the log if an older document was put back."""
-    epoch = published_epoch(inventory)
-    if _epoch(tip.head) >= epoch or not is_rolled_back(session, inventory):
-        return link  # a tip that is merely stale loses against the newest, and is looked for again
-    return link._replace(seq=epoch + 1)
-
-
-def was_rolled_back(tip: Tip[TrustPayload], link: Link) -> bool:
-    """Whether what the tip says is older than what was published, and so nothing to go on from."""
-    return link.seq > _epoch(tip.head) + 1
-
-
-def warn_of_rollback(cluster: str, epoch: int) -> None:
-    """Say that a document was published past what lay in the store."""
-    what = "an older %s had been put back: epoch %d was made from the log; find out who could write to the store"
-    logging.getLogger(__name__).warning(what, secret_names.trust_id(cluster), epoch)
-
-
-def _epoch(head: Head[TrustPayload] | None) -> int:
+def _epoch(head: ChainHead[TrustPayload] | None) -> int:
     return head.link.seq if head else 0

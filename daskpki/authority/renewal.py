@@ -13,7 +13,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
-from daskpki.authority.lookup import anchor_der, chain_der, living_authorities, recorded_policy
+from daskpki.authority.lookup import issuing_der, living_authorities, recorded_policy
 from daskpki.authority.repair import ABANDON_AFTER
 from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Identity, Role
@@ -24,7 +24,7 @@ from daskpki.records import ISSUED, RELEASED, RESERVED
 
 
 def is_due(entry: CertificateRecord, now: float) -> bool:
-    """Whether two thirds of the leaf's life are past."""
+    """True if two thirds of the leaf's life are past."""
     return now >= entry.not_before + (entry.not_after - entry.not_before) * 2 / 3
 
 
@@ -43,16 +43,13 @@ def due(inventory: Inventory, now: datetime) -> list[CertificateRecord]:
 
 
 def issuing_ends(inventory: Inventory) -> dict[int, int]:
-    """When the certificate ends that each CA generation issues with, in seconds since the epoch."""
-    return {
-        known.generation: lifetime(load_certificate((*chain_der(known), anchor_der(known))[0])).not_after
-        for known in inventory.authorities()
-        if known.certificate
-    }
+    """End of the certificate that each CA generation issues with, in seconds since the epoch."""
+    known = [entry for entry in inventory.authorities() if entry.certificate]
+    return {entry.generation: lifetime(load_certificate(issuing_der(entry))).not_after for entry in known}
 
 
 def request_for(entry: CertificateRecord, trust_domain: str, issuer_end: int) -> LeafRequest:
-    """The same identity, names, grades and lifetime as the leaf that is replaced, whose CA ended at `issuer_end`.
+    """The request with identity, names, grades and lifetime of the replaced leaf, whose CA ended at `issuer_end`.
 
     A leaf that ends with its CA was cut, which only a default lifetime is (`pki.profile.leaf_lifetime`).
     """
@@ -72,9 +69,9 @@ def _named(sans: Iterable[str], kind: str) -> Iterator[str]:
 
 
 class RenewalFilter:
-    """Whether the leaves that were found due are still the ones to replace, when the reservation is made.
+    """Decides at the reservation whether a leaf that was found due still needs renewal.
 
-    With `give_way`, a name that somebody reserved in the last ten minutes is left to them, dead or alive.
+    With `give_way`, a name that another command reserved in the last ten minutes is left to that command.
     """
 
     def __init__(self, entries: Iterable[CertificateRecord], now: datetime, *, give_way: bool) -> None:
@@ -83,7 +80,7 @@ class RenewalFilter:
         self._give_way = give_way
 
     def __call__(self, inventory: Inventory, request: LeafRequest) -> bool:
-        """Whether the leaf still needs renewal (`daskpki.authority.issuance.Wanted`)."""
+        """True if the leaf still needs renewal (`daskpki.authority.issuance.Wanted`)."""
         role, name = request.identity.role.value, request.identity.name
         newest = inventory.current(role, name)
         if newest is None or newest.serial != self._serials[role, name]:
@@ -102,7 +99,7 @@ def check_issuable(
     `ends` are those of `renewal.issuing_ends`.
     """
     policy = recorded_policy(target)
-    issuer = lifetime(load_certificate((chain_der(target) or (anchor_der(target),))[0]))
+    issuer = lifetime(load_certificate(issuing_der(target)))
     for entry in entries:
         if entry.key_type == FROM_REQUEST:
             continue
@@ -111,8 +108,8 @@ def check_issuable(
             check_request(request, policy)
             leaf_lifetime(request, policy, issuer, int(now.timestamp()))
         except (PolicyError, UsageError) as error:
-            slug = entry.slug
+            remedy = f"daskpki revoke {entry.slug} --reason superseded; then run this again"
             raise PolicyError(
-                f"CA {target.generation} could not renew {slug}, so nothing was changed: {error}",
-                hint=f"once nobody needs it any more: daskpki revoke {slug} --reason superseded; then run this again",
+                f"CA {target.generation} could not renew {entry.slug}, so nothing was changed: {error}",
+                hint=f"once nobody needs it any more: {remedy}",
             ) from error

@@ -29,22 +29,18 @@ def repair(
     """
     revoking = next(seen.certificates(statuses=[REVOKING]), None)
     unpublished = revoking is not None or not shows_authorities(seen, strictly=False)
-    abandoned = is_stale(seen, session.now()) and abandon_stale(session)
+    abandoned = any(True for _ in _stale(seen, session.now())) and _abandon_stale(session)
     due = session.now().timestamp() >= seen.published.get("due", 0)
-    if abandoned or unpublished or due or (look and _is_rolled_back(session)):
-        from daskpki.authority.publication import publish
+    needed = abandoned or unpublished or due
+    if needed or look:
+        from daskpki.authority.publication import is_rolled_back, publish
 
-        publish(session, issuers)
-
-
-def _is_rolled_back(session: Session) -> bool:
-    from daskpki.authority.publication import is_rolled_back
-
-    return is_rolled_back(session, session.log.read_cached())  # with what this very command published
+        if needed or is_rolled_back(session, session.log.read_cached()):  # with what this very command published
+            publish(session, issuers)
 
 
 def shows_authorities(inventory: Inventory, *, strictly: bool = True) -> bool:
-    """Whether the trust document that was published last has the CAs of the log, each in its state.
+    """True if the trust document that was published last has the CAs of the log, each in its state.
 
     Not `strictly`, one that `rotate-ca start` made and did not publish is not missed.
     """
@@ -57,17 +53,12 @@ ABANDON_AFTER: Final = 600
 """Seconds after which an unconfirmed reservation counts as a command that died."""
 
 
-def is_stale(inventory: Inventory, now: datetime) -> bool:
-    """Whether a reservation is stale."""
-    return next(_stale(inventory, now), None) is not None
-
-
 def _stale(inventory: Inventory, now: datetime) -> Iterator[CertificateRecord]:
     before = now.timestamp() - ABANDON_AFTER
     return (entry for entry in inventory.certificates(statuses=[RESERVED]) if entry.reserved_at < before)
 
 
-def abandon_stale(session: Session) -> int:
+def _abandon_stale(session: Session) -> int:
     """Abandon stale reservations and return how many; their serials belong on the CRL, so the caller publishes."""
 
     def decide(inventory: Inventory) -> list[Draft]:

@@ -26,7 +26,7 @@ from daskpki.inventory import EXPIRED, AuthorityRecord, CertificateRecord, Inven
 from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import DAY
-from daskpki.pki.trust import TrustDocument
+from daskpki.pki.trust_document import TrustDocument
 from daskpki.quoting import day, rfc3339
 from daskpki.records import CA_RETIRED, ISSUED, RELEASED, REVOKED, REVOKING, Head
 
@@ -43,7 +43,7 @@ class Bin(NamedTuple):
 
 
 class ChainLink(NamedTuple):
-    """A CA certificate: which generation it belongs to, in what state, and what it says."""
+    """A CA certificate: its generation, the state of that, and its contents."""
 
     generation: int
     status: str
@@ -54,7 +54,7 @@ class ChainLink(NamedTuple):
 
 
 class Report(NamedTuple):
-    """All that the page shows, as of `now` (seconds since the epoch).
+    """The contents of the page, as of `now` (seconds since the epoch).
 
     `holders` are the newest leaves of each name, valid or expired, those that end first at the front; `due` of them are
     valid and due for renewal. `revoked` are those that were revoked, the latest first. `timeline` counts by role when
@@ -77,7 +77,7 @@ class Report(NamedTuple):
 
 
 def gather(session: Session) -> Report:
-    """The report of now; NotFoundError without a CA."""
+    """Gather the report of this moment; NotFoundError without a CA."""
     trust = current_trust(session)
     view = session.log.inventory()
     now = int(session.now().timestamp())
@@ -127,13 +127,13 @@ def _sorted_out(
 
 
 def timeline(entries: Iterable[CertificateRecord], now: int) -> list[Bin]:
-    """When these leaves end, by role, from today (UTC) to the last end."""
+    """The ends of these leaves by role, from today (UTC) to the last end."""
     ends = [(entry.not_after, entry.role) for entry in entries]
     return bins(ends, now, max((end for end, _ in ends), default=now))
 
 
 def bins(moments: Iterable[tuple[int, str]], begin: int, end: int) -> list[Bin]:
-    """How many of each sort fall into each day, week or month of that time, whichever gives at most 60 of them."""
+    """Count each sort by day, week or month of that time: the shortest of these of which there are at most 60."""
     start = begin - begin % DAY
     reach = max(end, begin) - start
     step = next((step for step in _STEPS if reach // step < _LONGEST), -(-reach // _LONGEST // DAY) * DAY)
@@ -172,8 +172,8 @@ _CODES: Final = frozenset({"serial", "SHA-256"})
 _CA_STATES: Final = {**STATES, CA_RETIRED: "retired"}
 
 
-class Tile(NamedTuple):
-    """A number at a glance, and what it means."""
+class Figure(NamedTuple):
+    """A number at the top of the page, and its meaning."""
 
     name: str
     number: int
@@ -181,46 +181,25 @@ class Tile(NamedTuple):
     meaning: str
 
 
-class Tick(NamedTuple):
-    """A line across a chart."""
-
-    y: float
-    text: str
-
-
-class Shape(NamedTuple):
-    """A part of a bar."""
-
-    sort: str
-    x: float
-    y: float
-    width: float
-    height: float
-
-
 class Bar(NamedTuple):
-    """One bin's bar, and what it says when it is pointed at."""
+    """One bin's bar: its tooltip, and sort, x, y, width and height of each part."""
 
     title: str
-    shapes: Sequence[Shape]
-
-
-class Label(NamedTuple):
-    """A date below a chart."""
-
-    x: float
-    text: str
+    parts: Sequence[tuple[str, float, float, float, float]]
 
 
 class Chart(NamedTuple):
-    """Stacked bars: how many of each sort fall into each bin, drawn and in numbers."""
+    """Stacked bars: how many of each sort fall into each bin, drawn and in numbers.
+
+    `ticks` are y and text of the lines across it, `dates` x and text of the dates below it.
+    """
 
     label: str
     sorts: tuple[str, ...]
     left: int
-    ticks: Sequence[Tick]
+    ticks: Sequence[tuple[float, str]]
     bars: Sequence[Bar]
-    dates: Sequence[Label]
+    dates: Sequence[tuple[float, str]]
     numbers: Sequence[tuple[object, ...]]
     width: int = _WIDTH
     height: int = _HEIGHT
@@ -229,11 +208,11 @@ class Chart(NamedTuple):
 @lru_cache(maxsize=1)
 def _template() -> tuple[Template, str, str]:
     own = files(__package__)
-    page, style, script = (own.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
-    return Environment(autoescape=True, undefined=StrictUndefined).from_string(page), style, script
+    render_page, style, script = (own.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
+    return Environment(autoescape=True, undefined=StrictUndefined).from_string(render_page), style, script
 
 
-def page(report: Report) -> str:
+def render_page(report: Report) -> str:
     """The whole page."""
     template, style, script = _template()
     crl = max(report.trust.crls, key=lambda part: part.number)
@@ -263,25 +242,25 @@ def _digest(text: str) -> str:
     return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _tiles(report: Report) -> list[Tile]:
+def _tiles(report: Report) -> list[Figure]:
     late = sum(entry.not_after < report.now for entry in report.holders)
     unfinished = report.states["reserved"] + report.states["revoking"]
     return [
-        Tile("valid", len(report.holders) - late, "", "The newest certificate of each name that has not expired."),
-        Tile(
+        Figure("valid", len(report.holders) - late, "", "The newest certificate of each name that has not expired."),
+        Figure(
             "due for renewal",
             report.due,
             "warn" if report.due else "",
             "Valid, and past two thirds of their life: daskpki renew --due renews them.",
         ),
-        Tile(
+        Figure(
             "expired, not renewed",
             late,
             "bad" if late else "",
             "The newest of their name, and over.",
         ),
-        Tile("revoked", len(report.revoked), "", "Revoked at any time."),
-        Tile(
+        Figure("revoked", len(report.revoked), "", "Revoked at any time."),
+        Figure(
             "unfinished",
             unfinished,
             "warn" if unfinished else "",
@@ -329,9 +308,9 @@ def _chart(bins: Sequence[Bin], sorts: tuple[str, ...], label: str) -> Chart | N
         label=label.format(sum(entry.counts.total() for entry in bins)),
         sorts=sorts,
         left=left,
-        ticks=[Tick(_y(value, top), f"{value:,}") for value in sorted({0, top // 2, top})],
+        ticks=[(_y(value, top), f"{value:,}") for value in sorted({0, top // 2, top})],
         bars=[_bar(one, sorts, left + n * pitch, min(pitch - 2, 64), top) for n, one in enumerate(bins) if one.counts],
-        dates=[Label(round(left + n * pitch, 1), day(bins[n].begin)) for n in range(0, len(bins), every)],
+        dates=[(round(left + n * pitch, 1), day(bins[n].begin)) for n in range(0, len(bins), every)],
         numbers=[(day(entry.begin), day(entry.end - 1), *(entry.counts[sort] for sort in sorts)) for entry in bins],
     )
 
@@ -351,11 +330,11 @@ def _y(value: float, top: int) -> float:
 
 
 def _bar(entry: Bin, sorts: tuple[str, ...], x: float, width: float, top: int) -> Bar:
-    shapes, below = [], 0
+    parts, below = [], 0
     for sort in sorts:
         if count := entry.counts[sort]:
             y = _y(below + count, top)
-            shapes.append(Shape(sort, round(x, 1), y, round(width, 1), round(_y(below, top) - y, 1)))
+            parts.append((sort, round(x, 1), y, round(width, 1), round(_y(below, top) - y, 1)))
             below += count
     told = ", ".join(f"{count:,} {sort}" for sort in sorts if (count := entry.counts[sort]))
-    return Bar(f"{day(entry.begin)} to {day(entry.end - 1)}: {told}", shapes)
+    return Bar(f"{day(entry.begin)} to {day(entry.end - 1)}: {told}", parts)

@@ -23,11 +23,11 @@ HOLD = "certificateHold"
 
 
 Select = Callable[[Inventory], Sequence[CertificateRecord]]
-"""Which leaves are meant, asked of the very state of the log that the event is appended to."""
+"""Selects leaves in the state of the log to which the event is appended."""
 
 
 def valid(which: str, now: float) -> Select:
-    """One certificate by number, whatever its state, or every leaf of ROLE/NAME that a peer may still be connected by.
+    """Select one certificate by number, in any state, or every leaf of ROLE/NAME that may still have connections.
 
     Connections outlive their certificate by the nodes' `--grace`, so the leaf before a renewal counts as well.
     """
@@ -59,13 +59,13 @@ def _named(inventory: Inventory, which: str) -> list[CertificateRecord]:
 
 
 def revocable(inventory: Inventory, select: Select, reason: str) -> list[CertificateRecord]:
-    """What `select` finds and is not revoked for good; UsageError for a reason that RFC 5280 does not know."""
+    """The selected leaves that are not revoked for good; UsageError for a reason that RFC 5280 does not know."""
     parse_reason(reason)
-    return [entry for entry in select(inventory) if _can_be_revoked(entry, reason)]
+    return [entry for entry in select(inventory) if _may_become(entry, reason)]
 
 
 def revoke(session: Session, issuers: OpenIssuer, select: Select, reason: str) -> list[CertificateRecord]:
-    """Revoke what `select` finds and publish; what is revoked already stays as it is. Returns what changed."""
+    """Revoke the selected leaves and publish; returns those that changed."""
     changing: list[CertificateRecord] = []
 
     def decide(inventory: Inventory) -> list[Draft]:
@@ -80,25 +80,27 @@ def revoke(session: Session, issuers: OpenIssuer, select: Select, reason: str) -
 
 def release(session: Session, issuers: OpenIssuer, select: Select) -> list[CertificateRecord]:
     """Release the selected certificates from hold and publish; PolicyError for another reason than certificateHold."""
-    held: list[CertificateRecord] = []
+    released: list[CertificateRecord] = []
 
     def decide(inventory: Inventory) -> list[Draft]:
-        held[:] = [_held(entry) for entry in select(inventory)]
-        return [Draft(RELEASED, {"serial": f"{entry.serial:x}"}) for entry in held]
+        released[:] = select(inventory)
+        for entry in released:
+            _check_on_hold(entry)
+        return [Draft(RELEASED, {"serial": f"{entry.serial:x}"}) for entry in released]
 
     records = session.commit(decide, session.stamp())
     publish(session, issuers)
-    return [certificate_after(entry, record) for entry, record in zip(held, records, strict=True)]
+    return [certificate_after(entry, record) for entry, record in zip(released, records, strict=True)]
 
 
-def _can_be_revoked(entry: CertificateRecord, reason: str) -> bool:
-    """Whether the reason may change: a hold may be made final, and nothing else changes."""
+def _may_become(entry: CertificateRecord, reason: str) -> bool:
+    """True if the leaf may be revoked for that reason: after a revocation, only a hold may still become final."""
     if entry.status in (REVOKING, REVOKED):
         return entry.reason == HOLD and reason != HOLD
     return entry.status != ABANDONED
 
 
-def _held(entry: CertificateRecord) -> CertificateRecord:
+def _check_on_hold(entry: CertificateRecord) -> None:
     if entry.status not in (REVOKING, REVOKED):
         raise UsageError(
             f"serial {entry.serial:x} is not on hold: it is {entry.status}",
@@ -109,4 +111,3 @@ def _held(entry: CertificateRecord) -> CertificateRecord:
             f"serial {entry.serial:x} was revoked for {entry.reason}, which is final (RFC 5280, 5.3.1)",
             hint="issue a new certificate",
         )
-    return entry

@@ -11,15 +11,16 @@ stolen CA key) all of it is one step: a new generation takes over and every othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from daskpki.authority.ca_keys import OfflineRoot
+from daskpki.authority.ca_keys import Issuers, OfflineRoot
 from daskpki.authority.creation import Check, Plan, create
 from daskpki.authority.lookup import active_authority, living_authorities, recorded_policy
 from daskpki.authority.publication import publish
 from daskpki.authority.renewal import check_issuable, issuing_ends
 from daskpki.authority.repair import shows_authorities
+from daskpki.authority.session import Session
 from daskpki.errors import AccessDeniedError, AlreadyExistsError, ConflictError, PolicyError, UsageError
 from daskpki.inventory import FROM_REQUEST, AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.keys import KeyType
@@ -27,7 +28,6 @@ from daskpki.pki.profile import make_policy
 from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRED, CA_RETIRING, ISSUED, RELEASED, Draft
 
 if TYPE_CHECKING:
-    from daskpki.authority.ca import CertificateAuthority
     from daskpki.authority.issuance import Issued
 
 IDLE: Final = "none"
@@ -36,16 +36,17 @@ RETIRING: Final = "retiring"
 
 
 class RolloverStatus(NamedTuple):
-    """Where a rollover stands: the generations in the trust document, and the valid leaves of those that do not issue.
+    """Status of a rollover: the generations in the trust document, and the valid leaves of those that do not issue.
 
-    `held` are those of them whose keys never travelled, so that only their holders can ask for new ones.
+    `reissue` are the leaves that the active generation issues again; `by_request` those that were issued for a request,
+    so that only their holders can ask for new ones.
     """
 
     active: AuthorityRecord
     others: tuple[AuthorityRecord, ...]
     published: bool
     reissue: tuple[CertificateRecord, ...]
-    held: tuple[CertificateRecord, ...]
+    by_request: tuple[CertificateRecord, ...]
 
     @property
     def phase(self) -> str:
@@ -66,21 +67,8 @@ class RolloverStatus(NamedTuple):
         return "promote" if self.active.generation == newest else "abort"
 
 
-def rollover_status(inventory: Inventory, cluster: str, now: float) -> RolloverStatus:
-    """Where the log says that it stands; NotFoundError before `init-ca`."""
-    active = active_authority(inventory, cluster)
-    left = valid_elsewhere(inventory, active.generation, now)
-    return RolloverStatus(
-        active,
-        tuple(entry for entry in living_authorities(inventory) if entry != active),
-        shows_authorities(inventory),
-        tuple(entry for entry in left if entry.key_type != FROM_REQUEST),
-        tuple(entry for entry in left if entry.key_type == FROM_REQUEST),
-    )
-
-
 def valid_elsewhere(inventory: Inventory, generation: int, now: float) -> list[CertificateRecord]:
-    """The leaves in force that do not come from that CA."""
+    """The valid leaves that another CA than that issued."""
     return [
         entry
         for entry in inventory.certificates(statuses=[ISSUED, RELEASED])
@@ -88,12 +76,15 @@ def valid_elsewhere(inventory: Inventory, generation: int, now: float) -> list[C
     ]
 
 
+Renew = Callable[..., "Iterator[Issued]"]
+"""Renews leaves from the active CA (`daskpki.authority.ca.CertificateAuthority.renew`)."""
+
 Decide = Callable[[Inventory], list[Draft]]
 """Decides what to record, from the state of the log that it is appended to."""
 
 
 class Successor(NamedTuple):
-    """How the new CA differs from the old one."""
+    """Differences of the new CA from the old one."""
 
     key_type: KeyType = KeyType.P256
     ca_key: str | None = None
@@ -103,34 +94,44 @@ class Successor(NamedTuple):
 
 
 class Started(NamedTuple):
-    """The CA that comes next; `resumed` when it was there, and what it is had been asked for then."""
+    """The CA that comes next; `resumed` if an earlier command made it, by the options given then."""
 
     authority: AuthorityRecord
     resumed: bool
 
 
 class Replaced(NamedTuple):
-    """The end of an emergency's first part: who issues now, and the seconds until the others were cut off."""
+    """Result of an emergency: the CA that issues now, and the seconds until the others were cut off."""
 
     authority: AuthorityRecord
     seconds: float
 
 
 class Rollover:
-    """The steps, for one CA."""
+    """The steps of a rollover, for one cluster."""
 
-    def __init__(self, authority: CertificateAuthority) -> None:
-        self._authority = authority
-        self._session = authority.session
-        self._issuers = authority.issuers
+    def __init__(self, session: Session, issuers: Issuers, inventory: Callable[[], Inventory], renew: Renew) -> None:
+        self._session = session
+        self._issuers = issuers
+        self._inventory = inventory
+        self._renew = renew
 
-    def standing(self) -> RolloverStatus:
-        """Where it stands now."""
-        return rollover_status(self._authority.inventory(), self._session.cluster, self._session.now().timestamp())
+    def status(self) -> RolloverStatus:
+        """The status that follows from the log; NotFoundError before `init-ca`."""
+        inventory = self._inventory()
+        active = active_authority(inventory, self._session.cluster)
+        left = valid_elsewhere(inventory, active.generation, self._session.now().timestamp())
+        return RolloverStatus(
+            active,
+            tuple(entry for entry in living_authorities(inventory) if entry != active),
+            shows_authorities(inventory),
+            tuple(entry for entry in left if entry.key_type != FROM_REQUEST),
+            tuple(entry for entry in left if entry.key_type == FROM_REQUEST),
+        )
 
     def start(self, successor: Successor) -> Started:
         """Make the next CA, or go on with it, and publish it beside the active; AlreadyExistsError once it issues."""
-        now = self.standing()
+        now = self.status()
         if now.phase == RETIRING:
             raise AlreadyExistsError(
                 f"a rollover is under way: CA {now.active.generation} issues, CA {now.others[0].generation} retires",
@@ -146,19 +147,19 @@ class Rollover:
 
         PolicyError, and nothing was changed, for a valid leaf that it could not issue.
         """
-        now = self.standing()
+        now = self.status()
         if not now.others:
             raise ConflictError("there is no new CA to promote", hint="daskpki rotate-ca start makes one")
-        return self._take_over(now, max(now.living, key=_generation))
+        return self._take_over(now, max(now.living))
 
     def abort(self) -> AuthorityRecord:
         """Drop a CA that does not issue yet, or let the oldest one take over again; returns the one that issues.
 
         PolicyError as for `promote`.
         """
-        now = self.standing()
+        now = self.status()
         if now.phase == RETIRING:
-            return self._take_over(now, min(now.living, key=_generation))
+            return self._take_over(now, min(now.living))
         self._issuers.open([now.active])  # before anything is recorded: it will have to sign
         self._session.commit(_dropping(CA_CREATED), self._session.stamp())
         self._publish()
@@ -171,7 +172,7 @@ class Rollover:
         PolicyError while valid leaves of theirs remain, unless `force` cuts them off; ConflictError before `promote`.
         Without `old_keys` (they are lost) nodes that run follow only after a restart.
         """
-        now = self.standing()
+        now = self.status()
         if now.phase == STARTED:
             newest = now.others[-1].generation
             raise ConflictError(f"CA {newest} does not issue yet", hint="daskpki rotate-ca promote, or abort")
@@ -180,9 +181,15 @@ class Rollover:
         moment = self._session.now().timestamp()
 
         def decide(inventory: Inventory) -> list[Draft]:
-            if not force:
-                active = active_authority(inventory, self._session.cluster).generation
-                _refuse_valid(valid_elsewhere(inventory, active, moment), now.last_step)
+            active = active_authority(inventory, self._session.cluster).generation
+            left = () if force else valid_elsewhere(inventory, active, moment)
+            if left:
+                names = ", ".join(sorted({entry.slug for entry in left})[:5])
+                raise PolicyError(
+                    f"{len(left)} valid certificates would be cut off ({names}{', ...' if len(left) > 5 else ''})",  # noqa: PLR2004 - as many as are named
+                    hint=f"daskpki rotate-ca {now.last_step} issues them again (daskpki sign, those by request); "
+                    "--force cuts them off",
+                )
             return _dropping(CA_RETIRING)(inventory)
 
         self._session.commit(decide, self._session.stamp())
@@ -197,8 +204,13 @@ class Rollover:
         began = self._session.clock()
         self._session.anchor.in_emergency = True
         self._session.anchor.old_key_lost = not old_keys
-        made = self._interrupted() or self._begin_emergency(successor, old_keys=old_keys)
-        self._session.commit(_replacing_all(made.generation), self._session.stamp())
+        made = self._interrupted()
+        if made is None:
+            now = self.status()
+            if old_keys:
+                self._issuers.open(now.living)
+            made = self._create(now.active, successor, lambda _inventory: None, emergency=True)
+        self._session.commit(_activating(made.generation, CA_RETIRED), self._session.stamp())
         self._publish(old_keys=old_keys)
         seconds = (self._session.clock() - began).total_seconds()
         self._discard()
@@ -206,19 +218,13 @@ class Rollover:
 
     def reissue(self, *, give_way: bool = True) -> Iterator[Issued]:
         """Issue again, from the active CA, what is valid and comes from another; with `give_way` as in `renew`."""
-        if entries := self.standing().reissue:
-            yield from self._authority.renew(entries, give_way=give_way)
-
-    def _begin_emergency(self, successor: Successor, *, old_keys: bool) -> AuthorityRecord:
-        now = self.standing()
-        if old_keys:
-            self._issuers.open(now.living)
-        return self._create(now.active, successor, lambda _inventory: None, emergency=True)
+        if entries := self.status().reissue:
+            yield from self._renew(entries, give_way=give_way)
 
     def _interrupted(self) -> AuthorityRecord | None:
         """The newest generation, if an emergency made it and is not at its end."""
-        now = self.standing()
-        newest = max(now.living, key=_generation)
+        now = self.status()
+        newest = max(now.living)
         complete = not now.others and now.published and not now.reissue
         return newest if newest.settings.get("emergency") and not complete else None
 
@@ -237,35 +243,31 @@ class Rollover:
         return create(self._session, plan, keys, check, self._issuers.adopt)
 
     def _take_over(self, now: RolloverStatus, target: AuthorityRecord) -> AuthorityRecord:
-        inventory, moment = self._authority.inventory(), self._session.now()
+        inventory, moment = self._inventory(), self._session.now()
         check_issuable(
             valid_elsewhere(inventory, target.generation, moment.timestamp()), target, moment, issuing_ends(inventory)
         )
         self._issuers.open(now.living)
-        self._session.commit(_activating(target.generation), self._session.stamp())
+        self._session.commit(_activating(target.generation, CA_RETIRING), self._session.stamp())
         self._publish()
         return target
 
     def _publish(self, *, old_keys: bool = True, adding: int | None = None) -> None:
         """Publish unless the trust document already shows the CAs of the log."""
-        if not shows_authorities(self._authority.inventory()):
+        if not shows_authorities(self._inventory()):
             publish(self._session, self._issuers, old_keys=old_keys, adding=adding)
-            self._authority.inventory()
+            self._inventory()
 
     def _discard(self) -> bool:
         """Erase the keys of all dropped generations; False when one may not be erased by us."""
         erased = True
-        for entry in self._authority.inventory().authorities():
+        for entry in self._inventory().authorities():
             if entry.status == CA_RETIRED and entry.certificate:  # no place of a key that was never made is asked
                 try:
                     self._issuers.place(entry.key_uri).discard(entry.generation)
                 except AccessDeniedError:
                     erased = False
         return erased
-
-
-def _generation(authority: AuthorityRecord) -> int:
-    return authority.generation
 
 
 def _refuse_another(inventory: Inventory) -> None:
@@ -275,45 +277,22 @@ def _refuse_another(inventory: Inventory) -> None:
             raise ConflictError(f"CA {entry.generation} is there meanwhile", hint="daskpki rotate-ca status")
 
 
-def _refuse_valid(left: Sequence[CertificateRecord], step: str) -> None:
-    if left:
-        names = ", ".join(sorted({entry.slug for entry in left})[:5])
-        raise PolicyError(
-            f"{len(left)} valid certificates would be cut off ({names}{', ...' if len(left) > 5 else ''})",  # noqa: PLR2004 - as many as are named
-            hint=f"daskpki rotate-ca {step} issues them again (daskpki sign, those by request); --force cuts them off",
-        )
-
-
 def _dropping(status: str) -> Decide:
     """Retire every generation in that status."""
     return lambda inventory: [_event(CA_RETIRED, entry) for entry in inventory.authorities() if entry.status == status]
 
 
-def _activating(generation: int) -> Decide:
-    """Let that generation issue, and the one that does so far retire."""
-
-    def decide(inventory: Inventory) -> list[Draft]:
-        living = {entry.generation: entry for entry in living_authorities(inventory)}
-        if generation not in living:
-            raise ConflictError(f"CA {generation} was dropped meanwhile", hint="daskpki rotate-ca status")
-        if living[generation].status == CA_ACTIVATED:
-            return []
-        active = [entry for entry in living.values() if entry.status == CA_ACTIVATED]
-        return [*(_event(CA_RETIRING, entry) for entry in active), _event(CA_ACTIVATED, living[generation])]
-
-    return decide
-
-
-def _replacing_all(generation: int) -> Decide:
-    """Let that generation issue, and retire all others for good."""
+def _activating(generation: int, former: str) -> Decide:
+    """Let that generation issue; the one that does so far becomes `former`, or all others if that is CA_RETIRED."""
 
     def decide(inventory: Inventory) -> list[Draft]:
         living = {entry.generation: entry for entry in living_authorities(inventory)}
         if generation not in living:
             raise ConflictError(f"CA {generation} was dropped meanwhile", hint="daskpki rotate-ca status")
         own = living.pop(generation)
-        retired = [_event(CA_RETIRED, entry) for entry in living.values()]
-        return [*retired, *([] if own.status == CA_ACTIVATED else [_event(CA_ACTIVATED, own)])]
+        others = [entry for entry in living.values() if former == CA_RETIRED or entry.status == CA_ACTIVATED]
+        activated = [] if own.status == CA_ACTIVATED else [_event(CA_ACTIVATED, own)]
+        return [*(_event(former, entry) for entry in others), *activated]
 
     return decide
 

@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from daskpki.authority.anchor import Anchored
@@ -32,15 +33,9 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def random_operation() -> str:
-    """An id for one operation, by which a write that was cut off is found again."""
-    return secrets.token_hex(8)
-
-
 def claimed_user() -> str:
     """USER@HOST for the log; it is a claim, and the log says so."""
     import getpass
-    import os
     import socket
 
     try:
@@ -52,7 +47,11 @@ def claimed_user() -> str:
 
 
 class Session(NamedTuple):
-    """One command's session with one cluster. `who` is a claim; the store's own audit log is the authority."""
+    """One command's session with one cluster.
+
+    `who` is a claim; the store's own audit log is the authority. `operations` gives the id by which a write that was
+    cut off is found again.
+    """
 
     store: Store
     cluster: str
@@ -60,7 +59,7 @@ class Session(NamedTuple):
     command: str
     clock: Callable[[], datetime] = utc_now
     serials: Callable[[], int] = random_serial
-    operations: Callable[[], str] = random_operation
+    operations: Callable[[], str] = partial(secrets.token_hex, 8)
     anchored: Anchored | None = None
     issuers: Callable[[AuthorityRecord], Issuer] | None = None
 

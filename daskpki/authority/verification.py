@@ -12,7 +12,7 @@ from daskpki.identity import Identity
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.pem import fingerprint, parse_certificates
 from daskpki.pki.revoked import check_fresh, revoked_serials
-from daskpki.pki.trust import TrustDocument
+from daskpki.pki.trust_document import TrustDocument
 from daskpki.pki.verify import verify_leaf
 from daskpki.quoting import rfc3339
 
@@ -40,13 +40,11 @@ class Verifier:
         roots = self._trust.roots
         identity = verify_leaf(leaf, chain, roots, now=self._now, trust_domain=self._trust.trust_domain)
         certificate = load_certificate(leaf)
-        self._check_revoked(certificate.serial_number, identity)
-        check_fresh(self._trust, self._now)
-        return Verified(identity, certificate.serial_number, fingerprint(leaf), certificate.not_valid_after_utc)
-
-    def _check_revoked(self, serial: int, identity: Identity) -> None:
+        serial = certificate.serial_number
         for revoked in self._revoked.values():
             if found := revoked.get(serial):
                 raise NotTrustedError(
                     f"the certificate {serial:x} of {identity.uri} was revoked at {rfc3339(found.at)} ({found.reason})"
                 )
+        check_fresh(self._trust, self._now)
+        return Verified(identity, serial, fingerprint(leaf), certificate.not_valid_after_utc)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # a running node imports this module, too, and needs none of 
     from daskpki.boot.http import Reading, RetryPolicy
     from daskpki.boot.mounts import Mount
     from daskpki.boot.settings import Settings
-    from daskpki.store.append_chain import Head
+    from daskpki.store.append_chain import ChainHead
 
 MOST_FOREIGN: Final = 4096
 """Invalid versions above a valid document, at most: each costs a request."""
@@ -38,11 +38,9 @@ class Reader(Protocol):
 
     def latest(self, secret: str) -> tuple[int, Confidential]:
         """Read number and payload of the newest version."""
-        ...
 
     def access(self, secret: str, number: int) -> Confidential:
         """Read the payload of one version."""
-        ...
 
 
 class FetchedTrust(NamedTuple):
@@ -166,7 +164,7 @@ def newest_trust(store: Reader, cluster: str, counts: Counts = check_signed) -> 
 
 def _counted(
     store: Reader, secret: str, newest: int, data: Confidential, counts: Counts
-) -> tuple[Head[FetchedTrust], list[int]]:
+) -> tuple[ChainHead[FetchedTrust], list[int]]:
     """Find the first valid version from `newest` down, and the numbers of the invalid ones above it."""
     foreign: list[int] = []
     refusal: CorruptError | NotTrustedError | None = None
@@ -195,7 +193,7 @@ def _latest(store: Reader, secret: str) -> tuple[int, Confidential]:
         raise NotTrustedError(str(error), hint=_RESTORE) from error
 
 
-def _later(store: Reader, secret: str, first: int, newest: int, counts: Counts) -> Iterator[Head[FetchedTrust]]:
+def _later(store: Reader, secret: str, first: int, newest: int, counts: Counts) -> Iterator[ChainHead[FetchedTrust]]:
     """Yield the versions that may outrank the one found: rivals from `first` on, and all after `newest`."""
     for number in range(first, newest):
         with contextlib.suppress(DisabledError, CorruptError, NotTrustedError):  # destroyed, or foreign
@@ -218,12 +216,12 @@ def _later(store: Reader, secret: str, first: int, newest: int, counts: Counts) 
         raise NotTrustedError(str(unreadable), hint=_RESTORE) from unreadable
 
 
-def _head(number: int, data: Confidential) -> Head[FetchedTrust]:
-    from daskpki.store.append_chain import Head, Link
+def _head(number: int, data: Confidential) -> ChainHead[FetchedTrust]:
+    from daskpki.store.append_chain import ChainHead, Link
 
     trust = FetchedTrust(data, parse_trust(data))
     document = trust.signed.document
-    return Head(number, trust, Link(document.epoch, document.prev, document.operation))
+    return ChainHead(number, trust, Link(document.epoch, document.prev, document.operation))
 
 
 class Fetched(NamedTuple):

@@ -37,7 +37,7 @@ from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError, Unava
 from daskpki.pki.json_fields import octets
 from daskpki.quoting import shortened
 from daskpki.settings import GsmUrl
-from daskpki.store.gsm.errors import NOT_DONE, Refusal, error_for, missing_permission, status_of_http
+from daskpki.store.gsm.errors import NOT_DONE, ApiError, error_for, missing_permission, status_of_http
 
 _POLYNOMIAL = 0x82F63B78  # RFC 3720, B.4, with the bits reversed
 
@@ -168,11 +168,9 @@ class Tokens(Protocol):
 
     def token(self) -> Confidential:
         """Fetch a fresh token; AccessDeniedError, UnavailableError."""
-        ...
 
     def account(self) -> str | None:
         """Name the token's account, if it is known."""
-        ...
 
 
 def token_source(environ: Mapping[str, str], policy: RetryPolicy) -> Tokens:
@@ -314,7 +312,7 @@ def _text(reply: Reply) -> str:
     return reply.body.decode(errors="backslashreplace").strip()
 
 
-def parse_refusal(reply: Reply) -> Refusal:
+def parse_refusal(reply: Reply) -> ApiError:
     """Parse an error reply; a front end's HTML page has only its status."""
     try:
         error: dict[str, Any] = json.loads(reply.body)["error"]
@@ -322,6 +320,6 @@ def parse_refusal(reply: Reply) -> Refusal:
         info = details[0] if details else {}
         status = str(error.get("status") or status_of_http(reply.status))
         reason = shortened(str(info.get("reason", "")))
-        return Refusal(shortened(status), shortened(str(error["message"])), reason, info.get("metadata"))
+        return ApiError(shortened(status), shortened(str(error["message"])), reason, info.get("metadata"))
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        return Refusal(status_of_http(reply.status), f"HTTP status {reply.status}")
+        return ApiError(status_of_http(reply.status), f"HTTP status {reply.status}")

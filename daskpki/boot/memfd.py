@@ -25,11 +25,9 @@ class Place(Protocol):
 
     def put(self, name: str, data: bytes) -> str:
         """Keep `data` as long as the process lives, also after exec; return its path."""
-        ...
 
     def clear(self) -> None:
         """Remove everything."""
-        ...
 
 
 class MemoryFiles:

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
         code = _status(hoisted)
         with results():
             sys.stdout.flush()
-        if code == Interrupted.exit_code:  # typer's, which says nothing
+        if code == Interrupted.exit_code:  # typer's, which prints nothing
             raise Interrupted("interrupted")
     except DaskpkiError as error:
         repeat = partial(addressed, options=told(hoisted), commands=COMMANDS)

@@ -103,12 +103,12 @@ def report(
 
     One page for any browser, which loads nothing else. It contains names and serials, and no keys.
     """
-    from daskpki.authority.report import gather, page
+    from daskpki.authority.report import gather, render_page
     from daskpki.files import write_private
 
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
         found = gather(authority.session)
-    write_private(html, page(found).encode(), force=force)
+    write_private(html, render_page(found).encode(), force=force)
     document = {"file": str(html), "certificates": found.states.total(), "states": dict(found.states)}
     invocation.output.result(document, [f"wrote {html}"])

@@ -7,7 +7,6 @@ their public files, and names from the records of a local store, which are not e
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Final
@@ -38,7 +37,8 @@ def complete_name(ctx: Any, incomplete: str) -> list[str]:
 
 def _names(store: str | None, cluster: str | None, incomplete: str) -> set[str]:
     from daskpki.settings import LocalUrl, cluster_name, store_url
-    from daskpki.store.opening import Unlocking, open_store
+    from daskpki.store.local.key_slots import Unlocking
+    from daskpki.store.opening import open_store
 
     url = store_url(os.environ, store)
     if not isinstance(url, LocalUrl):
@@ -46,10 +46,6 @@ def _names(store: str | None, cluster: str | None, incomplete: str) -> set[str]:
     opened = open_store(url, unlock=Unlocking())
     try:
         entries = opened.log(cluster_name(os.environ, cluster)).read_cached().certificates()
-        return set(islice(_starting(entries, incomplete), _MOST))
+        return set(islice((entry.slug for entry in entries if entry.slug.startswith(incomplete)), _MOST))
     finally:
         opened.close()
-
-
-def _starting(entries: Iterator[Any], incomplete: str) -> Iterator[str]:
-    return (entry.slug for entry in entries if entry.slug.startswith(incomplete))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +16,7 @@ from daskpki.quoting import rfc3339
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
-    from daskpki.authority.crl import KeptCrl, RootCrl
+    from daskpki.authority.crl import KeptCrl
     from daskpki.cli.invocation import Invocation
     from daskpki.cli.output import Output
     from daskpki.inventory import Inventory
@@ -63,8 +63,7 @@ def crl(
     with invocation.authority() as authority:
         if root is not None:
             signed = authority.sign_root_crl(root, revoke=revoke_intermediate)
-            no_longer = "" if signed.trusted else ", which is no longer trusted"
-            invocation.output.hint(f"signed the CRL of the offline root of CA {signed.generation}{no_longer}")
+            invocation.output.hint(f"signed the CRL of CA {signed.generation} ({signed.state})")
         inventory = authority.inventory()
         chosen = _chosen(authority, inventory, generation)
         warn_of_end(invocation.output, inventory, authority.session.now())
@@ -82,22 +81,12 @@ def crl(
 def _chosen(authority: CertificateAuthority, inventory: Inventory, generation: int | None) -> list[KeptCrl]:
     from daskpki.authority.crl import kept_crls, root_crls
 
-    kept = [*kept_crls(authority.trust()), *_of_roots(root_crls(inventory))]
+    kept = [*kept_crls(authority.trust()), *root_crls(inventory)]
     chosen = [entry for entry in kept if generation in (None, entry.generation)]
     if not chosen:
         known = ", ".join(str(entry.generation) for entry in kept)
         raise NotFoundError(f"CA {generation} is not in the trust document", hint=f"CAs are {known}")
     return chosen
-
-
-def _of_roots(said: Sequence[RootCrl]) -> Iterator[KeptCrl]:
-    """Those in the trust document, and those of replaced CAs that say something."""
-    from daskpki.authority.crl import KeptCrl
-
-    for root in said:
-        if root.trusted or root.contents.revoked:
-            state = "offline root" if root.trusted else "offline root, no longer trusted"
-            yield KeptCrl(root.generation, state, root.der, root.contents)
 
 
 def _write(invocation: Invocation, chosen: Sequence[KeptCrl], out: Path, *, der: bool, force: bool) -> None:

@@ -103,9 +103,8 @@ def sign(
     without access to the store needs: certificate, signed trust document and the scheduler's address, but no key.
     """
     from daskpki.authority.csr import proposed, sign_request
-    from daskpki.cli.list_show import read_file
     from daskpki.credentials.login_file import SUFFIX, encode_login_file
-    from daskpki.files import write_private
+    from daskpki.files import read_file, write_private
     from daskpki.pki.credential import certificate_pem
     from daskpki.pki.csr import parse_request
 

@@ -12,6 +12,7 @@ import typer
 from daskpki.cli.renew_revoke import Push, notify_schedulers
 from daskpki.errors import UsageError
 from daskpki.quoting import day
+from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
 
 if TYPE_CHECKING:
     from daskpki.authority.deletion import Deletion
@@ -52,7 +53,8 @@ def delete_cluster(
         planned = plan_deletion(authority)
         if not output.as_json:
             output.result(None, _lines(planned))
-        output.hint(f"{_save(invocation)} keeps a copy", _UNSEEN)
+        local = isinstance(parse_store_url(invocation.store), LocalUrl)
+        output.hint(f"{'daskpki backup FILE' if local else 'daskpki copy --to local:/path'} keeps a copy", _UNSEEN)
         _check_machines(invocation)
         if confirm is None:
             _ask(invocation.cluster)
@@ -78,21 +80,11 @@ def _lines(planned: Deletion) -> Iterator[str]:
     yield from (f"not deleted: the CA's key {uri}" for uri in planned.keys_elsewhere)
 
 
-def _save(invocation: Invocation) -> str:
-    """The command that keeps a copy of the cluster."""
-    from daskpki.settings import LocalUrl, parse_store_url
-
-    if isinstance(parse_store_url(invocation.store), LocalUrl):
-        return "daskpki backup FILE"
-    return "daskpki copy --to local:/path"
-
-
 def _check_machines(invocation: Invocation) -> None:
     """Raise UsageError while VMs of the cluster run; a local store has none that `deploy` made."""
     from daskpki.deploy.apply import find_machines
     from daskpki.deploy.gcloud import runner
     from daskpki.deploy.settings import Site
-    from daskpki.settings import GsmUrl, parse_store_url
 
     url = parse_store_url(invocation.store)
     if not isinstance(url, GsmUrl):

@@ -30,7 +30,7 @@ class Export(StrEnum):
 
 
 class Use(NamedTuple):
-    """How the plan is used."""
+    """Options for the use of the plan."""
 
     apply: bool
     yes: bool
@@ -40,7 +40,7 @@ class Use(NamedTuple):
 
 @deploy.callback()
 def group() -> None:
-    """Where a cluster can be deployed to."""
+    """Place to which a cluster can be deployed."""
 
 
 @deploy.command("gcp", no_args_is_help=True)
@@ -247,7 +247,7 @@ def _destroy(invocation: Invocation, use: Use, site: Site) -> None:
 
 
 def _carry_out(invocation: Invocation, use: Use, steps: Sequence[Step], run: Run, notes: Iterable[str] = ()) -> None:
-    """Show the plan, ask, and carry it out. With --json the document comes last, as it says what was done."""
+    """Show the plan, ask, and carry it out. With --json the document comes last, since it reports the result."""
     import time
 
     from daskpki.deploy.apply import carry_out

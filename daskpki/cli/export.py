@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daskpki.cli.completion import complete_name
-from daskpki.cli.invocation import parse_role_and_name
+from daskpki.cli.invocation import parse_role_and_name, read_passphrase
 from daskpki.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,16 +58,11 @@ def _directory(invocation: Invocation, who: str, out: Path, force: bool) -> list
 
 
 def _pkcs12(invocation: Invocation, who: str, file: Path, passphrase_file: Path | None, force: bool) -> list[Path]:
-    from daskpki.cli.output import prompt
     from daskpki.files import write_private
     from daskpki.pki.pkcs12 import encode_pkcs12
-    from daskpki.store.local.key_slots import read_passphrase_file
 
-    held = _held(invocation, who)
-    if passphrase_file is not None:
-        passphrase = read_passphrase_file(passphrase_file, "the file of --p12-passphrase-file")
-    else:
-        passphrase = prompt(f"Passphrase for {file}: ", "--p12-passphrase-file FILE", confirm=True)
+    held, option = _held(invocation, who), "--p12-passphrase-file"
+    passphrase = read_passphrase(passphrase_file, f"the file of {option}", str(file), f"{option} FILE", new=True)
     write_private(file, encode_pkcs12(held.credential, held.trust.roots, passphrase).reveal(), force=force)
     return [file]
 

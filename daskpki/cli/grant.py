@@ -13,7 +13,7 @@ from daskpki.errors import UsageError
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
-    from daskpki.grants import Change, Finding, Grants, Secret, Target
+    from daskpki.grants import GrantFinding, Grants, GrantTarget, PolicyChange, Secret
 
 
 def grant(
@@ -36,10 +36,10 @@ def grant(
 
     [bold]daskpki grant client/alice --to user:alice@example.com[/bold]   [bold]daskpki grant --check[/bold]
     """
-    from daskpki.grants import parse_member, parse_target
+    from daskpki.grants import parse_grant_target, parse_member
 
     invocation: Invocation = ctx.obj
-    target = None if what is None else parse_target(what, invocation.cluster)
+    target = None if what is None else parse_grant_target(what, invocation.cluster)
     members = [parse_member(member, revoke=revoke) for member in to or ()]
     if check:
         _refuse(bool(what or members or revoke), "--check looks at all grants of the cluster", "daskpki grant --check")
@@ -69,7 +69,7 @@ def _opened(invocation: Invocation) -> Iterator[Grants]:
         yield Grants(store, invocation.cluster)
 
 
-def _change(invocation: Invocation, target: Target, members: Sequence[str], *, revoke: bool) -> None:
+def _change(invocation: Invocation, target: GrantTarget, members: Sequence[str], *, revoke: bool) -> None:
     with _opened(invocation) as grants:
         act = grants.take if revoke else grants.give
         done = {member: act(target, member) for member in members}
@@ -82,12 +82,12 @@ def _change(invocation: Invocation, target: Target, members: Sequence[str], *, r
     invocation.output.hint("a change takes effect after about two minutes, sometimes seven or more")
 
 
-def _line(member: str, change: Change, *, revoke: bool) -> str:
+def _line(member: str, change: PolicyChange, *, revoke: bool) -> str:
     verb = ("no longer reads" if revoke else "now reads") if change.changed else ("did not read" if revoke else "reads")
     return f"{member} {verb} {change.secret}"
 
 
-def _show(invocation: Invocation, target: Target | None) -> None:
+def _show(invocation: Invocation, target: GrantTarget | None) -> None:
     with _opened(invocation) as grants:
         secrets = grants.of(target)
     rows = [(one.slug, bound.member, bound.role, bound.condition or "") for one in secrets for bound in one.bindings]
@@ -117,7 +117,7 @@ def _check(invocation: Invocation) -> None:
         raise typer.Exit(3 if TOO_WIDE in severities else 1)
 
 
-def _finding(finding: Finding) -> str:
+def _finding(finding: GrantFinding) -> str:
     whom = f" to {finding.member}" if finding.member else ""
     mend = f"\n    {finding.mend}" if finding.mend else ""
     return f"{finding.severity}: {finding.secret}{whom}: {finding.reason}{mend}"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from daskpki.authority.lookup import anchor_der
-from daskpki.cli.invocation import parse_role_and_name
+from daskpki.cli.invocation import parse_role_and_name, read_passphrase
 from daskpki.cli.issue import next_step
-from daskpki.cli.output import fingerprint_lines, prompt
+from daskpki.cli.output import fingerprint_lines
 from daskpki.errors import UsageError
 from daskpki.identity import Role
 from daskpki.quoting import rfc3339
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
     from daskpki.authority.ca_keys import OfflineRoot
     from daskpki.cli.invocation import Invocation
-    from daskpki.confidential import Confidential
     from daskpki.store.gsm.placement import GsmOptions
     from daskpki.store.port import Store
 
@@ -33,15 +33,9 @@ def offline_root(invocation: Invocation, path: Path | None, passphrase_file: Pat
         return None
     from daskpki.authority.ca_keys import OfflineRoot
 
-    def passphrase(new: bool) -> Confidential:
-        if passphrase_file is not None:
-            from daskpki.store.local.key_slots import read_passphrase_file
-
-            return read_passphrase_file(passphrase_file, "the file of --root-passphrase-file")
-        question = "New passphrase of the offline root: " if new else "Passphrase of the offline root: "
-        return prompt(question, "--root-passphrase-file FILE", confirm=new)
-
-    return OfflineRoot(path, invocation.cluster, passphrase)
+    option = "--root-passphrase-file"
+    ask = partial(read_passphrase, passphrase_file, f"the file of {option}", "the offline root", f"{option} FILE")
+    return OfflineRoot(path, invocation.cluster, lambda new: ask(new=new))
 
 
 def init_ca(

@@ -17,7 +17,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
@@ -30,7 +30,7 @@ from daskpki.cli.output import Output, prompt
 from daskpki.errors import UsageError
 from daskpki.identity import Role, default_name, parse_label, parse_role
 from daskpki.settings import DEFAULT_CLUSTER, parse_store_url
-from daskpki.store.opening import Unlocking
+from daskpki.store.local.key_slots import Unlocking
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
@@ -48,7 +48,7 @@ YesOption = Annotated[bool, typer.Option("--yes", envvar="DASKPKI_YES", help="Do
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:
-    """The same arguments with the options of `daskpki` itself first; nothing behind `--` is touched."""
+    """Move the options of `daskpki` itself to the front; nothing behind `--` is touched."""
     front: list[str] = []
     rest: list[str] = []
     pending = iter(arguments)
@@ -79,7 +79,7 @@ class PlainCommand(TyperCommand):
 
 
 class PlainGroup(TyperGroup):
-    """The same for a group of commands."""
+    """A group of commands whose options take plain values as they are."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """The parameters, taken plainly."""
@@ -157,7 +157,7 @@ def parse_role_and_name(first: str, second: str | None = None, option: str | Non
 
 
 def parse_client(positional: str | None, option: str | None = None) -> str | None:
-    """A client's name, `alice` or `client/alice`; None where neither says one."""
+    """A client's name, `alice` or `client/alice`; None if neither is given."""
     if positional is None:
         return None if option is None else parse_client(option)
     if option is not None and parse_client(option) != parse_client(positional):
@@ -189,10 +189,18 @@ def unlocking(key_file: str | None, passphrase_file: str | None) -> Unlocking:
     )
 
 
+def read_passphrase(file: Path | None, setting: str, subject: str, option: str, *, new: bool) -> Confidential:
+    """The passphrase of `subject`: from the file of a setting, else from the terminal, twice when it is new."""
+    if file is not None:
+        from daskpki.store.local.key_slots import read_passphrase_file
+
+        return read_passphrase_file(file, setting)
+    return prompt(f"{'New passphrase' if new else 'Passphrase'} of {subject}: ", option, confirm=new)
+
+
 def ask_passphrase(*, new: bool) -> Confidential:
     """The store's passphrase from the terminal, twice when it is new."""
-    question = "New passphrase of the local store: " if new else "Passphrase of the local store: "
-    return prompt(question, "--passphrase-file FILE or --key-file FILE", confirm=new)
+    return read_passphrase(None, "", "the local store", "--passphrase-file FILE or --key-file FILE", new=new)
 
 
 _SETTING: Final = "the passphrase file of the CA's key (--ca-passphrase-file, DASKPKI_CA_PASSPHRASE_FILE)"
@@ -209,26 +217,12 @@ class CaPassphrase:
         self._file = file
         self._known: Confidential | None = None
 
-    def opening(self) -> Confidential:
-        """The passphrase that opens a key."""
-        return self._once(new=False)
-
-    def sealing(self) -> Confidential:
-        """The passphrase that seals a key."""
-        return self._once(new=True)
-
-    def _once(self, *, new: bool) -> Confidential:
+    def __call__(self, *, new: bool) -> Confidential:
+        """The passphrase, asked for once."""
         if self._known is None:
-            self._known = self._read(new=new)
+            file = Path(self._file) if self._file else None
+            self._known = read_passphrase(file, _SETTING, "the CA's key", "--ca-passphrase-file FILE", new=new)
         return self._known
-
-    def _read(self, *, new: bool) -> Confidential:
-        if self._file is not None:
-            from daskpki.store.local.key_slots import read_passphrase_file
-
-            return read_passphrase_file(Path(self._file), _SETTING)
-        question = "New passphrase of the CA's key: " if new else "Passphrase of the CA's key: "
-        return prompt(question, "--ca-passphrase-file FILE", confirm=new)
 
 
 class Invocation(NamedTuple):
@@ -263,7 +257,7 @@ class Invocation(NamedTuple):
     ) -> Iterator[Store]:
         """The store named by `--store`, or another one, closed at the end; with `create` a missing local one is made.
 
-        `placement` says where a new cluster's payloads are kept, on Secret Manager.
+        `placement` has the options for a new cluster's secrets in Secret Manager.
         """
         from daskpki.store.opening import open_store
 
@@ -303,8 +297,8 @@ class Invocation(NamedTuple):
                 ca_sha256=self.ca_sha256,
                 reading=reading,
                 places=KeyLocations(
-                    seal=passphrase.sealing if seal else None,
-                    unseal=passphrase.opening,
+                    seal=partial(passphrase, new=True) if seal else None,
+                    unseal=partial(passphrase, new=False),
                     store=cache(lambda url: opened.enter_context(self.open_store(url=url, create=create)).secrets),
                     kms=cache(_kms),
                 ),
@@ -328,7 +322,7 @@ def told(hoisted: Sequence[str]) -> str:
     for argument in pending:
         if argument in WITH_VALUE:
             words += [f"{argument}={value}" for value in islice(pending, 1)]
-        elif argument.startswith(tuple(f"{option}=" for option in WITH_VALUE)):
+        elif argument.startswith(_JOINED):
             words.append(argument)
         elif argument not in FLAGS:
             break

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -14,15 +13,13 @@ from daskpki.cli.crl import warn_of_end
 from daskpki.cli.invocation import parse_role_and_name
 from daskpki.cli.output import certificate_facts, certificate_row, print_listing, table_lines
 from daskpki.errors import NotTrustedError, UsageError
-from daskpki.files import os_error
+from daskpki.files import read_file
 from daskpki.identity import Role
 from daskpki.quoting import rfc3339
 
 if TYPE_CHECKING:
-    from daskpki.authority.ca import CertificateAuthority
     from daskpki.authority.verification import Verifier
     from daskpki.cli.invocation import Invocation
-    from daskpki.inventory import CertificateRecord, Inventory
 
 
 def show(
@@ -87,14 +84,6 @@ def _verified(verifier: Verifier, path: Path) -> dict[str, Any]:
     }
 
 
-def read_file(path: Path) -> bytes:
-    """The bytes of a file that is no secret; errors name it."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise os_error(error, path) from error
-
-
 STATES: Final = ("reserved", "issued", "superseded", "expired", "revoking", "revoked", "abandoned")
 COLUMNS: Final = (
     "role",
@@ -112,16 +101,6 @@ COLUMNS: Final = (
     "revokedAt",
     "reason",
 )
-
-
-class Filters(NamedTuple):
-    """Filters of the list; None or empty lets everything pass."""
-
-    roles: frozenset[Role]
-    name: str | None
-    states: frozenset[str]
-    expiring_in: str | None
-    number: str | None
 
 
 def list_(
@@ -142,6 +121,9 @@ def list_(
 
     Examples:  [bold]daskpki list --role worker --expiring-in 14d[/bold]   [bold]daskpki list --csv > issued.csv[/bold]
     """
+    from daskpki.authority.lookup import select
+    from daskpki.pki.profile import parse_ttl
+
     invocation: Invocation = ctx.obj
     if serial and fingerprint:
         raise UsageError("--serial and --fingerprint name one certificate each", hint="use one of them")
@@ -149,42 +131,23 @@ def list_(
     if name is not None and "/" in name:
         only, name = parse_role_and_name(name)
         roles = frozenset({only}) if not roles or only in roles else roles - {only}
-    filters = Filters(roles, name, _checked(state or []), expiring_in, serial or fingerprint)
+    if unknown := set(state or ()) - set(STATES):
+        raise UsageError(f"{min(unknown)!r} is not a state", hint=f"states are {', '.join(STATES)}")
     with invocation.authority(reading=True) as authority:
-        now = authority.session.now()
-        inventory = authority.inventory()
-        documents = _documents(authority, inventory, filters)
+        now, inventory = authority.session.now(), authority.inventory()
+        authority.active()
+        before = now + timedelta(seconds=parse_ttl(expiring_in)) if expiring_in else None
+        found = select(
+            inventory,
+            now=now,
+            roles=roles,
+            name=name,
+            states=frozenset(state or (("issued",) if before else ())),
+            before=before,
+            number=serial or fingerprint,
+        )
+        documents = map(authority.describe, found)
         rows = (certificate_row(document, now) for document in documents)
         lines = table_lines(("who", "state", "serial", "expires"), rows, empty="no certificates")
         print_listing(invocation.output, documents, lines, columns=COLUMNS if as_csv else None)
         warn_of_end(invocation.output, inventory, now)
-
-
-def _checked(states: list[str]) -> frozenset[str]:
-    if unknown := set(states) - set(STATES):
-        raise UsageError(f"{min(unknown)!r} is not a state", hint=f"states are {', '.join(STATES)}")
-    return frozenset(states)
-
-
-def _documents(authority: CertificateAuthority, inventory: Inventory, filters: Filters) -> Iterator[dict[str, Any]]:
-    """The selected certificates as documents; filters and CA are checked before the first is produced."""
-    from daskpki.authority.lookup import describe
-
-    entries = _selected(authority, inventory, filters)
-    domains = {known.generation: known.trust_domain for known in inventory.authorities()}
-    now = authority.session.now()
-    return (describe(entry, domains[entry.issuer], now) for entry in entries)
-
-
-def _selected(authority: CertificateAuthority, inventory: Inventory, filters: Filters) -> Iterator[CertificateRecord]:
-    from daskpki.authority.lookup import numbered, select
-    from daskpki.pki.profile import parse_ttl
-
-    authority.active()
-    now = authority.session.now()
-    before = now + timedelta(seconds=parse_ttl(filters.expiring_in)) if filters.expiring_in else None
-    states = filters.states or (frozenset({"issued"}) if before else None)
-    among = None if filters.number is None else numbered(inventory, filters.number)
-    (role,) = filters.roles if len(filters.roles) == 1 else (None,)
-    found = select(inventory, now=now, role=role, name=filters.name, states=states, before=before, among=among)
-    return (entry for entry in found if not filters.roles or entry.role in filters.roles)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daskpki.cli.invocation import Commands
+from daskpki.cli.invocation import Commands, read_passphrase
 from daskpki.cli.output import table
 from daskpki.errors import UsageError
 from daskpki.quoting import day
 from daskpki.settings import GsmUrl, LocalUrl, StoreUrl, home, parse_store_url
 
 if TYPE_CHECKING:
-    from daskpki.authority.copy import Copied
     from daskpki.cli.invocation import Invocation
     from daskpki.grants import Carried
     from daskpki.store.local.backup import Contents
@@ -30,8 +29,8 @@ slot = Commands(
 )
 
 
-class Kind(StrEnum):
-    """How a slot is unlocked."""
+class SlotKind(StrEnum):
+    """Way in which a slot is unlocked."""
 
     KEYRING = "keyring"
     PASSPHRASE = "passphrase"
@@ -65,7 +64,7 @@ def list_(ctx: typer.Context) -> None:
 @slot.command("add")
 def add(
     ctx: typer.Context,
-    kind: Annotated[Kind, typer.Argument(help="How the new slot is unlocked.")],
+    kind: Annotated[SlotKind, typer.Argument(help="How the new slot is unlocked.")],
     file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File with the new passphrase, or the key file to create.")
     ] = None,
@@ -83,28 +82,22 @@ def add(
     invocation.output.result({"added": kind.value, "recoveryCode": code}, lines)
 
 
-def _add(slots: KeySlots, kind: Kind, file: Path | None, *, replace: bool) -> str | None:
-    if kind is Kind.RECOVERY:
+def _add(slots: KeySlots, kind: SlotKind, file: Path | None, *, replace: bool) -> str | None:
+    if kind is SlotKind.RECOVERY:
         return slots.add_recovery().reveal().decode()
-    if kind is Kind.KEYRING:
+    if kind is SlotKind.KEYRING:
         from daskpki.credentials.os_keyring import OSKeyring
 
         slots.add_keyring(OSKeyring())
-    elif kind is Kind.KEY_FILE:
+    elif kind is SlotKind.KEY_FILE:
         if file is None:
             raise UsageError("a key file needs a place", hint="--file FILE; a missing file is created")
         slots.add_key_file(file)
     else:
-        _add_passphrase(slots, file, replace=replace)
+        options = "--file FILE"
+        passphrase = read_passphrase(file, "the passphrase file", "the local store", options, new=True)
+        (slots.change_passphrase if replace else slots.add_passphrase)(passphrase)
     return None
-
-
-def _add_passphrase(slots: KeySlots, file: Path | None, *, replace: bool) -> None:
-    from daskpki.cli.invocation import ask_passphrase
-    from daskpki.store.local.key_slots import read_passphrase_file
-
-    passphrase = read_passphrase_file(file, "the passphrase file") if file else ask_passphrase(new=True)
-    (slots.change_passphrase if replace else slots.add_passphrase)(passphrase)
 
 
 @slot.command("remove")
@@ -207,7 +200,10 @@ def copy(
     if urls[0] == urls[1]:
         raise UsageError(f"{to} is the store that is copied from", hint="name another one with --to")
     if grants:
-        _check_grants_apply(urls)
+        from daskpki.grants import check_applies
+
+        for url in urls:
+            check_applies(url)
     with invocation.open_store() as source, invocation.open_store(url=to, create=True) as target:
         copied = copy_cluster(
             source,
@@ -217,7 +213,9 @@ def copy(
             ca_sha256=invocation.ca_sha256,
         )
         carried = _carry(source, target, invocation.cluster) if grants else None
-        document = {"from": source.url, "to": target.url, **_copied(copied), **_carried(carried)}
+        left_out = [each._asdict() for each in copied.left_out]
+        counted = copied._asdict() | {"left_out": left_out}
+        document = {"from": source.url, "to": target.url, **counted, **_carried(carried)}
     lines = [
         f"copied cluster {invocation.cluster} to {document['to']}, and compared it",
         f"{copied.secrets} secrets, {copied.versions} versions that can be read, {copied.records} records",
@@ -231,7 +229,7 @@ def copy(
 
 
 def _ungranted(source: StoreUrl, target: StoreUrl) -> list[str]:
-    """What became of the grants that were not asked for."""
+    """Hints about grants that were not copied."""
     if isinstance(target, LocalUrl):
         left = "Grants were not copied: a local store has none, since all of it is unlocked at once."
         return [left] if isinstance(source, GsmUrl) else []
@@ -240,13 +238,6 @@ def _ungranted(source: StoreUrl, target: StoreUrl) -> list[str]:
     if not isinstance(source, GsmUrl):
         return ["Nothing was granted: daskpki grant shows who reads what there."]
     return ["Grants were not copied: --grants gives them there as well."]
-
-
-def _check_grants_apply(urls: Iterable[StoreUrl]) -> None:
-    from daskpki.grants import check_applies
-
-    for url in urls:
-        check_applies(url)
 
 
 def _carry(source: Store, target: Store, cluster: str) -> Carried:
@@ -258,12 +249,8 @@ def _carry(source: Store, target: Store, cluster: str) -> Carried:
     return carry_grants(source, target, cluster)
 
 
-def _copied(copied: Copied) -> dict[str, object]:
-    return copied._asdict() | {"left_out": [each._asdict() for each in copied.left_out]}
-
-
 def _carried(carried: Carried | None) -> dict[str, object]:
-    """For the document: null where grants were not asked for."""
+    """The grants in the result's document: null if they were not copied."""
     if carried is None:
         return {"grants": None, "grants_left": None}
     given, left = ([{"secret": one.secret, **one.binding._asdict()} for one in part] for part in carried)

@@ -20,10 +20,9 @@ from daskpki.quoting import minute, remaining_seconds, rfc3339
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
-    from daskpki.credentials.contexts import Context, Saved
-    from daskpki.credentials.expiry import Ending
+    from daskpki.credentials.contexts import Saved
     from daskpki.credentials.login import LoggedIn
-    from daskpki.credentials.sources import Environment, Whoami
+    from daskpki.credentials.sources import Environment, Obtained
 
 context = Commands(no_args_is_help=True, help="List, choose and remove your logins.")
 
@@ -38,11 +37,17 @@ def list_(ctx: typer.Context) -> None:
 
     Example:  [bold]daskpki context list[/bold]
     """
+    from daskpki.confidential import Confidential
+    from daskpki.credentials.expiry import ending
+    from daskpki.pki.trust_document import parse_trust
+
     invocation: Invocation = ctx.obj
     here = surroundings(invocation)
-    contexts, active = here.contexts, here.contexts.active()
-    preferred = contexts.preferred()
-    ends = {saved.id: _ending(saved.context, here.now) for saved in contexts.all()}
+    logins, active, preferred = here.contexts.all(), here.contexts.active(), here.contexts.preferred()
+    ends = {
+        saved.id: ending(saved.context.leaf, parse_trust(Confidential(saved.context.trust)).document, here.now)
+        for saved in logins
+    }
     documents = [
         {
             "id": saved.id,
@@ -54,7 +59,7 @@ def list_(ctx: typer.Context) -> None:
             "active": saved == active,
             "validUntil": rfc3339(ends[saved.id].at),
         }
-        for saved in contexts.all()
+        for saved in logins
     ]
     rows = [
         (
@@ -65,18 +70,10 @@ def list_(ctx: typer.Context) -> None:
             ", ".join(saved.context.schedulers) or "any",
             saved.id,
         )
-        for entry, saved in zip(documents, contexts.all(), strict=True)
+        for entry, saved in zip(documents, logins, strict=True)
     ]
     lines = table(("", "login", "ends", "store", "schedulers", "id"), rows) if rows else ["no logins"]
     invocation.output.result(documents, lines)
-
-
-def _ending(login: Context, now: datetime) -> Ending:
-    from daskpki.confidential import Confidential
-    from daskpki.credentials.expiry import ending
-    from daskpki.pki.trust import parse_trust
-
-    return ending(login.leaf, parse_trust(Confidential(login.trust)).document, now)
 
 
 @context.command("use")
@@ -163,7 +160,7 @@ def login(
     if who is not None and is_login_file(who):
         if name is not None:
             raise UsageError(
-                f"--name {name} and the login file {who}: the file says whose it is", hint="leave --name out"
+                f"--name {name} and the login file {who}: the file names its owner", hint="leave --name out"
             )
         made = _login_by_file(invocation, here, Path(who), scheduler or (), ca_sha256, user_config=user_config)
     else:
@@ -285,7 +282,7 @@ def _say_what_dask_does(invocation: Invocation, made: LoggedIn, here: Environmen
 
 
 def loader_missing() -> str:
-    """Why plain `Client(...)` does not ask daskpki in this environment, and what to do."""
+    """Explain why plain `Client(...)` does not ask daskpki in this environment, and the remedy."""
     from daskpki.credentials.dask_config import explain_unread
 
     return (
@@ -352,47 +349,51 @@ def whoami(
     """
     from daskpki.credentials.csr import all_waiting
     from daskpki.credentials.dask_config import read_own_config
+    from daskpki.credentials.expiry import ending
     from daskpki.credentials.source_selection import Wanted
-    from daskpki.credentials.sources import whoami as find_out
+    from daskpki.credentials.sources import obtain, renewal
 
     invocation: Invocation = ctx.obj
     here = surroundings(invocation)
     waiting = [known.title for known in all_waiting(here.contexts)]
     if waiting:
         invocation.output.hint(f"a key waits for its certificate: {', '.join(waiting)} (daskpki login, once signed)")
-    found = find_out(Wanted(name=name, cluster=invocation.chosen_cluster), here)
-    invocation.output.result(_document(found) | {"waiting": waiting}, _lines(found, here.now))
+    wanted = Wanted(name=name, cluster=invocation.chosen_cluster)
+    obtained = obtain(wanted, here)
+    end, command = ending(obtained.held.credential.leaf, obtained.held.trust, here.now), renewal(obtained, wanted, here)
+    document = _document(obtained) | {"validUntil": rfc3339(end.at), "renewal": command, "waiting": waiting}
+    until = minute(end.at)
+    if end.is_near:
+        until += f" ({remaining_seconds(int((end.at - here.now).total_seconds()))}; {command} renews it)"
+    lines = facts(
+        {
+            "identity": document["identity"],
+            "from": f"{document['source']}, because {document['why']}",
+            "passed over": "; ".join(obtained.choice.passed_over),
+            "serial": document["serial"],
+            "valid until": until,
+        }
+    )
+    invocation.output.result(document, lines)
     if not read_own_config(here.environ).asks_daskpki:
         invocation.output.hint(loader_missing())
 
 
-def _document(found: Whoami) -> dict[str, object]:
+def _document(obtained: Obtained) -> dict[str, object]:
+    from daskpki.pki.certificates import load_certificate
+    from daskpki.pki.pem import fingerprint
+
+    credential, choice = obtained.held.credential, obtained.choice
+    leaf = load_certificate(credential.leaf)
     return {
-        "identity": found.identity,
-        "cluster": found.cluster,
-        "source": found.source.value,
-        "why": found.why,
-        "passedOver": list(found.passed_over),
-        "serial": f"{found.serial:x}",
-        "fingerprint": found.fingerprint,
-        "notBefore": rfc3339(found.not_before),
-        "notAfter": rfc3339(found.not_after),
-        "trustEpoch": found.epoch,
-        "validUntil": rfc3339(found.end.at),
-        "renewal": found.renewal,
+        "identity": credential.identity.uri,
+        "cluster": credential.cluster,
+        "source": choice.source.value,
+        "why": choice.why,
+        "passedOver": list(choice.passed_over),
+        "serial": f"{leaf.serial_number:x}",
+        "fingerprint": fingerprint(credential.leaf),
+        "notBefore": rfc3339(leaf.not_valid_before_utc),
+        "notAfter": rfc3339(leaf.not_valid_after_utc),
+        "trustEpoch": obtained.held.trust.epoch,
     }
-
-
-def _lines(found: Whoami, now: datetime) -> list[str]:
-    end = minute(found.end.at)
-    if found.end.is_near:
-        end += f" ({remaining_seconds(int((found.end.at - now).total_seconds()))}; {found.renewal} renews it)"
-    return facts(
-        {
-            "identity": found.identity,
-            "from": f"{found.source.value}, because {found.why}",
-            "passed over": "; ".join(found.passed_over),
-            "serial": f"{found.serial:x}",
-            "valid until": end,
-        }
-    )

@@ -171,7 +171,7 @@ def table_lines(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty
 
 
 class Output(NamedTuple):
-    """Where results and messages go, by the options of `daskpki`."""
+    """Prints results and messages, by the options of `daskpki`."""
 
     as_json: bool = False
     quiet: bool = False
@@ -239,7 +239,7 @@ def _say(line: str) -> None:
 
 
 def visible_lines(text: str) -> str:
-    """The same for text whose line ends and tabs are daskpki's."""
+    """Escape `text` whose line ends and tabs are daskpki's."""
     return visible(text, keep="\n\t")
 
 
@@ -255,7 +255,7 @@ def results() -> Iterator[None]:
     except BrokenPipeError:
         raise ReaderGone from None
     except OSError as error:
-        hint = "what the command changed is in force: daskpki list and daskpki audit show it"
+        hint = "the command's changes were made: daskpki list and daskpki audit show it"
         raise DaskpkiError(f"the result could not be written: {error.strerror}", hint=hint) from error
 
 

@@ -60,7 +60,7 @@ def notify_schedulers(
             invocation.output.hint(f"{IN_TIME} (no scheduler was notified: {error})")
         return
     for answer in answers:
-        _say(invocation, answer)
+        _report(invocation, answer)
     if expected and not answers:
         invocation.output.hint(IN_TIME)
 
@@ -84,13 +84,13 @@ def _push(invocation: Invocation, authority: CertificateAuthority, given: Sequen
     return push_trust(addresses, found.held, latest.data)
 
 
-def _say(invocation: Invocation, answer: Answer) -> None:
+def _report(invocation: Invocation, answer: Answer) -> None:
     if answer.epoch is not None:
         if answer.taken:
-            said = f"updated to trust epoch {answer.epoch}; it forwards it to its workers"
+            outcome = f"updated to trust epoch {answer.epoch}; it forwards it to its workers"
         else:
-            said = f"unchanged, since it has the later trust epoch {answer.epoch}"
-        invocation.output.hint(f"{answer.address}: {said}")
+            outcome = f"unchanged, since it has the later trust epoch {answer.epoch}"
+        invocation.output.hint(f"{answer.address}: {outcome}")
     elif answer.refused:
         invocation.output.warn(f"{answer.address} refused the trust document: {answer.reason}")
     else:

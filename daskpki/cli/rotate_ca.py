@@ -74,14 +74,14 @@ def seals(invocation: Invocation, asked: bool) -> bool:
 
 def rollover_document(authority: CertificateAuthority) -> dict[str, Any]:
     """State of the rollover, its CAs oldest first, and the next step if there is one."""
-    now = authority.rollover().standing()
+    now = authority.rollover().status()
     return {
         "phase": now.phase,
         "issuing": now.active.generation,
         "published": now.published,
         "authorities": [_authority(authority, entry) for entry in sorted(now.living)],
         "toReissue": [entry.slug for entry in now.reissue],
-        "heldByOthers": [entry.slug for entry in now.held],
+        "heldByOthers": [entry.slug for entry in now.by_request],
         "next": _next_step(now),
     }
 
@@ -224,7 +224,7 @@ def promote(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOpt
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
         rollover = authority.rollover()
-        if rollover.standing().phase == STARTED:
+        if rollover.status().phase == STARTED:
             _warn_if_fresh(invocation, authority)
         target = rollover.promote()
         notify_schedulers(invocation, authority, Push(push, scheduler), expected=False)
@@ -251,7 +251,7 @@ def finish(
     """
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
-        before = authority.rollover().standing()
+        before = authority.rollover().status()
         if before.others:
             dropped = " and ".join(f"CA {entry.generation}" for entry in before.others)
             invocation.output.confirm(
@@ -273,7 +273,7 @@ def abort(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOptio
     """
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
-        before = authority.rollover().standing()
+        before = authority.rollover().status()
         target = authority.rollover().abort()
         notify_schedulers(invocation, authority, Push(push, scheduler), expected=False)
         count = _reissue(invocation, authority)
@@ -317,7 +317,7 @@ def _reissue(invocation: Invocation, authority: CertificateAuthority, *, give_wa
     from daskpki.cli.issue import progress
 
     rollover = authority.rollover()
-    total = len(rollover.standing().reissue)
+    total = len(rollover.status().reissue)
     with progress(invocation, total, rollover.reissue(give_way=give_way)) as issued:
         return sum(1 for _ in issued)
 

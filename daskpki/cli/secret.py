@@ -15,11 +15,12 @@ from daskpki.cli.invocation import Commands, YesOption
 from daskpki.cli.output import results, table
 from daskpki.confidential import Confidential
 from daskpki.errors import UsageError
+from daskpki.files import read_file
 from daskpki.quoting import day, minute, remaining_seconds, rfc3339
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
-    from daskpki.user_secrets import ClusterSecrets, Listed, Periods
+    from daskpki.user_secrets import ClusterSecrets, Listed
 
 secret = Commands(no_args_is_help=True, help="Passwords and tokens of the cluster, with versions.")
 
@@ -59,8 +60,10 @@ def set_(
 
     Example:  [bold]printf %s "$PASSWORD" | daskpki secret set db-password --rotate-every 90d[/bold]
     """
+    from daskpki.user_secrets import Periods
+
     invocation: Invocation = ctx.obj
-    periods = _periods(ttl, rotate_every)
+    periods = Periods(_seconds(ttl), _seconds(rotate_every))
     payload = _value(file)
     with _secrets(invocation) as secrets:
         number = secrets.set(name, payload, periods)
@@ -69,22 +72,11 @@ def set_(
 
 
 def _value(file: Path | None) -> Confidential:
-    from daskpki.files import os_error
-
-    if file is None:
-        if sys.stdin.isatty():
-            raise UsageError("the value is read from stdin, and stdin is a terminal", hint="--file FILE, or a pipe")
-        return Confidential(sys.stdin.buffer.read())
-    try:
-        return Confidential(file.read_bytes())
-    except OSError as error:
-        raise os_error(error, file) from error
-
-
-def _periods(ttl: str | None, rotate_every: str | None) -> Periods:
-    from daskpki.user_secrets import Periods
-
-    return Periods(_seconds(ttl), _seconds(rotate_every))
+    if file is not None:
+        return Confidential(read_file(file))
+    if sys.stdin.isatty():
+        raise UsageError("the value is read from stdin, and stdin is a terminal", hint="--file FILE, or a pipe")
+    return Confidential(sys.stdin.buffer.read())
 
 
 def _seconds(text: str | None) -> int | None:

@@ -43,23 +43,18 @@ class Connection(Protocol):
     @property
     def peer_address(self) -> str:
         """The other end's address."""
-        ...
 
     def bind(self, conversation: Conversation, enforcement: Enforcement) -> None:
         """Put the connection under the rules of `conversation`."""
-        ...
 
     def closed(self) -> bool:
         """True if it is closed."""
-        ...
 
     def abort_soon(self) -> None:
         """Cut the connection, from any thread."""
-        ...
 
     def send_soon(self, message: Mapping[str, Any]) -> None:
         """Send a message in the stream, from any thread, if the other side runs daskpki."""
-        ...
 
 
 class CurrentTrust(Protocol):
@@ -71,20 +66,16 @@ class CurrentTrust(Protocol):
     @property
     def signed(self) -> Confidential | None:
         """The document in its signed form; None if only its content is known."""
-        ...
 
     @property
     def epoch(self) -> int:
         """Epoch of the document in force."""
-        ...
 
     def message(self) -> dict[str, Any] | None:
         """Make the message that carries the document; None without its signed form."""
-        ...
 
     def offer(self, signed: Confidential, *, sender: Peer | None = None) -> bool:
         """Put `signed` in force if it is newer; return whether it is."""
-        ...
 
 
 class Listening(Protocol):
@@ -92,7 +83,6 @@ class Listening(Protocol):
 
     def renew(self, context: ssl.SSLContext) -> None:
         """Take new connections under this context."""
-        ...
 
 
 class Dialling(Protocol):
@@ -100,11 +90,9 @@ class Dialling(Protocol):
 
     async def begin(self) -> None:
         """Called before a connection is made."""
-        ...
 
     async def finish(self) -> None:
         """Called once TLS is up, before the peer is verified."""
-        ...
 
 
 class Enforcement:

@@ -49,7 +49,6 @@ class Source(Protocol):
 
         A caller stops at the first valid one; asking for the next one tells that this one is invalid.
         """
-        ...
 
     def credential(self, held: KeyPair) -> KeyPair | None:
         """Return the newest credential of this node's identity; None if none is known to be later than `held`.
@@ -57,7 +56,6 @@ class Source(Protocol):
         If a returned credential is not `held` at the next call, it was refused: it is returned again, since the trust
         document or the time that it lacked may have come.
         """
-        ...
 
 
 class NullSource:

@@ -124,7 +124,8 @@ class NodeSecurity(PkiSecurity):
         identity = Identity(handover.trust_domain, role, handover.name)
         pair = KeyPair(Path(handover.cert).read_text(), Confidential(Path(handover.key).read_bytes()))
         # Verified once more, against the CAs of the handover.
-        from daskpki.pki.trust import parse_trust, verify_trust
+        from daskpki.pki.trust import verify_trust
+        from daskpki.pki.trust_document import parse_trust
 
         blocks = parse_pem(Path(handover.ca).read_bytes(), "the handed CA certificates")
         anchors = [der for label, der in blocks if label == CERTIFICATE]

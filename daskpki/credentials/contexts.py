@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,8 +26,10 @@ from typing import Any, Final, NamedTuple
 from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, UsageError
 from daskpki.files import (
     is_there,
+    locked,
     make_private_directory,
     names_in,
+    read_file,
     read_private,
     remove_leftovers,
     write_private,
@@ -86,13 +87,8 @@ def _host(bracketed: str | None, plain: str) -> str | None:
 
 def read_scheduler_file(path: Path) -> str:
     """The address in a file that Dask's scheduler wrote (--scheduler-file); NotFoundError, CorruptError, UsageError."""
-    from daskpki.files import os_error  # which a boot has no need of
-
     try:
-        with path.open("rb") as file:
-            document = json.loads(file.read(MAX_FILE))
-    except OSError as error:
-        raise os_error(error, path) from error
+        document = json.loads(read_file(path, limit=MAX_FILE))
     except ValueError:
         document = None
     address = document.get("address") if isinstance(document, dict) else None
@@ -102,7 +98,7 @@ def read_scheduler_file(path: Path) -> str:
 
 
 def matches(address: str, schedulers: tuple[str, ...]) -> bool:
-    """Whether `address`, which may be malformed, is one of these parsed ones."""
+    """True if `address`, which may be malformed, is one of these parsed ones."""
     try:
         return parse_scheduler(address) in schedulers
     except UsageError:
@@ -110,7 +106,7 @@ def matches(address: str, schedulers: tuple[str, ...]) -> bool:
 
 
 def is_canonical(address: str) -> bool:
-    """Whether `address` is `tls://IP:PORT` as the scheduler itself writes it, so that it is no alias of another's."""
+    """True if `address` is `tls://IP:PORT` as the scheduler itself writes it, so that it is no alias of another's."""
     scheme, _, location = address.partition("://")
     host, _, port = location.rpartition(":")
     try:
@@ -118,11 +114,9 @@ def is_canonical(address: str) -> bool:
     except ValueError:
         return False
     written = f"[{number}]" if number.version == _IPV6 else str(number)
-    return scheme == "tls" and host == written and "%" not in host and _is_port(port)  # a zone is one machine's own
-
-
-def _is_port(text: str) -> bool:
-    return text.isdecimal() and len(text) < _PORT_DIGITS and str(int(text)) == text and 0 < int(text) < LIMIT_OF_PORTS
+    decimal = port.isdecimal() and len(port) < _PORT_DIGITS and str(int(port)) == port
+    is_port = decimal and 0 < int(port) < LIMIT_OF_PORTS
+    return scheme == "tls" and host == written and "%" not in host and is_port  # a zone is one machine's own
 
 
 FORMAT: Final = 1
@@ -181,11 +175,11 @@ def encode_login(fields: Mapping[str, Any]) -> bytes:
 
 
 def parse_login(data: bytes, what: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `encode_login` wrote, and its fields that every login has; CorruptError, NotTrustedError for a newer format.
+    """Parse the JSON of `encode_login`: all of it, and the fields of every login; CorruptError, NotTrustedError.
 
     Certificates and addresses are bounded in number, since a login file comes from elsewhere.
     """
-    document = json_fields.parse_document(data, what, MAX_FILE)
+    document = json_fields.parse_json(data, what, MAX_FILE)
     json_fields.check_format(document, what, reader=FORMAT)
     chain, schedulers = (json_fields.array(document, field, what) for field in ("chain", "schedulers"))
     if len(chain) > _MAX_CHAIN or len(schedulers) > _MAX_SCHEDULERS:
@@ -210,7 +204,7 @@ def _label(document: dict[str, Any], field: str, what: str) -> str:
         raise CorruptError(f"{what}: {error}") from None
 
 
-def digest(data: bytes) -> str:
+def file_digest(data: bytes) -> str:
     """SHA-256 in hex, as in the keyring entry."""
     return hashlib.sha256(data).hexdigest()
 
@@ -228,22 +222,6 @@ class Saved(NamedTuple):
         return service_name(self.id)
 
 
-@contextmanager
-def lock_directory(directory: Path) -> Iterator[None]:
-    """Hold the directory itself locked, which leaves no lock file; without effect on Windows, which cannot."""
-    if os.name == "nt":
-        yield
-        return
-    import fcntl
-
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def service_name(login_id: str) -> str:
     """One service for each login, since Windows moves another user's entry under the same one; without meaning."""
     return f"daskpki-{login_id}"
@@ -257,17 +235,19 @@ class Contexts:
         self.directory = home / _DIRECTORY
 
     def saved(self, context: Context) -> Saved:
-        """The context with its id and digest, whether or not its file exists."""
-        return Saved(self.id_of(context.store, context.cluster, context.name), context, digest(encode_context(context)))
+        """The context with its id and digest; its file need not exist."""
+        return Saved(
+            self.id_of(context.store, context.cluster, context.name), context, file_digest(encode_context(context))
+        )
 
     def id_of(self, store: str, cluster: str, name: str) -> str:
-        """The id of a login, which says nothing about it; the home counts, since two homes may share a keyring."""
+        """The id of a login, a digest that reveals nothing; the home counts, since two homes may share a keyring."""
         where = json.dumps([str(self._home.absolute()), store, cluster, name])
-        return digest(where.encode())[:16]
+        return file_digest(where.encode())[:16]
 
     def all(self) -> list[Saved]:
-        """Every login, ordered by cluster and name."""
-        found = [self._load(self.directory / name) for name in self._names()]
+        """The logins, ordered by cluster and name."""
+        found = [self._load(self.directory / name) for name in self.names()]
         return sorted(found, key=lambda saved: (saved.context.title, saved.context.store))
 
     def load(self, login_id: str) -> Saved | None:
@@ -275,18 +255,14 @@ class Contexts:
         path = self._path(login_id)
         return self._load(path) if is_there(path) else None
 
-    def is_empty(self) -> bool:
-        """True if there is no login, readable or not."""
-        return not self._names()
-
-    def _names(self) -> list[str]:
-        """The files of logins; AccessDeniedError where we may not look, since that is not the same as none."""
+    def names(self) -> list[str]:
+        """The files of logins, readable or not; AccessDeniedError for a directory that may not be listed."""
         return [name for name in names_in(self.directory) if name.endswith(_SUFFIX)]
 
     def _load(self, path: Path) -> Saved:
         data = read_private(path)
         try:
-            return Saved(path.stem, parse_context(data), digest(data))
+            return Saved(path.stem, parse_context(data), file_digest(data))
         except DaskpkiError as error:
             raise type(error)(f"{path}: {error}", hint=error.hint or "daskpki login writes it again") from None
 
@@ -294,7 +270,7 @@ class Contexts:
     def locked(self) -> Iterator[None]:
         """Keep other logins and logouts of this user out, so that file and keyring entry are of one and the same."""
         make_private_directory(self.directory)
-        with lock_directory(self.directory):
+        with locked(self.directory):
             remove_leftovers(self.directory)
             try:
                 yield

@@ -20,14 +20,14 @@ from daskpki.identity import Identity
 from daskpki.pki.credential import Credential
 from daskpki.pki.csr import create_request
 from daskpki.pki.keys import KeyType, generate_key, parse_key, serialize_key
-from daskpki.pki.verify import key_matches
+from daskpki.pki.verify import key_fits
 
 _FORMAT: Final = 1
 _SUFFIX: Final = ".request"
 
 
 class Waiting(NamedTuple):
-    """A key that `daskpki request` made: the id of the login that it will be, and whose that is."""
+    """A key that `daskpki request` made: the id, store, cluster and name of the login that it will be."""
 
     id: str
     store: str
@@ -41,23 +41,12 @@ class Waiting(NamedTuple):
 
 
 def waiting_for(contexts: Contexts, store: str, cluster: str, name: str) -> Waiting:
-    """The key of that login, whether or not there is one."""
+    """The waiting key of that login, which need not exist."""
     return Waiting(contexts.id_of(store, cluster, name), store, cluster, name)
 
 
-def note(contexts: Contexts, waiting: Waiting) -> None:
-    """Write down that a key waits; the directory of logins must be locked."""
-    document = {"format": _FORMAT, **waiting._asdict()}
-    write_private(contexts.directory / f"{waiting.id}{_SUFFIX}", json.dumps(document).encode() + b"\n", force=True)
-
-
-def delete(contexts: Contexts, login_id: str) -> None:
-    """Forget the note of that login, if there is one; the directory of logins must be locked."""
-    (contexts.directory / f"{login_id}{_SUFFIX}").unlink(missing_ok=True)
-
-
 def all_waiting(contexts: Contexts) -> list[Waiting]:
-    """Every key that waits, ordered by cluster and name; a damaged note still tells its id, by which it can go."""
+    """The keys that wait, ordered by cluster and name; a damaged note is listed by its id, so it can be removed."""
     found = []
     for name in names_in(contexts.directory):
         path = contexts.directory / name
@@ -89,13 +78,14 @@ _NO_FILE: Final = hashlib.sha256(b"").hexdigest()
 def request_certificate(
     waiting: Waiting, identity: Identity, contexts: Contexts, keyring: KeyringPort, kind: KeyType = KeyType.P256
 ) -> bytes:
-    """The request (DER) for a key that is in the keyring now; asked again, one for the key that waits already.
+    """Make a key in the keyring, and the request (DER) for it; if one waits already, the request is for that.
 
     AccessDeniedError without a usable keyring; then there is no key either.
     """
     with contexts.locked():
         key = waiting_key(waiting.id, keyring)
-        note(contexts, waiting)
+        note = {"format": _FORMAT, **waiting._asdict()}
+        write_private(contexts.directory / f"{waiting.id}{_SUFFIX}", json.dumps(note).encode() + b"\n", force=True)
         if key is None:
             key = serialize_key(generate_key(kind))
             keyring.set(_service(waiting.id), USERNAME, encode_entry(Entry(0, _NO_FILE, key)))
@@ -119,7 +109,7 @@ def find_waiting_key(leaf: bytes, contexts: Contexts, keyring: KeyringPort) -> W
     """The waiting key to which a certificate (DER) belongs, whatever store and cluster its request named."""
     for waiting in all_waiting(contexts):
         key = waiting_key(waiting.id, keyring)
-        if key is not None and key_matches(key, leaf):
+        if key is not None and key_fits(key, leaf):
             return WaitingKey(waiting, key)
     return None
 
@@ -127,13 +117,13 @@ def find_waiting_key(leaf: bytes, contexts: Contexts, keyring: KeyringPort) -> W
 def forget_waiting(login_id: str, contexts: Contexts, keyring: KeyringPort) -> None:
     """Remove the waiting key and the note of it; the directory of logins must be locked."""
     keyring.delete(_service(login_id), USERNAME)
-    delete(contexts, login_id)
+    (contexts.directory / f"{login_id}{_SUFFIX}").unlink(missing_ok=True)
 
 
 def with_own_key(credential: Credential, held: Confidential | None, waiting: Confidential | None) -> Credential:
     """The credential with whichever of the keyring's keys belongs to it; NotFoundError when none does."""
     for key in (waiting, held):
-        if key is not None and key_matches(key, credential.leaf):
+        if key is not None and key_fits(key, credential.leaf):
             return credential._replace(key=key)
     raise NotFoundError(
         f"the key of {credential.identity.uri} is not in this keyring: it stayed where the request was made",

@@ -22,8 +22,6 @@ LOADER: Final = "daskpki.loader.security_loader"
 _KEY: Final = "distributed.client.security-loader"
 _FILE: Final = "daskpki.yaml"
 _MARK: Final = "# Written by `daskpki login --user-config`; the last `daskpki logout` removes it."
-_UNASKED_MARK: Final = "# Written by `daskpki login`;"
-"""First line of the file that every `login` once wrote, unasked, also for environments without daskpki."""
 _TEXT: Final = f"{_MARK}\ndistributed:\n  client:\n    security-loader: {LOADER}\n"
 _VARIABLE: Final = "DASK_DISTRIBUTED__CLIENT__SECURITY_LOADER"
 _INHERITED: Final = "DASK_INTERNAL_INHERIT_CONFIG"
@@ -35,7 +33,7 @@ class LoaderConfig(NamedTuple):
     """The loader in this environment's Dask configuration.
 
     `shipped` is the wheel's file, or an administrator's like it, if Dask reads it; `decided_by` is the file or
-    variable that has the last word, None when nothing sets a loader; `asks_daskpki` says whether that is ours.
+    variable that has the last word, None when nothing sets a loader; `asks_daskpki` tells whether that is ours.
     """
 
     shipped: Path | None
@@ -69,7 +67,7 @@ def read_config(paths: Sequence[str], environ: Mapping[str, str]) -> LoaderConfi
 
 
 def read_own_config(environ: Mapping[str, str]) -> LoaderConfig:
-    """The same for the environment that this process runs in; DaskpkiError when one of the files cannot be parsed."""
+    """Read those of this process's own environment; DaskpkiError when one of the files cannot be parsed."""
     try:
         from dask import config  # which reads them all
 
@@ -85,14 +83,14 @@ def _loader_of(found: Mapping[str, Any]) -> object:
 
 
 def config_file(environ: Mapping[str, str]) -> Path:
-    """Where our file lies: ~/.config/dask, which Dask reads whatever DASK_CONFIG says, so login and logout agree."""
+    """The path of our file in ~/.config/dask, which Dask reads whatever DASK_CONFIG is, so login and logout agree."""
     return user_home(environ) / ".config" / "dask" / _FILE
 
 
 def check_config(environ: Mapping[str, str]) -> Path:
     """Our file's path; AlreadyExistsError when there is a file of that name which is not ours."""
     path = config_file(environ)
-    if is_there(path) and not _begins_with(path, _MARK, _UNASKED_MARK):
+    if is_there(path) and not _is_ours(path):
         raise AlreadyExistsError(f"{path} exists and was not written by daskpki", hint="rename it, and log in again")
     return path
 
@@ -108,20 +106,18 @@ def set_loader(environ: Mapping[str, str]) -> Path:
     return path
 
 
-def unset_loader(environ: Mapping[str, str], *, unasked_only: bool = False) -> None:
-    """Remove our file, and Dask's directory if nothing else is in it; with `unasked_only` one that nobody asked for."""
+def unset_loader(environ: Mapping[str, str]) -> None:
+    """Remove our file, and Dask's directory if nothing else is in it."""
     path = config_file(environ)
-    marks = (_UNASKED_MARK,) if unasked_only else (_UNASKED_MARK, _MARK)
-    if not is_there(path) or not _begins_with(path, *marks):
-        return
-    path.unlink()
-    if not any(path.parent.iterdir()):
-        path.parent.rmdir()
+    if is_there(path) and _is_ours(path):
+        path.unlink()
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
 
 
-def _begins_with(path: Path, *marks: str) -> bool:
+def _is_ours(path: Path) -> bool:
     try:
-        return path.read_text("utf-8", "replace").startswith(marks)
+        return path.read_text("utf-8", "replace").startswith(_MARK)
     except OSError as error:
         raise os_error(error, path) from error
 

@@ -37,7 +37,7 @@ _OPEN_BEYOND_GROUP: Final = 0o037
 _CHANGED_BY_OTHERS: Final = 0o022
 
 
-class Material(NamedTuple):
+class CredentialFiles(NamedTuple):
     """Contents of the directory: certificates (DER), the key as its file has it (PEM), the signed trust document."""
 
     leaf: bytes
@@ -61,7 +61,7 @@ class Material(NamedTuple):
         )
 
 
-def load_directory(directory: Path) -> Material:
+def load_directory(directory: Path) -> CredentialFiles:
     """Read the four files; NotFoundError, AccessDeniedError for loose permissions, CorruptError for what is no PEM.
 
     Messages name the file, and for the directory its setting, which may have been given what lies there.
@@ -73,7 +73,7 @@ def load_directory(directory: Path) -> Material:
     anchors = parse_certificates(_read(directory / CA_FILE), in_directory(CA_FILE))
     for anchor in anchors:
         load_certificate(anchor, in_directory(CA_FILE))  # else what is none would be told as an unknown signer
-    return Material(
+    return CredentialFiles(
         leaf=leaf,
         chain=tuple(chain),
         anchors=tuple(anchors),
@@ -108,11 +108,11 @@ def parse_leaf(leaf: bytes, what: str) -> Identity:
 
 
 def _read(path: Path, *, secret: bool = False) -> bytes:
-    return read_file(path, in_directory(path.name), secret=secret)
+    return read_checked(path, in_directory(path.name), secret=secret)
 
 
-def read_file(path: Path, name: str, *, secret: bool = False, mounted: bool = False) -> bytes:
-    """What the file holds, if its permissions are right; messages say `name`. AccessDeniedError, CorruptError.
+def read_checked(path: Path, name: str, *, secret: bool = False, mounted: bool = False) -> bytes:
+    """The bytes of the file, if its permissions are right; messages say `name`. AccessDeniedError, CorruptError.
 
     `mounted` lets everybody read a secret of root's on a read-only mount below this container's root file system: CSI
     drivers mount so (0644, without fsGroup; secrets-store-csi-driver#858), and nobody else is in there.
@@ -120,7 +120,8 @@ def read_file(path: Path, name: str, *, secret: bool = False, mounted: bool = Fa
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
-            alone = mounted and _is_mounted_read_only(file.fileno(), status)
+            read_only = mounted and os.fstatvfs(file.fileno()).f_flag & os.ST_RDONLY
+            alone = read_only and status.st_uid == 0 and status.st_dev != os.stat("/").st_dev  # noqa: PTH116 - pathlib is not loaded
             check_file(name, status, own_uid=_own_uid(), secret=secret and not alone)
             data = file.read(_MAX_SIZE + 1)
     except OSError as error:
@@ -128,11 +129,6 @@ def read_file(path: Path, name: str, *, secret: bool = False, mounted: bool = Fa
     if len(data) > _MAX_SIZE:
         raise CorruptError(f"{name} is larger than {_MAX_SIZE} bytes, so it is not what was asked for")
     return data
-
-
-def _is_mounted_read_only(descriptor: int, status: os.stat_result) -> bool:
-    read_only = os.fstatvfs(descriptor).f_flag & os.ST_RDONLY
-    return bool(read_only) and status.st_uid == 0 and status.st_dev != os.stat("/").st_dev  # noqa: PTH116 - as above
 
 
 def check_directory(directory: Path, called: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""When a person's credential ends, and how to renew it: warned about from two thirds of its life on.
+"""Ends of a person's credential, warned about from two thirds of its life on, and the commands that renew it.
 
 The end is that of the certificate or of the revocation list, whichever is first: after the list's end, later
 revocations are unknown. Pure.
@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from daskpki.credentials.contexts import LOGIN_FILE, Context
-from daskpki.credentials.source_selection import Source
+from daskpki.credentials.source_selection import CredentialSource
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.settings import DEFAULT_CLUSTER
 
 
 class Ending(NamedTuple):
-    """When a credential ends and by what, and whether two thirds of that time are past."""
+    """End of a credential and its reason; `is_near` once two thirds of its life are past."""
 
     at: datetime
     what: str
@@ -50,8 +50,8 @@ def renewal_of_login(context: Context, *, is_active: bool) -> str:
     return "daskpki login" if is_active else f"daskpki --store {shlex.quote(context.store)} {option}login {name}"
 
 
-def renewal_elsewhere(source: Source, name: str) -> str:
+def renewal_elsewhere(source: CredentialSource, name: str) -> str:
     """The operator's commands that renew a credential without a login."""
-    if source is Source.STORE:
+    if source is CredentialSource.STORE:
         return f"daskpki renew client/{name}"
     return f"daskpki renew client/{name}, then daskpki export client/{name} --out DIR --force"

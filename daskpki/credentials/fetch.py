@@ -9,8 +9,9 @@ from daskpki.credentials.verified import Pins, VerifiedCredential, verify_creden
 from daskpki.errors import CorruptError, NotFoundError
 from daskpki.identity import Role
 from daskpki.pki.credential import Credential, parse_credential
-from daskpki.pki.trust import parse_trust, verify_trust
-from daskpki.store.append_chain import Head
+from daskpki.pki.trust import verify_trust
+from daskpki.pki.trust_document import parse_trust
+from daskpki.store.append_chain import ChainHead
 from daskpki.store.port import SecretStore
 from daskpki.store.trust_chain import TrustPayload, trust_chain, verify_no_rival
 
@@ -45,7 +46,7 @@ def fetch_trust(secrets: SecretStore, cluster: str, *, pins: Pins, now: datetime
     two CAs claim the cluster.
     """
 
-    def counts(found: Head[TrustPayload]) -> bool:
+    def counts(found: ChainHead[TrustPayload]) -> bool:
         verify_trust(
             found.payload.signed,
             cluster=cluster,
@@ -62,7 +63,7 @@ def fetch_trust(secrets: SecretStore, cluster: str, *, pins: Pins, now: datetime
     head = chain.head()
     if head is None and chain.foreign:
         payload = secrets.access(secret_names.trust_id(cluster), max(chain.foreign))
-        return TrustPayload(payload, parse_trust(payload))  # whose verification says what is wrong with it
+        return TrustPayload(payload, parse_trust(payload))  # its verification names the fault
     if head is None:
         raise NotFoundError(f"this store has no cluster {cluster!r}", hint=f"daskpki --cluster {cluster} init-ca")
     if not (pins.sha256 or pins.anchors or pins.known or pins.previous):

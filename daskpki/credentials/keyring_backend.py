@@ -46,7 +46,7 @@ FAILED: Final = "failed"
 
 
 class _Unusable(Exception):  # noqa: N818 - an answer to the parent, not a fault of this module
-    """There is no keyring that may be used; the arguments are the kind and a detail for the message."""
+    """Raised without a usable keyring; the arguments are the kind and a detail for the message."""
 
 
 def main() -> None:
@@ -65,7 +65,9 @@ def _answer(request: dict[str, str]) -> dict[str, str | None]:
     except ModuleNotFoundError as error:
         return {"error": ABSENT, "detail": f"{error} (pip install 'daskpki[cli]')"}
     except Exception as error:  # noqa: BLE001 - a backend may raise anything, and all of it has to reach the parent
-        return {"error": _kind(error), "detail": _first_line(error)}
+        text = str(error).partition("\n")[0][:200]
+        detail = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return {"error": _kind(error), "detail": detail}
 
 
 def _call(request: dict[str, str]) -> str | None:
@@ -74,7 +76,9 @@ def _call(request: dict[str, str]) -> str | None:
     if request["do"] == "get":
         return backend.get_password(service, username)
     if request["do"] == "set":
-        _set(backend, service, username, request["secret"])
+        backend.set_password(service, username, request["secret"])
+        if backend.get_password(service, username) != request["secret"]:  # some accept what they do not keep
+            raise _Unusable(FORGOTTEN, _name(backend))
     elif backend.get_password(service, username) is not None:
         backend.delete_password(service, username)
     return None
@@ -131,13 +135,6 @@ def allowed_backend(chosen: KeyringBackend) -> KeyringBackend:
     raise _Unusable(ABSENT, "")
 
 
-def _set(backend: KeyringBackend, service: str, username: str, secret: str) -> None:
-    """Write and read back, since some backends accept what they do not keep."""
-    backend.set_password(service, username, secret)
-    if backend.get_password(service, username) != secret:
-        raise _Unusable(FORGOTTEN, _name(backend))
-
-
 def _name(backend: KeyringBackend) -> str:
     return f"{type(backend).__module__}.{type(backend).__qualname__}"
 
@@ -148,11 +145,6 @@ def _kind(error: Exception) -> str:
     if isinstance(error, KeyringLocked):
         return LOCKED
     return ABSENT if isinstance(error, NoKeyringError) else FAILED
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).partition("\n")[0][:200]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from daskpki.credentials.verified import Pins, VerifiedCredential, issuing_gener
 from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotTrustedError, UsageError
 from daskpki.identity import Role
 from daskpki.pki.credential import Credential
-from daskpki.pki.trust import parse_trust
+from daskpki.pki.trust_document import parse_trust
 from daskpki.pki.verify import verify_identity
 from daskpki.store.port import Store
 
@@ -135,10 +135,10 @@ def _log_in(
         known = before.saved.context.schedulers if before.saved else ()
         saved = here.contexts.saved(_context(store, held, [*given, *known]))
         _write(saved, held, before, here, set_loader=user_config and not dask.shipped)
-        if fetched.credential.key is None:
-            _forget_completed(held, here)
-    if dask.shipped:
-        dask_config.unset_loader(here.environ, unasked_only=True)
+        leaf = held.credential.leaf
+        if fetched.credential.key is None and (completed := find_waiting_key(leaf, here.contexts, here.keyring)):
+            # not the key of a later request
+            forget_waiting(completed.waiting.id, here.contexts, here.keyring)
     return LoggedIn(saved, held, dask_config.read_own_config(here.environ))
 
 
@@ -153,18 +153,12 @@ def _before(login_id: str, here: Environment) -> _Before:
 
 
 def _with_key(held: VerifiedCredential, before: _Before, here: Environment) -> VerifiedCredential:
-    """The same with the key that never left this keyring, where the store has none."""
+    """Add the key that never left this keyring to a credential that the store has without one."""
     if held.credential.key is not None:
         return held
     found = find_waiting_key(held.credential.leaf, here.contexts, here.keyring)
     own = before.entry.key if before.entry else None
     return held._replace(credential=with_own_key(held.credential, own, found.key if found else None))
-
-
-def _forget_completed(held: VerifiedCredential, here: Environment) -> None:
-    """Remove the waiting key that this login took over, and not the key of a later request."""
-    if found := find_waiting_key(held.credential.leaf, here.contexts, here.keyring):
-        forget_waiting(found.waiting.id, here.contexts, here.keyring)
 
 
 def _fetch(before: _Before, here: Environment, fetch: Callable[[Pins], VerifiedCredential]) -> VerifiedCredential:
@@ -257,5 +251,5 @@ def logout(here: Environment, logins: Sequence[Saved], waiting: Sequence[Waiting
             here.keyring.delete(saved.service, USERNAME)
             here.contexts.remove(saved)
             here.newest_trust(saved.id).forget()
-        if here.contexts.is_empty():
+        if not here.contexts.names():
             dask_config.unset_loader(here.environ)

@@ -13,11 +13,11 @@ from typing import Final, NamedTuple
 from daskpki.confidential import Confidential
 from daskpki.credentials.contexts import MAX_FILE, encode_login, parse_login
 from daskpki.errors import CorruptError
-from daskpki.files import os_error
+from daskpki.files import read_file
 from daskpki.identity import Identity
 from daskpki.pki.certificates import certificate_identity, load_certificate
 from daskpki.pki.pem import fingerprint
-from daskpki.pki.trust import TrustDocument, parse_trust
+from daskpki.pki.trust_document import TrustDocument, parse_trust
 
 SUFFIX: Final = ".login"
 _WHAT: Final = "the login file"
@@ -62,17 +62,12 @@ def encode_login_file(file: LoginFile) -> bytes:
 def load_login_file(path: Path) -> LoginFile:
     """The file that `encode_login_file` wrote; CorruptError, NotTrustedError for a newer format, NotFoundError."""
     try:
-        with path.open("rb") as opened:
-            data = opened.read(MAX_FILE + 1)
-    except OSError as error:
-        raise os_error(error, path) from error
-    try:
-        return parse_login_file(data)
+        return parse_login_file(read_file(path, limit=MAX_FILE))
     except CorruptError as error:
         hint = error.hint or f"`daskpki sign REQUEST --out NAME{SUFFIX}` writes one"
         raise type(error)(f"{path}: {error}", hint=hint) from None
 
 
 def parse_login_file(data: bytes) -> LoginFile:
-    """The same for bytes."""
+    """Parse a login file's bytes; the same errors."""
     return LoginFile(**parse_login(data, _WHAT)[1])

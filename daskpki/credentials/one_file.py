@@ -1,4 +1,4 @@
-"""A credential in one file: a secret's payload as Secret Manager holds it, or a PEM bundle of key, leaf and chain.
+"""A credential in one file: a secret's payload as Secret Manager has it, or a PEM bundle of key, leaf and chain.
 
 The Secrets Store CSI driver and GKE's add-on mount one file for each secret, and replace all of them in one step. One
 file is read in one go, so key and certificate always belong together. The trust document lies beside it as trust.json,
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from daskpki.confidential import Confidential
-from daskpki.credentials.directory import TRUST_FILE, check_directory, parse_leaf, read_file
+from daskpki.credentials.directory import TRUST_FILE, check_directory, parse_leaf, read_checked
 from daskpki.credentials.verified import issuing_generation
 from daskpki.errors import CorruptError, NotFoundError
 from daskpki.files import is_there
@@ -27,9 +27,9 @@ _TRUST: Final = f"{TRUST_FILE} beside {SETTING}"
 
 
 class CredentialFile(NamedTuple):
-    """What the file holds: certificates (DER), the key (PKCS#8, DER), and the trust document if one lies beside it.
+    """Contents of the file: certificates (DER), the key (PKCS#8, DER), and the trust document if one lies beside it.
 
-    `payload` is what Secret Manager holds; a PEM bundle has none, and says of its cluster only what the leaf does.
+    `payload` is Secret Manager's; a PEM bundle has none, and its cluster is known only from the leaf.
     """
 
     leaf: bytes
@@ -55,9 +55,9 @@ def load_file(path: Path) -> CredentialFile:
     if not is_there(path):
         raise NotFoundError(f"{SETTING} is not there", hint="mount the secret's payload, or a PEM bundle, at that path")
     check_directory(path.parent, f"the directory of {SETTING}")
-    data = Confidential(read_file(path, SETTING, secret=True, mounted=True))
+    data = Confidential(read_checked(path, SETTING, secret=True, mounted=True))
     beside = path.with_name(TRUST_FILE)
-    trust = Confidential(read_file(beside, _TRUST)) if is_there(beside) else None
+    trust = Confidential(read_checked(beside, _TRUST)) if is_there(beside) else None
     if pem.is_pem(data.reveal()):
         key, leaf, *chain = _parse_bundle(data.reveal())
         return CredentialFile(leaf, tuple(chain), Confidential(key), trust, None)
@@ -72,7 +72,7 @@ def _parse_bundle(data: bytes) -> list[bytes]:
     certificates = [der for label, der in blocks if label == pem.CERTIFICATE]
     if len(keys) != 1 or not certificates or len(keys) + len(certificates) != len(blocks):
         raise CorruptError(
-            f"{SETTING} holds {', '.join(label for label, _ in blocks)}",
+            f"{SETTING} contains {', '.join(label for label, _ in blocks)}",
             hint="one private key, the leaf, and the CAs that signed it below",
         )
     ((label, der),) = keys

@@ -27,8 +27,8 @@ FILE: Final = "DASKPKI_CREDENTIAL_FILE"
 SOURCE: Final = "DASKPKI_SOURCE"
 
 
-class Source(StrEnum):
-    """Where a credential is read from."""
+class CredentialSource(StrEnum):
+    """Source from which a credential is read."""
 
     HANDOVER = "handed down"
     DIRECTORY = "directory"
@@ -37,7 +37,7 @@ class Source(StrEnum):
     KEYRING = "keyring"
 
 
-_CHOSEN: Final = {"store": Source.STORE, "keyring": Source.KEYRING}
+_CHOSEN: Final = {"store": CredentialSource.STORE, "keyring": CredentialSource.KEYRING}
 
 
 class Wanted(NamedTuple):
@@ -52,26 +52,28 @@ class Wanted(NamedTuple):
 class Choice(NamedTuple):
     """The source, the reason for it, and the settings that were passed over because of it."""
 
-    source: Source
+    source: CredentialSource
     why: str
     passed_over: tuple[str, ...]
 
 
 def choose(wanted: Wanted, environ: Mapping[str, str]) -> Choice:
     """The source to use; UsageError for a DASKPKI_SOURCE that does not exist."""
-    candidates = _candidates(wanted, environ) or [(Source.KEYRING, f"none of {DIRECTORY}, {FILE} and {SOURCE} is set")]
+    candidates = _candidates(wanted, environ) or [
+        (CredentialSource.KEYRING, f"none of {DIRECTORY}, {FILE} and {SOURCE} is set")
+    ]
     source, why = candidates[0]
     return Choice(source, why, tuple(reason for _, reason in candidates[1:]))
 
 
-def _candidates(wanted: Wanted, environ: Mapping[str, str]) -> list[tuple[Source, str]]:
+def _candidates(wanted: Wanted, environ: Mapping[str, str]) -> list[tuple[CredentialSource, str]]:
     """The sources that are set, in the order above, each with the reason."""
     found = []
     if wanted.store:
-        found.append((Source.STORE, f"the store {shortened(wanted.store)} was asked for"))
+        found.append((CredentialSource.STORE, f"the store {shortened(wanted.store)} was asked for"))
     if environ.get(HANDOVER):
-        found.append((Source.HANDOVER, f"{HANDOVER} is set: daskpki-entrypoint handed it down"))
-    for source, variable in ((Source.DIRECTORY, DIRECTORY), (Source.FILE, FILE)):
+        found.append((CredentialSource.HANDOVER, f"{HANDOVER} is set: daskpki-entrypoint handed it down"))
+    for source, variable in ((CredentialSource.DIRECTORY, DIRECTORY), (CredentialSource.FILE, FILE)):
         if environ.get(variable):
             found.append((source, f"{variable} is set"))  # unseen: it may be a key in place of a path
     if chosen := environ.get(SOURCE):

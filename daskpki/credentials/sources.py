@@ -15,48 +15,22 @@ from typing import NamedTuple
 from daskpki import settings
 from daskpki.confidential import Confidential, KeyringPort
 from daskpki.credentials.contexts import LOGIN_FILE, Contexts, parse_scheduler
-from daskpki.credentials.directory import Material, in_directory, load_directory
-from daskpki.credentials.expiry import Ending, ending, renewal_elsewhere, renewal_of_login
+from daskpki.credentials.directory import CredentialFiles, in_directory, load_directory
+from daskpki.credentials.expiry import renewal_elsewhere, renewal_of_login
 from daskpki.credentials.fetch import fetch_credential, fetch_trust
 from daskpki.credentials.newest_trust import NewestTrust
 from daskpki.credentials.one_file import load_file
 from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.saved_logins import find_login, load_login, logins_that_list
-from daskpki.credentials.source_selection import DIRECTORY, FILE, HANDOVER, Choice, Source, Wanted, choose
+from daskpki.credentials.source_selection import DIRECTORY, FILE, HANDOVER, Choice, CredentialSource, Wanted, choose
 from daskpki.credentials.verified import Pins, VerifiedCredential, verify_credential
 from daskpki.errors import CorruptError, UsageError
-from daskpki.handover import Handover, load_handover
+from daskpki.handover import load_handover
 from daskpki.identity import Role, parse_label
-from daskpki.pki.certificates import load_certificate
-from daskpki.pki.pem import fingerprint, parse_certificates
-from daskpki.pki.trust import parse_trust
+from daskpki.pki.pem import parse_certificates
+from daskpki.pki.trust_document import parse_trust
 from daskpki.quoting import shortened
 from daskpki.store.port import Store
-
-
-class HandedDown(NamedTuple):
-    """The material, and the scheduler's address if the node knows it."""
-
-    material: Material
-    schedulers: tuple[str, ...]
-
-
-def load_handed_down(path: str) -> HandedDown:
-    """The material that the handover at `path` points to; CorruptError when it is gone or damaged."""
-    handover = load_handover(path)
-    leaf, *chain = parse_certificates(_read(handover.cert), "the certificate handed down")
-    material = Material(
-        leaf=leaf,
-        chain=tuple(chain),
-        anchors=tuple(parse_certificates(_read(handover.ca), "the CA certificates handed down")),
-        key=Confidential(_read(handover.key)),
-        trust=Confidential(_read(handover.trust)),
-    )
-    return HandedDown(material, _schedulers(handover))
-
-
-def _schedulers(handover: Handover) -> tuple[str, ...]:
-    return (handover.scheduler,) if handover.scheduler else ()
 
 
 def _read(path: str) -> bytes:
@@ -89,13 +63,16 @@ class Environment(NamedTuple):
     @property
     def pins(self) -> Pins:
         """The pins of DASKPKI_CA_SHA256 and DASKPKI_MIN_EPOCH; UsageError."""
-        return parse_pins(self.environ)
+        epoch = self.environ.get("DASKPKI_MIN_EPOCH") or "0"
+        if not epoch.isascii() or not epoch.isdigit():
+            raise UsageError(f"DASKPKI_MIN_EPOCH={shortened(epoch)} is not a number")
+        return Pins(sha256=self.environ.get("DASKPKI_CA_SHA256") or None, min_epoch=int(epoch))
 
 
 class Obtained(NamedTuple):
-    """A verified credential, why this one, and the addresses of its cluster's schedulers as far as they are known.
+    """A verified credential, the choice of its source, and the known addresses of its cluster's schedulers.
 
-    `store` is where newer trust documents are published, None where only a directory or handover is known.
+    `store` is the store in which newer trust documents are published, None if only a directory or handover is known.
     """
 
     held: VerifiedCredential
@@ -105,26 +82,27 @@ class Obtained(NamedTuple):
 
 
 def this_process() -> Environment:
-    """The surroundings of this very process."""
+    """The environment of this process."""
     return Environment(os.environ, datetime.now(UTC), OSKeyring(), open_without_asking)
 
 
 def open_without_asking(url: settings.StoreUrl) -> Store:
     """The store of that URL, unlocked by files that the environment names or by the keyring, never by a prompt."""
-    from daskpki.store.opening import Unlocking, open_store
+    from daskpki.store.local.key_slots import Unlocking
+    from daskpki.store.opening import open_store
 
     return open_store(url, unlock=Unlocking(keyring=OSKeyring()))
 
 
 def leaves_to_dask(wanted: Wanted, here: Environment) -> bool:
     """True if Dask's own TLS files, where configured, come first: no credential fits `wanted.address`."""
-    if choose(wanted, here.environ).source is not Source.KEYRING:
+    if choose(wanted, here.environ).source is not CredentialSource.KEYRING:
         return False
     return not logins_that_list(here.contexts, _in_cluster(wanted, here))
 
 
 def obtain(wanted: Wanted, here: Environment) -> Obtained:
-    """The credential, and why this one; NotFoundError, NotTrustedError, AccessDeniedError, UsageError."""
+    """Get the credential of the selected source; NotFoundError, NotTrustedError, AccessDeniedError, UsageError."""
     choice = choose(wanted, here.environ)
     held, schedulers, store = _SOURCES[choice.source](wanted, here)
     _check_asked_for(held, wanted, choice)
@@ -134,7 +112,7 @@ def obtain(wanted: Wanted, here: Environment) -> Obtained:
 def renewal(obtained: Obtained, wanted: Wanted, here: Environment) -> str:
     """The command that renews the credential, wherever it came from."""
     credential, source = obtained.held.credential, obtained.choice.source
-    if source is not Source.KEYRING:
+    if source is not CredentialSource.KEYRING:
         return renewal_elsewhere(source, credential.identity.name)
     saved = find_login(here.contexts, _in_cluster(wanted, here))
     return renewal_of_login(saved.context, is_active=saved == here.contexts.active())
@@ -158,9 +136,17 @@ _Found = tuple[VerifiedCredential, tuple[str, ...], settings.StoreUrl | None]
 
 
 def _from_handover(_wanted: Wanted, here: Environment) -> _Found:
-    handed_down = load_handed_down(here.environ[HANDOVER])
-    held = _verify_material(handed_down.material, here, "{} handed down by daskpki-entrypoint".format)
-    return held, handed_down.schedulers or held.trust.schedulers, None
+    handover = load_handover(here.environ[HANDOVER])
+    leaf, *chain = parse_certificates(_read(handover.cert), "the certificate handed down")
+    material = CredentialFiles(
+        leaf=leaf,
+        chain=tuple(chain),
+        anchors=tuple(parse_certificates(_read(handover.ca), "the CA certificates handed down")),
+        key=Confidential(_read(handover.key)),
+        trust=Confidential(_read(handover.trust)),
+    )
+    held = _verify_material(material, here, "{} handed down by daskpki-entrypoint".format)
+    return held, (handover.scheduler,) if handover.scheduler else held.trust.schedulers, None
 
 
 def _from_directory(_wanted: Wanted, here: Environment) -> _Found:
@@ -187,10 +173,10 @@ def _addresses(held: VerifiedCredential, here: Environment) -> tuple[str, ...]:
     return (parse_scheduler(chosen),) if chosen else held.trust.schedulers
 
 
-def _verify_material(material: Material, here: Environment, called: Callable[[str], str]) -> VerifiedCredential:
-    """The CA certificates that lie beside the credential have to vouch for the trust document.
+def _verify_material(material: CredentialFiles, here: Environment, called: Callable[[str], str]) -> VerifiedCredential:
+    """Verify a credential by the CA certificates that lie beside it, of which one signed the trust document.
 
-    `called` is how messages call the file of that name.
+    `called` gives the name of a file in messages.
     """
     pins = here.pins._replace(anchors=material.anchors)
     credential = material.credential(parse_trust(material.trust).document, here.now, called)
@@ -225,56 +211,10 @@ def _in_cluster(wanted: Wanted, here: Environment) -> Wanted:
     return wanted._replace(cluster=wanted.cluster or here.environ.get("DASKPKI_CLUSTER") or None)
 
 
-_SOURCES: dict[Source, Callable[[Wanted, Environment], _Found]] = {
-    Source.HANDOVER: _from_handover,
-    Source.DIRECTORY: _from_directory,
-    Source.FILE: _from_file,
-    Source.STORE: _from_store,
-    Source.KEYRING: _from_keyring,
+_SOURCES: dict[CredentialSource, Callable[[Wanted, Environment], _Found]] = {
+    CredentialSource.HANDOVER: _from_handover,
+    CredentialSource.DIRECTORY: _from_directory,
+    CredentialSource.FILE: _from_file,
+    CredentialSource.STORE: _from_store,
+    CredentialSource.KEYRING: _from_keyring,
 }
-
-
-def parse_pins(environ: Mapping[str, str]) -> Pins:
-    """The pins that the environment sets; UsageError for an epoch that is no number."""
-    epoch = environ.get("DASKPKI_MIN_EPOCH") or "0"
-    if not epoch.isascii() or not epoch.isdigit():
-        raise UsageError(f"DASKPKI_MIN_EPOCH={shortened(epoch)} is not a number")
-    return Pins(sha256=environ.get("DASKPKI_CA_SHA256") or None, min_epoch=int(epoch))
-
-
-class Whoami(NamedTuple):
-    """The credential in use. `passed_over` are settings that lost to `why`; `renewal` is a command. Times are UTC."""
-
-    identity: str
-    cluster: str
-    source: Source
-    why: str
-    passed_over: tuple[str, ...]
-    serial: int
-    fingerprint: str
-    not_before: datetime
-    not_after: datetime
-    epoch: int
-    end: Ending
-    renewal: str
-
-
-def whoami(wanted: Wanted, here: Environment) -> Whoami:
-    """Find and verify the credential as a program would; raises what `sources.obtain` raises."""
-    obtained = obtain(wanted, here)
-    held, choice = obtained.held, obtained.choice
-    leaf = load_certificate(held.credential.leaf)
-    return Whoami(
-        identity=held.credential.identity.uri,
-        cluster=held.credential.cluster,
-        source=choice.source,
-        why=choice.why,
-        passed_over=choice.passed_over,
-        serial=leaf.serial_number,
-        fingerprint=fingerprint(held.credential.leaf),
-        not_before=leaf.not_valid_before_utc,
-        not_after=leaf.not_valid_after_utc,
-        epoch=held.trust.epoch,
-        end=ending(held.credential.leaf, held.trust, here.now),
-        renewal=renewal(obtained, wanted, here),
-    )

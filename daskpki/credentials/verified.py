@@ -12,9 +12,9 @@ from daskpki.errors import NotTrustedError
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.credential import Credential
 from daskpki.pki.revoked import every_revoked_serial
-from daskpki.pki.trust import TrustDocument, parse_trust, verify_trust
-from daskpki.pki.trust_document import Anchor
-from daskpki.pki.verify import key_matches, verify_leaf
+from daskpki.pki.trust import verify_trust
+from daskpki.pki.trust_document import Anchor, TrustDocument, parse_trust
+from daskpki.pki.verify import key_fits, verify_leaf
 
 if TYPE_CHECKING:
     from daskpki.store.rollback_guard import SeenTrust
@@ -32,7 +32,7 @@ class VerifiedCredential(NamedTuple):
 
 
 class Pins(NamedTuple):
-    """What is known of the trust document beforehand: CAs (DER), a CA's fingerprint, its least epoch, one before it.
+    """Pins of the trust document: CAs (DER), a CA's fingerprint, its least epoch, the document before it.
 
     `known` are the CAs of an earlier document that this user has seen; a fingerprint goes before them.
     """
@@ -53,7 +53,7 @@ class Pins(NamedTuple):
 def verify_credential(credential: Credential, signed: Confidential, *, pins: Pins, now: datetime) -> VerifiedCredential:
     """Check signature and epoch of the trust document, chain, role, lifetime, key and revocation of the credential.
 
-    Raises NotTrustedError or CorruptError that says which of them failed.
+    Raises NotTrustedError or CorruptError that names the failed check.
     """
     trust = verify_trust(
         parse_trust(signed),
@@ -65,28 +65,18 @@ def verify_credential(credential: Credential, signed: Confidential, *, pins: Pin
         min_epoch=pins.min_epoch,
         now=now,
     )
-    held = VerifiedCredential(credential, trust, signed)
-    _verify_credential(held, now)
-    _verify_not_revoked(held)
-    return held
-
-
-def _verify_credential(held: VerifiedCredential, now: datetime) -> None:
-    credential, trust = held.credential, held.trust
     found = verify_leaf(credential.leaf, credential.chain, trust.roots, now=now, trust_domain=trust.trust_domain)
     if found != credential.identity:
-        raise NotTrustedError(f"the credential says {credential.identity.uri}, and its certificate {found.uri}")
-    if credential.key is not None and not key_matches(credential.key, credential.leaf):
+        raise NotTrustedError(f"the credential is for {credential.identity.uri}, and its certificate for {found.uri}")
+    if credential.key is not None and not key_fits(credential.key, credential.leaf):
         raise NotTrustedError(f"the key of {found.uri} does not belong to its certificate")
-
-
-def _verify_not_revoked(held: VerifiedCredential) -> None:
-    serial = load_certificate(held.credential.leaf).serial_number
-    if serial in every_revoked_serial(held.trust):
+    serial = load_certificate(credential.leaf).serial_number
+    if serial in every_revoked_serial(trust):
         raise NotTrustedError(
-            f"the certificate {serial:x} of {held.credential.identity.uri} is revoked",
+            f"the certificate {serial:x} of {found.uri} is revoked",
             hint="ask the cluster's operator to issue a new one, then run daskpki login",
         )
+    return VerifiedCredential(credential, trust, signed)
 
 
 def issuing_generation(leaf: bytes, chain: Sequence[bytes], trust: TrustDocument, now: datetime) -> int:

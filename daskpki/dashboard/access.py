@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from daskpki.credentials.source_selection import Source, Wanted, choose
+from daskpki.credentials.source_selection import CredentialSource, Wanted, choose
 from daskpki.credentials.sources import obtain, this_process
 from daskpki.errors import DaskpkiError, UsageError
 from daskpki.files import make_private_directory, names_in, read_private, write_private
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def known_schedulers() -> Iterable[str]:
     """List the addresses in this user's logins, or those of the credential that the environment names."""
     here = this_process()
-    if choose(Wanted(), here.environ).source is Source.KEYRING:
+    if choose(Wanted(), here.environ).source is CredentialSource.KEYRING:
         return [address for saved in here.contexts.all() for address in saved.context.schedulers]
     return obtain(Wanted(), here).schedulers
 

@@ -144,7 +144,7 @@ _SEVERITY: Final = {
 }
 
 
-def check_access(judged: Iterable[grants.Finding], url: GsmUrl) -> Iterator[Finding]:
+def check_access(judged: Iterable[grants.GrantFinding], url: GsmUrl) -> Iterator[Finding]:
     """Report the findings about a cluster's IAM policies, and what could not be seen."""
     found = []
     for each in judged:

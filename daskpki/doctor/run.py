@@ -18,8 +18,8 @@ from daskpki.confidential import Confidential
 from daskpki.credentials.contexts import LOGIN_FILE, Saved
 from daskpki.credentials.expiry import renewal_of_login
 from daskpki.credentials.saved_logins import load_login
-from daskpki.credentials.source_selection import Source, Wanted, choose
-from daskpki.credentials.sources import Environment, whoami
+from daskpki.credentials.source_selection import CredentialSource, Wanted, choose
+from daskpki.credentials.sources import Environment, obtain
 from daskpki.doctor import store
 from daskpki.doctor.checks import (
     Finding,
@@ -160,9 +160,9 @@ class Examination:
                 seen = seen._replace(failure=_failure(partial(load_login, each, self._here.keyring, self._here.now)))
             yield check_login(seen, self._here.now.timestamp())
         choice = choose(Wanted(), self._here.environ)
-        if choice.source is not Source.KEYRING:
-            found = whoami(Wanted(), self._here)
-            yield ok("credential in use", f"{found.identity}, by {choice.why}")
+        if choice.source is not CredentialSource.KEYRING:
+            credential = obtain(Wanted(), self._here).held.credential
+            yield ok("credential in use", f"{credential.identity.uri}, by {choice.why}")
         elif not saved:
             yield note("credential in use", "none: nobody is logged in here", "daskpki login NAME")
 

@@ -68,7 +68,7 @@ def seconds(now: datetime) -> int:
     return int(now.timestamp() // 1)
 
 
-def moment(since_epoch: int) -> datetime:
+def utc_time(since_epoch: int) -> datetime:
     """The time in UTC that many seconds after the epoch."""
     return datetime.fromtimestamp(since_epoch, UTC)
 
@@ -76,12 +76,12 @@ def moment(since_epoch: int) -> datetime:
 def certificate_grades(certificate: x509.Certificate) -> frozenset[Grade]:
     """The grades among its extended key usages; one that is not known is none. It counts in a client's alone."""
     usage = extension(certificate, x509.ExtendedKeyUsage)
-    said = {purpose.dotted_string for purpose in usage.value} if usage is not None else set()
-    return frozenset(grade for grade, oid in GRADE_OIDS.items() if oid in said)
+    found = {purpose.dotted_string for purpose in usage.value} if usage is not None else set()
+    return frozenset(grade for grade, oid in GRADE_OIDS.items() if oid in found)
 
 
 def certificate_identity(certificate: x509.Certificate) -> Identity:
-    """Identity that the certificate claims by its URI SAN (X509-SVID, 2: exactly one), whoever signed it.
+    """Identity that the certificate claims by its URI SAN (X509-SVID, 2: exactly one), which is not verified here.
 
     Raises NotTrustedError when there is no such name, more than one, or one that is not an identity.
     """

@@ -52,7 +52,7 @@ def encode_credential(credential: Credential) -> Confidential:
 
 def parse_credential(data: Confidential) -> Credential:
     """The credential in a payload; CorruptError for other bytes, NotTrustedError for a newer format."""
-    document = json_fields.parse_document(data.reveal(), _WHAT)
+    document = json_fields.parse_json(data.reveal(), _WHAT)
     json_fields.check_format(document, _WHAT, reader=FORMAT)
     chain = json_fields.array(document, "chain", _WHAT)
     if len(chain) > _MAX_CHAIN:

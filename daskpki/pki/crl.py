@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
-from daskpki.pki.certificates import UNREADABLE, extension, moment, seconds
+from daskpki.pki.certificates import UNREADABLE, extension, seconds, utc_time
 from daskpki.pki.keys import signature_hash
 from daskpki.pki.pem import encode_pem, is_der, is_pem, parse_pem
 from daskpki.pki.profile import CRL_LIFETIME, MAX_SERIAL, MINUTE
@@ -22,20 +22,6 @@ from daskpki.quoting import rfc3339
 
 if TYPE_CHECKING:  # a node verifies, and does not issue
     from daskpki.pki.issuer import Issuer
-
-__all__ = [
-    "MAX_CRL",
-    "REASONS",
-    "Crl",
-    "Revocation",
-    "crl_pem",
-    "parse_crl",
-    "parse_header",
-    "parse_reason",
-    "sign_crl",
-    "verify_crl",
-    "verify_serials",
-]
 
 UNSPECIFIED: Final = "unspecified"
 REASONS: Final = (
@@ -55,7 +41,7 @@ MAX_CRL: Final = 1 << 20
 """The size of a CRL in bytes: 20,000 entries, ten times as many as a trust document has room for."""
 
 CLOCK_SKEW: Final = 5 * MINUTE
-"""How far thisUpdate may lie ahead of this machine's clock, in seconds."""
+"""Seconds that thisUpdate may be ahead of this machine's clock."""
 
 _CRITICAL: Final = b"\x01\x01\xff"
 """DER's only form of a BOOLEAN that is true (X.690, 11.1), as an extension that is critical has it."""
@@ -103,7 +89,7 @@ def sign_crl(
     serials = [entry.serial for entry in entries]
     if len(set(serials)) != len(serials):
         raise UsageError("a serial is to be revoked twice in one CRL")
-    this_update = moment(seconds(now))
+    this_update = utc_time(seconds(now))
     extensions: list[x509.Extension[x509.ExtensionType]] = []
     builder = x509.CertificateRevocationListBuilder(
         issuer_name=issuer.certificate.subject,
@@ -121,7 +107,7 @@ def sign_crl(
 def _entry(revocation: Revocation) -> x509.RevokedCertificate:
     if not 0 < revocation.serial <= MAX_SERIAL:
         raise UsageError(f"serial {revocation.serial:x} is none of ours: not positive, or longer than 16 octets")
-    builder = x509.RevokedCertificateBuilder().serial_number(revocation.serial).revocation_date(moment(revocation.at))
+    builder = x509.RevokedCertificateBuilder().serial_number(revocation.serial).revocation_date(utc_time(revocation.at))
     if parse_reason(revocation.reason) != UNSPECIFIED:  # RFC 5280, 5.3.1: absent rather than unspecified
         builder = builder.add_extension(x509.CRLReason(x509.ReasonFlags(revocation.reason)), critical=False)
     return builder.build()
@@ -140,7 +126,7 @@ def parse_crl(data: bytes) -> Crl:
 def verify_crl(data: bytes, issuer: x509.Certificate, *, now: datetime | None) -> Crl:
     """The contents of a CRL in DER or PEM; NotTrustedError unless `issuer` signed it and it is current at `now`.
 
-    With `now` None the dates are left to the caller: an outdated list still says truly who is revoked.
+    With `now` None the dates are left to the caller: the revocations of an outdated list are still true.
     """
     contents = _contents(_load_signed(_der(data), issuer))
     if now is not None:
@@ -165,16 +151,13 @@ def _load_signed(der: bytes, issuer: x509.Certificate) -> x509.CertificateRevoca
     crl = _load(der)
     if crl.issuer != issuer.subject:
         raise NotTrustedError(f"the CRL is of {crl.issuer.rfc4514_string()}, not of {issuer.subject.rfc4514_string()}")
-    if not _is_signed_by(crl, issuer):
+    try:
+        genuine = crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # a key that cannot sign raises
+    except UNREADABLE:
+        genuine = False
+    if not genuine:
         raise NotTrustedError("the CRL's signature does not verify with its issuer's key")
     return crl
-
-
-def _is_signed_by(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
-    try:
-        return crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # a key that cannot sign raises
-    except UNREADABLE:
-        return False
 
 
 def check_dates(crl: Crl, now: datetime) -> None:

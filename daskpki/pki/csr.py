@@ -54,7 +54,11 @@ def parse_request(data: bytes) -> CertificateRequest:
     public_key = request.public_key()
     key_type(public_key)
     assert isinstance(public_key, keys.PublicKey)
-    if not _proves_possession(request):
+    try:
+        proven = request.is_signature_valid
+    except _UNREADABLE:
+        proven = False
+    if not proven:
         raise NotTrustedError(f"{_WHAT} is not signed by the key that it is for", hint="daskpki request makes one")
     return CertificateRequest(public_key, _text(request, NameOID.ORGANIZATION_NAME), _slug(request))
 
@@ -76,13 +80,6 @@ def _load(der: bytes) -> x509.CertificateSigningRequest:
     except _UNREADABLE:
         raise CorruptError(f"{_WHAT} cannot be read: it is cut off, changed, or not one") from None
     return request
-
-
-def _proves_possession(request: x509.CertificateSigningRequest) -> bool:
-    try:
-        return request.is_signature_valid
-    except _UNREADABLE:
-        return False
 
 
 def _text(request: x509.CertificateSigningRequest, oid: x509.ObjectIdentifier) -> str | None:

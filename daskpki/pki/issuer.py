@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from daskpki.errors import NotTrustedError, PolicyError, UsageError
 from daskpki.identity import Identity, Role, parse_label
-from daskpki.pki.certificates import load_certificate, moment, permitted_dns, seconds
+from daskpki.pki.certificates import load_certificate, permitted_dns, seconds, utc_time
 from daskpki.pki.keys import KeyType, PrivateKey, PublicKey, key_matches, key_type, signature_hash
 from daskpki.pki.profile import (
     CA_BACKDATE,
@@ -68,7 +68,7 @@ def key_usage(*, signature: bool = False, encipherment: bool = False, certificat
     )
 
 
-def ca_name(cluster: str, kind: str, generation: int) -> x509.Name:
+def ca_subject(cluster: str, kind: str, generation: int) -> x509.Name:
     """The subject of a CA; the generation keeps the names of a cluster's CAs apart."""
     return x509.Name(
         [
@@ -123,13 +123,9 @@ def leaf_extensions(request: LeafRequest, kind: KeyType) -> tuple[Entry, ...]:
         ]
     )
     usage = key_usage(signature=True, encipherment=serves and kind is KeyType.RSA3072)
-    return _LEAF, (usage, True), (x509.ExtendedKeyUsage(purposes(request)), False), (names, False)
-
-
-def purposes(request: LeafRequest) -> list[x509.ObjectIdentifier]:
-    """The extended key usages of a leaf: its role's, then its grades."""
-    usual = _CLIENT if request.identity.role is Role.CLIENT else _SERVER_AND_CLIENT
-    return [*usual, *(x509.ObjectIdentifier(GRADE_OIDS[grade]) for grade in request.grades)]
+    grades = [x509.ObjectIdentifier(GRADE_OIDS[grade]) for grade in request.grades]
+    purposes = x509.ExtendedKeyUsage([*(_SERVER_AND_CLIENT if serves else _CLIENT), *grades])
+    return _LEAF, (usage, True), (purposes, False), (names, False)
 
 
 def sign_template(
@@ -144,8 +140,8 @@ def sign_template(
         .subject_name(template.subject)
         .public_key(template.public_key)
         .serial_number(template.serial)
-        .not_valid_before(moment(template.lifetime.not_before))
-        .not_valid_after(moment(template.lifetime.not_after))
+        .not_valid_before(utc_time(template.lifetime.not_before))
+        .not_valid_after(utc_time(template.lifetime.not_after))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(template.public_key), critical=False)
         .add_extension(issuer_key_id, critical=False)
     )
@@ -183,7 +179,7 @@ class Issuer:
 
     @property
     def lifetime(self) -> Lifetime:
-        """When the issuer itself is valid."""
+        """The validity of the issuer itself."""
         return self.facts.lifetime
 
     @cached_property
@@ -234,7 +230,7 @@ def create_root(
     ttl: int = CA_LIFETIME,
 ) -> Issuer:
     """A CA of one tier, which is its own trust anchor and issues leaves; `ttl` in seconds."""
-    name = ca_name(parse_label(cluster, "cluster"), "CA", generation)
+    name = ca_subject(parse_label(cluster, "cluster"), "CA", generation)
     extensions = ca_extensions(policy.permitted_dns)
     template = Template(name, key.public_key(), serial, _ca_lifetime(now, ttl), extensions)
     return _self_signed(template, key, generation)
@@ -244,7 +240,7 @@ def create_offline_root(
     cluster: str, key: PrivateKey, *, generation: int, serial: int, now: datetime, ttl: int = CA_LIFETIME
 ) -> Issuer:
     """The root of two tiers: signs intermediates and the CRL of those, and is then put away; `ttl` in seconds."""
-    name = ca_name(parse_label(cluster, "cluster"), "root CA", generation)
+    name = ca_subject(parse_label(cluster, "cluster"), "root CA", generation)
     extensions = root_extensions()
     template = Template(name, key.public_key(), serial, _ca_lifetime(now, ttl), extensions)
     return _self_signed(template, key, generation)
@@ -270,7 +266,7 @@ def create_intermediate(
     if not root.lifetime.not_before <= seconds(now) <= root.lifetime.not_after:
         raise PolicyError("the offline root is not valid now")
     period = Lifetime(max(wanted.not_before, root.lifetime.not_before), min(wanted.not_after, root.lifetime.not_after))
-    name = ca_name(root.cluster, "issuing CA", generation)
+    name = ca_subject(root.cluster, "issuing CA", generation)
     extensions = intermediate_extensions(policy.permitted_dns)
     template = Template(name, key.public_key(), serial, period, extensions)
     certificate = sign_template(template, root.certificate.subject, root.key, root.key_identifier)

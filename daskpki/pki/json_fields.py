@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import binascii
 import json
+from contextlib import suppress
 from typing import Any, Final
 
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, NotTrustedError
 
 MAX_DOCUMENT: Final = 65_536
-"""No payload is larger (Secret Manager's limit), so no document is, in bytes."""
+"""Most bytes of a payload (Secret Manager's limit), and so of a document."""
 
 _LAST_MOMENT: Final = 253_402_300_799
 
 
-def parse_document(data: bytes, what: str, most: int = MAX_DOCUMENT) -> dict[str, Any]:
+def parse_json(data: bytes, what: str, most: int = MAX_DOCUMENT) -> dict[str, Any]:
     """The JSON object in `data`; CorruptError when it is too long, not JSON, or no object."""
     if len(data) > most:
         raise CorruptError(f"{what} has {len(data)} bytes, more than the {most} that it may have")
@@ -85,13 +86,9 @@ def array(document: dict[str, Any], field: str, what: str) -> list[Any]:
 
 def octets(value: object, what: str) -> bytes:
     """The bytes of a base64 text; CorruptError."""
-    try:
-        return binascii.a2b_base64(value, strict_mode=True) if isinstance(value, str) else _refuse(what)
-    except (binascii.Error, ValueError):
-        return _refuse(what)
-
-
-def _refuse(what: str) -> bytes:
+    with suppress(ValueError):  # also binascii.Error
+        if isinstance(value, str):
+            return binascii.a2b_base64(value, strict_mode=True)
     raise CorruptError(f"{what} is not base64")
 
 
@@ -103,3 +100,8 @@ def base64_text(data: bytes) -> str:
 def compact_json(value: object) -> Confidential:
     """`value` as JSON without blanks, as Confidential, since it may contain a key."""
     return Confidential(json.dumps(value, separators=(",", ":")))
+
+
+def signing_input(kind: bytes, body: bytes) -> bytes:
+    """The bytes that a signature covers: DSSE's pre-authentication encoding (PAE) of type and body."""
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(body), body)

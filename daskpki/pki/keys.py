@@ -29,6 +29,9 @@ class KeyType(StrEnum):
     ED25519 = "ed25519"
 
 
+KINDS: Final = f"key types are {', '.join(KeyType)}"
+"""The hint of an error about another type."""
+
 ED25519_WARNING: Final = (
     "Ed25519 certificates are refused by some validators (NSS 3.87, browsers); p256 works everywhere"
 )
@@ -58,7 +61,7 @@ def key_type(key: object) -> KeyType:
         return KeyType.RSA3072
     if isinstance(key, ed25519.Ed25519PrivateKey | ed25519.Ed25519PublicKey):
         return KeyType.ED25519
-    raise UsageError(f"{_describe(key)} is not supported", hint=f"key types are {', '.join(KeyType)}")
+    raise UsageError(f"{_describe(key)} is not supported", hint=KINDS)
 
 
 def _describe(key: object) -> str:
@@ -84,16 +87,12 @@ def parse_key(data: Confidential, what: str = "the private key") -> PrivateKey:
     except TypeError:
         raise UsageError(f"{what} is encrypted", hint="decrypt it first, for example with openssl pkey") from None
     except UnsupportedAlgorithm:
-        raise UsageError(f"{what} is of a kind that is not supported", hint=_kinds()) from None
+        raise UsageError(f"{what} is of a kind that is not supported", hint=KINDS) from None
     except ValueError:  # its text may quote the input, so it is not passed on
         raise CorruptError(f"{what} cannot be read: it is cut off, changed, or not a private key") from None
     key_type(key)
     assert isinstance(key, PrivateKey)
     return key
-
-
-def _kinds() -> str:
-    return f"key types are {', '.join(KeyType)}"
 
 
 def signature_hash(key: PrivateKey | PublicKey) -> hashes.SHA256 | hashes.SHA384 | None:
@@ -134,5 +133,5 @@ def _verify(key: PublicKey, signature: bytes, data: bytes) -> None:
 
 
 def key_matches(key: PrivateKey, public: object) -> bool:
-    """Whether `public` is the other half of `key`."""
+    """True if `public` is the other half of `key`."""
     return key.public_key() == public

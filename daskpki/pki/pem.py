@@ -32,12 +32,12 @@ def check_size(data: bytes, what: str, limit: int = MAX_INPUT) -> bytes:
 
 
 def is_pem(data: bytes) -> bool:
-    """Whether a PEM block begins somewhere in `data` (RFC 7468, 2 lets text stand before it)."""
+    """True if a PEM block begins somewhere in `data` (RFC 7468, 2 lets text stand before it)."""
     return _BEGIN in data
 
 
 def is_der(data: bytes) -> bool:
-    """Whether `data` begins as the DER of something signed: a SEQUENCE with a long-form length."""
+    """True if `data` begins as the DER of something signed: a SEQUENCE with a long-form length."""
     return data[:1] == b"\x30" and data[1:2] > b"\x80"
 
 

@@ -52,7 +52,7 @@ _TTL: Final = r"([1-9][0-9]{0,8})([ywdhm])\Z"
 
 
 class Policy(NamedTuple):
-    """What a CA may issue. `permitted_dns` always includes the trust domain.
+    """Limits of what a CA issues. `permitted_dns` always includes the trust domain.
 
     `max_ttl` is in seconds; None means the profile's own limit alone.
     """
@@ -63,12 +63,12 @@ class Policy(NamedTuple):
 
     @property
     def longest_ttl(self) -> int:
-        """The limit in force, in seconds."""
+        """The limit that applies, in seconds."""
         return MAX_TTL if self.max_ttl is None else min(self.max_ttl, MAX_TTL)
 
 
 class Grade(StrEnum):
-    """What a client may do beyond others of its role; it stands in the certificate as an extended key usage."""
+    """Right of a client beyond those of its role, an extended key usage of its certificate."""
 
     ADMIN = "admin"
     """Run code in a sealed scheduler, and act with its rights."""
@@ -124,7 +124,7 @@ def parse_dns_name(text: str) -> str:
     labels = text.split(".")
     for label in labels:
         parse_label(label, f"DNS name {text!r}: label")
-    if len(labels[-1]) < 2 or not labels[-1][-1].isalpha():  # noqa: PLR2004 - said in the rule
+    if len(labels[-1]) < 2 or not labels[-1][-1].isalpha():  # noqa: PLR2004 - as in the rule
         rule = "its last label is not two characters or more, the last a letter (RFC 1123, 2.1: unlike an IP address)"
         raise UsageError(f"DNS name {text!r}: {rule}")
     return text
@@ -158,7 +158,7 @@ def format_ttl(seconds: int) -> str:
 
 
 def is_within(name: str, domain: str) -> bool:
-    """Whether a DNS name lies in the subtree `domain` (RFC 5280, 4.2.1.10: labels may be added on the left)."""
+    """True if a DNS name lies in the subtree `domain` (RFC 5280, 4.2.1.10: labels may be added on the left)."""
     return name == domain or name.endswith(f".{domain}")
 
 
@@ -194,7 +194,7 @@ def check_request(request: LeafRequest, policy: Policy) -> None:
 
 
 def leaf_lifetime(request: LeafRequest, policy: Policy, issuer: Lifetime, now: int) -> Lifetime:
-    """When the leaf is valid: backdated, within the issuer's own validity, no longer than policy allows.
+    """The validity of the leaf: backdated, within the issuer's own validity, no longer than policy allows.
 
     The lifetime that was asked for counts from now, its last second included: 90d end 90 days less one second from
     now, and backdating comes on top. A default lifetime is cut at the issuer's end; one that was asked for is

@@ -80,7 +80,7 @@ def _check_announced(crl: Crl, part: CrlPart) -> None:
 
 
 def next_update(document: TrustDocument) -> int:
-    """When the first of its CRLs runs out, in seconds since the epoch."""
+    """The earliest nextUpdate of its CRLs, in seconds since the epoch."""
     return min(part.next_update for part in document.crls)
 
 
@@ -94,6 +94,6 @@ def check_fresh(document: TrustDocument, now: datetime) -> None:
         )
 
 
-def is_due(document: TrustDocument, now: datetime) -> bool:
+def is_crl_due(document: TrustDocument, now: datetime) -> bool:
     """True once a third of some CRL's life is past, so that a command with the CA key open re-signs it."""
     return any(seconds(now) - part.this_update >= (part.next_update - part.this_update) // 3 for part in document.crls)

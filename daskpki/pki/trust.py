@@ -20,7 +20,8 @@ The caller checks when it was fetched, and `daskpki.pki.revoked` how old its CRL
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -31,56 +32,29 @@ from daskpki.errors import NotTrustedError, UsageError
 from daskpki.pki import keys
 from daskpki.pki.certificates import extension, load_certificate, permitted_dns, seconds
 from daskpki.pki.crl import CLOCK_SKEW, Crl, verify_crl
+from daskpki.pki.json_fields import compact_json, signing_input
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import is_within
-from daskpki.pki.revoked import check_fresh, crl_part, is_due, revoked_serials
-from daskpki.pki.succession import heirs
 from daskpki.pki.trust_document import (
-    ACTIVE,
-    FORMAT,
-    NEXT,
-    READER,
-    RETIRING,
     Anchor,
-    CrlPart,
     Signature,
     SignedTrustDocument,
+    Succession,
     TrustDocument,
     encode_document,
     encode_envelope,
-    parse_trust,
     signed_bytes,
+    succession_json,
 )
-from daskpki.pki.verify import check_issued
+from daskpki.pki.verify import check_issued, verify_signature
 from daskpki.quoting import rfc3339
 
 if TYPE_CHECKING:  # a node verifies, and does not issue
     from daskpki.pki.issuer import Issuer
 
-__all__ = [
-    "ACTIVE",
-    "FORMAT",
-    "NEXT",
-    "READER",
-    "RETIRING",
-    "Anchor",
-    "CrlPart",
-    "SignedTrustDocument",
-    "TrustDocument",
-    "check_fresh",
-    "crl_part",
-    "follows",
-    "is_due",
-    "parse_trust",
-    "revoked_serials",
-    "sign_trust",
-    "signed_bytes",
-    "verify_trust",
-]
-
 
 MAX_EPOCH_JUMP: Final = 10_000
-"""By how much an epoch may exceed the one before: as many publications as there are in a year, one each hour."""
+"""Most by which an epoch may exceed the one before: the publications of a year, one each hour."""
 
 
 def sign_trust(document: TrustDocument, issuers: Sequence[Issuer]) -> Confidential:
@@ -109,8 +83,8 @@ def verify_trust(
     """The document, if it fulfils every rule above; NotTrustedError that names the rule.
 
     `known` are the CAs of an earlier document, of which only these are remembered: one of them signed, or a CA to which
-    their words lead. Without `previous`, `known`, `anchors` (DER) and `pin_sha256`, trust comes from who may write to
-    the store.
+    their statements lead. Without `previous`, `known`, `anchors` (DER) and `pin_sha256`, trust comes from the store's
+    access control.
     """
     document = signed.document
     if cluster is not None and document.cluster != cluster:
@@ -147,18 +121,18 @@ def check_consistent(document: TrustDocument) -> None:
 
 def _root_crls(document: TrustDocument) -> dict[bytes, Crl]:
     """CRLs of offline roots, by the root's certificate (DER); raises unless they fulfil rule 6 by themselves."""
-    said: dict[bytes, Crl] = {}
+    found: dict[bytes, Crl] = {}
     for der in document.root_crls:
         anchor, crl = _root_of(der, document)
-        if anchor.certificate in said:
+        if anchor.certificate in found:
             raise NotTrustedError(f"the trust document has two CRLs of the root of CA generation {anchor.generation}")
         if load_certificate(anchor.issuing).serial_number in crl.revoked:
             raise NotTrustedError(
                 f"CA generation {anchor.generation} of the trust document was revoked by its offline root",
                 hint="daskpki rotate-ca --emergency replaces it",
             )
-        said[anchor.certificate] = crl
-    return said
+        found[anchor.certificate] = crl
+    return found
 
 
 def _root_of(der: bytes, document: TrustDocument) -> tuple[Anchor, Crl]:
@@ -176,19 +150,15 @@ def _check_anchor(anchor: Anchor, trust_domain: str) -> None:
     path = [load_certificate(entry, "a CA of the trust document") for entry in (*anchor.chain, anchor.certificate)]
     for certificate, issuer in zip(path, [*path[1:], path[-1]], strict=True):
         check_issued(certificate, issuer)
-    _check_key(path[0])
+    try:
+        keys.key_type(path[0].public_key())
+    except UsageError as error:
+        raise NotTrustedError(f"a CA of the trust document has {error}") from None
     usage = extension(path[0], x509.KeyUsage)
     if usage is None or not (usage.value.digital_signature and usage.value.crl_sign and usage.value.key_cert_sign):
         raise NotTrustedError(f"CA generation {anchor.generation} is not one that issues leaves and signs trust")
     if not any(is_within(trust_domain, domain) for domain in permitted_dns(path[0]) or ()):
         raise NotTrustedError(f"CA generation {anchor.generation} is not constrained to trust domain {trust_domain}")
-
-
-def _check_key(certificate: x509.Certificate) -> None:
-    try:
-        keys.key_type(certificate.public_key())
-    except UsageError as error:
-        raise NotTrustedError(f"a CA of the trust document has {error}") from None
 
 
 def _signers(signed: SignedTrustDocument, previous: TrustDocument | None) -> set[bytes]:
@@ -206,35 +176,29 @@ def _signers(signed: SignedTrustDocument, previous: TrustDocument | None) -> set
 
 
 def is_forged(signed: SignedTrustDocument, held: TrustDocument) -> bool:
-    """Whether a signature names a CA generation of `held` and none of that generation's keys made it.
+    """True if a signature names a CA generation of `held` and none of that generation's keys made it.
 
-    Whoever sent such a document made it up, or passed it on unread: it takes no rollover that was missed and no clock
-    that is wrong. An issuing CA that replaced another one under the same root counts by the document that brings it.
+    The sender made such a document up, or passed it on unread: neither a missed rollover nor a wrong clock explains it.
+    An issuing CA that replaced another one under the same root counts by the document that brings it.
     """
-    data = signed_bytes(signed.payload)
-    return any(_is_false(signature, signed.document, held, data) for signature in signed.signatures)
-
-
-def _is_false(signature: Signature, document: TrustDocument, held: TrustDocument, data: bytes) -> bool:
-    of_generation = [anchor for anchor in held.authorities if anchor.generation == signature.generation]
-    roots = {anchor.certificate for anchor in of_generation}
-    renewed = [anchor for anchor in document.authorities if anchor.certificate in roots and _is_sound(anchor, document)]
-    return bool(of_generation) and not any(_signed_by(anchor, signature, data) for anchor in (*of_generation, *renewed))
-
-
-def _is_sound(anchor: Anchor, document: TrustDocument) -> bool:
-    try:
-        _check_anchor(anchor, document.trust_domain)
-    except NotTrustedError:
-        return False
-    return True
+    data, document = signed_bytes(signed.payload), signed.document
+    for signature in signed.signatures:
+        of_generation = [anchor for anchor in held.authorities if anchor.generation == signature.generation]
+        roots = {anchor.certificate for anchor in of_generation}
+        candidates = [*of_generation]
+        for anchor in document.authorities:
+            with suppress(NotTrustedError):
+                if anchor.certificate in roots:
+                    _check_anchor(anchor, document.trust_domain)
+                    candidates.append(anchor)
+        if of_generation and not any(_signed_by(anchor, signature, data) for anchor in candidates):
+            return True
+    return False
 
 
 def _signed_by(anchor: Anchor, signature: Signature, data: bytes) -> bool:
-    key = load_certificate(anchor.issuing).public_key()
-    assert isinstance(key, keys.PublicKey)
     try:
-        keys.verify(key, signature.value, data)
+        verify_signature(anchor.issuing, signature.value, data)
     except NotTrustedError:
         return False
     return True
@@ -327,3 +291,51 @@ def _check_time(document: TrustDocument, min_epoch: int, now: datetime) -> None:
             f"the trust document is of {rfc3339(document.issued_at)}, and it is {rfc3339(seconds(now))}",
             hint="check this machine's clock",
         )
+
+
+# --- Successor statements: a dropped CA signs which CA replaces it.
+#
+# A trust document is trusted by those who trusted the previous one. Nodes look once a minute, people much less often,
+# so they miss documents; if they miss the one that drops a CA, they miss the only one that both the old and the new CA
+# signed. So each document carries the statements of recently dropped CAs, which lead from any of those to a CA that is
+# trusted now. A statement grants no more than the dropped CA's key could have signed all along.
+
+_SUCCESSION_TYPE: Final = b"application/vnd.daskpki.succession.v1+json"
+_KEPT: Final = 4096
+"""Bytes of certificates and signatures that a document carries along for this; the newest statement always."""
+
+
+def sign_succession(cluster: str, issuer: Issuer, successor: Anchor) -> Succession:
+    """The statement of `issuer`, which is dropped, on the CA that is active from now on."""
+    unsigned = Succession(issuer.generation, successor.generation, successor.certificate, successor.issuing, b"")
+    return unsigned._replace(signature=keys.sign(issuer.key, _statement(cluster, unsigned)))
+
+
+def carried(statements: Sequence[Succession]) -> tuple[Succession, ...]:
+    """Keep the newest statements that fit into a document."""
+    kept: list[Succession] = []
+    room = _KEPT
+    for statement in reversed(statements):
+        room -= len(statement.certificate) + len(statement.issuing) + len(statement.signature)
+        if kept and room < 0:
+            break
+        kept.insert(0, statement)
+    return tuple(kept)
+
+
+def heirs(cluster: str, trusted: Iterable[Anchor], statements: Iterable[Succession]) -> set[bytes]:
+    """The trust anchors (DER) of `trusted`, and those to which their statements lead; a false one leads nowhere."""
+    issuing: Mapping[int, bytes] = {anchor.generation: anchor.issuing for anchor in trusted}
+    found = {anchor.certificate for anchor in trusted}
+    for statement in statements:
+        if statement.generation in issuing:
+            with suppress(NotTrustedError):
+                verify_signature(issuing[statement.generation], statement.signature, _statement(cluster, statement))
+                issuing = {statement.successor: statement.issuing, **issuing}  # a known generation stays who it is
+                found.add(statement.certificate)
+    return found
+
+
+def _statement(cluster: str, statement: Succession) -> bytes:
+    body = compact_json({"cluster": cluster} | succession_json(statement._replace(signature=b""))).reveal()
+    return signing_input(_SUCCESSION_TYPE, body)

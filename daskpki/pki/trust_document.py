@@ -14,7 +14,6 @@ from daskpki.identity import parse_label, parse_trust_domain
 from daskpki.pki import json_fields
 from daskpki.pki.json_fields import array, as_object, base64_text, integer, moment, octets, string
 from daskpki.pki.pem import is_der
-from daskpki.pki.succession import Succession, parse_successions, succession_json
 
 NEXT: Final = "next"
 ACTIVE: Final = "active"
@@ -48,7 +47,7 @@ _SERIAL_OCTETS: Final = 16  # no serial of ours is longer (daskpki.pki.profile.M
 
 
 class CrlPart(NamedTuple):
-    """The complete CRL of one generation: its DER as a zlib stream, and what it says of itself.
+    """The complete CRL of one generation: its DER as a zlib stream, its number and its dates.
 
     Times are in seconds since the epoch.
     """
@@ -70,6 +69,19 @@ class DroppedCa(NamedTuple):
     generation: int
     issuer: str
     serials: tuple[int, ...] | None
+
+
+class Succession(NamedTuple):
+    """Signed statement of CA `generation`, which is dropped: CA `successor` replaces it.
+
+    `certificate` is the successor's trust anchor and `issuing` the certificate whose key signs documents (DER).
+    """
+
+    generation: int
+    successor: int
+    certificate: bytes
+    issuing: bytes
+    signature: bytes
 
 
 class TrustDocument(NamedTuple):
@@ -130,10 +142,10 @@ def encode_document(document: TrustDocument) -> str:
     """The JSON text that is signed."""
     value = document._asdict() | {
         "authorities": [_anchor_json(anchor) for anchor in document.authorities],
-        "crls": [_crl_json(part) for part in document.crls],
+        "crls": [part._asdict() | {"compressed": base64_text(part.compressed)} for part in document.crls],
         "log": {"seq": document.log[0], "hash": document.log[1]},
         "schedulers": list(document.schedulers),
-        "successions": [succession_json(word) for word in document.successions],
+        "successions": [succession_json(statement) for statement in document.successions],
         "root_crls": [base64_text(der) for der in document.root_crls],
         "revoked_dropped": [_dropped_json(entry) for entry in document.revoked_dropped],
     }
@@ -145,8 +157,10 @@ def _anchor_json(anchor: Anchor) -> dict[str, Any]:
     return anchor._asdict() | {"certificate": base64_text(anchor.certificate), "chain": chain}
 
 
-def _crl_json(part: CrlPart) -> dict[str, Any]:
-    return part._asdict() | {"compressed": base64_text(part.compressed)}
+def succession_json(statement: Succession) -> dict[str, Any]:
+    """The statement as it stands in a document."""
+    fields = statement._asdict().items()
+    return {name: base64_text(value) if isinstance(value, bytes) else value for name, value in fields}
 
 
 def _dropped_json(entry: DroppedCa) -> dict[str, Any]:
@@ -156,9 +170,8 @@ def _dropped_json(entry: DroppedCa) -> dict[str, Any]:
 
 
 def signed_bytes(payload: str) -> bytes:
-    """The signed bytes: DSSE's pre-authentication encoding (PAE) of type and payload, so neither can change."""
-    kind, body = PAYLOAD_TYPE.encode(), payload.encode()
-    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(body), body)
+    """The bytes that are signed for this payload."""
+    return json_fields.signing_input(PAYLOAD_TYPE.encode(), payload.encode())
 
 
 def encode_envelope(payload: str, signatures: tuple[Signature, ...]) -> Confidential:
@@ -184,20 +197,23 @@ def fill(document: TrustDocument) -> float:
 
 def parse_trust(data: Confidential) -> SignedTrustDocument:
     """The document in a payload, **not verified**; CorruptError, or NotTrustedError for a newer format."""
-    envelope = json_fields.parse_document(data.reveal(), _WHAT)
+    envelope = json_fields.parse_json(data.reveal(), _WHAT)
     json_fields.check_format(envelope, _WHAT, reader=FORMAT)
     payload = string(envelope, "payload", _WHAT)
-    signatures = tuple(_signature(as_object(entry, _WHAT)) for entry in array(envelope, "signatures", _WHAT))
+    signatures = tuple(
+        Signature(integer(entry, "generation", _WHAT, least=1), octets(entry.get("signature"), "a signature"))
+        for entry in _objects(envelope, "signatures")
+    )
     return SignedTrustDocument(payload, signatures, parse_document(payload))
 
 
-def _signature(value: dict[str, Any]) -> Signature:
-    return Signature(integer(value, "generation", _WHAT, least=1), octets(value.get("signature"), "a signature"))
+def _objects(value: dict[str, Any], field: str) -> list[dict[str, Any]]:
+    return [as_object(entry, _WHAT) for entry in array(value, field, _WHAT)]
 
 
 def parse_document(payload: str) -> TrustDocument:
     """The document in the text that is signed; CorruptError, or NotTrustedError when it is for newer readers only."""
-    value = json_fields.parse_document(payload.encode(), _WHAT)
+    value = json_fields.parse_json(payload.encode(), _WHAT)
     json_fields.check_format(value, _WHAT, reader=FORMAT)
     log = as_object(value.get("log"), f"{_WHAT}'s log")
     try:
@@ -210,15 +226,13 @@ def parse_document(payload: str) -> TrustDocument:
             prev=integer(value, "prev", _WHAT),
             operation=string(value, "operation", _WHAT),
             issued_at=moment(value, "issued_at", _WHAT),
-            authorities=tuple(_anchor(as_object(entry, _WHAT)) for entry in array(value, "authorities", _WHAT)),
-            crls=tuple(_crl_part(as_object(entry, _WHAT)) for entry in array(value, "crls", _WHAT)),
+            authorities=tuple(map(_anchor, _objects(value, "authorities"))),
+            crls=tuple(map(_crl_part, _objects(value, "crls"))),
             log=(integer(log, "seq", _WHAT), _digest(log.get("hash"))),
             schedulers=tuple(json_fields.as_text(entry, "an address") for entry in array(value, "schedulers", _WHAT)),
-            successions=parse_successions(value.get("successions")),
+            successions=tuple(map(_succession, _objects(value, "successions"))),
             root_crls=tuple(map(_root_crl, array(value, "root_crls", _WHAT))),
-            revoked_dropped=tuple(
-                _dropped(as_object(entry, _WHAT)) for entry in array(value, "revoked_dropped", _WHAT)
-            ),
+            revoked_dropped=tuple(map(_dropped, _objects(value, "revoked_dropped"))),
         )
     except UsageError as error:  # a malformed name: nobody typed it here
         raise CorruptError(f"{_WHAT}: {error}") from None
@@ -243,6 +257,14 @@ def _crl_part(value: dict[str, Any]) -> CrlPart:
         this_update=moment(value, "this_update", _WHAT),
         next_update=moment(value, "next_update", _WHAT),
         compressed=octets(value.get("compressed"), f"{_WHAT}'s CRL"),
+    )
+
+
+def _succession(value: dict[str, Any]) -> Succession:
+    return Succession(
+        integer(value, "generation", _WHAT, least=1),
+        integer(value, "successor", _WHAT, least=1),
+        *(octets(value.get(name), f"{_WHAT}'s succession") for name in ("certificate", "issuing", "signature")),
     )
 
 

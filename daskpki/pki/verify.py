@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, PublicKeyAl
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from daskpki.confidential import Confidential
-from daskpki.errors import NotTrustedError
+from daskpki.errors import NotTrustedError, UsageError
 from daskpki.identity import Identity, Role
 from daskpki.pki import keys
 from daskpki.pki.certificates import (
@@ -34,20 +34,8 @@ from daskpki.pki.certificates import (
     permitted_dns,
     seconds,
 )
-from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import GRADE_OIDS, MAX_SERIAL, LeafRequest, Lifetime, check_dns, leaf_names
 from daskpki.quoting import rfc3339
-
-__all__ = [
-    "Parent",
-    "check_ca",
-    "check_leaf",
-    "fingerprint",
-    "key_matches",
-    "parent_of",
-    "verify_identity",
-    "verify_leaf",
-]
 
 # Leaf, intermediate, root: nothing longer is ever issued (the root's path length is 1).
 _MAX_DEPTH: Final = 2
@@ -60,7 +48,8 @@ class PathVerifier:
     def __init__(self, roots: Sequence[x509.Certificate], chain: Sequence[x509.Certificate] = ()) -> None:
         self._roots = list(roots)
         self._chain = list(chain)
-        self._by_hand = any(_is_ed25519(certificate) for certificate in (*roots, *chain))
+        kinds = {certificate.public_key_algorithm_oid for certificate in (*roots, *chain)}
+        self._by_hand = PublicKeyAlgorithmOID.ED25519 in kinds
         self._store = None if self._by_hand or not roots else Store(self._roots)
 
     def verify(self, leaf: x509.Certificate, now: datetime) -> None:
@@ -77,8 +66,8 @@ class PathVerifier:
         assert self._store is not None
         builder = PolicyBuilder().store(self._store).time(now).max_chain_depth(_MAX_DEPTH)
         try:
-            if _serves(leaf):
-                builder.build_server_verifier(x509.DNSName(_dns_names(leaf)[0])).verify(leaf, self._chain)
+            if ExtendedKeyUsageOID.SERVER_AUTH in _purposes(leaf) and (names := _dns_names(leaf)):
+                builder.build_server_verifier(x509.DNSName(names[0])).verify(leaf, self._chain)
             else:
                 builder.build_client_verifier().verify(leaf, self._chain)
         except (*UNREADABLE, VerificationError) as error:
@@ -119,10 +108,6 @@ def _renewal(certificate: x509.Certificate) -> str:
         return "daskpki rotate-ca start"
 
 
-def _is_ed25519(certificate: x509.Certificate) -> bool:
-    return certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.ED25519
-
-
 def _dns_names(leaf: x509.Certificate) -> list[str]:
     names = extension(leaf, x509.SubjectAlternativeName)
     return names.value.get_values_for_type(x509.DNSName) if names else []
@@ -131,10 +116,6 @@ def _dns_names(leaf: x509.Certificate) -> list[str]:
 def _purposes(certificate: x509.Certificate) -> set[x509.ObjectIdentifier]:
     usage = extension(certificate, x509.ExtendedKeyUsage)
     return set(usage.value) if usage else set()
-
-
-def _serves(leaf: x509.Certificate) -> bool:
-    return ExtendedKeyUsageOID.SERVER_AUTH in _purposes(leaf) and bool(_dns_names(leaf))
 
 
 def check_purpose(leaf: x509.Certificate) -> None:
@@ -155,7 +136,7 @@ def _is_issuer(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
 
 
 def is_issued_by(leaf: bytes, issuer: bytes) -> bool:
-    """Whether that CA (DER) signed the leaf (DER); neither dates nor purposes are looked at."""
+    """True if that CA (DER) signed the leaf (DER); neither dates nor purposes are looked at."""
     return _is_issuer(load_certificate(issuer), load_certificate(leaf))
 
 
@@ -209,7 +190,7 @@ def verify_leaf(
 ) -> Identity:
     """Identity of a leaf; NotTrustedError unless it leads to one of `roots`, is valid now, and is of those expected.
 
-    All certificates are DER. Revocation is not looked at: `daskpki.pki.trust.revoked_serials` says what is revoked.
+    All certificates are DER. Revocation is not looked at: `daskpki.pki.revoked` tells which serials are revoked.
     """
     certificate = load_certificate(leaf, "the certificate")
     verifier = PathVerifier(
@@ -233,9 +214,20 @@ def verify_identity(
     return identity
 
 
-def key_matches(key: Confidential, certificate: bytes) -> bool:
-    """Whether a private key (DER or PEM) belongs to a certificate (DER); raises what parsing either raises."""
+def key_fits(key: Confidential, certificate: bytes) -> bool:
+    """True if a private key (DER or PEM) belongs to a certificate (DER); raises what parsing either raises."""
     return keys.key_matches(keys.parse_key(key), load_certificate(certificate).public_key())
+
+
+def verify_signature(certificate: bytes, signature: bytes, data: bytes, what: str = "the signature") -> None:
+    """Raise NotTrustedError unless the key of that certificate (DER) made the signature over `data`."""
+    key = load_certificate(certificate).public_key()
+    try:
+        keys.key_type(key)
+    except UsageError as error:
+        raise NotTrustedError(f"{what} is by {error}") from None
+    assert isinstance(key, keys.PublicKey)
+    keys.verify(key, signature, data, what)
 
 
 class Parent(NamedTuple):

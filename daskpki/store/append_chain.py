@@ -28,14 +28,11 @@ from daskpki.errors import (
     AmbiguousError,
     ConflictError,
     CorruptError,
-    DaskpkiError,
     DisabledError,
     NotFoundError,
     NotTrustedError,
 )
 from daskpki.store.port import ENABLED, SecretStore
-
-__all__ = ["AppendChain", "Codec", "Head", "Link", "Outcome", "Tip"]
 
 P = TypeVar("P")
 
@@ -49,22 +46,19 @@ class Link(NamedTuple):
 
 
 class Codec(Protocol[P]):
-    """How payloads of one kind are written and read, and where they keep their link."""
+    """Writes and reads payloads of one kind, and finds their links."""
 
     def encode(self, payload: P) -> Confidential:
         """The bytes of a payload; UsageError when they exceed what a store takes."""
-        ...
 
     def decode(self, data: Confidential) -> P:
         """The payload in these bytes; CorruptError, NotTrustedError for a newer format."""
-        ...
 
     def link(self, payload: P) -> Link:
         """The payload's link; `seq` is 0 for one that is never a head."""
-        ...
 
 
-class Head(NamedTuple, Generic[P]):
+class ChainHead(NamedTuple, Generic[P]):
     """The version that counts: its number, payload and link."""
 
     number: int
@@ -75,7 +69,7 @@ class Head(NamedTuple, Generic[P]):
 class Tip(NamedTuple, Generic[P]):
     """The state of a chain: its head (None before the first) and the newest version's number, or 0."""
 
-    head: Head[P] | None
+    head: ChainHead[P] | None
     newest: int
 
     def next_link(self, operation: str) -> Link:
@@ -86,18 +80,18 @@ class Tip(NamedTuple, Generic[P]):
 
 
 class Outcome(NamedTuple, Generic[P]):
-    """Whether a proposed payload became part of the chain, and the tip to go on from."""
+    """Result of a proposal: whether the payload became part of the chain, and the tip after that."""
 
     won: bool
     tip: Tip[P]
 
 
-def best(heads: Iterable[Head[P]]) -> Head[P] | None:
+def best(heads: Iterable[ChainHead[P]]) -> ChainHead[P] | None:
     """Rule 1: the greatest `seq`, on a tie the lowest number; riders are none. None when there is none."""
     return max((head for head in heads if head.link.seq), key=lambda head: (head.link.seq, -head.number), default=None)
 
 
-def first_after(hint: Head[P] | None) -> int:
+def first_after(hint: ChainHead[P] | None) -> int:
     """Rule 2: the search begins past the predecessor, which this version supersedes; a rider supersedes nothing.
 
     It begins no later than at the version itself, which claims a later predecessor in a secret that was made again.
@@ -108,21 +102,21 @@ def first_after(hint: Head[P] | None) -> int:
 
 
 ATTEMPTS: Final = 64
-"""How often `append` loses to other writers before it gives up with ConflictError."""
+"""Lost attempts of `append` after which it gives up with ConflictError."""
 _RESENDS: Final = 6
 _LOOK_BACK: Final = 32
 
 MOST_FOREIGN: Final = 4096
 """Versions without a head that counts, behind which one is still looked for: each costs a request."""
 
-Counts = Callable[[Head[P]], bool]
-"""Raises NotTrustedError or CorruptError for a version that does not count; tells whether its link is authentic too."""
+Counts = Callable[[ChainHead[P]], bool]
+"""Raises NotTrustedError or CorruptError for a version that does not count; True if its link is authentic as well."""
 
-Includes = Callable[[Head[P], P], "bool | None"]
-"""Whether a head has this payload among its ancestors, for codecs that can tell; None where they cannot."""
+Includes = Callable[[ChainHead[P], P], "bool | None"]
+"""True if a head has this payload among its ancestors; None if the codec cannot tell."""
 
 
-def report_foreign(secret: str, foreign: Mapping[int, str]) -> None:
+def _report_foreign(secret: str, foreign: Mapping[int, str]) -> None:
     """Warn of versions that do not count, by number, and name the command that removes them."""
     import logging
 
@@ -165,7 +159,6 @@ class AppendChain(Generic[P]):
         pause: Callable[[int], None] = lambda _attempt: None,
         includes: Includes[P] = lambda _head, _payload: None,
         counts: Counts[P] = lambda _head: True,
-        report: Callable[[str, Mapping[int, str]], None] = report_foreign,
     ) -> None:
         self._store = store
         self._secret = secret
@@ -173,11 +166,12 @@ class AppendChain(Generic[P]):
         self._pause = pause
         self._includes = includes
         self._counts = counts
-        self._report = report
-        self._authentic: set[int] = set()
+        self.authentic: set[int] = set()
+        """Numbers of the versions that count, their links included."""
         self.foreign: dict[int, str] = {}
+        """Versions that do not count, by number, with the reason."""
 
-    def head(self) -> Head[P] | None:
+    def head(self) -> ChainHead[P] | None:
         """The head, or None before the first append; DisabledError, CorruptError."""
         return self.tip().head
 
@@ -189,7 +183,7 @@ class AppendChain(Generic[P]):
         first = first_after(self._anchor(seen))
         tip = self._tip_from(self._scan(first, seen), Tip(None, 0))
         if self.foreign:
-            self._report(self._secret, self.foreign)
+            _report_foreign(self._secret, self.foreign)
         return tip
 
     def read_cached(self) -> Tip[P]:
@@ -204,7 +198,7 @@ class AppendChain(Generic[P]):
         except (DisabledError, NotFoundError):
             return self.tip()
         payload = self._judged(number, data)
-        if payload is not None and number in self._authentic:
+        if payload is not None and number in self.authentic:
             hint = self._head(number, payload)
             if hint.link.seq and number == hint.link.prev + 1:
                 return Tip(hint, number)
@@ -214,11 +208,7 @@ class AppendChain(Generic[P]):
         """The payload of one version, None for one that does not count; NotFoundError, DisabledError."""
         return self._judged(number, self._store.access(self._secret, number))
 
-    def is_authentic(self, number: int) -> bool:
-        """Whether the version of that number counts, its link included."""
-        return number in self._authentic
-
-    def append(self, build: Callable[[Tip[P], Link], P | None], operation: str) -> Head[P] | None:
+    def append(self, build: Callable[[Tip[P], Link], P | None], operation: str) -> ChainHead[P] | None:
         """Append what `build` makes of the tip and the link it is to carry; again, after another writer won.
 
         Nothing is added when it returns None, and the present head is returned. The secret must exist
@@ -246,13 +236,14 @@ class AppendChain(Generic[P]):
                 number = self._store.add(self._secret, data)
             except AmbiguousError:
                 seen = self._scan(tip.newest + 1)
-                if self._is_open(link, seen):
-                    self._pause(attempt)
-                    continue
-                return self._settle(link, payload, seen, tip)
-            self._authentic.add(number)
+                best = self._best(seen)
+                if best is not None and best.link.seq >= link.seq:
+                    return self._settle(link, payload, seen, tip)
+                self._pause(attempt)  # nothing that was added since could have taken the link's place
+                continue
+            self.authentic.add(number)
             if number == tip.newest + 1:
-                return Outcome(True, Tip(Head(number, payload, link), number))
+                return Outcome(True, Tip(ChainHead(number, payload, link), number))
             return self._settle(link, payload, self._scan(tip.newest + 1, {number: payload}), tip)
         raise AmbiguousError(
             f"{self._secret}: the store does not confirm the write", hint="run the command again: it will look first"
@@ -268,7 +259,7 @@ class AppendChain(Generic[P]):
                 self._pause(attempt)
         raise AmbiguousError(f"{self._secret}: the store does not confirm the write")
 
-    def prune(self, head: Head[P], *, spare: Iterable[int] = ()) -> None:
+    def prune(self, head: ChainHead[P], *, spare: Iterable[int] = ()) -> None:
         """Destroy what lies below the head, but its predecessor, which readers with a stale `latest` may yet get.
 
         The list of versions is only a hint here: whatever is below a confirmed head may go.
@@ -280,18 +271,19 @@ class AppendChain(Generic[P]):
             if number < head.number and state == ENABLED and number not in kept:
                 self._store.destroy(self._secret, number)
 
-    def _anchor(self, seen: dict[int, P | None]) -> Head[P] | None:
-        """Where the search begins: the highest version that counts and whose link is authentic, from `latest` down.
+    def _anchor(self, seen: dict[int, P | None]) -> ChainHead[P] | None:
+        """Find the start of the search: the highest version from `latest` down that counts and has an authentic link.
 
-        What was read is left in `seen`. Without one, the lowest that counts, or None.
+        The versions read on the way are added to `seen`. Without such a version, the lowest that counts, or None.
         """
         try:
             newest, data = self._store.latest(self._secret)
             seen[newest] = self._judged(newest, data)
         except NotFoundError:
             return None
-        except DisabledError:
-            newest = self._listed_hint()
+        except DisabledError:  # the list may be as stale as `latest`, but shows more versions
+            listed = self._store.versions(self._secret)
+            newest = next((number for number, state, _ in listed if state == ENABLED), 0)
         found = None
         for number in range(newest, 0, -1):
             if newest - number > MOST_FOREIGN:
@@ -300,18 +292,14 @@ class AppendChain(Generic[P]):
                     hint="find out who adds them, and destroy them: gcloud secrets versions destroy NUMBER",
                 )
             payload = seen[number] = seen[number] if number in seen else self._read(number)
-            if payload is not None and self._codec.link(payload).seq:  # a rider's link is nobody's word
+            if payload is not None and self._codec.link(payload).seq:  # a rider is never a head
                 found = self._head(number, payload)
-                if number in self._authentic:
+                if number in self.authentic:
                     return found
         return found
 
-    def _listed_hint(self) -> int:
-        """The newest enabled version in the list, which may be as stale as `latest`, but shows more of them; or 0."""
-        return next((number for number, state, _ in self._store.versions(self._secret) if state == ENABLED), 0)
-
-    def _head(self, number: int, payload: P) -> Head[P]:
-        return Head(number, payload, self._codec.link(payload))
+    def _head(self, number: int, payload: P) -> ChainHead[P]:
+        return ChainHead(number, payload, self._codec.link(payload))
 
     def _read(self, number: int) -> P | None:
         try:
@@ -320,20 +308,13 @@ class AppendChain(Generic[P]):
             return None
         return self._judged(number, data)
 
-    def _peek(self, number: int) -> P | None:
-        """A payload, whether it counts or not."""
-        try:
-            return self._codec.decode(self._store.access(self._secret, number))
-        except (DisabledError, CorruptError, NotTrustedError):
-            return None
-
     def _judged(self, number: int, data: Confidential) -> P | None:
         """The payload, if the version counts; its number is kept in `foreign` otherwise."""
         try:
             payload = self._codec.decode(data)
             head = self._head(number, payload)
             if not head.link.seq or self._counts(head):
-                self._authentic.add(number)
+                self.authentic.add(number)
         except (CorruptError, NotTrustedError) as error:
             self.foreign[number] = str(error)
             return None
@@ -350,47 +331,38 @@ class AppendChain(Generic[P]):
                 return seen
             number += 1
 
-    def _best(self, seen: Mapping[int, P | None]) -> Head[P] | None:
+    def _best(self, seen: Mapping[int, P | None]) -> ChainHead[P] | None:
         heads = [self._head(number, payload) for number, payload in seen.items() if payload is not None]
-        return best([head for head in heads if head.number in self._authentic]) or best(heads)
+        return best([head for head in heads if head.number in self.authentic]) or best(heads)
 
     def _tip_from(self, seen: Mapping[int, P | None], before: Tip[P]) -> Tip[P]:
         newest = max(seen, default=before.newest)
         if newest in seen and seen[newest] is None and newest not in self.foreign:
-            raise _unreadable_newest(self._secret, newest)
+            raise DisabledError(
+                f"{self._secret}: its newest version {newest} is disabled or destroyed, so its content would be lost",
+                hint=f"enable version {newest}; if it is destroyed or wrong, add the last good version's payload again",
+            )
         best = self._best(seen)
         if before.head is not None and (best is None or best.link.seq <= before.head.link.seq):
             best = before.head
         return Tip(best, newest)
 
-    def _is_open(self, link: Link, seen: Mapping[int, P | None]) -> bool:
-        """Whether nothing that was added since could have taken the link's place, be it itself or a rival."""
-        best = self._best(seen)
-        return best is None or best.link.seq < link.seq
-
     def _settle(self, link: Link, payload: P, seen: Mapping[int, P | None], before: Tip[P]) -> Outcome[P]:
-        """Who won: walk back from the head to the proposal's place in the chain, as far as it is still readable."""
+        """Decide who won: walk back from the head to the proposal's place in the chain, as far as it is readable."""
         tip = self._tip_from(seen, before)
         place = tip.head
         while place is not None and place.link.seq > link.seq:
-            older = self._peek(place.link.prev)
-            if older is None:
-                return Outcome(self._ask_codec(tip, payload), tip)
+            try:  # whether it counts or not
+                older = self._codec.decode(self._store.access(self._secret, place.link.prev))
+            except (DisabledError, CorruptError, NotTrustedError):
+                break
             place = self._head(place.link.prev, older)
-        return Outcome(place is not None and place.link == link, tip)
-
-    def _ask_codec(self, tip: Tip[P], payload: P) -> bool:
-        answer = None if tip.head is None else self._includes(tip.head, payload)
-        if answer is None:
+        else:
+            return Outcome(place is not None and place.link == link, tip)
+        included = None if tip.head is None else self._includes(tip.head, payload)
+        if included is None:
             raise AmbiguousError(
                 f"{self._secret}: others went on before it could be seen whether this write counted",
                 hint="look at the present state and run the command again",
             )
-        return answer
-
-
-def _unreadable_newest(secret: str, number: int) -> DaskpkiError:
-    return DisabledError(
-        f"{secret}: its newest version {number} is disabled or destroyed, so what it said would be lost",
-        hint=f"enable version {number}; if it is destroyed or wrong, add the last good version's payload once more",
-    )
+        return Outcome(included, tip)

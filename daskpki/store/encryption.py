@@ -1,6 +1,6 @@
 """Seals bytes by AES-256-GCM under a key, or under a passphrase through scrypt (RFC 7914). Pure.
 
-Every sealing is bound to its `context`, the associated data that says what it is: a payload that was moved to another
+Every sealing is bound to its `context`, the associated data that identifies it: a payload that was moved to another
 version, secret or store does not open. Two forms:
 
 - `encrypt` and `decrypt`: nonce and ciphertext under a 256-bit key, for payloads under their secret's data key.
@@ -74,7 +74,7 @@ def context(*parts: str | int) -> bytes:
     return _COMPACT.encode(parts).encode()
 
 
-def generate_key() -> Confidential:
+def random_key() -> Confidential:
     """256 random bits."""
     return Confidential(os.urandom(KEY_BYTES))
 
@@ -179,17 +179,13 @@ def _keys(secret: Confidential, kdf: int, cost: Cost, salt: bytes) -> tuple[byte
 
 
 def _scrypt(passphrase: Confidential, cost: Cost, salt: bytes) -> bytes:
-    _check_cost(cost)
+    if not (1 <= cost.log2n <= 30 and cost.r >= 1 and 1 <= cost.p <= _MAX_PARALLEL):  # noqa: PLR2004 - no overflow
+        raise CorruptError(f"sealed data asks for scrypt parameters out of range: {cost}")
+    if cost.memory > _MAX_MEMORY:
+        raise CorruptError(f"sealed data asks for {cost.memory >> 20} MiB of memory, over {_MAX_MEMORY >> 20}")
     try:
         return hashlib.scrypt(
             passphrase.reveal(), salt=salt, n=1 << cost.log2n, r=cost.r, p=cost.p, maxmem=2 * cost.memory + (1 << 20)
         )
     except (MemoryError, ValueError) as error:
         raise DaskpkiError(f"scrypt with {cost.memory >> 20} MiB of memory failed: {error}") from error
-
-
-def _check_cost(cost: Cost) -> None:
-    if not (1 <= cost.log2n <= 30 and cost.r >= 1 and 1 <= cost.p <= _MAX_PARALLEL):  # noqa: PLR2004 - no overflow
-        raise CorruptError(f"sealed data asks for scrypt parameters out of range: {cost}")
-    if cost.memory > _MAX_MEMORY:
-        raise CorruptError(f"sealed data asks for {cost.memory >> 20} MiB of memory, over {_MAX_MEMORY >> 20}")

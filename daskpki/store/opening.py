@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING
 
 from daskpki.errors import AlreadyExistsError, NotFoundError, UsageError
 from daskpki.settings import STORES, GsmUrl, LocalUrl, PluginUrl, StoreUrl, home
-from daskpki.store.local.key_slots import Prompt, Unlocking, with_environment
+from daskpki.store.local.key_slots import Unlocking, with_environment
 from daskpki.store.local.store import LocalStore, create_local_store
 from daskpki.store.port import Store
 
 if TYPE_CHECKING:
     from daskpki.store.gsm.placement import GsmOptions
-
-__all__ = ["Prompt", "Unlocking", "create_store", "open_store"]
 
 
 def open_store(
@@ -35,8 +33,8 @@ def open_store(
     """Open the store of that URL; NotFoundError when there is none, unless `create` lets a local one be made.
 
     A local store is unlocked when a payload or a commit first needs it, by the ways of `unlock` and of
-    DASKPKI_KEY_FILE and DASKPKI_PASSPHRASE_FILE in `environ`. `placement` says how a new cluster's secrets in Secret
-    Manager are created. A store of another scheme is opened by the function that a package names in the entry point
+    DASKPKI_KEY_FILE and DASKPKI_PASSPHRASE_FILE in `environ`. `placement` has the options for a new cluster's secrets
+    in Secret Manager. A store of another scheme is opened by the function that a package names in the entry point
     group `daskpki.stores`: it is called with the URL's text and `environ`.
 
         with closing(open_store(parse_store_url("gsm://my-project"))) as store:
@@ -73,18 +71,6 @@ def _open_plugin(url: PluginUrl, environ: Mapping[str, str]) -> Store:
         )
     opener: Callable[[str, Mapping[str, str]], Store] = found[0].load()
     return opener(str(url), environ)
-
-
-def create_store(
-    url: LocalUrl,
-    *,
-    unlock: Unlocking,
-    environ: Mapping[str, str] = os.environ,
-    clock: Callable[[], float] = time.time,
-) -> LocalStore:
-    """Create a local store; AlreadyExistsError when there is one."""
-    directory = local_directory(url, environ)
-    return create_local_store(directory, with_environment(unlock, environ), seen=home(environ) / "seen", clock=clock)
 
 
 def local_directory(url: LocalUrl, environ: Mapping[str, str]) -> Path:

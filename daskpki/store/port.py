@@ -81,15 +81,12 @@ class SecretStore(Protocol):
         self, secret: str, *, labels: Mapping[str, str], annotations: Mapping[str, str] | None = None
     ) -> SecretInfo:
         """Make a secret without versions; AlreadyExistsError if there is one (ours or not)."""
-        ...
 
     def describe(self, secret: str) -> SecretInfo:
         """Labels, annotations and etag; NotFoundError."""
-        ...
 
     def select(self, labels: Mapping[str, str]) -> Iterator[SecretInfo]:
         """Our secrets that carry all these labels, ordered by id; eventually consistent."""
-        ...
 
     def update(
         self,
@@ -100,39 +97,30 @@ class SecretStore(Protocol):
         annotations: Mapping[str, str] | None = None,
     ) -> SecretInfo:
         """Replace labels or annotations, if the etag is still the present one; ConflictError, NotOursError."""
-        ...
 
     def delete(self, secret: str, *, etag: str | None = None) -> None:
         """Remove the secret and every version for good; NotFoundError, ConflictError, NotOursError."""
-        ...
 
     def add(self, secret: str, payload: Confidential) -> int:
         """Add a version and return its number; NotFoundError, NotOursError, UsageError, AmbiguousError."""
-        ...
 
     def access(self, secret: str, number: int) -> Confidential:
         """The payload of that version; NotFoundError, DisabledError, CorruptError."""
-        ...
 
     def latest(self, secret: str) -> Payload:
         """The payload of `latest`, which may be stale; NotFoundError, DisabledError."""
-        ...
 
     def versions(self, secret: str) -> Iterator[Version]:
         """All versions, newest first; eventually consistent, never a source of truth."""
-        ...
 
     def enable(self, secret: str, number: int) -> None:
         """Make a disabled version readable again; DisabledError if it is destroyed."""
-        ...
 
     def disable(self, secret: str, number: int) -> None:
         """Make a version unreadable until it is enabled; DisabledError if it is destroyed."""
-        ...
 
     def destroy(self, secret: str, number: int) -> None:
         """Erase a version's payload for good; repeating it is no error."""
-        ...
 
 
 class RecordLog(Protocol):
@@ -144,15 +132,12 @@ class RecordLog(Protocol):
         What does not count by the log's judge is passed over where there is a head that does, and NotTrustedError or
         CorruptError elsewhere.
         """
-        ...
 
     def read_cached(self) -> Inventory:
         """A view that may be a moment old, at less cost: enough before a commit, which decides on the present state."""
-        ...
 
     def records(self, *, after: int = 0) -> Iterator[Record]:
         """The records with `seq > after`, in order; CorruptError when the chain is broken."""
-        ...
 
     def authenticate(self) -> Head:
         """Read the log from its first record, with all that this store can check of it, and return its head.
@@ -160,7 +145,6 @@ class RecordLog(Protocol):
         Raises:
             CorruptError: a record does not follow from the one before, or the head was not written by an operator.
         """
-        ...
 
     def adopt(self, records: Sequence[Record]) -> None:
         """Append records of the same cluster's log in another store as they are; those that are here are passed over.
@@ -168,7 +152,6 @@ class RecordLog(Protocol):
         Raises:
             CorruptError: they do not follow from what is here.
         """
-        ...
 
     def commit(
         self, decide: Callable[[Inventory], Sequence[Draft]], stamp: Stamp, sign: Sign = unsigned
@@ -179,7 +162,6 @@ class RecordLog(Protocol):
         must have no other effect; any exception is passed on and nothing is appended. An empty answer
         appends nothing.
         """
-        ...
 
 
 class Store(Protocol):
@@ -187,38 +169,30 @@ class Store(Protocol):
 
     @property
     def url(self) -> str:
-        """How it is named: `local:/path`, `gsm://PROJECT`, `gsm://PROJECT/LOCATION`."""
-        ...
+        """The store's URL: `local:/path`, `gsm://PROJECT`, `gsm://PROJECT/LOCATION`."""
 
     @property
     def secrets(self) -> SecretStore:
         """The payloads."""
-        ...
 
     def log(self, cluster: str, judge: Judge | None = None) -> RecordLog:
-        """The log of one cluster, as far as `judge` says that it counts; made by its first commit."""
-        ...
+        """The log of one cluster, as far as it counts by `judge`; made by its first commit."""
 
     def events(self, cluster: str) -> RecordLog:
         """The log of what was done to the cluster's other secrets: shown, and nothing is decided by it."""
-        ...
 
     @property
     def memory(self) -> RollbackGuard:
-        """What this user has seen of the store before."""
-        ...
+        """The log heads and trust documents of the store that this user has seen."""
 
     def batch(self) -> AbstractContextManager[None]:
         """Within it, writes may share one durable step at its end; where a store has none, each stands alone.
 
         A writer acknowledges what it wrote only after the batch has ended; an exception may undo all of it.
         """
-        ...
 
     def clusters(self) -> Sequence[str]:
         """The names of the clusters kept here, sorted."""
-        ...
 
     def close(self) -> None:
         """Release files, connections and the master key; using the store afterwards is an error."""
-        ...

@@ -36,15 +36,14 @@ class RollbackGuard:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._remembered = _load(path)
+        self._remembered, self._trust = _load(path)
         self._noted: dict[str, Head] = {}
-        self._trust = _load_trust(path)
         self._noted_trust: dict[str, SeenTrust] = {}
         self._verified = _load_verified(path)
 
     @property
     def lasts(self) -> bool:
-        """Whether what is noted is there for the next command."""
+        """True if the next command finds what is noted."""
         return self._path is not None
 
     def trust(self, cluster: str) -> SeenTrust | None:
@@ -58,7 +57,7 @@ class RollbackGuard:
             self._trust[cluster] = self._noted_trust[cluster] = SeenTrust(epoch, tuple(authorities))
 
     def verify(self, cluster: str, head: Head, holds: Callable[[Head], bool]) -> None:
-        """Raise NotTrustedError when the log lacks what was seen, or says otherwise; `holds` looks a record up."""
+        """Raise NotTrustedError when the log lacks the record that was seen; `holds` looks a record up."""
         seen = self.remembered(cluster)
         if seen.seq == 0 or seen == head:
             return
@@ -74,7 +73,7 @@ class RollbackGuard:
         return self._remembered.get(cluster, EMPTY)
 
     def clusters(self) -> list[str]:
-        """The clusters of which something was seen."""
+        """The clusters that were seen."""
         return list(self._remembered)
 
     def verified(self, cluster: str, since: Head) -> Head:
@@ -96,7 +95,7 @@ class RollbackGuard:
             self._path.unlink(missing_ok=True)
 
     def note(self, cluster: str, head: Head) -> None:
-        """Remember a head that is settled; what this handle itself notes is not held against its own snapshots."""
+        """Remember a head that is settled; heads that this handle notes do not affect its own snapshots."""
         if head.seq > self._noted.get(cluster, EMPTY).seq:
             self._noted[cluster] = head
 
@@ -104,9 +103,8 @@ class RollbackGuard:
         """Write what is new, and keep what others wrote meanwhile; log a warning if the file cannot be written."""
         if self._path is None or not (self._noted or self._noted_trust):
             return
-        before = _load(self._path)
+        before, trust = _load(self._path)
         heads = before | {cluster: max(head, before.get(cluster, EMPTY)) for cluster, head in self._noted.items()}
-        trust = _load_trust(self._path)
         changed = {
             cluster: seen
             for cluster, seen in self._noted_trust.items()
@@ -146,14 +144,17 @@ def _encode_trust(seen: SeenTrust) -> dict[str, Any]:
     return {"epoch": seen.epoch, "ca_sha256": "".join(active), "cas": cas}
 
 
-def _load_trust(path: Path | None) -> dict[str, SeenTrust]:
-    """As `_load`."""
+def _load(path: Path | None) -> tuple[dict[str, Head], dict[str, SeenTrust]]:
+    """Load the heads and trust documents that were seen; an unreadable file counts as a missing one."""
     try:
         document = json.loads(path.read_bytes()) if path else {}
-        found = document.get("trust", {}) if document.get("format") == _FORMAT else {}
-        return {str(cluster): _parse_trust(seen) for cluster, seen in found.items()}
+        if document.get("format") != _FORMAT:
+            return {}, {}
+        heads = {str(cluster): Head(int(seq), str(digest)) for cluster, (seq, digest) in document["heads"].items()}
+        trust = {str(cluster): _parse_trust(seen) for cluster, seen in document.get("trust", {}).items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, CorruptError):
-        return {}
+        return {}, {}
+    return heads, trust
 
 
 def _parse_trust(seen: dict[str, Any]) -> SeenTrust:
@@ -164,18 +165,8 @@ def _parse_trust(seen: dict[str, Any]) -> SeenTrust:
     return SeenTrust(int(seen["epoch"]), tuple(cas))
 
 
-def _load(path: Path | None) -> dict[str, Head]:
-    """Load the remembered heads; an unreadable file counts as a missing one."""
-    try:
-        document = json.loads(path.read_bytes()) if path else {}
-        heads = document["heads"] if document.get("format") == _FORMAT else {}
-        return {str(cluster): Head(int(seq), str(digest)) for cluster, (seq, digest) in heads.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-
-
 def _load_verified(path: Path | None) -> dict[str, tuple[Head, Head]]:
-    """As `_load`."""
+    """Load the verified stretches of logs; an unreadable file counts as a missing one."""
     try:
         document = json.loads(path.read_bytes()) if path else {}
         found = document.get("verified", {}) if document.get("format") == _FORMAT else {}

@@ -11,19 +11,19 @@ from daskpki.errors import DisabledError, NotFoundError, NotTrustedError
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.trust import follows
 from daskpki.pki.trust_document import SignedTrustDocument, parse_trust
-from daskpki.store.append_chain import AppendChain, Head, Link
+from daskpki.store.append_chain import AppendChain, ChainHead, Link
 from daskpki.store.port import SecretStore
 
 
 class TrustPayload(NamedTuple):
-    """A stored trust document: its bytes and what they say, nothing of it verified."""
+    """A stored trust document: its bytes and its content, unverified."""
 
     data: Confidential
     signed: SignedTrustDocument
 
 
 class TrustCodec:
-    """See daskpki.store.append_chain.Codec."""
+    """The codec of trust documents, whose epoch is the sequence number."""
 
     def encode(self, payload: TrustPayload) -> Confidential:
         """The bytes as they were signed."""
@@ -40,7 +40,7 @@ class TrustCodec:
 
 
 def trust_chain(
-    secrets: SecretStore, cluster: str, counts: Callable[[Head[TrustPayload]], bool] = lambda _head: True
+    secrets: SecretStore, cluster: str, counts: Callable[[ChainHead[TrustPayload]], bool] = lambda _head: True
 ) -> AppendChain[TrustPayload]:
     """The cluster's chain of trust documents, of which those count that `counts` lets pass."""
     return AppendChain(secrets, secret_names.trust_id(cluster), TrustCodec(), counts=counts)
@@ -50,7 +50,7 @@ _RIVALS: Final = 64
 """Documents below the newest that are compared with it, down to the first that was destroyed."""
 
 
-def verify_no_rival(chain: AppendChain[TrustPayload], newest: Head[TrustPayload]) -> None:
+def verify_no_rival(chain: AppendChain[TrustPayload], newest: ChainHead[TrustPayload]) -> None:
     """Raise NotTrustedError when a document below counts as well and the newest does not follow from it."""
     signed = newest.payload.signed
     for number in range(newest.number - 1, max(0, newest.number - _RIVALS), -1):

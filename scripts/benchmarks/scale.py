@@ -17,8 +17,9 @@ from daskpki.confidential import Confidential
 from daskpki.identity import Role
 from daskpki.records import ISSUED, RESERVED, Draft, Stamp
 from daskpki.settings import LocalUrl
+from daskpki.store.local.key_slots import Unlocking
 from daskpki.store.local.store import LocalStore
-from daskpki.store.opening import Unlocking, create_store
+from daskpki.store.opening import open_store
 from scripts.benchmarks.report import Goal, Section
 from scripts.benchmarks.timing import Contestant, race, timed
 from scripts.benchmarks.workshop import DASKPKI, Workshop
@@ -71,7 +72,7 @@ def populated(directory: Path, size: int, *, age: int = 60, life: int = _YEAR) -
     key = directory / "key"
     common: list[object] = [DASKPKI, "--store", f"local:{directory / 'store'}", "--key-file", key, "--quiet"]
     url, unlock = LocalUrl(directory / "store"), Unlocking(key_file=key)
-    create_store(url, unlock=unlock, environ={"DASKPKI_HOME": str(directory)}).close()
+    open_store(url, unlock=unlock, create=True, environ={"DASKPKI_HOME": str(directory)}).close()
     timed(Contestant("daskpki init-ca", lambda _: [*common, "init-ca"]))
     with closing(LocalStore(directory / "store", unlock, seen=None, clock=time.time)) as store:
         names = (f"w-{n}" for n in range(size))

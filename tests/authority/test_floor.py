@@ -13,7 +13,8 @@ from daskpki import CertificateAuthority
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
 from daskpki.pki.revoked import revoked_serials
-from daskpki.pki.trust import MAX_EPOCH_JUMP, parse_trust, verify_trust
+from daskpki.pki.trust import MAX_EPOCH_JUMP, verify_trust
+from daskpki.pki.trust_document import parse_trust
 from daskpki.records import PUBLISHED, RELEASED, Draft
 from tests.support.clocks import Clock
 from tests.support.cluster_material import Authority

@@ -34,7 +34,7 @@ from daskpki.pki.issuer import Issuer, issue_leaf
 from daskpki.pki.keys import KeyType, generate_key, serialize_key
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import LeafRequest, make_policy
-from daskpki.pki.trust import TrustDocument
+from daskpki.pki.trust_document import TrustDocument
 from daskpki.records import chain, encode_signatures
 from daskpki.store.gsm.log_format import LogHead, decode_part
 from daskpki.store.local.backup import restore_backup, write_backup
@@ -154,7 +154,7 @@ def test_a_version_of_records_without_the_ca_s_signature_changes_nothing(
         COMMANDS[command](ca)
         check(ca, serial)
         log: Any = store.log("default")
-        assert number in log._linear.foreign or number in range(1, log._tip.head.number)
+        assert number in log._chain.foreign or number in range(1, log._tip.head.number)
 
 
 @pytest.mark.parametrize("attack", ["a CA", "a release", "a publication"])

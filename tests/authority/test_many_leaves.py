@@ -12,10 +12,12 @@ from pathlib import Path
 
 from daskpki.identity import Role
 from daskpki.pki.credential import Credential, parse_credential
-from daskpki.pki.verify import fingerprint, key_matches
+from daskpki.pki.pem import fingerprint
+from daskpki.pki.verify import key_fits
 from daskpki.secret_names import credential_id
 from daskpki.settings import LocalUrl
-from daskpki.store.opening import Unlocking, open_store
+from daskpki.store.local.key_slots import Unlocking
+from daskpki.store.opening import open_store
 
 COUNT = 230
 
@@ -50,7 +52,7 @@ def test_many_leaves_are_issued_each_with_its_own_key(tmp_path: Path) -> None:
     assert [credential.identity.name for credential in kept] == [leaf["name"] for leaf in leaves]
     assert [fingerprint(credential.leaf) for credential in kept] == [leaf["fingerprint"] for leaf in leaves]
     keys = [credential.key for credential in kept if credential.key is not None]
-    assert all(map(key_matches, keys, (credential.leaf for credential in kept)))
+    assert all(map(key_fits, keys, (credential.leaf for credential in kept)))
     assert len({key.reveal() for key in keys}) == COUNT
 
 

@@ -14,7 +14,8 @@ from daskpki.authority.rollover import Successor
 from daskpki.confidential import Confidential
 from daskpki.errors import NotFoundError, NotTrustedError
 from daskpki.identity import Role
-from daskpki.pki.trust import TrustDocument, verify_trust
+from daskpki.pki.trust import verify_trust
+from daskpki.pki.trust_document import TrustDocument
 from daskpki.store.port import Store
 from daskpki.store.trust_chain import trust_chain
 from tests.support.clocks import Clock

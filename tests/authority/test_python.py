@@ -22,7 +22,8 @@ from daskpki.pki.profile import DAY, LEAF_BACKDATE, Grade, parse_ttl
 from daskpki.pki.revoked import revoked_serials
 from daskpki.records import ABANDONED, RESERVED
 from daskpki.settings import LocalUrl
-from daskpki.store.opening import Unlocking, open_store
+from daskpki.store.local.key_slots import Unlocking
+from daskpki.store.opening import open_store
 from daskpki.store.port import Store
 
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)

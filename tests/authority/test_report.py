@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskpki.authority.report import ROWS, Bin, ChainLink, Report, bins, natural, page, timeline
+from daskpki.authority.report import ROWS, Bin, ChainLink, Report, bins, natural, render_page, timeline
 from daskpki.inventory import CertificateRecord
 from daskpki.pki.profile import DAY
-from daskpki.pki.trust import CrlPart, TrustDocument
+from daskpki.pki.trust_document import CrlPart, TrustDocument
 from daskpki.records import EMPTY, ISSUED, REVOKED
 from tests.support.browser import browser
 from tests.support.running import Run
@@ -110,26 +110,26 @@ def test_nothing_that_was_recorded_becomes_markup() -> None:
     hostile = "<script>alert(1)</script>&\"'"
     entry = leaf(1, name=hostile)._replace(sans=(f"dns:{hostile}",), key_type=hostile, reason=hostile)
     link = ChainLink(1, hostile, hostile, hostile, NOW, NOW)
-    html = page(report_of([entry], cluster=hostile, revoked=[entry], reasons=Counter([hostile]), chain=[link]))
+    html = render_page(report_of([entry], cluster=hostile, revoked=[entry], reasons=Counter([hostile]), chain=[link]))
     assert hostile not in html
     assert read(html).text.count(hostile) >= 6
 
 
 def test_a_cluster_without_leaves_has_a_page_too() -> None:
-    assert "No certificate is valid." in read(page(report_of([]))).text
+    assert "No certificate is valid." in read(render_page(report_of([]))).text
 
 
 def test_long_tables_are_cut_and_say_so() -> None:
-    text = read(page(report_of([leaf(n, name=f"w-{n}") for n in range(ROWS + 1)]))).text
+    text = read(render_page(report_of([leaf(n, name=f"w-{n}") for n in range(ROWS + 1)]))).text
     assert f"The first {ROWS:,} of {ROWS + 1:,}" in text
     assert f"w-{ROWS - 1}" in text
     assert f"w-{ROWS} " not in text
-    assert "The first" not in read(page(report_of([leaf(n) for n in range(ROWS)]))).text
+    assert "The first" not in read(render_page(report_of([leaf(n) for n in range(ROWS)]))).text
 
 
 def test_labels_have_room_at_any_height() -> None:
     (widest,) = re.findall(
-        r'<text class="count" x="([0-9]+)"[^>]*>10,000<', page(report_of([leaf(n) for n in range(5_000)]))
+        r'<text class="count" x="([0-9]+)"[^>]*>10,000<', render_page(report_of([leaf(n) for n in range(5_000)]))
     )
     assert int(widest) >= 6 * 8  # the text ends there, and a digit is less than 8 wide
 
@@ -144,7 +144,7 @@ def test_what_is_due_stands_apart_from_what_is_late() -> None:
         leaf(2, end=NOW - 1, name="late"),
         leaf(3, end=NOW + 30 * DAY),
     )
-    html = page(report_of([late, due, valid], due=1))
+    html = render_page(report_of([late, due, valid], due=1))
     assert re.findall(r"<strong>([0-9]+)</strong><span>([a-z ,]+)</span>", html)[:3] == [
         ("2", "valid"),
         ("1", "due for renewal"),
@@ -166,7 +166,7 @@ def test_a_browser_searches_filters_and_sorts_by_itself(tmp_path: Path) -> None:
     workers = [leaf(n, name=f"gpu-{n}", end=NOW + (20 - n) * DAY) for n in (2, 10, 1)]
     file = tmp_path / "report.html"
     file.write_text(
-        page(report_of([*people, *workers], history=bins([(NOW - DAY, ISSUED), (NOW, REVOKED)], NOW - DAY, NOW)))
+        render_page(report_of([*people, *workers], history=bins([(NOW - DAY, ISSUED), (NOW, REVOKED)], NOW - DAY, NOW)))
     )
     (tmp_path / "home").mkdir()
     pictures = os.environ.get("DASKPKI_PICTURES")
@@ -205,7 +205,7 @@ def test_each_end_is_counted_once_in_its_stretch(ends: list[int]) -> None:
     assert 1 <= len(found) <= 61
     for entry in found:
         assert entry.counts.total() == sum(entry.begin <= NOW + end < entry.end for end in ends)
-    read(page(report_of([leaf(n, end=NOW + end) for n, end in enumerate(ends)])))
+    read(render_page(report_of([leaf(n, end=NOW + end) for n, end in enumerate(ends)])))
 
 
 @pytest.mark.parametrize(("days", "step"), [(0, 1), (59, 1), (61, 7), (400, 7), (500, 30)])

@@ -16,7 +16,8 @@ from daskpki.confidential import Confidential
 from daskpki.errors import AlreadyExistsError, ConflictError, NotFoundError, NotTrustedError, PolicyError
 from daskpki.identity import Role
 from daskpki.pki.credential import certificate_pem, parse_credential
-from daskpki.pki.trust import TrustDocument, parse_trust, verify_trust
+from daskpki.pki.trust import verify_trust
+from daskpki.pki.trust_document import TrustDocument, parse_trust
 from daskpki.records import CA_RETIRED, ISSUED, RESERVED
 from daskpki.store.port import Store
 from daskpki.store.trust_chain import trust_chain
@@ -291,7 +292,7 @@ def test_an_emergency_that_was_cut_off_is_gone_on_with_and_nothing_else_is_done(
     before = ca.trust()
     with pytest.raises(Killed):  # the log says that CA 1 is dropped, and the trust document does not yet
         CertificateAuthority(FragileStore(store, Fuse(5, AFTER)), clock=clock).rollover().emergency(Successor())
-    assert ca.rollover().standing().active.generation == 2
+    assert ca.rollover().status().active.generation == 2
     assert generations(ca.trust()) == [(1, "active")]
     others: list[Callable[[], object]] = [
         ca.rollover().abort,

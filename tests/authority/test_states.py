@@ -28,7 +28,7 @@ from daskpki.identity import Role
 from daskpki.inventory import CertificateRecord
 from daskpki.pki.credential import parse_credential
 from daskpki.pki.pem import encode_pem
-from daskpki.pki.trust import TrustDocument
+from daskpki.pki.trust_document import TrustDocument
 from daskpki.store.port import Store
 from tests.robustness.crash.nightly import by_day
 from tests.robustness.crash.rollovers import followed

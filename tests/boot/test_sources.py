@@ -25,8 +25,8 @@ from daskpki.identity import parse_slug
 from daskpki.pki.credential import encode_credential
 from daskpki.settings import LocalUrl
 from daskpki.store.local.key_slots import Unlocking
-from daskpki.store.opening import create_store
 from tests.support.boot_cloud import Cloud, boot_here, plain_environ
+from tests.support.local_places import create_store
 from tests.support.material import Cluster
 
 

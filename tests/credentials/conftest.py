@@ -14,9 +14,11 @@ from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.sources import Environment
 from daskpki.identity import Role
 from daskpki.settings import LocalUrl
+from daskpki.store.local.key_slots import Unlocking
 from daskpki.store.local.store import LocalStore
-from daskpki.store.opening import Unlocking, create_store, open_store
+from daskpki.store.opening import open_store
 from tests.support.desktop import Desktop, desktop
+from tests.support.local_places import create_store
 from tests.support.login_material import Founded
 
 

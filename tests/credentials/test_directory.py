@@ -11,7 +11,7 @@ import pytest
 
 from daskpki.confidential import Confidential
 from daskpki.credentials.directory import check_file, export_directory
-from daskpki.credentials.source_selection import Source, Wanted
+from daskpki.credentials.source_selection import CredentialSource, Wanted
 from daskpki.credentials.sources import Environment, obtain
 from daskpki.errors import (
     AccessDeniedError,
@@ -30,7 +30,7 @@ from tests.support.login_material import Founded
 def test_a_directory_is_a_source(mounted: Environment) -> None:
     held, choice, schedulers, _ = obtain(Wanted(), mounted)
     assert held.credential.identity.slug == "client/alice"
-    assert (choice.source, choice.why) == (Source.DIRECTORY, "DASKPKI_CREDENTIAL_DIR is set")
+    assert (choice.source, choice.why) == (CredentialSource.DIRECTORY, "DASKPKI_CREDENTIAL_DIR is set")
     assert schedulers == ("tls://10.1.1.1:8786",)
 
 

@@ -14,8 +14,8 @@ import pytest
 from daskpki.credentials import dask_config
 from daskpki.credentials.login import login, logout
 from daskpki.credentials.os_keyring import OSKeyring
-from daskpki.credentials.source_selection import Source, Wanted
-from daskpki.credentials.sources import Environment, obtain, whoami
+from daskpki.credentials.source_selection import CredentialSource, Wanted
+from daskpki.credentials.sources import Environment, obtain
 from daskpki.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -45,7 +45,7 @@ def test_login_makes_the_credential_available(store: LocalStore, here: Environme
     held, choice, schedulers, _ = obtain(Wanted(), here)
     assert held == result.held
     assert held.credential.identity.uri == "spiffe://default.daskpki.internal/client/alice"
-    assert choice.source is Source.KEYRING
+    assert choice.source is CredentialSource.KEYRING
     assert schedulers == ("tls://10.0.0.5:8786",)
     logout(here, here.contexts.all())
 
@@ -124,7 +124,6 @@ def test_a_dask_configuration_of_the_user_is_not_touched(
 
 
 SHIPPED = files("daskpki.credentials").joinpath("daskpki.yaml").read_text()
-UNASKED = "# Written by `daskpki login`; the last `daskpki logout` removes it.\n" + SHIPPED
 
 
 @pytest.fixture
@@ -146,15 +145,10 @@ def test_without_being_asked_login_writes_no_dask_configuration(store: LocalStor
 
 
 @pytest.mark.usefixtures("founded")
-def test_where_the_wheels_file_is_read_nothing_is_written_and_an_older_file_goes(
-    store: LocalStore, here: Environment, shipped: Path
-) -> None:
-    config = dask_config.config_file(here.environ)
-    config.parent.mkdir(parents=True)
-    config.write_text(UNASKED)
+def test_where_the_wheels_file_is_read_nothing_is_written(store: LocalStore, here: Environment, shipped: Path) -> None:
     found = login(store, "default", "alice", [], here, user_config=True).dask
     assert (found.shipped, found.asks_daskpki) == (shipped, True)
-    assert not config.parent.exists()
+    assert not dask_config.config_file(here.environ).parent.exists()
     logout(here, here.contexts.all())
 
 
@@ -211,7 +205,7 @@ def test_several_logins_are_named_and_one_can_be_preferred(store: LocalStore, he
     assert obtain(Wanted(address="tls://OTHER"), here).held.credential.cluster == "other"
     assert obtain(Wanted(address="tls://elsewhere:1"), here).held.credential.cluster == "default"
     here.contexts.prefer(here.contexts.find("other"))
-    assert whoami(Wanted(), here).cluster == "other"
+    assert obtain(Wanted(), here).held.credential.cluster == "other"
     logout(here, here.contexts.all())
 
 

@@ -28,7 +28,7 @@ from daskpki.identity import Role
 from daskpki.pki.certificates import der, load_certificate
 from daskpki.pki.crl import Revocation
 from daskpki.pki.pem import fingerprint
-from daskpki.pki.trust import TrustDocument
+from daskpki.pki.trust_document import TrustDocument
 from daskpki.store.gsm.endpoint import VARIABLE
 from daskpki.store.port import SecretStore, Store
 from tests.support.gsm_places import open_place

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from daskpki import secret_names
 from daskpki.credentials.directory import export_directory
-from daskpki.credentials.source_selection import Source, Wanted
-from daskpki.credentials.sources import Environment, obtain, whoami
+from daskpki.credentials.source_selection import CredentialSource, Wanted
+from daskpki.credentials.sources import Environment, obtain
 from daskpki.errors import (
     NotTrustedError,
     UsageError,
@@ -23,7 +22,8 @@ from daskpki.identity import Role
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.crl import Revocation, sign_crl
 from daskpki.pki.pem import fingerprint
-from daskpki.pki.trust import crl_part, sign_trust
+from daskpki.pki.revoked import crl_part
+from daskpki.pki.trust import sign_trust
 from daskpki.store.local.store import LocalStore
 from tests.support.login_material import Founded, add
 from tests.support.schedulers import scheduler
@@ -39,13 +39,12 @@ def test_somebody_elses_credential_is_an_error_and_no_reason_to_look_elsewhere(m
         obtain(Wanted(cluster="prod"), mounted)
 
 
-def test_whoami_says_what_was_passed_over(mounted: Environment) -> None:
+def test_the_choice_tells_what_was_passed_over(mounted: Environment) -> None:
     environ = {**mounted.environ, "DASKPKI_SOURCE": "store"}
-    found = whoami(Wanted(), mounted._replace(environ=environ))
-    assert found.identity == "spiffe://default.daskpki.internal/client/alice"
-    assert found.source is Source.DIRECTORY
-    assert found.passed_over == ("DASKPKI_SOURCE is store",)
-    assert found.not_after > datetime.now(UTC)
+    held, choice, _, _ = obtain(Wanted(), mounted._replace(environ=environ))
+    assert held.credential.identity.uri == "spiffe://default.daskpki.internal/client/alice"
+    assert choice.source is CredentialSource.DIRECTORY
+    assert choice.passed_over == ("DASKPKI_SOURCE is store",)
 
 
 def _stored(here: Environment, store: LocalStore, **more: str) -> Environment:
@@ -56,7 +55,7 @@ def _stored(here: Environment, store: LocalStore, **more: str) -> Environment:
 def test_the_store_is_a_source(founded: Founded, store: LocalStore, here: Environment) -> None:
     held, choice, _, _ = obtain(Wanted(), _stored(here, store))
     assert held.credential.identity.uri == f"spiffe://{founded.trust_domain}/client/alice"
-    assert choice.source is Source.STORE
+    assert choice.source is CredentialSource.STORE
     explicit = obtain(Wanted(name="alice", store=store.url), here)
     assert explicit.held == held
     assert explicit.choice.why == f"the store {store.url} was asked for"

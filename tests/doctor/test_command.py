@@ -22,7 +22,8 @@ from daskpki.doctor.run import Subject, examine
 from daskpki.errors import UnavailableError
 from daskpki.records import RESERVED, Draft, Stamp
 from daskpki.settings import parse_store_url
-from daskpki.store.opening import Unlocking, open_store
+from daskpki.store.local.key_slots import Unlocking
+from daskpki.store.opening import open_store
 from tests.emulator import MetadataServer, SecretManagerServer
 from tests.emulator.names import project_number
 from tests.emulator.tokens import CLOUD_PLATFORM

@@ -49,7 +49,7 @@ from daskpki.doctor.scheduler import (
 from daskpki.errors import AccessDeniedError, NotTrustedError, UnavailableError
 from daskpki.inventory import FROM_REQUEST, ReplayedInventory
 from daskpki.pki.profile import Lifetime
-from daskpki.pki.trust import parse_trust
+from daskpki.pki.trust_document import parse_trust
 from daskpki.records import (
     CA_ACTIVATED,
     CA_CREATED,

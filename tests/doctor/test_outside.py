@@ -14,7 +14,7 @@ import pytest
 from daskpki.credentials.sources import Environment, this_process
 from daskpki.doctor.checks import Finding
 from daskpki.doctor.scheduler import Answer, ask_page, dial, look_from_outside, stranger
-from daskpki.pki.trust import parse_trust
+from daskpki.pki.trust_document import parse_trust
 from tests.boot.test_dask import free_port, running
 from tests.support.boot_cloud import plain_environ
 from tests.support.material import Cluster, make_cluster

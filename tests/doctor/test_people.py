@@ -18,9 +18,11 @@ from daskpki.doctor.checks import Finding
 from daskpki.doctor.run import Subject, examine
 from daskpki.identity import Role
 from daskpki.settings import LocalUrl
+from daskpki.store.local.key_slots import Unlocking
 from daskpki.store.local.store import LocalStore
-from daskpki.store.opening import Unlocking, create_store, open_store
+from daskpki.store.opening import open_store
 from tests.support.desktop import Desktop, desktop
+from tests.support.local_places import create_store
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,12 @@ from daskpki.inventory import Inventory
 from daskpki.records import RESERVED, REVOKING, Draft, Stamp
 from daskpki.settings import LocalUrl, parse_store_url
 from daskpki.store.gsm.store import GsmStore
-from daskpki.store.opening import Unlocking, create_store, open_store
+from daskpki.store.local.key_slots import Unlocking
+from daskpki.store.opening import open_store
 from daskpki.store.port import Store
 from daskpki.user_secrets import ClusterSecrets, Periods
 from tests.emulator import SecretManagerServer
+from tests.support.local_places import create_store
 from tests.support.running import Run, runner
 
 DAY = 86_400

@@ -25,9 +25,9 @@ from daskpki.errors import DaskpkiError, NotTrustedError
 from daskpki.inventory import ReplayedInventory
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.credential import parse_credential
-from daskpki.pki.succession import heirs
-from daskpki.pki.trust import parse_trust, verify_trust
-from daskpki.pki.verify import fingerprint
+from daskpki.pki.pem import fingerprint
+from daskpki.pki.trust import heirs, verify_trust
+from daskpki.pki.trust_document import parse_trust
 from daskpki.records import verify_chain
 from daskpki.store.gsm.log_format import LogHead, LogSegment, decode_part
 from daskpki.store.local.store import LocalStore

@@ -31,7 +31,8 @@ from daskpki.pki.credential import parse_credential
 from daskpki.pki.crl import Revocation, crl_pem, parse_crl, sign_crl
 from daskpki.pki.csr import create_request, parse_request, request_pem
 from daskpki.pki.keys import parse_key, serialize_key
-from daskpki.pki.trust import parse_trust, verify_trust
+from daskpki.pki.trust import verify_trust
+from daskpki.pki.trust_document import parse_trust
 from daskpki.pki.verify import check_purpose
 from daskpki.store.encryption import open_with_key, seal_with_key
 from daskpki.store.gsm.log_format import decode_part

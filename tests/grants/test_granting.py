@@ -10,7 +10,7 @@ from google.iam.v1 import policy_pb2
 
 from daskpki import secret_names
 from daskpki.errors import ConflictError, NotFoundError, NotOursError, PolicyError, UsageError
-from daskpki.grants import ACCESSOR, Grants, check_applies, parse_member, parse_target
+from daskpki.grants import ACCESSOR, Grants, check_applies, parse_grant_target, parse_member
 from daskpki.records import Draft
 from daskpki.settings import GsmUrl, parse_store_url
 from daskpki.store.gsm.store import GsmStore
@@ -39,25 +39,25 @@ def readable(place: GsmPlace, member: str) -> set[str]:
 
 def test_a_grant_lets_read_what_the_role_needs_and_no_more(place: GsmPlace, grants: Grants) -> None:
     assert readable(place, WORKER) == set()
-    done = grants.give(parse_target("worker", "lab"), WORKER)
+    done = grants.give(parse_grant_target("worker", "lab"), WORKER)
     assert [change.changed for change in done] == [True, True]
     assert readable(place, WORKER) == WORKER_SECRETS
     assert readable(place, SCHEDULER) == set()
-    assert not any(change.changed for change in grants.give(parse_target("worker", "lab"), WORKER))
+    assert not any(change.changed for change in grants.give(parse_grant_target("worker", "lab"), WORKER))
 
 
 def test_a_revoked_grant_leaves_nothing(place: GsmPlace, grants: Grants) -> None:
-    grants.give(parse_target("client/alice", "lab"), ALICE)
+    grants.give(parse_grant_target("client/alice", "lab"), ALICE)
     assert readable(place, ALICE) == {"trust", "client_alice"}
-    assert all(change.changed for change in grants.take(parse_target("client/alice", "lab"), ALICE))
+    assert all(change.changed for change in grants.take(parse_grant_target("client/alice", "lab"), ALICE))
     assert readable(place, ALICE) == set()
-    assert not any(change.changed for change in grants.take(parse_target("client/alice", "lab"), ALICE))
+    assert not any(change.changed for change in grants.take(parse_grant_target("client/alice", "lab"), ALICE))
 
 
 def test_who_keeps_another_credential_keeps_what_is_shared(place: GsmPlace, grants: Grants) -> None:
     for target in ("scheduler", "worker"):
-        grants.give(parse_target(target, "lab"), WORKER)
-    assert [change.secret for change in grants.take(parse_target("scheduler", "lab"), WORKER)] == [
+        grants.give(parse_grant_target(target, "lab"), WORKER)
+    assert [change.secret for change in grants.take(parse_grant_target("scheduler", "lab"), WORKER)] == [
         "daskpki_lab_scheduler_scheduler"
     ]
     assert readable(place, WORKER) == WORKER_SECRETS
@@ -72,8 +72,8 @@ def test_other_bindings_and_conditions_are_kept(place: GsmPlace, store: GsmStore
     policy = policy_pb2.Policy(version=3, bindings=[binding, viewer])
     client = grpc_client(place.server.grpc_target)
     client.set_iam_policy(request={"resource": secret, "policy": policy})
-    grants.give(parse_target("worker", "lab"), WORKER)
-    grants.take(parse_target("worker", "lab"), WORKER)
+    grants.give(parse_grant_target("worker", "lab"), WORKER)
+    grants.take(parse_grant_target("worker", "lab"), WORKER)
     kept = client.get_iam_policy(request={"resource": secret, "options": {"requested_policy_version": 3}})
     assert list(kept.bindings) == [binding, viewer]
     assert [bound.condition for bound in store.policies.read("daskpki_lab_worker_worker")] == [until, None]
@@ -118,7 +118,7 @@ def test_a_race_lost_for_good_ends_in_one_line(place: GsmPlace) -> None:
 
 def test_what_is_missing_is_said_before_anything_changes(place: GsmPlace, grants: Grants) -> None:
     with pytest.raises(NotFoundError, match="daskpki_lab_worker_w-9") as refusal:
-        grants.give(parse_target("worker/w-9", "lab"), WORKER)
+        grants.give(parse_grant_target("worker/w-9", "lab"), WORKER)
     assert refusal.value.hint == "daskpki issue worker --name w-9"
     assert place.server.count("SetIamPolicy") == 0
 
@@ -126,7 +126,7 @@ def test_what_is_missing_is_said_before_anything_changes(place: GsmPlace, grants
 @pytest.mark.parametrize("target", ["worker", "client/alice", "trust", "records"])
 def test_before_there_is_a_ca_it_is_what_has_to_be_made(place: GsmPlace, store: GsmStore, target: str) -> None:
     with pytest.raises(NotFoundError) as refusal:
-        Grants(store, "new").give(parse_target(target, "new"), WORKER)
+        Grants(store, "new").give(parse_grant_target(target, "new"), WORKER)
     assert refusal.value.hint == "daskpki --cluster new init-ca makes it"
     assert place.server.count("SetIamPolicy") == 0
 
@@ -134,27 +134,27 @@ def test_before_there_is_a_ca_it_is_what_has_to_be_made(place: GsmPlace, store: 
 def test_a_secret_of_others_is_not_touched(place: GsmPlace, store: GsmStore) -> None:
     place.foreign("daskpki_other_trust")
     with pytest.raises(NotOursError):
-        Grants(store, "other").give(parse_target("trust", "other"), WORKER)
+        Grants(store, "other").give(parse_grant_target("trust", "other"), WORKER)
     assert place.server.count("SetIamPolicy") == 0
 
 
 def test_one_of_the_clusters_other_secrets_is_granted_alone(place: GsmPlace, store: GsmStore, grants: Grants) -> None:
     store.secrets.create("daskpki_lab_secret_db", labels=secret_names.labels("lab", "secret", "db"))
-    grants.give(parse_target("secret/db", "lab"), WORKER)
+    grants.give(parse_grant_target("secret/db", "lab"), WORKER)
     assert readable(place, WORKER) == set()
     assert [bound.member for bound in store.policies.read("daskpki_lab_secret_db")] == [WORKER]
 
 
 def test_what_operators_and_issuers_read_is_granted_alone(place: GsmPlace, grants: Grants) -> None:
     for target in ("records", "cakey/1"):
-        grants.give(parse_target(target, "lab"), ALICE)
+        grants.give(parse_grant_target(target, "lab"), ALICE)
     assert readable(place, ALICE) == {"records", "cakey_1"}
 
 
 def test_a_reader_of_the_log_reads_the_log_of_other_secrets_from_its_first_entry_on(
     place: GsmPlace, store: GsmStore, grants: Grants
 ) -> None:
-    target = parse_target("records", "lab")
+    target = parse_grant_target("records", "lab")
     assert [change.secret for change in grants.give(target, ALICE)] == ["daskpki_lab_records", "daskpki_lab_events"]
     assert list(store.events("lab").records()) == []
     store.events("lab").commit(lambda _: [Draft("secret-added", {"name": "db", "version": 1})], STAMP)
@@ -167,7 +167,9 @@ def test_a_granter_who_may_not_create_the_log_of_other_secrets_grants_the_first(
     place: GsmPlace, grants: Grants
 ) -> None:
     place.server.fail("CreateSecret", http=403)
-    assert [change.secret for change in grants.give(parse_target("records", "lab"), ALICE)] == ["daskpki_lab_records"]
+    assert [change.secret for change in grants.give(parse_grant_target("records", "lab"), ALICE)] == [
+        "daskpki_lab_records"
+    ]
 
 
 def test_on_a_local_store_grants_do_not_apply() -> None:
@@ -198,4 +200,4 @@ def test_what_is_no_member_is_refused(member: str) -> None:
 @pytest.mark.parametrize("target", ["boss", "client", "worker/A_B", "secret/", "secret", "trust/x", "cakey", "cakey/x"])
 def test_what_is_no_target_is_refused(target: str) -> None:
     with pytest.raises(UsageError):
-        parse_target(target, "lab")
+        parse_grant_target(target, "lab")

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from daskpki.grants import ACCESSOR, TOO_NARROW, TOO_WIDE, UNCLEAR, Finding, Place, Secret, judge
+from daskpki.grants import ACCESSOR, TOO_NARROW, TOO_WIDE, UNCLEAR, GrantCommands, GrantFinding, Secret, judge
 from daskpki.settings import GsmUrl
 from daskpki.store.gsm.iam import Binding
 from tests.grants.conftest import ALICE, SCHEDULER, WORKER
 
-PLACE = Place(GsmUrl("my-project", None), "lab")
+PLACE = GrantCommands(GsmUrl("my-project", None), "lab")
 OURS = "daskpki --store gsm://my-project --cluster lab grant"
 BOB = "user:bob@example.com"
 GOOD = {
@@ -25,7 +25,7 @@ GOOD = {
 }
 
 
-def judged(**changes: Sequence[str | Binding]) -> list[Finding]:
+def judged(**changes: Sequence[str | Binding]) -> list[GrantFinding]:
     readers: dict[str, Sequence[str | Binding]] = {**GOOD, **changes}
     return judge([_secret(kind, members) for kind, members in readers.items()], PLACE)
 
@@ -36,7 +36,7 @@ def _secret(text: str, members: Sequence[str | Binding]) -> Secret:
     return Secret(f"daskpki_lab_{text}", kind, name, bindings)
 
 
-def brief(findings: list[Finding]) -> list[tuple[str, str, str | None]]:
+def brief(findings: list[GrantFinding]) -> list[tuple[str, str, str | None]]:
     return [(one.severity, one.secret.removeprefix("daskpki_lab_"), one.member) for one in findings]
 
 
@@ -98,7 +98,7 @@ def test_a_role_that_daskpki_never_gives_is_taken_by_gcloud() -> None:
         "gcloud secrets remove-iam-policy-binding daskpki_lab_records --project=my-project "
         f"--member={WORKER} --role=roles/secretmanager.admin"
     )
-    regional = Place(GsmUrl("my-project", "europe-west1"), "lab")
+    regional = GrantCommands(GsmUrl("my-project", "europe-west1"), "lab")
     (finding,) = judge([_secret("trust", ["allUsers"])], regional)
     assert (
         finding.mend == "daskpki --store gsm://my-project/europe-west1 --cluster lab grant trust --to allUsers --revoke"

@@ -13,9 +13,7 @@ import pytest
 import yaml
 
 from daskpki.grants import (
-    GRANTER_PERMISSIONS,
     GRANTER_ROLE,
-    GRANTER_ROLE_TITLE,
     OPERATOR_PERMISSIONS,
     OPERATOR_ROLE,
     OPERATOR_ROLE_TITLE,
@@ -27,9 +25,15 @@ from tests.support.paths import DOCS
 OPERATOR = "operator@test-project.iam.gserviceaccount.com"
 GRANTER = "granter@test-project.iam.gserviceaccount.com"
 OWNER = "owner@test-project.iam.gserviceaccount.com"
+GRANTER_PERMISSIONS = (
+    "secretmanager.secrets.get",
+    "secretmanager.secrets.getIamPolicy",
+    "secretmanager.secrets.list",
+    "secretmanager.secrets.setIamPolicy",
+)
 PUBLISHED = {
     OPERATOR_ROLE: (OPERATOR_ROLE_TITLE, OPERATOR_PERMISSIONS, "operator-role.yaml"),
-    GRANTER_ROLE: (GRANTER_ROLE_TITLE, GRANTER_PERMISSIONS, "granter-role.yaml"),
+    GRANTER_ROLE: ("daskpki granter: sets who may read which secret", GRANTER_PERMISSIONS, "granter-role.yaml"),
 }
 GOOGLES = json.loads(Path(__file__).with_name("secretmanager_permissions.json").read_text())
 """Google's list of each role's permissions in Secret Manager, from the page and the day that it names."""

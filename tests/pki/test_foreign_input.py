@@ -25,8 +25,8 @@ from daskpki.pki.crl import Revocation, crl_pem, parse_crl, sign_crl, verify_crl
 from daskpki.pki.keys import KeyType, PrivateKey, parse_key, serialize_key, sign, verify
 from daskpki.pki.pkcs12 import encode_pkcs12
 from daskpki.pki.revoked import crl_der
-from daskpki.pki.trust import CrlPart, parse_trust
-from daskpki.pki.verify import key_matches, verify_leaf
+from daskpki.pki.trust_document import CrlPart, parse_trust
+from daskpki.pki.verify import key_fits, verify_leaf
 from tests.support.pki_material import NOW, TD, World, authority, identity, key, labels, leaf, worlds
 
 
@@ -184,8 +184,8 @@ def test_keys_round_trip_and_sign(kind: KeyType) -> None:
 
 
 def test_a_key_and_its_certificate() -> None:
-    assert key_matches(serialize_key(key()), LEAF)
-    assert not key_matches(serialize_key(key(which="other")), LEAF)
+    assert key_fits(serialize_key(key()), LEAF)
+    assert not key_fits(serialize_key(key(which="other")), LEAF)
 
 
 @pytest.mark.parametrize("tiers", [1, 2])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from daskpki.errors import CorruptError, NotTrustedError
 from daskpki.pki.keys import KeyType
-from daskpki.pki.succession import Succession, carried, heirs, parse_successions, sign_succession
-from daskpki.pki.trust import Anchor
+from daskpki.pki.trust import carried, heirs, sign_succession
+from daskpki.pki.trust_document import Anchor, Succession, encode_document, parse_document
 from tests.pki.test_trust import anchor, document, verify
 from tests.support.pki_material import authority
 
@@ -86,6 +88,7 @@ def test_a_document_carries_the_newest_words_that_fit() -> None:
     [{}, [1], [{}], [{"generation": 0}], [{"generation": 1, "successor": 2, "certificate": "?"}], "words"],
 )
 def test_what_is_no_succession_is_refused(value: object) -> None:
+    fields = json.loads(encode_document(LATER))
+    assert parse_document(json.dumps(fields)) == LATER
     with pytest.raises(CorruptError):
-        parse_successions(value)
-    assert parse_successions(None) == ()
+        parse_document(json.dumps(fields | {"successions": value}))

@@ -27,32 +27,32 @@ from daskpki.pki.json_fields import base64_text
 from daskpki.pki.keys import KeyType
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import DAY, LeafRequest, make_policy
-from daskpki.pki.revoked import crl_der, every_revoked_serial, next_update
-from daskpki.pki.succession import sign_succession
-from daskpki.pki.trust import (
+from daskpki.pki.revoked import (
+    check_fresh,
+    crl_der,
+    crl_part,
+    every_revoked_serial,
+    is_crl_due,
+    next_update,
+    revoked_serials,
+)
+from daskpki.pki.trust import sign_succession, sign_trust, verify_trust
+from daskpki.pki.trust_document import (
     ACTIVE,
+    HALF_FULL,
     NEXT,
     RETIRING,
     Anchor,
     CrlPart,
-    TrustDocument,
-    check_fresh,
-    crl_part,
-    is_due,
-    parse_trust,
-    revoked_serials,
-    sign_trust,
-    signed_bytes,
-    verify_trust,
-)
-from daskpki.pki.trust_document import (
-    HALF_FULL,
     DroppedCa,
     Signature,
+    TrustDocument,
     encode_document,
     encode_envelope,
     fill,
     parse_document,
+    parse_trust,
+    signed_bytes,
 )
 from tests.support.pki_material import NOW, TD, authority, identity, key, leaf
 
@@ -288,7 +288,7 @@ def test_freshness_is_asked_apart() -> None:
     doc = document()
     third = timedelta(seconds=35 * DAY // 3)
     assert next_update(doc) == seconds(NOW) + 35 * DAY
-    assert [is_due(doc, NOW + third - timedelta(seconds=1)), is_due(doc, NOW + third)] == [False, True]
+    assert [is_crl_due(doc, NOW + third - timedelta(seconds=1)), is_crl_due(doc, NOW + third)] == [False, True]
     check_fresh(doc, NOW + timedelta(days=35))
     late = NOW + timedelta(days=35, seconds=1)
     with pytest.raises(NotTrustedError, match="ran out"):
@@ -412,7 +412,7 @@ def _builder(template: issuer.Template) -> x509.CertificateBuilder:
 def test_a_ca_with_a_key_of_another_kind_is_refused() -> None:
     weak = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     template = issuer.Template(
-        issuer.ca_name("default", "CA", 1), weak.public_key(), 5, ONE.lifetime, issuer.ca_extensions((TD,))
+        issuer.ca_subject("default", "CA", 1), weak.public_key(), 5, ONE.lifetime, issuer.ca_extensions((TD,))
     )
     own_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(weak.public_key())
     with pytest.raises(UsageError, match="RSA key of 2048 bits"):

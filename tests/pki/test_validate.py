@@ -17,8 +17,9 @@ from daskpki.pki import issuer as issuing
 from daskpki.pki.certificates import certificate_identity, der, lifetime
 from daskpki.pki.issuer import Issuer, create_offline_root, open_issuer
 from daskpki.pki.keys import KeyType
+from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import DAY, LeafRequest, Lifetime, leaf_names, make_policy
-from daskpki.pki.verify import PathVerifier, check_ca, check_issued, check_leaf, fingerprint, parent_of, verify_leaf
+from daskpki.pki.verify import PathVerifier, check_ca, check_issued, check_leaf, parent_of, verify_leaf
 from tests.support.pki_material import NOW, POLICY, TD, authority, identity, key, leaf
 
 BY_PYCA_AND_BY_HAND = pytest.mark.parametrize("kind", [KeyType.P256, KeyType.ED25519])

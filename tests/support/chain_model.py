@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from daskpki.confidential import Confidential
 from daskpki.errors import AmbiguousError, CorruptError
-from daskpki.store.append_chain import AppendChain, Head, Link, Tip
+from daskpki.store.append_chain import AppendChain, ChainHead, Link, Tip
 from tests.support.simulator import Crash, SimulatedSecret, SimulatedStore
 
 SECRET = "daskpki_test_trust"
@@ -42,7 +42,7 @@ def follow(tip: Tip[Entries], link: Link) -> Entries:
     return Entries(link, (*before, link.operation))
 
 
-def includes(head: Head[Entries], payload: Entries) -> bool:
+def includes(head: ChainHead[Entries], payload: Entries) -> bool:
     return payload.link.operation in head.payload.operations
 
 

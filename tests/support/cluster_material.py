@@ -25,8 +25,8 @@ from daskpki.pki.keys import KeyType, PrivateKey, generate_key, serialize_key
 from daskpki.pki.pem import CERTIFICATE, encode_pem
 from daskpki.pki.profile import Grade, LeafRequest, make_policy
 from daskpki.pki.revoked import crl_part
-from daskpki.pki.trust import ACTIVE, NEXT, RETIRING, Anchor, TrustDocument, sign_trust
-from daskpki.pki.trust_document import DroppedCa
+from daskpki.pki.trust import sign_trust
+from daskpki.pki.trust_document import ACTIVE, NEXT, RETIRING, Anchor, DroppedCa, TrustDocument
 
 DAY = timedelta(days=1)
 NOW = timedelta(0)

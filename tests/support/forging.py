@@ -14,7 +14,9 @@ from daskpki.pki.crl import sign_crl
 from daskpki.pki.issuer import Issuer, create_root
 from daskpki.pki.keys import KeyType, generate_key
 from daskpki.pki.profile import make_policy
-from daskpki.pki.trust import ACTIVE, Anchor, crl_part, parse_trust, sign_trust
+from daskpki.pki.revoked import crl_part
+from daskpki.pki.trust import sign_trust
+from daskpki.pki.trust_document import ACTIVE, Anchor, parse_trust
 from daskpki.records import (
     CA_CREATED,
     CA_RESERVED,

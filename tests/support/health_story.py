@@ -29,7 +29,7 @@ def ask() -> int:
 
 def main() -> None:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    assert check(None) == "DASKPKI_HEALTH is not set: nothing says where to ask"
+    assert check(None) == "DASKPKI_HEALTH is not set, so there is no address to ask"
     assert check(WHERE) == f"/health at {WHERE} gave no answer (ConnectionRefusedError)"
     assert ask() == 1
     with socket.create_server(("127.0.0.1", 8790)):

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from daskpki.settings import LocalUrl, home
 from daskpki.store.encryption import Cost
 from daskpki.store.local.database import BUSY_SECONDS, NAME
-from daskpki.store.local.key_slots import Unlocking
+from daskpki.store.local.key_slots import Unlocking, with_environment
 from daskpki.store.local.store import LocalStore, create_local_store
+from daskpki.store.opening import local_directory
 
 CHEAP = Cost(4, 1, 1)
 """scrypt that takes no time, where it is not the subject."""
+
+
+def create_store(url: LocalUrl, *, unlock: Unlocking, environ: Mapping[str, str] = os.environ) -> LocalStore:
+    """A new local store, as `daskpki init-ca` makes one."""
+    ways = with_environment(unlock, environ)
+    return create_local_store(local_directory(url, environ), ways, seen=home(environ) / "seen", clock=time.time)
 
 
 class LocalPlace(NamedTuple):

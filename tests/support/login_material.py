@@ -18,7 +18,9 @@ from daskpki.pki.crl import Revocation, sign_crl
 from daskpki.pki.issuer import Issuer, create_root, issue_leaf
 from daskpki.pki.keys import KeyType, generate_key, serialize_key
 from daskpki.pki.profile import LeafRequest, make_policy
-from daskpki.pki.trust import ACTIVE, FORMAT, READER, Anchor, TrustDocument, crl_part, sign_trust
+from daskpki.pki.revoked import crl_part
+from daskpki.pki.trust import sign_trust
+from daskpki.pki.trust_document import ACTIVE, FORMAT, READER, Anchor, TrustDocument
 from daskpki.store.port import SecretStore
 
 

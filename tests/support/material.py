@@ -19,8 +19,8 @@ from daskpki.pki.issuer import Issuer, create_intermediate, create_offline_root,
 from daskpki.pki.keys import KeyType, generate_key, serialize_key
 from daskpki.pki.profile import LeafRequest, Policy
 from daskpki.pki.revoked import crl_part
-from daskpki.pki.trust import ACTIVE, Anchor, TrustDocument, sign_trust
-from daskpki.pki.trust_document import CrlPart
+from daskpki.pki.trust import sign_trust
+from daskpki.pki.trust_document import ACTIVE, Anchor, CrlPart, TrustDocument
 from daskpki.records import GENESIS
 from tests.emulator.server import SecretManagerServer
 

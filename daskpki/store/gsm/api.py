@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from daskpki.settings import GsmUrl
-from daskpki.store.gsm.client import Connection
-from daskpki.store.gsm.errors import METHODS, Refusal, error_for, may_retry
+from daskpki.store.gsm.client import GoogleConnection
+from daskpki.store.gsm.errors import METHODS, ApiError, error_for, may_retry
 
 
 class Timing(NamedTuple):
@@ -33,7 +33,7 @@ class Timing(NamedTuple):
 
 
 class RetryPolicy:
-    """When to try again."""
+    """Decides when to try again."""
 
     def __init__(self, timing: Timing) -> None:
         self.timing = timing
@@ -69,7 +69,7 @@ _LOGGER: Final = logging.getLogger("daskpki")
 class GsmApi:
     """Secret Manager's methods at one place; raises daskpki's errors, as `daskpki.store.port` lists them."""
 
-    def __init__(self, connection: Connection, url: GsmUrl, patience: RetryPolicy) -> None:
+    def __init__(self, connection: GoogleConnection, url: GsmUrl, patience: RetryPolicy) -> None:
         self._connection = connection
         self._patience = patience
         self._told = False
@@ -77,11 +77,12 @@ class GsmApi:
 
     def call(self, method: str, request: Mapping[str, Any], subject: str, *, patient: bool = True) -> Any:
         """The reply; None when a repeated call finds its work done. Without `patient` there is one attempt only."""
-        last = Refusal("DEADLINE_EXCEEDED", "there was no time for an attempt")
+        last = ApiError("DEADLINE_EXCEEDED", "there was no time for an attempt")
         for attempt in self._patience.attempts():
             try:
-                return self._connection.call(method, request, self._patience.timing.attempt_timeout)
-            except Refusal as refusal:
+                # The client's own retries are off, since only `access` has any, and those miss REST's 429.
+                return self._connection.call(method, request, timeout=self._patience.timing.attempt_timeout, retry=None)
+            except ApiError as refusal:
                 if attempt > 1 and refusal.status == METHODS[method].done:
                     return None
                 last = refusal
@@ -90,7 +91,7 @@ class GsmApi:
             self._tell(attempt, last)
         raise error_for(last, method, subject, self.url) from last
 
-    def _tell(self, attempt: int, refusal: Refusal) -> None:
+    def _tell(self, attempt: int, refusal: ApiError) -> None:
         if attempt >= _WORTH_A_WORD and not self._told:
             self._told = True
             limit = self._patience.timing.deadline

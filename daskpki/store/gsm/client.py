@@ -1,7 +1,6 @@
-"""Connection to Secret Manager: the official client, its credentials, and the meaning of its exceptions.
+"""Connections by Google's clients: their credentials, and the meaning of their exceptions.
 
-This is the one module that imports Google's libraries. The client's own retries are off, since only `access` has any,
-and those miss REST's 429: `GsmApi` retries instead.
+With `daskpki.kms`, which signs by the same connection, the one module that imports Google's libraries.
 
 Messages of google-auth are not repeated, since they quote their input: GOOGLE_APPLICATION_CREDENTIALS may contain a key
 in place of a file's name. A server's answer is judged by its status, which google-auth's errors leave out.
@@ -22,11 +21,10 @@ from daskpki.confidential import Confidential
 from daskpki.errors import AccessDeniedError, DaskpkiError, UnavailableError, UsageError
 from daskpki.quoting import shortened
 from daskpki.store.gsm.endpoint import GRPC, Endpoint
-from daskpki.store.gsm.errors import Refusal, status_of_http
+from daskpki.store.gsm.errors import ApiError, status_of_http
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
-    from google.cloud.secretmanager_v1 import SecretManagerServiceClient
 
 VARIABLE: Final = "GOOGLE_APPLICATION_CREDENTIALS"
 SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
@@ -40,7 +38,7 @@ _NETWORK: Final = "check the network and the proxy"
 def access_token(file: Path, timeout: float, environ: Mapping[str, str]) -> Confidential:
     """A token for the credentials in `file` (service account, person, workload identity federation, impersonation).
 
-    `environ` says whether the variable chose it. All requests together have `timeout` seconds. Raises UnavailableError
+    `environ` tells whether the variable chose it. All requests together have `timeout` seconds. Raises UnavailableError
     for what may go better next time, AccessDeniedError when the file or its account is refused.
     """
     try:
@@ -102,7 +100,7 @@ class _Request:
 
 
 def _lacks_grant(body: bytes) -> bool:
-    """Whether the answer is that of an API of Google's about a missing grant; the token endpoint knows no such one."""
+    """True if one of Google's APIs answers that a grant is missing; the token endpoint has no such answer."""
     try:
         return json.loads(body)["error"]["status"] in _NO_GRANT
     except (ValueError, RecursionError, KeyError, TypeError):
@@ -152,23 +150,40 @@ _IDENTITY: Final = ("GOOGLE_APPLICATION_CREDENTIALS", "GCE_METADATA_HOST", "GCE_
 _MAX: Final = 16 << 20
 
 
-class Connection:
-    """One client to one endpoint, safe for threads; made at its first call, since importing it costs 0.3 s."""
+Service = Callable[[], tuple[type[Any], type[Any]]]
+"""Imports one of Google's clients and its gRPC transport; UsageError that names the extra to install."""
 
-    def __init__(self, endpoint: Endpoint, environ: Mapping[str, str]) -> None:
+
+def secret_manager() -> tuple[type[Any], type[Any]]:
+    """The client of Secret Manager."""
+    try:
+        from google.cloud.secretmanager_v1 import SecretManagerServiceClient
+        from google.cloud.secretmanager_v1.services.secret_manager_service.transports import (
+            SecretManagerServiceGrpcTransport,
+        )
+    except ImportError as error:
+        raise UsageError("gsm:// stores need Google's client library", hint="pip install 'daskpki[gcp]'") from error
+    return SecretManagerServiceClient, SecretManagerServiceGrpcTransport
+
+
+class GoogleConnection:
+    """A client at one endpoint, safe for threads; made at its first call, since importing it costs 0.3 s."""
+
+    def __init__(self, service: Service, endpoint: Endpoint, environ: Mapping[str, str]) -> None:
+        self._service = service
         self._endpoint = endpoint
         self._environ = environ
-        self._client: SecretManagerServiceClient | None = None
+        self._client: Any = None
         self._lock = threading.Lock()
         self._metadata: Callable[[], list[tuple[str, str]]] = list
 
-    def call(self, method: str, request: Mapping[str, Any], timeout: float) -> Any:
-        """The reply to one request, tried once within `timeout` seconds; raises Refusal, AccessDeniedError."""
+    def call(self, method: str, request: Mapping[str, Any], **options: Any) -> Any:
+        """The reply to one request, with the client's own options; raises ApiError, AccessDeniedError."""
         try:
-            client = self._connected()
-            return getattr(client, method)(
-                request=dict(request), retry=None, timeout=timeout, metadata=self._metadata()
-            )
+            with self._lock:  # segments are read by several threads
+                if self._client is None:
+                    self._client = self._connect()
+            return getattr(self._client, method)(request=dict(request), metadata=self._metadata(), **options)
         except DaskpkiError:
             raise
         except Exception as error:
@@ -180,42 +195,21 @@ class Connection:
     def close(self) -> None:
         """Close the connection."""
         if self._client is not None:
-            self._client.transport.close()  # type: ignore[no-untyped-call] # the client is typed in part
+            self._client.transport.close()
             self._client = None
 
-    def _connected(self) -> SecretManagerServiceClient:
-        with self._lock:  # segments are read by several threads
-            if self._client is None:
-                self._client = self._connect()
-            return self._client
-
-    def _connect(self) -> SecretManagerServiceClient:
-        try:
-            from google.cloud.secretmanager_v1 import SecretManagerServiceClient
-        except ImportError as error:
-            raise UsageError("gsm:// stores need Google's client library", hint="pip install 'daskpki[gcp]'") from error
-        credentials = credentials_for(self._endpoint, self._environ)
-        if self._endpoint.transport == GRPC and not self._endpoint.encrypted:
-            return self._connect_plain(credentials)
-        scheme = "" if self._endpoint.encrypted else "http://"
-        return SecretManagerServiceClient(
-            credentials=credentials,
-            transport=self._endpoint.transport,
-            client_options={"api_endpoint": scheme + self._endpoint.address},
-        )
-
-    def _connect_plain(self, credentials: Credentials) -> SecretManagerServiceClient:
-        """GRPC without TLS, to loopback only: grpc attaches no token there, so each call carries its own."""
+    def _connect(self) -> Any:
+        client, grpc_transport = self._service()
+        credentials, address = credentials_for(self._endpoint, self._environ), self._endpoint.address
+        if self._endpoint.encrypted or self._endpoint.transport != GRPC:
+            options = {"api_endpoint": address if self._endpoint.encrypted else f"http://{address}"}
+            return client(credentials=credentials, transport=self._endpoint.transport, client_options=options)
         import grpc
-        from google.cloud.secretmanager_v1 import SecretManagerServiceClient
-        from google.cloud.secretmanager_v1.services.secret_manager_service.transports import (
-            SecretManagerServiceGrpcTransport,
-        )
 
+        # Without TLS, to loopback only: grpc attaches no token there, so each call carries its own.
         self._metadata = bearer(credentials)
-        channel = grpc.insecure_channel(self._endpoint.address, options=[("grpc.max_receive_message_length", _MAX)])
-        transport = SecretManagerServiceGrpcTransport(channel=channel, credentials=credentials)
-        return SecretManagerServiceClient(transport=transport)
+        channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", _MAX)])
+        return client(transport=grpc_transport(channel=channel, credentials=credentials))
 
 
 def checksum(data: bytes) -> int:
@@ -255,7 +249,7 @@ def bearer(credentials: Credentials) -> Callable[[], list[tuple[str, str]]]:
     return metadata
 
 
-def translate(error: Exception, address: str) -> Refusal | AccessDeniedError | None:
+def translate(error: Exception, address: str) -> ApiError | AccessDeniedError | None:
     """Translate an exception of Google's libraries, or of those below them; None for any other, which is a bug.
 
     `address` is whom the call was for.
@@ -272,23 +266,18 @@ def translate(error: Exception, address: str) -> Refusal | AccessDeniedError | N
     if isinstance(error, GoogleAuthError) and not (isinstance(error, TransportError) or error.retryable):
         return refresh_error(error)
     if isinstance(error, (GoogleAuthError, requests.RequestException, ParseError, OSError)):
-        return Refusal("UNAVAILABLE", f"no complete answer from {address} ({type(error).__name__})")
+        return ApiError("UNAVAILABLE", f"no complete answer from {address} ({type(error).__name__})")
     return None
 
 
-def _refusal(error: Any) -> Refusal:
+def _refusal(error: Any) -> ApiError:
     """The canonical status: from gRPC itself; over REST from the body, where the class follows the HTTP code only."""
     if hasattr(error.response, "json"):
-        body = _json_error(error.response)
+        try:
+            body = dict(error.response.json()["error"])
+        except (ValueError, KeyError, TypeError):  # a page that some front end made up
+            body = {}
         status = body.get("status") or status_of_http(int(error.code or 500))
     else:
         body, status = {}, error.grpc_status_code.name if error.grpc_status_code else "UNKNOWN"
-    return Refusal(status, body.get("message") or str(error.message), error.reason or "", error.metadata)
-
-
-def _json_error(response: Any) -> Mapping[str, Any]:
-    """The error object of a REST reply; empty for gRPC, and for a page that some front end made up."""
-    try:
-        return dict(response.json()["error"])
-    except (AttributeError, ValueError, KeyError, TypeError):
-        return {}
+    return ApiError(status, body.get("message") or str(error.message), error.reason or "", error.metadata)

@@ -26,10 +26,10 @@ from daskpki.quoting import shortened
 from daskpki.settings import GsmUrl
 
 NOT_DONE: Final = frozenset({"RESOURCE_EXHAUSTED", "ABORTED"})
-"""The server says that it did nothing, and that the same call may succeed later."""
+"""Statuses of calls that changed nothing and may succeed later."""
 
 CUT_OFF: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "CANCELLED", "DATA_LOSS"})
-"""The call failed on the way there or back: a write may or may not have been carried out."""
+"""Statuses of calls that failed on the way there or back, so that a write may have been carried out."""
 
 _BY_HTTP: Final = {
     400: "INVALID_ARGUMENT",
@@ -75,7 +75,7 @@ METHODS: Final[Mapping[str, Method]] = {
 }
 
 
-class Refusal(Exception):  # noqa: N818 - becomes an error only with what was asked for
+class ApiError(Exception):
     """An error response: canonical status, message, reason and metadata."""
 
     def __init__(self, status: str, message: str, reason: str = "", metadata: Mapping[str, str] | None = None) -> None:
@@ -94,12 +94,12 @@ def status_of_http(code: int) -> str:
     return _BY_HTTP.get(code, "UNKNOWN")
 
 
-def may_retry(refusal: Refusal, method: str) -> bool:
-    """Whether the same call may simply be made again."""
+def may_retry(refusal: ApiError, method: str) -> bool:
+    """True if the same call may be made again."""
     return refusal.status in NOT_DONE or (refusal.status in CUT_OFF and METHODS[method].repeatable)
 
 
-def error_for(refusal: Refusal, method: str, subject: str, url: GsmUrl) -> DaskpkiError:
+def error_for(refusal: ApiError, method: str, subject: str, url: GsmUrl) -> DaskpkiError:
     """The error that a refusal is; `subject` is what was asked for, as the user knows it."""
     what = f"{subject} in {url}"
     match refusal.status:
@@ -118,7 +118,7 @@ def error_for(refusal: Refusal, method: str, subject: str, url: GsmUrl) -> Daskp
     return error
 
 
-def _temporary(refusal: Refusal, method: str, what: str) -> DaskpkiError:
+def _temporary(refusal: ApiError, method: str, what: str) -> DaskpkiError:
     if refusal.status in NOT_DONE:
         return UnavailableError(f"{what}: {refusal.message}", hint="try again in a minute")
     if refusal.status not in CUT_OFF:
@@ -128,7 +128,7 @@ def _temporary(refusal: Refusal, method: str, what: str) -> DaskpkiError:
     return AmbiguousError(f"{what}: the write was cut off ({refusal.message})", hint="run the command again")
 
 
-def missing_permission(refusal: Refusal) -> str | None:
+def missing_permission(refusal: ApiError) -> str | None:
     """The permission that is not granted (yet), as far as the refusal names it; None where that is not the reason."""
     if refusal.reason != "IAM_PERMISSION_DENIED":
         return None
@@ -136,7 +136,7 @@ def missing_permission(refusal: Refusal) -> str | None:
 
 
 def denied_by_google(
-    refusal: Refusal, project: str | None = None, api: str = "secretmanager.googleapis.com"
+    refusal: ApiError, project: str | None = None, api: str = "secretmanager.googleapis.com"
 ) -> AccessDeniedError | None:
     """Explain a refusal before any API sees the request: the API is off, or the project may not be used.
 
@@ -180,7 +180,7 @@ def _precondition(what: str, message: str) -> DaskpkiError:
     return DaskpkiError(f"{what}: {message}")
 
 
-def _denied(refusal: Refusal, method: str, what: str, url: GsmUrl) -> DaskpkiError:
+def _denied(refusal: ApiError, method: str, what: str, url: GsmUrl) -> DaskpkiError:
     if refusal.status == "UNAUTHENTICATED":
         return AccessDeniedError(
             f"{what}: Google did not accept the credentials ({refusal.message})",

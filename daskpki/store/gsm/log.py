@@ -31,19 +31,18 @@ from daskpki.errors import (
     UsageError,
 )
 from daskpki.inventory import ReplayedInventory
-from daskpki.records import EMPTY, CommitSignature, Draft, Record, Stamp, chain, following
-from daskpki.records import Head as RecordHead
-from daskpki.store.append_chain import AppendChain, Link, Tip
-from daskpki.store.append_chain import Head as LinearHead
+from daskpki.records import EMPTY, CommitSignature, Draft, Head, Record, Stamp, chain, following
+from daskpki.store.append_chain import AppendChain, ChainHead, Link, Tip
 from daskpki.store.gsm.api import RetryPolicy
 from daskpki.store.gsm.log_format import (
+    MAX_UNFINISHED,
     UNFINISHED,
     LogCodec,
     LogHead,
     LogPart,
     LogSegment,
+    Segment,
     State,
-    describe_segment,
     place_of,
 )
 from daskpki.store.gsm.log_view import LogInventory, LogReplay
@@ -64,83 +63,26 @@ class LogSecrets(SecretStore, Protocol):
         options: GsmOptions | None = None,
     ) -> SecretInfo:
         """Make a secret at a place that is given, rather than looked up in this log."""
-        ...
 
     def mark_ours(self, secret: str) -> None:
         """Take a secret for ours, because its payload proved to be."""
-        ...
 
     def impatient(self) -> SecretStore:
-        """The same secrets, but `add` does not wait for quota."""
-        ...
-
-
-_OTHER = "go on in another --cluster NAME"
-
-
-class HeadComposer:
-    """Composes heads of one cluster's log; `options` are for a log that has none yet."""
-
-    def __init__(
-        self,
-        cluster: str,
-        linear: AppendChain[LogPart],
-        codec: LogCodec,
-        replay: LogReplay,
-        *,
-        options: GsmOptions | None,
-    ) -> None:
-        self._cluster = cluster
-        self._linear = linear
-        self._codec = codec
-        self._replay = replay
-        self._options = options or DEFAULT
-
-    def extended(
-        self, link: Link, before: LogHead | None, records: Sequence[Record], leftover: tuple[int, ...]
-    ) -> LogHead:
-        """The head with these records at its tail, whose first ones are sealed off as long as it does not fit."""
-        options = before.options if before else self._options
-        tail = (*(before.tail if before else ()), *records)
-        state, segments = (before.state, before.segments) if before else (State(), ())
-        head = LogHead(link, self._cluster, state, segments, tail, leftover, options)
-        while not self._codec.fits(head):
-            head = self._sealed(head)
-        return head
-
-    def _sealed(self, head: LogHead) -> LogHead:
-        """Move the first records of the tail, as many as fill a payload, into a segment of their own."""
-        if len(head.tail) < 2:  # noqa: PLR2004 - the last record stays, since its signature covers the header
-            raise UsageError(f"record {head.end.seq} ({head.tail[-1].kind}) is too large for the log", hint=_OTHER)
-        rider = LogSegment(head.link._replace(seq=0), self._cluster, head.state.head, head.tail[:-1])
-        segment = self._codec.fill(rider)
-        sealed = segment.records
-        state = self._complete(head.state.after(sealed), head, sealed)
-        segments = (*head.segments, describe_segment(self._linear.add_rider(segment), sealed))
-        return head._replace(state=state, segments=segments, tail=head.tail[len(sealed) :])
-
-    def _complete(self, state: State, head: LogHead, sealed: Sequence[Record]) -> State:
-        """Look the unfinished leaves up in the segments, where the state before did not know them."""
-        if head.state.unfinished is not None or not head.segments:
-            return state
-        full = self._replay.inventory(head._replace(tail=()))
-        for record in sealed:
-            full.apply(record)
-        return state.with_unfinished(tuple(full.certificates(statuses=UNFINISHED)))
+        """A view of these secrets whose `add` does not wait for quota."""
 
 
 FRESH: Final = 30.0
-"""For how many seconds a head that was seen is tried without another look; a wrong guess costs one lost version."""
+"""Seconds for which a head is used without another look; a wrong guess costs one lost version."""
 
 
-Decide = Callable[[LogInventory], Sequence[Draft]]
+_Decide = Callable[[LogInventory], Sequence[Draft]]
 
 
 class GsmRecordLog:
     """See `daskpki.store.port.RecordLog`; for one thread at a time.
 
-    `options` are for the log's own secret, should this be its first commit. `judge` says which heads count. `secret` is
-    another one than the cluster's records, with its labels.
+    `options` are for the log's own secret, should this be its first commit. `judge` decides which heads count.
+    `secret` is another one than the cluster's records, with its labels.
     """
 
     def __init__(
@@ -157,27 +99,26 @@ class GsmRecordLog:
     ) -> None:
         self._secrets = secrets
         self._cluster = cluster
-        self._options = options
+        self._options = options or DEFAULT
         self._patience = patience
         self._seen = seen or RollbackGuard(None)
         self._secret, self._labels = secret or (
             secret_names.records_id(cluster),
             secret_names.labels(cluster, secret_names.RECORDS),
         )
-        codec = LogCodec(cluster, room)
+        self._codec = LogCodec(cluster, room)
         self.judge = judge
-        self._places: dict[RecordHead, Collection[str]] = {}
+        self._places: dict[Head, Collection[str]] = {}
         self._derived: set[str] = set()
-        self._linear: AppendChain[LogPart] = AppendChain(
+        self._chain: AppendChain[LogPart] = AppendChain(
             secrets.impatient(),
             self._secret,
-            codec,
+            self._codec,
             pause=patience.pause,
             includes=self._includes,
             counts=self._counts,
         )
-        self._replay = LogReplay(secrets, self._secret, codec)
-        self._composer = HeadComposer(cluster, self._linear, codec, self._replay, options=options)
+        self._replay = LogReplay(secrets, self._secret, self._codec)
         self._tip: Tip[LogPart] | None = None
         self._seen_at = 0.0
         self._cleared = 0
@@ -191,9 +132,9 @@ class GsmRecordLog:
     def read_cached(self) -> LogInventory:
         """The inventory as it was last read."""
         if not self._is_recent():
-            tip = self._linear.read_cached()
+            tip = self._chain.read_cached()
             if _end(tip).seq < self._seen.remembered(self._cluster).seq:  # `latest` lags, or the log was put back
-                tip = self._linear.tip()
+                tip = self._chain.tip()
             self._settle_on_what_was_seen(tip)
         return self._view
 
@@ -203,13 +144,13 @@ class GsmRecordLog:
         return self._replay.records(self._head(), after)
 
     def options(self) -> GsmOptions:
-        """How this cluster's secrets are created, as its first commit settled; the defaults before that."""
+        """The options for this cluster's secrets, which its first commit settled; the defaults before that."""
         if self._tip is None:
             self._look()
         head = self._head()
-        return head.options if head else self._options or DEFAULT
+        return head.options if head else self._options
 
-    def authenticate(self) -> RecordHead:
+    def authenticate(self) -> Head:
         """Read and check the log from its first record; a payload's author is known to IAM and its audit log only."""
         self._look()
         head = self._view.head
@@ -226,7 +167,7 @@ class GsmRecordLog:
 
         self._commit(missing, None)
 
-    def commit(self, decide: Decide, stamp: Stamp, sign: Sign = unsigned) -> Sequence[Record]:
+    def commit(self, decide: _Decide, stamp: Stamp, sign: Sign = unsigned) -> Sequence[Record]:
         """Append one signed commit; UnavailableError when other writers or the quota leave no room in time."""
         return self._commit(lambda: self._drafted(decide, stamp), sign)
 
@@ -252,8 +193,8 @@ class GsmRecordLog:
             f"the log of cluster {self._cluster!r} took no commit before the deadline: {cause}", hint="try again later"
         ) from cause
 
-    def _drafted(self, decide: Decide, stamp: Stamp) -> Sequence[Record]:
-        """Ask on what was seen a moment ago; only an answer is believed then, since adding will tell if it is stale."""
+    def _drafted(self, decide: _Decide, stamp: Stamp) -> Sequence[Record]:
+        """Decide on the last view while it is recent, since adding fails if it was stale; look again for no answer."""
         if self._is_recent():
             with suppress(Exception):  # what it raises counts on the present state only
                 if records := self._chained(decide, stamp):
@@ -261,7 +202,7 @@ class GsmRecordLog:
         self._look()
         return self._chained(decide, stamp)
 
-    def _chained(self, decide: Decide, stamp: Stamp) -> Sequence[Record]:
+    def _chained(self, decide: _Decide, stamp: Stamp) -> Sequence[Record]:
         records = chain(self._view.head, decide(self._view), stamp)
         self._view.check(records)
         return records
@@ -270,7 +211,7 @@ class GsmRecordLog:
         return self._tip is not None and self._patience.now() - self._seen_at < FRESH
 
     def _look(self) -> None:
-        self._settle_on_what_was_seen(self._linear.tip(self._tip if self._is_recent() else None))
+        self._settle_on_what_was_seen(self._chain.tip(self._tip if self._is_recent() else None))
 
     def _settle_on_what_was_seen(self, tip: Tip[LogPart]) -> None:
         """Go on from this tip; NotTrustedError unless it has the newest record that this user has seen."""
@@ -299,25 +240,49 @@ class GsmRecordLog:
         tip, before = self._tip, self._head()
         assert tip is not None
         if tip.head is None:
-            self._create()
+            with suppress(AlreadyExistsError):  # another first commit, or one that was cut off; `add` checks whose
+                self._secrets.create(self._secret, labels=self._labels, options=self._options)
         leftover = self._clear(tip, before)
         room = records if sign is None else _signed(records, _PLACEHOLDERS)
-        proposal = self._composer.extended(self._next_link(tip), before, room, leftover)
+        link = tip.next_link(self._patience.timing.nonce())  # equal commits of two writers are two commits
+        proposal = self._extended(link, before, room, leftover)
         if sign is not None:
             records = _signed(records, sign(self._view, records, place_of(proposal)))
             proposal = proposal._replace(tail=(*proposal.tail[:-1], records[-1]))
-        won, tip = self._linear.propose(tip, proposal)
+        won, tip = self._chain.propose(tip, proposal)
         self._settle_on(tip)
         return records if won else ()
 
-    def _next_link(self, tip: Tip[LogPart]) -> Link:
-        return tip.next_link(self._patience.timing.nonce())  # equal commits of two writers are two commits
+    def _extended(
+        self, link: Link, before: LogHead | None, records: Sequence[Record], leftover: tuple[int, ...]
+    ) -> LogHead:
+        """The head with these records at its tail, whose first ones are sealed off as long as it does not fit."""
+        options = before.options if before else self._options
+        tail = (*(before.tail if before else ()), *records)
+        state, segments = (before.state, before.segments) if before else (State(), ())
+        head = LogHead(link, self._cluster, state, segments, tail, leftover, options)
+        while not self._codec.fits(head):
+            head = self._sealed(head)
+        return head
 
-    def _create(self) -> None:
-        try:
-            self._secrets.create(self._secret, labels=self._labels, options=self._options or DEFAULT)
-        except AlreadyExistsError:  # another first commit, or one that was cut off here; `add` checks that it is ours
-            return
+    def _sealed(self, head: LogHead) -> LogHead:
+        """Move the first records of the tail, as many as fill a payload, into a new segment."""
+        if len(head.tail) < 2:  # noqa: PLR2004 - the last record stays, since its signature covers the header
+            what = f"record {head.end.seq} ({head.tail[-1].kind}) is too large for the log"
+            raise UsageError(what, hint="go on in another --cluster NAME")
+        segment = self._codec.fill(
+            LogSegment(head.link._replace(seq=0), self._cluster, head.state.head, head.tail[:-1])
+        )
+        sealed = segment.records
+        state = head.state.after(sealed)
+        if head.state.unfinished is None and head.segments:  # the segments alone tell the unfinished leaves
+            full = self._replay.inventory(head._replace(tail=()))
+            for record in sealed:
+                full.apply(record)
+            unfinished = tuple(full.certificates(statuses=UNFINISHED))
+            state = state._replace(unfinished=None if len(unfinished) > MAX_UNFINISHED else unfinished)
+        segments = (*head.segments, Segment(self._chain.add_rider(segment), segment.end))
+        return head._replace(state=state, segments=segments, tail=head.tail[len(sealed) :])
 
     def _clear(self, tip: Tip[LogPart], before: LogHead | None) -> tuple[int, ...]:
         """Destroy what lies below the head, but for its predecessor; returns what the next writer is to destroy.
@@ -328,7 +293,7 @@ class GsmRecordLog:
             return ()
         if not self._is_vouched(before):
             return (*before.leftover, before.link.prev)
-        if self._cleared != tip.head.number and self._linear.is_authentic(tip.head.number):
+        if self._cleared != tip.head.number and tip.head.number in self._chain.authentic:
             between = set(range(before.link.prev + 1, tip.head.number))
             for number in sorted((between | set(before.leftover)) - before.riders):
                 with suppress(NotFoundError):  # in a secret that was made again with an old head
@@ -336,8 +301,8 @@ class GsmRecordLog:
             self._cleared = tip.head.number
         return (before.link.prev,) if before.link.prev else ()
 
-    def _counts(self, found: LinearHead[LogPart]) -> bool:
-        """Whether the head's own words (link, state, segments) are authentic; raises unless its records count.
+    def _counts(self, found: ChainHead[LogPart]) -> bool:
+        """True if link, state and segments of the head are authentic as well; raises unless its records count.
 
         A copy of another store's log has no signature over these yet. Its state is compared with what the segments say,
         and nothing is destroyed by its word.
@@ -359,8 +324,8 @@ class GsmRecordLog:
             self._places[head.end] = self.judge(head.end, lambda after: self._replay.records(head, after))
         return place_of(head) in self._places[head.end]
 
-    def _includes(self, head: LinearHead[LogPart], payload: LogPart) -> bool | None:
-        """Whether the chain up to `head` has the last record of a proposal, whose hash covers all before."""
+    def _includes(self, head: ChainHead[LogPart], payload: LogPart) -> bool | None:
+        """True if the chain up to `head` has the last record of a proposal, whose hash covers all before."""
         assert isinstance(payload, LogHead)
         assert isinstance(head.payload, LogHead)
         wanted = payload.end
@@ -372,7 +337,7 @@ class GsmRecordLog:
 _PLACEHOLDERS: Final = tuple(
     CommitSignature(generation, hashlib.shake_256(b"%d" % generation).digest(512), "0" * 64) for generation in (1, 2)
 )
-"""As much room as the longest signatures take, and as hard to compress."""
+"""Placeholders as long as the longest signatures, and as hard to compress."""
 
 
 def _signed(records: Sequence[Record], signatures: tuple[CommitSignature, ...]) -> list[Record]:
@@ -387,6 +352,6 @@ def _head_of(tip: Tip[LogPart]) -> LogHead | None:
     return payload
 
 
-def _end(tip: Tip[LogPart]) -> RecordHead:
+def _end(tip: Tip[LogPart]) -> Head:
     head = _head_of(tip)
     return head.end if head else EMPTY

@@ -38,6 +38,7 @@ from daskpki.inventory import (
     CertificateRecord,
     authority_after,
     certificate_after,
+    parse_authority,
 )
 from daskpki.pki import json_fields
 from daskpki.pki.json_fields import as_object
@@ -93,7 +94,7 @@ UNFINISHED: Final = (RESERVED, REVOKING)
 """The statuses of leaves that some command has yet to bring to an end."""
 
 MAX_UNFINISHED: Final = 250
-"""How many of them a header carries; where there are more, they are looked up in the segments."""
+"""Most of them that a header carries; if there are more, the segments are read."""
 
 
 class State(NamedTuple):
@@ -121,10 +122,6 @@ class State(NamedTuple):
             head = Head(record.seq, record.hash)
         in_order = tuple(authorities[generation] for generation in sorted(authorities))
         return State(head, in_order, published, leaves.result())
-
-    def with_unfinished(self, entries: tuple[CertificateRecord, ...]) -> State:
-        """The same state with the unfinished leaves filled in, unless they are too many for a header."""
-        return self._replace(unfinished=None if len(entries) > MAX_UNFINISHED else entries)
 
 
 class _Unfinished:
@@ -154,26 +151,26 @@ class _Unfinished:
         return tuple(self._entries.values())
 
 
-def encode_state(state: State) -> dict[str, Any]:
-    """The state as a JSON object."""
-    unfinished = None if state.unfinished is None else encode_entries(state.unfinished)
+def _encode_state(state: State) -> dict[str, Any]:
     return {
         "head": list(state.head),
         "authorities": encode_entries(state.authorities),
         "published": dict(state.published),
-        "unfinished": unfinished,
+        "unfinished": None if state.unfinished is None else encode_entries(state.unfinished),
     }
 
 
-def parse_state(data: Mapping[str, Any]) -> State:
+def _parse_state(data: Mapping[str, Any]) -> State:
     """The state in such an object; CorruptError."""
     try:
         unfinished = data["unfinished"]
         return State(
             Head(*data["head"]),
             tuple(map(parse_authority, data["authorities"])),
-            as_object(data["published"], "what the log's header says was published"),
-            None if unfinished is None else tuple(map(parse_leaf, unfinished)),
+            as_object(data["published"], "the publication in the log's header"),
+            None
+            if unfinished is None
+            else tuple(CertificateRecord(**{**entry, "sans": tuple(entry["sans"])}) for entry in unfinished),
         )
     except (KeyError, TypeError) as error:
         raise CorruptError(f"the log's header is malformed ({error})") from error
@@ -189,16 +186,6 @@ def encode_entries(entries: Sequence[AuthorityRecord | CertificateRecord]) -> li
         }
         for entry in entries
     ]
-
-
-def parse_authority(entry: Mapping[str, Any]) -> AuthorityRecord:
-    """A CA generation in such an object; KeyError, TypeError."""
-    return AuthorityRecord(**{**entry, "chain": tuple(entry["chain"])})
-
-
-def parse_leaf(entry: Mapping[str, Any]) -> CertificateRecord:
-    """A leaf in such an object; KeyError, TypeError."""
-    return CertificateRecord(**{**entry, "sans": tuple(entry["sans"])})
 
 
 FORMAT: Final = 1
@@ -285,7 +272,7 @@ class LogCodec:
         return payload.link
 
     def fits(self, part: LogPart) -> bool:
-        """Whether it fits one payload."""
+        """True if it fits one payload."""
         return len(self._encoded(part)) <= self._room
 
     def _encoded(self, part: LogPart) -> bytes:
@@ -316,25 +303,6 @@ def encode_part(part: LogPart) -> bytes:
 def _lines(part: LogPart) -> list[Any]:
     if isinstance(part, LogHead):
         return [_head_line(part), *_record_lines(part.tail)]
-    return _segment_lines(part)
-
-
-def _head_line(head: LogHead) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "part": "head",
-        **head.link._asdict(),
-        "cluster": head.cluster,
-        "base": None,
-        "state": encode_state(head.state),
-        "end": list(head.end),
-        "segments": [[segment.version, *segment.end] for segment in head.segments],
-        "leftover": list(head.leftover),
-        "options": encode_options(head.options),
-    }
-
-
-def _segment_lines(part: LogSegment) -> list[Any]:
     header = {
         "format": FORMAT,
         "part": "segment",
@@ -346,8 +314,23 @@ def _segment_lines(part: LogSegment) -> list[Any]:
     return [header, *_record_lines(part.records)]
 
 
+def _head_line(head: LogHead) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "part": "head",
+        **head.link._asdict(),
+        "cluster": head.cluster,
+        "base": None,
+        "state": _encode_state(head.state),
+        "end": list(head.end),
+        "segments": [[segment.version, *segment.end] for segment in head.segments],
+        "leftover": list(head.leftover),
+        "options": encode_options(head.options),
+    }
+
+
 def _record_lines(records: Iterable[Record]) -> Iterator[list[Any] | dict[str, Any]]:
-    for stamp, group in groupby(records, key=_stamp):
+    for stamp, group in groupby(records, key=lambda record: record[1:5]):
         yield list(stamp)
         for record in group:
             yield [record.kind, record.body]
@@ -355,15 +338,14 @@ def _record_lines(records: Iterable[Record]) -> Iterator[list[Any] | dict[str, A
                 yield {"signatures": encode_signatures(record.signatures)}
 
 
-def _stamp(record: Record) -> Stamp:
-    return Stamp(record.time, record.operation, record.who, record.command)
-
-
 def decode_part(data: bytes) -> LogPart:
     """The head or segment in these bytes; CorruptError, NotTrustedError for a newer format."""
     try:
         header, *lines = [json.loads(line) for line in expand(data).split(b"\n")]
-        _check_format(header)
+        if header["format"] != FORMAT:
+            raise NotTrustedError(
+                f"the log has format {header['format']}, and this daskpki understands {FORMAT}", hint="update daskpki"
+            )
         link = Link(number(header["seq"]), number(header["prev"]), text(header["operation"]))
         if header["part"] == "segment":
             begin = parse_end(*header["begin"])
@@ -375,30 +357,19 @@ def decode_part(data: bytes) -> LogPart:
     return part
 
 
-def _check_format(header: Mapping[str, Any]) -> None:
-    if header["format"] != FORMAT:
-        raise NotTrustedError(
-            f"the log has format {header['format']}, and this daskpki understands {FORMAT}", hint="update daskpki"
-        )
-
-
 def _parse_head(link: Link, header: Mapping[str, Any], lines: Sequence[Any]) -> LogHead:
     if header["base"] is not None:  # reserved for a log that begins later than at its first record
         raise NotTrustedError("the log has a base, which this daskpki does not understand", hint="update daskpki")
-    state = parse_state(header["state"])
+    state = _parse_state(header["state"])
     return LogHead(
         link,
         header["cluster"],
         state,
-        tuple(_parse_segment(*entry) for entry in header["segments"]),
+        tuple(Segment(number(version), parse_end(seq, end)) for version, seq, end in header["segments"]),
         _parse_records(state.head, lines, header["end"]),
         tuple(map(number, header["leftover"])),
         parse_options(header["options"]),
     )
-
-
-def _parse_segment(version: Any, seq: Any, end: Any) -> Segment:
-    return Segment(number(version), parse_end(seq, end))
 
 
 def _parse_records(head: Head, lines: Sequence[Any], end: Sequence[Any]) -> tuple[Record, ...]:
@@ -422,11 +393,6 @@ def _parse_records(head: Head, lines: Sequence[Any], end: Sequence[Any]) -> tupl
     return tuple(records)
 
 
-def describe_segment(version: int, records: Sequence[Record]) -> Segment:
-    """How the head refers to a segment of these records."""
-    return Segment(version, Head(records[-1].seq, records[-1].hash))
-
-
 def place_of(head: LogHead) -> str:
-    """The digest, in hex, of all that a head says but its records: what the signature of its last commit covers."""
+    """The digest, in hex, of a head without its records, which the signature of its last commit covers."""
     return hashlib.sha256(json.dumps(_head_line(head), sort_keys=True).encode()).hexdigest()

@@ -57,7 +57,7 @@ class LogReplay:
         yield from (record for record in head.tail if record.seq > after)
 
     def holds(self, head: LogHead | None, seen: Head) -> bool:
-        """Whether the log has that very record.
+        """True if the log has that very record.
 
         It takes a request only for a record that has been sealed since, and is not the last of its segment.
         """

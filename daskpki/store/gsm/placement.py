@@ -19,7 +19,7 @@ _KMS_KEY: Final = re.compile(r"projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cry
 
 
 class GsmOptions(NamedTuple):
-    """How a cluster's secrets are created.
+    """Options with which a cluster's secrets are created.
 
     `replication` names the locations of the replicas; empty for automatic replication, and for regional secrets, which
     have none. `kms_key` is the resource name of a customer-managed key, in which `{location}` stands for each

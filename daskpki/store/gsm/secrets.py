@@ -22,7 +22,7 @@ _MAX_NUMBER: Final = 2**31 - 1
 _OURS: Final = {"managed-by": "daskpki"}
 
 Placement = Callable[[str | None], GsmOptions]
-"""How the secrets of a cluster are created; the cluster is None for a secret without one."""
+"""Gives the options for secrets of a cluster; the cluster is None for a secret without one."""
 
 
 class GsmSecrets:
@@ -39,7 +39,7 @@ class GsmSecrets:
         self._patient = True
 
     def impatient(self) -> GsmSecrets:
-        """The same secrets, but `add` does not wait for quota: for those who would rather look again first."""
+        """A view of these secrets whose `add` does not wait for quota, for callers that look again first."""
         twin = copy.copy(self)
         twin._patient = False  # noqa: SLF001 - our own copy
         return twin

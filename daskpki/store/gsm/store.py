@@ -11,7 +11,7 @@ from daskpki import secret_names
 from daskpki.errors import UsageError
 from daskpki.settings import GsmUrl
 from daskpki.store.gsm.api import GsmApi, RetryPolicy, Timing
-from daskpki.store.gsm.client import Connection
+from daskpki.store.gsm.client import GoogleConnection, secret_manager
 from daskpki.store.gsm.endpoint import endpoint_for
 from daskpki.store.gsm.iam import GsmPolicies
 from daskpki.store.gsm.log import GsmRecordLog
@@ -24,14 +24,14 @@ from daskpki.store.rollback_guard import RollbackGuard
 class GsmStore:
     """See `daskpki.store.port.Store`.
 
-    `options` say how a new cluster's secrets are created; a cluster that exists keeps to what its log says. `seen`
+    `options` are for the secrets of a new cluster; those of an existing one are in its log. `seen`
     remembers log heads outside the store.
     """
 
     def __init__(
         self,
         url: GsmUrl,
-        connection: Connection,
+        connection: GoogleConnection,
         patience: RetryPolicy,
         options: GsmOptions | None = None,
         seen: RollbackGuard | None = None,
@@ -61,25 +61,21 @@ class GsmStore:
 
     @property
     def policies(self) -> GsmPolicies:
-        """Who may do what with each secret; no other store has that."""
+        """The IAM policies of the secrets, which no other store has."""
         return GsmPolicies(GsmApi(self._connection, self._url, self._patience), self._patience)
 
     def log(self, cluster: str, judge: Judge | None = None) -> GsmRecordLog:
         """A cluster's log; one that was judged stays so until there is another judge."""
-        if cluster not in self._logs or judge not in (None, self._logs[cluster].judge):
-            self._logs[cluster] = GsmRecordLog(
-                self._secrets,
-                cluster,
-                options=self._options,
-                patience=self._patience,
-                seen=self._seen,
-                judge=judge,
-            )
-        return self._logs[cluster]
+        if cluster in self._logs and judge not in (None, self._logs[cluster].judge):
+            del self._logs[cluster]
+        return self._log(cluster, judge)
 
     def events(self, cluster: str) -> GsmRecordLog:
         """The log of a cluster's other secrets."""
-        name = f"{cluster}/events"
+        labels = secret_names.labels(cluster, secret_names.EVENTS)
+        return self._log(f"{cluster}/events", None, (secret_names.events_id(cluster), labels))
+
+    def _log(self, name: str, judge: Judge | None, secret: tuple[str, Mapping[str, str]] | None = None) -> GsmRecordLog:
         if name not in self._logs:
             self._logs[name] = GsmRecordLog(
                 self._secrets,
@@ -87,13 +83,14 @@ class GsmStore:
                 options=self._options,
                 patience=self._patience,
                 seen=self._seen,
-                secret=(secret_names.events_id(cluster), secret_names.labels(cluster, secret_names.EVENTS)),
+                judge=judge,
+                secret=secret,
             )
         return self._logs[name]
 
     @property
     def memory(self) -> RollbackGuard:
-        """What this user has seen of the store."""
+        """The log heads and trust documents of the store that this user has seen."""
         return self._seen
 
     def batch(self) -> AbstractContextManager[None]:
@@ -134,6 +131,6 @@ def open_gsm(
 
     `seen` is the directory that remembers log heads outside the store (None: nowhere).
     """
-    connection = Connection(endpoint_for(url, environ), environ)
+    connection = GoogleConnection(secret_manager, endpoint_for(url, environ), environ)
     memory = RollbackGuard(seen / f"{quote(str(url), safe='')}.json" if seen else None)
     return GsmStore(url, connection, RetryPolicy(timing or Timing()), options, memory)

@@ -7,7 +7,6 @@ making it takes no key, and it is worth nothing without one. Its log reads in th
 from __future__ import annotations
 
 import os
-import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -17,20 +16,20 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from daskpki.errors import AlreadyExistsError, CorruptError, DaskpkiError, NotTrustedError
-from daskpki.files import check_private, make_private_directory, os_error, remove_leftovers, sync_directory
+from daskpki.files import check_private, locked, make_private_directory, remove_leftovers
 from daskpki.records import EMPTY, Head
 from daskpki.store.local.database import (
     NAME,
-    Snapshot,
+    DatabaseSnapshot,
     check_application,
     check_files,
-    connect,
+    connect_database,
     read_format,
     refuse_network_filesystem,
     translated,
 )
 from daskpki.store.local.record_log import holds
-from daskpki.store.local.store import locked
+from daskpki.store.local.store import published
 from daskpki.store.rollback_guard import RollbackGuard
 
 
@@ -45,7 +44,7 @@ def write_backup(directory: Path, file: Path) -> Contents:
     """Copy the store of that directory, as of one moment, to a new file; AlreadyExistsError, NotFoundError."""
     database = directory / NAME
     check_files(database)
-    with _published(file) as temporary, translated(database), closing(connect(database)) as source:
+    with published(file) as temporary, translated(database), closing(connect_database(database)) as source:
         _copy(source, temporary)
     return read_backup(file)
 
@@ -74,7 +73,7 @@ def restore_backup(file: Path, directory: Path, seen: Path, *, accept_older: boo
     with locked(directory):
         _check_vacant(directory)
         remove_leftovers(directory)
-        with _published(directory / NAME) as temporary, _opened(file) as source:
+        with published(directory / NAME) as temporary, _opened(file) as source:
             _copy(source, temporary)
     if accept_older:
         memory.forget()
@@ -82,7 +81,7 @@ def restore_backup(file: Path, directory: Path, seen: Path, *, accept_older: boo
 
 
 def _check_vacant(directory: Path) -> None:
-    """No store, and no write-ahead log of one, which SQLite would apply to whatever database it finds beside it."""
+    """Raise AlreadyExistsError for a store, or its write-ahead log, which SQLite would apply to any database there."""
     for name in (NAME, f"{NAME}-wal", f"{NAME}-shm"):
         if os.path.lexists(directory / name):
             raise AlreadyExistsError(
@@ -94,7 +93,7 @@ def _check_vacant(directory: Path) -> None:
 def _check_not_older(file: Path, contents: Contents, memory: RollbackGuard) -> None:
     with _opened(file) as connection:
         for cluster in memory.clusters():
-            kept = partial(holds, Snapshot(file, connection, owned=False), cluster)
+            kept = partial(holds, DatabaseSnapshot(file, connection, owned=False), cluster)
             try:
                 memory.verify(cluster, contents.heads.get(cluster, EMPTY), kept)
             except NotTrustedError as error:
@@ -123,23 +122,3 @@ def _copy(source: sqlite3.Connection, target: Path) -> None:
         mode = copy.execute("PRAGMA journal_mode=DELETE").fetchone()[0]
         if mode != "delete":
             raise DaskpkiError(f"SQLite answers with journal mode {mode!r} instead of 'delete'")
-
-
-@contextmanager
-def _published(file: Path) -> Iterator[Path]:
-    """A private temporary file beside `file`, which takes that name once the block has ended and the disk has it."""
-    temporary = file.with_name(f".tmp-{file.name}-{secrets.token_hex(8)}")
-    try:
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        try:
-            yield temporary
-            os.fsync(descriptor)
-            os.link(temporary, file)
-            sync_directory(file.parent)
-        finally:
-            os.close(descriptor)
-            temporary.unlink(missing_ok=True)
-    except FileExistsError:
-        raise AlreadyExistsError(f"{file} exists", hint="choose another place, or move it away") from None
-    except OSError as error:
-        raise os_error(error, file) from error

@@ -1,4 +1,4 @@
-"""The SQLite database of a local store: its schema, and durable transactions and consistent snapshots of it.
+"""The SQLite database of a local store (`schema.sql`): durable transactions and consistent snapshots of it.
 
 - It is made complete under a temporary name (0600, O_EXCL) and then linked into place, so a crash leaves a store or
   none. File, WAL and shared memory are checked as ssh checks its keys before SQLite opens them.
@@ -60,27 +60,23 @@ def refuse_network_filesystem(directory: Path, mountinfo: Path = _MOUNTS) -> Non
 
 
 def is_network(kind: str) -> bool:
-    """Whether a file system of that type may be shared by several hosts."""
+    """True if a file system of that type may be shared by several hosts."""
     return kind in _NETWORK or (kind.startswith("fuse.") and kind.removeprefix("fuse.") in _NETWORK_FUSE)
 
 
 def filesystem_type(mounts: str, directory: Path) -> str:
-    """The type of the file system that holds `directory`; `mounts` is the text of /proc/self/mountinfo (proc(5))."""
+    """The type of the file system of `directory`; `mounts` is the text of /proc/self/mountinfo (proc(5))."""
     inside, best, kind = f"{directory}/", "", ""
     for line in mounts.splitlines():
         before, separator, after = line.partition(" - ")
         fields = before.split(" ")
         if not separator or len(fields) < 5:  # noqa: PLR2004 - the mount point is the fifth
             continue
-        point = _unescape(fields[4]).rstrip("/") + "/"
+        # proc(5) escapes space, tab, newline and backslash in octal
+        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4]).rstrip("/") + "/"
         if inside.startswith(point) and len(point) >= len(best):  # a later mount hides an earlier one
             best, kind = point, after.split(" ")[0]
     return kind
-
-
-def _unescape(field: str) -> str:
-    """Undo proc(5)'s octal escapes of space, tab, newline and backslash."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field) if "\\" in field else field
 
 
 _PRIMARY = 0xFF  # the low byte of an extended result code
@@ -102,9 +98,9 @@ def translated(path: Path, *, committing: bool = False) -> Iterator[None]:
             hint = "look what is there before trying again"
             raise AmbiguousError(f"{path}: {error} while committing", hint=hint) from error
         raise _meaning(code, error, path) from error
-    except UnicodeDecodeError as error:  # sqlite3 decodes what the file says, also in the text of its own errors
-        said = f"{path} is damaged, or no daskpki store: it holds text that is no UTF-8"
-        raise CorruptError(said, hint=_RESTORE) from error
+    except UnicodeDecodeError as error:  # sqlite3 decodes the file's texts, also those in its own errors
+        what = f"{path} is damaged, or no daskpki store: it contains text that is not UTF-8"
+        raise CorruptError(what, hint=_RESTORE) from error
 
 
 def _meaning(code: int, error: sqlite3.Error, path: Path) -> DaskpkiError:
@@ -127,146 +123,20 @@ APPLICATION_ID: Final = 0x44504B49
 FORMAT: Final = 1
 """Kept in `user_version`; a newer one is refused."""
 
-SCHEMA: Final = """
-CREATE TABLE meta (
-    store_id TEXT NOT NULL,
-    created INTEGER NOT NULL
-) STRICT;
-
--- Each slot seals the same master key by other means.
-CREATE TABLE key_slot (
-    id TEXT PRIMARY KEY,
-    kind TEXT NOT NULL,
-    created INTEGER NOT NULL,
-    box BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE secret (
-    id TEXT PRIMARY KEY,
-    labels TEXT NOT NULL,
-    annotations TEXT NOT NULL,
-    etag TEXT NOT NULL,
-    created INTEGER NOT NULL,
-    data_key BLOB NOT NULL,
-    mac BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
-
-CREATE INDEX secret_by_part ON secret (substr(id, -2));
-
-CREATE TABLE version (
-    secret TEXT NOT NULL REFERENCES secret (id) ON DELETE CASCADE,
-    number INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    created INTEGER NOT NULL,
-    sealed BLOB,
-    PRIMARY KEY (secret, number)
-) STRICT;
-
-CREATE TRIGGER version_is_immutable BEFORE UPDATE OF secret, number, created, sealed ON version
-WHEN NEW.sealed IS NOT NULL OR NEW.secret IS NOT OLD.secret OR NEW.number IS NOT OLD.number
-BEGIN SELECT RAISE(ABORT, 'a payload never changes'); END;
-
-CREATE TABLE record (
-    cluster TEXT NOT NULL,
-    seq INTEGER NOT NULL,
-    time INTEGER NOT NULL,
-    operation TEXT NOT NULL,
-    who TEXT NOT NULL,
-    command TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    body TEXT NOT NULL,
-    hash TEXT NOT NULL,
-    signatures TEXT,
-    PRIMARY KEY (cluster, seq)
-) STRICT, WITHOUT ROWID;
-
-CREATE TRIGGER record_is_never_changed BEFORE UPDATE ON record
-BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
-
-CREATE TRIGGER record_is_never_deleted BEFORE DELETE ON record
-BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
-
--- The newest record of each log; `mac` is under a key that is derived from the master key. `base` is always NULL: it is
--- kept for a log that begins later than at its first record, and refused when it is set.
-CREATE TABLE log_head (
-    cluster TEXT PRIMARY KEY,
-    seq INTEGER NOT NULL,
-    hash TEXT NOT NULL,
-    base TEXT,
-    mac BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
-
--- What follows from the records: changed in their transaction, and rebuildable from them.
-CREATE TABLE certificate (
-    position INTEGER PRIMARY KEY,
-    cluster TEXT NOT NULL,
-    serial TEXT NOT NULL,
-    role TEXT NOT NULL,
-    name TEXT NOT NULL,
-    issuer INTEGER NOT NULL,
-    not_before INTEGER NOT NULL,
-    not_after INTEGER NOT NULL,
-    reserved_at INTEGER NOT NULL,
-    operation TEXT NOT NULL,
-    status TEXT NOT NULL,
-    key_type TEXT NOT NULL,
-    sans TEXT NOT NULL,
-    fingerprint TEXT,
-    version INTEGER,
-    superseded INTEGER NOT NULL,
-    revoked_at INTEGER,
-    reason TEXT,
-    issued_seq INTEGER,
-    UNIQUE (cluster, serial)
-) STRICT;
-
-CREATE INDEX certificate_by_fingerprint ON certificate (cluster, fingerprint);
-CREATE INDEX certificate_by_name ON certificate (cluster, role, name, issued_seq);
-CREATE INDEX certificate_by_status ON certificate (cluster, status);
-CREATE INDEX certificate_by_end ON certificate (cluster, not_after);
-
-CREATE TABLE authority (
-    cluster TEXT NOT NULL,
-    generation INTEGER NOT NULL,
-    entry TEXT NOT NULL,
-    PRIMARY KEY (cluster, generation)
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE published (
-    cluster TEXT PRIMARY KEY,
-    epoch INTEGER NOT NULL,
-    body TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
-
--- What authenticates the tables (daskpki.store.local.table_seal).
-CREATE TABLE table_digest (
-    part TEXT PRIMARY KEY,
-    digest BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE table_seal (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    mac BLOB NOT NULL
-) STRICT;
-"""
-
-
 NAME: Final = "store.db"
 BUSY_SECONDS: Final = 60.0
-"""How long a writer waits for the others before it gives up with UnavailableError."""
+"""Seconds that a writer waits for others before it gives up with UnavailableError."""
 
 
-class Unlocking(Protocol):
-    """The store's master key."""
+class MasterKey(Protocol):
+    """The store's master key, asked for when it is needed first."""
 
     @property
     def is_unlocked(self) -> bool:
-        """Whether it is at hand without asking anybody."""
-        ...
+        """True if it is at hand without asking anybody."""
 
     def unlock(self) -> Confidential:
         """The master key; AccessDeniedError with the ways to it."""
-        ...
 
 
 class Database:
@@ -282,7 +152,7 @@ class Database:
         self._before: dict[str, Callable[[sqlite3.Connection], None]] = {}
         self._afterwards: list[Callable[[], None]] = []
         self._verified: int | None = None
-        self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
+        self._snapshots: weakref.WeakSet[DatabaseSnapshot] = weakref.WeakSet()
         with translated(self.path):
             self._connection, self.store_id = _open(self.path, busy_seconds)
 
@@ -302,8 +172,11 @@ class Database:
             try:
                 yield self._connection
                 if not nested:
-                    self._run_before()
-                self._finish("RELEASE nested" if nested else "COMMIT")
+                    actions, self._before = self._before, {}
+                    for action in actions.values():
+                        action(self._connection)
+                with translated(self.path, committing=not nested):
+                    self._connection.execute("RELEASE nested" if nested else "COMMIT")
             except BaseException:
                 del self._afterwards[pending:]
                 if not nested:
@@ -313,33 +186,21 @@ class Database:
             finally:
                 self._depth -= 1
             if not nested:
-                self._run_afterwards()
+                later, self._afterwards = self._afterwards, []
+                for call in later:
+                    call()
 
     def beforehand(self, key: str, action: Callable[[sqlite3.Connection], None]) -> None:
         """Within `write`: run `action` once, at the end of the outermost transaction, as part of it."""
         self._before.setdefault(key, action)
 
     def is_pending(self, key: str) -> bool:
-        """Whether `beforehand` was called with that key in the open transaction."""
+        """True if `beforehand` was called with that key in the open transaction."""
         return key in self._before
-
-    def _run_before(self) -> None:
-        actions, self._before = self._before, {}
-        for action in actions.values():
-            action(self._connection)
 
     def afterwards(self, action: Callable[[], None]) -> None:
         """Within `write`: run `action` once the outermost transaction is durable, and not if it is undone."""
         self._afterwards.append(action)
-
-    def _run_afterwards(self) -> None:
-        actions, self._afterwards = self._afterwards, []
-        for action in actions:
-            action()
-
-    def _finish(self, statement: str) -> None:
-        with translated(self.path, committing=statement == "COMMIT"):
-            self._connection.execute(statement)
 
     def _undo(self, *, nested: bool) -> None:
         if not self._connection.in_transaction:  # SQLite itself rolls back when the disk is full or fails
@@ -363,18 +224,18 @@ class Database:
             finally:
                 self._undo(nested=False)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> DatabaseSnapshot:
         """A view of this moment that later commits do not change; inside a batch it is the batch itself."""
         with self._lock:
             if self._depth:
-                return Snapshot(self.path, self._connection, owned=False)
+                return DatabaseSnapshot(self.path, self._connection, owned=False)
             if self._closed:
                 raise DaskpkiError(f"{self.path} is closed")
-            snapshot = Snapshot(self.path, _begin_reading(self.path, self._busy_seconds), owned=True)
+            snapshot = DatabaseSnapshot(self.path, _begin_reading(self.path, self._busy_seconds), owned=True)
             self._snapshots.add(snapshot)
             return snapshot
 
-    def verify_once(self, snapshot: Snapshot, verify: Callable[[sqlite3.Connection], None]) -> None:
+    def verify_once(self, snapshot: DatabaseSnapshot, verify: Callable[[sqlite3.Connection], None]) -> None:
         """Let `verify` look at the snapshot, unless nobody else wrote to the database since it last did.
 
         `data_version` changes with each commit of another connection, and with none of this one.
@@ -387,7 +248,7 @@ class Database:
                 self._verified = version if now == version else None
 
     def erase_remains(self) -> None:
-        """Empty the WAL, which still holds what was deleted or replaced; a reader in the way puts it off."""
+        """Empty the WAL, in which deleted and replaced rows remain; a reader in the way delays it."""
         with self._lock, translated(self.path):
             if self._depth:
                 self.afterwards(self.erase_remains)
@@ -406,7 +267,7 @@ class Database:
                 self._connection.close()
 
 
-class Snapshot:
+class DatabaseSnapshot:
     """Reads from one connection; an `owned` one stays in its read transaction until the snapshot is forgotten."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection, *, owned: bool) -> None:
@@ -437,7 +298,7 @@ class Snapshot:
             self._release()
 
 
-def connect(path: Path, busy_seconds: float = BUSY_SECONDS, *, new: bool = False) -> sqlite3.Connection:
+def connect_database(path: Path, busy_seconds: float = BUSY_SECONDS, *, new: bool = False) -> sqlite3.Connection:
     """A connection to a store's database, or to an empty file where a `new` one is made, set up for durable commits."""
     connection = sqlite3.connect(
         f"file:{quote(os.fsencode(path))}?mode=rw",
@@ -458,7 +319,7 @@ def connect(path: Path, busy_seconds: float = BUSY_SECONDS, *, new: bool = False
 
 def _open(path: Path, busy_seconds: float) -> tuple[sqlite3.Connection, str]:
     """A connection, and the id of the store."""
-    connection = connect(path, busy_seconds)
+    connection = connect_database(path, busy_seconds)
     try:
         return connection, read_format(connection, path)
     except BaseException:
@@ -478,7 +339,7 @@ def _set_up(connection: sqlite3.Connection) -> None:
 
 def _begin_reading(path: Path, busy_seconds: float) -> sqlite3.Connection:
     with translated(path):
-        connection = connect(path, busy_seconds)
+        connection = connect_database(path, busy_seconds)
         connection.execute("PRAGMA query_only=ON")
         connection.execute("BEGIN")
         connection.execute("SELECT store_id FROM meta").fetchone()  # the first read decides what is seen

@@ -2,7 +2,7 @@
 
 passphrase  scrypt, with its parameters in the box
 keyfile     32 random bytes in a file that someone asked for
-keyring     32 random bytes in the OS keyring, under a name that says nothing but the store's id
+keyring     32 random bytes in the OS keyring, under a name that contains only the store's id
 recovery    a code that was printed once: 160 random bits and a checksum for slips of the pen, in Crockford's base 32
             (nine groups of four; case, spaces and dashes do not matter, O is read as 0, I and L as 1)
 
@@ -35,9 +35,9 @@ from daskpki.store.encryption import (
     KEY_BYTES,
     Cost,
     context,
-    generate_key,
     open_with_key,
     open_with_passphrase,
+    random_key,
     seal_with_key,
     seal_with_passphrase,
 )
@@ -84,7 +84,7 @@ def insert_slot(connection: sqlite3.Connection, slot: Slot) -> None:
 
 
 def keyring_service(store_id: str) -> str:
-    """The keyring's name for the store: readable while it is locked, so it says nothing more."""
+    """The keyring's name for the store; it contains no more than the id, since it is readable while locked."""
     return f"daskpki-store-{store_id}"
 
 
@@ -103,7 +103,7 @@ def create_key_file(path: Path) -> Confidential:
     """The key in `path`, which is made (0600, never over another file) when it is missing."""
     if os.path.lexists(path):
         return read_key_file(path)
-    key = generate_key()
+    key = random_key()
     write_and_read_back(path, key.reveal(), called=_KEY_FILE_SETTING)
     return key
 
@@ -124,7 +124,7 @@ def keyring_key(keyring: KeyringPort, store_id: str, slot: Slot) -> Confidential
 
 def keep_in_keyring(keyring: KeyringPort, store_id: str, master: Confidential, now: int) -> Slot:
     """A new slot whose random key is now in the keyring."""
-    key = generate_key()
+    key = random_key()
     slot = seal_slot(store_id, KEYRING, master, key, now=now)
     keyring.set(keyring_service(store_id), slot.id, Confidential(base64.b64encode(key.reveal())))
     return slot
@@ -177,7 +177,7 @@ class KeySlots:
 
     def add_recovery(self) -> Confidential:
         """A slot for a new recovery code; the code is returned to be shown once, and kept nowhere."""
-        code = generate_recovery_code()
+        code = format_recovery_code(Confidential(secrets.token_bytes(_BYTES)))
         self._add(RECOVERY, parse_recovery_code(code))
         return code
 
@@ -211,11 +211,6 @@ _LENGTH: Final = (8 * _BYTES + _CHECKSUM_BITS) // 5
 _FORGIVEN: Final = str.maketrans("OIL", "011", " -\t\r\n")
 
 
-def generate_recovery_code() -> Confidential:
-    """A new code, as it is printed once."""
-    return format_recovery_code(Confidential(secrets.token_bytes(_BYTES)))
-
-
 def format_recovery_code(key: Confidential) -> Confidential:
     """The printed form of 20 bytes."""
     number = int.from_bytes(key.reveal(), "big") << _CHECKSUM_BITS | _checksum(key)
@@ -225,7 +220,7 @@ def format_recovery_code(key: Confidential) -> Confidential:
 
 
 def parse_recovery_code(code: Confidential) -> Confidential:
-    """The 20 bytes of a printed code; UsageError that says what is wrong, without repeating the code."""
+    """The 20 bytes of a printed code; UsageError that names the mistake without repeating the code."""
     text = code.reveal().decode("ascii", "replace").upper().translate(_FORGIVEN)
     if len(text) != _LENGTH:
         raise UsageError(f"a recovery code has {_LENGTH} letters and digits, this has {len(text)}")
@@ -252,7 +247,6 @@ class Prompt(Protocol):
 
     def __call__(self, *, new: bool) -> Confidential:
         """The passphrase."""
-        ...
 
 
 class Unlocking(NamedTuple):
@@ -267,12 +261,12 @@ class Unlocking(NamedTuple):
 
     @property
     def named(self) -> bool:
-        """Whether a way was chosen, rather than left to the slots."""
+        """True if a way was chosen, rather than left to the slots."""
         return bool(self.key_file or self.passphrase_file or self.recovery_code)
 
 
 def with_environment(ways: Unlocking, environ: Mapping[str, str]) -> Unlocking:
-    """The same ways, with the environment's when none was named; UsageError when two are named at once."""
+    """Add the environment's ways if none was named; UsageError when two are named at once."""
     if not ways.named:
         key_file, passphrase_file = environ.get("DASKPKI_KEY_FILE"), environ.get("DASKPKI_PASSPHRASE_FILE")
         ways = ways._replace(

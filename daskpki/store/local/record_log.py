@@ -1,8 +1,12 @@
-"""The local store's `RecordLog`: an append-only table, whose head is authenticated under the master key.
+"""The local store's `RecordLog`, an append-only table, and its `Inventory`, tables that follow from the records.
 
-The hash chain says that nothing in the middle was changed, the head's MAC that the end was written by someone who
+The hash chain shows that nothing in the middle was changed, the head's MAC that the end was written by someone who
 could unlock the store, `table_seal.py` that the tables are what followed from it, and `rollback_guard.py` that the
-whole was not put back. Whether a commit was signed by the CA is for the log's judge to say.
+whole was not put back. The log's judge decides whether a commit was signed by the CA.
+
+The inventory's tables are updated in the record's own transaction: an entry is loaded, changed by `daskpki.inventory`'s
+`certificate_after` or `authority_after`, and written back. The inventory is SQL over one snapshot, at a cost that does
+not grow with the number of leaves.
 """
 
 from __future__ import annotations
@@ -10,13 +14,25 @@ from __future__ import annotations
 import hmac
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from daskpki.errors import CorruptError, NotTrustedError
-from daskpki.inventory import Inventory
+from daskpki.inventory import (
+    AUTHORITY_KINDS,
+    CERTIFICATE_KINDS,
+    AuthorityRecord,
+    CertificateRecord,
+    Inventory,
+    authority_after,
+    certificate_after,
+    parse_authority,
+)
 from daskpki.records import (
     EMPTY,
+    ISSUED,
+    PUBLISHED,
+    RESERVED,
     Draft,
     Head,
     Record,
@@ -28,8 +44,7 @@ from daskpki.records import (
     verify_chain,
 )
 from daskpki.store.encryption import context, derive
-from daskpki.store.local.database import Database, Snapshot, Unlocking
-from daskpki.store.local.inventory import LocalInventory, apply_records, clear_index
+from daskpki.store.local.database import Database, DatabaseSnapshot, MasterKey
 from daskpki.store.local.table_seal import TableSeal
 from daskpki.store.port import Judge, Sign, unsigned
 from daskpki.store.rollback_guard import RollbackGuard
@@ -47,10 +62,10 @@ class LocalRecordLog:
     """See `daskpki.store.port.RecordLog`."""
 
     def __init__(
-        self, database: Database, unlocking: Unlocking, seen: RollbackGuard, cluster: str, judge: Judge | None = None
+        self, database: Database, master_key: MasterKey, seen: RollbackGuard, cluster: str, judge: Judge | None = None
     ) -> None:
         self._database = database
-        self._unlocking = unlocking
+        self._master_key = master_key
         self._seen = seen
         self._cluster = cluster
         self._judge = judge
@@ -72,7 +87,7 @@ class LocalRecordLog:
         head = self._judged(snapshot).head
         yield from self._records(snapshot, after, head)
 
-    def _records(self, snapshot: Snapshot, after: int, head: Head) -> Iterator[Record]:
+    def _records(self, snapshot: DatabaseSnapshot, after: int, head: Head) -> Iterator[Record]:
         start = Head(after, hash_at(snapshot, self._cluster, after) or EMPTY.hash)
         rows = snapshot.rows(f"{_RECORDS} AND seq > ? ORDER BY seq", self._cluster, after)
         last = start
@@ -86,9 +101,9 @@ class LocalRecordLog:
         self, decide: Callable[[Inventory], Sequence[Draft]], stamp: Stamp, sign: Sign = unsigned
     ) -> Sequence[Record]:
         """Append one signed commit."""
-        self._unlocking.unlock()
+        self._master_key.unlock()
         with self._database.write() as connection:
-            view = self._judged(Snapshot(self._database.path, connection, owned=False))
+            view = self._judged(DatabaseSnapshot(self._database.path, connection, owned=False))
             records = commit_of(view.head, decide(view), stamp, lambda drafted: sign(view, drafted, ""))
             if records:
                 self._append(connection, records)
@@ -96,62 +111,47 @@ class LocalRecordLog:
 
     def adopt(self, records: Sequence[Record]) -> None:
         """Append records of another store's log."""
-        self._unlocking.unlock()
+        self._master_key.unlock()
         with self._database.write() as connection:
-            head = self._judged(Snapshot(self._database.path, connection, owned=False)).head
+            head = self._judged(DatabaseSnapshot(self._database.path, connection, owned=False)).head
             if later := following(head, records):
                 self._append(connection, later)
 
     def authenticate(self) -> Head:
-        """Read and check the log from its first record; the head's MAC says that its author could unlock the store."""
-        self._unlocking.unlock()
+        """Read and check the log from its first record; the head's MAC shows that its author could unlock the store."""
+        self._master_key.unlock()
         snapshot = self._database.snapshot()
         head = self._judged(snapshot).head
         for _ in self._records(snapshot, 0, head):
             pass
         return head
 
-    def rebuild(self) -> None:
-        """Derive certificates and authorities from the records again."""
-        self._unlocking.unlock()
-        with self._database.write() as connection:
-            clear_index(connection, self._cluster)
-            rows = connection.execute(f"{_RECORDS} ORDER BY seq", (self._cluster,))
-            for record in verify_chain(EMPTY, map(_parse_record, rows)):
-                apply_records(connection, self._cluster, [record])
-            self._seal(connection).renew_all()
-
-    def _view(self, snapshot: Snapshot) -> LocalInventory:
+    def _judged(self, snapshot: DatabaseSnapshot) -> LocalInventory:
+        """The view, checked by what was seen before, by the store's key where it is at hand, and by the judge."""
         view = LocalInventory(snapshot, self._cluster)
         head = view.head
         self._seen.verify(self._cluster, head, lambda seen: holds(snapshot, self._cluster, seen))
-        return view
-
-    def _judged(self, snapshot: Snapshot) -> LocalInventory:
-        """The view, authenticated by the store's key where it is at hand, and by the judge."""
-        view = self._view(snapshot)
-        head = view.head
-        if self._unlocking.is_unlocked:
+        if self._master_key.is_unlocked:
             self._authenticate(snapshot, head)
         if self._judge is not None:
             self._judge(head, lambda after: self._records(snapshot, after, head))
-            if self._unlocking.is_unlocked:  # by now, since the judge reads the trust document
+            if self._master_key.is_unlocked:  # by now, since the judge reads the trust document
                 self._authenticate(snapshot, head)
         return view
 
     def _append(self, connection: sqlite3.Connection, records: Sequence[Record]) -> None:
         connection.executemany(_INSERT, [(self._cluster, *_row(record)) for record in records])
-        changed = apply_records(connection, self._cluster, records)
+        changed = _apply_records(connection, self._cluster, records)
         head = Head(records[-1].seq, records[-1].hash)
         row = (self._cluster, *head, None, self._mac(head))
         connection.execute("INSERT OR REPLACE INTO log_head VALUES (?, ?, ?, ?, ?)", row)
         self._seal(connection).renew(changed)
         self._database.afterwards(lambda: self._seen.note(self._cluster, head))
 
-    def _authenticate(self, snapshot: Snapshot, head: Head) -> None:
-        """The head is the newest record, and was written by someone who could unlock the store, and so were the tables.
+    def _authenticate(self, snapshot: DatabaseSnapshot, head: Head) -> None:
+        """Raise CorruptError unless the head is the newest record, and both head and tables have the key's MAC.
 
-        Looked at once, and again only after another connection wrote to the database.
+        The tables are checked once, and again only after another connection wrote to the database.
         """
         newest = snapshot.row("SELECT seq, hash FROM record WHERE cluster = ? ORDER BY seq DESC LIMIT 1", self._cluster)
         row = snapshot.row("SELECT mac, base FROM log_head WHERE cluster = ?", self._cluster)
@@ -167,22 +167,21 @@ class LocalRecordLog:
             )
 
     def _seal(self, connection: sqlite3.Connection) -> TableSeal:
-        key = derive(self._unlocking.unlock(), b"authenticate tables")
-        return TableSeal(connection, key, self._database.store_id)
+        return TableSeal(connection, self._master_key.unlock(), self._database.store_id)
 
     def _mac(self, head: Head) -> bytes:
-        key = derive(self._unlocking.unlock(), b"authenticate log heads")
+        key = derive(self._master_key.unlock(), b"authenticate log heads")
         return hmac.digest(key, context("log head", self._database.store_id, self._cluster, *head), "sha256")
 
 
-def hash_at(snapshot: Snapshot, cluster: str, seq: int) -> str | None:
-    """The hash of that record, if it is there."""
+def hash_at(snapshot: DatabaseSnapshot, cluster: str, seq: int) -> str | None:
+    """The hash of that record, or None."""
     row = snapshot.row("SELECT hash FROM record WHERE cluster = ? AND seq = ?", cluster, seq)
     return None if row is None else str(row[0])
 
 
-def holds(snapshot: Snapshot, cluster: str, seen: Head) -> bool:
-    """Whether the log has that very record."""
+def holds(snapshot: DatabaseSnapshot, cluster: str, seen: Head) -> bool:
+    """True if the log has that very record."""
     return hash_at(snapshot, cluster, seen.seq) == seen.hash
 
 
@@ -197,3 +196,131 @@ def _parse_record(row: tuple[Any, ...]) -> Record:
         return Record._make((*row[:6], json.loads(row[6]), row[7], signatures))
     except ValueError as error:
         raise CorruptError(f"record {row[0]} is damaged") from error
+
+
+CERTIFICATE_COLUMNS: Final = ", ".join(CertificateRecord._fields)
+_SERIAL, _SANS, _SUPERSEDED = map(CertificateRecord._fields.index, ("serial", "sans", "superseded"))
+_WRITE: Final = (
+    f"INSERT INTO certificate (cluster, {CERTIFICATE_COLUMNS}, issued_seq) "  # noqa: S608 - names of our own fields
+    f"VALUES ({', '.join('?' * (len(CertificateRecord._fields) + 2))}) ON CONFLICT (cluster, serial) DO UPDATE SET "
+    + ", ".join(f"{column} = excluded.{column}" for column in (*CertificateRecord._fields, "issued_seq"))
+    + " RETURNING position"
+)
+_READ: Final = f"SELECT {CERTIFICATE_COLUMNS}, issued_seq FROM certificate WHERE cluster = ? AND serial = ?"  # noqa: S608
+_SUPERSEDE: Final = """
+UPDATE certificate SET superseded = 1
+WHERE position = (SELECT position FROM certificate WHERE cluster = ? AND role = ? AND name = ? AND issued_seq > 0
+                  ORDER BY issued_seq DESC LIMIT 1) AND serial <> ? RETURNING position
+"""
+
+
+def _apply_records(connection: sqlite3.Connection, cluster: str, records: Sequence[Record]) -> set[int]:
+    """Bring the tables up to date with new records, and return the positions of the certificates that changed.
+
+    Kinds that this version does not know change nothing.
+    """
+    changed: set[int] = set()
+    for record in records:
+        if record.kind in CERTIFICATE_KINDS:
+            changed |= _apply_to_certificate(connection, cluster, record)
+        elif record.kind in AUTHORITY_KINDS:
+            generation = record.body["generation"]
+            query = "SELECT entry FROM authority WHERE cluster = ? AND generation = ?"
+            row = connection.execute(query, (cluster, generation)).fetchone()
+            entry = authority_after(None if row is None else parse_authority(json.loads(row[0])), record)
+            entry_row = (cluster, generation, json.dumps(entry._asdict()))
+            connection.execute("INSERT OR REPLACE INTO authority VALUES (?, ?, ?)", entry_row)
+        elif record.kind == PUBLISHED:
+            connection.execute(
+                "INSERT INTO published VALUES (?, ?, ?) ON CONFLICT (cluster) DO UPDATE SET epoch = excluded.epoch, "
+                "body = excluded.body WHERE excluded.epoch > epoch",
+                (cluster, record.body["epoch"], json.dumps(dict(record.body))),
+            )
+    return changed
+
+
+def _apply_to_certificate(connection: sqlite3.Connection, cluster: str, record: Record) -> set[int]:
+    serial = _format_serial(int(record.body["serial"], 16))
+    row = None if record.kind == RESERVED else connection.execute(_READ, (cluster, serial)).fetchone()
+    entry = certificate_after(None if row is None else _parse_certificate(row[:-1]), record)
+    issued_seq = None if row is None else row[-1]
+    changed = []
+    if record.kind == ISSUED:
+        changed = connection.execute(_SUPERSEDE, (cluster, entry.role, entry.name, serial)).fetchall()
+        issued_seq = record.seq
+    fields = entry._asdict() | {"serial": _format_serial(entry.serial), "sans": json.dumps(entry.sans)}
+    changed += connection.execute(_WRITE, (cluster, *fields.values(), issued_seq)).fetchall()
+    return {row[0] for row in changed}
+
+
+def _format_serial(serial: int) -> str:
+    """The key of a serial, whose 160 bits do not fit SQLite's integers."""
+    return f"{serial:x}"
+
+
+def _parse_certificate(row: Sequence[Any]) -> CertificateRecord:
+    """The entry of a row with CERTIFICATE_COLUMNS."""
+    fields = [*row]  # filled in by place: `_replace` would take most of the time of a long list
+    fields[_SERIAL] = int(row[_SERIAL], 16)
+    fields[_SANS] = () if row[_SANS] == "[]" else tuple(json.loads(row[_SANS]))
+    fields[_SUPERSEDED] = bool(row[_SUPERSEDED])
+    return CertificateRecord._make(fields)
+
+
+_SELECT: Final = f"SELECT {CERTIFICATE_COLUMNS} FROM certificate WHERE cluster = ?"  # noqa: S608 - our own fields
+
+
+class LocalInventory:
+    """See `daskpki.inventory.Inventory`."""
+
+    def __init__(self, snapshot: DatabaseSnapshot, cluster: str) -> None:
+        self._snapshot = snapshot
+        self._cluster = cluster
+
+    @property
+    def head(self) -> Head:
+        """The record that this view ends at."""
+        row = self._snapshot.row("SELECT seq, hash FROM log_head WHERE cluster = ?", self._cluster)
+        return EMPTY if row is None else Head(*row)
+
+    @property
+    def published(self) -> Mapping[str, Any]:
+        """The body of the newest `published` event."""
+        row = self._snapshot.row("SELECT body FROM published WHERE cluster = ?", self._cluster)
+        return {} if row is None else dict(json.loads(row[0]))
+
+    def certificate(self, serial: int) -> CertificateRecord | None:
+        """Find a leaf by serial."""
+        return self._one("serial = ?", _format_serial(serial))
+
+    def current(self, role: str, name: str) -> CertificateRecord | None:
+        """Find the newest issued leaf of a role and name."""
+        return self._one("role = ? AND name = ? AND issued_seq > 0 ORDER BY issued_seq DESC LIMIT 1", role, name)
+
+    def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
+        """Find a leaf by fingerprint."""
+        return self._one("fingerprint = ?", fingerprint)
+
+    def certificates(
+        self, *, role: str | None = None, name: str | None = None, statuses: Sequence[str] | None = None
+    ) -> Iterator[CertificateRecord]:
+        """Stream the leaves in the order of their reservation."""
+        where, parameters = "", []
+        for column, value in (("role", role), ("name", name)):
+            if value is not None:
+                where += f" AND {column} = ?"
+                parameters.append(value)
+        if statuses is not None:
+            where += f" AND status IN ({', '.join('?' * len(statuses))})"
+            parameters += statuses
+        rows = self._snapshot.rows(f"{_SELECT}{where} ORDER BY position", self._cluster, *parameters)
+        return map(_parse_certificate, rows)
+
+    def authorities(self) -> Sequence[AuthorityRecord]:
+        """The CA generations, oldest first."""
+        statement = "SELECT entry FROM authority WHERE cluster = ? ORDER BY generation"
+        return [parse_authority(json.loads(row[0])) for row in self._snapshot.rows(statement, self._cluster)]
+
+    def _one(self, where: str, *parameters: str) -> CertificateRecord | None:
+        row = self._snapshot.row(f"{_SELECT} AND {where}", self._cluster, *parameters)
+        return None if row is None else _parse_certificate(row)

@@ -17,7 +17,7 @@ from typing import Any, Final
 from daskpki.confidential import Confidential
 from daskpki.errors import AlreadyExistsError, ConflictError, CorruptError, DisabledError, NotFoundError
 from daskpki.secret_names import is_ours
-from daskpki.store.encryption import context, decrypt, derive, encrypt, generate_key
+from daskpki.store.encryption import context, decrypt, derive, encrypt, random_key
 from daskpki.store.limits import (
     check_annotations,
     check_label_pairs,
@@ -26,7 +26,7 @@ from daskpki.store.limits import (
     check_payload,
     check_secret_id,
 )
-from daskpki.store.local.database import Database, Unlocking
+from daskpki.store.local.database import Database, MasterKey
 from daskpki.store.local.table_seal import TableSeal, secret_part
 from daskpki.store.port import DESTROYED, DISABLED, ENABLED, Payload, SecretInfo, Version
 
@@ -39,10 +39,9 @@ _VERSIONS: Final = "SELECT number, state, created FROM version WHERE secret = ? 
 class LocalSecretStore:
     """See `daskpki.store.port.SecretStore`; everything here is strongly consistent."""
 
-    def __init__(self, database: Database, unlocking: Unlocking, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, master_key: MasterKey, clock: Callable[[], float]) -> None:
         self._database = database
-        self._unlocking = unlocking
-        self._master = unlocking.unlock
+        self._master_key = master_key
         self._clock = clock
 
     def create(
@@ -52,7 +51,7 @@ class LocalSecretStore:
         check_secret_id(secret)
         check_labels(labels)
         check_annotations(annotations or {})
-        data_key = encrypt(self._wrapping_key(), generate_key(), self._key_context(secret))
+        data_key = encrypt(self._wrapping_key(), random_key(), self._key_context(secret))
         info = SecretInfo(secret, dict(labels), dict(annotations or {}), _new_etag(), int(self._clock()))
         with self._database.write() as connection:
             self._verify_part(connection, secret)
@@ -93,7 +92,7 @@ class LocalSecretStore:
         if labels is not None:
             check_labels(labels)
         check_annotations(annotations or {})
-        self._master()
+        self._master_key.unlock()
         with self._database.write() as connection:
             info = self._owned(connection, secret)
             _check_etag(info, etag)
@@ -137,7 +136,7 @@ class LocalSecretStore:
     def access(self, secret: str, number: int) -> Confidential:
         """Return a version's payload."""
         check_secret_id(secret)
-        self._master()
+        self._master_key.unlock()
         with self._database.read() as connection:
             self._verify(connection, secret)
             state, sealed = _version(connection, secret, number)
@@ -146,7 +145,7 @@ class LocalSecretStore:
     def latest(self, secret: str) -> Payload:
         """Return the newest version and its payload."""
         check_secret_id(secret)
-        self._master()
+        self._master_key.unlock()
         with self._database.read() as connection:
             self._verify(connection, secret)
             newest = connection.execute("SELECT max(number) FROM version WHERE secret = ?", (secret,)).fetchone()[0]
@@ -158,7 +157,7 @@ class LocalSecretStore:
         check_secret_id(secret)
         with self._database.read() as connection:
             info = _get(connection, secret)
-            if self._unlocking.is_unlocked and is_ours(info.labels):
+            if self._master_key.is_unlocked and is_ours(info.labels):
                 self._verify(connection, secret)
             rows = connection.execute(_VERSIONS, (secret,)).fetchall()
         return (Version(*row) for row in reversed(rows))
@@ -173,7 +172,7 @@ class LocalSecretStore:
 
     def destroy(self, secret: str, number: int) -> None:
         """Erase a version's payload."""
-        self._master()
+        self._master_key.unlock()
         with self._database.write() as connection:
             self._owned(connection, secret)
             _version(connection, secret, number)
@@ -183,7 +182,7 @@ class LocalSecretStore:
         self._database.erase_remains()
 
     def _set_state(self, secret: str, number: int, wanted: str) -> None:
-        self._master()
+        self._master_key.unlock()
         with self._database.write() as connection:
             self._owned(connection, secret)
             state, _ = _version(connection, secret, number)
@@ -211,7 +210,7 @@ class LocalSecretStore:
         self._database.beforehand(part, lambda connection: self._seal(connection).renew_secrets(part))
 
     def _seal(self, connection: sqlite3.Connection) -> TableSeal:
-        return TableSeal(connection, derive(self._master(), b"authenticate tables"), self._database.store_id)
+        return TableSeal(connection, self._master_key.unlock(), self._database.store_id)
 
     def _verify_part(self, connection: sqlite3.Connection, secret: str) -> None:
         part = secret_part(secret)
@@ -236,7 +235,7 @@ class LocalSecretStore:
         *columns, data_key, written = row
         versions = connection.execute(_VERSIONS, (secret,)).fetchall()
         subject = json.dumps([self._database.store_id, *columns, data_key.hex(), versions]).encode()
-        return written, hmac.digest(derive(self._master(), b"authenticate secrets"), subject, "sha256")
+        return written, hmac.digest(derive(self._master_key.unlock(), b"authenticate secrets"), subject, "sha256")
 
     def _open(self, secret: str, number: int, state: str, sealed: bytes | None) -> Confidential:
         if state != ENABLED or sealed is None:
@@ -253,16 +252,13 @@ class LocalSecretStore:
         row = connection.execute("SELECT data_key FROM secret WHERE id = ?", (secret,)).fetchone()
         if row is None:
             raise NotFoundError(f"there is no secret {secret!r}")
-        return self._unwrap(secret, row[0], wrapping)
-
-    def _unwrap(self, secret: str, data_key: bytes, wrapping: bytes) -> bytes:
         try:
-            return decrypt(wrapping, data_key, self._key_context(secret)).reveal()
+            return decrypt(wrapping, row[0], self._key_context(secret)).reveal()
         except CorruptError as error:
             raise CorruptError(f"the key of {secret!r}: {error}", hint="restore it from a backup") from error
 
     def _wrapping_key(self) -> bytes:
-        return derive(self._master(), b"wrap data keys")
+        return derive(self._master_key.unlock(), b"wrap data keys")
 
     def _key_context(self, secret: str) -> bytes:
         return context("data key", self._database.store_id, secret)
@@ -271,16 +267,11 @@ class LocalSecretStore:
         return context("payload", self._database.store_id, secret, number)
 
 
-def _find(connection: sqlite3.Connection, secret: str) -> SecretInfo | None:
-    row = connection.execute(f"SELECT {_COLUMNS} FROM secret WHERE id = ?", (secret,)).fetchone()  # noqa: S608
-    return None if row is None else _info(row)
-
-
 def _get(connection: sqlite3.Connection, secret: str) -> SecretInfo:
-    info = _find(connection, secret)
-    if info is None:
+    row = connection.execute(f"SELECT {_COLUMNS} FROM secret WHERE id = ?", (secret,)).fetchone()  # noqa: S608
+    if row is None:
         raise NotFoundError(f"there is no secret {secret!r}")
-    return info
+    return _info(row)
 
 
 def _version(connection: sqlite3.Connection, secret: str, number: int) -> tuple[str, bytes | None]:

@@ -11,20 +11,20 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from importlib.resources import files
 from pathlib import Path
 
 from daskpki.confidential import Confidential
 from daskpki.errors import AlreadyExistsError
-from daskpki.files import make_private_directory, os_error, remove_leftovers, sync_directory
-from daskpki.store.encryption import generate_key
+from daskpki.files import locked, make_private_directory, os_error, remove_leftovers, sync_directory
+from daskpki.store.encryption import random_key
 from daskpki.store.local.database import (
     APPLICATION_ID,
     BUSY_SECONDS,
     FORMAT,
     NAME,
-    SCHEMA,
     Database,
-    connect,
+    connect_database,
     refuse_network_filesystem,
     translated,
 )
@@ -50,29 +50,36 @@ def create_database(directory: Path, first_slot: FirstSlot, now: int) -> None:
         store_id = secrets.token_hex(8)
         slot = first_slot(store_id)
         try:
-            _build(directory, store_id, slot, now)
-        except OSError as error:
-            raise os_error(error, target) from error
+            with published(target) as temporary:
+                _fill(temporary, store_id, slot, now)
         finally:
             remove_leftovers(directory)
 
 
-def _build(directory: Path, store_id: str, slot: Slot, now: int) -> None:
-    temporary = directory / f".tmp-{NAME}-{secrets.token_hex(8)}"
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
+@contextmanager
+def published(file: Path) -> Iterator[Path]:
+    """A private temporary file beside `file`, which takes that name once the block has ended and the disk has it."""
+    temporary = file.with_name(f".tmp-{file.name}-{secrets.token_hex(8)}")
     try:
-        _fill(temporary, store_id, slot, now)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.link(temporary, directory / NAME)
-    sync_directory(directory)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        try:
+            yield temporary
+            os.fsync(descriptor)
+            os.link(temporary, file)
+            sync_directory(file.parent)
+        finally:
+            os.close(descriptor)
+            temporary.unlink(missing_ok=True)
+    except FileExistsError:
+        raise AlreadyExistsError(f"{file} exists", hint="choose another place, or move it away") from None
+    except OSError as error:
+        raise os_error(error, file) from error
 
 
 def _fill(path: Path, store_id: str, slot: Slot, now: int) -> None:
-    with translated(path), closing(connect(path, new=True)) as connection:
+    with translated(path), closing(connect_database(path, new=True)) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        for statement in _statements(SCHEMA):
+        for statement in _statements(files(__package__).joinpath("schema.sql").read_text("utf-8")):
             connection.execute(statement)
         connection.execute("INSERT INTO meta VALUES (?, ?)", (store_id, now))
         insert_slot(connection, slot)
@@ -89,19 +96,6 @@ def _statements(script: str) -> Iterator[str]:
         if sqlite3.complete_statement(pending):
             yield pending
             pending = ""
-
-
-@contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold the directory's advisory lock, which the system drops when the process ends."""
-    import fcntl
-
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 class LocalStore:
@@ -153,7 +147,7 @@ class LocalStore:
 
     @property
     def memory(self) -> RollbackGuard:
-        """What this user has seen of the store."""
+        """The log heads and trust documents of the store that this user has seen."""
         return self._seen
 
     def clusters(self) -> Sequence[str]:
@@ -182,7 +176,7 @@ class LocalStore:
 
     @property
     def is_unlocked(self) -> bool:
-        """Whether the master key was asked for already."""
+        """True if the master key was asked for already."""
         return self._master is not None
 
     def unlock(self) -> Confidential:
@@ -196,5 +190,5 @@ def create_local_store(
     directory: Path, ways: Unlocking, *, seen: Path | None, clock: Callable[[], float]
 ) -> LocalStore:
     """Make a store with a first key slot, and open it; AlreadyExistsError, AccessDeniedError with the ways out."""
-    create_database(directory, first_slot(ways, generate_key(), clock), int(clock()))
+    create_database(directory, first_slot(ways, random_key(), clock), int(clock()))
     return LocalStore(directory, ways, seen=seen, clock=clock)

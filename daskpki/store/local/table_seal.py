@@ -15,9 +15,10 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError
 from daskpki.inventory import CertificateRecord
-from daskpki.store.encryption import context
+from daskpki.store.encryption import context, derive
 
 RUN: Final = 512
 _COLUMNS: Final = ", ".join(("position", "cluster", *CertificateRecord._fields, "issued_seq"))
@@ -44,15 +45,10 @@ def secret_part(secret: str) -> str:
 class TableSeal:
     """The digests and their MAC, over one connection; within the caller's transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, key: bytes, store_id: str) -> None:
+    def __init__(self, connection: sqlite3.Connection, master: Confidential, store_id: str) -> None:
         self._connection = connection
-        self._key = key
+        self._key = derive(master, b"authenticate tables")
         self._store_id = store_id
-
-    def present(self) -> bytes | None:
-        """The MAC that is there; None for a store in which nothing was written yet."""
-        row = self._connection.execute("SELECT mac FROM table_seal").fetchone()
-        return None if row is None else bytes(row[0])
 
     def verify(self) -> None:
         """Raise CorruptError unless every row is as a holder of the store's key wrote it, and none is missing."""
@@ -70,30 +66,25 @@ class TableSeal:
         self._verify_mac()
 
     def _verify_mac(self) -> None:
-        digests, mac = self._digests(), self.present()
-        if mac is None and not digests:
+        digests, row = self._digests(), self._connection.execute("SELECT mac FROM table_seal").fetchone()
+        if row is None and not digests:  # nothing was written yet
             return
-        if mac is None or not hmac.compare_digest(mac, self._mac(digests)):
+        if row is None or not hmac.compare_digest(row[0], self._mac(digests)):
             raise _changed("table_digest")
 
     def renew_secrets(self, part: str) -> None:
         """Seal the secrets of a part, which was verified before its first change."""
         self._verify_mac()  # or the new MAC would vouch for digests that someone without the key wrote
-        self._seal([part])
+        self._renew([part])
 
     def renew(self, positions: Iterable[int]) -> None:
         """Seal what the transaction wrote: the small tables, and the certificates at these positions."""
-        self._seal({*_SMALL, *(f"certificate:{position // RUN}" for position in positions)})
+        self._renew({*_SMALL, *(f"certificate:{position // RUN}" for position in positions)})
 
-    def _seal(self, parts: Iterable[str]) -> None:
+    def _renew(self, parts: Iterable[str]) -> None:
         rows = [(part, self._digest(part)) for part in parts]
         self._connection.executemany("INSERT OR REPLACE INTO table_digest VALUES (?, ?)", rows)
         self._connection.execute("INSERT OR REPLACE INTO table_seal VALUES (1, ?)", (self._mac(self._digests()),))
-
-    def renew_all(self) -> None:
-        """Seal all rows that follow from the records as they are."""
-        self._connection.execute("DELETE FROM table_digest WHERE part NOT LIKE 'secret:%'")
-        self.renew(int(run.partition(":")[2]) * RUN for run in self._runs())
 
     def _digests(self) -> dict[str, bytes]:
         return dict(self._connection.execute("SELECT part, digest FROM table_digest"))

@@ -26,27 +26,21 @@ class Backing(Protocol):
 
     def factory(self) -> Store:
         """A new handle on the same place, independent of the others."""
-        ...
 
     def foreign(self, secret: str) -> None:
         """Make a secret without daskpki's labels, with one version whose payload is b"foreign"."""
-        ...
 
     def corrupt(self, secret: str, number: int) -> None:
         """Damage what is stored of that version, so that its payload cannot be returned as it was."""
-        ...
 
     def make_stale(self, secret: str) -> None:
-        """From now on `latest` of that secret answers what it would answer now; nothing, where it is never stale."""
-        ...
+        """Freeze the answer of `latest` for that secret; a store in which it is never stale does nothing."""
 
     def unavailable(self) -> AbstractContextManager[None]:
         """Within it, writes through handles that are made by `factory` fail for a reason that passes."""
-        ...
 
     def denied(self) -> AbstractContextManager[None]:
         """Within it, handles that are made by `factory` may neither write nor read payloads."""
-        ...
 
 
 SECRET: Final = "daskpki_c_secret_shared"
@@ -55,14 +49,18 @@ MISSING: Final = "daskpki_c_secret_missing"
 FOREIGN: Final = "daskpki_c_secret_foreign"
 
 
-class OneSecret:
-    """The fixtures of both halves of the suite."""
+class OneStore:
+    """The fixture of every suite."""
 
     @pytest.fixture
     def store(self, backing: Backing) -> Iterator[Store]:
         """A handle for one test."""
         with closing(backing.factory()) as store:
             yield store
+
+
+class OneSecret(OneStore):
+    """The fixtures of both halves of the suite of payloads."""
 
     @pytest.fixture
     def secrets(self, store: Store) -> SecretStore:
@@ -76,14 +74,14 @@ STAMP: Final = Stamp(1_700_000_000, "operation", "user@host", "daskpki test")
 
 @contextmanager
 def threads(count: int) -> Iterator[Executor]:
-    """That many threads."""
+    """Run that many threads."""
     with ThreadPoolExecutor(count) as executor:
         yield executor
 
 
 @contextmanager
 def processes(count: int) -> Iterator[Executor]:
-    """That many processes, spawned, since gRPC's channels do not survive a fork."""
+    """Spawn that many processes, since gRPC's channels do not survive a fork."""
     with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as executor:
         yield executor
 

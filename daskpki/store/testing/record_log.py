@@ -43,7 +43,7 @@ from daskpki.records import (
     verify_chain,
 )
 from daskpki.store.port import RecordLog, Store
-from daskpki.store.testing.backing import STAMP, Backing, append_records, processes, run, threads
+from daskpki.store.testing.backing import STAMP, Backing, OneStore, append_records, processes, run, threads
 
 _NAMES: Final = ("scheduler", "w-0", "alice")
 _NEXT: Final = {
@@ -148,14 +148,8 @@ def always(*drafts: Draft) -> Callable[[Inventory], Sequence[Draft]]:
     return lambda _: drafts
 
 
-class OneLog:
-    """The fixtures of every part of the suite."""
-
-    @pytest.fixture
-    def store(self, backing: Backing) -> Iterator[Store]:
-        """A handle of the test's own."""
-        with closing(backing.factory()) as store:
-            yield store
+class OneLog(OneStore):
+    """The fixtures of every part of the suite of logs."""
 
     @pytest.fixture
     def log(self, store: Store) -> RecordLog:
@@ -222,7 +216,7 @@ class AppendingSuite(OneLog):
         with closing(backing.factory()) as other:
             assert [record.signatures for record in other.log("c").records()] == [None, made]
 
-    def test_a_log_is_as_its_judge_says(self, log: RecordLog, backing: Backing) -> None:
+    def test_a_log_counts_as_far_as_its_judge_decides(self, log: RecordLog, backing: Backing) -> None:
         records = log.commit(always(NOTE, NOTE), STAMP)
         asked = []
 
@@ -287,13 +281,13 @@ class AppendingSuite(OneLog):
         assert store.log("a").inventory().certificate(1) is None
         assert [record.kind for record in store.log("a").records()] == ["note"]
 
-    def test_unavailable_is_said_so_and_nothing_is_appended(self, log: RecordLog, backing: Backing) -> None:
+    def test_unavailable_is_reported_and_nothing_is_appended(self, log: RecordLog, backing: Backing) -> None:
         log.commit(always(NOTE), STAMP)
         with backing.unavailable(), closing(backing.factory()) as other, pytest.raises(UnavailableError):
             other.log("c").commit(always(NOTE), STAMP)
         assert log.inventory().head.seq == 1
 
-    def test_denied_is_said_so(self, log: RecordLog, backing: Backing) -> None:
+    def test_denied_is_reported(self, log: RecordLog, backing: Backing) -> None:
         log.commit(always(NOTE), STAMP)
         with backing.denied(), pytest.raises(AccessDeniedError), closing(backing.factory()) as other:
             other.log("c").commit(always(NOTE), STAMP)
@@ -379,7 +373,7 @@ class InventorySuite(OneLog):
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(history=histories())
-    def test_the_inventory_is_what_the_records_say(
+    def test_the_inventory_follows_from_the_records(
         self, store: Store, backing: Backing, history: list[list[Draft]]
     ) -> None:
         cluster = f"c{secrets.token_hex(8)}"  # each example has another log in the same place

@@ -289,12 +289,12 @@ class PayloadSuite(OneSecret):
             assert other.secrets.add(SECRET, Confidential("two")) == number + 1
         assert secrets.access(SECRET, number + 1).reveal() == b"two"
 
-    def test_unavailable_is_said_so_and_nothing_was_done(self, secrets: SecretStore, backing: Backing) -> None:
+    def test_unavailable_is_reported_and_nothing_was_done(self, secrets: SecretStore, backing: Backing) -> None:
         with backing.unavailable(), closing(backing.factory()) as other, pytest.raises(UnavailableError):
             other.secrets.add(SECRET, Confidential("one"))
         assert secrets.add(SECRET, Confidential("two")) == 1
 
-    def test_denied_is_said_so(self, secrets: SecretStore, backing: Backing) -> None:
+    def test_denied_is_reported(self, secrets: SecretStore, backing: Backing) -> None:
         secrets.add(SECRET, Confidential("one"))
         with backing.denied():
             for call in (_access, _add):

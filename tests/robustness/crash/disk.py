@@ -21,7 +21,8 @@ from daskpki.authority.ca import CertificateAuthority
 from daskpki.cli.rotate_ca import rollover_document
 from daskpki.inventory import CertificateRecord
 from daskpki.settings import LocalUrl
-from daskpki.store.opening import Unlocking, open_store
+from daskpki.store.local.key_slots import Unlocking
+from daskpki.store.opening import open_store
 from daskpki.store.port import Store
 from tests.robustness.crash import calls
 from tests.robustness.crash.calls import KILL, Point

@@ -27,9 +27,9 @@ from daskpki.inventory import CertificateRecord
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.credential import Credential, parse_credential
 from daskpki.pki.keys import serialize_key
+from daskpki.pki.pem import fingerprint
 from daskpki.pki.revoked import revoked_serials
-from daskpki.pki.trust import TrustDocument
-from daskpki.pki.verify import fingerprint
+from daskpki.pki.trust_document import TrustDocument
 from daskpki.records import ABANDONED, ISSUED, RESERVED, REVOKED, REVOKING
 from daskpki.store.port import ENABLED, Store
 from tests.robustness.crash.cases import Case, issue

@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 from daskpki.confidential import Confidential
 from daskpki.errors import UnavailableError
-from daskpki.store.append_chain import AppendChain, Head, Outcome, Tip
+from daskpki.store.append_chain import AppendChain, ChainHead, Outcome, Tip
 from daskpki.store.local import database
 from daskpki.store.local.secret_store import LocalSecretStore
 from daskpki.store.local.store import LocalStore
@@ -63,7 +63,7 @@ def forgetful() -> Iterator[None]:
             return propose(self, tip, payload)
         except UnavailableError:
             number = tip.newest + 1
-            return Outcome(True, Tip(Head(number, payload, self._codec.link(payload)), number))
+            return Outcome(True, Tip(ChainHead(number, payload, self._codec.link(payload)), number))
 
     with patch.object(AppendChain, "propose", careless):
         yield
@@ -75,7 +75,7 @@ def heedless() -> Iterator[None]:
 
     def careless(self: AppendChain[Any], _tip: Tip[Any], payload: Any) -> Outcome[Any]:
         number = self._store.add(self._secret, self._codec.encode(payload))
-        return Outcome(True, Tip(Head(number, payload, self._codec.link(payload)), number))
+        return Outcome(True, Tip(ChainHead(number, payload, self._codec.link(payload)), number))
 
     with patch.object(AppendChain, "propose", careless):
         yield

@@ -7,7 +7,8 @@ from datetime import datetime
 from daskpki import secret_names
 from daskpki.authority.ca import CertificateAuthority
 from daskpki.authority.rollover import IDLE
-from daskpki.pki.trust import TrustDocument, verify_trust
+from daskpki.pki.trust import verify_trust
+from daskpki.pki.trust_document import TrustDocument
 from daskpki.store.port import Store
 from daskpki.store.trust_chain import trust_chain
 from tests.robustness.crash.cases import Ending
@@ -24,8 +25,8 @@ def followed(store: Store, cluster: str, previous: TrustDocument | None, now: da
 
 def check_ended(authority: CertificateAuthority, ending: Ending) -> None:
     """The step is done to its end, and was taken by the CA that it should be."""
-    now = authority.rollover().standing()
-    assert (now.published, now.reissue, now.held) == (True, (), ())
+    now = authority.rollover().status()
+    assert (now.published, now.reissue, now.by_request) == (True, (), ())
     assert now.phase == ending.phase
     assert len(now.others) == (0 if ending.phase == IDLE else 1)
     issuing = now.active.generation

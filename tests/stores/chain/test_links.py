@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from daskpki.store.append_chain import Head, Link, Tip, best, first_after
+from daskpki.store.append_chain import ChainHead, Link, Tip, best, first_after
 
 
-def head(number: int, seq: int, prev: int = 0) -> Head[str]:
-    return Head(number, f"payload {number}", Link(seq, prev, f"operation {number}"))
+def head(number: int, seq: int, prev: int = 0) -> ChainHead[str]:
+    return ChainHead(number, f"payload {number}", Link(seq, prev, f"operation {number}"))
 
 
 @pytest.mark.parametrize("seq", [1, 2, 7])
@@ -39,5 +39,5 @@ def test_riders_are_no_heads() -> None:
         (head(1, 9, prev=40), 1),  # in a secret that was made anew
     ],
 )
-def test_where_the_search_begins(hint: Head[str] | None, first: int) -> None:
+def test_where_the_search_begins(hint: ChainHead[str] | None, first: int) -> None:
     assert first_after(hint) == first

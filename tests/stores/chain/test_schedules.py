@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from daskpki.errors import AmbiguousError
-from daskpki.store.append_chain import AppendChain, Head, Link, Outcome, Tip
+from daskpki.store.append_chain import AppendChain, ChainHead, Link, Outcome, Tip
 from tests.support.chain_model import Entries, Run
 
 SCHEDULES = 3000
@@ -28,7 +28,7 @@ def test_nothing_acknowledged_is_lost_or_doubled_in_any_schedule() -> None:
 class HighestNumberWins(AppendChain[Entries]):
     """Planted: on a tie, who came last."""
 
-    def _best(self, seen: Mapping[int, Entries | None]) -> Head[Entries] | None:
+    def _best(self, seen: Mapping[int, Entries | None]) -> ChainHead[Entries] | None:
         heads = [self._head(number, payload) for number, payload in seen.items() if payload is not None]
         return max(heads, key=lambda head: (head.link.seq, head.number), default=None)
 
@@ -72,7 +72,7 @@ class TakesEveryNumber(AppendChain[Entries]):
         self, link: Link, payload: Entries, seen: Mapping[int, Entries | None], before: Tip[Entries]
     ) -> Outcome[Entries]:
         tip = super()._settle(link, payload, seen, before).tip
-        return Outcome(True, Tip(Head(tip.newest, payload, link), tip.newest))
+        return Outcome(True, Tip(ChainHead(tip.newest, payload, link), tip.newest))
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ from daskpki.settings import LocalUrl
 from daskpki.store.local.backup import read_backup, write_backup
 from daskpki.store.local.key_slots import Unlocking
 from daskpki.store.local.store import LocalStore
-from daskpki.store.opening import create_store, open_store
+from daskpki.store.opening import open_store
 from tests.support.disks import as_root, tmpfs
-from tests.support.local_places import CHEAP, LocalPlace
+from tests.support.local_places import CHEAP, LocalPlace, create_store
 from tests.support.samples import add_sample, read_sample
 
 

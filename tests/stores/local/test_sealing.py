@@ -18,9 +18,9 @@ from daskpki.store.encryption import (
     decrypt,
     derive,
     encrypt,
-    generate_key,
     open_with_key,
     open_with_passphrase,
+    random_key,
     seal_with_key,
     seal_with_passphrase,
 )
@@ -130,7 +130,7 @@ def test_a_newer_format_is_refused_by_name() -> None:
 
 
 def test_a_box_of_the_other_kind_does_not_open() -> None:
-    key = generate_key()
+    key = random_key()
     by_key = seal_with_key(DATA, key, context=BOUND)
     assert open_with_key(by_key, key, context=BOUND) == DATA
     with pytest.raises(CorruptError, match="another kind"):
@@ -138,7 +138,7 @@ def test_a_box_of_the_other_kind_does_not_open() -> None:
     with pytest.raises(CorruptError, match="another kind"):
         open_with_key(sealed(), key, context=BOUND)
     with pytest.raises(AccessDeniedError):
-        open_with_key(by_key, generate_key(), context=BOUND)
+        open_with_key(by_key, random_key(), context=BOUND)
 
 
 def test_weak_secrets_are_refused() -> None:
@@ -158,10 +158,10 @@ def test_no_error_shows_the_passphrase_or_the_data() -> None:
 
 @given(data=st.binary(max_size=100), parts=st.lists(st.text(max_size=5) | st.integers(), max_size=4))
 def test_a_sealed_payload_opens_in_its_context_only(data: bytes, parts: list[str | int]) -> None:
-    key = generate_key().reveal()
+    key = random_key().reveal()
     box = encrypt(key, Confidential(data), context(*parts))
     assert decrypt(key, box, context(*parts)).reveal() == data
-    for other_key, other in ((key, context(*parts, 1)), (generate_key().reveal(), context(*parts))):
+    for other_key, other in ((key, context(*parts, 1)), (random_key().reveal(), context(*parts))):
         with pytest.raises(CorruptError):
             decrypt(other_key, box, other)
     with pytest.raises(CorruptError):

@@ -66,7 +66,7 @@ def test_a_successor_has_a_root_of_its_own(local: Run, tmp_path: Path, two_tiers
     local("init-ca", *two_tiers, "--with", "worker")
     assert "--offline-root NEWFILE" in local("rotate-ca", "start", code=2).err
     before = local("audit", "--json").out
-    assert "holds the root key of CA 1" in local("rotate-ca", "start", *two_tiers, code=2).err
+    assert "is the root key of CA 1" in local("rotate-ca", "start", *two_tiers, code=2).err
     assert local("audit", "--json").out == before
     new = ("--offline-root", str(tmp_path / "second.key"), *two_tiers[2:])
     local("rotate-ca", "start", *new)

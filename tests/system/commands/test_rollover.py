@@ -10,7 +10,8 @@ import pytest
 from daskpki.authority.ca import CertificateAuthority
 from daskpki.authority.rollover import Successor
 from daskpki.settings import LocalUrl
-from daskpki.store.opening import Unlocking, open_store
+from daskpki.store.local.key_slots import Unlocking
+from daskpki.store.opening import open_store
 from daskpki.store.port import Store
 from tests.support.fragile import AFTER, FragileStore, Fuse, Killed
 from tests.support.running import Run

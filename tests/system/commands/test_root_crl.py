@@ -18,8 +18,8 @@ from daskpki.errors import NotTrustedError
 from daskpki.pki.crl import Revocation, sign_crl
 from daskpki.pki.issuer import Issuer, create_offline_root
 from daskpki.pki.keys import KeyType, generate_key
-from daskpki.pki.trust import parse_trust, sign_trust, verify_trust
-from daskpki.pki.trust_document import TrustDocument
+from daskpki.pki.trust import sign_trust, verify_trust
+from daskpki.pki.trust_document import TrustDocument, parse_trust
 from tests.support.clocks import Clock
 from tests.support.judges import lint_crl
 from tests.support.local_places import LocalPlace
@@ -56,7 +56,7 @@ def test_two_tiers_have_two_crls_that_openssl_wants_both(local: Run, tmp_path: P
     alone.write_text(f"{first}-----END X509 CRL-----\n")
     assert "unable to get certificate CRL" in check_all(alice, alone), "the control"
     signed = local("crl", "--offline-root", root, *passphrase(tmp_path), "--json")
-    assert "signed the CRL of the offline root of CA 1\n" in signed.err
+    assert "signed the CRL of CA 1 (offline root)\n" in signed.err
     again = signed.json()
     assert [(one["state"], one["number"]) for one in again] == [("active", 1), ("offline root", 2)]
     lasts = datetime.fromisoformat(again[1]["nextUpdate"]) - datetime.fromisoformat(again[1]["thisUpdate"])
@@ -75,7 +75,7 @@ def test_an_intermediate_is_revoked_once_it_was_replaced(local: Run, tmp_path: P
     assert "is trusted still" in local(*revoke, code=3).err
     local("rotate-ca", "--emergency", "--offline-root", new, *passphrase(tmp_path))
     issuing = crls.read_text().split("-----END X509 CRL-----\n", 1)[0] + "-----END X509 CRL-----\n"
-    assert "of CA 1, which is no longer trusted" in local(*revoke[:-1]).err, "not the root of the CA in use"
+    assert "of CA 1 (offline root, no longer trusted)" in local(*revoke[:-1]).err, "not the root of the CA in use"
     told = local(*revoke, "--json").json()
     (gone,) = [one for one in told if one["state"] == "offline root, no longer trusted"]
     assert [revoked["reason"] for revoked in gone["revoked"]] == ["cACompromise"]

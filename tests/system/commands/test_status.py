@@ -38,7 +38,8 @@ def test_five_lines_say_how_the_cluster_is(local: Run) -> None:
 def test_a_scheduler_is_reached_or_not(local: Run, tmp_path: Path) -> None:
     from daskpki import CertificateAuthority
     from daskpki.settings import LocalUrl
-    from daskpki.store.opening import Unlocking, open_store
+    from daskpki.store.local.key_slots import Unlocking
+    from daskpki.store.opening import open_store
 
     local("init-ca")
     with socket.create_server(("127.0.0.1", 0)) as listening:

@@ -13,7 +13,8 @@ import pytest
 from daskpki.cluster.local_cluster import LocalSecurity, cluster_security
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.identity import Role
-from daskpki.pki.trust import TrustDocument, parse_trust, verify_trust
+from daskpki.pki.trust import verify_trust
+from daskpki.pki.trust_document import TrustDocument, parse_trust
 from daskpki.secret_names import credential_id, trust_id
 from tests.emulator.server import SecretManagerServer
 from tests.support.key_search import Canary

@@ -49,26 +49,19 @@ def main(descriptor: int, memory: int, landlock: int) -> None:
             os.close(descriptors[0])
         elif (child := int(request)) in children:
             children.discard(child)
-            _end(child)
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(child, signal.SIGKILL)  # its number is nobody else's until it is waited for, here alone
+                os.waitpid(child, 0)
 
 
 def _fork(descriptor: int, memory: int, landlock: int) -> int:
     child = os.fork()
     if child:
         return child
-    status = 1
     try:
         _become_helper(descriptor, memory, landlock)
-        status = 0
     finally:
-        os._exit(status)  # nothing of the forking process's ending is a helper's
-
-
-def _end(child: int) -> None:
-    """A child is waited for here and nowhere else, so that its number is nobody else's until then."""
-    with contextlib.suppress(ProcessLookupError, ChildProcessError):
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        os._exit(0)  # nothing of the forking process's ending is a helper's
 
 
 def _become_helper(descriptor: int, memory: int, landlock: int) -> None:

@@ -55,7 +55,8 @@ def environment(authority: Authority, place: Path, code: str) -> dict[str, str]:
     if code == "sealed":
         environ[HANDOVERS] = str(directory)
     return environ | {
-        "PYTHONPATH": os.pathsep.join([str(place), str(ROOT)]),
+        # What a graph names has to be there for helpers, too: their process begins before pytest adds its folder.
+        "PYTHONPATH": os.pathsep.join([str(place), str(place / "distributed" / "tests"), str(ROOT)]),
         "DASK_DISTRIBUTED__CLIENT__SECURITY_LOADER": "None",
     }
 

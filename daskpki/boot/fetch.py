@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # a running node imports this module, too, and needs none of 
 
 MOST_FOREIGN: Final = 4096
 """Invalid versions above a valid document, at most: each costs a request."""
+_A_PERSONS: Final = "unset DASKPKI_CREDENTIAL_DIR in this shell if it is a person's, for Client"
 _RESTORE: Final = "enable that version; if it is destroyed, add the last good version's payload once more"
 
 
@@ -235,9 +236,14 @@ class Fetched(NamedTuple):
 def fetch(settings: Settings, environ: Mapping[str, str], policy: RetryPolicy) -> Fetched:
     """Fetch the material from the source that the settings name; raises the source's errors."""
     if settings.directory is not None:
-        first, *others = (
-            read_directory(directory) for directory in map(settings.directory_for, settings.roles) if directory
-        )
+        try:
+            first, *others = (
+                read_directory(directory) for directory in map(settings.directory_for, settings.roles) if directory
+            )
+        except NotFoundError as error:
+            if len(settings.roles) == 1:
+                raise
+            raise NotFoundError(f"{error}: a node takes `scheduler` and `worker` below it", hint=_A_PERSONS) from error
         credentials = [credential for material in (first, *others) for credential in material.credentials]
         return Fetched(first._replace(credentials=tuple(credentials)), settings, None)
     if settings.file is not None:

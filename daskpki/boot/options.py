@@ -296,9 +296,10 @@ def log_format(argv: Sequence[str], environ: Mapping[str, str]) -> str:
 
 def _unknown(word: str, kind: str, known: Iterable[str]) -> UsageError:
     article = "an" if kind == "option" else "a"
-    extra = "; what follows `--` goes to Dask" if kind == "option" else ""
+    listed = f"{kind}s are {', '.join(known)}"
+    if kind == "option":
+        listed = "daskpki-entrypoint --help lists the options; what follows `--` goes to Dask"
     near = did_you_mean([word], known)
-    listed = f"{kind}s are {', '.join(known)}{extra}"
     return UsageError(f"{shown(word)} is not {article} {kind}", hint=f"{near} {listed}" if near else listed)
 
 

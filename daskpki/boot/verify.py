@@ -87,7 +87,8 @@ def _check_asked_for(credential: Credential, settings: Settings, role: Role) -> 
     if identity.role is not role:
         raise NotTrustedError(
             f"{identity.uri} is a {identity.role.value}, and a {role} is to be started",
-            hint=f"give the {role}'s credential: daskpki export {role} writes it to a directory",
+            hint=f"give the {role}'s credential: daskpki export {role} writes it to a directory; "
+            "or unset DASKPKI_CREDENTIAL_DIR, so that the store is asked",
         )
     if settings.directory is None and settings.file is None and (role, identity.name) not in settings.wanted:
         raise NotTrustedError(f"{identity.uri} was found, where another name was asked for")

@@ -12,6 +12,7 @@ import typer
 from daskpki.cli.completion import complete_name
 from daskpki.cli.invocation import parse_role_and_name, read_passphrase
 from daskpki.errors import UsageError
+from daskpki.identity import Role
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
@@ -46,9 +47,9 @@ def export(
     invocation.output.result({"files": [str(path) for path in written]}, map(str, written))
     if out:
         setting = f"export DASKPKI_CREDENTIAL_DIR={shlex.quote(str(out.absolute()))}"
-        invocation.output.hint(
-            f"next: {setting}", "  the entrypoint, and Client(...) where daskpki is installed, use it then"
-        )
+        a_person = parse_role_and_name(who)[0] is Role.CLIENT
+        user = "Client(...) where daskpki is installed" if a_person else "daskpki-entrypoint"
+        invocation.output.hint(f"next: {setting}", f"  {user} uses it then")
 
 
 def _directory(invocation: Invocation, who: str, out: Path, force: bool) -> list[Path]:

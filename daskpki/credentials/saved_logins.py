@@ -151,7 +151,8 @@ def _nobody(contexts: Contexts, wanted: Wanted) -> NotFoundError:
     logins = contexts.all()
     if not logins:
         where = f", so there is no certificate for {wanted.address}" if wanted.address else ""
-        ways = "daskpki login NAME; without a keyring, DASKPKI_CREDENTIAL_DIR or DASKPKI_SOURCE=store"
+        without = "daskpki export client/NAME --out DIR, and export DASKPKI_CREDENTIAL_DIR=DIR"
+        ways = f"daskpki login NAME; without a keyring, {without}"
         other = "; for a TLS cluster of another kind, Client(..., security=...)" if wanted.address else ""
         return NotFoundError(f"nobody is logged in here{where}", hint=ways + other)
     if wanted.address:

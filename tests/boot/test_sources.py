@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from daskpki import secret_names
 from daskpki.boot.entrypoint import boot
 from daskpki.boot.init import WAITED_FOR
-from daskpki.errors import AccessDeniedError, NotFoundError, UnavailableError
+from daskpki.errors import AccessDeniedError, NotFoundError, NotTrustedError, UnavailableError
 from daskpki.identity import parse_slug
 from daskpki.pki.credential import encode_credential
 from daskpki.settings import LocalUrl
@@ -59,6 +59,17 @@ def test_a_local_store_boots_and_says_what_it_lacks(cluster: Cluster, tmp_path: 
     del environ["DASKPKI_KEY_FILE"]
     with pytest.raises(AccessDeniedError, match="locked"):
         boot_here(environ, "worker", "--scheduler", "tls://h")
+
+
+def test_a_persons_directory_is_told_from_a_machines(directory: Path) -> None:
+    """As the shell has it in which somebody has followed the hint of `export client/alice`."""
+    environ = plain_environ(DASKPKI_CREDENTIAL_DIR=str(directory / "client"))
+    with pytest.raises(NotFoundError, match="a node takes `scheduler` and `worker` below it") as refusal:
+        boot_here(environ, "node")
+    assert "unset DASKPKI_CREDENTIAL_DIR in this shell" in str(refusal.value.hint)
+    with pytest.raises(NotTrustedError, match="is a client, and a scheduler is to be started") as refused:
+        boot_here(environ, "scheduler")
+    assert "unset DASKPKI_CREDENTIAL_DIR" in str(refused.value.hint)
 
 
 def test_a_local_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:

@@ -76,7 +76,8 @@ def test_every_command_takes_a_name_in_either_form(local: Run, tmp_path: Path) -
     assert {entry["role"] for entry in listed} == {"client", "scheduler"}
     assert [entry["name"] for entry in local("list", "--name", "client/bob", "--json").json()] == ["bob"]
     assert local("show", "alice").out == local("show", "client/alice").out
-    local("export", "client/alice", "--out", str(tmp_path / "alice"))
+    exported = local("export", "client/alice", "--out", str(tmp_path / "alice"))
+    assert "Client(...) where daskpki is installed uses it then" in exported.err
     assert "looks like a number of workers" in local("issue", "worker", "3", code=2).err
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -27,12 +29,24 @@ def status(ctx: typer.Context) -> None:
     """
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
-        document = _document(authority)
+        document = _document(authority, _known_schedulers(authority))
         now = authority.session.now().timestamp()
     invocation.output.result(document, _lines(document, now))
 
 
-def _document(authority: CertificateAuthority) -> dict[str, Any]:
+def _known_schedulers(authority: CertificateAuthority) -> list[str]:
+    """The addresses in the trust document, and those of this user's logins to the cluster."""
+    from daskpki.credentials.contexts import Contexts
+    from daskpki.settings import home
+
+    session = authority.session
+    place = (session.store.url, session.cluster)
+    logins = [saved.context for saved in Contexts(home(os.environ)).all()]
+    own = [address for login in logins if (login.store, login.cluster) == place for address in login.schedulers]
+    return list(dict.fromkeys([*authority.trust().schedulers, *own]))
+
+
+def _document(authority: CertificateAuthority, schedulers: Sequence[str]) -> dict[str, Any]:
     from daskpki.authority.lookup import anchor_der
     from daskpki.authority.renewal import issuing_ends, renewable
     from daskpki.pki.pem import fingerprint
@@ -56,7 +70,7 @@ def _document(authority: CertificateAuthority) -> dict[str, Any]:
         "due": len(authority.due()),
         "revoked": sorted({entry.slug for entry in revoked}),
         "trust": {"epoch": trust.epoch, "crlUntil": next_update(trust)},
-        "schedulers": {address: _answers(address) for address in trust.schedulers[:_MOST_ASKED]},
+        "schedulers": {address: _answers(address) for address in schedulers[:_MOST_ASKED]},
     }
 
 

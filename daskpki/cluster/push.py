@@ -8,12 +8,14 @@ scheduler may not have read about a rollover yet.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from distributed.comm.core import CommClosedError, FatalCommClosedError
 
 from daskpki.cluster import trust_updates
+from daskpki.cluster.audit import Audit
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import issuers_of, trust_of
 from daskpki.cluster.security import PkiSecurity
@@ -50,7 +52,8 @@ def push_trust(
     credential, trust = held.credential, trust_of(document)
     trust = trust._replace(anchors=(*trust.anchors, *held.trust.roots), issuers=trust.issuers | issuers_of(held.trust))
     pair = KeyPair(certificate_pem(credential), key_pem(credential))
-    security = PkiSecurity({Role.CLIENT: Enforcement(credential.identity, pair, trust)})
+    quiet = Audit(usual=logging.DEBUG)  # the command tells what each scheduler made of it
+    security = PkiSecurity({Role.CLIENT: Enforcement(credential.identity, pair, trust, audit=quiet)})
 
     async def tell_one(address: str) -> Answer:
         arguments = security.get_connection_args(Role.CLIENT.value)  # of one scheduler: at its address is no worker

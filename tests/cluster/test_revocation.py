@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import socket
 import time
@@ -121,7 +122,10 @@ def test_a_forged_document_is_refused_and_said_so(own: Authority, running: Clust
     running.scheduler.wait_for(re.compile("refused.*a trust document"))
 
 
-def test_what_an_administrators_command_is_told(own: Authority, running: Cluster) -> None:
+def test_what_an_administrators_command_is_told(
+    own: Authority, running: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "distributed.daskpki.audit")
     held = VerifiedCredential(own.leaf(Role.CLIENT, "admin").credential, own.document(), own.signed(own.document()))
     newest, stranger = own.document(), Authority()
     forged = stranger.signed(stranger.document()._replace(epoch=newest.epoch + 100))
@@ -134,6 +138,7 @@ def test_what_an_administrators_command_is_told(own: Authority, running: Cluster
     assert "trust document" in refused.reason
     assert taken == Answer(running.address, newest.epoch, taken=True)
     assert unheard == Answer(deaf, None, "no answer within 0.5 s")
+    assert caplog.text == "", "the command's answers stand alone on the terminal"
 
 
 def test_a_worker_brings_no_document_to_the_scheduler(own: Authority, running: Cluster, tmp_path: Path) -> None:

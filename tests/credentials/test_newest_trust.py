@@ -48,7 +48,7 @@ CONNECTS = """
 import sys
 from dask.distributed import Client
 from daskpki.identity import Role
-with Client(sys.argv[1], timeout=20) as client:
+with Client(sys.argv[1], timeout=60) as client:
     while client.security.enforcement(Role.CLIENT).trust.epoch < 2:
         client.nthreads()
 """
@@ -62,6 +62,7 @@ print(_maybe_call_security_loader(sys.argv[1]).enforcement(Role.CLIENT).trust.ep
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(400)
 def test_what_a_scheduler_pushed_to_one_program_holds_in_the_next(
     founded: Founded, store: LocalStore, here: Environment, session: Desktop, tmp_path: Path
 ) -> None:
@@ -75,7 +76,7 @@ def test_what_a_scheduler_pushed_to_one_program_holds_in_the_next(
 
     def run(program: str) -> str:
         command = [sys.executable, "-c", program, address]
-        done = subprocess.run(command, env=alice, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, env=alice, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

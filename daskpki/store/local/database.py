@@ -349,7 +349,8 @@ def _begin_reading(path: Path, busy_seconds: float) -> sqlite3.Connection:
 def check_files(path: Path) -> None:
     """Refuse a store whose files others can read or replace, and one on a network file system."""
     if not is_there(path):
-        raise NotFoundError(f"there is no store in {path.parent}", hint="daskpki init-ca makes one")
+        hint = "--store says where it is; daskpki init-ca makes a new one"
+        raise NotFoundError(f"there is no store in {path.parent}", hint=hint)
     check_private(path.parent)
     refuse_network_filesystem(path.parent)
     for file in (path, path.with_name(f"{NAME}-wal"), path.with_name(f"{NAME}-shm")):

@@ -51,6 +51,16 @@ def test_a_scheduler_is_reached_or_not(local: Run, tmp_path: Path) -> None:
     assert f"{address} does not answer" in local("status").out
 
 
+def test_a_logins_scheduler_is_asked_too(local: Run, tmp_path: Path) -> None:
+    local("init-ca")
+    contexts = Contexts(Path(os.environ["DASKPKI_HOME"]))
+    with contexts.locked():
+        for store, port in ((f"local:{tmp_path / 'store'}", 1), ("local:/another", 2)):
+            login = Context(store, "default", "alice", (f"tls://127.0.0.1:{port}",), 1, b"x", (), b"x")
+            contexts.write(contexts.saved(login))
+    assert local("--json", "status").json()["schedulers"] == {"tls://127.0.0.1:1": False}
+
+
 def complete(line: str, **variables: str) -> list[str]:
     """What bash is told for the last word of a line, within 300 ms of processor time: load does not change it much."""
     words = line.split(" ")

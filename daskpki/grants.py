@@ -266,7 +266,7 @@ def check_applies(url: StoreUrl) -> GsmUrl:
     """The place of the grants; UsageError for a store that has none."""
     if isinstance(url, LocalUrl):
         raise UsageError(
-            f"grants do not apply to {url}: a local store has no IAM, who opens it opens all of it",
+            f"a local store has no grants ({url}): everyone who opens it reads all of it",
             hint="--store gsm://PROJECT",
         )
     if not isinstance(url, GsmUrl):

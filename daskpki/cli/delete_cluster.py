@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -15,6 +15,7 @@ from daskpki.quoting import day
 from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
 
 if TYPE_CHECKING:
+    from daskpki.authority.ca import CertificateAuthority
     from daskpki.authority.deletion import Deletion
     from daskpki.cli.invocation import Invocation
 
@@ -59,9 +60,7 @@ def delete_cluster(
         if confirm is None:
             _ask(invocation.cluster)
         if revoke_all(authority):
-            notify_schedulers(invocation, authority, Push(wanted=True, schedulers=None))
-            output.hint(f"waiting {wait} seconds, in which every running node looks for the new trust document")
-            time.sleep(wait)
+            _notify_nodes(invocation, authority, wait, time.sleep)
         delete_secrets(authority, planned, lambda secret: output.hint(f"deleted {secret}"))
     if output.as_json:
         output.result(planned._asdict(), ())
@@ -69,9 +68,18 @@ def delete_cluster(
         output.hint(f"next: the same command after {day(planned.last_leaf_ends)} removes the rest")
 
 
+def _notify_nodes(
+    invocation: Invocation, authority: CertificateAuthority, wait: int, sleep: Callable[[float], object]
+) -> None:
+    """Push the revocations, and give the nodes that no push reaches the time in which they look by themselves."""
+    notify_schedulers(invocation, authority, Push(wanted=True, schedulers=None))
+    invocation.output.hint(f"waiting {wait} seconds, in which every running node looks for the new trust document")
+    sleep(wait)
+
+
 def _lines(planned: Deletion) -> Iterator[str]:
-    yield f"revoked and published: {planned.revoked} certificates"
-    yield f"deleted now, for good: {len(planned.now)} secrets"
+    yield f"to be revoked, and published: {planned.revoked} certificates"
+    yield f"to be deleted, for good: {len(planned.now)} secrets"
     yield from (f"    {secret}" for secret in planned.now)
     if planned.user_secrets:
         yield f"among them your secrets: {', '.join(planned.user_secrets)}"

@@ -90,6 +90,11 @@ Tell = Callable[[str], None]
 _OTHERS: Final = "elsewhere"
 _AS_ALICE: Final = {"DASKPKI_SOURCE": "store", "DASKPKI_STORE": "local:", "DASKPKI_NAME": "alice"}
 
+_NEXT: Final = """Next, a cluster that stays:
+  $ export DASKPKI_KEY_FILE=$HOME/daskpki.key
+  $ daskpki init-ca --with scheduler,worker,client/alice
+  $ daskpki-entrypoint node"""
+
 
 def tell_story(tell: Tell) -> None:
     """Run the demo; raises DaskpkiError at the first check that fails."""
@@ -104,7 +109,7 @@ def tell_story(tell: Tell) -> None:
         _turn_away_strangers(stage, tell, address)
         tell("\nThe processes are ended, and the directory with all keys is removed.")
     tell(f"All checks passed, in {time.monotonic() - began:.0f} seconds.")
-    tell("Next: daskpki init-ca --with scheduler,worker,client/alice")
+    tell(_NEXT)
 
 
 def _command(stage: Stage, tell: Tell, *arguments: str) -> None:

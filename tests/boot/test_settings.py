@@ -61,6 +61,7 @@ def test_a_role_has_its_usual_name_and_a_client_none() -> None:
     [
         ([], {}, "'' is not a command"),
         (["boot"], {}, "'boot' is not a command"),
+        (["exec", "client", "python", "-c", "1"], {}, "'python' is not an option"),
         (["worker", "--nthreads", "4"], {}, "what follows `--` goes to Dask"),
         (["worker", "--schedular", "x"], {}, "did you mean --scheduler?"),
         (["worker", "--name"], {}, "--name needs a value"),

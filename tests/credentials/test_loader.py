@@ -64,7 +64,7 @@ def test_without_a_login_the_error_says_what_to_do(alice: dict[str, str]) -> Non
     assert said.startswith(
         "NotFoundError: nobody is logged in here, so there is no certificate for tls://10.0.0.5:8786;"
     )
-    assert "daskpki login NAME" in said
+    assert "daskpki login NAME; without a keyring, daskpki export client/NAME --out DIR, and export DASKPKI" in said
     assert "Client(..., security=...)" in said
 
 

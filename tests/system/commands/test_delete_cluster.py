@@ -60,7 +60,7 @@ def test_leaves_are_revoked_before_keys_go_and_the_document_stays(
     )
     server.seed("projects/my-project/secrets/daskpki_lab_worker_mine", b"x", labels={"daskpki-cluster": "lab"})
     done = cloud("delete-cluster", "--confirm", "lab", "--wait", "0")
-    assert "revoked and published: 3 certificates" in done.out
+    assert "to be revoked, and published: 3 certificates" in done.out
     assert "among them your secrets: db-password" in done.out
     assert "daskpki copy --to local:/path keeps a copy" in done.err
     assert "not seen: nodes on Kubernetes, resources made by Terraform, machines made by hand" in done.err
@@ -71,7 +71,7 @@ def test_leaves_are_revoked_before_keys_go_and_the_document_stays(
     deleted = [line.removeprefix("deleted daskpki_lab_") for line in done.err.splitlines() if "deleted" in line]
     assert deleted[-1] == "cakey_1"
     again = cloud("delete-cluster", "--confirm", "lab", "--wait", "0")
-    assert "revoked and published: 0 certificates" in again.out
+    assert "to be revoked, and published: 0 certificates" in again.out
     assert {"trust", "records"} <= kinds(server)
 
 

@@ -25,4 +25,6 @@ def test_the_demo_tells_the_whole_story(tmp_path: Path) -> None:
     assert done.stdout.count("refused:") == 3
     assert "certificate required" in done.stdout
     assert "unknown ca" in done.stdout
+    assert "$ export DASKPKI_KEY_FILE=" in done.stdout, "else the node could not open the store without a prompt"
+    assert done.stdout.splitlines()[-1] == "  $ daskpki-entrypoint node"
     assert list(tmp_path.iterdir()) == []

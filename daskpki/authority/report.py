@@ -172,13 +172,21 @@ _CODES: Final = frozenset({"serial", "SHA-256"})
 _CA_STATES: Final = {**STATES, CA_RETIRED: "retired"}
 
 
-class Figure(NamedTuple):
-    """A number at the top of the page, and its meaning."""
+class Tick(NamedTuple):
+    """A line across a chart."""
 
-    name: str
-    number: int
-    kind: str
-    meaning: str
+    y: float
+    text: str
+
+
+class Shape(NamedTuple):
+    """A part of a bar."""
+
+    sort: str
+    x: float
+    y: float
+    width: float
+    height: float
 
 
 class Bar(NamedTuple):
@@ -222,7 +230,7 @@ def render_page(report: Report) -> str:
         script=script,
         policy=f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; base-uri 'none'",
         now=rfc3339(report.now),
-        tiles=_tiles(report),
+        late=sum(entry.not_after < report.now for entry in report.holders),
         ends=_chart(report.timeline, tuple(Role), "{:,} valid certificates by the time at which they end"),
         history=_chart(report.history, (ISSUED, REVOKED), "{:,} issues and revocations over time"),
         reasons=report.reasons.most_common(),
@@ -240,33 +248,6 @@ def render_page(report: Report) -> str:
 def _digest(text: str) -> str:
     """The source expression by which a Content Security Policy allows this very text."""
     return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _tiles(report: Report) -> list[Figure]:
-    late = sum(entry.not_after < report.now for entry in report.holders)
-    unfinished = report.states["reserved"] + report.states["revoking"]
-    return [
-        Figure("valid", len(report.holders) - late, "", "The newest certificate of each name that has not expired."),
-        Figure(
-            "due for renewal",
-            report.due,
-            "warn" if report.due else "",
-            "Valid, and past two thirds of their life: daskpki renew --due renews them.",
-        ),
-        Figure(
-            "expired, not renewed",
-            late,
-            "bad" if late else "",
-            "The newest of their name, and over.",
-        ),
-        Figure("revoked", len(report.revoked), "", "Revoked at any time."),
-        Figure(
-            "unfinished",
-            unfinished,
-            "warn" if unfinished else "",
-            "Begun by a command that was cut off; the next one finishes or abandons them.",
-        ),
-    ]
 
 
 def _state(entry: CertificateRecord, now: int) -> str:

@@ -22,11 +22,14 @@ import struct
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from hmac import compare_digest
+from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from jinja2 import Environment, StrictUndefined, Template
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
 from tornado.netutil import bind_sockets
@@ -45,23 +48,16 @@ _LARGEST_FORM: Final = 1 << 12
 _AGAIN: Final = "run daskpki dashboard again for another one"
 _POLICY: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
-_FORM: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>daskpki dashboard</title>
-<meta name="referrer" content="no-referrer"><body><form method="post" action="{action}">
-<input type="hidden" name="secret" value="{secret}"><button>Open the dashboard</button></form>
-<script>document.forms[0].submit()</script></body></html>
-"""
-# Not a redirect: the browser would follow it as a request of the file, without the SameSite=Strict cookie.
-_SIGNED_IN: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>daskpki dashboard</title>
-<meta http-equiv="refresh" content="0; url=/status"><body><p><a href="/status">The dashboard</a></p></body></html>
-"""
 UNKNOWN_OWNER: Final = (
     "This system does not tell whose connections come in. Another user of this machine whose server your browser "
     "visits while this runs could use the dashboard as you."
 )
-_SIGNED_IN_UNPROTECTED: Final = (
-    f'<!doctype html><html lang="en"><meta charset="utf-8"><title>daskpki dashboard</title><body><p>{UNKNOWN_OWNER}'
-    '</p><p><a href="/status">Go on to the dashboard</a></p></body></html>\n'
-)
+
+
+@lru_cache(maxsize=1)
+def _sign_in() -> Template:
+    text = files(__package__).joinpath("sign_in.html").read_text("utf-8")
+    return Environment(autoescape=True, undefined=StrictUndefined).from_string(text)
 
 
 class Entrance:
@@ -138,7 +134,8 @@ class SignIn(RequestHandler):
             return
         self._signed_in()
         self.set_cookie(self._entrance.cookie_name, cookie, httponly=True, samesite="Strict", path="/")
-        self.finish(_SIGNED_IN if self._entrance.tells_owner(client) else _SIGNED_IN_UNPROTECTED)
+        doubt = None if self._entrance.tells_owner(client) else UNKNOWN_OWNER
+        self.finish(_sign_in().render(secret=None, doubt=doubt))
 
 
 def peer_of(request: HTTPServerRequest) -> tuple[str, int]:
@@ -195,7 +192,7 @@ def sign_in_file(entrance: Entrance) -> Iterator[Path]:
     """Write a page that signs a browser in to a directory that only this user may enter."""
     with TemporaryDirectory(prefix="daskpki-dashboard-") as directory:
         path = Path(directory) / "open.html"
-        page = _FORM.format(action=f"http://{entrance.netloc}{SIGN_IN}", secret=entrance.secret)
+        page = _sign_in().render(action=f"http://{entrance.netloc}{SIGN_IN}", secret=entrance.secret)
         write_private(path, page.encode())
         yield path
 

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from importlib import import_module
 from importlib.resources import files
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from jinja2 import Environment, StrictUndefined, Template
 from tornado.web import RequestHandler
 
 from daskpki.cluster.audit import REFUSED, REVOKED, TURNED_AWAY, Event, host_of
-from daskpki.cluster.policy import Server, WorkerClients
+from daskpki.cluster.policy import Server
 from daskpki.cluster.web.snapshot import SOON, Ca, Connected, Snapshot, as_json, exposition
 from daskpki.quoting import rfc3339
 
@@ -36,28 +36,6 @@ _CODES: Final = frozenset({"serial", "SHA-256"})
 _UNITS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 _TWICE: Final = 2
 _SHOWN: Final = 3
-_CODE_RUNS: Final = (
-    "Mode allow: a worker's certificate can run code on the scheduler, and so can anyone who steals one. "
-    "Nested work in tasks needs it; --worker-clients limited closes it."
-)
-_RAN_OUT: Final = (
-    "The revocation list has expired: nobody can know who was revoked since. `daskpki renew --due` signs a new one."
-)
-_WORKERS_AS_CLIENTS: Final = {
-    WorkerClients.DENY: "tasks may not use the cluster as clients",
-    WorkerClients.LIMITED: "tasks may submit and read, but run no code on the scheduler",
-    WorkerClients.SUBMIT: "tasks may submit and use their own futures; the scheduler is sealed",
-    WorkerClients.ALLOW: "tasks may do what any client may, also run code on the scheduler",
-}
-
-
-class Tile(NamedTuple):
-    """A headline figure: a value, a word on it, and its meaning."""
-
-    heading: str
-    value: str
-    word: str
-    meaning: str
 
 
 @lru_cache(maxsize=1)
@@ -73,7 +51,7 @@ def page(snapshot: Snapshot, tabs: Sequence[str]) -> str:
         snapshot=snapshot,
         tabs=tabs,
         now=_moment(now),
-        warnings=list(_warnings(snapshot)),
+        ran_out=snapshot.trust.next_update is not None and snapshot.trust.next_update < now,
         tiles=list(_tiles(snapshot)),
         connected=[_connected(each, now) for each in snapshot.connected[:ROWS]],
         events=_EVENTS,
@@ -86,62 +64,23 @@ def page(snapshot: Snapshot, tabs: Sequence[str]) -> str:
     )
 
 
-def _warnings(snapshot: Snapshot) -> Iterable[str]:
-    if snapshot.worker_clients == WorkerClients.ALLOW:
-        yield _CODE_RUNS
-    if snapshot.trust.next_update is not None and snapshot.trust.next_update < snapshot.at:
-        yield _RAN_OUT
-
-
-def _tiles(snapshot: Snapshot) -> Iterable[Tile]:
+def _tiles(snapshot: Snapshot) -> Iterable[tuple[str, str, str]]:
+    """What matters at a glance: a heading, a value, and a word on it; the template says what each means."""
     trust, now = snapshot.trust, snapshot.at
-    certificates, connections = len(snapshot.connected), sum(each.connections for each in snapshot.connected)
-    yield Tile(
-        "connected",
-        str(certificates),
-        f"certificates, by {connections} connections",
-        "Certificates with at least one live connection to this process; one certificate may have several connections.",
-    )
+    connections = sum(each.connections for each in snapshot.connected)
+    yield "connected", str(len(snapshot.connected)), f"certificates, by {connections} connections"
     refused = snapshot.counts.get(TURNED_AWAY, 0) + snapshot.counts.get(REFUSED, 0)
-    yield Tile(
-        "refused",
-        str(refused),
-        f"and {snapshot.counts.get(REVOKED, 0)} cut off, since the start",
-        "Connections, operations and page requests that were refused since this process started.",
-    )
-    yield Tile(
-        "workers as clients",
-        snapshot.worker_clients,
-        _WORKERS_AS_CLIENTS[WorkerClients(snapshot.worker_clients)],
-        "What a worker's certificate may do as a client, from inside tasks (--worker-clients deny, limited or allow).",
-    )
+    yield "refused", str(refused), f"and {snapshot.counts.get(REVOKED, 0)} cut off, since the start"
+    yield "workers as clients", snapshot.worker_clients, ""
     if (sealed := snapshot.sealed) is not None:
-        yield Tile(
-            "sealed",
-            f"{sealed['graphs']:.0f}",
-            f"graphs; {sealed['refused']:.0f} refused, {sealed['helpers']:.0f} helpers, {sealed['killed']:.0f} killed",
-            "Graphs that confined helper processes opened, since this scheduler unpickles nothing itself.",
-        )
+        counts = ", ".join(f"{sealed[what]:.0f} {what}" for what in ("refused", "helpers", "killed"))
+        yield "sealed", f"{sealed['graphs']:.0f}", f"graphs; {counts}"
     signed = f", signed {_span(now - trust.issued_at)} ago" if trust.issued_at is not None else ""
-    yield Tile(
-        "trust epoch",
-        str(trust.epoch),
-        f"grows with each revocation{signed}",
-        "Number of the trust document in force, which lists the CAs and the revoked certificates. Each revocation, new "
-        "list and change of CA raises it. All nodes should show the same number within a minute or two.",
-    )
-    yield Tile(
-        "revoked",
-        str(trust.revoked),
-        f"list valid until {_end(trust.next_update, now) if trust.next_update is not None else 'none'}",
-        "Certificates on the revocation lists. After the lists' end no new connection is accepted.",
-    )
-    yield Tile(
-        "own certificate",
-        _span(snapshot.not_after - now) if snapshot.not_after > now else "expired",
-        f"until {_moment(snapshot.not_after)}; dashboard: {snapshot.dashboard}",
-        "How long this process's own certificate is valid. Nodes take a renewed one without a restart.",
-    )
+    yield "trust epoch", str(trust.epoch), f"grows with each revocation{signed}"
+    until = _end(trust.next_update, now) if trust.next_update is not None else "none"
+    yield "revoked", str(trust.revoked), f"list valid until {until}"
+    left = _span(snapshot.not_after - now) if snapshot.not_after > now else "expired"
+    yield "own certificate", left, f"until {_moment(snapshot.not_after)}; dashboard: {snapshot.dashboard}"
 
 
 def _connected(each: Connected, now: float) -> tuple[str, ...]:

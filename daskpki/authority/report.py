@@ -172,23 +172,6 @@ _CODES: Final = frozenset({"serial", "SHA-256"})
 _CA_STATES: Final = {**STATES, CA_RETIRED: "retired"}
 
 
-class Tick(NamedTuple):
-    """A line across a chart."""
-
-    y: float
-    text: str
-
-
-class Shape(NamedTuple):
-    """A part of a bar."""
-
-    sort: str
-    x: float
-    y: float
-    width: float
-    height: float
-
-
 class Bar(NamedTuple):
     """One bin's bar: its tooltip, and sort, x, y, width and height of each part."""
 

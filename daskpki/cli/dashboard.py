@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import webbrowser
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +42,7 @@ def dashboard(
     It serves 127.0.0.1 until Ctrl-C, for you alone, and speaks to the scheduler by mutual TLS with your login.
     """
     from daskpki.dashboard.access import upstream_of
-    from daskpki.dashboard.browser import run
+    from daskpki.dashboard.browser import serve
     from daskpki.dashboard.upstream import parse_location
     from daskpki.settings import home
 
@@ -50,5 +52,6 @@ def dashboard(
     target = parse_scheduler(address) if address is not None else None
     location = parse_location(dashboard_address) if dashboard_address is not None else None
     upstream = upstream_of(target, location, surroundings(invocation))
+    open_page = webbrowser.open if browser else lambda _url: False
     tell = partial(print, flush=True)
-    run(upstream, port=port, home=home(os.environ), with_browser=browser, tell=tell)
+    asyncio.run(serve(upstream, port=port, home=home(os.environ), open_page=open_page, tell=tell))

@@ -43,35 +43,17 @@ def list_(ctx: typer.Context) -> None:
 
     invocation: Invocation = ctx.obj
     here = surroundings(invocation)
-    logins, active, preferred = here.contexts.all(), here.contexts.active(), here.contexts.preferred()
-    ends = {
-        saved.id: ending(saved.context.leaf, parse_trust(Confidential(saved.context.trust)).document, here.now)
-        for saved in logins
-    }
-    documents = [
-        {
-            "id": saved.id,
-            "cluster": saved.context.cluster,
-            "name": saved.context.name,
-            "store": saved.context.store,
-            "schedulers": list(saved.context.schedulers),
-            "preferred": saved.id == preferred,
-            "active": saved == active,
-            "validUntil": rfc3339(ends[saved.id].at),
-        }
-        for saved in logins
-    ]
-    rows = [
-        (
-            "*" if entry["active"] else " ",
-            f"{entry['cluster']}/{entry['name']}",
-            remaining_seconds(int((ends[saved.id].at - here.now).total_seconds())),
-            str(entry["store"]),
-            ", ".join(saved.context.schedulers) or "any",
-            saved.id,
-        )
-        for entry, saved in zip(documents, logins, strict=True)
-    ]
+    active, preferred = here.contexts.active(), here.contexts.preferred()
+    documents, rows = [], []
+    for saved in here.contexts.all():
+        login = saved.context
+        end = ending(login.leaf, parse_trust(Confidential(login.trust)).document, here.now).at
+        identity = {"id": saved.id, "cluster": login.cluster, "name": login.name, "store": login.store}
+        use = {"preferred": saved.id == preferred, "active": saved == active, "validUntil": rfc3339(end)}
+        documents.append(identity | {"schedulers": list(login.schedulers)} | use)
+        left = remaining_seconds(int((end - here.now).total_seconds()))
+        star, schedulers = "*" if saved == active else " ", ", ".join(login.schedulers) or "any"
+        rows.append((star, login.title, left, login.store, schedulers, saved.id))
     lines = table(("", "login", "ends", "store", "schedulers", "id"), rows) if rows else ["no logins"]
     invocation.output.result(documents, lines)
 

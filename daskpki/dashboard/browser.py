@@ -19,7 +19,6 @@ import secrets
 import signal
 import socket
 import struct
-import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -226,9 +225,3 @@ async def serve(
             tell(f"open this file once, in a browser of yours on this machine: {page.as_uri()}")
         await over.wait()
         server.stop()
-
-
-def run(upstream: Upstream, *, port: int, home: Path, with_browser: bool, tell: Callable[[str], None]) -> None:
-    """Run `serve`, with the desktop's browser if `with_browser`."""
-    open_page = webbrowser.open if with_browser else lambda _url: False
-    asyncio.run(serve(upstream, port=port, home=home, open_page=open_page, tell=tell))

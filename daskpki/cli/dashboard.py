@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import webbrowser
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +39,9 @@ def dashboard(
 
     It serves 127.0.0.1 until Ctrl-C, for you alone, and speaks to the scheduler by mutual TLS with your login.
     """
+    import asyncio
+    import webbrowser
+
     from daskpki.dashboard.access import upstream_of
     from daskpki.dashboard.browser import serve
     from daskpki.dashboard.upstream import parse_location

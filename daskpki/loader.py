@@ -22,8 +22,6 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from daskpki.errors import DaskpkiError
-from daskpki.identity import Role
-from daskpki.settings import SCHEME, GsmUrl, StoreUrl, home
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from daskpki.credentials.sources import Environment, Obtained
     from daskpki.credentials.verified import VerifiedCredential
     from daskpki.pki.trust_document import TrustDocument
+    from daskpki.settings import StoreUrl
 
 logger = logging.getLogger("daskpki")
 
@@ -50,8 +49,8 @@ def security_loader(info: dict[str, Any]) -> PkiSecurity | None:
     without the keyring; NotTrustedError when the credential fails its verification.
     """
     address = info.get("address")
-    if not isinstance(address, str) or not address.lower().startswith(SCHEME):
-        return None
+    if not isinstance(address, str) or not address.lower().startswith("tls://"):
+        return None  # before anything is imported: every Client of this environment comes here
     from daskpki.credentials.source_selection import Wanted
     from daskpki.credentials.sources import leaves_to_dask, obtain, this_process
 
@@ -98,6 +97,8 @@ def dial_security(obtained: Obtained, wanted: Wanted, here: Environment) -> PkiS
 
 def _home(here: Environment) -> Path | None:
     """The directory for what is kept; None for a user without a home directory, as in some containers."""
+    from daskpki.settings import home
+
     try:
         return home(here.environ)
     except (RuntimeError, DaskpkiError):
@@ -116,6 +117,8 @@ def _lookout(place: tuple[str, str, str], source: Source) -> Lookout:
 
 def _remember(security: PkiSecurity, kept: NewestTrust) -> None:
     """Use the newest trust document that was kept, and keep each newer one; a failure is logged, and no more."""
+    from daskpki.identity import Role
+
     manager = security.enforcement(Role.CLIENT).manager
     assert manager is not None
 
@@ -185,6 +188,7 @@ def _reader(url: StoreUrl) -> Iterator[Reader]:
     That way speaks REST only, so that an endpoint of another kind is left to the library.
     """
     from daskpki.credentials.sources import open_without_asking
+    from daskpki.settings import GsmUrl
 
     if isinstance(url, GsmUrl):
         from daskpki.boot.refresh import open_reader

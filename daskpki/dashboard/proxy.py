@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters
@@ -143,8 +144,9 @@ class _Relay(HTTPMessageDelegate):
                     self._handler.set_header(name, value)
 
     async def data_received(self, chunk: bytes) -> None:
-        self._handler.write(chunk)
-        await self._handler.flush()
+        with suppress(StreamClosedError):  # the browser left: `Forward.on_connection_close` ends the rest
+            self._handler.write(chunk)
+            await self._handler.flush()
 
     def finish(self) -> None:
         self._handler.finish()

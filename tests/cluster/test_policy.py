@@ -15,16 +15,19 @@ from daskpki.cluster.policy import (
     SERVES,
     Caller,
     Channel,
+    Destinations,
     OperationRefusedError,
     Server,
     WorkerClients,
     allowed,
     settled,
     verify_call,
+    verify_own_worker,
     verify_sendable,
 )
+from daskpki.cluster.refusal import PeerRefusedError
 from daskpki.credentials.contexts import is_canonical
-from daskpki.identity import Role
+from daskpki.identity import Identity, Role
 from tests.support.attacks import METRICS
 
 DENY, LIMITED, _SUBMIT, ALLOW = WorkerClients
@@ -268,3 +271,20 @@ def test_what_depends_on_arguments_is_not_settled() -> None:
     assert settled((Server.SCHEDULER,), CLIENT_STREAM, Role.WORKER, ALLOW) == ops.CLIENT_STREAM
     assert settled((Server.SCHEDULER,), RPC, Role.WORKER, ALLOW) == frozenset()
     assert "connection_stream" not in settled(Server, RPC, Role.CLIENT, ALLOW)
+
+
+def test_a_nanny_listens_to_its_own_worker_and_to_schedulers() -> None:
+    ours, other = (Identity("default.daskpki.internal", Role.WORKER, name) for name in ("w-1", "w-2"))
+    scheduler = Identity("default.daskpki.internal", Role.SCHEDULER, "scheduler")
+    for server, peer in ((Server.NANNY, ours), (Server.NANNY, scheduler), (Server.WORKER, other)):
+        verify_own_worker(server, ours, peer)
+    with pytest.raises(PeerRefusedError, match="w-2 is not the worker of this nanny"):
+        verify_own_worker(Server.NANNY, ours, other)
+
+
+def test_at_a_schedulers_address_only_a_scheduler_is_accepted() -> None:
+    destinations = Destinations()
+    assert destinations.roles("10.0.0.1:8786", Role.CLIENT) == {Role.SCHEDULER}
+    assert destinations.roles("10.0.0.2:40000", Role.CLIENT) == {Role.SCHEDULER, Role.WORKER}
+    assert destinations.roles("10.0.0.1:8786", Role.WORKER) == {Role.SCHEDULER}
+    assert Destinations().roles("10.0.0.2:40000", Role.SCHEDULER) == {Role.WORKER}

@@ -58,7 +58,8 @@ class Seal:
         scheduler = self._scheduler
         scheduler.stream_handlers["update-graph"] = self.update_graph
         scheduler._task_to_msg = self.task_to_msg  # noqa: SLF001 - Dask's own
-        scheduler.extensions["shuffle"]._retrieve_spec = self.retrieve_spec  # noqa: SLF001 - Dask's own
+        if "shuffle" in scheduler.extensions:
+            scheduler.extensions["shuffle"]._retrieve_spec = self.retrieve_spec  # noqa: SLF001 - Dask's own
         for operation in RUN_CODE | RUN_KEY:
             scheduler.handlers[operation] = self._for_admins(operation, scheduler.handlers[operation])
 

@@ -120,6 +120,7 @@ class Watch:
         self._clock = clock
         self._last = clock()
         self._asked = clock()
+        self._epoch = manager.epoch
         self._reminded: dict[str, float] = {}
         self._refused = 0
         self._reported: deque[bytes] = deque(maxlen=_REPORTED)
@@ -158,12 +159,15 @@ class Watch:
     def _look(self) -> bool:
         try:
             refused = self._refused
-            news = take_newest(self._manager, self._source, self._report)
+            take_newest(self._manager, self._source, self._report)
             begin, end = self._manager.lifetime
             pause = (end - begin) * self._share
+            # By the epoch: a document that was pushed is news as well, also after a look that failed.
+            news = self._manager.epoch != self._epoch
             if news or self._manager.awaits_credential or self._clock() - self._asked >= pause:
                 current = self._enforcement.pair
                 newest = self._source.credential(current)
+                self._epoch = self._manager.epoch
                 if newest is not None and newest.certificates != current.certificates:
                     self._manager.renew(newest)
                 self._asked = self._clock()

@@ -153,6 +153,30 @@ def test_a_credential_that_did_not_hold_is_offered_again(shelves: Shelves, sourc
     assert shelves.requests - requests == 2
 
 
+def test_after_a_push_the_next_look_that_is_answered_asks_for_a_credential(
+    shelves: Shelves, source: StoreSource
+) -> None:
+    """A renewal publishes; a scheduler that looked first pushes the document to workers, which is no less news."""
+    authority = Authority()
+    held, renewed, leaf = authority.document(), authority.leaf(Role.WORKER), authority.leaf(Role.WORKER)
+    enforcement = Enforcement(leaf.identity, leaf.pair, trust_of(held))
+    manager = TrustManager(enforcement, held)
+    watch = Watch(enforcement, manager, source)
+    shelves.add(TRUST, authority.signed(held))
+    shelves.add(TRUST, authority.signed(pushed := authority.document()))
+    shelves.add(secret_names.credential_id("default", Role.WORKER, "worker"), encode_credential(renewed.credential))
+    assert manager.offer(authority.signed(pushed))
+    shelves.down = True
+    assert not watch.look()
+    assert enforcement.pair == leaf.pair
+    shelves.down = False
+    assert watch.look()
+    assert enforcement.pair == renewed.pair
+    requests = shelves.requests
+    assert watch.look()
+    assert shelves.requests - requests == 1  # for trust alone
+
+
 def test_what_is_new_is_found_also_after_a_look_that_failed(shelves: Shelves, source: StoreSource) -> None:
     authority = Authority()
     first, second = authority.document(), authority.document()

@@ -237,6 +237,7 @@ def schedulers() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("container", schedulers(), ids=["plain", "operator"])
 def test_a_scheduler_is_sealed_by_one_word(container: dict[str, Any]) -> None:
     environ = {variable["name"]: variable["value"] for variable in container["env"]}
+    environ["DASKPKI_STORE"] = environ["DASKPKI_STORE"].replace("PROJECT", "my-project")
     options = parse_arguments(["scheduler"])
     assert parse_settings(options, environ).scheduler_code == "stock"
     environ["DASKPKI_SCHEDULER_CODE"] = "sealed"

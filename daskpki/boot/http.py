@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from daskpki.errors import AccessDeniedError, NotTrustedError, UnavailableError, UsageError
 from daskpki.quoting import shown
@@ -270,7 +270,7 @@ def parse_target(authority: str, *, encrypted: bool, proxy: str | None = None) -
         port = parts.port
     except ValueError:
         raise UsageError(f"{shown(authority)} is not HOST or HOST:PORT") from None
-    if not parts.hostname or parts.netloc != authority or "@" in authority:
+    if not parts.hostname or port == 0 or parts.netloc != authority or "@" in authority:
         raise UsageError(f"{shown(authority)} is not HOST or HOST:PORT")
     return Target(parts.hostname, port or (_HTTPS if encrypted else _HTTP), encrypted, proxy)
 
@@ -363,7 +363,10 @@ def _dial(host: str, port: int, end: float) -> socket.socket:
         addresses: list[tuple[int, Any]] = [(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port))]
     else:
         look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)  # it has no time limit
-        found = within(_left(end), look_up, f"the name {host} was not resolved in time")
+        try:
+            found = within(_left(end), look_up, f"the name {host} was not resolved in time")
+        except UnicodeError:  # an empty label, or one of more than 63 octets
+            raise UsageError(f"{shown(host)} cannot be the name of a host") from None
         addresses = [(family, address) for family, *_, address in found[:_ADDRESSES]]
     refusal: OSError = OSError(f"the name {host} has no address")
     for number, (family, address) in enumerate(addresses):
@@ -390,7 +393,7 @@ def _dial_through(target: Target, end: float) -> socket.socket:
     proxy = _parse_proxy(target.proxy or "")
     plain = _dial(proxy.host, proxy.port, end)
     try:
-        authority = f"{target.host}:{target.port}"
+        authority = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
         headers = {"Host": authority, **_proxy_login(proxy.user, proxy.password)}
         _send(plain, encode_head(f"CONNECT {authority} HTTP/1.1", headers), end)
         status, _ = read_head(Reader(_receiver(plain, end)))
@@ -415,10 +418,10 @@ def _parse_proxy(url: str) -> _Proxy:
     """
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        host, port = parts.hostname or "", parts.port or _HTTP
+        host, port = parts.hostname or "", _HTTP if parts.port is None else parts.port
     except ValueError:  # an unescaped "/" in a password ends the host before the "@", and the rest is taken for a port
         raise UsageError("the proxy's URL has no valid host and port", hint=_PROXY_FORM) from None
-    if parts.scheme != "http" or not host:
+    if parts.scheme != "http" or not host or not port:
         named = shown(f"{parts.scheme}://{host}")
         raise UsageError(f"the proxy {named} is not of the form http://HOST:PORT", hint=_PROXY_FORM)
     return _Proxy(host, port, parts.username, parts.password)
@@ -439,8 +442,8 @@ def _proxy_login(user: str | None, password: str | None) -> dict[str, str]:
         return {}
     from base64 import b64encode
 
-    pair = f"{unquote(user)}:{unquote(password or '')}"
-    return {"Proxy-Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
+    pair = b":".join(unquote_to_bytes(os.fsencode(part)) for part in (user, password or ""))  # in whatever encoding
+    return {"Proxy-Authorization": f"Basic {b64encode(pair).decode()}"}
 
 
 def _receiver(source: socket.socket, end: float) -> Callable[[], bytes]:

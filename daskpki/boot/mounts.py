@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from daskpki.boot.memfd import Place, is_tmpfs
@@ -127,17 +128,10 @@ class MountedFiles:
     def write(self, path: str, data: bytes) -> None:
         """Write the file (0400), and the directories above it (0700); NotTrustedError on a disk, AccessDeniedError."""
         parent = os.path.dirname(path)  # noqa: PTH120 - pathlib is not loaded otherwise
-        nearest = parent  # decides, since the directories below it are made there
-        while not os.path.lexists(nearest):
-            nearest = os.path.dirname(nearest)  # noqa: PTH120 - as above
-        if not is_tmpfs(nearest):
-            raise NotTrustedError(
-                f"{path} would lie on a disk: {nearest} is not on tmpfs",
-                hint="mount one there (docker run --tmpfs, or an emptyDir of medium Memory), or use fd",
-            )
-        _check_owners(path, parent)
         try:
+            _check_place(path, parent)
             os.makedirs(parent, _DIRECTORY_MODE, exist_ok=True)  # noqa: PTH103 - as above
+            _check_place(path, parent)  # where it was missing, another user may have been first
             _replace(path, data)
         except OSError as error:
             raise AccessDeniedError(
@@ -149,21 +143,44 @@ class MountedFiles:
     def clear(self) -> None:
         """Remove the files."""
         while self._written:
-            os.unlink(self._written.pop())  # noqa: PTH108 - as above
+            with suppress(FileNotFoundError):
+                os.unlink(self._written.pop())  # noqa: PTH108 - as above
 
 
-def _check_owners(path: str, parent: str) -> None:
-    """Raise AccessDeniedError if another user's directory or link is on the path: its owner controls the content.
+def _check_place(path: str, parent: str) -> None:
+    """Raise NotTrustedError on a disk, AccessDeniedError if another user's directory or link is on the path.
 
-    Both the given path and the resolved one are checked.
+    The owner of either controls the content.
     """
-    for place in sorted({*_upwards(parent), *_upwards(os.path.realpath(parent))}):
+    nearest = parent  # decides, since the directories below it are made there
+    while not os.path.lexists(nearest):
+        nearest = os.path.dirname(nearest)  # noqa: PTH120 - as above
+    if not is_tmpfs(nearest):
+        raise NotTrustedError(
+            f"{path} would lie on a disk: {nearest} is not on tmpfs",
+            hint="mount one there (docker run --tmpfs, or an emptyDir of medium Memory), or use fd",
+        )
+    for place in sorted(_on_the_way(parent)):
         owner = os.lstat(place).st_uid if os.path.lexists(place) else 0
         if owner not in (os.geteuid(), 0):
             raise AccessDeniedError(
                 f"{path} would lie below {place}, which belongs to another user (uid {owner})",
                 hint="choose a directory of this user's own, or use fd",
             )
+
+
+def _on_the_way(directory: str) -> set[str]:
+    """Return each directory and link that leads there, also the links between the first and the last."""
+    found: set[str] = set()
+    unseen = [directory]
+    while unseen:
+        new = set(_upwards(unseen.pop())) - found
+        found |= new
+        for link in filter(os.path.islink, new):
+            # The base is resolved, so that a circle of links comes back to the same texts.
+            base = os.path.realpath(os.path.dirname(link))  # noqa: PTH120 - as above
+            unseen.append(os.path.join(base, os.readlink(link)))  # noqa: PTH115, PTH118 - as above
+    return found
 
 
 def _upwards(directory: str) -> Iterator[str]:

@@ -198,7 +198,7 @@ def _source(given: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Mappi
     overrides the environment. A directory or a file is named by its option alone: someone may have passed the content
     instead of the path.
     """
-    on_line = {name: given[name] for name in _ORIGINS if name in given}
+    on_line = {name: given[name] for name in _ORIGINS if given.get(name)}  # an empty one is none
     in_environ = {name: environ[variable] for name, variable in _ORIGINS.items() if environ.get(variable)}
     chosen = on_line or in_environ
     words = {name: f"--{name}" if on_line else _ORIGINS[name] for name in chosen}

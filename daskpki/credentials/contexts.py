@@ -41,8 +41,10 @@ from daskpki.settings import SCHEME
 
 DEFAULT_PORT: Final = 8786
 LIMIT_OF_PORTS: Final = 65_536
-_ADDRESS: Final = re.compile(r"tls://(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?\Z")
-_NUMERIC: Final = re.compile(r"(?:.*\.)?[0-9]+\Z")
+_ADDRESS: Final = re.compile(
+    r"tls://(?:\[([0-9a-f:.]+)\]|((?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?))(?::([0-9]{1,5}))?\Z"
+)
+_NUMERIC: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?\Z")
 _IPV6: Final = 6
 _PORT_DIGITS: Final = 6
 MAX_FILE: Final = 1 << 20
@@ -55,7 +57,7 @@ def parse_scheduler(text: str) -> str:
 
     UsageError for anything but tls://HOST[:PORT].
     """
-    match = _ADDRESS.match(text.lower())
+    match = _ADDRESS.match(text.lower()) if text.isascii() else None  # the Kelvin sign's lower case is "k"
     host = _host(match[1], match[2]) if match else None
     port = int(match[3] or DEFAULT_PORT) if match else 0
     if host is None or not 0 < port < LIMIT_OF_PORTS:
@@ -75,7 +77,8 @@ def split_scheduler(address: str) -> tuple[str, int]:
 def _host(bracketed: str | None, plain: str) -> str | None:
     """The host as it is compared; None for what is none.
 
-    No name ends with a number (RFC 1123, 2.1), so `10.0.0` or `010.0.0.5` is a mistyped address.
+    No name ends with a number (RFC 1123, 2.1), so `10.0.0` or `010.0.0.5` is a mistyped address, and `0x7f000001` is
+    one to the resolver (inet_aton).
     """
     if bracketed is None and not _NUMERIC.match(plain):
         return plain if plain.strip(".-_") else None
@@ -88,10 +91,9 @@ def _host(bracketed: str | None, plain: str) -> str | None:
 def read_scheduler_file(path: Path) -> str:
     """The address in a file that Dask's scheduler wrote (--scheduler-file); NotFoundError, CorruptError, UsageError."""
     try:
-        document = json.loads(read_file(path, limit=MAX_FILE))
-    except ValueError:
-        document = None
-    address = document.get("address") if isinstance(document, dict) else None
+        address = json.loads(read_file(path, limit=MAX_FILE))["address"]
+    except (ValueError, LookupError, TypeError, RecursionError):  # the last one is for a million brackets
+        address = None
     if not isinstance(address, str):
         raise CorruptError(f"{path} is no scheduler file", hint="a scheduler writes it by --scheduler-file")
     return parse_scheduler(address)

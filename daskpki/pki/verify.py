@@ -75,6 +75,9 @@ class PathVerifier:
 
     def _climb(self, certificate: x509.Certificate, below: list[x509.Certificate], now: datetime) -> None:
         """Find an issuer for `certificate`, and for that one its own, until an anchor is reached."""
+        unknown = {entry.oid.dotted_string for entry in certificate.extensions if entry.critical} - _UNDERSTOOD
+        if unknown:  # RFC 5280, 4.2
+            raise NotTrustedError(f"the certificate has critical extensions that are not known here: {min(unknown)}")
         if len(below) <= _MAX_DEPTH:
             for anchor in self._roots:
                 if _is_issuer(anchor, certificate):
@@ -123,6 +126,9 @@ def check_purpose(leaf: x509.Certificate) -> None:
     constraints = extension(leaf, x509.BasicConstraints)
     if constraints is not None and constraints.value.ca:
         raise NotTrustedError("the certificate is a CA's, not a leaf")
+    usage = extension(leaf, x509.KeyUsage)
+    if usage is not None and (usage.value.key_cert_sign or usage.value.crl_sign):  # X509-SVID, 5.2
+        raise NotTrustedError("the certificate may sign others or revocation lists, as only a CA's may")
     if ExtendedKeyUsageOID.CLIENT_AUTH not in _purposes(leaf):
         raise NotTrustedError("the certificate is not for TLS clients (its extended key usage lacks clientAuth)")
 
@@ -176,6 +182,7 @@ _LEAF_EXTENSIONS: Final = {
     ExtensionOID.SUBJECT_KEY_IDENTIFIER,
     ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
 }
+_UNDERSTOOD: Final = {oid.dotted_string for oid in (*_LEAF_EXTENSIONS, ExtensionOID.NAME_CONSTRAINTS)}
 
 
 def verify_leaf(

@@ -175,6 +175,32 @@ def test_a_proxy_is_read_as_curl_and_pip_read_it(
     assert (b"Proxy-Authorization: Basic Ym9iOndvcmQ=" in head) == ("bob" in value)
 
 
+def test_a_proxy_gets_the_password_as_it_was_given() -> None:
+    """Its bytes may be no UTF-8, in the URL as in the environment, which has them as surrogates."""
+    for password in ("%ff", "\udcff"):
+        with proxy(b"HTTP/1.1 407 no\r\n\r\n") as (port, heads):
+            target = parse_target("[fd00::5]", encrypted=True, proxy=f"http://bob:{password}@127.0.0.1:{port}")
+            with pytest.raises(AccessDeniedError, match="answers 407"):
+                Connection(target, system_trust).get("/", {}, 5)
+        assert b"Proxy-Authorization: Basic Ym9iOv8=\r\n" in heads[0]
+        assert heads[0].startswith(b"CONNECT [fd00::5]:443 HTTP/1.1\r\nHost: [fd00::5]:443\r\n")
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64])
+@pytest.mark.parametrize("form", ["{}", "http://{}:3128"])
+def test_what_cannot_be_a_name_ends_without_another_attempt(form: str, host: str) -> None:
+    way = {"authority": host} if form == "{}" else {"authority": "h", "proxy": form.format(host)}
+    with pytest.raises(UsageError, match=f"'{host}' cannot be the name of a host"):
+        Connection(parse_target(**way, encrypted=True), system_trust).get("/", {}, 5)
+
+
+def test_no_port_is_taken_for_port_0() -> None:
+    with pytest.raises(UsageError, match="is not HOST or HOST:PORT"):
+        parse_target("h:0", encrypted=True)
+    with pytest.raises(UsageError, match="is not of the form http://HOST:PORT"):
+        Connection(parse_target("h", encrypted=True, proxy="http://127.0.0.1:0"), system_trust).get("/", {}, 5)
+
+
 def test_a_proxy_of_another_kind_is_refused(https: Cloud) -> None:
     with pytest.raises(UsageError, match="socks5://h"):
         boot_here(environ_for(https, https_proxy="socks5://h:1"), "scheduler")

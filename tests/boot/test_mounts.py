@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import daskpki
 from daskpki import secret_names
 from daskpki.boot.memfd import is_tmpfs
-from daskpki.boot.mounts import Mount, MountedFiles, file_variable, parse_mounts
+from daskpki.boot.mounts import Mount, MountedFiles, _on_the_way, file_variable, parse_mounts
 from daskpki.confidential import Confidential
 from daskpki.errors import (
     AccessDeniedError,
@@ -275,15 +275,17 @@ def test_the_variables_of_two_secrets_never_meet() -> None:
     assert file_variable("db-password") == "DASKPKI_SECRET_DB_PASSWORD_FILE"
 
 
-@pytest.mark.parametrize("way", ["below", "deep below", "through a link of theirs"])
+@pytest.mark.parametrize("way", ["below", "deep below", "through a link of theirs", "through our link to theirs"])
 def test_nothing_is_mounted_below_another_users_directory(way: str) -> None:
     """Who owns a directory on the way puts another one in its place at any time. Needs root, to make one."""
     theirs = Path(tempfile.mkdtemp(dir=SHM))
     ours = Path(tempfile.mkdtemp(dir=SHM))
     try:
-        if way == "through a link of theirs":
-            (theirs / "link").symlink_to(ours)
-            target = theirs / "link" / "x"
+        if "link" in way:
+            (theirs / "link").symlink_to(ours / "here")
+            (ours / "here").mkdir()
+            (ours / "link").symlink_to(theirs / "link")
+            target = (theirs if way == "through a link of theirs" else ours) / "link" / "x"
         else:
             target = theirs / "x" if way == "below" else theirs / "a" / "b" / "x"
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -296,6 +298,51 @@ def test_nothing_is_mounted_below_another_users_directory(way: str) -> None:
         assert not target.exists()
     finally:
         become_root(["rm", "-r", str(theirs), str(ours)])
+
+
+@pytest.mark.parametrize("kind", ["directory", "disk"])
+def test_a_missing_directory_that_another_user_makes_first_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    """In a directory that everybody may write to, such as /dev/shm, between our look and our own mkdir."""
+    theirs = Path(tempfile.mkdtemp(dir=SHM))
+    shared = Path(tempfile.mkdtemp(dir=SHM))
+    become_root(["chown", "4711", str(theirs)])
+    make = os.makedirs
+
+    def be_late(path: str, mode: int, *, exist_ok: bool) -> None:
+        (shared / "new").symlink_to(theirs if kind == "directory" else tmp_path)
+        make(path, mode, exist_ok=exist_ok)
+
+    monkeypatch.setattr(os, "makedirs", be_late)
+    try:
+        with pytest.raises((AccessDeniedError, NotTrustedError), match=r"belongs to another user|would lie on a disk"):
+            MountedFiles().write(str(shared / "new" / "x"), VALUE)
+        assert not list(tmp_path.iterdir())
+    finally:
+        become_root(["rm", "-r", str(theirs), str(shared)])
+
+
+def test_a_circle_of_links_ends() -> None:
+    place = Path(tempfile.mkdtemp(dir=SHM))
+    try:
+        (place / "a").symlink_to("./b/../a")
+        (place / "b").symlink_to("./a")
+        assert {str(place), str(place / "a"), str(place / "b")} <= {
+            os.path.normpath(found) for found in _on_the_way(str(place / "a" / "x"))
+        }
+    finally:
+        become_root(["rm", "-r", str(place)])
+
+
+def test_one_file_that_is_gone_keeps_no_other_one() -> None:
+    place = Path(tempfile.mkdtemp(dir=SHM))
+    files = MountedFiles()
+    for name in ("a", "b", "c"):
+        files.write(str(place / name), VALUE)
+    (place / "b").unlink()
+    files.clear()
+    place.rmdir()
 
 
 def become_root(command: list[str]) -> None:

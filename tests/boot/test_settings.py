@@ -102,6 +102,13 @@ def test_a_directory_comes_before_the_store_and_says_so() -> None:
     assert settings("worker", "--store", "local:", DASKPKI_CREDENTIAL_DIR="/d").directory is None
 
 
+@pytest.mark.parametrize("option", ["--credential-dir=", "--credential-file=", "--store="])
+def test_an_empty_source_is_none(option: str) -> None:
+    """As with every other option: a script's variable was empty."""
+    assert settings("worker", option) == settings("worker")
+    assert settings("worker", option, DASKPKI_CREDENTIAL_DIR="/d").directory == "/d"
+
+
 @given(
     st.lists(st.text(max_size=12), max_size=6),
     st.dictionaries(st.sampled_from([o.variable for o in OPTIONS]), st.text()),

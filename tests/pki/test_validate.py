@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
@@ -251,6 +252,29 @@ def test_what_was_signed_is_held_against_its_profile(index: int, entry: issuing.
     changed = (*entries[:index], entry, *entries[index + 1 :])
     with pytest.raises(NotTrustedError, match=rule):
         check_leaf(sign(issuer, changed), LeafRequest(identity()), parent_of(issuer.certificate))
+
+
+@BY_PYCA_AND_BY_HAND
+@pytest.mark.parametrize(("certificates", "lists"), [(True, False), (False, True)])
+def test_a_leaf_signs_neither_certificates_nor_revocation_lists(
+    kind: KeyType, *, certificates: bool, lists: bool
+) -> None:
+    """X509-SVID, 5.2: with CA:FALSE, too."""
+    usage = x509.KeyUsage(True, False, False, False, False, certificates, lists, False, False)
+    entries = [(usage, True) if isinstance(entry[0], x509.KeyUsage) else entry for entry in extensions()]
+    issuer = authority(kind=kind)
+    with pytest.raises(NotTrustedError, match="may sign others or revocation lists"):
+        verify(sign(issuer, tuple(entries)), issuer)
+
+
+@BY_PYCA_AND_BY_HAND
+def test_an_unknown_extension_counts_when_it_is_critical(kind: KeyType) -> None:
+    issuer = authority(kind=kind)
+    for critical in (False, True):
+        unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
+        certificate = sign(issuer, (*extensions(), (unknown, critical)))
+        with pytest.raises(NotTrustedError, match="critical") if critical else nullcontext():
+            verify(certificate, issuer)
 
 
 def test_a_leaf_that_was_signed_for_another_is_noticed() -> None:

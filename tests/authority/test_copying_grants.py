@@ -114,11 +114,11 @@ def test_a_local_store_has_none_and_nothing_is_copied(
 ) -> None:
     local("init-ca")
     refused = local("copy", "--to", CLOUD, "--grants", code=2)
-    assert "a local store has no IAM" in refused.err
+    assert "a local store has no grants" in refused.err
     assert not server.count("CreateSecret")
     assert "Nothing was granted" in local("copy", "--to", CLOUD).err
     there = ("--to", f"local:{tmp_path}/back", "--key-file", f"{tmp_path}/store.key")
-    assert "a local store has no IAM" in cloud("copy", "--grants", *there, code=2).err
+    assert "a local store has no grants" in cloud("copy", "--grants", *there, code=2).err
     assert "Grants were not copied" in cloud("copy", *there).err
 
 

@@ -14,6 +14,7 @@ from daskpki.credentials.fetch import fetch_credential
 from daskpki.credentials.verified import Pins
 from daskpki.errors import DaskpkiError
 from daskpki.identity import Role
+from daskpki.pki.pem import fingerprint
 from daskpki.store.port import Store
 from tests.robustness.crash.cases import ROLLOVERS, Case, Ending, emergency, found, issue, reissue, start
 from tests.robustness.crash.rollovers import check_ended, followed
@@ -84,7 +85,7 @@ def killed_and_completed(store: Store, cluster: str, case: Case, fuse: Fuse) -> 
     assert followed(store, cluster, trust, clock()) == ca.trust()
     assert case.ending
     check_ended(ca, case.ending)
-    assert_usable(store, cluster, clock)
+    assert_usable(store, cluster, clock, Pins())
 
 
 def without_the_old_key(store: Store, cluster: str, clock: Clock) -> CertificateAuthority:
@@ -118,14 +119,15 @@ def test_an_emergency_without_the_old_key_that_was_cut_off(store: Store) -> None
         clock.advance(minutes=11)
         ca = without_the_old_key(store, cluster, clock)
         check_ended(ca, Ending(IDLE))
-        assert_usable(store, cluster, clock)
+        new_root_of_trust = Pins(sha256=fingerprint(ca.trust().active.certificate))
+        assert_usable(store, cluster, clock, new_root_of_trust)
     assert 0 < refused < 2 * fuse.count
 
 
-def assert_usable(store: Store, cluster: str, clock: Clock) -> None:
+def assert_usable(store: Store, cluster: str, clock: Clock, pins: Pins) -> None:
     """Every leaf is trusted, and the CA issues."""
     for role, name in LEAVES:
-        held = fetch_credential(store.secrets, cluster, role, name, pins=Pins(), now=clock())
+        held = fetch_credential(store.secrets, cluster, role, name, pins=pins, now=clock())
         assert held.credential.generation == held.trust.active.generation
     ca = CertificateAuthority(store, cluster, clock=clock)
     (issued,) = issue(ca, "w")

@@ -136,12 +136,8 @@ def connect(cluster: str | None = None, **client_kwargs: Any) -> Client:
         address = read_scheduler_file(Path(file))
     wanted = Wanted(cluster=cluster, address=address)
     obtained = obtain(wanted, here)
-    target = address or next(iter(obtained.schedulers), None)
-    if target is None:
-        raise UsageError(
-            f"no scheduler's address of cluster {obtained.held.credential.cluster!r} is known",
-            hint="connect(address='tls://HOST:8786'), or daskpki login --scheduler tls://HOST:8786",
-        )
+    hint = "connect(address='tls://HOST:8786'), or daskpki login --scheduler tls://HOST:8786"
+    target = obtained.scheduler(address, hint)
     link = partial(find_link, target)
     return open_client(target, link, security=dial_security(obtained, wanted, here), **client_kwargs)
 

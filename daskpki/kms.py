@@ -207,7 +207,7 @@ class KmsCaKeys(NamedTuple):
         KmsPrivateKey(self.client, parse_kms_uri(self.uri))
 
     def make(self, generation: int, kind: KeyType) -> KmsPrivateKey:
-        """The key version that the URI names, which its owner made beforehand; UsageError when it is of no use."""
+        """Open the key version that the URI names, which its owner has made; UsageError if no CA can use it."""
         return self.open(generation)
 
     def open(self, generation: int) -> KmsPrivateKey:

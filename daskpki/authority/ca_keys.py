@@ -88,7 +88,7 @@ class CaKeys(Protocol):
         """The sealing of keys that are made here: kms, passphrase or none."""
 
     def check(self) -> None:
-        """Raise what `make` would raise where the place itself is of no use, and make nothing."""
+        """Raise the error of `make` if no key can be made in this place; makes nothing."""
 
     def make(self, generation: int, kind: KeyType) -> PrivateKey:
         """The key of a new generation, durable on return; of that kind, where keys are made by us."""

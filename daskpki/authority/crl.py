@@ -159,8 +159,8 @@ def first_root_crl(issuer: Issuer, root_key: PrivateKey, now: datetime) -> bytes
 def sign_root_crl(session: Session, file: OfflineRoot, *, revoke: bool = False) -> KeptCrl:
     """Sign the CRL of the root in that file again and record it; with `revoke`, its intermediate is on it for good.
 
-    NotFoundError for a root of no CA here; PolicyError for an intermediate that is still trusted; what opening the file
-    raises. The caller publishes it if the state is OFFLINE_ROOT.
+    NotFoundError if no CA here has that root; PolicyError if the intermediate is still trusted; also the errors of
+    opening the file. The caller publishes it if the state is OFFLINE_ROOT.
     """
     key = file.open()
     inventory = session.log.inventory()

@@ -80,6 +80,14 @@ class Obtained(NamedTuple):
     schedulers: tuple[str, ...]
     store: settings.StoreUrl | None = None
 
+    def scheduler(self, address: str | None, hint: str) -> str:
+        """Return that address, or the first known one; UsageError with the hint if there is none."""
+        target = address or next(iter(self.schedulers), None)
+        if target is None:
+            cluster = self.held.credential.cluster
+            raise UsageError(f"no scheduler's address of cluster {cluster!r} is known", hint=hint)
+        return target
+
 
 def this_process() -> Environment:
     """The environment of this process."""

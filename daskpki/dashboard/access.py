@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from daskpki.credentials.source_selection import CredentialSource, Wanted, choose
 from daskpki.credentials.sources import obtain, this_process
-from daskpki.errors import DaskpkiError, UsageError
+from daskpki.errors import DaskpkiError
 from daskpki.files import make_private_directory, names_in, read_private, write_private
 from daskpki.loader import dial_security
 from daskpki.settings import home
@@ -39,12 +39,8 @@ def upstream_of(address: str | None, location: Location | None = None, here: Env
     here = here or this_process()
     wanted = Wanted(address=address)
     obtained = obtain(wanted, here)
-    target = address or next(iter(obtained.schedulers), None)
-    if target is None:
-        raise UsageError(
-            f"no scheduler's address of cluster {obtained.held.credential.cluster!r} is known",
-            hint="daskpki dashboard tls://HOST:8786, or daskpki login --scheduler tls://HOST:8786",
-        )
+    hint = "daskpki dashboard tls://HOST:8786, or daskpki login --scheduler tls://HOST:8786"
+    target = obtained.scheduler(address, hint)
     return Upstream(target, dial_security(obtained, wanted, here), location)
 
 

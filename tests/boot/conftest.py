@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.emulator.metadata import MetadataServer
-from tests.emulator.server import SecretManagerServer
-from tests.support.boot_cloud import Cloud
+from tests.support.boot_cloud import Cloud, serve_cloud
 from tests.support.material import Cluster, make_cluster
 
 
@@ -20,9 +18,7 @@ def cluster() -> Cluster:
 
 @pytest.fixture
 def cloud(cluster: Cluster) -> Iterator[Cloud]:
-    with SecretManagerServer() as server, MetadataServer(server.tokens) as metadata:
-        cloud = Cloud(server, metadata, cluster)
-        cluster.seed(server, cloud.parent)
+    with serve_cloud(cluster) as cloud:
         yield cloud
 
 

@@ -14,9 +14,7 @@ import pytest
 from daskpki.boot.entrypoint import boot
 from daskpki.boot.refresh import open_source
 from daskpki.cluster.refresh import NullSource, Watch
-from daskpki.cluster.security import NodeSecurity
 from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotFoundError, NotTrustedError, UsageError
-from daskpki.handover import VARIABLE, load_handover
 from daskpki.identity import Role
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.credential import certificate_pem, encode_credential, key_pem
@@ -27,6 +25,7 @@ from tests.boot.test_sources import fill
 from tests.support.boot_cloud import Cloud, Recorder, boot_here, plain_environ
 from tests.support.material import Cluster, make_cluster
 from tests.support.sandbox import OWN_MOUNTS, for_every_user
+from tests.support.secret_volume import Started, Volume
 
 FORMS = ["payload", "bundle"]
 WORKER = ("worker", "--scheduler", "tls://10.0.0.2")
@@ -191,40 +190,14 @@ def test_what_a_csi_driver_mounts_may_be_read_by_all_of_a_container(
     assert done.returncode == code, done.stderr
 
 
-class Volume:
-    """A mounted secret: each file a link through `..data`, itself a link that is exchanged."""
-
-    def __init__(self, cluster: Cluster, path: Path, form: str) -> None:
-        self.cluster = cluster
-        self.path = path
-        self._form = form
-        self._version = 0
-        path.mkdir(mode=0o700, parents=True)
-        self.update()
-        for name in ("credential", "trust.json"):
-            (path / name).symlink_to(f"..data/{name}")
-
-    def update(self) -> None:
-        """What the cluster has now."""
-        self._version += 1
-        content = write(self.cluster, "worker/worker", self.path / f"..version-{self._version}", self._form).parent
-        (self.path / "..data_tmp").symlink_to(content.name)
-        (self.path / "..data_tmp").rename(self.path / "..data")
-
-
 @pytest.fixture(params=FORMS)
 def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Volume:
-    return Volume(make_cluster(), tmp_path / "etc" / "dask", str(request.param))
+    cluster = make_cluster()
 
+    def write_in_form(place: Path) -> Path:
+        return write(cluster, "worker/worker", place, str(request.param)).parent
 
-class Started(Recorder):
-    """In the place of os.execve: what the preload of the started program would make of the handover."""
-
-    security: NodeSecurity
-
-    def __call__(self, command: str, argv: list[str], environ: dict[str, str]) -> None:
-        super().__call__(command, argv, environ)
-        self.security = NodeSecurity(load_handover(environ[VARIABLE]))
+    return Volume(cluster, tmp_path / "etc" / "dask", ("credential", "trust.json"), write_in_form)
 
 
 @pytest.fixture

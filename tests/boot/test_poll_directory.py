@@ -12,50 +12,21 @@ import pytest
 from daskpki.boot.entrypoint import boot
 from daskpki.boot.refresh import DirectorySource, open_source
 from daskpki.cluster.refresh import NullSource, Watch
-from daskpki.cluster.security import NodeSecurity
-from daskpki.handover import VARIABLE, Handover, load_handover
+from daskpki.handover import Handover
 from daskpki.identity import Role
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.credential import certificate_pem
-from tests.support.boot_cloud import Recorder
-from tests.support.material import Cluster, make_cluster
+from tests.support.material import make_cluster
+from tests.support.secret_volume import Started, Volume
 
 WORKER = "worker/worker"
 
 
-class Volume:
-    """A secret volume of Kubernetes: each file a link through `..data`, itself a link that is exchanged."""
-
-    def __init__(self, cluster: Cluster, path: Path) -> None:
-        self.cluster = cluster
-        self.path = path
-        self._version = 0
-        path.mkdir(mode=0o700, parents=True)
-        self.update()
-        for name in ("ca.pem", "cert.pem", "key.pem", "trust.json"):
-            (path / name).symlink_to(f"..data/{name}")
-
-    def update(self) -> None:
-        """What the cluster has now."""
-        self._version += 1
-        content = self.cluster.export(WORKER, self.path / f"..version-{self._version}")
-        (self.path / "..data_tmp").symlink_to(content.name)
-        (self.path / "..data_tmp").rename(self.path / "..data")
-
-
 @pytest.fixture
 def volume(tmp_path: Path) -> Volume:
-    return Volume(make_cluster(), tmp_path / "etc" / "dask")
-
-
-class Started(Recorder):
-    """In the place of os.execve: what the preload of the started program would make of the handover."""
-
-    security: NodeSecurity
-
-    def __call__(self, command: str, argv: list[str], environ: dict[str, str]) -> None:
-        super().__call__(command, argv, environ)
-        self.security = NodeSecurity(load_handover(environ[VARIABLE]))
+    cluster = make_cluster()
+    names = ("ca.pem", "cert.pem", "key.pem", "trust.json")
+    return Volume(cluster, tmp_path / "etc" / "dask", names, lambda place: cluster.export(WORKER, place))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import logging
 import socket
 import ssl
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,19 @@ def test_a_persons_program_is_not_told_of_what_is_as_it_should_be(
     assert [record.levelname for record in caplog.records] == ["DEBUG", "WARNING"]
 
 
+def event_of(ours: Enforcement, knock: Callable[[int], None]) -> Event:
+    """The one event of a scheduler at whose port somebody knocks."""
+
+    async def scenario() -> None:
+        security = PkiSecurity({Role.SCHEDULER: ours})
+        async with Scheduler(port=0, security=security, dashboard_address=":0", host="127.0.0.1") as scheduler:
+            await asyncio.to_thread(knock, scheduler.port)
+
+    asyncio.run(scenario())
+    (event,) = ours.audit.latest
+    return event
+
+
 def test_who_fails_in_tls_is_noted_as_well(authority: Authority) -> None:
     leaf = authority.leaf(Role.SCHEDULER)
     ours = Enforcement(leaf.identity, leaf.pair, authority.trust())
@@ -64,13 +78,7 @@ def test_who_fails_in_tls_is_noted_as_well(authority: Authority) -> None:
                 while stranger.recv(1 << 12):
                     pass
 
-    async def scenario() -> None:
-        security = PkiSecurity({Role.SCHEDULER: ours})
-        async with Scheduler(port=0, security=security, dashboard_address=":0", host="127.0.0.1") as scheduler:
-            await asyncio.to_thread(knock, scheduler.port)
-
-    asyncio.run(scenario())
-    (event,) = ours.audit.latest
+    event = event_of(ours, knock)
     assert (event.kind, event.address[:16]) == (TURNED_AWAY, "tls://127.0.0.1:")
     assert "HTTP_REQUEST" in event.detail
 
@@ -178,13 +186,7 @@ def refused_by(authority: Authority, leaf: Leaf | None, directory: Path) -> tupl
             while stream.recv(1 << 12):
                 pass
 
-    async def scenario() -> None:
-        security = PkiSecurity({Role.SCHEDULER: ours})
-        async with Scheduler(port=0, security=security, dashboard_address=":0", host="127.0.0.1") as scheduler:
-            await asyncio.to_thread(knock, scheduler.port)
-
-    asyncio.run(scenario())
-    (event,) = ours.audit.latest
+    event = event_of(ours, knock)
     return event, ours.audit.refusals
 
 

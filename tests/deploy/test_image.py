@@ -16,10 +16,8 @@ import yaml
 from tests.boot.test_dask import compute, free_port
 from tests.boot.test_signals import until
 from tests.deploy.test_container import manifests
-from tests.emulator.metadata import MetadataServer
-from tests.emulator.server import SecretManagerServer
 from tests.robustness.crash.nightly import by_day
-from tests.support.boot_cloud import TOKEN_PATH, Cloud
+from tests.support.boot_cloud import TOKEN_PATH, Cloud, serve_cloud
 from tests.support.containers import BASE, Containers
 from tests.support.material import Cluster, make_cluster
 from tests.support.paths import ROOT
@@ -47,9 +45,7 @@ def cluster() -> Cluster:
 
 @pytest.fixture
 def cloud(cluster: Cluster) -> Iterator[Cloud]:
-    with SecretManagerServer() as server, MetadataServer(server.tokens) as metadata:
-        cloud = Cloud(server, metadata, cluster)
-        cluster.seed(server, cloud.parent)
+    with serve_cloud(cluster) as cloud:
         yield cloud
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +47,15 @@ class Cloud:
         """What Secret Manager was asked for, such as `trust/versions/2`."""
         prefix = f"daskpki_{self.cluster.name}_"
         return [entry.path.partition(prefix)[2].removesuffix(":access") for entry in self.server.requests()]
+
+
+@contextmanager
+def serve_cloud(cluster: Cluster) -> Iterator[Cloud]:
+    """Secret Manager with that cluster's secrets, and a metadata server whose tokens it takes."""
+    with SecretManagerServer() as server, MetadataServer(server.tokens) as metadata:
+        cloud = Cloud(server, metadata, cluster)
+        cluster.seed(server, cloud.parent)
+        yield cloud
 
 
 @dataclass

@@ -8,6 +8,9 @@ When one program ends by itself, the others get 5 s to end too: workers that los
 status 0 (distributed#7971), so the scheduler's status counts; a signal in the middle of that makes them hang for 8 s.
 After 5 s, or on a signal to end, the programs are stopped one after the other, the last one started first, since
 workers end faster while their scheduler lives. A program that has not ended 15 s later is killed.
+
+Each program leads a process group of its own, so a terminal's Ctrl-C and Ctrl-Z reach this process only. A Ctrl-C that
+reached scheduler and workers at once made each of them report, with a traceback, that the other was gone.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from daskpki.boot.log import TEXT, BootLog
@@ -33,7 +36,7 @@ machines kill us, so that we can log how each program ended.
 FORWARDED: Final = frozenset(
     {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
 )
-WAITED_FOR: Final = FORWARDED | {signal.SIGCHLD}
+WAITED_FOR: Final = FORWARDED | {signal.SIGCHLD, signal.SIGTSTP}
 _ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 _SIGNALLED: Final = 128
 _FOR_PYTHON: Final = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE", "HOME")
@@ -68,6 +71,8 @@ class Init:
                 self._reap()
             elif received in _ENDING:
                 self._ask(received)
+            elif received == signal.SIGTSTP:
+                self._pause()
             else:
                 self._signal_all(received)
         return self._failure or 0
@@ -121,6 +126,12 @@ class Init:
         if self._running:
             _send(list(self._running)[-1], number)
 
+    def _pause(self) -> None:
+        """Stop with all the programs' processes on Ctrl-Z, and let them go on when this process does."""
+        _send_groups(self._running, signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        _send_groups(self._running, signal.SIGCONT)
+
     def _signal_all(self, number: int) -> None:
         for process in self._running:
             _send(process, number)
@@ -132,6 +143,12 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def _send_groups(leaders: Iterable[int], number: int) -> None:
+    for leader in leaders:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader, number)
 
 
 def _send(process: int, number: int) -> None:

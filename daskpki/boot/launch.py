@@ -133,6 +133,7 @@ def _become_in_child(
 
     code = _FAILED
     try:
+        os.setpgid(0, 0)  # the terminal's signals go to the init alone, which forwards them in order
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         switch_user(program.user)
         become(checked, program, environ, execve)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pexpect
+import psutil
 import pytest
 
 from daskpki.cluster.startup import port_is_taken
@@ -52,7 +54,8 @@ def _running(environ: dict[str, str], *argv: str) -> Iterator[pexpect.spawn[str]
     finally:
         if child.isalive():
             assert child.pid is not None
-            os.killpg(child.pid, signal.SIGKILL)
+            for process in (*psutil.Process(child.pid).children(recursive=True), child):
+                os.kill(process.pid, signal.SIGKILL)
         child.close(force=True)
 
 
@@ -92,7 +95,30 @@ def test_a_node_is_ready_once_its_workers_are(start: Start, port: int) -> None:
     node.sendintr()
     lines = ended(node)[1]
     assert not [line for line in lines if "ready at" in line]
-    assert lines[-1].startswith(("daskpki-entrypoint: scheduler ended", "daskpki-entrypoint: worker ended"))
+    assert not [line for line in lines if "Traceback" in line]
+    assert lines[-1].startswith("daskpki-entrypoint: scheduler ended")
+
+
+def test_ctrl_z_stops_a_node_with_all_its_processes(start: Start) -> None:
+    node = start("node")
+    node.expect_exact("ready at")
+    assert node.pid is not None
+    whole = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+    assert len(whole) >= 5  # init, scheduler, nannies' process, two workers
+    node.sendcontrol("z")
+    _reach(lambda: all(each.status() == psutil.STATUS_STOPPED for each in whole))
+    node.kill(signal.SIGCONT)
+    _reach(lambda: not any(each.status() == psutil.STATUS_STOPPED for each in whole))
+    node.sendintr()
+    assert not [line for line in ended(node)[1] if "Traceback" in line]
+
+
+def _reach(state: Callable[[], bool]) -> None:
+    """Nothing announces a process's state."""
+    limit = time.monotonic() + 20
+    while not state():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
 
 
 def test_a_second_scheduler_says_who_has_the_port(start: Start, port: int) -> None:

@@ -76,6 +76,7 @@ class RetryPolicy(NamedTuple):
         """Call `attempt(timeout)` until it returns; UnavailableError with the last cause at the deadline."""
         wait = _FIRST_WAIT
         told = ""
+        last: TryAgain | None = None
         while True:
             left = self.end - self.now()
             try:
@@ -83,7 +84,8 @@ class RetryPolicy(NamedTuple):
                     raise TryAgain("no time was left for this request")  # noqa: TRY301 - ends as any other failure
                 return attempt(min(_LONGEST_ATTEMPT, left))
             except TryAgain as cause:
-                last = cause
+                if last is None or self.now() < self.end:  # what the deadline cut short has no answer to tell
+                    last = cause
             pause = wait * self.jitter()
             if self.now() + pause >= self.end:
                 raise UnavailableError(f"gave up at the deadline: {last}", hint=last.hint or _LATER) from last

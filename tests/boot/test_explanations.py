@@ -148,9 +148,7 @@ def federation(directory: Path, url: str) -> str:
 
 @pytest.mark.parametrize("kind", [account, federation])
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_a_token_endpoint_that_fails_is_asked_again(
-    cloud: Cloud, tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: object, status: int
-) -> None:
+def test_a_token_endpoint_that_fails_is_asked_again(cloud: Cloud, tmp_path: Path, kind: object, status: int) -> None:
     assert callable(kind)
     page = (status, b"<html>bad gateway</html>")
     with token_server(page, page, (200, token(cloud))) as (url, asked):
@@ -159,10 +157,8 @@ def test_a_token_endpoint_that_fails_is_asked_again(
     assert len(asked) == 3
     with token_server(page) as (url, _):  # google-auth alone may take a second to load
         environ = cloud.environ | {"GOOGLE_APPLICATION_CREDENTIALS": kind(tmp_path, url), "DASKPKI_DEADLINE": "3"}
-        capfd.readouterr()
-        with pytest.raises(UnavailableError, match="gave up at the deadline"):
+        with pytest.raises(UnavailableError, match=f"gave up at the deadline: .* answers {status}"):
             boot_here(environ, "scheduler")
-    assert f"answers {status}; trying again" in capfd.readouterr().err  # the deadline may cut the last attempt short
 
 
 def test_an_account_that_may_not_be_impersonated_yet_is_waited_for(cloud: Cloud, tmp_path: Path) -> None:

@@ -86,6 +86,31 @@ def test_waits_double_from_50_ms_to_5_s_and_end_at_the_deadline() -> None:
     assert notes == ["the cause; trying again"]
 
 
+def test_the_last_answer_is_told_rather_than_what_the_deadline_cut_short() -> None:
+    hands = Hands()
+
+    def attempt(timeout: float) -> None:
+        if hands.waits:  # each attempt but the first one takes all of its time
+            hands.waits.append(timeout)
+            raise TryAgain("no answer in time")
+        raise TryAgain("the server answers 503", hint="the remedy")
+
+    with pytest.raises(UnavailableError, match="gave up at the deadline: the server answers 503") as caught:
+        hands.patience(10, []).persist(attempt)
+    assert caught.value.hint == "the remedy"
+
+
+def test_control_what_was_not_cut_short_is_told() -> None:
+    hands = Hands()
+
+    def attempt(timeout: float) -> None:
+        hands.waits.append(timeout)
+        raise TryAgain(f"no answer to number {len(hands.waits)}")
+
+    with pytest.raises(UnavailableError, match="no answer to number 1"):
+        hands.patience(5, []).persist(attempt)
+
+
 def test_an_error_of_ours_is_not_tried_again() -> None:
     hands = Hands()
 

@@ -151,8 +151,11 @@ def checked_graph(answer: Sequence[bytes | bytearray], most: int) -> CheckedGrap
 def checked_request(answer: Sequence[bytes | bytearray]) -> dict[str, Any]:
     """What a helper recognised in a function or plugin; ForgedAnswerError, and GraphFailedError when it says so."""
     found = _unpacked(answer)
-    kinds = _RECOGNISED.get(str(found.get("named")), {"named": "flag"})
-    _require(not found or (found.keys() == {"named", *kinds} and misfit(kinds, found) is None), "a name that is known")
+    if found:
+        name = found.get("named")
+        _require(isinstance(name, str) and name in _RECOGNISED, "a name that is known")
+        kinds = _RECOGNISED[name]
+        _require(found.keys() == {"named", *kinds} and misfit(kinds, found) is None, "the arguments of that name")
     return found
 
 

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 import msgpack
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgpack.ext import ExtType
@@ -94,6 +95,16 @@ def test_names_at_random(found: dict[str, Any]) -> None:
     except (ForgedAnswerError, GraphFailedError):
         return
     assert named == {} or named["named"] in {"progress", "count", "upload", "install"}
+
+
+@pytest.mark.parametrize("name", [False, True, None, "", "flag", b"count", ("count",)])
+def test_only_known_names_are_taken(name: object) -> None:
+    with pytest.raises(ForgedAnswerError, match="a name that is known"):
+        checked_request([msgpack.packb({"named": name})])
+
+
+def test_control_a_known_name_is_taken() -> None:
+    assert checked_request([msgpack.packb({"named": "count"})]) == {"named": "count"}
 
 
 def test_control_honest_shuffles_are_taken() -> None:

@@ -71,7 +71,7 @@ def _section(workshop: Workshop, title: str, goal: float, work: Callable[[Client
         runs = {label: partial(_settled, work, client) for label, client in clients.items()}
         if work is _hold:
             runs[HELPERS] = lambda _number: float(clients[SEALED].run_on_scheduler(_megabytes_of_helpers))
-        samples = take_turns(runs, workshop.rounds, warm_up=1)
+        samples = take_turns(runs, workshop.rounds, warm_up=0 if work is _execute else 1)  # minutes need none
     about = (
         "A scheduler and a worker of two threads with its nanny for each contestant; stock clients, with grade admin."
     )

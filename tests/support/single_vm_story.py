@@ -213,7 +213,7 @@ def check_no_key(story: Story, canary: Canary, vm: subprocess.Popen[bytes]) -> N
             *(finding for place, data in texts(story) for finding in canary.in_bytes(place, data)),
         ]
 
-    assert search() == []
+    assert not (found := search()), found
     key = story.server.payloads(f"projects/{PROJECT}/secrets/daskpki_lab_worker_worker")[0]
     assert key is not None
     private = parse_credential(Confidential(key)).key

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 from daskpki.boot.fetch import Material
 from daskpki.boot.memfd import Place, open_place
@@ -86,6 +86,7 @@ Execve = Callable[[str, list[str], dict[str, str]], object]
 """os.execve, or a test's replacement; `find_command` has found the file."""
 
 _FAILED = 1
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
 class Checked(NamedTuple):
@@ -136,6 +137,7 @@ def _become_in_child(
         os.setpgid(0, 0)  # the terminal's signals go to the init alone, which forwards them in order
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         switch_user(program.user)
+        _end_with_init()
         become(checked, program, environ, execve)
     except Exception as error:  # noqa: BLE001 - as in __main__.py
         code = BootLog(checked.settings.log_format).report(error)
@@ -144,6 +146,17 @@ def _become_in_child(
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _end_with_init() -> None:
+    """Have the kernel kill this program when its init is killed, as all processes of a container end with PID 1.
+
+    Its own process group would otherwise spare it from a kill of the whole job. A change of user resets this.
+    """
+    import ctypes
+    import signal
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def become(checked: Checked, program: Program, environ: Mapping[str, str], execve: Execve) -> None:

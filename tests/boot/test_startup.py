@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import time
@@ -53,10 +52,15 @@ def _running(environ: dict[str, str], *argv: str) -> Iterator[pexpect.spawn[str]
         yield child
     finally:
         if child.isalive():
-            assert child.pid is not None
-            for process in (*psutil.Process(child.pid).children(recursive=True), child):
-                os.kill(process.pid, signal.SIGKILL)
+            child.kill(signal.SIGKILL)
         child.close(force=True)
+
+
+def descendants(child: pexpect.spawn[str]) -> list[psutil.Process]:
+    """A node's processes but its init: a scheduler, the nannies' process, two workers at least."""
+    processes: list[psutil.Process] = psutil.Process(child.pid).children(recursive=True)
+    assert len(processes) >= 4
+    return processes
 
 
 def ended(child: pexpect.spawn[str]) -> tuple[int | None, list[str]]:
@@ -102,15 +106,21 @@ def test_a_node_is_ready_once_its_workers_are(start: Start, port: int) -> None:
 def test_ctrl_z_stops_a_node_with_all_its_processes(start: Start) -> None:
     node = start("node")
     node.expect_exact("ready at")
-    assert node.pid is not None
-    whole = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
-    assert len(whole) >= 5  # init, scheduler, nannies' process, two workers
+    whole = [psutil.Process(node.pid), *descendants(node)]
     node.sendcontrol("z")
     _reach(lambda: all(each.status() == psutil.STATUS_STOPPED for each in whole))
     node.kill(signal.SIGCONT)
     _reach(lambda: not any(each.status() == psutil.STATUS_STOPPED for each in whole))
     node.sendintr()
     assert not [line for line in ended(node)[1] if "Traceback" in line]
+
+
+def test_a_killed_node_leaves_nothing_behind(start: Start) -> None:
+    node = start("node")
+    node.expect_exact("ready at")
+    programs = descendants(node)
+    node.kill(signal.SIGKILL)
+    _reach(lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in programs))
 
 
 def _reach(state: Callable[[], bool]) -> None:

@@ -151,11 +151,10 @@ def checked_graph(answer: Sequence[bytes | bytearray], most: int) -> CheckedGrap
 def checked_request(answer: Sequence[bytes | bytearray]) -> dict[str, Any]:
     """What a helper recognised in a function or plugin; ForgedAnswerError, and GraphFailedError when it says so."""
     found = _unpacked(answer)
-    if found:
-        name = found.get("named")
-        _require(isinstance(name, str) and name in _RECOGNISED, "a name that is known")
-        kinds = _RECOGNISED[name]
-        _require(found.keys() == {"named", *kinds} and misfit(kinds, found) is None, "the arguments of that name")
+    name = found.get("named")
+    kinds = _RECOGNISED.get(name) if isinstance(name, str) else None
+    known = kinds is not None and found.keys() == {"named", *kinds} and misfit(kinds, found) is None
+    _require(known or not found, "a name that is known")
     return found
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from daskpki.cluster.peer import Peer
 from daskpki.cluster.policy import (
@@ -30,25 +30,27 @@ from daskpki.cluster.policy import (
 from daskpki.identity import Identity, Role
 from daskpki.quoting import shown
 
+_Claimants = WeakKeyDictionary[object, Identity]
+
 
 class Registrations:
     """Addresses and ids of workers and nannies, names of clients; forgotten with the connections that registered."""
 
     def __init__(self) -> None:
-        self._claims: dict[tuple[Channel, str], WeakKeyDictionary[object, Identity]] = {}
-        self._made: WeakKeyDictionary[object, set[tuple[Channel, str]]] = WeakKeyDictionary()
+        self._claims: WeakValueDictionary[tuple[Channel, str], _Claimants] = WeakValueDictionary()
+        self._made: WeakKeyDictionary[object, dict[tuple[Channel, str], _Claimants]] = WeakKeyDictionary()
+        """What keeps the claims of each connection."""
 
     def register(self, channel: Channel, name: str, identity: Identity, connection: object) -> None:
         """Register `name` for `identity` in streams of that kind as long as `connection` lives."""
-        self._claims = {claim: claimants for claim, claimants in self._claims.items() if claimants}
-        self._claims.setdefault((channel, name), WeakKeyDictionary())[connection] = identity
-        self._made.setdefault(connection, set()).add((channel, name))
+        claimants = self._claims.setdefault((channel, name), _Claimants())
+        claimants[connection] = identity
+        self._made.setdefault(connection, {})[channel, name] = claimants
 
     def release(self, connection: object) -> None:
         """Remove all registrations of `connection`, which has ended."""
-        for claim in self._made.pop(connection, ()):
-            if claimants := self._claims.get(claim):
-                claimants.pop(connection, None)
+        for claimants in self._made.pop(connection, {}).values():
+            claimants.pop(connection, None)
 
     def owner(self, channel: Channel, name: str) -> Identity | None:
         """Return the identity that registered `name`, or None."""

@@ -206,10 +206,11 @@ class Enforcement:
 
     def _replace(self, trust: TrustState, pair: KeyPair) -> None:
         contexts = {
-            True: server_context(pair, trust.anchors, self._minimum),
-            False: client_context(pair, trust.anchors, self._minimum),
-        }
-        self.trust, self.pair, self._contexts = trust, pair, contexts
+            True: server_context(pair, trust.anchors, self._minimum)
+        }  # a new one understands no earlier session
+        if trust.anchors != self.trust.anchors or pair is not self.pair:
+            contexts[False] = client_context(pair, trust.anchors, self._minimum)
+        self.trust, self.pair, self._contexts = trust, pair, self._contexts | contexts
         for listener in list(self._listeners):
             listener.renew(contexts[True])
 

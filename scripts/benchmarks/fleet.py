@@ -39,6 +39,8 @@ STOCK: Final = "stock"
 OURS: Final = "daskpki"
 _AT_ONCE: Final = 20
 """How many workers of a fleet come at a time at first; after a restart, all do."""
+_PAUSE: Final = 0.005
+"""Seconds between two looks at the scheduler's workers, which cost it time."""
 _QUIET: Final = {
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
     "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "60s",
@@ -139,7 +141,7 @@ class Fleet:
             client.sync(send_trust, client.scheduler.address, arguments, signed)
             crew.ask("epoch", document.epoch, count)
             while leaves and len(client.ncores()) > count:
-                continue
+                time.sleep(_PAUSE)
         return time.perf_counter() - began
 
     def _roll_over(self, client: Client, crew: Crew) -> float:

@@ -153,6 +153,23 @@ def test_a_renewal_that_comes_during_news_is_not_lost(tmp_path: Path) -> None:
     assert enforcement.pair == renewed
 
 
+def test_a_revocation_makes_no_new_context_for_dialling(tmp_path: Path) -> None:
+    """Each node of a fleet waits for what is made. A listener's is made anew, lest it resume an earlier session."""
+    authority = Authority()
+    enforcement = node(authority, Role.WORKER, tmp_path).enforcement(Role.WORKER)
+    dialling, listening = enforcement.client_context(), enforcement.server_context()
+    authority.revoke(revoked := authority.leaf(Role.WORKER, "stolen"))
+    enforcement.replace(trust=authority.trust())
+    assert revoked.serial in enforcement.trust.revoked
+    assert enforcement.client_context() is dialling
+    assert enforcement.server_context() is not listening
+    enforcement.replace(pair=authority.leaf(Role.WORKER).pair)
+    renewed = enforcement.client_context()
+    authority.add_authority()
+    enforcement.replace(trust=authority.trust())
+    assert len({dialling, renewed, enforcement.client_context()}) == 3
+
+
 def test_a_source_that_does_not_answer_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     authority = Authority()
     security = node(authority, Role.SCHEDULER, tmp_path)

@@ -119,20 +119,21 @@ class TestNamesThatAreTaken:
             {"op": "register-worker", "address": OWN}
         )
 
-    def test_the_thousandth_registration_costs_no_more_than_the_first(self) -> None:
-        class Connection:
-            """Of which a weak reference can be made."""
 
-        registrations, connections = Registrations(), [Connection() for _ in range(20_000)]
-        begun = time.process_time()
-        for number, connection in enumerate(connections):
-            registrations.register(
-                Channel.WORKER_STREAM, f"tls://10.0.0.2:{number}", peer(Role.WORKER).identity, connection
-            )
-        assert time.process_time() - begun < 5  # looking through all at each one takes a minute
-        assert registrations.holders(Channel.WORKER_STREAM, "tls://10.0.0.2:7") == [connections[7]]
-        del connection, connections
-        assert registrations.owner(Channel.WORKER_STREAM, "tls://10.0.0.2:7") is None
+def test_the_thousandth_registration_costs_no_more_than_the_first() -> None:
+    class Connection:
+        """Of which a weak reference can be made."""
+
+    registrations, connections = Registrations(), [Connection() for _ in range(20_000)]
+    begun = time.process_time()
+    for number, connection in enumerate(connections):
+        registrations.register(
+            Channel.WORKER_STREAM, f"tls://10.0.0.2:{number}", peer(Role.WORKER).identity, connection
+        )
+    assert time.process_time() - begun < 5  # looking through all at each one takes a minute
+    assert registrations.holders(Channel.WORKER_STREAM, "tls://10.0.0.2:7") == [connections[7]]
+    del connection, connections
+    assert registrations.owner(Channel.WORKER_STREAM, "tls://10.0.0.2:7") is None
 
 
 class TestTheModeThatTheSchedulerAnnounces:

@@ -72,7 +72,7 @@ def _notify_nodes(
     invocation: Invocation, authority: CertificateAuthority, wait: int, sleep: Callable[[float], object]
 ) -> None:
     """Push the revocations, and give the nodes that no push reaches the time in which they look by themselves."""
-    notify_schedulers(invocation, authority, Push(wanted=True, schedulers=None))
+    notify_schedulers(invocation, authority, Push())
     invocation.output.hint(f"waiting {wait} seconds, in which every running node looks for the new trust document")
     sleep(wait)
 

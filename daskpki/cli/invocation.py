@@ -17,10 +17,11 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
-from functools import cache, partial
+from functools import cache, partial, wraps
+from inspect import Parameter, signature
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, cast, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -66,6 +67,7 @@ def hoist(arguments: Sequence[str]) -> list[str]:
     return front + rest
 
 
+KEYWORD: Final = Parameter.KEYWORD_ONLY
 _ABSENT = object()
 _LONG = 10  # digits that no number of ours has
 
@@ -93,8 +95,49 @@ class Commands(typer.Typer):
         super().__init__(cls=PlainGroup, **options)
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
-        """Register a command whose options take plain values."""
-        return super().command(name, cls=PlainCommand, **options)
+        """Register a command whose options take plain values; a parameter may be a group of options."""
+        register = super().command(name, cls=PlainCommand, **options)
+        return lambda function: register(spread_groups(function))
+
+    def callback(self, **options: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
+        """Register the function that takes the group's own options; as `command`."""
+        register = super().callback(**options)
+        return lambda function: register(spread_groups(function))
+
+
+def spread_groups(function: CommandFunctionType) -> CommandFunctionType:
+    """Replace each parameter whose type is a NamedTuple by an option for each of its fields."""
+    for name, parameter in signature(function, eval_str=True).parameters.items():
+        group = parameter.annotation
+        if isinstance(group, type) and issubclass(group, tuple):
+            defaults = group._field_defaults  # type: ignore[attr-defined] # of a NamedTuple
+            options = [
+                (field, hint, defaults[field]) for field, hint in get_type_hints(group, include_extras=True).items()
+            ]
+            function = replace_parameter(function, name, options, group)
+    return function
+
+
+def replace_parameter(
+    function: CommandFunctionType, name: str, options: Sequence[tuple[str, Any, Any]], make: Callable[..., Any]
+) -> CommandFunctionType:
+    """Let a command take options (name, annotation, default) for one parameter, whose value `make` makes of them."""
+    given = signature(function, eval_str=True)
+    parameters: list[Parameter] = []
+    for parameter in given.parameters.values():
+        if parameter.name == name:
+            parameters += [Parameter(each, KEYWORD, annotation=kind, default=value) for each, kind, value in options]
+        else:
+            parameters.append(parameter.replace(kind=KEYWORD))  # one without a default may follow one that has one
+
+    @wraps(function)
+    def command(**values: Any) -> Any:
+        made = make(**{option: values.pop(option) for option, _, _ in options})
+        return function(**values, **{name: made})
+
+    command.__signature__ = given.replace(parameters=parameters)  # type: ignore[attr-defined] # inspect reads it
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return cast("CommandFunctionType", command)
 
 
 def _plain_first(parameters: list[Any]) -> list[Any]:
@@ -278,8 +321,9 @@ class Invocation(NamedTuple):
         seal: bool = False,
         reading: bool = False,
     ) -> Iterator[CertificateAuthority]:
-        """The CA of `--cluster` in that store; with `seal` a new CA's key is sealed by its own passphrase.
+        """The CA of `--cluster` in that store.
 
+        A new CA's key is sealed by its own passphrase with `seal`, or if --ca-passphrase-file names the passphrase.
         With `reading`, a local store is shown as it is, without its key, and marked as unverified.
         """
         from daskpki.authority.ca import CertificateAuthority
@@ -297,7 +341,7 @@ class Invocation(NamedTuple):
                 ca_sha256=self.ca_sha256,
                 reading=reading,
                 places=KeyLocations(
-                    seal=partial(passphrase, new=True) if seal else None,
+                    seal=partial(passphrase, new=True) if seal or self.ca_passphrase_file else None,
                     unseal=partial(passphrase, new=False),
                     store=cache(lambda url: opened.enter_context(self.open_store(url=url, create=create)).secrets),
                     kms=cache(_kms),

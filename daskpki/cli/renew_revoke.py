@@ -24,37 +24,34 @@ if TYPE_CHECKING:
     from daskpki.cluster.push import Answer
     from daskpki.inventory import CertificateRecord
 
-PushOption = Annotated[
-    bool, typer.Option("--push/--no-push", help="Notify the schedulers at once, with your client credential.")
-]
-SchedulerOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--scheduler",
-        envvar="DASKPKI_SCHEDULER",
-        metavar="ADDRESS",
-        help="Scheduler to notify (default: those in your login and the trust document).",
-    ),
-]
 IN_TIME: Final = "nodes fetch it within a minute"
 
 
 class Push(NamedTuple):
-    """The two options above: whether to push, and the schedulers (None: all that are known)."""
+    """Options of commands that publish: whether to notify schedulers, and which (None: all that are known)."""
 
-    wanted: bool
-    schedulers: Sequence[str] | None
+    push: Annotated[
+        bool, typer.Option("--push/--no-push", help="Notify the schedulers at once, with your client credential.")
+    ] = True
+    scheduler: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="DASKPKI_SCHEDULER",
+            metavar="ADDRESS",
+            help="Scheduler to notify (default: those in your login and the trust document).",
+        ),
+    ] = None
 
 
 def notify_schedulers(
-    invocation: Invocation, authority: CertificateAuthority, notified: Push, *, expected: bool = True
+    invocation: Invocation, authority: CertificateAuthority, push: Push, *, expected: bool = True
 ) -> None:
     """Push the newest trust document to the schedulers and report the answers; raises nothing.
 
     Without `expected`, a missing address or credential is not reported.
     """
     try:
-        answers = _push(invocation, authority, notified.schedulers) if notified.wanted else []
+        answers = _push(invocation, authority, push.scheduler) if push.push else []
     except DaskpkiError as error:
         if expected or not isinstance(error, NotFoundError):
             invocation.output.hint(f"{IN_TIME} (no scheduler was notified: {error})")
@@ -112,8 +109,7 @@ def renew(
     detailed_exit_code: Annotated[
         bool, typer.Option("--detailed-exit-code", help="Exit with 6 if nothing was due.")
     ] = False,
-    push: PushOption = True,
-    scheduler: SchedulerOption = None,
+    push: Push = Push(),
 ) -> None:
     """Renew certificates: each gets a new key, and keeps its names and lifetime.
 
@@ -132,7 +128,7 @@ def renew(
             with progress(invocation, len(entries), authority.renew(entries, give_way=due)) as renewed:
                 entries = [leaf.record for leaf in renewed]
             if authority.inventory().published != before:
-                notify_schedulers(invocation, authority, Push(push, scheduler), expected=False)
+                notify_schedulers(invocation, authority, push, expected=False)
         documents = [authority.describe(entry) for entry in entries]
         now = authority.session.now()
     if dry_run and documents:
@@ -165,8 +161,7 @@ def revoke(
     release: Annotated[
         bool, typer.Option("--release", help="Restore a certificate that was revoked by certificateHold.")
     ] = False,
-    push: PushOption = True,
-    scheduler: SchedulerOption = None,
+    push: Push = Push(),
     yes: YesOption = False,
 ) -> None:
     """Revoke certificates, and publish the new revocation list to the cluster.
@@ -186,7 +181,7 @@ def revoke(
         nothing = f"nothing to revoke: {which} was revoked before, or has ended"
         lines = certificate_table(documents, now) if documents else [nothing]
         invocation.output.result(documents, lines)
-        notify_schedulers(invocation, authority, Push(push, scheduler))
+        notify_schedulers(invocation, authority, push)
 
 
 def _ask(invocation: Invocation, going: Sequence[CertificateRecord], *, yes: bool) -> None:

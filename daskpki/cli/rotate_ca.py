@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -15,7 +15,7 @@ from daskpki.authority.rollover import RETIRING, STARTED
 from daskpki.cli.init_ca import offline_root
 from daskpki.cli.invocation import Commands, YesOption
 from daskpki.cli.output import fingerprint_lines, table
-from daskpki.cli.renew_revoke import Push, PushOption, SchedulerOption, notify_schedulers
+from daskpki.cli.renew_revoke import Push, notify_schedulers
 from daskpki.errors import UnavailableError, UsageError
 from daskpki.quoting import rfc3339
 
@@ -25,51 +25,35 @@ if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
     from daskpki.inventory import AuthorityRecord
 
-KeyTypeOption = Annotated[
-    str, typer.Option("--key-type", metavar="K", help="Key type of the new CA: p256, p384 or rsa3072.")
-]
-CaKeyOption = Annotated[
-    str | None,
-    typer.Option("--ca-key", metavar="URI", show_default="beside the old CA's", help="Where to keep the new CA's key."),
-]
-RootOption = Annotated[
-    Path | None,
-    typer.Option("--offline-root", metavar="FILE", help="Two tiers: write the new root's key to this file."),
-]
-RootPassphraseOption = Annotated[
-    Path | None,
-    typer.Option("--root-passphrase-file", metavar="FILE", help="File with the passphrase of --offline-root."),
-]
-SealOption = Annotated[
-    bool, typer.Option("--ca-passphrase", help="Encrypt the new key with a passphrase, and ask for it.")
-]
-LowerOption = Annotated[
-    bool,
-    typer.Option("--lower-sealing", help="Allow weaker protection of the new key than of the old one."),
-]
 
+class NewCa(NamedTuple):
+    """Options that describe the new CA."""
 
-def successor_of(
-    invocation: Invocation,
-    key_type: str,
-    ca_key: str | None,
-    offline: Path | None,
-    passphrase_file: Path | None,
-    permit_dns: Sequence[str] = (),
-    *,
-    lower_sealing: bool = False,
-) -> Successor:
-    """The new CA as the options describe it; PolicyError or UsageError for what a CA cannot be."""
-    from daskpki.authority.ca_keys import parse_ca_key_type
-    from daskpki.authority.rollover import Successor
+    key_type: Annotated[str, typer.Option(metavar="K", help="Key type of the new CA: p256, p384 or rsa3072.")] = "p256"
+    ca_key: Annotated[
+        str | None,
+        typer.Option(metavar="URI", show_default="beside the old CA's", help="Where to keep the new CA's key."),
+    ] = None
+    offline_root: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Two tiers: write the new root's key to this file.")
+    ] = None
+    root_passphrase_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File with the passphrase of --offline-root.")
+    ] = None
+    ca_passphrase: Annotated[
+        bool, typer.Option("--ca-passphrase", help="Encrypt the new key with a passphrase, and ask for it.")
+    ] = False
+    lower_sealing: Annotated[
+        bool, typer.Option("--lower-sealing", help="Allow weaker protection of the new key than of the old one.")
+    ] = False
 
-    root = offline_root(invocation, offline, passphrase_file)
-    return Successor(parse_ca_key_type(key_type), ca_key, root, tuple(permit_dns), lower_sealing)
+    def successor(self, invocation: Invocation, permit_dns: Sequence[str] = ()) -> Successor:
+        """The new CA for the rollover; PolicyError or UsageError for what a CA cannot be."""
+        from daskpki.authority.ca_keys import parse_ca_key_type
+        from daskpki.authority.rollover import Successor
 
-
-def seals(invocation: Invocation, asked: bool) -> bool:
-    """True if the options ask for a passphrase; a new key is sealed in any case when the old one was."""
-    return asked or invocation.ca_passphrase_file is not None
+        root = offline_root(invocation, self.offline_root, self.root_passphrase_file)
+        return Successor(parse_ca_key_type(self.key_type), self.ca_key, root, tuple(permit_dns), self.lower_sealing)
 
 
 def rollover_document(authority: CertificateAuthority) -> dict[str, Any]:
@@ -139,15 +123,9 @@ def rotate(
     emergency: Annotated[
         bool, typer.Option("--emergency", help="Replace a compromised CA at once; nothing it issued stays trusted.")
     ] = False,
-    key_type: KeyTypeOption = "p256",
-    ca_key: CaKeyOption = None,
-    offline: RootOption = None,
-    root_passphrase_file: RootPassphraseOption = None,
-    ca_passphrase: SealOption = False,
-    lower_sealing: LowerOption = False,
+    new: NewCa = NewCa(),
     old_key_lost: LostOption = False,
-    push: PushOption = True,
-    scheduler: SchedulerOption = None,
+    push: Push = Push(),
     yes: YesOption = False,
 ) -> None:
     """Replace the CA at once with --emergency; otherwise name a step."""
@@ -156,41 +134,31 @@ def rotate(
     if not emergency:
         raise UsageError("rotate-ca needs a step", hint="daskpki rotate-ca start, status, promote, finish or abort")
     invocation: Invocation = ctx.obj
-    successor = successor_of(invocation, key_type, ca_key, offline, root_passphrase_file, lower_sealing=lower_sealing)
-    notified = Push(push, scheduler)
-    _emergency(invocation, successor, notified, seal=ca_passphrase, old_key_lost=old_key_lost, yes=yes)
+    _emergency(invocation, new, push, old_key_lost=old_key_lost, yes=yes)
 
 
 @rotate_ca.command()
 def start(
     ctx: typer.Context,
-    key_type: KeyTypeOption = "p256",
-    ca_key: CaKeyOption = None,
-    offline: RootOption = None,
-    root_passphrase_file: RootPassphraseOption = None,
-    ca_passphrase: SealOption = False,
-    lower_sealing: LowerOption = False,
+    new: NewCa = NewCa(),
     permit_dns: Annotated[
         list[str] | None, typer.Option(metavar="D", help="Further domain that certificates of the new CA may name.")
     ] = None,
-    push: PushOption = True,
-    scheduler: SchedulerOption = None,
+    push: Push = Push(),
 ) -> None:
     """Make the new CA and publish it: nodes then trust both CAs.
 
     Example:  [bold]daskpki rotate-ca start[/bold]
     """
     invocation: Invocation = ctx.obj
-    successor = successor_of(
-        invocation, key_type, ca_key, offline, root_passphrase_file, permit_dns or (), lower_sealing=lower_sealing
-    )
-    with invocation.authority(seal=seals(invocation, ca_passphrase)) as authority:
+    successor = new.successor(invocation, permit_dns or ())
+    with invocation.authority(seal=new.ca_passphrase) as authority:
         made, resumed = authority.rollover().start(successor)
-        notify_schedulers(invocation, authority, Push(push, scheduler), expected=False)
+        notify_schedulers(invocation, authority, push, expected=False)
         document = rollover_document(authority)
-    new = next(entry for entry in document["authorities"] if entry["generation"] == made.generation)
+    entry = next(entry for entry in document["authorities"] if entry["generation"] == made.generation)
     lines = [f"CA {made.generation} is trusted in addition to CA {document['issuing']}"]
-    lines.append(f"  SHA-256  {fingerprint_lines(new['fingerprint'])}")
+    lines.append(f"  SHA-256  {fingerprint_lines(entry['fingerprint'])}")
     if resumed:
         lines.append("it was started before, with the options given then; daskpki rotate-ca abort drops it")
     _report(invocation, document, lines)
@@ -216,7 +184,7 @@ def status(ctx: typer.Context) -> None:
 
 
 @rotate_ca.command()
-def promote(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOption = None) -> None:
+def promote(ctx: typer.Context, push: Push = Push()) -> None:
     """Make the new CA issue, and reissue all valid certificates from it; run it again after an interruption.
 
     Example:  [bold]daskpki rotate-ca promote[/bold]
@@ -227,7 +195,7 @@ def promote(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOpt
         if rollover.status().phase == STARTED:
             _warn_if_fresh(invocation, authority)
         target = rollover.promote()
-        notify_schedulers(invocation, authority, Push(push, scheduler), expected=False)
+        notify_schedulers(invocation, authority, push, expected=False)
         count = _reissue(invocation, authority)
         document = rollover_document(authority) | {"reissued": count}
     _report(invocation, document, [f"CA {target.generation} issues; {_certificates(count)} reissued"])
@@ -241,8 +209,7 @@ def finish(
         bool, typer.Option("--force", help="Drop the old CA even if valid certificates of it remain.")
     ] = False,
     old_key_lost: LostOption = False,
-    push: PushOption = True,
-    scheduler: SchedulerOption = None,
+    push: Push = Push(),
     yes: YesOption = False,
 ) -> None:
     """Drop the old CA: nothing it issued stays trusted, and its key is erased.
@@ -258,7 +225,7 @@ def finish(
                 f"This drops {dropped}: nothing it issued stays trusted, and its key is erased. Go on?", yes=yes
             )
         erased = authority.rollover().finish(force=force, old_keys=not old_key_lost)
-        notify_schedulers(invocation, authority, Push(push, scheduler), expected=False)
+        notify_schedulers(invocation, authority, push, expected=False)
         document = rollover_document(authority) | {"keysErased": erased}
     _report(invocation, document, _dropped(before.others) or [_one_left(before, "finish")])
     if not erased:
@@ -266,7 +233,7 @@ def finish(
 
 
 @rotate_ca.command()
-def abort(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOption = None) -> None:
+def abort(ctx: typer.Context, push: Push = Push()) -> None:
     """Undo the rollover: drop the new CA, or after promote make the old one issue again (then finish).
 
     Example:  [bold]daskpki rotate-ca abort[/bold]
@@ -275,7 +242,7 @@ def abort(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOptio
     with invocation.authority() as authority:
         before = authority.rollover().status()
         target = authority.rollover().abort()
-        notify_schedulers(invocation, authority, Push(push, scheduler), expected=False)
+        notify_schedulers(invocation, authority, push, expected=False)
         count = _reissue(invocation, authority)
         document = rollover_document(authority) | {"reissued": count}
     if not before.others:
@@ -287,17 +254,16 @@ def abort(ctx: typer.Context, push: PushOption = True, scheduler: SchedulerOptio
     _check_all_reissued(document)
 
 
-def _emergency(
-    invocation: Invocation, successor: Successor, notified: Push, *, seal: bool, old_key_lost: bool, yes: bool
-) -> None:
+def _emergency(invocation: Invocation, new: NewCa, push: Push, *, old_key_lost: bool, yes: bool) -> None:
+    successor = new.successor(invocation)
     invocation.output.confirm(
         f"This replaces the CA of cluster {invocation.cluster} at once: nothing it issued stays trusted. Go on?",
         yes=yes,
     )
-    with invocation.authority(seal=seals(invocation, seal)) as authority:
+    with invocation.authority(seal=new.ca_passphrase) as authority:
         began = authority.session.clock()
         cut = authority.rollover().emergency(successor, old_keys=not old_key_lost)
-        notify_schedulers(invocation, authority, notified, expected=False)
+        notify_schedulers(invocation, authority, push, expected=False)
         invocation.output.hint(f"the old CA is no longer trusted, after {cut.seconds:.1f} s; reissuing")
         count = _reissue(invocation, authority, give_way=False)
         total = (authority.session.clock() - began).total_seconds()

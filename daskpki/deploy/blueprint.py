@@ -92,8 +92,8 @@ def grants(wanted: Deployment) -> Iterator[tuple[Part, Grant]]:
         read += [secret_names.credential_id(wanted.cluster, role, name) for role, name in part.leaves]
         read += [secret_names.user_secret_id(wanted.cluster, mount.name) for mount in wanted.mounts if part.works]
         found = [(ACCESSOR, secret) for secret in read]
-        found += [(LOG_WRITER, wanted.project)] * (part.own and wanted.logging)
-        found += [(METRIC_WRITER, wanted.project)] * (part.own and wanted.monitoring)
+        found += [(LOG_WRITER, wanted.project)] * (part.own and not wanted.no_logging)
+        found += [(METRIC_WRITER, wanted.project)] * (part.own and not wanted.no_monitoring)
         found += [(IMAGE_READER, repository)] if part.own and repository else []
         for role, where in found:
             grant = Grant(part.account, role, where)
@@ -158,9 +158,9 @@ def container(wanted: Deployment, part: Part) -> Container:
         "DASKPKI_CA_SHA256": wanted.ca_sha256,
         "DASKPKI_WORKER_CLIENTS": wanted.worker_clients,
         "DASKPKI_SCHEDULER_CODE": wanted.scheduler_code if part.schedules else None,
-        "DASKPKI_LOG_FORMAT": "json" if wanted.logging else None,  # entries that alerts can be built on
-        "DASKPKI_HEALTH": HEALTH if wanted.monitoring else None,
-        "DASKPKI_METRICS": "yes" if wanted.monitoring else None,
+        "DASKPKI_LOG_FORMAT": None if wanted.no_logging else "json",  # entries that alerts can be built on
+        "DASKPKI_HEALTH": None if wanted.no_monitoring else HEALTH,
+        "DASKPKI_METRICS": None if wanted.no_monitoring else "yes",
     }
     if part.works:
         settings |= {

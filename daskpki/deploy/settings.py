@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Annotated, Final, NamedTuple
 
 from daskpki.boot.mounts import Mount, parse_mounts
 from daskpki.deploy.resource import Owner
@@ -59,13 +59,22 @@ _ACCELERATED: Final = re.compile(r"(a[2-9][a-z]?|g[24]|ct[0-9][a-z]*|tpu[a-z0-9]
 _ARM: Final = re.compile(r"(t2a|c4a|n4a|a4x)-")
 
 
+class Option(NamedTuple):
+    """An option of `daskpki deploy gcp`, by default named like the field that it sets; flags have no metavar."""
+
+    metavar: str | None
+    help: str
+    name: str | None = None
+    hidden: bool = False
+
+
 @dataclass(frozen=True)
 class Site:
     """Where a cluster is: its store, whose project also runs the VMs, and its network, which may be a Shared VPC."""
 
     store: GsmUrl
     cluster: str
-    network: str = "default"
+    network: Annotated[str, Option("N", "VPC network; for a Shared VPC projects/HOST/global/networks/N.")] = "default"
 
     @property
     def project(self) -> str:
@@ -87,39 +96,69 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment(Site):
-    """A cluster to be: `workers` VMs beside the scheduler's, or 0 for one VM that is both."""
+    """A cluster to be: `workers` VMs beside the scheduler's, or 0 for one VM that is both.
 
-    zone: str
-    image: str
-    machine_type: str = "e2-standard-4"
-    scheduler_machine_type: str = "e2-standard-2"
-    accelerator: str | None = None
-    workers: int = 0
-    isolate_workers: bool = False
-    regional: bool = False
-    surge: int | None = None
-    spot: bool = False
-    disk_size: int | None = None
-    disk_type: str | None = None
-    labels: tuple[str, ...] = ()
-    clients_from: tuple[str, ...] = ()
-    iap: bool = False
-    tags: tuple[str, ...] = ()
-    subnet: str | None = None
-    private: bool = False
-    scheduler_account: str | None = None
-    worker_account: str | None = None
-    logging: bool = True
-    monitoring: bool = True
-    threads_per_worker: int | None = None
-    memory_per_worker: str | None = None
-    num_workers: int | None = None
-    worker_clients: str | None = None
-    scheduler_code: str | None = None
-    ca_sha256: str | None = None
+    The command makes its options of these fields.
+    """
+
+    zone: Annotated[str, Option("Z", "Zone of the VMs, such as europe-west1-b.")]
+    image: Annotated[str, Option("I", "Container image, by version or digest.")]
+    machine_type: Annotated[str, Option("M", "Machine type of the workers' VMs, or of the only VM.")] = "e2-standard-4"
+    scheduler_machine_type: Annotated[str, Option("M", "Machine type of the scheduler's VM, if there are others.")] = (
+        "e2-standard-2"
+    )
+    accelerator: Annotated[
+        str | None, Option("T", "GPU of the VMs. Refused: nothing here sets one up.", hidden=True)
+    ] = None
+    workers: Annotated[int, Option("N", "VMs of workers. With 0, one VM runs everything.")] = 0
+    isolate_workers: Annotated[bool, Option(None, "Give each worker VM its own name, leaf and service account.")] = (
+        False
+    )
+    regional: Annotated[bool, Option(None, "Spread the workers' VMs over the zones of the region.")] = False
+    surge: Annotated[
+        int | None, Option("N", "VMs that a rolling replacement adds: 0, or at least 1 (regional: 3).")
+    ] = None
+    spot: Annotated[bool, Option(None, "Use spot VMs for workers.")] = False
+    disk_size: Annotated[int | None, Option("GB", "Boot disk, where workers spill. Default: the OS image's 10 GB.")] = (
+        None
+    )
+    disk_type: Annotated[str | None, Option("T", "Boot disk type, such as pd-ssd. Default: Google's.")] = None
+    labels: Annotated[tuple[str, ...], Option("K=V", "Label of the VMs.", "--label")] = ()
+    clients_from: Annotated[tuple[str, ...], Option("RANGE", "IP range that may reach port 8786. Default: none.")] = ()
+    iap: Annotated[bool, Option(None, "Let Identity-Aware Proxy reach SSH and port 8786.")] = False
+    tags: Annotated[tuple[str, ...], Option("T", "Network tag of the VMs.", "--tag")] = ()
+    subnet: Annotated[str | None, Option("S", "Subnet; for a Shared VPC projects/HOST/regions/R/subnetworks/S.")] = None
+    private: Annotated[bool, Option(None, "Give no VM an external address.")] = False
+    scheduler_account: Annotated[
+        str | None,
+        Option("MAIL", "Existing service account of the scheduler's or only VM.", "--scheduler-service-account"),
+    ] = None
+    worker_account: Annotated[
+        str | None, Option("MAIL", "Existing service account of the workers' VMs.", "--worker-service-account")
+    ] = None
+    no_logging: Annotated[bool, Option(None, "Send no logs to Cloud Logging.")] = False
+    no_monitoring: Annotated[bool, Option(None, "Send no metrics to Cloud Monitoring.")] = False
+    threads_per_worker: Annotated[int | None, Option("N", "Threads per worker process.")] = None
+    memory_per_worker: Annotated[str | None, Option("GB", "Memory limit per worker process.")] = None
+    num_workers: Annotated[int | None, Option("N", "Worker processes on each VM.")] = None
+    worker_clients: Annotated[str | None, Option("MODE", "Clients inside tasks: deny, limited or allow.")] = None
+    scheduler_code: Annotated[
+        str | None, Option("MODE", "What the scheduler may unpickle: stock or sealed (nothing).")
+    ] = None
+    ca_sha256: Annotated[str | None, Option("HEX", "The only CA that VMs trust.")] = None
     ca_passphrase_file: str | None = None
-    secrets: tuple[str, ...] = ()
-    secrets_in_environment: bool = False
+    secrets: Annotated[
+        tuple[str, ...],
+        Option("N=WHERE", "Workers mount N, or N@VERSION, at /run/secrets/FILE or as fd.", "--secret"),
+    ] = ()
+    secrets_in_environment: Annotated[
+        bool,
+        Option(
+            None,
+            "Also as env:VAR, which child processes, crash reports and readers of /proc/PID/environ see.",
+            "--allow-secrets-in-environment",
+        ),
+    ] = False
 
     @property
     def mounts(self) -> tuple[Mount, ...]:
@@ -141,7 +180,7 @@ class Deployment(Site):
     @property
     def agents(self) -> list[str]:
         """The agents of Container-Optimized OS that run."""
-        return ["logging"] * self.logging + ["monitoring"] * self.monitoring
+        return ["logging"] * (not self.no_logging) + ["monitoring"] * (not self.no_monitoring)
 
     @property
     def max_surge(self) -> int:

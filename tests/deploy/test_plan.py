@@ -26,8 +26,8 @@ ISOLATED = {
     "isolate_workers": True,
     "private": True,
     "subnet": "dask",
-    "logging": False,
-    "monitoring": False,
+    "no_logging": True,
+    "no_monitoring": True,
 }
 MOUNTING = {"workers": 2, "secrets": ("db-password=fd", "token@3=/run/secrets/token")}
 SUBNET = {
@@ -475,7 +475,7 @@ deployments = st.fixed_dictionaries(
         "workers": st.integers(1, 30),
         "isolate_workers": st.booleans(),
         "private": st.booleans(),
-        "logging": st.booleans(),
+        "no_logging": st.booleans(),
         "clients_from": st.sampled_from([(), ("10.0.0.0/8",), ("192.0.2.0/24", "198.51.100.0/24")]),
         "machine_type": st.sampled_from(["e2-standard-4", "n2-highmem-8"]),
         "disk_size": st.sampled_from([None, 50]),

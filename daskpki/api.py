@@ -97,11 +97,10 @@ def cluster_security(
     here, named = this_process(), cluster_name(os.environ, cluster)
     wanted = {Role.SCHEDULER: scheduler, Role.WORKER: worker, Role.CLIENT: name}
     with closing(open_store(store)) as opened:
-        pins = here.pins.remembering(opened.memory.trust(named))
-        held = [fetch_credential(opened.secrets, named, *each, pins=pins, now=here.now) for each in wanted.items()]
+        verified = [fetch_credential(opened, named, *each, pins=here.pins, now=here.now) for each in wanted.items()]
     return join(
-        [each.credential for each in held],
-        held[0].trust,
+        [each.credential for each in verified],
+        verified[0].trust,
         dashboard=Dashboard(dashboard),
         source=StoreTrust(named, store_url(os.environ, store)),
     )

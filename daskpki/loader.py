@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from daskpki.cluster.security import PkiSecurity
     from daskpki.cluster.tls import KeyPair
     from daskpki.cluster.trust_updates import TrustMessage
-    from daskpki.credentials.newest_trust import NewestTrust
+    from daskpki.credentials.contexts import NewestTrust
     from daskpki.credentials.source_selection import Wanted
     from daskpki.credentials.sources import Environment, Obtained
     from daskpki.credentials.verified import VerifiedCredential
@@ -74,17 +74,17 @@ def dial_security(obtained: Obtained, wanted: Wanted, here: Environment) -> PkiS
     from daskpki.credentials.source_selection import CredentialSource as From
     from daskpki.handover import VARIABLE, load_handover
 
-    held = obtained.held
+    verified = obtained.verified
     if obtained.choice.source is From.HANDOVER:  # the worker's own, which tasks use as well
         return NodeSecurity(load_handover(here.environ[VARIABLE]))
     _announce_end(obtained, wanted, here)
-    name, cluster = held.credential.identity.name, held.credential.cluster
+    name, cluster = verified.credential.identity.name, verified.credential.cluster
     source = RenewedCredential(wanted._replace(name=name, cluster=cluster))
     place = str(obtained.store or here.environ.get(DIRECTORY) or obtained.choice.source)
     memory = _home(here)
     security = client_security(
-        held.credential,
-        held.trust,
+        verified.credential,
+        verified.trust,
         source=source,
         lookout=_lookout(
             (str(memory), place, cluster), StoreTrust(cluster, obtained.store) if obtained.store else source
@@ -143,12 +143,11 @@ _announced: set[bytes] = set()
 
 def _announce_end(obtained: Obtained, wanted: Wanted, here: Environment) -> None:
     """Warn of a near end, once a process; by the logger, since `-W error` would make a failure of a warning."""
-    from daskpki.credentials.expiry import ending
-    from daskpki.credentials.sources import renewal
+    from daskpki.credentials.sources import ending, renewal
     from daskpki.quoting import minute, remaining_seconds
 
-    credential = obtained.held.credential
-    end = ending(credential.leaf, obtained.held.trust, here.now)
+    credential = obtained.verified.credential
+    end = ending(credential.leaf, obtained.verified.trust, here.now)
     if not end.is_near or credential.leaf in _announced:
         return
     _announced.add(credential.leaf)
@@ -231,4 +230,4 @@ class RenewedCredential:
     def _obtain(self) -> VerifiedCredential:
         from daskpki.credentials.sources import obtain, this_process
 
-        return obtain(self._wanted, this_process()).held
+        return obtain(self._wanted, this_process()).verified

@@ -298,32 +298,31 @@ def _from_file(settings: Settings, file: str, environ: Mapping[str, str], policy
     """Load the file's credential, and the trust document beside it, else the store's."""
     from pathlib import Path
 
-    from daskpki.credentials.one_file import load_file
+    from daskpki.credentials.credential_files import load_file
 
-    found = load_file(Path(file))
+    files, signed = load_file(Path(file))
     date = None
-    if found.trust is not None:
-        trust = FetchedTrust(found.trust, parse_trust(found.trust))
+    if signed is not None:
+        trust = FetchedTrust(signed, parse_trust(signed))
     elif settings.store is None:
         raise NotFoundError(
             "no trust.json lies beside the credential file, and no store is named that has a trust document",
             hint="mount the secret of the trust document there, or set DASKPKI_STORE",
         )
     else:
-        cluster = found.payload.cluster if found.payload else settings.cluster
+        cluster = files.payload.cluster if files.payload else settings.cluster
         with open_reader(settings.store, settings.endpoint, environ, policy) as reader:
             trust, date = newest_trust(reader, cluster), getattr(reader, "date", None)
-    credential = found.credential(trust.signed.document, datetime.now(UTC))
+    credential = files.credential(trust.signed.document, datetime.now(UTC))
     return Fetched(Material((credential,), trust), settings, date)
 
 
 def read_directory(directory: str) -> Material:
-    """Load a directory that `daskpki export` wrote; raises the errors of `daskpki.credentials.directory`."""
+    """Load a directory that `daskpki export` wrote; raises the errors of `daskpki.credentials.credential_files`."""
     from pathlib import Path
 
-    from daskpki.credentials.directory import in_directory, load_directory
+    from daskpki.credentials.credential_files import load_directory
 
-    found = load_directory(Path(directory))
-    signed = parse_trust(found.trust)
-    credential = found.credential(signed.document, datetime.now(UTC), in_directory)
-    return Material((credential,), FetchedTrust(found.trust, signed), found.anchors)
+    files, signed = load_directory(Path(directory))
+    trust = FetchedTrust(signed, parse_trust(signed))
+    return Material((files.credential(trust.signed.document, datetime.now(UTC)),), trust, files.anchors)

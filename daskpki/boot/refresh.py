@@ -37,7 +37,7 @@ from daskpki.pki.trust_document import TrustDocument, parse_trust
 from daskpki.settings import StoreUrl, parse_store_url
 
 if TYPE_CHECKING:
-    from daskpki.credentials.one_file import CredentialFile
+    from daskpki.credentials.credential_files import CredentialFiles
 
 _KEPT: Final = 16
 """Versions kept in memory during a search for the newest; the others are read again."""
@@ -260,7 +260,7 @@ class FileSource:
 
     def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
         """Yield the document beside the file, else the store's, if it is later."""
-        beside = self._load().trust
+        _, beside = self._load()
         if beside is None:
             yield from self._store.trust_after(held)
         elif parse_trust(beside).document.epoch > held.epoch:
@@ -268,14 +268,14 @@ class FileSource:
 
     def credential(self, held: KeyPair | None = None) -> KeyPair:  # noqa: ARG002 - the protocol's signature
         """Read the file's credential, newer or not; CorruptError for a payload without a key."""
-        found = self._load()
+        found, _ = self._load()
         if found.key is None:
             raise CorruptError("the credential file holds no key any more")
         certificates = "".join(encode_pem(der, CERTIFICATE) for der in (found.leaf, *found.chain))
         return KeyPair(certificates, Confidential(encode_pem(found.key.reveal(), PRIVATE_KEY)))
 
-    def _load(self) -> CredentialFile:
-        from daskpki.credentials.one_file import load_file
+    def _load(self) -> tuple[CredentialFiles, Confidential | None]:
+        from daskpki.credentials.credential_files import load_file
 
         return load_file(Path(self._file))
 

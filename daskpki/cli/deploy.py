@@ -74,8 +74,14 @@ def _options() -> Iterator[tuple[str, Any, Any]]:
                 yield field.name, Annotated[kind, declared], field.default
 
 
+def _settings(**options: Any) -> dict[str, Any]:
+    """The options that were given or have a default, as fields of a Deployment."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
 @deploy.command("gcp", no_args_is_help=True)
-@partial(replace_parameter, name="settings", options=list(_options()), make=dict)
+@partial(replace_parameter, name="settings", options=list(_options()), make=_settings)
 def gcp(ctx: typer.Context, settings: dict[str, Any], use: Use = Use()) -> None:
     """Plan a cluster on Compute Engine, and with --apply carry the plan out by gcloud.
 
@@ -89,13 +95,10 @@ def gcp(ctx: typer.Context, settings: dict[str, Any], use: Use = Use()) -> None:
     invocation: Invocation = ctx.obj
     store = parse_gsm(invocation.store)
     wanted = None
-    if settings["zone"] is not None and settings["image"] is not None:
-        given: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
-        }
+    if {"zone", "image"} <= settings.keys():
         # Steps run in another directory, so the path has to say where it begins.
         file = invocation.ca_passphrase_file and str(Path(invocation.ca_passphrase_file).absolute())
-        deployment = Deployment(store=store, cluster=invocation.cluster, ca_passphrase_file=file, **given)
+        deployment = Deployment(store=store, cluster=invocation.cluster, ca_passphrase_file=file, **settings)
         wanted = check_deployment(deployment)
     if use.export is not None:
         if use.apply or use.destroy:

@@ -38,7 +38,7 @@ def list_(ctx: typer.Context) -> None:
     Example:  [bold]daskpki context list[/bold]
     """
     from daskpki.confidential import Confidential
-    from daskpki.credentials.expiry import ending
+    from daskpki.credentials.sources import ending
     from daskpki.pki.trust_document import parse_trust
 
     invocation: Invocation = ctx.obj
@@ -153,7 +153,7 @@ def login(
         made = _login_from_store(ctx, here, label, scheduler or (), user_config=user_config)
     context = made.saved.context
     document = {
-        "identity": made.held.credential.identity.uri,
+        "identity": made.verified.credential.identity.uri,
         "cluster": context.cluster,
         "schedulers": list(context.schedulers),
     }
@@ -189,7 +189,7 @@ def _login_from_store(
 def _renewed(ctx: typer.Context, here: Environment) -> Saved | None:
     """The active login among those that `--store` and `--cluster` leave; None where there is none yet."""
     from daskpki.credentials.contexts import LOGIN_FILE
-    from daskpki.credentials.expiry import renewal_of_login
+    from daskpki.credentials.sources import renewal_of_login
 
     invocation: Invocation = ctx.obj
     found = here.contexts.all()
@@ -331,9 +331,8 @@ def whoami(
     """
     from daskpki.credentials.csr import all_waiting
     from daskpki.credentials.dask_config import read_own_config
-    from daskpki.credentials.expiry import ending
     from daskpki.credentials.source_selection import Wanted
-    from daskpki.credentials.sources import obtain, renewal
+    from daskpki.credentials.sources import ending, obtain, renewal
 
     invocation: Invocation = ctx.obj
     here = surroundings(invocation)
@@ -342,7 +341,10 @@ def whoami(
         invocation.output.hint(f"a key waits for its certificate: {', '.join(waiting)} (daskpki login, once signed)")
     wanted = Wanted(name=name, cluster=invocation.chosen_cluster)
     obtained = obtain(wanted, here)
-    end, command = ending(obtained.held.credential.leaf, obtained.held.trust, here.now), renewal(obtained, wanted, here)
+    end, command = (
+        ending(obtained.verified.credential.leaf, obtained.verified.trust, here.now),
+        renewal(obtained, wanted, here),
+    )
     document = _document(obtained) | {"validUntil": rfc3339(end.at), "renewal": command, "waiting": waiting}
     until = minute(end.at)
     if end.is_near:
@@ -365,7 +367,7 @@ def _document(obtained: Obtained) -> dict[str, object]:
     from daskpki.pki.certificates import load_certificate
     from daskpki.pki.pem import fingerprint
 
-    credential, choice = obtained.held.credential, obtained.choice
+    credential, choice = obtained.verified.credential, obtained.choice
     leaf = load_certificate(credential.leaf)
     return {
         "identity": credential.identity.uri,
@@ -377,5 +379,5 @@ def _document(obtained: Obtained) -> dict[str, object]:
         "fingerprint": fingerprint(credential.leaf),
         "notBefore": rfc3339(leaf.not_valid_before_utc),
         "notAfter": rfc3339(leaf.not_valid_after_utc),
-        "trustEpoch": obtained.held.trust.epoch,
+        "trustEpoch": obtained.verified.trust.epoch,
     }

@@ -78,7 +78,7 @@ def _push(invocation: Invocation, authority: CertificateAuthority, given: Sequen
         raise NotFoundError("no address is known, --scheduler tls://HOST:PORT gives one")
     from daskpki.cluster.push import push_trust  # distributed takes a quarter of a second
 
-    return push_trust(addresses, found.held, latest.data)
+    return push_trust(addresses, found.verified, latest.data)
 
 
 def _report(invocation: Invocation, answer: Answer) -> None:

@@ -3,7 +3,8 @@
 The one parser of scheduler addresses is here, for every option, variable and document, so that all commands accept the
 same ones and the address that was compared is the one that is connected to.
 
-Only `Contexts` does I/O: it reads and writes the directory `contexts` under daskpki's home. A file has the
+`Contexts` reads and writes the directory `contexts` under daskpki's home, `NewestTrust` the directory `trust`; nothing
+else here does I/O. A login's file has the
 certificates, the signed trust document and the schedulers' addresses; the login's keyring entry has the key and this
 file's digest, so that a changed file is noticed before it is used.
 
@@ -23,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, UsageError
 from daskpki.files import (
     is_there,
@@ -327,3 +329,32 @@ class Contexts:
             names = ", ".join(f"{saved.context.title} in {saved.context.store} (id {saved.id})" for saved in fitting)
             raise UsageError(f"several logins fit {what}: {names}", hint="daskpki context use ID chooses one")
         return (preferred or fitting)[0]
+
+
+class NewestTrust:
+    """The newest trust document that a person's programs have seen, kept for the next program.
+
+    A running program learns of a revocation from its scheduler. One that starts later would use the document of
+    `daskpki login` or `daskpki export`, and might trust a scheduler that was revoked since. The document is public and
+    signed, and is verified like one that a scheduler pushes, so changing or removing the file only removes this memory.
+
+    `name` is the id of the login or directory (`Contexts.id_of`).
+    """
+
+    def __init__(self, home: Path, name: str) -> None:
+        self._path = home / "trust" / f"{name}.json"
+
+    def load(self) -> Confidential | None:
+        """The signed document, not verified; None if there is none. AccessDeniedError."""
+        return Confidential(read_private(self._path, limit=json_fields.MAX_DOCUMENT)) if is_there(self._path) else None
+
+    def keep(self, signed: Confidential) -> None:
+        """Replace the document; AccessDeniedError where nothing can be written."""
+        make_private_directory(self._path.parent)
+        write_private(self._path, signed.reveal(), force=True)
+
+    def forget(self) -> None:
+        """Remove the file, and with the last one the directory."""
+        self._path.unlink(missing_ok=True)
+        if self._path.parent.exists() and not any(self._path.parent.iterdir()):
+            self._path.parent.rmdir()

@@ -120,9 +120,9 @@ def forget_waiting(login_id: str, contexts: Contexts, keyring: KeyringPort) -> N
     (contexts.directory / f"{login_id}{_SUFFIX}").unlink(missing_ok=True)
 
 
-def with_own_key(credential: Credential, held: Confidential | None, waiting: Confidential | None) -> Credential:
+def with_own_key(credential: Credential, own: Confidential | None, waiting: Confidential | None) -> Credential:
     """The credential with whichever of the keyring's keys belongs to it; NotFoundError when none does."""
-    for key in (waiting, held):
+    for key in (waiting, own):
         if key is not None and key_fits(key, credential.leaf):
             return credential._replace(key=key)
     raise NotFoundError(

@@ -1,4 +1,7 @@
-"""A credential from a store: the payload of its secret, and the newest trust document."""
+"""Fetches a credential from a store: the payload of its secret, and the newest trust document.
+
+Both count only if they fit what this user's commands have seen of the cluster, unless a CA is pinned.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,21 @@ from daskpki import secret_names
 from daskpki.credentials.verified import Pins, VerifiedCredential, verify_credential
 from daskpki.errors import CorruptError, NotFoundError
 from daskpki.identity import Role
-from daskpki.pki.credential import Credential, parse_credential
+from daskpki.pki.credential import parse_credential
 from daskpki.pki.trust import verify_trust
 from daskpki.pki.trust_document import parse_trust
 from daskpki.store.append_chain import ChainHead
-from daskpki.store.port import SecretStore
+from daskpki.store.port import Store
 from daskpki.store.trust_chain import TrustPayload, trust_chain, verify_no_rival
 
 
 def fetch_credential(
-    secrets: SecretStore, cluster: str, role: Role, name: str, *, pins: Pins, now: datetime
+    store: Store, cluster: str, role: Role, name: str, *, pins: Pins, now: datetime
 ) -> VerifiedCredential:
     """Read and verify one credential by `access` only; NotFoundError names the command that issues it."""
-    trust = fetch_trust(secrets, cluster, pins=pins, now=now)
-    credential = _fetch_payload(secrets, cluster, role, name)
-    return verify_credential(credential, trust.data, pins=pins, now=now)
-
-
-def _fetch_payload(secrets: SecretStore, cluster: str, role: Role, name: str) -> Credential:
+    trust = fetch_trust(store, cluster, pins=pins, now=now)
     try:
-        payload = secrets.latest(secret_names.credential_id(cluster, role, name)).data
+        payload = store.secrets.latest(secret_names.credential_id(cluster, role, name)).data
     except NotFoundError as error:
         raise NotFoundError(
             f"cluster {cluster!r} has no credential {role.value}/{name}: {error}",
@@ -36,15 +34,16 @@ def _fetch_payload(secrets: SecretStore, cluster: str, role: Role, name: str) ->
     credential = parse_credential(payload)
     if (credential.cluster, credential.identity.role, credential.identity.name) != (cluster, role, name):
         raise CorruptError(f"the secret of {cluster}, {role.value}/{name} contains {credential.identity.uri}")
-    return credential
+    return verify_credential(credential, trust.data, pins=pins.remembering(store.memory.trust(cluster)), now=now)
 
 
-def fetch_trust(secrets: SecretStore, cluster: str, *, pins: Pins, now: datetime) -> TrustPayload:
+def fetch_trust(store: Store, cluster: str, *, pins: Pins, now: datetime) -> TrustPayload:
     """The newest trust document that the pins accept; NotFoundError names the command that makes one.
 
     NotTrustedError, CorruptError if no version is accepted; NotTrustedError, too, where nothing is known beforehand and
     two CAs claim the cluster.
     """
+    pins = pins.remembering(store.memory.trust(cluster))
 
     def counts(found: ChainHead[TrustPayload]) -> bool:
         verify_trust(
@@ -59,10 +58,10 @@ def fetch_trust(secrets: SecretStore, cluster: str, *, pins: Pins, now: datetime
         )
         return True
 
-    chain = trust_chain(secrets, cluster, counts)
+    chain = trust_chain(store.secrets, cluster, counts)
     head = chain.head()
     if head is None and chain.foreign:
-        payload = secrets.access(secret_names.trust_id(cluster), max(chain.foreign))
+        payload = store.secrets.access(secret_names.trust_id(cluster), max(chain.foreign))
         return TrustPayload(payload, parse_trust(payload))  # its verification names the fault
     if head is None:
         raise NotFoundError(f"this store has no cluster {cluster!r}", hint=f"daskpki --cluster {cluster} init-ca")

@@ -34,7 +34,7 @@ class LoggedIn(NamedTuple):
     """Result of `login`: the saved login, the verified credential, and the loader in Dask's configuration."""
 
     saved: Saved
-    held: VerifiedCredential
+    verified: VerifiedCredential
     dask: LoaderConfig
 
 
@@ -68,8 +68,7 @@ def login(
     """
 
     def fetch(pins: Pins) -> VerifiedCredential:
-        pins = pins.remembering(store.memory.trust(cluster))
-        return fetch_credential(store.secrets, cluster, Role.CLIENT, name, pins=pins, now=here.now)
+        return fetch_credential(store, cluster, Role.CLIENT, name, pins=pins, now=here.now)
 
     login_id = here.contexts.id_of(store.url, cluster, name)
     return _log_in(login_id, store.url, schedulers, here, fetch, user_config=user_config)
@@ -131,15 +130,15 @@ def _log_in(
     with here.contexts.locked():
         before = _before(login_id, here)
         fetched = _fetch(before, here, fetch)
-        held = _with_key(fetched, before, here)
+        verified = _with_key(fetched, before, here)
         known = before.saved.context.schedulers if before.saved else ()
-        saved = here.contexts.saved(_context(store, held, [*given, *known]))
-        _write(saved, held, before, here, set_loader=user_config and not dask.shipped)
-        leaf = held.credential.leaf
+        saved = here.contexts.saved(_context(store, verified, [*given, *known]))
+        _write(saved, verified, before, here, set_loader=user_config and not dask.shipped)
+        leaf = verified.credential.leaf
         if fetched.credential.key is None and (completed := find_waiting_key(leaf, here.contexts, here.keyring)):
             # not the key of a later request
             forget_waiting(completed.waiting.id, here.contexts, here.keyring)
-    return LoggedIn(saved, held, dask_config.read_own_config(here.environ))
+    return LoggedIn(saved, verified, dask_config.read_own_config(here.environ))
 
 
 def _before(login_id: str, here: Environment) -> _Before:
@@ -152,13 +151,13 @@ def _before(login_id: str, here: Environment) -> _Before:
     return _Before(entry, saved)
 
 
-def _with_key(held: VerifiedCredential, before: _Before, here: Environment) -> VerifiedCredential:
+def _with_key(verified: VerifiedCredential, before: _Before, here: Environment) -> VerifiedCredential:
     """Add the key that never left this keyring to a credential that the store has without one."""
-    if held.credential.key is not None:
-        return held
-    found = find_waiting_key(held.credential.leaf, here.contexts, here.keyring)
+    if verified.credential.key is not None:
+        return verified
+    found = find_waiting_key(verified.credential.leaf, here.contexts, here.keyring)
     own = before.entry.key if before.entry else None
-    return held._replace(credential=with_own_key(held.credential, own, found.key if found else None))
+    return verified._replace(credential=with_own_key(verified.credential, own, found.key if found else None))
 
 
 def _fetch(before: _Before, here: Environment, fetch: Callable[[Pins], VerifiedCredential]) -> VerifiedCredential:
@@ -172,9 +171,9 @@ def _fetch(before: _Before, here: Environment, fetch: Callable[[Pins], VerifiedC
         raise type(error)(str(error), hint="; ".join(filter(None, ways))) from error
 
 
-def _context(store: str, held: VerifiedCredential, schedulers: Sequence[str]) -> Context:
-    credential = held.credential
-    recorded = [parse_scheduler(address) for address in held.trust.schedulers]
+def _context(store: str, verified: VerifiedCredential, schedulers: Sequence[str]) -> Context:
+    credential = verified.credential
+    recorded = [parse_scheduler(address) for address in verified.trust.schedulers]
     return Context(
         store=store,
         cluster=credential.cluster,
@@ -183,14 +182,14 @@ def _context(store: str, held: VerifiedCredential, schedulers: Sequence[str]) ->
         generation=credential.generation,
         leaf=credential.leaf,
         chain=credential.chain,
-        trust=held.signed.reveal(),
+        trust=verified.signed.reveal(),
     )
 
 
-def _write(saved: Saved, held: VerifiedCredential, before: _Before, here: Environment, *, set_loader: bool) -> None:
-    key = held.credential.key
+def _write(saved: Saved, verified: VerifiedCredential, before: _Before, here: Environment, *, set_loader: bool) -> None:
+    key = verified.credential.key
     assert key is not None, "login has looked for it"
-    entry = encode_entry(Entry(held.trust.epoch, saved.digest, key))
+    entry = encode_entry(Entry(verified.trust.epoch, saved.digest, key))
     try:
         here.keyring.set(saved.service, USERNAME, entry)
         here.contexts.write(saved)

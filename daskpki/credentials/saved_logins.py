@@ -205,9 +205,9 @@ def load_login(saved: Saved, keyring: KeyringPort, now: datetime) -> VerifiedCre
 
 def _verify(saved: Saved, entry: Entry, now: datetime) -> VerifiedCredential:
     signed = Confidential(saved.context.trust)
-    held = verify_credential(_credential(saved, entry), signed, pins=Pins(min_epoch=entry.epoch), now=now)
-    check_fresh(held.trust, now)
-    return held
+    verified = verify_credential(_credential(saved, entry), signed, pins=Pins(min_epoch=entry.epoch), now=now)
+    check_fresh(verified.trust, now)
+    return verified
 
 
 def _credential(saved: Saved, entry: Entry) -> Credential:

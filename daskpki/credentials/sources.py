@@ -1,4 +1,4 @@
-"""Gets the credential from the selected source, verified, and explains the selection (`daskpki whoami`).
+"""Gets the credential from the selected source, verified; explains the selection; tells its end and its renewal.
 
 After a failure no other source is tried.
 """
@@ -6,6 +6,7 @@ After a failure no other source is tried.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
@@ -14,12 +15,9 @@ from typing import NamedTuple
 
 from daskpki import settings
 from daskpki.confidential import Confidential, KeyringPort
-from daskpki.credentials.contexts import LOGIN_FILE, Contexts, parse_scheduler
-from daskpki.credentials.directory import CredentialFiles, in_directory, load_directory
-from daskpki.credentials.expiry import renewal_elsewhere, renewal_of_login
+from daskpki.credentials.contexts import LOGIN_FILE, Context, Contexts, NewestTrust, parse_scheduler
+from daskpki.credentials.credential_files import CredentialFiles, load_directory, load_file
 from daskpki.credentials.fetch import fetch_credential, fetch_trust
-from daskpki.credentials.newest_trust import NewestTrust
-from daskpki.credentials.one_file import load_file
 from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.saved_logins import find_login, load_login, logins_that_list
 from daskpki.credentials.source_selection import DIRECTORY, FILE, HANDOVER, Choice, CredentialSource, Wanted, choose
@@ -27,8 +25,10 @@ from daskpki.credentials.verified import Pins, VerifiedCredential, verify_creden
 from daskpki.errors import CorruptError, UsageError
 from daskpki.handover import load_handover
 from daskpki.identity import Role, parse_label
+from daskpki.pki.certificates import load_certificate
+from daskpki.pki.keys import parse_key, serialize_key
 from daskpki.pki.pem import parse_certificates
-from daskpki.pki.trust_document import parse_trust
+from daskpki.pki.trust_document import TrustDocument, parse_trust
 from daskpki.quoting import shortened
 from daskpki.store.port import Store
 
@@ -75,7 +75,7 @@ class Obtained(NamedTuple):
     `store` is the store in which newer trust documents are published, None if only a directory or handover is known.
     """
 
-    held: VerifiedCredential
+    verified: VerifiedCredential
     choice: Choice
     schedulers: tuple[str, ...]
     store: settings.StoreUrl | None = None
@@ -84,7 +84,7 @@ class Obtained(NamedTuple):
         """Return that address, or the first known one; UsageError with the hint if there is none."""
         target = address or next(iter(self.schedulers), None)
         if target is None:
-            cluster = self.held.credential.cluster
+            cluster = self.verified.credential.cluster
             raise UsageError(f"no scheduler's address of cluster {cluster!r} is known", hint=hint)
         return target
 
@@ -112,23 +112,61 @@ def leaves_to_dask(wanted: Wanted, here: Environment) -> bool:
 def obtain(wanted: Wanted, here: Environment) -> Obtained:
     """Get the credential of the selected source; NotFoundError, NotTrustedError, AccessDeniedError, UsageError."""
     choice = choose(wanted, here.environ)
-    held, schedulers, store = _SOURCES[choice.source](wanted, here)
-    _check_asked_for(held, wanted, choice)
-    return Obtained(held, choice, schedulers, store)
+    verified, schedulers, store = _SOURCES[choice.source](wanted, here)
+    _check_asked_for(verified, wanted, choice)
+    return Obtained(verified, choice, schedulers, store)
+
+
+class Ending(NamedTuple):
+    """End of a credential, of its certificate or its revocation list, and `what` ends.
+
+    It `is_near` once two thirds of the life are past. After the list's end, later revocations are unknown.
+    """
+
+    at: datetime
+    what: str
+    is_near: bool
+
+
+def ending(leaf: bytes, trust: TrustDocument, now: datetime) -> Ending:
+    """The earlier end of a certificate (DER) and of the revocation lists of its trust document."""
+    certificate = load_certificate(leaf)
+    spans = [(certificate.not_valid_before_utc, certificate.not_valid_after_utc, "its certificate")]
+    spans += [(_utc(part.this_update), _utc(part.next_update), "its revocation list") for part in trust.crls]
+    begin, end, what = min(spans, key=lambda span: span[1])
+    return Ending(end, what, now > begin + (end - begin) * 2 / 3)
+
+
+def _utc(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def renewal(obtained: Obtained, wanted: Wanted, here: Environment) -> str:
     """The command that renews the credential, wherever it came from."""
-    credential, source = obtained.held.credential, obtained.choice.source
-    if source is not CredentialSource.KEYRING:
-        return renewal_elsewhere(source, credential.identity.name)
-    saved = find_login(here.contexts, _in_cluster(wanted, here))
-    return renewal_of_login(saved.context, is_active=saved == here.contexts.active())
+    source, name = obtained.choice.source, obtained.verified.credential.identity.name
+    if source is CredentialSource.KEYRING:
+        saved = find_login(here.contexts, _in_cluster(wanted, here))
+        return renewal_of_login(saved.context, is_active=saved == here.contexts.active())
+    if source is CredentialSource.STORE:
+        return f"daskpki renew client/{name}"
+    return f"daskpki renew client/{name}, then daskpki export client/{name} --out DIR --force"
 
 
-def _check_asked_for(held: VerifiedCredential, wanted: Wanted, choice: Choice) -> None:
+def renewal_of_login(context: Context, *, is_active: bool) -> str:
+    """The command that renews a login, or the three steps for one that came by a login file."""
+    name, cluster = context.name, context.cluster
+    option = "" if cluster == settings.DEFAULT_CLUSTER else f"--cluster {cluster} "
+    if context.store == LOGIN_FILE:
+        return (
+            f"daskpki {option}request client/{name} --out {name}.csr; an operator runs "
+            f"daskpki {option}sign {name}.csr client/{name} --out {name}.login; then daskpki login {name}.login"
+        )
+    return "daskpki login" if is_active else f"daskpki --store {shlex.quote(context.store)} {option}login {name}"
+
+
+def _check_asked_for(verified: VerifiedCredential, wanted: Wanted, choice: Choice) -> None:
     """Raise for a source with another credential, which is never a reason to try the next source."""
-    credential = held.credential
+    credential = verified.credential
     for what, asked, found in (
         ("name", wanted.name, credential.identity.name),
         ("cluster", wanted.cluster, credential.cluster),
@@ -145,50 +183,40 @@ _Found = tuple[VerifiedCredential, tuple[str, ...], settings.StoreUrl | None]
 
 def _from_handover(_wanted: Wanted, here: Environment) -> _Found:
     handover = load_handover(here.environ[HANDOVER])
-    leaf, *chain = parse_certificates(_read(handover.cert), "the certificate handed down")
-    material = CredentialFiles(
-        leaf=leaf,
-        chain=tuple(chain),
-        anchors=tuple(parse_certificates(_read(handover.ca), "the CA certificates handed down")),
-        key=Confidential(_read(handover.key)),
-        trust=Confidential(_read(handover.trust)),
-    )
-    held = _verify_material(material, here, "{} handed down by daskpki-entrypoint".format)
-    return held, (handover.scheduler,) if handover.scheduler else held.trust.schedulers, None
+    certificate, key, ca = (f"the {what} handed down by daskpki-entrypoint" for what in ("certificate", "key", "CAs"))
+    leaf, *chain = parse_certificates(_read(handover.cert), certificate)
+    anchors = tuple(parse_certificates(_read(handover.ca), ca))
+    private_key = serialize_key(parse_key(Confidential(_read(handover.key)), key))
+    files = CredentialFiles(leaf, tuple(chain), private_key, certificate, anchors)
+    verified = _verify(files, Confidential(_read(handover.trust)), here)
+    return verified, (handover.scheduler,) if handover.scheduler else verified.trust.schedulers, None
 
 
 def _from_directory(_wanted: Wanted, here: Environment) -> _Found:
-    held = _verify_material(load_directory(Path(here.environ[DIRECTORY])), here, in_directory)
-    return held, _addresses(held, here), None
+    verified = _verify(*load_directory(Path(here.environ[DIRECTORY])), here)
+    return verified, _addresses(verified, here), None
 
 
 def _from_file(wanted: Wanted, here: Environment) -> _Found:
     """The trust document lies beside the file, or comes from the store, by the workload's own identity."""
-    found = load_file(Path(here.environ[FILE]))
-    signed = found.trust
+    files, signed = load_file(Path(here.environ[FILE]))
     if signed is None:
-        named = found.payload.cluster if found.payload else settings.cluster_name(here.environ, wanted.cluster)
+        named = files.payload.cluster if files.payload else settings.cluster_name(here.environ, wanted.cluster)
         with closing(here.open_store(settings.store_url(here.environ, wanted.store))) as store:
-            pins = here.pins.remembering(store.memory.trust(named))
-            signed = fetch_trust(store.secrets, named, pins=pins, now=here.now).data
-    credential = found.credential(parse_trust(signed).document, here.now)
-    held = verify_credential(credential, signed, pins=here.pins, now=here.now)
-    return held, _addresses(held, here), None
+            signed = fetch_trust(store, named, pins=here.pins, now=here.now).data
+    verified = _verify(files, signed, here)
+    return verified, _addresses(verified, here), None
 
 
-def _addresses(held: VerifiedCredential, here: Environment) -> tuple[str, ...]:
+def _addresses(verified: VerifiedCredential, here: Environment) -> tuple[str, ...]:
     chosen = here.environ.get("DASKPKI_SCHEDULER")
-    return (parse_scheduler(chosen),) if chosen else held.trust.schedulers
+    return (parse_scheduler(chosen),) if chosen else verified.trust.schedulers
 
 
-def _verify_material(material: CredentialFiles, here: Environment, called: Callable[[str], str]) -> VerifiedCredential:
-    """Verify a credential by the CA certificates that lie beside it, of which one signed the trust document.
-
-    `called` gives the name of a file in messages.
-    """
-    pins = here.pins._replace(anchors=material.anchors)
-    credential = material.credential(parse_trust(material.trust).document, here.now, called)
-    return verify_credential(credential, material.trust, pins=pins, now=here.now)
+def _verify(files: CredentialFiles, signed: Confidential, here: Environment) -> VerifiedCredential:
+    """Verify a credential; one of the CA certificates that lie beside it has to have signed the trust document."""
+    credential = files.credential(parse_trust(signed).document, here.now)
+    return verify_credential(credential, signed, pins=here.pins._replace(anchors=files.anchors), now=here.now)
 
 
 def _from_store(wanted: Wanted, here: Environment) -> _Found:
@@ -197,21 +225,17 @@ def _from_store(wanted: Wanted, here: Environment) -> _Found:
         raise UsageError("a credential from the store needs a name", hint="set DASKPKI_NAME, or security(NAME)")
     cluster = settings.cluster_name(here.environ, wanted.cluster)
     url = settings.store_url(here.environ, wanted.store)
-    store = here.open_store(url)
-    try:
+    with closing(here.open_store(url)) as store:
         label = parse_label(name, "name")
-        pins = here.pins.remembering(store.memory.trust(cluster))
-        held = fetch_credential(store.secrets, cluster, Role.CLIENT, label, pins=pins, now=here.now)
-    finally:
-        store.close()
-    return held, _addresses(held, here), url
+        verified = fetch_credential(store, cluster, Role.CLIENT, label, pins=here.pins, now=here.now)
+    return verified, _addresses(verified, here), url
 
 
 def _from_keyring(wanted: Wanted, here: Environment) -> _Found:
     saved = find_login(here.contexts, _in_cluster(wanted, here))
-    held = load_login(saved, here.keyring, here.now)
+    verified = load_login(saved, here.keyring, here.now)
     by_file = saved.context.store == LOGIN_FILE  # whose store cannot be read from here
-    return held, saved.context.schedulers, None if by_file else settings.parse_store_url(saved.context.store)
+    return verified, saved.context.schedulers, None if by_file else settings.parse_store_url(saved.context.store)
 
 
 def _in_cluster(wanted: Wanted, here: Environment) -> Wanted:

@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Final
 
@@ -147,12 +148,8 @@ def _turn_away_strangers(stage: Stage, tell: Tell, address: str) -> None:
 def _credential(stage: Stage, cluster: str, name: str) -> VerifiedCredential:
     from daskpki.store.opening import open_store
 
-    store = open_store(store_url(stage.environ), environ=stage.environ)
-    try:
-        now = datetime.now(UTC)
-        return fetch_credential(store.secrets, cluster, Role.CLIENT, name, pins=Pins(), now=now)
-    finally:
-        store.close()
+    with closing(open_store(store_url(stage.environ), environ=stage.environ)) as store:
+        return fetch_credential(store, cluster, Role.CLIENT, name, pins=Pins(), now=datetime.now(UTC))
 
 
 def _impostor(stage: Stage, alice: VerifiedCredential) -> str:

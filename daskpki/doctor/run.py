@@ -16,10 +16,9 @@ from daskpki.authority.ca import CertificateAuthority
 from daskpki.boot.http import Connection, TryAgain, parse_date, parse_target, proxy_for, system_trust
 from daskpki.confidential import Confidential
 from daskpki.credentials.contexts import LOGIN_FILE, Saved
-from daskpki.credentials.expiry import renewal_of_login
 from daskpki.credentials.saved_logins import load_login
 from daskpki.credentials.source_selection import CredentialSource, Wanted, choose
-from daskpki.credentials.sources import Environment, obtain
+from daskpki.credentials.sources import Environment, obtain, renewal_of_login
 from daskpki.doctor import store
 from daskpki.doctor.checks import (
     Finding,
@@ -161,7 +160,7 @@ class Examination:
             yield check_login(seen, self._here.now.timestamp())
         choice = choose(Wanted(), self._here.environ)
         if choice.source is not CredentialSource.KEYRING:
-            credential = obtain(Wanted(), self._here).held.credential
+            credential = obtain(Wanted(), self._here).verified.credential
             yield ok("credential in use", f"{credential.identity.uri}, by {choice.why}")
         elif not saved:
             yield note("credential in use", "none: nobody is logged in here", "daskpki login NAME")

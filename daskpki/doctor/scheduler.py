@@ -42,24 +42,24 @@ def look_from_outside(address: str, trust: TrustDocument | None, here: Environme
     """Check one `tls://HOST:PORT`; `trust` is the store's trust document, None if it could not be read."""
     host, port = split_scheduler(address)
     as_stranger = dial(host, port, stranger())
-    held: VerifiedCredential | None = None
+    verified: VerifiedCredential | None = None
     try:
-        held = obtain(Wanted(address=address), here).held
+        verified = obtain(Wanted(address=address), here).verified
     except DaskpkiError as failure:
         yield note(address, f"not checked with a credential: {failure}", failure.hint)
     as_ourselves: Dialled | None = None
-    if held and as_stranger.reachable:
-        pair = KeyPair(certificate_pem(held.credential), key_pem(held.credential))
-        as_ourselves = dial(host, port, client_context(pair, held.trust.roots, ssl.TLSVersion.TLSv1_2))
-    known = trust or (held.trust if held else None)
+    if verified and as_stranger.reachable:
+        pair = KeyPair(certificate_pem(verified.credential), key_pem(verified.credential))
+        as_ourselves = dial(host, port, client_context(pair, verified.trust.roots, ssl.TLSVersion.TLSv1_2))
+    known = trust or (verified.trust if verified else None)
     seen = as_ourselves if as_ourselves and as_ourselves.leaf else as_stranger
     if known is None:
         yield note(address, "its certificate was not verified: no trust document could be read", "daskpki login")
     else:
         yield from check_certificate(address, seen, known, here.now)
     yield from check_stranger(address, as_stranger)
-    if held and as_ourselves:
-        yield check_friend(address, held.credential.identity.uri, as_ourselves)
+    if verified and as_ourselves:
+        yield check_friend(address, verified.credential.identity.uri, as_ourselves)
         yield from check_mode(address, as_ourselves)
         yield from check_code(address, as_ourselves)
     yield check_page(host, DASHBOARD_PORT, ask_page(host, DASHBOARD_PORT))

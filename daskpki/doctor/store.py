@@ -92,10 +92,9 @@ class Cluster:
         try:
             return self._authority.trust()
         except AccessDeniedError:
-            signed = fetch_trust(
-                self.session.store.secrets, self.session.cluster, pins=Pins(), now=self.session.now()
-            ).signed
-            return verify_trust(signed, cluster=self.session.cluster, now=self.session.now())
+            session = self.session
+            signed = fetch_trust(session.store, session.cluster, pins=Pins(), now=session.now()).signed
+            return verify_trust(signed, cluster=session.cluster, now=session.now())
 
     @cached_property
     def secrets(self) -> list[SecretInfo]:

@@ -342,9 +342,9 @@ def test_a_forged_version_of_a_leaf_s_secret_is_handed_out_by_nobody(place: GsmP
         number = store.secrets.add(secret, encode_credential(LEAVES[leaf](ca)))
     with closing(place.factory()) as store:
         with pytest.raises(NotTrustedError):
-            fetch_credential(store.secrets, "default", Role.SCHEDULER, "s", pins=Pins(), now=utc_now())
+            fetch_credential(store, "default", Role.SCHEDULER, "s", pins=Pins(), now=utc_now())
         list(opened(store).renew([opened(store).find("scheduler/s")]))
-        held = fetch_credential(store.secrets, "default", Role.SCHEDULER, "s", pins=Pins(), now=utc_now())
+        held = fetch_credential(store, "default", Role.SCHEDULER, "s", pins=Pins(), now=utc_now())
         assert held.credential.leaf != LEAVES[leaf](ca).leaf
         assert store.secrets.latest(secret).number == number + 1
 

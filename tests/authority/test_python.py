@@ -134,7 +134,7 @@ def test_a_renewal_takes_the_grade_from_the_record_and_a_new_leaf_does_not(
     ca: CertificateAuthority, clock: Clock, store: Store
 ) -> None:
     def grades() -> frozenset[Grade]:
-        found = fetch_credential(store.secrets, "default", Role.CLIENT, "ops", pins=Pins(), now=clock.now)
+        found = fetch_credential(store, "default", Role.CLIENT, "ops", pins=Pins(), now=clock.now)
         return parse_peer(found.credential.leaf).grades
 
     list(ca.issue(ca.requests(Role.CLIENT, ["ops"], grades=[Grade.ADMIN])))
@@ -194,7 +194,7 @@ def test_max_ttl_and_permitted_domains_are_the_cas_for_ever(store: Store) -> Non
 
 def test_verify_tells_states_apart(ca: CertificateAuthority, clock: Clock, store: Store) -> None:
     (serial,) = issue(ca, Role.CLIENT, "alice")
-    held = fetch_credential(store.secrets, "default", Role.CLIENT, "alice", pins=Pins(), now=clock.now)
+    held = fetch_credential(store, "default", Role.CLIENT, "alice", pins=Pins(), now=clock.now)
     assert ca.verifier().verify(held.credential.leaf).serial == serial
     clock.now = START + timedelta(days=31)
     with pytest.raises(NotTrustedError):

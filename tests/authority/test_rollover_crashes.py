@@ -127,7 +127,7 @@ def test_an_emergency_without_the_old_key_that_was_cut_off(store: Store) -> None
 def assert_usable(store: Store, cluster: str, clock: Clock, pins: Pins) -> None:
     """Every leaf is trusted, and the CA issues."""
     for role, name in LEAVES:
-        held = fetch_credential(store.secrets, cluster, role, name, pins=pins, now=clock())
+        held = fetch_credential(store, cluster, role, name, pins=pins, now=clock())
         assert held.credential.generation == held.trust.active.generation
     ca = CertificateAuthority(store, cluster, clock=clock)
     (issued,) = issue(ca, "w")

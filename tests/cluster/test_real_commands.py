@@ -182,7 +182,7 @@ class Load(threading.Thread):
 
 def test_a_rollover_of_the_ca_under_load(site: Site) -> None:
     """Thousands of tasks, no process restarted, none lost; then the old CA's certificates open nothing any more."""
-    once = obtain(Wanted(name="carol", store="local:"), this_process()).held
+    once = obtain(Wanted(name="carol", store="local:"), this_process()).verified
     old_carol = client_security(once.credential, once.trust)
     with of_one_connection(), Client(site.address, security=old_carol, timeout=20, set_as_default=False) as carol:
         before = processes(carol)

@@ -14,9 +14,9 @@ import pytest
 
 from daskpki import files
 from daskpki.credentials.contexts import Contexts
+from daskpki.credentials.credential_files import load_directory
 from daskpki.credentials.csr import all_waiting
 from daskpki.credentials.dask_config import check_config
-from daskpki.credentials.directory import load_directory
 from daskpki.errors import AccessDeniedError, AlreadyExistsError, DaskpkiError, NotFoundError, UsageError
 from daskpki.store.local.database import check_files
 from tests.support.disks import as_root, tmpfs

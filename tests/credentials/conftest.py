@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daskpki.credentials.directory import export_directory
+from daskpki.credentials.credential_files import export_directory
 from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.sources import Environment
 from daskpki.identity import Role

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import daskpki
-from daskpki.credentials.directory import export_directory
+from daskpki.credentials.credential_files import export_directory
 from daskpki.errors import NotFoundError, NotTrustedError, UsageError
 from daskpki.identity import Role
 from daskpki.store.local.store import LocalStore

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from daskpki.confidential import Confidential
-from daskpki.credentials.directory import check_file, export_directory
+from daskpki.credentials.credential_files import check_file, export_directory
 from daskpki.credentials.source_selection import CredentialSource, Wanted
 from daskpki.credentials.sources import Environment, obtain
 from daskpki.errors import (
@@ -28,8 +28,8 @@ from tests.support.login_material import Founded
 
 
 def test_a_directory_is_a_source(mounted: Environment) -> None:
-    held, choice, schedulers, _ = obtain(Wanted(), mounted)
-    assert held.credential.identity.slug == "client/alice"
+    verified, choice, schedulers, _ = obtain(Wanted(), mounted)
+    assert verified.credential.identity.slug == "client/alice"
     assert (choice.source, choice.why) == (CredentialSource.DIRECTORY, "DASKPKI_CREDENTIAL_DIR is set")
     assert schedulers == ("tls://10.1.1.1:8786",)
 
@@ -42,14 +42,14 @@ def test_what_export_writes_is_private_where_it_must_be(exported: Path) -> None:
 
 def test_export_never_overwrites_unless_forced(exported: Path) -> None:
     cluster = Founded()
-    held = cluster.hold(cluster.issue(Role.WORKER, "worker"))
+    verified = cluster.hold(cluster.issue(Role.WORKER, "worker"))
     before = {path.name: path.read_bytes() for path in exported.iterdir()}
     (exported / "ca.pem").unlink()
     with pytest.raises(AlreadyExistsError, match=r"key\.pem would be overwritten"):
-        export_directory(held, exported)
+        export_directory(verified, exported)
     assert not (exported / "ca.pem").exists()
     assert (exported / "key.pem").read_bytes() == before["key.pem"]
-    export_directory(held, exported, force=True)
+    export_directory(verified, exported, force=True)
     assert (exported / "key.pem").read_bytes() != before["key.pem"]
 
 
@@ -67,9 +67,9 @@ def test_openssl_reads_what_export_writes(exported: Path) -> None:
 
 def test_openssl_reads_a_pkcs12_file(tmp_path: Path) -> None:
     cluster = Founded()
-    held = cluster.hold(cluster.issue(Role.CLIENT, "alice"))
+    verified = cluster.hold(cluster.issue(Role.CLIENT, "alice"))
     file = tmp_path / "alice.p12"
-    file.write_bytes(encode_pkcs12(held.credential, held.trust.roots, Confidential("correct horse")).reveal())
+    file.write_bytes(encode_pkcs12(verified.credential, verified.trust.roots, Confidential("correct horse")).reveal())
     command = ["openssl", "pkcs12", "-in", str(file), "-passin", "pass:correct horse", "-nodes"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert text.count("BEGIN CERTIFICATE") == 2

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from daskpki.credentials.contexts import LOGIN_FILE, Context
-from daskpki.credentials.expiry import ending, renewal_of_login
 from daskpki.credentials.login import login, logout
-from daskpki.credentials.sources import Environment
+from daskpki.credentials.sources import Environment, ending, renewal_of_login
 from daskpki.identity import Role
 from daskpki.pki.certificates import load_certificate
 from daskpki.quoting import remaining_seconds

@@ -42,9 +42,9 @@ def _home(here: Environment) -> Path:
 @pytest.mark.usefixtures("founded")
 def test_login_makes_the_credential_available(store: LocalStore, here: Environment) -> None:
     result = login(store, "default", "alice", ["tls://10.0.0.5:8786"], here)
-    held, choice, schedulers, _ = obtain(Wanted(), here)
-    assert held == result.held
-    assert held.credential.identity.uri == "spiffe://default.daskpki.internal/client/alice"
+    verified, choice, schedulers, _ = obtain(Wanted(), here)
+    assert verified == result.verified
+    assert verified.credential.identity.uri == "spiffe://default.daskpki.internal/client/alice"
     assert choice.source is CredentialSource.KEYRING
     assert schedulers == ("tls://10.0.0.5:8786",)
     logout(here, here.contexts.all())
@@ -53,7 +53,7 @@ def test_login_makes_the_credential_available(store: LocalStore, here: Environme
 @pytest.mark.usefixtures("founded")
 def test_the_key_is_in_the_keyring_only(store: LocalStore, here: Environment, session: Desktop) -> None:
     result = login(store, "default", "alice", [], here)
-    key = result.held.credential.key
+    key = result.verified.credential.key
     assert key is not None
     files = [path for path in _home(here).rglob("*") if path.is_file()]
     assert any(path.parent.name == "contexts" for path in files)
@@ -167,7 +167,7 @@ def test_an_rsa_key_fits_the_keyring(founded: Founded, store: LocalStore, here: 
     credential = founded.issue(Role.CLIENT, "kim", kind=KeyType.RSA3072)
     founded.store(store.secrets, credential)
     login(store, "default", "kim", [], here)
-    assert obtain(Wanted(), here).held.credential == credential
+    assert obtain(Wanted(), here).verified.credential == credential
     logout(here, here.contexts.all())
 
 
@@ -179,7 +179,7 @@ def test_a_changed_file_is_noticed(store: LocalStore, here: Environment) -> None
     with pytest.raises(CorruptError, match="it was changed since"):
         obtain(Wanted(), here)
     login(store, "default", "alice", [], here)
-    assert obtain(Wanted(), here).held.credential.identity.name == "alice"
+    assert obtain(Wanted(), here).verified.credential.identity.name == "alice"
     logout(here, here.contexts.all())
 
 
@@ -201,11 +201,11 @@ def test_several_logins_are_named_and_one_can_be_preferred(store: LocalStore, he
     login(store, "other", "alice", ["tls://other:8786"], here)
     with pytest.raises(UsageError, match=r"default/alice in .*, other/alice in "):
         obtain(Wanted(), here)
-    assert obtain(Wanted(cluster="other"), here).held.credential.cluster == "other"
-    assert obtain(Wanted(address="tls://OTHER"), here).held.credential.cluster == "other"
-    assert obtain(Wanted(address="tls://elsewhere:1"), here).held.credential.cluster == "default"
+    assert obtain(Wanted(cluster="other"), here).verified.credential.cluster == "other"
+    assert obtain(Wanted(address="tls://OTHER"), here).verified.credential.cluster == "other"
+    assert obtain(Wanted(address="tls://elsewhere:1"), here).verified.credential.cluster == "default"
     here.contexts.prefer(here.contexts.find("other"))
-    assert obtain(Wanted(), here).held.credential.cluster == "other"
+    assert obtain(Wanted(), here).verified.credential.cluster == "other"
     logout(here, here.contexts.all())
 
 
@@ -261,7 +261,7 @@ def test_a_failed_login_leaves_the_one_before(store: LocalStore, here: Environme
     with pytest.raises(DaskpkiError):
         login(store, "default", "alice", ["tls://b:1"], here, user_config=True)
     assert here.contexts.all() == [before.saved]
-    assert obtain(Wanted(), here).held == before.held
+    assert obtain(Wanted(), here).verified == before.verified
     config.parent.unlink()
     logout(here, here.contexts.all())
 
@@ -276,5 +276,5 @@ def test_logins_at_the_same_time_do_not_disturb_each_other(
         list(pool.map(lambda name: login(store, "default", name, [], here), [*names, *names]))
     assert [saved.context.name for saved in here.contexts.all()] == names
     for name in names:
-        assert obtain(Wanted(name=name), here).held.credential.identity.name == name
+        assert obtain(Wanted(name=name), here).verified.credential.identity.name == name
     logout(here, here.contexts.all())

@@ -84,9 +84,9 @@ def test_a_colleague_logs_in_by_one_file(operator: Person, dora: Person, signed:
     assert said.stdout == "logged in as spiffe://default.daskpki.internal/client/dora\n"
     assert "SHA-256" in said.stderr
     found = obtain(Wanted(), here)
-    assert found.held.credential.identity.name == "dora"
+    assert found.verified.credential.identity.name == "dora"
     assert found.schedulers == ("tls://10.0.0.5:8786",)
-    key = found.held.credential.key
+    key = found.verified.credential.key
     assert key is not None
     canary = Canary({"dora": key})
     assert not canary.in_files([signed.parent, operator.home])
@@ -98,14 +98,14 @@ def test_a_colleague_logs_in_by_one_file(operator: Person, dora: Person, signed:
 def test_it_is_renewed_by_the_same_steps(operator: Person, dora: Person, signed: Path, here: Environment) -> None:
     """The second time the CA is known, so that no fingerprint is asked for."""
     dora.run("login", "./dora.login", "--ca-sha256", load_login_file(signed).ca_sha256)
-    first = obtain(Wanted(), here).held.credential
+    first = obtain(Wanted(), here).verified.credential
     refusal = dora.run("login", code=2).stderr
     assert "default/dora came by a login file" in refusal
     assert "daskpki sign dora.csr client/dora --out dora.login" in refusal
     dora.run("request", "client/dora", "--out", "again.csr")
     operator.run("sign", str(dora.home / "again.csr"), "client/dora", "--out", str(dora.home / "again.login"))
     dora.run("login", "again.login")
-    second = obtain(Wanted(), here).held.credential
+    second = obtain(Wanted(), here).verified.credential
     assert second.leaf != first.leaf
     assert second.key != first.key
     assert len(here.contexts.all()) == 1

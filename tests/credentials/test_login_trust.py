@@ -33,7 +33,7 @@ def test_a_revoked_credential_is_refused(founded: Founded, store: LocalStore, he
     founded.publish(store.secrets)
     with pytest.raises(NotTrustedError, match="client/rob is revoked"):
         login(store, "default", "rob", [], here)
-    assert obtain(Wanted(), here).held.trust.epoch == 1  # the login stays as it was; the cluster refuses it
+    assert obtain(Wanted(), here).verified.trust.epoch == 1  # the login stays as it was; the cluster refuses it
     logout(here, here.contexts.all())
 
 
@@ -52,9 +52,9 @@ def test_a_store_that_went_back_is_refused(
         with pytest.raises(NotTrustedError, match="went back from epoch 2 to 1") as refusal:
             login(restored, "default", "alice", [], here)
         assert "daskpki logout" in str(refusal.value.hint)
-        assert obtain(Wanted(), here).held.trust.epoch == 2
+        assert obtain(Wanted(), here).verified.trust.epoch == 2
         logout(here, here.contexts.all())
-        assert login(restored, "default", "alice", [], here).held.trust.epoch == 1
+        assert login(restored, "default", "alice", [], here).verified.trust.epoch == 1
     logout(here, here.contexts.all())
 
 

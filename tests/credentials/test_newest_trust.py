@@ -12,9 +12,9 @@ import pytest
 import daskpki
 from daskpki.cluster.push import push_trust
 from daskpki.confidential import Confidential
-from daskpki.credentials.directory import export_directory
+from daskpki.credentials.contexts import NewestTrust
+from daskpki.credentials.credential_files import export_directory
 from daskpki.credentials.login import login, logout
-from daskpki.credentials.newest_trust import NewestTrust
 from daskpki.credentials.sources import Environment
 from daskpki.identity import Role
 from daskpki.store.local.store import LocalStore

@@ -81,12 +81,12 @@ def stored(here: Environment, store: Store, **pins: str) -> Environment:
 @pytest.mark.usefixtures("cluster")
 def test_an_old_trust_document_against_a_pin(anywhere: Store, here: Environment) -> None:
     program = stored(here, anywhere, DASKPKI_MIN_EPOCH="2")
-    assert obtain(Wanted(), program).held.trust.epoch == 2
+    assert obtain(Wanted(), program).verified.trust.epoch == 2
     put_back(anywhere.secrets, TRUST, 1)
     with pytest.raises(NotTrustedError, match="has epoch 1, and at least 2 is wanted"):
         obtain(Wanted(), program)
     lowered = stored(here, anywhere, DASKPKI_MIN_EPOCH="1")
-    assert obtain(Wanted(), lowered).held.trust.epoch == 1
+    assert obtain(Wanted(), lowered).verified.trust.epoch == 1
 
 
 @pytest.mark.usefixtures("cluster")
@@ -96,25 +96,25 @@ def test_an_old_trust_document_against_what_this_user_has_seen(anywhere: Store, 
     with pytest.raises(NotTrustedError, match="went back from epoch 2 to 1") as refused:
         login(anywhere, "default", "alice", [], here)
     assert "daskpki logout" in str(refused.value.hint)
-    assert obtain(Wanted(), here).held.trust.epoch == 2
+    assert obtain(Wanted(), here).verified.trust.epoch == 2
     logout(here, here.contexts.all())
-    assert login(anywhere, "default", "alice", [], here).held.trust.epoch == 1
+    assert login(anywhere, "default", "alice", [], here).verified.trust.epoch == 1
     logout(here, here.contexts.all())
 
 
 def test_an_old_credential_is_known_to_be_revoked(cluster: Founded, anywhere: Store, here: Environment) -> None:
     program = stored(here, anywhere, DASKPKI_MIN_EPOCH="2")
-    newest = login(anywhere, "default", "alice", [], here).held.credential
+    newest = login(anywhere, "default", "alice", [], here).verified.credential
     put_back(anywhere.secrets, ALICE, 1)
     with pytest.raises(NotTrustedError, match="client/alice is revoked"):
         obtain(Wanted(), program)
     with pytest.raises(NotTrustedError, match="client/alice is revoked") as refused:
         login(anywhere, "default", "alice", [], here)
     assert "issue a new one" in str(refused.value.hint)
-    assert obtain(Wanted(), here).held.credential == newest, "the login is as it was"
+    assert obtain(Wanted(), here).verified.credential == newest, "the login is as it was"
     cluster.revoked.clear()  # the operator releases it
     cluster.publish(anywhere.secrets)
-    assert login(anywhere, "default", "alice", [], here).held.credential != newest
+    assert login(anywhere, "default", "alice", [], here).verified.credential != newest
     logout(here, here.contexts.all())
 
 
@@ -150,7 +150,9 @@ def test_a_strangers_cluster_against_what_this_users_commands_saw(
     assert "--ca-sha256" in str(refused.value.hint)
     pin = {"DASKPKI_CA_SHA256": fingerprint(der(stranger.issuer.root))}
     pinned = here._replace(environ={**here.environ, **pin})
-    assert login(anywhere, "default", "alice", [], pinned).held.trust.active.certificate == der(stranger.issuer.root)
+    assert login(anywhere, "default", "alice", [], pinned).verified.trust.active.certificate == der(
+        stranger.issuer.root
+    )
     logout(here, here.contexts.all())
     anywhere.memory.forget()
     login(anywhere, "default", "alice", [], here)  # who has seen nothing believes it
@@ -167,7 +169,7 @@ def test_two_cas_and_nothing_known_are_not_chosen_between(cluster: Founded, anyw
     assert "--ca-sha256" in str(refused.value.hint)
     pin = {"DASKPKI_CA_SHA256": fingerprint(der(cluster.issuer.root))}
     pinned = here._replace(environ={**here.environ, **pin})
-    assert login(anywhere, "default", "alice", [], pinned).held.trust.epoch == cluster.epoch
+    assert login(anywhere, "default", "alice", [], pinned).verified.trust.epoch == cluster.epoch
     logout(here, here.contexts.all())
 
 
@@ -192,7 +194,7 @@ def test_a_whole_store_against_a_pin_and_what_this_user_has_seen(anywhere: Store
         login(anywhere, "default", "alice", [], here)
     with pytest.raises(NotTrustedError, match="at least 2 is wanted"):
         obtain(Wanted(), stored(here, anywhere, DASKPKI_MIN_EPOCH="2"))
-    assert obtain(Wanted(), stored(here, anywhere)).held.trust.epoch == 1, "who knows nothing believes it"
+    assert obtain(Wanted(), stored(here, anywhere)).verified.trust.epoch == 1, "who knows nothing believes it"
     logout(here, here.contexts.all())
-    assert login(anywhere, "default", "alice", [], here).held.trust.epoch == 1
+    assert login(anywhere, "default", "alice", [], here).verified.trust.epoch == 1
     logout(here, here.contexts.all())

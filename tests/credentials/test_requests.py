@@ -56,12 +56,12 @@ def test_request_sign_login(ca: CertificateAuthority, store: LocalStore, here: E
     assert proposed(ca, request) == (Role.CLIENT, "alice")
     sign(ca, request)
     made = login(store, "default", "alice", [], here)
-    key = made.held.credential.key
+    key = made.verified.credential.key
     assert key is not None
     assert parse_key(key).public_key() == request.public_key
     assert waiting(store, here) is None
     assert all_waiting(here.contexts) == []
-    assert obtain(Wanted(), here).held.credential == made.held.credential
+    assert obtain(Wanted(), here).verified.credential == made.verified.credential
     login(store, "default", "alice", [], here)  # which finds the key where the first one put it
     logout(here, here.contexts.all())
 
@@ -94,9 +94,9 @@ def test_a_renewal_by_request_has_a_new_key(ca: CertificateAuthority, store: Loc
         proposed(ca, second)
     sign(ca, second)
     login(store, "default", "alice", [], here)
-    held = obtain(Wanted(), here).held
-    assert held.credential.key is not None
-    assert parse_key(held.credential.key).public_key() == second.public_key
+    verified = obtain(Wanted(), here).verified
+    assert verified.credential.key is not None
+    assert parse_key(verified.credential.key).public_key() == second.public_key
     logout(here, here.contexts.all())
 
 

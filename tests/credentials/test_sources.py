@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from daskpki import secret_names
-from daskpki.credentials.directory import export_directory
+from daskpki.credentials.credential_files import export_directory
 from daskpki.credentials.source_selection import CredentialSource, Wanted
 from daskpki.credentials.sources import Environment, obtain
 from daskpki.errors import (
@@ -41,8 +41,8 @@ def test_somebody_elses_credential_is_an_error_and_no_reason_to_look_elsewhere(m
 
 def test_the_choice_tells_what_was_passed_over(mounted: Environment) -> None:
     environ = {**mounted.environ, "DASKPKI_SOURCE": "store"}
-    held, choice, _, _ = obtain(Wanted(), mounted._replace(environ=environ))
-    assert held.credential.identity.uri == "spiffe://default.daskpki.internal/client/alice"
+    verified, choice, _, _ = obtain(Wanted(), mounted._replace(environ=environ))
+    assert verified.credential.identity.uri == "spiffe://default.daskpki.internal/client/alice"
     assert choice.source is CredentialSource.DIRECTORY
     assert choice.passed_over == ("DASKPKI_SOURCE is store",)
 
@@ -53,11 +53,11 @@ def _stored(here: Environment, store: LocalStore, **more: str) -> Environment:
 
 
 def test_the_store_is_a_source(founded: Founded, store: LocalStore, here: Environment) -> None:
-    held, choice, _, _ = obtain(Wanted(), _stored(here, store))
-    assert held.credential.identity.uri == f"spiffe://{founded.trust_domain}/client/alice"
+    verified, choice, _, _ = obtain(Wanted(), _stored(here, store))
+    assert verified.credential.identity.uri == f"spiffe://{founded.trust_domain}/client/alice"
     assert choice.source is CredentialSource.STORE
     explicit = obtain(Wanted(name="alice", store=store.url), here)
-    assert explicit.held == held
+    assert explicit.verified == verified
     assert explicit.choice.why == f"the store {store.url} was asked for"
 
 
@@ -81,7 +81,7 @@ def test_a_revocation_is_followed_in_every_source(founded: Founded, store: Local
     """From the store, and from a directory."""
     credential = founded.issue(Role.CLIENT, "rob")
     founded.store(store.secrets, credential)
-    rob = obtain(Wanted(name="rob"), _stored(here, store)).held
+    rob = obtain(Wanted(name="rob"), _stored(here, store)).verified
     directory = Path(here.environ["HOME"]) / "rob"
     export_directory(rob, directory)
     serial = load_certificate(credential.leaf).serial_number

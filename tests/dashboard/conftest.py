@@ -17,7 +17,7 @@ from tornado.netutil import bind_sockets
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.cluster.web.access import Dashboard
-from daskpki.credentials.directory import export_directory
+from daskpki.credentials.credential_files import export_directory
 from daskpki.credentials.verified import Pins, verify_credential
 from daskpki.dashboard.browser import Entrance, application, owner_by_kernel
 from daskpki.dashboard.upstream import Location, Upstream

@@ -20,8 +20,8 @@ from daskpki.cluster import no_pickle
 from daskpki.cluster.comm import read_frames
 from daskpki.confidential import Confidential
 from daskpki.credentials.contexts import parse_context, parse_scheduler
+from daskpki.credentials.credential_files import load_file
 from daskpki.credentials.login_file import LoginFile, encode_login_file, parse_login_file
-from daskpki.credentials.one_file import load_file
 from daskpki.credentials.saved_logins import parse_entry
 from daskpki.errors import DaskpkiError
 from daskpki.handover import parse_handover

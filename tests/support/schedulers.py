@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from daskpki.credentials.directory import CA_FILE, CERTIFICATE_FILE, KEY_FILE
+from daskpki.credentials.credential_files import CA_FILE, CERTIFICATE_FILE, KEY_FILE
 
 
 def _command(directory: Path, program: str, *arguments: str) -> list[str]:

@@ -1,0 +1,230 @@
+"""Reads a credential from a directory or one file, with checked permissions, and writes a directory.
+
+A directory has ca.pem, cert.pem, key.pem and trust.json. It may be written by hand, or mounted by Kubernetes, whose
+secret volumes belong to root and are read through the group (`defaultMode: 0440` with `fsGroup`). So, as in ssh, our
+key must be closed to everybody else, root's key may be readable by our group, and public files may be readable, but not
+writable, by others.
+
+One file is a secret's payload as Secret Manager has it, or a PEM bundle of key, leaf and chain. The Secrets Store CSI
+driver and GKE's add-on mount one file for each secret, and replace all of them in one step. It is read in one go, so
+key and certificate always belong together. Its trust document lies beside it as trust.json, or comes from the store.
+No CA vouches for that document, as ca.pem does in a directory, so DASKPKI_CA_SHA256 may say which CA has to.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from datetime import datetime
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from daskpki.confidential import Confidential
+from daskpki.credentials.verified import VerifiedCredential, issuing_generation
+from daskpki.errors import AccessDeniedError, AlreadyExistsError, CorruptError, NotFoundError, NotTrustedError
+from daskpki.files import PRIVATE_DIR, is_there, os_error, write_private
+from daskpki.identity import Identity
+from daskpki.pki import pem
+from daskpki.pki.certificates import certificate_identity, load_certificate
+from daskpki.pki.credential import Credential, certificate_pem, key_pem, parse_credential
+from daskpki.pki.keys import parse_key, serialize_key
+from daskpki.pki.trust_document import TrustDocument
+
+CA_FILE: Final = "ca.pem"
+CERTIFICATE_FILE: Final = "cert.pem"
+KEY_FILE: Final = "key.pem"
+TRUST_FILE: Final = "trust.json"
+SETTING: Final = "the credential directory (--credential-dir, DASKPKI_CREDENTIAL_DIR)"
+FILE_SETTING: Final = "the credential file (--credential-file, DASKPKI_CREDENTIAL_FILE)"
+
+_MAX_SIZE: Final = 1 << 20
+_OPEN_TO_OTHERS: Final = 0o077
+_OPEN_BEYOND_GROUP: Final = 0o037
+_CHANGED_BY_OTHERS: Final = 0o022
+
+
+class CredentialFiles(NamedTuple):
+    """A credential in files: certificates (DER), and the key (PKCS#8, DER); messages call the leaf's file `called`.
+
+    `anchors` are the CAs in a directory, one of which has to have signed the trust document. `payload` is the
+    credential if a file has Secret Manager's payload; elsewhere the cluster is that of the trust document.
+    """
+
+    leaf: bytes
+    chain: tuple[bytes, ...]
+    key: Confidential | None
+    called: str
+    anchors: tuple[bytes, ...] = ()
+    payload: Credential | None = None
+
+    def credential(self, trust: TrustDocument, now: datetime) -> Credential:
+        """Make the credential, of the cluster of `trust`; NotTrustedError if none of its CAs issued the leaf."""
+        return self.payload or Credential(
+            cluster=trust.cluster,
+            identity=_leaf_identity(self.leaf, self.called),
+            generation=issuing_generation(self.leaf, self.chain, trust, now),
+            key=self.key,
+            leaf=self.leaf,
+            chain=self.chain,
+        )
+
+
+def load_directory(directory: Path) -> tuple[CredentialFiles, Confidential]:
+    """Read the four files: the credential, and the signed trust document.
+
+    NotFoundError, AccessDeniedError for loose permissions, CorruptError for what is no PEM. Messages name the file, and
+    for the directory its setting, which may have been given what lies there.
+    """
+    if not _is_directory(directory):
+        raise NotFoundError(f"{SETTING} is not there", hint="`daskpki export ROLE/NAME --out DIR` writes one")
+    check_directory(directory, SETTING)
+    certificate_file, ca_file, key_file = (f"{name} in {SETTING}" for name in (CERTIFICATE_FILE, CA_FILE, KEY_FILE))
+    leaf, *chain = pem.parse_certificates(_read(directory / CERTIFICATE_FILE, certificate_file), certificate_file)
+    anchors = pem.parse_certificates(_read(directory / CA_FILE, ca_file), ca_file)
+    for anchor in anchors:
+        load_certificate(anchor, ca_file)  # else what is none would be reported as an unknown signer
+    key = parse_key(Confidential(_read(directory / KEY_FILE, key_file, secret=True)), key_file)
+    trust = Confidential(_read(directory / TRUST_FILE, f"{TRUST_FILE} in {SETTING}"))
+    return CredentialFiles(leaf, tuple(chain), serialize_key(key), certificate_file, tuple(anchors)), trust
+
+
+def load_file(path: Path) -> tuple[CredentialFiles, Confidential | None]:
+    """Read one file, and trust.json if it lies beside it; raises what `load_directory` does."""
+    if not is_there(path):
+        hint = "mount the secret's payload, or a PEM bundle, at that path"
+        raise NotFoundError(f"{FILE_SETTING} is not there", hint=hint)
+    check_directory(path.parent, f"the directory of {FILE_SETTING}")
+    data = Confidential(_read(path, FILE_SETTING, secret=True, mounted=True))
+    beside = path.with_name(TRUST_FILE)
+    trust = Confidential(_read(beside, f"{TRUST_FILE} beside {FILE_SETTING}")) if is_there(beside) else None
+    if pem.is_pem(data.reveal()):
+        return _parse_bundle(data.reveal()), trust
+    payload = parse_credential(data)
+    return CredentialFiles(payload.leaf, payload.chain, payload.key, FILE_SETTING, payload=payload), trust
+
+
+def _parse_bundle(data: bytes) -> CredentialFiles:
+    """The key and the certificates, in whichever order key and certificates stand in the file."""
+    blocks = pem.parse_pem(data, FILE_SETTING)
+    keys = [(label, der) for label, der in blocks if label.endswith(pem.PRIVATE_KEY)]
+    certificates = [der for label, der in blocks if label == pem.CERTIFICATE]
+    if len(keys) != 1 or not certificates or len(keys) + len(certificates) != len(blocks):
+        raise CorruptError(
+            f"{FILE_SETTING} contains {', '.join(label for label, _ in blocks)}",
+            hint="one private key, the leaf, and the CAs that signed it below",
+        )
+    ((label, der),) = keys
+    key = parse_key(Confidential(pem.encode_pem(der, label)), f"the key in {FILE_SETTING}")
+    leaf, *chain = certificates
+    return CredentialFiles(leaf, tuple(chain), serialize_key(key), FILE_SETTING)
+
+
+def _is_directory(path: Path) -> bool:
+    """AccessDeniedError where we may not look; what cannot be a path at all is no directory."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)  # noqa: PTH116 - pathlib raises for more
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError as error:
+        raise os_error(error, SETTING) from None
+
+
+def _leaf_identity(leaf: bytes, called: str) -> Identity:
+    """Identity of the first certificate; NotTrustedError for a CA's, which belongs behind the leaf."""
+    try:
+        return certificate_identity(load_certificate(leaf, called))
+    except NotTrustedError as error:
+        raise NotTrustedError(
+            f"{called}: {error}", hint="the leaf stands first in the file, and the CAs that signed it below"
+        ) from None
+
+
+def _read(path: Path, called: str, *, secret: bool = False, mounted: bool = False) -> bytes:
+    """The bytes of the file, if its permissions are right; AccessDeniedError, CorruptError.
+
+    `mounted` lets everybody read a secret of root's on a read-only mount below this container's root file system: CSI
+    drivers mount so (0644, without fsGroup; secrets-store-csi-driver#858), and nobody else is in there.
+    """
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            read_only = mounted and os.fstatvfs(file.fileno()).f_flag & os.ST_RDONLY
+            alone = read_only and status.st_uid == 0 and status.st_dev != os.stat("/").st_dev  # noqa: PTH116 - pathlib is not loaded
+            check_file(called, status, own_uid=_own_uid(), secret=secret and not alone)
+            data = file.read(_MAX_SIZE + 1)
+    except OSError as error:
+        raise os_error(error, called) from None
+    if len(data) > _MAX_SIZE:
+        raise CorruptError(f"{called} is larger than {_MAX_SIZE} bytes, so it is not what was asked for")
+    return data
+
+
+def check_directory(directory: Path, called: str | None = None) -> None:
+    """AccessDeniedError when others could put files of theirs in its place; messages say `called`."""
+    status = directory.stat()
+    # Kubernetes mounts secret volumes 1777: with the sticky bit and root as the owner nobody can replace an entry.
+    if status.st_uid == 0 and status.st_mode & stat.S_ISVTX:
+        return
+    _refuse_if(called or directory, status, _CHANGED_BY_OTHERS, _own_uid())
+
+
+def check_file(path: Path | str, status: os.stat_result, *, own_uid: int, secret: bool) -> None:
+    """AccessDeniedError unless the file's owner and mode are as the docstring of this module says."""
+    if not secret:
+        forbidden = _CHANGED_BY_OTHERS
+    elif status.st_uid == own_uid:
+        forbidden = _OPEN_TO_OTHERS
+    else:
+        forbidden = _OPEN_BEYOND_GROUP
+    _refuse_if(path, status, forbidden, own_uid)
+
+
+def _refuse_if(path: Path | str, status: os.stat_result, forbidden: int, own_uid: int) -> None:
+    if os.name == "nt":  # modes say nothing there
+        return
+    if status.st_uid not in (own_uid, 0):
+        raise AccessDeniedError(f"{path} belongs to another user (uid {status.st_uid})")
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & forbidden:
+        raise AccessDeniedError(
+            f"{path} is open to others (mode {mode:04o})",
+            hint=f"chmod {mode & ~forbidden:o} there; in Kubernetes, set the volume's defaultMode to 0440",
+        )
+
+
+def _own_uid() -> int:
+    return os.geteuid() if hasattr(os, "geteuid") else 0
+
+
+_PUBLIC = 0o644
+
+
+def export_directory(verified: VerifiedCredential, directory: Path, *, force: bool = False) -> list[Path]:
+    """Write ca.pem, cert.pem, key.pem (0600) and trust.json; returns their paths, the key's last.
+
+    AlreadyExistsError when one of them exists and `force` is not given: then nothing is written. UsageError when the
+    credential has no key.
+    """
+    anchors = "".join(pem.encode_pem(anchor.certificate, pem.CERTIFICATE) for anchor in verified.trust.authorities)
+    public = {
+        CA_FILE: anchors.encode(),
+        CERTIFICATE_FILE: certificate_pem(verified.credential).encode(),
+        TRUST_FILE: verified.signed.reveal(),
+    }
+    key = key_pem(verified.credential)
+    _prepare(directory, [*public, KEY_FILE], force=force)
+    for name, data in public.items():
+        write_private(directory / name, data, force=force, mode=_PUBLIC)
+    write_private(directory / KEY_FILE, key.reveal(), force=force)
+    return [directory / name for name in (*public, KEY_FILE)]
+
+
+def _prepare(directory: Path, names: list[str], *, force: bool) -> None:
+    taken = [str(directory / name) for name in names if is_there(directory / name)]
+    if taken and not force:
+        raise AlreadyExistsError(f"{', '.join(taken)} would be overwritten", hint="--force, or another directory")
+    try:
+        directory.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
+    except OSError as error:
+        raise os_error(error, directory) from error
+    check_directory(directory)

@@ -221,13 +221,13 @@ def trusted_root_crls(authorities: Iterable[AuthorityRecord]) -> tuple[bytes, ..
 
 def root_running_out(inventory: Inventory, now: datetime) -> int | None:
     """The earliest nextUpdate of the roots' CRLs, in seconds since the epoch, in the last third of its life."""
-    headers = [parse_header(der) for der in trusted_root_crls(living_authorities(inventory))]
-    ends = [
-        header.next_update
-        for header in headers
-        if seconds(now) > header.next_update - (header.next_update - header.this_update) // 3
-    ]
-    return min(ends, default=None)
+    headers = map(parse_header, trusted_root_crls(living_authorities(inventory)))
+    return min((header.next_update for header in headers if is_root_crl_due(header, seconds(now))), default=None)
+
+
+def is_root_crl_due(header: Crl, now: float) -> bool:
+    """True in the last third of the life of an offline root's CRL."""
+    return now > header.next_update - (header.next_update - header.this_update) // 3
 
 
 def _der(entry: AuthorityRecord) -> bytes:

@@ -22,7 +22,7 @@ from daskpki.authority.session import Session
 from daskpki.errors import AlreadyExistsError, NotFoundError, NotTrustedError
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.issuer import Issuer
-from daskpki.pki.revoked import every_revoked_serial, next_update, revoked_serials
+from daskpki.pki.revoked import crl_due, every_revoked_serial, next_update, revoked_serials
 from daskpki.pki.trust import carried, sign_succession, sign_trust, verify_trust
 from daskpki.pki.trust_document import FORMAT, HALF_FULL, NEXT, READER, Anchor, TrustDocument, fill, parse_trust
 from daskpki.records import PUBLISHED, REVOKED, REVOKING, Draft
@@ -138,7 +138,7 @@ def _record(
     session: Session, head: ChainHead[TrustPayload], revoking: Sequence[CertificateRecord], operation: str
 ) -> None:
     document = head.payload.signed.document
-    dates = {"due": crl_due(document), "next_update": next_update(document)}
+    dates = {"due": min(map(crl_due, document.crls)), "next_update": next_update(document)}
     states = {str(anchor.generation): anchor.state for anchor in document.authorities}
     published = Draft(PUBLISHED, {"epoch": document.epoch, "version": head.number, "authorities": states, **dates})
 
@@ -148,11 +148,6 @@ def _record(
         return [published, *(Draft(REVOKED, {"serial": f"{entry.serial:x}"}) for entry in done)]
 
     session.commit(decide, session.stamp(operation))
-
-
-def crl_due(document: TrustDocument) -> int:
-    """The time at which its first CRL is due, a third of its life; in seconds since the epoch."""
-    return min(part.this_update + (part.next_update - part.this_update) // 3 for part in document.crls)
 
 
 def _compose(

@@ -19,13 +19,22 @@ from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Identity, Role
 from daskpki.inventory import FROM_REQUEST, AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.certificates import lifetime, load_certificate
-from daskpki.pki.profile import DEFAULT_TTL, LEAF_BACKDATE, MIN_TTL, Grade, LeafRequest, check_request, leaf_lifetime
+from daskpki.pki.profile import (
+    DEFAULT_TTL,
+    LEAF_BACKDATE,
+    MIN_TTL,
+    Grade,
+    LeafRequest,
+    Lifetime,
+    check_request,
+    leaf_lifetime,
+)
 from daskpki.records import ISSUED, RELEASED, RESERVED
 
 
-def is_due(entry: CertificateRecord, now: float) -> bool:
-    """True if two thirds of the leaf's life are past."""
-    return now >= entry.not_before + (entry.not_after - entry.not_before) * 2 / 3
+def is_due(life: CertificateRecord | Lifetime, now: float) -> bool:
+    """True if two thirds of a certificate's life are past."""
+    return now >= life.not_before + (life.not_after - life.not_before) * 2 / 3
 
 
 def renewable(inventory: Inventory) -> Iterator[CertificateRecord]:

@@ -29,14 +29,14 @@ def doctor(
     from daskpki.credentials.contexts import parse_scheduler
     from daskpki.credentials.sources import this_process
     from daskpki.doctor.checks import exit_code, gist
-    from daskpki.doctor.run import Subject, examine
+    from daskpki.doctor.run import Examination
 
     invocation: Invocation = ctx.obj
     address = parse_scheduler(scheduler) if scheduler else None
     repeat = invocation.output.repeat
     findings = [
         finding._replace(remedy=finding.remedy and repeat(finding.remedy))
-        for finding in examine(Subject(invocation.authority, this_process(), address))
+        for finding in Examination(invocation.authority, this_process(), address).run()
     ]
     shown = [finding for finding in findings if not invocation.output.quiet or finding.severity in ("warning", "error")]
     invocation.output.result([finding.document() for finding in shown], _lines(gist(shown)))

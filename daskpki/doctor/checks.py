@@ -19,13 +19,16 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from daskpki import grants
+from daskpki.authority.crl import is_root_crl_due
 from daskpki.authority.renewal import is_due
 from daskpki.authority.repair import ABANDON_AFTER, shows_authorities
+from daskpki.credentials.dask_config import LOADER
 from daskpki.errors import DaskpkiError, NotTrustedError, UnavailableError
 from daskpki.grants import UNSEEN
 from daskpki.inventory import EXPIRED, FROM_REQUEST, SUPERSEDED, CertificateRecord, Inventory
 from daskpki.pki.crl import parse_header
 from daskpki.pki.profile import Lifetime
+from daskpki.pki.revoked import crl_due
 from daskpki.pki.trust_document import HALF_FULL, TrustDocument, fill
 from daskpki.quoting import rfc3339
 from daskpki.records import ISSUED, RESERVED, REVOKING, Head
@@ -255,10 +258,10 @@ class LoginSeen(NamedTuple):
 def check_login(seen: LoginSeen, now: float) -> Finding:
     """Check one login: usable, not due, not behind the store's trust document."""
     subject, again = f"login {seen.title}", seen.by_file or f"daskpki login {seen.name}"
-    begin, end = seen.lifetime
+    end = seen.lifetime.not_after
     if seen.failure is not None:
         return of_error(subject, seen.failure)
-    if now >= begin + (end - begin) * 2 / 3:
+    if is_due(seen.lifetime, now):
         remedy = again if seen.by_file else f"after a renewal, {again}"
         return warning(subject, f"past two thirds of its life; it ends at {rfc3339(end)}", remedy)
     if seen.newest is not None and seen.epoch < seen.newest:
@@ -282,10 +285,10 @@ _ROTATE: Final = "daskpki rotate-ca start"
 def check_authority(generation: int, lifetime: Lifetime, now: float) -> Finding:
     """Check the end of a CA's certificate, which leaves cannot outlive."""
     subject = f"CA generation {generation}"
-    begin, end = lifetime
+    end = lifetime.not_after
     if now > end:
         return error(subject, f"its certificate expired at {rfc3339(end)}, and every leaf with it", _ROTATE)
-    if now >= begin + (end - begin) * 2 / 3:
+    if is_due(lifetime, now):
         return warning(subject, f"two thirds of its life are past; it ends at {rfc3339(end)}", _ROTATE)
     return ok(subject, f"valid until {rfc3339(end)}")
 
@@ -338,7 +341,6 @@ def _renew(entry: CertificateRecord) -> str:
 
 
 FLOORS: Final = {"distributed": (2026, 1, 0), "cryptography": (46, 0, 6)}
-LOADER: Final = "daskpki.loader.security_loader"
 _PEM: Final = "-----BEGIN"
 
 
@@ -427,7 +429,7 @@ def check_crls(document: TrustDocument, now: float) -> Iterator[Finding]:
         subject, end = f"CRL of CA generation {part.generation}", rfc3339(part.next_update)
         if now > part.next_update:
             yield error(subject, f"ended at {end}: nodes and people refuse every certificate", PUBLISH)
-        elif now >= part.this_update + (part.next_update - part.this_update) // 3:
+        elif now >= crl_due(part):
             yield warning(subject, f"a third of its life is past; it ends at {end}", PUBLISH)
         else:
             yield ok(subject, f"number {part.number}, valid until {end}")
@@ -447,7 +449,7 @@ def check_root_crls(document: TrustDocument, now: float) -> Iterator[Finding]:
         yield warning(subject, "there is none: software that checks every CA of a chain refuses it", SIGN_ROOT)
     for header in map(parse_header, document.root_crls):
         end = rfc3339(header.next_update)
-        if now > header.next_update - (header.next_update - header.this_update) // 3:
+        if is_root_crl_due(header, now):
             yield warning(subject, f"it {'ended' if now > header.next_update else 'ends'} at {end}", SIGN_ROOT)
         else:
             yield ok(subject, f"number {header.number}, valid until {end}")

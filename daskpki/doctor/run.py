@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 from daskpki.authority.ca import CertificateAuthority
 from daskpki.boot.http import Connection, TryAgain, parse_date, parse_target, proxy_for, system_trust
@@ -33,7 +33,7 @@ from daskpki.doctor.checks import (
     of_error,
     ok,
 )
-from daskpki.doctor.scheduler import look_from_outside
+from daskpki.doctor.scheduler import examine_scheduler
 from daskpki.doctor.store import Cluster
 from daskpki.errors import DaskpkiError, NotFoundError, UnavailableError
 from daskpki.pki.certificates import lifetime, load_certificate
@@ -41,62 +41,62 @@ from daskpki.pki.trust_document import TrustDocument, parse_trust
 from daskpki.settings import GsmUrl
 from daskpki.store.gsm.endpoint import GRPC, endpoint_for
 
-Looks = tuple[tuple[str, Callable[[Cluster], Iterable[Finding]]], ...]
-LOOKS: Final[Looks] = (
-    ("CA", store.look_at_authorities),
-    ("certificates", store.look_at_leaves),
-    ("trust document", store.look_at_trust),
-    ("log", store.look_at_log),
-    ("unfinished operations", store.look_at_unfinished),
-    ("versions", store.look_at_versions),
-    ("credentials", store.look_for_missing),
-    ("secrets", store.look_at_reminders),
-    ("grants", store.look_at_grants),
-)
-CLOSED_LOOKS: Final[Looks] = (("log", store.look_at_closed_log), ("trust document", store.look_at_trust))
+Checks = dict[str, Callable[[Cluster], Iterable[Finding]]]
+CHECKS: Final[Checks] = {
+    "CA": store.examine_authorities,
+    "certificates": store.examine_leaves,
+    "trust document": store.examine_trust,
+    "log": store.examine_log,
+    "unfinished operations": store.examine_unfinished,
+    "versions": store.examine_versions,
+    "credentials": store.examine_missing,
+    "secrets": store.examine_reminders,
+    "grants": store.examine_grants,
+}
+WITHOUT_LOG: Final[Checks] = {"log": store.report_closed_log, "trust document": store.examine_trust}
 """For nodes and people, who may read the trust document but not the log."""
 
 _INSTALLED: Final = ("daskpki", "dask", "distributed", "cryptography")
 _PROBE: Final = ("daskpki-doctor", "probe")
 
 
-class Subject(NamedTuple):
-    """What to check: the CA that `opened` opens, this process's environment, a scheduler's address or None."""
-
-    opened: Callable[[], AbstractContextManager[CertificateAuthority]]
-    here: Environment
-    scheduler: str | None = None
-
-
-def examine(subject: Subject) -> list[Finding]:
-    """All findings, in order; a check that fails to run is a finding, too."""
-    return Examination(subject).run()
-
-
 class Examination:
-    """One run, and the state that later checks need from earlier ones."""
+    """One run, and the state that later checks need from earlier ones.
 
-    def __init__(self, subject: Subject) -> None:
-        self._subject = subject
-        self._here = subject.here
+    `opened` opens the CA; `here` is this process's environment; `scheduler` is an address to check from outside.
+    """
+
+    def __init__(
+        self,
+        opened: Callable[[], AbstractContextManager[CertificateAuthority]],
+        here: Environment,
+        scheduler: str | None = None,
+    ) -> None:
+        self._opened = opened
+        self._here = here
+        self._scheduler = scheduler
         self._findings: list[Finding] = []
         self._trust: TrustDocument | None = None
         self._store_url = ""
 
     def run(self) -> list[Finding]:
-        """Run all checks."""
-        self._look("installation", self._installation)
-        self._look_at_cluster()
-        self._look("logins", self._logins)
-        if self._subject.scheduler is not None:
-            address = self._subject.scheduler
-            self._look(address, lambda: look_from_outside(address, self._trust, self._here))
+        """Run all checks, and return the findings in order."""
+        self._run("installation", self._installation)
+        try:
+            with self._opened() as authority:
+                self._store_url = authority.session.store.url
+                self._examine(Cluster(authority))
+        except DaskpkiError as failure:  # the store could not be opened
+            self._fail("store", failure)
+        self._run("logins", self._logins)
+        if address := self._scheduler:
+            self._run(address, lambda: examine_scheduler(address, self._trust, self._here))
         return self._findings
 
-    def _look(self, subject: str, look: Callable[[], Iterable[Finding]]) -> DaskpkiError | None:
+    def _run(self, subject: str, check: Callable[[], Iterable[Finding]]) -> DaskpkiError | None:
         """Add the findings of one check, and its failure unless that was reported already."""
         try:
-            self._findings.extend(look())
+            self._findings.extend(check())
         except DaskpkiError as failure:
             self._fail(subject, failure)
             return failure
@@ -121,32 +121,23 @@ class Examination:
         yield from check_versions(installed)
         yield from check_config(flatten(config.collect(env=dict(self._here.environ))))
 
-    def _look_at_cluster(self) -> None:
-        try:
-            with self._subject.opened() as authority:
-                self._store_url = authority.session.store.url
-                self._look_at(Cluster(authority))
-        except DaskpkiError as failure:  # the store could not be opened
-            self._fail("store", failure)
-
-    def _look_at(self, cluster: Cluster) -> None:
-        if cluster.gsm is not None:
-            url = cluster.gsm
-            self._look("clock", lambda: [check_clock(clock_ahead(url, self._here.environ))])
-        for name, look in self._looks(cluster):
-            self._look(name, partial(look, cluster))
+    def _examine(self, cluster: Cluster) -> None:
+        if url := cluster.gsm:
+            self._run("clock", lambda: [check_clock(clock_ahead(url, self._here.environ))])
+        for name, check in self._checks(cluster).items():
+            self._run(name, partial(check, cluster))
         with suppress(DaskpkiError):  # reported above
             self._trust = cluster.trust
 
-    def _looks(self, cluster: Cluster) -> Looks:
+    def _checks(self, cluster: Cluster) -> Checks:
         """The checks of the store that can run after the first one."""
         if cluster.is_closed_to_us:
-            return CLOSED_LOOKS
-        failure = self._look("store", partial(store.look_at_store, cluster))
+            return WITHOUT_LOG
+        failure = self._run("store", partial(store.examine_store, cluster))
         if not isinstance(failure, NotFoundError | UnavailableError):
-            return LOOKS
-        self._findings.append(note("store", f"so these were not checked: {', '.join(dict(LOOKS))}"))
-        return ()
+            return CHECKS
+        self._findings.append(note("store", f"so these were not checked: {', '.join(CHECKS)}"))
+        return {}
 
     def _logins(self) -> Iterator[Finding]:
         """Check the keyring, every login in it, and the source that overrides logins, if one is set."""

@@ -15,6 +15,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from daskpki.authority.renewal import is_due
 from daskpki.cluster.tls import KeyPair, client_context
 from daskpki.credentials.contexts import split_scheduler
 from daskpki.credentials.source_selection import Wanted
@@ -38,7 +39,7 @@ _GREETING: Final = 1 << 14
 """Bytes of one TLS record; a greeting is much smaller."""
 
 
-def look_from_outside(address: str, trust: TrustDocument | None, here: Environment) -> Iterator[Finding]:
+def examine_scheduler(address: str, trust: TrustDocument | None, here: Environment) -> Iterator[Finding]:
     """Check one `tls://HOST:PORT`; `trust` is the store's trust document, None if it could not be read."""
     host, port = split_scheduler(address)
     as_stranger = dial(host, port, stranger())
@@ -175,11 +176,11 @@ def _judge_leaf(address: str, leaf: bytes, trust: TrustDocument, now: datetime) 
     except DaskpkiError as failure:
         reason = f"its certificate is not valid for a scheduler of cluster {trust.cluster}: {failure}"
         return error(address, reason, "daskpki renew scheduler/scheduler, or do not connect: it may be an impostor")
-    begin, end = lifetime(load_certificate(leaf))
-    if now.timestamp() >= begin + (end - begin) * 2 / 3:
-        reason = f"{identity.uri} ends at {rfc3339(end)}"
+    span = lifetime(load_certificate(leaf))
+    if is_due(span, now.timestamp()):
+        reason = f"{identity.uri} ends at {rfc3339(span.not_after)}"
         return warning(address, reason, f"daskpki renew {identity.slug}; a running node fetches it by itself")
-    return ok(address, f"{identity.uri}, valid until {rfc3339(end)}")
+    return ok(address, f"{identity.uri}, valid until {rfc3339(span.not_after)}")
 
 
 def check_stranger(address: str, dialled: Dialled) -> Iterator[Finding]:

@@ -120,7 +120,7 @@ class Cluster:
         return "; ".join(f"gcloud secrets versions {verb} {number} {where}" for number in numbers)
 
 
-def look_at_store(cluster: Cluster) -> Iterator[Finding]:
+def examine_store(cluster: Cluster) -> Iterator[Finding]:
     """Check that the store answers, and the key slots of a local one."""
     store: Any = cluster.session.store
     if store.url.startswith("local:"):
@@ -129,7 +129,7 @@ def look_at_store(cluster: Cluster) -> Iterator[Finding]:
     yield ok("store", f"{store.url} answers; cluster {cluster.session.cluster!r} has {head.seq} records")
 
 
-def look_at_closed_log(cluster: Cluster) -> Iterator[Finding]:
+def report_closed_log(cluster: Cluster) -> Iterator[Finding]:
     """Report what cannot be checked without an operator's grants."""
     store = cluster.session.store
     yield ok("store", f"{store.url} answers")
@@ -140,7 +140,7 @@ def look_at_closed_log(cluster: Cluster) -> Iterator[Finding]:
     )
 
 
-def look_at_authorities(cluster: Cluster) -> Iterator[Finding]:
+def examine_authorities(cluster: Cluster) -> Iterator[Finding]:
     """Check the end of each certificate of each CA."""
     living = living_authorities(cluster.inventory)
     if len(living) > 1:
@@ -150,13 +150,13 @@ def look_at_authorities(cluster: Cluster) -> Iterator[Finding]:
             yield check_authority(entry.generation, lifetime(load_certificate(certificate)), cluster.now)
 
 
-def look_at_leaves(cluster: Cluster) -> Iterator[Finding]:
+def examine_leaves(cluster: Cluster) -> Iterator[Finding]:
     """Check every leaf in the log."""
     living = {entry.generation for entry in living_authorities(cluster.inventory)}
     yield from check_leaves(cluster.inventory.certificates(), living, cluster.now)
 
 
-def look_at_trust(cluster: Cluster) -> Iterator[Finding]:
+def examine_trust(cluster: Cluster) -> Iterator[Finding]:
     """Check the trust document: signature, and CRLs complete and current."""
     revoked = revoked_serials(cluster.trust)
     number = len({serial for serials in revoked.values() for serial in serials})
@@ -166,7 +166,7 @@ def look_at_trust(cluster: Cluster) -> Iterator[Finding]:
     yield from check_root_crls(cluster.trust, cluster.now)
 
 
-def look_at_log(cluster: Cluster) -> Iterator[Finding]:
+def examine_log(cluster: Cluster) -> Iterator[Finding]:
     """Check the whole log from its first record, its link to the trust document, and the anchor of both."""
     head = cluster.session.log.authenticate()
     seq = cluster.trust.log[0]
@@ -176,12 +176,12 @@ def look_at_log(cluster: Cluster) -> Iterator[Finding]:
     yield check_anchor(cluster.basis, fingerprint(cluster.trust.active.certificate))
 
 
-def look_at_unfinished(cluster: Cluster) -> Iterator[Finding]:
+def examine_unfinished(cluster: Cluster) -> Iterator[Finding]:
     """Check for operations that a crash left unfinished."""
     yield from check_unfinished(cluster.inventory, cluster.now)
 
 
-def look_at_versions(cluster: Cluster) -> Iterator[Finding]:
+def examine_versions(cluster: Cluster) -> Iterator[Finding]:
     """Check the versions of every secret."""
     for info in cluster.secrets:
         versions = list(cluster.session.store.secrets.versions(info.id))
@@ -190,7 +190,7 @@ def look_at_versions(cluster: Cluster) -> Iterator[Finding]:
         yield note("versions", f"of {cluster.passed_over} further secrets not checked: {MOST} are checked at a time")
 
 
-def look_for_missing(cluster: Cluster) -> Iterator[Finding]:
+def examine_missing(cluster: Cluster) -> Iterator[Finding]:
     """Check for valid leaves whose secret is gone, by which no boot and no login is possible."""
     here = {info.id for info in cluster.secrets}
     for entry in () if cluster.passed_over else renewable(cluster.inventory):
@@ -229,7 +229,7 @@ def _command_to_add(kind: str, info: SecretInfo) -> str | None:
     return f"daskpki secret set {name} --file FILE" if kind == secret_names.SECRET else None
 
 
-def look_at_reminders(cluster: Cluster) -> Iterator[Finding]:
+def examine_reminders(cluster: Cluster) -> Iterator[Finding]:
     """Check the cluster's other secrets: ended, or due for a new value."""
     session = cluster.session
     secrets = ClusterSecrets(session.store, session.cluster, who=session.who, command=session.command)
@@ -242,7 +242,7 @@ def look_at_reminders(cluster: Cluster) -> Iterator[Finding]:
             yield warning(subject, f"rotation overdue since {rfc3339(rotate_by)}", again)
 
 
-def look_at_grants(cluster: Cluster) -> Iterator[Finding]:
+def examine_grants(cluster: Cluster) -> Iterator[Finding]:
     """Check the IAM policies of the secrets."""
     if cluster.gsm is None:
         yield note("grants", "not applicable: a local store is unlocked as a whole")

@@ -94,6 +94,11 @@ def check_fresh(document: TrustDocument, now: datetime) -> None:
         )
 
 
+def crl_due(part: CrlPart) -> int:
+    """The time from which a command with the CA key open re-signs a CRL: after a third of its life (epoch seconds)."""
+    return part.this_update + (part.next_update - part.this_update) // 3
+
+
 def is_crl_due(document: TrustDocument, now: datetime) -> bool:
-    """True once a third of some CRL's life is past, so that a command with the CA key open re-signs it."""
-    return any(seconds(now) - part.this_update >= (part.next_update - part.this_update) // 3 for part in document.crls)
+    """True if some CRL of the document is due."""
+    return any(seconds(now) >= crl_due(part) for part in document.crls)

@@ -18,7 +18,7 @@ from daskpki.cli.app import COMMANDS
 from daskpki.confidential import Confidential
 from daskpki.credentials.sources import Environment, this_process
 from daskpki.doctor.checks import exit_code
-from daskpki.doctor.run import Subject, examine
+from daskpki.doctor.run import Examination
 from daskpki.errors import UnavailableError
 from daskpki.records import RESERVED, Draft, Stamp
 from daskpki.settings import parse_store_url
@@ -232,6 +232,6 @@ def test_a_store_that_does_not_answer_is_temporary(here: Environment) -> None:
     def opened() -> AbstractContextManager[CertificateAuthority]:
         raise UnavailableError("gsm://my-project does not answer", hint="try again in a minute")
 
-    findings = examine(Subject(opened, here))
+    findings = Examination(opened, here).run()
     assert exit_code(findings) == 75
     assert ("store", "try again in a minute") in [(finding.subject, finding.remedy) for finding in findings]

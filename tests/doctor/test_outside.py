@@ -13,7 +13,7 @@ import pytest
 
 from daskpki.credentials.sources import Environment, this_process
 from daskpki.doctor.checks import Finding
-from daskpki.doctor.scheduler import Answer, ask_page, dial, look_from_outside, stranger
+from daskpki.doctor.scheduler import Answer, ask_page, dial, examine_scheduler, stranger
 from daskpki.pki.trust_document import parse_trust
 from tests.boot.test_dask import free_port, running
 from tests.support.boot_cloud import plain_environ
@@ -86,7 +86,7 @@ def looked(port: int, cluster: Cluster, here: Environment) -> dict[str, list[Fin
     """The findings about the scheduler's own port, by severity."""
     address = f"tls://127.0.0.1:{port}"
     found: dict[str, list[Finding]] = {"ok": [], "note": [], "warning": [], "error": []}
-    for finding in look_from_outside(address, parse_trust(cluster.trust).document, here):
+    for finding in examine_scheduler(address, parse_trust(cluster.trust).document, here):
         if finding.subject == address:
             found[finding.severity].append(finding)
     return found

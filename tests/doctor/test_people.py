@@ -15,7 +15,7 @@ from daskpki.credentials.login import login
 from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.sources import Environment
 from daskpki.doctor.checks import Finding
-from daskpki.doctor.run import Subject, examine
+from daskpki.doctor.run import Examination
 from daskpki.identity import Role
 from daskpki.settings import LocalUrl
 from daskpki.store.local.key_slots import Unlocking
@@ -48,7 +48,7 @@ def found(store: LocalStore, here: Environment, subject: str) -> Finding:
     def opened() -> Iterator[CertificateAuthority]:
         yield CertificateAuthority(store)
 
-    (finding,) = [each for each in examine(Subject(opened, here)) if each.subject == subject]
+    (finding,) = [each for each in Examination(opened, here).run() if each.subject == subject]
     return finding
 
 

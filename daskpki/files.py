@@ -19,6 +19,7 @@ from daskpki.errors import AccessDeniedError, AlreadyExistsError, CorruptError, 
 from daskpki.quoting import shortened
 
 PRIVATE_FILE: Final = 0o600
+PUBLIC_FILE: Final = 0o644
 PRIVATE_DIR: Final = 0o700
 _TEMPORARY: Final = ".tmp-"
 _MAX_SECRET_FILE: Final = 1 << 20

@@ -27,11 +27,11 @@ from daskpki.errors import (
     UsageError,
 )
 from daskpki.pki.keys import KeyType
+from daskpki.settings import KMS_SCHEME
 from daskpki.store.gsm.client import GoogleConnection, checksum
 from daskpki.store.gsm.endpoint import Endpoint, parse_endpoint
 from daskpki.store.gsm.errors import CUT_OFF, NOT_DONE, ApiError, denied_by_google
 
-SCHEME: Final = "gcpkms://"
 _NAME: Final = re.compile(
     r"projects/[^/]+/locations/[a-z0-9-]+/keyRings/[A-Za-z0-9_-]+/cryptoKeys/[A-Za-z0-9_-]+/cryptoKeyVersions/[0-9]+\Z"
 )
@@ -39,11 +39,11 @@ _NAME: Final = re.compile(
 
 def parse_kms_uri(uri: str) -> str:
     """The resource name of the key version; UsageError for another form, since a key alone does not say which one."""
-    name = uri.removeprefix(SCHEME)
-    if not uri.startswith(SCHEME) or not _NAME.match(name):
+    name = uri.removeprefix(KMS_SCHEME)
+    if not uri.startswith(KMS_SCHEME) or not _NAME.match(name):
         raise UsageError(
             f"{uri!r} does not name a key version of Cloud KMS",
-            hint="gcpkms://projects/P/locations/L/keyRings/R/cryptoKeys/K/cryptoKeyVersions/1",
+            hint=f"{KMS_SCHEME}projects/P/locations/L/keyRings/R/cryptoKeys/K/cryptoKeyVersions/1",
         )
     return name
 
@@ -99,7 +99,9 @@ def _key_management() -> tuple[type[Any], type[Any]]:
         from google.cloud.kms_v1 import KeyManagementServiceClient
         from google.cloud.kms_v1.services.key_management_service.transports import KeyManagementServiceGrpcTransport
     except ImportError as error:
-        raise UsageError("gcpkms:// keys need Google's client library", hint="pip install 'daskpki[kms]'") from error
+        raise UsageError(
+            f"{KMS_SCHEME} keys need Google's client library", hint="pip install 'daskpki[kms]'"
+        ) from error
     return KeyManagementServiceClient, KeyManagementServiceGrpcTransport
 
 

@@ -22,6 +22,8 @@ DEFAULT_CLUSTER: Final = "default"
 DEFAULT_STORE: Final = "local:"
 STORES: Final = "daskpki.stores"
 """The entry point group in which other packages name what opens the URLs of a scheme (`daskpki.store.opening`)."""
+KMS_SCHEME: Final = "gcpkms://"
+"""Scheme of keys in Cloud KMS, here since `daskpki.kms` loads Google's client."""
 SCHEME: Final = "tls://"
 """Scheme of scheduler addresses, here since the loader is called for other schemes too, and then loads no more."""
 # Google Cloud: project ids are 6 to 30 of a-z, 0-9 and '-' (older ones carry a domain and ':'); numbers work as well.

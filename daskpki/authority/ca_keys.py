@@ -27,6 +27,7 @@ from daskpki.errors import AlreadyExistsError, CorruptError, NotFoundError, NotT
 from daskpki.files import read_private, write_and_read_back
 from daskpki.inventory import FROM_REQUEST, AuthorityRecord
 from daskpki.pki.keys import KINDS, KeyType, PrivateKey, generate_key, parse_key, serialize_key
+from daskpki.settings import KMS_SCHEME
 from daskpki.store.encryption import context, open_with_passphrase, seal_with_passphrase
 from daskpki.store.port import SecretStore
 
@@ -201,9 +202,6 @@ def _parse(secret: str, payload: Confidential) -> _Payload:
     if version != _FORMAT:
         raise NotTrustedError(f"{secret} has format {version}; this daskpki reads {_FORMAT}", hint="upgrade daskpki")
     return _Payload(sealing, body)
-
-
-KMS_SCHEME = "gcpkms://"
 
 
 class KeyLocations(NamedTuple):

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from daskpki.pki.profile import LeafRequest
     from daskpki.store.trust_chain import TrustPayload
 
-ENTITLED = (Role.CLIENT,)
-"""Roles that a request may propose for itself."""
-
 
 def proposed(authority: CertificateAuthority, request: CertificateRequest) -> tuple[Role, str]:
     """The role and name that the request proposes; PolicyError unless that is a client with a free name."""
@@ -32,7 +29,7 @@ def proposed(authority: CertificateAuthority, request: CertificateRequest) -> tu
     role, name = request.slug
     if request.cluster != cluster:
         raise PolicyError(f"the request is for cluster {request.cluster!r}, not for {cluster!r}")
-    if role not in ENTITLED:
+    if role is not Role.CLIENT:
         hint = f"if it is to be one: daskpki sign FILE {role.value}/{name}"
         raise PolicyError(f"the request asks to be a {role.value}, which you have to say yourself", hint=hint)
     if authority.inventory().current(role, name) is not None:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from daskpki.cli.output import Output
     from daskpki.inventory import Inventory
 
-PUBLIC = 0o644
-
 
 def crl(
     ctx: typer.Context,
@@ -90,12 +88,12 @@ def _chosen(authority: CertificateAuthority, inventory: Inventory, generation: i
 
 
 def _write(invocation: Invocation, chosen: Sequence[KeptCrl], out: Path, *, der: bool, force: bool) -> None:
-    from daskpki.files import write_private
+    from daskpki.files import PUBLIC_FILE, write_private
 
     if der and len(chosen) > 1:
         raise UsageError(f"a DER file contains one CRL, and there are {len(chosen)}", hint="--generation N, or --pem")
     data = chosen[0].der if der else _pem(chosen).encode()
-    write_private(out, data, force=force, mode=PUBLIC)
+    write_private(out, data, force=force, mode=PUBLIC_FILE)
     invocation.output.result({"files": [str(out)]}, [str(out)])
 
 

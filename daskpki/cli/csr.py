@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from daskpki.pki.credential import Credential
     from daskpki.store.port import Store
 
-PUBLIC = 0o644
-
 
 def request(
     ctx: typer.Context,
@@ -48,7 +46,7 @@ def request(
     from daskpki.authority.ca_keys import parse_key_type
     from daskpki.cli.login import keyring_remedy, surroundings
     from daskpki.credentials.csr import request_certificate, waiting_for
-    from daskpki.files import write_private
+    from daskpki.files import PUBLIC_FILE, write_private
     from daskpki.pki.csr import request_pem
 
     invocation: Invocation = ctx.obj
@@ -64,7 +62,7 @@ def request(
         made = request_certificate(waiting, identity, here.contexts, here.keyring, parse_key_type(key_type))
     text = request_pem(made)
     if out is not None:
-        write_private(out, text.encode(), force=force, mode=PUBLIC)
+        write_private(out, text.encode(), force=force, mode=PUBLIC_FILE)
     document = {"identity": identity.slug, "file": str(out) if out else None, "request": text}
     invocation.output.result(document, [str(out)] if out else text.splitlines())
     request_file = shlex.quote(str(out)) if out else "FILE"
@@ -104,7 +102,7 @@ def sign(
     """
     from daskpki.authority.csr import proposed, sign_request
     from daskpki.credentials.login_file import SUFFIX, encode_login_file
-    from daskpki.files import read_file, write_private
+    from daskpki.files import PUBLIC_FILE, read_file, write_private
     from daskpki.pki.credential import certificate_pem
     from daskpki.pki.csr import parse_request
 
@@ -125,7 +123,7 @@ def sign(
             credential = _stored(authority, issued)
             login_file = _login_file(authority, credential) if by_login_file else None
             data = encode_login_file(login_file) if login_file else certificate_pem(credential).encode()
-            write_private(out, data, force=force, mode=PUBLIC)
+            write_private(out, data, force=force, mode=PUBLIC_FILE)
     invocation.output.result(document, certificate_facts(document, now))
     if out is not None and login_file:
         invocation.output.hint(*_how_to_use(out, login_file))

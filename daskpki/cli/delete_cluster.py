@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from daskpki.cli.output import ask
 from daskpki.cli.renew_revoke import Push, notify_schedulers
 from daskpki.errors import UsageError
 from daskpki.quoting import day
 from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
 
 if TYPE_CHECKING:
-    from daskpki.authority.ca import CertificateAuthority
     from daskpki.authority.deletion import Deletion
     from daskpki.cli.invocation import Invocation
 
@@ -60,21 +60,15 @@ def delete_cluster(
         if confirm is None:
             _ask(invocation.cluster)
         if revoke_all(authority):
-            _notify_nodes(invocation, authority, wait, time.sleep)
+            notify_schedulers(invocation, authority, Push())
+            # Nodes that no push reaches look by themselves.
+            output.hint(f"waiting {wait} seconds, in which every running node looks for the new trust document")
+            time.sleep(wait)
         delete_secrets(authority, planned, lambda secret: output.hint(f"deleted {secret}"))
     if output.as_json:
         output.result(planned._asdict(), ())
     if planned.last_leaf_ends is not None:
         output.hint(f"next: the same command after {day(planned.last_leaf_ends)} removes the rest")
-
-
-def _notify_nodes(
-    invocation: Invocation, authority: CertificateAuthority, wait: int, sleep: Callable[[float], object]
-) -> None:
-    """Push the revocations, and give the nodes that no push reaches the time in which they look by themselves."""
-    notify_schedulers(invocation, authority, Push())
-    invocation.output.hint(f"waiting {wait} seconds, in which every running node looks for the new trust document")
-    sleep(wait)
 
 
 def _lines(planned: Deletion) -> Iterator[str]:
@@ -112,6 +106,5 @@ def _check_machines(invocation: Invocation) -> None:
 def _ask(cluster: str) -> None:
     if not sys.stdin.isatty():
         raise UsageError("deleting a cluster has to be confirmed", hint=f"--confirm {cluster}")
-    print(f"Type the cluster's name to delete it ({cluster}): ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip() != cluster:
+    if ask(f"Type the cluster's name to delete it ({cluster}): ") != cluster:
         raise UsageError("that is not the cluster's name, so nothing was deleted")

@@ -220,18 +220,6 @@ def _name(text: str, role: Role) -> str:
     return parse_label(text, "name")
 
 
-def unlocking(key_file: str | None, passphrase_file: str | None) -> Unlocking:
-    """The ways to the master key that a run with these options has."""
-    from daskpki.credentials.os_keyring import OSKeyring
-
-    return Unlocking(
-        key_file=Path(key_file) if key_file else None,
-        passphrase_file=Path(passphrase_file) if passphrase_file else None,
-        keyring=OSKeyring(),
-        prompt=ask_passphrase,
-    )
-
-
 def read_passphrase(file: Path | None, setting: str, subject: str, option: str, *, new: bool) -> Confidential:
     """The passphrase of `subject`: from the file of a setting, else from the terminal, twice when it is new."""
     if file is not None:
@@ -239,11 +227,6 @@ def read_passphrase(file: Path | None, setting: str, subject: str, option: str, 
 
         return read_passphrase_file(file, setting)
     return prompt(f"{'New passphrase' if new else 'Passphrase'} of {subject}: ", option, confirm=new)
-
-
-def ask_passphrase(*, new: bool) -> Confidential:
-    """The store's passphrase from the terminal, twice when it is new."""
-    return read_passphrase(None, "", "the local store", "--passphrase-file FILE or --key-file FILE", new=new)
 
 
 _SETTING: Final = "the passphrase file of the CA's key (--ca-passphrase-file, DASKPKI_CA_PASSPHRASE_FILE)"
@@ -350,7 +333,15 @@ class Invocation(NamedTuple):
 
     def unlocking(self) -> Unlocking:
         """The ways to a local store's master key that this run has."""
-        return unlocking(self.key_file, self.passphrase_file)
+        from daskpki.credentials.os_keyring import OSKeyring
+
+        asks = "--passphrase-file FILE or --key-file FILE"
+        return Unlocking(
+            key_file=Path(self.key_file) if self.key_file else None,
+            passphrase_file=Path(self.passphrase_file) if self.passphrase_file else None,
+            keyring=OSKeyring(),
+            prompt=partial(read_passphrase, None, "", "the local store", asks),
+        )
 
 
 def _kms(uri: str) -> CaKeys:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
     from daskpki.credentials.contexts import Saved
     from daskpki.credentials.login import LoggedIn
-    from daskpki.credentials.sources import Environment, Obtained
+    from daskpki.credentials.sources import Environment
 
 context = Commands(no_args_is_help=True, help="List, choose and remove your logins.")
 
@@ -333,6 +333,8 @@ def whoami(
     from daskpki.credentials.dask_config import read_own_config
     from daskpki.credentials.source_selection import Wanted
     from daskpki.credentials.sources import ending, obtain, renewal
+    from daskpki.pki.certificates import load_certificate
+    from daskpki.pki.pem import fingerprint
 
     invocation: Invocation = ctx.obj
     here = surroundings(invocation)
@@ -341,35 +343,10 @@ def whoami(
         invocation.output.hint(f"a key waits for its certificate: {', '.join(waiting)} (daskpki login, once signed)")
     wanted = Wanted(name=name, cluster=invocation.chosen_cluster)
     obtained = obtain(wanted, here)
-    end, command = (
-        ending(obtained.verified.credential.leaf, obtained.verified.trust, here.now),
-        renewal(obtained, wanted, here),
-    )
-    document = _document(obtained) | {"validUntil": rfc3339(end.at), "renewal": command, "waiting": waiting}
-    until = minute(end.at)
-    if end.is_near:
-        until += f" ({remaining_seconds(int((end.at - here.now).total_seconds()))}; {command} renews it)"
-    lines = facts(
-        {
-            "identity": document["identity"],
-            "from": f"{document['source']}, because {document['why']}",
-            "passed over": "; ".join(obtained.choice.passed_over),
-            "serial": document["serial"],
-            "valid until": until,
-        }
-    )
-    invocation.output.result(document, lines)
-    if not read_own_config(here.environ).asks_daskpki:
-        invocation.output.hint(loader_missing())
-
-
-def _document(obtained: Obtained) -> dict[str, object]:
-    from daskpki.pki.certificates import load_certificate
-    from daskpki.pki.pem import fingerprint
-
-    credential, choice = obtained.verified.credential, obtained.choice
+    (credential, trust, _), choice = obtained.verified, obtained.choice
     leaf = load_certificate(credential.leaf)
-    return {
+    end, command = ending(credential.leaf, trust, here.now), renewal(obtained, wanted, here)
+    document = {
         "identity": credential.identity.uri,
         "cluster": credential.cluster,
         "source": choice.source.value,
@@ -379,5 +356,23 @@ def _document(obtained: Obtained) -> dict[str, object]:
         "fingerprint": fingerprint(credential.leaf),
         "notBefore": rfc3339(leaf.not_valid_before_utc),
         "notAfter": rfc3339(leaf.not_valid_after_utc),
-        "trustEpoch": obtained.verified.trust.epoch,
+        "trustEpoch": trust.epoch,
+        "validUntil": rfc3339(end.at),
+        "renewal": command,
+        "waiting": waiting,
     }
+    until = minute(end.at)
+    if end.is_near:
+        until += f" ({remaining_seconds(int((end.at - here.now).total_seconds()))}; {command} renews it)"
+    lines = facts(
+        {
+            "identity": document["identity"],
+            "from": f"{document['source']}, because {document['why']}",
+            "passed over": "; ".join(choice.passed_over),
+            "serial": document["serial"],
+            "valid until": until,
+        }
+    )
+    invocation.output.result(document, lines)
+    if not read_own_config(here.environ).asks_daskpki:
+        invocation.output.hint(loader_missing())

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from daskpki.confidential import Confidential
 from daskpki.credentials.verified import VerifiedCredential, issuing_generation
 from daskpki.errors import AccessDeniedError, AlreadyExistsError, CorruptError, NotFoundError, NotTrustedError
-from daskpki.files import PRIVATE_DIR, is_there, os_error, write_private
+from daskpki.files import PRIVATE_DIR, PUBLIC_FILE, is_there, os_error, write_private
 from daskpki.identity import Identity
 from daskpki.pki import pem
 from daskpki.pki.certificates import certificate_identity, load_certificate
@@ -196,9 +196,6 @@ def _own_uid() -> int:
     return os.geteuid() if hasattr(os, "geteuid") else 0
 
 
-_PUBLIC = 0o644
-
-
 def export_directory(verified: VerifiedCredential, directory: Path, *, force: bool = False) -> list[Path]:
     """Write ca.pem, cert.pem, key.pem (0600) and trust.json; returns their paths, the key's last.
 
@@ -214,7 +211,7 @@ def export_directory(verified: VerifiedCredential, directory: Path, *, force: bo
     key = key_pem(verified.credential)
     _prepare(directory, [*public, KEY_FILE], force=force)
     for name, data in public.items():
-        write_private(directory / name, data, force=force, mode=_PUBLIC)
+        write_private(directory / name, data, force=force, mode=PUBLIC_FILE)
     write_private(directory / KEY_FILE, key.reveal(), force=force)
     return [directory / name for name in (*public, KEY_FILE)]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from daskpki.confidential import Confidential, KeyringPort
@@ -120,9 +121,9 @@ def forget_waiting(login_id: str, contexts: Contexts, keyring: KeyringPort) -> N
     (contexts.directory / f"{login_id}{_SUFFIX}").unlink(missing_ok=True)
 
 
-def with_own_key(credential: Credential, own: Confidential | None, waiting: Confidential | None) -> Credential:
-    """The credential with whichever of the keyring's keys belongs to it; NotFoundError when none does."""
-    for key in (waiting, own):
+def with_own_key(credential: Credential, keys: Iterable[Confidential | None]) -> Credential:
+    """The credential with the one of these keys that belongs to it; NotFoundError if none does."""
+    for key in keys:
         if key is not None and key_fits(key, credential.leaf):
             return credential._replace(key=key)
     raise NotFoundError(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from daskpki.errors import AlreadyExistsError, DaskpkiError
-from daskpki.files import is_there, os_error, write_private
+from daskpki.files import PUBLIC_FILE, is_there, os_error, write_private
 from daskpki.settings import user_home
 
 LOADER: Final = "daskpki.loader.security_loader"
@@ -25,7 +25,6 @@ _MARK: Final = "# Written by `daskpki login --user-config`; the last `daskpki lo
 _TEXT: Final = f"{_MARK}\ndistributed:\n  client:\n    security-loader: {LOADER}\n"
 _VARIABLE: Final = "DASK_DISTRIBUTED__CLIENT__SECURITY_LOADER"
 _INHERITED: Final = "DASK_INTERNAL_INHERIT_CONFIG"
-_PUBLIC: Final = 0o644
 _ABSENT: Final = object()
 
 
@@ -102,7 +101,7 @@ def set_loader(environ: Mapping[str, str]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise os_error(error, path.parent) from error
-    write_private(path, _TEXT.encode(), force=True, mode=_PUBLIC)
+    write_private(path, _TEXT.encode(), force=True, mode=PUBLIC_FILE)
     return path
 
 

@@ -129,14 +129,16 @@ def _log_in(
         dask_config.check_config(here.environ)
     with here.contexts.locked():
         before = _before(login_id, here)
-        fetched = _fetch(before, here, fetch)
-        verified = _with_key(fetched, before, here)
+        verified = _fetch(before, here, fetch)
+        completed = None
+        if verified.credential.key is None:  # it never left this keyring
+            completed = find_waiting_key(verified.credential.leaf, here.contexts, here.keyring)
+            keys = [completed.key if completed else None, before.entry.key if before.entry else None]
+            verified = verified._replace(credential=with_own_key(verified.credential, keys))
         known = before.saved.context.schedulers if before.saved else ()
         saved = here.contexts.saved(_context(store, verified, [*given, *known]))
         _write(saved, verified, before, here, set_loader=user_config and not dask.shipped)
-        leaf = verified.credential.leaf
-        if fetched.credential.key is None and (completed := find_waiting_key(leaf, here.contexts, here.keyring)):
-            # not the key of a later request
+        if completed:
             forget_waiting(completed.waiting.id, here.contexts, here.keyring)
     return LoggedIn(saved, verified, dask_config.read_own_config(here.environ))
 
@@ -149,15 +151,6 @@ def _before(login_id: str, here: Environment) -> _Before:
     with suppress(CorruptError):
         saved = here.contexts.load(login_id)
     return _Before(entry, saved)
-
-
-def _with_key(verified: VerifiedCredential, before: _Before, here: Environment) -> VerifiedCredential:
-    """Add the key that never left this keyring to a credential that the store has without one."""
-    if verified.credential.key is not None:
-        return verified
-    found = find_waiting_key(verified.credential.leaf, here.contexts, here.keyring)
-    own = before.entry.key if before.entry else None
-    return verified._replace(credential=with_own_key(verified.credential, own, found.key if found else None))
 
 
 def _fetch(before: _Before, here: Environment, fetch: Callable[[Pins], VerifiedCredential]) -> VerifiedCredential:

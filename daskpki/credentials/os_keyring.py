@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from daskpki.confidential import Confidential, KeyringPort
 from daskpki.credentials import keyring_backend
@@ -88,19 +88,11 @@ class OSKeyring(KeyringPort):
             raise AccessDeniedError(
                 f"the OS keyring did not answer within {self._time_limit:g} s", hint=WAYS_OUT
             ) from None
-        return _parse_answer(child.returncode, child.stdout)
-
-
-def _parse_answer(exit_code: int, output: bytes) -> dict[str, Any]:
-    try:
-        answer = json.loads(output)
-    except ValueError:
-        raise DaskpkiError(f"the keyring process ended with exit code {exit_code} and no answer") from None
-    if "error" in answer:
-        _refuse(answer["error"], answer["detail"])
-    return dict(answer)
-
-
-def _refuse(kind: str, detail: str) -> NoReturn:
-    message = _MEANING[kind] + (f": {detail}" if detail else "")
-    raise AccessDeniedError(message, hint=_OVERRULE if kind == keyring_backend.CHOSEN else WAYS_OUT)
+        try:
+            answer: dict[str, Any] = json.loads(child.stdout)
+        except ValueError:
+            raise DaskpkiError(f"the keyring process ended with exit code {child.returncode} and no answer") from None
+        if kind := answer.get("error"):
+            message = _MEANING[kind] + (f": {answer['detail']}" if answer["detail"] else "")
+            raise AccessDeniedError(message, hint=_OVERRULE if kind == keyring_backend.CHOSEN else WAYS_OUT)
+        return answer

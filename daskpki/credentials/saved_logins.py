@@ -197,27 +197,13 @@ def load_login(saved: Saved, keyring: KeyringPort, now: datetime) -> VerifiedCre
             f"the file of the login {title} is not the one that login wrote: it was changed since",
             hint="daskpki login writes it again; find out who could change it",
         )
+    context, trust = saved.context, Confidential(saved.context.trust)
+    domain = parse_trust(trust).document.trust_domain
+    identity = Identity(domain, Role.CLIENT, context.name)
+    credential = Credential(context.cluster, identity, context.generation, entry.key, context.leaf, context.chain)
     try:
-        return _verify(saved, entry, now)
+        verified = verify_credential(credential, trust, pins=Pins(min_epoch=entry.epoch), now=now)
+        check_fresh(verified.trust, now)
     except NotTrustedError as error:
         raise type(error)(f"the login {title}: {error}", hint="daskpki login fetches the present state") from error
-
-
-def _verify(saved: Saved, entry: Entry, now: datetime) -> VerifiedCredential:
-    signed = Confidential(saved.context.trust)
-    verified = verify_credential(_credential(saved, entry), signed, pins=Pins(min_epoch=entry.epoch), now=now)
-    check_fresh(verified.trust, now)
     return verified
-
-
-def _credential(saved: Saved, entry: Entry) -> Credential:
-    context = saved.context
-    domain = parse_trust(Confidential(context.trust)).document.trust_domain
-    return Credential(
-        cluster=context.cluster,
-        identity=Identity(domain, Role.CLIENT, context.name),
-        generation=context.generation,
-        key=entry.key,
-        leaf=context.leaf,
-        chain=context.chain,
-    )

@@ -89,24 +89,17 @@ class Stage:
             node.end()
         shutil.rmtree(self.home, ignore_errors=True)
 
-    def run(self, *arguments: str, **environ: str) -> list[str]:
-        """Run a daskpki command and return its output lines; DaskpkiError if it fails."""
-        return self._run(["daskpki", *arguments], environ)
-
-    def run_module(self, module: str, *arguments: str, **environ: str) -> list[str]:
-        """Run a Python module and return its output lines; DaskpkiError if it fails."""
-        return self._run([module, *arguments], environ)
-
-    def _run(self, module: list[str], environ: Mapping[str, str]) -> list[str]:
+    def run(self, *arguments: str, module: str = "daskpki", **environ: str) -> list[str]:
+        """Run a daskpki command, or another module, and return its output lines; DaskpkiError if it fails."""
         done = subprocess.run(
-            [sys.executable, "-m", *module],
+            [sys.executable, "-m", module, *arguments],
             env={**self.environ, **environ},
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode:
-            raise DaskpkiError(f"{' '.join(module)} failed: {done.stderr.strip()}")
+            raise DaskpkiError(f"{module} {' '.join(arguments)} failed: {done.stderr.strip()}")
         return done.stdout.splitlines()
 
     def start(self, role: str, name: str, *arguments: str) -> Node:

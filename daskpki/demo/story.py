@@ -89,6 +89,7 @@ class Impostor:
 Tell = Callable[[str], None]
 
 _OTHERS: Final = "elsewhere"
+_ALICE: Final = "daskpki.demo.alice"
 _AS_ALICE: Final = {"DASKPKI_SOURCE": "store", "DASKPKI_STORE": "local:", "DASKPKI_NAME": "alice"}
 
 _NEXT: Final = """Next, a cluster that stays:
@@ -102,21 +103,18 @@ def tell_story(tell: Tell) -> None:
     began = time.monotonic()
     with Stage() as stage:
         tell("In a temporary home directory, a CA and certificates for a scheduler, two workers and alice:\n")
-        _command(stage, tell, "init-ca", "--with", "scheduler,worker/w-0,worker/w-1,client/alice")
+        command = ("init-ca", "--with", "scheduler,worker/w-0,worker/w-1,client/alice")
+        tell(f"  $ daskpki {' '.join(command)}")
+        for line in stage.run(*command):
+            tell(f"    {line}")
         address = _start_cluster(stage, tell)
         tell("\nAlice connects with her own certificate, and computes:\n")
-        for line in stage.run_module("daskpki.demo.alice", address, **_AS_ALICE):
+        for line in stage.run(address, module=_ALICE, **_AS_ALICE):
             tell(f"    {line}")
         _turn_away_strangers(stage, tell, address)
         tell("\nThe processes are ended, and the directory with all keys is removed.")
     tell(f"All checks passed, in {time.monotonic() - began:.0f} seconds.")
     tell(_NEXT)
-
-
-def _command(stage: Stage, tell: Tell, *arguments: str) -> None:
-    tell(f"  $ daskpki {' '.join(arguments)}")
-    for line in stage.run(*arguments):
-        tell(f"    {line}")
 
 
 def _start_cluster(stage: Stage, tell: Tell) -> str:
@@ -156,7 +154,7 @@ def _impostor(stage: Stage, alice: VerifiedCredential) -> str:
     """Run Alice's program against an address where a client's certificate answers."""
     impostor = Impostor(alice)
     try:
-        stage.run_module("daskpki.demo.alice", impostor.address, **_AS_ALICE)
+        stage.run(impostor.address, module=_ALICE, **_AS_ALICE)
     except DaskpkiError as error:
         return str(error).splitlines()[-1].rpartition("Error: ")[2]
     finally:

@@ -41,9 +41,9 @@ class Anchored:
         self.thorough = False
         """True if commits that an earlier command verified are verified again (`audit --verify`)."""
         self.in_emergency = False
-        """True for `rotate-ca --emergency`, which goes on with one that was cut off."""
+        """True for `rotate-ca --emergency`, which continues an interrupted one."""
         self.old_key_lost = False
-        """True for a command that begins a new root of trust, since the old key cannot sign any more."""
+        """True for a command that begins a new root of trust, since the old key is lost."""
 
     @property
     def chain(self) -> AppendChain[TrustPayload]:
@@ -53,8 +53,8 @@ class Anchored:
     def document(self) -> TrustDocument | None:
         """The newest document that verifies, looked for once; None before the first.
 
-        None as well where one was put back that this user's memory does not lead to: the log is judged from its first
-        record then, and has to have the one that is remembered.
+        Also None if a document was put back that does not follow from this user's memory: the log is then judged from
+        its first record, and must have the remembered one.
 
         NotTrustedError when documents of two different roots verify, and nothing known here decides between them.
         """
@@ -91,7 +91,7 @@ class Anchored:
         self._store.memory.note_trust(self._cluster, document.epoch, document.authorities)
 
     def trust_own(self, records: Sequence[Record]) -> None:
-        """Trust records that this command committed at the end of what counted."""
+        """Trust the records that this command has just appended to a log that counted."""
         self._points.append(after_records(self._points[-1], records))
 
     def judge(self, head: Head, after: Callable[[int], Iterator[Record]]) -> Collection[str]:
@@ -102,7 +102,7 @@ class Anchored:
         except NotTrustedError as error:
             if not (self.old_key_lost and self._store.url.startswith("local:")):
                 raise type(error)(str(error), hint=self._hint(error)) from None
-            # cut off before: the store's own key vouches for it, which nothing of the lost key can
+            # an earlier run was interrupted: the lost key signed none of its records, but the store's own key vouches
             point = after_records(start, list(after(start.head.seq)))
         if point.head != head:
             raise CorruptError(f"the log of {self._cluster!r} does not lead to record {head.seq}")
@@ -133,12 +133,12 @@ class Anchored:
                 f"{document.epoch} names record {start.head.seq}, which it does not have: it was cut off or rewritten",
                 hint="restore the store from a backup, and find out who could write to it",
             )
-        # 100,000 leaves that were issued since then took each command 3 s
+        # after 100,000 leaves, verifying all commits since then took each command 3 s
         known = start.head if self._pin or self.thorough else self._store.memory.verified(self._cluster, start.head)
         return start._replace(head=known) if known.seq <= head.seq and _has(known, after) else start
 
     def _places(self, point: Trusted, after: Callable[[int], Iterator[Record]]) -> Collection[str]:
-        """The places that signatures of the last commit cover, beside its records; none before a new root is known."""
+        """Places (of new secrets) that the last commit's signatures cover; none while the old key is lost."""
         found = set[str]()
         if self.old_key_lost:
             return found
@@ -165,7 +165,7 @@ class Anchored:
     def _leads_to(self, document: TrustDocument) -> bool:
         """True if the log, judged from what was known before, made the CA that is active in this document.
 
-        So a reader who missed more rollovers than a document has statements of follows them by the log.
+        A reader who missed more rollovers than the document has statements for follows them by the log.
         """
         if not self._points:
             return False
@@ -173,7 +173,7 @@ class Anchored:
         return made is not None and made.status != CA_RETIRED and made.issuing == document.active.issuing
 
     def _check_rivals(self, chain: AppendChain[TrustPayload], newest: ChainHead[TrustPayload]) -> None:
-        """Compare the newest document with those below that verify as well; one that is known already has none."""
+        """Compare the newest document with older ones that verify too, unless this user has already seen it."""
         seen = self._store.memory.trust(self._cluster)
         if self._pin or (seen is not None and seen.epoch == newest.link.seq):
             return

@@ -2,7 +2,7 @@
 
 `verify_log` checks that:
 
-1. Each record follows from the one before by its hash, and the head was written by someone who could (the store).
+1. Each record follows from the one before by its hash, and the store accepts the head.
 2. The newest trust document is signed by a CA that the reader trusts (a pin, what was seen before, or nothing on first
    use), and every commit after the record that it names is signed by the CA which was active then. That
    record lies on the chain: a log that was cut off or rewritten after the document was signed is noticed.

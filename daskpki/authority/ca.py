@@ -102,7 +102,7 @@ class CertificateAuthority:
         return self._view
 
     def _seen(self) -> Inventory:
-        """The inventory as it was last read: enough where a commit decides on the present state later."""
+        """The inventory as last read: enough if a commit checks the present state later."""
         if self._view is None:
             self._view = self.session.log.read_cached()
         return self._view
@@ -150,7 +150,7 @@ class CertificateAuthority:
         return [LeafRequest(Identity(domain, role, name), *further) for name in names]
 
     def check(self, requests: Iterable[LeafRequest]) -> None:
-        """Raise what issuing these would raise, and change nothing; the CA's key is not needed."""
+        """Raise the error that issuing these would raise, and change nothing; needs no CA key."""
         from daskpki.authority.issuance import check_requests
         from daskpki.pki.certificates import lifetime, load_certificate
 
@@ -185,16 +185,16 @@ class CertificateAuthority:
         repair(self.session, self._seen(), self.issuers, look=look)
 
     def due(self) -> list[CertificateRecord]:
-        """The leaves past two thirds of their life or of a dropped CA, those that end first at the front."""
+        """The leaves past two thirds of their life or of a dropped CA, earliest end first."""
         from daskpki.authority.renewal import due
 
         return due(self.inventory(), self.session.now())
 
     def renew(self, entries: Sequence[CertificateRecord], *, give_way: bool = True) -> Iterator[Issued]:
-        """Renew each of these with a new key; those that somebody else renewed meanwhile are skipped.
+        """Renew each of these with a new key, and skip those that another command renewed meanwhile.
 
-        With `give_way`, so are those that somebody is about to renew. A CRL that is due is signed also without entries,
-        and with `give_way` a trust document is published again if an older one was put back.
+        With `give_way`, also skip those that another command has reserved. A due CRL is signed even without entries.
+        With `give_way`, a rolled-back trust document is replaced by a new one.
 
         PolicyError for a leaf that was issued for a request, before anything is done.
         """
@@ -215,7 +215,7 @@ class CertificateAuthority:
     def revoke(self, which: str, reason: str = "unspecified") -> list[CertificateRecord]:
         """Revoke one serial, or all valid leaves of ROLE/NAME, and publish; returns what changed.
 
-        NotFoundError for what was never issued, UsageError for a reason that RFC 5280 does not know.
+        NotFoundError if nothing of that name was issued, UsageError for a reason that RFC 5280 does not have.
         """
         from daskpki.authority.revocation import revoke, valid
 
@@ -229,7 +229,7 @@ class CertificateAuthority:
         return revocable(self.inventory(), valid(which, self.session.now().timestamp()), reason)
 
     def release(self, which: str) -> list[CertificateRecord]:
-        """Release certificates from hold; PolicyError for one that was revoked for another reason."""
+        """Release certificates from hold; PolicyError if one was revoked for another reason."""
         from daskpki.authority.revocation import on_hold, release
 
         self._open_living()

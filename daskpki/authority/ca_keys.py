@@ -1,4 +1,4 @@
-"""Keys of a cluster's CAs: where each is kept, how it is sealed and opened, and which types may be asked for.
+"""Keys of a cluster's CAs: their types, the place of each, and how it is sealed and opened.
 
 The log names a key's place by URI: `store:` is the cluster's own store, any other store URL is that store, and
 `gcpkms://` is a key that never leaves Cloud KMS. A stored payload is PKCS#8, sealed by its own passphrase if one was
@@ -6,8 +6,8 @@ given at `init-ca`, so that someone who can only read the store cannot sign; the
 sealing's format are in the payload. `Issuers` opens each generation's key at most once.
 
 The key of an offline root is in one file, sealed by its own passphrase. The file is made before the root's certificate
-is signed. A command that was cut off in between finds the file again, opens it by its passphrase and continues with
-that key; a file with anything else is never overwritten.
+is signed. After an interruption, the same command opens the file by its passphrase and continues with that key; a file
+with other content is never overwritten.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def parse_key_type(text: str) -> KeyType:
 
 
 def parse_renewable_key_type(text: str) -> KeyType:
-    """The kind of key that a renewal makes; PolicyError for a certificate that was issued for a request."""
+    """The type of key that a renewal makes; PolicyError for a certificate that was issued for a request."""
     if text == FROM_REQUEST:
         raise PolicyError(
             "a certificate whose key stayed with its holder cannot be renewed here",
@@ -54,7 +54,7 @@ def parse_renewable_key_type(text: str) -> KeyType:
 
 
 def parse_ca_key_type(text: str) -> KeyType:
-    """A key type that a CA may have: Ed25519 is not one, since NSS and browsers refuse its signatures."""
+    """A CA's key type: not Ed25519, since NSS and browsers refuse its signatures."""
     kind = parse_key_type(text)
     if kind is KeyType.ED25519:
         raise PolicyError("an Ed25519 CA is refused by several validators", hint="p256, p384 or rsa3072 work")
@@ -73,7 +73,7 @@ Passphrase = Callable[[], Confidential]
 
 
 def is_lesser(sealing: str, than: str) -> bool:
-    """True if a key under the one sealing is easier to steal than under the other; an unknown one is the least."""
+    """True if a key with that sealing is easier to steal than with the other; an unknown sealing counts as none."""
     return _SEALINGS.index(sealing) < _SEALINGS.index(than) if {sealing, than} <= set(_SEALINGS) else True
 
 
@@ -92,13 +92,13 @@ class CaKeys(Protocol):
         """Raise the error of `make` if no key can be made in this place; makes nothing."""
 
     def make(self, generation: int, kind: KeyType) -> PrivateKey:
-        """The key of a new generation, durable on return; of that kind, where keys are made by us."""
+        """The key of a new generation, durable on return; of that type, if daskpki makes it."""
 
     def open(self, generation: int) -> PrivateKey:
         """The key of that generation; NotFoundError, AccessDeniedError (also for a wrong passphrase)."""
 
     def discard(self, generation: int) -> None:
-        """Erase the key of a generation that has ended, where that is ours to do; repeating it is no error."""
+        """Erase the key of an ended generation, if daskpki made it; may be repeated."""
 
 
 class StoredCaKeys(NamedTuple):
@@ -127,7 +127,7 @@ class StoredCaKeys(NamedTuple):
         labels = secret_names.labels(self.cluster, secret_names.CA_KEY, str(generation))
         try:
             self.secrets.create(secret, labels=labels)
-        except AlreadyExistsError:  # a command that was cut off; the newest version counts
+        except AlreadyExistsError:  # made by an interrupted command; the newest version counts
             self.secrets.describe(secret)
         sealed = serialize_key(key)
         if self.seal:
@@ -183,7 +183,7 @@ class StoredCaKeys(NamedTuple):
 
 
 class _Payload(NamedTuple):
-    """Sealing and bytes of a stored key; the bytes are secret while nothing seals them."""
+    """Sealing and bytes of a stored key; unsealed bytes are secret."""
 
     sealing: str
     body: bytes
@@ -240,7 +240,7 @@ class Issuers:
         self._opened[issuer.generation] = issuer
 
     def open(self, authorities: Iterable[AuthorityRecord]) -> None:
-        """Open all of these now, so that a key that cannot be opened is found before anything is recorded."""
+        """Open all of these now: a key that cannot be opened has to be found before anything is recorded."""
         for authority in authorities:
             self(authority)
 
@@ -255,7 +255,7 @@ class Issuers:
     def successor_place(self, predecessor: AuthorityRecord, uri: str | None, *, lower: bool = False) -> CaKeys:
         """The place for the key of the next generation: by default beside its predecessor's.
 
-        PolicyError when it would be less sealed, unless that is allowed by `lower`.
+        PolicyError if that place protects keys less, unless `lower` allows it.
         """
         chosen = uri or predecessor.key_uri
         if not chosen.startswith(KMS_SCHEME):
@@ -286,14 +286,14 @@ _SETTING: Final = "the offline root's file (--offline-root)"
 
 
 class OfflineRoot(NamedTuple):
-    """The root's file; `passphrase` is asked for when it is needed, `new` telling whether it is to be chosen."""
+    """The root's file; `passphrase(new)` returns its passphrase, a new one if `new`."""
 
     path: Path
     cluster: str
     passphrase: Callable[[bool], Confidential]
 
     def make(self, kind: KeyType) -> PrivateKey:
-        """The key in the file, durable on return: made now, or by a command that was cut off."""
+        """The key in the file, durable on return: made now, or by an interrupted command."""
         if os.path.lexists(self.path):
             return self.open()
         key = generate_key(kind)

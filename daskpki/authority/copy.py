@@ -1,9 +1,9 @@
 """Copies a cluster from one store to another: same numbers, bytes, hashes and states.
 
 Records and trust document name versions by number, so each version keeps its number. The log comes last, so that the
-target has no cluster before it has all of it, and only what counts of it is copied (`daskpki.authority.anchor`). A copy
-that was cut off is resumed: what the target has must be the beginning of what is copied; anything else is refused. At
-the end both stores are read again and compared.
+target has no cluster before it has all of it, and only a log that counts is copied (`daskpki.authority.anchor`). An
+interrupted copy is resumed: the target's content must be the beginning of a copy; anything else is refused. At the end
+both stores are read again and compared.
 
 A destroyed version is copied as a placeholder that is destroyed, so that the numbers agree. A disabled version cannot
 be read, and this command never enables one, not even for a moment: that would change the source for all its readers,
@@ -77,7 +77,7 @@ def refusal(disabled: Sequence[Numbered]) -> PolicyError:
 
 
 def copy_versions(source: SecretStore, target: SecretStore, secret: str, *, leave_out: bool) -> None:
-    """Add what the target lacks, and bring what it has into the original's state.
+    """Add the versions that the target lacks, and bring the others into the original's state.
 
     Raises:
         PolicyError: a version is disabled without a copy, and these are not to be left out.
@@ -133,12 +133,12 @@ def _states(store: SecretStore, secret: str) -> Mapping[int, str]:
 
 
 def _has_payload(target: SecretStore, secret: str, number: int, state: str | None) -> bool:
-    """True if an earlier copy brought the payload; one that was cut off may have left its placeholder undestroyed."""
+    """True if an earlier copy brought the payload; an interrupted one may have left a placeholder undestroyed."""
     return state == DISABLED or (state == ENABLED and target.access(secret, number) != _PLACEHOLDER)
 
 
 def _follow(target: SecretStore, secret: str, number: int, wanted: str, present: str) -> None:
-    """Bring a version that is there into the original's state."""
+    """Bring an existing version into the original's state."""
     if present == wanted:
         return
     if present == DESTROYED:
@@ -176,7 +176,7 @@ def copy_cluster(
     """Copy the cluster and verify the copy; the source is only read, and judged as by any other command.
 
     Raises:
-        NotTrustedError: the source's log does not count by what is known of the cluster, or by the pin `ca_sha256`.
+        NotTrustedError: the source's log does not count, by this user's memory or the pin `ca_sha256`.
         NotFoundError: the source has no such cluster.
         AlreadyExistsError: the target has something else under these names.
         PolicyError: a version is disabled, so that it cannot be read, and these are not to be left out.
@@ -233,7 +233,7 @@ def _occupied(target: Store, what: str) -> AlreadyExistsError:
 def _copy_metadata(target: SecretStore, info: SecretInfo, present: SecretInfo | None) -> None:
     """Make the secret, or give it the annotations that the original has by now."""
     if present is None:
-        with suppress(AlreadyExistsError):  # an earlier copy that was cut off; the list may lag
+        with suppress(AlreadyExistsError):  # made by an interrupted copy; the list may lag
             target.create(info.id, labels=info.labels, annotations=info.annotations)
     elif present.annotations != info.annotations:
         target.update(info.id, etag=present.etag, annotations=info.annotations)

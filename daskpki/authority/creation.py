@@ -1,13 +1,13 @@
 """Creates a CA generation, and a cluster's first CA.
 
 A generation: reserve it in the log → make the key, durably → sign the certificate → record it. It issues nothing yet.
-An offline root's key is made before all of that, so that a wrong file changes nothing. A command that is cut off leaves
-a reservation without a certificate, which the next reservation closes; of two commands at once, the later reservation
-wins and the other is refused.
+An offline root's key is made before all of that, so that a wrong file changes nothing. An interrupted command leaves a
+reservation without a certificate, which the next reservation closes. Of two commands at once, the later reservation
+wins and the other command is refused.
 
-The first CA is created and activated, then the trust document is published. An `init-ca` that was cut off is repeated:
-it continues with the CA that it had made, or begins a new generation if the key was never stored. It continues only
-with a CA that is as this command asks for, since anybody who can write to the log may sign a first CA with a key of
+The first CA is created and activated, then the trust document is published. After an interruption, `init-ca` continues
+with the CA that it had made, or begins a new generation if the key was never stored. It continues only with a CA that
+fits its options, since anybody who can write to the log may sign a first CA with a key of
 theirs while no trust document exists (issue 10). A complete CA is never overwritten.
 """
 
@@ -39,7 +39,7 @@ Check = Callable[[Inventory], None]
 
 
 class Plan(NamedTuple):
-    """A new generation as it was asked for; none of it can change later. `emergency` tells why it is made."""
+    """The requested generation; none of it can change later. `emergency` records why it is made."""
 
     policy: Policy
     key_type: KeyType
@@ -141,7 +141,7 @@ def _text(certificate: x509.Certificate) -> str:
 
 
 def init_ca(session: Session, plan: Plan, keys: CaKeys, issuers: Issuers) -> AuthorityRecord:
-    """Make the CA, or finish one that was cut off; AlreadyExistsError when there is a complete one, PolicyError."""
+    """Make the CA, or finish an interrupted one; AlreadyExistsError if there is a complete one, PolicyError."""
     inventory = session.log.inventory()
     made = _made(inventory)
     if made and inventory.published:
@@ -170,7 +170,7 @@ def _made(inventory: Inventory) -> list[AuthorityRecord]:
 
 
 def _check_is_ours(found: AuthorityRecord, plan: Plan, keys: CaKeys, cluster: str) -> None:
-    """Raise PolicyError for an unfinished CA whose key, names or limits are not those that this command asks for."""
+    """Raise PolicyError for an unfinished CA with another key, name or limit than this command asks for."""
     wanted = (keys.uri, keys.sealing, plan.policy.trust_domain, policy_settings(plan.policy))
     if (found.key_uri, found.sealing, found.trust_domain, dict(found.settings)) != wanted:
         raise PolicyError(

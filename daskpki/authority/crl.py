@@ -88,7 +88,7 @@ def present_crl(
 ) -> CrlPart:
     """The present CRL of one generation, of number `least` or more.
 
-    The previous one is used again while it is unchanged and not due, unless a `fresh` one is wanted.
+    Reuses the previous one if nothing changed and it is not due, unless a `fresh` one is wanted.
     """
     moment = session.now().timestamp()
     wanted = _not_forgotten(inventory, revoked.get(issuer.generation, {}), moment)
@@ -115,7 +115,7 @@ OFFLINE_ROOT: Final = "offline root"
 
 
 class KeptCrl(NamedTuple):
-    """A verified CRL of one generation; `state` is that of the CA in the trust document, or tells an offline root."""
+    """A verified CRL of one generation; `state` is the CA's in the trust document, or OFFLINE_ROOT."""
 
     generation: int
     state: str

@@ -1,7 +1,7 @@
 """Issues a certificate for a request (CSR), of which only the public key is copied.
 
-The request's subject is a proposal. It is accepted for a client whose name is free; for any other role, and for a name
-that was issued before, the operator has to name role and name.
+The request's subject is a proposal, accepted for a client with a free name. For any other role, and for a name that was
+issued before, the operator has to give role and name.
 """
 
 from __future__ import annotations

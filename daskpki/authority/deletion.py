@@ -1,7 +1,7 @@
 """Deletes a cluster: revokes its leaves, then destroys its keys, credentials and other secrets (docs/adr/0016).
 
 The last trust document, its revocation list and the log stay until the last leaf has ended: a node that finds no newer
-document goes on with the one it has, and could never learn of the revocation. Running it again after that removes them.
+document goes on with the one it has, and could never learn of the revocation. The same command removes them after that.
 
 Only a secret whose id begins with the cluster's prefix *and* whose labels name the cluster is deleted.
 """
@@ -41,7 +41,7 @@ class Deletion(NamedTuple):
 
 
 def plan_deletion(authority: CertificateAuthority) -> Deletion:
-    """Plan the deletion of a cluster; NotFoundError when there is none of that name."""
+    """Plan the deletion of a cluster; NotFoundError if there is none."""
     session = authority.session
     inventory, now = authority.inventory(), session.now().timestamp()
     found = _own_secrets(session.store.secrets.select({"daskpki-cluster": session.cluster}), session.cluster)
@@ -96,7 +96,7 @@ def revoke_all(authority: CertificateAuthority) -> Sequence[CertificateRecord]:
 
 
 def delete_secrets(authority: CertificateAuthority, planned: Deletion, told: Callable[[str], None]) -> None:
-    """Delete what goes now, and tell each id; one that is gone already is passed over."""
+    """Delete the secrets that are due now, and report each id; a missing one is skipped."""
     secrets = authority.session.store.secrets
     for secret in planned.now:
         try:

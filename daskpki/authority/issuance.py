@@ -36,11 +36,11 @@ BATCH: Final = 100
 KEPT_VERSIONS: Final = 2
 """Versions of one credential that are billed, and readable."""
 _LOOK_BACK: Final = 32
-"""Versions below the newest in which what a command that died left readable is looked for."""
+"""Versions below the newest that are searched for leftovers of commands that died."""
 
 
 Wanted = Callable[[Inventory, LeafRequest], bool]
-"""True if a leaf is still to be issued, by the state of the log to which its reservation is appended."""
+"""True if a leaf is still to be issued, judged by the state of the log to which its reservation is appended."""
 
 
 def accept_all(_inventory: Inventory, _request: LeafRequest) -> bool:
@@ -51,7 +51,7 @@ def accept_all(_inventory: Inventory, _request: LeafRequest) -> bool:
 class SigningProfile(NamedTuple):
     """Profile of one command's leaves: the CA, its policy, the kind of new keys, and the filter of those still wanted.
 
-    `public_key` is that of a certificate request; then there is one leaf, and no private key is made or kept.
+    With the `public_key` of a certificate request there is one leaf, and no private key is made or kept.
     """
 
     issuer: Issuer
@@ -188,7 +188,7 @@ def _sign(cluster: str, profile: SigningProfile, reservation: Reservation) -> Si
 
 
 def _keep(session: Session, reservation: Reservation, signed: Signed, *, renews: bool) -> int:
-    """Store it and return its version; of what is renewed, the secret is made only where it is gone."""
+    """Store it and return its version; a renewal makes the secret only if it is missing."""
     identity = reservation.request.identity
     secret = secret_of(session.cluster, identity)
     if renews:
@@ -201,10 +201,10 @@ def _keep(session: Session, reservation: Reservation, signed: Signed, *, renews:
 
 
 def _destroy_older(session: Session, reservation: Reservation, version: int) -> None:
-    """Two versions of a credential stay: this one and its predecessor, for readers whose `latest` lags.
+    """Destroy all versions but this one and its predecessor, which readers whose `latest` lags still need.
 
-    What a command that died before this point left readable, or one that may only add, goes as well. The list may lag,
-    so it only shows what else there is.
+    This includes versions left by a command that died before this point, or that may only add. The list of versions
+    may lag, so the version before the predecessor is destroyed even if it is not listed.
     """
     last = version - KEPT_VERSIONS
     if last > 0:

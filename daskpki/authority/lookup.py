@@ -70,8 +70,8 @@ def living_authorities(inventory: Inventory) -> list[AuthorityRecord]:
 def published_authorities(inventory: Inventory, adding: int | None = None) -> list[AuthorityRecord]:
     """The generations that the next trust document shows.
 
-    A generation that `rotate-ca start` made and did not publish is left out by every other command: only the one that
-    is `adding` it shows it for the first time.
+    A generation that `rotate-ca start` made is first shown by the command that is `adding` it; other commands leave it
+    out until then.
     """
     shown = inventory.published.get("authorities")
     return [
@@ -82,7 +82,7 @@ def published_authorities(inventory: Inventory, adding: int | None = None) -> li
 
 
 def check_no_emergency(inventory: Inventory) -> None:
-    """Raise PolicyError while an emergency is cut off half-way: whatever is signed then may be the thief's."""
+    """Raise PolicyError while an emergency is unfinished: until then the thief can sign, too."""
     shown = inventory.published.get("authorities", {})
     for entry in living_authorities(inventory):
         if entry.settings.get("emergency") and shown and str(entry.generation) not in shown:
@@ -101,8 +101,8 @@ _MAX_SERIAL_DIGITS: Final = 40  # RFC 5280, 4.1.2.2: at most 20 octets
 def find(inventory: Inventory, text: str, *, guess: bool = False) -> CertificateRecord:
     """The certificate that `text` names; ROLE/NAME means the newest. NotFoundError, UsageError.
 
-    With `guess`, a plain name counts where one role alone has it, unless it can be read as a serial (`ada`,
-    `cafe`); without, it is only suggested, since what follows cannot be undone.
+    With `guess`, a plain name counts if only one role has it, unless it can be read as a serial (`ada`, `cafe`).
+    Otherwise it is only suggested, since commands such as revoke cannot be undone.
     """
     if is_slug(text):
         role, name = parse_slug(text)
@@ -117,7 +117,7 @@ def find(inventory: Inventory, text: str, *, guess: bool = False) -> Certificate
 
 
 def not_issued(inventory: Inventory, text: str) -> NotFoundError:
-    """The error for what was never issued, with what its name is nearly."""
+    """The error for a certificate that was never issued; its hint suggests similar names."""
     return NotFoundError(
         f"no certificate {text!r} was issued here",
         hint=_suggestion(inventory, text) or "daskpki list shows all there are",

@@ -128,7 +128,7 @@ def _dropped(inventory: Inventory, previous: TrustDocument, document: TrustDocum
 
 
 def _signing(inventory: Inventory, document: TrustDocument, previous: TrustDocument | None) -> list[AuthorityRecord]:
-    """The generations of this document and of the one before, but for one that was dropped before it signed any."""
+    """The generations of this document and the one before, except one that was dropped before it signed any."""
     known = {anchor.generation for anchor in previous.authorities if anchor.state != NEXT} if previous else set()
     known |= {anchor.generation for anchor in document.authorities}
     return [entry for entry in inventory.authorities() if entry.generation in known]

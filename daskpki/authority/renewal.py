@@ -38,14 +38,14 @@ def is_due(life: CertificateRecord | Lifetime, now: float) -> bool:
 
 
 def renewable(inventory: Inventory) -> Iterator[CertificateRecord]:
-    """The newest leaf of each name, if it was not revoked and its key is ours to make: what a renewal may replace."""
+    """The leaves that a renewal may replace: the newest of each name, not revoked, with a key that the CA made."""
     for entry in inventory.certificates(statuses=[ISSUED, RELEASED]):
         if not entry.superseded and entry.key_type != FROM_REQUEST:
             yield entry
 
 
 def due(inventory: Inventory, now: datetime) -> list[CertificateRecord]:
-    """The leaves to renew now, those that end first at the front."""
+    """The leaves to renew now, earliest end first."""
     living = {known.generation for known in living_authorities(inventory)}
     found = [entry for entry in renewable(inventory) if is_due(entry, now.timestamp()) or entry.issuer not in living]
     return sorted(found, key=lambda entry: entry.not_after)

@@ -1,4 +1,4 @@
-"""Repairs what other commands left undone; every command that opens the CA's key calls it.
+"""Repairs the unfinished work of other commands; every command that opens the CA's key calls it.
 
 It decides from the log alone, and loads the code that publishes only when there is something to publish. Reservations
 that nobody confirmed are abandoned after ten minutes and their serials revoked.
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 def repair(
     session: Session, seen: Inventory, issuers: Callable[[AuthorityRecord], Issuer], *, look: bool = False
 ) -> None:
-    """Repair what `seen` shows undone.
+    """Repair the unfinished work that `seen` shows.
 
-    That is a CRL that is due, a revocation or change of CAs that is not published, and stale reservations; with `look`
-    also a trust document that was rolled back.
+    That is a due CRL, an unpublished revocation or change of CAs, and stale reservations; with `look` also a
+    rolled-back trust document.
     """
     revoking = next(seen.certificates(statuses=[REVOKING]), None)
     unpublished = revoking is not None or not shows_authorities(seen, strictly=False)
@@ -42,7 +42,7 @@ def repair(
 def shows_authorities(inventory: Inventory, *, strictly: bool = True) -> bool:
     """True if the trust document that was published last has the CAs of the log, each in its state.
 
-    Not `strictly`, one that `rotate-ca start` made and did not publish is not missed.
+    Unless `strictly`, a CA that `rotate-ca start` made and did not publish may be missing.
     """
     living = living_authorities(inventory) if strictly else published_authorities(inventory)
     states = {str(entry.generation): STATES[entry.status] for entry in living}

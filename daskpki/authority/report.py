@@ -35,7 +35,7 @@ _STEPS: Final = (DAY, 7 * DAY, 30 * DAY)
 
 
 class Bin(NamedTuple):
-    """A stretch of a timeline in seconds since the epoch, and how many of each sort fall into it."""
+    """A span of a timeline (seconds since the epoch), and the number of each sort in it."""
 
     begin: int
     end: int
@@ -56,8 +56,8 @@ class ChainLink(NamedTuple):
 class Report(NamedTuple):
     """The contents of the page, as of `now` (seconds since the epoch).
 
-    `holders` are the newest leaves of each name, valid or expired, those that end first at the front; `due` of them are
-    valid and due for renewal. `revoked` are those that were revoked, the latest first. `timeline` counts by role when
+    `holders` are the newest leaves of each name, valid or expired, earliest end first; `due` of them are valid and due
+    for renewal. `revoked` are the revoked ones, latest first. `timeline` counts by role when
     valid leaves end, `history` when leaves were issued and revoked.
     """
 
@@ -101,7 +101,7 @@ def gather(session: Session) -> Report:
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """The key by which gpu-2 comes before gpu-10."""
+    """Sort key by which gpu-2 comes before gpu-10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
 
 
@@ -133,7 +133,7 @@ def timeline(entries: Iterable[CertificateRecord], now: int) -> list[Bin]:
 
 
 def bins(moments: Iterable[tuple[int, str]], begin: int, end: int) -> list[Bin]:
-    """Count each sort by day, week or month of that time: the shortest of these of which there are at most 60."""
+    """Count each sort by day, week or month, whichever is the shortest that gives at most 60 bins."""
     start = begin - begin % DAY
     reach = max(end, begin) - start
     step = next((step for step in _STEPS if reach // step < _LONGEST), -(-reach // _LONGEST // DAY) * DAY)
@@ -144,7 +144,7 @@ def bins(moments: Iterable[tuple[int, str]], begin: int, end: int) -> list[Bin]:
 
 
 def _links(entry: AuthorityRecord) -> list[ChainLink]:
-    """The intermediates of a generation, the one that issues first, and its trust anchor."""
+    """The chain of a generation: its intermediates from the issuing one up, and its trust anchor."""
     if entry.certificate is None:
         return []
     links = []
@@ -229,7 +229,7 @@ def render_page(report: Report) -> str:
 
 
 def _digest(text: str) -> str:
-    """The source expression by which a Content Security Policy allows this very text."""
+    """The source expression by which a Content Security Policy allows this text alone."""
     return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
@@ -280,7 +280,7 @@ def _chart(bins: Sequence[Bin], sorts: tuple[str, ...], label: str) -> Chart | N
 
 
 def _round_up(most: int) -> int:
-    """The smallest of 2, 4, 10, 20, 40, 100, ... that is not below."""
+    """The smallest of 2, 4, 10, 20, 40, 100, ... that is at least `most`."""
     scale = 1
     while True:
         for factor in (2, 4, 10):

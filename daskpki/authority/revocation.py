@@ -1,7 +1,7 @@
 """Revoke and release: recorded as intended, published in a new CRL, recorded as done.
 
-A command that dies in between leaves `revoking`, which is on every CRL that is computed from then on; the next command
-to publish records it as done.
+A command that dies in between leaves the state `revoking`. Such a leaf is on every later CRL, and the next command that
+publishes records it as done.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class RolloverStatus(NamedTuple):
 
     @property
     def last_step(self) -> str:
-        """The last step, promote or abort; when it is repeated, it issues what is left."""
+        """The last step, promote or abort; repeating it issues the leaves that are left."""
         newest = max(entry.generation for entry in self.living)
         return "promote" if self.active.generation == newest else "abort"
 
@@ -101,7 +101,7 @@ class Started(NamedTuple):
 
 
 class Replaced(NamedTuple):
-    """Result of an emergency: the CA that issues now, and the seconds until the others were cut off."""
+    """Result of an emergency: the CA that issues now, and the seconds until the others lost all trust."""
 
     authority: AuthorityRecord
     seconds: float
@@ -130,7 +130,7 @@ class Rollover:
         )
 
     def start(self, successor: Successor) -> Started:
-        """Make the next CA, or go on with it, and publish it beside the active; AlreadyExistsError once it issues."""
+        """Make the next CA or continue with it, and publish it beside the active; AlreadyExistsError once it issues."""
         now = self.status()
         if now.phase == RETIRING:
             raise AlreadyExistsError(
@@ -153,7 +153,7 @@ class Rollover:
         return self._take_over(now, max(now.living))
 
     def abort(self) -> AuthorityRecord:
-        """Drop a CA that does not issue yet, or let the oldest one take over again; returns the one that issues.
+        """Drop a CA that does not issue yet, or let the oldest one take over again; returns the issuing one.
 
         PolicyError as for `promote`.
         """
@@ -197,7 +197,7 @@ class Rollover:
         return self._discard()
 
     def emergency(self, successor: Successor, *, old_keys: bool = True) -> Replaced:
-        """Let a new CA take over and drop every other one, at once; goes on with one that was cut off.
+        """Let a new CA take over and drop every other one at once; continues an interrupted emergency.
 
         A stolen key still signs, once, that it is dropped, so that running nodes follow; without `old_keys` none does.
         """
@@ -217,7 +217,7 @@ class Rollover:
         return Replaced(made, seconds)
 
     def reissue(self, *, give_way: bool = True) -> Iterator[Issued]:
-        """Issue again, from the active CA, what is valid and comes from another; with `give_way` as in `renew`."""
+        """Issue again, from the active CA, the valid leaves of others; `give_way` as in `renew`."""
         if entries := self.status().reissue:
             yield from self._renew(entries, give_way=give_way)
 
@@ -283,7 +283,7 @@ def _dropping(status: str) -> Decide:
 
 
 def _activating(generation: int, former: str) -> Decide:
-    """Let that generation issue; the one that does so far becomes `former`, or all others if that is CA_RETIRED."""
+    """Let that generation issue; the one that issued before becomes `former`, or all others if that is CA_RETIRED."""
 
     def decide(inventory: Inventory) -> list[Draft]:
         living = {entry.generation: entry for entry in living_authorities(inventory)}

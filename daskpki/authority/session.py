@@ -29,7 +29,7 @@ def random_serial() -> int:
 
 
 def utc_now() -> datetime:
-    """The system's clock in UTC; the one place of this package that reads it."""
+    """The system's clock in UTC; nothing else in this package reads it."""
     return datetime.now(UTC)
 
 
@@ -49,8 +49,8 @@ def claimed_user() -> str:
 class Session(NamedTuple):
     """One command's session with one cluster.
 
-    `who` is a claim; the store's own audit log is the authority. `operations` gives the id by which a write that was
-    cut off is found again.
+    `who` is a claim; the store's own audit log is the authority. `operations` makes the id by which an interrupted
+    write is found again.
     """
 
     store: Store

@@ -1,4 +1,4 @@
-"""The command line as a whole: which commands there are, in which module each lives, and how it ends.
+"""The command line: the table of commands and their modules, global options, and exit codes.
 
 Only the module of the command that runs is imported, so that `daskpki issue` does not pay for `daskpki demo`; the help
 and shell completion load all of them.
@@ -95,7 +95,7 @@ def _status(hoisted: Sequence[str]) -> int:
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:
-    """The app with the one command that the arguments name, or with all when they name none."""
+    """The app with the command that the arguments name, or with all commands if they name none."""
     app = Commands(
         name="daskpki",
         no_args_is_help=True,

@@ -89,7 +89,7 @@ class PlainGroup(TyperGroup):
 
 
 class Commands(typer.Typer):
-    """A group whose commands and whose own options take plain values, without each of them having to say so."""
+    """A group of commands whose options, and its own, take plain values; a parameter may be a group of options."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(cls=PlainGroup, **options)
@@ -143,7 +143,7 @@ def replace_parameter(
 def _plain_first(parameters: list[Any]) -> list[Any]:
     for parameter in parameters:
         if getattr(parameter, "is_flag", False) and parameter.metavar is None:
-            parameter.metavar = ""  # typer's help says <bool> behind a flag, as if it took a value
+            parameter.metavar = ""  # else typer's help shows <bool> behind a flag, as if it took a value
         if getattr(parameter, "_runtime_param", _ABSENT) is None:
             parameter._runtime_param = _PlainFirst()  # noqa: SLF001 - see the top of this file
     return parameters
@@ -153,7 +153,7 @@ class _PlainFirst:
     """Stands in for typer's lazily built coercion of one parameter."""
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The value itself where that is what typer would answer, else typer's own answer."""
+        """The value itself if typer would return the same, else typer's own result."""
         several = param.multiple or param.nargs == -1
         if value is None:
             return () if several else None
@@ -214,7 +214,7 @@ def parse_client(positional: str | None, option: str | None = None) -> str | Non
 
 
 def _name(text: str, role: Role) -> str:
-    """The name; UsageError for a role's word, save where it is the default name of that role."""
+    """The name; UsageError for a role's word, unless it is that role's default name."""
     if text in set(Role) and (text != role.value or role is Role.CLIENT):
         raise UsageError(f"{text!r} is a role, and a name is expected", hint=f"for example {role.value}/NAME")
     return parse_label(text, "name")
@@ -235,8 +235,8 @@ _SETTING: Final = "the passphrase file of the CA's key (--ca-passphrase-file, DA
 class CaPassphrase:
     """One passphrase for all the keys that a run opens and seals.
 
-    Where it has opened a key, it is known to be right; one that seals a key first is asked for twice, since a slip of
-    the finger would lose that key.
+    A passphrase that has opened a key is right. One that seals a key first is asked for twice, since a typing error
+    would lose that key.
     """
 
     def __init__(self, file: str | None) -> None:
@@ -270,7 +270,7 @@ class Invocation(NamedTuple):
 
     @property
     def store_name(self) -> str:
-        """The store's URL as logins are told apart by, without opening it: it may not be readable from here."""
+        """The store's URL that identifies a login; the store is not opened, since it may not be readable from here."""
         from daskpki.settings import LocalUrl
         from daskpki.store.opening import local_directory
 

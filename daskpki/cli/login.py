@@ -94,7 +94,7 @@ def surroundings(invocation: Invocation) -> Environment:
 
 @contextmanager
 def keyring_remedy(remedy: str) -> Iterator[None]:
-    """Replace the general hint of an error without a usable keyring by the one for this situation."""
+    """Give an error about an unusable keyring the hint for this situation."""
     from daskpki.credentials.os_keyring import WAYS_OUT
 
     try:

@@ -2,8 +2,8 @@
 
 Results go to stdout: a table or plain lines for people, one JSON document with `--json`, CSV (RFC 4180) with `--csv`.
 Hints, progress and errors go to stderr; `--quiet` leaves only results and errors. Long lists are printed while they are
-read, so that 100,000 certificates take no more memory than ten; damage that is found on the way ends the command with
-its error and exit code, after what was printed already.
+read, so that 100,000 certificates take no more memory than ten. Damage found on the way ends the command with its error
+and exit code, after the lines printed so far.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def is_terminal() -> bool:
 
 
 def ask(question: str) -> str:
-    """Ask a question that is no secret, on stderr; UsageError for an empty answer."""
+    """Ask a question whose answer is not secret, on stderr; UsageError for an empty answer."""
     print(question, end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline()
     if not answer.strip():
@@ -193,7 +193,7 @@ class Output(NamedTuple):
         return not yes and not self.as_json and is_terminal()
 
     def confirm(self, question: str, *, yes: bool) -> None:
-        """Ask whether to go on, where `asks`; DaskpkiError for any answer but yes, and for the end of input."""
+        """Ask whether to go on, if `asks`; DaskpkiError for any answer but yes, and at the end of input."""
         if not self.asks(yes=yes):
             return
         print(f"{visible_lines(question)} [y/N] ", end="", file=sys.stderr, flush=True)
@@ -239,7 +239,7 @@ def _say(line: str) -> None:
 
 
 def visible_lines(text: str) -> str:
-    """Escape `text` whose line ends and tabs are daskpki's."""
+    """Escape unprintable characters but line ends and tabs, which are daskpki's."""
     return visible(text, keep="\n\t")
 
 

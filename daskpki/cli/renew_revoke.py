@@ -1,7 +1,7 @@
 """`daskpki renew` and `daskpki revoke`, and the push of a new trust document to the schedulers.
 
-The push is a courtesy: the document is in the store by then, and nodes look there every minute. So whatever goes wrong
-with it is reported and fails nothing.
+The push only saves time: the document is in the store by then, and nodes look there every minute. So errors of the push
+are reported, and the command succeeds.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def _secrets(invocation: Invocation) -> Iterator[ClusterSecrets]:
     from daskpki.user_secrets import ClusterSecrets
 
     with invocation.open_store() as store:
-        # Secret Manager's store reads the place of a new secret from the log, as far as that counts
+        # Secret Manager's store reads the place of a new secret from the log, which has to be verified
         store.log(invocation.cluster, Anchored(store, invocation.cluster, utc_now, invocation.ca_sha256).judge)
         yield ClusterSecrets(store, invocation.cluster, who=claimed_user(), command="daskpki secret")
 
@@ -200,7 +200,7 @@ def destroy(ctx: typer.Context, name: Name, version: Number, yes: YesOption = Fa
     """
     invocation: Invocation = ctx.obj
     with _secrets(invocation) as secrets:
-        if invocation.output.asks(yes=yes):  # no question about what is refused anyhow
+        if invocation.output.asks(yes=yes):  # do not ask before an act that would be refused
             secrets.check_not_newest(name, version)
         invocation.output.confirm(f"Erase version {version} of {name} for good?", yes=yes)
         secrets.destroy(name, version)

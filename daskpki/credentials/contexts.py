@@ -1,7 +1,7 @@
 """A person's logins (contexts) and their schedulers' addresses: the public part of each login, in a file of its user.
 
-The one parser of scheduler addresses is here, for every option, variable and document, so that all commands accept the
-same ones and the address that was compared is the one that is connected to.
+Scheduler addresses are parsed here, for every option, variable and document, so that all commands accept the same ones
+and connect to the address that they compared.
 
 `Contexts` reads and writes the directory `contexts` under daskpki's home, `NewestTrust` the directory `trust`; nothing
 else here does I/O. A login's file has the
@@ -77,7 +77,7 @@ def split_scheduler(address: str) -> tuple[str, int]:
 
 
 def _host(bracketed: str | None, plain: str) -> str | None:
-    """The host as it is compared; None for what is none.
+    """The host in its one spelling; None if it is not a host.
 
     No name ends with a number (RFC 1123, 2.1), so `10.0.0` or `010.0.0.5` is a mistyped address, and `0x7f000001` is
     one to the resolver (inet_aton).
@@ -167,7 +167,7 @@ def parse_context(data: bytes) -> Context:
 
 
 def encode_login(fields: Mapping[str, Any]) -> bytes:
-    """JSON for these fields of a login, here or in a login file: what is DER or signed is in base64."""
+    """JSON for the fields of a login or login file, with certificates and trust document in base64."""
     document = {
         "format": FORMAT,
         **fields,
@@ -204,7 +204,7 @@ def parse_login(data: bytes, what: str) -> tuple[dict[str, Any], dict[str, Any]]
 def _label(document: dict[str, Any], field: str, what: str) -> str:
     try:
         return parse_label(json_fields.string(document, field, what), field)
-    except UsageError as error:  # likewise
+    except UsageError as error:  # nobody typed it here
         raise CorruptError(f"{what}: {error}") from None
 
 
@@ -227,7 +227,7 @@ class Saved(NamedTuple):
 
 
 def service_name(login_id: str) -> str:
-    """One service for each login, since Windows moves another user's entry under the same one; without meaning."""
+    """The keyring's service of a login: one for each, since Windows moves another user's entry of the same service."""
     return f"daskpki-{login_id}"
 
 
@@ -255,7 +255,7 @@ class Contexts:
         return sorted(found, key=lambda saved: (saved.context.title, saved.context.store))
 
     def load(self, login_id: str) -> Saved | None:
-        """The login of that id, if there is one; CorruptError."""
+        """The login of that id, None if there is none; CorruptError."""
         path = self._path(login_id)
         return self._load(path) if is_there(path) else None
 
@@ -272,7 +272,7 @@ class Contexts:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other logins and logouts of this user out, so that file and keyring entry are of one and the same."""
+        """Exclude other logins and logouts of this user, so that file and keyring entry always match."""
         make_private_directory(self.directory)
         with locked(self.directory):
             remove_leftovers(self.directory)
@@ -296,18 +296,18 @@ class Contexts:
         return self.directory / f"{login_id}{_SUFFIX}"
 
     def preferred(self) -> str | None:
-        """The id of the login that `context use` chose, which decides where several fit."""
+        """The id of the login that `context use` chose, used if several fit."""
         path = self.directory / _PREFERRED
         return read_private(path).decode("ascii", "replace").strip() if is_there(path) else None
 
     def active(self) -> Saved | None:
-        """The login that decides where several fit: the preferred one, or the only one."""
+        """The login that is used if several fit: the preferred one, or the only one."""
         found, preferred = self.all(), self.preferred()
         chosen = [saved for saved in found if saved.id == preferred] or found
         return chosen[0] if len(chosen) == 1 else None
 
     def prefer(self, saved: Saved) -> None:
-        """Let this login decide where several fit."""
+        """Use this login if several fit."""
         write_private(self.directory / _PREFERRED, saved.id.encode() + b"\n", force=True)
 
     def find(self, title: str) -> Saved:

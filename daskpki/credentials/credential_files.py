@@ -120,7 +120,7 @@ def _parse_bundle(data: bytes) -> CredentialFiles:
 
 
 def _is_directory(path: Path) -> bool:
-    """AccessDeniedError where we may not look; what cannot be a path at all is no directory."""
+    """True for a directory, False for text that cannot be a path; AccessDeniedError where we may not look."""
     try:
         return stat.S_ISDIR(os.stat(path).st_mode)  # noqa: PTH116 - pathlib raises for more
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -160,7 +160,7 @@ def _read(path: Path, called: str, *, secret: bool = False, mounted: bool = Fals
 
 
 def check_directory(directory: Path, called: str | None = None) -> None:
-    """AccessDeniedError when others could put files of theirs in its place; messages say `called`."""
+    """AccessDeniedError if others could replace its files; messages say `called`."""
     status = directory.stat()
     # Kubernetes mounts secret volumes 1777: with the sticky bit and root as the owner nobody can replace an entry.
     if status.st_uid == 0 and status.st_mode & stat.S_ISVTX:

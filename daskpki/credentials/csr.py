@@ -1,8 +1,8 @@
 """Keys of `daskpki request`, which wait in the person's keyring for their certificate.
 
-A waiting key has the form of a login's keyring entry, with the digest of no file. A note beside the logins lists it,
-since a keyring cannot be listed: it is written before the key and removed after it, and contains no secret.
-`daskpki login` finds the key by its certificate; `daskpki logout` removes it by the note.
+A waiting key has the form of a login's keyring entry, with the digest of an empty file. A keyring cannot be listed, so
+a record beside the logins lists the key: it is written before the key, removed after it, and contains no secret.
+`daskpki login` finds the key by its certificate; `daskpki logout` removes it by the record.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def waiting_for(contexts: Contexts, store: str, cluster: str, name: str) -> Wait
 
 
 def all_waiting(contexts: Contexts) -> list[Waiting]:
-    """The keys that wait, ordered by cluster and name; a damaged note is listed by its id, so it can be removed."""
+    """The waiting keys, ordered by cluster and name; a damaged record is listed by id so that it can be removed."""
     found = []
     for name in names_in(contexts.directory):
         path = contexts.directory / name
@@ -85,8 +85,8 @@ def request_certificate(
     """
     with contexts.locked():
         key = waiting_key(waiting.id, keyring)
-        note = {"format": _FORMAT, **waiting._asdict()}
-        write_private(contexts.directory / f"{waiting.id}{_SUFFIX}", json.dumps(note).encode() + b"\n", force=True)
+        record = {"format": _FORMAT, **waiting._asdict()}
+        write_private(contexts.directory / f"{waiting.id}{_SUFFIX}", json.dumps(record).encode() + b"\n", force=True)
         if key is None:
             key = serialize_key(generate_key(kind))
             keyring.set(_service(waiting.id), USERNAME, encode_entry(Entry(0, _NO_FILE, key)))
@@ -100,14 +100,14 @@ def waiting_key(login_id: str, keyring: KeyringPort) -> Confidential | None:
 
 
 class WaitingKey(NamedTuple):
-    """A key (PKCS#8 DER) that waits, and the note of it."""
+    """A waiting key (PKCS#8 DER) and its record."""
 
     waiting: Waiting
     key: Confidential
 
 
 def find_waiting_key(leaf: bytes, contexts: Contexts, keyring: KeyringPort) -> WaitingKey | None:
-    """The waiting key to which a certificate (DER) belongs, whatever store and cluster its request named."""
+    """The waiting key that fits a certificate (DER), whatever store and cluster its request named."""
     for waiting in all_waiting(contexts):
         key = waiting_key(waiting.id, keyring)
         if key is not None and key_fits(key, leaf):
@@ -116,7 +116,7 @@ def find_waiting_key(leaf: bytes, contexts: Contexts, keyring: KeyringPort) -> W
 
 
 def forget_waiting(login_id: str, contexts: Contexts, keyring: KeyringPort) -> None:
-    """Remove the waiting key and the note of it; the directory of logins must be locked."""
+    """Remove the waiting key and its record; the directory of logins must be locked."""
     keyring.delete(_service(login_id), USERNAME)
     (contexts.directory / f"{login_id}{_SUFFIX}").unlink(missing_ok=True)
 

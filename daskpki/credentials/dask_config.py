@@ -32,7 +32,7 @@ class LoaderConfig(NamedTuple):
     """The loader in this environment's Dask configuration.
 
     `shipped` is the wheel's file, or an administrator's like it, if Dask reads it; `decided_by` is the file or
-    variable that has the last word, None when nothing sets a loader; `asks_daskpki` tells whether that is ours.
+    variable that has the last word, None if nothing sets a loader; `asks_daskpki` is true if that loader is ours.
     """
 
     shipped: Path | None
@@ -41,7 +41,7 @@ class LoaderConfig(NamedTuple):
 
     @property
     def overruled_by(self) -> str | None:
-        """The variable or file that sets another loader, or none, and has the last word."""
+        """The variable or file that has the last word and sets another loader, or switches ours off."""
         return None if self.asks_daskpki else self.decided_by
 
 

@@ -45,7 +45,7 @@ class _Before(NamedTuple):
     saved: Saved | None
 
     def bound(self, pins: Pins) -> Pins:
-        """The pins, and that the trust document follows the one seen before and is not older."""
+        """The pins, with the requirement that the trust document follows the one seen before and is not older."""
         if self.entry is None:
             return pins
         pins = pins._replace(min_epoch=max(pins.min_epoch, self.entry.epoch))
@@ -59,12 +59,11 @@ def login(
 ) -> LoggedIn:
     """Copy the credential client/NAME into the keyring; `schedulers` are tls:// addresses, added to those known.
 
-    A key that never travelled is in the keyring already, made by `request`. With `user_config`, Dask's loader is
-    set in the user's directory unless Dask reads the wheel's file.
+    A key that `request` made is already in the keyring. With `user_config`, Dask's loader is set in the user's
+    directory unless Dask reads the wheel's file.
 
-    NotFoundError when it was never issued, NotTrustedError when its verification fails or when the store's
-    trust document does not follow from the one of an earlier login, AccessDeniedError without a usable keyring. None
-    of them changes anything.
+    NotFoundError if it was never issued, NotTrustedError if its verification fails or the store's trust document does
+    not follow from an earlier login's, AccessDeniedError without a usable keyring. None of them changes anything.
     """
 
     def fetch(pins: Pins) -> VerifiedCredential:
@@ -82,10 +81,10 @@ def login_by_file(
     ca_sha256: str | None = None,
     user_config: bool = False,
 ) -> LoggedIn:
-    """Complete a key of `request` by a login file; `ca_sha256` is the CA's fingerprint, as its receiver was told it.
+    """Complete a key of `request` by a login file; `ca_sha256` is the CA's fingerprint, which the operator told.
 
-    UsageError without that fingerprint, save where an earlier login knows the CA; NotFoundError unless the
-    certificate belongs to a key that is in the keyring; else as `login`.
+    UsageError without that fingerprint unless an earlier login knows the CA; NotFoundError unless the certificate
+    belongs to a key in the keyring; other errors as `login`.
     """
     identity = file.identity
     verify_identity(identity, trust_domain=file.document.trust_domain, role=Role.CLIENT, name=identity.name)
@@ -144,7 +143,7 @@ def _log_in(
 
 
 def _before(login_id: str, here: Environment) -> _Before:
-    """The earlier login; a damaged one counts as none, since it is about to be replaced."""
+    """The earlier login; a damaged one counts as none, since this login replaces it."""
     entry = saved = None
     with suppress(CorruptError):
         entry = read_entry(login_id, here.keyring)
@@ -194,7 +193,7 @@ def _write(saved: Saved, verified: VerifiedCredential, before: _Before, here: En
 
 
 def _put_back(saved: Saved, before: _Before, here: Environment) -> None:
-    """Undo what was written; a keyring that fails here too changes nothing about the error that is reported."""
+    """Undo what was written; if the keyring fails here too, the first error is still the one reported."""
     with suppress(AccessDeniedError):
         if before.entry is None:
             here.keyring.delete(saved.service, USERNAME)
@@ -232,7 +231,7 @@ def leaving(here: Environment, which: str | None) -> Leaving:
 def logout(here: Environment, logins: Sequence[Saved], waiting: Sequence[Waiting] = ()) -> None:
     """Remove these logins and waiting keys for good, key first; with the last login, Dask's `security-loader`.
 
-    AccessDeniedError when the keyring cannot be reached: the login then stays as it is.
+    AccessDeniedError if the keyring cannot be reached; the login then stays as it is.
     """
     if not logins and not waiting:
         return

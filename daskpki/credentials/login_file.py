@@ -45,12 +45,12 @@ class LoginFile(NamedTuple):
 
     @property
     def ca_sha256(self) -> str:
-        """The fingerprint of the CA that issues now: what its receiver compares."""
+        """The fingerprint of the issuing CA, which the receiver compares."""
         return fingerprint(self.document.active.certificate)
 
 
 def is_login_file(text: str) -> bool:
-    """True if the argument of `login` is a file: a name ends in no `.login` and begins with no dot or slash."""
+    """True if the argument of `login` is a file: no name ends in `.login` or begins with a dot or slash."""
     return text.endswith(SUFFIX) or text.startswith(_PATHS)
 
 

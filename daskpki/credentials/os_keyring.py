@@ -71,7 +71,7 @@ class OSKeyring(KeyringPort):
         self._ask({"do": "delete", "service": service, "username": username})
 
     def _ask(self, request: dict[str, str]) -> dict[str, Any]:
-        # -P: a keyring.py in the working directory is not what is meant.
+        # -P keeps a keyring.py in the working directory from being imported.
         command = [sys.executable, "-P", "-m", keyring_backend.__name__]
         try:
             child = subprocess.run(

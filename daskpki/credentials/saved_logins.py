@@ -119,7 +119,7 @@ USERNAME: Final = "credential"
 
 
 def find_login(contexts: Contexts, wanted: Wanted) -> Saved:
-    """The login that fits; NotFoundError when none does, UsageError that names the candidates when several do."""
+    """The login that fits; NotFoundError if none does, UsageError that names the candidates if several do."""
     fitting = [saved for saved in contexts.all() if _fits(saved, wanted)]
     if wanted.address is not None:
         fitting = logins_that_list(contexts, wanted) or [saved for saved in fitting if not saved.context.schedulers]
@@ -129,7 +129,7 @@ def find_login(contexts: Contexts, wanted: Wanted) -> Saved:
 
 
 def logins_that_list(contexts: Contexts, wanted: Wanted) -> list[Saved]:
-    """The logins among whose addresses `wanted.address` is."""
+    """The logins that list `wanted.address`."""
     names = _names_of(wanted.address or "")
     return [
         saved
@@ -143,7 +143,7 @@ def _names_of(address: str) -> list[str]:
     try:
         host, _, port = parse_scheduler(address).removeprefix(SCHEME).rpartition(":")
     except UsageError:
-        return []  # nobody's
+        return []  # in no login
     return [f"{SCHEME}{name}:{port}" for name in (_THIS_MACHINE if host in _THIS_MACHINE else (host,))]
 
 
@@ -185,8 +185,8 @@ def read_entry(login_id: str, keyring: KeyringPort) -> Entry | None:
 def load_login(saved: Saved, keyring: KeyringPort, now: datetime) -> VerifiedCredential:
     """The verified credential of a login.
 
-    CorruptError when its file is not the one that `login` wrote; NotTrustedError when certificate or revocation list
-    have run out, which another login mends.
+    CorruptError if its file is not the one that `login` wrote; NotTrustedError if the certificate or revocation list
+    has ended, until the next login.
     """
     title = saved.context.title
     entry = read_entry(saved.id, keyring)

@@ -142,7 +142,7 @@ def _utc(seconds: int) -> datetime:
 
 
 def renewal(obtained: Obtained, wanted: Wanted, here: Environment) -> str:
-    """The command that renews the credential, wherever it came from."""
+    """The command that renews the credential, by its source."""
     source, name = obtained.choice.source, obtained.verified.credential.identity.name
     if source is CredentialSource.KEYRING:
         saved = find_login(here.contexts, _in_cluster(wanted, here))

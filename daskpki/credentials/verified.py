@@ -44,7 +44,7 @@ class Pins(NamedTuple):
     known: tuple[Anchor, ...] = ()
 
     def remembering(self, seen: SeenTrust | None) -> Pins:
-        """The same, and what this user's commands have seen of the cluster in its store, unless a CA is pinned."""
+        """Add what this user's commands have seen of the cluster, unless a CA is pinned."""
         if seen is None or self.sha256:
             return self
         return self._replace(known=seen.authorities, min_epoch=max(self.min_epoch, seen.epoch))
@@ -80,7 +80,7 @@ def verify_credential(credential: Credential, signed: Confidential, *, pins: Pin
 
 
 def issuing_generation(leaf: bytes, chain: Sequence[bytes], trust: TrustDocument, now: datetime) -> int:
-    """The generation of the CA which a leaf leads to; NotTrustedError when it leads to none of the document's."""
+    """The generation of the CA that a leaf leads to; NotTrustedError if it leads to none of the document's CAs."""
     for anchor in trust.authorities:
         with contextlib.suppress(NotTrustedError):
             verify_leaf(leaf, chain, [anchor.certificate], now=now, trust_domain=trust.trust_domain)

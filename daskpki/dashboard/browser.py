@@ -4,8 +4,8 @@ Every user of the machine can reach a port of 127.0.0.1, and so can every page t
 request, in this order:
 
 1. Host is 127.0.0.1 with our port, which stops pages whose names resolve to this machine (DNS rebinding).
-2. Origin, if there is one, is this server; a WebSocket must have one.
-3. The connection belongs to this user, if the kernel tells (Linux). Cookies ignore ports: another
+2. Origin, if present, is this server; a WebSocket must have one.
+3. The connection belongs to this user, if the kernel shows that (Linux). Cookies ignore ports: another
    server of 127.0.0.1 that the browser visits gets ours, and this rule makes it worthless to other users.
 4. The cookie is valid. It is given for a one-time secret in a file that only this user can read. A form posts the
    secret: it is never in an argument list, a URL or the browser's history.

@@ -2,7 +2,7 @@
 
 Only methods that read pass, and only headers that pages need (allow lists): no cookie, token or address of the
 person's other servers reaches the scheduler. Host and Origin are the dashboard's own there, since its rules compare
-them (`daskpki.cluster.web.access`); who may ask at all is the matter of the way in (`browser`, `jupyter`).
+them (`daskpki.cluster.web.access`); `browser` and `jupyter` decide who may connect.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from daskpki.deploy.settings import SECRETS_DIRECTORY
 from daskpki.errors import UsageError
 
 UID: Final = 65532
-"""The container's user: nobody's on the host, and the one that the published recipe sets."""
+"""The container's user, as in the published recipe; no user of the host has this number."""
 
 # The ports of a deployed cluster, fixed so that a firewall can name them; all below Linux's ephemeral range. The
 # dashboard's is absent: it stays on loopback, and no rule lets it through.
@@ -73,7 +73,7 @@ runcmd:
 class Container(NamedTuple):
     """The container of a VM: the entrypoint's `command` with an `environment` that is not secret, and open `ports`.
 
-    `mounts_files` says whether it has a tmpfs for secrets that are mounted as files.
+    With `mounts_files` it has a tmpfs for secrets that are mounted as files.
     """
 
     cluster: str

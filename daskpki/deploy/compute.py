@@ -19,7 +19,7 @@ PART_LABEL: Final = "daskpki-part"
 """On VMs that are managed one by one. The VMs of a group do not carry it."""
 
 FACTS_KEY: Final = "daskpki-facts"
-"""Metadata that says how a VM was made, so that a plan can name each field that differs. Nothing in it is secret."""
+"""Metadata with a VM's properties, so that a plan can name each one that differs. Nothing in it is secret."""
 
 _ENDS: Final = "running work ends"
 
@@ -203,13 +203,13 @@ def _vm(wanted: Deployment, part: Part) -> Resource:
 
 
 def found_vm(owner: Owner, name: str, zone: str, facts: Mapping[str, str]) -> Resource:
-    """A VM that is there; it can be removed and compared."""
+    """An existing VM, which can be removed and compared."""
     delete = gcloud(owner.project, "compute", "instances", "delete", name, f"--zone={zone}")
     return Resource(Kind.VM, f"{zone}/{name}", f"VM {name} in {zone}", facts=facts, delete=(delete,))
 
 
 def found_template(owner: Owner, name: str) -> Resource:
-    """A template that is there; it can be removed."""
+    """An existing template, which can be removed."""
     delete = gcloud(owner.project, "compute", "instance-templates", "delete", name)
     return Resource(Kind.TEMPLATE, name, f"instance template {name}", delete=(delete,))
 
@@ -240,7 +240,7 @@ class Group(NamedTuple):
 
 
 def group(owner: Owner, one: Group, rate: tuple[str, ...] = ()) -> Resource:
-    """Workers that share one identity and are revoked together; `rate` says how many are replaced at a time."""
+    """Workers that share one identity and are revoked together; `rate` limits how many are replaced at a time."""
     where = f"--{'region' if one.regional else 'zone'}={one.place}"
 
     def command(*words: str) -> Command:

@@ -25,7 +25,7 @@ set -euo pipefail
 cd "$(mktemp -d)"
 """
 _SETTLED: Final = """
-# What was made just before may take a minute to be known everywhere.
+# A new resource may take a minute to be known everywhere.
 settled() {
   for wait in 5 10 20 40 60; do
     if "$@"; then return; fi

@@ -1,4 +1,4 @@
-"""Reads what is there, by `gcloud ... --format=json`: our resources by their mark, and others with such names.
+"""Reads existing resources by `gcloud ... --format=json`: ours by their mark, and others that have such names.
 
 The parsers are pure, from JSON to the same resources that a plan is made of. `observe` asks for one filtered list of
 each type, several at a time, since each command takes a second; policies are read only once our accounts exist.

@@ -1,4 +1,4 @@
-"""The steps from what is there to what is wanted, in order, and the plan in words. Pure.
+"""The steps from the existing to the wanted resources, in order, and the plan in words. Pure.
 
 Everything with our mark that is not wanted is removed, so settings can shrink a cluster, and wanting nothing destroys
 it. A resource with one of our names but without our mark is never touched: `NotOursError`.
@@ -102,7 +102,7 @@ def plan(wanted: Iterable[Resource], observed: Observed, first: Iterable[Step] =
 
     Args:
         wanted: Each after what it needs.
-        observed: What is there.
+        observed: The existing resources.
         first: Steps that have to come before grants on what they make, and after the services.
     """
     ordered = list(wanted)
@@ -149,7 +149,7 @@ def _step(
     undo: Sequence[Command],
 ) -> Step:
     files = resource.files if action is not Action.DELETE else NO_FILES
-    # A template's name says nothing to people where the facts beside it say what differs.
+    # A template's name means nothing to people, and the facts beside it show what differs.
     told = {name: change for name, change in changes.items() if name != "template" or len(changes) == 1}
     return Step(
         action, resource.kind, resource.title, told, tuple(commands), tuple(undo), files, resource.ends, resource.grant

@@ -63,8 +63,8 @@ class Grant(NamedTuple):
 class Resource:
     """A resource, wanted or found. Two with the same `key` are the same one; their `facts` may differ.
 
-    `update` answers how it gets the facts that differ, or None if it has to be replaced; `ends` says what is lost by
-    that. A found resource may lack what only its creation needs; its `create` is then empty.
+    `update` returns the commands that change the differing facts, or None if it has to be replaced; `ends` names what
+    is lost by that. A found resource may lack what only its creation needs; its `create` is then empty.
     """
 
     kind: Kind

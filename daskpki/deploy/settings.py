@@ -54,7 +54,7 @@ _FORMS: Final = {
     "--scheduler-code": (f"{STOCK}|{SEALED}", f"one of {STOCK}, {SEALED}"),
 }
 
-# A machine type says what it asks of a VM by its first word; N1 VMs have GPUs by an option.
+# The first word of a machine type shows its processors and GPUs; N1 VMs get GPUs by an option.
 _ACCELERATED: Final = re.compile(r"(a[2-9][a-z]?|g[24]|ct[0-9][a-z]*|tpu[a-z0-9]*)-")
 _ARM: Final = re.compile(r"(t2a|c4a|n4a|a4x)-")
 
@@ -83,12 +83,12 @@ class Site:
 
     @property
     def owner(self) -> Owner:
-        """Marks what is in the project."""
+        """Owner of the resources in the project."""
         return Owner(self.project, self.cluster)
 
     @property
     def network_owner(self) -> Owner:
-        """Marks the firewall rules, which are in the network's project: another one for a Shared VPC."""
+        """Owner of the firewall rules, which are in the network's project: another one for a Shared VPC."""
         words = self.network.split("/")
         host = words[1] if words[0] == "projects" and len(words) > 1 else self.project
         return Owner(host, self.cluster, None if host == self.project else self.project)

@@ -1,10 +1,10 @@
 """A deployment as a Terraform configuration for the `google` provider, in JSON, with templates for cloud-init. Pure.
 
-Terraform keeps its own record of what is there, so this is the whole deployment and not a plan. Resources say that they
-are managed by Terraform, so `daskpki deploy` refuses to touch them. The CA and the credentials stay daskpki's to make:
-no key ever comes near a Terraform state.
+Terraform keeps its own record of existing resources, so this is the whole deployment and not a plan. Resources are
+labelled as managed by Terraform, so `daskpki deploy` refuses to touch them. The CA and the credentials stay daskpki's
+to make: no key ever comes near a Terraform state.
 
-Every string in Terraform's JSON is a template, so `escaped` guards all but what is a `Reference`.
+Every string in Terraform's JSON is a template, so `escaped` escapes all strings but a `Reference`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Findings, and the pure rules by which what was read becomes a finding.
+"""Findings, and the pure rules that make them.
 
 Access: grants that are too wide for others are errors; that you read a secret yourself is a warning, since the owner of
 a project reads everything in it; grants that are too narrow are warnings, since a grant on the project, which is not
@@ -71,7 +71,7 @@ class Finding(NamedTuple):
 
 
 def ok(subject: str, reason: str) -> Finding:
-    """Make a finding for what is fine."""
+    """Make a finding that something is fine."""
     return Finding(Severity.OK, subject, reason)
 
 
@@ -81,12 +81,12 @@ def note(subject: str, reason: str, remedy: str | None = None, *, topic: str | N
 
 
 def warning(subject: str, reason: str, remedy: str | None = None, *, topic: str | None = None) -> Finding:
-    """Make a finding for what works, but not for long or less safely than it should."""
+    """Make a finding that something works, but not for long or less safely than it should."""
     return Finding(Severity.WARNING, subject, reason, remedy, topic=topic)
 
 
 def error(subject: str, reason: str, remedy: str | None = None, *, topic: str | None = None) -> Finding:
-    """Make a finding for what is broken or unsafe now."""
+    """Make a finding that something is broken or unsafe now."""
     return Finding(Severity.ERROR, subject, reason, remedy, topic=topic)
 
 
@@ -395,7 +395,7 @@ def check_config(config: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _check_keys(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """Report PEM text in the configuration: it goes wherever the configuration goes."""
+    """Report PEM text in the configuration, which Dask passes on to other processes."""
     for name, value in sorted(config.items()):
         if name.startswith("distributed.comm.tls.") and isinstance(value, str) and _PEM in value:
             yield error(
@@ -418,7 +418,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 PUBLISH: Final = "daskpki renew --due"
-"""Opens the CA's key, and so repairs what was left unfinished, also when no certificate is due."""
+"""Opens the CA's key, and so repairs unfinished work, even if no certificate is due."""
 
 SIGN_ROOT: Final = "daskpki crl --offline-root FILE"
 
@@ -469,7 +469,7 @@ def check_link(document: TrustDocument, head: Head, logged: str | None) -> Findi
 
 
 def check_anchor(basis: str, ca_sha256: str) -> Finding:
-    """The anchor that the log is judged by (docs/explanation/anchors.md); a note on first use, when there is none."""
+    """Report the anchor of the log (docs/explanation/anchors.md); on first use there is none."""
     if basis == "pin":
         return ok("log", f"judged by the pin: CA {ca_sha256}")
     if basis == "seen":

@@ -135,8 +135,8 @@ class Answer(StrEnum):
 class Dialled(NamedTuple):
     """One attempt to connect: the listener's leaf (DER; None without TLS), its answer, and the failure in words.
 
-    `mode` is what its greeting says a worker's certificate may do as a client (deny, limited, allow), `code`
-    whether it is sealed or stock, if it says so.
+    `mode` and `code` are from its greeting: what a worker's certificate may do as a client (deny, limited, allow), and
+    sealed or stock.
     """
 
     leaf: bytes | None
@@ -204,7 +204,7 @@ def check_friend(address: str, who: str, dialled: Dialled) -> Finding:
 
 
 def check_mode(address: str, dialled: Dialled) -> Iterator[Finding]:
-    """Check the mode of a scheduler, which its greeting tells to admitted clients."""
+    """Check the mode of a scheduler, which is in its greeting for admitted clients."""
     if dialled.answer is not Answer.ADMITTED:
         return
     if dialled.mode is None:

@@ -1,4 +1,4 @@
-"""Reads a cluster in its store for the checks: each function reads one thing, and raises where it cannot."""
+"""Reads a cluster in its store for the checks: each function reads one part, and raises if it cannot."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def examine_versions(cluster: Cluster) -> Iterator[Finding]:
 
 
 def examine_missing(cluster: Cluster) -> Iterator[Finding]:
-    """Check for valid leaves whose secret is gone, by which no boot and no login is possible."""
+    """Check for valid leaves whose secret is gone, so that boot and login fail."""
     here = {info.id for info in cluster.secrets}
     for entry in () if cluster.passed_over else renewable(cluster.inventory):
         secret = secret_names.credential_id(cluster.session.cluster, Role(entry.role), entry.name)

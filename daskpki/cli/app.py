@@ -29,7 +29,7 @@ COMMANDS: Final = {
     "init-ca": ("init_ca:init_ca", "Certificates"),
     "issue": ("issue:issue", "Certificates"),
     "list": ("list_show:list_", "Certificates"),
-    "status": ("status:status", "Certificates"),
+    "status": ("status_doctor:status", "Certificates"),
     "show": ("list_show:show", "Certificates"),
     "verify": ("list_show:verify", "Certificates"),
     "renew": ("renew_revoke:renew", "Certificates"),
@@ -54,7 +54,7 @@ COMMANDS: Final = {
     "restore": ("local_store:restore", "The local store"),
     "grant": ("grant:grant", "On Google Cloud"),
     "deploy": ("deploy:deploy", "On Google Cloud"),
-    "doctor": ("doctor:doctor", "When something is wrong"),
+    "doctor": ("status_doctor:doctor", "When something is wrong"),
 }
 
 EPILOG: Final = (

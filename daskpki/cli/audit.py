@@ -11,6 +11,7 @@ import typer
 
 from daskpki.cli.output import print_listing, table_lines
 from daskpki.errors import UsageError
+from daskpki.quoting import rfc3339
 
 if TYPE_CHECKING:
     from daskpki.authority.session import Session
@@ -61,8 +62,7 @@ def _show(invocation: Invocation, session: Session, since: int, columns: tuple[s
 
     def rows(records: Iterator[Record]) -> Iterator[tuple[str, ...]]:
         for record in records:
-            time = describe_record(record)["time"]
-            yield str(record.seq), time, record.who, record.command, record.kind, subject(record)
+            yield str(record.seq), rfc3339(record.time), record.who, record.command, record.kind, subject(record)
 
     records = chain(session.log.records(after=since - 1), session.store.events(session.cluster).records())
     documents: Iterator[dict[str, Any]] = map(describe_record, records)

@@ -7,7 +7,7 @@ their public files, and names from the records of a local store, which are not e
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import islice
 from typing import Any, Final
 
@@ -43,9 +43,6 @@ def _names(store: str | None, cluster: str | None, incomplete: str) -> set[str]:
     url = store_url(os.environ, store)
     if not isinstance(url, LocalUrl):
         return set()
-    opened = open_store(url, unlock=Unlocking())
-    try:
+    with closing(open_store(url, unlock=Unlocking())) as opened:
         entries = opened.log(cluster_name(os.environ, cluster)).read_cached().certificates()
         return set(islice((entry.slug for entry in entries if entry.slug.startswith(incomplete)), _MOST))
-    finally:
-        opened.close()

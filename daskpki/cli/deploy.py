@@ -100,22 +100,18 @@ def gcp(ctx: typer.Context, settings: dict[str, Any], use: Use = Use()) -> None:
         file = invocation.ca_passphrase_file and str(Path(invocation.ca_passphrase_file).absolute())
         deployment = Deployment(store=store, cluster=invocation.cluster, ca_passphrase_file=file, **settings)
         wanted = check_deployment(deployment)
-    if use.export is not None:
-        if use.apply or use.destroy:
-            raise UsageError("--export only writes the plan", hint="leave out --apply and --destroy")
-        _export(invocation, _given(wanted), use.export, use.out, use.part)
-    elif use.destroy:
+    if use.export is not None and (use.apply or use.destroy):
+        raise UsageError("--export only writes the plan", hint="leave out --apply and --destroy")
+    if use.destroy:
         _destroy(invocation, use, wanted or Site(store, invocation.cluster, settings["network"]))
-    else:
-        _deploy(invocation, use, _given(wanted))
-
-
-def _given(wanted: Deployment | None) -> Deployment:
+        return
     if wanted is None:
-        raise UsageError(
-            "a deployment needs a zone and an image", hint="--zone europe-west1-b --image REGISTRY/PATH:TAG"
-        )
-    return wanted
+        hint = "--zone europe-west1-b --image REGISTRY/PATH:TAG"
+        raise UsageError("a deployment needs a zone and an image", hint=hint)
+    if use.export is not None:
+        _export(invocation, wanted, use.export, use.out, use.part)
+    else:
+        _deploy(invocation, use, wanted)
 
 
 def _deploy(invocation: Invocation, use: Use, wanted: Deployment) -> None:

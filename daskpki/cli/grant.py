@@ -13,7 +13,7 @@ from daskpki.errors import UsageError
 
 if TYPE_CHECKING:
     from daskpki.cli.invocation import Invocation
-    from daskpki.grants import GrantFinding, Grants, GrantTarget, PolicyChange, Secret
+    from daskpki.grants import GrantFinding, Grants, GrantTarget, PolicyChange
 
 
 def grant(
@@ -42,18 +42,15 @@ def grant(
     target = None if what is None else parse_grant_target(what, invocation.cluster)
     members = [parse_member(member, revoke=revoke) for member in to or ()]
     if check:
-        _refuse(bool(what or members or revoke), "--check looks at all grants of the cluster", "daskpki grant --check")
+        if what or members or revoke:
+            raise UsageError("--check looks at all grants of the cluster", hint="daskpki grant --check")
         _check(invocation)
     elif members and target is not None:
         _change(invocation, target, members, revoke=revoke)
+    elif members or revoke:
+        raise UsageError("a grant needs a secret and a member", hint="daskpki grant worker --to MEMBER")
     else:
-        _refuse(bool(members or revoke), "a grant needs a secret and a member", "daskpki grant worker --to MEMBER")
         _show(invocation, target)
-
-
-def _refuse(wrong: bool, message: str, hint: str) -> None:
-    if wrong:
-        raise UsageError(message, hint=hint)
 
 
 @contextmanager
@@ -92,16 +89,11 @@ def _show(invocation: Invocation, target: GrantTarget | None) -> None:
         secrets = grants.of(target)
     rows = [(one.slug, bound.member, bound.role, bound.condition or "") for one in secrets for bound in one.bindings]
     lines = table(("secret", "member", "role", "condition"), rows) if rows else ["no grants"]
-    invocation.output.result([_secret(one) for one in secrets], lines)
-
-
-def _secret(one: Secret) -> dict[str, object]:
-    return {
-        "secret": one.id,
-        "kind": one.kind,
-        "name": one.name or None,
-        "bindings": [bound._asdict() for bound in one.bindings],
-    }
+    documents = [
+        {"secret": one.id, "kind": one.kind, "name": one.name or None, "bindings": [b._asdict() for b in one.bindings]}
+        for one in secrets
+    ]
+    invocation.output.result(documents, lines)
 
 
 def _check(invocation: Invocation) -> None:

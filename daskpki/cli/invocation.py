@@ -15,7 +15,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from enum import StrEnum
 from functools import cache, partial, wraps
 from inspect import Parameter, signature
@@ -158,16 +158,12 @@ class _PlainFirst:
         if value is None:
             return () if several else None
         plain = _plain(param.type_descriptor.annotation, value)
-        if isinstance(plain, int) and not _in_range(plain, param):
+        if isinstance(plain, int) and (plain < (param.min or 0) or (param.max is not None and plain > param.max)):
             plain = _ABSENT
         if not several and plain is not _ABSENT:
             return plain
         param._runtime_param = None  # noqa: SLF001 - typer builds its own
         return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
-
-
-def _in_range(number: int, param: Any) -> bool:
-    return (param.min is None or number >= param.min) and (param.max is None or number <= param.max)
 
 
 def _plain(annotation: Any, value: Any) -> Any:
@@ -277,23 +273,17 @@ class Invocation(NamedTuple):
         url = parse_store_url(self.store)
         return f"local:{local_directory(url, os.environ)}" if isinstance(url, LocalUrl) else str(url)
 
-    @contextmanager
     def open_store(
         self, *, url: str | None = None, create: bool = False, placement: GsmOptions | None = None
-    ) -> Iterator[Store]:
+    ) -> closing[Store]:
         """The store named by `--store`, or another one, closed at the end; with `create` a missing local one is made.
 
         `placement` has the options for a new cluster's secrets in Secret Manager.
         """
         from daskpki.store.opening import open_store
 
-        store = open_store(
-            parse_store_url(url or self.store), unlock=self.unlocking(), create=create, placement=placement
-        )
-        try:
-            yield store
-        finally:
-            store.close()
+        parsed = parse_store_url(url or self.store)
+        return closing(open_store(parsed, unlock=self.unlocking(), create=create, placement=placement))
 
     @contextmanager
     def authority(

@@ -59,30 +59,24 @@ def runner(environ: Mapping[str, str] = os.environ) -> Run:
     """Return a function that runs commands on this machine with that environment."""
 
     def run(command: Command, files: Mapping[str, str] = NO_FILES) -> str:
+        program = (sys.executable, "-m", *command) if command[0] == "daskpki" else command  # this installation
         with tempfile.TemporaryDirectory(prefix="daskpki-deploy-") as directory:
             for name, content in files.items():
                 (Path(directory) / name).write_text(content)
-            return _run(_program(command), directory, {**environ, **_QUIET})
+            try:
+                done = subprocess.run(
+                    program, cwd=directory, env={**environ, **_QUIET}, capture_output=True, text=True, check=False
+                )
+            except FileNotFoundError:
+                raise UsageError(
+                    f"{program[0]} is not installed",
+                    hint="install the Google Cloud CLI, or --export the plan and run it elsewhere",
+                ) from None
+        if done.returncode:
+            raise error_of(program, done.stderr)
+        return done.stdout
 
     return run
-
-
-def _program(command: Command) -> Command:
-    """Replace `daskpki` by this installation."""
-    return (sys.executable, "-m", *command) if command[0] == "daskpki" else command
-
-
-def _run(command: Command, directory: str, environ: Mapping[str, str]) -> str:
-    try:
-        done = subprocess.run(command, cwd=directory, env=environ, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise UsageError(
-            f"{command[0]} is not installed",
-            hint="install the Google Cloud CLI, or --export the plan and run it elsewhere",
-        ) from None
-    if done.returncode:
-        raise error_of(command, done.stderr)
-    return done.stdout
 
 
 def error_of(command: Command, stderr: str) -> DaskpkiError:  # noqa: PLR0911 - one for each meaning

@@ -1,11 +1,11 @@
-"""`daskpki status`: the state of the cluster in five lines."""
+"""`daskpki status` and `doctor`: the state of the cluster in five lines, or every problem with its reason and fix."""
 
 from __future__ import annotations
 
 import os
 import socket
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -15,6 +15,7 @@ from daskpki.quoting import day, remaining_seconds
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
     from daskpki.cli.invocation import Invocation
+    from daskpki.doctor.checks import Finding
 
 _PATIENCE: Final = 1.0
 _MOST_ASKED: Final = 4
@@ -101,3 +102,44 @@ def _lines(document: dict[str, Any], now: float) -> list[str]:
             "scheduler": "; ".join(reached) or "no address is known (daskpki login --scheduler, or deploy gcp)",
         }
     )
+
+
+def doctor(
+    ctx: typer.Context,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Also check this scheduler from outside: tls://HOST:PORT."),
+    ] = None,
+) -> None:
+    """Check the store, the CA and its certificates, this machine and a scheduler, and suggest fixes.
+
+    Examples:  [bold]daskpki doctor[/bold]   [bold]daskpki doctor --scheduler tls://10.0.0.5:8786[/bold]
+
+    It changes nothing. Exits 0 if nothing is worse than a warning, 3 for errors, 75 if all errors are temporary. With
+    --quiet, only warnings and errors are shown.
+    """
+    from daskpki.credentials.contexts import parse_scheduler
+    from daskpki.credentials.sources import this_process
+    from daskpki.doctor.checks import exit_code, gist
+    from daskpki.doctor.run import Examination
+
+    invocation: Invocation = ctx.obj
+    address = parse_scheduler(scheduler) if scheduler else None
+    repeat = invocation.output.repeat
+    findings = [
+        finding._replace(remedy=finding.remedy and repeat(finding.remedy))
+        for finding in Examination(invocation.authority, this_process(), address).run()
+    ]
+    shown = [finding for finding in findings if not invocation.output.quiet or finding.severity in ("warning", "error")]
+    invocation.output.result([finding.document() for finding in shown], _finding_lines(gist(shown)))
+    raise typer.Exit(exit_code(findings))
+
+
+def _finding_lines(findings: Sequence[Finding]) -> list[str]:
+    """Severity and subject in columns, then the reason; the remedy below it, where it can be copied."""
+    width = max((len(finding.subject) for finding in findings), default=0)
+    lines = []
+    for severity, subject, reason, remedy, *_ in findings:
+        lines.append(f"{severity.value:<7}  {subject:<{width}}  {reason}")
+        lines += [f"{'':9}→ {remedy}"] if remedy else []
+    return lines

@@ -140,7 +140,7 @@ class KmsPrivateKey(ec.EllipticCurvePrivateKey):
             )
         public = serialization.load_pem_public_key(found.pem)
         if not isinstance(public, ec.EllipticCurvePublicKey):
-            raise CorruptError(f"the public key of {name} is not one on a curve")
+            raise CorruptError(f"the public key of {name} is not an elliptic-curve key")
         self._client = client
         self._name = name
         self._digest = _ALGORITHMS[found.algorithm]

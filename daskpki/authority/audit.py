@@ -68,9 +68,9 @@ def _check_inventory(view: Inventory, replayed: ReplayedInventory) -> None:
     for shown, recorded in zip_longest(view.certificates(), replayed.certificates()):
         if shown != recorded:
             serial = f"{(recorded or shown).serial:x}"
-            raise CorruptError(f"the inventory's entry of serial {serial} is not what the log says", hint=_CHANGED)
+            raise CorruptError(f"the inventory's entry of serial {serial} differs from the log", hint=_CHANGED)
     if not same:
-        raise CorruptError("the inventory's CAs are not what the log says", hint=_CHANGED)
+        raise CorruptError("the inventory's CAs differ from the log", hint=_CHANGED)
 
 
 _CHANGED = "someone changed the store's tables: restore it from a backup"

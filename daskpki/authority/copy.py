@@ -71,8 +71,8 @@ def refusal(disabled: Sequence[Numbered]) -> PolicyError:
     """The error for disabled versions that keep a cluster from being copied."""
     named = "; ".join(f"{secret}, version {number}" for secret, number in disabled)
     return PolicyError(
-        f"what is disabled cannot be read to be copied: {named}",
-        hint="enable it, copy, disable it again and copy once more; or leave it out with --without-disabled",
+        f"disabled versions cannot be read, so they cannot be copied: {named}",
+        hint="enable them, copy, disable them again and copy once more; or leave them out with --without-disabled",
     )
 
 
@@ -226,7 +226,7 @@ def _check_vacant(source: Store, target: Store, cluster: str, log: RecordLog) ->
 
 def _occupied(target: Store, what: str) -> AlreadyExistsError:
     return AlreadyExistsError(
-        f"{what} in {target.url} is not a copy of what is here", hint="copy to a store without a cluster of that name"
+        f"{what} in {target.url} is not a copy from here", hint="copy to a store without a cluster of that name"
     )
 
 

@@ -25,7 +25,7 @@ def proposed(authority: CertificateAuthority, request: CertificateRequest) -> tu
     """The role and name that the request proposes; PolicyError unless that is a client with a free name."""
     cluster = authority.session.cluster
     if request.slug is None:
-        raise UsageError("the request does not say whom it is of", hint="daskpki sign FILE client/NAME")
+        raise UsageError("the request names no identity", hint="daskpki sign FILE client/NAME")
     role, name = request.slug
     if request.cluster != cluster:
         raise PolicyError(f"the request is for cluster {request.cluster!r}, not for {cluster!r}")

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _BASIS: Final = {
     "pin": "the pin (--ca-sha256)",
-    "seen": "what was seen here before",
-    "first use": "nothing but itself, on this first use here: compare its SHA-256 (daskpki rotate-ca status)",
+    "seen": "what this user saw of it before",
+    "first use": "nothing else, on this first use here: compare its SHA-256 (daskpki rotate-ca status)",
 }
 _COLUMNS: Final = ("seq", "time", "who", "command", "operation", "event", "body", "hash")
 
@@ -87,7 +87,7 @@ def _verify(invocation: Invocation, session: Session) -> None:
         f"the signed trust document (epoch {trust.epoch}) vouches for them up to number {trust.log[0]}",
         f"its CA is trusted by {_BASIS[audited.basis]}",
         f"each of the {head.seq - trust.log[0]} records after that is in a commit which the CA signed",
-        f"the inventory of {audited.certificates} certificates is what they say",
+        f"the inventory of {audited.certificates} certificates matches them",
     ]
     invocation.output.result(document, lines)
 

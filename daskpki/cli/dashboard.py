@@ -26,7 +26,7 @@ def dashboard(
     ] = None,
     dashboard_address: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", show_default="as the scheduler says", help="Address of its dashboard."),
+        typer.Option(metavar="HOST:PORT", show_default="ask the scheduler", help="Address of its dashboard."),
     ] = None,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open a browser, or print the file that one opens.")
@@ -49,7 +49,7 @@ def dashboard(
 
     invocation: Invocation = ctx.obj
     if not 0 <= port < LIMIT_OF_PORTS:
-        raise UsageError(f"--port {port} is no port", hint=f"1 to {LIMIT_OF_PORTS - 1}, or none for a free one")
+        raise UsageError(f"--port {port} is not a port", hint=f"1 to {LIMIT_OF_PORTS - 1}, or none for a free one")
     target = parse_scheduler(address) if address is not None else None
     location = parse_location(dashboard_address) if dashboard_address is not None else None
     upstream = upstream_of(target, location, surroundings(invocation))

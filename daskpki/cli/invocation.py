@@ -205,7 +205,7 @@ def parse_client(positional: str | None, option: str | None = None) -> str | Non
     if not slash:
         return _name(positional, Role.CLIENT)
     if parse_role(role_text) is not Role.CLIENT:
-        raise UsageError(f"{positional} is no person or service", hint=f"for example client/{inner}")
+        raise UsageError(f"{positional} is not a client", hint=f"for example client/{inner}")
     return _name(inner, Role.CLIENT)
 
 

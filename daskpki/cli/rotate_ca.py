@@ -291,9 +291,7 @@ def _reissue(invocation: Invocation, authority: CertificateAuthority, *, give_wa
 def _report(invocation: Invocation, document: dict[str, Any], lines: list[str]) -> None:
     invocation.output.result(document, lines)
     if held := document["heldByOthers"]:
-        invocation.output.hint(
-            f"issued by request, so their owners have to run daskpki request again: {', '.join(held)}"
-        )
+        invocation.output.hint(f"issued by request: their owners have to run daskpki request again: {', '.join(held)}")
     if step := document["next"]:
         invocation.output.hint(f"next: {step}")
 
@@ -325,7 +323,7 @@ FRESH = 60
 
 
 def _one_left(before: RolloverStatus, step: str) -> str:
-    return f"nothing to {step}: there is one CA" + ("" if before.published else "; the trust document says so now")
+    return f"nothing to {step}: there is one CA" + ("" if before.published else "; the trust document shows that now")
 
 
 def _dropped(others: Sequence[AuthorityRecord]) -> list[str]:

@@ -97,7 +97,7 @@ def read_scheduler_file(path: Path) -> str:
     except (ValueError, LookupError, TypeError, RecursionError):  # the last one is for a million brackets
         address = None
     if not isinstance(address, str):
-        raise CorruptError(f"{path} is no scheduler file", hint="a scheduler writes it by --scheduler-file")
+        raise CorruptError(f"{path} is not a scheduler file", hint="a scheduler writes it by --scheduler-file")
     return parse_scheduler(address)
 
 

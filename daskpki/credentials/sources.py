@@ -38,7 +38,7 @@ def _read(path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise CorruptError(
-            f"what daskpki-entrypoint handed down at {path} cannot be read: {error.strerror}",
+            f"the file {path}, handed down by daskpki-entrypoint, cannot be read: {error.strerror}",
             hint="it lives as long as the process that daskpki-entrypoint became",
         ) from None
 

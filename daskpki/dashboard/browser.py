@@ -48,8 +48,8 @@ _AGAIN: Final = "run daskpki dashboard again for another one"
 _POLICY: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 UNKNOWN_OWNER: Final = (
-    "This system does not tell whose connections come in. Another user of this machine whose server your browser "
-    "visits while this runs could use the dashboard as you."
+    "This system does not show which user opens a connection. If your browser visits a server of another user of this "
+    "machine while this runs, that user could use the dashboard as you."
 )
 
 

@@ -63,7 +63,7 @@ class Forward(RequestHandler):
             self.refuse(_BAD_REQUEST, "only paths are served")
             return
         if self.request.method not in {"GET", "HEAD"}:
-            self.refuse(_NOT_ALLOWED, f"{self.request.method} is refused: these pages only show")
+            self.refuse(_NOT_ALLOWED, f"{self.request.method} is refused: these pages are read-only")
             return
         try:
             upstream, path = await self._route(self.request)

@@ -70,7 +70,7 @@ class Upstream:
             services = await scheduler_services(self.address, self._security)
         except OSError as error:
             raise DaskpkiError(
-                f"the scheduler at {self.address} does not answer: {error}", hint="daskpki doctor says more"
+                f"the scheduler at {self.address} does not answer: {error}", hint="run daskpki doctor"
             ) from error
         port = services.get("dashboard") if isinstance(services, dict) else None
         if not isinstance(port, int) or not 0 < port < LIMIT_OF_PORTS:
@@ -95,7 +95,7 @@ class Upstream:
 async def _explained(address: str, place: Location, error: Exception) -> DaskpkiError:
     real = getattr(error, "real_error", None) or error
     if isinstance(real, ssl.SSLError) and real.reason != "WRONG_VERSION_NUMBER":
-        return DaskpkiError(f"no TLS with the dashboard at {place.netloc}: {real}", hint="daskpki doctor says more")
+        return DaskpkiError(f"no TLS with the dashboard at {place.netloc}: {real}", hint="run daskpki doctor")
     if await _speaks_plain_http(place):
         return DaskpkiError(
             f"{place.netloc} answers without TLS: this dashboard runs with --dashboard loopback",

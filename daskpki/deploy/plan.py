@@ -227,7 +227,7 @@ def reach(wanted: Deployment) -> Iterator[str]:
     inside = "" if wanted.single else ", and the workers' VMs"
     yield f"port 8786 (scheduler) is reached by clients from: {ranges}{inside}"
     if wanted.iap:
-        yield "ports 22 and 8786 are reached through Identity-Aware Proxy by those whom IAM lets use it"
+        yield "ports 22 and 8786 are reached through Identity-Aware Proxy by members whom IAM allows to use it"
     if not wanted.single:
         yield "worker and nanny ports are reached by this cluster's VMs alone"
     if wanted.scheduler_account or wanted.worker_account:

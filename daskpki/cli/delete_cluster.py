@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from daskpki.cli.output import ask
 from daskpki.cli.renew_revoke import Push, notify_schedulers
 from daskpki.errors import UsageError
 from daskpki.quoting import day
@@ -106,5 +105,6 @@ def _check_machines(invocation: Invocation) -> None:
 def _ask(cluster: str) -> None:
     if not sys.stdin.isatty():
         raise UsageError("deleting a cluster has to be confirmed", hint=f"--confirm {cluster}")
-    if ask(f"Type the cluster's name to delete it ({cluster}): ") != cluster:
+    print(f"Type the cluster's name to delete it ({cluster}): ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip() != cluster:
         raise UsageError("that is not the cluster's name, so nothing was deleted")

@@ -12,7 +12,6 @@ from daskpki.credentials.verified import Pins, VerifiedCredential, verify_creden
 from daskpki.errors import CorruptError, NotFoundError
 from daskpki.identity import Role
 from daskpki.pki.credential import parse_credential
-from daskpki.pki.trust import verify_trust
 from daskpki.pki.trust_document import parse_trust
 from daskpki.store.append_chain import ChainHead
 from daskpki.store.port import Store
@@ -46,16 +45,7 @@ def fetch_trust(store: Store, cluster: str, *, pins: Pins, now: datetime) -> Tru
     pins = pins.remembering(store.memory.trust(cluster))
 
     def counts(found: ChainHead[TrustPayload]) -> bool:
-        verify_trust(
-            found.payload.signed,
-            cluster=cluster,
-            previous=pins.previous,
-            anchors=pins.anchors,
-            pin_sha256=pins.sha256,
-            known=() if pins.sha256 else pins.known,
-            min_epoch=pins.min_epoch,
-            now=now,
-        )
+        pins.verify_trust(found.payload.signed, cluster, now)
         return True
 
     chain = trust_chain(store.secrets, cluster, counts)

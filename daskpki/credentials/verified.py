@@ -13,7 +13,7 @@ from daskpki.pki.certificates import load_certificate
 from daskpki.pki.credential import Credential
 from daskpki.pki.revoked import every_revoked_serial
 from daskpki.pki.trust import verify_trust
-from daskpki.pki.trust_document import Anchor, TrustDocument, parse_trust
+from daskpki.pki.trust_document import Anchor, SignedTrustDocument, TrustDocument, parse_trust
 from daskpki.pki.verify import key_fits, verify_leaf
 
 if TYPE_CHECKING:
@@ -49,22 +49,26 @@ class Pins(NamedTuple):
             return self
         return self._replace(known=seen.authorities, min_epoch=max(self.min_epoch, seen.epoch))
 
+    def verify_trust(self, signed: SignedTrustDocument, cluster: str, now: datetime) -> TrustDocument:
+        """The document, if it is signed and fits these pins; NotTrustedError, CorruptError."""
+        return verify_trust(
+            signed,
+            cluster=cluster,
+            previous=self.previous,
+            anchors=self.anchors,
+            pin_sha256=self.sha256,
+            known=() if self.sha256 else self.known,
+            min_epoch=self.min_epoch,
+            now=now,
+        )
+
 
 def verify_credential(credential: Credential, signed: Confidential, *, pins: Pins, now: datetime) -> VerifiedCredential:
     """Check signature and epoch of the trust document, chain, role, lifetime, key and revocation of the credential.
 
     Raises NotTrustedError or CorruptError that names the failed check.
     """
-    trust = verify_trust(
-        parse_trust(signed),
-        cluster=credential.cluster,
-        previous=pins.previous,
-        anchors=pins.anchors,
-        pin_sha256=pins.sha256,
-        known=() if pins.sha256 else pins.known,
-        min_epoch=pins.min_epoch,
-        now=now,
-    )
+    trust = pins.verify_trust(parse_trust(signed), credential.cluster, now)
     found = verify_leaf(credential.leaf, credential.chain, trust.roots, now=now, trust_domain=trust.trust_domain)
     if found != credential.identity:
         raise NotTrustedError(f"the credential is for {credential.identity.uri}, and its certificate for {found.uri}")

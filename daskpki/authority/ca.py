@@ -179,10 +179,10 @@ class CertificateAuthority:
             profile = SigningProfile(self.issuer(), self.policy(), kind, wanted or accept_all)
             yield from issue(self.session, profile, requests[done:])
 
-    def _repair(self, *, look: bool = False) -> None:
+    def _repair(self, *, check_rollback: bool = False) -> None:
         from daskpki.authority.repair import repair
 
-        repair(self.session, self._seen(), self.issuers, look=look)
+        repair(self.session, self._seen(), self.issuers, check_rollback=check_rollback)
 
     def due(self) -> list[CertificateRecord]:
         """The leaves past two thirds of their life or of a dropped CA, earliest end first."""
@@ -210,7 +210,7 @@ class CertificateAuthority:
                 if entry.key_type == kind
             ]
             yield from self._issue(alike, parse_renewable_key_type(kind), still)
-        self._repair(look=give_way)
+        self._repair(check_rollback=give_way)
 
     def revoke(self, which: str, reason: str = "unspecified") -> list[CertificateRecord]:
         """Revoke one serial, or all valid leaves of ROLE/NAME, and publish; returns what changed.

@@ -236,7 +236,7 @@ class Issuers:
         return self._opened[number]
 
     def adopt(self, issuer: Issuer) -> None:
-        """Take a generation's issuer, whose key was just made."""
+        """Keep the issuer of a new generation, whose key was just made."""
         self._opened[issuer.generation] = issuer
 
     def open(self, authorities: Iterable[AuthorityRecord]) -> None:

@@ -206,14 +206,14 @@ def copy_cluster(
 
 
 def _secrets(store: Store, cluster: str) -> list[SecretInfo]:
-    """All secrets of the cluster but those in which some stores keep the logs."""
+    """All secrets of the cluster, except those in which some stores keep the logs."""
     found = store.secrets.select({"daskpki-cluster": cluster})
     logs = (secret_names.records_id(cluster), secret_names.events_id(cluster))
     return [info for info in found if info.id not in logs]
 
 
 def _check_vacant(source: Store, target: Store, cluster: str, log: RecordLog) -> None:
-    """Raise AlreadyExistsError unless what the target has of the cluster is the beginning of a copy."""
+    """Raise AlreadyExistsError unless the target has nothing of the cluster, or the beginning of a copy."""
     mine = {info.id for info in _secrets(source, cluster)}
     for info in _secrets(target, cluster):
         if info.id not in mine:

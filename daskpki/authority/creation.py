@@ -182,7 +182,7 @@ def _check_is_ours(found: AuthorityRecord, plan: Plan, keys: CaKeys, cluster: st
 
 
 def _refuse_another(inventory: Inventory, cluster: str) -> None:
-    """Raise AlreadyExistsError for the second of two `init-ca` at once."""
+    """Raise AlreadyExistsError if another `init-ca` was first."""
     if made := _made(inventory):
         raise _exists(made[-1], cluster)
 

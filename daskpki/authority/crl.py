@@ -102,7 +102,7 @@ def present_crl(
 
 
 def _not_forgotten(inventory: Inventory, before: Mapping[int, Revocation], now: float) -> dict[int, Revocation]:
-    """Revocations of the previous document that stay until notAfter, also if the log lacks them: all but holds."""
+    """Revocations of the previous document, except holds: they stay until notAfter, even if the log lacks them."""
     kept = {}
     for serial, revocation in before.items():
         entry = inventory.certificate(serial)
@@ -124,7 +124,7 @@ class KeptCrl(NamedTuple):
 
 
 def kept_crls(trust: TrustDocument) -> list[KeptCrl]:
-    """The verified CRLs of the document, also an expired one, whose revocations are still true."""
+    """The verified CRLs of the document; an expired one counts too, since its revocations are still true."""
     anchors = {anchor.generation: anchor for anchor in trust.authorities}
     found = []
     for part in trust.crls:

@@ -95,7 +95,7 @@ def revoke_all(authority: CertificateAuthority) -> Sequence[CertificateRecord]:
     return revoke(session, authority.issuers, lambda inventory: _valid(inventory, now), REASON)
 
 
-def delete_secrets(authority: CertificateAuthority, planned: Deletion, told: Callable[[str], None]) -> None:
+def delete_secrets(authority: CertificateAuthority, planned: Deletion, report: Callable[[str], None]) -> None:
     """Delete the secrets that are due now, and report each id; a missing one is skipped."""
     secrets = authority.session.store.secrets
     for secret in planned.now:
@@ -103,4 +103,4 @@ def delete_secrets(authority: CertificateAuthority, planned: Deletion, told: Cal
             secrets.delete(secret)
         except NotFoundError:
             continue
-        told(secret)
+        report(secret)

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 def repair(
-    session: Session, seen: Inventory, issuers: Callable[[AuthorityRecord], Issuer], *, look: bool = False
+    session: Session, seen: Inventory, issuers: Callable[[AuthorityRecord], Issuer], *, check_rollback: bool = False
 ) -> None:
     """Repair the unfinished work that `seen` shows.
 
-    That is a due CRL, an unpublished revocation or change of CAs, and stale reservations; with `look` also a
+    That is a due CRL, an unpublished revocation or change of CAs, and stale reservations; with `check_rollback` also a
     rolled-back trust document.
     """
     revoking = next(seen.certificates(statuses=[REVOKING]), None)
@@ -32,7 +32,7 @@ def repair(
     abandoned = any(True for _ in _stale(seen, session.now())) and _abandon_stale(session)
     due = session.now().timestamp() >= seen.published.get("due", 0)
     needed = abandoned or unpublished or due
-    if needed or look:
+    if needed or check_rollback:
         from daskpki.authority.publication import is_rolled_back, publish
 
         if needed or is_rolled_back(session, session.log.read_cached()):  # with what this very command published

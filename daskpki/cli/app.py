@@ -17,7 +17,7 @@ from typing import Annotated, Final
 import typer
 
 from daskpki import __version__
-from daskpki.cli.invocation import FLAGS, Commands, Invocation, addressed, hoist, told
+from daskpki.cli.invocation import FLAGS, Commands, Invocation, given_options, hoist, with_options
 from daskpki.cli.output import Output, ReaderGone, results, tolerate_characters
 from daskpki.errors import DaskpkiError, Interrupted, NothingToDo
 from daskpki.files import drop_unwritable
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
         if code == Interrupted.exit_code:  # typer's, which prints nothing
             raise Interrupted("interrupted")
     except DaskpkiError as error:
-        repeat = partial(addressed, options=told(hoisted), commands=COMMANDS)
+        repeat = partial(with_options, options=given_options(hoisted), commands=COMMANDS)
         Output(verbose="--verbose" in hoisted or "-v" in hoisted, repeat=repeat).error(error)
         code = error.exit_code
     except ReaderGone:
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
 def _status(hoisted: Sequence[str]) -> int:
     command = typer.main.get_command(build(hoisted))
     try:
-        command.main(args=list(hoisted), prog_name="daskpki", obj=told(hoisted))
+        command.main(args=list(hoisted), prog_name="daskpki", obj=given_options(hoisted))
     except SystemExit as end:  # how typer ends, for --help and usage errors as well
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except NothingToDo as answer:  # the result was printed
@@ -210,7 +210,7 @@ def options(
             as_json=as_json,
             quiet=quiet,
             verbose=verbose,
-            repeat=partial(addressed, options=ctx.obj or "", commands=COMMANDS),
+            repeat=partial(with_options, options=ctx.obj or "", commands=COMMANDS),
         ),
         command=ctx.invoked_subcommand or "",
     )

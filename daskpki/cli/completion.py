@@ -28,7 +28,7 @@ def complete_login(incomplete: str) -> list[str]:
 
 
 def complete_name(ctx: Any, incomplete: str) -> list[str]:
-    """The names ROLE/NAME that the local store of this command line has; none of a store in the cloud."""
+    """The names ROLE/NAME in the local store of this command line; none for a store in the cloud."""
     parameters = ctx.find_root().params
     with suppress(DaskpkiError):
         return sorted(_names(parameters.get("store"), parameters.get("cluster"), incomplete))

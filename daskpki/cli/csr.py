@@ -44,7 +44,7 @@ def request(
     it; daskpki whoami shows waiting keys, daskpki logout removes them.
     """
     from daskpki.authority.ca_keys import parse_key_type
-    from daskpki.cli.login import keyring_remedy, surroundings
+    from daskpki.cli.login import environment_of, keyring_remedy
     from daskpki.credentials.csr import request_certificate, waiting_for
     from daskpki.files import PUBLIC_FILE, write_private
     from daskpki.pki.csr import request_pem
@@ -55,7 +55,7 @@ def request(
         hint = f"daskpki issue {role.value}; or any program's request: daskpki sign FILE {role.value}/NAME"
         raise PolicyError(f"a {role.value}'s key does not live in a person's keyring", hint=hint)
     identity = Identity(default_trust_domain(invocation.cluster), role, label)
-    here = surroundings(invocation)
+    here = environment_of(invocation)
     waiting = waiting_for(here.contexts, invocation.store_name, invocation.cluster, identity.name)
     instead = f"on a machine without a keyring, an operator's daskpki export client/{label} --out DIR takes its place"
     with keyring_remedy(f"unlock the keyring of your desktop session; {instead}"):
@@ -140,7 +140,7 @@ def _stored(authority: CertificateAuthority, issued: Issued) -> Credential:
 
 
 def _login_file(authority: CertificateAuthority, credential: Credential) -> LoginFile:
-    """The file, with a trust document whose revocation list outlasts the certificate as far as a list may."""
+    """The login file; its revocation list is valid as long as the certificate, up to the longest life of a list."""
     from daskpki.authority.csr import outlasting_trust
     from daskpki.credentials.login_file import LoginFile
     from daskpki.pki.certificates import load_certificate

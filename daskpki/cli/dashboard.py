@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daskpki.cli.login import surroundings
+from daskpki.cli.login import environment_of
 from daskpki.credentials.contexts import LIMIT_OF_PORTS, parse_scheduler
 from daskpki.errors import UsageError
 
@@ -52,7 +52,7 @@ def dashboard(
         raise UsageError(f"--port {port} is not a port", hint=f"1 to {LIMIT_OF_PORTS - 1}, or none for a free one")
     target = parse_scheduler(address) if address is not None else None
     location = parse_location(dashboard_address) if dashboard_address is not None else None
-    upstream = upstream_of(target, location, surroundings(invocation))
+    upstream = upstream_of(target, location, environment_of(invocation))
     open_page = webbrowser.open if browser else lambda _url: False
     tell = partial(print, flush=True)
     asyncio.run(serve(upstream, port=port, home=home(os.environ), open_page=open_page, tell=tell))

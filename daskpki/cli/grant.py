@@ -55,7 +55,7 @@ def grant(
 
 @contextmanager
 def _opened(invocation: Invocation) -> Iterator[Grants]:
-    """The grants of the cluster; a local store is refused before it is looked for."""
+    """The grants of the cluster; UsageError for a local store, whether or not it exists."""
     from daskpki.grants import Grants, check_applies
     from daskpki.settings import parse_store_url
     from daskpki.store.gsm.store import GsmStore

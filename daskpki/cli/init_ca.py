@@ -107,7 +107,7 @@ def init_ca(
         authority.init(**wanted, ca_key=ca_key, offline_root=root)
         document = _document(authority, leaves)
         document["recoveryCode"] = _recovery_code(authority.session.store) if recovery else None
-    invocation.output.result(document, _story(document))
+    invocation.output.result(document, _lines(document))
     invocation.output.hint(*_next_steps(document, offline, seal=seal))
 
 
@@ -152,7 +152,7 @@ def _document(authority: CertificateAuthority, leaves: Sequence[tuple[Role, str]
     }
 
 
-def _story(document: dict[str, Any]) -> list[str]:
+def _lines(document: dict[str, Any]) -> list[str]:
     leaves = [f"  {leaf['role']}/{leaf['name']}  valid until {leaf['notAfter'][:10]}" for leaf in document["issued"]]
     code = document["recoveryCode"]
     return [

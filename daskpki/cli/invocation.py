@@ -76,7 +76,7 @@ class PlainCommand(TyperCommand):
     """A command whose parameters take plain values as they are."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """The parameters, the help option among them, taken plainly."""
+        """The parameters, including the help option."""
         return _plain_first(super().get_params(ctx))
 
 
@@ -84,7 +84,7 @@ class PlainGroup(TyperGroup):
     """A group of commands whose options take plain values as they are."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """The parameters, taken plainly."""
+        """The parameters."""
         return _plain_first(super().get_params(ctx))
 
 
@@ -179,7 +179,7 @@ def _plain(annotation: Any, value: Any) -> Any:
 
 
 def parse_role_and_name(first: str, second: str | None = None, option: str | None = None) -> tuple[Role, str]:
-    """ROLE/NAME, or ROLE with the name as second word or by `--name`; scheduler and worker default to their role.
+    """Parse ROLE/NAME, or ROLE with a second word or `--name`; scheduler and worker default to their role.
 
     A role's word is never a name (`issue client worker`), and contradicting names are refused.
     """
@@ -276,7 +276,7 @@ class Invocation(NamedTuple):
     def open_store(
         self, *, url: str | None = None, create: bool = False, placement: GsmOptions | None = None
     ) -> closing[Store]:
-        """The store named by `--store`, or another one, closed at the end; with `create` a missing local one is made.
+        """Open the store of `--store` or `url`, to be closed by `with`; with `create`, make a missing local one.
 
         `placement` has the options for a new cluster's secrets in Secret Manager.
         """
@@ -340,8 +340,8 @@ def _kms(uri: str) -> CaKeys:
     return kms_ca_keys(uri, os.environ)
 
 
-def told(hoisted: Sequence[str]) -> str:
-    """The options with a value at the front of hoisted arguments, as one could repeat them."""
+def given_options(hoisted: Sequence[str]) -> str:
+    """The options with a value at the front of hoisted arguments, quoted for a shell."""
     words: list[str] = []
     pending = iter(hoisted)
     for argument in pending:
@@ -360,8 +360,8 @@ def is_given(ctx: typer.Context, name: str) -> bool:
     return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
 
 
-def addressed(text: str, options: str, commands: Iterable[str]) -> str:
-    """The text with these options in each command of ours that has none yet, the entrypoint's among them."""
+def with_options(text: str, options: str, commands: Iterable[str]) -> str:
+    """Add these options to each daskpki and daskpki-entrypoint command in the text that has none yet."""
     if not options:
         return text
     named = "|".join(map(re.escape, commands))

@@ -42,7 +42,7 @@ def list_(ctx: typer.Context) -> None:
     from daskpki.pki.trust_document import parse_trust
 
     invocation: Invocation = ctx.obj
-    here = surroundings(invocation)
+    here = environment_of(invocation)
     active, preferred = here.contexts.active(), here.contexts.preferred()
     documents, rows = [], []
     for saved in here.contexts.all():
@@ -65,7 +65,7 @@ def use(ctx: typer.Context, which: Which) -> None:
     Example:  [bold]daskpki context use prod/alice[/bold]
     """
     invocation: Invocation = ctx.obj
-    contexts = surroundings(invocation).contexts
+    contexts = environment_of(invocation).contexts
     chosen = contexts.find(which)
     contexts.prefer(chosen)
     invocation.output.result({"preferred": chosen.id}, [f"{chosen.context.title} is used where several logins match"])
@@ -80,8 +80,8 @@ def remove(ctx: typer.Context, which: Which) -> None:
     logout(ctx, which)
 
 
-def surroundings(invocation: Invocation) -> Environment:
-    """The environment, clock, keyring and stores in which a person's credential is searched."""
+def environment_of(invocation: Invocation) -> Environment:
+    """The variables, clock, keyring and stores in which a person's credential is searched."""
     from daskpki.credentials.os_keyring import OSKeyring
     from daskpki.credentials.sources import Environment
     from daskpki.store.opening import open_store
@@ -138,7 +138,7 @@ def login(
     from daskpki.credentials.login_file import is_login_file
 
     invocation: Invocation = ctx.obj
-    here = surroundings(invocation)
+    here = environment_of(invocation)
     if who is not None and is_login_file(who):
         if name is not None:
             raise UsageError(
@@ -158,7 +158,7 @@ def login(
         "schedulers": list(context.schedulers),
     }
     invocation.output.result(document, [f"logged in as {document['identity']}"])
-    _say_what_dask_does(invocation, made, here, user_config=user_config)
+    _report_dask_config(invocation, made, here, user_config=user_config)
     address = context.schedulers[0] if context.schedulers else "tls://HOST:8786"
     invocation.output.hint(f"next: python -c 'from dask.distributed import Client; print(Client(\"{address}\"))'")
 
@@ -187,7 +187,7 @@ def _login_from_store(
 
 
 def _renewed(ctx: typer.Context, here: Environment) -> Saved | None:
-    """The active login among those that `--store` and `--cluster` leave; None where there is none yet."""
+    """The active login of `--store` and `--cluster`, as far as these are given; None if there is no login yet."""
     from daskpki.credentials.contexts import LOGIN_FILE
     from daskpki.credentials.sources import renewal_of_login
 
@@ -232,7 +232,7 @@ def _login_by_file(
         return login_by_file(file, schedulers, here, ca_sha256=pin, user_config=user_config)
 
 
-def _say_what_dask_does(invocation: Invocation, made: LoggedIn, here: Environment, *, user_config: bool) -> None:
+def _report_dask_config(invocation: Invocation, made: LoggedIn, here: Environment, *, user_config: bool) -> None:
     """Report in which environments plain `Client(...)` asks daskpki, and which login is active."""
     from daskpki.credentials.dask_config import config_file, tool_environment
 
@@ -300,16 +300,16 @@ def logout(
     Example:  [bold]daskpki logout default/alice[/bold]
     """
     from daskpki.credentials.csr import all_waiting
-    from daskpki.credentials.login import leaving
     from daskpki.credentials.login import logout as log_out
+    from daskpki.credentials.login import logout_targets
 
     invocation: Invocation = ctx.obj
-    here = surroundings(invocation)
-    going = leaving(here, None if everything else which or invocation.cluster)
+    here = environment_of(invocation)
+    targets = logout_targets(here, None if everything else which or invocation.cluster)
     with keyring_remedy("unlock the keyring of your desktop session, where the key is, and run this again"):
-        log_out(here, *going)
-    titles = [saved.context.title for saved in going.logins]
-    keys = [waiting.title for waiting in going.waiting]
+        log_out(here, *targets)
+    titles = [saved.context.title for saved in targets.logins]
+    keys = [waiting.title for waiting in targets.waiting]
     lines = [f"logged out {title}" for title in titles] + [f"removed the waiting key of {title}" for title in keys]
     left = [waiting.title for waiting in all_waiting(here.contexts)]
     invocation.output.result({"removed": titles, "removedKeys": keys, "waiting": left}, lines or ["no logins"])
@@ -337,7 +337,7 @@ def whoami(
     from daskpki.pki.pem import fingerprint
 
     invocation: Invocation = ctx.obj
-    here = surroundings(invocation)
+    here = environment_of(invocation)
     waiting = [known.title for known in all_waiting(here.contexts)]
     if waiting:
         invocation.output.hint(f"a key waits for its certificate: {', '.join(waiting)} (daskpki login, once signed)")

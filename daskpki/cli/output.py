@@ -101,7 +101,7 @@ def fingerprint_lines(fingerprint: str) -> str:
 
 
 _SAMPLE: Final = 500
-"""Rows that decide how wide the columns are; a wider cell further down pushes its own line only."""
+"""Rows that set the width of the columns; a wider cell further down only widens its own line."""
 
 
 def print_listing(
@@ -158,7 +158,7 @@ def _cell(value: object) -> str:
 
 
 def table_lines(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> Iterator[str]:
-    """A table whose columns are as wide as its first rows ask for; `empty` when there are none."""
+    """A table with columns as wide as its first rows need; `empty` if there are no rows."""
     pending = ([visible(cell) for cell in row] for row in rows)
     sample = list(islice(pending, _SAMPLE))
     if not sample:
@@ -229,7 +229,7 @@ def tolerate_characters(stream: TextIO) -> None:
 
 
 def _takes_everything(stream: TextIO) -> bool:
-    """True for UTF-8; elsewhere JSON has to use its own escapes, since those of `backslashreplace` are no JSON."""
+    """True for UTF-8; otherwise JSON has to use its own escapes, since those of `backslashreplace` are not JSON."""
     return stream.encoding.lower().replace("-", "") == "utf8"
 
 
@@ -249,7 +249,7 @@ class ReaderGone(Exception):  # noqa: N818 - no fault
 
 @contextmanager
 def results() -> Iterator[None]:
-    """Surrounds writes to stdout: DaskpkiError when its file takes no more, ReaderGone for a closed pipe."""
+    """Surrounds writes to stdout: DaskpkiError if the file is full, ReaderGone for a closed pipe."""
     try:
         yield
     except BrokenPipeError:

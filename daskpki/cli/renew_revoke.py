@@ -63,12 +63,12 @@ def notify_schedulers(
 
 
 def _push(invocation: Invocation, authority: CertificateAuthority, given: Sequence[str] | None) -> list[Answer]:
-    from daskpki.cli.login import surroundings
+    from daskpki.cli.login import environment_of
     from daskpki.credentials.contexts import parse_scheduler
     from daskpki.credentials.source_selection import Wanted
     from daskpki.credentials.sources import obtain
 
-    found = obtain(Wanted(cluster=invocation.cluster), surroundings(invocation))
+    found = obtain(Wanted(cluster=invocation.cluster), environment_of(invocation))
     head = authority.session.anchor.chain.head()
     assert head is not None, "published a moment ago"
     latest = head.payload

@@ -28,7 +28,7 @@ _SUFFIX: Final = ".request"
 
 
 class Waiting(NamedTuple):
-    """A key that `daskpki request` made: the id, store, cluster and name of the login that it will be."""
+    """A key that `daskpki request` made, by id, store, cluster and name of its future login."""
 
     id: str
     store: str
@@ -62,7 +62,7 @@ def all_waiting(contexts: Contexts) -> list[Waiting]:
 
 
 def find_waiting(contexts: Contexts, title: str) -> Waiting:
-    """The key that waits for CLUSTER, CLUSTER/NAME or by its id; NotFoundError, UsageError that names several."""
+    """The waiting key of CLUSTER or CLUSTER/NAME, or with that id; NotFoundError, UsageError that names several."""
     fitting = [known for known in all_waiting(contexts) if title in (known.id, known.title, known.cluster)]
     if not fitting:
         raise NotFoundError(f"there is neither a login nor a waiting key {title!r}", hint="daskpki whoami")
@@ -79,9 +79,9 @@ _NO_FILE: Final = hashlib.sha256(b"").hexdigest()
 def request_certificate(
     waiting: Waiting, identity: Identity, contexts: Contexts, keyring: KeyringPort, kind: KeyType = KeyType.P256
 ) -> bytes:
-    """Make a key in the keyring, and the request (DER) for it; if one waits already, the request is for that.
+    """Make a key in the keyring, unless one already waits, and return the request (DER) for it.
 
-    AccessDeniedError without a usable keyring; then there is no key either.
+    AccessDeniedError without a usable keyring; then no key is made.
     """
     with contexts.locked():
         key = waiting_key(waiting.id, keyring)

@@ -46,7 +46,7 @@ class LoaderConfig(NamedTuple):
 
 
 def read_config(paths: Sequence[str], environ: Mapping[str, str]) -> LoaderConfig:
-    """Read the files of `dask.config.paths`, then the environment: what comes later overrules what comes before."""
+    """Read the files of `dask.config.paths`, then the environment; later settings override earlier ones."""
     from dask import config
 
     own = config_file(environ)
@@ -87,7 +87,7 @@ def config_file(environ: Mapping[str, str]) -> Path:
 
 
 def check_config(environ: Mapping[str, str]) -> Path:
-    """Our file's path; AlreadyExistsError when there is a file of that name which is not ours."""
+    """Our file's path; AlreadyExistsError if a file of that name is not ours."""
     path = config_file(environ)
     if is_there(path) and not _is_ours(path):
         raise AlreadyExistsError(f"{path} exists and was not written by daskpki", hint="rename it, and log in again")
@@ -95,7 +95,7 @@ def check_config(environ: Mapping[str, str]) -> Path:
 
 
 def set_loader(environ: Mapping[str, str]) -> Path:
-    """Let every environment that reads the user's directory ask daskpki; AlreadyExistsError as `check_config`."""
+    """Set daskpki's loader for every environment that reads the user's directory; AlreadyExistsError."""
     path = check_config(environ)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -50,7 +50,7 @@ class _Unusable(Exception):  # noqa: N818 - an answer to the parent, not a fault
 
 
 def main() -> None:
-    """Answer one request; errors are answers too, so the exit code is 0 unless this module itself is broken."""
+    """Answer one request; an error is an answer too, so the exit code is 0 unless this module is broken."""
     request = json.load(sys.stdin.buffer)
     with contextlib.redirect_stdout(sys.stderr):  # what a backend prints is no part of the answer
         answer = _answer(request)
@@ -99,7 +99,7 @@ def _choose() -> KeyringBackend:
 
 
 def _named_by(setting: str, load: Callable[[], KeyringBackend | None]) -> KeyringBackend | None:
-    """The backend that a setting of keyring's own names, as pip's helpers do for all programs; None without one."""
+    """The backend that keyring's own setting names for all programs; None if it is not set."""
     try:
         named = load()
         return None if named is None else allowed_backend(named)

@@ -81,7 +81,7 @@ def login_by_file(
     ca_sha256: str | None = None,
     user_config: bool = False,
 ) -> LoggedIn:
-    """Complete a key of `request` by a login file; `ca_sha256` is the CA's fingerprint, which the operator told.
+    """Complete a key of `request` by a login file; `ca_sha256` is the CA's fingerprint from the operator.
 
     UsageError without that fingerprint unless an earlier login knows the CA; NotFoundError unless the certificate
     belongs to a key in the keyring; other errors as `login`.
@@ -188,11 +188,11 @@ def _write(saved: Saved, verified: VerifiedCredential, before: _Before, here: En
         if set_loader:
             dask_config.set_loader(here.environ)
     except DaskpkiError:
-        _put_back(saved, before, here)
+        _restore(saved, before, here)
         raise
 
 
-def _put_back(saved: Saved, before: _Before, here: Environment) -> None:
+def _restore(saved: Saved, before: _Before, here: Environment) -> None:
     """Undo what was written; if the keyring fails here too, the first error is still the one reported."""
     with suppress(AccessDeniedError):
         if before.entry is None:
@@ -205,27 +205,27 @@ def _put_back(saved: Saved, before: _Before, here: Environment) -> None:
         here.contexts.write(before.saved)
 
 
-class Leaving(NamedTuple):
+class LogoutTargets(NamedTuple):
     """The logins and waiting keys that a logout removes."""
 
     logins: Sequence[Saved]
     waiting: Sequence[Waiting]
 
 
-def leaving(here: Environment, which: str | None) -> Leaving:
+def logout_targets(here: Environment, which: str | None) -> LogoutTargets:
     """The login CLUSTER, CLUSTER/NAME or ID with the key that waits for its renewal, or such a key alone; None for all.
 
     NotFoundError when there is neither, UsageError that names several.
     """
     known = all_waiting(here.contexts)
     if which is None:
-        return Leaving(here.contexts.all(), known)
+        return LogoutTargets(here.contexts.all(), known)
     if not here.contexts.fitting(which):
-        return Leaving([], [find_waiting(here.contexts, which)])
+        return LogoutTargets([], [find_waiting(here.contexts, which)])
     saved = here.contexts.find(which)
     by_file = saved.context.store == LOGIN_FILE  # whose request names the store that could not be read
     renewals = [key for key in known if key.id == saved.id or (by_file and key.title == saved.context.title)]
-    return Leaving([saved], renewals)
+    return LogoutTargets([saved], renewals)
 
 
 def logout(here: Environment, logins: Sequence[Saved], waiting: Sequence[Waiting] = ()) -> None:

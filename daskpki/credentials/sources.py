@@ -57,7 +57,7 @@ class Environment(NamedTuple):
         return Contexts(settings.home(self.environ))
 
     def newest_trust(self, name: str) -> NewestTrust:
-        """The newest trust document that programs of this user have seen since a login or export."""
+        """The newest trust document seen by this user's programs since a login or export."""
         return NewestTrust(settings.home(self.environ), name)
 
     @property
@@ -165,7 +165,7 @@ def renewal_of_login(context: Context, *, is_active: bool) -> str:
 
 
 def _check_asked_for(verified: VerifiedCredential, wanted: Wanted, choice: Choice) -> None:
-    """Raise for a source with another credential, which is never a reason to try the next source."""
+    """Raise UsageError if the source has another credential; the next source is never tried instead."""
     credential = verified.credential
     for what, asked, found in (
         ("name", wanted.name, credential.identity.name),
@@ -239,7 +239,7 @@ def _from_keyring(wanted: Wanted, here: Environment) -> _Found:
 
 
 def _in_cluster(wanted: Wanted, here: Environment) -> Wanted:
-    """DASKPKI_CLUSTER narrows the choice of a login; without it every cluster counts."""
+    """Restrict the choice of a login to DASKPKI_CLUSTER, if that is set."""
     return wanted._replace(cluster=wanted.cluster or here.environ.get("DASKPKI_CLUSTER") or None)
 
 

@@ -34,7 +34,7 @@ class VerifiedCredential(NamedTuple):
 class Pins(NamedTuple):
     """Pins of the trust document: CAs (DER), a CA's fingerprint, its least epoch, the document before it.
 
-    `known` are the CAs of an earlier document that this user has seen; a fingerprint goes before them.
+    `known` are the CAs of an earlier document that this user has seen; a fingerprint takes precedence.
     """
 
     anchors: tuple[bytes, ...] = ()

@@ -106,7 +106,7 @@ class Entrance:
 
 
 class SignIn(RequestHandler):
-    """Takes the form of the file: a secret for a cookie. Its Origin is that of a file, so it is not checked."""
+    """Exchanges the one-time secret in a form for the cookie. The form comes from a file, so Origin is not checked."""
 
     def initialize(self, entrance: Entrance, signed_in: Callable[[], None]) -> None:
         """Take the rules, and a callback for the use of the secret."""
@@ -162,7 +162,7 @@ def _as_listed(end: tuple[str, int]) -> str:
 
 
 def owner_by_kernel(client: tuple[str, int], port: int) -> int | None:
-    """Find the user of a connection to our port; None if the kernel does not tell, -1 if it is not in its list."""
+    """Find the user of a connection to our port; None if the system does not show it, -1 for an unlisted connection."""
     try:
         table = _CONNECTIONS.read_text("ascii")
     except OSError:

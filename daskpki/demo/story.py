@@ -24,18 +24,6 @@ from daskpki.settings import DEFAULT_CLUSTER, store_url
 _LIMIT: Final = 10.0
 
 
-def without_certificate(address: str, anchors: Sequence[bytes]) -> str:
-    """Connect without a certificate."""
-    return _knock(address, _context(anchors))
-
-
-def of_another_ca(address: str, anchors: Sequence[bytes], mallory: VerifiedCredential) -> str:
-    """Connect with a valid client certificate of another CA."""
-    context = _context(anchors)
-    load_key_pair(context, KeyPair(certificate_pem(mallory.credential), key_pem(mallory.credential)))
-    return _knock(address, context)
-
-
 def _context(anchors: Sequence[bytes]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False  # a stranger is not choosy
@@ -43,8 +31,11 @@ def _context(anchors: Sequence[bytes]) -> ssl.SSLContext:
     return context
 
 
-def _knock(address: str, context: ssl.SSLContext) -> str:
-    """Shake hands and read: in TLS 1.3 the client learns only then that it was refused (RFC 8446, 4.4.2.4)."""
+def _refusal(address: str, context: ssl.SSLContext) -> str:
+    """Connect, and return the reason of the refusal; DaskpkiError if there is none.
+
+    In TLS 1.3 the client learns of it only when it reads after the handshake (RFC 8446, 4.4.2.4).
+    """
     try:
         with (
             socket.create_connection(split_scheduler(address), _LIMIT) as plain,
@@ -138,8 +129,10 @@ def _turn_away_strangers(stage: Stage, tell: Tell, address: str) -> None:
     stage.run("--cluster", _OTHERS, "init-ca", "--with", "client/mallory")
     alice, mallory = _credential(stage, DEFAULT_CLUSTER, "alice"), _credential(stage, _OTHERS, "mallory")
     anchors = alice.trust.roots
-    tell(f"  no certificate                      refused: {without_certificate(address, anchors)}")
-    tell(f"  a certificate of another CA         refused: {of_another_ca(address, anchors, mallory)}")
+    of_another_ca = _context(anchors)
+    load_key_pair(of_another_ca, KeyPair(certificate_pem(mallory.credential), key_pem(mallory.credential)))
+    tell(f"  no certificate                      refused: {_refusal(address, _context(anchors))}")
+    tell(f"  a certificate of another CA         refused: {_refusal(address, of_another_ca)}")
     tell(f"  a client that poses as a scheduler  refused: {_impostor(stage, alice)}")
 
 

@@ -167,7 +167,7 @@ class Deployment(Site):
 
     @property
     def subnet_path(self) -> str | None:
-        """The subnet in full, since a template belongs to no region that could complete a short name."""
+        """The full path of the subnet: an instance template has no region that could complete a short name."""
         if self.subnet is None or "/" in self.subnet:
             return self.subnet
         return f"projects/{self.network_owner.project}/regions/{self.region}/subnetworks/{self.subnet}"
@@ -253,7 +253,7 @@ def parse_gsm(text: str) -> GsmUrl:
 
 
 def parse_range(text: str) -> str:
-    """A range of addresses in CIDR form; the whole address family is refused, since it names everybody."""
+    """A range of addresses in CIDR form; the whole address family is refused."""
     try:
         network = ipaddress.ip_network(text)
     except ValueError as error:

@@ -205,7 +205,7 @@ def _email(part: Part) -> str:
 
 
 def _name(wanted: Deployment, full: str) -> str:
-    """A resource's name with what all names begin with as a variable; a name that had to be cut stays as it is."""
+    """A resource's name with the common beginning as a variable; a name that was shortened stays as it is."""
     prefix = wanted.owner.name("")
     return Reference(f"${{var.name}}-{full.removeprefix(prefix)}") if full.startswith(prefix) else full
 
@@ -215,7 +215,7 @@ def _identifier(text: str) -> str:
 
 
 def _template(wanted: Deployment, part: Part) -> str:
-    """The user-data of a part, with placeholders for what variables say."""
+    """The user-data of a part, with placeholders for variables."""
     text: str = escaped(render_user_data(container(wanted, part)))
     registry = registry_of(wanted.image)
     for literal, placeholder in (

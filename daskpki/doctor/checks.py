@@ -39,7 +39,7 @@ MOST_OF_A_TOPIC: Final = 5
 
 
 class Severity(StrEnum):
-    """How bad a finding is, from fine to broken or unsafe."""
+    """Severity of a finding, from fine to broken or unsafe."""
 
     OK = "ok"
     NOTE = "note"
@@ -97,7 +97,7 @@ def of_error(subject: str, failure: DaskpkiError) -> Finding:
 
 
 def gist(findings: Sequence[Finding], most: int = MOST_OF_A_TOPIC) -> list[Finding]:
-    """Keep at most `most` findings of a topic and severity; the last one says how many more there are."""
+    """Keep at most `most` findings of a topic and severity; the last one counts the others."""
     total = Counter((finding.topic, finding.severity) for finding in findings)
     seen: Counter[tuple[str | None, Severity]] = Counter()
     shown = []
@@ -148,7 +148,7 @@ _SEVERITY: Final = {
 
 
 def check_access(judged: Iterable[grants.GrantFinding], url: GsmUrl) -> Iterator[Finding]:
-    """Report the findings about a cluster's IAM policies, and what could not be seen."""
+    """Report the findings about a cluster's IAM policies, and the grants that are not checked."""
     found = []
     for each in judged:
         whom = f"{each.member}: " if each.member else ""

@@ -131,7 +131,7 @@ class Examination:
 
     def _checks(self, cluster: Cluster) -> Checks:
         """The checks of the store that can run after the first one."""
-        if cluster.is_closed_to_us:
+        if cluster.is_log_closed:
             return WITHOUT_LOG
         failure = self._run("store", partial(store.examine_store, cluster))
         if not isinstance(failure, NotFoundError | UnavailableError):

@@ -75,8 +75,8 @@ class Cluster:
         return found
 
     @cached_property
-    def is_closed_to_us(self) -> bool:
-        """True if we may read the trust document but not the log, as nodes and people do."""
+    def is_log_closed(self) -> bool:
+        """True if this user may read the trust document but not the log, like nodes and clients."""
         try:
             _ = self.inventory
         except AccessDeniedError:
@@ -141,7 +141,7 @@ def report_closed_log(cluster: Cluster) -> Iterator[Finding]:
 
 
 def examine_authorities(cluster: Cluster) -> Iterator[Finding]:
-    """Check the end of each certificate of each CA."""
+    """Check when each certificate of each CA ends."""
     living = living_authorities(cluster.inventory)
     if len(living) > 1:
         yield note("CA", "a rollover is under way: nodes trust more than one CA", "daskpki rotate-ca status")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pexpect
 import pytest
 
-from daskpki.credentials.login import leaving, login_by_file, logout
+from daskpki.credentials.login import login_by_file, logout, logout_targets
 from daskpki.credentials.login_file import encode_login_file, is_login_file, load_login_file, parse_login_file
 from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.source_selection import Wanted
@@ -215,7 +215,7 @@ def test_what_it_says_of_itself_is_verified(
     with pytest.raises(UsageError, match="nobody vouches for it here"):
         login_by_file(file, [], here)
     assert here.contexts.all() == []
-    logout(here, *leaving(here, None))
+    logout(here, *logout_targets(here, None))
 
 
 def test_without_a_keyring_the_error_gives_one_command(operator: Person) -> None:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from daskpki import CertificateAuthority, secret_names
 from daskpki.authority.csr import proposed, sign_request
 from daskpki.credentials.csr import all_waiting, request_certificate, waiting_for, waiting_key
-from daskpki.credentials.login import leaving, login, logout
+from daskpki.credentials.login import login, logout, logout_targets
 from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.sources import Environment, obtain
@@ -124,15 +124,15 @@ def test_a_key_that_waits_is_known_and_goes_by_logout(
     bob = waiting_for(here.contexts, store.url, "default", "bob")
     request_certificate(bob, ALICE, here.contexts, here.keyring)
     assert [known.title for known in all_waiting(here.contexts)] == ["default/alice", "default/bob"]
-    logout(here, *leaving(here, "default/alice"))
+    logout(here, *logout_targets(here, "default/alice"))
     assert waiting(store, here) is None
     assert all_waiting(here.contexts) == [bob], "somebody else's key is not removed by the way"
-    assert leaving(here, "default") == leaving(here, None) == ([], [bob])
-    logout(here, *leaving(here, None))
+    assert logout_targets(here, "default") == logout_targets(here, None) == ([], [bob])
+    logout(here, *logout_targets(here, None))
     assert waiting_key(bob.id, here.keyring) is None
     assert not here.contexts.directory.exists()
     with pytest.raises(NotFoundError, match="neither a login nor a waiting key"):
-        leaving(here, "default")
+        logout_targets(here, "default")
 
 
 def test_of_several_waiting_keys_one_has_to_be_named(store: LocalStore, here: Environment) -> None:
@@ -140,10 +140,10 @@ def test_of_several_waiting_keys_one_has_to_be_named(store: LocalStore, here: En
         key = waiting_for(here.contexts, store.url, "default", name)
         request_certificate(key, ALICE, here.contexts, here.keyring)
     with pytest.raises(UsageError, match="several waiting keys fit 'default': default/alice in"):
-        leaving(here, "default")
+        logout_targets(here, "default")
     next(here.contexts.directory.glob("*.request")).write_text("torn")
     assert len(all_waiting(here.contexts)) == 2, "a damaged note still says which key it is about"
-    logout(here, *leaving(here, None))
+    logout(here, *logout_targets(here, None))
     assert all_waiting(here.contexts) == []
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from daskpki.cli.app import COMMANDS
-from daskpki.cli.invocation import addressed, hoist, parse_client, parse_role_and_name, told
+from daskpki.cli.invocation import given_options, hoist, parse_client, parse_role_and_name, with_options
 from daskpki.errors import UsageError
 from daskpki.identity import Role
 from daskpki.pki.profile import DAY, parse_ttl
@@ -118,11 +118,13 @@ def test_a_hint_runs_as_printed(local: Run, tmp_path: Path) -> None:
 
 
 def test_options_are_put_where_none_are() -> None:
-    options = told(hoist(["issue", "--store=gsm://p", "worker", "--cluster", "a b", "--json", "--", "--cluster"]))
+    options = given_options(
+        hoist(["issue", "--store=gsm://p", "worker", "--cluster", "a b", "--json", "--", "--cluster"])
+    )
     assert options == "--store=gsm://p '--cluster=a b'"
     text = "daskpki list; daskpki --cluster x list; daskpki-entrypoint worker; daskpki is a program"
-    assert addressed(text, options, COMMANDS) == (
+    assert with_options(text, options, COMMANDS) == (
         "daskpki --store=gsm://p '--cluster=a b' list; daskpki --cluster x list; "
         "daskpki-entrypoint worker --store=gsm://p '--cluster=a b'; daskpki is a program"
     )
-    assert addressed(text, "", COMMANDS) == text
+    assert with_options(text, "", COMMANDS) == text

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from daskpki.records import Record
 
 _BASIS: Final = {
-    "pin": "the pin (--ca-sha256)",
-    "seen": "what this user saw of it before",
-    "first use": "nothing else, on this first use here: compare its SHA-256 (daskpki rotate-ca status)",
+    "pin": "by the pin (--ca-sha256)",
+    "seen": "since this user has seen it before",
+    "first use": "by nothing else, on this first use here: compare its SHA-256 (daskpki rotate-ca status)",
 }
 _COLUMNS: Final = ("seq", "time", "who", "command", "operation", "event", "body", "hash")
 
@@ -85,7 +85,7 @@ def _verify(invocation: Invocation, session: Session) -> None:
     lines = [
         f"{head.seq} records follow from one another; the head is {head.hash}",
         f"the signed trust document (epoch {trust.epoch}) vouches for them up to number {trust.log[0]}",
-        f"its CA is trusted by {_BASIS[audited.basis]}",
+        f"its CA is trusted {_BASIS[audited.basis]}",
         f"each of the {head.seq - trust.log[0]} records after that is in a commit which the CA signed",
         f"the inventory of {audited.certificates} certificates matches them",
     ]

@@ -10,7 +10,7 @@ the same phase: after a failed registration the server stays among calls, which 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from daskpki.cluster.peer import Peer
@@ -29,6 +29,9 @@ from daskpki.cluster.policy import (
 )
 from daskpki.identity import Identity, Role
 from daskpki.quoting import shown
+
+_FIRE_AND_FORGET: Final = {"op": "client-desires-keys", "client": "fire-and-forget"}
+"""What `distributed.fire_and_forget` sends: the scheduler itself wants these keys until they are done."""
 
 _Claimants = WeakKeyDictionary[object, Identity]
 
@@ -168,7 +171,8 @@ class Conversation:
             verify_call(self.server or Server.WORKER, self.channel, message, self._caller)
         for field, value in self._registered.items():
             # Dask merges a message over its own fields of the stream, so a message could name another worker or client.
-            if message.get(field, value) != value:
+            forgotten = field == "client" and message.items() >= _FIRE_AND_FORGET.items()
+            if message.get(field, value) != value and not forgotten:
                 reason = f"{field}={shown(message[field])} is not the sender"
                 raise OperationRefusedError(str(message.get("op")), reason)
 

@@ -120,6 +120,23 @@ class TestNamesThatAreTaken:
         )
 
 
+@pytest.mark.parametrize("role", [Role.CLIENT, Role.WORKER])
+def test_a_client_speaks_for_itself_and_fires_and_forgets(role: Role) -> None:
+    conversation = on_scheduler(peer(role), ALLOW)
+    conversation.check_inbound_call({"op": "register-client", "client": "Client-1"})
+    wants = {"op": "client-desires-keys", "keys": ["x"]}
+    for client in ("Client-1", "fire-and-forget"):
+        conversation.check_inbound_stream(wants | {"client": client})
+    for message in (
+        wants | {"client": "Client-2"},
+        wants | {"client": "fire-and-forget", "worker": OWN},
+        {"op": "client-releases-keys", "keys": ["x"], "client": "fire-and-forget"},
+        {"op": "close-client", "client": "fire-and-forget"},
+    ):
+        with pytest.raises(OperationRefusedError, match=r"=.* is not the sender"):
+            conversation.check_inbound_stream(message)
+
+
 def test_the_thousandth_registration_costs_no_more_than_the_first() -> None:
     class Connection:
         """Of which a weak reference can be made."""

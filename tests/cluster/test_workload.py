@@ -36,6 +36,7 @@ from distributed import (
     Variable,
     WorkerPlugin,
     as_completed,
+    fire_and_forget,
     get_task_stream,
     performance_report,
     span,
@@ -351,6 +352,16 @@ def test_cancelling(client: Client) -> None:
     client.cancel([blocked])
     assert blocked.cancelled()
     Event("never").set()
+
+
+def test_what_is_fired_and_forgotten_is_done(client: Client) -> None:
+    done, go = Event("done"), Event("go")
+    future = client.submit(lambda: go.wait(30) and done.set(), pure=False)
+    fire_and_forget(future)
+    del future  # would cancel it
+    assert client.submit(sum, [1, 2], pure=False).result(timeout=60) == 3
+    go.set()
+    assert done.wait(30)
 
 
 def test_workers_that_are_killed_come_back(client: Client, tmp_path: Path) -> None:

@@ -84,6 +84,12 @@ def test_control_the_ways_out_are_open_without_confinement() -> None:
     assert attempts({way: WAYS_OUT[way] for way in harmless}) == dict.fromkeys(harmless, "done")
 
 
+def test_annotations_that_are_lists_stay_lists(helpers: Helpers) -> None:
+    asked = request({"x": 1}, annotations={"workers": ["tls://10.0.0.2:1"], "mine": (1, [2])})
+    graph = asyncio.run(helpers.ask("alice", asked, read))
+    assert graph.for_all == {"workers": ["tls://10.0.0.2:1"], "mine": [1, (2,)]}
+
+
 @pytest.mark.every_version
 def test_an_answer_that_lies_in_the_socket_is_not_the_next_graphs(helpers: Helpers) -> None:
     """Forged before the true one, it would be taken for the answer about the next graph."""

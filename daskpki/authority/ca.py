@@ -143,10 +143,8 @@ class CertificateAuthority:
     ) -> list[LeafRequest]:
         """Requests for leaves of that role, one a name, all with the same other fields; UsageError."""
         domain = self.policy().trust_domain
-        names_dns = tuple(parse_dns_name(name) for name in dns)
-        addresses = tuple(parse_ip(address) for address in ips)
         seconds = parse_ttl(ttl) if ttl else None
-        further = names_dns, addresses, seconds, tuple(grades)
+        further = tuple(map(parse_dns_name, dns)), tuple(map(parse_ip, ips)), seconds, tuple(grades)
         return [LeafRequest(Identity(domain, role, name), *further) for name in names]
 
     def check(self, requests: Iterable[LeafRequest]) -> None:

@@ -8,7 +8,7 @@ Only a secret whose id begins with the cluster's prefix *and* whose labels name 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from daskpki import secret_names
@@ -44,7 +44,14 @@ def plan_deletion(authority: CertificateAuthority) -> Deletion:
     """Plan the deletion of a cluster; NotFoundError if there is none."""
     session = authority.session
     inventory, now = authority.inventory(), session.now().timestamp()
-    found = _own_secrets(session.store.secrets.select({"daskpki-cluster": session.cluster}), session.cluster)
+    prefix = secret_names.trust_id(session.cluster).removesuffix(secret_names.TRUST)
+    order = (*_ORDER, *_KEPT)
+    found = [
+        info
+        for info in session.store.secrets.select({"daskpki-cluster": session.cluster})
+        if info.id.startswith(prefix) and secret_names.is_ours(info.labels, session.cluster) and _kind(info) in order
+    ]
+    found.sort(key=lambda info: (order.index(_kind(info)), info.id))
     if not found:
         raise NotFoundError(f"there is no cluster {session.cluster!r} in {session.store.url}", hint="daskpki list")
     # Revoked leaves count: a node that keeps an older document trusts them until they end.
@@ -59,16 +66,6 @@ def plan_deletion(authority: CertificateAuthority) -> Deletion:
         later=() if ended else tuple(kept),
         keys_elsewhere=tuple(one.key_uri for one in inventory.authorities() if not one.key_uri.startswith(OWN_STORE)),
         last_leaf_ends=None if ended else ends,
-    )
-
-
-def _own_secrets(selected: Iterable[SecretInfo], cluster: str) -> list[SecretInfo]:
-    """The secrets that are this cluster's by prefix and by label, in the order in which they are deleted."""
-    prefix = secret_names.trust_id(cluster).removesuffix(secret_names.TRUST)
-    found = [info for info in selected if info.id.startswith(prefix) and secret_names.is_ours(info.labels, cluster)]
-    order = (*_ORDER, *_KEPT)
-    return sorted(
-        (info for info in found if _kind(info) in order), key=lambda info: (order.index(_kind(info)), info.id)
     )
 
 

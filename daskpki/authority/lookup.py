@@ -63,7 +63,7 @@ def active_authority(inventory: Inventory, cluster: str) -> AuthorityRecord:
 
 
 def living_authorities(inventory: Inventory) -> list[AuthorityRecord]:
-    """The generations that stand in the trust document."""
+    """The generations in the trust document."""
     return [authority for authority in inventory.authorities() if authority.status in STATES]
 
 
@@ -164,7 +164,7 @@ def select(
     before: datetime | None = None,
     number: str | None = None,
 ) -> Iterator[CertificateRecord]:
-    """The certificates of these roles, of that name, in these states, that end before that moment, streamed.
+    """Stream the certificates of these roles, of that name, in these states, that end before that moment.
 
     `number` is the serial or fingerprint of a single one; UsageError for anything else. Empty values select all.
     """

@@ -36,9 +36,9 @@ OpenIssuer = Callable[[AuthorityRecord], Issuer]
 
 
 def current_trust(session: Session) -> TrustDocument:
-    """The newest trust document, verified against the CAs in the log; NotFoundError before the first.
+    """The newest trust document, verified by the CAs in the log; NotFoundError before the first.
 
-    NotTrustedError when an older one was put back.
+    NotTrustedError if an older one was put back.
     """
     inventory = session.log.inventory()  # before the document: what it calls published must be there
     head = session.anchor.chain.head()
@@ -194,7 +194,7 @@ def published_epoch(inventory: Inventory) -> int:
 
 
 def check_not_older(document: TrustDocument, inventory: Inventory) -> None:
-    """Raise NotTrustedError for a document that is older than the log; the log was read before it."""
+    """Raise NotTrustedError if the document is older than the log, which was read first."""
     epoch = published_epoch(inventory)
     if document.epoch < epoch:
         raise NotTrustedError(

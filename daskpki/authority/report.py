@@ -43,7 +43,7 @@ class Bin(NamedTuple):
 
 
 class ChainLink(NamedTuple):
-    """A CA certificate: its generation, the state of that, and its contents."""
+    """A CA certificate: its generation, the generation's state, and its contents."""
 
     generation: int
     status: str

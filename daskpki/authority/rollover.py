@@ -68,7 +68,7 @@ class RolloverStatus(NamedTuple):
 
 
 def valid_elsewhere(inventory: Inventory, generation: int, now: float) -> list[CertificateRecord]:
-    """The valid leaves that another CA than that issued."""
+    """The valid leaves that other CAs than that issued."""
     return [
         entry
         for entry in inventory.certificates(statuses=[ISSUED, RELEASED])
@@ -199,7 +199,7 @@ class Rollover:
     def emergency(self, successor: Successor, *, old_keys: bool = True) -> Replaced:
         """Let a new CA take over and drop every other one at once; continues an interrupted emergency.
 
-        A stolen key still signs, once, that it is dropped, so that running nodes follow; without `old_keys` none does.
+        The stolen key signs once more, for its own removal, so that running nodes follow; without `old_keys` none does.
         """
         began = self._session.clock()
         self._session.anchor.in_emergency = True
@@ -222,7 +222,7 @@ class Rollover:
             yield from self._renew(entries, give_way=give_way)
 
     def _interrupted(self) -> AuthorityRecord | None:
-        """The newest generation, if an emergency made it and is not at its end."""
+        """The newest generation, if an unfinished emergency made it."""
         now = self.status()
         newest = max(now.living)
         complete = not now.others and now.published and not now.reissue
@@ -271,7 +271,7 @@ class Rollover:
 
 
 def _refuse_another(inventory: Inventory) -> None:
-    """Raise ConflictError for the second of two `start` at once."""
+    """Raise ConflictError if another `start` was first."""
     for entry in inventory.authorities():
         if entry.status in (CA_CREATED, CA_RETIRING):
             raise ConflictError(f"CA {entry.generation} is there meanwhile", hint="daskpki rotate-ca status")

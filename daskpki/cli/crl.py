@@ -50,6 +50,8 @@ def crl(
     With two tiers there are two lists: the intermediate's, and the offline root's, which is signed for a year and needs
     its file:  [bold]daskpki crl --offline-root root.key[/bold]
     """
+    from daskpki.files import PUBLIC_FILE, write_private
+
     invocation: Invocation = ctx.obj
     if pem and der:
         raise UsageError("--pem and --der are two forms of the same", hint="use one of them")
@@ -65,8 +67,12 @@ def crl(
         inventory = authority.inventory()
         chosen = _chosen(authority, inventory, generation)
         warn_of_end(invocation.output, inventory, authority.session.now())
+    if der and len(chosen) > 1:
+        raise UsageError(f"a DER file contains one CRL, and there are {len(chosen)}", hint="--generation N, or --pem")
     if out is not None:
-        _write(invocation, chosen, out, der=der, force=force)
+        data = chosen[0].der if der else _pem(chosen).encode()
+        write_private(out, data, force=force, mode=PUBLIC_FILE)
+        invocation.output.result({"files": [str(out)]}, [str(out)])
     elif pem:
         with results():
             text = _pem(chosen)
@@ -85,16 +91,6 @@ def _chosen(authority: CertificateAuthority, inventory: Inventory, generation: i
         known = ", ".join(str(entry.generation) for entry in kept)
         raise NotFoundError(f"CA {generation} is not in the trust document", hint=f"CAs are {known}")
     return chosen
-
-
-def _write(invocation: Invocation, chosen: Sequence[KeptCrl], out: Path, *, der: bool, force: bool) -> None:
-    from daskpki.files import PUBLIC_FILE, write_private
-
-    if der and len(chosen) > 1:
-        raise UsageError(f"a DER file contains one CRL, and there are {len(chosen)}", hint="--generation N, or --pem")
-    data = chosen[0].der if der else _pem(chosen).encode()
-    write_private(out, data, force=force, mode=PUBLIC_FILE)
-    invocation.output.result({"files": [str(out)]}, [str(out)])
 
 
 def _pem(chosen: Sequence[KeptCrl]) -> str:

@@ -16,11 +16,9 @@ from daskpki.quoting import minute
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
-    from daskpki.authority.issuance import Issued
     from daskpki.cli.invocation import Invocation
     from daskpki.credentials.login_file import LoginFile
     from daskpki.pki.credential import Credential
-    from daskpki.store.port import Store
 
 
 def request(
@@ -103,7 +101,7 @@ def sign(
     from daskpki.authority.csr import proposed, sign_request
     from daskpki.credentials.login_file import SUFFIX, encode_login_file
     from daskpki.files import PUBLIC_FILE, read_file, write_private
-    from daskpki.pki.credential import certificate_pem
+    from daskpki.pki.credential import certificate_pem, parse_credential
     from daskpki.pki.csr import parse_request
 
     invocation: Invocation = ctx.obj
@@ -120,7 +118,9 @@ def sign(
         issued = sign_request(authority, leaf, asked)
         document, now = authority.describe(issued.record), authority.session.now()
         if out is not None:
-            credential = _stored(authority, issued)
+            assert issued.record.version is not None, "it was stored just now"
+            payload = authority.session.store.secrets.access(issued.secret, issued.record.version)
+            credential = parse_credential(payload)
             login_file = _login_file(authority, credential) if by_login_file else None
             data = encode_login_file(login_file) if login_file else certificate_pem(credential).encode()
             write_private(out, data, force=force, mode=PUBLIC_FILE)
@@ -131,25 +131,15 @@ def sign(
         invocation.output.hint(f"next: where the request was made, daskpki login {name}")
 
 
-def _stored(authority: CertificateAuthority, issued: Issued) -> Credential:
-    from daskpki.pki.credential import parse_credential
-
-    store: Store = authority.session.store
-    assert issued.record.version is not None, "it was stored just now"
-    return parse_credential(store.secrets.access(issued.secret, issued.record.version))
-
-
 def _login_file(authority: CertificateAuthority, credential: Credential) -> LoginFile:
     """The login file; its revocation list is valid as long as the certificate, up to the longest life of a list."""
     from daskpki.authority.csr import outlasting_trust
     from daskpki.credentials.login_file import LoginFile
     from daskpki.pki.certificates import load_certificate
 
-    end = load_certificate(credential.leaf).not_valid_after_utc
-    trust = outlasting_trust(authority, end)
-    return LoginFile(
-        credential.cluster, credential.leaf, credential.chain, trust.data.reveal(), trust.signed.document.schedulers
-    )
+    cluster, leaf, chain = credential.cluster, credential.leaf, credential.chain
+    trust = outlasting_trust(authority, load_certificate(leaf).not_valid_after_utc)
+    return LoginFile(cluster, leaf, chain, trust.data.reveal(), trust.signed.document.schedulers)
 
 
 def _how_to_use(out: Path, file: LoginFile) -> list[str]:

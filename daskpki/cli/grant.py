@@ -88,7 +88,7 @@ def _show(invocation: Invocation, target: GrantTarget | None) -> None:
     with _opened(invocation) as grants:
         secrets = grants.of(target)
     rows = [(one.slug, bound.member, bound.role, bound.condition or "") for one in secrets for bound in one.bindings]
-    lines = table(("secret", "member", "role", "condition"), rows) if rows else ["no grants"]
+    lines = table(("secret", "member", "role", "condition"), rows, empty="no grants")
     documents = [
         {"secret": one.id, "kind": one.kind, "name": one.name or None, "bindings": [b._asdict() for b in one.bindings]}
         for one in secrets

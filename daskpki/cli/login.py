@@ -54,7 +54,7 @@ def list_(ctx: typer.Context) -> None:
         left = remaining_seconds(int((end - here.now).total_seconds()))
         star, schedulers = "*" if saved == active else " ", ", ".join(login.schedulers) or "any"
         rows.append((star, login.title, left, login.store, schedulers, saved.id))
-    lines = table(("", "login", "ends", "store", "schedulers", "id"), rows) if rows else ["no logins"]
+    lines = table(("", "login", "ends", "store", "schedulers", "id"), rows, empty="no logins")
     invocation.output.result(documents, lines)
 
 

@@ -157,17 +157,21 @@ def _cell(value: object) -> str:
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text  # a spreadsheet would take it for a formula
 
 
-def table_lines(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> Iterator[str]:
-    """A table with columns as wide as its first rows need; `empty` if there are no rows."""
-    pending = ([visible(cell) for cell in row] for row in rows)
-    sample = list(islice(pending, _SAMPLE))
-    if not sample:
+def table_lines(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str | None = None) -> Iterator[str]:
+    """A table with headings in capitals and columns as wide as its first rows need; `empty` if there are no rows."""
+    pending = ([visible(cell) for cell in row] for row in chain([map(str.upper, headings)], rows))
+    sample = list(islice(pending, 1 + _SAMPLE))
+    if len(sample) == 1 and empty is not None:
         yield empty
         return
-    yield from table(headings, sample)
-    widths = [max(map(len, column)) for column in zip(headings, *sample, strict=True)]
-    for row in pending:
+    widths = [max(map(len, column)) for column in zip(*sample, strict=True)]
+    for row in chain(sample, pending):
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str | None = None) -> list[str]:
+    """The lines of a table that is not streamed."""
+    return list(table_lines(headings, rows, empty=empty))
 
 
 class Output(NamedTuple):
@@ -189,7 +193,7 @@ class Output(NamedTuple):
                     print(visible_lines(line))
 
     def asks(self, *, yes: bool) -> bool:
-        """True if a final act has to be confirmed: on a terminal, but neither with `--json` nor with `--yes`."""
+        """True if an irreversible act has to be confirmed: on a terminal, without `--json` and `--yes`."""
         return not yes and not self.as_json and is_terminal()
 
     def confirm(self, question: str, *, yes: bool) -> None:
@@ -257,13 +261,6 @@ def results() -> Iterator[None]:
     except OSError as error:
         hint = "the command's changes were made: daskpki list and daskpki audit show it"
         raise DaskpkiError(f"the result could not be written: {error.strerror}", hint=hint) from error
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns padded to their widest cell, two spaces apart; the headings in capitals."""
-    cells = [[heading.upper() for heading in headings], *([visible(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
 def facts(pairs: Mapping[str, Any]) -> list[str]:

@@ -185,7 +185,7 @@ def revoke(
 
 
 def _ask(invocation: Invocation, going: Sequence[CertificateRecord], *, yes: bool) -> None:
-    """Ask before more than one certificate is revoked, or a scheduler, without which a cluster ends."""
+    """Ask before several certificates are revoked, or a scheduler's, without which the cluster ends."""
     if len(going) > 1 or any(entry.role == Role.SCHEDULER for entry in going):
         named = first_names([f"{entry.slug} {entry.serial:x}" for entry in going])
         count = "1 certificate" if len(going) == 1 else f"{len(going)} certificates"

@@ -123,7 +123,7 @@ def list_(ctx: typer.Context) -> None:
         (entry.name, day(entry.created), _in(entry.reminder.ends, now), _in(entry.reminder.rotate_by, now))
         for entry in listed
     ]
-    lines = table(("name", "since", "ends", "new value due"), rows) if rows else ["no secrets"]
+    lines = table(("name", "since", "ends", "new value due"), rows, empty="no secrets")
     invocation.output.result([_document(entry) for entry in listed], lines)
     for entry in listed:
         if any(moment is not None and moment < now for moment in entry.reminder):

@@ -41,7 +41,7 @@ def plan_destruction(run: Run, site: Site, tell: Tell = lambda _line: None) -> S
 
 
 def find_machines(run: Run, site: Site) -> list[str]:
-    """The names of the cluster's VMs and groups that `deploy` made and that are there."""
+    """The names of the existing VMs and groups of the cluster that `deploy` made."""
     ours = observe(run, site).ours
     return sorted(name.rpartition("/")[2] for kind, name in ours if kind in (Kind.VM, Kind.GROUP))
 

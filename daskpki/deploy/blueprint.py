@@ -78,7 +78,7 @@ def parts(wanted: Deployment) -> Sequence[Part]:
 
 
 def repository_of(image: str) -> str | None:
-    """PROJECT/LOCATION/NAME of the repository in Artifact Registry; None for other ones, which ask for no grant."""
+    """PROJECT/LOCATION/NAME of the repository in Artifact Registry; None for other registries, which need no grant."""
     found = _ARTIFACT.match(image)
     return f"{found[2]}/{found[1]}/{found[3]}" if found else None
 

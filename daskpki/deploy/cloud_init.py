@@ -148,6 +148,6 @@ def docker_arguments(container: Container) -> list[str]:
 
 
 def registry_of(image: str) -> str | None:
-    """The Google registry that an image comes from, which wants the VM's identity; None for others."""
+    """The Google registry that an image comes from, which needs the VM's identity; None for others."""
     host = image.partition("/")[0]
     return host if host.endswith(("-docker.pkg.dev", ".gcr.io")) or host == "gcr.io" else None

@@ -136,8 +136,8 @@ def _facts(wanted: Deployment, part: Part) -> dict[str, str]:
     }
 
 
-def _says(facts: Mapping[str, str]) -> str:
-    """The VM in words, for a plan."""
+def _description(facts: Mapping[str, str]) -> str:
+    """The VM in the words of a plan."""
     spot = ", spot" if facts["spot"] == "yes" else ""
     where = f"boot disk {facts['boot disk']}, external address {facts['external address']}"
     return f"{facts['machine type']}{spot}, {facts['image']}, {where}"
@@ -179,7 +179,7 @@ def _pairs(items: Mapping[str, str]) -> str:
 
 
 def _vm(wanted: Deployment, part: Part) -> Resource:
-    """A VM that is managed by itself."""
+    """A VM that belongs to no group."""
     name, facts, marks = wanted.owner.name(part.name), _facts(wanted, part), {**labels(wanted), PART_LABEL: part.name}
     static = (f"--address={wanted.owner.name('scheduler')}",) if part.schedules and not wanted.private else ()
 
@@ -193,7 +193,7 @@ def _vm(wanted: Deployment, part: Part) -> Resource:
     found = found_vm(wanted.owner, name, wanted.zone, facts)
     return replace(
         found,
-        title=f"{found.title}: {_says(facts)}",
+        title=f"{found.title}: {_description(facts)}",
         create=(command("create", *_flags(wanted, part, name, marks), *static),),
         # Labels are no reason to end what runs there.
         update=lambda differences: Update(relabel) if differences.keys() == {"labels"} else None,
@@ -215,7 +215,7 @@ def found_template(owner: Owner, name: str) -> Resource:
 
 
 def _template_and_group(wanted: Deployment, part: Part) -> Iterator[Resource]:
-    """The group of a part's VMs, and their template, whose name ends in its content's digest: it cannot be changed."""
+    """The group of a part's VMs, and their template, whose name ends in a digest, since it cannot be changed."""
     owner, facts, marks = wanted.owner, _facts(wanted, part), labels(wanted)
     content = [facts, render_user_data(container(wanted, part)), _flags(wanted, part, "", marks)]
     name = owner.name(f"{part.name}-{digest(json.dumps(content))}")
@@ -225,7 +225,7 @@ def _template_and_group(wanted: Deployment, part: Part) -> Iterator[Resource]:
     place = wanted.region if wanted.regional else wanted.zone
     rate = (f"--max-surge={wanted.max_surge}", f"--max-unavailable={wanted.max_unavailable}")
     made = group(owner, Group(owner.name(part.name), place, wanted.regional, wanted.workers, name, facts), rate)
-    yield replace(made, title=f"{made.title}, each {_says(facts)}")
+    yield replace(made, title=f"{made.title}, each {_description(facts)}")
 
 
 class Group(NamedTuple):

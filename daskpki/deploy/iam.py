@@ -62,7 +62,7 @@ def read_policy(site: Site, role: str, where: str) -> Command:
 
 
 def grant(site: Site, one: Grant) -> Resource:
-    """One account has one role on one resource."""
+    """A grant as a resource: one account has one role in one place."""
     project, words, name, options = _policy(site, one.role, one.where)
     # Policies of repositories know no conditions.
     binding = (f"--member={one.member}", f"--role={one.role}", *(["--condition=None"] * (one.role != IMAGE_READER)))

@@ -62,7 +62,7 @@ def observe(run: Run, site: Site, wanted: Sequence[Resource] = (), tell: Tell = 
 
 
 def _read(run: Run, commands: Mapping[str, Command], pool: ThreadPoolExecutor, tell: Tell) -> dict[str, Any]:
-    """The answers to all commands, by name, in the order in which they were asked."""
+    """The answers to all commands, by name."""
     running = {pool.submit(read_json, run, command): name for name, command in commands.items()}
     found: dict[str, Any] = {}
     for number, future in enumerate(as_completed(running), start=1):
@@ -95,7 +95,7 @@ def _lists(site: Site) -> dict[str, Command]:
 def _split(
     site: Site, listed: Mapping[str, Sequence[Json]]
 ) -> tuple[list[Resource], frozenset[tuple[Kind, str]], set[str]]:
-    """Our resources, the keys of the others with such names, and the accounts that ours use."""
+    """Our resources, the keys of others with such names, and the accounts that ours use."""
     templates = {item["name"]: facts_of(item.get("properties", {})) for item in listed["compute instance-templates"]}
     ours: list[Resource] = []
     foreign: set[tuple[Kind, str]] = set()

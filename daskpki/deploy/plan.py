@@ -67,7 +67,7 @@ class Step(NamedTuple):
 
     @property
     def settles(self) -> bool:
-        """True if it may fail at first, because a resource that it needs was made just before."""
+        """True if it may fail at first, since a resource that it needs is new."""
         return self.action is not Action.DELETE and self.kind in _SETTLING
 
     @property
@@ -157,7 +157,7 @@ def _step(
 
 
 def prerequisites(wanted: Deployment, observed: Observed) -> Iterator[Step]:
-    """The steps by which daskpki makes a missing CA and credentials; a plan undoes none, since these are revoked."""
+    """The steps by which daskpki makes a missing CA and credentials; these are revoked rather than undone."""
     leaves = [leaf for part in parts(wanted) for leaf in part.leaves]
     missing = [
         (role, name)

@@ -80,12 +80,12 @@ class Resource:
 
     @property
     def key(self) -> tuple[Kind, str]:
-        """Identifies it within a deployment."""
+        """Its identity within a deployment."""
         return self.kind, self.name
 
 
 def gcloud(project: str, *words: str) -> Command:
-    """A `gcloud` command in a project that asks nothing."""
+    """A `gcloud` command in a project, without prompts."""
     return ("gcloud", *words, f"--project={project}", "--quiet")
 
 
@@ -127,7 +127,7 @@ def internal_host(project: str, zone: str, name: str) -> str:
 
 
 def digest(text: str) -> str:
-    """Eight hexadecimal digits that tell one content from another."""
+    """Eight hexadecimal digits of the content's hash."""
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]
 
 

@@ -238,7 +238,7 @@ def _call(wanted: Deployment, part: str) -> str:
 
 
 def _scheduler(wanted: Deployment) -> str:
-    """The scheduler's address inside its network, as a template; a project of a domain is turned round."""
+    """The scheduler's address inside its network, as a template; `example.com:p` becomes `p.example.com`."""
     domain = 'join(".", reverse(split(":", var.project)))'
     name = "node" if wanted.single else "scheduler"
     return f"tls://${{var.name}}-{name}.${{var.zone}}.c.${{{domain}}}.internal:{SCHEDULER_PORT}"

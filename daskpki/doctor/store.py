@@ -16,6 +16,7 @@ from daskpki.credentials.fetch import fetch_trust
 from daskpki.credentials.verified import Pins
 from daskpki.doctor.checks import (
     Finding,
+    check_access,
     check_anchor,
     check_authority,
     check_crls,
@@ -247,7 +248,6 @@ def examine_grants(cluster: Cluster) -> Iterator[Finding]:
     if cluster.gsm is None:
         yield note("grants", "not applicable: a local store is unlocked as a whole")
         return
-    from daskpki.doctor.checks import check_access
     from daskpki.grants import Grants
     from daskpki.store.gsm.store import GsmStore
 

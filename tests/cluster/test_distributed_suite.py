@@ -33,15 +33,16 @@ SAMPLE = ["distributed/tests/test_publish.py"]
 WHOLE = ["distributed/tests", "distributed/shuffle/tests"]
 _COMPUTATION = "a later graph comes when the first one's tasks have ended, and begins another"
 DIFFERENT: dict[str, str] = {
-    f"distributed/tests/test_client.py::{name}": why
-    for name, why in {
-        "test_computation_object_code_client_submit_dict_comp": _COMPUTATION,
-        "test_computation_object_code_client_submit_list_comp": _COMPUTATION,
-        "test_file_descriptors_dont_leak[Worker]": "a client's helper stays, behind a descriptor",
-        "test_scatter_compute_store_lose_processing": "a first graph takes over 0.1 s; all is well then",
+    f"distributed/{test}": why
+    for test, why in {
+        "tests/test_client.py::test_computation_object_code_client_submit_dict_comp": _COMPUTATION,
+        "tests/test_client.py::test_computation_object_code_client_submit_list_comp": _COMPUTATION,
+        "tests/test_client.py::test_file_descriptors_dont_leak[Worker]": "a client's helper stays, behind a descriptor",
+        "tests/test_client.py::test_scatter_compute_store_lose_processing": "its first graph takes over 0.1 s",
+        "shuffle/tests/test_shuffle.py::test_workers_do_not_spam_get_requests": "brings another plugin for P2P",
     }.items()
 }
-"""Tests that may fail on a sealed scheduler alone, since its helper takes some milliseconds, and why that is right."""
+"""Tests that may fail on a sealed scheduler alone, and why that is right."""
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from daskpki import records
 from daskpki.errors import CorruptError
 from daskpki.inventory import ReplayedInventory
-from daskpki.records import EMPTY, CommitSignature, Draft, Record, Stamp, chain, verify_chain
+from daskpki.records import EMPTY, CommitSignature, Draft, Record, Stamp, chain, following, verify_chain
 
 STAMP = Stamp(1_800_000_000, "op-1", "alice@laptop", "daskpki issue worker")
 
@@ -55,6 +55,40 @@ def test_appending_in_two_steps_is_appending_in_one() -> None:
     once = chain(EMPTY, drafts, STAMP)
     first = chain(EMPTY, drafts[:1], STAMP)
     assert first + chain(records.Head(1, first[-1].hash), drafts[1:], STAMP) == once
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_what_follows_a_head_is_what_came_after_it(at: int) -> None:
+    log = chain(EMPTY, [reserved(serial) for serial in range(1, 4)], STAMP)
+    head = records.Head(at, log[at - 1].hash) if at else EMPTY
+    assert following(head, log) == log[at:]
+    assert following(head, log[at:]) == log[at:]
+
+
+@pytest.mark.parametrize("digit", "0f")
+def test_a_head_that_is_not_in_the_log_is_of_another_log(digit: str) -> None:
+    log = chain(EMPTY, [reserved(serial) for serial in range(1, 4)], STAMP)
+    with pytest.raises(CorruptError, match="record 2 is not the one that is there"):
+        following(records.Head(2, digit * 64), log)
+    with pytest.raises(CorruptError, match="record 3 does not follow from record 2"):
+        following(records.Head(2, digit * 64), log[2:])
+
+
+def test_a_record_that_comes_twice_does_not_follow() -> None:
+    log = chain(EMPTY, [reserved(1), reserved(2)], STAMP)
+    again = chain(records.Head(1, log[1].hash), [reserved(3)], STAMP)
+    with pytest.raises(CorruptError, match="record 2 does not follow from record 2"):
+        list(verify_chain(EMPTY, [*log, *again]))
+
+
+def test_the_last_record_of_a_commit_has_its_signatures() -> None:
+    signatures = (CommitSignature(1, b"signed", ""),)
+    drafts = [reserved(1), reserved(2), reserved(3)]
+    *before, last = records.commit_of(EMPTY, drafts, STAMP, lambda _records: signatures)
+    assert [record.signatures for record in before] == [None, None]
+    assert last.signatures == signatures
+    assert [*before, last._replace(signatures=None)] == chain(EMPTY, drafts, STAMP)
+    assert records.commit_of(EMPTY, [], STAMP, lambda _records: signatures) == []
 
 
 def state(inventory: ReplayedInventory, serial: int, now: int = 150) -> str:

@@ -106,14 +106,12 @@ class Commands(typer.Typer):
 
 
 def spread_groups(function: CommandFunctionType) -> CommandFunctionType:
-    """Replace each parameter whose type is a NamedTuple by an option for each of its fields."""
-    for name, parameter in signature(function, eval_str=True).parameters.items():
-        group = parameter.annotation
-        if isinstance(group, type) and issubclass(group, tuple):
-            defaults = group._field_defaults  # type: ignore[attr-defined] # of a NamedTuple
-            options = [
-                (field, hint, defaults[field]) for field, hint in get_type_hints(group, include_extras=True).items()
-            ]
+    """Replace each parameter whose default is a NamedTuple by an option for each of its fields."""
+    for name, parameter in signature(function).parameters.items():
+        if isinstance(parameter.default, tuple):
+            group = type(parameter.default)
+            hints = get_type_hints(group, include_extras=True)
+            options = [(field, hint, getattr(parameter.default, field)) for field, hint in hints.items()]
             function = replace_parameter(function, name, options, group)
     return function
 

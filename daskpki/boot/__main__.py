@@ -13,7 +13,7 @@ _SIGNALLED = 128
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(_SIGNALLED + number)  # no Exception, so no caller takes it for a fault
+    raise SystemExit(_SIGNALLED + number)  # not an Exception, so no caller takes it for an error
 
 
 def main() -> int:

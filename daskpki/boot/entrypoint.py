@@ -20,7 +20,7 @@ _CLOCK_PATIENCE = 60.0
 
 
 def boot(argv: Sequence[str], environ: Mapping[str, str], execve: Execve = os.execve) -> None:
-    """Become Dask; raises a DaskpkiError if that is not possible, and then leaves nothing behind."""
+    """Become Dask; raises a DaskpkiError if that is not possible, and then leaves no files."""
     settings = parse_settings(parse_arguments(argv), environ)
     check_arguments(settings)
     find_user(settings.worker_user)

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
 
 from daskpki import secret_names
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, DisabledError, NotFoundError, NotTrustedError, UsageError
 from daskpki.identity import Role, parse_label
 from daskpki.pki.credential import Credential, parse_credential
-from daskpki.pki.trust_document import SignedTrustDocument, parse_trust
+from daskpki.pki.trust_document import TrustPayload, parse_trust
 from daskpki.settings import GsmUrl, StoreUrl
 
 if TYPE_CHECKING:  # a running node imports this module, too, and needs none of these
@@ -27,10 +25,9 @@ if TYPE_CHECKING:  # a running node imports this module, too, and needs none of 
     from daskpki.boot.mounts import Mount
     from daskpki.boot.settings import Settings
     from daskpki.store.append_chain import ChainHead
+    from daskpki.store.port import SecretStore
 
-MOST_FOREIGN: Final = 4096
-"""Invalid versions above a valid document, at most: each costs a request."""
-_A_PERSONS: Final = "unset DASKPKI_CREDENTIAL_DIR in this shell if it is a person's, for Client"
+_UNSET: Final = "unset DASKPKI_CREDENTIAL_DIR in this shell if it is a person's, for Client"
 _RESTORE: Final = "enable that version; if it is destroyed, add the last good version's payload once more"
 
 
@@ -44,21 +41,14 @@ class Reader(Protocol):
         """Read the payload of one version."""
 
 
-class FetchedTrust(NamedTuple):
-    """A trust document as it was stored, and parsed; not verified."""
-
-    data: Confidential
-    signed: SignedTrustDocument
-
-
 class Material(NamedTuple):
-    """Everything for a boot, parsed and not verified yet.
+    """Everything that a boot needs, parsed and not verified yet.
 
     `anchors` (DER) are CAs known beforehand, from a credential directory. `secrets` are user secrets and their mounts.
     """
 
     credentials: tuple[Credential, ...]
-    trust: FetchedTrust
+    trust: TrustPayload
     anchors: tuple[bytes, ...] = ()
     secrets: tuple[tuple[Mount, Confidential], ...] = ()
 
@@ -75,7 +65,7 @@ def read_material(
     `pinned` are the versions of some credentials; the newest of the others is read.
     """
     credentials = tuple(read_credential(store, cluster, role, name, pinned.get(role)) for role, name in wanted)
-    trust = newest_trust(store, cluster, partial(_leads_to, credentials))
+    trust = newest_trust(store, cluster, credentials)
     secrets = tuple((mount, read_secret(store, cluster, mount)) for mount in mounts)
     return Material(credentials, trust, secrets=secrets)
 
@@ -94,7 +84,7 @@ def read_secret(store: Reader, cluster: str, mount: Mount) -> Confidential:
 
 
 def read_credential(store: Reader, cluster: str, role: Role, name: str, version: int | None = None) -> Credential:
-    """Read the newest credential, or that version; NotFoundError with the way out, CorruptError for another's."""
+    """Read the newest credential, or one version; NotFoundError with the way out, CorruptError for another identity."""
     secret = secret_names.credential_id(cluster, role, name)
     try:
         payload = store.latest(secret)[1] if version is None else store.access(secret, version)
@@ -112,117 +102,70 @@ def parse_own_credential(payload: Confidential, cluster: str, role: Role, name: 
     """Parse the payload of a credential's secret; CorruptError if it is of another identity."""
     credential = parse_credential(payload)
     if (credential.cluster, credential.identity.role, credential.identity.name) != (cluster, role, name):
-        raise CorruptError(f"the secret of {role.value}/{name} of cluster {cluster} holds {credential.identity.uri}")
+        raise CorruptError(f"the secret of {role.value}/{name} of cluster {cluster} contains {credential.identity.uri}")
     return credential
 
 
-Counts = Callable[[SignedTrustDocument], None]
-"""Raises NotTrustedError for a trust document that is not to be considered."""
+class _ReadOnce(NamedTuple):
+    """A Reader whose `latest` was read already, as an append chain takes it."""
+
+    newest: tuple[int, Confidential]
+    access: Callable[[str, int], Confidential]
+
+    def latest(self, _secret: str) -> tuple[int, Confidential]:
+        return self.newest
 
 
-def check_signed(signed: SignedTrustDocument) -> None:
-    """Raise NotTrustedError unless the document's own active CA signed it; all else is judged later."""
-    from daskpki.pki.trust import check_own_signature
-
-    check_own_signature(signed)
-
-
-def _leads_to(credentials: Sequence[Credential], signed: SignedTrustDocument) -> None:
-    """Raise NotTrustedError for a document whose CAs did not issue the credentials."""
-    check_signed(signed)
-    from daskpki.pki.verify import is_issued_by
-
-    issuing = [anchor.issuing for anchor in signed.document.authorities]
-    for credential in credentials:
-        if not any(is_issued_by(credential.leaf, der) for der in issuing):
-            raise NotTrustedError("the trust document is of CAs that did not issue this node's certificate")
-
-
-def newest_trust(store: Reader, cluster: str, counts: Counts = check_signed) -> FetchedTrust:
+def newest_trust(store: Reader, cluster: str, credentials: Sequence[Credential] = ()) -> TrustPayload:
     """Find the newest valid trust document (rules: `daskpki.store.append_chain`); usually one read and one 404.
 
-    An invalid version blocks nobody: it is logged and skipped, downwards by number. If none is valid, the newest
-    readable one is returned, and its verification says what is wrong.
+    A document is valid if its own active CA signed it and its CAs issued `credentials`; all else is verified later. An
+    invalid version blocks nobody: it is logged and skipped. If none is valid, the newest one is returned, and its
+    verification says what is wrong.
     """
-    from daskpki.store.append_chain import best, first_after
+    from daskpki.pki.trust import check_own_signature
+    from daskpki.pki.verify import is_issued_by
+    from daskpki.store.trust_chain import trust_chain
+
+    def counts(found: ChainHead[TrustPayload]) -> bool:
+        check_own_signature(found.payload.signed)
+        issuing = [anchor.issuing for anchor in found.payload.signed.document.authorities]
+        for credential in credentials:
+            if not any(is_issued_by(credential.leaf, der) for der in issuing):
+                raise NotTrustedError("the trust document is of CAs that did not issue this node's certificate")
+        return True
 
     secret = secret_names.trust_id(cluster)
     try:
-        newest, data = _latest(store, secret)
+        newest = store.latest(secret)
+        head = trust_chain(cast("SecretStore", _ReadOnce(newest, store.access)), cluster, counts).head()
     except NotFoundError:
         raise NotFoundError(
             f"cluster {cluster} has no trust document ({secret})", hint=f"daskpki --cluster {cluster} init-ca"
         ) from None
-    hint, foreign = _counted(store, secret, newest, data, counts)
-    later = _later(store, secret, first_after(hint), newest, counts)
-    head = best([hint, *later])
-    assert head is not None  # a trust document's epoch is at least 1, so none is a rider
-    if foreign:
-        what = "%s: versions %s do not count; find out who added them, and remove each: gcloud secrets versions destroy"
-        logging.getLogger("distributed.daskpki").warning(what, secret, f"{foreign[-1]} to {foreign[0]}")
-    return head.payload
-
-
-def _counted(
-    store: Reader, secret: str, newest: int, data: Confidential, counts: Counts
-) -> tuple[ChainHead[FetchedTrust], list[int]]:
-    """Find the first valid version from `newest` down, and the numbers of the invalid ones above it."""
-    foreign: list[int] = []
-    refusal: CorruptError | NotTrustedError | None = None
-    for number in range(newest, max(0, newest - MOST_FOREIGN), -1):
-        try:
-            head = _head(number, data if number == newest else store.access(secret, number))
-            counts(head.payload.signed)
-        except DisabledError:  # a losing version, or one that a later winner destroyed
-            continue
-        except (CorruptError, NotTrustedError) as error:
-            refusal = refusal or error
-            foreign.append(number)
-        else:
-            return head, foreign
-    with contextlib.suppress(CorruptError, NotTrustedError):
-        return _head(newest, data), []
-    assert refusal is not None, "the newest was read"
-    raise refusal
-
-
-def _latest(store: Reader, secret: str) -> tuple[int, Confidential]:
-    """Read `latest`, the newest version in any state: a disabled one must not be skipped silently."""
-    try:
-        return store.latest(secret)
-    except DisabledError as error:
+    except DisabledError as error:  # it may be a revocation, so it must not be skipped silently
         raise NotTrustedError(str(error), hint=_RESTORE) from error
+    return head.payload if head is not None else TrustPayload(newest[1], parse_trust(newest[1]))
 
 
-def _later(store: Reader, secret: str, first: int, newest: int, counts: Counts) -> Iterator[ChainHead[FetchedTrust]]:
-    """Yield the versions that may outrank the one found: rivals from `first` on, and all after `newest`."""
-    for number in range(first, newest):
-        with contextlib.suppress(DisabledError, CorruptError, NotTrustedError):  # destroyed, or foreign
-            head = _head(number, store.access(secret, number))
-            counts(head.payload.signed)
-            yield head
+def later_versions(store: Reader, secret: str, newest: int) -> Iterator[tuple[int, Confidential]]:
+    """Yield number and payload of each readable version after `newest`.
+
+    DisabledError if the last one is unreadable: it may be a revocation, so it must not be skipped silently.
+    """
     unreadable: DisabledError | None = None
     for number in itertools.count(newest + 1):
         try:
-            with contextlib.suppress(CorruptError, NotTrustedError):
-                head = _head(number, store.access(secret, number))
-                counts(head.payload.signed)
-                yield head
-            unreadable = None
+            payload = store.access(secret, number)
         except DisabledError as error:
             unreadable = error
         except NotFoundError:
             break
-    if unreadable is not None:  # it may have been a revocation
-        raise NotTrustedError(str(unreadable), hint=_RESTORE) from unreadable
-
-
-def _head(number: int, data: Confidential) -> ChainHead[FetchedTrust]:
-    from daskpki.store.append_chain import ChainHead, Link
-
-    trust = FetchedTrust(data, parse_trust(data))
-    document = trust.signed.document
-    return ChainHead(number, trust, Link(document.epoch, document.prev, document.operation))
+        else:
+            unreadable = None
+            yield number, payload
+    if unreadable is not None:
+        raise unreadable
 
 
 class Fetched(NamedTuple):
@@ -243,11 +186,11 @@ def fetch(settings: Settings, environ: Mapping[str, str], policy: RetryPolicy) -
         except NotFoundError as error:
             if len(settings.roles) == 1:
                 raise
-            raise NotFoundError(f"{error}: a node takes `scheduler` and `worker` below it", hint=_A_PERSONS) from error
+            raise NotFoundError(f"{error}: a node takes `scheduler` and `worker` below it", hint=_UNSET) from error
         credentials = [credential for material in (first, *others) for credential in material.credentials]
         return Fetched(first._replace(credentials=tuple(credentials)), settings, None)
     if settings.file is not None:
-        return _from_file(settings, settings.file, environ, policy)
+        return _fetch_from_file(settings, settings.file, environ, policy)
     from daskpki.boot.settings import INSTANCE
 
     if settings.name == INSTANCE:
@@ -294,7 +237,7 @@ def _open_secret_manager(
     return SecretManager(url, Connection(target, system_trust), policy, token=tokens.token, account=tokens.account)
 
 
-def _from_file(settings: Settings, file: str, environ: Mapping[str, str], policy: RetryPolicy) -> Fetched:
+def _fetch_from_file(settings: Settings, file: str, environ: Mapping[str, str], policy: RetryPolicy) -> Fetched:
     """Load the file's credential, and the trust document beside it, else the store's."""
     from pathlib import Path
 
@@ -303,7 +246,7 @@ def _from_file(settings: Settings, file: str, environ: Mapping[str, str], policy
     files, signed = load_file(Path(file))
     date = None
     if signed is not None:
-        trust = FetchedTrust(signed, parse_trust(signed))
+        trust = TrustPayload(signed, parse_trust(signed))
     elif settings.store is None:
         raise NotFoundError(
             "no trust.json lies beside the credential file, and no store is named that has a trust document",
@@ -324,5 +267,5 @@ def read_directory(directory: str) -> Material:
     from daskpki.credentials.credential_files import load_directory
 
     files, signed = load_directory(Path(directory))
-    trust = FetchedTrust(signed, parse_trust(signed))
+    trust = TrustPayload(signed, parse_trust(signed))
     return Material((files.credential(trust.signed.document, datetime.now(UTC)),), trust, files.anchors)

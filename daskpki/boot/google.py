@@ -3,11 +3,10 @@
 The metadata server is asked at its IP address, since name resolution may not work yet, and never through a proxy.
 Tokens come in google-auth's order: a credentials file, else the VM's service account.
 
-Retried are connection errors, 408, 409 ABORTED, 429, 5xx, a wrong checksum, and 403 IAM_PERMISSION_DENIED, since a new
-grant takes minutes to act. A 401 gets a new token. Any other answer ends the boot at once.
+Connection errors, 408, 409 ABORTED, 429, 5xx and a wrong checksum are retried, and so is 403 IAM_PERMISSION_DENIED,
+since a new grant takes minutes to act. After 401 a new token is fetched. Any other answer ends the boot at once.
 
-CRC-32C (Castagnoli) is the checksum of a payload, and the standard library has none: a table of 256 entries, 4 ms for
-64 KiB.
+A payload's checksum is CRC-32C (Castagnoli), which the standard library lacks: a table of 256 entries, 4 ms for 64 KiB.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from os.path import isfile
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from daskpki.boot.http import (
-    TRANSIENT,
     Connection,
     Reading,
     Reply,
@@ -37,7 +35,7 @@ from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError, Unava
 from daskpki.pki.json_fields import octets
 from daskpki.quoting import shortened
 from daskpki.settings import GsmUrl
-from daskpki.store.gsm.errors import NOT_DONE, ApiError, error_for, missing_permission, status_of_http
+from daskpki.store.gsm.errors import NOT_DONE, ApiError, error_for, is_temporary, missing_permission, status_of_http
 
 _POLYNOMIAL = 0x82F63B78  # RFC 3720, B.4, with the bits reversed
 
@@ -60,6 +58,8 @@ def crc32c(data: bytes) -> int:
 
 
 _ADDRESS: Final = "169.254.169.254"
+_HOST_VARIABLES: Final = ("GCE_METADATA_HOST", "GCE_METADATA_ROOT", "GCE_METADATA_IP")
+"""Variables by which google-auth finds another metadata server, too."""
 _ROOT: Final = "/computeMetadata/v1/instance/"
 _FLAVOR: Final = "Google"
 _ACCOUNT: Final = "service-accounts/default/"
@@ -68,21 +68,12 @@ _BINDING: Final = re.compile(r"workloadIdentity|getAccessToken|\bbinding\b|\biam
 _ELSEWHERE: Final = "off Google Cloud, set GOOGLE_APPLICATION_CREDENTIALS"
 
 
-def metadata_host(environ: Mapping[str, str]) -> str:
-    """Return HOST or HOST:PORT, by the variables that google-auth honours."""
-    return (
-        environ.get("GCE_METADATA_HOST")
-        or environ.get("GCE_METADATA_ROOT")
-        or environ.get("GCE_METADATA_IP")
-        or _ADDRESS
-    )
-
-
 class Metadata:
     """This VM's metadata server."""
 
     def __init__(self, environ: Mapping[str, str], policy: RetryPolicy) -> None:
-        self._connection = Connection(parse_target(metadata_host(environ), encrypted=False), system_trust)
+        host = next((environ[name] for name in _HOST_VARIABLES if environ.get(name)), _ADDRESS)
+        self._connection = Connection(parse_target(host, encrypted=False), system_trust)
         self._policy = policy
 
     def token(self) -> Confidential:
@@ -114,7 +105,7 @@ class Metadata:
         try:
             return Confidential(str(json.loads(reply.body)["access_token"]))
         except (ValueError, RecursionError, KeyError, TypeError):
-            raise TryAgain("the metadata server's reply holds no access token") from None
+            raise TryAgain("the metadata server's reply has no access token") from None
 
     def _get(self, path: str, timeout: float) -> Reply:
         try:
@@ -128,14 +119,14 @@ class Metadata:
 
 def _refusal(reply: Reply, path: str) -> Exception:
     status, words = reply.status, _words(reply)
-    if status in TRANSIENT or status >= 500:  # noqa: PLR2004 - server errors
+    if is_temporary(status):
         return TryAgain(f"the metadata server answers {status}{words}")
     if status == _MISSING:
         return NotFoundError(f"the metadata server has no {path}")
     if status == _FORBIDDEN:
         return _forbidden(words)
     return AccessDeniedError(
-        f"what answers as the metadata server is none (status {status}, no Metadata-Flavor)",
+        f"the answer is not one of a metadata server (status {status}, no Metadata-Flavor)",
         hint=f"GCE_METADATA_HOST names another one; {_ELSEWHERE}",
     )
 
@@ -146,7 +137,7 @@ def _forbidden(words: str) -> Exception:
     if _BINDING.search(words):
         return TryAgain(
             said,
-            hint="on GKE, let the Kubernetes service account be the one of Google: gcloud iam service-accounts "
+            hint="on GKE, let the Kubernetes service account act as the Google one: gcloud iam service-accounts "
             "add-iam-policy-binding EMAIL --role roles/iam.workloadIdentityUser; a new one takes some minutes to act",
         )
     if words:
@@ -163,29 +154,13 @@ def _words(reply: Reply) -> str:
     return f": {text}" if text and text.isprintable() and not text.startswith("<") else ""
 
 
-class Tokens(Protocol):
-    """A source of access tokens."""
-
-    def token(self) -> Confidential:
-        """Fetch a fresh token; AccessDeniedError, UnavailableError."""
-
-    def account(self) -> str | None:
-        """Name the token's account, if it is known."""
-
-
-def token_source(environ: Mapping[str, str], policy: RetryPolicy) -> Tokens:
-    """Choose this machine's source."""
-    file = credential_file(environ)
-    return Metadata(environ, policy) if file is None else FileTokens(file, environ, policy)
-
-
-def credential_file(environ: Mapping[str, str]) -> str | None:
-    """Find the file that takes precedence over the metadata server: the variable's, then gcloud's own."""
-    if chosen := environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
-        return chosen
+def token_source(environ: Mapping[str, str], policy: RetryPolicy) -> Metadata | FileTokens:
+    """Choose this machine's source of tokens: the file in the variable, gcloud's own file, the metadata server."""
     directory = environ.get("CLOUDSDK_CONFIG") or f"{environ.get('HOME') or ''}/.config/gcloud"
     own = f"{directory}/application_default_credentials.json"
-    return own if isfile(own) else None  # noqa: PTH113 - pathlib's is slower
+    if chosen := environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+        return FileTokens(chosen, environ, policy)
+    return FileTokens(own, environ, policy) if isfile(own) else Metadata(environ, policy)  # noqa: PTH113 - pathlib's is slower
 
 
 class FileTokens:
@@ -218,7 +193,7 @@ class FileTokens:
 
 _OK_SECRET_MANAGER, _UNAUTHENTICATED = 200, 401
 _METHOD: Final = "access_secret_version"
-_NO_WAY: Final = "is there a way to it from here: Private Google Access, a NAT, or a proxy?"
+_NO_WAY: Final = "check that it can be reached from here: by Private Google Access, a NAT, or a proxy"
 _ACCESS: Final = "secretmanager.versions.access"
 
 
@@ -281,7 +256,7 @@ class SecretManager:
         elif missing_permission(refusal):
             if missing_permission(refusal) == _ACCESS:  # and not one on a key of Cloud KMS, for example
                 error.hint = self._grant(secret)
-        elif not (reply.status in TRANSIENT or reply.status >= 500 or refusal.status in NOT_DONE):  # noqa: PLR2004
+        elif not (is_temporary(reply.status) or refusal.status in NOT_DONE):
             return error
         return TryAgain(str(error), hint=error.hint)
 

@@ -22,6 +22,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from daskpki.errors import AccessDeniedError, NotTrustedError, UnavailableError, UsageError
 from daskpki.quoting import shown
+from daskpki.store.gsm.errors import is_temporary
 
 T = TypeVar("T")
 
@@ -84,7 +85,7 @@ class RetryPolicy(NamedTuple):
                     raise TryAgain("no time was left for this request")  # noqa: TRY301 - ends as any other failure
                 return attempt(min(_LONGEST_ATTEMPT, left))
             except TryAgain as cause:
-                if last is None or self.now() < self.end:  # what the deadline cut short has no answer to tell
+                if last is None or self.now() < self.end:  # an attempt that the deadline cut short has no answer
                     last = cause
             pause = wait * self.jitter()
             if self.now() + pause >= self.end:
@@ -142,7 +143,7 @@ def encode_head(first: str, headers: Mapping[str, str]) -> bytes:
 
 
 def read_reply(receive: Receive) -> tuple[Reply, bool]:
-    """Read a reply to GET, and whether the connection stays open; TryAgain if it is cut off or no HTTP."""
+    """Read a reply to GET; return it, and True if the connection stays open. TryAgain if it is cut off or not HTTP."""
     reader = Reader(receive)
     status, headers = read_head(reader)
     if headers.get("transfer-encoding", "").lower() == "chunked":
@@ -155,7 +156,7 @@ def read_reply(receive: Receive) -> tuple[Reply, bool]:
 
 
 def read_head(reader: Reader) -> tuple[int, dict[str, str]]:
-    """Read status and headers of a reply; TryAgain if it is cut off or no HTTP."""
+    """Read status and headers of a reply; TryAgain if it is cut off or not HTTP."""
     head = reader.until(_END + _END, _MAX_HEAD)
     first, *lines = head.decode("latin-1").split("\r\n")
     version, _, rest = first.partition(" ")
@@ -227,7 +228,7 @@ def _number(text: str, base: int) -> int:
 
 
 def _not_http() -> TryAgain:
-    return TryAgain("what answers there does not speak HTTP/1.1")
+    return TryAgain("the server there does not speak HTTP/1.1")
 
 
 def _endless() -> TryAgain:
@@ -239,9 +240,6 @@ _HTTP: Final = 80
 _ADDRESSES: Final = 4
 _OK: Final = 200
 _LOGIN_WANTED: Final = 407
-TRANSIENT: Final = (408, 429)
-"""Statuses below 500 after which another attempt may succeed."""
-
 PROXY_SETTINGS: Final = "https_proxy=http://USER:PASSWORD@HOST:PORT and no_proxy say who goes through it, and as whom"
 _PROXY_FORM: Final = (
     "https_proxy=http://HOST:PORT, with %2F for a / in a password, or no_proxy=googleapis.com to go there directly"
@@ -303,7 +301,7 @@ class Connection:
             what = f"{self.target.host}: its certificate is not trusted here ({error.verify_message})"
             if error.verify_code in _CLOCK_CODES:  # this machine's clock may be wrong, and may yet be corrected
                 raise TryAgain(what, hint="check this machine's clock") from error
-            way_out = "install ca-certificates; for a proxy that reads along, SSL_CERT_FILE names its CA"
+            way_out = "install ca-certificates; for a proxy that decrypts TLS, set SSL_CERT_FILE to its CA"
             raise NotTrustedError(what, hint=way_out) from error
         except (OSError, TryAgain) as error:
             self.close()
@@ -357,9 +355,9 @@ def proxy_for(host: str, environ: Mapping[str, str]) -> str | None:
 
 
 def _dial(host: str, port: int, end: float) -> socket.socket:
-    """Connect to the first address of the host that accepts; each address has its share of the time that is left.
+    """Connect to the first address of the host that accepts; each address gets its share of the remaining time.
 
-    A name may have an IPv6 address that leads nowhere before an IPv4 address.
+    A name may have an unreachable IPv6 address before an IPv4 address.
     """
     if host.replace(".", "").isdigit() or ":" in host:
         addresses: list[tuple[int, Any]] = [(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port))]
@@ -391,7 +389,10 @@ def _connect(family: int, address: Any, timeout: float) -> socket.socket:
 
 
 def _dial_through(target: Target, end: float) -> socket.socket:
-    """Open a tunnel through the proxy (RFC 9110, 9.3.6), with user and password if its URL has them."""
+    """Open a tunnel through the proxy (RFC 9110, 9.3.6), with user and password if its URL has them.
+
+    Raises TryAgain for a temporary refusal, AccessDeniedError for another, such as 407 without a login.
+    """
     proxy = _parse_proxy(target.proxy or "")
     plain = _dial(proxy.host, proxy.port, end)
     try:
@@ -414,7 +415,7 @@ class _Proxy(NamedTuple):
 
 
 def _parse_proxy(url: str) -> _Proxy:
-    """Parse a proxy's URL; UsageError for another form repeats only what cannot be a password.
+    """Parse a proxy's URL; UsageError for another form repeats no part that may be a password.
 
     The default scheme is http, as for curl, pip and git.
     """
@@ -430,13 +431,11 @@ def _parse_proxy(url: str) -> _Proxy:
 
 
 def _check_tunnel(answer: str, status: int) -> None:
-    """Raise TryAgain for a refusal that may pass, AccessDeniedError for another, such as 407 without a login."""
-    if status in TRANSIENT or status >= 500:  # noqa: PLR2004 - server errors
+    if is_temporary(status):
         raise TryAgain(answer, hint=PROXY_SETTINGS)
     if status != _OK:
-        raise AccessDeniedError(
-            f"{answer} (it wants a login)" if status == _LOGIN_WANTED else answer, hint=PROXY_SETTINGS
-        )
+        login = " (it wants a login)" if status == _LOGIN_WANTED else ""
+        raise AccessDeniedError(f"{answer}{login}", hint=PROXY_SETTINGS)
 
 
 def _proxy_login(user: str | None, password: str | None) -> dict[str, str]:

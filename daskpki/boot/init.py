@@ -1,16 +1,16 @@
-"""A minimal init, for PID 1 and for `node`: forwards signals, reaps, and exits with the first failing status.
+"""A minimal init, for PID 1 and for `node`: forwards signals, reaps processes, and exits with the first failing status.
 
-It is a separate program, `python -m daskpki.boot.init NAME=PID...`, which the boot execs once its children run, so
-no key stays in its memory. Signals are blocked before the children start and across the exec, so none is lost; here
-they are waited for one by one, without handlers.
+It is a separate program, `python -m daskpki.boot.init NAME=PID...`, which the boot execs once its children run, so no
+key stays in its memory. Signals are blocked before the children start and across the exec, so none is lost; the init
+waits for them one by one, without handlers.
 
-When one program ends by itself, the others get 5 s to end too: workers that lost their scheduler end within 3 s, with
-status 0 (distributed#7971), so the scheduler's status counts; a signal in the middle of that makes them hang for 8 s.
-After 5 s, or on a signal to end, the programs are stopped one after the other, the last one started first, since
-workers end faster while their scheduler lives. A program that has not ended 15 s later is killed.
+After one program has ended by itself, the others get 5 s to end too. Workers without a scheduler end within 3 s, with
+status 0 (distributed#7971), so the scheduler's status counts; a signal during that time makes them hang for 8 s. After
+5 s, or on a signal to end, the init stops the programs one after the other, the last one started first, since workers
+end faster while their scheduler lives. Programs that are still running later are killed.
 
-Each program leads a process group of its own, so a terminal's Ctrl-C and Ctrl-Z reach this process only. A Ctrl-C that
-reached scheduler and workers at once made each of them report, with a traceback, that the other was gone.
+Each program leads its own process group, so a terminal's Ctrl-C and Ctrl-Z reach only the init. When Ctrl-C reached
+scheduler and workers at once, each of them logged a traceback because the other was gone.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ LEAVE: Final = 5.0
 """Seconds between one program's end and asking the others to end."""
 
 GRACE: Final = 8.0
-"""Seconds between asking and killing, plus `--retire`: with its 20 s less than the 30 s after which Kubernetes and spot
-machines kill us, so that we can log how each program ended.
+"""Seconds between asking and killing, plus `--retire`. With its default of 20 s that is less than the 30 s after which
+Kubernetes and spot machines kill us, so the end of each program can be logged.
 """
 
 FORWARDED: Final = frozenset(
@@ -40,7 +40,7 @@ WAITED_FOR: Final = FORWARDED | {signal.SIGCHLD, signal.SIGTSTP}
 _ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 _SIGNALLED: Final = 128
 _FOR_PYTHON: Final = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE", "HOME")
-"""Variables by which Python finds its library and us; nothing else of the environment stays in this process."""
+"""Variables by which Python finds its library and this module; the init keeps no others."""
 
 _FORMAT: Final = "DASKPKI_LOG_FORMAT"
 _RETIRE: Final = "DASKPKI_RETIRE"
@@ -61,12 +61,15 @@ class Init:
         self._limit: float | None = None  # when to ask, or to kill, on the monotonic clock
 
     def run(self) -> int:
-        """Wait for all programs to end; the first failing status, or 0."""
+        """Wait for all programs to end; return the first failing status, or 0."""
         self._reap()  # programs that ended before this began to wait
         while self._running:
             received = self._next_signal()
-            if received is None:
-                self._run_out_of_time()
+            if received is None and self._asked is None:  # the time limit: ask, then kill
+                self._ask(signal.SIGTERM)
+            elif received is None:
+                self._signal_all(signal.SIGKILL)
+                self._limit = None
             elif received == signal.SIGCHLD:
                 self._reap()
             elif received in _ENDING:
@@ -78,21 +81,14 @@ class Init:
         return self._failure or 0
 
     def _next_signal(self) -> int | None:
-        """The next signal, or None when the limit is reached."""
+        """Wait for the next signal; None once the time limit is reached."""
         if self._limit is None:
             return signal.sigwaitinfo(WAITED_FOR).si_signo
         found = signal.sigtimedwait(WAITED_FOR, max(0.0, self._limit - time.monotonic()))
         return None if found is None else found.si_signo
 
-    def _run_out_of_time(self) -> None:
-        if self._asked is None:
-            self._ask(signal.SIGTERM)
-        else:
-            self._signal_all(signal.SIGKILL)
-            self._limit = None
-
     def _reap(self) -> None:
-        """Reap every process that ended, the programs' orphans among them."""
+        """Reap every process that has ended, also the programs' orphans."""
         while True:
             try:
                 process, status = os.waitpid(-1, os.WNOHANG)
@@ -116,7 +112,7 @@ class Init:
             self._limit = time.monotonic() + self._leave
 
     def _ask(self, number: int) -> None:
-        """Ask the last started program to end; its end leads to the one before it."""
+        """Ask the last started program to end; after its end, the one before it is asked."""
         if self._asked is None:
             self._limit = time.monotonic() + self._grace
         self._asked = number
@@ -127,7 +123,7 @@ class Init:
             _send(list(self._running)[-1], number)
 
     def _pause(self) -> None:
-        """Stop with all the programs' processes on Ctrl-Z, and let them go on when this process does."""
+        """Stop all processes on Ctrl-Z, this one too; continue them when this one continues."""
         _send_groups(self._running, signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)
         _send_groups(self._running, signal.SIGCONT)
@@ -138,7 +134,7 @@ class Init:
 
 
 def _signal_name(number: int) -> str:
-    """Name a signal; of the real-time signals, Python names the first and the last only."""
+    """Name a signal; Python has names only for the first and the last real-time signal."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -174,7 +170,7 @@ def exec_init(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Wait for the children named on the command line; their first failing status, or 0."""
+    """Wait for the children named on the command line; return their first failing status, or 0."""
     signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     pairs = [word.rpartition("=") for word in arguments]
     init = Init(

@@ -1,6 +1,6 @@
 """Starts Dask after a successful boot: writes credential and handover to memory, then execs one program.
 
-For PID 1 and `node` it starts a child for each program and becomes their init.
+As PID 1, and for `node`, it starts a child for each program and becomes their init.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Checked(NamedTuple):
 
 
 def start(checked: Checked, programs: Sequence[Program], environ: Mapping[str, str], execve: Execve) -> None:
-    """Become the program; as PID 1 and for several programs, become their init. Raises if that is not possible."""
+    """Become the program, or the init of several programs or of a program of PID 1. Raises if that is not possible."""
     if len(programs) == 1 and os.getpid() != 1:
         become(checked, programs[0], environ, execve)
         return
@@ -118,7 +118,7 @@ def start(checked: Checked, programs: Sequence[Program], environ: Mapping[str, s
             children[child] = program.role.value
         exec_init(children, checked.settings.log_format, execve, retire=checked.settings.retire)
     except OSError as error:
-        for child in children:  # nobody else would end them
+        for child in children:  # no other process would end them
             os.kill(child, signal.SIGKILL)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         raise UnavailableError(f"the programs cannot be started: {error.strerror}") from error
@@ -149,9 +149,9 @@ def _become_in_child(
 
 
 def _end_with_init() -> None:
-    """Have the kernel kill this program when its init is killed, as all processes of a container end with PID 1.
+    """Let the kernel kill this program when its init is killed, as all processes of a container end with PID 1.
 
-    Its own process group would otherwise spare it from a kill of the whole job. A change of user resets this.
+    Otherwise it would survive a kill of the whole job, since it has its own process group. A change of user undoes it.
     """
     import ctypes
     import signal
@@ -160,7 +160,7 @@ def _end_with_init() -> None:
 
 
 def become(checked: Checked, program: Program, environ: Mapping[str, str], execve: Execve) -> None:
-    """Write the program's credential to memory, and exec it; the files are removed if that fails."""
+    """Write the program's credential to memory, and exec the program; remove the files if that fails."""
     command = find_command(program.argv[0], environ)
     place, files = open_place(environ), MountedFiles()
     try:
@@ -225,7 +225,7 @@ def find_user(name: str | None) -> User | None:
 
 
 def switch_user(name: str | None) -> None:
-    """Become that user for good, with its groups and without root's; memfds made later belong to it."""
+    """Become that user for good, with its groups and without root's; later memfds belong to it."""
     user = find_user(name)
     if user is None or user.uid == os.geteuid():
         return

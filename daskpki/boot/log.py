@@ -1,4 +1,4 @@
-"""The entrypoint's messages on stderr: notes while it waits, and one line with cause and remedy when it gives up.
+"""The entrypoint's messages on stderr: notes while it waits, and one line with cause and remedy if it gives up.
 
 They are text for people, or with `--log-format json` one JSON object a line in Cloud Logging's fields:
 https://cloud.google.com/logging/docs/structured-logging. `CloudFormatter` gives Dask's own log the same form.
@@ -34,7 +34,7 @@ class BootLog(NamedTuple):
         self._say("WARNING", text)
 
     def report(self, error: Exception) -> int:
-        """Write what ended the boot and the way out, or that it is a bug; return the exit code."""
+        """Write the error that ended the boot with the way out, or that it is a bug; return the exit code."""
         if not isinstance(error, DaskpkiError):
             return self._report_bug(error)
         kind = type(error).__name__
@@ -55,7 +55,7 @@ class BootLog(NamedTuple):
     def _say(self, severity: str, text: str, **more: Any) -> None:
         lead = "error: " if "exit_code" in more else ""
         line = structured(severity, text, _WHO, **more) if self.format == JSON else f"{_WHO}: {lead}{text}"
-        with suppress(OSError):  # a full disk behind stderr: the exit code still tells how it ended
+        with suppress(OSError):  # a full disk behind stderr: the exit code is still right
             sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
 
@@ -82,7 +82,7 @@ class CloudFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__()
-        logging.captureWarnings(True)  # otherwise each is two lines of text
+        logging.captureWarnings(True)  # otherwise each warning is two lines of text
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record as one line."""

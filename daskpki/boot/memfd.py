@@ -1,8 +1,8 @@
-"""Keeps keys off disks while Dask runs: sealed memory files, else a private directory on tmpfs, else an error.
+"""Keeps keys off disks while Dask runs: in sealed memory files, else in a private directory on tmpfs, else an error.
 
 OpenSSL reads keys from paths, more than once, and so does a nanny that restarts its worker. A sealed memfd (mode 0400,
-without close-on-exec) is `/proc/PID/fd/N`: a path that survives `exec`, touches no disk and cannot be changed. It is
-made after a change of user, so that the new user owns it.
+without close-on-exec) is `/proc/PID/fd/N`: a path that survives `exec`, is on no disk and cannot be changed. It is
+created after a change of user, so that the new user owns it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 from daskpki.errors import NotTrustedError
 
@@ -20,24 +20,14 @@ _PREFIX: Final = "daskpki-"
 _TMPFS: Final = ("tmpfs", "ramfs")
 
 
-class Place(Protocol):
-    """A place in memory whose content has a path."""
-
-    def put(self, name: str, data: bytes) -> str:
-        """Keep `data` as long as the process lives, also after exec; return its path."""
-
-    def clear(self) -> None:
-        """Remove everything."""
-
-
 class MemoryFiles:
-    """Sealed memfds of this process."""
+    """Sealed memfds of this process, which stay after exec."""
 
     def __init__(self) -> None:
         self._descriptors: list[int] = []
 
     def put(self, name: str, data: bytes) -> str:
-        """Write a memfd, and seal it."""
+        """Write a memfd, seal it, and return its path."""
         import fcntl
 
         descriptor = os.memfd_create(f"{_PREFIX}{name}", os.MFD_ALLOW_SEALING)
@@ -64,7 +54,7 @@ class TmpfsDirectory:
         self.path = mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent)  # 0700 from its first instant
 
     def put(self, name: str, data: bytes) -> str:
-        """Write a file."""
+        """Write a file, and return its path."""
         path = f"{self.path}/{name}"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _MODE)
         with os.fdopen(descriptor, "wb") as file:
@@ -76,8 +66,12 @@ class TmpfsDirectory:
         _remove(self.path)
 
 
+Place = MemoryFiles | TmpfsDirectory
+"""A place in memory whose files have paths."""
+
+
 def open_place(environ: Mapping[str, str]) -> Place:
-    """Find a place for keys on this machine; NotTrustedError if only a disk is left."""
+    """Find a place for keys on this machine; NotTrustedError if there is only a disk."""
     if _has_memory_files():
         return MemoryFiles()
     for parent in filter(None, (environ.get("XDG_RUNTIME_DIR"), "/dev/shm", "/run")):  # noqa: S108 - checked below
@@ -126,7 +120,7 @@ def parse_mountinfo(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def remove_leftovers(parent: str) -> None:
-    """Delete our directories whose process is gone."""
+    """Delete our directories whose process has ended."""
     with os.scandir(parent) as entries:
         names = [
             entry.name for entry in entries if entry.name.startswith(_PREFIX) and entry.is_dir(follow_symlinks=False)
@@ -134,15 +128,11 @@ def remove_leftovers(parent: str) -> None:
     for name in names:
         owner = name.removeprefix(_PREFIX).partition("-")[0]
         path = f"{parent}/{name}"
-        if owner.isdecimal() and not _runs(int(owner)) and _is_ours(path):
-            _remove(path)
-
-
-def _is_ours(path: str) -> bool:
-    with contextlib.suppress(OSError):
-        status = os.lstat(path)
-        return status.st_uid == os.geteuid() and stat.S_ISDIR(status.st_mode)
-    return False
+        with contextlib.suppress(OSError):
+            status = os.lstat(path)
+            ours = status.st_uid == os.geteuid() and stat.S_ISDIR(status.st_mode)
+            if owner.isdecimal() and ours and not _runs(int(owner)):
+                _remove(path)
 
 
 def _runs(process: int) -> bool:
@@ -151,7 +141,7 @@ def _runs(process: int) -> bool:
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):
-        return True
+        pass
     return True
 
 

@@ -6,18 +6,19 @@ WHERE is one of:
     fd                          a sealed memory file; DASKPKI_SECRET_DB_PASSWORD_FILE says its path
     env:PGPASSWORD              the value itself in a variable, only with --allow-secrets-in-environment
 
-Without VERSION, it is the newest. References in other programs' own syntax (`sm://...`) are not read: the names of
-secrets follow from the cluster, so that one role's grants say all that a node can ask for (docs/how-to/secrets.md).
+VERSION defaults to the newest. References in the syntax of other programs (`sm://...`) are refused: the names of
+secrets follow from the cluster, so that the grants of a role show all that a node can ask for (docs/how-to/secrets.md).
 
-A file replaces an earlier boot's in one step, so no reader sees half of it. Nothing is written to a file system that
-the kernel does not report as tmpfs.
+A file replaces that of an earlier boot in one step, so no reader sees half of it. Nothing is written to a file system
+that the kernel does not report as tmpfs.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -31,7 +32,8 @@ DESCRIPTOR: Final = "fd"
 _ENVIRONMENT: Final = "env:"
 _FORM: Final = "--secret db-password=/run/secrets/db-password, --secret db-password@3=fd"
 _OURS: Final = ("DASK", "LD_", "PYTHON")
-_VERSION_DIGITS: Final = 10
+VERSION: Final = re.compile(r"[1-9][0-9]{0,9}\Z")
+"""The number of a version, as an option has it."""
 
 
 class Mount(NamedTuple):
@@ -60,10 +62,9 @@ def parse_mounts(text: str, *, in_environment: bool) -> tuple[Mount, ...]:
 def _parse(entry: str, *, in_environment: bool) -> Mount:
     what, equals, where = entry.partition("=")
     if not equals or not where:
-        raise UsageError(f"--secret {shown(entry)} does not say where to", hint=f"for example {_FORM}")
+        raise UsageError(f"--secret {shown(entry)} does not name a place", hint=f"for example {_FORM}")
     name, at, version = what.partition("@")
-    digits = version.isascii() and version.isdigit() and not version.startswith("0")
-    if at and not (digits and len(version) <= _VERSION_DIGITS):
+    if at and not VERSION.match(version):
         raise UsageError(
             f"--secret {shown(entry)}: {shown(version)} is not a version's number", hint=f"for example {_FORM}"
         )
@@ -90,7 +91,7 @@ def _parse_variable(entry: str, variable: str, *, allowed: bool) -> str:
 def _parse_path(entry: str, path: str) -> str:
     if "://" in path and not path.startswith("/"):
         raise PolicyError(
-            f"--secret {shown(entry)}: references are refused, so that a node's grants say all that it can ask for",
+            f"--secret {shown(entry)}: references are refused, so that a node's grants show all that it can ask for",
             hint=f"copy the value by `daskpki secret set`, then for example {_FORM}",
         )
     if not path.startswith("/") or path.endswith("/") or {"..", "."} & set(path.split("/")) or "\0" in path:
@@ -131,7 +132,7 @@ class MountedFiles:
         try:
             _check_place(path, parent)
             os.makedirs(parent, _DIRECTORY_MODE, exist_ok=True)  # noqa: PTH103 - as above
-            _check_place(path, parent)  # where it was missing, another user may have been first
+            _check_place(path, parent)  # if it was missing, another user may have created it first
             _replace(path, data)
         except OSError as error:
             raise AccessDeniedError(
@@ -148,11 +149,11 @@ class MountedFiles:
 
 
 def _check_place(path: str, parent: str) -> None:
-    """Raise NotTrustedError on a disk, AccessDeniedError if another user's directory or link is on the path.
+    """Raise NotTrustedError on a disk, AccessDeniedError if another user owns a directory or link on the path.
 
-    The owner of either controls the content.
+    That owner would control the content.
     """
-    nearest = parent  # decides, since the directories below it are made there
+    nearest = parent  # the file system of the nearest existing directory decides
     while not os.path.lexists(nearest):
         nearest = os.path.dirname(nearest)  # noqa: PTH120 - as above
     if not is_tmpfs(nearest):
@@ -170,23 +171,22 @@ def _check_place(path: str, parent: str) -> None:
 
 
 def _on_the_way(directory: str) -> set[str]:
-    """Return each directory and link that leads there, also the links between the first and the last."""
+    """Return each directory and link on the way there, also the links that other links lead to."""
     found: set[str] = set()
     unseen = [directory]
     while unseen:
-        new = set(_upwards(unseen.pop())) - found
+        directory = unseen.pop()
+        new = set[str]()
+        while directory != os.path.dirname(directory):  # noqa: PTH120 - as above
+            new.add(directory)
+            directory = os.path.dirname(directory)  # noqa: PTH120 - as above
+        new -= found
         found |= new
         for link in filter(os.path.islink, new):
-            # The base is resolved, so that a circle of links comes back to the same texts.
+            # The base is resolved, so that a circle of links leads back to the same paths.
             base = os.path.realpath(os.path.dirname(link))  # noqa: PTH120 - as above
             unseen.append(os.path.join(base, os.readlink(link)))  # noqa: PTH115, PTH118 - as above
     return found
-
-
-def _upwards(directory: str) -> Iterator[str]:
-    while directory != os.path.dirname(directory):  # noqa: PTH120 - as above
-        yield directory
-        directory = os.path.dirname(directory)  # noqa: PTH120 - as above
 
 
 def _replace(path: str, data: bytes) -> None:

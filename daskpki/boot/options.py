@@ -2,7 +2,7 @@
 
 Dask's arguments pass unless they would open something without TLS; those are refused by name. Pure.
 
-The parser is ours because every option has one value or none, and argparse costs 8 to 10 ms, a tenth of a whole boot.
+The parser is written here, since every option has one value or none, and argparse costs 8 to 10 ms, a tenth of a boot.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Final, NamedTuple
 
 from daskpki.credentials.contexts import is_canonical, parse_scheduler
@@ -18,8 +17,7 @@ from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Role
 from daskpki.quoting import did_you_mean, shown
 
-# Each with the reason, or with the way that leads there.
-_REFUSED: Final[Mapping[str, str]] = {
+_REFUSED: Final[Mapping[str, str]] = {  # with the reasons
     "--protocol": "Dask speaks tls:// here and nothing else",
     "--tls-ca-file": "the certificates are the ones that were fetched and checked",
     "--tls-cert": "the certificates are the ones that were fetched and checked",
@@ -60,19 +58,14 @@ def check_contact_address(arguments: Sequence[str]) -> None:
     """
     for option, value in pairs(arguments):
         if option == "--contact-address" and value and not is_canonical(value):
+            usual = value
+            with contextlib.suppress(UsageError):
+                usual = parse_scheduler(value)
             raise PolicyError(
                 f"Dask's --contact-address {shown(value)} is refused: the scheduler takes tls://IP:PORT with the "
                 "number in its usual spelling, and no name, which might be another worker's",
-                hint=f"for example {_usual(value) or 'tls://10.0.0.7:8801 or tls://[fd00::7]:8801'}",
+                hint=f"for example {usual if is_canonical(usual) else 'tls://10.0.0.7:8801 or tls://[fd00::7]:8801'}",
             )
-
-
-def _usual(address: str) -> str | None:
-    """Return the address in its canonical form; None for a name."""
-    with suppress(UsageError):
-        usual = parse_scheduler(address)
-        return usual if is_canonical(usual) else None
-    return None
 
 
 def pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -244,13 +237,12 @@ class Arguments(NamedTuple):
 
 def help_text() -> str:
     """Return the text of --help."""
-    return USAGE + "".join(map(_describe, OPTIONS)) + EXITS
-
-
-def _describe(option: Option) -> str:
-    default = f" [{option.default}]" if option.default else ""
-    form = f"--{option.name} {option.value}"
-    return f"  {form:<32}{option.variable}\n        {option.meaning}{default}\n"
+    lines = [
+        f"  {f'--{option.name} {option.value}':<32}{option.variable}\n        {option.meaning}"
+        f"{f' [{option.default}]' if option.default else ''}\n"
+        for option in OPTIONS
+    ]
+    return USAGE + "".join(lines) + EXITS
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:

@@ -1,8 +1,8 @@
-"""Turns settings into programs: which to run, with which arguments and which Dask configuration. Pure.
+"""Turns settings into programs, with their arguments and Dask configuration. Pure.
 
-Dask's precedence matters: a `--preload` on the command line replaces the configured ones, so ours is given there too;
-and an environment variable beats Dask's YAML files, so required settings are put there. Cores are counted as Dask
-counts them: affinity and the container's limit.
+Dask's precedence matters: a `--preload` on the command line replaces the configured ones, so ours is given there too.
+An environment variable overrides Dask's YAML files, so required settings are set there. Cores are counted as Dask
+counts them: by affinity and the container's limit.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _dask(*arguments: str) -> tuple[str, ...]:
 
 
 def _completed(command: tuple[str, ...]) -> tuple[str, ...]:
-    """Add to Dask's worker command under `exec` the options that no configuration sets, unless they are given.
+    """Add the options to Dask's worker command under `exec` that no configuration can set, unless they are given.
 
     `dask worker` ignores `distributed.nanny.preload`, and binds its pages to all interfaces. dask-jobqueue starts
     workers like this.
@@ -196,8 +196,8 @@ def _configuration(handover: Handover) -> dict[str, str]:
     for user in {handover.role, Role.CLIENT.value}:  # a worker's tasks connect as clients, with the worker's leaf
         tls[f"{user.upper()}__CERT"] = handover.cert
         tls[f"{user.upper()}__KEY"] = handover.key
-    # Dask's own TLS for its HTTP servers, workers' too. It demands no certificate, but is never in the clear; the
-    # preload replaces its context by one that does, before anything is accepted (cluster/web/server.py).
+    # Dask's own TLS for its HTTP servers, workers' too. It requires no certificate, but is never in the clear; the
+    # preload replaces its context by one that requires it, before a connection is accepted (cluster/web/server.py).
     pages = {"CERT": handover.cert, "KEY": handover.key, "CA_FILE": handover.ca} if handover.dashboard == "mtls" else {}
     settings = {
         "COMM__REQUIRE_ENCRYPTION": "True",

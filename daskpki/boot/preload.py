@@ -1,6 +1,6 @@
 """Dask's preload on a booted node: `daskpki.cluster.preload`, plus polling of the node's source.
 
-One process of a host polls: the scheduler, or the nannies' parent, whose workers read what it hands on.
+One process of a host polls: the scheduler, or the process of the nannies, whose workers read what it hands on.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import asyncio
 from typing import Any
 
 from daskpki.boot.refresh import open_source
-from daskpki.cluster.preload import NODE, SERVERS, WATCHING, dask_teardown
+from daskpki.cluster.preload import NODE, POLLS, SERVERS, dask_teardown
 from daskpki.cluster.preload import dask_setup as enforce
-from daskpki.cluster.refresh import SHARE, Watch
+from daskpki.cluster.refresh import SHARE, Poller
 from daskpki.cluster.retiring import retire_on_sigterm
 from daskpki.cluster.startup import announce
 from daskpki.identity import Role
@@ -24,12 +24,12 @@ async def dask_setup(server: Any) -> None:
     enforce(server)
     handover = NODE.handover
     retire_on_sigterm(server, float(handover.retire or 0))
-    if WATCHING:  # a nanny's worker, or a further nanny of this process
+    if POLLS:  # a nanny's worker, or a further nanny of this process
         return
     source = open_source(handover)
     share = 0 if handover.directory or handover.file else SHARE  # reading files costs nothing
     enforcement = NODE.enforcement(Role(handover.role))
-    watch = Watch(enforcement, NODE.manager, source, freshness=handover.freshness, share=share)
-    WATCHING.append(asyncio.create_task(watch.run()))
+    poller = Poller(enforcement, NODE.manager, source, freshness=handover.freshness, share=share)
+    POLLS.append(asyncio.create_task(poller.run()))
     if handover.command != "node" or handover.role == Role.WORKER:  # a node is ready when its workers are
-        WATCHING.append(asyncio.create_task(announce(SERVERS)))
+        POLLS.append(asyncio.create_task(announce(SERVERS)))

@@ -1,11 +1,11 @@
-"""Looks for newer material on a running node, in the source it booted from, by `access` only.
+"""Sources of newer material for a running node: the store, directory or file that it booted from, by `access` only.
 
-Version numbers go up by one, so after the first look each secret costs one request: the next number, usually a 404.
+Version numbers go up by one, so after the first poll each secret costs one request: the next number, usually a 404.
 `latest` is read only once, since it may lag by minutes. A credential directory is read again as a whole; Kubernetes
 replaces it in one step when the secret changes.
 
 `TrustVersions` tries all versions of the trust secret above the one in force, newest first, and each refused version
-once: a forged version hides no true one.
+once, so a forged version cannot hide a valid one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from daskpki import secret_names
 from daskpki.boot import fetch
-from daskpki.boot.fetch import Reader, parse_own_credential, read_directory
-from daskpki.cluster.refresh import NullSource, Source
+from daskpki.boot.fetch import Reader, later_versions, parse_own_credential, read_directory
+from daskpki.cluster.refresh import NullSource, Source, WholeSource
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustMessage
 from daskpki.confidential import Confidential
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from daskpki.credentials.credential_files import CredentialFiles
 
 _KEPT: Final = 16
-"""Versions kept in memory during a search for the newest; the others are read again."""
+"""Versions kept in memory during the search for the newest; the others are read again."""
 _RIVALS: Final = 16
-"""Rivals that are sorted by epoch, at most: concurrent writers leave few, and a forger may add many."""
+"""Most rivals that are sorted by epoch: concurrent writers leave few, and a forger may add many."""
 
 logger = logging.getLogger("distributed.daskpki")
 
@@ -56,11 +56,11 @@ class _Candidate(NamedTuple):
 
 
 class TrustVersions:
-    """A cluster's trust documents in a store, newest first, each read once.
+    """Reads a cluster's trust documents from a store, newest first, each once. `now` is in seconds since the epoch.
 
-    An account that may add versions can put invalid ones above the one that revokes it. So no version is trusted to
-    say where to begin: all above the one in force are examined, from the newest down, and the mark moves only to the
-    one in force. `now` is in seconds since the epoch.
+    An account that may add versions can put invalid ones above the one that revokes it. So no version decides where the
+    search begins: all versions above the one in force are examined, from the newest down, and the mark moves only to
+    the one in force.
     """
 
     def __init__(self, cluster: str, now: Callable[[], float] = time.time) -> None:
@@ -71,7 +71,7 @@ class TrustVersions:
         self._held: TrustDocument | None = None
         self._offered: _Candidate | None = None
         self._passed: set[int] = set()
-        """Numbers above the mark that are useless under any document in force: not later, or unreadable."""
+        """Numbers above the mark that are useless whatever is in force: of an older epoch, or unreadable."""
         self._refused: dict[int, float] = {}
         """Numbers that were refused under the document in force, each with the time from which it may be valid."""
 
@@ -80,24 +80,21 @@ class TrustVersions:
 
         It may be a revocation, so it must not be skipped silently.
         """
-        self._begin(held)
-        fresh, unreadable = self._climb(store, held)
-        for candidate in self._candidates(store, fresh, held):
-            self._offered = candidate
-            yield TrustMessage(candidate.data, f"version {candidate.number} of {self._secret}")
-            # The caller refused it. One of the future may be valid once the clock, which may be wrong, reaches it.
-            begin = candidate.document.issued_at - CLOCK_SKEW
-            self._refused[candidate.number] = begin if begin > self._now() else math.inf
-        if unreadable is not None:
-            raise unreadable
-
-    def _begin(self, held: TrustDocument) -> None:
         if self._offered is not None and self._offered.document == held:
             self._settle(self._offered.number)
         self._offered = None
         if held != self._held:  # under the newer one, refused documents may be valid
             self._held = held
             self._refused.clear()
+        fresh, unreadable = self._climb(store, held)
+        for candidate in self._candidates(store, fresh, held):
+            self._offered = candidate
+            yield TrustMessage(candidate.data, f"version {candidate.number} of {self._secret}")
+            # The caller refused it. A document of the future may be valid later: this machine's clock may be wrong.
+            begin = candidate.document.issued_at - CLOCK_SKEW
+            self._refused[candidate.number] = begin if begin > self._now() else math.inf
+        if unreadable is not None:
+            raise unreadable
 
     def _settle(self, number: int) -> None:
         """Note that `number` is the version in force."""
@@ -116,18 +113,14 @@ class TrustVersions:
                 fresh[number], self._newest = data, number
             except DisabledError as error:
                 number, unreadable = held.prev, error
-        while True:
-            number += 1
-            try:
-                data = store.access(self._secret, number)
-            except DisabledError as error:
-                unreadable = error
-                continue
-            except NotFoundError:
-                return fresh, unreadable
-            # Kept at once: a search that is interrupted half-way up a thousand versions resumes there.
-            fresh[number], self._newest, unreadable = data, number, None
-            fresh.pop(number - _KEPT, None)
+        try:
+            for later, data in later_versions(store, self._secret, number):
+                # Kept at once: a search that is interrupted half-way up a thousand versions resumes there.
+                fresh[later], self._newest, unreadable = data, later, None
+                fresh.pop(later - _KEPT, None)
+        except DisabledError as error:
+            unreadable = error
+        return fresh, unreadable
 
     def _candidates(self, store: Reader, fresh: dict[int, Confidential], held: TrustDocument) -> Iterator[_Candidate]:
         """Yield rivals by descending epoch, on a tie the lowest number first (`daskpki.store.append_chain`, rule 1)."""
@@ -167,7 +160,7 @@ def _by_rank(candidate: _Candidate) -> tuple[int, int]:
 
 
 _ATTEMPT: Final = 30.0
-"""Seconds for one look; the next one comes soon."""
+"""Seconds for one poll; the next one comes soon."""
 
 
 OpenReader = Callable[[], AbstractContextManager[Reader]]
@@ -212,40 +205,23 @@ class StoreSource:
     def _newest(self, store: Reader) -> tuple[int, Confidential] | None:
         """Find the newest version after the one in use; DisabledError if it is unreadable."""
         found = store.latest(self._secret) if self._in_use is None else None
-        number = found[0] if found else self._in_use or 0
-        unreadable: DisabledError | None = None
-        while True:
-            number += 1
-            try:
-                found, unreadable = (number, store.access(self._secret, number)), None
-            except DisabledError as error:
-                unreadable = error
-            except NotFoundError:
-                break
-        if unreadable is not None:
-            raise unreadable
+        for later in later_versions(store, self._secret, found[0] if found else self._in_use or 0):
+            found = later
         return found
 
 
-class DirectorySource:
-    """`daskpki.cluster.refresh.Source` over a directory that `daskpki export` wrote, and may write again.
+def directory_source(directory: str) -> WholeSource:
+    """Make a source over a directory that `daskpki export` wrote, and may write again.
 
-    Both methods raise the errors of `daskpki.boot.fetch.read_directory`, also while the directory is being written.
+    It raises the errors of `daskpki.boot.fetch.read_directory`, also while the directory is being written.
     """
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
+    def read() -> tuple[Confidential, KeyPair]:
+        found = read_directory(directory)
+        (credential,) = found.credentials
+        return found.trust.data, KeyPair(certificate_pem(credential), key_pem(credential))
 
-    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
-        """Yield the directory's document if it is later."""
-        found = read_directory(self._directory)
-        if found.trust.signed.document.epoch > held.epoch:
-            yield TrustMessage(found.trust.data, self._directory)
-
-    def credential(self, held: KeyPair | None = None) -> KeyPair:  # noqa: ARG002 - the protocol's signature
-        """Read the directory's credential, newer or not."""
-        (credential,) = read_directory(self._directory).credentials
-        return KeyPair(certificate_pem(credential), key_pem(credential))
+    return WholeSource(read, directory)
 
 
 class FileSource:
@@ -270,7 +246,7 @@ class FileSource:
         """Read the file's credential, newer or not; CorruptError for a payload without a key."""
         found, _ = self._load()
         if found.key is None:
-            raise CorruptError("the credential file holds no key any more")
+            raise CorruptError("the credential file has no key any more")
         certificates = "".join(encode_pem(der, CERTIFICATE) for der in (found.leaf, *found.chain))
         return KeyPair(certificates, Confidential(encode_pem(found.key.reveal(), PRIVATE_KEY)))
 
@@ -283,7 +259,7 @@ class FileSource:
 def open_source(handover: Handover, environ: Mapping[str, str] = os.environ) -> Source:
     """Open the source of a node; a NullSource if neither a store nor a directory can be read."""
     if handover.directory is not None:
-        return _open_mounted(DirectorySource(handover.directory))
+        return _open_mounted(directory_source(handover.directory))
     store: Source = NullSource()
     if handover.store is not None:
         url = parse_store_url(handover.store)
@@ -292,14 +268,14 @@ def open_source(handover: Handover, environ: Mapping[str, str] = os.environ) -> 
 
 
 def open_reader(url: StoreUrl, endpoint: str | None, environ: Mapping[str, str]) -> AbstractContextManager[Reader]:
-    """Open a store for one look; `endpoint` is another Secret Manager than Google's."""
+    """Open a store for one poll; `endpoint` is another Secret Manager than Google's."""
     from daskpki.boot.http import RetryPolicy  # not at the start of a node
 
     policy = RetryPolicy(time.monotonic() + _ATTEMPT, note=lambda _text: None)
     return fetch.open_reader(url, endpoint, environ, policy)
 
 
-def _open_mounted(source: DirectorySource | FileSource) -> Source:
+def _open_mounted(source: WholeSource | FileSource) -> Source:
     try:
         source.credential()
     except DaskpkiError as error:  # the entrypoint read it, perhaps as another user (node --worker-user)

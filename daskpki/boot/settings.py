@@ -1,4 +1,4 @@
-"""The checked settings of one boot: values that `options` found, parsed so that other modules can rely on them."""
+"""The checked settings of one boot, parsed from the values that `options` found."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from daskpki.boot.log import JSON, TEXT
-from daskpki.boot.mounts import Mount, parse_mounts
+from daskpki.boot.mounts import VERSION, Mount, parse_mounts
 from daskpki.boot.options import Arguments, values
 from daskpki.credentials.contexts import LIMIT_OF_PORTS, parse_scheduler
 from daskpki.errors import UsageError
 from daskpki.handover import SEALED, USUAL, Freshness
 from daskpki.identity import Role, default_name, parse_label, parse_role
+from daskpki.pki.pem import parse_fingerprint
 from daskpki.quoting import shown
 from daskpki.settings import StoreUrl, parse_store_url
 
@@ -31,15 +32,13 @@ _ORIGINS: Final = {
 }
 """The options that name a source of credentials, and their variables."""
 
-_VERSION: Final = re.compile(r"[1-9][0-9]{0,9}\Z")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9.-]+)\Z")
 _DECIMAL = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?\Z")
 _LIMITS = re.compile(r"[a-z]+=[1-9][0-9]{0,9}(,[a-z]+=[1-9][0-9]{0,9})*\Z")
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class Settings(NamedTuple):
-    """What to boot and from where. `name` is None for the usual name of each role.
+    """What to boot, and from which source. `name` is None for the default name of each role.
 
     `store` is None with a directory; with a file, it only has the trust document, or is None. `versions` pins the
     credentials of some roles; the other roles boot their newest.
@@ -94,8 +93,7 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
     found = values(arguments.given, environ)
     origin, source = _source(arguments.given, environ)
     directory, file = origin.get(_DIRECTORY), origin.get(_FILE)
-    if file and arguments.command == "node":
-        raise UsageError("a node has two credentials, and --credential-file is one", hint="--credential-dir DIR")
+    _check_combination(arguments, found, file)
     return Settings(
         command=arguments.command,
         roles=_roles(arguments),
@@ -106,7 +104,7 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
         source=source,
         scheduler=parse_scheduler(found["scheduler"]) if found["scheduler"] else None,
         deadline=float(_number(found, "deadline", 1, 86_400)),
-        ca_sha256=_digest(found["ca-sha256"]),
+        ca_sha256=parse_fingerprint(found["ca-sha256"]) if found["ca-sha256"] else None,
         min_epoch=_number(found, "min-epoch", 0, 1 << 62),
         worker_clients=_worker_clients(arguments.command, found),
         dashboard=_choice(found, "dashboard", ("loopback", "mtls", "off")),
@@ -114,15 +112,20 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
         threads=_count(found, "threads-per-worker"),
         memory=_memory(found["memory-per-worker"]),
         workers=_count(found, "num-workers"),
-        worker_user=_worker_user(arguments.command, found["worker-user"]),
+        worker_user=found["worker-user"] or None,
         endpoint=found["endpoint"] or None,
-        rest=_rest(arguments),
+        rest=arguments.rest,
         mounts=_mounts(found, directory or file),
         versions=_versions(found["version"], _roles(arguments), directory or file),
         log_format=_choice(found, "log-format", (TEXT, JSON)),
-        freshness=_freshness(found),
+        freshness=Freshness(
+            stale_trust=_choice(found, "stale-trust", ("refuse", "allow")),
+            poll=_number(found, "poll", 1, 86_400),
+            fetch_age=_number(found, "fetch-age", 1, 10_000_000),
+            grace=_number(found, "grace", 0, 10_000_000),
+        ),
         health=_health(found["health"]),
-        metrics=_metrics(found),
+        metrics=_choice(found, "metrics", ("no", "yes")),
         scheduler_code=_choice(found, "scheduler-code", ("stock", SEALED)),
         helper_limits=_helper_limits(found["helper-limits"]),
         helper_user=found["helper-user"] or None,
@@ -131,13 +134,19 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
     )
 
 
-def _freshness(found: Mapping[str, str]) -> Freshness:
-    return Freshness(
-        stale_trust=_choice(found, "stale-trust", ("refuse", "allow")),
-        poll=_number(found, "poll", 1, 86_400),
-        fetch_age=_number(found, "fetch-age", 1, 10_000_000),
-        grace=_number(found, "grace", 0, 10_000_000),
-    )
+def _check_combination(arguments: Arguments, found: Mapping[str, str], file: str | None) -> None:
+    """Raise UsageError for options that do not go with the command, or with each other."""
+    command = arguments.command
+    if file and command == "node":
+        raise UsageError("a node has two credentials, and --credential-file is one", hint="--credential-dir DIR")
+    if command == "exec" and not arguments.rest:
+        raise UsageError("exec needs a command", hint="daskpki-entrypoint exec client --name airflow -- python job.py")
+    if found["worker-user"] and command != "node":
+        raise UsageError(f"--worker-user is for node, and this is {command}", hint="start the container as that user")
+    if found["metrics"] == "yes" and not found["health"]:
+        raise UsageError(
+            "--metrics adds to what --health serves, and --health is not set", hint="--health 0.0.0.0:8790 --metrics"
+        )
 
 
 def _versions(text: str, roles: tuple[Role, ...], mounted: str | None) -> Mapping[Role, int]:
@@ -151,7 +160,7 @@ def _versions(text: str, roles: tuple[Role, ...], mounted: str | None) -> Mappin
     versions: dict[Role, int] = {}
     for entry in filter(None, text.split(",")):
         name, _, number = entry.rpartition("=")
-        if name not in named or named[name] in versions or not _VERSION.match(number):
+        if name not in named or named[name] in versions or not VERSION.match(number):
             example = "3" if len(roles) == 1 else ",".join(f"{role.value}=3" for role in roles)
             raise UsageError(
                 f"--version {shown(text)} does not say one version's number for each of {', '.join(roles)}",
@@ -185,12 +194,6 @@ def _roles(arguments: Arguments) -> tuple[Role, ...]:
     return (parse_role(arguments.role if arguments.role is not None else arguments.command),)
 
 
-def _rest(arguments: Arguments) -> tuple[str, ...]:
-    if arguments.command == "exec" and not arguments.rest:
-        raise UsageError("exec needs a command", hint="daskpki-entrypoint exec client --name airflow -- python job.py")
-    return arguments.rest
-
-
 def _source(given: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Mapping[str, str], str]:
     """Return the options that name the source, by name, and the source in words.
 
@@ -207,8 +210,8 @@ def _source(given: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Mappi
     if len(rivals) > 1:
         raise UsageError(f"{words[rivals[1]]} and {words[rivals[0]]} are two sources", hint="give one of them")
     if mounted == [_DIRECTORY]:
-        passed_over = "; DASKPKI_STORE is passed over" if "store" in chosen else ""
-        return {_DIRECTORY: chosen[_DIRECTORY]}, words[_DIRECTORY] + passed_over
+        ignored = "; DASKPKI_STORE is ignored" if "store" in chosen else ""
+        return {_DIRECTORY: chosen[_DIRECTORY]}, words[_DIRECTORY] + ignored
     if mounted:
         return {"store": in_environ["store"], **chosen} if "store" in in_environ else chosen, words[_FILE]
     if not chosen:
@@ -229,15 +232,6 @@ def _health(text: str) -> str | None:
             f"--health {shown(text)} is not ADDRESS:PORT", hint="for example 127.0.0.1:8790 or 0.0.0.0:8790"
         )
     return text
-
-
-def _metrics(found: Mapping[str, str]) -> str:
-    chosen = _choice(found, "metrics", ("no", "yes"))
-    if chosen == "yes" and not found["health"]:
-        raise UsageError(
-            "--metrics adds to what --health serves, and --health is not set", hint="--health 0.0.0.0:8790 --metrics"
-        )
-    return chosen
 
 
 def _helper_limits(text: str) -> str | None:
@@ -270,16 +264,3 @@ def _memory(text: str) -> str | None:
     if text and not (_DECIMAL.match(text) and float(text) > 0):
         raise UsageError(f"--memory-per-worker {shown(text)} is not a number of GB", hint="for example 1 or 3.5")
     return f"{text}GB" if text else None
-
-
-def _digest(text: str) -> str | None:
-    digest = text.replace(":", "").lower()
-    if text and not _SHA256.match(digest):
-        raise UsageError(f"--ca-sha256 {shown(text)} is not a SHA-256 fingerprint", hint="64 hexadecimal digits")
-    return digest or None
-
-
-def _worker_user(command: str, text: str) -> str | None:
-    if text and command != "node":
-        raise UsageError(f"--worker-user is for node, and this is {command}", hint="start the container as that user")
-    return text or None

@@ -12,10 +12,10 @@ from daskpki.credentials.verified import Pins, VerifiedCredential, verify_creden
 from daskpki.errors import CorruptError, NotFoundError
 from daskpki.identity import Role
 from daskpki.pki.credential import parse_credential
-from daskpki.pki.trust_document import parse_trust
+from daskpki.pki.trust_document import TrustPayload, parse_trust
 from daskpki.store.append_chain import ChainHead
 from daskpki.store.port import Store
-from daskpki.store.trust_chain import TrustPayload, trust_chain, verify_no_rival
+from daskpki.store.trust_chain import trust_chain, verify_no_rival
 
 
 def fetch_credential(

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from daskpki.boot.fetch import FetchedTrust, Material
+from daskpki.boot.fetch import Material
 from daskpki.boot.http import Reading, parse_date
 from daskpki.boot.options import parse_arguments
 from daskpki.boot.settings import parse_settings
 from daskpki.boot.verify import Clocks, verify_in_time
 from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError, NotTrustedError, UnavailableError
-from daskpki.pki.trust_document import parse_trust
+from daskpki.pki.trust_document import TrustPayload, parse_trust
 from tests.support.boot_cloud import Cloud, Recorder, boot_here, plain_environ, run_entrypoint
 from tests.support.material import Cluster, make_cluster
 
@@ -188,7 +188,7 @@ class Hands:
 
 def material(cluster: Cluster) -> Material:
     worker = cluster.credentials["worker/worker"]
-    return Material((worker,), FetchedTrust(cluster.trust, parse_trust(cluster.trust)))
+    return Material((worker,), TrustPayload(cluster.trust, parse_trust(cluster.trust)))
 
 
 SETTINGS = parse_settings(parse_arguments(["worker"]), {})

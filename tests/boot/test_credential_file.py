@@ -13,7 +13,7 @@ import pytest
 
 from daskpki.boot.entrypoint import boot
 from daskpki.boot.refresh import open_source
-from daskpki.cluster.refresh import NullSource, Watch
+from daskpki.cluster.refresh import NullSource, Poller
 from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotFoundError, NotTrustedError, UsageError
 from daskpki.identity import Role
 from daskpki.pki.certificates import load_certificate
@@ -210,46 +210,46 @@ def started(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> Started:
 
 
 @pytest.fixture
-def look(started: Started) -> Callable[[], bool]:
+def poll(started: Started) -> Callable[[], bool]:
     assert started.handover is not None
     source = open_source(started.handover, {})
     assert not isinstance(source, NullSource)
-    return Watch(started.security.enforcement(Role.WORKER), started.security.manager, source, share=0).look
+    return Poller(started.security.enforcement(Role.WORKER), started.security.manager, source, share=0).poll
 
 
 def in_use(started: Started) -> str:
     return started.security.enforcement(Role.WORKER).pair.certificates
 
 
-def test_a_renewed_credential_is_in_use_after_a_look(
-    volume: Volume, started: Started, look: Callable[[], bool]
+def test_a_renewed_credential_is_in_use_after_a_poll(
+    volume: Volume, started: Started, poll: Callable[[], bool]
 ) -> None:
     before = in_use(started)
     renewed = volume.cluster.issue("worker/worker", now=datetime.now(UTC))
-    assert look()
+    assert poll()
     assert in_use(started) == before
     volume.update()
-    assert look()
+    assert poll()
     assert in_use(started) == certificate_pem(renewed)
 
 
-def test_a_newer_trust_document_holds_after_a_look(volume: Volume, started: Started, look: Callable[[], bool]) -> None:
+def test_a_newer_trust_document_holds_after_a_poll(volume: Volume, started: Started, poll: Callable[[], bool]) -> None:
     bob = volume.cluster.issue("client/bob", now=datetime.now(UTC))
     volume.cluster.publish(revoked=[bob])
     volume.update()
-    assert look()
+    assert poll()
     assert load_certificate(bob.leaf).serial_number in started.security.enforcement(Role.WORKER).trust.revoked
 
 
-def test_half_of_a_file_changes_nothing(volume: Volume, started: Started, look: Callable[[], bool]) -> None:
+def test_half_of_a_file_changes_nothing(volume: Volume, started: Started, poll: Callable[[], bool]) -> None:
     before = in_use(started)
     file = (volume.path / "credential").resolve()
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    assert not look()
+    assert not poll()
     assert in_use(started) == before
     file.write_bytes(whole)
-    assert look()
+    assert poll()
 
 
 def test_a_store_is_asked_for_newer_trust_documents_where_none_lies_beside(cloud: Cloud, tmp_path: Path) -> None:

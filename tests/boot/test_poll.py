@@ -9,7 +9,7 @@ import pytest
 
 from daskpki.boot.entrypoint import boot
 from daskpki.boot.refresh import open_source
-from daskpki.cluster.refresh import Watch
+from daskpki.cluster.refresh import Poller
 from daskpki.cluster.security import NodeSecurity
 from daskpki.handover import VARIABLE, load_handover
 from daskpki.identity import Role
@@ -34,18 +34,18 @@ class Node(Recorder):
 
 
 @dataclass
-class Poller:
-    """A node's watch over the test server, and the clock that it goes by."""
+class PolledNode:
+    """A node's poller over the test server, and its clock."""
 
     security: NodeSecurity
-    watch: Watch
+    poller: Poller
     hands: list[float]
 
     def look(self, times: int = 1) -> None:
         """So many looks, a minute apart."""
         for _ in range(times):
             self.hands[0] += MINUTE
-            assert self.watch.look()
+            assert self.poller.poll()
 
     @property
     def certificates(self) -> str:
@@ -59,7 +59,7 @@ def cluster() -> Cluster:
 
 
 @pytest.fixture
-def poller(cloud: Cloud) -> Poller:
+def polled(cloud: Cloud) -> PolledNode:
     """A worker's, which has looked once and asks by number from now on."""
     node = Node()
     boot(("worker", "--scheduler", "tls://10.0.0.2"), cloud.environ, node)
@@ -67,53 +67,53 @@ def poller(cloud: Cloud) -> Poller:
     source, hands = open_source(node.handover, cloud.environ), [0.0]
     enforcement = node.security.enforcement(Role.WORKER)
     assert source.credential(enforcement.pair) is not None
-    watch = Watch(enforcement, node.security.manager, source, clock=lambda: hands[0])
-    assert watch.look()
+    poller = Poller(enforcement, node.security.manager, source, clock=lambda: hands[0])
+    assert poller.poll()
     cloud.server.reset_journal()
-    return Poller(node.security, watch, hands)
+    return PolledNode(node.security, poller, hands)
 
 
-def test_an_hour_of_looks_costs_one_request_a_minute_and_one_for_the_credential(cloud: Cloud, poller: Poller) -> None:
-    poller.look(HOUR)
+def test_an_hour_of_polls_costs_a_request_a_minute_and_one_for_the_credential(cloud: Cloud, polled: PolledNode) -> None:
+    polled.look(HOUR)
     assert Counter(cloud.requests) == {TRUST: HOUR, LEAF: 1}
 
 
-def test_a_renewed_credential_is_in_use_within_the_hour(cloud: Cloud, poller: Poller) -> None:
+def test_a_renewed_credential_is_in_use_within_the_hour(cloud: Cloud, polled: PolledNode) -> None:
     renewed = renew(cloud)
     cloud.server.latest_lag(cloud.secret("worker_worker"), at=1)
-    poller.look(HOUR)
-    assert poller.certificates == certificate_pem(renewed)
+    polled.look(HOUR)
+    assert polled.certificates == certificate_pem(renewed)
 
 
-def test_after_news_a_newer_credential_is_looked_for_at_once(cloud: Cloud, poller: Poller) -> None:
+def test_after_news_a_newer_credential_is_looked_for_at_once(cloud: Cloud, polled: PolledNode) -> None:
     cloud.server.seed(cloud.secret("trust"), cloud.cluster.publish().reveal())
     renewed = renew(cloud)
-    poller.look()
-    assert poller.certificates == certificate_pem(renewed)
+    polled.look()
+    assert polled.certificates == certificate_pem(renewed)
 
 
-def test_who_is_revoked_asks_for_a_newer_credential_each_time(cloud: Cloud, poller: Poller) -> None:
+def test_who_is_revoked_asks_for_a_newer_credential_each_time(cloud: Cloud, polled: PolledNode) -> None:
     revoked = cloud.cluster.credentials["worker/worker"]
     cloud.server.seed(cloud.secret("trust"), cloud.cluster.publish(revoked=[revoked]).reveal())
-    poller.look(3)
+    polled.look(3)
     assert Counter(cloud.requests)[LEAF] == 3
     renewed = renew(cloud)
-    poller.look()
-    assert poller.certificates == certificate_pem(renewed)
+    polled.look()
+    assert polled.certificates == certificate_pem(renewed)
     cloud.server.reset_journal()
-    poller.look(3)
+    polled.look(3)
     assert len(cloud.requests) == 3
 
 
 @pytest.mark.parametrize("secret", ["trust", "worker_worker"])
-def test_a_newest_version_that_was_disabled_is_not_passed_over(cloud: Cloud, poller: Poller, secret: str) -> None:
+def test_a_newest_version_that_was_disabled_is_not_passed_over(cloud: Cloud, polled: PolledNode, secret: str) -> None:
     cloud.server.seed(cloud.secret(secret), b"whatever it said")
     grpc_client(cloud.server.grpc_target).disable_secret_version(name=f"{cloud.secret(secret)}/versions/2")
-    poller.hands[0] += HOUR * MINUTE
-    assert not poller.watch.look()
+    polled.hands[0] += HOUR * MINUTE
+    assert not polled.poller.poll()
     renew(cloud)
     cloud.server.seed(cloud.secret("trust"), cloud.cluster.publish().reveal())
-    poller.look()
+    polled.look()
 
 
 def renew(cloud: Cloud) -> Credential:

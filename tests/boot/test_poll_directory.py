@@ -1,4 +1,4 @@
-"""A running node's look at its credential directory, which Kubernetes replaces in one step when its secret changes."""
+"""A running node polls its credential directory, which Kubernetes replaces in one step when its secret changes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from daskpki.boot.entrypoint import boot
-from daskpki.boot.refresh import DirectorySource, open_source
-from daskpki.cluster.refresh import NullSource, Watch
+from daskpki.boot.refresh import open_source
+from daskpki.cluster.refresh import NullSource, Poller, WholeSource
 from daskpki.handover import Handover
 from daskpki.identity import Role
 from daskpki.pki.certificates import load_certificate
@@ -44,64 +44,64 @@ def handover_of(started: Started) -> Handover:
 
 
 @pytest.fixture
-def look(started: Started) -> Callable[[], bool]:
+def poll(started: Started) -> Callable[[], bool]:
     source = open_source(handover_of(started), {})
-    return Watch(started.security.enforcement(Role.WORKER), started.security.manager, source, share=0).look
+    return Poller(started.security.enforcement(Role.WORKER), started.security.manager, source, share=0).poll
 
 
 def in_use(started: Started) -> str:
     return started.security.enforcement(Role.WORKER).pair.certificates
 
 
-def test_nothing_new_changes_nothing(started: Started, look: Callable[[], bool]) -> None:
+def test_nothing_new_changes_nothing(started: Started, poll: Callable[[], bool]) -> None:
     before = started.security.enforcement(Role.WORKER).pair
-    assert look()
+    assert poll()
     assert started.security.enforcement(Role.WORKER).pair is before
 
 
-def test_a_renewed_credential_is_in_use_after_a_look(
-    volume: Volume, started: Started, look: Callable[[], bool]
+def test_a_renewed_credential_is_in_use_after_a_poll(
+    volume: Volume, started: Started, poll: Callable[[], bool]
 ) -> None:
     renewed = volume.cluster.issue(WORKER, now=datetime.now(UTC))
-    assert look()
+    assert poll()
     assert in_use(started) != certificate_pem(renewed)
     volume.update()
-    assert look()
+    assert poll()
     assert in_use(started) == certificate_pem(renewed)
 
 
-def test_a_newer_trust_document_holds_after_a_look(volume: Volume, started: Started, look: Callable[[], bool]) -> None:
+def test_a_newer_trust_document_holds_after_a_poll(volume: Volume, started: Started, poll: Callable[[], bool]) -> None:
     bob = volume.cluster.issue("client/bob", now=datetime.now(UTC))
     volume.cluster.publish(revoked=[bob])
     volume.update()
-    assert look()
+    assert poll()
     trust = started.security.enforcement(Role.WORKER).trust
     assert load_certificate(bob.leaf).serial_number in trust.revoked
     older = trust.epoch
     volume.cluster.epoch -= 2
     volume.cluster.publish()
     volume.update()
-    assert look()  # an older one is none
+    assert poll()  # an older one is none
     assert started.security.enforcement(Role.WORKER).trust.epoch == older
 
 
-def test_half_of_a_newer_credential_changes_nothing(volume: Volume, started: Started, look: Callable[[], bool]) -> None:
+def test_half_of_a_newer_credential_changes_nothing(volume: Volume, started: Started, poll: Callable[[], bool]) -> None:
     """Where files are replaced one by one."""
     before = in_use(started)
     renewed = volume.cluster.issue(WORKER, now=datetime.now(UTC))
     newer = volume.cluster.export(WORKER, volume.path.parent / "newer")
     (newer / "cert.pem").rename(volume.path / "cert.pem")
-    assert not look()
+    assert not poll()
     assert in_use(started) == before
     (newer / "key.pem").rename(volume.path / "key.pem")
-    assert look()
+    assert poll()
     assert in_use(started) == certificate_pem(renewed)
 
 
 def test_a_directory_that_cannot_be_read_any_more_is_said_at_start(
     volume: Volume, started: Started, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert isinstance(open_source(handover_of(started), {}), DirectorySource)
+    assert isinstance(open_source(handover_of(started), {}), WholeSource)
     (volume.path / "key.pem").resolve().chmod(0o644)
     with caplog.at_level(logging.WARNING, "distributed.daskpki"):
         assert isinstance(open_source(handover_of(started), {}), NullSource)

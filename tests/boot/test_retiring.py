@@ -173,7 +173,7 @@ def test_a_scheduler_that_does_not_answer_is_waited_for_so_long_and_no_longer(
         assert first.wait(60) == 0, here.log("first")
         took = time.monotonic() - begin
         here.scheduler.send_signal(signal.SIGCONT)
-        assert "was not retired within 4 s: data that only it holds is lost" in here.log("first")
+        assert "was not retired within 4 s: data that only it has is lost" in here.log("first")
         assert 4 <= took < 4 + 2, here.log("first")
 
 

@@ -98,7 +98,7 @@ def test_what_is_refused_and_why(argv: list[str], environ: dict[str, str], words
 def test_a_directory_comes_before_the_store_and_says_so() -> None:
     both = settings("worker", DASKPKI_CREDENTIAL_DIR="/d", DASKPKI_STORE="gsm://my-project")
     assert (both.directory, both.store) == ("/d", None)
-    assert both.source == "DASKPKI_CREDENTIAL_DIR; DASKPKI_STORE is passed over"
+    assert both.source == "DASKPKI_CREDENTIAL_DIR; DASKPKI_STORE is ignored"
     assert settings("worker", "--store", "local:", DASKPKI_CREDENTIAL_DIR="/d").directory is None
 
 

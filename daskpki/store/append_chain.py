@@ -1,19 +1,18 @@
-"""Compare-and-append over numbered versions, by which payloads that must be linear (trust document, log) are settled.
+"""Append chains: compare-and-append over numbered versions, for payloads that must be linear (trust document, log).
 
-A store gives a new version the next number and takes no condition with it, and `latest` may be stale; only reading by
-number is strong. So each such payload carries a `Link`: its sequence number `seq` (one more than its predecessor's),
-the predecessor's version number `prev`, and an id of the operation. The rules:
+A store gives a new version the next number without any condition, and `latest` may be stale; only reading by number is
+strongly consistent. So each payload carries a `Link`: its sequence number `seq` (one more than its predecessor's), the
+predecessor's version number `prev`, and an id of the operation. The rules:
 
 1. The head is the readable version with the greatest `seq`; on a tie the *lowest* number, which was there first.
-2. It is looked for by number, upwards from `latest`'s `prev + 1` to the first number that does not exist.
+2. The search for it goes up by number, from `latest`'s `prev + 1` to the first number that does not exist.
 3. A writer who adds number `newest + 1` has won. Otherwise the numbers in between are read, and rule 1 decides.
-4. An add that was cut off looks for its own link before anything else; it is repeated only with the same payload
+4. After an add that was cut off, its writer first looks for its own link. It repeats the add only with the same payload
    and predecessor, of which no more than one can win.
-   A version that does not count (it cannot be decoded, or is not signed as it has to be) is never a head, stops nobody,
-   and is named. If `latest` is such a version, the search goes downwards by number to one that counts.
-5. Only what lies *below* a confirmed head is destroyed: so a losing version is destroyed by a later winner, never while
-   it is the newest. A newest version that is not readable was thus destroyed by somebody else, and is refused rather
-   than passed over.
+   A version that does not count (it cannot be decoded, or a signature is missing) is never a head, stops nobody, and is
+   reported. If `latest` is such a version, the search goes down by number to one that counts.
+5. Only versions *below* a confirmed head are destroyed, so a losing version is destroyed by a later winner, never while
+   it is the newest. A newest version that is unreadable was therefore destroyed by somebody else, and is an error.
 
 A payload with `seq` 0 is a rider: it is never a head, and belongs to the next winner (the log's sealed segments).
 """
@@ -38,7 +37,7 @@ P = TypeVar("P")
 
 
 class Link(NamedTuple):
-    """A payload's place in its chain; `prev` is 0 for the first. Equal links are the same append."""
+    """A payload's place in its chain; `prev` is 0 for the first. Equal links come from the same append."""
 
     seq: int
     prev: int
@@ -49,7 +48,7 @@ class Codec(Protocol[P]):
     """Writes and reads payloads of one kind, and finds their links."""
 
     def encode(self, payload: P) -> Confidential:
-        """The bytes of a payload; UsageError when they exceed what a store takes."""
+        """The bytes of a payload; UsageError if they are more than a store takes."""
 
     def decode(self, data: Confidential) -> P:
         """The payload in these bytes; CorruptError, NotTrustedError for a newer format."""
@@ -87,14 +86,14 @@ class Outcome(NamedTuple, Generic[P]):
 
 
 def best(heads: Iterable[ChainHead[P]]) -> ChainHead[P] | None:
-    """Rule 1: the greatest `seq`, on a tie the lowest number; riders are none. None when there is none."""
+    """Rule 1: the greatest `seq`, on a tie the lowest number; riders do not count. None without a head."""
     return max((head for head in heads if head.link.seq), key=lambda head: (head.link.seq, -head.number), default=None)
 
 
 def first_after(hint: ChainHead[P] | None) -> int:
-    """Rule 2: the search begins past the predecessor, which this version supersedes; a rider supersedes nothing.
+    """Rule 2: the search begins after the predecessor, which this version supersedes; a rider supersedes nothing.
 
-    It begins no later than at the version itself, which claims a later predecessor in a secret that was made again.
+    It begins at the version itself at the latest: in a secret that was created again, `prev` may be a later number.
     """
     if hint is None:
         return 1
@@ -102,12 +101,12 @@ def first_after(hint: ChainHead[P] | None) -> int:
 
 
 ATTEMPTS: Final = 64
-"""Lost attempts of `append` after which it gives up with ConflictError."""
+"""Lost attempts after which `append` gives up with ConflictError."""
 _RESENDS: Final = 6
 _LOOK_BACK: Final = 32
 
 MOST_FOREIGN: Final = 4096
-"""Versions without a head that counts, behind which one is still looked for: each costs a request."""
+"""Most versions above a head that counts which the search passes: each costs a request."""
 
 Counts = Callable[[ChainHead[P]], bool]
 """Raises NotTrustedError or CorruptError for a version that does not count; True if its link is authentic as well."""
@@ -145,9 +144,9 @@ def _spans(numbers: Sequence[int]) -> str:
 class AppendChain(Generic[P]):
     """The chain of payloads in one secret.
 
-    `pause` is called with 1, 2, 3, ... before each new attempt after a lost or unconfirmed one; `includes` settles the
+    `pause` is called with 1, 2, 3, ... before each new attempt after a lost or unconfirmed one. `includes` decides the
     rare case in which an append was superseded, and its version destroyed, before its writer could look. `counts`
-    judges versions: those with an authentic link go before all others, once there is one.
+    judges versions; those with an authentic link take precedence over all others.
     """
 
     def __init__(
@@ -167,7 +166,7 @@ class AppendChain(Generic[P]):
         self._includes = includes
         self._counts = counts
         self.authentic: set[int] = set()
-        """Numbers of the versions that count, their links included."""
+        """Numbers of the versions that count and whose links are authentic."""
         self.foreign: dict[int, str] = {}
         """Versions that do not count, by number, with the reason."""
 
@@ -176,7 +175,7 @@ class AppendChain(Generic[P]):
         return self.tip().head
 
     def tip(self, known: Tip[P] | None = None) -> Tip[P]:
-        """The head and the newest number: from `latest`, or from what an earlier look found, in one request at best."""
+        """The head and the newest number, from `latest` or from an earlier tip, in one request at best."""
         if known is not None:
             return self._tip_from(self._scan(known.newest + 1), known)
         seen: dict[int, P | None] = {}
@@ -187,11 +186,10 @@ class AppendChain(Generic[P]):
         return tip
 
     def read_cached(self) -> Tip[P]:
-        """The tip in one request, without a look at what came after `latest`: enough before an append, which finds out.
+        """The tip in one request, without a search after `latest`: enough before an append, which detects later heads.
 
-        An append finds out whether others went on. Only a head right behind its predecessor is taken so, since a rival
-        with a lower number may stand between; then, before the first append, and when `latest` is not readable, this is
-        `tip`.
+        This works only for a head right after its predecessor, since a rival with a lower number may stand between.
+        Otherwise, before the first append, and if `latest` is not readable, this is `tip`.
         """
         try:
             number, data = self._store.latest(self._secret)
@@ -205,14 +203,14 @@ class AppendChain(Generic[P]):
         return self.tip()
 
     def read(self, number: int) -> P | None:
-        """The payload of one version, None for one that does not count; NotFoundError, DisabledError."""
+        """Read the payload of one version, None if it does not count; NotFoundError, DisabledError."""
         return self._judged(number, self._store.access(self._secret, number))
 
     def append(self, build: Callable[[Tip[P], Link], P | None], operation: str) -> ChainHead[P] | None:
-        """Append what `build` makes of the tip and the link it is to carry; again, after another writer won.
+        """Append the payload that `build` makes from the tip and its link; after another writer won, build it again.
 
-        Nothing is added when it returns None, and the present head is returned. The secret must exist
-        (NotFoundError). ConflictError after 64 lost attempts; AmbiguousError when it cannot be known who won.
+        If `build` returns None, nothing is added, and the current head is returned. The secret must exist
+        (NotFoundError). ConflictError after 64 lost attempts; AmbiguousError if it cannot be known who won.
         """
         tip = self.read_cached()
         for attempt in range(1, ATTEMPTS + 1):
@@ -228,7 +226,7 @@ class AppendChain(Generic[P]):
         )
 
     def propose(self, tip: Tip[P], payload: P) -> Outcome[P]:
-        """Add a payload that follows `tip`'s head, and say whether it won; AmbiguousError when nobody can say."""
+        """Add a payload that follows `tip`'s head; return whether it won. AmbiguousError if that cannot be known."""
         link = self._codec.link(payload)
         data = self._codec.encode(payload)
         for attempt in range(1, _RESENDS + 1):
@@ -246,23 +244,23 @@ class AppendChain(Generic[P]):
                 return Outcome(True, Tip(ChainHead(number, payload, link), number))
             return self._settle(link, payload, self._scan(tip.newest + 1, {number: payload}), tip)
         raise AmbiguousError(
-            f"{self._secret}: the store does not confirm the write", hint="run the command again: it will look first"
+            f"{self._secret}: the store does not confirm the write", hint="run the command again: it checks first"
         )
 
     def add_rider(self, payload: P) -> int:
-        """Add a payload that is never a head, for the next proposal to refer to; returns its number."""
+        """Add a payload that is never a head, to which the next proposal refers; returns its number."""
         data = self._codec.encode(payload)
         for attempt in range(1, _RESENDS + 1):
             try:
                 return self._store.add(self._secret, data)
-            except AmbiguousError:  # a second copy is harmless: the next winner destroys what its head does not name
+            except AmbiguousError:  # a second copy is harmless: the next winner destroys versions that no head names
                 self._pause(attempt)
         raise AmbiguousError(f"{self._secret}: the store does not confirm the write")
 
     def prune(self, head: ChainHead[P], *, spare: Iterable[int] = ()) -> None:
-        """Destroy what lies below the head, but its predecessor, which readers with a stale `latest` may yet get.
+        """Destroy the versions below the head, except its predecessor, which readers with a stale `latest` may get.
 
-        The list of versions is only a hint here: whatever is below a confirmed head may go.
+        The list of versions is only a hint, and may be: every version below a confirmed head can go.
         """
         kept = {head.link.prev, *spare}
         for number, state, _ in self._store.versions(self._secret):
@@ -274,7 +272,7 @@ class AppendChain(Generic[P]):
     def _anchor(self, seen: dict[int, P | None]) -> ChainHead[P] | None:
         """Find the start of the search: the highest version from `latest` down that counts and has an authentic link.
 
-        The versions read on the way are added to `seen`. Without such a version, the lowest that counts, or None.
+        Versions read on the way are added to `seen`. Without such a version, the lowest that counts, or None.
         """
         try:
             newest, data = self._store.latest(self._secret)
@@ -303,13 +301,12 @@ class AppendChain(Generic[P]):
 
     def _read(self, number: int) -> P | None:
         try:
-            data = self._store.access(self._secret, number)
+            return self.read(number)
         except DisabledError:
             return None
-        return self._judged(number, data)
 
     def _judged(self, number: int, data: Confidential) -> P | None:
-        """The payload, if the version counts; its number is kept in `foreign` otherwise."""
+        """The payload if the version counts; otherwise its number is added to `foreign`."""
         try:
             payload = self._codec.decode(data)
             head = self._head(number, payload)
@@ -362,7 +359,7 @@ class AppendChain(Generic[P]):
         included = None if tip.head is None else self._includes(tip.head, payload)
         if included is None:
             raise AmbiguousError(
-                f"{self._secret}: others went on before it could be seen whether this write counted",
-                hint="look at the present state and run the command again",
+                f"{self._secret}: others wrote on before this command could read whether its own write counted",
+                hint="look at the current state and run the command again",
             )
         return Outcome(included, tip)

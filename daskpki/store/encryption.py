@@ -1,17 +1,17 @@
-"""Seals bytes by AES-256-GCM under a key, or under a passphrase through scrypt (RFC 7914). Pure.
+"""Seals bytes by AES-256-GCM with a key, or with a passphrase through scrypt (RFC 7914). Pure.
 
-Every sealing is bound to its `context`, the associated data that identifies it: a payload that was moved to another
-version, secret or store does not open. Two forms:
+Every ciphertext is bound to its `context`, the associated data that identifies it: a payload that was moved to another
+version, secret or store cannot be decrypted. Two forms:
 
-- `encrypt` and `decrypt`: nonce and ciphertext under a 256-bit key, for payloads under their secret's data key.
+- `encrypt` and `decrypt`: nonce and ciphertext with a 256-bit key, for payloads with their secret's data key.
 - a *box* (`seal_with_passphrase`, `seal_with_key`) that carries its format and key derivation:
 
       magic  format  kdf  log2(N)  r  p  salt   check   nonce   ciphertext and tag   digest
       8      1       1    1        1  1  16     16      12      n + 16               8
 
-  `digest` (SHA-256) tells damage from a wrong key, before any scrypt is spent. `check` is derived with the key, so a
-  wrong passphrase is told apart from a forged ciphertext, and one box never opens under two keys (AES-GCM alone does
-  not commit to its key). The parameters are capped on reading: a forged header must not cost gigabytes.
+  `digest` (SHA-256) distinguishes damage from a wrong key, before scrypt runs. `check` is derived with the key, so a
+  wrong passphrase is distinguished from a forged ciphertext, and no two keys open one box (AES-GCM alone does not
+  commit to its key). The parameters are limited on reading: a forged header must not cost gigabytes.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def random_key() -> Confidential:
 
 
 def derive(key: Confidential, purpose: bytes, length: int = KEY_BYTES) -> bytes:
-    """A key for one purpose out of a random one: HKDF-Expand with SHA-256 (RFC 5869, 2.3)."""
+    """Derive a key for one purpose from a random one: HKDF-Expand with SHA-256 (RFC 5869, 2.3)."""
     block, output = b"", b""
     for counter in range(1, -(-length // 32) + 1):
         block = hmac.digest(key.reveal(), block + purpose + bytes([counter]), "sha256")
@@ -97,7 +97,7 @@ def encrypt(key: bytes, data: Confidential, context: bytes) -> bytes:
 
 
 def decrypt(key: bytes, sealed: bytes, context: bytes) -> Confidential:
-    """Decrypt what `encrypt` sealed; CorruptError when a byte, the key or the context differs."""
+    """Decrypt a result of `encrypt`; CorruptError if a byte, the key or the context differs."""
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -112,14 +112,14 @@ def decrypt(key: bytes, sealed: bytes, context: bytes) -> Confidential:
 def seal_with_passphrase(
     data: Confidential, passphrase: Confidential, *, context: bytes, cost: Cost = DEFAULT_COST
 ) -> bytes:
-    """A box that opens with the passphrase; UsageError for an empty one."""
+    """Make a box that the passphrase opens; UsageError for an empty one."""
     if not passphrase:
         raise UsageError("an empty passphrase protects nothing")
     return _seal(data, passphrase, context, _KDF_SCRYPT, cost)
 
 
 def seal_with_key(data: Confidential, key: Confidential, *, context: bytes) -> bytes:
-    """A box that opens with `key`, which is random and at least 128 bits long."""
+    """Make a box that `key` opens, which is random and at least 128 bits long."""
     if len(key) < KEY_BYTES // 2:
         raise UsageError(f"a key of {len(key)} bytes is too short")
     return _seal(data, key, context, _KDF_HKDF, Cost(0, 0, 0))

@@ -1,7 +1,7 @@
 """Secret Manager's limits on ids, labels, annotations and payloads, which every store keeps to. Pure.
 
-So a cluster that was made in a local store can be copied to Secret Manager. Each refusal is a UsageError that names
-the value and the rule.
+So a cluster in a local store can be copied to Secret Manager. Each refusal is a UsageError that names the value and the
+rule.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _ANNOTATION_KEY = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?\Z")
 
 
 def check_secret_id(secret: str) -> None:
-    """Refuse what is not a secret's id."""
+    """Raise UsageError unless `secret` is a valid id."""
     if not _SECRET_ID.match(secret):
         raise UsageError(f"secret id {secret!r} is not 1 to 255 of A-Z, a-z, 0-9, '_' and '-'")
 
 
 def check_labels(labels: Mapping[str, str]) -> None:
-    """Refuse labels that Secret Manager would not take, and labels that do not mark the secret as daskpki's."""
+    """Raise UsageError for labels that Secret Manager refuses, or that do not mark the secret as daskpki's."""
     if len(labels) > MAX_LABELS:
         raise UsageError(f"{len(labels)} labels are more than {MAX_LABELS}")
     check_label_pairs(labels)
@@ -39,7 +39,7 @@ def check_labels(labels: Mapping[str, str]) -> None:
 
 
 def check_label_pairs(labels: Mapping[str, str]) -> None:
-    """Refuse keys and values that no label can have, also in a selection."""
+    """Raise UsageError for keys and values that no label can have, also in a selection."""
     for key, value in labels.items():
         if not _LABEL_KEY.match(key):
             raise UsageError(f"label {key!r} does not begin with a-z, or is not 1 to 63 of a-z, 0-9, '_' and '-'")
@@ -48,7 +48,7 @@ def check_label_pairs(labels: Mapping[str, str]) -> None:
 
 
 def check_annotations(annotations: Mapping[str, str]) -> None:
-    """Refuse annotations that Secret Manager would not take."""
+    """Raise UsageError for annotations that Secret Manager refuses."""
     for key in annotations:
         if not _ANNOTATION_KEY.match(key):
             raise UsageError(f"annotation {key!r} is not 1 to 63 of A-Z, a-z, 0-9, '.', '_' and '-' between letters")
@@ -58,9 +58,9 @@ def check_annotations(annotations: Mapping[str, str]) -> None:
 
 
 def check_payload(payload: Confidential) -> None:
-    """Refuse an empty payload and one over 64 KiB."""
+    """Raise UsageError for an empty payload and one over 64 KiB."""
     if not payload:
-        raise UsageError("an empty payload is not stored: Secret Manager takes none")
+        raise UsageError("the payload is empty, which Secret Manager refuses")
     if len(payload) > MAX_PAYLOAD:
         raise UsageError(f"a payload of {len(payload)} bytes is more than {MAX_PAYLOAD}")
 

@@ -1,6 +1,6 @@
 """Opens the store that a URL names: chooses the implementation, its directory and the ways to unlock it.
 
-A local store without a path is in `store` under daskpki's home. What this user saw of any store's log is in `seen`.
+A local store without a path is in `store` below daskpki's home directory, the rollback guards are in `seen`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,12 +31,12 @@ def open_store(
     clock: Callable[[], float] = time.time,
     placement: GsmOptions | None = None,
 ) -> Store:
-    """Open the store of that URL; NotFoundError when there is none, unless `create` lets a local one be made.
+    """Open the store of that URL; NotFoundError if it does not exist, unless `create` allows to create a local one.
 
-    A local store is unlocked when a payload or a commit first needs it, by the ways of `unlock` and of
-    DASKPKI_KEY_FILE and DASKPKI_PASSPHRASE_FILE in `environ`. `placement` has the options for a new cluster's secrets
-    in Secret Manager. A store of another scheme is opened by the function that a package names in the entry point
-    group `daskpki.stores`: it is called with the URL's text and `environ`.
+    A local store is unlocked when a payload or a commit first needs it, by the ways in `unlock`, or by DASKPKI_KEY_FILE
+    and DASKPKI_PASSPHRASE_FILE in `environ`. `placement` has the options for a new cluster's secrets in Secret Manager.
+    A store of another scheme is opened by the function that a package names in the entry point group `daskpki.stores`;
+    it is called with the URL's text and `environ`.
 
         with closing(open_store(parse_store_url("gsm://my-project"))) as store:
             print(store.clusters())
@@ -46,17 +47,17 @@ def open_store(
         from daskpki.store.gsm.store import open_gsm
 
         return open_gsm(url, environ=environ, options=placement, seen=home(environ) / "seen")
-    directory = local_directory(url, environ)
     ways = with_environment(unlock, environ)
+    reopen = partial(LocalStore, local_directory(url, environ), ways, seen=home(environ) / "seen", clock=clock)
     try:
-        return LocalStore(directory, ways, seen=home(environ) / "seen", clock=clock)
+        return reopen()
     except NotFoundError:
         if not create:
             raise
     try:
-        return create_local_store(directory, ways, seen=home(environ) / "seen", clock=clock)
+        return create_local_store(local_directory(url, environ), ways, seen=home(environ) / "seen", clock=clock)
     except AlreadyExistsError:  # another process made it just now
-        return LocalStore(directory, ways, seen=home(environ) / "seen", clock=clock)
+        return reopen()
 
 
 def _open_plugin(url: PluginUrl, environ: Mapping[str, str]) -> Store:

@@ -1,11 +1,11 @@
-"""The ports that every store implements: `SecretStore` for payloads, `RecordLog` for what happened, `Store` for both.
+"""The ports that every store implements: `SecretStore` for payloads, `RecordLog` for records, `Store` for both.
 
-`SecretStore` speaks Secret Manager's own model, because that is the real one: secrets with labels, and numbered
-versions with a state and an immutable payload. Every implementation keeps to this:
+`SecretStore` has Secret Manager's model: secrets with labels, and numbered versions with a state and an immutable
+payload. Every implementation keeps these rules:
 
-- Versions are numbered 1, 2, 3, ... without gaps; a payload never changes. Reading **by number** what was added is
-  strongly consistent; `latest` is a hint that may lag by minutes, and is the highest number in *any* state.
-- Nothing else is a source of truth. What must be linear (the trust document, the log) is settled by
+- Versions are numbered 1, 2, 3, ... without gaps; a payload never changes. Reading a version **by number** is strongly
+  consistent; `latest` is a hint that may lag by minutes, and is the highest number in *any* state.
+- Nothing else is a source of truth. Payloads that must be linear (the trust document, the log) form an append chain:
   compare-and-append over version numbers (`daskpki.store.append_chain`).
 - A secret without daskpki's labels is never written to, changed or deleted (`NotOursError`).
 
@@ -22,11 +22,12 @@ from typing import Final, NamedTuple, Protocol
 
 from daskpki.confidential import Confidential
 from daskpki.inventory import Inventory
+from daskpki.pki.json_fields import MAX_DOCUMENT
 from daskpki.records import CommitSignature, Draft, Head, Record, Stamp
 from daskpki.store.rollback_guard import RollbackGuard
 
-MAX_PAYLOAD: Final = 65_536
-"""Secret Manager's limit for one payload, in bytes; every store keeps to it, so that a cluster can be copied."""
+MAX_PAYLOAD: Final = MAX_DOCUMENT
+"""Secret Manager's limit for one payload, in bytes; every store has it, so that a cluster can be copied."""
 
 ENABLED: Final = "ENABLED"
 DISABLED: Final = "DISABLED"
@@ -36,8 +37,8 @@ DESTROYED: Final = "DESTROYED"
 Judge = Callable[[Head, Callable[[int], Iterator[Record]]], Collection[str]]
 """Decides whether a log with that head counts, by its records after a number; raises NotTrustedError if it does not.
 
-The records follow from one another by their hashes, and lead to the head. The answer are the places that the signatures
-of the last commit vouch for.
+The records follow from one another by their hashes, and lead to the head. Returns the places that the signatures of the
+last commit cover.
 """
 
 Sign = Callable[[Inventory, Sequence[Record], str], tuple[CommitSignature, ...]]
@@ -45,7 +46,7 @@ Sign = Callable[[Inventory, Sequence[Record], str], tuple[CommitSignature, ...]]
 
 
 def unsigned(_before: Inventory, _records: Sequence[Record], _place: str) -> tuple[CommitSignature, ...]:
-    """Sign nothing, for a log that nothing is decided by."""
+    """Sign nothing, for a log on which no decision depends."""
     return ()
 
 
@@ -80,13 +81,13 @@ class SecretStore(Protocol):
     def create(
         self, secret: str, *, labels: Mapping[str, str], annotations: Mapping[str, str] | None = None
     ) -> SecretInfo:
-        """Make a secret without versions; AlreadyExistsError if there is one (ours or not)."""
+        """Create a secret without versions; AlreadyExistsError if it exists (ours or not)."""
 
     def describe(self, secret: str) -> SecretInfo:
-        """Labels, annotations and etag; NotFoundError."""
+        """Return a secret's labels, annotations and etag; NotFoundError."""
 
     def select(self, labels: Mapping[str, str]) -> Iterator[SecretInfo]:
-        """Our secrets that carry all these labels, ordered by id; eventually consistent."""
+        """Find our secrets that carry all these labels, ordered by id; eventually consistent."""
 
     def update(
         self,
@@ -96,22 +97,22 @@ class SecretStore(Protocol):
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
     ) -> SecretInfo:
-        """Replace labels or annotations, if the etag is still the present one; ConflictError, NotOursError."""
+        """Replace labels or annotations if the etag is still current; ConflictError, NotOursError."""
 
     def delete(self, secret: str, *, etag: str | None = None) -> None:
-        """Remove the secret and every version for good; NotFoundError, ConflictError, NotOursError."""
+        """Delete the secret and all versions for good; NotFoundError, ConflictError, NotOursError."""
 
     def add(self, secret: str, payload: Confidential) -> int:
         """Add a version and return its number; NotFoundError, NotOursError, UsageError, AmbiguousError."""
 
     def access(self, secret: str, number: int) -> Confidential:
-        """The payload of that version; NotFoundError, DisabledError, CorruptError."""
+        """Read the payload of one version; NotFoundError, DisabledError, CorruptError."""
 
     def latest(self, secret: str) -> Payload:
-        """The payload of `latest`, which may be stale; NotFoundError, DisabledError."""
+        """Read number and payload of `latest`, which may be stale; NotFoundError, DisabledError."""
 
     def versions(self, secret: str) -> Iterator[Version]:
-        """All versions, newest first; eventually consistent, never a source of truth."""
+        """List all versions, newest first; eventually consistent, never a source of truth."""
 
     def enable(self, secret: str, number: int) -> None:
         """Make a disabled version readable again; DisabledError if it is destroyed."""
@@ -120,52 +121,51 @@ class SecretStore(Protocol):
         """Make a version unreadable until it is enabled; DisabledError if it is destroyed."""
 
     def destroy(self, secret: str, number: int) -> None:
-        """Erase a version's payload for good; repeating it is no error."""
+        """Destroy a version's payload for good; a second call does nothing."""
 
 
 class RecordLog(Protocol):
-    """One cluster's append-only, hash-chained log, and the inventory that follows from it."""
+    """One cluster's append-only, hash-chained log, and the inventory computed from it."""
 
     def inventory(self) -> Inventory:
-        """A consistent view of everything recorded up to now; empty if nothing was recorded yet.
+        """Return a consistent view of all records up to now; empty if there are none.
 
-        What does not count by the log's judge is passed over where there is a head that does, and NotTrustedError or
-        CorruptError elsewhere.
+        A head that the log's judge refuses is skipped if another head counts; otherwise NotTrustedError, CorruptError.
         """
 
     def read_cached(self) -> Inventory:
-        """A view that may be a moment old, at less cost: enough before a commit, which decides on the present state."""
+        """Return a view that may be a moment old, at less cost: enough before a commit, which sees the newest."""
 
     def records(self, *, after: int = 0) -> Iterator[Record]:
-        """The records with `seq > after`, in order; CorruptError when the chain is broken."""
+        """Stream the records with `seq > after`, in order; CorruptError if the chain is broken."""
 
     def authenticate(self) -> Head:
-        """Read the log from its first record, with all that this store can check of it, and return its head.
+        """Read the log from its first record, with every check that this store can make, and return its head.
 
         Raises:
             CorruptError: a record does not follow from the one before, or the head was not written by an operator.
         """
 
     def adopt(self, records: Sequence[Record]) -> None:
-        """Append records of the same cluster's log in another store as they are; those that are here are passed over.
+        """Append records of the same cluster's log in another store unchanged; those that are here already are skipped.
 
         Raises:
-            CorruptError: they do not follow from what is here.
+            CorruptError: they do not follow from the records here.
         """
 
     def commit(
         self, decide: Callable[[Inventory], Sequence[Draft]], stamp: Stamp, sign: Sign = unsigned
     ) -> Sequence[Record]:
-        """Append what `decide` asks for, signed by `sign`, in one step, durable on return.
+        """Append the drafts that `decide` returns, signed by `sign`, in one step, durable on return.
 
-        `decide` sees the state that the records are appended to, and runs again when another writer was first, so it
-        must have no other effect; any exception is passed on and nothing is appended. An empty answer
-        appends nothing.
+        `decide` sees the state to which the records are appended, and runs again if another writer was first, so it
+        must have no other effect. Its exceptions are passed on, and then nothing is appended; nor is anything for an
+        empty result.
         """
 
 
 class Store(Protocol):
-    """A place that keeps the secrets and logs of any number of clusters."""
+    """Keeps the secrets and logs of any number of clusters."""
 
     @property
     def url(self) -> str:
@@ -176,19 +176,19 @@ class Store(Protocol):
         """The payloads."""
 
     def log(self, cluster: str, judge: Judge | None = None) -> RecordLog:
-        """The log of one cluster, as far as it counts by `judge`; made by its first commit."""
+        """The log of one cluster, as far as it counts by `judge`; its first commit creates it."""
 
     def events(self, cluster: str) -> RecordLog:
-        """The log of what was done to the cluster's other secrets: shown, and nothing is decided by it."""
+        """The log of changes to the cluster's user secrets: for people, and no decision depends on it."""
 
     @property
     def memory(self) -> RollbackGuard:
         """The log heads and trust documents of the store that this user has seen."""
 
     def batch(self) -> AbstractContextManager[None]:
-        """Within it, writes may share one durable step at its end; where a store has none, each stands alone.
+        """Let writes within the block share one durable step at its end, if the store can; otherwise each is durable.
 
-        A writer acknowledges what it wrote only after the batch has ended; an exception may undo all of it.
+        A writer acknowledges its writes only after the batch has ended; an exception may undo all of them.
         """
 
     def clusters(self) -> Sequence[str]:

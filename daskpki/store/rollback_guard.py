@@ -1,7 +1,7 @@
-"""Remembers what this user has seen of each log and trust document, outside the store, to notice its rollback.
+"""Remembers the newest log and trust document that this user has seen, outside the store, to detect its rollback.
 
-A store that was put back to an older state is consistent; only memory elsewhere can tell. The memory is a lower bound:
-losing it, or two processes writing at once, weakens the check and breaks nothing.
+A store that was put back to an older state is consistent, so only a memory elsewhere can detect it. The memory is a
+lower bound: losing it, or two processes writing at once, weakens the check and breaks nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import shlex
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -31,71 +32,77 @@ class SeenTrust(NamedTuple):
     authorities: tuple[Anchor, ...]
 
 
+class _Memory(NamedTuple):
+    """By cluster: the newest log heads and trust documents, and stretches of logs that were verified."""
+
+    heads: dict[str, Head]
+    trust: dict[str, SeenTrust]
+    verified: dict[str, tuple[Head, Head]]
+
+
 class RollbackGuard:
-    """One store's memory, in the file `path`; None remembers nothing (for tests and throw-away stores)."""
+    """The memory about one store, in the file `path`; None remembers nothing (for tests and throw-away stores)."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._remembered, self._trust = _load(path)
+        self._seen = _load(path)
         self._noted: dict[str, Head] = {}
         self._noted_trust: dict[str, SeenTrust] = {}
-        self._verified = _load_verified(path)
 
     @property
     def lasts(self) -> bool:
-        """True if the next command finds what is noted."""
+        """True if the next command finds what this one notes."""
         return self._path is not None
 
     def trust(self, cluster: str) -> SeenTrust | None:
         """The newest trust document that was seen; None on first use."""
-        return self._trust.get(cluster)
+        return self._seen.trust.get(cluster)
 
     def note_trust(self, cluster: str, epoch: int, authorities: Sequence[Anchor]) -> None:
         """Remember a trust document that was verified."""
-        known = self._trust.get(cluster)
+        known = self._seen.trust.get(cluster)
         if known is None or epoch > known.epoch:
-            self._trust[cluster] = self._noted_trust[cluster] = SeenTrust(epoch, tuple(authorities))
+            self._seen.trust[cluster] = self._noted_trust[cluster] = SeenTrust(epoch, tuple(authorities))
 
     def verify(self, cluster: str, head: Head, holds: Callable[[Head], bool]) -> None:
-        """Raise NotTrustedError when the log lacks the record that was seen; `holds` looks a record up."""
+        """Raise NotTrustedError if the log lacks the record that was seen; `holds` looks a record up."""
         seen = self.remembered(cluster)
         if seen.seq == 0 or seen == head:
             return
         if head.seq < seen.seq or not holds(seen):
             raise NotTrustedError(
                 f"the log of cluster {cluster!r} ends at record {head.seq}, without record {seen.seq} as it was seen: "
-                "the store was put back to an older state",
+                "the store was rolled back to an older state",
                 hint=f"if that was done on purpose: rm {shlex.quote(str(self._path))}",
             )
 
     def remembered(self, cluster: str) -> Head:
         """The newest record that was seen before; EMPTY for none."""
-        return self._remembered.get(cluster, EMPTY)
+        return self._seen.heads.get(cluster, EMPTY)
 
     def clusters(self) -> list[str]:
         """The clusters that were seen."""
-        return list(self._remembered)
+        return list(self._seen.heads)
 
     def verified(self, cluster: str, since: Head) -> Head:
         """The newest record up to which every commit after `since` was verified, none about a CA; `since` for none."""
-        begin, end = self._verified.get(cluster, (since, since))
+        begin, end = self._seen.verified.get(cluster, (since, since))
         return end if begin == since else since
 
     def note_verified(self, cluster: str, since: Head, end: Head) -> None:
         """Remember that every commit after `since` up to `end` was verified, and none was about a CA."""
         if end != self.verified(cluster, since):
-            self._verified[cluster] = (since, end)
+            self._seen.verified[cluster] = (since, end)
             self.note(cluster, end)
 
     def forget(self) -> None:
-        """Remember nothing of this store any more: its present state, older or not, was accepted knowingly."""
-        self._remembered, self._noted = {}, {}
-        self._trust, self._noted_trust, self._verified = {}, {}, {}
+        """Forget this store: the user has knowingly accepted its present state, older or not."""
+        self._seen, self._noted, self._noted_trust = _load(None), {}, {}
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
     def note(self, cluster: str, head: Head) -> None:
-        """Remember a head that is settled; heads that this handle notes do not affect its own snapshots."""
+        """Remember a head that is durable; heads that this handle notes do not affect its own snapshots."""
         if head.seq > self._noted.get(cluster, EMPTY).seq:
             self._noted[cluster] = head
 
@@ -103,30 +110,32 @@ class RollbackGuard:
         """Write what is new, and keep what others wrote meanwhile; log a warning if the file cannot be written."""
         if self._path is None or not (self._noted or self._noted_trust):
             return
-        before, trust = _load(self._path)
-        heads = before | {cluster: max(head, before.get(cluster, EMPTY)) for cluster, head in self._noted.items()}
+        before = _load(self._path)
+        heads = before.heads | {
+            cluster: max(head, before.heads.get(cluster, EMPTY)) for cluster, head in self._noted.items()
+        }
         changed = {
             cluster: seen
             for cluster, seen in self._noted_trust.items()
-            if cluster not in trust or seen.epoch > trust[cluster].epoch
+            if cluster not in before.trust or seen.epoch > before.trust[cluster].epoch
         }
-        verified = _load_verified(self._path)
-        if heads == before and not changed and verified == self._verified:
+        verified = before.verified | self._seen.verified
+        if heads == before.heads and not changed and before.verified == self._seen.verified:
             return
-        cas = {cluster: _encode_trust(seen) for cluster, seen in (trust | changed).items()}
-        text = json.dumps({"format": _FORMAT, "heads": heads, "trust": cas, "verified": verified | self._verified})
+        cas = {cluster: _encode_trust(seen) for cluster, seen in (before.trust | changed).items()}
+        text = json.dumps({"format": _FORMAT, "heads": heads, "trust": cas, "verified": verified})
         try:
             self._path.parent.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
             _replace(self._path, text.encode())
         except OSError as error:
             import logging
 
-            logging.getLogger(__name__).warning("a rollback of the store will not be noticed: %s", error)
+            logging.getLogger(__name__).warning("a rollback of the store will not be detected: %s", error)
         self._noted, self._noted_trust = {}, {}
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Move new content into place, without waiting for the disk: after a power cut the old or no memory will do."""
+    """Move new content into place without waiting for the disk: after a power cut, the old or no memory is enough."""
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}-{threading.get_ident()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), PRIVATE_FILE)
     with os.fdopen(descriptor, "wb") as file:
@@ -135,7 +144,7 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _encode_trust(seen: SeenTrust) -> dict[str, Any]:
-    """The fingerprint is for people; the certificates lead on to the CAs that come after them."""
+    """Encode as JSON: the fingerprint for people, the certificates to verify the CAs that come after them."""
     active = [fingerprint(anchor.certificate) for anchor in seen.authorities if anchor.state == ACTIVE]
     cas = [
         [anchor.generation, anchor.state, base64_text(anchor.certificate), [*map(base64_text, anchor.chain)]]
@@ -144,17 +153,21 @@ def _encode_trust(seen: SeenTrust) -> dict[str, Any]:
     return {"epoch": seen.epoch, "ca_sha256": "".join(active), "cas": cas}
 
 
-def _load(path: Path | None) -> tuple[dict[str, Head], dict[str, SeenTrust]]:
-    """Load the heads and trust documents that were seen; an unreadable file counts as a missing one."""
+def _load(path: Path | None) -> _Memory:
+    """Load what was seen; an unreadable file counts as a missing one, as do unreadable stretches."""
     try:
         document = json.loads(path.read_bytes()) if path else {}
         if document.get("format") != _FORMAT:
-            return {}, {}
-        heads = {str(cluster): Head(int(seq), str(digest)) for cluster, (seq, digest) in document["heads"].items()}
+            return _Memory({}, {}, {})
+        heads = {str(cluster): _parse_head(*head) for cluster, head in document["heads"].items()}
         trust = {str(cluster): _parse_trust(seen) for cluster, seen in document.get("trust", {}).items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, CorruptError):
-        return {}, {}
-    return heads, trust
+        return _Memory({}, {}, {})
+    found = document.get("verified", {})
+    with suppress(ValueError, TypeError, AttributeError):
+        verified = {str(cluster): (_parse_head(*begin), _parse_head(*end)) for cluster, (begin, end) in found.items()}
+        return _Memory(heads, trust, verified)
+    return _Memory(heads, trust, {})
 
 
 def _parse_trust(seen: dict[str, Any]) -> SeenTrust:
@@ -163,16 +176,6 @@ def _parse_trust(seen: dict[str, Any]) -> SeenTrust:
         for generation, state, der, chain in seen["cas"]
     ]
     return SeenTrust(int(seen["epoch"]), tuple(cas))
-
-
-def _load_verified(path: Path | None) -> dict[str, tuple[Head, Head]]:
-    """Load the verified stretches of logs; an unreadable file counts as a missing one."""
-    try:
-        document = json.loads(path.read_bytes()) if path else {}
-        found = document.get("verified", {}) if document.get("format") == _FORMAT else {}
-        return {str(cluster): (_parse_head(*begin), _parse_head(*end)) for cluster, (begin, end) in found.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
 
 
 def _parse_head(seq: object, digest: object) -> Head:

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from daskpki import secret_names
 from daskpki.confidential import Confidential
 from daskpki.errors import DisabledError, NotFoundError, NotTrustedError
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.trust import follows
-from daskpki.pki.trust_document import SignedTrustDocument, parse_trust
+from daskpki.pki.trust_document import TrustPayload, parse_trust
 from daskpki.store.append_chain import AppendChain, ChainHead, Link
 from daskpki.store.port import SecretStore
 
 
-class TrustPayload(NamedTuple):
-    """A stored trust document: its bytes and its content, unverified."""
-
-    data: Confidential
-    signed: SignedTrustDocument
-
-
 class TrustCodec:
-    """The codec of trust documents, whose epoch is the sequence number."""
+    """Codec of trust documents, whose epoch is the sequence number."""
 
     def encode(self, payload: TrustPayload) -> Confidential:
         """The bytes as they were signed."""
@@ -42,7 +35,7 @@ class TrustCodec:
 def trust_chain(
     secrets: SecretStore, cluster: str, counts: Callable[[ChainHead[TrustPayload]], bool] = lambda _head: True
 ) -> AppendChain[TrustPayload]:
-    """The cluster's chain of trust documents, of which those count that `counts` lets pass."""
+    """The cluster's chain of trust documents; `counts` raises for documents that do not count."""
     return AppendChain(secrets, secret_names.trust_id(cluster), TrustCodec(), counts=counts)
 
 
@@ -51,7 +44,7 @@ _RIVALS: Final = 64
 
 
 def verify_no_rival(chain: AppendChain[TrustPayload], newest: ChainHead[TrustPayload]) -> None:
-    """Raise NotTrustedError when a document below counts as well and the newest does not follow from it."""
+    """Raise NotTrustedError if an older document counts as well and the newest one does not follow from it."""
     signed = newest.payload.signed
     for number in range(newest.number - 1, max(0, newest.number - _RIVALS), -1):
         try:

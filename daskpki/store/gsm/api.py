@@ -1,7 +1,6 @@
 """Requests to Secret Manager with their retries.
 
-A refused call is repeated only if that cannot do it twice. Waits have full jitter and double, up to a deadline. Time is
-injected.
+A refused call is repeated only if that cannot carry it out twice. Waits have full jitter and double, up to a deadline.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from daskpki.store.gsm.client import GoogleConnection
 from daskpki.store.gsm.errors import METHODS, ApiError, error_for, may_retry
 
 
-class Timing(NamedTuple):
-    """The sources of time and chance, and the limits in seconds."""
+class RetryPolicy(NamedTuple):
+    """Decides when to try again: sources of time and chance, and limits in seconds."""
 
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], float] = time.monotonic
@@ -31,74 +30,61 @@ class Timing(NamedTuple):
     first_wait: float = 0.2
     longest_wait: float = 8.0
 
-
-class RetryPolicy:
-    """Decides when to try again."""
-
-    def __init__(self, timing: Timing) -> None:
-        self.timing = timing
-
-    def now(self) -> float:
-        """Seconds on the monotonic clock."""
-        return self.timing.now()
-
     def attempts(self) -> Iterator[int]:
-        """1, 2, 3, ... with a random wait before each but the first; ends when the next would pass the deadline."""
-        end = self.now() + self.timing.deadline
+        """Yield 1, 2, 3, ... with a random wait before each but the first; ends if the next would pass the deadline."""
+        end = self.now() + self.deadline
         number = 1
         while True:
             yield number
             wait = self._wait(number)
             if self.now() + wait > end:
                 return
-            self.timing.sleep(wait)
+            self.sleep(wait)
             number += 1
 
     def pause(self, number: int) -> None:
-        """Wait as `attempts` does after attempt `number`, for those who count themselves."""
-        self.timing.sleep(self._wait(number))
+        """Wait as `attempts` does after attempt `number`, for a caller that counts its attempts itself."""
+        self.sleep(self._wait(number))
 
     def _wait(self, number: int) -> float:
-        return self.timing.jitter(0.0, min(self.timing.first_wait * 2.0 ** (number - 1), self.timing.longest_wait))
+        return self.jitter(0.0, min(self.first_wait * 2.0 ** (number - 1), self.longest_wait))
 
 
-_WORTH_A_WORD: Final = 6  # attempts: by then some seconds have passed, and a person wonders
+_LOGGED_FROM: Final = 6
+"""Attempt from which a wait is logged: some seconds have passed by then."""
 _LOGGER: Final = logging.getLogger("daskpki")
 
 
 class GsmApi:
-    """Secret Manager's methods at one place; raises daskpki's errors, as `daskpki.store.port` lists them."""
+    """Secret Manager's methods in one project or location; raises daskpki's errors (`daskpki.store.port`)."""
 
-    def __init__(self, connection: GoogleConnection, url: GsmUrl, patience: RetryPolicy) -> None:
+    def __init__(self, connection: GoogleConnection, url: GsmUrl, policy: RetryPolicy) -> None:
         self._connection = connection
-        self._patience = patience
-        self._told = False
+        self._policy = policy
+        self._logged = False
         self.url = url
 
-    def call(self, method: str, request: Mapping[str, Any], subject: str, *, patient: bool = True) -> Any:
-        """The reply; None when a repeated call finds its work done. Without `patient` there is one attempt only."""
+    def call(self, method: str, request: Mapping[str, Any], subject: str, *, retried: bool = True) -> Any:
+        """Return the reply; None if a repeated call finds its work done. Without `retried` there is one attempt."""
         last = ApiError("DEADLINE_EXCEEDED", "there was no time for an attempt")
-        for attempt in self._patience.attempts():
+        for attempt in self._policy.attempts():
             try:
                 # The client's own retries are off, since only `access` has any, and those miss REST's 429.
-                return self._connection.call(method, request, timeout=self._patience.timing.attempt_timeout, retry=None)
+                return self._connection.call(method, request, timeout=self._policy.attempt_timeout, retry=None)
             except ApiError as refusal:
                 if attempt > 1 and refusal.status == METHODS[method].done:
                     return None
                 last = refusal
-            if not patient or not may_retry(last, method):
+            if not retried or not may_retry(last, method):
                 break
-            self._tell(attempt, last)
+            if attempt >= _LOGGED_FROM and not self._logged:
+                self._logged = True
+                limit = self._policy.deadline
+                _LOGGER.warning("%s: %s; trying again for up to %.0f s", self.url, last.message, limit)
         raise error_for(last, method, subject, self.url) from last
 
-    def _tell(self, attempt: int, refusal: ApiError) -> None:
-        if attempt >= _WORTH_A_WORD and not self._told:
-            self._told = True
-            limit = self._patience.timing.deadline
-            _LOGGER.warning("%s: %s; trying again for up to %.0f s", self.url, refusal.message, limit)
-
     def pages(self, method: str, request: Mapping[str, Any], subject: str) -> Iterator[Any]:
-        """The pages of a list, each with the retries of `call`."""
+        """Yield the pages of a list, each with the retries of `call`."""
         token = ""
         while True:
             pager = self.call(method, {**request, "page_token": token}, subject)

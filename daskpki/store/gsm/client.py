@@ -1,9 +1,9 @@
-"""Connections by Google's clients: their credentials, and the meaning of their exceptions.
+"""Connections by Google's clients: finds their credentials, and translates their exceptions.
 
-With `daskpki.kms`, which signs by the same connection, the one module that imports Google's libraries.
+Only this module and `daskpki.kms`, which signs by the same connection, import Google's libraries.
 
 Messages of google-auth are not repeated, since they quote their input: GOOGLE_APPLICATION_CREDENTIALS may contain a key
-in place of a file's name. A server's answer is judged by its status, which google-auth's errors leave out.
+instead of the name of a file. A server's reply is judged by its status, which google-auth's errors leave out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from daskpki.confidential import Confidential
 from daskpki.errors import AccessDeniedError, DaskpkiError, UnavailableError, UsageError
 from daskpki.quoting import shortened
 from daskpki.store.gsm.endpoint import GRPC, Endpoint
-from daskpki.store.gsm.errors import ApiError, status_of_http
+from daskpki.store.gsm.errors import ApiError, is_temporary, status_of_http
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
@@ -29,17 +29,16 @@ if TYPE_CHECKING:
 VARIABLE: Final = "GOOGLE_APPLICATION_CREDENTIALS"
 SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 _OK: Final = 200
-_TRANSIENT: Final = (408, 429)
 _NO_GRANT: Final = ("IAM_PERMISSION_DENIED", "PERMISSION_DENIED")
 _LOGIN_WANTED: Final = re.compile(r"\b407\b")
 _NETWORK: Final = "check the network and the proxy"
 
 
 def access_token(file: Path, timeout: float, environ: Mapping[str, str]) -> Confidential:
-    """A token for the credentials in `file` (service account, person, workload identity federation, impersonation).
+    """Fetch a token for the credentials in `file`: a service account, person, workload federation or impersonation.
 
-    `environ` tells whether the variable chose it. All requests together have `timeout` seconds. Raises UnavailableError
-    for what may go better next time, AccessDeniedError when the file or its account is refused.
+    `environ` shows whether the variable named the file. All requests together have `timeout` seconds. Raises
+    UnavailableError if another attempt may succeed, AccessDeniedError if the file or its account is refused.
     """
     try:
         import google.auth
@@ -51,9 +50,9 @@ def access_token(file: Path, timeout: float, environ: Mapping[str, str]) -> Conf
         ) from None
     request = _Request(time.monotonic() + timeout)
     try:
-        with warnings.catch_warnings():  # about files from strangers; this one was put here by who runs the machine
+        with warnings.catch_warnings():  # it warns of files from strangers; this one belongs to this machine's operator
             warnings.simplefilter("ignore", DeprecationWarning)
-            # Unscoped: with scopes, federation asks for the project's id as well, which nobody uses.
+            # Unscoped: with scopes, federation also asks for the project's id, which is not needed.
             unscoped, _ = google.auth.load_credentials_from_file(str(file))
         credentials = with_scopes_if_required(unscoped, [SCOPE])
         credentials.refresh(request)
@@ -69,13 +68,13 @@ def access_token(file: Path, timeout: float, environ: Mapping[str, str]) -> Conf
 
 
 class _Passing(Exception):  # noqa: N818 - becomes UnavailableError
-    """A server's answer that another attempt may mend."""
+    """A temporary failure of a server."""
 
 
 class _Request:
-    """google-auth's own transport with one limit for all requests; raises _Passing for what may pass.
+    """google-auth's own transport with one time limit for all requests; raises _Passing for a temporary failure.
 
-    So google-auth's own attempts, which know no limit and miss 502, are not made: a boot's patience repeats all of it.
+    So google-auth makes no attempts of its own, which have no limit and miss 502: the boot's retry policy repeats all.
     """
 
     def __init__(self, end: float) -> None:
@@ -89,8 +88,8 @@ class _Request:
         if left <= 0:
             raise _Passing("no answer in time")
         response = self._send(url, method, **{**more, "timeout": left})
-        if response.status in _TRANSIENT or response.status >= 500:  # noqa: PLR2004 - server errors
-            raise _Passing(f"a server of Google's, or a proxy, answers {response.status}")
+        if is_temporary(response.status):
+            raise _Passing(f"a server of Google's or a proxy answers {response.status}")
         if response.status != _OK and _lacks_grant(response.data):
             raise _Passing(
                 "the account may not be impersonated (yet): grant roles/iam.workloadIdentityUser, or "
@@ -100,7 +99,7 @@ class _Request:
 
 
 def _lacks_grant(body: bytes) -> bool:
-    """True if one of Google's APIs answers that a grant is missing; the token endpoint has no such answer."""
+    """True if one of Google's APIs answers that a grant is missing; the token endpoint never does."""
     try:
         return json.loads(body)["error"]["status"] in _NO_GRANT
     except (ValueError, RecursionError, KeyError, TypeError):
@@ -108,7 +107,7 @@ def _lacks_grant(body: bytes) -> bool:
 
 
 def transport_error(error: Exception) -> DaskpkiError:
-    """Explain that google-auth got no answer: a proxy that wants a login, which no waiting mends, or the network."""
+    """Explain that google-auth got no reply: a proxy demands a login, which is permanent, or the network failed."""
     if _LOGIN_WANTED.search(str(error)):
         return AccessDeniedError(
             "no access token: the proxy wants a login (407)",
@@ -118,7 +117,7 @@ def transport_error(error: Exception) -> DaskpkiError:
 
 
 def refresh_error(error: Exception) -> AccessDeniedError:
-    """Explain that the credentials got no token, by the code of the answer (RFC 6749, 5.2) if it has one."""
+    """Explain that the credentials got no token, by the code in the reply (RFC 6749, 5.2) if it has one."""
     answer = next((part for part in error.args if isinstance(part, Mapping)), {})
     code, described = answer.get("error"), answer.get("error_description")
     words = shortened(": ".join(part for part in (code, described) if isinstance(part, str)))
@@ -133,8 +132,8 @@ def unusable(error: Exception, environ: Mapping[str, str]) -> AccessDeniedError:
     if environ.get(VARIABLE):
         return AccessDeniedError(
             f"{VARIABLE} names no file with credentials of Google's that can be used ({_kind(error)})",
-            hint=f"set {VARIABLE} to the path of such a file, without quotes, or unset it; while it is set, no other "
-            "credentials and no login are looked at",
+            hint=f"set {VARIABLE} to the path of such a file, without quotes, or unset it; while it is set, other "
+            "credentials and logins are ignored",
         )
     return AccessDeniedError(
         "no Google credentials were found that can be used", hint="gcloud auth application-default login"
@@ -142,7 +141,7 @@ def unusable(error: Exception, environ: Mapping[str, str]) -> AccessDeniedError:
 
 
 def _kind(error: BaseException) -> str:
-    """The class of what was the matter, whose text is not repeated."""
+    """The class of the cause, since its text must not be repeated."""
     return type(error.__cause__ or error).__name__
 
 
@@ -167,7 +166,7 @@ def secret_manager() -> tuple[type[Any], type[Any]]:
 
 
 class GoogleConnection:
-    """A client at one endpoint, safe for threads; made at its first call, since importing it costs 0.3 s."""
+    """A client at one endpoint, safe for threads; created at the first call, since importing it costs 0.3 s."""
 
     def __init__(self, service: Service, endpoint: Endpoint, environ: Mapping[str, str]) -> None:
         self._service = service
@@ -178,7 +177,7 @@ class GoogleConnection:
         self._metadata: Callable[[], list[tuple[str, str]]] = list
 
     def call(self, method: str, request: Mapping[str, Any], **options: Any) -> Any:
-        """The reply to one request, with the client's own options; raises ApiError, AccessDeniedError."""
+        """Send one request, with the client's own options, and return the reply; ApiError, AccessDeniedError."""
         try:
             with self._lock:  # segments are read by several threads
                 if self._client is None:
@@ -220,7 +219,7 @@ def checksum(data: bytes) -> int:
 
 
 def credentials_for(endpoint: Endpoint, environ: Mapping[str, str]) -> Credentials:
-    """Application Default Credentials; nobody's, on loopback without encryption, when the environment names none."""
+    """Find Application Default Credentials; anonymous ones on unencrypted loopback if the environment names none."""
     import google.auth
     from google.auth.credentials import AnonymousCredentials, with_scopes_if_required
     from google.auth.exceptions import GoogleAuthError
@@ -236,7 +235,7 @@ def credentials_for(endpoint: Endpoint, environ: Mapping[str, str]) -> Credentia
 
 
 def bearer(credentials: Credentials) -> Callable[[], list[tuple[str, str]]]:
-    """The function that makes the metadata with a current token."""
+    """Return a function that makes the metadata with a current token."""
     from google.auth.transport.requests import Request
 
     request = Request()
@@ -252,7 +251,7 @@ def bearer(credentials: Credentials) -> Callable[[], list[tuple[str, str]]]:
 def translate(error: Exception, address: str) -> ApiError | AccessDeniedError | None:
     """Translate an exception of Google's libraries, or of those below them; None for any other, which is a bug.
 
-    `address` is whom the call was for.
+    `address` is the called endpoint.
     """
     import requests
     from google.api_core.exceptions import GoogleAPICallError
@@ -271,11 +270,11 @@ def translate(error: Exception, address: str) -> ApiError | AccessDeniedError | 
 
 
 def _refusal(error: Any) -> ApiError:
-    """The canonical status: from gRPC itself; over REST from the body, where the class follows the HTTP code only."""
+    """Take the canonical status from gRPC, or from the body over REST, where the exception has only the HTTP code."""
     if hasattr(error.response, "json"):
         try:
             body = dict(error.response.json()["error"])
-        except (ValueError, KeyError, TypeError):  # a page that some front end made up
+        except (ValueError, KeyError, TypeError):  # a front end's page
             body = {}
         status = body.get("status") or status_of_http(int(error.code or 500))
     else:

@@ -1,8 +1,7 @@
 """Translates Secret Manager's errors into daskpki's, with the way out. Pure.
 
-Cases that look alike over the wire are told apart by their reason: a missing grant, an access scope that a VM lacks, an
-API that is off; a version that is missing, disabled or destroyed. Whether a cut-off call may be repeated blindly stands
-in `METHODS`.
+Errors of one status are distinguished by their reason: a missing grant, a missing access scope of a VM, an API that is
+off; a version that is missing, disabled or destroyed. `METHODS` says whether a cut-off call may be repeated.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ NOT_DONE: Final = frozenset({"RESOURCE_EXHAUSTED", "ABORTED"})
 """Statuses of calls that changed nothing and may succeed later."""
 
 CUT_OFF: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "CANCELLED", "DATA_LOSS"})
-"""Statuses of calls that failed on the way there or back, so that a write may have been carried out."""
+"""Statuses of calls that failed on the way there or back: a write may have been carried out."""
 
 _BY_HTTP: Final = {
     400: "INVALID_ARGUMENT",
@@ -47,7 +46,7 @@ _BY_HTTP: Final = {
 
 
 class Method(NamedTuple):
-    """A method's role for IAM hints, whether it may be repeated when cut off, and which answer then means "done"."""
+    """A method's role for IAM hints, whether it may be repeated when cut off, and the status that then means done."""
 
     role: str
     repeatable: bool = True
@@ -90,8 +89,13 @@ class ApiError(Exception):
 
 
 def status_of_http(code: int) -> str:
-    """The canonical status where only an HTTP code is known."""
+    """The canonical status of an HTTP code."""
     return _BY_HTTP.get(code, "UNKNOWN")
+
+
+def is_temporary(http_status: int) -> bool:
+    """True if another attempt may succeed after this HTTP status."""
+    return http_status in (408, 429) or http_status >= 500  # noqa: PLR2004 - server errors
 
 
 def may_retry(refusal: ApiError, method: str) -> bool:
@@ -100,7 +104,7 @@ def may_retry(refusal: ApiError, method: str) -> bool:
 
 
 def error_for(refusal: ApiError, method: str, subject: str, url: GsmUrl) -> DaskpkiError:
-    """The error that a refusal is; `subject` is what was asked for, as the user knows it."""
+    """Translate a refusal; `subject` is the requested object in the user's words."""
     what = f"{subject} in {url}"
     match refusal.status:
         case "NOT_FOUND":
@@ -129,7 +133,7 @@ def _temporary(refusal: ApiError, method: str, what: str) -> DaskpkiError:
 
 
 def missing_permission(refusal: ApiError) -> str | None:
-    """The permission that is not granted (yet), as far as the refusal names it; None where that is not the reason."""
+    """The permission that is not granted (yet), if the refusal names it; None if that is not the reason."""
     if refusal.reason != "IAM_PERMISSION_DENIED":
         return None
     return refusal.metadata.get("permission") or "secretmanager.versions.access"
@@ -138,9 +142,9 @@ def missing_permission(refusal: ApiError) -> str | None:
 def denied_by_google(
     refusal: ApiError, project: str | None = None, api: str = "secretmanager.googleapis.com"
 ) -> AccessDeniedError | None:
-    """Explain a refusal before any API sees the request: the API is off, or the project may not be used.
+    """Explain a refusal before the API sees the request: the API is off, or the project may not be used.
 
-    The project is most often the caller's own, that of its credentials, and not the one of what was asked for.
+    The project is usually that of the caller's credentials, not the one that the request is for.
     """
     named = refusal.metadata.get("consumer", "").removeprefix("projects/") or project or "PROJECT"
     service = refusal.metadata.get("service") or api
@@ -152,7 +156,7 @@ def denied_by_google(
             )
         case "USER_PROJECT_DENIED" | "CONSUMER_INVALID":
             return AccessDeniedError(
-                f"project {named}, to which the credentials count what they ask, may not be used: {refusal.message}",
+                f"the project {named}, which the credentials bill for requests, may not be used: {refusal.message}",
                 hint="gcloud auth application-default set-quota-project PROJECT, one that you may use "
                 "(roles/serviceusage.serviceUsageConsumer)",
             )
@@ -204,5 +208,5 @@ def _denied(refusal: ApiError, method: str, what: str, url: GsmUrl) -> DaskpkiEr
         )
     return AccessDeniedError(
         f"{what}: {refusal.message}",
-        hint="this is no missing grant: look at VPC Service Controls, organisation policies, and proxies on the way",
+        hint="this is not a missing grant: check VPC Service Controls, organisation policies, and proxies on the way",
     )

@@ -1,12 +1,13 @@
-"""IAM policies of secrets: read, changed under their etag, and asked what the caller itself may do.
+"""IAM policies of secrets: reads them, changes them under their etag, and tests the caller's own permissions.
 
-A policy is changed by reading it, editing it and setting it with the etag that was read. When somebody else was first,
-or the answer was lost, it is read and edited again: an edit that finds its work done sets nothing.
+A policy is changed by reading it, editing it and setting it with the etag that was read. If somebody else was first, or
+the reply was lost, it is read and edited again; an edit that finds its work done sets nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from daskpki.errors import ConflictError, UnavailableError
@@ -16,7 +17,7 @@ _WITH_CONDITIONS: Final = 3  # the policy version that shows conditions, and tha
 
 
 class Binding(NamedTuple):
-    """One member has one role on a secret, under a condition (a CEL expression, None for always)."""
+    """One member's role on a secret, under a condition (a CEL expression; None for no condition)."""
 
     role: str
     member: str
@@ -24,14 +25,14 @@ class Binding(NamedTuple):
 
 
 class GsmPolicies:
-    """The policies of the secrets at one place."""
+    """The policies of the secrets in one project or location."""
 
-    def __init__(self, api: GsmApi, patience: RetryPolicy) -> None:
+    def __init__(self, api: GsmApi, policy: RetryPolicy) -> None:
         self._api = api
-        self._patience = patience
+        self._policy = policy
 
     def read(self, secret: str) -> tuple[Binding, ...]:
-        """Every binding on the secret itself, sorted; NotFoundError, AccessDeniedError."""
+        """Return every binding on the secret itself, sorted; NotFoundError, AccessDeniedError."""
         policy = self._get(secret)
         return tuple(
             sorted(
@@ -42,29 +43,28 @@ class GsmPolicies:
         )
 
     def grant(self, secret: str, role: str, member: str) -> bool:
-        """Give the member the role, always; whether that changed anything. ConflictError after many lost races."""
-        return self._change(secret, role, member, present=True)
+        """Give the member the role, without a condition; return whether that changed anything. ConflictError."""
+        return self._change(secret, partial(_add, role=role, member=member))
 
     def withdraw(self, secret: str, role: str, member: str) -> bool:
-        """Take the role from the member, under whichever condition; whether that changed anything."""
-        return self._change(secret, role, member, present=False)
+        """Take the role from the member, under whichever condition; return whether that changed anything."""
+        return self._change(secret, partial(_remove, role=role, member=member))
 
     def permitted(self, secret: str, permissions: Iterable[str]) -> frozenset[str]:
-        """Those of the permissions that the caller has on the secret, by whatever policy."""
+        """Return those of the permissions that the caller has on the secret, by whatever policy."""
         request = {"resource": self._name(secret), "permissions": list(permissions)}
         return frozenset(self._api.call("test_iam_permissions", request, secret).permissions)
 
-    def _change(self, secret: str, role: str, member: str, *, present: bool) -> bool:
+    def _change(self, secret: str, edit: Callable[[Any], bool]) -> bool:
         lost: Exception | None = None
-        for _ in self._patience.attempts():
+        for _ in self._policy.attempts():
             policy = self._get(secret)
-            edit = _add if present else _remove
-            if not edit(policy, role, member):
+            if not edit(policy):
                 return lost is not None
             policy.version = _WITH_CONDITIONS
             try:
                 request = {"resource": self._name(secret), "policy": policy}
-                self._api.call("set_iam_policy", request, f"the policy of {secret}", patient=False)
+                self._api.call("set_iam_policy", request, f"the policy of {secret}", retried=False)
             except (ConflictError, UnavailableError) as error:  # another was first, or the answer was lost
                 lost = error
             else:
@@ -82,7 +82,7 @@ class GsmPolicies:
 
 
 def _add(policy: Any, role: str, member: str) -> bool:
-    """Add the member to the role's unconditional binding; whether it was not there."""
+    """Add the member to the role's unconditional binding; return whether it was not there."""
     for binding in policy.bindings:
         if binding.role == role and not binding.condition.expression:
             if member in binding.members:
@@ -94,7 +94,7 @@ def _add(policy: Any, role: str, member: str) -> bool:
 
 
 def _remove(policy: Any, role: str, member: str) -> bool:
-    """Remove the member from all bindings of the role, and the bindings that are then empty."""
+    """Remove the member from all bindings of the role, and then empty bindings; return whether it was there."""
     found = False
     for binding in policy.bindings:
         if binding.role == role and member in binding.members:

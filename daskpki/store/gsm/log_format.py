@@ -8,16 +8,16 @@ Each payload is an .xz file of JSON lines: `gcloud secrets versions access lates
     records  [time,operation,who,command] where the stamp changes, [kind,body] for each event of that stamp,
               {"signatures":[[generation,value,place],...]} after the last of a commit
 
-A head has the open tail in full, and names the sealed segments. A record's number and hash are not written: they follow
-from the record before, and the last must be `end`. Segments are immutable and filled close to 64 KiB, at least 500
-certificates each; the head after a sealing starts with a nearly empty tail.
+A head has the records of its tail, and names the segments. A record's number and hash are not written: they follow from
+the record before, and the last one must be `end`. Segments are immutable and filled close to 64 KiB, at least 500
+certificates each; the head after a new segment starts with a nearly empty tail.
 
 `State` is the state at the end of the segments, so that commands need not read them: the CA generations, the last
-publication, and the leaves that are reserved or being revoked. So issuing costs the same after ten certificates or a
-hundred thousand.
+publication, and the leaves that are reserved or being revoked. So issuing costs the same after ten certificates as
+after a hundred thousand.
 
-Payloads are decompressed within limits, and each value is checked for its type as it is read, since a later comparison
-of versions relies on the types, and could not name the version.
+Payloads are decompressed within limits. The type of each value is checked as it is read, since a later comparison of
+versions relies on the types, and could not name the version.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ from daskpki.store.port import MAX_PAYLOAD
 
 _MAX_EXPANDED: Final = 2 << 20  # 64 KiB of honest records expand to less than 1 MiB
 _MOST_LINES: Final = 1 << 14
-"""Honest ones are at most 6,000; two million, in a forged payload of 3 kB, took each command half a minute and 1 GB."""
+"""Ours have at most 6,000; two million, in a forged payload of 3 kB, cost each command half a minute and 1 GB."""
 _MEMORY: Final = 64 << 20
 _WHAT: Final = "a part of a records log"
 
 
 def expand(data: bytes) -> bytes:
-    """The text of an .xz file, of bounded length and lines; CorruptError, lzma.LZMAError."""
+    """Decompress an .xz file with limits on length and lines; CorruptError, lzma.LZMAError."""
     decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY)
     expanded = decompressor.decompress(data, _MAX_EXPANDED)
     if not decompressor.eof or decompressor.unused_data or expanded.count(b"\n") > _MOST_LINES:
@@ -76,29 +76,29 @@ def expand(data: bytes) -> bytes:
 
 
 def number(value: object) -> int:
-    """`value` when it is an integer from 0 on; CorruptError."""
+    """Return `value` if it is an integer of at least 0; CorruptError."""
     return json_fields.integer({"number": value}, "number", _WHAT)
 
 
 def text(value: object) -> str:
-    """`value` when it is a text; CorruptError."""
+    """Return `value` if it is a text; CorruptError."""
     return json_fields.as_text(value, f"an entry of {_WHAT}")
 
 
 def parse_end(seq: object, end: object) -> Head:
-    """The record that these two name; CorruptError."""
+    """Parse number and hash of a record; CorruptError."""
     return Head(number(seq), text(end))
 
 
 UNFINISHED: Final = (RESERVED, REVOKING)
-"""The statuses of leaves that some command has yet to bring to an end."""
+"""Statuses of leaves on which a command has not finished its work."""
 
 MAX_UNFINISHED: Final = 250
-"""Most of them that a header carries; if there are more, the segments are read."""
+"""Most unfinished leaves that a header carries; if there are more, the segments are read."""
 
 
 class State(NamedTuple):
-    """The state after the record `head`; `unfinished` is None where it takes the segments to know it."""
+    """The state after the record `head`; `unfinished` is None if only the segments have it."""
 
     head: Head = EMPTY
     authorities: tuple[AuthorityRecord, ...] = ()
@@ -106,7 +106,7 @@ class State(NamedTuple):
     unfinished: tuple[CertificateRecord, ...] | None = ()
 
     def after(self, records: Iterable[Record]) -> State:
-        """The state once these records have followed."""
+        """Return the state after these further records."""
         authorities = {entry.generation: entry for entry in self.authorities}
         published = self.published
         leaves = _Unfinished(self.unfinished)
@@ -119,13 +119,13 @@ class State(NamedTuple):
                 authorities[generation] = authority_after(authorities.get(generation), record)
             elif record.kind == PUBLISHED and record.body["epoch"] > published.get("epoch", 0):
                 published = record.body
-            head = Head(record.seq, record.hash)
+            head = record.head
         in_order = tuple(authorities[generation] for generation in sorted(authorities))
         return State(head, in_order, published, leaves.result())
 
 
 class _Unfinished:
-    """The unfinished leaves while records pass by, and the serials that came to life before anything known here."""
+    """Tracks unfinished leaves while records are applied, and serials that were reserved before the known records."""
 
     def __init__(self, known: tuple[CertificateRecord, ...] | None) -> None:
         self._entries = {entry.serial: entry for entry in known or ()}
@@ -161,7 +161,7 @@ def _encode_state(state: State) -> dict[str, Any]:
 
 
 def _parse_state(data: Mapping[str, Any]) -> State:
-    """The state in such an object; CorruptError."""
+    """Parse a result of `_encode_state`; CorruptError."""
     try:
         unfinished = data["unfinished"]
         return State(
@@ -177,7 +177,7 @@ def _parse_state(data: Mapping[str, Any]) -> State:
 
 
 def encode_entries(entries: Sequence[AuthorityRecord | CertificateRecord]) -> list[dict[str, Any]]:
-    """Entries as JSON objects; what is not known of one is left out."""
+    """Encode entries as JSON objects, without fields that are None."""
     return [
         {
             field: list(value) if isinstance(value, tuple) else value
@@ -201,7 +201,7 @@ class Segment(NamedTuple):
 
 
 class LogHead(NamedTuple):
-    """The version that counts: `state` at the end of the sealed segments, and the records since.
+    """The payload of a head: `state` at the end of the segments, and the records since.
 
     `leftover` are versions below that the next writer is to destroy.
     """
@@ -216,17 +216,17 @@ class LogHead(NamedTuple):
 
     @property
     def riders(self) -> frozenset[int]:
-        """The versions that belong to this head, though they are none."""
+        """The versions of this head's segments."""
         return frozenset(segment.version for segment in self.segments)
 
     @property
     def end(self) -> Head:
         """The newest record."""
-        return Head(self.tail[-1].seq, self.tail[-1].hash) if self.tail else self.state.head
+        return self.tail[-1].head if self.tail else self.state.head
 
 
 class LogSegment(NamedTuple):
-    """The payload of a sealed segment, or of one that nobody came to refer to."""
+    """The payload of a segment, whether a head names it or not."""
 
     link: Link
     cluster: str
@@ -236,7 +236,7 @@ class LogSegment(NamedTuple):
     @property
     def end(self) -> Head:
         """The newest record."""
-        return Head(self.records[-1].seq, self.records[-1].hash) if self.records else self.begin
+        return self.records[-1].head if self.records else self.begin
 
 
 LogPart = LogHead | LogSegment
@@ -251,7 +251,7 @@ class LogCodec:
         self._last: tuple[LogPart | None, bytes] = (None, b"")
 
     def encode(self, payload: LogPart) -> Confidential:
-        """The payload's bytes; UsageError beyond `room` bytes."""
+        """Encode a payload; UsageError if it has more than `room` bytes."""
         data = self._encoded(payload)
         if len(data) > self._room:
             raise UsageError(
@@ -261,7 +261,7 @@ class LogCodec:
         return Confidential(data)
 
     def decode(self, data: Confidential) -> LogPart:
-        """The payload in these bytes; CorruptError, also for another cluster's; NotTrustedError for a newer format."""
+        """Decode a payload; CorruptError, also for another cluster's log; NotTrustedError for a newer format."""
         part = decode_part(data.reveal())
         if part.cluster != self._cluster:
             raise CorruptError(f"this is the log of cluster {part.cluster!r}, not of {self._cluster!r}")
@@ -272,17 +272,17 @@ class LogCodec:
         return payload.link
 
     def fits(self, part: LogPart) -> bool:
-        """True if it fits one payload."""
+        """True if a head or segment fits into one payload."""
         return len(self._encoded(part)) <= self._room
 
     def _encoded(self, part: LogPart) -> bytes:
-        """Compressing is the dear part of a commit, and what was found to fit is what is added next."""
+        """Compress once: it is the slow part of a commit, and a head that fits is the one that is added next."""
         if self._last[0] is not part:
             self._last = (part, encode_part(part))
         return self._last[1]
 
     def fill(self, segment: LogSegment) -> LogSegment:
-        """The segment cut to as many of its first records as fit, within 2 %; UsageError when not one does."""
+        """Cut the segment to as many of its first records as fit, within 2 %; UsageError if not even one fits."""
         records = segment.records
         count = len(records)
         while count:
@@ -295,7 +295,7 @@ class LogCodec:
 
 
 def encode_part(part: LogPart) -> bytes:
-    """The compressed JSON lines of a head or a segment."""
+    """Encode a head or a segment as compressed JSON lines."""
     lines = "\n".join(json.dumps(line, separators=(",", ":"), ensure_ascii=False) for line in _lines(part))
     return lzma.compress(lines.encode(), check=lzma.CHECK_CRC32, filters=_FILTERS)
 
@@ -339,7 +339,7 @@ def _record_lines(records: Iterable[Record]) -> Iterator[list[Any] | dict[str, A
 
 
 def decode_part(data: bytes) -> LogPart:
-    """The head or segment in these bytes; CorruptError, NotTrustedError for a newer format."""
+    """Decode a head or segment; CorruptError, NotTrustedError for a newer format."""
     try:
         header, *lines = [json.loads(line) for line in expand(data).split(b"\n")]
         if header["format"] != FORMAT:
@@ -385,9 +385,8 @@ def _parse_records(head: Head, lines: Sequence[Any], end: Sequence[Any]) -> tupl
             continue
         kind, body = line
         draft = Draft(text(kind), json_fields.as_object(body, "the body of a record"))
-        (record,) = chain(head, [draft], stamp)
-        head = Head(record.seq, record.hash)
-        records.append(record)
+        records += chain(head, [draft], stamp)
+        head = records[-1].head
     if head != parse_end(*end):
         raise CorruptError(f"the log's records up to {end[0]} do not fit its hash chain: they were changed")
     return tuple(records)

@@ -1,8 +1,8 @@
 """Records and inventory of a log in Secret Manager, whose old records are in sealed segments.
 
-Segments are read several at once, and only when a question needs them. The head alone answers `head`, `published`,
-`authorities`, leaves that were reserved since the last sealing or were unfinished then, and `certificates` of
-unfinished statuses. Everything else replays the segments, once.
+Segments are read several at once, and only if a question needs them. The head alone answers `head`, `published`,
+`authorities`, questions about leaves that were reserved since the last sealing or were unfinished then, and
+`certificates` of unfinished statuses. Everything else replays the segments, once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Wanted(NamedTuple):
 
 
 class LogReplay:
-    """Reads the records of one log, which stay compressed until they are used, so a few MiB of memory suffice."""
+    """Reads the records of one log. They stay compressed until they are used, so a few MiB of memory are enough."""
 
     def __init__(self, store: SecretStore, secret: str, codec: LogCodec) -> None:
         self._store = store
@@ -57,16 +57,16 @@ class LogReplay:
         yield from (record for record in head.tail if record.seq > after)
 
     def holds(self, head: LogHead | None, seen: Head) -> bool:
-        """True if the log has that very record.
+        """True if the log has exactly that record.
 
-        It takes a request only for a record that has been sealed since, and is not the last of its segment.
+        This takes a request only for a record that was sealed since, and is not the last of its segment.
         """
         if head is None:
             return False
         if seen in (segment.end for segment in head.segments):
             return True
         sealed = (record for part in self._read(_segments_after(head, seen.seq - 1)[:1]) for record in part.records)
-        return any((record.seq, record.hash) == seen for record in chain(sealed, head.tail))
+        return any(record.head == seen for record in chain(sealed, head.tail))
 
     def state(self, head: LogHead) -> State:
         """The state at the end of the sealed segments, as their records say; CorruptError."""
@@ -103,7 +103,7 @@ def _segments_after(head: LogHead, after: int) -> list[_Wanted]:
 
 
 class LogInventory:
-    """An `Inventory` as of one head; `replay` gives what follows from all records up to that head."""
+    """An `Inventory` as of one head; `replay` computes it from all records up to that head."""
 
     def __init__(self, head: LogHead | None, replay: Callable[[], ReplayedInventory]) -> None:
         self._base = State() if head is None else head.state
@@ -116,8 +116,9 @@ class LogInventory:
         return self._base.after(self._tail)
 
     @cached_property
-    def _recent(self) -> _RecentLeaves:
-        return _RecentLeaves(self._base.unfinished or (), self._tail)
+    def _recent(self) -> ReplayedInventory:
+        """The leaves of the tail; empty if it does not answer questions about them."""
+        return _recent_leaves(self._base.unfinished or (), self._tail) or ReplayedInventory()
 
     @property
     def _full(self) -> ReplayedInventory:
@@ -142,13 +143,11 @@ class LogInventory:
 
     def certificate(self, serial: int) -> CertificateRecord | None:
         """Find a leaf by serial."""
-        found = self._recent.by_serial.get(serial) if self._recent.conclusive else None
-        return found or self._full.certificate(serial)
+        return self._recent.certificate(serial) or self._full.certificate(serial)
 
     def current(self, role: str, name: str) -> CertificateRecord | None:
         """Find the newest issued leaf of a role and name."""
-        serial = self._recent.current.get((role, name)) if self._recent.conclusive else None
-        return self._full.current(role, name) if serial is None else self._recent.by_serial[serial]
+        return self._recent.current(role, name) or self._full.current(role, name)
 
     def certificates(
         self, *, role: str | None = None, name: str | None = None, statuses: Sequence[str] | None = None
@@ -161,7 +160,7 @@ class LogInventory:
         return self._full.certificates(role=role, name=name, statuses=statuses)
 
     def check(self, records: Sequence[Record]) -> None:
-        """Raise CorruptError when one of these events cannot follow: it names a leaf or a CA that nobody reserved."""
+        """Raise CorruptError if one of these events cannot follow: it names a leaf or a CA that was never reserved."""
         self._state.after(records)
         reserved: set[str] = set()
         for record in records:
@@ -172,35 +171,20 @@ class LogInventory:
 
     def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
         """Find a leaf by fingerprint."""
-        serial = self._recent.fingerprints.get(fingerprint) if self._recent.conclusive else None
-        return self._full.by_fingerprint(fingerprint) if serial is None else self._recent.by_serial[serial]
+        return self._recent.by_fingerprint(fingerprint) or self._full.by_fingerprint(fingerprint)
 
 
-class _RecentLeaves:
-    """The leaves of the open tail; `conclusive` unless the tail issues a leaf that was reserved before it."""
+def _recent_leaves(known: Sequence[CertificateRecord], tail: Sequence[Record]) -> ReplayedInventory | None:
+    """The leaves of the open tail, and those known at its begin; None if it issues a leaf reserved before, not known.
 
-    def __init__(self, known: Sequence[CertificateRecord], tail: Sequence[Record]) -> None:
-        self.by_serial = {entry.serial: entry for entry in known}
-        self.current: dict[tuple[str, str], int] = {}
-        self.fingerprints: dict[str, int] = {}
-        self.conclusive = True
-        for record in tail:
-            if record.kind in CERTIFICATE_KINDS:
-                self._apply(record)
-
-    def _apply(self, record: Record) -> None:
-        serial = int(record.body["serial"], 16)
-        entry = self.by_serial.get(serial)
-        if entry is None and record.kind != RESERVED:
-            self.conclusive = self.conclusive and record.kind != ISSUED
-            return
-        self.by_serial[serial] = entry = certificate_after(entry, record)
-        if record.kind == ISSUED:
-            self._supersede(entry)
-
-    def _supersede(self, entry: CertificateRecord) -> None:
-        previous = self.current.get((entry.role, entry.name))
-        if previous is not None and previous != entry.serial:
-            self.by_serial[previous] = self.by_serial[previous]._replace(superseded=True)
-        self.current[entry.role, entry.name] = entry.serial
-        self.fingerprints[str(entry.fingerprint)] = entry.serial
+    Such a leaf could be the newest of its name.
+    """
+    recent = ReplayedInventory(certificates=known)
+    for record in tail:
+        if record.kind not in CERTIFICATE_KINDS:
+            continue
+        if record.kind == RESERVED or recent.certificate(int(record.body["serial"], 16)):
+            recent.apply(record)
+        elif record.kind == ISSUED:
+            return None
+    return recent

@@ -1,7 +1,7 @@
 """Location, replication and encryption key of a cluster's secrets: fixed by `init-ca`. Pure.
 
 Secret Manager cannot change them later. The log's header keeps the choice, so that later commands on any machine create
-secrets alike.
+secrets in the same way.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ from typing import Any, Final, NamedTuple
 
 from daskpki.errors import CorruptError, UsageError
 from daskpki.quoting import shown
-from daskpki.settings import GsmUrl
+from daskpki.settings import LOCATION, GsmUrl
 
-_LOCATION: Final = re.compile(r"[a-z][a-z0-9-]{2,30}\Z")
 _KMS_KEY: Final = re.compile(r"projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+\Z")
 
 
 class GsmOptions(NamedTuple):
     """Options with which a cluster's secrets are created.
 
-    `replication` names the locations of the replicas; empty for automatic replication, and for regional secrets, which
-    have none. `kms_key` is the resource name of a customer-managed key, in which `{location}` stands for each
-    replica's location (`global` with automatic replication); None for Google's own keys.
+    `replication` has the locations of the replicas; empty for automatic replication, and for regional secrets, which
+    have none. `kms_key` is the resource name of a customer-managed key, in which `{location}` stands for the location
+    of each replica (`global` with automatic replication); None for Google's own keys.
     """
 
     replication: tuple[str, ...] = ()
@@ -34,11 +33,11 @@ DEFAULT: Final = GsmOptions()
 
 
 def check_options(options: GsmOptions, url: GsmUrl) -> GsmOptions:
-    """`options` when they are well-formed and fit the store; UsageError."""
+    """Return `options` if they are well-formed and the store allows them; UsageError."""
     if url.location and options.replication:
         raise UsageError(f"{url} is regional, so its secrets have no replication", hint=f"use gsm://{url.project}")
     for location in options.replication:
-        if not _LOCATION.match(location):
+        if not LOCATION.match(location):
             raise UsageError(f"{shown(location)} is not a location", hint="for example europe-west1")
     if options.kms_key is not None and not _KMS_KEY.match(options.kms_key):
         raise UsageError(
@@ -49,7 +48,7 @@ def check_options(options: GsmOptions, url: GsmUrl) -> GsmOptions:
 
 
 def secret_settings(options: GsmOptions, url: GsmUrl) -> dict[str, Any]:
-    """The fields of a new Secret that settle its place and key, as the client library takes them."""
+    """The fields of a new Secret with its location and key, for the client library."""
     if url.location:
         return _key(options, url.location)
     if not options.replication:

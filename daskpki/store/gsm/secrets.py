@@ -1,9 +1,10 @@
-"""`SecretStore` on Secret Manager: its model, with checksums both ways, and ownership checked before any change."""
+"""`SecretStore` on Secret Manager: checksums are verified both ways, and ownership before any change."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 from daskpki.confidential import Confidential
@@ -28,24 +29,23 @@ Placement = Callable[[str | None], GsmOptions]
 class GsmSecrets:
     """The secrets of one project, or of one of its locations.
 
-    A secret is known to be ours once this process has made it or seen its labels, so that a change costs no request
-    more than itself.
+    A secret is known to be ours once this process has created it or read its labels; then a change is one request.
     """
 
     def __init__(self, api: GsmApi, placement: Placement) -> None:
         self._api = api
         self._placement = placement
         self._ours: set[str] = set()
-        self._patient = True
+        self._retries_add = True
 
-    def impatient(self) -> GsmSecrets:
-        """A view of these secrets whose `add` does not wait for quota, for callers that look again first."""
+    def adding_once(self) -> GsmSecrets:
+        """A view of these secrets whose `add` is not retried, for a caller that reads again first."""
         twin = copy.copy(self)
-        twin._patient = False  # noqa: SLF001 - our own copy
+        twin._retries_add = False  # noqa: SLF001 - our own copy
         return twin
 
     def mark_ours(self, secret: str) -> None:
-        """Take a secret for ours without a look at its labels, because its payload proved to be."""
+        """Take a secret for ours without reading its labels, since its payload proves it."""
         self._ours.add(secret)
 
     def create(
@@ -56,25 +56,23 @@ class GsmSecrets:
         annotations: Mapping[str, str] | None = None,
         options: GsmOptions | None = None,
     ) -> SecretInfo:
-        """Make a secret; a creation that was cut off counts as done if the secret then has these very labels."""
+        """Create a secret; a call that was cut off counts as done if the secret then has exactly these labels."""
         check_secret_id(secret)
         check_labels(labels)
         check_annotations(annotations or {})
         placed = options or self._placement(labels.get("daskpki-cluster"))
         fields = {"labels": dict(labels), "annotations": dict(annotations or {}), **secret_settings(placed, self._url)}
         request = {"parent": self._url.parent, "secret_id": secret, "secret": fields}
+        create = partial(self._api.call, "create_secret", request, secret)
         try:
-            return self._noted(self._api.call("create_secret", request, secret))
+            return self._noted(create())
         except AmbiguousError:
-            return self._created(request, secret, labels)
-
-    def _created(self, request: Mapping[str, Any], secret: str, labels: Mapping[str, str]) -> SecretInfo:
-        try:
-            info = self.describe(secret)
-        except NotFoundError:
-            return self._noted(self._api.call("create_secret", request, secret))
+            try:
+                info = self.describe(secret)
+            except NotFoundError:
+                return self._noted(create())
         if dict(info.labels) != dict(labels):
-            raise NotOursError(f"{secret} in {self._url} was made by someone else in the same moment")
+            raise NotOursError(f"{secret} in {self._url} was created by someone else in the same moment")
         return info
 
     def describe(self, secret: str) -> SecretInfo:
@@ -124,7 +122,7 @@ class GsmSecrets:
         self._check_ours(secret)
         data = payload.reveal()
         request = {"parent": self._name(secret), "payload": {"data": data, "data_crc32c": checksum(data)}}
-        reply = self._api.call("add_secret_version", request, secret, patient=self._patient)
+        reply = self._api.call("add_secret_version", request, secret, retried=self._retries_add)
         number = _number(reply.name)
         if not reply.client_specified_payload_checksum:
             raise CorruptError(f"{secret}, version {number}: Secret Manager did not receive its checksum")
@@ -141,7 +139,7 @@ class GsmSecrets:
     def _access(self, secret: str, version: str) -> Payload:
         subject = f"{secret}, version {version},"
         request = {"name": f"{self._name(secret)}/versions/{version}"}
-        for _ in range(_READS):  # a payload that was damaged on its way is whole the next time
+        for _ in range(_READS):  # a payload may be damaged on its way
             reply = self._api.call("access_secret_version", request, subject)
             if checksum(reply.payload.data) == reply.payload.data_crc32c:
                 return Payload(_number(reply.name), Confidential(reply.payload.data))

@@ -1,7 +1,7 @@
-"""A local store in one file, and back: a consistent copy while others write, and never over another store.
+"""Backs up a local store to one file, consistently while others write, and restores it, never over another store.
 
-The file is a database of the same form, payloads sealed as they are in the store, and opens by the same key slots: so
-making it takes no key, and it is worth nothing without one. Its log reads in the clear, as the store's does.
+The file is a database of the same form, with the sealed payloads and the key slots of the store: so a backup takes no
+key, and is worth nothing without one. Its log is in the clear, as the store's is.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def write_backup(directory: Path, file: Path) -> Contents:
 
 
 def read_backup(file: Path) -> Contents:
-    """Read a backup, and check each of its pages; CorruptError, NotTrustedError for a newer format."""
+    """Read a backup, and check all its pages; CorruptError, NotTrustedError for a newer format."""
     with _opened(file) as connection:
         answer = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if answer != "ok":
@@ -60,9 +60,9 @@ def read_backup(file: Path) -> Contents:
 
 
 def restore_backup(file: Path, directory: Path, seen: Path, *, accept_older: bool = False) -> Contents:
-    """Make the store of that directory from a backup; AlreadyExistsError when there is one.
+    """Restore the store of that directory from a backup; AlreadyExistsError if there is a store.
 
-    NotTrustedError when this user has seen (`seen`) the store in a later state: `accept_older` forgets that.
+    NotTrustedError if this user has seen a later state of the store (`seen`); `accept_older` forgets that.
     """
     contents = read_backup(file)
     memory = RollbackGuard(seen / f"{contents.store_id}.json")
@@ -71,23 +71,18 @@ def restore_backup(file: Path, directory: Path, seen: Path, *, accept_older: boo
     make_private_directory(directory)
     refuse_network_filesystem(directory)
     with locked(directory):
-        _check_vacant(directory)
+        for name in (NAME, f"{NAME}-wal", f"{NAME}-shm"):  # SQLite would apply a write-ahead log to any database there
+            if os.path.lexists(directory / name):
+                raise AlreadyExistsError(
+                    f"{directory / name} exists, and a backup is never restored over another store",
+                    hint="restore to another place (--store local:/path), or move that store away as a whole",
+                )
         remove_leftovers(directory)
         with published(directory / NAME) as temporary, _opened(file) as source:
             _copy(source, temporary)
     if accept_older:
         memory.forget()
     return contents
-
-
-def _check_vacant(directory: Path) -> None:
-    """Raise AlreadyExistsError for a store, or its write-ahead log, which SQLite would apply to any database there."""
-    for name in (NAME, f"{NAME}-wal", f"{NAME}-shm"):
-        if os.path.lexists(directory / name):
-            raise AlreadyExistsError(
-                f"{directory / name} exists, and a backup is never restored over another store",
-                hint="restore to another place (--store local:/path), or move that store away as a whole",
-            )
 
 
 def _check_not_older(file: Path, contents: Contents, memory: RollbackGuard) -> None:
@@ -98,14 +93,14 @@ def _check_not_older(file: Path, contents: Contents, memory: RollbackGuard) -> N
                 memory.verify(cluster, contents.heads.get(cluster, EMPTY), kept)
             except NotTrustedError as error:
                 raise NotTrustedError(
-                    f"{file} is older than what was seen of this store: {error}",
-                    hint="--accept-older restores it all the same; what was issued since is unknown to it",
+                    f"{file} is older than the state of this store that this user has seen: {error}",
+                    hint="--accept-older restores it nevertheless; certificates issued since then are missing in it",
                 ) from error
 
 
 @contextmanager
 def _opened(file: Path) -> Iterator[sqlite3.Connection]:
-    """A backup for reading only, without the files that SQLite keeps beside a live database."""
+    """Open a backup read-only, without the files that SQLite keeps beside a live database."""
     check_private(file)
     address = f"file:{quote(os.fsencode(file.absolute()))}?mode=ro&immutable=1"
     with translated(file), closing(sqlite3.connect(address, uri=True, isolation_level=None)) as connection:

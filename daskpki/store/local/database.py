@@ -1,15 +1,16 @@
 """The SQLite database of a local store (`schema.sql`): durable transactions and consistent snapshots of it.
 
-- It is made complete under a temporary name (0600, O_EXCL) and then linked into place, so a crash leaves a store or
-  none. File, WAL and shared memory are checked as ssh checks its keys before SQLite opens them.
+- A new database is completed under a temporary name (0600, O_EXCL) and then linked into place, so a crash leaves a
+  store or none. The permissions of file, WAL and shared memory are checked before SQLite opens them, as ssh checks its
+  keys.
 - A directory on a network file system is refused, since the WAL's index is shared memory, which two hosts do not share
-  (https://sqlite.org/wal.html, "Overview", point 2). Linux lists mounts in /proc/self/mountinfo; where there is no such
-  file, nothing is refused.
-- `journal_mode=WAL` with `synchronous=FULL`: a commit is on the disk when it returns. The pragma's answer is fetched,
-  since SQLite reports a failure only there.
-- `BEGIN IMMEDIATE` takes the one writer's lock first, so that no transaction has to be repeated half-way.
-- Records, names and labels are in the clear, so that listing needs no passphrase; `sealed`, `data_key` and `box` are
-  sealed before SQLite sees them, since its write-ahead log keeps what it was given.
+  (https://sqlite.org/wal.html, "Overview", point 2). Linux lists mounts in /proc/self/mountinfo; without such a file,
+  nothing is refused.
+- `journal_mode=WAL` with `synchronous=FULL`: a commit is on the disk when it returns. SQLite reports a failure only in
+  the pragma's result, so that is fetched.
+- `BEGIN IMMEDIATE` takes the writer's lock first, so no transaction has to be repeated half-way.
+- Records, names and labels are in the clear, so listing needs no passphrase; `sealed`, `data_key` and `box` are sealed
+  before SQLite sees them, since its write-ahead log keeps old values.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _NETWORK_FUSE: Final = frozenset(("ceph", "cvmfs2", "gcsfuse", "glusterfs", "jui
 
 
 def refuse_network_filesystem(directory: Path, mountinfo: Path = _MOUNTS) -> None:
-    """Raise UsageError when `directory` is on a file system that several hosts may share."""
+    """Raise UsageError if `directory` is on a file system that several hosts may share."""
     try:
         mounts = mountinfo.read_text(errors="surrogateescape")
     except OSError:
@@ -60,7 +61,7 @@ def refuse_network_filesystem(directory: Path, mountinfo: Path = _MOUNTS) -> Non
 
 
 def is_network(kind: str) -> bool:
-    """True if a file system of that type may be shared by several hosts."""
+    """True if several hosts may share a file system of that type."""
     return kind in _NETWORK or (kind.startswith("fuse.") and kind.removeprefix("fuse.") in _NETWORK_FUSE)
 
 
@@ -82,20 +83,18 @@ def filesystem_type(mounts: str, directory: Path) -> str:
 _PRIMARY = 0xFF  # the low byte of an extended result code
 
 _RESTORE = "restore the store from a backup"
-
-
 _REFUSED = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
 
 
 @contextmanager
 def translated(path: Path, *, committing: bool = False) -> Iterator[None]:
-    """Turn SQLite's errors into ours; while `committing`, an I/O error leaves open whether the commit was done."""
+    """Translate SQLite's errors; an I/O error while `committing` is ambiguous: the commit may have been done."""
     try:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & _PRIMARY
         if code == sqlite3.SQLITE_IOERR and committing:
-            hint = "look what is there before trying again"
+            hint = "check the store's state before you try again"
             raise AmbiguousError(f"{path}: {error} while committing", hint=hint) from error
         raise _meaning(code, error, path) from error
     except UnicodeDecodeError as error:  # sqlite3 decodes the file's texts, also those in its own errors
@@ -118,10 +117,10 @@ def _meaning(code: int, error: sqlite3.Error, path: Path) -> DaskpkiError:
 
 
 APPLICATION_ID: Final = 0x44504B49
-"""ASCII "DPKI", by which a database is known as ours."""
+"""ASCII "DPKI", which marks a database as ours."""
 
 FORMAT: Final = 1
-"""Kept in `user_version`; a newer one is refused."""
+"""The value of `user_version`; a newer one is refused."""
 
 NAME: Final = "store.db"
 BUSY_SECONDS: Final = 60.0
@@ -129,14 +128,14 @@ BUSY_SECONDS: Final = 60.0
 
 
 class MasterKey(Protocol):
-    """The store's master key, asked for when it is needed first."""
+    """The store's master key, which is unlocked when it is first needed."""
 
     @property
     def is_unlocked(self) -> bool:
-        """True if it is at hand without asking anybody."""
+        """True if the key is known already."""
 
     def unlock(self) -> Confidential:
-        """The master key; AccessDeniedError with the ways to it."""
+        """The master key; AccessDeniedError with the ways to unlock it."""
 
 
 class Database:
@@ -154,7 +153,12 @@ class Database:
         self._verified: int | None = None
         self._snapshots: weakref.WeakSet[DatabaseSnapshot] = weakref.WeakSet()
         with translated(self.path):
-            self._connection, self.store_id = _open(self.path, busy_seconds)
+            self._connection = connect_database(self.path, busy_seconds)
+            try:
+                self.store_id = read_format(self._connection, self.path)
+            except BaseException:
+                self._connection.close()
+                raise
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -231,12 +235,17 @@ class Database:
                 return DatabaseSnapshot(self.path, self._connection, owned=False)
             if self._closed:
                 raise DaskpkiError(f"{self.path} is closed")
-            snapshot = DatabaseSnapshot(self.path, _begin_reading(self.path, self._busy_seconds), owned=True)
+            with translated(self.path):
+                connection = connect_database(self.path, self._busy_seconds)
+                connection.execute("PRAGMA query_only=ON")
+                connection.execute("BEGIN")
+                connection.execute("SELECT store_id FROM meta").fetchone()  # the first read fixes the snapshot
+            snapshot = DatabaseSnapshot(self.path, connection, owned=True)
             self._snapshots.add(snapshot)
             return snapshot
 
     def verify_once(self, snapshot: DatabaseSnapshot, verify: Callable[[sqlite3.Connection], None]) -> None:
-        """Let `verify` look at the snapshot, unless nobody else wrote to the database since it last did.
+        """Call `verify` with the snapshot, unless nobody else has written to the database since the last call.
 
         `data_version` changes with each commit of another connection, and with none of this one.
         """
@@ -248,7 +257,7 @@ class Database:
                 self._verified = version if now == version else None
 
     def erase_remains(self) -> None:
-        """Empty the WAL, in which deleted and replaced rows remain; a reader in the way delays it."""
+        """Empty the WAL, in which deleted and replaced rows remain; a reader delays that."""
         with self._lock, translated(self.path):
             if self._depth:
                 self.afterwards(self.erase_remains)
@@ -287,10 +296,10 @@ class DatabaseSnapshot:
             for row in self._connection.execute(statement, parameters):  # noqa: UP028 - it would close the cursor as well,
                 yield row  # which fails once the connection is closed
 
-    def apply(self, look: Callable[[sqlite3.Connection], None]) -> None:
-        """Let `look` read from the snapshot's connection."""
+    def apply(self, read: Callable[[sqlite3.Connection], None]) -> None:
+        """Call `read` with the snapshot's connection."""
         with translated(self._path):
-            look(self._connection)
+            read(self._connection)
 
     def close(self) -> None:
         """End the read transaction of an owned snapshot."""
@@ -299,7 +308,7 @@ class DatabaseSnapshot:
 
 
 def connect_database(path: Path, busy_seconds: float = BUSY_SECONDS, *, new: bool = False) -> sqlite3.Connection:
-    """A connection to a store's database, or to an empty file where a `new` one is made, set up for durable commits."""
+    """Connect to a store's database, or to an empty file for a `new` one, and set it up for durable commits."""
     connection = sqlite3.connect(
         f"file:{quote(os.fsencode(path))}?mode=rw",
         uri=True,
@@ -317,16 +326,6 @@ def connect_database(path: Path, busy_seconds: float = BUSY_SECONDS, *, new: boo
     return connection
 
 
-def _open(path: Path, busy_seconds: float) -> tuple[sqlite3.Connection, str]:
-    """A connection, and the id of the store."""
-    connection = connect_database(path, busy_seconds)
-    try:
-        return connection, read_format(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-
-
 def _set_up(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA trusted_schema=OFF")  # a forged schema calls no functions
     mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
@@ -334,22 +333,13 @@ def _set_up(connection: sqlite3.Connection) -> None:
         raise DaskpkiError(f"SQLite answers with journal mode {mode!r} instead of 'wal'")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
-    connection.execute("PRAGMA secure_delete=ON")  # what is destroyed is overwritten
-
-
-def _begin_reading(path: Path, busy_seconds: float) -> sqlite3.Connection:
-    with translated(path):
-        connection = connect_database(path, busy_seconds)
-        connection.execute("PRAGMA query_only=ON")
-        connection.execute("BEGIN")
-        connection.execute("SELECT store_id FROM meta").fetchone()  # the first read decides what is seen
-        return connection
+    connection.execute("PRAGMA secure_delete=ON")  # destroyed payloads are overwritten
 
 
 def check_files(path: Path) -> None:
-    """Refuse a store whose files others can read or replace, and one on a network file system."""
+    """Raise unless only this user can read and replace the store's files, and it is on a local file system."""
     if not is_there(path):
-        hint = "--store says where it is; daskpki init-ca makes a new one"
+        hint = "--store names its place; daskpki init-ca creates a new one"
         raise NotFoundError(f"there is no store in {path.parent}", hint=hint)
     check_private(path.parent)
     refuse_network_filesystem(path.parent)
@@ -361,11 +351,11 @@ def check_files(path: Path) -> None:
 
 
 def check_application(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse another program's database before anything in it is changed; CorruptError.
+    """Raise CorruptError for the database of another program, before anything in it is changed.
 
-    SQLite is asked, and the file is never opened beside it: closing a file drops every lock that this process has on
-    it. Without those of another handle, the next process to close the store removes the write-ahead log into which
-    that handle goes on writing (https://sqlite.org/howtocorrupt.html, 2.2).
+    The id is read through SQLite, never from the file: closing a file drops every lock that this process has on it.
+    Without the locks of another handle, the next process to close the store removes the write-ahead log to which that
+    handle still writes (https://sqlite.org/howtocorrupt.html, 2.2).
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     if application != APPLICATION_ID:
@@ -373,11 +363,11 @@ def check_application(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def read_format(connection: sqlite3.Connection, path: Path) -> str:
-    """The store's id, once its format is known to be one that this daskpki reads."""
+    """Return the store's id; NotTrustedError if this daskpki does not read its format."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version != FORMAT:
         raise NotTrustedError(f"{path} has format {version}; this daskpki reads {FORMAT}", hint="upgrade daskpki")
     row = connection.execute("SELECT store_id FROM meta").fetchone()
     if row is None:
-        raise CorruptError(f"{path} does not say which store it is")
+        raise CorruptError(f"{path} has no store id")
     return str(row[0])

@@ -1,18 +1,18 @@
-"""Key slots of a local store: each seals the same master key, so that changing one reseals nothing else.
+"""Key slots of a local store: each seals the same master key, so a change of one slot reseals nothing else.
 
 passphrase  scrypt, with its parameters in the box
-keyfile     32 random bytes in a file that someone asked for
+keyfile     32 random bytes in a file that the user named
 keyring     32 random bytes in the OS keyring, under a name that contains only the store's id
-recovery    a code that was printed once: 160 random bits and a checksum for slips of the pen, in Crockford's base 32
+recovery    a code that was printed once: 160 random bits and a checksum against typing errors, in Crockford's base 32
             (nine groups of four; case, spaces and dashes do not matter, O is read as 0, I and L as 1)
 
-A store is unlocked, or a new one created, by the first of these that is given; a second way is never tried silently:
+The first of these that is given unlocks a store, or creates a new one; a second way is never tried silently:
 
-1. What was named explicitly: a recovery code, a key file or a passphrase file. It works, or that is the error.
-2. The same two files named by DASKPKI_KEY_FILE or DASKPKI_PASSPHRASE_FILE.
+1. A recovery code, a key file or a passphrase file that the caller names. If it does not work, that is an error.
+2. A key file or passphrase file that DASKPKI_KEY_FILE or DASKPKI_PASSPHRASE_FILE names.
 3. The store's slots: the OS keyring first, then the passphrase, asked for on a terminal.
 
-Without a way in, AccessDeniedError names those that the store has.
+If none works, AccessDeniedError names the ways that the store has.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Slot(NamedTuple):
 def seal_slot(
     store_id: str, kind: str, master: Confidential, secret: Confidential, *, now: int, cost: Cost = DEFAULT_COST
 ) -> Slot:
-    """A slot that opens with `secret`: a passphrase, or the random key of the other kinds."""
+    """Create a slot that `secret` unlocks: a passphrase, or the random key of the other kinds."""
     slot_id = secrets.token_hex(4)
     bound = context("master key", store_id, kind, slot_id)
     if kind == PASSPHRASE:
@@ -73,7 +73,7 @@ def seal_slot(
 
 
 def open_slot(store_id: str, slot: Slot, secret: Confidential) -> Confidential:
-    """The master key; AccessDeniedError for a wrong secret, CorruptError."""
+    """Return the master key; AccessDeniedError for a wrong secret, CorruptError."""
     unseal = open_with_passphrase if slot.kind == PASSPHRASE else open_with_key
     return unseal(slot.box, secret, context=context("master key", store_id, slot.kind, slot.id))
 
@@ -84,23 +84,23 @@ def insert_slot(connection: sqlite3.Connection, slot: Slot) -> None:
 
 
 def keyring_service(store_id: str) -> str:
-    """The keyring's name for the store; it contains no more than the id, since it is readable while locked."""
+    """The keyring's name for the store; only the id is in it, since names can be read while the keyring is locked."""
     return f"daskpki-store-{store_id}"
 
 
 def read_key_file(path: Path) -> Confidential:
-    """The key in a file that only we may read; UsageError unless it is exactly 32 bytes."""
+    """Read the key in a private file; UsageError unless it is exactly 32 bytes."""
     data = read_private(path, called=_KEY_FILE_SETTING)
     if len(data) != KEY_BYTES:
         raise UsageError(
             f"{_KEY_FILE_SETTING} is no key: it has {len(data)} bytes instead of {KEY_BYTES}",
-            hint="a file that does not exist yet is filled with a new random key",
+            hint="name a file that does not exist yet: daskpki writes a new random key to it",
         )
     return Confidential(data)
 
 
 def create_key_file(path: Path) -> Confidential:
-    """The key in `path`, which is made (0600, never over another file) when it is missing."""
+    """Read the key in `path`, or write a new one (0600, never over another file) if it does not exist."""
     if os.path.lexists(path):
         return read_key_file(path)
     key = random_key()
@@ -109,7 +109,7 @@ def create_key_file(path: Path) -> Confidential:
 
 
 def keyring_key(keyring: KeyringPort, store_id: str, slot: Slot) -> Confidential:
-    """The slot's key from the keyring; AccessDeniedError when the entry is gone."""
+    """Read the slot's key from the keyring; AccessDeniedError if the entry is gone."""
     text = keyring.get(keyring_service(store_id), slot.id)
     if text is None:
         raise AccessDeniedError(
@@ -119,11 +119,11 @@ def keyring_key(keyring: KeyringPort, store_id: str, slot: Slot) -> Confidential
     try:
         return Confidential(base64.b64decode(text.reveal(), validate=True))
     except binascii.Error as error:
-        raise CorruptError("the keyring's entry for this store is not what was written") from error
+        raise CorruptError("the keyring's entry for this store is damaged") from error
 
 
 def keep_in_keyring(keyring: KeyringPort, store_id: str, master: Confidential, now: int) -> Slot:
-    """A new slot whose random key is now in the keyring."""
+    """Create a slot, and write its random key to the keyring."""
     key = random_key()
     slot = seal_slot(store_id, KEYRING, master, key, now=now)
     keyring.set(keyring_service(store_id), slot.id, Confidential(base64.b64encode(key.reveal())))
@@ -131,7 +131,7 @@ def keep_in_keyring(keyring: KeyringPort, store_id: str, master: Confidential, n
 
 
 class KeySlots:
-    """The slots of an open store. Adding one takes the master key, so the store is unlocked first."""
+    """The slots of an open store. Adding one needs the master key, so the store is unlocked first."""
 
     def __init__(
         self, database: Database, master: Callable[[], Confidential], clock: Callable[[], float], cost: Cost
@@ -142,48 +142,43 @@ class KeySlots:
         self._cost = cost
 
     def list(self) -> Sequence[Slot]:
-        """All slots, oldest first."""
+        """List all slots, oldest first."""
         with self._database.read() as connection:
             query = "SELECT id, kind, created, box FROM key_slot ORDER BY created, kind, id"
             rows = connection.execute(query).fetchall()
         return [Slot(*row) for row in rows]
 
     def add_passphrase(self, passphrase: Confidential) -> Slot:
-        """A further passphrase."""
+        """Add a slot for a further passphrase."""
         return self._add(PASSPHRASE, passphrase)
 
     def change_passphrase(self, passphrase: Confidential) -> Slot:
         """Replace all passphrases by this one, in one step."""
-        slot = seal_slot(
-            self._database.store_id, PASSPHRASE, self._master(), passphrase, now=self._now(), cost=self._cost
-        )
-        with self._database.write() as connection:
-            connection.execute("DELETE FROM key_slot WHERE kind = ?", (PASSPHRASE,))
-            insert_slot(connection, slot)
+        slot = self._add(PASSPHRASE, passphrase, replace=True)
         self._database.erase_remains()
         return slot
 
     def add_key_file(self, path: Path) -> Slot:
-        """A slot for the key in `path`; a missing file is made with a random key."""
-        master = self._master()
-        return self._add(KEY_FILE, create_key_file(path), master)
+        """Add a slot for the key in `path`; a missing file is created with a random key."""
+        self._master()  # before the file is written
+        return self._add(KEY_FILE, create_key_file(path))
 
     def add_keyring(self, keyring: KeyringPort) -> Slot:
-        """A slot whose random key is in the OS keyring."""
-        slot = keep_in_keyring(keyring, self._database.store_id, self._master(), self._now())
+        """Add a slot whose random key is in the OS keyring."""
+        slot = keep_in_keyring(keyring, self._database.store_id, self._master(), int(self._clock()))
         with self._database.write() as connection:
             insert_slot(connection, slot)
         return slot
 
     def add_recovery(self) -> Confidential:
-        """A slot for a new recovery code; the code is returned to be shown once, and kept nowhere."""
+        """Add a slot for a new recovery code; the code is returned to be shown once, and kept nowhere."""
         code = format_recovery_code(Confidential(secrets.token_bytes(_BYTES)))
         self._add(RECOVERY, parse_recovery_code(code))
         return code
 
     def remove(self, slot_id: str) -> None:
-        """Forget a slot; NotFoundError, UsageError for the last one, which would lose everything."""
-        self._master()  # removing a slot takes another one that opens
+        """Delete a slot; NotFoundError, UsageError for the last one, without which the store is lost."""
+        self._master()  # only whoever can unlock the store may remove a slot
         with self._database.write() as connection:
             found = connection.execute("DELETE FROM key_slot WHERE id = ?", (slot_id,)).rowcount
             if not found:
@@ -192,16 +187,14 @@ class KeySlots:
                 raise UsageError(f"key slot {slot_id!r} is the last one: without it the store never opens again")
         self._database.erase_remains()
 
-    def _add(self, kind: str, secret: Confidential, master: Confidential | None = None) -> Slot:
-        slot = seal_slot(
-            self._database.store_id, kind, master or self._master(), secret, now=self._now(), cost=self._cost
-        )
+    def _add(self, kind: str, secret: Confidential, *, replace: bool = False) -> Slot:
+        now = int(self._clock())
+        slot = seal_slot(self._database.store_id, kind, self._master(), secret, now=now, cost=self._cost)
         with self._database.write() as connection:
+            if replace:
+                connection.execute("DELETE FROM key_slot WHERE kind = ?", (kind,))
             insert_slot(connection, slot)
         return slot
-
-    def _now(self) -> int:
-        return int(self._clock())
 
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -212,7 +205,7 @@ _FORGIVEN: Final = str.maketrans("OIL", "011", " -\t\r\n")
 
 
 def format_recovery_code(key: Confidential) -> Confidential:
-    """The printed form of 20 bytes."""
+    """Return the printed form of 20 bytes."""
     number = int.from_bytes(key.reveal(), "big") << _CHECKSUM_BITS | _checksum(key)
     digits = [_ALPHABET[number >> shift & 31] for shift in range(5 * (_LENGTH - 1), -1, -5)]
     groups = ["".join(digits[at : at + 4]) for at in range(0, _LENGTH, 4)]
@@ -220,7 +213,7 @@ def format_recovery_code(key: Confidential) -> Confidential:
 
 
 def parse_recovery_code(code: Confidential) -> Confidential:
-    """The 20 bytes of a printed code; UsageError that names the mistake without repeating the code."""
+    """Parse a printed code to its 20 bytes; UsageError names the mistake without repeating the code."""
     text = code.reveal().decode("ascii", "replace").upper().translate(_FORGIVEN)
     if len(text) != _LENGTH:
         raise UsageError(f"a recovery code has {_LENGTH} letters and digits, this has {len(text)}")
@@ -231,7 +224,7 @@ def parse_recovery_code(code: Confidential) -> Confidential:
         number = number << 5 | _ALPHABET.index(digit)
     key = Confidential((number >> _CHECKSUM_BITS).to_bytes(_BYTES, "big"))
     if number & (1 << _CHECKSUM_BITS) - 1 != _checksum(key):
-        raise UsageError("the recovery code does not fit its checksum: a letter is wrong")
+        raise UsageError("the recovery code does not match its checksum: a letter or digit is wrong")
     return key
 
 
@@ -243,14 +236,14 @@ _PASSPHRASE_SETTING: Final = "the passphrase file (--passphrase-file, DASKPKI_PA
 
 
 class Prompt(Protocol):
-    """Asks for the store's passphrase, twice when it is `new`; AccessDeniedError without a terminal."""
+    """Asks for the store's passphrase, twice if it is `new`; AccessDeniedError without a terminal."""
 
     def __call__(self, *, new: bool) -> Confidential:
-        """The passphrase."""
+        """Return the passphrase."""
 
 
 class Unlocking(NamedTuple):
-    """The ways to the master key that this run has; `cost` is scrypt's for new passphrases."""
+    """The ways of this run to unlock the master key; `cost` is scrypt's for new passphrases."""
 
     key_file: Path | None = None
     passphrase_file: Path | None = None
@@ -261,12 +254,12 @@ class Unlocking(NamedTuple):
 
     @property
     def named(self) -> bool:
-        """True if a way was chosen, rather than left to the slots."""
+        """True if the caller chose a way, rather than leaving it to the slots."""
         return bool(self.key_file or self.passphrase_file or self.recovery_code)
 
 
 def with_environment(ways: Unlocking, environ: Mapping[str, str]) -> Unlocking:
-    """Add the environment's ways if none was named; UsageError when two are named at once."""
+    """Add the ways that the environment names, if the caller names none; UsageError if two are named at once."""
     if not ways.named:
         key_file, passphrase_file = environ.get("DASKPKI_KEY_FILE"), environ.get("DASKPKI_PASSPHRASE_FILE")
         ways = ways._replace(
@@ -282,7 +275,7 @@ def with_environment(ways: Unlocking, environ: Mapping[str, str]) -> Unlocking:
 
 
 def read_passphrase_file(path: Path, called: str = _PASSPHRASE_SETTING) -> Confidential:
-    """The first line of a file that only we may read; UsageError when it is empty. Messages say `called`."""
+    """Read the first line of a private file; UsageError if it is empty. Messages name the file by `called`."""
     line = read_private(path, called=called).split(b"\n", 1)[0].rstrip(b"\r")
     if not line:
         raise UsageError(f"{called} has no passphrase in its first line")
@@ -290,7 +283,7 @@ def read_passphrase_file(path: Path, called: str = _PASSPHRASE_SETTING) -> Confi
 
 
 def unlock(ways: Unlocking, store_id: str, present: Sequence[Slot]) -> Confidential:
-    """The master key; AccessDeniedError when no way leads to it."""
+    """Return the master key; AccessDeniedError if no way unlocks it."""
     if ways.recovery_code is not None:
         return _try(store_id, present, RECOVERY, parse_recovery_code(ways.recovery_code))
     if ways.key_file is not None:
@@ -303,7 +296,7 @@ def unlock(ways: Unlocking, store_id: str, present: Sequence[Slot]) -> Confident
 def _read(path: Path, read: Callable[[Path], Confidential], what: str) -> Confidential:
     try:
         return read(path)
-    except NotFoundError as error:  # which callers would take for a secret that is not there
+    except NotFoundError as error:  # callers would take it for a missing secret
         hint = f"name the path of the {what} file that opens the store"
         raise AccessDeniedError(f"the store is locked: {error}", hint=hint) from None
 
@@ -325,7 +318,7 @@ def _unlock_by_slots(ways: Unlocking, store_id: str, present: Sequence[Slot]) ->
 
 
 def _try(store_id: str, present: Sequence[Slot], kind: str, secret: Confidential) -> Confidential:
-    """Open the first slot of that kind that the secret fits."""
+    """Open the first slot of that kind that the secret unlocks."""
     refused = AccessDeniedError(
         f"the store has no key slot of kind {kind!r}", hint=_ways_out([slot.kind for slot in present])
     )
@@ -335,7 +328,7 @@ def _try(store_id: str, present: Sequence[Slot], kind: str, secret: Confidential
                 return open_slot(store_id, slot, secret)
             except AccessDeniedError as error:
                 hint = f"give the right one, or another way: {_ways_out([other.kind for other in present])}"
-                refused = AccessDeniedError(f"the store does not open by that {kind}: {error}", hint=hint)
+                refused = AccessDeniedError(f"that {kind} does not unlock the store: {error}", hint=hint)
     raise refused
 
 
@@ -348,11 +341,11 @@ _WAYS: dict[str, str] = {
 
 
 def _ways_out(kinds: Sequence[str]) -> str:
-    return "it opens by " + ", or by ".join(way for kind, way in _WAYS.items() if kind in kinds)
+    return "unlock it with " + ", or with ".join(way for kind, way in _WAYS.items() if kind in kinds)
 
 
 def first_slot(ways: Unlocking, master: Confidential, clock: Callable[[], float]) -> Callable[[str], Slot]:
-    """Makes a new store's first slot: by what was named, else the OS keyring, else a passphrase from the terminal."""
+    """Create a new store's first slot: by the way that is named, else the OS keyring, else a passphrase prompt."""
 
     def make(store_id: str) -> Slot:
         now = int(clock())
@@ -381,6 +374,6 @@ def _slot_of_a_person(ways: Unlocking, store_id: str, master: Confidential, now:
         refused = refused or error
     reason = f": {refused}" if refused else ""
     raise AccessDeniedError(
-        f"nothing is there to protect the new store with{reason}",
-        hint="unlock the OS keyring, or name --passphrase-file FILE, or --key-file FILE (made when it is missing)",
+        f"there is no key to protect the new store{reason}",
+        hint="unlock the OS keyring, or name --passphrase-file FILE, or --key-file FILE (created if it is missing)",
     ) from refused

@@ -1,12 +1,12 @@
-"""The local store's `RecordLog`, an append-only table, and its `Inventory`, tables that follow from the records.
+"""The local store's `RecordLog`, an append-only table, and its `Inventory`, tables computed from the records.
 
-The hash chain shows that nothing in the middle was changed, the head's MAC that the end was written by someone who
-could unlock the store, `table_seal.py` that the tables are what followed from it, and `rollback_guard.py` that the
-whole was not put back. The log's judge decides whether a commit was signed by the CA.
+The hash chain proves that no record in the middle was changed, the head's MAC that someone who could unlock the store
+wrote the end, `table_seal.py` that the tables follow from the records, and `rollback_guard.py` that the store was not
+rolled back. The log's judge decides whether the CA signed a commit.
 
-The inventory's tables are updated in the record's own transaction: an entry is loaded, changed by `daskpki.inventory`'s
-`certificate_after` or `authority_after`, and written back. The inventory is SQL over one snapshot, at a cost that does
-not grow with the number of leaves.
+The inventory's tables are updated in the transaction of the record: an entry is loaded, changed by `certificate_after`
+or `authority_after` of `daskpki.inventory`, and written back. The inventory is SQL over one snapshot; its cost does not
+grow with the number of leaves.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ class LocalRecordLog:
         self._judge = judge
 
     def inventory(self) -> LocalInventory:
-        """The inventory of all records; NotTrustedError when the store was put back to an older state.
+        """The inventory of all records; NotTrustedError if the store was rolled back.
 
-        Without the store's key, and without a judge who needs it, the tables are taken as they are.
+        Unless the store is unlocked, or the judge unlocks it, the tables are not verified.
         """
         return self._judged(self._database.snapshot())
 
@@ -92,7 +92,7 @@ class LocalRecordLog:
         rows = snapshot.rows(f"{_RECORDS} AND seq > ? ORDER BY seq", self._cluster, after)
         last = start
         for record in verify_chain(start, map(_parse_record, rows)):
-            last = Head(record.seq, record.hash)
+            last = record.head
             yield record
         if after < head.seq and last != head:
             raise CorruptError(f"the log of {self._cluster!r} ends at record {last.seq} instead of {head.seq}")
@@ -118,7 +118,7 @@ class LocalRecordLog:
                 self._append(connection, later)
 
     def authenticate(self) -> Head:
-        """Read and check the log from its first record; the head's MAC shows that its author could unlock the store."""
+        """Read and verify the log from its first record; the head's MAC proves that its writer had the store's key."""
         self._master_key.unlock()
         snapshot = self._database.snapshot()
         head = self._judged(snapshot).head
@@ -127,7 +127,7 @@ class LocalRecordLog:
         return head
 
     def _judged(self, snapshot: DatabaseSnapshot) -> LocalInventory:
-        """The view, checked by what was seen before, by the store's key where it is at hand, and by the judge."""
+        """Return the view once the rollback guard, the store's key (if unlocked) and the judge have accepted it."""
         view = LocalInventory(snapshot, self._cluster)
         head = view.head
         self._seen.verify(self._cluster, head, lambda seen: holds(snapshot, self._cluster, seen))
@@ -142,16 +142,16 @@ class LocalRecordLog:
     def _append(self, connection: sqlite3.Connection, records: Sequence[Record]) -> None:
         connection.executemany(_INSERT, [(self._cluster, *_row(record)) for record in records])
         changed = _apply_records(connection, self._cluster, records)
-        head = Head(records[-1].seq, records[-1].hash)
+        head = records[-1].head
         row = (self._cluster, *head, None, self._mac(head))
         connection.execute("INSERT OR REPLACE INTO log_head VALUES (?, ?, ?, ?, ?)", row)
         self._seal(connection).renew(changed)
         self._database.afterwards(lambda: self._seen.note(self._cluster, head))
 
     def _authenticate(self, snapshot: DatabaseSnapshot, head: Head) -> None:
-        """Raise CorruptError unless the head is the newest record, and both head and tables have the key's MAC.
+        """Raise CorruptError unless the head is the newest record, and the MACs of head and tables are right.
 
-        The tables are checked once, and again only after another connection wrote to the database.
+        The tables are verified once, and again only after another connection wrote to the database.
         """
         newest = snapshot.row("SELECT seq, hash FROM record WHERE cluster = ? ORDER BY seq DESC LIMIT 1", self._cluster)
         row = snapshot.row("SELECT mac, base FROM log_head WHERE cluster = ?", self._cluster)
@@ -181,7 +181,7 @@ def hash_at(snapshot: DatabaseSnapshot, cluster: str, seq: int) -> str | None:
 
 
 def holds(snapshot: DatabaseSnapshot, cluster: str, seen: Head) -> bool:
-    """True if the log has that very record."""
+    """True if the log has exactly that record."""
     return hash_at(snapshot, cluster, seen.seq) == seen.hash
 
 

@@ -1,8 +1,8 @@
-"""The local store's `SecretStore`: each secret has its own data key, wrapped under the master key.
+"""The local store's `SecretStore`: each secret has its own data key, encrypted with the master key.
 
-A payload's associated data names store, secret and version, so a row that was moved does not open. A MAC of each secret
-covers its row and the list of its versions with their states, so that a version that is missing is noticed as well; and
-the store's seal covers these MACs, so that a secret is noticed that is put back as it was once.
+A payload's associated data names store, secret and version, so a row that was moved cannot be decrypted. A MAC of each
+secret covers its row and the list of its versions with their states, so a missing version is detected too. The store's
+seal covers these MACs, so an older state of a secret is detected.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class LocalSecretStore:
     def create(
         self, secret: str, *, labels: Mapping[str, str], annotations: Mapping[str, str] | None = None
     ) -> SecretInfo:
-        """Make a secret without versions."""
+        """Create a secret without versions."""
         check_secret_id(secret)
         check_labels(labels)
         check_annotations(annotations or {})
@@ -153,7 +153,7 @@ class LocalSecretStore:
         return Payload(newest, self._open(secret, newest, state, sealed))
 
     def versions(self, secret: str) -> Iterator[Version]:
-        """List the versions, newest first; authenticated where the store's key is at hand."""
+        """List the versions, newest first; authenticated if the store is unlocked."""
         check_secret_id(secret)
         with self._database.read() as connection:
             info = _get(connection, secret)
@@ -172,13 +172,7 @@ class LocalSecretStore:
 
     def destroy(self, secret: str, number: int) -> None:
         """Erase a version's payload."""
-        self._master_key.unlock()
-        with self._database.write() as connection:
-            self._owned(connection, secret)
-            _version(connection, secret, number)
-            change = "UPDATE version SET state = ?, sealed = NULL WHERE secret = ? AND number = ?"
-            connection.execute(change, (DESTROYED, secret, number))
-            self._authenticate(connection, secret)
+        self._set_state(secret, number, DESTROYED)
         self._database.erase_remains()
 
     def _set_state(self, secret: str, number: int, wanted: str) -> None:
@@ -186,10 +180,11 @@ class LocalSecretStore:
         with self._database.write() as connection:
             self._owned(connection, secret)
             state, _ = _version(connection, secret, number)
-            if state == DESTROYED:
+            if state == DESTROYED != wanted:
                 raise DisabledError(f"version {number} of {secret!r} is destroyed, for good")
-            change = "UPDATE version SET state = ? WHERE secret = ? AND number = ?"
-            connection.execute(change, (wanted, secret, number))
+            change = "state = ?, sealed = NULL" if wanted == DESTROYED else "state = ?"
+            statement = f"UPDATE version SET {change} WHERE secret = ? AND number = ?"  # noqa: S608 - one of our own two
+            connection.execute(statement, (wanted, secret, number))
             self._authenticate(connection, secret)
 
     def _owned(self, connection: sqlite3.Connection, secret: str) -> SecretInfo:
@@ -205,7 +200,7 @@ class LocalSecretStore:
         self._seal_later(secret)
 
     def _seal_later(self, secret: str) -> None:
-        """Let the transaction end by sealing the secret's part, once for a whole batch."""
+        """Seal the secret's part at the end of the transaction, once for a whole batch."""
         part = secret_part(secret)
         self._database.beforehand(part, lambda connection: self._seal(connection).renew_secrets(part))
 
@@ -214,11 +209,11 @@ class LocalSecretStore:
 
     def _verify_part(self, connection: sqlite3.Connection, secret: str) -> None:
         part = secret_part(secret)
-        if not self._database.is_pending(part):  # it was verified before this transaction changed it
+        if not self._database.is_pending(part):  # else it was verified before this transaction changed it
             self._seal(connection).verify_secrets(part)
 
     def _verify(self, connection: sqlite3.Connection, secret: str) -> None:
-        """Raise CorruptError unless secret and versions are as a holder of the store's key left them."""
+        """Raise CorruptError unless a holder of the store's key wrote the secret and its versions."""
         written, wanted = self._mac(connection, secret)
         if written is not None and not hmac.compare_digest(written, wanted):
             raise CorruptError(
@@ -228,7 +223,7 @@ class LocalSecretStore:
         self._verify_part(connection, secret)  # also for a secret that is not there: it may have been deleted
 
     def _mac(self, connection: sqlite3.Connection, secret: str) -> tuple[bytes | None, bytes]:
-        """The MAC that is written, None for no such secret, and the right one."""
+        """Return the stored MAC (None without such a secret) and the right one."""
         row = connection.execute(_ROW, (secret,)).fetchone()
         if row is None:
             return None, b""

@@ -34,12 +34,12 @@ from daskpki.store.local.secret_store import LocalSecretStore
 from daskpki.store.port import Judge
 from daskpki.store.rollback_guard import RollbackGuard
 
-FirstSlot = Callable[[str], Slot]
-"""Makes the first key slot of the store with that id; called before anything is written."""
 
+def create_database(directory: Path, first_slot: Callable[[str], Slot], now: int) -> None:
+    """Create the database of a new store; AlreadyExistsError if there is one.
 
-def create_database(directory: Path, first_slot: FirstSlot, now: int) -> None:
-    """Make the database of a new store; AlreadyExistsError if there is one."""
+    `first_slot` creates a key slot for the store with that id, before anything is written.
+    """
     make_private_directory(directory)
     refuse_network_filesystem(directory)
     target = directory / NAME
@@ -58,7 +58,7 @@ def create_database(directory: Path, first_slot: FirstSlot, now: int) -> None:
 
 @contextmanager
 def published(file: Path) -> Iterator[Path]:
-    """A private temporary file beside `file`, which takes that name once the block has ended and the disk has it."""
+    """Create a private temporary file beside `file`; it gets that name once the block has ended and the disk has it."""
     temporary = file.with_name(f".tmp-{file.name}-{secrets.token_hex(8)}")
     try:
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
@@ -89,7 +89,7 @@ def _fill(path: Path, store_id: str, slot: Slot, now: int) -> None:
 
 
 def _statements(script: str) -> Iterator[str]:
-    """The script's statements; `executescript` would commit each for itself."""
+    """Split the script into its statements; `executescript` would commit each of them."""
     pending = ""
     for line in script.splitlines(keepends=True):
         pending += line
@@ -101,8 +101,8 @@ def _statements(script: str) -> Iterator[str]:
 class LocalStore:
     """See `daskpki.store.port.Store`. Opening it takes no key: lists and records are in the clear.
 
-    `seen` is the directory that remembers log heads outside the store (None: nowhere); `clock` gives seconds since the
-    epoch.
+    `seen` is the directory of the rollback guards (None: no guard); `clock` returns seconds since the epoch. `id` is in
+    the associated data of all payloads, and does not depend on the directory.
     """
 
     def __init__(
@@ -114,41 +114,22 @@ class LocalStore:
         clock: Callable[[], float],
         busy_seconds: float = BUSY_SECONDS,
     ) -> None:
-        self._directory = directory
+        self.url = f"local:{directory}"
         self._database = Database(directory, busy_seconds=busy_seconds)
+        self.id = self._database.store_id
         self._ways = ways
         self._master: Confidential | None = None
-        self._seen = RollbackGuard(seen / f"{self.id}.json" if seen else None)
+        self.memory = RollbackGuard(seen / f"{self.id}.json" if seen else None)
         self.slots = KeySlots(self._database, self.unlock, clock, ways.cost)
-        self._secrets = LocalSecretStore(self._database, self, clock)
-
-    @property
-    def id(self) -> str:
-        """The store's id, which its sealings name, and which does not depend on its directory."""
-        return self._database.store_id
-
-    @property
-    def url(self) -> str:
-        """The store's URL."""
-        return f"local:{self._directory}"
-
-    @property
-    def secrets(self) -> LocalSecretStore:
-        """The payloads."""
-        return self._secrets
+        self.secrets = LocalSecretStore(self._database, self, clock)
 
     def log(self, cluster: str, judge: Judge | None = None) -> LocalRecordLog:
         """A cluster's log."""
-        return LocalRecordLog(self._database, self, self._seen, cluster, judge)
+        return LocalRecordLog(self._database, self, self.memory, cluster, judge)
 
     def events(self, cluster: str) -> LocalRecordLog:
-        """The log of a cluster's other secrets; a cluster's name has no slash."""
-        return LocalRecordLog(self._database, self, self._seen, f"{cluster}/events")
-
-    @property
-    def memory(self) -> RollbackGuard:
-        """The log heads and trust documents of the store that this user has seen."""
-        return self._seen
+        """The log of a cluster's user secrets; a cluster's name has no slash."""
+        return LocalRecordLog(self._database, self, self.memory, f"{cluster}/events")
 
     def clusters(self) -> Sequence[str]:
         """The names of the clusters in the store."""
@@ -162,25 +143,25 @@ class LocalStore:
     def batch(self) -> Iterator[None]:
         """Make the block's writes one transaction: durable together when it ends, undone together when it raises.
 
-        The block has the store's one writer's lock, so nothing slow belongs in it.
+        The block holds the lock of the store's only writer, so it should be short.
         """
         self.unlock()
         with self._database.write():
             yield
 
     def close(self) -> None:
-        """Release what the store has open; a second call does nothing."""
-        self._seen.save()
+        """Save what this user has seen, and close the database; a second call does nothing."""
+        self.memory.save()
         self._database.close()
         self._master = None
 
     @property
     def is_unlocked(self) -> bool:
-        """True if the master key was asked for already."""
+        """True if the master key is known already."""
         return self._master is not None
 
     def unlock(self) -> Confidential:
-        """The master key, asked for once; AccessDeniedError with the ways to it."""
+        """The master key, unlocked at the first call; AccessDeniedError with the ways to unlock it."""
         if self._master is None:
             self._master = unlock(self._ways, self.id, self.slots.list())
         return self._master
@@ -189,6 +170,6 @@ class LocalStore:
 def create_local_store(
     directory: Path, ways: Unlocking, *, seen: Path | None, clock: Callable[[], float]
 ) -> LocalStore:
-    """Make a store with a first key slot, and open it; AlreadyExistsError, AccessDeniedError with the ways out."""
+    """Create a store with a first key slot, and open it; AlreadyExistsError, AccessDeniedError with the ways out."""
     create_database(directory, first_slot(ways, random_key(), clock), int(clock()))
     return LocalStore(directory, ways, seen=seen, clock=clock)

@@ -1,10 +1,10 @@
-"""Authenticates the store's tables, so that a changed, added, deleted or replayed row is noticed.
+"""Authenticates the store's tables, so that a changed, added, deleted or replayed row is detected.
 
 Each part of a table has a digest: the certificates in runs of 512 positions, each small table as a whole, the secrets'
-MACs by the last two characters of their ids. One MAC under a key that is derived from the master key covers all
-digests, so a secret that is put back as it was once, with its own MAC, does not fit its part. A commit computes again
-the digests of the parts that it changed. `verify` takes one pass over the tables that follow from the records (0.2 s
-for 100,000 certificates); a secret's part is verified when the secret is read or changed.
+MACs by the last two characters of their ids. One MAC with a key derived from the master key covers all digests, so an
+older row of a secret, with its own valid MAC, does not match its part. A commit updates the digests of the parts that
+it changed. `verify` takes one pass over the tables computed from the records (0.2 s for 100,000 certificates); a
+secret's part is verified when the secret is read or changed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SMALL: Final = {
     "published": "SELECT cluster, epoch, body FROM published ORDER BY 1",
     "log_head": "SELECT cluster, seq, hash, base FROM log_head ORDER BY 1",
 }
-_SECRETS: Final = (  # those of other programs are none of ours, and may change
+_SECRETS: Final = (  # without those of other programs, which may change
     "SELECT id, hex(mac) FROM secret WHERE substr(id, -2) = ? AND json_extract(labels, '$.\"managed-by\"') = 'daskpki' "
     "ORDER BY id"
 )
@@ -51,7 +51,7 @@ class TableSeal:
         self._store_id = store_id
 
     def verify(self) -> None:
-        """Raise CorruptError unless every row is as a holder of the store's key wrote it, and none is missing."""
+        """Raise CorruptError unless a holder of the store's key wrote every row, and none is missing."""
         digests = {part: value for part, value in self._digests().items() if not part.startswith("secret:")}
         found = {part: self._digest(part) for part in (*_SMALL, *self._runs())}
         for part in sorted(digests.keys() | found.keys()):
@@ -60,7 +60,7 @@ class TableSeal:
         self._verify_mac()
 
     def verify_secrets(self, part: str) -> None:
-        """Raise CorruptError unless the secrets of a part are those that a holder of the store's key left there."""
+        """Raise CorruptError unless a holder of the store's key wrote the secrets of a part, and none is missing."""
         if self._digests().get(part, _EMPTY) != self._digest(part):
             raise _changed("secret")
         self._verify_mac()
@@ -74,11 +74,11 @@ class TableSeal:
 
     def renew_secrets(self, part: str) -> None:
         """Seal the secrets of a part, which was verified before its first change."""
-        self._verify_mac()  # or the new MAC would vouch for digests that someone without the key wrote
+        self._verify_mac()  # or the new MAC would cover digests that someone without the key wrote
         self._renew([part])
 
     def renew(self, positions: Iterable[int]) -> None:
-        """Seal what the transaction wrote: the small tables, and the certificates at these positions."""
+        """Seal the rows that the transaction wrote: the small tables, and the certificates at these positions."""
         self._renew({*_SMALL, *(f"certificate:{position // RUN}" for position in positions)})
 
     def _renew(self, parts: Iterable[str]) -> None:
@@ -91,7 +91,7 @@ class TableSeal:
 
     def _runs(self) -> list[str]:
         (least,) = self._connection.execute("SELECT min(position) FROM certificate").fetchone()
-        if least is not None and least < 1:  # outside of every run, and never given by SQLite
+        if least is not None and least < 1:  # in no run, and SQLite never assigns it
             raise _changed("certificate")
         rows = self._connection.execute(f"SELECT DISTINCT position / {RUN} FROM certificate")  # noqa: S608
         return [f"certificate:{row[0]}" for row in rows]

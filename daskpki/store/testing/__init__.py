@@ -1,4 +1,4 @@
-"""Test suites that every store passes, as pytest classes; they are part of the public API.
+"""Test suites that every store passes, as pytest classes: part of the public API.
 
     class TestMyStore(SecretStoreSuite):
         @pytest.fixture

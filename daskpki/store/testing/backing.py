@@ -1,4 +1,4 @@
-"""The place that the suites run in, which a store's author provides, and the writers that they run in parallel.
+"""The place in which the suites run, which the author of a store provides, and the parallel writers.
 
 A `Backing` gives handles to one empty place and makes it fail on demand. Writers run in threads and in processes.
 """
@@ -14,15 +14,14 @@ from typing import Final, Protocol
 
 import pytest
 
-from daskpki import secret_names
 from daskpki.confidential import Confidential
 from daskpki.inventory import Inventory
 from daskpki.records import Draft, Stamp
-from daskpki.store.port import SecretStore, Store
+from daskpki.store.port import Store
 
 
 class Backing(Protocol):
-    """One empty place for secrets and logs, which lasts for one test. It can be pickled, to be used in processes."""
+    """One empty place for secrets and logs, which lasts for one test. Pickle can send it to other processes."""
 
     def factory(self) -> Store:
         """A new handle on the same place, independent of the others."""
@@ -31,22 +30,19 @@ class Backing(Protocol):
         """Make a secret without daskpki's labels, with one version whose payload is b"foreign"."""
 
     def corrupt(self, secret: str, number: int) -> None:
-        """Damage what is stored of that version, so that its payload cannot be returned as it was."""
+        """Damage the stored bytes of that version, so that its payload cannot be returned as it was."""
 
     def make_stale(self, secret: str) -> None:
         """Freeze the answer of `latest` for that secret; a store in which it is never stale does nothing."""
 
     def unavailable(self) -> AbstractContextManager[None]:
-        """Within it, writes through handles that are made by `factory` fail for a reason that passes."""
+        """Let writes through new handles fail with a temporary error."""
 
     def denied(self) -> AbstractContextManager[None]:
-        """Within it, handles that are made by `factory` may neither write nor read payloads."""
+        """Let new handles neither write nor read payloads."""
 
 
 SECRET: Final = "daskpki_c_secret_shared"
-LABELS: Final = secret_names.labels("c", secret_names.SECRET, "shared")
-MISSING: Final = "daskpki_c_secret_missing"
-FOREIGN: Final = "daskpki_c_secret_foreign"
 
 
 class OneStore:
@@ -57,16 +53,6 @@ class OneStore:
         """A handle for one test."""
         with closing(backing.factory()) as store:
             yield store
-
-
-class OneSecret(OneStore):
-    """The fixtures of both halves of the suite of payloads."""
-
-    @pytest.fixture
-    def secrets(self, store: Store) -> SecretStore:
-        """Its payloads, with one secret that has no version yet."""
-        store.secrets.create(SECRET, labels=LABELS, annotations={"note": "für alle"})
-        return store.secrets
 
 
 STAMP: Final = Stamp(1_700_000_000, "operation", "user@host", "daskpki test")
@@ -94,13 +80,13 @@ def run(
 
 
 def add_versions(backing: Backing, writer: int, count: int) -> list[int]:
-    """Add payloads `WRITER-N` to the secret `daskpki_c_secret_shared`, and return their numbers."""
+    """Add payloads `WRITER-N` to SECRET, and return their numbers."""
     with closing(backing.factory()) as store:
-        return [store.secrets.add("daskpki_c_secret_shared", Confidential(f"{writer}-{turn}")) for turn in range(count)]
+        return [store.secrets.add(SECRET, Confidential(f"{writer}-{turn}")) for turn in range(count)]
 
 
 def append_records(backing: Backing, writer: int, count: int) -> list[int]:
-    """Append records that say after which head they were decided, and return their numbers."""
+    """Append records that name the head after which they were decided, and return their numbers."""
 
     def decide(view: Inventory) -> list[Draft]:
         return [Draft("note", {"writer": writer, "after": list(view.head)})]

@@ -200,7 +200,7 @@ def test_a_codec_that_knows_the_ancestors_settles_what_cannot_be_read(
 def test_what_nobody_can_tell_is_ambiguous(store: Store, linear: Linear) -> None:
     tip = superseded_before_its_look(store)
     proposal = follow(tip, tip.next_link("x"))
-    with pytest.raises(AmbiguousError, match="others went on"):
+    with pytest.raises(AmbiguousError, match="others wrote on"):
         linear._settle(proposal.link, proposal, linear._scan(2), tip)
 
 

@@ -20,7 +20,7 @@ from daskpki.errors import (
     UnavailableError,
 )
 from daskpki.records import EMPTY
-from daskpki.store.gsm.api import Timing
+from daskpki.store.gsm.api import RetryPolicy
 from daskpki.store.gsm.store import GsmStore
 from tests.support.drafts import STAMP, random_leaf
 from tests.support.gsm_places import GsmPlace
@@ -29,7 +29,7 @@ CHANCE = random.Random(3)
 SECRET = "daskpki_c_secret_s"
 LABELS = secret_names.labels("c", "secret", "s")
 RECORDS = secret_names.records_id("c")
-BRIEF = Timing(deadline=0.3, attempt_timeout=5.0, first_wait=0.02, longest_wait=0.1)
+BRIEF = RetryPolicy(deadline=0.3, attempt_timeout=5.0, first_wait=0.02, longest_wait=0.1)
 
 PASSING = [
     {"status": "UNAVAILABLE"},
@@ -113,7 +113,7 @@ def test_a_commit_survives_each_fault_at_each_step(place: GsmPlace, method: str,
 
 
 def test_a_time_out_after_the_server_acted_is_settled_by_a_look(place: GsmPlace) -> None:
-    with closing(place.factory(timing=Timing(attempt_timeout=0.5, first_wait=0.02))) as store:
+    with closing(place.factory(policy=RetryPolicy(attempt_timeout=0.5, first_wait=0.02))) as store:
         commits(store)
         place.server.fail("AddSecretVersion", latency=1.5, acts_first=True)
         commits(store)
@@ -137,7 +137,7 @@ def test_a_wrong_checksum_is_asked_for_again_and_refused_when_it_stays(place: Gs
 def test_the_deadline_ends_in_unavailable_with_the_last_cause(place: GsmPlace) -> None:
     place.server.fail("*", status="UNAVAILABLE", times=None, message="the region is down")
     with (
-        closing(place.factory(timing=BRIEF)) as store,
+        closing(place.factory(policy=BRIEF)) as store,
         pytest.raises(UnavailableError, match="the region is down") as raised,
     ):
         store.secrets.access(SECRET, 1)
@@ -147,7 +147,7 @@ def test_the_deadline_ends_in_unavailable_with_the_last_cause(place: GsmPlace) -
 
 def test_a_dead_endpoint_is_unavailable(place: GsmPlace) -> None:
     place.server.stop()
-    with closing(place.factory(timing=BRIEF)) as store, pytest.raises(UnavailableError):
+    with closing(place.factory(policy=BRIEF)) as store, pytest.raises(UnavailableError):
         store.secrets.access(SECRET, 1)
     place.server.start()
 
@@ -161,8 +161,8 @@ def test_real_quotas_slow_commits_down_and_lose_none(place: GsmPlace) -> None:
         waits.append(seconds)
         place.server.clock.advance(seconds)
 
-    timing = Timing(sleep, lambda: next(clock) * 0.001 + sum(waits), first_wait=0.5)
-    with closing(place.factory(timing=timing)) as store:
+    policy = RetryPolicy(sleep, lambda: next(clock) * 0.001 + sum(waits), first_wait=0.5)
+    with closing(place.factory(policy=policy)) as store:
         commits(store, 12)
         assert readable(store) == list(range(1, 13))
     assert waits
@@ -170,7 +170,7 @@ def test_real_quotas_slow_commits_down_and_lose_none(place: GsmPlace) -> None:
 
 
 def test_who_waits_for_seconds_is_told_once_for_whom(place: GsmPlace, caplog: pytest.LogCaptureFixture) -> None:
-    with closing(place.factory(timing=Timing(first_wait=0.001, longest_wait=0.002))) as store:
+    with closing(place.factory(policy=RetryPolicy(first_wait=0.001, longest_wait=0.002))) as store:
         store.secrets.create(SECRET, labels=LABELS)
         store.secrets.add(SECRET, Confidential("one"))
         place.server.fail("AccessSecretVersion", status="UNAVAILABLE", times=3, message="the region is down")

@@ -12,7 +12,7 @@ import pytest
 from daskpki.errors import AmbiguousError, UnavailableError
 from daskpki.inventory import Inventory, ReplayedInventory
 from daskpki.records import Draft, Record
-from daskpki.store.gsm.api import RetryPolicy, Timing
+from daskpki.store.gsm.api import RetryPolicy
 from daskpki.store.gsm.log import GsmRecordLog
 from daskpki.store.gsm.placement import GsmOptions
 from daskpki.store.port import SecretInfo, SecretStore
@@ -55,7 +55,7 @@ class LogStore(SimulatedStore):
     def mark_ours(self, secret: str) -> None:
         """All are ours here."""
 
-    def impatient(self) -> SecretStore:
+    def adding_once(self) -> SecretStore:
         return self
 
 
@@ -73,8 +73,8 @@ class LogRun:
         self.log = self.open(-1)
 
     def open(self, writer: int) -> GsmRecordLog:
-        timing = Timing(self._sleep, lambda: self.time, self.chance.uniform, self._nonce, deadline=600.0)
-        return GsmRecordLog(LogStore(self.secret, writer), "c", options=None, patience=RetryPolicy(timing), room=ROOM)
+        policy = RetryPolicy(self._sleep, lambda: self.time, self.chance.uniform, self._nonce, deadline=600.0)
+        return GsmRecordLog(LogStore(self.secret, writer), "c", options=None, policy=policy, room=ROOM)
 
     def _nonce(self) -> str:
         return f"{self.chance.getrandbits(64):x}"

@@ -50,7 +50,7 @@ class Vm(NamedTuple):
 
 def _work(place: GsmPlace, work: Callable[[GsmStore], object]) -> object:
     environ = {VARIABLE: place.endpoint, "GCE_METADATA_HOST": os.environ["GCE_METADATA_HOST"]}
-    with closing(open_gsm(place.url, environ=environ, timing=place.timing)) as store:
+    with closing(open_gsm(place.url, environ=environ, policy=place.policy)) as store:
         return work(store)
 
 

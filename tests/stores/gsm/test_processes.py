@@ -9,12 +9,12 @@ import pytest
 
 from daskpki.inventory import Inventory
 from daskpki.records import EMPTY, Draft, Head
-from daskpki.store.gsm.api import Timing
+from daskpki.store.gsm.api import RetryPolicy
 from daskpki.store.testing.backing import STAMP, Backing, processes, run
 from tests.support.gsm_places import GsmPlace, open_place
 
 WRITERS, COMMITS = 8, 3
-HURRIED = Timing(deadline=100.0, first_wait=0.1, longest_wait=1.0)
+HURRIED = RetryPolicy(deadline=100.0, first_wait=0.1, longest_wait=1.0)
 
 
 def append(backing: Backing, writer: int, count: int) -> list[int]:

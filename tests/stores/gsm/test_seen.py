@@ -34,7 +34,7 @@ READS: dict[str, Callable[[GsmRecordLog], object]] = {
 def operator(place: GsmPlace, home: Path) -> Iterator[GsmStore]:
     """The store as a user has it who remembers what was seen."""
     environ = {VARIABLE: place.endpoint}
-    with closing(open_gsm(place.url, environ=environ, timing=IMPATIENT, seen=home / "seen")) as store:
+    with closing(open_gsm(place.url, environ=environ, policy=IMPATIENT, seen=home / "seen")) as store:
         yield store
 
 
@@ -64,7 +64,7 @@ def test_a_log_that_was_put_back_is_refused_until_that_is_accepted(place: GsmPla
     old = commit(place, tmp_path, random_leaf(CHANCE).reserved())
     commit(place, tmp_path, random_leaf(CHANCE).reserved())
     put_back(place, old)
-    with operator(place, tmp_path) as store, pytest.raises(NotTrustedError, match="put back to an older state") as no:
+    with operator(place, tmp_path) as store, pytest.raises(NotTrustedError, match="rolled back to an older") as no:
         READS[read](store.log("c"))
     (file,) = (tmp_path / "seen").iterdir()
     assert f"rm {file}" in str(no.value.hint)

@@ -81,7 +81,7 @@ def test_what_a_crash_left_is_cleaned_away(tmp_path: Path) -> None:
 
 def test_nothing_is_made_without_protection(tmp_path: Path) -> None:
     place = LocalPlace(tmp_path)
-    with pytest.raises(AccessDeniedError, match="nothing is there to protect") as refused:
+    with pytest.raises(AccessDeniedError, match="there is no key to protect") as refused:
         place.create(Unlocking(cost=CHEAP))
     assert "--key-file" in (refused.value.hint or "")
     assert list(place.directory.iterdir()) == []

@@ -200,7 +200,7 @@ def test_what_was_named_works_or_is_the_error(filled: LocalPlace, store: LocalSt
     keyring = MemoryKeyring()
     store.slots.add_keyring(keyring)
     filled.key_file.write_bytes(bytes(32))
-    with pytest.raises(AccessDeniedError, match="does not open by that keyfile"):
+    with pytest.raises(AccessDeniedError, match="that keyfile does not unlock"):
         opens(filled, filled.ways._replace(keyring=keyring))
 
 

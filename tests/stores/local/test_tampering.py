@@ -234,7 +234,7 @@ def test_a_store_that_was_put_back_is_noticed_until_that_is_accepted(place: Loca
     with closing(place.factory()) as store:
         log = store.log("c")
         for call in (log.inventory, lambda: list(log.records()), lambda: log.commit(lambda _: [NOTE], STAMP)):
-            with pytest.raises(NotTrustedError, match="put back to an older state") as refused:
+            with pytest.raises(NotTrustedError, match="rolled back to an older state") as refused:
                 call()
     (seen,) = place.seen.iterdir()
     assert str(seen) in (refused.value.hint or "")
@@ -283,7 +283,7 @@ def test_a_memory_that_cannot_be_written_is_said_so(place: LocalPlace, caplog: p
     place.seen.touch()  # a file where the directory should be
     with closing(place.factory()) as store:
         add_sample(store)
-    assert "rollback of the store will not be noticed" in caplog.text
+    assert "rollback of the store will not be detected" in caplog.text
 
 
 def test_what_was_undone_was_never_seen(place: LocalPlace) -> None:

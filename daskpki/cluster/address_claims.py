@@ -1,7 +1,7 @@
-"""Settles which worker owns an address that two identities claim, and clears what a lost worker left behind.
+"""Decides which worker owns an address that two identities claim, and removes what a lost worker left behind.
 
-The first worker to name an address holds it, and could keep the true owner out. When another worker claims the same
-address, and only then, the scheduler dials it: the address belongs to the identity that answers there.
+The first worker to claim an address gets it, and could keep the true owner out. Only when another worker claims the
+same address, the scheduler dials it: the address belongs to the identity that answers there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _clearing: set[asyncio.Task[None]] = set()
 
 
 async def settle(enforcement: Enforcement, scheduler: Any, address: str, claimant: Identity) -> bool:
-    """Return whether the claimant answers at `address`; if so, cut off the holders of the address."""
+    """Return True if the claimant answers at `address`; if so, cut off the other holders of the address."""
     if await _asked_once(enforcement, address) != claimant:
         return False
     held = enforcement.registrations.holders(Channel.WORKER_STREAM, address)
@@ -53,7 +53,7 @@ async def _cut(enforcement: Enforcement, comm: Connection) -> None:
 
 
 async def _asked_once(enforcement: Enforcement, address: str) -> Identity | None:
-    """Ask who answers at `address`; claims that come meanwhile wait for the same answer, so one dial is enough."""
+    """Find who answers at `address`; claims that come meanwhile wait for the same answer, so one dial is enough."""
     key = (id(enforcement), address)
     if key not in _dialled:
         _dialled[key] = asyncio.create_task(_answering(enforcement, address))

@@ -1,4 +1,4 @@
-"""Counts what happens at this process's connections, remembers it for a while, and logs one structured line each."""
+"""Counts events at this process's connections, keeps the latest, and logs one structured line for each."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from daskpki.errors import DaskpkiError
 from daskpki.quoting import shortened
 
 _LONGEST: Final = 500
-"""Characters of each text of an event, since most of them come from peers."""
+"""Most characters of each text of an event, since peers write most of them."""
 _REMEMBERED: Final = 250
-"""Rows of each kind of event, a limit for each kind so that strangers cannot push revocations out."""
+"""Most rows of each kind of event: a limit for each kind, so that strangers cannot push revocations out."""
 _MINUTE: Final = 60
 _TOLD_APART: Final = 256
 _LOGGER: Final = logging.getLogger("distributed.daskpki.audit")
@@ -102,7 +102,7 @@ class Audit:
         reason: Reason | None = None,
         again: bool = False,
     ) -> None:
-        """Record an event, and log it as one JSON object. Nothing confidential belongs into `detail`.
+        """Record an event, and log it as one JSON object. `detail` must not be confidential.
 
         Each text is limited to some hundred characters, since most of it comes from peers. A repeated event (`again`)
         is logged at level DEBUG only: workers connect to each other all the time.
@@ -134,7 +134,7 @@ class Audit:
                 self._tell(first._replace(at=now, times=more, detail=f"{first.detail} ({more} more within a minute)"))
 
     def _judge_repetition(self, event: Event) -> tuple[Event, bool]:
-        """Return the event as it is counted, and whether a similar one was logged in this minute."""
+        """Return the event as it is counted, and True if a similar one was logged in this minute."""
         if event.kind not in _REPEATED:
             return event, False
         key = _row_of(event)

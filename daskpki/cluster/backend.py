@@ -57,14 +57,14 @@ class PkiConnector(tcp.TLSConnector):
         if enforcement is None:
             return cast("tcp.TLS", await tcp.TLSConnector().connect(address, deserialize, **arguments))
         roles = arguments.pop(ARGUMENT, Destinations()).roles(address, enforcement.identity.role)
-        looking = enforcement.on_dial
-        if looking is not None:
-            await looking.begin()
+        refresh = enforcement.on_dial
+        if refresh is not None:
+            await refresh.begin()
         arguments["ssl_context"] = enforcement.client_context()
         comm = cast("PkiTLS", await super().connect(address, deserialize, **arguments))
         try:
-            if looking is not None:
-                await looking.finish()
+            if refresh is not None:
+                await refresh.finish()
             peer = enforcement.admit(shown_certificate(comm.stream), roles)
             _verify_owner(enforcement, f"tls://{address}", peer.identity)
         except NotTrustedError as refusal:
@@ -132,7 +132,7 @@ class PkiListener(tcp.TLSListener):
             self.tcp_server.ssl_options = context
 
     async def _prepare_stream(self, stream: SSLIOStream, address: str) -> SSLIOStream | None:
-        """Wait for TLS. Dask would log each failure at any rate; the audit bounds them."""
+        """Wait for TLS. Dask would log every failure; the audit limits their number."""
         self._pending.enter(stream)
         try:
             return await stream.wait_for_handshake()
@@ -169,7 +169,7 @@ class PkiListener(tcp.TLSListener):
 
 
 async def turn_away(comm: PkiTLS, reason: str) -> None:
-    """Write one frame with the reason, and close; what the peer has sent is dropped unread."""
+    """Write one frame with the reason, and close; drop what the peer has sent, unread."""
     assert comm.stream is not None
     try:
         await tcp.TLS.write(comm, turned_away(reason))

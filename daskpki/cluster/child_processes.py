@@ -1,6 +1,6 @@
-"""Hands a parent's newest credential and trust document to its child processes, in memory, under a fixed path.
+"""Passes a parent's newest credential and trust document to its child processes, in memory, under a fixed path.
 
-A nanny's worker process reads that path when it starts, and again while it runs (`ParentSource`). Newer material
+A nanny's worker process reads that path when it starts, and again while it runs (`parent_source`). So newer material
 reaches it without a message, and no key leaves memory. A process that can open the path runs as the same user, and
 could read the parent's memory anyway.
 """
@@ -10,32 +10,34 @@ from __future__ import annotations
 import os
 import secrets
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from daskpki.cluster.refresh import WholeSource
 from daskpki.cluster.tls import KeyPair
-from daskpki.cluster.trust_updates import TrustManager, TrustMessage
+from daskpki.cluster.trust_updates import TrustManager
 from daskpki.confidential import Confidential
 from daskpki.errors import UnavailableError
 from daskpki.files import write_private
 from daskpki.handover import Handover, encode_handover, load_handover
 from daskpki.pki.pem import CERTIFICATE, encode_pem
-from daskpki.pki.trust_document import TrustDocument, parse_trust
 
 _KEPT: Final = 64
 """Old memfds kept open, because a child may still be reading the previous handover."""
 
 
 class ChildHandover:
-    """Keeps the newest handover for children: in memfds if `handover` is in such, else beside its files on tmpfs."""
+    """Keeps the newest handover for child processes: in memfds like `handover`, or beside its files on tmpfs."""
 
     def __init__(self, handover: Handover) -> None:
         own = Path(handover.key)
         self._directory = None if own.is_relative_to("/proc") else own.parent
         self._descriptors: deque[int] = deque()
         self.handover = handover
-        self.path = self._begin(encode_handover(handover))
+        data = encode_handover(handover)
+        self._board = None if self._directory else _memory_file("handover.json", data)
+        """The memfd of the handover, which each change replaces."""
+        self.path = self._put("handover.json", data) if self._board is None else _path_of(self._board)
 
     def take_trust(self, manager: TrustManager) -> None:
         """Write the trust document in force."""
@@ -53,17 +55,11 @@ class ChildHandover:
         cert, key = self._put("cert.pem", pair.certificates.encode()), self._put("key.pem", pair.key.reveal())
         self._replace(self.handover._replace(cert=cert, key=key))
 
-    def _begin(self, data: bytes) -> str:
-        if self._directory is not None:
-            return self._put("handover.json", data)
-        self._board = _memory_file("handover.json", data)
-        return _path_of(self._board)
-
     def _replace(self, handover: Handover) -> None:
         """Replace the handover at `path` in one step, so that no reader sees half of it."""
         self.handover = handover
         data = encode_handover(handover)
-        if self._directory is not None:
+        if self._board is None:
             write_private(Path(self.path), data, force=True)
             return
         newer = _memory_file("handover.json", data)
@@ -93,30 +89,18 @@ def _path_of(descriptor: int) -> str:
     return f"/proc/{os.getpid()}/fd/{descriptor}"
 
 
-class ParentSource:
-    """A `Source` over the handover of the parent process; a look costs next to nothing.
+def parent_source(path: str) -> WholeSource:
+    """Make a source over the handover of the parent process; reading it costs next to nothing.
 
-    Both methods raise UnavailableError if it cannot be read: the parent is ending.
+    It raises UnavailableError if the handover cannot be read: the parent is ending.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def read() -> tuple[Confidential, KeyPair]:
+        handover = load_handover(path)
+        try:
+            cert, key, trust = (Path(each).read_bytes() for each in (handover.cert, handover.key, handover.trust))
+        except OSError as error:
+            raise UnavailableError(f"the parent's handover at {path} cannot be read: {error.strerror}") from None
+        return Confidential(trust), KeyPair(cert.decode(), Confidential(key))
 
-    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
-        """Yield the parent's document if it is later."""
-        handover = load_handover(self._path)
-        signed = Confidential(_read(handover.trust))
-        if parse_trust(signed).document.epoch > held.epoch:
-            yield TrustMessage(signed, self._path)
-
-    def credential(self, held: KeyPair) -> KeyPair:  # noqa: ARG002 - the protocol's signature
-        """Read the parent's credential, newer or not."""
-        handover = load_handover(self._path)
-        return KeyPair(_read(handover.cert).decode(), Confidential(_read(handover.key)))
-
-
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UnavailableError(f"the parent's handover at {path} cannot be read: {error.strerror}") from None
+    return WholeSource(read, path)

@@ -1,8 +1,8 @@
-"""Dask's `tls` comm with daskpki's decisions in it: who is at the other end, what it may send, and what it may be sent.
+"""Dask's `tls` comm with daskpki's rules: checks each message that the peer sends, and each that it is sent.
 
-This is the one choke point for calls, streams, replies and the greeting, in both directions. `conversation` and
-`policy` decide; this module applies their decisions to a live connection and answers a refusal so that the peer reads
-it as one. Replies that this process writes to itself are read as if the peer had sent them (`Inbox`).
+All calls, streams, replies and greetings pass here, in both directions. `conversation` and `policy` decide; this module
+applies their decisions to a live connection, and answers refused messages in a form that the peer recognises as a
+refusal. Replies that this process makes itself are read as if the peer had sent them (`LocalReplies`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import ssl
 import struct
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from daskpki.cluster import address_claims, no_pickle, trust_updates
 from daskpki.cluster.audit import REFUSED
 from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.enforcement import Enforcement
-from daskpki.cluster.no_pickle import REPORTS, UNPICKLED, failed_task, from_text, sendable, travels
+from daskpki.cluster.no_pickle import REPORTS, UNPICKLED, failed_task, from_text, sendable, travels, try_sendable
 from daskpki.cluster.operations import WORKER_CLIENT_STREAM
 from daskpki.cluster.pending import is_crowded
 from daskpki.cluster.policy import STREAM_AFTER, Channel, ContestedAddressError, OperationRefusedError, WorkerClients
@@ -46,7 +46,7 @@ _MALFORMED: Final = (struct.error, AssertionError, ValueError, OverflowError, Me
 
 
 class TooLongError(ValueError):
-    """A message that announces more than is read of its sender."""
+    """A message that announces more bytes or frames than its sender may send."""
 
 
 async def read_frames(stream: Any, most: int | None = None) -> list[memoryview]:
@@ -57,7 +57,7 @@ async def read_frames(stream: Any, most: int | None = None) -> list[memoryview]:
     (together,) = _LENGTH.unpack(await stream.read_bytes(_LENGTH.size))
     _verify_size("bytes", together, most)
     first = await read_bytes_rw(stream, together)
-    if most is not None:  # an empty frame takes 8 bytes on the way, some 600 here, and 5 µs of everybody's time
+    if most is not None:  # an empty frame costs 8 bytes on the wire, some 600 here, and 5 µs of the event loop
         _verify_size("frames", _LENGTH.unpack_from(first)[0], min(most >> 10, _MOST_FRAMES))
     frames, lengths = unpack_frames(first, partial=True)
     _verify_size("bytes", together + sum(lengths), most)
@@ -109,8 +109,8 @@ class FramedTLS(tcp.TLS):
         return decode(frames)
 
 
-class Inbox:
-    """Local replies that overtake a read that waits for the network. Costs nothing before the first reply."""
+class LocalReplies:
+    """Replies of this process to itself; they overtake a read that waits for the network."""
 
     def __init__(self) -> None:
         self._messages: list[Any] = []
@@ -124,7 +124,7 @@ class Inbox:
             self._arrived.set()
 
     async def race(self, read: Callable[[], Awaitable[Any]]) -> Any:
-        """Return the local messages or the result of `read`, whichever comes first."""
+        """Return the local replies or the result of `read`, whichever comes first."""
         if self._reading is None:
             self._reading = asyncio.ensure_future(read())
         arrival = asyncio.ensure_future(self._arrived.wait())
@@ -149,13 +149,13 @@ _LONGEST_GREETING: Final = 1 << 16
 LONGEST_OF_A_WORKER: Final = 1 << 27
 """Bytes of a worker's call or batch of messages: twice the limit of one message's values (`values`)."""
 LONGEST: Final = int(tcp.MAX_BUFFER_SIZE)
-"""Bytes of a client's message, which may have a graph or data, or of a reply: half of the memory, as Dask buffers."""
+"""Bytes of a client's message, which may contain a graph or data, or of a reply: half of the memory, as in Dask."""
 _NANNY_STARTS: Final = 600.0
 """Seconds in which a nanny has installed its plugins and started its worker: until then, no nanny plugin is added."""
 
 
 class PkiTLS(FramedTLS):
-    """A TLS comm that enforces the rules of its conversation. `bind` comes before the first message."""
+    """A TLS comm that enforces the rules of its conversation; `bind` is called before the first message."""
 
     conversation: Conversation
     owner: Any = None
@@ -171,7 +171,7 @@ class PkiTLS(FramedTLS):
         """Put the connection under a conversation and an Enforcement."""
         self.conversation = conversation
         self._enforcement = enforcement
-        self._inbox = Inbox()
+        self._local_replies = LocalReplies()
         self.over = asyncio.Event()
         if conversation.gated:
             # Otherwise Dask unpickles the exception in a refused reply (distributed.core.send_recv).
@@ -206,26 +206,26 @@ class PkiTLS(FramedTLS):
         try:
             if not self._greeting_read:
                 return await self._read_greeting()
-            self._verify_registered()
+            conversation = self.conversation
+            if conversation.worker is not None and not self._registered:
+                self.abort()  # Dask would keep half of the registration, and go on
+                raise CommClosedError("the worker's registration failed")  # noqa: TRY301 - as the peer's own end
             while True:
-                message = await self._incoming(deserializers)
+                if conversation.guarded and conversation.channel is Channel.CLIENT_STREAM:
+                    message = await self._local_replies.race(lambda: self._next(deserializers))
+                else:
+                    message = await self._next(deserializers)
                 if (passed := await self._check_inbound(message)) is not _NOTHING:
                     return passed
-                # Buffered messages are read without a pause: a peer that sends only messages that Dask never sees would
-                # block everybody else's as long as it sends faster than they are judged.
+                # Buffered messages are read without a pause: a peer that sends only refused messages, faster than they
+                # are checked, would block all other connections.
                 await asyncio.sleep(0)
         except CommClosedError:
             self._leave()
             raise
 
-    def _verify_registered(self) -> None:
-        """Raise CommClosedError after a worker's failed registration: Dask would leave half of it, and go on."""
-        if self.conversation.worker is not None and not self._registered:
-            self.abort()
-            raise CommClosedError("the worker's registration failed")
-
     def _leave(self) -> None:
-        """Release what the peer of a closed connection registered, after Dask has handled the end."""
+        """Release the registrations of a closed connection, after Dask has handled its end."""
         if self._late_nanny is not None:
             self._late_nanny.cancel()
         self._enforcement.registrations.release(self.conversation)
@@ -233,18 +233,12 @@ class PkiTLS(FramedTLS):
         if self.owner is not None and self.conversation.worker is not None:
             address_claims.clear_soon(self._enforcement, self.owner, self.conversation.worker)
 
-    async def _incoming(self, deserializers: Any) -> Any:
-        conversation = self.conversation
-        if conversation.guarded and conversation.channel is Channel.CLIENT_STREAM:
-            return await self._inbox.race(lambda: self._next(deserializers))
-        return await self._next(deserializers)
-
     async def _read_greeting(self) -> Any:
         try:
             message = await self.decode_by(no_pickle.decode, await self.read_frames(_LONGEST_GREETING))
         except no_pickle.GateError as error:
             self.abort()
-            raise CommClosedError(f"the greeting holds {error}") from error
+            raise CommClosedError(f"the greeting contains {error}") from error
         self._greeting_read = True
         if isinstance(message, dict):
             self.conversation.use_mode(message.get(MODE))
@@ -272,7 +266,7 @@ class PkiTLS(FramedTLS):
             return detached(error)
 
     def _longest(self) -> int | None:
-        """Bytes of the next message; None where we are neither a scheduler nor a nanny that is called by its worker."""
+        """Most bytes of the next message; None unless this is a scheduler, or a nanny that its worker calls."""
         conversation = self.conversation
         if conversation.bounded:
             return LONGEST_OF_A_WORKER
@@ -295,9 +289,9 @@ class PkiTLS(FramedTLS):
         return message
 
     async def _refuse_pickle(self, error: no_pickle.GateError) -> Any:
-        reason = f"the message holds {error}, and nothing that a worker's certificate sends is unpickled here"
+        reason = f"the message contains {error}, and nothing that a worker's certificate sends is unpickled here"
         if self.conversation.keeps_pickles:
-            reason = f"the message holds {error}"
+            reason = f"the message contains {error}"
         self._log(reason, Reason.PICKLE)
         if self.conversation.server and not self.conversation.streaming:
             await self._answer(answer_call(None, reason))
@@ -321,11 +315,13 @@ class PkiTLS(FramedTLS):
 
     async def _refusal_of_call(self, message: Any) -> OperationRefusedError | None:
         """Judge a call; a contested address is settled first."""
-        if isinstance(message, dict) and message.get("op") in tuple(STREAM_AFTER) and self._is_crowded():
-            reason = "this scheduler has few descriptors left; raise its limit (ulimit -n), or revoke who holds them"
+        socket = None if self.stream is None else self.stream.socket  # None, too, once the peer has closed
+        registers = isinstance(message, dict) and message.get("op") in tuple(STREAM_AFTER)
+        if registers and socket is not None and is_crowded(socket.fileno()):
+            reason = "this scheduler has few descriptors left; raise its limit (ulimit -n), or revoke their users"
             return OperationRefusedError(message["op"], reason)
         refusal = _refusal(self.conversation.check_inbound_call, message)
-        for _claim in ("address", "nanny"):
+        for _claim in ("address", "nanny"):  # either may be contested
             if not isinstance(refusal, ContestedAddressError):
                 break
             claimant = self.conversation.peer.identity
@@ -337,10 +333,6 @@ class PkiTLS(FramedTLS):
         if refusal is None and self.conversation.starts_nanny:
             self._late_nanny = asyncio.get_running_loop().call_later(_NANNY_STARTS, self._end_late_nanny)
         return refusal
-
-    def _is_crowded(self) -> bool:
-        socket = None if self.stream is None else self.stream.socket  # None, too, once the peer has closed
-        return socket is not None and is_crowded(socket.fileno())
 
     def _refusal_of_key(self, message: Mapping[str, Any]) -> OperationRefusedError | None:
         """Refuse a future in a queue or variable if this scheduler does not know its task: its reader would wait.
@@ -360,18 +352,13 @@ class PkiTLS(FramedTLS):
             self.abort()
 
     def _without_trust(self, messages: Sequence[Any]) -> Any:
-        """Return a stream's messages without trust documents, which are consumed."""
+        """Return a stream's messages except trust documents, which are consumed."""
         kept = [each for each in messages if not trust_updates.is_trust_message(each)]
-        if len(kept) < len(messages):
-            self._consume_trust(each for each in messages if trust_updates.is_trust_message(each))
-        return kept if kept or not messages else _NOTHING
-
-    def _consume_trust(self, messages: Iterable[Any]) -> None:
         peer = self.conversation.peer
-        for message in messages:
-            trust_updates.cut_off(
-                self._enforcement, peer, trust_updates.consume_trust(self._enforcement, message, peer)
-            )
+        for message in filter(trust_updates.is_trust_message, messages if len(kept) < len(messages) else ()):
+            error = trust_updates.consume_trust(self._enforcement, message, peer)
+            trust_updates.cut_off(self._enforcement, peer, error)
+        return kept if kept or not messages else _NOTHING
 
     async def _check_inbound_stream(self, message: Any) -> Any:
         if self.conversation.server is None and isinstance(message, dict) and "status" in message:
@@ -387,7 +374,7 @@ class PkiTLS(FramedTLS):
         return self._without_trust(kept) if kept or not message else _NOTHING
 
     def _check_inbound_streamed(self, message: Any, answers: list[Any]) -> Any:
-        """Return the message, its replacement for Dask, or nothing."""
+        """Return the message, a replacement for Dask, or _NOTHING."""
         if (refusal := _refusal(self.conversation.check_inbound_stream, message)) is None:
             return message
         self._log(str(refusal))
@@ -411,7 +398,7 @@ class PkiTLS(FramedTLS):
     # --- writing ---------------------------------------------------------------------------------------------------
 
     async def write(self, msg: Any, serializers: Any = None, on_error: str = "message") -> Any:
-        """Send what the rules allow; PermissionError before a byte is sent for a call that they refuse."""
+        """Send a message if the rules allow it; PermissionError for a refused call, before a byte is sent."""
         if not self._greeting_written:
             self._greeting_written = True
         elif (msg := self._check_outbound(msg)) is _NOTHING:
@@ -461,12 +448,12 @@ class PkiTLS(FramedTLS):
         self._log(str(refusal))
         self._registered_locally = True
         self.conversation.begin_local_stream()
-        self._inbox.put([{"op": "stream-start"}])
+        self._local_replies.put([{"op": "stream-start"}])
         return _NOTHING
 
     def _convert_call(self, message: Any) -> Any:
         """Convert a worker's call: numpy's numbers to Python's, and its user's metrics to the allowed size."""
-        sent, refused = _sendable(message)
+        sent, refused = try_sendable(message)
         if refused:
             return message
         return fitted(sent) if sent["op"] in REPORTS else sent
@@ -474,7 +461,7 @@ class PkiTLS(FramedTLS):
     def _check_outbound_reply(self, message: Any) -> Any:
         if not self.conversation.guarded:
             return message
-        sent, refused = _sendable(message)
+        sent, refused = try_sendable(message)
         return answer_call({}, refused) if refused else sent
 
     def _check_outbound_stream(self, messages: Any) -> Any:
@@ -487,10 +474,10 @@ class PkiTLS(FramedTLS):
         return kept if kept or not messages else _NOTHING
 
     def _check_outbound_streamed(self, message: Any, *, as_it_is: bool) -> Any:
-        """Return what is sent of a message; `as_it_is` if it has nothing that the other side would unpickle."""
+        """Return the message to send, or _NOTHING; `as_it_is` if nothing in it would be unpickled at the other end."""
         refusal, unsendable = _refusal(self.conversation.check_outbound_stream, message), ""
         if self.conversation.guarded and (refusal is not None or not as_it_is):
-            sent, unsendable = _sendable(message)
+            sent, unsendable = try_sendable(message)
             if not unsendable:
                 message, refusal = sent, _refusal(self.conversation.check_outbound_stream, sent)
         if self._registered_locally and (refusal is None or message["op"] in WORKER_CLIENT_STREAM):
@@ -500,7 +487,7 @@ class PkiTLS(FramedTLS):
         reason = unsendable if unsendable and (refusal is None or _is_outcome(message)) else str(refusal)
         self._log(reason)
         if refusal is not None:
-            self._inbox.put(answer_locally(message, reason))
+            self._local_replies.put(answer_locally(message, reason))
         return failed_task(message, reason) if _is_outcome(message) else _NOTHING
 
 
@@ -524,16 +511,8 @@ def _refusal(judge: Callable[[Any], None], message: Any) -> OperationRefusedErro
     return None
 
 
-def _sendable(message: Any) -> tuple[Any, str]:
-    """Return what can be sent of a message, or the reason why nothing can: outside of `except`, as above."""
-    try:
-        return sendable(message), ""
-    except PermissionError as error:
-        return None, str(error)
-
-
 def announced_modes(received: bytes) -> tuple[WorkerClients | None, str | None]:
-    """Read from a scheduler's greeting its mode for worker certificates, and its code (sealed, stock); None: not said.
+    """Read a scheduler's mode for worker certificates and its code (sealed, stock) from its greeting; None if missing.
 
     `received` is a whole message as `TCP.write` of distributed sends it; nothing of it is unpickled.
     """

@@ -37,7 +37,7 @@ _Claimants = WeakKeyDictionary[object, Identity]
 
 
 class Registrations:
-    """Addresses and ids of workers and nannies, names of clients; forgotten with the connections that registered."""
+    """Addresses and ids of workers and nannies, and names of clients, for the life of the registering connection."""
 
     def __init__(self) -> None:
         self._claims: WeakValueDictionary[tuple[Channel, str], _Claimants] = WeakValueDictionary()
@@ -109,7 +109,7 @@ class Conversation:
 
     @property
     def bounded(self) -> bool:
-        """Whether the peer has neither graphs nor data to send: a worker's calls and reports, but no reply of its."""
+        """True if the peer sends neither graphs nor data: for a worker's calls and reports, but not for its replies."""
         graphs = self.may_submit and self.channel is Channel.CLIENT_STREAM
         return self.gated and self.peer.identity.role is Role.WORKER and self.server is not None and not graphs
 
@@ -170,7 +170,7 @@ class Conversation:
         if not _names_one_of(self._inbound, message):
             verify_call(self.server or Server.WORKER, self.channel, message, self._caller)
         for field, value in self._registered.items():
-            # Dask merges a message over its own fields of the stream, so a message could name another worker or client.
+            # Dask merges a message over the stream's own fields, so a message could name another worker or client.
             forgotten = field == "client" and message.items() >= _FIRE_AND_FORGET.items()
             if message.get(field, value) != value and not forgotten:
                 reason = f"{field}={shown(message[field])} is not the sender"

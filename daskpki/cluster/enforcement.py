@@ -22,11 +22,11 @@ from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.refusal import Reason
 from daskpki.cluster.tls import KeyPair, client_context, server_context
 from daskpki.cluster.web.access import Dashboard
-from daskpki.confidential import Confidential
 from daskpki.identity import Identity, Role
 
 if TYPE_CHECKING:
-    from daskpki.pki.trust_document import TrustDocument
+    from daskpki.cluster.refresh import DialRefresh
+    from daskpki.cluster.trust_updates import TrustManager
 
 _HOUR: Final = 3600
 CONNECTION_ARGUMENT: Final = "daskpki"
@@ -57,27 +57,6 @@ class Connection(Protocol):
         """Send a message in the stream, from any thread, if the other side runs daskpki."""
 
 
-class CurrentTrust(Protocol):
-    """The trust document in force, and how to replace it (`daskpki.cluster.trust_updates`)."""
-
-    document: TrustDocument
-    on_trust: list[Callable[[Any], None]]
-
-    @property
-    def signed(self) -> Confidential | None:
-        """The document in its signed form; None if only its content is known."""
-
-    @property
-    def epoch(self) -> int:
-        """Epoch of the document in force."""
-
-    def message(self) -> dict[str, Any] | None:
-        """Make the message that carries the document; None without its signed form."""
-
-    def offer(self, signed: Confidential, *, sender: Peer | None = None) -> bool:
-        """Put `signed` in force if it is newer; return whether it is."""
-
-
 class Listening(Protocol):
     """A listener, as far as an Enforcement uses it."""
 
@@ -85,18 +64,8 @@ class Listening(Protocol):
         """Take new connections under this context."""
 
 
-class Dialling(Protocol):
-    """Looks for newer material before a process without a poller dials (`daskpki.cluster.refresh`)."""
-
-    async def begin(self) -> None:
-        """Called before a connection is made."""
-
-    async def finish(self) -> None:
-        """Called once TLS is up, before the peer is verified."""
-
-
 class Enforcement:
-    """One credential in use. `now` returns seconds since the epoch."""
+    """One credential in use, and the rules for its connections. `now` returns seconds since the epoch."""
 
     def __init__(
         self,
@@ -126,8 +95,9 @@ class Enforcement:
         """Registered addresses and client names on our listeners."""
         self._live: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self._met: dict[int, float] = {}
-        self.manager: CurrentTrust | None = None
-        self.on_dial: Dialling | None = None
+        self.manager: TrustManager | None = None
+        self.on_dial: DialRefresh | None = None
+        """Looks for newer material before a process without a poller dials."""
         self.on_listening: Callable[[Any], None] | None = None
         """Called with each server that begins to listen under this Enforcement."""
         self._listeners: WeakSet[Listening] = WeakSet()
@@ -156,7 +126,7 @@ class Enforcement:
 
     @property
     def stale(self) -> bool:
-        """True if the revocation list has ended, so that new peers are refused, or accepted despite that."""
+        """True if the revocation list has expired, so that new peers are refused, or accepted despite that."""
         return self.trust.next_update is not None and self.now() > self.trust.next_update
 
     def admit(self, certificate: bytes | None, roles: frozenset[Role]) -> Peer:
@@ -173,7 +143,7 @@ class Enforcement:
         self.meet(conversation.peer, comm.peer_address)
 
     def meet(self, peer: Peer, address: str, detail: str = "") -> None:
-        """Record an admitted connection; of each certificate, the first in an hour is in the log by default."""
+        """Record an admitted connection; the log shows the first of each certificate in an hour."""
         again = self.now() < self._met.get(peer.serial, 0) + _HOUR
         if not again:
             self._met[peer.serial] = self.now()
@@ -185,7 +155,7 @@ class Enforcement:
             return list(self._live)
 
     def with_age(self) -> list[tuple[Connection, float]]:
-        """List the live connections, each with its begin (seconds since the epoch)."""
+        """List the live connections, each with the time of its begin (seconds since the epoch)."""
         with self._lock:
             return list(self._live.items())
 

@@ -1,10 +1,10 @@
 """The Security of a cluster that one process starts: `LocalCluster(security=...)`.
 
-It holds a credential for each role. It can be pickled only into the pipe of a process that multiprocessing starts here,
-and takes the worker's credential alone. Elsewhere its keys would be written down (SSHCluster puts them on the command
-line of `ssh`), so pickling is refused there.
+It has a credential for each role. It can be pickled only into the pipe of a process that multiprocessing starts here,
+and then carries the worker's credential alone. Elsewhere its keys would be written down (SSHCluster puts them on the
+command line of `ssh`), so pickling is refused there.
 
-A trust document reaches all processes: each part passes it to the others, the scheduler's streams carry it to the
+A trust document reaches all processes: the managers of the roles share it, the scheduler's streams carry it to the
 workers, and the scheduler polls the store. Credentials are read once, at the start.
 """
 
@@ -21,7 +21,7 @@ from tornado.ioloop import PeriodicCallback
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import TrustState, trust_of
 from daskpki.cluster.policy import WorkerClients
-from daskpki.cluster.refresh import Source, Watch
+from daskpki.cluster.refresh import Poller, Source
 from daskpki.cluster.security import PkiSecurity
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustManager
@@ -33,12 +33,12 @@ from daskpki.identity import Role, parse_identity
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
 from daskpki.pki.trust_document import TrustDocument
 
-LOOK: Final = "daskpki-look"
-"""Name of a scheduler's periodic callback that looks for newer trust documents."""
+POLL: Final = "daskpki-poll"
+"""Name of a scheduler's periodic callback that polls for newer trust documents."""
 
 
 class LocalSecurity(PkiSecurity):
-    """All roles of a cluster in one process; a worker process started from it gets the worker's only."""
+    """Credentials of all roles of a cluster; a worker process that is started from it gets the worker's only."""
 
     def __reduce_ex__(self, protocol: object) -> Any:
         if get_spawning_popen() is None:
@@ -103,7 +103,7 @@ def cluster_security(
         enforcement.manager = manager
         manager.on_trust.append(partial(_share, managers))
         if source is not None and enforcement.identity.role is Role.SCHEDULER:
-            enforcement.on_listening = partial(_follow, Watch(enforcement, manager, source))
+            enforcement.on_listening = partial(_follow, Poller(enforcement, manager, source))
     return LocalSecurity(enforcements)
 
 
@@ -114,10 +114,7 @@ def _share(managers: Iterable[TrustManager], newest: TrustManager) -> None:
         manager.offer(newest.signed)
 
 
-def _follow(watch: Watch, server: Any) -> None:
-    """Look for newer documents as long as `server` runs."""
-
-    async def look() -> None:
-        await asyncio.to_thread(watch.look)
-
-    server.periodic_callbacks[LOOK] = PeriodicCallback(look, USUAL.poll * 1000, jitter=0.1)
+def _follow(poller: Poller, server: Any) -> None:
+    """Poll for newer documents as long as `server` runs."""
+    poll = partial(asyncio.to_thread, poller.poll)
+    server.periodic_callbacks[POLL] = PeriodicCallback(poll, USUAL.poll * 1000, jitter=0.1)

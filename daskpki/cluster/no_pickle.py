@@ -44,11 +44,11 @@ _LEVELS: Final = 16
 
 
 class GateError(NotTrustedError):
-    """A message that would run code, or is no message of Dask's; nothing of it was used."""
+    """A message that would run code, or is not a message of Dask; no part of it was used."""
 
 
 class OpaquePickle(Pickled):
-    """A peer's pickle, kept unread for its receiver. A name or a key may be one."""
+    """A peer's pickle, passed on unread to its receiver. A name or a key may be one."""
 
     def __hash__(self) -> int:
         return hash(self.header.get("pickled-obj"))
@@ -71,7 +71,7 @@ def decode(frames: Sequence[memoryview | bytes], *, keeps_pickles: bool = False)
 
 
 def nested(message: Any, levels: int = _LEVELS) -> Any:
-    """Nest `message` in lists: if the result can be encoded, so can `message` wherever it is passed on."""
+    """Nest `message` in lists: if the result can be encoded, `message` can be encoded wherever it is passed on."""
     for _ in range(levels):
         message = [message]
     return message
@@ -87,18 +87,18 @@ def _encodable(value: Any) -> Any:
         return value.name
     if isinstance(value, set):
         return list(value)
-    raise GateError(f"a {type(value).__name__}, which no message of Dask's holds")
+    raise GateError(f"a {type(value).__name__}, which no message of Dask has")
 
 
 class _Items:
-    """Bounds the values in one message's frames: an empty map is a byte on the way, and 80 in memory."""
+    """Limits the number of values in one message's frames: an empty map is 1 byte on the wire, and 80 in memory."""
 
     def __init__(self) -> None:
         self._uncounted = self._left = MOST_ITEMS
 
     def unpack(self, frame: memoryview | bytes, hook: Callable[[dict[Any, Any]], Any]) -> Any:
-        """What msgpack reads in `frame`; GateError when those are too many values."""
-        if len(frame) <= self._uncounted:  # a value takes a byte at least
+        """Unpack `frame` by msgpack; GateError if it has too many values."""
+        if len(frame) <= self._uncounted:  # a value takes at least one byte
             self._uncounted -= len(frame)
         else:
             self._left -= _count(frame, self._left)
@@ -121,7 +121,7 @@ def _mapping(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def _count(frame: memoryview | bytes, most: int) -> int:
-    """How many values there are in `frame`; GateError above `most`."""
+    """Count the values in `frame`; GateError above `most`."""
     unpacker = msgpack.Unpacker(max_buffer_size=len(frame))  # type: ignore[attr-defined]  # of the extension's or Python
     unpacker.feed(frame)
     count, waiting = 0, 1
@@ -140,7 +140,7 @@ def _count(frame: memoryview | bytes, most: int) -> int:
 
 
 def _extension(code: int, _data: bytes) -> Any:
-    raise GateError(f"msgpack's extension {code}, which no message of Dask's holds")
+    raise GateError(f"msgpack's extension {code}, which no message of Dask has")
 
 
 def _hook(
@@ -166,10 +166,10 @@ def _hook(
 def _opaque(
     offset: object, frames: Sequence[memoryview | bytes], items: _Items, unused: set[int]
 ) -> tuple[dict[Any, Any], list[memoryview | bytes]]:
-    """Return header and frames of the object whose header is at `offset`; no two objects share a frame.
+    """Return header and frames of the object whose header is at `offset`; no two objects may share a frame.
 
-    If many objects named one frame, the scheduler would send it as often. An object without frames (`offset` is True)
-    is one that distributed nests in a header, never in a message.
+    If many objects named one frame, the scheduler would send it many times. distributed nests an object without frames
+    (`offset` is True) in a header, never in a message.
     """
     if isinstance(offset, bool) or not isinstance(offset, int) or not 0 < offset < len(frames):
         raise GateError("a serialized object outside the message")
@@ -236,12 +236,12 @@ def _exception(text: str) -> Exception:
         return RuntimeError(text)
     try:
         return kind(text)
-    except TypeError:  # UnicodeDecodeError and the like want more than a text
+    except TypeError:  # UnicodeDecodeError, for example, takes more than a text
         return RuntimeError(text)
 
 
 REPORTS: Final = frozenset({"heartbeat_worker", "log-event", "register-worker", "task-erred"})
-"""Operations whose unsendable values go as text: without them the worker would seem lost, or its task running."""
+"""Operations whose unsendable values are sent as text: else the worker would seem lost, or its task running."""
 _MARKER: Final = re.compile(rb"__(Pickled|Serialized|Set|Enum)__")
 _DEEPEST: Final = 100
 """Levels down to which an unsendable value is converted."""
@@ -259,7 +259,26 @@ def sendable(message: Any) -> Any:
 
     PermissionError with operation and type if the copy would have a pickle, too.
     """
-    return message if travels(message) else _converted(message)
+    copy, refused = try_sendable(message)
+    if refused:  # not raised in `except`: to pickle an error, Dask pickles its context as well
+        raise PermissionError(refused)
+    return copy
+
+
+def try_sendable(message: Any) -> tuple[Any, str]:
+    """Return the result of `sendable`, or the text of its error."""
+    if travels(message):
+        return message, ""
+    operation = str(message.get("op", "a reply")) if isinstance(message, dict) else "a reply"
+    try:
+        copy = _numbers(message, _describe if operation in REPORTS else _refuse)
+        _check(copy)
+    except _CANNOT_TRAVEL as error:
+        return None, (
+            f"{operation!r} would send {error} to the scheduler, where it can come as a pickle at best, and a "
+            "worker's certificate does not make the scheduler unpickle; send plain data, or a Future of it"
+        )
+    return copy, ""
 
 
 def travels(message: Any) -> bool:
@@ -300,52 +319,24 @@ def _stand_in(value: Any) -> Any:
     return _refuse(value)
 
 
-def _converted(message: Any) -> Any:
-    operation = str(message.get("op", "a reply")) if isinstance(message, dict) else "a reply"
-    copy, refused = _attempt(message, _describe if operation in REPORTS else _refuse)
-    if refused:  # not raised in `except`: to pickle an error, Dask pickles its context as well
-        raise PermissionError(
-            f"{operation!r} would send {refused} to the scheduler, where it can come as a pickle at best, and a "
-            "worker's certificate does not make the scheduler unpickle; send plain data, or a Future of it"
-        )
-    return copy
-
-
-def _attempt(message: Any, other: Callable[[Any], Any]) -> tuple[Any, str]:
-    """Make a copy that can be sent, or return the reason why not."""
-    try:
-        copy = _numbers(message, other)
-        _check(copy)
-    except _CANNOT_TRAVEL as error:
-        return None, str(error)
-    return copy, ""
-
-
 def _numbers(value: Any, other: Callable[[Any], Any], above: tuple[int, ...] = ()) -> Any:
     """Convert `value` to sendable types, by `other` for the rest; `above` are the ids of its containers."""
     if not isinstance(value, (dict, list, tuple, set)):
-        return _number(value, other)
+        if getattr(type(value), "__module__", "") == "numpy" and getattr(value, "ndim", None) == 0:
+            value = value.item()
+        return value if travels(value) else other(value)
     if id(value) in above or len(above) > _DEEPEST:
         return other(value)
     here = (*above, id(value))
     if isinstance(value, dict):
-        return {_key(key, other, here): _numbers(each, other, here) for key, each in value.items()}
+        keys = (other(key) if _is_marker(key) else _numbers(key, other, here) for key in value)
+        return dict(zip(keys, (_numbers(each, other, here) for each in value.values()), strict=True))
     kind = next(kind for kind in (list, tuple, set) if isinstance(value, kind))  # a subclass arrives as its base
     return kind(_numbers(each, other, here) for each in value)
 
 
-def _key(key: Any, other: Callable[[Any], Any], above: tuple[int, ...]) -> Any:
-    return other(key) if _is_marker(key) else _numbers(key, other, above)
-
-
 def _is_marker(key: Any) -> bool:
     return isinstance(key, str) and _MARKER.fullmatch(key.encode(errors="replace")) is not None
-
-
-def _number(value: Any, other: Callable[[Any], Any]) -> Any:
-    if getattr(type(value), "__module__", "") == "numpy" and getattr(value, "ndim", None) == 0:
-        value = value.item()
-    return value if travels(value) else other(value)
 
 
 def _refuse(value: Any) -> Any:
@@ -358,7 +349,7 @@ def _refuse(value: Any) -> Any:
 
 
 def _describe(value: Any) -> Any:
-    """Describe an unsendable value as a number if it is one, else as text."""
+    """Convert an unsendable value to a float if it is a number, else to text."""
     if isinstance(value, Number):
         with contextlib.suppress(TypeError, OverflowError):  # a complex number, and one beyond every float
             return float(value)  # type: ignore[arg-type]

@@ -62,7 +62,7 @@ SCHEDULER_FOR_WORKERS: Final[Mapping[str, Mapping[str, str]]] = {
     "versions": arguments("packages:texts?"),
     "who_has": arguments("keys:keys?"),
 }
-"""What workers and nannies ask as such, with the arguments that they may give, and of which kind (`values`)."""
+"""Calls of workers and nannies, with the arguments that they may give, and their kinds (`values`)."""
 
 OWN_ADDRESS: Final[Mapping[str, str]] = {
     "add_keys": "worker",
@@ -75,10 +75,10 @@ OWN_ADDRESS: Final[Mapping[str, str]] = {
     "shuffle_restrict_task": "worker",
     "unregister": "address",
 }
-"""The argument that must be the caller's own address: a worker does not speak for another."""
+"""The argument that must be the caller's own address: a worker does not act for another."""
 
 CLAIMS_ADDRESS: Final = frozenset({"register-worker", "register_nanny"})
-"""With which a worker or a nanny first says which address is its own."""
+"""Operations by which a worker or a nanny first claims its address."""
 
 SCHEDULER_FOR_WORKER_CLIENTS: Final[Mapping[str, Mapping[str, str]]] = {
     "has_what": arguments("workers:texts?"),
@@ -90,7 +90,7 @@ SCHEDULER_FOR_WORKER_CLIENTS: Final[Mapping[str, Mapping[str, str]]] = {
     "variable_get": arguments("name:name client:text? timeout:timeout?"),
     "variable_set": arguments("name:name key:key? data:data client:text? timeout:timeout?"),
 }
-"""What a client inside a task may ask in mode `limited`: coordination, but nothing that submits or runs.
+"""Calls of a client inside a task in mode `limited`: coordination, but nothing that submits or runs code.
 
 Not `ncores`: joblib's backend asks for it first, in the task, and would wait for ever for what it submits next, as it
 does for any of its tasks that errs before it runs (joblib 1.6, `DaskDistributedBackend._collect`).
@@ -102,10 +102,10 @@ SCHEDULER_FOR_SUBMITTERS: Final[Mapping[str, Mapping[str, str]]] = {
     "scatter": arguments("data:anything workers:texts? client:text broadcast:flag-or-count timeout:timeout?"),
     "update_data": arguments("who_has:mapping nbytes:mapping client:text?"),
 }
-"""What a client inside a task asks besides in mode `submit`: for what it submits, and for nothing of others."""
+"""Further calls of a client inside a task in mode `submit`: for the tasks that it submits itself."""
 
 SCHEDULERS_OWN_CLIENTS: Final = ("fire-and-forget", "queue-", "variable-")
-"""Prefixes of names that a scheduler uses itself: a client that registered as one would end its tasks."""
+"""Prefixes of names that a scheduler uses itself: a client with such a name would end its tasks."""
 
 _COORDINATION: Final = (
     "echo event_clear event_is_set event_set event_wait identity log_event multi_lock_acquire multi_lock_release "
@@ -129,7 +129,7 @@ SCHEDULER_FOR_CLIENTS: Final = (
         "workers_to_close daskpki-trust"
     )
 )
-"""What people, services and cluster managers ask. Many run code on the scheduler: a client may."""
+"""Calls of people, services and cluster managers. Many run code on the scheduler, which a client may."""
 
 # --- the scheduler's streams
 
@@ -151,14 +151,14 @@ WORKER_STREAM: Final[Mapping[str, Mapping[str, str]]] = {
     "task-finished": arguments(f"{_OUTCOME} nbytes:count? type:bytes? typename:long-text? metadata:mapping"),
     "worker-status-change": arguments(f"{_REPORT} status:status"),
 }
-"""What a worker reports on the connection on which it registered, with the arguments as above."""
+"""Messages of a worker on the connection on which it registered, with their arguments."""
 
 CLIENT_STREAM: Final = _words(
     "cancel-keys client-desires-keys client-releases-keys close-client heartbeat-client publish_flush_batched_send "
     "queue-future-release queue_release report-key subscribe-topic unsubscribe-topic update-data update-graph "
     "variable-future-received-confirm variable_delete"
 )
-"""What a client says on the connection on which it registered."""
+"""Messages of a client on the connection on which it registered."""
 
 WORKER_CLIENT_STREAM: Final[Mapping[str, Mapping[str, str]]] = {
     "client-desires-keys": arguments("client:text keys:keys"),
@@ -172,7 +172,7 @@ WORKER_CLIENT_STREAM: Final[Mapping[str, Mapping[str, str]]] = {
     "variable-future-received-confirm": arguments("client:text name:name key:key token:text"),
     "variable_delete": arguments("client:text name:name"),
 }
-"""The same for a client inside a task, in mode `limited`."""
+"""Messages of a client inside a task, in mode `limited`."""
 
 SUBMITTERS_STREAM: Final[Mapping[str, Mapping[str, str]]] = {
     "cancel-keys": arguments("client:text keys:keys force:flag reason:text? msg:text?"),
@@ -184,23 +184,23 @@ SUBMITTERS_STREAM: Final[Mapping[str, Mapping[str, str]]] = {
         "annotations:anything stimulus_id:text?"
     ),
 }
-"""The same on its stream. What is of any kind goes to a helper, or is checked where it is used."""
+"""Its messages in mode `submit`. Arguments of any kind go to a helper, or are checked where they are used."""
 
 WORKER_CLIENT_TOPICS: Final = frozenset({"print", "warn"})
-"""To which every client subscribes at birth; a worker's client in mode `limited` to no others."""
+"""Topics to which every client subscribes when it starts; a worker's client may subscribe to no others."""
 
 SCHEDULER_TO_WORKER_STREAM: Final = _words(
     "acquire-replicas cancel-compute close compute-task free-keys refresh-who-has remove-replicas remove-worker "
     "shuffle-fail steal-request worker-status-change daskpki-trust"
 )
-"""What the scheduler orders on the same connection."""
+"""Messages of the scheduler on the connection on which a worker registered."""
 
 # --- workers and nannies
 
 WORKER_FOR_WORKERS: Final = _words("actor_attribute actor_execute echo get_data identity ping shuffle_receive")
 WORKER_FOR_CLIENTS: Final = _words("actor_attribute actor_execute echo get_data identity update_data")
-"""Not `terminate`: a client stops workers through their scheduler (`retire_workers`, `Client.shutdown`), which knows of
-it; of distributed, only helpers of its tests send that to a worker.
+"""Not `terminate`: a client stops workers through their scheduler (`retire_workers`, `Client.shutdown`), which then
+knows; in distributed, only helpers of its tests send that to a worker.
 """
 WORKER_FOR_SCHEDULER: Final = _words(
     "actor_attribute actor_execute benchmark_disk benchmark_memory benchmark_network call_stack dump_state echo "

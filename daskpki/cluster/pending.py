@@ -1,7 +1,7 @@
 """Bounds connections that have not shown a certificate yet, in number and in time.
 
 Anyone who reaches a port can open connections and stay silent. Each costs a descriptor and some 50 kB, and without
-descriptors nobody gets in. At the bound the longest idle connection is closed, not the newcomer.
+descriptors nobody can connect. At the limit the longest idle connection is closed, not the new one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from daskpki.cluster.refusal import Reason
 from daskpki.cluster.tls import PkiSocket
 
 DEADLINE: Final = 10
-"""Seconds in all that a peer may let us wait before its handshake is over."""
+"""Seconds in all that we wait for a peer before its handshake is over."""
 
 _PERIOD: Final = 1
 _PAUSE: Final = 0.1
@@ -46,7 +46,7 @@ def usual_limit() -> int:
 
 
 def is_crowded(descriptor: int) -> bool:
-    """True if a descriptor is among the last sixteenth, kept for reads of the store and for `daskpki revoke`.
+    """True if a descriptor is among the last sixteenth, which is reserved for reads of the store and `daskpki revoke`.
 
     A process gets the lowest number that is free, so the number tells how many are in use.
     """
@@ -68,7 +68,7 @@ def _nobody(_most: int, _why: str) -> None:
 
 
 class PendingConnections:
-    """The pending connections of one server. At the limit the longest idle one is closed, never the newcomer.
+    """The pending connections of one server. At the limit the longest idle one is closed, never a new one.
 
     `close_known(most, why)` closes authenticated connections, if descriptors are short and none is pending.
 
@@ -81,7 +81,7 @@ class PendingConnections:
         self._audit = audit
         self._close_known = close_known
         self.limit = usual_limit() if limit is None else limit
-        self._waited: OrderedDict[SSLIOStream, int] = OrderedDict()  # in seconds; the longest idle one comes first
+        self._waited: OrderedDict[SSLIOStream, int] = OrderedDict()  # seconds; the longest idle one comes first
         self._looking = PeriodicCallback(self.look, _PERIOD * 1000)
 
     def __len__(self) -> int:
@@ -176,7 +176,7 @@ class PendingConnections:
 
 
 def keep_few(server: HTTPServer, most: int) -> None:
-    """Have an HTTP server that asks for no certificate close its oldest connection for a new one beyond `most`."""
+    """Let an HTTP server that asks for no certificate close its oldest connection for each new one beyond `most`."""
     streams: list[IOStream] = []
     take_in = server.handle_stream
 

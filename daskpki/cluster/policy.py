@@ -1,8 +1,8 @@
 """Decides which roles may meet on a connection, and whether a peer may call an operation. Pure, default deny.
 
-`ACCEPTS`, `SERVES` and `Destinations` say who may stand at the two ends. For a message the rules apply in order: what
-nobody may call; what the table in `operations` gives the peer's role (plus, for a worker's certificate on the
-scheduler, what `WorkerClients` adds); then the names, kinds and values of its arguments. In mode `allow`, where a
+`ACCEPTS`, `SERVES` and `Destinations` decide who may be at the two ends. For a message these rules apply in order: the
+operations that nobody may call; the table in `operations` for the peer's role (plus, for a worker's certificate on the
+scheduler, those that `WorkerClients` adds); the names, kinds and values of its arguments. In mode `allow`, in which a
 worker may run code on the scheduler anyway, arguments are checked for ownership only.
 """
 
@@ -35,7 +35,7 @@ def server_kind(server: Any) -> Server:
     for ancestor in owner.__mro__:
         if ancestor.__module__.startswith("distributed.") and ancestor.__name__ in set(Server):
             return Server(ancestor.__name__)
-    raise NotTrustedError(f"{owner.__qualname__} is no server that daskpki has rules for")
+    raise NotTrustedError(f"daskpki has no rules for the server {owner.__qualname__}")
 
 
 SERVES: Final[Mapping[Role, frozenset[Server]]] = {
@@ -79,7 +79,7 @@ class Destinations:
 
     Dask gives each of them separate connection arguments, which carry this object. A Client dials its scheduler before
     it can know another address, so the first address is the scheduler's, also when it reconnects. For a worker or
-    nanny, `backend` sets the address when it begins to listen: one that fails early dials its nanny first.
+    nanny, `backend` sets the address when it begins to listen, since a worker that fails early dials its nanny first.
     """
 
     def __init__(self) -> None:
@@ -98,16 +98,16 @@ _ENVELOPE: Final = arguments("reply:flag close:flag serializers:texts?")
 _CLIENTS_REGISTRATION: Final = "register-client"
 _TOPICS: Final = frozenset({"subscribe-topic", "unsubscribe-topic"})
 CLOSING: Final = frozenset({"close", "close-stream"})
-"""The end of a conversation, and no operation; the server only closes."""
+"""Messages that end a conversation; they are not operations: the server only closes."""
 
 
 class WorkerClients(StrEnum):
-    """What a worker's certificate may do as a client (DASKPKI_WORKER_CLIENTS)."""
+    """Rights of a worker's certificate as a client (DASKPKI_WORKER_CLIENTS)."""
 
     DENY = "deny"
     LIMITED = "limited"
     SUBMIT = "submit"
-    """Meaning of `allow` on a sealed scheduler, where graphs run no code: submit, and use own futures."""
+    """The meaning of `allow` on a sealed scheduler, on which graphs run no code: submit, and use own futures."""
     ALLOW = "allow"
 
 
@@ -231,7 +231,7 @@ def _verify_worker_arguments(channel: Channel, operation: str, message: Mapping[
 
 
 def _verify_client_name(name: object, caller: Caller) -> None:
-    """Verify that the name is free: a second client of a name would get the first one's results, and end its tasks."""
+    """Verify that the name is free: a second client of a name would get the first one's results and end its tasks."""
     if not isinstance(name, str) or name.startswith(ops.SCHEDULERS_OWN_CLIENTS):
         raise OperationRefusedError(_CLIENTS_REGISTRATION, f"client={shown(name)} is no name for a client")
     if not caller.may_claim(Channel.CLIENT_STREAM, name):

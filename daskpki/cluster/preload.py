@@ -1,8 +1,8 @@
 """Dask's preload on a node: `distributed.{scheduler,worker,nanny}.preload = ["daskpki.cluster.preload"]`.
 
-Everything that may fail does so at import, which ends Dask; an exception in `dask_setup` would only be logged. What can
-be known only once the server exists (its Security was replaced, all of its operations are in the tables) is checked in
-`dask_setup`, which ends the process on failure. A server reads no message before its start has finished.
+Everything that may fail does so at import, which ends Dask; an exception in `dask_setup` would only be logged. Checks
+that need the server (its Security was replaced, all its operations are in the tables) are in `dask_setup`, which ends
+the process on failure. A server reads no message before its start has finished.
 
 `dask scheduler` and `dask worker` build a stock Security from Dask's configuration, and worker and nanny build their
 client context before they import a preload. Each of them listens before it dials, so its `security` and
@@ -24,10 +24,10 @@ from distributed import Security
 
 from daskpki.cluster import selftest, trust_updates
 from daskpki.cluster.backend import PkiListener, install
-from daskpki.cluster.child_processes import ParentSource
+from daskpki.cluster.child_processes import parent_source
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
 from daskpki.cluster.policy import WorkerClients
-from daskpki.cluster.refresh import Watch
+from daskpki.cluster.refresh import Poller
 from daskpki.cluster.security import NodeSecurity, PkiSecurity
 from daskpki.cluster.startup import explain_end
 from daskpki.cluster.trust_updates import TrustManager
@@ -40,12 +40,8 @@ if TYPE_CHECKING:
     from daskpki.cluster.sealed.scheduler import Seal
 
 
-def adopt_servers(node: NodeSecurity) -> None:
-    """From now on, put servers of this process that use the handover's certificate under `node`."""
-    install().adopt = partial(_adopt, node)
-
-
 def _adopt(node: NodeSecurity, server: Any) -> Enforcement | None:
+    """Put a server that uses the handover's certificate under `node`; None for another server of this process."""
     security = getattr(server, "security", None)
     role = Role(node.handover.role)
     if not isinstance(security, Security) or isinstance(security, PkiSecurity):
@@ -53,7 +49,7 @@ def _adopt(node: NodeSecurity, server: Any) -> Enforcement | None:
     if security.get_tls_config_for_role(role.value)["cert"] != node.handover.cert:
         return None
     if getattr(server, "nanny", None):
-        # A nanny under the rules passes its Security to its worker; this one did not, so its port is unguarded.
+        # A nanny under daskpki's rules passes its Security to its worker; this one did not, so its port is unguarded.
         raise NotTrustedError(
             f"the nanny at {server.nanny} runs without daskpki's rules",
             hint="dask worker needs --preload-nanny daskpki.cluster.preload: it ignores distributed.nanny.preload",
@@ -78,13 +74,13 @@ def verify_adopted(server: Any) -> None:
 
 
 _HANDED_PERIOD: Final = 5.0
-"""Seconds between two reads of the nanny's handover, which cost nothing."""
+"""Seconds between two reads of the nanny's handover; a read costs nothing."""
 
-WATCHING: list[asyncio.Task[None]] = []
-"""Polls for newer material, as long as this process has a server."""
+POLLS: list[asyncio.Task[None]] = []
+"""Tasks that poll for newer material, as long as this process has a server."""
 
 SERVERS: set[Any] = set()
-"""Those of this process: a scheduler, a worker, or nannies."""
+"""Dask servers of this process: a scheduler, a worker, or nannies."""
 
 SEALS: dict[Any, Seal] = {}
 """Seals of sealed schedulers, which keep clients' pickles out."""
@@ -100,12 +96,12 @@ def begin(environ: Mapping[str, str]) -> NodeSecurity:
     handover = load_handover(path)
     selftest.run()
     node = NodeSecurity(handover)
-    adopt_servers(node)
+    install().adopt = partial(_adopt, node)
     logger.info("enforcing as %s/%s of %s", handover.role, handover.name, handover.trust_domain)
     if handover.worker_clients == WorkerClients.ALLOW and handover.scheduler_code != SEALED:
         logger.warning("DASKPKI_WORKER_CLIENTS=allow: a worker's certificate may run code on the scheduler")
     if handover.freshness.stale_trust == "allow":
-        logger.warning("DASKPKI_STALE_TRUST=allow: once the revocation list runs out, revoked peers are taken in")
+        logger.warning("DASKPKI_STALE_TRUST=allow: once the revocation list expires, revoked peers are accepted")
     return node
 
 
@@ -115,7 +111,7 @@ def dask_setup(server: Any) -> None:
         verify_adopted(server)
         verify_guarded(server)
         if unknown := selftest.unknown_operations(server):
-            raise NotTrustedError(  # noqa: TRY301 - told as all of these are
+            raise NotTrustedError(  # noqa: TRY301 - logged like all of these
                 f"{type(server).__name__} has operations that daskpki does not know: {', '.join(sorted(unknown))}",
                 hint=selftest.tested_with(),
             )
@@ -133,12 +129,12 @@ def dask_setup(server: Any) -> None:
     SERVERS.add(server)
     if getattr(server, "nanny", None):
         pass_on_to_nanny(server)
-        # Read the nanny's handover: of a host's processes only the nannies' one asks the store.
+        # Read the nanny's handover: on a host, only the process of the nannies asks the store.
         security: NodeSecurity = server.security
-        source, freshness = ParentSource(os.environ[VARIABLE]), security.handover.freshness
+        source, freshness = parent_source(os.environ[VARIABLE]), security.handover.freshness
         adopted = security.enforcement(Role(security.handover.role))
-        watch = Watch(adopted, security.manager, source, freshness=freshness, share=0)
-        WATCHING.append(asyncio.create_task(watch.run(_HANDED_PERIOD)))
+        poller = Poller(adopted, security.manager, source, freshness=freshness, share=0)
+        POLLS.append(asyncio.create_task(poller.run(_HANDED_PERIOD)))
     else:
         os.environ[VARIABLE] = NODE.hand_to_children()  # for the processes that this one starts
 
@@ -148,12 +144,12 @@ async def dask_teardown(server: Any) -> None:
     SERVERS.discard(server)
     if sealed := SEALS.pop(server, None):
         sealed.helpers.end()
-    while WATCHING and not SERVERS:
-        WATCHING.pop().cancel()
+    while POLLS and not SERVERS:
+        POLLS.pop().cancel()
 
 
 def pass_on_to_nanny(server: Any) -> None:
-    """Have a worker forward newer trust documents to its nanny, which has no stream from the scheduler."""
+    """Let a worker forward newer trust documents to its nanny, which has no stream from the scheduler."""
     security, nanny = server.security, server.nanny
 
     async def pass_on(manager: TrustManager) -> None:

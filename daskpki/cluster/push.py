@@ -1,4 +1,4 @@
-"""Pushes a newly published trust document to schedulers, for the command line. Bounded in time; failures are reported.
+"""Pushes a newly published trust document to schedulers, for the command line. It has a time limit, and never raises.
 
 The document is public and its signature is the authority, so the other side has to prove only that a CA of this cluster
 issued its certificate: a CA of the new document, or of the one that the caller's credential came with, since a
@@ -52,7 +52,7 @@ def push_trust(
     credential, trust = held.credential, trust_of(document)
     trust = trust._replace(anchors=(*trust.anchors, *held.trust.roots), issuers=trust.issuers | issuers_of(held.trust))
     pair = KeyPair(certificate_pem(credential), key_pem(credential))
-    quiet = Audit(usual=logging.DEBUG)  # the command tells what each scheduler made of it
+    quiet = Audit(usual=logging.DEBUG)  # the command shows each scheduler's answer
     security = PkiSecurity({Role.CLIENT: Enforcement(credential.identity, pair, trust, audit=quiet)})
 
     async def tell_one(address: str) -> Answer:

@@ -1,13 +1,14 @@
-"""Looks for newer trust documents and credentials in a source that is handed in: a node's poller, and a client's look.
+"""Looks for newer trust documents and credentials in a source: a node polls it, a client asks it before dialling.
 
-A node asks for the trust document at each look. A credential costs a second request, so the node asks for one only when
+A node asks for the trust document at each poll. A credential costs a second request, so the node asks for one only when
 a newer one is likely: after a new trust document, while its own leaf is revoked or comes from a retired CA, and each
 time that 1/720 of the leaf's lifetime has passed (an hour for thirty days).
 
-A client has no poller and looks when it dials. It looks for trust beside connect and handshake, so that it notices a
-revoked scheduler: at most once a minute for all clients of a process that share a place (`Lookout`), waiting two
-seconds at most. A later answer still counts and cuts off whom it revokes. It looks for its own credential before it
-dials, past two thirds of its lifetime or while it is revoked or from a retired CA.
+A client has no poller and asks when it dials. It asks for a trust document beside connect and handshake, so that it
+notices a revoked scheduler: at most once a minute for all clients of a process with the same source (`SharedLookup`),
+and the dial waits two seconds at most. A later answer still counts: connections of peers that it revokes are cut. The
+client asks for its own credential before it dials, once two thirds of its lifetime are past, or while it is revoked or
+from a retired CA.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
+from functools import partial
 from typing import Final, Protocol
 
 from daskpki.cluster.audit import REFUSED
@@ -28,9 +30,10 @@ from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.refusal import Reason
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustManager, TrustMessage
+from daskpki.confidential import Confidential
 from daskpki.errors import DaskpkiError, NotTrustedError
 from daskpki.handover import USUAL, Freshness
-from daskpki.pki.trust_document import TrustDocument
+from daskpki.pki.trust_document import TrustDocument, parse_trust
 
 SHARE: Final = 1 / 720
 _REMINDER: Final = 3600.0
@@ -47,14 +50,14 @@ class Source(Protocol):
     def trust_after(self, held: TrustDocument) -> Iterable[TrustMessage]:
         """Yield trust documents of a later epoch than `held`, newest first, not verified.
 
-        A caller stops at the first valid one; asking for the next one tells that this one is invalid.
+        A caller stops at the first valid one. By asking for the next one it tells the source that this one is invalid.
         """
 
     def credential(self, held: KeyPair) -> KeyPair | None:
         """Return the newest credential of this node's identity; None if none is known to be later than `held`.
 
-        If a returned credential is not `held` at the next call, it was refused: it is returned again, since the trust
-        document or the time that it lacked may have come.
+        If a returned credential is not `held` at the next call, it was refused. It is returned again, since it may be
+        valid by now, under a later trust document or at a later time.
         """
 
 
@@ -70,12 +73,33 @@ class NullSource:
         return None
 
 
+class WholeSource:
+    """A source that is read as a whole, such as a directory: `read` returns signed trust document and credential.
+
+    Both methods raise the errors of `read`.
+    """
+
+    def __init__(self, read: Callable[[], tuple[Confidential, KeyPair]], place: str) -> None:
+        self._read = read
+        self._place = place
+
+    def trust_after(self, held: TrustDocument) -> Iterable[TrustMessage]:
+        """Yield the source's document if it is later."""
+        signed, _ = self._read()
+        if parse_trust(signed).document.epoch > held.epoch:
+            yield TrustMessage(signed, self._place)
+
+    def credential(self, held: KeyPair | None = None) -> KeyPair:  # noqa: ARG002 - the protocol's signature
+        """Return the source's credential, newer or not."""
+        return self._read()[1]
+
+
 def take_newest(
     manager: TrustManager, source: Source, refused: Callable[[TrustMessage, NotTrustedError], None]
 ) -> bool:
-    """Put the newest valid trust document of `source` in force, if there is one; return whether there was.
+    """Put the newest valid trust document of `source` in force; return True if there is one.
 
-    `refused` is called with each invalid one. A document in force may make a later one valid that was refused before:
+    `refused` is called with each invalid one. A document in force may make a later one valid that was refused before,
     so a process that missed a rollover catches up.
     """
 
@@ -94,12 +118,23 @@ def take_newest(
     return taken
 
 
-class Watch:
+def _answers(ask: Callable[[], bool], missing: str) -> bool:
+    """Return what `ask` returns; log an error of the source and return False, since the next question has to come."""
+    try:
+        return ask()
+    except DaskpkiError as error:
+        logger.warning("%s: %s", missing, error)
+    except Exception:  # any bug of a source
+        logger.exception("looking for a newer trust document failed")
+    return False
+
+
+class Poller:
     """Polls a source for one process. `clock` is monotonic, in seconds.
 
-    A source that cannot be reached changes nothing; after `freshness.fetch_age` that is an error in the log. Peers
-    whose certificate ended more than `freshness.grace` ago are cut off. `share` is the part of a leaf's lifetime after
-    which a newer one is looked for in any case; 0 for a source that costs nothing.
+    A source that cannot be reached changes nothing; after `freshness.fetch_age` it is logged as an error. Peers whose
+    certificate ended more than `freshness.grace` ago are cut off. `share` is the part of a leaf's lifetime after which
+    the source is asked for a newer leaf in any case; 0 for a source that costs nothing.
     """
 
     def __init__(
@@ -128,17 +163,19 @@ class Watch:
     async def run(
         self, period: float | None = None, pause: Callable[[float], Awaitable[object]] = asyncio.sleep
     ) -> None:
-        """Look every `period` seconds (default: `freshness.poll`) until cancelled, plus or minus a tenth.
+        """Poll every `period` seconds (default: `freshness.poll`) until cancelled, plus or minus a tenth.
 
         The random tenth keeps a fleet from asking at once.
         """
         while True:
             await pause((period or self._freshness.poll) * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load only
-            await asyncio.to_thread(self.look)
+            await asyncio.to_thread(self.poll)
 
-    def look(self) -> bool:
-        """Look once; return whether the source answered with valid material. Raises nothing."""
-        answered = self._look()
+    def poll(self) -> bool:
+        """Ask once; return True if the source answered with valid material. Raises nothing."""
+        answered = _answers(self._ask, "no newer trust document or credential")
+        if answered:
+            self._last = self._clock()
         age = self._clock() - self._last
         if not answered and age > self._freshness.fetch_age:
             self._remind("age", f"the trust document was last fetched {age:.0f} s ago")
@@ -146,8 +183,8 @@ class Watch:
             consequence = "new peers are refused until any command that opens the CA's key, such as daskpki renew --due"
             consequence += ", signs one"
             if self._freshness.stale_trust == "allow":
-                consequence = "--stale-trust allow takes in new peers all the same, also those that were revoked since"
-            self._remind("stale", f"the revocation list has run out, and {consequence}")
+                consequence = "--stale-trust allow accepts new peers nevertheless, also those that were revoked since"
+            self._remind("stale", f"the revocation list has expired, and {consequence}")
         self._enforcement.abort_expired(self._freshness.grace)
         return answered
 
@@ -156,50 +193,41 @@ class Watch:
             self._reminded[what] = self._clock()
             logger.error("%s", text)
 
-    def _look(self) -> bool:
-        try:
-            refused = self._refused
-            take_newest(self._manager, self._source, self._report)
-            begin, end = self._manager.lifetime
-            pause = (end - begin) * self._share
-            # By the epoch: a document that was pushed is news as well, also after a look that failed.
-            news = self._manager.epoch != self._epoch
-            if news or self._manager.awaits_credential or self._clock() - self._asked >= pause:
-                current = self._enforcement.pair
-                newest = self._source.credential(current)
-                self._epoch = self._manager.epoch
-                if newest is not None and newest.certificates != current.certificates:
-                    self._manager.renew(newest)
-                self._asked = self._clock()
-        except DaskpkiError as error:
-            logger.warning("no newer trust document or credential: %s", error)
-            return False
-        except Exception:  # any bug of a source: the next look has to come
-            logger.exception("looking for a newer trust document failed")
-            return False
-        if self._refused > refused:
-            return False
-        self._last = self._clock()
-        return True
+    def _ask(self) -> bool:
+        """Ask for both; return False if a document was refused."""
+        refused = self._refused
+        take_newest(self._manager, self._source, self._report)
+        begin, end = self._manager.lifetime
+        pause = (end - begin) * self._share
+        # By the epoch: a document that was pushed is news as well, also after a poll that failed.
+        news = self._manager.epoch != self._epoch
+        if news or self._manager.awaits_credential or self._clock() - self._asked >= pause:
+            current = self._enforcement.pair
+            newest = self._source.credential(current)
+            self._epoch = self._manager.epoch
+            if newest is not None and newest.certificates != current.certificates:
+                self._manager.renew(newest)
+            self._asked = self._clock()
+        return self._refused == refused
 
     def _report(self, found: TrustMessage, error: NotTrustedError) -> None:
-        """Record a refused document, each once in full: a source that costs nothing yields it at every look."""
+        """Record a refused document, each once in full: a source that costs nothing yields it at every poll."""
         self._refused += 1
         digest = hashlib.sha256(found.signed.reveal()).digest()
         again = digest in self._reported
         self._reported.append(digest)
-        why = f"a trust document from {found.place} does not hold: {error}"
+        why = f"a trust document from {found.place} is not valid: {error}"
         self._enforcement.audit.record(REFUSED, detail=why, reason=Reason.TRUST_DOCUMENT, again=again)
 
 
 _PAUSE: Final = 60.0
-"""Seconds between two looks, since each may ask a keyring or a store."""
+"""Seconds between two lookups, since each may ask a keyring or a store."""
 PATIENCE: Final = 2.0
-"""Seconds that a dial waits for a look."""
+"""Seconds that a dial waits for a lookup."""
 
 
-class Look(Future["TrustMessage | None"]):
-    """One look for a newer trust document: its result is the new document, or None without news or an answer."""
+class TrustLookup(Future["TrustMessage | None"]):
+    """One lookup of a newer trust document: its result is that document, or None without news or an answer."""
 
     def __init__(self, began: float) -> None:
         super().__init__()
@@ -207,46 +235,40 @@ class Look(Future["TrustMessage | None"]):
         self.missed = False
 
 
-class Lookout:
-    """Looks for newer trust documents in one place, for all clients of this process. `clock` is monotonic."""
+class SharedLookup:
+    """Looks up newer trust documents in one source, for all clients of this process. `clock` is monotonic."""
 
     def __init__(self, source: Source, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self._source = source
-        self._latest: Look | None = None
+        self._latest: TrustLookup | None = None
         self._lock = threading.Lock()
 
-    def look(self, manager: TrustManager) -> Look:
-        """Return the look of the last minute, or begin one that `manager` judges."""
+    def latest(self, manager: TrustManager) -> TrustLookup:
+        """Return the lookup of the last minute, or begin one whose result `manager` verifies."""
         with self._lock:
             latest, now = self._latest, self.clock()
             if latest is None or (latest.done() and now - latest.began >= _PAUSE):
-                self._latest = latest = Look(now)
+                self._latest = latest = TrustLookup(now)
                 # A daemon thread: a store that does not answer must not delay the end of the program.
                 threading.Thread(target=self._run, args=(latest, manager), daemon=True).start()
             return latest
 
-    def _run(self, look: Look, manager: TrustManager) -> None:
-        try:
-            news = take_newest(manager, self._source, _report)
-        except DaskpkiError as error:
-            logger.warning("no newer trust document could be looked for: %s", error)
-            news = False
-        except Exception:  # any bug of a source: the dial goes on
-            logger.exception("looking for a newer trust document failed")
-            news = False
+    def _run(self, lookup: TrustLookup, manager: TrustManager) -> None:
+        ask = partial(take_newest, manager, self._source, _report)
+        news = _answers(ask, "no newer trust document could be looked for")
         signed = manager.signed if news else None
-        look.set_result(None if signed is None else TrustMessage(signed))
+        lookup.set_result(None if signed is None else TrustMessage(signed))
 
 
 def _report(found: TrustMessage, error: NotTrustedError) -> None:
-    logger.warning("a trust document from %s does not hold: %s", found.place, error)
+    logger.warning("a trust document from %s is not valid: %s", found.place, error)
 
 
-class OnDial:
+class DialRefresh:
     """Refreshes one client's credential and trust before it dials. `now` is wall time, `clock` is monotonic.
 
-    Without `lookout` there is no place for newer trust documents, or they reach this process by another way.
+    Without `shared` there is no source of newer trust documents, or they reach this process by another way.
     """
 
     def __init__(
@@ -254,41 +276,37 @@ class OnDial:
         enforcement: Enforcement,
         manager: TrustManager,
         source: Source,
-        lookout: Lookout | None = None,
+        shared: SharedLookup | None = None,
         *,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._watch = Watch(enforcement, manager, source, share=0, clock=clock)
+        self._poller = Poller(enforcement, manager, source, share=0, clock=clock)
         self._manager = manager
-        self._lookout = lookout
+        self._shared = shared
         self._now = now
         self._clock = clock
         self._next = clock()
-        self._taken: Look | None = None
-        self._settled: Look | None = None
+        self._lookup: TrustLookup | None = None
+        self._settled: TrustLookup | None = None
 
     async def begin(self) -> None:
-        """Begin to look for a trust document, and look for a credential, each if it is due.
+        """Begin to look up a trust document, and ask for a credential, each if it is due: before a connection is made.
 
         Errors are logged, and the dial goes on with the current material.
         """
-        if self._lookout is not None:
-            self._take(self._lookout.look(self._manager))
+        if self._shared is not None and (lookup := self._shared.latest(self._manager)) is not self._lookup:
+            self._lookup = lookup
+            lookup.add_done_callback(lambda done: self._apply(done.result()))
         if self._clock() < self._next:
             return
         begin, end = self._manager.lifetime
         if self._manager.awaits_credential or self._now() > begin + (end - begin) * 2 / 3:
             self._next = self._clock() + _PAUSE
-            await asyncio.to_thread(self._watch.look)
-
-    def _take(self, look: Look) -> None:
-        if look is not self._taken:
-            self._taken = look
-            look.add_done_callback(lambda done: self._apply(done.result()))
+            await asyncio.to_thread(self._poller.poll)
 
     def _apply(self, found: TrustMessage | None) -> None:
-        """Put a look's result in force, also of a look that another client of this process began."""
+        """Put the result of a lookup in force, also if another client of this process began it."""
         if found is None:
             return
         try:
@@ -297,19 +315,19 @@ class OnDial:
             _report(found, error)
 
     async def finish(self) -> None:
-        """Wait for the look, but no longer than PATIENCE since it began."""
-        look = self._taken
-        if look is None or look is self._settled:
+        """Wait for the lookup, once TLS is up, but no longer than PATIENCE since it began."""
+        lookup = self._lookup
+        if lookup is None or lookup is self._settled:
             return
-        assert self._lookout is not None
-        left = max(0.0, look.began + PATIENCE - self._lookout.clock())
-        if left and not look.done():
-            await asyncio.wait({asyncio.wrap_future(look)}, timeout=left)
-        if look.done():
-            self._settled = look
-            self._apply(look.result())  # once more: the thread of the look may not have done it yet
-        elif not look.missed:
-            look.missed = True
+        assert self._shared is not None
+        left = max(0.0, lookup.began + PATIENCE - self._shared.clock())
+        if left and not lookup.done():
+            await asyncio.wait({asyncio.wrap_future(lookup)}, timeout=left)
+        if lookup.done():
+            self._settled = lookup
+            self._apply(lookup.result())  # once more: the thread of the lookup may not have done it yet
+        elif not lookup.missed:
+            lookup.missed = True
             logger.warning(
                 "no answer within %g s about a newer trust document; going on with that of epoch %d",
                 PATIENCE,

@@ -1,6 +1,6 @@
-"""Refusals: their reasons, in a few fixed words for metrics and alerts, and the replies that tell the peer.
+"""Refusals: their reasons, in a few fixed words for metrics and alerts, and the replies to the refused peer.
 
-A peer sees a refusal as such, and not as a time-out or a lost connection.
+A peer can recognise a refusal; it does not look like a time-out or a lost connection.
 """
 
 from __future__ import annotations

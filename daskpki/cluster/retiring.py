@@ -1,9 +1,9 @@
-"""A worker's way out: asked to end by SIGTERM, it first has the scheduler move its data to other workers (`--retire`).
+"""On SIGTERM, a worker first has the scheduler move its data to other workers, then ends (`--retire`).
 
-It is the operation that its certificate allows for its own address. So a scale-down, a spot machine's preemption, a
-rolling replacement and `docker stop` lose nothing that another worker can take, and what ran here is started elsewhere
-without being blamed for this end. When that is done, or the time is over, the signal is raised again for who got it
-before: Dask's own handling. A second signal goes there at once.
+The worker's certificate allows that operation for its own address. So a scale-down, the preemption of a spot machine, a
+rolling replacement and `docker stop` lose no data that another worker can take, and tasks that ran here start elsewhere
+without being counted as killed. When that is done, or the time is over, the signal is raised again for Dask's own
+handler. A second signal goes there at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from weakref import WeakSet
 from daskpki.cluster.policy import Server, server_kind
 
 _CLOSING: Final = 10.0
-"""Seconds that Dask gives a nanny's worker process to end, if so much time is left."""
+"""Seconds that Dask gives a nanny's worker process to end, if that much time is left."""
 
 _LEAST: Final = 1.0
 """Seconds for that if no time is left."""
@@ -34,9 +34,9 @@ _leaving: set[asyncio.Task[None]] = set()
 
 
 def retire_on_sigterm(server: Any, seconds: float) -> None:
-    """Let SIGTERM retire `server`, a worker or a nanny, and all others of this process, within `seconds` in all.
+    """On SIGTERM, retire `server`, a worker or a nanny, and all others of this process, within `seconds` in all.
 
-    Only if the main thread runs them, as in Dask's own commands: no other thread receives signals.
+    This works only if the main thread runs them, as in Dask's own commands: no other thread receives signals.
     """
     if server_kind(server) is Server.SCHEDULER or not seconds:
         return
@@ -94,12 +94,12 @@ async def _retire(server: Any, seconds: float) -> None:
     try:
         moved = address in await asyncio.wait_for(call, seconds)
     except TimeoutError:
-        logger.warning("%s was not retired within %g s: data that only it holds is lost", address, seconds)
+        logger.warning("%s was not retired within %g s: data that only it has is lost", address, seconds)
     except Exception as error:  # noqa: BLE001 - whatever the scheduler answers, this process has to end
         logger.warning("%s was not retired: %s", address, error)
     else:
         if not moved:
-            logger.warning("%s holds data that no other worker could take", address)
+            logger.warning("%s has data that no other worker could take", address)
 
 
 async def _end(nanny: Any, patience: float) -> None:

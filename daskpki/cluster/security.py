@@ -1,7 +1,7 @@
 """The `distributed.Security` objects of daskpki: for a person or service, and for a booted node.
 
-They hold no path and no PEM text that Dask could write to a disk. Dask gets an Enforcement where it asks for TLS
-arguments. `open_client` is here because the Python API does not import distributed.
+They have no path and no PEM text that Dask could write to a disk. Dask gets an Enforcement instead of TLS arguments.
+`open_client` is here because the Python API does not import distributed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from daskpki.cluster.child_processes import ChildHandover
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
 from daskpki.cluster.peer import shown_certificate, trust_of
 from daskpki.cluster.policy import ARGUMENT, Destinations, WorkerClients
-from daskpki.cluster.refresh import Lookout, OnDial, Source
+from daskpki.cluster.refresh import DialRefresh, SharedLookup, Source
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustManager
 from daskpki.cluster.web.access import Dashboard
@@ -61,7 +61,7 @@ class PkiSecurity(Security):
         return self._arguments(role)
 
     def get_tls_config_for_role(self, role: str) -> dict[str, Any]:  # noqa: ARG002 - Dask's signature
-        """Return nothing, since there are no files: dask-jobqueue would make options of `dask worker` from them."""
+        """Return an empty dict, since there are no files; dask-jobqueue makes options of `dask worker` from them."""
         return {}
 
     def _arguments(self, role: str) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class PkiSecurity(Security):
         }
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a Security of daskpki holds a private key, and is never pickled or copied")
+        raise TypeError("a Security of daskpki has a private key, and is never pickled or copied")
 
 
 def client_security(
@@ -93,22 +93,22 @@ def client_security(
     *,
     minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
     source: Source | None = None,
-    lookout: Lookout | None = None,
+    shared: SharedLookup | None = None,
 ) -> PkiSecurity:
     """Make the Security of a client (a person or a service) from `credential` and the verified `trust`.
 
     The client speaks to the scheduler and, for direct transfers, to workers of its trust domain only. NotTrustedError
     if the credential has no key, or another role. Before dialling, `source` is asked for a renewed credential, and
-    `lookout` for a newer trust document.
+    `shared` for a newer trust document.
     """
     if credential.identity.role is not Role.CLIENT:
-        raise NotTrustedError(f"{credential.identity.uri} is no client", hint="people and services hold client leaves")
+        raise NotTrustedError(f"{credential.identity.uri} is not a client", hint="use a client's leaf")
     pair = KeyPair(certificate_pem(credential), key_pem(credential))
-    quiet = Audit(usual=logging.DEBUG)  # a person's terminal shows results, and no log
+    quiet = Audit(usual=logging.DEBUG)  # a person's terminal shows results, not a log
     enforcement = Enforcement(credential.identity, pair, trust_of(trust), minimum=minimum, audit=quiet)
     enforcement.manager = manager = TrustManager(enforcement, trust)
     if source is not None:
-        enforcement.on_dial = OnDial(enforcement, manager, source, lookout)
+        enforcement.on_dial = DialRefresh(enforcement, manager, source, shared)
     return PkiSecurity({Role.CLIENT: enforcement})
 
 
@@ -127,7 +127,7 @@ class NodeSecurity(PkiSecurity):
         from daskpki.pki.trust import verify_trust
         from daskpki.pki.trust_document import parse_trust
 
-        blocks = parse_pem(Path(handover.ca).read_bytes(), "the handed CA certificates")
+        blocks = parse_pem(Path(handover.ca).read_bytes(), "the CA certificates of the handover")
         anchors = [der for label, der in blocks if label == CERTIFICATE]
         signed = Confidential(Path(handover.trust).read_bytes())
         document = verify_trust(parse_trust(signed), now=datetime.now(UTC), cluster=handover.cluster, anchors=anchors)
@@ -148,7 +148,7 @@ class NodeSecurity(PkiSecurity):
         self._for_children: ChildHandover | None = None
 
     def hand_to_children(self) -> str:
-        """Keep the newest material readable for child processes from now on; return the handover's path."""
+        """From now on, keep the newest material readable for child processes; return the path of the handover."""
         if self._for_children is None:
             self._for_children = ChildHandover(self.handover)
             self.manager.on_trust.append(self._for_children.take_trust)
@@ -170,7 +170,7 @@ class LinkedClient(Client):
 
     @property
     def dashboard_link(self) -> str | None:
-        """Return the proxy's page; without a proxy, Dask's own link."""
+        """Return the link to the proxy's page; without a proxy, Dask's own link."""
         link: str | None = self._find_link() or super().dashboard_link
         return link
 
@@ -194,13 +194,13 @@ async def scheduler_services(address: str, security: PkiSecurity) -> object:
 async def open_stream(security: PkiSecurity, host: str, port: int) -> IOStream:
     """Connect by TLS to a scheduler's HTTP server; OSError, or NotTrustedError if another role answers."""
     enforcement = security.enforcement(Role.CLIENT)
-    looking = enforcement.on_dial
-    if looking is not None:
-        await looking.begin()
+    refresh = enforcement.on_dial
+    if refresh is not None:
+        await refresh.begin()
     stream = await TCPClient().connect(host, port, ssl_options=enforcement.client_context(), timeout=_PATIENCE)
     try:
-        if looking is not None:
-            await looking.finish()
+        if refresh is not None:
+            await refresh.finish()
         enforcement.admit(shown_certificate(stream), frozenset({Role.SCHEDULER}))
     except BaseException:
         stream.close()

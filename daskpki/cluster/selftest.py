@@ -1,4 +1,4 @@
-"""Proves, before a process serves, that the rules hold with the installed distributed; version numbers decide nothing.
+"""Tests, before a process serves, that the rules work with the installed distributed; versions decide nothing.
 
 A made-up scheduler and worker talk over loopback under a throw-away CA. A pickle, bytes that a handler would unpickle,
 and an unknown operation must be refused, and an allowed call must arrive. Every operation that a server of distributed
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -61,7 +62,7 @@ _DEADLINE: Final = 20.0
 
 
 class _Canary:
-    """Sets a flag when it is unpickled."""
+    """Sets a flag if it is unpickled in this process."""
 
     sang = threading.Event()
 
@@ -78,13 +79,11 @@ def run() -> None:
 
     Blocks for a few hundredths of a second; may be called inside a running event loop.
     """
-    result: list[BaseException] = []
-    thread = threading.Thread(target=_run_in_thread, args=(result,), name="daskpki-self-test")
-    thread.start()
-    thread.join()
-    for error in result:
+    with ThreadPoolExecutor(1, "daskpki-self-test") as pool:
+        error = pool.submit(asyncio.run, asyncio.wait_for(_rehearse(), _DEADLINE)).exception()
+    if error is not None:
         raise NotTrustedError(
-            f"daskpki's rules do not hold with distributed {importlib.metadata.version('distributed')}: {error}",
+            f"daskpki's rules do not work with distributed {importlib.metadata.version('distributed')}: {error}",
             hint=tested_with(),
         ) from error
 
@@ -93,13 +92,6 @@ def tested_with() -> str:
     """List the tested versions for the error that stops a start."""
     *others, newest = TESTED
     return f"tested with distributed {', '.join(others)} and {newest}"
-
-
-def _run_in_thread(result: list[BaseException]) -> None:
-    try:
-        asyncio.run(asyncio.wait_for(_rehearse(), _DEADLINE))
-    except Exception as error:  # noqa: BLE001 - whatever goes wrong is the result
-        result.append(error)
 
 
 async def _rehearse() -> None:

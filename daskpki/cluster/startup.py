@@ -1,7 +1,7 @@
-"""What a node says of its start: what it waits for, that it is ready, and in one line why it ended.
+"""Logs a node's start: what it waits for, that it is ready, and in one line why it ended.
 
-Dask waits for a scheduler in silence, and answers a taken port or a missing scheduler with 60 lines of traceback, which
-the log keeps at level DEBUG.
+Dask logs nothing while it waits for a scheduler, and 60 lines of traceback for a taken port or a missing scheduler;
+those are logged at level DEBUG.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ logger = logging.getLogger("distributed.daskpki")
 
 
 async def announce(servers: Collection[Any]) -> None:
-    """Log what these servers of a process wait for, and once that all are ready; there may be more of them by then."""
+    """Log what these servers of a process wait for, and when all are ready; more may have joined by then."""
     first = next(iter(servers))
     scheduler = first.scheduler.address if hasattr(first, "scheduler") else None
     if scheduler:
@@ -42,7 +42,7 @@ async def announce(servers: Collection[Any]) -> None:
 
 
 def explain_end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Log in one line what ended this process, as its `sys.excepthook`; the exit code is that of the cause."""
+    """Log in one line the error that ended this process, as its `sys.excepthook`; exit with the code of the cause."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
@@ -61,12 +61,12 @@ def explain_end(kind: type[BaseException], error: BaseException, trace: Tracebac
 
 
 def port_is_taken(address: str, port: int) -> OSError:
-    """What to raise in the place of EADDRINUSE: with the address, and who listens there if the kernel tells this user.
+    """Make an error to raise instead of EADDRINUSE, with the address, and the process there if this user may see it.
 
-    Dask tells it by its errno when it looks for a free port in a range.
+    Dask recognises it by its errno when it looks for a free port in a range.
     """
     holder = ""
-    with suppress(psutil.Error):  # on macOS, root alone may ask
+    with suppress(psutil.Error):  # on macOS, only root may ask
         for found in psutil.net_connections("tcp"):
             if found.status == psutil.CONN_LISTEN and found.laddr.port == port and found.pid:
                 process = psutil.Process(found.pid)

@@ -43,7 +43,7 @@ def clear_error_queue() -> None:
 
 
 class PkiSocket(ssl.SSLSocket):
-    """Clears the error queue at each failure, which all ways in and out of tornado's streams pass here."""
+    """Clears the error queue at each failure; all reads and writes of tornado's streams pass here."""
 
     on_turn: Callable[[], None] | None = None
     """Called whenever the handshake goes on (`daskpki.cluster.pending`)."""
@@ -73,7 +73,7 @@ class PkiSocket(ssl.SSLSocket):
         except OSError as error:
             _clear_after(error)
             if self.server_side and isinstance(error, ssl.SSLError) and error.args[0] in _LOUD:
-                # Tornado would log a warning for each of them, at whatever rate a stranger sends nonsense.
+                # Tornado would log a warning for each of them, at any rate at which a stranger sends nonsense.
                 raise ssl.SSLError(ssl.SSL_ERROR_EOF, str(error)) from error
             raise
 

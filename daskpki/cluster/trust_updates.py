@@ -1,9 +1,9 @@
 """Receives, verifies and forwards newer trust documents over live connections.
 
-The operation is ours and is taken out before Dask sees it. The signature is the authority: a document counts if the
-rules of `daskpki.pki.trust` accept it after the one in force, whichever peer delivers it. The tables say who may
-deliver one at all: schedulers to their workers and clients, clients to a scheduler (`daskpki revoke`), workers to their
-nanny. `TrustManager` holds the document and the credential in force, and replaces them while the process runs.
+Dask never sees this operation of ours. The signature is the authority: a document counts if the rules of
+`daskpki.pki.trust` accept it after the one in force, whichever peer delivers it. The tables list who may deliver one at
+all: schedulers to their workers and clients, clients to a scheduler (`daskpki revoke`), workers to their nanny.
+`TrustManager` has the document and the credential in force, and replaces them while the process runs.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class TrustMessage(NamedTuple):
 
 TRUST: Final = "daskpki-trust"
 EPOCH: Final = "daskpki"
-"""Field of the greeting by which daskpki announces itself and its epoch."""
+"""Field of the greeting with daskpki's epoch, which also shows that the peer runs daskpki."""
 MODE: Final = "daskpki-worker-clients"
 """Field with a scheduler's mode for worker certificates as clients."""
 
@@ -77,9 +77,14 @@ def is_trust_message(received: Any) -> bool:
 
 
 def consume_trust(enforcement: Enforcement, received: Mapping[str, Any], sender: Peer) -> DaskpkiError | None:
-    """Put the document that `sender` brought in force if it is newer and valid; return the error, which is recorded."""
+    """Put a document from `sender` in force if it is newer and valid; record an error, and return it."""
+    signed = received.get("signed")
     try:
-        _offer(enforcement, received, sender)
+        if enforcement.manager is None:
+            raise UnavailableError("this process takes no trust documents")
+        if not isinstance(signed, bytes):
+            raise DaskpkiError("a message for a trust document has none")  # noqa: TRY301 - recorded as well
+        enforcement.manager.offer(Confidential(signed), sender=sender)
     except DaskpkiError as error:
         enforcement.audit.record(
             REFUSED,
@@ -93,29 +98,20 @@ def consume_trust(enforcement: Enforcement, received: Mapping[str, Any], sender:
 
 
 def reply_trust(enforcement: Enforcement, error: DaskpkiError | None) -> Any:
-    """Make the reply to a document that came as a call: the epoch in force now, or why it was refused."""
+    """Make the reply to a document that came as a call: the epoch in force now, or the reason of the refusal."""
     if error is not None:
         return error_message(PermissionError(str(error)), status="uncaught-error")
     return {"status": "OK", "epoch": enforcement.trust.epoch}
 
 
 def cut_off(enforcement: Enforcement, sender: Peer, error: DaskpkiError | None) -> None:
-    """Cut every connection of a peer that brought a forged document; but a worker never cuts its scheduler.
+    """Cut every connection of a peer that sent a forged document; but a worker never cuts its scheduler.
 
     A worker ends without its scheduler, so one forged document on a scheduler would end all workers.
     """
     ours, theirs = enforcement.identity.role, sender.identity.role
     if isinstance(error, ForgedError) and (ours, theirs) != (Role.WORKER, Role.SCHEDULER):
-        enforcement.abort_peer(sender, "it brought a forged trust document")
-
-
-def _offer(enforcement: Enforcement, received: Mapping[str, Any], sender: Peer) -> None:
-    if enforcement.manager is None:
-        raise UnavailableError("this process takes no trust documents")
-    signed = received.get("signed")
-    if not isinstance(signed, bytes):
-        raise DaskpkiError("a message about a trust document, without it")
-    enforcement.manager.offer(Confidential(signed), sender=sender)
+        enforcement.abort_peer(sender, "it sent a forged trust document")
 
 
 async def send_trust(address: str, arguments: Mapping[str, Any], signed: Confidential) -> int:
@@ -151,7 +147,7 @@ class Refusals:
         self._clock = clock
         self._moments: dict[int, deque[float]] = {}
         self._turns: dict[int, float] = {}
-        """By serial, when the last document beyond the limit is answered; the next one waits for that."""
+        """By serial, the time of the answer to the last document beyond the limit; the next one waits for it."""
 
     def check(self, sender: Peer) -> None:
         """Raise TooManyRefusedError if that peer has to wait."""
@@ -160,8 +156,8 @@ class Refusals:
             return
         turn = self._turns[sender.serial] = max(self._turns.get(sender.serial, now), now) + _TURN
         raise TooManyRefusedError(
-            f"{_REFUSALS_PER_MINUTE} trust documents that {sender.identity.uri} brought within a minute did not "
-            "hold; wait one",
+            f"{_REFUSALS_PER_MINUTE} trust documents that {sender.identity.uri} sent within a minute were not valid; "
+            "wait a minute",
             turn - now,
         )
 
@@ -188,10 +184,11 @@ class TrustManager:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.document = document
+        self.signed = signed
+        """The document in force as it was signed; None if only its content is known here."""
         self.on_trust: list[Callable[[TrustManager], None]] = []
         self.on_credential: list[Callable[[KeyPair], None]] = []
         self._enforcement = enforcement
-        self._signed = signed
         self._refusals = Refusals(clock)
         self._lock = threading.Lock()
 
@@ -201,18 +198,13 @@ class TrustManager:
         return self.document.epoch
 
     @property
-    def signed(self) -> Confidential | None:
-        """The document in force as it was signed; None if only its content is known here."""
-        return self._signed
-
-    @property
     def lifetime(self) -> Lifetime:
         """Lifetime of the leaf in use."""
         return lifetime(load_certificate(self._leaf))
 
     @property
     def awaits_credential(self) -> bool:
-        """True if a newer one is to be expected: the leaf in use is revoked, or not of the CA that issues now."""
+        """True if a newer credential is likely: the leaf in use is revoked, or not from the CA that issues now."""
         leaf, active = load_certificate(self._leaf), load_certificate(self.document.active.issuing)
         return leaf.issuer != active.subject or leaf.serial_number in self._enforcement.trust.revoked
 
@@ -222,14 +214,14 @@ class TrustManager:
 
     def message(self) -> dict[str, Any] | None:
         """Make the message that carries the document in force; None without its signed form."""
-        return None if self._signed is None else message(self._signed)
+        return None if self.signed is None else message(self.signed)
 
     def offer(self, signed: Confidential, *, sender: Peer | None = None) -> bool:
-        """Put `signed` in force if it is newer than the current document; return whether it is.
+        """Put `signed` in force if it is newer than the current document; return True if it is.
 
-        NotTrustedError or CorruptError if it is invalid, and nothing has changed: ForgedError if it claims to be signed
-        by a CA that is trusted here. TooManyRefusedError for a `sender` with too many of them; a document that this
-        process found itself has no sender, and is always verified.
+        Raises NotTrustedError or CorruptError if it is invalid, and then nothing has changed: ForgedError if it claims
+        to be signed by a CA that is trusted here. TooManyRefusedError if the `sender` has sent too many invalid ones; a
+        document that this process found itself has no sender, and is always verified.
         """
         if sender is not None:
             self._refusals.check(sender)
@@ -251,27 +243,25 @@ class TrustManager:
             listener(self)
         return True
 
-    def _verified(self, parsed: SignedTrustDocument) -> TrustDocument:
+    def _put_in_force(self, parsed: SignedTrustDocument, signed: Confidential) -> None:
         from daskpki.pki.trust import is_forged, verify_trust
 
+        now, before = datetime.now(UTC), self.document
         try:
-            return verify_trust(parsed, now=datetime.now(UTC), cluster=self.document.cluster, previous=self.document)
+            document = verify_trust(parsed, now=now, cluster=before.cluster, previous=before)
         except NotTrustedError as error:
-            if is_forged(parsed, self.document):
+            if is_forged(parsed, before):
                 raise ForgedError(str(error), hint=error.hint) from error
             raise
-
-    def _put_in_force(self, parsed: SignedTrustDocument, signed: Confidential) -> None:
-        document = self._verified(parsed)
         self._enforcement.replace(trust=trust_of(document))
-        if self.document.active.certificate not in document.roots:
-            # The CA was not retired first: an emergency, or a whole rollover was missed, which looks the same.
+        if before.active.certificate not in document.roots:
+            # The CA was not retired first: an emergency, or a missed rollover, which looks the same.
             self._enforcement.abort_foreign()
-        self.document, self._signed = document, signed
-        self._enforcement.audit.record(RELOADED, detail=f"trust document {document.epoch} holds")
+        self.document, self.signed = document, signed
+        self._enforcement.audit.record(RELOADED, detail=f"trust document {document.epoch} is in force")
 
     def renew(self, pair: KeyPair) -> None:
-        """Use a newer credential of the same identity; NotTrustedError if it is invalid, and nothing has changed."""
+        """Use a newer credential of the same identity; NotTrustedError if it is invalid, and then nothing changes."""
         from daskpki.pki.verify import verify_leaf
 
         identity = self._enforcement.identity

@@ -37,7 +37,7 @@ SMALL: Final = (10_000, 1 << 20)
 """Items, and characters or bytes, of one custom metric, `extra` or extension."""
 _LARGE: Final = (1_000_000, 1 << 26)
 MOST_NUMBERS: Final = 4096
-"""Keys of one dict or set whose hash is known beforehand (`may_collide`)."""
+"""Most keys of one dict or set whose hash is known beforehand (`may_collide`)."""
 
 
 # --- single values
@@ -59,12 +59,12 @@ def _is_number(value: object) -> bool:
 
 
 def _is_figure(value: object) -> bool:
-    """A user's number, which may be NaN or infinite: only its own statistics use it."""
+    """A user's number, which may be NaN or infinite: only the user's own statistics use it."""
     return isinstance(value, float) or _is_integer(value, -_WIDEST, _WIDEST)
 
 
 def _is_rate(value: object) -> bool:
-    """A divisor in the scheduler."""
+    """A number by which the scheduler divides."""
     return _is_number(value) and value > 0  # type: ignore[operator]  # a number
 
 
@@ -80,7 +80,7 @@ def _is_key(value: object) -> bool:
 
 
 def _is_name(value: object) -> bool:
-    """A name of an event, a lock, a queue: a key, and small, since the scheduler keeps it."""
+    """The name of an event, a lock or a queue: a key, and small, since the scheduler keeps it."""
     return _is_key(value) and is_plain(value, 100, _TEXT)
 
 
@@ -88,9 +88,9 @@ def _is_name(value: object) -> bool:
 
 
 def may_collide(keys: Collection[Any]) -> bool:
-    """Whether too many keys have hashes that their sender may choose, so that in a dict each one meets all others.
+    """True if a sender may have chosen the hashes of too many keys, so that all of them collide in a dict.
 
-    Those of texts are salted in each process. Numbers hash to themselves: 700,000 chosen ones take an hour.
+    Hashes of texts are salted in each process. Numbers hash to themselves: 700,000 chosen ones take an hour.
     """
     return len(keys) > MOST_NUMBERS and sum(not _is_salted(key) for key in keys) > MOST_NUMBERS
 
@@ -122,7 +122,7 @@ def _has(value: object, fields: Mapping[str, Callable[[Any], bool]]) -> bool:
 
 
 def is_plain(value: object, items: int, size: int) -> bool:
-    """True if `value` is plain data with at most so many items, and characters or bytes, and nothing opaque."""
+    """True if `value` is plain data of at most `items` items and `size` characters or bytes, with nothing opaque."""
     waiting: list[Any] = [value]
     while waiting:
         items -= 1
@@ -157,7 +157,7 @@ def _is_data(value: object) -> bool:
 
 
 def _is_transferred(value: object) -> bool:
-    """A bandwidth and its number of transfers: the scheduler divides one by the other."""
+    """A bandwidth and its number of transfers; the scheduler divides one by the other."""
     return isinstance(value, (list, tuple)) and len(value) == 2 and _is_rate(value[0]) and _is_integer(value[1], 1)  # noqa: PLR2004 - a pair
 
 
@@ -175,7 +175,7 @@ _MEASURED: Final[Mapping[str, Callable[[Any], bool]]] = {
     "task_counts": lambda value: _is_mapping(value, _is_text, _is_integer),
     "transfer": lambda value: _is_mapping(value, _is_text, _is_number),
 }
-"""Dask's metrics with which the scheduler, its pages and its clients compute."""
+"""Dask's metrics that the scheduler, its pages and its clients use in computations."""
 
 
 def _is_metrics(value: object) -> bool:
@@ -200,7 +200,7 @@ def _is_startstop(value: object) -> bool:
 
 
 def _is_error(value: object) -> bool:
-    """Bytes as `distributed.core.error_message` serializes them: each client that waits for the task unpickles them."""
+    """Bytes as `distributed.core.error_message` serializes them; each client that waits for the task unpickles them."""
     if not isinstance(value, Serialized):
         return value is None or isinstance(value, Serialize)  # the latter on the worker, which has still to send it
     header, frames = value.header, len(value.frames)
@@ -270,7 +270,7 @@ def misfit(kinds: Mapping[str, str], message: Mapping[str, Any]) -> str | None:
 
 
 def fitted(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a worker's report, with a text in place of too large values of its user, or without them."""
+    """Copy a worker's report; its user's values that are too large become a text, or are left out."""
     copy = dict(message)
     if isinstance(metrics := message.get("metrics"), dict):
         copy["metrics"] = {

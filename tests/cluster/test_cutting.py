@@ -22,7 +22,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from daskpki.cluster.audit import EXPIRED, REVOKED
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import trust_of
-from daskpki.cluster.refresh import NullSource, Watch
+from daskpki.cluster.refresh import NullSource, Poller
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.cluster.trust_updates import TrustManager
 from daskpki.handover import Freshness
@@ -100,24 +100,24 @@ class Site:
 def test_a_connection_outlives_its_peers_certificate_by_the_grace() -> None:
     site = Site()
     alice = site.authority.leaf(Role.CLIENT, "alice", ttl=int(DAY.total_seconds()))
-    watch = Watch(site.enforcement, site.manager, NullSource(), freshness=Freshness(grace=100))
+    poller = Poller(site.enforcement, site.manager, NullSource(), freshness=Freshness(grace=100))
     ends = lifetime(load_certificate(alice.credential.leaf)).not_after - time.time()
 
     async def scenario() -> None:
         async with site.running() as scheduler, site.connected(scheduler, alice) as leaving:
             site.ahead = ends - 10
-            watch.look()
+            poller.poll()
             assert site.details(EXPIRED) == []
             site.ahead = ends + 50
-            watch.look()
-            watch.look()
+            poller.poll()
+            poller.poll()
             connections = len(site.enforcement.connections())
             assert connections > 0
             warnings = site.details(EXPIRED)
             assert len(warnings) == connections
             assert re.fullmatch(r"the certificate has ended; the connection is cut off in \d\d s", warnings[0])
             site.ahead = ends + 101
-            watch.look()
+            poller.poll()
             await asyncio.wait_for(leaving.gone.wait(), 20)
             assert set(site.details(EXPIRED)[connections:]) == {"the certificate ended, and no newer one came"}
 
@@ -296,7 +296,7 @@ def test_new_peers_once_the_revocation_list_ran_out(
     site = Site(allow_stale=allowed, revocations_for=DAY)
     context = shown(site, site.authority.leaf(Role.CLIENT, "alice"), tmp_path)
     freshness, hands = Freshness(stale_trust="allow" if allowed else "refuse"), [0.0]
-    watch = Watch(site.enforcement, site.manager, NullSource(), freshness=freshness, clock=lambda: hands[0])
+    poller = Poller(site.enforcement, site.manager, NullSource(), freshness=freshness, clock=lambda: hands[0])
 
     async def scenario() -> bytes:
         async with site.running() as scheduler:
@@ -309,6 +309,6 @@ def test_new_peers_once_the_revocation_list_ran_out(
     assert (b"refused the connection" in words) != allowed
     for minutes in (0, 1, 59, 61):
         hands[0] = minutes * 60.0
-        watch.look()
-    assert caplog.text.count("the revocation list has run out") == 2  # at once, and an hour later
-    assert ("takes in new peers all the same" in caplog.text) == allowed
+        poller.poll()
+    assert caplog.text.count("the revocation list has expired") == 2  # at once, and an hour later
+    assert ("accepts new peers nevertheless" in caplog.text) == allowed

@@ -68,7 +68,7 @@ def test_who_is_revoked_after_rotations_is_cut_and_nobody_else(tmp_path: Path, r
             for comm in (scheduler, nanny):
                 reply = await ask(comm, **trust_updates.message(authority.signed(document)))
                 assert reply["epoch"] == document.epoch
-            holds = re.compile(rf"trust document {document.epoch} holds")
+            holds = re.compile(rf"trust document {document.epoch} is in force")
             await asyncio.to_thread(running.workers.wait_for, holds, 2)
 
         revoked = [

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from daskpki.boot.memfd import MemoryFiles
-from daskpki.cluster.child_processes import ParentSource
-from daskpki.cluster.refresh import Watch
+from daskpki.cluster.child_processes import parent_source
+from daskpki.cluster.refresh import Poller
 from daskpki.cluster.security import NodeSecurity
 from daskpki.cluster.trust_updates import TrustManager
 from daskpki.errors import DaskpkiError
@@ -50,13 +50,13 @@ def parent(handover: Handover) -> NodeSecurity:
 def test_a_worker_process_follows_its_parent(own: Authority, parent: NodeSecurity, handover: Handover) -> None:
     path = parent.hand_to_children()
     child = NodeSecurity(load_handover(path))
-    watch = Watch(child.enforcement(Role.WORKER), child.manager, ParentSource(path), share=0)
+    poller = Poller(child.enforcement(Role.WORKER), child.manager, parent_source(path), share=0)
     for _change in range(3):
         document, leaf = own.document(), own.leaf(Role.WORKER)
         parent.manager.offer(own.signed(document))
         parent.manager.renew(leaf.pair)
         assert parent.hand_to_children() == path
-        assert watch.look()
+        assert poller.poll()
         assert child.manager.epoch == document.epoch
         assert child.enforcement(Role.WORKER).pair == leaf.pair
     newest = load_handover(path)
@@ -74,8 +74,8 @@ def test_what_comes_late_starts_with_the_newest(own: Authority, parent: NodeSecu
 def test_without_its_parent_nothing_changes(own: Authority, parent: NodeSecurity, tmp_path: Path) -> None:
     enforcement = parent.enforcement(Role.WORKER)
     before = enforcement.pair
-    source = ParentSource(str(tmp_path / "gone"))
+    source = parent_source(str(tmp_path / "gone"))
     with pytest.raises(DaskpkiError):
         source.credential(before)
-    assert not Watch(enforcement, TrustManager(enforcement, own.document()), source, share=0).look()
+    assert not Poller(enforcement, TrustManager(enforcement, own.document()), source, share=0).poll()
     assert enforcement.pair is before

@@ -14,7 +14,7 @@ import pytest
 from distributed import Client, LocalCluster
 from distributed.utils import open_port
 
-from daskpki.cluster.local_cluster import LOOK, LocalSecurity, cluster_security
+from daskpki.cluster.local_cluster import POLL, LocalSecurity, cluster_security
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.security import client_security
 from daskpki.cluster.tls import KeyPair
@@ -83,14 +83,14 @@ def test_a_revocation_reaches_every_process_also_those_that_start_later() -> Non
         LocalCluster(n_workers=1, security=security, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
-        look = cluster.scheduler.periodic_callbacks[LOOK]
-        assert look.is_running()
+        poll = cluster.scheduler.periodic_callbacks[POLL]
+        assert poll.is_running()
         with Client(cluster.scheduler_address, security=his, set_as_default=False) as control:
             assert control.submit(sum, [1, 2]).result(timeout=20) == 3
         authority.revoke(bob)
         document = authority.document()
         shelf.signed = authority.signed(document)
-        cluster.sync(look.callback)
+        cluster.sync(poll.callback)
         assert {each.trust.epoch for each in security.enforcements.values()} == {document.epoch}
         ((first, epoch),) = client.run(believed_in).values()  # on the stream after the document
         assert epoch == document.epoch

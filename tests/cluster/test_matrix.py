@@ -220,7 +220,7 @@ def publish(authority: Authority, cluster: Cluster) -> None:
     document = authority.document()
     signed = authority.signed(document)
     asyncio.run(trust_updates.send_trust(cluster.address, admin.get_connection_args("client"), signed))
-    holds = re.compile(rf'"reloaded".*trust document {document.epoch} holds')
+    holds = re.compile(rf'"reloaded".*trust document {document.epoch} is in force')
     cluster.workers.wait_for(holds, cluster.nworkers + 1)  # each worker, and the process of their nannies
 
 

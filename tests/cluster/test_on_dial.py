@@ -15,7 +15,7 @@ import pytest
 from distributed import Client, Scheduler
 
 import daskpki
-from daskpki.cluster.refresh import PATIENCE, Lookout, NullSource, OnDial
+from daskpki.cluster.refresh import PATIENCE, DialRefresh, NullSource, SharedLookup
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustManager, TrustMessage
@@ -152,17 +152,17 @@ def test_a_place_that_does_not_answer_delays_a_dial_by_two_seconds_and_counts_wh
     leaf, document = alice(own), own.document()
     newest = own.document()
     source = Stubborn(own.signed(newest))
-    lookout = Lookout(source)
-    security = client_security(leaf.credential, document, source=NullSource(), lookout=lookout)
+    shared = SharedLookup(source)
+    security = client_security(leaf.credential, document, source=NullSource(), shared=shared)
     begin = time.monotonic()
     connect(own, security)
     assert PATIENCE <= time.monotonic() - begin < PATIENCE + 10
     assert f"going on with that of epoch {document.epoch}" in caplog.text
     enforcement = security.enforcement(Role.CLIENT)
     assert isinstance(enforcement.manager, TrustManager)
-    look = lookout.look(enforcement.manager)
+    lookup = shared.latest(enforcement.manager)
     source.told.set()
-    look.result(60)
+    lookup.result(60)
     assert enforcement.trust.epoch == newest.epoch
 
 
@@ -176,7 +176,8 @@ class Failing(NullSource):
 def test_a_place_that_cannot_be_asked_is_logged_and_the_dial_goes_on(
     own: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
-    security = client_security(alice(own).credential, own.document(), source=NullSource(), lookout=Lookout(Failing()))
+    shared = SharedLookup(Failing())
+    security = client_security(alice(own).credential, own.document(), source=NullSource(), shared=shared)
     connect(own, security)
     assert "the store is closed" in caplog.text
 
@@ -189,11 +190,11 @@ def test_a_look_is_kept_for_a_minute_for_all_clients_of_a_process(own: Authority
             began.append(hands[0])
             return [TrustMessage(newest)] if len(began) == 1 else []
 
-    lookout = Lookout(Asked(), clock=lambda: hands[0])
+    shared = SharedLookup(Asked(), clock=lambda: hands[0])
     document, leaf = own.document(), alice(own)
     newest = own.signed(own.document())
     managers = [TrustManager(own.enforcement(leaf), document) for _ in range(2)]
-    dials = [OnDial(own.enforcement(leaf), manager, NullSource(), lookout) for manager in managers]
+    dials = [DialRefresh(own.enforcement(leaf), manager, NullSource(), shared) for manager in managers]
 
     async def dial_all() -> None:
         for each in dials:
@@ -204,7 +205,7 @@ def test_a_look_is_kept_for_a_minute_for_all_clients_of_a_process(own: Authority
         hands[0] = moment
         asyncio.run(dial_all())
         assert {manager.epoch for manager in managers} == {document.epoch + 1}
-    assert began == [0.0, 0.0, 60.0], "the first look asks once more after what it took"
+    assert began == [0.0, 0.0, 60.0], "the first lookup asks once more after what it took"
 
 
 def test_nothing_of_google_is_loaded_for_a_credential_from_files(own: Authority, directory: Path) -> None:
@@ -232,7 +233,7 @@ class Counting(NullSource):
 def test_a_place_is_asked_at_most_once_a_minute(own: Authority) -> None:
     document, source, hands = own.document(), Counting(), [0.0]
     enforcement = own.enforcement(alice(own, AGED))
-    on_dial = OnDial(enforcement, TrustManager(enforcement, document), source, clock=lambda: hands[0])
+    on_dial = DialRefresh(enforcement, TrustManager(enforcement, document), source, clock=lambda: hands[0])
     for moment in (0, 1, 59, 60, 61, 119, 120):
         hands[0] = moment
         asyncio.run(on_dial.begin())
@@ -244,7 +245,7 @@ def test_a_dial_with_no_reason_to_look_delays_no_look(own: Authority) -> None:
     enforcement = own.enforcement(alice(own))
     begin = TrustManager(enforcement, document).lifetime.not_before
     ages = iter([LIFE / 2, LIFE * 3 / 4])  # before two thirds of it, nothing newer is to be expected
-    on_dial = OnDial(
+    on_dial = DialRefresh(
         enforcement,
         TrustManager(enforcement, document),
         source,

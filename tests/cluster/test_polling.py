@@ -15,7 +15,7 @@ from daskpki.boot.refresh import StoreSource, TrustVersions, open_source
 from daskpki.cluster.audit import REFUSED, Audit
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import trust_of
-from daskpki.cluster.refresh import NullSource, Watch
+from daskpki.cluster.refresh import NullSource, Poller
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustManager, TrustMessage
 from daskpki.confidential import Confidential
@@ -60,7 +60,7 @@ class OwnNode(NamedTuple):
     """What goes by a source in a process."""
 
     manager: TrustManager
-    watch: Watch
+    poller: Poller
     audit: Audit
 
 
@@ -68,7 +68,7 @@ def own_node(source: StoreSource, authority: Authority, held: TrustDocument) -> 
     leaf = authority.leaf(Role.WORKER)
     enforcement = Enforcement(leaf.identity, leaf.pair, trust_of(held))
     manager = enforcement.manager = TrustManager(enforcement, held)
-    return OwnNode(manager, Watch(enforcement, manager, WithoutCredential(source), share=0), enforcement.audit)
+    return OwnNode(manager, Poller(enforcement, manager, WithoutCredential(source), share=0), enforcement.audit)
 
 
 class WithoutCredential(NamedTuple):
@@ -136,20 +136,20 @@ def test_a_credential_that_did_not_hold_is_offered_again(shelves: Shelves, sourc
     held, leaf = authority.document(), authority.leaf(Role.WORKER)
     enforcement = Enforcement(leaf.identity, leaf.pair, trust_of(held))
     manager = TrustManager(enforcement, held)
-    watch = Watch(enforcement, manager, source, share=0)
+    poller = Poller(enforcement, manager, source, share=0)
     shelves.add(TRUST, authority.signed(held))
     authority.add_authority()
     known = authority.signed(authority.document())
     authority.activate_authority()
     newer = authority.leaf(Role.WORKER)
     shelves.add(secret_names.credential_id("default", Role.WORKER, "worker"), encode_credential(newer.credential))
-    assert not watch.look()
+    assert not poller.poll()
     assert enforcement.pair == leaf.pair
     shelves.add(TRUST, known)
-    assert watch.look()
+    assert poller.poll()
     assert enforcement.pair == newer.pair
     requests = shelves.requests
-    assert watch.look()
+    assert poller.poll()
     assert shelves.requests - requests == 2
 
 
@@ -161,19 +161,19 @@ def test_after_a_push_the_next_look_that_is_answered_asks_for_a_credential(
     held, renewed, leaf = authority.document(), authority.leaf(Role.WORKER), authority.leaf(Role.WORKER)
     enforcement = Enforcement(leaf.identity, leaf.pair, trust_of(held))
     manager = TrustManager(enforcement, held)
-    watch = Watch(enforcement, manager, source)
+    poller = Poller(enforcement, manager, source)
     shelves.add(TRUST, authority.signed(held))
     shelves.add(TRUST, authority.signed(pushed := authority.document()))
     shelves.add(secret_names.credential_id("default", Role.WORKER, "worker"), encode_credential(renewed.credential))
     assert manager.offer(authority.signed(pushed))
     shelves.down = True
-    assert not watch.look()
+    assert not poller.poll()
     assert enforcement.pair == leaf.pair
     shelves.down = False
-    assert watch.look()
+    assert poller.poll()
     assert enforcement.pair == renewed.pair
     requests = shelves.requests
-    assert watch.look()
+    assert poller.poll()
     assert shelves.requests - requests == 1  # for trust alone
 
 
@@ -231,12 +231,12 @@ def test_versions_that_do_not_hold_hide_none_that_does(shelves: Shelves, source:
     junk = [*(stranger.signed(each) for each in forged), Confidential(b"nothing"), authority.signed(held)]
     shelves.versions[TRUST] = [authority.signed(held), *junk, authority.signed(revoking), *junk]
     security = own_node(source, authority, held)
-    assert not security.watch.look(), "some did not hold"
+    assert not security.poller.poll(), "some did not hold"
     assert security.manager.epoch == revoking.epoch
     refused = [event.detail for event in security.audit.latest if event.kind == REFUSED]
     assert {detail.split(" of ")[0] for detail in refused} == {f"a trust document from version {n}" for n in (2, 3)}
     requests = shelves.requests
-    assert security.watch.look()
+    assert security.poller.poll()
     assert shelves.requests - requests == 1, "each is refused once"
 
 
@@ -248,11 +248,11 @@ def test_a_thousand_forged_versions_cost_two_reads_each_and_one_request_afterwar
     forged = stranger.signed(stranger.document()._replace(epoch=1000, prev=0))
     shelves.versions[TRUST] = [authority.signed(held), authority.signed(revoking), *[forged] * 1000]
     security = own_node(source, authority, held)
-    security.watch.look()
+    security.poller.poll()
     assert security.manager.epoch == revoking.epoch
     assert shelves.requests < 4 * 1000
     requests = shelves.requests
-    assert security.watch.look()
+    assert security.poller.poll()
     assert shelves.requests - requests == 1
 
 
@@ -268,7 +268,7 @@ def test_a_node_that_missed_a_rollover_catches_up_through_the_versions_between(
         shelves.add(TRUST, authority.signed(newer := authority.document()))
     authority.sign_by_active_alone()
     shelves.add(TRUST, authority.signed(newest := authority.document()))
-    security.watch.look()
+    security.poller.poll()
     assert (newest.epoch > newer.epoch, security.manager.epoch) == (True, newest.epoch)
 
 

@@ -26,7 +26,7 @@ if __name__ == "__main__":
         print(client.scheduler.address.partition(":")[0], client.submit(sum, [1, 2]).result(timeout=30))
         subprocess.run([sys.executable, "-m", "daskpki", "revoke", "worker/spare"], check=True)
         before = security.enforcements["scheduler"].trust.epoch
-        cluster.sync(cluster.scheduler.periodic_callbacks["daskpki-look"].callback)
+        cluster.sync(cluster.scheduler.periodic_callbacks["daskpki-poll"].callback)
         print("epochs:", security.enforcements["scheduler"].trust.epoch - before)
 """
 

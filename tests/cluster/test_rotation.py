@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from distributed import Client, Scheduler, Worker
 
-from daskpki.cluster.refresh import Watch
+from daskpki.cluster.refresh import Poller
 from daskpki.cluster.security import NodeSecurity, client_security
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustMessage
@@ -57,8 +57,8 @@ def node(authority: Authority, role: Role, directory: Path) -> NodeSecurity:
     return NodeSecurity(parse_handover(handover_of(authority, authority.leaf(role), directory, "limited").read_bytes()))
 
 
-def watch(security: NodeSecurity, shelf: Shelf, **options: Any) -> Watch:
-    return Watch(security.enforcement(Role(security.handover.role)), security.manager, shelf, **options)
+def poller(security: NodeSecurity, shelf: Shelf, **options: Any) -> Poller:
+    return Poller(security.enforcement(Role(security.handover.role)), security.manager, shelf, **options)
 
 
 def test_a_rollover_under_load_loses_nothing(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_rollover_under_load_loses_nothing(tmp_path: Path) -> None:
         """Each host's own poller, with its own newest credential."""
         for security, role in ((scheduling, Role.SCHEDULER), (working, Role.WORKER)):
             shelf.leaf = authority.leaf(role)
-            assert watch(security, shelf).look()
+            assert poller(security, shelf).poll()
 
     async def scenario() -> None:
         async with (
@@ -107,7 +107,7 @@ def test_what_a_restarted_worker_gets_is_the_newest(tmp_path: Path) -> None:
     shelf = Shelf(authority)
     shelf.publish()
     shelf.leaf = authority.leaf(Role.WORKER)
-    assert watch(security, shelf).look()
+    assert poller(security, shelf).poll()
     restarted = NodeSecurity(load_handover(path))
     assert restarted.manager.epoch == security.manager.epoch
     assert restarted.enforcement(Role.WORKER).pair == shelf.leaf.pair
@@ -175,14 +175,14 @@ def test_a_source_that_does_not_answer_changes_nothing(tmp_path: Path, caplog: p
     security = node(authority, Role.SCHEDULER, tmp_path)
     shelf, now = Shelf(authority), 0.0
     shelf.broken = True
-    watching = watch(security, shelf, freshness=Freshness(fetch_age=100), clock=lambda: now)
-    assert not watching.look()
+    polling = poller(security, shelf, freshness=Freshness(fetch_age=100), clock=lambda: now)
+    assert not polling.poll()
     assert "last fetched" not in caplog.text
     now = 101.0
-    assert not watching.look()
+    assert not polling.poll()
     assert "last fetched 101 s ago" in caplog.text
     shelf.broken = False
-    assert watching.look()
+    assert polling.poll()
 
 
 def test_the_poller_looks_again_and_again(tmp_path: Path) -> None:
@@ -198,6 +198,6 @@ def test_the_poller_looks_again_and_again(tmp_path: Path) -> None:
             raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(watch(security, shelf).run(60, pause))
+        asyncio.run(poller(security, shelf).run(60, pause))
     assert all(54 <= seconds <= 66 for seconds in pauses)
     assert security.manager.epoch == authority.document().epoch - 2

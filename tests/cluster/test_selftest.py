@@ -62,7 +62,7 @@ def test_a_distributed_in_which_the_rules_do_not_hold_does_not_start(environ: di
     done = start(environ, definition, change)
     assert done.returncode != 0
     assert "started" not in done.stdout
-    assert "daskpki's rules do not hold with distributed" in done.stderr
+    assert "daskpki's rules do not work with distributed" in done.stderr
     assert found in done.stderr
     assert all(version in done.stderr for version in TESTED)
 

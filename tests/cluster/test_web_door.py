@@ -104,7 +104,7 @@ def test_a_handler_that_a_newer_version_adds_is_not_served(authority: Authority)
                 return (await browser.ask("/brand")).status, (await stranger.ask("/brand")).status
 
     assert asyncio.run(scenario()) == (404, 200)
-    assert "no page that daskpki knows" in str(why_denied(Brand))
+    assert "not a page that daskpki knows" in str(why_denied(Brand))
 
 
 @pytest.mark.parametrize("path", ["/proxy/8786/127.0.0.1/status", "/api/v1/retire_workers", "/api/v1/adaptive_target"])

@@ -1,6 +1,6 @@
-"""The last of the three layers: no unpickler of this process may look a name up, so that no pickle can run code.
+"""The last of three layers: no unpickler of this process may look up a name, so no pickle can run code.
 
-An audit hook cannot be removed (PEP 578). What the other two layers missed becomes a refusal in the log.
+An audit hook cannot be removed (PEP 578). A pickle that the other two layers missed is refused and logged.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from distributed.protocol.serialize import to_serialize
 from distributed.utils import get_traceback, truncate_exception
 
 _LONGEST: Final = 10_000
-"""Characters of an error that is told, as distributed.admin.max-error-length."""
+"""Most characters of an error in a reply, as distributed.admin.max-error-length."""
 _REHEARSED: Final = "daskpki.cluster.sealed.selftest.song_of_the_start"
-"""With which each start tries the hook."""
+"""The name in the pickle with which each start tests the hook."""
 _OURS: Final = frozenset({"builtins", "asyncio", "concurrent", "dask", "daskpki", "distributed", "tornado"})
 _for_an_admin: ContextVar[bool] = ContextVar("daskpki-unpickles-for-an-admin", default=False)
 
 logger = logging.getLogger("distributed.daskpki")
 
 refused: list[str] = []
-"""The latest names that were not looked up, for the page."""
+"""The latest refused names, for the page."""
 
 
 def install() -> None:
-    """Put the hook into this process, for good."""
+    """Install the hook in this process, for good."""
     for module in list(sys.modules.values()):
         if getattr(module, "__dict__", {}).get("error_message") is stock_error_message:
             module.error_message = error_message  # type: ignore[attr-defined]
@@ -42,7 +42,7 @@ def install() -> None:
 
 @contextmanager
 def unpickling_for_an_admin() -> Iterator[None]:
-    """Let the task that runs this unpickle what an admin's certificate sent, and no other task."""
+    """Let the current asyncio task, and no other, unpickle a message of an admin's certificate."""
     token = _for_an_admin.set(True)
     try:
         yield
@@ -62,9 +62,9 @@ def _refuse_names(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def error_message(error: BaseException, status: str = "error") -> dict[str, Any]:
-    """Dask's own error_message, but for that it does not unpickle what it has just pickled to see whether it can.
+    """Make Dask's error message, without its test that unpickles the error again.
 
-    An error of a type that is not Python's, Dask's or ours is told by its text.
+    An error whose type is not Python's, Dask's or ours is replaced by its text.
     """
     told: BaseException = truncate_exception(error, _LONGEST)
     if type(told).__module__.partition(".")[0] not in _OURS:

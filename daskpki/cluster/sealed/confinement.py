@@ -1,7 +1,7 @@
-"""What a helper gives up before it reads a byte: seccomp, Landlock, limits; same user, no root, no namespaces.
+"""Confines a helper before it reads a byte: seccomp, Landlock, limits; same user, no root, no namespaces.
 
-The system calls that stay are those of a Python that computes, reads its own modules and answers on one socket.
-libseccomp knows their numbers (every Debian has it, since apt needs it); x86-64 was run, aarch64 was not.
+The permitted system calls are those of a Python that computes, reads its own modules and answers on one socket.
+libseccomp knows their numbers (every Debian has it, since apt needs it). Tested on x86-64, not on aarch64.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _LANDLOCK_RIGHTS: Final = {1: 13, 2: 14, 3: 15, 4: 15}
 
 _KILL_PROCESS, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 _BAD_ARCHITECTURE, _ALL_THREADS = 2, 4
-"""Attributes of libseccomp: what another architecture's call does; threads that libraries have started are under it."""
+"""Attributes of libseccomp: the action for calls of another architecture; apply the filter to all threads."""
 _KNOWS_ALL_THREADS: Final = 2
-"""libseccomp's number of a kernel that can."""
+"""libseccomp's API level of a kernel that can do that."""
 _UNKNOWN: Final = -1
 _AT_MOST, _EQUAL, _MASKED = 3, 4, 7
 _WRITES: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -50,13 +50,13 @@ _ALLOWED_IF: Final = {
     "prlimit64": (2, _EQUAL, 0, 0),  # asking, not setting
     "fcntl": (1, _AT_MOST, _F_SETFL, 0),
 }
-"""Calls that depend on an argument: which one, how it is compared, and with what."""
+"""Calls that are permitted by an argument: its position, the comparison, and the values."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def verify_supported(*, landlock: bool = True) -> None:
-    """Raise NotTrustedError where this machine cannot hold a helper, with what is missing."""
+    """Raise NotTrustedError, with the reason, if this machine cannot confine a helper."""
     if sys.platform != "linux":
         raise _unsupported(f"{sys.platform} is not Linux")
     try:
@@ -83,10 +83,10 @@ def make_undumpable() -> None:
 
 
 def confine(memory: int, readable: Iterable[str], *, landlock: bool) -> None:
-    """Give up all but computing; OSError when the kernel does not take a part of it. There is no way back.
+    """Give up all rights but to compute, for good; OSError if the kernel refuses a part of it.
 
     `memory` is in bytes of address space; `readable` are the directories and files that stay readable. `landlock`
-    is false where helpers have a user of their own on a kernel that lacks it.
+    is false if helpers have a separate user on a kernel without it.
     """
     _verify(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "PR_SET_PDEATHSIG")
     make_undumpable()
@@ -104,7 +104,7 @@ def _verify(result: int, what: str) -> None:
 
 
 def landlock_version() -> int:
-    """What the kernel offers to this process; below 1 for nothing."""
+    """Return the version of Landlock that the kernel offers to this process; below 1 for none."""
     return int(_libc.syscall(_LANDLOCK, None, 0, 1))  # LANDLOCK_CREATE_RULESET_VERSION
 
 
@@ -126,7 +126,7 @@ def _restrict_files(readable: Iterable[str]) -> None:
 
 
 def _restrict_calls() -> None:
-    """Leave this process the calls of a computing Python; every other one fails with EPERM."""
+    """Permit the calls of a Python that only computes; every other one fails with EPERM."""
     seccomp = _seccomp()
     rules = ctypes.c_void_p(seccomp.seccomp_init(_ERRNO | errno.EPERM))
     seccomp.seccomp_attr_set(rules, _BAD_ARCHITECTURE, ctypes.c_uint32(_KILL_PROCESS))
@@ -142,7 +142,7 @@ def _restrict_calls() -> None:
 def _permit(seccomp: ctypes.CDLL, rules: ctypes.c_void_p, action: int, name: str, test: bytes | None = None) -> None:
     number = seccomp.seccomp_syscall_resolve_name(name.encode())
     if number == _UNKNOWN:
-        return  # to an older libseccomp: it stays refused
+        return  # unknown to an older libseccomp: it stays refused
     if failed := seccomp.seccomp_rule_add_array(rules, action, number, int(test is not None), test):
         raise OSError(-failed, f"seccomp_rule_add {name}")
 

@@ -1,7 +1,7 @@
-"""What a helper answers about a graph, checked, and the stand-ins that the scheduler keeps of its tasks.
+"""Checks a helper's answer about a graph, and defines the objects that stand for its tasks in the scheduler.
 
-The answer comes from a process that runs its client's code, so it is believed no more than the client: each value has a
-type and a range here, and a key is one of this graph or none.
+The answer comes from a process that runs its client's code, so it is trusted no more than the client: each value has a
+type and a range here, and a key must be one of this graph.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from daskpki.cluster.sealed.wire import ForgedAnswerError
 from daskpki.cluster.values import KINDS, SMALL, arguments, is_plain, misfit
 
 OPAQUE: Final = 1
-"""The msgpack extension under which a helper hands back a value that only a worker or a client loads."""
+"""The msgpack extension for a value in an answer that only a worker or a client unpickles."""
 ARRAY, DATAFRAME = "array", "dataframe"
 """The kinds of P2P shuffle, as ArrayRechunkSpec and DataFrameShuffleSpec of distributed.shuffle."""
 _MOST_PARTITIONS: Final = 10_000_000
@@ -35,7 +35,7 @@ _FAMILY: Final = "daskpki-checked-graph"
 
 
 class GraphFailedError(Exception):
-    """A graph that its helper could not make tables of; the error as the client pickled it, if it can be."""
+    """A graph that its helper could not convert; with the error as the helper pickled it, if possible."""
 
     def __init__(self, text: str, pickled: bytes | None = None, traceback: bytes | None = None) -> None:
         super().__init__(text)
@@ -44,7 +44,7 @@ class GraphFailedError(Exception):
 
 
 class SealedTask(GraphNode):
-    """A task as the scheduler knows it: key, dependencies, a flag, and bytes that only a worker opens."""
+    """A task in the scheduler: key, dependencies, a flag, and bytes that only a worker opens."""
 
     __slots__ = ("buffers", "data_producer", "pickled", "spec")
 
@@ -57,7 +57,7 @@ class SealedTask(GraphNode):
         self.spec: SealedShuffle | None = None
 
     def for_worker(self) -> Pickled:
-        """What goes to a worker in place of a pickle of this: the client's own bytes."""
+        """Return the client's own bytes, which are sent to a worker instead of a pickle of this object."""
         return Pickled({"pickled-obj": self.pickled}, list(self.buffers))
 
     def __reduce__(self) -> Any:  # for answers such as get_runspec's, which the receiver opens
@@ -69,7 +69,7 @@ class SealedTask(GraphNode):
 
 @dataclass(frozen=True, eq=False)
 class SealedShuffle(ShuffleSpec[Any]):
-    """A P2P shuffle by the numbers that the scheduler computes with; workers get the client's own bytes."""
+    """The numbers of a P2P shuffle that the scheduler computes with; workers get the client's own bytes."""
 
     kind: str
     lengths: Sequence[int]
@@ -82,13 +82,13 @@ class SealedShuffle(ShuffleSpec[Any]):
         return product(*map(range, self.lengths)) if self.kind == ARRAY else iter(self.parts)
 
     def pick_worker(self, partition: Any, workers: Sequence[str]) -> str:
-        """As ArrayRechunkSpec and DataFrameShuffleSpec pick."""
+        """Pick a worker as ArrayRechunkSpec and DataFrameShuffleSpec do."""
         first, *others = (partition,) if self.kind == DATAFRAME else partition
         position: int = first + sum(length * index for length, index in zip(self.lengths, others, strict=False))
         return workers[len(workers) * position // math.prod(self.lengths)]
 
     def create_run_on_worker(self, *_arguments: Any, **_named: Any) -> NoReturn:
-        """Never called: a worker gets the client's own."""
+        """Never called: a worker gets the client's own spec."""
         raise TypeError("this spec is the scheduler's")
 
     def __reduce__(self) -> Any:
@@ -96,7 +96,7 @@ class SealedShuffle(ShuffleSpec[Any]):
 
 
 class CheckedGraph(NamedTuple):
-    """A graph in the form in which the scheduler's own `update_graph` takes it."""
+    """A graph in the form that the scheduler's own `update_graph` takes."""
 
     tasks: Mapping[Any, SealedTask]
     priorities: Mapping[Any, int]
@@ -113,7 +113,7 @@ class CheckedGraph(NamedTuple):
 
     @property
     def header(self) -> Mapping[str, str]:
-        """What `update_graph` reads of `expr_ser`, as `frames`: `deserialize` hands them to the family."""
+        """Read by `update_graph` from `expr_ser`, like `frames`: `deserialize` passes both to the family."""
         return {"serializer": _FAMILY}
 
     @property
@@ -123,7 +123,7 @@ class CheckedGraph(NamedTuple):
 
 
 def accept_checked_graphs() -> None:
-    """Let `distributed.deserialize` return a CheckedGraph that is handed to it; it loads nothing."""
+    """Let `distributed.deserialize` return a CheckedGraph that it is given; nothing is unpickled."""
     register_serialization_family(_FAMILY, _handed_through, _handed_through)
 
 
@@ -138,18 +138,18 @@ def _handed_through(_header: Any, frames: Sequence[Any]) -> Any:
 
 
 def checked_graph(answer: Sequence[bytes | bytearray], most: int) -> CheckedGraph:
-    """The graph in a helper's answer; ForgedAnswerError for one that is none, GraphFailedError when it says so."""
+    """Return the graph in a helper's answer; ForgedAnswerError if malformed, GraphFailedError if it failed."""
     table = _unpacked(answer)
     try:
         return _graph(table, most)
     except ForgedAnswerError:
         raise
-    except Exception as error:  # whatever forged tables raise
+    except Exception as error:  # forged tables may raise anything
         raise ForgedAnswerError(f"the helper's answer is malformed ({type(error).__name__})") from error
 
 
 def checked_request(answer: Sequence[bytes | bytearray]) -> dict[str, Any]:
-    """What a helper recognised in a function or plugin; ForgedAnswerError, and GraphFailedError when it says so."""
+    """Return the operation that a helper recognised in a function or plugin; ForgedAnswerError, GraphFailedError."""
     found = _unpacked(answer)
     name = found.get("named")
     kinds = _RECOGNISED.get(name) if isinstance(name, str) else None
@@ -256,7 +256,7 @@ _KINDS: Final = arguments(
     "priority:number? retries:flag-or-count? resources:resources? allow_other_workers:flag? loose_restrictions:flag?"
 )
 _ANNOTATIONS: Final = {"workers": _is_whose, "restrictions": _is_whose, "span": _is_span}
-"""Annotations that the scheduler acts upon; what else a user writes there it hands on."""
+"""Annotations that the scheduler uses; it passes on all others."""
 
 
 def _annotations(found: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The pool of helpers: a confined process for each identity that submits, which opens what that one pickled.
+"""The pool of helpers: a confined process for each identity that submits graphs, which opens its pickles.
 
-One identity's helper never answers for another: a wrong answer, a time-out or a death costs the graph that was asked
-about, and the helper with it. Whatever of an answer lies in its socket is gone with the socket.
+A helper works for one identity only. A wrong answer, a time-out or a death fails the graph in question and ends the
+helper; the rest of its answer is discarded with its socket.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from daskpki.errors import UsageError
 _INHERITED: Final = ("PATH", "LANG", "LC_ALL", "HOME", "TZ", "TMPDIR")
 _BUFFER: Final = 1 << 22
 _UPLOADED: Final = 1 << 26
-"""Bytes of one identity's uploaded modules, which the scheduler keeps for its helpers."""
+"""Most bytes of one identity's uploaded modules, which the scheduler keeps for its helpers."""
 _STARTS: Final = 120.0
-"""Seconds in which the forking process has loaded Dask, numpy and pandas, on a machine that is busy."""
+"""Seconds in which the forking process loads Dask, numpy and pandas on a busy machine."""
 _LIMIT: Final = re.compile(r"([a-z]+)=([1-9][0-9]{0,9})\Z")
 _REHEARSAL: Final = "rehearsal"
 """No identity's URI."""
@@ -44,7 +44,7 @@ logger = logging.getLogger("distributed.daskpki")
 
 
 class Limits(NamedTuple):
-    """How many helpers there are, and what one may take: seconds, MiB, tasks of a graph."""
+    """Most helpers at once, and the limits of each: seconds, MiB, tasks of a graph."""
 
     helpers: int = 8
     seconds: int = 120
@@ -55,17 +55,17 @@ class Limits(NamedTuple):
 
 
 class HelperFailedError(Exception):
-    """A helper did not answer, or there was none to ask; in words for the client whose graph it was."""
+    """A helper did not answer, or none was free; the message is for the client whose graph it was."""
 
 
 def parse_limits(text: str | None) -> Limits:
-    """The limits with those replaced that `text` names (`helpers=4,memory=2048`); UsageError."""
+    """Parse limits such as `helpers=4,memory=2048`; the others are the defaults. UsageError."""
     limits = Limits()
     for word in filter(None, (text or "").split(",")):
         found = _LIMIT.match(word)
         if found is None or found.group(1) not in Limits._fields:
             names = ", ".join(f"{name}={value}" for name, value in Limits()._asdict().items())
-            raise UsageError(f"--helper-limits {word[:100]!r} is no limit", hint=f"by commas, of {names}")
+            raise UsageError(f"--helper-limits {word[:100]!r} is not a limit", hint=f"separated by commas: {names}")
         limits = limits._replace(**{found.group(1): int(found.group(2))})
     return limits
 
@@ -81,18 +81,18 @@ class _Helper:
 
     @property
     def silent(self) -> bool:
-        """Whether it lives and has said nothing unasked: what lies in its socket would be taken for the next answer."""
+        """True if it lives and its socket is empty: unread bytes would be taken for the next answer."""
         looking = select.poll()
         looking.register(self.stream, select.POLLIN)
         return not looking.poll(0)
 
     def ask(self, frames: Sequence[Any], most: int, until: float) -> list[bytearray]:
-        """Its answer; ForgedAnswerError when it is too large, or to another question."""
+        """Send a request, and return the answer; ForgedAnswerError if it is too large, or to another request."""
         number = next(self._requests).to_bytes(8, "little")
         wire.send(self.stream, [number, *frames], until)
         answered, *answer = wire.receive(self.stream, most, until) or [bytearray()]
         if answered != number:
-            raise ForgedAnswerError("the helper's answer is to another question")
+            raise ForgedAnswerError("the helper's answer is to another request")
         return answer
 
 
@@ -115,7 +115,7 @@ class Helpers:
         self.killed, self.asked, self.seconds = 0, 0, 0.0
 
     def memory(self) -> int:
-        """Bytes that the helpers hold, as far as the kernel tells of undumpable processes."""
+        """Return the memory of all helpers in bytes, as far as the kernel shows it for undumpable processes."""
         pages = 0
         for helper in list(self.alive.values()):  # threads fork them
             with contextlib.suppress(OSError, ValueError, IndexError):
@@ -123,7 +123,7 @@ class Helpers:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def begin(self) -> None:
-        """Start the process from which helpers are forked; it loads Dask meanwhile."""
+        """Start the process from which helpers are forked; it begins to load Dask."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             environ = {name: os.environ[name] for name in _INHERITED if name in os.environ}
@@ -142,7 +142,7 @@ class Helpers:
         self._control = ours
 
     def rehearse(self, frames: Sequence[Any], read: Callable[[list[bytearray]], Answer]) -> Answer:
-        """As `ask`, of a helper that exists for this alone; blocks, so before the event loop serves anybody."""
+        """Ask as `ask` does, with a helper just for this; it blocks, so call it before the event loop serves."""
         try:
             return self._ask(_REHEARSAL, frames, read)
         finally:
@@ -161,9 +161,9 @@ class Helpers:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def ask(self, identity: str, frames: Sequence[Any], read: Callable[[list[bytearray]], Answer]) -> Answer:
-        """What `read` makes of that identity's helper's answer; HelperFailedError, or what `read` raises.
+        """Ask an identity's helper, and return the result of `read` for its answer; HelperFailedError.
 
-        A ForgedAnswerError of `read` ends the helper.
+        Errors of `read` are passed on; a ForgedAnswerError ends the helper.
         """
         async with self._turns[identity]:
             await self._take_a_place(identity)
@@ -187,7 +187,7 @@ class Helpers:
                 self._leave(identity)
 
     async def upload(self, identity: str, filename: str, frames: list[Any]) -> None:
-        """Have each helper of that identity from the next on take in a file; HelperFailedError when it is too large."""
+        """Give a file to each later helper of an identity; HelperFailedError if its files are too large."""
         files = self._uploads[identity] | {filename: frames}
         if sum(sum(map(len, each)) for each in files.values()) > _UPLOADED:
             raise HelperFailedError(f"what was uploaded with {filename[:100]!r} is more than {_UPLOADED >> 20} MiB")
@@ -205,13 +205,13 @@ class Helpers:
         return read(helper.ask(frames, self.limits.reply << 20, time.monotonic() + self.limits.seconds))
 
     async def _take_a_place(self, identity: str) -> None:
-        """Wait until fewer helpers work than there may be, and end the longest idle where the pool is full."""
+        """Wait until a helper may work, and end the longest idle one if the pool is full."""
         try:
             await asyncio.wait_for(self._places.acquire(), self.limits.wait)
         except TimeoutError:
             raise HelperFailedError(
-                f"all {self.limits.helpers} helpers were busy for {self.limits.wait} s; submit again, or have "
-                "--helper-limits raised"
+                f"all {self.limits.helpers} helpers were busy for {self.limits.wait} s; submit again, or raise "
+                "--helper-limits"
             ) from None
         self._busy.add(identity)
         if len(self.alive.keys() | self._busy) > self.limits.helpers:
@@ -248,13 +248,13 @@ class Helpers:
 
 
 def _account(user: str) -> dict[str, Any]:
-    """What makes a subprocess that user's."""
+    """Return the arguments that start a subprocess as that user."""
     try:
         account = pwd.getpwnam(user)
     except KeyError:
-        raise UsageError(f"--helper-user {user[:100]!r} is no user of this machine") from None
+        raise UsageError(f"--helper-user {user[:100]!r} is not a user of this machine") from None
     if os.geteuid() or not account.pw_uid:
-        raise UsageError(f"--helper-user {user} takes a scheduler that runs as root, and a user other than root")
+        raise UsageError(f"--helper-user {user} needs a scheduler that runs as root, and another user than root")
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 

@@ -1,8 +1,8 @@
-"""The process from which helpers are forked, with Dask loaded, and what a helper does once it is one.
+"""The process that loads Dask and forks helpers, and the loop of a helper.
 
-`python -m daskpki.cluster.sealed.helper_process FD MEMORY LANDLOCK`: on the socket FD the scheduler asks for a helper
-(and hands over its end of a socket), or has one ended; LANDLOCK is 0 on a kernel without it, else 1. The process that
-forks opens nothing of a client's.
+`python -m daskpki.cluster.sealed.helper_process FD MEMORY LANDLOCK`: on the socket FD the scheduler asks for a new
+helper (and passes its end of a socket), or to end one; LANDLOCK is 0 on a kernel without it, else 1. The forking
+process opens no data of clients.
 """
 
 from __future__ import annotations
@@ -17,26 +17,25 @@ import sys
 from typing import Final
 
 from daskpki.cluster.sealed import confinement, tables, wire
-from daskpki.cluster.sealed.uploads import UPLOADS
 
 PRELOADED: Final = ("numpy", "pandas", "dask.array", "dask.dataframe", "dask.bag")
 SYSTEM: Final = (
     *("/usr/lib", "/usr/local/lib", "/lib", "/lib64", "/usr/share/zoneinfo", "/etc/localtime", "/etc/ld.so.cache"),
     *("/proc/meminfo", "/proc/cpuinfo", "/proc/stat", "/sys/devices/system/cpu"),
 )
-"""What numpy, pandas and the dynamic linker read besides Python's modules."""
+"""Files that numpy, pandas and the dynamic linker read besides Python's modules."""
 
 
 def main(descriptor: int, memory: int, landlock: int) -> None:
-    """Fork helpers until the scheduler is gone; they go with this process."""
+    """Fork helpers until the scheduler is gone; they end with this process."""
     control = socket.socket(fileno=descriptor)
     confinement.make_undumpable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the scheduler
     for name in PRELOADED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    sys.meta_path.append(UPLOADS)
-    gc.freeze()  # what was loaded stays shared between the helpers, which collect when nobody waits for them
+    sys.meta_path.append(tables.UPLOADS)
+    gc.freeze()  # loaded modules stay shared between the helpers, which collect garbage between requests
     gc.disable()
     children = set[int]()
     while True:
@@ -50,7 +49,7 @@ def main(descriptor: int, memory: int, landlock: int) -> None:
         elif (child := int(request)) in children:
             children.discard(child)
             with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                os.kill(child, signal.SIGKILL)  # its number is nobody else's until it is waited for, here alone
+                os.kill(child, signal.SIGKILL)  # no other process gets its number before it is waited for, here
                 os.waitpid(child, 0)
 
 
@@ -61,7 +60,7 @@ def _fork(descriptor: int, memory: int, landlock: int) -> int:
     try:
         _become_helper(descriptor, memory, landlock)
     finally:
-        os._exit(0)  # nothing of the forking process's ending is a helper's
+        os._exit(0)  # a helper must not run the exit handlers of the forking process
 
 
 def _become_helper(descriptor: int, memory: int, landlock: int) -> None:

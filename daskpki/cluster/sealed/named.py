@@ -1,6 +1,6 @@
-"""What people do by code that distributed sends for them, done by the scheduler's own: progress bars, reports, uploads.
+"""Progress bars, reports and uploads, for which distributed sends code: done by the scheduler's own code instead.
 
-The helper says which of distributed's functions it was (`recognition`), and nothing of a client's is run.
+A helper recognises the function of distributed (`tables`), and no code of a client runs.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from daskpki.cluster.sealed.graphs import GraphFailedError, checked_request
 from daskpki.cluster.sealed.helper_pool import Helpers
 
 _SHORTEST: Final = 0.1
-"""Seconds between two reports of progress, at least."""
+"""Least seconds between two reports of progress."""
 _KEYS_COME: Final = 60.0
-"""Seconds in which the keys have to be known: Dask's own waits for ever."""
+"""Seconds to wait until the keys are known; Dask itself waits for ever."""
 PICKLED: Final = ("setup", "function", "teardown", "plugin")
 """Arguments in which operations carry functions and plugins."""
 
@@ -37,7 +37,7 @@ class Named:
         self._helpers = helpers
 
     async def find(self, identity: str, operation: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Which of these it is, with its arguments; empty for none."""
+        """Recognise an operation with its arguments; empty if it is none of these."""
         fields = {name: value for name, value in arguments.items() if name in PICKLED and isinstance(value, bytes)}
         request = core.dumps({"recognise": operation, "fields": fields})
         with contextlib.suppress(GraphFailedError):  # it could not even be opened
@@ -45,14 +45,14 @@ class Named:
         return {}
 
     async def perform(self, comm: Comm, identity: str, found: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
-        """Do what was found, for the caller at the other end of `comm`."""
+        """Perform a recognised operation for the caller at the other end of `comm`."""
         name = found["named"]  # checked: one of those below
         return await getattr(self, f"_{name}")(comm, identity, found, arguments)
 
     async def _progress(
         self, comm: Comm, _identity: str, found: Mapping[str, Any], arguments: Mapping[str, Any]
     ) -> None:
-        """As ProgressBar.listen and MultiProgressBar.listen have it done."""
+        """Report progress as ProgressBar.listen and MultiProgressBar.listen do."""
         interval = max(_SHORTEST, float(parse_timedelta(arguments.get("interval", "1s"))))
         scheduler, grouped = self._scheduler, found["grouped"]
         kind: Any = MultiProgress if grouped else Progress
@@ -80,7 +80,7 @@ class Named:
     async def _install(
         self, _comm: Comm, _identity: str, found: Mapping[str, Any], _arguments: Mapping[str, Any]
     ) -> None:
-        """On the workers and nannies only: what is installed beside the scheduler is its image's matter."""
+        """Install on workers and nannies only: the scheduler's image has its own packages."""
         scheduler = self._scheduler
         register = scheduler.register_nanny_plugin if found["restarts"] else scheduler.register_worker_plugin
         responses = await register(comm=None, plugin=found["plugin"], name=found["name"], idempotent=True)

@@ -1,4 +1,4 @@
-"""Seals one scheduler: graphs go to helpers and come back as tables, and what is code by nature is an admin's.
+"""Seals one scheduler: helpers convert graphs to tables, and only admins may run code in it.
 
 Handlers and three methods of this one scheduler are replaced, and no class of distributed's (ADR 15 lists them).
 """
@@ -33,9 +33,9 @@ RUN_CODE: Final = frozenset(
         "dump_cluster_state_to_url",  # writes wherever fsspec can, with the scheduler's rights
     }
 )
-"""Operations that run a caller's code in the scheduler, or act with its rights."""
+"""Operations that run a caller's code in the scheduler, or use its rights."""
 RUN_KEY: Final = frozenset({"retire_workers", "workers_to_close"})
-"""Operations that run the code in their argument `key`, where it is given."""
+"""Operations that run the code in their argument `key`, if it is given."""
 OPENED: Final = frozenset({"expr_ser", "internal_priority", "code", "annotations", "span_metadata"})
 """Fields of `update-graph` that a helper opens."""
 
@@ -43,7 +43,7 @@ logger = logging.getLogger("distributed.daskpki")
 
 
 class Seal:
-    """What stands between a scheduler and what its clients pickled."""
+    """Keeps the pickles of clients away from a scheduler."""
 
     def __init__(self, scheduler: Any, enforcement: Enforcement, helpers: Helpers) -> None:
         self._scheduler = scheduler
@@ -54,7 +54,7 @@ class Seal:
         self._task_to_msg = scheduler._task_to_msg  # noqa: SLF001 - Dask's own
 
     def close(self) -> None:
-        """Put the stand-ins in place of what would open a pickle."""
+        """Replace the handlers and methods that would open a pickle."""
         scheduler = self._scheduler
         scheduler.stream_handlers["update-graph"] = self.update_graph
         scheduler._task_to_msg = self.task_to_msg  # noqa: SLF001 - Dask's own
@@ -64,7 +64,7 @@ class Seal:
             scheduler.handlers[operation] = self._for_admins(operation, scheduler.handlers[operation])
 
     def measures(self) -> dict[str, float]:
-        """For the page and the metrics."""
+        """Return the counters for the page and the metrics."""
         helpers = self.helpers
         return {
             "graphs": helpers.asked,
@@ -79,7 +79,7 @@ class Seal:
     # --- graphs
 
     async def update_graph(self, client: str, **message: Any) -> None:
-        """Dask's handler, with the graph opened elsewhere: it gets one that is materialised, checked and plain."""
+        """Call Dask's handler with a materialised and checked graph, which a helper has opened."""
         scheduler = self._scheduler
         scheduler._active_graph_updates += 1  # noqa: SLF001 - as Dask's own: it is not idle meanwhile
         try:
@@ -126,14 +126,14 @@ class Seal:
             self._scheduler.report(failed | {"key": key}, client=client)
 
     def task_to_msg(self, task: Any) -> dict[str, Any]:
-        """What a worker is told of a task, with the client's own bytes in it."""
+        """Make the message about a task to a worker, with the client's own bytes in it."""
         message: dict[str, Any] = self._task_to_msg(task)
         if isinstance(task.run_spec, graphs.SealedTask):
             message["run_spec"] = task.run_spec.for_worker()
         return message
 
     def retrieve_spec(self, shuffle_id: str) -> SealedShuffle:
-        """The P2P shuffle of that name; P2PConsistencyError, which Dask tells the worker, for one that is not known."""
+        """Return the P2P shuffle of that name; P2PConsistencyError, which Dask sends to the worker, without one."""
         from distributed.shuffle._core import barrier_key
         from distributed.shuffle._exceptions import P2PConsistencyError
 
@@ -154,7 +154,7 @@ class Seal:
                     return await self._named.perform(comm, peer.identity.uri, found, arguments)
                 self.refusals += 1
                 raise PermissionError(
-                    f"{operation!r} runs code in the scheduler, which is sealed: it takes a certificate of grade admin "
+                    f"{operation!r} runs code in the scheduler, which is sealed: it needs a certificate of grade admin "
                     f"(daskpki issue client --name NAME --grade admin), and {peer.identity.uri} has none"
                 )
             with audit_hook.unpickling_for_an_admin():
@@ -170,7 +170,7 @@ _PLAIN: Final = arguments(
 
 
 def _verify_plain(message: dict[str, Any]) -> None:
-    """Raise GraphFailedError for what the scheduler would compute with, and that no client of Dask's sends."""
+    """Raise GraphFailedError for values that the scheduler computes with, and that no client of Dask sends."""
     wrong = misfit(_PLAIN, {"keys": None} | message)
     unknown = next((name for name in message if name not in _PLAIN.keys() | OPENED), None)
     actors = message.get("actors")
@@ -184,9 +184,9 @@ async def _finished(handler: Callable[..., Any], comm: Comm, arguments: dict[str
 
 
 def seal(scheduler: Any, enforcement: Enforcement, limits: str | None, user: str | None) -> Seal:
-    """Seal a scheduler that has not yet read a message; NotTrustedError when it cannot be, or does not hold.
+    """Seal a scheduler that has not yet read a message; NotTrustedError if that is impossible, or fails its test.
 
-    Blocks until the first helper has proved itself, a few seconds. There is no way back: the hook stays.
+    Blocks for a few seconds, until the first helper has passed its test. This cannot be undone: the hook stays.
     """
     helpers = Helpers(parse_limits(limits), user)
     selftest.verify_shapes(_PLAIN.keys() | OPENED)

@@ -1,4 +1,4 @@
-"""Whether the seal holds with the distributed that is installed: the shape of what it rests on, and what happens."""
+"""Tests the seal with the installed distributed: the functions that it replaces or relies on, and their effect."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _CALLED: Final[Mapping[Callable[..., Any], frozenset[str]]] = {
     ShuffleSchedulerPlugin._create: frozenset({"_retrieve_spec", "create_new_run"}),  # noqa: SLF001 - Dask's own
     _materialize_graph: frozenset({"__dask_graph__", "__dask_annotations__", "convert_legacy_graph"}),
 }
-"""Functions of distributed's, and the names that each uses as the seal expects."""
+"""Functions of distributed, and the names that the seal expects each to use."""
 
 
 class _Canary:
-    """Unpickled in this process, it says so."""
+    """Sets a flag if it is unpickled in this process."""
 
     sang = threading.Event()
 
@@ -42,13 +42,13 @@ class _Canary:
 
 
 def song_of_the_start(word: str) -> str:
-    """What a canary is heard by."""
+    """Set the canary's flag."""
     _Canary.sang.set()
     return word
 
 
 def verify_shapes(fields: AbstractSet[str]) -> None:
-    """Raise NotTrustedError where distributed's functions are not those that the seal, with these fields, is for."""
+    """Raise NotTrustedError unless distributed's functions are those that the seal, with these fields, is made for."""
     for function, names in _CALLED.items():
         if missing := names.difference(inspect.unwrap(function).__code__.co_names):
             raise _changed(f"{function.__qualname__} does not use {', '.join(sorted(missing))}")
@@ -57,7 +57,7 @@ def verify_shapes(fields: AbstractSet[str]) -> None:
 
 
 def canary_graph() -> list[Any]:
-    """A graph for `verify_holds`, made before the hook is there: Dask loads back what it pickles to name a graph."""
+    """Make a graph for `verify_holds`, before the hook is installed: Dask unpickles to name a graph."""
     spec = ArrayRechunkSpec(id="id", disk=False, new=((1,),), old=((1,),))  # type: ignore[arg-type]
     barrier = P2PBarrierTask("barrier", song_of_the_start, spec=spec)
     graph = LLGExpr({"canary": (song_of_the_start, _Canary()), "barrier": barrier})
@@ -77,7 +77,7 @@ def canary_graph() -> list[Any]:
 
 
 def verify_holds(helpers: Helpers, graph: Sequence[Any]) -> None:
-    """Raise NotTrustedError unless canaries stay mute here, in a message, a graph and a P2P spec."""
+    """Raise NotTrustedError if a canary in a message, a graph or a P2P spec is unpickled here."""
     message = {"op": "log_event", "msg": [ToPickle(_Canary()), {"field": ToPickle(_Canary())}]}
     kept = no_pickle.decode(core.dumps(message), keeps_pickles=True)["msg"]
     if not all(isinstance(each, no_pickle.OpaquePickle) for each in (kept[0], kept[1]["field"])):
@@ -90,9 +90,9 @@ def verify_holds(helpers: Helpers, graph: Sequence[Any]) -> None:
         raise _changed("the audit hook did not refuse a pickle")
     answer = helpers.rehearse(graph, lambda answer: checked_graph(answer, helpers.limits.tasks))
     if _Canary.sang.is_set():
-        raise _changed("a pickle of a client's was opened in the scheduler")
+        raise _changed("a client's pickle was opened in the scheduler")
     if set(answer.tasks) != {"canary", "barrier"} or not isinstance(answer.tasks["barrier"].spec, SealedShuffle):
-        raise _changed("a helper did not tell of a graph what is in it")
+        raise _changed("a helper did not return the content of a graph")
 
 
 def _changed(what: str) -> NotTrustedError:

@@ -1,10 +1,23 @@
-"""In a helper: what a client pickled becomes a plain table of its graph (`graphs` checks it in the scheduler)."""
+"""In a helper: answers the scheduler's requests, each with a plain table that `graphs` checks there.
+
+- A client's pickled graph becomes the table of its tasks.
+- Closures and plugins of distributed that a client sent are recognised, as a name and plain arguments. A code object is
+  distributed's if it equals the one that this distributed compiles.
+- Uploaded modules are imported from memory, since a helper writes no files.
+"""
 
 from __future__ import annotations
 
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import io
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+import sys
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from types import CodeType, FunctionType
 from typing import Any, Final
 
 import dask
@@ -12,7 +25,11 @@ import dask.order
 import msgpack
 from dask._expr import LLGExpr
 from dask.core import toposort
+from dask.utils import key_split
+from distributed.client import performance_report
 from distributed.core import error_message
+from distributed.diagnostics import plugin as plugins
+from distributed.diagnostics.progressbar import MultiProgressBar, ProgressBar
 from distributed.protocol import core
 from distributed.protocol import pickle as dask_pickle
 from distributed.protocol.serialize import deserialize
@@ -21,15 +38,13 @@ from distributed.shuffle._core import P2PBarrierTask
 from msgpack.ext import ExtType
 
 from daskpki.cluster.sealed.graphs import ARRAY, DATAFRAME, OPAQUE
-from daskpki.cluster.sealed.recognition import recognise
-from daskpki.cluster.sealed.uploads import UPLOADS
 
 _BY_NAME: Final = 256
 """Bytes within which a function is pickled by its name; longer ones are shared between tasks."""
 
 
 class _SharedFunction:
-    """In place of a function that is pickled by value: once for all the tasks that call it."""
+    """Stands for a function that is pickled by value, so that all tasks that call it share one pickle."""
 
     def __init__(self, pickled: bytes) -> None:
         self._buffer = bytearray(pickled)
@@ -39,7 +54,7 @@ class _SharedFunction:
 
 
 class _Blobs:
-    """Out-of-band buffers of all tasks, each once. What they are of is kept, so that no id is used twice."""
+    """Out-of-band buffers of all tasks, each once. Their owners are kept, so that no id is used twice."""
 
     def __init__(self) -> None:
         self.blobs: list[bytes] = []
@@ -47,7 +62,7 @@ class _Blobs:
         self._functions: dict[int, tuple[_SharedFunction | None, Any]] = {}
 
     def pickled(self, node: Any) -> tuple[bytes, list[int]]:
-        """A task's pickle, and the indices of its buffers."""
+        """Return a task's pickle, and the indices of its buffers."""
         function = getattr(node, "func", None)
         if id(function) not in self._functions:
             data = _dumps(function)
@@ -68,7 +83,7 @@ class _Blobs:
 
 
 def _dumps(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
-    """As distributed's own, which looks for the module of each value that it is given."""
+    """Pickle as distributed does, but without its search for the module of each value."""
     keep = None if buffers is None else buffers.append
     try:
         data = pickle.dumps(value, protocol=5, buffer_callback=keep)
@@ -82,7 +97,7 @@ def _dumps(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> byte
 
 
 def answer(frames: Sequence[Any]) -> bytes:
-    """The table of a graph, what a function of distributed's is for, or what either failed with; or takes in a file."""
+    """Answer a request: convert a graph, recognise a function of distributed, or store an uploaded file."""
     try:
         request = core.loads(frames, deserialize=False)
         if "expr_ser" in request:
@@ -132,7 +147,7 @@ def _materialized(request: Mapping[str, Any]) -> tuple[Any, Any, bool]:
 
 
 def _tasks(nodes: Sequence[Any]) -> dict[str, Any]:
-    """The columns of tasks that workers and P2P get."""
+    """Make the columns of tasks for workers and P2P."""
     blobs = _Blobs()
     pickled, buffers = zip(*map(blobs.pickled, nodes), strict=True) if nodes else ((), ())
     barriers = {row: node.spec for row, node in enumerate(nodes) if isinstance(node, P2PBarrierTask)}
@@ -158,7 +173,7 @@ def _shuffle(spec: Any) -> list[Any] | None:
 def _annotations(
     of_the_call: Mapping[str, Any], of_layers: Mapping[str, Any], keys: Sequence[Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """By task, and for all; a function of the key is called here, and a layer's own comes before the call's."""
+    """Return annotations by task, and those for all. Functions of the key are called; a layer's take precedence."""
     index = {key: row for row, key in enumerate(keys)}
     by_key: dict[str, dict[int, Any]] = {}
     for_all: dict[str, Any] = {}
@@ -183,3 +198,96 @@ def _stand_in(value: Any) -> Any:
     if hasattr(value, "__index__"):  # numpy's integers, in keys for one
         return value.__index__()
     return ExtType(OPAQUE, dask_pickle.dumps(value))
+
+
+# --- functions and plugins of distributed
+
+
+def recognise(operation: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return the recognised operation, or `{}`."""
+    opened = {name: pickle.loads(data) for name, data in fields.items()}  # noqa: S301 - in a helper
+    match operation:
+        case "feed":
+            return _progress(opened.get("setup"), opened.get("function"))
+        case "run_function":
+            return _count(opened.get("function"))
+        case "register_scheduler_plugin":
+            return _plugin(opened.get("plugin"))
+    return {}
+
+
+def _is(function: Any, method: Callable[..., Any], name: str) -> bool:
+    """True if `function` is the function of that name within a method."""
+    (own,) = (each for each in method.__code__.co_consts if isinstance(each, CodeType) and each.co_name == name)
+    return isinstance(function, FunctionType) and function.__code__ == own
+
+
+def _progress(setup: Any, function: Any) -> dict[str, Any]:
+    for bar in (ProgressBar, MultiProgressBar):
+        if _is(setup, bar.listen, "setup") and _is(function, bar.listen, "function"):
+            cells = setup.__closure__ or ()
+            enclosed = dict(zip(setup.__code__.co_freevars, (cell.cell_contents for cell in cells), strict=True))
+            grouped = bar is MultiProgressBar
+            if grouped and enclosed["group_by"] is not key_split:
+                return {}
+            keys, complete = list(enclosed["keys"]), bool(enclosed["complete"])
+            return {"named": "progress", "keys": keys, "complete": complete, "grouped": grouped}
+    return {}
+
+
+def _count(function: Any) -> dict[str, Any]:
+    return {"named": "count"} if _is(function, performance_report.__aenter__, "<lambda>") else {}
+
+
+def _plugin(plugin: Any) -> dict[str, Any]:
+    if type(plugin) is plugins.SchedulerUploadFile:
+        return {"named": "upload", "filename": str(plugin.filename), "data": bytes(plugin.data)}
+    if isinstance(plugin, plugins.InstallPlugin):
+        kind = plugins._InstallNannyPlugin if plugin.restart_workers else plugins._InstallWorkerPlugin  # noqa: SLF001
+        pickled = dask_pickle.dumps(kind(plugin._install_fn, plugin.name))  # noqa: SLF001 - as InstallPlugin.start
+        restarts = bool(plugin.restart_workers)
+        return {"named": "install", "name": str(plugin.name), "restarts": restarts, "plugin": pickled}
+    return {}
+
+
+# --- uploaded modules
+
+_MOST_FILES: Final = 10_000
+
+
+class Uploads(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Imports from the sources of `.py` files and archives, by path."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, bytes] = {}
+
+    def add(self, filename: str, data: bytes) -> None:
+        """Add a file; modules that were imported from an older one are dropped."""
+        if filename.endswith((".zip", ".egg")):
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                names = [name for name in archive.namelist() if name.endswith(".py")][:_MOST_FILES]
+                self._sources |= {name: archive.read(name) for name in names}
+        else:
+            self._sources[filename] = data
+        for name in [name for name, module in sys.modules.items() if getattr(module, "__loader__", None) is self]:
+            del sys.modules[name]
+
+    def _path(self, fullname: str) -> str | None:
+        stem = fullname.replace(".", "/")
+        return next((path for path in (f"{stem}/__init__.py", f"{stem}.py") if path in self._sources), None)
+
+    def find_spec(self, fullname: str, _path: Any = None, _target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        """See importlib."""
+        return importlib.util.spec_from_loader(fullname, self) if self._path(fullname) else None
+
+    def is_package(self, fullname: str) -> bool:
+        """See importlib."""
+        return (self._path(fullname) or "").endswith("/__init__.py")
+
+    def get_source(self, fullname: str) -> str:
+        """See importlib."""
+        return importlib.util.decode_source(self._sources[self._path(fullname) or fullname])
+
+
+UPLOADS = Uploads()
+"""The importer of uploaded modules of this process."""

@@ -1,4 +1,4 @@
-"""How the scheduler and a helper talk on their socket: a count of frames, their lengths, the frames."""
+"""The protocol on the socket between the scheduler and a helper: number of frames, their lengths, the frames."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from daskpki.errors import NotTrustedError
 _COUNT: Final = struct.Struct("<I")
 _MOST_FRAMES: Final = 1 << 20
 FORK: Final = b"fork"
-"""What the scheduler asks of the process from which helpers are forked; a helper's number ends that one."""
+"""The request to fork a helper; a helper's process number is the request to end it."""
 
 
 class ForgedAnswerError(NotTrustedError):
-    """A helper answered what no helper of ours does."""
+    """An answer that no intact helper gives."""
 
 
 def send(stream: socket.socket, frames: Sequence[Any], until: float | None = None) -> None:
@@ -30,7 +30,7 @@ def send(stream: socket.socket, frames: Sequence[Any], until: float | None = Non
 
 
 def receive(stream: socket.socket, most: int = sys.maxsize, until: float | None = None) -> list[bytearray]:
-    """The next message; ForgedAnswerError beyond `most` bytes, EOFError once the other side is gone, TimeoutError."""
+    """Receive a message; ForgedAnswerError beyond `most` bytes, EOFError once the other side is gone, TimeoutError."""
     (count,) = _COUNT.unpack(_exactly(stream, _COUNT.size, until))
     if count > _MOST_FRAMES:
         raise ForgedAnswerError(f"the helper's answer has {count} frames")
@@ -53,7 +53,7 @@ def _exactly(stream: socket.socket, size: int, until: float | None) -> bytearray
 
 
 def _limit(stream: socket.socket, until: float | None) -> None:
-    if until is not None:  # a helper may not even ask for a timeout
+    if until is not None:  # a confined helper may not set a timeout
         if (left := until - time.monotonic()) <= 0:
             raise TimeoutError
         stream.settimeout(left)

@@ -1,11 +1,7 @@
-"""Renders a snapshot as an HTML page in the look of Dask's dashboard, and serves daskpki's own pages.
+"""Renders a snapshot as an HTML page in the style of Dask's dashboard, and serves daskpki's own pages.
 
-The bar of tabs on top of Dask's dashboard, and how ours gets into it.
-
-Bokeh's pages render the list that belongs to their scheduler (`template_variables` remembers one for each), so the tab
-is added to that list. Where there is no Bokeh, there is no bar but our own.
-
-The HTTP handlers take a snapshot at each request.
+Bokeh's pages render the list of tabs of their scheduler (`template_variables` keeps one for each), so our tab is added
+to that list. Without Bokeh, only our own page has a bar. The HTTP handlers take a snapshot at each request.
 """
 
 from __future__ import annotations
@@ -65,7 +61,7 @@ def page(snapshot: Snapshot, tabs: Sequence[str]) -> str:
 
 
 def _tiles(snapshot: Snapshot) -> Iterable[tuple[str, str, str]]:
-    """What matters at a glance: a heading, a value, and a word on it; the template says what each means."""
+    """Yield heading, value and comment of each tile at the top; the template explains them."""
     trust, now = snapshot.trust, snapshot.at
     connections = sum(each.connections for each in snapshot.connected)
     yield "connected", str(len(snapshot.connected)), f"certificates, by {connections} connections"
@@ -164,8 +160,8 @@ def routes(take: Take, server: Any, kind: Server, tabs: list[str]) -> list[Route
         return own
     return [
         *own,
-        (r".*/daskpki", Page, {"take": take, "tabs": tabs}),
-        (r".*/daskpki\.json", Document, {"take": take}),
+        (r".*/daskpki", Rendered, {"render": lambda: page(take(), tabs)}),
+        (r".*/daskpki\.json", Rendered, {"render": lambda: as_json(take())}),
         (r".*/(daskpki\.(css|js))", Asset, {}),
     ]
 
@@ -200,28 +196,16 @@ class _Own(RequestHandler):
         self.set_header("Cache-Control", "no-store")
 
 
-class Page(_Own):
-    """`/daskpki`."""
+class Rendered(_Own):
+    """`/daskpki` and `/daskpki.json`: a snapshot, rendered at each request."""
 
-    def initialize(self, take: Take, tabs: list[str]) -> None:
-        """Take the source of snapshots, and the tabs."""
-        self._take, self._tabs = take, tabs
-
-    def get(self) -> None:
-        """Write the page."""
-        self.finish(page(self._take(), self._tabs))
-
-
-class Document(_Own):
-    """`/daskpki.json`."""
-
-    def initialize(self, take: Take) -> None:
-        """Take the source of snapshots."""
-        self._take = take
+    def initialize(self, render: Callable[[], str | dict[str, Any]]) -> None:
+        """Take the function that renders; tornado writes a dict as JSON."""
+        self._show = render
 
     def get(self) -> None:
-        """Write the snapshot as JSON."""
-        self.finish(as_json(self._take()))
+        """Write the page or the document."""
+        self.finish(self._show())
 
 
 class Asset(_Own):

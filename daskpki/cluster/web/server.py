@@ -9,9 +9,9 @@ The guard is installed when the server begins to listen for comms, after its HTT
 loop has turned once, so no request gets in earlier. It judges each request by the certificate of its connection: a
 kept-alive connection does not outlive a revocation, and WebSockets are closed.
 
-The health server speaks plain HTTP from Dask's event loop, of a scheduler or of the process of a machine's nannies. A
-worker is not probed: its loop may stand still for minutes while a task holds the interpreter's lock, and it must not
-be killed for that. Each worker process serves its own metrics on the next free port.
+The health server speaks plain HTTP from the event loop of a scheduler, or of the process of a machine's nannies.
+Workers are not probed: a worker's loop may stand still for minutes while a task holds the interpreter's lock, and it
+must not be killed for that. Each worker process serves its own metrics on the next free port.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def why_denied(handler: type) -> str | None:
     name = qualified_name(handler)
     if name in ALLOWED:
         return None
-    return DENIED.get(name, f"{name} is no page that daskpki knows")
+    return DENIED.get(name, f"{name} is not a page that daskpki knows")
 
 
 VISITORS: Final = frozenset({Role.CLIENT})

@@ -144,7 +144,7 @@ def ends(certificate: bytes) -> int:
 
 
 def as_json(snapshot: Snapshot) -> dict[str, Any]:
-    """The snapshot as a JSON document of format 1."""
+    """Encode the snapshot as a JSON document of format 1."""
     document = snapshot._asdict() | {
         "trust": snapshot.trust._asdict() | {"cas": [ca._asdict() for ca in snapshot.trust.cas]},
         "connected": [each._asdict() for each in snapshot.connected],
@@ -217,12 +217,12 @@ def _of_ourselves(snapshot: Snapshot) -> Iterator[Family]:
         "worker_clients": snapshot.worker_clients,
         "dashboard": snapshot.dashboard,
     }
-    yield Family("daskpki_info", "gauge", "Whose certificate this process holds, and its modes", [(modes, 1)])
+    yield Family("daskpki_info", "gauge", "Identity of this process, and its modes", [(modes, 1)])
     yield _single("daskpki_certificate_not_after_seconds", "End of this process's certificate", snapshot.not_after)
     counts: list[Sample] = [({"kind": kind}, snapshot.counts.get(kind, 0)) for kind in KINDS]
     yield Family("daskpki_events_total", "counter", "Connections, refusals, revocations and reloads", counts)
     for name, value in (snapshot.sealed or {}).items():
-        yield _single(f"daskpki_sealed_{name}", "Of a sealed scheduler", value)
+        yield _single(f"daskpki_sealed_{name}", "Counter of a sealed scheduler", value)
     refused: list[Sample] = [({"reason": reason}, snapshot.refusals.get(reason, 0)) for reason in Reason]
     yield Family("daskpki_refused_total", "counter", "Refused connections, operations and requests, by reason", refused)
 
@@ -241,7 +241,7 @@ def _of_peers(snapshot: Snapshot) -> Iterator[Family]:
 
 def _of_trust(snapshot: Snapshot) -> Iterator[Family]:
     trust = snapshot.trust
-    yield _single("daskpki_trust_epoch", "Number of the trust document that holds", trust.epoch)
+    yield _single("daskpki_trust_epoch", "Epoch of the trust document in force", trust.epoch)
     if trust.issued_at is not None:
         yield _single("daskpki_trust_issued_at_seconds", "When it was signed", trust.issued_at)
     yield _single("daskpki_revoked_certificates", "Serials on its revocation lists", trust.revoked)

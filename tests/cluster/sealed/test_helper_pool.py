@@ -259,7 +259,7 @@ def test_a_forged_name_is_refused(found: dict[str, Any]) -> None:
 def test_limits_are_read_and_named() -> None:
     assert parse_limits("helpers=4,memory=512") == Limits(helpers=4, memory=512)
     assert parse_limits(None) == Limits()
-    with pytest.raises(UsageError, match="'helpers=0' is no limit"):
+    with pytest.raises(UsageError, match="'helpers=0' is not a limit"):
         parse_limits("helpers=0")
-    with pytest.raises(UsageError, match="'cores=4' is no limit"):
+    with pytest.raises(UsageError, match="'cores=4' is not a limit"):
         parse_limits("cores=4")

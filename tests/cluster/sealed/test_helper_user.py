@@ -73,4 +73,4 @@ def test_helpers_become_another_user_than_root_by_root_alone(become: tuple[str, 
         text=True,
         check=True,
     )
-    assert done.stdout == f"--helper-user {user} takes a scheduler that runs as root, and a user other than root\n"
+    assert done.stdout == f"--helper-user {user} needs a scheduler that runs as root, and another user than root\n"

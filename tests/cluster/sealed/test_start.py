@@ -51,7 +51,7 @@ def test_limits_that_are_none_end_the_start(sealing: Cluster) -> None:
     sealing.limits = "cores=4"
     node = start(sealing)
     assert node.exit_code() == 2
-    assert "'cores=4' is no limit" in node.log
+    assert "'cores=4' is not a limit" in node.log
 
 
 @pytest.mark.every_version

@@ -1,4 +1,4 @@
-"""dask-cloudprovider's `GCPCluster`, whose VMs boot by daskpki-entrypoint: no key leaves this process.
+"""dask-cloudprovider's `GCPCluster` with VMs that boot by daskpki-entrypoint: no key leaves this process.
 
 Stock `GCPCluster` writes the private keys of all roles, and the rest of your Dask configuration, into the user-data of
 each VM, and gives all VMs one service account. Here user-data names a store, a cluster and a command; each VM fetches
@@ -55,7 +55,7 @@ class _Booting:
     docker_args: str
 
     def start_with(self, boot: Boot, *arguments: str) -> None:
-        """Put the entrypoint in the place of the command that the stock class prepared."""
+        """Replace the command that the stock class prepared by the entrypoint."""
         self.boot = boot
         self.set_env = ""
         self.command = _in_user_data(boot.words(self.role, *arguments))
@@ -94,11 +94,11 @@ class Worker(_Booting, stock.GCPWorker):
 
 
 class GCPCluster(stock.GCPCluster):
-    """Takes what dask-cloudprovider's takes, and `docker_image` has to be one with daskpki in it.
+    """Takes the arguments of dask-cloudprovider's class; `docker_image` must contain daskpki.
 
     `store` is `gsm://PROJECT`, where the VMs find their credentials. `security` is yours as a client, by default
     `daskpki.security()`. `scheduler_options` and `worker_options` become options of `dask scheduler` and `dask worker`.
-    Your own Dask configuration stays here; what VMs need of it goes into `env_vars`, which is no place for secrets.
+    Your own Dask configuration stays here; put the part that VMs need into `env_vars`, which must not contain secrets.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class GCPCluster(stock.GCPCluster):
         )
 
     async def _start(self) -> None:
-        """The stock class has chosen its own VMs by now, and starts them here."""
+        """Replace the classes of VMs that the stock class has chosen, before it starts them."""
         self.scheduler_class, self.worker_class = Scheduler, Worker
         self.scheduler_options["boot"] = self._scheduler_boot
         self.worker_options["boot"] = self._worker_boot
@@ -146,12 +146,12 @@ def _environment(store: str, security: PkiSecurity) -> dict[str, str]:
     """The environment of the entrypoint on a VM, without secrets."""
     url = parse_store_url(store)
     if not isinstance(url, GsmUrl):
-        raise UsageError(f"{store!r} is not where VMs can read", hint="gsm://PROJECT")
+        raise UsageError(f"VMs cannot read the store {store!r}", hint="gsm://PROJECT")
     return {"DASKPKI_STORE": str(url), "DASKPKI_CLUSTER": security.enforcement(Role.CLIENT).trust.cluster}
 
 
 def check_variables(variables: Mapping[str, str]) -> Mapping[str, str]:
-    """The variables, if they can stand in user-data; UsageError for others, before a VM is made.
+    """Return the variables if user-data can contain them; UsageError for others, before a VM is created.
 
     A YAML scalar between quotes folds line breaks and takes no control characters, so a value has to be printable.
     """

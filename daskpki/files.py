@@ -1,7 +1,7 @@
-"""Files and directories with keys: private from the first instant, complete or absent, checked as ssh does.
+"""Files and directories with keys: private from their creation, complete or absent, checked as ssh checks its keys.
 
-A file is written under a temporary name in the same directory (0600, O_EXCL, O_NOFOLLOW), fsynced, moved into place,
-and the directory is fsynced, so that a crash leaves the old file or the new one.
+A file is written under a temporary name in the same directory (0600, O_EXCL, O_NOFOLLOW), fsynced and moved into place,
+and the directory is fsynced, so a crash leaves the old file or the new one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MAX_SECRET_FILE: Final = 1 << 20
 
 
 def drop_unwritable(*streams: TextIO | None) -> None:
-    """Drop what these streams cannot write: the interpreter would try again at its end, and exit with 120."""
+    """Discard output that these streams cannot write: the interpreter would try again at its end, and exit with 120."""
     for stream in streams:
         if stream is None:  # it was closed when the program began
             continue
@@ -41,7 +41,7 @@ def write_private(
 ) -> None:
     """Write `data` to `path` in one step; without `force` an existing file raises AlreadyExistsError.
 
-    `mode` is 0600 unless what is written is public. OSErrors become errors that name the file, or say `called`.
+    `mode` is 0600 unless the content is public. OSErrors become errors that name the file by its path, or by `called`.
     """
     name = called or path
     temporary = path.with_name(f"{_TEMPORARY}{path.name}-{secrets.token_hex(8)}")
@@ -62,7 +62,7 @@ def write_private(
 
 
 def _create(path: Path, data: bytes, mode: int) -> None:
-    """The whole file or none; where not even its name can be made, there is nothing to be removed."""
+    """Create the whole file, or none."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(path, flags, mode)
     try:
@@ -87,7 +87,7 @@ def sync_directory(path: Path) -> None:
 
 
 def make_private_directory(path: Path) -> None:
-    """Make `path` (0700) and what is missing above it; an existing one is checked by `check_private`."""
+    """Create `path` (0700) and its missing parents; an existing one is checked by `check_private`."""
     try:
         path.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
     except OSError as error:
@@ -98,7 +98,7 @@ def make_private_directory(path: Path) -> None:
 def check_private(path: Path) -> None:
     """Raise AccessDeniedError unless `path` is ours and closed to group and others, as ssh checks its keys.
 
-    NotFoundError when it is missing. On Windows the modes say nothing, so only existence is checked.
+    NotFoundError if it is missing. Windows has no such modes, so only existence is checked there.
     """
     try:
         status = path.stat(follow_symlinks=True)
@@ -124,9 +124,9 @@ def _check_status(path: Path | str, status: os.stat_result) -> None:
 
 
 def read_private(path: Path, *, limit: int = _MAX_SECRET_FILE, called: str | None = None) -> bytes:
-    """The bytes of a file that only we may read; AccessDeniedError, NotFoundError, UsageError when over `limit`.
+    """Read a file that only we may read; AccessDeniedError, NotFoundError, UsageError beyond `limit` bytes.
 
-    Messages say `called` in place of a path that came from a setting: who mistakes its meaning gives the content there.
+    Messages have `called` instead of a path that came from a setting: it may be the content, given by mistake.
     """
     name = called or path
     try:
@@ -143,7 +143,7 @@ def read_private(path: Path, *, limit: int = _MAX_SECRET_FILE, called: str | Non
 
 
 def read_file(path: Path, *, limit: int | None = None) -> bytes:
-    """The bytes of a file that is no secret; CorruptError when they are more than `limit`, NotFoundError and so on."""
+    """Read a file that is not secret; CorruptError beyond `limit` bytes, NotFoundError, AccessDeniedError."""
     try:
         with path.open("rb") as file:
             data = file.read(-1 if limit is None else limit + 1)
@@ -155,7 +155,7 @@ def read_file(path: Path, *, limit: int | None = None) -> bytes:
 
 
 def is_there(path: Path) -> bool:
-    """True if the name exists, also as a dangling link; AccessDeniedError where we may not look.
+    """True if the name exists, also as a dangling link; AccessDeniedError without permission to find out.
 
     `Path.exists` raises then up to Python 3.13, and is False from 3.14 on.
     """
@@ -169,7 +169,7 @@ def is_there(path: Path) -> bool:
 
 
 def names_in(directory: Path) -> list[str]:
-    """Names in a directory, none for a missing one; AccessDeniedError where we may not look, which `glob` hides."""
+    """List the names in a directory, none if it is missing; AccessDeniedError, which `glob` hides."""
     try:
         return sorted(os.listdir(directory)) if is_there(directory) else []  # noqa: PTH208 - names are what is wanted
     except OSError as error:
@@ -178,7 +178,7 @@ def names_in(directory: Path) -> list[str]:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold a directory's advisory lock, which leaves no lock file; without effect on Windows, which cannot.
+    """Hold a directory's advisory lock, which leaves no lock file; does nothing on Windows, which has none.
 
     The system drops it when the process ends.
     """
@@ -196,15 +196,15 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Delete the temporary files that a crash left; to be called under the directory's lock."""
+    """Delete the temporary files that a crash left; the caller holds the directory's lock."""
     for path in directory.glob(f"{_TEMPORARY}*"):
         path.unlink(missing_ok=True)
 
 
 def write_and_read_back(path: Path, data: bytes, *, called: str) -> None:
-    """Write what opens something else that is sealed next, and be sure that it can be read again; else it is removed.
+    """Write a file with a key that will seal something, and read it again; remove it if that fails.
 
-    On a drive that keeps no permissions, a file is written as any other, and then refused for being open to others.
+    A drive without permissions accepts the file, which is then refused for being open to others.
     """
     write_private(path, data, called=called)
     try:
@@ -221,7 +221,7 @@ def write_and_read_back(path: Path, data: bytes, *, called: str) -> None:
 
 
 def os_error(error: OSError, path: Path | str) -> DaskpkiError:
-    """The error for an OSError: not found, denied, or failed with the system's own words."""
+    """Translate an OSError: not found, denied, or failed with the system's own message."""
     reason = error.strerror or type(error).__name__
     name = shortened(str(path))
     if isinstance(error, FileNotFoundError) or error.errno == errno.ENAMETOOLONG:  # which no file's name is

@@ -1,17 +1,17 @@
-"""Read access to a cluster's secrets (IAM): targets of grants, rules for too wide or too narrow ones, and changes.
+"""Read access to a cluster's secrets (IAM): grants it, and finds grants that are too wide or too narrow.
 
 Too wide: everybody or a whole domain reads a secret; a reader of a credential reads the CA's key; a person reads a
-machine's credential; a member reads more credentials than one machine or person has (one scheduler's and one worker's
-are a single VM's). Too narrow: a credential without a reader; a reader without the trust document. Conditions and
-custom roles, which leave the answer open, are reported as well. Rules and targets are pure; `Grants` reads and changes
-the policies of a store on Secret Manager, `carry_grants` repeats them for a copied cluster. A local store has none.
+machine's credential; a member reads more credentials than one machine or person has (a single VM has one scheduler's
+and one worker's). Too narrow: a credential without a reader; a reader without the trust document. Conditions and custom
+roles, whose effect is unknown here, are reported as well. Rules and targets are pure; `Grants` reads and changes the
+policies of a store on Secret Manager, `carry_grants` repeats them for a copied cluster. A local store has no grants.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -56,7 +56,7 @@ OPERATOR_PERMISSIONS: Final = (
 """Permissions of operators in the project: `roles/secretmanager.admin` less reading payloads and setting policies."""
 
 GRANTER_ROLE: Final = "daskpkiGranter"
-"""The role for `daskpki grant` (docs/deploy/granter-role.yaml). A member that may set a policy can read all itself."""
+"""The role for `daskpki grant` (docs/deploy/granter-role.yaml). A member that may set a policy can let itself read."""
 
 UNSEEN: Final = "grants on the project, its folders and its organisation, which apply to every secret below them"
 TOO_WIDE: Final = "too wide"
@@ -68,7 +68,7 @@ _CREDENTIALS: Final = frozenset(Role)
 _MACHINES: Final = (Role.SCHEDULER, Role.WORKER)
 _PEOPLE: Final = ("user:", "group:")
 _EVERYBODY: Final = ("allUsers", "allAuthenticatedUsers", "domain:", "projectViewer:", "projectEditor:")
-# A role of these names is taken at its word here; whether it lets the caller read is asked of IAM itself.
+# Roles of these names are assumed to be ours; IAM itself tells whether they let the caller read.
 _PUBLISHED: Final = (f"/roles/{OPERATOR_ROLE}", f"/roles/{GRANTER_ROLE}")
 _MEMBER: Final = re.compile(
     r"(user|serviceAccount|group):[^\s@:]+@[a-z0-9.-]+\Z|(principal|principalSet)://iam\.googleapis\.com/\S+\Z"
@@ -76,7 +76,7 @@ _MEMBER: Final = re.compile(
 
 
 class GrantTarget(NamedTuple):
-    """Secrets to grant: `own` are the target's, none for trust alone; `shared` are others that its reader needs."""
+    """Secrets to grant: `own` are the target's (none for trust alone), `shared` are others that its reader needs."""
 
     name: str
     own: tuple[str, ...]
@@ -84,12 +84,12 @@ class GrantTarget(NamedTuple):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """All of them, what others share first."""
+        """All secrets, shared ones first."""
         return (*self.shared, *self.own)
 
 
 def parse_grant_target(text: str, cluster: str) -> GrantTarget:
-    """ROLE[/NAME], secret/NAME, trust, records (both logs) or cakey/GENERATION; UsageError."""
+    """Parse ROLE[/NAME], secret/NAME, trust, records (both logs) or cakey/GENERATION; UsageError."""
     shared = (secret_names.trust_id(cluster),)
     if text == secret_names.TRUST:
         return GrantTarget(text, (), shared)
@@ -105,11 +105,11 @@ def parse_grant_target(text: str, cluster: str) -> GrantTarget:
 
 
 def parse_member(text: str, *, revoke: bool = False) -> str:
-    """An IAM member; UsageError for other forms. PolicyError for everybody and whole domains, unless to revoke."""
+    """Parse an IAM member; UsageError for another form. PolicyError for everybody or a domain, unless to `revoke`."""
     if text in ("allUsers", "allAuthenticatedUsers") or text.startswith("domain:"):
         if revoke:
             return text
-        raise PolicyError(f"{text} is more than a cluster's secrets are ever granted to", hint="name who needs them")
+        raise PolicyError(f"{text} is too wide: secrets are granted to single members", hint="name the member")
     if not _MEMBER.match(text):
         raise UsageError(
             f"{text!r} is not a member",
@@ -119,7 +119,7 @@ def parse_member(text: str, *, revoke: bool = False) -> str:
 
 
 class Secret(NamedTuple):
-    """A secret of the cluster, by its labels: its kind and name, and the bindings on it."""
+    """A secret of the cluster: its kind and name by its labels, and the bindings on it."""
 
     id: str
     kind: str
@@ -133,7 +133,7 @@ class Secret(NamedTuple):
 
     @property
     def readers(self) -> list[str]:
-        """Members that may read it without condition."""
+        """Members that may read it without a condition."""
         return sorted({one.member for one in self.bindings if one.role in READING and one.condition is None})
 
 
@@ -149,12 +149,12 @@ class GrantCommands(NamedTuple):
         return shlex.join([*words, *options])
 
     def narrow(self) -> str:
-        """Google's command that takes the too wide role from an operator, who is MEMBER."""
+        """Google's command that removes a too wide role from MEMBER, an operator."""
         words = ["gcloud", "projects", "remove-iam-policy-binding", self.url.project, "--member=MEMBER"]
         return shlex.join([*words, "--role=roles/secretmanager.admin"])
 
     def unbind(self, secret: str, binding: Binding) -> str:
-        """Google's command that takes away a role which `daskpki grant` never gives."""
+        """Google's command that removes a role which `daskpki grant` never gives."""
         location = [f"--location={self.url.location}"] if self.url.location else []
         words = ["gcloud", "secrets", "remove-iam-policy-binding", secret, f"--project={self.url.project}", *location]
         return shlex.join([*words, f"--member={binding.member}", f"--role={binding.role}"])
@@ -171,55 +171,48 @@ class GrantFinding(NamedTuple):
 
 
 def judge(secrets: Sequence[Secret], place: GrantCommands) -> list[GrantFinding]:
-    """All findings, too wide ones first."""
+    """Return all findings, too wide ones first."""
     found = [*_wide(secrets, place), *_several(secrets, place), *_narrow(secrets, place), *_unclear(secrets)]
     order = (TOO_WIDE, TOO_NARROW, UNCLEAR)
     return sorted(found, key=lambda finding: (order.index(finding.severity), finding.secret, finding.member or ""))
 
 
 def _wide(secrets: Iterable[Secret], place: GrantCommands) -> Iterator[GrantFinding]:
-    """Problems of single grants."""
+    """Find problems of single grants."""
     holders = {member for one in secrets if one.kind in _CREDENTIALS for member in one.readers}
     for secret in secrets:
         for member in secret.readers:
             if member.startswith(_EVERYBODY):
-                yield GrantFinding(
-                    TOO_WIDE,
-                    secret.id,
-                    member,
-                    "everybody, or a whole domain, reads it",
-                    _removal(secret, member, place),
-                )
+                yield _too_wide(secret, member, "everybody, or a whole domain, reads it", place)
             elif secret.kind in (secret_names.CA_KEY, secret_names.RECORDS) and member in holders:
-                why = "a reader of a credential also reads what only operators and issuers need"
-                yield GrantFinding(TOO_WIDE, secret.id, member, why, _removal(secret, member, place))
+                why = "a reader of a credential also reads a secret that only operators and issuers need"
+                yield _too_wide(secret, member, why, place)
             elif secret.kind in _MACHINES and member.startswith(_PEOPLE):
-                yield GrantFinding(
-                    TOO_WIDE, secret.id, member, "a person reads a machine's key", _removal(secret, member, place)
-                )
+                yield _too_wide(secret, member, "a person reads a machine's key", place)
 
 
 def _several(secrets: Iterable[Secret], place: GrantCommands) -> Iterator[GrantFinding]:
-    """Members that read more credentials than one machine or person has."""
-    for member, read in _by_member(secrets).items():
+    """Find members that read more credentials than one machine or person has."""
+    readable: dict[str, list[Secret]] = {}
+    for secret in secrets:
+        for member in secret.readers if secret.kind in _CREDENTIALS else ():
+            if not member.startswith(_EVERYBODY):
+                readable.setdefault(member, []).append(secret)
+    for member, read in readable.items():
         kinds = [secret.kind for secret in read]
         if len(kinds) == 1 or sorted(kinds) == [Role.SCHEDULER, Role.WORKER]:
             continue
         for secret in read:
             others = ", ".join(one.slug for one in read if one is not secret)
-            yield GrantFinding(
-                TOO_WIDE, secret.id, member, f"it reads {others} as well", _removal(secret, member, place)
-            )
+            yield _too_wide(secret, member, f"it reads {others} as well", place)
 
 
-def _by_member(secrets: Iterable[Secret]) -> Mapping[str, list[Secret]]:
-    read: dict[str, list[Secret]] = {}
-    for secret in secrets:
-        if secret.kind in _CREDENTIALS:
-            for member in secret.readers:
-                if not member.startswith(_EVERYBODY):
-                    read.setdefault(member, []).append(secret)
-    return read
+def _too_wide(secret: Secret, member: str, reason: str, place: GrantCommands) -> GrantFinding:
+    """Make a finding; `daskpki grant` removes access that it gave, gcloud that by roles which it never gives."""
+    for one in secret.bindings:
+        if one.member == member and one.role in READING - {ACCESSOR} and one.condition is None:
+            return GrantFinding(TOO_WIDE, secret.id, member, reason, place.unbind(secret.id, one))
+    return GrantFinding(TOO_WIDE, secret.id, member, reason, place.grant(secret.slug, member, "--revoke"))
 
 
 def _narrow(secrets: Sequence[Secret], place: GrantCommands) -> Iterator[GrantFinding]:
@@ -245,16 +238,6 @@ def _unclear(secrets: Iterable[Secret]) -> Iterator[GrantFinding]:
                 yield GrantFinding(UNCLEAR, secret.id, one.member, f"the custom role {one.role} may let it read")
 
 
-def _removal(secret: Secret, member: str, place: GrantCommands) -> str:
-    """The command that withdraws access: `daskpki grant` for its own grants, gcloud for roles that it never grants."""
-    held = [one for one in secret.bindings if one.member == member and one.role in READING and one.condition is None]
-    for binding in held:
-        if binding.role != ACCESSOR:
-            return place.unbind(secret.id, binding)
-    target = secret.slug
-    return place.grant(target, member, "--revoke")
-
-
 class PolicyChange(NamedTuple):
     """The change of one secret's policy."""
 
@@ -263,10 +246,10 @@ class PolicyChange(NamedTuple):
 
 
 def check_applies(url: StoreUrl) -> GsmUrl:
-    """The place of the grants; UsageError for a store that has none."""
+    """Return the URL of a store with grants; UsageError for a store without them."""
     if isinstance(url, LocalUrl):
         raise UsageError(
-            f"a local store has no grants ({url}): everyone who opens it reads all of it",
+            f"a local store has no grants ({url}): everyone who unlocks it can read all of it",
             hint="--store gsm://PROJECT",
         )
     if not isinstance(url, GsmUrl):
@@ -284,7 +267,7 @@ class Grants:
         self._place = GrantCommands(store.place, cluster)
 
     def give(self, target: GrantTarget, member: str) -> Sequence[PolicyChange]:
-        """Let the member read all of the target; NotFoundError before any change when there is no such secret."""
+        """Let the member read the whole target; NotFoundError before any change if a secret is missing."""
         secrets = self._present(target)
         if len(secrets) < len(target.secrets):
             self.make_events()
@@ -292,29 +275,28 @@ class Grants:
         return [PolicyChange(secret, self._policies.grant(secret, ACCESSOR, member)) for secret in secrets]
 
     def take(self, target: GrantTarget, member: str) -> Sequence[PolicyChange]:
-        """Let the member read it no more; what is shared only stays for one who reads another credential."""
+        """Remove the member's access; shared secrets stay readable for a member that reads another credential."""
         others = [one for one in self.of() if one.id not in target.own] if target.own else []
-        bound = [binding for one in others if one.kind in tuple(Role) for binding in one.bindings]
+        bound = [binding for one in others if one.kind in _CREDENTIALS for binding in one.bindings]
         reads_another = any(binding.member == member and binding.role in READING for binding in bound)
-        kept = target.shared if reads_another else ()
-        secrets = sorted(self._present(target), key=lambda secret: secret in target.shared)
+        shared = () if reads_another else target.shared
         return [
             PolicyChange(secret, self._policies.withdraw(secret, ACCESSOR, member))
-            for secret in secrets
-            if secret not in kept
+            for secret in sorted(self._present(target), key=lambda secret: secret in target.shared)
+            if secret in (*target.own, *shared)
         ]
 
     def make_events(self) -> None:
-        """Make the log of the other secrets, empty, before the first `secret set`: its readers are then set already.
+        """Create the log of user secrets, empty, before the first `secret set`, so that its readers can be granted.
 
-        A granter may not create secrets, and grants again once there is one.
+        A granter may not create secrets, and grants again once the log exists.
         """
         labels = secret_names.labels(self._cluster, secret_names.EVENTS)
         with suppress(AlreadyExistsError, AccessDeniedError):
             self._secrets.create(secret_names.events_id(self._cluster), labels=labels)
 
     def of(self, target: GrantTarget | None = None) -> list[Secret]:
-        """The secrets of the target, or of the whole cluster, with who may do what."""
+        """List the secrets of the target, or of the whole cluster, with their bindings."""
         chosen = None if target is None else set(target.secrets)
         return [
             Secret(
@@ -325,12 +307,12 @@ class Grants:
         ]
 
     def check(self) -> list[GrantFinding]:
-        """All findings of the cluster, and secrets of nodes that the caller can read."""
+        """Return all findings of the cluster, and those secrets of nodes that the caller can read."""
         secrets = self.of()
         return [*judge(secrets, self._place), *self._own_reach(secrets)]
 
     def _own_reach(self, secrets: Sequence[Secret]) -> list[GrantFinding]:
-        """Grants further up are not seen, but their effect on the caller is."""
+        """Find secrets of nodes that the caller can read: grants further up are not visible, but their effect is."""
         granted = [one for one in secrets if one.kind in _MACHINES and self._policies.permitted(one.id, [_READ])]
         why = (
             "you read it, perhaps by roles/secretmanager.admin on the project, though an operator needs to add "
@@ -339,7 +321,7 @@ class Grants:
         return [GrantFinding(TOO_WIDE, one.id, None, why, self._place.narrow()) for one in granted]
 
     def _present(self, target: GrantTarget) -> list[str]:
-        """The target's secrets; raises unless each exists and is daskpki's. The other secrets' log may be absent."""
+        """List the target's secrets; raises unless each exists and is ours. The log of user secrets may be missing."""
         present = []
         for secret in target.secrets:
             try:
@@ -371,19 +353,19 @@ class SecretGrant(NamedTuple):
 
 
 class Carried(NamedTuple):
-    """Grants in the target's policies now, verified, and those that were not copied."""
+    """Grants that are now in the target's policies (verified), and those that were not copied."""
 
     carried: tuple[SecretGrant, ...]
     left: tuple[SecretGrant, ...]
 
 
 def carry_grants(source: GsmStore, target: GsmStore, cluster: str) -> Carried:
-    """Give in the target what the source gives, and read it again; the secrets have to be there.
+    """Repeat the source's grants in the target, and verify them; the secrets must exist.
 
     Raises:
         NotFoundError: the target lacks one of the secrets.
         AccessDeniedError: the caller may not read the source's policies, or not set the target's.
-        CorruptError: a grant that was given is not in the target's policy.
+        CorruptError: a new grant is missing in the target's policy.
     """
     found = [SecretGrant(one.id, binding) for one in Grants(source, cluster).of() for binding in one.bindings]
     carried = tuple(grant for grant in found if is_carried(grant.binding))
@@ -393,7 +375,7 @@ def carry_grants(source: GsmStore, target: GsmStore, cluster: str) -> Carried:
         target.policies.grant(secret, binding.role, binding.member)
     for secret, binding in carried:
         if binding not in target.policies.read(secret):
-            raise CorruptError(f"{binding.member} was let read {secret} in {target.url}, and its policy lacks that")
+            raise CorruptError(f"{binding.member} was granted {secret} in {target.url}, but its policy lacks the grant")
     return Carried(carried, tuple(grant for grant in found if grant not in carried))
 
 

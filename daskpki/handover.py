@@ -1,7 +1,7 @@
-"""Handover of the boot shim to the process that it becomes: one JSON document without secrets.
+"""Handover from the boot to the process that it becomes: one JSON document without secrets.
 
-It lies in a memfd (or on tmpfs), and the environment variable DASKPKI_HANDOVER names its path. The keys themselves stay
-where the paths in it point to. Standard library only, for the boot path.
+It is in a memfd (or on tmpfs), and the environment variable DASKPKI_HANDOVER has its path. It names keys by their paths
+only. Standard library only, for the boot path.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from daskpki.errors import CorruptError, NotTrustedError
 VARIABLE: Final = "DASKPKI_HANDOVER"
 FORMAT: Final = 1
 STOCK, SEALED = "stock", "sealed"
-"""The values of `scheduler_code`; a sealed scheduler opens nothing that clients pickled."""
+"""The values of `scheduler_code`; a sealed scheduler never opens pickles of clients."""
 NO_SECRETS: Final[Mapping[str, str]] = {}
 _PARTS: Final = ("secrets", "freshness")
 _WHAT: Final = "the handover from daskpki-entrypoint"
 
 
 class Freshness(NamedTuple):
-    """Limits on the age of what a running node relies on; all but the first in seconds.
+    """Limits on the age of a running node's trust document and connections; all but the first in seconds.
 
-    `stale_trust` is refuse or allow: new peers, once the revocation list ran out. Newer material is looked for every
-    `poll`; what was not fetched for `fetch_age` is warned of; a connection outlives its peer's certificate by `grace`.
+    `stale_trust` is refuse or allow: new peers, once the revocation list expired. A node polls every `poll`, warns if
+    the last fetch is older than `fetch_age`, and lets connections outlive their peer's certificate by `grace`.
     """
 
     stale_trust: str = "refuse"
@@ -81,13 +81,13 @@ class Handover(NamedTuple):
 
 
 def encode_handover(handover: Handover) -> bytes:
-    """The document to write."""
+    """Encode the document to write."""
     fields = handover._asdict() | {"freshness": handover.freshness._asdict()}
     return json.dumps({"format": FORMAT} | fields).encode()
 
 
 def parse_handover(data: bytes) -> Handover:
-    """The handover in a document; CorruptError for other bytes, NotTrustedError for a newer format."""
+    """Parse a document; CorruptError for other bytes, NotTrustedError for another format."""
     try:
         document: Any = json.loads(data)
         number = document.pop("format")
@@ -99,7 +99,7 @@ def parse_handover(data: bytes) -> Handover:
 
 
 def load_handover(path: str) -> Handover:
-    """The handover at the path that DASKPKI_HANDOVER names; CorruptError when it cannot be read."""
+    """Load the handover at the path in DASKPKI_HANDOVER; CorruptError if it cannot be read."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs 9 ms at boot
             data = file.read()
@@ -112,7 +112,7 @@ def load_handover(path: str) -> Handover:
 
 
 def _checked(document: dict[str, Any]) -> Handover:
-    """The fields, each of its type; unknown ones are an error, since both sides are one installation."""
+    """Check the type of each field; unknown ones are an error, since both sides are one installation."""
     secrets = document.pop("secrets", None)
     freshness = _freshness(document.pop("freshness", None))
     optional = {name: document.pop(name, None) for name in Handover._field_defaults if name not in _PARTS}

@@ -28,7 +28,7 @@ class Role(StrEnum):
 
 
 def parse_role(text: str) -> Role:
-    """The role of that name; raises UsageError that names the three."""
+    """Parse a role; UsageError names the three."""
     try:
         return Role(text)
     except ValueError:
@@ -37,7 +37,7 @@ def parse_role(text: str) -> Role:
 
 
 def parse_label(text: str, what: str) -> str:
-    """`text` when it is a DNS label; `what` ("name", "cluster") is for the message of the UsageError."""
+    """Return `text` if it is a DNS label; `what` ("name", "cluster") is for the message of the UsageError."""
     if not _LABEL.match(text):
         raise UsageError(f"{what} {shown(text)} is not {_LABEL_RULE}", hint=_suggestion(text))
     return text
@@ -49,7 +49,7 @@ def _suggestion(text: str) -> str | None:
 
 
 def parse_trust_domain(text: str) -> str:
-    """`text` when it is a trust domain: DNS labels joined by dots; raises UsageError."""
+    """Return `text` if it is a trust domain: DNS labels joined by dots; raises UsageError."""
     if len(text) > _MAX_TRUST_DOMAIN:
         raise UsageError(f"trust domain {shown(text)} is longer than {_MAX_TRUST_DOMAIN} characters")
     for label in text.split("."):
@@ -87,7 +87,7 @@ class Identity(NamedTuple):
 
 
 def parse_identity(uri: str) -> Identity:
-    """The identity of a SPIFFE ID; raises UsageError for anything but `spiffe://TRUST_DOMAIN/ROLE/NAME`."""
+    """Parse a SPIFFE ID; raises UsageError for another form than `spiffe://TRUST_DOMAIN/ROLE/NAME`."""
     scheme, _, rest = uri.partition("://")
     parts = rest.split("/")
     if scheme != "spiffe" or len(parts) != 3:  # noqa: PLR2004 - trust domain, role, name
@@ -97,7 +97,7 @@ def parse_identity(uri: str) -> Identity:
 
 
 def parse_slug(text: str) -> tuple[Role, str]:
-    """ROLE/NAME, or ROLE alone for scheduler and worker, whose name defaults to the role; raises UsageError."""
+    """Parse ROLE/NAME, or ROLE alone for scheduler and worker, whose name defaults to the role; UsageError."""
     role_text, slash, name = text.partition("/")
     role = parse_role(role_text)
     if not slash:
@@ -106,7 +106,7 @@ def parse_slug(text: str) -> tuple[Role, str]:
 
 
 def default_name(role: Role) -> str:
-    """The name when none was given; raises UsageError for a client, since a person has a name."""
+    """Return a role's default name; UsageError for a client, which needs a name."""
     if role is Role.CLIENT:
         raise UsageError("a client needs a name", hint="for example client/alice, or --name alice")
     return role.value

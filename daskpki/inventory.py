@@ -1,6 +1,6 @@
-"""The inventory: the state of each leaf and CA that follows from a log.
+"""The inventory: the state of each leaf and CA, computed from a log.
 
-Pure; a store either replays its log or keeps tables by the same transitions. `superseded` and `expired` are derived,
+Pure. A store either replays its log or keeps tables by the same transitions. `superseded` and `expired` are computed,
 never recorded.
 """
 
@@ -33,14 +33,14 @@ SUPERSEDED: Final = "superseded"
 EXPIRED: Final = "expired"
 
 FROM_REQUEST: Final = "csr"
-"""The key type of a leaf that was issued for a request. Its key is with the requester, who alone can renew it."""
+"""Key type of a leaf that was issued for a CSR. Only the requester has its key, and can renew it."""
 
 
 class CertificateRecord(NamedTuple):
-    """The state of one leaf. Times are seconds since the epoch; `status` is the last recorded event's kind.
+    """The state of one leaf. Times are seconds since the epoch; `status` is the kind of the last recorded event.
 
-    `sans` are its further names and grades, as `dns:NAME`, `ip:ADDRESS` and `grade:GRADE`; `key_type` is
-    FROM_REQUEST if the key was not made here. So a renewal needs nothing but the log.
+    `sans` are its further names and grades, as `dns:NAME`, `ip:ADDRESS` and `grade:GRADE`; `key_type` is FROM_REQUEST
+    if the key was not made here. So the log has everything that a renewal needs.
     """
 
     serial: int
@@ -96,12 +96,12 @@ class AuthorityRecord(NamedTuple):
 
 
 def parse_authority(fields: Mapping[str, Any]) -> AuthorityRecord:
-    """The entry of a CA generation from its fields in JSON; KeyError, TypeError."""
+    """Make a CA generation's entry from its JSON fields; KeyError, TypeError."""
     return AuthorityRecord(**{**fields, "chain": tuple(fields["chain"])})
 
 
 class Inventory(Protocol):
-    """The state that follows from a log, as of `head`."""
+    """The state computed from a log, as of `head`."""
 
     @property
     def head(self) -> Head:
@@ -120,7 +120,7 @@ class Inventory(Protocol):
     def certificates(
         self, *, role: str | None = None, name: str | None = None, statuses: Sequence[str] | None = None
     ) -> Iterator[CertificateRecord]:
-        """The leaves in the order in which they were reserved, streamed."""
+        """Stream the leaves in the order of their reservation."""
 
     def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
         """The leaf with that SHA-256 fingerprint, in lower-case hex."""
@@ -186,18 +186,16 @@ def authority_after(entry: AuthorityRecord | None, record: Record) -> AuthorityR
 
 
 CERTIFICATE_KINDS: Final = frozenset({RESERVED, ISSUED, ABANDONED, REVOKING, REVOKED, RELEASED})
-
-
 AUTHORITY_KINDS: Final = frozenset({CA_RESERVED, CA_CREATED, CA_ACTIVATED, CA_RETIRING, CA_RETIRED, ROOT_CRL})
 
 
 class ReplayedInventory:
-    """An Inventory in memory, made by applying records in order."""
+    """An Inventory in memory: that of `certificates` alone, with the records applied in order."""
 
-    def __init__(self, records: Iterable[Record] = ()) -> None:
+    def __init__(self, records: Iterable[Record] = (), *, certificates: Iterable[CertificateRecord] = ()) -> None:
         self.head = EMPTY
         self.published: Mapping[str, Any] = {}
-        self._certificates: dict[int, CertificateRecord] = {}
+        self._certificates = {entry.serial: entry for entry in certificates}
         self._current: dict[tuple[str, str], int] = {}
         self._fingerprints: dict[str, int] = {}
         self._authorities: dict[int, AuthorityRecord] = {}
@@ -207,20 +205,16 @@ class ReplayedInventory:
     def apply(self, record: Record) -> None:
         """Apply the next record; a kind that this version does not know changes only the head."""
         if record.kind in CERTIFICATE_KINDS:
-            self._apply_certificate(record)
+            serial = int(record.body["serial"], 16)
+            entry = self._certificates[serial] = certificate_after(self._certificates.get(serial), record)
+            if record.kind == ISSUED:
+                self._supersede(entry)
         elif record.kind in AUTHORITY_KINDS:
             generation = record.body["generation"]
             self._authorities[generation] = authority_after(self._authorities.get(generation), record)
         elif record.kind == PUBLISHED and record.body["epoch"] > self.published.get("epoch", 0):
             self.published = record.body
-        self.head = Head(record.seq, record.hash)
-
-    def _apply_certificate(self, record: Record) -> None:
-        serial = int(record.body["serial"], 16)
-        entry = certificate_after(self._certificates.get(serial), record)
-        self._certificates[serial] = entry
-        if record.kind == ISSUED:
-            self._supersede(entry)
+        self.head = record.head
 
     def _supersede(self, entry: CertificateRecord) -> None:
         previous = self._current.get((entry.role, entry.name))

@@ -1,10 +1,10 @@
-"""CA keys in Google Cloud KMS, which sign without ever leaving it (`gcpkms://` URIs; extra `kms`).
+"""CA keys in Google Cloud KMS, which sign there and never leave it (`gcpkms://` URIs; extra `kms`).
 
-Commands that open the CA need `roles/cloudkms.signerVerifier` on the key: signing, and reading the public half. The
-key's owner makes and destroys key versions; daskpki does neither.
+Commands that open the CA need `roles/cloudkms.signerVerifier` on the key, to sign and to read the public half. The
+owner of the key creates and destroys its versions; daskpki does neither.
 
-Checksums are verified both ways, as Google's guidelines on data integrity demand: Cloud KMS reports whether it received
-what was sent, and its answers are checked here. A signature over damaged data would be valid for something else.
+Checksums are verified both ways, as Google's guidelines on data integrity require: Cloud KMS confirms the checksum of
+each request, and this module verifies those of the replies. A signature over damaged data would be valid for that data.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NAME: Final = re.compile(
 
 
 def parse_kms_uri(uri: str) -> str:
-    """The resource name of the key version; UsageError for another form, since a key alone does not say which one."""
+    """Parse a URI to the resource name of a key version; UsageError for another form, such as a key without version."""
     name = uri.removeprefix(KMS_SCHEME)
     if not uri.startswith(KMS_SCHEME) or not _NAME.match(name):
         raise UsageError(
@@ -56,14 +56,14 @@ _DIGESTS: Final = {"sha256": 32, "sha384": 48}
 
 
 class KmsPublicKey(NamedTuple):
-    """The public half as PEM, and the algorithm that the key version is bound to."""
+    """The public half as PEM, and the algorithm of the key version."""
 
     pem: bytes
     algorithm: str
 
 
 class KmsClient:
-    """Speaks to Cloud KMS; `environ` may name another endpoint (DASKPKI_KMS_ENDPOINT), and has the credentials."""
+    """Calls Cloud KMS; `environ` has the credentials, and may name another endpoint (DASKPKI_KMS_ENDPOINT)."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         override = environ.get(VARIABLE)
@@ -71,16 +71,16 @@ class KmsClient:
         self._connection = GoogleConnection(_key_management, endpoint, environ)
 
     def public_key(self, name: str) -> KmsPublicKey:
-        """The public half of that key version; NotFoundError, AccessDeniedError, DisabledError, CorruptError."""
+        """Fetch the public half of a key version; NotFoundError, AccessDeniedError, DisabledError, CorruptError."""
         answer = self._call("get_public_key", name, {"name": name})
         pem = answer.pem.encode()
         _check(answer.name == name and answer.pem_crc32c == checksum(pem), name, "public key")
         return KmsPublicKey(pem, answer.algorithm.name)
 
     def sign(self, name: str, digest_name: str, digest: bytes) -> bytes:
-        """The DER signature over a digest ("sha256" or "sha384"); CorruptError when either way was damaged."""
+        """Sign a digest ("sha256" or "sha384"), and return DER; CorruptError if data was damaged on the way."""
         if len(digest) != _DIGESTS[digest_name]:
-            raise UsageError(f"{len(digest)} bytes are no {digest_name} digest")
+            raise UsageError(f"{len(digest)} bytes are not a {digest_name} digest")
         request = {"name": name, "digest": {digest_name: digest}, "digest_crc32c": checksum(digest)}
         answer = self._call("asymmetric_sign", name, request)
         _check(answer.name == name and answer.verified_digest_crc32c, name, "digest")
@@ -107,7 +107,7 @@ def _key_management() -> tuple[type[Any], type[Any]]:
 
 def _check(intact: bool, name: str, what: str) -> None:  # noqa: FBT001 - reads as a sentence
     if not intact:
-        raise CorruptError(f"the {what} of {name} was damaged between Cloud KMS and here", hint="try again")
+        raise CorruptError(f"the {what} of {name} was damaged on the way from or to Cloud KMS", hint="try again")
 
 
 def _error_for(refusal: ApiError, name: str) -> DaskpkiError:
@@ -126,11 +126,11 @@ def _error_for(refusal: ApiError, name: str) -> DaskpkiError:
 
 
 _ALGORITHMS: Final = {"EC_SIGN_P256_SHA256": "sha256", "EC_SIGN_P384_SHA384": "sha384"}
-"""KMS binds a key version to one algorithm: its curve, and the only digest that it signs."""
+"""A key version has one algorithm: its curve, and the only digest that it signs."""
 
 
 class KmsPrivateKey(ec.EllipticCurvePrivateKey):
-    """Signs by calling Cloud KMS; everything that would need the secret half itself is refused."""
+    """Signs by calling Cloud KMS; methods that need the secret half itself raise UsageError."""
 
     def __init__(self, client: KmsClient, name: str) -> None:
         found = client.public_key(name)
@@ -147,12 +147,12 @@ class KmsPrivateKey(ec.EllipticCurvePrivateKey):
         self._public = public
 
     def sign(self, data: object, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
-        """The DER signature (RFC 3279, 2.2.3), made there; UsageError for another digest than the key version's."""
+        """Sign at Cloud KMS, and return DER (RFC 3279, 2.2.3); UsageError for another digest than its own."""
         algorithm = signature_algorithm.algorithm
         if isinstance(algorithm, Prehashed) or algorithm.name != self._digest:
             raise UsageError(f"{self._name} signs {self._digest} digests only")
         digest = hashes.Hash(algorithm)
-        digest.update(bytes(memoryview(data)))  # type: ignore[arg-type] # any buffer, as pyca's own key takes
+        digest.update(bytes(memoryview(data)))  # type: ignore[arg-type] # any buffer, as for pyca's own key
         return self._client.sign(self._name, self._digest, digest.finalize())
 
     def public_key(self) -> ec.EllipticCurvePublicKey:
@@ -166,12 +166,12 @@ class KmsPrivateKey(ec.EllipticCurvePrivateKey):
 
     @property
     def key_size(self) -> int:
-        """Bits."""
+        """Size of the key in bits."""
         return self._public.key_size
 
     def exchange(self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey) -> NoReturn:
-        """Refused: the key is there to sign."""
-        raise UsageError(f"{self._name} signs, and agrees on no keys")
+        """Raise UsageError: the key only signs."""
+        raise UsageError(f"{self._name} only signs, and cannot agree on keys")
 
     def private_numbers(self) -> NoReturn:
         """Refused: they never leave Cloud KMS."""
@@ -194,26 +194,26 @@ class KmsPrivateKey(ec.EllipticCurvePrivateKey):
 
 
 class KmsCaKeys(NamedTuple):
-    """One key version, which is one generation's key."""
+    """The key of one CA generation: one key version."""
 
     client: KmsClient
     uri: str
 
     @property
     def sealing(self) -> str:
-        """The protection of the key, for the log."""
+        """How the key is sealed, for the log."""
         return "kms"
 
     def check(self) -> None:
-        """Raise unless the key version is there for us, and of a kind that a CA can have."""
+        """Raise unless the key version exists, we may use it, and its kind is one that a CA can have."""
         KmsPrivateKey(self.client, parse_kms_uri(self.uri))
 
     def make(self, generation: int, kind: KeyType) -> KmsPrivateKey:
-        """Open the key version that the URI names, which its owner has made; UsageError if no CA can use it."""
+        """Open the key version, which its owner has created; UsageError if no CA can use it."""
         return self.open(generation)
 
     def open(self, generation: int) -> KmsPrivateKey:
-        """The key version; NotFoundError, AccessDeniedError, DisabledError."""
+        """Open the key version; NotFoundError, AccessDeniedError, DisabledError."""
         return KmsPrivateKey(self.client, parse_kms_uri(self.uri))
 
     def discard(self, generation: int) -> None:
@@ -221,6 +221,6 @@ class KmsCaKeys(NamedTuple):
 
 
 def kms_ca_keys(uri: str, environ: Mapping[str, str]) -> KmsCaKeys:
-    """The place that a `gcpkms://` URI names; UsageError for a malformed one. Nothing is called yet."""
+    """Make the key location of a `gcpkms://` URI; UsageError for a malformed one. Cloud KMS is not called yet."""
     parse_kms_uri(uri)
     return KmsCaKeys(KmsClient(environ), uri)

@@ -1,4 +1,4 @@
-"""Dask's `security-loader`: what plain `Client("tls://...")` asks for its certificate.
+"""Dask's `security-loader`: finds the certificate for a plain `Client("tls://...")`.
 
 The wheel's `etc/dask/daskpki.yaml` names it (docs/adr/0014), and the entrypoint does so on a node. Dask calls it
 for every address that is a string and for which no `security=` was given, also from inside an event loop, and tells
@@ -27,15 +27,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daskpki.boot.fetch import Reader
-    from daskpki.cluster.enforcement import CurrentTrust
-    from daskpki.cluster.refresh import Lookout, Source
+    from daskpki.cluster.refresh import SharedLookup, Source, WholeSource
     from daskpki.cluster.security import PkiSecurity
     from daskpki.cluster.tls import KeyPair
-    from daskpki.cluster.trust_updates import TrustMessage
+    from daskpki.cluster.trust_updates import TrustManager, TrustMessage
+    from daskpki.confidential import Confidential
     from daskpki.credentials.contexts import NewestTrust
     from daskpki.credentials.source_selection import Wanted
     from daskpki.credentials.sources import Environment, Obtained
-    from daskpki.credentials.verified import VerifiedCredential
     from daskpki.pki.trust_document import TrustDocument
     from daskpki.settings import StoreUrl
 
@@ -68,7 +67,7 @@ def _has_tls_files() -> bool:
 
 
 def dial_security(obtained: Obtained, wanted: Wanted, here: Environment) -> PkiSecurity:
-    """The Security under which a client dials with this credential, and with what is renewed where it came from."""
+    """Make the Security of a client with this credential, which is renewed from its source."""
     from daskpki.cluster.security import NodeSecurity, client_security
     from daskpki.credentials.source_selection import DIRECTORY
     from daskpki.credentials.source_selection import CredentialSource as From
@@ -79,14 +78,14 @@ def dial_security(obtained: Obtained, wanted: Wanted, here: Environment) -> PkiS
         return NodeSecurity(load_handover(here.environ[VARIABLE]))
     _announce_end(obtained, wanted, here)
     name, cluster = verified.credential.identity.name, verified.credential.cluster
-    source = RenewedCredential(wanted._replace(name=name, cluster=cluster))
+    source = _credentials_source(wanted._replace(name=name, cluster=cluster))
     place = str(obtained.store or here.environ.get(DIRECTORY) or obtained.choice.source)
     memory = _home(here)
     security = client_security(
         verified.credential,
         verified.trust,
         source=source,
-        lookout=_lookout(
+        shared=_shared_lookup(
             (str(memory), place, cluster), StoreTrust(cluster, obtained.store) if obtained.store else source
         ),
     )
@@ -96,7 +95,7 @@ def dial_security(obtained: Obtained, wanted: Wanted, here: Environment) -> PkiS
 
 
 def _home(here: Environment) -> Path | None:
-    """The directory for what is kept; None for a user without a home directory, as in some containers."""
+    """The directory of daskpki's own files; None for a user without a home directory, as in some containers."""
     from daskpki.settings import home
 
     try:
@@ -105,24 +104,24 @@ def _home(here: Environment) -> Path | None:
         return None
 
 
-_LOOKOUTS: dict[tuple[str, str, str], Lookout] = {}
+_LOOKUPS: dict[tuple[str, str, str], SharedLookup] = {}
 
 
-def _lookout(place: tuple[str, str, str], source: Source) -> Lookout:
-    """The one of this process for that home, place and cluster: two clients do not ask twice."""
-    from daskpki.cluster.refresh import Lookout
+def _shared_lookup(place: tuple[str, str, str], source: Source) -> SharedLookup:
+    """Return this process's lookup for a home, place and cluster, so that two clients do not ask twice."""
+    from daskpki.cluster.refresh import SharedLookup
 
-    return _LOOKOUTS.setdefault(place, Lookout(source))
+    return _LOOKUPS.setdefault(place, SharedLookup(source))
 
 
 def _remember(security: PkiSecurity, kept: NewestTrust) -> None:
-    """Use the newest trust document that was kept, and keep each newer one; a failure is logged, and no more."""
+    """Use the newest saved trust document, and save each newer one; failures are only logged."""
     from daskpki.identity import Role
 
     manager = security.enforcement(Role.CLIENT).manager
     assert manager is not None
 
-    def keep(newer: CurrentTrust) -> None:
+    def keep(newer: TrustManager) -> None:
         try:
             if newer.signed is not None:
                 kept.keep(newer.signed)
@@ -138,11 +137,11 @@ def _remember(security: PkiSecurity, kept: NewestTrust) -> None:
 
 
 _announced: set[bytes] = set()
-"""Certificates whose end was announced in this process."""
+"""Certificates about whose end this process has warned."""
 
 
 def _announce_end(obtained: Obtained, wanted: Wanted, here: Environment) -> None:
-    """Warn of a near end, once a process; by the logger, since `-W error` would make a failure of a warning."""
+    """Warn of a near end, once a process; by the logger, since `-W error` turns warnings into errors."""
     from daskpki.credentials.sources import ending, renewal
     from daskpki.quoting import minute, remaining_seconds
 
@@ -172,7 +171,7 @@ class StoreTrust:
         self._url = url
 
     def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
-        """Newer trust documents of the store than `held`."""
+        """Yield newer trust documents of the store than `held`."""
         with _reader(self._url) as store:
             yield from self._versions.after(store, held)
 
@@ -182,9 +181,9 @@ class StoreTrust:
 
 @contextmanager
 def _reader(url: StoreUrl) -> Iterator[Reader]:
-    """The store for one look, never by a prompt: Secret Manager as a node reads it, since Google's library takes long.
+    """Open the store for one lookup, without a prompt: Secret Manager as a node does, since Google's library is slow.
 
-    That way speaks REST only, so that an endpoint of another kind is left to the library.
+    A node speaks REST only, so the library is used for an endpoint of another kind.
     """
     from daskpki.credentials.sources import open_without_asking
     from daskpki.settings import GsmUrl
@@ -202,32 +201,18 @@ def _reader(url: StoreUrl) -> Iterator[Reader]:
         yield opened.secrets
 
 
-class RenewedCredential:
-    """A `daskpki.cluster.refresh.Source` over where a credential came from, such as a login that was renewed since.
+def _credentials_source(wanted: Wanted) -> WholeSource:
+    """Make a source over a credential's own source, such as a login that was renewed since.
 
-    Both raise what `daskpki.credentials.sources.obtain` raises.
+    It raises the errors of `daskpki.credentials.sources.obtain`.
     """
+    from daskpki.cluster.refresh import WholeSource
+    from daskpki.cluster.tls import KeyPair
+    from daskpki.credentials.sources import obtain, this_process
+    from daskpki.pki.credential import certificate_pem, key_pem
 
-    def __init__(self, wanted: Wanted) -> None:
-        self._wanted = wanted
+    def read() -> tuple[Confidential, KeyPair]:
+        found = obtain(wanted, this_process()).verified
+        return found.signed, KeyPair(certificate_pem(found.credential), key_pem(found.credential))
 
-    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
-        """The trust document of the renewed credential, if it is newer than `held`."""
-        from daskpki.cluster.trust_updates import TrustMessage
-
-        obtained = self._obtain()
-        if obtained.trust.epoch > held.epoch:
-            yield TrustMessage(obtained.signed)
-
-    def credential(self, held: KeyPair) -> KeyPair:  # noqa: ARG002 - the protocol's signature
-        """See daskpki.cluster.refresh.Source."""
-        from daskpki.cluster.tls import KeyPair
-        from daskpki.pki.credential import certificate_pem, key_pem
-
-        credential = self._obtain().credential
-        return KeyPair(certificate_pem(credential), key_pem(credential))
-
-    def _obtain(self) -> VerifiedCredential:
-        from daskpki.credentials.sources import obtain, this_process
-
-        return obtain(self._wanted, this_process()).verified
+    return WholeSource(read, "the source")

@@ -1,4 +1,4 @@
-"""Records of what happened to a cluster's certificates, and the hash chain that links them.
+"""Records of all changes to a cluster's certificates, and the hash chain that links them.
 
 Pure: a log passes records in and keeps the result. Every state change is recorded before it is signed:
 
@@ -7,8 +7,8 @@ Pure: a log passes records in and keeps the result. Every state change is record
     published(epoch, version, due)                                            (the trust document)
     root-crl(generation, crl)                              (an offline root signed the CRL of its intermediate)
 
-The state that follows from them is in `daskpki.inventory`. One chain serves inventory and audit; the hash of its head
-stands in each signed trust document.
+`daskpki.inventory` computes the state from them. One chain serves inventory and audit; each signed trust document has
+the hash of its head.
 """
 
 from __future__ import annotations
@@ -58,12 +58,22 @@ class Draft(NamedTuple):
 class CommitSignature(NamedTuple):
     """A CA generation's signature over a commit (`daskpki.signed_commits`).
 
-    `place` is the digest of what a store keeps around the commit; empty for a store that authenticates it otherwise.
+    `place` is a digest of the data that a store keeps around the commit; empty if it authenticates that otherwise.
     """
 
     generation: int
     value: bytes
     place: str = ""
+
+
+class Head(NamedTuple):
+    """The newest record's number and hash; (0, GENESIS) for an empty log."""
+
+    seq: int
+    hash: str
+
+
+EMPTY: Final = Head(0, GENESIS)
 
 
 class Record(NamedTuple):
@@ -82,15 +92,11 @@ class Record(NamedTuple):
     hash: str
     signatures: tuple[CommitSignature, ...] | None = None
 
+    @property
+    def head(self) -> Head:
+        """The head of a log that ends with this record."""
+        return Head(self.seq, self.hash)
 
-class Head(NamedTuple):
-    """The newest record's number and hash; (0, GENESIS) for an empty log."""
-
-    seq: int
-    hash: str
-
-
-EMPTY: Final = Head(0, GENESIS)
 
 _HASHED: Final = 7
 _MOST_SIGNATURES: Final = 4
@@ -103,19 +109,19 @@ def record_hash(previous: str, fields: Sequence[Any]) -> str:
 
 
 def chain(head: Head, drafts: Iterable[Draft], stamp: Stamp) -> list[Record]:
-    """The records that these drafts become when appended after `head`."""
+    """Make the records of these drafts, appended after `head`."""
     records = []
     for draft in drafts:
         fields = (head.seq + 1, *stamp, draft.kind, dict(draft.body))
-        head = Head(head.seq + 1, record_hash(head.hash, fields))
-        records.append(Record(*fields, head.hash))
+        records.append(Record(*fields, record_hash(head.hash, fields)))
+        head = records[-1].head
     return records
 
 
 def commit_of(
     head: Head, drafts: Iterable[Draft], stamp: Stamp, sign: Callable[[Sequence[Record]], tuple[CommitSignature, ...]]
 ) -> list[Record]:
-    """The commit that these drafts become when appended after `head`, with its signatures at the last record."""
+    """Make the commit of these drafts, appended after `head`, with its signatures at the last record."""
     records = chain(head, drafts, stamp)
     if records:
         records[-1] = records[-1]._replace(signatures=sign(records))
@@ -123,12 +129,12 @@ def commit_of(
 
 
 def encode_signatures(signatures: Iterable[CommitSignature]) -> list[list[Any]]:
-    """The signatures of a commit as JSON values."""
+    """Encode the signatures of a commit as JSON values."""
     return [[signature.generation, base64_text(signature.value), signature.place] for signature in signatures]
 
 
 def parse_signatures(value: object) -> tuple[CommitSignature, ...]:
-    """The signatures in such values; CorruptError."""
+    """Parse the signatures of a commit; CorruptError."""
     if not isinstance(value, list) or len(value) > _MOST_SIGNATURES:
         raise CorruptError("the signatures of a commit are malformed")
     return tuple(map(_parse_signature, value))
@@ -143,19 +149,19 @@ def _parse_signature(value: object) -> CommitSignature:
 
 
 def verify_chain(head: Head, records: Iterable[Record]) -> Iterator[Record]:
-    """Pass the records through; raises CorruptError at the first that does not follow from the one before."""
+    """Yield the records; CorruptError at the first one that does not follow from the one before."""
     for record in records:
         if record.seq != head.seq + 1 or record.hash != record_hash(head.hash, record[:_HASHED]):
             raise CorruptError(
                 f"record {record.seq} does not follow from record {head.seq}: the log was changed",
                 hint="restore the store from a backup, and find out who could write to it",
             )
-        head = Head(record.seq, record.hash)
+        head = record.head
         yield record
 
 
 def following(head: Head, records: Iterable[Record]) -> list[Record]:
-    """The records of a log after `head`; CorruptError when they do not follow from it."""
+    """Return the records of a log after `head`; CorruptError if they do not follow from it."""
     later = []
     for record in records:
         if record.seq > head.seq:

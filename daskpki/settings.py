@@ -1,6 +1,6 @@
 """Settings that all parts share, read from an environment that is passed in.
 
-None of them is secret, so all may stand in instance metadata. Store URLs are parsed here, and opened in
+None of them is secret, so all may be in instance metadata. Store URLs are parsed here, and opened in
 `daskpki.store.opening`.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # pathlib takes 4 ms to load, and a boot from Secret Manager 
 DEFAULT_CLUSTER: Final = "default"
 DEFAULT_STORE: Final = "local:"
 STORES: Final = "daskpki.stores"
-"""The entry point group in which other packages name what opens the URLs of a scheme (`daskpki.store.opening`)."""
+"""The entry point group in which other packages name the function for a URL scheme (`daskpki.store.opening`)."""
 KMS_SCHEME: Final = "gcpkms://"
 """Scheme of keys in Cloud KMS, here since `daskpki.kms` loads Google's client."""
 SCHEME: Final = "tls://"
@@ -29,7 +29,7 @@ SCHEME: Final = "tls://"
 # Google Cloud: project ids are 6 to 30 of a-z, 0-9 and '-' (older ones carry a domain and ':'); numbers work as well.
 _PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]\Z|[0-9]{6,}\Z")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,30}\Z")  # RFC 3986, 3.1, in lower case
-_LOCATION = re.compile(r"[a-z][a-z0-9-]{2,30}\Z")
+LOCATION = re.compile(r"[a-z][a-z0-9-]{2,30}\Z")
 
 
 class LocalUrl(NamedTuple):
@@ -52,7 +52,7 @@ class GsmUrl(NamedTuple):
 
     @property
     def parent(self) -> str:
-        """The resource name under which secrets live."""
+        """The resource name of the parent of secrets."""
         return f"projects/{self.project}" + (f"/locations/{self.location}" if self.location else "")
 
 
@@ -85,7 +85,7 @@ def parse_store_url(text: str) -> StoreUrl:
                 f"store {shown(text)}: {shown(project)} is not a Google Cloud project id",
                 hint="6 to 30 of a-z, 0-9 and '-', beginning with a letter and not ending with '-': gsm://my-project",
             )
-        if location and not _LOCATION.match(location):
+        if location and not LOCATION.match(location):
             raise UsageError(
                 f"store {shown(text)}: {shown(location)} is not a location", hint="for example europe-west1"
             )
@@ -103,7 +103,7 @@ def parse_store_url(text: str) -> StoreUrl:
 
 
 def home(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
-    """The directory of our own: DASKPKI_HOME, or the platform's place for a user's data."""
+    """The directory of daskpki's own files: DASKPKI_HOME, or the platform's directory for a user's data."""
     from pathlib import Path
 
     if chosen := environ.get("DASKPKI_HOME"):
@@ -117,7 +117,7 @@ def home(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
 
 
 def user_home(environ: Mapping[str, str]) -> Path:
-    """The user's own directory; UsageError for a user who has none, as one of a container without a passwd entry."""
+    """The user's home directory; UsageError if there is none, as in a container without a passwd entry."""
     from pathlib import Path
 
     if chosen := environ.get("HOME") or environ.get("USERPROFILE"):

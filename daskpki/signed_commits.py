@@ -1,8 +1,8 @@
-"""Decides which commits of a log count: those signed by the CA that was active in the state before. Pure.
+"""Decides which commits of a log count: those that the CA signed which was active before them. Pure.
 
-A signature covers the cluster, the generation that signs and the commit's last record; the hash chain covers all
-earlier records. It also covers the digest of what the store keeps around the commit (`place`). A copy carries that
-along, but only the store where it was made compares it with what it has. The rules:
+A signature covers the cluster, the signing generation and the commit's last record; the hash chain covers all earlier
+records. It also covers a digest of the data that the store keeps around the commit (`place`). A copy keeps that digest,
+but only the store in which it was made compares it with its data. The rules:
 
 1. The generation that was active before a commit signs it.
 2. If the commit makes another generation active and drops all others (an emergency), the new one signs as well.
@@ -44,7 +44,7 @@ _STATUS: Final = {NEXT: CA_CREATED, ACTIVE: CA_ACTIVATED, RETIRING: CA_RETIRING}
 
 
 class Generation(NamedTuple):
-    """A CA generation as far as signatures go: its status, and the certificate (DER) whose key signs."""
+    """A CA generation, for the check of signatures: its status, and the certificate (DER) whose key signs."""
 
     status: str
     issuing: bytes | None
@@ -54,20 +54,20 @@ Generations = Mapping[int, Generation]
 
 
 class Trusted(NamedTuple):
-    """A point of a log that is trusted: its record, and the CA generations after it."""
+    """A trusted point of a log: its record, and the CA generations after it."""
 
     head: Head = EMPTY
     generations: Generations = MappingProxyType({})
 
 
 def commit_bytes(cluster: str, generation: int, head: Head, place: str = "") -> bytes:
-    """The bytes that a signature of one generation covers."""
+    """Make the bytes that a signature of one generation covers."""
     payload = {"cluster": cluster, "generation": generation, "seq": head.seq, "hash": head.hash, "place": place}
     return signing_input(_TYPE, compact_json(payload).reveal())
 
 
 def sign_commit(cluster: str, issuer: Issuer, head: Head, place: str = "") -> CommitSignature:
-    """Sign a commit that ends with `head` in the name of one generation."""
+    """Sign a commit that ends with `head` as one generation."""
     value = keys.sign(issuer.key, commit_bytes(cluster, issuer.generation, head, place))
     return CommitSignature(issuer.generation, value, place)
 
@@ -87,7 +87,7 @@ def recorded_generations(authorities: Iterable[AuthorityRecord]) -> dict[int, Ge
 
 
 def signers(before: Generations, records: Iterable[Record]) -> tuple[int, ...]:
-    """The generations that have to sign a commit of these records; none before one has a certificate."""
+    """Return the generations that must sign a commit of these records; none before one has a certificate."""
     records = list(records)
     active = _active(before)
     after = _after(before, records)
@@ -101,15 +101,15 @@ def signers(before: Generations, records: Iterable[Record]) -> tuple[int, ...]:
 
 
 def after_records(before: Trusted, records: Sequence[Record]) -> Trusted:
-    """The point that trusted records lead to."""
-    return Trusted(Head(records[-1].seq, records[-1].hash), _after(before.generations, records)) if records else before
+    """Return the point after trusted records."""
+    return Trusted(records[-1].head, _after(before.generations, records)) if records else before
 
 
 def verify_commits(cluster: str, since: Trusted, records: Iterable[Record]) -> Trusted:
-    """Check every commit after `since`, whose records follow it by their hashes, and return the point they lead to.
+    """Verify every commit after `since`, whose records follow it by their hashes, and return the point after them.
 
     Raises:
-        NotTrustedError: a commit is not signed as it has to be; it names the records.
+        NotTrustedError: a signature of a commit is missing or invalid; the message names the records.
     """
     point, pending = since, list[Record]()
     for record in records:
@@ -122,7 +122,7 @@ def verify_commits(cluster: str, since: Trusted, records: Iterable[Record]) -> T
 
 
 def _verified(cluster: str, before: Trusted, records: list[Record]) -> Trusted:
-    end = Head(records[-1].seq, records[-1].hash)
+    end = records[-1].head
     after = _after(before.generations, records)
     wanted = signers(before.generations, records)
     if not wanted and not _is_beginning(before.generations, records):
@@ -138,12 +138,12 @@ def _verified(cluster: str, before: Trusted, records: list[Record]) -> Trusted:
         found.add(signature.generation)
     for generation in wanted:
         if generation not in found:
-            raise NotTrustedError(f"{_named(records)} not signed by CA {generation}, which was the one to sign")
+            raise NotTrustedError(f"{_named(records)} not signed by CA {generation}, which must sign")
     return Trusted(end, after)
 
 
 def _issuing(generations: Generations, generation: int) -> bytes | None:
-    """The certificate of a generation as it was before the commit; only a new one brings its own."""
+    """The certificate of a generation before the commit; only a new generation brings its own."""
     return generations[generation].issuing if generation in generations else None
 
 
@@ -170,7 +170,7 @@ def _active(generations: Generations) -> int | None:
 
 
 def _after(before: Generations, records: Iterable[Record]) -> dict[int, Generation]:
-    """The generations once these records have happened; those of other kinds change nothing."""
+    """Return the generations after these records; records of other kinds change nothing."""
     known = dict(before)
     for record in records:
         if record.kind == CA_RESERVED:

@@ -1,9 +1,8 @@
-"""The cluster's other secrets: passwords and tokens of its programs, versioned, in the same store.
+"""User secrets: passwords and tokens of a cluster's programs, versioned, in the same store.
 
-Payloads are raw bytes, so that `gcloud` and berglas read them too. Changes are recorded, with time and user, in a log
-that is shown and that nothing is decided by. Annotations say when a value ends and when it is due for rotation; they
-are shown, and protect nothing. A rollback adds the old payload again, since `latest` is the highest number in any
-state.
+Payloads are raw bytes, so `gcloud` and berglas can read them too. Changes are recorded, with time and user, in a log
+for people, on which no decision depends. Annotations say when a value expires and when its rotation is due; they are
+reminders, not protection. A rollback adds the old payload again, since `latest` is the highest number in any state.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _RESTORED: Final = "daskpki-restored"
 
 
 class Periods(NamedTuple):
-    """Lifetime of a value, and time until its rotation, in seconds; 0 for no limit, None for the same as before."""
+    """Lifetime of a value, and time until its rotation, in seconds; 0 for no limit, None for the previous period."""
 
     ttl: int | None = None
     rotate_every: int | None = None
@@ -45,7 +44,7 @@ AS_BEFORE: Final = Periods()
 
 
 class Reminder(NamedTuple):
-    """End of a secret's value, and when it is due for rotation, in seconds since the epoch; None for never."""
+    """End of a secret's value, and time of its next rotation, in seconds since the epoch; None for never."""
 
     ends: int | None = None
     rotate_by: int | None = None
@@ -60,7 +59,7 @@ class Listed(NamedTuple):
 
 
 class VersionLine(NamedTuple):
-    """One version: number, state, when it was added (seconds since the epoch) and by whom, as far as the log knows."""
+    """One version: number, state, creation time (seconds since the epoch), and its author if the log has it."""
 
     number: int
     state: str
@@ -69,7 +68,7 @@ class VersionLine(NamedTuple):
 
 
 class ClusterSecrets:
-    """The other secrets of one cluster. `who` and `command` are for the log, as claims."""
+    """The user secrets of one cluster. `who` and `command` are claims for the log."""
 
     def __init__(self, store: Store, cluster: str, *, who: str, command: str, clock: Any = time.time) -> None:
         self._store = store
@@ -79,9 +78,9 @@ class ClusterSecrets:
         self._clock = clock
 
     def set(self, name: str, payload: Confidential, periods: Periods = AS_BEFORE) -> int:
-        """Add a version and return its number; the secret is made when it is new. UsageError over 64 KiB.
+        """Add a version and return its number; a new secret is created. UsageError over 64 KiB.
 
-        The new value's end and reminder count from now, by the periods given, else by those of the value before.
+        The new value's end and rotation count from now, by these periods, or else by those of the previous value.
         """
         secret, now = self._id(name), int(self._clock())
         labels, exists = secret_names.labels(self._cluster, secret_names.SECRET, name), False
@@ -96,12 +95,12 @@ class ClusterSecrets:
         return number
 
     def get(self, name: str, number: int | None = None) -> Payload:
-        """Read a version, by default the newest; NotFoundError, DisabledError (also after the value's end)."""
+        """Read a version, by default the newest; NotFoundError, DisabledError (also for an expired value)."""
         secret = self._id(name)
         ends = _reminder(self._describe(name).annotations).ends
         if ends is not None and ends < self._clock():
             raise DisabledError(
-                f"the secret {name} ended on {day(ends)}",
+                f"the secret {name} expired on {day(ends)}",
                 hint=f"daskpki secret set {name} gives it a new value",
             )
         if number is not None:
@@ -109,13 +108,13 @@ class ClusterSecrets:
         return self._store.secrets.latest(secret)
 
     def all(self) -> Iterator[Listed]:
-        """The secrets by name."""
+        """List the secrets by name."""
         marks = secret_names.labels(self._cluster, secret_names.SECRET)
         for info in self._store.secrets.select(marks):
             yield Listed(info.labels["daskpki-name"], info.created, _reminder(info.annotations))
 
     def versions(self, name: str) -> list[VersionLine]:
-        """The versions, newest first."""
+        """List the versions, newest first."""
         secret = self._id(name)
         self._describe(name)
         added = {
@@ -129,9 +128,9 @@ class ClusterSecrets:
         ]
 
     def rollback(self, name: str, number: int | None = None) -> tuple[int, int]:
-        """Add the payload of the version before (or of `number`) again; returns its number and the new one.
+        """Add the payload of the previous version (or of `number`) again; return its number and the new one.
 
-        Rolling back twice goes two versions back: what a rollback restored counts as that older version.
+        Rolling back twice goes two versions back: a restored version counts as the older version.
         """
         info = self._describe(name)
         source = number or self._before(info)
@@ -200,7 +199,7 @@ class ClusterSecrets:
         return None
 
     def _annotate(self, secret: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
-        """Change the annotations, and try again if somebody else changed them: their version was added already."""
+        """Change the annotations; try again if somebody else changed them, since our version was added already."""
         for attempt in range(1, _ATTEMPTS + 1):
             info = self._store.secrets.describe(secret)
             annotations = change(info.annotations)
@@ -224,7 +223,7 @@ class ClusterSecrets:
 
 
 def _reminders(former: Mapping[str, str], periods: Periods, now: int) -> dict[str, str]:
-    """The annotations of a secret that gets a new value now; the end of the previous value does not carry over."""
+    """Make the annotations of a secret that gets a new value now; the previous value's end does not carry over."""
     found = {key: value for key, value in former.items() if key not in (_ENDS, _ROTATE_BY, _TTL, _ROTATE_EVERY)}
     for period, moment, given in ((_TTL, _ENDS, periods.ttl), (_ROTATE_EVERY, _ROTATE_BY, periods.rotate_every)):
         seconds = _moment(former.get(period)) if given is None else given

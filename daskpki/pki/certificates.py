@@ -1,4 +1,4 @@
-"""Parses X.509 certificates, and reads the values by which decisions are made."""
+"""Parses X.509 certificates, and reads the fields on which decisions depend."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ ExtensionT = TypeVar("ExtensionT", bound=x509.ExtensionType)
 
 
 def load_certificate(der: bytes, what: str = "the certificate") -> x509.Certificate:
-    """The certificate in `der`; CorruptError unless all of it can be read: names, key and extensions included."""
+    """Parse a certificate in DER; CorruptError unless all of it can be read, with names, key and extensions."""
     try:
         certificate = x509.load_der_x509_certificate(check_size(der, what))
-        # Parsed lazily by pyca; what is torn shall be found here, and not where it is used.
+        # pyca parses lazily; damage is to be found here, and not where a field is used.
         certificate.subject, certificate.issuer, certificate.extensions, certificate.public_key()
     except UNREADABLE:
         raise CorruptError(f"{what} cannot be read: it is cut off, changed, or not a certificate") from None
@@ -41,15 +41,15 @@ def load_certificate(der: bytes, what: str = "the certificate") -> x509.Certific
 
 
 def der(certificate: x509.Certificate) -> bytes:
-    """The certificate's bytes."""
+    """Encode a certificate as DER."""
     return certificate.public_bytes(Encoding.DER)
 
 
 def extension(
     certificate: x509.Certificate | x509.CertificateRevocationList, kind: type[ExtensionT]
 ) -> x509.Extension[ExtensionT] | None:
-    """The extension of that kind of a certificate or CRL, or None."""
-    # By OID, since pyca's own look-up by class asks isinstance of an ABC, which costs a bulk issue a tenth.
+    """Return the extension of that kind of a certificate or CRL, or None."""
+    # By OID: pyca's own search by class calls isinstance with an ABC, which takes a tenth of a bulk issue.
     for found in certificate.extensions:
         if found.oid == kind.oid:
             return cast("x509.Extension[ExtensionT]", found)
@@ -57,33 +57,33 @@ def extension(
 
 
 def lifetime(certificate: x509.Certificate) -> Lifetime:
-    """The certificate's validity in seconds since the epoch."""
+    """Return the certificate's validity in seconds since the epoch."""
     return Lifetime(seconds(certificate.not_valid_before_utc), seconds(certificate.not_valid_after_utc))
 
 
 def seconds(now: datetime) -> int:
-    """Whole seconds since the epoch; ValueError for a time without a zone, which would be read as local time."""
+    """Convert to whole seconds since the epoch; ValueError without a time zone, since that would be local time."""
     if now.tzinfo is None:
         raise ValueError("a time needs its zone: datetime.now(UTC)")
     return int(now.timestamp() // 1)
 
 
 def utc_time(since_epoch: int) -> datetime:
-    """The time in UTC that many seconds after the epoch."""
+    """Convert seconds since the epoch to a time in UTC."""
     return datetime.fromtimestamp(since_epoch, UTC)
 
 
 def certificate_grades(certificate: x509.Certificate) -> frozenset[Grade]:
-    """The grades among its extended key usages; one that is not known is none. It counts in a client's alone."""
+    """Return the known grades among the extended key usages; they count only in a client's certificate."""
     usage = extension(certificate, x509.ExtendedKeyUsage)
     found = {purpose.dotted_string for purpose in usage.value} if usage is not None else set()
     return frozenset(grade for grade, oid in GRADE_OIDS.items() if oid in found)
 
 
 def certificate_identity(certificate: x509.Certificate) -> Identity:
-    """Identity that the certificate claims by its URI SAN (X509-SVID, 2: exactly one), which is not verified here.
+    """Read the identity in the certificate's URI SAN (X509-SVID, 2: exactly one), **not verified**.
 
-    Raises NotTrustedError when there is no such name, more than one, or one that is not an identity.
+    Raises NotTrustedError if there is no such name, more than one, or one that is not an identity.
     """
     names = extension(certificate, x509.SubjectAlternativeName)
     uris = names.value.get_values_for_type(x509.UniformResourceIdentifier) if names else []
@@ -96,7 +96,7 @@ def certificate_identity(certificate: x509.Certificate) -> Identity:
 
 
 def permitted_dns(certificate: x509.Certificate) -> tuple[str, ...] | None:
-    """The DNS subtrees that a CA is constrained to; None when it has no name constraints."""
+    """Return the DNS subtrees to which a CA is constrained; None if it has no name constraints."""
     constraints = extension(certificate, x509.NameConstraints)
     if constraints is None:
         return None
@@ -105,5 +105,5 @@ def permitted_dns(certificate: x509.Certificate) -> tuple[str, ...] | None:
 
 
 def name_text(name: x509.Name) -> str:
-    """A CA's name in one text; the generation in it tells those of a cluster apart (`daskpki.pki.issuer`)."""
+    """Join a CA's name to one text; its generation distinguishes the CAs of a cluster (`daskpki.pki.issuer`)."""
     return "/".join(str(attribute.value) for attribute in name)

@@ -21,9 +21,9 @@ _MAX_CHAIN: Final = 8
 
 
 class Credential(NamedTuple):
-    """A leaf with its chain and key. All certificates are DER, the key is PKCS#8 DER, or None when it never travelled.
+    """A leaf with its chain and key. Certificates are DER; the key is PKCS#8 DER, or None if its owner kept it.
 
-    `generation` is that of the CA which issued the leaf; `chain` leads from its issuer up to below the trust anchor.
+    `generation` is that of the issuing CA; `chain` leads from the issuer up to below the trust anchor.
     """
 
     cluster: str
@@ -35,7 +35,7 @@ class Credential(NamedTuple):
 
 
 def encode_credential(credential: Credential) -> Confidential:
-    """The payload to store."""
+    """Encode the payload to store."""
     key = credential.key
     return json_fields.compact_json(
         {
@@ -51,12 +51,12 @@ def encode_credential(credential: Credential) -> Confidential:
 
 
 def parse_credential(data: Confidential) -> Credential:
-    """The credential in a payload; CorruptError for other bytes, NotTrustedError for a newer format."""
+    """Parse a payload; CorruptError for other bytes, NotTrustedError for a newer format."""
     document = json_fields.parse_json(data.reveal(), _WHAT)
     json_fields.check_format(document, _WHAT, reader=FORMAT)
     chain = json_fields.array(document, "chain", _WHAT)
     if len(chain) > _MAX_CHAIN:
-        raise CorruptError(f"{_WHAT}: a chain of {len(chain)} certificates, at most {_MAX_CHAIN} make sense")
+        raise CorruptError(f"{_WHAT}: a chain of {len(chain)} certificates, more than {_MAX_CHAIN}")
     key = document.get("key")
     try:
         return Credential(
@@ -72,12 +72,12 @@ def parse_credential(data: Confidential) -> Credential:
 
 
 def certificate_pem(credential: Credential) -> str:
-    """The leaf and its chain, leaf first, as TLS sends them (RFC 8446, 4.4.2)."""
+    """Encode the leaf and its chain as PEM, leaf first, as TLS sends them (RFC 8446, 4.4.2)."""
     return "".join(pem.encode_pem(der, pem.CERTIFICATE) for der in (credential.leaf, *credential.chain))
 
 
 def key_pem(credential: Credential) -> Confidential:
-    """The private key as unencrypted PKCS#8 PEM; UsageError when it never travelled."""
+    """Encode the private key as unencrypted PKCS#8 PEM; UsageError if its owner kept it."""
     if credential.key is None:
         raise UsageError(
             f"the credential of {credential.identity.slug} has no key: it stayed where the request was made"

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.pki.certificates import UNREADABLE, extension, seconds, utc_time
 from daskpki.pki.keys import signature_hash
-from daskpki.pki.pem import encode_pem, is_der, is_pem, parse_pem
+from daskpki.pki.pem import encode_pem, single_der
 from daskpki.pki.profile import CRL_LIFETIME, MAX_SERIAL, MINUTE
 from daskpki.quoting import rfc3339
 
@@ -35,7 +35,7 @@ REASONS: Final = (
     "privilegeWithdrawn",
     "aACompromise",
 )
-"""RFC 5280, 5.3.1, without removeFromCRL, which only a delta CRL may say."""
+"""RFC 5280, 5.3.1, without removeFromCRL, which only a delta CRL may have."""
 
 MAX_CRL: Final = 1 << 20
 """The size of a CRL in bytes: 20,000 entries, ten times as many as a trust document has room for."""
@@ -43,6 +43,7 @@ MAX_CRL: Final = 1 << 20
 CLOCK_SKEW: Final = 5 * MINUTE
 """Seconds that thisUpdate may be ahead of this machine's clock."""
 
+_LABEL: Final = "X509 CRL"
 _CRITICAL: Final = b"\x01\x01\xff"
 """DER's only form of a BOOLEAN that is true (X.690, 11.1), as an extension that is critical has it."""
 
@@ -65,7 +66,7 @@ class Crl(NamedTuple):
 
 
 def parse_reason(text: str) -> str:
-    """`text` when it is a reason of RFC 5280; UsageError that lists them."""
+    """Parse a reason of RFC 5280; UsageError lists them."""
     if text not in REASONS:
         raise UsageError(f"{text!r} is not a reason (RFC 5280, 5.3.1)", hint=f"reasons are {', '.join(REASONS)}")
     return text
@@ -79,16 +80,16 @@ def sign_crl(
     now: datetime,
     lifetime: int = CRL_LIFETIME,
 ) -> bytes:
-    """The DER of the issuer's complete CRL, sorted by serial; `lifetime` in seconds until nextUpdate.
+    """Sign the issuer's complete CRL (DER), sorted by serial; `lifetime` in seconds until nextUpdate.
 
-    UsageError for a serial that is out of range or stands there twice, an unknown reason, or a number below 1.
+    UsageError for a serial that is out of range or repeated, an unknown reason, or a number below 1.
     """
     if number < 1:
         raise UsageError(f"CRL number {number} is not positive (RFC 5280, 5.2.3)")
     entries = sorted(revocations)
     serials = [entry.serial for entry in entries]
     if len(set(serials)) != len(serials):
-        raise UsageError("a serial is to be revoked twice in one CRL")
+        raise UsageError("a serial is twice among the revocations of one CRL")
     this_update = utc_time(seconds(now))
     extensions: list[x509.Extension[x509.ExtensionType]] = []
     builder = x509.CertificateRevocationListBuilder(
@@ -114,17 +115,17 @@ def _entry(revocation: Revocation) -> x509.RevokedCertificate:
 
 
 def crl_pem(der: bytes) -> str:
-    """The CRL as PEM."""
-    return encode_pem(der, "X509 CRL")
+    """Encode the CRL as PEM."""
+    return encode_pem(der, _LABEL)
 
 
 def parse_crl(data: bytes) -> Crl:
-    """The contents of a CRL in DER or PEM, **not verified**; CorruptError."""
+    """Parse a CRL in DER or PEM, **not verified**; CorruptError."""
     return _contents(_load(_der(data)))
 
 
 def verify_crl(data: bytes, issuer: x509.Certificate, *, now: datetime | None) -> Crl:
-    """The contents of a CRL in DER or PEM; NotTrustedError unless `issuer` signed it and it is current at `now`.
+    """Parse a CRL in DER or PEM; NotTrustedError unless `issuer` signed it and it is current at `now`.
 
     With `now` None the dates are left to the caller: the revocations of an outdated list are still true.
     """
@@ -135,10 +136,10 @@ def verify_crl(data: bytes, issuer: x509.Certificate, *, now: datetime | None) -
 
 
 def verify_serials(data: bytes, issuer: x509.Certificate) -> tuple[Crl, frozenset[int]]:
-    """Header and serials of a CRL as `verify_crl` accepts it, in a quarter of the time: each node reads it twice.
+    """Verify as `verify_crl` does, and return header and serials, in a quarter of the time: each node does it twice.
 
-    The time goes into dates and reasons, which do not matter to who is refused; but entries are read in full where one
-    may have a critical extension, which would (RFC 5280, 5.3).
+    Dates and reasons of entries take most of the time, and no decision depends on them. But entries are read in full if
+    one may have a critical extension, on which it would (RFC 5280, 5.3).
     """
     der = _der(data)
     crl = _load_signed(der, issuer)
@@ -175,14 +176,7 @@ def check_dates(crl: Crl, now: datetime) -> None:
 
 
 def _der(data: bytes) -> bytes:
-    if len(data) > MAX_CRL:
-        raise UsageError(f"the CRL has {len(data)} bytes, more than the {MAX_CRL} that are read")
-    if is_der(data) or not is_pem(data[:4096]):
-        return data
-    blocks = parse_pem(data, "the CRL", limit=MAX_CRL)
-    if len(blocks) != 1 or blocks[0][0] != "X509 CRL":
-        raise UsageError("the file does not contain exactly one X509 CRL")
-    return blocks[0][1]
+    return single_der(data, "the CRL", (_LABEL,), limit=MAX_CRL)
 
 
 def _load(der: bytes) -> x509.CertificateRevocationList:
@@ -195,7 +189,7 @@ def _load(der: bytes) -> x509.CertificateRevocationList:
 
 
 def parse_header(der: bytes) -> Crl:
-    """Number and dates of a CRL, **not verified** and without its entries; CorruptError."""
+    """Parse number and dates of a CRL, **not verified**, without its entries; CorruptError."""
     return _header(_load(der))
 
 

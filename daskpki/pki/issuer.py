@@ -1,7 +1,7 @@
-"""Makes certificates: a CA of one tier or two, and the leaves of the three roles. The one place that signs them.
+"""Signs certificates: CAs of one tier or two, and the leaves of the three roles. No other module does.
 
-Nothing here reads a clock or chooses a serial, and every certificate is validated before it is returned. Leaves follow
-`daskpki.pki.profile`; of a requester's input, only the public key is copied into them.
+It reads no clock and chooses no serial, and verifies every certificate before it returns it. Leaves follow
+`daskpki.pki.profile`; of a request, only the public key is copied into them.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def key_usage(*, signature: bool = False, encipherment: bool = False, certificat
 
 
 def ca_subject(cluster: str, kind: str, generation: int) -> x509.Name:
-    """The subject of a CA; the generation keeps the names of a cluster's CAs apart."""
+    """Make the subject of a CA; the generation distinguishes the CAs of a cluster."""
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, cluster),
@@ -79,15 +79,15 @@ def ca_subject(cluster: str, kind: str, generation: int) -> x509.Name:
 
 
 def root_extensions() -> tuple[Entry, ...]:
-    """The offline root of two tiers: one CA below it, no name constraints, signs certificates and CRLs only."""
+    """Extensions of the offline root of two tiers: one CA below it, no name constraints, only certificates and CRLs."""
     return (x509.BasicConstraints(ca=True, path_length=1), True), (key_usage(certificates=True), True)
 
 
 def ca_extensions(permitted_dns: tuple[str, ...]) -> tuple[Entry, ...]:
-    """A CA that issues leaves: none below it, constrained to these DNS subtrees.
+    """Extensions of a CA that issues leaves: no CA below it, constrained to these DNS subtrees.
 
-    digitalSignature is there to sign the trust document. There is no URI constraint, since pyca's verifier and
-    rustls-webpki refuse every leaf under one; the trust domain is checked by us.
+    digitalSignature allows to sign the trust document. There is no URI constraint, since pyca's verifier and
+    rustls-webpki refuse every leaf below one; `daskpki.pki.verify` checks the trust domain.
     """
     constraints = x509.NameConstraints([x509.DNSName(domain) for domain in permitted_dns], None)
     usage = key_usage(signature=True, certificates=True)
@@ -95,12 +95,12 @@ def ca_extensions(permitted_dns: tuple[str, ...]) -> tuple[Entry, ...]:
 
 
 def intermediate_extensions(permitted_dns: tuple[str, ...]) -> tuple[Entry, ...]:
-    """The issuing CA of two tiers; its EKU bounds that of its leaves."""
+    """Extensions of the issuing CA of two tiers; its EKU limits that of its leaves."""
     return (*ca_extensions(permitted_dns), (_SERVER_AND_CLIENT, False))
 
 
 def leaf_subject(cluster: str, identity: Identity) -> x509.Name:
-    """O is the cluster, OU the role and CN the name; decisions are never made on it, only on the URI SAN."""
+    """Make a leaf's subject: O is the cluster, OU the role, CN the name. Decisions depend only on the URI SAN."""
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, cluster),
@@ -111,7 +111,7 @@ def leaf_subject(cluster: str, identity: Identity) -> x509.Name:
 
 
 def leaf_extensions(request: LeafRequest, kind: KeyType) -> tuple[Entry, ...]:
-    """A leaf of the identity's role. RSA servers carry keyEncipherment, without which TLS 1.2's RSA suites fail."""
+    """Extensions of a leaf. RSA servers get keyEncipherment, without which TLS 1.2's RSA suites fail."""
     identity = request.identity
     dns, ips = leaf_names(request)
     serves = identity.role is not Role.CLIENT
@@ -131,7 +131,7 @@ def leaf_extensions(request: LeafRequest, kind: KeyType) -> tuple[Entry, ...]:
 def sign_template(
     template: Template, issuer: x509.Name, key: PrivateKey, issuer_key_id: x509.AuthorityKeyIdentifier
 ) -> x509.Certificate:
-    """The signed certificate; UsageError for a serial that RFC 5280, 4.1.2.2 or other readers do not take."""
+    """Sign a certificate; UsageError for a serial that RFC 5280, 4.1.2.2 or other readers do not accept."""
     if not 0 < template.serial <= MAX_SERIAL:
         raise UsageError(f"serial {template.serial:x} is not positive, or longer than 16 octets (RFC 5280, 4.1.2.2)")
     builder = (
@@ -152,7 +152,7 @@ def sign_template(
 
 @final
 class Issuer:
-    """A CA that can sign: its certificate and key, and how its leaves lead up to the trust anchor.
+    """A CA that can sign: its certificate and key, and the path of its leaves to the trust anchor.
 
     `chain` has the intermediates from this issuer up to below `root`, and is empty for a CA of one tier.
     """
@@ -174,7 +174,7 @@ class Issuer:
 
     @cached_property
     def facts(self) -> Parent:
-        """Subject, validity and key id; NotTrustedError when the certificate has no SKI."""
+        """Subject, validity and key id; NotTrustedError if the certificate has no SKI."""
         return parent_of(self.certificate)
 
     @property
@@ -199,18 +199,18 @@ class Issuer:
 
     @cached_property
     def cluster(self) -> str:
-        """The cluster, which is the organisation in its subject; UsageError when the certificate is not ours."""
+        """The cluster, which is the organisation in its subject; UsageError if the certificate is not ours."""
         names = self.certificate.subject.get_attributes_for_oid(x509.NameOID.ORGANIZATION_NAME)
         return parse_label(str(names[0].value) if names else "", "the CA's organisation")
 
     @cached_property
     def verifier(self) -> PathVerifier:
-        """The path validation of its leaves, prepared once for many."""
+        """Verifier of its leaves' paths, prepared once for many."""
         return PathVerifier([self.root], self.chain)
 
 
 def open_issuer(root: bytes, chain: Sequence[bytes], key: PrivateKey, *, generation: int) -> Issuer:
-    """The issuer of stored certificates (DER) and its key; NotTrustedError when they do not belong together."""
+    """Make the issuer of stored certificates (DER) and a key; NotTrustedError if they do not belong together."""
     anchor = load_certificate(root, "the CA's certificate")
     intermediates = [load_certificate(entry, "the CA's chain") for entry in chain]
     certificate = intermediates[0] if intermediates else anchor
@@ -229,7 +229,7 @@ def create_root(
     now: datetime,
     ttl: int = CA_LIFETIME,
 ) -> Issuer:
-    """A CA of one tier, which is its own trust anchor and issues leaves; `ttl` in seconds."""
+    """Create a CA of one tier, which is its own trust anchor and issues leaves; `ttl` in seconds."""
     name = ca_subject(parse_label(cluster, "cluster"), "CA", generation)
     extensions = ca_extensions(policy.permitted_dns)
     template = Template(name, key.public_key(), serial, _ca_lifetime(now, ttl), extensions)
@@ -239,7 +239,7 @@ def create_root(
 def create_offline_root(
     cluster: str, key: PrivateKey, *, generation: int, serial: int, now: datetime, ttl: int = CA_LIFETIME
 ) -> Issuer:
-    """The root of two tiers: signs intermediates and the CRL of those, and is then put away; `ttl` in seconds."""
+    """Create the root of two tiers, which signs intermediates and their CRL, and is kept offline; `ttl` in seconds."""
     name = ca_subject(parse_label(cluster, "cluster"), "root CA", generation)
     extensions = root_extensions()
     template = Template(name, key.public_key(), serial, _ca_lifetime(now, ttl), extensions)
@@ -256,9 +256,9 @@ def create_intermediate(
     now: datetime,
     ttl: int = INTERMEDIATE_LIFETIME,
 ) -> Issuer:
-    """The CA in daily use below an offline root; it ends with the root at the latest; `ttl` in seconds.
+    """Create the issuing CA below an offline root; it ends with the root at the latest; `ttl` in seconds.
 
-    Raises PolicyError when the root is not valid now, or is no offline root.
+    Raises PolicyError if the root is not valid now, or is not an offline root.
     """
     if root.permitted_dns:
         raise PolicyError("a CA that issues leaves cannot have another CA below it (its path length is 0)")
@@ -297,10 +297,10 @@ def issue_leaf(
     now: datetime,
     policy: Policy,
 ) -> x509.Certificate:
-    """A leaf for `public_key`, validated against its profile and by path validation before it is returned.
+    """Issue a leaf for `public_key`; it is verified against its profile and its path before it is returned.
 
     Raises PolicyError (names, lifetime, a CA that may not issue it) and UsageError (malformed names, serial or key),
-    each naming the value and the rule; NotTrustedError when the signed certificate fails its validation.
+    each with the value and the rule; NotTrustedError if the signed certificate fails its verification.
     """
     if not issuer.permitted_dns:
         raise PolicyError("a CA without name constraints, as an offline root is, issues no leaves")

@@ -1,7 +1,7 @@
-"""Reads fields of our JSON documents strictly: each is there and has its type.
+"""Reads fields of our JSON documents strictly: each must exist and have its type.
 
-Unknown fields are ignored, so that a later minor version may add some; fields that must not be ignored come with a
-higher format number. Standard library only, for the boot path.
+Unknown fields are ignored, so a later minor version may add some; fields that must not be ignored come with a higher
+format number. Standard library only, for the boot path.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LAST_MOMENT: Final = 253_402_300_799
 
 
 def parse_json(data: bytes, what: str, most: int = MAX_DOCUMENT) -> dict[str, Any]:
-    """The JSON object in `data`; CorruptError when it is too long, not JSON, or no object."""
+    """Parse a JSON object; CorruptError if `data` is too long, not JSON, or not an object."""
     if len(data) > most:
         raise CorruptError(f"{what} has {len(data)} bytes, more than the {most} that it may have")
     try:
@@ -32,14 +32,14 @@ def parse_json(data: bytes, what: str, most: int = MAX_DOCUMENT) -> dict[str, An
 
 
 def as_object(value: object, what: str) -> dict[str, Any]:
-    """`value` when it is a JSON object; CorruptError."""
+    """Return `value` if it is a JSON object; CorruptError."""
     if not isinstance(value, dict):
         raise CorruptError(f"{what} is not a JSON object")
     return value
 
 
 def check_format(document: dict[str, Any], what: str, *, reader: int, field: str = "format") -> int:
-    """The number in `field` (a format, or the least reader); NotTrustedError when it is newer than `reader`."""
+    """Return the number in `field` (a format, or the least reader); NotTrustedError if it is newer than `reader`."""
     number = integer(document, field, what)
     if number > reader:
         raise NotTrustedError(
@@ -49,7 +49,7 @@ def check_format(document: dict[str, Any], what: str, *, reader: int, field: str
 
 
 def integer(document: dict[str, Any], field: str, what: str, *, least: int = 0) -> int:
-    """An integer field of at least `least`; CorruptError."""
+    """Return an integer field of at least `least`; CorruptError."""
     value = document.get(field)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 1 << 63:
         raise CorruptError(f"{what}: {field!r} is not an integer from {least} on")
@@ -57,7 +57,7 @@ def integer(document: dict[str, Any], field: str, what: str, *, least: int = 0) 
 
 
 def moment(document: dict[str, Any], field: str, what: str) -> int:
-    """A time in seconds since the epoch, of the years that a certificate can have (RFC 5280, 4.1.2.5); CorruptError."""
+    """Return a time in seconds since the epoch, before the year 10000 (RFC 5280, 4.1.2.5); CorruptError."""
     value = integer(document, field, what)
     if value > _LAST_MOMENT:
         raise CorruptError(f"{what}: {field!r} is a time after the year 9999")
@@ -65,19 +65,19 @@ def moment(document: dict[str, Any], field: str, what: str) -> int:
 
 
 def string(document: dict[str, Any], field: str, what: str) -> str:
-    """A text field; CorruptError."""
+    """Return a text field; CorruptError."""
     return as_text(document.get(field), f"{what}: {field!r}")
 
 
 def as_text(value: object, what: str) -> str:
-    """`value` when it is a text that can be encoded, which a lone surrogate cannot; CorruptError."""
+    """Return `value` if it is a text without lone surrogates, which cannot be encoded; CorruptError."""
     if not isinstance(value, str) or value.encode(errors="ignore").decode() != value:
         raise CorruptError(f"{what} is not a text")
     return value
 
 
 def array(document: dict[str, Any], field: str, what: str) -> list[Any]:
-    """A list field; CorruptError."""
+    """Return a list field; CorruptError."""
     value = document.get(field)
     if not isinstance(value, list):
         raise CorruptError(f"{what}: {field!r} is not a list")
@@ -85,7 +85,7 @@ def array(document: dict[str, Any], field: str, what: str) -> list[Any]:
 
 
 def octets(value: object, what: str) -> bytes:
-    """The bytes of a base64 text; CorruptError."""
+    """Decode a base64 text; CorruptError."""
     with suppress(ValueError):  # also binascii.Error
         if isinstance(value, str):
             return binascii.a2b_base64(value, strict_mode=True)
@@ -93,15 +93,15 @@ def octets(value: object, what: str) -> bytes:
 
 
 def base64_text(data: bytes) -> str:
-    """Base64 without line breaks."""
+    """Encode as base64 without line breaks."""
     return binascii.b2a_base64(data, newline=False).decode()
 
 
 def compact_json(value: object) -> Confidential:
-    """`value` as JSON without blanks, as Confidential, since it may contain a key."""
+    """Encode `value` as JSON without blanks: as Confidential, since it may contain a key."""
     return Confidential(json.dumps(value, separators=(",", ":")))
 
 
 def signing_input(kind: bytes, body: bytes) -> bytes:
-    """The bytes that a signature covers: DSSE's pre-authentication encoding (PAE) of type and body."""
+    """Make the bytes that a signature covers: DSSE's pre-authentication encoding (PAE) of type and body."""
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(body), body)

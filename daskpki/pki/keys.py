@@ -1,6 +1,6 @@
 """Key pairs: the four kinds, their PKCS#8 form, and raw signatures with them.
 
-Abstract key types are used throughout, so that a key whose private half lives elsewhere (Cloud KMS) fits as well.
+Abstract key types are used throughout, so a key whose private half is elsewhere (Cloud KMS) works as well.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CURVES: Final = {"secp256r1": KeyType.P256, "secp384r1": KeyType.P384}
 
 
 def generate_key(kind: KeyType) -> PrivateKey:
-    """A new private key."""
+    """Generate a private key."""
     if kind is KeyType.P256:
         return ec.generate_private_key(ec.SECP256R1())
     if kind is KeyType.P384:
@@ -51,7 +51,7 @@ def generate_key(kind: KeyType) -> PrivateKey:
 
 
 def key_type(key: object) -> KeyType:
-    """The kind of a private or public key; UsageError when it is none of those on offer.
+    """Return the kind of a private or public key; UsageError for an unsupported one.
 
     RSA keys count from 3072 bits on: GnuTLS's profile `high` refuses 2048.
     """
@@ -73,13 +73,13 @@ def _describe(key: object) -> str:
 
 
 def serialize_key(key: PrivateKey) -> Confidential:
-    """The unencrypted PKCS#8 DER of a key, which stores encrypt."""
+    """Encode a key as unencrypted PKCS#8 DER, which stores encrypt."""
     der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return Confidential(der)
 
 
 def parse_key(data: Confidential, what: str = "the private key") -> PrivateKey:
-    """A private key from DER or PEM; CorruptError when unreadable, UsageError when encrypted or of another kind."""
+    """Parse a private key in DER or PEM; CorruptError if unreadable, UsageError if encrypted or of another kind."""
     raw = check_size(data.reveal(), what, MAX_INPUT)
     load = serialization.load_pem_private_key if is_pem(raw) else serialization.load_der_private_key
     try:
@@ -88,7 +88,7 @@ def parse_key(data: Confidential, what: str = "the private key") -> PrivateKey:
         raise UsageError(f"{what} is encrypted", hint="decrypt it first, for example with openssl pkey") from None
     except UnsupportedAlgorithm:
         raise UsageError(f"{what} is of a kind that is not supported", hint=KINDS) from None
-    except ValueError:  # its text may quote the input, so it is not passed on
+    except ValueError:  # its message may quote the input, so it is not repeated
         raise CorruptError(f"{what} cannot be read: it is cut off, changed, or not a private key") from None
     key_type(key)
     assert isinstance(key, PrivateKey)
@@ -96,7 +96,7 @@ def parse_key(data: Confidential, what: str = "the private key") -> PrivateKey:
 
 
 def signature_hash(key: PrivateKey | PublicKey) -> hashes.SHA256 | hashes.SHA384 | None:
-    """The hash that goes with a key in signatures; None for Ed25519, which has its own (RFC 8410)."""
+    """Return the hash for signatures with a key; None for Ed25519, which has its own (RFC 8410)."""
     kind = key_type(key)
     if kind is KeyType.ED25519:
         return None
@@ -104,7 +104,7 @@ def signature_hash(key: PrivateKey | PublicKey) -> hashes.SHA256 | hashes.SHA384
 
 
 def sign(key: PrivateKey, data: bytes) -> bytes:
-    """A signature over `data`: ECDSA, RSASSA-PKCS1-v1_5 or Ed25519, with `signature_hash`."""
+    """Sign `data`: ECDSA, RSASSA-PKCS1-v1_5 or Ed25519, with `signature_hash`."""
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return key.sign(data)
     algorithm = signature_hash(key)
@@ -115,7 +115,7 @@ def sign(key: PrivateKey, data: bytes) -> bytes:
 
 
 def verify(key: PublicKey, signature: bytes, data: bytes, what: str = "the signature") -> None:
-    """Raise NotTrustedError unless `signature` was made over `data` by the key's other half."""
+    """Raise NotTrustedError unless the key's other half made `signature` over `data`."""
     try:
         _verify(key, signature, data)
     except InvalidSignature:

@@ -1,9 +1,9 @@
-"""PKCS#12 for browsers and Java: a key, its leaf and chain under a password, as strong as current readers allow.
+"""PKCS#12 for browsers and Java: a key, its leaf and chain, encrypted as strongly as current readers allow.
 
-The library makes the format's MAC, on which readers insist, with 2,048 rounds whatever the cipher's are, so guessing
-the password is cheap: only a strong one protects the file, and a short one is refused. AES-256-CBC under PBKDF2 with
-HMAC-SHA-256, read by OpenSSL from 1.1, Java from 8u301, Windows from 10 1709, macOS from 15, Firefox and Chromium;
-older readers want RC2 or 3DES, which is not offered.
+Readers require the format's MAC, which the library computes with 2,048 rounds, whatever the cipher's number is. So
+guessing the password is cheap: only a strong one protects the file, and a short one is refused. AES-256-CBC with PBKDF2
+and HMAC-SHA-256 is read by OpenSSL from 1.1, Java from 8u301, Windows from 10 1709, macOS from 15, Firefox and
+Chromium; older readers need RC2 or 3DES, which is not offered.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MIN_PASSWORD: Final = 12
 
 
 def encode_pkcs12(credential: Credential, anchors: tuple[bytes, ...], password: Confidential) -> Confidential:
-    """The PKCS#12 of a credential and the trust anchors (DER); UsageError without a key or for a short password."""
+    """Encode a credential and the trust anchors (DER) as PKCS#12; UsageError without a key or for a short password."""
     if credential.key is None:
         raise UsageError(f"the credential of {credential.identity.slug} has no key, so there is nothing to export")
     if len(password) < MIN_PASSWORD:

@@ -1,4 +1,4 @@
-"""Certificate profiles: names and lifetimes of each kind, and each limit with the clause that it comes from.
+"""Certificate profiles: names and lifetimes of each kind, and the clause behind each limit.
 
 Pure values, without the X.509 library: `check_request` decides, `daskpki.pki.issuer` signs, `daskpki.pki.verify`
 checks the result again.
@@ -27,22 +27,22 @@ INTERMEDIATE_LIFETIME: Final = 1825 * DAY
 CRL_LIFETIME: Final = 35 * DAY
 ROOT_CRL_LIFETIME: Final = 365 * DAY
 
-# Machines' clocks disagree by minutes, and a CA is made moments before its first leaf.
+# Clocks of machines differ by minutes, and a CA is created moments before its first leaf.
 LEAF_BACKDATE: Final = 5 * MINUTE
 CA_BACKDATE: Final = HOUR
 
-# CA/Browser Forum Baseline Requirements 6.3.2: 398 days at most, of which 397 are to be used; browsers hold to it.
+# CA/Browser Forum Baseline Requirements 6.3.2: 398 days at most, and 397 are recommended; browsers enforce it.
 MAX_TTL: Final = 397 * DAY
-# Less would end before a machine with a slow clock has used it.
+# A shorter one would end before a machine with a slow clock has used it.
 MIN_TTL: Final = 10 * MINUTE
 DEFAULT_TTL: Final = {Role.SCHEDULER: 90 * DAY, Role.WORKER: 30 * DAY, Role.CLIENT: 30 * DAY}
 
 MAX_SERIAL: Final = (1 << 127) - 1
-"""RFC 5280, 4.1.2.2 allows 20 octets; 16, positive, are what every reader takes."""
+"""RFC 5280, 4.1.2.2 allows 20 octets; every reader accepts 16, positive."""
 
 # RFC 1035, 2.3.4: 255 octets on the wire are 253 characters.
 _MAX_DNS_NAME: Final = 253
-# No peer of a cluster has more, and the leaf must fit a payload with room to spare.
+# No peer of a cluster has more, and a leaf with as many fits into a payload.
 _MAX_NAMES: Final = 64
 LOOPBACK: Final = (ipaddress.IPv4Address("127.0.0.1"), ipaddress.IPv6Address("::1"))
 
@@ -52,7 +52,7 @@ _TTL: Final = r"([1-9][0-9]{0,8})([ywdhm])\Z"
 
 
 class Policy(NamedTuple):
-    """Limits of what a CA issues. `permitted_dns` always includes the trust domain.
+    """Limits of the leaves that a CA issues. `permitted_dns` always includes the trust domain.
 
     `max_ttl` is in seconds; None means the profile's own limit alone.
     """
@@ -79,9 +79,9 @@ GRADE_OIDS: Final[Mapping[Grade, str]] = {Grade.ADMIN: "2.25.2492050534903252806
 
 
 class LeafRequest(NamedTuple):
-    """A leaf that is asked for; `dns` and `ips` come on top of the identity's own.
+    """A request for a leaf; `dns` and `ips` are added to the identity's own.
 
-    `ttl` is in seconds; None means the role's default. `grades` are for clients alone.
+    `ttl` is in seconds; None means the role's default. Only clients have `grades`.
     """
 
     identity: Identity
@@ -99,7 +99,7 @@ class Lifetime(NamedTuple):
 
 
 def make_policy(trust_domain: str, permit_dns: Iterable[str] = (), *, max_ttl: int | None = None) -> Policy:
-    """The policy of a new CA: the trust domain and each further domain; UsageError names what breaks a rule."""
+    """Make the policy of a new CA: the trust domain and further domains; UsageError names the value and the rule."""
     domains = tuple(dict.fromkeys(parse_subtree(domain) for domain in (trust_domain, *permit_dns)))
     if max_ttl is not None and not MIN_TTL <= max_ttl <= MAX_TTL:
         limits = f"{format_ttl(MIN_TTL)} to {format_ttl(MAX_TTL)}"
@@ -108,7 +108,7 @@ def make_policy(trust_domain: str, permit_dns: Iterable[str] = (), *, max_ttl: i
 
 
 def parse_subtree(text: str) -> str:
-    """A domain for the CA's name constraints: a DNS name of at least two labels; UsageError."""
+    """Parse a domain for the CA's name constraints: a DNS name of at least two labels; UsageError."""
     name = parse_dns_name(text)
     if "." not in name:
         raise UsageError(f"domain {text!r} has one label: a constraint needs at least two", hint=f"{text}.internal")
@@ -116,7 +116,7 @@ def parse_subtree(text: str) -> str:
 
 
 def parse_dns_name(text: str) -> str:
-    """`text` when it is a DNS name in lower case without a wildcard (RFC 5280, 4.2.1.6); UsageError."""
+    """Parse a DNS name in lower case without a wildcard (RFC 5280, 4.2.1.6); UsageError."""
     if len(text) > _MAX_DNS_NAME:
         raise UsageError(f"DNS name {text[:40]!r}... is longer than {_MAX_DNS_NAME} characters (RFC 1035, 2.3.4)")
     if text.startswith("*"):
@@ -131,7 +131,7 @@ def parse_dns_name(text: str) -> str:
 
 
 def parse_ip(text: str) -> IpAddress:
-    """An IP address of a leaf; UsageError."""
+    """Parse an IP address of a leaf; UsageError."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -142,7 +142,7 @@ def parse_ip(text: str) -> IpAddress:
 
 
 def parse_ttl(text: str) -> int:
-    """Seconds of a lifetime such as `90d`, `2w`, `1y` (365 days), `12h` or `30m`; UsageError."""
+    """Parse a lifetime such as `90d`, `2w`, `1y` (365 days), `12h` or `30m` to seconds; UsageError."""
     match = re.match(_TTL, text)
     if not match:
         raise UsageError(f"{text!r} is not a lifetime", hint="a number and y, w, d, h or m, such as 90d, 2w or 12h")
@@ -150,7 +150,7 @@ def parse_ttl(text: str) -> int:
 
 
 def format_ttl(seconds: int) -> str:
-    """The shortest text that `parse_ttl` reads back; seconds (`s`) where no unit fits."""
+    """Format a lifetime as the shortest text that `parse_ttl` reads; seconds (`s`) if no unit fits."""
     for unit, size in _UNITS.items():
         if seconds and seconds % size == 0:
             return f"{seconds // size}{unit}"
@@ -173,14 +173,17 @@ def check_dns(name: str, permitted: Iterable[str]) -> None:
 
 
 def leaf_names(request: LeafRequest) -> tuple[tuple[str, ...], tuple[IpAddress, ...]]:
-    """DNS names and IP addresses of the leaf, the identity's own first, without repetitions."""
+    """Return the leaf's DNS names and IP addresses, the identity's own first, without repetitions."""
     loopback = LOOPBACK if request.identity.role is Role.SCHEDULER else ()
     dns = tuple(dict.fromkeys((request.identity.dns, *request.dns)))
     return dns, tuple(dict.fromkeys((*loopback, *request.ips)))
 
 
 def check_request(request: LeafRequest, policy: Policy) -> None:
-    """Raise PolicyError for what the policy does not allow, UsageError for malformed names; lifetimes come later."""
+    """Raise PolicyError if the policy does not allow the request, UsageError for malformed names.
+
+    `leaf_lifetime` checks the lifetime.
+    """
     identity = request.identity
     if identity.trust_domain != policy.trust_domain:
         raise PolicyError(f"{identity.uri} is outside the CA's trust domain {policy.trust_domain}")
@@ -194,11 +197,10 @@ def check_request(request: LeafRequest, policy: Policy) -> None:
 
 
 def leaf_lifetime(request: LeafRequest, policy: Policy, issuer: Lifetime, now: int) -> Lifetime:
-    """The validity of the leaf: backdated, within the issuer's own validity, no longer than policy allows.
+    """Return the leaf's validity: backdated, within the issuer's validity, no longer than the policy allows.
 
-    The lifetime that was asked for counts from now, its last second included: 90d end 90 days less one second from
-    now, and backdating comes on top. A default lifetime is cut at the issuer's end; one that was asked for is
-    refused, with PolicyError.
+    A requested lifetime counts from now, its last second included: 90d end 90 days less one second from now, and
+    backdating is added. A default lifetime is cut at the issuer's end; a requested one is refused with PolicyError.
     """
     if not issuer.not_before <= now <= issuer.not_after:
         raise PolicyError(

@@ -1,7 +1,6 @@
-"""Revoked serials of a trust document: its CRLs, decompressed and verified. Pure.
+"""Revoked serials of a trust document: decompresses and verifies its CRLs. Pure.
 
-The age of a CRL's signature is limited by nextUpdate, which is checked here; the time since the document was fetched
-is checked by its caller.
+nextUpdate limits the age of a CRL's signature, which is checked here; the caller checks when the document was fetched.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from daskpki.quoting import rfc3339
 
 
 def crl_part(generation: int, der: bytes) -> CrlPart:
-    """A CRL as it stands in the trust document."""
+    """Make the CRL's part of a trust document."""
     header = parse_header(der)
     return CrlPart(generation, header.number, header.this_update, header.next_update, zlib.compress(der, 9))
 
 
 def crl_der(part: CrlPart) -> bytes:
-    """The complete CRL, not verified yet; CorruptError when the stream is damaged, or expands to more than MAX_CRL."""
+    """Decompress a CRL, **not verified**; CorruptError if the stream is damaged, or expands to more than MAX_CRL."""
     inflater = zlib.decompressobj()
     try:
         der = inflater.decompress(part.compressed, MAX_CRL + 1)
@@ -41,10 +40,10 @@ def crl_der(part: CrlPart) -> bytes:
 
 
 def revoked_serials(document: TrustDocument) -> dict[int, Mapping[int, Revocation]]:
-    """The revocations by CA generation and serial, from CRLs whose signature and issuer were verified.
+    """Return the revocations by CA generation and serial, from verified CRLs.
 
-    CRLs that ran out still count, since they say truly who is revoked: `check_fresh` is the question whether they
-    say enough. Raises NotTrustedError or CorruptError.
+    Expired CRLs count too, since their revocations are still true; `check_fresh` raises if later ones may be missing.
+    Raises NotTrustedError or CorruptError.
     """
     revoked = {}
     for part in document.crls:
@@ -55,9 +54,9 @@ def revoked_serials(document: TrustDocument) -> dict[int, Mapping[int, Revocatio
 
 
 def every_revoked_serial(document: TrustDocument) -> frozenset[int]:
-    """The serials of `revoked_serials`, and those of dropped CAs, for who only asks whether one is among them.
+    """Return the serials of `revoked_serials`, and those of dropped CAs, in one set.
 
-    This is faster. Serials are random, so the union is as good as one set for each generation.
+    This is faster if only membership matters. Serials are random, so one set is as good as a set for each generation.
     """
     serials = [frozenset(entry.serials or ()) for entry in document.revoked_dropped]
     for part in document.crls:
@@ -80,12 +79,12 @@ def _check_announced(crl: Crl, part: CrlPart) -> None:
 
 
 def next_update(document: TrustDocument) -> int:
-    """The earliest nextUpdate of its CRLs, in seconds since the epoch."""
+    """Return the earliest nextUpdate of its CRLs, in seconds since the epoch."""
     return min(part.next_update for part in document.crls)
 
 
 def check_fresh(document: TrustDocument, now: datetime) -> None:
-    """Raise NotTrustedError once a CRL has run out: revocations since then may be unknown here."""
+    """Raise NotTrustedError once a CRL has expired: revocations since then may be unknown here."""
     end = next_update(document)
     if seconds(now) > end:
         raise NotTrustedError(

@@ -1,21 +1,21 @@
 """Verifies trust documents.
 
-The rules, of which none has an exception:
+The rules, without exception:
 
-1.  Format and least reader are ones that this version knows, and the cluster is the one that was asked for.
+1.  This version knows the format and the least reader, and the cluster is the requested one.
 2.  It names exactly one active CA; generations are distinct, and dropped ones are others; every CA has one CRL; every
     chain consists of CAs and leads to its anchor; the CAs are constrained to the trust domain.
-3.  Its own active CA signed it. A signature that names a known CA and does not verify spoils the document.
+3.  Its own active CA signed it. A signature that names a known CA and does not verify makes the document invalid.
 4.  After a previous document: the epoch does not go back, and the same epoch means the same document; a CA of the
     previous one signed it, or one that such a CA named as its successor when it was dropped, and so did every CA that
     it adds; cluster and trust domain stay, and so does a generation's anchor; CRL numbers and thisUpdate of a CA that
     stays do not go back.
-5.  With a pin, a CA of that fingerprint signed it; with known anchors, one of those did.
-6.  A CRL of an offline root is signed by the root of one of its CAs, of which there is no other, and no CA of the
-    document is revoked by it; after a previous document it does not go back, nor go.
+5.  With a pin, a CA with that fingerprint signed it; with known anchors, one of those did.
+6.  The root of one of its CAs signed each CRL of an offline root; no root has two, and none revokes a CA of the
+    document. After a previous document such a CRL does not go back, and is not dropped.
 7.  Its epoch is at least the pinned one, and it was not issued in the future.
 
-The caller checks when it was fetched, and `daskpki.pki.revoked` how old its CRLs are.
+The caller checks when it was fetched, `daskpki.pki.revoked` how old its CRLs are.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ if TYPE_CHECKING:  # a node verifies, and does not issue
 
 
 MAX_EPOCH_JUMP: Final = 10_000
-"""Most by which an epoch may exceed the one before: the publications of a year, one each hour."""
+"""The largest step from one epoch to the next: the publications of a year, one each hour."""
 
 
 def sign_trust(document: TrustDocument, issuers: Sequence[Issuer]) -> Confidential:
-    """The payload to store, signed by each of `issuers`: one of the document before, and each that it adds.
+    """Make the payload to store, signed by `issuers`: one of the previous document, and each that this one adds.
 
-    Raises CorruptError or NotTrustedError when the document breaks rule 2, DaskpkiError when it is too large.
+    Raises CorruptError or NotTrustedError if the document breaks rule 2, DaskpkiError if it is too large.
     """
     check_consistent(document)
     payload = encode_document(document)
@@ -80,11 +80,11 @@ def verify_trust(
     pin_sha256: str | None = None,
     min_epoch: int = 0,
 ) -> TrustDocument:
-    """The document, if it fulfils every rule above; NotTrustedError that names the rule.
+    """Return the document if it fulfils every rule above; NotTrustedError names the rule.
 
-    `known` are the CAs of an earlier document, of which only these are remembered: one of them signed, or a CA to which
-    their statements lead. Without `previous`, `known`, `anchors` (DER) and `pin_sha256`, trust comes from the store's
-    access control.
+    `known` are the CAs of an earlier document that is not kept itself: one of them signed, or a CA to which their
+    statements lead. Without `previous`, `known`, `anchors` (DER) and `pin_sha256`, trust comes from the store's access
+    control.
     """
     document = signed.document
     if cluster is not None and document.cluster != cluster:
@@ -162,7 +162,7 @@ def _check_anchor(anchor: Anchor, trust_domain: str) -> None:
 
 
 def _signers(signed: SignedTrustDocument, previous: TrustDocument | None) -> set[bytes]:
-    """The anchors (DER) whose issuing key signed; a false signature in a known CA's name spoils all."""
+    """Return the anchors (DER) whose issuing key signed; NotTrustedError for a false signature in a known CA's name."""
     known = (*signed.document.authorities, *(previous.authorities if previous else ()))
     data = signed_bytes(signed.payload)
     signers: set[bytes] = set()
@@ -176,10 +176,10 @@ def _signers(signed: SignedTrustDocument, previous: TrustDocument | None) -> set
 
 
 def is_forged(signed: SignedTrustDocument, held: TrustDocument) -> bool:
-    """True if a signature names a CA generation of `held` and none of that generation's keys made it.
+    """True if a signature names a CA generation of `held`, and no key of that generation made it.
 
-    The sender made such a document up, or passed it on unread: neither a missed rollover nor a wrong clock explains it.
-    An issuing CA that replaced another one under the same root counts by the document that brings it.
+    The sender forged such a document, or passed it on unread: neither a missed rollover nor a wrong clock explains it.
+    An issuing CA that replaced another one under the same root counts as the document itself has it.
     """
     data, document = signed_bytes(signed.payload), signed.document
     for signature in signed.signatures:
@@ -221,7 +221,7 @@ def _check_succession(document: TrustDocument, previous: TrustDocument, signers:
     if document.epoch < previous.epoch:
         raise NotTrustedError(
             f"the trust document went back from epoch {previous.epoch} to {document.epoch}",
-            hint="an old version was put back; find out who can write to the store",
+            hint="an old version was restored; find out who can write to the store",
         )
     if document.epoch > previous.epoch + MAX_EPOCH_JUMP:
         raise NotTrustedError(
@@ -246,7 +246,7 @@ def _check_root_crl_numbers(document: TrustDocument, previous: TrustDocument) ->
         if root not in document.roots:
             continue
         if root not in now or (now[root].number, now[root].this_update) < (before.number, before.this_update):
-            raise NotTrustedError(f"the CRL of an offline root went back from number {before.number}, or is gone")
+            raise NotTrustedError(f"the CRL of an offline root went back from number {before.number}, or is missing")
 
 
 def _check_continuity(anchor: Anchor, previous: TrustDocument, signers: set[bytes]) -> None:
@@ -283,8 +283,8 @@ def _check_pins(signers: set[bytes], anchors: Collection[bytes], pin_sha256: str
 def _check_time(document: TrustDocument, min_epoch: int, now: datetime) -> None:
     if document.epoch < min_epoch:
         raise NotTrustedError(
-            f"the trust document has epoch {document.epoch}, and at least {min_epoch} is wanted",
-            hint="an older one was put back, or the pin (DASKPKI_MIN_EPOCH) is too high",
+            f"the trust document has epoch {document.epoch}, and at least {min_epoch} is required",
+            hint="an older one was restored, or the pin (DASKPKI_MIN_EPOCH) is too high",
         )
     if document.issued_at > seconds(now) + CLOCK_SKEW:
         raise NotTrustedError(
@@ -295,18 +295,18 @@ def _check_time(document: TrustDocument, min_epoch: int, now: datetime) -> None:
 
 # --- Successor statements: a dropped CA signs which CA replaces it.
 #
-# A trust document is trusted by those who trusted the previous one. Nodes look once a minute, people much less often,
-# so they miss documents; if they miss the one that drops a CA, they miss the only one that both the old and the new CA
-# signed. So each document carries the statements of recently dropped CAs, which lead from any of those to a CA that is
-# trusted now. A statement grants no more than the dropped CA's key could have signed all along.
+# Whoever trusts one document trusts the next one. Nodes poll once a minute, people much less often, so people miss
+# documents, perhaps also the one that drops a CA, which is the only one that both the old and the new CA signed. So
+# each document carries the statements of recently dropped CAs, which lead from any of those to a CA that is trusted
+# now. A statement grants no more than the dropped CA's key could have signed before.
 
 _SUCCESSION_TYPE: Final = b"application/vnd.daskpki.succession.v1+json"
 _KEPT: Final = 4096
-"""Bytes of certificates and signatures that a document carries along for this; the newest statement always."""
+"""Most bytes of certificates and signatures of these statements in a document; the newest one is always kept."""
 
 
 def sign_succession(cluster: str, issuer: Issuer, successor: Anchor) -> Succession:
-    """The statement of `issuer`, which is dropped, on the CA that is active from now on."""
+    """Sign the statement of `issuer`, which is dropped, on the CA that is active from now on."""
     unsigned = Succession(issuer.generation, successor.generation, successor.certificate, successor.issuing, b"")
     return unsigned._replace(signature=keys.sign(issuer.key, _statement(cluster, unsigned)))
 
@@ -324,7 +324,7 @@ def carried(statements: Sequence[Succession]) -> tuple[Succession, ...]:
 
 
 def heirs(cluster: str, trusted: Iterable[Anchor], statements: Iterable[Succession]) -> set[bytes]:
-    """The trust anchors (DER) of `trusted`, and those to which their statements lead; a false one leads nowhere."""
+    """Return the trust anchors (DER) of `trusted`, and those to which their valid statements lead."""
     issuing: Mapping[int, bytes] = {anchor.generation: anchor.issuing for anchor in trusted}
     found = {anchor.certificate for anchor in trusted}
     for statement in statements:

@@ -31,7 +31,7 @@ class Anchor(NamedTuple):
 
     @property
     def issuing(self) -> bytes:
-        """The certificate (DER) whose key signs leaves, the CRL and this document."""
+        """The certificate (DER) whose key signs leaves, the CRL and trust documents."""
         return self.chain[0] if self.chain else self.certificate
 
 
@@ -60,10 +60,10 @@ class CrlPart(NamedTuple):
 
 
 class DroppedCa(NamedTuple):
-    """A CA that is in the trust document no more, and the serials that it had issued and that are revoked.
+    """A CA that was removed from the trust document, and the revoked serials among those that it had issued.
 
-    Live connections that were accepted under it are judged by them. `serials` is None when they are too many: then no
-    such connection may go on. `issuer` is the issuing certificate's name (`daskpki.pki.certificates.name_text`).
+    They decide whether live connections that were accepted under it may go on. `serials` is None if there are too many:
+    then no such connection may. `issuer` is the issuing certificate's name (`daskpki.pki.certificates.name_text`).
     """
 
     generation: int
@@ -72,7 +72,7 @@ class DroppedCa(NamedTuple):
 
 
 class Succession(NamedTuple):
-    """Signed statement of CA `generation`, which is dropped: CA `successor` replaces it.
+    """Signed statement of CA `generation`, which was dropped: CA `successor` replaces it.
 
     `certificate` is the successor's trust anchor and `issuing` the certificate whose key signs documents (DER).
     """
@@ -111,12 +111,12 @@ class TrustDocument(NamedTuple):
 
     @property
     def roots(self) -> tuple[bytes, ...]:
-        """The trust anchors (DER), as they belong in `ca_file`: all of them, also during a rollover."""
+        """The trust anchors (DER) for `ca_file`: all of them, also during a rollover."""
         return tuple(anchor.certificate for anchor in self.authorities)
 
     @property
     def active(self) -> Anchor:
-        """The CA that issues; CorruptError when there is not exactly one."""
+        """The CA that issues; CorruptError unless there is exactly one."""
         active = [anchor for anchor in self.authorities if anchor.state == ACTIVE]
         if len(active) != 1:
             raise CorruptError(f"{_WHAT} names {len(active)} active CAs, and there is exactly one")
@@ -124,22 +124,29 @@ class TrustDocument(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """A signature by the issuing key of that CA generation."""
+    """A signature by the issuing key of a CA generation."""
 
     generation: int
     value: bytes
 
 
 class SignedTrustDocument(NamedTuple):
-    """A document as it was read, with its signatures, none of them verified yet."""
+    """A parsed document with its signatures, **not verified**."""
 
     payload: str
     signatures: tuple[Signature, ...]
     document: TrustDocument
 
 
+class TrustPayload(NamedTuple):
+    """A stored trust document: its bytes and its content, unverified."""
+
+    data: Confidential
+    signed: SignedTrustDocument
+
+
 def encode_document(document: TrustDocument) -> str:
-    """The JSON text that is signed."""
+    """Encode a document as the JSON text that is signed."""
     value = document._asdict() | {
         "authorities": [_anchor_json(anchor) for anchor in document.authorities],
         "crls": [part._asdict() | {"compressed": base64_text(part.compressed)} for part in document.crls],
@@ -158,7 +165,7 @@ def _anchor_json(anchor: Anchor) -> dict[str, Any]:
 
 
 def succession_json(statement: Succession) -> dict[str, Any]:
-    """The statement as it stands in a document."""
+    """Encode a statement as JSON, as a document has it."""
     fields = statement._asdict().items()
     return {name: base64_text(value) if isinstance(value, bytes) else value for name, value in fields}
 
@@ -170,12 +177,12 @@ def _dropped_json(entry: DroppedCa) -> dict[str, Any]:
 
 
 def signed_bytes(payload: str) -> bytes:
-    """The bytes that are signed for this payload."""
+    """Return the bytes that are signed for this payload."""
     return json_fields.signing_input(PAYLOAD_TYPE.encode(), payload.encode())
 
 
 def encode_envelope(payload: str, signatures: tuple[Signature, ...]) -> Confidential:
-    """The payload to store; DaskpkiError when it is longer than a payload may be."""
+    """Encode the payload to store; DaskpkiError if it is longer than a payload may be."""
     entries = [{"generation": entry.generation, "signature": base64_text(entry.value)} for entry in signatures]
     data = json_fields.compact_json({"format": FORMAT, "payload": payload, "signatures": entries})
     if len(data) > json_fields.MAX_DOCUMENT:
@@ -187,16 +194,16 @@ def encode_envelope(payload: str, signatures: tuple[Signature, ...]) -> Confiden
 
 
 HALF_FULL: Final = 0.5
-"""The share from which on commands and doctor warn."""
+"""The share from which commands and doctor warn."""
 
 
 def fill(document: TrustDocument) -> float:
-    """The share of a payload that the document takes, but for its signatures."""
+    """Return the share of a payload that the document takes, without its signatures."""
     return len(encode_document(document)) / json_fields.MAX_DOCUMENT
 
 
 def parse_trust(data: Confidential) -> SignedTrustDocument:
-    """The document in a payload, **not verified**; CorruptError, or NotTrustedError for a newer format."""
+    """Parse a payload, **not verified**; CorruptError, or NotTrustedError for a newer format."""
     envelope = json_fields.parse_json(data.reveal(), _WHAT)
     json_fields.check_format(envelope, _WHAT, reader=FORMAT)
     payload = string(envelope, "payload", _WHAT)
@@ -212,7 +219,7 @@ def _objects(value: dict[str, Any], field: str) -> list[dict[str, Any]]:
 
 
 def parse_document(payload: str) -> TrustDocument:
-    """The document in the text that is signed; CorruptError, or NotTrustedError when it is for newer readers only."""
+    """Parse the text that is signed; CorruptError, or NotTrustedError if it is for newer readers only."""
     value = json_fields.parse_json(payload.encode(), _WHAT)
     json_fields.check_format(value, _WHAT, reader=FORMAT)
     log = as_object(value.get("log"), f"{_WHAT}'s log")
@@ -281,7 +288,7 @@ def _dropped(value: dict[str, Any]) -> DroppedCa:
 
 
 def _root_crl(value: object) -> bytes:
-    """DER only; software that reads files would also take PEM for the same list, in as many forms as one likes."""
+    """Parse DER only: readers of files would also accept PEM, so one CRL would have many forms."""
     data = octets(value, f"{_WHAT}'s CRL")
     if not is_der(data):
         raise CorruptError(f"{_WHAT}: a CRL is not DER")

@@ -1,12 +1,12 @@
 """Verifies certificates by path validation (RFC 5280, 6.1) and by their profile; a failure raises.
 
-`verify_leaf` is for relying parties: path, dates, purpose and identity. `check_ca` and `check_leaf` compare what was
-just signed with the profile's table, which is written down here a second time, apart from the code that signs.
+`verify_leaf` is for relying parties: path, dates, purpose and identity. `check_ca` and `check_leaf` compare a new
+certificate with the profile's table, which is written down here a second time, apart from the code that signs.
 
 pyca's verifier decides the path: in server mode, with the leaf's own name, for a leaf that serves, in client mode for
-the others. Its two modes differ in the expected purpose alone, and that every leaf may be a client is checked here, so
-the costly part, the signatures, is done once. It implements the web PKI's algorithms: Ed25519 in a leaf,
-but not in a CA. Below such a CA a path is checked by the rules here, which are the same but for the algorithm.
+the others. Its two modes differ only in the expected purpose, and this module checks that every leaf may be a client,
+so the costly part, the signatures, is verified once. pyca implements the algorithms of the web PKI: Ed25519 in a leaf,
+but not in a CA. Below such a CA the rules here verify a path; they differ only in the algorithm.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class PathVerifier:
         self._store = None if self._by_hand or not roots else Store(self._roots)
 
     def verify(self, leaf: x509.Certificate, now: datetime) -> None:
-        """Raise NotTrustedError, saying why, unless the leaf leads to an anchor and fits its purposes at `now`."""
+        """Raise NotTrustedError with the reason unless the leaf leads to an anchor and has its purposes at `now`."""
         check_time(leaf, now)
         check_purpose(leaf)
         if not self._roots:
-            raise NotTrustedError("there is no CA to verify the certificate with")
+            raise NotTrustedError("there is no CA with which to verify the certificate")
         if self._by_hand:
             return self._climb(leaf, [leaf], now)
         return self._verify_by_pyca(leaf, now)
@@ -74,7 +74,7 @@ class PathVerifier:
             raise NotTrustedError(f"the certificate does not lead to the cluster's CA: {error}") from None
 
     def _climb(self, certificate: x509.Certificate, below: list[x509.Certificate], now: datetime) -> None:
-        """Find an issuer for `certificate`, and for that one its own, until an anchor is reached."""
+        """Find the issuer of `certificate`, and that issuer's own, up to an anchor."""
         unknown = {entry.oid.dotted_string for entry in certificate.extensions if entry.critical} - _UNDERSTOOD
         if unknown:  # RFC 5280, 4.2
             raise NotTrustedError(f"the certificate has critical extensions that are not known here: {min(unknown)}")
@@ -107,7 +107,7 @@ def check_time(certificate: x509.Certificate, now: datetime) -> None:
 def _renewal(certificate: x509.Certificate) -> str:
     try:
         return f"daskpki renew {certificate_identity(certificate).slug}"
-    except NotTrustedError:  # a CA's, which is nobody's
+    except NotTrustedError:  # a CA's certificate has no identity
         return "daskpki rotate-ca start"
 
 
@@ -142,12 +142,12 @@ def _is_issuer(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
 
 
 def is_issued_by(leaf: bytes, issuer: bytes) -> bool:
-    """True if that CA (DER) signed the leaf (DER); neither dates nor purposes are looked at."""
+    """True if that CA (DER) signed the leaf (DER); dates and purposes are not checked."""
     return _is_issuer(load_certificate(issuer), load_certificate(leaf))
 
 
 def check_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
-    """Raise NotTrustedError unless `issuer` signed the CA certificate, and both are CAs; dates are not looked at."""
+    """Raise NotTrustedError unless `issuer` signed the CA certificate, and both are CAs; dates are not checked."""
     if not _is_issuer(issuer, certificate):
         raise NotTrustedError("a CA's certificate is not signed by the one above it")
     for entry in (certificate, issuer):
@@ -155,7 +155,7 @@ def check_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> Non
 
 
 def _check_ca(certificate: x509.Certificate) -> int | None:
-    """The path length of a CA that may sign certificates; NotTrustedError when it is none."""
+    """Return the path length of a CA that may sign certificates; NotTrustedError for another certificate."""
     constraints = extension(certificate, x509.BasicConstraints)
     usage = extension(certificate, x509.KeyUsage)
     if constraints is None or not constraints.value.ca or usage is None or not usage.value.key_cert_sign:
@@ -164,7 +164,7 @@ def _check_ca(certificate: x509.Certificate) -> int | None:
 
 
 def _check_issuer(issuer: x509.Certificate, below: Sequence[x509.Certificate], now: datetime) -> None:
-    """RFC 5280, 6.1.4 (k) to (n) and 6.1.3 (b), for one issuer and what was found below it, leaf first."""
+    """RFC 5280, 6.1.4 (k) to (n) and 6.1.3 (b), for one issuer and the certificates below it, leaf first."""
     check_time(issuer, now)
     length = _check_ca(issuer)
     if length is not None and len(below) - 1 > length:
@@ -195,9 +195,9 @@ def verify_leaf(
     role: Role | None = None,
     name: str | None = None,
 ) -> Identity:
-    """Identity of a leaf; NotTrustedError unless it leads to one of `roots`, is valid now, and is of those expected.
+    """Return a leaf's identity; NotTrustedError unless it leads to one of `roots`, is valid, and is the expected one.
 
-    All certificates are DER. Revocation is not looked at: `daskpki.pki.revoked` tells which serials are revoked.
+    All certificates are DER. Revocation is not checked: `daskpki.pki.revoked` has the revoked serials.
     """
     certificate = load_certificate(leaf, "the certificate")
     verifier = PathVerifier(
@@ -211,7 +211,7 @@ def verify_leaf(
 def verify_identity(
     identity: Identity, *, trust_domain: str, role: Role | None = None, name: str | None = None
 ) -> Identity:
-    """`identity` itself; NotTrustedError unless its trust domain, and role and name where given, are those expected."""
+    """Return `identity`; NotTrustedError unless its trust domain, and role and name if given, are the expected ones."""
     if identity.trust_domain != trust_domain:
         raise NotTrustedError(f"{identity.uri} is of another trust domain than {trust_domain}")
     if role is not None and identity.role is not role:
@@ -222,7 +222,7 @@ def verify_identity(
 
 
 def key_fits(key: Confidential, certificate: bytes) -> bool:
-    """True if a private key (DER or PEM) belongs to a certificate (DER); raises what parsing either raises."""
+    """True if a private key (DER or PEM) belongs to a certificate (DER); raises the errors of parsing them."""
     return keys.key_matches(keys.parse_key(key), load_certificate(certificate).public_key())
 
 
@@ -246,7 +246,7 @@ class Parent(NamedTuple):
 
 
 def parent_of(issuer: x509.Certificate) -> Parent:
-    """The facts about an issuer, to be gathered once for many leaves; NotTrustedError when it has no SKI."""
+    """Read an issuer's fields, once for many leaves; NotTrustedError if it has no SKI."""
     own_id = extension(issuer, x509.SubjectKeyIdentifier)
     if own_id is None:
         raise NotTrustedError("the CA's certificate has no subject key identifier (RFC 5280, 4.2.1.2)")
@@ -254,7 +254,7 @@ def parent_of(issuer: x509.Certificate) -> Parent:
 
 
 def check_ca(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
-    """Raise NotTrustedError unless a CA certificate that was just signed fits the profile, and its issuer's."""
+    """Raise NotTrustedError unless a new CA certificate matches the profile and its issuer."""
     rules = _Rules("CA", certificate)
     _check_common(rules, parent_of(issuer))
     basic = rules.value(x509.BasicConstraints, critical=True)
@@ -271,7 +271,7 @@ def check_ca(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
 
 
 def check_leaf(leaf: x509.Certificate, request: LeafRequest, issuer: Parent) -> None:
-    """Raise NotTrustedError unless a leaf that was just signed fits its role's profile and what was asked for."""
+    """Raise NotTrustedError unless a new leaf matches its role's profile and the request."""
     rules = _Rules(request.identity.slug, leaf)
     _check_common(rules, issuer)
     rules.require(rules.found.keys() == _LEAF_EXTENSIONS, "the profile's extensions and no others")
@@ -286,7 +286,7 @@ def check_leaf(leaf: x509.Certificate, request: LeafRequest, issuer: Parent) -> 
 
 
 class _Rules:
-    """A certificate under check, and how it is called in messages."""
+    """A certificate under check, and its name in messages."""
 
     def __init__(self, what: str, certificate: x509.Certificate) -> None:
         self.what = what
@@ -298,7 +298,7 @@ class _Rules:
             raise NotTrustedError(f"the {self.what} certificate that was just signed breaks its profile: {rule}")
 
     def value(self, kind: type[ExtensionT], *, critical: bool) -> ExtensionT:
-        """The value of an extension that has to be there, critical or not."""
+        """Return the value of a required extension, critical or not."""
         entry = self.found.get(kind.oid)
         if entry is None or entry.critical is not critical or not isinstance(entry.value, kind):
             self.require(False, f"{kind.__name__}, {'critical' if critical else 'not critical'}")

@@ -123,7 +123,7 @@ def test_reasons_are_rfc_5280s(reason: str) -> None:
 def test_what_cannot_be_revoked() -> None:
     twice = [Revocation(5, 0), Revocation(5, 1)]
     for revoked, number, message in (
-        (twice, 1, "revoked twice"),
+        (twice, 1, "twice among the revocations"),
         ([Revocation(0, 0)], 1, "none of ours"),
         ([Revocation(1 << 127, 0)], 1, "none of ours"),
         ([], 0, "not positive"),

@@ -53,7 +53,7 @@ def test_a_request_for_somebody_elses_key_is_refused() -> None:
     forged = create_request(own, "c", ALICE).replace(
         own.public_key().public_bytes(serialization.Encoding.DER, form), theirs
     )
-    with pytest.raises(NotTrustedError, match="not signed by the key"):
+    with pytest.raises(NotTrustedError, match="not signed by its own key"):
         parse_request(forged)
     parse_request(DER)
 

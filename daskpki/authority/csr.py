@@ -18,7 +18,7 @@ from daskpki.pki.csr import CertificateRequest
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
     from daskpki.pki.profile import LeafRequest
-    from daskpki.store.trust_chain import TrustPayload
+    from daskpki.pki.trust_document import TrustPayload
 
 
 def proposed(authority: CertificateAuthority, request: CertificateRequest) -> tuple[Role, str]:

@@ -24,10 +24,19 @@ from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.revoked import crl_due, every_revoked_serial, next_update, revoked_serials
 from daskpki.pki.trust import carried, sign_succession, sign_trust, verify_trust
-from daskpki.pki.trust_document import FORMAT, HALF_FULL, NEXT, READER, Anchor, TrustDocument, fill, parse_trust
+from daskpki.pki.trust_document import (
+    FORMAT,
+    HALF_FULL,
+    NEXT,
+    READER,
+    Anchor,
+    TrustDocument,
+    TrustPayload,
+    fill,
+    parse_trust,
+)
 from daskpki.records import PUBLISHED, REVOKED, REVOKING, Draft
 from daskpki.store.append_chain import ChainHead, Link, Tip
-from daskpki.store.trust_chain import TrustPayload
 
 _LOGGER: Final = logging.getLogger(__name__)
 

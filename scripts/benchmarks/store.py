@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 
 from daskpki.boot.entrypoint import boot
 from daskpki.boot.refresh import open_source
-from daskpki.cluster.refresh import SHARE, Watch
+from daskpki.cluster.refresh import SHARE, Poller
 from daskpki.cluster.security import NodeSecurity
 from daskpki.handover import USUAL, VARIABLE, load_handover
 from daskpki.identity import Role
@@ -59,7 +59,7 @@ class Site:
         self.server = server
         self.steps: list[Asked] = []
         self._environ = dict(environ)
-        self._nodes: list[tuple[NodeSecurity, Watch]] = []
+        self._nodes: list[tuple[NodeSecurity, Poller]] = []
         self._clock = 0.0
 
     def step(self, name: str, act: Callable[[], object]) -> Asked:
@@ -85,10 +85,10 @@ class Site:
         def keep(_command: str, _arguments: Sequence[str], environ: Mapping[str, str]) -> None:
             security = NodeSecurity(load_handover(environ[VARIABLE]))
             source = open_source(security.handover, environ)
-            watch = Watch(
+            poller = Poller(
                 security.enforcement(Role.WORKER), security.manager, source, share=SHARE, clock=lambda: self._clock
             )
-            self._nodes.append((security, watch))
+            self._nodes.append((security, poller))
 
         with redirect_stderr(StringIO()):  # a line of each node's log
             boot(["worker", "--name", name], self._environ, keep)
@@ -96,9 +96,9 @@ class Site:
     def look(self, after: float = USUAL.poll) -> None:
         """Every node's next look, so many seconds after its last; afterwards all go by the same trust document."""
         self._clock += after
-        if not all(watch.look() for _security, watch in self._nodes):
+        if not all(poller.poll() for _security, poller in self._nodes):
             raise RuntimeError("a node's look found no answer")
-        if len({security.manager.epoch for security, _watch in self._nodes}) > 1:
+        if len({security.manager.epoch for security, _poller in self._nodes}) > 1:
             raise RuntimeError("a node missed a trust document")
 
     def versions(self) -> int:

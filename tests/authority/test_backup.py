@@ -64,7 +64,7 @@ def test_an_older_store_is_noticed_and_accepted_knowingly(local: Run, tmp_path: 
     local("revoke", "worker")
     shutil.rmtree(tmp_path / "store")
     refused = local("restore", str(file), code=3)
-    assert "put back to an older state" in refused.err
+    assert "rolled back to an older state" in refused.err
     assert "--accept-older" in refused.err
     assert not (tmp_path / "store" / "store.db").exists()
     local("restore", str(file), "--accept-older")
@@ -80,7 +80,7 @@ def test_a_store_that_was_put_back_by_hand_is_noticed(local: Run, tmp_path: Path
     shutil.rmtree(tmp_path / "store")
     shutil.move(tmp_path / "old", tmp_path / "store")
     for command in (("list",), ("show", "worker"), ("issue", "worker"), ("audit", "--verify")):
-        assert "put back to an older state" in local(*command, code=3).err
+        assert "rolled back to an older state" in local(*command, code=3).err
 
 
 def test_a_cluster_on_secret_manager_that_was_put_back_is_noticed(
@@ -101,7 +101,7 @@ def test_a_cluster_on_secret_manager_that_was_put_back_is_noticed(
             store.secrets.add(secret, payload)
     for command in (("list",), ("show", "worker"), ("issue", "worker"), ("renew", "--due"), ("rotate-ca", "status")):
         refused = run(*command, code=3).err
-        assert "put back to an older state" in refused
+        assert "rolled back to an older state" in refused
     (memory,) = (home(os.environ) / "seen").iterdir()
     assert f"rm {memory}" in refused
     memory.unlink()

@@ -106,7 +106,7 @@ def test_a_grant_that_did_not_hold_is_found(granted: Run, server: SecretManagerS
     carried = 4
     server.before("GetIamPolicy", undo, nth=policies + carried + 1)
     refused = granted("copy", "--to", ELSEWHERE, "--grants", code=3)
-    assert f"{WORKER} was let read {WORKERS}" in refused.err
+    assert f"{WORKER} was granted {WORKERS}" in refused.err
 
 
 def test_a_local_store_has_none_and_nothing_is_copied(

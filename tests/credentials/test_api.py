@@ -43,7 +43,7 @@ def test_a_worker_is_no_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     cluster = Founded()
     export_directory(cluster.hold(cluster.issue(Role.WORKER, "worker")), tmp_path / "worker")
     monkeypatch.setenv("DASKPKI_CREDENTIAL_DIR", str(tmp_path / "worker"))
-    with pytest.raises(NotTrustedError, match="worker/worker is no client"):
+    with pytest.raises(NotTrustedError, match="worker/worker is not a client"):
         daskpki.security()
 
 

@@ -239,4 +239,4 @@ def test_a_person_without_a_store_is_not_told_to_make_one(dora: Person) -> None:
     refusal = dora.run("login", "dora", code=4).stderr
     assert "daskpki request client/dora --out dora.csr" in refusal
     assert "init-ca" not in refusal
-    assert "hint: --store says where it is; daskpki init-ca makes a new one" in dora.run("list", code=4).stderr
+    assert "hint: --store names its place; daskpki init-ca creates a new one" in dora.run("list", code=4).stderr

@@ -42,7 +42,7 @@ from tests.deploy.conftest import deployment
         ({"worker_clients": "some"}, "--worker-clients 'some'"),
         ({"scheduler_code": "shut"}, "--scheduler-code 'shut'"),
         ({"ca_sha256": "ab"}, "--ca-sha256 'ab'"),
-        ({"secrets": ("db-password",)}, "does not say where to"),
+        ({"secrets": ("db-password",)}, "does not name a place"),
         ({"secrets": ("sm://p/s=fd",)}, "secret name"),
         ({"secrets": ("a=fd", "a=/run/secrets/a")}, "the secret a is named twice"),
         ({"secrets": ("a=/etc/passwd",)}, "a='/etc/passwd' is not on a tmpfs of the container"),

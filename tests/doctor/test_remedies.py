@@ -172,7 +172,7 @@ def test_gcloud_s_remedies_are_understood_by_gcloud(
     remote.run("grant", "scheduler", "--to", member)
     assert isinstance(remote.store, GsmStore)
     remote.store.policies.grant("daskpki_default_records", "roles/secretmanager.admin", member)
-    remedies.append(remote.complaint("daskpki_default_records", "what only operators and issuers need")["remedy"])
+    remedies.append(remote.complaint("daskpki_default_records", "that only operators and issuers need")["remedy"])
     environ = {**os.environ, **server.gcloud_environment, "CLOUDSDK_CONFIG": str(tmp_path)}
     for remedy in remedies:
         subprocess.run([*shlex.split(remedy), "--quiet"], env=environ, check=True, capture_output=True)

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from daskpki.settings import GsmUrl
-from daskpki.store.gsm.api import Timing
+from daskpki.store.gsm.api import RetryPolicy
 from daskpki.store.gsm.endpoint import VARIABLE
 from daskpki.store.gsm.placement import GsmOptions
 from daskpki.store.gsm.store import GsmStore, open_gsm
 from tests.emulator import Fault, SecretManagerServer
 
-IMPATIENT = Timing(deadline=20.0, attempt_timeout=10.0, first_wait=0.02, longest_wait=0.5)
+IMPATIENT = RetryPolicy(deadline=20.0, attempt_timeout=10.0, first_wait=0.02, longest_wait=0.5)
 """For tests: as in earnest, but with short waits."""
 
 WRITES = ("CreateSecret", "UpdateSecret", "DeleteSecret", "AddSecretVersion", "*ableSecretVersion", "Destroy*")
@@ -25,14 +25,14 @@ class GsmPlace(NamedTuple):
 
     endpoint: str
     url: GsmUrl
-    timing: Timing = IMPATIENT
+    policy: RetryPolicy = IMPATIENT
 
     @property
     def server(self) -> SecretManagerServer:
         return _SERVERS[self.endpoint]
 
-    def factory(self, options: GsmOptions | None = None, timing: Timing | None = None) -> GsmStore:
-        return open_gsm(self.url, environ={VARIABLE: self.endpoint}, options=options, timing=timing or self.timing)
+    def factory(self, options: GsmOptions | None = None, policy: RetryPolicy | None = None) -> GsmStore:
+        return open_gsm(self.url, environ={VARIABLE: self.endpoint}, options=options, policy=policy or self.policy)
 
     def name(self, secret: str) -> str:
         return f"{self.url.parent}/secrets/{secret}"
@@ -66,10 +66,10 @@ class GsmPlace(NamedTuple):
 
 
 @contextmanager
-def open_place(transport: str, location: str | None, timing: Timing = IMPATIENT) -> Iterator[GsmPlace]:
+def open_place(transport: str, location: str | None, policy: RetryPolicy = IMPATIENT) -> Iterator[GsmPlace]:
     """A place on a server of its own."""
     with SecretManagerServer() as server:
         endpoint = f"grpc://{server.grpc_target}" if transport == "grpc" else server.rest_url
         _SERVERS[endpoint] = server
-        yield GsmPlace(endpoint, GsmUrl("test-project", location), timing)
+        yield GsmPlace(endpoint, GsmUrl("test-project", location), policy)
         del _SERVERS[endpoint]

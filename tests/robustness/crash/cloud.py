@@ -15,7 +15,7 @@ from daskpki.authority.ca import CertificateAuthority
 from daskpki.errors import UnavailableError
 from daskpki.inventory import CertificateRecord
 from daskpki.settings import GsmUrl
-from daskpki.store.gsm.api import Timing
+from daskpki.store.gsm.api import RetryPolicy
 from daskpki.store.gsm.endpoint import VARIABLE
 from daskpki.store.gsm.store import open_gsm
 from daskpki.store.port import Store
@@ -33,8 +33,8 @@ FAULTS: Final[dict[str, Callable[[int], list[dict[str, Any]]]]] = {
         {"nth": n + 1, "times": None, "reset": True},
     ],
 }
-_PATIENT: Final = Timing(deadline=30.0, first_wait=0.001, longest_wait=0.05)
-_DYING: Final = Timing(deadline=0.02, first_wait=0.001, longest_wait=0.01)
+_PATIENT: Final = RetryPolicy(deadline=30.0, first_wait=0.001, longest_wait=0.05)
+_DYING: Final = RetryPolicy(deadline=0.02, first_wait=0.001, longest_wait=0.01)
 
 
 class Point(NamedTuple):
@@ -82,8 +82,8 @@ class Cloud:
                 assert dying or point.fault != "ABORTED", "nothing was done, so it can be repeated at once"
         judge(place, case, acknowledged, before)
 
-    def _open(self, timing: Timing = _PATIENT) -> Store:
-        return open_gsm(GsmUrl("my-project", None), environ={VARIABLE: self._endpoint}, timing=timing)
+    def _open(self, policy: RetryPolicy = _PATIENT) -> Store:
+        return open_gsm(GsmUrl("my-project", None), environ={VARIABLE: self._endpoint}, policy=policy)
 
     @contextmanager
     def _faults(self, point: Point, place: Place) -> Iterator[None]:

@@ -126,7 +126,7 @@ def test_a_wrong_key_file_opens_nothing(local: Run, tmp_path: Path, capsys: pyte
     other.write_bytes(bytes(32))
     wrong = runner(capsys, "--store", f"local:{tmp_path / 'store'}", "--key-file", str(other))
     refused = wrong("issue", "worker", code=5)
-    assert "it opens by its key file (--key-file, DASKPKI_KEY_FILE)" in refused.err
+    assert "unlock it with its key file (--key-file, DASKPKI_KEY_FILE)" in refused.err
     assert local("list", "--json").json() == []
 
 

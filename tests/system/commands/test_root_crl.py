@@ -124,7 +124,7 @@ def test_a_trust_document_is_refused_that_a_root_contradicts(ca: CertificateAuth
         with pytest.raises(NotTrustedError, match=message):
             judged(ca, document._replace(root_crls=crls))
     for older in ((), (der,)):
-        with pytest.raises(NotTrustedError, match=r"went back from number 2, or is gone"):
+        with pytest.raises(NotTrustedError, match=r"went back from number 2, or is missing"):
             judged(ca, later._replace(epoch=later.epoch + 1, root_crls=older), later)
 
 

@@ -114,7 +114,7 @@ def test_stock_sends_the_keys_of_all_roles_to_every_vm(
 @pytest.mark.parametrize(
     ("wrong", "error", "reason"),
     [
-        ({"store": "local:"}, UsageError, "is not where VMs can read"),
+        ({"store": "local:"}, UsageError, "VMs cannot read the store"),
         ({"security": Security()}, UsageError, "no Security of daskpki"),
         ({"worker_class": "dask_cuda.CUDAWorker"}, UsageError, "runs nannies"),
         ({"scheduler_options": {"jupyter": True}}, PolicyError, "without any authentication"),

@@ -190,7 +190,7 @@ def test_a_rollover_of_the_ca_under_load(site: Site) -> None:
         load.start()
         try:
             site.run("rotate-ca", "start")
-            site.workers.wait_for(r"trust document \d+ (holds)")
+            site.workers.wait_for(r"trust document \d+ is (in force)")
             site.run("rotate-ca", "promote")
             everyone = (site.address, *site.nannies, *before)
             for node, times in ((site.scheduler, 1), (site.workers, 3)):  # two workers, and their nannies' process

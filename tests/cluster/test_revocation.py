@@ -73,7 +73,7 @@ def test_a_revoked_worker_is_refused_everywhere(
     assert [asyncio.run(admission(place, security)) for place in places] == ["admitted"] * 3
     own.revoke(leaf)
     push(running, admin, own.signed(own.document()))
-    reloaded = re.compile(r'"reloaded".*trust document \d+ holds')
+    reloaded = re.compile(r'"reloaded".*trust document \d+ is in force')
     running.workers.wait_for(reloaded, 4)  # two workers and two nannies
     assert all("is revoked" in asyncio.run(admission(place, security)) for place in places)
 

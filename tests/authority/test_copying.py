@@ -62,11 +62,11 @@ def test_a_copy_that_was_cut_off_is_resumed(lived_in: Run, cloud: Run, server: S
 def test_a_target_that_went_on_or_is_another_cluster_is_refused(lived_in: Run, cloud: Run) -> None:
     lived_in("--cluster", "other", "init-ca")
     cloud("--cluster", "other", "init-ca")
-    assert "not a copy of what is here" in lived_in("--cluster", "other", "copy", "--to", CLOUD, code=1).err
+    assert "not a copy from here" in lived_in("--cluster", "other", "copy", "--to", CLOUD, code=1).err
     lived_in("copy", "--to", CLOUD)
     cloud("issue", "client", "--name", "carol")
     before = cloud("audit", "--json").json()
-    assert "not a copy of what is here" in lived_in("copy", "--to", CLOUD, code=1).err
+    assert "not a copy from here" in lived_in("copy", "--to", CLOUD, code=1).err
     assert cloud("audit", "--json").json() == before
     lived_in("--cluster", "absent", "copy", "--to", CLOUD, code=4)
     lived_in("copy", "--to", CLOUD, "--store", CLOUD, code=2)

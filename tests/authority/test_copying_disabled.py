@@ -148,7 +148,7 @@ def test_the_command_says_what_it_left_out_and_carries_states_by_the_way_that_it
     local("secret", "disable", "db", "1")
     refused = local("copy", "--to", CLOUD, code=3)
     assert f"{SECRET}, version 1" in refused.err
-    assert "enable it, copy, disable it again and copy once more" in refused.err
+    assert "enable them, copy, disable them again and copy once more" in refused.err
     local("secret", "disable", "db", "1", "--undo")
     local("copy", "--to", CLOUD)
     local("secret", "disable", "db", "1")

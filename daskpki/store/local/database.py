@@ -83,7 +83,9 @@ def filesystem_type(mounts: str, directory: Path) -> str:
 _PRIMARY = 0xFF  # the low byte of an extended result code
 
 _RESTORE = "restore the store from a backup"
-_REFUSED = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
+# Unreleased versions of daskpki changed the tables without a new number of the format.
+_OTHER_SCHEMA: Final = re.compile(r"no such (table|column)|has no column named")
+_REFUSED: Final = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH}
 
 
 @contextmanager
@@ -102,7 +104,7 @@ def translated(path: Path, *, committing: bool = False) -> Iterator[None]:
         raise CorruptError(what, hint=_RESTORE) from error
 
 
-def _meaning(code: int, error: sqlite3.Error, path: Path) -> DaskpkiError:
+def _meaning(code: int, error: sqlite3.Error, path: Path) -> DaskpkiError:  # noqa: PLR0911 - one for each meaning
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return UnavailableError(f"{path} is busy: another process keeps writing to it", hint="try again later")
     if code == sqlite3.SQLITE_FULL:
@@ -113,6 +115,9 @@ def _meaning(code: int, error: sqlite3.Error, path: Path) -> DaskpkiError:
         return CorruptError(f"{path} is damaged, or no daskpki store: {error}", hint=_RESTORE)
     if code in _REFUSED:
         return AccessDeniedError(f"{path}: {error}", hint="its directory must be writable, also for reading")
+    if _OTHER_SCHEMA.search(str(error)):
+        hint = f"use the version that made it; or move {path.parent} away, and daskpki init-ca makes a new one"
+        return NotTrustedError(f"{path} has another format than this daskpki reads ({error})", hint=hint)
     return DaskpkiError(f"{path}: {error}")
 
 

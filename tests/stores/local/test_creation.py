@@ -212,6 +212,23 @@ def test_a_newer_format_is_refused_by_name(place: LocalPlace) -> None:
         place.factory()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE secret RENAME COLUMN mac TO other",
+        "ALTER TABLE record RENAME COLUMN signatures TO other",
+        "DROP TABLE key_slot",
+    ],
+)
+def test_tables_of_an_unreleased_version_are_refused_with_the_way_out(place: LocalPlace, change: str) -> None:
+    with closing(place.factory()) as store:
+        add_sample(store)
+    place.sql(change)
+    with pytest.raises(NotTrustedError, match="has another format than this daskpki reads") as refused:
+        use_everything(place)
+    assert "use the version that made it; or move" in (refused.value.hint or "")
+
+
 def test_a_truncated_store_is_refused_at_every_length(place: LocalPlace) -> None:
     with closing(place.factory()) as store:
         add_sample(store)

@@ -101,6 +101,7 @@ def _options(path: str, command: Any) -> str:
 def _row(path: str, parameter: Any) -> str:
     anchor = f"{path}-{parameter.opts[0].lstrip('-')}".replace(" ", "-").lower().removeprefix("daskpki-")
     if _is_argument(parameter):
+        anchor += "-argument"  # an option may have the same name
         name = _code(_argument(parameter))
     else:
         value = "" if parameter.is_flag else f" {_metavar(parameter)}"

@@ -1,4 +1,5 @@
-# An image of your own: two lines make it boot itself.
+# An image of your own: three lines make it boot itself. docs/deploy/container.md says how the wheel gets into dist.
 FROM daskdev/dask:2026.3.0-py3.12
-RUN pip install --no-cache-dir daskpki==0.1.0
+COPY dist/*.whl /tmp/
+RUN pip install --no-cache-dir /tmp/daskpki-*.whl
 ENTRYPOINT ["daskpki-entrypoint"]

@@ -58,9 +58,11 @@ def test_the_image_is_pinned_unprivileged_and_starts_the_entrypoint() -> None:
     assert "8787" not in settled["EXPOSE"]
 
 
-def test_a_users_image_takes_two_lines() -> None:
-    words = [word for word, _ in instructions(RECIPES / "user.Dockerfile")]
-    assert words == ["FROM", "RUN", "ENTRYPOINT"]
+def test_a_users_image_takes_the_three_lines_of_the_page() -> None:
+    first, *lines = (RECIPES / "user.Dockerfile").read_text().splitlines()[1:]
+    assert first.startswith("FROM ")
+    page = (ROOT / "docs" / "deploy" / "container.md").read_text()
+    assert lines == re.findall(r"```dockerfile\n(.*?)\n```", page, re.DOTALL)[0].splitlines()
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "build-requirements.txt"])

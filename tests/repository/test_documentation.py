@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,9 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "WARNING" not in result.stderr
     assert (tmp_path / "reference" / "commands" / "index.html").exists()
+    for page in tmp_path.rglob("*.html"):
+        ids = Counter(re.findall(r'\sid="([^"]+)"', page.read_text()))
+        assert not [each for each, number in ids.items() if number > 1], page
 
 
 def test_the_site_fetches_nothing_from_elsewhere(tmp_path: Path) -> None:

@@ -61,7 +61,13 @@ class PkiConnector(tcp.TLSConnector):
         if refresh is not None:
             await refresh.begin()
         arguments["ssl_context"] = enforcement.client_context()
-        comm = cast("PkiTLS", await super().connect(address, deserialize, **arguments))
+        try:
+            comm = cast("PkiTLS", await super().connect(address, deserialize, **arguments))
+        except FatalCommClosedError as error:
+            if isinstance(failure := error.__cause__, ssl.SSLError):  # Dask's text is empty, or does not say where
+                reason = f"the TLS handshake with tls://{address} failed: {failure.strerror}"
+                raise FatalCommClosedError(reason) from failure
+            raise
         try:
             if refresh is not None:
                 await refresh.finish()
@@ -120,7 +126,8 @@ class PkiListener(tcp.TLSListener):
             await super().start()
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise port_is_taken(f"tls://{self.ip}:{self.port}", self.port) from None
+                where = f"tls://{self.ip}:{self.port}" if self.ip else f"port {self.port}"
+                raise port_is_taken(where, self.port) from None
             raise
         assert self.tcp_server is not None
         self._pending.open(self.tcp_server)

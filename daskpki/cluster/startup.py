@@ -55,8 +55,8 @@ def explain_end(kind: type[BaseException], error: BaseException, trace: Tracebac
         logger.critical("ended: %s", found.with_hint)
         raise SystemExit(found.exit_code)
     root = chain[-1]
-    why = f": {root.strerror}" if isinstance(root, OSError) and root is not found and root.strerror else ""
-    logger.critical("ended: %s%s", found.strerror or found, why)
+    said, why = found.strerror or str(found), root.strerror if isinstance(root, OSError) else None
+    logger.critical("ended: %s", said if not why or why in said else f"{said}: {why}")
     raise SystemExit(_TEMPORARY)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pexpect
@@ -56,6 +58,14 @@ def _running(environ: dict[str, str], *argv: str) -> Iterator[pexpect.spawn[str]
         child.close(force=True)
 
 
+@contextmanager
+def plain_http(port: int) -> Iterator[None]:
+    with ThreadingHTTPServer(("127.0.0.1", port), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield
+        server.shutdown()
+
+
 def descendants(child: pexpect.spawn[str]) -> list[psutil.Process]:
     """A node's processes but its init: a scheduler, the nannies' process, two workers at least."""
     processes: list[psutil.Process] = psutil.Process(child.pid).children(recursive=True)
@@ -79,6 +89,16 @@ def test_a_worker_says_what_it_waits_for_and_ends_in_one_line(start: Start, port
         f"ended: Timed out trying to connect to tls://127.0.0.1:{port} after 3 s: Connection refused"
     )
     assert not [line for line in lines if "Traceback" in line or "waiting" in line]
+
+
+def test_a_worker_whose_scheduler_speaks_no_tls_says_so_in_one_line(start: Start, port: int) -> None:
+    with plain_http(port):
+        code, lines = ended(start("worker"))
+    assert code == 75
+    assert re.search(
+        rf"ended: the TLS handshake with tls://127\.0\.0\.1:{port} failed: .*wrong version number", lines[-1]
+    )
+    assert lines[-1].count("wrong version number") == 1
 
 
 def test_a_worker_that_came_first_is_ready_once_its_scheduler_is_there(start: Start, port: int) -> None:
@@ -136,7 +156,7 @@ def test_a_second_scheduler_says_who_has_the_port(start: Start, port: int) -> No
     first.expect_exact("ready at")
     code, lines = ended(start("scheduler", "--port", str(port)))
     assert code == 75
-    assert re.search(rf"ended: tls://\S*:{port} is taken by python\S*, process {first.pid} of user \w+: end", lines[-1])
+    assert re.search(rf"ended: port {port} is taken by python\S*, process {first.pid} of user \w+: end", lines[-1])
     assert not [line for line in lines if "Traceback" in line]
 
 

@@ -21,19 +21,24 @@ if TYPE_CHECKING:
     from daskpki.pki.trust_document import TrustPayload
 
 
-def proposed(authority: CertificateAuthority, request: CertificateRequest) -> tuple[Role, str]:
-    """The role and name that the request proposes; PolicyError unless that is a client with a free name."""
+def proposed(
+    authority: CertificateAuthority, request: CertificateRequest, command: str = "daskpki sign FILE"
+) -> tuple[Role, str]:
+    """The role and name that the request proposes; PolicyError unless that is a client with a free name.
+
+    Hints repeat `command` with the name that it lacks.
+    """
     cluster = authority.session.cluster
     if request.slug is None:
-        raise UsageError("the request names no identity", hint="daskpki sign FILE client/NAME")
+        raise UsageError("the request names no identity", hint=f"{command} client/NAME")
     role, name = request.slug
     if request.cluster != cluster:
         raise PolicyError(f"the request is for cluster {request.cluster!r}, not for {cluster!r}")
     if role is not Role.CLIENT:
-        hint = f"if it is to be one: daskpki sign FILE {role.value}/{name}"
+        hint = f"if it is to be one: {command} {role.value}/{name}"
         raise PolicyError(f"the request asks to be a {role.value}, which you have to say yourself", hint=hint)
     if authority.inventory().current(role, name) is not None:
-        hint = f"if it is the same person's: daskpki sign FILE {role.value}/{name}"
+        hint = f"if it is the same person's: {command} {role.value}/{name}"
         raise PolicyError(f"{role.value}/{name} was issued before, and this request has another key", hint=hint)
     return role, name
 

@@ -43,7 +43,9 @@ def request(
     """
     from daskpki.authority.ca_keys import parse_key_type
     from daskpki.cli.login import environment_of, keyring_remedy
+    from daskpki.credentials.contexts import LOGIN_FILE
     from daskpki.credentials.csr import request_certificate, waiting_for
+    from daskpki.credentials.login_file import SUFFIX
     from daskpki.files import PUBLIC_FILE, write_private
     from daskpki.pki.csr import request_pem
 
@@ -64,9 +66,12 @@ def request(
     document = {"identity": identity.slug, "file": str(out) if out else None, "request": text}
     invocation.output.result(document, [str(out)] if out else text.splitlines())
     request_file = shlex.quote(str(out)) if out else "FILE"
+    logins = {f"{here.contexts.id_of(store, waiting.cluster, label)}.json" for store in (LOGIN_FILE, waiting.store)}
+    renewed = f" client/{label}" if logins & set(here.contexts.names()) else ""  # `sign` has to be told the name again
+    login_file = shlex.quote(f"{out.stem if out else label}{SUFFIX}")
     invocation.output.hint(
-        f"next: an operator runs daskpki sign {request_file} --out {label}.login and sends you that file; "
-        f"then daskpki login {label}.login"
+        f"next: an operator runs daskpki sign {request_file}{renewed} --out {login_file} and sends you that file; "
+        f"then daskpki login {login_file}"
     )
 
 
@@ -105,10 +110,15 @@ def sign(
     from daskpki.pki.csr import parse_request
 
     invocation: Invocation = ctx.obj
+    options = [*(["--out", str(out)] if out else []), *(["--ttl", ttl] if ttl else [])]
     by_login_file = out is not None and out.suffix == SUFFIX
     asked = parse_request(read_file(file))
     with invocation.authority() as authority:
-        role, name = parse_role_and_name(who) if who else proposed(authority, asked)
+        role, name = (
+            parse_role_and_name(who)
+            if who
+            else proposed(authority, asked, shlex.join(["daskpki", "sign", str(file), *options]))
+        )
         if by_login_file and role is not Role.CLIENT:
             raise UsageError(
                 f"{out} would be a login file, and a {role.value} does not log in", hint=f"--out {name}.pem"

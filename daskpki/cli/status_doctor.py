@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -30,9 +29,10 @@ def status(ctx: typer.Context) -> None:
     """
     invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
-        document = _document(authority, _known_schedulers(authority))
+        problems = {address: _problem(address, authority) for address in _known_schedulers(authority)[:_MOST_ASKED]}
+        document = _document(authority) | {"schedulers": {address: not why for address, why in problems.items()}}
         now = authority.session.now().timestamp()
-    invocation.output.result(document, _lines(document, now))
+    invocation.output.result(document, _lines(document, problems, now))
 
 
 def _known_schedulers(authority: CertificateAuthority) -> list[str]:
@@ -47,7 +47,19 @@ def _known_schedulers(authority: CertificateAuthority) -> list[str]:
     return list(dict.fromkeys([*authority.trust().schedulers, *own]))
 
 
-def _document(authority: CertificateAuthority, schedulers: Sequence[str]) -> dict[str, Any]:
+def _problem(address: str, authority: CertificateAuthority) -> str | None:
+    """Why no scheduler of this cluster is there, as the doctor finds it; None if one answers."""
+    from daskpki.credentials.contexts import split_scheduler
+    from daskpki.doctor.scheduler import check_certificate, dial, stranger
+
+    dialled = dial(*split_scheduler(address), stranger(), _PATIENCE)
+    if not dialled.reachable:
+        return "does not answer"
+    (found,) = check_certificate(address, dialled, authority.trust(), authority.session.now())
+    return f"answers, but {found.reason}" if found.severity == "error" else None
+
+
+def _document(authority: CertificateAuthority) -> dict[str, Any]:
     from daskpki.authority.lookup import anchor_der
     from daskpki.authority.renewal import issuing_ends, renewable
     from daskpki.pki.pem import fingerprint
@@ -71,27 +83,15 @@ def _document(authority: CertificateAuthority, schedulers: Sequence[str]) -> dic
         "due": len(authority.due()),
         "revoked": sorted({entry.slug for entry in revoked}),
         "trust": {"epoch": trust.epoch, "crlUntil": next_update(trust)},
-        "schedulers": {address: _answers(address) for address in schedulers[:_MOST_ASKED]},
     }
 
 
-def _answers(address: str) -> bool:
-    """True if a server listens there; the doctor checks its identity."""
-    from daskpki.credentials.contexts import split_scheduler
-
-    try:
-        socket.create_connection(split_scheduler(address), timeout=_PATIENCE).close()
-    except OSError:
-        return False
-    return True
-
-
-def _lines(document: dict[str, Any], now: float) -> list[str]:
+def _lines(document: dict[str, Any], problems: dict[str, str | None], now: float) -> list[str]:
     ca, trust = document["ca"], document["trust"]
     ends = [f"{entry['who']} {remaining_seconds(int(entry['validUntil'] - now))}" for entry in document["next"]]
     due = f"; due for renewal: {document['due']} (daskpki renew --due)" if document["due"] else ""
     until = f"revocation list until {day(trust['crlUntil'])}"
-    reached = [f"{address} {'answers' if up else 'does not answer'}" for address, up in document["schedulers"].items()]
+    reached = [f"{address} {why or 'answers'}" for address, why in problems.items()]
     return facts(
         {
             "CA": f"generation {ca['generation']} of {document['cluster']}, valid until {day(ca['validUntil'])}, "

@@ -87,11 +87,23 @@ class Examination:
                 self._store_url = authority.session.store.url
                 self._examine(Cluster(authority))
         except DaskpkiError as failure:  # the store could not be opened
-            self._fail("store", failure)
+            if isinstance(failure, NotFoundError) and self._is_colleague():
+                reason = f"{failure}: who logged in by a file needs none; an operator checks the cluster's"
+                self._findings.append(note("store", reason, "if you are the operator: --store says where it is"))
+            else:
+                self._fail("store", failure)
         self._run("logins", self._logins)
         if address := self._scheduler:
             self._run(address, lambda: examine_scheduler(address, self._trust, self._here))
         return self._findings
+
+    def _is_colleague(self) -> bool:
+        """True if the login in use came by a file, so that its owner cannot read the cluster's store."""
+        contexts = self._here.contexts
+        with suppress(DaskpkiError):  # reported with the logins
+            active = contexts.active()
+            return {each.context.store for each in ([active] if active else contexts.all())} == {LOGIN_FILE}
+        return False
 
     def _run(self, subject: str, check: Callable[[], Iterable[Finding]]) -> DaskpkiError | None:
         """Add the findings of one check, and its failure unless that was reported already."""

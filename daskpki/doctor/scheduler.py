@@ -84,7 +84,8 @@ def dial(host: str, port: int, context: ssl.SSLContext, timeout: float = TIMEOUT
         try:
             wrapped = context.wrap_socket(plain, server_hostname=host)
         except OSError as failure:  # ssl.SSLError among them
-            return Dialled(None, Answer.REFUSED, _words(failure))
+            answer = Answer.SILENT if isinstance(failure, TimeoutError) else Answer.REFUSED
+            return Dialled(None, answer, _words(failure))
         with wrapped:
             return _first_answer(wrapped)
 
@@ -162,6 +163,9 @@ def check_certificate(address: str, dialled: Dialled, trust: TrustDocument, now:
     if dialled.leaf is None and "alert" in dialled.detail:
         yield note(address, f"speaks TLS, but refused before it sent a certificate ({dialled.detail})")
         return
+    if dialled.leaf is None and dialled.answer is Answer.SILENT:
+        yield error(address, "the listener sent no certificate in time", "try again, or see the scheduler's log")
+        return
     if dialled.leaf is None:
         reason = f"the listener does not speak TLS ({dialled.detail})"
         yield error(address, reason, "start it by daskpki-entrypoint scheduler")
@@ -171,12 +175,15 @@ def check_certificate(address: str, dialled: Dialled, trust: TrustDocument, now:
 
 def _judge_leaf(address: str, leaf: bytes, trust: TrustDocument, now: datetime) -> Finding:
     chain = [certificate for anchor in trust.authorities for certificate in anchor.chain]
+    span = lifetime(load_certificate(leaf))
     try:
         identity = verify_leaf(leaf, chain, trust.roots, now=now, trust_domain=trust.trust_domain, role=Role.SCHEDULER)
     except DaskpkiError as failure:
         reason = f"its certificate is not valid for a scheduler of cluster {trust.cluster}: {failure}"
-        return error(address, reason, "daskpki renew scheduler/scheduler, or do not connect: it may be an impostor")
-    span = lifetime(load_certificate(leaf))
+        remedy = "do not connect: it is not of this cluster, or an impostor; check the address and what listens there"
+        if now.timestamp() > span.not_after:
+            remedy = "daskpki renew scheduler/scheduler, if the address is right"
+        return error(address, reason, remedy)
     if is_due(span, now.timestamp()):
         reason = f"{identity.uri} ends at {rfc3339(span.not_after)}"
         return warning(address, reason, f"daskpki renew {identity.slug}; a running node fetches it by itself")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -109,6 +111,34 @@ def test_it_is_renewed_by_the_same_steps(operator: Person, dora: Person, signed:
     assert second.leaf != first.leaf
     assert second.key != first.key
     assert len(here.contexts.all()) == 1
+    dora.run("logout")
+
+
+def test_the_doctor_of_a_colleague_misses_no_store(dora: Person, signed: Path) -> None:
+    before = json.loads(dora.run("--json", "doctor", code=3).stdout)
+    assert [each["severity"] for each in before if each["subject"] == "store"] == ["error"]
+    dora.run("login", "./dora.login", "--ca-sha256", load_login_file(signed).ca_sha256)
+    findings = json.loads(dora.run("--json", "doctor").stdout)
+    (store,) = [each for each in findings if each["subject"] == "store"]
+    assert (store["severity"], "init-ca" in store["remedy"]) == ("note", False)
+    assert [each["severity"] for each in findings if each["subject"] == "login default/dora"] == ["ok"]
+    dora.run("logout")
+
+
+def test_a_renewal_goes_on_by_what_each_command_prints(
+    operator: Person, dora: Person, signed: Path, here: Environment
+) -> None:
+    dora.run("login", "./dora.login", "--ca-sha256", load_login_file(signed).ca_sha256)
+    first = obtain(Wanted(), here).verified.credential
+    said = dora.run("request", "client/dora", "--out", "dora2.csr").stderr
+    sign, login = re.findall(r"daskpki ((?:sign|login) .*?)(?: and sends|\n)", said)
+    assert sign == "sign dora2.csr client/dora --out dora2.login"
+    moved = operator._replace(home=dora.home)
+    refused = moved.run(*sign.replace(" client/dora", "").split(), code=3).stderr
+    (hint,) = re.findall(r"daskpki (sign .*)", refused)
+    moved.run(*hint.split())
+    dora.run(*login.split())
+    assert obtain(Wanted(), here).verified.credential.leaf != first.leaf
     dora.run("logout")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -355,6 +355,18 @@ def test_a_scheduler_is_known_by_its_certificate(cluster: Cluster) -> None:
     assert judged(Dialled(None, Answer.REFUSED, "wrong version number")).severity == "error"
     assert judged(Dialled(None, Answer.REFUSED, "sslv3 alert handshake failure")).severity == "note"
     assert judged(Dialled(None, Answer.SILENT, "no route", reachable=False)).severity == "error"
+    assert "no certificate in time" in judged(Dialled(None, Answer.SILENT, "no answer in time")).reason
+
+
+def test_a_renewal_is_advised_only_where_the_certificate_ended(cluster: Cluster) -> None:
+    trust, later = parse_trust(cluster.trust).document, datetime.now(UTC) + timedelta(days=400)
+    ended = one(check_certificate("tls://h:8786", leaf_of(cluster, "scheduler/scheduler"), trust, later))
+    assert ended.remedy == "daskpki renew scheduler/scheduler, if the address is right"
+    foreign = leaf_of(make_cluster(), "scheduler/scheduler")
+    remedy = one(check_certificate("tls://h:8786", foreign, trust, datetime.now(UTC))).remedy
+    assert remedy is not None
+    assert "not of this cluster" in remedy
+    assert "renew" not in remedy
 
 
 @pytest.mark.parametrize(

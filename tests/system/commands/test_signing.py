@@ -22,7 +22,7 @@ def request(directory: Path, subject: str, *options: str) -> str:
 def test_a_request_of_openssls(run: Run, tmp_path: Path) -> None:
     run("init-ca")
     csr = request(tmp_path, "/CN=Somebody")
-    assert "daskpki sign FILE client/NAME" in run("sign", csr, code=2).err
+    assert f"sign {csr} client/NAME" in run("sign", csr, code=2).err
     signed = run("sign", csr, "worker/w", "--ttl", "7d", "--out", str(tmp_path / "x.pem"), "--json").json()
     assert (signed["identity"], signed["keyType"]) == ("spiffe://default.daskpki.internal/worker/w", "csr")
     run("verify", str(tmp_path / "x.pem"))
@@ -49,7 +49,8 @@ def test_bulk_renewal_passes_requests_over(local: Run, tmp_path: Path) -> None:
 def test_refusals_name_the_rule(local: Run, tmp_path: Path) -> None:
     local("init-ca", "--with", "client/alice")
     csr = request(tmp_path, "/O=default/OU=client/CN=alice")
-    assert "daskpki sign FILE client/alice" in local("sign", csr, code=3).err
+    again = local("sign", csr, "--out", f"{tmp_path}/a b.login", "--ttl", "7d", code=3).err
+    assert f"sign {csr} --out '{tmp_path}/a b.login' --ttl 7d client/alice" in again
     assert "400d" in local("sign", csr, "client/bob", "--ttl", "400d", code=3).err
     assert "does not exist" in local("sign", "/no/such.csr", code=4).err
     assert "keyring" in local("request", "worker", "--name", "w", code=3).err

@@ -14,6 +14,8 @@ import pexpect
 import pytest
 
 from daskpki.credentials.contexts import Context, Contexts
+from tests.doctor.test_outside import Talk, listening, over_tls
+from tests.support.material import make_cluster
 from tests.support.running import Run
 
 BIN = Path(sys.executable).parent
@@ -35,20 +37,50 @@ def test_five_lines_say_how_the_cluster_is(local: Run) -> None:
     assert document["schedulers"] == {}
 
 
-def test_a_scheduler_is_reached_or_not(local: Run, tmp_path: Path) -> None:
+def announce(port: int, tmp_path: Path) -> str:
     from daskpki import CertificateAuthority
     from daskpki.settings import LocalUrl
     from daskpki.store.local.key_slots import Unlocking
     from daskpki.store.opening import open_store
 
-    local("init-ca")
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        address = f"tls://127.0.0.1:{listening.getsockname()[1]}"
-        store = open_store(LocalUrl(tmp_path / "store"), unlock=Unlocking(key_file=tmp_path / "store.key"))
-        CertificateAuthority(store).announce(address)
-        store.close()
+    address = f"tls://127.0.0.1:{port}"
+    store = open_store(LocalUrl(tmp_path / "store"), unlock=Unlocking(key_file=tmp_path / "store.key"))
+    CertificateAuthority(store).announce(address)
+    store.close()
+    return address
+
+
+def silent(connection: socket.socket) -> None:
+    while connection.recv(1 << 20):
+        pass
+
+
+def test_a_scheduler_is_reached_or_not(local: Run, tmp_path: Path) -> None:
+    local("init-ca", "--with", "scheduler")
+    local("export", "scheduler/scheduler", "--out", str(tmp_path / "scheduler"))
+    with listening(over_tls(tmp_path / "scheduler", demand=True)) as port:
+        address = announce(port, tmp_path)
         assert local("--json", "status").json()["schedulers"] == {address: True}
+        assert f"{address} answers\n" in local("status").out
     assert f"{address} does not answer" in local("status").out
+
+
+def test_a_listener_that_is_no_scheduler_of_this_cluster_is_told(local: Run, tmp_path: Path) -> None:
+    """Another cluster's scheduler, one that speaks no TLS, and one that says nothing."""
+    local("init-ca")
+    make_cluster().export("scheduler/scheduler", tmp_path / "other")
+    talks: list[tuple[Talk, str]] = [
+        (over_tls(tmp_path / "other", demand=True), "its certificate is not valid for a scheduler of cluster default"),
+        (lambda connection: connection.sendall(b"HTTP/1.0 400 Bad Request\r\n"), "the listener does not speak TLS"),
+        (silent, "no certificate in time"),
+    ]
+    for talk, words in talks:
+        with listening(talk) as port:
+            address = announce(port, tmp_path)
+            assert local("--json", "status").json()["schedulers"][address] is False
+            said = next(line for line in local("status").out.split("; ") if address in line)
+        assert f"{address} answers, but" in said
+        assert words in said
 
 
 def test_a_logins_scheduler_is_asked_too(local: Run, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_helpers_that_are_not_root_have_no_way_out(become: tuple[str, ...], user
 
 
 def test_a_helpers_user_has_to_exist() -> None:
-    with pytest.raises(UsageError, match="'nobody-of-that-name' is no user"):
+    with pytest.raises(UsageError, match="'nobody-of-that-name' is not a user of this machine"):
         Helpers(Limits(), "nobody-of-that-name")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from daskpki.inventory import ReplayedInventory
 from daskpki.records import EMPTY, CommitSignature, Draft, Record, Stamp, chain, following, verify_chain
 
 STAMP = Stamp(1_800_000_000, "op-1", "alice@laptop", "daskpki issue worker")
+LATE = records.Head(1000, records.GENESIS)
 
 
 def reserved(serial: int, name: str = "w", role: str = "worker") -> Draft:
@@ -57,6 +59,12 @@ def test_appending_in_two_steps_is_appending_in_one() -> None:
     assert first + chain(records.Head(1, first[-1].hash), drafts[1:], STAMP) == once
 
 
+def test_a_records_hash_is_of_canonical_json_after_the_hash_before() -> None:
+    log = chain(EMPTY, [Draft("kind", {"b": "é", "a": 1})], Stamp(5, "op", "alice", "daskpki issue"))
+    canonical = '[1,5,"op","alice","daskpki issue","kind",{"a":1,"b":"\\u00e9"}]'
+    assert log[0].hash == hashlib.sha256(f"{'0' * 64}\n{canonical}".encode()).hexdigest()
+
+
 @pytest.mark.parametrize("at", range(4))
 def test_what_follows_a_head_is_what_came_after_it(at: int) -> None:
     log = chain(EMPTY, [reserved(serial) for serial in range(1, 4)], STAMP)
@@ -67,18 +75,28 @@ def test_what_follows_a_head_is_what_came_after_it(at: int) -> None:
 
 @pytest.mark.parametrize("digit", "0f")
 def test_a_head_that_is_not_in_the_log_is_of_another_log(digit: str) -> None:
-    log = chain(EMPTY, [reserved(serial) for serial in range(1, 4)], STAMP)
-    with pytest.raises(CorruptError, match="record 2 is not the one that is there"):
-        following(records.Head(2, digit * 64), log)
-    with pytest.raises(CorruptError, match="record 3 does not follow from record 2"):
-        following(records.Head(2, digit * 64), log[2:])
+    log = chain(LATE, [reserved(serial) for serial in range(1, 4)], STAMP)
+    with pytest.raises(CorruptError, match="record 1002 is not the one that is there"):
+        following(records.Head(1002, digit * 64), log)
+    with pytest.raises(CorruptError, match="record 1003 does not follow from record 1002"):
+        following(records.Head(1002, digit * 64), log[2:])
 
 
-def test_a_record_that_comes_twice_does_not_follow() -> None:
-    log = chain(EMPTY, [reserved(1), reserved(2)], STAMP)
-    again = chain(records.Head(1, log[1].hash), [reserved(3)], STAMP)
-    with pytest.raises(CorruptError, match="record 2 does not follow from record 2"):
-        list(verify_chain(EMPTY, [*log, *again]))
+@pytest.mark.parametrize("seq", [1001, 1002, 1004])
+def test_a_record_with_another_number_does_not_follow(seq: int) -> None:
+    """Its hash is right."""
+    log = chain(LATE, [reserved(1), reserved(2)], STAMP)
+    other = chain(records.Head(seq - 1, log[1].hash), [reserved(3)], STAMP)
+    with pytest.raises(CorruptError, match=f"record {seq} does not follow from record 1002"):
+        list(verify_chain(LATE, [*log, *other]))
+
+
+@pytest.mark.parametrize("digit", "0f")
+def test_a_record_with_another_hash_does_not_follow(digit: str) -> None:
+    (record,) = chain(LATE, [reserved(1)], STAMP)
+    assert list(verify_chain(LATE, [record])) == [record]
+    with pytest.raises(CorruptError, match="record 1001 does not follow from record 1000"):
+        list(verify_chain(LATE, [record._replace(hash=digit * 64)]))
 
 
 def test_the_last_record_of_a_commit_has_its_signatures() -> None:
@@ -152,7 +170,8 @@ def test_a_record_is_seven_fields_and_its_hash() -> None:
 def test_a_commit_has_up_to_four_signatures() -> None:
     """One by each CA that is known; an emergency needs two (daskpki.signed_commits)."""
     one = CommitSignature(1, b"signature", "place")
-    assert records.parse_signatures(records.encode_signatures([one] * 4)) == (one,) * 4
+    for count in range(5):
+        assert records.parse_signatures(records.encode_signatures([one] * count)) == (one,) * count
     with pytest.raises(CorruptError, match="the signatures of a commit are malformed"):
         records.parse_signatures(records.encode_signatures([one] * 5))
 

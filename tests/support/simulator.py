@@ -130,7 +130,7 @@ class SimulatedStore:
 
     def access(self, secret: str, number: int) -> Confidential:
         self._turn()
-        if number > len(self._secret.payloads):
+        if not 1 <= number <= len(self._secret.payloads):
             raise NotFoundError(f"{secret}, version {number}")
         payload = self._secret.payloads[number - 1]
         if payload is None:

@@ -102,7 +102,7 @@ def first_after(hint: ChainHead[P] | None) -> int:
 
 ATTEMPTS: Final = 64
 """Lost attempts after which `append` gives up with ConflictError."""
-_RESENDS: Final = 6
+_SENDS: Final = range(1, 7)
 _LOOK_BACK: Final = 32
 
 MOST_FOREIGN: Final = 4096
@@ -229,7 +229,7 @@ class AppendChain(Generic[P]):
         """Add a payload that follows `tip`'s head; return whether it won. AmbiguousError if that cannot be known."""
         link = self._codec.link(payload)
         data = self._codec.encode(payload)
-        for attempt in range(1, _RESENDS + 1):
+        for attempt in _SENDS:
             try:
                 number = self._store.add(self._secret, data)
             except AmbiguousError:
@@ -250,7 +250,7 @@ class AppendChain(Generic[P]):
     def add_rider(self, payload: P) -> int:
         """Add a payload that is never a head, to which the next proposal refers; returns its number."""
         data = self._codec.encode(payload)
-        for attempt in range(1, _RESENDS + 1):
+        for attempt in _SENDS:
             try:
                 return self._store.add(self._secret, data)
             except AmbiguousError:  # a second copy is harmless: the next winner destroys versions that no head names
@@ -356,7 +356,8 @@ class AppendChain(Generic[P]):
             place = self._head(place.link.prev, older)
         else:
             return Outcome(place is not None and place.link == link, tip)
-        included = None if tip.head is None else self._includes(tip.head, payload)
+        assert tip.head is not None  # the walk began there
+        included = self._includes(tip.head, payload)
         if included is None:
             raise AmbiguousError(
                 f"{self._secret}: others wrote on before this command could read whether its own write counted",

@@ -9,7 +9,7 @@ import pytest
 
 from daskpki.confidential import Confidential
 from daskpki.errors import AmbiguousError, ConflictError, DisabledError, NotTrustedError
-from daskpki.store.append_chain import ATTEMPTS, MOST_FOREIGN, AppendChain, Link, Tip
+from daskpki.store.append_chain import ATTEMPTS, MOST_FOREIGN, AppendChain, ChainHead, Link, Tip
 from daskpki.store.port import Payload, Version
 from tests.support.chain_model import SECRET, Entries, EntriesCodec, follow, includes
 from tests.support.simulator import SimulatedSecret, SimulatedStore
@@ -26,12 +26,17 @@ class Store(SimulatedStore):
         super().__init__(self.secret, 0)
         self.held: int | None = None
         self.before_add: Callable[[], object] = lambda: None
+        self.after_add: Callable[[], object] = lambda: None
         self.accesses = 0
+        self.destroyed: list[int] = []
 
     def add(self, secret: str, payload: Confidential) -> int:
         slip, self.before_add = self.before_add, lambda: None
         slip()
-        return super().add(secret, payload)
+        number = super().add(secret, payload)
+        cut, self.after_add = self.after_add, lambda: None
+        cut()
+        return number
 
     def access(self, secret: str, number: int) -> Confidential:
         self.accesses += 1
@@ -39,6 +44,10 @@ class Store(SimulatedStore):
 
     def latest(self, secret: str) -> Payload:
         return Payload(self.held, self.access(secret, self.held)) if self.held else super().latest(secret)
+
+    def destroy(self, secret: str, number: int) -> None:
+        self.destroyed.append(number)
+        super().destroy(secret, number)
 
     def put(self, seq: int, prev: int, *operations: str) -> int:
         """A version as some writer added it."""
@@ -104,24 +113,109 @@ def test_a_stale_latest_that_was_destroyed_is_replaced_by_the_list(store: Store,
 
 
 def test_a_known_tip_costs_one_access(store: Store, linear: Linear) -> None:
-    linear.append(follow, "a")
+    for operation in "abc":
+        linear.append(follow, operation)
     tip = linear.tip()
     store.accesses = 0
     assert linear.tip(tip) == tip
     assert store.accesses == 1
+    store.put(4, 3, "a", "b", "c", "d")
+    assert linear.tip(tip).newest == 4
 
 
-def test_a_glance_is_one_access_where_nobody_can_stand_in_between(store: Store, linear: Linear) -> None:
+@pytest.mark.parametrize("seq", [1, 2])
+def test_a_known_head_stays_when_latecomers_follow_it(store: Store, linear: Linear, seq: int) -> None:
     linear.append(follow, "a")
     linear.append(follow, "b")
+    tip = linear.tip()
+    store.put(seq, seq - 1, "late")
+    assert linear.tip(tip) == Tip(tip.head, 3)
+
+
+def test_what_is_below_a_version_that_does_not_count_is_read_once(store: Store, linear: Linear) -> None:
+    linear.append(follow, "a")
+    linear.append(follow, "b")
+    store.secret.payloads.append(Confidential("{"))
+    store.accesses = 0
+    assert number(linear) == 2
+    assert store.accesses == 3
+
+
+def test_versions_of_which_none_counts_have_no_head(store: Store, linear: Linear) -> None:
+    store.secret.payloads += [Confidential("{")] * 3
+    assert linear.tip() == Tip(None, 3)
+    assert set(linear.foreign) == {1, 2, 3}
+
+
+@pytest.mark.parametrize("before", [0, 1, 300])
+def test_a_glance_is_one_access_where_nobody_can_stand_in_between(store: Store, linear: Linear, before: int) -> None:
+    store.secret.payloads += [None] * before
+    store.put(1, 0, "a")
+    store.put(2, before + 1, "a", "b")
     store.accesses = 0
     assert linear.read_cached() == linear.tip()
     assert store.accesses == 1 + 2
-    store.put(3, 2, "a", "b", "winner")
-    store.put(3, 2, "a", "b", "loser")
+    store.put(3, before + 2, "a", "b", "winner")
+    store.put(3, before + 2, "a", "b", "loser")
     glanced = linear.read_cached().head
     assert glanced is not None
-    assert glanced.number == 3
+    assert glanced.number == before + 3
+
+
+def test_a_glance_takes_no_rider_for_a_head(linear: Linear) -> None:
+    linear.append(follow, "a")
+    linear.add_rider(Entries(Link(0, 1, "rider"), ("segment",)))
+    assert linear.read_cached() == linear.tip()
+
+
+def signed(authentic: str) -> Callable[[ChainHead[Entries]], bool]:
+    """Judges heads by their operation: upper case is not signed, and of the others only these links are authentic."""
+
+    def counts(head: ChainHead[Entries]) -> bool:
+        if head.link.operation.isupper():
+            raise NotTrustedError(f"version {head.number} is not signed")
+        return head.link.operation in authentic
+
+    return counts
+
+
+def test_versions_with_an_authentic_link_go_before_all_others(store: Store) -> None:
+    linear = AppendChain(store, SECRET, EntriesCodec(), counts=signed("ab"))
+    store.put(1, 0, "a")
+    store.put(2, 1, "a", "b")
+    store.put(3, 2, "a", "b", "x")
+    assert linear.read_cached() == linear.tip()
+    assert number(linear) == 2
+    assert linear.authentic == {2}
+
+
+def test_a_rider_is_left_to_the_head_that_names_it(store: Store) -> None:
+    linear = AppendChain(store, SECRET, EntriesCodec(), counts=signed(""))
+    rider = Entries(Link(0, 1, "RIDER"), ("RIDER",))
+    assert linear.read(linear.add_rider(rider)) == rider
+    assert linear.read(store.put(1, 0, "HEAD")) is None
+
+
+@pytest.mark.parametrize(
+    ("foreign", "message"),
+    [
+        ([2], "version 2 does not count (version 2 is not signed)"),
+        ([2, 3], "versions 2-3 do not count (version 3 is not signed)"),
+        ([2, 3, 5, 6, 7, 9], "versions 2-3, 5-7, 9 do not count (version 9 is not signed)"),
+        ([299, 300], "versions 299-300 do not count (version 300 is not signed)"),
+    ],
+)
+def test_versions_that_do_not_count_are_named(
+    store: Store, foreign: list[int], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.put(1, 0, "a")
+    for number in range(2, foreign[-1] + 1):
+        store.put(2, 1, "FOREIGN") if number in foreign else store.put(0, 1, "rider")
+    store.held = 1
+    AppendChain(store, SECRET, EntriesCodec(), counts=signed("a")).tip()
+    (said,) = caplog.messages
+    assert said.startswith(f"{SECRET}: {message}; find out who added them, then remove each: ")
+    assert said.endswith(f" destroy {foreign[-1]} --secret={SECRET}")
 
 
 def test_a_loser_builds_again_on_the_winner(store: Store, linear: Linear) -> None:
@@ -130,6 +224,110 @@ def test_a_loser_builds_again_on_the_winner(store: Store, linear: Linear) -> Non
     head = linear.append(follow, "b")
     assert head is not None
     assert (head.number, head.payload.operations) == (4, ("a", "rival", "b"))
+
+
+@pytest.mark.parametrize("operations", ["ab", "abc"])
+def test_an_undisturbed_append_costs_no_look(store: Store, linear: Linear, operations: str) -> None:
+    for operation in operations:
+        linear.append(follow, operation)
+    tip = linear.tip()
+    store.accesses = 0
+    assert linear.propose(tip, follow(tip, tip.next_link("mine"))).won
+    assert store.accesses == 0
+
+
+@pytest.mark.parametrize("rival", ["a rival", "z rival"])
+@pytest.mark.parametrize("operations", ["ab", "abc"])
+def test_a_loser_looks_at_what_came_in_between_and_at_nothing_else(
+    store: Store, linear: Linear, operations: str, rival: str
+) -> None:
+    for operation in operations:
+        linear.append(follow, operation)
+    tip = linear.tip()
+    link = tip.next_link("mine")
+    store.before_add = lambda: store.put(link.seq, link.prev, *operations, rival)
+    store.accesses = 0
+    outcome = linear.propose(tip, follow(tip, link))
+    assert store.accesses == 2, "the rival and the end"
+    assert (outcome.won, outcome.tip.newest) == (False, tip.newest + 2)
+    assert outcome.tip.head == linear.head()
+
+
+def test_a_number_in_a_secret_that_was_made_again_is_no_win(store: Store, linear: Linear) -> None:
+    for operation in "abc":
+        linear.append(follow, operation)
+    tip = linear.tip()
+    store.before_add = store.secret.payloads.clear
+    assert not linear.propose(tip, follow(tip, tip.next_link("mine"))).won
+
+
+def cut_off() -> None:
+    raise AmbiguousError("no answer")
+
+
+def test_an_add_that_was_cut_off_is_found_and_not_repeated(store: Store, linear: Linear) -> None:
+    linear.append(follow, "a")
+    store.after_add = cut_off
+    head = linear.append(follow, "b")
+    assert head is not None
+    assert (head.number, store.states()) == (2, ["ENABLED"] * 2)
+
+
+@pytest.mark.parametrize(("first", "won"), [("mine", True), ("a rival", False), ("z rival", False)])
+def test_an_add_that_was_cut_off_is_settled_among_those_that_went_on(
+    store: Store,
+    linear: Linear,
+    first: str,
+    won: bool,  # noqa: FBT001
+) -> None:
+    linear.append(follow, "a")
+    tip = linear.tip()
+
+    def others() -> None:
+        store.put(2, 1, "a", first)
+        store.put(3, 2, "a", first, "next")
+        cut_off()
+
+    store.before_add = others
+    store.accesses = 0
+    outcome = linear.propose(tip, follow(tip, tip.next_link("mine")))
+    assert outcome.won is won
+    assert store.accesses == 4, "versions 2 and 3 and the end, then 2 on the way back"
+    assert (number(linear), store.states()) == (3, ["ENABLED"] * 3)
+
+
+def test_an_add_that_was_cut_off_is_repeated_when_only_latecomers_came(store: Store, linear: Linear) -> None:
+    linear.append(follow, "a")
+    linear.append(follow, "b")
+    tip = linear.tip()
+
+    def latecomer() -> None:
+        store.put(2, 1, "a", "late")
+        cut_off()
+
+    store.before_add = latecomer
+    store.accesses = 0
+    assert linear.propose(tip, follow(tip, tip.next_link("mine"))).won
+    assert store.accesses == 4, "version 3 and the end, after each of the two adds"
+    assert number(linear) == 4
+
+
+@pytest.mark.parametrize("write", ["propose", "add_rider"])
+def test_a_write_that_is_never_confirmed_is_sent_six_times(write: str) -> None:
+    waits: list[int] = []
+    sent: list[Confidential] = []
+
+    class Silent(Store):
+        def add(self, secret: str, payload: Confidential) -> int:  # noqa: ARG002 - there is one secret
+            sent.append(payload)
+            raise AmbiguousError("no answer")
+
+    linear = AppendChain(Silent(), SECRET, EntriesCodec(), pause=waits.append)
+    payload = Entries(Link(1, 0, "mine"), ("mine",))
+    with pytest.raises(AmbiguousError, match="does not confirm the write"):
+        linear.propose(Tip(None, 0), payload) if write == "propose" else linear.add_rider(payload)
+    assert len(sent) == 6
+    assert waits == [1, 2, 3, 4, 5, 6]
 
 
 def test_losers_go_by_a_later_winner_and_the_predecessor_stays(store: Store, linear: Linear) -> None:
@@ -149,6 +347,21 @@ def test_pruning_spares_what_it_is_told(store: Store, linear: Linear) -> None:
     assert head is not None
     linear.prune(head, spare=[1])
     assert store.states() == ["ENABLED", "DESTROYED", "ENABLED", "ENABLED"]
+
+
+def test_pruning_goes_32_versions_down_and_destroys_none_twice(store: Store, linear: Linear) -> None:
+    for _ in range(36):
+        head = linear.append(follow, "x")
+    assert head is not None
+    store.put(1, 0, "late")
+    store.destroy(SECRET, 20)
+    store.destroyed.clear()
+    linear.prune(head)
+    assert head.number == 36
+    assert store.destroyed == [entry for entry in range(34, 3, -1) if entry != 20]
+    store.destroyed.clear()
+    linear.prune(head)
+    assert store.destroyed == []
 
 
 def test_nothing_is_added_when_the_builder_declines(store: Store, linear: Linear) -> None:
@@ -195,6 +408,27 @@ def test_a_codec_that_knows_the_ancestors_settles_what_cannot_be_read(
     proposal = follow(tip, tip.next_link(operation))
     seen = linear._scan(tip.newest + 1)
     assert linear._settle(proposal.link, proposal, seen, tip).won is won
+
+
+class Newer(EntriesCodec):
+    """Refuses a payload of a newer format."""
+
+    def decode(self, data: Confidential) -> Entries:
+        if data.reveal() == b"newer":
+            raise NotTrustedError("format 2")
+        return super().decode(data)
+
+
+@pytest.mark.parametrize("between", [None, Confidential("{"), Confidential("newer")])
+def test_a_walk_back_ends_at_what_cannot_be_read(store: Store, between: Confidential | None) -> None:
+    linear = AppendChain(store, SECRET, Newer(), includes=includes)
+    store.put(1, 0, "a")
+    tip = linear.tip()
+    store.put(2, 1, "a", "x")
+    store.secret.payloads.append(between)
+    store.put(4, 3, "a", "x", "z", "w")
+    proposal = follow(tip, tip.next_link("x"))
+    assert linear._settle(proposal.link, proposal, linear._scan(2), tip).won
 
 
 def test_what_nobody_can_tell_is_ambiguous(store: Store, linear: Linear) -> None:
@@ -244,7 +478,7 @@ def test_versions_that_are_no_heads_are_passed_within_a_bound(store: Store, line
         store.add(SECRET, payload)
     assert number(linear) == 1
     store.add(SECRET, payload)
-    with pytest.raises(NotTrustedError, match=f"more than {MOST_FOREIGN} versions from {MOST_FOREIGN + 2} down"):
+    with pytest.raises(NotTrustedError, match="more than 4096 versions from 4098 down"):
         linear.head()
     assert store.accesses < 4 * MOST_FOREIGN
 

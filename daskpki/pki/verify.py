@@ -38,7 +38,7 @@ from daskpki.pki.profile import GRADE_OIDS, MAX_SERIAL, LeafRequest, Lifetime, c
 from daskpki.quoting import rfc3339
 
 # Leaf, intermediate, root: nothing longer is ever issued (the root's path length is 1).
-_MAX_DEPTH: Final = 2
+_INTERMEDIATES: Final = 1
 
 
 @final
@@ -64,7 +64,7 @@ class PathVerifier:
 
     def _verify_by_pyca(self, leaf: x509.Certificate, now: datetime) -> None:
         assert self._store is not None
-        builder = PolicyBuilder().store(self._store).time(now).max_chain_depth(_MAX_DEPTH)
+        builder = PolicyBuilder().store(self._store).time(now).max_chain_depth(_INTERMEDIATES)
         try:
             if ExtendedKeyUsageOID.SERVER_AUTH in _purposes(leaf) and (names := _dns_names(leaf)):
                 builder.build_server_verifier(x509.DNSName(names[0])).verify(leaf, self._chain)
@@ -78,7 +78,7 @@ class PathVerifier:
         unknown = {entry.oid.dotted_string for entry in certificate.extensions if entry.critical} - _UNDERSTOOD
         if unknown:  # RFC 5280, 4.2
             raise NotTrustedError(f"the certificate has critical extensions that are not known here: {min(unknown)}")
-        if len(below) <= _MAX_DEPTH:
+        if len(below) <= 1 + _INTERMEDIATES:
             for anchor in self._roots:
                 if _is_issuer(anchor, certificate):
                     return _check_issuer(anchor, below, now)

@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 from daskpki.authority.session import random_serial
 from daskpki.errors import NotTrustedError
 from daskpki.pki.issuer import key_usage
-from daskpki.pki.verify import check_issued, check_purpose, check_time
+from daskpki.pki.verify import check_issued, check_purpose, check_time, parent_of
 from tests.support.pki_material import NOW, authority, key, leaf
 
 SECOND = timedelta(seconds=1)
@@ -50,6 +50,16 @@ def test_a_cas_certificate_is_no_leaf() -> None:
     with pytest.raises(NotTrustedError, match="is a CA's, not a leaf"):
         check_purpose(authority().certificate)
     check_purpose(leaf(authority()))
+
+
+def test_a_certificate_without_extensions_is_for_no_purpose() -> None:
+    with pytest.raises(NotTrustedError, match="lacks clientAuth"):
+        check_purpose(self_signed(ca=None, usage=None))
+
+
+def test_a_ca_needs_a_key_id() -> None:
+    with pytest.raises(NotTrustedError, match="has no subject key identifier"):
+        parent_of(self_signed(ca=True, usage=SIGNS))
 
 
 def test_both_ends_of_validity_are_inclusive() -> None:

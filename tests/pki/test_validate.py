@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 
@@ -15,14 +17,16 @@ from daskpki.authority.session import random_serial
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Identity, Role
 from daskpki.pki import issuer as issuing
-from daskpki.pki.certificates import certificate_identity, der, lifetime
+from daskpki.pki.certificates import certificate_identity, der, lifetime, load_certificate, seconds
 from daskpki.pki.issuer import Issuer, create_offline_root, open_issuer
 from daskpki.pki.keys import KeyType
 from daskpki.pki.pem import fingerprint
-from daskpki.pki.profile import DAY, LeafRequest, Lifetime, leaf_names, make_policy
+from daskpki.pki.profile import DAY, GRADE_OIDS, MAX_SERIAL, Grade, LeafRequest, Lifetime, leaf_names, make_policy
 from daskpki.pki.verify import PathVerifier, check_ca, check_issued, check_leaf, parent_of, verify_leaf
 from tests.support.pki_material import NOW, POLICY, TD, authority, identity, key, leaf
 
+PERIOD = Lifetime(seconds(NOW), seconds(NOW) + DAY)
+URI = x509.UniformResourceIdentifier(identity().uri)
 BY_PYCA_AND_BY_HAND = pytest.mark.parametrize("kind", [KeyType.P256, KeyType.ED25519])
 
 
@@ -36,14 +40,36 @@ def verify(
 def sign(
     issuer: Issuer,
     entries: tuple[issuing.Entry, ...],
-    period: Lifetime | None = None,
+    period: Lifetime = PERIOD,
     kind: KeyType = KeyType.P256,
+    *,
+    above: x509.AuthorityKeyIdentifier | None = None,
 ) -> x509.Certificate:
     """Whatever one likes, signed by the CA's own key: what a faulty or malicious issuer would make."""
     subject = issuing.leaf_subject("default", identity())
-    wanted = period or lifetime(leaf(issuer))
-    template = issuing.Template(subject, key(kind).public_key(), random_serial(), wanted, entries)
-    return issuing.sign_template(template, issuer.certificate.subject, issuer.key, issuer.key_identifier)
+    template = issuing.Template(subject, key(kind).public_key(), random_serial(), period, entries)
+    return issuing.sign_template(template, issuer.certificate.subject, issuer.key, above or issuer.key_identifier)
+
+
+def ca(
+    kind: KeyType, generation: int, *entries: issuing.Entry, length: int | None, above: Issuer | None = None
+) -> Issuer:
+    """A CA as no profile of ours allows it, below another one or self-signed."""
+    own, name = key(kind, f"ca{generation}"), issuing.ca_subject("default", "CA", generation)
+    constraints = (x509.BasicConstraints(ca=True, path_length=length), True)
+    usage = (issuing.key_usage(signature=True, certificates=True), True)
+    template = issuing.Template(name, own.public_key(), random_serial(), PERIOD, (constraints, usage, *entries))
+    if above is None:
+        own_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(template.public_key)
+        certificate = issuing.sign_template(template, name, own, own_id)
+        return Issuer(certificate, own, generation=generation, root=certificate)
+    certificate = issuing.sign_template(template, above.certificate.subject, above.key, above.key_identifier)
+    return Issuer(certificate, own, generation=generation, root=above.root, chain=(certificate, *above.chain))
+
+
+def constrained(*permitted: x509.GeneralName, excluded: Sequence[x509.GeneralName] | None = None) -> issuing.Entry:
+    """A name constraints extension."""
+    return x509.NameConstraints(permitted or None, excluded), True
 
 
 def extensions(
@@ -57,6 +83,14 @@ def extensions(
     return tuple(entry for index, entry in enumerate(entries) if purposes or index != 2)
 
 
+BOTH = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+
+
+def usage(*further: int) -> issuing.Entry:
+    """digitalSignature, and these bits of the nine (RFC 5280, 4.2.1.3)."""
+    return x509.KeyUsage(*(bit in (0, *further) for bit in range(9))), True
+
+
 @pytest.mark.parametrize("tiers", [1, 2])
 @pytest.mark.parametrize("kind", KeyType)
 @pytest.mark.parametrize("role", Role)
@@ -67,7 +101,12 @@ def test_a_good_leaf_is_whose_it_says(tiers: int, kind: KeyType, role: Role) -> 
 
 @pytest.mark.parametrize(
     ("role", "name", "rule"),
-    [(Role.SCHEDULER, None, "a worker, where a scheduler is expected"), (None, "w-2", "named w-1, where w-2")],
+    [
+        (Role.SCHEDULER, None, "a worker, where a scheduler is expected"),
+        (Role.CLIENT, None, "a worker, where a client is expected"),
+        (None, "w-0", "named w-1, where w-0"),
+        (None, "w-2", "named w-1, where w-2"),
+    ],
 )
 def test_another_role_or_name_is_refused(role: Role | None, name: str | None, rule: str) -> None:
     issuer = authority()
@@ -77,8 +116,9 @@ def test_another_role_or_name_is_refused(role: Role | None, name: str | None, ru
         verify(certificate, issuer, role, name)
 
 
-def test_another_trust_domain_is_refused() -> None:
-    policy = make_policy("prod.daskpki.internal")
+@pytest.mark.parametrize("cluster", ["alpha", "prod"])
+def test_another_trust_domain_is_refused(cluster: str) -> None:
+    policy = make_policy(f"{cluster}.daskpki.internal")
     issuer = authority(policy=policy)
     certificate = leaf(issuer, LeafRequest(identity(trust_domain=policy.trust_domain)), policy=policy)
     with pytest.raises(NotTrustedError, match="another trust domain than default"):
@@ -110,12 +150,13 @@ def test_without_a_ca_nothing_is_trusted() -> None:
 
 
 @BY_PYCA_AND_BY_HAND
-def test_a_broken_signature_is_refused(kind: KeyType) -> None:
-    issuer = authority(kind=kind)
+@pytest.mark.parametrize("tiers", [1, 2])
+def test_a_broken_signature_is_refused(kind: KeyType, tiers: int) -> None:
+    issuer = authority(kind=kind, tiers=tiers)
     changed = bytearray(der(leaf(issuer, kind=kind)))
     changed[-5] ^= 1
     with pytest.raises(NotTrustedError, match="does not lead"):
-        verify_leaf(bytes(changed), [], [der(issuer.root)], now=NOW, trust_domain=TD)
+        verify(load_certificate(bytes(changed)), issuer)
 
 
 @BY_PYCA_AND_BY_HAND
@@ -139,12 +180,13 @@ def test_an_identity_is_exactly_one_uri(kind: KeyType, names: list[x509.GeneralN
 @BY_PYCA_AND_BY_HAND
 def test_names_outside_the_constraints_are_refused(kind: KeyType) -> None:
     issuer = authority(kind=kind)
-    uri = x509.UniformResourceIdentifier(identity().uri)
-    inside = sign(issuer, extensions(names=[x509.DNSName("a.example.org"), uri]), kind=kind)
-    outside = sign(issuer, extensions(names=[x509.DNSName("a.other.example"), uri]), kind=kind)
-    verify(inside, issuer)
-    with pytest.raises(NotTrustedError):
-        verify(outside, issuer)
+    below = ca(kind, 2, length=0, above=ca(kind, 1, constrained(x509.DNSName("example.org")), length=1))
+    for each in (issuer, below):
+        inside = sign(each, extensions(names=[x509.DNSName("a.example.org"), URI]), kind=kind)
+        outside = sign(each, extensions(names=[x509.DNSName("a.other.example"), URI]), kind=kind)
+        verify(inside, each)
+        with pytest.raises(NotTrustedError):
+            verify(outside, each)
 
 
 @BY_PYCA_AND_BY_HAND
@@ -172,6 +214,29 @@ def test_a_leaf_is_no_ca(kind: KeyType) -> None:
         verify(forged, thief)
     with pytest.raises(NotTrustedError, match="not a CA"):
         check_issued(forged, worker)
+
+
+@BY_PYCA_AND_BY_HAND
+@pytest.mark.parametrize(
+    ("length", "below", "allowed"),
+    [(None, 0, True), (None, 1, True), (0, 0, True), (0, 1, False), (1, 0, True), (1, 1, True)],
+)
+def test_a_path_length_bounds_the_cas_below(kind: KeyType, length: int | None, below: int, *, allowed: bool) -> None:
+    top = ca(kind, 1, length=length)
+    issuer = ca(kind, 2, length=0, above=top) if below else top
+    rule = "allows 0 CAs below it, and the path has 1" if kind is KeyType.ED25519 else "does not lead"
+    with nullcontext() if allowed else pytest.raises(NotTrustedError, match=rule):
+        verify(sign(issuer, extensions(), kind=kind), issuer)
+
+
+@BY_PYCA_AND_BY_HAND
+def test_a_path_has_two_cas_at_most(kind: KeyType) -> None:
+    """Whatever the CAs themselves allow."""
+    two = ca(kind, 2, length=None, above=ca(kind, 1, length=None))
+    three = ca(kind, 3, length=None, above=two)
+    verify(sign(two, extensions(), kind=kind), two)
+    with pytest.raises(NotTrustedError, match="does not lead"):
+        verify(sign(three, extensions(), kind=kind), three)
 
 
 @BY_PYCA_AND_BY_HAND
@@ -239,8 +304,13 @@ def test_pyca_refuses_an_ed25519_ca_and_no_ed25519_leaf_as_it_is_said() -> None:
         (0, (x509.BasicConstraints(ca=True, path_length=None), True), "CA:FALSE"),
         (0, (x509.BasicConstraints(ca=False, path_length=None), False), "BasicConstraints, critical"),
         (1, (issuing.key_usage(signature=True, encipherment=True), True), "its role's keyUsage"),
-        (1, (issuing.key_usage(signature=True, certificates=True), True), "no other keyUsage"),
+        (1, (issuing.key_usage(), True), "its role's keyUsage"),
+        *((1, usage(number), "no other keyUsage") for number in (1, 3, 4, 5, 6)),
+        (1, (issuing.key_usage(signature=True), False), "KeyUsage, critical"),
         (2, (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), False), "its role's EKU"),
+        (2, (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False), "its role's EKU"),
+        (2, (x509.ExtendedKeyUsage([*BOTH, x509.ObjectIdentifier(GRADE_OIDS[Grade.ADMIN])]), False), "its role's EKU"),
+        (2, (x509.ExtendedKeyUsage(BOTH), True), "ExtendedKeyUsage, not critical"),
         (3, (x509.SubjectAlternativeName([x509.DNSName(identity().dns)]), False), "the names asked for"),
         (4, (x509.OCSPNoCheck(), False), "the profile's extensions"),
     ],
@@ -252,6 +322,100 @@ def test_what_was_signed_is_held_against_its_profile(index: int, entry: issuing.
     changed = (*entries[:index], entry, *entries[index + 1 :])
     with pytest.raises(NotTrustedError, match=rule):
         check_leaf(sign(issuer, changed), LeafRequest(identity()), parent_of(issuer.certificate))
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_a_leaf_has_all_extensions_of_its_profile(index: int) -> None:
+    issuer = authority()
+    entries = list(extensions())
+    del entries[index]
+    with pytest.raises(NotTrustedError, match="the profile's extensions and no others"):
+        check_leaf(sign(issuer, tuple(entries)), LeafRequest(identity()), issuer.facts)
+
+
+def test_an_rsa_server_enciphers_keys() -> None:
+    issuer = authority()
+    with pytest.raises(NotTrustedError, match="its role's keyUsage"):
+        check_leaf(sign(issuer, extensions(), kind=KeyType.RSA3072), LeafRequest(identity()), issuer.facts)
+
+
+DNS = [x509.DNSName(name) for name in (identity(Role.SCHEDULER).dns, "s.example.org")]
+IPS = [x509.IPAddress(ipaddress.ip_address(ip)) for ip in ("127.0.0.1", "::1", "10.0.0.5")]
+SCHEDULER = x509.UniformResourceIdentifier(identity(Role.SCHEDULER).uri)
+
+
+@pytest.mark.parametrize(
+    ("names", "rule"),
+    [
+        ([*DNS, SCHEDULER, *IPS], None),
+        ([*DNS, SCHEDULER, *IPS[:2]], "the names asked for"),
+        ([*DNS, SCHEDULER, *IPS, x509.RFC822Name("alice@example.org")], "the names asked for"),
+        ([DNS[0], x509.DNSName("a.example.org"), SCHEDULER, *IPS], "DNS names"),
+        ([DNS[0], x509.DNSName("z.example.org"), SCHEDULER, *IPS], "DNS names"),
+        ([*DNS, SCHEDULER, *IPS[:2], x509.IPAddress(ipaddress.ip_address("10.0.0.4"))], "IP addresses"),
+        ([*DNS, SCHEDULER, *IPS[:2], x509.IPAddress(ipaddress.ip_address("10.0.0.6"))], "IP addresses"),
+        ([*DNS, x509.UniformResourceIdentifier(f"spiffe://{TD}/client/w-1"), *IPS], "its identity as the only URI"),
+        ([*DNS, x509.UniformResourceIdentifier(f"spiffe://{TD}/worker/w-1"), *IPS], "its identity as the only URI"),
+    ],
+)
+def test_a_leaf_has_the_names_that_were_asked_for(names: list[x509.GeneralName], rule: str | None) -> None:
+    issuer = authority()
+    certificate = sign(issuer, extensions(names=names))
+    request = LeafRequest(identity(Role.SCHEDULER), ("s.example.org",), (ipaddress.ip_address("10.0.0.5"),))
+    with pytest.raises(NotTrustedError, match=rule) if rule else nullcontext():
+        check_leaf(certificate, request, issuer.facts)
+
+
+@pytest.mark.parametrize("serial", [1, MAX_SERIAL, MAX_SERIAL + 1])
+def test_a_serial_has_16_octets_at_most(serial: int) -> None:
+    issuer = authority()
+    model = leaf(issuer)
+    life = model.not_valid_before_utc, model.not_valid_after_utc
+    builder = x509.CertificateBuilder(model.issuer, model.subject, model.public_key(), serial, *life)
+    for entry in model.extensions:
+        builder = builder.add_extension(entry.value, entry.critical)
+    certificate = builder.sign(issuer.key, hashes.SHA256())
+    with nullcontext() if serial <= MAX_SERIAL else pytest.raises(NotTrustedError, match="at most 16 octets"):
+        check_leaf(certificate, LeafRequest(identity()), issuer.facts)
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+@pytest.mark.parametrize("octet", [b"\x00", b"\xff"])
+def test_a_serial_is_positive(octet: bytes) -> None:
+    issuer = authority()
+    version, serial = b"\xa0\x03\x02\x01\x02", b"\x02\x01"
+    written = der(leaf(issuer, serial=1))
+    changed = written.replace(version + serial + b"\x01", version + serial + octet)
+    assert changed != written
+    with pytest.raises(NotTrustedError, match="a positive serial"):
+        check_leaf(x509.load_der_x509_certificate(changed), LeafRequest(identity()), issuer.facts)
+
+
+def test_a_leaf_does_not_end_when_it_begins() -> None:
+    issuer, now = authority(), seconds(NOW)
+    check_leaf(sign(issuer, extensions(), Lifetime(now, now + 1)), LeafRequest(identity()), issuer.facts)
+    with pytest.raises(NotTrustedError, match="a lifetime"):
+        check_leaf(sign(issuer, extensions(), Lifetime(now, now)), LeafRequest(identity()), issuer.facts)
+
+
+@pytest.mark.parametrize(("start", "end", "within"), [(0, 0, True), (-1, 1, True), (1, 0, False), (0, -1, False)])
+def test_a_leaf_lives_within_its_issuers_life(start: int, end: int, *, within: bool) -> None:
+    issuer = authority()
+    outer = Lifetime(PERIOD.not_before + start, PERIOD.not_after + end)
+    with nullcontext() if within else pytest.raises(NotTrustedError, match="within the issuer's life"):
+        check_leaf(sign(issuer, extensions()), LeafRequest(identity()), issuer.facts._replace(lifetime=outer))
+
+
+@pytest.mark.parametrize("other", [bytes(20), b"\xff" * 20])
+def test_a_leaf_names_its_issuers_key_alone(other: bytes) -> None:
+    issuer = authority()
+    certificate = sign(issuer, extensions())
+    check_leaf(certificate, LeafRequest(identity()), issuer.facts)
+    with pytest.raises(NotTrustedError, match="key id"):
+        check_leaf(certificate, LeafRequest(identity()), issuer.facts._replace(key_id=other))
+    above = x509.AuthorityKeyIdentifier(issuer.facts.key_id, [x509.DirectoryName(issuer.facts.subject)], 1)
+    with pytest.raises(NotTrustedError, match="the issuer's key id only"):
+        check_leaf(sign(issuer, extensions(), above=above), LeafRequest(identity()), issuer.facts)
 
 
 @BY_PYCA_AND_BY_HAND
@@ -286,12 +450,40 @@ def test_a_leaf_that_was_signed_for_another_is_noticed() -> None:
         check_leaf(leaf(issuer), LeafRequest(identity()), issuer.facts._replace(key_id=b"other"))
 
 
-def test_a_ca_is_held_against_its_profile() -> None:
+@pytest.mark.parametrize(
+    ("index", "entry", "rule"),
+    [
+        (0, (x509.BasicConstraints(ca=False, path_length=None), True), "a CA that signs certificates and CRLs"),
+        (0, (x509.BasicConstraints(ca=True, path_length=0), False), "BasicConstraints, critical"),
+        (0, (x509.BasicConstraints(ca=True, path_length=None), True), "path length 1 for a root"),
+        (0, (x509.BasicConstraints(ca=True, path_length=1), True), "path length 1 for a root"),
+        (1, usage(), "a CA that signs certificates and CRLs"),
+        (1, usage(5), "a CA that signs certificates and CRLs"),
+        (1, usage(6), "a CA that signs certificates and CRLs"),
+        (2, (x509.OCSPNoCheck(), False), "NameConstraints, critical"),
+        (2, constrained(excluded=DNS), "permitted DNS subtrees and nothing else"),
+        (2, constrained(*DNS, excluded=DNS), "permitted DNS subtrees and nothing else"),
+        (2, constrained(*DNS, x509.RFC822Name("example.org")), "permitted DNS subtrees and nothing else"),
+    ],
+)
+def test_a_ca_is_held_against_its_profile(index: int, entry: issuing.Entry, rule: str) -> None:
     issuer = authority()
-    check_ca(issuer.certificate, issuer.certificate)
-    for broken in (extensions(), issuing.root_extensions(), issuing.ca_extensions(POLICY.permitted_dns)[:2]):
-        with pytest.raises(NotTrustedError, match="breaks its profile"):
-            check_ca(sign(issuer, broken), issuer.certificate)
+    entries = issuing.ca_extensions(POLICY.permitted_dns)
+    check_ca(sign(issuer, entries), issuer.certificate)
+    changed = (*entries[:index], entry, *entries[index + 1 :])
+    with pytest.raises(NotTrustedError, match=rule):
+        check_ca(sign(issuer, changed), issuer.certificate)
+
+
+def test_an_offline_root_is_held_against_its_profile() -> None:
+    root = ca(KeyType.P256, 1, length=1).certificate
+    check_ca(load_certificate(der(root)), root)
+    for broken, rule in (
+        (ca(KeyType.P256, 1, length=2), "path length 1 for a root"),
+        (ca(KeyType.P256, 1, constrained(*DNS), length=1), "no nameConstraints in a root of two tiers"),
+    ):
+        with pytest.raises(NotTrustedError, match=rule):
+            check_ca(broken.certificate, broken.certificate)
 
 
 def test_a_stored_issuer_needs_its_own_key() -> None:

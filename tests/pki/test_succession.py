@@ -83,6 +83,23 @@ def test_a_document_carries_the_newest_words_that_fit() -> None:
     assert carried(()) == ()
 
 
+def sized(*size: int, generation: int = 1) -> Succession:
+    """A statement whose certificates and signature have these sizes."""
+    certificate, issuing, signature = map(bytes, size)
+    return Succession(generation, generation + 1, certificate, issuing, signature)
+
+
+@pytest.mark.parametrize(("last", "fits"), [(999, True), (1000, True), (1001, False)])
+def test_4096_bytes_of_words_fit(last: int, *, fits: bool) -> None:
+    one, two, three = sized(500, 500, last), sized(1001, 31, 7, generation=2), sized(999, 57, 1, generation=3)
+    assert carried([one, two, three]) == ((one, two, three) if fits else (two, three))
+
+
+def test_an_older_word_does_not_pass_one_that_does_not_fit() -> None:
+    small, huge, newest = sized(1, 1, 1), sized(4000, 90, 7, generation=2), sized(1, 1, 1, generation=3)
+    assert carried([small, huge, newest]) == (newest,)
+
+
 @pytest.mark.parametrize(
     "value",
     [{}, [1], [{}], [{"generation": 0}], [{"generation": 1, "successor": 2, "certificate": "?"}], "words"],

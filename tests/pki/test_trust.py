@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -36,7 +37,7 @@ from daskpki.pki.revoked import (
     next_update,
     revoked_serials,
 )
-from daskpki.pki.trust import sign_succession, sign_trust, verify_trust
+from daskpki.pki.trust import check_own_signature, follows, is_forged, sign_succession, sign_trust, verify_trust
 from daskpki.pki.trust_document import (
     ACTIVE,
     HALF_FULL,
@@ -105,9 +106,19 @@ def test_a_document_is_read_back(tiers: int, kind: KeyType) -> None:
     assert doc.roots == (der(issuer.root),)
 
 
-def test_another_cluster_is_refused() -> None:
-    with pytest.raises(NotTrustedError, match="of cluster default, not of prod"):
-        verify(document(), cluster="prod")
+def test_a_ca_of_a_late_generation_signs_as_the_first_does() -> None:
+    late, next_one = authority(generation=1000), authority(generation=1001)
+    start, add = document((late, ACTIVE)), document((late, ACTIVE), (next_one, NEXT), epoch=2)
+    assert verify(start, (late,)) == start
+    assert verify(add, (late, next_one), previous=start) == add
+    forged = encode_envelope(encode_document(start), (Signature(1000, keys.sign(next_one.key, b"")),))
+    assert is_forged(parse_trust(forged), start)
+
+
+@pytest.mark.parametrize("cluster", ["alpha", "prod"])
+def test_another_cluster_is_refused(cluster: str) -> None:
+    with pytest.raises(NotTrustedError, match=f"of cluster default, not of {cluster}"):
+        verify(document(), cluster=cluster)
 
 
 @pytest.mark.parametrize("field", ["format", "min_reader"])
@@ -132,6 +143,73 @@ def test_a_signature_over_something_else_is_refused() -> None:
         forged = encode_envelope(payload, (Signature(1, keys.sign(ONE.key, data)),))
         with pytest.raises(NotTrustedError, match="is false"):
             verify_trust(parse_trust(forged), now=NOW)
+
+
+@pytest.mark.parametrize(("named", "signer"), [(1, TWO), (2, ONE)])
+def test_a_signature_in_another_cas_name_is_refused(named: int, signer: Issuer) -> None:
+    payload = encode_document(document((ONE, ACTIVE), (TWO, NEXT)))
+    data = signed_bytes(payload)
+    true = [Signature(issuer.generation, keys.sign(issuer.key, data)) for issuer in (ONE, TWO)]
+    assert verify_trust(parse_trust(encode_envelope(payload, tuple(true))), now=NOW)
+    false = Signature(named, keys.sign(signer.key, data))
+    with pytest.raises(NotTrustedError, match=f"signature by CA generation {named} is false"):
+        verify_trust(parse_trust(encode_envelope(payload, (*true, false))), now=NOW)
+
+
+def test_a_document_is_checked_against_itself_alone() -> None:
+    both = document((ONE, RETIRING), (TWO, ACTIVE))
+    check_own_signature(parse_trust(sign_trust(both, [TWO])))
+    with pytest.raises(NotTrustedError, match="not signed by its own active CA"):
+        check_own_signature(parse_trust(sign_trust(both, [ONE])))
+
+
+def test_a_document_follows_another_when_a_ca_of_it_or_its_successor_signed() -> None:
+    before, later = document(), document((TWO, ACTIVE), epoch=2)
+    succeeded = later._replace(successions=(sign_succession("default", ONE, anchor(TWO)),))
+    for doc, issuers, expected in (
+        (document(epoch=2), [ONE], True),
+        (document(epoch=2), [], False),
+        (later, [ONE, TWO], True),
+        (later, [TWO], False),
+        (succeeded, [TWO], True),
+    ):
+        assert follows(parse_trust(sign_trust(doc, issuers)), before) is expected
+
+
+def test_a_forged_document_bears_a_known_cas_name_over_anothers_signature() -> None:
+    """A signature that is missing, or by a CA that is not known yet, is no forgery."""
+    held = document((ONE, ACTIVE), (TWO, NEXT))
+    three = authority(generation=3)
+    payload = encode_document(document((three, ACTIVE), epoch=9))
+    data = signed_bytes(payload)
+
+    def forged(*signatures: tuple[int, Issuer]) -> bool:
+        signed = tuple(Signature(generation, keys.sign(signer.key, data)) for generation, signer in signatures)
+        return is_forged(parse_trust(encode_envelope(payload, signed)), held)
+
+    assert not forged()
+    assert not forged((3, three))
+    assert not forged((1, ONE), (2, TWO), (3, three))
+    assert not is_forged(parse_trust(sign_trust(document(), [ONE])), document((TWO, ACTIVE))), "an old generation"
+    for generation, thief in ((1, TWO), (2, ONE), (1, three)):
+        assert forged((generation, thief))
+        assert forged((1, ONE), (3, three), (generation, thief))
+
+
+def test_an_issuing_ca_that_replaced_another_under_its_root_forges_nothing() -> None:
+    old = authority(tiers=2)
+    root = offline_root(old)
+    policy = make_policy(TD)
+    new = issuer.create_intermediate(root, policy, key(which="replacement"), generation=1, serial=7, now=NOW)
+    held, doc = document((old, ACTIVE)), document((new, ACTIVE), epoch=2)
+    assert not is_forged(parse_trust(sign_trust(doc, [new])), held)
+    thief = Issuer(new.certificate, key(which="thief"), generation=1, root=new.root, chain=new.chain)
+    assert is_forged(parse_trust(sign_trust(doc, [thief])), held)
+    worker = leaf(old, LeafRequest(identity(Role.WORKER)))
+    posing = Issuer(worker, key(), generation=1, root=old.root, chain=[worker, *old.chain])
+    payload = encode_document(document((posing, ACTIVE), epoch=2))
+    signature = Signature(1, keys.sign(posing.key, signed_bytes(payload)))
+    assert is_forged(parse_trust(encode_envelope(payload, (signature,))), held), "a leaf is no issuing CA"
 
 
 @pytest.mark.parametrize("issuers", [(), (TWO,)])
@@ -162,7 +240,8 @@ def test_exactly_one_ca_is_active(active: int) -> None:
 def test_every_ca_has_exactly_one_crl() -> None:
     doc = document((ONE, ACTIVE), (TWO, NEXT))
     assert verify(doc, (ONE, TWO)) == doc
-    for crls in (doc.crls[:1], (*doc.crls, doc.crls[0]), (doc.crls[0], doc.crls[0])):
+    one, two = doc.crls
+    for crls in ((one,), (two,), (one, two, one), (one, two, two), (one, one), (two, two)):
         with pytest.raises(NotTrustedError, match="exactly one CRL"):
             verify(doc._replace(crls=crls), (ONE, TWO))
 
@@ -217,11 +296,12 @@ def test_a_ca_of_the_one_before_has_to_sign() -> None:
     assert verify(coup, (TWO,)) == coup  # and a node that starts afresh, without a pin
 
 
-def test_a_generation_keeps_its_anchor() -> None:
-    twin = Issuer(TWO.certificate, TWO.key, generation=1, root=TWO.root)
+@pytest.mark.parametrize(("old", "new"), [(ONE, TWO), (TWO, ONE)])
+def test_a_generation_keeps_its_anchor(old: Issuer, new: Issuer) -> None:
+    twin = Issuer(new.certificate, new.key, generation=old.generation, root=new.root)
     swapped = document((twin, ACTIVE), epoch=2)
-    with pytest.raises(NotTrustedError, match="replaces the CA of generation 1"):
-        verify(swapped, (ONE, twin), previous=document())
+    with pytest.raises(NotTrustedError, match=f"replaces the CA of generation {old.generation}"):
+        verify(swapped, (old, twin), previous=document((old, ACTIVE)))
 
 
 def test_the_epoch_never_goes_back() -> None:
@@ -232,10 +312,31 @@ def test_the_epoch_never_goes_back() -> None:
     assert verify(new, previous=new) == new
 
 
-def test_an_epoch_has_one_document() -> None:
-    one = document(epoch=5)
-    with pytest.raises(NotTrustedError, match="two different trust documents of epoch 5"):
-        verify(one._replace(operation="op-2"), previous=one)
+@pytest.mark.parametrize(("epoch", "trusted"), [(10_016, True), (10_017, False)])
+def test_an_epoch_exceeds_the_one_before_by_10000_at_most(epoch: int, *, trusted: bool) -> None:
+    jumps = f"jumps from epoch 16 to {epoch}, by more than 10000"
+    with nullcontext() if trusted else pytest.raises(NotTrustedError, match=jumps):
+        verify(document(epoch=epoch), previous=document(epoch=16))
+
+
+@pytest.mark.parametrize("operation", ["op-0", "op-2"])
+def test_an_epoch_has_one_document(operation: str) -> None:
+    one = document(epoch=500)
+    with pytest.raises(NotTrustedError, match="two different trust documents of epoch 500"):
+        verify(one._replace(operation=operation), previous=one)
+
+
+def later_crl(doc: TrustDocument, later: int) -> TrustDocument:
+    """The next document, whose CRL has the same number and is from so many seconds later."""
+    (crl,) = doc.crls
+    return doc._replace(epoch=doc.epoch + 1, crls=(crl._replace(this_update=crl.this_update + later),))
+
+
+@pytest.mark.parametrize(("later", "trusted"), [(-1, False), (0, True), (1, True)])
+def test_a_crls_this_update_never_goes_back(later: int, *, trusted: bool) -> None:
+    before = document()
+    with nullcontext() if trusted else pytest.raises(NotTrustedError, match="CRL of CA generation 1 went back"):
+        verify(later_crl(before, later), previous=before)
 
 
 def test_crl_numbers_never_go_back() -> None:
@@ -246,7 +347,9 @@ def test_crl_numbers_never_go_back() -> None:
     assert verify(document(epoch=2, number=9), previous=before)
 
 
-@pytest.mark.parametrize("change", [{"cluster": "prod"}, {"trust_domain": f"x.{TD}"}])
+@pytest.mark.parametrize(
+    "change", [{"cluster": "alpha"}, {"cluster": "prod"}, {"trust_domain": f"a.{TD}"}, {"trust_domain": f"x.{TD}"}]
+)
 def test_cluster_and_trust_domain_stay(change: dict[str, str]) -> None:
     with pytest.raises(NotTrustedError, match="changes the cluster or the trust domain"):
         verify(document(epoch=2)._replace(**change), previous=document())  # type: ignore[arg-type]  # both are texts
@@ -266,6 +369,18 @@ def test_known_anchors_hold_it_too() -> None:
     assert verify(document(), anchors=[der(ONE.root), der(TWO.root)])
     with pytest.raises(NotTrustedError, match="a CA that is known here"):
         verify(document(), anchors=[der(TWO.root)])
+
+
+def test_known_cas_hold_it_with_their_successors() -> None:
+    known = document((ONE, ACTIVE), (TWO, NEXT)).authorities
+    three = authority(generation=3)
+    words = (sign_succession("default", TWO, anchor(three)),)
+    unknown = document((three, ACTIVE), epoch=8)
+    assert verify(document(), known=known[:1])
+    assert verify(document(), known=known)
+    assert verify(unknown._replace(successions=words), (three,), known=known)
+    with pytest.raises(NotTrustedError, match="epoch 8 is not signed by a CA that was seen here before"):
+        verify(unknown, (three,), known=known)
 
 
 def test_a_pinned_epoch() -> None:
@@ -447,6 +562,62 @@ def test_a_roots_crl_in_the_document_has_one_form() -> None:
     assert parse_document(encode_document(whole._replace(root_crls=(crl,))))
     with pytest.raises(CorruptError, match="not DER"):
         parse_document(encode_document(whole._replace(root_crls=(as_pem,))))
+
+
+def offline_root(below: Issuer) -> Issuer:
+    """The root of a CA of two tiers, with its key."""
+    return Issuer(below.root, key(which=f"root{below.generation}"), generation=below.generation, root=below.root)
+
+
+LOWER, UPPER = (authority(tiers=2, generation=number) for number in (1, 2))
+TIERS = document((LOWER, ACTIVE), (UPPER, RETIRING))
+BOTH = (LOWER, UPPER)
+
+
+def root_crl(below: Issuer, number: int = 1, later: int = 0, revoked: Sequence[Revocation] = ()) -> bytes:
+    return sign_crl(offline_root(below), revoked, number=number, now=NOW + timedelta(seconds=later))
+
+
+def test_offline_roots_have_a_crl_each() -> None:
+    assert verify(TIERS._replace(root_crls=(root_crl(UPPER), root_crl(LOWER))), BOTH)
+    with pytest.raises(NotTrustedError, match="two CRLs of the root of CA generation 2"):
+        verify(TIERS._replace(root_crls=(root_crl(LOWER), root_crl(UPPER), root_crl(UPPER, 2))), BOTH)
+
+
+@pytest.mark.parametrize("signer", [ONE, authority(tiers=2, generation=3)])
+def test_a_crl_that_no_offline_root_signed_is_refused(signer: Issuer) -> None:
+    """Also that of a CA of one tier, whose CRL stands elsewhere."""
+    crl = sign_crl(signer, (), number=1, now=NOW)
+    with pytest.raises(NotTrustedError, match="no offline root of its CAs signed"):
+        verify(TIERS._replace(root_crls=(crl,)), BOTH)
+    with pytest.raises(NotTrustedError, match="no offline root of its CAs signed"):
+        verify(document()._replace(root_crls=(crl,)))
+
+
+def test_a_ca_that_its_offline_root_revoked_is_refused() -> None:
+    gone, other = (Revocation(serial, seconds(NOW)) for serial in (UPPER.certificate.serial_number, random_serial()))
+    assert verify(TIERS._replace(root_crls=(root_crl(UPPER, revoked=[other]),)), BOTH)
+    with pytest.raises(NotTrustedError, match="CA generation 2 of the trust document was revoked by its offline root"):
+        verify(TIERS._replace(root_crls=(root_crl(UPPER, revoked=[gone]),)), BOTH)
+
+
+@pytest.mark.parametrize(
+    ("now", "trusted"),
+    [((8, 0), True), ((8, 1), True), ((9, -1), True), ((8, -1), False), ((7, 1), False), (None, False)],
+)
+def test_the_crl_of_an_offline_root_never_goes_back_nor_goes(now: tuple[int, int] | None, *, trusted: bool) -> None:
+    before = TIERS._replace(root_crls=(root_crl(LOWER), root_crl(UPPER, 8)))
+    crls = (root_crl(LOWER), *([root_crl(UPPER, *now)] if now else []))
+    with nullcontext() if trusted else pytest.raises(NotTrustedError, match="went back from number 8, or is missing"):
+        verify(TIERS._replace(epoch=2, root_crls=crls), BOTH, previous=before)
+
+
+def test_the_crl_of_an_offline_root_goes_with_its_ca_and_no_other_does() -> None:
+    before = TIERS._replace(root_crls=(root_crl(LOWER), root_crl(UPPER, 8)))
+    after = document((UPPER, ACTIVE), epoch=2)
+    assert verify(after._replace(root_crls=(root_crl(UPPER, 8),)), (UPPER,), previous=before)
+    with pytest.raises(NotTrustedError, match="went back from number 8, or is missing"):
+        verify(after, (UPPER,), previous=before)
 
 
 def test_a_lone_surrogate_is_no_text() -> None:

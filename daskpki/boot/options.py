@@ -249,7 +249,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     """Parse the command line; UsageError says what is allowed."""
     own, rest = _split(argv)
     if not own or own[0] not in COMMANDS:
-        raise _unknown(own[0] if own else "", "command", COMMANDS)
+        raise _unknown(own[0] if own else "", "a command", COMMANDS, f"commands are {', '.join(COMMANDS)}")
     words = iter(own[1:])
     role = next(words, "") if own[0] == "exec" else None
     given: dict[str, str] = {}
@@ -271,7 +271,8 @@ def _parse_options(words: Iterable[str]) -> Iterable[tuple[str, str]]:
         flag, equals, value = word.partition("=")
         option = _BY_FLAG.get(flag)
         if option is None:
-            raise _unknown(flag, "option", _BY_FLAG)
+            listed = "daskpki-entrypoint --help lists the options; what follows `--` goes to Dask"
+            raise _unknown(flag, "an option", _BY_FLAG, listed)
         found = value if equals else next(remaining, None) if option.value else "yes"
         if found is None:
             raise UsageError(f"{flag} needs a value", hint=f"{flag} {option.value}: {option.meaning}")
@@ -286,13 +287,9 @@ def log_format(argv: Sequence[str], environ: Mapping[str, str]) -> str:
     return values(given, environ)["log-format"]
 
 
-def _unknown(word: str, kind: str, known: Iterable[str]) -> UsageError:
-    article = "an" if kind == "option" else "a"
-    listed = f"{kind}s are {', '.join(known)}"
-    if kind == "option":
-        listed = "daskpki-entrypoint --help lists the options; what follows `--` goes to Dask"
+def _unknown(word: str, kind: str, known: Iterable[str], listed: str) -> UsageError:
     near = did_you_mean([word], known)
-    return UsageError(f"{shown(word)} is not {article} {kind}", hint=f"{near} {listed}" if near else listed)
+    return UsageError(f"{shown(word)} is not {kind}", hint=f"{near} {listed}" if near else listed)
 
 
 def values(given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from daskpki.boot.launch import _health
-from daskpki.boot.options import parse_arguments
+from daskpki.boot.options import pairs, parse_arguments
 from daskpki.boot.plan import Program, check_arguments, dask_environment, plan_programs
 from daskpki.boot.settings import parse_settings
 from daskpki.errors import NotTrustedError, PolicyError, UsageError
@@ -45,7 +45,7 @@ def test_the_dashboard_off_is_still_bound_to_loopback() -> None:
 def test_a_dashboard_under_mutual_tls_is_on_all_interfaces_and_never_in_the_clear() -> None:
     (program,) = plan("scheduler", "--dashboard", "mtls")
     assert "--dashboard-address :8787 " in words(program)
-    (program,) = plan("scheduler", "--dashboard", "mtls", "--", "--dashboard-address", "10.0.0.2:9999")
+    (program,) = plan("scheduler", "--dashboard=mtls", "--", "--dashboard-address", "10.0.0.2:9999")
     assert words(program).endswith("--dashboard-address 10.0.0.2:9999")
     environ = dask_environment(HANDOVER._replace(dashboard="mtls"), "/h", {})
     prefix = "DASK_DISTRIBUTED__SCHEDULER__DASHBOARD__TLS__"
@@ -142,6 +142,9 @@ def test_a_worker_needs_one_scheduler(argv: list[str], known: tuple[str, ...], s
         ["--dashboard-address", ":8787"],
         ["--dashboard-address=0.0.0.0:8787"],
         ["--dashboard-address", "8787"],
+        ["--dashboard-address", "10.0.0.2:8787"],
+        ["--dashboard-address", "[::]:8787"],
+        ["--dashboard-address", "localhost.example.org:8787"],
     ],
 )
 @pytest.mark.parametrize("command", ["scheduler", "worker", "node"])
@@ -195,6 +198,8 @@ def test_an_address_that_the_scheduler_takes_passes(address: str) -> None:
         ["--preload", "mine.py"],
         ["--preload-nanny", "https://intranet/x.py"],
         ["--dashboard-address", "127.0.0.1:9999"],
+        ["--dashboard-address=localhost:9999"],
+        ["--dashboard-address", "[::1]:9999"],
         ["--contact-address", "tls://h:1"],
         ["--no-jupyter"],
         ["--host", "10.0.0.2", "--port", "9999"],
@@ -203,6 +208,25 @@ def test_an_address_that_the_scheduler_takes_passes(address: str) -> None:
 def test_other_arguments_pass(arguments: list[str]) -> None:
     (program,) = plan("scheduler", "--", *arguments)
     assert program.argv[-len(arguments) :] == tuple(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ("--a", [("--a", "")]),
+        ("--a=b", [("--a", "b")]),
+        ("--a=b=c", [("--a", "b=c")]),
+        ("--a b", [("--a", ""), ("--a", "b")]),
+        ("--a b=c", [("--a", ""), ("--a", "b=c")]),
+        ("--a -b c", [("--a", ""), ("-b", ""), ("-b", "c")]),
+        ("--a b c", [("--a", ""), ("--a", "b"), ("", "c")]),
+        ("--a=b c", [("--a", "b"), ("", "c")]),
+        ("--a= c", [("--a", ""), ("", "c")]),
+        ("b --a", [("", "b"), ("--a", "")]),
+    ],
+)
+def test_an_option_has_one_value_which_follows_it(arguments: str, found: list[tuple[str, str]]) -> None:
+    assert list(pairs(arguments.split())) == found
 
 
 def test_a_users_preload_does_not_take_the_place_of_ours() -> None:
@@ -261,7 +285,7 @@ ADDED = "--preload-nanny daskpki.boot.preload --dashboard-address 127.0.0.1:0"
     ],
 )
 def test_exec_tells_dasks_own_worker_what_no_configuration_does(command: str) -> None:
-    (program,) = plan("exec", "worker", "--", *command.split())
+    (program,) = plan(*f"exec worker -- {command}".split())
     assert " ".join(program.argv) == f"{command} {ADDED}"
 
 
@@ -272,7 +296,15 @@ def test_exec_leaves_what_is_said_already() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["python -m distributed.cli.dask_spec tls://10.0.0.2:8786", "echo dask", "python worker.py dask_worker"]
+    "command",
+    [
+        "python -m distributed.cli.dask_spec tls://10.0.0.2:8786",
+        "echo dask",
+        "python worker.py dask_worker",
+        "worker dask",
+        "python -m dask scheduler --name worker",
+        "dask",
+    ],
 )
 def test_exec_leaves_other_commands_alone(command: str) -> None:
     (program,) = plan("exec", "worker", "--", *command.split())

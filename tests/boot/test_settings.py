@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskpki.boot.options import OPTIONS, help_text, parse_arguments
+from daskpki.boot.options import OPTIONS, help_text, log_format, parse_arguments
 from daskpki.boot.settings import Settings, parse_settings
 from daskpki.errors import DaskpkiError, UsageError
 from daskpki.identity import Role
@@ -22,6 +22,36 @@ def test_an_option_comes_before_its_variable_and_that_before_the_default() -> No
     assert settings("worker", DASKPKI_DEADLINE="7").deadline == 7
     assert settings("worker", "--deadline", "9", DASKPKI_DEADLINE="7").deadline == 9
     assert settings("worker", "--deadline=9").deadline == 9
+
+
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        ("--name a --name b", {"name": "b"}),
+        ("--secret a=/a --secret b=/b,c=fd --secret=d=/d", {"secret": "a=/a,b=/b,c=fd,d=/d"}),
+        ("--metrics --name a", {"metrics": "yes", "name": "a"}),
+        ("--metrics=no --name=a=b", {"metrics": "no", "name": "a=b"}),
+    ],
+)
+def test_the_last_of_an_option_counts_and_secrets_add_up(options: str, given: dict[str, str]) -> None:
+    assert parse_arguments(["worker", *options.split()]).given == given
+
+
+@pytest.mark.parametrize(
+    ("line", "variable", "form"),
+    [
+        ("worker", "", "text"),
+        ("worker", "json", "json"),
+        ("worker --log-format json --nothing", "", "json"),
+        ("worker --log-format text --nothing", "json", "text"),
+        ("worker --nothing --log-format json", "", "text"),
+        ("exec --log-format=json", "", "json"),
+        ("exec client --log-format json", "", "json"),
+        ("worker -- --log-format json", "", "text"),
+    ],
+)
+def test_the_log_format_is_found_in_a_wrong_command_line_up_to_its_error(line: str, variable: str, form: str) -> None:
+    assert log_format(line.split(), {"DASKPKI_LOG_FORMAT": variable}) == form
 
 
 def test_what_follows_the_dashes_is_for_dask() -> None:
@@ -61,6 +91,8 @@ def test_a_role_has_its_usual_name_and_a_client_none() -> None:
     [
         ([], {}, "'' is not a command"),
         (["boot"], {}, "'boot' is not a command"),
+        (["boot"], {}, " commands are scheduler, worker, node, exec"),
+        (["workers"], {}, "did you mean worker? commands are"),
         (["exec", "client", "python", "-c", "1"], {}, "'python' is not an option"),
         (["worker", "--nthreads", "4"], {}, "what follows `--` goes to Dask"),
         (["worker", "--schedular", "x"], {}, "did you mean --scheduler?"),
@@ -87,6 +119,7 @@ def test_a_role_has_its_usual_name_and_a_client_none() -> None:
         (["worker", "--store", "local:", "--credential-dir", "/d"], {}, "two sources"),
         (["exec", "worker"], {}, "needs a command"),
         (["exec", "boss", "--", "true"], {}, "is not a role"),
+        (["exec"], {}, "'' is not a role"),
     ],
 )
 def test_what_is_refused_and_why(argv: list[str], environ: dict[str, str], words: str) -> None:
@@ -128,6 +161,14 @@ def test_help_shows_every_option_and_an_example() -> None:
         assert option.variable in done.stdout
     assert "daskpki-entrypoint worker --credential-dir /etc/dask" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 120
+
+
+def test_help_shows_each_default_behind_the_meaning() -> None:
+    entries = help_text().split("\n  --")
+    assert [entry.split()[0] for entry in entries[1:]] == [option.name for option in OPTIONS]
+    for option, entry in zip(OPTIONS, entries[1:], strict=True):
+        default = f" [{option.default}]" if option.default else ""
+        assert entry.partition("\n\n")[0].endswith(f"{option.variable}\n        {option.meaning}{default}")
 
 
 def test_the_example_of_the_help_is_understood() -> None:

@@ -8,7 +8,7 @@ worker may run code on the scheduler anyway, arguments are checked for ownership
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -65,7 +65,7 @@ def verify_own_worker(server: Server, ours: Identity, peer: Identity) -> None:
 
     A nanny and its worker have the same credential. Another worker could make the nanny stop its worker for good.
     """
-    if server is Server.NANNY and peer.role is Role.WORKER and peer != ours:
+    if (server, peer.role) == (Server.NANNY, Role.WORKER) and peer != ours:
         foreign = f"{peer.uri} is not the worker of this nanny, which is {ours.uri}"
         raise PeerRefusedError(foreign, Reason.ROLE, peer.uri)
 
@@ -198,12 +198,12 @@ def _by_name_alone(server: Server, channel: Channel, role: Role, mode: WorkerCli
 
 
 def _has_rules_for_arguments(server: Server, role: Role) -> bool:
-    return server is Server.SCHEDULER and role is Role.WORKER
+    return (server, role) == (Server.SCHEDULER, Role.WORKER)
 
 
 def _why(server: Server, channel: Channel, operation: str, caller: Caller) -> str:
     """Explain a refusal, for the log and the refused peer."""
-    if caller.role is Role.WORKER and operation in allowed(server, channel, caller.role, WorkerClients.ALLOW):
+    if operation in allowed(server, channel, caller.role, WorkerClients.ALLOW):  # a worker: modes add to no other role
         if caller.mode is WorkerClients.SUBMIT:
             return (
                 f"this task tried to manage the cluster ({operation}) with the worker's certificate, which on a sealed "
@@ -224,9 +224,11 @@ def _why(server: Server, channel: Channel, operation: str, caller: Caller) -> st
 def _verify_worker_arguments(channel: Channel, operation: str, message: Mapping[str, Any], caller: Caller) -> None:
     if caller.mode is not WorkerClients.ALLOW:
         _verify_arguments(channel, operation, message)
-    elif channel is Channel.RPC and operation not in ops.SCHEDULER_FOR_CLIENTS:
+    else:
+        if channel is not Channel.RPC or operation in ops.SCHEDULER_FOR_CLIENTS:
+            return
         _verify_names(operation, message, ops.SCHEDULER_FOR_WORKERS[operation])
-    if channel is Channel.RPC and operation in ops.OWN_ADDRESS:
+    if operation in ops.OWN_ADDRESS:
         _verify_own_address(operation, message, caller)
 
 
@@ -256,11 +258,9 @@ def _verify_names(operation: str, message: Mapping[str, Any], known: Mapping[str
 
 def _verify_own_address(operation: str, message: Mapping[str, Any], caller: Caller) -> None:
     argument = ops.OWN_ADDRESS[operation]
-    if caller.mode is WorkerClients.ALLOW and operation in ops.SCHEDULER_FOR_CLIENTS:
-        return
     value = message.get(argument)
     if operation == "retire_workers":  # a list, and exactly one
-        value = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else None
+        (value,) = value if isinstance(value, (list, tuple)) and len(value) == 1 else (None,)
     if isinstance(value, str) and not is_canonical(value):
         raise OperationRefusedError(
             operation, f"{argument}={shown(value)} is not of the form tls://IP:PORT (as --contact-address, for one)"
@@ -298,37 +298,29 @@ def _verify_registration(message: Mapping[str, Any], caller: Caller) -> None:
 
 def verify_sendable(peer: Role, channel: Channel, message: Mapping[str, Any], sender: Caller) -> None:
     """Verify as the sender: OperationRefusedError if no server of the peer's role would accept the message."""
-    refusals: list[OperationRefusedError] = []
+    operation = str(message.get("op"))
+    refused = OperationRefusedError(operation, f"a {peer.value} serves nothing")
     for server in SERVES[peer]:
         try:
             return verify_call(server, channel, message, sender)
         except OperationRefusedError as refusal:
-            refusals.append(refusal)
-    operation = str(message.get("op"))
+            refused = refusal
     others = [server.value for server in Server if operation in allowed(server, channel, sender.role, sender.mode)]
     if others:
         raise OperationRefusedError(operation, f"it belongs to a {others[0]}, and the other end is a {peer.value}")
-    raise refusals[0] if refusals else OperationRefusedError(operation, f"a {peer.value} serves nothing")
+    raise refused
 
 
-def _scheduler_tables(mode: WorkerClients) -> dict[tuple[Channel, Role], frozenset[str]]:
-    worker, worker_client = frozenset(ops.SCHEDULER_FOR_WORKERS), frozenset[str]()
-    stream = frozenset[str]()
-    if mode is WorkerClients.LIMITED:
-        worker_client, stream = frozenset(ops.SCHEDULER_FOR_WORKER_CLIENTS), frozenset(ops.WORKER_CLIENT_STREAM)
-    if mode is WorkerClients.SUBMIT:
-        worker_client = frozenset(ops.SCHEDULER_FOR_WORKER_CLIENTS) | frozenset(ops.SCHEDULER_FOR_SUBMITTERS)
-        stream = frozenset(ops.WORKER_CLIENT_STREAM) | frozenset(ops.SUBMITTERS_STREAM)
-    if mode is WorkerClients.ALLOW:
-        worker_client, stream = ops.SCHEDULER_FOR_CLIENTS, ops.CLIENT_STREAM
-    return {
-        (Channel.RPC, Role.WORKER): worker | worker_client,
-        (Channel.RPC, Role.CLIENT): ops.SCHEDULER_FOR_CLIENTS,
-        (Channel.WORKER_STREAM, Role.WORKER): frozenset(ops.WORKER_STREAM),
-        (Channel.CLIENT_STREAM, Role.WORKER): stream,
-        (Channel.CLIENT_STREAM, Role.CLIENT): ops.CLIENT_STREAM,
-    }
-
+_AS_CLIENT: Final[Mapping[WorkerClients, tuple[Collection[str], Collection[str]]]] = {
+    WorkerClients.DENY: ((), ()),
+    WorkerClients.LIMITED: (ops.SCHEDULER_FOR_WORKER_CLIENTS, ops.WORKER_CLIENT_STREAM),
+    WorkerClients.SUBMIT: (
+        {**ops.SCHEDULER_FOR_WORKER_CLIENTS, **ops.SCHEDULER_FOR_SUBMITTERS},
+        {**ops.WORKER_CLIENT_STREAM, **ops.SUBMITTERS_STREAM},
+    ),
+    WorkerClients.ALLOW: (ops.SCHEDULER_FOR_CLIENTS, ops.CLIENT_STREAM),
+}
+"""Operations that a mode adds for a worker's certificate on the scheduler: calls, and a client's stream."""
 
 _KINDS: Final[Mapping[Channel, Mapping[str, Mapping[str, str]]]] = {
     Channel.RPC: {
@@ -341,7 +333,10 @@ _KINDS: Final[Mapping[Channel, Mapping[str, Mapping[str, str]]]] = {
 }
 """Kinds of the arguments that workers give to a scheduler, except in mode `allow`."""
 
-_OTHERS: Final[Mapping[tuple[Server, Channel, Role], frozenset[str]]] = {
+_IN_EVERY_MODE: Final[Mapping[tuple[Server, Channel, Role], Collection[str]]] = {
+    (Server.SCHEDULER, Channel.RPC, Role.CLIENT): ops.SCHEDULER_FOR_CLIENTS,
+    (Server.SCHEDULER, Channel.WORKER_STREAM, Role.WORKER): ops.WORKER_STREAM,
+    (Server.SCHEDULER, Channel.CLIENT_STREAM, Role.CLIENT): ops.CLIENT_STREAM,
     (Server.WORKER, Channel.RPC, Role.WORKER): ops.WORKER_FOR_WORKERS,
     (Server.WORKER, Channel.RPC, Role.CLIENT): ops.WORKER_FOR_CLIENTS,
     (Server.WORKER, Channel.RPC, Role.SCHEDULER): ops.WORKER_FOR_SCHEDULER,
@@ -351,10 +346,11 @@ _OTHERS: Final[Mapping[tuple[Server, Channel, Role], frozenset[str]]] = {
 }
 
 _TABLES: Final[Mapping[tuple[Server, Channel, Role, WorkerClients], frozenset[str]]] = {
-    (server, channel, role, mode): table
-    for mode in WorkerClients
-    for (server, channel, role), table in (
-        *_OTHERS.items(),
-        *(((Server.SCHEDULER, channel, role), table) for (channel, role), table in _scheduler_tables(mode).items()),
-    )
+    (server, channel, role, mode): frozenset(table)
+    for mode, (calls, stream) in _AS_CLIENT.items()
+    for (server, channel, role), table in {
+        **_IN_EVERY_MODE,
+        (Server.SCHEDULER, Channel.RPC, Role.WORKER): {*ops.SCHEDULER_FOR_WORKERS, *calls},
+        (Server.SCHEDULER, Channel.CLIENT_STREAM, Role.WORKER): stream,
+    }.items()
 }

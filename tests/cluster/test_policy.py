@@ -5,7 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import msgpack
 import pytest
+from distributed import Nanny, Scheduler, Worker
+from distributed.core import Server as BaseServer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,29 +18,38 @@ from daskpki.cluster.policy import (
     SERVES,
     Caller,
     Channel,
+    ContestedAddressError,
     Destinations,
     OperationRefusedError,
     Server,
     WorkerClients,
     allowed,
+    server_kind,
     settled,
+    stricter,
     verify_call,
     verify_own_worker,
     verify_sendable,
 )
 from daskpki.cluster.refusal import PeerRefusedError
 from daskpki.credentials.contexts import is_canonical
+from daskpki.errors import NotTrustedError
 from daskpki.identity import Identity, Role
 from tests.support.attacks import METRICS
 
-DENY, LIMITED, _SUBMIT, ALLOW = WorkerClients
+DENY, LIMITED, SUBMIT, ALLOW = WorkerClients
 RPC, WORKER_STREAM, CLIENT_STREAM = Channel
 OWN = "tls://10.0.0.1:40000"
 ANOTHERS = "tls://10.0.0.2:40000"
 
 
 def worker(mode: WorkerClients = LIMITED) -> Caller:
-    return Caller(Role.WORKER, mode, lambda _channel, name: name in {OWN, "Client-worker-1"})
+    return Caller(Role.WORKER, mode, lambda _channel, name: name in {OWN, "Client-worker-1", "Worker-1"})
+
+
+def received(message: dict[str, Any]) -> Any:
+    """As it comes over the wire: its texts are equal to those of the tables, and not the same objects."""
+    return msgpack.loads(msgpack.packb(message))
 
 
 def anybody(_channel: Channel, _name: str) -> bool:
@@ -109,10 +121,12 @@ def test_an_operation_in_calls_and_streams_is_allowed_to_the_same_roles() -> Non
         {"op": "register-worker", "address": OWN, "name": "worker-7"},
         {"op": "register-worker", "address": OWN, "nanny": None},
         {"op": "register-worker", "address": OWN, "nanny": OWN},
+        {"op": "register-worker", "address": OWN, "server_id": "Worker-1"},
     ],
 )
-def test_a_worker_speaks_for_itself(message: dict[str, Any]) -> None:
-    verify_call(Server.SCHEDULER, RPC, message, worker())
+@pytest.mark.parametrize("mode", WorkerClients)
+def test_a_worker_speaks_for_itself(message: dict[str, Any], mode: WorkerClients) -> None:
+    verify_call(Server.SCHEDULER, RPC, received(message), worker(mode))
 
 
 @pytest.mark.parametrize(
@@ -129,6 +143,11 @@ def test_a_worker_speaks_for_itself(message: dict[str, Any]) -> None:
         ({"op": "register-worker", "address": ANOTHERS}, "is not the caller's own address"),
         ({"op": "register-worker", "address": "tls://worker-1:40000"}, "is not of the form tls://IP:PORT"),
         ({"op": "register-worker", "address": OWN, "name": ANOTHERS}, "is an address, but not the caller's own"),
+        ({"op": "register-worker", "address": OWN, "name": "tls://10.0.0.0:1"}, "is an address, but not the caller's"),
+        (
+            {"op": "register-worker", "address": OWN, "server_id": "Worker-2"},
+            "server_id='Worker-2' is another worker's",
+        ),
         ({"op": "register-worker", "address": OWN, "nanny": ANOTHERS}, "nanny='tls://10.0.0.2:40000' is not the"),
         ({"op": "register-worker", "address": OWN, "nanny": "tls://localhost:1"}, "nanny='tls://localhost:1' is not"),
         ({"op": "register-worker", "address": OWN, "nanny": 7}, "nanny=7 is no text"),
@@ -143,6 +162,63 @@ def test_a_worker_speaks_for_itself(message: dict[str, Any]) -> None:
 def test_a_worker_speaks_for_nobody_else(message: dict[str, Any], reason: str, mode: WorkerClients) -> None:
     with pytest.raises(OperationRefusedError, match=reason):
         verify_call(Server.SCHEDULER, RPC, message, worker(mode))
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ({"op": "register-worker", "address": ANOTHERS}, "is not the caller's own address"),
+        ({"op": "register-worker", "address": OWN, "name": ANOTHERS}, "is an address, but not the caller's own"),
+        ({"op": "register-worker", "address": OWN, "nanny": 7}, "nanny=7 is not the caller's own address"),
+        ({"op": "register-worker", "address": [OWN]}, "address=a list of 1 is not the caller's own address"),
+        ({"op": "shuffle_get", "id": "i", "worker": ANOTHERS}, "is not the caller's own address"),
+        ({"op": "heartbeat_worker", "address": OWN, "surprise": 1}, "may not give the argument 'surprise'"),
+    ],
+)
+def test_a_worker_speaks_for_nobody_else_in_allow_either(message: dict[str, Any], reason: str) -> None:
+    with pytest.raises(OperationRefusedError, match=reason):
+        verify_call(Server.SCHEDULER, RPC, received(message), worker(ALLOW))
+
+
+@pytest.mark.parametrize(
+    ("channel", "message"),
+    [
+        (RPC, {"op": "heartbeat_worker", "address": OWN, "metrics": 7}),
+        (RPC, {"op": "register-worker", "address": OWN, "server_id": 7}),
+        (RPC, {"op": "retire_workers", "workers": [ANOTHERS]}),
+        (RPC, {"op": "identity", "surprise": 1}),
+        (WORKER_STREAM, {"op": "task-finished", "surprise": 1}),
+        (CLIENT_STREAM, {"op": "update-graph", "surprise": 1}),
+    ],
+)
+def test_in_allow_arguments_are_checked_for_ownership_only(channel: Channel, message: dict[str, Any]) -> None:
+    verify_call(Server.SCHEDULER, channel, received(message), worker(ALLOW))
+    for mode in (DENY, LIMITED, SUBMIT):
+        with pytest.raises(OperationRefusedError):
+            verify_call(Server.SCHEDULER, channel, received(message), worker(mode))
+
+
+@pytest.mark.parametrize("operation", sorted(ops.OWN_ADDRESS.keys() - ops.SCHEDULER_FOR_CLIENTS))
+def test_only_a_registration_contests_an_address(operation: str) -> None:
+    with pytest.raises(OperationRefusedError, match="is not the caller's own address") as refused:
+        verify_call(Server.SCHEDULER, RPC, {"op": operation, ops.OWN_ADDRESS[operation]: ANOTHERS}, worker(ALLOW))
+    registers = operation in {"register-worker", "register_nanny"}
+    assert getattr(refused.value, "address", None) == (ANOTHERS if registers else None)
+    assert isinstance(refused.value, ContestedAddressError) == registers
+
+
+@pytest.mark.parametrize("mode", [DENY, LIMITED, SUBMIT])
+@pytest.mark.parametrize("channel", Channel)
+def test_a_refused_task_learns_which_mode_would_allow_it(mode: WorkerClients, channel: Channel) -> None:
+    lax, strict = (allowed(Server.SCHEDULER, channel, Role.WORKER, each) for each in (ALLOW, mode))
+    for operation in lax - strict - ops.DENIED.keys() - CLOSING:
+        with pytest.raises(OperationRefusedError) as refused:
+            verify_call(Server.SCHEDULER, channel, received({"op": operation}), worker(mode))
+        tried = "submit work" if operation == "update-graph" else "act as a client"
+        limit = f"which DASKPKI_WORKER_CLIENTS={mode.value} does not allow"
+        if mode is SUBMIT:
+            tried, limit = "manage the cluster", "which on a sealed scheduler may submit work and nothing else"
+        assert f"this task tried to {tried} ({operation}) with the worker's certificate, {limit}" in str(refused.value)
 
 
 def test_a_client_registers_by_a_name_of_its_own() -> None:
@@ -167,13 +243,18 @@ def test_a_client_registers_by_no_name_of_anothers(caller: Caller, name: Any, re
         verify_call(Server.SCHEDULER, RPC, {"op": "register-client", "client": name}, caller)
 
 
+TOPICS = pytest.mark.parametrize("operation", ["subscribe-topic", "unsubscribe-topic"])
+
+
+@TOPICS
 @pytest.mark.parametrize("topic", ["print", "warn"])
-def test_a_workers_client_follows_the_topics_of_every_client(topic: str) -> None:
-    verify_call(Server.SCHEDULER, CLIENT_STREAM, {"op": "subscribe-topic", "topic": topic}, worker())
+def test_a_workers_client_follows_the_topics_of_every_client(operation: str, topic: str) -> None:
+    verify_call(Server.SCHEDULER, CLIENT_STREAM, received({"op": operation, "topic": topic}), worker())
 
 
-def test_a_workers_client_follows_no_other_topic() -> None:
-    message = {"op": "subscribe-topic", "topic": "all"}
+@TOPICS
+def test_a_workers_client_follows_no_other_topic(operation: str) -> None:
+    message = {"op": operation, "topic": "all"}
     with pytest.raises(OperationRefusedError, match="does not follow 'all'"):
         verify_call(Server.SCHEDULER, CLIENT_STREAM, message, worker())
     with pytest.raises(OperationRefusedError, match="topic=a dict of 0 is no text"):
@@ -205,6 +286,14 @@ def test_operations_of_a_scheduler_are_sent_to_schedulers_only() -> None:
     verify_sendable(Role.SCHEDULER, RPC, registration, CLIENT)
     with pytest.raises(OperationRefusedError, match="belongs to a Scheduler, and the other end is a worker"):
         verify_sendable(Role.WORKER, RPC, registration, CLIENT)
+
+
+def test_what_nobody_could_accept_is_not_sent() -> None:
+    for sender, others in ((CLIENT, "Scheduler"), (worker(), "Scheduler"), (SCHEDULER, "Worker")):
+        with pytest.raises(OperationRefusedError, match=f"belongs to a {others}, and the other end is a client"):
+            verify_sendable(Role.CLIENT, RPC, {"op": "identity"}, sender)
+    with pytest.raises(OperationRefusedError, match="not in daskpki's table for a Scheduler"):
+        verify_sendable(Role.SCHEDULER, RPC, {"op": "no-such-operation"}, CLIENT)
 
 
 def test_nothing_is_sent_to_whom_serves_nothing() -> None:
@@ -274,17 +363,43 @@ def test_what_depends_on_arguments_is_not_settled() -> None:
 
 
 def test_a_nanny_listens_to_its_own_worker_and_to_schedulers() -> None:
-    ours, other = (Identity("default.daskpki.internal", Role.WORKER, name) for name in ("w-1", "w-2"))
-    scheduler = Identity("default.daskpki.internal", Role.SCHEDULER, "scheduler")
-    for server, peer in ((Server.NANNY, ours), (Server.NANNY, scheduler), (Server.WORKER, other)):
-        verify_own_worker(server, ours, peer)
-    with pytest.raises(PeerRefusedError, match="w-2 is not the worker of this nanny"):
-        verify_own_worker(Server.NANNY, ours, other)
+    ours, again, scheduler, *others = (
+        Identity("default.daskpki.internal", role, name)
+        for role, name in (
+            *((Role.WORKER, "w-1"), (Role.WORKER, "w-1"), (Role.SCHEDULER, "scheduler")),
+            *((Role.WORKER, "w-0"), (Role.WORKER, "w-2")),
+        )
+    )
+    verify_own_worker(Server.NANNY, ours, again)
+    verify_own_worker(Server.NANNY, ours, scheduler)
+    for other in others:
+        verify_own_worker(Server.WORKER, ours, other)
+        with pytest.raises(PeerRefusedError, match=f"{other.name} is not the worker of this nanny"):
+            verify_own_worker(Server.NANNY, ours, other)
+
+
+@pytest.mark.parametrize("kind", [Scheduler, Worker, Nanny])
+def test_a_server_is_what_dask_calls_it_or_its_base(kind: type[BaseServer]) -> None:
+    for own in (kind, type("Own", (kind,), {})):
+        assert server_kind(object.__new__(own)) == kind.__name__
+
+
+@pytest.mark.parametrize("kind", [BaseServer, type("Worker", (), {})])
+def test_no_other_class_is_a_server(kind: type) -> None:
+    with pytest.raises(NotTrustedError, match=f"{kind.__name__} is no server that daskpki has rules for"):
+        server_kind(object.__new__(kind))
+
+
+def test_the_stricter_of_two_modes_permits_less() -> None:
+    for index, mode in enumerate(WorkerClients):
+        for other in list(WorkerClients)[index:]:
+            assert stricter(mode, other) is stricter(other, mode) is mode
 
 
 def test_at_a_schedulers_address_only_a_scheduler_is_accepted() -> None:
-    destinations = Destinations()
-    assert destinations.roles("10.0.0.1:8786", Role.CLIENT) == {Role.SCHEDULER}
-    assert destinations.roles("10.0.0.2:40000", Role.CLIENT) == {Role.SCHEDULER, Role.WORKER}
-    assert destinations.roles("10.0.0.1:8786", Role.WORKER) == {Role.SCHEDULER}
+    destinations, host, port = Destinations(), "10.0.0.1", 8786
+    assert destinations.roles(f"{host}:{port}", Role.CLIENT) == {Role.SCHEDULER}
+    for other in ("10.0.0.0:8786", "10.0.0.2:40000"):
+        assert destinations.roles(other, Role.CLIENT) == {Role.SCHEDULER, Role.WORKER}
+    assert destinations.roles(f"{host}:{port}", Role.WORKER) == {Role.SCHEDULER}
     assert Destinations().roles("10.0.0.2:40000", Role.SCHEDULER) == {Role.WORKER}

@@ -124,19 +124,19 @@ def _count(frame: memoryview | bytes, most: int) -> int:
     """Count the values in `frame`; GateError above `most`."""
     unpacker = msgpack.Unpacker(max_buffer_size=len(frame))  # type: ignore[attr-defined]  # of the extension's or Python
     unpacker.feed(frame)
-    count, waiting = 0, 1
-    while waiting:
-        if (count := count + 1) + waiting > most:
+    passed, announced = 0, 1
+    while passed < announced:
+        if announced > most:
             raise GateError(f"more than {MOST_ITEMS} values")
         kind = frame[unpacker.tell()]
         if kind in _MAPS:
-            waiting += 2 * unpacker.read_map_header()
+            announced += 2 * unpacker.read_map_header()
         elif kind in _ARRAYS:
-            waiting += unpacker.read_array_header()
+            announced += unpacker.read_array_header()
         else:
             unpacker.skip()
-        waiting -= 1
-    return count
+        passed += 1
+    return announced
 
 
 def _extension(code: int, _data: bytes) -> Any:
@@ -146,7 +146,7 @@ def _extension(code: int, _data: bytes) -> Any:
 def _hook(
     frames: Sequence[memoryview | bytes], items: _Items, *, keeps_pickles: bool
 ) -> Callable[[dict[Any, Any]], Any]:
-    unused = set(range(1, len(frames)))
+    unused = set(range(len(frames)))
 
     def decode_object(value: dict[Any, Any]) -> Any:
         if "__Pickled__" in value:
@@ -177,11 +177,12 @@ def _opaque(
     count = header["num-sub-frames"] if isinstance(header, dict) else None
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < len(frames) - offset:
         raise GateError("a serialized object whose header does not count its frames")
-    own = set(range(offset, offset + count + 1))
+    end = offset + 1 + count
+    own = set(range(offset, end))
     if not own <= unused:
         raise GateError("two serialized objects in one frame")
     unused -= own
-    return header, list(frames[offset + 1 : offset + 1 + count])
+    return header, list(frames[offset + 1 : end])
 
 
 def _plain(value: dict[Any, Any]) -> Any:

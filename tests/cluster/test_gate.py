@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from distributed.core import Status
 from distributed.protocol.core import dumps, loads
-from distributed.protocol.serialize import Serialize, Serialized, ToPickle
+from distributed.protocol.serialize import Serialize, Serialized, ToPickle, deserialize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daskpki.cluster.no_pickle import GateError, OpaquePickle, decode
+from daskpki.cluster.no_pickle import GateError, OpaquePickle, decode, from_text, nested
 
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
 plain = st.recursive(
@@ -114,13 +114,129 @@ def test_control_many_texts_and_some_numbers_are_read() -> None:
     assert decode(packed(message)) == message
 
 
-def test_headers_are_counted_as_the_message_is() -> None:
-    """Each of 200 is below the bound, and what it has beside its count takes 80 times its bytes."""
-    header = msgpack.packb({"num-sub-frames": 0, "x": [{}] * 100_000})
-    message = [{"__Serialized__": number} for number in range(1, 201)]
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [
+        *((number, 1) for number in (0, 127, 128, -1, -32, -33, 2**64 - 1, 1.5)),
+        *((text, 1) for text in ("", "a" * 31, "a" * 2**8, "a" * 2**16, b"", b"a" * 2**8, None, True)),
+        *(([None] * size, size + 1) for size in (0, 1, 15, 16, 2**16)),
+        *((dict.fromkeys("abcdefghijklmnopq"[:size]), 2 * size + 1) for size in (0, 1, 15, 16)),
+        (dict.fromkeys(map(str, range(2**16))), 2**17 + 1),
+        ({"a": [{}, [[]]], "b": {"c": {"d": 1}}}, 12),
+    ],
+    ids=lambda value: f"{value!r:.12}",
+)
+def test_each_value_counts_whatever_its_form(monkeypatch: pytest.MonkeyPatch, value: Any, count: int) -> None:
+    message = [value, "longer than the message has values" * 10_000]
+    monkeypatch.setattr("daskpki.cluster.no_pickle.MOST_ITEMS", count + 2)
+    decode(packed(message))
+    monkeypatch.setattr("daskpki.cluster.no_pickle.MOST_ITEMS", count + 1)
+    with pytest.raises(GateError, match=f"more than {count + 1} values"):
+        decode(packed(message))
+
+
+def test_a_message_has_at_most_four_million_values() -> None:
+    assert len(decode(packed([None] * (2**22 - 5)))) == 2**22 - 5
     with pytest.raises(GateError, match="more than 4194304 values"):
-        decode([*packed(message), *[header] * 200])
-    assert len(decode([*packed(message[:60]), *[header] * 60])) == 60
+        decode(packed([None] * 2**22))
+
+
+def test_headers_are_counted_as_the_message_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is below the bound, and what it has beside its count takes 80 times its bytes.
+
+    Frames that are no longer than the rest of the bound use it up by their length. The others are counted, by a bound
+    as large, which two of these headers reach.
+    """
+    header = msgpack.packb({"num-sub-frames": 0, "x": [{}] * 1000})
+    frames = [*packed([{"__Serialized__": number} for number in range(1, 5)]), *[header] * 4]
+    enough = sum(map(len, frames[:3]))
+    monkeypatch.setattr("daskpki.cluster.no_pickle.MOST_ITEMS", enough)
+    assert len(decode(frames)) == 4
+    monkeypatch.setattr("daskpki.cluster.no_pickle.MOST_ITEMS", enough - 1)
+    with pytest.raises(GateError, match=f"more than {enough - 1} values"):
+        decode(frames)
+
+
+@pytest.mark.parametrize("levels", range(1000, 1008 + 16))
+def test_what_is_read_can_be_nested_by_sixteen_levels(levels: int) -> None:
+    """And no more is asked: a scheduler may put it into a message that deep."""
+    message = nested("x", levels)
+    try:
+        msgpack.packb(nested(message, 16))
+    except ValueError:
+        with pytest.raises(GateError, match="malformed"):
+            decode(packed(message))
+    else:
+        decode(packed(message))
+
+
+def test_each_object_has_the_frames_behind_its_header() -> None:
+    message = {"a": {"__Serialized__": 1}, "b": [{"__Serialized__": 6}, {"__Serialized__": 4}], "c": 7}
+    headers = [msgpack.packb({"num-sub-frames": count}) for count in (2, 1, 0)]
+    frames = [*packed(message), headers[0], b"a1", b"a2", headers[1], b"c1", headers[2]]
+    read = decode(frames)
+    assert [(each.header, each.frames) for each in (read["a"], *read["b"])] == [
+        ({"num-sub-frames": 2}, [b"a1", b"a2"]),
+        ({"num-sub-frames": 0}, []),
+        ({"num-sub-frames": 1}, [b"c1"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("offsets", "headers", "reason"),
+    [
+        ([1], {1: {"num-sub-frames": 4}}, "does not count its frames"),
+        ([4], {4: {"num-sub-frames": 1}}, "does not count its frames"),
+        ([1], {1: {"num-sub-frames": -1}}, "does not count its frames"),
+        ([1], {1: {"num-sub-frames": True}}, "does not count its frames"),
+        ([1], {1: {"num-sub-frames": "1"}}, "does not count its frames"),
+        ([1], {1: [1]}, "does not count its frames"),
+        ([1], {1: {}}, "malformed message"),
+        ([5], {}, "outside the message"),
+        ([1, 1], {1: {"num-sub-frames": 0}}, "two serialized objects in one frame"),
+        ([1, 2], {1: {"num-sub-frames": 1}, 2: {"num-sub-frames": 0}}, "two serialized objects in one frame"),
+        ([2, 1], {1: {"num-sub-frames": 3}, 2: {"num-sub-frames": 1}}, "two serialized objects in one frame"),
+        ([1, 3], {1: {"num-sub-frames": 2}, 3: {"num-sub-frames": 1}}, "two serialized objects in one frame"),
+    ],
+)
+def test_objects_that_share_frames_or_have_others_than_there_are_are_refused(
+    offsets: list[int], headers: dict[int, Any], reason: str
+) -> None:
+    frames = [msgpack.packb(headers.get(offset, {})) for offset in range(1, 5)]
+    with pytest.raises(GateError, match=reason):
+        decode([*packed([{"__Serialized__": offset} for offset in offsets]), *frames])
+
+
+@pytest.mark.parametrize("reply", [None, "error", ["status"], {"status": "OK", "result": 1}])
+def test_a_reply_without_an_error_is_itself(reply: Any) -> None:
+    reply = decode(packed(reply))
+    assert from_text(reply) is reply
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("ValueError('x')", ValueError),
+        ("KeyError('x')", KeyError),
+        ("UnicodeDecodeError('x')", RuntimeError),
+        ("OwnError('x')", RuntimeError),
+        ("KeyboardInterrupt()", RuntimeError),
+        ("int('x')", RuntimeError),
+        ("print('x')", RuntimeError),
+        ("ValueError", RuntimeError),
+        ("a ValueError('x')", RuntimeError),
+        ("", RuntimeError),
+    ],
+)
+def test_an_error_is_rebuilt_from_its_text_as_a_built_in_exception(text: str, kind: type[Exception]) -> None:
+    frames = dumps({"status": "error", "exception_text": text, "traceback_text": "line 1", "exception": ToPickle(1)})
+    rebuilt = from_text(decode(frames, keeps_pickles=True))
+    error, traceback = (deserialize(rebuilt[name].header, rebuilt[name].frames) for name in ("exception", "traceback"))
+    exception = pickle.loads(error)  # noqa: S301 - of ours
+    assert (type(exception), exception.args) == (kind, (text,))
+    assert (rebuilt["status"], rebuilt["exception_text"]) == ("error", text)
+    assert (traceback, rebuilt["traceback_text"]) == (None, "line 1")
+    assert from_text({})["exception_text"] == "no text"
 
 
 @settings(deadline=None)

@@ -50,12 +50,30 @@ CYCLE: list[Any] = []
 CYCLE.append(CYCLE)
 
 
+class Scalar:
+    ndim = 0
+
+
 @pytest.mark.parametrize(
-    "value", [np.arange(3), object(), ToPickle(1), lambda: None, 2**80, Exception("x"), frozenset({1}), Colour.RED]
+    ("value", "named"),
+    [
+        (np.arange(3), "numpy.ndarray"),
+        (np.array([5]), "numpy.ndarray"),
+        (Scalar(), "tests.cluster.test_sender.Scalar"),
+        (object(), "builtins.object"),
+        (ToPickle(1), "builtins.int"),
+        (lambda: None, "builtins.function"),
+        (2**80, "builtins.int"),
+        (Exception("x"), "builtins.Exception"),
+        (frozenset({1}), "builtins.frozenset"),
+        (Colour.RED, "tests.cluster.test_sender.Colour"),
+    ],
 )
-def test_what_would_be_pickled_raises_with_operation_and_type(value: Any) -> None:
-    with pytest.raises(PermissionError, match=r"'queue_put' would send .* as a pickle"):
+def test_what_would_be_pickled_raises_with_operation_and_type(value: Any, named: str) -> None:
+    with pytest.raises(PermissionError, match=f"'queue_put' would send {named} to the scheduler, .* as a pickle"):
         sendable({"op": "queue_put", "data": [value]})
+    with pytest.raises(PermissionError, match=f"'a reply' would send {named} to the scheduler"):
+        sendable([value])
 
 
 @pytest.mark.parametrize(
@@ -86,6 +104,12 @@ def test_that_limit_is_near() -> None:
         sendable(nested(1028, 0))
 
 
+def test_a_hundred_levels_are_converted() -> None:
+    assert sendable(nested(101, np.int64(1))) == nested(101, 1)
+    with pytest.raises(PermissionError, match="too deep"):
+        sendable(nested(102, np.int64(1)))
+
+
 def nested(levels: int, value: Any) -> Any:
     for _ in range(levels):
         value = [value]
@@ -96,6 +120,8 @@ def nested(levels: int, value: Any) -> Any:
 def test_a_dict_that_dask_would_mistake_raises(key: str) -> None:
     with pytest.raises(PermissionError, match=f"would send {key}"):
         sendable({"op": "queue_put", "data": [{"a": {key: 1}}]})
+    with pytest.raises(PermissionError, match=f"would send {key}"):
+        sendable([0, ("x", {"b": 1, key: 1})])
     assert sendable({"op": "queue_put", "data": key}) == {"op": "queue_put", "data": key}
 
 
@@ -141,9 +167,17 @@ def test_a_task_that_cannot_report_fails_alone() -> None:
     }
     erred = failed_task(finished, "why")
     assert decode(dumps(erred))["exception_text"] == "PermissionError('why')"
-    assert {field: erred[field] for field in ("op", "key", "run_id", "stimulus_id")} == {
+    error = pickle.loads(erred.pop("exception").data)  # noqa: S301 - of ours
+    assert (type(error), error.args) == (PermissionError, ("why",))
+    assert erred == {
         "op": "task-erred",
+        "status": "error",
         "key": "k",
         "run_id": 4,
         "stimulus_id": "s",
+        "traceback": None,
+        "exception_text": "PermissionError('why')",
+        "traceback_text": "",
+        "thread": None,
+        "startstops": [],
     }

@@ -182,6 +182,13 @@ def test_each_object_has_the_frames_behind_its_header() -> None:
     ]
 
 
+@pytest.mark.parametrize("offset", [0, -1, 2, True, 1.0, "1", None])
+def test_a_header_outside_the_message_is_refused(offset: Any) -> None:
+    header = {"num-sub-frames": 0}
+    with pytest.raises(GateError, match="a serialized object outside the message"):
+        decode([*packed(header | {"x": {"__Serialized__": offset}}), *packed(header)])
+
+
 @pytest.mark.parametrize(
     ("offsets", "headers", "reason"),
     [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from daskpki import secret_names
@@ -29,12 +28,11 @@ _ARTIFACT: Final = re.compile(r"([a-z0-9-]+)-docker\.pkg\.dev/([a-z0-9.:-]+)/([a
 # Before the network's other rules, of priority 1000 and more, such as the default network's default-allow-internal.
 _PRIORITIES: Final = {"ALLOW": 800, "DENY": 900}
 _ACCOUNTS_A_RULE: Final = 10  # Compute Engine's limit for sources and for targets
-_INSIDE: Final = f"tcp:{WORKER_PORTS[0]}-{WORKER_PORTS[1]},tcp:{NANNY_PORTS[0]}-{NANNY_PORTS[1]}"
+_INSIDE: Final = ",".join(f"tcp:{ports.replace(':', '-')}" for ports in (WORKER_PORTS, NANNY_PORTS))
 _EVERYTHING: Final = "tcp:1024-65535,udp:1024-65535"
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """VMs that are alike: `command` is the entrypoint's, `leaves` are the credentials that they may read.
 
     `own` is true if their service account is made for them, and false for an existing one that was named.
@@ -170,14 +168,13 @@ def container(wanted: Deployment, part: Part) -> Container:
             "MEMORY_PER_WORKER": wanted.memory_per_worker,
             "NUM_WORKERS": wanted.num_workers,
         }
-    ranges = (f"{first}:{last}" for first, last in (WORKER_PORTS, NANNY_PORTS))  # as iptables writes them
     return Container(
         cluster=wanted.cluster,
         image=wanted.image,
         command=part.command,
         arguments=("--", *WORKER_ARGUMENTS) if part.works else (),
         environment={variable: str(value) for variable, value in settings.items() if value is not None},
-        ports=(str(SCHEDULER_PORT),) if part.schedules else tuple(ranges),  # what other VMs connect to
+        ports=(str(SCHEDULER_PORT),) if part.schedules else (WORKER_PORTS, NANNY_PORTS),  # what other VMs connect to
         mounts_files=part.works and any(mount.path for mount in wanted.mounts),
     )
 

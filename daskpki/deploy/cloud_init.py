@@ -23,14 +23,9 @@ UID: Final = 65532
 # The ports of a deployed cluster, fixed so that a firewall can name them; all below Linux's ephemeral range. The
 # dashboard's is absent: it stays on loopback, and no rule lets it through.
 SCHEDULER_PORT: Final = 8786
-WORKER_PORTS: Final = (9000, 9999)
-NANNY_PORTS: Final = (10000, 10999)
-WORKER_ARGUMENTS: Final = (
-    "--worker-port",
-    f"{WORKER_PORTS[0]}:{WORKER_PORTS[1]}",
-    "--nanny-port",
-    f"{NANNY_PORTS[0]}:{NANNY_PORTS[1]}",
-)
+WORKER_PORTS: Final = "9000:9999"  # as Dask and iptables write ranges
+NANNY_PORTS: Final = "10000:10999"
+WORKER_ARGUMENTS: Final = ("--worker-port", WORKER_PORTS, "--nanny-port", NANNY_PORTS)
 """Arguments for `dask worker`, after the entrypoint's `--`."""
 
 _SCRATCH: Final = "/var/lib/daskpki"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from daskpki.deploy.blueprint import Part, Rule, container, parts, rules
@@ -191,8 +190,7 @@ def _vm(wanted: Deployment, part: Part) -> Resource:
         command("add-metadata", f"--metadata-from-file={FACTS_KEY}={name}.json"),
     )
     found = found_vm(wanted.owner, name, wanted.zone, facts)
-    return replace(
-        found,
+    return found._replace(
         title=f"{found.title}: {_description(facts)}",
         create=(command("create", *_flags(wanted, part, name, marks), *static),),
         # Labels are no reason to end what runs there.
@@ -221,11 +219,11 @@ def _template_and_group(wanted: Deployment, part: Part) -> Iterator[Resource]:
     name = owner.name(f"{part.name}-{digest(json.dumps(content))}")
     flags = (*_flags(wanted, part, name, marks), f"--description={owner.mark}")
     create = gcloud(wanted.project, "compute", "instance-templates", "create", name, *flags)
-    yield replace(found_template(owner, name), create=(create,), files=_files(wanted, part, name))
+    yield found_template(owner, name)._replace(create=(create,), files=_files(wanted, part, name))
     place = wanted.region if wanted.regional else wanted.zone
     rate = (f"--max-surge={wanted.max_surge}", f"--max-unavailable={wanted.max_unavailable}")
     made = group(owner, Group(owner.name(part.name), place, wanted.regional, wanted.workers, name, facts), rate)
-    yield replace(made, title=f"{made.title}, each {_description(facts)}")
+    yield made._replace(title=f"{made.title}, each {_description(facts)}")
 
 
 class Group(NamedTuple):

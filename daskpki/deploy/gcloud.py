@@ -47,10 +47,6 @@ class ServiceDisabledError(AccessDeniedError):
     """The API that a command calls is switched off in the project."""
 
 
-class OrganisationPolicyError(AccessDeniedError):
-    """A policy of the organisation forbids what a command asks for."""
-
-
 class NotSettledError(UnavailableError):
     """A resource that the command names does not exist, or that service does not know it yet."""
 
@@ -85,7 +81,7 @@ def error_of(command: Command, stderr: str) -> DaskpkiError:  # noqa: PLR0911 - 
     what = f"`{' '.join(command[:4])} ...` failed: {_reason(stderr)}"
     if found := _CONSTRAINT.search(words):
         hint = _WAYS_OUT.get(found[1], "ask who administers the organisation's policies")
-        return OrganisationPolicyError(f"the organisation's policy {found[0]} forbids it: {what}", hint=hint)
+        return AccessDeniedError(f"the organisation's policy {found[0]} forbids it: {what}", hint=hint)
     if "SERVICE_DISABLED" in words or "accessNotConfigured" in words:
         return ServiceDisabledError(what, hint="the plan switches it on; a switch takes a few minutes to act")
     if "do not currently have an active account" in words or "gcloud auth login" in words:

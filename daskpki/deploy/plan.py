@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -85,11 +84,10 @@ def resources(wanted: Deployment) -> Sequence[Resource]:
     return (*iam.identities(wanted), *compute.network(wanted), *compute.machines(wanted))
 
 
-@dataclass(frozen=True)
-class Observed:
+class Observed(NamedTuple):
     """Existing state: our resources, the keys of foreign ones with such names, and the ids of our secrets."""
 
-    ours: Mapping[tuple[Kind, str], Resource] = field(default_factory=dict)
+    ours: Mapping[tuple[Kind, str], Resource] = {}
     foreign: frozenset[tuple[Kind, str]] = frozenset()
     secrets: frozenset[str] = frozenset()
 
@@ -158,10 +156,10 @@ def _step(
 
 def prerequisites(wanted: Deployment, observed: Observed) -> Iterator[Step]:
     """The steps by which daskpki makes a missing CA and credentials; these are revoked rather than undone."""
-    leaves = [leaf for part in parts(wanted) for leaf in part.leaves]
     missing = [
         (role, name)
-        for role, name in leaves
+        for part in parts(wanted)
+        for role, name in part.leaves
         if secret_names.credential_id(wanted.cluster, role, name) not in observed.secrets
     ]
     sealed = (f"--ca-passphrase-file={wanted.ca_passphrase_file}",) if wanted.ca_passphrase_file else ()
@@ -197,28 +195,23 @@ def plan_lines(steps: Sequence[Step], *, commands: bool = False) -> Iterator[str
     """The plan for people, grants grouped by account; with `commands` also what does each step and what undoes it."""
     if not steps:
         yield "nothing to change"
-    grouped: set[tuple[Action, str]] = set()
+    grants: dict[tuple[Action, str], list[str]] = {}
     for step in steps:
+        if step.grant:
+            grants.setdefault((step.action, step.grant.account), []).append(step.title)
+    for step in steps:
+        sign, word = _SIGNS[step.action]
         if step.grant and not commands:
-            group = (step.action, step.grant.account)
-            if group not in grouped:
-                grouped.add(group)
-                yield from _grants(group, steps)
+            if titles := grants.pop((step.action, step.grant.account), None):
+                many = f"{len(titles)} grants" if len(titles) > 1 else "grant"
+                yield f"{sign} {word}: {many} to {step.grant.account}"
+                yield from (f"    {title}" for title in titles)
             continue
-        sign, _ = _SIGNS[step.action]
         yield f"{sign} {step.line}"
         yield from (f"    {name}: {a or 'none'} -> {b or 'none'}" for name, (a, b) in step.changes.items())
         if commands:
             yield from (f"    $ {shlex.join(command)}" for command in step.commands)
             yield from (f"    undo: {shlex.join(command)}" for command in step.undo)
-
-
-def _grants(group: tuple[Action, str], steps: Sequence[Step]) -> Iterator[str]:
-    action, account = group
-    sign, word = _SIGNS[action]
-    titles = [step.title for step in steps if step.grant and (step.action, step.grant.account) == group]
-    yield f"{sign} {word}: {f'{len(titles)} grants' if len(titles) > 1 else 'grant'} to {account}"
-    yield from (f"    {title}" for title in titles)
 
 
 def reach(wanted: Deployment) -> Iterator[str]:

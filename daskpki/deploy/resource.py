@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -59,8 +58,7 @@ class Grant(NamedTuple):
         return f"serviceAccount:{self.account}"
 
 
-@dataclass(frozen=True)
-class Resource:
+class Resource(NamedTuple):
     """A resource, wanted or found. Two with the same `key` are the same one; their `facts` may differ.
 
     `update` returns the commands that change the differing facts, or None if it has to be replaced; `ends` names what
@@ -70,11 +68,11 @@ class Resource:
     kind: Kind
     name: str
     title: str
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = {}
     create: tuple[Command, ...] = ()
     delete: tuple[Command, ...] = ()
     update: Callable[[Differences], Update | None] = lambda _differences: None
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = NO_FILES
     ends: str = ""
     grant: Grant | None = None
 

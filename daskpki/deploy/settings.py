@@ -23,7 +23,7 @@ ZONES_OF_A_REGION: Final = 3
 SECRETS_DIRECTORY: Final = "/run/secrets"
 """Tmpfs of a worker's container for mounted secrets, beside its `/tmp`."""
 
-_WIDEST: Final = 8
+WIDEST: Final = 8
 """A whole private network (RFC 1918, 3): two halves of the Internet would name everybody as well as one /0."""
 
 _MIN_DISK: Final = 10  # GB: the size of Container-Optimized OS's image
@@ -32,27 +32,35 @@ _MAX_LABELS: Final = 60  # Google's limit is 64, and four may be ours
 
 _NAME: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _SUBNET: Final = r"projects/[a-z0-9.:-]+/regions/(?P<region>[a-z0-9-]+)/subnetworks/[a-z0-9-]+"
-# REGISTRY/PATH:TAG or @sha256:...
-_IMAGE: Final = re.compile(r"[a-z0-9][a-z0-9._/:-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|@sha256:[0-9a-f]{64})\Z")
+IMAGE: Final = "[a-z0-9][a-z0-9._/:-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|@sha256:[0-9a-f]{64})"
+"""REGISTRY/PATH:TAG or @sha256:..., as Python and Terraform both read patterns."""
+
 # On the container's tmpfs.
 _MOUNT_PATH: Final = re.compile(rf"({SECRETS_DIRECTORY}|/tmp)(/[A-Za-z0-9_.-]+)+\Z")
 
 _SHARED: Final = "its short name, or for a Shared VPC projects/HOST/global/networks/NAME and .../subnetworks/NAME"
 
+_MACHINE_TYPE: Final = ("machine type", _NAME, "such as e2-highcpu-16")
+_ACCOUNT: Final = (
+    "service account", r"[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com", "NAME@PROJECT.iam.gserviceaccount.com"
+)  # fmt: skip
 _FORMS: Final = {
-    "zone": (r"[a-z]+(-[a-z]+)+[0-9]+-[a-z]", "such as europe-west1-b"),
-    "machine type": (_NAME, "such as e2-highcpu-16"),
-    "disk type": (r"[a-z][a-z0-9-]{1,40}", "such as pd-balanced, pd-ssd or hyperdisk-balanced"),
-    "tag": (r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", "such as dask-server"),
-    "network": (rf"{_NAME}|projects/[a-z0-9.:-]+/global/networks/[a-z0-9-]+", _SHARED),
-    "subnet": (rf"{_NAME}|{_SUBNET}", _SHARED),
-    "service account": (r"[a-z0-9-]+@[a-z0-9.-]+\.gserviceaccount\.com", "NAME@PROJECT.iam.gserviceaccount.com"),
-    "--ca-sha256": (r"[0-9a-f]{64}", "64 hexadecimal digits, as `daskpki show` prints them"),
-    "label": (r"[a-z][a-z0-9_-]{0,62}=[a-z0-9_-]{0,63}", "KEY=VALUE of a-z, 0-9, '_' and '-'"),
-    "--memory-per-worker": (r"(?=.*[1-9])[0-9]{1,4}(\.[0-9]{1,3})?", "a number of GB, for example 1 or 3.5"),
-    "--worker-clients": ("deny|limited|allow", "one of deny, limited, allow"),
-    "--scheduler-code": (f"{STOCK}|{SEALED}", f"one of {STOCK}, {SEALED}"),
+    "zone": ("zone", r"[a-z]+(-[a-z]+)+[0-9]+-[a-z]", "such as europe-west1-b"),
+    "machine_type": _MACHINE_TYPE,
+    "scheduler_machine_type": _MACHINE_TYPE,
+    "disk_type": ("disk type", r"[a-z][a-z0-9-]{1,40}", "such as pd-balanced, pd-ssd or hyperdisk-balanced"),
+    "network": ("network", rf"{_NAME}|projects/[a-z0-9.:-]+/global/networks/[a-z0-9-]+", _SHARED),
+    "subnet": ("subnet", rf"{_NAME}|{_SUBNET}", _SHARED),
+    "scheduler_account": _ACCOUNT,
+    "worker_account": _ACCOUNT,
+    "ca_sha256": ("--ca-sha256", r"[0-9a-f]{64}", "64 hexadecimal digits, as `daskpki show` prints them"),
+    "memory_per_worker": ("--memory-per-worker", r"(?=.*[1-9])[0-9]{1,4}(\.[0-9]{1,3})?", "GB, such as 1 or 3.5"),
+    "worker_clients": ("--worker-clients", "deny|limited|allow", "one of deny, limited, allow"),
+    "scheduler_code": ("--scheduler-code", f"{STOCK}|{SEALED}", f"one of {STOCK}, {SEALED}"),
+    "tags": ("tag", r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", "such as dask-server"),
+    "labels": ("label", r"[a-z][a-z0-9_-]{0,62}=[a-z0-9_-]{0,63}", "KEY=VALUE of a-z, 0-9, '_' and '-'"),
 }
+"""By field: its name in messages, the pattern of its value or of each value, and the rule in words."""
 
 # The first word of a machine type shows its processors and GPUs; N1 VMs get GPUs by an option.
 _ACCELERATED: Final = re.compile(r"(a[2-9][a-z]?|g[24]|ct[0-9][a-z]*|tpu[a-z0-9]*)-")
@@ -62,8 +70,8 @@ _ARM: Final = re.compile(r"(t2a|c4a|n4a|a4x)-")
 class Option(NamedTuple):
     """An option of `daskpki deploy gcp`, by default named like the field that it sets; flags have no metavar."""
 
-    metavar: str | None
     help: str
+    metavar: str | None = None
     name: str | None = None
     hidden: bool = False
 
@@ -74,7 +82,7 @@ class Site:
 
     store: GsmUrl
     cluster: str
-    network: Annotated[str, Option("N", "VPC network; for a Shared VPC projects/HOST/global/networks/N.")] = "default"
+    network: Annotated[str, Option("VPC network; for a Shared VPC projects/HOST/global/networks/N.", "N")] = "default"
 
     @property
     def project(self) -> str:
@@ -89,8 +97,7 @@ class Site:
     @property
     def network_owner(self) -> Owner:
         """Owner of the firewall rules, which are in the network's project: another one for a Shared VPC."""
-        words = self.network.split("/")
-        host = words[1] if words[0] == "projects" and len(words) > 1 else self.project
+        host = self.network.split("/")[1] if self.network.startswith("projects/") else self.project
         return Owner(host, self.cluster, None if host == self.project else self.project)
 
 
@@ -101,62 +108,59 @@ class Deployment(Site):
     The command makes its options of these fields.
     """
 
-    zone: Annotated[str, Option("Z", "Zone of the VMs, such as europe-west1-b.")]
-    image: Annotated[str, Option("I", "Container image, by version or digest.")]
-    machine_type: Annotated[str, Option("M", "Machine type of the workers' VMs, or of the only VM.")] = "e2-standard-4"
-    scheduler_machine_type: Annotated[str, Option("M", "Machine type of the scheduler's VM, if there are others.")] = (
+    zone: Annotated[str, Option("Zone of the VMs, such as europe-west1-b.", "Z")]
+    image: Annotated[str, Option("Container image, by version or digest.", "I")]
+    machine_type: Annotated[str, Option("Machine type of the workers' VMs, or of the only VM.", "M")] = "e2-standard-4"
+    scheduler_machine_type: Annotated[str, Option("Machine type of the scheduler's VM, if there are others.", "M")] = (
         "e2-standard-2"
     )
     accelerator: Annotated[
-        str | None, Option("T", "GPU of the VMs. Refused: nothing here sets one up.", hidden=True)
+        str | None, Option("GPU of the VMs. Refused: nothing here sets one up.", "T", hidden=True)
     ] = None
-    workers: Annotated[int, Option("N", "VMs of workers. With 0, one VM runs everything.")] = 0
-    isolate_workers: Annotated[bool, Option(None, "Give each worker VM its own name, leaf and service account.")] = (
-        False
-    )
-    regional: Annotated[bool, Option(None, "Spread the workers' VMs over the zones of the region.")] = False
+    workers: Annotated[int, Option("VMs of workers. With 0, one VM runs everything.", "N")] = 0
+    isolate_workers: Annotated[bool, Option("Give each worker VM its own name, leaf and service account.")] = False
+    regional: Annotated[bool, Option("Spread the workers' VMs over the zones of the region.")] = False
     surge: Annotated[
-        int | None, Option("N", "VMs that a rolling replacement adds: 0, or at least 1 (regional: 3).")
+        int | None, Option("VMs that a rolling replacement adds: 0, or at least 1 (regional: 3).", "N")
     ] = None
-    spot: Annotated[bool, Option(None, "Use spot VMs for workers.")] = False
-    disk_size: Annotated[int | None, Option("GB", "Boot disk, where workers spill. Default: the OS image's 10 GB.")] = (
+    spot: Annotated[bool, Option("Use spot VMs for workers.")] = False
+    disk_size: Annotated[int | None, Option("Boot disk, where workers spill. Default: the OS image's 10 GB.", "GB")] = (
         None
     )
-    disk_type: Annotated[str | None, Option("T", "Boot disk type, such as pd-ssd. Default: Google's.")] = None
-    labels: Annotated[tuple[str, ...], Option("K=V", "Label of the VMs.", "--label")] = ()
-    clients_from: Annotated[tuple[str, ...], Option("RANGE", "IP range that may reach port 8786. Default: none.")] = ()
-    iap: Annotated[bool, Option(None, "Let Identity-Aware Proxy reach SSH and port 8786.")] = False
-    tags: Annotated[tuple[str, ...], Option("T", "Network tag of the VMs.", "--tag")] = ()
-    subnet: Annotated[str | None, Option("S", "Subnet; for a Shared VPC projects/HOST/regions/R/subnetworks/S.")] = None
-    private: Annotated[bool, Option(None, "Give no VM an external address.")] = False
+    disk_type: Annotated[str | None, Option("Boot disk type, such as pd-ssd. Default: Google's.", "T")] = None
+    labels: Annotated[tuple[str, ...], Option("Label of the VMs.", "K=V", "--label")] = ()
+    clients_from: Annotated[tuple[str, ...], Option("IP range that may reach port 8786. Default: none.", "RANGE")] = ()
+    iap: Annotated[bool, Option("Let Identity-Aware Proxy reach SSH and port 8786.")] = False
+    tags: Annotated[tuple[str, ...], Option("Network tag of the VMs.", "T", "--tag")] = ()
+    subnet: Annotated[str | None, Option("Subnet; for a Shared VPC projects/HOST/regions/R/subnetworks/S.", "S")] = None
+    private: Annotated[bool, Option("Give no VM an external address.")] = False
     scheduler_account: Annotated[
         str | None,
-        Option("MAIL", "Existing service account of the scheduler's or only VM.", "--scheduler-service-account"),
+        Option("Existing service account of the scheduler's or only VM.", "MAIL", "--scheduler-service-account"),
     ] = None
     worker_account: Annotated[
-        str | None, Option("MAIL", "Existing service account of the workers' VMs.", "--worker-service-account")
+        str | None, Option("Existing service account of the workers' VMs.", "MAIL", "--worker-service-account")
     ] = None
-    no_logging: Annotated[bool, Option(None, "Send no logs to Cloud Logging.")] = False
-    no_monitoring: Annotated[bool, Option(None, "Send no metrics to Cloud Monitoring.")] = False
-    threads_per_worker: Annotated[int | None, Option("N", "Threads per worker process.")] = None
-    memory_per_worker: Annotated[str | None, Option("GB", "Memory limit per worker process.")] = None
-    num_workers: Annotated[int | None, Option("N", "Worker processes on each VM.")] = None
-    worker_clients: Annotated[str | None, Option("MODE", "Clients inside tasks: deny, limited or allow.")] = None
+    no_logging: Annotated[bool, Option("Send no logs to Cloud Logging.")] = False
+    no_monitoring: Annotated[bool, Option("Send no metrics to Cloud Monitoring.")] = False
+    threads_per_worker: Annotated[int | None, Option("Threads per worker process.", "N")] = None
+    memory_per_worker: Annotated[str | None, Option("Memory limit per worker process.", "GB")] = None
+    num_workers: Annotated[int | None, Option("Worker processes on each VM.", "N")] = None
+    worker_clients: Annotated[str | None, Option("Clients inside tasks: deny, limited or allow.", "MODE")] = None
     scheduler_code: Annotated[
-        str | None, Option("MODE", "What the scheduler may unpickle: stock or sealed (nothing).")
+        str | None, Option("What the scheduler may unpickle: stock or sealed (nothing).", "MODE")
     ] = None
-    ca_sha256: Annotated[str | None, Option("HEX", "The only CA that VMs trust.")] = None
+    ca_sha256: Annotated[str | None, Option("The only CA that VMs trust.", "HEX")] = None
     ca_passphrase_file: str | None = None
     secrets: Annotated[
         tuple[str, ...],
-        Option("N=WHERE", "Workers mount N, or N@VERSION, at /run/secrets/FILE or as fd.", "--secret"),
+        Option("Workers mount N, or N@VERSION, at /run/secrets/FILE or as fd.", "N=WHERE", "--secret"),
     ] = ()
     secrets_in_environment: Annotated[
         bool,
         Option(
-            None,
             "Also as env:VAR, which child processes, crash reports and readers of /proc/PID/environ see.",
-            "--allow-secrets-in-environment",
+            name="--allow-secrets-in-environment",
         ),
     ] = False
 
@@ -203,25 +207,11 @@ def check_deployment(wanted: Deployment) -> Deployment:
     parse_label(wanted.cluster, "cluster")
     if wanted.project.isdigit():
         raise UsageError(f"{wanted.project!r} is a project's number", hint="name the project by its id: gsm://PROJECT")
-    for what, text in (
-        ("zone", wanted.zone),
-        ("machine type", wanted.machine_type),
-        ("machine type", wanted.scheduler_machine_type),
-        ("disk type", wanted.disk_type),
-        ("network", wanted.network),
-        ("subnet", wanted.subnet),
-        ("service account", wanted.scheduler_account),
-        ("service account", wanted.worker_account),
-        ("--ca-sha256", wanted.ca_sha256),
-        ("--memory-per-worker", wanted.memory_per_worker),
-        ("--worker-clients", wanted.worker_clients),
-        ("--scheduler-code", wanted.scheduler_code),
-        *(("tag", tag) for tag in wanted.tags),
-        *(("label", pair) for pair in wanted.labels),
-    ):
-        pattern, rule = _FORMS[what]
-        if text is not None and not re.fullmatch(pattern, text):
-            raise UsageError(f"{what} {text!r} is not well-formed", hint=rule)
+    for field, (what, pattern, rule) in _FORMS.items():
+        given = getattr(wanted, field)
+        for text in given if isinstance(given, tuple) else (given,):
+            if text is not None and not re.fullmatch(pattern, text):
+                raise UsageError(f"{what} {text!r} is not well-formed", hint=rule)
     _check_machines(wanted)
     _check_network(wanted)
     for option, count, least, most in (
@@ -240,8 +230,7 @@ def check_deployment(wanted: Deployment) -> Deployment:
                 f"--secret {mount.name}={mount.path!r} is not on a tmpfs of the container",
                 hint=f"--secret {mount.name}={SECRETS_DIRECTORY}/{mount.name}, or {mount.name}=fd",
             )
-    ranges = tuple(parse_range(text) for text in wanted.clients_from)
-    return replace(wanted, clients_from=tuple(dict.fromkeys(ranges)))
+    return replace(wanted, clients_from=tuple(dict.fromkeys(map(parse_range, wanted.clients_from))))
 
 
 def parse_gsm(text: str) -> GsmUrl:
@@ -260,14 +249,14 @@ def parse_range(text: str) -> str:
         raise UsageError(f"--clients-from {text!r}: {error}", hint="for example 203.0.113.0/24") from None
     if network.version != 4:  # noqa: PLR2004 - the VMs that are made have IPv4 addresses only
         raise UsageError(f"--clients-from {text!r} is IPv6, and the VMs have IPv4 addresses", hint="name an IPv4 range")
-    if network.prefixlen < _WIDEST:
-        whom = "everybody" if network.prefixlen == 0 else f"more than a /{_WIDEST}, the widest range that is let in"
+    if network.prefixlen < WIDEST:
+        whom = "everybody" if network.prefixlen == 0 else f"more than a /{WIDEST}, the widest range that is let in"
         raise UsageError(f"--clients-from {text!r} names {whom}", hint="name the range that your clients come from")
     return str(network)
 
 
 def _check_machines(wanted: Deployment) -> None:
-    if not _IMAGE.match(wanted.image):
+    if not re.fullmatch(IMAGE, wanted.image):
         raise UsageError(
             f"image {wanted.image!r} names no version", hint="REGISTRY/PATH:TAG, or better REGISTRY/PATH@sha256:DIGEST"
         )

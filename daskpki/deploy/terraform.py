@@ -31,13 +31,16 @@ from daskpki.deploy.cloud_init import SCHEDULER_PORT, registry_of, render_user_d
 from daskpki.deploy.compute import OS_IMAGE, PART_LABEL, labels, metadata
 from daskpki.deploy.iam import apis
 from daskpki.deploy.resource import Grant, Kind, account_id
-from daskpki.deploy.settings import Deployment
+from daskpki.deploy.settings import IMAGE, WIDEST, Deployment
 from daskpki.grants import OPERATOR_PERMISSIONS, OPERATOR_ROLE_TITLE
 
-_IMAGE_RULE: Final = "^[a-z0-9][a-z0-9._/:-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|@sha256:[0-9a-f]{64})$"
+# An empty list of ranges would let everybody in. `cidrnetmask` takes IPv4 alone, and `cidrsubnet` clears host bits.
+_RANGES_RULE: Final = (
+    "length(var.clients_from) > 0 && alltrue([for r in var.clients_from : try(can(cidrnetmask(r)) && "
+    f'cidrsubnet(r, 0, 0) == r && tonumber(split("/", r)[1]) >= {WIDEST}, false)])'
+)
 # With `-scheduler`, IAM's 30 characters for a service account.
 _NAME_RULE: Final = "^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$"
-_MAX_NAME: Final = 20
 _CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
 
 
@@ -259,19 +262,18 @@ def _variables(wanted: Deployment) -> dict[str, Any]:
         "disk_type": ("string", "Boot disk type; null for Google's default.", wanted.disk_type),
         "scheduler_machine_type": ("string", "Machine type of the scheduler's VM.", wanted.scheduler_machine_type),
         "workers": ("number", "VMs of workers.", wanted.workers),
-        "clients_from": (
-            "list(string)",
-            "IP ranges whose clients may connect to port 8786.",
-            list(wanted.clients_from),
-        ),
+        "clients_from": ("list(string)", "IP ranges that may reach port 8786.", list(wanted.clients_from)),
     }
     unused = {"scheduler_machine_type": wanted.single, "workers": not grouped, "clients_from": not wanted.clients_from}
-    rules = {"image": (_IMAGE_RULE, "REGISTRY/PATH:TAG or REGISTRY/PATH@sha256:DIGEST.")}
-    if len(found["name"][2]) <= _MAX_NAME:
-        rules["name"] = (_NAME_RULE, "At most 20 of a-z, 0-9 and '-'.")
+    rules = {
+        "image": (f'can(regex("^{IMAGE}$", var.image))', "REGISTRY/PATH:TAG or REGISTRY/PATH@sha256:DIGEST."),
+        "clients_from": (_RANGES_RULE, f"At least one IPv4 range such as 203.0.113.0/24, none wider than a /{WIDEST}."),
+    }
+    if re.search(_NAME_RULE, found["name"][2]):
+        rules["name"] = (f'can(regex("{_NAME_RULE}", var.name))', "At most 20 of a-z, 0-9 and '-'.")
     checks = {
-        name: {"validation": [{"condition": f'${{can(regex("{pattern}", var.{name}))}}', "error_message": message}]}
-        for name, (pattern, message) in rules.items()
+        name: {"validation": [{"condition": f"${{{condition}}}", "error_message": message}]}
+        for name, (condition, message) in rules.items()
     }
     return {
         name: {"type": kind, "description": about, "default": default, **checks.get(name, {})}

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from daskpki.deploy.blueprint import container, internal_address, parts
 from daskpki.deploy.cloud_init import render_user_data
 from daskpki.deploy.plan import resources
 from daskpki.deploy.resource import Kind
-from daskpki.deploy.settings import Deployment
+from daskpki.deploy.settings import WIDEST, Deployment, check_deployment
 from daskpki.deploy.terraform import escaped, terraform_files
+from daskpki.errors import UsageError
 from daskpki.grants import OPERATOR_PERMISSIONS
 from tests.deploy.conftest import deployment
 from tests.deploy.test_plan import CLUSTER, ISOLATED, MOUNTING, NODE, SHARED
@@ -194,6 +196,29 @@ def test_the_templates_give_the_user_data_of_the_plan(chosen: Mapping[str, objec
         for image, refused in ((wanted.image, False), ("a:1\nExecStart=/bin/sh", True)):
             done = terraform(tmp_path, "plan", "-input=false", f"-var=image={image}")
             assert ("REGISTRY/PATH:TAG or" in done.stderr) == bool(done.returncode) == refused
+
+
+@pytest.mark.parametrize(
+    ("ranges", "fits"),
+    [
+        (["203.0.113.7/32", "10.0.0.0/8"], True),
+        ([], False),
+        (["10.0.0.0/8", "0.0.0.0/1"], False),
+        (["2001:db8::/32"], False),
+        (["203.0.113.7/24"], False),
+        (["office"], False),
+    ],
+)
+def test_the_module_takes_the_ranges_that_the_command_takes(ranges: list[str], fits: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    files = terraform_files(deployment(**NODE))
+    (rule,) = json.loads(files["variables.tf.json"])["variable"]["clients_from"]["validation"]
+    assert f">= {WIDEST}" in rule["condition"]
+    with nullcontext() if fits or not ranges else pytest.raises(UsageError):
+        check_deployment(deployment(clients_from=tuple(ranges)))
+    if TERRAFORM:
+        (tmp_path / "variables.tf.json").write_text(files["variables.tf.json"])
+        done = terraform(tmp_path, "plan", "-input=false", f"-var=clients_from={json.dumps(ranges)}")
+        assert (rule["error_message"] in " ".join(done.stderr.split())) == bool(done.returncode) == (not fits)
 
 
 # Terraform normalises text to NFC, so no combining characters.

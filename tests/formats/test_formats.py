@@ -74,7 +74,7 @@ def test_the_seen_heads_are_read(place: LocalPlace) -> None:
     seen["heads"][CLUSTER][0] += 1
     (place.seen / name).parent.mkdir(exist_ok=True)
     (place.seen / name).write_text(json.dumps(seen))
-    with closing(place.factory()) as store, pytest.raises(NotTrustedError, match="put back"):
+    with closing(place.factory()) as store, pytest.raises(NotTrustedError, match="rolled back"):
         authority(store).inventory()
 
 

@@ -91,7 +91,7 @@ def test_a_log_with_another_past_is_refused_though_it_is_longer(place: GsmPlace,
     for _ in range(3):
         with closing(place.factory()) as store:
             store.log("c").commit(lambda _: [random_leaf(CHANCE).reserved()], STAMP)
-    with operator(place, tmp_path) as store, pytest.raises(NotTrustedError, match="put back"):
+    with operator(place, tmp_path) as store, pytest.raises(NotTrustedError, match="rolled back"):
         store.log("c").inventory()
 
 
@@ -101,7 +101,7 @@ def test_what_was_only_read_is_remembered_as_well(place: GsmPlace, tmp_path: Pat
     with operator(place, tmp_path) as store:
         store.log("c").inventory()
     put_back(place, old)
-    with operator(place, tmp_path) as store, pytest.raises(NotTrustedError, match="put back"):
+    with operator(place, tmp_path) as store, pytest.raises(NotTrustedError, match="rolled back"):
         store.log("c").inventory()
 
 

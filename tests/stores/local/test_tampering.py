@@ -263,7 +263,7 @@ def test_a_store_with_another_past_is_noticed_though_it_is_longer(place: LocalPl
         for _ in range(3):
             store.log("c").commit(lambda _: [Draft("other", {})], STAMP)
     seen.write_bytes(remembered)
-    with closing(place.factory()) as store, pytest.raises(NotTrustedError, match="put back"):
+    with closing(place.factory()) as store, pytest.raises(NotTrustedError, match="rolled back"):
         store.log("c").inventory()
 
 

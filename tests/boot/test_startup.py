@@ -6,8 +6,8 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -73,6 +73,15 @@ def descendants(child: pexpect.spawn[str]) -> list[psutil.Process]:
     return processes
 
 
+def states(processes: Iterable[psutil.Process]) -> set[str]:
+    """What those do that are still there."""
+    found = set()
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            found.add(str(process.status()))
+    return found
+
+
 def ended(child: pexpect.spawn[str]) -> tuple[int | None, list[str]]:
     """The exit code, and the lines that the process said last."""
     child.expect(pexpect.EOF)
@@ -128,9 +137,9 @@ def test_ctrl_z_stops_a_node_with_all_its_processes(start: Start) -> None:
     node.expect_exact("ready at")
     whole = [psutil.Process(node.pid), *descendants(node)]
     node.sendcontrol("z")
-    _reach(lambda: all(each.status() == psutil.STATUS_STOPPED for each in whole))
+    _reach(lambda: states(whole) == {psutil.STATUS_STOPPED})
     node.kill(signal.SIGCONT)
-    _reach(lambda: not any(each.status() == psutil.STATUS_STOPPED for each in whole))
+    _reach(lambda: psutil.STATUS_STOPPED not in states(whole))
     node.sendintr()
     assert not [line for line in ended(node)[1] if "Traceback" in line]
 
@@ -140,7 +149,7 @@ def test_a_killed_node_leaves_nothing_behind(start: Start) -> None:
     node.expect_exact("ready at")
     programs = descendants(node)
     node.kill(signal.SIGKILL)
-    _reach(lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in programs))
+    _reach(lambda: states(programs) <= {psutil.STATUS_ZOMBIE})
 
 
 def _reach(state: Callable[[], bool]) -> None:

@@ -83,7 +83,8 @@ def test_in_an_environment_of_uv_it_is_read(tmp_path: Path, wheel: Path) -> None
 
 def test_in_a_python_with_a_prefix_of_its_own_it_is_read(tmp_path: Path, wheel: Path) -> None:
     """As conda's: pip puts the file below this Python's own prefix, where Dask looks. Here below a root of the test."""
-    made = Environment(BASE, {"PIP_BREAK_SYSTEM_PACKAGES": "1"})
+    debians = {"DEB_PYTHON_INSTALL_LAYOUT": "deb_system"}  # Debian's own Python would put it below /usr/local
+    made = Environment(BASE, {"PIP_BREAK_SYSTEM_PACKAGES": "1", **debians})
     made.pip("install", "--root", str(tmp_path), "--no-deps", "--ignore-installed", str(wheel))
     shipped = tmp_path / str(BASE.parents[1]).lstrip("/") / "etc/dask/daskpki.yaml"
     assert shipped.exists()

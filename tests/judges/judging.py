@@ -304,7 +304,7 @@ JUDGES: Final = {
             EXPIRED: "expired",
             REVOKED: "revoked",
             PURPOSE: "inadequate for operation|not approved|type not approved",
-            CONSTRAINT: "not permitted|not in the name space",
+            CONSTRAINT: "not permitted|not in the name space|issuer is not recognized",  # the last one from 3.110 on
             STRANGER: "issuer is not recognized|signature|Unknown",
         },
         frozenset({KeyType.ED25519}),  # NSS reads no Ed25519 in certificates before 3.102

@@ -386,7 +386,7 @@ def test_a_server_is_what_dask_calls_it_or_its_base(kind: type[BaseServer]) -> N
 
 @pytest.mark.parametrize("kind", [BaseServer, type("Worker", (), {})])
 def test_no_other_class_is_a_server(kind: type) -> None:
-    with pytest.raises(NotTrustedError, match=f"{kind.__name__} is no server that daskpki has rules for"):
+    with pytest.raises(NotTrustedError, match=f"daskpki has no rules for the server {kind.__name__}"):
         server_kind(object.__new__(kind))
 
 

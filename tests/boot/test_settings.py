@@ -119,7 +119,7 @@ def test_a_role_has_its_usual_name_and_a_client_none() -> None:
         (["worker", "--store", "local:", "--credential-dir", "/d"], {}, "two sources"),
         (["exec", "worker"], {}, "needs a command"),
         (["exec", "boss", "--", "true"], {}, "is not a role"),
-        (["exec"], {}, "'' is not a role"),
+        (["exec"], {}, "exec needs a command"),
     ],
 )
 def test_what_is_refused_and_why(argv: list[str], environ: dict[str, str], words: str) -> None:

@@ -120,6 +120,7 @@ def test_a_role_has_its_usual_name_and_a_client_none() -> None:
         (["exec", "worker"], {}, "needs a command"),
         (["exec", "boss", "--", "true"], {}, "is not a role"),
         (["exec"], {}, "exec needs a command"),
+        (["exec", "--", "true"], {}, "'' is not a role"),
     ],
 )
 def test_what_is_refused_and_why(argv: list[str], environ: dict[str, str], words: str) -> None:

@@ -220,10 +220,14 @@ def check_no_key(story: Story, canary: Canary, vm: subprocess.Popen[bytes]) -> N
     assert private is not None
     (story.work / "disk" / "daskpki" / "planted").write_bytes(private.reveal())
     story.said["planted text"] = json.dumps({"key": private.reveal().hex()}).encode()
-    with subprocess.Popen(["sleep", "60"], env={"PLANTED": private.reveal().hex()}) as holder:
+    waiting = ["sh", "-c", "echo up; read line"]  # while it is still being executed, its environment reads as empty
+    planted = {"PLANTED": private.reveal().hex()}
+    with subprocess.Popen(waiting, env=planted, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"up\n"
         places = {finding.place.rpartition("/")[2] for finding in search()}
         holder.kill()
-    assert {"environ", "planted", "planted text"} <= places
+    assert {"environ", "planted", "planted text"} <= places, places
 
 
 def texts(story: Story) -> Iterator[tuple[str, bytes]]:

@@ -134,7 +134,7 @@ def test_an_ed25519_leaf_comes_with_a_warning_that_names_who_refuses_it(local: R
     local("init-ca")
     warned = local("issue", "worker", "--key-type", "ed25519").err
     assert "warning: Ed25519 certificates are refused by some validators (NSS" in warned
-    assert "pyca" not in warned, "it takes such leaves by now (tests/pki/test_validate.py)"
+    assert "pyca" not in warned, "it takes such leaves by now (tests/pki/test_verify_leaf.py)"
     assert "Ed25519" not in local("issue", "worker", "--name", "other").err
 
 

@@ -3,8 +3,8 @@
 | what is put back | a running node (`tests/cluster`) | a pin | what this user has seen |
 |---|---|---|---|
 | a secret: a credential that is replaced and revoked | `test_rotation.py` | here | here |
-| a trust document with an older CRL | `test_revocation.py` | here, `tests/boot/test_check.py` | here |
-| a whole store | `test_polling.py` | here | here, and its log in `tests/authority/test_backup.py` |
+| a trust document with an older CRL | `test_revocation.py` | here, `tests/boot/test_verify.py` | here |
+| a whole store | `test_refresh_polling.py` | here | here, and its log in `tests/authority/test_backup.py` |
 
 What this user's commands have seen of a store counts for a login from it, too.
 

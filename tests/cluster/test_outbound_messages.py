@@ -59,14 +59,14 @@ class Scalar:
     [
         (np.arange(3), "numpy.ndarray"),
         (np.array([5]), "numpy.ndarray"),
-        (Scalar(), "tests.cluster.test_sender.Scalar"),
+        (Scalar(), "tests.cluster.test_outbound_messages.Scalar"),
         (object(), "builtins.object"),
         (ToPickle(1), "builtins.int"),
         (lambda: None, "builtins.function"),
         (2**80, "builtins.int"),
         (Exception("x"), "builtins.Exception"),
         (frozenset({1}), "builtins.frozenset"),
-        (Colour.RED, "tests.cluster.test_sender.Colour"),
+        (Colour.RED, "tests.cluster.test_outbound_messages.Colour"),
     ],
 )
 def test_what_would_be_pickled_raises_with_operation_and_type(value: Any, named: str) -> None:

@@ -2,8 +2,8 @@
 
 A boot asks the metadata server for the VM's name (where that is its credential's) and for a token; then Secret Manager
 for the leaf, the newest trust document, the trust document's next number, and the secrets to mount. What may be wrong
-around a boot has its tests elsewhere: proxies and TLS in test_connection.py, clocks in test_check.py, no memfd in
-test_materialise.py; a read-only root, any user, PID 1 in tests/deploy/test_single_vm.py.
+around a boot has its tests elsewhere: proxies and TLS in test_http_connections.py, clocks in test_verify.py, no memfd
+in test_memfd.py; a read-only root, any user, PID 1 in tests/deploy/test_single_vm.py.
 """
 
 from __future__ import annotations

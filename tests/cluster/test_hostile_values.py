@@ -2,7 +2,8 @@
 
 A scheduler, a worker and a client of this process hold to the rules; the thief is stock Dask's comm under another
 worker's certificate. After each value the client has a task run, and after each operation a new client and a new worker
-come. The messages are made from the tables, so that an operation added there is tried here.
+come. The messages are made from the tables, so that an operation added there is tried here. Each argument gets each
+value in long runs, and a quarter of the values by day: not the same quarter as its neighbour, so each value is tried.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import contextlib
 import itertools
 import math
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.cluster.values import KINDS
 from daskpki.identity import Role
 from tests.cluster.conftest import stock_security
+from tests.robustness.crash.nightly import by_day
 from tests.support.attacks import METRICS, registration
 from tests.support.cluster_material import Authority
 from tests.support.rogue import dial
@@ -78,6 +80,8 @@ VALID: dict[str, Any] = {
     "worker-name": "thief",
 }
 PORTS = itertools.count(1)
+EACH_OF = by_day(4, night=1)
+"""Of so many hostile values in a row, an argument gets one."""
 
 
 class Site(NamedTuple):
@@ -135,12 +139,19 @@ def variants(operation: str, kinds: Mapping[str, str], address: str) -> Iterator
             base[name] = address
     if operation in ("register-worker", "register-client"):
         base |= {"server_id": f"Worker-{address}", "name": address} if operation == "register-worker" else {}
-    for argument, value in itertools.product(base, HOSTILE):
+    for argument, value in hostile(operation, base):
         yield {name: each for name, each in (base | {argument: value}).items() if each is not ABSENT}
     if "metrics" in kinds:
-        for metric, value in itertools.product(METRICS, HOSTILE):
+        for metric, value in hostile(operation, METRICS):
             changed = {name: each for name, each in (METRICS | {metric: value}).items() if each is not ABSENT}
             yield base | {"metrics": changed}
+
+
+def hostile(operation: str, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """Each name with the values that are tried for it in this operation."""
+    for number, name in enumerate(names, start=len(operation)):
+        for value in HOSTILE[number % EACH_OF :: EACH_OF]:
+            yield name, value
 
 
 def fresh_address() -> str:
@@ -281,6 +292,11 @@ def test_control_what_honest_workers_add_is_taken(tmp_path: Path) -> None:
 
 
 EXTRA: dict[str, Any] = {"site": lambda _worker: {"rack": 7}}
+
+
+def test_every_hostile_value_is_tried() -> None:
+    tried = [value for operation, kinds in CALLS.items() for _name, value in hostile(operation, kinds)]
+    assert all(any(value is each for each in tried) for value in HOSTILE)
 
 
 def test_every_kind_is_tried_with_a_value_that_fits() -> None:

@@ -1,4 +1,7 @@
-"""The rules hold with each older distributed that is supported: tests marked `every_version`, in a process for each."""
+"""The rules hold with each older distributed that is supported: tests marked `every_version`, in a process for each.
+
+By day it is the oldest one, in long runs each.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from daskpki.cluster.selftest import TESTED
+from tests.robustness.crash.nightly import by_day
 from tests.support.nodes import ASKED_FOR
 from tests.support.paths import ROOT
 
@@ -34,7 +38,7 @@ def installed(version: str) -> Path:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("version", OLDER)
+@pytest.mark.parametrize("version", by_day(OLDER[:1], night=OLDER))
 def test_the_rules_hold_with(version: str) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environ |= {"PYTHONPATH": str(installed(version)), ASKED_FOR: version}

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import psutil
 from distributed import Client
@@ -34,6 +34,8 @@ from tests.cluster.conftest import stock_security
 from tests.support.cluster_material import Authority, Leaf
 from tests.support.nodes import PRELOADS, STARTED, Node, handover_of, node_environment, stock_environment
 
+T = TypeVar("T")
+
 COUNTS: Final = (10, 100)
 STOCK: Final = "stock"
 OURS: Final = "daskpki"
@@ -47,6 +49,8 @@ _QUIET: Final = {
     "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "10s",
 }
 """What every worker looks at several times a second, which a thousand in one process cannot."""
+_PATIENT: Final = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "1h"}
+"""The scheduler misses no heartbeats: the crew sends them when they are measured."""
 GOALS: Final = {"registered_s": 1.1, "memory_mb": 1.1, "stall_s": 1.2, "revoked_s": 1.5, "restart_stall_s": 1.2}
 
 
@@ -54,7 +58,8 @@ class Measured(NamedTuple):
     """One fleet. All but the memory in seconds; CPU and memory are the scheduler's, while all register.
 
     What a worker does before it dials is not in it: in a real fleet each does it on its own machine. A stall is the
-    longest time by which the scheduler's event loop was late. `pushed`: until all workers go by a new trust document;
+    longest time by which the scheduler's event loop was late. `beats_cpu`: the scheduler's CPU for a heartbeat of each
+    worker; at other times there are none. `pushed`: until all workers go by a new trust document;
     `revoked`: the same for one that revokes a worker, and until that one is gone; `rollover`: the three documents of
     one, and a new certificate for each worker. `restart`: until all, who come at once, are registered at a scheduler
     that was killed and is there again.
@@ -64,6 +69,7 @@ class Measured(NamedTuple):
     cpu_s: float
     memory_mb: float
     stall_s: float
+    beats_cpu_s: float
     pushed_s: float
     revoked_s: float
     rollover_s: float
@@ -105,9 +111,10 @@ class Fleet:
         spare = self._leaf("revoked")
         crew.ask("prepare")
         process = psutil.Process(scheduler.process.pid)
-        cpu, memory = sum(process.cpu_times()[:2]), process.memory_info().rss
-        registered, stall = self._timed(lambda: crew.ask("start", _AT_ONCE))
-        cpu, grown = sum(process.cpu_times()[:2]) - cpu, (process.memory_info().rss - memory) / 1e6
+        memory = process.memory_info().rss
+        (registered, stall), cpu = _cpu(process, lambda: self._timed(lambda: crew.ask("start", _AT_ONCE)))
+        grown = (process.memory_info().rss - memory) / 1e6
+        _, beats = _cpu(process, lambda: crew.ask("beat", _AT_ONCE))
         pushed = self._push(client, crew, self._count)
         self._authority.revoke(spare)
         revoked = self._push(client, crew, self._count - 1, leaves=True)
@@ -120,7 +127,7 @@ class Fleet:
         crew.ask("prepare")
         self._start_scheduler(address.rpartition(":")[2])
         restart, restart_stall = self._timed(lambda: crew.ask("start", self._count))
-        return Measured(registered, cpu, grown, stall, pushed, revoked, rollover, restart, restart_stall)
+        return Measured(registered, cpu, grown, stall, beats, pushed, revoked, rollover, restart, restart_stall)
 
     def _timed(self, act: Callable[[], float]) -> tuple[float, float]:
         """The seconds of it, and the scheduler's longest stall meanwhile."""
@@ -176,7 +183,7 @@ class Fleet:
         else:
             environment = node_environment(self._authority, leaf, directory, "limited")
             preloads += PRELOADS[Role.SCHEDULER]
-        node = Node(["scheduler", *place, *preloads], environment | {"BENCH_STALLS": str(self._stalls)})
+        node = Node(["scheduler", *place, *preloads], environment | _PATIENT | {"BENCH_STALLS": str(self._stalls)})
         self._stack.callback(node.stop)
         return node, node.wait_for(STARTED["scheduler"]).group(1)
 
@@ -206,6 +213,13 @@ class Fleet:
                 yield Crew(process)
             finally:
                 process.kill()
+
+
+def _cpu(process: psutil.Process, act: Callable[[], T]) -> tuple[T, float]:
+    """The result of it, and the processor time that the process took meanwhile, in seconds."""
+    before = sum(process.cpu_times()[:2])
+    result = act()
+    return result, sum(process.cpu_times()[:2]) - before
 
 
 async def _broadcast(address: str, arguments: Mapping[str, Any], data: bytes) -> None:

@@ -5,6 +5,7 @@ input ends the process:
 
     prepare         read what each worker has in DIRECTORY; in a real fleet each does it on its own machine
     start AT_ONCE   start the workers, so many at a time, and wait until all are registered
+    beat AT_ONCE    have each worker send a heartbeat, so many at a time
     epoch N COUNT   wait until the first COUNT workers go by trust document N
     renew           give all workers but the last the certificate in DIRECTORY/renewed
     gone            wait until all workers have ended, as they do when the scheduler is gone
@@ -29,6 +30,8 @@ from daskpki.confidential import Confidential
 from daskpki.handover import load_handover
 
 _OPTIONS: dict[str, Any] = {"nthreads": 1, "host": "127.0.0.1", "dashboard": False, "memory_limit": 0}
+_NO_HEARTBEAT = "1h"
+"""A thousand workers send 167 heartbeats a second, which keep one process busy; so they come when asked for."""
 
 
 class Crew:
@@ -59,9 +62,25 @@ class Crew:
 
         async def one(number: int) -> Worker:
             async with places:
-                return await Worker(self._scheduler, name=number, security=self._securities[number], **_OPTIONS)
+                return await Worker(
+                    self._scheduler,
+                    name=number,
+                    security=self._securities[number],
+                    heartbeat_interval=_NO_HEARTBEAT,
+                    **_OPTIONS,
+                )
 
         self._workers = await asyncio.gather(*map(one, range(self._count)))
+
+    async def beat(self, at_once: str) -> None:
+        places = asyncio.Semaphore(int(at_once))
+
+        async def one(worker: Worker) -> None:
+            async with places:
+                await worker.heartbeat()
+            worker.periodic_callbacks["heartbeat"].callback_time = 3_600_000  # the scheduler asked for one in seconds
+
+        await asyncio.gather(*map(one, self._workers))
 
     async def epoch(self, epoch: str, count: str) -> None:
         waiting = [worker.security.manager for worker in self._workers[: int(count)]]

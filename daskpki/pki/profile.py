@@ -74,8 +74,14 @@ class Grade(StrEnum):
     """Run code in a sealed scheduler, and act with its rights."""
 
 
-GRADE_OIDS: Final[Mapping[Grade, str]] = {Grade.ADMIN: "2.25.249205053490325280647875789522399676185"}
-"""A UUID of ours under joint-iso-itu-t(2) uuid(25) (ITU-T X.667, 8), which needs no registration."""
+GRADE_OIDS: Final[Mapping[Grade, str]] = {
+    Grade.ADMIN: "1.2.840.113556.1.8000.2554.47995.9665.20477.19203.37859.12302454.6309657"
+}
+"""A UUID of ours in Microsoft's arc for UUIDs in seven parts, which needs no registration.
+
+2.25 (ITU-T X.667) has the whole UUID as one number of 128 bits, for which Go and GnuTLS refuse the certificate. All
+readers take numbers below 2^28 (RFC 5280, appendix B).
+"""
 
 
 class LeafRequest(NamedTuple):

@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from daskpki.authority.session import random_serial
 from daskpki.identity import Role
-from daskpki.pki.certificates import certificate_grades, der, seconds
+from daskpki.pki.certificates import der, seconds
 from daskpki.pki.crl import Revocation, sign_crl
 from daskpki.pki.issuer import Issuer, create_intermediate, create_offline_root, create_root
 from daskpki.pki.keys import KeyType, PrivateKey, signature_hash
@@ -41,10 +41,7 @@ STRANGER: Final = "another CA's"
 
 
 class Case(NamedTuple):
-    """One leaf for one purpose, all in DER; `crls` are of its issuer and of the root where that is another one.
-
-    `graded` is whether the leaf has a grade of ours as a further extended key usage.
-    """
+    """One leaf for one purpose, all in DER; `crls` are of its issuer and of the root where that is another one."""
 
     name: str
     kind: KeyType
@@ -54,7 +51,6 @@ class Case(NamedTuple):
     crls: tuple[bytes, ...]
     purpose: str
     verdict: str
-    graded: bool = False
 
 
 class Authority(NamedTuple):
@@ -67,8 +63,7 @@ class Authority(NamedTuple):
     def case(self, name: str, certificate: x509.Certificate, purpose: str, verdict: str) -> Case:
         """A case of this CA."""
         chain, root = tuple(map(der, self.issuer.chain)), der(self.issuer.root)
-        graded = bool(certificate_grades(certificate))
-        return Case(name, self.kind, der(certificate), chain, root, self.crls, purpose, verdict, graded)
+        return Case(name, self.kind, der(certificate), chain, root, self.crls, purpose, verdict)
 
 
 @cache

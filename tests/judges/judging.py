@@ -52,20 +52,18 @@ Verdicts = Mapping[str, str]
 class Judge(NamedTuple):
     """How to ask it, the words of its refusals, and what it does not know: kinds of keys, and reasons without words.
 
-    `heeds_anchor` is whether it applies the name constraints of the trust anchor itself, `reads_grades` whether it
-    reads an extended key usage below 2.25 (ITU-T X.667), where a number has 128 bits.
+    `heeds_anchor` is whether it applies the name constraints of the trust anchor itself.
     """
 
     ask: Callable[[Sequence[Case], Path], Verdicts]
     words: Mapping[str, str]
     unread: frozenset[KeyType] = frozenset()
     heeds_anchor: bool = True
-    reads_grades: bool = True
     in_long_runs: bool = False
 
     def knows(self, case: Case) -> bool:
         """Whether its word on the case means something."""
-        if case.kind in self.unread or (case.graded and not self.reads_grades):
+        if case.kind in self.unread:
             return False
         return case.verdict == ACCEPTED or case.verdict in self.words
 
@@ -296,7 +294,6 @@ JUDGES: Final = {
             CONSTRAINT: "constraints",
             STRANGER: "issuer is unknown|signature in the certificate is invalid",
         },
-        reads_grades=False,  # libtasn1's numbers end at 64 bits
     ),
     "NSS": Judge(
         _nss,

@@ -5,8 +5,8 @@ certificate with the profile's table, which is written down here a second time, 
 
 pyca's verifier decides the path: in server mode, with the leaf's own name, for a leaf that serves, in client mode for
 the others. Its two modes differ only in the expected purpose, and this module checks that every leaf may be a client,
-so the costly part, the signatures, is verified once. pyca implements the algorithms of the web PKI: Ed25519 in a leaf,
-but not in a CA. Below such a CA the rules here verify a path; they differ only in the algorithm.
+so the costly part, the signatures, is verified once. pyca implements the algorithms of the web PKI, which have Ed25519
+in a leaf, but not in a CA; so no CA of ours has such a key (`daskpki.authority.ca_keys`).
 """
 
 from __future__ import annotations
@@ -31,10 +31,9 @@ from daskpki.pki.certificates import (
     extension,
     lifetime,
     load_certificate,
-    permitted_dns,
     seconds,
 )
-from daskpki.pki.profile import GRADE_OIDS, MAX_SERIAL, LeafRequest, Lifetime, check_dns, leaf_names
+from daskpki.pki.profile import GRADE_OIDS, MAX_SERIAL, LeafRequest, Lifetime, leaf_names
 from daskpki.quoting import rfc3339
 
 # Leaf, intermediate, root: nothing longer is ever issued (the root's path length is 1).
@@ -46,24 +45,15 @@ class PathVerifier:
     """Trust anchors and intermediates, prepared once for many leaves."""
 
     def __init__(self, roots: Sequence[x509.Certificate], chain: Sequence[x509.Certificate] = ()) -> None:
-        self._roots = list(roots)
+        self._store = Store(list(roots)) if roots else None
         self._chain = list(chain)
-        kinds = {certificate.public_key_algorithm_oid for certificate in (*roots, *chain)}
-        self._by_hand = PublicKeyAlgorithmOID.ED25519 in kinds
-        self._store = None if self._by_hand or not roots else Store(self._roots)
 
     def verify(self, leaf: x509.Certificate, now: datetime) -> None:
         """Raise NotTrustedError with the reason unless the leaf leads to an anchor and has its purposes at `now`."""
         check_time(leaf, now)
         check_purpose(leaf)
-        if not self._roots:
+        if self._store is None:
             raise NotTrustedError("there is no CA with which to verify the certificate")
-        if self._by_hand:
-            return self._climb(leaf, [leaf], now)
-        return self._verify_by_pyca(leaf, now)
-
-    def _verify_by_pyca(self, leaf: x509.Certificate, now: datetime) -> None:
-        assert self._store is not None
         builder = PolicyBuilder().store(self._store).time(now).max_chain_depth(_INTERMEDIATES)
         try:
             if ExtendedKeyUsageOID.SERVER_AUTH in _purposes(leaf) and (names := _dns_names(leaf)):
@@ -72,21 +62,6 @@ class PathVerifier:
                 builder.build_client_verifier().verify(leaf, self._chain)
         except (*UNREADABLE, VerificationError) as error:
             raise NotTrustedError(f"the certificate does not lead to the cluster's CA: {error}") from None
-
-    def _climb(self, certificate: x509.Certificate, below: list[x509.Certificate], now: datetime) -> None:
-        """Find the issuer of `certificate`, and that issuer's own, up to an anchor."""
-        unknown = {entry.oid.dotted_string for entry in certificate.extensions if entry.critical} - _UNDERSTOOD
-        if unknown:  # RFC 5280, 4.2
-            raise NotTrustedError(f"the certificate has critical extensions that are not known here: {min(unknown)}")
-        if len(below) <= 1 + _INTERMEDIATES:
-            for anchor in self._roots:
-                if _is_issuer(anchor, certificate):
-                    return _check_issuer(anchor, below, now)
-            for intermediate in self._chain:
-                if intermediate not in below and _is_issuer(intermediate, certificate):
-                    _check_issuer(intermediate, below, now)
-                    return self._climb(intermediate, [*below, intermediate], now)
-        raise NotTrustedError("the certificate does not lead to the cluster's CA: no issuer of it is known")
 
 
 def check_time(certificate: x509.Certificate, now: datetime) -> None:
@@ -154,24 +129,12 @@ def check_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> Non
         _check_ca(entry)
 
 
-def _check_ca(certificate: x509.Certificate) -> int | None:
-    """Return the path length of a CA that may sign certificates; NotTrustedError for another certificate."""
+def _check_ca(certificate: x509.Certificate) -> None:
+    """Raise NotTrustedError unless the certificate is that of a CA, which may sign certificates."""
     constraints = extension(certificate, x509.BasicConstraints)
     usage = extension(certificate, x509.KeyUsage)
     if constraints is None or not constraints.value.ca or usage is None or not usage.value.key_cert_sign:
         raise NotTrustedError("the certificate's issuer is not a CA")
-    return constraints.value.path_length
-
-
-def _check_issuer(issuer: x509.Certificate, below: Sequence[x509.Certificate], now: datetime) -> None:
-    """RFC 5280, 6.1.4 (k) to (n) and 6.1.3 (b), for one issuer and the certificates below it, leaf first."""
-    check_time(issuer, now)
-    length = _check_ca(issuer)
-    if length is not None and len(below) - 1 > length:
-        raise NotTrustedError(f"the issuer allows {length} CAs below it, and the path has {len(below) - 1}")
-    if (permitted := permitted_dns(issuer)) is not None:
-        for name in _dns_names(below[0]):
-            check_dns(name, permitted)
 
 
 _LEAF_EXTENSIONS: Final = {
@@ -182,7 +145,6 @@ _LEAF_EXTENSIONS: Final = {
     ExtensionOID.SUBJECT_KEY_IDENTIFIER,
     ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
 }
-_UNDERSTOOD: Final = {oid.dotted_string for oid in (*_LEAF_EXTENSIONS, ExtensionOID.NAME_CONSTRAINTS)}
 
 
 def verify_leaf(

@@ -19,7 +19,7 @@ from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import HOUR, ROOT_CRL_LIFETIME, LeafRequest
 from daskpki.pki.verify import verify_leaf
 from tests.support.judges import lint_certificate, lint_crl, lint_pair, openssl_verify
-from tests.support.pki_material import NOW, TD, World, authority, identity, key, leaf, worlds
+from tests.support.pki_material import CA_KINDS, NOW, TD, World, authority, identity, key, leaf, worlds
 
 
 def path(issuer: Issuer) -> list[bytes]:
@@ -39,11 +39,11 @@ def judge(certificate: x509.Certificate, issuer: Issuer, role: Role) -> None:
 
 @pytest.mark.parametrize(("tiers", "kind", "role"), list(product((1, 2), KeyType, Role)))
 def test_every_kind_of_leaf(tiers: int, kind: KeyType, role: Role) -> None:
-    issuer = authority(tiers=tiers, kind=kind)
+    issuer = authority(tiers=tiers, kind=kind if kind in CA_KINDS else KeyType.P256)
     judge(leaf(issuer, LeafRequest(identity(role, "alice")), kind=kind), issuer, role)
 
 
-@pytest.mark.parametrize(("tiers", "kind"), list(product((1, 2), KeyType)))
+@pytest.mark.parametrize(("tiers", "kind"), list(product((1, 2), CA_KINDS)))
 def test_every_kind_of_ca(tiers: int, kind: KeyType) -> None:
     certificates = path(authority(tiers=tiers, kind=kind))
     assert [lint_certificate(entry) for entry in certificates] == [[]] * tiers
@@ -78,11 +78,11 @@ def test_whatever_the_policy_allows_passes_openssl(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("tiers", "kind"),
-    [(1, KeyType.P256), (2, KeyType.P256), (1, KeyType.ED25519)],  # pyca's verifier twice, and our own rules
+    list(product((1, 2), KeyType)),
 )
 def test_the_edges_of_validity_are_openssls(tiers: int, kind: KeyType) -> None:
     """RFC 5280, 4.1.2.5: both ends are inclusive; OpenSSL 3.0 counts the last second as past (X509_cmp_time(3))."""
-    issuer = authority(tiers=tiers, kind=kind)
+    issuer = authority(tiers=tiers)
     *chain, root = path(issuer)
     certificate = leaf(issuer, LeafRequest(identity(), ttl=HOUR), kind=kind)
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
@@ -108,7 +108,7 @@ def accepts(certificate: x509.Certificate, issuer: Issuer, now: datetime) -> boo
     return True
 
 
-@pytest.mark.parametrize(("tiers", "kind", "count"), list(product((1, 2), KeyType, (0, 1, 12))))
+@pytest.mark.parametrize(("tiers", "kind", "count"), list(product((1, 2), CA_KINDS, (0, 1, 12))))
 def test_every_kind_of_crl(tiers: int, kind: KeyType, count: int) -> None:
     issuer = authority(tiers=tiers, kind=kind)
     reasons = [REASONS[index % len(REASONS)] for index in range(count)]

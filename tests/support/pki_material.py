@@ -19,6 +19,8 @@ from daskpki.pki.profile import DAY, MIN_TTL, LeafRequest, Policy, make_policy
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 TD = "default.daskpki.internal"
 POLICY = make_policy(TD, ["example.org"])
+CA_KINDS = [kind for kind in KeyType if kind is not KeyType.ED25519]
+"""The kinds of keys that a CA may have."""
 
 
 def key(kind: KeyType = KeyType.P256, which: str = "leaf") -> PrivateKey:

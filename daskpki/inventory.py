@@ -185,20 +185,29 @@ def authority_after(entry: AuthorityRecord | None, record: Record) -> AuthorityR
     return entry._replace(status=record.kind)
 
 
+NOTHING_PUBLISHED: Final[Mapping[str, Any]] = {}
 CERTIFICATE_KINDS: Final = frozenset({RESERVED, ISSUED, ABANDONED, REVOKING, REVOKED, RELEASED})
 AUTHORITY_KINDS: Final = frozenset({CA_RESERVED, CA_CREATED, CA_ACTIVATED, CA_RETIRING, CA_RETIRED, ROOT_CRL})
 
 
 class ReplayedInventory:
-    """An Inventory in memory: that of `certificates` alone, with the records applied in order."""
+    """An Inventory in memory: the given state with the records applied in order."""
 
-    def __init__(self, records: Iterable[Record] = (), *, certificates: Iterable[CertificateRecord] = ()) -> None:
-        self.head = EMPTY
-        self.published: Mapping[str, Any] = {}
+    def __init__(
+        self,
+        records: Iterable[Record] = (),
+        *,
+        head: Head = EMPTY,
+        published: Mapping[str, Any] = NOTHING_PUBLISHED,
+        certificates: Iterable[CertificateRecord] = (),
+        authorities: Iterable[AuthorityRecord] = (),
+    ) -> None:
+        self.head = head
+        self.published = published
         self._certificates = {entry.serial: entry for entry in certificates}
         self._current: dict[tuple[str, str], int] = {}
         self._fingerprints: dict[str, int] = {}
-        self._authorities: dict[int, AuthorityRecord] = {}
+        self._authorities = {entry.generation: entry for entry in authorities}
         for record in records:
             self.apply(record)
 

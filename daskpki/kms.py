@@ -27,9 +27,8 @@ from daskpki.errors import (
     UsageError,
 )
 from daskpki.pki.keys import KeyType
-from daskpki.settings import KMS_SCHEME
+from daskpki.settings import GRPC, KMS_SCHEME, Endpoint, parse_endpoint
 from daskpki.store.gsm.client import GoogleConnection, checksum
-from daskpki.store.gsm.endpoint import Endpoint, parse_endpoint
 from daskpki.store.gsm.errors import CUT_OFF, NOT_DONE, ApiError, denied_by_google
 
 _NAME: Final = re.compile(
@@ -49,7 +48,7 @@ def parse_kms_uri(uri: str) -> str:
 
 
 VARIABLE: Final = "DASKPKI_KMS_ENDPOINT"
-_GOOGLE: Final = Endpoint("cloudkms.googleapis.com", "grpc", encrypted=True)
+_GOOGLE: Final = Endpoint("cloudkms.googleapis.com", GRPC, encrypted=True)
 _TIMEOUT: Final = 30.0
 _ROLE: Final = "roles/cloudkms.signerVerifier"
 _DIGESTS: Final = {"sha256": 32, "sha384": 48}

@@ -186,13 +186,12 @@ def _reader(url: StoreUrl) -> Iterator[Reader]:
     A node speaks REST only, so the library is used for an endpoint of another kind.
     """
     from daskpki.credentials.sources import open_without_asking
-    from daskpki.settings import GsmUrl
+    from daskpki.settings import ENDPOINT, REST, GsmUrl, endpoint_for
 
     if isinstance(url, GsmUrl):
         from daskpki.boot.refresh import open_reader
-        from daskpki.store.gsm.endpoint import REST, VARIABLE, endpoint_for
 
-        chosen = os.environ.get(VARIABLE)
+        chosen = os.environ.get(ENDPOINT)
         if chosen is None or endpoint_for(url, os.environ).transport == REST:
             with open_reader(url, chosen, os.environ) as reader:
                 yield reader

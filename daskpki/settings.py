@@ -26,6 +26,10 @@ KMS_SCHEME: Final = "gcpkms://"
 """Scheme of keys in Cloud KMS, here since `daskpki.kms` loads Google's client."""
 SCHEME: Final = "tls://"
 """Scheme of scheduler addresses, here since the loader is called for other schemes too, and then loads no more."""
+ENDPOINT: Final = "DASKPKI_SECRET_MANAGER_ENDPOINT"
+"""The variable that names another Secret Manager than Google's."""
+GRPC: Final = "grpc"
+REST: Final = "rest"
 # Google Cloud: project ids are 6 to 30 of a-z, 0-9 and '-' (older ones carry a domain and ':'); numbers work as well.
 _PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]\Z|[0-9]{6,}\Z")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,30}\Z")  # RFC 3986, 3.1, in lower case
@@ -100,6 +104,58 @@ def parse_store_url(text: str) -> StoreUrl:
         hint="stores are local:, local:/path, gsm://PROJECT, gsm://PROJECT/LOCATION, and what packages add to the "
         f"entry point group {STORES}",
     )
+
+
+class Endpoint(NamedTuple):
+    """Where a service of Google's is called; `address` is HOST or HOST:PORT, `transport` is "grpc" or "rest"."""
+
+    address: str
+    transport: str
+    encrypted: bool
+
+
+def endpoint_for(url: GsmUrl, environ: Mapping[str, str]) -> Endpoint:
+    """Find the endpoint of Secret Manager for a store, or the environment's override; UsageError.
+
+    Google's own one, global or regional, is called over gRPC, whose exceptions have the status; those over REST have
+    only the HTTP code.
+    """
+    if override := environ.get(ENDPOINT):
+        return parse_endpoint(override)
+    host = f"secretmanager.{url.location}.rep.googleapis.com" if url.location else "secretmanager.googleapis.com"
+    return Endpoint(host, GRPC, encrypted=True)
+
+
+def parse_endpoint(text: str, variable: str = ENDPOINT) -> Endpoint:
+    """Parse an override by `variable`: `https://HOST` and `http://HOST:PORT` are REST, `grpc://HOST:PORT` is gRPC.
+
+    UsageError for other forms, and for the last two, which are unencrypted, unless HOST is loopback.
+    """
+    from urllib.parse import urlsplit  # this and `ipaddress` for an override alone
+
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # raises for a malformed one
+    except ValueError:
+        parts = urlsplit("")
+    scheme, host, address = parts.scheme, parts.hostname or "", parts.netloc
+    more = parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc
+    if scheme not in ("https", "http", "grpc") or not host or more:
+        raise UsageError(
+            f"{variable}={shown(text)} is not an endpoint", hint="https://HOST, http://HOST:PORT or grpc://HOST:PORT"
+        )
+    if scheme != "https" and not _is_loopback(host):
+        raise UsageError(f"{variable}={shown(text)} is unencrypted and not on this machine", hint="use https://HOST")
+    return Endpoint(address, GRPC if scheme == "grpc" else REST, encrypted=scheme == "https")
+
+
+def _is_loopback(host: str) -> bool:
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def home(environ: Mapping[str, str], platform: str = sys.platform) -> Path:

@@ -17,7 +17,7 @@ from daskpki.errors import CorruptError, DisabledError, NotFoundError, NotTruste
 from daskpki.identity import Role, parse_label
 from daskpki.pki.credential import Credential, parse_credential
 from daskpki.pki.trust_document import TrustPayload, parse_trust
-from daskpki.settings import GsmUrl, StoreUrl
+from daskpki.settings import ENDPOINT, GRPC, GsmUrl, StoreUrl, endpoint_for
 
 if TYPE_CHECKING:  # a running node imports this module, too, and needs none of these
     from daskpki.boot.google import SecretManager
@@ -225,9 +225,8 @@ def _open_secret_manager(
 ) -> SecretManager:
     from daskpki.boot.google import SecretManager, token_source
     from daskpki.boot.http import Connection, parse_target, proxy_for, system_trust
-    from daskpki.store.gsm.endpoint import GRPC, VARIABLE, endpoint_for
 
-    endpoint = endpoint_for(url, {VARIABLE: chosen} if chosen else {})
+    endpoint = endpoint_for(url, {ENDPOINT: chosen} if chosen else {})
     if chosen and endpoint.transport == GRPC:
         raise UsageError(f"the entrypoint speaks REST, and {chosen} is gRPC", hint="http://HOST:PORT")
     target = parse_target(endpoint.address, encrypted=endpoint.encrypted)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
     from daskpki.authority.ca_keys import OfflineRoot
     from daskpki.cli.invocation import Invocation
-    from daskpki.store.gsm.placement import GsmOptions
+    from daskpki.store.gsm.secrets import GsmOptions
     from daskpki.store.port import Store
 
 
@@ -116,7 +116,7 @@ def _placement(invocation: Invocation, replication: str | None, cmek: str | None
         return None
     if not invocation.store.startswith("gsm:"):
         raise UsageError("--replication and --cmek are for stores on Secret Manager", hint="--store gsm://PROJECT")
-    from daskpki.store.gsm.placement import GsmOptions
+    from daskpki.store.gsm.secrets import GsmOptions
 
     return GsmOptions(tuple(part for part in (replication or "").split(",") if part), cmek)
 

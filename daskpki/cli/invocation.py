@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
     from daskpki.authority.ca_keys import CaKeys
     from daskpki.confidential import Confidential
-    from daskpki.store.gsm.placement import GsmOptions
+    from daskpki.store.gsm.secrets import GsmOptions
     from daskpki.store.port import Store
 
 WITH_VALUE: Final = ("--store", "--cluster", "--passphrase-file", "--key-file", "--ca-passphrase-file")

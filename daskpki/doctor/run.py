@@ -38,8 +38,7 @@ from daskpki.doctor.store import Cluster
 from daskpki.errors import DaskpkiError, NotFoundError, UnavailableError
 from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.trust_document import TrustDocument, parse_trust
-from daskpki.settings import GsmUrl
-from daskpki.store.gsm.endpoint import GRPC, endpoint_for
+from daskpki.settings import GRPC, GsmUrl, endpoint_for
 
 Checks = dict[str, Callable[[Cluster], Iterable[Finding]]]
 CHECKS: Final[Checks] = {

@@ -19,7 +19,7 @@ from daskpki.store.local.store import LocalStore, create_local_store
 from daskpki.store.port import Store
 
 if TYPE_CHECKING:
-    from daskpki.store.gsm.placement import GsmOptions
+    from daskpki.store.gsm.secrets import GsmOptions
 
 
 def open_store(

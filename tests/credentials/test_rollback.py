@@ -29,7 +29,7 @@ from daskpki.pki.certificates import der, load_certificate
 from daskpki.pki.crl import Revocation
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.trust_document import TrustDocument
-from daskpki.store.gsm.endpoint import VARIABLE
+from daskpki.settings import ENDPOINT
 from daskpki.store.port import SecretStore, Store
 from tests.support.gsm_places import open_place
 from tests.support.local_places import LocalPlace
@@ -47,7 +47,7 @@ def anywhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
             yield store
     else:
         with open_place("grpc", None) as place, closing(place.factory()) as store:
-            monkeypatch.setenv(VARIABLE, place.endpoint)
+            monkeypatch.setenv(ENDPOINT, place.endpoint)
             yield store
 
 

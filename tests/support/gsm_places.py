@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from daskpki.settings import GsmUrl
+from daskpki.settings import ENDPOINT, GsmUrl
 from daskpki.store.gsm.api import RetryPolicy
-from daskpki.store.gsm.endpoint import VARIABLE
-from daskpki.store.gsm.placement import GsmOptions
+from daskpki.store.gsm.secrets import GsmOptions
 from daskpki.store.gsm.store import GsmStore, open_gsm
 from tests.emulator import Fault, SecretManagerServer
 
@@ -32,7 +31,7 @@ class GsmPlace(NamedTuple):
         return _SERVERS[self.endpoint]
 
     def factory(self, options: GsmOptions | None = None, policy: RetryPolicy | None = None) -> GsmStore:
-        return open_gsm(self.url, environ={VARIABLE: self.endpoint}, options=options, policy=policy or self.policy)
+        return open_gsm(self.url, environ={ENDPOINT: self.endpoint}, options=options, policy=policy or self.policy)
 
     def name(self, secret: str) -> str:
         return f"{self.url.parent}/secrets/{secret}"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from daskpki.confidential import Confidential
 from daskpki.errors import AccessDeniedError, DaskpkiError, UnavailableError, UsageError
 from daskpki.quoting import shortened
-from daskpki.store.gsm.endpoint import GRPC, Endpoint
+from daskpki.settings import GRPC, Endpoint
 from daskpki.store.gsm.errors import ApiError, is_temporary, status_of_http
 
 if TYPE_CHECKING:

@@ -35,8 +35,6 @@ from daskpki.records import EMPTY, CommitSignature, Draft, Head, Record, Stamp, 
 from daskpki.store.append_chain import AppendChain, ChainHead, Link, Tip
 from daskpki.store.gsm.api import RetryPolicy
 from daskpki.store.gsm.log_format import (
-    MAX_UNFINISHED,
-    UNFINISHED,
     LogCodec,
     LogHead,
     LogPart,
@@ -46,23 +44,13 @@ from daskpki.store.gsm.log_format import (
     place_of,
 )
 from daskpki.store.gsm.log_view import LogInventory, LogReplay
-from daskpki.store.gsm.placement import DEFAULT, GsmOptions
-from daskpki.store.port import MAX_PAYLOAD, Judge, SecretInfo, SecretStore, Sign, unsigned
+from daskpki.store.gsm.secrets import DEFAULT, GsmOptions
+from daskpki.store.port import MAX_PAYLOAD, Judge, SecretStore, Sign, unsigned
 from daskpki.store.rollback_guard import RollbackGuard
 
 
 class LogSecrets(SecretStore, Protocol):
     """The methods of `GsmSecrets` that the log needs beyond the port."""
-
-    def create(
-        self,
-        secret: str,
-        *,
-        labels: Mapping[str, str],
-        annotations: Mapping[str, str] | None = None,
-        options: GsmOptions | None = None,
-    ) -> SecretInfo:
-        """Create a secret with these options, which are not read from this log."""
 
     def mark_ours(self, secret: str) -> None:
         """Take a secret for ours, since its payload proves it."""
@@ -81,8 +69,8 @@ _Decide = Callable[[LogInventory], Sequence[Draft]]
 class GsmRecordLog:
     """See `daskpki.store.port.RecordLog`; for one thread at a time.
 
-    `options` are for the log's own secret, if the first commit creates it. `judge` decides which heads count. `secret`
-    is the log's secret and its labels, by default that of the cluster's records.
+    `options` are for the cluster's secrets, if the first commit of its records fixes them. `judge` decides which heads
+    count. `secret` is the log's secret and its labels, by default that of the cluster's records.
     """
 
     def __init__(
@@ -231,7 +219,7 @@ class GsmRecordLog:
             self._secrets.mark_ours(self._secret)  # its payload is a log of this cluster: it is ours
         if moved:
             head = self._head()
-            self._view = LogInventory(head, lambda: self._replay.inventory(head))
+            self._view = LogInventory(head, lambda: ReplayedInventory(self._replay.records(head)))
 
     def _head(self) -> LogHead | None:
         return None if self._tip is None else _head_of(self._tip)
@@ -242,7 +230,7 @@ class GsmRecordLog:
         assert tip is not None
         if tip.head is None:
             with suppress(AlreadyExistsError):  # by another first commit, or a cut-off one; `add` checks the owner
-                self._secrets.create(self._secret, labels=self._labels, options=self._options)
+                self._secrets.create(self._secret, labels=self._labels)
         leftover = self._clear(tip, before)
         room = records if sign is None else _signed(records, _PLACEHOLDERS)
         link = tip.next_link(self._policy.nonce())  # equal commits of two writers are two commits
@@ -276,12 +264,8 @@ class GsmRecordLog:
         )
         sealed = segment.records
         state = head.state.after(sealed)
-        if head.state.unfinished is None and head.segments:  # only the segments have the unfinished leaves
-            full = self._replay.inventory(head._replace(tail=()))
-            for record in sealed:
-                full.apply(record)
-            unfinished = tuple(full.certificates(statuses=UNFINISHED))
-            state = state._replace(unfinished=None if len(unfinished) > MAX_UNFINISHED else unfinished)
+        if state.unfinished is None:  # then only the segments tell them, unless there are too many for a header
+            state = self._state(head._replace(tail=sealed))
         segments = (*head.segments, Segment(self._chain.add_rider(segment), segment.end))
         return head._replace(state=state, segments=segments, tail=head.tail[len(sealed) :])
 
@@ -313,10 +297,14 @@ class GsmRecordLog:
         if self._is_vouched(head):
             return True
         if (place := place_of(head)) not in self._derived:
-            if self._replay.state(head) != head.state:
+            if self._state(head._replace(tail=())) != head.state:
                 raise NotTrustedError("the header of the log does not follow from its records")
             self._derived.add(place)
         return False
+
+    def _state(self, head: LogHead) -> State:
+        """The state after all records of that head."""
+        return State().after(self._replay.records(head))
 
     def _is_vouched(self, head: LogHead) -> bool:
         if self.judge is None:

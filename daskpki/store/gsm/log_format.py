@@ -32,19 +32,18 @@ from typing import Any, Final, NamedTuple
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.inventory import (
-    AUTHORITY_KINDS,
     CERTIFICATE_KINDS,
+    NOTHING_PUBLISHED,
     AuthorityRecord,
     CertificateRecord,
-    authority_after,
-    certificate_after,
+    ReplayedInventory,
     parse_authority,
 )
 from daskpki.pki import json_fields
 from daskpki.pki.json_fields import as_object
 from daskpki.records import (
     EMPTY,
-    PUBLISHED,
+    ISSUED,
     RESERVED,
     REVOKING,
     Draft,
@@ -56,7 +55,7 @@ from daskpki.records import (
     parse_signatures,
 )
 from daskpki.store.append_chain import Link
-from daskpki.store.gsm.placement import GsmOptions, encode_options, parse_options
+from daskpki.store.gsm.secrets import GsmOptions
 from daskpki.store.port import MAX_PAYLOAD
 
 _MAX_EXPANDED: Final = 2 << 20  # 64 KiB of honest records expand to less than 1 MiB
@@ -102,53 +101,51 @@ class State(NamedTuple):
 
     head: Head = EMPTY
     authorities: tuple[AuthorityRecord, ...] = ()
-    published: Mapping[str, Any] = {}
+    published: Mapping[str, Any] = NOTHING_PUBLISHED
     unfinished: tuple[CertificateRecord, ...] | None = ()
 
     def after(self, records: Iterable[Record]) -> State:
         """Return the state after these further records."""
-        authorities = {entry.generation: entry for entry in self.authorities}
-        published = self.published
-        leaves = _Unfinished(self.unfinished)
-        head = self.head
-        for record in records:
-            if record.kind in CERTIFICATE_KINDS:
-                leaves.apply(record)
-            elif record.kind in AUTHORITY_KINDS:
-                generation = record.body["generation"]
-                authorities[generation] = authority_after(authorities.get(generation), record)
-            elif record.kind == PUBLISHED and record.body["epoch"] > published.get("epoch", 0):
-                published = record.body
-            head = record.head
-        in_order = tuple(authorities[generation] for generation in sorted(authorities))
-        return State(head, in_order, published, leaves.result())
+        recent = RecentInventory(self, records)
+        return State(recent.head, tuple(recent.authorities()), recent.published, recent.unfinished)
 
 
-class _Unfinished:
-    """Tracks unfinished leaves while records are applied, and serials that were reserved before the known records."""
+class RecentInventory(ReplayedInventory):
+    """The inventory of a state and the records after it, without the leaves that were finished before.
 
-    def __init__(self, known: tuple[CertificateRecord, ...] | None) -> None:
-        self._entries = {entry.serial: entry for entry in known or ()}
-        self._complete = known is not None
-        self._foreign: set[int] = set()
+    `revoking` are the serials of such leaves whose revocation is unfinished. With `is_partial`, one was issued: it may
+    be the newest of its name.
+    """
+
+    def __init__(self, state: State, records: Iterable[Record]) -> None:
+        self.revoking: set[int] = set()
+        self.is_partial = False
+        self._complete = state.unfinished is not None
+        super().__init__(
+            records,
+            head=state.head,
+            published=state.published,
+            certificates=state.unfinished or (),
+            authorities=state.authorities,
+        )
 
     def apply(self, record: Record) -> None:
-        serial = int(record.body["serial"], 16)
-        entry = self._entries.get(serial)
-        if entry is None and record.kind != RESERVED:
-            change = self._foreign.add if record.kind == REVOKING else self._foreign.discard
-            change(serial)
-            return
-        entry = certificate_after(entry, record)
-        if entry.status in UNFINISHED:
-            self._entries[serial] = entry
-        else:
-            del self._entries[serial]
+        """Apply the next record."""
+        if record.kind in CERTIFICATE_KINDS - {RESERVED}:
+            serial = int(record.body["serial"], 16)
+            if self.certificate(serial) is None:
+                change = self.revoking.add if record.kind == REVOKING else self.revoking.discard
+                change(serial)
+                self.is_partial |= record.kind == ISSUED
+                self.head = record.head
+                return
+        super().apply(record)
 
-    def result(self) -> tuple[CertificateRecord, ...] | None:
-        if not self._complete or self._foreign or len(self._entries) > MAX_UNFINISHED:
-            return None
-        return tuple(self._entries.values())
+    @property
+    def unfinished(self) -> tuple[CertificateRecord, ...] | None:
+        """All unfinished leaves; None if some are not known here, or if there are too many for a header."""
+        found = tuple(self.certificates(statuses=UNFINISHED))
+        return found if self._complete and not self.revoking and len(found) <= MAX_UNFINISHED else None
 
 
 def _encode_state(state: State) -> dict[str, Any]:
@@ -325,7 +322,7 @@ def _head_line(head: LogHead) -> dict[str, Any]:
         "end": list(head.end),
         "segments": [[segment.version, *segment.end] for segment in head.segments],
         "leftover": list(head.leftover),
-        "options": encode_options(head.options),
+        "options": head.options._asdict(),
     }
 
 
@@ -368,7 +365,7 @@ def _parse_head(link: Link, header: Mapping[str, Any], lines: Sequence[Any]) -> 
         tuple(Segment(number(version), parse_end(seq, end)) for version, seq, end in header["segments"]),
         _parse_records(state.head, lines, header["end"]),
         tuple(map(number, header["leftover"])),
-        parse_options(header["options"]),
+        GsmOptions(tuple(header["options"]["replication"]), header["options"]["kms_key"]),
     )
 
 

@@ -22,8 +22,17 @@ from daskpki.inventory import (
     ReplayedInventory,
     certificate_after,
 )
-from daskpki.records import EMPTY, ISSUED, RESERVED, Head, Record
-from daskpki.store.gsm.log_format import UNFINISHED, LogCodec, LogHead, LogPart, LogSegment, Segment, State
+from daskpki.records import EMPTY, RESERVED, Head, Record
+from daskpki.store.gsm.log_format import (
+    UNFINISHED,
+    LogCodec,
+    LogHead,
+    LogPart,
+    LogSegment,
+    RecentInventory,
+    Segment,
+    State,
+)
 from daskpki.store.port import SecretStore
 
 _READERS: Final = 8
@@ -68,14 +77,6 @@ class LogReplay:
         sealed = (record for part in self._read(_segments_after(head, seen.seq - 1)[:1]) for record in part.records)
         return any(record.head == seen for record in chain(sealed, head.tail))
 
-    def state(self, head: LogHead) -> State:
-        """The state at the end of the sealed segments, as their records say; CorruptError."""
-        return State().after(self.records(head._replace(tail=())))
-
-    def inventory(self, head: LogHead | None) -> ReplayedInventory:
-        """The inventory that follows from all records; CorruptError."""
-        return ReplayedInventory(self.records(head))
-
     def _read(self, wanted: Sequence[_Wanted]) -> Iterator[LogSegment]:
         def access(item: _Wanted) -> Confidential:
             return self._store.access(self._secret, item.segment.version)
@@ -112,13 +113,13 @@ class LogInventory:
         self._replayed: ReplayedInventory | None = None
 
     @cached_property
-    def _state(self) -> State:
-        return self._base.after(self._tail)
+    def _recent(self) -> RecentInventory:
+        return RecentInventory(self._base, self._tail)
 
-    @cached_property
-    def _recent(self) -> ReplayedInventory:
-        """The leaves of the tail; empty if it does not answer questions about them."""
-        return _recent_leaves(self._base.unfinished or (), self._tail) or ReplayedInventory()
+    @property
+    def _leaves(self) -> ReplayedInventory:
+        """The inventory to ask first about a leaf: if it finds one, that is the answer."""
+        return self._full if self._recent.is_partial else self._recent
 
     @property
     def _full(self) -> ReplayedInventory:
@@ -130,38 +131,36 @@ class LogInventory:
     @property
     def head(self) -> Head:
         """The record that this view ends at."""
-        return self._state.head
+        return self._recent.head
 
     @property
     def published(self) -> Mapping[str, Any]:
         """The body of the newest `published` event."""
-        return self._state.published
+        return self._recent.published
 
     def authorities(self) -> Sequence[AuthorityRecord]:
         """The CA generations, oldest first."""
-        return list(self._state.authorities)
+        return self._recent.authorities()
 
     def certificate(self, serial: int) -> CertificateRecord | None:
         """Find a leaf by serial."""
-        return self._recent.certificate(serial) or self._full.certificate(serial)
+        return self._leaves.certificate(serial) or self._full.certificate(serial)
 
     def current(self, role: str, name: str) -> CertificateRecord | None:
         """Find the newest issued leaf of a role and name."""
-        return self._recent.current(role, name) or self._full.current(role, name)
+        return self._leaves.current(role, name) or self._full.current(role, name)
 
     def certificates(
         self, *, role: str | None = None, name: str | None = None, statuses: Sequence[str] | None = None
     ) -> Iterator[CertificateRecord]:
         """Stream the leaves in the order of their reservation."""
-        unfinished = self._state.unfinished
-        if statuses is not None and set(statuses) <= set(UNFINISHED) and unfinished is not None:
-            found = (entry for entry in unfinished if entry.status in statuses)
-            return (entry for entry in found if role in (None, entry.role) and name in (None, entry.name))
+        if statuses is not None and set(statuses) <= set(UNFINISHED) and self._recent.unfinished is not None:
+            return self._recent.certificates(role=role, name=name, statuses=statuses)
         return self._full.certificates(role=role, name=name, statuses=statuses)
 
     def check(self, records: Sequence[Record]) -> None:
         """Raise CorruptError if one of these events cannot follow: it names a leaf or a CA that was never reserved."""
-        self._state.after(records)
+        State(self.head, tuple(self.authorities()), self.published).after(records)
         reserved: set[str] = set()
         for record in records:
             if record.kind == RESERVED:
@@ -171,20 +170,4 @@ class LogInventory:
 
     def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
         """Find a leaf by fingerprint."""
-        return self._recent.by_fingerprint(fingerprint) or self._full.by_fingerprint(fingerprint)
-
-
-def _recent_leaves(known: Sequence[CertificateRecord], tail: Sequence[Record]) -> ReplayedInventory | None:
-    """The leaves of the open tail, and those known at its begin; None if it issues a leaf reserved before, not known.
-
-    Such a leaf could be the newest of its name.
-    """
-    recent = ReplayedInventory(certificates=known)
-    for record in tail:
-        if record.kind not in CERTIFICATE_KINDS:
-            continue
-        if record.kind == RESERVED or recent.certificate(int(record.body["serial"], 16)):
-            recent.apply(record)
-        elif record.kind == ISSUED:
-            return None
-    return recent
+        return self._leaves.by_fingerprint(fingerprint) or self._full.by_fingerprint(fingerprint)

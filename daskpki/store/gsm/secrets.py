@@ -1,19 +1,25 @@
-"""`SecretStore` on Secret Manager: checksums are verified both ways, and ownership before any change."""
+"""`SecretStore` on Secret Manager: checksums are verified both ways, and ownership before any change.
+
+`GsmOptions` has the location, replication and encryption key of a cluster's secrets, which Secret Manager cannot change
+later. `init-ca` fixes them, and the log's header keeps them, so that later commands on any machine create secrets in
+the same way.
+"""
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from daskpki.confidential import Confidential
-from daskpki.errors import AmbiguousError, CorruptError, DisabledError, NotFoundError, NotOursError
+from daskpki.errors import AmbiguousError, CorruptError, DisabledError, NotFoundError, NotOursError, UsageError
+from daskpki.quoting import shown
 from daskpki.secret_names import is_ours
-from daskpki.settings import GsmUrl
+from daskpki.settings import LOCATION, GsmUrl
 from daskpki.store.gsm.api import GsmApi
 from daskpki.store.gsm.client import checksum
-from daskpki.store.gsm.placement import GsmOptions, secret_settings
 from daskpki.store.limits import check_annotations, check_labels, check_ours, check_payload, check_secret_id
 from daskpki.store.port import Payload, SecretInfo, Version
 
@@ -21,6 +27,54 @@ _READS: Final = 3
 _PAGE: Final = 250
 _MAX_NUMBER: Final = 2**31 - 1
 _OURS: Final = {"managed-by": "daskpki"}
+_KMS_KEY: Final = re.compile(r"projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+\Z")
+
+
+class GsmOptions(NamedTuple):
+    """Options with which a cluster's secrets are created.
+
+    `replication` has the locations of the replicas; empty for automatic replication, and for regional secrets, which
+    have none. `kms_key` is the resource name of a customer-managed key, in which `{location}` stands for the location
+    of each replica (`global` with automatic replication); None for Google's own keys.
+    """
+
+    replication: tuple[str, ...] = ()
+    kms_key: str | None = None
+
+
+DEFAULT: Final = GsmOptions()
+
+
+def check_options(options: GsmOptions, url: GsmUrl) -> GsmOptions:
+    """Return `options` if they are well-formed and the store allows them; UsageError."""
+    if url.location and options.replication:
+        raise UsageError(f"{url} is regional, so its secrets have no replication", hint=f"use gsm://{url.project}")
+    for location in options.replication:
+        if not LOCATION.match(location):
+            raise UsageError(f"{shown(location)} is not a location", hint="for example europe-west1")
+    if options.kms_key is not None and not _KMS_KEY.match(options.kms_key):
+        raise UsageError(
+            f"{shown(options.kms_key)} is not a KMS key",
+            hint="projects/P/locations/L/keyRings/R/cryptoKeys/K, where L may be {location}",
+        )
+    return options
+
+
+def secret_settings(options: GsmOptions, url: GsmUrl) -> dict[str, Any]:
+    """The fields of a new Secret with its location and key, for the client library."""
+
+    def key(location: str) -> dict[str, Any]:
+        if options.kms_key is None:
+            return {}
+        return {"customer_managed_encryption": {"kms_key_name": options.kms_key.replace("{location}", location)}}
+
+    if url.location:
+        return key(url.location)
+    if not options.replication:
+        return {"replication": {"automatic": key("global")}}
+    replicas = [{"location": location} | key(location) for location in options.replication]
+    return {"replication": {"user_managed": {"replicas": replicas}}}
+
 
 Placement = Callable[[str | None], GsmOptions]
 """Gives the options for secrets of a cluster; the cluster is None for a secret without one."""
@@ -49,19 +103,14 @@ class GsmSecrets:
         self._ours.add(secret)
 
     def create(
-        self,
-        secret: str,
-        *,
-        labels: Mapping[str, str],
-        annotations: Mapping[str, str] | None = None,
-        options: GsmOptions | None = None,
+        self, secret: str, *, labels: Mapping[str, str], annotations: Mapping[str, str] | None = None
     ) -> SecretInfo:
         """Create a secret; a call that was cut off counts as done if the secret then has exactly these labels."""
         check_secret_id(secret)
         check_labels(labels)
         check_annotations(annotations or {})
-        placed = options or self._placement(labels.get("daskpki-cluster"))
-        fields = {"labels": dict(labels), "annotations": dict(annotations or {}), **secret_settings(placed, self._url)}
+        placed = secret_settings(self._placement(labels.get("daskpki-cluster")), self._url)
+        fields = {"labels": dict(labels), "annotations": dict(annotations or {}), **placed}
         request = {"parent": self._url.parent, "secret_id": secret, "secret": fields}
         create = partial(self._api.call, "create_secret", request, secret)
         try:

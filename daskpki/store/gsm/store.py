@@ -9,14 +9,12 @@ from urllib.parse import quote
 
 from daskpki import secret_names
 from daskpki.errors import UsageError
-from daskpki.settings import GsmUrl
+from daskpki.settings import GsmUrl, endpoint_for
 from daskpki.store.gsm.api import GsmApi, RetryPolicy
 from daskpki.store.gsm.client import GoogleConnection, secret_manager
-from daskpki.store.gsm.endpoint import endpoint_for
 from daskpki.store.gsm.iam import GsmPolicies
 from daskpki.store.gsm.log import GsmRecordLog
-from daskpki.store.gsm.placement import DEFAULT, GsmOptions, check_options
-from daskpki.store.gsm.secrets import GsmSecrets
+from daskpki.store.gsm.secrets import DEFAULT, GsmOptions, GsmSecrets, check_options
 from daskpki.store.port import Judge
 from daskpki.store.rollback_guard import RollbackGuard
 

@@ -14,9 +14,8 @@ from typing import Any, Final, NamedTuple
 from daskpki.authority.ca import CertificateAuthority
 from daskpki.errors import UnavailableError
 from daskpki.inventory import CertificateRecord
-from daskpki.settings import GsmUrl
+from daskpki.settings import ENDPOINT, GsmUrl
 from daskpki.store.gsm.api import RetryPolicy
-from daskpki.store.gsm.endpoint import VARIABLE
 from daskpki.store.gsm.store import open_gsm
 from daskpki.store.port import Store
 from tests.emulator import Fault, SecretManagerServer
@@ -83,7 +82,7 @@ class Cloud:
         judge(place, case, acknowledged, before)
 
     def _open(self, policy: RetryPolicy = _PATIENT) -> Store:
-        return open_gsm(GsmUrl("my-project", None), environ={VARIABLE: self._endpoint}, policy=policy)
+        return open_gsm(GsmUrl("my-project", None), environ={ENDPOINT: self._endpoint}, policy=policy)
 
     @contextmanager
     def _faults(self, point: Point, place: Place) -> Iterator[None]:

@@ -12,7 +12,7 @@ from daskpki.settings import GsmUrl
 from daskpki.store.gsm.store import open_gsm
 open_gsm(GsmUrl("my-project"), environ={}).close()
 """
-PURE = "import daskpki.store.gsm.endpoint, daskpki.store.gsm.errors"
+PURE = "import daskpki.settings, daskpki.store.gsm.errors"
 
 
 @pytest.mark.parametrize("code", [OPEN, PURE])

@@ -24,7 +24,7 @@ from daskpki.store.gsm.log_format import (
     State,
     encode_part,
 )
-from daskpki.store.gsm.placement import GsmOptions
+from daskpki.store.gsm.secrets import GsmOptions
 from daskpki.store.port import MAX_PAYLOAD
 from daskpki.store.testing.record_log import histories
 from tests.support.drafts import STAMP, new_ca, random_leaf

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -14,8 +14,7 @@ from daskpki.inventory import Inventory, ReplayedInventory
 from daskpki.records import Draft, Record
 from daskpki.store.gsm.api import RetryPolicy
 from daskpki.store.gsm.log import GsmRecordLog
-from daskpki.store.gsm.placement import GsmOptions
-from daskpki.store.port import SecretInfo, SecretStore
+from daskpki.store.port import SecretStore
 from tests.support.drafts import STAMP, Leaf, new_ca, random_leaf
 from tests.support.simulator import Crash, SimulatedSecret, SimulatedStore
 
@@ -41,16 +40,6 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class LogStore(SimulatedStore):
     """The simulated secret, with what the log asks for beyond the port."""
-
-    def create(
-        self,
-        secret: str,
-        *,
-        labels: Mapping[str, str],
-        annotations: Mapping[str, str] | None = None,
-        options: GsmOptions | None = None,  # noqa: ARG002 - there is one place
-    ) -> SecretInfo:
-        return super().create(secret, labels=labels, annotations=annotations)
 
     def mark_ours(self, secret: str) -> None:
         """All are ours here."""

@@ -9,9 +9,10 @@ import pytest
 
 from daskpki import secret_names
 from daskpki.confidential import Confidential
-from daskpki.errors import CorruptError, UsageError
+from daskpki.errors import UsageError
+from daskpki.records import Draft
 from daskpki.settings import GsmUrl
-from daskpki.store.gsm.placement import GsmOptions, check_options, parse_options, secret_settings
+from daskpki.store.gsm.secrets import GsmOptions, check_options, secret_settings
 from tests.support.drafts import STAMP, new_ca
 from tests.support.gsm_places import GsmPlace, open_place
 
@@ -50,6 +51,13 @@ def test_a_later_process_creates_secrets_where_the_first_commit_did(place: GsmPl
     assert replicas(place, secret_names.records_id("c")) == expected
 
 
+def test_the_log_of_user_secrets_is_created_where_the_cluster_is(place: GsmPlace) -> None:
+    found(place, EUROPE)
+    with closing(place.factory()) as store:
+        store.events("c").commit(lambda _: [Draft("note", {})], STAMP)
+    assert replicas(place, secret_names.events_id("c")) == replicas(place, secret_names.records_id("c")) != []
+
+
 def test_another_choice_for_a_cluster_that_exists_is_refused(place: GsmPlace) -> None:
     found(place, EUROPE)
     with closing(place.factory(GsmOptions(("us-east1",)))) as store:
@@ -86,8 +94,3 @@ def test_options_that_do_not_fit_are_refused(options: GsmOptions, url: GsmUrl, m
     with pytest.raises(UsageError, match=message):
         check_options(options, url)
     assert check_options(EUROPE, GLOBAL) == EUROPE
-
-
-def test_malformed_options_in_a_header_are_corrupt() -> None:
-    with pytest.raises(CorruptError):
-        parse_options({})

@@ -17,7 +17,7 @@ import pytest
 from daskpki import secret_names
 from daskpki.confidential import Confidential
 from daskpki.errors import AccessDeniedError
-from daskpki.store.gsm.endpoint import VARIABLE
+from daskpki.settings import ENDPOINT
 from daskpki.store.gsm.store import GsmStore, open_gsm
 from tests.emulator import MetadataServer
 from tests.emulator.names import project_number
@@ -49,7 +49,7 @@ class Vm(NamedTuple):
 
 
 def _work(place: GsmPlace, work: Callable[[GsmStore], object]) -> object:
-    environ = {VARIABLE: place.endpoint, "GCE_METADATA_HOST": os.environ["GCE_METADATA_HOST"]}
+    environ = {ENDPOINT: place.endpoint, "GCE_METADATA_HOST": os.environ["GCE_METADATA_HOST"]}
     with closing(open_gsm(place.url, environ=environ, policy=place.policy)) as store:
         return work(store)
 

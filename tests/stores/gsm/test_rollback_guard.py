@@ -13,7 +13,7 @@ from daskpki import secret_names
 from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError
 from daskpki.records import Draft
-from daskpki.store.gsm.endpoint import VARIABLE
+from daskpki.settings import ENDPOINT
 from daskpki.store.gsm.log import GsmRecordLog
 from daskpki.store.gsm.store import GsmStore, open_gsm
 from tests.support.drafts import STAMP, Leaf, new_ca, random_leaf
@@ -33,7 +33,7 @@ READS: dict[str, Callable[[GsmRecordLog], object]] = {
 @contextmanager
 def operator(place: GsmPlace, home: Path) -> Iterator[GsmStore]:
     """The store as a user has it who remembers what was seen."""
-    environ = {VARIABLE: place.endpoint}
+    environ = {ENDPOINT: place.endpoint}
     with closing(open_gsm(place.url, environ=environ, policy=IMPATIENT, seen=home / "seen")) as store:
         yield store
 

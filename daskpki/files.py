@@ -43,11 +43,34 @@ def write_private(
 
     `mode` is 0600 unless the content is public. OSErrors become errors that name the file by its path, or by `called`.
     """
+    hint = "--force replaces it, or choose another place"
+    with published(path, force=force, mode=mode, called=called, hint=hint) as temporary, temporary.open("r+b") as file:
+        file.write(data)
+
+
+@contextmanager
+def published(
+    path: Path,
+    *,
+    force: bool = False,
+    mode: int = PRIVATE_FILE,
+    called: str | None = None,
+    hint: str = "choose another place, or move it away",
+) -> Iterator[Path]:
+    """Create a temporary file beside `path`; it gets that name once the block has ended and the disk has its content.
+
+    Errors as from `write_private`; `hint` is that of AlreadyExistsError.
+    """
     name = called or path
     temporary = path.with_name(f"{_TEMPORARY}{path.name}-{secrets.token_hex(8)}")
     try:
-        _create(temporary, data, mode)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), mode)
         try:
+            try:
+                yield temporary
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
             if force:
                 temporary.replace(path)
             else:
@@ -56,23 +79,9 @@ def write_private(
         finally:
             temporary.unlink(missing_ok=True)
     except FileExistsError:
-        raise AlreadyExistsError(f"{name} exists", hint="--force replaces it, or choose another place") from None
+        raise AlreadyExistsError(f"{name} exists", hint=hint) from None
     except OSError as error:
         raise os_error(error, name) from (None if called else error)
-
-
-def _create(path: Path, data: bytes, mode: int) -> None:
-    """Create the whole file, or none."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-    descriptor = os.open(path, flags, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        path.unlink()
-        raise
 
 
 def sync_directory(path: Path) -> None:

@@ -81,11 +81,10 @@ def random_key() -> Confidential:
 
 def derive(key: Confidential, purpose: bytes, length: int = KEY_BYTES) -> bytes:
     """Derive a key for one purpose from a random one: HKDF-Expand with SHA-256 (RFC 5869, 2.3)."""
-    block, output = b"", b""
-    for counter in range(1, -(-length // 32) + 1):
-        block = hmac.digest(key.reveal(), block + purpose + bytes([counter]), "sha256")
-        output += block
-    return output[:length]
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+    return HKDFExpand(SHA256(), length, purpose).derive(key.reveal())
 
 
 def encrypt(key: bytes, data: Confidential, context: bytes) -> bytes:

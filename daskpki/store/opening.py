@@ -28,7 +28,6 @@ def open_store(
     unlock: Unlocking = Unlocking(),  # noqa: B008 - a tuple, so it cannot change
     create: bool = False,
     environ: Mapping[str, str] = os.environ,
-    clock: Callable[[], float] = time.time,
     placement: GsmOptions | None = None,
 ) -> Store:
     """Open the store of that URL; NotFoundError if it does not exist, unless `create` allows to create a local one.
@@ -48,14 +47,14 @@ def open_store(
 
         return open_gsm(url, environ=environ, options=placement, seen=home(environ) / "seen")
     ways = with_environment(unlock, environ)
-    reopen = partial(LocalStore, local_directory(url, environ), ways, seen=home(environ) / "seen", clock=clock)
+    reopen = partial(LocalStore, local_directory(url, environ), ways, seen=home(environ) / "seen", clock=time.time)
     try:
         return reopen()
     except NotFoundError:
         if not create:
             raise
     try:
-        return create_local_store(local_directory(url, environ), ways, seen=home(environ) / "seen", clock=clock)
+        return create_local_store(local_directory(url, environ), ways, seen=home(environ) / "seen", clock=time.time)
     except AlreadyExistsError:  # another process made it just now
         return reopen()
 

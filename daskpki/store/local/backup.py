@@ -16,7 +16,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from daskpki.errors import AlreadyExistsError, CorruptError, DaskpkiError, NotTrustedError
-from daskpki.files import check_private, locked, make_private_directory, remove_leftovers
+from daskpki.files import check_private, locked, make_private_directory, published, remove_leftovers
 from daskpki.records import EMPTY, Head
 from daskpki.store.local.database import (
     NAME,
@@ -29,7 +29,6 @@ from daskpki.store.local.database import (
     translated,
 )
 from daskpki.store.local.record_log import holds
-from daskpki.store.local.store import published
 from daskpki.store.rollback_guard import RollbackGuard
 
 

@@ -178,7 +178,7 @@ class KeySlots:
 
     def remove(self, slot_id: str) -> None:
         """Delete a slot; NotFoundError, UsageError for the last one, without which the store is lost."""
-        self._master()  # only whoever can unlock the store may remove a slot
+        self._master()  # removing a slot takes the right to unlock the store
         with self._database.write() as connection:
             found = connection.execute("DELETE FROM key_slot WHERE id = ?", (slot_id,)).rowcount
             if not found:
@@ -302,34 +302,33 @@ def _read(path: Path, read: Callable[[Path], Confidential], what: str) -> Confid
 
 
 def _unlock_by_slots(ways: Unlocking, store_id: str, present: Sequence[Slot]) -> Confidential:
-    kinds = [slot.kind for slot in present]
     reason = None
-    for slot in present if ways.keyring else ():
-        if slot.kind == KEYRING:
-            assert ways.keyring is not None
-            try:
-                return open_slot(store_id, slot, keyring_key(ways.keyring, store_id, slot))
-            except AccessDeniedError as error:
-                reason = error
-    if ways.prompt is not None and PASSPHRASE in kinds:
+    if ways.keyring is not None:
+        for slot in present:
+            if slot.kind == KEYRING:
+                try:
+                    return open_slot(store_id, slot, keyring_key(ways.keyring, store_id, slot))
+                except AccessDeniedError as error:
+                    reason = error
+    if ways.prompt is not None and any(slot.kind == PASSPHRASE for slot in present):
         return _try(store_id, present, PASSPHRASE, ways.prompt(new=False))
     because = f": {reason}" if reason else ""
-    raise AccessDeniedError(f"the store is locked{because}", hint=_ways_out(kinds)) from reason
+    raise AccessDeniedError(f"the store is locked{because}", hint=_ways_out(present)) from reason
 
 
 def _try(store_id: str, present: Sequence[Slot], kind: str, secret: Confidential) -> Confidential:
     """Open the first slot of that kind that the secret unlocks."""
-    refused = AccessDeniedError(
-        f"the store has no key slot of kind {kind!r}", hint=_ways_out([slot.kind for slot in present])
-    )
+    refusal = None
     for slot in present:
         if slot.kind == kind:
             try:
                 return open_slot(store_id, slot, secret)
             except AccessDeniedError as error:
-                hint = f"give the right one, or another way: {_ways_out([other.kind for other in present])}"
-                refused = AccessDeniedError(f"that {kind} does not unlock the store: {error}", hint=hint)
-    raise refused
+                refusal = error
+    if refusal is None:
+        raise AccessDeniedError(f"the store has no key slot of kind {kind!r}", hint=_ways_out(present))
+    hint = f"give the right one, or another way: {_ways_out(present)}"
+    raise AccessDeniedError(f"that {kind} does not unlock the store: {refusal}", hint=hint)
 
 
 _WAYS: dict[str, str] = {
@@ -340,38 +339,29 @@ _WAYS: dict[str, str] = {
 }
 
 
-def _ways_out(kinds: Sequence[str]) -> str:
+def _ways_out(present: Sequence[Slot]) -> str:
+    kinds = {slot.kind for slot in present}
     return "unlock it with " + ", or with ".join(way for kind, way in _WAYS.items() if kind in kinds)
 
 
-def first_slot(ways: Unlocking, master: Confidential, clock: Callable[[], float]) -> Callable[[str], Slot]:
+def first_slot(ways: Unlocking, store_id: str, master: Confidential, now: int) -> Slot:
     """Create a new store's first slot: by the way that is named, else the OS keyring, else a passphrase prompt."""
-
-    def make(store_id: str) -> Slot:
-        now = int(clock())
-        if ways.key_file is not None:
-            key = create_key_file(ways.key_file)
-            return seal_slot(store_id, KEY_FILE, master, key, now=now)
-        if ways.passphrase_file is not None:
-            passphrase = read_passphrase_file(ways.passphrase_file)
-            return seal_slot(store_id, PASSPHRASE, master, passphrase, now=now, cost=ways.cost)
-        return _slot_of_a_person(ways, store_id, master, now)
-
-    return make
-
-
-def _slot_of_a_person(ways: Unlocking, store_id: str, master: Confidential, now: int) -> Slot:
+    if ways.key_file is not None:
+        return seal_slot(store_id, KEY_FILE, master, create_key_file(ways.key_file), now=now)
+    if ways.passphrase_file is not None:
+        passphrase = read_passphrase_file(ways.passphrase_file)
+        return seal_slot(store_id, PASSPHRASE, master, passphrase, now=now, cost=ways.cost)
     refused: AccessDeniedError | None = None
     if ways.keyring is not None:
         try:
             return keep_in_keyring(ways.keyring, store_id, master, now)
         except AccessDeniedError as error:
             refused = error
-    try:
-        if ways.prompt is not None:
+    if ways.prompt is not None:
+        try:
             return seal_slot(store_id, PASSPHRASE, master, ways.prompt(new=True), now=now, cost=ways.cost)
-    except AccessDeniedError as error:
-        refused = refused or error
+        except AccessDeniedError as error:
+            refused = refused or error
     reason = f": {refused}" if refused else ""
     raise AccessDeniedError(
         f"there is no key to protect the new store{reason}",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from importlib.resources import files
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from daskpki.confidential import Confidential
 from daskpki.errors import AlreadyExistsError
-from daskpki.files import locked, make_private_directory, os_error, remove_leftovers, sync_directory
+from daskpki.files import locked, make_private_directory, published, remove_leftovers
 from daskpki.store.encryption import random_key
 from daskpki.store.local.database import (
     APPLICATION_ID,
@@ -35,11 +34,10 @@ from daskpki.store.port import Judge
 from daskpki.store.rollback_guard import RollbackGuard
 
 
-def create_database(directory: Path, first_slot: Callable[[str], Slot], now: int) -> None:
-    """Create the database of a new store; AlreadyExistsError if there is one.
-
-    `first_slot` creates a key slot for the store with that id, before anything is written.
-    """
+def create_local_store(
+    directory: Path, ways: Unlocking, *, seen: Path | None, clock: Callable[[], float]
+) -> LocalStore:
+    """Create a store with a first key slot, and open it; AlreadyExistsError, AccessDeniedError with the ways out."""
     make_private_directory(directory)
     refuse_network_filesystem(directory)
     target = directory / NAME
@@ -47,55 +45,25 @@ def create_database(directory: Path, first_slot: Callable[[str], Slot], now: int
         if os.path.lexists(target):
             raise AlreadyExistsError(f"there is a store in {directory}")
         remove_leftovers(directory)
-        store_id = secrets.token_hex(8)
-        slot = first_slot(store_id)
+        store_id, now = secrets.token_hex(8), int(clock())
+        slot = first_slot(ways, store_id, random_key(), now)  # before anything is written
         try:
             with published(target) as temporary:
                 _fill(temporary, store_id, slot, now)
         finally:
             remove_leftovers(directory)
-
-
-@contextmanager
-def published(file: Path) -> Iterator[Path]:
-    """Create a private temporary file beside `file`; it gets that name once the block has ended and the disk has it."""
-    temporary = file.with_name(f".tmp-{file.name}-{secrets.token_hex(8)}")
-    try:
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        try:
-            yield temporary
-            os.fsync(descriptor)
-            os.link(temporary, file)
-            sync_directory(file.parent)
-        finally:
-            os.close(descriptor)
-            temporary.unlink(missing_ok=True)
-    except FileExistsError:
-        raise AlreadyExistsError(f"{file} exists", hint="choose another place, or move it away") from None
-    except OSError as error:
-        raise os_error(error, file) from error
+    return LocalStore(directory, ways, seen=seen, clock=clock)
 
 
 def _fill(path: Path, store_id: str, slot: Slot, now: int) -> None:
     with translated(path), closing(connect_database(path, new=True)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in _statements(files(__package__).joinpath("schema.sql").read_text("utf-8")):
-            connection.execute(statement)
+        schema = files(__package__).joinpath("schema.sql").read_text("utf-8")
+        connection.executescript(f"BEGIN IMMEDIATE;{schema}")  # it commits nothing by itself
         connection.execute("INSERT INTO meta VALUES (?, ?)", (store_id, now))
         insert_slot(connection, slot)
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version={FORMAT}")
         connection.execute("COMMIT")  # closing the last connection moves the WAL into the file and removes it
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Split the script into its statements; `executescript` would commit each of them."""
-    pending = ""
-    for line in script.splitlines(keepends=True):
-        pending += line
-        if sqlite3.complete_statement(pending):
-            yield pending
-            pending = ""
 
 
 class LocalStore:
@@ -165,11 +133,3 @@ class LocalStore:
         if self._master is None:
             self._master = unlock(self._ways, self.id, self.slots.list())
         return self._master
-
-
-def create_local_store(
-    directory: Path, ways: Unlocking, *, seen: Path | None, clock: Callable[[], float]
-) -> LocalStore:
-    """Create a store with a first key slot, and open it; AlreadyExistsError, AccessDeniedError with the ways out."""
-    create_database(directory, first_slot(ways, random_key(), clock), int(clock()))
-    return LocalStore(directory, ways, seen=seen, clock=clock)

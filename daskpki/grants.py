@@ -29,7 +29,6 @@ from daskpki.identity import Role, parse_label, parse_slug
 from daskpki.settings import GsmUrl, LocalUrl, StoreUrl
 from daskpki.store.gsm.iam import Binding
 from daskpki.store.gsm.store import GsmStore
-from daskpki.store.limits import check_ours
 
 ACCESSOR: Final = "roles/secretmanager.secretAccessor"
 READING: Final = frozenset({ACCESSOR, "roles/secretmanager.admin", "roles/owner"})
@@ -325,7 +324,7 @@ class Grants:
         present = []
         for secret in target.secrets:
             try:
-                check_ours(secret, self._secrets.describe(secret).labels)
+                secret_names.check_ours(secret, self._secrets.describe(secret).labels)
             except NotFoundError as error:
                 if secret == secret_names.events_id(self._cluster):
                     continue

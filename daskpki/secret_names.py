@@ -1,13 +1,17 @@
-"""Names of a cluster's secrets: `daskpki_CLUSTER_KIND[_NAME]`, and the labels that mark them as ours.
+"""Names of a cluster's secrets, `daskpki_CLUSTER_KIND[_NAME]`, the labels that mark them as ours, and their limits.
 
-Labels and names have no `_`, so ids are unambiguous, and one IAM condition by prefix can cover a role.
+Names have no `_`, so ids are unambiguous, and one IAM condition by prefix can cover a role. The limits are Secret
+Manager's, and every store keeps to them, so that a cluster in a local store can be copied to Secret Manager. Each
+refusal is a UsageError that names the value and the rule.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
+from daskpki.errors import NotOursError, UsageError
 from daskpki.identity import Role
 
 FORMAT: Final = "1"
@@ -16,6 +20,13 @@ RECORDS: Final = "records"
 EVENTS: Final = "events"
 CA_KEY: Final = "cakey"
 SECRET: Final = "secret"
+
+MAX_LABELS: Final = 64
+MAX_ANNOTATIONS: Final = 16 * 1024
+_SECRET_ID = re.compile(r"[A-Za-z0-9_-]{1,255}\Z")
+_LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
+_LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}\Z")
+_ANNOTATION_KEY = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?\Z")
 
 
 def trust_id(cluster: str) -> str:
@@ -64,3 +75,46 @@ def is_ours(labels: Mapping[str, str], cluster: str | None = None) -> bool:
     if labels.get("managed-by") != "daskpki":
         return False
     return cluster is None or labels.get("daskpki-cluster") == cluster
+
+
+def check_ours(secret: str, labels: Mapping[str, str]) -> None:
+    """Raise NotOursError unless the labels mark the secret as daskpki's."""
+    if not is_ours(labels):
+        raise NotOursError(
+            f"secret {secret!r} does not carry the label managed-by=daskpki, so it is not touched",
+            hint="choose another cluster name, or remove that secret yourself",
+        )
+
+
+def check_secret_id(secret: str) -> None:
+    """Raise UsageError unless `secret` is a valid id."""
+    if not _SECRET_ID.match(secret):
+        raise UsageError(f"secret id {secret!r} is not 1 to 255 of A-Z, a-z, 0-9, '_' and '-'")
+
+
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Raise UsageError for labels that Secret Manager refuses, or that do not mark the secret as daskpki's."""
+    if len(labels) > MAX_LABELS:
+        raise UsageError(f"{len(labels)} labels are more than {MAX_LABELS}")
+    check_label_pairs(labels)
+    if not is_ours(labels):
+        raise UsageError("the labels do not say managed-by=daskpki, so the secret could never be changed again")
+
+
+def check_label_pairs(labels: Mapping[str, str]) -> None:
+    """Raise UsageError for keys and values that no label can have, also in a selection."""
+    for key, value in labels.items():
+        if not _LABEL_KEY.match(key):
+            raise UsageError(f"label {key!r} does not begin with a-z, or is not 1 to 63 of a-z, 0-9, '_' and '-'")
+        if not _LABEL_VALUE.match(value):
+            raise UsageError(f"label {key!r}: {value!r} is not at most 63 of a-z, 0-9, '_' and '-'")
+
+
+def check_annotations(annotations: Mapping[str, str]) -> None:
+    """Raise UsageError for annotations that Secret Manager refuses."""
+    for key in annotations:
+        if not _ANNOTATION_KEY.match(key):
+            raise UsageError(f"annotation {key!r} is not 1 to 63 of A-Z, a-z, 0-9, '.', '_' and '-' between letters")
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
+    if size > MAX_ANNOTATIONS:
+        raise UsageError(f"annotations of {size} bytes are more than {MAX_ANNOTATIONS}")

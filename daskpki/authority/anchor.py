@@ -20,9 +20,8 @@ from daskpki.pki.trust_document import TrustDocument, TrustPayload
 from daskpki.pki.verify import verify_signature
 from daskpki.records import CA_RETIRED, EMPTY, Head, Record
 from daskpki.signed_commits import Trusted, after_records, commit_bytes, generations_of, verify_commits
-from daskpki.store.append_chain import AppendChain, ChainHead
+from daskpki.store.append_chain import AppendChain, ChainHead, trust_chain, verify_no_rival
 from daskpki.store.port import Store
-from daskpki.store.trust_chain import trust_chain, verify_no_rival
 
 
 class Anchored:

@@ -11,7 +11,7 @@ from daskpki.authority.anchor import Anchored
 from daskpki.authority.ca_keys import OWN_STORE, Issuers, KeyLocations, parse_key_type, parse_renewable_key_type
 from daskpki.authority.lookup import active_authority, published_authorities, recorded_policy
 from daskpki.authority.session import Session, claimed_user, utc_now
-from daskpki.errors import NotFoundError
+from daskpki.errors import NotFoundError, PolicyError, UsageError
 from daskpki.identity import Identity, Role, parse_label
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.keys import KeyType
@@ -19,13 +19,14 @@ from daskpki.pki.profile import Grade, LeafRequest, Policy, parse_dns_name, pars
 from daskpki.settings import DEFAULT_CLUSTER
 
 if TYPE_CHECKING:
+    from daskpki.authority.audit import Verifier
     from daskpki.authority.ca_keys import OfflineRoot
     from daskpki.authority.crl import KeptCrl
     from daskpki.authority.issuance import Issued, Wanted
     from daskpki.authority.rollover import Rollover
-    from daskpki.authority.verification import Verifier
+    from daskpki.pki.csr import CertificateRequest
     from daskpki.pki.issuer import Issuer
-    from daskpki.pki.trust_document import TrustDocument
+    from daskpki.pki.trust_document import TrustDocument, TrustPayload
     from daskpki.store.port import Store
 
 
@@ -177,6 +178,50 @@ class CertificateAuthority:
             profile = SigningProfile(self.issuer(), self.policy(), kind, wanted or accept_all)
             yield from issue(self.session, profile, requests[done:])
 
+    def proposed(self, request: CertificateRequest, command: str = "daskpki sign FILE") -> tuple[Role, str]:
+        """The role and name that a request (CSR) proposes; PolicyError unless that is a client with a free name.
+
+        For any other role, and for a name that was issued before, the operator has to give role and name. Hints repeat
+        `command` with the name that it lacks.
+        """
+        cluster = self.session.cluster
+        if request.slug is None:
+            raise UsageError("the request names no identity", hint=f"{command} client/NAME")
+        role, name = request.slug
+        if request.cluster != cluster:
+            raise PolicyError(f"the request is for cluster {request.cluster!r}, not for {cluster!r}")
+        if role is not Role.CLIENT:
+            hint = f"if it is to be one: {command} {role.value}/{name}"
+            raise PolicyError(f"the request asks to be a {role.value}, which you have to say yourself", hint=hint)
+        if self.inventory().current(role, name) is not None:
+            hint = f"if it is the same person's: {command} {role.value}/{name}"
+            raise PolicyError(f"{role.value}/{name} was issued before, and this request has another key", hint=hint)
+        return role, name
+
+    def sign_request(self, leaf: LeafRequest, request: CertificateRequest) -> Issued:
+        """Issue `leaf` for the public key of a request, of which nothing else is copied; errors as for any leaf."""
+        from daskpki.authority.issuance import SigningProfile, issue
+
+        profile = SigningProfile(self.issuer(), self.policy(), public_key=request.public_key)
+        (issued,) = issue(self.session, profile, [leaf])
+        self._view = None
+        self._repair()
+        return issued
+
+    def outlasting_trust(self, end: datetime) -> TrustPayload:
+        """The signed trust document for somebody who cannot read the store until `end`.
+
+        Its revocation list is signed again if it would run out before, since its readers have to stop then.
+        """
+        from daskpki.authority.publication import publish
+        from daskpki.pki.revoked import next_update
+
+        if next_update(self.trust()) < end.timestamp():
+            publish(self.session, self.issuers, fresh_crls=True)
+        head = self.session.anchor.chain.head()
+        assert head is not None, "it was read just now"
+        return head.payload
+
     def _repair(self, *, check_rollback: bool = False) -> None:
         from daskpki.authority.repair import repair
 
@@ -278,7 +323,7 @@ class CertificateAuthority:
 
     def verifier(self) -> Verifier:
         """A verifier of certificates against the current trust document."""
-        from daskpki.authority.verification import Verifier
+        from daskpki.authority.audit import Verifier
 
         return Verifier(self.session)
 

@@ -125,7 +125,7 @@ def newest_trust(store: Reader, cluster: str, credentials: Sequence[Credential] 
     """
     from daskpki.pki.trust import check_own_signature
     from daskpki.pki.verify import is_issued_by
-    from daskpki.store.trust_chain import trust_chain
+    from daskpki.store.append_chain import trust_chain
 
     def counts(found: ChainHead[TrustPayload]) -> bool:
         check_own_signature(found.payload.signed)

@@ -103,7 +103,6 @@ def sign(
     The credential is stored without a key, which stays where the request was made. A login file is all that a person
     without access to the store needs: certificate, signed trust document and the scheduler's address, but no key.
     """
-    from daskpki.authority.csr import proposed, sign_request
     from daskpki.credentials.login_file import SUFFIX, encode_login_file
     from daskpki.files import PUBLIC_FILE, read_file, write_private
     from daskpki.pki.credential import certificate_pem, parse_credential
@@ -117,7 +116,7 @@ def sign(
         role, name = (
             parse_role_and_name(who)
             if who
-            else proposed(authority, asked, shlex.join(["daskpki", "sign", str(file), *options]))
+            else authority.proposed(asked, shlex.join(["daskpki", "sign", str(file), *options]))
         )
         if by_login_file and role is not Role.CLIENT:
             raise UsageError(
@@ -125,7 +124,7 @@ def sign(
             )
         (leaf,) = authority.requests(role, [name], ttl=ttl)
         authority.check([leaf])
-        issued = sign_request(authority, leaf, asked)
+        issued = authority.sign_request(leaf, asked)
         document, now = authority.describe(issued.record), authority.session.now()
         if out is not None:
             assert issued.record.version is not None, "it was stored just now"
@@ -143,12 +142,11 @@ def sign(
 
 def _login_file(authority: CertificateAuthority, credential: Credential) -> LoginFile:
     """The login file; its revocation list is valid as long as the certificate, up to the longest life of a list."""
-    from daskpki.authority.csr import outlasting_trust
     from daskpki.credentials.login_file import LoginFile
     from daskpki.pki.certificates import load_certificate
 
     cluster, leaf, chain = credential.cluster, credential.leaf, credential.chain
-    trust = outlasting_trust(authority, load_certificate(leaf).not_valid_after_utc)
+    trust = authority.outlasting_trust(load_certificate(leaf).not_valid_after_utc)
     return LoginFile(cluster, leaf, chain, trust.data.reveal(), trust.signed.document.schedulers)
 
 

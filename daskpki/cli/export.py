@@ -40,7 +40,7 @@ def export(
     from daskpki.credentials.fetch import fetch_credential
     from daskpki.credentials.verified import Pins
     from daskpki.files import write_private
-    from daskpki.pki.pkcs12 import encode_pkcs12
+    from daskpki.pki.credential import encode_pkcs12
 
     invocation: Invocation = ctx.obj
     if (p12 is None) == (out is None):

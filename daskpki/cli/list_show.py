@@ -18,7 +18,7 @@ from daskpki.identity import Role
 from daskpki.quoting import rfc3339
 
 if TYPE_CHECKING:
-    from daskpki.authority.verification import Verifier
+    from daskpki.authority.audit import Verifier
     from daskpki.cli.invocation import Invocation
 
 

@@ -13,9 +13,8 @@ from daskpki.errors import CorruptError, NotFoundError
 from daskpki.identity import Role
 from daskpki.pki.credential import parse_credential
 from daskpki.pki.trust_document import TrustPayload, parse_trust
-from daskpki.store.append_chain import ChainHead
+from daskpki.store.append_chain import ChainHead, trust_chain, verify_no_rival
 from daskpki.store.port import Store
-from daskpki.store.trust_chain import trust_chain, verify_no_rival
 
 
 def fetch_credential(

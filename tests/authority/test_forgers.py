@@ -20,7 +20,6 @@ from daskpki.authority.audit import verify_log
 from daskpki.authority.ca_keys import KeyLocations
 from daskpki.authority.copy import copy_cluster
 from daskpki.authority.crl import kept_crls
-from daskpki.authority.csr import sign_request
 from daskpki.authority.rollover import Successor
 from daskpki.confidential import Confidential
 from daskpki.credentials.fetch import fetch_credential
@@ -99,7 +98,7 @@ def abort(ca: CertificateAuthority) -> None:
 def sign(ca: CertificateAuthority) -> None:
     (leaf,) = ca.requests(Role.CLIENT, ["alice"])
     data = create_request(generate_key(KeyType.P256), "default", leaf.identity)
-    sign_request(ca, leaf, parse_request(data))
+    ca.sign_request(leaf, parse_request(data))
 
 
 def copy(ca: CertificateAuthority) -> None:

@@ -16,8 +16,8 @@ from daskpki.errors import NotFoundError, NotTrustedError
 from daskpki.identity import Role
 from daskpki.pki.trust import verify_trust
 from daskpki.pki.trust_document import TrustDocument
+from daskpki.store.append_chain import trust_chain
 from daskpki.store.port import Store
-from daskpki.store.trust_chain import trust_chain
 from tests.support.clocks import Clock
 from tests.support.gsm_places import open_place
 from tests.support.local_places import LocalPlace

@@ -19,8 +19,8 @@ from daskpki.pki.credential import certificate_pem, parse_credential
 from daskpki.pki.trust import verify_trust
 from daskpki.pki.trust_document import TrustDocument, parse_trust
 from daskpki.records import CA_RETIRED, ISSUED, RESERVED
+from daskpki.store.append_chain import trust_chain
 from daskpki.store.port import Store
-from daskpki.store.trust_chain import trust_chain
 from tests.support.clocks import Clock
 from tests.support.fragile import AFTER, FragileStore, Fuse, Killed, Meanwhile
 from tests.support.local_places import LocalPlace

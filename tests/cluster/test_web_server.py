@@ -25,7 +25,7 @@ from daskpki.cluster.web.server import CONNECTIONS
 from daskpki.confidential import Confidential
 from daskpki.handover import encode_handover, parse_handover
 from daskpki.identity import Role
-from daskpki.pki.pkcs12 import encode_pkcs12
+from daskpki.pki.credential import encode_pkcs12
 from tests.support.browser import Tab, browser, certificates_without_asking, make_home
 from tests.support.cluster_material import Authority, Leaf
 from tests.support.http_client import connected, visitor

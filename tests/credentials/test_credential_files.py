@@ -23,7 +23,7 @@ from daskpki.errors import (
     UsageError,
 )
 from daskpki.identity import Role
-from daskpki.pki.pkcs12 import encode_pkcs12
+from daskpki.pki.credential import encode_pkcs12
 from tests.support.login_material import Founded
 
 

@@ -9,7 +9,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
 from daskpki import CertificateAuthority, secret_names
-from daskpki.authority.csr import proposed, sign_request
 from daskpki.credentials.csr import all_waiting, request_certificate, waiting_for, waiting_key
 from daskpki.credentials.login import login, logout, logout_targets
 from daskpki.credentials.os_keyring import OSKeyring
@@ -40,7 +39,7 @@ def requested(store: LocalStore, here: Environment) -> CertificateRequest:
 
 def sign(ca: CertificateAuthority, request: CertificateRequest) -> tuple[bytes, ...]:
     (leaf,) = ca.requests(Role.CLIENT, ["alice"])
-    issued = sign_request(ca, leaf, request)
+    issued = ca.sign_request(leaf, request)
     credential = parse_credential(ca.session.store.secrets.latest(issued.secret).data)
     assert credential.key is None
     return (credential.leaf, *credential.chain)
@@ -53,7 +52,7 @@ def waiting(store: LocalStore, here: Environment) -> object:
 def test_request_sign_login(ca: CertificateAuthority, store: LocalStore, here: Environment) -> None:
     request = requested(store, here)
     assert requested(store, here).public_key == request.public_key, "asked again, it is the same key"
-    assert proposed(ca, request) == (Role.CLIENT, "alice")
+    assert ca.proposed(request) == (Role.CLIENT, "alice")
     sign(ca, request)
     made = login(store, "default", "alice", [], here)
     key = made.verified.credential.key
@@ -91,7 +90,7 @@ def test_a_renewal_by_request_has_a_new_key(ca: CertificateAuthority, store: Loc
     assert requested(store, here).public_key == second.public_key
     assert second.public_key != first.public_key
     with pytest.raises(PolicyError, match="was issued before"):
-        proposed(ca, second)
+        ca.proposed(second)
     sign(ca, second)
     login(store, "default", "alice", [], here)
     verified = obtain(Wanted(), here).verified
@@ -198,4 +197,4 @@ def test_what_a_request_may_not_propose(ca: CertificateAuthority, subject: dict[
     parts = {"O": "default", "OU": "client", "CN": "alice"} | subject
     name = x509.Name.from_rfc4514_string(",".join(f"{part}={value}" for part, value in reversed(parts.items())))
     with pytest.raises(PolicyError, match=words):
-        proposed(ca, parse_request(_request(name)))
+        ca.proposed(parse_request(_request(name)))

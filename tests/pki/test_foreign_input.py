@@ -20,10 +20,16 @@ from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, DaskpkiError, NotTrustedError, UsageError
 from daskpki.pki import pem
 from daskpki.pki.certificates import der, load_certificate
-from daskpki.pki.credential import Credential, certificate_pem, encode_credential, key_pem, parse_credential
+from daskpki.pki.credential import (
+    Credential,
+    certificate_pem,
+    encode_credential,
+    encode_pkcs12,
+    key_pem,
+    parse_credential,
+)
 from daskpki.pki.crl import Revocation, crl_pem, parse_crl, sign_crl, verify_crl
 from daskpki.pki.keys import KeyType, PrivateKey, parse_key, serialize_key, sign, verify
-from daskpki.pki.pkcs12 import encode_pkcs12
 from daskpki.pki.revoked import crl_der
 from daskpki.pki.trust_document import CrlPart, parse_trust
 from daskpki.pki.verify import key_fits, verify_leaf

@@ -16,12 +16,11 @@ from typing import Any, Final, NamedTuple
 from daskpki.confidential import Confidential
 from daskpki.errors import AmbiguousError, CorruptError, DisabledError, NotFoundError, NotOursError, UsageError
 from daskpki.quoting import shown
-from daskpki.secret_names import is_ours
+from daskpki.secret_names import check_annotations, check_labels, check_ours, check_secret_id, is_ours
 from daskpki.settings import LOCATION, GsmUrl
 from daskpki.store.gsm.api import GsmApi
 from daskpki.store.gsm.client import checksum
-from daskpki.store.limits import check_annotations, check_labels, check_ours, check_payload, check_secret_id
-from daskpki.store.port import Payload, SecretInfo, Version
+from daskpki.store.port import Payload, SecretInfo, Version, check_payload
 
 _READS: Final = 3
 _PAGE: Final = 250

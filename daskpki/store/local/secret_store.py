@@ -16,19 +16,18 @@ from typing import Any, Final
 
 from daskpki.confidential import Confidential
 from daskpki.errors import AlreadyExistsError, ConflictError, CorruptError, DisabledError, NotFoundError
-from daskpki.secret_names import is_ours
-from daskpki.store.encryption import context, decrypt, derive, encrypt, random_key
-from daskpki.store.limits import (
+from daskpki.secret_names import (
     check_annotations,
     check_label_pairs,
     check_labels,
     check_ours,
-    check_payload,
     check_secret_id,
+    is_ours,
 )
+from daskpki.store.encryption import context, decrypt, derive, encrypt, random_key
 from daskpki.store.local.database import Database, MasterKey
 from daskpki.store.local.table_seal import TableSeal, secret_part
-from daskpki.store.port import DESTROYED, DISABLED, ENABLED, Payload, SecretInfo, Version
+from daskpki.store.port import DESTROYED, DISABLED, ENABLED, Payload, SecretInfo, Version, check_payload
 
 _MAX_INTEGER: Final = 2**63 - 1  # SQLite's; a larger number is no version either
 _COLUMNS: Final = "id, labels, annotations, etag, created"

@@ -9,8 +9,8 @@ from daskpki.authority.ca import CertificateAuthority
 from daskpki.authority.rollover import IDLE
 from daskpki.pki.trust import verify_trust
 from daskpki.pki.trust_document import TrustDocument
+from daskpki.store.append_chain import trust_chain
 from daskpki.store.port import Store
-from daskpki.store.trust_chain import trust_chain
 from tests.robustness.crash.cases import Ending
 
 

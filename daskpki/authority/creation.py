@@ -24,7 +24,7 @@ from daskpki.authority.ca_keys import CaKeys, Issuers, OfflineRoot, parse_ca_key
 from daskpki.authority.crl import first_root_crl
 from daskpki.authority.lookup import anchor_der, policy_settings
 from daskpki.authority.publication import publish
-from daskpki.authority.session import Session
+from daskpki.authority.session import Session, new_operation, random_serial
 from daskpki.errors import AlreadyExistsError, ConflictError, PolicyError, UsageError
 from daskpki.identity import default_trust_domain, parse_trust_domain
 from daskpki.inventory import AuthorityRecord, Inventory, authority_after
@@ -68,7 +68,7 @@ def create(
     """Create and record a generation; `adopt` is given its issuer, which may have to sign that record."""
     keys.check()
     root_key = _root_key(session, plan)
-    operation = session.operations()
+    operation = new_operation()
     reserved = _reserve(session, plan, keys, operation, check)
     issuer = _sign(session, plan, keys.make(reserved.generation, plan.key_type), root_key, reserved.generation)
     adopt(issuer)
@@ -108,9 +108,9 @@ def _root_key(session: Session, plan: Plan) -> PrivateKey | None:
 def _sign(session: Session, plan: Plan, key: PrivateKey, root_key: PrivateKey | None, generation: int) -> Issuer:
     cluster, now = session.cluster, session.now()
     if root_key is None:
-        return create_root(cluster, plan.policy, key, generation=generation, serial=session.serials(), now=now)
-    root = create_offline_root(cluster, root_key, generation=generation, serial=session.serials(), now=now)
-    return create_intermediate(root, plan.policy, key, generation=generation, serial=session.serials(), now=now)
+        return create_root(cluster, plan.policy, key, generation=generation, serial=random_serial(), now=now)
+    root = create_offline_root(cluster, root_key, generation=generation, serial=random_serial(), now=now)
+    return create_intermediate(root, plan.policy, key, generation=generation, serial=random_serial(), now=now)
 
 
 def _certificates(issuer: Issuer, root_key: PrivateKey | None, session: Session) -> dict[str, object]:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from daskpki import secret_names
 from daskpki.authority.lookup import active_authority, living_authorities
-from daskpki.authority.session import Session
+from daskpki.authority.session import Session, new_operation, random_serial
 from daskpki.confidential import Confidential
 from daskpki.errors import AccessDeniedError, AlreadyExistsError, NotFoundError, NotTrustedError, UnavailableError
 from daskpki.identity import Identity
@@ -100,7 +100,7 @@ def issue(session: Session, profile: SigningProfile, requests: Sequence[LeafRequ
     check_requests(requests, profile.policy, profile.issuer.lifetime, session.now())
     pending = iter(requests)
     while requested := list(islice(pending, BATCH)):
-        operation = session.operations()
+        operation = new_operation()
         leaves = _reserve(session, profile, requested, operation)
         signed = [_sign(session.cluster, profile, leaf) for leaf in leaves]
         if leaves:
@@ -140,7 +140,7 @@ def _reserve(
     planned = []
     for request in requests:
         lifetime = leaf_lifetime(request, profile.policy, profile.issuer.lifetime, now)
-        planned.append((request, _reserved(session.serials(), request, lifetime, profile)))
+        planned.append((request, _reserved(random_serial(), request, lifetime, profile)))
     chosen: list[tuple[LeafRequest, Draft]] = []
 
     def decide(inventory: Inventory) -> list[Draft]:

@@ -18,7 +18,7 @@ from typing import Final
 from daskpki import secret_names
 from daskpki.authority.crl import present_crl, revoked_dropped, trusted_root_crls
 from daskpki.authority.lookup import STATES, anchor_der, chain_der, published_authorities
-from daskpki.authority.session import Session
+from daskpki.authority.session import Session, new_operation
 from daskpki.errors import AlreadyExistsError, NotFoundError, NotTrustedError
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.issuer import Issuer
@@ -82,7 +82,7 @@ def publish(
     statement for nodes that miss this very document. Unfinished revocations are recorded as done together with the
     publication. If an older document was put back, the new one continues after the last epoch in the log.
     """
-    operation = session.operations()
+    operation = new_operation()
     chain = session.anchor.chain
     revoking: list[CertificateRecord] = []
     before: list[TrustDocument] = []

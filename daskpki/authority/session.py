@@ -1,7 +1,4 @@
-"""The session of one command with one cluster: store, user and command, clock, random sources, trust anchor, signers.
-
-Use cases take a session, so that a test can pass a clock and predictable serials.
-"""
+"""The session of one command with one cluster: store, user and command, clock, trust anchor, signers."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import os
 import secrets
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from daskpki.authority.anchor import Anchored
@@ -26,6 +22,11 @@ if TYPE_CHECKING:
 def random_serial() -> int:
     """A serial of 16 octets, positive, with 126 random bits (RFC 5280, 4.1.2.2; CA/B Forum BR 7.1 asks for 64)."""
     return 1 << 126 | int.from_bytes(os.urandom(16), "big") >> 2  # not `secrets`, which loads `random`
+
+
+def new_operation() -> str:
+    """A random id, by which an interrupted write is found again."""
+    return secrets.token_hex(8)
 
 
 def utc_now() -> datetime:
@@ -49,8 +50,7 @@ def claimed_user() -> str:
 class Session(NamedTuple):
     """One command's session with one cluster.
 
-    `who` is a claim; the store's own audit log is the authority. `operations` makes the id by which an interrupted
-    write is found again.
+    `who` is a claim; the store's own audit log is the authority.
     """
 
     store: Store
@@ -58,8 +58,6 @@ class Session(NamedTuple):
     who: str
     command: str
     clock: Callable[[], datetime] = utc_now
-    serials: Callable[[], int] = random_serial
-    operations: Callable[[], str] = partial(secrets.token_hex, 8)
     anchored: Anchored | None = None
     issuers: Callable[[AuthorityRecord], Issuer] | None = None
 
@@ -112,4 +110,4 @@ class Session(NamedTuple):
 
     def stamp(self, operation: str | None = None) -> Stamp:
         """The stamp of a commit at this moment."""
-        return Stamp(int(self.now().timestamp()), operation or self.operations(), self.who, self.command)
+        return Stamp(int(self.now().timestamp()), operation or new_operation(), self.who, self.command)

@@ -44,8 +44,6 @@ CLOCK_SKEW: Final = 5 * MINUTE
 """Seconds that thisUpdate may be ahead of this machine's clock."""
 
 _LABEL: Final = "X509 CRL"
-_CRITICAL: Final = b"\x01\x01\xff"
-"""DER's only form of a BOOLEAN that is true (X.690, 11.1), as an extension that is critical has it."""
 
 
 class Revocation(NamedTuple):
@@ -129,27 +127,7 @@ def verify_crl(data: bytes, issuer: x509.Certificate, *, now: datetime | None) -
 
     With `now` None the dates are left to the caller: the revocations of an outdated list are still true.
     """
-    contents = _contents(_load_signed(_der(data), issuer))
-    if now is not None:
-        check_dates(contents, now)
-    return contents
-
-
-def verify_serials(data: bytes, issuer: x509.Certificate) -> tuple[Crl, frozenset[int]]:
-    """Verify as `verify_crl` does, and return header and serials, in a quarter of the time: each node does it twice.
-
-    Dates and reasons of entries take most of the time, and no decision depends on them. But entries are read in full if
-    one may have a critical extension, on which it would (RFC 5280, 5.3).
-    """
-    der = _der(data)
-    crl = _load_signed(der, issuer)
-    if _CRITICAL in der:
-        _contents(crl)
-    return _header(crl), frozenset(entry.serial_number for entry in crl)
-
-
-def _load_signed(der: bytes, issuer: x509.Certificate) -> x509.CertificateRevocationList:
-    crl = _load(der)
+    crl = _load(_der(data))
     if crl.issuer != issuer.subject:
         raise NotTrustedError(f"the CRL is of {crl.issuer.rfc4514_string()}, not of {issuer.subject.rfc4514_string()}")
     try:
@@ -158,7 +136,10 @@ def _load_signed(der: bytes, issuer: x509.Certificate) -> x509.CertificateRevoca
         genuine = False
     if not genuine:
         raise NotTrustedError("the CRL's signature does not verify with its issuer's key")
-    return crl
+    contents = _contents(crl)
+    if now is not None:
+        check_dates(contents, now)
+    return contents
 
 
 def check_dates(crl: Crl, now: datetime) -> None:

@@ -28,7 +28,6 @@ from daskpki.pki.profile import (
     Lifetime,
     Policy,
     check_request,
-    format_ttl,
     leaf_lifetime,
     leaf_names,
 )
@@ -78,9 +77,8 @@ def ca_subject(cluster: str, kind: str, generation: int) -> x509.Name:
     )
 
 
-def root_extensions() -> tuple[Entry, ...]:
-    """Extensions of the offline root of two tiers: one CA below it, no name constraints, only certificates and CRLs."""
-    return (x509.BasicConstraints(ca=True, path_length=1), True), (key_usage(certificates=True), True)
+_ROOT_EXTENSIONS: Final = (x509.BasicConstraints(ca=True, path_length=1), True), (key_usage(certificates=True), True)
+"""Extensions of the offline root of two tiers: one CA below it, no name constraints, only certificates and CRLs."""
 
 
 def ca_extensions(permitted_dns: tuple[str, ...]) -> tuple[Entry, ...]:
@@ -220,49 +218,29 @@ def open_issuer(root: bytes, chain: Sequence[bytes], key: PrivateKey, *, generat
 
 
 def create_root(
-    cluster: str,
-    policy: Policy,
-    key: PrivateKey,
-    *,
-    generation: int,
-    serial: int,
-    now: datetime,
-    ttl: int = CA_LIFETIME,
+    cluster: str, policy: Policy, key: PrivateKey, *, generation: int, serial: int, now: datetime
 ) -> Issuer:
-    """Create a CA of one tier, which is its own trust anchor and issues leaves; `ttl` in seconds."""
+    """Create a CA of one tier, which is its own trust anchor and issues leaves."""
     name = ca_subject(parse_label(cluster, "cluster"), "CA", generation)
-    extensions = ca_extensions(policy.permitted_dns)
-    template = Template(name, key.public_key(), serial, _ca_lifetime(now, ttl), extensions)
-    return _self_signed(template, key, generation)
+    return _self_signed(name, ca_extensions(policy.permitted_dns), key, generation=generation, serial=serial, now=now)
 
 
-def create_offline_root(
-    cluster: str, key: PrivateKey, *, generation: int, serial: int, now: datetime, ttl: int = CA_LIFETIME
-) -> Issuer:
-    """Create the root of two tiers, which signs intermediates and their CRL, and is kept offline; `ttl` in seconds."""
+def create_offline_root(cluster: str, key: PrivateKey, *, generation: int, serial: int, now: datetime) -> Issuer:
+    """Create the root of two tiers, which signs intermediates and their CRL, and is kept offline."""
     name = ca_subject(parse_label(cluster, "cluster"), "root CA", generation)
-    extensions = root_extensions()
-    template = Template(name, key.public_key(), serial, _ca_lifetime(now, ttl), extensions)
-    return _self_signed(template, key, generation)
+    return _self_signed(name, _ROOT_EXTENSIONS, key, generation=generation, serial=serial, now=now)
 
 
 def create_intermediate(
-    root: Issuer,
-    policy: Policy,
-    key: PrivateKey,
-    *,
-    generation: int,
-    serial: int,
-    now: datetime,
-    ttl: int = INTERMEDIATE_LIFETIME,
+    root: Issuer, policy: Policy, key: PrivateKey, *, generation: int, serial: int, now: datetime
 ) -> Issuer:
-    """Create the issuing CA below an offline root; it ends with the root at the latest; `ttl` in seconds.
+    """Create the issuing CA below an offline root; it ends with the root at the latest.
 
     Raises PolicyError if the root is not valid now, or is not an offline root.
     """
     if root.permitted_dns:
         raise PolicyError("a CA that issues leaves cannot have another CA below it (its path length is 0)")
-    wanted = _ca_lifetime(now, ttl)
+    wanted = _ca_lifetime(now, INTERMEDIATE_LIFETIME)
     if not root.lifetime.not_before <= seconds(now) <= root.lifetime.not_after:
         raise PolicyError("the offline root is not valid now")
     period = Lifetime(max(wanted.not_before, root.lifetime.not_before), min(wanted.not_after, root.lifetime.not_after))
@@ -275,15 +253,16 @@ def create_intermediate(
 
 
 def _ca_lifetime(now: datetime, ttl: int) -> Lifetime:
-    if ttl <= CA_BACKDATE:
-        raise UsageError(f"a CA with a lifetime of {format_ttl(ttl)} would have ended when it is made")
     start = seconds(now) - CA_BACKDATE
     return Lifetime(start, start + ttl - 1)
 
 
-def _self_signed(template: Template, key: PrivateKey, generation: int) -> Issuer:
+def _self_signed(
+    name: x509.Name, extensions: tuple[Entry, ...], key: PrivateKey, *, generation: int, serial: int, now: datetime
+) -> Issuer:
+    template = Template(name, key.public_key(), serial, _ca_lifetime(now, CA_LIFETIME), extensions)
     own_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(template.public_key)
-    certificate = sign_template(template, template.subject, key, own_id)
+    certificate = sign_template(template, name, key, own_id)
     check_ca(certificate, certificate)
     return Issuer(certificate, key, generation=generation, root=certificate)
 

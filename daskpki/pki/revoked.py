@@ -13,7 +13,7 @@ from cryptography import x509
 
 from daskpki.errors import CorruptError, NotTrustedError
 from daskpki.pki.certificates import load_certificate, seconds
-from daskpki.pki.crl import MAX_CRL, Crl, Revocation, parse_header, verify_crl, verify_serials
+from daskpki.pki.crl import MAX_CRL, Revocation, parse_header, verify_crl
 from daskpki.pki.pem import is_der
 from daskpki.pki.trust_document import CrlPart, TrustDocument
 from daskpki.quoting import rfc3339
@@ -48,7 +48,10 @@ def revoked_serials(document: TrustDocument) -> dict[int, Mapping[int, Revocatio
     revoked = {}
     for part in document.crls:
         crl = verify_crl(crl_der(part), _issuer(part, document), now=None)
-        _check_announced(crl, part)
+        if crl[:3] != (part.number, part.this_update, part.next_update):
+            raise NotTrustedError(
+                f"the CRL of CA generation {part.generation} is not the one that the document announces"
+            )
         revoked[part.generation] = crl.revoked
     return revoked
 
@@ -56,14 +59,10 @@ def revoked_serials(document: TrustDocument) -> dict[int, Mapping[int, Revocatio
 def every_revoked_serial(document: TrustDocument) -> frozenset[int]:
     """Return the serials of `revoked_serials`, and those of dropped CAs, in one set.
 
-    This is faster if only membership matters. Serials are random, so one set is as good as a set for each generation.
+    Serials are random, so one set is as good as a set for each generation.
     """
-    serials = [frozenset(entry.serials or ()) for entry in document.revoked_dropped]
-    for part in document.crls:
-        crl, listed = verify_serials(crl_der(part), _issuer(part, document))
-        _check_announced(crl, part)
-        serials.append(listed)
-    return frozenset().union(*serials)
+    dropped = [entry.serials or () for entry in document.revoked_dropped]
+    return frozenset().union(*revoked_serials(document).values(), *dropped)
 
 
 def _issuer(part: CrlPart, document: TrustDocument) -> x509.Certificate:
@@ -71,11 +70,6 @@ def _issuer(part: CrlPart, document: TrustDocument) -> x509.Certificate:
         if anchor.generation == part.generation:
             return load_certificate(anchor.issuing)
     raise NotTrustedError(f"the trust document has a CRL of CA generation {part.generation}, which it does not name")
-
-
-def _check_announced(crl: Crl, part: CrlPart) -> None:
-    if crl[:3] != (part.number, part.this_update, part.next_update):
-        raise NotTrustedError(f"the CRL of CA generation {part.generation} is not the one that the document announces")
 
 
 def next_update(document: TrustDocument) -> int:

@@ -260,16 +260,15 @@ class AppendChain(Generic[P]):
                 self._pause(attempt)
         raise AmbiguousError(f"{self._secret}: the store does not confirm the write")
 
-    def prune(self, head: ChainHead[P], *, spare: Iterable[int] = ()) -> None:
+    def prune(self, head: ChainHead[P]) -> None:
         """Destroy the versions below the head, except its predecessor, which readers with a stale `latest` may get.
 
         The list of versions is only a hint, and may be: every version below a confirmed head can go.
         """
-        kept = {head.link.prev, *spare}
         for number, state, _ in self._store.versions(self._secret):
             if number < head.number - _LOOK_BACK:
                 return
-            if number < head.number and state == ENABLED and number not in kept:
+            if number < head.number and state == ENABLED and number != head.link.prev:
                 self._store.destroy(self._secret, number)
 
     def _anchor(self, seen: dict[int, P | None]) -> ChainHead[P] | None:

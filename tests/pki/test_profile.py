@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from cryptography import x509
@@ -18,6 +18,7 @@ from daskpki.pki.issuer import create_intermediate, create_offline_root, create_
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import (
     CA_BACKDATE,
+    CA_LIFETIME,
     DAY,
     DEFAULT_TTL,
     HOUR,
@@ -180,9 +181,14 @@ def test_a_policys_maximum_bounds_the_default_too() -> None:
     assert period.not_after - seconds(NOW) + 1 == DAY
 
 
+def ending_in(days: int) -> datetime:
+    """When a CA was made that ends so many days after NOW."""
+    return NOW - timedelta(seconds=CA_LIFETIME - days * DAY)
+
+
 def test_a_leaf_never_outlives_its_issuer() -> None:
     """A lifetime that was asked for is refused by name; the default is cut."""
-    own = create_root("default", POLICY, key(), generation=1, serial=random_serial(), now=NOW, ttl=10 * DAY)
+    own = create_root("default", POLICY, key(), generation=1, serial=random_serial(), now=ending_in(10))
     ending = LeafRequest(identity(), ttl=own.lifetime.not_after - seconds(NOW) + 1)
     control = issue_leaf(own, ending, key(which="x").public_key(), serial=1, now=NOW, policy=POLICY)
     assert lifetime(control).not_after == own.lifetime.not_after
@@ -195,7 +201,7 @@ def test_a_leaf_never_outlives_its_issuer() -> None:
 
 
 def test_an_issuer_that_ended_issues_nothing() -> None:
-    own = create_root("default", POLICY, key(), generation=1, serial=1, now=NOW, ttl=10 * DAY)
+    own = create_root("default", POLICY, key(), generation=1, serial=1, now=ending_in(10))
     last = own.certificate.not_valid_after_utc
     public = key(which="x").public_key()
     control = issue_leaf(own, LeafRequest(identity()), public, serial=1, now=last, policy=POLICY)
@@ -210,7 +216,7 @@ def test_backdating_stops_at_the_issuers_beginning() -> None:
 
 
 def test_an_intermediate_stays_within_its_root() -> None:
-    root = create_offline_root("default", key(), generation=1, serial=1, now=NOW, ttl=30 * DAY)
+    root = create_offline_root("default", key(), generation=1, serial=1, now=ending_in(30))
     inner = create_intermediate(root, POLICY, key(which="i"), generation=1, serial=2, now=NOW + timedelta(days=1))
     assert inner.lifetime.not_after == root.lifetime.not_after
     soon = create_intermediate(root, POLICY, key(which="i"), generation=1, serial=2, now=NOW - timedelta(minutes=59))

@@ -7,7 +7,7 @@
 
 `SecretStoreSuite` tests payloads, `RecordLogSuite` the log; a `Backing` is the place that they run in. For readable
 assertion messages, call `pytest.register_assert_rewrite("daskpki.store.testing")` in a conftest before the import. No
-other module of the package imports pytest or hypothesis.
+other module of the package imports pytest.
 """
 
 from daskpki.store.testing.backing import Backing

@@ -337,16 +337,8 @@ def test_losers_go_by_a_later_winner_and_the_predecessor_stays(store: Store, lin
     assert head is not None
     linear.prune(head)
     assert store.states() == ["DESTROYED", "ENABLED", "DESTROYED", "ENABLED"]
-    linear.prune(head, spare=[1])
+    linear.prune(head)
     assert number(linear) == 4
-
-
-def test_pruning_spares_what_it_is_told(store: Store, linear: Linear) -> None:
-    for operation in "abcd":
-        head = linear.append(follow, operation)
-    assert head is not None
-    linear.prune(head, spare=[1])
-    assert store.states() == ["ENABLED", "DESTROYED", "ENABLED", "ENABLED"]
 
 
 def test_pruning_goes_32_versions_down_and_destroys_none_twice(store: Store, linear: Linear) -> None:

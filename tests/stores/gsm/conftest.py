@@ -10,7 +10,7 @@ import pytest
 from daskpki.store.gsm.store import GsmStore
 from tests.support.gsm_places import GsmPlace, open_place
 
-pytest.register_assert_rewrite("daskpki.store.testing")
+pytest.register_assert_rewrite("daskpki.store.testing", "tests.support.histories")
 
 
 @pytest.fixture(params=[("grpc", None), ("rest", "europe-west1")], ids=["grpc-global", "rest-regional"])

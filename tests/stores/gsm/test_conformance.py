@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from daskpki.store.testing import Backing, RecordLogSuite, SecretStoreSuite
+from daskpki.store.testing import Backing, SecretStoreSuite
 from tests.support.gsm_places import GsmPlace
+from tests.support.histories import RandomHistories
 
 
 class TestGsmSecretStore(SecretStoreSuite):
@@ -14,7 +15,7 @@ class TestGsmSecretStore(SecretStoreSuite):
         return place
 
 
-class TestGsmRecordLog(RecordLogSuite):
+class TestGsmRecordLog(RandomHistories):
     @pytest.fixture
     def backing(self, place: GsmPlace) -> Backing:
         return place

@@ -26,8 +26,8 @@ from daskpki.store.gsm.log_format import (
 )
 from daskpki.store.gsm.secrets import GsmOptions
 from daskpki.store.port import MAX_PAYLOAD
-from daskpki.store.testing.record_log import histories
 from tests.support.drafts import STAMP, new_ca, random_leaf
+from tests.support.histories import histories
 
 CODEC = LogCodec("c")
 LINK = Link(7, 6, "0123456789abcdef")

@@ -11,7 +11,7 @@ import pytest
 from daskpki.store.local.store import LocalStore
 from tests.support.local_places import LocalPlace
 
-pytest.register_assert_rewrite("daskpki.store.testing")
+pytest.register_assert_rewrite("daskpki.store.testing", "tests.support.histories")
 
 
 @pytest.fixture

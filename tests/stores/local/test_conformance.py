@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from daskpki.store.testing import Backing, RecordLogSuite, SecretStoreSuite
+from daskpki.store.testing import Backing, SecretStoreSuite
+from tests.support.histories import RandomHistories
 from tests.support.local_places import LocalPlace
 
 
@@ -14,7 +15,7 @@ class TestLocalSecretStore(SecretStoreSuite):
         return place
 
 
-class TestLocalRecordLog(RecordLogSuite):
+class TestLocalRecordLog(RandomHistories):
     @pytest.fixture
     def backing(self, place: LocalPlace) -> Backing:
         return place

@@ -208,6 +208,9 @@ class ReplayedInventory:
         self._current: dict[tuple[str, str], int] = {}
         self._fingerprints: dict[str, int] = {}
         self._authorities = {entry.generation: entry for entry in authorities}
+        for entry in self._certificates.values():
+            if entry.fingerprint is not None and not entry.superseded:
+                self._supersede(entry)
         for record in records:
             self.apply(record)
 

@@ -68,7 +68,9 @@ class Anchored:
                         f"the pin fits no trust document of cluster {self._cluster!r}: {self._refusal}"
                     )
             if head is not None:
-                self._check_rivals(chain, head)
+                seen = self._store.memory.trust(self._cluster)
+                if not self._pin and (seen is None or seen.epoch != head.link.seq):  # else it was compared before
+                    verify_no_rival(chain, head)
                 document = head.payload.signed.document
                 if self.basis == "first use" and self._store.memory.lasts:
                     what = "first use of cluster %s here: its CA has SHA-256 %s; compare it (--ca-sha256 HEX pins one)"
@@ -170,13 +172,6 @@ class Anchored:
             return False
         made = self._points[-1].generations.get(document.active.generation)
         return made is not None and made.status != CA_RETIRED and made.issuing == document.active.issuing
-
-    def _check_rivals(self, chain: AppendChain[TrustPayload], newest: ChainHead[TrustPayload]) -> None:
-        """Compare the newest document with older ones that verify too, unless this user has already seen it."""
-        seen = self._store.memory.trust(self._cluster)
-        if self._pin or (seen is not None and seen.epoch == newest.link.seq):
-            return
-        verify_no_rival(chain, newest)
 
 
 def _named_by(document: TrustDocument) -> Trusted:

@@ -241,11 +241,11 @@ class CertificateAuthority:
 
         PolicyError for a leaf that was issued for a request, before anything is done.
         """
-        from daskpki.authority.renewal import RenewalFilter, issuing_ends, request_for
+        from daskpki.authority.renewal import issuing_ends, request_for, still_due
 
         policy = self.policy()
         ends = issuing_ends(self._seen())
-        still = RenewalFilter(entries, self.session.now(), give_way=give_way)
+        still = still_due(entries, self.session.now(), give_way=give_way)
         for kind in sorted({entry.key_type for entry in entries}):
             alike = [
                 request_for(entry, policy.trust_domain, ends[entry.issuer])

@@ -143,28 +143,29 @@ class StoredCaKeys(NamedTuple):
 
     def open(self, generation: int) -> PrivateKey:
         """Open the key of a generation."""
-        payload = self._payload(generation)
-        if is_lesser(payload.sealing, self.least):
+        sealing, body = self._payload(generation)
+        if is_lesser(sealing, self.least):
             raise NotTrustedError(
-                f"the key of CA {generation} is recorded with sealing {self.least}, and {payload.sealing} is what "
+                f"the key of CA {generation} is recorded with sealing {self.least}, and {sealing} is what "
                 f"{secret_names.ca_key_id(self.cluster, generation)} has",
                 hint="somebody put another key in its place: find out who, and restore the version before",
             )
-        if payload.sealing == _NONE:
-            return parse_key(Confidential(payload.body))
+        if sealing == _NONE:
+            return parse_key(body)
         if self.unseal is None:
             raise NotTrustedError(
                 f"the key of CA {generation} is sealed by its own passphrase",
                 hint="name it by --ca-passphrase-file FILE",
             )
-        return parse_key(open_with_passphrase(payload.body, self.unseal(), context=self._context(generation)))
+        return parse_key(open_with_passphrase(body.reveal(), self.unseal(), context=self._context(generation)))
 
     def discard(self, generation: int) -> None:
         """Erase the key of a generation that ended."""
         with suppress(NotFoundError):
             self.secrets.delete(secret_names.ca_key_id(self.cluster, generation))
 
-    def _payload(self, generation: int) -> _Payload:
+    def _payload(self, generation: int) -> tuple[str, Confidential]:
+        """The sealing of a stored key, and its bytes."""
         secret = secret_names.ca_key_id(self.cluster, generation)
         try:
             try:
@@ -182,17 +183,7 @@ class StoredCaKeys(NamedTuple):
         return f"daskpki CA key, cluster {self.cluster}, generation {generation}".encode()
 
 
-class _Payload(NamedTuple):
-    """Sealing and bytes of a stored key; unsealed bytes are secret."""
-
-    sealing: str
-    body: bytes
-
-    def __repr__(self) -> str:
-        return f"<CA key, sealing {self.sealing}>"
-
-
-def _parse(secret: str, payload: Confidential) -> _Payload:
+def _parse(secret: str, payload: Confidential) -> tuple[str, Confidential]:
     try:
         document = json.loads(payload.reveal())
         version, sealing = document["format"], document["sealing"]
@@ -201,7 +192,7 @@ def _parse(secret: str, payload: Confidential) -> _Payload:
         raise CorruptError(f"{secret} is not a CA key") from error
     if version != _FORMAT:
         raise NotTrustedError(f"{secret} has format {version}; this daskpki reads {_FORMAT}", hint="upgrade daskpki")
-    return _Payload(sealing, body)
+    return sealing, Confidential(body)
 
 
 class KeyLocations(NamedTuple):

@@ -25,7 +25,7 @@ from daskpki.pki.crl import Crl, Revocation, parse_header, sign_crl, verify_crl
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.keys import PrivateKey, key_matches
 from daskpki.pki.profile import DAY, ROOT_CRL_LIFETIME
-from daskpki.pki.revoked import crl_der, crl_part, is_crl_due
+from daskpki.pki.revoked import crl_der, crl_part, is_crl_due, verified_crls
 from daskpki.pki.trust_document import CrlPart, DroppedCa, TrustDocument
 from daskpki.records import ABANDONED, CA_RETIRED, REVOKED, REVOKING, ROOT_CRL, Draft
 
@@ -37,7 +37,10 @@ without `--grace`.
 """
 
 DROPPED_LIMIT: Final = 500
-"""Revoked serials of dropped CAs that a trust document lists; of a CA with more, nobody stays connected."""
+"""Revoked serials of dropped CAs that a trust document lists: 16 octets each, so a sixth of a payload.
+
+Of a CA with more, nobody stays connected.
+"""
 
 
 def _published(inventory: Inventory, now: float) -> Iterator[CertificateRecord]:
@@ -125,13 +128,11 @@ class KeptCrl(NamedTuple):
 
 def kept_crls(trust: TrustDocument) -> list[KeptCrl]:
     """The verified CRLs of the document; an expired one counts too, since its revocations are still true."""
-    anchors = {anchor.generation: anchor for anchor in trust.authorities}
-    found = []
-    for part in trust.crls:
-        der, anchor = crl_der(part), anchors[part.generation]
-        contents = verify_crl(der, load_certificate(anchor.issuing), now=None)
-        found.append(KeptCrl(part.generation, anchor.state, der, contents))
-    return found
+    states = {anchor.generation: anchor.state for anchor in trust.authorities}
+    crls = verified_crls(trust)
+    return [
+        KeptCrl(part.generation, states[part.generation], crl_der(part), crls[part.generation]) for part in trust.crls
+    ]
 
 
 def running_out(inventory: Inventory, now: datetime) -> int | None:
@@ -168,7 +169,7 @@ def sign_root_crl(session: Session, file: OfflineRoot, *, revoke: bool = False) 
         if entry.chain and key_matches(key, load_certificate(anchor_der(entry)).public_key()):
             break
     else:
-        what = f"{file.path} is the root of no CA of cluster {file.cluster!r}"
+        what = f"no CA of cluster {file.cluster!r} has the root whose key is in {file.path}"
         raise NotFoundError(what, hint="daskpki rotate-ca status")
     trusted = entry in living_authorities(inventory)
     if revoke and trusted:

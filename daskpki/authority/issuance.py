@@ -36,7 +36,7 @@ BATCH: Final = 100
 KEPT_VERSIONS: Final = 2
 """Versions of one credential that are billed, and readable."""
 _LOOK_BACK: Final = 32
-"""Versions below the newest that are searched for leftovers of commands that died."""
+"""Versions below the newest that are searched for leftovers of commands that died: a part of one page of the list."""
 
 
 Wanted = Callable[[Inventory, LeafRequest], bool]

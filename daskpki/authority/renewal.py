@@ -13,6 +13,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
+from daskpki.authority.issuance import Wanted
 from daskpki.authority.lookup import issuing_der, living_authorities, recorded_policy
 from daskpki.authority.repair import ABANDON_AFTER
 from daskpki.errors import PolicyError, UsageError
@@ -77,27 +78,23 @@ def _named(sans: Iterable[str], kind: str) -> Iterator[str]:
     return (san.removeprefix(f"{kind}:") for san in sans if san.startswith(f"{kind}:"))
 
 
-class RenewalFilter:
-    """Decides at the reservation whether a leaf that was found due still needs renewal.
+def still_due(entries: Iterable[CertificateRecord], now: datetime, *, give_way: bool) -> Wanted:
+    """Make the filter that decides at the reservation whether a leaf that was found due still needs renewal.
 
     With `give_way`, a name that another command reserved in the last ten minutes is left to that command.
     """
+    serials = {(entry.role, entry.name): entry.serial for entry in entries}
+    since = now.timestamp() - ABANDON_AFTER
 
-    def __init__(self, entries: Iterable[CertificateRecord], now: datetime, *, give_way: bool) -> None:
-        self._serials = {(entry.role, entry.name): entry.serial for entry in entries}
-        self._since = now.timestamp() - ABANDON_AFTER
-        self._give_way = give_way
-
-    def __call__(self, inventory: Inventory, request: LeafRequest) -> bool:
-        """True if the leaf still needs renewal (`daskpki.authority.issuance.Wanted`)."""
+    def wanted(inventory: Inventory, request: LeafRequest) -> bool:
         role, name = request.identity.role.value, request.identity.name
         newest = inventory.current(role, name)
-        if newest is None or newest.serial != self._serials[role, name]:
+        if newest is None or newest.serial != serials[role, name]:
             return False
-        if not self._give_way:
-            return True
-        reserved = inventory.certificates(role=role, name=name, statuses=[RESERVED])
-        return not any(entry.reserved_at >= self._since for entry in reserved)
+        reserved = inventory.certificates(role=role, name=name, statuses=[RESERVED]) if give_way else ()
+        return not any(entry.reserved_at >= since for entry in reserved)
+
+    return wanted
 
 
 def check_issuable(

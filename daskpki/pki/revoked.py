@@ -13,7 +13,7 @@ from cryptography import x509
 
 from daskpki.errors import CorruptError, NotTrustedError
 from daskpki.pki.certificates import load_certificate, seconds
-from daskpki.pki.crl import MAX_CRL, Revocation, parse_header, verify_crl
+from daskpki.pki.crl import MAX_CRL, Crl, Revocation, parse_header, verify_crl
 from daskpki.pki.pem import is_der
 from daskpki.pki.trust_document import CrlPart, TrustDocument
 from daskpki.quoting import rfc3339
@@ -39,21 +39,25 @@ def crl_der(part: CrlPart) -> bytes:
     return der
 
 
-def revoked_serials(document: TrustDocument) -> dict[int, Mapping[int, Revocation]]:
-    """Return the revocations by CA generation and serial, from verified CRLs.
+def verified_crls(document: TrustDocument) -> dict[int, Crl]:
+    """Return the CRLs by CA generation, verified; NotTrustedError or CorruptError.
 
     Expired CRLs count too, since their revocations are still true; `check_fresh` raises if later ones may be missing.
-    Raises NotTrustedError or CorruptError.
     """
-    revoked = {}
+    found = {}
     for part in document.crls:
         crl = verify_crl(crl_der(part), _issuer(part, document), now=None)
         if crl[:3] != (part.number, part.this_update, part.next_update):
             raise NotTrustedError(
                 f"the CRL of CA generation {part.generation} is not the one that the document announces"
             )
-        revoked[part.generation] = crl.revoked
-    return revoked
+        found[part.generation] = crl
+    return found
+
+
+def revoked_serials(document: TrustDocument) -> dict[int, Mapping[int, Revocation]]:
+    """Return the revocations by CA generation and serial, from `verified_crls`."""
+    return {generation: crl.revoked for generation, crl in verified_crls(document).items()}
 
 
 def every_revoked_serial(document: TrustDocument) -> frozenset[int]:

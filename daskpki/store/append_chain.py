@@ -106,7 +106,9 @@ def first_after(hint: ChainHead[P] | None) -> int:
 ATTEMPTS: Final = 64
 """Lost attempts after which `append` gives up with ConflictError."""
 _SENDS: Final = range(1, 7)
+"""Attempts to add one payload; on Secret Manager, the pauses between them take up to 13 seconds."""
 _LOOK_BACK: Final = 32
+"""Versions below a head that `prune` looks at: each winner prunes, so at most a few are left. It limits the requests."""
 
 MOST_FOREIGN: Final = 4096
 """Most versions above a head that counts which the search passes: each costs a request."""
@@ -396,7 +398,10 @@ def trust_chain(
 
 
 _RIVALS: Final = 64
-"""Documents below the newest that are compared with it, down to the first that was destroyed."""
+"""Documents below the newest that are compared with it, down to the first that was destroyed.
+
+`prune` leaves only one; the limit is for a store whose writer may destroy nothing.
+"""
 
 
 def verify_no_rival(chain: AppendChain[TrustPayload], newest: ChainHead[TrustPayload]) -> None:

@@ -60,15 +60,6 @@ _MAX_MEMORY: Final = 512 << 20
 _MAX_PARALLEL: Final = 4
 
 
-class _Box(NamedTuple):
-    header: bytes
-    kdf: int
-    cost: Cost
-    salt: bytes
-    check: bytes
-    sealed: bytes
-
-
 def context(*parts: str | int) -> bytes:
     """Associated data of these parts; JSON keeps ("a", "bc") and ("ab", "c") apart."""
     return _COMPACT.encode(parts).encode()
@@ -134,22 +125,15 @@ def _seal(data: Confidential, secret: Confidential, context: bytes, kdf: int, co
 
 def open_with_passphrase(box: bytes, passphrase: Confidential, *, context: bytes) -> Confidential:
     """Open the box; AccessDeniedError for a wrong passphrase, CorruptError, NotTrustedError for a newer format."""
-    return _open(_parse(box, _KDF_SCRYPT), passphrase, context, "the passphrase is wrong")
+    return _open(box, _KDF_SCRYPT, passphrase, context, "the passphrase is wrong")
 
 
 def open_with_key(box: bytes, key: Confidential, *, context: bytes) -> Confidential:
     """Open the box; AccessDeniedError for a wrong key, CorruptError, NotTrustedError for a newer format."""
-    return _open(_parse(box, _KDF_HKDF), key, context, "the key is not the right one")
+    return _open(box, _KDF_HKDF, key, context, "the key is not the right one")
 
 
-def _open(box: _Box, secret: Confidential, context: bytes, refusal: str) -> Confidential:
-    key, check = _keys(secret, box.kdf, box.cost, box.salt)
-    if not hmac.compare_digest(check, box.check):
-        raise AccessDeniedError(refusal)
-    return decrypt(key, box.sealed, box.header + context)
-
-
-def _parse(box: bytes, kdf: int) -> _Box:
+def _open(box: bytes, kdf: int, secret: Confidential, context: bytes, refusal: str) -> Confidential:
     if not box.startswith(_MAGIC) or len(box) < _HEADER.size + _CHECK + _NONCE + _TAG + _DIGEST:
         raise CorruptError("this is not sealed data, or its end is missing")
     if box[len(_MAGIC)] > _FORMAT:
@@ -162,8 +146,11 @@ def _parse(box: bytes, kdf: int) -> _Box:
     _, version, found, log2n, r, p, salt = _HEADER.unpack_from(box)
     if version != _FORMAT or found != kdf:
         raise CorruptError("sealed data is of another kind than was asked for")
-    at = _HEADER.size
-    return _Box(box[:at], kdf, Cost(log2n, r, p), salt, body[at : at + _CHECK], body[at + _CHECK :])
+    key, check = _keys(secret, kdf, Cost(log2n, r, p), salt)
+    sealed = _HEADER.size + _CHECK
+    if not hmac.compare_digest(check, body[_HEADER.size : sealed]):
+        raise AccessDeniedError(refusal)
+    return decrypt(key, body[sealed:], box[: _HEADER.size] + context)
 
 
 def _digest(body: bytes) -> bytes:

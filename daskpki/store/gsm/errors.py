@@ -123,13 +123,11 @@ def error_for(refusal: ApiError, method: str, subject: str, url: GsmUrl) -> Dask
 
 
 def _temporary(refusal: ApiError, method: str, what: str) -> DaskpkiError:
-    if refusal.status in NOT_DONE:
+    if may_retry(refusal, method):
         return UnavailableError(f"{what}: {refusal.message}", hint="try again in a minute")
-    if refusal.status not in CUT_OFF:
-        return DaskpkiError(f"{what}: {refusal}")
-    if METHODS[method].repeatable:
-        return UnavailableError(f"{what}: {refusal.message}", hint="try again in a minute")
-    return AmbiguousError(f"{what}: the write was cut off ({refusal.message})", hint="run the command again")
+    if refusal.status in CUT_OFF:
+        return AmbiguousError(f"{what}: the write was cut off ({refusal.message})", hint="run the command again")
+    return DaskpkiError(f"{what}: {refusal}")
 
 
 def missing_permission(refusal: ApiError) -> str | None:

@@ -5,5 +5,5 @@
     store.py         Store, and its creation              table_seal.py   MAC over all tables
     backup.py        backup and restore
 
-A local store has no IAM: whoever unlocks it can read all of it.
+A local store has no IAM: everyone who can unlock it can read all of it.
 """

@@ -178,7 +178,7 @@ class KeySlots:
 
     def remove(self, slot_id: str) -> None:
         """Delete a slot; NotFoundError, UsageError for the last one, without which the store is lost."""
-        self._master()  # removing a slot takes the right to unlock the store
+        self._master()  # only those who can unlock the store may remove a slot
         with self._database.write() as connection:
             found = connection.execute("DELETE FROM key_slot WHERE id = ?", (slot_id,)).rowcount
             if not found:

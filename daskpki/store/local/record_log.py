@@ -103,7 +103,7 @@ class LocalRecordLog:
         """Append one signed commit."""
         self._master_key.unlock()
         with self._database.write() as connection:
-            view = self._judged(DatabaseSnapshot(self._database.path, connection, owned=False))
+            view = self._judged(self._database.snapshot())
             records = commit_of(view.head, decide(view), stamp, lambda drafted: sign(view, drafted, ""))
             if records:
                 self._append(connection, records)
@@ -113,7 +113,7 @@ class LocalRecordLog:
         """Append records of another store's log."""
         self._master_key.unlock()
         with self._database.write() as connection:
-            head = self._judged(DatabaseSnapshot(self._database.path, connection, owned=False)).head
+            head = self._judged(self._database.snapshot()).head
             if later := following(head, records):
                 self._append(connection, later)
 

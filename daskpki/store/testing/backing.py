@@ -8,7 +8,8 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing
+from functools import partial
 from itertools import repeat
 from typing import Final, Protocol
 
@@ -58,18 +59,9 @@ class OneStore:
 STAMP: Final = Stamp(1_700_000_000, "operation", "user@host", "daskpki test")
 
 
-@contextmanager
-def threads(count: int) -> Iterator[Executor]:
-    """Run that many threads."""
-    with ThreadPoolExecutor(count) as executor:
-        yield executor
-
-
-@contextmanager
-def processes(count: int) -> Iterator[Executor]:
-    """Spawn that many processes, since gRPC's channels do not survive a fork."""
-    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as executor:
-        yield executor
+threads = ThreadPoolExecutor
+processes = partial(ProcessPoolExecutor, mp_context=multiprocessing.get_context("spawn"))
+"""Makes so many processes, which are spawned, since gRPC's channels do not survive a fork."""
 
 
 def run(

@@ -108,7 +108,7 @@ ATTEMPTS: Final = 64
 _SENDS: Final = range(1, 7)
 """Attempts to add one payload; on Secret Manager, the pauses between them take up to 13 seconds."""
 _LOOK_BACK: Final = 32
-"""Versions below a head that `prune` looks at: each winner prunes, so at most a few are left. It limits the requests."""
+"""Versions below a head that `prune` looks at: each winner prunes, so only a few are left. It limits the requests."""
 
 MOST_FOREIGN: Final = 4096
 """Most versions above a head that counts which the search passes: each costs a request."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError
@@ -27,7 +27,6 @@ from daskpki.store.gsm.log_format import (
     UNFINISHED,
     LogCodec,
     LogHead,
-    LogPart,
     LogSegment,
     RecentInventory,
     Segment,
@@ -36,13 +35,6 @@ from daskpki.store.gsm.log_format import (
 from daskpki.store.port import SecretStore
 
 _READERS: Final = 8
-
-
-class _Wanted(NamedTuple):
-    """A segment to be read, and the record after which it is to begin."""
-
-    begin: Head
-    segment: Segment
 
 
 class LogReplay:
@@ -77,30 +69,30 @@ class LogReplay:
         sealed = (record for part in self._read(_segments_after(head, seen.seq - 1)[:1]) for record in part.records)
         return any(record.head == seen for record in chain(sealed, head.tail))
 
-    def _read(self, wanted: Sequence[_Wanted]) -> Iterator[LogSegment]:
-        def access(item: _Wanted) -> Confidential:
-            return self._store.access(self._secret, item.segment.version)
+    def _read(self, wanted: Sequence[tuple[Head, Segment]]) -> Iterator[LogSegment]:
+        """Read segments, each with the record after which it is to begin."""
+
+        def access(pair: tuple[Head, Segment]) -> Confidential:
+            return self._store.access(self._secret, pair[1].version)
 
         if not wanted:
             return
         with ThreadPoolExecutor(min(_READERS, len(wanted))) as pool:
-            for item, data in zip(wanted, pool.map(access, wanted), strict=True):
-                yield self._checked(self._codec.decode(data), item)
-
-    def _checked(self, part: LogPart, wanted: _Wanted) -> LogSegment:
-        if isinstance(part, LogSegment) and part.begin == wanted.begin and part.end == wanted.segment.end:
-            return part
-        raise CorruptError(
-            f"{self._secret}, version {wanted.segment.version}: not the sealed records up to "
-            f"{wanted.segment.end.seq} that the head names",
-            hint="find out who could change the log, and restore it from a copy",
-        )
+            for (begin, segment), data in zip(wanted, pool.map(access, wanted), strict=True):
+                part = self._codec.decode(data)
+                if not isinstance(part, LogSegment) or (part.begin, part.end) != (begin, segment.end):
+                    raise CorruptError(
+                        f"{self._secret}, version {segment.version}: not the sealed records up to {segment.end.seq} "
+                        "that the head names",
+                        hint="find out who could change the log, and restore it from a copy",
+                    )
+                yield part
 
 
-def _segments_after(head: LogHead, after: int) -> list[_Wanted]:
+def _segments_after(head: LogHead, after: int) -> list[tuple[Head, Segment]]:
     begins = [EMPTY, *(segment.end for segment in head.segments)]
     pairs = zip(begins, head.segments, strict=False)
-    return [_Wanted(begin, segment) for begin, segment in pairs if segment.end.seq > after]
+    return [(begin, segment) for begin, segment in pairs if segment.end.seq > after]
 
 
 class LogInventory:

@@ -23,8 +23,8 @@ from daskpki.errors import CorruptError, NotTrustedError
 from daskpki.identity import Identity
 from daskpki.inventory import CERTIFICATE_KINDS, Inventory, ReplayedInventory
 from daskpki.pki.certificates import load_certificate
+from daskpki.pki.crl import check_fresh, revoked_serials
 from daskpki.pki.pem import fingerprint, parse_certificates
-from daskpki.pki.revoked import check_fresh, revoked_serials
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.pki.verify import verify_leaf
 from daskpki.quoting import rfc3339

@@ -214,7 +214,7 @@ class CertificateAuthority:
         Its revocation list is signed again if it would run out before, since its readers have to stop then.
         """
         from daskpki.authority.publication import publish
-        from daskpki.pki.revoked import next_update
+        from daskpki.pki.crl import next_update
 
         if next_update(self.trust()) < end.timestamp():
             publish(self.session, self.issuers, fresh_crls=True)

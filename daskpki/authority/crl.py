@@ -21,11 +21,20 @@ from daskpki.errors import ConflictError, NotFoundError, PolicyError
 from daskpki.handover import USUAL
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.certificates import load_certificate, name_text, seconds
-from daskpki.pki.crl import Crl, Revocation, parse_header, sign_crl, verify_crl
+from daskpki.pki.crl import (
+    Crl,
+    Revocation,
+    crl_der,
+    crl_part,
+    is_crl_due,
+    parse_header,
+    sign_crl,
+    verified_crls,
+    verify_crl,
+)
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.keys import PrivateKey, key_matches
 from daskpki.pki.profile import DAY, ROOT_CRL_LIFETIME
-from daskpki.pki.revoked import crl_der, crl_part, is_crl_due, verified_crls
 from daskpki.pki.trust_document import CrlPart, DroppedCa, TrustDocument
 from daskpki.records import ABANDONED, CA_RETIRED, REVOKED, REVOKING, ROOT_CRL, Draft
 

@@ -21,8 +21,8 @@ from daskpki.authority.lookup import STATES, anchor_der, chain_der, published_au
 from daskpki.authority.session import Session, new_operation
 from daskpki.errors import AlreadyExistsError, NotFoundError, NotTrustedError
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
+from daskpki.pki.crl import crl_due, every_revoked_serial, next_update, revoked_serials
 from daskpki.pki.issuer import Issuer
-from daskpki.pki.revoked import crl_due, every_revoked_serial, next_update, revoked_serials
 from daskpki.pki.trust import carried, sign_succession, sign_trust, verify_trust
 from daskpki.pki.trust_document import (
     FORMAT,

@@ -71,7 +71,7 @@ def verify_material(material: Material, settings: Settings, now: datetime) -> Tr
     for credential in material.credentials:
         document = verify_credential(credential, material.trust.data, pins=pins, now=now).trust
     if settings.freshness.stale_trust == "refuse":  # a node that starts has new peers only
-        from daskpki.pki.revoked import check_fresh
+        from daskpki.pki.crl import check_fresh
 
         check_fresh(document, now)
     return document

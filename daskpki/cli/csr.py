@@ -153,7 +153,7 @@ def _login_file(authority: CertificateAuthority, credential: Credential) -> Logi
 def _how_to_use(out: Path, file: LoginFile) -> list[str]:
     from daskpki.cli.output import fingerprint_lines
     from daskpki.pki.certificates import load_certificate
-    from daskpki.pki.revoked import next_update
+    from daskpki.pki.crl import next_update
 
     end = min(load_certificate(file.leaf).not_valid_after_utc.timestamp(), next_update(file.document))
     name, quoted = file.identity.name, shlex.quote(str(out))

@@ -62,8 +62,8 @@ def _problem(address: str, authority: CertificateAuthority) -> str | None:
 def _document(authority: CertificateAuthority) -> dict[str, Any]:
     from daskpki.authority.lookup import anchor_der
     from daskpki.authority.renewal import issuing_ends, renewable
+    from daskpki.pki.crl import next_update
     from daskpki.pki.pem import fingerprint
-    from daskpki.pki.revoked import next_update
 
     active, trust = authority.active(), authority.trust()
     inventory, now = authority.inventory(), authority.session.now().timestamp()

@@ -14,8 +14,8 @@ from daskpki.cluster.refusal import PeerRefusedError, Reason
 from daskpki.errors import DaskpkiError, NotTrustedError
 from daskpki.identity import Identity, Role
 from daskpki.pki.certificates import certificate_grades, certificate_identity, lifetime, load_certificate, name_text
+from daskpki.pki.crl import every_revoked_serial, next_update
 from daskpki.pki.profile import Grade
-from daskpki.pki.revoked import every_revoked_serial, next_update
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.pki.verify import check_purpose
 

@@ -22,7 +22,7 @@ from daskpki.credentials.verified import Pins, VerifiedCredential, verify_creden
 from daskpki.errors import CorruptError, NotFoundError, NotTrustedError, UsageError
 from daskpki.identity import Identity, Role
 from daskpki.pki.credential import Credential
-from daskpki.pki.revoked import check_fresh
+from daskpki.pki.crl import check_fresh
 from daskpki.pki.trust_document import parse_trust
 from daskpki.settings import SCHEME
 

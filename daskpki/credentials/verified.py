@@ -11,7 +11,7 @@ from daskpki.confidential import Confidential
 from daskpki.errors import NotTrustedError
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.credential import Credential
-from daskpki.pki.revoked import every_revoked_serial
+from daskpki.pki.crl import every_revoked_serial
 from daskpki.pki.trust import verify_trust
 from daskpki.pki.trust_document import Anchor, SignedTrustDocument, TrustDocument, parse_trust
 from daskpki.pki.verify import key_fits, verify_leaf

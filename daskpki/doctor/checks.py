@@ -26,9 +26,8 @@ from daskpki.credentials.dask_config import LOADER
 from daskpki.errors import DaskpkiError, NotTrustedError, UnavailableError
 from daskpki.grants import UNSEEN
 from daskpki.inventory import EXPIRED, FROM_REQUEST, SUPERSEDED, CertificateRecord, Inventory
-from daskpki.pki.crl import parse_header
+from daskpki.pki.crl import crl_due, parse_header
 from daskpki.pki.profile import Lifetime
-from daskpki.pki.revoked import crl_due
 from daskpki.pki.trust_document import HALF_FULL, TrustDocument, fill
 from daskpki.quoting import rfc3339
 from daskpki.records import ISSUED, RESERVED, REVOKING, Head

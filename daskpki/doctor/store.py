@@ -39,8 +39,8 @@ from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError
 from daskpki.identity import Role
 from daskpki.inventory import Inventory
 from daskpki.pki.certificates import lifetime, load_certificate
+from daskpki.pki.crl import revoked_serials
 from daskpki.pki.pem import fingerprint
-from daskpki.pki.revoked import revoked_serials
 from daskpki.pki.trust import verify_trust
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.quoting import rfc3339

@@ -15,7 +15,7 @@ The rules, without exception:
     document. After a previous document such a CRL does not go back, and is not dropped.
 7.  Its epoch is at least the pinned one, and it was not issued in the future.
 
-The caller checks when it was fetched, `daskpki.pki.revoked` how old its CRLs are.
+The caller checks when it was fetched, `daskpki.pki.crl` how old its CRLs are.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ def verify_leaf(
 ) -> Identity:
     """Return a leaf's identity; NotTrustedError unless it leads to one of `roots`, is valid, and is the expected one.
 
-    All certificates are DER. Revocation is not checked: `daskpki.pki.revoked` has the revoked serials.
+    All certificates are DER. Revocation is not checked: `daskpki.pki.crl` has the revoked serials.
     """
     certificate = load_certificate(leaf, "the certificate")
     verifier = PathVerifier(

@@ -11,7 +11,6 @@ import os
 import shlex
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -154,20 +153,18 @@ def _encode_trust(seen: SeenTrust) -> dict[str, Any]:
 
 
 def _load(path: Path | None) -> _Memory:
-    """Load what was seen; an unreadable file counts as a missing one, as do unreadable stretches."""
+    """Load the memory; an unreadable file counts as a missing one."""
     try:
         document = json.loads(path.read_bytes()) if path else {}
         if document.get("format") != _FORMAT:
             return _Memory({}, {}, {})
         heads = {str(cluster): _parse_head(*head) for cluster, head in document["heads"].items()}
-        trust = {str(cluster): _parse_trust(seen) for cluster, seen in document.get("trust", {}).items()}
+        trust = {str(cluster): _parse_trust(seen) for cluster, seen in document["trust"].items()}
+        found = document["verified"].items()
+        verified = {str(cluster): (_parse_head(*begin), _parse_head(*end)) for cluster, (begin, end) in found}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, CorruptError):
         return _Memory({}, {}, {})
-    found = document.get("verified", {})
-    with suppress(ValueError, TypeError, AttributeError):
-        verified = {str(cluster): (_parse_head(*begin), _parse_head(*end)) for cluster, (begin, end) in found.items()}
-        return _Memory(heads, trust, verified)
-    return _Memory(heads, trust, {})
+    return _Memory(heads, trust, verified)
 
 
 def _parse_trust(seen: dict[str, Any]) -> SeenTrust:

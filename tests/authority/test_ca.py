@@ -18,8 +18,8 @@ from daskpki.credentials.fetch import fetch_credential
 from daskpki.credentials.verified import Pins
 from daskpki.errors import AlreadyExistsError, NotFoundError, NotTrustedError, PolicyError, UsageError
 from daskpki.identity import Role
+from daskpki.pki.crl import revoked_serials
 from daskpki.pki.profile import DAY, LEAF_BACKDATE, Grade, parse_ttl
-from daskpki.pki.revoked import revoked_serials
 from daskpki.records import ABANDONED, RESERVED
 from daskpki.settings import LocalUrl
 from daskpki.store.local.key_slots import Unlocking

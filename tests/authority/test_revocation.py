@@ -18,7 +18,7 @@ from daskpki.confidential import Confidential
 from daskpki.doctor.checks import check_fill
 from daskpki.errors import DaskpkiError
 from daskpki.identity import Role
-from daskpki.pki.revoked import every_revoked_serial
+from daskpki.pki.crl import every_revoked_serial
 from daskpki.pki.trust_document import DroppedCa
 from daskpki.records import RESERVED, REVOKING, Draft
 from daskpki.store.port import Store

@@ -12,7 +12,7 @@ import pytest
 from daskpki import CertificateAuthority
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role
-from daskpki.pki.revoked import revoked_serials
+from daskpki.pki.crl import revoked_serials
 from daskpki.pki.trust import MAX_EPOCH_JUMP, verify_trust
 from daskpki.pki.trust_document import parse_trust
 from daskpki.records import PUBLISHED, RELEASED, Draft

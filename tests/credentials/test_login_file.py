@@ -21,7 +21,7 @@ from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.sources import Environment, obtain
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.pki.certificates import load_certificate
-from daskpki.pki.revoked import next_update
+from daskpki.pki.crl import next_update
 from daskpki.store.opening import open_store
 from tests.support.desktop import Desktop
 from tests.support.key_search import Canary

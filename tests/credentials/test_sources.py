@@ -20,9 +20,8 @@ from daskpki.errors import (
 from daskpki.handover import Handover, encode_handover
 from daskpki.identity import Role
 from daskpki.pki.certificates import load_certificate
-from daskpki.pki.crl import Revocation, sign_crl
+from daskpki.pki.crl import Revocation, crl_part, sign_crl
 from daskpki.pki.pem import fingerprint
-from daskpki.pki.revoked import crl_part
 from daskpki.pki.trust import sign_trust
 from daskpki.store.local.store import LocalStore
 from tests.support.login_material import Founded, add

@@ -28,9 +28,8 @@ from daskpki.pki.credential import (
     key_pem,
     parse_credential,
 )
-from daskpki.pki.crl import Revocation, crl_pem, parse_crl, sign_crl, verify_crl
+from daskpki.pki.crl import Revocation, crl_der, crl_pem, parse_crl, sign_crl, verify_crl
 from daskpki.pki.keys import KeyType, PrivateKey, parse_key, serialize_key, sign, verify
-from daskpki.pki.revoked import crl_der
 from daskpki.pki.trust_document import CrlPart, parse_trust
 from daskpki.pki.verify import key_fits, verify_leaf
 from tests.support.pki_material import NOW, TD, World, authority, identity, key, labels, leaf, worlds

@@ -22,21 +22,26 @@ from daskpki.errors import CorruptError, DaskpkiError, NotTrustedError, UsageErr
 from daskpki.identity import Role
 from daskpki.pki import issuer, keys
 from daskpki.pki.certificates import der, seconds
-from daskpki.pki.crl import MAX_CRL, REASONS, Revocation, crl_pem, sign_crl, verify_crl
+from daskpki.pki.crl import (
+    MAX_CRL,
+    REASONS,
+    Revocation,
+    check_fresh,
+    crl_der,
+    crl_part,
+    crl_pem,
+    every_revoked_serial,
+    is_crl_due,
+    next_update,
+    revoked_serials,
+    sign_crl,
+    verify_crl,
+)
 from daskpki.pki.issuer import Issuer
 from daskpki.pki.json_fields import base64_text
 from daskpki.pki.keys import KeyType
 from daskpki.pki.pem import fingerprint
 from daskpki.pki.profile import DAY, LeafRequest, make_policy
-from daskpki.pki.revoked import (
-    check_fresh,
-    crl_der,
-    crl_part,
-    every_revoked_serial,
-    is_crl_due,
-    next_update,
-    revoked_serials,
-)
 from daskpki.pki.trust import check_own_signature, follows, is_forged, sign_succession, sign_trust, verify_trust
 from daskpki.pki.trust_document import (
     ACTIVE,

@@ -19,12 +19,11 @@ from daskpki.confidential import Confidential
 from daskpki.identity import Identity, Role, default_trust_domain
 from daskpki.pki.certificates import der, name_text
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
-from daskpki.pki.crl import Revocation, sign_crl
+from daskpki.pki.crl import Revocation, crl_part, sign_crl
 from daskpki.pki.issuer import Issuer, create_intermediate, create_offline_root, create_root, issue_leaf, key_usage
 from daskpki.pki.keys import KeyType, PrivateKey, generate_key, serialize_key
 from daskpki.pki.pem import CERTIFICATE, encode_pem
 from daskpki.pki.profile import Grade, LeafRequest, make_policy
-from daskpki.pki.revoked import crl_part
 from daskpki.pki.trust import sign_trust
 from daskpki.pki.trust_document import ACTIVE, NEXT, RETIRING, Anchor, DroppedCa, TrustDocument
 

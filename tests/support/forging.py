@@ -10,11 +10,10 @@ from typing import Any, Final
 from daskpki import secret_names
 from daskpki.confidential import Confidential
 from daskpki.pki.certificates import der
-from daskpki.pki.crl import sign_crl
+from daskpki.pki.crl import crl_part, sign_crl
 from daskpki.pki.issuer import Issuer, create_root
 from daskpki.pki.keys import KeyType, generate_key
 from daskpki.pki.profile import make_policy
-from daskpki.pki.revoked import crl_part
 from daskpki.pki.trust import sign_trust
 from daskpki.pki.trust_document import ACTIVE, Anchor, parse_trust
 from daskpki.records import (

@@ -14,11 +14,10 @@ from daskpki.errors import AlreadyExistsError
 from daskpki.identity import Identity, Role, default_trust_domain
 from daskpki.pki.certificates import der
 from daskpki.pki.credential import Credential, encode_credential
-from daskpki.pki.crl import Revocation, sign_crl
+from daskpki.pki.crl import Revocation, crl_part, sign_crl
 from daskpki.pki.issuer import Issuer, create_root, issue_leaf
 from daskpki.pki.keys import KeyType, generate_key, serialize_key
 from daskpki.pki.profile import LeafRequest, make_policy
-from daskpki.pki.revoked import crl_part
 from daskpki.pki.trust import sign_trust
 from daskpki.pki.trust_document import ACTIVE, FORMAT, READER, Anchor, TrustDocument
 from daskpki.store.port import SecretStore

@@ -14,11 +14,10 @@ from daskpki.identity import Identity, Role, default_trust_domain, parse_slug
 from daskpki.pki import pem
 from daskpki.pki.certificates import der, load_certificate
 from daskpki.pki.credential import Credential, certificate_pem, encode_credential, key_pem
-from daskpki.pki.crl import Revocation, sign_crl
+from daskpki.pki.crl import Revocation, crl_part, sign_crl
 from daskpki.pki.issuer import Issuer, create_intermediate, create_offline_root, create_root, issue_leaf
 from daskpki.pki.keys import KeyType, generate_key, serialize_key
 from daskpki.pki.profile import LeafRequest, Policy
-from daskpki.pki.revoked import crl_part
 from daskpki.pki.trust import sign_trust
 from daskpki.pki.trust_document import ACTIVE, Anchor, CrlPart, TrustDocument
 from daskpki.records import GENESIS

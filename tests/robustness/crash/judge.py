@@ -26,9 +26,9 @@ from daskpki.identity import Role
 from daskpki.inventory import CertificateRecord
 from daskpki.pki.certificates import load_certificate
 from daskpki.pki.credential import Credential, parse_credential
+from daskpki.pki.crl import revoked_serials
 from daskpki.pki.keys import serialize_key
 from daskpki.pki.pem import fingerprint
-from daskpki.pki.revoked import revoked_serials
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.records import ABANDONED, ISSUED, RESERVED, REVOKED, REVOKING
 from daskpki.store.port import ENABLED, Store

@@ -8,7 +8,7 @@ refusal is a UsageError that names the value and the rule.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Final
 
 from daskpki.errors import NotOursError, UsageError
@@ -21,6 +21,8 @@ EVENTS: Final = "events"
 CA_KEY: Final = "cakey"
 SECRET: Final = "secret"
 
+MAX_PAYLOAD: Final = 65_536
+"""Most bytes of a payload, and so of each document that is one."""
 MAX_LABELS: Final = 64
 MAX_ANNOTATIONS: Final = 16 * 1024
 _SECRET_ID = re.compile(r"[A-Za-z0-9_-]{1,255}\Z")
@@ -118,3 +120,11 @@ def check_annotations(annotations: Mapping[str, str]) -> None:
     size = sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
     if size > MAX_ANNOTATIONS:
         raise UsageError(f"annotations of {size} bytes are more than {MAX_ANNOTATIONS}")
+
+
+def check_payload(payload: Sized) -> None:
+    """Raise UsageError for an empty payload and one over 64 KiB."""
+    if not payload:
+        raise UsageError("the payload is empty, which Secret Manager refuses")
+    if len(payload) > MAX_PAYLOAD:
+        raise UsageError(f"a payload of {len(payload)} bytes is more than {MAX_PAYLOAD}")

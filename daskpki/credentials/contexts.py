@@ -39,6 +39,7 @@ from daskpki.files import (
 from daskpki.identity import parse_label
 from daskpki.pki import json_fields
 from daskpki.quoting import shown
+from daskpki.secret_names import MAX_PAYLOAD
 from daskpki.settings import SCHEME
 
 DEFAULT_PORT: Final = 8786
@@ -346,7 +347,7 @@ class NewestTrust:
 
     def load(self) -> Confidential | None:
         """The signed document, not verified; None if there is none. AccessDeniedError."""
-        return Confidential(read_private(self._path, limit=json_fields.MAX_DOCUMENT)) if is_there(self._path) else None
+        return Confidential(read_private(self._path, limit=MAX_PAYLOAD)) if is_there(self._path) else None
 
     def keep(self, signed: Confidential) -> None:
         """Replace the document; AccessDeniedError where nothing can be written."""

@@ -13,14 +13,12 @@ from typing import Any, Final
 
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, NotTrustedError
-
-MAX_DOCUMENT: Final = 65_536
-"""Most bytes of a payload (Secret Manager's limit), and so of a document."""
+from daskpki.secret_names import MAX_PAYLOAD
 
 _LAST_MOMENT: Final = 253_402_300_799
 
 
-def parse_json(data: bytes, what: str, most: int = MAX_DOCUMENT) -> dict[str, Any]:
+def parse_json(data: bytes, what: str, most: int = MAX_PAYLOAD) -> dict[str, Any]:
     """Parse a JSON object; CorruptError if `data` is too long, not JSON, or not an object."""
     if len(data) > most:
         raise CorruptError(f"{what} has {len(data)} bytes, more than the {most} that it may have")

@@ -14,6 +14,7 @@ from daskpki.identity import parse_label, parse_trust_domain
 from daskpki.pki import json_fields
 from daskpki.pki.json_fields import array, as_object, base64_text, integer, moment, octets, string
 from daskpki.pki.pem import is_der
+from daskpki.secret_names import MAX_PAYLOAD
 
 NEXT: Final = "next"
 ACTIVE: Final = "active"
@@ -185,9 +186,9 @@ def encode_envelope(payload: str, signatures: tuple[Signature, ...]) -> Confiden
     """Encode the payload to store; DaskpkiError if it is longer than a payload may be."""
     entries = [{"generation": entry.generation, "signature": base64_text(entry.value)} for entry in signatures]
     data = json_fields.compact_json({"format": FORMAT, "payload": payload, "signatures": entries})
-    if len(data) > json_fields.MAX_DOCUMENT:
+    if len(data) > MAX_PAYLOAD:
         raise DaskpkiError(
-            f"too many are revoked: {_WHAT} would have {len(data)} bytes, and {json_fields.MAX_DOCUMENT} fit",
+            f"too many are revoked: {_WHAT} would have {len(data)} bytes, and {MAX_PAYLOAD} fit",
             hint="daskpki rotate-ca --emergency: the next CA begins with an empty revocation list",
         )
     return data
@@ -199,7 +200,7 @@ HALF_FULL: Final = 0.5
 
 def fill(document: TrustDocument) -> float:
     """Return the share of a payload that the document takes, without its signatures."""
-    return len(encode_document(document)) / json_fields.MAX_DOCUMENT
+    return len(encode_document(document)) / MAX_PAYLOAD
 
 
 def parse_trust(data: Confidential) -> SignedTrustDocument:

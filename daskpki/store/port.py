@@ -21,14 +21,9 @@ from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol
 
 from daskpki.confidential import Confidential
-from daskpki.errors import UsageError
 from daskpki.inventory import Inventory
-from daskpki.pki.json_fields import MAX_DOCUMENT
 from daskpki.records import CommitSignature, Draft, Head, Record, Stamp
 from daskpki.store.rollback_guard import RollbackGuard
-
-MAX_PAYLOAD: Final = MAX_DOCUMENT
-"""Secret Manager's limit for one payload, in bytes; every store has it, so that a cluster can be copied."""
 
 ENABLED: Final = "ENABLED"
 DISABLED: Final = "DISABLED"
@@ -49,14 +44,6 @@ Sign = Callable[[Inventory, Sequence[Record], str], tuple[CommitSignature, ...]]
 def unsigned(_before: Inventory, _records: Sequence[Record], _place: str) -> tuple[CommitSignature, ...]:
     """Sign nothing, for a log on which no decision depends."""
     return ()
-
-
-def check_payload(payload: Confidential) -> None:
-    """Raise UsageError for an empty payload and one over 64 KiB."""
-    if not payload:
-        raise UsageError("the payload is empty, which Secret Manager refuses")
-    if len(payload) > MAX_PAYLOAD:
-        raise UsageError(f"a payload of {len(payload)} bytes is more than {MAX_PAYLOAD}")
 
 
 class SecretInfo(NamedTuple):

@@ -45,7 +45,7 @@ from daskpki.store.gsm.log_format import (
 )
 from daskpki.store.gsm.log_view import LogInventory, LogReplay
 from daskpki.store.gsm.secrets import DEFAULT, GsmOptions
-from daskpki.store.port import MAX_PAYLOAD, Judge, SecretStore, Sign, unsigned
+from daskpki.store.port import Judge, SecretStore, Sign, unsigned
 from daskpki.store.rollback_guard import RollbackGuard
 
 
@@ -83,7 +83,7 @@ class GsmRecordLog:
         seen: RollbackGuard | None = None,
         judge: Judge | None = None,
         secret: tuple[str, Mapping[str, str]] | None = None,
-        room: int = MAX_PAYLOAD,
+        room: int = secret_names.MAX_PAYLOAD,
     ) -> None:
         self._secrets = secrets
         self._cluster = cluster

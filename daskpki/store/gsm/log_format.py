@@ -54,9 +54,9 @@ from daskpki.records import (
     encode_signatures,
     parse_signatures,
 )
+from daskpki.secret_names import MAX_PAYLOAD
 from daskpki.store.append_chain import Link
 from daskpki.store.gsm.secrets import GsmOptions
-from daskpki.store.port import MAX_PAYLOAD
 
 _MAX_EXPANDED: Final = 2 << 20  # 64 KiB of honest records expand to less than 1 MiB
 _MOST_LINES: Final = 1 << 14

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from daskpki import secret_names
 from daskpki.confidential import Confidential
 from daskpki.errors import AmbiguousError, CorruptError, DisabledError, NotFoundError, NotOursError, UsageError
 from daskpki.quoting import shown
-from daskpki.secret_names import check_annotations, check_labels, check_ours, check_secret_id, is_ours
 from daskpki.settings import LOCATION, GsmUrl
 from daskpki.store.gsm.api import GsmApi
 from daskpki.store.gsm.client import checksum
-from daskpki.store.port import Payload, SecretInfo, Version, check_payload
+from daskpki.store.port import Payload, SecretInfo, Version
 
 _READS: Final = 3
 _PAGE: Final = 250
@@ -105,9 +105,9 @@ class GsmSecrets:
         self, secret: str, *, labels: Mapping[str, str], annotations: Mapping[str, str] | None = None
     ) -> SecretInfo:
         """Create a secret; a call that was cut off counts as done if the secret then has exactly these labels."""
-        check_secret_id(secret)
-        check_labels(labels)
-        check_annotations(annotations or {})
+        secret_names.check_secret_id(secret)
+        secret_names.check_labels(labels)
+        secret_names.check_annotations(annotations or {})
         placed = secret_settings(self._placement(labels.get("daskpki-cluster")), self._url)
         fields = {"labels": dict(labels), "annotations": dict(annotations or {}), **placed}
         request = {"parent": self._url.parent, "secret_id": secret, "secret": fields}
@@ -129,12 +129,12 @@ class GsmSecrets:
 
     def select(self, labels: Mapping[str, str]) -> Iterator[SecretInfo]:
         """Find our secrets that carry all these labels."""
-        terms = " AND ".join(f"labels.{key}={value}" for key, value in (_OURS | dict(labels)).items())
+        marks = _OURS | dict(labels)
+        terms = " AND ".join(f"labels.{key}={value}" for key, value in marks.items())
         request = {"parent": self._url.parent, "filter": terms, "page_size": _PAGE}
-        found = []
+        found: list[SecretInfo] = []
         for page in self._api.pages("list_secrets", request, "the list of secrets"):
-            infos = [_info(message) for message in page.secrets]
-            found += [info for info in infos if is_ours(info.labels) and labels.items() <= info.labels.items()]
+            found += [info for info in map(_info, page.secrets) if marks.items() <= info.labels.items()]
         yield from sorted(found)
 
     def update(
@@ -147,8 +147,8 @@ class GsmSecrets:
     ) -> SecretInfo:
         """Replace labels or annotations under an etag."""
         if labels is not None:
-            check_labels(labels)
-        check_annotations(annotations or {})
+            secret_names.check_labels(labels)
+        secret_names.check_annotations(annotations or {})
         self._check_ours(secret)
         changes = {"labels": labels, "annotations": annotations}
         given = {field: dict(value) for field, value in changes.items() if value is not None}
@@ -166,7 +166,7 @@ class GsmSecrets:
 
     def add(self, secret: str, payload: Confidential) -> int:
         """Add a version; CorruptError when the checksum did not arrive with the payload."""
-        check_payload(payload)
+        secret_names.check_payload(payload)
         self._check_ours(secret)
         data = payload.reveal()
         request = {"parent": self._name(secret), "payload": {"data": data, "data_crc32c": checksum(data)}}
@@ -223,16 +223,16 @@ class GsmSecrets:
 
     def _check_ours(self, secret: str) -> None:
         if secret not in self._ours:
-            check_ours(secret, self.describe(secret).labels)
+            secret_names.check_ours(secret, self.describe(secret).labels)
 
     def _noted(self, message: Any) -> SecretInfo:
         info = _info(message)
-        change = self._ours.add if is_ours(info.labels) else self._ours.discard
+        change = self._ours.add if secret_names.is_ours(info.labels) else self._ours.discard
         change(info.id)
         return info
 
     def _name(self, secret: str) -> str:
-        check_secret_id(secret)
+        secret_names.check_secret_id(secret)
         return f"{self._url.parent}/secrets/{secret}"
 
     @property

@@ -14,20 +14,13 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from daskpki import secret_names
 from daskpki.confidential import Confidential
 from daskpki.errors import AlreadyExistsError, ConflictError, CorruptError, DisabledError, NotFoundError
-from daskpki.secret_names import (
-    check_annotations,
-    check_label_pairs,
-    check_labels,
-    check_ours,
-    check_secret_id,
-    is_ours,
-)
 from daskpki.store.encryption import context, decrypt, derive, encrypt, random_key
 from daskpki.store.local.database import Database, MasterKey
 from daskpki.store.local.table_seal import TableSeal, secret_part
-from daskpki.store.port import DESTROYED, DISABLED, ENABLED, Payload, SecretInfo, Version, check_payload
+from daskpki.store.port import DESTROYED, DISABLED, ENABLED, Payload, SecretInfo, Version
 
 _MAX_INTEGER: Final = 2**63 - 1  # SQLite's; a larger number is no version either
 _COLUMNS: Final = "id, labels, annotations, etag, created"
@@ -47,9 +40,9 @@ class LocalSecretStore:
         self, secret: str, *, labels: Mapping[str, str], annotations: Mapping[str, str] | None = None
     ) -> SecretInfo:
         """Create a secret without versions."""
-        check_secret_id(secret)
-        check_labels(labels)
-        check_annotations(annotations or {})
+        secret_names.check_secret_id(secret)
+        secret_names.check_labels(labels)
+        secret_names.check_annotations(annotations or {})
         data_key = encrypt(self._wrapping_key(), random_key(), self._key_context(secret))
         info = SecretInfo(secret, dict(labels), dict(annotations or {}), _new_etag(), int(self._clock()))
         with self._database.write() as connection:
@@ -66,13 +59,13 @@ class LocalSecretStore:
 
     def describe(self, secret: str) -> SecretInfo:
         """Return a secret's labels, annotations and etag."""
-        check_secret_id(secret)
+        secret_names.check_secret_id(secret)
         with self._database.read() as connection:
             return _get(connection, secret)
 
     def select(self, labels: Mapping[str, str]) -> Iterator[SecretInfo]:
         """Find our secrets that carry all these labels."""
-        check_label_pairs(labels)
+        secret_names.check_label_pairs(labels)
         wanted = {"managed-by": "daskpki", **labels}
         where = " AND ".join("json_extract(labels, ?) = ?" for _ in wanted)
         parameters = [part for key, value in wanted.items() for part in (f'$."{key}"', value)]
@@ -89,8 +82,8 @@ class LocalSecretStore:
     ) -> SecretInfo:
         """Replace labels or annotations under an etag."""
         if labels is not None:
-            check_labels(labels)
-        check_annotations(annotations or {})
+            secret_names.check_labels(labels)
+        secret_names.check_annotations(annotations or {})
         self._master_key.unlock()
         with self._database.write() as connection:
             info = self._owned(connection, secret)
@@ -118,8 +111,8 @@ class LocalSecretStore:
 
     def add(self, secret: str, payload: Confidential) -> int:
         """Add a version."""
-        check_payload(payload)
-        check_secret_id(secret)
+        secret_names.check_payload(payload)
+        secret_names.check_secret_id(secret)
         wrapping = self._wrapping_key()
         with self._database.write() as connection:
             self._owned(connection, secret)
@@ -134,7 +127,7 @@ class LocalSecretStore:
 
     def access(self, secret: str, number: int) -> Confidential:
         """Return a version's payload."""
-        check_secret_id(secret)
+        secret_names.check_secret_id(secret)
         self._master_key.unlock()
         with self._database.read() as connection:
             self._verify(connection, secret)
@@ -143,7 +136,7 @@ class LocalSecretStore:
 
     def latest(self, secret: str) -> Payload:
         """Return the newest version and its payload."""
-        check_secret_id(secret)
+        secret_names.check_secret_id(secret)
         self._master_key.unlock()
         with self._database.read() as connection:
             self._verify(connection, secret)
@@ -153,10 +146,10 @@ class LocalSecretStore:
 
     def versions(self, secret: str) -> Iterator[Version]:
         """List the versions, newest first; authenticated if the store is unlocked."""
-        check_secret_id(secret)
+        secret_names.check_secret_id(secret)
         with self._database.read() as connection:
             info = _get(connection, secret)
-            if self._master_key.is_unlocked and is_ours(info.labels):
+            if self._master_key.is_unlocked and secret_names.is_ours(info.labels):
                 self._verify(connection, secret)
             rows = connection.execute(_VERSIONS, (secret,)).fetchall()
         return (Version(*row) for row in reversed(rows))
@@ -187,9 +180,9 @@ class LocalSecretStore:
             self._authenticate(connection, secret)
 
     def _owned(self, connection: sqlite3.Connection, secret: str) -> SecretInfo:
-        check_secret_id(secret)
+        secret_names.check_secret_id(secret)
         info = _get(connection, secret)
-        check_ours(secret, info.labels)
+        secret_names.check_ours(secret, info.labels)
         self._verify(connection, secret)
         return info
 

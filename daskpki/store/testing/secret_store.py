@@ -22,7 +22,8 @@ from daskpki.errors import (
     UnavailableError,
     UsageError,
 )
-from daskpki.store.port import DESTROYED, DISABLED, ENABLED, MAX_PAYLOAD, SecretStore, Store
+from daskpki.secret_names import MAX_PAYLOAD
+from daskpki.store.port import DESTROYED, DISABLED, ENABLED, SecretStore, Store
 from daskpki.store.testing.backing import SECRET, Backing, OneStore, add_versions, processes, run, threads
 
 LABELS: Final = secret_names.labels("c", secret_names.SECRET, "shared")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, DaskpkiError, NotTrustedError, UsageError
 from daskpki.records import EMPTY, Draft, Head, Record, Stamp, chain
+from daskpki.secret_names import MAX_PAYLOAD
 from daskpki.store.append_chain import Link
 from daskpki.store.gsm.log_format import (
     MAX_UNFINISHED,
@@ -25,7 +26,6 @@ from daskpki.store.gsm.log_format import (
     encode_part,
 )
 from daskpki.store.gsm.secrets import GsmOptions
-from daskpki.store.port import MAX_PAYLOAD
 from tests.support.drafts import STAMP, new_ca, random_leaf
 from tests.support.histories import histories
 

@@ -113,10 +113,10 @@ class LocalSecretStore:
         """Add a version."""
         secret_names.check_payload(payload)
         secret_names.check_secret_id(secret)
-        wrapping = self._wrapping_key()
+        self._master_key.unlock()
         with self._database.write() as connection:
             self._owned(connection, secret)
-            key = self._data_key(connection, secret, wrapping)
+            key = self._data_key(connection, secret)
             numbers = [row[0] for row in connection.execute(_VERSIONS, (secret,))]
             number: int = max(numbers, default=0) + 1
             sealed = encrypt(key, payload, self._payload_context(secret, number))
@@ -131,8 +131,7 @@ class LocalSecretStore:
         self._master_key.unlock()
         with self._database.read() as connection:
             self._verify(connection, secret)
-            state, sealed = _version(connection, secret, number)
-        return self._open(secret, number, state, sealed)
+            return self._open(connection, secret, number)
 
     def latest(self, secret: str) -> Payload:
         """Return the newest version and its payload."""
@@ -141,8 +140,7 @@ class LocalSecretStore:
         with self._database.read() as connection:
             self._verify(connection, secret)
             newest = connection.execute("SELECT max(number) FROM version WHERE secret = ?", (secret,)).fetchone()[0]
-            state, sealed = _version(connection, secret, newest or 1)
-        return Payload(newest, self._open(secret, newest, state, sealed))
+            return Payload(newest, self._open(connection, secret, newest or 1))
 
     def versions(self, secret: str) -> Iterator[Version]:
         """List the versions, newest first; authenticated if the store is unlocked."""
@@ -224,23 +222,20 @@ class LocalSecretStore:
         subject = json.dumps([self._database.store_id, *columns, data_key.hex(), versions]).encode()
         return written, hmac.digest(derive(self._master_key.unlock(), b"authenticate secrets"), subject, "sha256")
 
-    def _open(self, secret: str, number: int, state: str, sealed: bytes | None) -> Confidential:
+    def _open(self, connection: sqlite3.Connection, secret: str, number: int) -> Confidential:
+        state, sealed = _version(connection, secret, number)
         if state != ENABLED or sealed is None:
             raise DisabledError(f"version {number} of {secret!r} is {state.lower()}")
-        wrapping = self._wrapping_key()
-        with self._database.read() as connection:
-            key = self._data_key(connection, secret, wrapping)
+        key = self._data_key(connection, secret)
         try:
             return decrypt(key, sealed, self._payload_context(secret, number))
         except CorruptError as error:
             raise CorruptError(f"version {number} of {secret!r}: {error}", hint="restore it from a backup") from error
 
-    def _data_key(self, connection: sqlite3.Connection, secret: str, wrapping: bytes) -> bytes:
-        row = connection.execute("SELECT data_key FROM secret WHERE id = ?", (secret,)).fetchone()
-        if row is None:
-            raise NotFoundError(f"there is no secret {secret!r}")
+    def _data_key(self, connection: sqlite3.Connection, secret: str) -> bytes:
+        (sealed,) = connection.execute("SELECT data_key FROM secret WHERE id = ?", (secret,)).fetchone()
         try:
-            return decrypt(wrapping, row[0], self._key_context(secret)).reveal()
+            return decrypt(self._wrapping_key(), sealed, self._key_context(secret)).reveal()
         except CorruptError as error:
             raise CorruptError(f"the key of {secret!r}: {error}", hint="restore it from a backup") from error
 

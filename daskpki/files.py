@@ -147,7 +147,7 @@ def read_private(path: Path, *, limit: int = _MAX_SECRET_FILE, called: str | Non
     except ValueError:  # a NUL in the path
         raise UsageError(f"{name} is not named by a path") from None
     if len(data) > limit:
-        raise UsageError(f"{name} is larger than {limit} bytes, so it is not what was asked for")
+        raise UsageError(f"{name} is larger than {limit} bytes, so it was not read")
     return data
 
 
@@ -159,7 +159,7 @@ def read_file(path: Path, *, limit: int | None = None) -> bytes:
     except OSError as error:
         raise os_error(error, path) from error
     if limit is not None and len(data) > limit:
-        raise CorruptError(f"{path} is larger than {limit} bytes, so it is not what was asked for")
+        raise CorruptError(f"{path} is larger than {limit} bytes, so it was not read")
     return data
 
 

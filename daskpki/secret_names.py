@@ -42,7 +42,7 @@ def records_id(cluster: str) -> str:
 
 
 def events_id(cluster: str) -> str:
-    """The secret of the log of what was done to the cluster's other secrets."""
+    """The secret of the log of changes to the cluster's user secrets."""
     return f"daskpki_{cluster}_{EVENTS}"
 
 
@@ -57,7 +57,7 @@ def credential_id(cluster: str, role: Role, name: str) -> str:
 
 
 def user_secret_id(cluster: str, name: str) -> str:
-    """One of the cluster's other secrets, raw bytes."""
+    """The secret of one user secret, whose payloads are raw bytes."""
     return f"daskpki_{cluster}_{SECRET}_{name}"
 
 

@@ -3,11 +3,11 @@
 `verify_log` checks that:
 
 1. Each record follows from the one before by its hash, and the store accepts the head.
-2. The newest trust document is signed by a CA that the reader trusts (a pin, what was seen before, or nothing on first
-   use), and every commit after the record that it names is signed by the CA which was active then. That
-   record lies on the chain: a log that was cut off or rewritten after the document was signed is noticed.
+2. A CA that the reader trusts signed the newest trust document (trust comes from a pin, from the rollback guard, or on
+   first use from the document itself), and the CA that was active then signed every commit after the record that the
+   document names. The log has that record, so it was not cut off or rewritten after the document was signed.
 3. The trust document is not older than the last publication in the log.
-4. The inventory, from which commands answer, is what the records say.
+4. The inventory, from which commands answer, follows from the records.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class Issued(NamedTuple):
 
 
 class Reservation(NamedTuple):
-    """A leaf whose serial and lifetime are in the log, to be signed exactly so."""
+    """A reserved leaf: the log has its serial and lifetime, and it is signed with exactly these."""
 
     request: LeafRequest
     entry: CertificateRecord

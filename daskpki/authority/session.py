@@ -25,7 +25,7 @@ def random_serial() -> int:
 
 
 def new_operation() -> str:
-    """A random id, by which an interrupted write is found again."""
+    """A random id that identifies a write, so that it is found again after an interruption."""
     return secrets.token_hex(8)
 
 

@@ -168,7 +168,7 @@ def _der(data: bytes) -> bytes:
 def _load(der: bytes) -> x509.CertificateRevocationList:
     try:
         crl = x509.load_der_x509_crl(der)
-        crl.issuer, crl.extensions  # noqa: B018 - parsed lazily; what is torn shall be found here
+        crl.issuer, crl.extensions  # noqa: B018 - parsed lazily; damage is to be found here
     except UNREADABLE:
         raise CorruptError("the CRL cannot be read: it is cut off, changed, or not a CRL") from None
     return crl

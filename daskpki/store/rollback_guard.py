@@ -106,7 +106,7 @@ class RollbackGuard:
             self._noted[cluster] = head
 
     def save(self) -> None:
-        """Write what is new, and keep what others wrote meanwhile; log a warning if the file cannot be written."""
+        """Merge what is new into the file, which others may have changed; log a warning if it cannot be written."""
         if self._path is None or not (self._noted or self._noted_trust):
             return
         before = _load(self._path)

@@ -258,7 +258,7 @@ class GsmRecordLog:
         """Move the first records of the tail into a new segment, as many as fill a payload."""
         if len(head.tail) < 2:  # noqa: PLR2004 - the last record stays, since its signature covers the header
             what = f"record {head.end.seq} ({head.tail[-1].kind}) is too large for the log"
-            raise UsageError(what, hint="go on in another --cluster NAME")
+            raise UsageError(what, hint="continue in another --cluster NAME")
         segment = self._codec.fill(
             LogSegment(head.link._replace(seq=0), self._cluster, head.state.head, head.tail[:-1])
         )

@@ -253,7 +253,7 @@ class LogCodec:
         if len(data) > self._room:
             raise UsageError(
                 f"the log of {self._cluster!r} has outgrown its header, after some 800,000 certificates",
-                hint="go on in another --cluster NAME",
+                hint="continue in another --cluster NAME",
             )
         return Confidential(data)
 

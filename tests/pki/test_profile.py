@@ -219,8 +219,9 @@ def test_an_intermediate_stays_within_its_root() -> None:
     root = create_offline_root("default", key(), generation=1, serial=1, now=ending_in(30))
     inner = create_intermediate(root, POLICY, key(which="i"), generation=1, serial=2, now=NOW + timedelta(days=1))
     assert inner.lifetime.not_after == root.lifetime.not_after
-    soon = create_intermediate(root, POLICY, key(which="i"), generation=1, serial=2, now=NOW - timedelta(minutes=59))
-    assert soon.lifetime.not_before == root.lifetime.not_before
+    new = create_offline_root("default", key(), generation=1, serial=1, now=NOW)
+    soon = create_intermediate(new, POLICY, key(which="i"), generation=1, serial=2, now=NOW - timedelta(minutes=59))
+    assert soon.lifetime.not_before == new.lifetime.not_before
     with pytest.raises(PolicyError, match="not valid now"):
         create_intermediate(root, POLICY, key(which="i"), generation=1, serial=2, now=NOW + timedelta(days=31))
     with pytest.raises(PolicyError, match="path length"):

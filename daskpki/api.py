@@ -85,7 +85,7 @@ def cluster_security(
     """
     verify_not_sealed(scheduler_code)
     from daskpki.cluster.local_cluster import cluster_security as join
-    from daskpki.cluster.web.access import Dashboard
+    from daskpki.cluster.policy import Dashboard
     from daskpki.credentials.fetch import fetch_credential
     from daskpki.identity import Role
     from daskpki.settings import cluster_name
@@ -123,7 +123,7 @@ def connect(cluster: str | None = None, **client_kwargs: Any) -> Client:
     is one. Errors as `security`, and UsageError when no address is known.
     """
     from daskpki.cluster.security import open_client
-    from daskpki.dashboard.access import find_link
+    from daskpki.dashboard.jupyter import find_link
 
     here = this_process()
     address, file = client_kwargs.pop("address", None), client_kwargs.pop("scheduler_file", None)

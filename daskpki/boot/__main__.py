@@ -22,7 +22,7 @@ def main() -> int:
         for number in _ENDING:
             signal.signal(number, _end)
     gc.disable()  # a boot takes a tenth of a second, and exec ends this setting
-    from daskpki.boot.entrypoint import boot
+    from daskpki.boot.launch import boot
     from daskpki.boot.log import BootLog
     from daskpki.boot.options import help_text, log_format
     from daskpki.files import drop_unwritable

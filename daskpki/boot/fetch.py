@@ -45,29 +45,14 @@ class Material(NamedTuple):
     """Everything that a boot needs, parsed and not verified yet.
 
     `anchors` (DER) are CAs known beforehand, from a credential directory. `secrets` are user secrets and their mounts.
+    `date` is a reading of the server's clock, if the source has one.
     """
 
     credentials: tuple[Credential, ...]
     trust: TrustPayload
     anchors: tuple[bytes, ...] = ()
     secrets: tuple[tuple[Mount, Confidential], ...] = ()
-
-
-def read_material(
-    store: Reader,
-    cluster: str,
-    wanted: Sequence[tuple[Role, str]],
-    pinned: Mapping[Role, int],
-    mounts: Sequence[Mount] = (),
-) -> Material:
-    """Read the credentials of these roles and names, the trust document, and secrets; raises what the store raises.
-
-    `pinned` are the versions of some credentials; the newest of the others is read.
-    """
-    credentials = tuple(read_credential(store, cluster, role, name, pinned.get(role)) for role, name in wanted)
-    trust = newest_trust(store, cluster, credentials)
-    secrets = tuple((mount, read_secret(store, cluster, mount)) for mount in mounts)
-    return Material(credentials, trust, secrets=secrets)
+    date: Reading | None = None
 
 
 def read_secret(store: Reader, cluster: str, mount: Mount) -> Confidential:
@@ -168,16 +153,11 @@ def later_versions(store: Reader, secret: str, newest: int) -> Iterator[tuple[in
         raise unreadable
 
 
-class Fetched(NamedTuple):
-    """The material, the settings with the name filled in, and the reading of the server's clock, if there is one."""
+def fetch(settings: Settings, environ: Mapping[str, str], policy: RetryPolicy) -> tuple[Settings, Material]:
+    """Fetch the material from the source that the settings name; raises the source's errors.
 
-    material: Material
-    settings: Settings
-    date: Reading | None
-
-
-def fetch(settings: Settings, environ: Mapping[str, str], policy: RetryPolicy) -> Fetched:
-    """Fetch the material from the source that the settings name; raises the source's errors."""
+    The returned settings have the VM's name in place of `@instance`.
+    """
     if settings.directory is not None:
         try:
             first, *others = (
@@ -187,10 +167,10 @@ def fetch(settings: Settings, environ: Mapping[str, str], policy: RetryPolicy) -
             if len(settings.roles) == 1:
                 raise
             raise NotFoundError(f"{error}: a node takes `scheduler` and `worker` below it", hint=_UNSET) from error
-        credentials = [credential for material in (first, *others) for credential in material.credentials]
-        return Fetched(first._replace(credentials=tuple(credentials)), settings, None)
+        credentials = tuple(credential for material in (first, *others) for credential in material.credentials)
+        return settings, first._replace(credentials=credentials)
     if settings.file is not None:
-        return _fetch_from_file(settings, settings.file, environ, policy)
+        return settings, _fetch_from_file(settings, settings.file, environ, policy)
     from daskpki.boot.settings import INSTANCE
 
     if settings.name == INSTANCE:
@@ -199,8 +179,13 @@ def fetch(settings: Settings, environ: Mapping[str, str], policy: RetryPolicy) -
         settings = settings._replace(name=parse_label(Metadata(environ, policy).instance_name(), "name"))
     assert settings.store is not None, "without a directory there is a store"
     with open_reader(settings.store, settings.endpoint, environ, policy) as reader:
-        material = read_material(reader, settings.cluster, settings.wanted, settings.versions, settings.mounts)
-        return Fetched(material, settings, getattr(reader, "date", None))
+        cluster = settings.cluster
+        credentials = tuple(
+            read_credential(reader, cluster, role, name, settings.versions.get(role)) for role, name in settings.wanted
+        )
+        trust = newest_trust(reader, cluster, credentials)
+        secrets = tuple((mount, read_secret(reader, cluster, mount)) for mount in settings.mounts)
+        return settings, Material(credentials, trust, secrets=secrets, date=getattr(reader, "date", None))
 
 
 @contextlib.contextmanager
@@ -236,7 +221,7 @@ def _open_secret_manager(
     return SecretManager(url, Connection(target, system_trust), policy, token=tokens.token, account=tokens.account)
 
 
-def _fetch_from_file(settings: Settings, file: str, environ: Mapping[str, str], policy: RetryPolicy) -> Fetched:
+def _fetch_from_file(settings: Settings, file: str, environ: Mapping[str, str], policy: RetryPolicy) -> Material:
     """Load the file's credential, and the trust document beside it, else the store's."""
     from pathlib import Path
 
@@ -256,7 +241,7 @@ def _fetch_from_file(settings: Settings, file: str, environ: Mapping[str, str], 
         with open_reader(settings.store, settings.endpoint, environ, policy) as reader:
             trust, date = newest_trust(reader, cluster), getattr(reader, "date", None)
     credential = files.credential(trust.signed.document, datetime.now(UTC))
-    return Fetched(Material((credential,), trust), settings, date)
+    return Material((credential,), trust, date=date)
 
 
 def read_directory(directory: str) -> Material:

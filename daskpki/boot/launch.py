@@ -1,91 +1,43 @@
-"""Starts Dask after a successful boot: writes credential and handover to memory, then execs one program.
+"""The order of a boot: settings, fetch, verify, memory files, exec. If any step fails, Dask does not start.
 
-As PID 1, and for `node`, it starts a child for each program and becomes their init.
+The credential and the handover are written to memory, then one program is executed. As PID 1, and for `node`, the boot
+starts a child for each program and becomes their init.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
-from daskpki.boot.fetch import Material
+from daskpki.boot.fetch import Material, fetch
+from daskpki.boot.http import RetryPolicy
+from daskpki.boot.log import BootLog
 from daskpki.boot.memfd import Place, open_place
 from daskpki.boot.mounts import MountedFiles, mount_secrets
-from daskpki.boot.plan import Program, dask_environment
-from daskpki.boot.settings import Settings
-from daskpki.confidential import Confidential
+from daskpki.boot.options import parse_arguments
+from daskpki.boot.plan import Program, check_arguments, dask_environment, plan_programs, usable_cores
+from daskpki.boot.settings import Settings, parse_settings
 from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError, UnavailableError, UsageError
-from daskpki.handover import NO_SECRETS, Handover, encode_handover
+from daskpki.handover import Handover, encode_handover
 from daskpki.identity import Role
 from daskpki.pki import pem
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
 from daskpki.pki.trust_document import TrustDocument
+from daskpki.quoting import minute
 
-
-def hand_over(
-    place: Place,
-    settings: Settings,
-    credential: Credential,
-    *,
-    trust: TrustDocument,
-    signed: Confidential,
-    secrets: Mapping[str, str] = NO_SECRETS,
-) -> tuple[Handover, str]:
-    """Write the files of one program to `place`; return the handover and its path.
-
-    `secrets` are mounted already: paths by name.
-    """
-    version = settings.versions.get(credential.identity.role)
-    anchors = "".join(pem.encode_pem(anchor, pem.CERTIFICATE) for anchor in trust.roots)
-    handover = Handover(
-        cluster=trust.cluster,
-        trust_domain=trust.trust_domain,
-        role=credential.identity.role.value,
-        name=credential.identity.name,
-        cert=place.put("cert.pem", certificate_pem(credential).encode()),
-        key=place.put("key.pem", key_pem(credential).reveal()),
-        ca=place.put("ca.pem", anchors.encode()),
-        trust=place.put("trust.json", signed.reveal()),
-        worker_clients=settings.worker_clients,
-        dashboard=settings.dashboard,
-        tls_min=settings.tls_min,
-        store=str(settings.store) if settings.store else None,
-        directory=_absolute(settings.directory_for(credential.identity.role)),
-        file=_absolute(settings.file),
-        endpoint=settings.endpoint,
-        scheduler=settings.scheduler,
-        secrets=secrets,
-        pinned=str(version) if version else None,
-        freshness=settings.freshness,
-        health=_health(settings, credential.identity.role),
-        metrics=settings.metrics,
-        scheduler_code=settings.scheduler_code,
-        helper_limits=settings.helper_limits,
-        helper_user=settings.helper_user,
-        retire=str(settings.retire),
-        command=settings.command,
-    )
-    return handover, place.put("handover.json", encode_handover(handover))
-
-
-def _absolute(directory: str | None) -> str | None:
-    return None if directory is None else os.path.abspath(directory)  # noqa: PTH100 - pathlib costs 9 ms at boot
-
-
-def _health(settings: Settings, role: Role) -> str | None:
-    """Return the health address of a role: on a node, workers take the port after the scheduler's."""
-    if settings.health is None or settings.command != "node" or role is Role.SCHEDULER:
-        return settings.health
-    host, _, port = settings.health.rpartition(":")
-    return f"{host}:{int(port) + 1}"
+if TYPE_CHECKING:
+    from pwd import struct_passwd
 
 
 Execve = Callable[[str, list[str], dict[str, str]], object]
-"""os.execve, or a test's replacement; `find_command` has found the file."""
+"""os.execvpe, which finds a command in PATH, or a test's replacement."""
 
-_FAILED = 1
+_CLOCK_PATIENCE: Final = 60.0
+"""Seconds in which a wrong clock may be corrected: a VM asks its time servers as it starts."""
+_FAILED: Final = 1
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
@@ -95,6 +47,38 @@ class Checked(NamedTuple):
     settings: Settings
     material: Material
     trust: TrustDocument
+
+
+def boot(argv: Sequence[str], environ: Mapping[str, str], execve: Execve = os.execvpe) -> None:
+    """Become Dask; raises a DaskpkiError if that is not possible, and then leaves no files."""
+    settings = parse_settings(parse_arguments(argv), environ)
+    check_arguments(settings)
+    find_user(settings.worker_user)
+    checked = prepare(settings, environ)
+    programs = plan_programs(checked.settings, checked.trust.schedulers, usable_cores())
+    start(checked, programs, environ, execve)
+
+
+def prepare(settings: Settings, environ: Mapping[str, str]) -> Checked:
+    """Fetch and verify the credential, the trust document and the mounted secrets."""
+    end = time.monotonic() + settings.deadline
+    messages = BootLog(settings.log_format)
+    settings, material = fetch(settings, environ, RetryPolicy(end, messages.warn))
+    from daskpki.boot.verify import Clocks, verify_in_time
+
+    left = min(_CLOCK_PATIENCE, max(0.0, end - time.monotonic()))
+    trust = verify_in_time(material, settings, Clocks(time.time, time.monotonic, time.sleep), patience=left)
+    named = " and ".join(_name_credential(credential, settings) for credential in material.credentials)
+    messages.note(f"{named}, from {settings.source}; trust epoch {trust.epoch}")
+    if settings.freshness.stale_trust == "allow":
+        ends = min(part.next_update for part in trust.crls)
+        messages.warn(f"--stale-trust allow: peers that are revoked after {minute(ends)} may be accepted")
+    return Checked(settings, material, trust)
+
+
+def _name_credential(credential: Credential, settings: Settings) -> str:
+    version = settings.versions.get(credential.identity.role)
+    return credential.identity.uri + (f" (version {version}, which it keeps)" if version else "")
 
 
 def start(checked: Checked, programs: Sequence[Program], environ: Mapping[str, str], execve: Execve) -> None:
@@ -130,8 +114,6 @@ def _become_in_child(
     """Run in the forked child: switch user, then exec. Never returns."""
     import signal
 
-    from daskpki.boot.log import BootLog
-
     code = _FAILED
     try:
         os.setpgid(0, 0)  # the terminal's signals go to the init alone, which forwards them in order
@@ -161,11 +143,14 @@ def _end_with_init() -> None:
 
 def become(checked: Checked, program: Program, environ: Mapping[str, str], execve: Execve) -> None:
     """Write the program's credential to memory, and exec the program; remove the files if that fails."""
-    command = find_command(program.argv[0], environ)
+    command = program.argv[0]
     place, files = open_place(environ), MountedFiles()
     try:
-        variables = _put(place, files, checked, program, environ)
+        variables = _hand_over(place, files, checked, program, environ)
         execve(command, list(program.argv), variables)
+    except (FileNotFoundError, NotADirectoryError):
+        hint = "give its full path, or set PATH; if it is a script, see that its interpreter is there"
+        raise NotFoundError(f"the command {command!r} is not found", hint=hint) from None
     except OSError as error:
         raise DaskpkiError(f"{command} cannot be started: {error.strerror}") from error
     finally:  # not reached by a real exec that succeeds
@@ -173,43 +158,63 @@ def become(checked: Checked, program: Program, environ: Mapping[str, str], execv
         files.clear()
 
 
-def _put(
+def _hand_over(
     place: Place, files: MountedFiles, checked: Checked, program: Program, environ: Mapping[str, str]
 ) -> dict[str, str]:
+    """Write the files of one program; return its environment, which names the handover."""
+    settings, material, trust = checked
+    credential = next(each for each in material.credentials if each.identity.role is program.role)
+    role = credential.identity.role
     # A node's secrets are for its workers, where tasks run.
-    for_workers = checked.settings.command == "node" and program.role is Role.SCHEDULER
-    mounted = mount_secrets(() if for_workers else checked.material.secrets, place, files)
-    handover, path = hand_over(
-        place,
-        checked.settings,
-        next(each for each in checked.material.credentials if each.identity.role is program.role),
-        trust=checked.trust,
-        signed=checked.material.trust.data,
+    for_workers = settings.command == "node" and role is Role.SCHEDULER
+    mounted = mount_secrets(() if for_workers else material.secrets, place, files)
+    version = settings.versions.get(role)
+    anchors = "".join(pem.encode_pem(anchor, pem.CERTIFICATE) for anchor in trust.roots)
+    handover = Handover(
+        cluster=trust.cluster,
+        trust_domain=trust.trust_domain,
+        role=role.value,
+        name=credential.identity.name,
+        cert=place.put("cert.pem", certificate_pem(credential).encode()),
+        key=place.put("key.pem", key_pem(credential).reveal()),
+        ca=place.put("ca.pem", anchors.encode()),
+        trust=place.put("trust.json", material.trust.data.reveal()),
+        worker_clients=settings.worker_clients,
+        dashboard=settings.dashboard,
+        tls_min=settings.tls_min,
+        store=str(settings.store) if settings.store else None,
+        directory=_absolute(settings.directory_for(role)),
+        file=_absolute(settings.file),
+        endpoint=settings.endpoint,
+        scheduler=settings.scheduler,
         secrets=mounted.paths,
+        pinned=str(version) if version else None,
+        freshness=settings.freshness,
+        health=_health(settings, role),
+        metrics=settings.metrics,
+        scheduler_code=settings.scheduler_code,
+        helper_limits=settings.helper_limits,
+        helper_user=settings.helper_user,
+        retire=str(settings.retire),
+        command=settings.command,
     )
-    return {**dask_environment(handover, path, environ, checked.settings.log_format), **mounted.variables}
+    path = place.put("handover.json", encode_handover(handover))
+    return {**dask_environment(handover, path, environ, settings.log_format), **mounted.variables}
 
 
-def find_command(name: str, environ: Mapping[str, str]) -> str:
-    """Find the file of a command in PATH; NotFoundError."""
-    directories = [""] if "/" in name else environ.get("PATH", os.defpath).split(os.pathsep)
-    for directory in directories:
-        path = f"{directory or '.'}/{name}" if directory or "/" not in name else name
-        if os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113 - pathlib costs 9 ms at boot
-            return path
-    raise NotFoundError(f"the command {name!r} is not found", hint="give its full path, or set PATH")
+def _absolute(directory: str | None) -> str | None:
+    return None if directory is None else os.path.abspath(directory)  # noqa: PTH100 - pathlib costs 9 ms at boot
 
 
-class User(NamedTuple):
-    """A user to switch to."""
+def _health(settings: Settings, role: Role) -> str | None:
+    """Return the health address of a role: on a node, workers take the port after the scheduler's."""
+    if settings.health is None or settings.command != "node" or role is Role.SCHEDULER:
+        return settings.health
+    host, _, port = settings.health.rpartition(":")
+    return f"{host}:{int(port) + 1}"
 
-    name: str
-    uid: int
-    gid: int
-    home: str
 
-
-def find_user(name: str | None) -> User | None:
+def find_user(name: str | None) -> struct_passwd | None:
     """Look up a user, None to stay the current one; UsageError, AccessDeniedError without root."""
     if name is None:
         return None
@@ -221,14 +226,14 @@ def find_user(name: str | None) -> User | None:
         raise UsageError(f"--worker-user {name!r}: this machine has no such user") from None
     if os.geteuid() != 0 and entry.pw_uid != os.geteuid():
         raise AccessDeniedError(f"--worker-user {name}: only root can become another user")
-    return User(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir)
+    return entry
 
 
 def switch_user(name: str | None) -> None:
     """Become that user for good, with its groups and without root's; later memfds belong to it."""
     user = find_user(name)
-    if user is None or user.uid == os.geteuid():
+    if user is None or user.pw_uid == os.geteuid():
         return
-    os.initgroups(user.name, user.gid)
-    os.setresgid(user.gid, user.gid, user.gid)
-    os.setresuid(user.uid, user.uid, user.uid)
+    os.initgroups(user.pw_name, user.pw_gid)
+    os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+    os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)

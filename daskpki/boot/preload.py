@@ -9,11 +9,10 @@ import asyncio
 from typing import Any
 
 from daskpki.boot.refresh import open_source
+from daskpki.cluster.node import announce, retire_on_sigterm
 from daskpki.cluster.preload import NODE, POLLS, SERVERS, dask_teardown
 from daskpki.cluster.preload import dask_setup as enforce
 from daskpki.cluster.refresh import SHARE, Poller
-from daskpki.cluster.retiring import retire_on_sigterm
-from daskpki.cluster.startup import announce
 from daskpki.identity import Role
 
 __all__ = ["dask_setup", "dask_teardown"]

@@ -31,9 +31,7 @@ class Clocks(NamedTuple):
     sleep: Callable[[float], None]
 
 
-def verify_in_time(
-    material: Material, settings: Settings, elsewhere: Reading | None, clocks: Clocks, *, patience: float
-) -> TrustDocument:
+def verify_in_time(material: Material, settings: Settings, clocks: Clocks, *, patience: float) -> TrustDocument:
     """Return the verified trust document; after a failure under a wrong clock, wait `patience` seconds for the clock.
 
     Raises NotTrustedError, or UnavailableError with both times if the clock stays wrong.
@@ -43,6 +41,7 @@ def verify_in_time(
     except CorruptError:
         raise
     except NotTrustedError as error:
+        elsewhere = material.date
         if elsewhere is None or abs(_skew(elsewhere, clocks)) <= _TOLERANCE:
             raise
         failure = error

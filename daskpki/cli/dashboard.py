@@ -42,9 +42,8 @@ def dashboard(
     import asyncio
     import webbrowser
 
-    from daskpki.dashboard.access import upstream_of
     from daskpki.dashboard.browser import serve
-    from daskpki.dashboard.upstream import parse_location
+    from daskpki.dashboard.proxy import parse_location, upstream_of
     from daskpki.settings import home
 
     invocation: Invocation = ctx.obj

@@ -24,6 +24,7 @@ from daskpki.cluster.audit import TURNED_AWAY
 from daskpki.cluster.comm import PkiTLS
 from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
+from daskpki.cluster.node import port_is_taken
 from daskpki.cluster.peer import WrongRoleError, shown_certificate
 from daskpki.cluster.pending import PendingConnections
 from daskpki.cluster.policy import (
@@ -37,7 +38,6 @@ from daskpki.cluster.policy import (
     verify_own_worker,
 )
 from daskpki.cluster.refusal import reason_at_tls, turned_away
-from daskpki.cluster.startup import port_is_taken
 from daskpki.cluster.web.server import stand_before
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Identity, Role

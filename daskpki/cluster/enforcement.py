@@ -18,10 +18,9 @@ from weakref import WeakKeyDictionary, WeakSet
 from daskpki.cluster.audit import CONNECTED, EXPIRED, REFUSED, REVOKED, Audit
 from daskpki.cluster.conversation import Conversation, Registrations
 from daskpki.cluster.peer import Peer, TrustState, parse_peer, verify_peer
-from daskpki.cluster.policy import WorkerClients
+from daskpki.cluster.policy import Dashboard, WorkerClients
 from daskpki.cluster.refusal import Reason
 from daskpki.cluster.tls import KeyPair, client_context, server_context
-from daskpki.cluster.web.access import Dashboard
 from daskpki.identity import Identity, Role
 
 if TYPE_CHECKING:

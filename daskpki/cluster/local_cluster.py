@@ -20,12 +20,11 @@ from tornado.ioloop import PeriodicCallback
 
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import TrustState, trust_of
-from daskpki.cluster.policy import WorkerClients
+from daskpki.cluster.policy import Dashboard, WorkerClients
 from daskpki.cluster.refresh import Poller, Source
 from daskpki.cluster.security import PkiSecurity
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustManager
-from daskpki.cluster.web.access import Dashboard
 from daskpki.confidential import Confidential
 from daskpki.errors import NotFoundError
 from daskpki.handover import USUAL

@@ -116,6 +116,14 @@ def stricter(one: WorkerClients, other: WorkerClients) -> WorkerClients:
     return min(one, other, key=list(WorkerClients).index)
 
 
+class Dashboard(StrEnum):
+    """Audience of a server's pages: this machine's users, holders of a client's certificate, or nobody."""
+
+    LOOPBACK = "loopback"
+    MTLS = "mtls"
+    OFF = "off"
+
+
 class Channel(StrEnum):
     """The kinds of conversation, each with its tables."""
 

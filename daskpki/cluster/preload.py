@@ -26,10 +26,10 @@ from daskpki.cluster import selftest, trust_updates
 from daskpki.cluster.backend import PkiListener, install
 from daskpki.cluster.child_processes import parent_source
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
+from daskpki.cluster.node import explain_end
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.refresh import Poller
 from daskpki.cluster.security import NodeSecurity, PkiSecurity
-from daskpki.cluster.startup import explain_end
 from daskpki.cluster.trust_updates import TrustManager
 from daskpki.cluster.web.server import serve_health, verify_guarded
 from daskpki.errors import NotTrustedError

@@ -34,9 +34,8 @@ from tornado.httputil import HTTPServerRequest
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from daskpki.dashboard.access import announce
-from daskpki.dashboard.proxy import Forward
-from daskpki.dashboard.upstream import Upstream
+from daskpki.dashboard.jupyter import announce
+from daskpki.dashboard.proxy import Forward, Upstream
 from daskpki.errors import DaskpkiError, PolicyError
 from daskpki.files import write_private
 

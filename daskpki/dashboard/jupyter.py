@@ -1,21 +1,27 @@
-"""The entry of jupyter-server-proxy, and links that lead through it.
+"""Links to this user's running proxies: jupyter-server-proxy's entry, and those of `daskpki dashboard`.
 
-Jupyter imports this when it starts, so nothing heavy is imported here; `socket_server` is what the entry starts.
+Jupyter imports this when it starts, so nothing heavy is imported here; `socket_server` is what the entry starts. A
+running `daskpki dashboard` is one small file, locked as long as its process lives.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from daskpki.settings import SCHEME
+from daskpki.errors import DaskpkiError
+from daskpki.files import make_private_directory, names_in, read_private, write_private
+from daskpki.settings import SCHEME, home
 
 NAME: Final = "daskpki"
 """First part of the path in Jupyter; pyproject.toml registers the entry by it."""
+_DIRECTORY: Final = "dashboards"
 
 
 def setup_dashboard() -> dict[str, Any]:
@@ -26,6 +32,17 @@ def setup_dashboard() -> dict[str, Any]:
         "timeout": 30,
         "launcher_entry": {"title": "Dask dashboards (daskpki)"},
     }
+
+
+def find_link(scheduler: str) -> str | None:
+    """Return the page of a running proxy: Jupyter's, or `daskpki dashboard` on this machine; None without one."""
+    if (link := link_in_jupyter(scheduler, os.environ)) is not None:
+        return link
+    try:
+        port = find_port(home(os.environ), scheduler)
+    except DaskpkiError:  # no home directory
+        return None
+    return f"http://127.0.0.1:{port}/status" if port is not None else None
 
 
 def link_in_jupyter(scheduler: str, environ: Mapping[str, str]) -> str | None:
@@ -46,3 +63,53 @@ def _base_of_server(environ: Mapping[str, str]) -> str | None:
     except (OSError, ValueError):
         return None
     return str(described["base_url"]) if isinstance(described, dict) and "base_url" in described else None
+
+
+@contextmanager
+def announce(home: Path, scheduler: str, port: int) -> Iterator[None]:
+    """Let other programs of this user find the proxy of that scheduler while the block runs."""
+    import fcntl
+
+    directory = home / _DIRECTORY
+    make_private_directory(directory)
+    path = directory / str(port)
+    write_private(path, json.dumps({"scheduler": scheduler}).encode(), force=True)
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def find_port(home: Path, scheduler: str) -> int | None:
+    """Find the port of a running proxy of that scheduler; None if there is none."""
+    directory = home / _DIRECTORY
+    try:
+        names = [name for name in names_in(directory) if name.isdigit()]
+        ports = [int(name) for name in names if _is_for(directory / name, scheduler) and _is_locked(directory / name)]
+    except (DaskpkiError, OSError):  # a link is a convenience: no Client fails for it
+        return None
+    return min(ports, default=None)
+
+
+def _is_for(path: Path, scheduler: str) -> bool:
+    try:
+        document = json.loads(read_private(path))
+    except ValueError:
+        return False
+    return isinstance(document, dict) and document.get("scheduler") == scheduler
+
+
+def _is_locked(path: Path) -> bool:
+    """True while its process lives: a lock ends with the process, unlike a file or a process number."""
+    if os.name == "nt":
+        return False
+    import fcntl
+
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

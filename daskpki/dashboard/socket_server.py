@@ -22,9 +22,7 @@ from tornado.netutil import bind_unix_socket
 from tornado.web import Application, RequestHandler
 
 from daskpki.credentials.contexts import parse_scheduler
-from daskpki.dashboard.access import known_schedulers, upstream_of
-from daskpki.dashboard.proxy import Forward
-from daskpki.dashboard.upstream import Upstream
+from daskpki.dashboard.proxy import Forward, Upstream, known_schedulers, upstream_of
 from daskpki.errors import AccessDeniedError, NotFoundError, UsageError
 from daskpki.settings import SCHEME
 

@@ -20,7 +20,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from daskpki.boot.entrypoint import boot
+from daskpki.boot.launch import boot
 from daskpki.boot.refresh import open_source
 from daskpki.cluster.refresh import SHARE, Poller
 from daskpki.cluster.security import NodeSecurity

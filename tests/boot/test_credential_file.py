@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from daskpki.boot.entrypoint import boot
+from daskpki.boot.launch import boot
 from daskpki.boot.refresh import open_source
 from daskpki.cluster.refresh import NullSource, Poller
 from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotFoundError, NotTrustedError, UsageError

@@ -27,7 +27,7 @@ def test_a_usual_boot_loads_no_client_of_google_or_dask(cloud: Cloud) -> None:
     """Each would take longer to import than the whole boot."""
     script = """if 1:
         import json, os, sys
-        from daskpki.boot.entrypoint import boot
+        from daskpki.boot.launch import boot
         boot(["scheduler"], os.environ, lambda *_: print(json.dumps(sorted(sys.modules))))"""
     done = subprocess.run([sys.executable, "-c", script], env=cloud.environ, capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout))
@@ -40,7 +40,7 @@ def test_a_node_makes_five_requests(cloud: Cloud) -> None:
     done = run_entrypoint(cloud.environ, "node", "--worker-user", "no-such-user")
     assert done.returncode == 2, done.stderr
     assert cloud.server.count() == 0
-    from daskpki.boot.entrypoint import prepare
+    from daskpki.boot.launch import prepare
     from daskpki.boot.options import parse_arguments
     from daskpki.boot.settings import parse_settings
 

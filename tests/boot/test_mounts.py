@@ -244,8 +244,7 @@ def test_what_is_no_file_is_not_replaced() -> None:
 
 
 def test_on_a_node_the_secrets_are_its_workers(cloud: Cloud) -> None:
-    from daskpki.boot.entrypoint import prepare
-    from daskpki.boot.launch import become
+    from daskpki.boot.launch import become, prepare
     from daskpki.boot.options import parse_arguments
     from daskpki.boot.plan import plan_programs
     from daskpki.boot.settings import parse_settings

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from daskpki.boot.entrypoint import boot
+from daskpki.boot.launch import boot
 from daskpki.boot.refresh import open_source
 from daskpki.cluster.refresh import Poller
 from daskpki.cluster.security import NodeSecurity

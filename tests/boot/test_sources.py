@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from daskpki import secret_names
-from daskpki.boot.entrypoint import boot
 from daskpki.boot.init import WAITED_FOR
+from daskpki.boot.launch import boot
 from daskpki.errors import AccessDeniedError, NotFoundError, NotTrustedError, UnavailableError
 from daskpki.identity import parse_slug
 from daskpki.pki.credential import encode_credential

@@ -15,7 +15,7 @@ import pexpect
 import psutil
 import pytest
 
-from daskpki.cluster.startup import port_is_taken
+from daskpki.cluster.node import port_is_taken
 from tests.boot.test_dask import free_port
 from tests.support.boot_cloud import ENTRYPOINT, plain_environ
 

@@ -186,9 +186,9 @@ class Hands:
         self.passed += seconds
 
 
-def material(cluster: Cluster) -> Material:
+def material(cluster: Cluster, date: Reading | None = None) -> Material:
     worker = cluster.credentials["worker/worker"]
-    return Material((worker,), TrustPayload(cluster.trust, parse_trust(cluster.trust)))
+    return Material((worker,), TrustPayload(cluster.trust, parse_trust(cluster.trust)), date=date)
 
 
 SETTINGS = parse_settings(parse_arguments(["worker"]), {})
@@ -196,7 +196,7 @@ SETTINGS = parse_settings(parse_arguments(["worker"]), {})
 
 def test_a_clock_that_is_put_right_meanwhile_lets_the_boot_go_on(cluster: Cluster) -> None:
     hands = Hands(-400 * 86_400, right_after=10)
-    document = verify_in_time(material(cluster), SETTINGS, hands.elsewhere(), hands.clocks(), patience=60)
+    document = verify_in_time(material(cluster, hands.elsewhere()), SETTINGS, hands.clocks(), patience=60)
     assert document.cluster == "c"
     assert 10 <= hands.passed < 11
 
@@ -205,7 +205,7 @@ def test_a_clock_that_is_put_right_meanwhile_lets_the_boot_go_on(cluster: Cluste
 def test_a_clock_that_stays_wrong_ends_with_both_times(cluster: Cluster, days: int) -> None:
     hands = Hands(days * 86_400)
     with pytest.raises(UnavailableError) as caught:
-        verify_in_time(material(cluster), SETTINGS, hands.elsewhere(), hands.clocks(), patience=60)
+        verify_in_time(material(cluster, hands.elsewhere()), SETTINGS, hands.clocks(), patience=60)
     assert 60 <= hands.passed < 61
     here = datetime.fromtimestamp(hands.wall(), UTC)
     there = datetime.fromtimestamp(hands.start + hands.passed, UTC)
@@ -218,7 +218,7 @@ def test_with_a_right_clock_nobody_waits() -> None:
     fresh.publish()
     hands = Hands(0)
     with pytest.raises(NotTrustedError):
-        verify_in_time(material(fresh), SETTINGS, hands.elsewhere(), hands.clocks(), patience=60)
+        verify_in_time(material(fresh, hands.elsewhere()), SETTINGS, hands.clocks(), patience=60)
     assert hands.passed == 0
 
 

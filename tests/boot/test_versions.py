@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from daskpki.boot.entrypoint import prepare
+from daskpki.boot.launch import prepare
 from daskpki.boot.options import parse_arguments
 from daskpki.boot.refresh import open_source
 from daskpki.boot.settings import parse_settings

@@ -24,9 +24,9 @@ from daskpki.cluster.backend import PkiListener
 from daskpki.cluster.comm import PkiTLS
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.pending import DEADLINE, PendingConnections, readable, usual_limit
+from daskpki.cluster.policy import Dashboard
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.cluster.trust_updates import TrustManager
-from daskpki.cluster.web.access import Dashboard
 from daskpki.identity import Role
 from tests.cluster.conftest import stock_security
 from tests.support.cluster_material import Authority, Leaf

@@ -24,9 +24,9 @@ import pytest
 from distributed import Client, Scheduler, Worker
 
 from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.policy import Dashboard
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.cluster.tls import PkiSocket, clear_error_queue, client_context, server_context
-from daskpki.cluster.web.access import Dashboard
 from daskpki.identity import Role
 from tests.support.cluster_material import Authority, Leaf
 from tests.support.http_client import visitor

@@ -22,9 +22,9 @@ from tornado.web import Application, RequestHandler
 from daskpki.cluster.audit import TURNED_AWAY
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import trust_of
+from daskpki.cluster.policy import Dashboard
 from daskpki.cluster.security import PkiSecurity
 from daskpki.cluster.tls import server_context
-from daskpki.cluster.web.access import Dashboard
 from daskpki.cluster.web.server import ALLOWED, DENIED, qualified_name, verify_guarded, why_denied
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Role

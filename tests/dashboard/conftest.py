@@ -15,12 +15,12 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from daskpki.cluster.enforcement import Enforcement
+from daskpki.cluster.policy import Dashboard
 from daskpki.cluster.security import PkiSecurity, client_security
-from daskpki.cluster.web.access import Dashboard
 from daskpki.credentials.credential_files import export_directory
 from daskpki.credentials.verified import Pins, verify_credential
 from daskpki.dashboard.browser import Entrance, application, owner_by_kernel
-from daskpki.dashboard.upstream import Location, Upstream
+from daskpki.dashboard.proxy import Location, Upstream
 from daskpki.identity import Role
 from tests.robustness.crash.nightly import NIGHTLY
 from tests.support.cluster_material import Authority, Leaf

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import daskpki
-from daskpki.dashboard.access import announce, find_port
+from daskpki.dashboard.jupyter import announce, find_port
 from daskpki.identity import Role
 from tests.dashboard.conftest import Running, export, scheduler
 from tests.support.browser import browser

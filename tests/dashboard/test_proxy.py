@@ -12,10 +12,9 @@ import pytest
 from distributed.utils import open_port
 from tornado.httputil import HTTPHeaders
 
-from daskpki.cluster.web.access import Dashboard
+from daskpki.cluster.policy import Dashboard
 from daskpki.dashboard.browser import Entrance, owner_in
-from daskpki.dashboard.proxy import headers_for
-from daskpki.dashboard.upstream import Location, Upstream, parse_location
+from daskpki.dashboard.proxy import Location, Upstream, headers_for, parse_location
 from daskpki.errors import DaskpkiError, NotTrustedError, PolicyError, UsageError
 from daskpki.identity import Role
 from tests.dashboard.conftest import Proxy, alices_browser, proxy, scheduler

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from daskpki.dashboard.jupyter import link_in_jupyter, setup_dashboard
+from daskpki.dashboard.proxy import Upstream
 from daskpki.dashboard.socket_server import Schedulers, scheduler_in, serve
-from daskpki.dashboard.upstream import Upstream
 from daskpki.errors import AccessDeniedError, NotFoundError
 from daskpki.identity import Role
 from tests.dashboard.conftest import Running, scheduler

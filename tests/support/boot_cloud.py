@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from daskpki.boot.entrypoint import boot
+from daskpki.boot.launch import boot
 from daskpki.handover import VARIABLE, Handover, load_handover
 from tests.emulator.metadata import MetadataServer
 from tests.emulator.server import SecretManagerServer

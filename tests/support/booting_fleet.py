@@ -13,7 +13,7 @@ from typing import NoReturn
 import daskpki.boot.google
 import daskpki.boot.http
 import daskpki.credentials.verified  # noqa: F401 - loaded once for all
-from daskpki.boot.entrypoint import boot
+from daskpki.boot.launch import boot
 from daskpki.boot.log import BootLog
 
 

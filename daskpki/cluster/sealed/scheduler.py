@@ -1,19 +1,27 @@
 """Seals one scheduler: helpers convert graphs to tables, and only admins may run code in it.
 
 Handlers and three methods of this one scheduler are replaced, and no class of distributed's (ADR 15 lists them).
+
+Progress bars, reports and uploads, for which distributed sends code, are done by the scheduler's own code instead: a
+helper recognises the function of distributed (`tables`), and no code of a client runs.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
 import logging
 import pickle
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 import dask
+from dask.utils import parse_timedelta
 from distributed.comm.core import Comm
-from distributed.core import _expects_comm
+from distributed.core import Status, _expects_comm
+from distributed.diagnostics.progress import MultiProgress, Progress
 from distributed.protocol import core
 from distributed.protocol.serialize import to_serialize
 
@@ -22,7 +30,6 @@ from daskpki.cluster.policy import Channel
 from daskpki.cluster.sealed import audit_hook, confinement, graphs, selftest
 from daskpki.cluster.sealed.graphs import GraphFailedError, SealedShuffle
 from daskpki.cluster.sealed.helper_pool import HelperFailedError, Helpers, parse_limits
-from daskpki.cluster.sealed.named import Named
 from daskpki.cluster.values import KINDS, arguments, misfit
 from daskpki.pki.profile import Grade
 from daskpki.quoting import shown
@@ -38,6 +45,12 @@ RUN_KEY: Final = frozenset({"retire_workers", "workers_to_close"})
 """Operations that run the code in their argument `key`, if it is given."""
 OPENED: Final = frozenset({"expr_ser", "internal_priority", "code", "annotations", "span_metadata"})
 """Fields of `update-graph` that a helper opens."""
+PICKLED: Final = ("setup", "function", "teardown", "plugin")
+"""Arguments in which operations carry functions and plugins."""
+_SHORTEST: Final = 0.1
+"""Least seconds between two reports of progress."""
+_KEYS_COME: Final = 60.0
+"""Seconds to wait until the keys are known; Dask itself waits for ever."""
 
 logger = logging.getLogger("distributed.daskpki")
 
@@ -49,7 +62,6 @@ class Seal:
         self._scheduler = scheduler
         self._enforcement = enforcement
         self.helpers = helpers
-        self._named = Named(scheduler, helpers)
         self.refusals = 0
         self._task_to_msg = scheduler._task_to_msg  # noqa: SLF001 - Dask's own
 
@@ -150,8 +162,8 @@ class Seal:
                 return await _finished(handler, comm, arguments)
             peer = comm.conversation.peer
             if Grade.ADMIN not in peer.grades:
-                if found := await self._named.find(peer.identity.uri, operation, arguments):
-                    return await self._named.perform(comm, peer.identity.uri, found, arguments)
+                if found := await self._recognise(peer.identity.uri, operation, arguments):
+                    return await self._perform(found, comm, peer.identity.uri, arguments)
                 self.refusals += 1
                 raise PermissionError(
                     f"{operation!r} runs code in the scheduler, which is sealed: it needs a certificate of grade admin "
@@ -162,6 +174,62 @@ class Seal:
                 return await _finished(handler, comm, opened)
 
         return guarded
+
+    async def _recognise(self, identity: str, operation: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Recognise an operation of distributed's own by its function or plugin; empty if it is none of these."""
+        fields = {name: value for name, value in arguments.items() if name in PICKLED and isinstance(value, bytes)}
+        request = core.dumps({"recognise": operation, "fields": fields})
+        with contextlib.suppress(GraphFailedError):  # it could not even be opened
+            return await self.helpers.ask(identity, request, graphs.checked_request) if fields else {}
+        return {}
+
+    async def _perform(self, found: Mapping[str, Any], comm: Comm, identity: str, arguments: Mapping[str, Any]) -> Any:
+        """Perform a recognised operation for the caller at the other end of `comm`."""
+        match found["named"]:  # checked: one of these
+            case "progress":
+                await self._report_progress(found, comm, arguments.get("interval", "1s"))
+            case "count":
+                return {"status": "OK", "result": to_serialize(self._scheduler.monitor.count)}
+            case "upload":
+                filename = PurePosixPath(found["filename"]).name
+                await self.helpers.upload(identity, filename, core.dumps({"filename": filename, "data": found["data"]}))
+            case "install":
+                await self._install(found)
+        return None
+
+    async def _report_progress(self, found: Mapping[str, Any], comm: Comm, interval: Any) -> None:
+        """Report progress as ProgressBar.listen and MultiProgressBar.listen do."""
+        scheduler, grouped = self._scheduler, found["grouped"]
+        pause = max(_SHORTEST, float(parse_timedelta(interval)))
+        kind: Any = MultiProgress if grouped else Progress
+        progress = kind(set(found["keys"]), scheduler, complete=found["complete"])
+        progress.name = f"progress-{id(comm)}"  # two may look at the same keys
+        await asyncio.wait_for(progress.setup(), _KEYS_COME)
+        try:
+            while scheduler.status == Status.running and not comm.closed():
+                await comm.write(_told(progress, grouped=grouped))
+                await asyncio.sleep(pause)
+        except OSError:
+            pass
+        finally:
+            progress.stop()
+
+    async def _install(self, found: Mapping[str, Any]) -> None:
+        """Install on workers and nannies only: the scheduler's image has its own packages."""
+        scheduler = self._scheduler
+        register = scheduler.register_nanny_plugin if found["restarts"] else scheduler.register_worker_plugin
+        responses = await register(comm=None, plugin=found["plugin"], name=found["name"], idempotent=True)
+        for response in responses.values():
+            if response["status"] == "error":
+                raise RuntimeError(str(response.get("exception_text", "a plugin failed"))[:10_000])
+
+
+def _told(progress: Any, *, grouped: bool) -> dict[str, Any]:
+    def count(keys: Any) -> Any:
+        return {name: len(each) for name, each in keys.items()} if grouped else len(keys)
+
+    extra = progress.extra if progress.status == "error" else {}
+    return {"all": count(progress.all_keys), "remaining": count(progress.keys), "status": progress.status} | extra
 
 
 _PLAIN: Final = arguments(

@@ -9,6 +9,12 @@ The guard is installed when the server begins to listen for comms, after its HTT
 loop has turned once, so no request gets in earlier. It judges each request by the certificate of its connection: a
 kept-alive connection does not outlive a revocation, and WebSockets are closed.
 
+Dask's pages are read-only, but its dashboard takes WebSockets from any origin and any method. So only reading requests
+pass, and a browser must have loaded these pages before (its Origin is our Host): otherwise any website could read the
+dashboard with the visitor's certificate or through the visitor's tunnel. Through a tunnel it could even have our Host,
+once its own name resolves to 127.0.0.1 (DNS rebinding), so without TLS the Host must be a name that only the local
+machine has.
+
 The health server speaks plain HTTP from the event loop of a scheduler, or of the process of a machine's nannies.
 Workers are not probed: a worker's loop may stand still for minutes while a task holds the interpreter's lock, and it
 must not be killed for that. Each worker process serves its own metrics on the next free port.
@@ -18,11 +24,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 from asyncio import Future
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
+from ipaddress import IPv6Address, ip_address
 from ssl import SSLContext
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import dask
@@ -38,10 +47,9 @@ from daskpki.cluster.audit import REVOKED, TURNED_AWAY
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import Peer, parse_peer, shown_certificate
 from daskpki.cluster.pending import PendingConnections, keep_few, usual_limit
-from daskpki.cluster.policy import Server, server_kind
+from daskpki.cluster.policy import Dashboard, Server, server_kind
 from daskpki.cluster.refusal import PeerRefusedError, Reason, reason_at_tls
 from daskpki.cluster.web import page
-from daskpki.cluster.web.access import Dashboard, Visit, verify_visit
 from daskpki.cluster.web.page import metrics_handler, tabs_of
 from daskpki.cluster.web.snapshot import Contact, take
 from daskpki.errors import DaskpkiError, NotTrustedError, PolicyError
@@ -110,6 +118,58 @@ def why_denied(handler: type) -> str | None:
     if name in ALLOWED:
         return None
     return DENIED.get(name, f"{name} is not a page that daskpki knows")
+
+
+_NAME_IT: Final = "name that host in distributed.scheduler.dashboard.bokeh-application.allow_websocket_origin"
+_HOST: Final = re.compile(r"(?P<name>[A-Za-z0-9.]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
+READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Visit(NamedTuple):
+    """One request: `address` is the other end's IP address, `origin` is a browser's header."""
+
+    method: str
+    address: str
+    host: str
+    origin: str | None = None
+
+
+def verify_visit(visit: Visit, dashboard: Dashboard, named: Collection[str] = ()) -> None:
+    """Raise NotTrustedError for a visitor from elsewhere, PolicyError for a request that does more than read.
+
+    `named` are hosts (with ports, except the scheme's own) under which a proxy shows these pages, or pages that embed
+    them.
+    """
+    if dashboard is not Dashboard.MTLS:
+        if not is_loopback(visit.address):
+            raise NotTrustedError(
+                "these pages are for this machine only", hint="use a tunnel to it, or start with --dashboard mtls"
+            )
+        if not is_local_name(visit.host) and visit.host not in named:
+            way_out = f"ask for 127.0.0.1 or localhost, or {_NAME_IT}"
+            raise PolicyError(f"Host {visit.host!r} is not this machine's own name", hint=way_out)
+    if visit.method not in READING:
+        raise PolicyError(f"{visit.method} is refused: these pages only show")
+    if visit.origin is not None and urlsplit(visit.origin).netloc not in {visit.host, *named}:
+        raise PolicyError(f"the page at {visit.origin} may not read these: they are at {visit.host}", hint=_NAME_IT)
+
+
+def is_local_name(host: str) -> bool:
+    """True if a Host (RFC 9110, 7.2), with or without a port, is this machine for any DNS server."""
+    found = _HOST.fullmatch(host)
+    if found is None:
+        return False
+    return found["name"].lower() == "localhost" or is_loopback(found["name"].strip("[]"))
+
+
+def is_loopback(address: str) -> bool:
+    """True if an IP address, with or without a zone, is a loopback address."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
+    return (mapped or parsed).is_loopback
 
 
 VISITORS: Final = frozenset({Role.CLIENT})

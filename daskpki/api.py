@@ -10,7 +10,6 @@ password = daskpki.secret("db-password")                      # mounted by daskp
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -22,33 +21,13 @@ from daskpki.credentials.sources import obtain, open_without_asking, this_proces
 from daskpki.errors import NotFoundError, UsageError
 from daskpki.handover import SEALED, VARIABLE, load_handover
 from daskpki.identity import parse_label
-from daskpki.loader import StoreTrust, dial_security
+from daskpki.loader import dial_security, store_source
 from daskpki.settings import store_url
 
 if TYPE_CHECKING:
     from daskpki.cluster.local_cluster import LocalSecurity
-    from daskpki.cluster.security import Client, PkiSecurity
+    from daskpki.cluster.security import LinkedClient, PkiSecurity
     from daskpki.store.port import Store
-
-
-def read_mounted(name: str, environ: Mapping[str, str]) -> bytes:
-    """Read a mounted secret; NotFoundError with the option that mounts it, UsageError for an invalid name."""
-    parse_label(name, "secret name")
-    mounted = load_handover(environ[VARIABLE]).secrets if environ.get(VARIABLE) else {}
-    if name not in mounted:
-        known = f"; mounted are: {', '.join(sorted(mounted))}" if mounted else ""
-        raise NotFoundError(
-            f"the secret {name!r} is not mounted in this process{known}",
-            hint=f"start it by daskpki-entrypoint with --secret {name}=fd; by hand: daskpki secret get {name}",
-        )
-    try:
-        with open(mounted[name], "rb") as file:  # noqa: PTH123 - pathlib is not loaded otherwise
-            return file.read()
-    except OSError as error:
-        raise NotFoundError(
-            f"the secret {name!r} cannot be read at {mounted[name]}: {error.strerror}",
-            hint="it lives as long as the process that daskpki-entrypoint became; start again through it",
-        ) from None
 
 
 def security(name: str | None = None, *, cluster: str | None = None, store: str | None = None) -> PkiSecurity:
@@ -98,7 +77,7 @@ def cluster_security(
         [each.credential for each in verified],
         verified[0].trust,
         dashboard=Dashboard(dashboard),
-        source=StoreTrust(named, store_url(os.environ, store)),
+        source=store_source(named, store_url(os.environ, store)),
     )
 
 
@@ -114,7 +93,7 @@ def verify_not_sealed(scheduler_code: str) -> None:
         raise UsageError(f"scheduler_code={scheduler_code!r} is none of stock, {SEALED}")
 
 
-def connect(cluster: str | None = None, **client_kwargs: Any) -> Client:
+def connect(cluster: str | None = None, **client_kwargs: Any) -> LinkedClient:
     """A `distributed.Client`, connected with the login of this machine; with `asynchronous=True`, one to be awaited.
 
     The address is the one that `login --scheduler` or the deployment recorded; `address=` overrides it, and so does
@@ -122,7 +101,7 @@ def connect(cluster: str | None = None, **client_kwargs: Any) -> Client:
     `distributed.Client`. Its `dashboard_link` leads through Jupyter's entry or a running `daskpki dashboard`, if there
     is one. Errors as `security`, and UsageError when no address is known.
     """
-    from daskpki.cluster.security import open_client
+    from daskpki.cluster.security import LinkedClient
     from daskpki.dashboard.jupyter import find_link
 
     here = this_process()
@@ -133,16 +112,31 @@ def connect(cluster: str | None = None, **client_kwargs: Any) -> Client:
     obtained = obtain(wanted, here)
     hint = "connect(address='tls://HOST:8786'), or daskpki login --scheduler tls://HOST:8786"
     target = obtained.scheduler(address, hint)
-    link = partial(find_link, target)
-    return open_client(target, link, security=dial_security(obtained, wanted, here), **client_kwargs)
+    dialling = dial_security(obtained, wanted, here)
+    return LinkedClient(target, find_link=partial(find_link, target), security=dialling, **client_kwargs)
 
 
 def secret(name: str) -> bytes:
     """One of the cluster's other secrets, as `daskpki-entrypoint --secret` mounted it; made for tasks.
 
-    Raises NotFoundError, whose hint is the option that mounts it, where it is not mounted in this process.
+    NotFoundError, whose hint is the option that mounts it, where it is not mounted; UsageError for an invalid name.
     """
-    return read_mounted(name, os.environ)
+    parse_label(name, "secret name")
+    mounted = load_handover(os.environ[VARIABLE]).secrets if os.environ.get(VARIABLE) else {}
+    if name not in mounted:
+        known = f"; mounted are: {', '.join(sorted(mounted))}" if mounted else ""
+        raise NotFoundError(
+            f"the secret {name!r} is not mounted in this process{known}",
+            hint=f"start it by daskpki-entrypoint with --secret {name}=fd; by hand: daskpki secret get {name}",
+        )
+    try:
+        with open(mounted[name], "rb") as file:  # noqa: PTH123 - pathlib is not loaded otherwise
+            return file.read()
+    except OSError as error:
+        raise NotFoundError(
+            f"the secret {name!r} cannot be read at {mounted[name]}: {error.strerror}",
+            hint="it lives as long as the process that daskpki-entrypoint became; start again through it",
+        ) from None
 
 
 def open_store(url: str | None = None) -> Store:

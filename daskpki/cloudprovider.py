@@ -120,7 +120,11 @@ class GCPCluster(stock.GCPCluster):
         dialling = own_security() if security is None else security
         if not isinstance(dialling, PkiSecurity):
             raise UsageError(f"{dialling!r} is no Security of daskpki", hint="security=daskpki.security()")
-        environment = {**check_variables(env_vars or {}), **_environment(store, dialling)}
+        url = parse_store_url(store)
+        if not isinstance(url, GsmUrl):
+            raise UsageError(f"VMs cannot read the store {store!r}", hint="gsm://PROJECT")
+        cluster = dialling.enforcement(Role.CLIENT).trust.cluster
+        environment = {**check_variables(env_vars or {}), "DASKPKI_STORE": str(url), "DASKPKI_CLUSTER": cluster}
         if docker_image != shlex.quote(docker_image):
             raise UsageError(f"docker_image={docker_image!r} is not an image", hint="REGISTRY/PATH:TAG")
         self._scheduler_boot = Boot(scheduler_service_account, environment, dict(scheduler_options or {}))
@@ -140,14 +144,6 @@ class GCPCluster(stock.GCPCluster):
         self.scheduler_options["boot"] = self._scheduler_boot
         self.worker_options["boot"] = self._worker_boot
         await super()._start()
-
-
-def _environment(store: str, security: PkiSecurity) -> dict[str, str]:
-    """The environment of the entrypoint on a VM, without secrets."""
-    url = parse_store_url(store)
-    if not isinstance(url, GsmUrl):
-        raise UsageError(f"VMs cannot read the store {store!r}", hint="gsm://PROJECT")
-    return {"DASKPKI_STORE": str(url), "DASKPKI_CLUSTER": security.enforcement(Role.CLIENT).trust.cluster}
 
 
 def check_variables(variables: Mapping[str, str]) -> Mapping[str, str]:

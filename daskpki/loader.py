@@ -19,6 +19,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from daskpki.errors import DaskpkiError
@@ -27,18 +28,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daskpki.boot.fetch import Reader
-    from daskpki.cluster.refresh import SharedLookup, Source, WholeSource
+    from daskpki.boot.refresh import StoreSource
+    from daskpki.cluster.refresh import SharedLookup, WholeSource
     from daskpki.cluster.security import PkiSecurity
     from daskpki.cluster.tls import KeyPair
-    from daskpki.cluster.trust_updates import TrustManager, TrustMessage
+    from daskpki.cluster.trust_updates import TrustManager
     from daskpki.confidential import Confidential
     from daskpki.credentials.contexts import NewestTrust
     from daskpki.credentials.source_selection import Wanted
     from daskpki.credentials.sources import Environment, Obtained
-    from daskpki.pki.trust_document import TrustDocument
     from daskpki.settings import StoreUrl
 
 logger = logging.getLogger("daskpki")
+
+_LOOKUPS: dict[tuple[str, str, str], SharedLookup] = {}
+"""This process's lookups by home, place and cluster, so that two clients do not ask twice."""
 
 
 def security_loader(info: dict[str, Any]) -> PkiSecurity | None:
@@ -68,6 +72,7 @@ def _has_tls_files() -> bool:
 
 def dial_security(obtained: Obtained, wanted: Wanted, here: Environment) -> PkiSecurity:
     """Make the Security of a client with this credential, which is renewed from its source."""
+    from daskpki.cluster.refresh import SharedLookup
     from daskpki.cluster.security import NodeSecurity, client_security
     from daskpki.credentials.source_selection import DIRECTORY
     from daskpki.credentials.source_selection import CredentialSource as From
@@ -81,13 +86,12 @@ def dial_security(obtained: Obtained, wanted: Wanted, here: Environment) -> PkiS
     source = _credentials_source(wanted._replace(name=name, cluster=cluster))
     place = str(obtained.store or here.environ.get(DIRECTORY) or obtained.choice.source)
     memory = _home(here)
+    of_trust = store_source(cluster, obtained.store) if obtained.store else source
     security = client_security(
         verified.credential,
         verified.trust,
         source=source,
-        shared=_shared_lookup(
-            (str(memory), place, cluster), StoreTrust(cluster, obtained.store) if obtained.store else source
-        ),
+        shared=_LOOKUPS.setdefault((str(memory), place, cluster), SharedLookup(of_trust)),
     )
     if memory is not None:
         _remember(security, here.newest_trust(here.contexts.id_of(place, cluster, name)))
@@ -100,18 +104,8 @@ def _home(here: Environment) -> Path | None:
 
     try:
         return home(here.environ)
-    except (RuntimeError, DaskpkiError):
+    except DaskpkiError:
         return None
-
-
-_LOOKUPS: dict[tuple[str, str, str], SharedLookup] = {}
-
-
-def _shared_lookup(place: tuple[str, str, str], source: Source) -> SharedLookup:
-    """Return this process's lookup for a home, place and cluster, so that two clients do not ask twice."""
-    from daskpki.cluster.refresh import SharedLookup
-
-    return _LOOKUPS.setdefault(place, SharedLookup(source))
 
 
 def _remember(security: PkiSecurity, kept: NewestTrust) -> None:
@@ -161,22 +155,11 @@ def _announce_end(obtained: Obtained, wanted: Wanted, here: Environment) -> None
     )
 
 
-class StoreTrust:
-    """`daskpki.cluster.refresh.Source` over a store's trust documents. Raises what a store raises."""
+def store_source(cluster: str, url: StoreUrl) -> StoreSource:
+    """Make a source over a store's trust documents, without credentials."""
+    from daskpki.boot.refresh import StoreSource
 
-    def __init__(self, cluster: str, url: StoreUrl) -> None:
-        from daskpki.boot.refresh import TrustVersions
-
-        self._versions = TrustVersions(cluster)
-        self._url = url
-
-    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
-        """Yield newer trust documents of the store than `held`."""
-        with _reader(self._url) as store:
-            yield from self._versions.after(store, held)
-
-    def credential(self, held: KeyPair) -> None:
-        """See daskpki.cluster.refresh.Source."""
+    return StoreSource(cluster, partial(_reader, url))
 
 
 @contextmanager
@@ -206,12 +189,11 @@ def _credentials_source(wanted: Wanted) -> WholeSource:
     It raises the errors of `daskpki.credentials.sources.obtain`.
     """
     from daskpki.cluster.refresh import WholeSource
-    from daskpki.cluster.tls import KeyPair
+    from daskpki.cluster.tls import key_pair
     from daskpki.credentials.sources import obtain, this_process
-    from daskpki.pki.credential import certificate_pem, key_pem
 
     def read() -> tuple[Confidential, KeyPair]:
         found = obtain(wanted, this_process()).verified
-        return found.signed, KeyPair(certificate_pem(found.credential), key_pem(found.credential))
+        return found.signed, key_pair(found.credential)
 
     return WholeSource(read, "the source")

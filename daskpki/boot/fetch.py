@@ -217,8 +217,7 @@ def _open_secret_manager(
     target = parse_target(endpoint.address, encrypted=endpoint.encrypted)
     if endpoint.encrypted:
         target = target._replace(proxy=proxy_for(target.host, environ))
-    tokens = token_source(environ, policy)
-    return SecretManager(url, Connection(target, system_trust), policy, token=tokens.token, account=tokens.account)
+    return SecretManager(url, Connection(target, system_trust), policy, token_source(environ, policy))
 
 
 def _fetch_from_file(settings: Settings, file: str, environ: Mapping[str, str], policy: RetryPolicy) -> Material:

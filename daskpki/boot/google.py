@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from os.path import isfile
 from time import monotonic
@@ -63,7 +63,7 @@ _HOST_VARIABLES: Final = ("GCE_METADATA_HOST", "GCE_METADATA_ROOT", "GCE_METADAT
 _ROOT: Final = "/computeMetadata/v1/instance/"
 _FLAVOR: Final = "Google"
 _ACCOUNT: Final = "service-accounts/default/"
-_OK, _FORBIDDEN, _MISSING = 200, 403, 404
+_OK, _UNAUTHENTICATED, _FORBIDDEN, _MISSING = 200, 401, 403, 404
 _BINDING: Final = re.compile(r"workloadIdentity|getAccessToken|\bbinding\b|\biam\.", re.IGNORECASE)
 _ELSEWHERE: Final = "off Google Cloud, set GOOGLE_APPLICATION_CREDENTIALS"
 
@@ -191,32 +191,19 @@ class FileTokens:
             raise TryAgain(str(error), hint=getattr(error, "hint", None)) from error
 
 
-_OK_SECRET_MANAGER, _UNAUTHENTICATED = 200, 401
 _METHOD: Final = "access_secret_version"
 _NO_WAY: Final = "check that it can be reached from here: by Private Google Access, a NAT, or a proxy"
 _ACCESS: Final = "secretmanager.versions.access"
 
 
 class SecretManager:
-    """Reads payloads; `date` is the last reading of the server's clock.
+    """Reads payloads; `date` is the last reading of the server's clock."""
 
-    `token` fetches an access token, `account` names its account (None if unknown) for the hint about a grant.
-    """
-
-    def __init__(
-        self,
-        url: GsmUrl,
-        connection: Connection,
-        policy: RetryPolicy,
-        *,
-        token: Callable[[], Confidential],
-        account: Callable[[], str | None],
-    ) -> None:
+    def __init__(self, url: GsmUrl, connection: Connection, policy: RetryPolicy, tokens: Metadata | FileTokens) -> None:
         self._url = url
         self._connection = connection
         self._policy = policy
-        self._fetch_token = token
-        self._account = account
+        self._tokens = tokens
         self._token: Confidential | None = None
         self.date: Reading | None = None
 
@@ -232,7 +219,7 @@ class SecretManager:
         def attempt(timeout: float) -> tuple[int, Confidential]:
             token = self._token
             if token is None:
-                token = self._token = self._fetch_token()
+                token = self._token = self._tokens.token()
             headers = {"Authorization": f"Bearer {token.reveal().decode('latin-1')}"}
             path = f"/v1/{self._url.parent}/secrets/{secret}/versions/{version}:access"
             try:
@@ -241,7 +228,7 @@ class SecretManager:
                 raise TryAgain(str(error), hint=error.hint or _NO_WAY) from error
             if (time := parse_date(reply.headers.get("date", ""))) is not None:
                 self.date = Reading(time, monotonic())
-            if reply.status == _OK_SECRET_MANAGER:
+            if reply.status == _OK:
                 return _parse_payload(reply.body, secret)
             raise self._judge(reply, secret, version)
 
@@ -265,7 +252,7 @@ class SecretManager:
         place = f" --location {self._url.location}" if self._url.location else ""
         return (
             f"gcloud secrets add-iam-policy-binding {secret} --project {self._url.project}{place} "
-            f"--member serviceAccount:{self._account() or 'EMAIL'} --role roles/secretmanager.secretAccessor"
+            f"--member serviceAccount:{self._tokens.account() or 'EMAIL'} --role roles/secretmanager.secretAccessor"
         )
 
 

@@ -90,8 +90,6 @@ def start(checked: Checked, programs: Sequence[Program], environ: Mapping[str, s
 
     from daskpki.boot.init import WAITED_FOR, exec_init
 
-    for program in programs:
-        find_user(program.user)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     children: dict[int, str] = {}
     try:

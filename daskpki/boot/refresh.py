@@ -24,13 +24,12 @@ from daskpki import secret_names
 from daskpki.boot import fetch
 from daskpki.boot.fetch import Reader, later_versions, parse_own_credential, read_directory
 from daskpki.cluster.refresh import NullSource, Source, WholeSource
-from daskpki.cluster.tls import KeyPair
+from daskpki.cluster.tls import KeyPair, key_pair
 from daskpki.cluster.trust_updates import TrustMessage
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, DaskpkiError, DisabledError, NotFoundError, NotTrustedError
 from daskpki.handover import Handover
-from daskpki.identity import parse_role
-from daskpki.pki.credential import certificate_pem, key_pem
+from daskpki.identity import Role, parse_role
 from daskpki.pki.crl import CLOCK_SKEW
 from daskpki.pki.pem import CERTIFICATE, PRIVATE_KEY, encode_pem
 from daskpki.pki.trust_document import TrustDocument, parse_trust
@@ -167,15 +166,16 @@ OpenReader = Callable[[], AbstractContextManager[Reader]]
 
 
 class StoreSource:
-    """`daskpki.cluster.refresh.Source` over a store."""
+    """`daskpki.cluster.refresh.Source` over a store; with `own`, also for newer versions of that credential.
 
-    def __init__(self, handover: Handover, open_reader: OpenReader) -> None:
-        self._cluster = handover.cluster
-        self._role, self._name = parse_role(handover.role), handover.name
-        self._pinned = handover.pinned is not None
+    A client has no `own`, nor has a node that was booted with --version, since it keeps that version.
+    """
+
+    def __init__(self, cluster: str, open_reader: OpenReader, own: tuple[Role, str] | None = None) -> None:
+        self._cluster = cluster
+        self._own = own
         self._open = open_reader
-        self._trust = TrustVersions(self._cluster)
-        self._secret = secret_names.credential_id(self._cluster, self._role, self._name)
+        self._trust = TrustVersions(cluster)
         self._in_use: int | None = None
         """Version of the credential in use, as far as known."""
         self._number: int | None = None
@@ -188,26 +188,22 @@ class StoreSource:
             yield from self._trust.after(store, held)
 
     def credential(self, held: KeyPair) -> KeyPair | None:
-        """Find a newer credential; a node that was booted with --version keeps that version."""
-        if self._pinned:
+        """Find a newer credential; DisabledError if the newest version is unreadable."""
+        if self._own is None:
             return None
         if self._offered is not None and self._offered.certificates == held.certificates:
             self._in_use = self._number
+        secret = secret_names.credential_id(self._cluster, *self._own)
         with self._open() as store:
-            newest = self._newest(store)
+            newest = store.latest(secret) if self._in_use is None else None
+            for later in later_versions(store, secret, newest[0] if newest else self._in_use or 0):
+                newest = later
         if newest is None:
             return None
         number, payload = newest
-        credential = parse_own_credential(payload, self._cluster, self._role, self._name)
-        self._number, self._offered = number, KeyPair(certificate_pem(credential), key_pem(credential))
+        credential = parse_own_credential(payload, self._cluster, *self._own)
+        self._number, self._offered = number, key_pair(credential)
         return self._offered
-
-    def _newest(self, store: Reader) -> tuple[int, Confidential] | None:
-        """Find the newest version after the one in use; DisabledError if it is unreadable."""
-        found = store.latest(self._secret) if self._in_use is None else None
-        for later in later_versions(store, self._secret, found[0] if found else self._in_use or 0):
-            found = later
-        return found
 
 
 def directory_source(directory: str) -> WholeSource:
@@ -219,7 +215,7 @@ def directory_source(directory: str) -> WholeSource:
     def read() -> tuple[Confidential, KeyPair]:
         found = read_directory(directory)
         (credential,) = found.credentials
-        return found.trust.data, KeyPair(certificate_pem(credential), key_pem(credential))
+        return found.trust.data, key_pair(credential)
 
     return WholeSource(read, directory)
 
@@ -263,7 +259,8 @@ def open_source(handover: Handover, environ: Mapping[str, str] = os.environ) -> 
     store: Source = NullSource()
     if handover.store is not None:
         url = parse_store_url(handover.store)
-        store = StoreSource(handover, partial(open_reader, url, handover.endpoint, environ))
+        own = None if handover.pinned else (parse_role(handover.role), handover.name)
+        store = StoreSource(handover.cluster, partial(open_reader, url, handover.endpoint, environ), own)
     return store if handover.file is None else _open_mounted(FileSource(handover.file, store))
 
 
@@ -279,6 +276,8 @@ def _open_mounted(source: WholeSource | FileSource) -> Source:
     try:
         source.credential()
     except DaskpkiError as error:  # the entrypoint read it, perhaps as another user (node --worker-user)
-        logger.warning("this node learns by pushes alone, and of no newer credential: %s", error)
+        logger.warning(
+            "this node gets newer trust documents only if they are pushed to it, and no newer credential: %s", error
+        )
         return NullSource()
     return source

@@ -34,7 +34,6 @@ _ORIGINS: Final = {
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9.-]+)\Z")
 _DECIMAL = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?\Z")
-_LIMITS = re.compile(r"[a-z]+=[1-9][0-9]{0,9}(,[a-z]+=[1-9][0-9]{0,9})*\Z")
 
 
 class Settings(NamedTuple):
@@ -127,7 +126,7 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
         health=_health(found["health"]),
         metrics=_choice(found, "metrics", ("no", "yes")),
         scheduler_code=_choice(found, "scheduler-code", ("stock", SEALED)),
-        helper_limits=_helper_limits(found["helper-limits"]),
+        helper_limits=found["helper-limits"] or None,  # the sealed scheduler parses them
         helper_user=found["helper-user"] or None,
         retire=_number(found, "retire", 0, 86_400),
         file=file,
@@ -232,15 +231,6 @@ def _health(text: str) -> str | None:
             f"--health {shown(text)} is not ADDRESS:PORT", hint="for example 127.0.0.1:8790 or 0.0.0.0:8790"
         )
     return text
-
-
-def _helper_limits(text: str) -> str | None:
-    """Check the form only: the scheduler's own process knows the names of all limits."""
-    if text and not _LIMITS.match(text):
-        raise UsageError(
-            f"--helper-limits {shown(text)} is not NAME=NUMBER, by commas", hint="for example helpers=4,memory=2048"
-        )
-    return text or None
 
 
 def _number(found: Mapping[str, str], name: str, least: int, most: int) -> int:

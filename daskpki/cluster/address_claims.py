@@ -13,7 +13,7 @@ from typing import Any, Final
 from distributed.batched import BatchedSend
 
 from daskpki.cluster.audit import REFUSED
-from daskpki.cluster.enforcement import Connection, Enforcement
+from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.policy import DIALS, Channel
 from daskpki.cluster.refusal import Reason
 from daskpki.errors import NotTrustedError
@@ -39,17 +39,12 @@ async def settle(enforcement: Enforcement, scheduler: Any, address: str, claiman
             enforcement.audit.record(
                 REFUSED, peer=identity.uri, address=comm.peer_address, detail=reason, reason=Reason.OPERATION
             )
-            await _cut(enforcement, comm)
+            comm.abort_soon()
+            with contextlib.suppress(TimeoutError):  # until Dask has noticed: it would remove the address's next worker
+                await asyncio.wait_for(comm.over.wait(), _PATIENCE)
+            enforcement.registrations.release(comm.conversation)
     await clear(enforcement, scheduler, address)
     return True
-
-
-async def _cut(enforcement: Enforcement, comm: Connection) -> None:
-    """End the connection, and wait until Dask has noticed: it would remove the next worker of that address."""
-    comm.abort_soon()
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(comm.over.wait(), _PATIENCE)
-    enforcement.registrations.release(comm.conversation)
 
 
 async def _asked_once(enforcement: Enforcement, address: str) -> Identity | None:

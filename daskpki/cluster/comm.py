@@ -71,44 +71,6 @@ def _verify_size(units: str, size: int, most: int | None) -> None:
         raise TooLongError(f"a message of {size} {units}, where at most {most} are read")
 
 
-class FramedTLS(tcp.TLS):
-    """A TLS comm that reads and decodes in two steps, so that the decoder can be chosen."""
-
-    async def read_frames(self, most: int | None = None) -> list[memoryview]:
-        """Read the next message, undecoded; CommClosedError, also if it has more than `most` bytes."""
-        if self.stream is None:
-            raise CommClosedError
-        try:
-            return await read_frames(self.stream, most)
-        except (StreamClosedError, ssl.SSLError) as error:
-            self.stream = None
-            self._closed = True
-            tcp.convert_stream_closed_error(self, error)
-            raise  # never reached: the line above raises CommClosedError
-        except _MALFORMED as error:
-            self.abort()
-            raise CommClosedError(f"a malformed message ({type(error).__name__})") from error
-        except BaseException:
-            self.abort()  # part of a message may have been read, so the connection is useless
-            raise
-
-    async def decode_stock(self, frames: list[memoryview], deserializers: Any) -> Any:
-        """Decode as Dask does, which may unpickle."""
-        try:
-            return await from_frames(
-                frames, deserialize=self.deserialize, deserializers=deserializers, allow_offload=self.allow_offload
-            )
-        except EOFError:
-            self.abort()
-            raise CommClosedError("aborted stream on truncated data") from None
-
-    async def decode_by(self, decode: Any, frames: list[memoryview]) -> Any:
-        """Decode by another decoder, in a thread if Dask would use one."""
-        if self.allow_offload and OFFLOAD_THRESHOLD and sum(map(len, frames)) > OFFLOAD_THRESHOLD:
-            return await offload(decode, frames)
-        return decode(frames)
-
-
 class LocalReplies:
     """Replies of this process to itself; they overtake a read that waits for the network."""
 
@@ -154,8 +116,11 @@ _NANNY_STARTS: Final = 600.0
 """Seconds in which a nanny has installed its plugins and started its worker: until then, no nanny plugin is added."""
 
 
-class PkiTLS(FramedTLS):
-    """A TLS comm that enforces the rules of its conversation; `bind` is called before the first message."""
+class PkiTLS(tcp.TLS):
+    """A TLS comm that enforces the rules of its conversation; `bind` is called before the first message.
+
+    It reads and decodes in two steps, so that the decoder can be chosen.
+    """
 
     conversation: Conversation
     owner: Any = None
@@ -200,6 +165,30 @@ class PkiTLS(FramedTLS):
             await super().write([message])
 
     # --- reading ---------------------------------------------------------------------------------------------------
+
+    async def read_frames(self, most: int | None = None) -> list[memoryview]:
+        """Read the next message, undecoded; CommClosedError, also if it has more than `most` bytes."""
+        if self.stream is None:
+            raise CommClosedError
+        try:
+            return await read_frames(self.stream, most)
+        except (StreamClosedError, ssl.SSLError) as error:
+            self.stream = None
+            self._closed = True
+            tcp.convert_stream_closed_error(self, error)
+            raise  # never reached: the line above raises CommClosedError
+        except _MALFORMED as error:
+            self.abort()
+            raise CommClosedError(f"a malformed message ({type(error).__name__})") from error
+        except BaseException:
+            self.abort()  # part of a message may have been read, so the connection is useless
+            raise
+
+    async def decode_by(self, decode: Any, frames: list[memoryview]) -> Any:
+        """Decode by another decoder, in a thread if Dask would use one."""
+        if self.allow_offload and OFFLOAD_THRESHOLD and sum(map(len, frames)) > OFFLOAD_THRESHOLD:
+            return await offload(decode, frames)
+        return decode(frames)
 
     async def read(self, deserializers: Any = None) -> Any:
         """Read the next allowed message; refused ones are answered, and never returned."""
@@ -251,26 +240,30 @@ class PkiTLS(FramedTLS):
 
     async def _next(self, deserializers: Any) -> Any:
         conversation = self.conversation
+        most = None  # but on a scheduler, and on a nanny that its worker calls
+        if conversation.bounded:
+            most = LONGEST_OF_A_WORKER
+        elif conversation.ours.role is Role.SCHEDULER:
+            most = LONGEST
         try:
-            frames = await self.read_frames(self._longest())
+            frames = await self.read_frames(most)
         except CommClosedError as error:
             if isinstance(error.__cause__, TooLongError):
                 self._log(str(error.__cause__), Reason.SIZE)
             raise
         if not conversation.gated:
-            return await self.decode_stock(frames, deserializers)
+            try:  # as Dask does, which may unpickle
+                return await from_frames(
+                    frames, deserialize=self.deserialize, deserializers=deserializers, allow_offload=self.allow_offload
+                )
+            except EOFError:
+                self.abort()
+                raise CommClosedError("aborted stream on truncated data") from None
         try:
             decode = partial(no_pickle.decode, keeps_pickles=conversation.keeps_pickles)
             return await self.decode_by(decode, frames)
         except no_pickle.GateError as error:
             return detached(error)
-
-    def _longest(self) -> int | None:
-        """Most bytes of the next message; None unless this is a scheduler, or a nanny that its worker calls."""
-        conversation = self.conversation
-        if conversation.bounded:
-            return LONGEST_OF_A_WORKER
-        return LONGEST if conversation.ours.role is Role.SCHEDULER else None
 
     # --- judging what was read -------------------------------------------------------------------------------------
 

@@ -23,13 +23,13 @@ from daskpki.cluster.peer import TrustState, trust_of
 from daskpki.cluster.policy import Dashboard, WorkerClients
 from daskpki.cluster.refresh import Poller, Source
 from daskpki.cluster.security import PkiSecurity
-from daskpki.cluster.tls import KeyPair
+from daskpki.cluster.tls import KeyPair, key_pair
 from daskpki.cluster.trust_updates import TrustManager
 from daskpki.confidential import Confidential
 from daskpki.errors import NotFoundError
 from daskpki.handover import USUAL
 from daskpki.identity import Role, parse_identity
-from daskpki.pki.credential import Credential, certificate_pem, key_pem
+from daskpki.pki.credential import Credential
 from daskpki.pki.trust_document import TrustDocument
 
 POLL: Final = "daskpki-poll"
@@ -90,7 +90,7 @@ def cluster_security(
     enforcements = {
         role: Enforcement(
             each.identity,
-            KeyPair(certificate_pem(each), key_pem(each)),
+            key_pair(each),
             view,
             mode=mode,
             dashboard=dashboard,

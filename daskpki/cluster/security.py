@@ -28,18 +28,16 @@ from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
 from daskpki.cluster.peer import issuers_of, shown_certificate, trust_of
 from daskpki.cluster.policy import ARGUMENT, Dashboard, Destinations, WorkerClients
 from daskpki.cluster.refresh import DialRefresh, SharedLookup, Source
-from daskpki.cluster.tls import KeyPair
+from daskpki.cluster.tls import KeyPair, key_pair
 from daskpki.cluster.trust_updates import TrustManager, send_trust
 from daskpki.confidential import Confidential
 from daskpki.credentials.verified import VerifiedCredential
 from daskpki.errors import NotTrustedError
 from daskpki.handover import SEALED, Handover
 from daskpki.identity import Identity, Role, parse_role
-from daskpki.pki.credential import Credential, certificate_pem, key_pem
+from daskpki.pki.credential import Credential
 from daskpki.pki.pem import CERTIFICATE, parse_pem
 from daskpki.pki.trust_document import TrustDocument, parse_trust
-
-__all__ = ["Client", "LinkedClient", "open_client", "open_stream", "scheduler_services"]
 
 _NO_FILES: Final = dict.fromkeys(name for name in Security.__slots__ if name.startswith("tls_"))
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -57,19 +55,16 @@ class PkiSecurity(Security):
 
         The first address that is dialled with them has to be a scheduler's (`daskpki.cluster.policy`).
         """
-        return self._arguments(role) | {"extra_conn_args": self.extra_conn_args, ARGUMENT: Destinations()}
+        return self.get_listen_args(role) | {"extra_conn_args": self.extra_conn_args, ARGUMENT: Destinations()}
 
     def get_listen_args(self, role: str) -> dict[str, Any]:
-        """Return the arguments to listen as `role`."""
-        return self._arguments(role)
+        """Return the arguments to listen as `role`; NotTrustedError without its credential."""
+        install()
+        return {CONNECTION_ARGUMENT: self.enforcement(Role(role)), "require_encryption": True}
 
     def get_tls_config_for_role(self, role: str) -> dict[str, Any]:  # noqa: ARG002 - Dask's signature
         """Return an empty dict, since there are no files; dask-jobqueue makes options of `dask worker` from them."""
         return {}
-
-    def _arguments(self, role: str) -> dict[str, Any]:
-        install()
-        return {CONNECTION_ARGUMENT: self.enforcement(Role(role)), "require_encryption": True}
 
     def enforcement(self, role: Role) -> Enforcement:
         """Return the Enforcement of that role; NotTrustedError if there is none."""
@@ -94,7 +89,6 @@ def client_security(
     credential: Credential,
     trust: TrustDocument,
     *,
-    minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
     source: Source | None = None,
     shared: SharedLookup | None = None,
 ) -> PkiSecurity:
@@ -106,9 +100,8 @@ def client_security(
     """
     if credential.identity.role is not Role.CLIENT:
         raise NotTrustedError(f"{credential.identity.uri} is not a client", hint="use a client's leaf")
-    pair = KeyPair(certificate_pem(credential), key_pem(credential))
     quiet = Audit(usual=logging.DEBUG)  # a person's terminal shows results, not a log
-    enforcement = Enforcement(credential.identity, pair, trust_of(trust), minimum=minimum, audit=quiet)
+    enforcement = Enforcement(credential.identity, key_pair(credential), trust_of(trust), audit=quiet)
     enforcement.manager = manager = TrustManager(enforcement, trust)
     if source is not None:
         enforcement.on_dial = DialRefresh(enforcement, manager, source, shared)
@@ -166,24 +159,17 @@ _PATIENCE: Final = 5.0
 
 
 class LinkedClient(Client):
-    """A Client whose dashboard link leads through daskpki's proxy, if one runs."""
+    """A Client whose dashboard link leads through daskpki's proxy, if `find_link` finds one."""
 
-    _find_link: Callable[[], str | None] = staticmethod(lambda: None)
+    def __init__(self, address: str, *, find_link: Callable[[], str | None], **arguments: Any) -> None:
+        self._find_link = find_link
+        super().__init__(address, **arguments)
 
     @property
     def dashboard_link(self) -> str | None:
         """Return the link to the proxy's page; without a proxy, Dask's own link."""
         link: str | None = self._find_link() or super().dashboard_link
         return link
-
-
-def open_client(
-    address: str, find_link: Callable[[], str | None], *, security: PkiSecurity, **client_kwargs: Any
-) -> Client:
-    """Open a Client of that scheduler; with `asynchronous=True` it is to be awaited."""
-    client = LinkedClient(address, security=security, **client_kwargs)
-    client._find_link = find_link  # noqa: SLF001 - Client's own __init__ takes no more arguments
-    return client
 
 
 async def scheduler_services(address: str, security: PkiSecurity) -> object:
@@ -240,9 +226,8 @@ def push_trust(
     document = parse_trust(latest).document
     credential, trust = held.credential, trust_of(document)
     trust = trust._replace(anchors=(*trust.anchors, *held.trust.roots), issuers=trust.issuers | issuers_of(held.trust))
-    pair = KeyPair(certificate_pem(credential), key_pem(credential))
     quiet = Audit(usual=logging.DEBUG)  # the command shows each scheduler's answer
-    security = PkiSecurity({Role.CLIENT: Enforcement(credential.identity, pair, trust, audit=quiet)})
+    security = PkiSecurity({Role.CLIENT: Enforcement(credential.identity, key_pair(credential), trust, audit=quiet)})
 
     async def tell_one(address: str) -> Answer:
         arguments = security.get_connection_args(Role.CLIENT.value)  # of one scheduler: at its address is no worker

@@ -25,10 +25,10 @@ from daskpki.cluster.backend import SERVER_ARGUMENT, install
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
 from daskpki.cluster.peer import TrustState, ca_name
 from daskpki.cluster.policy import Channel, Server, WorkerClients, allowed, server_kind
-from daskpki.cluster.tls import KeyPair
+from daskpki.cluster.tls import key_pair
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Identity, Role, default_trust_domain
-from daskpki.pki.credential import Credential, certificate_pem, key_pem
+from daskpki.pki.credential import Credential
 from daskpki.pki.issuer import Issuer, create_root, issue_leaf
 from daskpki.pki.keys import KeyType, generate_key, serialize_key
 from daskpki.pki.profile import LeafRequest, Policy, make_policy
@@ -51,7 +51,7 @@ def _enforcement(issuer: Issuer, policy: Policy, role: Role, now: datetime) -> E
     credential = Credential(_CLUSTER, identity, 1, serialize_key(key), leaf.public_bytes(Encoding.DER), ())
     root = issuer.root.public_bytes(Encoding.DER)
     trust = TrustState(_CLUSTER, policy.trust_domain, 1, (root,), frozenset({ca_name(root)}))
-    pair = KeyPair(certificate_pem(credential), key_pem(credential))
+    pair = key_pair(credential)
     return Enforcement(identity, pair, trust, mode=WorkerClients.LIMITED, audit=Audit(log=None))
 
 

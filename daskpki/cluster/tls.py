@@ -26,6 +26,7 @@ from typing import Any, Final, NamedTuple
 
 from daskpki.confidential import Confidential
 from daskpki.errors import DaskpkiError, NotTrustedError
+from daskpki.pki.credential import Credential, certificate_pem, key_pem
 
 _SWEEPER: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _WAITING: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -91,6 +92,11 @@ class KeyPair(NamedTuple):
 
     certificates: str
     key: Confidential
+
+
+def key_pair(credential: Credential) -> KeyPair:
+    """Encode a credential as a key pair; UsageError if it has no key."""
+    return KeyPair(certificate_pem(credential), key_pem(credential))
 
 
 def server_context(pair: KeyPair, anchors: Sequence[bytes], minimum: ssl.TLSVersion) -> ssl.SSLContext:

@@ -11,14 +11,13 @@ from contextlib import closing
 from datetime import UTC, datetime
 from typing import Final
 
-from daskpki.cluster.tls import KeyPair, load_key_pair
+from daskpki.cluster.tls import key_pair, load_key_pair
 from daskpki.credentials.contexts import split_scheduler
 from daskpki.credentials.fetch import fetch_credential
 from daskpki.credentials.verified import Pins, VerifiedCredential
 from daskpki.demo.stage import Stage
 from daskpki.errors import DaskpkiError
 from daskpki.identity import Role
-from daskpki.pki.credential import certificate_pem, key_pem
 from daskpki.settings import DEFAULT_CLUSTER, store_url
 
 _LIMIT: Final = 10.0
@@ -54,7 +53,7 @@ class Impostor:
 
     def __init__(self, alice: VerifiedCredential) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        load_key_pair(context, KeyPair(certificate_pem(alice.credential), key_pem(alice.credential)))
+        load_key_pair(context, key_pair(alice.credential))
         self._context = context
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address = f"tls://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -130,7 +129,7 @@ def _turn_away_strangers(stage: Stage, tell: Tell, address: str) -> None:
     alice, mallory = _credential(stage, DEFAULT_CLUSTER, "alice"), _credential(stage, _OTHERS, "mallory")
     anchors = alice.trust.roots
     of_another_ca = _context(anchors)
-    load_key_pair(of_another_ca, KeyPair(certificate_pem(mallory.credential), key_pem(mallory.credential)))
+    load_key_pair(of_another_ca, key_pair(mallory.credential))
     tell(f"  no certificate                      refused: {_refusal(address, _context(anchors))}")
     tell(f"  a certificate of another CA         refused: {_refusal(address, of_another_ca)}")
     tell(f"  a client that poses as a scheduler  refused: {_impostor(stage, alice)}")

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from daskpki.authority.renewal import is_due
-from daskpki.cluster.tls import KeyPair, client_context
+from daskpki.cluster.tls import client_context, key_pair
 from daskpki.credentials.contexts import split_scheduler
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.sources import Environment, obtain
@@ -26,7 +26,6 @@ from daskpki.errors import DaskpkiError
 from daskpki.handover import SEALED, STOCK
 from daskpki.identity import Role
 from daskpki.pki.certificates import lifetime, load_certificate
-from daskpki.pki.credential import certificate_pem, key_pem
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.pki.verify import verify_leaf
 from daskpki.quoting import rfc3339
@@ -50,7 +49,7 @@ def examine_scheduler(address: str, trust: TrustDocument | None, here: Environme
         yield note(address, f"not checked with a credential: {failure}", failure.hint)
     as_ourselves: Dialled | None = None
     if verified and as_stranger.reachable:
-        pair = KeyPair(certificate_pem(verified.credential), key_pem(verified.credential))
+        pair = key_pair(verified.credential)
         as_ourselves = dial(host, port, client_context(pair, verified.trust.roots, ssl.TLSVersion.TLSv1_2))
     known = trust or (verified.trust if verified else None)
     seen = as_ourselves if as_ourselves and as_ourselves.leaf else as_stranger

@@ -99,7 +99,7 @@ def source(handover: Handover, shelves: Shelves) -> StoreSource:
     def reader() -> Iterator[Reader]:
         yield shelves
 
-    return StoreSource(handover, reader)
+    return StoreSource(handover.cluster, reader, (Role(handover.role), handover.name))
 
 
 def newest(source: StoreSource, held: TrustDocument) -> Confidential | None:

@@ -184,7 +184,7 @@ TARGETS: Final[dict[str, Target]] = {
             OverflowError,
             MemoryError,
             StreamClosedError,
-        ),  # FramedTLS ends on these
+        ),  # PkiTLS ends on these
     ),
     "reply": Target(
         _reply,

@@ -261,5 +261,7 @@ def test_limits_are_read_and_named() -> None:
     assert parse_limits(None) == Limits()
     with pytest.raises(UsageError, match="'helpers=0' is not a limit"):
         parse_limits("helpers=0")
+    with pytest.raises(UsageError, match="'helpers' is not a limit"):
+        parse_limits("helpers")
     with pytest.raises(UsageError, match="'cores=4' is not a limit"):
         parse_limits("cores=4")

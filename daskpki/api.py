@@ -82,7 +82,7 @@ def cluster_security(
 
 
 def verify_not_sealed(scheduler_code: str) -> None:
-    """Raise UsageError but for `stock`: a seal would hold for the whole process, and cannot be lifted."""
+    """Raise UsageError for anything but `stock`: a seal covers its whole process, and cannot be lifted."""
     if scheduler_code == SEALED:
         raise UsageError(
             "scheduler_code='sealed' is refused where the scheduler lives in your own process: from then on nothing in "

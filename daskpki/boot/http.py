@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from daskpki.errors import AccessDeniedError, NotTrustedError, UnavailableError, UsageError
 from daskpki.quoting import shown
@@ -29,6 +29,7 @@ T = TypeVar("T")
 _FIRST_WAIT: Final = 0.05
 _LONGEST_WAIT: Final = 5.0
 _LONGEST_ATTEMPT: Final = 10.0
+"""Seconds for one attempt, so that a server that accepts and stays silent leaves time for others."""
 _LATER: Final = "it may pass: start again, or wait longer with --deadline SECONDS"
 
 
@@ -125,6 +126,7 @@ Receive = Callable[[], bytes]
 _MAX_LINE: Final = 8 * 1024
 _MAX_HEAD: Final = 64 * 1024
 _MAX_BODY: Final = 1 << 20
+"""Bytes of a reply's body: a payload has at most 64 KiB, 88 KiB in its JSON document."""
 _END: Final = b"\r\n"
 
 
@@ -237,7 +239,7 @@ def _endless() -> TryAgain:
 
 _HTTPS: Final = 443
 _HTTP: Final = 80
-_ADDRESSES: Final = 4
+_ADDRESSES: Final = 4  # of a name are tried; more would leave too little time for each
 _OK: Final = 200
 _LOGIN_WANTED: Final = 407
 PROXY_SETTINGS: Final = "https_proxy=http://USER:PASSWORD@HOST:PORT and no_proxy say who goes through it, and as whom"
@@ -393,41 +395,34 @@ def _dial_through(target: Target, end: float) -> socket.socket:
 
     Raises TryAgain for a temporary refusal, AccessDeniedError for another, such as 407 without a login.
     """
-    proxy = _parse_proxy(target.proxy or "")
-    plain = _dial(proxy.host, proxy.port, end)
+    proxy, port = _parse_proxy(target.proxy or "")
+    plain = _dial(str(proxy.hostname), port, end)
     try:
         authority = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
-        headers = {"Host": authority, **_proxy_login(proxy.user, proxy.password)}
+        headers = {"Host": authority, **_proxy_login(proxy.username, proxy.password)}
         _send(plain, encode_head(f"CONNECT {authority} HTTP/1.1", headers), end)
         status, _ = read_head(Reader(_receiver(plain, end)))
-        _check_tunnel(f"the proxy {proxy.host} answers {status}", status)
+        _check_tunnel(f"the proxy {proxy.hostname} answers {status}", status)
     except BaseException:
         plain.close()
         raise
     return plain
 
 
-class _Proxy(NamedTuple):
-    host: str
-    port: int
-    user: str | None
-    password: str | None
-
-
-def _parse_proxy(url: str) -> _Proxy:
-    """Parse a proxy's URL; UsageError for another form repeats no part that may be a password.
+def _parse_proxy(url: str) -> tuple[SplitResult, int]:
+    """Parse a proxy's URL, and return it with its port; UsageError for another form repeats no part of a password.
 
     The default scheme is http, as for curl, pip and git.
     """
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        host, port = parts.hostname or "", _HTTP if parts.port is None else parts.port
+        port = _HTTP if parts.port is None else parts.port
     except ValueError:  # an unescaped "/" in a password ends the host before the "@", and the rest is taken for a port
         raise UsageError("the proxy's URL has no valid host and port", hint=_PROXY_FORM) from None
-    if parts.scheme != "http" or not host or not port:
-        named = shown(f"{parts.scheme}://{host}")
+    if parts.scheme != "http" or not parts.hostname or not port:
+        named = shown(f"{parts.scheme}://{parts.hostname or ''}")
         raise UsageError(f"the proxy {named} is not of the form http://HOST:PORT", hint=_PROXY_FORM)
-    return _Proxy(host, port, parts.username, parts.password)
+    return parts, port
 
 
 def _check_tunnel(answer: str, status: int) -> None:

@@ -20,7 +20,9 @@ from daskpki.pki.credential import Credential
 from daskpki.pki.trust_document import TrustDocument
 
 _TOLERANCE: Final = 60.0
+"""Seconds of skew that explain no failure: certificates and trust documents allow for some minutes."""
 _POLL: Final = 0.5
+"""Seconds between two looks at a clock that is wrong."""
 
 
 class Clocks(NamedTuple):

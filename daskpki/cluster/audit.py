@@ -20,6 +20,7 @@ _REMEMBERED: Final = 250
 """Most rows of each kind of event: a limit for each kind, so that strangers cannot push revocations out."""
 _MINUTE: Final = 60
 _TOLD_APART: Final = 256
+"""Most new rows in a minute; all further ones are one row, so that strangers cannot fill the log."""
 _LOGGER: Final = logging.getLogger("distributed.daskpki.audit")
 CONNECTED: Final = "connected"
 TURNED_AWAY: Final = "turned-away"

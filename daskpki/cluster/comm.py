@@ -41,6 +41,7 @@ from daskpki.quoting import shown
 
 _LENGTH: Final = struct.Struct("Q")
 _MOST_FRAMES: Final = 1 << 20
+"""Frames of one message, at most, however long it may be: their views take some 600 MB."""
 _MALFORMED: Final = (struct.error, AssertionError, ValueError, OverflowError, MemoryError)
 """Errors by invalid lengths; the peer then counts as gone, which Dask handles."""
 

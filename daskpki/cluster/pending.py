@@ -29,10 +29,14 @@ DEADLINE: Final = 10
 
 _PERIOD: Final = 1
 _PAUSE: Final = 0.1
+"""Seconds before the next accept, if nothing could be closed to make room."""
 _AT_ONCE: Final = 128
+"""Connections that are accepted in one turn of the event loop, as in tornado."""
 _SEVERAL: Final = 16
+"""Connections that are looked at, or closed, in one step: a few, since each step costs a system call."""
 _FEWEST: Final = 64
 _MOST: Final = 2048
+"""Bounds of the pending connections: enough for a fleet that connects at once, and at most 100 MB of memory."""
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 # Poll takes descriptors above 1,024, and needs none of its own; Windows has select alone.

@@ -180,8 +180,7 @@ class Poller:
         if not answered and age > self._freshness.fetch_age:
             self._remind("age", f"the trust document was last fetched {age:.0f} s ago")
         if self._enforcement.stale:
-            consequence = "new peers are refused until any command that opens the CA's key, such as daskpki renew --due"
-            consequence += ", signs one"
+            consequence = "new peers are refused until a new one is signed, for example by daskpki renew --due"
             if self._freshness.stale_trust == "allow":
                 consequence = "--stale-trust allow accepts new peers nevertheless, also those that were revoked since"
             self._remind("stale", f"the revocation list has expired, and {consequence}")

@@ -18,12 +18,13 @@ from distributed.protocol.serialize import Serialize, Serialized
 from daskpki.quoting import shown
 
 _TEXT: Final = 4096
+"""Characters of a name, an address or a path: PATH_MAX of Linux."""
 _LONG: Final = 1 << 24
 """Characters or bytes of texts that a task may make long: a type, the text of an error."""
 _EXACT: Final = 1 << 53
 """Sums of a few such integers still travel in msgpack's 64 bits."""
 _WIDEST: Final = 1 << 64
-_THREADS: Final = 1 << 20
+_THREADS: Final = 1 << 20  # far more than any machine runs
 _STATUSES: Final = frozenset(status.name for status in Status)
 _IDENTITY: Final = frozenset(
     {
@@ -36,6 +37,7 @@ _IDENTITY: Final = frozenset(
 SMALL: Final = (10_000, 1 << 20)
 """Items, and characters or bytes, of one custom metric, `extra` or extension."""
 _LARGE: Final = (1_000_000, 1 << 26)
+"""The same of data that a worker sends, such as an item of a queue."""
 MOST_NUMBERS: Final = 4096
 """Most keys of one dict or set whose hash is known beforehand (`may_collide`)."""
 

@@ -42,7 +42,7 @@ from daskpki.files import write_private
 LOOPBACK: Final = "127.0.0.1"
 SIGN_IN: Final = "/daskpki-sign-in"
 _CONNECTIONS: Final = Path("/proc/net/tcp")
-_LARGEST_FORM: Final = 1 << 12
+_LARGEST_FORM: Final = 1 << 12  # bytes; the secret has 43
 _AGAIN: Final = "run daskpki dashboard again for another one"
 _POLICY: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 

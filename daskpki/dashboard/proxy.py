@@ -173,7 +173,7 @@ RESPONSE_HEADERS: Final = (
 )
 _TEXT: Final = "text/plain; charset=utf-8"
 _LIMITS: Final = HTTP1ConnectionParameters(max_header_size=1 << 16, header_timeout=60)
-_CHUNK: Final = 1 << 16
+_CHUNK: Final = 1 << 16  # bytes of a WebSocket that are forwarded at once
 _SWITCHING, _BAD_REQUEST, _FORBIDDEN, _NOT_FOUND, _NOT_ALLOWED, _BAD_GATEWAY = 101, 400, 403, 404, 405, 502
 
 logger = logging.getLogger("daskpki.dashboard")

@@ -28,7 +28,7 @@ from daskpki.settings import SCHEME
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _MOST: Final = 32
-"""Connections to schedulers that are kept, at most."""
+"""Schedulers whose Upstream is kept, at most; a person's logins name a few."""
 
 
 def scheduler_in(path: str) -> tuple[str, str]:

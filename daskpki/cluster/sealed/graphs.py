@@ -21,7 +21,7 @@ from distributed.protocol.serialize import Pickled, register_serialization_famil
 from distributed.shuffle._core import ShuffleSpec
 
 from daskpki.cluster.no_pickle import OpaquePickle
-from daskpki.cluster.sealed.wire import ForgedAnswerError
+from daskpki.cluster.sealed.helper_pool import ForgedAnswerError
 from daskpki.cluster.values import KINDS, SMALL, arguments, is_plain, misfit
 
 OPAQUE: Final = 1
@@ -29,6 +29,7 @@ OPAQUE: Final = 1
 ARRAY, DATAFRAME = "array", "dataframe"
 """The kinds of P2P shuffle, as ArrayRechunkSpec and DataFrameShuffleSpec of distributed.shuffle."""
 _MOST_PARTITIONS: Final = 10_000_000
+"""Partitions of one shuffle, at most, since the scheduler walks through them: twice the usual limit of tasks."""
 _NONE: Final = frozenset[Any]()
 _FAMILY: Final = "daskpki-checked-graph"
 """The serializer, of this process alone, by which a checked graph passes through `distributed.deserialize`."""

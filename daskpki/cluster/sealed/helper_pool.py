@@ -2,6 +2,8 @@
 
 A helper works for one identity only. A wrong answer, a time-out or a death fails the graph in question and ends the
 helper; the rest of its answer is discarded with its socket.
+
+A message on a helper's socket is the number of its frames, their lengths, and the frames.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import pwd
 import re
 import select
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -25,12 +28,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
-from daskpki.cluster.sealed import confinement, wire
-from daskpki.cluster.sealed.wire import ForgedAnswerError
-from daskpki.errors import UsageError
+from daskpki.cluster.sealed import confinement
+from daskpki.errors import NotTrustedError, UsageError
+
+_COUNT: Final = struct.Struct("<I")
+_MOST_FRAMES: Final = 1 << 20  # as in a message of Dask (`daskpki.cluster.comm`)
+FORK: Final = b"fork"
+"""The request to fork a helper; a helper's process number is the request to end it."""
 
 _INHERITED: Final = ("PATH", "LANG", "LC_ALL", "HOME", "TZ", "TMPDIR")
 _BUFFER: Final = 1 << 22
+"""Bytes of a socket's buffers, which spare a large graph most switches between the processes."""
 _UPLOADED: Final = 1 << 26
 """Most bytes of one identity's uploaded modules, which the scheduler keeps for its helpers."""
 _STARTS: Final = 120.0
@@ -56,6 +64,48 @@ class Limits(NamedTuple):
 
 class HelperFailedError(Exception):
     """A helper did not answer, or none was free; the message is for the client whose graph it was."""
+
+
+class ForgedAnswerError(NotTrustedError):
+    """An answer that no intact helper gives."""
+
+
+def send(stream: socket.socket, frames: Sequence[Any], until: float | None = None) -> None:
+    """Send a message; TimeoutError at `until` on the monotonic clock, if that is given."""
+    lengths = [memoryview(frame).nbytes for frame in frames]
+    for part in (struct.pack(f"<I{len(frames)}Q", len(frames), *lengths), *frames):
+        _limit(stream, until)
+        stream.sendall(part)
+
+
+def receive(stream: socket.socket, most: int = sys.maxsize, until: float | None = None) -> list[bytearray]:
+    """Receive a message; ForgedAnswerError beyond `most` bytes, EOFError once the other side is gone, TimeoutError."""
+    (count,) = _COUNT.unpack(_exactly(stream, _COUNT.size, until))
+    if count > _MOST_FRAMES:
+        raise ForgedAnswerError(f"the helper's answer has {count} frames")
+    lengths = struct.unpack(f"<{count}Q", _exactly(stream, 8 * count, until))
+    if sum(lengths) > most:
+        raise ForgedAnswerError(f"the helper's answer has {sum(lengths)} bytes, more than {most}")
+    return [_exactly(stream, length, until) for length in lengths]
+
+
+def _exactly(stream: socket.socket, size: int, until: float | None) -> bytearray:
+    data = bytearray(size)
+    rest = memoryview(data)
+    while rest:
+        _limit(stream, until)
+        received = stream.recv_into(rest)
+        if not received:
+            raise EOFError
+        rest = rest[received:]
+    return data
+
+
+def _limit(stream: socket.socket, until: float | None) -> None:
+    if until is not None:  # a confined helper may not set a timeout
+        if (left := until - time.monotonic()) <= 0:
+            raise TimeoutError
+        stream.settimeout(left)
 
 
 def parse_limits(text: str | None) -> Limits:
@@ -89,8 +139,8 @@ class _Helper:
     def ask(self, frames: Sequence[Any], most: int, until: float) -> list[bytearray]:
         """Send a request, and return the answer; ForgedAnswerError if it is too large, or to another request."""
         number = next(self._requests).to_bytes(8, "little")
-        wire.send(self.stream, [number, *frames], until)
-        answered, *answer = wire.receive(self.stream, most, until) or [bytearray()]
+        send(self.stream, [number, *frames], until)
+        answered, *answer = receive(self.stream, most, until) or [bytearray()]
         if answered != number:
             raise ForgedAnswerError("the helper's answer is to another request")
         return answer
@@ -231,7 +281,7 @@ class Helpers:
             if self._control is None or self._forker is None or self._forker.poll() is not None:
                 self.begin()
             assert self._control is not None
-            socket.send_fds(self._control, [wire.FORK], [theirs.fileno()])
+            socket.send_fds(self._control, [FORK], [theirs.fileno()])
             if not (number := self._control.recv(64)):
                 raise EOFError("the process that forks helpers has ended")
         return _Helper(int(number), ours)

@@ -16,7 +16,8 @@ import socket
 import sys
 from typing import Final
 
-from daskpki.cluster.sealed import confinement, tables, wire
+from daskpki.cluster.sealed import confinement, tables
+from daskpki.cluster.sealed.helper_pool import FORK, receive, send
 
 PRELOADED: Final = ("numpy", "pandas", "dask.array", "dask.dataframe", "dask.bag")
 SYSTEM: Final = (
@@ -42,7 +43,7 @@ def main(descriptor: int, memory: int, landlock: int) -> None:
         request, descriptors, _flags, _address = socket.recv_fds(control, 64, 1)
         if not request:
             return
-        if request == wire.FORK:
+        if request == FORK:
             children.add(child := _fork(descriptors[0], memory, landlock))
             control.send(b"%d" % child)
             os.close(descriptors[0])
@@ -74,8 +75,8 @@ def _become_helper(descriptor: int, memory: int, landlock: int) -> None:
     confinement.confine(memory, readable, landlock=bool(landlock))
     with contextlib.suppress(EOFError):
         while True:
-            number, *request = wire.receive(stream)
-            wire.send(stream, [number, tables.answer(request)])
+            number, *request = receive(stream)
+            send(stream, [number, tables.answer(request)])
             del request
             gc.collect()
 

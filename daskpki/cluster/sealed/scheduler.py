@@ -154,7 +154,7 @@ class Seal:
             raise P2PConsistencyError(f"a sealed scheduler knows no shuffle {shuffle_id[:100]!r}")
         return spec
 
-    # --- what is code by nature
+    # --- operations that run code
 
     def _for_admins(self, operation: str, handler: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         async def guarded(comm: Any, **arguments: Any) -> Any:

@@ -17,8 +17,7 @@ from distributed.protocol.serialize import Serialized, ToPickle, serialize, to_s
 from msgpack.ext import ExtType
 
 from daskpki.cluster.sealed.graphs import GraphFailedError, checked_graph, checked_request
-from daskpki.cluster.sealed.helper_pool import HelperFailedError, Helpers, Limits, parse_limits
-from daskpki.cluster.sealed.wire import ForgedAnswerError
+from daskpki.cluster.sealed.helper_pool import ForgedAnswerError, HelperFailedError, Helpers, Limits, parse_limits
 from daskpki.errors import UsageError
 from tests.support.hostile import STILL_WORKS, TAKEN_OVER, WAYS_OUT, Configured, Hostile, Trial
 from tests.support.nodes import Cluster

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgpack.ext import ExtType
 
 from daskpki.cluster.sealed.graphs import CheckedGraph, GraphFailedError, checked_graph, checked_request
-from daskpki.cluster.sealed.wire import ForgedAnswerError
+from daskpki.cluster.sealed.helper_pool import ForgedAnswerError
 from daskpki.cluster.values import KINDS
 from tests.cluster.sealed.test_helper_pool import MOST, table
 

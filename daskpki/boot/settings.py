@@ -32,6 +32,12 @@ _ORIGINS: Final = {
 }
 """The options that name a source of credentials, and their variables."""
 
+_FROM_STORE: Final = {
+    "version": "leave --version out: a directory or a file has one version",
+    "secret": "mount the secret beside it (a volume of your own), or give --store instead of that",
+}
+"""Options that need a store as the source, each with the way out."""
+
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9.-]+)\Z")
 _DECIMAL = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?\Z")
 
@@ -92,7 +98,7 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
     found = values(arguments.given, environ)
     origin, source = _source(arguments.given, environ)
     directory, file = origin.get(_DIRECTORY), origin.get(_FILE)
-    _check_combination(arguments, found, file)
+    _check_combination(arguments, found, origin)
     return Settings(
         command=arguments.command,
         roles=_roles(arguments),
@@ -114,8 +120,10 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
         worker_user=found["worker-user"] or None,
         endpoint=found["endpoint"] or None,
         rest=arguments.rest,
-        mounts=_mounts(found, directory or file),
-        versions=_versions(found["version"], _roles(arguments), directory or file),
+        mounts=parse_mounts(
+            found["secret"], in_environment=_choice(found, "allow-secrets-in-environment", ("no", "yes")) == "yes"
+        ),
+        versions=_versions(found["version"], _roles(arguments)),
         log_format=_choice(found, "log-format", (TEXT, JSON)),
         freshness=Freshness(
             stale_trust=_choice(found, "stale-trust", ("refuse", "allow")),
@@ -133,10 +141,16 @@ def parse_settings(arguments: Arguments, environ: Mapping[str, str]) -> Settings
     )
 
 
-def _check_combination(arguments: Arguments, found: Mapping[str, str], file: str | None) -> None:
+def _check_combination(arguments: Arguments, found: Mapping[str, str], origin: Mapping[str, str]) -> None:
     """Raise UsageError for options that do not go with the command, or with each other."""
     command = arguments.command
-    if file and command == "node":
+    for name, way_out in _FROM_STORE.items():
+        if found[name] and (_DIRECTORY in origin or _FILE in origin):
+            raise UsageError(
+                f"--{name} {shown(found[name])} reads a store, and the credential comes from a directory or a file",
+                hint=way_out,
+            )
+    if _FILE in origin and command == "node":
         raise UsageError("a node has two credentials, and --credential-file is one", hint="--credential-dir DIR")
     if command == "exec" and not arguments.rest:
         raise UsageError("exec needs a command", hint="daskpki-entrypoint exec client --name airflow -- python job.py")
@@ -148,13 +162,8 @@ def _check_combination(arguments: Arguments, found: Mapping[str, str], file: str
         )
 
 
-def _versions(text: str, roles: tuple[Role, ...], mounted: str | None) -> Mapping[Role, int]:
+def _versions(text: str, roles: tuple[Role, ...]) -> Mapping[Role, int]:
     """Parse the version that each role is pinned to: `N`, or `ROLE=N` for a node with its two roles."""
-    if text and mounted is not None:
-        raise UsageError(
-            f"--version {shown(text)} reads a store, and the credential comes from a directory or a file",
-            hint="leave --version out: a directory or a file has one version",
-        )
     named = {role.value: role for role in roles} | ({"": roles[0]} if len(roles) == 1 else {})
     versions: dict[Role, int] = {}
     for entry in filter(None, text.split(",")):
@@ -167,17 +176,6 @@ def _versions(text: str, roles: tuple[Role, ...], mounted: str | None) -> Mappin
             )
         versions[named[name]] = int(number)
     return versions
-
-
-def _mounts(found: Mapping[str, str], mounted: str | None) -> tuple[Mount, ...]:
-    allowed = _choice(found, "allow-secrets-in-environment", ("no", "yes")) == "yes"
-    mounts = parse_mounts(found["secret"], in_environment=allowed) if found["secret"] else ()
-    if mounts and mounted is not None:
-        raise UsageError(
-            "--secret reads a store, and the credential comes from a directory or a file",
-            hint="mount the secret beside it (a volume of your own), or give --store instead of that",
-        )
-    return mounts
 
 
 def _worker_clients(command: str, found: Mapping[str, str]) -> str:

@@ -23,7 +23,6 @@ _PATIENCE: Final = 5.0
 """Seconds for an answer at a contested address, and for the end of the impostor's connection."""
 
 _dialled: dict[tuple[int, str], asyncio.Task[Identity | None]] = {}
-_clearing: set[asyncio.Task[None]] = set()
 
 
 async def settle(enforcement: Enforcement, scheduler: Any, address: str, claimant: Identity) -> bool:
@@ -67,13 +66,6 @@ async def _answering(enforcement: Enforcement, address: str) -> Identity | None:
         return enforcement.admit(certificate, DIALS[enforcement.identity.role]).identity
     except (OSError, TimeoutError, NotTrustedError):
         return None
-
-
-def clear_soon(enforcement: Enforcement, scheduler: Any, address: str) -> None:
-    """Call `clear` after the current turn of the event loop: after Dask's own end of a worker's stream."""
-    task = asyncio.create_task(clear(enforcement, scheduler, address))
-    _clearing.add(task)
-    task.add_done_callback(_clearing.discard)
 
 
 async def clear(enforcement: Enforcement, scheduler: Any, address: str) -> None:

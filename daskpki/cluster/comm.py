@@ -138,7 +138,7 @@ class PkiTLS(tcp.TLS):
         self.conversation = conversation
         self._enforcement = enforcement
         self._local_replies = LocalReplies()
-        self.over = asyncio.Event()
+        self.over = asyncio.Event()  # set once Dask's server has seen that the connection has ended
         if conversation.gated:
             # Otherwise Dask unpickles the exception in a refused reply (distributed.core.send_recv).
             self.deserialize = False
@@ -221,7 +221,8 @@ class PkiTLS(tcp.TLS):
         self._enforcement.registrations.release(self.conversation)
         asyncio.get_running_loop().call_soon(self.over.set)
         if self.owner is not None and self.conversation.worker is not None:
-            address_claims.clear_soon(self._enforcement, self.owner, self.conversation.worker)
+            # In the next turn of the event loop: after Dask's own end of a worker's stream.
+            self.owner.loop.add_callback(address_claims.clear, self._enforcement, self.owner, self.conversation.worker)
 
     async def _read_greeting(self) -> Any:
         try:

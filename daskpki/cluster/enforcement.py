@@ -6,13 +6,12 @@ contexts and for admission. Trust and key pair are replaced while connections li
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
 from daskpki.cluster.audit import CONNECTED, EXPIRED, REFUSED, REVOKED, Audit
@@ -24,43 +23,15 @@ from daskpki.cluster.tls import KeyPair, client_context, server_context
 from daskpki.identity import Identity, Role
 
 if TYPE_CHECKING:
+    from daskpki.cluster.backend import PkiListener
+    from daskpki.cluster.comm import PkiTLS
     from daskpki.cluster.refresh import DialRefresh
     from daskpki.cluster.trust_updates import TrustManager
+    from daskpki.cluster.web.server import HttpGuard
 
 _HOUR: Final = 3600
 CONNECTION_ARGUMENT: Final = "daskpki"
 """Key of the Enforcement among the arguments that Dask passes to its comm backends."""
-
-
-class Connection(Protocol):
-    """A comm, as far as an Enforcement uses it."""
-
-    conversation: Conversation
-    over: asyncio.Event
-    """Set once Dask's server has seen that the connection has ended."""
-
-    @property
-    def peer_address(self) -> str:
-        """The other end's address."""
-
-    def bind(self, conversation: Conversation, enforcement: Enforcement) -> None:
-        """Put the connection under the rules of `conversation`."""
-
-    def closed(self) -> bool:
-        """True if it is closed."""
-
-    def abort_soon(self) -> None:
-        """Cut the connection, from any thread."""
-
-    def send_soon(self, message: Mapping[str, Any]) -> None:
-        """Send a message in the stream, from any thread, if the other side runs daskpki."""
-
-
-class Listening(Protocol):
-    """A listener, as far as an Enforcement uses it."""
-
-    def renew(self, context: ssl.SSLContext) -> None:
-        """Take new connections under this context."""
 
 
 class Enforcement:
@@ -92,18 +63,18 @@ class Enforcement:
         self.now = now
         self.registrations = Registrations()
         """Registered addresses and client names on our listeners."""
-        self._live: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
+        self._live: WeakKeyDictionary[PkiTLS, float] = WeakKeyDictionary()
         self._met: dict[int, float] = {}
         self.manager: TrustManager | None = None
         self.on_dial: DialRefresh | None = None
         """Looks for newer material before a process without a poller dials."""
         self.on_listening: Callable[[Any], None] | None = None
         """Called with each server that begins to listen under this Enforcement."""
-        self._listeners: WeakSet[Listening] = WeakSet()
+        self._listeners: WeakSet[PkiListener | HttpGuard] = WeakSet()
         self.pair = pair
         self._minimum = minimum
         self._allow_stale = allow_stale
-        self._outlived: WeakSet[Connection] = WeakSet()
+        self._outlived: WeakSet[PkiTLS] = WeakSet()
         self._replacing = threading.Lock()  # a push and a poll may come at once, one with a trust, one with a pair
         self._lock = threading.Lock()  # connections come in the event loop, and are looked through by a thread
         self._contexts: dict[bool, ssl.SSLContext] = {}
@@ -134,7 +105,7 @@ class Enforcement:
         verify_peer(peer, self.trust, roles, now=self.now(), allow_stale=self._allow_stale)
         return peer
 
-    def connected(self, comm: Connection, conversation: Conversation) -> None:
+    def connected(self, comm: PkiTLS, conversation: Conversation) -> None:
         """Put an admitted connection under its rules, and list it as long as it lives."""
         comm.bind(conversation, self)
         with self._lock:
@@ -148,17 +119,17 @@ class Enforcement:
             self._met[peer.serial] = self.now()
         self.audit.record(CONNECTED, peer=peer.identity.uri, address=address, detail=detail, again=again)
 
-    def connections(self) -> list[Connection]:
+    def connections(self) -> list[PkiTLS]:
         """List the live connections."""
         with self._lock:
             return list(self._live)
 
-    def with_age(self) -> list[tuple[Connection, float]]:
+    def with_age(self) -> list[tuple[PkiTLS, float]]:
         """List the live connections, each with the time of its begin (seconds since the epoch)."""
         with self._lock:
             return list(self._live.items())
 
-    def listening(self, listener: Listening) -> None:
+    def listening(self, listener: PkiListener | HttpGuard) -> None:
         """Remember a listener, to give it new contexts."""
         self._listeners.add(listener)
 
@@ -207,7 +178,7 @@ class Enforcement:
 
         Streams of registered workers and clients stay, since these would end with them; so do those that we dialled.
         """
-        crowds: dict[int, list[tuple[float, Connection]]] = {}
+        crowds: dict[int, list[tuple[float, PkiTLS]]] = {}
         for comm, begun in self.with_age():
             if comm.conversation.server and not comm.conversation.streaming:
                 crowds.setdefault(comm.conversation.peer.serial, []).append((begun, comm))
@@ -220,7 +191,7 @@ class Enforcement:
         culprits = (comm for comm in self.connections() if condition(comm.conversation.peer))
         self._abort_those(culprits, kind, detail, reason)
 
-    def _abort_those(self, comms: Iterable[Connection], kind: str, detail: str, reason: Reason | None) -> None:
+    def _abort_those(self, comms: Iterable[PkiTLS], kind: str, detail: str, reason: Reason | None) -> None:
         for comm in comms:
             with self._lock:
                 self._live.pop(comm, None)

@@ -73,7 +73,7 @@ def verify_adopted(server: Any) -> None:
             raise NotTrustedError(f"{type(server).__name__} would dial without daskpki's rules")
 
 
-_HANDED_PERIOD: Final = 5.0
+_HANDED_PERIOD: Final = 5
 """Seconds between two reads of the nanny's handover; a read costs nothing."""
 
 POLLS: list[asyncio.Task[None]] = []
@@ -131,10 +131,11 @@ def dask_setup(server: Any) -> None:
         pass_on_to_nanny(server)
         # Read the nanny's handover: on a host, only the process of the nannies asks the store.
         security: NodeSecurity = server.security
-        source, freshness = parent_source(os.environ[VARIABLE]), security.handover.freshness
+        source = parent_source(os.environ[VARIABLE])
+        freshness = security.handover.freshness._replace(poll=_HANDED_PERIOD)
         adopted = security.enforcement(Role(security.handover.role))
         poller = Poller(adopted, security.manager, source, freshness=freshness, share=0)
-        POLLS.append(asyncio.create_task(poller.run(_HANDED_PERIOD)))
+        POLLS.append(asyncio.create_task(poller.run()))
     else:
         os.environ[VARIABLE] = NODE.hand_to_children()  # for the processes that this one starts
 

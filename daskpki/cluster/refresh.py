@@ -160,15 +160,13 @@ class Poller:
         self._refused = 0
         self._reported: deque[bytes] = deque(maxlen=_REPORTED)
 
-    async def run(
-        self, period: float | None = None, pause: Callable[[float], Awaitable[object]] = asyncio.sleep
-    ) -> None:
-        """Poll every `period` seconds (default: `freshness.poll`) until cancelled, plus or minus a tenth.
+    async def run(self, pause: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
+        """Poll every `freshness.poll` seconds until cancelled, plus or minus a tenth.
 
         The random tenth keeps a fleet from asking at once.
         """
         while True:
-            await pause((period or self._freshness.poll) * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load only
+            await pause(self._freshness.poll * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load only
             await asyncio.to_thread(self.poll)
 
     def poll(self) -> bool:

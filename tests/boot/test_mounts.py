@@ -210,7 +210,7 @@ def test_a_secret_that_is_not_there_ends_the_boot_with_the_command_that_sets_it(
 
 
 def test_a_directory_holds_no_other_secrets(directory: Path) -> None:
-    with pytest.raises(UsageError, match="--secret reads a store"):
+    with pytest.raises(UsageError, match="--secret 'a=fd' reads a store"):
         boot_here({}, "scheduler", "--credential-dir", str(directory / "scheduler"), "--secret", "a=fd")
 
 

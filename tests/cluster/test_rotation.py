@@ -198,6 +198,6 @@ def test_the_poller_looks_again_and_again(tmp_path: Path) -> None:
             raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(poller(security, shelf).run(60, pause))
+        asyncio.run(poller(security, shelf).run(pause))
     assert all(54 <= seconds <= 66 for seconds in pauses)
     assert security.manager.epoch == authority.document().epoch - 2

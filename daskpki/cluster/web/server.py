@@ -352,12 +352,17 @@ def serve_health(server: Any, enforcement: Enforcement, address: str, *, metrics
     ports = range(first + 1, first + 1 + WORKERS) if below_nanny else (first,)
     http_server = HTTPServer(application(server, enforcement, metrics=metrics))
     for port in ports:
-        if _listens(http_server, host.strip("[]"), port):
-            _SERVING.append(http_server)
-            keep_few(http_server, CONNECTIONS)
-            PendingConnections(enforcement.audit).open(http_server)
-            logger.info("/health%s at http://%s:%d", " and /metrics" if metrics else "", host, port)
-            return
+        try:
+            http_server.listen(port, host.strip("[]"))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                continue
+            raise DaskpkiError(f"--health {host}:{port}: {error.strerror}") from error
+        _SERVING.append(http_server)
+        keep_few(http_server, CONNECTIONS)
+        PendingConnections(enforcement.audit).open(http_server)
+        logger.info("/health%s at http://%s:%d", " and /metrics" if metrics else "", host, port)
+        return
     raise DaskpkiError(f"--health {address}: the port is taken", hint="another address, or stop what listens there")
 
 
@@ -369,13 +374,3 @@ def application(server: Any, enforcement: Enforcement, *, metrics: bool) -> Appl
         look = partial(take, enforcement, kind.value)
         routes.append((r"/metrics", metrics_handler(kind, look), {"dask_server": server}))
     return Application(routes, default_handler_class=ErrorHandler, default_handler_args={"status_code": 404})
-
-
-def _listens(http_server: HTTPServer, host: str, port: int) -> bool:
-    try:
-        http_server.listen(port, host)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise DaskpkiError(f"--health {host}:{port}: {error.strerror}") from error
-        return False
-    return True

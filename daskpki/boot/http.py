@@ -438,7 +438,7 @@ def _proxy_login(user: str | None, password: str | None) -> dict[str, str]:
         return {}
     from base64 import b64encode
 
-    pair = b":".join(unquote_to_bytes(os.fsencode(part)) for part in (user, password or ""))  # in whatever encoding
+    pair = b":".join(unquote_to_bytes(os.fsencode(part)) for part in (user, password or ""))  # in any encoding
     return {"Proxy-Authorization": f"Basic {b64encode(pair).decode()}"}
 
 

@@ -1,6 +1,6 @@
 """Dask's preload on a booted node: `daskpki.cluster.preload`, plus polling of the node's source.
 
-One process of a host polls: the scheduler, or the process of the nannies, whose workers read what it hands on.
+One process of a host polls: the scheduler, or the process of the nannies. Its workers read its handover.
 """
 
 from __future__ import annotations

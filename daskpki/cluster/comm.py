@@ -108,7 +108,7 @@ _OUTCOMES: Final = frozenset({"task-erred", "task-finished"})
 _OF_AN_OUTCOME: Final = arguments("key:key run_id:integer stimulus_id:text")
 _WAITS_FOR_KEY: Final = frozenset({"queue_put", "variable_set"})
 _LONGEST_GREETING: Final = 1 << 16
-"""Bytes of a greeting, which Dask keeps as long as the connection lives; Dask's has some hundred."""
+"""Most bytes of a greeting: Dask keeps it as long as the connection lives, and its own has a few hundred."""
 LONGEST_OF_A_WORKER: Final = 1 << 27
 """Bytes of a worker's call or batch of messages: twice the limit of one message's values (`values`)."""
 LONGEST: Final = int(tcp.MAX_BUFFER_SIZE)

@@ -18,6 +18,7 @@ from daskpki.pki.crl import every_revoked_serial, next_update
 from daskpki.pki.profile import Grade
 from daskpki.pki.trust_document import TrustDocument
 from daskpki.pki.verify import check_purpose
+from daskpki.quoting import minute
 
 
 class Peer(NamedTuple):
@@ -99,7 +100,7 @@ def verify_peer(
         )
     if trust.next_update is not None and now > trust.next_update and not allow_stale:
         raise PeerRefusedError(
-            f"the revocation list of cluster {trust.cluster} ended at {trust.next_update} (seconds since the epoch)",
+            f"the revocation list of cluster {trust.cluster} ended at {minute(trust.next_update)}",
             Reason.CRL_EXPIRED,
             who.uri,
             hint="any command that opens the CA's key signs a new one, such as daskpki renew --due",

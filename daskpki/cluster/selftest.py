@@ -56,7 +56,7 @@ def _enforcement(issuer: Issuer, policy: Policy, role: Role, now: datetime) -> E
 
 
 TESTED: Final = ("2026.1.0", "2026.6.0", "2026.7.0", "2026.8.0")
-"""The versions of distributed that the tests run against (tests/cluster/test_versions.py). A newer one may do, too."""
+"""The versions of distributed that the tests run against (tests/cluster/test_versions.py). A newer one may work."""
 
 _DEADLINE: Final = 20.0
 """Seconds for a test that takes hundredths of one, on a machine that starts many processes at once."""

@@ -1,1 +1,1 @@
-"""The sealed scheduler: what clients pickled is opened by a confined helper, and never by the scheduler (ADR 15)."""
+"""The sealed scheduler: confined helpers open what clients pickled, and the scheduler opens no pickle (ADR 15)."""

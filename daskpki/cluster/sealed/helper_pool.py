@@ -1,4 +1,4 @@
-"""The pool of helpers: a confined process for each identity that submits graphs, which opens its pickles.
+"""The pool of helpers: confined processes that open the pickles of clients, one for each identity that submits graphs.
 
 A helper works for one identity only. A wrong answer, a time-out or a death fails the graph in question and ends the
 helper; the rest of its answer is discarded with its socket.

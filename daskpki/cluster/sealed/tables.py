@@ -195,7 +195,7 @@ def _packed(table: dict[str, Any]) -> bytes:
 def _stand_in(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return list(value)
-    if hasattr(value, "__index__"):  # numpy's integers, in keys for one
+    if hasattr(value, "__index__"):  # numpy's integers, for example in keys
         return value.__index__()
     return ExtType(OPAQUE, dask_pickle.dumps(value))
 

@@ -6,8 +6,8 @@ to that list. Without Bokeh, only our own page has a bar. The HTTP handlers take
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from importlib import import_module
 from importlib.resources import files
 from typing import Any, Final
@@ -15,9 +15,9 @@ from typing import Any, Final
 from jinja2 import Environment, StrictUndefined, Template
 from tornado.web import RequestHandler
 
-from daskpki.cluster.audit import REFUSED, REVOKED, TURNED_AWAY, Event, host_of
+from daskpki.cluster.audit import host_of
 from daskpki.cluster.policy import Server
-from daskpki.cluster.web.snapshot import SOON, Ca, Connected, Snapshot, as_json, exposition
+from daskpki.cluster.web.snapshot import SOON, Snapshot, as_json, exposition
 from daskpki.quoting import rfc3339
 
 ROWS: Final = 500
@@ -27,11 +27,8 @@ CONTENT_POLICY: Final = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
     "frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
 )
-_EVENTS: Final = ("last", "first", "times", "what", "reason", "who", "host", "why")
-_CODES: Final = frozenset({"serial", "SHA-256"})
 _UNITS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 _TWICE: Final = 2
-_SHOWN: Final = 3
 
 
 @lru_cache(maxsize=1)
@@ -45,67 +42,20 @@ def page(snapshot: Snapshot, tabs: Sequence[str]) -> str:
     now = snapshot.at
     return _template().render(
         snapshot=snapshot,
+        trust=snapshot.trust,
+        counts=snapshot.counts,
+        sealed=snapshot.sealed,
+        ending=snapshot.ending,
         tabs=tabs,
-        now=_moment(now),
-        ran_out=snapshot.trust.next_update is not None and snapshot.trust.next_update < now,
-        tiles=list(_tiles(snapshot)),
-        connected=[_connected(each, now) for each in snapshot.connected[:ROWS]],
-        events=_EVENTS,
-        codes=_CODES,
-        refused=[_event(each, now) for each in snapshot.refused[:ROWS]],
-        changes=[_event(each, now) for each in snapshot.changes[:ROWS]],
-        cas=[_ca(ca, now) for ca in snapshot.trust.cas],
-        ending=[(what, _end(end, now)) for what, end in snapshot.ending[:ROWS]],
+        most=ROWS,
         soon=SOON // 86_400,
+        ago=lambda moment: f"{_span(now - moment)} ago",
+        end=partial(_end, now=now),
+        host=host_of,
+        hosts_of=lambda addresses: sorted(set(map(host_of, addresses))),
+        moment=_moment,
+        span=_span,
     )
-
-
-def _tiles(snapshot: Snapshot) -> Iterable[tuple[str, str, str]]:
-    """Yield heading, value and comment of each tile at the top; the template explains them."""
-    trust, now = snapshot.trust, snapshot.at
-    connections = sum(each.connections for each in snapshot.connected)
-    yield "connected", str(len(snapshot.connected)), f"certificates, by {connections} connections"
-    refused = snapshot.counts.get(TURNED_AWAY, 0) + snapshot.counts.get(REFUSED, 0)
-    yield "refused", str(refused), f"and {snapshot.counts.get(REVOKED, 0)} cut off, since the start"
-    yield "workers as clients", snapshot.worker_clients, ""
-    if (sealed := snapshot.sealed) is not None:
-        counts = ", ".join(f"{sealed[what]:.0f} {what}" for what in ("refused", "helpers", "killed"))
-        yield "sealed", f"{sealed['graphs']:.0f}", f"graphs; {counts}"
-    signed = f", signed {_span(now - trust.issued_at)} ago" if trust.issued_at is not None else ""
-    yield "trust epoch", str(trust.epoch), f"grows with each revocation{signed}"
-    until = _end(trust.next_update, now) if trust.next_update is not None else "none"
-    yield "revoked", str(trust.revoked), f"list valid until {until}"
-    left = _span(snapshot.not_after - now) if snapshot.not_after > now else "expired"
-    yield "own certificate", left, f"until {_moment(snapshot.not_after)}; dashboard: {snapshot.dashboard}"
-
-
-def _connected(each: Connected, now: float) -> tuple[str, ...]:
-    hosts = sorted({host_of(address) for address in each.addresses})
-    more = len(hosts) - _SHOWN
-    addresses = ", ".join(hosts[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-    by = f"{' and '.join(each.via)} ({each.connections})"
-    return (
-        each.identity,
-        each.role,
-        addresses,
-        by,
-        each.serial,
-        f"{_span(now - each.since)} ago",
-        _end(each.not_after, now),
-    )
-
-
-def _event(event: Event, now: float) -> tuple[str, ...]:
-    first = f"{_span(now - event.first)} ago" if event.times > 1 else ""
-    who = event.peer or "unknown"
-    host = host_of(event.address)
-    return f"{_span(now - event.at)} ago", first, str(event.times), event.kind, event.reason, who, host, event.detail
-
-
-def _ca(ca: Ca, now: float) -> tuple[str, ...]:
-    number = "none" if ca.crl_number is None else f"number {ca.crl_number}"
-    update = "" if ca.next_update is None else _end(ca.next_update, now)
-    return str(ca.generation), ca.state, ca.sha256, _end(ca.not_after, now), number, update
 
 
 def _end(end: float, now: float) -> str:

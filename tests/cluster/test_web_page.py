@@ -13,9 +13,9 @@ from daskpki.cluster.audit import Event
 from daskpki.cluster.peer import Peer
 from daskpki.cluster.policy import Dashboard
 from daskpki.cluster.refusal import Reason
-from daskpki.cluster.web.page import page
+from daskpki.cluster.web.page import exposition, page
 from daskpki.cluster.web.server import Visit, is_local_name, is_loopback, verify_visit
-from daskpki.cluster.web.snapshot import Ca, Contact, Snapshot, Trust, as_json, exposition, group
+from daskpki.cluster.web.snapshot import Ca, Contact, Snapshot, Trust, as_json, group
 from daskpki.errors import NotTrustedError, PolicyError
 from daskpki.identity import Identity, Role
 

@@ -1,4 +1,4 @@
-"""Renders a snapshot as an HTML page in the style of Dask's dashboard, and serves daskpki's own pages.
+"""Renders a snapshot as an HTML page in the style of Dask's dashboard and as metrics, and serves daskpki's own pages.
 
 Bokeh's pages render the list of tabs of their scheduler (`template_variables` keeps one for each), so our tab is added
 to that list. Without Bokeh, only our own page has a bar. The HTTP handlers take a snapshot at each request.
@@ -6,6 +6,7 @@ to that list. Without Bokeh, only our own page has a bar. The HTTP handlers take
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from importlib import import_module
@@ -15,9 +16,10 @@ from typing import Any, Final
 from jinja2 import Environment, StrictUndefined, Template
 from tornado.web import RequestHandler
 
-from daskpki.cluster.audit import host_of
+from daskpki.cluster.audit import KINDS, host_of
 from daskpki.cluster.policy import Server
-from daskpki.cluster.web.snapshot import SOON, Snapshot, as_json, exposition
+from daskpki.cluster.refusal import Reason
+from daskpki.cluster.web.snapshot import SOON, Snapshot, as_json
 from daskpki.quoting import rfc3339
 
 ROWS: Final = 500
@@ -31,16 +33,18 @@ _UNITS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")
 _TWICE: Final = 2
 
 
-@lru_cache(maxsize=1)
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
-    return environment.from_string(files(__package__).joinpath("page.html").read_text("utf-8"))
+@lru_cache(maxsize=2)
+def _template(name: str) -> Template:
+    """Load `page.html` or `metrics.txt`."""
+    environment = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined)
+    environment.filters["label"] = _label
+    return environment.from_string(files(__package__).joinpath(name).read_text("utf-8"))
 
 
 def page(snapshot: Snapshot, tabs: Sequence[str]) -> str:
     """Render the page; `tabs` are the pages of Dask's bar, as relative addresses."""
     now = snapshot.at
-    return _template().render(
+    return _template("page.html").render(
         snapshot=snapshot,
         trust=snapshot.trust,
         counts=snapshot.counts,
@@ -56,6 +60,29 @@ def page(snapshot: Snapshot, tabs: Sequence[str]) -> str:
         moment=_moment,
         span=_span,
     )
+
+
+def exposition(snapshot: Snapshot) -> str:
+    """Write all metrics in Prometheus' text format (version 0.0.4)."""
+    certificates, connections = Counter[str](), Counter[str]()
+    first_ends: dict[str, int] = {}
+    for each in snapshot.connected:
+        certificates[each.role] += 1
+        connections[each.role] += each.connections
+        first_ends[each.role] = min(each.not_after, first_ends.get(each.role, each.not_after))
+    return _template("metrics.txt").render(
+        snapshot=snapshot,
+        trust=snapshot.trust,
+        kinds=KINDS,
+        reasons=list(Reason),
+        certificates=certificates,
+        connections=connections,
+        first_ends=first_ends,
+    )
+
+
+def _label(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _end(end: float, now: float) -> str:

@@ -1,18 +1,16 @@
-"""Takes a snapshot of one Dask server, and writes it as JSON and as metrics; `page` writes it as HTML.
+"""Takes a snapshot of one Dask server, and writes it as JSON; `page` writes it as HTML and as metrics.
 
-Names and addresses in a snapshot come from peers, so every writer has to escape them. Metrics are in Prometheus' text
-format (version 0.0.4), which needs no library.
+Names and addresses in a snapshot come from peers, so every writer has to escape them.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-from daskpki.cluster.audit import EXPIRED, KINDS, REFUSED, RELOADED, REVOKED, TURNED_AWAY, Event
+from daskpki.cluster.audit import EXPIRED, REFUSED, RELOADED, REVOKED, TURNED_AWAY, Event
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import Peer
 from daskpki.cluster.refusal import Reason
@@ -190,83 +188,3 @@ def take(enforcement: Enforcement, server: str, visitors: Iterable[Contact] = ()
         sealed=enforcement.measure_seal() if enforcement.measure_seal is not None else None,
         refusals=dict(enforcement.audit.refusals),
     )
-
-
-_NO_LABELS: Final[Mapping[str, object]] = {}
-Sample = tuple[Mapping[str, object], float]
-
-
-class Family(NamedTuple):
-    """One metric: its samples, each with labels."""
-
-    name: str
-    kind: str
-    meaning: str
-    samples: Iterable[Sample]
-
-
-def exposition(snapshot: Snapshot) -> str:
-    """Write all metrics as text."""
-    families = chain(_of_ourselves(snapshot), _of_peers(snapshot), _of_trust(snapshot))
-    return "".join(line for family in families for line in _written(family))
-
-
-def _of_ourselves(snapshot: Snapshot) -> Iterator[Family]:
-    modes = {
-        "identity": snapshot.identity,
-        "worker_clients": snapshot.worker_clients,
-        "dashboard": snapshot.dashboard,
-    }
-    yield Family("daskpki_info", "gauge", "Identity of this process, and its modes", [(modes, 1)])
-    yield _single("daskpki_certificate_not_after_seconds", "End of this process's certificate", snapshot.not_after)
-    counts: list[Sample] = [({"kind": kind}, snapshot.counts.get(kind, 0)) for kind in KINDS]
-    yield Family("daskpki_events_total", "counter", "Connections, refusals, revocations and reloads", counts)
-    for name, value in (snapshot.sealed or {}).items():
-        yield _single(f"daskpki_sealed_{name}", "Counter of a sealed scheduler", value)
-    refused: list[Sample] = [({"reason": reason}, snapshot.refusals.get(reason, 0)) for reason in Reason]
-    yield Family("daskpki_refused_total", "counter", "Refused connections, operations and requests, by reason", refused)
-
-
-def _of_peers(snapshot: Snapshot) -> Iterator[Family]:
-    certificates, connections = Counter[str](), Counter[str]()
-    first: dict[str, int] = {}
-    for each in snapshot.connected:
-        certificates[each.role] += 1
-        connections[each.role] += each.connections
-        first[each.role] = min(each.not_after, first.get(each.role, each.not_after))
-    yield _by_role("daskpki_connected_certificates", "Certificates with live connections", certificates)
-    yield _by_role("daskpki_connections", "Live connections", connections)
-    yield _by_role("daskpki_first_peer_not_after_seconds", "End of the peer's certificate that ends first", first)
-
-
-def _of_trust(snapshot: Snapshot) -> Iterator[Family]:
-    trust = snapshot.trust
-    yield _single("daskpki_trust_epoch", "Epoch of the trust document in force", trust.epoch)
-    if trust.issued_at is not None:
-        yield _single("daskpki_trust_issued_at_seconds", "When it was signed", trust.issued_at)
-    yield _single("daskpki_revoked_certificates", "Serials on its revocation lists", trust.revoked)
-    if trust.next_update is not None:
-        yield _single("daskpki_revocation_next_update_seconds", "When the first list ends", trust.next_update)
-    lists = [({"generation": ca.generation}, ca.crl_number) for ca in trust.cas if ca.crl_number is not None]
-    yield Family("daskpki_revocation_list_number", "gauge", "CRLNumber of each CA's list", lists)
-    ends = [({"generation": ca.generation, "state": ca.state}, ca.not_after) for ca in trust.cas]
-    yield Family("daskpki_ca_not_after_seconds", "gauge", "End of each CA's certificate", ends)
-
-
-def _single(name: str, meaning: str, value: float) -> Family:
-    return Family(name, "gauge", meaning, [(_NO_LABELS, value)])
-
-
-def _by_role(name: str, meaning: str, values: Mapping[str, int]) -> Family:
-    return Family(name, "gauge", meaning, [({"role": role}, value) for role, value in sorted(values.items())])
-
-
-def _written(family: Family) -> Iterator[str]:
-    yield f"# HELP {family.name} {family.meaning}\n# TYPE {family.name} {family.kind}\n"
-    for labels, value in family.samples:
-        inside = ",".join(f'{name}="{_escaped(str(text))}"' for name, text in labels.items())
-        yield f"{family.name}{f'{{{inside}}}' if inside else ''} {value}\n"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

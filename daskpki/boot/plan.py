@@ -65,9 +65,9 @@ class Program(NamedTuple):
 
 
 def plan_programs(settings: Settings, known_schedulers: tuple[str, ...], cores: int) -> tuple[Program, ...]:
-    """Plan the programs in the order of their start; `known_schedulers` are the addresses in the trust document.
+    """Plan the programs, whose arguments were checked, in the order of their start.
 
-    Raises PolicyError for a Dask argument that is refused, UsageError for a worker without a scheduler.
+    `known_schedulers` are the addresses in the trust document. UsageError for a worker without a scheduler.
     """
     if settings.command == "exec":
         return (Program(settings.roles[0], _completed(settings.rest)),)
@@ -91,14 +91,12 @@ def check_arguments(settings: Settings) -> None:
 
 
 def _scheduler(settings: Settings, arguments: tuple[str, ...]) -> Program:
-    check_dask_arguments(Role.SCHEDULER, arguments, settings.dashboard)
     options = [*_dashboard(settings, arguments, 8787), "--preload", PRELOAD]
     return Program(Role.SCHEDULER, _dask("scheduler", *options, *arguments))
 
 
 def _worker(settings: Settings, scheduler: str | None, cores: int) -> Program:
     arguments = settings.rest
-    check_dask_arguments(Role.WORKER, arguments, settings.dashboard)
     address = [scheduler] if scheduler else []
     options = [*_sizes(settings, cores), *_dashboard(settings, arguments, 0)]
     preloads = ["--preload", PRELOAD, "--preload-nanny", PRELOAD]

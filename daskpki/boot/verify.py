@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from daskpki.boot.fetch import Material
-from daskpki.boot.http import Reading
 from daskpki.boot.settings import Settings
 from daskpki.errors import CorruptError, NotTrustedError, UnavailableError
 from daskpki.identity import Role
@@ -38,27 +37,25 @@ def verify_in_time(material: Material, settings: Settings, clocks: Clocks, *, pa
 
     Raises NotTrustedError, or UnavailableError with both times if the clock stays wrong.
     """
-    try:
-        return verify_material(material, settings, datetime.fromtimestamp(clocks.wall(), UTC))
-    except CorruptError:
-        raise
-    except NotTrustedError as error:
-        elsewhere = material.date
-        if elsewhere is None or abs(_skew(elsewhere, clocks)) <= _TOLERANCE:
-            raise
-        failure = error
     end = clocks.monotonic() + patience
-    while abs(_skew(elsewhere, clocks)) > _TOLERANCE:
+    while True:
+        now = datetime.fromtimestamp(clocks.wall(), UTC)
+        try:
+            return verify_material(material, settings, now)
+        except NotTrustedError as error:
+            if isinstance(error, CorruptError) or material.date is None:
+                raise
+            true_time = material.date.now(clocks.monotonic())
+            if abs(now.timestamp() - true_time) <= _TOLERANCE:
+                raise
+            failure = error
         if clocks.monotonic() >= end:
-            here = datetime.fromtimestamp(clocks.wall(), UTC)
-            there = datetime.fromtimestamp(elsewhere.now(clocks.monotonic()), UTC)
             raise UnavailableError(
-                f"this machine's clock says {here:%Y-%m-%d %H:%M:%S}, and Secret Manager's {there:%Y-%m-%d %H:%M:%S} "
-                f"(UTC), so that {failure}",
+                f"this machine's clock says {now:%Y-%m-%d %H:%M:%S}, and Secret Manager's "
+                f"{datetime.fromtimestamp(true_time, UTC):%Y-%m-%d %H:%M:%S} (UTC), so that {failure}",
                 hint="set this machine's clock (chronyc makestep), and see that a time server is reachable",
             )
         clocks.sleep(_POLL)
-    return verify_material(material, settings, datetime.fromtimestamp(clocks.wall(), UTC))
 
 
 def verify_material(material: Material, settings: Settings, now: datetime) -> TrustDocument:
@@ -93,8 +90,3 @@ def _check_asked_for(credential: Credential, settings: Settings, role: Role) -> 
         )
     if settings.directory is None and settings.file is None and (role, identity.name) not in settings.wanted:
         raise NotTrustedError(f"{identity.uri} was found, where another name was asked for")
-
-
-def _skew(elsewhere: Reading, clocks: Clocks) -> float:
-    """Seconds by which this machine's clock is ahead."""
-    return clocks.wall() - elsewhere.now(clocks.monotonic())

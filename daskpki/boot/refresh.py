@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from daskpki import secret_names
 from daskpki.boot import fetch
@@ -34,9 +34,6 @@ from daskpki.pki.crl import CLOCK_SKEW
 from daskpki.pki.pem import CERTIFICATE, PRIVATE_KEY, encode_pem
 from daskpki.pki.trust_document import TrustDocument, parse_trust
 from daskpki.settings import StoreUrl, parse_store_url
-
-if TYPE_CHECKING:
-    from daskpki.credentials.credential_files import CredentialFiles
 
 _KEPT: Final = 16
 """Versions kept in memory during the search for the newest; the others are read again."""
@@ -220,48 +217,44 @@ def directory_source(directory: str) -> WholeSource:
     return WholeSource(read, directory)
 
 
-class FileSource:
-    """`daskpki.cluster.refresh.Source` over a credential file, which a kubelet or CSI driver replaces when it changes.
+def file_source(file: str, store: Source) -> WholeSource:
+    """Make a source over a credential file, which a kubelet or CSI driver replaces when it changes.
 
-    The trust document is the one beside it, else the store's.
+    The trust document is the one beside it, else that of `store`. CorruptError for a payload without a key.
     """
+    from daskpki.credentials.credential_files import load_file
 
-    def __init__(self, file: str, store: Source) -> None:
-        self._file = file
-        self._store = store
-
-    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
-        """Yield the document beside the file, else the store's, if it is later."""
-        _, beside = self._load()
-        if beside is None:
-            yield from self._store.trust_after(held)
-        elif parse_trust(beside).document.epoch > held.epoch:
-            yield TrustMessage(beside, self._file)
-
-    def credential(self, held: KeyPair | None = None) -> KeyPair:  # noqa: ARG002 - the protocol's signature
-        """Read the file's credential, newer or not; CorruptError for a payload without a key."""
-        found, _ = self._load()
+    def read() -> tuple[Confidential | None, KeyPair]:
+        found, beside = load_file(Path(file))
         if found.key is None:
             raise CorruptError("the credential file has no key any more")
         certificates = "".join(encode_pem(der, CERTIFICATE) for der in (found.leaf, *found.chain))
-        return KeyPair(certificates, Confidential(encode_pem(found.key.reveal(), PRIVATE_KEY)))
+        return beside, KeyPair(certificates, Confidential(encode_pem(found.key.reveal(), PRIVATE_KEY)))
 
-    def _load(self) -> tuple[CredentialFiles, Confidential | None]:
-        from daskpki.credentials.credential_files import load_file
-
-        return load_file(Path(self._file))
+    return WholeSource(read, file, store)
 
 
 def open_source(handover: Handover, environ: Mapping[str, str] = os.environ) -> Source:
     """Open the source of a node; a NullSource if neither a store nor a directory can be read."""
-    if handover.directory is not None:
-        return _open_mounted(directory_source(handover.directory))
     store: Source = NullSource()
     if handover.store is not None:
         url = parse_store_url(handover.store)
         own = None if handover.pinned else (parse_role(handover.role), handover.name)
         store = StoreSource(handover.cluster, partial(open_reader, url, handover.endpoint, environ), own)
-    return store if handover.file is None else _open_mounted(FileSource(handover.file, store))
+    if handover.directory is not None:
+        mounted = directory_source(handover.directory)
+    elif handover.file is not None:
+        mounted = file_source(handover.file, store)
+    else:
+        return store
+    try:
+        mounted.credential()
+    except DaskpkiError as error:  # the entrypoint read it, perhaps as another user (node --worker-user)
+        logger.warning(
+            "this node gets newer trust documents only if they are pushed to it, and no newer credential: %s", error
+        )
+        return NullSource()
+    return mounted
 
 
 def open_reader(url: StoreUrl, endpoint: str | None, environ: Mapping[str, str]) -> AbstractContextManager[Reader]:
@@ -270,14 +263,3 @@ def open_reader(url: StoreUrl, endpoint: str | None, environ: Mapping[str, str])
 
     policy = RetryPolicy(time.monotonic() + _ATTEMPT, note=lambda _text: None)
     return fetch.open_reader(url, endpoint, environ, policy)
-
-
-def _open_mounted(source: WholeSource | FileSource) -> Source:
-    try:
-        source.credential()
-    except DaskpkiError as error:  # the entrypoint read it, perhaps as another user (node --worker-user)
-        logger.warning(
-            "this node gets newer trust documents only if they are pushed to it, and no newer credential: %s", error
-        )
-        return NullSource()
-    return source

@@ -76,17 +76,22 @@ class NullSource:
 class WholeSource:
     """A source that is read as a whole, such as a directory: `read` returns signed trust document and credential.
 
-    Both methods raise the errors of `read`.
+    Both methods raise the errors of `read`. Without a trust document there, those of `otherwise` are used.
     """
 
-    def __init__(self, read: Callable[[], tuple[Confidential, KeyPair]], place: str) -> None:
+    def __init__(
+        self, read: Callable[[], tuple[Confidential | None, KeyPair]], place: str, otherwise: Source | None = None
+    ) -> None:
         self._read = read
         self._place = place
+        self._otherwise = otherwise or NullSource()
 
     def trust_after(self, held: TrustDocument) -> Iterable[TrustMessage]:
         """Yield the source's document if it is later."""
         signed, _ = self._read()
-        if parse_trust(signed).document.epoch > held.epoch:
+        if signed is None:
+            yield from self._otherwise.trust_after(held)
+        elif parse_trust(signed).document.epoch > held.epoch:
             yield TrustMessage(signed, self._place)
 
     def credential(self, held: KeyPair | None = None) -> KeyPair:  # noqa: ARG002 - the protocol's signature

@@ -160,9 +160,8 @@ def _hand_over(
     place: Place, files: MountedFiles, checked: Checked, program: Program, environ: Mapping[str, str]
 ) -> dict[str, str]:
     """Write the files of one program; return its environment, which names the handover."""
-    settings, material, trust = checked
-    credential = next(each for each in material.credentials if each.identity.role is program.role)
-    role = credential.identity.role
+    (settings, material, trust), role = checked, program.role
+    credential = next(each for each in material.credentials if each.identity.role is role)
     # A node's secrets are for its workers, where tasks run.
     for_workers = settings.command == "node" and role is Role.SCHEDULER
     mounted = mount_secrets(() if for_workers else material.secrets, place, files)

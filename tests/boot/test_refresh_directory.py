@@ -105,5 +105,5 @@ def test_a_directory_that_cannot_be_read_any_more_is_said_at_start(
     (volume.path / "key.pem").resolve().chmod(0o644)
     with caplog.at_level(logging.WARNING, "distributed.daskpki"):
         assert isinstance(open_source(handover_of(started), {}), NullSource)
-    assert "of no newer credential: " in caplog.text
+    assert "and no newer credential: " in caplog.text
     assert "is open to others (mode 0644)" in caplog.text

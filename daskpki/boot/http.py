@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from time import monotonic
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from daskpki.errors import AccessDeniedError, NotTrustedError, UnavailableError, UsageError
@@ -362,32 +362,21 @@ def _dial(host: str, port: int, end: float) -> socket.socket:
     A name may have an unreachable IPv6 address before an IPv4 address.
     """
     if host.replace(".", "").isdigit() or ":" in host:
-        addresses: list[tuple[int, Any]] = [(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port))]
+        addresses = [(host, port)]
     else:
         look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)  # it has no time limit
         try:
             found = within(_left(end), look_up, f"the name {host} was not resolved in time")
         except UnicodeError:  # an empty label, or one of more than 63 octets
             raise UsageError(f"{shown(host)} cannot be the name of a host") from None
-        addresses = [(family, address) for family, *_, address in found[:_ADDRESSES]]
+        addresses = [(str(address[0]), port) for *_, address in found[:_ADDRESSES]]
     refusal: OSError = OSError(f"the name {host} has no address")
-    for number, (family, address) in enumerate(addresses):
+    for number, address in enumerate(addresses):
         try:
-            return _connect(family, address, _left(end) / (len(addresses) - number))
+            return socket.create_connection(address, _left(end) / (len(addresses) - number))
         except OSError as error:
             refusal = error
     raise refusal
-
-
-def _connect(family: int, address: Any, timeout: float) -> socket.socket:
-    plain = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        plain.settimeout(timeout)
-        plain.connect(address)
-    except BaseException:
-        plain.close()
-        raise
-    return plain
 
 
 def _dial_through(target: Target, end: float) -> socket.socket:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import google_crc32c
 import pytest
@@ -231,7 +232,12 @@ def test_each_address_of_a_name_is_tried(
     """As for `localhost`, whose first one is often ::1, where nobody listens."""
     with proxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nup") as (port, _):
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        resolve = socket.getaddrinfo
+
+        def look_up(host: str, *arguments: Any, **named: Any) -> Any:
+            return found if host == "name.example" else resolve(host, *arguments, **named)
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
         connection = Connection(parse_target(f"name.example:{port}", encrypted=False), system_trust)
         if reached:
             assert connection.get("/", {}, 5).body == b"up"

@@ -14,6 +14,7 @@ from daskpki.inventory import Inventory, ReplayedInventory
 from daskpki.records import Draft, Record
 from daskpki.store.gsm.api import RetryPolicy
 from daskpki.store.gsm.log import GsmRecordLog
+from daskpki.store.gsm.log_format import State
 from daskpki.store.port import SecretStore
 from tests.support.drafts import STAMP, Leaf, new_ca, random_leaf
 from tests.support.simulator import Crash, SimulatedSecret, SimulatedStore
@@ -107,6 +108,9 @@ class LogRun:
         events = [(record.kind, record.body["serial"]) for record in records if "serial" in record.body]
         assert len(set(events)) == len(events)
         self._check_inventory(records)
+        head = self.log._head()
+        assert head is not None
+        assert head.state == State().after(records[: head.state.head.seq])  # as a copy of the log is judged
 
     def _check_inventory(self, records: Sequence[Record]) -> None:
         full, inventory = ReplayedInventory(records), self.log.inventory()
@@ -147,6 +151,16 @@ def test_nothing_committed_is_lost_or_doubled_and_the_head_tells_the_truth() -> 
             raise AssertionError(f"schedule {seed}") from error
         sealed += sum(payload is not None for payload in run.secret.payloads)
     assert sealed > SCHEDULES  # segments stayed
+
+
+def test_the_header_follows_from_the_records_after_several_segments_too() -> None:
+    """Revocations are left unfinished here, so a header has leaves that earlier segments issued."""
+    for seed in range(4):
+        run = LogRun(seed, commits=14)
+        run.check()
+        head = run.log._head()
+        assert head is not None
+        assert len(head.segments) > 2
 
 
 def test_losers_and_orphans_are_gone_after_two_quiet_commits() -> None:

@@ -54,13 +54,6 @@ _ROLE: Final = "roles/cloudkms.signerVerifier"
 _DIGESTS: Final = {"sha256": 32, "sha384": 48}
 
 
-class KmsPublicKey(NamedTuple):
-    """The public half as PEM, and the algorithm of the key version."""
-
-    pem: bytes
-    algorithm: str
-
-
 class KmsClient:
     """Calls Cloud KMS; `environ` has the credentials, and may name another endpoint (DASKPKI_KMS_ENDPOINT)."""
 
@@ -69,12 +62,15 @@ class KmsClient:
         endpoint = parse_endpoint(override, VARIABLE) if override else _GOOGLE
         self._connection = GoogleConnection(_key_management, endpoint, environ)
 
-    def public_key(self, name: str) -> KmsPublicKey:
-        """Fetch the public half of a key version; NotFoundError, AccessDeniedError, DisabledError, CorruptError."""
+    def public_key(self, name: str) -> tuple[bytes, str]:
+        """Fetch the public half (PEM) and the algorithm of a key version.
+
+        NotFoundError, AccessDeniedError, DisabledError, CorruptError.
+        """
         answer = self._call("get_public_key", name, {"name": name})
         pem = answer.pem.encode()
         _check(answer.name == name and answer.pem_crc32c == checksum(pem), name, "public key")
-        return KmsPublicKey(pem, answer.algorithm.name)
+        return pem, answer.algorithm.name
 
     def sign(self, name: str, digest_name: str, digest: bytes) -> bytes:
         """Sign a digest ("sha256" or "sha384"), and return DER; CorruptError if data was damaged on the way."""
@@ -132,17 +128,15 @@ class KmsPrivateKey(ec.EllipticCurvePrivateKey):
     """Signs by calling Cloud KMS; methods that need the secret half itself raise UsageError."""
 
     def __init__(self, client: KmsClient, name: str) -> None:
-        found = client.public_key(name)
-        if found.algorithm not in _ALGORITHMS:
-            raise UsageError(
-                f"{name} is a key for {found.algorithm}", hint=f"a CA takes one for {' or '.join(_ALGORITHMS)}"
-            )
-        public = serialization.load_pem_public_key(found.pem)
+        pem, algorithm = client.public_key(name)
+        if algorithm not in _ALGORITHMS:
+            raise UsageError(f"{name} is a key for {algorithm}", hint=f"a CA takes one for {' or '.join(_ALGORITHMS)}")
+        public = serialization.load_pem_public_key(pem)
         if not isinstance(public, ec.EllipticCurvePublicKey):
             raise CorruptError(f"the public key of {name} is not an elliptic-curve key")
         self._client = client
         self._name = name
-        self._digest = _ALGORITHMS[found.algorithm]
+        self._digest = _ALGORITHMS[algorithm]
         self._public = public
 
     def sign(self, data: object, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:

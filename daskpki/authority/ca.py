@@ -56,16 +56,9 @@ class CertificateAuthority:
     ) -> None:
         name = parse_label(cluster, "cluster")
         self.issuers = Issuers(store.secrets, name, places)
-        self.session = Session(
-            store,
-            name,
-            who or claimed_user(),
-            command,
-            clock,
-            anchored=Anchored(store, name, clock, ca_sha256),
-            issuers=self.issuers,
-        )
-        self.session.anchor.reading = reading
+        anchor = Anchored(store, name, clock, ca_sha256)
+        anchor.reading = reading
+        self.session = Session(store, name, who or claimed_user(), command, clock, anchor, self.issuers)
         self._view: Inventory | None = None
         self._domains: dict[int, str] = {}  # by generation; a CA's never changes
 

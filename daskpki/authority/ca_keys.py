@@ -177,22 +177,20 @@ class StoredCaKeys(NamedTuple):
                 f"the key of CA {generation} is not where it was kept: {error}",
                 hint="restore it; if it is lost for good: daskpki rotate-ca --emergency --old-key-lost",
             ) from None
-        return _parse(secret, data)
+        try:
+            document = json.loads(data.reveal())
+            version, sealing = document["format"], document["sealing"]
+            body = base64.b64decode(document["key"], validate=True)
+        except (ValueError, RecursionError, KeyError, TypeError) as error:
+            raise CorruptError(f"{secret} is not a CA key") from error
+        if version != _FORMAT:
+            raise NotTrustedError(
+                f"{secret} has format {version}; this daskpki reads {_FORMAT}", hint="upgrade daskpki"
+            )
+        return sealing, Confidential(body)
 
     def _context(self, generation: int) -> bytes:
         return f"daskpki CA key, cluster {self.cluster}, generation {generation}".encode()
-
-
-def _parse(secret: str, payload: Confidential) -> tuple[str, Confidential]:
-    try:
-        document = json.loads(payload.reveal())
-        version, sealing = document["format"], document["sealing"]
-        body = base64.b64decode(document["key"], validate=True)
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
-        raise CorruptError(f"{secret} is not a CA key") from error
-    if version != _FORMAT:
-        raise NotTrustedError(f"{secret} has format {version}; this daskpki reads {_FORMAT}", hint="upgrade daskpki")
-    return sealing, Confidential(body)
 
 
 class KeyLocations(NamedTuple):

@@ -181,7 +181,9 @@ def _compose(
         prev=link.prev,
         operation=link.operation,
         issued_at=int(session.now().timestamp()),
-        authorities=tuple(_anchor(entry) for entry in living),
+        authorities=tuple(
+            Anchor(entry.generation, STATES[entry.status], anchor_der(entry), chain_der(entry)) for entry in living
+        ),
         crls=tuple(
             present_crl(session, inventory, previous, revoked, issuers(entry), least=least, fresh=fresh_crls)
             for entry in living
@@ -191,10 +193,6 @@ def _compose(
         root_crls=trusted_root_crls(living),
         revoked_dropped=revoked_dropped(inventory, session.now().timestamp()),
     )
-
-
-def _anchor(entry: AuthorityRecord) -> Anchor:
-    return Anchor(entry.generation, STATES[entry.status], anchor_der(entry), chain_der(entry))
 
 
 def published_epoch(inventory: Inventory) -> int:

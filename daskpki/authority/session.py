@@ -57,9 +57,10 @@ class Session(NamedTuple):
     cluster: str
     who: str
     command: str
-    clock: Callable[[], datetime] = utc_now
-    anchored: Anchored | None = None
-    issuers: Callable[[AuthorityRecord], Issuer] | None = None
+    clock: Callable[[], datetime]
+    anchor: Anchored
+    """The trust anchor by which this command judges the log."""
+    issuers: Callable[[AuthorityRecord], Issuer]
 
     @property
     def log(self) -> RecordLog:
@@ -67,12 +68,6 @@ class Session(NamedTuple):
         if self.anchor.reading and self.store.url.startswith("local:"):
             return self.store.log(self.cluster)
         return self.store.log(self.cluster, self.anchor.judge)
-
-    @property
-    def anchor(self) -> Anchored:
-        """The trust anchor that this command judges the log by."""
-        assert self.anchored is not None, "made by CertificateAuthority"
-        return self.anchored
 
     def commit(self, decide: Callable[[Inventory], Sequence[Draft]], stamp: Stamp | None = None) -> Sequence[Record]:
         """Append what `decide` asks for to the log, signed by the CAs that have to."""
@@ -92,7 +87,6 @@ class Session(NamedTuple):
             check_no_emergency(inventory)
 
     def _sign(self, before: Inventory, records: Sequence[Record], place: str) -> tuple[CommitSignature, ...]:
-        assert self.issuers is not None, "made by CertificateAuthority"
         entries = {entry.generation: entry for entry in before.authorities()}
         wanted = signers(recorded_generations(entries.values()), records)
         for record in records:

@@ -117,19 +117,15 @@ def sign(key: PrivateKey, data: bytes) -> bytes:
 def verify(key: PublicKey, signature: bytes, data: bytes, what: str = "the signature") -> None:
     """Raise NotTrustedError unless the key's other half made `signature` over `data`."""
     try:
-        _verify(key, signature, data)
+        if isinstance(key, ed25519.Ed25519PublicKey):
+            return key.verify(signature, data)
+        algorithm = signature_hash(key)
+        assert algorithm is not None
+        if isinstance(key, rsa.RSAPublicKey):
+            return key.verify(signature, data, padding.PKCS1v15(), algorithm)
+        return key.verify(signature, data, ec.ECDSA(algorithm))
     except InvalidSignature:
         raise NotTrustedError(f"{what} does not verify") from None
-
-
-def _verify(key: PublicKey, signature: bytes, data: bytes) -> None:
-    if isinstance(key, ed25519.Ed25519PublicKey):
-        return key.verify(signature, data)
-    algorithm = signature_hash(key)
-    assert algorithm is not None
-    if isinstance(key, rsa.RSAPublicKey):
-        return key.verify(signature, data, padding.PKCS1v15(), algorithm)
-    return key.verify(signature, data, ec.ECDSA(algorithm))
 
 
 def key_matches(key: PrivateKey, public: object) -> bool:

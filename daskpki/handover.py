@@ -113,31 +113,19 @@ def load_handover(path: str) -> Handover:
 
 def _checked(document: dict[str, Any]) -> Handover:
     """Check the type of each field; unknown ones are an error, since both sides are one installation."""
-    secrets = document.pop("secrets", None)
-    freshness = _freshness(document.pop("freshness", None))
+    secrets, freshness = document.pop("secrets", None), document.pop("freshness", None)
     optional = {name: document.pop(name, None) for name in Handover._field_defaults if name not in _PARTS}
-    if not isinstance(secrets, dict):
+    if not isinstance(secrets, dict) or not isinstance(freshness, dict):
         raise _wrong_type()
-    texts = [
-        *document.values(),
-        *secrets.values(),
-        *(value for value in optional.values() if value is not None),
-    ]
-    if not all(isinstance(text, str) for text in texts):
+    stale_trust, *seconds = (freshness.get(name) for name in Freshness._fields)
+    given = [value for value in optional.values() if value is not None]
+    texts = [stale_trust, *document.values(), *secrets.values(), *given]
+    if not all(isinstance(text, str) for text in texts) or not all(type(each) is int for each in seconds):
         raise _wrong_type()
     try:
-        return Handover(**document, **optional, secrets=secrets, freshness=freshness)
+        return Handover(**document, **optional, secrets=secrets, freshness=Freshness(**freshness))
     except TypeError:
         raise CorruptError(f"{_WHAT} has other fields than were written") from None
-
-
-def _freshness(fields: Any) -> Freshness:
-    if not isinstance(fields, dict) or fields.keys() != set(Freshness._fields):
-        raise _wrong_type()
-    found = Freshness(**fields)
-    if not isinstance(found.stale_trust, str) or not all(type(seconds) is int for seconds in found[1:]):
-        raise _wrong_type()
-    return found
 
 
 def _wrong_type() -> CorruptError:

@@ -13,15 +13,11 @@ theirs while no trust document exists (issue 10). A complete CA is never overwri
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from cryptography import x509
-
 from daskpki.authority.ca_keys import CaKeys, Issuers, OfflineRoot, parse_ca_key_type
-from daskpki.authority.crl import first_root_crl
 from daskpki.authority.lookup import anchor_der, policy_settings
 from daskpki.authority.publication import publish
 from daskpki.authority.session import Session, new_operation, random_serial
@@ -29,9 +25,11 @@ from daskpki.errors import AlreadyExistsError, ConflictError, PolicyError, Usage
 from daskpki.identity import default_trust_domain, parse_trust_domain
 from daskpki.inventory import AuthorityRecord, Inventory, authority_after
 from daskpki.pki.certificates import der, load_certificate
+from daskpki.pki.crl import sign_crl
 from daskpki.pki.issuer import Issuer, create_intermediate, create_offline_root, create_root
+from daskpki.pki.json_fields import base64_text
 from daskpki.pki.keys import KeyType, PrivateKey, key_matches
-from daskpki.pki.profile import Policy, make_policy, parse_ttl
+from daskpki.pki.profile import ROOT_CRL_LIFETIME, Policy, make_policy, parse_ttl
 from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RESERVED, CA_RETIRED, Draft
 
 Check = Callable[[Inventory], None]
@@ -70,9 +68,10 @@ def create(
     root_key = _root_key(session, plan)
     operation = new_operation()
     reserved = _reserve(session, plan, keys, operation, check)
-    issuer = _sign(session, plan, keys.make(reserved.generation, plan.key_type), root_key, reserved.generation)
+    key = keys.make(reserved.generation, plan.key_type)
+    issuer, body = _sign(session, plan, key, root_key, reserved.generation)
     adopt(issuer)
-    return _record(session, reserved, _certificates(issuer, root_key, session), operation, check)
+    return _record(session, reserved, body, operation, check)
 
 
 def _reserve(session: Session, plan: Plan, keys: CaKeys, operation: str, check: Check) -> AuthorityRecord:
@@ -105,21 +104,22 @@ def _root_key(session: Session, plan: Plan) -> PrivateKey | None:
     return key
 
 
-def _sign(session: Session, plan: Plan, key: PrivateKey, root_key: PrivateKey | None, generation: int) -> Issuer:
+def _sign(
+    session: Session, plan: Plan, key: PrivateKey, root_key: PrivateKey | None, generation: int
+) -> tuple[Issuer, dict[str, object]]:
+    """Sign the CA's certificates; returns its issuer and the body of its record."""
     cluster, now = session.cluster, session.now()
     if root_key is None:
-        return create_root(cluster, plan.policy, key, generation=generation, serial=random_serial(), now=now)
+        issuer = create_root(cluster, plan.policy, key, generation=generation, serial=random_serial(), now=now)
+        return issuer, {"generation": generation, "certificate": base64_text(der(issuer.root))}
     root = create_offline_root(cluster, root_key, generation=generation, serial=random_serial(), now=now)
-    return create_intermediate(root, plan.policy, key, generation=generation, serial=random_serial(), now=now)
-
-
-def _certificates(issuer: Issuer, root_key: PrivateKey | None, session: Session) -> dict[str, object]:
-    """The body of the record of a CA that was just signed."""
-    body: dict[str, object] = {"generation": issuer.generation, "certificate": _text(issuer.root)}
-    if root_key is not None:
-        body["chain"] = [_text(entry) for entry in issuer.chain]
-        body["root_crl"] = base64.b64encode(first_root_crl(issuer, root_key, session.now())).decode()
-    return body
+    issuer = create_intermediate(root, plan.policy, key, generation=generation, serial=random_serial(), now=now)
+    return issuer, {
+        "generation": generation,
+        "certificate": base64_text(der(issuer.root)),
+        "chain": [base64_text(der(entry)) for entry in issuer.chain],
+        "root_crl": base64_text(sign_crl(root, (), number=1, now=now, lifetime=ROOT_CRL_LIFETIME)),
+    }
 
 
 def _record(
@@ -134,10 +134,6 @@ def _record(
 
     (record,) = session.commit(decide, session.stamp(operation))
     return authority_after(reserved, record)
-
-
-def _text(certificate: x509.Certificate) -> str:
-    return base64.b64encode(der(certificate)).decode()
 
 
 def init_ca(session: Session, plan: Plan, keys: CaKeys, issuers: Issuers) -> AuthorityRecord:

@@ -33,7 +33,7 @@ from daskpki.pki.crl import (
     verify_crl,
 )
 from daskpki.pki.issuer import Issuer
-from daskpki.pki.keys import PrivateKey, key_matches
+from daskpki.pki.keys import key_matches
 from daskpki.pki.profile import DAY, ROOT_CRL_LIFETIME
 from daskpki.pki.trust_document import CrlPart, DroppedCa, TrustDocument
 from daskpki.records import ABANDONED, CA_RETIRED, REVOKED, REVOKING, ROOT_CRL, Draft
@@ -158,12 +158,6 @@ def running_out(inventory: Inventory, now: datetime) -> int | None:
 
 STOLEN = "cACompromise"
 """The reason for which an intermediate is revoked (RFC 5280, 5.3.1)."""
-
-
-def first_root_crl(issuer: Issuer, root_key: PrivateKey, now: datetime) -> bytes:
-    """The empty CRL (DER) of a root that was just made."""
-    root = Issuer(issuer.root, root_key, generation=issuer.generation, root=issuer.root)
-    return sign_crl(root, (), number=1, now=now, lifetime=ROOT_CRL_LIFETIME)
 
 
 def sign_root_crl(session: Session, file: OfflineRoot, *, revoke: bool = False) -> KeptCrl:

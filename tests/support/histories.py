@@ -27,7 +27,7 @@ from daskpki.records import (
     REVOKING,
     Draft,
 )
-from daskpki.store.port import Store
+from daskpki.store.port import RecordLog, Store
 from daskpki.store.testing import Backing, RecordLogSuite
 from daskpki.store.testing.backing import STAMP
 from daskpki.store.testing.record_log import always, assert_same, issued, reserved
@@ -100,7 +100,20 @@ def histories(draw: Callable[[Any], Any], max_commits: int = 12) -> list[list[Dr
 
 
 class RandomHistories(RecordLogSuite):
-    """The suite of every log, and random histories."""
+    """The suite of every log, and longer and random histories."""
+
+    def test_many_leaves_fit(self, log: RecordLog, backing: Backing) -> None:
+        total, step = 600, 200
+        for start in range(1, total, step):
+            serials = range(start, start + step)
+            log.commit(always(*(reserved(n << 80, f"w-{n}") for n in serials)), STAMP)
+            log.commit(always(*(issued(n << 80) for n in serials)), STAMP)
+        with closing(backing.factory()) as other:
+            view = other.log("c").inventory()
+            assert [entry.serial >> 80 for entry in view.certificates()] == list(range(1, total + 1))
+            assert [entry.name for entry in view.certificates(name="w-77")] == ["w-77"]
+            assert list(view.certificates(statuses=[RESERVED, REVOKING])) == []
+            assert other.log("c").inventory().head.seq == 2 * total
 
     @settings(
         max_examples=25,

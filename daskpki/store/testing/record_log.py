@@ -248,19 +248,6 @@ class RecordLogSuite(OneStore):
         assert released is not None
         assert (released.status, released.revoked_at, released.reason) == (RELEASED, None, None)
 
-    def test_many_leaves_fit(self, log: RecordLog, backing: Backing) -> None:
-        total, step = 600, 200
-        for start in range(1, total, step):
-            serials = range(start, start + step)
-            log.commit(always(*(reserved(n << 80, f"w-{n}") for n in serials)), STAMP)
-            log.commit(always(*(issued(n << 80) for n in serials)), STAMP)
-        with closing(backing.factory()) as other:
-            view = other.log("c").inventory()
-            assert [entry.serial >> 80 for entry in view.certificates()] == list(range(1, total + 1))
-            assert [entry.name for entry in view.certificates(name="w-77")] == ["w-77"]
-            assert list(view.certificates(statuses=[RESERVED, REVOKING])) == []
-            assert other.log("c").inventory().head.seq == 2 * total
-
     def test_the_inventory_follows_from_the_records(self, store: Store, backing: Backing) -> None:
         ca = {"generation": 1, "key_uri": "store:", "trust_domain": "c.daskpki.internal", "settings": {"max_ttl": 5}}
         revoked = {"serial": "3", "reason": "certificateHold", "at": 50}

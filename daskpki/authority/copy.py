@@ -13,9 +13,8 @@ it was enabled, and the copy is now disabled as well; or `--without-disabled` co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple
@@ -170,7 +169,6 @@ def copy_cluster(
     cluster: str,
     *,
     without_disabled: bool = False,
-    clock: Callable[[], datetime] = utc_now,
     ca_sha256: str | None = None,
 ) -> Copied:
     """Copy the cluster and verify the copy; the source is only read, and judged as by any other command.
@@ -184,7 +182,7 @@ def copy_cluster(
     """
     if cluster not in source.clusters():
         raise NotFoundError(f"there is no cluster {cluster!r} in {source.url}")
-    log = partial(source.log, cluster, Anchored(source, cluster, clock, ca_sha256).judge)
+    log = partial(source.log, cluster, Anchored(source, cluster, utc_now, ca_sha256).judge)
     _check_vacant(source, target, cluster, log())
     if not without_disabled:
         infos = _secrets(source, cluster)

@@ -122,11 +122,6 @@ def crl_pem(der: bytes) -> str:
     return encode_pem(der, _LABEL)
 
 
-def parse_crl(data: bytes) -> Crl:
-    """Parse a CRL in DER or PEM, **not verified**; CorruptError."""
-    return _contents(_load(_der(data)))
-
-
 def verify_crl(data: bytes, issuer: x509.Certificate, *, now: datetime | None) -> Crl:
     """Parse a CRL in DER or PEM; NotTrustedError unless `issuer` signed it and it is current at `now`.
 

@@ -28,7 +28,7 @@ from daskpki.handover import parse_handover
 from daskpki.pki import pem
 from daskpki.pki.certificates import certificate_identity, der, load_certificate, permitted_dns
 from daskpki.pki.credential import parse_credential
-from daskpki.pki.crl import Revocation, crl_pem, parse_crl, sign_crl
+from daskpki.pki.crl import Revocation, crl_pem, sign_crl
 from daskpki.pki.csr import create_request, parse_request, request_pem
 from daskpki.pki.keys import parse_key, serialize_key
 from daskpki.pki.trust import verify_trust
@@ -37,7 +37,7 @@ from daskpki.pki.verify import check_purpose
 from daskpki.store.encryption import open_with_key, seal_with_key
 from daskpki.store.gsm.log_format import decode_part
 from daskpki.store.local.backup import read_backup
-from tests.support.pki_material import NOW, authority, identity, key, leaf
+from tests.support.pki_material import NOW, authority, identity, key, leaf, parse_crl
 
 HERE: Final = Path(__file__).parent
 FORMATS: Final = HERE.parent / "formats" / "data" / "format-1"

@@ -21,7 +21,6 @@ from daskpki.pki.crl import (
     REASONS,
     Revocation,
     crl_pem,
-    parse_crl,
     parse_header,
     parse_reason,
     sign_crl,
@@ -32,7 +31,7 @@ from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import CRL_LIFETIME
 from tests.robustness.crash.nightly import NIGHTLY
 from tests.support.judges import lint_crl, openssl_verify
-from tests.support.pki_material import CA_KINDS, NOW, authority, leaf
+from tests.support.pki_material import CA_KINDS, NOW, authority, leaf, parse_crl
 
 revocations = st.dictionaries(
     st.one_of(st.integers(1, (1 << 127) - 1), st.integers(1, 1000)),

@@ -28,11 +28,11 @@ from daskpki.pki.credential import (
     key_pem,
     parse_credential,
 )
-from daskpki.pki.crl import Revocation, crl_der, crl_pem, parse_crl, sign_crl, verify_crl
+from daskpki.pki.crl import Revocation, crl_der, crl_pem, sign_crl, verify_crl
 from daskpki.pki.keys import KeyType, PrivateKey, parse_key, serialize_key, sign, verify
 from daskpki.pki.trust_document import CrlPart, parse_trust
 from daskpki.pki.verify import key_fits, verify_leaf
-from tests.support.pki_material import NOW, TD, World, authority, identity, key, labels, leaf, worlds
+from tests.support.pki_material import NOW, TD, World, authority, identity, key, labels, leaf, parse_crl, worlds
 
 
 def credential(*, tiers: int = 1, kind: KeyType = KeyType.P256, with_key: bool = True) -> Credential:

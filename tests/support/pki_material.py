@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from daskpki.authority.session import random_serial
 from daskpki.identity import Identity, Role
+from daskpki.pki import crl
+from daskpki.pki.crl import Crl
 from daskpki.pki.issuer import Issuer, create_intermediate, create_offline_root, create_root, issue_leaf
 from daskpki.pki.keys import KeyType, PrivateKey, generate_key
 from daskpki.pki.profile import DAY, MIN_TTL, LeafRequest, Policy, make_policy
@@ -65,6 +67,11 @@ def leaf(
     wanted = request or LeafRequest(identity())
     number = serial or random_serial()
     return issue_leaf(issuer, wanted, key(kind).public_key(), serial=number, now=now, policy=policy)
+
+
+def parse_crl(data: bytes) -> Crl:
+    """A CRL in DER or PEM, not verified: what the parser alone makes of it."""
+    return crl._contents(crl._load(crl._der(data)))
 
 
 labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)

@@ -196,7 +196,7 @@ class RecordLogSuite(OneStore):
         with closing(backing.factory()) as other:
             assert [record.kind for record in other.log("c").records()] == [RESERVED, ISSUED]
 
-    @pytest.mark.parametrize("workers", [threads, processes])
+    @pytest.mark.parametrize("workers", [threads, processes], ids=["threads", "processes"])
     def test_many_writers_lose_and_double_nothing(
         self, log: RecordLog, backing: Backing, workers: Callable[[int], AbstractContextManager[Executor]]
     ) -> None:

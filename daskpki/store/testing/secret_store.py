@@ -293,7 +293,7 @@ class SecretStoreSuite(OneStore):
         number = secrets.add(SECRET, Confidential("two"))
         assert secrets.access(SECRET, number).reveal() == b"two"
 
-    @pytest.mark.parametrize("workers", [threads, processes])
+    @pytest.mark.parametrize("workers", [threads, processes], ids=["threads", "processes"])
     def test_many_writers_lose_and_double_nothing(
         self, secrets: SecretStore, backing: Backing, workers: Callable[[int], AbstractContextManager[Executor]]
     ) -> None:

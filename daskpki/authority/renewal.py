@@ -12,8 +12,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from daskpki.authority.issuance import Wanted
 from daskpki.authority.lookup import issuing_der, living_authorities, recorded_policy
 from daskpki.authority.repair import ABANDON_AFTER
 from daskpki.errors import PolicyError, UsageError
@@ -31,6 +31,9 @@ from daskpki.pki.profile import (
     leaf_lifetime,
 )
 from daskpki.records import ISSUED, RELEASED, RESERVED
+
+if TYPE_CHECKING:  # reports read due dates, and issue nothing
+    from daskpki.authority.issuance import Wanted
 
 
 def is_due(life: CertificateRecord | Lifetime, now: float) -> bool:

@@ -199,8 +199,10 @@ def options(
         ours = logging.getLogger("daskpki")
         ctx.call_on_close(partial(ours.setLevel, ours.level))  # a program may run more than one command
         ours.setLevel(logging.ERROR)
+    source = ctx.get_parameter_source("store")
     ctx.obj = Invocation(
         store=store,
+        is_store_given=source is not None and source.name != "DEFAULT",
         chosen_cluster=cluster,
         passphrase_file=passphrase_file,
         key_file=key_file,

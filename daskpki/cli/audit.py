@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from daskpki.cli.invocation import Invocation
 from daskpki.cli.output import print_listing, table_lines
 from daskpki.errors import UsageError
 from daskpki.quoting import rfc3339
 
 if TYPE_CHECKING:
     from daskpki.authority.session import Session
-    from daskpki.cli.invocation import Invocation
     from daskpki.records import Record
 
 _BASIS: Final = {
@@ -27,7 +27,7 @@ _COLUMNS: Final = ("seq", "time", "who", "command", "operation", "event", "body"
 
 
 def audit(
-    ctx: typer.Context,
+    invocation: Invocation,
     verify: Annotated[
         bool,
         typer.Option(
@@ -46,7 +46,6 @@ def audit(
     The author of a record is as claimed: on Secret Manager, Cloud Audit Logs are the authority. Exits 3 if verification
     fails.
     """
-    invocation: Invocation = ctx.obj
     if verify and (as_csv or since > 1):
         raise UsageError("--verify checks the whole log and shows none of it", hint="daskpki audit --verify")
     with invocation.authority() as authority:
@@ -93,7 +92,7 @@ def _verify(invocation: Invocation, session: Session) -> None:
 
 
 def report(
-    ctx: typer.Context,
+    invocation: Invocation,
     html: Annotated[Path, typer.Option("--html", metavar="FILE", help="Page to write.")],
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
@@ -106,7 +105,6 @@ def report(
     from daskpki.authority.report import gather, render_page
     from daskpki.files import write_private
 
-    invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
         found = gather(authority.session)
     write_private(html, render_page(found).encode(), force=force)

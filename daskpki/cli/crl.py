@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daskpki.cli.init_ca import offline_root
+from daskpki.cli.invocation import Invocation
 from daskpki.cli.output import facts, results, table
 from daskpki.errors import NotFoundError, UsageError
 from daskpki.quoting import rfc3339
@@ -17,13 +18,12 @@ from daskpki.quoting import rfc3339
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
     from daskpki.authority.crl import KeptCrl
-    from daskpki.cli.invocation import Invocation
     from daskpki.cli.output import Output
     from daskpki.inventory import Inventory
 
 
 def crl(
-    ctx: typer.Context,
+    invocation: Invocation,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the list to this file.")] = None,
     pem: Annotated[bool, typer.Option("--pem", help="PEM (default for a file); without --out, on stdout.")] = False,
     der: Annotated[bool, typer.Option("--der", help="DER; for one CA only.")] = False,
@@ -52,7 +52,6 @@ def crl(
     """
     from daskpki.files import PUBLIC_FILE, write_private
 
-    invocation: Invocation = ctx.obj
     if pem and der:
         raise UsageError("--pem and --der are two forms of the same", hint="use one of them")
     if der and out is None:

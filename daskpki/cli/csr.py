@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daskpki.cli.invocation import parse_role_and_name
+from daskpki.cli.invocation import Invocation, parse_role_and_name
 from daskpki.cli.output import certificate_facts
 from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Identity, Role, default_trust_domain
@@ -16,13 +16,12 @@ from daskpki.quoting import minute
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
-    from daskpki.cli.invocation import Invocation
     from daskpki.credentials.login_file import LoginFile
     from daskpki.pki.credential import Credential
 
 
 def request(
-    ctx: typer.Context,
+    invocation: Invocation,
     who: Annotated[str, typer.Argument(metavar="client/NAME", help="A client; other roles keep no key in a keyring.")],
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="The name, if it is not given as client/NAME.")
@@ -42,20 +41,19 @@ def request(
     it; daskpki whoami shows waiting keys, daskpki logout removes them.
     """
     from daskpki.authority.ca_keys import parse_key_type
-    from daskpki.cli.login import environment_of, keyring_remedy
+    from daskpki.cli.login import keyring_remedy
     from daskpki.credentials.contexts import LOGIN_FILE
     from daskpki.credentials.csr import request_certificate, waiting_for
     from daskpki.credentials.login_file import SUFFIX
     from daskpki.files import PUBLIC_FILE, write_private
     from daskpki.pki.csr import request_pem
 
-    invocation: Invocation = ctx.obj
     role, label = parse_role_and_name(who, name, named)
     if role is not Role.CLIENT:
         hint = f"daskpki issue {role.value}; or any program's request: daskpki sign FILE {role.value}/NAME"
         raise PolicyError(f"a {role.value}'s key does not live in a person's keyring", hint=hint)
     identity = Identity(default_trust_domain(invocation.cluster), role, label)
-    here = environment_of(invocation)
+    here = invocation.environment()
     waiting = waiting_for(here.contexts, invocation.store_name, invocation.cluster, identity.name)
     instead = f"on a machine without a keyring, an operator's daskpki export client/{label} --out DIR takes its place"
     with keyring_remedy(f"unlock the keyring of your desktop session; {instead}"):
@@ -76,7 +74,7 @@ def request(
 
 
 def sign(
-    ctx: typer.Context,
+    invocation: Invocation,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The request, PEM or DER.")],
     who: Annotated[
         str | None,
@@ -108,7 +106,6 @@ def sign(
     from daskpki.pki.credential import certificate_pem, parse_credential
     from daskpki.pki.csr import parse_request
 
-    invocation: Invocation = ctx.obj
     options = [*(["--out", str(out)] if out else []), *(["--ttl", ttl] if ttl else [])]
     by_login_file = out is not None and out.suffix == SUFFIX
     asked = parse_request(read_file(file))

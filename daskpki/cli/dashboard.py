@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from daskpki.cli.login import environment_of
+from daskpki.cli.invocation import Invocation
 from daskpki.credentials.contexts import LIMIT_OF_PORTS, parse_scheduler
 from daskpki.errors import UsageError
 
-if TYPE_CHECKING:
-    from daskpki.cli.invocation import Invocation
-
 
 def dashboard(
-    ctx: typer.Context,
+    invocation: Invocation,
     address: Annotated[
         str | None,
         typer.Argument(
@@ -46,12 +43,11 @@ def dashboard(
     from daskpki.dashboard.proxy import parse_location, upstream_of
     from daskpki.settings import home
 
-    invocation: Invocation = ctx.obj
     if not 0 <= port < LIMIT_OF_PORTS:
         raise UsageError(f"--port {port} is not a port", hint=f"1 to {LIMIT_OF_PORTS - 1}, or none for a free one")
     target = parse_scheduler(address) if address is not None else None
     location = parse_location(dashboard_address) if dashboard_address is not None else None
-    upstream = upstream_of(target, location, environment_of(invocation))
+    upstream = upstream_of(target, location, invocation.environment())
     open_page = webbrowser.open if browser else lambda _url: False
     tell = partial(print, flush=True)
     asyncio.run(serve(upstream, port=port, home=home(os.environ), open_page=open_page, tell=tell))

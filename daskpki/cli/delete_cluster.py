@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from daskpki.cli.invocation import Invocation
 from daskpki.cli.renew_revoke import Push, notify_schedulers
 from daskpki.errors import UsageError
 from daskpki.quoting import day
@@ -17,7 +18,6 @@ from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
     from daskpki.authority.deletion import Deletion
-    from daskpki.cli.invocation import Invocation
 
 ONE_POLL: Final = 75
 """Seconds in which every running node looks for a newer trust document: a minute, its jitter, and the answer."""
@@ -29,7 +29,7 @@ _UNSEEN: Final = (
 
 
 def delete_cluster(
-    ctx: typer.Context,
+    invocation: Invocation,
     confirm: Annotated[
         str | None, typer.Option(metavar="CLUSTER", help="Name of the cluster again, instead of the question.")
     ] = None,
@@ -46,7 +46,6 @@ def delete_cluster(
     """
     from daskpki.authority.deletion import delete_secrets, plan_deletion
 
-    invocation: Invocation = ctx.obj
     output = invocation.output
     if confirm is not None and confirm != invocation.cluster:
         raise UsageError(f"--confirm {confirm!r} is not the cluster {invocation.cluster!r}", hint="name it again")

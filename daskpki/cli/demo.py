@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
-import typer
-
+from daskpki.cli.invocation import Invocation
 from daskpki.errors import DaskpkiError
 
-if TYPE_CHECKING:
-    from daskpki.cli.invocation import Invocation
 
-
-def demo(ctx: typer.Context) -> None:
+def demo(invocation: Invocation) -> None:
     """Show daskpki on this machine in under a minute: a CA, a secured cluster, a computation, three refused strangers.
 
     Example:  [bold]daskpki demo[/bold]
@@ -24,7 +19,6 @@ def demo(ctx: typer.Context) -> None:
 
     if find_spec("numpy") is None:
         raise DaskpkiError("the demo computes with dask.array, which needs numpy", hint="pip install 'daskpki[all]'")
-    invocation: Invocation = ctx.obj
     told: list[str] = []
     tell_story(told.append if invocation.output.as_json else lambda line: print(line, flush=True))
     if invocation.output.as_json:

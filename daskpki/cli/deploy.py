@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
-from daskpki.cli.invocation import Commands, YesOption, replace_parameter
+from daskpki.cli.invocation import Commands, Invocation, YesOption, replace_parameter
 from daskpki.deploy.settings import Deployment, Site, check_deployment, parse_gsm
 from daskpki.errors import NothingToDo, UsageError
 
 if TYPE_CHECKING:
-    from daskpki.cli.invocation import Invocation
     from daskpki.deploy.gcloud import Run
     from daskpki.deploy.plan import Step
 
@@ -82,7 +81,7 @@ def _settings(**options: Any) -> dict[str, Any]:
 
 @deploy.command("gcp", no_args_is_help=True)
 @partial(replace_parameter, name="settings", options=list(_options()), make=_settings)
-def gcp(ctx: typer.Context, settings: dict[str, Any], use: Use = Use()) -> None:
+def gcp(invocation: Invocation, settings: dict[str, Any], use: Use = Use()) -> None:
     """Plan a cluster on Compute Engine, and with --apply carry the plan out by gcloud.
 
     One VM:  [bold]daskpki deploy gcp --store gsm://PROJECT --zone europe-west1-b --image IMAGE:1[/bold]
@@ -92,7 +91,6 @@ def gcp(ctx: typer.Context, settings: dict[str, Any], use: Use = Use()) -> None:
     The plan is shown first. Without --apply nothing changes; applying twice changes nothing. No secret is in a command,
     in metadata or in an environment. CA, credentials and enabled services outlive --destroy.
     """
-    invocation: Invocation = ctx.obj
     store = parse_gsm(invocation.store)
     wanted = None
     if {"zone", "image"} <= settings.keys():

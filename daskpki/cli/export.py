@@ -5,21 +5,17 @@ from __future__ import annotations
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from daskpki.cli.completion import complete_name
-from daskpki.cli.invocation import parse_role_and_name, read_passphrase
+from daskpki.cli.invocation import Invocation, complete_name, parse_role_and_name, read_passphrase
 from daskpki.errors import UsageError
 from daskpki.identity import Role
 
-if TYPE_CHECKING:
-    from daskpki.cli.invocation import Invocation
-
 
 def export(
-    ctx: typer.Context,
+    invocation: Invocation,
     who: Annotated[
         str, typer.Argument(metavar="ROLE/NAME", help="Owner of the credential.", autocompletion=complete_name)
     ],
@@ -42,7 +38,6 @@ def export(
     from daskpki.files import write_private
     from daskpki.pki.credential import encode_pkcs12
 
-    invocation: Invocation = ctx.obj
     if (p12 is None) == (out is None):
         raise UsageError("export writes either a directory or a PKCS#12 file", hint="--out DIR or --p12 FILE")
     role, name = parse_role_and_name(who)

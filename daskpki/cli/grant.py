@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daskpki.cli.invocation import Invocation
 from daskpki.cli.output import table
 from daskpki.errors import UsageError
 
 if TYPE_CHECKING:
-    from daskpki.cli.invocation import Invocation
     from daskpki.grants import GrantFinding, Grants, GrantTarget, PolicyChange
 
 
 def grant(
-    ctx: typer.Context,
+    invocation: Invocation,
     what: Annotated[
         str | None,
         typer.Argument(metavar="ROLE[/NAME]", help="Credential; or secret/NAME, trust, records, cakey/GEN."),
@@ -38,7 +38,6 @@ def grant(
     """
     from daskpki.grants import parse_grant_target, parse_member
 
-    invocation: Invocation = ctx.obj
     target = None if what is None else parse_grant_target(what, invocation.cluster)
     members = [parse_member(member, revoke=revoke) for member in to or ()]
     if check:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daskpki.authority.lookup import anchor_der
-from daskpki.cli.invocation import parse_role_and_name, read_passphrase
+from daskpki.cli.invocation import Invocation, parse_role_and_name, read_passphrase
 from daskpki.cli.issue import next_step
 from daskpki.cli.output import fingerprint_lines
 from daskpki.errors import UsageError
@@ -20,7 +20,6 @@ from daskpki.quoting import rfc3339
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
     from daskpki.authority.ca_keys import OfflineRoot
-    from daskpki.cli.invocation import Invocation
     from daskpki.store.gsm.secrets import GsmOptions
     from daskpki.store.port import Store
 
@@ -39,7 +38,7 @@ def offline_root(invocation: Invocation, path: Path | None, passphrase_file: Pat
 
 
 def init_ca(
-    ctx: typer.Context,
+    invocation: Invocation,
     with_: Annotated[
         list[str] | None,
         typer.Option("--with", metavar="LEAVES", help="Also issue these certificates: scheduler,worker,client/alice."),
@@ -91,7 +90,6 @@ def init_ca(
     """
     from daskpki.authority.creation import plan_ca
 
-    invocation: Invocation = ctx.obj
     named = [part.strip() for listed in with_ or () for part in listed.split(",") if part.strip()]
     leaves = list(dict.fromkeys(parse_role_and_name(part) for part in named))
     seal = ca_passphrase or invocation.ca_passphrase_file is not None

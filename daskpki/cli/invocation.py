@@ -15,7 +15,8 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache, partial, wraps
 from inspect import Parameter, signature
@@ -28,7 +29,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.models import CommandFunctionType
 
 from daskpki.cli.output import Output, prompt
-from daskpki.errors import UsageError
+from daskpki.errors import DaskpkiError, UsageError
 from daskpki.identity import Role, default_name, parse_label, parse_role
 from daskpki.settings import DEFAULT_CLUSTER, parse_store_url
 from daskpki.store.local.key_slots import Unlocking
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
     from daskpki.authority.ca_keys import CaKeys
     from daskpki.confidential import Confidential
+    from daskpki.credentials.sources import Environment
     from daskpki.store.gsm.secrets import GsmOptions
     from daskpki.store.port import Store
 
@@ -89,26 +91,28 @@ class PlainGroup(TyperGroup):
 
 
 class Commands(typer.Typer):
-    """A group of commands whose options, and its own, take plain values; a parameter may be a group of options."""
+    """A group of commands, each of which may take the invocation and groups of options; plain values are quick."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(cls=PlainGroup, **options)
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
-        """Register a command whose options take plain values; a parameter may be a group of options."""
+        """Register a command; see `adapt` for its parameters."""
         register = super().command(name, cls=PlainCommand, **options)
-        return lambda function: register(spread_groups(function))
+        return lambda function: register(adapt(function))
 
     def callback(self, **options: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """Register the function that takes the group's own options; as `command`."""
         register = super().callback(**options)
-        return lambda function: register(spread_groups(function))
+        return lambda function: register(adapt(function))
 
 
-def spread_groups(function: CommandFunctionType) -> CommandFunctionType:
-    """Replace each parameter whose default is a NamedTuple by an option for each of its fields."""
-    for name, parameter in signature(function).parameters.items():
-        if isinstance(parameter.default, tuple):
+def adapt(function: CommandFunctionType) -> CommandFunctionType:
+    """Replace an Invocation by typer's context, and a parameter that is a NamedTuple by options for its fields."""
+    for name, parameter in signature(function, eval_str=True).parameters.items():
+        if parameter.annotation is Invocation:
+            function = replace_parameter(function, name, [("ctx", typer.Context, Parameter.empty)], lambda ctx: ctx.obj)
+        elif isinstance(parameter.default, tuple):
             group = type(parameter.default)
             hints = get_type_hints(group, include_extras=True)
             options = [(field, hint, getattr(parameter.default, field)) for field, hint in hints.items()]
@@ -249,6 +253,7 @@ class Invocation(NamedTuple):
     """One run of `daskpki`: its global options and the name of its command."""
 
     store: str
+    is_store_given: bool
     chosen_cluster: str | None
     passphrase_file: str | None
     key_file: str | None
@@ -321,14 +326,27 @@ class Invocation(NamedTuple):
 
     def unlocking(self) -> Unlocking:
         """The ways to a local store's master key that this run has."""
-        from daskpki.credentials.os_keyring import OSKeyring
-
         asks = "--passphrase-file FILE or --key-file FILE"
-        return Unlocking(
+        ways = Unlocking(
             key_file=Path(self.key_file) if self.key_file else None,
             passphrase_file=Path(self.passphrase_file) if self.passphrase_file else None,
-            keyring=OSKeyring(),
             prompt=partial(read_passphrase, None, "", "the local store", asks),
+        )
+        if ways.named or any(map(os.environ.get, ("DASKPKI_KEY_FILE", "DASKPKI_PASSPHRASE_FILE"))):
+            return ways
+        from daskpki.credentials.os_keyring import OSKeyring
+
+        return ways._replace(keyring=OSKeyring())
+
+    def environment(self) -> Environment:
+        """The variables, clock, keyring and stores in which a person's credential is searched."""
+        from daskpki.credentials.os_keyring import OSKeyring
+        from daskpki.credentials.sources import Environment
+        from daskpki.store.opening import open_store
+
+        pin = {"DASKPKI_CA_SHA256": self.ca_sha256} if self.ca_sha256 else {}
+        return Environment(
+            os.environ | pin, datetime.now(UTC), OSKeyring(), lambda url: open_store(url, unlock=self.unlocking())
         )
 
 
@@ -352,12 +370,6 @@ def given_options(hoisted: Sequence[str]) -> str:
     return shlex.join(words)
 
 
-def is_given(ctx: typer.Context, name: str) -> bool:
-    """True if a global option was set, on the command line or by its variable."""
-    source = ctx.find_root().get_parameter_source(name)
-    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
-
-
 def with_options(text: str, options: str, commands: Iterable[str]) -> str:
     """Add these options to each daskpki and daskpki-entrypoint command in the text that has none yet."""
     if not options:
@@ -367,3 +379,26 @@ def with_options(text: str, options: str, commands: Iterable[str]) -> str:
     shared = shlex.join(word for word in shlex.split(options) if word.startswith(("--store=", "--cluster=")))
     entry = r"\bdaskpki-entrypoint (?:scheduler|worker|node)\b(?! --(?:store|cluster))"
     return re.sub(entry, lambda found: f"{found[0]} {shared}", text) if shared else text
+
+
+_MOST_COMPLETED: Final = 2_000
+
+
+def complete_name(ctx: Any, incomplete: str) -> list[str]:
+    """The names ROLE/NAME in the local store of this command line; none for a store in the cloud.
+
+    Each key press starts a process, so completion calls no cloud, opens no keyring and asks nothing: it reads the
+    records of the log, which are not encrypted.
+    """
+    from daskpki.settings import LocalUrl, cluster_name, store_url
+    from daskpki.store.opening import open_store
+
+    given = ctx.find_root().params
+    with suppress(DaskpkiError):
+        url = store_url(os.environ, given.get("store"))
+        if isinstance(url, LocalUrl):
+            with closing(open_store(url)) as opened:
+                log = opened.log(cluster_name(os.environ, given.get("cluster")))
+                names = (entry.slug for entry in log.read_cached().certificates())
+                return sorted(set(islice((name for name in names if name.startswith(incomplete)), _MOST_COMPLETED)))
+    return []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daskpki.cli.invocation import parse_role_and_name
+from daskpki.cli.invocation import Invocation, parse_role_and_name
 from daskpki.errors import Interrupted
 from daskpki.identity import Role, parse_label
 from daskpki.pki.profile import Grade
@@ -18,14 +18,13 @@ if TYPE_CHECKING:
 
     from daskpki.authority.ca import CertificateAuthority
     from daskpki.authority.issuance import Issued
-    from daskpki.cli.invocation import Invocation
     from daskpki.pki.profile import LeafRequest
 
 _BAR_FROM = 20  # fewer leaves are issued before anybody could read a bar
 
 
 def issue(
-    ctx: typer.Context,
+    invocation: Invocation,
     who: Annotated[str, typer.Argument(metavar="ROLE[/NAME]", help="Role of the certificate, and its name.")],
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="The name, if it is not given as ROLE/NAME.")
@@ -57,7 +56,6 @@ def issue(
 
     Run an interrupted --count again to continue: names with a valid certificate are kept.
     """
-    invocation: Invocation = ctx.obj
     role, stem = parse_role_and_name(who, name, named)
     names = [stem] if count is None else [parse_label(f"{stem}-{number}", "name") for number in range(count)]
     with invocation.authority() as authority:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from daskpki.cli.completion import complete_name
 from daskpki.cli.crl import warn_of_end
-from daskpki.cli.invocation import parse_role_and_name
+from daskpki.cli.invocation import Invocation, complete_name, parse_role_and_name
 from daskpki.cli.output import certificate_facts, certificate_row, print_listing, table_lines
 from daskpki.errors import NotTrustedError, UsageError
 from daskpki.files import read_file
@@ -19,11 +18,10 @@ from daskpki.quoting import rfc3339
 
 if TYPE_CHECKING:
     from daskpki.authority.audit import Verifier
-    from daskpki.cli.invocation import Invocation
 
 
 def show(
-    ctx: typer.Context,
+    invocation: Invocation,
     which: Annotated[
         str,
         typer.Argument(
@@ -37,7 +35,6 @@ def show(
 
     Examples:  [bold]daskpki show client/alice[/bold]   [bold]daskpki show 3f9a21c4[/bold]
     """
-    invocation: Invocation = ctx.obj
     with invocation.authority(reading=True) as authority:
         document = authority.describe(authority.find(which, guess=True))
         now = authority.session.now()
@@ -45,7 +42,7 @@ def show(
 
 
 def verify(
-    ctx: typer.Context,
+    invocation: Invocation,
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Certificates, PEM or DER, leaf first.")],
 ) -> None:
     """Check certificates in files against the cluster's CA: chain, validity, role, revocation.
@@ -54,7 +51,6 @@ def verify(
 
     Exits 3 if one of them is not trusted.
     """
-    invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
         trusted = authority.verifier()
         documents = [_verified(trusted, path) for path in files]
@@ -104,7 +100,7 @@ COLUMNS: Final = (
 
 
 def list_(
-    ctx: typer.Context,
+    invocation: Invocation,
     role: Annotated[list[Role] | None, typer.Option(help="Only this role.")] = None,
     name: Annotated[str | None, typer.Option(metavar="N", help="Only this name, NAME or ROLE/NAME.")] = None,
     state: Annotated[
@@ -124,7 +120,6 @@ def list_(
     from daskpki.authority.lookup import select
     from daskpki.pki.profile import parse_ttl
 
-    invocation: Invocation = ctx.obj
     if serial and fingerprint:
         raise UsageError("--serial and --fingerprint name one certificate each", hint="use one of them")
     roles = frozenset(role or ())

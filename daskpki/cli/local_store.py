@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daskpki.cli.invocation import Commands, read_passphrase
+from daskpki.cli.invocation import Commands, Invocation, read_passphrase
 from daskpki.cli.output import table
 from daskpki.errors import UsageError
 from daskpki.quoting import day
 from daskpki.settings import GsmUrl, LocalUrl, StoreUrl, home, parse_store_url
 
 if TYPE_CHECKING:
-    from daskpki.cli.invocation import Invocation
     from daskpki.grants import Carried
     from daskpki.store.local.backup import Contents
     from daskpki.store.local.key_slots import KeySlots
@@ -49,12 +48,11 @@ def _slots(invocation: Invocation) -> Iterator[KeySlots]:
 
 
 @slot.command("list")
-def list_(ctx: typer.Context) -> None:
+def list_(invocation: Invocation) -> None:
     """List the key slots; each of them unlocks the store.
 
     Example:  [bold]daskpki slot list[/bold]
     """
-    invocation: Invocation = ctx.obj
     with _slots(invocation) as slots:
         documents = [{"id": entry.id, "kind": entry.kind, "created": day(entry.created)} for entry in slots.list()]
     rows = [(entry["id"], entry["kind"], entry["created"]) for entry in documents]
@@ -63,7 +61,7 @@ def list_(ctx: typer.Context) -> None:
 
 @slot.command("add")
 def add(
-    ctx: typer.Context,
+    invocation: Invocation,
     kind: Annotated[SlotKind, typer.Argument(help="How the new slot is unlocked.")],
     file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File with the new passphrase, or the key file to create.")
@@ -74,7 +72,6 @@ def add(
 
     Examples:  [bold]daskpki slot add recovery[/bold]   [bold]daskpki slot add passphrase --replace[/bold]
     """
-    invocation: Invocation = ctx.obj
     with _slots(invocation) as slots:
         code = _add(slots, kind, file, replace=replace)
     lines = [f"added a slot: {kind.value}"]
@@ -102,20 +99,20 @@ def _add(slots: KeySlots, kind: SlotKind, file: Path | None, *, replace: bool) -
 
 @slot.command("remove")
 def remove(
-    ctx: typer.Context, which: Annotated[str, typer.Argument(metavar="ID", help="Slot id from `daskpki slot list`.")]
+    invocation: Invocation,
+    which: Annotated[str, typer.Argument(metavar="ID", help="Id from `daskpki slot list`.")],
 ) -> None:
     """Remove a key slot; the last one stays, since nothing else would unlock the store.
 
     Example:  [bold]daskpki slot remove 2[/bold]
     """
-    invocation: Invocation = ctx.obj
     with _slots(invocation) as slots:
         slots.remove(which)
     invocation.output.result({"removed": which}, [f"removed slot {which}"])
 
 
 def backup(
-    ctx: typer.Context,
+    invocation: Invocation,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="New file; an existing one is never overwritten.")],
 ) -> None:
     """Write the local store to one file, while other commands go on.
@@ -127,14 +124,13 @@ def backup(
     """
     from daskpki.store.local.backup import write_backup
 
-    invocation: Invocation = ctx.obj
     contents = write_backup(_directory(invocation), file)
     invocation.output.result(_document(file, contents), [f"wrote {file}", *_lines(contents)])
     invocation.output.hint("The store's own passphrase, key file, keyring or recovery code unlocks it.")
 
 
 def restore(
-    ctx: typer.Context,
+    invocation: Invocation,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File that daskpki backup wrote.")],
     accept_older: Annotated[
         bool, typer.Option("--accept-older", help="Restore even if this user has seen a later state of the store.")
@@ -149,7 +145,6 @@ def restore(
     """
     from daskpki.store.local.backup import restore_backup
 
-    invocation: Invocation = ctx.obj
     directory = _directory(invocation)
     contents = restore_backup(file, directory, home(os.environ) / "seen", accept_older=accept_older)
     invocation.output.result(_document(directory, contents), [f"restored {directory}", *_lines(contents)])
@@ -178,7 +173,7 @@ def _lines(contents: Contents) -> list[str]:
 
 
 def copy(
-    ctx: typer.Context,
+    invocation: Invocation,
     to: Annotated[str, typer.Option("--to", metavar="URL", help="Store to copy to.")],
     without_disabled: Annotated[
         bool, typer.Option("--without-disabled", help="Skip disabled versions, which cannot be read.")
@@ -195,7 +190,6 @@ def copy(
     """
     from daskpki.authority.copy import copy_cluster
 
-    invocation: Invocation = ctx.obj
     urls = parse_store_url(invocation.store), parse_store_url(to)
     if urls[0] == urls[1]:
         raise UsageError(f"{to} is the store that is copied from", hint="name another one with --to")

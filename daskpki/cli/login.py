@@ -5,26 +5,35 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daskpki.cli.completion import complete_login
-from daskpki.cli.invocation import Commands, is_given, parse_client
+from daskpki.cli.invocation import Commands, Invocation, parse_client
 from daskpki.cli.output import facts, table
-from daskpki.errors import AccessDeniedError, NotFoundError, UsageError
+from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError, UsageError
 from daskpki.quoting import minute, remaining_seconds, rfc3339
+from daskpki.settings import home
 
 if TYPE_CHECKING:
-    from daskpki.cli.invocation import Invocation
     from daskpki.credentials.contexts import Saved
     from daskpki.credentials.login import LoggedIn
     from daskpki.credentials.sources import Environment
 
 context = Commands(no_args_is_help=True, help="List, choose and remove your logins.")
+
+
+def complete_login(incomplete: str) -> list[str]:
+    """The logins CLUSTER/NAME of this user, from their public files."""
+    from daskpki.credentials.contexts import Contexts
+
+    with suppress(DaskpkiError):
+        titles = [saved.context.title for saved in Contexts(home(os.environ)).all()]
+        return [title for title in titles if title.startswith(incomplete)]
+    return []
+
 
 Which = Annotated[
     str, typer.Argument(metavar="CLUSTER[/NAME]", help="Login, or its id.", autocompletion=complete_login)
@@ -32,7 +41,7 @@ Which = Annotated[
 
 
 @context.command("list")
-def list_(ctx: typer.Context) -> None:
+def list_(invocation: Invocation) -> None:
     """List the logins with their clusters and addresses; a star marks the one used if several match.
 
     Example:  [bold]daskpki context list[/bold]
@@ -41,8 +50,7 @@ def list_(ctx: typer.Context) -> None:
     from daskpki.credentials.sources import ending
     from daskpki.pki.trust_document import parse_trust
 
-    invocation: Invocation = ctx.obj
-    here = environment_of(invocation)
+    here = invocation.environment()
     active, preferred = here.contexts.active(), here.contexts.preferred()
     documents, rows = [], []
     for saved in here.contexts.all():
@@ -59,37 +67,24 @@ def list_(ctx: typer.Context) -> None:
 
 
 @context.command("use")
-def use(ctx: typer.Context, which: Which) -> None:
+def use(invocation: Invocation, which: Which) -> None:
     """Use this login if several match.
 
     Example:  [bold]daskpki context use prod/alice[/bold]
     """
-    invocation: Invocation = ctx.obj
-    contexts = environment_of(invocation).contexts
+    contexts = invocation.environment().contexts
     chosen = contexts.find(which)
     contexts.prefer(chosen)
     invocation.output.result({"preferred": chosen.id}, [f"{chosen.context.title} is used where several logins match"])
 
 
 @context.command("remove")
-def remove(ctx: typer.Context, which: Which) -> None:
+def remove(invocation: Invocation, which: Which) -> None:
     """Remove a login, as `daskpki logout` does.
 
     Example:  [bold]daskpki context remove prod/alice[/bold]
     """
-    logout(ctx, which)
-
-
-def environment_of(invocation: Invocation) -> Environment:
-    """The variables, clock, keyring and stores in which a person's credential is searched."""
-    from daskpki.credentials.os_keyring import OSKeyring
-    from daskpki.credentials.sources import Environment
-    from daskpki.store.opening import open_store
-
-    pin = {"DASKPKI_CA_SHA256": invocation.ca_sha256} if invocation.ca_sha256 else {}
-    return Environment(
-        os.environ | pin, datetime.now(UTC), OSKeyring(), lambda url: open_store(url, unlock=invocation.unlocking())
-    )
+    logout(invocation, which)
 
 
 @contextmanager
@@ -106,7 +101,7 @@ def keyring_remedy(remedy: str) -> Iterator[None]:
 
 
 def login(
-    ctx: typer.Context,
+    invocation: Invocation,
     who: Annotated[
         str | None,
         typer.Argument(
@@ -137,8 +132,7 @@ def login(
     """
     from daskpki.credentials.login_file import is_login_file
 
-    invocation: Invocation = ctx.obj
-    here = environment_of(invocation)
+    here = invocation.environment()
     if who is not None and is_login_file(who):
         if name is not None:
             raise UsageError(
@@ -150,7 +144,7 @@ def login(
             hint = "for a login from the store: daskpki --ca-sha256 HEX login"
             raise UsageError("--ca-sha256 is for a login file", hint=hint)
         label = parse_client(who, name)
-        made = _login_from_store(ctx, here, label, scheduler or (), user_config=user_config)
+        made = _login_from_store(invocation, here, label, scheduler or (), user_config=user_config)
     context = made.saved.context
     document = {
         "identity": made.verified.credential.identity.uri,
@@ -164,13 +158,12 @@ def login(
 
 
 def _login_from_store(
-    ctx: typer.Context, here: Environment, label: str | None, schedulers: Sequence[str], *, user_config: bool
+    invocation: Invocation, here: Environment, label: str | None, schedulers: Sequence[str], *, user_config: bool
 ) -> LoggedIn:
     """Log in by the store of `--store`; without a name, renew the active login by the store that it came from."""
     from daskpki.credentials.login import login as log_in
 
-    invocation: Invocation = ctx.obj
-    active = None if label else _renewed(ctx, here)
+    active = None if label else _renewed(invocation, here)
     cluster = active.context.cluster if active else invocation.cluster
     own = active.context.name if active else label or _own_name()
     with ExitStack() as opened:
@@ -186,16 +179,15 @@ def _login_from_store(
             return log_in(store, cluster, own, schedulers, here, user_config=user_config)
 
 
-def _renewed(ctx: typer.Context, here: Environment) -> Saved | None:
+def _renewed(invocation: Invocation, here: Environment) -> Saved | None:
     """The active login of `--store` and `--cluster`, as far as these are given; None if there is no login yet."""
     from daskpki.credentials.contexts import LOGIN_FILE
     from daskpki.credentials.sources import renewal_of_login
 
-    invocation: Invocation = ctx.obj
     found = here.contexts.all()
-    if is_given(ctx, "cluster"):
+    if invocation.chosen_cluster is not None:
         found = [saved for saved in found if saved.context.cluster == invocation.cluster]
-    if is_given(ctx, "store"):
+    if invocation.is_store_given:
         found = [saved for saved in found if saved.context.store == invocation.store_name]
     if not found:
         return None
@@ -284,7 +276,7 @@ def _own_name() -> str:
 
 
 def logout(
-    ctx: typer.Context,
+    invocation: Invocation,
     which: Annotated[
         str | None,
         typer.Argument(
@@ -303,8 +295,7 @@ def logout(
     from daskpki.credentials.login import logout as log_out
     from daskpki.credentials.login import logout_targets
 
-    invocation: Invocation = ctx.obj
-    here = environment_of(invocation)
+    here = invocation.environment()
     targets = logout_targets(here, None if everything else which or invocation.cluster)
     with keyring_remedy("unlock the keyring of your desktop session, where the key is, and run this again"):
         log_out(here, *targets)
@@ -320,7 +311,7 @@ def logout(
 
 
 def whoami(
-    ctx: typer.Context,
+    invocation: Invocation,
     name: Annotated[
         str | None, typer.Option(metavar="N", help="Name that daskpki.security(NAME) would be given.")
     ] = None,
@@ -336,8 +327,7 @@ def whoami(
     from daskpki.pki.certificates import load_certificate
     from daskpki.pki.pem import fingerprint
 
-    invocation: Invocation = ctx.obj
-    here = environment_of(invocation)
+    here = invocation.environment()
     waiting = [known.title for known in all_waiting(here.contexts)]
     if waiting:
         invocation.output.hint(f"a key waits for its certificate: {', '.join(waiting)} (daskpki login, once signed)")

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from daskpki.cli.completion import complete_name
-from daskpki.cli.invocation import YesOption
+from daskpki.cli.invocation import Invocation, YesOption, complete_name
 from daskpki.cli.issue import progress
 from daskpki.cli.output import certificate_table, first_names
 from daskpki.errors import DaskpkiError, NotFoundError, NothingToDo, UsageError
@@ -20,7 +19,6 @@ from daskpki.identity import Role
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
-    from daskpki.cli.invocation import Invocation
     from daskpki.cluster.security import Answer
     from daskpki.inventory import CertificateRecord
 
@@ -63,12 +61,11 @@ def notify_schedulers(
 
 
 def _push(invocation: Invocation, authority: CertificateAuthority, given: Sequence[str] | None) -> list[Answer]:
-    from daskpki.cli.login import environment_of
     from daskpki.credentials.contexts import parse_scheduler
     from daskpki.credentials.source_selection import Wanted
     from daskpki.credentials.sources import obtain
 
-    found = obtain(Wanted(cluster=invocation.cluster), environment_of(invocation))
+    found = obtain(Wanted(cluster=invocation.cluster), invocation.environment())
     head = authority.session.anchor.chain.head()
     assert head is not None, "published a moment ago"
     latest = head.payload
@@ -95,7 +92,7 @@ def _report(invocation: Invocation, answer: Answer) -> None:
 
 
 def renew(
-    ctx: typer.Context,
+    invocation: Invocation,
     which: Annotated[
         str | None,
         typer.Argument(metavar="ROLE/NAME", help="Renew this certificate now.", autocompletion=complete_name),
@@ -118,7 +115,6 @@ def renew(
     Safe to run from cron, from two places at once, and after a crash. Expired certificates can be renewed. Also
     re-signs the revocation list when that is due, and notifies the schedulers.
     """
-    invocation: Invocation = ctx.obj
     if (which is None) == (not due):
         raise UsageError("renew takes either ROLE/NAME or --due", hint="daskpki renew --due")
     with invocation.authority() as authority:
@@ -146,7 +142,7 @@ def _renewable(authority: CertificateAuthority, which: str) -> CertificateRecord
 
 
 def revoke(
-    ctx: typer.Context,
+    invocation: Invocation,
     which: Annotated[
         str,
         typer.Argument(
@@ -171,7 +167,6 @@ def revoke(
     Running nodes refuse the certificate and close its connections within a minute, or at once if you are logged in as
     a client of the cluster.
     """
-    invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
         if not release and invocation.output.asks(yes=yes):  # else a request less on Secret Manager
             _ask(invocation, authority.revocable(which, reason), yes=yes)

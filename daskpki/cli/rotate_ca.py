@@ -13,7 +13,7 @@ import typer
 
 from daskpki.authority.rollover import RETIRING, STARTED
 from daskpki.cli.init_ca import offline_root
-from daskpki.cli.invocation import Commands, YesOption
+from daskpki.cli.invocation import Commands, Invocation, YesOption
 from daskpki.cli.output import fingerprint_lines, table
 from daskpki.cli.renew_revoke import Push, notify_schedulers
 from daskpki.errors import UnavailableError, UsageError
@@ -22,7 +22,6 @@ from daskpki.quoting import rfc3339
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
     from daskpki.authority.rollover import RolloverStatus, Successor
-    from daskpki.cli.invocation import Invocation
     from daskpki.inventory import AuthorityRecord
 
 
@@ -139,7 +138,7 @@ def rotate(
 
 @rotate_ca.command()
 def start(
-    ctx: typer.Context,
+    invocation: Invocation,
     new: NewCa = NewCa(),
     permit_dns: Annotated[
         list[str] | None, typer.Option(metavar="D", help="Further domain that certificates of the new CA may name.")
@@ -150,7 +149,6 @@ def start(
 
     Example:  [bold]daskpki rotate-ca start[/bold]
     """
-    invocation: Invocation = ctx.obj
     successor = new.successor(invocation, permit_dns or ())
     with invocation.authority(seal=new.ca_passphrase) as authority:
         made, resumed = authority.rollover().start(successor)
@@ -165,12 +163,11 @@ def start(
 
 
 @rotate_ca.command()
-def status(ctx: typer.Context) -> None:
+def status(invocation: Invocation) -> None:
     """Show the trusted CAs, the certificates still to reissue, and the next step.
 
     Example:  [bold]daskpki rotate-ca status[/bold]
     """
-    invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
         document = rollover_document(authority)
     rows = [
@@ -184,12 +181,11 @@ def status(ctx: typer.Context) -> None:
 
 
 @rotate_ca.command()
-def promote(ctx: typer.Context, push: Push = Push()) -> None:
+def promote(invocation: Invocation, push: Push = Push()) -> None:
     """Make the new CA issue, and reissue all valid certificates from it; run it again after an interruption.
 
     Example:  [bold]daskpki rotate-ca promote[/bold]
     """
-    invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
         rollover = authority.rollover()
         if rollover.status().phase == STARTED:
@@ -204,7 +200,7 @@ def promote(ctx: typer.Context, push: Push = Push()) -> None:
 
 @rotate_ca.command()
 def finish(
-    ctx: typer.Context,
+    invocation: Invocation,
     force: Annotated[
         bool, typer.Option("--force", help="Drop the old CA even if valid certificates of it remain.")
     ] = False,
@@ -216,7 +212,6 @@ def finish(
 
     Example:  [bold]daskpki rotate-ca finish[/bold]
     """
-    invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
         before = authority.rollover().status()
         if before.others:
@@ -233,12 +228,11 @@ def finish(
 
 
 @rotate_ca.command()
-def abort(ctx: typer.Context, push: Push = Push()) -> None:
+def abort(invocation: Invocation, push: Push = Push()) -> None:
     """Undo the rollover: drop the new CA, or after promote make the old one issue again (then finish).
 
     Example:  [bold]daskpki rotate-ca abort[/bold]
     """
-    invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
         before = authority.rollover().status()
         target = authority.rollover().abort()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daskpki.cli.invocation import Commands, YesOption
+from daskpki.cli.invocation import Commands, Invocation, YesOption
 from daskpki.cli.output import results, table
 from daskpki.confidential import Confidential
 from daskpki.errors import UsageError
@@ -19,7 +19,6 @@ from daskpki.files import read_file
 from daskpki.quoting import day, minute, remaining_seconds, rfc3339
 
 if TYPE_CHECKING:
-    from daskpki.cli.invocation import Invocation
     from daskpki.user_secrets import ClusterSecrets, Listed
 
 secret = Commands(no_args_is_help=True, help="Passwords and tokens of the cluster, with versions.")
@@ -42,7 +41,7 @@ def _secrets(invocation: Invocation) -> Iterator[ClusterSecrets]:
 
 @secret.command("set")
 def set_(
-    ctx: typer.Context,
+    invocation: Invocation,
     name: Name,
     file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Read the value from this file instead of stdin.")
@@ -62,7 +61,6 @@ def set_(
     """
     from daskpki.user_secrets import Periods
 
-    invocation: Invocation = ctx.obj
     periods = Periods(_seconds(ttl), _seconds(rotate_every))
     payload = _value(file)
     with _secrets(invocation) as secrets:
@@ -87,7 +85,7 @@ def _seconds(text: str | None) -> int | None:
 
 @secret.command("get")
 def get(
-    ctx: typer.Context,
+    invocation: Invocation,
     name: Name,
     version: Annotated[int | None, typer.Option(metavar="N", help="Read this version instead of the newest.")] = None,
 ) -> None:
@@ -95,7 +93,6 @@ def get(
 
     Example:  [bold]daskpki secret get db-password > /run/user/1000/db-password[/bold]
     """
-    invocation: Invocation = ctx.obj
     with _secrets(invocation) as secrets:
         payload = secrets.get(name, version)
     if invocation.output.as_json:
@@ -110,12 +107,11 @@ def get(
 
 
 @secret.command("list")
-def list_(ctx: typer.Context) -> None:
+def list_(invocation: Invocation) -> None:
     """List the secrets, and when each expires or needs a new value.
 
     Example:  [bold]daskpki secret list --json[/bold]
     """
-    invocation: Invocation = ctx.obj
     with _secrets(invocation) as secrets:
         listed = list(secrets.all())
     now = time.time()
@@ -142,12 +138,11 @@ def _in(moment: int | None, now: float) -> str:
 
 
 @secret.command("versions")
-def versions(ctx: typer.Context, name: Name) -> None:
+def versions(invocation: Invocation, name: Name) -> None:
     """List a secret's versions: state, time, and author as far as the log has it.
 
     Example:  [bold]daskpki secret versions db-password[/bold]
     """
-    invocation: Invocation = ctx.obj
     with _secrets(invocation) as secrets:
         found = secrets.versions(name)
     documents = [line._asdict() | {"created": rfc3339(line.created)} for line in found]
@@ -157,7 +152,7 @@ def versions(ctx: typer.Context, name: Name) -> None:
 
 @secret.command("rollback")
 def rollback(
-    ctx: typer.Context,
+    invocation: Invocation,
     name: Name,
     to: Annotated[
         int | None, typer.Option(metavar="N", help="Return to this version instead of the previous one.")
@@ -167,7 +162,6 @@ def rollback(
 
     Example:  [bold]daskpki secret rollback db-password[/bold]
     """
-    invocation: Invocation = ctx.obj
     with _secrets(invocation) as secrets:
         source, number = secrets.rollback(name, to)
     lines = [f"{name}: version {number} has the value of version {source}"]
@@ -176,7 +170,7 @@ def rollback(
 
 @secret.command("disable")
 def disable(
-    ctx: typer.Context,
+    invocation: Invocation,
     name: Name,
     version: Number,
     undo: Annotated[bool, typer.Option("--undo", help="Make the version readable again.")] = False,
@@ -185,7 +179,6 @@ def disable(
 
     Example:  [bold]daskpki secret disable db-password 2[/bold]
     """
-    invocation: Invocation = ctx.obj
     with _secrets(invocation) as secrets:
         (secrets.enable if undo else secrets.disable)(name, version)
     state = "enabled" if undo else "disabled"
@@ -193,12 +186,11 @@ def disable(
 
 
 @secret.command("destroy")
-def destroy(ctx: typer.Context, name: Name, version: Number, yes: YesOption = False) -> None:
+def destroy(invocation: Invocation, name: Name, version: Number, yes: YesOption = False) -> None:
     """Erase an old version's value for good.
 
     Example:  [bold]daskpki secret destroy db-password 2[/bold]
     """
-    invocation: Invocation = ctx.obj
     with _secrets(invocation) as secrets:
         if invocation.output.asks(yes=yes):  # do not ask before an act that would be refused
             secrets.check_not_newest(name, version)

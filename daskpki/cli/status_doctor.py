@@ -8,26 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from daskpki.cli.invocation import Invocation
 from daskpki.cli.output import facts, fingerprint_lines, first_names
 from daskpki.quoting import day, remaining_seconds
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
-    from daskpki.cli.invocation import Invocation
     from daskpki.doctor.checks import Finding
 
 _PATIENCE: Final = 1.0
 _MOST_ASKED: Final = 4
 
 
-def status(ctx: typer.Context) -> None:
+def status(invocation: Invocation) -> None:
     """Show the cluster in five lines: CA, next expiry, revocations, trust document, reachable schedulers.
 
     Example:  [bold]daskpki status[/bold]
 
     daskpki doctor checks everything, and suggests fixes.
     """
-    invocation: Invocation = ctx.obj
     with invocation.authority() as authority:
         problems = {address: _problem(address, authority) for address in _known_schedulers(authority)[:_MOST_ASKED]}
         document = _document(authority) | {"schedulers": {address: not why for address, why in problems.items()}}
@@ -105,7 +104,7 @@ def _lines(document: dict[str, Any], problems: dict[str, str | None], now: float
 
 
 def doctor(
-    ctx: typer.Context,
+    invocation: Invocation,
     scheduler: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Also check this scheduler from outside: tls://HOST:PORT."),
@@ -123,7 +122,6 @@ def doctor(
     from daskpki.doctor.checks import exit_code, gist
     from daskpki.doctor.run import Examination
 
-    invocation: Invocation = ctx.obj
     address = parse_scheduler(scheduler) if scheduler else None
     repeat = invocation.output.repeat
     findings = [

@@ -15,7 +15,7 @@ def demo(invocation: Invocation) -> None:
 
     It needs no input and no account, and leaves nothing behind. Exits 0 only if every step succeeded.
     """
-    from daskpki.demo.story import tell_story
+    from daskpki.demo import tell_story
 
     if find_spec("numpy") is None:
         raise DaskpkiError("the demo computes with dask.array, which needs numpy", hint="pip install 'daskpki[all]'")

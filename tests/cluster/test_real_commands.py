@@ -24,7 +24,7 @@ import daskpki
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.sources import obtain, this_process
-from daskpki.demo.stage import Node, Stage
+from daskpki.demo import Node, Stage
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

@@ -65,7 +65,7 @@ def cluster_security(
     verify_not_sealed(scheduler_code)
     from daskpki.cluster.local_cluster import cluster_security as join
     from daskpki.cluster.policy import Dashboard
-    from daskpki.credentials.fetch import fetch_credential
+    from daskpki.credentials.sources import fetch_credential
     from daskpki.identity import Role
     from daskpki.settings import cluster_name
 

@@ -182,7 +182,11 @@ class CertificateAuthority:
             raise UsageError("the request names no identity", hint=f"{command} client/NAME")
         role, name = request.slug
         if request.cluster != cluster:
-            raise PolicyError(f"the request is for cluster {request.cluster!r}, not for {cluster!r}")
+            hint = (
+                f"--cluster and --store name the cluster that it is for; to take {role.value}/{name} into this one: "
+                f"{command} {role.value}/{name}"
+            )
+            raise PolicyError(f"the request is for cluster {request.cluster!r}, not for {cluster!r}", hint=hint)
         if role is not Role.CLIENT:
             hint = f"if it is to be one: {command} {role.value}/{name}"
             raise PolicyError(f"the request asks to be a {role.value}, which you have to say yourself", hint=hint)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daskpki.cli.init_ca import offline_root
+from daskpki.cli.init_ca import OfflineRootFile
 from daskpki.cli.invocation import Invocation
 from daskpki.cli.output import facts, results, table
 from daskpki.errors import NotFoundError, UsageError
@@ -31,12 +31,7 @@ def crl(
         int | None, typer.Option(metavar="N", help="Only the list of this CA; during a rollover there are two.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
-    offline: Annotated[
-        Path | None, typer.Option("--offline-root", metavar="FILE", help="Re-sign the CRL of this root, for a year.")
-    ] = None,
-    root_passphrase_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File with its passphrase (default: ask).")
-    ] = None,
+    root_file: OfflineRootFile = OfflineRootFile(),
     revoke_intermediate: Annotated[
         bool, typer.Option("--revoke-intermediate", help="With --offline-root: revoke a replaced CA's intermediate.")
     ] = False,
@@ -56,7 +51,7 @@ def crl(
         raise UsageError("--pem and --der are two forms of the same", hint="use one of them")
     if der and out is None:
         raise UsageError("DER is not for a terminal", hint="--out FILE")
-    root = offline_root(invocation, offline, root_passphrase_file)
+    root = root_file.named(invocation.cluster)
     if revoke_intermediate and root is None:
         raise UsageError("only its root revokes an intermediate", hint="--offline-root FILE")
     with invocation.authority() as authority:

@@ -16,7 +16,7 @@ from daskpki.quoting import minute
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
-    from daskpki.credentials.login_file import LoginFile
+    from daskpki.credentials.csr import LoginFile
     from daskpki.pki.credential import Credential
 
 
@@ -43,8 +43,7 @@ def request(
     from daskpki.authority.ca_keys import parse_key_type
     from daskpki.cli.login import keyring_remedy
     from daskpki.credentials.contexts import LOGIN_FILE
-    from daskpki.credentials.csr import request_certificate, waiting_for
-    from daskpki.credentials.login_file import SUFFIX
+    from daskpki.credentials.csr import LOGIN_SUFFIX, request_certificate, waiting_for
     from daskpki.files import PUBLIC_FILE, write_private
     from daskpki.pki.csr import request_pem
 
@@ -65,10 +64,13 @@ def request(
     invocation.output.result(document, [str(out)] if out else text.splitlines())
     request_file = shlex.quote(str(out)) if out else "FILE"
     logins = {f"{here.contexts.id_of(store, waiting.cluster, label)}.json" for store in (LOGIN_FILE, waiting.store)}
-    renewed = f" client/{label}" if logins & set(here.contexts.names()) else ""  # `sign` has to be told the name again
-    login_file = shlex.quote(f"{out.stem if out else label}{SUFFIX}")
+    is_renewal = bool(logins & set(here.contexts.names()))
+    again, over = (
+        (f" client/{label}", " --force") if is_renewal else ("", "")
+    )  # `sign` is told the name, and to replace
+    login_file = shlex.quote(f"{out.stem if out else label}{LOGIN_SUFFIX}")
     invocation.output.hint(
-        f"next: an operator runs daskpki sign {request_file}{renewed} --out {login_file} and sends you that file; "
+        f"next: an operator runs daskpki sign {request_file}{again} --out {login_file}{over} and sends you that file; "
         f"then daskpki login {login_file}"
     )
 
@@ -101,13 +103,13 @@ def sign(
     The credential is stored without a key, which stays where the request was made. A login file is all that a person
     without access to the store needs: certificate, signed trust document and the scheduler's address, but no key.
     """
-    from daskpki.credentials.login_file import SUFFIX, encode_login_file
+    from daskpki.credentials.csr import LOGIN_SUFFIX, encode_login_file
     from daskpki.files import PUBLIC_FILE, read_file, write_private
     from daskpki.pki.credential import certificate_pem, parse_credential
     from daskpki.pki.csr import parse_request
 
-    options = [*(["--out", str(out)] if out else []), *(["--ttl", ttl] if ttl else [])]
-    by_login_file = out is not None and out.suffix == SUFFIX
+    options = [*(["--out", str(out)] if out else []), *(["--ttl", ttl] if ttl else []), *(["--force"] if force else [])]
+    by_login_file = out is not None and out.suffix == LOGIN_SUFFIX
     asked = parse_request(read_file(file))
     with invocation.authority() as authority:
         role, name = (
@@ -139,7 +141,7 @@ def sign(
 
 def _login_file(authority: CertificateAuthority, credential: Credential) -> LoginFile:
     """The login file; its revocation list is valid as long as the certificate, up to the longest life of a list."""
-    from daskpki.credentials.login_file import LoginFile
+    from daskpki.credentials.csr import LoginFile
     from daskpki.pki.certificates import load_certificate
 
     cluster, leaf, chain = credential.cluster, credential.leaf, credential.chain

@@ -33,7 +33,7 @@ def export(
     Examples:  [bold]daskpki export worker --out /run/dask[/bold]   [bold]daskpki export client/alice --p12 a.p12[/bold]
     """
     from daskpki.credentials.credential_files import export_directory
-    from daskpki.credentials.fetch import fetch_credential
+    from daskpki.credentials.sources import fetch_credential
     from daskpki.credentials.verified import Pins
     from daskpki.files import write_private
     from daskpki.pki.credential import encode_pkcs12
@@ -47,10 +47,8 @@ def export(
     if out is not None:
         written = export_directory(verified, out, force=force)
     elif p12 is not None:
-        option = "--p12-passphrase-file"
-        ask = (p12_passphrase_file, f"the file of {option}", str(p12), f"{option} FILE")
-        roots = verified.trust.roots
-        sealed = encode_pkcs12(verified.credential, roots, read_passphrase(*ask, new=True))
+        passphrase = read_passphrase(p12_passphrase_file, str(p12), "--p12-passphrase-file", new=True)
+        sealed = encode_pkcs12(verified.credential, verified.trust.roots, passphrase)
         write_private(p12, sealed.reveal(), force=force)
         written = [p12]
     invocation.output.result({"files": [str(path) for path in written]}, map(str, written))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -24,17 +24,26 @@ if TYPE_CHECKING:
     from daskpki.store.port import Store
 
 
-def offline_root(invocation: Invocation, path: Path | None, passphrase_file: Path | None) -> OfflineRoot | None:
-    """The offline root of these options; UsageError for a passphrase without a file."""
-    if path is None:
-        if passphrase_file is not None:
-            raise UsageError("--root-passphrase-file is for the file of --offline-root", hint="--offline-root FILE")
-        return None
-    from daskpki.authority.ca_keys import OfflineRoot
+class OfflineRootFile(NamedTuple):
+    """Options for the file of an offline root's key."""
 
-    option = "--root-passphrase-file"
-    ask = partial(read_passphrase, passphrase_file, f"the file of {option}", "the offline root", f"{option} FILE")
-    return OfflineRoot(path, invocation.cluster, lambda new: ask(new=new))
+    offline_root: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Two tiers: file of the root's key, which is put away.")
+    ] = None
+    root_passphrase_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File with the passphrase of --offline-root (default: ask).")
+    ] = None
+
+    def named(self, cluster: str) -> OfflineRoot | None:
+        """The offline root, if there is one; UsageError for a passphrase without a file."""
+        if self.offline_root is None:
+            if self.root_passphrase_file is not None:
+                raise UsageError("--root-passphrase-file is for the file of --offline-root", hint="--offline-root FILE")
+            return None
+        from daskpki.authority.ca_keys import OfflineRoot
+
+        ask = partial(read_passphrase, self.root_passphrase_file, "the offline root", "--root-passphrase-file")
+        return OfflineRoot(self.offline_root, cluster, lambda new: ask(new=new))
 
 
 def init_ca(
@@ -67,15 +76,7 @@ def init_ca(
     cmek: Annotated[
         str | None, typer.Option(metavar="KEY", help="gsm: encrypt with this Cloud KMS key. Cannot change later.")
     ] = None,
-    offline: Annotated[
-        Path | None,
-        typer.Option(
-            "--offline-root", metavar="FILE", help="Two tiers: write the root's key to this file, to be put away."
-        ),
-    ] = None,
-    root_passphrase_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File with the passphrase of --offline-root (default: ask).")
-    ] = None,
+    root: OfflineRootFile = OfflineRootFile(),
     recovery: Annotated[
         bool, typer.Option("--recovery", help="local: add a recovery code to the store and print it once.")
     ] = False,
@@ -93,20 +94,20 @@ def init_ca(
     named = [part.strip() for listed in with_ or () for part in listed.split(",") if part.strip()]
     leaves = list(dict.fromkeys(parse_role_and_name(part) for part in named))
     seal = ca_passphrase or invocation.ca_passphrase_file is not None
-    root = offline_root(invocation, offline, root_passphrase_file)
     wanted: dict[str, Any] = {
         "trust_domain": trust_domain,
         "permit_dns": permit_dns or (),
         "max_ttl": max_ttl,
         "key_type": key_type,
     }
+    offline_root = root.named(invocation.cluster)
     plan_ca(invocation.cluster, **wanted)  # what cannot be is refused before a store is made for it
     with invocation.authority(create=True, placement=_placement(invocation, replication, cmek), seal=seal) as authority:
-        authority.init(**wanted, ca_key=ca_key, offline_root=root)
+        authority.init(**wanted, ca_key=ca_key, offline_root=offline_root)
         document = _document(authority, leaves)
         document["recoveryCode"] = _recovery_code(authority.session.store) if recovery else None
     invocation.output.result(document, _lines(document))
-    invocation.output.hint(*_next_steps(document, offline, seal=seal))
+    invocation.output.hint(*_next_steps(document, root.offline_root, seal=seal))
 
 
 def _placement(invocation: Invocation, replication: str | None, cmek: str | None) -> GsmOptions | None:

@@ -29,9 +29,9 @@ from typer.core import TyperCommand, TyperGroup
 from typer.models import CommandFunctionType
 
 from daskpki.cli.output import Output, prompt
-from daskpki.errors import DaskpkiError, UsageError
+from daskpki.errors import DaskpkiError, NotFoundError, UsageError
 from daskpki.identity import Role, default_name, parse_label, parse_role
-from daskpki.settings import DEFAULT_CLUSTER, parse_store_url
+from daskpki.settings import DEFAULT_CLUSTER, home, parse_store_url
 from daskpki.store.local.key_slots import Unlocking
 
 if TYPE_CHECKING:
@@ -218,16 +218,13 @@ def _name(text: str, role: Role) -> str:
     return parse_label(text, "name")
 
 
-def read_passphrase(file: Path | None, setting: str, subject: str, option: str, *, new: bool) -> Confidential:
-    """The passphrase of `subject`: from the file of a setting, else from the terminal, twice when it is new."""
+def read_passphrase(file: Path | None, subject: str, option: str, *, new: bool) -> Confidential:
+    """The passphrase of `subject`: from the file of `option`, else from the terminal, twice when it is new."""
     if file is not None:
         from daskpki.store.local.key_slots import read_passphrase_file
 
-        return read_passphrase_file(file, setting)
-    return prompt(f"{'New passphrase' if new else 'Passphrase'} of {subject}: ", option, confirm=new)
-
-
-_SETTING: Final = "the passphrase file of the CA's key (--ca-passphrase-file, DASKPKI_CA_PASSPHRASE_FILE)"
+        return read_passphrase_file(file, f"the file of {option}")
+    return prompt(f"{'New passphrase' if new else 'Passphrase'} of {subject}: ", f"{option} FILE", confirm=new)
 
 
 class CaPassphrase:
@@ -245,7 +242,7 @@ class CaPassphrase:
         """The passphrase, asked for once."""
         if self._known is None:
             file = Path(self._file) if self._file else None
-            self._known = read_passphrase(file, _SETTING, "the CA's key", "--ca-passphrase-file FILE", new=new)
+            self._known = read_passphrase(file, "the CA's key", "--ca-passphrase-file", new=new)
         return self._known
 
 
@@ -286,7 +283,15 @@ class Invocation(NamedTuple):
         from daskpki.store.opening import open_store
 
         parsed = parse_store_url(url or self.store)
-        return closing(open_store(parsed, unlock=self.unlocking(), create=create, placement=placement))
+        try:
+            return closing(open_store(parsed, unlock=self.unlocking(), create=create, placement=placement))
+        except NotFoundError as error:
+            from daskpki.credentials.contexts import Contexts
+
+            if not Contexts(home(os.environ)).names():
+                raise
+            hint = "--store names its place; your login needs none (daskpki whoami), and an operator can run this"
+            raise NotFoundError(str(error), hint=hint) from None
 
     @contextmanager
     def authority(
@@ -326,11 +331,10 @@ class Invocation(NamedTuple):
 
     def unlocking(self) -> Unlocking:
         """The ways to a local store's master key that this run has."""
-        asks = "--passphrase-file FILE or --key-file FILE"
         ways = Unlocking(
             key_file=Path(self.key_file) if self.key_file else None,
             passphrase_file=Path(self.passphrase_file) if self.passphrase_file else None,
-            prompt=partial(read_passphrase, None, "", "the local store", asks),
+            prompt=partial(read_passphrase, None, "the local store", "--key-file FILE or --passphrase-file"),
         )
         if ways.named or any(map(os.environ.get, ("DASKPKI_KEY_FILE", "DASKPKI_PASSPHRASE_FILE"))):
             return ways

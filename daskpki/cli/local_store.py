@@ -91,8 +91,7 @@ def _add(slots: KeySlots, kind: SlotKind, file: Path | None, *, replace: bool) -
             raise UsageError("a key file needs a place", hint="--file FILE; a missing file is created")
         slots.add_key_file(file)
     else:
-        options = "--file FILE"
-        passphrase = read_passphrase(file, "the passphrase file", "the local store", options, new=True)
+        passphrase = read_passphrase(file, "the local store", "--file", new=True)
         (slots.change_passphrase if replace else slots.add_passphrase)(passphrase)
     return None
 

@@ -6,14 +6,14 @@ Every step ends with the same document (`--json`): the state of the rollover, it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from daskpki.authority.rollover import RETIRING, STARTED
-from daskpki.cli.init_ca import offline_root
+from daskpki.cli.init_ca import OfflineRootFile
 from daskpki.cli.invocation import Commands, Invocation, YesOption
+from daskpki.cli.issue import progress
 from daskpki.cli.output import fingerprint_lines, table
 from daskpki.cli.renew_revoke import Push, notify_schedulers
 from daskpki.errors import UnavailableError, UsageError
@@ -21,6 +21,7 @@ from daskpki.quoting import rfc3339
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
+    from daskpki.authority.ca_keys import OfflineRoot
     from daskpki.authority.rollover import RolloverStatus, Successor
     from daskpki.inventory import AuthorityRecord
 
@@ -33,12 +34,6 @@ class NewCa(NamedTuple):
         str | None,
         typer.Option(metavar="URI", show_default="beside the old CA's", help="Where to keep the new CA's key."),
     ] = None
-    offline_root: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Two tiers: write the new root's key to this file.")
-    ] = None
-    root_passphrase_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File with the passphrase of --offline-root.")
-    ] = None
     ca_passphrase: Annotated[
         bool, typer.Option("--ca-passphrase", help="Encrypt the new key with a passphrase, and ask for it.")
     ] = False
@@ -46,12 +41,11 @@ class NewCa(NamedTuple):
         bool, typer.Option("--lower-sealing", help="Allow weaker protection of the new key than of the old one.")
     ] = False
 
-    def successor(self, invocation: Invocation, permit_dns: Sequence[str] = ()) -> Successor:
+    def successor(self, root: OfflineRoot | None, permit_dns: Sequence[str] = ()) -> Successor:
         """The new CA for the rollover; PolicyError or UsageError for what a CA cannot be."""
         from daskpki.authority.ca_keys import parse_ca_key_type
         from daskpki.authority.rollover import Successor
 
-        root = offline_root(invocation, self.offline_root, self.root_passphrase_file)
         return Successor(parse_ca_key_type(self.key_type), self.ca_key, root, tuple(permit_dns), self.lower_sealing)
 
 
@@ -123,6 +117,7 @@ def rotate(
         bool, typer.Option("--emergency", help="Replace a compromised CA at once; nothing it issued stays trusted.")
     ] = False,
     new: NewCa = NewCa(),
+    root: OfflineRootFile = OfflineRootFile(),
     old_key_lost: LostOption = False,
     push: Push = Push(),
     yes: YesOption = False,
@@ -133,13 +128,35 @@ def rotate(
     if not emergency:
         raise UsageError("rotate-ca needs a step", hint="daskpki rotate-ca start, status, promote, finish or abort")
     invocation: Invocation = ctx.obj
-    _emergency(invocation, new, push, old_key_lost=old_key_lost, yes=yes)
+    successor = new.successor(root.named(invocation.cluster))
+    invocation.output.confirm(
+        f"This replaces the CA of cluster {invocation.cluster} at once: nothing it issued stays trusted. Go on?",
+        yes=yes,
+    )
+    with invocation.authority(seal=new.ca_passphrase) as authority:
+        began = authority.session.clock()
+        cut = authority.rollover().emergency(successor, old_keys=not old_key_lost)
+        notify_schedulers(invocation, authority, push, expected=False)
+        invocation.output.hint(f"the old CA is no longer trusted, after {cut.seconds:.1f} s; reissuing")
+        count = _reissue(invocation, authority, give_way=False)
+        total = (authority.session.clock() - began).total_seconds()
+        document = rollover_document(authority) | {"reissued": count, "cutAfterSeconds": cut.seconds, "seconds": total}
+    lines = [
+        f"CA {cut.authority.generation} issues; nothing else is trusted, {cut.seconds:.1f} s after the start",
+        f"{_certificates(count)} reissued, {total:.1f} s after the start",
+        f"  SHA-256  {fingerprint_lines(document['authorities'][-1]['fingerprint'])}",
+    ]
+    _report(invocation, document, lines)
+    invocation.output.hint(
+        _LOST if old_key_lost else "running nodes follow within a minute; people have to run daskpki login again"
+    )
 
 
 @rotate_ca.command()
 def start(
     invocation: Invocation,
     new: NewCa = NewCa(),
+    root: OfflineRootFile = OfflineRootFile(),
     permit_dns: Annotated[
         list[str] | None, typer.Option(metavar="D", help="Further domain that certificates of the new CA may name.")
     ] = None,
@@ -149,7 +166,7 @@ def start(
 
     Example:  [bold]daskpki rotate-ca start[/bold]
     """
-    successor = new.successor(invocation, permit_dns or ())
+    successor = new.successor(root.named(invocation.cluster), permit_dns or ())
     with invocation.authority(seal=new.ca_passphrase) as authority:
         made, resumed = authority.rollover().start(successor)
         notify_schedulers(invocation, authority, push, expected=False)
@@ -189,7 +206,10 @@ def promote(invocation: Invocation, push: Push = Push()) -> None:
     with invocation.authority() as authority:
         rollover = authority.rollover()
         if rollover.status().phase == STARTED:
-            _warn_if_fresh(invocation, authority)
+            age = authority.session.now().timestamp() - authority.trust().issued_at
+            if age < FRESH:
+                fresh = f"the trust document is {age:.0f} s old"
+                invocation.output.warn(f"{fresh}; nodes that have not read it refuse the new CA for up to a minute")
         target = rollover.promote()
         notify_schedulers(invocation, authority, push, expected=False)
         count = _reissue(invocation, authority)
@@ -248,34 +268,7 @@ def abort(invocation: Invocation, push: Push = Push()) -> None:
     _check_all_reissued(document)
 
 
-def _emergency(invocation: Invocation, new: NewCa, push: Push, *, old_key_lost: bool, yes: bool) -> None:
-    successor = new.successor(invocation)
-    invocation.output.confirm(
-        f"This replaces the CA of cluster {invocation.cluster} at once: nothing it issued stays trusted. Go on?",
-        yes=yes,
-    )
-    with invocation.authority(seal=new.ca_passphrase) as authority:
-        began = authority.session.clock()
-        cut = authority.rollover().emergency(successor, old_keys=not old_key_lost)
-        notify_schedulers(invocation, authority, push, expected=False)
-        invocation.output.hint(f"the old CA is no longer trusted, after {cut.seconds:.1f} s; reissuing")
-        count = _reissue(invocation, authority, give_way=False)
-        total = (authority.session.clock() - began).total_seconds()
-        document = rollover_document(authority) | {"reissued": count, "cutAfterSeconds": cut.seconds, "seconds": total}
-    lines = [
-        f"CA {cut.authority.generation} issues; nothing else is trusted, {cut.seconds:.1f} s after the start",
-        f"{_certificates(count)} reissued, {total:.1f} s after the start",
-        f"  SHA-256  {fingerprint_lines(document['authorities'][-1]['fingerprint'])}",
-    ]
-    _report(invocation, document, lines)
-    invocation.output.hint(
-        _LOST if old_key_lost else "running nodes follow within a minute; people have to run daskpki login again"
-    )
-
-
 def _reissue(invocation: Invocation, authority: CertificateAuthority, *, give_way: bool = True) -> int:
-    from daskpki.cli.issue import progress
-
     rollover = authority.rollover()
     total = len(rollover.status().reissue)
     with progress(invocation, total, rollover.reissue(give_way=give_way)) as issued:
@@ -296,14 +289,6 @@ def _check_all_reissued(document: dict[str, Any]) -> None:
         raise UnavailableError(
             f"{len(left)} certificates are not reissued yet: another command reserved them",
             hint="run this again in ten minutes",
-        )
-
-
-def _warn_if_fresh(invocation: Invocation, authority: CertificateAuthority) -> None:
-    age = authority.session.now().timestamp() - authority.trust().issued_at
-    if age < FRESH:
-        invocation.output.warn(
-            f"the trust document is {age:.0f} s old; nodes that have not read it refuse the new CA for up to a minute"
         )
 
 

@@ -13,14 +13,11 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from daskpki.confidential import Confidential
-from daskpki.credentials import dask_config
+from daskpki.credentials import csr, dask_config
 from daskpki.credentials.contexts import LOGIN_FILE, Context, Saved, parse_scheduler
-from daskpki.credentials.csr import Waiting, all_waiting, find_waiting, find_waiting_key, forget_waiting, with_own_key
 from daskpki.credentials.dask_config import LoaderConfig
-from daskpki.credentials.fetch import fetch_credential
-from daskpki.credentials.login_file import LoginFile
 from daskpki.credentials.saved_logins import USERNAME, Entry, encode_entry, read_entry
-from daskpki.credentials.sources import Environment
+from daskpki.credentials.sources import Environment, fetch_credential
 from daskpki.credentials.verified import Pins, VerifiedCredential, issuing_generation, verify_credential
 from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotTrustedError, UsageError
 from daskpki.identity import Role
@@ -74,7 +71,7 @@ def login(
 
 
 def login_by_file(
-    file: LoginFile,
+    file: csr.LoginFile,
     schedulers: Sequence[str],
     here: Environment,
     *,
@@ -104,12 +101,12 @@ def login_by_file(
     return _log_in(_id_of(file, here), LOGIN_FILE, known, here, verify, user_config=user_config)
 
 
-def knows_ca(file: LoginFile, here: Environment) -> bool:
+def knows_ca(file: csr.LoginFile, here: Environment) -> bool:
     """True if the file's trust document has to follow one verified here, so that no fingerprint is needed."""
     return here.pins.sha256 is not None or _before(_id_of(file, here), here).bound(here.pins).previous is not None
 
 
-def _id_of(file: LoginFile, here: Environment) -> str:
+def _id_of(file: csr.LoginFile, here: Environment) -> str:
     return here.contexts.id_of(LOGIN_FILE, file.cluster, file.identity.name)
 
 
@@ -131,14 +128,14 @@ def _log_in(
         verified = _fetch(before, here, fetch)
         completed = None
         if verified.credential.key is None:  # it never left this keyring
-            completed = find_waiting_key(verified.credential.leaf, here.contexts, here.keyring)
+            completed = csr.find_waiting_key(verified.credential.leaf, here.contexts, here.keyring)
             keys = [completed.key if completed else None, before.entry.key if before.entry else None]
-            verified = verified._replace(credential=with_own_key(verified.credential, keys))
+            verified = verified._replace(credential=csr.with_own_key(verified.credential, keys))
         known = before.saved.context.schedulers if before.saved else ()
         saved = here.contexts.saved(_context(store, verified, [*given, *known]))
         _write(saved, verified, before, here, set_loader=user_config and not dask.shipped)
         if completed:
-            forget_waiting(completed.waiting.id, here.contexts, here.keyring)
+            csr.forget_waiting(completed.waiting.id, here.contexts, here.keyring)
     return LoggedIn(saved, verified, dask_config.read_own_config(here.environ))
 
 
@@ -209,7 +206,7 @@ class LogoutTargets(NamedTuple):
     """The logins and waiting keys that a logout removes."""
 
     logins: Sequence[Saved]
-    waiting: Sequence[Waiting]
+    waiting: Sequence[csr.Waiting]
 
 
 def logout_targets(here: Environment, which: str | None) -> LogoutTargets:
@@ -217,18 +214,18 @@ def logout_targets(here: Environment, which: str | None) -> LogoutTargets:
 
     NotFoundError when there is neither, UsageError that names several.
     """
-    known = all_waiting(here.contexts)
+    known = csr.all_waiting(here.contexts)
     if which is None:
         return LogoutTargets(here.contexts.all(), known)
     if not here.contexts.fitting(which):
-        return LogoutTargets([], [find_waiting(here.contexts, which)])
+        return LogoutTargets([], [csr.find_waiting(here.contexts, which)])
     saved = here.contexts.find(which)
     by_file = saved.context.store == LOGIN_FILE  # whose request names the store that could not be read
     renewals = [key for key in known if key.id == saved.id or (by_file and key.title == saved.context.title)]
     return LogoutTargets([saved], renewals)
 
 
-def logout(here: Environment, logins: Sequence[Saved], waiting: Sequence[Waiting] = ()) -> None:
+def logout(here: Environment, logins: Sequence[Saved], waiting: Sequence[csr.Waiting] = ()) -> None:
     """Remove these logins and waiting keys for good, key first; with the last login, Dask's `security-loader`.
 
     AccessDeniedError if the keyring cannot be reached; the login then stays as it is.
@@ -237,7 +234,7 @@ def logout(here: Environment, logins: Sequence[Saved], waiting: Sequence[Waiting
         return
     with here.contexts.locked():
         for key in waiting:
-            forget_waiting(key.id, here.contexts, here.keyring)
+            csr.forget_waiting(key.id, here.contexts, here.keyring)
         for saved in logins:
             here.keyring.delete(saved.service, USERNAME)
             here.contexts.remove(saved)

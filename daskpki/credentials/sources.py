@@ -1,6 +1,9 @@
 """Gets the credential from the selected source, verified; explains the selection; tells its end and its renewal.
 
 After a failure no other source is tried.
+
+A store gives the payload of a credential's secret and the newest trust document. Both count only if they fit what this
+user's commands have seen of the cluster, unless a CA is pinned.
 """
 
 from __future__ import annotations
@@ -13,23 +16,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from daskpki import settings
+from daskpki import secret_names, settings
 from daskpki.confidential import Confidential, KeyringPort
 from daskpki.credentials.contexts import LOGIN_FILE, Context, Contexts, NewestTrust, parse_scheduler
 from daskpki.credentials.credential_files import CredentialFiles, load_directory, load_file
-from daskpki.credentials.fetch import fetch_credential, fetch_trust
 from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.saved_logins import find_login, load_login, logins_that_list
 from daskpki.credentials.source_selection import DIRECTORY, FILE, HANDOVER, Choice, CredentialSource, Wanted, choose
 from daskpki.credentials.verified import Pins, VerifiedCredential, verify_credential
-from daskpki.errors import CorruptError, UsageError
+from daskpki.errors import CorruptError, NotFoundError, UsageError
 from daskpki.handover import load_handover
 from daskpki.identity import Role, parse_label
 from daskpki.pki.certificates import load_certificate
+from daskpki.pki.credential import parse_credential
 from daskpki.pki.keys import parse_key, serialize_key
 from daskpki.pki.pem import parse_certificates
-from daskpki.pki.trust_document import TrustDocument, parse_trust
+from daskpki.pki.trust_document import TrustDocument, TrustPayload, parse_trust
 from daskpki.quoting import shortened
+from daskpki.store.append_chain import ChainHead, trust_chain, verify_no_rival
 from daskpki.store.port import Store
 
 
@@ -117,6 +121,48 @@ def obtain(wanted: Wanted, here: Environment) -> Obtained:
     return Obtained(verified, choice, schedulers, store)
 
 
+def fetch_credential(
+    store: Store, cluster: str, role: Role, name: str, *, pins: Pins, now: datetime
+) -> VerifiedCredential:
+    """Read and verify one credential by `access` only; NotFoundError names the command that issues it."""
+    trust = fetch_trust(store, cluster, pins=pins, now=now)
+    try:
+        payload = store.secrets.latest(secret_names.credential_id(cluster, role, name)).data
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"cluster {cluster!r} has no credential {role.value}/{name}: {error}",
+            hint=f"daskpki issue {role.value} --name {name}; daskpki list shows which names there are",
+        ) from None
+    credential = parse_credential(payload)
+    if (credential.cluster, credential.identity.role, credential.identity.name) != (cluster, role, name):
+        raise CorruptError(f"the secret of {cluster}, {role.value}/{name} contains {credential.identity.uri}")
+    return verify_credential(credential, trust.data, pins=pins.remembering(store.memory.trust(cluster)), now=now)
+
+
+def fetch_trust(store: Store, cluster: str, *, pins: Pins, now: datetime) -> TrustPayload:
+    """The newest trust document that the pins accept; NotFoundError names the command that makes one.
+
+    NotTrustedError, CorruptError if no version is accepted; NotTrustedError, too, where nothing is known beforehand and
+    two CAs claim the cluster.
+    """
+    pins = pins.remembering(store.memory.trust(cluster))
+
+    def counts(found: ChainHead[TrustPayload]) -> bool:
+        pins.verify_trust(found.payload.signed, cluster, now)
+        return True
+
+    chain = trust_chain(store.secrets, cluster, counts)
+    head = chain.head()
+    if head is None and chain.foreign:
+        payload = store.secrets.access(secret_names.trust_id(cluster), max(chain.foreign))
+        return TrustPayload(payload, parse_trust(payload))  # its verification names the fault
+    if head is None:
+        raise NotFoundError(f"this store has no cluster {cluster!r}", hint=f"daskpki --cluster {cluster} init-ca")
+    if not (pins.sha256 or pins.anchors or pins.known or pins.previous):
+        verify_no_rival(chain, head)
+    return head.payload
+
+
 class Ending(NamedTuple):
     """End of a credential, of its certificate or its revocation list, and `what` ends.
 
@@ -158,8 +204,9 @@ def renewal_of_login(context: Context, *, is_active: bool) -> str:
     option = "" if cluster == settings.DEFAULT_CLUSTER else f"--cluster {cluster} "
     if context.store == LOGIN_FILE:
         return (
-            f"daskpki {option}request client/{name} --out {name}.csr; an operator runs "
-            f"daskpki {option}sign {name}.csr client/{name} --out {name}.login; then daskpki login {name}.login"
+            f"daskpki {option}request client/{name} --out {name}.csr --force; an operator runs "
+            f"daskpki {option}sign {name}.csr client/{name} --out {name}.login --force; then "
+            f"daskpki login {name}.login"
         )
     return "daskpki login" if is_active else f"daskpki --store {shlex.quote(context.store)} {option}login {name}"
 

@@ -62,7 +62,8 @@ _PROBE: Final = ("daskpki-doctor", "probe")
 class Examination:
     """One run, and the state that later checks need from earlier ones.
 
-    `opened` opens the CA; `here` is this process's environment; `scheduler` is an address to check from outside.
+    `opened` opens the CA; `here` is this process's environment; `scheduler` is an address to check from outside. A
+    store that was given has to be there; the default one may be missing for a person who logged in by a file.
     """
 
     def __init__(
@@ -70,10 +71,13 @@ class Examination:
         opened: Callable[[], AbstractContextManager[CertificateAuthority]],
         here: Environment,
         scheduler: str | None = None,
+        *,
+        is_store_given: bool = False,
     ) -> None:
         self._opened = opened
         self._here = here
         self._scheduler = scheduler
+        self._is_store_given = is_store_given
         self._findings: list[Finding] = []
         self._trust: TrustDocument | None = None
         self._store_url = ""
@@ -86,7 +90,7 @@ class Examination:
                 self._store_url = authority.session.store.url
                 self._examine(Cluster(authority))
         except DaskpkiError as failure:  # the store could not be opened
-            if isinstance(failure, NotFoundError) and self._is_colleague():
+            if isinstance(failure, NotFoundError) and not self._is_store_given and self._is_colleague():
                 reason = f"{failure}: who logged in by a file needs none; an operator checks the cluster's"
                 self._findings.append(note("store", reason, "if you are the operator: --store says where it is"))
             else:

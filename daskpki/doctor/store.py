@@ -12,7 +12,7 @@ from daskpki import secret_names
 from daskpki.authority.ca import CertificateAuthority
 from daskpki.authority.lookup import anchor_der, chain_der, living_authorities
 from daskpki.authority.renewal import renewable
-from daskpki.credentials.fetch import fetch_trust
+from daskpki.credentials.sources import fetch_trust
 from daskpki.credentials.verified import Pins
 from daskpki.doctor.checks import (
     Finding,

@@ -14,7 +14,7 @@ from daskpki.authority.crl import revocations
 from daskpki.authority.renewal import request_for
 from daskpki.authority.repair import ABANDON_AFTER
 from daskpki.cluster.peer import parse_peer
-from daskpki.credentials.fetch import fetch_credential
+from daskpki.credentials.sources import fetch_credential
 from daskpki.credentials.verified import Pins
 from daskpki.errors import AlreadyExistsError, NotFoundError, NotTrustedError, PolicyError, UsageError
 from daskpki.identity import Role

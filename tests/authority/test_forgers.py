@@ -22,7 +22,7 @@ from daskpki.authority.copy import copy_cluster
 from daskpki.authority.crl import kept_crls
 from daskpki.authority.rollover import Successor
 from daskpki.confidential import Confidential
-from daskpki.credentials.fetch import fetch_credential
+from daskpki.credentials.sources import fetch_credential
 from daskpki.credentials.verified import Pins
 from daskpki.errors import CorruptError, DaskpkiError, NotTrustedError, PolicyError
 from daskpki.identity import Identity, Role

@@ -10,7 +10,7 @@ import pytest
 
 from daskpki import CertificateAuthority, secret_names
 from daskpki.authority.rollover import IDLE, Successor
-from daskpki.credentials.fetch import fetch_credential
+from daskpki.credentials.sources import fetch_credential
 from daskpki.credentials.verified import Pins
 from daskpki.errors import DaskpkiError
 from daskpki.identity import Role

@@ -196,5 +196,17 @@ def test_nothing_but_the_key_is_copied(ca: CertificateAuthority) -> None:
 def test_what_a_request_may_not_propose(ca: CertificateAuthority, subject: dict[str, str], words: str) -> None:
     parts = {"O": "default", "OU": "client", "CN": "alice"} | subject
     name = x509.Name.from_rfc4514_string(",".join(f"{part}={value}" for part, value in reversed(parts.items())))
-    with pytest.raises(PolicyError, match=words):
+    with pytest.raises(PolicyError, match=words) as refusal:
         ca.proposed(parse_request(_request(name)))
+    assert refusal.value.hint is not None
+    assert "daskpki sign FILE " in refusal.value.hint
+
+
+def test_a_request_for_another_cluster_is_told_where_it_belongs(ca: CertificateAuthority) -> None:
+    request = parse_request(_request(x509.Name.from_rfc4514_string("CN=alice,OU=client,O=other")))
+    with pytest.raises(PolicyError) as refusal:
+        ca.proposed(request, "daskpki sign alice.csr")
+    assert refusal.value.hint == (
+        "--cluster and --store name the cluster that it is for; to take client/alice into this one: "
+        "daskpki sign alice.csr client/alice"
+    )

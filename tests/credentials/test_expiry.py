@@ -25,8 +25,8 @@ DAY = 86_400
 BIN = Path(sys.executable).parent
 
 STEPS = (
-    "daskpki --cluster lab request client/dora --out dora.csr; "
-    "an operator runs daskpki --cluster lab sign dora.csr client/dora --out dora.login; then daskpki login dora.login"
+    "daskpki --cluster lab request client/dora --out dora.csr --force; an operator runs daskpki --cluster lab sign "
+    "dora.csr client/dora --out dora.login --force; then daskpki login dora.login"
 )
 
 TWICE = """

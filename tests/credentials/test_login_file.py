@@ -14,8 +14,8 @@ from typing import NamedTuple
 import pexpect
 import pytest
 
+from daskpki.credentials.csr import encode_login_file, is_login_file, load_login_file, parse_login_file
 from daskpki.credentials.login import login_by_file, logout, logout_targets
-from daskpki.credentials.login_file import encode_login_file, is_login_file, load_login_file, parse_login_file
 from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.sources import Environment, obtain
@@ -122,6 +122,32 @@ def test_the_doctor_of_a_colleague_misses_no_store(dora: Person, signed: Path) -
     (store,) = [each for each in findings if each["subject"] == "store"]
     assert (store["severity"], "init-ca" in store["remedy"]) == ("note", False)
     assert [each["severity"] for each in findings if each["subject"] == "login default/dora"] == ["ok"]
+    mistyped = json.loads(dora.run("--json", "--store", "local:/mistyped", "doctor", code=3).stdout)
+    assert [each["severity"] for each in mistyped if each["subject"] == "store"] == ["error"]
+    dora.run("logout")
+
+
+def test_a_colleague_is_not_told_to_make_a_store(dora: Person, signed: Path) -> None:
+    dora.run("login", "./dora.login", "--ca-sha256", load_login_file(signed).ca_sha256)
+    for command in ("status", "list"):
+        refusal = dora.run(command, code=4).stderr
+        assert "init-ca" not in refusal
+        assert "daskpki whoami" in refusal
+    dora.run("logout")
+
+
+def test_the_steps_of_a_renewal_replace_the_files_of_the_last_one(
+    operator: Person, dora: Person, signed: Path, here: Environment
+) -> None:
+    dora.run("login", "./dora.login", "--ca-sha256", load_login_file(signed).ca_sha256)
+    first = obtain(Wanted(), here).verified.credential
+    assert {"dora.csr", "dora.login"} <= {path.name for path in dora.home.iterdir()}
+    refusal = dora.run("login", code=2).stderr
+    steps = re.findall(r"daskpki ((?:request|sign|login) .*?)(?:; |$)", refusal, re.MULTILINE)
+    assert [step.split()[0] for step in steps] == ["request", "sign", "login"]
+    for who, step in zip((dora, operator._replace(home=dora.home), dora), steps, strict=True):
+        who.run(*step.split())
+    assert obtain(Wanted(), here).verified.credential.leaf != first.leaf
     dora.run("logout")
 
 
@@ -132,7 +158,7 @@ def test_a_renewal_goes_on_by_what_each_command_prints(
     first = obtain(Wanted(), here).verified.credential
     said = dora.run("request", "client/dora", "--out", "dora2.csr").stderr
     sign, login = re.findall(r"daskpki ((?:sign|login) .*?)(?: and sends|\n)", said)
-    assert sign == "sign dora2.csr client/dora --out dora2.login"
+    assert sign == "sign dora2.csr client/dora --out dora2.login --force"
     moved = operator._replace(home=dora.home)
     refused = moved.run(*sign.replace(" client/dora", "").split(), code=3).stderr
     (hint,) = re.findall(r"daskpki (sign .*)", refused)

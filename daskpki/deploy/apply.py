@@ -11,9 +11,9 @@ from typing import Final
 from daskpki.deploy.blueprint import internal_address
 from daskpki.deploy.cloud_init import SCHEDULER_PORT
 from daskpki.deploy.gcloud import NotSettledError, Run, ServiceDisabledError
+from daskpki.deploy.iam import NO_FILES, Command, Kind, gcloud
 from daskpki.deploy.observe import Tell, check_egress, observe
 from daskpki.deploy.plan import NOTHING, Observed, Step, check_mounted, plan, prerequisites, resources
-from daskpki.deploy.resource import NO_FILES, Command, Kind, gcloud
 from daskpki.deploy.settings import Deployment, Site
 from daskpki.errors import DaskpkiError
 

@@ -8,8 +8,7 @@ from typing import Final, NamedTuple
 
 from daskpki import secret_names
 from daskpki.deploy.cloud_init import NANNY_PORTS, SCHEDULER_PORT, WORKER_ARGUMENTS, WORKER_PORTS, Container
-from daskpki.deploy.resource import Grant, account_email, account_id, internal_host
-from daskpki.deploy.settings import Deployment
+from daskpki.deploy.settings import Deployment, account_email, account_id, internal_host
 from daskpki.identity import Role, default_name
 
 ACCESSOR: Final = "roles/secretmanager.secretAccessor"
@@ -79,6 +78,19 @@ def repository_of(image: str) -> str | None:
     """PROJECT/LOCATION/NAME of the repository in Artifact Registry; None for other registries, which need no grant."""
     found = _ARTIFACT.match(image)
     return f"{found[2]}/{found[1]}/{found[3]}" if found else None
+
+
+class Grant(NamedTuple):
+    """A service account's role on a secret, on a repository of images or in the project, whichever the role is for."""
+
+    account: str
+    role: str
+    where: str
+
+    @property
+    def member(self) -> str:
+        """The account as policies name it."""
+        return f"serviceAccount:{self.account}"
 
 
 def grants(wanted: Deployment) -> Iterator[tuple[Part, Grant]]:

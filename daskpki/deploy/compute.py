@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 
 from daskpki.deploy.blueprint import Part, Rule, container, parts, rules
 from daskpki.deploy.cloud_init import render_user_data
-from daskpki.deploy.resource import Command, Differences, Kind, Owner, Resource, Update, digest, gcloud
-from daskpki.deploy.settings import Deployment
+from daskpki.deploy.iam import Command, Differences, Kind, Resource, Update, gcloud
+from daskpki.deploy.settings import Deployment, Owner, digest
 
 OS_IMAGE: Final = ("cos-stable", "cos-cloud")
 """Container-Optimized OS: the image family, and the project that publishes it."""

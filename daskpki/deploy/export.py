@@ -12,8 +12,8 @@ from typing import Final
 from daskpki.deploy.apply import plan_from
 from daskpki.deploy.blueprint import container, parts
 from daskpki.deploy.cloud_init import render_user_data
+from daskpki.deploy.iam import Command
 from daskpki.deploy.plan import Step
-from daskpki.deploy.resource import Command
 from daskpki.deploy.settings import Deployment
 from daskpki.errors import UsageError
 

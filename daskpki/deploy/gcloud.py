@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from daskpki.deploy.resource import NO_FILES, Command
+from daskpki.deploy.iam import NO_FILES, Command
 from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError, UnavailableError, UsageError
 
 Run = Callable[[Command, Mapping[str, str]], str]

@@ -1,12 +1,75 @@
-"""Services, service accounts and grants as resources. Pure."""
+"""Resources on Google Cloud as data, and the services, service accounts and grants among them. Pure.
+
+Service accounts, firewall rules, addresses, templates and groups carry a mark in their description, VMs carry labels.
+A resource with one of our names but without our mark belongs to somebody else and is never touched.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import StrEnum
+from typing import Final, NamedTuple
 
-from daskpki.deploy.blueprint import ACCESSOR, IMAGE_READER, grants, parts, repository_of
-from daskpki.deploy.resource import Command, Grant, Kind, Owner, Resource, Update, account_email, account_id, gcloud
-from daskpki.deploy.settings import Deployment, Site
+from daskpki.deploy.blueprint import ACCESSOR, IMAGE_READER, Grant, grants, parts, repository_of
+from daskpki.deploy.settings import Deployment, Owner, Site, account_email, account_id
+
+Command = tuple[str, ...]
+"""A program and its arguments, as `execve` takes them: no shell ever sees it."""
+
+NO_FILES: Final[Mapping[str, str]] = {}
+
+
+class Kind(StrEnum):
+    """The kinds of resources, in the order in which they are made."""
+
+    SERVICES = "services"
+    ACCOUNT = "service account"
+    GRANT = "grant"
+    ADDRESS = "static address"
+    FIREWALL = "firewall rule"
+    VM = "VM"
+    TEMPLATE = "instance template"
+    GROUP = "instance group"
+
+
+Differences = Mapping[str, tuple[str, str]]
+"""By fact: the value that was found, and the wanted one."""
+
+
+class Update(NamedTuple):
+    """Commands that give an existing resource the wanted facts; if `rolling`, VM by VM."""
+
+    commands: tuple[Command, ...]
+    rolling: bool = False
+
+
+class Resource(NamedTuple):
+    """A resource, wanted or found. Two with the same `key` are the same one; their `facts` may differ.
+
+    `update` returns the commands that change the differing facts, or None if it has to be replaced; `ends` names what
+    is lost by that. A found resource may lack what only its creation needs; its `create` is then empty.
+    """
+
+    kind: Kind
+    name: str
+    title: str
+    facts: Mapping[str, str] = {}
+    create: tuple[Command, ...] = ()
+    delete: tuple[Command, ...] = ()
+    update: Callable[[Differences], Update | None] = lambda _differences: None
+    files: Mapping[str, str] = NO_FILES
+    ends: str = ""
+    grant: Grant | None = None
+
+    @property
+    def key(self) -> tuple[Kind, str]:
+        """Its identity within a deployment."""
+        return self.kind, self.name
+
+
+def gcloud(project: str, *words: str) -> Command:
+    """A `gcloud` command in a project, without prompts."""
+    return ("gcloud", *words, f"--project={project}", "--quiet")
 
 
 def apis(wanted: Deployment) -> Iterator[str]:

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 from daskpki import secret_names
 from daskpki.deploy import compute, iam
-from daskpki.deploy.blueprint import ACCESSOR, IMAGE_READER, Rule, repository_of
+from daskpki.deploy.blueprint import ACCESSOR, IMAGE_READER, Grant, Rule, repository_of
 from daskpki.deploy.cloud_init import registry_of
 from daskpki.deploy.compute import FACTS_KEY, PART_LABEL, Group
 from daskpki.deploy.gcloud import Run, read_json
+from daskpki.deploy.iam import Command, Kind, Resource, gcloud
 from daskpki.deploy.plan import Observed
-from daskpki.deploy.resource import Command, Grant, Kind, Owner, Resource, gcloud
-from daskpki.deploy.settings import Deployment, Site
+from daskpki.deploy.settings import Deployment, Owner, Site
 from daskpki.errors import NotFoundError
 from daskpki.identity import Role
 

@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 
 from daskpki import secret_names
 from daskpki.deploy import compute, iam
-from daskpki.deploy.blueprint import parts
-from daskpki.deploy.resource import NO_FILES, Command, Grant, Kind, Resource
+from daskpki.deploy.blueprint import Grant, parts
+from daskpki.deploy.iam import NO_FILES, Command, Kind, Resource
 from daskpki.deploy.settings import Deployment
 from daskpki.errors import NotFoundError, NotOursError
 from daskpki.identity import Role, default_name

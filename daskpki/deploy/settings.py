@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 from dataclasses import dataclass, replace
 from typing import Annotated, Final, NamedTuple
 
 from daskpki.boot.mounts import Mount, parse_mounts
-from daskpki.deploy.resource import Owner
 from daskpki.errors import UsageError
 from daskpki.handover import SEALED, STOCK
 from daskpki.identity import parse_label
@@ -26,6 +26,9 @@ SECRETS_DIRECTORY: Final = "/run/secrets"
 WIDEST: Final = 8
 """A whole private network (RFC 1918, 3): two halves of the Internet would name everybody as well as one /0."""
 
+_MAX_ACCOUNT: Final = 30  # IAM: 6 to 30 characters
+_MAX_RESOURCE: Final = 63  # RFC 1035, as Compute Engine asks
+_DIGEST: Final = 8
 _MIN_DISK: Final = 10  # GB: the size of Container-Optimized OS's image
 _MAX_DISK: Final = 65_536
 _MAX_LABELS: Final = 60  # Google's limit is 64, and four may be ours
@@ -74,6 +77,54 @@ class Option(NamedTuple):
     metavar: str | None = None
     name: str | None = None
     hidden: bool = False
+
+
+class Owner(NamedTuple):
+    """The cluster that resources of `project` belong to; `guest` is the cluster's project if that is another one."""
+
+    project: str
+    cluster: str
+    guest: str | None = None
+
+    @property
+    def mark(self) -> str:
+        """The description that makes a resource ours."""
+        # Clusters of the same name in two projects may share one network, so its rules name the project as well.
+        project = f" project={self.guest}" if self.guest else ""
+        return f"managed-by=daskpki daskpki-cluster={self.cluster}{project}"
+
+    def name(self, part: str) -> str:
+        """`daskpki-CLUSTER-PART`; a long name is cut and made unambiguous by a digest."""
+        guest = f"{self.guest}-".replace(":", "-").replace(".", "-") if self.guest else ""
+        return _fit(f"daskpki-{guest}{self.cluster}-{part}", _MAX_RESOURCE)
+
+
+def account_id(cluster: str, part: str) -> str:
+    """The part of a service account's address before the `@`."""
+    return _fit(f"daskpki-{cluster}-{part}", _MAX_ACCOUNT)
+
+
+def account_email(project: str, account: str) -> str:
+    """A service account's address; in a project of a domain, `example.com:p`, the order is reversed."""
+    domain, _, name = project.rpartition(":")
+    return f"{account}@{name}.{domain + '.' if domain else ''}iam.gserviceaccount.com"
+
+
+def internal_host(project: str, zone: str, name: str) -> str:
+    """The VM's zonal DNS name, which resolves inside its network and is known before the VM exists."""
+    domain, _, rest = project.rpartition(":")
+    return f"{name}.{zone}.c.{rest}{'.' + domain if domain else ''}.internal"
+
+
+def digest(text: str) -> str:
+    """Eight hexadecimal digits of the content's hash."""
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]
+
+
+def _fit(name: str, limit: int) -> str:
+    if len(name) <= limit:
+        return name
+    return f"{name[: limit - _DIGEST - 1].rstrip('-')}-{digest(name)}"
 
 
 @dataclass(frozen=True)

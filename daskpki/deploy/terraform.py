@@ -20,6 +20,7 @@ from daskpki.deploy.apply import plan_from
 from daskpki.deploy.blueprint import (
     ACCESSOR,
     IMAGE_READER,
+    Grant,
     Part,
     container,
     grants,
@@ -29,9 +30,8 @@ from daskpki.deploy.blueprint import (
 )
 from daskpki.deploy.cloud_init import SCHEDULER_PORT, registry_of, render_user_data
 from daskpki.deploy.compute import OS_IMAGE, PART_LABEL, labels, metadata
-from daskpki.deploy.iam import apis
-from daskpki.deploy.resource import Grant, Kind, account_id
-from daskpki.deploy.settings import IMAGE, WIDEST, Deployment
+from daskpki.deploy.iam import Kind, apis
+from daskpki.deploy.settings import IMAGE, WIDEST, Deployment, account_id
 from daskpki.grants import OPERATOR_PERMISSIONS, OPERATOR_ROLE_TITLE
 
 # An empty list of ranges would let everybody in. `cidrnetmask` takes IPv4 alone, and `cidrsubnet` clears host bits.

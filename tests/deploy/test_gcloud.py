@@ -17,8 +17,8 @@ import pytest
 from daskpki.confidential import Confidential
 from daskpki.deploy.apply import carry_out, find_scheduler, plan_deployment
 from daskpki.deploy.gcloud import runner
+from daskpki.deploy.iam import NO_FILES, Command, Kind, Resource
 from daskpki.deploy.plan import Observed, plan, resources
-from daskpki.deploy.resource import NO_FILES, Command, Kind, Resource
 from daskpki.pki.credential import parse_credential
 from tests.deploy.conftest import IMAGE, STORE, Clouds, deployment
 from tests.deploy.test_plan import SHARED, SUBNET, simulated

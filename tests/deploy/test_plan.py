@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from daskpki.deploy.apply import WAITS, carry_out, plan_deployment, plan_destruction, plan_from
 from daskpki.deploy.blueprint import ACCESSOR
 from daskpki.deploy.gcloud import NotSettledError
+from daskpki.deploy.iam import Command, Kind, Resource
 from daskpki.deploy.plan import Action, Step, plan_document, plan_lines, reach, resources, summary
-from daskpki.deploy.resource import Command, Kind, Resource
 from daskpki.deploy.settings import Deployment, Site
 from daskpki.errors import AccessDeniedError, NotFoundError, NotOursError
 from tests.deploy.conftest import deployment

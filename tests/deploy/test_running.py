@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daskpki.deploy.gcloud import NotSettledError, ServiceDisabledError, error_of, read_json, runner
-from daskpki.deploy.resource import NO_FILES
+from daskpki.deploy.iam import NO_FILES
 from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError, UsageError
 
 COMMAND = ("gcloud", "secrets", "list")

@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from daskpki.deploy.blueprint import container, parts
-from daskpki.deploy.resource import Owner, account_email, account_id, internal_host
-from daskpki.deploy.settings import check_deployment, parse_gsm
+from daskpki.deploy.settings import Owner, account_email, account_id, check_deployment, internal_host, parse_gsm
 from daskpki.errors import PolicyError, UsageError
 from tests.deploy.conftest import deployment
 

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 
 from daskpki.deploy.blueprint import container, internal_address, parts
 from daskpki.deploy.cloud_init import render_user_data
+from daskpki.deploy.iam import Kind
 from daskpki.deploy.plan import resources
-from daskpki.deploy.resource import Kind
 from daskpki.deploy.settings import WIDEST, Deployment, check_deployment
 from daskpki.deploy.terraform import escaped, terraform_files
 from daskpki.errors import UsageError

@@ -11,7 +11,7 @@ from typing import Any
 
 from daskpki import secret_names
 from daskpki.deploy.compute import FACTS_KEY
-from daskpki.deploy.resource import Command
+from daskpki.deploy.iam import Command
 from daskpki.errors import NotFoundError
 
 Json = dict[str, Any]

@@ -23,6 +23,7 @@ class Kind(StrEnum):
     """The kinds of resources, in the order in which they are made."""
 
     SERVICES = "services"
+    CREDENTIAL = "credential"
     ACCOUNT = "service account"
     GRANT = "grant"
     ADDRESS = "static address"

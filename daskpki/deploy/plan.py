@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 
 from daskpki import secret_names
 from daskpki.deploy import compute, iam
-from daskpki.deploy.blueprint import Grant, parts
-from daskpki.deploy.iam import NO_FILES, Command, Kind, Resource
+from daskpki.deploy.blueprint import parts
+from daskpki.deploy.iam import NO_FILES, Command, Differences, Kind, Resource
 from daskpki.deploy.settings import Deployment
 from daskpki.errors import NotFoundError, NotOursError
 from daskpki.identity import Role, default_name
@@ -52,31 +52,38 @@ _REMOVAL: Final = (
 
 
 class Step(NamedTuple):
-    """One change: the `commands` that make it, those that `undo` it, and the `files` that the commands name."""
+    """One change of a resource: the `commands` that make it, and those that `undo` it."""
 
     action: Action
-    kind: str
-    title: str
-    changes: Mapping[str, tuple[str, str]]
+    resource: Resource
+    changes: Differences
     commands: Sequence[Command]
     undo: Sequence[Command]
-    files: Mapping[str, str] = NO_FILES
-    ends: str = ""
-    grant: Grant | None = None
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """The files that the commands name."""
+        return NO_FILES if self.action is Action.DELETE else self.resource.files
+
+    @property
+    def ends(self) -> str:
+        """What the change ends on a VM."""
+        return self.resource.ends if self.action in _ENDING else ""
 
     @property
     def settles(self) -> bool:
         """True if it may fail at first, since a resource that it needs is new."""
-        return self.action is not Action.DELETE and self.kind in _SETTLING
+        return self.action is not Action.DELETE and self.resource.kind in _SETTLING
 
     @property
     def line(self) -> str:
         """The step in one line, without its sign."""
         _, word = _SIGNS[self.action]
-        whom = f" (grant to {self.grant.account})" if self.grant else ""
+        grant = self.resource.grant
+        whom = f" (grant to {grant.account})" if grant else ""
         why = f" ({', '.join(self.changes)})" if self.action in (Action.ROLL, Action.REPLACE) else ""
-        ends = f"; {self.ends}" if self.ends and self.action in _ENDING else ""
-        return f"{word}{why}: {self.title}{whom}{ends}"
+        ends = f"; {self.ends}" if self.ends else ""
+        return f"{word}{why}: {self.resource.title}{whom}{ends}"
 
 
 def resources(wanted: Deployment) -> Sequence[Resource]:
@@ -115,43 +122,30 @@ def plan(wanted: Iterable[Resource], observed: Observed, first: Iterable[Step] =
     # Without a command that deletes it, a resource stays.
     surplus = [resource for key, resource in observed.ours.items() if key not in keep and resource.delete]
     surplus.sort(key=lambda one: (_REMOVAL.index(one.kind), one.name))
-    services = [step for step in changes if step.kind == Kind.SERVICES]
-    rest = [step for step in changes if step.kind != Kind.SERVICES]
-    removals = [_step(Action.DELETE, one, {}, one.delete, one.create) for one in surplus]
+    services = [step for step in changes if step.resource.kind is Kind.SERVICES]
+    rest = [step for step in changes if step.resource.kind is not Kind.SERVICES]
+    removals = [Step(Action.DELETE, one, {}, one.delete, one.create) for one in surplus]
     return (*services, *first, *rest, *removals)
 
 
 def _approach(wanted: Resource, found: Resource | None) -> Iterator[Step]:
     if found is None:
-        yield _step(Action.CREATE, wanted, {}, wanted.create, wanted.delete)
+        yield Step(Action.CREATE, wanted, {}, wanted.create, wanted.delete)
         return
     names = dict.fromkeys((*wanted.facts, *found.facts))
     both = {name: (found.facts.get(name, ""), wanted.facts.get(name, "")) for name in names}
     differences = {name: (before, after) for name, (before, after) in both.items() if before != after}
     if not differences:
         return
+    # A template's name means nothing to people, and the facts beside it show what differs.
+    told = {name: change for name, change in differences.items() if name != "template" or len(differences) == 1}
     if update := wanted.update(differences):
         action = Action.ROLL if update.rolling else Action.UPDATE
         back = found.update({name: (after, before) for name, (before, after) in differences.items()})
-        yield _step(action, wanted, differences, update.commands, back.commands if back else ())
+        yield Step(action, wanted, told, update.commands, back.commands if back else ())
     else:
         undo = (*wanted.delete, *found.create) if found.create else ()
-        yield _step(Action.REPLACE, wanted, differences, (*found.delete, *wanted.create), undo)
-
-
-def _step(
-    action: Action,
-    resource: Resource,
-    changes: Mapping[str, tuple[str, str]],
-    commands: Sequence[Command],
-    undo: Sequence[Command],
-) -> Step:
-    files = resource.files if action is not Action.DELETE else NO_FILES
-    # A template's name means nothing to people, and the facts beside it show what differs.
-    told = {name: change for name, change in changes.items() if name != "template" or len(changes) == 1}
-    return Step(
-        action, resource.kind, resource.title, told, tuple(commands), tuple(undo), files, resource.ends, resource.grant
-    )
+        yield Step(Action.REPLACE, wanted, told, (*found.delete, *wanted.create), undo)
 
 
 def prerequisites(wanted: Deployment, observed: Observed) -> Iterator[Step]:
@@ -178,7 +172,7 @@ def prerequisites(wanted: Deployment, observed: Observed) -> Iterator[Step]:
 
 
 def _made(title: str, command: Command) -> Step:
-    return Step(Action.CREATE, "credential", title, {}, (command,), ())
+    return Step(Action.CREATE, Resource(Kind.CREDENTIAL, title, title), {}, (command,), ())
 
 
 def check_mounted(wanted: Deployment, observed: Observed) -> None:
@@ -197,14 +191,15 @@ def plan_lines(steps: Sequence[Step], *, commands: bool = False) -> Iterator[str
         yield "nothing to change"
     grants: dict[tuple[Action, str], list[str]] = {}
     for step in steps:
-        if step.grant:
-            grants.setdefault((step.action, step.grant.account), []).append(step.title)
+        if grant := step.resource.grant:
+            grants.setdefault((step.action, grant.account), []).append(step.resource.title)
     for step in steps:
         sign, word = _SIGNS[step.action]
-        if step.grant and not commands:
-            if titles := grants.pop((step.action, step.grant.account), None):
+        grant = step.resource.grant
+        if grant and not commands:
+            if titles := grants.pop((step.action, grant.account), None):
                 many = f"{len(titles)} grants" if len(titles) > 1 else "grant"
-                yield f"{sign} {word}: {many} to {step.grant.account}"
+                yield f"{sign} {word}: {many} to {grant.account}"
                 yield from (f"    {title}" for title in titles)
             continue
         yield f"{sign} {step.line}"
@@ -244,11 +239,11 @@ def plan_document(steps: Sequence[Step]) -> list[dict[str, Any]]:
     return [
         {
             "action": step.action.value,
-            "kind": str(step.kind),
-            "what": step.title,
-            "account": step.grant.account if step.grant else None,
+            "kind": step.resource.kind.value,
+            "what": step.resource.title,
+            "account": step.resource.grant.account if step.resource.grant else None,
             "changes": {name: {"from": former, "to": wanted} for name, (former, wanted) in step.changes.items()},
-            "ends": step.ends if step.action in _ENDING else "",
+            "ends": step.ends,
             "commands": [list(command) for command in step.commands],
             "undo": [list(command) for command in step.undo],
             "files": dict(step.files),

@@ -53,7 +53,10 @@ class Reference(str):
 def terraform_files(wanted: Deployment) -> dict[str, str]:
     """The configuration: file names and contents."""
     made = [
-        command for step in plan_from(wanted) if step.kind in (Kind.SERVICES, "credential") for command in step.commands
+        command
+        for step in plan_from(wanted)
+        if step.resource.kind in (Kind.SERVICES, Kind.CREDENTIAL)
+        for command in step.commands
     ]
     found: dict[str, dict[str, Any]] = {}
     for kind, label, arguments in _resources(wanted):

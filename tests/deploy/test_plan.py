@@ -50,6 +50,10 @@ def site_of(wanted: Deployment) -> Site:
     return Site(wanted.store, wanted.cluster, wanted.network)
 
 
+def of_kind(steps: Sequence[Step], kind: Kind) -> list[Step]:
+    return [step for step in steps if step.resource.kind is kind]
+
+
 def apply(cloud: SimulatedCloud, wanted: Deployment) -> Sequence[Step]:
     steps = plan_deployment(cloud, wanted)
     carry_out(steps, cloud, progress=lambda _number, _step: None, sleep=lambda _seconds: None)
@@ -75,7 +79,7 @@ def test_only_what_differs_is_changed(wanted: Deployment) -> None:
     apply(cloud, wanted)
     changed = replace(wanted, clients_from=("10.9.0.0/16",), workers=5, memory_per_worker="2")
     steps = [step for step in apply(cloud, changed) if step.action in (Action.UPDATE, Action.ROLL)]
-    assert [step.kind for step in steps] == ["firewall rule", "instance group"]
+    assert [step.resource.kind for step in steps] == ["firewall rule", "instance group"]
     assert steps[0].changes == {"source ranges": ("10.1.0.0/16,203.0.113.0/24", "10.9.0.0/16")}
     assert [command[1:5] for command in steps[1].commands] == [
         ("compute", "instance-groups", "managed", "resize"),  # before 15 VMs are replaced that would then go
@@ -98,7 +102,8 @@ def test_what_is_no_longer_wanted_goes(wanted: Deployment) -> None:
     cloud = simulated()
     apply(cloud, deployment(**ISOLATED))
     steps = apply(cloud, deployment(**{**ISOLATED, "workers": 9}))
-    gone = [step.title.split()[1] for step in steps if step.action is Action.DELETE and step.kind == "VM"]
+    vms = of_kind(steps, Kind.VM)
+    gone = [step.resource.title.split()[1] for step in vms if step.action is Action.DELETE]
     assert gone == ["daskpki-lab-worker-10", "daskpki-lab-worker-11", "daskpki-lab-worker-9"]
     assert len(cloud.items["accounts"]) == 10
     apply(cloud, wanted)
@@ -176,7 +181,7 @@ def test_a_secret_that_is_no_longer_mounted_is_no_longer_read() -> None:
     apply(cloud, deployment(**MOUNTING))
     cloud.policies["daskpki_lab_secret_token"].add(("roles/secretmanager.secretAccessor", "user:bob@example.com"))
     steps = apply(cloud, deployment(workers=2, secrets=("db-password=fd",)))
-    gone = [step.title for step in steps if step.action is Action.DELETE and step.kind == "grant"]
+    gone = [step.resource.title for step in of_kind(steps, Kind.GRANT) if step.action is Action.DELETE]
     assert gone == ["reads secret daskpki_lab_secret_token"]
     assert {member for _role, member in cloud.policies["daskpki_lab_secret_token"]} == {"user:bob@example.com"}
 
@@ -268,7 +273,7 @@ def test_what_is_missing_of_the_ca_is_issued_by_daskpki(wanted: Deployment) -> N
 def test_the_document_is_complete() -> None:
     steps = plan_from(deployment(**NODE))
     document = plan_document(steps)
-    assert [entry["what"] for entry in document] == [step.title for step in steps]
+    assert [entry["what"] for entry in document] == [step.resource.title for step in steps]
     assert all(entry["commands"] for entry in document)
     assert summary(steps) == f"{len(steps)} to create, 0 to change in place, 0 to replace, 0 to remove"
 
@@ -301,7 +306,7 @@ def test_a_new_image_is_told_by_name_and_what_ends_with_it(wanted: Deployment) -
 def test_each_field_that_differs_is_named(wanted: Deployment, change: dict[str, object], field: str) -> None:
     cloud = simulated()
     apply(cloud, wanted)
-    (step,) = (s for s in plan_deployment(cloud, replace(wanted, **change)) if s.kind == Kind.VM)  # type: ignore[arg-type] # fields by name
+    (step,) = of_kind(plan_deployment(cloud, replace(wanted, **change)), Kind.VM)  # type: ignore[arg-type] # fields by name
     assert step.action is Action.REPLACE
     assert f"    {field}" in list(plan_lines([step]))
     assert len(step.changes) == 1
@@ -310,7 +315,7 @@ def test_each_field_that_differs_is_named(wanted: Deployment, change: dict[str, 
 def test_a_setting_that_is_taken_back_replaces_workers_one_after_another(wanted: Deployment) -> None:
     cloud = simulated()
     apply(cloud, replace(wanted, num_workers=2))
-    (step,) = (s for s in plan_deployment(cloud, wanted) if s.kind == Kind.GROUP)
+    (step,) = of_kind(plan_deployment(cloud, wanted), Kind.GROUP)
     assert (step.action, step.changes) == (Action.ROLL, {"NUM_WORKERS": ("2", "")})
 
 
@@ -318,7 +323,7 @@ def test_labels_are_changed_in_place(wanted: Deployment) -> None:
     cloud = simulated()
     apply(cloud, wanted)
     labelled = replace(wanted, labels=("team=physics",))
-    steps = [step for step in apply(cloud, labelled) if step.kind == Kind.VM]
+    steps = of_kind(apply(cloud, labelled), Kind.VM)
     assert [step.action for step in steps] == [Action.UPDATE]
     assert "ends" not in steps[0].line  # nothing that runs there does
     assert cloud.items["machines"]["daskpki-lab-scheduler"]["labels"]["team"] == "physics"
@@ -338,10 +343,10 @@ def test_a_machine_type_that_was_changed_by_hand_is_noticed(wanted: Deployment) 
 def test_a_group_that_grows_with_a_new_image_makes_no_vm_of_the_former_one(wanted: Deployment) -> None:
     cloud = simulated()
     apply(cloud, wanted)
-    (step,) = (s for s in plan_deployment(cloud, replace(wanted, image=NEWER, workers=30)) if s.kind == Kind.GROUP)
+    (step,) = of_kind(plan_deployment(cloud, replace(wanted, image=NEWER, workers=30)), Kind.GROUP)
     assert ["start-update" in " ".join(c) for c in step.commands] == [True, False, False]
     assert "resize" in step.commands[-1]
-    (shrink,) = (s for s in plan_deployment(cloud, replace(wanted, workers=3)) if s.kind == Kind.GROUP)
+    (shrink,) = of_kind(plan_deployment(cloud, replace(wanted, workers=3)), Kind.GROUP)
     assert (shrink.action, shrink.changes) == (Action.UPDATE, {"size": ("20", "3")})
 
 
@@ -362,9 +367,9 @@ def test_a_regional_group_surges_by_none_or_by_as_many_as_there_are_zones() -> N
     cloud = simulated()
     apply(cloud, wanted)
     assert "--region=europe-west1" in next(c for c in cloud.commands if "daskpki-lab-worker" in c and "managed" in c)
-    (step,) = (s for s in plan_deployment(cloud, replace(wanted, image=NEWER)) if s.kind == Kind.GROUP)
+    (step,) = of_kind(plan_deployment(cloud, replace(wanted, image=NEWER)), Kind.GROUP)
     assert {"--max-surge=3", "--max-unavailable=0"} <= set(step.commands[0])
-    (still,) = (s for s in plan_deployment(cloud, replace(wanted, image=NEWER, surge=0)) if s.kind == Kind.GROUP)
+    (still,) = of_kind(plan_deployment(cloud, replace(wanted, image=NEWER, surge=0)), Kind.GROUP)
     assert {"--max-surge=0", "--max-unavailable=3"} <= set(still.commands[0])
 
 
@@ -372,7 +377,7 @@ def test_a_group_that_moves_to_a_region_is_made_there_and_removed_here(wanted: D
     cloud = simulated()
     apply(cloud, wanted)
     steps = plan_deployment(cloud, replace(wanted, regional=True))
-    assert [(step.action, step.title.split()[4].rstrip(":")) for step in steps if step.kind == Kind.GROUP] == [
+    assert [(step.action, step.resource.title.split()[4].rstrip(":")) for step in of_kind(steps, Kind.GROUP)] == [
         (Action.CREATE, "europe-west1"), (Action.DELETE, "europe-west1-b"),
     ]  # fmt: skip
 

@@ -19,20 +19,8 @@ from daskpki.credentials.contexts import LOGIN_FILE, Saved
 from daskpki.credentials.saved_logins import load_login
 from daskpki.credentials.source_selection import CredentialSource, Wanted, choose
 from daskpki.credentials.sources import Environment, obtain, renewal_of_login
-from daskpki.doctor import store
-from daskpki.doctor.checks import (
-    Finding,
-    LoginSeen,
-    check_clock,
-    check_config,
-    check_keyring,
-    check_login,
-    check_versions,
-    flatten,
-    note,
-    of_error,
-    ok,
-)
+from daskpki.doctor import checks, store
+from daskpki.doctor.checks import Finding, LoginSeen, note, of_error, ok
 from daskpki.doctor.scheduler import examine_scheduler
 from daskpki.doctor.store import Cluster
 from daskpki.errors import DaskpkiError, NotFoundError, UnavailableError
@@ -46,7 +34,7 @@ CHECKS: Final[Checks] = {
     "certificates": store.examine_leaves,
     "trust document": store.examine_trust,
     "log": store.examine_log,
-    "unfinished operations": store.examine_unfinished,
+    "unfinished operations": lambda cluster: checks.check_unfinished(cluster.inventory, cluster.now),
     "versions": store.examine_versions,
     "credentials": store.examine_missing,
     "secrets": store.examine_reminders,
@@ -133,12 +121,12 @@ class Examination:
         for name in _INSTALLED:
             with suppress(PackageNotFoundError):
                 installed[name] = version(name)
-        yield from check_versions(installed)
-        yield from check_config(flatten(config.collect(env=dict(self._here.environ))))
+        yield from checks.check_versions(installed)
+        yield from checks.check_config(checks.flatten(config.collect(env=dict(self._here.environ))))
 
     def _examine(self, cluster: Cluster) -> None:
         if url := cluster.gsm:
-            self._run("clock", lambda: [check_clock(clock_ahead(url, self._here.environ))])
+            self._run("clock", lambda: [checks.check_clock(clock_ahead(url, self._here.environ))])
         for name, check in self._checks(cluster).items():
             self._run(name, partial(check, cluster))
         with suppress(DaskpkiError):  # reported above
@@ -158,12 +146,12 @@ class Examination:
         """Check the keyring, every login in it, and the source that overrides logins, if one is set."""
         saved = self._here.contexts.all()
         locked = _failure(lambda: self._here.keyring.get(*_PROBE))
-        yield from check_keyring(locked, needed=bool(saved))
+        yield from checks.check_keyring(locked, needed=bool(saved))
         for each in saved:
             seen = self._seen(each)
             if not locked:
                 seen = seen._replace(failure=_failure(partial(load_login, each, self._here.keyring, self._here.now)))
-            yield check_login(seen, self._here.now.timestamp())
+            yield checks.check_login(seen, self._here.now.timestamp())
         choice = choose(Wanted(), self._here.environ)
         if choice.source is not CredentialSource.KEYRING:
             credential = obtain(Wanted(), self._here).verified.credential

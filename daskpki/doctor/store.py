@@ -14,27 +14,8 @@ from daskpki.authority.lookup import anchor_der, chain_der, living_authorities
 from daskpki.authority.renewal import renewable
 from daskpki.credentials.sources import fetch_trust
 from daskpki.credentials.verified import Pins
-from daskpki.doctor.checks import (
-    Finding,
-    check_access,
-    check_anchor,
-    check_authority,
-    check_crls,
-    check_fill,
-    check_leaves,
-    check_link,
-    check_newest,
-    check_number,
-    check_recorded,
-    check_root_crls,
-    check_slots,
-    check_superseded,
-    check_unfinished,
-    error,
-    note,
-    ok,
-    warning,
-)
+from daskpki.doctor import checks
+from daskpki.doctor.checks import Finding, error, note, ok, warning
 from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError
 from daskpki.identity import Role
 from daskpki.inventory import Inventory
@@ -125,7 +106,7 @@ def examine_store(cluster: Cluster) -> Iterator[Finding]:
     """Check that the store answers, and the key slots of a local one."""
     store: Any = cluster.session.store
     if store.url.startswith("local:"):
-        yield from check_slots([slot.kind for slot in store.slots.list()])
+        yield from checks.check_slots([slot.kind for slot in store.slots.list()])
     head = cluster.inventory.head
     yield ok("store", f"{store.url} answers; cluster {cluster.session.cluster!r} has {head.seq} records")
 
@@ -148,13 +129,13 @@ def examine_authorities(cluster: Cluster) -> Iterator[Finding]:
         yield note("CA", "a rollover is under way: nodes trust more than one CA", "daskpki rotate-ca status")
     for entry in living:
         for certificate in (*chain_der(entry), anchor_der(entry)):
-            yield check_authority(entry.generation, lifetime(load_certificate(certificate)), cluster.now)
+            yield checks.check_authority(entry.generation, lifetime(load_certificate(certificate)), cluster.now)
 
 
 def examine_leaves(cluster: Cluster) -> Iterator[Finding]:
     """Check every leaf in the log."""
     living = {entry.generation for entry in living_authorities(cluster.inventory)}
-    yield from check_leaves(cluster.inventory.certificates(), living, cluster.now)
+    yield from checks.check_leaves(cluster.inventory.certificates(), living, cluster.now)
 
 
 def examine_trust(cluster: Cluster) -> Iterator[Finding]:
@@ -162,9 +143,9 @@ def examine_trust(cluster: Cluster) -> Iterator[Finding]:
     revoked = revoked_serials(cluster.trust)
     number = len({serial for serials in revoked.values() for serial in serials})
     yield ok("trust document", f"epoch {cluster.trust.epoch}, signature and CRLs verified, {number} revoked")
-    yield from check_fill(cluster.trust)
-    yield from check_crls(cluster.trust, cluster.now)
-    yield from check_root_crls(cluster.trust, cluster.now)
+    yield from checks.check_fill(cluster.trust)
+    yield from checks.check_crls(cluster.trust, cluster.now)
+    yield from checks.check_root_crls(cluster.trust, cluster.now)
 
 
 def examine_log(cluster: Cluster) -> Iterator[Finding]:
@@ -173,13 +154,8 @@ def examine_log(cluster: Cluster) -> Iterator[Finding]:
     seq = cluster.trust.log[0]
     records = cluster.session.log.records(after=max(seq - 1, 0))
     logged = next((record.hash for record in islice(records, 1)), None)
-    yield check_link(cluster.trust, head, EMPTY.hash if seq == 0 else logged)
-    yield check_anchor(cluster.basis, fingerprint(cluster.trust.active.certificate))
-
-
-def examine_unfinished(cluster: Cluster) -> Iterator[Finding]:
-    """Check for operations that a crash left unfinished."""
-    yield from check_unfinished(cluster.inventory, cluster.now)
+    yield checks.check_link(cluster.trust, head, EMPTY.hash if seq == 0 else logged)
+    yield checks.check_anchor(cluster.basis, fingerprint(cluster.trust.active.certificate))
 
 
 def examine_versions(cluster: Cluster) -> Iterator[Finding]:
@@ -212,14 +188,14 @@ def _is_gone(cluster: Cluster, secret: str) -> bool:
 
 def _judge_versions(cluster: Cluster, info: SecretInfo, versions: Sequence[Version]) -> Iterator[Finding]:
     kind = cluster.kind(info)
-    yield from check_newest(info.id, versions, cluster.remedy, _command_to_add(kind, info))
+    yield from checks.check_newest(info.id, versions, cluster.remedy, _command_to_add(kind, info))
     if kind in set(Role):
         entry = cluster.inventory.current(kind, info.labels.get("daskpki-name", ""))
-        yield from check_recorded(info.id, versions, entry)
+        yield from checks.check_recorded(info.id, versions, entry)
         if cluster.gsm is not None:  # a local store is unlocked as a whole, old keys or new
-            yield from check_superseded(info.id, versions, cluster.remedy)
+            yield from checks.check_superseded(info.id, versions, cluster.remedy)
     elif kind == secret_names.TRUST:
-        yield from check_number(info.id, versions)
+        yield from checks.check_number(info.id, versions)
 
 
 def _command_to_add(kind: str, info: SecretInfo) -> str | None:
@@ -252,4 +228,4 @@ def examine_grants(cluster: Cluster) -> Iterator[Finding]:
     from daskpki.store.gsm.store import GsmStore
 
     assert isinstance(cluster.session.store, GsmStore)
-    yield from check_access(Grants(cluster.session.store, cluster.session.cluster).check(), cluster.gsm)
+    yield from checks.check_access(Grants(cluster.session.store, cluster.session.cluster).check(), cluster.gsm)

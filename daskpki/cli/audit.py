@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from daskpki.cli.invocation import Invocation
-from daskpki.cli.output import print_listing, table_lines
+from daskpki.cli.output import print_listing, table
 from daskpki.errors import UsageError
 from daskpki.quoting import rfc3339
 
@@ -66,7 +66,7 @@ def _show(invocation: Invocation, session: Session, since: int, columns: tuple[s
     records = chain(session.log.records(after=since - 1), session.store.events(session.cluster).records())
     documents: Iterator[dict[str, Any]] = map(describe_record, records)
     headings = ("seq", "time", "who", "command", "event", "about")
-    lines = table_lines(headings, rows(records), empty=f"no records from number {since} on")
+    lines = table(headings, rows(records), empty=f"no records from number {since} on")
     print_listing(invocation.output, documents, lines, columns=columns)
 
 

@@ -119,7 +119,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
         }
     )
     rows = [(known["serial"], known["revokedAt"], known["reason"]) for known in document["revoked"]]
-    return shown + (table(("serial", "revoked", "reason"), rows) if rows else [])
+    return [*shown, *(table(("serial", "revoked", "reason"), rows) if rows else ())]
 
 
 def warn_of_end(output: Output, inventory: Inventory, now: datetime) -> None:

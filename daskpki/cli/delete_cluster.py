@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from daskpki.cli.invocation import Invocation
+from daskpki.cli.output import ask
 from daskpki.cli.renew_revoke import Push, notify_schedulers
 from daskpki.errors import UsageError
 from daskpki.quoting import day
@@ -57,7 +58,10 @@ def delete_cluster(
         output.hint(f"{'daskpki backup FILE' if local else 'daskpki copy --to local:/path'} keeps a copy", _UNSEEN)
         _check_machines(invocation)
         if confirm is None:
-            _ask(invocation.cluster)
+            if not sys.stdin.isatty():
+                raise UsageError("deleting a cluster has to be confirmed", hint=f"--confirm {invocation.cluster}")
+            if ask(f"Type the cluster's name to delete it ({invocation.cluster}): ") != invocation.cluster:
+                raise UsageError("that is not the cluster's name, so nothing was deleted")
         _revoke(invocation, authority, wait, time.sleep)
         delete_secrets(authority, planned, lambda secret: output.hint(f"deleted {secret}"))
     if output.as_json:
@@ -106,11 +110,3 @@ def _check_machines(invocation: Invocation) -> None:
             f"cluster {invocation.cluster!r} has VMs: {', '.join(machines)}",
             hint=f"daskpki --store {url} --cluster {invocation.cluster} deploy gcp --destroy --apply",
         )
-
-
-def _ask(cluster: str) -> None:
-    if not sys.stdin.isatty():
-        raise UsageError("deleting a cluster has to be confirmed", hint=f"--confirm {cluster}")
-    print(f"Type the cluster's name to delete it ({cluster}): ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip() != cluster:
-        raise UsageError("that is not the cluster's name, so nothing was deleted")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daskpki.cli.invocation import Invocation, parse_role_and_name
+from daskpki.cli.output import certificate_table
 from daskpki.errors import Interrupted
 from daskpki.identity import Role, parse_label
 from daskpki.pki.profile import Grade
@@ -16,9 +17,7 @@ from daskpki.pki.profile import Grade
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from daskpki.authority.ca import CertificateAuthority
     from daskpki.authority.issuance import Issued
-    from daskpki.pki.profile import LeafRequest
 
 _BAR_FROM = 20  # fewer leaves are issued before anybody could read a bar
 
@@ -64,31 +63,19 @@ def issue(
         kept = len(requests) - len(wanted)
         authority.check(wanted)
         if dry_run:
-            _show_plan(invocation, wanted, kept)
-        else:
-            _issue_all(invocation, authority, wanted, kept, key_type)
+            identities = [request.identity.uri for request in wanted]
+            lines = [f"would issue {identity}" for identity in identities]
+            lines += [f"would keep {kept} valid certificates"] if kept else []
+            invocation.output.result({"issue": identities, "kept": kept}, lines or ["nothing to issue"])
+            return
+        if key_type == "ed25519":
+            from daskpki.pki.keys import ED25519_WARNING
 
-
-def _show_plan(invocation: Invocation, wanted: Iterable[LeafRequest], kept: int) -> None:
-    identities = [request.identity.uri for request in wanted]
-    lines = [f"would issue {identity}" for identity in identities]
-    lines += [f"would keep {kept} valid certificates"] if kept else []
-    invocation.output.result({"issue": identities, "kept": kept}, lines or ["nothing to issue"])
-
-
-def _issue_all(
-    invocation: Invocation, authority: CertificateAuthority, wanted: list[LeafRequest], kept: int, key_type: str
-) -> None:
-    now = authority.session.now()
-    if key_type == "ed25519":
-        from daskpki.pki.keys import ED25519_WARNING
-
-        invocation.output.warn(ED25519_WARNING)
-    with progress(invocation, len(wanted), authority.issue(wanted, key_type)) as issued:
-        documents = [authority.describe(leaf.record) for leaf in issued]
-    from daskpki.cli.output import certificate_table
-
-    lines = certificate_table(documents, now) if documents else []
+            invocation.output.warn(ED25519_WARNING)
+        now = authority.session.now()
+        with progress(invocation, len(wanted), authority.issue(wanted, key_type)) as issued:
+            documents = [authority.describe(leaf.record) for leaf in issued]
+    lines = [*certificate_table(documents, now)] if documents else []
     lines += [f"kept {kept} valid certificates; daskpki renew replaces them"] if kept else []
     invocation.output.result(documents, lines)
     if documents:

@@ -10,7 +10,7 @@ import typer
 
 from daskpki.cli.crl import warn_of_end
 from daskpki.cli.invocation import Invocation, complete_name, parse_role_and_name
-from daskpki.cli.output import certificate_facts, certificate_row, print_listing, table_lines
+from daskpki.cli.output import certificate_facts, certificate_table, print_listing
 from daskpki.errors import NotTrustedError, UsageError
 from daskpki.files import read_file
 from daskpki.identity import Role
@@ -142,7 +142,6 @@ def list_(
             number=serial or fingerprint,
         )
         documents = map(authority.describe, found)
-        rows = (certificate_row(document, now) for document in documents)
-        lines = table_lines(("who", "state", "serial", "expires"), rows, empty="no certificates")
+        lines = certificate_table(documents, now, empty="no certificates")
         print_listing(invocation.output, documents, lines, columns=COLUMNS if as_csv else None)
         warn_of_end(invocation.output, inventory, now)

@@ -219,7 +219,7 @@ def _login_by_file(
         f"  SHA-256  {fingerprint_lines(file.ca_sha256)}",
     )
     if ca_sha256 is None and not invocation.output.as_json and is_terminal() and not knows_ca(file, here):
-        ca_sha256 = ask("The CA's SHA-256, as the operator told you by another way: ")
+        ca_sha256 = ask("The CA's SHA-256, as the operator told you by another way: ") or None
     pin = None if ca_sha256 is None else parse_fingerprint(ca_sha256)
     with keyring_remedy("unlock the keyring of your desktop session, where the key waits that this file is for"):
         return login_by_file(file, schedulers, here, ca_sha256=pin, user_config=user_config)

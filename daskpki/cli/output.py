@@ -31,12 +31,9 @@ def is_terminal() -> bool:
 
 
 def ask(question: str) -> str:
-    """Ask a question whose answer is not secret, on stderr; UsageError for an empty answer."""
+    """The answer to a question that is not secret, asked on stderr; empty at the end of input."""
     print(question, end="", file=sys.stderr, flush=True)
-    answer = sys.stdin.readline()
-    if not answer.strip():
-        raise UsageError("the question was not answered, so nothing was changed")
-    return answer.strip()
+    return sys.stdin.readline().strip()
 
 
 def prompt(question: str, option: str, *, confirm: bool = False) -> Confidential:
@@ -53,14 +50,15 @@ def prompt(question: str, option: str, *, confirm: bool = False) -> Confidential
     return Confidential(answer)
 
 
-def certificate_table(documents: Sequence[Mapping[str, Any]], now: datetime) -> list[str]:
+def certificate_table(
+    documents: Iterable[Mapping[str, Any]], now: datetime, *, empty: str | None = None
+) -> Iterator[str]:
     """A table of certificates: identity, state, serial and end."""
-    return table(("who", "state", "serial", "expires"), [certificate_row(entry, now) for entry in documents])
-
-
-def certificate_row(entry: Mapping[str, Any], now: datetime) -> tuple[str, str, str, str]:
-    """Identity, state, serial and end of one certificate."""
-    return f"{entry['role']}/{entry['name']}", entry["state"], entry["serial"], remaining(entry["notAfter"], now)
+    rows = (
+        (f"{entry['role']}/{entry['name']}", entry["state"], entry["serial"], remaining(entry["notAfter"], now))
+        for entry in documents
+    )
+    return table(("who", "state", "serial", "expires"), rows, empty=empty)
 
 
 def certificate_facts(document: Mapping[str, Any], now: datetime) -> list[str]:
@@ -157,7 +155,7 @@ def _cell(value: object) -> str:
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text  # a spreadsheet would take it for a formula
 
 
-def table_lines(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str | None = None) -> Iterator[str]:
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str | None = None) -> Iterator[str]:
     """A table with headings in capitals and columns as wide as its first rows need; `empty` if there are no rows."""
     pending = ([visible(cell) for cell in row] for row in chain([map(str.upper, headings)], rows))
     sample = list(islice(pending, 1 + _SAMPLE))
@@ -167,11 +165,6 @@ def table_lines(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty
     widths = [max(map(len, column)) for column in zip(*sample, strict=True)]
     for row in chain(sample, pending):
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str | None = None) -> list[str]:
-    """The lines of a table that is not streamed."""
-    return list(table_lines(headings, rows, empty=empty))
 
 
 class Output(NamedTuple):
@@ -200,8 +193,7 @@ class Output(NamedTuple):
         """Ask whether to go on, if `asks`; DaskpkiError for any answer but yes, and at the end of input."""
         if not self.asks(yes=yes):
             return
-        print(f"{visible_lines(question)} [y/N] ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        if ask(f"{visible_lines(question)} [y/N] ").lower() not in ("y", "yes"):
             raise DaskpkiError("nothing was changed", hint="--yes or DASKPKI_YES=1 answers the question")
 
     def hint(self, *lines: str) -> None:

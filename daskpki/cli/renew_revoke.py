@@ -129,7 +129,7 @@ def renew(
         now = authority.session.now()
     if dry_run and documents:
         invocation.output.hint("would renew:")
-    invocation.output.result(documents, certificate_table(documents, now) if documents else ["nothing is due"])
+    invocation.output.result(documents, certificate_table(documents, now, empty="nothing is due"))
     if not documents and detailed_exit_code:
         raise NothingToDo("nothing is due")
 
@@ -174,8 +174,7 @@ def revoke(
         documents = [authority.describe(entry) for entry in changed]
         now = authority.session.now()
         nothing = f"nothing to revoke: {which} was revoked before, or has ended"
-        lines = certificate_table(documents, now) if documents else [nothing]
-        invocation.output.result(documents, lines)
+        invocation.output.result(documents, certificate_table(documents, now, empty=nothing))
         notify_schedulers(invocation, authority, push)
 
 

@@ -191,7 +191,7 @@ def status(invocation: Invocation) -> None:
         (str(entry["generation"]), entry["state"], entry["notAfter"][:10], str(entry["certificates"]), entry["key"])
         for entry in document["authorities"]
     ]
-    lines = table(("ca", "state", "valid until", "valid leaves", "key"), rows)
+    lines = [*table(("ca", "state", "valid until", "valid leaves", "key"), rows)]
     if not document["published"]:
         lines.append("the trust document does not show this yet")
     _report(invocation, document, lines)

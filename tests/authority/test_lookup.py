@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskpki.cli.output import csv_lines, json_array, table_lines
+from daskpki.cli.output import csv_lines, json_array, table
 from tests.support.running import Run
 
 JSON_VALUES = st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.text())
@@ -61,11 +61,11 @@ def test_csv_reads_back(values: list[tuple[str, int]]) -> None:
 
 @pytest.mark.parametrize("count", [1, 500, 502])
 def test_a_table_of_any_length_keeps_its_columns(count: int) -> None:
-    lines = list(table_lines(("who", "n"), ((f"w-{n:04}", str(n)) for n in range(count)), empty="none"))
+    lines = list(table(("who", "n"), ((f"w-{n:04}", str(n)) for n in range(count)), empty="none"))
     assert len(lines) == count + 1
     assert {line.index("  ") for line in lines[1:]} == {6}
 
 
 def test_nothing_to_list_is_said() -> None:
-    assert list(table_lines(("a",), [], empty="no certificates")) == ["no certificates"]
+    assert list(table(("a",), [], empty="no certificates")) == ["no certificates"]
     assert list(json_array([])) == ["[]"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from daskpki.cli.app import main
 from daskpki.cli.invocation import FLAGS, WITH_VALUE, hoist
-from daskpki.cli.output import Output, facts, fingerprint_lines, print_listing, remaining, table, table_lines
+from daskpki.cli.output import Output, facts, fingerprint_lines, print_listing, remaining, table
 from daskpki.quoting import visible
 
 WORDS = st.sampled_from(["issue", "worker", "--name", "w", "--count", "3", "x=y"])
@@ -73,18 +73,18 @@ def test_what_is_shown_can_be_seen(text: str) -> None:
 # Clears the screen; the same by one C1 character; writes from right to left; forges a row.
 @pytest.mark.parametrize("claim", ["eve\x1b[2J", "eve\x9b2J", "eve\u202e", "eve\n1  alice"])
 def test_no_claim_steers_the_terminal(claim: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for line in (*table(("who",), [[claim]]), *table_lines(("who",), [["x"]] * 501 + [[claim]], empty="")):
+    for line in (*table(("who",), [[claim]]), *table(("who",), [["x"]] * 501 + [[claim]], empty="")):
         assert line.isprintable()
     Output().result({}, [claim])
     Output().warn(claim)
     print_listing(Output(), [], [claim])
     printed = capsys.readouterr()
     assert (printed.out + printed.err).replace("\n", "").isprintable()
-    assert claim.encode("unicode_escape").decode() in table(("who",), [[claim]])[1]
+    assert claim.encode("unicode_escape").decode() in [*table(("who",), [[claim]])][1]
 
 
 def test_tables_are_padded_and_facts_leave_out_the_empty() -> None:
-    assert table(("who", "state"), [("worker/w", "issued"), ("x", "y")]) == [
+    assert list(table(("who", "state"), [("worker/w", "issued"), ("x", "y")])) == [
         "WHO       STATE",
         "worker/w  issued",
         "x         y",

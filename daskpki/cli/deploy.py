@@ -100,45 +100,32 @@ def gcp(invocation: Invocation, settings: dict[str, Any], use: Use = Use()) -> N
         wanted = check_deployment(deployment)
     if use.export is not None and (use.apply or use.destroy):
         raise UsageError("--export only writes the plan", hint="leave out --apply and --destroy")
-    if use.destroy:
-        _destroy(invocation, use, wanted or Site(store, invocation.cluster, settings["network"]))
-        return
-    if wanted is None:
+    if wanted is None and not use.destroy:
         hint = "--zone europe-west1-b --image REGISTRY/PATH:TAG"
         raise UsageError("a deployment needs a zone and an image", hint=hint)
-    if use.export is not None:
+    if wanted is not None and use.export is not None:
         _export(invocation, wanted, use.export, use.out, use.part)
-    else:
-        _deploy(invocation, use, wanted)
-
-
-def _deploy(invocation: Invocation, use: Use, wanted: Deployment) -> None:
-    """Show the plan; with --apply carry it out and record the scheduler's address."""
-    from daskpki.deploy.apply import find_scheduler, plan_deployment
+        return
+    from daskpki.deploy.apply import find_scheduler, plan_deployment, plan_destruction
     from daskpki.deploy.gcloud import runner
     from daskpki.deploy.plan import reach
 
-    run = runner()
-    invocation.output.hint(f"asking Google Cloud what is in {wanted.project} of cluster {wanted.cluster} ...")
-    steps = plan_deployment(run, wanted, invocation.output.hint)
+    run, tell = runner(), invocation.output.hint
+    site = wanted or Site(store, invocation.cluster, settings["network"])
+    tell(f"asking Google Cloud what is in {site.project} of cluster {site.cluster} ...")
+    if wanted is None or use.destroy:
+        _carry_out(invocation, use, plan_destruction(run, site, tell), run)
+        return
+    steps = plan_deployment(run, wanted, tell)
     if invocation.ca_passphrase_file is None and any("init-ca" in one for step in steps for one in step.commands):
-        invocation.output.hint("note: the CA's key is stored unsealed; --ca-passphrase-file FILE seals it")
+        tell("note: the CA's key is stored unsealed; --ca-passphrase-file FILE seals it")
     _carry_out(invocation, use, steps, run, notes=reach(wanted))
     if use.apply:
         # People who log in need not be told the address.
         address = find_scheduler(run, wanted)
         with invocation.authority() as authority:
             authority.announce(address)
-        invocation.output.hint(f"the scheduler's address is recorded: {address}", "next: daskpki login")
-
-
-def _destroy(invocation: Invocation, use: Use, site: Site) -> None:
-    from daskpki.deploy.apply import plan_destruction
-    from daskpki.deploy.gcloud import runner
-
-    run = runner()
-    invocation.output.hint(f"asking Google Cloud what is in {site.project} of cluster {site.cluster} ...")
-    _carry_out(invocation, use, plan_destruction(run, site, invocation.output.hint), run)
+        tell(f"the scheduler's address is recorded: {address}", "next: daskpki login")
 
 
 def _carry_out(invocation: Invocation, use: Use, steps: Sequence[Step], run: Run, notes: Iterable[str] = ()) -> None:
@@ -177,20 +164,17 @@ def _export(invocation: Invocation, wanted: Deployment, form: Export, out: Path 
     if form is Export.TERRAFORM:
         files = terraform_files(wanted)
         if not invocation.output.as_json:
-            _write(files, out)
+            if out is None:
+                raise UsageError(
+                    "a Terraform configuration is several files", hint="--out DIR names a directory for them"
+                )
+            out.mkdir(parents=True, exist_ok=True)
+            if taken := [str(out / name) for name in files if (out / name).exists()]:
+                raise UsageError(f"{taken[0]} exists, and may have been edited", hint="--out names another directory")
+            for name, content in files.items():
+                (out / name).write_text(content)
         lines = [f"{out}/{name}" for name in files]
         invocation.output.result({"format": form.value, "files": files}, lines)
         return
     text = script(wanted) if form is Export.SCRIPT else user_data(wanted, part)
     invocation.output.result({"format": form.value, "text": text}, [text.rstrip("\n")])
-
-
-def _write(files: dict[str, str], out: Path | None) -> None:
-    if out is None:
-        raise UsageError("a Terraform configuration is several files", hint="--out DIR names a directory for them")
-    out.mkdir(parents=True, exist_ok=True)
-    for name in files:
-        if (out / name).exists():
-            raise UsageError(f"{out / name} exists, and may have been edited", hint="--out names another directory")
-    for name, content in files.items():
-        (out / name).write_text(content)

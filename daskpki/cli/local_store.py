@@ -18,10 +18,9 @@ from daskpki.quoting import day
 from daskpki.settings import GsmUrl, LocalUrl, StoreUrl, home, parse_store_url
 
 if TYPE_CHECKING:
-    from daskpki.grants import Carried
+    from daskpki.grants import SecretGrant
     from daskpki.store.local.backup import Contents
     from daskpki.store.local.key_slots import KeySlots
-    from daskpki.store.port import Store
 
 slot = Commands(
     no_args_is_help=True, help="Ways to unlock the local store: keyring, passphrase, key file, recovery code."
@@ -72,28 +71,24 @@ def add(
 
     Examples:  [bold]daskpki slot add recovery[/bold]   [bold]daskpki slot add passphrase --replace[/bold]
     """
+    code = None
     with _slots(invocation) as slots:
-        code = _add(slots, kind, file, replace=replace)
+        if kind is SlotKind.RECOVERY:
+            code = slots.add_recovery().reveal().decode()
+        elif kind is SlotKind.KEYRING:
+            from daskpki.credentials.os_keyring import OSKeyring
+
+            slots.add_keyring(OSKeyring())
+        elif kind is SlotKind.PASSPHRASE:
+            passphrase = read_passphrase(file, "the local store", "--file", new=True)
+            (slots.change_passphrase if replace else slots.add_passphrase)(passphrase)
+        elif file is None:
+            raise UsageError("a key file needs a place", hint="--file FILE; a missing file is created")
+        else:
+            slots.add_key_file(file)
     lines = [f"added a slot: {kind.value}"]
     lines += ["recovery code, shown this once (keep it on paper):", f"  {code}"] if code else []
     invocation.output.result({"added": kind.value, "recoveryCode": code}, lines)
-
-
-def _add(slots: KeySlots, kind: SlotKind, file: Path | None, *, replace: bool) -> str | None:
-    if kind is SlotKind.RECOVERY:
-        return slots.add_recovery().reveal().decode()
-    if kind is SlotKind.KEYRING:
-        from daskpki.credentials.os_keyring import OSKeyring
-
-        slots.add_keyring(OSKeyring())
-    elif kind is SlotKind.KEY_FILE:
-        if file is None:
-            raise UsageError("a key file needs a place", hint="--file FILE; a missing file is created")
-        slots.add_key_file(file)
-    else:
-        passphrase = read_passphrase(file, "the local store", "--file", new=True)
-        (slots.change_passphrase if replace else slots.add_passphrase)(passphrase)
-    return None
 
 
 @slot.command("remove")
@@ -205,57 +200,42 @@ def copy(
             without_disabled=without_disabled,
             ca_sha256=invocation.ca_sha256,
         )
-        carried = _carry(source, target, invocation.cluster) if grants else None
-        left_out = [each._asdict() for each in copied.left_out]
-        counted = copied._asdict() | {"left_out": left_out}
-        document = {"from": source.url, "to": target.url, **counted, **_carried(carried)}
-    lines = [
-        f"copied cluster {invocation.cluster} to {document['to']}, and compared it",
-        f"{copied.secrets} secrets, {copied.versions} versions that can be read, {copied.records} records",
-        *(f"left out, since it is disabled: {secret}, version {number}" for secret, number in copied.left_out),
-        *_grant_lines(carried),
-    ]
+        counted = copied._asdict() | {"left_out": [each._asdict() for each in copied.left_out]}
+        document = {"from": source.url, "to": target.url, **counted, "grants": None, "grants_left": None}
+        lines = [
+            f"copied cluster {invocation.cluster} to {target.url}, and compared it",
+            f"{copied.secrets} secrets, {copied.versions} versions that can be read, {copied.records} records",
+            *(f"left out, since it is disabled: {secret}, version {number}" for secret, number in copied.left_out),
+        ]
+        if grants:
+            from daskpki.grants import carry_grants
+            from daskpki.store.gsm.store import GsmStore
+
+            assert isinstance(source, GsmStore), "a store of such a URL is one"
+            assert isinstance(target, GsmStore), "a store of such a URL is one"
+            carried, left = carry_grants(source, target, invocation.cluster)
+            document |= {"grants": list(map(_grant, carried)), "grants_left": list(map(_grant, left))}
+            lines.append(f"{len(carried)} grants, each in the policy of its copy")
+            for secret, binding in left:
+                condition = f" under the condition {binding.condition}" if binding.condition else ""
+                has = f"{binding.member} has {binding.role} on {secret}{condition}"
+                lines.append(f"not given there, since daskpki grant does not give it: {has}")
     invocation.output.result(document, lines)
     invocation.output.hint("Issue and revoke in one of the two only.")
-    if carried is None:
+    if not grants:
         invocation.output.hint(*_ungranted(*urls))
 
 
-def _ungranted(source: StoreUrl, target: StoreUrl) -> list[str]:
+def _grant(one: SecretGrant) -> dict[str, object]:
+    return {"secret": one.secret, **one.binding._asdict()}
+
+
+def _ungranted(source: StoreUrl, target: StoreUrl) -> Iterator[str]:
     """Hints about grants that were not copied."""
-    if isinstance(target, LocalUrl):
-        left = "Grants were not copied: a local store has none, since all of it is unlocked at once."
-        return [left] if isinstance(source, GsmUrl) else []
-    if not isinstance(target, GsmUrl):
-        return []
-    if not isinstance(source, GsmUrl):
-        return ["Nothing was granted: daskpki grant shows who reads what there."]
-    return ["Grants were not copied: --grants gives them there as well."]
-
-
-def _carry(source: Store, target: Store, cluster: str) -> Carried:
-    from daskpki.grants import carry_grants
-    from daskpki.store.gsm.store import GsmStore
-
-    assert isinstance(source, GsmStore), "a store of such a URL is one"
-    assert isinstance(target, GsmStore), "a store of such a URL is one"
-    return carry_grants(source, target, cluster)
-
-
-def _carried(carried: Carried | None) -> dict[str, object]:
-    """The grants in the result's document: null if they were not copied."""
-    if carried is None:
-        return {"grants": None, "grants_left": None}
-    given, left = ([{"secret": one.secret, **one.binding._asdict()} for one in part] for part in carried)
-    return {"grants": given, "grants_left": left}
-
-
-def _grant_lines(carried: Carried | None) -> list[str]:
-    if carried is None:
-        return []
-    left = [
-        f"not given there, since daskpki grant does not give it: {binding.member} has {binding.role} on {secret}"
-        + (f" under the condition {binding.condition}" if binding.condition else "")
-        for secret, binding in carried.left
-    ]
-    return [f"{len(carried.carried)} grants, each in the policy of its copy", *left]
+    match source, target:
+        case GsmUrl(), GsmUrl():
+            yield "Grants were not copied: --grants gives them there as well."
+        case GsmUrl(), LocalUrl():
+            yield "Grants were not copied: a local store has none, since all of it is unlocked at once."
+        case _, GsmUrl():
+            yield "Nothing was granted: daskpki grant shows who reads what there."

@@ -20,7 +20,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -48,8 +48,6 @@ _ADDRESS: Final = re.compile(
     r"tls://(?:\[([0-9a-f:.]+)\]|((?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?))(?::([0-9]{1,5}))?\Z"
 )
 _NUMERIC: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?\Z")
-_IPV6: Final = 6
-_PORT_DIGITS: Final = 6
 MAX_FILE: Final = 1 << 20
 _MAX_CHAIN: Final = 8
 _MAX_SCHEDULERS: Final = 1_024
@@ -102,26 +100,13 @@ def read_scheduler_file(path: Path) -> str:
     return parse_scheduler(address)
 
 
-def matches(address: str, schedulers: tuple[str, ...]) -> bool:
-    """True if `address`, which may be malformed, is one of these parsed ones."""
-    try:
-        return parse_scheduler(address) in schedulers
-    except UsageError:
-        return False
-
-
 def is_canonical(address: str) -> bool:
     """True if `address` is `tls://IP:PORT` as the scheduler itself writes it, so that it is no alias of another's."""
-    scheme, _, location = address.partition("://")
-    host, _, port = location.rpartition(":")
-    try:
-        number = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        return False
-    written = f"[{number}]" if number.version == _IPV6 else str(number)
-    decimal = port.isdecimal() and len(port) < _PORT_DIGITS and str(int(port)) == port
-    is_port = decimal and 0 < int(port) < LIMIT_OF_PORTS
-    return scheme == "tls" and host == written and "%" not in host and is_port  # a zone is one machine's own
+    with suppress(UsageError, ValueError):
+        host, _ = split_scheduler(address)
+        ipaddress.ip_address(host)
+        return parse_scheduler(address) == address
+    return False
 
 
 FORMAT: Final = 1

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from daskpki.confidential import Confidential, KeyringPort
-from daskpki.credentials.contexts import Contexts, Saved, matches, parse_scheduler, service_name
+from daskpki.credentials.contexts import Contexts, Saved, parse_scheduler, service_name
 from daskpki.credentials.os_keyring import MAX_CHARACTERS
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.verified import Pins, VerifiedCredential, verify_credential
@@ -122,7 +122,7 @@ def find_login(contexts: Contexts, wanted: Wanted) -> Saved:
     """The login that fits; NotFoundError if none does, UsageError that names the candidates if several do."""
     fitting = [saved for saved in contexts.all() if _fits(saved, wanted)]
     if wanted.address is not None:
-        fitting = logins_that_list(contexts, wanted) or [saved for saved in fitting if not saved.context.schedulers]
+        fitting = _listing(fitting, wanted.address) or [saved for saved in fitting if not saved.context.schedulers]
     if not fitting:
         raise _nobody(contexts, wanted)
     return contexts.only(fitting, _describe(wanted))
@@ -130,21 +130,17 @@ def find_login(contexts: Contexts, wanted: Wanted) -> Saved:
 
 def logins_that_list(contexts: Contexts, wanted: Wanted) -> list[Saved]:
     """The logins that list `wanted.address`."""
-    names = _names_of(wanted.address or "")
-    return [
-        saved
-        for saved in contexts.all()
-        if _fits(saved, wanted) and any(matches(name, saved.context.schedulers) for name in names)
-    ]
+    return _listing([saved for saved in contexts.all() if _fits(saved, wanted)], wanted.address or "")
 
 
-def _names_of(address: str) -> list[str]:
-    """The address, in each of the three ways to write it where its host is this machine."""
+def _listing(logins: list[Saved], address: str) -> list[Saved]:
+    """Those that list the address, in any of the three ways to write it where its host is this machine."""
     try:
         host, _, port = parse_scheduler(address).removeprefix(SCHEME).rpartition(":")
     except UsageError:
         return []  # in no login
-    return [f"{SCHEME}{name}:{port}" for name in (_THIS_MACHINE if host in _THIS_MACHINE else (host,))]
+    names = {f"{SCHEME}{name}:{port}" for name in (_THIS_MACHINE if host in _THIS_MACHINE else (host,))}
+    return [saved for saved in logins if not names.isdisjoint(saved.context.schedulers)]
 
 
 def _nobody(contexts: Contexts, wanted: Wanted) -> NotFoundError:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daskpki.confidential import Confidential
-from daskpki.credentials.contexts import Context, Contexts, encode_context, matches, parse_context, parse_scheduler
+from daskpki.credentials.contexts import Context, Contexts, encode_context, parse_context, parse_scheduler
 from daskpki.credentials.os_keyring import MAX_CHARACTERS
 from daskpki.credentials.saved_logins import Entry, encode_entry, parse_entry
 from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotTrustedError, UsageError
@@ -141,7 +141,7 @@ def test_foreign_text_is_no_entry(text: str) -> None:
 def test_an_address_is_compared_in_one_form(address: str) -> None:
     parsed = parse_scheduler(address)
     assert parse_scheduler(parsed) == parsed
-    assert matches(address.upper().replace("TLS", "tls"), (parsed,))
+    assert parse_scheduler(address.upper().replace("TLS", "tls")) == parsed
 
 
 def test_the_port_defaults_to_dasks() -> None:

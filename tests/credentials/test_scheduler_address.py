@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from daskpki.boot.options import parse_arguments
 from daskpki.boot.settings import parse_settings
-from daskpki.credentials.contexts import is_canonical, matches, parse_scheduler, read_scheduler_file
+from daskpki.credentials.contexts import Context, Contexts, is_canonical, parse_scheduler, read_scheduler_file
+from daskpki.credentials.saved_logins import logins_that_list
+from daskpki.credentials.source_selection import Wanted
 from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, UsageError
 
 
@@ -72,11 +74,16 @@ def test_every_spelling_has_one_form(text: str, address: str) -> None:
         "ws://h",
     ],
 )
-def test_what_one_command_refuses_every_other_one_does(text: str) -> None:
+def test_what_one_command_refuses_every_other_one_does(text: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a scheduler's address") as caught:
         parse_scheduler(text)
     assert len(str(caught.value)) < 300
-    assert not matches(text, ("tls://h:8786",))
+    contexts = Contexts(tmp_path)
+    with contexts.locked():
+        login = Context("local:/s", "lab", "alice", ("tls://h:8786",), 1, b"leaf", (), b"trust")
+        contexts.write(contexts.saved(login))
+    assert not logins_that_list(contexts, Wanted(address=text))
+    assert logins_that_list(contexts, Wanted(address="tls://H"))
     if text:  # an empty option is none
         with pytest.raises(UsageError, match="is not a scheduler's address"):
             parse_settings(parse_arguments(["worker", "--scheduler", text]), {})

@@ -6,7 +6,6 @@ and shell completion load all of them.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -122,7 +121,12 @@ NEEDS_ARGUMENTS: Final = frozenset(
 
 def _named(arguments: Sequence[str]) -> Iterable[str]:
     """The command that hoisted arguments name behind the global options; all commands if they name none."""
-    pending = iter(_completed() if "_DASKPKI_COMPLETE" in os.environ else arguments)
+    if (
+        "_DASKPKI_COMPLETE" in os.environ
+    ):  # bash puts the words before the cursor into one variable, others into another
+        line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+        arguments = hoist(line.split()[1:])
+    pending = iter(arguments)
     for argument in pending:
         if argument in COMMANDS:
             return (argument,)
@@ -131,12 +135,6 @@ def _named(arguments: Sequence[str]) -> Iterable[str]:
         if argument not in FLAGS and "=" not in argument:
             next(pending, None)
     return COMMANDS
-
-
-def _completed() -> Sequence[str]:
-    """The words before the cursor, which bash puts into one variable and other shells into another."""
-    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
-    return hoist(line.split()[1:])
 
 
 def _show_version(wanted: bool) -> None:
@@ -196,6 +194,8 @@ def options(
     [bold]daskpki init-ca --with scheduler,worker,client/alice[/bold]
     """
     if quiet:
+        import logging
+
         ours = logging.getLogger("daskpki")
         ctx.call_on_close(partial(ours.setLevel, ours.level))  # a program may run more than one command
         ours.setLevel(logging.ERROR)

@@ -20,7 +20,6 @@ from daskpki.identity import Role
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
     from daskpki.cluster.security import Answer
-    from daskpki.inventory import CertificateRecord
 
 IN_TIME: Final = "nodes fetch it within a minute"
 
@@ -118,7 +117,9 @@ def renew(
     if (which is None) == (not due):
         raise UsageError("renew takes either ROLE/NAME or --due", hint="daskpki renew --due")
     with invocation.authority() as authority:
-        entries = [_renewable(authority, which)] if which else authority.due()
+        entries = [authority.find(which)] if which else authority.due()
+        if which and entries[0].superseded:
+            raise UsageError(f"{which} was superseded: its newest is {entries[0].slug}", hint="renew that one")
         if not dry_run:
             before = authority.inventory().published
             with progress(invocation, len(entries), authority.renew(entries, give_way=due)) as renewed:
@@ -132,13 +133,6 @@ def renew(
     invocation.output.result(documents, certificate_table(documents, now, empty="nothing is due"))
     if not documents and detailed_exit_code:
         raise NothingToDo("nothing is due")
-
-
-def _renewable(authority: CertificateAuthority, which: str) -> CertificateRecord:
-    entry = authority.find(which)
-    if entry.superseded:
-        raise UsageError(f"{which} was superseded: its newest is {entry.slug}", hint="renew that one")
-    return entry
 
 
 def revoke(
@@ -169,18 +163,14 @@ def revoke(
     """
     with invocation.authority() as authority:
         if not release and invocation.output.asks(yes=yes):  # else a request less on Secret Manager
-            _ask(invocation, authority.revocable(which, reason), yes=yes)
+            going = authority.revocable(which, reason)
+            if len(going) > 1 or any(entry.role == Role.SCHEDULER for entry in going):  # without one, the cluster ends
+                named = first_names([f"{entry.slug} {entry.serial:x}" for entry in going])
+                count = "1 certificate" if len(going) == 1 else f"{len(going)} certificates"
+                invocation.output.confirm(f"This revokes {count}: {named}. Go on?", yes=yes)
         changed = authority.release(which) if release else authority.revoke(which, reason)
         documents = [authority.describe(entry) for entry in changed]
         now = authority.session.now()
         nothing = f"nothing to revoke: {which} was revoked before, or has ended"
         invocation.output.result(documents, certificate_table(documents, now, empty=nothing))
         notify_schedulers(invocation, authority, push)
-
-
-def _ask(invocation: Invocation, going: Sequence[CertificateRecord], *, yes: bool) -> None:
-    """Ask before several certificates are revoked, or a scheduler's, without which the cluster ends."""
-    if len(going) > 1 or any(entry.role == Role.SCHEDULER for entry in going):
-        named = first_names([f"{entry.slug} {entry.serial:x}" for entry in going])
-        count = "1 certificate" if len(going) == 1 else f"{len(going)} certificates"
-        invocation.output.confirm(f"This revokes {count}: {named}. Go on?", yes=yes)

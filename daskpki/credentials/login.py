@@ -132,7 +132,18 @@ def _log_in(
             keys = [completed.key if completed else None, before.entry.key if before.entry else None]
             verified = verified._replace(credential=csr.with_own_key(verified.credential, keys))
         known = before.saved.context.schedulers if before.saved else ()
-        saved = here.contexts.saved(_context(store, verified, [*given, *known]))
+        credential, recorded = verified.credential, map(parse_scheduler, verified.trust.schedulers)
+        context = Context(
+            store=store,
+            cluster=credential.cluster,
+            name=credential.identity.name,
+            schedulers=tuple(dict.fromkeys([*given, *known, *recorded])),
+            generation=credential.generation,
+            leaf=credential.leaf,
+            chain=credential.chain,
+            trust=verified.signed.reveal(),
+        )
+        saved = here.contexts.saved(context)
         _write(saved, verified, before, here, set_loader=user_config and not dask.shipped)
         if completed:
             csr.forget_waiting(completed.waiting.id, here.contexts, here.keyring)
@@ -158,21 +169,6 @@ def _fetch(before: _Before, here: Environment, fetch: Callable[[Pins], VerifiedC
             raise
         ways = [error.hint, "to forget what was seen before, and accept what is there now: daskpki logout, then login"]
         raise type(error)(str(error), hint="; ".join(filter(None, ways))) from error
-
-
-def _context(store: str, verified: VerifiedCredential, schedulers: Sequence[str]) -> Context:
-    credential = verified.credential
-    recorded = [parse_scheduler(address) for address in verified.trust.schedulers]
-    return Context(
-        store=store,
-        cluster=credential.cluster,
-        name=credential.identity.name,
-        schedulers=tuple(dict.fromkeys([*schedulers, *recorded])),
-        generation=credential.generation,
-        leaf=credential.leaf,
-        chain=credential.chain,
-        trust=verified.signed.reveal(),
-    )
 
 
 def _write(saved: Saved, verified: VerifiedCredential, before: _Before, here: Environment, *, set_loader: bool) -> None:

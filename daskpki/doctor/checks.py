@@ -61,12 +61,7 @@ class Finding(NamedTuple):
 
     def document(self) -> dict[str, Any]:
         """As `--json` prints it."""
-        return {
-            "severity": self.severity.value,
-            "subject": self.subject,
-            "reason": self.reason,
-            "remedy": self.remedy,
-        }
+        return {name: getattr(self, name) for name in ("severity", "subject", "reason", "remedy")}
 
 
 def ok(subject: str, reason: str) -> Finding:

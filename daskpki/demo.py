@@ -130,7 +130,7 @@ class Stage:
 
 def _context(anchors: Sequence[bytes]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False  # a stranger is not choosy
+    context.check_hostname = False  # a stranger takes any scheduler
     context.load_verify_locations(cadata=b"".join(anchors))
     return context
 

@@ -2,8 +2,8 @@
 
 Foreign values are quoted, on one line, and cut to a length; moments are in UTC.
 
-Messages never have the value of a setting for a key, a passphrase or a credential: it may be the content of the file,
-given by mistake instead of the path. They name the option and the variable.
+Messages never show the value of a setting for a key, a passphrase or a credential, since it may be the content of the
+file, given by mistake instead of its path. They name the option and the variable.
 """
 
 from __future__ import annotations

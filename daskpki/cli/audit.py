@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _BASIS: Final = {
     "pin": "by the pin (--ca-sha256)",
     "seen": "since this user has seen it before",
-    "first use": "by nothing else, on this first use here: compare its SHA-256 (daskpki rotate-ca status)",
+    "first use": "without a check, since this is its first use here: compare its SHA-256 (daskpki rotate-ca status)",
 }
 _COLUMNS: Final = ("seq", "time", "who", "command", "operation", "event", "body", "hash")
 

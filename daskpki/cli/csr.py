@@ -54,7 +54,7 @@ def request(
     identity = Identity(default_trust_domain(invocation.cluster), role, label)
     here = invocation.environment()
     waiting = waiting_for(here.contexts, invocation.store_name, invocation.cluster, identity.name)
-    instead = f"on a machine without a keyring, an operator's daskpki export client/{label} --out DIR takes its place"
+    instead = f"on a machine without a keyring, use what an operator's daskpki export client/{label} --out DIR writes"
     with keyring_remedy(f"unlock the keyring of your desktop session; {instead}"):
         made = request_certificate(waiting, identity, here.contexts, here.keyring, parse_key_type(key_type))
     text = request_pem(made)

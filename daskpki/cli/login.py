@@ -221,7 +221,7 @@ def _login_by_file(
     if ca_sha256 is None and not invocation.output.as_json and is_terminal() and not knows_ca(file, here):
         ca_sha256 = ask("The CA's SHA-256, as the operator told you by another way: ") or None
     pin = None if ca_sha256 is None else parse_fingerprint(ca_sha256)
-    with keyring_remedy("unlock the keyring of your desktop session, where the key waits that this file is for"):
+    with keyring_remedy("unlock the keyring of your desktop session: it has the key to which this file belongs"):
         return login_by_file(file, schedulers, here, ca_sha256=pin, user_config=user_config)
 
 
@@ -298,7 +298,7 @@ def logout(
 
     here = invocation.environment()
     targets = logout_targets(here, None if everything else which or invocation.cluster)
-    with keyring_remedy("unlock the keyring of your desktop session, where the key is, and run this again"):
+    with keyring_remedy("unlock the keyring of your desktop session, which has the key, and run this again"):
         log_out(here, *targets)
     titles = [saved.context.title for saved in targets.logins]
     keys = [waiting.title for waiting in targets.waiting]

@@ -176,7 +176,7 @@ def parse_login(data: bytes, what: str) -> tuple[dict[str, Any], dict[str, Any]]
         raise CorruptError(f"{what} has more than {_MAX_CHAIN} certificates or {_MAX_SCHEDULERS} addresses")
     try:
         addresses = tuple(parse_scheduler(str(address)) for address in schedulers)
-    except UsageError as error:  # nobody typed it here
+    except UsageError as error:  # it comes from the file, not from a command line
         raise CorruptError(f"{what}: {error}") from None
     return document, {
         "cluster": _label(document, "cluster", what),
@@ -190,7 +190,7 @@ def parse_login(data: bytes, what: str) -> tuple[dict[str, Any], dict[str, Any]]
 def _label(document: dict[str, Any], field: str, what: str) -> str:
     try:
         return parse_label(json_fields.string(document, field, what), field)
-    except UsageError as error:  # nobody typed it here
+    except UsageError as error:  # it comes from the file, not from a command line
         raise CorruptError(f"{what}: {error}") from None
 
 

@@ -72,8 +72,8 @@ class CredentialFiles(NamedTuple):
 def load_directory(directory: Path) -> tuple[CredentialFiles, Confidential]:
     """Read the four files: the credential, and the signed trust document.
 
-    NotFoundError, AccessDeniedError for loose permissions, CorruptError for what is no PEM. Messages name the file, and
-    for the directory its setting, which may have been given what lies there.
+    NotFoundError, AccessDeniedError for loose permissions, CorruptError for what is no PEM. Messages name the file,
+    and call the directory by its setting only, whose value may be a key that was given by mistake.
     """
     if not _is_directory(directory):
         raise NotFoundError(f"{SETTING} is not there", hint="`daskpki export ROLE/NAME --out DIR` writes one")

@@ -30,7 +30,7 @@ FORMAT: Final = "1"
 _PKCS8: Final = "pkcs8"
 _PRIMES: Final = "primes"
 _RSA_EXPONENT: Final = 65_537
-# RSA keys count from 3072 bits on, so each of their primes has half of that (daskpki.pki.keys).
+# RSA keys have at least 3072 bits (daskpki.pki.keys), and each prime half of them.
 _LEAST_PRIME: Final = 3072 // 2 // 8
 _LINE: Final = re.compile(r"1\.(\d{1,18})\.([0-9a-f]{64})\.(pkcs8|primes)\.([A-Za-z0-9+/]+=*)\Z")
 

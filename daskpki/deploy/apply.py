@@ -67,7 +67,7 @@ def carry_out(
             except DaskpkiError as error:
                 raise type(error)(
                     f"step {number} of {len(steps)} ({step.line}): {error}",
-                    hint=error.hint or "mend the cause and run the same command again: it goes on where it stopped",
+                    hint=error.hint or "fix the cause and run the same command again: it goes on where it stopped",
                 ) from error
 
 

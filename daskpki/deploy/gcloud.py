@@ -83,7 +83,7 @@ def error_of(command: Command, stderr: str) -> DaskpkiError:  # noqa: PLR0911 - 
         hint = _WAYS_OUT.get(found[1], "ask who administers the organisation's policies")
         return AccessDeniedError(f"the organisation's policy {found[0]} forbids it: {what}", hint=hint)
     if "SERVICE_DISABLED" in words or "accessNotConfigured" in words:
-        return ServiceDisabledError(what, hint="the plan switches it on; a switch takes a few minutes to act")
+        return ServiceDisabledError(what, hint="the plan switches it on, which takes effect after a few minutes")
     if "do not currently have an active account" in words or "gcloud auth login" in words:
         return AccessDeniedError(what, hint="gcloud auth login")
     if "PERMISSION_DENIED" in words or "does not have permission" in words or "Required '" in words:

@@ -24,7 +24,7 @@ SECRETS_DIRECTORY: Final = "/run/secrets"
 """Tmpfs of a worker's container for mounted secrets, beside its `/tmp`."""
 
 WIDEST: Final = 8
-"""A whole private network (RFC 1918, 3): two halves of the Internet would name everybody as well as one /0."""
+"""Shortest prefix that is let in. The largest private network is a /8 (RFC 1918, 3); two /1 would be everybody."""
 
 _MAX_ACCOUNT: Final = 30  # IAM: 6 to 30 characters
 _MAX_RESOURCE: Final = 63  # RFC 1035, as Compute Engine asks

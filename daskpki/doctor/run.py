@@ -79,7 +79,7 @@ class Examination:
                 self._examine(Cluster(authority))
         except DaskpkiError as failure:  # the store could not be opened
             if isinstance(failure, NotFoundError) and not self._is_store_given and self._is_colleague():
-                reason = f"{failure}: who logged in by a file needs none; an operator checks the cluster's"
+                reason = f"{failure}: a person who logged in by a file needs none; an operator checks the cluster's"
                 self._findings.append(note("store", reason, "if you are the operator: --store says where it is"))
             else:
                 self._fail("store", failure)

@@ -179,7 +179,7 @@ def _judge_leaf(address: str, leaf: bytes, trust: TrustDocument, now: datetime) 
         identity = verify_leaf(leaf, chain, trust.roots, now=now, trust_domain=trust.trust_domain, role=Role.SCHEDULER)
     except DaskpkiError as failure:
         reason = f"its certificate is not valid for a scheduler of cluster {trust.cluster}: {failure}"
-        remedy = "do not connect: it is not of this cluster, or an impostor; check the address and what listens there"
+        remedy = "do not connect: it is an impostor or not of this cluster; check the address, and what listens there"
         if now.timestamp() > span.not_after:
             remedy = "daskpki renew scheduler/scheduler, if the address is right"
         return error(address, reason, remedy)

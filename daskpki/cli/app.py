@@ -121,9 +121,8 @@ NEEDS_ARGUMENTS: Final = frozenset(
 
 def _named(arguments: Sequence[str]) -> Iterable[str]:
     """The command that hoisted arguments name behind the global options; all commands if they name none."""
-    if (
-        "_DASKPKI_COMPLETE" in os.environ
-    ):  # bash puts the words before the cursor into one variable, others into another
+    if "_DASKPKI_COMPLETE" in os.environ:
+        # bash puts the words before the cursor into one variable, other shells into another
         line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
         arguments = hoist(line.split()[1:])
     pending = iter(arguments)

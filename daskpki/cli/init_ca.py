@@ -28,7 +28,8 @@ class OfflineRootFile(NamedTuple):
     """Options for the file of an offline root's key."""
 
     offline_root: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Two tiers: file of the root's key, which is put away.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Two tiers: file of the root's key, made by init-ca, rotate-ca."),
     ] = None
     root_passphrase_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File with the passphrase of --offline-root (default: ask).")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daskpki.cli.invocation import Commands, Invocation, parse_client
-from daskpki.cli.output import facts, table
+from daskpki.cli.output import ask, facts, fingerprint_lines, is_terminal, table
 from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError, UsageError
 from daskpki.quoting import minute, remaining_seconds, rfc3339
 from daskpki.settings import home
@@ -131,7 +131,9 @@ def login(
     Without a name, the active login is renewed; a first login takes your user name on this machine. The keyring gets
     the private key only; certificates are public, in a file whose hash is in the keyring.
     """
-    from daskpki.credentials.csr import is_login_file
+    from daskpki.credentials.csr import is_login_file, load_login_file
+    from daskpki.credentials.login import knows_ca, login_by_file
+    from daskpki.pki.pem import parse_fingerprint
 
     here = invocation.environment()
     if who is not None and is_login_file(who):
@@ -139,7 +141,16 @@ def login(
             raise UsageError(
                 f"--name {name} and the login file {who}: the file names its owner", hint="leave --name out"
             )
-        made = _login_by_file(invocation, here, Path(who), scheduler or (), ca_sha256, user_config=user_config)
+        file = load_login_file(Path(who))
+        invocation.output.hint(
+            f"{Path(who)} is for {file.identity.uri}, issued by the CA of cluster {file.cluster!r}:",
+            f"  SHA-256  {fingerprint_lines(file.ca_sha256)}",
+        )
+        if ca_sha256 is None and not invocation.output.as_json and is_terminal() and not knows_ca(file, here):
+            ca_sha256 = ask("The CA's SHA-256, as the operator told you by another way: ") or None
+        pin = None if ca_sha256 is None else parse_fingerprint(ca_sha256)
+        with keyring_remedy("unlock the keyring of your desktop session: it has the key to which this file belongs"):
+            made = login_by_file(file, scheduler or (), here, ca_sha256=pin, user_config=user_config)
     else:
         if ca_sha256 is not None:
             hint = "for a login from the store: daskpki --ca-sha256 HEX login"
@@ -197,32 +208,6 @@ def _renewed(invocation: Invocation, here: Environment) -> Saved | None:
         hint = renewal_of_login(active.context, is_active=True)
         raise UsageError(f"the login {active.context.title} came by a login file", hint=hint)
     return active
-
-
-def _login_by_file(
-    invocation: Invocation,
-    here: Environment,
-    path: Path,
-    schedulers: Sequence[str],
-    ca_sha256: str | None,
-    *,
-    user_config: bool,
-) -> LoggedIn:
-    from daskpki.cli.output import ask, fingerprint_lines, is_terminal
-    from daskpki.credentials.csr import load_login_file
-    from daskpki.credentials.login import knows_ca, login_by_file
-    from daskpki.pki.pem import parse_fingerprint
-
-    file = load_login_file(path)
-    invocation.output.hint(
-        f"{path} is for {file.identity.uri}, issued by the CA of cluster {file.cluster!r}:",
-        f"  SHA-256  {fingerprint_lines(file.ca_sha256)}",
-    )
-    if ca_sha256 is None and not invocation.output.as_json and is_terminal() and not knows_ca(file, here):
-        ca_sha256 = ask("The CA's SHA-256, as the operator told you by another way: ") or None
-    pin = None if ca_sha256 is None else parse_fingerprint(ca_sha256)
-    with keyring_remedy("unlock the keyring of your desktop session: it has the key to which this file belongs"):
-        return login_by_file(file, schedulers, here, ca_sha256=pin, user_config=user_config)
 
 
 def _report_dask_config(invocation: Invocation, made: LoggedIn, here: Environment, *, user_config: bool) -> None:

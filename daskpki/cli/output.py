@@ -8,7 +8,6 @@ and exit code, after the lines printed so far.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import sys
@@ -135,6 +134,8 @@ def json_array(documents: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 def csv_lines(columns: Sequence[str], documents: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """A heading and one line a document; lists are joined by spaces, other structures are JSON."""
+    import csv
+
     line = io.StringIO()
     writer = csv.writer(line, lineterminator="")
     for row in chain([columns], ([_cell(document.get(name)) for name in columns] for document in documents)):

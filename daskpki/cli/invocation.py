@@ -108,9 +108,9 @@ class Commands(typer.Typer):
 
 
 def adapt(function: CommandFunctionType) -> CommandFunctionType:
-    """Replace an Invocation by typer's context, and a parameter that is a NamedTuple by options for its fields."""
-    for name, parameter in signature(function, eval_str=True).parameters.items():
-        if parameter.annotation is Invocation:
+    """Replace `invocation` by typer's context, and a parameter that is a NamedTuple by options for its fields."""
+    for name, parameter in signature(function).parameters.items():
+        if name == "invocation":
             function = replace_parameter(function, name, [("ctx", typer.Context, Parameter.empty)], lambda ctx: ctx.obj)
         elif isinstance(parameter.default, tuple):
             group = type(parameter.default)
@@ -169,12 +169,12 @@ class _PlainFirst:
 
 
 def _plain(annotation: Any, value: Any) -> Any:
-    if annotation is int and isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < _LONG:
+    if not isinstance(value, str):
+        return _ABSENT
+    if annotation is int and value.isascii() and value.isdecimal() and len(value) < _LONG:
         return int(value)
-    if annotation is str and isinstance(value, str):
-        return value
-    if annotation is Path and isinstance(value, str):
-        return Path(value)
+    if annotation in (str, Path):
+        return annotation(value)
     if isinstance(annotation, type) and issubclass(annotation, StrEnum) and value in set(annotation):
         return annotation(value)
     return _ABSENT
@@ -197,18 +197,16 @@ def parse_role_and_name(first: str, second: str | None = None, option: str | Non
     return role, _name(given.pop(), role) if given else default_name(role)
 
 
-def parse_client(positional: str | None, option: str | None = None) -> str | None:
-    """A client's name, `alice` or `client/alice`; None if neither is given."""
-    if positional is None:
-        return None if option is None else parse_client(option)
-    if option is not None and parse_client(option) != parse_client(positional):
-        raise UsageError(f"the name is given as {positional} and as {option}", hint="say it once")
-    role_text, slash, inner = positional.partition("/")
-    if not slash:
-        return _name(positional, Role.CLIENT)
-    if parse_role(role_text) is not Role.CLIENT:
-        raise UsageError(f"{positional} is not a client", hint=f"for example client/{inner}")
-    return _name(inner, Role.CLIENT)
+def parse_client(*given: str | None) -> str | None:
+    """A client's name, `alice` or `client/alice`, given once or more often; None if it is not given."""
+    texts = [text for text in given if text is not None]
+    named = {parse_role_and_name(text if "/" in text else f"{Role.CLIENT}/{text}") for text in texts}
+    for role, name in named:
+        if role is not Role.CLIENT:
+            raise UsageError(f"{role.value}/{name} is not a client", hint=f"for example client/{name}")
+    if len(named) > 1:
+        raise UsageError(f"the name is given as {' and as '.join(texts)}", hint="say it once")
+    return next((name for _, name in named), None)
 
 
 def _name(text: str, role: Role) -> str:

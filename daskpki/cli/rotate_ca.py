@@ -171,9 +171,8 @@ def start(
         made, resumed = authority.rollover().start(successor)
         notify_schedulers(invocation, authority, push, expected=False)
         document = rollover_document(authority)
-    entry = next(entry for entry in document["authorities"] if entry["generation"] == made.generation)
     lines = [f"CA {made.generation} is trusted in addition to CA {document['issuing']}"]
-    lines.append(f"  SHA-256  {fingerprint_lines(entry['fingerprint'])}")
+    lines.append(f"  SHA-256  {fingerprint_lines(document['authorities'][-1]['fingerprint'])}")
     if resumed:
         lines.append("it was started before, with the options given then; daskpki rotate-ca abort drops it")
     _report(invocation, document, lines)

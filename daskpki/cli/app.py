@@ -16,7 +16,7 @@ from typing import Annotated, Final
 import typer
 
 from daskpki import __version__
-from daskpki.cli.invocation import FLAGS, Commands, Invocation, given_options, hoist, with_options
+from daskpki.cli.invocation import FLAGS, Commands, GlobalOptions, Invocation, given_options, hoist, with_options
 from daskpki.cli.output import Output, ReaderGone, results, tolerate_characters
 from daskpki.errors import DaskpkiError, Interrupted, NothingToDo
 from daskpki.files import drop_unwritable
@@ -144,44 +144,7 @@ def _show_version(wanted: bool) -> None:
 
 def options(
     ctx: typer.Context,
-    store: Annotated[
-        str,
-        typer.Option(
-            envvar="DASKPKI_STORE",
-            metavar="URL",
-            help="local:, local:/path, gsm://PROJECT or gsm://PROJECT/LOCATION.",
-        ),
-    ] = "local:",
-    cluster: Annotated[
-        str | None, typer.Option(envvar="DASKPKI_CLUSTER", metavar="NAME", help='Cluster name (default: "default").')
-    ] = None,
-    passphrase_file: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Passphrase that unlocks a local store (also DASKPKI_PASSPHRASE_FILE)."),
-    ] = None,
-    key_file: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Key file that unlocks a local store (also DASKPKI_KEY_FILE)."),
-    ] = None,
-    ca_passphrase_file: Annotated[
-        str | None,
-        typer.Option(envvar="DASKPKI_CA_PASSPHRASE_FILE", metavar="FILE", help="Passphrase of the CA's own key."),
-    ] = None,
-    ca_sha256: Annotated[
-        str | None,
-        typer.Option(
-            envvar="DASKPKI_CA_SHA256",
-            metavar="HEX",
-            help="Trust only the CA with this SHA-256, as init-ca printed it.",
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", envvar="DASKPKI_JSON", help="Print one JSON document.")] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", envvar="DASKPKI_QUIET", help="Print no hints and no progress.")
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", envvar="DASKPKI_VERBOSE", help="Print errors with their traceback.")
-    ] = False,
+    given: GlobalOptions = GlobalOptions(),
     version: Annotated[  # noqa: ARG001 - answered by its callback
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version, and exit.")
     ] = False,
@@ -192,7 +155,7 @@ def options(
 
     [bold]daskpki init-ca --with scheduler,worker,client/alice[/bold]
     """
-    if quiet:
+    if given.quiet:
         import logging
 
         ours = logging.getLogger("daskpki")
@@ -200,17 +163,12 @@ def options(
         ours.setLevel(logging.ERROR)
     source = ctx.get_parameter_source("store")
     ctx.obj = Invocation(
-        store=store,
+        given,
         is_store_given=source is not None and source.name != "DEFAULT",
-        chosen_cluster=cluster,
-        passphrase_file=passphrase_file,
-        key_file=key_file,
-        ca_passphrase_file=ca_passphrase_file,
-        ca_sha256=ca_sha256,
         output=Output(
-            as_json=as_json,
-            quiet=quiet,
-            verbose=verbose,
+            as_json=given.as_json,
+            quiet=given.quiet,
+            verbose=given.verbose,
             repeat=partial(with_options, options=ctx.obj or "", commands=COMMANDS),
         ),
         command=ctx.invoked_subcommand or "",

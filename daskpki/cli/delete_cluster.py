@@ -14,7 +14,7 @@ from daskpki.cli.output import ask
 from daskpki.cli.renew_revoke import Push, notify_schedulers
 from daskpki.errors import UsageError
 from daskpki.quoting import day
-from daskpki.settings import GsmUrl, LocalUrl, parse_store_url
+from daskpki.settings import GsmUrl, LocalUrl
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
@@ -54,7 +54,7 @@ def delete_cluster(
         planned = plan_deletion(authority)
         if not output.as_json:
             output.result(None, _lines(planned))
-        local = isinstance(parse_store_url(invocation.store), LocalUrl)
+        local = isinstance(invocation.url, LocalUrl)
         output.hint(f"{'daskpki backup FILE' if local else 'daskpki copy --to local:/path'} keeps a copy", _UNSEEN)
         _check_machines(invocation)
         if confirm is None:
@@ -97,7 +97,7 @@ def _check_machines(invocation: Invocation) -> None:
     from daskpki.deploy.gcloud import runner
     from daskpki.deploy.settings import Site
 
-    url = parse_store_url(invocation.store)
+    url = invocation.url
     if not isinstance(url, GsmUrl):
         return
     try:

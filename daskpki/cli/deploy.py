@@ -91,11 +91,11 @@ def gcp(invocation: Invocation, settings: dict[str, Any], use: Use = Use()) -> N
     The plan is shown first. Without --apply nothing changes; applying twice changes nothing. No secret is in a command,
     in metadata or in an environment. CA, credentials and enabled services outlive --destroy.
     """
-    store = parse_gsm(invocation.store)
+    store = parse_gsm(invocation.given.store)
     wanted = None
     if {"zone", "image"} <= settings.keys():
         # Steps run in another directory, so the path has to say where it begins.
-        file = invocation.ca_passphrase_file and str(Path(invocation.ca_passphrase_file).absolute())
+        file = invocation.given.ca_passphrase_file and str(Path(invocation.given.ca_passphrase_file).absolute())
         deployment = Deployment(store=store, cluster=invocation.cluster, ca_passphrase_file=file, **settings)
         wanted = check_deployment(deployment)
     if use.export is not None and (use.apply or use.destroy):
@@ -117,7 +117,7 @@ def gcp(invocation: Invocation, settings: dict[str, Any], use: Use = Use()) -> N
         _carry_out(invocation, use, plan_destruction(run, site, tell), run)
         return
     steps = plan_deployment(run, wanted, tell)
-    if invocation.ca_passphrase_file is None and any("init-ca" in one for step in steps for one in step.commands):
+    if invocation.given.ca_passphrase_file is None and any("init-ca" in one for step in steps for one in step.commands):
         tell("note: the CA's key is stored unsealed; --ca-passphrase-file FILE seals it")
     _carry_out(invocation, use, steps, run, notes=reach(wanted))
     if use.apply:

@@ -42,7 +42,7 @@ def export(
         raise UsageError("export writes either a directory or a PKCS#12 file", hint="--out DIR or --p12 FILE")
     role, name = parse_role_and_name(who)
     with invocation.open_store() as store:
-        pins = Pins(sha256=invocation.ca_sha256)
+        pins = Pins(sha256=invocation.given.ca_sha256)
         verified = fetch_credential(store, invocation.cluster, role, name, pins=pins, now=datetime.now(UTC))
     if out is not None:
         written = export_directory(verified, out, force=force)

@@ -56,10 +56,9 @@ def grant(
 def _opened(invocation: Invocation) -> Iterator[Grants]:
     """The grants of the cluster; UsageError for a local store, whether or not it exists."""
     from daskpki.grants import Grants, check_applies
-    from daskpki.settings import parse_store_url
     from daskpki.store.gsm.store import GsmStore
 
-    check_applies(parse_store_url(invocation.store))
+    check_applies(invocation.url)
     with invocation.open_store() as store:
         assert isinstance(store, GsmStore), "a store of such a URL is one"
         yield Grants(store, invocation.cluster)

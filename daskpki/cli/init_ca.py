@@ -94,7 +94,7 @@ def init_ca(
 
     named = [part.strip() for listed in with_ or () for part in listed.split(",") if part.strip()]
     leaves = list(dict.fromkeys(parse_role_and_name(part) for part in named))
-    seal = ca_passphrase or invocation.ca_passphrase_file is not None
+    seal = ca_passphrase or invocation.given.ca_passphrase_file is not None
     wanted: dict[str, Any] = {
         "trust_domain": trust_domain,
         "permit_dns": permit_dns or (),
@@ -114,7 +114,7 @@ def init_ca(
 def _placement(invocation: Invocation, replication: str | None, cmek: str | None) -> GsmOptions | None:
     if replication is None and cmek is None:
         return None
-    if not invocation.store.startswith("gsm:"):
+    if not invocation.given.store.startswith("gsm:"):
         raise UsageError("--replication and --cmek are for stores on Secret Manager", hint="--store gsm://PROJECT")
     from daskpki.store.gsm.secrets import GsmOptions
 

@@ -31,7 +31,7 @@ from typer.models import CommandFunctionType
 from daskpki.cli.output import Output, prompt
 from daskpki.errors import DaskpkiError, NotFoundError, UsageError
 from daskpki.identity import Role, default_name, parse_label, parse_role
-from daskpki.settings import DEFAULT_CLUSTER, home, parse_store_url
+from daskpki.settings import DEFAULT_CLUSTER, StoreUrl, home, parse_store_url
 from daskpki.store.local.key_slots import Unlocking
 
 if TYPE_CHECKING:
@@ -244,23 +244,66 @@ class CaPassphrase:
         return self._known
 
 
+class GlobalOptions(NamedTuple):
+    """The options of `daskpki` itself."""
+
+    store: Annotated[
+        str,
+        typer.Option(
+            envvar="DASKPKI_STORE",
+            metavar="URL",
+            help="local:, local:/path, gsm://PROJECT or gsm://PROJECT/LOCATION.",
+        ),
+    ] = "local:"
+    cluster: Annotated[
+        str | None, typer.Option(envvar="DASKPKI_CLUSTER", metavar="NAME", help='Cluster name (default: "default").')
+    ] = None
+    passphrase_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Passphrase that unlocks a local store (also DASKPKI_PASSPHRASE_FILE)."),
+    ] = None
+    key_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Key file that unlocks a local store (also DASKPKI_KEY_FILE)."),
+    ] = None
+    ca_passphrase_file: Annotated[
+        str | None,
+        typer.Option(envvar="DASKPKI_CA_PASSPHRASE_FILE", metavar="FILE", help="Passphrase of the CA's own key."),
+    ] = None
+    ca_sha256: Annotated[
+        str | None,
+        typer.Option(
+            envvar="DASKPKI_CA_SHA256",
+            metavar="HEX",
+            help="Trust only the CA with this SHA-256, as init-ca printed it.",
+        ),
+    ] = None
+    as_json: Annotated[bool, typer.Option("--json", envvar="DASKPKI_JSON", help="Print one JSON document.")] = False
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", envvar="DASKPKI_QUIET", help="Print no hints and no progress.")
+    ] = False
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", envvar="DASKPKI_VERBOSE", help="Print errors with their traceback.")
+    ] = False
+
+
 class Invocation(NamedTuple):
     """One run of `daskpki`: its global options and the name of its command."""
 
-    store: str
+    given: GlobalOptions
     is_store_given: bool
-    chosen_cluster: str | None
-    passphrase_file: str | None
-    key_file: str | None
-    ca_passphrase_file: str | None
-    ca_sha256: str | None
     output: Output
     command: str
 
     @property
     def cluster(self) -> str:
         """The cluster in use."""
-        return parse_label(self.chosen_cluster or DEFAULT_CLUSTER, "cluster")
+        return parse_label(self.given.cluster or DEFAULT_CLUSTER, "cluster")
+
+    @property
+    def url(self) -> StoreUrl:
+        """The URL of the store in use."""
+        return parse_store_url(self.given.store)
 
     @property
     def store_name(self) -> str:
@@ -268,7 +311,7 @@ class Invocation(NamedTuple):
         from daskpki.settings import LocalUrl
         from daskpki.store.opening import local_directory
 
-        url = parse_store_url(self.store)
+        url = self.url
         return f"local:{local_directory(url, os.environ)}" if isinstance(url, LocalUrl) else str(url)
 
     def open_store(
@@ -280,7 +323,7 @@ class Invocation(NamedTuple):
         """
         from daskpki.store.opening import open_store
 
-        parsed = parse_store_url(url or self.store)
+        parsed = parse_store_url(url) if url else self.url
         try:
             return closing(open_store(parsed, unlock=self.unlocking(), create=create, placement=placement))
         except NotFoundError as error:
@@ -309,7 +352,7 @@ class Invocation(NamedTuple):
         from daskpki.authority.ca_keys import KeyLocations
 
         with ExitStack() as opened:
-            passphrase = CaPassphrase(self.ca_passphrase_file)
+            passphrase = CaPassphrase(self.given.ca_passphrase_file)
             store = opened.enter_context(self.open_store(create=create, placement=placement))
             if reading and store.url.startswith("local:"):
                 self.output.hint("read without the store's key, so not verified: daskpki audit --verify does that")
@@ -317,10 +360,10 @@ class Invocation(NamedTuple):
                 store,
                 self.cluster,
                 command=f"daskpki {self.command}",
-                ca_sha256=self.ca_sha256,
+                ca_sha256=self.given.ca_sha256,
                 reading=reading,
                 places=KeyLocations(
-                    seal=partial(passphrase, new=True) if seal or self.ca_passphrase_file else None,
+                    seal=partial(passphrase, new=True) if seal or self.given.ca_passphrase_file else None,
                     unseal=partial(passphrase, new=False),
                     store=cache(lambda url: opened.enter_context(self.open_store(url=url, create=create)).secrets),
                     kms=cache(_kms),
@@ -330,8 +373,8 @@ class Invocation(NamedTuple):
     def unlocking(self) -> Unlocking:
         """The ways to a local store's master key that this run has."""
         ways = Unlocking(
-            key_file=Path(self.key_file) if self.key_file else None,
-            passphrase_file=Path(self.passphrase_file) if self.passphrase_file else None,
+            key_file=Path(self.given.key_file) if self.given.key_file else None,
+            passphrase_file=Path(self.given.passphrase_file) if self.given.passphrase_file else None,
             prompt=partial(read_passphrase, None, "the local store", "--key-file FILE or --passphrase-file"),
         )
         if ways.named or any(map(os.environ.get, ("DASKPKI_KEY_FILE", "DASKPKI_PASSPHRASE_FILE"))):
@@ -346,7 +389,7 @@ class Invocation(NamedTuple):
         from daskpki.credentials.sources import Environment
         from daskpki.store.opening import open_store
 
-        pin = {"DASKPKI_CA_SHA256": self.ca_sha256} if self.ca_sha256 else {}
+        pin = {"DASKPKI_CA_SHA256": self.given.ca_sha256} if self.given.ca_sha256 else {}
         return Environment(
             os.environ | pin, datetime.now(UTC), OSKeyring(), lambda url: open_store(url, unlock=self.unlocking())
         )

@@ -148,10 +148,10 @@ def restore(
 def _directory(invocation: Invocation) -> Path:
     from daskpki.store.opening import local_directory
 
-    url = parse_store_url(invocation.store)
+    url = invocation.url
     if not isinstance(url, LocalUrl):
         raise UsageError(
-            f"{invocation.store} is no local store, and only that is backed up to a file",
+            f"{url} is no local store, and only that is backed up to a file",
             hint="daskpki copy --to local:/path makes a copy of a cluster",
         )
     return local_directory(url, os.environ)
@@ -184,7 +184,7 @@ def copy(
     """
     from daskpki.authority.copy import copy_cluster
 
-    urls = parse_store_url(invocation.store), parse_store_url(to)
+    urls = invocation.url, parse_store_url(to)
     if urls[0] == urls[1]:
         raise UsageError(f"{to} is the store that is copied from", hint="name another one with --to")
     if grants:
@@ -198,7 +198,7 @@ def copy(
             target,
             invocation.cluster,
             without_disabled=without_disabled,
-            ca_sha256=invocation.ca_sha256,
+            ca_sha256=invocation.given.ca_sha256,
         )
         counted = copied._asdict() | {"left_out": [each._asdict() for each in copied.left_out]}
         document = {"from": source.url, "to": target.url, **counted, "grants": None, "grants_left": None}

@@ -197,7 +197,7 @@ def _renewed(invocation: Invocation, here: Environment) -> Saved | None:
     from daskpki.credentials.sources import renewal_of_login
 
     found = here.contexts.all()
-    if invocation.chosen_cluster is not None:
+    if invocation.given.cluster is not None:
         found = [saved for saved in found if saved.context.cluster == invocation.cluster]
     if invocation.is_store_given:
         found = [saved for saved in found if saved.context.store == invocation.store_name]
@@ -317,7 +317,7 @@ def whoami(
     waiting = [known.title for known in all_waiting(here.contexts)]
     if waiting:
         invocation.output.hint(f"a key waits for its certificate: {', '.join(waiting)} (daskpki login, once signed)")
-    wanted = Wanted(name=name, cluster=invocation.chosen_cluster)
+    wanted = Wanted(name=name, cluster=invocation.given.cluster)
     obtained = obtain(wanted, here)
     (credential, trust, _), choice = obtained.verified, obtained.choice
     leaf = load_certificate(credential.leaf)

@@ -35,7 +35,7 @@ def _secrets(invocation: Invocation) -> Iterator[ClusterSecrets]:
 
     with invocation.open_store() as store:
         # Secret Manager's store reads the place of a new secret from the log, which has to be verified
-        store.log(invocation.cluster, Anchored(store, invocation.cluster, utc_now, invocation.ca_sha256).judge)
+        store.log(invocation.cluster, Anchored(store, invocation.cluster, utc_now, invocation.given.ca_sha256).judge)
         yield ClusterSecrets(store, invocation.cluster, who=claimed_user(), command="daskpki secret")
 
 

@@ -8,7 +8,6 @@ document, the log is judged from its first record.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Final
@@ -73,6 +72,8 @@ class Anchored:
                     verify_no_rival(chain, head)
                 document = head.payload.signed.document
                 if self.basis == "first use" and self._store.memory.lasts:
+                    import logging
+
                     what = "first use of cluster %s here: its CA has SHA-256 %s; compare it (--ca-sha256 HEX pins one)"
                     ca_sha256 = fingerprint(document.active.certificate)
                     logging.getLogger("daskpki").warning(what, self._cluster, ca_sha256)

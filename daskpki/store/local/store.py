@@ -10,7 +10,6 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from importlib.resources import files
 from pathlib import Path
 
 from daskpki.confidential import Confidential
@@ -57,6 +56,8 @@ def create_local_store(
 
 def _fill(path: Path, store_id: str, slot: Slot, now: int) -> None:
     with translated(path), closing(connect_database(path, new=True)) as connection:
+        from importlib.resources import files  # loads much that no other command needs
+
         schema = files(__package__).joinpath("schema.sql").read_text("utf-8")
         connection.executescript(f"BEGIN IMMEDIATE;{schema}")  # it commits nothing by itself
         connection.execute("INSERT INTO meta VALUES (?, ?)", (store_id, now))

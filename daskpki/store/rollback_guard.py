@@ -11,6 +11,7 @@ import os
 import shlex
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -153,18 +154,20 @@ def _encode_trust(seen: SeenTrust) -> dict[str, Any]:
 
 
 def _load(path: Path | None) -> _Memory:
-    """Load the memory; an unreadable file counts as a missing one."""
+    """Load the memory; an unreadable file counts as a missing one, as do unreadable stretches."""
     try:
         document = json.loads(path.read_bytes()) if path else {}
         if document.get("format") != _FORMAT:
             return _Memory({}, {}, {})
         heads = {str(cluster): _parse_head(*head) for cluster, head in document["heads"].items()}
-        trust = {str(cluster): _parse_trust(seen) for cluster, seen in document["trust"].items()}
-        found = document["verified"].items()
-        verified = {str(cluster): (_parse_head(*begin), _parse_head(*end)) for cluster, (begin, end) in found}
+        trust = {str(cluster): _parse_trust(seen) for cluster, seen in document.get("trust", {}).items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, CorruptError):
         return _Memory({}, {}, {})
-    return _Memory(heads, trust, verified)
+    found = document.get("verified", {})
+    with suppress(ValueError, TypeError, AttributeError):
+        verified = {str(cluster): (_parse_head(*begin), _parse_head(*end)) for cluster, (begin, end) in found.items()}
+        return _Memory(heads, trust, verified)
+    return _Memory(heads, trust, {})
 
 
 def _parse_trust(seen: dict[str, Any]) -> SeenTrust:

@@ -21,7 +21,7 @@ from daskpki.pki.crl import Revocation, sign_crl
 from daskpki.pki.issuer import Issuer, create_intermediate, create_offline_root, create_root
 from daskpki.pki.keys import KeyType, PrivateKey, signature_hash
 from daskpki.pki.profile import HOUR, LOOPBACK, ROOT_CRL_LIFETIME, Grade, LeafRequest
-from tests.support.pki_material import POLICY, identity, key, leaf
+from tests.support.pki_material import CA_KINDS, POLICY, identity, key, leaf
 
 NOW: Final = datetime.now(UTC).replace(microsecond=0)
 LONG_AGO: Final = NOW - timedelta(days=20)
@@ -57,13 +57,14 @@ class Authority(NamedTuple):
     """A CA of one tier or two, and its revocation lists."""
 
     issuer: Issuer
-    kind: KeyType
     crls: tuple[bytes, ...]
 
-    def case(self, name: str, certificate: x509.Certificate, purpose: str, verdict: str) -> Case:
+    def case(
+        self, name: str, certificate: x509.Certificate, purpose: str, verdict: str, kind: KeyType = KeyType.P256
+    ) -> Case:
         """A case of this CA."""
         chain, root = tuple(map(der, self.issuer.chain)), der(self.issuer.root)
-        return Case(name, self.kind, der(certificate), chain, root, self.crls, purpose, verdict)
+        return Case(name, kind, der(certificate), chain, root, self.crls, purpose, verdict)
 
 
 @cache
@@ -75,22 +76,23 @@ def authority(tiers: int, kind: KeyType, *, generation: int = 1) -> Authority:
     if tiers == 1:
         own = key(kind, f"judged{generation}")
         issuer = create_root("default", POLICY, own, serial=random_serial(), **numbers)
-        return Authority(issuer, kind, (sign_crl(issuer, entries, number=7, now=NOW),))
+        return Authority(issuer, (sign_crl(issuer, entries, number=7, now=NOW),))
     root = create_offline_root("default", key(kind, f"judged root{generation}"), serial=random_serial(), **numbers)
     own = key(kind, f"judged issuing{generation}")
     issuer = create_intermediate(root, POLICY, own, serial=random_serial(), **numbers)
     itself = Revocation(issuer.certificate.serial_number, seconds(NOW) - HOUR, "cACompromise")
     root_crl = sign_crl(root, [itself] if generation == STOLEN else [], number=3, now=NOW, lifetime=ROOT_CRL_LIFETIME)
-    return Authority(issuer, kind, (sign_crl(issuer, entries, number=7, now=NOW), root_crl))
+    return Authority(issuer, (sign_crl(issuer, entries, number=7, now=NOW), root_crl))
 
 
 def accepted() -> Iterator[Case]:
     """Every kind of leaf, for what it is for."""
     for tiers, kind, role in product((1, 2), KeyType, Role):
-        ca = authority(tiers, kind)
+        ca = authority(tiers, kind if kind in CA_KINDS else KeyType.P256)
         certificate = leaf(ca.issuer, LeafRequest(identity(role, "w-1"), (DNS,)), kind=kind, now=NOW)
         for purpose in (CLIENT,) if role is Role.CLIENT else (CLIENT, SERVER):
-            yield ca.case(f"{role.value} of {kind.value}, {tiers} tiers, as {purpose}", certificate, purpose, ACCEPTED)
+            name = f"{role.value} of {kind.value}, {tiers} tiers, as {purpose}"
+            yield ca.case(name, certificate, purpose, ACCEPTED, kind)
     for tiers in (1, 2):
         ca = authority(tiers, KeyType.P256)
         admin = LeafRequest(identity(Role.CLIENT, "admin"), (DNS,), grades=(Grade.ADMIN,))

@@ -314,7 +314,6 @@ JUDGES: Final = {
             CONSTRAINT: "constraint|permitted",
             STRANGER: "candidates exhausted|signature",
         },
-        frozenset({KeyType.ED25519}),
     ),
     "pyhanko": Judge(
         _pyhanko,

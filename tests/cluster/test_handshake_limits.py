@@ -8,6 +8,7 @@ import logging
 import resource
 import socket
 import sys
+import tracemalloc  # noqa: F401 - pytest loads it to report what a finalizer raised, and finds no descriptor for that
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager

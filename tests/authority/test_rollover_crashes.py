@@ -1,4 +1,7 @@
-"""Each step of a rollover, killed at every change it makes to the store: the next command completes it."""
+"""Each step of a rollover, killed at every change it makes to the store: the next command completes it.
+
+By day it is killed either before or after a change, by turns; in long runs at both moments of each.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from daskpki.identity import Role
 from daskpki.pki.pem import fingerprint
 from daskpki.store.port import Store
 from tests.robustness.crash.cases import ROLLOVERS, Case, Ending, emergency, found, issue, reissue, start
+from tests.robustness.crash.nightly import by_day
 from tests.robustness.crash.rollovers import check_ended, followed
 from tests.support.clocks import Clock
 from tests.support.fragile import AFTER, BEFORE, FragileStore, Fuse, Killed
@@ -69,7 +73,7 @@ def test_the_next_command_completes_what_was_killed(store: Store, name: str) -> 
     points = changes(store, stem, case)
     assert points >= 3
     for number in range(1, points + 1):
-        for when in (BEFORE, AFTER):
+        for when in by_day([(BEFORE, AFTER)[number % 2]], night=[BEFORE, AFTER]):
             killed_and_completed(store, f"{stem}-{number}-{when}", case, Fuse(number, when))
 
 

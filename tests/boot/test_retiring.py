@@ -20,6 +20,7 @@ from distributed.client import FutureCancelledError
 from distributed.security import Security
 
 from tests.boot.test_dask import child_of, compute, free_port, running
+from tests.robustness.crash.nightly import by_day
 from tests.support.boot_cloud import plain_environ
 from tests.support.sandbox import LOOPBACK_UP, OWN_MACHINE, OWN_PIDS
 
@@ -99,11 +100,17 @@ def wait_for(pattern: str, directory: Path) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    ("dask", "prefix"),
-    [((), ()), (("--no-nanny",), ()), ((), OWN_PIDS), (("--no-nanny",), OWN_PIDS)],
-    ids=["nanny", "no nanny", "nanny, PID 1", "no nanny, PID 1"],
-)
+BY_DAY = [
+    pytest.param(("--no-nanny",), (), id="no nanny"),
+    pytest.param((), OWN_PIDS, id="nanny, PID 1"),
+]
+OTHERS = [
+    pytest.param((), (), id="nanny"),
+    pytest.param(("--no-nanny",), OWN_PIDS, id="no nanny, PID 1"),
+]
+
+
+@pytest.mark.parametrize(("dask", "prefix"), by_day(BY_DAY, night=BY_DAY + OTHERS))
 def test_nothing_is_lost_that_another_worker_can_take(
     directory: Path, tmp_path: Path, dask: tuple[str, ...], prefix: tuple[str, ...]
 ) -> None:

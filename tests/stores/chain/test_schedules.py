@@ -8,9 +8,10 @@ import pytest
 
 from daskpki.errors import AmbiguousError
 from daskpki.store.append_chain import AppendChain, ChainHead, Link, Outcome, Tip
+from tests.robustness.crash.nightly import by_day
 from tests.support.chain_model import Entries, Run
 
-SCHEDULES = 3000
+SCHEDULES = by_day(1500, night=3000)
 
 
 def test_nothing_acknowledged_is_lost_or_doubled_in_any_schedule() -> None:

@@ -42,7 +42,7 @@ COMMANDS: Final = {
     "logout": ("login:logout", "Your credential"),
     "whoami": ("login:whoami", "Your credential"),
     "context": ("login:context", "Your credential"),
-    "dashboard": ("login:dashboard", "Your credential"),
+    "dashboard": ("dashboard:dashboard", "Your credential"),
     "secret": ("secret:secret", "The cluster's other secrets"),
     "audit": ("audit:audit", "Records"),
     "report": ("audit:report", "Records"),

@@ -16,7 +16,7 @@ from daskpki.quoting import minute
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
-    from daskpki.credentials.csr import LoginFile
+    from daskpki.credentials.login_file import LoginFile
     from daskpki.pki.credential import Credential
 
 
@@ -43,7 +43,8 @@ def request(
     from daskpki.authority.ca_keys import parse_key_type
     from daskpki.cli.login import keyring_remedy
     from daskpki.credentials.contexts import LOGIN_FILE
-    from daskpki.credentials.csr import LOGIN_SUFFIX, request_certificate, waiting_for
+    from daskpki.credentials.csr import request_certificate, waiting_for
+    from daskpki.credentials.login_file import LOGIN_SUFFIX
     from daskpki.files import PUBLIC_FILE, write_private
     from daskpki.pki.csr import request_pem
 
@@ -103,7 +104,7 @@ def sign(
     The credential is stored without a key, which stays where the request was made. A login file is all that a person
     without access to the store needs: certificate, signed trust document and the scheduler's address, but no key.
     """
-    from daskpki.credentials.csr import LOGIN_SUFFIX, encode_login_file
+    from daskpki.credentials.login_file import LOGIN_SUFFIX, encode_login_file
     from daskpki.files import PUBLIC_FILE, read_file, write_private
     from daskpki.pki.credential import certificate_pem, parse_credential
     from daskpki.pki.csr import parse_request
@@ -141,7 +142,7 @@ def sign(
 
 def _login_file(authority: CertificateAuthority, credential: Credential) -> LoginFile:
     """The login file; its revocation list is valid as long as the certificate, up to the longest life of a list."""
-    from daskpki.credentials.csr import LoginFile
+    from daskpki.credentials.login_file import LoginFile
     from daskpki.pki.certificates import load_certificate
 
     cluster, leaf, chain = credential.cluster, credential.leaf, credential.chain

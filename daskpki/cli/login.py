@@ -1,4 +1,4 @@
-"""`daskpki login`, `logout`, `whoami`, `context`, `dashboard`: a person's credential on this machine, and its use."""
+"""`daskpki login`, `logout`, `whoami`, `context`: a person's credential on this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -131,8 +130,8 @@ def login(
     Without a name, the active login is renewed; a first login takes your user name on this machine. The keyring gets
     the private key only; certificates are public, in a file whose hash is in the keyring.
     """
-    from daskpki.credentials.csr import is_login_file, load_login_file
     from daskpki.credentials.login import knows_ca, login_by_file
+    from daskpki.credentials.login_file import is_login_file, load_login_file
     from daskpki.pki.pem import parse_fingerprint
 
     here = invocation.environment()
@@ -352,43 +351,3 @@ def whoami(
     invocation.output.result(document, lines)
     if not read_own_config(here.environ).asks_daskpki:
         invocation.output.hint(loader_missing())
-
-
-def dashboard(
-    invocation: Invocation,
-    address: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="tls://HOST:PORT", show_default="the first one of your login", help="Address of the scheduler."
-        ),
-    ] = None,
-    dashboard_address: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", show_default="ask the scheduler", help="Address of its dashboard."),
-    ] = None,
-    browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open a browser, or print the file that one opens.")
-    ] = True,
-    port: Annotated[
-        int, typer.Option(metavar="N", min=0, max=65_535, show_default="a free one", help="Port on 127.0.0.1.")
-    ] = 0,
-) -> None:
-    """Show a scheduler's dashboard in your browser; the scheduler runs with --dashboard mtls.
-
-    Example:  [bold]daskpki dashboard[/bold]
-
-    It serves 127.0.0.1 until Ctrl-C, for you alone, and speaks to the scheduler by mutual TLS with your login.
-    """
-    import asyncio
-    import webbrowser
-
-    from daskpki.credentials.contexts import parse_scheduler
-    from daskpki.dashboard.browser import serve
-    from daskpki.dashboard.proxy import parse_location, upstream_of
-
-    target = parse_scheduler(address) if address is not None else None
-    location = parse_location(dashboard_address) if dashboard_address is not None else None
-    upstream = upstream_of(target, location, invocation.environment())
-    open_page = webbrowser.open if browser else lambda _url: False
-    tell = partial(print, flush=True)
-    asyncio.run(serve(upstream, port=port, home=home(os.environ), open_page=open_page, tell=tell))

@@ -19,7 +19,7 @@ from daskpki.identity import Role
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
-    from daskpki.cluster.security import Answer
+    from daskpki.cluster.push import Answer
 
 IN_TIME: Final = "nodes fetch it within a minute"
 
@@ -72,7 +72,7 @@ def _push(invocation: Invocation, authority: CertificateAuthority, given: Sequen
     addresses = [parse_scheduler(address) for address in given or known]
     if not addresses:
         raise NotFoundError("no address is known, --scheduler tls://HOST:PORT gives one")
-    from daskpki.cluster.security import push_trust  # distributed takes a quarter of a second
+    from daskpki.cluster.push import push_trust  # distributed takes a quarter of a second
 
     return push_trust(addresses, found.verified, latest.data)
 

@@ -1,22 +1,20 @@
 """The `distributed.Security` objects of daskpki: for a person or service, and for a booted node.
 
 They have no path and no PEM text that Dask could write to a disk. Dask gets an Enforcement instead of TLS arguments.
-The functions below them open a Client, find a dashboard and push a trust document; they are here because neither the
-Python API nor the command line imports distributed.
+The functions below them open a Client and find a dashboard; they are here because neither the Python API nor the
+command line imports distributed.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 
 from distributed import Client, Security
-from distributed.comm.core import CommClosedError, FatalCommClosedError
 from distributed.core import rpc
 from tornado.iostream import IOStream
 from tornado.tcpclient import TCPClient
@@ -25,13 +23,12 @@ from daskpki.cluster.audit import Audit
 from daskpki.cluster.backend import install
 from daskpki.cluster.child_processes import ChildHandover
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
-from daskpki.cluster.peer import issuers_of, shown_certificate, trust_of
+from daskpki.cluster.peer import shown_certificate, trust_of
 from daskpki.cluster.policy import ARGUMENT, Dashboard, Destinations, WorkerClients
 from daskpki.cluster.refresh import DialRefresh, SharedLookup, Source
 from daskpki.cluster.tls import KeyPair, key_pair
-from daskpki.cluster.trust_updates import TrustManager, send_trust
+from daskpki.cluster.trust_updates import TrustManager
 from daskpki.confidential import Confidential
-from daskpki.credentials.verified import VerifiedCredential
 from daskpki.errors import NotTrustedError
 from daskpki.handover import SEALED, Handover
 from daskpki.identity import Identity, Role, parse_role
@@ -194,58 +191,3 @@ async def open_stream(security: PkiSecurity, host: str, port: int) -> IOStream:
         stream.close()
         raise
     return stream
-
-
-PUSH_LIMIT: Final = 5.0
-"""Seconds for all schedulers to answer."""
-
-
-class Answer(NamedTuple):
-    """Answer of one scheduler: the epoch in force there now, else the reason of the failure.
-
-    `taken` is true if that is the pushed epoch. `refused` is true if the scheduler refused the document, and false if
-    it was not reached.
-    """
-
-    address: str
-    epoch: int | None
-    reason: str = ""
-    taken: bool = False
-    refused: bool = False
-
-
-def push_trust(
-    addresses: Sequence[str], held: VerifiedCredential, latest: Confidential, *, limit: float = PUSH_LIMIT
-) -> list[Answer]:
-    """Push a newly published trust document to all schedulers at once, as the client `held`, within `limit` seconds.
-
-    Never raises. The document is public and its signature is the authority, so a scheduler has to prove only that a CA
-    of this cluster issued its certificate: a CA of `latest`, or of the document that `held` came with, since a
-    scheduler may not have read about a rollover yet.
-    """
-    document = parse_trust(latest).document
-    credential, trust = held.credential, trust_of(document)
-    trust = trust._replace(anchors=(*trust.anchors, *held.trust.roots), issuers=trust.issuers | issuers_of(held.trust))
-    quiet = Audit(usual=logging.DEBUG)  # the command shows each scheduler's answer
-    security = PkiSecurity({Role.CLIENT: Enforcement(credential.identity, key_pair(credential), trust, audit=quiet)})
-
-    async def tell_one(address: str) -> Answer:
-        arguments = security.get_connection_args(Role.CLIENT.value)  # of one scheduler: at its address is no worker
-        try:
-            epoch = await asyncio.wait_for(send_trust(address, arguments, latest), limit)
-            return Answer(address, epoch, taken=epoch == document.epoch)
-        except PermissionError as refusal:
-            return Answer(address, None, str(refusal), refused=True)
-        except TimeoutError:
-            return Answer(address, None, f"no answer within {limit:g} s")
-        except FatalCommClosedError as refusal:  # with our own reason, or the other side's
-            return Answer(address, None, str(refusal))
-        except CommClosedError:
-            return Answer(address, None, "it closed the connection")
-        except OSError as error:
-            return Answer(address, None, str(error) or type(error).__name__)
-
-    async def tell_all() -> list[Answer]:
-        return list(await asyncio.gather(*map(tell_one, addresses)))
-
-    return asyncio.run(tell_all())

@@ -16,6 +16,7 @@ from daskpki.confidential import Confidential
 from daskpki.credentials import csr, dask_config
 from daskpki.credentials.contexts import LOGIN_FILE, Context, Saved, parse_scheduler
 from daskpki.credentials.dask_config import LoaderConfig
+from daskpki.credentials.login_file import LoginFile
 from daskpki.credentials.saved_logins import USERNAME, Entry, encode_entry, read_entry
 from daskpki.credentials.sources import Environment, fetch_credential
 from daskpki.credentials.verified import Pins, VerifiedCredential, issuing_generation, verify_credential
@@ -71,7 +72,7 @@ def login(
 
 
 def login_by_file(
-    file: csr.LoginFile,
+    file: LoginFile,
     schedulers: Sequence[str],
     here: Environment,
     *,
@@ -101,12 +102,12 @@ def login_by_file(
     return _log_in(_id_of(file, here), LOGIN_FILE, known, here, verify, user_config=user_config)
 
 
-def knows_ca(file: csr.LoginFile, here: Environment) -> bool:
+def knows_ca(file: LoginFile, here: Environment) -> bool:
     """True if the file's trust document has to follow one verified here, so that no fingerprint is needed."""
     return here.pins.sha256 is not None or _before(_id_of(file, here), here).bound(here.pins).previous is not None
 
 
-def _id_of(file: csr.LoginFile, here: Environment) -> str:
+def _id_of(file: LoginFile, here: Environment) -> str:
     return here.contexts.id_of(LOGIN_FILE, file.cluster, file.identity.name)
 
 

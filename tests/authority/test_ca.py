@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -25,18 +25,7 @@ from daskpki.settings import LocalUrl
 from daskpki.store.local.key_slots import Unlocking
 from daskpki.store.opening import open_store
 from daskpki.store.port import Store
-
-START = datetime(2026, 11, 23, 12, tzinfo=UTC)
-
-
-class Clock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> datetime:
-        return self.now
+from tests.support.clocks import START, Clock
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from distributed import Client, Nanny, Scheduler, Security, Worker
 from distributed.comm.core import Comm, connect, listen
 from distributed.protocol.serialize import ToPickle
 
-from daskpki.cluster.security import Answer, PkiSecurity, client_security, push_trust
+from daskpki.cluster.push import Answer, push_trust
+from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.credentials.verified import VerifiedCredential
 from daskpki.identity import Role
 from tests.cluster.conftest import stock_security

@@ -14,7 +14,8 @@ import pytest
 from distributed import Client
 
 from daskpki.cluster import trust_updates
-from daskpki.cluster.security import Answer, PkiSecurity, client_security, push_trust
+from daskpki.cluster.push import Answer, push_trust
+from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.confidential import Confidential
 from daskpki.credentials.verified import VerifiedCredential
 from daskpki.identity import Role

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import pexpect
 import pytest
 
-from daskpki.credentials.csr import encode_login_file, is_login_file, load_login_file, parse_login_file
 from daskpki.credentials.login import login_by_file, logout, logout_targets
+from daskpki.credentials.login_file import encode_login_file, is_login_file, load_login_file, parse_login_file
 from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.sources import Environment, obtain

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import daskpki
-from daskpki.cluster.security import push_trust
+from daskpki.cluster.push import push_trust
 from daskpki.confidential import Confidential
 from daskpki.credentials.contexts import NewestTrust
 from daskpki.credentials.credential_files import export_directory

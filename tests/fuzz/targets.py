@@ -21,7 +21,7 @@ from daskpki.cluster.comm import read_frames
 from daskpki.confidential import Confidential
 from daskpki.credentials.contexts import parse_context, parse_scheduler
 from daskpki.credentials.credential_files import load_file
-from daskpki.credentials.csr import LoginFile, encode_login_file, parse_login_file
+from daskpki.credentials.login_file import LoginFile, encode_login_file, parse_login_file
 from daskpki.credentials.saved_logins import parse_entry
 from daskpki.errors import DaskpkiError
 from daskpki.handover import parse_handover

@@ -52,7 +52,11 @@ class PkiConnector(tcp.TLSConnector):
     comm_class = PkiTLS
 
     async def connect(self, address: str, deserialize: bool = True, **arguments: Any) -> tcp.TLS:  # noqa: FBT001, FBT002
-        """Dial; FatalCommClosedError, which Dask does not retry, for a peer that is not trusted."""
+        """Dial; FatalCommClosedError, which Dask does not retry, for a peer that is not trusted.
+
+        CommClosedError, which Dask does retry, if credential or CAs were replaced meanwhile: neither side may know the
+        other's old one any more.
+        """
         enforcement = arguments.pop(CONNECTION_ARGUMENT, None)
         if enforcement is None:
             return cast("tcp.TLS", await tcp.TLSConnector().connect(address, deserialize, **arguments))
@@ -60,7 +64,7 @@ class PkiConnector(tcp.TLSConnector):
         refresh = enforcement.on_dial
         if refresh is not None:
             await refresh.begin()
-        arguments["ssl_context"] = enforcement.client_context()
+        arguments["ssl_context"] = context = enforcement.client_context()
         try:
             comm = cast("PkiTLS", await super().connect(address, deserialize, **arguments))
         except FatalCommClosedError as error:
@@ -71,6 +75,8 @@ class PkiConnector(tcp.TLSConnector):
         try:
             if refresh is not None:
                 await refresh.finish()
+            if enforcement.client_context() is not context:
+                raise CommClosedError(f"credential or trust changed while tls://{address} was dialled")  # noqa: TRY301
             peer = enforcement.admit(shown_certificate(comm.stream), roles)
             _verify_owner(enforcement, f"tls://{address}", peer.identity)
         except NotTrustedError as refusal:
@@ -79,7 +85,7 @@ class PkiConnector(tcp.TLSConnector):
             if isinstance(refusal, WrongRoleError) and enforcement.identity.role is Role.WORKER:
                 raise NotTrustedError(reason) from refusal  # a worker retries any OSError for ever
             raise FatalCommClosedError(reason) from refusal
-        except BaseException:  # Dask gave up waiting
+        except BaseException:  # Dask gave up waiting, or shall try again
             comm.abort()
             raise
         enforcement.connected(

@@ -137,6 +137,7 @@ class PkiTLS(tcp.TLS):
         """Put the connection under a conversation and an Enforcement."""
         self.conversation = conversation
         self._enforcement = enforcement
+        self._dialled_under = enforcement.client_context()
         self._local_replies = LocalReplies()
         self.over = asyncio.Event()  # set once Dask's server has seen that the connection has ended
         if conversation.gated:
@@ -236,6 +237,8 @@ class PkiTLS(tcp.TLS):
         if (reason := reason_of(message)) is None:
             return message
         self.abort()
+        if self._enforcement.client_context() is not self._dialled_under:  # a newer credential may be accepted
+            raise CommClosedError(f"{reason}; credential or trust have changed since, so Dask may try again")
         if self.conversation.ours.role is Role.WORKER and self.conversation.peer.identity.role is Role.SCHEDULER:
             raise NotTrustedError(reason)  # a worker retries any OSError for ever
         raise FatalCommClosedError(reason)

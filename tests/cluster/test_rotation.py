@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from distributed import Client, Scheduler, Worker
+from distributed.comm.core import CommClosedError, FatalCommClosedError, connect
 
-from daskpki.cluster.refresh import Poller
+from daskpki.cluster.backend import PkiConnector
+from daskpki.cluster.refresh import DialRefresh, Poller
 from daskpki.cluster.security import NodeSecurity, client_security
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustMessage
@@ -98,6 +100,73 @@ def test_a_rollover_under_load_loses_nothing(tmp_path: Path) -> None:
                 await Client(scheduler.address, security=old_alice, asynchronous=True, timeout=5)
 
     asyncio.run(scenario())
+
+
+class RenewedMeanwhile:
+    """Stands where a client looks for newer material: its last step runs `event` once, when TLS is up."""
+
+    def __init__(self, event: Callable[[], object]) -> None:
+        self.events = [event]
+        self.dials = 0
+
+    async def begin(self) -> None:
+        self.dials += 1
+
+    async def finish(self) -> None:
+        while self.events:
+            self.events.pop()()
+
+
+@pytest.mark.parametrize("renewed", [True, False])
+def test_a_dial_during_which_the_credential_is_renewed_is_made_again(tmp_path: Path, renewed: bool) -> None:  # noqa: FBT001
+    """The old one's CA is dropped during the handshake. A worker that believed that refusal would end."""
+    authority = Authority()
+    scheduling, working = node(authority, Role.SCHEDULER, tmp_path / "s"), node(authority, Role.WORKER, tmp_path / "w")
+    enforcement = working.enforcement(Role.WORKER)
+
+    async def scenario() -> None:
+        async with Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler:
+            dialled = RenewedMeanwhile(lambda: roll_over(authority, scheduling, working, renewed=renewed))
+            enforcement.on_dial = cast("DialRefresh", dialled)
+            arguments = working.get_connection_args("worker")
+            if not renewed:
+                with pytest.raises(NotTrustedError, match="is not trusted any more"):
+                    await connect(scheduler.address, **arguments)
+                return
+            comm = await connect(scheduler.address, **arguments)
+            assert dialled.dials == 2
+            await comm.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("renewed", [True, False])
+def test_a_refusal_of_a_credential_that_is_renewed_since_is_not_final(tmp_path: Path, renewed: bool) -> None:  # noqa: FBT001
+    authority = Authority()
+    scheduling, working = node(authority, Role.SCHEDULER, tmp_path / "s"), node(authority, Role.WORKER, tmp_path / "w")
+
+    async def scenario() -> None:
+        async with Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler:
+            location = scheduler.address.removeprefix("tls://")
+            comm = await PkiConnector().connect(location, **working.get_connection_args("worker"))
+            roll_over(authority, scheduling, working, renewed=renewed)
+            await comm.write(comm.handshake_info())
+            with pytest.raises(
+                CommClosedError if renewed else NotTrustedError, match="is not trusted any more"
+            ) as caught:
+                await comm.read()
+            assert not isinstance(caught.value, FatalCommClosedError)
+
+    asyncio.run(scenario())
+
+
+def roll_over(authority: Authority, scheduling: NodeSecurity, working: NodeSecurity, *, renewed: bool) -> None:
+    """Drop the first CA. The scheduler knows it at once, and so does the worker if he is `renewed`."""
+    for step in (authority.add_authority, authority.activate_authority, authority.finish_rollover):
+        step()
+    scheduling.enforcement(Role.SCHEDULER).replace(trust=authority.trust(), pair=authority.leaf(Role.SCHEDULER).pair)
+    if renewed:
+        working.enforcement(Role.WORKER).replace(trust=authority.trust(), pair=authority.leaf(Role.WORKER).pair)
 
 
 def test_what_a_restarted_worker_gets_is_the_newest(tmp_path: Path) -> None:

@@ -80,6 +80,13 @@ def explain_end(kind: type[BaseException], error: BaseException, trace: Tracebac
     raise SystemExit(_TEMPORARY)
 
 
+def without_trace(record: logging.LogRecord) -> bool:
+    """Take the traceback off a record at INFO: `distributed.batched` adds one whenever a peer has left."""
+    if record.levelno == logging.INFO:
+        record.exc_info = None
+    return True
+
+
 def port_is_taken(address: str, port: int) -> OSError:
     """Make an error to raise instead of EADDRINUSE, with the address, and the process there if this user may see it.
 

@@ -26,7 +26,7 @@ from daskpki.cluster import selftest, trust_updates
 from daskpki.cluster.backend import PkiListener, install
 from daskpki.cluster.child_processes import parent_source
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
-from daskpki.cluster.node import explain_end
+from daskpki.cluster.node import explain_end, without_trace
 from daskpki.cluster.policy import WorkerClients
 from daskpki.cluster.refresh import Poller
 from daskpki.cluster.security import NodeSecurity, PkiSecurity
@@ -164,5 +164,6 @@ def pass_on_to_nanny(server: Any) -> None:
 
 
 sys.excepthook = explain_end
+logging.getLogger("distributed.batched").addFilter(without_trace)
 NODE = begin(os.environ)
 """The Security under which this process runs."""

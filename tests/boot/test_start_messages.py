@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 import signal
 import threading
@@ -10,12 +12,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import distributed.comm
 import pexpect
 import psutil
 import pytest
+from distributed.batched import BatchedSend
 
-from daskpki.cluster.node import port_is_taken
+from daskpki.cluster.node import port_is_taken, without_trace
 from tests.boot.test_dask import free_port
 from tests.support.boot_cloud import ENTRYPOINT, plain_environ
 
@@ -128,7 +133,7 @@ def test_a_node_is_ready_once_its_workers_are(start: Start, port: int) -> None:
     node.sendintr()
     lines = ended(node)[1]
     assert not [line for line in lines if "ready at" in line]
-    assert "Traceback" not in "\n".join(lines)
+    assert "Traceback" not in (said := "\n".join(lines)), said
     assert lines[-1].startswith("daskpki-entrypoint: scheduler ended")
 
 
@@ -141,7 +146,7 @@ def test_ctrl_z_stops_a_node_with_all_its_processes(start: Start) -> None:
     node.kill(signal.SIGCONT)
     _reach(lambda: psutil.STATUS_STOPPED not in states(whole))
     node.sendintr()
-    assert "Traceback" not in "\n".join(ended(node)[1])
+    assert "Traceback" not in (said := "\n".join(ended(node)[1])), said
 
 
 def test_a_killed_node_leaves_nothing_behind(start: Start) -> None:
@@ -160,13 +165,41 @@ def _reach(state: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize("as_on_a_node", [True, False])
+def test_a_peer_that_leaves_costs_a_line_and_no_traceback(as_on_a_node: bool, caplog: pytest.LogCaptureFixture) -> None:  # noqa: FBT001
+    """Dask's own log has one, which a person takes for an error when a node ends."""
+
+    async def leave(comm: Any) -> None:
+        comm.abort()
+
+    async def scenario() -> None:
+        comms: Any = distributed.comm
+        async with comms.listen("tcp://127.0.0.1:0", leave) as listener:
+            batched: Any = BatchedSend(interval="1 ms")  # type: ignore[no-untyped-call]
+            batched.start(await comms.connect(listener.contact_address))
+            batched.send(bytes(1 << 26))  # more than the kernel takes from a writer whom nobody reads
+            await asyncio.wait_for(batched.stopped.wait(), 20)
+
+    log = logging.getLogger("distributed.batched")
+    if as_on_a_node:
+        log.addFilter(without_trace)
+    try:
+        with caplog.at_level(logging.INFO, log.name):
+            asyncio.run(scenario())
+    finally:
+        log.removeFilter(without_trace)
+    (record,) = caplog.records
+    assert record.message.startswith("Batched Comm Closed")
+    assert bool(record.exc_info) is not as_on_a_node
+
+
 def test_a_second_scheduler_says_who_has_the_port(start: Start, port: int) -> None:
     first = start("scheduler", "--port", str(port))
     first.expect_exact("ready at")
     code, lines = ended(start("scheduler", "--port", str(port)))
     assert code == 75
     assert re.search(rf"ended: port {port} is taken by python\S*, process {first.pid} of user \w+: end", lines[-1])
-    assert "Traceback" not in "\n".join(lines)
+    assert "Traceback" not in (said := "\n".join(lines)), said
 
 
 def test_what_the_kernel_does_not_tell_is_left_out() -> None:
@@ -183,4 +216,4 @@ def test_a_refusal_ends_in_one_line_too(directory: Path) -> None:
     code, lines = ended(child)
     assert code == 3
     assert re.search(r"ended: the handover .* cannot be read: No such file or directory \(it lives as long", lines[-1])
-    assert "Traceback" not in "\n".join(lines)
+    assert "Traceback" not in (said := "\n".join(lines)), said

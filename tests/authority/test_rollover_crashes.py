@@ -20,7 +20,7 @@ from daskpki.identity import Role
 from daskpki.pki.pem import fingerprint
 from daskpki.store.port import Store
 from tests.robustness.crash.cases import ROLLOVERS, Case, Ending, emergency, found, issue, reissue, start
-from tests.robustness.crash.nightly import by_day
+from tests.robustness.crash.nightly import by_day, sample
 from tests.robustness.crash.rollovers import check_ended, followed
 from tests.support.clocks import Clock
 from tests.support.fragile import AFTER, BEFORE, FragileStore, Fuse, Killed
@@ -67,7 +67,7 @@ def changes(store: Store, cluster: str, case: Case) -> int:
     return fuse.count
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", sample(list(CASES), one_of=2))
 def test_the_next_command_completes_what_was_killed(store: Store, name: str) -> None:
     case, stem = CASES[name], f"c{list(CASES).index(name)}"
     points = changes(store, stem, case)

@@ -20,7 +20,7 @@ from distributed.client import FutureCancelledError
 from distributed.security import Security
 
 from tests.boot.test_dask import child_of, compute, free_port, running
-from tests.robustness.crash.nightly import by_day
+from tests.robustness.crash.nightly import sample
 from tests.support.boot_cloud import plain_environ
 from tests.support.sandbox import LOOPBACK_UP, OWN_MACHINE, OWN_PIDS
 
@@ -100,17 +100,15 @@ def wait_for(pattern: str, directory: Path) -> None:
         time.sleep(0.02)
 
 
-BY_DAY = [
-    pytest.param(("--no-nanny",), (), id="no nanny"),
+WAYS = [
     pytest.param((), OWN_PIDS, id="nanny, PID 1"),
-]
-OTHERS = [
     pytest.param((), (), id="nanny"),
+    pytest.param(("--no-nanny",), (), id="no nanny"),
     pytest.param(("--no-nanny",), OWN_PIDS, id="no nanny, PID 1"),
 ]
 
 
-@pytest.mark.parametrize(("dask", "prefix"), by_day(BY_DAY, night=BY_DAY + OTHERS))
+@pytest.mark.parametrize(("dask", "prefix"), sample(WAYS, one_of=4))
 def test_nothing_is_lost_that_another_worker_can_take(
     directory: Path, tmp_path: Path, dask: tuple[str, ...], prefix: tuple[str, ...]
 ) -> None:
@@ -166,7 +164,7 @@ def test_a_signal_to_the_whole_group_loses_nothing_either(directory: Path, tmp_p
         assert "Restarting worker" not in here.log("first")
 
 
-@pytest.mark.parametrize("dask", [(), ("--no-nanny",)], ids=["nanny", "no nanny"])
+@pytest.mark.parametrize("dask", sample([(), ("--no-nanny",)], one_of=2), ids=lambda dask: dask[0] if dask else "nanny")
 def test_a_scheduler_that_does_not_answer_is_waited_for_so_long_and_no_longer(
     directory: Path, tmp_path: Path, dask: tuple[str, ...]
 ) -> None:

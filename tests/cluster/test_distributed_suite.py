@@ -29,7 +29,20 @@ from tests.support.paths import ROOT
 pytestmark = pytest.mark.cluster
 
 ARCHIVE = ROOT / "tests" / "support" / "distributed-2026.7.1-tests.tar.xz"
-SAMPLE = ["distributed/tests/test_publish.py"]
+SAMPLE = [
+    f"distributed/tests/test_publish.py::test_{name}"
+    for name in (
+        "publish_simple",
+        "publish_non_string_names",
+        "publish_roundtrip",
+        "unpublish",
+        "unpublish_sync",
+        "publish_bag",
+        "datasets_async",
+        "deserialize_client",
+        "publish_unpersisted",
+    )
+]
 WHOLE = ["distributed/tests", "distributed/shuffle/tests"]
 _COMPUTATION = "a later graph comes when the first one's tasks have ended, and begins another"
 DIFFERENT: dict[str, str] = {

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from distributed import Client, Scheduler, Worker
+from distributed.client import FutureCancelledError
 from distributed.comm.core import connect
 
 from daskpki.cluster import trust_updates
@@ -149,10 +150,13 @@ def test_a_flood_keeps_no_revocation_out_that_is_pushed(ruling: Authority, runni
 def test_a_forger_is_cut_off_with_all_his_connections(ruling: Authority, running: Cluster) -> None:
     his = client_security(ruling.leaf(Role.CLIENT, "forger").credential, ruling.document())
     with Client(running.address, security=his, timeout=10) as client:
+        waiting = client.submit(sum, [3, 4], resources={"of no worker": 1})
         assert client.submit(sum, [1, 2]).result(timeout=20) == 3
         with pytest.raises(PermissionError, match="trust document"):
             push(running.address, his, forged())
-        running.scheduler.wait_for(re.compile(r'"refused".*client/forger.*forged trust document'), 2)
+        with pytest.raises(FutureCancelledError, match="connection"):
+            waiting.result(timeout=20)
+        running.scheduler.wait_for(re.compile(r'"refused".*client/forger.*forged trust document'))
 
 
 def test_a_flood_keeps_no_revocation_out_that_is_polled(own: Authority) -> None:

@@ -55,7 +55,7 @@ def main() -> None:
             workers[name].send_signal(signal.SIGTERM)
 
         unknown = stack.enter_context(serving(objects, end, directory / "kubeconfig"))
-        with dask.config.set({"distributed.comm.timeouts.connect": "5s"}):  # its RPC has no certificate
+        with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):  # its RPC has no certificate
             asyncio.run(scale_down(controller, group))
         assert unknown == [], unknown
         assert ended == [names[1]], ended

@@ -15,11 +15,12 @@ from tests.emulator import SecretManagerServer
 from tests.robustness.crash import cloud, disk
 from tests.robustness.crash.cases import CASES
 from tests.robustness.crash.judge import judge, plain_keys, trusted
+from tests.robustness.crash.nightly import by_day
 from tests.robustness.crash.planted import forgetful
 
 P = TypeVar("P")
 
-ON_DISK = IN_THE_CLOUD = 5
+ON_DISK, IN_THE_CLOUD = 5, by_day(3, night=5)
 """Points of each command in the sample."""
 OVER_REST = ("issue", "promote")
 """The transports differ below what commands do, so two stand for all."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-_UNITS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
+_UNITS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 LONGEST: Final = 200
 """Characters of a value, or of another party's text, in a message."""
 

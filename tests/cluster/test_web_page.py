@@ -15,7 +15,7 @@ from daskpki.cluster.policy import Dashboard
 from daskpki.cluster.refusal import Reason
 from daskpki.cluster.web.page import exposition, page
 from daskpki.cluster.web.server import Visit, is_local_name, is_loopback, verify_visit
-from daskpki.cluster.web.snapshot import Ca, Contact, Snapshot, Trust, as_json, group
+from daskpki.cluster.web.snapshot import FORMAT, Contact, Snapshot, ending, group
 from daskpki.errors import NotTrustedError, PolicyError
 from daskpki.identity import Identity, Role
 
@@ -103,28 +103,40 @@ def snapshot(text: str = "", *, mode: str = "limited", next_update: int = int(NO
     contacts = [
         Contact(alice, f"tls://10.0.0.1:{port}{text}", NOW - port, via) for port, via in ((7, "tls"), (9, "dashboard"))
     ]
-    return Snapshot(
-        at=NOW,
-        server="Scheduler",
-        identity="spiffe://c.example/scheduler/scheduler",
-        not_after=int(NOW) + 80 * DAY,
-        worker_clients=mode,
-        dashboard="mtls",
-        trust=Trust(
-            cluster=f"lab{text}",
-            trust_domain="c.example",
-            epoch=7,
-            issued_at=int(NOW) - 60,
-            next_update=next_update,
-            revoked=2,
-            cas=(Ca(1, f"active{text}", f"ab{text}", int(NOW) + 900 * DAY, 12, next_update),),
-        ),
-        connected=group(contacts),
-        refused=(Event(NOW - 5, f"refused{text}", f"who{text}", f"where{text}", f"why{text}"),),
-        changes=(Event(NOW - 9, "revoked", f"who{text}", f"where{text}", f"why{text}"),),
-        counts={"refused": 3, "connected": 8},
-        refusals={Reason.REVOKED: 3},
-    )
+    ca = {
+        "generation": 1,
+        "state": f"active{text}",
+        "sha256": f"ab{text}",
+        "not_after": int(NOW) + 900 * DAY,
+        "crl_number": 12,
+        "next_update": next_update,
+    }
+    event = Event(NOW - 5, f"refused{text}", f"who{text}", f"where{text}", f"why{text}")
+    taken = {
+        "format": FORMAT,
+        "at": NOW,
+        "server": "Scheduler",
+        "identity": "spiffe://c.example/scheduler/scheduler",
+        "not_after": int(NOW) + 80 * DAY,
+        "worker_clients": mode,
+        "dashboard": "mtls",
+        "trust": {
+            "cluster": f"lab{text}",
+            "trust_domain": "c.example",
+            "epoch": 7,
+            "issued_at": int(NOW) - 60,
+            "next_update": next_update,
+            "revoked": 2,
+            "cas": [ca],
+        },
+        "connected": group(contacts),
+        "refused": [event._asdict()],
+        "changes": [event._replace(at=NOW - 9, kind="revoked")._asdict()],
+        "counts": {"refused": 3, "connected": 8},
+        "refusals": {Reason.REVOKED: 3},
+        "sealed": None,
+    }
+    return taken | {"ending": ending(taken)}
 
 
 def test_whatever_peers_say_of_themselves_stays_text() -> None:
@@ -168,7 +180,7 @@ SEAL = {
 
 
 def test_a_sealed_schedulers_helpers_are_shown_and_measured() -> None:
-    sealed = snapshot(mode="submit")._replace(sealed=SEAL)
+    sealed = snapshot(mode="submit") | {"sealed": SEAL}
     assert "graphs; 3 refused, 2 helpers, 1 killed" in page(sealed, [])
     assert "the scheduler is sealed" in page(sealed, [])
     assert "helpers" not in page(snapshot(), [])
@@ -178,15 +190,14 @@ def test_a_sealed_schedulers_helpers_are_shown_and_measured() -> None:
 
 
 def test_what_ends_soon_comes_first() -> None:
-    ending = snapshot(next_update=int(NOW) + DAY).ending
-    assert [what for what, _ in ending] == [
+    assert [each["what"] for each in snapshot(next_update=int(NOW) + DAY)["ending"]] == [
         "the revocation list of CA 1",
         "the certificate of spiffe://c.example/client/alice",
     ]
 
 
 def test_the_json_says_the_same() -> None:
-    document = json.loads(json.dumps(as_json(snapshot())))
+    document = json.loads(json.dumps(snapshot()))
     assert document["format"] == 1
     assert document["connected"][0]["serial"] == "a11ce"
     assert document["connected"][0]["connections"] == 2

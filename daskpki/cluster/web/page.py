@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib import import_module
 from importlib.resources import files
+from math import floor
 from typing import Any, Final
 
 from jinja2 import Environment, StrictUndefined, Template
@@ -19,8 +20,8 @@ from tornado.web import RequestHandler
 from daskpki.cluster.audit import KINDS, host_of
 from daskpki.cluster.policy import Server
 from daskpki.cluster.refusal import Reason
-from daskpki.cluster.web.snapshot import SOON, Snapshot, as_json
-from daskpki.quoting import rfc3339
+from daskpki.cluster.web.snapshot import SOON, Snapshot
+from daskpki.quoting import minute, remaining_seconds, rfc3339
 
 ROWS: Final = 500
 """Rows of a table, at most."""
@@ -29,8 +30,6 @@ CONTENT_POLICY: Final = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
     "frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
 )
-_UNITS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
-_TWICE: Final = 2
 
 
 @lru_cache(maxsize=2)
@@ -43,22 +42,20 @@ def _template(name: str) -> Template:
 
 def page(snapshot: Snapshot, tabs: Sequence[str]) -> str:
     """Render the page; `tabs` are the pages of Dask's bar, as relative addresses."""
-    now = snapshot.at
+
+    def left(moment: float) -> str:
+        return remaining_seconds(floor(moment - snapshot["at"]))
+
     return _template("page.html").render(
-        snapshot=snapshot,
-        trust=snapshot.trust,
-        counts=snapshot.counts,
-        sealed=snapshot.sealed,
-        ending=snapshot.ending,
+        snapshot,
         tabs=tabs,
         most=ROWS,
         soon=SOON // 86_400,
-        ago=lambda moment: f"{_span(now - moment)} ago",
-        end=partial(_end, now=now),
+        left=left,
+        end=lambda moment: f"{minute(moment)} ({left(moment)})",
         host=host_of,
         hosts_of=lambda addresses: sorted(set(map(host_of, addresses))),
-        moment=_moment,
-        span=_span,
+        moment=rfc3339,
     )
 
 
@@ -66,13 +63,13 @@ def exposition(snapshot: Snapshot) -> str:
     """Write all metrics in Prometheus' text format (version 0.0.4)."""
     certificates, connections = Counter[str](), Counter[str]()
     first_ends: dict[str, int] = {}
-    for each in snapshot.connected:
-        certificates[each.role] += 1
-        connections[each.role] += each.connections
-        first_ends[each.role] = min(each.not_after, first_ends.get(each.role, each.not_after))
+    for each in snapshot["connected"]:
+        role = each["role"]
+        certificates[role] += 1
+        connections[role] += each["connections"]
+        first_ends[role] = min(each["not_after"], first_ends.get(role, each["not_after"]))
     return _template("metrics.txt").render(
-        snapshot=snapshot,
-        trust=snapshot.trust,
+        snapshot,
         kinds=KINDS,
         reasons=list(Reason),
         certificates=certificates,
@@ -83,23 +80,6 @@ def exposition(snapshot: Snapshot) -> str:
 
 def _label(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def _end(end: float, now: float) -> str:
-    left = f"in {_span(end - now)}" if end > now else f"expired {_span(now - end)} ago"
-    return f"{_moment(end)} ({left})"
-
-
-def _span(seconds: float) -> str:
-    """Format a duration in the largest unit that it has at least two of: 47 hours, 2 days."""
-    for length, unit in _UNITS:
-        if seconds >= _TWICE * length:
-            return f"{int(seconds // length)} {unit}s"
-    return f"{max(0, int(seconds))} s"
-
-
-def _moment(since_epoch: float) -> str:
-    return f"{rfc3339(since_epoch)[:-1].replace('T', ' ')} UTC"
 
 
 TAB: Final = "daskpki"
@@ -138,7 +118,7 @@ def routes(take: Take, server: Any, kind: Server, tabs: list[str]) -> list[Route
     return [
         *own,
         (r".*/daskpki", Rendered, {"render": lambda: page(take(), tabs)}),
-        (r".*/daskpki\.json", Rendered, {"render": lambda: as_json(take())}),
+        (r".*/daskpki\.json", Rendered, {"render": take}),
         (r".*/(daskpki\.(css|js))", Asset, {}),
     ]
 

@@ -53,7 +53,7 @@ def test_nothing_behind_two_dashes_is_touched() -> None:
         ("2026-11-24T00:00:00Z", "in 1 day"),
         ("2026-11-23T05:20:00Z", "in 5 hours"),
         ("2026-11-23T00:30:20Z", "in 30 minutes"),
-        ("2026-11-22T23:59:50Z", "0 minutes ago"),
+        ("2026-11-22T23:59:50Z", "10 seconds ago"),
         ("2026-11-22T23:00:00Z", "1 hour ago"),
         ("2026-11-13T00:00:00Z", "10 days ago"),
     ],

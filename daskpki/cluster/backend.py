@@ -37,7 +37,7 @@ from daskpki.cluster.policy import (
     server_kind,
     verify_own_worker,
 )
-from daskpki.cluster.refusal import reason_at_tls, turned_away
+from daskpki.cluster.refusal import turned_away
 from daskpki.cluster.web.server import stand_before
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Identity, Role
@@ -145,16 +145,7 @@ class PkiListener(tcp.TLSListener):
             self.tcp_server.ssl_options = context
 
     async def _prepare_stream(self, stream: SSLIOStream, address: str) -> SSLIOStream | None:
-        """Wait for TLS. Dask would log every failure; the audit limits their number."""
-        self._pending.enter(stream)
-        try:
-            return await stream.wait_for_handshake()
-        except OSError:
-            why, reason = f"no TLS: {stream.error}", reason_at_tls(stream.error)
-            self.enforcement.audit.record(TURNED_AWAY, address=address, detail=why, reason=reason)
-            return None
-        finally:
-            self._pending.leave(stream)
+        return await self._pending.handshake(stream, address)
 
     async def on_connection(self, comm: Comm, handshake_overrides: dict[str, Any] | None = None) -> None:
         """Verify the peer; Dask calls this once TLS is up, and reads nothing before."""

@@ -76,29 +76,25 @@ class LocalReplies:
     """Replies of this process to itself; they overtake a read that waits for the network."""
 
     def __init__(self) -> None:
-        self._messages: list[Any] = []
-        self._arrived = asyncio.Event()
+        self._batches: asyncio.Queue[list[Any]] = asyncio.Queue()
         self._reading: asyncio.Future[Any] | None = None
 
     def put(self, messages: list[Any]) -> None:
         """Add messages to be read next."""
-        self._messages.extend(messages)
-        if self._messages:
-            self._arrived.set()
+        if messages:
+            self._batches.put_nowait(messages)
 
     async def race(self, read: Callable[[], Awaitable[Any]]) -> Any:
         """Return the local replies or the result of `read`, whichever comes first."""
         if self._reading is None:
             self._reading = asyncio.ensure_future(read())
-        arrival = asyncio.ensure_future(self._arrived.wait())
+        local = asyncio.ensure_future(self._batches.get())
         try:
-            await asyncio.wait({self._reading, arrival}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({self._reading, local}, return_when=asyncio.FIRST_COMPLETED)
+            if local.done():
+                return local.result()
         finally:
-            arrival.cancel()
-        if self._messages:
-            self._arrived.clear()
-            taken, self._messages = self._messages, []
-            return taken
+            local.cancel()
         reading, self._reading = self._reading, None
         return reading.result()
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 from tornado.ioloop import PeriodicCallback
 
 from daskpki.cluster.enforcement import Enforcement
-from daskpki.cluster.peer import TrustState, trust_of
+from daskpki.cluster.peer import trust_of
 from daskpki.cluster.policy import Dashboard, WorkerClients
 from daskpki.cluster.refresh import Poller, Source
 from daskpki.cluster.security import PkiSecurity
@@ -48,22 +48,16 @@ class LocalSecurity(PkiSecurity):
         worker = self.enforcement(Role.WORKER)
         pair = worker.pair.certificates, worker.pair.key.reveal()
         assert worker.manager is not None
-        believed = worker.trust, worker.manager.document
-        return _worker_process, (worker.identity.uri, pair, believed, worker.mode, worker.dashboard)
+        return _worker_process, (worker.identity.uri, pair, worker.manager.document, worker.mode, worker.dashboard)
 
 
 def _worker_process(
-    uri: str,
-    pair: tuple[str, bytes],
-    believed: tuple[TrustState, TrustDocument],
-    mode: WorkerClients,
-    dashboard: Dashboard,
+    uri: str, pair: tuple[str, bytes], document: TrustDocument, mode: WorkerClients, dashboard: Dashboard
 ) -> PkiSecurity:
     """Make the Security in the started process, where tasks are clients under their worker's leaf."""
     certificates, key = pair
-    trust, document = believed
     held = KeyPair(certificates, Confidential(key))
-    enforcement = Enforcement(parse_identity(uri), held, trust, mode=mode, dashboard=dashboard)
+    enforcement = Enforcement(parse_identity(uri), held, trust_of(document), mode=mode, dashboard=dashboard)
     enforcement.manager = TrustManager(enforcement, document)
     return PkiSecurity({Role.WORKER: enforcement, Role.CLIENT: enforcement})
 

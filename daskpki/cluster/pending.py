@@ -21,7 +21,7 @@ from tornado.iostream import IOStream, SSLIOStream
 from tornado.tcpserver import TCPServer
 
 from daskpki.cluster.audit import TURNED_AWAY, Audit
-from daskpki.cluster.refusal import Reason
+from daskpki.cluster.refusal import Reason, reason_at_tls
 from daskpki.cluster.tls import PkiSocket
 
 DEADLINE: Final = 10
@@ -104,6 +104,21 @@ class PendingConnections:
         self._waited.pop(stream, None)
         if isinstance(stream.socket, PkiSocket):  # a closed one is None
             stream.socket.on_turn = None
+
+    async def handshake(self, stream: SSLIOStream, address: str, where: str = "") -> SSLIOStream | None:
+        """Wait for TLS on an accepted connection; None if it fails, which is recorded.
+
+        Dask and tornado would log every failure; the audit limits their number.
+        """
+        self.enter(stream)
+        try:
+            return await stream.wait_for_handshake()
+        except OSError:
+            why, reason = f"{where}no TLS: {stream.error or 'it closed the connection'}", reason_at_tls(stream.error)
+            self._audit.record(TURNED_AWAY, address=address, detail=why, reason=reason)
+            return None
+        finally:
+            self.leave(stream)
 
     def _move_to_end(self, stream: SSLIOStream) -> None:
         if stream in self._waited:

@@ -21,19 +21,17 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from hmac import compare_digest
-from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from jinja2 import Environment, StrictUndefined, Template
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
 from tornado.netutil import bind_sockets
-from tornado.web import Application, RequestHandler
+from tornado.web import Application
 
+from daskpki.cluster.web.page import OwnPage, template
 from daskpki.dashboard.jupyter import announce
 from daskpki.dashboard.proxy import Forward, Upstream
 from daskpki.errors import DaskpkiError, PolicyError
@@ -44,18 +42,11 @@ SIGN_IN: Final = "/daskpki-sign-in"
 _CONNECTIONS: Final = Path("/proc/net/tcp")
 _LARGEST_FORM: Final = 1 << 12  # bytes; the secret has 43
 _AGAIN: Final = "run daskpki dashboard again for another one"
-_POLICY: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 UNKNOWN_OWNER: Final = (
     "This system does not show which user opens a connection. If your browser visits a server of another user of this "
     "machine while this runs, that user could use the dashboard as you."
 )
-
-
-@lru_cache(maxsize=1)
-def _sign_in() -> Template:
-    text = files(__package__).joinpath("sign_in.html").read_text("utf-8")
-    return Environment(autoescape=True, undefined=StrictUndefined).from_string(text)
 
 
 class Entrance:
@@ -104,20 +95,15 @@ class Entrance:
         return self._cookie
 
 
-class SignIn(RequestHandler):
+class SignIn(OwnPage):
     """Exchanges the one-time secret in a form for the cookie. The form comes from a file, so Origin is not checked."""
+
+    policy = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
     def initialize(self, entrance: Entrance, signed_in: Callable[[], None]) -> None:
         """Take the rules, and a callback for the use of the secret."""
         self._entrance = entrance
         self._signed_in = signed_in
-
-    def set_default_headers(self) -> None:
-        """Set the headers of every page here."""
-        self.clear_header("Server")
-        self.set_header("Content-Security-Policy", _POLICY)
-        self.set_header("Referrer-Policy", "no-referrer")
-        self.set_header("Cache-Control", "no-store")
 
     def post(self) -> None:
         """Answer with the cookie."""
@@ -133,7 +119,7 @@ class SignIn(RequestHandler):
         self._signed_in()
         self.set_cookie(self._entrance.cookie_name, cookie, httponly=True, samesite="Strict", path="/")
         doubt = None if self._entrance.tells_owner(client) else UNKNOWN_OWNER
-        self.finish(_sign_in().render(secret=None, doubt=doubt))
+        self.finish(template(__package__, "sign_in.html").render(secret=None, doubt=doubt))
 
 
 def peer_of(request: HTTPServerRequest) -> tuple[str, int]:
@@ -190,7 +176,8 @@ def sign_in_file(entrance: Entrance) -> Iterator[Path]:
     """Write a page that signs a browser in to a directory that only this user may enter."""
     with TemporaryDirectory(prefix="daskpki-dashboard-") as directory:
         path = Path(directory) / "open.html"
-        page = _sign_in().render(action=f"http://{entrance.netloc}{SIGN_IN}", secret=entrance.secret)
+        action = f"http://{entrance.netloc}{SIGN_IN}"
+        page = template(__package__, "sign_in.html").render(action=action, secret=entrance.secret)
         write_private(path, page.encode())
         yield path
 

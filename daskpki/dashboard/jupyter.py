@@ -73,7 +73,7 @@ def announce(home: Path, scheduler: str, port: int) -> Iterator[None]:
     directory = home / _DIRECTORY
     make_private_directory(directory)
     path = directory / str(port)
-    write_private(path, json.dumps({"scheduler": scheduler}).encode(), force=True)
+    write_private(path, scheduler.encode(), force=True)
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
@@ -87,18 +87,11 @@ def find_port(home: Path, scheduler: str) -> int | None:
     directory = home / _DIRECTORY
     try:
         names = [name for name in names_in(directory) if name.isdigit()]
-        ports = [int(name) for name in names if _is_for(directory / name, scheduler) and _is_locked(directory / name)]
+        wanted = [name for name in names if read_private(directory / name) == scheduler.encode()]
+        ports = [int(name) for name in wanted if _is_locked(directory / name)]
     except (DaskpkiError, OSError):  # a link is a convenience: no Client fails for it
         return None
     return min(ports, default=None)
-
-
-def _is_for(path: Path, scheduler: str) -> bool:
-    try:
-        document = json.loads(read_private(path))
-    except ValueError:
-        return False
-    return isinstance(document, dict) and document.get("scheduler") == scheduler
 
 
 def _is_locked(path: Path) -> bool:

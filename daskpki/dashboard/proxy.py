@@ -14,15 +14,13 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from datetime import timedelta
+from http.client import HTTPConnection, HTTPException
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from tornado.gen import with_timeout
 from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerRequest, RequestStartLine, ResponseStartLine
 from tornado.iostream import IOStream, StreamClosedError
-from tornado.tcpclient import TCPClient
 from tornado.util import TimeoutError as TornadoTimeoutError
 from tornado.web import RequestHandler
 
@@ -111,7 +109,7 @@ async def _explained(address: str, place: Location, error: Exception) -> Daskpki
     real = getattr(error, "real_error", None) or error
     if isinstance(real, ssl.SSLError) and real.reason != "WRONG_VERSION_NUMBER":
         return DaskpkiError(f"no TLS with the dashboard at {place.netloc}: {real}", hint="run daskpki doctor")
-    if await _speaks_plain_http(place):
+    if await asyncio.to_thread(_speaks_plain_http, place):
         return DaskpkiError(
             f"{place.netloc} answers without TLS: this dashboard runs with --dashboard loopback",
             hint=f"open http://{place.netloc}/status itself, or start the scheduler with --dashboard mtls",
@@ -126,19 +124,17 @@ async def _explained(address: str, place: Location, error: Exception) -> Daskpki
     )
 
 
-async def _speaks_plain_http(place: Location) -> bool:
+def _speaks_plain_http(place: Location) -> bool:
     """True if an HTTP server without TLS answers; it would wait after a TLS greeting."""
+    connection = HTTPConnection(place.host, place.port, timeout=_PROBE)
     try:
-        stream = await TCPClient().connect(place.host, place.port, timeout=_PROBE)
-    except (OSError, StreamClosedError, TornadoTimeoutError):
-        return False
-    try:
-        await stream.write(f"HEAD /health HTTP/1.1\r\nHost: {place.netloc}\r\n\r\n".encode())
-        return bytes(await with_timeout(timedelta(seconds=_PROBE), stream.read_bytes(5))) == b"HTTP/"
-    except (StreamClosedError, TornadoTimeoutError):
+        connection.request("HEAD", "/health")
+        connection.getresponse()
+    except (OSError, HTTPException):
         return False
     finally:
-        stream.close()
+        connection.close()
+    return True
 
 
 def known_schedulers() -> Iterable[str]:

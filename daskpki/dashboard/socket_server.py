@@ -27,8 +27,6 @@ from daskpki.errors import AccessDeniedError, NotFoundError, UsageError
 from daskpki.settings import SCHEME
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
-_MOST: Final = 32
-"""Schedulers whose Upstream is kept, at most; a person's logins name a few."""
 
 
 def scheduler_in(path: str) -> tuple[str, str]:
@@ -62,8 +60,6 @@ class Schedulers:
                 hint=f"known: {', '.join(known) or 'none'}; daskpki login --scheduler",
             )
         if address not in self._reached:
-            if len(self._reached) >= _MOST:
-                self._reached.clear()
             self._reached[address] = await asyncio.to_thread(self._reach, address)
         return self._reached[address], path
 

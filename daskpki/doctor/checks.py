@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from daskpki import grants
@@ -25,6 +26,7 @@ from daskpki.authority.repair import ABANDON_AFTER, shows_authorities
 from daskpki.credentials.dask_config import LOADER
 from daskpki.errors import DaskpkiError, NotTrustedError, UnavailableError
 from daskpki.grants import UNSEEN
+from daskpki.identity import Role
 from daskpki.inventory import EXPIRED, FROM_REQUEST, SUPERSEDED, CertificateRecord, Inventory
 from daskpki.pki.crl import crl_due, parse_header
 from daskpki.pki.profile import Lifetime
@@ -64,24 +66,14 @@ class Finding(NamedTuple):
         return {name: getattr(self, name) for name in ("severity", "subject", "reason", "remedy")}
 
 
-def ok(subject: str, reason: str) -> Finding:
-    """Make a finding that something is fine."""
-    return Finding(Severity.OK, subject, reason)
-
-
-def note(subject: str, reason: str, remedy: str | None = None, *, topic: str | None = None) -> Finding:
-    """Make a finding that is worth knowing: a choice, or something that could not be checked."""
-    return Finding(Severity.NOTE, subject, reason, remedy, topic=topic)
-
-
-def warning(subject: str, reason: str, remedy: str | None = None, *, topic: str | None = None) -> Finding:
-    """Make a finding that something works, but not for long or less safely than it should."""
-    return Finding(Severity.WARNING, subject, reason, remedy, topic=topic)
-
-
-def error(subject: str, reason: str, remedy: str | None = None, *, topic: str | None = None) -> Finding:
-    """Make a finding that something is broken or unsafe now."""
-    return Finding(Severity.ERROR, subject, reason, remedy, topic=topic)
+ok = partial(Finding, Severity.OK)
+"""Make a finding that something is fine."""
+note = partial(Finding, Severity.NOTE)
+"""Make a finding that is worth knowing: a choice, or something that could not be checked."""
+warning = partial(Finding, Severity.WARNING)
+"""Make a finding that something works, but not for long or less safely than it should."""
+error = partial(Finding, Severity.ERROR)
+"""Make a finding that something is broken or unsafe now."""
 
 
 def of_error(subject: str, failure: DaskpkiError) -> Finding:
@@ -173,9 +165,6 @@ def check_slots(kinds: Sequence[str]) -> Iterator[Finding]:
         yield ok(subject, f"{len(kinds)} key slots: {', '.join(kinds)}")
 
 
-MANY: Final = 20
-"""Billed versions of one secret above which the clean-up does not work."""
-
 Remedy = Callable[[str, str, Sequence[int]], "str | None"]
 """The command for a verb (enable, destroy), a secret and version numbers; None where the store has none."""
 
@@ -224,13 +213,6 @@ def check_superseded(secret: str, versions: Sequence[Version], remedy: Remedy) -
             remedy("destroy", secret, numbers),
             topic="old versions",
         )
-
-
-def check_number(secret: str, versions: Sequence[Version]) -> Iterator[Finding]:
-    """Warn about many billed versions."""
-    active = [version for version in versions if version.state != DESTROYED]
-    if len(active) > MANY:
-        yield warning(secret, f"{len(active)} versions are active, each of them billed monthly")
 
 
 class LoginSeen(NamedTuple):
@@ -365,50 +347,40 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
 
 
-def check_config(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """Check Dask's configuration from files and environment, without defaults; keys are dotted, with `-`."""
-    yield from _check_keys(config)
-    if config.get("distributed.comm.require-encryption") is False:
+_TLS_FILES: Final = ("ca-file", *(f"{role}.{file}" for role in Role for file in ("cert", "key")))
+
+
+def check_config(config: dict[str, Any]) -> Iterator[Finding]:
+    """Check Dask's configuration from files and environment, without defaults."""
+    from dask.config import get
+
+    subject = "Dask's configuration"
+    for name in _TLS_FILES:
+        if _PEM in str(get(f"distributed.comm.tls.{name}", None, config)):  # Dask passes it on to other processes
+            yield error(
+                subject,
+                f"distributed.comm.tls.{name} is PEM text: it reaches subprocesses by their environment, and is "
+                "written to files",
+                "remove it; daskpki login, or daskpki-entrypoint",
+            )
+    if get("distributed.comm.require-encryption", None, config) is False:
         reason = "distributed.comm.require-encryption is false: connections without TLS are accepted"
-        yield error("Dask's configuration", reason, "remove it, or set it to true")
-    loader = config.get("distributed.client.security-loader")
+        yield error(subject, reason, "remove it, or set it to true")
+    loader = get("distributed.client.security-loader", None, config)
     if loader not in (None, LOADER):
         yield warning(
-            "Dask's configuration",
+            subject,
             f"distributed.client.security-loader is {loader}, so Client('tls://...') does not ask daskpki",
             "remove it, or use daskpki.connect()",
         )
     elif loader is None:
         yield note(
-            "Dask's configuration",
+            subject,
             "no security-loader is set: Client('tls://...') does not find a credential by itself",
             "daskpki login --user-config sets it; daskpki.connect() works without",
         )
     else:
-        yield ok("Dask's configuration", "Client('tls://...') asks daskpki")
-
-
-def _check_keys(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """Report PEM text in the configuration, which Dask passes on to other processes."""
-    for name, value in sorted(config.items()):
-        if name.startswith("distributed.comm.tls.") and isinstance(value, str) and _PEM in value:
-            yield error(
-                "Dask's configuration",
-                f"{name} is PEM text: it reaches subprocesses by their environment, and is written to files",
-                "remove it; daskpki login, or daskpki-entrypoint",
-            )
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested configuration to dotted names, with `-` for `_`, which Dask treats alike."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        name = f"{prefix}{str(key).replace('_', '-')}"
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{name}.")
-        else:
-            flat[name] = value
-    return flat
+        yield ok(subject, "Client('tls://...') asks daskpki")
 
 
 PUBLISH: Final = "daskpki renew --due"

@@ -122,7 +122,7 @@ class Examination:
             with suppress(PackageNotFoundError):
                 installed[name] = version(name)
         yield from checks.check_versions(installed)
-        yield from checks.check_config(checks.flatten(config.collect(env=dict(self._here.environ))))
+        yield from checks.check_config(config.collect(env=dict(self._here.environ)))
 
     def _examine(self, cluster: Cluster) -> None:
         if url := cluster.gsm:

@@ -194,8 +194,6 @@ def _judge_versions(cluster: Cluster, info: SecretInfo, versions: Sequence[Versi
         yield from checks.check_recorded(info.id, versions, entry)
         if cluster.gsm is not None:  # a local store is unlocked as a whole, old keys or new
             yield from checks.check_superseded(info.id, versions, cluster.remedy)
-    elif kind == secret_names.TRUST:
-        yield from checks.check_number(info.id, versions)
 
 
 def _command_to_add(kind: str, info: SecretInfo) -> str | None:

@@ -150,5 +150,5 @@ def test_a_proxy_that_was_killed_is_not_linked_to(tmp_path: Path) -> None:
         assert find_port(tmp_path, "tls://10.0.0.6:8786") is None
     assert find_port(tmp_path, address) is None
     (tmp_path / "dashboards" / "8002").touch(mode=0o600)
-    (tmp_path / "dashboards" / "8002").write_text('{"scheduler": "tls://10.0.0.5:8786"}')
+    (tmp_path / "dashboards" / "8002").write_text(address)
     assert find_port(tmp_path, address) is None

@@ -12,10 +12,12 @@ from functools import lru_cache
 from importlib import import_module
 from importlib.resources import files
 from math import floor
+from pathlib import Path
 from typing import Any, Final
 
+from distributed.http.utils import RequestHandler as DaskHandler
 from jinja2 import Environment, StrictUndefined, Template
-from tornado.web import RequestHandler
+from tornado.web import RequestHandler, StaticFileHandler
 
 from daskpki.cluster.audit import KINDS, host_of
 from daskpki.cluster.policy import Server
@@ -32,12 +34,12 @@ CONTENT_POLICY: Final = (
 )
 
 
-@lru_cache(maxsize=2)
-def _template(name: str) -> Template:
-    """Load `page.html` or `metrics.txt`."""
+@lru_cache
+def template(package: str, name: str) -> Template:
+    """Load a template from a file of a package."""
     environment = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined)
     environment.filters["label"] = _label
-    return environment.from_string(files(__package__).joinpath(name).read_text("utf-8"))
+    return environment.from_string(files(package).joinpath(name).read_text("utf-8"))
 
 
 def page(snapshot: Snapshot, tabs: Sequence[str]) -> str:
@@ -46,7 +48,7 @@ def page(snapshot: Snapshot, tabs: Sequence[str]) -> str:
     def left(moment: float) -> str:
         return remaining_seconds(floor(moment - snapshot["at"]))
 
-    return _template("page.html").render(
+    return template(__package__, "page.html").render(
         snapshot,
         tabs=tabs,
         most=ROWS,
@@ -68,7 +70,7 @@ def exposition(snapshot: Snapshot) -> str:
         certificates[role] += 1
         connections[role] += each["connections"]
         first_ends[role] = min(each["not_after"], first_ends.get(role, each["not_after"]))
-    return _template("metrics.txt").render(
+    return template(__package__, "metrics.txt").render(
         snapshot,
         kinds=KINDS,
         reasons=list(Reason),
@@ -103,7 +105,7 @@ Take = Callable[[], Snapshot]
 Route = tuple[str, type[RequestHandler], dict[str, Any]]
 
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
-_TYPES: Final = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
+_STATIC: Final = str(Path(__file__).with_name("static"))
 _METRICS: Final = {
     Server.SCHEDULER: "distributed.http.scheduler.prometheus",
     Server.WORKER: "distributed.http.worker.prometheus",
@@ -119,41 +121,38 @@ def routes(take: Take, server: Any, kind: Server, tabs: list[str]) -> list[Route
         *own,
         (r".*/daskpki", Rendered, {"render": lambda: page(take(), tabs)}),
         (r".*/daskpki\.json", Rendered, {"render": take}),
-        (r".*/(daskpki\.(css|js))", Asset, {}),
+        (r".*/(daskpki\.(?:css|js))", Asset, {"path": _STATIC}),
     ]
 
 
 def metrics_handler(kind: Server, take: Take) -> type[RequestHandler]:
     """Make a handler of Dask's own metrics of that kind of server, if it has any, followed by ours."""
-    inherited = import_module(_METRICS[kind]).routes[0][1] if kind in _METRICS else _NoMetrics
+    inherited = import_module(_METRICS[kind]).routes[0][1] if kind in _METRICS else DaskHandler
 
     def get(self: Any) -> None:
-        inherited.get(self)
+        if inherited is not DaskHandler:
+            inherited.get(self)
         self.set_header("Content-Type", _TEXT)
         self.write(exposition(take()))
 
     return type("Metrics", (inherited,), {"get": get})
 
 
-class _NoMetrics(RequestHandler):
-    """The handler for a nanny, which has none of Dask's."""
+class OwnPage(RequestHandler):
+    """A page that loads nothing from elsewhere, and that no cache keeps."""
 
-    def initialize(self, dask_server: Any) -> None:
-        """Take the argument of Dask's handlers."""
+    policy = CONTENT_POLICY
 
-    def get(self) -> None:
-        """Write nothing."""
-
-
-class _Own(RequestHandler):
     def set_default_headers(self) -> None:
-        self.set_header("Content-Security-Policy", CONTENT_POLICY)
+        """Set the headers of pages and errors."""
+        self.clear_header("Server")
+        self.set_header("Content-Security-Policy", self.policy)
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Referrer-Policy", "no-referrer")
         self.set_header("Cache-Control", "no-store")
 
 
-class Rendered(_Own):
+class Rendered(OwnPage):
     """`/daskpki` and `/daskpki.json`: a snapshot, rendered at each request."""
 
     def initialize(self, render: Callable[[], str | dict[str, Any]]) -> None:
@@ -165,16 +164,11 @@ class Rendered(_Own):
         self.finish(self._show())
 
 
-class Asset(_Own):
+class Asset(OwnPage, StaticFileHandler):
     """The page's style sheet and script."""
 
-    def get(self, name: str, kind: str) -> None:
-        """Write the file of that name; the route allows two."""
-        self.set_header("Content-Type", _TYPES[kind])
-        self.finish(files("daskpki.cluster.web").joinpath("static", name).read_bytes())
 
-
-class Refusal(_Own):
+class Refusal(OwnPage):
     """Answers a request that is refused, with the reason in one line."""
 
     def initialize(self, status: int, reason: str) -> None:

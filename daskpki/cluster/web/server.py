@@ -25,7 +25,6 @@ from __future__ import annotations
 import errno
 import logging
 import re
-from asyncio import Future
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from ipaddress import IPv6Address, ip_address
@@ -48,7 +47,7 @@ from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import Peer, parse_peer, shown_certificate
 from daskpki.cluster.pending import PendingConnections, keep_few, usual_limit
 from daskpki.cluster.policy import Dashboard, Server, server_kind
-from daskpki.cluster.refusal import PeerRefusedError, Reason, reason_at_tls
+from daskpki.cluster.refusal import PeerRefusedError, Reason
 from daskpki.cluster.web import page
 from daskpki.cluster.web.page import metrics_handler, tabs_of
 from daskpki.cluster.web.snapshot import Contact, take
@@ -219,16 +218,8 @@ class HttpGuard(Router):
     def _take_in(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """Take an accepted connection (tornado's hook): a failed TLS handshake is a refusal, and is recorded."""
         if isinstance(stream, SSLIOStream):
-            self._pending.enter(stream)
-            stream.wait_for_handshake().add_done_callback(partial(self._let_in, stream, str(address[0])))
+            self._loop.add_callback(self._pending.handshake, stream, str(address[0]), "dashboard: ")
         HTTPServer.handle_stream(self._http_server, stream, address)
-
-    def _let_in(self, stream: SSLIOStream, address: str, handshake: Future[Any]) -> None:
-        self._pending.leave(stream)
-        if not handshake.cancelled() and handshake.exception() is not None:
-            why = f"dashboard: no TLS: {stream.error or 'it closed the connection'}"
-            reason = reason_at_tls(stream.error)
-            self._enforcement.audit.record(TURNED_AWAY, address=address, detail=why, reason=reason)
 
     def _record(self, kind: str, refusal: DaskpkiError, stream: IOStream) -> None:
         """Record a refusal with the identity in the visitor's certificate, if there is one."""

@@ -205,8 +205,6 @@ async def serve(
         server = HTTPServer(application(upstream, entrance, signed_in), max_body_size=_LARGEST_FORM)
         server.add_sockets(sockets)
         tell(f"the dashboard of {upstream.address} is at http://{entrance.netloc}/status; Ctrl-C ends it")
-        if not _CONNECTIONS.exists():
-            tell(UNKNOWN_OWNER)
         if not open_page(page.as_uri()):
             tell(f"open this file once, in a browser of yours on this machine: {page.as_uri()}")
         await over.wait()

@@ -13,9 +13,8 @@ from daskpki.cluster.audit import Event
 from daskpki.cluster.peer import Peer
 from daskpki.cluster.policy import Dashboard
 from daskpki.cluster.refusal import Reason
-from daskpki.cluster.web.page import exposition, page
+from daskpki.cluster.web.page import FORMAT, Contact, Snapshot, ending, exposition, group, page
 from daskpki.cluster.web.server import Visit, is_local_name, is_loopback, verify_visit
-from daskpki.cluster.web.snapshot import FORMAT, Contact, Snapshot, ending, group
 from daskpki.errors import NotTrustedError, PolicyError
 from daskpki.identity import Identity, Role
 

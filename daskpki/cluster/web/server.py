@@ -49,8 +49,7 @@ from daskpki.cluster.pending import PendingConnections, keep_few, usual_limit
 from daskpki.cluster.policy import Dashboard, Server, server_kind
 from daskpki.cluster.refusal import PeerRefusedError, Reason
 from daskpki.cluster.web import page
-from daskpki.cluster.web.page import metrics_handler, tabs_of
-from daskpki.cluster.web.snapshot import Contact, take
+from daskpki.cluster.web.page import Contact, metrics_handler, tabs_of, take
 from daskpki.errors import DaskpkiError, NotTrustedError, PolicyError
 from daskpki.identity import Role
 

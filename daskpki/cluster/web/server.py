@@ -214,11 +214,10 @@ class HttpGuard(Router):
         reason = self._why_not(_handler(found))
         return found if reason is None else self._refusal(request, _NOT_FOUND, reason)
 
-    def _take_in(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        """Take an accepted connection (tornado's hook): a failed TLS handshake is a refusal, and is recorded."""
-        if isinstance(stream, SSLIOStream):
-            self._loop.add_callback(self._pending.handshake, stream, str(address[0]), "dashboard: ")
-        HTTPServer.handle_stream(self._http_server, stream, address)
+    async def _take_in(self, stream: SSLIOStream, address: tuple[Any, ...]) -> None:
+        """Serve an accepted connection (tornado's hook) once TLS is up; a failure is a refusal, and is recorded."""
+        if await self._pending.handshake(stream, str(address[0]), "dashboard: "):
+            HTTPServer.handle_stream(self._http_server, stream, address)
 
     def _record(self, kind: str, refusal: DaskpkiError, stream: IOStream) -> None:
         """Record a refusal with the identity in the visitor's certificate, if there is one."""

@@ -16,7 +16,7 @@ from daskpki.quoting import minute
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
-    from daskpki.credentials.login_file import LoginFile
+    from daskpki.credentials.contexts import Context
     from daskpki.pki.credential import Credential
 
 
@@ -42,9 +42,8 @@ def request(
     """
     from daskpki.authority.ca_keys import parse_key_type
     from daskpki.cli.login import keyring_remedy
-    from daskpki.credentials.contexts import LOGIN_FILE
+    from daskpki.credentials.contexts import LOGIN_FILE, LOGIN_SUFFIX
     from daskpki.credentials.csr import request_certificate, waiting_for
-    from daskpki.credentials.login_file import LOGIN_SUFFIX
     from daskpki.files import PUBLIC_FILE, write_private
     from daskpki.pki.csr import request_pem
 
@@ -104,7 +103,7 @@ def sign(
     The credential is stored without a key, which stays where the request was made. A login file is all that a person
     without access to the store needs: certificate, signed trust document and the scheduler's address, but no key.
     """
-    from daskpki.credentials.login_file import LOGIN_SUFFIX, encode_login_file
+    from daskpki.credentials.contexts import LOGIN_SUFFIX, encode_context
     from daskpki.files import PUBLIC_FILE, read_file, write_private
     from daskpki.pki.credential import certificate_pem, parse_credential
     from daskpki.pki.csr import parse_request
@@ -131,7 +130,7 @@ def sign(
             payload = authority.session.store.secrets.access(issued.secret, issued.record.version)
             credential = parse_credential(payload)
             login_file = _login_file(authority, credential) if by_login_file else None
-            data = encode_login_file(login_file) if login_file else certificate_pem(credential).encode()
+            data = encode_context(login_file) if login_file else certificate_pem(credential).encode()
             write_private(out, data, force=force, mode=PUBLIC_FILE)
     invocation.output.result(document, certificate_facts(document, now))
     if out is not None and login_file:
@@ -140,26 +139,27 @@ def sign(
         invocation.output.hint(f"next: where the request was made, daskpki login {name}")
 
 
-def _login_file(authority: CertificateAuthority, credential: Credential) -> LoginFile:
+def _login_file(authority: CertificateAuthority, credential: Credential) -> Context:
     """The login file; its revocation list is valid as long as the certificate, up to the longest life of a list."""
-    from daskpki.credentials.login_file import LoginFile
+    from daskpki.credentials.contexts import LOGIN_FILE, Context
     from daskpki.pki.certificates import load_certificate
 
-    cluster, leaf, chain = credential.cluster, credential.leaf, credential.chain
+    cluster, identity, generation, _, leaf, chain = credential
     trust = authority.outlasting_trust(load_certificate(leaf).not_valid_after_utc)
-    return LoginFile(cluster, leaf, chain, trust.data.reveal(), trust.signed.document.schedulers)
+    schedulers = trust.signed.document.schedulers
+    return Context(LOGIN_FILE, cluster, identity.name, schedulers, generation, leaf, chain, trust.data.reveal())
 
 
-def _how_to_use(out: Path, file: LoginFile) -> list[str]:
+def _how_to_use(out: Path, file: Context) -> list[str]:
     from daskpki.cli.output import fingerprint_lines
     from daskpki.pki.certificates import load_certificate
     from daskpki.pki.crl import next_update
 
     end = min(load_certificate(file.leaf).not_valid_after_utc.timestamp(), next_update(file.document))
-    name, quoted = file.identity.name, shlex.quote(str(out))
+    quoted = shlex.quote(str(out))
     how = f"daskpki login {shlex.quote(out.name)} --ca-sha256 FINGERPRINT"
     return [
         f"{out} is good until {minute(end)}; the CA's SHA-256 is",
         f"  {fingerprint_lines(file.ca_sha256)}",
-        f"next: send {quoted} to {name}, and that fingerprint by another way; where the request was made, {how}",
+        f"next: send {quoted} to {file.name}, and that fingerprint by another way; where the request was made, {how}",
     ]

@@ -46,16 +46,14 @@ def list_(invocation: Invocation) -> None:
 
     Example:  [bold]daskpki context list[/bold]
     """
-    from daskpki.confidential import Confidential
     from daskpki.credentials.sources import ending
-    from daskpki.pki.trust_document import parse_trust
 
     here = invocation.environment()
     active, preferred = here.contexts.active(), here.contexts.preferred()
     documents, rows = [], []
     for saved in here.contexts.all():
         login = saved.context
-        end = ending(login.leaf, parse_trust(Confidential(login.trust)).document, here.now).at
+        end = ending(login.leaf, login.document, here.now).at
         identity = {"id": saved.id, "cluster": login.cluster, "name": login.name, "store": login.store}
         use = {"preferred": saved.id == preferred, "active": saved == active, "validUntil": rfc3339(end)}
         documents.append(identity | {"schedulers": list(login.schedulers)} | use)
@@ -130,8 +128,8 @@ def login(
     Without a name, the active login is renewed; a first login takes your user name on this machine. The keyring gets
     the private key only; certificates are public, in a file whose hash is in the keyring.
     """
+    from daskpki.credentials.contexts import is_login_file, load_login_file
     from daskpki.credentials.login import knows_ca, login_by_file
-    from daskpki.credentials.login_file import is_login_file, load_login_file
     from daskpki.pki.pem import parse_fingerprint
 
     here = invocation.environment()
@@ -142,7 +140,7 @@ def login(
             )
         file = load_login_file(Path(who))
         invocation.output.hint(
-            f"{Path(who)} is for {file.identity.uri}, issued by the CA of cluster {file.cluster!r}:",
+            f"{Path(who)} is for {file.credential(None).identity.uri}, issued by the CA of cluster {file.cluster!r}:",
             f"  SHA-256  {fingerprint_lines(file.ca_sha256)}",
         )
         if ca_sha256 is None and not invocation.output.as_json and is_terminal() and not knows_ca(file, here):

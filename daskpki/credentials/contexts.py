@@ -8,6 +8,10 @@ else here does I/O. A login's file has the
 certificates, the signed trust document and the schedulers' addresses; the login's keyring entry has the key and this
 file's digest, so that a changed file is noticed before it is used.
 
+A login file (`dora.login`) is one as well, which `daskpki sign --out` writes for a person who cannot read the store; it
+may be sent by mail. It proves nothing by itself: it is accepted once the CA's fingerprint was compared by another way,
+and if its certificate belongs to the waiting key.
+
 Store, cluster and name tell logins apart, since two projects may both call a cluster `default`. Their hash with the
 home is the id of a login, which names the file and the keyring's service: every process of the user can read a
 service's name, even while the keyring is locked.
@@ -19,10 +23,10 @@ import hashlib
 import ipaddress
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, UsageError
@@ -36,8 +40,11 @@ from daskpki.files import (
     remove_leftovers,
     write_private,
 )
-from daskpki.identity import parse_label
+from daskpki.identity import Identity, Role, parse_label
 from daskpki.pki import json_fields
+from daskpki.pki.credential import Credential
+from daskpki.pki.pem import fingerprint
+from daskpki.pki.trust_document import TrustDocument, parse_trust
 from daskpki.quoting import shown
 from daskpki.secret_names import MAX_PAYLOAD
 from daskpki.settings import SCHEME
@@ -112,6 +119,7 @@ def is_canonical(address: str) -> bool:
 FORMAT: Final = 1
 LOGIN_FILE: Final = "a login file"
 """Stands for the store of a login that came by a file, since its owner cannot read the store."""
+LOGIN_SUFFIX: Final = ".login"
 _WHAT: Final = "the login's file"
 _DIRECTORY: Final = "contexts"
 _PREFERRED: Final = "preferred"
@@ -135,37 +143,36 @@ class Context(NamedTuple):
         """CLUSTER/NAME, as commands print and take it."""
         return f"{self.cluster}/{self.name}"
 
+    @property
+    def document(self) -> TrustDocument:
+        """The trust document, not yet verified."""
+        return parse_trust(Confidential(self.trust)).document
+
+    @property
+    def ca_sha256(self) -> str:
+        """The fingerprint of the issuing CA, which the receiver of a login file compares."""
+        return fingerprint(self.document.active.certificate)
+
+    def credential(self, key: Confidential | None) -> Credential:
+        """The credential with that key, not yet verified."""
+        identity = Identity(self.document.trust_domain, Role.CLIENT, self.name)
+        return Credential(self.cluster, identity, self.generation, key, self.leaf, self.chain)
+
 
 def encode_context(context: Context) -> bytes:
     """The file's bytes; the same context gives the same bytes, so the digest stays valid."""
-    return encode_login(context._asdict())
-
-
-def parse_context(data: bytes) -> Context:
-    """The context that `encode_context` wrote; CorruptError, or NotTrustedError for a newer format."""
-    document, login = parse_login(data, _WHAT)
-    return Context(
-        store=json_fields.string(document, "store", _WHAT),
-        name=_label(document, "name", _WHAT),
-        generation=json_fields.integer(document, "generation", _WHAT, least=1),
-        **login,
-    )
-
-
-def encode_login(fields: Mapping[str, Any]) -> bytes:
-    """JSON for the fields of a login or login file, with certificates and trust document in base64."""
     document = {
         "format": FORMAT,
-        **fields,
-        "leaf": json_fields.base64_text(fields["leaf"]),
-        "chain": [json_fields.base64_text(certificate) for certificate in fields["chain"]],
-        "trust": json_fields.base64_text(fields["trust"]),
+        **context._asdict(),
+        "leaf": json_fields.base64_text(context.leaf),
+        "chain": [json_fields.base64_text(certificate) for certificate in context.chain],
+        "trust": json_fields.base64_text(context.trust),
     }
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
-def parse_login(data: bytes, what: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parse the JSON of `encode_login`: all of it, and the fields of every login; CorruptError, NotTrustedError.
+def parse_context(data: bytes, what: str = _WHAT) -> Context:
+    """The context that `encode_context` wrote; CorruptError, or NotTrustedError for a newer format.
 
     Certificates and addresses are bounded in number, since a login file comes from elsewhere.
     """
@@ -175,23 +182,36 @@ def parse_login(data: bytes, what: str) -> tuple[dict[str, Any], dict[str, Any]]
     if len(chain) > _MAX_CHAIN or len(schedulers) > _MAX_SCHEDULERS:
         raise CorruptError(f"{what} has more than {_MAX_CHAIN} certificates or {_MAX_SCHEDULERS} addresses")
     try:
-        addresses = tuple(parse_scheduler(str(address)) for address in schedulers)
+        return Context(
+            store=json_fields.string(document, "store", what),
+            cluster=parse_label(json_fields.string(document, "cluster", what), "cluster"),
+            name=parse_label(json_fields.string(document, "name", what), "name"),
+            schedulers=tuple(parse_scheduler(str(address)) for address in schedulers),
+            generation=json_fields.integer(document, "generation", what, least=1),
+            leaf=json_fields.octets(document.get("leaf"), f"{what}'s leaf"),
+            chain=tuple(json_fields.octets(entry, f"{what}'s chain") for entry in chain),
+            trust=json_fields.octets(document.get("trust"), f"{what}'s trust document"),
+        )
     except UsageError as error:  # it comes from the file, not from a command line
         raise CorruptError(f"{what}: {error}") from None
-    return document, {
-        "cluster": _label(document, "cluster", what),
-        "schedulers": addresses,
-        "leaf": json_fields.octets(document.get("leaf"), f"{what}'s leaf"),
-        "chain": tuple(json_fields.octets(entry, f"{what}'s chain") for entry in chain),
-        "trust": json_fields.octets(document.get("trust"), f"{what}'s trust document"),
-    }
 
 
-def _label(document: dict[str, Any], field: str, what: str) -> str:
+def is_login_file(text: str) -> bool:
+    """True if the argument of `login` is a file: no name ends in `.login` or begins with a dot or slash."""
+    return text.endswith(LOGIN_SUFFIX) or text.startswith(("/", "./", "../"))
+
+
+def load_login_file(path: Path) -> Context:
+    """The file that `daskpki sign` wrote; CorruptError, NotTrustedError for a newer format, NotFoundError."""
+    hint = f"`daskpki sign REQUEST --out NAME{LOGIN_SUFFIX}` writes one"
+    return _parse_file(path, read_file(path, limit=MAX_FILE), "the login file", hint)
+
+
+def _parse_file(path: Path, data: bytes, what: str, hint: str) -> Context:
     try:
-        return parse_label(json_fields.string(document, field, what), field)
-    except UsageError as error:  # it comes from the file, not from a command line
-        raise CorruptError(f"{what}: {error}") from None
+        return parse_context(data, what)
+    except DaskpkiError as error:
+        raise type(error)(f"{path}: {error}", hint=error.hint or hint) from None
 
 
 def file_digest(data: bytes) -> str:
@@ -251,10 +271,8 @@ class Contexts:
 
     def _load(self, path: Path) -> Saved:
         data = read_private(path)
-        try:
-            return Saved(path.stem, parse_context(data), file_digest(data))
-        except DaskpkiError as error:
-            raise type(error)(f"{path}: {error}", hint=error.hint or "daskpki login writes it again") from None
+        context = _parse_file(path, data, _WHAT, "daskpki login writes it again")
+        return Saved(path.stem, context, file_digest(data))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -16,15 +16,11 @@ from daskpki.confidential import Confidential
 from daskpki.credentials import csr, dask_config
 from daskpki.credentials.contexts import LOGIN_FILE, Context, Saved, parse_scheduler
 from daskpki.credentials.dask_config import LoaderConfig
-from daskpki.credentials.login_file import LoginFile
 from daskpki.credentials.saved_logins import USERNAME, Entry, encode_entry, read_entry
 from daskpki.credentials.sources import Environment, fetch_credential
-from daskpki.credentials.verified import Pins, VerifiedCredential, issuing_generation, verify_credential
+from daskpki.credentials.verified import Pins, VerifiedCredential, verify_credential
 from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotTrustedError, UsageError
 from daskpki.identity import Role
-from daskpki.pki.credential import Credential
-from daskpki.pki.trust_document import parse_trust
-from daskpki.pki.verify import verify_identity
 from daskpki.store.port import Store
 
 
@@ -49,7 +45,7 @@ class _Before(NamedTuple):
         pins = pins._replace(min_epoch=max(pins.min_epoch, self.entry.epoch))
         if self.saved is None or self.saved.digest != self.entry.digest:
             return pins
-        return pins._replace(previous=parse_trust(Confidential(self.saved.context.trust)).document)
+        return pins._replace(previous=self.saved.context.document)
 
 
 def login(
@@ -72,7 +68,7 @@ def login(
 
 
 def login_by_file(
-    file: LoginFile,
+    file: Context,
     schedulers: Sequence[str],
     here: Environment,
     *,
@@ -84,8 +80,6 @@ def login_by_file(
     UsageError without that fingerprint unless an earlier login knows the CA; NotFoundError unless the certificate
     belongs to a key in the keyring; other errors as `login`.
     """
-    identity = file.identity
-    verify_identity(identity, trust_domain=file.document.trust_domain, role=Role.CLIENT, name=identity.name)
     if ca_sha256 is None and not knows_ca(file, here):
         raise UsageError(
             f"the file names the CA {file.ca_sha256}, and nobody vouches for it here",
@@ -93,22 +87,20 @@ def login_by_file(
         )
 
     def verify(pins: Pins) -> VerifiedCredential:
-        generation = issuing_generation(file.leaf, file.chain, file.document, here.now)
-        credential = Credential(file.cluster, identity, generation, None, file.leaf, file.chain)
         pinned = pins._replace(sha256=ca_sha256 or pins.sha256)
-        return verify_credential(credential, Confidential(file.trust), pins=pinned, now=here.now)
+        return verify_credential(file.credential(None), Confidential(file.trust), pins=pinned, now=here.now)
 
     known = [*schedulers, *file.schedulers]
     return _log_in(_id_of(file, here), LOGIN_FILE, known, here, verify, user_config=user_config)
 
 
-def knows_ca(file: LoginFile, here: Environment) -> bool:
+def knows_ca(file: Context, here: Environment) -> bool:
     """True if the file's trust document has to follow one verified here, so that no fingerprint is needed."""
     return here.pins.sha256 is not None or _before(_id_of(file, here), here).bound(here.pins).previous is not None
 
 
-def _id_of(file: LoginFile, here: Environment) -> str:
-    return here.contexts.id_of(LOGIN_FILE, file.cluster, file.identity.name)
+def _id_of(file: Context, here: Environment) -> str:
+    return here.contexts.id_of(LOGIN_FILE, file.cluster, file.name)
 
 
 def _log_in(

@@ -20,10 +20,7 @@ from daskpki.credentials.os_keyring import MAX_CHARACTERS
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.verified import Pins, VerifiedCredential, verify_credential
 from daskpki.errors import CorruptError, NotFoundError, NotTrustedError, UsageError
-from daskpki.identity import Identity, Role
-from daskpki.pki.credential import Credential
 from daskpki.pki.crl import check_fresh
-from daskpki.pki.trust_document import parse_trust
 from daskpki.settings import SCHEME
 
 FORMAT: Final = "1"
@@ -193,10 +190,7 @@ def load_login(saved: Saved, keyring: KeyringPort, now: datetime) -> VerifiedCre
             f"the file of the login {title} is not the one that login wrote: it was changed since",
             hint="daskpki login writes it again; find out who could change it",
         )
-    context, trust = saved.context, Confidential(saved.context.trust)
-    domain = parse_trust(trust).document.trust_domain
-    identity = Identity(domain, Role.CLIENT, context.name)
-    credential = Credential(context.cluster, identity, context.generation, entry.key, context.leaf, context.chain)
+    credential, trust = saved.context.credential(entry.key), Confidential(saved.context.trust)
     try:
         verified = verify_credential(credential, trust, pins=Pins(min_epoch=entry.epoch), now=now)
         check_fresh(verified.trust, now)

@@ -155,7 +155,6 @@ def verify_leaf(
     now: datetime,
     trust_domain: str,
     role: Role | None = None,
-    name: str | None = None,
 ) -> Identity:
     """Return a leaf's identity; NotTrustedError unless it leads to one of `roots`, is valid, and is the expected one.
 
@@ -167,19 +166,11 @@ def verify_leaf(
         [load_certificate(entry, "the certificate's chain") for entry in chain],
     )
     verifier.verify(certificate, now)
-    return verify_identity(certificate_identity(certificate), trust_domain=trust_domain, role=role, name=name)
-
-
-def verify_identity(
-    identity: Identity, *, trust_domain: str, role: Role | None = None, name: str | None = None
-) -> Identity:
-    """Return `identity`; NotTrustedError unless its trust domain, and role and name if given, are the expected ones."""
+    identity = certificate_identity(certificate)
     if identity.trust_domain != trust_domain:
         raise NotTrustedError(f"{identity.uri} is of another trust domain than {trust_domain}")
     if role is not None and identity.role is not role:
         raise NotTrustedError(f"{identity.uri} is a {identity.role.value}, where a {role.value} is expected")
-    if name is not None and identity.name != name:
-        raise NotTrustedError(f"{identity.uri} is named {identity.name}, where {name} is expected")
     return identity
 
 

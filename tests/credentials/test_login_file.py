@@ -14,8 +14,8 @@ from typing import NamedTuple
 import pexpect
 import pytest
 
+from daskpki.credentials.contexts import encode_context, is_login_file, load_login_file, parse_context
 from daskpki.credentials.login import login_by_file, logout, logout_targets
-from daskpki.credentials.login_file import encode_login_file, is_login_file, load_login_file, parse_login_file
 from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.sources import Environment, obtain
@@ -246,7 +246,7 @@ def test_only_a_client_gets_a_login_file(operator: Person, dora: Person, tmp_pat
 def test_a_damaged_file_is_refused(signed: Path, dora: Person, damage: object, error: type[Exception]) -> None:
     assert callable(damage)
     data = signed.read_bytes()
-    assert encode_login_file(parse_login_file(data)) == data
+    assert encode_context(parse_context(data)) == data
     assert damage(data) != data
     signed.write_bytes(damage(data))
     with pytest.raises(error):

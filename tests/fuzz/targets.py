@@ -21,7 +21,6 @@ from daskpki.cluster.comm import read_frames
 from daskpki.confidential import Confidential
 from daskpki.credentials.contexts import parse_context, parse_scheduler
 from daskpki.credentials.credential_files import load_file
-from daskpki.credentials.login_file import LoginFile, encode_login_file, parse_login_file
 from daskpki.credentials.saved_logins import parse_entry
 from daskpki.errors import DaskpkiError
 from daskpki.handover import parse_handover
@@ -80,9 +79,9 @@ def _reply(data: bytes) -> None:
     parse_refusal(reply)
 
 
-def _login_file(data: bytes) -> object:
-    found = parse_login_file(data)
-    return found.identity, found.ca_sha256
+def _login(data: bytes) -> object:
+    found = parse_context(data)
+    return found.credential(None), found.ca_sha256
 
 
 def _message(data: bytes, decode: Callable[[list[bytes]], object] = no_pickle.decode) -> None:
@@ -159,10 +158,7 @@ TARGETS: Final[dict[str, Target]] = {
         lambda data: parse_credential(Confidential(data)),
         [(FORMATS / "credential.json").read_bytes()],
     ),
-    "login": Target(parse_context, [(FORMATS / "login.json").read_bytes()]),
-    "login_file": Target(
-        _login_file, [encode_login_file(LoginFile("default", _LEAF, (), _TRUST, ("tls://10.0.0.5:8786",)))]
-    ),
+    "login": Target(_login, [(FORMATS / "login.json").read_bytes()]),
     "entry": Target(lambda data: parse_entry(Confidential(data)), [(FORMATS / "login.entry").read_bytes()]),
     "handover": Target(parse_handover, [b'{"format":1}']),
     "address": Target(

@@ -30,11 +30,9 @@ URI = x509.UniformResourceIdentifier(identity().uri)
 EACH_CA = pytest.mark.parametrize("kind", CA_KINDS)
 
 
-def verify(
-    certificate: x509.Certificate, issuer: Issuer, role: Role | None = None, name: str | None = None
-) -> Identity:
+def verify(certificate: x509.Certificate, issuer: Issuer, role: Role | None = None) -> Identity:
     chain = list(map(der, issuer.chain))
-    return verify_leaf(der(certificate), chain, [der(issuer.root)], now=NOW, trust_domain=TD, role=role, name=name)
+    return verify_leaf(der(certificate), chain, [der(issuer.root)], now=NOW, trust_domain=TD, role=role)
 
 
 def sign(
@@ -97,24 +95,22 @@ def usage(*further: int) -> issuing.Entry:
 @pytest.mark.parametrize("role", Role)
 def test_a_good_leaf_is_whose_it_says(tiers: int, kind: KeyType, own: KeyType, role: Role) -> None:
     issuer, who = authority(tiers=tiers, kind=kind), identity(role)
-    assert verify(leaf(issuer, LeafRequest(who), kind=own), issuer, role, who.name) == who
+    assert verify(leaf(issuer, LeafRequest(who), kind=own), issuer, role) == who
 
 
 @pytest.mark.parametrize(
-    ("role", "name", "rule"),
+    ("role", "rule"),
     [
-        (Role.SCHEDULER, None, "a worker, where a scheduler is expected"),
-        (Role.CLIENT, None, "a worker, where a client is expected"),
-        (None, "w-0", "named w-1, where w-0"),
-        (None, "w-2", "named w-1, where w-2"),
+        (Role.SCHEDULER, "a worker, where a scheduler is expected"),
+        (Role.CLIENT, "a worker, where a client is expected"),
     ],
 )
-def test_another_role_or_name_is_refused(role: Role | None, name: str | None, rule: str) -> None:
+def test_another_role_is_refused(role: Role, rule: str) -> None:
     issuer = authority()
     certificate = leaf(issuer)
-    assert verify(certificate, issuer, Role.WORKER, "w-1")
+    assert verify(certificate, issuer, Role.WORKER)
     with pytest.raises(NotTrustedError, match=rule):
-        verify(certificate, issuer, role, name)
+        verify(certificate, issuer, role)
 
 
 @pytest.mark.parametrize("cluster", ["alpha", "prod"])

@@ -110,7 +110,7 @@ class GsmRecordLog:
         self._tip: Tip[LogPart] | None = None
         self._seen_at = 0.0
         self._cleared = 0
-        self._view = LogInventory(None, ReplayedInventory)
+        self._inventory: LogInventory | None = None
 
     def inventory(self) -> LogInventory:
         """The inventory of all records; NotTrustedError, as from every method, if the log was rolled back."""
@@ -212,14 +212,19 @@ class GsmRecordLog:
 
     def _use(self, tip: Tip[LogPart]) -> None:
         """Use this tip from now on; the inventory of the same head is kept."""
-        moved = self._tip is None or tip.head != self._tip.head
+        if self._tip is None or tip.head != self._tip.head:
+            self._inventory = None
         self._tip, self._seen_at = tip, self._policy.now()
         self._seen.note(self._cluster, _end(tip))
         if tip.head is not None:
             self._secrets.mark_ours(self._secret)  # its payload is a log of this cluster: it is ours
-        if moved:
+
+    @property
+    def _view(self) -> LogInventory:
+        if self._inventory is None:
             head = self._head()
-            self._view = LogInventory(head, lambda: ReplayedInventory(self._replay.records(head)))
+            self._inventory = LogInventory(head, lambda: ReplayedInventory(self._replay.records(head)))
+        return self._inventory
 
     def _head(self) -> LogHead | None:
         return None if self._tip is None else _head_of(self._tip)

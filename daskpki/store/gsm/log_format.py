@@ -133,7 +133,7 @@ class RecentInventory(ReplayedInventory):
         """Apply the next record."""
         if record.kind in CERTIFICATE_KINDS - {RESERVED}:
             serial = int(record.body["serial"], 16)
-            if self.certificate(serial) is None:
+            if serial not in self._certificates:
                 change = self.revoking.add if record.kind == REVOKING else self.revoking.discard
                 change(serial)
                 self.is_partial |= record.kind == ISSUED
@@ -144,7 +144,7 @@ class RecentInventory(ReplayedInventory):
     @property
     def unfinished(self) -> tuple[CertificateRecord, ...] | None:
         """All unfinished leaves; None if some are not known here, or if there are too many for a header."""
-        found = tuple(self.certificates(statuses=UNFINISHED))
+        found = tuple(super().certificates(statuses=UNFINISHED))
         return found if self._complete and not self.revoking and len(found) <= MAX_UNFINISHED else None
 
 

@@ -7,17 +7,16 @@ Segments are read several at once, and only if a question needs them. The head a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cache
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError
 from daskpki.inventory import (
     CERTIFICATE_KINDS,
-    AuthorityRecord,
     CertificateRecord,
     ReplayedInventory,
     certificate_after,
@@ -95,60 +94,39 @@ def _segments_after(head: LogHead, after: int) -> list[tuple[Head, Segment]]:
     return [(begin, segment) for begin, segment in pairs if segment.end.seq > after]
 
 
-class LogInventory:
-    """An `Inventory` as of one head; `replay` computes it from all records up to that head."""
+class LogInventory(RecentInventory):
+    """An `Inventory` as of one head; `replay` computes it from all records up to that head.
+
+    A leaf that was finished before is looked for there, and so is any leaf if a newer one of its name may be there.
+    """
 
     def __init__(self, head: LogHead | None, replay: Callable[[], ReplayedInventory]) -> None:
-        self._base = State() if head is None else head.state
-        self._tail = () if head is None else head.tail
-        self._replay = replay
-        self._replayed: ReplayedInventory | None = None
-
-    @cached_property
-    def _recent(self) -> RecentInventory:
-        return RecentInventory(self._base, self._tail)
-
-    @property
-    def _leaves(self) -> ReplayedInventory:
-        """The inventory to ask first about a leaf: if it finds one, that is the answer."""
-        return self._full if self._recent.is_partial else self._recent
-
-    @property
-    def _full(self) -> ReplayedInventory:
+        super().__init__(State() if head is None else head.state, () if head is None else head.tail)
         # No cached_property: before Python 3.12 it locks all views of a process while one of them reads (gh-87634).
-        if self._replayed is None:
-            self._replayed = self._replay()
-        return self._replayed
-
-    @property
-    def head(self) -> Head:
-        """The record that this view ends at."""
-        return self._recent.head
-
-    @property
-    def published(self) -> Mapping[str, Any]:
-        """The body of the newest `published` event."""
-        return self._recent.published
-
-    def authorities(self) -> Sequence[AuthorityRecord]:
-        """The CA generations, oldest first."""
-        return self._recent.authorities()
+        self._full = cache(replay)
 
     def certificate(self, serial: int) -> CertificateRecord | None:
         """Find a leaf by serial."""
-        return self._leaves.certificate(serial) or self._full.certificate(serial)
+        found = None if self.is_partial else super().certificate(serial)
+        return found or self._full().certificate(serial)
 
     def current(self, role: str, name: str) -> CertificateRecord | None:
         """Find the newest issued leaf of a role and name."""
-        return self._leaves.current(role, name) or self._full.current(role, name)
+        found = None if self.is_partial else super().current(role, name)
+        return found or self._full().current(role, name)
+
+    def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
+        """Find a leaf by fingerprint."""
+        found = None if self.is_partial else super().by_fingerprint(fingerprint)
+        return found or self._full().by_fingerprint(fingerprint)
 
     def certificates(
         self, *, role: str | None = None, name: str | None = None, statuses: Sequence[str] | None = None
     ) -> Iterator[CertificateRecord]:
         """Stream the leaves in the order of their reservation."""
-        if statuses is not None and set(statuses) <= set(UNFINISHED) and self._recent.unfinished is not None:
-            return self._recent.certificates(role=role, name=name, statuses=statuses)
-        return self._full.certificates(role=role, name=name, statuses=statuses)
+        if statuses is not None and set(statuses) <= set(UNFINISHED) and self.unfinished is not None:
+            return super().certificates(role=role, name=name, statuses=statuses)
+        return self._full().certificates(role=role, name=name, statuses=statuses)
 
     def check(self, records: Sequence[Record]) -> None:
         """Raise CorruptError if one of these events cannot follow: it names a leaf or a CA that was never reserved."""
@@ -159,7 +137,3 @@ class LogInventory:
                 reserved.add(record.body["serial"])
             elif record.kind in CERTIFICATE_KINDS and record.body["serial"] not in reserved:
                 certificate_after(self.certificate(int(record.body["serial"], 16)), record)
-
-    def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
-        """Find a leaf by fingerprint."""
-        return self._leaves.by_fingerprint(fingerprint) or self._full.by_fingerprint(fingerprint)

@@ -237,13 +237,6 @@ def _unclear(secrets: Iterable[Secret]) -> Iterator[GrantFinding]:
                 yield GrantFinding(UNCLEAR, secret.id, one.member, f"the custom role {one.role} may let it read")
 
 
-class PolicyChange(NamedTuple):
-    """The change of one secret's policy."""
-
-    secret: str
-    changed: bool
-
-
 def check_applies(url: StoreUrl) -> GsmUrl:
     """Return the URL of a store with grants; UsageError for a store without them."""
     if isinstance(url, LocalUrl):
@@ -265,25 +258,31 @@ class Grants:
         self._cluster = cluster
         self._place = GrantCommands(store.place, cluster)
 
-    def give(self, target: GrantTarget, member: str) -> Sequence[PolicyChange]:
-        """Let the member read the whole target; NotFoundError before any change if a secret is missing."""
+    def give(self, target: GrantTarget, member: str) -> dict[str, bool]:
+        """Let the member read the whole target; return by secret whether that changed its policy.
+
+        NotFoundError before any change if a secret is missing.
+        """
         secrets = self._present(target)
         if len(secrets) < len(target.secrets):
             self.make_events()
             secrets = self._present(target)
-        return [PolicyChange(secret, self._policies.grant(secret, ACCESSOR, member)) for secret in secrets]
+        return {secret: self._policies.grant(secret, ACCESSOR, member) for secret in secrets}
 
-    def take(self, target: GrantTarget, member: str) -> Sequence[PolicyChange]:
-        """Remove the member's access; shared secrets stay readable for a member that reads another credential."""
+    def take(self, target: GrantTarget, member: str) -> dict[str, bool]:
+        """Remove the member's access; return by secret whether that changed its policy.
+
+        Shared secrets stay readable for a member that reads another credential.
+        """
         others = [one for one in self.of() if one.id not in target.own] if target.own else []
         bound = [binding for one in others if one.kind in _CREDENTIALS for binding in one.bindings]
         reads_another = any(binding.member == member and binding.role in READING for binding in bound)
         shared = () if reads_another else target.shared
-        return [
-            PolicyChange(secret, self._policies.withdraw(secret, ACCESSOR, member))
+        return {
+            secret: self._policies.withdraw(secret, ACCESSOR, member)
             for secret in sorted(self._present(target), key=lambda secret: secret in target.shared)
             if secret in (*target.own, *shared)
-        ]
+        }
 
     def make_events(self) -> None:
         """Create the log of user secrets, empty, before the first `secret set`, so that its readers can be granted.
@@ -351,15 +350,10 @@ class SecretGrant(NamedTuple):
     binding: Binding
 
 
-class Carried(NamedTuple):
-    """Grants that are now in the target's policies (verified), and those that were not copied."""
-
-    carried: tuple[SecretGrant, ...]
-    left: tuple[SecretGrant, ...]
-
-
-def carry_grants(source: GsmStore, target: GsmStore, cluster: str) -> Carried:
+def carry_grants(source: GsmStore, target: GsmStore, cluster: str) -> tuple[list[SecretGrant], list[SecretGrant]]:
     """Repeat the source's grants in the target, and verify them; the secrets must exist.
+
+    Returns the grants that are now in the target's policies, and those that were not copied.
 
     Raises:
         NotFoundError: the target lacks one of the secrets.
@@ -367,7 +361,7 @@ def carry_grants(source: GsmStore, target: GsmStore, cluster: str) -> Carried:
         CorruptError: a new grant is missing in the target's policy.
     """
     found = [SecretGrant(one.id, binding) for one in Grants(source, cluster).of() for binding in one.bindings]
-    carried = tuple(grant for grant in found if is_carried(grant.binding))
+    carried = [grant for grant in found if is_carried(grant.binding)]
     if any(grant.secret == secret_names.events_id(cluster) for grant in carried):
         Grants(target, cluster).make_events()
     for secret, binding in carried:
@@ -375,7 +369,7 @@ def carry_grants(source: GsmStore, target: GsmStore, cluster: str) -> Carried:
     for secret, binding in carried:
         if binding not in target.policies.read(secret):
             raise CorruptError(f"{binding.member} was granted {secret} in {target.url}, but its policy lacks the grant")
-    return Carried(carried, tuple(grant for grant in found if grant not in carried))
+    return carried, [grant for grant in found if grant not in carried]
 
 
 def is_carried(binding: Binding) -> bool:

@@ -21,6 +21,7 @@ from daskpki.settings import DEFAULT_CLUSTER
 if TYPE_CHECKING:
     from daskpki.authority.audit import Verifier
     from daskpki.authority.ca_keys import OfflineRoot
+    from daskpki.authority.creation import Plan
     from daskpki.authority.crl import KeptCrl
     from daskpki.authority.issuance import Issued, Wanted
     from daskpki.authority.rollover import Rollover
@@ -62,31 +63,15 @@ class CertificateAuthority:
         self._view: Inventory | None = None
         self._domains: dict[int, str] = {}  # by generation; a CA's never changes
 
-    def init(
-        self,
-        *,
-        trust_domain: str | None = None,
-        permit_dns: Iterable[str] = (),
-        max_ttl: str | None = None,
-        key_type: str = KeyType.P256,
-        ca_key: str = OWN_STORE,
-        offline_root: OfflineRoot | None = None,
-    ) -> AuthorityRecord:
-        """Make the CA; AlreadyExistsError when there is one, UsageError and PolicyError for invalid values.
+    def init(self, plan: Plan | None = None, *, ca_key: str = OWN_STORE) -> AuthorityRecord:
+        """Make the CA of that plan (`daskpki.authority.creation.plan_ca`), by default the usual one.
 
-        With `offline_root` it has two tiers: the root's key goes into that file, and `ca_key` is the intermediate's.
+        AlreadyExistsError when there is one. `ca_key` is the place of the key, with two tiers of the intermediate's.
         """
         from daskpki.authority.creation import init_ca, plan_ca
 
-        plan = plan_ca(
-            self.session.cluster,
-            trust_domain=trust_domain,
-            permit_dns=permit_dns,
-            max_ttl=max_ttl,
-            key_type=key_type,
-            offline_root=offline_root,
-        )
-        made = init_ca(self.session, plan, self.issuers.place(ca_key), self.issuers)
+        wanted = plan or plan_ca(self.session.cluster)
+        made = init_ca(self.session, wanted, self.issuers.place(ca_key), self.issuers)
         self._view = None
         return made
 

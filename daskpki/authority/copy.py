@@ -45,13 +45,6 @@ class Numbered(NamedTuple):
     version: int
 
 
-class Compared(NamedTuple):
-    """The result of comparing two secrets: how many versions can be read, and the disabled ones without a copy."""
-
-    readable: int
-    left_out: tuple[Numbered, ...]
-
-
 def unreadable(source: SecretStore, target: SecretStore, secret: str) -> Iterator[Numbered]:
     """The versions that are disabled in the source, and whose payload the target does not have."""
     disabled = [version.number for version in source.versions(secret) if version.state == DISABLED]
@@ -101,8 +94,11 @@ def copy_versions(source: SecretStore, target: SecretStore, secret: str, *, leav
             raise AlreadyExistsError(f"{secret}, version {number} in the target is another one")
 
 
-def compare_versions(source: SecretStore, target: SecretStore, secret: str) -> Compared:
-    """Read both again; CorruptError where a number, a state or a payload differs."""
+def compare_versions(source: SecretStore, target: SecretStore, secret: str) -> tuple[int, list[Numbered]]:
+    """Read both again; CorruptError where a number, a state or a payload differs.
+
+    Returns how many versions can be read, and the disabled ones without a copy.
+    """
     wanted, found = _states(source, secret), _states(target, secret)
     left_out = {number for number, state in wanted.items() if (state, found.get(number)) == (DISABLED, DESTROYED)}
     if found != {**wanted, **dict.fromkeys(left_out, DESTROYED)}:
@@ -111,7 +107,7 @@ def compare_versions(source: SecretStore, target: SecretStore, secret: str) -> C
     for number in readable:
         if source.access(secret, number) != target.access(secret, number):
             raise CorruptError(f"{secret}, version {number} in the target differs from the original")
-    return Compared(len(readable), tuple(Numbered(secret, number) for number in sorted(left_out)))
+    return len(readable), [Numbered(secret, number) for number in sorted(left_out)]
 
 
 def _states(store: SecretStore, secret: str) -> Mapping[int, str]:
@@ -253,7 +249,7 @@ def _verify(source: Store, target: Store, cluster: str, head: Head) -> Copied:
         copied = copies.get(info.id)
         if copied is None or (copied.labels, copied.annotations) != (info.labels, info.annotations):
             raise CorruptError(f"{info.id} in {target.url} is not labelled as in {source.url}")
-        compared = compare_versions(source.secrets, target.secrets, info.id)
-        versions += compared.readable
-        left_out += compared.left_out
+        readable, missing = compare_versions(source.secrets, target.secrets, info.id)
+        versions += readable
+        left_out += missing
     return Copied(len(mine), versions, target.log(cluster).inventory().head.seq, tuple(left_out))

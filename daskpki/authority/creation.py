@@ -54,7 +54,10 @@ def plan_ca(
     key_type: str = KeyType.P256,
     offline_root: OfflineRoot | None = None,
 ) -> Plan:
-    """Plan a cluster's first CA; UsageError and PolicyError for a value that is not allowed."""
+    """Plan a cluster's first CA; UsageError and PolicyError for a value that is not allowed.
+
+    With `offline_root` it has two tiers: the root's key goes into that file.
+    """
     domain = parse_trust_domain(trust_domain or default_trust_domain(cluster))
     policy = make_policy(domain, permit_dns, max_ttl=parse_ttl(max_ttl) if max_ttl else None)
     return Plan(policy, parse_ca_key_type(key_type), offline_root)

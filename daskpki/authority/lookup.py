@@ -163,22 +163,16 @@ def select(
     name: str | None = None,
     states: Collection[str] = (),
     before: datetime | None = None,
-    number: str | None = None,
 ) -> Iterator[CertificateRecord]:
     """Stream the certificates of these roles, of that name, in these states, that end before that moment.
 
-    `number` is the serial or fingerprint of a single one; UsageError for anything else. Empty values select all.
+    Empty values select all.
     """
     (role,) = roles if len(roles) == 1 else (None,)
-    if number is None:
-        entries = inventory.certificates(role=role, name=name)
-    else:
-        entries = iter([found] if (found := _by_number(inventory, number)) else [])
     return (
         entry
-        for entry in entries
+        for entry in inventory.certificates(role=role, name=name)
         if (not roles or entry.role in roles)
-        and name in (None, entry.name)
         and (not states or entry.state(now.timestamp()) in states)
         and (before is None or entry.not_after < before.timestamp())
     )

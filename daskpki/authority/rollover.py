@@ -93,20 +93,6 @@ class Successor(NamedTuple):
     lower_sealing: bool = False
 
 
-class Started(NamedTuple):
-    """The CA that comes next; `resumed` if an earlier command made it, by the options given then."""
-
-    authority: AuthorityRecord
-    resumed: bool
-
-
-class Replaced(NamedTuple):
-    """Result of an emergency: the CA that issues now, and the seconds until the others lost all trust."""
-
-    authority: AuthorityRecord
-    seconds: float
-
-
 class Rollover:
     """The steps of a rollover, for one cluster."""
 
@@ -129,8 +115,11 @@ class Rollover:
             tuple(entry for entry in left if entry.key_type == FROM_REQUEST),
         )
 
-    def start(self, successor: Successor) -> Started:
-        """Make the next CA or continue with it, and publish it beside the active; AlreadyExistsError once it issues."""
+    def start(self, successor: Successor) -> tuple[AuthorityRecord, bool]:
+        """Make the next CA or continue with it, and publish it beside the active; AlreadyExistsError once it issues.
+
+        Returns it, and true if an earlier command made it, by the options given then.
+        """
         now = self.status()
         if now.phase == RETIRING:
             raise AlreadyExistsError(
@@ -140,7 +129,7 @@ class Rollover:
         self._issuers.open([now.active])  # before anything is recorded: both will have to sign
         made = now.others[-1] if now.others else self._create(now.active, successor, _refuse_another)
         self._publish(adding=made.generation)
-        return Started(made, resumed=bool(now.others))
+        return made, bool(now.others)
 
     def promote(self) -> AuthorityRecord:
         """Let the newest CA issue and publish it so; `reissue` does the rest. ConflictError before `start`.
@@ -196,10 +185,11 @@ class Rollover:
         self._publish(old_keys=old_keys)
         return self._discard()
 
-    def emergency(self, successor: Successor, *, old_keys: bool = True) -> Replaced:
+    def emergency(self, successor: Successor, *, old_keys: bool = True) -> tuple[AuthorityRecord, float]:
         """Let a new CA take over and drop every other one at once; continues an interrupted emergency.
 
         The stolen key signs once more, for its own removal, so that running nodes follow; without `old_keys` none does.
+        Returns the CA that issues now, and the seconds until the others lost all trust.
         """
         began = self._session.clock()
         self._session.anchor.in_emergency = True
@@ -214,7 +204,7 @@ class Rollover:
         self._publish(old_keys=old_keys)
         seconds = (self._session.clock() - began).total_seconds()
         self._discard()
-        return Replaced(made, seconds)
+        return made, seconds
 
     def reissue(self, *, give_way: bool = True) -> Iterator[Issued]:
         """Issue again, from the active CA, the valid leaves of others; `give_way` as in `renew`."""

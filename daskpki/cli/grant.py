@@ -13,7 +13,7 @@ from daskpki.cli.output import table
 from daskpki.errors import UsageError
 
 if TYPE_CHECKING:
-    from daskpki.grants import GrantFinding, Grants, GrantTarget, PolicyChange
+    from daskpki.grants import GrantFinding, Grants, GrantTarget
 
 
 def grant(
@@ -69,17 +69,17 @@ def _change(invocation: Invocation, target: GrantTarget, members: Sequence[str],
         act = grants.take if revoke else grants.give
         done = {member: act(target, member) for member in members}
     document = {
-        member: [{"secret": change.secret, "changed": change.changed} for change in changes]
+        member: [{"secret": secret, "changed": changed} for secret, changed in changes.items()]
         for member, changes in done.items()
     }
-    lines = [_line(member, change, revoke=revoke) for member, changes in done.items() for change in changes]
+    lines = [_line(member, *change, revoke=revoke) for member, changes in done.items() for change in changes.items()]
     invocation.output.result(document, lines)
     invocation.output.hint("a change takes effect after about two minutes, sometimes seven or more")
 
 
-def _line(member: str, change: PolicyChange, *, revoke: bool) -> str:
-    verb = ("no longer reads" if revoke else "now reads") if change.changed else ("did not read" if revoke else "reads")
-    return f"{member} {verb} {change.secret}"
+def _line(member: str, secret: str, changed: bool, *, revoke: bool) -> str:
+    verb = ("no longer reads" if revoke else "now reads") if changed else ("did not read" if revoke else "reads")
+    return f"{member} {verb} {secret}"
 
 
 def _show(invocation: Invocation, target: GrantTarget | None) -> None:

@@ -95,16 +95,16 @@ def init_ca(
     named = [part.strip() for listed in with_ or () for part in listed.split(",") if part.strip()]
     leaves = list(dict.fromkeys(parse_role_and_name(part) for part in named))
     seal = ca_passphrase or invocation.given.ca_passphrase_file is not None
-    wanted: dict[str, Any] = {
-        "trust_domain": trust_domain,
-        "permit_dns": permit_dns or (),
-        "max_ttl": max_ttl,
-        "key_type": key_type,
-    }
-    offline_root = root.named(invocation.cluster)
-    plan_ca(invocation.cluster, **wanted)  # what cannot be is refused before a store is made for it
+    plan = plan_ca(  # what cannot be is refused before a store is made for it
+        invocation.cluster,
+        trust_domain=trust_domain,
+        permit_dns=permit_dns or (),
+        max_ttl=max_ttl,
+        key_type=key_type,
+        offline_root=root.named(invocation.cluster),
+    )
     with invocation.authority(create=True, placement=_placement(invocation, replication, cmek), seal=seal) as authority:
-        authority.init(**wanted, ca_key=ca_key, offline_root=offline_root)
+        authority.init(plan, ca_key=ca_key)
         document = _document(authority, leaves)
         document["recoveryCode"] = _recovery_code(authority.session.store) if recovery else None
     invocation.output.result(document, _lines(document))

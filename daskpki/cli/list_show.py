@@ -109,8 +109,6 @@ def list_(
     expiring_in: Annotated[
         str | None, typer.Option(metavar="T", help="Only certificates that expire within this time, such as 14d.")
     ] = None,
-    serial: Annotated[str | None, typer.Option(metavar="HEX", help="Only this serial.")] = None,
-    fingerprint: Annotated[str | None, typer.Option(metavar="SHA256", help="Only this fingerprint.")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a heading.")] = False,
 ) -> None:
     """List issued certificates, oldest first.
@@ -120,8 +118,6 @@ def list_(
     from daskpki.authority.lookup import select
     from daskpki.pki.profile import parse_ttl
 
-    if serial and fingerprint:
-        raise UsageError("--serial and --fingerprint name one certificate each", hint="use one of them")
     roles = frozenset(role or ())
     if name is not None and "/" in name:
         only, name = parse_role_and_name(name)
@@ -139,7 +135,6 @@ def list_(
             name=name,
             states=frozenset(state or (("issued",) if before else ())),
             before=before,
-            number=serial or fingerprint,
         )
         documents = map(authority.describe, found)
         lines = certificate_table(documents, now, empty="no certificates")

@@ -279,14 +279,14 @@ def logout(
     from daskpki.credentials.login import logout_targets
 
     here = invocation.environment()
-    targets = logout_targets(here, None if everything else which or invocation.cluster)
+    logins, keys = logout_targets(here, None if everything else which or invocation.cluster)
     with keyring_remedy("unlock the keyring of your desktop session, which has the key, and run this again"):
-        log_out(here, *targets)
-    titles = [saved.context.title for saved in targets.logins]
-    keys = [waiting.title for waiting in targets.waiting]
-    lines = [f"logged out {title}" for title in titles] + [f"removed the waiting key of {title}" for title in keys]
-    left = [waiting.title for waiting in all_waiting(here.contexts)]
-    invocation.output.result({"removed": titles, "removedKeys": keys, "waiting": left}, lines or ["no logins"])
+        log_out(here, logins, keys)
+    titles = [saved.context.title for saved in logins]
+    waiting = [key.title for key in keys]
+    lines = [f"logged out {title}" for title in titles] + [f"removed the waiting key of {title}" for title in waiting]
+    left = [key.title for key in all_waiting(here.contexts)]
+    invocation.output.result({"removed": titles, "removedKeys": waiting, "waiting": left}, lines or ["no logins"])
     if left:
         invocation.output.hint(
             f"keys of daskpki request still wait for a certificate: {', '.join(left)}; daskpki logout removes them"

@@ -135,14 +135,14 @@ def rotate(
     )
     with invocation.authority(seal=new.ca_passphrase) as authority:
         began = authority.session.clock()
-        cut = authority.rollover().emergency(successor, old_keys=not old_key_lost)
+        made, cut = authority.rollover().emergency(successor, old_keys=not old_key_lost)
         notify_schedulers(invocation, authority, push, expected=False)
-        invocation.output.hint(f"the old CA is no longer trusted, after {cut.seconds:.1f} s; reissuing")
+        invocation.output.hint(f"the old CA is no longer trusted, after {cut:.1f} s; reissuing")
         count = _reissue(invocation, authority, give_way=False)
         total = (authority.session.clock() - began).total_seconds()
-        document = rollover_document(authority) | {"reissued": count, "cutAfterSeconds": cut.seconds, "seconds": total}
+        document = rollover_document(authority) | {"reissued": count, "cutAfterSeconds": cut, "seconds": total}
     lines = [
-        f"CA {cut.authority.generation} issues; nothing else is trusted, {cut.seconds:.1f} s after the start",
+        f"CA {made.generation} issues; nothing else is trusted, {cut:.1f} s after the start",
         f"{_certificates(count)} reissued, {total:.1f} s after the start",
         f"  SHA-256  {fingerprint_lines(document['authorities'][-1]['fingerprint'])}",
     ]

@@ -100,20 +100,15 @@ def waiting_key(login_id: str, keyring: KeyringPort) -> Confidential | None:
     return None if line is None else parse_entry(line).key
 
 
-class WaitingKey(NamedTuple):
-    """A waiting key (PKCS#8 DER) and its record."""
-
-    waiting: Waiting
-    key: Confidential
-
-
-def find_waiting_key(leaf: bytes, contexts: Contexts, keyring: KeyringPort) -> WaitingKey | None:
-    """The waiting key that fits a certificate (DER), whatever store and cluster its request named."""
+def find_waiting_key(
+    leaf: bytes, contexts: Contexts, keyring: KeyringPort
+) -> tuple[Waiting, Confidential] | tuple[None, None]:
+    """The waiting key that fits a certificate (DER), whatever store and cluster its request named, and its record."""
     for waiting in all_waiting(contexts):
         key = waiting_key(waiting.id, keyring)
         if key is not None and key_fits(key, leaf):
-            return WaitingKey(waiting, key)
-    return None
+            return waiting, key
+    return None, None
 
 
 def forget_waiting(login_id: str, contexts: Contexts, keyring: KeyringPort) -> None:

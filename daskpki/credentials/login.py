@@ -121,8 +121,8 @@ def _log_in(
         verified = _fetch(before, here, fetch)
         completed = None
         if verified.credential.key is None:  # it never left this keyring
-            completed = csr.find_waiting_key(verified.credential.leaf, here.contexts, here.keyring)
-            keys = [completed.key if completed else None, before.entry.key if before.entry else None]
+            completed, key = csr.find_waiting_key(verified.credential.leaf, here.contexts, here.keyring)
+            keys = [key, before.entry.key if before.entry else None]
             verified = verified._replace(credential=csr.with_own_key(verified.credential, keys))
         known = before.saved.context.schedulers if before.saved else ()
         credential, recorded = verified.credential, map(parse_scheduler, verified.trust.schedulers)
@@ -139,7 +139,7 @@ def _log_in(
         saved = here.contexts.saved(context)
         _write(saved, verified, before, here, set_loader=user_config and not dask.shipped)
         if completed:
-            csr.forget_waiting(completed.waiting.id, here.contexts, here.keyring)
+            csr.forget_waiting(completed.id, here.contexts, here.keyring)
     return LoggedIn(saved, verified, dask_config.read_own_config(here.environ))
 
 
@@ -191,27 +191,20 @@ def _restore(saved: Saved, before: _Before, here: Environment) -> None:
         here.contexts.write(before.saved)
 
 
-class LogoutTargets(NamedTuple):
-    """The logins and waiting keys that a logout removes."""
-
-    logins: Sequence[Saved]
-    waiting: Sequence[csr.Waiting]
-
-
-def logout_targets(here: Environment, which: str | None) -> LogoutTargets:
+def logout_targets(here: Environment, which: str | None) -> tuple[list[Saved], list[csr.Waiting]]:
     """The login CLUSTER, CLUSTER/NAME or ID with the key that waits for its renewal, or such a key alone; None for all.
 
-    NotFoundError when there is neither, UsageError that names several.
+    They are what `logout` removes. NotFoundError when there is neither, UsageError that names several.
     """
     known = csr.all_waiting(here.contexts)
     if which is None:
-        return LogoutTargets(here.contexts.all(), known)
+        return here.contexts.all(), known
     if not here.contexts.fitting(which):
-        return LogoutTargets([], [csr.find_waiting(here.contexts, which)])
+        return [], [csr.find_waiting(here.contexts, which)]
     saved = here.contexts.find(which)
     by_file = saved.context.store == LOGIN_FILE  # whose request names the store that could not be read
     renewals = [key for key in known if key.id == saved.id or (by_file and key.title == saved.context.title)]
-    return LogoutTargets([saved], renewals)
+    return [saved], renewals
 
 
 def logout(here: Environment, logins: Sequence[Saved], waiting: Sequence[csr.Waiting] = ()) -> None:

@@ -155,6 +155,7 @@ def verify_leaf(
     now: datetime,
     trust_domain: str,
     role: Role | None = None,
+    name: str | None = None,
 ) -> Identity:
     """Return a leaf's identity; NotTrustedError unless it leads to one of `roots`, is valid, and is the expected one.
 
@@ -171,6 +172,8 @@ def verify_leaf(
         raise NotTrustedError(f"{identity.uri} is of another trust domain than {trust_domain}")
     if role is not None and identity.role is not role:
         raise NotTrustedError(f"{identity.uri} is a {identity.role.value}, where a {role.value} is expected")
+    if name is not None and identity.name != name:
+        raise NotTrustedError(f"{identity.uri} is named {identity.name}, where {name} is expected")
     return identity
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from daskpki import CertificateAuthority
+from daskpki.authority.creation import plan_ca
 from daskpki.authority.crl import revocations
 from daskpki.authority.renewal import request_for
 from daskpki.authority.repair import ABANDON_AFTER
@@ -172,7 +173,7 @@ def test_a_due_crl_is_signed_anew_by_the_next_command(ca: CertificateAuthority, 
 
 def test_max_ttl_and_permitted_domains_are_the_cas_for_ever(store: Store) -> None:
     ca = CertificateAuthority(store, "strict")
-    ca.init(max_ttl="7d", permit_dns=["example.com"])
+    ca.init(plan_ca("strict", max_ttl="7d", permit_dns=["example.com"]))
     assert len(issue(ca, Role.WORKER, "w")) == 1
     with pytest.raises(PolicyError, match="over the maximum of 7d"):
         issue(ca, Role.WORKER, "w", ttl="8d")

@@ -22,6 +22,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from daskpki import secret_names
 from daskpki.authority.audit import verify_log
 from daskpki.authority.ca import CertificateAuthority
+from daskpki.authority.creation import plan_ca
 from daskpki.authority.rollover import Successor
 from daskpki.errors import AlreadyExistsError, ConflictError, NotTrustedError, PolicyError, UsageError
 from daskpki.identity import Role
@@ -75,7 +76,7 @@ class Life(RuleBasedStateMachine):
         self.operators = [
             CertificateAuthority(store, cluster, who=f"operator {n}", clock=clock) for n, store in enumerate(stores)
         ]
-        self.operators[0].init(max_ttl="30d")
+        self.operators[0].init(plan_ca(cluster, max_ttl="30d"))
 
     @property
     def seconds(self) -> float:
@@ -131,7 +132,7 @@ class Life(RuleBasedStateMachine):
                 rollover.start(Successor())
             return
         expected = max(model.cas) if len(model.cas) > 1 else model.new_ca()
-        assert rollover.start(Successor()).authority.generation == expected
+        assert rollover.start(Successor())[0].generation == expected
 
     @rule(operator=operator)
     def promote(self, operator: int) -> None:
@@ -173,7 +174,7 @@ class Life(RuleBasedStateMachine):
         self.model.active = self.model.new_ca()
         self.model.drop_others()
         self.dropped += 1
-        assert self.operators[operator].rollover().emergency(Successor()).authority.generation == self.model.active
+        assert self.operators[operator].rollover().emergency(Successor())[0].generation == self.model.active
         self.reissue(operator)
 
     def reissue(self, operator: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from daskpki import CertificateAuthority
 from daskpki.authority.ca_keys import KeyLocations, OfflineRoot
+from daskpki.authority.creation import plan_ca
 from daskpki.authority.crl import DROPPED_LIMIT
 from daskpki.authority.rollover import Successor
 from daskpki.authority.session import random_serial
@@ -45,7 +46,7 @@ class Life:
     def __init__(self, store: Store, clock: Clock, directory: Path, tiers: int = 1) -> None:
         self._directory, self._tiers = directory, tiers
         self.ca = CertificateAuthority(store, clock=clock, places=KeyLocations())
-        self.ca.init(offline_root=self._root(1))
+        self.ca.init(plan_ca("default", offline_root=self._root(1)))
 
     def _root(self, generation: int) -> OfflineRoot | None:
         if self._tiers == 1:

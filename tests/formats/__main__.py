@@ -18,6 +18,7 @@ from daskpki import secret_names
 from daskpki.authority.ca import CertificateAuthority
 from daskpki.authority.ca_keys import KeyLocations
 from daskpki.authority.copy import copy_cluster
+from daskpki.authority.creation import plan_ca
 from daskpki.confidential import Confidential
 from daskpki.credentials.contexts import Context, encode_context
 from daskpki.credentials.saved_logins import Entry, encode_entry
@@ -69,7 +70,7 @@ def live(store: LocalStore) -> None:
     authority = CertificateAuthority(
         store, CLUSTER, who="ops@fixture", command="fixture", clock=lambda: MADE, places=places
     )
-    authority.init(permit_dns=["example.org"], max_ttl="90d")
+    authority.init(plan_ca(CLUSTER, permit_dns=["example.org"], max_ttl="90d"))
     for role, name, dns in ((Role.SCHEDULER, "s", ["s.example.org"]), (Role.WORKER, "w", []), (Role.CLIENT, "a", [])):
         list(authority.issue(authority.requests(role, [name], dns=dns)))
     list(authority.renew([authority.find("worker/w")]))

@@ -30,9 +30,11 @@ URI = x509.UniformResourceIdentifier(identity().uri)
 EACH_CA = pytest.mark.parametrize("kind", CA_KINDS)
 
 
-def verify(certificate: x509.Certificate, issuer: Issuer, role: Role | None = None) -> Identity:
+def verify(
+    certificate: x509.Certificate, issuer: Issuer, role: Role | None = None, name: str | None = None
+) -> Identity:
     chain = list(map(der, issuer.chain))
-    return verify_leaf(der(certificate), chain, [der(issuer.root)], now=NOW, trust_domain=TD, role=role)
+    return verify_leaf(der(certificate), chain, [der(issuer.root)], now=NOW, trust_domain=TD, role=role, name=name)
 
 
 def sign(
@@ -95,22 +97,24 @@ def usage(*further: int) -> issuing.Entry:
 @pytest.mark.parametrize("role", Role)
 def test_a_good_leaf_is_whose_it_says(tiers: int, kind: KeyType, own: KeyType, role: Role) -> None:
     issuer, who = authority(tiers=tiers, kind=kind), identity(role)
-    assert verify(leaf(issuer, LeafRequest(who), kind=own), issuer, role) == who
+    assert verify(leaf(issuer, LeafRequest(who), kind=own), issuer, role, who.name) == who
 
 
 @pytest.mark.parametrize(
-    ("role", "rule"),
+    ("role", "name", "rule"),
     [
-        (Role.SCHEDULER, "a worker, where a scheduler is expected"),
-        (Role.CLIENT, "a worker, where a client is expected"),
+        (Role.SCHEDULER, None, "a worker, where a scheduler is expected"),
+        (Role.CLIENT, None, "a worker, where a client is expected"),
+        (None, "w-0", "named w-1, where w-0"),
+        (None, "w-2", "named w-1, where w-2"),
     ],
 )
-def test_another_role_is_refused(role: Role, rule: str) -> None:
+def test_another_role_or_name_is_refused(role: Role | None, name: str | None, rule: str) -> None:
     issuer = authority()
     certificate = leaf(issuer)
-    assert verify(certificate, issuer, Role.WORKER)
+    assert verify(certificate, issuer, Role.WORKER, "w-1")
     with pytest.raises(NotTrustedError, match=rule):
-        verify(certificate, issuer, role)
+        verify(certificate, issuer, role, name)
 
 
 @pytest.mark.parametrize("cluster", ["alpha", "prod"])

@@ -11,6 +11,7 @@ import pytest
 
 from daskpki.authority.ca import CertificateAuthority
 from daskpki.authority.ca_keys import OfflineRoot
+from daskpki.authority.creation import plan_ca
 from daskpki.authority.crl import root_running_out
 from daskpki.confidential import Confidential
 from daskpki.doctor.checks import check_root_crls
@@ -90,7 +91,7 @@ def test_an_intermediate_is_revoked_once_it_was_replaced(local: Run, tmp_path: P
 @pytest.fixture
 def ca(tmp_path: Path) -> CertificateAuthority:
     authority = CertificateAuthority(LocalPlace(tmp_path).create(), clock=Clock())
-    authority.init(offline_root=root_file(tmp_path))
+    authority.init(plan_ca("default", offline_root=root_file(tmp_path)))
     return authority
 
 

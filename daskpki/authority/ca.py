@@ -16,6 +16,7 @@ from daskpki.identity import Identity, Role, parse_label
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import Grade, LeafRequest, Policy, parse_dns_name, parse_ip, parse_ttl
+from daskpki.records import ABANDONED, REVOKING, Draft
 from daskpki.settings import DEFAULT_CLUSTER
 
 if TYPE_CHECKING:
@@ -205,9 +206,30 @@ class CertificateAuthority:
         return head.payload
 
     def _repair(self, *, check_rollback: bool = False) -> None:
-        from daskpki.authority.repair import repair
+        """Repair the unfinished work of other commands, as the log shows it.
 
-        repair(self.session, self._seen(), self.issuers, check_rollback=check_rollback)
+        That is a due CRL, an unpublished revocation or change of CAs, and stale reservations, which are abandoned and
+        their serials revoked; with `check_rollback` also a rolled-back trust document.
+        """
+        seen, now = self._seen(), self.session.now()
+        revoking = next(seen.certificates(statuses=[REVOKING]), None)
+        unpublished = revoking is not None or not lookup.shows_authorities(seen, strictly=False)
+        abandoned = bool(lookup.stale_reservations(seen, now)) and self._abandon_stale()
+        needed = abandoned or unpublished or now.timestamp() >= seen.published.get("due", 0)
+        if needed or check_rollback:  # the code that publishes is loaded only when there is something to publish
+            from daskpki.authority.publication import is_rolled_back, publish
+
+            if needed or is_rolled_back(self.session, self.session.log.read_cached()):  # with what this one published
+                publish(self.session, self.issuers)
+
+    def _abandon_stale(self) -> bool:
+        """Abandon stale reservations; their serials belong on the CRL, so the caller publishes."""
+
+        def decide(inventory: Inventory) -> list[Draft]:
+            stale = lookup.stale_reservations(inventory, self.session.now())
+            return [Draft(ABANDONED, {"serial": f"{entry.serial:x}"}) for entry in stale]
+
+        return bool(self.session.commit(decide))
 
     def due(self) -> list[CertificateRecord]:
         """The leaves past two thirds of their life or of a dropped CA, earliest end first."""

@@ -18,7 +18,7 @@ from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.profile import Policy
 from daskpki.pki.trust_document import ACTIVE, NEXT, RETIRING
 from daskpki.quoting import did_you_mean, rfc3339
-from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRING
+from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RETIRING, RESERVED
 
 STATES: Final = {CA_CREATED: NEXT, CA_ACTIVATED: ACTIVE, CA_RETIRING: RETIRING}
 """The state in the trust document that follows from a generation's last event."""
@@ -90,6 +90,26 @@ def check_no_emergency(inventory: Inventory) -> None:
                 f"rotate-ca --emergency was cut off after it made CA {entry.generation}",
                 hint="daskpki rotate-ca --emergency goes on with it (with --old-key-lost if it had that)",
             )
+
+
+def shows_authorities(inventory: Inventory, *, strictly: bool = True) -> bool:
+    """True if the trust document that was published last has the CAs of the log, each in its state.
+
+    Unless `strictly`, a CA that `rotate-ca start` made and did not publish may be missing.
+    """
+    living = living_authorities(inventory) if strictly else published_authorities(inventory)
+    states = {str(entry.generation): STATES[entry.status] for entry in living}
+    return bool(inventory.published.get("authorities") == states)
+
+
+ABANDON_AFTER: Final = 600
+"""Seconds after which an unconfirmed reservation counts as a command that died."""
+
+
+def stale_reservations(inventory: Inventory, now: datetime) -> list[CertificateRecord]:
+    """The leaves that nobody confirmed in time."""
+    before = now.timestamp() - ABANDON_AFTER
+    return [entry for entry in inventory.certificates(statuses=[RESERVED]) if entry.reserved_at < before]
 
 
 _HEX: Final = re.compile(r"[0-9a-f]+\Z")

@@ -14,8 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from daskpki.authority.lookup import issuing_der, living_authorities, recorded_policy
-from daskpki.authority.repair import ABANDON_AFTER
+from daskpki.authority.lookup import ABANDON_AFTER, issuing_der, living_authorities, recorded_policy
 from daskpki.errors import PolicyError, UsageError
 from daskpki.identity import Identity, Role
 from daskpki.inventory import FROM_REQUEST, AuthorityRecord, CertificateRecord, Inventory

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from daskpki.authority.ca_keys import Issuers, OfflineRoot
 from daskpki.authority.creation import Check, Plan, create
-from daskpki.authority.lookup import active_authority, living_authorities, recorded_policy
+from daskpki.authority.lookup import active_authority, living_authorities, recorded_policy, shows_authorities
 from daskpki.authority.publication import publish
 from daskpki.authority.renewal import check_issuable, issuing_ends
-from daskpki.authority.repair import shows_authorities
 from daskpki.authority.session import Session
 from daskpki.errors import AccessDeniedError, AlreadyExistsError, ConflictError, PolicyError, UsageError
 from daskpki.inventory import FROM_REQUEST, AuthorityRecord, CertificateRecord, Inventory

@@ -21,8 +21,8 @@ from typing import Any, Final, NamedTuple
 
 from daskpki import grants
 from daskpki.authority.crl import is_root_crl_due
+from daskpki.authority.lookup import ABANDON_AFTER, shows_authorities
 from daskpki.authority.renewal import is_due
-from daskpki.authority.repair import ABANDON_AFTER, shows_authorities
 from daskpki.credentials.dask_config import LOADER
 from daskpki.errors import DaskpkiError, NotTrustedError, UnavailableError
 from daskpki.grants import UNSEEN

@@ -12,8 +12,8 @@ import pytest
 from daskpki import CertificateAuthority
 from daskpki.authority.creation import plan_ca
 from daskpki.authority.crl import revocations
+from daskpki.authority.lookup import ABANDON_AFTER
 from daskpki.authority.renewal import request_for
-from daskpki.authority.repair import ABANDON_AFTER
 from daskpki.cluster.peer import parse_peer
 from daskpki.credentials.sources import fetch_credential
 from daskpki.credentials.verified import Pins

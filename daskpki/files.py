@@ -113,22 +113,27 @@ def check_private(path: Path) -> None:
         status = path.stat(follow_symlinks=True)
     except OSError as error:
         raise os_error(error, path) from error
-    _check_status(path, status)
+    check_status(path, status)
 
 
-def _check_status(path: Path | str, status: os.stat_result) -> None:
+def check_status(
+    path: Path | str, status: os.stat_result, *, forbidden: int = 0o077, own_uid: int | None = None, more: str = ""
+) -> None:
+    """Raise AccessDeniedError for a file of another user but root, and for one whose mode has a `forbidden` bit.
+
+    `own_uid` is this user's, by default that of this process; `more` is added to the hint.
+    """
     if os.name == "nt":
         return
-    if status.st_uid not in (os.geteuid(), 0):
+    if status.st_uid not in (os.geteuid() if own_uid is None else own_uid, 0):
         raise AccessDeniedError(f"{path} belongs to another user (uid {status.st_uid})")
-    loose = stat.S_IMODE(status.st_mode) & 0o077
-    if loose:
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & forbidden:
         from shlex import quote  # for the error alone
 
-        wanted = "700" if stat.S_ISDIR(status.st_mode) else "600"
+        place = quote(str(path)) if isinstance(path, Path) else "FILE"
         raise AccessDeniedError(
-            f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})",
-            hint=f"chmod {wanted} {quote(str(path)) if isinstance(path, Path) else 'FILE'}",
+            f"{path} is open to others (mode {mode:04o})", hint=f"chmod {mode & ~forbidden:o} {place}{more}"
         )
 
 
@@ -140,7 +145,7 @@ def read_private(path: Path, *, limit: int = _MAX_SECRET_FILE, called: str | Non
     name = called or path
     try:
         with path.open("rb") as file:
-            _check_status(name, os.fstat(file.fileno()))  # of what is read, whatever has the name by now
+            check_status(name, os.fstat(file.fileno()))  # of what is read, whatever has the name by now
             data = file.read(limit + 1)
     except OSError as error:
         raise os_error(error, name) from (None if called else error)

@@ -21,8 +21,8 @@ from typing import Final, NamedTuple
 
 from daskpki.confidential import Confidential
 from daskpki.credentials.verified import VerifiedCredential, issuing_generation
-from daskpki.errors import AccessDeniedError, AlreadyExistsError, CorruptError, NotFoundError, NotTrustedError
-from daskpki.files import PRIVATE_DIR, PUBLIC_FILE, is_there, os_error, write_private
+from daskpki.errors import AlreadyExistsError, CorruptError, NotFoundError, NotTrustedError
+from daskpki.files import PRIVATE_DIR, PUBLIC_FILE, check_status, is_there, os_error, write_private
 from daskpki.identity import Identity
 from daskpki.pki import pem
 from daskpki.pki.certificates import certificate_identity, load_certificate
@@ -41,6 +41,7 @@ _MAX_SIZE: Final = 1 << 20
 _OPEN_TO_OTHERS: Final = 0o077
 _OPEN_BEYOND_GROUP: Final = 0o037
 _CHANGED_BY_OTHERS: Final = 0o022
+_IN_KUBERNETES: Final = "; in Kubernetes, set the volume's defaultMode to 0440"
 
 
 class CredentialFiles(NamedTuple):
@@ -165,7 +166,7 @@ def check_directory(directory: Path, called: str | None = None) -> None:
     # Kubernetes mounts secret volumes 1777: with the sticky bit and root as the owner nobody can replace an entry.
     if status.st_uid == 0 and status.st_mode & stat.S_ISVTX:
         return
-    _refuse_if(called or directory, status, _CHANGED_BY_OTHERS, _own_uid())
+    check_status(called or directory, status, forbidden=_CHANGED_BY_OTHERS, more=_IN_KUBERNETES)
 
 
 def check_file(path: Path | str, status: os.stat_result, *, own_uid: int, secret: bool) -> None:
@@ -176,20 +177,7 @@ def check_file(path: Path | str, status: os.stat_result, *, own_uid: int, secret
         forbidden = _OPEN_TO_OTHERS
     else:
         forbidden = _OPEN_BEYOND_GROUP
-    _refuse_if(path, status, forbidden, own_uid)
-
-
-def _refuse_if(path: Path | str, status: os.stat_result, forbidden: int, own_uid: int) -> None:
-    if os.name == "nt":  # modes say nothing there
-        return
-    if status.st_uid not in (own_uid, 0):
-        raise AccessDeniedError(f"{path} belongs to another user (uid {status.st_uid})")
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & forbidden:
-        raise AccessDeniedError(
-            f"{path} is open to others (mode {mode:04o})",
-            hint=f"chmod {mode & ~forbidden:o} there; in Kubernetes, set the volume's defaultMode to 0440",
-        )
+    check_status(path, status, forbidden=forbidden, own_uid=own_uid, more=_IN_KUBERNETES)
 
 
 def _own_uid() -> int:

@@ -343,11 +343,8 @@ class Grants:
         return f"daskpki --cluster {self._cluster} init-ca makes it"
 
 
-class SecretGrant(NamedTuple):
-    """A binding on a secret."""
-
-    secret: str
-    binding: Binding
+SecretGrant = tuple[str, Binding]
+"""A secret, and a binding on it."""
 
 
 def carry_grants(source: GsmStore, target: GsmStore, cluster: str) -> tuple[list[SecretGrant], list[SecretGrant]]:
@@ -360,9 +357,9 @@ def carry_grants(source: GsmStore, target: GsmStore, cluster: str) -> tuple[list
         AccessDeniedError: the caller may not read the source's policies, or not set the target's.
         CorruptError: a new grant is missing in the target's policy.
     """
-    found = [SecretGrant(one.id, binding) for one in Grants(source, cluster).of() for binding in one.bindings]
-    carried = [grant for grant in found if is_carried(grant.binding)]
-    if any(grant.secret == secret_names.events_id(cluster) for grant in carried):
+    found = [(one.id, binding) for one in Grants(source, cluster).of() for binding in one.bindings]
+    carried = [grant for grant in found if is_carried(grant[1])]
+    if any(secret == secret_names.events_id(cluster) for secret, _ in carried):
         Grants(target, cluster).make_events()
     for secret, binding in carried:
         target.policies.grant(secret, binding.role, binding.member)

@@ -86,15 +86,14 @@ class KmsClient:
             raise _error_for(refusal, name) from refusal
 
 
-def _key_management() -> tuple[type[Any], type[Any]]:
+def _key_management() -> Any:
     try:
         from google.cloud.kms_v1 import KeyManagementServiceClient
-        from google.cloud.kms_v1.services.key_management_service.transports import KeyManagementServiceGrpcTransport
     except ImportError as error:
         raise UsageError(
             f"{KMS_SCHEME} keys need Google's client library", hint="pip install 'daskpki[kms]'"
         ) from error
-    return KeyManagementServiceClient, KeyManagementServiceGrpcTransport
+    return KeyManagementServiceClient
 
 
 def _check(intact: bool, name: str, what: str) -> None:  # noqa: FBT001 - reads as a sentence

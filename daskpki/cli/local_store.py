@@ -227,7 +227,8 @@ def copy(
 
 
 def _grant(one: SecretGrant) -> dict[str, object]:
-    return {"secret": one.secret, **one.binding._asdict()}
+    secret, binding = one
+    return {"secret": secret, **binding._asdict()}
 
 
 def _ungranted(source: StoreUrl, target: StoreUrl) -> Iterator[str]:

@@ -149,20 +149,17 @@ _IDENTITY: Final = ("GOOGLE_APPLICATION_CREDENTIALS", "GCE_METADATA_HOST", "GCE_
 _MAX: Final = 16 << 20
 
 
-Service = Callable[[], tuple[type[Any], type[Any]]]
-"""Imports one of Google's clients and its gRPC transport; UsageError that names the extra to install."""
+Service = Callable[[], Any]
+"""Imports the class of one of Google's clients; UsageError that names the extra to install."""
 
 
-def secret_manager() -> tuple[type[Any], type[Any]]:
+def secret_manager() -> Any:
     """The client of Secret Manager."""
     try:
         from google.cloud.secretmanager_v1 import SecretManagerServiceClient
-        from google.cloud.secretmanager_v1.services.secret_manager_service.transports import (
-            SecretManagerServiceGrpcTransport,
-        )
     except ImportError as error:
         raise UsageError("gsm:// stores need Google's client library", hint="pip install 'daskpki[gcp]'") from error
-    return SecretManagerServiceClient, SecretManagerServiceGrpcTransport
+    return SecretManagerServiceClient
 
 
 class GoogleConnection:
@@ -198,7 +195,7 @@ class GoogleConnection:
             self._client = None
 
     def _connect(self) -> Any:
-        client, grpc_transport = self._service()
+        client = self._service()
         credentials, address = credentials_for(self._endpoint, self._environ), self._endpoint.address
         if self._endpoint.encrypted or self._endpoint.transport != GRPC:
             options = {"api_endpoint": address if self._endpoint.encrypted else f"http://{address}"}
@@ -208,7 +205,8 @@ class GoogleConnection:
         # Without TLS, to loopback only: grpc attaches no token there, so each call carries its own.
         self._metadata = bearer(credentials)
         channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", _MAX)])
-        return client(transport=grpc_transport(channel=channel, credentials=credentials))
+        transport = client.get_transport_class(GRPC)
+        return client(transport=transport(channel=channel, credentials=credentials))
 
 
 def checksum(data: bytes) -> int:

@@ -5,9 +5,8 @@ prompting backend can hang for ever, and a process can be cut off where a thread
 pipes, never through argv or the environment.
 
 Backends are allowed by name. What `keyring` picks by itself may be a plaintext file (keyrings.alt), a backend that
-accepts and forgets (null) or a chain of several. So a backend that the user's settings name has to be an allowed one,
-a chain is looked into, and without settings the platform's own backends are asked directly (which also takes a
-third less time than `keyring`'s own tour of all platforms' backends).
+accepts and forgets (null) or a chain of several. So the backend has to be an allowed one, whether the user's settings
+name it or not, and a chain is looked into.
 """
 
 from __future__ import annotations
@@ -16,22 +15,20 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable
-from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from keyring.backend import KeyringBackend
 
-_LINUX: Final = (
-    "keyring.backends.SecretService.Keyring",
-    "keyring.backends.libsecret.Keyring",
-    "keyring.backends.kwallet.DBusKeyring",
+ALLOWED: Final = frozenset(
+    (
+        "keyring.backends.SecretService.Keyring",
+        "keyring.backends.libsecret.Keyring",
+        "keyring.backends.kwallet.DBusKeyring",
+        "keyring.backends.macOS.Keyring",
+        "keyring.backends.Windows.WinVaultKeyring",
+    )
 )
-_PLATFORMS: Final = {
-    "darwin": ("keyring.backends.macOS.Keyring",),
-    "win32": ("keyring.backends.Windows.WinVaultKeyring",),
-}
-ALLOWED: Final = frozenset((*_LINUX, *chain.from_iterable(_PLATFORMS.values())))
 """Backends that the operating system or the desktop encrypts; everything else is refused."""
 
 _NOTHING: Final = "keyring.backends.fail.Keyring"
@@ -85,7 +82,7 @@ def _call(request: dict[str, str]) -> str | None:
 
 
 def _choose() -> KeyringBackend:
-    """The backend that PYTHON_KEYRING_BACKEND or keyring's configuration names, else the platform's best."""
+    """The backend that PYTHON_KEYRING_BACKEND or keyring's configuration names, else the best that is there."""
     from keyring import core, get_keyring
     from keyring.util.platform_ import config_root
 
@@ -95,7 +92,7 @@ def _choose() -> KeyringBackend:
     ):
         if named := _named_by(setting, load):
             return named
-    return platform_backend(sys.platform) or allowed_backend(get_keyring())
+    return allowed_backend(get_keyring())
 
 
 def _named_by(setting: str, load: Callable[[], KeyringBackend | None]) -> KeyringBackend | None:
@@ -107,18 +104,6 @@ def _named_by(setting: str, load: Callable[[], KeyringBackend | None]) -> Keyrin
         raise _Unusable(CHOSEN, f"{setting} names {error.args[1] or _NOTHING}") from None
     except Exception as error:  # noqa: BLE001 - keyring imports what is named there, and makes one of it
         raise _Unusable(CHOSEN, f"what {setting} names cannot be loaded ({type(error).__name__})") from None
-
-
-def platform_backend(platform: str) -> KeyringBackend | None:
-    """The viable one of the platform's backends that keyring itself ranks highest; None when there is none."""
-    from importlib import import_module
-
-    classes: list[type[KeyringBackend]] = []
-    for name in _PLATFORMS.get(platform, _LINUX):
-        module, _, attribute = name.rpartition(".")
-        classes.append(getattr(import_module(module), attribute))
-    viable = [backend for backend in classes if backend.viable]
-    return max(viable, key=lambda backend: backend.priority)() if viable else None
 
 
 def allowed_backend(chosen: KeyringBackend) -> KeyringBackend:

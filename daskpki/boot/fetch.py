@@ -209,15 +209,13 @@ def _open_secret_manager(
     url: GsmUrl, chosen: str | None, environ: Mapping[str, str], policy: RetryPolicy
 ) -> SecretManager:
     from daskpki.boot.google import SecretManager, token_source
-    from daskpki.boot.http import Connection, parse_target, proxy_for, system_trust
+    from daskpki.boot.http import Connection
 
     endpoint = endpoint_for(url, {ENDPOINT: chosen} if chosen else {})
     if chosen and endpoint.transport == GRPC:
         raise UsageError(f"the entrypoint speaks REST, and {chosen} is gRPC", hint="http://HOST:PORT")
-    target = parse_target(endpoint.address, encrypted=endpoint.encrypted)
-    if endpoint.encrypted:
-        target = target._replace(proxy=proxy_for(target.host, environ))
-    return SecretManager(url, Connection(target, system_trust), policy, token_source(environ, policy))
+    connection = Connection(endpoint.address, encrypted=endpoint.encrypted, environ=environ)
+    return SecretManager(url, connection, policy, token_source(environ, policy))
 
 
 def _fetch_from_file(settings: Settings, file: str, environ: Mapping[str, str], policy: RetryPolicy) -> Material:

@@ -19,17 +19,7 @@ from os.path import isfile
 from time import monotonic
 from typing import Any, Final
 
-from daskpki.boot.http import (
-    Connection,
-    Reading,
-    Reply,
-    RetryPolicy,
-    TryAgain,
-    parse_date,
-    parse_target,
-    system_trust,
-    within,
-)
+from daskpki.boot.http import Connection, Reading, Reply, RetryPolicy, TryAgain, parse_date, within
 from daskpki.confidential import Confidential
 from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError, UnavailableError
 from daskpki.pki.json_fields import octets
@@ -73,7 +63,7 @@ class Metadata:
 
     def __init__(self, environ: Mapping[str, str], policy: RetryPolicy) -> None:
         host = next((environ[name] for name in _HOST_VARIABLES if environ.get(name)), _ADDRESS)
-        self._connection = Connection(parse_target(host, encrypted=False), system_trust)
+        self._connection = Connection(host, encrypted=False)
         self._policy = policy
 
     def token(self) -> Confidential:

@@ -1,7 +1,7 @@
 """GET requests for the boot: retries until a deadline, TLS, proxies, keep-alive, and a time limit for a whole exchange.
 
-`urllib.request` and `http.client` (which loads `email`) cost 25 to 35 ms to import, as much as the rest of a boot, and
-limit the time of each read but not of an exchange. So this module writes and reads HTTP/1.1 itself.
+`http.client` speaks HTTP/1.1. It limits the time of each read but not of an exchange, so an exchange runs in a thread
+that is abandoned at its end. `urllib.request` would follow redirects, and costs another 15 ms to import.
 
 A boot retries with full jitter from 50 ms, doubling up to 5 s, until the deadline; then it exits with 75. A request
 raises TryAgain where another attempt may succeed; daskpki's other errors end the boot at once. The Date header of a
@@ -11,14 +11,17 @@ reply shows how wrong this machine's clock is.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead, InvalidURL
 from time import monotonic
 from typing import Final, NamedTuple, TypeVar
-from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from daskpki.errors import AccessDeniedError, NotTrustedError, UnavailableError, UsageError
 from daskpki.quoting import shown
@@ -120,14 +123,23 @@ def parse_date(text: str) -> float | None:
     return moment.timestamp() if moment.tzinfo else None
 
 
-Receive = Callable[[], bytes]
-"""Returns the next bytes, empty at the end; raises OSError, TimeoutError among them."""
-
-_MAX_LINE: Final = 8 * 1024
-_MAX_HEAD: Final = 64 * 1024
 _MAX_BODY: Final = 1 << 20
 """Bytes of a reply's body: a payload has at most 64 KiB, 88 KiB in its JSON document."""
-_END: Final = b"\r\n"
+_HTTPS: Final = 443
+_HTTP: Final = 80
+_OK: Final = 200
+_LOGIN_WANTED: Final = 407
+PROXY_SETTINGS: Final = "https_proxy=http://USER:PASSWORD@HOST:PORT and no_proxy say who goes through it, and as whom"
+_PROXY_FORM: Final = (
+    "https_proxy=http://HOST:PORT, with %2F for a / in a password, or no_proxy=googleapis.com to go there directly"
+)
+_PROXY_VARIABLES: Final = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+_CLOCK_CODES: Final = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+_STEPS: Final = 4
+"""Share of an exchange's time, one in so many, for each step of connecting: an address, the proxy's answer, TLS."""
+_LATE: Final = "no answer in time"
+_CUT_OFF: Final = "the reply was cut off"
+_TUNNEL_REFUSED: Final = re.compile(r"Tunnel connection failed: (\d{3})\b")  # http.client's only word of it
 
 
 class Reply(NamedTuple):
@@ -138,199 +150,157 @@ class Reply(NamedTuple):
     body: bytes
 
 
-def encode_head(first: str, headers: Mapping[str, str]) -> bytes:
-    """A request's first line and headers, up to the empty line."""
-    lines = [first, *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-    return "\r\n".join(lines).encode("latin-1")
-
-
-def read_reply(receive: Receive) -> tuple[Reply, bool]:
-    """Read a reply to GET; return it, and True if the connection stays open. TryAgain if it is cut off or not HTTP."""
-    reader = Reader(receive)
-    status, headers = read_head(reader)
-    if headers.get("transfer-encoding", "").lower() == "chunked":
-        body = _read_chunks(reader)
-    elif "content-length" in headers:
-        body = reader.exactly(_number(headers["content-length"], 10))
-    else:
-        return Reply(status, headers, reader.rest()), False
-    return Reply(status, headers, body), headers.get("connection", "").lower() != "close"
-
-
-def read_head(reader: Reader) -> tuple[int, dict[str, str]]:
-    """Read status and headers of a reply; TryAgain if it is cut off or not HTTP."""
-    head = reader.until(_END + _END, _MAX_HEAD)
-    first, *lines = head.decode("latin-1").split("\r\n")
-    version, _, rest = first.partition(" ")
-    if not version.startswith("HTTP/1."):
-        raise _not_http()
-    pairs = (line.partition(":") for line in lines)
-    return _number(rest[:3], 10), {name.strip().lower(): value.strip() for name, _, value in pairs}
-
-
-class Reader:
-    """A buffer over `receive` that returns the parts of an HTTP message, each with a limit."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._buffer = b""
-
-    def until(self, mark: bytes, limit: int = _MAX_LINE) -> bytes:
-        """Read up to `mark`, at most `limit` bytes."""
-        while mark not in self._buffer:
-            if len(self._buffer) > limit:
-                raise _endless()
-            self._more()
-        found, _, self._buffer = self._buffer.partition(mark)
-        return found
-
-    def exactly(self, length: int) -> bytes:
-        """Read `length` bytes."""
-        if length > _MAX_BODY:
-            raise _endless()
-        while len(self._buffer) < length:
-            self._more()
-        found, self._buffer = self._buffer[:length], self._buffer[length:]
-        return found
-
-    def rest(self) -> bytes:
-        """Read until the other side closes."""
-        while part := self._receive():
-            self._buffer += part
-            if len(self._buffer) > _MAX_BODY:
-                raise _endless()
-        return self._buffer
-
-    def _more(self) -> None:
-        part = self._receive()
-        if not part:
-            raise TryAgain("the reply was cut off")
-        self._buffer += part
-
-
-def _read_chunks(reader: Reader) -> bytes:
-    """Read a body in chunks (RFC 9112, 7.1)."""
+def read_reply(response: HTTPResponse, end: float) -> Reply:
+    """Read the body of a response until `end`; TryAgain if it is cut off or too long."""
     body = b""
-    while size := _number(reader.until(_END).partition(b";")[0].decode("latin-1").strip(), 16):
-        body += reader.exactly(size)
-        if reader.exactly(len(_END)) != _END:
-            raise _not_http()
+    while part := response.read1(_MAX_BODY):  # read() would take a chunk of the size -1 for all that follows
+        body += part
         if len(body) > _MAX_BODY:
-            raise _endless()
-    while reader.until(_END):  # trailers
-        pass
-    return body
-
-
-def _number(text: str, base: int) -> int:
-    try:
-        return int(text if text.isalnum() else "", base)  # int() would also take signs, blanks and underscores
-    except ValueError:
-        raise _not_http() from None
-
-
-def _not_http() -> TryAgain:
-    return TryAgain("the server there does not speak HTTP/1.1")
-
-
-def _endless() -> TryAgain:
-    return TryAgain("the reply is longer than any that is expected")
-
-
-_HTTPS: Final = 443
-_HTTP: Final = 80
-_ADDRESSES: Final = 4  # of a name are tried; more would leave too little time for each
-_OK: Final = 200
-_LOGIN_WANTED: Final = 407
-PROXY_SETTINGS: Final = "https_proxy=http://USER:PASSWORD@HOST:PORT and no_proxy say who goes through it, and as whom"
-_PROXY_FORM: Final = (
-    "https_proxy=http://HOST:PORT, with %2F for a / in a password, or no_proxy=googleapis.com to go there directly"
-)
-_PROXY_VARIABLES: Final = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
-_CLOCK_CODES: Final = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
-
-
-class Target(NamedTuple):
-    """Where connections go: `proxy` is the URL of an HTTP proxy, or None."""
-
-    host: str
-    port: int
-    encrypted: bool
-    proxy: str | None = None
-
-    @property
-    def authority(self) -> str:
-        """HOST:PORT, without the default port (RFC 9110, 4.2.3)."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (_HTTPS if self.encrypted else _HTTP) else f"{host}:{self.port}"
-
-
-def parse_target(authority: str, *, encrypted: bool, proxy: str | None = None) -> Target:
-    """Parse HOST or HOST:PORT; UsageError."""
-    try:
-        parts = urlsplit(f"//{authority}")
-        port = parts.port
-    except ValueError:
-        raise UsageError(f"{shown(authority)} is not HOST or HOST:PORT") from None
-    if not parts.hostname or port == 0 or parts.netloc != authority or "@" in authority:
-        raise UsageError(f"{shown(authority)} is not HOST or HOST:PORT")
-    return Target(parts.hostname, port or (_HTTPS if encrypted else _HTTP), encrypted, proxy)
+            raise TryAgain("the reply is longer than any that is expected")
+        _left(end)
+    has_end = response.chunked or response.length is not None
+    if response.length or not (body or has_end):  # http.client takes a head that was cut off for a whole one
+        raise TryAgain(_CUT_OFF)
+    return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
 
 
 class Connection:
-    """One connection at a time to one target, kept open between requests for as long as the other side allows."""
+    """One connection at a time to one server, kept open between requests for as long as the other side allows.
 
-    def __init__(self, target: Target, trust: Callable[[], ssl.SSLContext]) -> None:
-        self.target = target
-        self._trust = trust
-        self._socket: socket.socket | None = None
-        self._context: ssl.SSLContext | None = None
+    `authority` is HOST or HOST:PORT. An encrypted connection goes through the proxy that `environ` names. UsageError if
+    one of them is malformed.
+    """
+
+    def __init__(self, authority: str, *, encrypted: bool, environ: Mapping[str, str] = {}) -> None:
+        self.host, port = _parse_authority(authority)
+        self.port = port or (_HTTPS if encrypted else _HTTP)
+        self._encrypted = encrypted
+        proxy = proxy_for(self.host, environ) if encrypted else None
+        self._proxy = None if proxy is None else _parse_proxy(proxy)
+        self._trust: ssl.SSLContext | None = None
+        self._http: HTTPConnection | None = None
 
     def get(self, path: str, headers: Mapping[str, str], timeout: float) -> Reply:
         """Send one GET, and return the reply within `timeout` seconds in all.
 
-        Raises TryAgain if another attempt may succeed, NotTrustedError for a certificate that is not trusted.
+        Raises TryAgain if another attempt may succeed, NotTrustedError for a certificate that is not trusted,
+        AccessDeniedError if the proxy refuses for good.
         """
-        end = monotonic() + timeout
-        fields = {"Host": self.target.authority, "Accept-Encoding": "identity", **headers}
         try:
-            if self._socket is None:
-                self._socket = self._connect(end)
-            _send(self._socket, encode_head(f"GET {path} HTTP/1.1", fields), end)
-            reply, stays = read_reply(_receiver(self._socket, end))
-        except ssl.SSLCertVerificationError as error:
+            http = self._http = self._http or self._unopened()
+            return within(timeout, partial(_exchange, http, path, headers, monotonic() + timeout), _LATE)
+        except (OSError, HTTPException, ValueError, TryAgain) as error:
             self.close()
-            what = f"{self.target.host}: its certificate is not trusted here ({error.verify_message})"
-            if error.verify_code in _CLOCK_CODES:  # this machine's clock may be wrong, and may yet be corrected
-                raise TryAgain(what, hint="check this machine's clock") from error
-            way_out = "install ca-certificates; for a proxy that decrypts TLS, set SSL_CERT_FILE to its CA"
-            raise NotTrustedError(what, hint=way_out) from error
-        except (OSError, TryAgain) as error:
-            self.close()
-            raise TryAgain(f"{self.target.host}: {_words(error)}", hint=getattr(error, "hint", None)) from error
-        if not stays:
-            self.close()
-        return reply
+            raise self._meaning(error) from error
 
     def close(self) -> None:
-        """Close the connection; the next request opens a new one."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        """Close the connection, also under a thread that waits for it; the next request opens a new one."""
+        http, self._http = self._http, None
+        if http is None:
+            return
+        if opened := http.sock:
+            with suppress(OSError):  # it was never connected, or is not any more
+                opened.shutdown(socket.SHUT_RDWR)
+        http.close()
 
-    def _connect(self, end: float) -> socket.socket:
-        target = self.target
-        plain = _dial(target.host, target.port, end) if target.proxy is None else _dial_through(target, end)
-        try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if not target.encrypted:
-                return plain
-            self._context = self._context or self._trust()
-            plain.settimeout(_left(end))
-            return self._context.wrap_socket(plain, server_hostname=target.host)
-        except BaseException:
-            plain.close()
-            raise
+    def _unopened(self) -> HTTPConnection:
+        if not self._encrypted:
+            return HTTPConnection(self.host, self.port)
+        self._trust = self._trust or system_trust()
+        if self._proxy is None:
+            return HTTPSConnection(self.host, self.port, context=self._trust)
+        proxy, port, login = self._proxy
+        http = HTTPSConnection(proxy, port, context=self._trust)
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        http.set_tunnel(name, self.port, {"Host": f"{name}:{self.port}", **login})
+        return http
+
+    def _meaning(self, error: Exception) -> Exception:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            what = f"{self.host}: its certificate is not trusted here ({error.verify_message})"
+            if error.verify_code in _CLOCK_CODES:  # this machine's clock may be wrong, and may yet be corrected
+                return TryAgain(what, hint="check this machine's clock")
+            way_out = "install ca-certificates; for a proxy that decrypts TLS, set SSL_CERT_FILE to its CA"
+            return NotTrustedError(what, hint=way_out)
+        if isinstance(error, InvalidURL):  # a blank or a control character in the name of the host or of the proxy
+            return UsageError(str(error))
+        return TryAgain(f"{self.host}: {_words(error)}", hint=getattr(error, "hint", None))
+
+
+def _exchange(http: HTTPConnection, path: str, headers: Mapping[str, str], end: float) -> Reply:
+    """Send one GET; runs in a thread, which ends by itself after it was abandoned."""
+    try:
+        if http.sock is None:
+            _connect(http, end)
+        http.sock.settimeout(_left(end))
+        http.request("GET", path, headers=headers)
+        with http.getresponse() as response:
+            return read_reply(response, end)
+    except BaseException:
+        http.close()
+        raise
+
+
+def _connect(http: HTTPConnection, end: float) -> None:
+    """Connect to the first address that accepts; TryAgain or AccessDeniedError if the proxy opens no tunnel.
+
+    A name may have an unreachable IPv6 address before an IPv4 address, so each gets only a share of the time.
+    """
+    http.timeout = _left(end) / _STEPS
+    try:
+        http.connect()
+    except OSError as error:
+        if refused := _TUNNEL_REFUSED.match(str(error)):
+            raise _refusal_of_proxy(http.host, int(refused[1])) from error
+        raise
+
+
+def _refusal_of_proxy(proxy: str, status: int) -> Exception:
+    answer = f"the proxy {proxy} answers {status}"
+    if is_temporary(status):
+        return TryAgain(answer, hint=PROXY_SETTINGS)
+    login = " (it wants a login)" if status == _LOGIN_WANTED else ""
+    return AccessDeniedError(f"{answer}{login}", hint=PROXY_SETTINGS)
+
+
+def _left(end: float) -> float:
+    left = end - monotonic()
+    if left <= 0:
+        raise TimeoutError(_LATE)
+    return left
+
+
+def _words(error: Exception) -> str:
+    match error:
+        case TimeoutError():
+            return _LATE
+        case IncompleteRead():
+            return _CUT_OFF
+        case OSError():
+            return error.strerror or str(error)
+        case TryAgain():
+            return str(error)
+    return "the server there does not speak HTTP/1.1"  # http.client's text repeats what was received
+
+
+def _parse_authority(text: str) -> tuple[str, int | None]:
+    """Parse HOST or HOST:PORT; UsageError."""
+    try:
+        parts = urlsplit(f"//{text}")
+        port = parts.port
+    except ValueError:
+        raise UsageError(f"{shown(text)} is not HOST or HOST:PORT") from None
+    if not parts.hostname or port == 0 or parts.netloc != text or "@" in text:
+        raise UsageError(f"{shown(text)} is not HOST or HOST:PORT")
+    _check_name(parts.hostname)
+    return parts.hostname, port
+
+
+def _check_name(host: str) -> None:
+    try:
+        host.encode("idna")
+    except UnicodeError:  # an empty label, or one of more than 63 octets
+        raise UsageError(f"{shown(host)} cannot be the name of a host") from None
 
 
 def system_trust() -> ssl.SSLContext:
@@ -356,50 +326,8 @@ def proxy_for(host: str, environ: Mapping[str, str]) -> str | None:
     return proxy
 
 
-def _dial(host: str, port: int, end: float) -> socket.socket:
-    """Connect to the first address of the host that accepts; each address gets its share of the remaining time.
-
-    A name may have an unreachable IPv6 address before an IPv4 address.
-    """
-    if host.replace(".", "").isdigit() or ":" in host:
-        addresses = [(host, port)]
-    else:
-        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)  # it has no time limit
-        try:
-            found = within(_left(end), look_up, f"the name {host} was not resolved in time")
-        except UnicodeError:  # an empty label, or one of more than 63 octets
-            raise UsageError(f"{shown(host)} cannot be the name of a host") from None
-        addresses = [(str(address[0]), port) for *_, address in found[:_ADDRESSES]]
-    refusal: OSError = OSError(f"the name {host} has no address")
-    for number, address in enumerate(addresses):
-        try:
-            return socket.create_connection(address, _left(end) / (len(addresses) - number))
-        except OSError as error:
-            refusal = error
-    raise refusal
-
-
-def _dial_through(target: Target, end: float) -> socket.socket:
-    """Open a tunnel through the proxy (RFC 9110, 9.3.6), with user and password if its URL has them.
-
-    Raises TryAgain for a temporary refusal, AccessDeniedError for another, such as 407 without a login.
-    """
-    proxy, port = _parse_proxy(target.proxy or "")
-    plain = _dial(str(proxy.hostname), port, end)
-    try:
-        authority = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
-        headers = {"Host": authority, **_proxy_login(proxy.username, proxy.password)}
-        _send(plain, encode_head(f"CONNECT {authority} HTTP/1.1", headers), end)
-        status, _ = read_head(Reader(_receiver(plain, end)))
-        _check_tunnel(f"the proxy {proxy.hostname} answers {status}", status)
-    except BaseException:
-        plain.close()
-        raise
-    return plain
-
-
-def _parse_proxy(url: str) -> tuple[SplitResult, int]:
-    """Parse a proxy's URL, and return it with its port; UsageError for another form repeats no part of a password.
+def _parse_proxy(url: str) -> tuple[str, int, dict[str, str]]:
+    """Parse a proxy's URL to host, port and the header of its login; UsageError repeats no part of a password.
 
     The default scheme is http, as for curl, pip and git.
     """
@@ -411,15 +339,8 @@ def _parse_proxy(url: str) -> tuple[SplitResult, int]:
     if parts.scheme != "http" or not parts.hostname or not port:
         named = shown(f"{parts.scheme}://{parts.hostname or ''}")
         raise UsageError(f"the proxy {named} is not of the form http://HOST:PORT", hint=_PROXY_FORM)
-    return parts, port
-
-
-def _check_tunnel(answer: str, status: int) -> None:
-    if is_temporary(status):
-        raise TryAgain(answer, hint=PROXY_SETTINGS)
-    if status != _OK:
-        login = " (it wants a login)" if status == _LOGIN_WANTED else ""
-        raise AccessDeniedError(f"{answer}{login}", hint=PROXY_SETTINGS)
+    _check_name(parts.hostname)
+    return parts.hostname, port, _proxy_login(parts.username, parts.password)
 
 
 def _proxy_login(user: str | None, password: str | None) -> dict[str, str]:
@@ -429,31 +350,3 @@ def _proxy_login(user: str | None, password: str | None) -> dict[str, str]:
 
     pair = b":".join(unquote_to_bytes(os.fsencode(part)) for part in (user, password or ""))  # in any encoding
     return {"Proxy-Authorization": f"Basic {b64encode(pair).decode()}"}
-
-
-def _receiver(source: socket.socket, end: float) -> Callable[[], bytes]:
-    def receive() -> bytes:
-        source.settimeout(_left(end))
-        return source.recv(65_536)
-
-    return receive
-
-
-def _send(sink: socket.socket, data: bytes, end: float) -> None:
-    sink.settimeout(_left(end))
-    sink.sendall(data)
-
-
-def _left(end: float) -> float:
-    left = end - monotonic()
-    if left <= 0:
-        raise TimeoutError("no answer in time")
-    return left
-
-
-def _words(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time" if str(error) == "timed out" else str(error)
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return str(error)

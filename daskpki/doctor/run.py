@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from daskpki.authority.ca import CertificateAuthority
-from daskpki.boot.http import Connection, TryAgain, parse_date, parse_target, proxy_for, system_trust
+from daskpki.boot.http import Connection, TryAgain, parse_date
 from daskpki.confidential import Confidential
 from daskpki.credentials.contexts import LOGIN_FILE, Saved
 from daskpki.credentials.saved_logins import load_login
@@ -191,10 +191,7 @@ def clock_ahead(url: GsmUrl, environ: Mapping[str, str]) -> float | None:
     endpoint = endpoint_for(url, environ)
     if endpoint.transport == GRPC and not endpoint.encrypted:
         return None  # gRPC sends no Date header, and nothing else listens there
-    target = parse_target(endpoint.address, encrypted=endpoint.encrypted)
-    if endpoint.encrypted:
-        target = target._replace(proxy=proxy_for(target.host, environ))
-    connection = Connection(target, system_trust)
+    connection = Connection(endpoint.address, encrypted=endpoint.encrypted, environ=environ)
     try:
         reply = connection.get("/", {}, _TIMEOUT)
     except TryAgain:

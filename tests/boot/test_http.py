@@ -2,33 +2,91 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPException, HTTPResponse
+from itertools import repeat
+from math import inf
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskpki.boot.http import Reply, RetryPolicy, TryAgain, read_reply
+from daskpki.boot.http import Connection, Reply, RetryPolicy, TryAgain, read_reply
 from daskpki.errors import DaskpkiError, NotTrustedError, UnavailableError
 
 
-def read(data: bytes, *, portion: int = 7) -> tuple[Reply, bool]:
-    portions = [data[start : start + portion] for start in range(0, len(data), portion)]
-    return read_reply(lambda: portions.pop(0) if portions else b"")
+@contextmanager
+def answering(*answers: bytes, portion: int = 1 << 20) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that sends one connection after another these bytes, each after a request, and closes; what it got."""
+    heads: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_serve, args=(listener, answers, portion, heads), daemon=True).start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}", heads
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def _serve(listener: socket.socket, answers: tuple[bytes, ...], portion: int, heads: list[bytes]) -> None:
+    with suppress(OSError):  # the test is over
+        for answer in answers:
+            with listener.accept()[0] as connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                heads.append(connection.recv(1000))
+                with suppress(OSError):  # the client has had enough
+                    for start in range(0, len(answer), portion):
+                        connection.sendall(answer[start : start + portion])
+
+
+def read(data: bytes, *, portion: int = 7) -> Reply:
+    with answering(data, portion=portion) as (address, _):
+        connection = Connection(address, encrypted=False)
+        try:
+            return connection.get("/", {}, 5)
+        finally:
+            connection.close()
 
 
 def test_a_reply_with_a_length() -> None:
-    reply, stays = read(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX-Name:  value \r\n\r\nabc")
+    reply = read(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX-Name:  value\r\n\r\nabcdef")
     assert reply == Reply(200, {"content-length": "3", "x-name": "value"}, b"abc")
-    assert stays
 
 
 def test_a_reply_in_chunks() -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
-    reply, stays = read(head + b"3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\n")
-    assert (reply.body, stays) == (b"abc0123456789", False)
+    assert read(head + b"3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\n").body == b"abc0123456789"
 
 
 def test_a_reply_to_the_end_of_the_connection() -> None:
-    assert read(b"HTTP/1.0 404 Not Found\r\n\r\nno")[0].body == b"no"
+    assert read(b"HTTP/1.0 404 Not Found\r\n\r\nno").body == b"no"
+
+
+def test_a_redirection_is_an_answer_like_others() -> None:
+    reply = read(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n")
+    assert (reply.status, reply.body) == (302, b"")
+
+
+def test_a_request_asks_for_a_reply_as_it_is() -> None:
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as (address, heads):
+        Connection(address, encrypted=False).get("/a?b", {"X-Name": "value"}, 5)
+    first, *lines = heads[0].decode().split("\r\n")
+    assert first == "GET /a?b HTTP/1.1"
+    assert set(lines) == {f"Host: {address}", "Accept-Encoding: identity", "X-Name: value", ""}
+
+
+@pytest.mark.parametrize("value", ["x\r\nEvil: y", "x\nEvil: y"])
+def test_a_header_of_two_lines_is_not_sent_and_not_repeated(value: str) -> None:
+    """A token is from the metadata server, which may be another one."""
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as (address, heads):
+        with pytest.raises(TryAgain) as caught:
+            Connection(address, encrypted=False).get("/", {"Authorization": value}, 5)
+        assert "Evil" not in str(caught.value)
+        assert b"Evil" not in b"".join(heads)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -36,29 +94,76 @@ def test_a_reply_to_the_end_of_the_connection() -> None:
     [
         b"",
         b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/ht",
         b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc",
-        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nabc",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 1_0\r\n\r\n0123456789",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\nabc",
         b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcdef\r\n0\r\n\r\n",
+        CHUNKED + b"xyz\r\n",
+        CHUNKED + b"3\r\nabcdef\r\n0\r\n\r\n",
+        CHUNKED + b"-1\r\nabcdef\r\n0\r\n\r\n",
+        CHUNKED + b"3\r\nabc\r\n",
         b"HTTP/1.1 twohundred\r\n\r\n",
+        b"HTTP/2 200\r\n\r\n",
         b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000,
+        b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 70_000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 1000,
     ],
 )
 def test_what_is_cut_off_or_no_http_may_be_tried_again(data: bytes) -> None:
-    with pytest.raises(TryAgain):
+    with pytest.raises(TryAgain, match=r"cut off|does not speak HTTP|closed connection|reset by peer"):
         read(data, portion=4096)
 
 
-@given(st.binary(max_size=300), st.integers(1, 50))
-def test_any_bytes_are_a_reply_or_to_be_tried_again(data: bytes, portion: int) -> None:
-    try:
-        reply, _ = read(b"HTTP/1.1 200 OK\r\n" + data, portion=portion)
-    except TryAgain:
-        return
+ENDLESS = {
+    "a length": b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n",
+    "no length": b"HTTP/1.1 200 OK\r\n\r\n",
+    "a chunk": CHUNKED + b"999999\r\n",
+    "a negative chunk": CHUNKED + b"-1\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_longer_body_than_any_payload_is_not_read(kind: str) -> None:
+    with pytest.raises(TryAgain, match="longer than any that is expected"):
+        read(ENDLESS[kind] + bytes(3 << 20), portion=1 << 16)
+
+
+@pytest.mark.parametrize("length", [b"-1", b"x"])
+def test_with_a_length_that_is_none_the_body_ends_with_the_connection(length: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: " + length
+    assert read(head + b"\r\n\r\nabc").body == b"abc"
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_reply_or_to_be_tried_again(data: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 200 OK\r\n" + data)
+        theirs.shutdown(socket.SHUT_WR)
+        with HTTPResponse(ours) as response:
+            try:
+                response.begin()
+                reply = read_reply(response, inf)
+            except (HTTPException, ValueError, TryAgain):
+                return
     assert len(reply.body) <= len(data)
+
+
+WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nup"
+
+
+def test_a_connection_that_the_server_closed_between_two_requests_is_replaced() -> None:
+    """As a server does that has waited long enough for the second one, which then meets the closed connection."""
+    notes: list[str] = []
+    with answering(*repeat(WHOLE, 2)) as (address, heads):
+        connection = Connection(address, encrypted=False)
+        policy = RetryPolicy(time.monotonic() + 30, notes.append)
+        for _ in range(2):
+            assert policy.persist(lambda timeout: connection.get("/", {}, timeout)).body == b"up"
+        connection.close()
+    assert len(heads) == 2
+    assert len(notes) == 1, "the second request failed once"
 
 
 class Hands:

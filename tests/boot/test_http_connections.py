@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daskpki.boot.google import crc32c
-from daskpki.boot.http import Connection, TryAgain, parse_target, proxy_for, system_trust
+from daskpki.boot.http import Connection, TryAgain, proxy_for
 from daskpki.errors import AccessDeniedError, DaskpkiError, UnavailableError, UsageError
 from tests.emulator.certificates import Web, web_certificate
 from tests.emulator.metadata import MetadataServer
@@ -37,11 +38,11 @@ def test_crc32c_of_the_standard() -> None:
 @given(st.text(max_size=30))
 def test_any_text_is_a_target_or_refused(text: str) -> None:
     try:
-        target = parse_target(text, encrypted=True)
+        connection = Connection(text, encrypted=True)
     except UsageError:
         return
-    assert target.host
-    assert 0 < target.port < 65_536
+    assert connection.host
+    assert 0 < connection.port < 65_536
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,8 @@ def test_a_proxy_is_used_for_secret_manager_and_not_for_metadata(https: Cloud, w
         done = run_entrypoint(environ, "exec", "worker", "--", "echo", "up")
     assert (done.returncode, done.stdout) == (0, "up\n"), done.stderr
     (head,) = heads
-    assert head.startswith(f"CONNECT localhost:{https.server.listener.port} HTTP/1.1\r\n".encode())
+    authority = f"localhost:{https.server.listener.port}"
+    assert re.match(rf"CONNECT {authority} HTTP/1\.[01]\r\nHost: {authority}\r\n", head.decode())
     assert b"\r\nProxy-Authorization: Basic dXNlcjpwQHNz\r\n" in head
     assert "p@ss" not in done.stderr
 
@@ -180,26 +182,26 @@ def test_a_proxy_gets_the_password_as_it_was_given() -> None:
     """Its bytes may be no UTF-8, in the URL as in the environment, which has them as surrogates."""
     for password in ("%ff", "\udcff"):
         with proxy(b"HTTP/1.1 407 no\r\n\r\n") as (port, heads):
-            target = parse_target("[fd00::5]", encrypted=True, proxy=f"http://bob:{password}@127.0.0.1:{port}")
+            environ = {"https_proxy": f"http://bob:{password}@127.0.0.1:{port}"}
             with pytest.raises(AccessDeniedError, match="answers 407"):
-                Connection(target, system_trust).get("/", {}, 5)
+                Connection("[fd00::5]", encrypted=True, environ=environ).get("/", {}, 5)
         assert b"Proxy-Authorization: Basic Ym9iOv8=\r\n" in heads[0]
-        assert heads[0].startswith(b"CONNECT [fd00::5]:443 HTTP/1.1\r\nHost: [fd00::5]:443\r\n")
+        assert re.match(r"CONNECT \[fd00::5\]:443 HTTP/1\.[01]\r\nHost: \[fd00::5\]:443\r\n", heads[0].decode())
 
 
-@pytest.mark.parametrize("host", ["a..b", "a" * 64])
-@pytest.mark.parametrize("form", ["{}", "http://{}:3128"])
-def test_what_cannot_be_a_name_ends_without_another_attempt(form: str, host: str) -> None:
-    way = {"authority": host} if form == "{}" else {"authority": "h", "proxy": form.format(host)}
-    with pytest.raises(UsageError, match=f"'{host}' cannot be the name of a host"):
-        Connection(parse_target(**way, encrypted=True), system_trust).get("/", {}, 5)
+@pytest.mark.parametrize(("host", "rule"), [("a..b", "name"), ("a" * 64, "name"), ("a b", "control characters")])
+def test_what_cannot_be_a_name_ends_without_another_attempt(host: str, rule: str) -> None:
+    for authority, environ in ((host, {}), ("h", {"https_proxy": f"http://{host}:3128"})):
+        with pytest.raises(UsageError, match=rule) as caught:
+            Connection(authority, encrypted=True, environ=environ).get("/", {}, 5)
+        assert f"'{host}'" in str(caught.value)
 
 
 def test_no_port_is_taken_for_port_0() -> None:
     with pytest.raises(UsageError, match="is not HOST or HOST:PORT"):
-        parse_target("h:0", encrypted=True)
+        Connection("h:0", encrypted=True)
     with pytest.raises(UsageError, match="is not of the form http://HOST:PORT"):
-        Connection(parse_target("h", encrypted=True, proxy="http://127.0.0.1:0"), system_trust).get("/", {}, 5)
+        Connection("h", encrypted=True, environ={"https_proxy": "http://127.0.0.1:0"})
 
 
 def test_a_proxy_of_another_kind_is_refused(https: Cloud) -> None:
@@ -231,31 +233,62 @@ def test_each_address_of_a_name_is_tried(
 ) -> None:
     """As for `localhost`, whose first one is often ::1, where nobody listens."""
     with proxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nup") as (port, _):
-        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
-        resolve = socket.getaddrinfo
-
-        def look_up(host: str, *arguments: Any, **named: Any) -> Any:
-            return found if host == "name.example" else resolve(host, *arguments, **named)
-
-        monkeypatch.setattr(socket, "getaddrinfo", look_up)
-        connection = Connection(parse_target(f"name.example:{port}", encrypted=False), system_trust)
-        if reached:
-            assert connection.get("/", {}, 5).body == b"up"
-        else:
-            with pytest.raises(TryAgain, match=r"refused|has no address"):
-                connection.get("/", {}, 5)
+        connection = Connection(f"name.example:{port}", encrypted=False)
+        with named(monkeypatch, addresses, port):
+            if reached:
+                assert connection.get("/", {}, 5).body == b"up"
+            else:
+                with pytest.raises(TryAgain, match=r"name\.example: .*(refused|empty list)"):
+                    connection.get("/", {}, 5)
         connection.close()
-        monkeypatch.undo()
 
 
-def _drip(connection: socket.socket) -> None:
-    """One byte every 50 ms, without end: each read succeeds, the exchange never does."""
+@contextmanager
+def named(monkeypatch: pytest.MonkeyPatch, addresses: Sequence[str], port: int) -> Iterator[None]:
+    """These addresses for `name.example`."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+    resolve = socket.getaddrinfo
+
+    def look_up(host: str, *arguments: Any, **named: Any) -> Any:
+        return found if host == "name.example" else resolve(host, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", look_up)
+        yield
+
+
+def test_an_address_that_does_not_answer_leaves_time_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an IPv6 address where no IPv6 is routed: the first one accepts no further connection."""
+    with (
+        proxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nup") as (port, _),
+        socket.create_server(("127.0.0.3", port), backlog=0),
+        socket.create_connection(("127.0.0.3", port)),
+    ):
+        connection = Connection(f"name.example:{port}", encrypted=False)
+        with named(monkeypatch, ["127.0.0.3", "127.0.0.1"], port):
+            begin = time.monotonic()
+            assert connection.get("/", {}, 4).body == b"up"
+            assert time.monotonic() - begin > 0.9, "control: the first one did not answer"
+        connection.close()
+
+
+def _drip(connection: socket.socket, portion: bytes = b"H") -> None:
+    """A little every 50 ms, without end: each read succeeds, the exchange never does."""
     try:
         while True:
-            connection.sendall(b"H")
+            connection.sendall(portion)
             time.sleep(0.05)
     except OSError:
         return
+
+
+def _drip_body(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+    _drip(connection)
+
+
+def _go_on(connection: socket.socket) -> None:
+    _drip(connection, b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 def _wait(connection: socket.socket) -> None:
@@ -263,18 +296,35 @@ def _wait(connection: socket.socket) -> None:
         pass
 
 
-@pytest.mark.parametrize("behave", [_drip, _wait])
-def test_the_time_limit_is_for_the_whole_exchange(behave: Callable[[socket.socket], None]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "behave"),
+    [
+        ("server", _drip),
+        ("server", _drip_body),
+        ("server", _go_on),
+        ("server", _wait),
+        ("TLS", _wait),
+        ("proxy", _drip),
+        ("proxy", _wait),
+    ],
+)
+def test_the_time_limit_is_for_the_whole_exchange(kind: str, behave: Callable[[socket.socket], None]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
 
         def serve() -> None:
-            connection, _ = listener.accept()
-            behave(connection)
+            with listener.accept()[0] as connection, contextlib.suppress(ConnectionError):
+                behave(connection)
 
-        threading.Thread(target=serve, daemon=True).start()
-        connection = Connection(parse_target(f"127.0.0.1:{port}", encrypted=False), system_trust)
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        if kind == "proxy":
+            connection = Connection("h", encrypted=True, environ={"https_proxy": address})
+        else:
+            connection = Connection(address, encrypted=kind == "TLS")
         begin = time.monotonic()
         with pytest.raises(TryAgain, match="no answer in time"):
             connection.get("/", {}, 0.3)
-        assert time.monotonic() - begin < 0.6
+        assert time.monotonic() - begin < (0.6 if kind == "server" else 1.2)  # TLS begins with loading the CAs
+        server.join(5)
+        assert not server.is_alive(), "its connection was closed"

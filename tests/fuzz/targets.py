@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import struct
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
+from http.client import HTTPException, HTTPResponse
+from math import inf
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -41,6 +44,7 @@ from tests.support.pki_material import NOW, authority, identity, key, leaf, pars
 HERE: Final = Path(__file__).parent
 FORMATS: Final = HERE.parent / "formats" / "data" / "format-1"
 _MIB: Final = 1 << 20
+_SOCKET_BUFFER: Final = 1 << 16
 
 
 class Target(NamedTuple):
@@ -74,9 +78,13 @@ def _trust(data: bytes) -> None:
 
 
 def _reply(data: bytes) -> None:
-    left = [data[start : start + 7] for start in range(0, len(data), 7)]
-    reply, _ = read_reply(lambda: left.pop(0) if left else b"")
-    parse_refusal(reply)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(data[:_SOCKET_BUFFER])
+        theirs.shutdown(socket.SHUT_WR)
+        with HTTPResponse(ours) as response:
+            response.begin()
+            parse_refusal(read_reply(response, inf))
 
 
 def _login(data: bytes) -> object:
@@ -189,7 +197,7 @@ TARGETS: Final[dict[str, Target]] = {
             b"HTTP/1.1 403 x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
             b"HTTP/1.0 404 x\r\n\r\n" + json.dumps({"error": {"message": "m", "status": "NOT_FOUND"}}).encode(),
         ],
-        (DaskpkiError, TryAgain),
+        (DaskpkiError, TryAgain, HTTPException, ValueError),  # as Connection.get translates them
     ),
     "records": Target(decode_part, [(FORMATS / name).read_bytes() for name in ("records.head", "records.segment")]),
     "sealed": Target(lambda data: open_with_key(data, _BOX, context=b"c"), [seal_with_key(_BOX, _BOX, context=b"c")]),

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead, InvalidURL
+from http import HTTPStatus, client
 from time import monotonic
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -125,10 +125,6 @@ def parse_date(text: str) -> float | None:
 
 _MAX_BODY: Final = 1 << 20
 """Bytes of a reply's body: a payload has at most 64 KiB, 88 KiB in its JSON document."""
-_HTTPS: Final = 443
-_HTTP: Final = 80
-_OK: Final = 200
-_LOGIN_WANTED: Final = 407
 PROXY_SETTINGS: Final = "https_proxy=http://USER:PASSWORD@HOST:PORT and no_proxy say who goes through it, and as whom"
 _PROXY_FORM: Final = (
     "https_proxy=http://HOST:PORT, with %2F for a / in a password, or no_proxy=googleapis.com to go there directly"
@@ -150,7 +146,7 @@ class Reply(NamedTuple):
     body: bytes
 
 
-def read_reply(response: HTTPResponse, end: float) -> Reply:
+def read_reply(response: client.HTTPResponse, end: float) -> Reply:
     """Read the body of a response until `end`; TryAgain if it is cut off or too long."""
     body = b""
     while part := response.read1(_MAX_BODY):  # read() would take a chunk of the size -1 for all that follows
@@ -173,12 +169,11 @@ class Connection:
 
     def __init__(self, authority: str, *, encrypted: bool, environ: Mapping[str, str] = {}) -> None:
         self.host, port = _parse_authority(authority)
-        self.port = port or (_HTTPS if encrypted else _HTTP)
+        self.port = port or (client.HTTPS_PORT if encrypted else client.HTTP_PORT)
         self._encrypted = encrypted
         proxy = proxy_for(self.host, environ) if encrypted else None
         self._proxy = None if proxy is None else _parse_proxy(proxy)
-        self._trust: ssl.SSLContext | None = None
-        self._http: HTTPConnection | None = None
+        self._http: client.HTTPConnection | None = None
 
     def get(self, path: str, headers: Mapping[str, str], timeout: float) -> Reply:
         """Send one GET, and return the reply within `timeout` seconds in all.
@@ -189,7 +184,7 @@ class Connection:
         try:
             http = self._http = self._http or self._unopened()
             return within(timeout, partial(_exchange, http, path, headers, monotonic() + timeout), _LATE)
-        except (OSError, HTTPException, ValueError, TryAgain) as error:
+        except (OSError, client.HTTPException, ValueError, TryAgain) as error:
             self.close()
             raise self._meaning(error) from error
 
@@ -203,14 +198,14 @@ class Connection:
                 opened.shutdown(socket.SHUT_RDWR)
         http.close()
 
-    def _unopened(self) -> HTTPConnection:
+    def _unopened(self) -> client.HTTPConnection:
         if not self._encrypted:
-            return HTTPConnection(self.host, self.port)
-        self._trust = self._trust or system_trust()
+            return client.HTTPConnection(self.host, self.port)
+        trust = system_trust()
         if self._proxy is None:
-            return HTTPSConnection(self.host, self.port, context=self._trust)
+            return client.HTTPSConnection(self.host, self.port, context=trust)
         proxy, port, login = self._proxy
-        http = HTTPSConnection(proxy, port, context=self._trust)
+        http = client.HTTPSConnection(proxy, port, context=trust)
         name = f"[{self.host}]" if ":" in self.host else self.host
         http.set_tunnel(name, self.port, {"Host": f"{name}:{self.port}", **login})
         return http
@@ -222,12 +217,12 @@ class Connection:
                 return TryAgain(what, hint="check this machine's clock")
             way_out = "install ca-certificates; for a proxy that decrypts TLS, set SSL_CERT_FILE to its CA"
             return NotTrustedError(what, hint=way_out)
-        if isinstance(error, InvalidURL):  # a blank or a control character in the name of the host or of the proxy
+        if isinstance(error, client.InvalidURL):  # a blank or a control character in a host's name
             return UsageError(str(error))
         return TryAgain(f"{self.host}: {_words(error)}", hint=getattr(error, "hint", None))
 
 
-def _exchange(http: HTTPConnection, path: str, headers: Mapping[str, str], end: float) -> Reply:
+def _exchange(http: client.HTTPConnection, path: str, headers: Mapping[str, str], end: float) -> Reply:
     """Send one GET; runs in a thread, which ends by itself after it was abandoned."""
     try:
         if http.sock is None:
@@ -241,7 +236,7 @@ def _exchange(http: HTTPConnection, path: str, headers: Mapping[str, str], end: 
         raise
 
 
-def _connect(http: HTTPConnection, end: float) -> None:
+def _connect(http: client.HTTPConnection, end: float) -> None:
     """Connect to the first address that accepts; TryAgain or AccessDeniedError if the proxy opens no tunnel.
 
     A name may have an unreachable IPv6 address before an IPv4 address, so each gets only a share of the time.
@@ -259,7 +254,7 @@ def _refusal_of_proxy(proxy: str, status: int) -> Exception:
     answer = f"the proxy {proxy} answers {status}"
     if is_temporary(status):
         return TryAgain(answer, hint=PROXY_SETTINGS)
-    login = " (it wants a login)" if status == _LOGIN_WANTED else ""
+    login = " (it wants a login)" if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED else ""
     return AccessDeniedError(f"{answer}{login}", hint=PROXY_SETTINGS)
 
 
@@ -274,7 +269,7 @@ def _words(error: Exception) -> str:
     match error:
         case TimeoutError():
             return _LATE
-        case IncompleteRead():
+        case client.IncompleteRead():
             return _CUT_OFF
         case OSError():
             return error.strerror or str(error)
@@ -333,7 +328,7 @@ def _parse_proxy(url: str) -> tuple[str, int, dict[str, str]]:
     """
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        port = _HTTP if parts.port is None else parts.port
+        port = client.HTTP_PORT if parts.port is None else parts.port
     except ValueError:  # an unescaped "/" in a password ends the host before the "@", and the rest is taken for a port
         raise UsageError("the proxy's URL has no valid host and port", hint=_PROXY_FORM) from None
     if parts.scheme != "http" or not parts.hostname or not port:

@@ -27,6 +27,7 @@ from daskpki.pki.profile import (
     LeafRequest,
     Lifetime,
     check_request,
+    is_near_end,
     leaf_lifetime,
 )
 from daskpki.records import ISSUED, RELEASED, RESERVED
@@ -37,7 +38,7 @@ if TYPE_CHECKING:  # reports read due dates, and issue nothing
 
 def is_due(life: CertificateRecord | Lifetime, now: float) -> bool:
     """True if two thirds of a certificate's life are past."""
-    return now >= life.not_before + (life.not_after - life.not_before) * 2 / 3
+    return is_near_end(life.not_before, life.not_after, now)
 
 
 def renewable(inventory: Inventory) -> Iterator[CertificateRecord]:

@@ -27,10 +27,11 @@ from daskpki.credentials.verified import Pins, VerifiedCredential, verify_creden
 from daskpki.errors import CorruptError, NotFoundError, UsageError
 from daskpki.handover import load_handover
 from daskpki.identity import Role, parse_label
-from daskpki.pki.certificates import load_certificate
+from daskpki.pki.certificates import lifetime, load_certificate, utc_time
 from daskpki.pki.credential import parse_credential
 from daskpki.pki.keys import parse_key, serialize_key
 from daskpki.pki.pem import parse_certificates
+from daskpki.pki.profile import is_near_end
 from daskpki.pki.trust_document import TrustDocument, TrustPayload, parse_trust
 from daskpki.quoting import shortened
 from daskpki.store.append_chain import ChainHead, trust_chain, verify_no_rival
@@ -176,15 +177,10 @@ class Ending(NamedTuple):
 
 def ending(leaf: bytes, trust: TrustDocument, now: datetime) -> Ending:
     """The earlier end of a certificate (DER) and of the revocation lists of its trust document."""
-    certificate = load_certificate(leaf)
-    spans = [(certificate.not_valid_before_utc, certificate.not_valid_after_utc, "its certificate")]
-    spans += [(_utc(part.this_update), _utc(part.next_update), "its revocation list") for part in trust.crls]
+    spans = [(*lifetime(load_certificate(leaf)), "its certificate")]
+    spans += [(part.this_update, part.next_update, "its revocation list") for part in trust.crls]
     begin, end, what = min(spans, key=lambda span: span[1])
-    return Ending(end, what, now > begin + (end - begin) * 2 / 3)
-
-
-def _utc(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    return Ending(utc_time(end), what, is_near_end(begin, end, now.timestamp()))
 
 
 def renewal(obtained: Obtained, wanted: Wanted, here: Environment) -> str:

@@ -163,6 +163,11 @@ def format_ttl(seconds: int) -> str:
     return f"{seconds}s"
 
 
+def is_near_end(begin: float, end: float, now: float) -> bool:
+    """True if two thirds of a life are past: then a certificate is due for renewal."""
+    return now >= begin + (end - begin) * 2 / 3
+
+
 def is_within(name: str, domain: str) -> bool:
     """True if a DNS name lies in the subtree `domain` (RFC 5280, 4.2.1.10: labels may be added on the left)."""
     return name == domain or name.endswith(f".{domain}")

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
     from daskpki.authority.ca_keys import OfflineRoot
     from daskpki.store.gsm.secrets import GsmOptions
-    from daskpki.store.port import Store
 
 
 class OfflineRootFile(NamedTuple):
@@ -78,9 +77,6 @@ def init_ca(
         str | None, typer.Option(metavar="KEY", help="gsm: encrypt with this Cloud KMS key. Cannot change later.")
     ] = None,
     root: OfflineRootFile = OfflineRootFile(),
-    recovery: Annotated[
-        bool, typer.Option("--recovery", help="local: add a recovery code to the store and print it once.")
-    ] = False,
 ) -> None:
     """Make the cluster's certificate authority.
 
@@ -106,7 +102,6 @@ def init_ca(
     with invocation.authority(create=True, placement=_placement(invocation, replication, cmek), seal=seal) as authority:
         authority.init(plan, ca_key=ca_key)
         document = _document(authority, leaves)
-        document["recoveryCode"] = _recovery_code(authority.session.store) if recovery else None
     invocation.output.result(document, _lines(document))
     invocation.output.hint(*_next_steps(document, root.offline_root, seal=seal))
 
@@ -119,14 +114,6 @@ def _placement(invocation: Invocation, replication: str | None, cmek: str | None
     from daskpki.store.gsm.secrets import GsmOptions
 
     return GsmOptions(tuple(part for part in (replication or "").split(",") if part), cmek)
-
-
-def _recovery_code(store: Store) -> str:
-    from daskpki.store.local.store import LocalStore
-
-    if not isinstance(store, LocalStore):
-        raise UsageError("a recovery code is for a local store", hint="on Secret Manager, IAM decides who may read")
-    return store.slots.add_recovery().reveal().decode()
 
 
 def _document(authority: CertificateAuthority, leaves: Sequence[tuple[Role, str]]) -> dict[str, Any]:
@@ -154,14 +141,12 @@ def _document(authority: CertificateAuthority, leaves: Sequence[tuple[Role, str]
 
 def _lines(document: dict[str, Any]) -> list[str]:
     leaves = [f"  {leaf['role']}/{leaf['name']}  valid until {leaf['notAfter'][:10]}" for leaf in document["issued"]]
-    code = document["recoveryCode"]
     return [
         f"made the CA of cluster {document['cluster']!r} in {document['store']}",
         f"  trust domain  {document['trustDomain']}",
         f"  valid until   {document['notAfter'][:10]}",
         f"  SHA-256       {fingerprint_lines(document['fingerprint'])}",
         *(["issued", *leaves] if leaves else []),
-        *(["recovery code, shown this once (keep it on paper):", f"  {code}"] if code else []),
     ]
 
 

@@ -131,7 +131,7 @@ def test_it_ends_with_whichever_ends_first() -> None:
     assert ending(usual.leaf, trust, cluster.now).at == end
     two_thirds = begin + (end - begin) * 2 / 3
     assert not ending(usual.leaf, trust, two_thirds - timedelta(seconds=1)).is_near
-    assert ending(usual.leaf, trust, two_thirds).is_near
+    assert ending(usual.leaf, trust, two_thirds + timedelta(seconds=1)).is_near
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
 """The store on Google Secret Manager, through the official client.
 
     client.py     the only importer of Google's libraries       api.py         requests with their retries
-    endpoint.py   address and transport (pure)                  errors.py      what a refusal means (pure)
-    placement.py  replication and keys (pure)                   secrets.py     SecretStore
+    secrets.py    SecretStore; replication and keys             errors.py      what a refusal means (pure)
     log.py        RecordLog, over daskpki.store.append_chain    log_format.py  the log's payloads (pure)
     log_view.py   records and inventory of a log                iam.py         IAM policies of secrets
     store.py      Store

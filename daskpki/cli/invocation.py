@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache, partial, wraps
 from inspect import Parameter, signature
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, cast, get_type_hints
 
@@ -51,7 +51,7 @@ YesOption = Annotated[bool, typer.Option("--yes", envvar="DASKPKI_YES", help="Do
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:
-    """Move the options of `daskpki` itself to the front; nothing behind `--` is touched."""
+    """Move the options of `daskpki` itself to the front, as OPTION=VALUE; nothing behind `--` is touched."""
     front: list[str] = []
     rest: list[str] = []
     pending = iter(arguments)
@@ -63,7 +63,7 @@ def hoist(arguments: Sequence[str]) -> list[str]:
         elif argument in FLAGS or argument.startswith(_JOINED):
             front.append(argument)
         elif argument in WITH_VALUE:
-            front += [argument, *islice(pending, 1)]
+            front += [f"{argument}={value}" for value in islice(pending, 1)] or [argument]
         else:
             rest.append(argument)
     return front + rest
@@ -403,16 +403,8 @@ def _kms(uri: str) -> CaKeys:
 
 def given_options(hoisted: Sequence[str]) -> str:
     """The options with a value at the front of hoisted arguments, quoted for a shell."""
-    words: list[str] = []
-    pending = iter(hoisted)
-    for argument in pending:
-        if argument in WITH_VALUE:
-            words += [f"{argument}={value}" for value in islice(pending, 1)]
-        elif argument.startswith(_JOINED):
-            words.append(argument)
-        elif argument not in FLAGS:
-            break
-    return shlex.join(words)
+    front = takewhile(lambda word: word in FLAGS or word.startswith(_JOINED), hoisted)
+    return shlex.join(word for word in front if word not in FLAGS)
 
 
 def with_options(text: str, options: str, commands: Iterable[str]) -> str:

@@ -26,7 +26,7 @@ GLOBALS = st.one_of(
 @given(st.lists(st.one_of(WORDS.map(lambda word: [word]), GLOBALS)))
 def test_global_options_move_to_the_front_and_the_rest_keeps_its_order(pieces: list[list[str]]) -> None:
     is_global = [piece[0].split("=")[0] in (*FLAGS, *WITH_VALUE) for piece in pieces]
-    front = [word for piece, moved in zip(pieces, is_global, strict=True) if moved for word in piece]
+    front = ["=".join(piece) for piece, moved in zip(pieces, is_global, strict=True) if moved]
     rest = [word for piece, moved in zip(pieces, is_global, strict=True) if not moved for word in piece]
     hoisted = hoist([word for piece in pieces for word in piece])
     assert hoisted == front + rest

@@ -118,7 +118,7 @@ def parse_date(text: str) -> float | None:
 
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return moment.timestamp() if moment.tzinfo else None
 
@@ -135,6 +135,7 @@ _STEPS: Final = 4
 """Share of an exchange's time, one in so many, for each step of connecting: an address, the proxy's answer, TLS."""
 _LATE: Final = "no answer in time"
 _CUT_OFF: Final = "the reply was cut off"
+_BLANK: Final = re.compile(r"[\x00-\x20\x7f]")
 _TUNNEL_REFUSED: Final = re.compile(r"Tunnel connection failed: (\d{3})\b")  # http.client's only word of it
 
 
@@ -148,6 +149,8 @@ class Reply(NamedTuple):
 
 def read_reply(response: client.HTTPResponse, end: float) -> Reply:
     """Read the body of a response until `end`; TryAgain if it is cut off or too long."""
+    if response.status < HTTPStatus.OK:  # http.client skips 100 only, and would read the reply for the next request's
+        raise TryAgain(f"the reply has the status {response.status}, which is none of a last one")
     body = b""
     while part := response.read1(_MAX_BODY):  # read() would take a chunk of the size -1 for all that follows
         body += part
@@ -169,11 +172,15 @@ class Connection:
 
     def __init__(self, authority: str, *, encrypted: bool, environ: Mapping[str, str] = {}) -> None:
         self.host, port = _parse_authority(authority)
-        self.port = port or (client.HTTPS_PORT if encrypted else client.HTTP_PORT)
+        usual = client.HTTPS_PORT if encrypted else client.HTTP_PORT
+        self.port = port or usual
+        self._name = f"[{self.host}]" if ":" in self.host else self.host
+        self._authority = self._name if self.port == usual else f"{self._name}:{self.port}"
         self._encrypted = encrypted
         proxy = proxy_for(self.host, environ) if encrypted else None
         self._proxy = None if proxy is None else _parse_proxy(proxy)
         self._http: client.HTTPConnection | None = None
+        self._trust: ssl.SSLContext | None = None
 
     def get(self, path: str, headers: Mapping[str, str], timeout: float) -> Reply:
         """Send one GET, and return the reply within `timeout` seconds in all.
@@ -181,34 +188,67 @@ class Connection:
         Raises TryAgain if another attempt may succeed, NotTrustedError for a certificate that is not trusted,
         AccessDeniedError if the proxy refuses for good.
         """
+        fields = {"Host": self._authority, **headers}
         try:
+            if self._encrypted:
+                self._trust = self._trust or system_trust()
             http = self._http = self._http or self._unopened()
-            return within(timeout, partial(_exchange, http, path, headers, monotonic() + timeout), _LATE)
+            return within(timeout, partial(self._exchange, http, path, fields, monotonic() + timeout), _LATE)
         except (OSError, client.HTTPException, ValueError, TryAgain) as error:
-            self.close()
-            raise self._meaning(error) from error
+            self._abandon()
+            raise self._meaning(error) from None  # http.client repeats a header that it does not send, as of a token
 
     def close(self) -> None:
-        """Close the connection, also under a thread that waits for it; the next request opens a new one."""
+        """Close the connection between two requests; the next one opens a new one."""
         http, self._http = self._http, None
-        if http is None:
-            return
-        if opened := http.sock:
+        if http is not None:
+            http.close()
+
+    def _abandon(self) -> None:
+        """End what a thread may wait for. The thread closes it: another connection might soon have the descriptor."""
+        http, self._http = self._http, None
+        if http is not None and (opened := http.sock):
             with suppress(OSError):  # it was never connected, or is not any more
-                opened.shutdown(socket.SHUT_RDWR)
-        http.close()
+                socket.socket.shutdown(opened, socket.SHUT_RDWR)  # SSLSocket's lets the thread go on in plain text
 
     def _unopened(self) -> client.HTTPConnection:
-        if not self._encrypted:
-            return client.HTTPConnection(self.host, self.port)
-        trust = system_trust()
         if self._proxy is None:
-            return client.HTTPSConnection(self.host, self.port, context=trust)
-        proxy, port, login = self._proxy
-        http = client.HTTPSConnection(proxy, port, context=trust)
-        name = f"[{self.host}]" if ":" in self.host else self.host
-        http.set_tunnel(name, self.port, {"Host": f"{name}:{self.port}", **login})
+            http = client.HTTPConnection(self.host, self.port)
+        else:
+            proxy, port, login = self._proxy
+            http = client.HTTPConnection(proxy, port)
+            http.set_tunnel(self._name, self.port, {"Host": f"{self._name}:{self.port}", **login})
+        http.auto_open = 0  # or an abandoned thread would open it again
         return http
+
+    def _exchange(self, http: client.HTTPConnection, path: str, headers: Mapping[str, str], end: float) -> Reply:
+        """Send one GET; runs in a thread, which ends by itself after it was abandoned."""
+        try:
+            if http.sock is None:
+                self._connect(http, end)
+            http.sock.settimeout(_left(end))
+            http.request("GET", path, headers=headers)
+            with http.getresponse() as response:
+                return read_reply(response, end)
+        except BaseException:
+            http.close()
+            raise
+
+    def _connect(self, http: client.HTTPConnection, end: float) -> None:
+        """Connect to the first address that accepts; TryAgain or AccessDeniedError if the proxy opens no tunnel.
+
+        A name may have an unreachable IPv6 address before an IPv4 address, so each gets only a share of the time.
+        HTTPSConnection is not used, since it compares a tunnel's IPv6 address with its brackets.
+        """
+        http.timeout = _left(end) / _STEPS
+        try:
+            http.connect()
+        except OSError as error:
+            if refused := _TUNNEL_REFUSED.match(str(error)):
+                raise _refusal_of_proxy(http.host, int(refused[1])) from error
+            raise
+        if self._trust is not None:
+            http.sock = self._trust.wrap_socket(http.sock, server_hostname=self.host)
 
     def _meaning(self, error: Exception) -> Exception:
         if isinstance(error, ssl.SSLCertVerificationError):
@@ -217,37 +257,7 @@ class Connection:
                 return TryAgain(what, hint="check this machine's clock")
             way_out = "install ca-certificates; for a proxy that decrypts TLS, set SSL_CERT_FILE to its CA"
             return NotTrustedError(what, hint=way_out)
-        if isinstance(error, client.InvalidURL):  # a blank or a control character in a host's name
-            return UsageError(str(error))
         return TryAgain(f"{self.host}: {_words(error)}", hint=getattr(error, "hint", None))
-
-
-def _exchange(http: client.HTTPConnection, path: str, headers: Mapping[str, str], end: float) -> Reply:
-    """Send one GET; runs in a thread, which ends by itself after it was abandoned."""
-    try:
-        if http.sock is None:
-            _connect(http, end)
-        http.sock.settimeout(_left(end))
-        http.request("GET", path, headers=headers)
-        with http.getresponse() as response:
-            return read_reply(response, end)
-    except BaseException:
-        http.close()
-        raise
-
-
-def _connect(http: client.HTTPConnection, end: float) -> None:
-    """Connect to the first address that accepts; TryAgain or AccessDeniedError if the proxy opens no tunnel.
-
-    A name may have an unreachable IPv6 address before an IPv4 address, so each gets only a share of the time.
-    """
-    http.timeout = _left(end) / _STEPS
-    try:
-        http.connect()
-    except OSError as error:
-        if refused := _TUNNEL_REFUSED.match(str(error)):
-            raise _refusal_of_proxy(http.host, int(refused[1])) from error
-        raise
 
 
 def _refusal_of_proxy(proxy: str, status: int) -> Exception:
@@ -287,15 +297,18 @@ def _parse_authority(text: str) -> tuple[str, int | None]:
         raise UsageError(f"{shown(text)} is not HOST or HOST:PORT") from None
     if not parts.hostname or port == 0 or parts.netloc != text or "@" in text:
         raise UsageError(f"{shown(text)} is not HOST or HOST:PORT")
-    _check_name(parts.hostname)
-    return parts.hostname, port
+    return _encoded_name(parts.hostname), port
 
 
-def _check_name(host: str) -> None:
+def _encoded_name(host: str) -> str:
+    """Encode a host's name in ASCII (RFC 3490); UsageError."""
     try:
-        host.encode("idna")
+        name = host.encode("idna").decode()
     except UnicodeError:  # an empty label, or one of more than 63 octets
-        raise UsageError(f"{shown(host)} cannot be the name of a host") from None
+        name = ""
+    if not name or _BLANK.search(name):
+        raise UsageError(f"{shown(host)} cannot be the name of a host")
+    return name
 
 
 def system_trust() -> ssl.SSLContext:
@@ -334,8 +347,7 @@ def _parse_proxy(url: str) -> tuple[str, int, dict[str, str]]:
     if parts.scheme != "http" or not parts.hostname or not port:
         named = shown(f"{parts.scheme}://{parts.hostname or ''}")
         raise UsageError(f"the proxy {named} is not of the form http://HOST:PORT", hint=_PROXY_FORM)
-    _check_name(parts.hostname)
-    return parts.hostname, port, _proxy_login(parts.username, parts.password)
+    return _encoded_name(parts.hostname), port, _proxy_login(parts.username, parts.password)
 
 
 def _proxy_login(user: str | None, password: str | None) -> dict[str, str]:

@@ -10,12 +10,13 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPException, HTTPResponse
 from itertools import repeat
 from math import inf
+from traceback import format_exception
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskpki.boot.http import Connection, Reply, RetryPolicy, TryAgain, read_reply
+from daskpki.boot.http import Connection, Reply, RetryPolicy, TryAgain, parse_date, read_reply
 from daskpki.errors import DaskpkiError, NotTrustedError, UnavailableError
 
 
@@ -82,7 +83,7 @@ def test_a_header_of_two_lines_is_not_sent_and_not_repeated(value: str) -> None:
     with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as (address, heads):
         with pytest.raises(TryAgain) as caught:
             Connection(address, encrypted=False).get("/", {"Authorization": value}, 5)
-        assert "Evil" not in str(caught.value)
+        assert "Evil" not in "".join(format_exception(caught.value))
         assert b"Evil" not in b"".join(heads)
 
 
@@ -164,6 +165,26 @@ def test_a_connection_that_the_server_closed_between_two_requests_is_replaced() 
         connection.close()
     assert len(heads) == 2
     assert len(notes) == 1, "the second request failed once"
+
+
+@pytest.mark.parametrize("status", [101, 102, 103, 199])
+def test_a_reply_that_follows_another_status_is_not_taken_for_the_next_one(status: int) -> None:
+    """http.client takes a status of 1xx, except 100, for the whole reply."""
+    early = f"HTTP/1.1 {status} early\r\n\r\n".encode()
+    with answering(early + WHOLE, WHOLE.replace(b"up", b"on")) as (address, _):
+        connection = Connection(address, encrypted=False)
+        with pytest.raises(TryAgain, match=str(status)):
+            connection.get("/first", {}, 5)
+        assert connection.get("/second", {}, 5).body == b"on"
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"Mon, 01 Jan {'9' * 20} 00:00:00 GMT", f"Mon, 01 Jan 2024 {'9' * 20}:00:00 GMT", f"1 Jan 2024 0:0:0 +{'9' * 20}"],
+)
+def test_a_date_of_huge_numbers_is_none(text: str) -> None:
+    assert parse_date(text) is None
 
 
 class Hands:

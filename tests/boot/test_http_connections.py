@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from http import client
 from typing import Any
 
 import google_crc32c
@@ -66,7 +67,7 @@ def test_who_goes_through_the_proxy(no_proxy: str, proxy: str | None) -> None:
 
 @pytest.fixture(scope="session")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Web:
-    return web_certificate(tmp_path_factory.mktemp("web"), "localhost")
+    return web_certificate(tmp_path_factory.mktemp("web"), "localhost", "fd00::5")
 
 
 @pytest.fixture
@@ -189,12 +190,44 @@ def test_a_proxy_gets_the_password_as_it_was_given() -> None:
         assert re.match(r"CONNECT \[fd00::5\]:443 HTTP/1\.[01]\r\nHost: \[fd00::5\]:443\r\n", heads[0].decode())
 
 
-@pytest.mark.parametrize(("host", "rule"), [("a..b", "name"), ("a" * 64, "name"), ("a b", "control characters")])
-def test_what_cannot_be_a_name_ends_without_another_attempt(host: str, rule: str) -> None:
-    for authority, environ in ((host, {}), ("h", {"https_proxy": f"http://{host}:3128"})):
-        with pytest.raises(UsageError, match=rule) as caught:
-            Connection(authority, encrypted=True, environ=environ).get("/", {}, 5)
-        assert f"'{host}'" in str(caught.value)
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "a b", "a\x0bb"])
+def test_what_cannot_be_a_name_ends_without_another_attempt(host: str) -> None:
+    proxy_of = {"https_proxy": "http://127.0.0.1:1"}
+    for authority, environ in ((host, {}), (host, proxy_of), ("h", {"https_proxy": f"http://{host}:3128"})):
+        with pytest.raises(UsageError, match="cannot be the name of a host") as caught:
+            Connection(authority, encrypted=True, environ=environ)
+        assert repr(host) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["[fd00::5]", "localhost"])
+def test_through_a_proxy_an_address_is_compared_as_a_name_is(
+    monkeypatch: pytest.MonkeyPatch, web: Web, name: str
+) -> None:
+    """CONNECT and Host have an IPv6 address in brackets, a certificate has it without."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(web.trusted))
+    with socket.create_server(("127.0.0.1", 0)) as listener, proxy() as (port, connects):
+        authority = f"{name}:{listener.getsockname()[1]}"
+        heads: list[bytes] = []
+        threading.Thread(target=_answer_over_tls, args=(listener, web, heads), daemon=True).start()
+        connection = Connection(authority, encrypted=True, environ={"https_proxy": f"127.0.0.1:{port}"})
+        assert connection.get("/", {}, 5).body == b"up"
+        connection.close()
+    assert f"CONNECT {authority} HTTP/1.0".encode() in connects[0]
+    assert f"\r\nHost: {authority}\r\n".encode() in heads[0]
+
+
+def _answer_over_tls(listener: socket.socket, web: Web, heads: list[bytes]) -> None:
+    with web.context.wrap_socket(listener.accept()[0], server_side=True) as connection:
+        heads.append(connection.recv(1000))
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nup")
+
+
+def test_a_name_beyond_ascii_is_one_to_a_proxy_too() -> None:
+    with proxy(b"HTTP/1.1 407 no\r\n\r\n") as (port, heads):
+        connection = Connection("b\u00fccher.example", encrypted=True, environ={"https_proxy": f"127.0.0.1:{port}"})
+        with pytest.raises(AccessDeniedError, match="answers 407"):
+            connection.get("/", {}, 5)
+    assert heads[0].startswith(b"CONNECT xn--bcher-kva.example:443 ")
 
 
 def test_no_port_is_taken_for_port_0() -> None:
@@ -328,3 +361,67 @@ def test_the_time_limit_is_for_the_whole_exchange(kind: str, behave: Callable[[s
         assert time.monotonic() - begin < (0.6 if kind == "server" else 1.2)  # TLS begins with loading the CAs
         server.join(5)
         assert not server.is_alive(), "its connection was closed"
+
+
+def test_a_request_that_was_abandoned_opens_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_up, over = threading.Event(), threading.Event()
+    request = client.HTTPConnection.request
+
+    def late(*arguments: Any, **named: Any) -> None:
+        given_up.wait(5)
+        try:
+            request(*arguments, **named)
+        finally:
+            over.set()
+
+    monkeypatch.setattr(client.HTTPConnection, "request", late)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with pytest.raises(TryAgain, match="no answer in time"):
+            Connection(f"127.0.0.1:{listener.getsockname()[1]}", encrypted=False).get("/", {}, 0.2)
+        given_up.set()
+        assert over.wait(5)
+        with listener.accept()[0] as connection:
+            assert connection.recv(1000) == b""
+        listener.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            listener.accept()
+
+
+def test_a_request_that_is_abandoned_while_it_is_sent_stays_encrypted(
+    monkeypatch: pytest.MonkeyPatch, web: Web
+) -> None:
+    """The thread sends it when the other one has just begun to shut the connection down."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(web.trusted))
+    ending, over = threading.Event(), threading.Event()
+    request, shutdown = client.HTTPConnection.request, socket.socket.shutdown
+    received = b""
+
+    def late_request(*arguments: Any, **named: Any) -> None:
+        ending.wait(5)
+        try:
+            request(*arguments, **named)
+        finally:
+            over.set()
+
+    def late_shutdown(opened: socket.socket, how: int) -> None:
+        ending.set()
+        over.wait(5)
+        shutdown(opened, how)
+
+    def serve(listener: socket.socket) -> None:
+        nonlocal received
+        with web.context.wrap_socket(listener.accept()[0], server_side=True) as connection:
+            while data := socket.socket.recv(connection, 65_536):  # what is on the wire
+                received += data
+
+    monkeypatch.setattr(client.HTTPConnection, "request", late_request)
+    monkeypatch.setattr(socket.socket, "shutdown", late_shutdown)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,), daemon=True)
+        server.start()
+        connection = Connection(f"localhost:{listener.getsockname()[1]}", encrypted=True)
+        with pytest.raises(TryAgain, match="no answer in time"):
+            connection.get("/", {"Authorization": "Bearer MARKED"}, 1)
+        server.join(5)
+    assert received, "control: it was sent"
+    assert b"MARKED" not in received

@@ -68,15 +68,13 @@ class PkiConnector(tcp.TLSConnector):
         try:
             comm = cast("PkiTLS", await super().connect(address, deserialize, **arguments))
         except FatalCommClosedError as error:
+            await _finish(enforcement, context, address)
             if isinstance(failure := error.__cause__, ssl.SSLError):  # Dask's text is empty, or does not say where
                 reason = f"the TLS handshake with tls://{address} failed: {failure.strerror}"
                 raise FatalCommClosedError(reason) from failure
             raise
         try:
-            if refresh is not None:
-                await refresh.finish()
-            if enforcement.client_context() is not context:
-                raise CommClosedError(f"credential or trust changed while tls://{address} was dialled")  # noqa: TRY301
+            await _finish(enforcement, context, address)
             peer = enforcement.admit(shown_certificate(comm.stream), roles)
             _verify_owner(enforcement, f"tls://{address}", peer.identity)
         except NotTrustedError as refusal:
@@ -88,10 +86,19 @@ class PkiConnector(tcp.TLSConnector):
         except BaseException:  # Dask gave up waiting, or shall try again
             comm.abort()
             raise
+        comm.dialled_under = context
         enforcement.connected(
             comm, Conversation(enforcement.identity, peer, enforcement.mode, sealed=enforcement.sealed)
         )
         return comm
+
+
+async def _finish(enforcement: Enforcement, context: ssl.SSLContext, address: str) -> None:
+    """Wait for the news that were asked for before the dial; CommClosedError if credential or CAs were replaced."""
+    if enforcement.on_dial is not None:
+        await enforcement.on_dial.finish()
+    if enforcement.client_context() is not context:
+        raise CommClosedError(f"credential or trust changed while tls://{address} was dialled")
 
 
 def _verify_owner(enforcement: Enforcement, address: str, found: Identity) -> None:

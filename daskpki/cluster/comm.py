@@ -122,6 +122,8 @@ class PkiTLS(tcp.TLS):
     conversation: Conversation
     owner: Any = None
     """The server whose listener accepted the connection; None if we dialled."""
+    dialled_under: ssl.SSLContext | None = None
+    """The TLS context, with the credential and the CAs, that we dialled with; None if a listener accepted."""
     _greeting_read = False
     _greeting_written = False
     _sent_newer_trust = False
@@ -133,7 +135,6 @@ class PkiTLS(tcp.TLS):
         """Put the connection under a conversation and an Enforcement."""
         self.conversation = conversation
         self._enforcement = enforcement
-        self._dialled_under = enforcement.client_context()
         self._local_replies = LocalReplies()
         self.over = asyncio.Event()  # set once Dask's server has seen that the connection has ended
         if conversation.gated:
@@ -233,7 +234,7 @@ class PkiTLS(tcp.TLS):
         if (reason := reason_of(message)) is None:
             return message
         self.abort()
-        if self._enforcement.client_context() is not self._dialled_under:  # a newer credential may be accepted
+        if self.dialled_under not in (None, self._enforcement.client_context()):  # a newer credential may be accepted
             raise CommClosedError(f"{reason}; credential or trust have changed since, so Dask may try again")
         if self.conversation.ours.role is Role.WORKER and self.conversation.peer.identity.role is Role.SCHEDULER:
             raise NotTrustedError(reason)  # a worker retries any OSError for ever

@@ -166,6 +166,37 @@ def test_a_place_that_does_not_answer_delays_a_dial_by_two_seconds_and_counts_wh
     assert enforcement.trust.epoch == newest.epoch
 
 
+class Slow(NullSource):
+    """Yields these documents after a while."""
+
+    def __init__(self, *signed: Confidential) -> None:
+        self.signed = signed
+
+    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:  # noqa: ARG002 - the protocol's signature
+        time.sleep(0.5)
+        yield from map(TrustMessage, self.signed)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_scheduler_of_a_ca_that_the_newer_document_tells_is_dialled_again(own: Authority, known: bool) -> None:  # noqa: FBT001
+    """Its certificate fails TLS under the older document. A CA that is in neither document is refused for good."""
+    leaf, document = alice(own), own.document()
+    own.add_authority()
+    signed = own.signed(own.document())
+    own.activate_authority()
+    signer = own if known else Authority()
+    scheduler = PkiSecurity({Role.SCHEDULER: signer.enforcement(signer.leaf(Role.SCHEDULER))})
+    shared = SharedLookup(Slow(signed))
+    security = client_security(leaf.credential, document, source=NullSource(), shared=shared)
+    if known:
+        connect(own, security, scheduler)
+    else:
+        begin = time.monotonic()
+        with pytest.raises(OSError, match=r"TLS handshake .* failed"):
+            connect(own, security, scheduler)
+        assert time.monotonic() - begin < PATIENCE + 10
+
+
 class Failing(NullSource):
     """Cannot be asked."""
 

@@ -14,6 +14,7 @@ from distributed import Client, Scheduler, Worker
 from distributed.comm.core import CommClosedError, FatalCommClosedError, connect
 
 from daskpki.cluster.backend import PkiConnector
+from daskpki.cluster.peer import Peer
 from daskpki.cluster.refresh import DialRefresh, Poller
 from daskpki.cluster.security import NodeSecurity, client_security
 from daskpki.cluster.tls import KeyPair
@@ -156,6 +157,32 @@ def test_a_refusal_of_a_credential_that_is_renewed_since_is_not_final(tmp_path: 
             ) as caught:
                 await comm.read()
             assert not isinstance(caught.value, FatalCommClosedError)
+
+    asyncio.run(scenario())
+
+
+def test_a_refusal_of_a_credential_that_is_renewed_while_the_scheduler_is_verified_is_not_final(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by the thread that polls, at the last moment before the connection's rules are set."""
+    authority = Authority()
+    scheduling, working = node(authority, Role.SCHEDULER, tmp_path / "s"), node(authority, Role.WORKER, tmp_path / "w")
+    enforcement = working.enforcement(Role.WORKER)
+    admit = enforcement.admit
+
+    def admit_and_renew(certificate: bytes | None, roles: frozenset[Role]) -> Peer:
+        peer = admit(certificate, roles)
+        roll_over(authority, scheduling, working, renewed=True)
+        return peer
+
+    async def scenario() -> None:
+        async with Scheduler(security=scheduling, host="127.0.0.1", port=0, dashboard_address=":0") as scheduler:
+            location = scheduler.address.removeprefix("tls://")
+            monkeypatch.setattr(enforcement, "admit", admit_and_renew)
+            comm = await PkiConnector().connect(location, **working.get_connection_args("worker"))
+            await comm.write(comm.handshake_info())
+            with pytest.raises(CommClosedError, match="is not trusted any more"):
+                await comm.read()
 
     asyncio.run(scenario())
 

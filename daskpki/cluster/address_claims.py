@@ -32,13 +32,9 @@ async def settle(enforcement: Enforcement, scheduler: Any, address: str, claiman
     held = enforcement.registrations.holders(Channel.WORKER_STREAM, address)
     impostors = [comm for comm in enforcement.connections() if comm.conversation in held]
     for comm in impostors:
-        identity = comm.conversation.peer.identity
-        if identity != claimant:
+        if comm.conversation.peer.identity != claimant:
             reason = f"it registered {address}, where {claimant.uri} answers"
-            enforcement.audit.record(
-                REFUSED, peer=identity.uri, address=comm.peer_address, detail=reason, reason=Reason.OPERATION
-            )
-            comm.abort_soon()
+            enforcement.abort_those([comm], REFUSED, reason, Reason.OPERATION)
             with contextlib.suppress(TimeoutError):  # until Dask has noticed: it would remove the address's next worker
                 await asyncio.wait_for(comm.over.wait(), _PATIENCE)
             enforcement.registrations.release(comm.conversation)

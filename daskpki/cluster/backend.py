@@ -22,7 +22,6 @@ from tornado.iostream import SSLIOStream, StreamClosedError
 
 from daskpki.cluster.audit import TURNED_AWAY
 from daskpki.cluster.comm import PkiTLS
-from daskpki.cluster.conversation import Conversation
 from daskpki.cluster.enforcement import CONNECTION_ARGUMENT, Enforcement
 from daskpki.cluster.node import port_is_taken
 from daskpki.cluster.peer import WrongRoleError, shown_certificate
@@ -87,9 +86,7 @@ class PkiConnector(tcp.TLSConnector):
             comm.abort()
             raise
         comm.dialled_under = context
-        enforcement.connected(
-            comm, Conversation(enforcement.identity, peer, enforcement.mode, sealed=enforcement.sealed)
-        )
+        enforcement.connected(comm, peer)
         return comm
 
 
@@ -165,17 +162,8 @@ class PkiListener(tcp.TLSListener):
             enforcement.audit.refuse(TURNED_AWAY, refusal, address=comm.peer_address)
             await turn_away(comm, f"{enforcement.identity.uri} refused the connection: {refusal.with_hint}")
             raise CommClosedError(str(refusal)) from refusal
-        registrations = enforcement.registrations
         comm.owner = self._owner
-        conversation = Conversation(
-            enforcement.identity,
-            peer,
-            enforcement.mode,
-            server=self.server,
-            registrations=registrations,
-            sealed=enforcement.sealed,
-        )
-        enforcement.connected(comm, conversation)
+        enforcement.connected(comm, peer, self.server)
         await super().on_connection(comm, handshake_overrides)
 
 

@@ -234,7 +234,8 @@ class PkiTLS(tcp.TLS):
         if (reason := reason_of(message)) is None:
             return message
         self.abort()
-        if self.dialled_under not in (None, self._enforcement.client_context()):  # a newer credential may be accepted
+        if self.dialled_under and self.dialled_under is not self._enforcement.client_context():
+            # A newer credential may be accepted.
             raise CommClosedError(f"{reason}; credential or trust have changed since, so Dask may try again")
         if self.conversation.ours.role is Role.WORKER and self.conversation.peer.identity.role is Role.SCHEDULER:
             raise NotTrustedError(reason)  # a worker retries any OSError for ever
@@ -304,7 +305,6 @@ class PkiTLS(tcp.TLS):
             if isinstance(error, trust_updates.TooManyRefusedError):
                 await asyncio.sleep(error.wait)  # this connection's next message is not read meanwhile
             await self._answer(trust_updates.reply_trust(self._enforcement, error))
-            trust_updates.cut_off(self._enforcement, self.conversation.peer, error)
             return _NOTHING
         return message
 
@@ -349,10 +349,8 @@ class PkiTLS(tcp.TLS):
     def _without_trust(self, messages: Sequence[Any]) -> Any:
         """Return a stream's messages except trust documents, which are consumed."""
         kept = [each for each in messages if not trust_updates.is_trust_message(each)]
-        peer = self.conversation.peer
         for message in filter(trust_updates.is_trust_message, messages if len(kept) < len(messages) else ()):
-            error = trust_updates.consume_trust(self._enforcement, message, peer)
-            trust_updates.cut_off(self._enforcement, peer, error)
+            trust_updates.consume_trust(self._enforcement, message, self.conversation.peer)
         return kept if kept or not messages else _NOTHING
 
     async def _check_inbound_stream(self, message: Any) -> Any:

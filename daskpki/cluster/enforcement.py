@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from daskpki.cluster.audit import CONNECTED, EXPIRED, REFUSED, REVOKED, Audit
 from daskpki.cluster.conversation import Conversation, Registrations
 from daskpki.cluster.peer import Peer, TrustState, parse_peer, verify_peer
-from daskpki.cluster.policy import Dashboard, WorkerClients
+from daskpki.cluster.policy import Dashboard, Server, WorkerClients
 from daskpki.cluster.refusal import Reason
 from daskpki.cluster.tls import KeyPair, client_context, server_context
 from daskpki.identity import Identity, Role
@@ -105,12 +105,18 @@ class Enforcement:
         verify_peer(peer, self.trust, roles, now=self.now(), allow_stale=self._allow_stale)
         return peer
 
-    def connected(self, comm: PkiTLS, conversation: Conversation) -> None:
-        """Put an admitted connection under its rules, and list it as long as it lives."""
+    def connected(self, comm: PkiTLS, peer: Peer, server: Server | None = None) -> None:
+        """Put an admitted connection under its rules, and list it as long as it lives.
+
+        `server` is our kind if the peer dialled us.
+        """
+        conversation = Conversation(
+            self.identity, peer, self.mode, server=server, registrations=self.registrations, sealed=self.sealed
+        )
         comm.bind(conversation, self)
         with self._lock:
             self._live[comm] = self.now()
-        self.meet(conversation.peer, comm.peer_address)
+        self.meet(peer, comm.peer_address)
 
     def meet(self, peer: Peer, address: str, detail: str = "") -> None:
         """Record an admitted connection; the log shows the first of each certificate in an hour."""
@@ -185,13 +191,14 @@ class Enforcement:
         crowd = max(crowds.values(), key=len, default=[])
         oldest = {comm for _, comm in sorted(crowd, key=itemgetter(0))[:most]}
         detail = f"{why}, and this certificate has {len(crowd)} connections"
-        self._abort_those(oldest, REFUSED, detail, Reason.TLS)
+        self.abort_those(oldest, REFUSED, detail, Reason.TLS)
 
     def _abort(self, condition: Callable[[Peer], bool], kind: str, detail: str, reason: Reason | None = None) -> None:
         culprits = (comm for comm in self.connections() if condition(comm.conversation.peer))
-        self._abort_those(culprits, kind, detail, reason)
+        self.abort_those(culprits, kind, detail, reason)
 
-    def _abort_those(self, comms: Iterable[PkiTLS], kind: str, detail: str, reason: Reason | None) -> None:
+    def abort_those(self, comms: Iterable[PkiTLS], kind: str, detail: str, reason: Reason | None) -> None:
+        """Cut these connections, and record each."""
         for comm in comms:
             with self._lock:
                 self._live.pop(comm, None)

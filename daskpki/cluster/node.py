@@ -110,27 +110,23 @@ def retire_on_sigterm(server: Any, seconds: float) -> None:
         return
     if threading.current_thread() is not threading.main_thread():
         return
-    installed = bool(_SERVERS)
     _SERVERS.add(server)
-    if not installed:
-        _begin_at(signal.SIGTERM, seconds)
-
-
-def _begin_at(number: signal.Signals, seconds: float) -> None:
-    before, loop = signal.getsignal(number), asyncio.get_running_loop()
+    if len(_SERVERS) > 1:
+        return
+    before, loop = signal.getsignal(signal.SIGTERM), asyncio.get_running_loop()
 
     def begin() -> None:
-        loop.remove_signal_handler(number)
-        signal.signal(number, before)
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, before)
         task = loop.create_task(_leave(tuple(_SERVERS), seconds))
         _leaving.add(task)  # the loop itself keeps no task alive
         task.add_done_callback(end)
 
     def end(leaving: asyncio.Task[None]) -> None:
         if not leaving.cancelled():  # by a second signal, which Dask handles
-            signal.raise_signal(number)
+            signal.raise_signal(signal.SIGTERM)
 
-    loop.add_signal_handler(number, begin)
+    loop.add_signal_handler(signal.SIGTERM, begin)
 
 
 async def _leave(servers: Collection[Any], seconds: float) -> None:

@@ -77,8 +77,12 @@ def is_trust_message(received: Any) -> bool:
 
 
 def consume_trust(enforcement: Enforcement, received: Mapping[str, Any], sender: Peer) -> DaskpkiError | None:
-    """Put a document from `sender` in force if it is newer and valid; record an error, and return it."""
-    signed = received.get("signed")
+    """Put a document from `sender` in force if it is newer and valid; record an error, and return it.
+
+    Every connection of a peer that sent a forged document is cut soon. But a worker never cuts its scheduler: it ends
+    without it, so one forged document on a scheduler would end all workers.
+    """
+    signed, ours, theirs = received.get("signed"), enforcement.identity.role, sender.identity.role
     try:
         if enforcement.manager is None:
             raise UnavailableError("this process takes no trust documents")
@@ -93,6 +97,8 @@ def consume_trust(enforcement: Enforcement, received: Mapping[str, Any], sender:
             reason=Reason.TRUST_DOCUMENT,
             again=isinstance(error, TooManyRefusedError),  # log those that were verified, and no flood
         )
+        if isinstance(error, ForgedError) and (ours, theirs) != (Role.WORKER, Role.SCHEDULER):
+            enforcement.abort_peer(sender, "it sent a forged trust document")
         return detached(error)
     return None
 
@@ -102,16 +108,6 @@ def reply_trust(enforcement: Enforcement, error: DaskpkiError | None) -> Any:
     if error is not None:
         return error_message(PermissionError(str(error)), status="uncaught-error")
     return {"status": "OK", "epoch": enforcement.trust.epoch}
-
-
-def cut_off(enforcement: Enforcement, sender: Peer, error: DaskpkiError | None) -> None:
-    """Cut every connection of a peer that sent a forged document; but a worker never cuts its scheduler.
-
-    A worker ends without its scheduler, so one forged document on a scheduler would end all workers.
-    """
-    ours, theirs = enforcement.identity.role, sender.identity.role
-    if isinstance(error, ForgedError) and (ours, theirs) != (Role.WORKER, Role.SCHEDULER):
-        enforcement.abort_peer(sender, "it sent a forged trust document")
 
 
 async def send_trust(address: str, arguments: Mapping[str, Any], signed: Confidential) -> int:

@@ -22,6 +22,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hmac import compare_digest
+from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -112,7 +113,7 @@ class SignIn(OwnPage):
             self._entrance.verify_place(self.request.host, client)
             cookie = self._entrance.redeem(self.get_body_argument("secret", ""))
         except PolicyError as refusal:
-            self.set_status(403)
+            self.set_status(HTTPStatus.FORBIDDEN)
             self.set_header("Content-Type", "text/plain; charset=utf-8")
             self.finish(f"daskpki: {refusal.with_hint}\n")
             return

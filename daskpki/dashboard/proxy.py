@@ -14,6 +14,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -170,7 +171,8 @@ RESPONSE_HEADERS: Final = (
 _TEXT: Final = "text/plain; charset=utf-8"
 _LIMITS: Final = HTTP1ConnectionParameters(max_header_size=1 << 16, header_timeout=60)
 _CHUNK: Final = 1 << 16  # bytes of a WebSocket that are forwarded at once
-_SWITCHING, _BAD_REQUEST, _FORBIDDEN, _NOT_FOUND, _NOT_ALLOWED, _BAD_GATEWAY = 101, 400, 403, 404, 405, 502
+_STATUS: Final = {NotFoundError.exit_code: HTTPStatus.NOT_FOUND, NotTrustedError.exit_code: HTTPStatus.FORBIDDEN}
+"""The status by the error's exit code; 502 for any other."""
 
 logger = logging.getLogger("daskpki.dashboard")
 
@@ -194,20 +196,16 @@ class Forward(RequestHandler):
     async def prepare(self) -> None:
         """Forward an allowed request; answer all others."""
         if not (self.request.uri or "").startswith("/"):
-            self.refuse(_BAD_REQUEST, "only paths are served")
+            self.refuse(HTTPStatus.BAD_REQUEST, "only paths are served")
             return
         if self.request.method not in {"GET", "HEAD"}:
-            self.refuse(_NOT_ALLOWED, f"{self.request.method} is refused: these pages are read-only")
+            self.refuse(HTTPStatus.METHOD_NOT_ALLOWED, f"{self.request.method} is refused: these pages are read-only")
             return
         try:
             upstream, path = await self._route(self.request)
             await self._forward(upstream, path)
-        except NotFoundError as error:
-            self.refuse(_NOT_FOUND, error.with_hint)
-        except NotTrustedError as error:
-            self.refuse(_FORBIDDEN, error.with_hint)
         except DaskpkiError as error:
-            self.refuse(_BAD_GATEWAY, error.with_hint)
+            self.refuse(_STATUS.get(error.exit_code, HTTPStatus.BAD_GATEWAY), error.with_hint)
 
     def refuse(self, status: int, reason: str) -> None:
         """Answer with a status and the reason in one line."""
@@ -242,7 +240,7 @@ class Forward(RequestHandler):
             if self._headers_written:  # cut off midway: show that to the browser
                 self.detach().close()
             else:
-                self.refuse(_BAD_GATEWAY, f"the dashboard at {place.netloc} closed the connection")
+                self.refuse(HTTPStatus.BAD_GATEWAY, f"the dashboard at {place.netloc} closed the connection")
 
 
 def headers_for(headers: HTTPHeaders, netloc: str) -> HTTPHeaders:
@@ -266,7 +264,7 @@ class _Relay(HTTPMessageDelegate):
 
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
         assert isinstance(start_line, ResponseStartLine)
-        if start_line.code == _SWITCHING:
+        if start_line.code == HTTPStatus.SWITCHING_PROTOCOLS:
             self.switched = self._connection.detach(), headers
             return
         self._handler.set_status(start_line.code, start_line.reason)

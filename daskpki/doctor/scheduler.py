@@ -156,20 +156,17 @@ class Page(NamedTuple):
 
 def check_certificate(address: str, dialled: Dialled, trust: TrustDocument, now: datetime) -> Iterator[Finding]:
     """Check that it is a scheduler of this cluster; revocation is checked by `daskpki verify` and the nodes."""
-    if not dialled.reachable:
+    if dialled.leaf is not None:
+        yield _judge_leaf(address, dialled.leaf, trust, now)
+    elif not dialled.reachable:
         yield error(address, f"nothing answers ({dialled.detail})", "check the scheduler, the address and the firewall")
-        return
-    if dialled.leaf is None and "alert" in dialled.detail:
+    elif "alert" in dialled.detail:
         yield note(address, f"speaks TLS, but refused before it sent a certificate ({dialled.detail})")
-        return
-    if dialled.leaf is None and dialled.answer is Answer.SILENT:
+    elif dialled.answer is Answer.SILENT:
         yield error(address, "the listener sent no certificate in time", "try again, or see the scheduler's log")
-        return
-    if dialled.leaf is None:
+    else:
         reason = f"the listener does not speak TLS ({dialled.detail})"
         yield error(address, reason, "start it by daskpki-entrypoint scheduler")
-        return
-    yield _judge_leaf(address, dialled.leaf, trust, now)
 
 
 def _judge_leaf(address: str, leaf: bytes, trust: TrustDocument, now: datetime) -> Finding:

@@ -27,7 +27,7 @@ from daskpki.pki.trust_document import TrustDocument
 from daskpki.quoting import rfc3339
 from daskpki.records import EMPTY
 from daskpki.settings import GsmUrl, parse_store_url
-from daskpki.store.port import SecretInfo, Version
+from daskpki.store.port import SecretInfo
 from daskpki.user_secrets import ClusterSecrets
 
 MOST: Final = 300
@@ -161,8 +161,13 @@ def examine_log(cluster: Cluster) -> Iterator[Finding]:
 def examine_versions(cluster: Cluster) -> Iterator[Finding]:
     """Check the versions of every secret."""
     for info in cluster.secrets:
-        versions = list(cluster.session.store.secrets.versions(info.id))
-        yield from _judge_versions(cluster, info, versions)
+        kind, versions = cluster.kind(info), list(cluster.session.store.secrets.versions(info.id))
+        yield from checks.check_newest(info.id, versions, cluster.remedy, _command_to_add(kind, info))
+        if kind in set(Role):
+            entry = cluster.inventory.current(kind, info.labels.get("daskpki-name", ""))
+            yield from checks.check_recorded(info.id, versions, entry)
+            if cluster.gsm is not None:  # a local store is unlocked as a whole, old keys or new
+                yield from checks.check_superseded(info.id, versions, cluster.remedy)
     if cluster.passed_over:
         yield note("versions", f"of {cluster.passed_over} further secrets not checked: {MOST} are checked at a time")
 
@@ -184,16 +189,6 @@ def _is_gone(cluster: Cluster, secret: str) -> bool:
     except NotFoundError:
         return True
     return False
-
-
-def _judge_versions(cluster: Cluster, info: SecretInfo, versions: Sequence[Version]) -> Iterator[Finding]:
-    kind = cluster.kind(info)
-    yield from checks.check_newest(info.id, versions, cluster.remedy, _command_to_add(kind, info))
-    if kind in set(Role):
-        entry = cluster.inventory.current(kind, info.labels.get("daskpki-name", ""))
-        yield from checks.check_recorded(info.id, versions, entry)
-        if cluster.gsm is not None:  # a local store is unlocked as a whole, old keys or new
-            yield from checks.check_superseded(info.id, versions, cluster.remedy)
 
 
 def _command_to_add(kind: str, info: SecretInfo) -> str | None:

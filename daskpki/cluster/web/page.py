@@ -211,10 +211,8 @@ def _label(text: str) -> str:
 TAB: Final = "daskpki"
 
 
-def tabs_of(server: Any, kind: Server) -> list[str]:
-    """List the pages in Dask's bar, ours among them."""
-    if kind is not Server.SCHEDULER:
-        return []
+def tabs_of(server: Any) -> list[str]:
+    """List the pages in the bar of a scheduler's dashboard, ours among them."""
     tabs: list[str] = ["info"]  # without Bokeh
     if server.http_application.applications:
         from distributed.dashboard.scheduler import template_variables
@@ -236,11 +234,12 @@ _METRICS: Final = {
 }
 
 
-def routes(look: Look, server: Any, kind: Server, tabs: list[str]) -> list[Route]:
+def routes(look: Look, server: Any, kind: Server) -> list[Route]:
     """List the routes that are served beside Dask's own pages, under any prefix."""
     own: list[Route] = [(r".*/metrics", metrics_handler(kind, look), {"dask_server": server})]
     if kind is not Server.SCHEDULER:
         return own
+    tabs = tabs_of(server)
     return [
         *own,
         (r".*/daskpki", Rendered, {"render": lambda: page(look(), tabs)}),

@@ -27,6 +27,7 @@ import logging
 import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
+from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address
 from ssl import SSLContext
 from typing import Any, Final, NamedTuple
@@ -49,7 +50,7 @@ from daskpki.cluster.pending import PendingConnections, keep_few, usual_limit
 from daskpki.cluster.policy import Dashboard, Server, server_kind
 from daskpki.cluster.refusal import PeerRefusedError, Reason
 from daskpki.cluster.web import page
-from daskpki.cluster.web.page import Contact, metrics_handler, tabs_of, take
+from daskpki.cluster.web.page import Contact, metrics_handler, take
 from daskpki.errors import DaskpkiError, NotTrustedError, PolicyError
 from daskpki.identity import Role
 
@@ -174,8 +175,6 @@ VISITORS: Final = frozenset({Role.CLIENT})
 """Roles whose certificates open the pages under mutual TLS."""
 
 _MINUTE: Final = 60_000
-_FORBIDDEN: Final = 403
-_NOT_FOUND: Final = 404
 
 
 class HttpGuard(Router):
@@ -190,7 +189,7 @@ class HttpGuard(Router):
         self._visitors: WeakKeyDictionary[IOStream, float] = WeakKeyDictionary()
         look = partial(take, enforcement, kind.value)
         self._pending = PendingConnections(enforcement.audit)
-        self._ours = Application(page.routes(lambda: look(self.visitors()), server, kind, tabs_of(server, kind)))
+        self._ours = Application(page.routes(lambda: look(self.visitors()), server, kind))
         if self._dashboard is Dashboard.MTLS:
             self._http_server.ssl_options = enforcement.server_context()
             self._http_server.handle_stream = self._take_in
@@ -207,12 +206,12 @@ class HttpGuard(Router):
             self._admit(request)
         except DaskpkiError as refusal:
             self._record(TURNED_AWAY, refusal, _stream(request))
-            return self._refusal(request, _FORBIDDEN, refusal.with_hint)
+            return self._refusal(request, HTTPStatus.FORBIDDEN, refusal.with_hint)
         found = self._ours.find_handler(request)
         if issubclass(_handler(found), ErrorHandler):
             found = self._dask.find_handler(request)
         reason = self._why_not(_handler(found))
-        return found if reason is None else self._refusal(request, _NOT_FOUND, reason)
+        return found if reason is None else self._refusal(request, HTTPStatus.NOT_FOUND, reason)
 
     async def _take_in(self, stream: SSLIOStream, address: tuple[Any, ...]) -> None:
         """Serve an accepted connection (tornado's hook) once TLS is up; a failure is a refusal, and is recorded."""
@@ -362,4 +361,4 @@ def application(server: Any, enforcement: Enforcement, *, metrics: bool) -> Appl
     if metrics:
         look = partial(take, enforcement, kind.value)
         routes.append((r"/metrics", metrics_handler(kind, look), {"dask_server": server}))
-    return Application(routes, default_handler_class=ErrorHandler, default_handler_args={"status_code": 404})
+    return Application(routes)

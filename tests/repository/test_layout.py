@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import tokenize
 import tomllib
 from importlib.metadata import version
 
@@ -40,6 +42,31 @@ def test_module_names_say_something() -> None:
 def test_every_module_says_what_it_is() -> None:
     unsaid = [path for path in tracked("daskpki/*.py", "scripts/*.py") if not _begins_with_docstring(path.as_posix())]
     assert not unsaid
+
+
+def test_the_package_does_not_grow() -> None:
+    """A new feature replaces what is worth less than it, or a decision record says why not (docs/adr/0017)."""
+    modules = tracked("daskpki/*.py")
+    assert len(modules) <= 190
+    assert sum(_lines_of_code(path.as_posix()) for path in modules) <= 23_900
+
+
+_NO_CODE = {
+    tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER
+}  # fmt: skip
+
+
+def _lines_of_code(path: str) -> int:
+    """Lines that hold more than a docstring or a comment."""
+    with (ROOT / path).open("rb") as file:
+        tokens = [token for token in tokenize.tokenize(file.readline) if token.type not in _NO_CODE]
+    lines = {
+        line for token in tokens[1:] for line in range(token.start[0], token.end[0] + 1)
+    }  # the first: its encoding
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return len(lines)
 
 
 def _begins_with_docstring(path: str) -> bool:

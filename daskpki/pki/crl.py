@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from daskpki.errors import CorruptError, NotTrustedError, UsageError
 from daskpki.pki.certificates import UNREADABLE, extension, load_certificate, seconds, utc_time
-from daskpki.pki.keys import signature_hash
+from daskpki.pki.keys import signature_hash, uninterrupted
 from daskpki.pki.pem import encode_pem, is_der, single_der
 from daskpki.pki.profile import CRL_LIFETIME, MAX_SERIAL, MINUTE
 from daskpki.pki.trust_document import CrlPart, TrustDocument
@@ -131,7 +131,8 @@ def verify_crl(data: bytes, issuer: x509.Certificate, *, now: datetime | None) -
     if crl.issuer != issuer.subject:
         raise NotTrustedError(f"the CRL is of {crl.issuer.rfc4514_string()}, not of {issuer.subject.rfc4514_string()}")
     try:
-        genuine = crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # a key that cannot sign raises
+        with uninterrupted():
+            genuine = crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # one that cannot sign raises
     except UNREADABLE:
         genuine = False
     if not genuine:

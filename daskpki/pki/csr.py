@@ -55,7 +55,8 @@ def parse_request(data: bytes) -> CertificateRequest:
     key_type(public_key)
     assert isinstance(public_key, keys.PublicKey)
     try:
-        proven = request.is_signature_valid
+        with keys.uninterrupted():
+            proven = request.is_signature_valid
     except _UNREADABLE:
         proven = False
     if not proven:

@@ -5,6 +5,10 @@ Abstract key types are used throughout, so a key whose private half is elsewhere
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Final, TypeAlias
 
@@ -112,6 +116,30 @@ def sign(key: PrivateKey, data: bytes) -> bytes:
     if isinstance(key, rsa.RSAPrivateKey):
         return key.sign(data, padding.PKCS1v15(), algorithm)
     return key.sign(data, ec.ECDSA(algorithm))
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off the handlers of SIGINT and SIGTERM to the end of the block.
+
+    While `cryptography` verifies a path, a CRL or a request, it takes any exception for a wrong signature, so the
+    KeyboardInterrupt of a handler as well.
+    """
+    if threading.current_thread() is not threading.main_thread():  # handlers run in that one alone
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in handlers.items() if callable(handler)}
+    came: list[signal.Signals] = []
+    try:
+        for number in before:
+            signal.signal(number, lambda number, _frame: came.append(signal.Signals(number)))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:  # not raised again: an event loop's handler would count it twice
+            before[number](number, None)
 
 
 def verify(key: PublicKey, signature: bytes, data: bytes, what: str = "the signature") -> None:

@@ -56,10 +56,11 @@ class PathVerifier:
             raise NotTrustedError("there is no CA with which to verify the certificate")
         builder = PolicyBuilder().store(self._store).time(now).max_chain_depth(_INTERMEDIATES)
         try:
-            if ExtendedKeyUsageOID.SERVER_AUTH in _purposes(leaf) and (names := _dns_names(leaf)):
-                builder.build_server_verifier(x509.DNSName(names[0])).verify(leaf, self._chain)
-            else:
-                builder.build_client_verifier().verify(leaf, self._chain)
+            with keys.uninterrupted():
+                if ExtendedKeyUsageOID.SERVER_AUTH in _purposes(leaf) and (names := _dns_names(leaf)):
+                    builder.build_server_verifier(x509.DNSName(names[0])).verify(leaf, self._chain)
+                else:
+                    builder.build_client_verifier().verify(leaf, self._chain)
         except (*UNREADABLE, VerificationError) as error:
             raise NotTrustedError(f"the certificate does not lead to the cluster's CA: {error}") from None
 

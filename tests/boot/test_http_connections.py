@@ -212,7 +212,7 @@ def test_through_a_proxy_an_address_is_compared_as_a_name_is(
         connection = Connection(authority, encrypted=True, environ={"https_proxy": f"127.0.0.1:{port}"})
         assert connection.get("/", {}, 5).body == b"up"
         connection.close()
-    assert f"CONNECT {authority} HTTP/1.0".encode() in connects[0]
+    assert connects[0].startswith(f"CONNECT {authority} HTTP/1.".encode())  # 1.0 by Python 3.11
     assert f"\r\nHost: {authority}\r\n".encode() in heads[0]
 
 

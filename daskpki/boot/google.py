@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Mapping
 from functools import partial
+from http import HTTPStatus
 from os.path import isfile
 from time import monotonic
 from typing import Any, Final
@@ -53,7 +54,6 @@ _HOST_VARIABLES: Final = ("GCE_METADATA_HOST", "GCE_METADATA_ROOT", "GCE_METADAT
 _ROOT: Final = "/computeMetadata/v1/instance/"
 _FLAVOR: Final = "Google"
 _ACCOUNT: Final = "service-accounts/default/"
-_OK, _UNAUTHENTICATED, _FORBIDDEN, _MISSING = 200, 401, 403, 404
 _BINDING: Final = re.compile(r"workloadIdentity|getAccessToken|\bbinding\b|\biam\.", re.IGNORECASE)
 _ELSEWHERE: Final = "off Google Cloud, set GOOGLE_APPLICATION_CREDENTIALS"
 
@@ -102,7 +102,7 @@ class Metadata:
             reply = self._connection.get(_ROOT + path, {"Metadata-Flavor": _FLAVOR}, timeout)
         except TryAgain as error:
             raise TryAgain(f"the metadata server at {error}", hint=_ELSEWHERE) from error
-        if reply.status == _OK and reply.headers.get("metadata-flavor") == _FLAVOR:
+        if reply.status == HTTPStatus.OK and reply.headers.get("metadata-flavor") == _FLAVOR:
             return reply
         raise _refusal(reply, path)
 
@@ -111,9 +111,9 @@ def _refusal(reply: Reply, path: str) -> Exception:
     status, words = reply.status, _words(reply)
     if is_temporary(status):
         return TryAgain(f"the metadata server answers {status}{words}")
-    if status == _MISSING:
+    if status == HTTPStatus.NOT_FOUND:
         return NotFoundError(f"the metadata server has no {path}")
-    if status == _FORBIDDEN:
+    if status == HTTPStatus.FORBIDDEN:
         return _forbidden(words)
     return AccessDeniedError(
         f"the answer is not one of a metadata server (status {status}, no Metadata-Flavor)",
@@ -218,7 +218,7 @@ class SecretManager:
                 raise TryAgain(str(error), hint=error.hint or _NO_WAY) from error
             if (time := parse_date(reply.headers.get("date", ""))) is not None:
                 self.date = Reading(time, monotonic())
-            if reply.status == _OK:
+            if reply.status == HTTPStatus.OK:
                 return _parse_payload(reply.body, secret)
             raise self._judge(reply, secret, version)
 
@@ -228,7 +228,7 @@ class SecretManager:
         refusal = parse_refusal(reply)
         subject = f"secret {secret}" + ("" if version == "latest" else f", version {version},")
         error = error_for(refusal, _METHOD, subject, self._url)
-        if reply.status == _UNAUTHENTICATED:
+        if reply.status == HTTPStatus.UNAUTHORIZED:
             self._token = None
         elif missing_permission(refusal):
             if missing_permission(refusal) == _ACCESS:  # and not one on a key of Cloud KMS, for example

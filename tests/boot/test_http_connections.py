@@ -363,18 +363,23 @@ def test_the_time_limit_is_for_the_whole_exchange(kind: str, behave: Callable[[s
         assert not server.is_alive(), "its connection was closed"
 
 
-def test_a_request_that_was_abandoned_opens_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    given_up, over = threading.Event(), threading.Event()
+def request_late(monkeypatch: pytest.MonkeyPatch, moment: threading.Event, over: threading.Event) -> None:
+    """Have a request wait for that moment, and tell when it is over."""
     request = client.HTTPConnection.request
 
     def late(*arguments: Any, **named: Any) -> None:
-        given_up.wait(5)
+        moment.wait(5)
         try:
             request(*arguments, **named)
         finally:
             over.set()
 
     monkeypatch.setattr(client.HTTPConnection, "request", late)
+
+
+def test_a_request_that_was_abandoned_opens_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_up, over = threading.Event(), threading.Event()
+    request_late(monkeypatch, given_up, over)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with pytest.raises(TryAgain, match="no answer in time"):
             Connection(f"127.0.0.1:{listener.getsockname()[1]}", encrypted=False).get("/", {}, 0.2)
@@ -393,15 +398,8 @@ def test_a_request_that_is_abandoned_while_it_is_sent_stays_encrypted(
     """The thread sends it when the other one has just begun to shut the connection down."""
     monkeypatch.setenv("SSL_CERT_FILE", str(web.trusted))
     ending, over = threading.Event(), threading.Event()
-    request, shutdown = client.HTTPConnection.request, socket.socket.shutdown
+    shutdown = socket.socket.shutdown
     received = b""
-
-    def late_request(*arguments: Any, **named: Any) -> None:
-        ending.wait(5)
-        try:
-            request(*arguments, **named)
-        finally:
-            over.set()
 
     def late_shutdown(opened: socket.socket, how: int) -> None:
         ending.set()
@@ -414,7 +412,7 @@ def test_a_request_that_is_abandoned_while_it_is_sent_stays_encrypted(
             while data := socket.socket.recv(connection, 65_536):  # what is on the wire
                 received += data
 
-    monkeypatch.setattr(client.HTTPConnection, "request", late_request)
+    request_late(monkeypatch, ending, over)
     monkeypatch.setattr(socket.socket, "shutdown", late_shutdown)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = threading.Thread(target=serve, args=(listener,), daemon=True)

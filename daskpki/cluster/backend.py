@@ -50,12 +50,24 @@ class PkiConnector(tcp.TLSConnector):
 
     comm_class = PkiTLS
 
+    _failure: OSError | None = None
+    """Why the attempt before failed: Dask makes a connector for each dial, and dials until its time is over."""
+
     async def connect(self, address: str, deserialize: bool = True, **arguments: Any) -> tcp.TLS:  # noqa: FBT001, FBT002
         """Dial; FatalCommClosedError, which Dask does not retry, for a peer that is not trusted.
 
         CommClosedError, which Dask does retry, if credential or CAs were replaced meanwhile: neither side may know the
         other's old one any more.
         """
+        try:
+            return await self._connect(address, deserialize, **arguments)
+        except OSError as error:
+            self._failure = error
+            raise
+        except asyncio.CancelledError as cut:
+            raise cut from self._failure  # the last attempt may have had no time to fail, and Dask tells its reason
+
+    async def _connect(self, address: str, deserialize: bool, **arguments: Any) -> tcp.TLS:  # noqa: FBT001
         enforcement = arguments.pop(CONNECTION_ARGUMENT, None)
         if enforcement is None:
             return cast("tcp.TLS", await tcp.TLSConnector().connect(address, deserialize, **arguments))

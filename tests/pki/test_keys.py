@@ -20,14 +20,13 @@ from daskpki.pki.csr import create_request, parse_request
 from daskpki.pki.verify import verify_leaf
 from tests.support.cluster_material import Authority
 
-NOW = datetime.now(UTC)
-
 
 def leaf() -> Callable[[], object]:
     authority = Authority()
     document, found = authority.document(), authority.leaf(Role.WORKER).credential
     domain = document.trust_domain
-    return lambda: verify_leaf(found.leaf, found.chain, document.roots, now=NOW, trust_domain=domain)
+    now = datetime.now(UTC)
+    return lambda: verify_leaf(found.leaf, found.chain, document.roots, now=now, trust_domain=domain)
 
 
 def crl() -> Callable[[], object]:

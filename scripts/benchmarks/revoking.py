@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from daskpki.demo import Stage
+from daskpki.cli.demo import Stage
 from scripts.benchmarks.report import Section
 from scripts.benchmarks.timing import Sample
 from scripts.benchmarks.workshop import CONTESTANTS, DASKPKI, Workshop

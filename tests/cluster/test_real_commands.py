@@ -21,10 +21,10 @@ from cryptography import x509
 from distributed import Client, Future
 
 import daskpki
+from daskpki.cli.demo import Node, Stage
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.sources import obtain, this_process
-from daskpki.demo import Node, Stage
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

@@ -129,8 +129,6 @@ FORMS = {
 """Nouns and participles, by the verb that they come from."""
 
 VERBS = {"back", "create", "delete", "open", "publish", "save", "select"}
-DEMO = {"alice", "stage", "story"}
-"""The demo is a play, and speaks of it so."""
 
 
 def stems() -> dict[str, str]:
@@ -141,7 +139,7 @@ def stems() -> dict[str, str]:
 def test_every_word_of_a_module_name_is_known() -> None:
     glossary = set(re.findall(r"[a-z0-9]+", GLOSSARY.read_text().lower()))
     commands = {word for name in COMMANDS for word in name.split("-")}
-    known = glossary | commands | FIELD | VERBS | DEMO
+    known = glossary | commands | FIELD | VERBS
     strange = {
         path: words
         for path, stem in stems().items()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -31,19 +30,16 @@ ALLOWED: Final = frozenset(
 )
 """Backends that the operating system or the desktop encrypts; everything else is refused."""
 
-_NOTHING: Final = "keyring.backends.fail.Keyring"
-
-# What went wrong, as os_keyring.py reads it.
-ABSENT: Final = "absent"
-CHOSEN: Final = "chosen"
-REFUSED: Final = "refused"
-LOCKED: Final = "locked"
-FORGOTTEN: Final = "forgotten"
-FAILED: Final = "failed"
+_ABSENT: Final = "there is no OS keyring here (no desktop session, or no backend that fits)"
+_CHOSEN: Final = "keyring's own setting chooses no backend that protects what it keeps"
+_OVERRULE: Final = (
+    "unset it for daskpki (env -u PYTHON_KEYRING_BACKEND daskpki ..., or take default-keyring out of keyringrc.cfg), "
+    "and the desktop's own keyring is used"
+)
 
 
 class _Unusable(Exception):  # noqa: N818 - an answer to the parent, not a fault of this module
-    """Raised without a usable keyring; the arguments are the kind and a detail for the message."""
+    """Raised without a usable keyring; the arguments are the reason and, if it is not one of the usual, the remedy."""
 
 
 def main() -> None:
@@ -58,13 +54,12 @@ def _answer(request: dict[str, str]) -> dict[str, str | None]:
     try:
         return {"secret": _call(request)}
     except _Unusable as error:
-        return {"error": error.args[0], "detail": error.args[1]}
+        return dict(zip(("error", "hint"), error.args, strict=False))
     except ModuleNotFoundError as error:
-        return {"error": ABSENT, "detail": f"{error} (pip install 'daskpki[cli]')"}
+        return {"error": f"{_ABSENT}: {error} (pip install 'daskpki[cli]')"}
     except Exception as error:  # noqa: BLE001 - a backend may raise anything, and all of it has to reach the parent
         text = str(error).partition("\n")[0][:200]
-        detail = f"{type(error).__name__}: {text}" if text else type(error).__name__
-        return {"error": _kind(error), "detail": detail}
+        return {"error": f"{_meaning(error)}: {type(error).__name__}" + (f": {text}" if text else "")}
 
 
 def _call(request: dict[str, str]) -> str | None:
@@ -75,7 +70,7 @@ def _call(request: dict[str, str]) -> str | None:
     if request["do"] == "set":
         backend.set_password(service, username, request["secret"])
         if backend.get_password(service, username) != request["secret"]:  # some accept what they do not keep
-            raise _Unusable(FORGOTTEN, _name(backend))
+            raise _Unusable(f"the OS keyring did not keep what was written: {_name(backend)}")
     elif backend.get_password(service, username) is not None:
         backend.delete_password(service, username)
     return None
@@ -90,46 +85,43 @@ def _choose() -> KeyringBackend:
         ("PYTHON_KEYRING_BACKEND", core.load_env),
         (f"{config_root()}/keyringrc.cfg", core.load_config),
     ):
-        if named := _named_by(setting, load):
-            return named
-    return allowed_backend(get_keyring())
+        try:
+            named = load()
+        except Exception as error:  # noqa: BLE001 - keyring imports what is named there, and makes one of it
+            fault = f"what {setting} names cannot be loaded ({type(error).__name__})"
+            raise _Unusable(f"{_CHOSEN}: {fault}", _OVERRULE) from None
+        if named is not None:
+            if allowed := _allowed(named):
+                return allowed[0]
+            raise _Unusable(f"{_CHOSEN}: {setting} names {_name(named)}", _OVERRULE)
+    best = get_keyring()
+    if allowed := _allowed(best):
+        return allowed[0]
+    refused = ", ".join(name for name in map(_name, _members(best)) if name != "keyring.backends.fail.Keyring")
+    raise _Unusable(f"the keyring is not one that protects what it keeps: {refused}" if refused else _ABSENT)
 
 
-def _named_by(setting: str, load: Callable[[], KeyringBackend | None]) -> KeyringBackend | None:
-    """The backend that keyring's own setting names for all programs; None if it is not set."""
-    try:
-        named = load()
-        return None if named is None else allowed_backend(named)
-    except _Unusable as error:
-        raise _Unusable(CHOSEN, f"{setting} names {error.args[1] or _NOTHING}") from None
-    except Exception as error:  # noqa: BLE001 - keyring imports what is named there, and makes one of it
-        raise _Unusable(CHOSEN, f"what {setting} names cannot be loaded ({type(error).__name__})") from None
+def _allowed(chosen: KeyringBackend) -> list[KeyringBackend]:
+    return [backend for backend in _members(chosen) if _name(backend) in ALLOWED]
 
 
-def allowed_backend(chosen: KeyringBackend) -> KeyringBackend:
-    """The backend to call: the chosen one, or the first allowed one of a chain."""
+def _members(chosen: KeyringBackend) -> list[KeyringBackend]:
+    """The backends of a chain; those of any other are itself."""
     from keyring.backends.chainer import ChainerBackend
 
-    members: list[KeyringBackend] = list(chosen.backends) if isinstance(chosen, ChainerBackend) else [chosen]
-    for backend in members:
-        if _name(backend) in ALLOWED:
-            return backend
-    refused = ", ".join(_name(backend) for backend in members if _name(backend) != _NOTHING)
-    if refused:
-        raise _Unusable(REFUSED, refused)
-    raise _Unusable(ABSENT, "")
+    return list(chosen.backends) if isinstance(chosen, ChainerBackend) else [chosen]
 
 
 def _name(backend: KeyringBackend) -> str:
     return f"{type(backend).__module__}.{type(backend).__qualname__}"
 
 
-def _kind(error: Exception) -> str:
+def _meaning(error: Exception) -> str:
     from keyring.errors import KeyringLocked, NoKeyringError
 
     if isinstance(error, KeyringLocked):
-        return LOCKED
-    return ABSENT if isinstance(error, NoKeyringError) else FAILED
+        return "the OS keyring is locked, and was not unlocked"
+    return _ABSENT if isinstance(error, NoKeyringError) else "the OS keyring failed"
 
 
 if __name__ == "__main__":

@@ -28,20 +28,6 @@ WAYS_OUT: Final = (
     "(DASKPKI_CREDENTIAL_DIR)"
 )
 
-_OVERRULE: Final = (
-    "unset it for daskpki (env -u PYTHON_KEYRING_BACKEND daskpki ..., or take default-keyring out of keyringrc.cfg), "
-    "and the desktop's own keyring is used"
-)
-
-_MEANING: Final = {
-    keyring_backend.ABSENT: "there is no OS keyring here (no desktop session, or no backend that fits)",
-    keyring_backend.CHOSEN: "keyring's own setting chooses no backend that protects what it keeps",
-    keyring_backend.REFUSED: "the keyring is not one that protects what it keeps",
-    keyring_backend.LOCKED: "the OS keyring is locked, and was not unlocked",
-    keyring_backend.FORGOTTEN: "the OS keyring did not keep what was written",
-    keyring_backend.FAILED: "the OS keyring failed",
-}
-
 
 class OSKeyring(KeyringPort):
     """SecretService, libsecret, KWallet, macOS Keychain or Windows Credential Locker.
@@ -92,7 +78,6 @@ class OSKeyring(KeyringPort):
             answer: dict[str, Any] = json.loads(child.stdout)
         except ValueError:
             raise DaskpkiError(f"the keyring process ended with exit code {child.returncode} and no answer") from None
-        if kind := answer.get("error"):
-            message = _MEANING[kind] + (f": {answer['detail']}" if answer["detail"] else "")
-            raise AccessDeniedError(message, hint=_OVERRULE if kind == keyring_backend.CHOSEN else WAYS_OUT)
+        if "error" in answer:
+            raise AccessDeniedError(answer["error"], hint=answer.get("hint", WAYS_OUT))
         return answer

@@ -23,11 +23,13 @@ from daskpki import grants
 from daskpki.authority.crl import is_root_crl_due
 from daskpki.authority.lookup import ABANDON_AFTER, shows_authorities
 from daskpki.authority.renewal import is_due
+from daskpki.credentials.contexts import LOGIN_FILE, Saved
 from daskpki.credentials.dask_config import LOADER
 from daskpki.errors import DaskpkiError, NotTrustedError, UnavailableError
 from daskpki.grants import UNSEEN
 from daskpki.identity import Role
 from daskpki.inventory import EXPIRED, FROM_REQUEST, SUPERSEDED, CertificateRecord, Inventory
+from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.crl import crl_due, parse_header
 from daskpki.pki.profile import Lifetime
 from daskpki.pki.trust_document import HALF_FULL, TrustDocument, fill
@@ -215,35 +217,23 @@ def check_superseded(secret: str, versions: Sequence[Version], remedy: Remedy) -
         )
 
 
-class LoginSeen(NamedTuple):
-    """A login: its title and name, its leaf's lifetime, the trust epochs that it and the store have.
+def check_login(saved: Saved, newest: int | None, failure: DaskpkiError | None, renewal: str, now: float) -> Finding:
+    """Check one login: usable, not due, not behind the store's trust document.
 
-    `failure` is the error of using it, else None; `newest` is None where the store was not read; `by_file` are the
-    steps that renew a login made by a login file.
+    `newest` is that document's epoch, None where the store was not read; `failure` is the error of using the login,
+    `renewal` what renews it.
     """
-
-    title: str
-    name: str
-    lifetime: Lifetime
-    epoch: int
-    newest: int | None = None
-    failure: DaskpkiError | None = None
-    by_file: str | None = None
-
-
-def check_login(seen: LoginSeen, now: float) -> Finding:
-    """Check one login: usable, not due, not behind the store's trust document."""
-    subject, again = f"login {seen.title}", seen.by_file or f"daskpki login {seen.name}"
-    end = seen.lifetime.not_after
-    if seen.failure is not None:
-        return of_error(subject, seen.failure)
-    if is_due(seen.lifetime, now):
-        remedy = again if seen.by_file else f"after a renewal, {again}"
-        return warning(subject, f"past two thirds of its life; it ends at {rfc3339(end)}", remedy)
-    if seen.newest is not None and seen.epoch < seen.newest:
-        reason = f"it has trust epoch {seen.epoch}, the store {seen.newest}: it does not know later revocations"
-        return note(subject, reason, again)
-    return ok(subject, f"valid until {rfc3339(end)}")
+    context = saved.context
+    subject, life, epoch = f"login {context.title}", lifetime(load_certificate(context.leaf)), context.document.epoch
+    if failure is not None:
+        return of_error(subject, failure)
+    if is_due(life, now):
+        remedy = renewal if context.store == LOGIN_FILE else f"after a renewal, {renewal}"
+        return warning(subject, f"past two thirds of its life; it ends at {rfc3339(life.not_after)}", remedy)
+    if newest is not None and epoch < newest:
+        reason = f"it has trust epoch {epoch}, the store {newest}: it does not know later revocations"
+        return note(subject, reason, renewal)
+    return ok(subject, f"valid until {rfc3339(life.not_after)}")
 
 
 def check_keyring(failure: DaskpkiError | None, *, needed: bool) -> Iterator[Finding]:

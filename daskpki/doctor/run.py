@@ -14,18 +14,16 @@ from typing import Final
 
 from daskpki.authority.ca import CertificateAuthority
 from daskpki.boot.http import Connection, TryAgain, parse_date
-from daskpki.confidential import Confidential
-from daskpki.credentials.contexts import LOGIN_FILE, Saved
+from daskpki.credentials.contexts import LOGIN_FILE, Context
 from daskpki.credentials.saved_logins import load_login
 from daskpki.credentials.source_selection import CredentialSource, Wanted, choose
 from daskpki.credentials.sources import Environment, obtain, renewal_of_login
 from daskpki.doctor import checks, store
-from daskpki.doctor.checks import Finding, LoginSeen, note, of_error, ok
+from daskpki.doctor.checks import Finding, note, of_error, ok
 from daskpki.doctor.scheduler import examine_scheduler
 from daskpki.doctor.store import Cluster
 from daskpki.errors import DaskpkiError, NotFoundError, UnavailableError
-from daskpki.pki.certificates import lifetime, load_certificate
-from daskpki.pki.trust_document import TrustDocument, parse_trust
+from daskpki.pki.trust_document import TrustDocument
 from daskpki.settings import GRPC, GsmUrl, endpoint_for
 
 Checks = dict[str, Callable[[Cluster], Iterable[Finding]]]
@@ -147,11 +145,12 @@ class Examination:
         saved = self._here.contexts.all()
         locked = _failure(lambda: self._here.keyring.get(*_PROBE))
         yield from checks.check_keyring(locked, needed=bool(saved))
+        active = self._here.contexts.active()
         for each in saved:
-            seen = self._seen(each)
-            if not locked:
-                seen = seen._replace(failure=_failure(partial(load_login, each, self._here.keyring, self._here.now)))
-            yield checks.check_login(seen, self._here.now.timestamp())
+            failure = None if locked else _failure(partial(load_login, each, self._here.keyring, self._here.now))
+            renewal = renewal_of_login(each.context, is_active=each == active)
+            now = self._here.now.timestamp()
+            yield checks.check_login(each, self._newest_epoch(each.context), failure, renewal, now)
         choice = choose(Wanted(), self._here.environ)
         if choice.source is not CredentialSource.KEYRING:
             credential = obtain(Wanted(), self._here).verified.credential
@@ -159,16 +158,11 @@ class Examination:
         elif not saved:
             yield note("credential in use", "none: nobody is logged in here", "daskpki login NAME")
 
-    def _seen(self, saved: Saved) -> LoginSeen:
-        """Read the public part of a login, which is readable while the keyring is locked."""
-        context = saved.context
-        epoch = parse_trust(Confidential(context.trust)).document.epoch
-        trust, newest = self._trust, None
-        if trust is not None and (context.store, context.cluster) == (self._store_url, trust.cluster):
-            newest = trust.epoch
-        by_file = renewal_of_login(context, is_active=True) if context.store == LOGIN_FILE else None
-        life = lifetime(load_certificate(context.leaf))
-        return LoginSeen(context.title, context.name, life, epoch, newest, by_file=by_file)
+    def _newest_epoch(self, login: Context) -> int | None:
+        """The trust epoch of the store that was read, if that is the login's."""
+        trust = self._trust
+        is_its = trust is not None and (login.store, login.cluster) == (self._store_url, trust.cluster)
+        return trust.epoch if trust and is_its else None
 
 
 def _failure(attempt: Callable[[], object]) -> DaskpkiError | None:

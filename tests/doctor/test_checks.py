@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from daskpki.credentials.contexts import LOGIN_FILE, Context, Saved
 from daskpki.doctor.checks import (
     Finding,
-    LoginSeen,
     Severity,
     check_anchor,
     check_authority,
@@ -44,8 +44,9 @@ from daskpki.doctor.scheduler import (
     check_page,
     check_stranger,
 )
-from daskpki.errors import AccessDeniedError, NotTrustedError, UnavailableError
+from daskpki.errors import AccessDeniedError, DaskpkiError, NotTrustedError, UnavailableError
 from daskpki.inventory import FROM_REQUEST, ReplayedInventory
+from daskpki.pki.certificates import lifetime, load_certificate
 from daskpki.pki.profile import Lifetime
 from daskpki.pki.trust_document import parse_trust
 from daskpki.records import (
@@ -311,18 +312,25 @@ def test_dask_s_configuration_is_read() -> None:
     assert severities(check_config(path)) == ["note"]
 
 
-def test_logins_end_too() -> None:
-    def judged(seen: LoginSeen) -> str:
-        return check_login(seen, NOW).severity.value
+def test_logins_end_too(cluster: Cluster) -> None:
+    client, trust = cluster.credentials["client/alice"], cluster.trust.reveal()
+    context = Context("local:/s", client.cluster, "alice", (), 1, client.leaf, client.chain, trust)
+    begin, end = lifetime(load_certificate(client.leaf))
+    young, old, epoch = begin + DAY, end - DAY, context.document.epoch
 
-    young, old = Lifetime(NOW - DAY, NOW + 9 * DAY), Lifetime(NOW - 7 * DAY, NOW + 3 * DAY)
-    assert judged(LoginSeen("c/alice", "alice", young, 4, 4)) == "ok"
-    assert judged(LoginSeen("c/alice", "alice", young, 4)) == "ok"
-    assert judged(LoginSeen("c/alice", "alice", young, 3, 4)) == "note"
-    assert judged(LoginSeen("c/alice", "alice", old, 4, 4)) == "warning"
-    by_file = check_login(LoginSeen("c/dora", "dora", old, 4, by_file="daskpki request client/dora"), NOW)
-    assert by_file.remedy == "daskpki request client/dora"
-    assert judged(LoginSeen("c/alice", "alice", young, 0, failure=NotTrustedError("changed"))) == "error"
+    def judged(
+        now: float, newest: int | None = None, failure: DaskpkiError | None = None, store: str = "local:/s"
+    ) -> tuple[str, str | None]:
+        found = check_login(Saved("id", context._replace(store=store), ""), newest, failure, "renew it", now)
+        assert found.subject == f"login {client.cluster}/alice"
+        return found.severity.value, found.remedy
+
+    assert judged(young, epoch) == ("ok", None)
+    assert judged(young) == ("ok", None)
+    assert judged(young, epoch + 1) == ("note", "renew it")
+    assert judged(old, epoch) == ("warning", "after a renewal, renew it")
+    assert judged(old, epoch, store=LOGIN_FILE) == ("warning", "renew it")
+    assert judged(young, failure=NotTrustedError("changed"))[0] == "error"
 
 
 def test_a_keyring_is_missed_by_those_who_need_it() -> None:

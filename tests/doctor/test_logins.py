@@ -64,7 +64,7 @@ def test_a_login_from_its_first_day_to_its_last(store: LocalStore, here: Environ
 
     CertificateAuthority(store).revoke("worker/w")
     behind = found(store, here, "login default/alice")
-    assert (behind.severity, behind.remedy) == ("note", "daskpki login alice")
+    assert (behind.severity, behind.remedy) == ("note", "daskpki login")
 
     file = here.contexts.directory / f"{saved.id}.json"
     file.write_bytes(file.read_bytes() + b"\n")

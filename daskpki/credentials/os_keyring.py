@@ -1,20 +1,28 @@
 """The user's OS keyring: gets, sets and deletes one entry, each in a child process with a time limit.
 
-`keyring_backend.py` decides which backends may be used; without a usable keyring there is an error with the remedies,
-never a file.
+A locked or prompting backend can hang for ever, and a process can be cut off where a thread cannot. The child is this
+module, run as a program: one request on stdin, one answer on stdout, both JSON, then it ends. Secrets pass through the
+two pipes, never through argv or the environment. Only this module imports `keyring`.
+
+Backends are allowed by name. What `keyring` picks by itself may be a plaintext file (keyrings.alt), a backend that
+accepts and forgets (null) or a chain of several. So the backend has to be an allowed one, whether the user's settings
+name it or not, and a chain is looked into. Without a usable keyring there is an error with the remedies, never a file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from daskpki.confidential import Confidential, KeyringPort
-from daskpki.credentials import keyring_backend
 from daskpki.errors import AccessDeniedError, DaskpkiError, UsageError
+
+if TYPE_CHECKING:
+    from keyring.backend import KeyringBackend
 
 MAX_CHARACTERS: Final = 1280
 """The limit of Windows' Credential Locker (2,560 bytes of UTF-16), used everywhere so that logins are portable."""
@@ -58,7 +66,7 @@ class OSKeyring(KeyringPort):
 
     def _ask(self, request: dict[str, str]) -> dict[str, Any]:
         # -P keeps a keyring.py in the working directory from being imported.
-        command = [sys.executable, "-P", "-m", keyring_backend.__name__]
+        command = [sys.executable, "-P", "-m", "daskpki.credentials.os_keyring"]
         try:
             child = subprocess.run(
                 command,
@@ -81,3 +89,112 @@ class OSKeyring(KeyringPort):
         if "error" in answer:
             raise AccessDeniedError(answer["error"], hint=answer.get("hint", WAYS_OUT))
         return answer
+
+
+ALLOWED: Final = frozenset(
+    (
+        "keyring.backends.SecretService.Keyring",
+        "keyring.backends.libsecret.Keyring",
+        "keyring.backends.kwallet.DBusKeyring",
+        "keyring.backends.macOS.Keyring",
+        "keyring.backends.Windows.WinVaultKeyring",
+    )
+)
+"""Backends that the operating system or the desktop encrypts; everything else is refused."""
+
+_ABSENT: Final = "there is no OS keyring here (no desktop session, or no backend that fits)"
+_CHOSEN: Final = "keyring's own setting chooses no backend that protects what it keeps"
+_OVERRULE: Final = (
+    "unset it for daskpki (env -u PYTHON_KEYRING_BACKEND daskpki ..., or take default-keyring out of keyringrc.cfg), "
+    "and the desktop's own keyring is used"
+)
+
+
+class _Unusable(Exception):  # noqa: N818 - an answer to the parent, not a fault of this module
+    """Raised without a usable keyring; the arguments are the reason and, if it is not one of the usual, the remedy."""
+
+
+def main() -> None:
+    """Answer one request; an error is an answer too, so the exit code is 0 unless this module is broken."""
+    request = json.load(sys.stdin.buffer)
+    with contextlib.redirect_stdout(sys.stderr):  # what a backend prints is no part of the answer
+        answer = _answer(request)
+    json.dump(answer, sys.stdout)
+
+
+def _answer(request: dict[str, str]) -> dict[str, str | None]:
+    try:
+        return {"secret": _call(request)}
+    except _Unusable as error:
+        return dict(zip(("error", "hint"), error.args, strict=False))
+    except ModuleNotFoundError as error:
+        return {"error": f"{_ABSENT}: {error} (pip install 'daskpki[cli]')"}
+    except Exception as error:  # noqa: BLE001 - a backend may raise anything, and all of it has to reach the parent
+        text = str(error).partition("\n")[0][:200]
+        return {"error": f"{_meaning(error)}: {type(error).__name__}" + (f": {text}" if text else "")}
+
+
+def _call(request: dict[str, str]) -> str | None:
+    backend = _choose()
+    service, username = request["service"], request["username"]
+    if request["do"] == "get":
+        return backend.get_password(service, username)
+    if request["do"] == "set":
+        backend.set_password(service, username, request["secret"])
+        if backend.get_password(service, username) != request["secret"]:  # some accept what they do not keep
+            raise _Unusable(f"the OS keyring did not keep what was written: {_name(backend)}")
+    elif backend.get_password(service, username) is not None:
+        backend.delete_password(service, username)
+    return None
+
+
+def _choose() -> KeyringBackend:
+    """The backend that PYTHON_KEYRING_BACKEND or keyring's configuration names, else the best that is there."""
+    from keyring import core, get_keyring
+    from keyring.util.platform_ import config_root
+
+    for setting, load in (
+        ("PYTHON_KEYRING_BACKEND", core.load_env),
+        (f"{config_root()}/keyringrc.cfg", core.load_config),
+    ):
+        try:
+            named = load()
+        except Exception as error:  # noqa: BLE001 - keyring imports what is named there, and makes one of it
+            fault = f"what {setting} names cannot be loaded ({type(error).__name__})"
+            raise _Unusable(f"{_CHOSEN}: {fault}", _OVERRULE) from None
+        if named is not None:
+            if allowed := _allowed(named):
+                return allowed[0]
+            raise _Unusable(f"{_CHOSEN}: {setting} names {_name(named)}", _OVERRULE)
+    best = get_keyring()
+    if allowed := _allowed(best):
+        return allowed[0]
+    refused = ", ".join(name for name in map(_name, _members(best)) if name != "keyring.backends.fail.Keyring")
+    raise _Unusable(f"the keyring is not one that protects what it keeps: {refused}" if refused else _ABSENT)
+
+
+def _allowed(chosen: KeyringBackend) -> list[KeyringBackend]:
+    return [backend for backend in _members(chosen) if _name(backend) in ALLOWED]
+
+
+def _members(chosen: KeyringBackend) -> list[KeyringBackend]:
+    """The backends of a chain; those of any other are itself."""
+    from keyring.backends.chainer import ChainerBackend
+
+    return list(chosen.backends) if isinstance(chosen, ChainerBackend) else [chosen]
+
+
+def _name(backend: KeyringBackend) -> str:
+    return f"{type(backend).__module__}.{type(backend).__qualname__}"
+
+
+def _meaning(error: Exception) -> str:
+    from keyring.errors import KeyringLocked, NoKeyringError
+
+    if isinstance(error, KeyringLocked):
+        return "the OS keyring is locked, and was not unlocked"
+    return _ABSENT if isinstance(error, NoKeyringError) else "the OS keyring failed"
+
+
+if __name__ == "__main__":
+    main()

@@ -206,7 +206,6 @@ class ReplayedInventory:
         self.published = published
         self._certificates = {entry.serial: entry for entry in certificates}
         self._current: dict[tuple[str, str], int] = {}
-        self._fingerprints: dict[str, int] = {}
         self._authorities = {entry.generation: entry for entry in authorities}
         for entry in self._certificates.values():
             if entry.fingerprint is not None and not entry.superseded:
@@ -233,7 +232,6 @@ class ReplayedInventory:
         if previous is not None and previous != entry.serial:
             self._certificates[previous] = self._certificates[previous]._replace(superseded=True)
         self._current[entry.role, entry.name] = entry.serial
-        self._fingerprints[str(entry.fingerprint)] = entry.serial
 
     def certificate(self, serial: int) -> CertificateRecord | None:
         """Find a leaf by serial."""
@@ -255,8 +253,7 @@ class ReplayedInventory:
 
     def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
         """Find a leaf by fingerprint."""
-        serial = self._fingerprints.get(fingerprint)
-        return None if serial is None else self._certificates[serial]
+        return next((entry for entry in self._certificates.values() if entry.fingerprint == fingerprint), None)
 
     def authorities(self) -> Sequence[AuthorityRecord]:
         """The CA generations, oldest first."""

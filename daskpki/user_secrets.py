@@ -33,29 +33,16 @@ _ROTATE_EVERY: Final = "daskpki-rotate-every"
 _RESTORED: Final = "daskpki-restored"
 
 
-class Periods(NamedTuple):
-    """Lifetime of a value, and time until its rotation, in seconds; 0 for no limit, None for the previous period."""
-
-    ttl: int | None = None
-    rotate_every: int | None = None
-
-
-AS_BEFORE: Final = Periods()
-
-
-class Reminder(NamedTuple):
-    """End of a secret's value, and time of its next rotation, in seconds since the epoch; None for never."""
-
-    ends: int | None = None
-    rotate_by: int | None = None
-
-
 class Listed(NamedTuple):
-    """A secret as a list shows it."""
+    """A secret as a list shows it: `ends` is the end of its value, `rotate_by` the time for a new one.
+
+    Times are in seconds since the epoch; None for never.
+    """
 
     name: str
     created: int
-    reminder: Reminder
+    ends: int | None
+    rotate_by: int | None
 
 
 class VersionLine(NamedTuple):
@@ -77,11 +64,13 @@ class ClusterSecrets:
         self._command = command
         self._clock = clock
 
-    def set(self, name: str, payload: Confidential, periods: Periods = AS_BEFORE) -> int:
+    def set(self, name: str, payload: Confidential, *, ttl: int | None = None, rotate_every: int | None = None) -> int:
         """Add a version and return its number; a new secret is created. UsageError over 64 KiB.
 
-        The new value's end and rotation count from now, by these periods, or else by those of the previous value.
+        The value ends `ttl` seconds from now, and is to be rotated in `rotate_every`; 0 is for never, None for the
+        period of the previous value.
         """
+        periods = {_TTL: ttl, _ROTATE_EVERY: rotate_every}
         secret, now = self._id(name), int(self._clock())
         labels, exists = secret_names.labels(self._cluster, secret_names.SECRET, name), False
         try:
@@ -97,7 +86,7 @@ class ClusterSecrets:
     def get(self, name: str, number: int | None = None) -> Payload:
         """Read a version, by default the newest; NotFoundError, DisabledError (also for an expired value)."""
         secret = self._id(name)
-        ends = _reminder(self._describe(name).annotations).ends
+        ends = _moment(self._describe(name).annotations.get(_ENDS))
         if ends is not None and ends < self._clock():
             raise DisabledError(
                 f"the secret {name} expired on {day(ends)}",
@@ -111,7 +100,8 @@ class ClusterSecrets:
         """List the secrets by name."""
         marks = secret_names.labels(self._cluster, secret_names.SECRET)
         for info in self._store.secrets.select(marks):
-            yield Listed(info.labels["daskpki-name"], info.created, _reminder(info.annotations))
+            ends, rotate_by = (_moment(info.annotations.get(key)) for key in (_ENDS, _ROTATE_BY))
+            yield Listed(info.labels["daskpki-name"], info.created, ends, rotate_by)
 
     def versions(self, name: str) -> list[VersionLine]:
         """List the versions, newest first."""
@@ -222,18 +212,15 @@ class ClusterSecrets:
         return secret_names.user_secret_id(self._cluster, parse_label(name, "secret name"))
 
 
-def _reminders(former: Mapping[str, str], periods: Periods, now: int) -> dict[str, str]:
+def _reminders(former: Mapping[str, str], periods: Mapping[str, int | None], now: int) -> dict[str, str]:
     """Make the annotations of a secret that gets a new value now; the previous value's end does not carry over."""
     found = {key: value for key, value in former.items() if key not in (_ENDS, _ROTATE_BY, _TTL, _ROTATE_EVERY)}
-    for period, moment, given in ((_TTL, _ENDS, periods.ttl), (_ROTATE_EVERY, _ROTATE_BY, periods.rotate_every)):
+    for period, moment in ((_TTL, _ENDS), (_ROTATE_EVERY, _ROTATE_BY)):
+        given = periods[period]
         seconds = _moment(former.get(period)) if given is None else given
         if seconds:
             found |= {period: str(seconds), moment: str(now + seconds)}
     return found
-
-
-def _reminder(annotations: Mapping[str, str]) -> Reminder:
-    return Reminder(_moment(annotations.get(_ENDS)), _moment(annotations.get(_ROTATE_BY)))
 
 
 def _moment(text: str | None) -> int | None:

@@ -161,10 +161,8 @@ def options(
         ours = logging.getLogger("daskpki")
         ctx.call_on_close(partial(ours.setLevel, ours.level))  # a program may run more than one command
         ours.setLevel(logging.ERROR)
-    source = ctx.get_parameter_source("store")
     ctx.obj = Invocation(
         given,
-        is_store_given=source is not None and source.name != "DEFAULT",
         output=Output(
             as_json=given.as_json,
             quiet=given.quiet,

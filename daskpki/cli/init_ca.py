@@ -16,6 +16,7 @@ from daskpki.cli.output import fingerprint_lines
 from daskpki.errors import UsageError
 from daskpki.identity import Role
 from daskpki.quoting import rfc3339
+from daskpki.settings import GsmUrl
 
 if TYPE_CHECKING:
     from daskpki.authority.ca import CertificateAuthority
@@ -109,7 +110,7 @@ def init_ca(
 def _placement(invocation: Invocation, replication: str | None, cmek: str | None) -> GsmOptions | None:
     if replication is None and cmek is None:
         return None
-    if not invocation.given.store.startswith("gsm:"):
+    if not isinstance(invocation.url, GsmUrl):
         raise UsageError("--replication and --cmek are for stores on Secret Manager", hint="--store gsm://PROJECT")
     from daskpki.store.gsm.secrets import GsmOptions
 

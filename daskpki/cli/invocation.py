@@ -31,7 +31,7 @@ from typer.models import CommandFunctionType
 from daskpki.cli.output import Output, prompt
 from daskpki.errors import DaskpkiError, NotFoundError, UsageError
 from daskpki.identity import Role, default_name, parse_label, parse_role
-from daskpki.settings import DEFAULT_CLUSTER, StoreUrl, home, parse_store_url
+from daskpki.settings import DEFAULT_CLUSTER, DEFAULT_STORE, StoreUrl, home, parse_store_url
 from daskpki.store.local.key_slots import Unlocking
 
 if TYPE_CHECKING:
@@ -248,13 +248,14 @@ class GlobalOptions(NamedTuple):
     """The options of `daskpki` itself."""
 
     store: Annotated[
-        str,
+        str | None,
         typer.Option(
             envvar="DASKPKI_STORE",
             metavar="URL",
+            show_default=DEFAULT_STORE,
             help="local:, local:/path, gsm://PROJECT or gsm://PROJECT/LOCATION.",
         ),
-    ] = "local:"
+    ] = None
     cluster: Annotated[
         str | None, typer.Option(envvar="DASKPKI_CLUSTER", metavar="NAME", help='Cluster name (default: "default").')
     ] = None
@@ -291,7 +292,6 @@ class Invocation(NamedTuple):
     """One run of `daskpki`: its global options and the name of its command."""
 
     given: GlobalOptions
-    is_store_given: bool
     output: Output
     command: str
 
@@ -303,7 +303,7 @@ class Invocation(NamedTuple):
     @property
     def url(self) -> StoreUrl:
         """The URL of the store in use."""
-        return parse_store_url(self.given.store)
+        return parse_store_url(self.given.store or DEFAULT_STORE)
 
     @property
     def store_name(self) -> str:

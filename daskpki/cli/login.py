@@ -196,7 +196,7 @@ def _renewed(invocation: Invocation, here: Environment) -> Saved | None:
     found = here.contexts.all()
     if invocation.given.cluster is not None:
         found = [saved for saved in found if saved.context.cluster == invocation.cluster]
-    if invocation.is_store_given:
+    if invocation.given.store is not None:
         found = [saved for saved in found if saved.context.store == invocation.store_name]
     if not found:
         return None

@@ -8,7 +8,6 @@ and exit code, after the lines printed so far.
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 import traceback
@@ -136,13 +135,17 @@ def csv_lines(columns: Sequence[str], documents: Iterable[Mapping[str, Any]]) ->
     """A heading and one line a document; lists are joined by spaces, other structures are JSON."""
     import csv
 
-    line = io.StringIO()
-    writer = csv.writer(line, lineterminator="")
-    for row in chain([columns], ([_cell(document.get(name)) for name in columns] for document in documents)):
-        line.seek(0)
-        line.truncate()
-        writer.writerow(row)
-        yield line.getvalue()
+    writer = csv.writer(_Echo(), lineterminator="")
+    yield writer.writerow(columns)
+    for document in documents:
+        yield writer.writerow([_cell(document.get(name)) for name in columns])
+
+
+class _Echo:
+    """Stands for the file of a CSV writer, whose `writerow` returns what `write` does."""
+
+    def write(self, line: str) -> str:
+        return line
 
 
 def _cell(value: object) -> str:

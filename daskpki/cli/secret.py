@@ -59,12 +59,10 @@ def set_(
 
     Example:  [bold]printf %s "$PASSWORD" | daskpki secret set db-password --rotate-every 90d[/bold]
     """
-    from daskpki.user_secrets import Periods
-
-    periods = Periods(_seconds(ttl), _seconds(rotate_every))
+    periods = {"ttl": _seconds(ttl), "rotate_every": _seconds(rotate_every)}
     payload = _value(file)
     with _secrets(invocation) as secrets:
-        number = secrets.set(name, payload, periods)
+        number = secrets.set(name, payload, **periods)
     invocation.output.result({"name": name, "version": number}, [f"{name}: version {number}"])
     invocation.output.hint(f"next: daskpki-entrypoint worker --secret {name}=/run/secrets/{name}")
 
@@ -115,22 +113,20 @@ def list_(invocation: Invocation) -> None:
     with _secrets(invocation) as secrets:
         listed = list(secrets.all())
     now = time.time()
-    rows = [
-        (entry.name, day(entry.created), _in(entry.reminder.ends, now), _in(entry.reminder.rotate_by, now))
-        for entry in listed
-    ]
+    rows = [(entry.name, day(entry.created), _in(entry.ends, now), _in(entry.rotate_by, now)) for entry in listed]
     lines = table(("name", "since", "ends", "new value due"), rows, empty="no secrets")
     invocation.output.result([_document(entry) for entry in listed], lines)
     for entry in listed:
-        if any(moment is not None and moment < now for moment in entry.reminder):
+        if any(moment is not None and moment < now for moment in (entry.ends, entry.rotate_by)):
             invocation.output.hint(
                 f"secret {entry.name}: new value overdue; daskpki secret set {entry.name} --file FILE"
             )
 
 
 def _document(entry: Listed) -> dict[str, str | None]:
-    ends, rotate_by = (None if moment is None else rfc3339(moment) for moment in entry.reminder)
-    return {"name": entry.name, "created": rfc3339(entry.created), "ends": ends, "rotate_by": rotate_by}
+    name, *moments = entry
+    created, ends, rotate_by = (None if moment is None else rfc3339(moment) for moment in moments)
+    return {"name": name, "created": created, "ends": ends, "rotate_by": rotate_by}
 
 
 def _in(moment: int | None, now: float) -> str:

@@ -124,7 +124,8 @@ def doctor(
 
     address = parse_scheduler(scheduler) if scheduler else None
     repeat = invocation.output.repeat
-    examination = Examination(invocation.authority, this_process(), address, is_store_given=invocation.is_store_given)
+    is_store_given = invocation.given.store is not None
+    examination = Examination(invocation.authority, this_process(), address, is_store_given=is_store_given)
     findings = [finding._replace(remedy=finding.remedy and repeat(finding.remedy)) for finding in examination.run()]
     shown = [finding for finding in findings if not invocation.output.quiet or finding.severity in ("warning", "error")]
     invocation.output.result([finding.document() for finding in shown], _finding_lines(gist(shown)))

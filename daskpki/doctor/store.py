@@ -203,9 +203,8 @@ def examine_reminders(cluster: Cluster) -> Iterator[Finding]:
     """Check the cluster's other secrets: ended, or due for a new value."""
     session = cluster.session
     secrets = ClusterSecrets(session.store, session.cluster, who=session.who, command=session.command)
-    for listed in secrets.all():
-        subject, again = f"secret {listed.name}", f"daskpki secret set {listed.name} --file FILE"
-        ends, rotate_by = listed.reminder
+    for name, _, ends, rotate_by in secrets.all():
+        subject, again = f"secret {name}", f"daskpki secret set {name} --file FILE"
         if ends is not None and ends < cluster.now:
             yield error(subject, f"ended at {rfc3339(ends)}, and can no longer be read", again)
         elif rotate_by is not None and rotate_by < cluster.now:

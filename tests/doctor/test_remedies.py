@@ -25,7 +25,7 @@ from daskpki.store.gsm.store import GsmStore
 from daskpki.store.local.key_slots import Unlocking
 from daskpki.store.opening import open_store
 from daskpki.store.port import Store
-from daskpki.user_secrets import ClusterSecrets, Periods
+from daskpki.user_secrets import ClusterSecrets
 from tests.emulator import SecretManagerServer
 from tests.support.local_places import create_store
 from tests.support.running import Run, runner
@@ -131,8 +131,8 @@ def test_a_secret_that_ended_gets_a_new_value(
 ) -> None:
     CertificateAuthority(patient.store).init()
     long_ago = ClusterSecrets(patient.store, "default", who="w", command="c", clock=lambda: 1_000_000)
-    long_ago.set("ended", Confidential(b"x"), Periods(ttl=DAY))
-    long_ago.set("old", Confidential(b"x"), Periods(rotate_every=DAY))
+    long_ago.set("ended", Confidential(b"x"), ttl=DAY)
+    long_ago.set("old", Confidential(b"x"), rotate_every=DAY)
     (tmp_path / "FILE").write_bytes(b"new")
     monkeypatch.chdir(tmp_path)
     assert patient.is_mended("secret ended", "ended at")

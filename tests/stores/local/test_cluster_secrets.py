@@ -13,7 +13,7 @@ from daskpki import secret_names
 from daskpki.confidential import Confidential
 from daskpki.errors import NotFoundError
 from daskpki.store.local.store import LocalStore
-from daskpki.user_secrets import ADDED, ClusterSecrets, Periods
+from daskpki.user_secrets import ADDED, ClusterSecrets
 from tests.support.local_places import LocalPlace
 
 NAME = "db-password"
@@ -30,7 +30,7 @@ def test_operators_who_set_and_roll_back_at_once_are_all_recorded(place: LocalPl
     """The reminder of each new value differs, so each changes the annotations that the others change."""
     clock = itertools.count(1_800_000_000)
     for value in ("one", "two"):
-        secrets_of(store, clock).set(NAME, Confidential(value), Periods(ttl=1000))
+        secrets_of(store, clock).set(NAME, Confidential(value), ttl=1000)
 
     def operate(number: int) -> list[int]:
         with closing(place.factory()) as own:
@@ -60,4 +60,4 @@ def test_a_mark_that_somebody_else_wrote_is_none(store: LocalStore, mark: str) -
             secrets.rollback(NAME)
     else:
         assert secrets.rollback(NAME) == (2, 4)
-    assert [listed.reminder.ends for listed in secrets.all()] == [None]
+    assert [listed.ends for listed in secrets.all()] == [None]

@@ -21,7 +21,7 @@ from daskpki.boot.settings import parse_settings
 from daskpki.cluster.security import PkiSecurity
 from daskpki.errors import UsageError
 from daskpki.identity import Role
-from daskpki.settings import GsmUrl, parse_store_url
+from daskpki.settings import parse_gsm
 
 _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 """The scope that Secret Manager needs; a VM is limited by its service account's grants."""
@@ -120,11 +120,12 @@ class GCPCluster(stock.GCPCluster):
         dialling = own_security() if security is None else security
         if not isinstance(dialling, PkiSecurity):
             raise UsageError(f"{dialling!r} is no Security of daskpki", hint="security=daskpki.security()")
-        url = parse_store_url(store)
-        if not isinstance(url, GsmUrl):
-            raise UsageError(f"VMs cannot read the store {store!r}", hint="gsm://PROJECT")
         cluster = dialling.enforcement(Role.CLIENT).trust.cluster
-        environment = {**check_variables(env_vars or {}), "DASKPKI_STORE": str(url), "DASKPKI_CLUSTER": cluster}
+        environment = {
+            **check_variables(env_vars or {}),
+            "DASKPKI_STORE": str(parse_gsm(store)),
+            "DASKPKI_CLUSTER": cluster,
+        }
         if docker_image != shlex.quote(docker_image):
             raise UsageError(f"docker_image={docker_image!r} is not an image", hint="REGISTRY/PATH:TAG")
         self._scheduler_boot = Boot(scheduler_service_account, environment, dict(scheduler_options or {}))

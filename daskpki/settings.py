@@ -106,6 +106,14 @@ def parse_store_url(text: str) -> StoreUrl:
     )
 
 
+def parse_gsm(text: str) -> GsmUrl:
+    """Parse the URL of a store on Secret Manager; UsageError for any other, which no VM could read."""
+    url = parse_store_url(text)
+    if not isinstance(url, GsmUrl):
+        raise UsageError(f"VMs cannot read the store {text!r}", hint="gsm://PROJECT")
+    return url
+
+
 class Endpoint(NamedTuple):
     """Where a service of Google's is called; `address` is HOST or HOST:PORT, `transport` is "grpc" or "rest"."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -17,7 +17,6 @@ from daskpki.quoting import day
 from daskpki.settings import GsmUrl, LocalUrl
 
 if TYPE_CHECKING:
-    from daskpki.authority.ca import CertificateAuthority
     from daskpki.authority.deletion import Deletion
 
 ONE_POLL: Final = 75
@@ -45,7 +44,7 @@ def delete_cluster(
     The trust document and the log stay until the last certificate has expired, since running nodes learn of the
     revocation from them; run the command again after that. It refuses while `daskpki deploy` finds VMs.
     """
-    from daskpki.authority.deletion import delete_secrets, plan_deletion
+    from daskpki.authority.deletion import delete_secrets, plan_deletion, revoke_all
 
     output = invocation.output
     if confirm is not None and confirm != invocation.cluster:
@@ -62,22 +61,15 @@ def delete_cluster(
                 raise UsageError("deleting a cluster has to be confirmed", hint=f"--confirm {invocation.cluster}")
             if ask(f"Type the cluster's name to delete it ({invocation.cluster}): ") != invocation.cluster:
                 raise UsageError("that is not the cluster's name, so nothing was deleted")
-        _revoke(invocation, authority, wait, time.sleep)
+        if revoke_all(authority):
+            notify_schedulers(invocation, authority, Push())
+            output.hint(f"waiting {wait} seconds, in which every running node looks for the new trust document")
+            time.sleep(wait)  # for nodes that no push reaches
         delete_secrets(authority, planned, lambda secret: output.hint(f"deleted {secret}"))
     if output.as_json:
         output.result(planned._asdict(), ())
     if planned.last_leaf_ends is not None:
         output.hint(f"next: the same command after {day(planned.last_leaf_ends)} removes the rest")
-
-
-def _revoke(invocation: Invocation, authority: CertificateAuthority, wait: int, sleep: Callable[[float], None]) -> None:
-    """Revoke every certificate and tell the schedulers; nodes that no push reaches have `wait` seconds to look."""
-    from daskpki.authority.deletion import revoke_all
-
-    if revoke_all(authority):
-        notify_schedulers(invocation, authority, Push())
-        invocation.output.hint(f"waiting {wait} seconds, in which every running node looks for the new trust document")
-        sleep(wait)
 
 
 def _lines(planned: Deletion) -> Iterator[str]:

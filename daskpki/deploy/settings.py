@@ -12,7 +12,7 @@ from daskpki.boot.mounts import Mount, parse_mounts
 from daskpki.errors import UsageError
 from daskpki.handover import SEALED, STOCK
 from daskpki.identity import parse_label
-from daskpki.settings import GsmUrl, parse_store_url
+from daskpki.settings import GsmUrl
 
 MAX_ISOLATED: Final = 50
 """Workers with a service account each: a project has 100 of these by default, and a firewall rule names 10."""
@@ -282,14 +282,6 @@ def check_deployment(wanted: Deployment) -> Deployment:
                 hint=f"--secret {mount.name}={SECRETS_DIRECTORY}/{mount.name}, or {mount.name}=fd",
             )
     return replace(wanted, clients_from=tuple(dict.fromkeys(map(parse_range, wanted.clients_from))))
-
-
-def parse_gsm(text: str) -> GsmUrl:
-    """The store on Secret Manager of that URL; UsageError for a local one, which no VM could read."""
-    url = parse_store_url(text)
-    if not isinstance(url, GsmUrl):
-        raise UsageError(f"VMs cannot read the store {text!r}", hint="--store gsm://PROJECT")
-    return url
 
 
 def parse_range(text: str) -> str:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-from daskpki.deploy.settings import Deployment, check_deployment, parse_gsm
+from daskpki.deploy.settings import Deployment, check_deployment
+from daskpki.settings import parse_gsm
 from tests.emulator import SecretManagerServer
 from tests.support.capture_server import GoogleCloud
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from daskpki.deploy.export import script, user_data
-from daskpki.deploy.settings import Deployment, parse_gsm
+from daskpki.deploy.settings import Deployment
+from daskpki.settings import parse_gsm
 from tests.deploy.conftest import IMAGE, STORE
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from daskpki.deploy.apply import plan_from
 from daskpki.deploy.export import script, user_data
-from daskpki.deploy.settings import Deployment, check_deployment, parse_gsm
+from daskpki.deploy.settings import Deployment, check_deployment
 from daskpki.errors import UsageError
+from daskpki.settings import parse_gsm
 from tests.deploy.conftest import deployment
 from tests.deploy.test_plan import CLUSTER, ISOLATED, MOUNTING, NODE, SHARED
 

@@ -252,8 +252,7 @@ class GlobalOptions(NamedTuple):
         typer.Option(
             envvar="DASKPKI_STORE",
             metavar="URL",
-            show_default=DEFAULT_STORE,
-            help="local:, local:/path, gsm://PROJECT or gsm://PROJECT/LOCATION.",
+            help="local:, local:/path, gsm://PROJECT or gsm://PROJECT/LOCATION (default: local:).",
         ),
     ] = None
     cluster: Annotated[

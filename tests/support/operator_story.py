@@ -67,7 +67,7 @@ def main() -> None:
 
 async def scale_down(controller: Any, group: dict[str, Any]) -> None:
     """From two replicas to one, by the operator's own handler."""
-    body = kopf.Body(group)  # type: ignore[arg-type] # a plain document serves
+    body = kopf.Body(group)
     await controller.daskworkergroup_replica_update(
         name=GROUP, namespace=NAMESPACE, meta=body.meta, spec=body.spec, new=1, body=body,
         logger=logging.getLogger("operator"),

@@ -1,6 +1,6 @@
 """The rules hold with each older distributed that is supported: tests marked `every_version`, in a process for each.
 
-By day it is the oldest one, in long runs each.
+By day it is the oldest one, without the sealed scheduler's tests; in long runs each, with all of them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tests.support.nodes import ASKED_FOR
 from tests.support.paths import ROOT
 
 *OLDER, _NEWEST = TESTED
+PLACES: Final = by_day(sorted(map(str, Path("tests/cluster").glob("test_*.py"))), night=["tests/cluster"])
 
 
 def installed(version: str) -> Path:
@@ -42,7 +43,7 @@ def installed(version: str) -> Path:
 def test_the_rules_hold_with(version: str) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environ |= {"PYTHONPATH": str(installed(version)), ASKED_FOR: version}
-    tests = [sys.executable, "-m", "pytest", "-q", "-m", "every_version", "-p", "no:cacheprovider", "tests/cluster"]
+    tests = [sys.executable, "-m", "pytest", "-q", "-m", "every_version", "-p", "no:cacheprovider", *PLACES]
     done = subprocess.run(tests, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     closing = done.stdout.splitlines()[-1]
     assert done.returncode == 0, done.stdout + done.stderr

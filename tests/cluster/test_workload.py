@@ -1,6 +1,7 @@
 """What users do every day runs unharmed under enforcement: clusters of processes, in the default mode `limited`.
 
-One has a sealed scheduler, whose client is of grade admin: some of what is tried is code by nature.
+By day the scheduler is a sealed one, whose client is of grade admin, since some of what is tried is code by nature; in
+long runs a stock one as well.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from distributed.diagnostics.plugin import InstallPlugin
 from daskpki.cluster.security import client_security
 from daskpki.identity import Role
 from daskpki.pki.profile import Grade
+from tests.robustness.crash.nightly import by_day
 from tests.support import tasks
 from tests.support.cluster_material import Authority
 from tests.support.nodes import Cluster, cluster
@@ -57,7 +59,7 @@ from tests.support.nodes import Cluster, cluster
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture(scope="module", params=["stock", "sealed"])
+@pytest.fixture(scope="module", params=by_day(["sealed"], night=["stock", "sealed"]))
 def working(
     request: pytest.FixtureRequest, authority: Authority, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:

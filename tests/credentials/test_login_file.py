@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import pexpect
 import pytest
@@ -45,20 +47,32 @@ class Person(NamedTuple):
 
 
 def person(home: Path, desktop: Desktop | None) -> Person:
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("DASK", "XDG"))}
     environ |= {"HOME": str(home), "COLUMNS": "200", "TERM": "dumb"}
     environ |= {"DBUS_SESSION_BUS_ADDRESS": desktop.environ["DBUS_SESSION_BUS_ADDRESS"]} if desktop else {}
     return Person(home, environ)
 
 
-@pytest.fixture
-def operator(tmp_path: Path) -> Person:
-    """With a local store and its CA, and a scheduler whose address the trust document says."""
-    made = person(tmp_path / "operator", None)
-    made.environ["DASKPKI_KEY_FILE"] = str(tmp_path / "operator.key")
+def operator_at(home: Path) -> Person:
+    made = person(home, None)
+    made.environ["DASKPKI_KEY_FILE"] = str(home / "operator.key")
+    return made
+
+
+@pytest.fixture(scope="module")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> Person:
+    """With a local store and its CA."""
+    made = operator_at(tmp_path_factory.mktemp("founded"))
     made.run("init-ca")
     return made
+
+
+@pytest.fixture
+def operator(founded: Person, tmp_path: Path) -> Person:
+    """An operator whose home is a copy of that one, for a test that changes it."""
+    shutil.copytree(founded.home, tmp_path / "operator")
+    return operator_at(tmp_path / "operator")
 
 
 @pytest.fixture
@@ -231,36 +245,32 @@ def test_only_a_client_gets_a_login_file(operator: Person, dora: Person, tmp_pat
     dora.run("logout")
 
 
-@pytest.mark.parametrize(
-    ("damage", "error"),
-    [
-        (lambda data: data[:-40], CorruptError),
-        (lambda data: data.replace(b'"format": 1', b'"format": 2'), NotTrustedError),
-        (lambda data: data.replace(b'"cluster": "default"', b'"cluster": "../x"'), CorruptError),
-        (lambda data: data.replace(b'"schedulers": []', b'"schedulers": ["tcp://x"]'), CorruptError),
-        (lambda data: data.replace(b'"chain": []', b'"chain": [1]'), CorruptError),
-        (lambda _data: b"-----BEGIN CERTIFICATE-----", CorruptError),
-        (lambda data: data + b" " * (1 << 20), CorruptError),
-    ],
-)
-def test_a_damaged_file_is_refused(signed: Path, dora: Person, damage: object, error: type[Exception]) -> None:
-    assert callable(damage)
+DAMAGES: Final[dict[Callable[[bytes], bytes], type[Exception]]] = {
+    lambda data: data[:-40]: CorruptError,
+    lambda data: data.replace(b'"format": 1', b'"format": 2'): NotTrustedError,
+    lambda data: data.replace(b'"cluster": "default"', b'"cluster": "../x"'): CorruptError,
+    lambda data: data.replace(b'"schedulers": []', b'"schedulers": ["tcp://x"]'): CorruptError,
+    lambda data: data.replace(b'"chain": []', b'"chain": [1]'): CorruptError,
+    lambda _data: b"-----BEGIN CERTIFICATE-----": CorruptError,
+    lambda data: data + b" " * (1 << 20): CorruptError,
+}
+
+
+def test_a_damaged_file_is_refused(signed: Path, dora: Person) -> None:
     data = signed.read_bytes()
     assert encode_context(parse_context(data)) == data
-    assert damage(data) != data
-    signed.write_bytes(damage(data))
-    with pytest.raises(error):
-        load_login_file(signed)
+    for damage, error in DAMAGES.items():
+        assert damage(data) != data
+        signed.write_bytes(damage(data))
+        with pytest.raises(error):
+            load_login_file(signed)
     dora.run("logout")
 
 
-def test_what_it_says_of_itself_is_verified(
-    operator: Person, dora: Person, signed: Path, here: Environment, tmp_path: Path
-) -> None:
+def test_what_it_says_of_itself_is_verified(dora: Person, signed: Path, here: Environment, tmp_path: Path) -> None:
     """Certificate and trust document of two clusters, and one for another cluster's name: neither is believed."""
     file = load_login_file(signed)
-    other = person(tmp_path / "other", None)
-    other.environ["DASKPKI_KEY_FILE"] = operator.environ["DASKPKI_KEY_FILE"]
+    other = operator_at(tmp_path / "other")
     other.run("init-ca")
     other.run("sign", str(dora.home / "dora.csr"), "--out", str(tmp_path / "other.login"))
     foreign = load_login_file(tmp_path / "other.login")

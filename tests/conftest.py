@@ -1,4 +1,4 @@
-"""Shared by all tests: their order, an empty home directory for each, and the one tool that may be absent."""
+"""Shared by all tests: their order, those for long runs, a home for each, and the one tool that may be absent."""
 
 from __future__ import annotations
 
@@ -8,16 +8,23 @@ from pathlib import Path
 import dask.config
 import pytest
 
+from tests.robustness.crash.nightly import NIGHTLY
+
 LONGEST = ("cluster", "deploy", "repository", "system", "boot", "robustness", "stores")
 """Folders whose tests take longest, in this order (scripts/test lists the slowest)."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The longest begin first; and `gcloud` is the one judge that CI cannot install, so its tests run where it is.
 
-    The last module to begin decides how long one of two processes waits for the other.
+    The last module to begin decides how long one of two processes waits for the other. Tests marked `long` are for long
+    runs alone (CONTRIBUTING.md).
     """
     items.sort(key=_turn)
+    if not NIGHTLY:
+        later = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=later)
+        items[:] = [item for item in items if item not in later]
     if shutil.which("gcloud"):
         return
     for item in items:

@@ -39,6 +39,7 @@ from daskpki.store.gsm.log_format import LogHead, decode_part
 from daskpki.store.local.backup import restore_backup, write_backup
 from daskpki.store.local.store import LocalStore
 from daskpki.store.port import Store
+from tests.robustness.crash.nightly import sample
 from tests.support import forging
 from tests.support.fragile import BEFORE, FragileStore, Fuse, Killed
 from tests.support.gsm_places import GsmPlace, open_place
@@ -141,7 +142,7 @@ def check(ca: CertificateAuthority, serial: int) -> TrustDocument:
     return trust
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", sample(list(COMMANDS), one_of=3))
 @pytest.mark.parametrize("attack", ["a CA", "a release", "a publication"])
 def test_a_version_of_records_without_the_ca_s_signature_changes_nothing(
     place: GsmPlace, serial: int, attack: str, command: str
@@ -400,7 +401,7 @@ STATEMENTS: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", sample(list(COMMANDS), one_of=3))
 @pytest.mark.parametrize("change", STATEMENTS)
 def test_a_row_that_was_changed_without_the_key_stops_every_command(
     local: LocalPlace, change: str, command: str
@@ -427,7 +428,7 @@ def test_a_backup_of_a_changed_store_is_of_no_use_either(local: LocalPlace, tmp_
         opened(store).revoke("worker/b")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", sample(list(COMMANDS), one_of=3))
 @pytest.mark.parametrize("attack", ["a CA", "a release", "a publication"])
 def test_a_thief_of_the_ca_key_without_the_store_s_key_changes_nothing(
     local: LocalPlace, attack: str, command: str

@@ -30,7 +30,10 @@ from tests.support.local_places import LocalPlace
 LEAVES = ((Role.SCHEDULER, "scheduler"), (Role.WORKER, "worker"))
 
 
-@pytest.fixture(scope="module", params=["local", "gsm"])
+KINDS = ["local", "gsm"]
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """One store for all points, of which each has a cluster of its own."""
     if request.param == "local":
@@ -67,7 +70,7 @@ def changes(store: Store, cluster: str, case: Case) -> int:
     return fuse.count
 
 
-@pytest.mark.parametrize("name", sample(list(CASES), one_of=2))
+@pytest.mark.parametrize("name", sample(list(CASES), one_of=3))
 def test_the_next_command_completes_what_was_killed(store: Store, name: str) -> None:
     case, stem = CASES[name], f"c{list(CASES).index(name)}"
     points = changes(store, stem, case)
@@ -105,6 +108,7 @@ def key_lost(store: Store, cluster: str) -> Clock:
     return clock
 
 
+@pytest.mark.parametrize("store", sample(KINDS, one_of=2), indirect=True)
 def test_an_emergency_without_the_old_key_that_was_cut_off(store: Store) -> None:
     """Nobody else goes on until the new CA is published, each is told the command, and that begins or ends it."""
     fuse = Fuse()

@@ -22,6 +22,7 @@ from daskpki.pki.pem import fingerprint
 from daskpki.pki.trust_document import parse_trust
 from tests.boot.test_dask import free_port, running
 from tests.boot.test_sources import fill
+from tests.robustness.crash.nightly import sample
 from tests.support.boot_cloud import Cloud, Recorder, boot_here, plain_environ
 from tests.support.material import Cluster, make_cluster
 from tests.support.sandbox import OWN_MOUNTS, for_every_user
@@ -265,7 +266,7 @@ def test_a_store_is_asked_for_newer_trust_documents_where_none_lies_beside(cloud
 
 @pytest.mark.cluster
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", sample(list(FORMS), one_of=2))
 def test_a_scheduler_a_worker_and_a_client_use_it(cluster: Cluster, tmp_path: Path, form: str) -> None:
     slugs = {"scheduler": "scheduler/scheduler", "worker": "worker/worker", "client": "client/alice"}
     address = f"tls://127.0.0.1:{free_port()}"

@@ -112,6 +112,7 @@ def test_the_same_search_finds_a_planted_key(cluster: Cluster, tmp_path: Path) -
     assert searched.in_files([tmp_path])
 
 
+@pytest.mark.long
 def test_a_node_as_pid_1_of_a_machine_of_its_own(directory: Path, tmp_path: Path) -> None:
     environ = plain_environ(
         DASKPKI_CREDENTIAL_DIR=str(directory),

@@ -151,6 +151,7 @@ def test_without_it_the_same_data_is_lost(directory: Path, tmp_path: Path) -> No
             data.result(timeout=60)
 
 
+@pytest.mark.long
 def test_a_signal_to_the_whole_group_loses_nothing_either(directory: Path, tmp_path: Path) -> None:
     """As systemd and batch systems send it: the worker's own process gets it as well as its nanny's."""
     with machine(directory, tmp_path) as here:
@@ -164,7 +165,8 @@ def test_a_signal_to_the_whole_group_loses_nothing_either(directory: Path, tmp_p
         assert "Restarting worker" not in here.log("first")
 
 
-@pytest.mark.parametrize("dask", sample([(), ("--no-nanny",)], one_of=2), ids=lambda dask: dask[0] if dask else "nanny")
+@pytest.mark.long
+@pytest.mark.parametrize("dask", [(), ("--no-nanny",)], ids=lambda dask: dask[0] if dask else "nanny")
 def test_a_scheduler_that_does_not_answer_is_waited_for_so_long_and_no_longer(
     directory: Path, tmp_path: Path, dask: tuple[str, ...]
 ) -> None:
@@ -196,6 +198,7 @@ def test_a_second_signal_ends_it_at_once(directory: Path, tmp_path: Path) -> Non
         here.scheduler.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.long
 def test_the_workers_of_a_node_leave_before_its_scheduler(directory: Path, tmp_path: Path) -> None:
     """With nobody else to take their data nothing is waited for."""
     environ = plain_environ(DASKPKI_CREDENTIAL_DIR=str(directory), NUM_WORKERS="2", THREADS_PER_WORKER="1")

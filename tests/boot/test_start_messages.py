@@ -115,6 +115,7 @@ def test_a_worker_whose_scheduler_speaks_no_tls_says_so_in_one_line(start: Start
     assert lines[-1].count("wrong version number") == 1
 
 
+@pytest.mark.long
 def test_a_worker_that_came_first_is_ready_once_its_scheduler_is_there(start: Start, port: int) -> None:
     worker = start("worker")
     worker.expect_exact("waiting for the scheduler")

@@ -20,7 +20,8 @@ from tests.support.nodes import ASKED_FOR
 from tests.support.paths import ROOT
 
 *OLDER, _NEWEST = TESTED
-PLACES: Final = by_day(sorted(map(str, Path("tests/cluster").glob("test_*.py"))), night=["tests/cluster"])
+HERE = ROOT / "tests" / "cluster"
+PLACES = by_day(sorted(map(str, HERE.glob("test_*.py"))), night=[str(HERE)])
 
 
 def installed(version: str) -> Path:

@@ -99,6 +99,7 @@ def steps(recipe: Path) -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_recipes_own_steps_make_an_entrypoint_that_starts_without_root(tmp_path: Path) -> None:
     """A sample of `test_image.py`: carried out over this machine's root, of which nothing is changed."""

@@ -67,6 +67,7 @@ def test_what_the_operator_makes_of_them_is_restricted_and_speaks_tls_alone(kind
     assert (http["port"], http["targetPort"]) == (8790, "http-dashboard")
 
 
+@pytest.mark.long
 @pytest.mark.cluster
 @pytest.mark.timeout(300)
 def test_a_scale_down_by_its_controller_loses_no_data(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from daskpki.store.append_chain import AppendChain, ChainHead, Link, Outcome, Ti
 from tests.robustness.crash.nightly import by_day
 from tests.support.chain_model import Entries, Run
 
-SCHEDULES = by_day(800, night=3000)
+SCHEDULES = by_day(400, night=3000)
 
 
 def test_nothing_acknowledged_is_lost_or_doubled_in_any_schedule() -> None:

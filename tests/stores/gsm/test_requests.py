@@ -12,6 +12,7 @@ from daskpki.inventory import Inventory
 from daskpki.records import Draft
 from daskpki.store.gsm.log import GsmRecordLog
 from daskpki.store.gsm.store import GsmStore
+from tests.stores.gsm.conftest import ONE_PLACE
 from tests.support.drafts import STAMP, Leaf, new_ca, random_leaf
 from tests.support.gsm_places import GsmPlace
 
@@ -97,6 +98,7 @@ def test_n_leaves_share_the_log_s_requests(place: GsmPlace) -> None:
     assert seen.count(ACCESS) <= 3
 
 
+@ONE_PLACE
 def test_issuing_costs_the_same_after_thousands_of_certificates(place: GsmPlace) -> None:
     found(place)
     with closing(place.factory()) as store:
@@ -113,6 +115,7 @@ def test_issuing_costs_the_same_after_thousands_of_certificates(place: GsmPlace)
     assert len(head.segments) >= 2
 
 
+@ONE_PLACE
 def test_active_versions_stay_few_and_segments_full(place: GsmPlace) -> None:
     with closing(place.factory()) as store:
         commit(store.log("c"), new_ca(1))

@@ -16,6 +16,7 @@ from daskpki.records import Draft
 from daskpki.settings import ENDPOINT
 from daskpki.store.gsm.log import GsmRecordLog
 from daskpki.store.gsm.store import GsmStore, open_gsm
+from tests.stores.gsm.conftest import ONE_PLACE
 from tests.support.drafts import STAMP, Leaf, new_ca, random_leaf
 from tests.support.gsm_places import IMPATIENT, GsmPlace
 
@@ -116,6 +117,7 @@ def test_a_latest_that_lags_is_no_older_log(place: GsmPlace, tmp_path: Path) -> 
         assert store.log("c").inventory().head == head
 
 
+@ONE_PLACE
 def test_it_costs_no_request_until_what_was_seen_lies_within_a_sealed_segment(place: GsmPlace, tmp_path: Path) -> None:
     commit(place, tmp_path, *new_ca(1))
     commit(place, tmp_path / "others", random_leaf(CHANCE).reserved())

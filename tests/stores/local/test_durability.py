@@ -67,7 +67,7 @@ def assert_nothing_lost(root: Path, said: list[str]) -> None:
 def test_nothing_acknowledged_is_lost_wherever_a_write_fails(tmp_path: Path, inject: str, calls: str) -> None:
     if calls == "fsync,fdatasync" and inject == "error=ENOSPC":
         inject = "error=EIO:signal=KILL"  # a sync does not run out of space; it may fail and the machine with it
-    numbers = sample(range(1, 41, 3) if calls == "pwrite64" else range(1, 13, 2), one_of=2)
+    numbers = sample(range(1, 41, 3) if calls == "pwrite64" else range(1, 13, 2), one_of=4)
     with ThreadPoolExecutor(4) as executor:
         outcomes = list(
             executor.map(lambda number: (number, *crash(tmp_path / str(number), inject, calls, number=number)), numbers)
@@ -88,7 +88,7 @@ def test_nothing_acknowledged_is_lost_wherever_a_write_fails(tmp_path: Path, inj
     [("signal=KILL", "pwrite64,fsync,link,unlink"), ("error=EIO", "pwrite64,fsync,link"), ("error=ENOSPC", "pwrite64")],
 )
 def test_a_store_is_made_whole_or_not_at_all_wherever_a_write_fails(tmp_path: Path, inject: str, calls: str) -> None:
-    numbers = sample(range(1, 40, 3), one_of=2)
+    numbers = sample(range(1, 40, 3), one_of=4)
     for number in numbers:
         (tmp_path / str(number)).mkdir()
     with ThreadPoolExecutor(4) as executor:

@@ -100,15 +100,19 @@ def parse_handover(data: bytes) -> Handover:
 
 def load_handover(path: str) -> Handover:
     """Load the handover at the path in DASKPKI_HANDOVER; CorruptError if it cannot be read."""
+    return parse_handover(read_handed_down(path, f"{_WHAT} (DASKPKI_HANDOVER)"))
+
+
+def read_handed_down(path: str, what: str) -> bytes:
+    """Read a file that the entrypoint made for the process that it became; CorruptError if it cannot be read."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs 9 ms at boot
-            data = file.read()
+            return file.read()
     except OSError as error:
         raise CorruptError(
-            f"{_WHAT} (DASKPKI_HANDOVER) cannot be read: {error.strerror}",
+            f"{what} cannot be read: {error.strerror}",
             hint="it lives as long as the process that daskpki-entrypoint became; start again through it",
         ) from None
-    return parse_handover(data)
 
 
 def _checked(document: dict[str, Any]) -> Handover:

@@ -161,10 +161,11 @@ def _next_steps(document: dict[str, Any], root: Path | None, *, seal: bool) -> l
         )
     clients = [leaf["name"] for leaf in document["issued"] if leaf["role"] == Role.CLIENT]
     if document["store"].startswith("gsm:"):
-        return [
-            *steps,
-            "next: daskpki grant lets accounts read their secrets; daskpki deploy gcp does that and creates the VMs",
-        ]
-    if clients:
-        return [*steps, next_step(Role.CLIENT, clients[0])]
-    return [*steps, "next: daskpki issue scheduler; daskpki issue worker; daskpki issue client/NAME"]
+        steps.append(
+            "next: daskpki grant lets accounts read their secrets; daskpki deploy gcp does that and creates the VMs"
+        )
+    elif clients:
+        steps.append(next_step(Role.CLIENT, clients[0]))
+    else:
+        steps.append("next: daskpki issue scheduler; daskpki issue worker; daskpki issue client/NAME")
+    return steps

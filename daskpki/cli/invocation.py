@@ -31,7 +31,7 @@ from typer.models import CommandFunctionType
 from daskpki.cli.output import Output, prompt
 from daskpki.errors import DaskpkiError, NotFoundError, UsageError
 from daskpki.identity import Role, default_name, parse_label, parse_role
-from daskpki.settings import DEFAULT_CLUSTER, DEFAULT_STORE, StoreUrl, home, parse_store_url
+from daskpki.settings import LocalUrl, StoreUrl, cluster_name, home, parse_store_url, store_url
 from daskpki.store.local.key_slots import Unlocking
 
 if TYPE_CHECKING:
@@ -297,17 +297,16 @@ class Invocation(NamedTuple):
     @property
     def cluster(self) -> str:
         """The cluster in use."""
-        return parse_label(self.given.cluster or DEFAULT_CLUSTER, "cluster")
+        return cluster_name({}, self.given.cluster)
 
     @property
     def url(self) -> StoreUrl:
         """The URL of the store in use."""
-        return parse_store_url(self.given.store or DEFAULT_STORE)
+        return store_url({}, self.given.store)
 
     @property
     def store_name(self) -> str:
         """The store's URL that identifies a login; the store is not opened, since it may not be readable from here."""
-        from daskpki.settings import LocalUrl
         from daskpki.store.opening import local_directory
 
         url = self.url
@@ -426,7 +425,6 @@ def complete_name(ctx: Any, incomplete: str) -> list[str]:
     Each key press starts a process, so completion calls no cloud, opens no keyring and asks nothing: it reads the
     records of the log, which are not encrypted.
     """
-    from daskpki.settings import LocalUrl, cluster_name, store_url
     from daskpki.store.opening import open_store
 
     given = ctx.find_root().params

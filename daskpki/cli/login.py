@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -175,17 +175,16 @@ def _login_from_store(
     active = None if label else _renewed(invocation, here)
     cluster = active.context.cluster if active else invocation.cluster
     own = active.context.name if active else label or _own_name()
-    with ExitStack() as opened:
-        try:
-            store = opened.enter_context(invocation.open_store(url=active.context.store if active else None))
-        except NotFoundError as error:  # a new one is not what a person wants who logs in
-            how = f"daskpki request client/{own} --out {own}.csr"
-            hint = f"--store says where the cluster's store is; if you cannot read it: {how}"
-            raise NotFoundError(str(error), hint=hint) from None
-        directory = shlex.quote(str(Path.home() / f"daskpki-{own}"))
-        instead = f"daskpki export client/{own} --out {directory} && export DASKPKI_CREDENTIAL_DIR={directory}"
-        with keyring_remedy(instead):
-            return log_in(store, cluster, own, schedulers, here, user_config=user_config)
+    try:
+        opened = invocation.open_store(url=active.context.store if active else None)
+    except NotFoundError as error:  # a new one is not what a person wants who logs in
+        how = f"daskpki request client/{own} --out {own}.csr"
+        hint = f"--store says where the cluster's store is; if you cannot read it: {how}"
+        raise NotFoundError(str(error), hint=hint) from None
+    directory = shlex.quote(str(Path.home() / f"daskpki-{own}"))
+    instead = f"daskpki export client/{own} --out {directory} && export DASKPKI_CREDENTIAL_DIR={directory}"
+    with opened as store, keyring_remedy(instead):
+        return log_in(store, cluster, own, schedulers, here, user_config=user_config)
 
 
 def _renewed(invocation: Invocation, here: Environment) -> Saved | None:

@@ -25,7 +25,7 @@ from daskpki.credentials.saved_logins import find_login, load_login, logins_that
 from daskpki.credentials.source_selection import DIRECTORY, FILE, HANDOVER, Choice, CredentialSource, Wanted, choose
 from daskpki.credentials.verified import Pins, VerifiedCredential, verify_credential
 from daskpki.errors import CorruptError, NotFoundError, UsageError
-from daskpki.handover import load_handover
+from daskpki.handover import load_handover, read_handed_down
 from daskpki.identity import Role, parse_label
 from daskpki.pki.certificates import lifetime, load_certificate, utc_time
 from daskpki.pki.credential import parse_credential
@@ -36,16 +36,6 @@ from daskpki.pki.trust_document import TrustDocument, TrustPayload, parse_trust
 from daskpki.quoting import shortened
 from daskpki.store.append_chain import ChainHead, trust_chain, verify_no_rival
 from daskpki.store.port import Store
-
-
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise CorruptError(
-            f"the file {path}, handed down by daskpki-entrypoint, cannot be read: {error.strerror}",
-            hint="it lives as long as the process that daskpki-entrypoint became",
-        ) from None
 
 
 class Environment(NamedTuple):
@@ -226,12 +216,14 @@ _Found = tuple[VerifiedCredential, tuple[str, ...], settings.StoreUrl | None]
 
 def _from_handover(_wanted: Wanted, here: Environment) -> _Found:
     handover = load_handover(here.environ[HANDOVER])
-    certificate, key, ca = (f"the {what} handed down by daskpki-entrypoint" for what in ("certificate", "key", "CAs"))
-    leaf, *chain = parse_certificates(_read(handover.cert), certificate)
-    anchors = tuple(parse_certificates(_read(handover.ca), ca))
-    private_key = serialize_key(parse_key(Confidential(_read(handover.key)), key))
+    certificate, key, ca, trust = (
+        f"the {what} handed down by daskpki-entrypoint" for what in ("certificate", "key", "CAs", "trust document")
+    )
+    leaf, *chain = parse_certificates(read_handed_down(handover.cert, certificate), certificate)
+    anchors = tuple(parse_certificates(read_handed_down(handover.ca, ca), ca))
+    private_key = serialize_key(parse_key(Confidential(read_handed_down(handover.key, key)), key))
     files = CredentialFiles(leaf, tuple(chain), private_key, certificate, anchors)
-    verified = _verify(files, Confidential(_read(handover.trust)), here)
+    verified = _verify(files, Confidential(read_handed_down(handover.trust, trust)), here)
     return verified, (handover.scheduler,) if handover.scheduler else verified.trust.schedulers, None
 
 

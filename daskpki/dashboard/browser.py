@@ -62,13 +62,14 @@ class Entrance:
         self._user = user
         self._owner_of = owner_of
 
-    def verify_place(self, host: str, client: tuple[str, int]) -> None:
-        """Check rules 1 and 3; PolicyError."""
+    def verify_place(self, host: str, client: tuple[str, int]) -> bool:
+        """Check rules 1 and 3; PolicyError. False where the system does not show whose the connection is."""
         if host != self.netloc:
             raise PolicyError(f"Host {host[:100]!r} is not this server's", hint=f"it is http://{self.netloc}")
         owner = self._owner_of(client)
         if owner not in (None, self._user):
             raise PolicyError(f"this dashboard belongs to another user of this machine (you have uid {owner})")
+        return owner is not None
 
     def verify(self, request: HTTPServerRequest) -> None:
         """Check all rules; PolicyError."""
@@ -81,10 +82,6 @@ class Entrance:
         cookie = request.cookies.get(self.cookie_name)
         if cookie is None or not compare_digest(cookie.value.encode(), self._cookie.encode()):
             raise PolicyError("this browser is not signed in", hint=_AGAIN)
-
-    def tells_owner(self, client: tuple[str, int]) -> bool:
-        """True if rule 3 can be checked here."""
-        return self._owner_of(client) is not None
 
     def redeem(self, secret: str) -> str:
         """Exchange the one-time secret for the cookie; PolicyError for a wrong or a used secret."""
@@ -108,9 +105,8 @@ class SignIn(OwnPage):
 
     def post(self) -> None:
         """Answer with the cookie."""
-        client = peer_of(self.request)
         try:
-            self._entrance.verify_place(self.request.host, client)
+            is_owner_known = self._entrance.verify_place(self.request.host, peer_of(self.request))
             cookie = self._entrance.redeem(self.get_body_argument("secret", ""))
         except PolicyError as refusal:
             self.set_status(HTTPStatus.FORBIDDEN)
@@ -119,7 +115,7 @@ class SignIn(OwnPage):
             return
         self._signed_in()
         self.set_cookie(self._entrance.cookie_name, cookie, httponly=True, samesite="Strict", path="/")
-        doubt = None if self._entrance.tells_owner(client) else UNKNOWN_OWNER
+        doubt = None if is_owner_known else UNKNOWN_OWNER
         self.finish(template(__package__, "sign_in.html").render(secret=None, doubt=doubt))
 
 

@@ -183,8 +183,7 @@ def test_an_owner_that_nobody_can_name_is_refused_and_a_kernel_that_tells_nothin
     with pytest.raises(PolicyError, match="another user"):
         unlisted.verify_place("127.0.0.1:1", ("127.0.0.1", 2))
     untold = Entrance(1, 1000, lambda _client: None)
-    untold.verify_place("127.0.0.1:1", ("127.0.0.1", 2))
-    assert not untold.tells_owner(("127.0.0.1", 2))
+    assert not untold.verify_place("127.0.0.1:1", ("127.0.0.1", 2))
 
 
 def test_only_what_pages_need_goes_on_to_the_scheduler() -> None:

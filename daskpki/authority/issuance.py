@@ -183,7 +183,7 @@ def _sign(cluster: str, profile: SigningProfile, reservation: Reservation) -> Si
     certificate = issue_leaf(issuer, request, public_key, serial=entry.serial, now=reserved_at, policy=profile.policy)
     leaf = certificate.public_bytes(Encoding.DER)
     chain = tuple(above.public_bytes(Encoding.DER) for above in issuer.chain)
-    credential = Credential(cluster, request.identity, issuer.generation, key, leaf, chain)
+    credential = Credential(cluster, request.identity, key, leaf, chain)
     return Signed(encode_credential(credential), fingerprint(leaf))
 
 

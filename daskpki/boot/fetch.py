@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
 
 from daskpki import secret_names
@@ -237,7 +236,7 @@ def _fetch_from_file(settings: Settings, file: str, environ: Mapping[str, str], 
         cluster = files.payload.cluster if files.payload else settings.cluster
         with open_reader(settings.store, settings.endpoint, environ, policy) as reader:
             trust, date = newest_trust(reader, cluster), getattr(reader, "date", None)
-    credential = files.credential(trust.signed.document, datetime.now(UTC))
+    credential = files.credential(trust.signed.document.cluster)
     return Material((credential,), trust, date=date)
 
 
@@ -249,4 +248,4 @@ def read_directory(directory: str) -> Material:
 
     files, signed = load_directory(Path(directory))
     trust = TrustPayload(signed, parse_trust(signed))
-    return Material((files.credential(trust.signed.document, datetime.now(UTC)),), trust, files.anchors)
+    return Material((files.credential(trust.signed.document.cluster),), trust, files.anchors)

@@ -144,10 +144,10 @@ def _login_file(authority: CertificateAuthority, credential: Credential) -> Cont
     from daskpki.credentials.contexts import LOGIN_FILE, Context
     from daskpki.pki.certificates import load_certificate
 
-    cluster, identity, generation, _, leaf, chain = credential
+    cluster, identity, _, leaf, chain = credential
     trust = authority.outlasting_trust(load_certificate(leaf).not_valid_after_utc)
     schedulers = trust.signed.document.schedulers
-    return Context(LOGIN_FILE, cluster, identity.name, schedulers, generation, leaf, chain, trust.data.reveal())
+    return Context(LOGIN_FILE, cluster, identity.name, schedulers, leaf, chain, trust.data.reveal())
 
 
 def _how_to_use(out: Path, file: Context) -> list[str]:

@@ -48,7 +48,7 @@ def _enforcement(issuer: Issuer, policy: Policy, role: Role, now: datetime) -> E
     identity = Identity(policy.trust_domain, role, role.value)
     key = generate_key(KeyType.P256)
     leaf = issue_leaf(issuer, LeafRequest(identity), key.public_key(), serial=2, now=now, policy=policy)
-    credential = Credential(_CLUSTER, identity, 1, serialize_key(key), leaf.public_bytes(Encoding.DER), ())
+    credential = Credential(_CLUSTER, identity, serialize_key(key), leaf.public_bytes(Encoding.DER), ())
     root = issuer.root.public_bytes(Encoding.DER)
     trust = TrustState(_CLUSTER, policy.trust_domain, 1, (root,), frozenset({ca_name(root)}))
     pair = key_pair(credential)

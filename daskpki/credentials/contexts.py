@@ -133,7 +133,6 @@ class Context(NamedTuple):
     cluster: str
     name: str
     schedulers: tuple[str, ...]
-    generation: int
     leaf: bytes
     chain: tuple[bytes, ...]
     trust: bytes
@@ -156,7 +155,7 @@ class Context(NamedTuple):
     def credential(self, key: Confidential | None) -> Credential:
         """The credential with that key, not yet verified."""
         identity = Identity(self.document.trust_domain, Role.CLIENT, self.name)
-        return Credential(self.cluster, identity, self.generation, key, self.leaf, self.chain)
+        return Credential(self.cluster, identity, key, self.leaf, self.chain)
 
 
 def encode_context(context: Context) -> bytes:
@@ -187,7 +186,6 @@ def parse_context(data: bytes, what: str = _WHAT) -> Context:
             cluster=parse_label(json_fields.string(document, "cluster", what), "cluster"),
             name=parse_label(json_fields.string(document, "name", what), "name"),
             schedulers=tuple(parse_scheduler(str(address)) for address in schedulers),
-            generation=json_fields.integer(document, "generation", what, least=1),
             leaf=json_fields.octets(document.get("leaf"), f"{what}'s leaf"),
             chain=tuple(json_fields.octets(entry, f"{what}'s chain") for entry in chain),
             trust=json_fields.octets(document.get("trust"), f"{what}'s trust document"),

@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import os
 import stat
-from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from daskpki.confidential import Confidential
-from daskpki.credentials.verified import VerifiedCredential, issuing_generation
+from daskpki.credentials.verified import VerifiedCredential
 from daskpki.errors import AlreadyExistsError, CorruptError, NotFoundError, NotTrustedError
 from daskpki.files import PRIVATE_DIR, PUBLIC_FILE, check_status, is_there, os_error, write_private
 from daskpki.identity import Identity
@@ -28,7 +27,6 @@ from daskpki.pki import pem
 from daskpki.pki.certificates import certificate_identity, load_certificate
 from daskpki.pki.credential import Credential, certificate_pem, key_pem, parse_credential
 from daskpki.pki.keys import parse_key, serialize_key
-from daskpki.pki.trust_document import TrustDocument
 
 CA_FILE: Final = "ca.pem"
 CERTIFICATE_FILE: Final = "cert.pem"
@@ -58,12 +56,11 @@ class CredentialFiles(NamedTuple):
     anchors: tuple[bytes, ...] = ()
     payload: Credential | None = None
 
-    def credential(self, trust: TrustDocument, now: datetime) -> Credential:
-        """Make the credential, of the cluster of `trust`; NotTrustedError if none of its CAs issued the leaf."""
+    def credential(self, cluster: str) -> Credential:
+        """Make the credential, of that cluster; NotTrustedError if the leaf is that of a CA."""
         return self.payload or Credential(
-            cluster=trust.cluster,
+            cluster=cluster,
             identity=_leaf_identity(self.leaf, self.called),
-            generation=issuing_generation(self.leaf, self.chain, trust, now),
             key=self.key,
             leaf=self.leaf,
             chain=self.chain,

@@ -131,7 +131,6 @@ def _log_in(
             cluster=credential.cluster,
             name=credential.identity.name,
             schedulers=tuple(dict.fromkeys([*given, *known, *recorded])),
-            generation=credential.generation,
             leaf=credential.leaf,
             chain=credential.chain,
             trust=verified.signed.reveal(),

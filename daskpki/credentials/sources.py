@@ -250,7 +250,7 @@ def _addresses(verified: VerifiedCredential, here: Environment) -> tuple[str, ..
 
 def _verify(files: CredentialFiles, signed: Confidential, here: Environment) -> VerifiedCredential:
     """Verify a credential; one of the CA certificates that lie beside it has to have signed the trust document."""
-    credential = files.credential(parse_trust(signed).document, here.now)
+    credential = files.credential(parse_trust(signed).document.cluster)
     return verify_credential(credential, signed, pins=here.pins._replace(anchors=files.anchors), now=here.now)
 
 

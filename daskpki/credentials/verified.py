@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -81,13 +79,3 @@ def verify_credential(credential: Credential, signed: Confidential, *, pins: Pin
             hint="ask the cluster's operator to issue a new one, then run daskpki login",
         )
     return VerifiedCredential(credential, trust, signed)
-
-
-def issuing_generation(leaf: bytes, chain: Sequence[bytes], trust: TrustDocument, now: datetime) -> int:
-    """The generation of the CA that a leaf leads to; NotTrustedError if it leads to none of the document's CAs."""
-    for anchor in trust.authorities:
-        with contextlib.suppress(NotTrustedError):
-            verify_leaf(leaf, chain, [anchor.certificate], now=now, trust_domain=trust.trust_domain)
-            return anchor.generation
-    verify_leaf(leaf, chain, trust.roots, now=now, trust_domain=trust.trust_domain)
-    raise NotTrustedError(f"the certificate leads to no CA of cluster {trust.cluster!r}")

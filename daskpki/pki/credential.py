@@ -1,7 +1,7 @@
 """A credential: key, leaf and chain of one identity, as the payload of its secret (JSON, format 1), PEM and PKCS#12.
 
-    {"format": 1, "cluster": "...", "id": "spiffe://...", "generation": 1, "key": base64 or null,
-     "leaf": base64, "chain": [base64, ...]}
+    {"format": 1, "cluster": "...", "id": "spiffe://...", "key": base64 or null, "leaf": base64,
+     "chain": [base64, ...]}
 
 Standard library only, but for PKCS#12, since a VM reads one at every boot. `daskpki.pki.verify` verifies the
 certificates.
@@ -25,12 +25,11 @@ MIN_PASSWORD: Final = 12
 class Credential(NamedTuple):
     """A leaf with its chain and key. Certificates are DER; the key is PKCS#8 DER, or None if its owner kept it.
 
-    `generation` is that of the issuing CA; `chain` leads from the issuer up to below the trust anchor.
+    `chain` leads from the issuer up to below the trust anchor.
     """
 
     cluster: str
     identity: Identity
-    generation: int
     key: Confidential | None
     leaf: bytes
     chain: tuple[bytes, ...]
@@ -44,7 +43,6 @@ def encode_credential(credential: Credential) -> Confidential:
             "format": FORMAT,
             "cluster": credential.cluster,
             "id": credential.identity.uri,
-            "generation": credential.generation,
             "key": None if key is None else json_fields.base64_text(key.reveal()),
             "leaf": json_fields.base64_text(credential.leaf),
             "chain": [json_fields.base64_text(certificate) for certificate in credential.chain],
@@ -64,7 +62,6 @@ def parse_credential(data: Confidential) -> Credential:
         return Credential(
             cluster=parse_label(json_fields.string(document, "cluster", _WHAT), "cluster"),
             identity=parse_identity(json_fields.string(document, "id", _WHAT)),
-            generation=json_fields.integer(document, "generation", _WHAT, least=1),
             key=None if key is None else Confidential(json_fields.octets(key, f"{_WHAT}'s key")),
             leaf=json_fields.octets(document.get("leaf"), f"{_WHAT}'s leaf"),
             chain=tuple(json_fields.octets(entry, f"{_WHAT}'s chain") for entry in chain),

@@ -328,7 +328,7 @@ def forged_leaf(issuer: Issuer, role: Role = Role.SCHEDULER) -> Credential:
     policy = make_policy("default.daskpki.internal")
     key, identity = generate_key(KeyType.P256), Identity("default.daskpki.internal", role, "s")
     leaf = issue_leaf(issuer, LeafRequest(identity), key.public_key(), serial=9, now=utc_now(), policy=policy)
-    return Credential("default", identity, issuer.generation, serialize_key(key), der(leaf), ())
+    return Credential("default", identity, serialize_key(key), der(leaf), ())
 
 
 @pytest.mark.parametrize("leaf", LEAVES)

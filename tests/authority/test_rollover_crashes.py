@@ -18,6 +18,7 @@ from daskpki.credentials.verified import Pins
 from daskpki.errors import DaskpkiError
 from daskpki.identity import Role
 from daskpki.pki.pem import fingerprint
+from daskpki.pki.verify import verify_leaf
 from daskpki.store.port import Store
 from tests.robustness.crash.cases import ROLLOVERS, Case, Ending, emergency, found, issue, reissue, start
 from tests.robustness.crash.nightly import by_day, sample
@@ -136,7 +137,8 @@ def assert_usable(store: Store, cluster: str, clock: Clock, pins: Pins) -> None:
     """Every leaf is trusted, and the CA issues."""
     for role, name in LEAVES:
         held = fetch_credential(store, cluster, role, name, pins=pins, now=clock())
-        assert held.credential.generation == held.trust.active.generation
+        active, domain = [held.trust.active.certificate], held.trust.trust_domain
+        verify_leaf(held.credential.leaf, held.credential.chain, active, now=clock(), trust_domain=domain)
     ca = CertificateAuthority(store, cluster, clock=clock)
     (issued,) = issue(ca, "w")
     assert issued.issuer == ca.trust().active.generation

@@ -33,7 +33,6 @@ _CONTEXTS = st.builds(
     cluster=_LABELS,
     name=_LABELS,
     schedulers=st.lists(_ADDRESSES, max_size=3).map(tuple),
-    generation=st.integers(1, 1 << 40),
     leaf=_BYTES,
     chain=st.lists(_BYTES, max_size=3).map(tuple),
     trust=_BYTES,
@@ -88,7 +87,7 @@ def test_a_newer_format_is_named(tmp_path: Path) -> None:
 
 def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     contexts = Contexts(tmp_path)
-    saved = contexts.saved(Context("local:/s", "default", "alice", (), 1, b"leaf", (), b"trust"))
+    saved = contexts.saved(Context("local:/s", "default", "alice", (), b"leaf", (), b"trust"))
     with contexts.locked():
         contexts.write(saved)
     assert contexts.all() == [saved]

@@ -148,7 +148,7 @@ def test_it_ends_with_whichever_ends_first() -> None:
     ],
 )
 def test_how_a_login_is_renewed(store: str, cluster: str, *, active: bool, command: str) -> None:
-    saved = Context(store, cluster, "dora", (), 1, b"", (), b"")
+    saved = Context(store, cluster, "dora", (), b"", (), b"")
     assert renewal_of_login(saved, is_active=active) == command
 
 

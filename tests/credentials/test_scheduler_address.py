@@ -80,7 +80,7 @@ def test_what_one_command_refuses_every_other_one_does(text: str, tmp_path: Path
     assert len(str(caught.value)) < 300
     contexts = Contexts(tmp_path)
     with contexts.locked():
-        login = Context("local:/s", "lab", "alice", ("tls://h:8786",), 1, b"leaf", (), b"trust")
+        login = Context("local:/s", "lab", "alice", ("tls://h:8786",), b"leaf", (), b"trust")
         contexts.write(contexts.saved(login))
     assert not logins_that_list(contexts, Wanted(address=text))
     assert logins_that_list(contexts, Wanted(address="tls://H"))

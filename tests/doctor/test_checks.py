@@ -314,7 +314,7 @@ def test_dask_s_configuration_is_read() -> None:
 
 def test_logins_end_too(cluster: Cluster) -> None:
     client, trust = cluster.credentials["client/alice"], cluster.trust.reveal()
-    context = Context("local:/s", client.cluster, "alice", (), 1, client.leaf, client.chain, trust)
+    context = Context("local:/s", client.cluster, "alice", (), client.leaf, client.chain, trust)
     begin, end = lifetime(load_certificate(client.leaf))
     young, old, epoch = begin + DAY, end - DAY, context.document.epoch
 

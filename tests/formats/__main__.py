@@ -87,7 +87,7 @@ def payloads(store: LocalStore) -> None:
     ca_key = store.secrets.latest(secret_names.ca_key_id(CLUSTER, 1)).data
     client = parse_credential(store.secrets.latest(secret_names.credential_id(CLUSTER, Role.CLIENT, "a")).data)
     context = Context(
-        "local:", CLUSTER, "a", ("tls://10.0.0.5:8786",), 1, client.leaf, tuple(client.chain), trust.reveal()
+        "local:", CLUSTER, "a", ("tls://10.0.0.5:8786",), client.leaf, tuple(client.chain), trust.reveal()
     )
     assert client.key is not None
     for name, data in (

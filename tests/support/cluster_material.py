@@ -32,10 +32,11 @@ NOW = timedelta(0)
 
 
 class Leaf(NamedTuple):
-    """A credential, and its serial."""
+    """A credential, its serial, and the generation of its CA."""
 
     credential: Credential
     serial: int
+    generation: int
 
     @property
     def identity(self) -> Identity:
@@ -121,7 +122,7 @@ class Authority:
 
     def revoke(self, leaf: Leaf) -> None:
         entry = Revocation(leaf.serial, int(datetime.now(UTC).timestamp()), "keyCompromise")
-        self._revoked.setdefault(leaf.credential.generation, []).append(entry)
+        self._revoked.setdefault(leaf.generation, []).append(entry)
 
     def revoke_serials(self, serials: Iterable[int], generation: int | None = None) -> None:
         """Revoke leaves that nobody has, of the active CA or another."""
@@ -234,6 +235,7 @@ class Authority:
     def _leaf(self, identity: Identity, key: PrivateKey, certificate: x509.Certificate) -> Leaf:
         chain = tuple(map(der, self.issuer.chain))
         return Leaf(
-            Credential(self.cluster, identity, self.issuer.generation, serialize_key(key), der(certificate), chain),
+            Credential(self.cluster, identity, serialize_key(key), der(certificate), chain),
             certificate.serial_number,
+            self.issuer.generation,
         )

@@ -43,7 +43,7 @@ class Founded:
         request = LeafRequest(identity, ttl=ttl)
         serial = random_serial()
         leaf = issue_leaf(self.issuer, request, key.public_key(), serial=serial, now=self.now, policy=self.policy)
-        return Credential(self.cluster, identity, 1, serialize_key(key), der(leaf), ())
+        return Credential(self.cluster, identity, serialize_key(key), der(leaf), ())
 
     def document(self) -> TrustDocument:
         """The trust document of the next epoch, with a new CRL."""

@@ -62,7 +62,7 @@ class Cluster:
             policy=self.policy,
         )
         chain = tuple(map(der, self.issuer.chain))
-        credential = Credential(self.name, identity, self.issuer.generation, serialize_key(key), der(leaf), chain)
+        credential = Credential(self.name, identity, serialize_key(key), der(leaf), chain)
         self.credentials[identity.slug] = credential
         return credential
 

@@ -88,7 +88,7 @@ def test_a_logins_scheduler_is_asked_too(local: Run, tmp_path: Path) -> None:
     contexts = Contexts(Path(os.environ["DASKPKI_HOME"]))
     with contexts.locked():
         for store, port in ((f"local:{tmp_path / 'store'}", 1), ("local:/another", 2)):
-            login = Context(store, "default", "alice", (f"tls://127.0.0.1:{port}",), 1, b"x", (), b"x")
+            login = Context(store, "default", "alice", (f"tls://127.0.0.1:{port}",), b"x", (), b"x")
             contexts.write(contexts.saved(login))
     assert local("--json", "status").json()["schedulers"] == {"tls://127.0.0.1:1": False}
 
@@ -135,7 +135,7 @@ def test_logins_are_completed() -> None:
     contexts = Contexts(Path(os.environ["DASKPKI_HOME"]))
     with contexts.locked():
         for name in ("alice", "ben"):
-            contexts.write(contexts.saved(Context("local:/s", "lab", name, (), 1, b"x", (), b"x")))
+            contexts.write(contexts.saved(Context("local:/s", "lab", name, (), b"x", (), b"x")))
     for command in ("context use", "context remove", "logout"):
         assert complete(f"daskpki {command} lab/a", **TRACED) == ["lab/alice"]
 

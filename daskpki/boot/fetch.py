@@ -223,21 +223,17 @@ def _fetch_from_file(settings: Settings, file: str, environ: Mapping[str, str], 
 
     from daskpki.credentials.credential_files import load_file
 
-    files, signed = load_file(Path(file))
-    date = None
-    if signed is not None:
-        trust = TrustPayload(signed, parse_trust(signed))
-    elif settings.store is None:
+    credential, trust = load_file(Path(file), settings.cluster)
+    if trust is not None:
+        return Material((credential,), trust)
+    if settings.store is None:
         raise NotFoundError(
             "no trust.json lies beside the credential file, and no store is named that has a trust document",
             hint="mount the secret of the trust document there, or set DASKPKI_STORE",
         )
-    else:
-        cluster = files.payload.cluster if files.payload else settings.cluster
-        with open_reader(settings.store, settings.endpoint, environ, policy) as reader:
-            trust, date = newest_trust(reader, cluster), getattr(reader, "date", None)
-    credential = files.credential(trust.signed.document.cluster)
-    return Material((credential,), trust, date=date)
+    with open_reader(settings.store, settings.endpoint, environ, policy) as reader:
+        trust = newest_trust(reader, credential.cluster)
+        return Material((credential,), trust, date=getattr(reader, "date", None))
 
 
 def read_directory(directory: str) -> Material:
@@ -246,6 +242,5 @@ def read_directory(directory: str) -> Material:
 
     from daskpki.credentials.credential_files import load_directory
 
-    files, signed = load_directory(Path(directory))
-    trust = TrustPayload(signed, parse_trust(signed))
-    return Material((files.credential(trust.signed.document.cluster),), trust, files.anchors)
+    credential, anchors, trust = load_directory(Path(directory))
+    return Material((credential,), trust, anchors)

@@ -31,7 +31,6 @@ from daskpki.errors import CorruptError, DaskpkiError, DisabledError, NotFoundEr
 from daskpki.handover import Handover
 from daskpki.identity import Role, parse_role
 from daskpki.pki.crl import CLOCK_SKEW
-from daskpki.pki.pem import CERTIFICATE, PRIVATE_KEY, encode_pem
 from daskpki.pki.trust_document import TrustDocument, parse_trust
 from daskpki.settings import StoreUrl, parse_store_url
 
@@ -217,7 +216,7 @@ def directory_source(directory: str) -> WholeSource:
     return WholeSource(read, directory)
 
 
-def file_source(file: str, store: Source) -> WholeSource:
+def file_source(file: str, cluster: str, store: Source) -> WholeSource:
     """Make a source over a credential file, which a kubelet or CSI driver replaces when it changes.
 
     The trust document is the one beside it, else that of `store`. CorruptError for a payload without a key.
@@ -225,11 +224,10 @@ def file_source(file: str, store: Source) -> WholeSource:
     from daskpki.credentials.credential_files import load_file
 
     def read() -> tuple[Confidential | None, KeyPair]:
-        found, beside = load_file(Path(file))
+        found, beside = load_file(Path(file), cluster)
         if found.key is None:
             raise CorruptError("the credential file has no key any more")
-        certificates = "".join(encode_pem(der, CERTIFICATE) for der in (found.leaf, *found.chain))
-        return beside, KeyPair(certificates, Confidential(encode_pem(found.key.reveal(), PRIVATE_KEY)))
+        return beside and beside.data, key_pair(found)
 
     return WholeSource(read, file, store)
 
@@ -244,7 +242,7 @@ def open_source(handover: Handover, environ: Mapping[str, str] = os.environ) -> 
     if handover.directory is not None:
         mounted = directory_source(handover.directory)
     elif handover.file is not None:
-        mounted = file_source(handover.file, store)
+        mounted = file_source(handover.file, handover.cluster, store)
     else:
         return store
     try:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from daskpki.confidential import Confidential
 from daskpki.credentials.verified import VerifiedCredential
@@ -27,6 +27,7 @@ from daskpki.pki import pem
 from daskpki.pki.certificates import certificate_identity, load_certificate
 from daskpki.pki.credential import Credential, certificate_pem, key_pem, parse_credential
 from daskpki.pki.keys import parse_key, serialize_key
+from daskpki.pki.trust_document import TrustPayload, parse_trust
 
 CA_FILE: Final = "ca.pem"
 CERTIFICATE_FILE: Final = "cert.pem"
@@ -42,36 +43,12 @@ _CHANGED_BY_OTHERS: Final = 0o022
 _IN_KUBERNETES: Final = "; in Kubernetes, set the volume's defaultMode to 0440"
 
 
-class CredentialFiles(NamedTuple):
-    """A credential in files: certificates (DER), and the key (PKCS#8, DER); messages call the leaf's file `called`.
+def load_directory(directory: Path) -> tuple[Credential, tuple[bytes, ...], TrustPayload]:
+    """Read the four files: the credential, the CAs (DER) of which one has to have signed the trust document, and that.
 
-    `anchors` are the CAs in a directory, one of which has to have signed the trust document. `payload` is the
-    credential if a file has Secret Manager's payload; elsewhere the cluster is that of the trust document.
-    """
-
-    leaf: bytes
-    chain: tuple[bytes, ...]
-    key: Confidential | None
-    called: str
-    anchors: tuple[bytes, ...] = ()
-    payload: Credential | None = None
-
-    def credential(self, cluster: str) -> Credential:
-        """Make the credential, of that cluster; NotTrustedError if the leaf is that of a CA."""
-        return self.payload or Credential(
-            cluster=cluster,
-            identity=_leaf_identity(self.leaf, self.called),
-            key=self.key,
-            leaf=self.leaf,
-            chain=self.chain,
-        )
-
-
-def load_directory(directory: Path) -> tuple[CredentialFiles, Confidential]:
-    """Read the four files: the credential, and the signed trust document.
-
-    NotFoundError, AccessDeniedError for loose permissions, CorruptError for what is no PEM. Messages name the file,
-    and call the directory by its setting only, whose value may be a key that was given by mistake.
+    NotFoundError, AccessDeniedError for loose permissions, CorruptError for what is no PEM, NotTrustedError for a CA's
+    certificate as the leaf. Messages name the file, and call the directory by its setting only, whose value may be a
+    key that was given by mistake.
     """
     if not _is_directory(directory):
         raise NotFoundError(f"{SETTING} is not there", hint="`daskpki export ROLE/NAME --out DIR` writes one")
@@ -81,27 +58,35 @@ def load_directory(directory: Path) -> tuple[CredentialFiles, Confidential]:
     anchors = pem.parse_certificates(_read(directory / CA_FILE, ca_file), ca_file)
     for anchor in anchors:
         load_certificate(anchor, ca_file)  # else what is none would be reported as an unknown signer
-    key = parse_key(Confidential(_read(directory / KEY_FILE, key_file, secret=True)), key_file)
-    trust = Confidential(_read(directory / TRUST_FILE, f"{TRUST_FILE} in {SETTING}"))
-    return CredentialFiles(leaf, tuple(chain), serialize_key(key), certificate_file, tuple(anchors)), trust
+    key = serialize_key(parse_key(Confidential(_read(directory / KEY_FILE, key_file, secret=True)), key_file))
+    trust = _parse_trust(_read(directory / TRUST_FILE, f"{TRUST_FILE} in {SETTING}"))
+    identity = _leaf_identity(leaf, certificate_file)
+    credential = Credential(trust.signed.document.cluster, identity, key, leaf, tuple(chain))
+    return credential, tuple(anchors), trust
 
 
-def load_file(path: Path) -> tuple[CredentialFiles, Confidential | None]:
-    """Read one file, and trust.json if it lies beside it; raises what `load_directory` does."""
+def load_file(path: Path, cluster: str) -> tuple[Credential, TrustPayload | None]:
+    """Read one file, and trust.json if it lies beside it; raises what `load_directory` does.
+
+    `cluster` is that of a PEM bundle, unless the trust document beside it names another.
+    """
     if not is_there(path):
         hint = "mount the secret's payload, or a PEM bundle, at that path"
         raise NotFoundError(f"{FILE_SETTING} is not there", hint=hint)
     check_directory(path.parent, f"the directory of {FILE_SETTING}")
     data = Confidential(_read(path, FILE_SETTING, secret=True, mounted=True))
     beside = path.with_name(TRUST_FILE)
-    trust = Confidential(_read(beside, f"{TRUST_FILE} beside {FILE_SETTING}")) if is_there(beside) else None
+    trust = _parse_trust(_read(beside, f"{TRUST_FILE} beside {FILE_SETTING}")) if is_there(beside) else None
     if pem.is_pem(data.reveal()):
-        return _parse_bundle(data.reveal()), trust
-    payload = parse_credential(data)
-    return CredentialFiles(payload.leaf, payload.chain, payload.key, FILE_SETTING, payload=payload), trust
+        return _parse_bundle(data.reveal(), trust.signed.document.cluster if trust else cluster), trust
+    return parse_credential(data), trust
 
 
-def _parse_bundle(data: bytes) -> CredentialFiles:
+def _parse_trust(data: bytes) -> TrustPayload:
+    return TrustPayload(Confidential(data), parse_trust(Confidential(data)))
+
+
+def _parse_bundle(data: bytes, cluster: str) -> Credential:
     """The key and the certificates, in whichever order key and certificates stand in the file."""
     blocks = pem.parse_pem(data, FILE_SETTING)
     keys = [(label, der) for label, der in blocks if label.endswith(pem.PRIVATE_KEY)]
@@ -112,9 +97,9 @@ def _parse_bundle(data: bytes) -> CredentialFiles:
             hint="one private key, the leaf, and the CAs that signed it below",
         )
     ((label, der),) = keys
-    key = parse_key(Confidential(pem.encode_pem(der, label)), f"the key in {FILE_SETTING}")
+    key = serialize_key(parse_key(Confidential(pem.encode_pem(der, label)), f"the key in {FILE_SETTING}"))
     leaf, *chain = certificates
-    return CredentialFiles(leaf, tuple(chain), serialize_key(key), FILE_SETTING)
+    return Credential(cluster, _leaf_identity(leaf, FILE_SETTING), key, leaf, tuple(chain))
 
 
 def _is_directory(path: Path) -> bool:

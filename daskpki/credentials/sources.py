@@ -19,7 +19,7 @@ from typing import NamedTuple
 from daskpki import secret_names, settings
 from daskpki.confidential import Confidential, KeyringPort
 from daskpki.credentials.contexts import LOGIN_FILE, Context, Contexts, NewestTrust, parse_scheduler
-from daskpki.credentials.credential_files import CredentialFiles, load_directory, load_file
+from daskpki.credentials.credential_files import load_directory, load_file
 from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.saved_logins import find_login, load_login, logins_that_list
 from daskpki.credentials.source_selection import DIRECTORY, FILE, HANDOVER, Choice, CredentialSource, Wanted, choose
@@ -27,8 +27,8 @@ from daskpki.credentials.verified import Pins, VerifiedCredential, verify_creden
 from daskpki.errors import CorruptError, NotFoundError, UsageError
 from daskpki.handover import load_handover, read_handed_down
 from daskpki.identity import Role, parse_label
-from daskpki.pki.certificates import lifetime, load_certificate, utc_time
-from daskpki.pki.credential import parse_credential
+from daskpki.pki.certificates import certificate_identity, lifetime, load_certificate, utc_time
+from daskpki.pki.credential import Credential, parse_credential
 from daskpki.pki.keys import parse_key, serialize_key
 from daskpki.pki.pem import parse_certificates
 from daskpki.pki.profile import is_near_end
@@ -220,38 +220,34 @@ def _from_handover(_wanted: Wanted, here: Environment) -> _Found:
         f"the {what} handed down by daskpki-entrypoint" for what in ("certificate", "key", "CAs", "trust document")
     )
     leaf, *chain = parse_certificates(read_handed_down(handover.cert, certificate), certificate)
-    anchors = tuple(parse_certificates(read_handed_down(handover.ca, ca), ca))
     private_key = serialize_key(parse_key(Confidential(read_handed_down(handover.key, key)), key))
-    files = CredentialFiles(leaf, tuple(chain), private_key, certificate, anchors)
-    verified = _verify(files, Confidential(read_handed_down(handover.trust, trust)), here)
+    identity = certificate_identity(load_certificate(leaf, certificate))
+    credential = Credential(handover.cluster, identity, private_key, leaf, tuple(chain))
+    pins = here.pins._replace(anchors=tuple(parse_certificates(read_handed_down(handover.ca, ca), ca)))
+    signed = Confidential(read_handed_down(handover.trust, trust))
+    verified = verify_credential(credential, signed, pins=pins, now=here.now)
     return verified, (handover.scheduler,) if handover.scheduler else verified.trust.schedulers, None
 
 
 def _from_directory(_wanted: Wanted, here: Environment) -> _Found:
-    verified = _verify(*load_directory(Path(here.environ[DIRECTORY])), here)
+    credential, anchors, trust = load_directory(Path(here.environ[DIRECTORY]))
+    verified = verify_credential(credential, trust.data, pins=here.pins._replace(anchors=anchors), now=here.now)
     return verified, _addresses(verified, here), None
 
 
 def _from_file(wanted: Wanted, here: Environment) -> _Found:
     """The trust document lies beside the file, or comes from the store, by the workload's own identity."""
-    files, signed = load_file(Path(here.environ[FILE]))
-    if signed is None:
-        named = files.payload.cluster if files.payload else settings.cluster_name(here.environ, wanted.cluster)
+    credential, trust = load_file(Path(here.environ[FILE]), settings.cluster_name(here.environ, wanted.cluster))
+    if trust is None:
         with closing(here.open_store(settings.store_url(here.environ, wanted.store))) as store:
-            signed = fetch_trust(store, named, pins=here.pins, now=here.now).data
-    verified = _verify(files, signed, here)
+            trust = fetch_trust(store, credential.cluster, pins=here.pins, now=here.now)
+    verified = verify_credential(credential, trust.data, pins=here.pins, now=here.now)
     return verified, _addresses(verified, here), None
 
 
 def _addresses(verified: VerifiedCredential, here: Environment) -> tuple[str, ...]:
     chosen = here.environ.get("DASKPKI_SCHEDULER")
     return (parse_scheduler(chosen),) if chosen else verified.trust.schedulers
-
-
-def _verify(files: CredentialFiles, signed: Confidential, here: Environment) -> VerifiedCredential:
-    """Verify a credential; one of the CA certificates that lie beside it has to have signed the trust document."""
-    credential = files.credential(parse_trust(signed).document.cluster)
-    return verify_credential(credential, signed, pins=here.pins._replace(anchors=files.anchors), now=here.now)
 
 
 def _from_store(wanted: Wanted, here: Environment) -> _Found:

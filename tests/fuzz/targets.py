@@ -201,7 +201,7 @@ TARGETS: Final[dict[str, Target]] = {
     ),
     "records": Target(decode_part, [(FORMATS / name).read_bytes() for name in ("records.head", "records.segment")]),
     "sealed": Target(lambda data: open_with_key(data, _BOX, context=b"c"), [seal_with_key(_BOX, _BOX, context=b"c")]),
-    "bundle": Target(partial(_in_file, load_file), [_BUNDLE]),
+    "bundle": Target(partial(_in_file, partial(load_file, cluster="default")), [_BUNDLE]),
     "backup": Target(
         partial(_in_file, read_backup),
         [_BACKUP, _BACKUP.replace(b"store_id TEXT NOT NULL,", b"store_id TEXT NOT NULL\xcc")],

@@ -190,18 +190,15 @@ class ClusterSecrets:
 
     def _annotate(self, secret: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
         """Change the annotations; try again if somebody else changed them, since our version was added already."""
-        for attempt in range(1, _ATTEMPTS + 1):
+        for _ in range(_ATTEMPTS):
             info = self._store.secrets.describe(secret)
             annotations = change(info.annotations)
             if annotations == info.annotations:
                 return
-            try:
+            with suppress(ConflictError):
                 self._store.secrets.update(secret, etag=info.etag, annotations=annotations)
-            except ConflictError:
-                if attempt == _ATTEMPTS:
-                    raise
-            else:
                 return
+        raise ConflictError(f"others changed the annotations of {secret} each time", hint="set the value again")
 
     def _record(self, kind: str, name: str, number: int, **more: int) -> Sequence[Record]:
         draft = Draft(kind, {"name": name, "version": number, **more})

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
 
 from daskpki import secret_names
 from daskpki.confidential import Confidential
-from daskpki.errors import CorruptError, DisabledError, NotFoundError, NotTrustedError, UsageError
+from daskpki.errors import DisabledError, NotFoundError, NotTrustedError, UsageError
 from daskpki.identity import Role, parse_label
-from daskpki.pki.credential import Credential, parse_credential
+from daskpki.pki.credential import Credential, parse_own_credential
 from daskpki.pki.trust_document import TrustPayload, parse_trust
 from daskpki.settings import ENDPOINT, GRPC, GsmUrl, StoreUrl, endpoint_for
 
@@ -80,14 +80,6 @@ def read_credential(store: Reader, cluster: str, role: Role, name: str, version:
     except DisabledError as error:
         raise NotTrustedError(str(error), hint=f"{error.hint}; --version N boots version N") from error
     return parse_own_credential(payload, cluster, role, name)
-
-
-def parse_own_credential(payload: Confidential, cluster: str, role: Role, name: str) -> Credential:
-    """Parse the payload of a credential's secret; CorruptError if it is of another identity."""
-    credential = parse_credential(payload)
-    if (credential.cluster, credential.identity.role, credential.identity.name) != (cluster, role, name):
-        raise CorruptError(f"the secret of {role.value}/{name} of cluster {cluster} contains {credential.identity.uri}")
-    return credential
 
 
 class _ReadOnce(NamedTuple):

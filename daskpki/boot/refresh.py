@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 
 from daskpki import secret_names
 from daskpki.boot import fetch
-from daskpki.boot.fetch import Reader, later_versions, parse_own_credential, read_directory
+from daskpki.boot.fetch import Reader, later_versions, read_directory
 from daskpki.cluster.refresh import NullSource, Source, WholeSource
 from daskpki.cluster.tls import KeyPair, key_pair
 from daskpki.cluster.trust_updates import TrustMessage
@@ -30,6 +30,7 @@ from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, DaskpkiError, DisabledError, NotFoundError, NotTrustedError
 from daskpki.handover import Handover
 from daskpki.identity import Role, parse_role
+from daskpki.pki.credential import parse_own_credential
 from daskpki.pki.crl import CLOCK_SKEW
 from daskpki.pki.trust_document import TrustDocument, parse_trust
 from daskpki.settings import StoreUrl, parse_store_url

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Annotated, Final
@@ -65,15 +65,15 @@ EPILOG: Final = (
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; errors are printed, never raised."""
     hoisted = hoist(arguments)
+    repeat = partial(with_options, options=given_options(hoisted), commands=COMMANDS)
     tolerate_characters(sys.stdout)
     try:
-        code = _status(hoisted)
+        code = _status(hoisted, repeat)
         with results():
             sys.stdout.flush()
         if code == Interrupted.exit_code:  # typer's, which prints nothing
             raise Interrupted("interrupted")
     except DaskpkiError as error:
-        repeat = partial(with_options, options=given_options(hoisted), commands=COMMANDS)
         Output(verbose="--verbose" in hoisted or "-v" in hoisted, repeat=repeat).error(error)
         code = error.exit_code
     except ReaderGone:
@@ -82,10 +82,10 @@ def main(arguments: Sequence[str]) -> int:
     return code
 
 
-def _status(hoisted: Sequence[str]) -> int:
+def _status(hoisted: Sequence[str], repeat: Callable[[str], str]) -> int:
     command = typer.main.get_command(build(hoisted))
     try:
-        command.main(args=list(hoisted), prog_name="daskpki", obj=given_options(hoisted))
+        command.main(args=list(hoisted), prog_name="daskpki", obj=repeat)
     except SystemExit as end:  # how typer ends, for --help and usage errors as well
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except NothingToDo as answer:  # the result was printed
@@ -167,7 +167,7 @@ def options(
             as_json=given.as_json,
             quiet=given.quiet,
             verbose=given.verbose,
-            repeat=partial(with_options, options=ctx.obj or "", commands=COMMANDS),
+            repeat=ctx.obj or str,
         ),
         command=ctx.invoked_subcommand or "",
     )

@@ -16,7 +16,6 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache, partial, wraps
 from inspect import Parameter, signature
@@ -383,13 +382,12 @@ class Invocation(NamedTuple):
 
     def environment(self) -> Environment:
         """The variables, clock, keyring and stores in which a person's credential is searched."""
-        from daskpki.credentials.os_keyring import OSKeyring
-        from daskpki.credentials.sources import Environment
+        from daskpki.credentials.sources import this_process
         from daskpki.store.opening import open_store
 
         pin = {"DASKPKI_CA_SHA256": self.given.ca_sha256} if self.given.ca_sha256 else {}
-        return Environment(
-            os.environ | pin, datetime.now(UTC), OSKeyring(), lambda url: open_store(url, unlock=self.unlocking())
+        return this_process()._replace(
+            environ=os.environ | pin, open_store=lambda url: open_store(url, unlock=self.unlocking())
         )
 
 

@@ -24,11 +24,11 @@ from daskpki.credentials.os_keyring import OSKeyring
 from daskpki.credentials.saved_logins import find_login, load_login, logins_that_list
 from daskpki.credentials.source_selection import DIRECTORY, FILE, HANDOVER, Choice, CredentialSource, Wanted, choose
 from daskpki.credentials.verified import Pins, VerifiedCredential, verify_credential
-from daskpki.errors import CorruptError, NotFoundError, UsageError
+from daskpki.errors import NotFoundError, UsageError
 from daskpki.handover import load_handover, read_handed_down
 from daskpki.identity import Role, parse_label
 from daskpki.pki.certificates import certificate_identity, lifetime, load_certificate, utc_time
-from daskpki.pki.credential import Credential, parse_credential
+from daskpki.pki.credential import Credential, parse_own_credential
 from daskpki.pki.keys import parse_key, serialize_key
 from daskpki.pki.pem import parse_certificates
 from daskpki.pki.profile import is_near_end
@@ -124,9 +124,7 @@ def fetch_credential(
             f"cluster {cluster!r} has no credential {role.value}/{name}: {error}",
             hint=f"daskpki issue {role.value} --name {name}; daskpki list shows which names there are",
         ) from None
-    credential = parse_credential(payload)
-    if (credential.cluster, credential.identity.role, credential.identity.name) != (cluster, role, name):
-        raise CorruptError(f"the secret of {cluster}, {role.value}/{name} contains {credential.identity.uri}")
+    credential = parse_own_credential(payload, cluster, role, name)
     return verify_credential(credential, trust.data, pins=pins.remembering(store.memory.trust(cluster)), now=now)
 
 

@@ -179,15 +179,11 @@ def check_newest(secret: str, versions: Sequence[Version], remedy: Remedy, again
     newest = max(versions, key=lambda version: version.number, default=None)
     if newest is None:
         yield error(secret, "it has no version: no payload was ever added", again)
-    elif newest.state == DESTROYED:
-        reason = f"its newest version, {newest.number}, is destroyed: every reader fails"
-        yield error(secret, reason, again or "restore it from a backup")
     elif newest.state != ENABLED:
-        yield error(
-            secret,
-            f"its newest version, {newest.number}, is disabled: every reader fails",
-            remedy("enable", secret, [newest.number]),
-        )
+        reason = f"its newest version, {newest.number}, is {newest.state.lower()}: every reader fails"
+        erased = newest.state == DESTROYED
+        mend = again or "restore it from a backup" if erased else remedy("enable", secret, [newest.number])
+        yield error(secret, reason, mend)
 
 
 def check_recorded(secret: str, versions: Sequence[Version], entry: CertificateRecord | None) -> Iterator[Finding]:

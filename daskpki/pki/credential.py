@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, UsageError
-from daskpki.identity import Identity, parse_identity, parse_label
+from daskpki.identity import Identity, Role, parse_identity, parse_label
 from daskpki.pki import json_fields, pem
 
 FORMAT: Final = 1
@@ -68,6 +68,14 @@ def parse_credential(data: Confidential) -> Credential:
         )
     except UsageError as error:  # a malformed name: nobody typed it here
         raise CorruptError(f"{_WHAT}: {error}") from None
+
+
+def parse_own_credential(data: Confidential, cluster: str, role: Role, name: str) -> Credential:
+    """Parse the payload of a credential's secret; CorruptError if it is of another identity."""
+    credential = parse_credential(data)
+    if (credential.cluster, credential.identity.role, credential.identity.name) != (cluster, role, name):
+        raise CorruptError(f"the secret of {role.value}/{name} of cluster {cluster} contains {credential.identity.uri}")
+    return credential
 
 
 def certificate_pem(credential: Credential) -> str:

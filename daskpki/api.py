@@ -19,7 +19,7 @@ from daskpki.credentials.contexts import read_scheduler_file
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.sources import obtain, open_without_asking, this_process
 from daskpki.errors import NotFoundError, UsageError
-from daskpki.handover import SEALED, VARIABLE, load_handover
+from daskpki.handover import SEALED, STOCK, VARIABLE, load_handover
 from daskpki.identity import parse_label
 from daskpki.loader import dial_security, store_source
 from daskpki.settings import store_url
@@ -62,7 +62,14 @@ def cluster_security(
     it; newer credentials take a new cluster. NotFoundError names what to issue. Its scheduler lives in this process,
     so `scheduler_code` is stock; UsageError for sealed.
     """
-    verify_not_sealed(scheduler_code)
+    if scheduler_code == SEALED:  # a seal covers its whole process, and cannot be lifted
+        raise UsageError(
+            "scheduler_code='sealed' is refused where the scheduler lives in your own process: from then on nothing in "
+            "it could be unpickled, and the process could not be debugged",
+            hint="start the scheduler by daskpki-entrypoint scheduler --scheduler-code sealed",
+        )
+    if scheduler_code != STOCK:
+        raise UsageError(f"scheduler_code={scheduler_code!r} is none of {STOCK}, {SEALED}")
     from daskpki.cluster.local_cluster import cluster_security as join
     from daskpki.cluster.policy import Dashboard
     from daskpki.credentials.sources import fetch_credential
@@ -79,18 +86,6 @@ def cluster_security(
         dashboard=Dashboard(dashboard),
         source=store_source(named, store_url(os.environ, store)),
     )
-
-
-def verify_not_sealed(scheduler_code: str) -> None:
-    """Raise UsageError for anything but `stock`: a seal covers its whole process, and cannot be lifted."""
-    if scheduler_code == SEALED:
-        raise UsageError(
-            "scheduler_code='sealed' is refused where the scheduler lives in your own process: from then on nothing in "
-            "it could be unpickled, and the process could not be debugged",
-            hint="start the scheduler by daskpki-entrypoint scheduler --scheduler-code sealed",
-        )
-    if scheduler_code != "stock":
-        raise UsageError(f"scheduler_code={scheduler_code!r} is none of stock, {SEALED}")
 
 
 def connect(cluster: str | None = None, **client_kwargs: Any) -> LinkedClient:

@@ -18,7 +18,7 @@ from daskpki.errors import AlreadyExistsError, ConflictError, DaskpkiError, Disa
 from daskpki.identity import parse_label
 from daskpki.quoting import day, did_you_mean
 from daskpki.records import Draft, Record, Stamp
-from daskpki.store.port import DESTROYED, ENABLED, Payload, SecretInfo, Store
+from daskpki.store.port import DESTROYED, ENABLED, Payload, SecretInfo, Store, Version
 
 ADDED: Final = "secret-added"
 DISABLED: Final = "secret-disabled"
@@ -43,15 +43,6 @@ class Listed(NamedTuple):
     created: int
     ends: int | None
     rotate_by: int | None
-
-
-class VersionLine(NamedTuple):
-    """One version: number, state, creation time (seconds since the epoch), and its author if the log has it."""
-
-    number: int
-    state: str
-    created: int
-    who: str | None
 
 
 class ClusterSecrets:
@@ -103,8 +94,8 @@ class ClusterSecrets:
             ends, rotate_by = (_moment(info.annotations.get(key)) for key in (_ENDS, _ROTATE_BY))
             yield Listed(info.labels["daskpki-name"], info.created, ends, rotate_by)
 
-    def versions(self, name: str) -> list[VersionLine]:
-        """List the versions, newest first."""
+    def versions(self, name: str) -> list[tuple[Version, str | None]]:
+        """List the versions, newest first, each with its author if the log has it."""
         secret = self._id(name)
         self._describe(name)
         added = {
@@ -112,10 +103,7 @@ class ClusterSecrets:
             for record in self._store.events(self._cluster).records()
             if record.kind == ADDED and record.body["name"] == name
         }
-        return [
-            VersionLine(version.number, version.state, version.created, added.get(version.number))
-            for version in self._store.secrets.versions(secret)
-        ]
+        return [(version, added.get(version.number)) for version in self._store.secrets.versions(secret)]
 
     def rollback(self, name: str, number: int | None = None) -> tuple[int, int]:
         """Add the payload of the previous version (or of `number`) again; return its number and the new one.

@@ -141,8 +141,8 @@ def versions(invocation: Invocation, name: Name) -> None:
     """
     with _secrets(invocation) as secrets:
         found = secrets.versions(name)
-    documents = [line._asdict() | {"created": rfc3339(line.created)} for line in found]
-    rows = [(str(line.number), line.state.lower(), minute(line.created), line.who or "") for line in found]
+    documents = [one._asdict() | {"created": rfc3339(one.created), "who": who} for one, who in found]
+    rows = [(str(one.number), one.state.lower(), minute(one.created), who or "") for one, who in found]
     invocation.output.result(documents, table(("version", "state", "added", "by"), rows))
 
 

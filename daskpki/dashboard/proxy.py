@@ -13,7 +13,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from typing import Final, NamedTuple
@@ -127,15 +127,11 @@ async def _explained(address: str, place: Location, error: Exception) -> Daskpki
 
 def _speaks_plain_http(place: Location) -> bool:
     """True if an HTTP server without TLS answers; it would wait after a TLS greeting."""
-    connection = HTTPConnection(place.host, place.port, timeout=_PROBE)
-    try:
-        connection.request("HEAD", "/health")
-        connection.getresponse()
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
-    return True
+    with suppress(OSError, HTTPException), closing(HTTPConnection(place.host, place.port, timeout=_PROBE)) as plain:
+        plain.request("HEAD", "/health")
+        plain.getresponse()
+        return True
+    return False
 
 
 def known_schedulers() -> Iterable[str]:

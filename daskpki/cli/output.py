@@ -1,9 +1,9 @@
 """Output and questions of the command line: results, tables, hints, errors, prompts.
 
-Results go to stdout: a table or plain lines for people, one JSON document with `--json`, CSV (RFC 4180) with `--csv`.
-Hints, progress and errors go to stderr; `--quiet` leaves only results and errors. Long lists are printed while they are
-read, so that 100,000 certificates take no more memory than ten. Damage found on the way ends the command with its error
-and exit code, after the lines printed so far.
+Results go to stdout: a table or plain lines for people, one JSON document (in ASCII, so the same on every terminal)
+with `--json`, CSV (RFC 4180) with `--csv`. Hints, progress and errors go to stderr; `--quiet` leaves only results and
+errors. Long lists are printed while they are read, so that 100,000 certificates take no more memory than ten. Damage
+found on the way ends the command with its error and exit code, after the lines printed so far.
 """
 
 from __future__ import annotations
@@ -92,8 +92,7 @@ def first_names(names: Sequence[str], most: int = 5) -> str:
 
 def fingerprint_lines(fingerprint: str) -> str:
     """A SHA-256 fingerprint as OpenSSL prints it: upper-case pairs joined by colons."""
-    digits = fingerprint.upper()
-    return ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
+    return bytes.fromhex(fingerprint).hex(":").upper()
 
 
 _SAMPLE: Final = 500
@@ -121,7 +120,7 @@ def print_listing(
 
 def json_array(documents: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """The lines of one JSON array, one element a line."""
-    encode = json.JSONEncoder(ensure_ascii=False).encode
+    encode = json.JSONEncoder().encode
     before = "["
     for document in documents:
         yield before if before == "[" else f"{before},"
@@ -184,7 +183,7 @@ class Output(NamedTuple):
         """Print a command's result: the document with `--json`, else the lines."""
         with results():
             if self.as_json:
-                print(json.dumps(document, indent=2, ensure_ascii=not _takes_everything(sys.stdout)))
+                print(json.dumps(document, indent=2))
             else:
                 for line in lines:
                     print(visible_lines(line))
@@ -226,11 +225,6 @@ def tolerate_characters(stream: TextIO) -> None:
     """
     if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
         stream.reconfigure(errors="backslashreplace")
-
-
-def _takes_everything(stream: TextIO) -> bool:
-    """True for UTF-8; otherwise JSON has to use its own escapes, since those of `backslashreplace` are not JSON."""
-    return stream.encoding.lower().replace("-", "") == "utf8"
 
 
 def _say(line: str) -> None:

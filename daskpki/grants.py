@@ -26,7 +26,7 @@ from daskpki.errors import (
     UsageError,
 )
 from daskpki.identity import Role, parse_label, parse_slug
-from daskpki.settings import GsmUrl, LocalUrl, StoreUrl
+from daskpki.settings import GsmUrl, StoreUrl
 from daskpki.store.gsm.iam import Binding
 from daskpki.store.gsm.store import GsmStore
 
@@ -239,13 +239,11 @@ def _unclear(secrets: Iterable[Secret]) -> Iterator[GrantFinding]:
 
 def check_applies(url: StoreUrl) -> GsmUrl:
     """Return the URL of a store with grants; UsageError for a store without them."""
-    if isinstance(url, LocalUrl):
+    if not isinstance(url, GsmUrl):
         raise UsageError(
-            f"a local store has no grants ({url}): everyone who unlocks it can read all of it",
+            f"{url} has no grants, as only Secret Manager has: everyone who unlocks a local store can read all of it",
             hint="--store gsm://PROJECT",
         )
-    if not isinstance(url, GsmUrl):
-        raise UsageError(f"grants do not apply to {url}: only Secret Manager has them", hint="--store gsm://PROJECT")
     return url
 
 

@@ -65,9 +65,8 @@ def request(
     request_file = shlex.quote(str(out)) if out else "FILE"
     logins = {f"{here.contexts.id_of(store, waiting.cluster, label)}.json" for store in (LOGIN_FILE, waiting.store)}
     is_renewal = bool(logins & set(here.contexts.names()))
-    again, over = (
-        (f" client/{label}", " --force") if is_renewal else ("", "")
-    )  # `sign` is told the name, and to replace
+    # For a renewal, `sign` is told the name, and to replace the file.
+    again, over = (f" client/{label}", " --force") if is_renewal else ("", "")
     login_file = shlex.quote(f"{out.stem if out else label}{LOGIN_SUFFIX}")
     invocation.output.hint(
         f"next: an operator runs daskpki sign {request_file}{again} --out {login_file}{over} and sends you that file; "

@@ -15,7 +15,7 @@ from daskpki.cli.invocation import Commands, Invocation, read_passphrase
 from daskpki.cli.output import table
 from daskpki.errors import UsageError
 from daskpki.quoting import day
-from daskpki.settings import GsmUrl, LocalUrl, StoreUrl, home, parse_store_url
+from daskpki.settings import GsmUrl, LocalUrl, home, parse_store_url
 
 if TYPE_CHECKING:
     from daskpki.grants import SecretGrant
@@ -222,21 +222,13 @@ def copy(
                 lines.append(f"not given there, since daskpki grant does not give it: {has}")
     invocation.output.result(document, lines)
     invocation.output.hint("Issue and revoke in one of the two only.")
-    if not grants:
-        invocation.output.hint(*_ungranted(*urls))
+    if not grants and any(isinstance(url, GsmUrl) for url in urls):
+        invocation.output.hint(
+            "No grants were copied: --grants does that between two stores on Secret Manager, daskpki grant gives new "
+            "ones, and a local store has none, since all of it is unlocked at once."
+        )
 
 
 def _grant(one: SecretGrant) -> dict[str, object]:
     secret, binding = one
     return {"secret": secret, **binding._asdict()}
-
-
-def _ungranted(source: StoreUrl, target: StoreUrl) -> Iterator[str]:
-    """Hints about grants that were not copied."""
-    match source, target:
-        case GsmUrl(), GsmUrl():
-            yield "Grants were not copied: --grants gives them there as well."
-        case GsmUrl(), LocalUrl():
-            yield "Grants were not copied: a local store has none, since all of it is unlocked at once."
-        case _, GsmUrl():
-            yield "Nothing was granted: daskpki grant shows who reads what there."

@@ -87,7 +87,7 @@ def _parse_trust(data: bytes) -> TrustPayload:
 
 
 def _parse_bundle(data: bytes, cluster: str) -> Credential:
-    """The key and the certificates, in whichever order key and certificates stand in the file."""
+    """Parse one private key and its certificates; the key may stand before or after them."""
     blocks = pem.parse_pem(data, FILE_SETTING)
     keys = [(label, der) for label, der in blocks if label.endswith(pem.PRIVATE_KEY)]
     certificates = [der for label, der in blocks if label == pem.CERTIFICATE]

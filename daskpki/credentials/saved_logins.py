@@ -142,19 +142,16 @@ def _listing(logins: list[Saved], address: str) -> list[Saved]:
 
 def _nobody(contexts: Contexts, wanted: Wanted) -> NotFoundError:
     logins = contexts.all()
+    other = "; for a TLS cluster of another kind, Client(..., security=...)" if wanted.address else ""
     if not logins:
         where = f", so there is no certificate for {wanted.address}" if wanted.address else ""
         without = "daskpki export client/NAME --out DIR, and export DASKPKI_CREDENTIAL_DIR=DIR"
-        ways = f"daskpki login NAME; without a keyring, {without}"
-        other = "; for a TLS cluster of another kind, Client(..., security=...)" if wanted.address else ""
-        return NotFoundError(f"nobody is logged in here{where}", hint=ways + other)
+        hint = f"daskpki login NAME; without a keyring, {without}{other}"
+        return NotFoundError(f"nobody is logged in here{where}", hint=hint)
     if wanted.address:
         listed = [f"{address} ({saved.context.title})" for saved in logins for address in saved.context.schedulers]
-        return NotFoundError(
-            f"no login knows {wanted.address}; known: {', '.join(listed) or 'none'}",
-            hint=f"daskpki login {logins[0].context.name} --scheduler {wanted.address}; "
-            "for a TLS cluster of another kind, Client(..., security=...)",
-        )
+        hint = f"daskpki login {logins[0].context.name} --scheduler {wanted.address}{other}"
+        return NotFoundError(f"no login knows {wanted.address}; known: {', '.join(listed) or 'none'}", hint=hint)
     titles = ", ".join(saved.context.title for saved in logins)
     return NotFoundError(f"no login fits {_describe(wanted)}", hint=f"logins are {titles}; daskpki login adds one")
 

@@ -147,20 +147,12 @@ def check_access(judged: Iterable[grants.GrantFinding], url: GsmUrl) -> Iterator
     yield note("grants", f"not seen: {UNSEEN}", f"gcloud projects get-ancestors-iam-policy {url.project}")
 
 
-_LOSS: Final = {
-    "keyring": "the OS keyring of this user",
-    "passphrase": "one passphrase",
-    "keyfile": "one key file",
-    "recovery": "a recovery code",
-}
-
-
 def check_slots(kinds: Sequence[str]) -> Iterator[Finding]:
     """Warn about a store with one key slot: losing that loses the CA."""
     subject = "key slots"
     if len(kinds) == 1:
-        way = _LOSS.get(kinds[0], kinds[0])
-        yield warning(subject, f"only {way} unlocks the store: losing it loses the CA", "daskpki slot add recovery")
+        reason = f"there is only one ({kinds[0]}), and losing it loses the CA"
+        yield warning(subject, reason, "daskpki slot add recovery")
     elif "recovery" not in kinds:
         yield note(subject, f"{len(kinds)} key slots, none of them a recovery code", "daskpki slot add recovery")
     else:

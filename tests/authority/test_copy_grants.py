@@ -60,7 +60,7 @@ def readable(server: SecretManagerServer, member: str, project: str) -> set[str]
 def test_the_same_members_read_the_copy(granted: Run, server: SecretManagerServer) -> None:
     told = granted("copy", "--to", ELSEWHERE, "--json")
     assert told.json()["grants"] is None
-    assert "--grants gives them there as well" in told.err
+    assert "--grants does that between two stores on Secret Manager" in told.err
     assert readable(server, WORKER, "other-project") == set()
     document = granted("copy", "--to", ELSEWHERE, "--grants", "--json").json()
     assert (len(document["grants"]), document["grants_left"]) == (4, [])
@@ -114,12 +114,12 @@ def test_a_local_store_has_none_and_nothing_is_copied(
 ) -> None:
     local("init-ca")
     refused = local("copy", "--to", CLOUD, "--grants", code=2)
-    assert "a local store has no grants" in refused.err
+    assert "has no grants, as only Secret Manager has" in refused.err
     assert not server.count("CreateSecret")
-    assert "Nothing was granted" in local("copy", "--to", CLOUD).err
+    assert "No grants were copied: --grants" in local("copy", "--to", CLOUD).err
     there = ("--to", f"local:{tmp_path}/back", "--key-file", f"{tmp_path}/store.key")
-    assert "a local store has no grants" in cloud("copy", "--grants", *there, code=2).err
-    assert "Grants were not copied" in cloud("copy", *there).err
+    assert f"local:{tmp_path}/back has no grants" in cloud("copy", "--grants", *there, code=2).err
+    assert "No grants were copied: --grants" in cloud("copy", *there).err
 
 
 def test_without_the_right_to_set_policies_the_copy_holds_all_the_same(

@@ -74,6 +74,13 @@ def test_a_path_that_stdout_has_no_characters_for_is_no_failure(
         assert json.loads(run(*command, "--json", "backup", str(again), env=environ).stdout)["path"] == str(again)
 
 
+def test_a_listing_is_json_where_stdout_lacks_characters(command: list[str]) -> None:
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii:strict", "LOGNAME": "jos\xe9"}
+    assert run(*command, "init-ca", env=environ).returncode == 0
+    records = json.loads(run(*command, "--json", "audit", env=environ).stdout)
+    assert {record["who"].partition("@")[0] for record in records} == {"jos\xe9"}
+
+
 @pytest.mark.parametrize("arguments", [("crl", "--out", "FILE"), ("report", "--html", "FILE"), ("backup", "FILE")])
 def test_a_place_that_is_read_only_is_named(command: list[str], tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert run(*command, "init-ca").returncode == 0

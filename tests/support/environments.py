@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -45,10 +46,18 @@ class Environment(NamedTuple):
         assert not check or done.returncode == 0, done.stderr
         return done
 
+    def pip_install(self, *arguments: str) -> None:
+        """The test environment's pip installs daskpki for this Python; none of its own packages are looked at."""
+        self.pip("install", "--no-deps", "--no-compile", *arguments)
+
     def pip(self, *arguments: str) -> None:
-        """The test environment's pip, for this Python; neither it nor its Dask's packages are looked at."""
-        alone = self._replace(python=Path(sys.executable))
-        alone.run("-m", "pip", "--python", str(self.python), "--disable-pip-version-check", "--quiet", *arguments)
+        """The test environment's pip, as `pip --python` runs it for this Python."""
+        self.run(f"{LIBRARIES}/pip/__pip-runner__.py", "--disable-pip-version-check", "--quiet", *arguments)
+
+    def copy(self, place: Path) -> Environment:
+        """The same virtual environment in another place; its commands alone still name the first."""
+        shutil.copytree(self.python.parents[1], place, symlinks=True)
+        return self._replace(python=place / "bin" / "python")
 
     def look(self, **variables: str) -> Any:
         """What Dask's configuration says there, as daskpki sees it."""

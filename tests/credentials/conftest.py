@@ -17,7 +17,7 @@ from daskpki.settings import LocalUrl
 from daskpki.store.local.key_slots import Unlocking
 from daskpki.store.local.store import LocalStore
 from daskpki.store.opening import open_store
-from tests.support.desktop import Desktop, desktop
+from tests.support.desktop import Desktop, SessionKeyring, desktop
 from tests.support.local_places import create_store
 from tests.support.login_material import Founded
 
@@ -51,10 +51,10 @@ def founded(store: LocalStore) -> Founded:
 
 
 @pytest.fixture
-def here(keyring: OSKeyring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
+def here(session: Desktop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     """What a program of alice's sees."""
     monkeypatch.setenv("DASKPKI_KEY_FILE", str(tmp_path / "store.key"))
-    return Environment(os.environ.copy(), datetime.now(UTC), keyring, open_store)
+    return Environment(os.environ.copy(), datetime.now(UTC), SessionKeyring(session), open_store)
 
 
 @pytest.fixture

@@ -49,7 +49,8 @@ def waiting(store: LocalStore, here: Environment) -> object:
     return waiting_key(here.contexts.id_of(store.url, "default", "alice"), here.keyring)
 
 
-def test_request_sign_login(ca: CertificateAuthority, store: LocalStore, here: Environment) -> None:
+def test_request_sign_login(ca: CertificateAuthority, store: LocalStore, here: Environment, keyring: OSKeyring) -> None:
+    here = here._replace(keyring=keyring)
     request = requested(store, here)
     assert requested(store, here).public_key == request.public_key, "asked again, it is the same key"
     assert ca.proposed(request) == (Role.CLIENT, "alice")

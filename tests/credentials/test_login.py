@@ -40,7 +40,8 @@ def _home(here: Environment) -> Path:
 
 
 @pytest.mark.usefixtures("founded")
-def test_login_makes_the_credential_available(store: LocalStore, here: Environment) -> None:
+def test_login_makes_the_credential_available(store: LocalStore, here: Environment, keyring: OSKeyring) -> None:
+    here = here._replace(keyring=keyring)
     result = login(store, "default", "alice", ["tls://10.0.0.5:8786"], here)
     verified, choice, schedulers, _ = obtain(Wanted(), here)
     assert verified == result.verified
@@ -163,7 +164,10 @@ def test_a_file_that_was_asked_for_stays_for_the_environment_that_needs_it(
     assert not config.exists()
 
 
-def test_an_rsa_key_fits_the_keyring(founded: Founded, store: LocalStore, here: Environment) -> None:
+def test_an_rsa_key_fits_the_keyring(
+    founded: Founded, store: LocalStore, here: Environment, keyring: OSKeyring
+) -> None:
+    here = here._replace(keyring=keyring)
     credential = founded.issue(Role.CLIENT, "kim", kind=KeyType.RSA3072)
     founded.store(store.secrets, credential)
     login(store, "default", "kim", [], here)

@@ -1,15 +1,25 @@
-"""A desktop session without a screen: a D-Bus daemon of its own and a real gnome-keyring, unlocked."""
+"""A desktop session without a screen: a D-Bus daemon of its own and a real gnome-keyring, unlocked.
+
+Its keyring is read here by a connection of this process: a program for each call is slow, and `OSKeyring`'s own tests
+look at that.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from jeepney.io.blocking import open_dbus_connection
+from keyring.backends import SecretService
+from keyring.errors import PasswordDeleteError
+from secretstorage import Collection, get_default_collection
+
+from daskpki.confidential import Confidential
 
 PASSWORD = "pw"
 
@@ -21,21 +31,49 @@ class Desktop(NamedTuple):
 
     def lock(self) -> None:
         """Lock the keyring, as a screen saver does."""
-        _secretstorage("secretstorage.get_default_collection(connection).lock()", self.environ)
+        collection = self.collection()
+        with closing(collection.connection):
+            collection.lock()
 
     def items(self) -> list[str]:
         """Label and attributes of every entry, as any process of the user may read them, locked or not."""
-        script = (
-            "[print(item.get_label(), sorted(item.get_attributes().items()))"
-            " for item in secretstorage.get_default_collection(connection).get_all_items()]"
-        )
-        return _secretstorage(script, self.environ).splitlines()
+        collection = self.collection()
+        with closing(collection.connection):
+            entries = [(item.get_label(), item.get_attributes()) for item in collection.get_all_items()]
+        return [f"{label} {sorted(attributes.items())}" for label, attributes in entries]
+
+    def collection(self) -> Collection:
+        """The keyring's entries, on a connection to be closed."""
+        return get_default_collection(open_dbus_connection(self.environ["DBUS_SESSION_BUS_ADDRESS"]))
 
 
-def _secretstorage(script: str, environ: dict[str, str]) -> str:
-    code = f"import secretstorage; connection = secretstorage.dbus_init(); {script}"
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=environ, check=True, capture_output=True, text=True, timeout=20).stdout
+class SessionKeyring:
+    """Implements KeyringPort by the entries that `OSKeyring` has in a session."""
+
+    def __init__(self, session: Desktop) -> None:
+        self._backend = _Backend(session)
+
+    def get(self, service: str, username: str) -> Confidential | None:
+        secret = self._backend.get_password(service, username)
+        return None if secret is None else Confidential(secret)
+
+    def set(self, service: str, username: str, secret: Confidential) -> None:
+        self._backend.set_password(service, username, secret.reveal().decode())
+
+    def delete(self, service: str, username: str) -> None:
+        with suppress(PasswordDeleteError):
+            self._backend.delete_password(service, username)
+
+
+class _Backend(SecretService.Keyring):
+    """The backend that `OSKeyring` uses there, with the session's address instead of this process's."""
+
+    def __init__(self, session: Desktop) -> None:
+        super().__init__()
+        self._session = session
+
+    def get_preferred_collection(self) -> Collection:
+        return self._session.collection()
 
 
 @contextmanager

@@ -50,6 +50,10 @@ class NotTrustedError(DaskpkiError):
     exit_code = 3
 
 
+class NotYetValidError(NotTrustedError):
+    """Something is valid but for its time, which this machine's clock has not reached."""
+
+
 class PolicyError(NotTrustedError):
     """A request is well-formed, but the CA's policy does not allow it."""
 

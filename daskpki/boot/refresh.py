@@ -4,8 +4,8 @@ Version numbers go up by one, so after the first poll each secret costs one requ
 `latest` is read only once, since it may lag by minutes. A credential directory is read again as a whole; Kubernetes
 replaces it in one step when the secret changes.
 
-`TrustVersions` tries all versions of the trust secret above the one in force, newest first, and each refused version
-once, so a forged version cannot hide a valid one.
+`TrustVersions` verifies all versions of the trust secret above the one in force, each once, so a forged version cannot
+hide a valid one. Which of the valid ones counts is decided by `daskpki.store.append_chain`.
 """
 
 from __future__ import annotations
@@ -14,145 +14,115 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, cast
 
 from daskpki import secret_names
 from daskpki.boot import fetch
 from daskpki.boot.fetch import Reader, later_versions, read_directory
-from daskpki.cluster.refresh import NullSource, Source, WholeSource
+from daskpki.cluster.refresh import NullSource, Refused, Source, WholeSource
 from daskpki.cluster.tls import KeyPair, key_pair
 from daskpki.cluster.trust_updates import TrustMessage
 from daskpki.confidential import Confidential
-from daskpki.errors import CorruptError, DaskpkiError, DisabledError, NotFoundError, NotTrustedError
+from daskpki.errors import CorruptError, DaskpkiError, DisabledError, NotTrustedError, NotYetValidError
 from daskpki.handover import Handover
 from daskpki.identity import Role, parse_role
 from daskpki.pki.credential import parse_own_credential
 from daskpki.pki.crl import CLOCK_SKEW
-from daskpki.pki.trust_document import TrustDocument, parse_trust
+from daskpki.pki.trust_document import TrustDocument, TrustPayload
 from daskpki.settings import StoreUrl, parse_store_url
+from daskpki.store.append_chain import AppendChain, ChainHead, Tip, first_after, trust_chain
 
-_KEPT: Final = 16
-"""Versions kept in memory during the search for the newest; the others are read again."""
-_RIVALS: Final = 16
-"""Most rivals that are sorted by epoch: concurrent writers leave few, and a forger may add many."""
+if TYPE_CHECKING:
+    from daskpki.store.port import SecretStore
 
 logger = logging.getLogger("distributed.daskpki")
 
 
-class _Candidate(NamedTuple):
-    """An unverified version of the trust secret that claims a later epoch than the document in force."""
-
-    number: int
-    data: Confidential
-    document: TrustDocument
+_Chain = AppendChain[TrustPayload]
+_Seen = dict[int, ChainHead[TrustPayload] | None]
 
 
 class TrustVersions:
-    """Reads a cluster's trust documents from a store, newest first, each once. `now` is in seconds since the epoch.
+    """Finds newer documents in a cluster's trust secret, by its append chain. `now` is in seconds since the epoch.
 
-    An account that may add versions can put invalid ones above the one that revokes it. So no version decides where the
-    search begins: all versions above the one in force are examined, from the newest down, and the mark moves only to
-    the one in force.
+    An account that may add versions can put invalid ones above the one that revokes it. So each version above the
+    document in force is verified against it, once, in the order of the numbers; those that are invalid do not count.
+    Under another document in force they may be valid, so those above it are then verified again.
     """
 
     def __init__(self, cluster: str, now: Callable[[], float] = time.time) -> None:
+        self._cluster = cluster
         self._secret = secret_names.trust_id(cluster)
         self._now = now
-        self._mark: int | None = None
-        self._newest: int | None = None
         self._held: TrustDocument | None = None
-        self._offered: _Candidate | None = None
-        self._passed: set[int] = set()
-        """Numbers above the mark that are useless whatever is in force: of an older epoch, or unreadable."""
-        self._refused: dict[int, float] = {}
-        """Numbers that were refused under the document in force, each with the time from which it may be valid."""
+        self._tip: Tip[TrustPayload] | None = None
+        """Where the search under `_held` has come to."""
+        self._again = math.inf
+        """Time from which a document that was too new for this machine's clock may be valid."""
 
-    def after(self, store: Reader, held: TrustDocument) -> Iterator[TrustMessage]:
-        """Yield as `daskpki.cluster.refresh.Source` does; DisabledError if the newest version cannot be read.
+    def after(self, store: Reader, held: TrustDocument, refused: Refused) -> TrustMessage | None:
+        """Find as `daskpki.cluster.refresh.Source` does; DisabledError if the newest version cannot be read.
 
         It may be a revocation, so it must not be skipped silently.
         """
-        if self._offered is not None and self._offered.document == held:
-            self._settle(self._offered.number)
-        self._offered = None
-        if held != self._held:  # under the newer one, refused documents may be valid
-            self._held = held
-            self._refused.clear()
-        fresh, unreadable = self._climb(store, held)
-        for candidate in self._candidates(store, fresh, held):
-            self._offered = candidate
-            yield TrustMessage(candidate.data, f"version {candidate.number} of {self._secret}")
-            # The caller refused it. A document of the future may be valid later: this machine's clock may be wrong.
-            begin = candidate.document.issued_at - CLOCK_SKEW
-            self._refused[candidate.number] = begin if begin > self._now() else math.inf
-        if unreadable is not None:
-            raise unreadable
+        chain = trust_chain(cast("SecretStore", store), self._cluster, partial(self._counts, held, refused))
+        tip, seen = self._tip, _Seen()
+        if tip is None or held != self._held or self._now() >= self._again:
+            self._held, self._again = held, math.inf
+            tip = self._start(store, chain, held, seen)
+            self._tip = tip if tip.readable else None
+        for later in chain.later(tip, seen):
+            self._tip = tip = later  # at once: a search that is cut off half-way up a thousand versions resumes there
+        if chain.foreign:
+            newest, why = max(chain.foreign.items())
+            found = len(chain.foreign)
+            logger.warning("%s: found %d versions that do not count; version %d: %s", self._secret, found, newest, why)
+        if tip.head is not None and tip.head.link.seq > held.epoch:
+            return self._message(tip.head)
+        chain.check_readable(tip)
+        return None
 
-    def _settle(self, number: int) -> None:
-        """Note that `number` is the version in force."""
-        self._mark = number
-        self._passed = {passed for passed in self._passed if passed > number}
-        self._refused = {refused: moment for refused, moment in self._refused.items() if refused > number}
-
-    def _climb(self, store: Reader, held: TrustDocument) -> tuple[dict[int, Confidential], DisabledError | None]:
-        """Find the newest number; return the payloads read on the way, and the error if the newest is unreadable."""
-        fresh: dict[int, Confidential] = {}
-        unreadable: DisabledError | None = None
-        number = self._newest
-        if number is None:
-            try:
-                number, data = store.latest(self._secret)
-                fresh[number], self._newest = data, number
-            except DisabledError as error:
-                number, unreadable = held.prev, error
+    def _start(self, store: Reader, chain: _Chain, held: TrustDocument, seen: _Seen) -> Tip[TrustPayload]:
+        """The point from which versions are verified against `held`; adds to `seen` what was verified already."""
+        if self._tip is not None:
+            head = self._tip.head
+            if head is not None and head.authentic and head.payload.signed.document == held:
+                return Tip(head, head.number)
+            return Tip(None, min(held.prev, self._tip.newest))
         try:
-            for later, data in later_versions(store, self._secret, number):
-                # Kept at once: a search that is interrupted half-way up a thousand versions resumes there.
-                fresh[later], self._newest, unreadable = data, later, None
-                fresh.pop(later - _KEPT, None)
-        except DisabledError as error:
-            unreadable = error
-        return fresh, unreadable
+            newest, data = store.latest(self._secret)
+        except DisabledError:
+            return Tip(None, held.prev + 1, readable=False)
+        latest = seen[newest] = chain.judge(newest, data)
+        if latest is not None and latest.link.seq > held.epoch:
+            return Tip(None, first_after(latest) - 1)
+        # The document in force lies above its predecessor, unless this is another secret, which has no such number.
+        start = Tip[TrustPayload](None, held.prev)
+        is_here = held.prev <= newest or next(chain.later(start), None) is not None  # `latest` may lag
+        return start if is_here else Tip(None, 0)
 
-    def _candidates(self, store: Reader, fresh: dict[int, Confidential], held: TrustDocument) -> Iterator[_Candidate]:
-        """Yield rivals by descending epoch, on a tie the lowest number first (`daskpki.store.append_chain`, rule 1)."""
-        newest = max(fresh, default=self._newest or 0)
-        rivals: list[_Candidate] = []
-        in_force: int | None = None
-        # The document in force lies above its predecessor, unless this is another secret.
-        floor = self._mark if self._mark is not None else held.prev if held.prev < newest else 0
-        for number in range(newest, floor, -1):
-            if rivals and (number <= min(rival.document.prev for rival in rivals) or len(rivals) == _RIVALS):
-                yield from sorted(rivals, key=_by_rank)
-                rivals.clear()
-            found = self._read(store, number, fresh)
-            if found is not None and found.document.epoch > held.epoch:
-                rivals.append(found)
-            elif found is not None:
-                self._passed.add(number)
-                in_force = number if found.document == held else in_force
-        yield from sorted(rivals, key=_by_rank)
-        if in_force is not None:  # the lowest: a forger may add copies of it above later documents
-            self._settle(in_force)
+    def _counts(self, held: TrustDocument, refused: Refused, found: ChainHead[TrustPayload]) -> bool:
+        from daskpki.pki.trust import verify_trust  # it loads the X.509 library
 
-    def _read(self, store: Reader, number: int, fresh: dict[int, Confidential]) -> _Candidate | None:
-        if number in self._passed or self._now() < self._refused.get(number, 0):
-            return None
+        signed, now = found.payload.signed, datetime.fromtimestamp(self._now(), UTC)
+        if signed.document.epoch <= held.epoch:
+            return False
         try:
-            data = fresh.pop(number, None) or store.access(self._secret, number)
-            return _Candidate(number, data, parse_trust(data).document)
-        except (NotFoundError, DisabledError, NotTrustedError) as error:
-            self._passed.add(number)
-            logger.warning("version %d of %s is no trust document that can be read: %s", number, self._secret, error)
-            return None
+            verify_trust(signed, now=now, cluster=self._cluster, previous=held)
+        except NotTrustedError as error:
+            refused(self._message(found), error)
+            if isinstance(error, NotYetValidError):
+                self._again = min(self._again, signed.document.issued_at - CLOCK_SKEW)
+            raise
+        return True
 
-
-def _by_rank(candidate: _Candidate) -> tuple[int, int]:
-    return -candidate.document.epoch, candidate.number
+    def _message(self, found: ChainHead[TrustPayload]) -> TrustMessage:
+        return TrustMessage(found.payload.data, f"version {found.number} of {self._secret}")
 
 
 _ATTEMPT: Final = 30.0
@@ -179,10 +149,10 @@ class StoreSource:
         self._offered: KeyPair | None = None
         """The newest credential found, of version `_number`."""
 
-    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
-        """Yield later documents; those of the store's newest versions first."""
+    def trust_after(self, held: TrustDocument, refused: Refused) -> TrustMessage | None:
+        """Find the newest valid document; DisabledError if there is none, and the newest version is unreadable."""
         with self._open() as store:
-            yield from self._trust.after(store, held)
+            return self._trust.after(store, held, refused)
 
     def credential(self, held: KeyPair) -> KeyPair | None:
         """Find a newer credential; DisabledError if the newest version is unreadable."""

@@ -20,7 +20,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Final, Protocol
@@ -44,13 +44,17 @@ _REPORTED: Final = 100
 logger = logging.getLogger("distributed.daskpki")
 
 
+Refused = Callable[[TrustMessage, NotTrustedError], None]
+"""Is called with each document that is not valid."""
+
+
 class Source(Protocol):
     """A source of newer material; both methods raise the errors of a store."""
 
-    def trust_after(self, held: TrustDocument) -> Iterable[TrustMessage]:
-        """Yield trust documents of a later epoch than `held`, newest first, not verified.
+    def trust_after(self, held: TrustDocument, refused: Refused) -> TrustMessage | None:
+        """Return the newest trust document of a later epoch than `held`, or None; the caller verifies it.
 
-        A caller stops at the first valid one. By asking for the next one it tells the source that this one is invalid.
+        A source that keeps several passes over those that are not valid after `held`, and calls `refused` with each.
         """
 
     def credential(self, held: KeyPair) -> KeyPair | None:
@@ -64,9 +68,9 @@ class Source(Protocol):
 class NullSource:
     """A source that never has anything newer."""
 
-    def trust_after(self, held: TrustDocument) -> Iterable[TrustMessage]:  # noqa: ARG002 - the protocol's signature
+    def trust_after(self, held: TrustDocument, refused: Refused) -> TrustMessage | None:  # noqa: ARG002 - the protocol's
         """Return none."""
-        return ()
+        return None
 
     def credential(self, held: KeyPair) -> KeyPair | None:  # noqa: ARG002 - likewise
         """Return none."""
@@ -86,40 +90,33 @@ class WholeSource:
         self._place = place
         self._otherwise = otherwise or NullSource()
 
-    def trust_after(self, held: TrustDocument) -> Iterable[TrustMessage]:
-        """Yield the source's document if it is later."""
+    def trust_after(self, held: TrustDocument, refused: Refused) -> TrustMessage | None:
+        """Return the source's document if it is later."""
         signed, _ = self._read()
         if signed is None:
-            yield from self._otherwise.trust_after(held)
-        elif parse_trust(signed).document.epoch > held.epoch:
-            yield TrustMessage(signed, self._place)
+            return self._otherwise.trust_after(held, refused)
+        return TrustMessage(signed, self._place) if parse_trust(signed).document.epoch > held.epoch else None
 
     def credential(self, held: KeyPair | None = None) -> KeyPair:  # noqa: ARG002 - the protocol's signature
         """Return the source's credential, newer or not."""
         return self._read()[1]
 
 
-def take_newest(
-    manager: TrustManager, source: Source, refused: Callable[[TrustMessage, NotTrustedError], None]
-) -> bool:
+def take_newest(manager: TrustManager, source: Source, refused: Refused) -> bool:
     """Put the newest valid trust document of `source` in force; return True if there is one.
 
-    `refused` is called with each invalid one. A document in force may make a later one valid that was refused before,
-    so a process that missed a rollover catches up.
+    A document in force may make a later one valid that was refused before, so a process that missed a rollover catches
+    up.
     """
-
-    def take_next() -> bool:
-        for found in source.trust_after(manager.document):
-            try:
-                if manager.offer(found.signed):
-                    return True
-            except NotTrustedError as error:
-                refused(found, error)
-        return False
-
-    taken = take_next()
-    while taken and take_next():
-        pass
+    taken = False
+    while (found := source.trust_after(manager.document, refused)) is not None:
+        try:
+            if not manager.offer(found.signed):
+                break
+        except NotTrustedError as error:
+            refused(found, error)
+            break
+        taken = True
     return taken
 
 

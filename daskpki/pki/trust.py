@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final
 from cryptography import x509
 
 from daskpki.confidential import Confidential
-from daskpki.errors import NotTrustedError, UsageError
+from daskpki.errors import NotTrustedError, NotYetValidError, UsageError
 from daskpki.pki import keys
 from daskpki.pki.certificates import extension, load_certificate, permitted_dns, seconds
 from daskpki.pki.crl import CLOCK_SKEW, Crl, verify_crl
@@ -287,7 +287,7 @@ def _check_time(document: TrustDocument, min_epoch: int, now: datetime) -> None:
             hint="an older one was restored, or the pin (DASKPKI_MIN_EPOCH) is too high",
         )
     if document.issued_at > seconds(now) + CLOCK_SKEW:
-        raise NotTrustedError(
+        raise NotYetValidError(
             f"the trust document is of {rfc3339(document.issued_at)}, and it is {rfc3339(seconds(now))}",
             hint="check this machine's clock",
         )

@@ -5,7 +5,8 @@ strongly consistent. So each payload carries a `Link`: its sequence number `seq`
 predecessor's version number `prev`, and an id of the operation. The rules:
 
 1. The head is the readable version with the greatest `seq`; on a tie the *lowest* number, which was there first.
-2. The search for it goes up by number, from `latest`'s `prev + 1` to the first number that does not exist.
+2. The search for it goes up by number, from `latest`'s `prev + 1` to the first number that does not exist. A process
+   that runs on continues there (`AppendChain.later`).
 3. A writer who adds number `newest + 1` has won. Otherwise the numbers in between are read, and rule 1 decides.
 4. After an add that was cut off, its writer first looks for its own link. It repeats the add only with the same payload
    and predecessor, of which no more than one can win.
@@ -19,7 +20,9 @@ A payload with `seq` 0 is a rider: it is never a head, and belongs to the next w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from daskpki import secret_names
@@ -61,18 +64,23 @@ class Codec(Protocol[P]):
 
 
 class ChainHead(NamedTuple, Generic[P]):
-    """The version that counts: its number, payload and link."""
+    """A version that counts: its number, payload and link, and whether the link is `authentic` as well."""
 
     number: int
     payload: P
     link: Link
+    authentic: bool = True
 
 
 class Tip(NamedTuple, Generic[P]):
-    """The state of a chain: its head (None before the first) and the newest version's number, or 0."""
+    """The state of a chain: its head (None before the first) and the newest version's number, or 0.
+
+    It is not `readable` if the newest version is disabled or destroyed.
+    """
 
     head: ChainHead[P] | None
     newest: int
+    readable: bool = True
 
     def next_link(self, operation: str) -> Link:
         """The link of a payload that is to follow."""
@@ -89,8 +97,12 @@ class Outcome(NamedTuple, Generic[P]):
 
 
 def best(heads: Iterable[ChainHead[P]]) -> ChainHead[P] | None:
-    """Rule 1: the greatest `seq`, on a tie the lowest number; riders do not count. None without a head."""
-    return max((head for head in heads if head.link.seq), key=lambda head: (head.link.seq, -head.number), default=None)
+    """Rule 1 among the heads with an authentic link, else among all; riders do not count. None without a head."""
+    return max(
+        (head for head in heads if head.link.seq),
+        key=lambda head: (head.authentic, head.link.seq, -head.number),
+        default=None,
+    )
 
 
 def first_after(hint: ChainHead[P] | None) -> int:
@@ -170,8 +182,6 @@ class AppendChain(Generic[P]):
         self._pause = pause
         self._includes = includes
         self._counts = counts
-        self.authentic: set[int] = set()
-        """Numbers of the versions that count and whose links are authentic."""
         self.foreign: dict[int, str] = {}
         """Versions that do not count, by number, with the reason."""
 
@@ -181,14 +191,37 @@ class AppendChain(Generic[P]):
 
     def tip(self, known: Tip[P] | None = None) -> Tip[P]:
         """The head and the newest number, from `latest` or from an earlier tip, in one request at best."""
-        if known is not None:
-            return self._tip_from(self._scan(known.newest + 1), known)
-        seen: dict[int, P | None] = {}
-        first = first_after(self._anchor(seen))
-        tip = self._tip_from(self._scan(first, seen), Tip(None, 0))
-        if self.foreign:
+        seen: dict[int, ChainHead[P] | None] = {}
+        begin = known if known is not None else Tip(None, first_after(self._anchor(seen)) - 1)
+        tip = self._last(begin, seen)
+        self.check_readable(tip)
+        if known is None and self.foreign:
             _report_foreign(self._secret, self.foreign)
         return tip
+
+    def later(self, tip: Tip[P], seen: Mapping[int, ChainHead[P] | None] = MappingProxyType({})) -> Iterator[Tip[P]]:
+        """Yield the tip after each further version, up to the first number that does not exist.
+
+        A search that was cut off goes on from the last tip. A newest version that was not readable is read again, since
+        it may be by now. Versions in `seen` are not read.
+        """
+        for number in itertools.count(tip.newest + 1 if tip.readable else tip.newest):
+            try:
+                found = seen[number] if number in seen else self._read(number)
+            except NotFoundError:
+                return
+            heads = [head for head in (tip.head, found) if head is not None]
+            tip = Tip(best(heads), number, found is not None or number in self.foreign)
+            yield tip
+
+    def check_readable(self, tip: Tip[P]) -> None:
+        """Raise DisabledError if the newest version cannot be read: its content would be lost."""
+        if not tip.readable:
+            number = tip.newest
+            raise DisabledError(
+                f"{self._secret}: its newest version {number} is disabled or destroyed, so its content would be lost",
+                hint=f"enable version {number}; if it is destroyed or wrong, add the last good version's payload again",
+            )
 
     def read_cached(self) -> Tip[P]:
         """The tip in one request, without a search after `latest`: enough before an append, which detects later heads.
@@ -200,16 +233,25 @@ class AppendChain(Generic[P]):
             number, data = self._store.latest(self._secret)
         except (DisabledError, NotFoundError):
             return self.tip()
-        payload = self._judged(number, data)
-        if payload is not None and number in self.authentic:
-            hint = self._head(number, payload)
-            if hint.link.seq and number == hint.link.prev + 1:
-                return Tip(hint, number)
+        head = self.judge(number, data)
+        if head is not None and head.authentic and head.link.seq and number == head.link.prev + 1:
+            return Tip(head, number)
         return self.tip()
 
     def read(self, number: int) -> P | None:
         """Read the payload of one version, None if it does not count; NotFoundError, DisabledError."""
-        return self._judged(number, self._store.access(self._secret, number))
+        head = self.judge(number, self._store.access(self._secret, number))
+        return None if head is None else head.payload
+
+    def judge(self, number: int, data: Confidential) -> ChainHead[P] | None:
+        """Decode one version, a rider or a head; None if it does not count, and `foreign` then says why."""
+        try:
+            payload = self._codec.decode(data)
+            head = ChainHead(number, payload, self._codec.link(payload))
+            return head._replace(authentic=not head.link.seq or self._counts(head))
+        except (CorruptError, NotTrustedError) as error:
+            self.foreign[number] = str(error)
+            return None
 
     def append(self, build: Callable[[Tip[P], Link], P | None], operation: str) -> ChainHead[P] | None:
         """Append the payload that `build` makes from the tip and its link; after another writer won, build it again.
@@ -238,16 +280,15 @@ class AppendChain(Generic[P]):
             try:
                 number = self._store.add(self._secret, data)
             except AmbiguousError:
-                seen = self._scan(tip.newest + 1)
-                best = self._best(seen)
-                if best is not None and best.link.seq >= link.seq:
-                    return self._settle(link, payload, seen, tip)
+                later = self._last(tip)
+                if later.head is not None and later.head.link.seq >= link.seq:
+                    return self._settle(link, payload, later)
                 self._pause(attempt)  # nothing that was added since could have taken the link's place
                 continue
-            self.authentic.add(number)
+            own = ChainHead(number, payload, link)
             if number == tip.newest + 1:
-                return Outcome(True, Tip(ChainHead(number, payload, link), number))
-            return self._settle(link, payload, self._scan(tip.newest + 1, {number: payload}), tip)
+                return Outcome(True, Tip(own, number))
+            return self._settle(link, payload, self._last(tip, {number: own}))
         raise AmbiguousError(
             f"{self._secret}: the store does not confirm the write", hint="run the command again: it checks first"
         )
@@ -273,14 +314,14 @@ class AppendChain(Generic[P]):
             if number < head.number and state == ENABLED and number != head.link.prev:
                 self._store.destroy(self._secret, number)
 
-    def _anchor(self, seen: dict[int, P | None]) -> ChainHead[P] | None:
+    def _anchor(self, seen: dict[int, ChainHead[P] | None]) -> ChainHead[P] | None:
         """Find the start of the search: the highest version from `latest` down that counts and has an authentic link.
 
         Versions read on the way are added to `seen`. Without such a version, the lowest that counts, or None.
         """
         try:
             newest, data = self._store.latest(self._secret)
-            seen[newest] = self._judged(newest, data)
+            seen[newest] = self.judge(newest, data)
         except NotFoundError:
             return None
         except DisabledError:  # the list may be as stale as `latest`, but shows more versions
@@ -293,71 +334,35 @@ class AppendChain(Generic[P]):
                     f"{self._secret}: more than {MOST_FOREIGN} versions from {newest} down are no head that counts",
                     hint="find out who adds them, and destroy them: gcloud secrets versions destroy NUMBER",
                 )
-            payload = seen[number] = seen[number] if number in seen else self._read(number)
-            if payload is not None and self._codec.link(payload).seq:  # a rider is never a head
-                found = self._head(number, payload)
-                if number in self.authentic:
+            head = seen[number] = seen[number] if number in seen else self._read(number)
+            if head is not None and head.link.seq:  # a rider is never a head
+                found = head
+                if head.authentic:
                     return found
         return found
 
-    def _head(self, number: int, payload: P) -> ChainHead[P]:
-        return ChainHead(number, payload, self._codec.link(payload))
-
-    def _read(self, number: int) -> P | None:
+    def _read(self, number: int) -> ChainHead[P] | None:
         try:
-            return self.read(number)
+            return self.judge(number, self._store.access(self._secret, number))
         except DisabledError:
             return None
 
-    def _judged(self, number: int, data: Confidential) -> P | None:
-        """The payload if the version counts; otherwise its number is added to `foreign`."""
-        try:
-            payload = self._codec.decode(data)
-            head = self._head(number, payload)
-            if not head.link.seq or self._counts(head):
-                self.authentic.add(number)
-        except (CorruptError, NotTrustedError) as error:
-            self.foreign[number] = str(error)
-            return None
-        return payload
+    def _last(self, tip: Tip[P], seen: Mapping[int, ChainHead[P] | None] = MappingProxyType({})) -> Tip[P]:
+        newest = tip
+        for newest in self.later(tip, seen):  # noqa: B007 - the last one is the result
+            pass
+        return newest
 
-    def _scan(self, first: int, known: Mapping[int, P | None] | None = None) -> dict[int, P | None]:
-        """The payloads from `first` up to the first number that does not exist; None for an unreadable one."""
-        seen: dict[int, P | None] = {}
-        number = first
-        while True:
-            try:
-                seen[number] = known[number] if known and number in known else self._read(number)
-            except NotFoundError:
-                return seen
-            number += 1
-
-    def _best(self, seen: Mapping[int, P | None]) -> ChainHead[P] | None:
-        heads = [self._head(number, payload) for number, payload in seen.items() if payload is not None]
-        return best([head for head in heads if head.number in self.authentic]) or best(heads)
-
-    def _tip_from(self, seen: Mapping[int, P | None], before: Tip[P]) -> Tip[P]:
-        newest = max(seen, default=before.newest)
-        if newest in seen and seen[newest] is None and newest not in self.foreign:
-            raise DisabledError(
-                f"{self._secret}: its newest version {newest} is disabled or destroyed, so its content would be lost",
-                hint=f"enable version {newest}; if it is destroyed or wrong, add the last good version's payload again",
-            )
-        best = self._best(seen)
-        if before.head is not None and (best is None or best.link.seq <= before.head.link.seq):
-            best = before.head
-        return Tip(best, newest)
-
-    def _settle(self, link: Link, payload: P, seen: Mapping[int, P | None], before: Tip[P]) -> Outcome[P]:
+    def _settle(self, link: Link, payload: P, tip: Tip[P]) -> Outcome[P]:
         """Decide who won: walk back from the head to the proposal's place in the chain, as far as it is readable."""
-        tip = self._tip_from(seen, before)
+        self.check_readable(tip)
         place = tip.head
         while place is not None and place.link.seq > link.seq:
             try:  # whether it counts or not
                 older = self._codec.decode(self._store.access(self._secret, place.link.prev))
             except (DisabledError, CorruptError, NotTrustedError):
                 break
-            place = self._head(place.link.prev, older)
+            place = ChainHead(place.link.prev, older, self._codec.link(older))
         else:
             return Outcome(place is not None and place.link == link, tip)
         assert tip.head is not None  # the walk began there

@@ -14,6 +14,7 @@ import pytest
 from daskpki.boot.launch import boot
 from daskpki.boot.refresh import open_source
 from daskpki.cluster.refresh import NullSource, Poller
+from daskpki.cluster.trust_updates import TrustMessage
 from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotFoundError, NotTrustedError, UsageError
 from daskpki.identity import Role
 from daskpki.pki.certificates import load_certificate
@@ -260,8 +261,10 @@ def test_a_store_is_asked_for_newer_trust_documents_where_none_lies_beside(cloud
     source = open_source(started.handover, cloud.environ)
     held = parse_trust(cloud.cluster.trust).document
     older = held._replace(epoch=held.epoch - 1)
-    assert [found.signed for found in source.trust_after(older)] == [cloud.cluster.trust]
-    assert not list(source.trust_after(held))
+    refused: list[TrustMessage] = []
+    found = source.trust_after(older, lambda message, _error: refused.append(message))
+    assert (found and found.signed, refused) == (cloud.cluster.trust, [])
+    assert source.trust_after(held, lambda message, _error: refused.append(message)) is None
 
 
 @pytest.mark.cluster

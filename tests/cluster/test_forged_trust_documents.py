@@ -17,7 +17,7 @@ from daskpki.cluster import trust_updates
 from daskpki.cluster.audit import REFUSED, Audit
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import Peer, trust_of
-from daskpki.cluster.refresh import Poller
+from daskpki.cluster.refresh import Poller, Refused
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import ForgedError, TooManyRefusedError, TrustManager, TrustMessage
@@ -82,8 +82,8 @@ class Shelf:
     def __init__(self, signed: Confidential) -> None:
         self.signed = signed
 
-    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:  # noqa: ARG002 - the protocol's signature
-        yield TrustMessage(self.signed)
+    def trust_after(self, held: TrustDocument, refused: Refused) -> TrustMessage:  # noqa: ARG002 - the protocol's
+        return TrustMessage(self.signed)
 
     def credential(self, held: KeyPair) -> None: ...
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ from distributed.utils import open_port
 
 from daskpki.cluster.local_cluster import POLL, LocalSecurity, cluster_security
 from daskpki.cluster.policy import WorkerClients
+from daskpki.cluster.refresh import Refused
 from daskpki.cluster.security import client_security
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustMessage
@@ -61,9 +61,9 @@ class Shelf:
     def __init__(self) -> None:
         self.signed: Confidential | None = None
 
-    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
-        if self.signed and parse_trust(self.signed).document.epoch > held.epoch:
-            yield TrustMessage(self.signed)
+    def trust_after(self, held: TrustDocument, refused: Refused) -> TrustMessage | None:  # noqa: ARG002 - the protocol's
+        later = self.signed and parse_trust(self.signed).document.epoch > held.epoch
+        return TrustMessage(self.signed) if self.signed and later else None
 
     def credential(self, held: KeyPair) -> None: ...
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 from distributed import Client, Scheduler
 
 import daskpki
-from daskpki.cluster.refresh import PATIENCE, DialRefresh, NullSource, SharedLookup
+from daskpki.cluster.refresh import PATIENCE, DialRefresh, NullSource, Refused, SharedLookup
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustManager, TrustMessage
@@ -141,9 +140,9 @@ class Stubborn(NullSource):
         self.signed = signed
         self.told = threading.Event()
 
-    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:  # noqa: ARG002 - the protocol's signature
+    def trust_after(self, held: TrustDocument, refused: Refused) -> TrustMessage:  # noqa: ARG002 - the protocol's
         self.told.wait(60)
-        yield TrustMessage(self.signed)
+        return TrustMessage(self.signed)
 
 
 def test_a_place_that_does_not_answer_delays_a_dial_by_two_seconds_and_counts_when_it_does(
@@ -167,14 +166,14 @@ def test_a_place_that_does_not_answer_delays_a_dial_by_two_seconds_and_counts_wh
 
 
 class Slow(NullSource):
-    """Yields these documents after a while."""
+    """Returns this document after a while."""
 
-    def __init__(self, *signed: Confidential) -> None:
+    def __init__(self, signed: Confidential) -> None:
         self.signed = signed
 
-    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:  # noqa: ARG002 - the protocol's signature
+    def trust_after(self, held: TrustDocument, refused: Refused) -> TrustMessage:  # noqa: ARG002 - the protocol's
         time.sleep(0.5)
-        yield from map(TrustMessage, self.signed)
+        return TrustMessage(self.signed)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -200,7 +199,7 @@ def test_a_scheduler_of_a_ca_that_the_newer_document_tells_is_dialled_again(own:
 class Failing(NullSource):
     """Cannot be asked."""
 
-    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:  # noqa: ARG002 - the protocol's signature
+    def trust_after(self, held: TrustDocument, refused: Refused) -> TrustMessage:  # noqa: ARG002 - the protocol's
         raise AccessDeniedError("the store is closed")
 
 
@@ -217,9 +216,9 @@ def test_a_look_is_kept_for_a_minute_for_all_clients_of_a_process(own: Authority
     hands, began = [0.0], []
 
     class Asked(NullSource):
-        def trust_after(self, held: TrustDocument) -> Iterable[TrustMessage]:  # noqa: ARG002 - the protocol's signature
+        def trust_after(self, held: TrustDocument, refused: Refused) -> TrustMessage | None:  # noqa: ARG002
             began.append(hands[0])
-            return [TrustMessage(newest)] if len(began) == 1 else []
+            return TrustMessage(newest) if len(began) == 1 else None
 
     shared = SharedLookup(Asked(), clock=lambda: hands[0])
     document, leaf = own.document(), alice(own)

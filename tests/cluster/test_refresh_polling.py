@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +16,11 @@ from daskpki.boot.refresh import StoreSource, TrustVersions, open_source
 from daskpki.cluster.audit import REFUSED, Audit
 from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.peer import trust_of
-from daskpki.cluster.refresh import NullSource, Poller
+from daskpki.cluster.refresh import NullSource, Poller, Refused
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustManager, TrustMessage
 from daskpki.confidential import Confidential
-from daskpki.errors import NotFoundError, UnavailableError
+from daskpki.errors import DisabledError, NotFoundError, UnavailableError
 from daskpki.handover import Handover, parse_handover
 from daskpki.identity import Role
 from daskpki.pki.credential import encode_credential
@@ -29,28 +30,36 @@ from tests.support.nodes import handover_of
 
 
 class Shelves:
-    """Versions by number, as Secret Manager keeps them, and how often it was asked."""
+    """Versions by number, as Secret Manager keeps them, and how often it was asked.
+
+    None is a disabled version. `latest` may be held back, and it answers so many requests only.
+    """
 
     def __init__(self) -> None:
-        self.versions: dict[str, list[Confidential]] = {}
+        self.versions: dict[str, list[Confidential | None]] = {}
         self.requests = 0
-        self.down = False
+        self.answers = math.inf
+        self.held_back: int | None = None
 
     def add(self, secret: str, payload: Confidential) -> None:
         self.versions.setdefault(secret, []).append(payload)
 
     def latest(self, secret: str) -> tuple[int, Confidential]:
-        number = len(self.versions.get(secret, []))
+        number = self.held_back or len(self.versions.get(secret, []))
         return number, self.access(secret, number)
 
     def access(self, secret: str, number: int) -> Confidential:
         self.requests += 1
-        if self.down:
+        if self.answers <= 0:
             raise UnavailableError("no answer")
+        self.answers -= 1
         versions = self.versions.get(secret, [])
         if not 1 <= number <= len(versions):
             raise NotFoundError(f"{secret} has no version {number}")
-        return versions[number - 1]
+        payload = versions[number - 1]
+        if payload is None:
+            raise DisabledError(f"version {number} of {secret} is disabled")
+        return payload
 
 
 TRUST = secret_names.trust_id("default")
@@ -76,11 +85,21 @@ class WithoutCredential(NamedTuple):
 
     source: StoreSource
 
-    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
-        return self.source.trust_after(held)
+    def trust_after(self, held: TrustDocument, refused: Refused) -> TrustMessage | None:
+        return self.source.trust_after(held, refused)
 
     def credential(self, held: KeyPair) -> KeyPair | None:  # noqa: ARG002 - the protocol's signature
         return None
+
+
+class TrustSource(NamedTuple):
+    """Trust documents alone, by the search itself."""
+
+    versions: TrustVersions
+    shelves: Shelves
+
+    def trust_after(self, held: TrustDocument, refused: Refused) -> TrustMessage | None:
+        return self.versions.after(self.shelves, held, refused)
 
 
 @pytest.fixture
@@ -102,16 +121,17 @@ def source(handover: Handover, shelves: Shelves) -> StoreSource:
     return StoreSource(handover.cluster, reader, (Role(handover.role), handover.name))
 
 
+def look(source: StoreSource | TrustSource, held: TrustDocument) -> tuple[Confidential | None, list[int]]:
+    """What is found, and the numbers of the versions that are refused."""
+    refused: list[int] = []
+    found = source.trust_after(held, lambda message, _error: refused.append(int(message.place.split()[1])))
+    return found and found.signed, sorted(refused)
+
+
 def newest(source: StoreSource, held: TrustDocument) -> Confidential | None:
-    """The first that is offered, and taken."""
-    for found in source.trust_after(held):
-        return found.signed
-    return None
-
-
-def numbers(source: StoreSource, held: TrustDocument) -> list[int]:
-    """All that are offered, when each is refused."""
-    return [int(found.place.split()[1]) for found in source.trust_after(held)]
+    found, refused = look(source, held)
+    assert not refused
+    return found
 
 
 def test_one_request_for_each_secret_when_there_is_nothing_new(shelves: Shelves, source: StoreSource) -> None:
@@ -166,10 +186,10 @@ def test_after_a_push_the_next_look_that_is_answered_asks_for_a_credential(
     shelves.add(TRUST, authority.signed(pushed := authority.document()))
     shelves.add(secret_names.credential_id("default", Role.WORKER, "worker"), encode_credential(renewed.credential))
     assert manager.offer(authority.signed(pushed))
-    shelves.down = True
+    shelves.answers = 0
     assert not poller.poll()
     assert enforcement.pair == leaf.pair
-    shelves.down = False
+    shelves.answers = math.inf
     assert poller.poll()
     assert enforcement.pair == renewed.pair
     requests = shelves.requests
@@ -183,10 +203,10 @@ def test_what_is_new_is_found_also_after_a_look_that_failed(shelves: Shelves, so
     shelves.add(TRUST, authority.signed(first))
     assert newest(source, first) is None
     shelves.add(TRUST, authority.signed(second))
-    shelves.down = True
+    shelves.answers = 0
     with pytest.raises(UnavailableError):
         newest(source, first)
-    shelves.down = False
+    shelves.answers = math.inf
     assert newest(source, first) is not None
     assert newest(source, second) is None
 
@@ -209,18 +229,18 @@ def test_a_store_that_was_put_back_is_believed_once_it_has_passed_what_is_known(
     assert newest(source, known) == shelves.versions[TRUST][3]
 
 
-def test_what_was_offered_and_not_taken_is_offered_again_only_after_another_document(
-    shelves: Shelves, source: StoreSource
-) -> None:
+def test_what_was_refused_is_verified_again_only_under_another_document(shelves: Shelves, source: StoreSource) -> None:
+    """After a rollover that was missed: the document between the two CAs is destroyed, and then pushed."""
     authority = Authority()
-    documents = [authority.document() for _ in range(4)]
-    for document in documents:
-        shelves.add(TRUST, authority.signed(document))
-    assert numbers(source, documents[0]) == [4, 3, 2]
+    held, between, *_ = authority.document(), *authority.rotate()
+    authority.sign_by_active_alone()
+    later = authority.document(), authority.document()
+    shelves.versions[TRUST] = [authority.signed(held), None, None, None, *map(authority.signed, later)]
+    assert look(source, held) == (None, [5, 6])
     requests = shelves.requests
-    assert numbers(source, documents[0]) == []
+    assert look(source, held) == (None, [])
     assert shelves.requests - requests == 1
-    assert numbers(source, documents[1]) == [4, 3], "which it may vouch for"
+    assert look(source, between) == (shelves.versions[TRUST][5], []), "it vouches for both"
 
 
 def test_versions_that_do_not_hold_hide_none_that_does(shelves: Shelves, source: StoreSource) -> None:
@@ -273,15 +293,108 @@ def test_a_node_that_missed_a_rollover_catches_up_through_the_versions_between(
 
 
 def test_a_document_of_the_future_is_tried_again_once_the_clock_is_right(shelves: Shelves) -> None:
-    authority, moment = Authority(), [0.0]
-    held = authority.document()
-    versions = TrustVersions("default", now=lambda: moment[0])
-    shelves.versions[TRUST] = [authority.signed(held), authority.signed(later := authority.document())]
+    authority, stranger, moment = Authority(), Authority(), [0.0]
+    held, later = authority.document(), authority.document()
+    forged = stranger.document()._replace(epoch=later.epoch, issued_at=later.issued_at - 1800)
+    shelves.versions[TRUST] = [*map(authority.signed, (held, later, held)), stranger.signed(forged)]
+    source = TrustSource(TrustVersions("default", now=lambda: moment[0]), shelves)
     moment[0] = later.issued_at - 3600.0
-    assert len(list(versions.after(shelves, held))) == 1
-    assert not list(versions.after(shelves, held))
+    assert look(source, held) == (None, [2, 4])
+    for moment[0] in (later.issued_at - 3590.0, later.issued_at - 1000.0):  # a forgery has no time
+        assert look(source, held) == (None, [])
     moment[0] = float(later.issued_at)
-    assert len(list(versions.after(shelves, held))) == 1
+    assert look(source, held) == (shelves.versions[TRUST][1], [4])
+
+
+@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize("others", [0, 2])
+def test_of_two_valid_documents_of_one_epoch_the_first_counts(
+    shelves: Shelves,
+    source: StoreSource,
+    running: bool,  # noqa: FBT001
+    others: int,
+) -> None:
+    authority, stranger = Authority(), Authority()
+    held, document = authority.document(), authority.document()
+    first, rival = (authority.signed(document._replace(operation=each)) for each in ("one", "another"))
+    forged = stranger.signed(stranger.document()._replace(epoch=1000))
+    shelves.add(TRUST, authority.signed(held))
+    if running:
+        assert newest(source, held) is None
+    shelves.versions[TRUST] += [forged] * others + [first, rival, *[forged] * others, rival]
+    assert look(source, held)[0] == first
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_below_a_disabled_newest_version_a_valid_document_counts_and_the_disabled_one_is_an_error(
+    shelves: Shelves,
+    source: StoreSource,
+    running: bool,  # noqa: FBT001
+) -> None:
+    authority = Authority()
+    held, revoking, lost = (authority.document() for _ in range(3))
+    shelves.add(TRUST, authority.signed(held))
+    security = own_node(source, authority, held)
+    if running:
+        assert security.poller.poll()
+    shelves.versions[TRUST] += [authority.signed(revoking), None]
+    for _ in range(3):
+        assert not security.poller.poll()
+        assert security.manager.epoch == revoking.epoch
+        with pytest.raises(DisabledError, match="newest version 3"):
+            look(source, revoking)
+    shelves.versions[TRUST][2] = authority.signed(lost)
+    assert security.poller.poll()
+    assert security.manager.epoch == lost.epoch
+
+
+def test_a_search_that_is_cut_off_resumes_and_reads_no_version_twice(shelves: Shelves, source: StoreSource) -> None:
+    authority, stranger = Authority(), Authority()
+    held, revoking = authority.document(), authority.document()
+    shelves.add(TRUST, authority.signed(held))
+    assert newest(source, held) is None
+    forged = stranger.signed(stranger.document()._replace(epoch=1000))
+    shelves.versions[TRUST] += [forged, authority.signed(revoking), forged, None, *[forged] * 50]
+    requests, refused = shelves.requests, list[int]()
+    for _ in range(7):
+        shelves.answers = 7
+        with pytest.raises(UnavailableError):
+            source.trust_after(held, lambda message, _error: refused.append(int(message.place.split()[1])))
+    shelves.answers = math.inf
+    found, last = look(source, held)
+    assert found == shelves.versions[TRUST][2]
+    assert refused + last == [2, 4, *range(6, 56)]
+    assert shelves.requests - requests == len(shelves.versions[TRUST]) + 7, "each version, the end, and those in vain"
+
+
+def test_a_stale_latest_hides_nothing(shelves: Shelves, source: StoreSource) -> None:
+    authority = Authority()
+    documents = [authority.document()._replace(prev=number) for number in range(9000, 9005)]
+    shelves.versions[TRUST] = [None] * 9000 + [authority.signed(each) for each in documents]
+    shelves.held_back = 9002
+    assert newest(source, documents[3]) == shelves.versions[TRUST][-1]
+    assert shelves.requests == 1 + 1 + 3, "latest, whether this is the same secret, and the versions from there"
+
+
+def test_in_a_copy_of_the_store_numbers_begin_again(shelves: Shelves, source: StoreSource) -> None:
+    """Then the document in force names a predecessor that is not there."""
+    authority, stranger = Authority(), Authority()
+    held = authority.document()._replace(prev=50)
+    revoking = authority.document()._replace(prev=1)
+    forged = stranger.signed(stranger.document()._replace(epoch=1000))
+    shelves.versions[TRUST] = [authority.signed(held), authority.signed(revoking), forged]
+    assert look(source, held)[0] == shelves.versions[TRUST][1]
+
+
+def test_a_login_of_last_year_costs_few_requests(shelves: Shelves, source: StoreSource) -> None:
+    """The documents between were destroyed, and there is no reason to ask for each of them."""
+    authority = Authority()
+    held = authority.document()
+    shelves.versions[TRUST] = [None] * 9000
+    documents = [authority.document()._replace(prev=number) for number in (8999, 9001)]
+    shelves.versions[TRUST] += [authority.signed(each) for each in documents]
+    assert newest(source, held) == shelves.versions[TRUST][-1]
+    assert shelves.requests == 2
 
 
 def test_where_a_node_looks(handover: Handover) -> None:

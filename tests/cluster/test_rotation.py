@@ -15,7 +15,7 @@ from distributed.comm.core import CommClosedError, FatalCommClosedError, connect
 
 from daskpki.cluster.backend import PkiConnector
 from daskpki.cluster.peer import Peer
-from daskpki.cluster.refresh import DialRefresh, Poller
+from daskpki.cluster.refresh import DialRefresh, Poller, Refused
 from daskpki.cluster.security import NodeSecurity, client_security
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustMessage
@@ -45,11 +45,10 @@ class Shelf:
         document = self.authority.document()
         self.epoch, self.trust = document.epoch, self.authority.signed(document)
 
-    def trust_after(self, held: TrustDocument) -> Iterator[TrustMessage]:
+    def trust_after(self, held: TrustDocument, refused: Refused) -> TrustMessage | None:  # noqa: ARG002 - the protocol's
         if self.broken:
             raise UnavailableError("no answer")
-        if self.trust is not None and self.epoch > held.epoch:
-            yield TrustMessage(self.trust)
+        return TrustMessage(self.trust) if self.trust is not None and self.epoch > held.epoch else None
 
     def credential(self, held: KeyPair) -> KeyPair | None:  # noqa: ARG002 - the protocol's signature
         self.asked += 1

@@ -283,7 +283,7 @@ class GsmRecordLog:
             return ()
         if not self._is_vouched(before):
             return (*before.leftover, before.link.prev)
-        if self._cleared != tip.head.number and tip.head.number in self._chain.authentic:
+        if self._cleared != tip.head.number and tip.head.authentic:
             between = set(range(before.link.prev + 1, tip.head.number))
             for number in sorted((between | set(before.leftover)) - before.riders):
                 with suppress(NotFoundError):  # in a secret that was created again with an old head

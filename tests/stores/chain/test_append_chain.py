@@ -123,6 +123,24 @@ def test_a_known_tip_costs_one_access(store: Store, linear: Linear) -> None:
     assert linear.tip(tip).newest == 4
 
 
+def test_a_search_goes_on_from_its_last_tip_and_reads_an_unreadable_version_again(store: Store, linear: Linear) -> None:
+    for seq, operations in enumerate(("a", "ab", "abc"), 1):
+        store.put(seq, seq - 1, *operations)
+    store.destroy(SECRET, 3)
+    tips = list(linear.later(Tip(None, 0)))
+    assert [(tip.head and tip.head.number, tip.newest, tip.readable) for tip in tips] == [
+        (1, 1, True),
+        (2, 2, True),
+        (2, 3, False),
+    ]
+    store.accesses = 0
+    assert list(linear.later(tips[0])) == tips[1:]
+    assert list(linear.later(tips[2])) == [tips[2]]
+    assert store.accesses == 3 + 2
+    store.put(3, 2, "a", "b", "d")
+    assert list(linear.later(tips[2]))[-1] == linear.tip()
+
+
 @pytest.mark.parametrize("seq", [1, 2])
 def test_a_known_head_stays_when_latecomers_follow_it(store: Store, linear: Linear, seq: int) -> None:
     linear.append(follow, "a")
@@ -185,8 +203,9 @@ def test_versions_with_an_authentic_link_go_before_all_others(store: Store) -> N
     store.put(2, 1, "a", "b")
     store.put(3, 2, "a", "b", "x")
     assert linear.read_cached() == linear.tip()
-    assert number(linear) == 2
-    assert linear.authentic == {2}
+    tip = linear.tip()
+    assert (tip.head and tip.head.number, tip.newest) == (2, 3)
+    assert [head and head.authentic for head in map(linear._read, (2, 3))] == [True, False]
 
 
 def test_a_rider_is_left_to_the_head_that_names_it(store: Store) -> None:
@@ -398,8 +417,7 @@ def test_a_codec_that_knows_the_ancestors_settles_what_cannot_be_read(
     linear = AppendChain(store, SECRET, EntriesCodec(), includes=includes)
     tip = superseded_before_its_look(store)
     proposal = follow(tip, tip.next_link(operation))
-    seen = linear._scan(tip.newest + 1)
-    assert linear._settle(proposal.link, proposal, seen, tip).won is won
+    assert linear._settle(proposal.link, proposal, linear._last(tip)).won is won
 
 
 class Newer(EntriesCodec):
@@ -420,14 +438,14 @@ def test_a_walk_back_ends_at_what_cannot_be_read(store: Store, between: Confiden
     store.secret.payloads.append(between)
     store.put(4, 3, "a", "x", "z", "w")
     proposal = follow(tip, tip.next_link("x"))
-    assert linear._settle(proposal.link, proposal, linear._scan(2), tip).won
+    assert linear._settle(proposal.link, proposal, linear._last(tip)).won
 
 
 def test_what_nobody_can_tell_is_ambiguous(store: Store, linear: Linear) -> None:
     tip = superseded_before_its_look(store)
     proposal = follow(tip, tip.next_link("x"))
     with pytest.raises(AmbiguousError, match="others wrote on"):
-        linear._settle(proposal.link, proposal, linear._scan(2), tip)
+        linear._settle(proposal.link, proposal, linear._last(tip))
 
 
 def test_a_newest_version_that_a_stranger_destroyed_is_refused(store: Store, linear: Linear) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Final
 
 import pytest
 
@@ -11,6 +13,7 @@ from daskpki.store.append_chain import AppendChain, ChainHead, Link, Outcome, Ti
 from tests.robustness.crash.nightly import by_day
 from tests.support.chain_model import Entries, Run
 
+NONE: Final[Mapping[int, ChainHead[Entries] | None]] = MappingProxyType({})
 SCHEDULES = by_day(400, night=3000)
 
 
@@ -29,21 +32,23 @@ def test_nothing_acknowledged_is_lost_or_doubled_in_any_schedule() -> None:
 class HighestNumberWins(AppendChain[Entries]):
     """Planted: on a tie, who came last."""
 
-    def _best(self, seen: Mapping[int, Entries | None]) -> ChainHead[Entries] | None:
-        heads = [self._head(number, payload) for number, payload in seen.items() if payload is not None]
-        return max(heads, key=lambda head: (head.link.seq, head.number), default=None)
+    def later(self, tip: Tip[Entries], seen: Mapping[int, ChainHead[Entries] | None] = NONE) -> Iterator[Tip[Entries]]:
+        head = tip.head
+        for after in super().later(tip, seen):
+            found = self._read(after.newest)
+            if head is None or (found is not None and found.link.seq >= head.link.seq):
+                head = found
+            yield after._replace(head=head)
 
 
 class LoserDestroysItsNewest(AppendChain[Entries]):
     """Planted: a loser clears up after itself at once."""
 
-    def _settle(
-        self, link: Link, payload: Entries, seen: Mapping[int, Entries | None], before: Tip[Entries]
-    ) -> Outcome[Entries]:
-        outcome = super()._settle(link, payload, seen, before)
-        own = [number for number, entry in seen.items() if entry is not None and entry.link == link]
-        if not outcome.won and own:
-            self._store.destroy(self._secret, own[-1])
+    def _settle(self, link: Link, payload: Entries, tip: Tip[Entries]) -> Outcome[Entries]:
+        outcome = super()._settle(link, payload, tip)
+        newest = self._read(tip.newest)
+        if not outcome.won and newest is not None and newest.link == link:
+            self._store.destroy(self._secret, tip.newest)
         return outcome
 
 
@@ -63,16 +68,14 @@ class RetriesBlindly(AppendChain[Entries]):
             number = self._store.add(self._secret, self._codec.encode(payload))
         except AmbiguousError:
             return Outcome(False, self.tip())
-        return self._settle(payload.link, payload, self._scan(tip.newest + 1, {number: payload}), tip)
+        return self._settle(payload.link, payload, self._last(tip, {number: ChainHead(number, payload, payload.link)}))
 
 
 class TakesEveryNumber(AppendChain[Entries]):
     """Planted: whoever got a number believes to have won."""
 
-    def _settle(
-        self, link: Link, payload: Entries, seen: Mapping[int, Entries | None], before: Tip[Entries]
-    ) -> Outcome[Entries]:
-        tip = super()._settle(link, payload, seen, before).tip
+    def _settle(self, link: Link, payload: Entries, tip: Tip[Entries]) -> Outcome[Entries]:
+        tip = super()._settle(link, payload, tip).tip
         return Outcome(True, Tip(ChainHead(tip.newest, payload, link), tip.newest))
 
 

@@ -21,8 +21,22 @@ from daskpki.quoting import shortened
 PRIVATE_FILE: Final = 0o600
 PUBLIC_FILE: Final = 0o644
 PRIVATE_DIR: Final = 0o700
+MOUNTS: Final = Path("/proc/self/mountinfo")
 _TEMPORARY: Final = ".tmp-"
 _MAX_SECRET_FILE: Final = 1 << 20
+
+
+def filesystem_types(path: Path, mountinfo: Path = MOUNTS) -> set[str]:
+    """The types of the file system of `path`, by its device number in the kernel's list of mounts; empty if unknown."""
+    try:
+        number = path.stat().st_dev
+        mounts = mountinfo.read_text(errors="surrogateescape").split("\n")
+    except OSError:
+        return set()
+    device = f"{os.major(number)}:{os.minor(number)}"
+    # proc(5): the device is the third field, and the type the first one after a dash
+    parts = (line.partition(" - ") for line in mounts)
+    return {after.split(" ")[0] for before, dash, after in parts if dash and before.split(" ")[2:3] == [device]}
 
 
 def drop_unwritable(*streams: TextIO | None) -> None:

@@ -200,7 +200,7 @@ def _hand_over(
 
 
 def _absolute(directory: str | None) -> str | None:
-    return None if directory is None else os.path.abspath(directory)  # noqa: PTH100 - pathlib costs 9 ms at boot
+    return None if directory is None else os.path.abspath(directory)  # noqa: PTH100 - `..` is removed as text
 
 
 def _health(settings: Settings, role: Role) -> str | None:

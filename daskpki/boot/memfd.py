@@ -10,14 +10,16 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from daskpki.errors import NotTrustedError
+from daskpki.files import filesystem_types
 
 _MODE: Final = 0o400
 _PREFIX: Final = "daskpki-"
-_TMPFS: Final = ("tmpfs", "ramfs")
+_TMPFS: Final = {"tmpfs", "ramfs"}
 
 
 class MemoryFiles:
@@ -63,7 +65,7 @@ class TmpfsDirectory:
 
     def clear(self) -> None:
         """Remove the directory."""
-        _remove(self.path)
+        _remove(Path(self.path))
 
 
 Place = MemoryFiles | TmpfsDirectory
@@ -88,9 +90,7 @@ def _has_memory_files() -> bool:
     """Probe for memfds: a kernel, a sandbox (seccomp) or an unmounted /proc may each refuse."""
     try:
         probe = MemoryFiles()
-        path = probe.put("probe", b"-")
-        with open(path, "rb") as file:  # noqa: PTH123 - pathlib is not loaded otherwise
-            file.read()
+        Path(probe.put("probe", b"-")).read_bytes()
         probe.clear()
     except (AttributeError, OSError):
         return False
@@ -98,38 +98,17 @@ def _has_memory_files() -> bool:
 
 
 def is_tmpfs(path: str) -> bool:
-    """True if `path` is in memory, by its device number and the kernel's list of mounts."""
-    try:
-        number = os.stat(path).st_dev  # noqa: PTH116 - as above
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
-            mounts = list(parse_mountinfo(file))
-    except OSError:
-        return False
-    device = f"{os.major(number)}:{os.minor(number)}"
-    kinds = {kind for mounted, kind in mounts if mounted == device}
-    return bool(kinds) and kinds <= set(_TMPFS)
-
-
-def parse_mountinfo(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield device number and kind of each mount (proc(5)): the third field, and the first one after the dash."""
-    for line in lines:
-        before, dash, after = line.partition(" - ")
-        fields = before.split(" ")
-        if dash and len(fields) > 2:  # noqa: PLR2004 - the third field
-            yield fields[2], after.split(" ")[0]
+    """True if `path` is in memory."""
+    types = filesystem_types(Path(path))
+    return bool(types) and types <= _TMPFS
 
 
 def remove_leftovers(parent: str) -> None:
     """Delete our directories whose process has ended."""
-    with os.scandir(parent) as entries:
-        names = [
-            entry.name for entry in entries if entry.name.startswith(_PREFIX) and entry.is_dir(follow_symlinks=False)
-        ]
-    for name in names:
-        owner = name.removeprefix(_PREFIX).partition("-")[0]
-        path = f"{parent}/{name}"
+    for path in Path(parent).glob(f"{_PREFIX}*"):
+        owner = path.name.removeprefix(_PREFIX).partition("-")[0]
         with contextlib.suppress(OSError):
-            status = os.lstat(path)
+            status = path.lstat()
             ours = status.st_uid == os.geteuid() and stat.S_ISDIR(status.st_mode)
             if owner.isdecimal() and ours and not _runs(int(owner)):
                 _remove(path)
@@ -145,8 +124,8 @@ def _runs(process: int) -> bool:
     return True
 
 
-def _remove(path: str) -> None:
+def _remove(directory: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(path):  # noqa: PTH208 - as above
-            os.unlink(f"{path}/{name}")  # noqa: PTH108
-        os.rmdir(path)  # noqa: PTH106
+        for file in directory.iterdir():
+            file.unlink()
+        directory.rmdir()

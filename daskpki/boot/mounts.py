@@ -19,7 +19,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from daskpki.boot.memfd import Place, is_tmpfs
@@ -124,45 +124,42 @@ class MountedFiles:
     """Files on tmpfs for a program that has not started yet."""
 
     def __init__(self) -> None:
-        self._written: list[str] = []
+        self._written: list[Path] = []
 
     def write(self, path: str, data: bytes) -> None:
         """Write the file (0400), and the directories above it (0700); NotTrustedError on a disk, AccessDeniedError."""
-        parent = os.path.dirname(path)  # noqa: PTH120 - pathlib is not loaded otherwise
+        file = Path(path)
         try:
-            _check_place(path, parent)
-            os.makedirs(parent, _DIRECTORY_MODE, exist_ok=True)  # noqa: PTH103 - as above
-            _check_place(path, parent)  # if it was missing, another user may have created it first
-            _replace(path, data)
+            _check_place(file)
+            file.parent.mkdir(_DIRECTORY_MODE, parents=True, exist_ok=True)
+            _check_place(file)  # if it was missing, another user may have created it first
+            _replace(file, data)
         except OSError as error:
             raise AccessDeniedError(
                 f"the secret cannot be written to {path}: {error.strerror}",
                 hint="give this user a tmpfs of its own (docker run --tmpfs /run/secrets:uid=1000), or use fd",
             ) from error
-        self._written.append(path)
+        self._written.append(file)
 
     def clear(self) -> None:
         """Remove the files."""
         while self._written:
-            with suppress(FileNotFoundError):
-                os.unlink(self._written.pop())  # noqa: PTH108 - as above
+            self._written.pop().unlink(missing_ok=True)
 
 
-def _check_place(path: str, parent: str) -> None:
+def _check_place(path: Path) -> None:
     """Raise NotTrustedError on a disk, AccessDeniedError if another user owns a directory or link on the path.
 
     That owner would control the content.
     """
-    nearest = parent  # the file system of the nearest existing directory decides
-    while not os.path.lexists(nearest):
-        nearest = os.path.dirname(nearest)  # noqa: PTH120 - as above
-    if not is_tmpfs(nearest):
+    nearest = next(filter(os.path.lexists, path.parents))  # its file system decides
+    if not is_tmpfs(str(nearest)):
         raise NotTrustedError(
             f"{path} would lie on a disk: {nearest} is not on tmpfs",
             hint="mount one there (docker run --tmpfs, or an emptyDir of medium Memory), or use fd",
         )
-    for place in sorted(_on_the_way(parent)):
-        owner = os.lstat(place).st_uid if os.path.lexists(place) else 0
+    for place in sorted(_on_the_way(path)):
+        owner = place.lstat().st_uid if os.path.lexists(place) else 0
         if owner not in (os.geteuid(), 0):
             raise AccessDeniedError(
                 f"{path} would lie below {place}, which belongs to another user (uid {owner})",
@@ -170,36 +167,29 @@ def _check_place(path: str, parent: str) -> None:
             )
 
 
-def _on_the_way(directory: str) -> set[str]:
-    """Return each directory and link on the way there, also the links that other links lead to."""
-    found: set[str] = set()
-    unseen = [directory]
+def _on_the_way(path: Path) -> set[Path]:
+    """Return each directory and link above `path` but the root, also the links that other links lead to."""
+    found: set[Path] = set()
+    unseen = [path]
     while unseen:
-        directory = unseen.pop()
-        new = set[str]()
-        while directory != os.path.dirname(directory):  # noqa: PTH120 - as above
-            new.add(directory)
-            directory = os.path.dirname(directory)  # noqa: PTH120 - as above
-        new -= found
+        new = set(unseen.pop().parents[:-1]) - found
         found |= new
-        for link in filter(os.path.islink, new):
-            # The base is resolved, so that a circle of links leads back to the same paths.
-            base = os.path.realpath(os.path.dirname(link))  # noqa: PTH120 - as above
-            unseen.append(os.path.join(base, os.readlink(link)))  # noqa: PTH115, PTH118 - as above
+        # The base is resolved, so that a circle of links leads back to the same paths.
+        unseen += [Path(os.path.realpath(link.parent)) / link.readlink() / "any" for link in new if link.is_symlink()]
     return found
 
 
-def _replace(path: str, data: bytes) -> None:
-    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+def _replace(path: Path, data: bytes) -> None:
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
         raise FileExistsError(0, "something else than a file is there")
-    temporary = f"{path}.{os.getpid()}.tmp"
+    temporary = Path(f"{path}.{os.getpid()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _MODE)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-        os.rename(temporary, path)  # noqa: PTH104 - as above
+        temporary.rename(path)
     except BaseException:
-        os.unlink(temporary)  # noqa: PTH108 - as above
+        temporary.unlink()
         raise
 
 

@@ -11,6 +11,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from daskpki.boot.log import JSON, TEXT
@@ -28,9 +29,8 @@ def usable_cores(limit_file: str = _LIMIT) -> int:
     """Count the cores, at least 1. `limit_file` has cgroup v2's `QUOTA PERIOD` (microseconds), or `max PERIOD`."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        with open(limit_file, encoding="ascii") as file:  # noqa: PTH123 - pathlib costs 9 ms at boot
-            quota, period = file.read().split()
-            return max(1, min(allowed, math.ceil(int(quota) / int(period))))
+        quota, period = Path(limit_file).read_text("ascii").split()
+        return max(1, min(allowed, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):
         return max(1, allowed)
 

@@ -9,10 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from daskpki.boot.memfd import MemoryFiles, TmpfsDirectory, is_tmpfs, parse_mountinfo, remove_leftovers
+from daskpki.boot.memfd import MemoryFiles, TmpfsDirectory, is_tmpfs, remove_leftovers
 from tests.support.boot_cloud import ENTRYPOINT, plain_environ
 from tests.support.sandbox import AS_ROOT
 
@@ -88,20 +86,6 @@ def test_what_is_a_tmpfs() -> None:
     assert is_tmpfs("/dev/shm")
     assert not is_tmpfs("/proc")
     assert not is_tmpfs("/no/such/directory")
-
-
-def test_mounts_are_read_as_the_kernel_writes_them() -> None:
-    text = (
-        "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n"
-        "37 35 0:31 / /dev/shm rw - tmpfs tmpfs rw\n"
-    )
-    assert list(parse_mountinfo(text.splitlines())) == [("98:0", "ext3"), ("0:31", "tmpfs")]
-
-
-@given(st.lists(st.text()))
-def test_other_lines_are_no_mounts_or_whole_ones(lines: list[str]) -> None:
-    for device, kind in parse_mountinfo(lines):
-        assert (isinstance(device, str), isinstance(kind, str)) == (True, True)
 
 
 def test_a_command_that_does_not_exist_leaves_nothing_behind(directory: Path) -> None:

@@ -307,13 +307,13 @@ def test_a_missing_directory_that_another_user_makes_first_is_not_used(
     theirs = Path(tempfile.mkdtemp(dir=SHM))
     shared = Path(tempfile.mkdtemp(dir=SHM))
     become_root(["chown", "4711", str(theirs)])
-    make = os.makedirs
+    make = Path.mkdir
 
-    def be_late(path: str, mode: int, *, exist_ok: bool) -> None:
+    def be_late(path: Path, mode: int, *, parents: bool, exist_ok: bool) -> None:
         (shared / "new").symlink_to(theirs if kind == "directory" else tmp_path)
-        make(path, mode, exist_ok=exist_ok)
+        make(path, mode, parents=parents, exist_ok=exist_ok)
 
-    monkeypatch.setattr(os, "makedirs", be_late)
+    monkeypatch.setattr(Path, "mkdir", be_late)
     try:
         with pytest.raises((AccessDeniedError, NotTrustedError), match=r"belongs to another user|would lie on a disk"):
             MountedFiles().write(str(shared / "new" / "x"), VALUE)
@@ -328,7 +328,7 @@ def test_a_circle_of_links_ends() -> None:
         (place / "a").symlink_to("./b/../a")
         (place / "b").symlink_to("./a")
         assert {str(place), str(place / "a"), str(place / "b")} <= {
-            os.path.normpath(found) for found in _on_the_way(str(place / "a" / "x"))
+            os.path.normpath(found) for found in _on_the_way(place / "a" / "x" / "file")
         }
     finally:
         become_root(["rm", "-r", str(place)])

@@ -4,8 +4,7 @@
   store or none. The permissions of file, WAL and shared memory are checked before SQLite opens them, as ssh checks its
   keys.
 - A directory on a network file system is refused, since the WAL's index is shared memory, which two hosts do not share
-  (https://sqlite.org/wal.html, "Overview", point 2). Linux lists mounts in /proc/self/mountinfo; without such a file,
-  nothing is refused.
+  (https://sqlite.org/wal.html, "Overview", point 2). Without a list of mounts, as Linux has it, nothing is refused.
 - `journal_mode=WAL` with `synchronous=FULL`: a commit is on the disk when it returns. SQLite reports a failure only in
   the pragma's result, so that is fetched.
 - `BEGIN IMMEDIATE` takes the writer's lock first, so no transaction has to be repeated half-way.
@@ -37,23 +36,17 @@ from daskpki.errors import (
     UnavailableError,
     UsageError,
 )
-from daskpki.files import check_private, is_there
+from daskpki.files import MOUNTS, check_private, filesystem_types, is_there
 
-_MOUNTS: Final = Path("/proc/self/mountinfo")
 _NETWORK: Final = frozenset(
     ("afs", "beegfs", "ceph", "cifs", "coda", "gfs2", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "ocfs2", "smb3")
 )
 _NETWORK_FUSE: Final = frozenset(("ceph", "cvmfs2", "gcsfuse", "glusterfs", "juicefs", "rclone", "s3fs", "sshfs"))
 
 
-def refuse_network_filesystem(directory: Path, mountinfo: Path = _MOUNTS) -> None:
+def refuse_network_filesystem(directory: Path, mountinfo: Path = MOUNTS) -> None:
     """Raise UsageError if `directory` is on a file system that several hosts may share."""
-    try:
-        mounts = mountinfo.read_text(errors="surrogateescape")
-    except OSError:
-        return
-    kind = filesystem_type(mounts, directory.resolve())
-    if is_network(kind):
+    for kind in filter(is_network, filesystem_types(directory, mountinfo)):
         raise UsageError(
             f"{directory} is on a network file system ({kind}), where SQLite loses data",
             hint="choose a directory on a local disk: --store local:/path, or DASKPKI_HOME",
@@ -63,21 +56,6 @@ def refuse_network_filesystem(directory: Path, mountinfo: Path = _MOUNTS) -> Non
 def is_network(kind: str) -> bool:
     """True if several hosts may share a file system of that type."""
     return kind in _NETWORK or (kind.startswith("fuse.") and kind.removeprefix("fuse.") in _NETWORK_FUSE)
-
-
-def filesystem_type(mounts: str, directory: Path) -> str:
-    """The type of the file system of `directory`; `mounts` is the text of /proc/self/mountinfo (proc(5))."""
-    inside, best, kind = f"{directory}/", "", ""
-    for line in mounts.splitlines():
-        before, separator, after = line.partition(" - ")
-        fields = before.split(" ")
-        if not separator or len(fields) < 5:  # noqa: PLR2004 - the mount point is the fifth
-            continue
-        # proc(5) escapes space, tab, newline and backslash in octal
-        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4]).rstrip("/") + "/"
-        if inside.startswith(point) and len(point) >= len(best):  # a later mount hides an earlier one
-            best, kind = point, after.split(" ")[0]
-    return kind
 
 
 _PRIMARY = 0xFF  # the low byte of an extended result code

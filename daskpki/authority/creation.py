@@ -28,7 +28,7 @@ from daskpki.pki.certificates import der, load_certificate
 from daskpki.pki.crl import sign_crl
 from daskpki.pki.issuer import Issuer, create_intermediate, create_offline_root, create_root
 from daskpki.pki.json_fields import base64_text
-from daskpki.pki.keys import KeyType, PrivateKey, key_matches
+from daskpki.pki.keys import KeyType, PrivateKey
 from daskpki.pki.profile import ROOT_CRL_LIFETIME, Policy, make_policy, parse_ttl
 from daskpki.records import CA_ACTIVATED, CA_CREATED, CA_RESERVED, CA_RETIRED, Draft
 
@@ -99,7 +99,7 @@ def _root_key(session: Session, plan: Plan) -> PrivateKey | None:
         return None
     key = plan.offline_root.make(plan.key_type)
     for entry in session.log.read_cached().authorities():
-        if entry.certificate and key_matches(key, load_certificate(anchor_der(entry)).public_key()):
+        if entry.certificate and key.public_key() == load_certificate(anchor_der(entry)).public_key():
             raise UsageError(
                 f"{plan.offline_root.path} is the root key of CA {entry.generation}",
                 hint="a new CA takes a new file",

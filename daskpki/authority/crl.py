@@ -33,7 +33,6 @@ from daskpki.pki.crl import (
     verify_crl,
 )
 from daskpki.pki.issuer import Issuer
-from daskpki.pki.keys import key_matches
 from daskpki.pki.profile import DAY, ROOT_CRL_LIFETIME
 from daskpki.pki.trust_document import CrlPart, DroppedCa, TrustDocument
 from daskpki.records import ABANDONED, CA_RETIRED, REVOKED, REVOKING, ROOT_CRL, Draft
@@ -169,7 +168,7 @@ def sign_root_crl(session: Session, file: OfflineRoot, *, revoke: bool = False) 
     key = file.open()
     inventory = session.log.inventory()
     for entry in inventory.authorities():
-        if entry.chain and key_matches(key, load_certificate(anchor_der(entry)).public_key()):
+        if entry.chain and key.public_key() == load_certificate(anchor_der(entry)).public_key():
             break
     else:
         what = f"no CA of cluster {file.cluster!r} has the root whose key is in {file.path}"

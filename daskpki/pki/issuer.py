@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from daskpki.errors import NotTrustedError, PolicyError, UsageError
 from daskpki.identity import Identity, Role, parse_label
 from daskpki.pki.certificates import load_certificate, permitted_dns, seconds, utc_time
-from daskpki.pki.keys import KeyType, PrivateKey, PublicKey, key_matches, key_type, signature_hash
+from daskpki.pki.keys import KeyType, PrivateKey, PublicKey, key_type, signature_hash
 from daskpki.pki.profile import (
     CA_BACKDATE,
     CA_LIFETIME,
@@ -36,7 +36,7 @@ from daskpki.pki.verify import Parent, PathVerifier, check_ca, check_leaf, paren
 Entry: TypeAlias = tuple[x509.ExtensionType, bool]
 """An extension, and whether it is critical."""
 
-_SERVER_AND_CLIENT: Final = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+SERVER_AND_CLIENT: Final = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
 _CLIENT: Final = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
 _LEAF: Final = (x509.BasicConstraints(ca=False, path_length=None), True)
 
@@ -92,11 +92,6 @@ def ca_extensions(permitted_dns: tuple[str, ...]) -> tuple[Entry, ...]:
     return (x509.BasicConstraints(ca=True, path_length=0), True), (usage, True), (constraints, True)
 
 
-def intermediate_extensions(permitted_dns: tuple[str, ...]) -> tuple[Entry, ...]:
-    """Extensions of the issuing CA of two tiers; its EKU limits that of its leaves."""
-    return (*ca_extensions(permitted_dns), (_SERVER_AND_CLIENT, False))
-
-
 def leaf_subject(cluster: str, identity: Identity) -> x509.Name:
     """Make a leaf's subject: O is the cluster, OU the role, CN the name. Decisions depend only on the URI SAN."""
     return x509.Name(
@@ -122,7 +117,7 @@ def leaf_extensions(request: LeafRequest, kind: KeyType) -> tuple[Entry, ...]:
     )
     usage = key_usage(signature=True, encipherment=serves and kind is KeyType.RSA3072)
     grades = [x509.ObjectIdentifier(GRADE_OIDS[grade]) for grade in request.grades]
-    purposes = x509.ExtendedKeyUsage([*(_SERVER_AND_CLIENT if serves else _CLIENT), *grades])
+    purposes = x509.ExtendedKeyUsage([*(SERVER_AND_CLIENT if serves else _CLIENT), *grades])
     return _LEAF, (usage, True), (purposes, False), (names, False)
 
 
@@ -212,7 +207,7 @@ def open_issuer(root: bytes, chain: Sequence[bytes], key: PrivateKey, *, generat
     anchor = load_certificate(root, "the CA's certificate")
     intermediates = [load_certificate(entry, "the CA's chain") for entry in chain]
     certificate = intermediates[0] if intermediates else anchor
-    if not key_matches(key, certificate.public_key()):
+    if key.public_key() != certificate.public_key():
         raise NotTrustedError(f"the key of CA generation {generation} does not belong to its certificate")
     return Issuer(certificate, key, generation=generation, root=anchor, chain=intermediates)
 
@@ -245,7 +240,7 @@ def create_intermediate(
         raise PolicyError("the offline root is not valid now")
     period = Lifetime(max(wanted.not_before, root.lifetime.not_before), min(wanted.not_after, root.lifetime.not_after))
     name = ca_subject(root.cluster, "issuing CA", generation)
-    extensions = intermediate_extensions(policy.permitted_dns)
+    extensions = (*ca_extensions(policy.permitted_dns), (SERVER_AND_CLIENT, False))  # the EKU limits that of its leaves
     template = Template(name, key.public_key(), serial, period, extensions)
     certificate = sign_template(template, root.certificate.subject, root.key, root.key_identifier)
     check_ca(certificate, root.certificate)

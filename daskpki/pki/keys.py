@@ -154,8 +154,3 @@ def verify(key: PublicKey, signature: bytes, data: bytes, what: str = "the signa
         return key.verify(signature, data, ec.ECDSA(algorithm))
     except InvalidSignature:
         raise NotTrustedError(f"{what} does not verify") from None
-
-
-def key_matches(key: PrivateKey, public: object) -> bool:
-    """True if `public` is the other half of `key`."""
-    return key.public_key() == public

@@ -243,7 +243,8 @@ def test_a_path_has_two_cas_at_most(kind: KeyType) -> None:
 def test_a_second_ca_below_an_issuing_one_is_refused(kind: KeyType) -> None:
     """PathLen 0."""
     issuer = authority(kind=kind)
-    below = sign(issuer, issuing.intermediate_extensions(POLICY.permitted_dns), issuer.lifetime, kind)
+    entries = (*issuing.ca_extensions(POLICY.permitted_dns), (issuing.SERVER_AND_CLIENT, False))
+    below = sign(issuer, entries, issuer.lifetime, kind)
     thief = Issuer(below, key(kind), generation=1, root=issuer.root, chain=[below])
     with pytest.raises(NotTrustedError):
         verify(sign(thief, extensions(), kind=kind), thief)

@@ -20,9 +20,6 @@ from daskpki.settings import StoreUrl, parse_store_url
 INSTANCE: Final = "@instance"
 """Value of `--name` that stands for the VM's name."""
 
-NEWEST: Final[Mapping[Role, int]] = {}
-"""Default: no role is pinned to a version; each boots its newest."""
-
 _DIRECTORY: Final = "credential-dir"
 _FILE: Final = "credential-file"
 _ORIGINS: Final = {
@@ -70,7 +67,7 @@ class Settings(NamedTuple):
     endpoint: str | None
     rest: tuple[str, ...]
     mounts: tuple[Mount, ...] = ()
-    versions: Mapping[Role, int] = NEWEST
+    versions: Mapping[Role, int] = {}
     log_format: str = TEXT
     freshness: Freshness = USUAL
     health: str | None = None

@@ -152,7 +152,6 @@ def encode_document(document: TrustDocument) -> str:
         "authorities": [_anchor_json(anchor) for anchor in document.authorities],
         "crls": [part._asdict() | {"compressed": base64_text(part.compressed)} for part in document.crls],
         "log": {"seq": document.log[0], "hash": document.log[1]},
-        "schedulers": list(document.schedulers),
         "successions": [succession_json(statement) for statement in document.successions],
         "root_crls": [base64_text(der) for der in document.root_crls],
         "revoked_dropped": [_dropped_json(entry) for entry in document.revoked_dropped],

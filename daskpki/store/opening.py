@@ -43,9 +43,9 @@ def open_store(
     if isinstance(url, PluginUrl):
         return _open_plugin(url, environ)
     if isinstance(url, GsmUrl):
-        from daskpki.store.gsm.store import open_gsm
+        from daskpki.store.gsm.store import GsmStore
 
-        return open_gsm(url, environ=environ, options=placement, seen=home(environ) / "seen")
+        return GsmStore(url, environ=environ, options=placement, seen=home(environ) / "seen")
     ways = with_environment(unlock, environ)
     reopen = partial(LocalStore, local_directory(url, environ), ways, seen=home(environ) / "seen", clock=time.time)
     try:

@@ -111,19 +111,16 @@ class RollbackGuard:
         if self._path is None or not (self._noted or self._noted_trust):
             return
         before = _load(self._path)
-        heads = before.heads | {
-            cluster: max(head, before.heads.get(cluster, EMPTY)) for cluster, head in self._noted.items()
-        }
-        changed = {
-            cluster: seen
+        heads = {cluster: max(head, before.heads.get(cluster, EMPTY)) for cluster, head in self._noted.items()}
+        trust = {
+            cluster: max(before.trust.get(cluster, seen), seen, key=lambda each: each.epoch)
             for cluster, seen in self._noted_trust.items()
-            if cluster not in before.trust or seen.epoch > before.trust[cluster].epoch
         }
-        verified = before.verified | self._seen.verified
-        if heads == before.heads and not changed and before.verified == self._seen.verified:
+        merged = _Memory(before.heads | heads, before.trust | trust, before.verified | self._seen.verified)
+        if merged == before:
             return
-        cas = {cluster: _encode_trust(seen) for cluster, seen in (before.trust | changed).items()}
-        text = json.dumps({"format": _FORMAT, "heads": heads, "trust": cas, "verified": verified})
+        cas = {cluster: _encode_trust(seen) for cluster, seen in merged.trust.items()}
+        text = json.dumps({"format": _FORMAT, "heads": merged.heads, "trust": cas, "verified": merged.verified})
         try:
             self._path.parent.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
             _replace(self._path, text.encode())

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from daskpki.settings import ENDPOINT, GsmUrl
 from daskpki.store.gsm.api import RetryPolicy
 from daskpki.store.gsm.secrets import GsmOptions
-from daskpki.store.gsm.store import GsmStore, open_gsm
+from daskpki.store.gsm.store import GsmStore
 from tests.emulator import Fault, SecretManagerServer
 
 IMPATIENT = RetryPolicy(deadline=20.0, attempt_timeout=10.0, first_wait=0.02, longest_wait=0.5)
@@ -31,7 +31,7 @@ class GsmPlace(NamedTuple):
         return _SERVERS[self.endpoint]
 
     def factory(self, options: GsmOptions | None = None, policy: RetryPolicy | None = None) -> GsmStore:
-        return open_gsm(self.url, environ={ENDPOINT: self.endpoint}, options=options, policy=policy or self.policy)
+        return GsmStore(self.url, environ={ENDPOINT: self.endpoint}, options=options, policy=policy or self.policy)
 
     def name(self, secret: str) -> str:
         return f"{self.url.parent}/secrets/{secret}"

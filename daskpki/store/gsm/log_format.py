@@ -3,8 +3,8 @@
 Each payload is an .xz file of JSON lines: `gcloud secrets versions access latest --out-file=log.xz ...; xz -d log.xz`.
 
     head     {"format":1,"part":"head","seq","prev","operation",     the link (daskpki.store.append_chain)
-              "cluster","base","state","end","segments","leftover","options"}   then the records after `state`
-    segment  {"format":1,"part":"segment","prev","operation","cluster","begin","end"}   then the records after `begin`
+              "cluster","end","base","state","segments","leftover","options"}   then the records after `state`
+    segment  {"format":1,"part":"segment","prev","operation","cluster","end","begin"}   then the records after `begin`
     records  [time,operation,who,command] where the stamp changes, [kind,body] for each event of that stamp,
               {"signatures":[[generation,value,place],...]} after the last of a commit
 
@@ -175,14 +175,7 @@ def _parse_state(data: Mapping[str, Any]) -> State:
 
 def encode_entries(entries: Sequence[AuthorityRecord | CertificateRecord]) -> list[dict[str, Any]]:
     """Encode entries as JSON objects, without fields that are None."""
-    return [
-        {
-            field: list(value) if isinstance(value, tuple) else value
-            for field, value in entry._asdict().items()
-            if value is not None
-        }
-        for entry in entries
-    ]
+    return [{name: value for name, value in entry._asdict().items() if value is not None} for entry in entries]
 
 
 FORMAT: Final = 1
@@ -293,36 +286,23 @@ class LogCodec:
 
 def encode_part(part: LogPart) -> bytes:
     """Encode a head or a segment as compressed JSON lines."""
-    lines = "\n".join(json.dumps(line, separators=(",", ":"), ensure_ascii=False) for line in _lines(part))
-    return lzma.compress(lines.encode(), check=lzma.CHECK_CRC32, filters=_FILTERS)
+    lines = [_header(part), *_record_lines(part.tail if isinstance(part, LogHead) else part.records)]
+    text = "\n".join(json.dumps(line, separators=(",", ":"), ensure_ascii=False) for line in lines)
+    return lzma.compress(text.encode(), check=lzma.CHECK_CRC32, filters=_FILTERS)
 
 
-def _lines(part: LogPart) -> list[Any]:
-    if isinstance(part, LogHead):
-        return [_head_line(part), *_record_lines(part.tail)]
-    header = {
-        "format": FORMAT,
-        "part": "segment",
-        **part.link._asdict(),
-        "cluster": part.cluster,
-        "begin": list(part.begin),
-        "end": list(part.end),
-    }
-    return [header, *_record_lines(part.records)]
-
-
-def _head_line(head: LogHead) -> dict[str, Any]:
+def _header(part: LogPart) -> dict[str, Any]:
+    common = {"format": FORMAT, **part.link._asdict(), "cluster": part.cluster, "end": list(part.end)}
+    if isinstance(part, LogSegment):
+        return {**common, "part": "segment", "begin": list(part.begin)}
     return {
-        "format": FORMAT,
+        **common,
         "part": "head",
-        **head.link._asdict(),
-        "cluster": head.cluster,
         "base": None,
-        "state": _encode_state(head.state),
-        "end": list(head.end),
-        "segments": [[segment.version, *segment.end] for segment in head.segments],
-        "leftover": list(head.leftover),
-        "options": head.options._asdict(),
+        "state": _encode_state(part.state),
+        "segments": [[segment.version, *segment.end] for segment in part.segments],
+        "leftover": list(part.leftover),
+        "options": part.options._asdict(),
     }
 
 
@@ -391,4 +371,4 @@ def _parse_records(head: Head, lines: Sequence[Any], end: Sequence[Any]) -> tupl
 
 def place_of(head: LogHead) -> str:
     """The digest, in hex, of a head without its records, which the signature of its last commit covers."""
-    return hashlib.sha256(json.dumps(_head_line(head), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_header(head), sort_keys=True).encode()).hexdigest()

@@ -20,26 +20,27 @@ from daskpki.store.rollback_guard import RollbackGuard
 
 
 class GsmStore:
-    """See `daskpki.store.port.Store`.
+    """See `daskpki.store.port.Store`; it connects at its first request. UsageError for a bad endpoint.
 
-    `options` are for the secrets of a new cluster; the log of an existing one has its own. `memory` remembers log heads
-    outside the store. `place` is the project, and the location in it if there is one.
+    `options` are for the secrets of a new cluster; the log of an existing one has its own. `seen` is the directory of
+    the rollback guards (None: no guard). `place` is the project, and the location in it if there is one.
     """
 
     def __init__(
         self,
         url: GsmUrl,
-        connection: GoogleConnection,
-        policy: RetryPolicy,
+        *,
+        environ: Mapping[str, str],
         options: GsmOptions | None = None,
-        memory: RollbackGuard | None = None,
+        policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - a tuple, so it cannot change
+        seen: Path | None = None,
     ) -> None:
         self.place = url
-        self.memory = memory or RollbackGuard(None)
-        self._connection = connection
+        self.memory = RollbackGuard(seen / f"{quote(str(url), safe='')}.json" if seen else None)
+        self._connection = GoogleConnection(secret_manager, endpoint_for(url, environ), environ)
         self._policy = policy
         self._options = None if options is None else check_options(options, url)
-        self._api = GsmApi(connection, url, policy)
+        self._api = GsmApi(self._connection, url, policy)
         self.secrets = GsmSecrets(self._api, self._placement)
         self.policies = GsmPolicies(self._api, policy)
         """The IAM policies of the secrets, which no other store has."""
@@ -98,20 +99,3 @@ class GsmStore:
                 hint="neither can change later: leave the options out, or use another cluster",
             )
         return settled
-
-
-def open_gsm(
-    url: GsmUrl,
-    *,
-    environ: Mapping[str, str],
-    options: GsmOptions | None = None,
-    policy: RetryPolicy | None = None,
-    seen: Path | None = None,
-) -> GsmStore:
-    """Open the store of a project or location; it connects at its first request. UsageError for a bad endpoint.
-
-    `seen` is the directory of the rollback guards (None: no guard).
-    """
-    connection = GoogleConnection(secret_manager, endpoint_for(url, environ), environ)
-    memory = RollbackGuard(seen / f"{quote(str(url), safe='')}.json" if seen else None)
-    return GsmStore(url, connection, policy or RetryPolicy(), options, memory)

@@ -103,10 +103,8 @@ class LocalStore:
     def clusters(self) -> Sequence[str]:
         """The names of the clusters in the store."""
         with self._database.read() as connection:
-            return [
-                row[0]
-                for row in connection.execute("SELECT cluster FROM log_head WHERE cluster NOT LIKE '%/%' ORDER BY 1")
-            ]
+            rows = connection.execute("SELECT cluster FROM log_head WHERE cluster NOT LIKE '%/%' ORDER BY 1")
+            return [cluster for (cluster,) in rows]
 
     @contextmanager
     def batch(self) -> Iterator[None]:

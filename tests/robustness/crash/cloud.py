@@ -16,7 +16,7 @@ from daskpki.errors import UnavailableError
 from daskpki.inventory import CertificateRecord
 from daskpki.settings import ENDPOINT, GsmUrl
 from daskpki.store.gsm.api import RetryPolicy
-from daskpki.store.gsm.store import open_gsm
+from daskpki.store.gsm.store import GsmStore
 from daskpki.store.port import Store
 from tests.emulator import Fault, SecretManagerServer
 from tests.robustness.crash.cases import Case
@@ -82,7 +82,7 @@ class Cloud:
         judge(place, case, acknowledged, before)
 
     def _open(self, policy: RetryPolicy = _PATIENT) -> Store:
-        return open_gsm(GsmUrl("my-project", None), environ={ENDPOINT: self._endpoint}, policy=policy)
+        return GsmStore(GsmUrl("my-project", None), environ={ENDPOINT: self._endpoint}, policy=policy)
 
     @contextmanager
     def _faults(self, point: Point, place: Place) -> Iterator[None]:

@@ -8,7 +8,7 @@ import pytest
 
 from daskpki.errors import AccessDeniedError, UsageError
 from daskpki.settings import ENDPOINT, Endpoint, GsmUrl, endpoint_for, parse_endpoint
-from daskpki.store.gsm.store import open_gsm
+from daskpki.store.gsm.store import GsmStore
 
 
 def test_google_s_own_endpoints_are_global_and_regional() -> None:
@@ -60,6 +60,6 @@ def test_what_is_no_endpoint_is_refused(text: str) -> None:
 
 def test_an_encrypted_endpoint_never_gets_anonymous_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nonexistent.json")
-    store = open_gsm(GsmUrl("my-project"), environ={ENDPOINT: "https://127.0.0.1:1"})
+    store = GsmStore(GsmUrl("my-project"), environ={ENDPOINT: "https://127.0.0.1:1"})
     with closing(store), pytest.raises(AccessDeniedError, match="no Google credentials"):
         store.secrets.latest("daskpki_c_trust")

@@ -9,8 +9,8 @@ import pytest
 
 OPEN = """
 from daskpki.settings import GsmUrl
-from daskpki.store.gsm.store import open_gsm
-open_gsm(GsmUrl("my-project"), environ={}).close()
+from daskpki.store.gsm.store import GsmStore
+GsmStore(GsmUrl("my-project"), environ={}).close()
 """
 PURE = "import daskpki.settings, daskpki.store.gsm.errors"
 

@@ -18,7 +18,7 @@ from daskpki import secret_names
 from daskpki.confidential import Confidential
 from daskpki.errors import AccessDeniedError
 from daskpki.settings import ENDPOINT
-from daskpki.store.gsm.store import GsmStore, open_gsm
+from daskpki.store.gsm.store import GsmStore
 from tests.emulator import MetadataServer
 from tests.emulator.names import project_number
 from tests.emulator.tokens import CLOUD_PLATFORM
@@ -50,7 +50,7 @@ class Vm(NamedTuple):
 
 def _work(place: GsmPlace, work: Callable[[GsmStore], object]) -> object:
     environ = {ENDPOINT: place.endpoint, "GCE_METADATA_HOST": os.environ["GCE_METADATA_HOST"]}
-    with closing(open_gsm(place.url, environ=environ, policy=place.policy)) as store:
+    with closing(GsmStore(place.url, environ=environ, policy=place.policy)) as store:
         return work(store)
 
 

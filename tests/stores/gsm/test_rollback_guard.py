@@ -15,7 +15,7 @@ from daskpki.errors import NotTrustedError
 from daskpki.records import Draft
 from daskpki.settings import ENDPOINT
 from daskpki.store.gsm.log import GsmRecordLog
-from daskpki.store.gsm.store import GsmStore, open_gsm
+from daskpki.store.gsm.store import GsmStore
 from tests.stores.gsm.conftest import ONE_PLACE
 from tests.support.drafts import STAMP, Leaf, new_ca, random_leaf
 from tests.support.gsm_places import IMPATIENT, GsmPlace
@@ -35,7 +35,7 @@ READS: dict[str, Callable[[GsmRecordLog], object]] = {
 def operator(place: GsmPlace, home: Path) -> Iterator[GsmStore]:
     """The store as a user has it who remembers what was seen."""
     environ = {ENDPOINT: place.endpoint}
-    with closing(open_gsm(place.url, environ=environ, policy=IMPATIENT, seen=home / "seen")) as store:
+    with closing(GsmStore(place.url, environ=environ, policy=IMPATIENT, seen=home / "seen")) as store:
         yield store
 
 

@@ -184,7 +184,7 @@ def _sign(cluster: str, profile: SigningProfile, reservation: Reservation) -> Si
     leaf = certificate.public_bytes(Encoding.DER)
     chain = tuple(above.public_bytes(Encoding.DER) for above in issuer.chain)
     credential = Credential(cluster, request.identity, key, leaf, chain)
-    return Signed(encode_credential(credential), fingerprint(leaf))
+    return Signed(encode_credential(credential, issuer.generation), fingerprint(leaf))
 
 
 def _keep(session: Session, reservation: Reservation, signed: Signed, *, renews: bool) -> int:

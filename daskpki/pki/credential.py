@@ -1,7 +1,9 @@
 """A credential: key, leaf and chain of one identity, as the payload of its secret (JSON, format 1), PEM and PKCS#12.
 
-    {"format": 1, "cluster": "...", "id": "spiffe://...", "key": base64 or null, "leaf": base64,
+    {"format": 1, "cluster": "...", "id": "spiffe://...", "generation": 1, "key": base64 or null, "leaf": base64,
      "chain": [base64, ...]}
+
+`generation` is that of the CA. It is for people, and no decision depends on it.
 
 Standard library only, but for PKCS#12, since a VM reads one at every boot. `daskpki.pki.verify` verifies the
 certificates.
@@ -35,14 +37,15 @@ class Credential(NamedTuple):
     chain: tuple[bytes, ...]
 
 
-def encode_credential(credential: Credential) -> Confidential:
-    """Encode the payload to store."""
+def encode_credential(credential: Credential, generation: int) -> Confidential:
+    """Encode the payload to store, with the generation of the CA that issued it."""
     key = credential.key
     return json_fields.compact_json(
         {
             "format": FORMAT,
             "cluster": credential.cluster,
             "id": credential.identity.uri,
+            "generation": generation,
             "key": None if key is None else json_fields.base64_text(key.reveal()),
             "leaf": json_fields.base64_text(credential.leaf),
             "chain": [json_fields.base64_text(certificate) for certificate in credential.chain],
@@ -54,6 +57,7 @@ def parse_credential(data: Confidential) -> Credential:
     """Parse a payload; CorruptError for other bytes, NotTrustedError for a newer format."""
     document = json_fields.parse_json(data.reveal(), _WHAT)
     json_fields.check_format(document, _WHAT, reader=FORMAT)
+    json_fields.integer(document, "generation", _WHAT, least=1)
     chain = json_fields.array(document, "chain", _WHAT)
     if len(chain) > _MAX_CHAIN:
         raise CorruptError(f"{_WHAT}: a chain of {len(chain)} certificates, more than {_MAX_CHAIN}")

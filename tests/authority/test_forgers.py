@@ -339,7 +339,7 @@ def test_a_forged_version_of_a_leaf_s_secret_is_handed_out_by_nobody(place: GsmP
         ca.init()
         list(ca.issue(ca.requests(Role.SCHEDULER, ["s"])))
         secret = secret_names.credential_id("default", Role.SCHEDULER, "s")
-        number = store.secrets.add(secret, encode_credential(LEAVES[leaf](ca)))
+        number = store.secrets.add(secret, encode_credential(LEAVES[leaf](ca), 1))
     with closing(place.factory()) as store:
         with pytest.raises(NotTrustedError):
             fetch_credential(store, "default", Role.SCHEDULER, "s", pins=Pins(), now=utc_now())

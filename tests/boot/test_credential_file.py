@@ -39,7 +39,7 @@ def write(cluster: Cluster, slug: str, directory: Path, form: str = "payload", *
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = directory / "credential"
     pem = key_pem(credential).reveal().decode() + certificate_pem(credential)
-    file.write_bytes(encode_credential(credential).reveal() if form == "payload" else pem.encode())
+    file.write_bytes(encode_credential(credential, 1).reveal() if form == "payload" else pem.encode())
     file.chmod(0o600)
     if trust:
         (directory / "trust.json").write_bytes(cluster.trust.reveal())

@@ -118,5 +118,5 @@ def test_a_newest_version_that_was_disabled_is_not_passed_over(cloud: Cloud, pol
 
 def renew(cloud: Cloud) -> Credential:
     credential = cloud.cluster.issue("worker/worker")
-    cloud.server.seed(cloud.secret("worker_worker"), encode_credential(credential).reveal())
+    cloud.server.seed(cloud.secret("worker_worker"), encode_credential(credential, 1).reveal())
     return credential

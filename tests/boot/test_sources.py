@@ -40,7 +40,7 @@ def fill(cluster: Cluster, directory: Path, key_file: Path) -> dict[str, str]:
         role, name = parse_slug(slug)
         secret = secret_names.credential_id(cluster.name, role, name)
         store.secrets.create(secret, labels=secret_names.labels(cluster.name, role.value, name))
-        store.secrets.add(secret, encode_credential(credential))
+        store.secrets.add(secret, encode_credential(credential, 1))
     store.secrets.create(
         secret_names.trust_id(cluster.name), labels=secret_names.labels(cluster.name, secret_names.TRUST)
     )

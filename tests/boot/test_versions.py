@@ -29,7 +29,7 @@ def generations(cloud: Cloud) -> list[Credential]:
     for _ in range(2):
         for role in ("scheduler", "worker"):
             renewed = cluster.issue(f"{role}/{role}")
-            cloud.server.seed(cloud.secret(f"{role}_{role}"), encode_credential(renewed).reveal())
+            cloud.server.seed(cloud.secret(f"{role}_{role}"), encode_credential(renewed, 1).reveal())
         made.append(renewed)
     return made
 

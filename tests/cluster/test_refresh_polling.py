@@ -140,7 +140,7 @@ def test_one_request_for_each_secret_when_there_is_nothing_new(shelves: Shelves,
     leaf = authority.leaf(Role.WORKER)
     for each in (before, document):
         shelves.add(TRUST, authority.signed(each))
-    shelves.add(secret_names.credential_id("default", Role.WORKER, "worker"), encode_credential(leaf.credential))
+    shelves.add(secret_names.credential_id("default", Role.WORKER, "worker"), encode_credential(leaf.credential, 1))
     assert newest(source, before) == shelves.versions[TRUST][1]
     assert source.credential(authority.leaf(Role.WORKER).pair) == leaf.pair
     assert newest(source, document) is None
@@ -162,7 +162,7 @@ def test_a_credential_that_did_not_hold_is_offered_again(shelves: Shelves, sourc
     known = authority.signed(authority.document())
     authority.activate_authority()
     newer = authority.leaf(Role.WORKER)
-    shelves.add(secret_names.credential_id("default", Role.WORKER, "worker"), encode_credential(newer.credential))
+    shelves.add(secret_names.credential_id("default", Role.WORKER, "worker"), encode_credential(newer.credential, 1))
     assert not poller.poll()
     assert enforcement.pair == leaf.pair
     shelves.add(TRUST, known)
@@ -184,7 +184,7 @@ def test_after_a_push_the_next_look_that_is_answered_asks_for_a_credential(
     poller = Poller(enforcement, manager, source)
     shelves.add(TRUST, authority.signed(held))
     shelves.add(TRUST, authority.signed(pushed := authority.document()))
-    shelves.add(secret_names.credential_id("default", Role.WORKER, "worker"), encode_credential(renewed.credential))
+    shelves.add(secret_names.credential_id("default", Role.WORKER, "worker"), encode_credential(renewed.credential, 1))
     assert manager.offer(authority.signed(pushed))
     shelves.answers = 0
     assert not poller.poll()

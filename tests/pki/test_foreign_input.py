@@ -46,7 +46,7 @@ ISSUER = authority()
 ROOT = der(ISSUER.root)
 LEAF = der(leaf(ISSUER))
 CRL = sign_crl(ISSUER, [Revocation(5, 0, "superseded")], number=1, now=NOW)
-PAYLOAD = encode_credential(credential(tiers=2)).reveal()
+PAYLOAD = encode_credential(credential(tiers=2), 1).reveal()
 
 PARSERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "certificate": (load_certificate, LEAF),
@@ -197,13 +197,15 @@ def test_a_key_and_its_certificate() -> None:
 @pytest.mark.parametrize("with_key", [True, False])
 def test_credentials_round_trip(tiers: int, with_key: bool) -> None:  # noqa: FBT001
     original = credential(tiers=tiers, with_key=with_key)
-    assert parse_credential(encode_credential(original)) == original
+    assert parse_credential(encode_credential(original, 1)) == original
 
 
-@given(worlds(), labels, st.lists(st.binary(), min_size=2, max_size=10))
-def test_any_credential_round_trips(world: World, cluster: str, raw: list[bytes]) -> None:
+@given(worlds(), labels, st.integers(1, 10**6), st.lists(st.binary(), min_size=2, max_size=10))
+def test_any_credential_round_trips(world: World, cluster: str, generation: int, raw: list[bytes]) -> None:
     original = Credential(cluster, world.request.identity, Confidential(raw[0]), raw[1], tuple(raw[2:]))
-    assert parse_credential(encode_credential(original)) == original
+    encoded = encode_credential(original, generation)
+    assert parse_credential(encoded) == original
+    assert json.loads(encoded.reveal())["generation"] == generation
 
 
 @pytest.mark.parametrize(
@@ -214,6 +216,7 @@ def test_any_credential_round_trips(world: World, cluster: str, raw: list[bytes]
         ({"cluster": "no_label"}, "cluster 'no_label' is not a DNS label"),
         ({"id": "spiffe://td.example/admin/x"}, "'admin' is not a role"),
         ({"id": None}, "'id' is not a text"),
+        ({"generation": 0}, "'generation' is not an integer from 1"),
         ({"key": "*"}, "key is not base64"),
         ({"leaf": None}, "leaf is not base64"),
         ({"chain": "x"}, "'chain' is not a list"),

@@ -84,7 +84,7 @@ class Founded:
         """Add a version of a leaf's secret."""
         role, name = credential.identity.role, credential.identity.name
         labels = secret_names.labels(self.cluster, role.value, name)
-        add(secrets, secret_names.credential_id(self.cluster, role, name), encode_credential(credential), labels)
+        add(secrets, secret_names.credential_id(self.cluster, role, name), encode_credential(credential, 1), labels)
 
 
 def add(secrets: SecretStore, secret: str, payload: Confidential, labels: dict[str, str]) -> None:

@@ -115,7 +115,7 @@ class Cluster:
         for slug, credential in self.credentials.items():
             role, name = parse_slug(slug)
             secret = secret_names.credential_id(self.name, role, name)
-            payload = encode_credential(credential).reveal()
+            payload = encode_credential(credential, 1).reveal()
             server.seed(f"{parent}/secrets/{secret}", payload, labels=self.labels(role.value, name))
         trust = secret_names.trust_id(self.name)
         server.seed(f"{parent}/secrets/{trust}", self.trust.reveal(), labels=self.labels(secret_names.TRUST))

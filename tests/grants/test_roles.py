@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,9 @@ from daskpki.grants import (
 )
 from tests.emulator import MetadataServer, SecretManagerServer
 from tests.emulator.iam import ROLES
+from tests.support.accounts import account
 from tests.support.paths import DOCS
+from tests.support.running import Run
 
 OPERATOR = "operator@test-project.iam.gserviceaccount.com"
 GRANTER = "granter@test-project.iam.gserviceaccount.com"
@@ -37,8 +37,6 @@ PUBLISHED = {
 }
 GOOGLES = json.loads(Path(__file__).with_name("secretmanager_permissions.json").read_text())
 """Google's list of each role's permissions in Secret Manager, from the page and the day that it names."""
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.mark.parametrize("role", PUBLISHED)
@@ -83,77 +81,60 @@ def server() -> Iterator[SecretManagerServer]:
         yield server
 
 
-def running(server: SecretManagerServer, account: str, home: Path) -> tuple[MetadataServer, Run]:
-    metadata = MetadataServer(server.tokens, account=account)
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        endpoint = {"DASKPKI_SECRET_MANAGER_ENDPOINT": f"grpc://{server.grpc_target}", "DASKPKI_HOME": str(home)}
-        command = [sys.executable, "-m", "daskpki", "--store=gsm://test-project", "--cluster=lab", *arguments]
-        environ = {**os.environ, **metadata.environment, **endpoint, "HOME": str(home)}
-        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
-
-    return metadata, run
+def running(server: SecretManagerServer, email: str, home: Path) -> AbstractContextManager[Run]:
+    environ = {"DASKPKI_SECRET_MANAGER_ENDPOINT": f"grpc://{server.grpc_target}", "DASKPKI_HOME": str(home)}
+    metadata = MetadataServer(server.tokens, account=email)
+    common = ("--store=gsm://test-project", "--cluster=lab")
+    return account(metadata, *common, environ={**environ, "HOME": str(home)})
 
 
 def test_an_operator_with_the_published_role_does_all_but_read_leaves(
     server: SecretManagerServer, tmp_path: Path
 ) -> None:
-    owner_side, owner = running(server, OWNER, tmp_path / "owner")
-    operator_side, operator = running(server, OPERATOR, tmp_path / "operator")
-    with owner_side, operator_side:
-        assert owner("init-ca", "--with=scheduler,worker,client/alice").returncode == 0
-        new = operator("--cluster=new", "init-ca")  # it cannot read the log that it makes
-        assert (new.returncode, "secretmanager.versions.access" in new.stderr) == (5, True), new.stderr
-        assert owner("--cluster=new", "init-ca").returncode == 0  # and what is there is in nobody's way
+    with running(server, OWNER, tmp_path / "owner") as owner, running(server, OPERATOR, tmp_path / "op") as operator:
+        owner("init-ca", "--with=scheduler,worker,client/alice")
+        new = operator("--cluster=new", "init-ca", code=5)  # it cannot read the log that it makes
+        assert "secretmanager.versions.access" in new.err
+        owner("--cluster=new", "init-ca")  # and what is there is in nobody's way
         for target in ("trust", "records", "cakey/1"):
-            assert owner("grant", target, "--to", f"serviceAccount:{OPERATOR}").returncode == 0
+            owner("grant", target, "--to", f"serviceAccount:{OPERATOR}")
         for role in ("scheduler", "worker"):
-            member = f"serviceAccount:{role}@test-project.iam.gserviceaccount.com"
-            assert owner("grant", role, "--to", member).returncode == 0
-        assert owner("grant", "client/alice", "--to", "user:alice@example.com").returncode == 0
+            owner("grant", role, "--to", f"serviceAccount:{role}@test-project.iam.gserviceaccount.com")
+        owner("grant", "client/alice", "--to", "user:alice@example.com")
         for works in (
             "list", "show worker/worker", "audit",
             f"report --html {tmp_path}/r.html", "issue client --name bob",
             "renew worker/worker", "renew --due",
             "revoke client/bob --no-push", "crl", "grant", "rotate-ca status",
         ):  # fmt: skip
-            done = operator(*works.split())
-            assert done.returncode == 0, (works, done.stderr)
-        stops = {
-            "export worker/worker --out": ["export", "worker/worker", "--out", str(tmp_path / "x")],
-            "login --name alice": ["login", "--name", "alice"],
-            "copy --to": ["copy", "--to", "gsm://test-project/europe-west1"],
-            "grant --to": ["grant", "client/alice", "--to", f"serviceAccount:{OPERATOR}"],
-        }
-        for name, words in stops.items():
-            done = operator(*words)
-            assert done.returncode == 5, (name, done.returncode, done.stderr)
-        judged = operator("grant", "--check")
-        assert "client_bob" in judged.stdout  # nobody reads it yet
-        assert owner("grant", "client/bob", "--to", "user:bob@example.com").returncode == 0
-        clean = operator("grant", "--check")
-        assert (clean.returncode, clean.stdout) == (0, "every grant is as it should be\n")
-        assert "too wide" not in operator("doctor", "--json").stdout
-        wide = owner("grant", "--check")
-        assert wide.returncode == 3
-        assert operator("rotate-ca", "start").returncode == 0
-        assert operator("rotate-ca", "promote").returncode == 5  # it cannot read the key that it made
-        assert "gcloud projects remove-iam-policy-binding test-project --member=MEMBER" in wide.stdout
+            operator(*works.split())
+        for stops in (
+            ["export", "worker/worker", "--out", str(tmp_path / "x")],
+            ["login", "--name", "alice"],
+            ["copy", "--to", "gsm://test-project/europe-west1"],
+            ["grant", "client/alice", "--to", f"serviceAccount:{OPERATOR}"],
+        ):
+            operator(*stops, code=5)
+        judged = operator("grant", "--check", code=None)
+        assert "client_bob" in judged.out  # nobody reads it yet
+        owner("grant", "client/bob", "--to", "user:bob@example.com")
+        assert operator("grant", "--check").out == "every grant is as it should be\n"
+        assert "too wide" not in operator("doctor", "--json", code=None).out
+        wide = owner("grant", "--check", code=3)
+        operator("rotate-ca", "start")
+        operator("rotate-ca", "promote", code=5)  # it cannot read the key that it made
+        assert "gcloud projects remove-iam-policy-binding test-project --member=MEMBER" in wide.out
 
 
 def test_a_granter_grants_and_reads_nothing_until_he_grants_it_to_himself(
     server: SecretManagerServer, tmp_path: Path
 ) -> None:
-    owner_side, owner = running(server, OWNER, tmp_path / "owner")
-    granter_side, granter = running(server, GRANTER, tmp_path / "granter")
-    with owner_side, granter_side:
-        assert owner("init-ca", "--with=worker").returncode == 0
-        assert (
-            granter("grant", "worker", "--to", "serviceAccount:w@test-project.iam.gserviceaccount.com").returncode == 0
-        )
-        assert granter("issue", "worker", "--name", "w-1").returncode == 5
+    with running(server, OWNER, tmp_path / "owner") as owner, running(server, GRANTER, tmp_path / "g") as granter:
+        owner("init-ca", "--with=worker")
+        granter("grant", "worker", "--to", "serviceAccount:w@test-project.iam.gserviceaccount.com")
+        granter("issue", "worker", "--name", "w-1", code=5)
         out = str(tmp_path / "out")
-        assert granter("export", "worker/worker", "--out", out).returncode == 5
+        granter("export", "worker/worker", "--out", out, code=5)
         for target in ("worker", "records"):
-            assert granter("grant", target, "--to", f"serviceAccount:{GRANTER}").returncode == 0
-        assert granter("export", "worker/worker", "--out", out).returncode == 0  # who sets policies can read
+            granter("grant", target, "--to", f"serviceAccount:{GRANTER}")
+        granter("export", "worker/worker", "--out", out)  # who sets policies can read

@@ -39,6 +39,15 @@ daskpki.security()
 """
 
 
+COMMANDS = """
+import sys
+from daskpki.cli.app import main
+for command in sys.argv[1:]:
+    assert main(command.split()) == 0
+    print("end of output")
+"""
+
+
 @pytest.fixture
 def alice(session: Desktop, here: Environment, tmp_path: Path) -> Iterator[dict[str, str]]:
     yield dict(here.environ) | {
@@ -79,12 +88,15 @@ def test_a_client_warns_once_a_process_and_never_as_a_warning_of_python(
 @pytest.mark.usefixtures("founded")
 def test_whoami_and_the_list_say_how_long_it_lasts(store: LocalStore, here: Environment, alice: dict[str, str]) -> None:
     login(store, "default", "alice", [], here)
-    daskpki = str(BIN / "daskpki")
-    assert "renews it" not in later(alice, 19, daskpki, "whoami").stdout
-    assert "(in 2 days; daskpki login renews it)" in later(alice, 28, daskpki, "whoami").stdout
-    document = json.loads(later(alice, 28, daskpki, "--json", "whoami").stdout)
-    assert document["validUntil"] == document["notAfter"]
-    listed = later(alice, 28, daskpki, "context", "list").stdout.splitlines()
+    early = later(alice, 19, str(BIN / "daskpki"), "whoami")
+    assert "spiffe://default.daskpki.internal/client/alice" in early.stdout
+    assert "renews it" not in early.stdout
+    late = later(alice, 28, sys.executable, "-c", COMMANDS, "whoami", "--json whoami", "context list")
+    assert late.returncode == 0, late.stderr
+    told, document, logins, _ = late.stdout.split("end of output\n")
+    assert "(in 2 days; daskpki login renews it)" in told
+    assert json.loads(document)["validUntil"] == json.loads(document)["notAfter"]
+    listed = logins.splitlines()
     assert listed[0].split() == ["LOGIN", "ENDS", "STORE", "SCHEDULERS", "ID"]
     assert listed[1].startswith("*  default/alice  in 2 days  local:")
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +23,7 @@ from daskpki.store.opening import open_store
 from tests.emulator import MetadataServer, SecretManagerServer
 from tests.emulator.names import project_number
 from tests.emulator.tokens import CLOUD_PLATFORM
+from tests.support.accounts import account
 from tests.support.running import Run, runner
 
 NODE = "serviceAccount:vm@test-project.iam.gserviceaccount.com"
@@ -166,27 +163,26 @@ def test_every_remedy_names_a_command_that_exists(server: SecretManagerServer, r
     assert all("--store" in words[1] for words in ours)
 
 
-def as_vm(server: SecretManagerServer, metadata: MetadataServer, home: Path) -> tuple[int, list[dict[str, Any]]]:
-    """The doctor as a process of its own, by the identity of a VM."""
-    environ = {**os.environ, **metadata.environment, "HOME": str(home)}
-    environ["DASKPKI_SECRET_MANAGER_ENDPOINT"] = server.rest_url
-    command = [sys.executable, "-m", "daskpki", "--store", "gsm://my-project", "doctor", "--json"]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
-    return done.returncode, json.loads(done.stdout)
+@contextmanager
+def vm(server: SecretManagerServer, metadata: MetadataServer, home: Path) -> Iterator[Run]:
+    """Commands by the identity of a VM."""
+    environ = {"DASKPKI_SECRET_MANAGER_ENDPOINT": server.rest_url, "HOME": str(home)}
+    with account(metadata, "--store", "gsm://my-project", environ=environ) as run:
+        yield run
 
 
 @pytest.mark.usefixtures("rest")
 def test_missing_grant_wrong_scope_and_api_off_are_told_apart(server: SecretManagerServer, tmp_path: Path) -> None:
     server.iam.grant("my-project", "roles/secretmanager.viewer", "user:nobody@example.com")  # enforced from now on
-    with MetadataServer(server.tokens, project="my-project") as metadata:
-        no_grant = as_vm(server, metadata, tmp_path)
+    metadata = MetadataServer(server.tokens, project="my-project")
+    with vm(server, metadata, tmp_path) as run:
+        no_grant = run("doctor", "--json", code=3).json()
         metadata.scopes = ("https://www.googleapis.com/auth/logging.write",)
-        no_scope = as_vm(server, metadata, tmp_path)
+        no_scope = run("doctor", "--json", code=3).json()
         metadata.scopes = (CLOUD_PLATFORM,)
         server.disable_api("my-project")
-        api_off = as_vm(server, metadata, tmp_path)
-    assert {no_grant[0], no_scope[0], api_off[0]} == {3}
-    remedies = [{finding["remedy"] for finding in wrong(found)} for _, found in (no_grant, no_scope, api_off)]
+        api_off = run("doctor", "--json", code=3).json()
+    remedies = [{finding["remedy"] for finding in wrong(found)} for found in (no_grant, no_scope, api_off)]
     assert any("grant roles/secretmanager" in remedy for remedy in remedies[0])
     assert any("--scopes cloud-platform" in remedy for remedy in remedies[1])
     consumer = project_number("my-project")  # which Google names by its number
@@ -199,9 +195,9 @@ def test_a_node_or_person_is_told_what_is_for_operators(server: SecretManagerSer
     for kind in ("trust", "revoked"):
         prefix = f"daskpki_default_{kind}"
         server.iam.grant_prefix("my-project", "roles/secretmanager.secretAccessor", NODE, prefix=prefix)
-    with MetadataServer(server.tokens, project="my-project") as metadata:
-        code, document = as_vm(server, metadata, tmp_path)
-    assert (code, wrong(document)) == (0, [])
+    with vm(server, MetadataServer(server.tokens, project="my-project"), tmp_path) as run:
+        document = run("doctor", "--json").json()
+    assert wrong(document) == []
     assert about(document, "trust document")[0]["severity"] == "ok"
     assert about(document, "log")[0]["remedy"] == "ask an operator to run daskpki --store=gsm://my-project doctor"
 

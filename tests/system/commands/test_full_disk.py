@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.running import Run
 from tests.support.sandbox import OWN_MOUNTS
 
 FULL = Path("/dev/full")
@@ -50,8 +51,8 @@ def test_a_boot_that_cannot_say_why_it_fails_exits_as_if_it_could() -> None:
         assert run(*boot, stderr=full).returncode == run(*boot).returncode == 2
 
 
-def test_a_reader_that_goes_away_is_no_failure(command: list[str]) -> None:
-    assert run(*command, "init-ca", "--with", "worker").returncode == 0
+def test_a_reader_that_goes_away_is_no_failure(command: list[str], local: Run) -> None:
+    local("init-ca", "--with", "worker")
     reading = subprocess.Popen([*command, "--quiet", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert reading.stdout
     assert reading.stderr
@@ -62,10 +63,10 @@ def test_a_reader_that_goes_away_is_no_failure(command: list[str]) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
 def test_a_path_that_stdout_has_no_characters_for_is_no_failure(
-    command: list[str], tmp_path: Path, encoding: str
+    command: list[str], local: Run, tmp_path: Path, encoding: str
 ) -> None:
     environ = {**os.environ, "PYTHONIOENCODING": encoding}
-    assert run(*command, "init-ca", "--with", "worker").returncode == 0
+    local("init-ca", "--with", "worker")
     for name, shown in (("plain", "plain"), (os.fsdecode(b"jos\xe9"), "jos\\udce9")):
         file = tmp_path / f"{name}.backup"
         done = run(*command, "backup", str(file), env=environ)
@@ -81,13 +82,13 @@ def test_a_listing_is_json_where_stdout_lacks_characters(command: list[str]) -> 
     assert {record["who"].partition("@")[0] for record in records} == {"jos\xe9"}
 
 
-@pytest.mark.parametrize("arguments", [("crl", "--out", "FILE"), ("report", "--html", "FILE"), ("backup", "FILE")])
-def test_a_place_that_is_read_only_is_named(command: list[str], tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    assert run(*command, "init-ca").returncode == 0
+def test_a_place_that_is_read_only_is_named(command: list[str], local: Run, tmp_path: Path) -> None:
+    local("init-ca")
     place = tmp_path / "place"
     place.mkdir()
-    there = [str(place / "x") if word == "FILE" else word for word in arguments]
     mount = 'mount -t tmpfs -o ro none "$0" && exec "$@"'
-    refused = run(*OWN_MOUNTS, "sh", "-c", mount, str(place), *command, *there)
-    assert (refused.returncode, refused.stderr) == (5, f"error: {place / 'x'}: Read-only file system\n")
-    assert run(*command, *there).returncode == 0
+    for name, arguments in (("crl", ("crl", "--out")), ("report", ("report", "--html")), ("backup", ("backup",))):
+        there = [*arguments, str(place / name)]
+        refused = run(*OWN_MOUNTS, "sh", "-c", mount, str(place), *command, *there)
+        assert (refused.returncode, refused.stderr) == (5, f"error: {place / name}: Read-only file system\n")
+        local(*there)

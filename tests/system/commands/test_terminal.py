@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pexpect
 import pytest
 
+from daskpki import CertificateAuthority
+from daskpki.identity import Role
+from tests.support.local_places import LocalPlace
 from tests.support.running import Run
 
 
@@ -25,11 +30,23 @@ def by_terminal() -> None:
 Terminal = Callable[..., "pexpect.spawn[str]"]
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> LocalPlace:
+    """A store with some certificates."""
+    place = LocalPlace(tmp_path_factory.mktemp("made"))
+    with closing(place.create()) as store:
+        ca = CertificateAuthority(store)
+        ca.init()
+        for role, names in ((Role.SCHEDULER, ["scheduler"]), (Role.CLIENT, ["alice", "bob"]), (Role.CLIENT, ["alice"])):
+            list(ca.issue(ca.requests(role, names)))
+    return place
+
+
 @pytest.fixture
-def terminal(tmp_path: Path, local: Run) -> Terminal:
-    """Starts a command on a terminal of its own, on the store of `local`, which has some certificates."""
-    local("init-ca", "--with", "scheduler,client/alice,client/bob")
-    local("issue", "client", "alice")
+def terminal(tmp_path: Path, made: LocalPlace) -> Terminal:
+    """Starts a command on a terminal of its own, on the store of `local`, a copy of that one."""
+    shutil.copytree(made.directory, tmp_path / "store")
+    shutil.copy(made.key_file, tmp_path / "store.key")
     store = f"local:{tmp_path / 'store'}"
 
     def start(*arguments: str, **environ: str) -> pexpect.spawn[str]:

@@ -44,15 +44,6 @@ def test_a_newer_document_of_the_store_holds_once_a_client_dials(
     assert len(list((tmp_path / "home" / "trust").iterdir())) == 1
 
 
-CONNECTS = """
-import sys
-from dask.distributed import Client
-from daskpki.identity import Role
-with Client(sys.argv[1], timeout=60) as client:
-    while client.security.enforcement(Role.CLIENT).trust.epoch < 2:
-        client.nthreads()
-"""
-
 ASKS = """
 import sys
 from distributed.client import _maybe_call_security_loader
@@ -60,13 +51,23 @@ from daskpki.identity import Role
 print(_maybe_call_security_loader(sys.argv[1]).enforcement(Role.CLIENT).trust.epoch)
 """
 
+CONNECTS = (
+    ASKS
+    + """
+from dask.distributed import Client
+with Client(sys.argv[1], timeout=60) as client:
+    while client.security.enforcement(Role.CLIENT).trust.epoch < 2:
+        client.nthreads()
+"""
+)
+
 
 @pytest.mark.cluster
 @pytest.mark.timeout(400)
 def test_what_a_scheduler_pushed_to_one_program_holds_in_the_next(
     founded: Founded, store: LocalStore, here: Environment, session: Desktop, tmp_path: Path
 ) -> None:
-    """The login has the older document throughout, and the second program dials nobody."""
+    """The login has the older document throughout, each program asks before it dials, and the last dials nobody."""
     export_directory(founded.hold(founded.issue(Role.SCHEDULER, "scheduler")), tmp_path / "scheduler")
     admin = founded.hold(founded.issue(Role.CLIENT, "admin"))
     port = free_port()
@@ -83,12 +84,10 @@ def test_what_a_scheduler_pushed_to_one_program_holds_in_the_next(
     dask = ("--port", str(port), "--dashboard-address", "127.0.0.1:0")
     environ = plain_environ(DASKPKI_CREDENTIAL_DIR=str(tmp_path / "scheduler"))
     with running(environ, tmp_path / "scheduler.log", "scheduler", "--", *dask):
-        assert run(ASKS) == "1\n"
-        run(CONNECTS)
-        assert run(ASKS) == "2\n", "the scheduler's own"
+        assert run(CONNECTS) == "1\n"
         (answer,) = push_trust([address], admin, admin.signed)
         assert answer.taken, answer
-        run(CONNECTS.replace("< 2", "< 3"))
+        assert run(CONNECTS.replace("< 2", "< 3")) == "2\n", "the scheduler's own"
     assert run(ASKS) == "3\n"
     logout(here, here.contexts.all())
     assert not (here.contexts.directory.parent / "trust").exists()

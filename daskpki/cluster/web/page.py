@@ -9,7 +9,6 @@ to that list. Without Bokeh, only our own page has a bar. The HTTP handlers take
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from importlib import import_module
@@ -187,21 +186,7 @@ def page(snapshot: Snapshot, tabs: Sequence[str]) -> str:
 
 def exposition(snapshot: Snapshot) -> str:
     """Write all metrics in Prometheus' text format (version 0.0.4)."""
-    certificates, connections = Counter[str](), Counter[str]()
-    first_ends: dict[str, int] = {}
-    for each in snapshot["connected"]:
-        role = each["role"]
-        certificates[role] += 1
-        connections[role] += each["connections"]
-        first_ends[role] = min(each["not_after"], first_ends.get(role, each["not_after"]))
-    return template(__package__, "metrics.txt").render(
-        snapshot,
-        kinds=KINDS,
-        reasons=list(Reason),
-        certificates=certificates,
-        connections=connections,
-        first_ends=first_ends,
-    )
+    return template(__package__, "metrics.txt").render(snapshot, kinds=KINDS, reasons=list(Reason))
 
 
 def _label(text: str) -> str:

@@ -86,7 +86,8 @@ class Conversation:
         self._mode = mode
         self._registrations = registrations or Registrations()
         self._registered: Mapping[str, Any] = {}
-        self._starts_nanny = False
+        self.starts_nanny = False
+        """True between a nanny's registration and its message that it has started; nanny plugins wait for that."""
         self._enter(Channel.RPC)
 
     def _enter(self, channel: Channel) -> None:
@@ -153,8 +154,8 @@ class Conversation:
             return
         if not isinstance(message, dict):
             raise OperationRefusedError(type(message).__name__, "a call is a dict")
-        if self._starts_nanny and "op" not in message:  # the second message of register_nanny, after which it may serve
-            self._starts_nanny = False
+        if self.starts_nanny and "op" not in message:  # the second message of register_nanny, after which it may serve
+            self.starts_nanny = False
             return
         assert self.server is not None
         if not _names_one_of(self._inbound, message):
@@ -204,7 +205,7 @@ class Conversation:
                 for name in ("address", "nanny", "server_id"):
                     self._claim(message.get(name))
             case "register_nanny":
-                self._starts_nanny = True
+                self.starts_nanny = True
                 self._claim(message["address"])
             case "register-client":
                 self._registered = {"client": message["client"], "worker": None}
@@ -220,11 +221,6 @@ class Conversation:
     def worker(self) -> str | None:
         """Address under which the peer registered as a worker."""
         return self._registered.get("worker")
-
-    @property
-    def starts_nanny(self) -> bool:
-        """True between a nanny's registration and its message that it has started; nanny plugins wait for that."""
-        return self._starts_nanny
 
     @property
     def _caller(self) -> Caller:  # made each time: a stored one would keep this conversation alive in the registrations

@@ -429,7 +429,7 @@ class PkiTLS(tcp.TLS):
                 return self._register_locally(refusal)
             if refusal is not None:
                 # A worker retries any OSError, such as PermissionError, of its registration for ever.
-                raise refusal if refusal.operation == "register-worker" else PermissionError(str(refusal))
+                raise refusal if message["op"] == "register-worker" else PermissionError(str(refusal))
         return sendable(message) if self.conversation.guarded else message
 
     def _register_locally(self, refusal: OperationRefusedError) -> Any:

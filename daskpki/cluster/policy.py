@@ -144,7 +144,6 @@ class OperationRefusedError(NotTrustedError):
 
     def __init__(self, operation: str, reason: str) -> None:
         super().__init__(f"{shown(operation)} is refused: {reason}")
-        self.operation = operation
 
 
 class ContestedAddressError(OperationRefusedError):
@@ -269,23 +268,23 @@ def _verify_own_address(operation: str, message: Mapping[str, Any], caller: Call
     value = message.get(argument)
     if operation == "retire_workers":  # a list, and exactly one
         (value,) = value if isinstance(value, (list, tuple)) and len(value) == 1 else (None,)
-    if isinstance(value, str) and not is_canonical(value):
-        raise OperationRefusedError(
-            operation, f"{argument}={shown(value)} is not of the form tls://IP:PORT (as --contact-address, for one)"
-        )
     _verify_claim(operation, argument, value, caller)
     if operation == "register-worker":
         _verify_registration(message, caller)
 
 
 def _verify_claim(operation: str, argument: str, address: object, caller: Caller) -> None:
-    reason = f"{argument}={shown(address)} is not the caller's own"
-    if not isinstance(address, str) or not is_canonical(address):
-        raise OperationRefusedError(operation, f"{reason} address")
-    if not caller.may_claim(Channel.WORKER_STREAM, address):
-        if operation in ops.CLAIMS_ADDRESS:
-            raise ContestedAddressError(operation, f"{reason} address", address)
-        raise OperationRefusedError(operation, f"{reason} address")
+    foreign = f"{argument}={shown(address)} is not the caller's own address"
+    if not isinstance(address, str):
+        raise OperationRefusedError(operation, foreign)
+    if not is_canonical(address):
+        reason = f"{argument}={shown(address)} is not of the form tls://IP:PORT (as --contact-address, for one)"
+        raise OperationRefusedError(operation, reason)
+    if caller.may_claim(Channel.WORKER_STREAM, address):
+        return
+    if operation in ops.CLAIMS_ADDRESS:
+        raise ContestedAddressError(operation, foreign, address)
+    raise OperationRefusedError(operation, foreign)
 
 
 def _verify_registration(message: Mapping[str, Any], caller: Caller) -> None:

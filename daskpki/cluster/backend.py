@@ -132,7 +132,7 @@ class PkiListener(tcp.TLSListener):
             uri = enforcement.identity.uri
             raise NotTrustedError(f"a {self.server.value} cannot listen with the credential of {uri}")
         super().__init__(address, handler, *args, ssl_context=enforcement.server_context(), **arguments)
-        enforcement.listening(self)
+        enforcement.listeners.add(self)
         if isinstance(owner, ServerNode):
             node = cast("Any", owner)
             destinations = node.connection_args.get(ARGUMENT)

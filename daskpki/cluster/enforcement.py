@@ -70,7 +70,8 @@ class Enforcement:
         """Looks for newer material before a process without a poller dials."""
         self.on_listening: Callable[[Any], None] | None = None
         """Called with each server that begins to listen under this Enforcement."""
-        self._listeners: WeakSet[PkiListener | HttpGuard] = WeakSet()
+        self.listeners: WeakSet[PkiListener | HttpGuard] = WeakSet()
+        """What listens under this Enforcement, and gets each new TLS context."""
         self.pair = pair
         self._minimum = minimum
         self._allow_stale = allow_stale
@@ -125,19 +126,10 @@ class Enforcement:
             self._met[peer.serial] = self.now()
         self.audit.record(CONNECTED, peer=peer.identity.uri, address=address, detail=detail, again=again)
 
-    def connections(self) -> list[PkiTLS]:
-        """List the live connections."""
+    def connections(self) -> dict[PkiTLS, float]:
+        """Return the live connections, each with the time of its begin (seconds since the epoch)."""
         with self._lock:
-            return list(self._live)
-
-    def with_age(self) -> list[tuple[PkiTLS, float]]:
-        """List the live connections, each with the time of its begin (seconds since the epoch)."""
-        with self._lock:
-            return list(self._live.items())
-
-    def listening(self, listener: PkiListener | HttpGuard) -> None:
-        """Remember a listener, to give it new contexts."""
-        self._listeners.add(listener)
+            return dict(self._live.items())
 
     def replace(self, *, trust: TrustState | None = None, pair: KeyPair | None = None) -> None:
         """Use another trust state or key pair; NotTrustedError if they do not match, and nothing has changed.
@@ -145,20 +137,17 @@ class Enforcement:
         New connections are made under it. Live ones stay, unless the peer's certificate is now revoked.
         """
         with self._replacing:
-            self._replace(trust or self.trust, pair or self.pair)
+            trust, pair = trust or self.trust, pair or self.pair
+            # A new context for listeners in any case: it understands no earlier session.
+            contexts = {True: server_context(pair, trust.anchors, self._minimum)}
+            if trust.anchors != self.trust.anchors or pair is not self.pair:
+                contexts[False] = client_context(pair, trust.anchors, self._minimum)
+            self.trust, self.pair, self._contexts = trust, pair, self._contexts | contexts
+            for listener in list(self.listeners):
+                listener.renew(contexts[True])
         revoked, cut_off = self.trust.revoked, self.trust.cut_off
         self._abort(lambda peer: peer.serial in revoked, REVOKED, "the certificate is revoked")
         self._abort(lambda peer: peer.issuer in cut_off, REVOKED, "its CA was dropped, and too many of it are revoked")
-
-    def _replace(self, trust: TrustState, pair: KeyPair) -> None:
-        contexts = {
-            True: server_context(pair, trust.anchors, self._minimum)
-        }  # a new one understands no earlier session
-        if trust.anchors != self.trust.anchors or pair is not self.pair:
-            contexts[False] = client_context(pair, trust.anchors, self._minimum)
-        self.trust, self.pair, self._contexts = trust, pair, self._contexts | contexts
-        for listener in list(self._listeners):
-            listener.renew(contexts[True])
 
     def abort_foreign(self) -> None:
         """Cut live connections whose peer's certificate is from a CA that is no longer trusted."""
@@ -185,7 +174,7 @@ class Enforcement:
         Streams of registered workers and clients stay, since these would end with them; so do those that we dialled.
         """
         crowds: dict[int, list[tuple[float, PkiTLS]]] = {}
-        for comm, begun in self.with_age():
+        for comm, begun in self.connections().items():
             if comm.conversation.server and not comm.conversation.streaming:
                 crowds.setdefault(comm.conversation.peer.serial, []).append((begun, comm))
         crowd = max(crowds.values(), key=len, default=[])

@@ -60,7 +60,7 @@ def take(enforcement: Enforcement, server: str, visitors: Iterable[Contact] = ()
     trust, document = enforcement.trust, enforcement.manager.document if enforcement.manager is not None else None
     live = (
         Contact(comm.conversation.peer, comm.peer_address, since, "tls")
-        for comm, since in enforcement.with_age()
+        for comm, since in enforcement.connections().items()
         if not comm.closed()
     )
     own = parse_pem(enforcement.pair.certificates.encode(), "our certificate")[0][1]

@@ -198,7 +198,7 @@ class HttpGuard(Router):
             keep_few(self._http_server, usual_limit())
         self._http_server.request_callback = self
         self._pending.open(self._http_server)
-        enforcement.listening(self)
+        enforcement.listeners.add(self)
 
     def find_handler(self, request: HTTPServerRequest, **_: Any) -> HTTPMessageDelegate | None:
         """Choose the handler: ours, a reviewed one of Dask's, else a refusal."""

@@ -69,8 +69,6 @@ def hoist(arguments: Sequence[str]) -> list[str]:
 
 
 KEYWORD: Final = Parameter.KEYWORD_ONLY
-_ABSENT = object()
-_LONG = 10  # digits that no number of ours has
 
 
 class PlainCommand(TyperCommand):
@@ -145,8 +143,7 @@ def _plain_first(parameters: list[Any]) -> list[Any]:
     for parameter in parameters:
         if getattr(parameter, "is_flag", False) and parameter.metavar is None:
             parameter.metavar = ""  # else typer's help shows <bool> behind a flag, as if it took a value
-        if getattr(parameter, "_runtime_param", _ABSENT) is None:
-            parameter._runtime_param = _PlainFirst()  # noqa: SLF001 - see the top of this file
+        parameter._runtime_param = parameter._runtime_param or _PlainFirst()  # noqa: SLF001 - see the top of this file
     return parameters
 
 
@@ -155,28 +152,19 @@ class _PlainFirst:
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
         """The value itself if typer would return the same, else typer's own result."""
-        several = param.multiple or param.nargs == -1
+        annotation = param.type_descriptor.annotation
         if value is None:
-            return () if several else None
-        plain = _plain(param.type_descriptor.annotation, value)
-        if isinstance(plain, int) and (plain < (param.min or 0) or (param.max is not None and plain > param.max)):
-            plain = _ABSENT
-        if not several and plain is not _ABSENT:
-            return plain
+            return () if param.multiple or param.nargs == -1 else None
+        if isinstance(value, str) and annotation in (str, Path):
+            return annotation(value)
+        if annotation is int and re.fullmatch("[0-9]{1,9}", str(value)):
+            number = int(value)
+            if number >= (param.min or 0) and (param.max is None or number <= param.max):
+                return number
+        if isinstance(annotation, type) and issubclass(annotation, StrEnum) and value in set(annotation):
+            return annotation(value)
         param._runtime_param = None  # noqa: SLF001 - typer builds its own
         return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
-
-
-def _plain(annotation: Any, value: Any) -> Any:
-    if not isinstance(value, str):
-        return _ABSENT
-    if annotation is int and value.isascii() and value.isdecimal() and len(value) < _LONG:
-        return int(value)
-    if annotation in (str, Path):
-        return annotation(value)
-    if isinstance(annotation, type) and issubclass(annotation, StrEnum) and value in set(annotation):
-        return annotation(value)
-    return _ABSENT
 
 
 def parse_role_and_name(first: str, second: str | None = None, option: str | None = None) -> tuple[Role, str]:

@@ -103,13 +103,13 @@ def publish(
         before[:] = [previous] if previous else []
         revoking[:] = inventory.certificates(statuses=[REVOKING])
         document = _compose(session, inventory, previous, link, issuers, adding=adding, fresh_crls=fresh_crls)
+        dropped = _dropped(inventory, previous, document) if previous and old_keys else []
         if previous is not None:
-            left = _dropped(inventory, previous, document) if old_keys else []
-            statements = [sign_succession(document.cluster, issuers(entry), document.active) for entry in left]
+            statements = [sign_succession(document.cluster, issuers(entry), document.active) for entry in dropped]
             document = document._replace(successions=carried([*previous.successions, *statements]))
         addresses = schedulers if schedulers is not None else known.schedulers if known else ()
         document = document._replace(schedulers=tuple(addresses))
-        signing = _signing(inventory, document, previous if old_keys else None)
+        signing = sorted([*dropped, *published_authorities(inventory, adding)])
         data = sign_trust(document, [issuers(entry) for entry in signing])
         return TrustPayload(data, parse_trust(data))
 
@@ -134,13 +134,6 @@ def _dropped(inventory: Inventory, previous: TrustDocument, document: TrustDocum
     now = {anchor.generation for anchor in document.authorities}
     gone = {anchor.generation for anchor in previous.authorities if anchor.state != NEXT} - now
     return [entry for entry in inventory.authorities() if entry.generation in gone]
-
-
-def _signing(inventory: Inventory, document: TrustDocument, previous: TrustDocument | None) -> list[AuthorityRecord]:
-    """The generations of this document and the one before, except one that was dropped before it signed any."""
-    known = {anchor.generation for anchor in previous.authorities if anchor.state != NEXT} if previous else set()
-    known |= {anchor.generation for anchor in document.authorities}
-    return [entry for entry in inventory.authorities() if entry.generation in known]
 
 
 def _record(

@@ -31,7 +31,7 @@ from daskpki.cluster.no_pickle import REPORTS, UNPICKLED, failed_task, from_text
 from daskpki.cluster.operations import WORKER_CLIENT_STREAM
 from daskpki.cluster.pending import is_crowded
 from daskpki.cluster.policy import STREAM_AFTER, Channel, ContestedAddressError, OperationRefusedError, WorkerClients
-from daskpki.cluster.refusal import Reason, answer_call, answer_locally, answer_stream, detached, reason_of
+from daskpki.cluster.refusal import Reason, answer_call, answer_stream, detached, reason_of
 from daskpki.cluster.trust_updates import CODE, EPOCH, MODE
 from daskpki.cluster.values import arguments, fitted, misfit
 from daskpki.errors import NotTrustedError
@@ -480,7 +480,7 @@ class PkiTLS(tcp.TLS):
         reason = unsendable if unsendable and (refusal is None or _is_outcome(message)) else str(refusal)
         self._log(reason)
         if refusal is not None:
-            self._local_replies.put(answer_locally(message, reason))
+            self._local_replies.put(answer_stream(message, reason))
         return failed_task(message, reason) if _is_outcome(message) else _NOTHING
 
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 from distributed.core import error_message
+from distributed.protocol import pickle
 from distributed.protocol.serialize import Serialized
 
 from daskpki.errors import NotTrustedError
@@ -114,15 +115,11 @@ def answer_call(message: Any, reason: str) -> Any:
 
 
 def answer_stream(message: Mapping[str, Any], reason: str) -> list[dict[str, Any]]:
-    """Make the replies to a refused message of a client's stream: the futures of its keys fail."""
-    error = error_message(PermissionError(reason))
-    failed = {"op": "task-erred", "exception": error["exception"], "traceback": error["traceback"]}
-    return [failed | {"key": key} for key in _awaited(message)]
+    """Make the replies to a refused message of a client's stream: the futures of its keys fail.
 
-
-def answer_locally(message: Mapping[str, Any], reason: str) -> list[dict[str, Any]]:
-    """Make the same replies for a message that is refused before it is sent, as this process would read them."""
-    error = PermissionError(reason)
+    The client unpickles the error itself, so the replies may also be read in this process, as they are.
+    """
+    error = pickle.dumps(PermissionError(reason))
     return [{"op": "task-erred", "key": key, "exception": error, "traceback": None} for key in _awaited(message)]
 
 

@@ -338,7 +338,12 @@ def serve_health(server: Any, enforcement: Enforcement, address: str, *, metrics
     host, _, text = address.rpartition(":")
     first = int(text)
     ports = range(first + 1, first + 1 + WORKERS) if below_nanny else (first,)
-    http_server = HTTPServer(application(server, enforcement, metrics=metrics))
+    routes: list[Any] = [(r"/health", HealthHandler)]
+    if metrics:
+        kind = server_kind(server)
+        look = partial(take, enforcement, kind.value)
+        routes.append((r"/metrics", metrics_handler(kind, look), {"dask_server": server}))
+    http_server = HTTPServer(Application(routes))
     for port in ports:
         try:
             http_server.listen(port, host.strip("[]"))
@@ -352,13 +357,3 @@ def serve_health(server: Any, enforcement: Enforcement, address: str, *, metrics
         logger.info("/health%s at http://%s:%d", " and /metrics" if metrics else "", host, port)
         return
     raise DaskpkiError(f"--health {address}: the port is taken", hint="another address, or stop what listens there")
-
-
-def application(server: Any, enforcement: Enforcement, *, metrics: bool) -> Application:
-    """Make the health server's application."""
-    kind = server_kind(server)
-    routes: list[Any] = [(r"/health", HealthHandler)]
-    if metrics:
-        look = partial(take, enforcement, kind.value)
-        routes.append((r"/metrics", metrics_handler(kind, look), {"dask_server": server}))
-    return Application(routes)

@@ -209,8 +209,8 @@ def recognise(operation: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
     match operation:
         case "feed":
             return _progress(opened.get("setup"), opened.get("function"))
-        case "run_function":
-            return _count(opened.get("function"))
+        case "run_function" if _is(opened.get("function"), performance_report.__aenter__, "<lambda>"):
+            return {"named": "count"}
         case "register_scheduler_plugin":
             return _plugin(opened.get("plugin"))
     return {}
@@ -233,10 +233,6 @@ def _progress(setup: Any, function: Any) -> dict[str, Any]:
             keys, complete = list(enclosed["keys"]), bool(enclosed["complete"])
             return {"named": "progress", "keys": keys, "complete": complete, "grouped": grouped}
     return {}
-
-
-def _count(function: Any) -> dict[str, Any]:
-    return {"named": "count"} if _is(function, performance_report.__aenter__, "<lambda>") else {}
 
 
 def _plugin(plugin: Any) -> dict[str, Any]:

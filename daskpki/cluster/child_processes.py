@@ -34,10 +34,9 @@ class ChildHandover:
         self._directory = None if own.is_relative_to("/proc") else own.parent
         self._descriptors: deque[int] = deque()
         self.handover = handover
-        data = encode_handover(handover)
-        self._board = None if self._directory else _memory_file("handover.json", data)
+        self.path = self._put("handover.json", encode_handover(handover))
+        self._board = self._descriptors.pop() if self._descriptors else None
         """The memfd of the handover, which each change replaces."""
-        self.path = self._put("handover.json", data) if self._board is None else _path_of(self._board)
 
     def take_trust(self, manager: TrustManager) -> None:
         """Write the trust document in force."""
@@ -74,7 +73,7 @@ class ChildHandover:
         self._descriptors.append(_memory_file(name, data))
         if len(self._descriptors) > _KEPT:
             os.close(self._descriptors.popleft())
-        return _path_of(self._descriptors[-1])
+        return f"/proc/{os.getpid()}/fd/{self._descriptors[-1]}"
 
 
 def _memory_file(name: str, data: bytes) -> int:
@@ -83,10 +82,6 @@ def _memory_file(name: str, data: bytes) -> int:
         file.write(data)
     os.fchmod(descriptor, 0o400)
     return descriptor
-
-
-def _path_of(descriptor: int) -> str:
-    return f"/proc/{os.getpid()}/fd/{descriptor}"
 
 
 def parent_source(path: str) -> WholeSource:

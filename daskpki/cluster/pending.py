@@ -79,12 +79,10 @@ class PendingConnections:
     A peer's time is counted only while nothing that it sent is unread: delays of this process do not count.
     """
 
-    def __init__(
-        self, audit: Audit, limit: int | None = None, close_known: Callable[[int, str], None] = _nobody
-    ) -> None:
+    def __init__(self, audit: Audit, close_known: Callable[[int, str], None] = _nobody) -> None:
         self._audit = audit
         self._close_known = close_known
-        self.limit = usual_limit() if limit is None else limit
+        self.limit = usual_limit()
         self._waited: OrderedDict[SSLIOStream, int] = OrderedDict()  # seconds; the longest idle one comes first
         self._looking = PeriodicCallback(self.look, _PERIOD * 1000)
 
@@ -221,14 +219,12 @@ class _Accepting:
         self._resume()
 
     def _resume(self) -> None:
-        self._resuming = None
         self._loop.add_handler(self._listening, self._accept, IOLoop.READ)
 
     def stop(self) -> None:
-        if self._resuming is None:
-            self._loop.remove_handler(self._listening)
-        else:
-            self._loop.remove_timeout(self._resuming)
+        self._loop.remove_handler(self._listening)  # does nothing during a pause
+        if self._resuming is not None:
+            self._loop.remove_timeout(self._resuming)  # does nothing after it
         self._pending.close()
 
     def _accept(self, listening: socket.socket, _events: int) -> None:

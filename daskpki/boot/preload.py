@@ -27,8 +27,7 @@ async def dask_setup(server: Any) -> None:
         return
     source = open_source(handover)
     share = 0 if handover.directory or handover.file else SHARE  # reading files costs nothing
-    enforcement = NODE.enforcement(Role(handover.role))
-    poller = Poller(enforcement, NODE.manager, source, freshness=handover.freshness, share=share)
+    poller = Poller(NODE.manager, source, freshness=handover.freshness, share=share)
     POLLS.append(asyncio.create_task(poller.run()))
     if handover.command != "node" or handover.role == Role.WORKER:  # a node is ready when its workers are
         POLLS.append(asyncio.create_task(announce(SERVERS)))

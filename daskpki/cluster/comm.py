@@ -409,7 +409,7 @@ class PkiTLS(tcp.TLS):
         manager = self._enforcement.manager
         message = manager.message() if manager is not None else None
         theirs = self.remote_info.get(EPOCH)
-        if manager is not None and message is not None and isinstance(theirs, int) and theirs < manager.epoch:
+        if manager is not None and message is not None and isinstance(theirs, int) and theirs < manager.document.epoch:
             self.send_soon(message)
 
     def _check_outbound(self, message: Any) -> Any:

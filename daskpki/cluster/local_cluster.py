@@ -96,7 +96,7 @@ def cluster_security(
         enforcement.manager = manager
         manager.on_trust.append(partial(_share, managers))
         if source is not None and enforcement.identity.role is Role.SCHEDULER:
-            enforcement.on_listening = partial(_follow, Poller(enforcement, manager, source))
+            enforcement.on_listening = partial(_follow, Poller(manager, source))
     return LocalSecurity(enforcements)
 
 

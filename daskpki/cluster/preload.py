@@ -133,8 +133,7 @@ def dask_setup(server: Any) -> None:
         security: NodeSecurity = server.security
         source = parent_source(os.environ[VARIABLE])
         freshness = security.handover.freshness._replace(poll=_HANDED_PERIOD)
-        adopted = security.enforcement(Role(security.handover.role))
-        poller = Poller(adopted, security.manager, source, freshness=freshness, share=0)
+        poller = Poller(security.manager, source, freshness=freshness, share=0)
         POLLS.append(asyncio.create_task(poller.run()))
     else:
         os.environ[VARIABLE] = NODE.hand_to_children()  # for the processes that this one starts

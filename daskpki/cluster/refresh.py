@@ -26,7 +26,6 @@ from functools import partial
 from typing import Final, Protocol
 
 from daskpki.cluster.audit import REFUSED
-from daskpki.cluster.enforcement import Enforcement
 from daskpki.cluster.refusal import Reason
 from daskpki.cluster.tls import KeyPair
 from daskpki.cluster.trust_updates import TrustManager, TrustMessage
@@ -141,7 +140,6 @@ class Poller:
 
     def __init__(
         self,
-        enforcement: Enforcement,
         manager: TrustManager,
         source: Source,
         *,
@@ -149,7 +147,7 @@ class Poller:
         share: float = SHARE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._enforcement = enforcement
+        self._enforcement = manager.enforcement
         self._manager = manager
         self._source = source
         self._freshness = freshness
@@ -157,7 +155,7 @@ class Poller:
         self._clock = clock
         self._last = clock()
         self._asked = clock()
-        self._epoch = manager.epoch
+        self._epoch = manager.document.epoch
         self._reminded: dict[str, float] = {}
         self._refused = 0
         self._reported: deque[bytes] = deque(maxlen=_REPORTED)
@@ -199,11 +197,11 @@ class Poller:
         begin, end = self._manager.lifetime
         pause = (end - begin) * self._share
         # By the epoch: a document that was pushed is news as well, also after a poll that failed.
-        news = self._manager.epoch != self._epoch
+        news = self._manager.document.epoch != self._epoch
         if news or self._manager.awaits_credential or self._clock() - self._asked >= pause:
             current = self._enforcement.pair
             newest = self._source.credential(current)
-            self._epoch = self._manager.epoch
+            self._epoch = self._manager.document.epoch
             if newest is not None and newest.certificates != current.certificates:
                 self._manager.renew(newest)
             self._asked = self._clock()
@@ -225,7 +223,7 @@ PATIENCE: Final = 2.0
 """Seconds that a dial waits for a lookup."""
 
 
-class TrustLookup(Future["TrustMessage | None"]):
+class TrustLookup(Future["Confidential | None"]):
     """One lookup of a newer trust document: its result is that document, or None without news or an answer."""
 
     def __init__(self, began: float) -> None:
@@ -256,8 +254,7 @@ class SharedLookup:
     def _run(self, lookup: TrustLookup, manager: TrustManager) -> None:
         ask = partial(take_newest, manager, self._source, _report)
         news = _answers(ask, "no newer trust document could be looked for")
-        signed = manager.signed if news else None
-        lookup.set_result(None if signed is None else TrustMessage(signed))
+        lookup.set_result(manager.signed if news else None)
 
 
 def _report(found: TrustMessage, error: NotTrustedError) -> None:
@@ -272,7 +269,6 @@ class DialRefresh:
 
     def __init__(
         self,
-        enforcement: Enforcement,
         manager: TrustManager,
         source: Source,
         shared: SharedLookup | None = None,
@@ -280,7 +276,7 @@ class DialRefresh:
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._poller = Poller(enforcement, manager, source, share=0, clock=clock)
+        self._poller = Poller(manager, source, share=0, clock=clock)
         self._manager = manager
         self._shared = shared
         self._now = now
@@ -304,14 +300,14 @@ class DialRefresh:
             self._next = self._clock() + _PAUSE
             await asyncio.to_thread(self._poller.poll)
 
-    def _apply(self, found: TrustMessage | None) -> None:
+    def _apply(self, signed: Confidential | None) -> None:
         """Put the result of a lookup in force, also if another client of this process began it."""
-        if found is None:
+        if signed is None:
             return
         try:
-            self._manager.offer(found.signed)
+            self._manager.offer(signed)
         except NotTrustedError as error:
-            _report(found, error)
+            _report(TrustMessage(signed), error)
 
     async def finish(self) -> None:
         """Wait for the lookup, once TLS is up, but no longer than PATIENCE since it began."""
@@ -330,5 +326,5 @@ class DialRefresh:
             logger.warning(
                 "no answer within %g s about a newer trust document; going on with that of epoch %d",
                 PATIENCE,
-                self._manager.epoch,
+                self._manager.document.epoch,
             )

@@ -101,7 +101,7 @@ def client_security(
     enforcement = Enforcement(credential.identity, key_pair(credential), trust_of(trust), audit=quiet)
     enforcement.manager = manager = TrustManager(enforcement, trust)
     if source is not None:
-        enforcement.on_dial = DialRefresh(enforcement, manager, source, shared)
+        enforcement.on_dial = DialRefresh(manager, source, shared)
     return PkiSecurity({Role.CLIENT: enforcement})
 
 

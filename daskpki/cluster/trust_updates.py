@@ -184,14 +184,9 @@ class TrustManager:
         """The document in force as it was signed; None if only its content is known here."""
         self.on_trust: list[Callable[[TrustManager], None]] = []
         self.on_credential: list[Callable[[KeyPair], None]] = []
-        self._enforcement = enforcement
+        self.enforcement = enforcement
         self._refusals = Refusals(clock)
         self._lock = threading.Lock()
-
-    @property
-    def epoch(self) -> int:
-        """Epoch of the document in force."""
-        return self.document.epoch
 
     @property
     def lifetime(self) -> Lifetime:
@@ -202,11 +197,11 @@ class TrustManager:
     def awaits_credential(self) -> bool:
         """True if a newer credential is likely: the leaf in use is revoked, or not from the CA that issues now."""
         leaf, active = load_certificate(self._leaf), load_certificate(self.document.active.issuing)
-        return leaf.issuer != active.subject or leaf.serial_number in self._enforcement.trust.revoked
+        return leaf.issuer != active.subject or leaf.serial_number in self.enforcement.trust.revoked
 
     @property
     def _leaf(self) -> bytes:
-        return parse_certificates(self._enforcement.pair.certificates.encode(), "our certificate")[0]
+        return parse_certificates(self.enforcement.pair.certificates.encode(), "our certificate")[0]
 
     def message(self) -> dict[str, Any] | None:
         """Make the message that carries the document in force; None without its signed form."""
@@ -224,7 +219,7 @@ class TrustManager:
         try:
             with self._lock:
                 parsed = parse_trust(signed)
-                if parsed.document.epoch <= self.epoch:
+                if parsed.document.epoch <= self.document.epoch:
                     return False
                 self._put_in_force(parsed, signed)
         except NotTrustedError:
@@ -232,7 +227,7 @@ class TrustManager:
                 self._refusals.note(sender)
             raise
         message = self.message()
-        for comm in self._enforcement.connections():
+        for comm in self.enforcement.connections():
             if message is not None and comm.conversation.server is Server.SCHEDULER:
                 comm.send_soon(message)
         for listener in self.on_trust:
@@ -249,18 +244,18 @@ class TrustManager:
             if is_forged(parsed, before):
                 raise ForgedError(str(error), hint=error.hint) from error
             raise
-        self._enforcement.replace(trust=trust_of(document))
+        self.enforcement.replace(trust=trust_of(document))
         if before.active.certificate not in document.roots:
             # The CA was not retired first: an emergency, or a missed rollover, which looks the same.
-            self._enforcement.abort_foreign()
+            self.enforcement.abort_foreign()
         self.document, self.signed = document, signed
-        self._enforcement.audit.record(RELOADED, detail=f"trust document {document.epoch} is in force")
+        self.enforcement.audit.record(RELOADED, detail=f"trust document {document.epoch} is in force")
 
     def renew(self, pair: KeyPair) -> None:
         """Use a newer credential of the same identity; NotTrustedError if it is invalid, and then nothing changes."""
         from daskpki.pki.verify import verify_leaf
 
-        identity = self._enforcement.identity
+        identity = self.enforcement.identity
         leaf, *chain = parse_certificates(pair.certificates.encode(), "the newer certificate")
         if lifetime(load_certificate(leaf)).not_before < self.lifetime.not_before:
             raise NotTrustedError(f"a credential of {identity.uri} was offered that is older than the one in use")
@@ -273,7 +268,7 @@ class TrustManager:
             role=identity.role,
             name=identity.name,
         )
-        self._enforcement.replace(pair=pair)
-        self._enforcement.audit.record(RELOADED, peer=identity.uri, detail="a newer credential is in use")
+        self.enforcement.replace(pair=pair)
+        self.enforcement.audit.record(RELOADED, peer=identity.uri, detail="a newer credential is in use")
         for listener in self.on_credential:
             listener(pair)

@@ -25,7 +25,6 @@ from daskpki.boot.refresh import open_source
 from daskpki.cluster.refresh import SHARE, Poller
 from daskpki.cluster.security import NodeSecurity
 from daskpki.handover import USUAL, VARIABLE, load_handover
-from daskpki.identity import Role
 from scripts.benchmarks.booting import PROJECT
 from scripts.benchmarks.workshop import DASKPKI
 from tests.emulator.metadata import MetadataServer
@@ -85,9 +84,7 @@ class Site:
         def keep(_command: str, _arguments: Sequence[str], environ: Mapping[str, str]) -> None:
             security = NodeSecurity(load_handover(environ[VARIABLE]))
             source = open_source(security.handover, environ)
-            poller = Poller(
-                security.enforcement(Role.WORKER), security.manager, source, share=SHARE, clock=lambda: self._clock
-            )
+            poller = Poller(security.manager, source, share=SHARE, clock=lambda: self._clock)
             self._nodes.append((security, poller))
 
         with redirect_stderr(StringIO()):  # a line of each node's log
@@ -98,7 +95,7 @@ class Site:
         self._clock += after
         if not all(poller.poll() for _security, poller in self._nodes):
             raise RuntimeError("a node's look found no answer")
-        if len({security.manager.epoch for security, _poller in self._nodes}) > 1:
+        if len({security.manager.document.epoch for security, _poller in self._nodes}) > 1:
             raise RuntimeError("a node missed a trust document")
 
     def versions(self) -> int:

@@ -216,7 +216,7 @@ def poll(started: Started) -> Callable[[], bool]:
     assert started.handover is not None
     source = open_source(started.handover, {})
     assert not isinstance(source, NullSource)
-    return Poller(started.security.enforcement(Role.WORKER), started.security.manager, source, share=0).poll
+    return Poller(started.security.manager, source, share=0).poll
 
 
 def in_use(started: Started) -> str:

@@ -67,7 +67,7 @@ def polled(cloud: Cloud) -> PolledNode:
     source, hands = open_source(node.handover, cloud.environ), [0.0]
     enforcement = node.security.enforcement(Role.WORKER)
     assert source.credential(enforcement.pair) is not None
-    poller = Poller(enforcement, node.security.manager, source, clock=lambda: hands[0])
+    poller = Poller(node.security.manager, source, clock=lambda: hands[0])
     assert poller.poll()
     cloud.server.reset_journal()
     return PolledNode(node.security, poller, hands)

@@ -46,7 +46,7 @@ def handover_of(started: Started) -> Handover:
 @pytest.fixture
 def poll(started: Started) -> Callable[[], bool]:
     source = open_source(handover_of(started), {})
-    return Poller(started.security.enforcement(Role.WORKER), started.security.manager, source, share=0).poll
+    return Poller(started.security.manager, source, share=0).poll
 
 
 def in_use(started: Started) -> str:

@@ -50,14 +50,14 @@ def parent(handover: Handover) -> NodeSecurity:
 def test_a_worker_process_follows_its_parent(own: Authority, parent: NodeSecurity, handover: Handover) -> None:
     path = parent.hand_to_children()
     child = NodeSecurity(load_handover(path))
-    poller = Poller(child.enforcement(Role.WORKER), child.manager, parent_source(path), share=0)
+    poller = Poller(child.manager, parent_source(path), share=0)
     for _change in range(3):
         document, leaf = own.document(), own.leaf(Role.WORKER)
         parent.manager.offer(own.signed(document))
         parent.manager.renew(leaf.pair)
         assert parent.hand_to_children() == path
         assert poller.poll()
-        assert child.manager.epoch == document.epoch
+        assert child.manager.document.epoch == document.epoch
         assert child.enforcement(Role.WORKER).pair == leaf.pair
     newest = load_handover(path)
     assert newest._replace(cert="", key="", ca="", trust="") == handover._replace(cert="", key="", ca="", trust="")
@@ -77,5 +77,5 @@ def test_without_its_parent_nothing_changes(own: Authority, parent: NodeSecurity
     source = parent_source(str(tmp_path / "gone"))
     with pytest.raises(DaskpkiError):
         source.credential(before)
-    assert not Poller(enforcement, TrustManager(enforcement, own.document()), source, share=0).poll()
+    assert not Poller(TrustManager(enforcement, own.document()), source, share=0).poll()
     assert enforcement.pair is before

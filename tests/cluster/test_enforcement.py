@@ -100,7 +100,7 @@ class Site:
 def test_a_connection_outlives_its_peers_certificate_by_the_grace() -> None:
     site = Site()
     alice = site.authority.leaf(Role.CLIENT, "alice", ttl=int(DAY.total_seconds()))
-    poller = Poller(site.enforcement, site.manager, NullSource(), freshness=Freshness(grace=100))
+    poller = Poller(site.manager, NullSource(), freshness=Freshness(grace=100))
     ends = lifetime(load_certificate(alice.credential.leaf)).not_after - time.time()
 
     async def scenario() -> None:
@@ -296,7 +296,7 @@ def test_new_peers_once_the_revocation_list_ran_out(
     site = Site(allow_stale=allowed, revocations_for=DAY)
     context = shown(site, site.authority.leaf(Role.CLIENT, "alice"), tmp_path)
     freshness, hands = Freshness(stale_trust="allow" if allowed else "refuse"), [0.0]
-    poller = Poller(site.enforcement, site.manager, NullSource(), freshness=freshness, clock=lambda: hands[0])
+    poller = Poller(site.manager, NullSource(), freshness=freshness, clock=lambda: hands[0])
 
     async def scenario() -> bytes:
         async with site.running() as scheduler:

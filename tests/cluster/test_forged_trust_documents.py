@@ -178,7 +178,7 @@ def test_a_flood_keeps_no_revocation_out_that_is_polled(own: Authority) -> None:
                     await trust_updates.send_trust(scheduler.address, his.get_connection_args("client"), unknown())
             own.revoke(leaf)
             newest = own.document()
-            poller = Poller(enforcement, manager, Shelf(own.signed(newest)), share=0)
+            poller = Poller(manager, Shelf(own.signed(newest)), share=0)
             await asyncio.to_thread(poller.poll)
             assert enforcement.trust.epoch == newest.epoch
             with pytest.raises(Exception, match=r"cancelled|lost"):

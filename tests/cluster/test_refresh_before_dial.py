@@ -224,7 +224,7 @@ def test_a_look_is_kept_for_a_minute_for_all_clients_of_a_process(own: Authority
     document, leaf = own.document(), alice(own)
     newest = own.signed(own.document())
     managers = [TrustManager(own.enforcement(leaf), document) for _ in range(2)]
-    dials = [DialRefresh(own.enforcement(leaf), manager, NullSource(), shared) for manager in managers]
+    dials = [DialRefresh(manager, NullSource(), shared) for manager in managers]
 
     async def dial_all() -> None:
         for each in dials:
@@ -234,7 +234,7 @@ def test_a_look_is_kept_for_a_minute_for_all_clients_of_a_process(own: Authority
     for moment in (0.0, 59.0, 60.0, 61.0):
         hands[0] = moment
         asyncio.run(dial_all())
-        assert {manager.epoch for manager in managers} == {document.epoch + 1}
+        assert {manager.document.epoch for manager in managers} == {document.epoch + 1}
     assert began == [0.0, 0.0, 60.0], "the first lookup asks once more after what it took"
 
 
@@ -263,7 +263,7 @@ class Counting(NullSource):
 def test_a_place_is_asked_at_most_once_a_minute(own: Authority) -> None:
     document, source, hands = own.document(), Counting(), [0.0]
     enforcement = own.enforcement(alice(own, AGED))
-    on_dial = DialRefresh(enforcement, TrustManager(enforcement, document), source, clock=lambda: hands[0])
+    on_dial = DialRefresh(TrustManager(enforcement, document), source, clock=lambda: hands[0])
     for moment in (0, 1, 59, 60, 61, 119, 120):
         hands[0] = moment
         asyncio.run(on_dial.begin())
@@ -276,7 +276,6 @@ def test_a_dial_with_no_reason_to_look_delays_no_look(own: Authority) -> None:
     begin = TrustManager(enforcement, document).lifetime.not_before
     ages = iter([LIFE / 2, LIFE * 3 / 4])  # before two thirds of it, nothing newer is to be expected
     on_dial = DialRefresh(
-        enforcement,
         TrustManager(enforcement, document),
         source,
         now=lambda: begin + next(ages).total_seconds(),

@@ -77,7 +77,7 @@ def own_node(source: StoreSource, authority: Authority, held: TrustDocument) -> 
     leaf = authority.leaf(Role.WORKER)
     enforcement = Enforcement(leaf.identity, leaf.pair, trust_of(held))
     manager = enforcement.manager = TrustManager(enforcement, held)
-    return OwnNode(manager, Poller(enforcement, manager, WithoutCredential(source), share=0), enforcement.audit)
+    return OwnNode(manager, Poller(manager, WithoutCredential(source), share=0), enforcement.audit)
 
 
 class WithoutCredential(NamedTuple):
@@ -156,7 +156,7 @@ def test_a_credential_that_did_not_hold_is_offered_again(shelves: Shelves, sourc
     held, leaf = authority.document(), authority.leaf(Role.WORKER)
     enforcement = Enforcement(leaf.identity, leaf.pair, trust_of(held))
     manager = TrustManager(enforcement, held)
-    poller = Poller(enforcement, manager, source, share=0)
+    poller = Poller(manager, source, share=0)
     shelves.add(TRUST, authority.signed(held))
     authority.add_authority()
     known = authority.signed(authority.document())
@@ -181,7 +181,7 @@ def test_after_a_push_the_next_look_that_is_answered_asks_for_a_credential(
     held, renewed, leaf = authority.document(), authority.leaf(Role.WORKER), authority.leaf(Role.WORKER)
     enforcement = Enforcement(leaf.identity, leaf.pair, trust_of(held))
     manager = TrustManager(enforcement, held)
-    poller = Poller(enforcement, manager, source)
+    poller = Poller(manager, source)
     shelves.add(TRUST, authority.signed(held))
     shelves.add(TRUST, authority.signed(pushed := authority.document()))
     shelves.add(secret_names.credential_id("default", Role.WORKER, "worker"), encode_credential(renewed.credential, 1))
@@ -252,7 +252,7 @@ def test_versions_that_do_not_hold_hide_none_that_does(shelves: Shelves, source:
     shelves.versions[TRUST] = [authority.signed(held), *junk, authority.signed(revoking), *junk]
     security = own_node(source, authority, held)
     assert not security.poller.poll(), "some did not hold"
-    assert security.manager.epoch == revoking.epoch
+    assert security.manager.document.epoch == revoking.epoch
     refused = [event.detail for event in security.audit.latest if event.kind == REFUSED]
     assert {detail.split(" of ")[0] for detail in refused} == {f"a trust document from version {n}" for n in (2, 3)}
     requests = shelves.requests
@@ -269,7 +269,7 @@ def test_a_thousand_forged_versions_cost_two_reads_each_and_one_request_afterwar
     shelves.versions[TRUST] = [authority.signed(held), authority.signed(revoking), *[forged] * 1000]
     security = own_node(source, authority, held)
     security.poller.poll()
-    assert security.manager.epoch == revoking.epoch
+    assert security.manager.document.epoch == revoking.epoch
     assert shelves.requests < 4 * 1000
     requests = shelves.requests
     assert security.poller.poll()
@@ -289,7 +289,7 @@ def test_a_node_that_missed_a_rollover_catches_up_through_the_versions_between(
     authority.sign_by_active_alone()
     shelves.add(TRUST, authority.signed(newest := authority.document()))
     security.poller.poll()
-    assert (newest.epoch > newer.epoch, security.manager.epoch) == (True, newest.epoch)
+    assert (newest.epoch > newer.epoch, security.manager.document.epoch) == (True, newest.epoch)
 
 
 def test_a_document_of_the_future_is_tried_again_once_the_clock_is_right(shelves: Shelves) -> None:
@@ -340,12 +340,12 @@ def test_below_a_disabled_newest_version_a_valid_document_counts_and_the_disable
     shelves.versions[TRUST] += [authority.signed(revoking), None]
     for _ in range(3):
         assert not security.poller.poll()
-        assert security.manager.epoch == revoking.epoch
+        assert security.manager.document.epoch == revoking.epoch
         with pytest.raises(DisabledError, match="newest version 3"):
             look(source, revoking)
     shelves.versions[TRUST][2] = authority.signed(lost)
     assert security.poller.poll()
-    assert security.manager.epoch == lost.epoch
+    assert security.manager.document.epoch == lost.epoch
 
 
 def test_a_search_that_is_cut_off_resumes_and_reads_no_version_twice(shelves: Shelves, source: StoreSource) -> None:

@@ -60,7 +60,7 @@ def node(authority: Authority, role: Role, directory: Path) -> NodeSecurity:
 
 
 def poller(security: NodeSecurity, shelf: Shelf, **options: Any) -> Poller:
-    return Poller(security.enforcement(Role(security.handover.role)), security.manager, shelf, **options)
+    return Poller(security.manager, shelf, **options)
 
 
 def test_a_rollover_under_load_loses_nothing(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_what_a_restarted_worker_gets_is_the_newest(tmp_path: Path) -> None:
     shelf.leaf = authority.leaf(Role.WORKER)
     assert poller(security, shelf).poll()
     restarted = NodeSecurity(load_handover(path))
-    assert restarted.manager.epoch == security.manager.epoch
+    assert restarted.manager.document.epoch == security.manager.document.epoch
     assert restarted.enforcement(Role.WORKER).pair == shelf.leaf.pair
 
 
@@ -295,4 +295,4 @@ def test_the_poller_looks_again_and_again(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(poller(security, shelf).run(pause))
     assert all(54 <= seconds <= 66 for seconds in pauses)
-    assert security.manager.epoch == authority.document().epoch - 2
+    assert security.manager.document.epoch == authority.document().epoch - 2

@@ -84,7 +84,7 @@ class Crew:
 
     async def epoch(self, epoch: str, count: str) -> None:
         waiting = [worker.security.manager for worker in self._workers[: int(count)]]
-        while waiting := [manager for manager in waiting if manager.epoch < int(epoch)]:
+        while waiting := [manager for manager in waiting if manager.document.epoch < int(epoch)]:
             await self._news.wait()
             self._news.clear()
 

@@ -22,7 +22,7 @@ async def dask_setup(server: Any) -> None:
     """Enforce the rules as `daskpki.cluster.preload.dask_setup` does, and begin to poll the source."""
     enforce(server)
     handover = NODE.handover
-    retire_on_sigterm(server, float(handover.retire or 0))
+    retire_on_sigterm(SERVERS, float(handover.retire or 0))
     if POLLS:  # a nanny's worker, or a further nanny of this process
         return
     source = open_source(handover)

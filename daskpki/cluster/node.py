@@ -24,17 +24,15 @@ from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Final
-from weakref import WeakSet
 
 import dask.config
 import psutil
 from distributed.core import Status
 
 from daskpki.cluster.policy import Server, server_kind
-from daskpki.errors import DaskpkiError
+from daskpki.errors import DaskpkiError, UnavailableError
 
 _PATIENCE: Final = "distributed.comm.timeouts.connect"
-_TEMPORARY: Final = 75  # as UnavailableError: the same start may succeed later
 _CLOSING: Final = 10.0
 """Seconds that Dask gives a nanny's worker process to end, if that much time is left."""
 _LEAST: Final = 1.0
@@ -43,7 +41,6 @@ _REASON: Final = "daskpki-retire-on-sigterm"
 
 logger = logging.getLogger("distributed.daskpki")
 _leaving: set[asyncio.Task[None]] = set()
-_SERVERS: Final[WeakSet[Any]] = WeakSet()
 
 
 async def announce(servers: Collection[Any]) -> None:
@@ -77,7 +74,7 @@ def explain_end(kind: type[BaseException], error: BaseException, trace: Tracebac
     root = chain[-1]
     said, why = found.strerror or str(found), root.strerror if isinstance(root, OSError) else None
     logger.critical("ended: %s", said if not why or why in said else f"{said}: {why}")
-    raise SystemExit(_TEMPORARY)
+    raise SystemExit(UnavailableError.exit_code)  # the same start may succeed later
 
 
 def without_trace(record: logging.LogRecord) -> bool:
@@ -101,24 +98,21 @@ def port_is_taken(address: str, port: int) -> OSError:
     return OSError(errno.EADDRINUSE, f"{address} is taken{holder}: end that, or choose another port")
 
 
-def retire_on_sigterm(server: Any, seconds: float) -> None:
-    """On SIGTERM, retire `server`, a worker or a nanny, and all others of this process, within `seconds` in all.
+def retire_on_sigterm(servers: Collection[Any], seconds: float) -> None:
+    """On SIGTERM, retire the workers or nannies that `servers` then has, within `seconds` in all.
 
     This works only if the main thread runs them, as in Dask's own commands: no other thread receives signals.
     """
-    if server_kind(server) is Server.SCHEDULER or not seconds:
+    if len(servers) > 1 or not seconds or server_kind(next(iter(servers))) is Server.SCHEDULER:
         return
     if threading.current_thread() is not threading.main_thread():
-        return
-    _SERVERS.add(server)
-    if len(_SERVERS) > 1:
         return
     before, loop = signal.getsignal(signal.SIGTERM), asyncio.get_running_loop()
 
     def begin() -> None:
         loop.remove_signal_handler(signal.SIGTERM)
         signal.signal(signal.SIGTERM, before)
-        task = loop.create_task(_leave(tuple(_SERVERS), seconds))
+        task = loop.create_task(_leave(tuple(servers), seconds))
         _leaving.add(task)  # the loop itself keeps no task alive
         task.add_done_callback(end)
 

@@ -10,7 +10,7 @@ import hashlib
 import re
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Final, NamedTuple
@@ -42,23 +42,12 @@ class Bin(NamedTuple):
     counts: Counter[str]
 
 
-class ChainLink(NamedTuple):
-    """A CA certificate: its generation, the generation's state, and its contents."""
-
-    generation: int
-    status: str
-    subject: str
-    fingerprint: str
-    not_before: int
-    not_after: int
-
-
 class Report(NamedTuple):
     """The contents of the page, as of `now` (seconds since the epoch).
 
     `holders` are the newest leaves of each name, valid or expired, earliest end first; `due` of them are valid and due
     for renewal. `revoked` are the revoked ones, latest first. `timeline` counts by role when
-    valid leaves end, `history` when leaves were issued and revoked.
+    valid leaves end, `history` when leaves were issued and revoked. `chain` has the rows of the table of CAs.
     """
 
     cluster: str
@@ -73,7 +62,7 @@ class Report(NamedTuple):
     holders: Sequence[CertificateRecord]
     revoked: Sequence[CertificateRecord]
     reasons: Counter[str]
-    chain: Sequence[ChainLink]
+    chain: Sequence[tuple[object, ...]]
 
 
 def gather(session: Session) -> Report:
@@ -143,18 +132,12 @@ def bins(moments: Iterable[tuple[int, str]], begin: int, end: int) -> list[Bin]:
     return found
 
 
-def _links(entry: AuthorityRecord) -> list[ChainLink]:
-    """The chain of a generation: its intermediates from the issuing one up, and its trust anchor."""
-    if entry.certificate is None:
-        return []
-    links = []
-    for der in (*chain_der(entry), anchor_der(entry)):
+def _links(entry: AuthorityRecord) -> Iterator[tuple[object, ...]]:
+    """Yield a row for each certificate of a generation: its intermediates from the issuing one up, its trust anchor."""
+    for der in (*chain_der(entry), anchor_der(entry)) if entry.certificate else ():
         certificate = load_certificate(der)
-        subject, span = certificate.subject.rfc4514_string(), lifetime(certificate)
-        links.append(
-            ChainLink(entry.generation, entry.status, subject, fingerprint(der), span.not_before, span.not_after)
-        )
-    return links
+        subject, span = certificate.subject.rfc4514_string(), map(day, lifetime(certificate))
+        yield entry.generation, _CA_STATES.get(entry.status, entry.status), subject, *span, fingerprint(der)
 
 
 ROWS: Final = 5_000
@@ -219,7 +202,7 @@ def render_page(report: Report) -> str:
         reasons=report.reasons.most_common(),
         codes=_CODES,
         revoked=[_revocation(entry) for entry in report.revoked[:ROWS]],
-        chain=[_link(link) for link in report.chain],
+        chain=report.chain,
         crl=crl,
         crl_next=day(crl.next_update),
         roles=list(Role),
@@ -249,11 +232,6 @@ def _holder(entry: CertificateRecord, now: int) -> tuple[object, ...]:
 def _revocation(entry: CertificateRecord) -> tuple[object, ...]:
     when, reason = day(entry.revoked_at or entry.reserved_at), entry.reason or "unspecified"
     return f"{entry.role}/{entry.name}", when, reason, day(entry.not_after), f"{entry.serial:x}"
-
-
-def _link(link: ChainLink) -> tuple[object, ...]:
-    span = (day(link.not_before), day(link.not_after))
-    return link.generation, _CA_STATES.get(link.status, link.status), link.subject, *span, link.fingerprint
 
 
 # --- charts

@@ -132,8 +132,9 @@ def _read(path: Path, called: str, *, secret: bool = False, mounted: bool = Fals
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             read_only = mounted and os.fstatvfs(file.fileno()).f_flag & os.ST_RDONLY
-            alone = read_only and status.st_uid == 0 and status.st_dev != os.stat("/").st_dev  # noqa: PTH116 - pathlib is not loaded
-            check_file(called, status, own_uid=_own_uid(), secret=secret and not alone)
+            alone = read_only and status.st_uid == 0 and status.st_dev != Path("/").stat().st_dev
+            own_uid = os.geteuid() if hasattr(os, "geteuid") else 0
+            check_file(called, status, own_uid=own_uid, secret=secret and not alone)
             data = file.read(_MAX_SIZE + 1)
     except OSError as error:
         raise os_error(error, called) from None
@@ -160,10 +161,6 @@ def check_file(path: Path | str, status: os.stat_result, *, own_uid: int, secret
     else:
         forbidden = _OPEN_BEYOND_GROUP
     check_status(path, status, forbidden=forbidden, own_uid=own_uid, more=_IN_KUBERNETES)
-
-
-def _own_uid() -> int:
-    return os.geteuid() if hasattr(os, "geteuid") else 0
 
 
 def export_directory(verified: VerifiedCredential, directory: Path, *, force: bool = False) -> list[Path]:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskpki.authority.report import ROWS, Bin, ChainLink, Report, bins, natural, render_page, timeline
+from daskpki.authority.report import ROWS, Bin, Report, bins, natural, render_page, timeline
 from daskpki.inventory import CertificateRecord
 from daskpki.pki.profile import DAY
 from daskpki.pki.trust_document import CrlPart, TrustDocument
@@ -109,7 +109,7 @@ def test_the_page_says_who_holds_what_and_why_what_was_revoked(run: Run, tmp_pat
 def test_nothing_that_was_recorded_becomes_markup() -> None:
     hostile = "<script>alert(1)</script>&\"'"
     entry = leaf(1, name=hostile)._replace(sans=(f"dns:{hostile}",), key_type=hostile, reason=hostile)
-    link = ChainLink(1, hostile, hostile, hostile, NOW, NOW)
+    link = (1, hostile, hostile, "2026-11-30", "2026-12-01", hostile)
     html = render_page(report_of([entry], cluster=hostile, revoked=[entry], reasons=Counter([hostile]), chain=[link]))
     assert hostile not in html
     assert read(html).text.count(hostile) >= 6

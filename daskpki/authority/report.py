@@ -155,11 +155,8 @@ _CODES: Final = frozenset({"serial", "SHA-256"})
 _CA_STATES: Final = {**STATES, CA_RETIRED: "retired"}
 
 
-class Bar(NamedTuple):
-    """One bin's bar: its tooltip, and sort, x, y, width and height of each part."""
-
-    title: str
-    parts: Sequence[tuple[str, float, float, float, float]]
+_Bar = tuple[str, list[tuple[str, float, float, float, float]]]
+"""One bin's bar: its tooltip, and sort, x, y, width and height of each part."""
 
 
 class Chart(NamedTuple):
@@ -172,7 +169,7 @@ class Chart(NamedTuple):
     sorts: tuple[str, ...]
     left: int
     ticks: Sequence[tuple[float, str]]
-    bars: Sequence[Bar]
+    bars: Sequence[_Bar]
     dates: Sequence[tuple[float, str]]
     numbers: Sequence[tuple[object, ...]]
     width: int = _WIDTH
@@ -271,7 +268,7 @@ def _y(value: float, top: int) -> float:
     return round(_HEIGHT - _BOTTOM - value / top * (_HEIGHT - _BOTTOM - _TOP), 1)
 
 
-def _bar(entry: Bin, sorts: tuple[str, ...], x: float, width: float, top: int) -> Bar:
+def _bar(entry: Bin, sorts: tuple[str, ...], x: float, width: float, top: int) -> _Bar:
     parts, below = [], 0
     for sort in sorts:
         if count := entry.counts[sort]:
@@ -279,4 +276,4 @@ def _bar(entry: Bin, sorts: tuple[str, ...], x: float, width: float, top: int) -
             parts.append((sort, round(x, 1), y, round(width, 1), round(_y(below, top) - y, 1)))
             below += count
     told = ", ".join(f"{count:,} {sort}" for sort in sorts if (count := entry.counts[sort]))
-    return Bar(f"{day(entry.begin)} to {day(entry.end - 1)}: {told}", parts)
+    return f"{day(entry.begin)} to {day(entry.end - 1)}: {told}", parts

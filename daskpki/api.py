@@ -125,8 +125,7 @@ def secret(name: str) -> bytes:
             hint=f"start it by daskpki-entrypoint with --secret {name}=fd; by hand: daskpki secret get {name}",
         )
     try:
-        with open(mounted[name], "rb") as file:  # noqa: PTH123 - pathlib is not loaded otherwise
-            return file.read()
+        return Path(mounted[name]).read_bytes()
     except OSError as error:
         raise NotFoundError(
             f"the secret {name!r} cannot be read at {mounted[name]}: {error.strerror}",

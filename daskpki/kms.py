@@ -187,11 +187,8 @@ class KmsCaKeys(NamedTuple):
 
     client: KmsClient
     uri: str
-
-    @property
-    def sealing(self) -> str:
-        """How the key is sealed, for the log."""
-        return "kms"
+    sealing: str = "kms"
+    """How the key is sealed, for the log."""
 
     def check(self) -> None:
         """Raise unless the key version exists, we may use it, and its kind is one that a CA can have."""

@@ -9,14 +9,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from daskpki.errors import UsageError
 from daskpki.identity import parse_label
 from daskpki.quoting import shown
-
-if TYPE_CHECKING:  # pathlib takes 4 ms to load, and a boot from Secret Manager has no need of it
-    from pathlib import Path
 
 DEFAULT_CLUSTER: Final = "default"
 DEFAULT_STORE: Final = "local:"
@@ -79,8 +77,6 @@ def parse_store_url(text: str) -> StoreUrl:
     if colon and scheme == "local":
         if rest and not rest.startswith("/"):
             raise UsageError(f"store {shown(text)}: the path is not absolute", hint="for example local:/srv/daskpki")
-        from pathlib import Path
-
         return LocalUrl(Path(rest) if rest else None)
     if colon and scheme == "gsm" and rest.startswith("//"):
         project, _, location = rest[2:].rstrip("/").partition("/")
@@ -168,8 +164,6 @@ def _is_loopback(host: str) -> bool:
 
 def home(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
     """The directory of daskpki's own files: DASKPKI_HOME, or the platform's directory for a user's data."""
-    from pathlib import Path
-
     if chosen := environ.get("DASKPKI_HOME"):
         return Path(chosen)
     user = user_home(environ)
@@ -182,8 +176,6 @@ def home(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
 
 def user_home(environ: Mapping[str, str]) -> Path:
     """The user's home directory; UsageError if there is none, as in a container without a passwd entry."""
-    from pathlib import Path
-
     if chosen := environ.get("HOME") or environ.get("USERPROFILE"):
         return Path(chosen)
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
 
 from daskpki import secret_names
@@ -211,8 +212,6 @@ def _open_secret_manager(
 
 def _fetch_from_file(settings: Settings, file: str, environ: Mapping[str, str], policy: RetryPolicy) -> Material:
     """Load the file's credential, and the trust document beside it, else the store's."""
-    from pathlib import Path
-
     from daskpki.credentials.credential_files import load_file
 
     credential, trust = load_file(Path(file), settings.cluster)
@@ -230,8 +229,6 @@ def _fetch_from_file(settings: Settings, file: str, environ: Mapping[str, str], 
 
 def read_directory(directory: str) -> Material:
     """Load a directory that `daskpki export` wrote; raises the errors of `daskpki.credentials.credential_files`."""
-    from pathlib import Path
-
     from daskpki.credentials.credential_files import load_directory
 
     credential, anchors, trust = load_directory(Path(directory))

@@ -12,12 +12,13 @@ Installed versions: the minimum versions are security fixes (docs/adr/0002-depen
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from typing import Any, Final, NamedTuple
+
+from packaging.version import parse
 
 from daskpki import grants
 from daskpki.authority.crl import is_root_crl_due
@@ -294,7 +295,7 @@ def _renew(entry: CertificateRecord) -> str:
     return f"daskpki renew {entry.slug}"
 
 
-FLOORS: Final = {"distributed": (2026, 1, 0), "cryptography": (46, 0, 6)}
+FLOORS: Final = {"distributed": "2026.1.0", "cryptography": "46.0.6"}
 _PEM: Final = "-----BEGIN"
 
 
@@ -303,7 +304,7 @@ def check_versions(installed: Mapping[str, str | None]) -> Iterator[Finding]:
     low = list(_too_old(installed))
     yield from low
     dask, distributed = installed.get("dask"), installed.get("distributed")
-    if dask and distributed and _numbers(dask)[:3] != _numbers(distributed)[:3]:
+    if dask and distributed and parse(dask).release != parse(distributed).release:
         reason = f"dask {dask} and distributed {distributed} are of different releases"
         yield warning("dask", reason, f"pip install 'dask=={distributed}'")
     elif not low:
@@ -311,18 +312,14 @@ def check_versions(installed: Mapping[str, str | None]) -> Iterator[Finding]:
 
 
 def _too_old(installed: Mapping[str, str | None]) -> Iterator[Finding]:
-    for name, floor in FLOORS.items():
-        version, least = installed.get(name), ".".join(map(str, floor))
+    for name, least in FLOORS.items():
+        version = installed.get(name)
         if version is None:
             yield error(name, "is not installed", f"pip install '{name}>={least}'")
-        elif _numbers(version) < floor:
+        elif parse(version) < parse(least):
             yield error(
                 name, f"{version} has known security faults, which {least} fixes", f"pip install '{name}>={least}'"
             )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
 
 
 _TLS_FILES: Final = ("ca-file", *(f"{role}.{file}" for role in Role for file in ("cert", "key")))

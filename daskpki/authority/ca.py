@@ -57,10 +57,10 @@ class CertificateAuthority:
         reading: bool = False,
     ) -> None:
         name = parse_label(cluster, "cluster")
-        self.issuers = Issuers(store.secrets, name, places)
+        issuers = Issuers(store.secrets, name, places)
         anchor = Anchored(store, name, clock, ca_sha256)
         anchor.reading = reading
-        self.session = Session(store, name, who or claimed_user(), command, clock, anchor, self.issuers)
+        self.session = Session(store, name, who or claimed_user(), command, clock, anchor, issuers)
         self._view: Inventory | None = None
         self._domains: dict[int, str] = {}  # by generation; a CA's never changes
 
@@ -72,7 +72,7 @@ class CertificateAuthority:
         from daskpki.authority.creation import init_ca, plan_ca
 
         wanted = plan or plan_ca(self.session.cluster)
-        made = init_ca(self.session, wanted, self.issuers.place(ca_key), self.issuers)
+        made = init_ca(self.session, wanted, self.session.issuers.place(ca_key))
         self._view = None
         return made
 
@@ -98,18 +98,18 @@ class CertificateAuthority:
     def issuer(self) -> Issuer:
         """The active generation with its key opened, once for this object."""
         try:
-            return self.issuers(self.active())
+            return self.session.issuers(self.active())
         except NotFoundError:  # its key was erased, perhaps since it was dropped after it was seen
             self.inventory()
-            return self.issuers(self.active())
+            return self.session.issuers(self.active())
 
     def _open_living(self) -> None:
         """Open every key that will have to sign, before anything is recorded."""
         self._view = None
         try:
-            self.issuers.open(published_authorities(self._seen()))
+            self.session.issuers.open(published_authorities(self._seen()))
         except NotFoundError:  # as in `issuer`
-            self.issuers.open(published_authorities(self.inventory()))
+            self.session.issuers.open(published_authorities(self.inventory()))
 
     def requests(
         self,
@@ -200,7 +200,7 @@ class CertificateAuthority:
         from daskpki.pki.crl import next_update
 
         if next_update(self.trust()) < end.timestamp():
-            publish(self.session, self.issuers, fresh_crls=True)
+            publish(self.session, fresh_crls=True)
         head = self.session.anchor.chain.head()
         assert head is not None, "it was read just now"
         return head.payload
@@ -220,7 +220,7 @@ class CertificateAuthority:
             from daskpki.authority.publication import is_rolled_back, publish
 
             if needed or is_rolled_back(self.session, self.session.log.read_cached()):  # with what this one published
-                publish(self.session, self.issuers)
+                publish(self.session)
 
     def _abandon_stale(self) -> bool:
         """Abandon stale reservations; their serials belong on the CRL, so the caller publishes."""
@@ -267,7 +267,7 @@ class CertificateAuthority:
         from daskpki.authority.revocation import revoke, valid
 
         self._open_living()
-        return revoke(self.session, self.issuers, valid(which, self.session.now().timestamp()), reason)
+        return revoke(self.session, valid(which, self.session.now().timestamp()), reason)
 
     def revocable(self, which: str, reason: str = "unspecified") -> list[CertificateRecord]:
         """The certificates that `revoke` would revoke now; the same errors."""
@@ -280,24 +280,24 @@ class CertificateAuthority:
         from daskpki.authority.revocation import on_hold, release
 
         self._open_living()
-        return release(self.session, self.issuers, on_hold(which))
+        return release(self.session, on_hold(which))
 
     def sign_root_crl(self, root: OfflineRoot, *, revoke: bool = False) -> KeptCrl:
         """Let an offline root sign the CRL of its intermediate again, and publish it (`daskpki.authority.crl`)."""
         from daskpki.authority.crl import OFFLINE_ROOT, sign_root_crl
         from daskpki.authority.publication import publish
 
-        self.issuers.open(published_authorities(self._seen()))
+        self.session.issuers.open(published_authorities(self._seen()))
         signed = sign_root_crl(self.session, root, revoke=revoke)
         if signed.state == OFFLINE_ROOT:
-            publish(self.session, self.issuers)
+            publish(self.session)
         return signed
 
     def rollover(self) -> Rollover:
         """The rollover, which replaces this CA by a new one step by step."""
         from daskpki.authority.rollover import Rollover
 
-        return Rollover(self.session, self.issuers, self.inventory, self.renew)
+        return Rollover(self.session, self.inventory, self.renew)
 
     def has_valid(self, identity: Identity) -> bool:
         """True if the newest leaf of that identity is valid now."""
@@ -322,7 +322,7 @@ class CertificateAuthority:
         if address in self.trust().schedulers:
             return False
         self._open_living()
-        publish(self.session, self.issuers, schedulers=[address])
+        publish(self.session, schedulers=[address])
         return True
 
     def verifier(self) -> Verifier:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from daskpki.authority.ca_keys import CaKeys, Issuers, OfflineRoot, parse_ca_key_type
+from daskpki.authority.ca_keys import CaKeys, OfflineRoot, parse_ca_key_type
 from daskpki.authority.lookup import anchor_der, policy_settings
 from daskpki.authority.publication import publish
 from daskpki.authority.session import Session, new_operation, random_serial
@@ -63,17 +63,15 @@ def plan_ca(
     return Plan(policy, parse_ca_key_type(key_type), offline_root)
 
 
-def create(
-    session: Session, plan: Plan, keys: CaKeys, check: Check, adopt: Callable[[Issuer], None]
-) -> AuthorityRecord:
-    """Create and record a generation; `adopt` is given its issuer, which may have to sign that record."""
+def create(session: Session, plan: Plan, keys: CaKeys, check: Check) -> AuthorityRecord:
+    """Create and record a generation, whose key is open from then on."""
     keys.check()
     root_key = _root_key(session, plan)
     operation = new_operation()
     reserved = _reserve(session, plan, keys, operation, check)
     key = keys.make(reserved.generation, plan.key_type)
     issuer, body = _sign(session, plan, key, root_key, reserved.generation)
-    adopt(issuer)
+    session.issuers.adopt(issuer)  # it may have to sign its own record
     return _record(session, reserved, body, operation, check)
 
 
@@ -139,7 +137,7 @@ def _record(
     return authority_after(reserved, record)
 
 
-def init_ca(session: Session, plan: Plan, keys: CaKeys, issuers: Issuers) -> AuthorityRecord:
+def init_ca(session: Session, plan: Plan, keys: CaKeys) -> AuthorityRecord:
     """Make the CA, or finish an interrupted one; AlreadyExistsError if there is a complete one, PolicyError."""
     inventory = session.log.inventory()
     made = _made(inventory)
@@ -150,8 +148,8 @@ def init_ca(session: Session, plan: Plan, keys: CaKeys, issuers: Issuers) -> Aut
         _check_is_ours(authority, plan, keys, session.cluster)
     else:
         check = partial(_refuse_another, cluster=session.cluster)
-        authority = create(session, plan, keys, check, issuers.adopt)
-    issuers(authority)
+        authority = create(session, plan, keys, check)
+    session.issuers(authority)
     activated = Draft(CA_ACTIVATED, {"generation": authority.generation})
 
     def decide(inventory: Inventory) -> list[Draft]:
@@ -159,7 +157,7 @@ def init_ca(session: Session, plan: Plan, keys: CaKeys, issuers: Issuers) -> Aut
         return [activated] if known[authority.generation] == CA_CREATED else []
 
     session.commit(decide, session.stamp())
-    publish(session, issuers)
+    publish(session)
     return authority._replace(status=CA_ACTIVATED)
 
 

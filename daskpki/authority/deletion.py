@@ -89,7 +89,7 @@ def revoke_all(authority: CertificateAuthority) -> Sequence[CertificateRecord]:
     if not _valid(authority.inventory(), now):
         return ()
     authority.issuer()
-    return revoke(session, authority.issuers, lambda inventory: _valid(inventory, now), REASON)
+    return revoke(session, lambda inventory: _valid(inventory, now), REASON)
 
 
 def delete_secrets(authority: CertificateAuthority, planned: Deletion, report: Callable[[str], None]) -> None:

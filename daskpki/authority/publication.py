@@ -11,7 +11,7 @@ every node that has seen the newest one refuses another with its epoch, and CRLs
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -22,7 +22,6 @@ from daskpki.authority.session import Session, new_operation
 from daskpki.errors import AlreadyExistsError, NotFoundError, NotTrustedError
 from daskpki.inventory import AuthorityRecord, CertificateRecord, Inventory
 from daskpki.pki.crl import crl_due, every_revoked_serial, next_update, revoked_serials
-from daskpki.pki.issuer import Issuer
 from daskpki.pki.trust import carried, sign_succession, sign_trust, verify_trust
 from daskpki.pki.trust_document import (
     FORMAT,
@@ -39,9 +38,6 @@ from daskpki.records import PUBLISHED, REVOKED, REVOKING, Draft
 from daskpki.store.append_chain import ChainHead, Link, Tip
 
 _LOGGER: Final = logging.getLogger(__name__)
-
-OpenIssuer = Callable[[AuthorityRecord], Issuer]
-"""Gives a generation with its key opened; raises what opening a key raises."""
 
 
 def current_trust(session: Session) -> TrustDocument:
@@ -66,7 +62,6 @@ def _verified(session: Session, inventory: Inventory, payload: TrustPayload) -> 
 
 def publish(
     session: Session,
-    issuers: OpenIssuer,
     *,
     old_keys: bool = True,
     schedulers: Sequence[str] | None = None,
@@ -102,15 +97,15 @@ def publish(
         previous = None if rolled_back else known
         before[:] = [previous] if previous else []
         revoking[:] = inventory.certificates(statuses=[REVOKING])
-        document = _compose(session, inventory, previous, link, issuers, adding=adding, fresh_crls=fresh_crls)
-        dropped = _dropped(inventory, previous, document) if previous and old_keys else []
+        document = _compose(session, inventory, previous, link, adding=adding, fresh_crls=fresh_crls)
+        left = _dropped(inventory, previous, document) if previous and old_keys else []
         if previous is not None:
-            statements = [sign_succession(document.cluster, issuers(entry), document.active) for entry in dropped]
+            statements = [sign_succession(document.cluster, session.issuers(entry), document.active) for entry in left]
             document = document._replace(successions=carried([*previous.successions, *statements]))
         addresses = schedulers if schedulers is not None else known.schedulers if known else ()
         document = document._replace(schedulers=tuple(addresses))
-        signing = sorted([*dropped, *published_authorities(inventory, adding)])
-        data = sign_trust(document, [issuers(entry) for entry in signing])
+        signing = sorted([*left, *published_authorities(inventory, adding)])
+        data = sign_trust(document, [session.issuers(entry) for entry in signing])
         return TrustPayload(data, parse_trust(data))
 
     head = chain.append(build, operation)
@@ -157,7 +152,6 @@ def _compose(
     inventory: Inventory,
     previous: TrustDocument | None,
     link: Link,
-    issuers: OpenIssuer,
     *,
     adding: int | None,
     fresh_crls: bool,
@@ -178,7 +172,7 @@ def _compose(
             Anchor(entry.generation, STATES[entry.status], anchor_der(entry), chain_der(entry)) for entry in living
         ),
         crls=tuple(
-            present_crl(session, inventory, previous, revoked, issuers(entry), least=least, fresh=fresh_crls)
+            present_crl(session, inventory, previous, revoked, session.issuers(entry), least=least, fresh=fresh_crls)
             for entry in living
         ),
         log=inventory.head,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from daskpki.authority.lookup import find, is_slug, not_issued
-from daskpki.authority.publication import OpenIssuer, publish
+from daskpki.authority.publication import publish
 from daskpki.authority.session import Session
 from daskpki.errors import PolicyError, UsageError
 from daskpki.handover import USUAL
@@ -64,7 +64,7 @@ def revocable(inventory: Inventory, select: Select, reason: str) -> list[Certifi
     return [entry for entry in select(inventory) if _may_become(entry, reason)]
 
 
-def revoke(session: Session, issuers: OpenIssuer, select: Select, reason: str) -> list[CertificateRecord]:
+def revoke(session: Session, select: Select, reason: str) -> list[CertificateRecord]:
     """Revoke the selected leaves and publish; returns those that changed."""
     changing: list[CertificateRecord] = []
 
@@ -73,12 +73,12 @@ def revoke(session: Session, issuers: OpenIssuer, select: Select, reason: str) -
         return [Draft(REVOKING, {"serial": f"{entry.serial:x}", "reason": reason}) for entry in changing]
 
     records = session.commit(decide, session.stamp())
-    publish(session, issuers)
+    publish(session)
     changed = [certificate_after(entry, record) for entry, record in zip(changing, records, strict=True)]
     return [entry._replace(status=REVOKED) for entry in changed]
 
 
-def release(session: Session, issuers: OpenIssuer, select: Select) -> list[CertificateRecord]:
+def release(session: Session, select: Select) -> list[CertificateRecord]:
     """Release the selected certificates from hold and publish; PolicyError for another reason than certificateHold."""
     released: list[CertificateRecord] = []
 
@@ -89,7 +89,7 @@ def release(session: Session, issuers: OpenIssuer, select: Select) -> list[Certi
         return [Draft(RELEASED, {"serial": f"{entry.serial:x}"}) for entry in released]
 
     records = session.commit(decide, session.stamp())
-    publish(session, issuers)
+    publish(session)
     return [certificate_after(entry, record) for entry, record in zip(released, records, strict=True)]
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from daskpki.authority.ca_keys import Issuers, OfflineRoot
+from daskpki.authority.ca_keys import OfflineRoot
 from daskpki.authority.creation import Check, Plan, create
 from daskpki.authority.lookup import active_authority, living_authorities, recorded_policy, shows_authorities
 from daskpki.authority.publication import publish
@@ -95,9 +95,8 @@ class Successor(NamedTuple):
 class Rollover:
     """The steps of a rollover, for one cluster."""
 
-    def __init__(self, session: Session, issuers: Issuers, inventory: Callable[[], Inventory], renew: Renew) -> None:
+    def __init__(self, session: Session, inventory: Callable[[], Inventory], renew: Renew) -> None:
         self._session = session
-        self._issuers = issuers
         self._inventory = inventory
         self._renew = renew
 
@@ -125,7 +124,7 @@ class Rollover:
                 f"a rollover is under way: CA {now.active.generation} issues, CA {now.others[0].generation} retires",
                 hint="daskpki rotate-ca finish, or abort",
             )
-        self._issuers.open([now.active])  # before anything is recorded: both will have to sign
+        self._session.issuers.open([now.active])  # before anything is recorded: both will have to sign
         made = now.others[-1] if now.others else self._create(now.active, successor, _refuse_another)
         self._publish(adding=made.generation)
         return made, bool(now.others)
@@ -148,7 +147,7 @@ class Rollover:
         now = self.status()
         if now.phase == RETIRING:
             return self._take_over(now, min(now.living))
-        self._issuers.open([now.active])  # before anything is recorded: it will have to sign
+        self._session.issuers.open([now.active])  # before anything is recorded: it will have to sign
         self._session.commit(_dropping(CA_CREATED), self._session.stamp())
         self._publish()
         self._discard()
@@ -165,7 +164,7 @@ class Rollover:
             newest = now.others[-1].generation
             raise ConflictError(f"CA {newest} does not issue yet", hint="daskpki rotate-ca promote, or abort")
         if old_keys:
-            self._issuers.open(now.living)
+            self._session.issuers.open(now.living)
         moment = self._session.now().timestamp()
 
         def decide(inventory: Inventory) -> list[Draft]:
@@ -197,7 +196,7 @@ class Rollover:
         if made is None:
             now = self.status()
             if old_keys:
-                self._issuers.open(now.living)
+                self._session.issuers.open(now.living)
             made = self._create(now.active, successor, lambda _inventory: None, emergency=True)
         self._session.commit(_activating(made.generation, CA_RETIRED), self._session.stamp())
         self._publish(old_keys=old_keys)
@@ -224,19 +223,19 @@ class Rollover:
             raise UsageError(
                 f"CA {active.generation} has an offline root, and so has its successor", hint="--offline-root NEWFILE"
             )
-        keys = self._issuers.successor_place(active, successor.ca_key, lower=successor.lower_sealing)
+        keys = self._session.issuers.successor_place(active, successor.ca_key, lower=successor.lower_sealing)
         policy = recorded_policy(active)
         domains = [*policy.permitted_dns, *successor.permit_dns]
         policy = make_policy(policy.trust_domain, domains, max_ttl=policy.max_ttl)
         plan = Plan(policy, successor.key_type, successor.offline_root, emergency)
-        return create(self._session, plan, keys, check, self._issuers.adopt)
+        return create(self._session, plan, keys, check)
 
     def _take_over(self, now: RolloverStatus, target: AuthorityRecord) -> AuthorityRecord:
         inventory, moment = self._inventory(), self._session.now()
         check_issuable(
             valid_elsewhere(inventory, target.generation, moment.timestamp()), target, moment, issuing_ends(inventory)
         )
-        self._issuers.open(now.living)
+        self._session.issuers.open(now.living)
         self._session.commit(_activating(target.generation, CA_RETIRING), self._session.stamp())
         self._publish()
         return target
@@ -244,7 +243,7 @@ class Rollover:
     def _publish(self, *, old_keys: bool = True, adding: int | None = None) -> None:
         """Publish unless the trust document already shows the CAs of the log."""
         if not shows_authorities(self._inventory()):
-            publish(self._session, self._issuers, old_keys=old_keys, adding=adding)
+            publish(self._session, old_keys=old_keys, adding=adding)
             self._inventory()
 
     def _discard(self) -> bool:
@@ -253,7 +252,7 @@ class Rollover:
         for entry in self._inventory().authorities():
             if entry.status == CA_RETIRED and entry.certificate:  # no place of a key that was never made is asked
                 try:
-                    self._issuers.place(entry.key_uri).discard(entry.generation)
+                    self._session.issuers.place(entry.key_uri).discard(entry.generation)
                 except AccessDeniedError:
                     erased = False
         return erased

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from daskpki.authority.anchor import Anchored
 from daskpki.authority.lookup import check_no_emergency
-from daskpki.inventory import AUTHORITY_KINDS, AuthorityRecord, Inventory, authority_after
+from daskpki.inventory import AUTHORITY_KINDS, Inventory, authority_after
 from daskpki.records import CommitSignature, Draft, Head, Record, Stamp
 from daskpki.signed_commits import recorded_generations, sign_commit, signers
 from daskpki.store.port import RecordLog, Store
 
 if TYPE_CHECKING:
-    from daskpki.pki.issuer import Issuer
+    from daskpki.authority.ca_keys import Issuers
 
 
 def random_serial() -> int:
@@ -60,7 +60,8 @@ class Session(NamedTuple):
     clock: Callable[[], datetime]
     anchor: Anchored
     """The trust anchor by which this command judges the log."""
-    issuers: Callable[[AuthorityRecord], Issuer]
+    issuers: Issuers
+    """Opens the keys of the CA's generations."""
 
     @property
     def log(self) -> RecordLog:

@@ -141,7 +141,7 @@ def _check_files(authority: CertificateAuthority, place: Place) -> None:
         return
     keys = {str(n): credential.key for n, credential in enumerate(_credentials(authority)) if credential.key}
     for entry in living_authorities(authority.inventory()):
-        keys[f"CA {entry.generation}"] = serialize_key(authority.issuers(entry).key)
+        keys[f"CA {entry.generation}"] = serialize_key(authority.session.issuers(entry).key)
     assert not Canary(keys).in_files(place.directories)
     assert not plain_keys(place.directories)
 

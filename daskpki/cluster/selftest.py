@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -29,30 +30,26 @@ from daskpki.cluster.tls import key_pair
 from daskpki.errors import NotTrustedError
 from daskpki.identity import Identity, Role, default_trust_domain
 from daskpki.pki.credential import Credential
-from daskpki.pki.issuer import Issuer, create_root, issue_leaf
+from daskpki.pki.issuer import create_root, issue_leaf
 from daskpki.pki.keys import KeyType, generate_key, serialize_key
-from daskpki.pki.profile import LeafRequest, Policy, make_policy
+from daskpki.pki.profile import LeafRequest, make_policy
 
 _CLUSTER = "rehearsal"
 
 
-def rehearsal_pair() -> tuple[Enforcement, Enforcement]:
-    """Make the Enforcements of a scheduler and of a worker that trust each other, with fresh keys."""
+def _enforcements(*roles: Role) -> Iterator[Enforcement]:
+    """Make Enforcements that trust each other, with fresh keys."""
     now = datetime.now(UTC)
     policy = make_policy(default_trust_domain(_CLUSTER))
     issuer = create_root(_CLUSTER, policy, generate_key(KeyType.P256), generation=1, serial=1, now=now)
-    return _enforcement(issuer, policy, Role.SCHEDULER, now), _enforcement(issuer, policy, Role.WORKER, now)
-
-
-def _enforcement(issuer: Issuer, policy: Policy, role: Role, now: datetime) -> Enforcement:
-    identity = Identity(policy.trust_domain, role, role.value)
-    key = generate_key(KeyType.P256)
-    leaf = issue_leaf(issuer, LeafRequest(identity), key.public_key(), serial=2, now=now, policy=policy)
-    credential = Credential(_CLUSTER, identity, serialize_key(key), leaf.public_bytes(Encoding.DER), ())
     root = issuer.root.public_bytes(Encoding.DER)
     trust = TrustState(_CLUSTER, policy.trust_domain, 1, (root,), frozenset({ca_name(root)}))
-    pair = key_pair(credential)
-    return Enforcement(identity, pair, trust, mode=WorkerClients.LIMITED, audit=Audit(log=None))
+    for role in roles:
+        identity = Identity(policy.trust_domain, role, role.value)
+        key = generate_key(KeyType.P256)
+        leaf = issue_leaf(issuer, LeafRequest(identity), key.public_key(), serial=2, now=now, policy=policy)
+        credential = Credential(_CLUSTER, identity, serialize_key(key), leaf.public_bytes(Encoding.DER), ())
+        yield Enforcement(identity, key_pair(credential), trust, mode=WorkerClients.LIMITED, audit=Audit(log=None))
 
 
 TESTED: Final = ("2026.1.0", "2026.6.0", "2026.7.0", "2026.8.0")
@@ -97,7 +94,7 @@ def tested_with() -> str:
 
 async def _rehearse() -> None:
     install()
-    scheduler, worker = rehearsal_pair()
+    scheduler, worker = _enforcements(Role.SCHEDULER, Role.WORKER)
     heard: list[Any] = []
 
     async def serve(comm: Any) -> None:

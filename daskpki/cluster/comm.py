@@ -72,23 +72,16 @@ def _verify_size(units: str, size: int, most: int | None) -> None:
         raise TooLongError(f"a message of {size} {units}, where at most {most} are read")
 
 
-class LocalReplies:
-    """Replies of this process to itself; they overtake a read that waits for the network."""
+class LocalReplies(asyncio.Queue[list[Any]]):
+    """Batches of replies of this process to itself; they overtake a read that waits for the network."""
 
-    def __init__(self) -> None:
-        self._batches: asyncio.Queue[list[Any]] = asyncio.Queue()
-        self._reading: asyncio.Future[Any] | None = None
-
-    def put(self, messages: list[Any]) -> None:
-        """Add messages to be read next."""
-        if messages:
-            self._batches.put_nowait(messages)
+    _reading: asyncio.Future[Any] | None = None
 
     async def race(self, read: Callable[[], Awaitable[Any]]) -> Any:
         """Return the local replies or the result of `read`, whichever comes first."""
         if self._reading is None:
             self._reading = asyncio.ensure_future(read())
-        local = asyncio.ensure_future(self._batches.get())
+        local = asyncio.ensure_future(self.get())
         try:
             await asyncio.wait({self._reading, local}, return_when=asyncio.FIRST_COMPLETED)
             if local.done():
@@ -441,7 +434,7 @@ class PkiTLS(tcp.TLS):
         self._log(str(refusal))
         self._registered_locally = True
         self.conversation.begin_local_stream()
-        self._local_replies.put([{"op": "stream-start"}])
+        self._local_replies.put_nowait([{"op": "stream-start"}])
         return _NOTHING
 
     def _convert_call(self, message: Any) -> Any:
@@ -468,11 +461,11 @@ class PkiTLS(tcp.TLS):
 
     def _check_outbound_streamed(self, message: Any, *, as_it_is: bool) -> Any:
         """Return the message to send, or _NOTHING; `as_it_is` if nothing in it would be unpickled at the other end."""
-        refusal, unsendable = _refusal(self.conversation.check_outbound_stream, message), ""
+        refusal, unsendable = _refusal(self.conversation.check_outbound, message), ""
         if self.conversation.guarded and (refusal is not None or not as_it_is):
             sent, unsendable = try_sendable(message)
             if not unsendable:
-                message, refusal = sent, _refusal(self.conversation.check_outbound_stream, sent)
+                message, refusal = sent, _refusal(self.conversation.check_outbound, sent)
         if self._registered_locally and (refusal is None or message["op"] in WORKER_CLIENT_STREAM):
             return _NOTHING  # without a line in the log for each heartbeat
         if refusal is None and not unsendable:
@@ -480,7 +473,7 @@ class PkiTLS(tcp.TLS):
         reason = unsendable if unsendable and (refusal is None or _is_outcome(message)) else str(refusal)
         self._log(reason)
         if refusal is not None:
-            self._local_replies.put(answer_stream(message, reason))
+            self._local_replies.put_nowait(answer_stream(message, reason))
         return failed_task(message, reason) if _is_outcome(message) else _NOTHING
 
 

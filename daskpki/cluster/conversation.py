@@ -179,8 +179,7 @@ class Conversation:
 
     def check_outbound_call(self, message: Mapping[str, Any]) -> None:
         """Judge a call that we are about to send; OperationRefusedError."""
-        if not _names_one_of(self._outbound, message):
-            verify_sendable(self.peer.identity.role, Channel.RPC, message, self._ourselves)
+        self.check_outbound(message)
         self.asked = str(message.get("op"))
         if self.asked in STREAM_AFTER:
             self._enter(STREAM_AFTER[self.asked])
@@ -189,13 +188,13 @@ class Conversation:
         """Begin a client's stream on our side only; the peer does not know of it."""
         self._enter(Channel.CLIENT_STREAM)
 
-    def check_outbound_stream(self, message: Mapping[str, Any]) -> None:
-        """Judge one message of a stream that we are about to send; OperationRefusedError."""
+    def check_outbound(self, message: Mapping[str, Any]) -> None:
+        """Judge one message that we are about to send, by the phase of the connection; OperationRefusedError."""
         if not _names_one_of(self._outbound, message):
             verify_sendable(self.peer.identity.role, self.channel, message, self._ourselves)
 
     def may_send_all(self, messages: Iterable[Any]) -> bool:
-        """True if `check_outbound_stream` allows all of these by their operations alone."""
+        """True if `check_outbound` allows all of these by their operations alone."""
         return all(_names_one_of(self._outbound, message) for message in messages)
 
     def _begin_stream(self, message: Mapping[str, Any]) -> None:

@@ -178,7 +178,7 @@ class TestTheModeThatTheSchedulerAnnounces:
         conversation.use_mode("limited")
         conversation.check_outbound_call({"op": "register-client", "client": "Client-worker-1"})
         with pytest.raises(OperationRefusedError, match="DASKPKI_WORKER_CLIENTS=limited"):
-            conversation.check_outbound_stream({"op": "update-graph"})
+            conversation.check_outbound({"op": "update-graph"})
 
     def test_nobody_else_announces(self) -> None:
         conversation = on_scheduler(peer(Role.WORKER), LIMITED)

@@ -129,19 +129,14 @@ def load_key_pair(context: ssl.SSLContext, pair: KeyPair) -> None:
     """Load key and certificates into `context`; NotTrustedError if they do not match or do not parse."""
     try:
         if _DESCRIPTORS.is_dir():
-            load_through_pipes(context, pair)
+            with _pipe(pair.certificates.encode()) as certificates, _pipe(pair.key.reveal()) as key:
+                context.load_cert_chain(certificates, key)
         else:
             load_through_sealed_file(context, pair)
     except OSError:  # ssl.SSLError is one; through a pipe OpenSSL's errors come with a misleading errno (ESPIPE)
         raise NotTrustedError(
             "key and certificate cannot be loaded: they do not belong together, or are not unencrypted PEM"
         ) from None
-
-
-def load_through_pipes(context: ssl.SSLContext, pair: KeyPair) -> None:
-    """Load them through pipes, on Linux, macOS and BSD."""
-    with _pipe(pair.certificates.encode()) as certificates, _pipe(pair.key.reveal()) as key:
-        context.load_cert_chain(certificates, key)
 
 
 @contextmanager

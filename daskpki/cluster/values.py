@@ -189,8 +189,12 @@ def _is_metrics(value: object) -> bool:
 def _is_versions(value: object) -> bool:
     if not value:
         return isinstance(value, dict)
-    packages: Callable[[object], bool] = lambda each: _is_mapping(each, _is_text, _or_none(_is_text), 1000)  # noqa: E731
-    return _has(value, {"packages": packages}) and _is_small(value)
+    return _has(value, {"packages": _is_packages}) and _is_small(value)
+
+
+def _is_packages(value: object) -> bool:
+    """Versions by the names of packages; None for one that is not installed."""
+    return _is_mapping(value, _is_text, lambda version: version is None or _is_text(version), 1000)
 
 
 def _is_resource(value: object) -> bool:
@@ -213,10 +217,6 @@ def _is_error(value: object) -> bool:
         and isinstance(header.get("compression"), tuple)
         and len(header["compression"]) == frames
     )
-
-
-def _or_none(judge: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or judge(value)
 
 
 KINDS: Final[Mapping[str, Callable[[Any], bool]]] = {

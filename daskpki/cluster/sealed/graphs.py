@@ -265,12 +265,8 @@ def _annotations(found: Any) -> dict[str, Any]:
     _require((wrong := misfit(_KINDS, found)) is None, f"the annotation {wrong}")
     for name in found.keys() & _ANNOTATIONS.keys():
         _require(found[name] is None or _ANNOTATIONS[name](found[name]), f"the annotation {name}")
-    return {name: _as_sent(value) for name, value in found.items()}
-
-
-def _as_sent(value: Any) -> Any:
-    """A tuple as a list: the wire does not tell them apart, and Dask's client makes lists."""
-    return list(value) if type(value) is tuple else value
+    # A tuple as a list: the wire does not tell them apart, and Dask's client makes lists.
+    return {name: list(value) if type(value) is tuple else value for name, value in found.items()}
 
 
 def _by_key(found: Any, keys: Sequence[Any]) -> dict[str, dict[Any, Any]]:

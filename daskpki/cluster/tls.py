@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from daskpki.confidential import Confidential
-from daskpki.errors import DaskpkiError, NotTrustedError
+from daskpki.errors import NotTrustedError
 from daskpki.pki.credential import Credential, certificate_pem, key_pem
 
 _SWEEPER: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -174,11 +174,9 @@ def load_through_sealed_file(context: ssl.SSLContext, pair: KeyPair) -> None:
 def _encrypt(key: Confidential, passphrase: str) -> bytes:
     from cryptography.hazmat.primitives import serialization
 
-    try:
-        private = serialization.load_pem_private_key(key.reveal(), password=None)
-    except (TypeError, ValueError) as error:
-        raise DaskpkiError("the private key is not unencrypted PEM") from error
-    return private.private_bytes(
+    from daskpki.pki.keys import parse_key
+
+    return parse_key(key).private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.BestAvailableEncryption(passphrase.encode()),

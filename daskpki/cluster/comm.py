@@ -400,10 +400,10 @@ class PkiTLS(tcp.TLS):
     def _send_newer_trust(self) -> None:
         """After the reply to a registration, send our trust document to a peer with an older one."""
         manager = self._enforcement.manager
-        message = manager.message() if manager is not None else None
+        signed = manager.signed if manager is not None else None
         theirs = self.remote_info.get(EPOCH)
-        if manager is not None and message is not None and isinstance(theirs, int) and theirs < manager.document.epoch:
-            self.send_soon(message)
+        if manager is not None and signed is not None and isinstance(theirs, int) and theirs < manager.document.epoch:
+            self.send_soon(trust_updates.message(signed))
 
     def _check_outbound(self, message: Any) -> Any:
         if self.conversation.server:

@@ -203,10 +203,6 @@ class TrustManager:
     def _leaf(self) -> bytes:
         return parse_certificates(self.enforcement.pair.certificates.encode(), "our certificate")[0]
 
-    def message(self) -> dict[str, Any] | None:
-        """Make the message that carries the document in force; None without its signed form."""
-        return None if self.signed is None else message(self.signed)
-
     def offer(self, signed: Confidential, *, sender: Peer | None = None) -> bool:
         """Put `signed` in force if it is newer than the current document; return True if it is.
 
@@ -226,10 +222,9 @@ class TrustManager:
             if sender is not None:
                 self._refusals.note(sender)
             raise
-        message = self.message()
         for comm in self.enforcement.connections():
-            if message is not None and comm.conversation.server is Server.SCHEDULER:
-                comm.send_soon(message)
+            if comm.conversation.server is Server.SCHEDULER:
+                comm.send_soon(message(signed))
         for listener in self.on_trust:
             listener(self)
         return True

@@ -67,10 +67,6 @@ def _descriptors() -> int | None:
     return None if allowed == resource.RLIM_INFINITY else allowed
 
 
-def _nobody(_most: int, _why: str) -> None:
-    """Close no connection."""
-
-
 class PendingConnections:
     """The pending connections of one server. At the limit the longest idle one is closed, never a new one.
 
@@ -79,7 +75,7 @@ class PendingConnections:
     A peer's time is counted only while nothing that it sent is unread: delays of this process do not count.
     """
 
-    def __init__(self, audit: Audit, close_known: Callable[[int, str], None] = _nobody) -> None:
+    def __init__(self, audit: Audit, close_known: Callable[[int, str], None] = lambda _most, _why: None) -> None:
         self._audit = audit
         self._close_known = close_known
         self.limit = usual_limit()

@@ -114,8 +114,15 @@ def answer(frames: Sequence[Any]) -> bytes:
 
 def _table(request: Mapping[str, Any]) -> dict[str, Any]:
     with dask.config.set(request["config"]):
-        graph, annotations, explicit = _materialized(request)
-        if explicit:
+        try:
+            expression = deserialize(request["expr_ser"].header, request["expr_ser"].frames)
+        except Exception as error:
+            raise RuntimeError(
+                "Error during deserialization of the task graph. This frequently occurs if the Scheduler and Client "
+                "have different environments."
+            ) from error
+        graph, annotations = _materialize_graph(expression, request["validate"])
+        if isinstance(expression, LLGExpr):
             graph = _cull(graph, request["keys"])
         priorities = request["internal_priority"] or dask.order.order(dsk=graph)
     needed = {key: node.dependencies for key, node in graph.items()}
@@ -132,18 +139,6 @@ def _table(request: Mapping[str, Any]) -> dict[str, Any]:
         "code": [[str(each[0]), int(each[1]), int(each[2]), str(each[3])] for each in request["code"] or ()],
         "span_metadata": json.loads(json.dumps(dict(request["span_metadata"] or {}), default=str, skipkeys=True)),
     }
-
-
-def _materialized(request: Mapping[str, Any]) -> tuple[Any, Any, bool]:
-    try:
-        expression = deserialize(request["expr_ser"].header, request["expr_ser"].frames)
-    except Exception as error:
-        raise RuntimeError(
-            "Error during deserialization of the task graph. This frequently occurs if the Scheduler and Client have "
-            "different environments."
-        ) from error
-    graph, annotations = _materialize_graph(expression, request["validate"])
-    return graph, annotations, isinstance(expression, LLGExpr)
 
 
 def _tasks(nodes: Sequence[Any]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def test_the_package_does_not_grow() -> None:
     """A new feature replaces what is worth less than it, or a decision record says why not (docs/adr/0017)."""
     modules = tracked("daskpki/*.py")
     assert len(modules) <= 190
-    assert sum(_lines_of_code(path.as_posix()) for path in modules) <= 23_900
+    assert sum(_lines_of_code(path.as_posix()) for path in modules) <= 23_500
 
 
 _NO_CODE = {

@@ -97,14 +97,15 @@ def publish(
         previous = None if rolled_back else known
         before[:] = [previous] if previous else []
         revoking[:] = inventory.certificates(statuses=[REVOKING])
-        document = _compose(session, inventory, previous, link, adding=adding, fresh_crls=fresh_crls)
+        living = published_authorities(inventory, adding)
+        document = _compose(session, inventory, living, previous, link, fresh_crls=fresh_crls)
         left = _dropped(inventory, previous, document) if previous and old_keys else []
         if previous is not None:
             statements = [sign_succession(document.cluster, session.issuers(entry), document.active) for entry in left]
             document = document._replace(successions=carried([*previous.successions, *statements]))
         addresses = schedulers if schedulers is not None else known.schedulers if known else ()
         document = document._replace(schedulers=tuple(addresses))
-        signing = sorted([*left, *published_authorities(inventory, adding)])
+        signing = sorted([*left, *living])
         data = sign_trust(document, [session.issuers(entry) for entry in signing])
         return TrustPayload(data, parse_trust(data))
 
@@ -150,13 +151,12 @@ def _record(
 def _compose(
     session: Session,
     inventory: Inventory,
+    living: Sequence[AuthorityRecord],
     previous: TrustDocument | None,
     link: Link,
     *,
-    adding: int | None,
     fresh_crls: bool,
 ) -> TrustDocument:
-    living = published_authorities(inventory, adding)
     revoked = revoked_serials(previous) if previous else {}
     least = 1 if previous else link.seq  # no CRL has a greater number than documents were published
     return TrustDocument(

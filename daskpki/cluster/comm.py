@@ -472,8 +472,8 @@ class PkiTLS(tcp.TLS):
             return message
         reason = unsendable if unsendable and (refusal is None or _is_outcome(message)) else str(refusal)
         self._log(reason)
-        if refusal is not None:
-            self._local_replies.put_nowait(answer_stream(message, reason))
+        if refusal is not None and (replies := answer_stream(message, reason)):
+            self._local_replies.put_nowait(replies)
         return failed_task(message, reason) if _is_outcome(message) else _NOTHING
 
 

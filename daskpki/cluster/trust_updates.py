@@ -222,9 +222,10 @@ class TrustManager:
             if sender is not None:
                 self._refusals.note(sender)
             raise
+        update = message(signed)
         for comm in self.enforcement.connections():
             if comm.conversation.server is Server.SCHEDULER:
-                comm.send_soon(message(signed))
+                comm.send_soon(update)
         for listener in self.on_trust:
             listener(self)
         return True

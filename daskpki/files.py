@@ -111,11 +111,16 @@ def sync_directory(path: Path) -> None:
 
 def make_private_directory(path: Path) -> None:
     """Create `path` (0700) and its missing parents; an existing one is checked by `check_private`."""
+    make_directory(path, PRIVATE_DIR)
+    check_private(path)
+
+
+def make_directory(path: Path, mode: int = 0o777) -> None:
+    """Create `path` and its missing parents, unless it is there; AccessDeniedError."""
     try:
-        path.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
+        path.mkdir(mode, parents=True, exist_ok=True)
     except OSError as error:
         raise os_error(error, path) from error
-    check_private(path)
 
 
 def check_private(path: Path) -> None:
@@ -170,6 +175,19 @@ def read_private(path: Path, *, limit: int = _MAX_SECRET_FILE, called: str | Non
     return data
 
 
+def read_private_if_there(path: Path, *, limit: int = _MAX_SECRET_FILE) -> bytes | None:
+    """Read a file as `read_private` does, None if there is none: looking first would fail for one that goes meanwhile.
+
+    A dangling link raises NotFoundError.
+    """
+    try:
+        return read_private(path, limit=limit)
+    except NotFoundError:
+        if is_there(path):
+            raise
+        return None
+
+
 def read_file(path: Path, *, limit: int | None = None) -> bytes:
     """Read a file that is not secret; CorruptError beyond `limit` bytes, NotFoundError, AccessDeniedError."""
     try:
@@ -187,20 +205,26 @@ def is_there(path: Path) -> bool:
 
     `Path.exists` raises then up to Python 3.13, and is False from 3.14 on.
     """
+    return status_of(path) is not None
+
+
+def status_of(path: Path) -> os.stat_result | None:
+    """The status of the name itself, also of a link, None if there is none; AccessDeniedError."""
     try:
-        path.lstat()
+        return path.lstat()
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        return None
     except OSError as error:
         raise os_error(error, path) from error
-    return True
 
 
 def names_in(directory: Path) -> list[str]:
     """List the names in a directory, none if it is missing; AccessDeniedError, which `glob` hides."""
     try:
-        return sorted(os.listdir(directory)) if is_there(directory) else []  # noqa: PTH208 - names are what is wanted
+        return sorted(os.listdir(directory))  # noqa: PTH208 - names are what is wanted
     except OSError as error:
+        if not is_there(directory):
+            return []
         raise os_error(error, directory) from error
 
 

@@ -31,12 +31,12 @@ from typing import Final, NamedTuple
 from daskpki.confidential import Confidential
 from daskpki.errors import CorruptError, DaskpkiError, NotFoundError, UsageError
 from daskpki.files import (
-    is_there,
     locked,
+    make_directory,
     make_private_directory,
     names_in,
     read_file,
-    read_private,
+    read_private_if_there,
     remove_leftovers,
     write_private,
 )
@@ -256,27 +256,29 @@ class Contexts:
     def all(self) -> list[Saved]:
         """The logins, ordered by cluster and name."""
         found = [self._load(self.directory / name) for name in self.names()]
-        return sorted(found, key=lambda saved: (saved.context.title, saved.context.store))
+        return sorted(filter(None, found), key=lambda saved: (saved.context.title, saved.context.store))
 
     def load(self, login_id: str) -> Saved | None:
         """The login of that id, None if there is none; CorruptError."""
-        path = self._path(login_id)
-        return self._load(path) if is_there(path) else None
+        return self._load(self._path(login_id))
 
     def names(self) -> list[str]:
         """The files of logins, readable or not; AccessDeniedError for a directory that may not be listed."""
         return [name for name in names_in(self.directory) if name.endswith(_SUFFIX)]
 
-    def _load(self, path: Path) -> Saved:
-        data = read_private(path)
+    def _load(self, path: Path) -> Saved | None:
+        data = read_private_if_there(path)
+        if data is None:
+            return None
         context = _parse_file(path, data, _WHAT, "daskpki login writes it again")
         return Saved(path.stem, context, file_digest(data))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Exclude other logins and logouts of this user, so that file and keyring entry always match."""
-        make_private_directory(self.directory)
-        with locked(self.directory):
+        make_directory(self._home)
+        with locked(self._home):  # not the directory itself, which is removed when nothing is in it
+            make_private_directory(self.directory)
             remove_leftovers(self.directory)
             try:
                 yield
@@ -299,8 +301,8 @@ class Contexts:
 
     def preferred(self) -> str | None:
         """The id of the login that `context use` chose, used if several fit."""
-        path = self.directory / _PREFERRED
-        return read_private(path).decode("ascii", "replace").strip() if is_there(path) else None
+        data = read_private_if_there(self.directory / _PREFERRED)
+        return None if data is None else data.decode("ascii", "replace").strip()
 
     def active(self) -> Saved | None:
         """The login that is used if several fit: the preferred one, or the only one."""
@@ -348,7 +350,8 @@ class NewestTrust:
 
     def load(self) -> Confidential | None:
         """The signed document, not verified; None if there is none. AccessDeniedError."""
-        return Confidential(read_private(self._path, limit=MAX_PAYLOAD)) if is_there(self._path) else None
+        data = read_private_if_there(self._path, limit=MAX_PAYLOAD)
+        return None if data is None else Confidential(data)
 
     def keep(self, signed: Confidential) -> None:
         """Replace the document; AccessDeniedError where nothing can be written."""
@@ -358,5 +361,5 @@ class NewestTrust:
     def forget(self) -> None:
         """Remove the file, and with the last one the directory."""
         self._path.unlink(missing_ok=True)
-        if self._path.parent.exists() and not any(self._path.parent.iterdir()):
+        with suppress(OSError):  # another login's document is in it, or it is gone
             self._path.parent.rmdir()

@@ -16,7 +16,7 @@ from daskpki.confidential import Confidential, KeyringPort
 from daskpki.credentials.contexts import Contexts, service_name
 from daskpki.credentials.saved_logins import USERNAME, Entry, encode_entry, parse_entry
 from daskpki.errors import NotFoundError, UsageError
-from daskpki.files import names_in, read_private, write_private
+from daskpki.files import names_in, read_private_if_there, write_private
 from daskpki.identity import Identity
 from daskpki.pki.credential import Credential
 from daskpki.pki.csr import create_request
@@ -51,10 +51,10 @@ def all_waiting(contexts: Contexts) -> list[Waiting]:
     found = []
     for name in names_in(contexts.directory):
         path = contexts.directory / name
-        if path.suffix != _RECORD_SUFFIX:
+        if path.suffix != _RECORD_SUFFIX or (data := read_private_if_there(path)) is None:
             continue
         try:
-            document = json.loads(read_private(path))
+            document = json.loads(data)
             found.append(Waiting(path.stem, *(str(document[field]) for field in ("store", "cluster", "name"))))
         except (ValueError, KeyError, TypeError):
             found.append(Waiting(path.stem, "", "", ""))

@@ -11,11 +11,12 @@ import os
 import site
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from daskpki.errors import AlreadyExistsError, DaskpkiError
-from daskpki.files import PUBLIC_FILE, is_there, os_error, write_private
+from daskpki.files import PUBLIC_FILE, is_there, make_directory, os_error, write_private
 from daskpki.settings import user_home
 
 LOADER: Final = "daskpki.loader.security_loader"
@@ -97,10 +98,7 @@ def check_config(environ: Mapping[str, str]) -> Path:
 def set_loader(environ: Mapping[str, str]) -> Path:
     """Set daskpki's loader for every environment that reads the user's directory; AlreadyExistsError."""
     path = check_config(environ)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise os_error(error, path.parent) from error
+    make_directory(path.parent)
     write_private(path, _TEXT.encode(), force=True, mode=PUBLIC_FILE)
     return path
 
@@ -110,7 +108,7 @@ def unset_loader(environ: Mapping[str, str]) -> None:
     path = config_file(environ)
     if is_there(path) and _is_ours(path):
         path.unlink()
-        if not any(path.parent.iterdir()):
+        with suppress(OSError):  # Dask's own files are in it
             path.parent.rmdir()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daskpki.confidential import Confidential
-from daskpki.credentials.contexts import Context, Contexts, encode_context, parse_context, parse_scheduler
+from daskpki.credentials.contexts import Context, Contexts, NewestTrust, encode_context, parse_context, parse_scheduler
 from daskpki.credentials.os_keyring import MAX_CHARACTERS
 from daskpki.credentials.saved_logins import Entry, encode_entry, parse_entry
 from daskpki.errors import AccessDeniedError, CorruptError, DaskpkiError, NotTrustedError, UsageError
@@ -97,6 +98,27 @@ def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     with contexts.locked():
         contexts.remove(saved)
     assert not contexts.directory.exists()
+
+
+def test_logins_come_and_go_beside_each_other(tmp_path: Path) -> None:
+    """Each removes the empty directory, and lists the logins while the other ones remove theirs."""
+
+    def come_and_go(name: str) -> None:
+        contexts, kept = Contexts(tmp_path), NewestTrust(tmp_path, name)
+        saved = contexts.saved(Context("local:/s", "default", name, (), b"leaf", (), b"trust"))
+        for _ in range(100):
+            with contexts.locked():
+                contexts.write(saved)
+                kept.keep(Confidential(b"trust"))
+                assert contexts.load(saved.id) == saved
+            assert saved in contexts.all()
+            with contexts.locked():
+                contexts.remove(saved)
+                kept.forget()
+
+    with ThreadPoolExecutor(4) as executor:
+        list(executor.map(come_and_go, ["alice", "bob", "carol", "dora"]))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ids_differ_by_home_store_cluster_and_name(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +12,36 @@ import pytest
 from tests.emulator.metadata import MetadataServer
 from tests.emulator.server import SecretManagerServer
 from tests.support.desktop import Desktop, desktop
-from tests.support.doc_sessions import Step, blocks, differences, run
+from tests.support.doc_sessions import DASK_S_LATE_TIMER, Step, blocks, differences, run
 from tests.support.paths import DOCS, ROOT
+
+LATE = """
+import asyncio, gc, sys, time
+from distributed.batched import BatchedSend
+
+class Comm:
+    closed = staticmethod(lambda: False)
+
+    async def write(self, *arguments, **options):
+        return 1
+
+async def send():
+    sender = BatchedSend(interval="10ms")
+    sender.start(Comm())
+    sender.send("message")
+    while not (sender.next_deadline and sender.waker._waiters):  # the timer is set
+        await asyncio.sleep(0)
+    loop.call_later(0.01, loop.stop)
+    time.sleep(0.1)  # both timers are due in the same turn of the loop
+
+loop = asyncio.new_event_loop()
+asyncio.set_event_loop(loop)
+task = loop.create_task(send())
+loop.run_forever()
+loop.close()
+gc.collect()
+print(any(name.startswith("daskpki") for name in sys.modules))
+"""
 
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 RUNNABLE = [page for page in PAGES if any(block.runs for block in blocks(page))]
@@ -67,6 +97,12 @@ def test_a_session_prints_what_the_page_shows(page: Path, surroundings: dict[str
 )
 def test_a_difference_is_noticed(promised: str, printed: str) -> None:
     assert differences(Step("daskpki list", (promised,)), [printed])
+
+
+def test_what_a_timer_of_dask_prints_at_the_end_is_dask_s_own() -> None:
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=True, timeout=60)
+    assert DASK_S_LATE_TIMER in done.stderr + "\n"
+    assert done.stdout == "False\n", "daskpki has a part in it"
 
 
 def test_what_varies_is_no_difference() -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import stat
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -36,7 +37,7 @@ from daskpki.errors import (
     UnavailableError,
     UsageError,
 )
-from daskpki.files import MOUNTS, check_private, filesystem_types, is_there
+from daskpki.files import MOUNTS, check_private, check_status, filesystem_types, is_there, status_of
 
 _NETWORK: Final = frozenset(
     ("afs", "beegfs", "ceph", "cifs", "coda", "gfs2", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "ocfs2", "smb3")
@@ -327,10 +328,12 @@ def check_files(path: Path) -> None:
     check_private(path.parent)
     refuse_network_filesystem(path.parent)
     for file in (path, path.with_name(f"{NAME}-wal"), path.with_name(f"{NAME}-shm")):
-        if file.is_symlink():
+        status = status_of(file)
+        if status is None:  # SQLite removes the other two whenever the last process closes the store
+            continue
+        if stat.S_ISLNK(status.st_mode):
             raise NotTrustedError(f"{file} is a symbolic link, and a store's files are not")
-        if file.exists():
-            check_private(file)
+        check_status(file, status)
 
 
 def check_application(connection: sqlite3.Connection, path: Path) -> None:

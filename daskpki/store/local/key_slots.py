@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from daskpki.confidential import Confidential, KeyringPort
-from daskpki.errors import AccessDeniedError, CorruptError, NotFoundError, UsageError
+from daskpki.errors import AccessDeniedError, AlreadyExistsError, CorruptError, NotFoundError, UsageError
 from daskpki.files import read_private, write_and_read_back
 from daskpki.store.encryption import (
     DEFAULT_COST,
@@ -104,7 +104,10 @@ def create_key_file(path: Path) -> Confidential:
     if os.path.lexists(path):
         return read_key_file(path)
     key = random_key()
-    write_and_read_back(path, key.reveal(), called=_KEY_FILE_SETTING)
+    try:
+        write_and_read_back(path, key.reveal(), called=_KEY_FILE_SETTING)
+    except AlreadyExistsError:  # another process made it just now
+        return read_key_file(path)
     return key
 
 

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -21,9 +22,11 @@ from daskpki.errors import (
     NotFoundError,
     NotTrustedError,
 )
+from daskpki.files import write_private
 from daskpki.settings import LocalUrl
 from daskpki.store.local.backup import read_backup, write_backup
-from daskpki.store.local.key_slots import Unlocking
+from daskpki.store.local.database import check_files
+from daskpki.store.local.key_slots import Unlocking, create_key_file
 from daskpki.store.local.store import LocalStore
 from daskpki.store.opening import open_store
 from tests.support.disks import as_root, tmpfs
@@ -55,10 +58,11 @@ def test_a_store_is_never_made_over_another(place: LocalPlace, store: LocalStore
     assert read_sample(store)
 
 
-def test_of_many_creators_one_makes_the_store_and_all_use_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["made before", "made by one of them"])
+def test_of_many_creators_one_makes_the_store_and_all_use_it(tmp_path: Path, key: str) -> None:
     environ = {"DASKPKI_HOME": str(tmp_path / "home"), "DASKPKI_KEY_FILE": str(tmp_path / "key")}
-    (tmp_path / "key").write_bytes(bytes(range(32)))
-    (tmp_path / "key").chmod(0o600)
+    if key == "made before":
+        write_private(tmp_path / "key", bytes(range(32)))
 
     def open_it(_: int) -> str:
         with closing(open_store(LocalUrl(None), environ=environ, create=True)) as store:
@@ -68,6 +72,34 @@ def test_of_many_creators_one_makes_the_store_and_all_use_it(tmp_path: Path) -> 
     with ThreadPoolExecutor(8) as executor:
         assert len(set(executor.map(open_it, range(8)))) == 1
     assert [path.name for path in (tmp_path / "home" / "store").iterdir()] == ["store.db"]
+
+
+def test_of_many_that_make_a_key_file_all_read_the_same_key(tmp_path: Path) -> None:
+    for number in range(50):
+        with ThreadPoolExecutor(4) as executor:
+            keys = list(executor.map(create_key_file, [tmp_path / f"key-{number}"] * 4))
+        assert {key.reveal() for key in keys} == {(tmp_path / f"key-{number}").read_bytes()}
+
+
+def test_a_store_opens_while_another_process_that_closes_it_removes_its_log(place: LocalPlace) -> None:
+    log, over = place.directory / "store.db-wal", threading.Event()
+
+    def come_and_go() -> int:
+        times = 0
+        while not over.is_set():
+            log.touch(0o600)
+            log.unlink()
+            times += 1
+        return times
+
+    with ThreadPoolExecutor() as executor:
+        other = executor.submit(come_and_go)
+        try:
+            for _ in range(5_000):
+                check_files(place.database)
+        finally:
+            over.set()
+        assert other.result() > 100
 
 
 def test_what_a_crash_left_is_cleaned_away(tmp_path: Path) -> None:

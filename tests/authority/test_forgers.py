@@ -142,7 +142,7 @@ def check(ca: CertificateAuthority, serial: int) -> TrustDocument:
     return trust
 
 
-@pytest.mark.parametrize("command", sample(list(COMMANDS), one_of=3))
+@pytest.mark.parametrize("command", sample(list(COMMANDS), one_of=6))
 @pytest.mark.parametrize("attack", ["a CA", "a release", "a publication"])
 def test_a_version_of_records_without_the_ca_s_signature_changes_nothing(
     place: GsmPlace, serial: int, attack: str, command: str
@@ -349,6 +349,7 @@ def test_a_forged_version_of_a_leaf_s_secret_is_handed_out_by_nobody(place: GsmP
         assert store.secrets.latest(secret).number == number + 1
 
 
+@pytest.mark.long
 def test_a_thousand_forged_versions_cost_a_request_each(
     place: GsmPlace, serial: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -401,7 +402,7 @@ STATEMENTS: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize("command", sample(list(COMMANDS), one_of=3))
+@pytest.mark.parametrize("command", sample(list(COMMANDS), one_of=6))
 @pytest.mark.parametrize("change", STATEMENTS)
 def test_a_row_that_was_changed_without_the_key_stops_every_command(
     local: LocalPlace, change: str, command: str
@@ -428,7 +429,7 @@ def test_a_backup_of_a_changed_store_is_of_no_use_either(local: LocalPlace, tmp_
         opened(store).revoke("worker/b")
 
 
-@pytest.mark.parametrize("command", sample(list(COMMANDS), one_of=3))
+@pytest.mark.parametrize("command", sample(list(COMMANDS), one_of=6))
 @pytest.mark.parametrize("attack", ["a CA", "a release", "a publication"])
 def test_a_thief_of_the_ca_key_without_the_store_s_key_changes_nothing(
     local: LocalPlace, attack: str, command: str

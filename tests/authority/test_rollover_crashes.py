@@ -71,7 +71,7 @@ def changes(store: Store, cluster: str, case: Case) -> int:
     return fuse.count
 
 
-@pytest.mark.parametrize("name", sample(list(CASES), one_of=3))
+@pytest.mark.parametrize("name", sample(list(CASES), one_of=6))
 def test_the_next_command_completes_what_was_killed(store: Store, name: str) -> None:
     case, stem = CASES[name], f"c{list(CASES).index(name)}"
     points = changes(store, stem, case)

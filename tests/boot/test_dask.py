@@ -137,6 +137,7 @@ def test_a_node_as_pid_1_of_a_machine_of_its_own(directory: Path, tmp_path: Path
     ]
 
 
+@pytest.mark.long
 def test_a_dead_scheduler_ends_the_node_with_its_status(directory: Path, tmp_path: Path) -> None:
     port = free_port()
     environ = plain_environ(

@@ -140,6 +140,7 @@ def times_blamed(dask_scheduler: Any) -> int:
     return sum(int(task.suspicious) for task in dask_scheduler.tasks.values())
 
 
+@pytest.mark.long
 def test_without_it_the_same_data_is_lost(directory: Path, tmp_path: Path) -> None:
     with machine(directory, tmp_path) as here:
         first = here.worker("first", options=("--retire", "0"))
@@ -184,6 +185,7 @@ def test_a_scheduler_that_does_not_answer_is_waited_for_so_long_and_no_longer(
         assert 4 <= took < 4 + 2, here.log("first")
 
 
+@pytest.mark.long
 def test_a_second_signal_ends_it_at_once(directory: Path, tmp_path: Path) -> None:
     with machine(directory, tmp_path) as here:
         first = here.worker("first", "--no-nanny", options=("--retire", "600"))

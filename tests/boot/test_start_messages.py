@@ -138,6 +138,7 @@ def test_a_node_is_ready_once_its_workers_are(start: Start, port: int) -> None:
     assert lines[-1].startswith("daskpki-entrypoint: scheduler ended")
 
 
+@pytest.mark.long
 def test_ctrl_z_stops_a_node_with_all_its_processes(start: Start) -> None:
     node = start("node")
     node.expect_exact("ready at")
@@ -150,6 +151,7 @@ def test_ctrl_z_stops_a_node_with_all_its_processes(start: Start) -> None:
     assert "Traceback" not in (said := "\n".join(ended(node)[1])), said
 
 
+@pytest.mark.long
 def test_a_killed_node_leaves_nothing_behind(start: Start) -> None:
     node = start("node")
     node.expect_exact("ready at")

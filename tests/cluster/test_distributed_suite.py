@@ -109,6 +109,7 @@ def failed(found: Mapping[str, str]) -> set[str]:
     return {name for name, outcome in found.items() if outcome in {"failure", "error"}}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(by_day(900, night=4 * 3600))
 def test_nothing_fails_that_does_not_fail_on_a_stock_scheduler(authority: Authority, place: Path) -> None:
     """What fails on the sealed one alone is run once more, alone: many of these tests race against a clock."""

@@ -17,6 +17,7 @@ from daskpki.cluster import trust_updates
 from daskpki.identity import Role
 from daskpki.pki.trust_document import TrustDocument
 from tests.cluster.conftest import stock_security
+from tests.robustness.crash.nightly import sample
 from tests.support.cluster_material import Authority, Leaf
 from tests.support.nodes import Cluster, cluster
 from tests.support.rogue import dial
@@ -51,7 +52,7 @@ async def connect(authority: Authority, leaf: Leaf, directory: Path, addresses: 
     return Peers([await dial(address, security, leaf.identity.role.value) for address in addresses])
 
 
-@pytest.mark.parametrize(("rotations", "tiers"), [(1, 1), (2, 2)])
+@pytest.mark.parametrize(("rotations", "tiers"), sample([(2, 2), (1, 1)], one_of=2))
 def test_who_is_revoked_after_rotations_is_cut_and_nobody_else(tmp_path: Path, rotations: int, tiers: int) -> None:
     authority = Authority(tiers=tiers)
     bob, alice = authority.leaf(Role.CLIENT, "bob"), authority.leaf(Role.CLIENT, "alice")

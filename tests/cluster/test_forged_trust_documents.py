@@ -132,6 +132,7 @@ def push(address: str, security: PkiSecurity, signed: Confidential) -> int:
     return asyncio.run(trust_updates.send_trust(address, security.get_connection_args("client"), signed))
 
 
+@pytest.mark.long
 def test_a_flood_keeps_no_revocation_out_that_is_pushed(ruling: Authority, running: Cluster) -> None:
     leaf = ruling.leaf(Role.CLIENT, "mallory")
     admin = client_security(ruling.leaf(Role.CLIENT, "admin").credential, ruling.document())

@@ -180,6 +180,7 @@ class Load(threading.Thread):
         assert not self.is_alive()
 
 
+@pytest.mark.long
 def test_a_rollover_of_the_ca_under_load(site: Site) -> None:
     """Thousands of tasks, no process restarted, none lost; then the old CA's certificates open nothing any more."""
     once = obtain(Wanted(name="carol", store="local:"), this_process()).verified
@@ -245,6 +246,7 @@ def issuer_at(address: str) -> str:
     return str(names[0].value)
 
 
+@pytest.mark.long
 def test_after_an_emergency_the_scheduler_goes_on_and_workers_that_start_again_join_it(site: Site) -> None:
     """The last one here: the workers lose their scheduler."""
     site.run("rotate-ca", "--emergency")

@@ -49,6 +49,7 @@ def push(running: Cluster, admin: PkiSecurity, signed: Confidential) -> int:
     return asyncio.run(trust_updates.send_trust(running.address, arguments, signed))
 
 
+@pytest.mark.long
 def test_a_busy_client_is_cut_off(own: Authority, running: Cluster, admin: PkiSecurity) -> None:
     leaf = own.leaf(Role.CLIENT, "leaver")
     with Client(running.address, security=client_security(leaf.credential, own.document()), timeout=10) as client:

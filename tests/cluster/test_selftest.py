@@ -56,7 +56,7 @@ def start(environ: dict[str, str], *lines: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [*list(FAULTS)[:-1], pytest.param(list(FAULTS)[-1], marks=pytest.mark.long)])
 def test_a_distributed_in_which_the_rules_do_not_hold_does_not_start(environ: dict[str, str], fault: str) -> None:
     definition, change, found = FAULTS[fault]
     done = start(environ, definition, change)

@@ -1,6 +1,6 @@
 """The rules hold with each older distributed that is supported: tests marked `every_version`, in a process for each.
 
-By day it is the oldest one, without the sealed scheduler's tests; in long runs each, with all of them.
+In long runs only.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from pathlib import Path
 import pytest
 
 from daskpki.cluster.selftest import TESTED
-from tests.robustness.crash.nightly import by_day
 from tests.support.nodes import ASKED_FOR
 from tests.support.paths import ROOT
 
 *OLDER, _NEWEST = TESTED
 HERE = ROOT / "tests" / "cluster"
-PLACES = by_day(sorted(map(str, HERE.glob("test_*.py"))), night=[str(HERE)])
 
 
 def installed(version: str) -> Path:
@@ -39,12 +37,13 @@ def installed(version: str) -> Path:
     return place
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("version", by_day(OLDER[:1], night=OLDER))
+@pytest.mark.parametrize("version", OLDER)
 def test_the_rules_hold_with(version: str) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environ |= {"PYTHONPATH": str(installed(version)), ASKED_FOR: version}
-    tests = [sys.executable, "-m", "pytest", "-q", "-m", "every_version", "-p", "no:cacheprovider", *PLACES]
+    tests = [sys.executable, "-m", "pytest", "-q", "-m", "every_version", "-p", "no:cacheprovider", str(HERE)]
     done = subprocess.run(tests, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     closing = done.stdout.splitlines()[-1]
     assert done.returncode == 0, done.stdout + done.stderr

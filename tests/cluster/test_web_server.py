@@ -107,6 +107,7 @@ def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
         scheduler.stop()
 
 
+@pytest.mark.long
 def test_nobody_is_let_in_while_it_starts(booted: Booted) -> None:
     assert booted.early == []
 

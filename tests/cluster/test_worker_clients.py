@@ -13,6 +13,7 @@ from distributed import Client, LocalCluster
 from daskpki.cluster.security import client_security
 from daskpki.identity import Role
 from tests.cluster.conftest import stock_security
+from tests.robustness.crash.nightly import sample
 from tests.support import tasks
 from tests.support.cluster_material import Authority
 from tests.support.nodes import PRELOADS, STARTED, Cluster, Node, node_environment
@@ -144,6 +145,7 @@ def test_allow_says_what_it_means(allow: Cluster) -> None:
     assert "a worker's certificate may run code on the scheduler" in allow.scheduler.drain()
 
 
+@pytest.mark.long
 def test_a_worker_that_was_started_in_another_mode_is_not_lost(
     authority: Authority, limited: Cluster, in_limited: Client, tmp_path: Path
 ) -> None:
@@ -234,7 +236,7 @@ class TestTheGateCostsNoWorker:
         assert len(events) == len(tasks.MAKES)
 
 
-@pytest.mark.parametrize("what", ["cycle", "nested", "integer", "surrogate"])
+@pytest.mark.parametrize("what", sample(["cycle", "nested", "integer", "surrogate"], one_of=4))
 def test_control_stock_dask_loses_the_worker(authority: Authority, tmp_path: Path, what: str) -> None:
     security = stock_security(authority, authority.leaf(Role.WORKER), tmp_path)
     options: dict[str, Any] = {"n_workers": 1, "processes": False, "dashboard_address": None}

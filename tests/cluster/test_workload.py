@@ -218,6 +218,7 @@ def make_wheel(directory: Path) -> Path:
     return wheel
 
 
+@pytest.mark.long
 def test_packages_installed_by_pip(client: Client, working: Cluster, tmp_path: Path) -> None:
     """On the scheduler and by each nanny, which then restarts its worker; not into the environment of these tests."""
     target = str(tmp_path / "installed")
@@ -292,6 +293,7 @@ def test_what_the_client_asks_the_scheduler(client: Client) -> None:
     client.amm.stop()
 
 
+@pytest.mark.long
 def test_performance_report(client: Client, tmp_path: Path) -> None:
     with performance_report(filename=str(tmp_path / "report.html")):
         client.submit(sum, [1, 2], pure=False).result(timeout=30)
@@ -332,6 +334,7 @@ def test_joblib(client: Client) -> None:
         assert joblib.Parallel()(joblib.delayed(pow)(n, 2) for n in range(20)) == [n**2 for n in range(20)]
 
 
+@pytest.mark.long
 def test_xgboost(client: Client) -> None:
     """Its collectives open sockets of their own between the workers, and to a tracker on this machine."""
     frame = np.arange(200.0).reshape(100, 2)
@@ -366,6 +369,7 @@ def test_what_is_fired_and_forgotten_is_done(client: Client) -> None:
     assert done.wait(30)
 
 
+@pytest.mark.long
 def test_workers_that_are_killed_come_back(client: Client, tmp_path: Path) -> None:
     assert client.submit(tasks.die_once, str(tmp_path / "died"), pure=False).result(timeout=60) == "alive"
     client.wait_for_workers(2, timeout=60)
@@ -377,6 +381,7 @@ def test_workers_that_are_killed_come_back(client: Client, tmp_path: Path) -> No
     assert set(values.values()) == {"1"}
 
 
+@pytest.mark.long
 def test_retiring(client: Client) -> None:
     first, *_ = client.scheduler_info(n_workers=-1)["workers"]
     kept = client.submit(sum, [5, 6], workers=[first], allow_other_workers=True, pure=False)

@@ -80,6 +80,7 @@ def _logged_out(here: Environment) -> Iterator[None]:
     logout(here, here.contexts.all())
 
 
+@pytest.mark.long
 @pytest.mark.cluster
 @pytest.mark.usefixtures("_logged_out")
 def test_clients_connect_to_several_clusters_side_by_side_and_to_nobody_else(

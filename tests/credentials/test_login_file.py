@@ -111,6 +111,7 @@ def test_a_colleague_logs_in_by_one_file(operator: Person, dora: Person, signed:
     assert dora.run("logout", "default/dora").stdout == "logged out default/dora\n"
 
 
+@pytest.mark.long
 def test_it_is_renewed_by_the_same_steps(operator: Person, dora: Person, signed: Path, here: Environment) -> None:
     """The second time the CA is known, so that no fingerprint is asked for."""
     dora.run("login", "./dora.login", "--ca-sha256", load_login_file(signed).ca_sha256)
@@ -128,6 +129,7 @@ def test_it_is_renewed_by_the_same_steps(operator: Person, dora: Person, signed:
     dora.run("logout")
 
 
+@pytest.mark.long
 def test_the_doctor_of_a_colleague_misses_no_store(dora: Person, signed: Path) -> None:
     before = json.loads(dora.run("--json", "doctor", code=3).stdout)
     assert [each["severity"] for each in before if each["subject"] == "store"] == ["error"]
@@ -141,6 +143,7 @@ def test_the_doctor_of_a_colleague_misses_no_store(dora: Person, signed: Path) -
     dora.run("logout")
 
 
+@pytest.mark.long
 def test_a_colleague_is_not_told_to_make_a_store(dora: Person, signed: Path) -> None:
     dora.run("login", "./dora.login", "--ca-sha256", load_login_file(signed).ca_sha256)
     for command in ("status", "list"):
@@ -150,6 +153,7 @@ def test_a_colleague_is_not_told_to_make_a_store(dora: Person, signed: Path) -> 
     dora.run("logout")
 
 
+@pytest.mark.long
 def test_the_steps_of_a_renewal_replace_the_files_of_the_last_one(
     operator: Person, dora: Person, signed: Path, here: Environment
 ) -> None:

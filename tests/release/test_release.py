@@ -68,6 +68,7 @@ def test_a_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     assert f"{information}/licenses/LICENSE" in built
 
 
+@pytest.mark.long
 def test_the_bill_of_materials_names_what_is_locked() -> None:
     made = [subprocess.run([ROOT / "scripts" / "sbom"], capture_output=True, check=True).stdout for _ in range(2)]
     assert made[0] == made[1]

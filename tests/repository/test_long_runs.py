@@ -32,6 +32,7 @@ def test_the_tests_notice_a_sample_of_mutants() -> None:
     assert f"{MODULE}: 3 of " in done.stdout
 
 
+@pytest.mark.long
 def test_tests_that_notice_nothing_are_found_out() -> None:
     done = run("scripts.mutating", MODULE, "--sample", "1", "--tests", "tests/core/test_identity.py")
     assert done.returncode == 1
@@ -49,6 +50,7 @@ def test_a_small_fleet_is_compared_with_stock_tls() -> None:
         assert min(seconds[0], *seconds[5:9]) > 0
 
 
+@pytest.mark.long
 def test_a_node_asks_the_store_once_a_minute() -> None:
     """And three times at boot, and once more each hour."""
     done = run("scripts.benchmarks.store", "3")

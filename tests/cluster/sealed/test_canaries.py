@@ -68,7 +68,7 @@ def test_control_stock_dask_opens_them(family: str, authority: Authority, stock:
     assert release(authority, stock, Role.CLIENT, family, tmp_path)
 
 
-@pytest.fixture(scope="module", params=sample(list(CARRIED), one_of=3))
+@pytest.fixture(scope="module", params=sample(list(CARRIED), one_of=6))
 def one_layer(
     request: pytest.FixtureRequest, authority: Authority, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Cluster]]:

@@ -52,6 +52,7 @@ def admin(authority: Authority, sealed: Cluster, tmp_path: Path) -> Iterator[Cli
         yield client
 
 
+@pytest.mark.long
 @pytest.mark.every_version
 def test_arrays_dataframes_and_p2p(alice: Client) -> None:
     numbers = array.arange(400, chunks=40).reshape(20, 20)

@@ -47,7 +47,7 @@ def read(answer: list[bytearray]) -> Any:
     return checked_graph(answer, MOST)
 
 
-@pytest.mark.parametrize("takes_over", sample(list(TAKEN_OVER), one_of=2))
+@pytest.mark.parametrize("takes_over", sample(list(TAKEN_OVER), one_of=4))
 def test_a_hostile_graph_costs_itself_only(takes_over: str, connect: Callable[[str], Client], sealed: Cluster) -> None:
     mallory, bob = connect("mallory"), connect("bob")
     evil = mallory.submit(add, 1, Hostile(TAKEN_OVER[takes_over]), key=f"evil-{takes_over}")

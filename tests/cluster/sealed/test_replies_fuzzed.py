@@ -67,20 +67,20 @@ def taken(answer: Sequence[bytes]) -> bool:
     return True
 
 
-@settings(max_examples=by_day(300, night=2000), deadline=None)
+@settings(max_examples=by_day(100, night=2000), deadline=None)
 @given(st.fixed_dictionaries({}, optional=fields))
 def test_fields_at_random(changed: dict[str, Any]) -> None:
     taken(table(**changed))
 
 
-@settings(max_examples=by_day(300, night=2000), deadline=None)
+@settings(max_examples=by_day(100, night=2000), deadline=None)
 @given(shuffles)
 def test_p2p_fields_at_random(shuffle: Sequence[Any]) -> None:
     """Of the second task, whose other fields are honest."""
     taken(table(shuffles={1: shuffle}))
 
 
-@settings(max_examples=by_day(150, night=1000), deadline=None)
+@settings(max_examples=by_day(50, night=1000), deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 200))
 def test_bytes_at_random(data: bytes, at: int) -> None:
     (honest,) = table()
@@ -88,7 +88,7 @@ def test_bytes_at_random(data: bytes, at: int) -> None:
     taken([honest[:at] + data + honest[at + len(data) :]])
 
 
-@settings(max_examples=by_day(150, night=1000), deadline=None)
+@settings(max_examples=by_day(50, night=1000), deadline=None)
 @given(st.dictionaries(st.sampled_from(["named", "keys", "complete", "grouped", "filename", "data", "x"]), values))
 def test_names_at_random(found: dict[str, Any]) -> None:
     try:

@@ -24,6 +24,7 @@ from tests.robustness.crash.calls import KILL, Point, injecting
 from tests.robustness.crash.cases import CASES, issue
 from tests.robustness.crash.disk import Disk, Outcome
 from tests.robustness.crash.judge import Place, judge
+from tests.robustness.crash.nightly import sample
 from tests.robustness.crash.planted import heedless
 from tests.support.fragile import FragileStore, Meanwhile
 from tests.support.gsm_places import GsmPlace, open_place
@@ -127,7 +128,7 @@ def test_a_renewal_that_was_killed_is_finished_by_the_next(tmp_path: Path) -> No
     )
 
 
-@pytest.mark.parametrize("method", ["AddSecretVersion", "GetSecret"])
+@pytest.mark.parametrize("method", sample(["AddSecretVersion", "GetSecret"], one_of=2))
 def test_a_renewal_that_was_killed_between_its_requests_is_finished_by_the_next(method: str) -> None:
     """By SIGKILL, as the fifth leaf is stored: what it sent last still acts."""
     with open_place("grpc", None) as place:

@@ -14,7 +14,7 @@ from tests.robustness.crash.nightly import by_day
 from tests.support.chain_model import Entries, Run
 
 NONE: Final[Mapping[int, ChainHead[Entries] | None]] = MappingProxyType({})
-SCHEDULES = by_day(400, night=3000)
+SCHEDULES = by_day(200, night=3000)
 
 
 def test_nothing_acknowledged_is_lost_or_doubled_in_any_schedule() -> None:

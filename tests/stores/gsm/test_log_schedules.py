@@ -22,7 +22,7 @@ from tests.support.simulator import Crash, SimulatedSecret, SimulatedStore
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOM = 4_000
-SCHEDULES = by_day(12, night=100)
+SCHEDULES = by_day(3, night=100)
 
 
 class OneThread(AbstractContextManager["OneThread"]):

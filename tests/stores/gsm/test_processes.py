@@ -28,6 +28,7 @@ def append(backing: Backing, writer: int, count: int) -> list[int]:
     return [record.seq for records in commits for record in records]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 def test_eight_processes_lose_and_double_nothing(transport: str) -> None:
     with open_place(transport, None, HURRIED) as place:

@@ -163,6 +163,7 @@ def others(place: LocalPlace) -> list[str]:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
+@pytest.mark.long
 def test_sixteen_processes_lose_and_double_nothing(place: LocalPlace, store: LocalStore) -> None:
     store.secrets.create("daskpki_c_secret_shared", labels=secret_names.labels("c", secret_names.SECRET, "shared"))
     writers, each = 16, 10

@@ -18,6 +18,7 @@ import pytest
 
 from daskpki import CertificateAuthority
 from daskpki.identity import Role
+from tests.robustness.crash.nightly import sample
 from tests.support.local_places import LocalPlace
 from tests.support.running import Run
 
@@ -206,7 +207,7 @@ def test_an_interrupted_count_says_how_far_it_got(terminal: Terminal, local: Run
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("moment", ["init-ca", r"daskpki-entrypoint scheduler", r"Worker at tls://"])
+@pytest.mark.parametrize("moment", sample(["init-ca", r"daskpki-entrypoint scheduler", r"Worker at tls://"], one_of=3))
 def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, moment: str) -> None:
     environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     child = pexpect.spawn(

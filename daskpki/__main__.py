@@ -25,13 +25,13 @@ def _run() -> int:
         print("error: the command line is not installed here", file=sys.stderr)
         print("hint: pip install 'daskpki[cli]'", file=sys.stderr)
         return 1
-    gc.set_threshold(100_000)  # start-up makes much and drops little: collecting it would cost a command a twentieth
+    gc.set_threshold(100_000)  # start-up allocates much and frees little: collections would take 5 % of a command
     from daskpki.cli.app import main as run
 
     try:
         return run(sys.argv[1:])
     finally:
-        gc.freeze()  # nor would the interpreter find anything worth collecting at its end: that took a fifth of `issue`
+        gc.freeze()  # the collection at exit would free little, and took a fifth of `issue`
 
 
 def _interrupt(number: int, _frame: object) -> None:

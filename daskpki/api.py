@@ -34,9 +34,9 @@ def security(name: str | None = None, *, cluster: str | None = None, store: str 
     """A `distributed.Security` with which a client reaches its cluster: `Client(address, security=...)`.
 
     The credential comes from the first of: `store` (a URL, if given), what the entrypoint handed down,
-    DASKPKI_CREDENTIAL_DIR or DASKPKI_CREDENTIAL_FILE, the store if DASKPKI_SOURCE=store, the OS keyring. `name` and
-    `cluster` say whose it has to be. Raises NotFoundError, NotTrustedError, AccessDeniedError or UsageError, each with
-    a hint.
+    DASKPKI_CREDENTIAL_DIR or DASKPKI_CREDENTIAL_FILE, the store if DASKPKI_SOURCE=store, the OS keyring. It must belong
+    to `name` and `cluster`, where these are given. Raises NotFoundError, NotTrustedError, AccessDeniedError or
+    UsageError, each with a hint.
     """
     here = this_process()
     wanted = Wanted(name=name, cluster=cluster, store=store)
@@ -55,12 +55,12 @@ def cluster_security(
 ) -> LocalSecurity:
     """A `distributed.Security` for `LocalCluster(security=...)`: client NAME, a scheduler and workers of this machine.
 
-    All three credentials are read from the store, so this process has them all. It is never pickled with them:
-    each worker process gets the worker's alone, and `SSHCluster` is refused. Wherever the dashboard is bound, it
-    answers this machine alone; with dashboard="mtls" it speaks TLS to holders of a client's certificate, with "off" it
-    answers nobody. Its scheduler asks the store every minute for newer trust documents, so a revocation reaches all of
-    it; newer credentials take a new cluster. NotFoundError names what to issue. Its scheduler lives in this process,
-    so `scheduler_code` is stock; UsageError for sealed.
+    All three credentials are read from the store, so this process holds all three keys. They are never pickled
+    together: a worker process gets only the worker's, and `SSHCluster` is refused. The dashboard answers only this
+    machine, wherever it is bound; with dashboard="mtls" it speaks TLS to holders of a client's certificate, with "off"
+    it answers nobody. The scheduler asks the store every minute for newer trust documents, so a revocation reaches the
+    whole cluster; newer credentials need a new cluster. The scheduler lives in this process, so `scheduler_code` must
+    be stock. Raises NotFoundError that names the credential to issue, and UsageError for a sealed scheduler.
     """
     if scheduler_code == SEALED:  # a seal covers its whole process, and cannot be lifted
         raise UsageError(
@@ -112,9 +112,9 @@ def connect(cluster: str | None = None, **client_kwargs: Any) -> LinkedClient:
 
 
 def secret(name: str) -> bytes:
-    """One of the cluster's other secrets, as `daskpki-entrypoint --secret` mounted it; made for tasks.
+    """The payload of a user secret that `daskpki-entrypoint --secret` mounted in this process; for use in tasks.
 
-    NotFoundError, whose hint is the option that mounts it, where it is not mounted; UsageError for an invalid name.
+    NotFoundError if it is not mounted, with the option that mounts it as the hint; UsageError for an invalid name.
     """
     parse_label(name, "secret name")
     mounted = load_handover(os.environ[VARIABLE]).secrets if os.environ.get(VARIABLE) else {}

@@ -55,7 +55,7 @@ class _Booting:
     docker_args: str
 
     def start_with(self, boot: Boot, *arguments: str) -> None:
-        """Replace the command that the stock class prepared by the entrypoint."""
+        """Replace the command that the stock class prepared with that of the entrypoint."""
         self.boot = boot
         self.set_env = ""
         self.command = _in_user_data(boot.words(self.role, *arguments))

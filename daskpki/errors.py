@@ -1,8 +1,8 @@
 """Errors that daskpki raises on purpose, with the exit codes of commands and the entrypoint.
 
-One class for each exit code of the contract. `str(error)` is one line that says what, which object and why; `hint` is
-the way out, or None where there is none to offer; in a traceback it stands below the message. Nothing here ever carries
-a key or a passphrase.
+Each exit code of the contract has its class. `str(error)` is one line that names the failure, its object and the
+reason. `hint` says what to do about it, or is None; a traceback shows it below the message. Nothing here ever carries a
+key or a passphrase.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class DaskpkiError(Exception):
         return f"{self} ({self.hint})" if self.hint else str(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Dask carries errors between processes by pickle, which calls a class with the message alone unless told."""
+        """Dask carries errors between processes by pickle, which by default calls the class with the message alone."""
         return _restore, (type(self), self.args, self.__dict__)
 
 
 def _restore(kind: type[DaskpkiError], arguments: tuple[object, ...], fields: dict[str, Any]) -> DaskpkiError:
-    """The error as it was, notes and all, whatever the `__init__` of its class takes."""
+    """Rebuild the error with its hint and notes, whatever arguments the `__init__` of its class takes."""
     error = kind.__new__(kind, *arguments)
     error.__dict__.update(fields)
     return error
@@ -51,7 +51,7 @@ class NotTrustedError(DaskpkiError):
 
 
 class NotYetValidError(NotTrustedError):
-    """Something is valid but for its time, which this machine's clock has not reached."""
+    """Something is valid except for its time, which this machine's clock has not reached yet."""
 
 
 class PolicyError(NotTrustedError):

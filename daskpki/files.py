@@ -71,7 +71,7 @@ def published(
     called: str | None = None,
     hint: str = "choose another place, or move it away",
 ) -> Iterator[Path]:
-    """Create a temporary file beside `path`; it gets that name once the block has ended and the disk has its content.
+    """Create a temporary file beside `path`, and move it to `path` once the block has ended and its content is on disk.
 
     Errors as from `write_private`; `hint` is that of AlreadyExistsError.
     """
@@ -138,7 +138,7 @@ def check_private(path: Path) -> None:
 def check_status(
     path: Path | str, status: os.stat_result, *, forbidden: int = 0o077, own_uid: int | None = None, more: str = ""
 ) -> None:
-    """Raise AccessDeniedError for a file of another user but root, and for one whose mode has a `forbidden` bit.
+    """Raise AccessDeniedError unless this user or root owns the file, and if its mode has a `forbidden` bit.
 
     `own_uid` is this user's, by default that of this process; `more` is added to the hint.
     """
@@ -164,7 +164,7 @@ def read_private(path: Path, *, limit: int = _MAX_SECRET_FILE, called: str | Non
     name = called or path
     try:
         with path.open("rb") as file:
-            check_status(name, os.fstat(file.fileno()))  # of what is read, whatever has the name by now
+            check_status(name, os.fstat(file.fileno()))  # of the open file: the path may name another one by now
             data = file.read(limit + 1)
     except OSError as error:
         raise os_error(error, name) from (None if called else error)
@@ -176,9 +176,9 @@ def read_private(path: Path, *, limit: int = _MAX_SECRET_FILE, called: str | Non
 
 
 def read_private_if_there(path: Path, *, limit: int = _MAX_SECRET_FILE) -> bytes | None:
-    """Read a file as `read_private` does, None if there is none: looking first would fail for one that goes meanwhile.
+    """Read a file as `read_private` does; None if there is none. A dangling link raises NotFoundError.
 
-    A dangling link raises NotFoundError.
+    It does not look before it reads, since the file may be deleted in between.
     """
     try:
         return read_private(path, limit=limit)
@@ -203,7 +203,7 @@ def read_file(path: Path, *, limit: int | None = None) -> bytes:
 def is_there(path: Path) -> bool:
     """True if the name exists, also as a dangling link; AccessDeniedError without permission to find out.
 
-    `Path.exists` raises then up to Python 3.13, and is False from 3.14 on.
+    Without that permission, `Path.exists` raises up to Python 3.13, and returns False from 3.14 on.
     """
     return status_of(path) is not None
 
@@ -256,7 +256,7 @@ def remove_leftovers(directory: Path) -> None:
 def write_and_read_back(path: Path, data: bytes, *, called: str) -> None:
     """Write a file with a key that will seal something, and read it again; remove it if that fails.
 
-    A drive without permissions accepts the file, which is then refused for being open to others.
+    A drive that keeps no permissions accepts the file; reading it then fails, since it is open to others.
     """
     write_private(path, data, called=called)
     try:
@@ -276,7 +276,7 @@ def os_error(error: OSError, path: Path | str) -> DaskpkiError:
     """Translate an OSError: not found, denied, or failed with the system's own message."""
     reason = error.strerror or type(error).__name__
     name = shortened(str(path))
-    if isinstance(error, FileNotFoundError) or error.errno == errno.ENAMETOOLONG:  # which no file's name is
+    if isinstance(error, FileNotFoundError) or error.errno == errno.ENAMETOOLONG:  # no file has so long a name
         return NotFoundError(f"{name} does not exist")
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return AccessDeniedError(f"{name}: {reason}")

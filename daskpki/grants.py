@@ -285,7 +285,7 @@ class Grants:
     def make_events(self) -> None:
         """Create the log of user secrets, empty, before the first `secret set`, so that its readers can be granted.
 
-        A granter may not create secrets, and grants again once the log exists.
+        An account with the granter role may not create secrets; it has to grant again once the log exists.
         """
         labels = secret_names.labels(self._cluster, secret_names.EVENTS)
         with suppress(AlreadyExistsError, AccessDeniedError):

@@ -24,8 +24,9 @@ _WHAT: Final = "the handover from daskpki-entrypoint"
 class Freshness(NamedTuple):
     """Limits on the age of a running node's trust document and connections; all but the first in seconds.
 
-    `stale_trust` is refuse or allow: new peers, once the revocation list expired. A node polls every `poll`, warns if
-    the last fetch is older than `fetch_age`, and lets connections outlive their peer's certificate by `grace`.
+    `stale_trust` (refuse or allow) decides about new peers after the revocation list has expired. A node polls every
+    `poll`, warns if the last fetch is older than `fetch_age`, and lets connections outlive their peer's certificate by
+    `grace`.
     """
 
     stale_trust: str = "refuse"
@@ -42,14 +43,14 @@ class Handover(NamedTuple):
 
     `cert` (leaf and intermediates, PEM), `key` (PKCS#8, PEM), `ca` (the trust anchors, PEM) and `trust` (the signed
     trust document as the store keeps it) are paths. `store` is a URL, or None when the credential came from
-    `directory`, a path; where it came from `file`, the store is read for the trust document, if at all. `endpoint` is
-    another Secret Manager than Google's. `secrets` are the paths of the cluster's other secrets that were mounted, by
-    name. `pinned` is the version of the credential that --version named; such a node keeps it.
+    `directory`, a path. If it came from `file`, the store is read only for a trust document that is not beside the
+    file. `endpoint` is another Secret Manager than Google's. `secrets` are the paths of the cluster's other secrets
+    that were mounted, by name. `pinned` is the version of the credential that --version named; such a node keeps it.
     `tls_min` is "1.3" or "1.2", `worker_clients` one of deny, limited and allow, `dashboard` one of loopback, mtls and
     off. `health` is the ADDRESS:PORT of the health server, `metrics` whether it serves them ("yes" or "no").
-    `scheduler_code` is stock or sealed; `helper_limits` and `helper_user` are of a sealed scheduler's helpers.
-    `retire` is for how many seconds a worker that is asked to end may hand its data to others. `command` is the
-    entrypoint's: scheduler, worker, node or exec.
+    `scheduler_code` is stock or sealed; `helper_limits` and `helper_user` apply to the helpers of a sealed scheduler.
+    `retire` is the time in seconds in which a worker that is asked to end may hand its data to others. `command` is
+    the entrypoint's: scheduler, worker, node or exec.
     """
 
     cluster: str

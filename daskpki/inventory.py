@@ -1,7 +1,7 @@
 """The inventory: the state of each leaf and CA, computed from a log.
 
-Pure. A store either replays its log or keeps tables by the same transitions. `superseded` and `expired` are computed,
-never recorded.
+Pure. A store either replays its log, or keeps tables that it updates by the same transitions. `superseded` and
+`expired` are computed, never recorded.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ class KmsPrivateKey(ec.EllipticCurvePrivateKey):
         raise UsageError(f"{self._name} only signs, and cannot agree on keys")
 
     def private_numbers(self) -> NoReturn:
-        """Refused: they never leave Cloud KMS."""
+        """Raise UsageError: the private half never leaves Cloud KMS."""
         raise UsageError(f"the private half of {self._name} never leaves Cloud KMS")
 
     def private_bytes(
@@ -172,7 +172,7 @@ class KmsPrivateKey(ec.EllipticCurvePrivateKey):
         format: serialization.PrivateFormat,  # noqa: A002 - the name is pyca's
         encryption_algorithm: serialization.KeySerializationEncryption,
     ) -> NoReturn:
-        """Refused: they never leave Cloud KMS."""
+        """Raise UsageError: the private half never leaves Cloud KMS."""
         raise UsageError(f"the private half of {self._name} never leaves Cloud KMS")
 
     def __copy__(self) -> KmsPrivateKey:

@@ -131,11 +131,11 @@ def _remember(security: PkiSecurity, kept: NewestTrust) -> None:
 
 
 _announced: set[bytes] = set()
-"""Certificates about whose end this process has warned."""
+"""Certificates of which this process has warned that they end soon."""
 
 
 def _announce_end(obtained: Obtained, wanted: Wanted, here: Environment) -> None:
-    """Warn of a near end, once a process; by the logger, since `-W error` turns warnings into errors."""
+    """Log once per process that a certificate ends soon; no Python warning, since `-W error` makes those errors."""
     from daskpki.credentials.sources import ending, renewal
     from daskpki.quoting import minute, remaining_seconds
 
@@ -164,9 +164,10 @@ def store_source(cluster: str, url: StoreUrl) -> StoreSource:
 
 @contextmanager
 def _reader(url: StoreUrl) -> Iterator[Reader]:
-    """Open the store for one lookup, without a prompt: Secret Manager as a node does, since Google's library is slow.
+    """Open the store for one lookup, without a prompt.
 
-    A node speaks REST only, so the library is used for an endpoint of another kind.
+    Secret Manager is read as a node reads it, since Google's library is slow. A node speaks REST only, so the library
+    is used for an endpoint of another kind.
     """
     from daskpki.credentials.sources import open_without_asking
     from daskpki.settings import ENDPOINT, REST, GsmUrl, endpoint_for

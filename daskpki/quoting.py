@@ -18,7 +18,7 @@ LONGEST: Final = 200
 
 
 def shown(value: object, most: int = LONGEST) -> str:
-    """`value` as Python writes it, at most `most` characters of it; of a container only its type and length."""
+    """Format a value by `repr`, cut to `most` characters; for a container, only its type and length."""
     if isinstance(value, (str, bytes, bytearray)):
         return repr(value) if len(value) <= most else f"{value[:most]!r}... ({len(value)} long)"
     if isinstance(value, (bool, int, float, type(None))):
@@ -28,16 +28,16 @@ def shown(value: object, most: int = LONGEST) -> str:
 
 
 def shortened(text: str, most: int = LONGEST) -> str:
-    """`text` on one line, at most `most` characters of it, and nothing that steers a terminal."""
+    """Put `text` on one line of at most `most` characters, with escapes for those that could steer a terminal."""
     line = visible(" ".join(text[: 2 * most].splitlines()))
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def visible(text: str, keep: str = "") -> str:
-    """`text` with escapes for all unprintable characters but those in `keep`.
+    """Escape all unprintable characters in `text` except those in `keep`.
 
-    Parts of the log and of a secret's annotations were written by others: in a terminal, control characters could move
-    the cursor or turn the direction of writing, and so show something else than is there.
+    Others wrote parts of the log and of a secret's annotations: in a terminal, control characters could move the cursor
+    or reverse the direction of writing, so that the reader sees something else than the data.
     """
     if text.isprintable():
         return text
@@ -47,7 +47,7 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def did_you_mean(texts: Iterable[str], known: Iterable[str]) -> str | None:
-    """A question with the known name nearest to each text; None where none is near."""
+    """Suggest the known name nearest to each text, as a question; None if none is near."""
     from difflib import get_close_matches  # for errors alone
 
     names = sorted(set(known))
@@ -56,7 +56,7 @@ def did_you_mean(texts: Iterable[str], known: Iterable[str]) -> str | None:
 
 
 def rfc3339(moment: float | datetime) -> str:
-    """A moment to the second, in UTC, from seconds since the epoch or a time with a zone."""
+    """Format seconds since the epoch, or a time with a zone, in UTC to the second."""
     at = moment.astimezone(UTC) if isinstance(moment, datetime) else datetime.fromtimestamp(moment, UTC)
     return f"{at.replace(tzinfo=None, microsecond=0).isoformat()}Z"  # strftime takes five times as long
 

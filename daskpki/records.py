@@ -58,7 +58,7 @@ class Draft(NamedTuple):
 class CommitSignature(NamedTuple):
     """A CA generation's signature over a commit (`daskpki.signed_commits`).
 
-    `place` is a digest of the data that a store keeps around the commit; empty if it authenticates that otherwise.
+    `place` is a digest of the data that a store keeps around the commit; empty if the store has another proof of it.
     """
 
     generation: int

@@ -21,7 +21,7 @@ DEFAULT_STORE: Final = "local:"
 STORES: Final = "daskpki.stores"
 """The entry point group in which other packages name the function for a URL scheme (`daskpki.store.opening`)."""
 KMS_SCHEME: Final = "gcpkms://"
-"""Scheme of keys in Cloud KMS, here since `daskpki.kms` loads Google's client."""
+"""Scheme of keys in Cloud KMS; defined here, since importing `daskpki.kms` loads Google's client."""
 SCHEME: Final = "tls://"
 """Scheme of scheduler addresses, here since the loader is called for other schemes too, and then loads no more."""
 ENDPOINT: Final = "DASKPKI_SECRET_MANAGER_ENDPOINT"
@@ -111,7 +111,7 @@ def parse_gsm(text: str) -> GsmUrl:
 
 
 class Endpoint(NamedTuple):
-    """Where a service of Google's is called; `address` is HOST or HOST:PORT, `transport` is "grpc" or "rest"."""
+    """Endpoint of a Google service: `address` is HOST or HOST:PORT, `transport` is "grpc" or "rest"."""
 
     address: str
     transport: str

@@ -1,4 +1,4 @@
-"""Decides which commits of a log count: those that the CA signed which was active before them. Pure.
+"""Decides which commits of a log count: those signed by the CA that was active before them. Pure.
 
 A signature covers the cluster, the signing generation and the commit's last record; the hash chain covers all earlier
 records. It also covers a digest of the data that the store keeps around the commit (`place`). A copy keeps that digest,
@@ -6,9 +6,9 @@ but only the store in which it was made compares it with its data. The rules:
 
 1. The generation that was active before a commit signs it.
 2. If the commit makes another generation active and drops all others (an emergency), the new one signs as well.
-3. Before any generation was active, the newest that the commit leaves with a certificate signs. Until there is one,
-   only the exact commit with which `init-ca` begins needs no signature: it reserves the next generation, after closing
-   those that were reserved before and never created.
+3. Before any generation was active, the newest one that has a certificate after the commit signs. Until there is one,
+   a single kind of commit needs no signature, the one with which `init-ca` begins: it closes the generations that were
+   reserved but never created, and reserves the next one.
 4. Any other signature that names a known generation must verify too.
 """
 
@@ -143,7 +143,7 @@ def _verified(cluster: str, before: Trusted, records: list[Record]) -> Trusted:
 
 
 def _issuing(generations: Generations, generation: int) -> bytes | None:
-    """The certificate of a generation before the commit; only a new generation brings its own."""
+    """The certificate of a generation, or None. Callers try the state before a commit first: only a new CA adds one."""
     return generations[generation].issuing if generation in generations else None
 
 

@@ -58,8 +58,8 @@ class ClusterSecrets:
     def set(self, name: str, payload: Confidential, *, ttl: int | None = None, rotate_every: int | None = None) -> int:
         """Add a version and return its number; a new secret is created. UsageError over 64 KiB.
 
-        The value ends `ttl` seconds from now, and is to be rotated in `rotate_every`; 0 is for never, None for the
-        period of the previous value.
+        The value ends `ttl` seconds from now, and its rotation is due in `rotate_every` seconds; 0 means never, None
+        keeps the period of the previous value.
         """
         periods = {_TTL: ttl, _ROTATE_EVERY: rotate_every}
         secret, now = self._id(name), int(self._clock())
@@ -108,7 +108,7 @@ class ClusterSecrets:
     def rollback(self, name: str, number: int | None = None) -> tuple[int, int]:
         """Add the payload of the previous version (or of `number`) again; return its number and the new one.
 
-        Rolling back twice goes two versions back: a restored version counts as the older version.
+        Rolling back twice goes two versions back: a restored version counts as the one whose payload it repeats.
         """
         info = self._describe(name)
         source = number or self._before(info)

@@ -1,9 +1,9 @@
 """The trust anchor of a command: the newest trust document that verifies, and the log that follows from it.
 
-The document (D) is judged by the first of these that exists: a pin (`--ca-sha256`), what this user saw before
-(`daskpki.store.rollback_guard`), and on first use nothing, so that the document's own CA is trusted. A log counts only
-if it has the record that D names, and every commit after it is signed (`daskpki.signed_commits`). Before there is a
-document, the log is judged from its first record.
+The document (D) is judged by a pin (`--ca-sha256`), else by the CAs that this user saw before
+(`daskpki.store.rollback_guard`). On first use there is neither, so the document's own CA is trusted. A log counts only
+if it has the record that D names, and every commit after that record is signed (`daskpki.signed_commits`). Before there
+is a document, the log is judged from its first record.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Anchored:
     def document(self) -> TrustDocument | None:
         """The newest document that verifies, looked for once; None before the first.
 
-        Also None if a document was put back that does not follow from this user's memory: the log is then judged from
-        its first record, and must have the remembered one.
+        Also None if the documents that were put into the store do not follow from this user's memory: the log is then
+        judged from its first record, and must have the remembered record.
 
         NotTrustedError when documents of two different roots verify, and nothing known here decides between them.
         """
@@ -121,7 +121,7 @@ class Anchored:
         return error.hint or (f"{_CUT_OFF}; else: {_FORGED}" if self._store.url.startswith("local:") else _FORGED)
 
     def _start(self, head: Head, after: Callable[[int], Iterator[Record]]) -> Trusted:
-        """The newest point that is known to be true and that the log has."""
+        """Find the newest trusted point that the log contains."""
         for point in reversed(self._points):
             if point.head.seq <= head.seq and _has(point.head, after):
                 return point

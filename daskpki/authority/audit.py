@@ -127,7 +127,7 @@ class Verifier:
         self._revoked = revoked_serials(self._trust)
 
     def verify(self, data: bytes) -> Verified:
-        """The leaf that `data` begins with (PEM with its chain, or DER); NotTrustedError, CorruptError, UsageError."""
+        """Verify the leaf at the start of `data` (PEM and chain, or DER); NotTrustedError, CorruptError, UsageError."""
         leaf, *chain = parse_certificates(data)
         roots = self._trust.roots
         identity = verify_leaf(leaf, chain, roots, now=self._now, trust_domain=self._trust.trust_domain)

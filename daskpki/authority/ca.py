@@ -39,9 +39,9 @@ class CertificateAuthority:
         (issued,) = ca.issue(ca.requests(Role.WORKER, ["w-1"]))
         ca.revoke("worker/w-1", "superseded")
 
-    `who` and `command` are for the log, as claims. `places` has the passphrases of the CA's keys, and opens other
-    places than this store. `ca_sha256` is the fingerprint of the CA that is trusted, whatever was seen before. With
-    `reading`, a local store is shown as it is, unverified, and asks for no key.
+    The log records `who` and `command` as claims. `places` gives the passphrases of the CA's keys, and opens keys that
+    are not in this store. `ca_sha256` pins the CA by its fingerprint, whatever this user has seen before. With
+    `reading`, the log of a local store is shown unverified, so that no key is needed.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class CertificateAuthority:
         """The active generation with its key opened, once for this object."""
         try:
             return self.session.issuers(self.active())
-        except NotFoundError:  # its key was erased, perhaps since it was dropped after it was seen
+        except NotFoundError:  # its key was erased, perhaps since the CA was dropped after this view was read
             self.inventory()
             return self.session.issuers(self.active())
 
@@ -182,7 +182,7 @@ class CertificateAuthority:
         return role, name
 
     def sign_request(self, leaf: LeafRequest, request: CertificateRequest) -> Issued:
-        """Issue `leaf` for the public key of a request, of which nothing else is copied; errors as for any leaf."""
+        """Issue `leaf` for the public key of a request; nothing else is copied from it. Errors as for any leaf."""
         from daskpki.authority.issuance import SigningProfile, issue
 
         profile = SigningProfile(self.issuer(), self.policy(), public_key=request.public_key)
@@ -194,7 +194,7 @@ class CertificateAuthority:
     def outlasting_trust(self, end: datetime) -> TrustPayload:
         """The signed trust document for somebody who cannot read the store until `end`.
 
-        Its revocation list is signed again if it would run out before, since its readers have to stop then.
+        A revocation list that would expire before `end` is signed again, since readers have to stop when it expires.
         """
         from daskpki.authority.publication import publish
         from daskpki.pki.crl import next_update
@@ -219,7 +219,7 @@ class CertificateAuthority:
         if needed or check_rollback:  # the code that publishes is loaded only when there is something to publish
             from daskpki.authority.publication import is_rolled_back, publish
 
-            if needed or is_rolled_back(self.session, self.session.log.read_cached()):  # with what this one published
+            if needed or is_rolled_back(self.session, self.session.log.read_cached()):  # includes our own publication
                 publish(self.session)
 
     def _abandon_stale(self) -> bool:
@@ -232,7 +232,7 @@ class CertificateAuthority:
         return bool(self.session.commit(decide))
 
     def due(self) -> list[CertificateRecord]:
-        """The leaves past two thirds of their life or of a dropped CA, earliest end first."""
+        """The leaves to renew: past two thirds of their life, or issued by a dropped CA; earliest end first."""
         from daskpki.authority.renewal import due
 
         return due(self.inventory(), self.session.now())
@@ -240,8 +240,8 @@ class CertificateAuthority:
     def renew(self, entries: Sequence[CertificateRecord], *, give_way: bool = True) -> Iterator[Issued]:
         """Renew each of these with a new key, and skip those that another command renewed meanwhile.
 
-        With `give_way`, also skip those that another command has reserved. A due CRL is signed even without entries.
-        With `give_way`, a rolled-back trust document is replaced by a new one.
+        With `give_way`, also skip those that another command has reserved, and replace a rolled-back trust document by
+        a new one. A due CRL is signed even without entries.
 
         PolicyError for a leaf that was issued for a request, before anything is done.
         """

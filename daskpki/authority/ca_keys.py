@@ -92,7 +92,7 @@ class CaKeys(Protocol):
         """Raise the error of `make` if no key can be made in this place; makes nothing."""
 
     def make(self, generation: int, kind: KeyType) -> PrivateKey:
-        """The key of a new generation, durable on return; of that type, if daskpki makes it."""
+        """Return the key of a new generation, durable on return; `kind` applies only if daskpki makes the key."""
 
     def open(self, generation: int) -> PrivateKey:
         """The key of that generation; NotFoundError, AccessDeniedError (also for a wrong passphrase)."""
@@ -110,7 +110,7 @@ class StoredCaKeys(NamedTuple):
     seal: Passphrase | None = None
     unseal: Passphrase | None = None
     least: str = _NONE
-    """The sealing that the log records of the key; opening a lesser one is refused."""
+    """The sealing that the log records for the key; a key with a weaker one is not opened."""
 
     @property
     def sealing(self) -> str:
@@ -212,7 +212,7 @@ class Issuers:
         self._opened: dict[int, Issuer] = {}
 
     def __call__(self, authority: AuthorityRecord) -> Issuer:
-        """The generation with its key; NotFoundError, AccessDeniedError, NotTrustedError when the key is another's."""
+        """Open a generation; NotFoundError, AccessDeniedError, NotTrustedError if the key is not its certificate's."""
         from daskpki.pki.issuer import open_issuer
 
         number = authority.generation

@@ -72,8 +72,8 @@ def copy_versions(source: SecretStore, target: SecretStore, secret: str, *, leav
     """Add the versions that the target lacks, and bring the others into the original's state.
 
     Raises:
-        PolicyError: a version is disabled without a copy, and these are not to be left out.
-        AlreadyExistsError: the target has another payload, or none any more.
+        PolicyError: a disabled version has no copy in the target, and `leave_out` is false.
+        AlreadyExistsError: a version of the target has another payload, or was destroyed.
         ConflictError: somebody else adds versions to the target.
     """
     wanted, present = _states(source, secret), _states(target, secret)
@@ -111,7 +111,7 @@ def compare_versions(source: SecretStore, target: SecretStore, secret: str) -> t
 
 
 def _states(store: SecretStore, secret: str) -> Mapping[int, str]:
-    """Each version's state: from the list, which may lag, and by number from there on."""
+    """Read each version's state from the list, which may lag, and look for later versions by number."""
     states = {version.number: version.state for version in store.versions(secret)}
     with suppress(NotFoundError):
         while True:
@@ -173,7 +173,7 @@ def copy_cluster(
         NotTrustedError: the source's log does not count, by this user's memory or the pin `ca_sha256`.
         NotFoundError: the source has no such cluster.
         AlreadyExistsError: the target has something else under these names.
-        PolicyError: a version is disabled, so that it cannot be read, and these are not to be left out.
+        PolicyError: a version is disabled, so it cannot be read, and `without_disabled` is false.
         ConflictError: the source changes faster than it is copied.
     """
     if cluster not in source.clusters():

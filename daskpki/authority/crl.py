@@ -3,8 +3,8 @@
 The CRL of an offline root lists its intermediate alone, lasts a year, and is signed whenever the root's file is opened.
 It is in the trust document beside the CRL of the intermediate, so that software which checks every certificate of a
 chain (`openssl verify -crl_check_all`) has both. Each generation has its own root: an intermediate whose key was stolen
-leaves the trust document together with its root, at once, by `rotate-ca --emergency`. The root's revocation of it
-serves those who still trust that root elsewhere.
+leaves the trust document together with its root, at once, by `rotate-ca --emergency`. The root can then revoke it,
+for those who still trust that root elsewhere.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from daskpki.records import ABANDONED, CA_RETIRED, REVOKED, REVOKING, ROOT_CRL, 
 CRL_MARGIN: Final = DAY + USUAL.grace
 """Seconds after notAfter for which a revocation is published.
 
-A day for verifiers whose clocks lag, and as long as a connection may outlive its certificate on nodes that were booted
-without `--grace`.
+That is a day for verifiers whose clocks lag, plus the time for which a connection may outlive its certificate on nodes
+that use the default of `--grace`.
 """
 
 DROPPED_LIMIT: Final = 500
 """Revoked serials of dropped CAs that a trust document lists: 16 octets each, so a sixth of a payload.
 
-Of a CA with more, nobody stays connected.
+If the serials of a CA do not fit, every connection under that CA is cut off.
 """
 
 

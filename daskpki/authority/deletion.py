@@ -83,7 +83,7 @@ def _valid(inventory: Inventory, now: float) -> list[CertificateRecord]:
 
 
 def revoke_all(authority: CertificateAuthority) -> Sequence[CertificateRecord]:
-    """Revoke every valid leaf and publish; raises what opening the CA's key raises, before anything changes."""
+    """Revoke every valid leaf and publish. Errors of opening the CA's key are raised before anything changes."""
     session = authority.session
     now = session.now().timestamp()
     if not _valid(authority.inventory(), now):

@@ -67,7 +67,7 @@ class SigningProfile(NamedTuple):
 
 
 class SupersededError(UnavailableError):
-    """The CA that was to sign no longer does, so nothing was confirmed; another one issues."""
+    """Another CA has replaced the one that was to sign, so nothing was confirmed."""
 
 
 class Issued(NamedTuple):
@@ -117,7 +117,7 @@ def check_requests(requests: Iterable[LeafRequest], policy: Policy, issuer: Life
 def _keep_batch(
     session: Session, operation: str, leaves: Sequence[Reservation], signed: Sequence[Signed], *, renews: bool
 ) -> list[Issued]:
-    """Store and confirm, durable together on return; with `renews`, the leaves' secrets are there."""
+    """Store and confirm the leaves, durable together on return; with `renews`, their secrets exist already."""
     with session.store.batch():
         versions = [_keep(session, *pair, renews=renews) for pair in zip(leaves, signed, strict=True)]
         drafts = [

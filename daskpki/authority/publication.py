@@ -5,7 +5,7 @@ everything, and the next command repairs one that died before publishing.
 
 A rolled-back or deleted trust document is noticed by comparing it with the log, which has the last published epoch.
 Commands that read the document refuse it. Commands that publish continue after the last epoch in the log instead, since
-every node that has seen the newest one refuses another with its epoch, and CRLs of lower numbers.
+a node that has seen the newest document refuses another one of the same epoch, and CRLs with lower numbers.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def current_trust(session: Session) -> TrustDocument:
 
     NotTrustedError if an older one was put back.
     """
-    inventory = session.log.inventory()  # before the document: what it calls published must be there
+    inventory = session.log.inventory()  # read before the document: a publication that it shows must be there
     head = session.anchor.chain.head()
     if head is None:
         remedy = "daskpki renew --due publishes a new one" if inventory.published else "daskpki init-ca makes one"
@@ -68,14 +68,14 @@ def publish(
     adding: int | None = None,
     fresh_crls: bool = False,
 ) -> TrustDocument:
-    """Sign and publish the present state of the log; raises what opening the keys for it raises.
+    """Sign and publish the present state of the log; raises the errors of opening the keys that sign it.
 
     `schedulers` are the addresses to announce from now on; None leaves those of the document before. `adding` is the CA
-    that is shown for the first time. `fresh_crls` signs CRLs again that are not due yet.
+    that is shown for the first time. `fresh_crls` also signs CRLs again that are not due yet.
 
-    Every CA of the document signs it, and with `old_keys` every one that it drops, which also signs a successor
-    statement for nodes that miss this very document. Unfinished revocations are recorded as done together with the
-    publication. If an older document was put back, the new one continues after the last epoch in the log.
+    Every CA of the document signs it. With `old_keys`, so does every CA that it drops; a dropped CA also signs a
+    successor statement, for nodes that miss this very document. Unfinished revocations are recorded as done together
+    with the publication. If an older document was put back, the new one continues after the last epoch in the log.
     """
     operation = new_operation()
     chain = session.anchor.chain
@@ -83,7 +83,7 @@ def publish(
     before: list[TrustDocument] = []
 
     def build(tip: Tip[TrustPayload], link: Link) -> TrustPayload:
-        inventory = session.log.read_cached()  # it shows one's own event; what it may miss, its own author publishes
+        inventory = session.log.read_cached()  # it has our own event; other writers publish theirs, which it may lack
         session.check(inventory)
         if tip.head is None:
             labels = secret_names.labels(session.cluster, secret_names.TRUST)

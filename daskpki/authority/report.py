@@ -46,8 +46,8 @@ class Report(NamedTuple):
     """The contents of the page, as of `now` (seconds since the epoch).
 
     `holders` are the newest leaves of each name, valid or expired, earliest end first; `due` of them are valid and due
-    for renewal. `revoked` are the revoked ones, latest first. `timeline` counts by role when
-    valid leaves end, `history` when leaves were issued and revoked. `chain` has the rows of the table of CAs.
+    for renewal. `revoked` are the revoked leaves, latest first. `timeline` counts by role the valid leaves that end in
+    each span, `history` the leaves that were issued or revoked in it. `chain` has the rows of the table of CAs.
     """
 
     cluster: str

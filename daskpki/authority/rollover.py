@@ -67,7 +67,7 @@ class RolloverStatus(NamedTuple):
 
 
 def valid_elsewhere(inventory: Inventory, generation: int, now: float) -> list[CertificateRecord]:
-    """The valid leaves that other CAs than that issued."""
+    """The valid leaves that CAs other than `generation` issued."""
     return [
         entry
         for entry in inventory.certificates(statuses=[ISSUED, RELEASED])
@@ -116,7 +116,7 @@ class Rollover:
     def start(self, successor: Successor) -> tuple[AuthorityRecord, bool]:
         """Make the next CA or continue with it, and publish it beside the active; AlreadyExistsError once it issues.
 
-        Returns it, and true if an earlier command made it, by the options given then.
+        Returns the CA, and true if an earlier command made it, with the options that were given then.
         """
         now = self.status()
         if now.phase == RETIRING:
@@ -130,9 +130,9 @@ class Rollover:
         return made, bool(now.others)
 
     def promote(self) -> AuthorityRecord:
-        """Let the newest CA issue and publish it so; `reissue` does the rest. ConflictError before `start`.
+        """Let the newest CA issue, and publish that; `reissue` then issues leaves again. ConflictError before `start`.
 
-        PolicyError, and nothing was changed, for a valid leaf that it could not issue.
+        PolicyError, before any change, if there is a valid leaf that the new CA could not issue.
         """
         now = self.status()
         if not now.others:
@@ -157,7 +157,7 @@ class Rollover:
         """Drop the CAs that no longer issue, and erase their keys; False when a key had to be left where it is.
 
         PolicyError while valid leaves of theirs remain, unless `force` cuts them off; ConflictError before `promote`.
-        Without `old_keys` (they are lost) nodes that run follow only after a restart.
+        Without `old_keys`, because they are lost, running nodes follow only after a restart.
         """
         now = self.status()
         if now.phase == STARTED:

@@ -71,7 +71,7 @@ class Session(NamedTuple):
         return self.store.log(self.cluster, self.anchor.judge)
 
     def commit(self, decide: Callable[[Inventory], Sequence[Draft]], stamp: Stamp | None = None) -> Sequence[Record]:
-        """Append what `decide` asks for to the log, signed by the CAs that have to."""
+        """Append the drafts that `decide` returns to the log, signed by the CAs that must sign."""
 
         def checked(inventory: Inventory) -> Sequence[Draft]:
             self.check(inventory)

@@ -22,7 +22,7 @@ WAITS: Final = (5.0, 10.0, 20.0, 40.0, 60.0)
 
 
 def plan_deployment(run: Run, wanted: Deployment, tell: Tell = lambda _line: None) -> Sequence[Step]:
-    """Plan the steps from what exists to what is wanted; NotFoundError if something it needs is missing."""
+    """Plan the steps from the existing resources to the wanted ones; NotFoundError if a prerequisite is missing."""
     if wanted.private:
         check_egress(run, wanted)
     observed = observe(run, wanted, resources(wanted), tell)

@@ -1,4 +1,4 @@
-"""What a deployment consists of, as data: parts of the cluster, grants, firewall rules and containers. Pure."""
+"""A deployment as data: the parts of the cluster, their grants, firewall rules and containers. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IAP_RANGE: Final = "35.235.240.0/20"
 
 _ARTIFACT: Final = re.compile(r"([a-z0-9-]+)-docker\.pkg\.dev/([a-z0-9.:-]+)/([a-z0-9._-]+)/")
 
-# Before the network's other rules, of priority 1000 and more, such as the default network's default-allow-internal.
+# These decide before the network's other rules (priority 1000 and more), such as its default-allow-internal.
 _PRIORITIES: Final = {"ALLOW": 800, "DENY": 900}
 _ACCOUNTS_A_RULE: Final = 10  # Compute Engine's limit for sources and for targets
 _INSIDE: Final = ",".join(f"tcp:{ports.replace(':', '-')}" for ports in (WORKER_PORTS, NANNY_PORTS))
@@ -158,7 +158,7 @@ def _lots(accounts: Sequence[str]) -> list[Sequence[str]]:
 
 
 def container(wanted: Deployment, part: Part) -> Container:
-    """The container of the part's VMs. Nothing in its environment is secret: that stands in the VM's metadata."""
+    """The container of the part's VMs. Its environment is in the VM's metadata, so nothing in it is secret."""
     role, name = part.leaves[-1]
     settings: dict[str, object] = {
         "DASKPKI_STORE": wanted.store,

@@ -29,7 +29,7 @@ WORKER_ARGUMENTS: Final = ("--worker-port", WORKER_PORTS, "--nanny-port", NANNY_
 """Arguments for `dask worker`, after the entrypoint's `--`."""
 
 _SCRATCH: Final = "/var/lib/daskpki"
-"""On the VM's boot disk: where workers spill data. Keys never lie there."""
+"""Directory on the VM's boot disk to which workers spill data. Keys are never written there."""
 
 _PRIVATE: Final = f"rw,nosuid,nodev,noexec,uid={UID},gid={UID},mode=0700"
 

@@ -15,7 +15,7 @@ OS_IMAGE: Final = ("cos-stable", "cos-cloud")
 """Container-Optimized OS: the image family, and the project that publishes it."""
 
 PART_LABEL: Final = "daskpki-part"
-"""On VMs that are managed one by one. The VMs of a group do not carry it."""
+"""Label of the VMs that are managed one by one. The VMs of a group do not carry it."""
 
 FACTS_KEY: Final = "daskpki-facts"
 """Metadata with a VM's properties, so that a plan can name each one that differs. Nothing in it is secret."""
@@ -238,7 +238,7 @@ class Group(NamedTuple):
 
 
 def group(owner: Owner, one: Group, rate: tuple[str, ...] = ()) -> Resource:
-    """Workers that share one identity and are revoked together; `rate` limits how many are replaced at a time."""
+    """A group of workers with one identity, so revoked together; `rate` limits how many VMs are replaced at a time."""
     where = f"--{'region' if one.regional else 'zone'}={one.place}"
 
     def command(*words: str) -> Command:
@@ -257,11 +257,11 @@ def group(owner: Owner, one: Group, rate: tuple[str, ...] = ()) -> Resource:
         resize = (command("resize", one.name, f"--size={one.size}"),) if "size" in differences else ()
         replaced = (
             command("rolling-action", "start-update", one.name, f"--version=template={one.template}", *rate),
-            # Only then is the former template free to be removed.
+            # The former template cannot be removed before that.
             command("wait-until", one.name, "--version-target-reached"),
         )
         rolling = replaced if differences.keys() - {"size"} else ()
-        # No VM is replaced that would then be removed, and none is made from the former template.
+        # So no VM is replaced only to be removed, and no new one is made from the former template.
         shrinks = bool(resize) and one.size < int(differences["size"][0] or 0)
         return Update((*resize, *rolling) if shrinks else (*rolling, *resize), rolling=bool(rolling))
 

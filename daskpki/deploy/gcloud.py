@@ -19,7 +19,7 @@ from daskpki.deploy.iam import NO_FILES, Command
 from daskpki.errors import AccessDeniedError, DaskpkiError, NotFoundError, UnavailableError, UsageError
 
 Run = Callable[[Command, Mapping[str, str]], str]
-"""Run a command with these files in its working directory; its standard output, or a DaskpkiError."""
+"""Runs a command with these files in its working directory; returns its standard output, or raises DaskpkiError."""
 
 _CONSTRAINT: Final = re.compile(r"constraints/([a-zA-Z]+\.[a-zA-Z0-9]+)")
 _WAYS_OUT: Final = {
@@ -48,7 +48,7 @@ class ServiceDisabledError(AccessDeniedError):
 
 
 class NotSettledError(UnavailableError):
-    """A resource that the command names does not exist, or that service does not know it yet."""
+    """A resource that the command names does not exist, or the called service does not know it yet."""
 
 
 def runner(environ: Mapping[str, str] = os.environ) -> Run:

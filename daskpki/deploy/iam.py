@@ -47,8 +47,9 @@ class Update(NamedTuple):
 class Resource(NamedTuple):
     """A resource, wanted or found. Two with the same `key` are the same one; their `facts` may differ.
 
-    `update` returns the commands that change the differing facts, or None if it has to be replaced; `ends` names what
-    is lost by that. A found resource may lack what only its creation needs; its `create` is then empty.
+    `update` returns the commands that change the differing facts, or None if the resource has to be replaced; `ends`
+    says what stops when it is replaced or removed. A found resource may lack the facts that only its creation needs;
+    its `create` is then empty.
     """
 
     kind: Kind
@@ -109,7 +110,7 @@ def service_account(owner: Owner, account: str) -> Resource:
 
 
 def _policy(site: Site, role: str, where: str) -> tuple[str, tuple[str, ...], str, tuple[str, ...]]:
-    """Where grants of the role are: the project, gcloud's words for the kind of resource, its name, and options."""
+    """Locate the policy with grants of the role: project, gcloud's words for the resource's kind, its name, options."""
     if role == ACCESSOR:
         location = site.store.location
         return site.project, ("secrets",), where, (f"--location={location}",) if location else ()

@@ -1,4 +1,4 @@
-"""Reads existing resources by `gcloud ... --format=json`: ours by their mark, and others that have such names.
+"""Reads existing resources by `gcloud ... --format=json`: ours by their mark, and others with names like ours.
 
 The parsers are pure, from JSON to the same resources that a plan is made of. `observe` asks for one filtered list of
 each type, several at a time, since each command takes a second; policies are read only once our accounts exist.
@@ -95,7 +95,7 @@ def _lists(site: Site) -> dict[str, Command]:
 def _split(
     site: Site, listed: Mapping[str, Sequence[Json]]
 ) -> tuple[list[Resource], frozenset[tuple[Kind, str]], set[str]]:
-    """Our resources, the keys of others with such names, and the accounts that ours use."""
+    """Our resources, the keys of others with names like ours, and the accounts that our resources use."""
     templates = {item["name"]: facts_of(item.get("properties", {})) for item in listed["compute instance-templates"]}
     ours: list[Resource] = []
     foreign: set[tuple[Kind, str]] = set()
@@ -182,7 +182,7 @@ _PARSERS: Final[Mapping[str, Callable[[Owner, Json, Mapping[str, Facts]], Resour
     "compute instance-templates": lambda owner, item, _: compute.found_template(owner, item["name"]),
     "compute instance-groups managed": _group,
 }
-"""By gcloud's words, the parser of an item of a type that has our mark; it is given the facts of all templates."""
+"""Parsers for the types that carry our mark, by gcloud's words; the last argument has the facts of all templates."""
 
 
 def _last(url: str) -> str:

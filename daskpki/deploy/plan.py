@@ -1,7 +1,7 @@
 """The steps from the existing to the wanted resources, in order, and the plan in words. Pure.
 
-Everything with our mark that is not wanted is removed, so settings can shrink a cluster, and wanting nothing destroys
-it. A resource with one of our names but without our mark is never touched: `NotOursError`.
+Everything with our mark that is not wanted is removed. So settings can shrink a cluster, and a plan for no resources at
+all destroys it. A resource with one of our names but without our mark is never touched: `NotOursError`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _ENDING: Final = (Action.ROLL, Action.REPLACE, Action.DELETE)
 """Changes that end what runs on a VM."""
 
 _SETTLING: Final = (Kind.GRANT, Kind.ACCOUNT, Kind.VM, Kind.TEMPLATE)
-"""Kinds whose creation fails for a while after what they need was made: IAM and services take their time."""
+"""Kinds whose creation fails for a while after their prerequisites were made: IAM and services act with a delay."""
 
 # Grants go first, while the VMs still say which repository their image came from: an interrupted teardown that is run
 # again would otherwise leave them behind.
@@ -67,7 +67,7 @@ class Step(NamedTuple):
 
     @property
     def ends(self) -> str:
-        """What the change ends on a VM."""
+        """The work on a VM that the change ends; empty if it ends none."""
         return self.resource.ends if self.action in _ENDING else ""
 
     @property
@@ -92,7 +92,7 @@ def resources(wanted: Deployment) -> Sequence[Resource]:
 
 
 class Observed(NamedTuple):
-    """Existing state: our resources, the keys of foreign ones with such names, and the ids of our secrets."""
+    """Existing state: our resources, the keys of foreign ones with names like ours, and the ids of our secrets."""
 
     ours: Mapping[tuple[Kind, str], Resource] = {}
     foreign: frozenset[tuple[Kind, str]] = frozenset()
@@ -106,9 +106,9 @@ def plan(wanted: Iterable[Resource], observed: Observed, first: Iterable[Step] =
     """The steps from `observed` to `wanted`; raises NotOursError before any of them.
 
     Args:
-        wanted: Each after what it needs.
+        wanted: The wanted resources, each after those that it needs.
         observed: The existing resources.
-        first: Steps that have to come before grants on what they make, and after the services.
+        first: Steps that come after the services, and before the grants on the secrets that these steps make.
     """
     ordered = list(wanted)
     for resource in ordered:
@@ -186,7 +186,7 @@ def check_mounted(wanted: Deployment, observed: Observed) -> None:
 
 
 def plan_lines(steps: Sequence[Step], *, commands: bool = False) -> Iterator[str]:
-    """The plan for people, grants grouped by account; with `commands` also what does each step and what undoes it."""
+    """The plan for people, grants grouped by account; `commands` adds each step's commands and their undoing."""
     if not steps:
         yield "nothing to change"
     grants: dict[tuple[Action, str], list[str]] = {}

@@ -24,7 +24,7 @@ SECRETS_DIRECTORY: Final = "/run/secrets"
 """Tmpfs of a worker's container for mounted secrets, beside its `/tmp`."""
 
 WIDEST: Final = 8
-"""Shortest prefix that is let in. The largest private network is a /8 (RFC 1918, 3); two /1 would be everybody."""
+"""Shortest prefix of `--clients-from`. The largest private network is a /8 (RFC 1918, 3); two /1 would be everybody."""
 
 _MAX_ACCOUNT: Final = 30  # IAM: 6 to 30 characters
 _MAX_RESOURCE: Final = 63  # RFC 1035, as Compute Engine asks
@@ -154,9 +154,9 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment(Site):
-    """A cluster to be: `workers` VMs beside the scheduler's, or 0 for one VM that is both.
+    """A cluster to deploy: `workers` VMs beside the scheduler's, or 0 for one VM that runs both.
 
-    The command makes its options of these fields.
+    The command's options are made from these fields.
     """
 
     zone: Annotated[str, Option("Zone of the VMs, such as europe-west1-b.", "Z")]
@@ -285,7 +285,7 @@ def check_deployment(wanted: Deployment) -> Deployment:
 
 
 def parse_range(text: str) -> str:
-    """A range of addresses in CIDR form; the whole address family is refused."""
+    """Parse an IPv4 range in CIDR form; UsageError for another form, and for a range wider than WIDEST."""
     try:
         network = ipaddress.ip_network(text)
     except ValueError as error:

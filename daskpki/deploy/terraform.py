@@ -1,8 +1,8 @@
 """A deployment as a Terraform configuration for the `google` provider, in JSON, with templates for cloud-init. Pure.
 
 Terraform keeps its own record of existing resources, so this is the whole deployment and not a plan. Resources are
-labelled as managed by Terraform, so `daskpki deploy` refuses to touch them. The CA and the credentials stay daskpki's
-to make: no key ever comes near a Terraform state.
+labelled as managed by Terraform, so `daskpki deploy` refuses to touch them. Only daskpki makes the CA and the
+credentials, so no key ever gets into a Terraform state.
 
 Every string in Terraform's JSON is a template, so `escaped` escapes all strings but a `Reference`.
 """
@@ -39,7 +39,7 @@ _RANGES_RULE: Final = (
     "length(var.clients_from) > 0 && alltrue([for r in var.clients_from : try(can(cidrnetmask(r)) && "
     f'cidrsubnet(r, 0, 0) == r && tonumber(split("/", r)[1]) >= {WIDEST}, false)])'
 )
-# With `-scheduler`, IAM's 30 characters for a service account.
+# Together with `-scheduler`, at most the 30 characters that IAM allows for a service account.
 _NAME_RULE: Final = "^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$"
 _CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
 

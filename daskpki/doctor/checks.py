@@ -1,8 +1,8 @@
 """Findings, and the pure rules that make them.
 
-Access: grants that are too wide for others are errors; that you read a secret yourself is a warning, since the owner of
-a project reads everything in it; grants that are too narrow are warnings, since a grant on the project, which is not
-seen here, may make up for them.
+Access: a grant that is too wide for another member is an error. A node's secret that you can read yourself is a
+warning, since the owner of a project reads everything in it. A grant that is too narrow is a warning, since a grant on
+the project, which is not visible here, may make up for it.
 
 Certificates: a leaf is due once two thirds of its life are past, by the rule of `daskpki renew --due`. Valid ones are
 summed up in one finding, since a cluster may have thousands.

@@ -199,7 +199,7 @@ def check_stranger(address: str, dialled: Dialled) -> Iterator[Finding]:
 
 
 def check_friend(address: str, who: str, dialled: Dialled) -> Finding:
-    """Check that a credential of the cluster is admitted; otherwise the refusal above proves nothing."""
+    """Check that a credential of the cluster is admitted; otherwise the refusal of strangers proves nothing."""
     if dialled.answer is Answer.ADMITTED:
         return ok(address, f"admits {who}")
     reason = f"does not admit {who} ({dialled.detail or dialled.answer})"

@@ -42,7 +42,7 @@ class Cluster:
         self.session = authority.session
         self.now = self.session.now().timestamp()
         self.basis = self.session.anchor.basis
-        """Anchor of the log: `pin`, `seen` or `first use`; asked before a read makes it seen."""
+        """Anchor of the log: `pin`, `seen` or `first use`; taken first, since a read turns `first use` into `seen`."""
         parsed = parse_store_url(self.session.store.url)
         self.gsm = parsed if isinstance(parsed, GsmUrl) else None
 

@@ -99,8 +99,8 @@ def key_pem(credential: Credential) -> Confidential:
 def encode_pkcs12(credential: Credential, anchors: tuple[bytes, ...], password: Confidential) -> Confidential:
     """Encode a credential and the trust anchors (DER) as PKCS#12; UsageError without a key or for a short password.
 
-    Readers require the format's MAC, which the library computes with 2,048 rounds, whatever the cipher's number is. So
-    guessing the password is cheap: only a strong one protects the file, and a short one is refused. AES-256-CBC with
+    Readers require the format's MAC, for which the library uses 2,048 rounds, even if the cipher has more. So guessing
+    the password is cheap: only a strong one protects the file, and a short one is refused. AES-256-CBC with
     PBKDF2 and HMAC-SHA-256 is read by OpenSSL from 1.1, Java from 8u301, Windows from 10 1709, macOS from 15, Firefox
     and Chromium; older readers need RC2 or 3DES, which is not offered.
     """

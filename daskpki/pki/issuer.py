@@ -53,7 +53,7 @@ class Template(NamedTuple):
 
 @cache
 def key_usage(*, signature: bool = False, encipherment: bool = False, certificates: bool = False) -> x509.KeyUsage:
-    """digitalSignature, keyEncipherment, and keyCertSign with cRLSign, as asked."""
+    """Make the keyUsage from the given bits: digitalSignature, keyEncipherment, and keyCertSign with cRLSign."""
     return x509.KeyUsage(
         digital_signature=signature,
         content_commitment=False,
@@ -84,7 +84,7 @@ _ROOT_EXTENSIONS: Final = (x509.BasicConstraints(ca=True, path_length=1), True),
 def ca_extensions(permitted_dns: tuple[str, ...]) -> tuple[Entry, ...]:
     """Extensions of a CA that issues leaves: no CA below it, constrained to these DNS subtrees.
 
-    digitalSignature allows to sign the trust document. There is no URI constraint, since pyca's verifier and
+    digitalSignature permits signing the trust document. There is no URI constraint, since pyca's verifier and
     rustls-webpki refuse every leaf below one; `daskpki.pki.verify` checks the trust domain.
     """
     constraints = x509.NameConstraints([x509.DNSName(domain) for domain in permitted_dns], None)
@@ -229,7 +229,7 @@ def create_offline_root(cluster: str, key: PrivateKey, *, generation: int, seria
 def create_intermediate(
     root: Issuer, policy: Policy, key: PrivateKey, *, generation: int, serial: int, now: datetime
 ) -> Issuer:
-    """Create the issuing CA below an offline root; it ends with the root at the latest.
+    """Create the issuing CA below an offline root; it ends no later than the root.
 
     Raises PolicyError if the root is not valid now, or is not an offline root.
     """

@@ -3,13 +3,13 @@
 The rules, without exception:
 
 1.  This version knows the format and the least reader, and the cluster is the requested one.
-2.  It names exactly one active CA; generations are distinct, and dropped ones are others; every CA has one CRL; every
-    chain consists of CAs and leads to its anchor; the CAs are constrained to the trust domain.
+2.  It names exactly one active CA; no generation occurs twice, among present and dropped ones together; every CA has
+    one CRL; every chain consists of CAs and leads to its anchor; the CAs are constrained to the trust domain.
 3.  Its own active CA signed it. A signature that names a known CA and does not verify makes the document invalid.
-4.  After a previous document: the epoch does not go back, and the same epoch means the same document; a CA of the
-    previous one signed it, or one that such a CA named as its successor when it was dropped, and so did every CA that
-    it adds; cluster and trust domain stay, and so does a generation's anchor; CRL numbers and thisUpdate of a CA that
-    stays do not go back.
+4.  After a previous document: the epoch does not go back, and the same epoch means the same document. A CA of the
+    previous document signed it, or the successor that such a CA named when it was dropped; every CA that it adds signed
+    it as well. The cluster, the trust domain and the anchor of each generation stay the same. For a CA that stays, CRL
+    number and thisUpdate do not go back.
 5.  With a pin, a CA with that fingerprint signed it; with known anchors, one of those did.
 6.  The root of one of its CAs signed each CRL of an offline root; no root has two, and none revokes a CA of the
     document. After a previous document such a CRL does not go back, and is not dropped.
@@ -82,9 +82,9 @@ def verify_trust(
 ) -> TrustDocument:
     """Return the document if it fulfils every rule above; NotTrustedError names the rule.
 
-    `known` are the CAs of an earlier document that is not kept itself: one of them signed, or a CA to which their
-    statements lead. Without `previous`, `known`, `anchors` (DER) and `pin_sha256`, trust comes from the store's access
-    control.
+    `known` are the CAs of an earlier document that is not kept itself: one of them must have signed, or a CA to which
+    their statements lead. Without `previous`, `known`, `anchors` (DER) and `pin_sha256`, trust comes from the store's
+    access control.
     """
     document = signed.document
     if cluster is not None and document.cluster != cluster:
@@ -179,7 +179,7 @@ def is_forged(signed: SignedTrustDocument, held: TrustDocument) -> bool:
     """True if a signature names a CA generation of `held`, and no key of that generation made it.
 
     The sender forged such a document, or passed it on unread: neither a missed rollover nor a wrong clock explains it.
-    An issuing CA that replaced another one under the same root counts as the document itself has it.
+    If another issuing CA took the place of the known one under the same root, its key is taken from the document.
     """
     data, document = signed_bytes(signed.payload), signed.document
     for signature in signed.signatures:
@@ -295,10 +295,10 @@ def _check_time(document: TrustDocument, min_epoch: int, now: datetime) -> None:
 
 # --- Successor statements: a dropped CA signs which CA replaces it.
 #
-# Whoever trusts one document trusts the next one. Nodes poll once a minute, people much less often, so people miss
-# documents, perhaps also the one that drops a CA, which is the only one that both the old and the new CA signed. So
-# each document carries the statements of recently dropped CAs, which lead from any of those to a CA that is trusted
-# now. A statement grants no more than the dropped CA's key could have signed before.
+# A reader who trusts one document trusts the next one. Nodes poll once a minute, but people read much less often and
+# miss documents, perhaps the very one that drops a CA: the only one that both the old and the new CA signed. So each
+# document carries the statements of recently dropped CAs, which lead from any of those to a CA that is trusted now. A
+# statement grants no more than the dropped CA's key could have signed before.
 
 _SUCCESSION_TYPE: Final = b"application/vnd.daskpki.succession.v1+json"
 _KEPT: Final = 4096
@@ -306,7 +306,7 @@ _KEPT: Final = 4096
 
 
 def sign_succession(cluster: str, issuer: Issuer, successor: Anchor) -> Succession:
-    """Sign the statement of `issuer`, which is dropped, on the CA that is active from now on."""
+    """Sign the statement by which `issuer`, a dropped CA, names the CA that is active from now on."""
     unsigned = Succession(issuer.generation, successor.generation, successor.certificate, successor.issuing, b"")
     return unsigned._replace(signature=keys.sign(issuer.key, _statement(cluster, unsigned)))
 
@@ -331,7 +331,7 @@ def heirs(cluster: str, trusted: Iterable[Anchor], statements: Iterable[Successi
         if statement.generation in issuing:
             with suppress(NotTrustedError):
                 verify_signature(issuing[statement.generation], statement.signature, _statement(cluster, statement))
-                issuing = {statement.successor: statement.issuing, **issuing}  # a known generation stays who it is
+                issuing = {statement.successor: statement.issuing, **issuing}  # known generations are kept
                 found.add(statement.certificate)
     return found
 

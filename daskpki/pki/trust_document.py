@@ -63,8 +63,9 @@ class CrlPart(NamedTuple):
 class DroppedCa(NamedTuple):
     """A CA that was removed from the trust document, and the revoked serials among those that it had issued.
 
-    They decide whether live connections that were accepted under it may go on. `serials` is None if there are too many:
-    then no such connection may. `issuer` is the issuing certificate's name (`daskpki.pki.certificates.name_text`).
+    The serials decide which of the live connections accepted under that CA may go on. If `serials` is None, there were
+    too many to list, and none of these connections may. `issuer` is the issuing certificate's name
+    (`daskpki.pki.certificates.name_text`).
     """
 
     generation: int

@@ -5,8 +5,8 @@ certificate with the profile's table, which is written down here a second time, 
 
 pyca's verifier decides the path: in server mode, with the leaf's own name, for a leaf that serves, in client mode for
 the others. Its two modes differ only in the expected purpose, and this module checks that every leaf may be a client,
-so the costly part, the signatures, is verified once. pyca implements the algorithms of the web PKI, which have Ed25519
-in a leaf, but not in a CA; so no CA of ours has such a key (`daskpki.authority.ca_keys`).
+so the costly part, the signatures, is verified once. pyca implements the algorithms of the web PKI, which allow Ed25519
+in a leaf but not in a CA; so no CA of ours has such a key (`daskpki.authority.ca_keys`).
 """
 
 from __future__ import annotations

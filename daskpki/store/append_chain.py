@@ -123,7 +123,7 @@ _LOOK_BACK: Final = 32
 """Versions below a head that `prune` looks at: each winner prunes, so only a few are left. It limits the requests."""
 
 MOST_FOREIGN: Final = 4096
-"""Most versions above a head that counts which the search passes: each costs a request."""
+"""Most versions that the search passes on its way down to a head that counts: each costs a request."""
 
 Counts = Callable[[ChainHead[P]], bool]
 """Raises NotTrustedError or CorruptError for a version that does not count; True if its link is authentic as well."""
@@ -306,7 +306,7 @@ class AppendChain(Generic[P]):
     def prune(self, head: ChainHead[P]) -> None:
         """Destroy the versions below the head, except its predecessor, which readers with a stale `latest` may get.
 
-        The list of versions is only a hint, and may be: every version below a confirmed head can go.
+        A list of versions that lags is good enough, since every version below a confirmed head can go.
         """
         for number, state, _ in self._store.versions(self._secret):
             if number < head.number - _LOOK_BACK:
@@ -358,7 +358,7 @@ class AppendChain(Generic[P]):
         self.check_readable(tip)
         place = tip.head
         while place is not None and place.link.seq > link.seq:
-            try:  # whether it counts or not
+            try:  # also for a version that does not count
                 older = self._codec.decode(self._store.access(self._secret, place.link.prev))
             except (DisabledError, CorruptError, NotTrustedError):
                 break

@@ -79,7 +79,7 @@ def derive(key: Confidential, purpose: bytes, length: int = KEY_BYTES) -> bytes:
 
 
 def encrypt(key: bytes, data: Confidential, context: bytes) -> bytes:
-    """AES-256-GCM with a random nonce in front."""
+    """Encrypt with AES-256-GCM; the result begins with the random nonce."""
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     nonce = os.urandom(_NONCE)
@@ -109,7 +109,7 @@ def seal_with_passphrase(
 
 
 def seal_with_key(data: Confidential, key: Confidential, *, context: bytes) -> bytes:
-    """Make a box that `key` opens, which is random and at least 128 bits long."""
+    """Make a box that opens with `key`, which has to be random; UsageError if it is shorter than 128 bits."""
     if len(key) < KEY_BYTES // 2:
         raise UsageError(f"a key of {len(key)} bytes is too short")
     return _seal(data, key, context, _KDF_HKDF, Cost(0, 0, 0))

@@ -30,7 +30,7 @@ def open_store(
     environ: Mapping[str, str] = os.environ,
     placement: GsmOptions | None = None,
 ) -> Store:
-    """Open the store of that URL; NotFoundError if it does not exist, unless `create` allows to create a local one.
+    """Open the store of that URL; NotFoundError if it does not exist, unless `create` permits making a local one.
 
     A local store is unlocked when a payload or a commit first needs it, by the ways in `unlock`, or by DASKPKI_KEY_FILE
     and DASKPKI_PASSPHRASE_FILE in `environ`. `placement` has the options for a new cluster's secrets in Secret Manager.

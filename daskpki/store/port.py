@@ -31,14 +31,14 @@ DESTROYED: Final = "DESTROYED"
 
 
 Judge = Callable[[Head, Callable[[int], Iterator[Record]]], Collection[str]]
-"""Decides whether a log with that head counts, by its records after a number; raises NotTrustedError if it does not.
+"""Decides whether a log counts, given its head and a function that reads its records after a number.
 
 The records follow from one another by their hashes, and lead to the head. Returns the places that the signatures of the
-last commit cover.
+last commit cover; raises NotTrustedError if the log does not count.
 """
 
 Sign = Callable[[Inventory, Sequence[Record], str], tuple[CommitSignature, ...]]
-"""Signs a commit: the state before it, its records, and the digest of what the store keeps around them, or ""."""
+"""Signs a commit, given the state before it, its records, and the digest of the data around them ("" for none)."""
 
 
 def unsigned(_before: Inventory, _records: Sequence[Record], _place: str) -> tuple[CommitSignature, ...]:
@@ -155,8 +155,8 @@ class RecordLog(Protocol):
         """Append the drafts that `decide` returns, signed by `sign`, in one step, durable on return.
 
         `decide` sees the state to which the records are appended, and runs again if another writer was first, so it
-        must have no other effect. Its exceptions are passed on, and then nothing is appended; nor is anything for an
-        empty result.
+        must have no other effect. If it raises, the exception is passed on and nothing is appended. An empty result
+        appends nothing either.
         """
 
 

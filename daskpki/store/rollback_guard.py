@@ -1,7 +1,7 @@
 """Remembers the newest log and trust document that this user has seen, outside the store, to detect its rollback.
 
-A store that was put back to an older state is consistent, so only a memory elsewhere can detect it. The memory is a
-lower bound: losing it, or two processes writing at once, weakens the check and breaks nothing.
+A store that was put back to an older state is consistent in itself, so only a memory outside the store can show it. The
+memory is a lower bound: if it is lost, or two processes write it at once, the check is weaker but nothing breaks.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class RollbackGuard:
             self._noted[cluster] = head
 
     def save(self) -> None:
-        """Merge what is new into the file, which others may have changed; log a warning if it cannot be written."""
+        """Merge the new entries into the file, which others may have changed; log a warning if it cannot be written."""
         if self._path is None or not (self._noted or self._noted_trust):
             return
         before = _load(self._path)

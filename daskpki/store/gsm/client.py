@@ -74,7 +74,7 @@ class _Passing(Exception):  # noqa: N818 - becomes UnavailableError
 class _Request:
     """google-auth's own transport with one time limit for all requests; raises _Passing for a temporary failure.
 
-    So google-auth makes no attempts of its own, which have no limit and miss 502: the boot's retry policy repeats all.
+    So google-auth makes no retries itself, which have no limit and miss 502; the boot's retry policy makes them.
     """
 
     def __init__(self, end: float) -> None:

@@ -78,7 +78,7 @@ class ApiError(Exception):
     """An error response: canonical status, message, reason and metadata."""
 
     def __init__(self, status: str, message: str, reason: str = "", metadata: Mapping[str, str] | None = None) -> None:
-        super().__init__(status, message, reason, metadata)  # what pickle calls the class with
+        super().__init__(status, message, reason, metadata)  # pickle calls the class with these arguments
         self.status = status
         self.message = message
         self.reason = reason
@@ -140,7 +140,7 @@ def missing_permission(refusal: ApiError) -> str | None:
 def denied_by_google(
     refusal: ApiError, project: str | None = None, api: str = "secretmanager.googleapis.com"
 ) -> AccessDeniedError | None:
-    """Explain a refusal before the API sees the request: the API is off, or the project may not be used.
+    """Explain a refusal that came before the API saw the request: the API is off, or the project may not be used.
 
     The project is usually that of the caller's credentials, not the one that the request is for.
     """

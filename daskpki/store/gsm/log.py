@@ -176,7 +176,7 @@ class GsmRecordLog:
     def _commit(self, draft: Callable[[], Sequence[Record]], sign: Sign | None) -> Sequence[Record]:
         """Append the records that `draft` returns; it is called again after another writer was first.
 
-        Without `sign` they are another store's, and carry their signatures already.
+        Without `sign`, the records come from another store and carry their signatures already.
         """
         cause: DaskpkiError = ConflictError("other writers were first each time")
         for _ in self._policy.attempts():
@@ -269,7 +269,7 @@ class GsmRecordLog:
         )
         sealed = segment.records
         state = head.state.after(sealed)
-        if state.unfinished is None:  # then only the segments tell them, unless there are too many for a header
+        if state.unfinished is None:  # then only the segments show the unfinished leaves, if a header has room for them
             state = self._state(head._replace(tail=sealed))
         segments = (*head.segments, Segment(self._chain.add_rider(segment), segment.end))
         return head._replace(state=state, segments=segments, tail=head.tail[len(sealed) :])

@@ -16,8 +16,8 @@ certificates each; the head after a new segment starts with a nearly empty tail.
 publication, and the leaves that are reserved or being revoked. So issuing costs the same after ten certificates as
 after a hundred thousand.
 
-Payloads are decompressed within limits. The type of each value is checked as it is read, since a later comparison of
-versions relies on the types, and could not name the version.
+Payloads are decompressed within limits. The type of each value is checked as it is read: a later comparison of versions
+relies on the types, and its error could not name the version.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ class State(NamedTuple):
 class RecentInventory(ReplayedInventory):
     """The inventory of a state and the records after it, without the leaves that were finished before.
 
-    `revoking` are the serials of such leaves whose revocation is unfinished. With `is_partial`, one was issued: it may
-    be the newest of its name.
+    `revoking` are the serials of such leaves whose revocation is unfinished. `is_partial` is true if such a leaf was
+    issued by these records, since it may then be the newest of its name.
     """
 
     def __init__(self, state: State, records: Iterable[Record]) -> None:
@@ -193,7 +193,7 @@ class Segment(NamedTuple):
 class LogHead(NamedTuple):
     """The payload of a head: `state` at the end of the segments, and the records since.
 
-    `leftover` are versions below that the next writer is to destroy.
+    `leftover` are older versions, which the next writer is to destroy.
     """
 
     link: Link
@@ -370,5 +370,5 @@ def _parse_records(head: Head, lines: Sequence[Any], end: Sequence[Any]) -> tupl
 
 
 def place_of(head: LogHead) -> str:
-    """The digest, in hex, of a head without its records, which the signature of its last commit covers."""
+    """The digest, in hex, of a head without its records; the signature of the last commit covers this digest."""
     return hashlib.sha256(json.dumps(_header(head), sort_keys=True).encode()).hexdigest()

@@ -97,7 +97,8 @@ def _segments_after(head: LogHead, after: int) -> list[tuple[Head, Segment]]:
 class LogInventory(RecentInventory):
     """An `Inventory` as of one head; `replay` computes it from all records up to that head.
 
-    A leaf that was finished before is looked for there, and so is any leaf if a newer one of its name may be there.
+    It is needed for leaves that were finished before the head's tail, and for every leaf if such a leaf may be the
+    newest of its name.
     """
 
     def __init__(self, head: LogHead | None, replay: Callable[[], ReplayedInventory]) -> None:

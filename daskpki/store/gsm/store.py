@@ -52,7 +52,7 @@ class GsmStore:
         return str(self.place)
 
     def log(self, cluster: str, judge: Judge | None = None) -> GsmRecordLog:
-        """A cluster's log; a log with a judge keeps it until there is another judge."""
+        """A cluster's log; it keeps its judge until another one is given."""
         if cluster in self._logs and judge not in (None, self._logs[cluster].judge):
             del self._logs[cluster]
         return self._log(cluster, judge)

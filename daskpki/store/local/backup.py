@@ -1,7 +1,7 @@
 """Backs up a local store to one file, consistently while others write, and restores it, never over another store.
 
-The file is a database of the same form, with the sealed payloads and the key slots of the store: so a backup takes no
-key, and is worth nothing without one. Its log is in the clear, as the store's is.
+The file is a database of the same form, with the sealed payloads and the key slots of the store. So a backup is made
+without a key, but nobody can use it without one. Its log is in the clear, as the store's is.
 """
 
 from __future__ import annotations

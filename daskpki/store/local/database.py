@@ -4,7 +4,7 @@
   store or none. The permissions of file, WAL and shared memory are checked before SQLite opens them, as ssh checks its
   keys.
 - A directory on a network file system is refused, since the WAL's index is shared memory, which two hosts do not share
-  (https://sqlite.org/wal.html, "Overview", point 2). Without a list of mounts, as Linux has it, nothing is refused.
+  (https://sqlite.org/wal.html, "Overview", point 2). Systems without Linux's list of mounts refuse no directory.
 - `journal_mode=WAL` with `synchronous=FULL`: a commit is on the disk when it returns. SQLite reports a failure only in
   the pragma's result, so that is fetched.
 - `BEGIN IMMEDIATE` takes the writer's lock first, so no transaction has to be repeated half-way.
@@ -201,7 +201,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """The connection; the block's statements see one state, which inside a batch is the batch itself."""
+        """Give the connection; all statements in the block see one state, in a batch that of the batch so far."""
         with self._lock, translated(self.path):
             if self._connection.in_transaction:
                 yield self._connection
@@ -321,7 +321,7 @@ def _set_up(connection: sqlite3.Connection) -> None:
 
 
 def check_files(path: Path) -> None:
-    """Raise unless only this user can read and replace the store's files, and it is on a local file system."""
+    """Raise unless only this user can read and replace the store's files, and the store is on a local file system."""
     if not is_there(path):
         hint = "--store names its place; daskpki init-ca creates a new one"
         raise NotFoundError(f"there is no store in {path.parent}", hint=hint)

@@ -1,8 +1,8 @@
 """The local store's `RecordLog`, an append-only table, and its `Inventory`, tables computed from the records.
 
-The hash chain proves that no record in the middle was changed, the head's MAC that someone who could unlock the store
-wrote the end, `table_seal.py` that the tables follow from the records, and `rollback_guard.py` that the store was not
-rolled back. The log's judge decides whether the CA signed a commit.
+The hash chain proves that no record in the middle was changed. The head's MAC proves that someone who could unlock the
+store wrote the end. `table_seal.py` proves that the tables follow from the records, and `rollback_guard.py` proves that
+the store was not rolled back. The log's judge decides whether the CA signed a commit.
 
 The inventory's tables are updated in the transaction of the record: an entry is loaded, changed by `certificate_after`
 or `authority_after` of `daskpki.inventory`, and written back. The inventory is SQL over one snapshot; its cost does not
@@ -135,7 +135,7 @@ class LocalRecordLog:
             self._authenticate(snapshot, head)
         if self._judge is not None:
             self._judge(head, lambda after: self._records(snapshot, after, head))
-            if self._master_key.is_unlocked:  # by now, since the judge reads the trust document
+            if self._master_key.is_unlocked:  # the judge may have unlocked it to read the trust document
                 self._authenticate(snapshot, head)
         return view
 

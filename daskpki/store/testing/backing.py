@@ -61,7 +61,7 @@ STAMP: Final = Stamp(1_700_000_000, "operation", "user@host", "daskpki test")
 
 threads = ThreadPoolExecutor
 processes = partial(ProcessPoolExecutor, mp_context=multiprocessing.get_context("spawn"))
-"""Makes so many processes, which are spawned, since gRPC's channels do not survive a fork."""
+"""Makes a pool of that many processes. They are spawned, since gRPC's channels do not survive a fork."""
 
 
 def run(

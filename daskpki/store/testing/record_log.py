@@ -49,12 +49,12 @@ def reserved(serial: int, name: str = "w", *, role: str = "worker") -> Draft:
 
 
 def issued(serial: int, version: int = 1) -> Draft:
-    """Its confirmation."""
+    """The confirmation of a reservation."""
     return Draft(ISSUED, {"serial": f"{serial:x}", "fingerprint": f"{serial:064x}", "version": version})
 
 
 def always(*drafts: Draft) -> Callable[[Inventory], Sequence[Draft]]:
-    """Decide for these, whatever is there."""
+    """Make a decision that appends these drafts in any state of the log."""
     return lambda _: drafts
 
 

@@ -84,7 +84,7 @@ def read_credential(store: Reader, cluster: str, role: Role, name: str, version:
 
 
 class _ReadOnce(NamedTuple):
-    """A Reader whose `latest` was read already, as an append chain takes it."""
+    """A Reader for an append chain that repeats an earlier result of `latest`, so that it is read only once."""
 
     newest: tuple[int, Confidential]
     access: Callable[[str, int], Confidential]
@@ -97,8 +97,8 @@ def newest_trust(store: Reader, cluster: str, credentials: Sequence[Credential] 
     """Find the newest valid trust document (rules: `daskpki.store.append_chain`); usually one read and one 404.
 
     A document is valid if its own active CA signed it and its CAs issued `credentials`; all else is verified later. An
-    invalid version blocks nobody: it is logged and skipped. If none is valid, the newest one is returned, and its
-    verification says what is wrong.
+    invalid version blocks nobody: it is logged and skipped. If none is valid, the newest one is returned, since the
+    later verification names its fault.
     """
     from daskpki.pki.trust import check_own_signature
     from daskpki.pki.verify import is_issued_by
@@ -184,9 +184,9 @@ def fetch(settings: Settings, environ: Mapping[str, str], policy: RetryPolicy) -
 def open_reader(
     url: StoreUrl, endpoint: str | None, environ: Mapping[str, str], policy: RetryPolicy
 ) -> Iterator[Reader]:
-    """Open a store for reading; `endpoint` is another Secret Manager than Google's.
+    """Open a store for reading; `endpoint` is the address of a Secret Manager other than Google's.
 
-    The Reader of Secret Manager has the last reading of the server's clock in `date`.
+    For Secret Manager, the Reader's `date` is the last reading of the server's clock.
     """
     if isinstance(url, GsmUrl):
         yield _open_secret_manager(url, endpoint, environ, policy)

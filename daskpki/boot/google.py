@@ -50,7 +50,7 @@ def crc32c(data: bytes) -> int:
 
 _ADDRESS: Final = "169.254.169.254"
 _HOST_VARIABLES: Final = ("GCE_METADATA_HOST", "GCE_METADATA_ROOT", "GCE_METADATA_IP")
-"""Variables by which google-auth finds another metadata server, too."""
+"""Variables that name another metadata server; google-auth reads them, too."""
 _ROOT: Final = "/computeMetadata/v1/instance/"
 _FLAVOR: Final = "Google"
 _ACCOUNT: Final = "service-accounts/default/"
@@ -122,7 +122,7 @@ def _refusal(reply: Reply, path: str) -> Exception:
 
 
 def _forbidden(words: str) -> Exception:
-    """Judge a 403 by its text: on GKE the node's account may not become the pod's, until a new binding takes effect."""
+    """Judge a 403 by its text: on GKE, the pod may not act as its account until a new binding takes effect."""
     said = f"the metadata server refuses (403){words}"
     if _BINDING.search(words):
         return TryAgain(
@@ -139,7 +139,7 @@ def _forbidden(words: str) -> Exception:
 
 
 def _words(reply: Reply) -> str:
-    """Return the server's text for a message; nothing of a front end's HTML page."""
+    """Return the server's text for a message; empty for a front end's HTML page."""
     text = shortened(reply.body[:1000].decode("utf-8", "replace")).removesuffix(".")
     return f": {text}" if text and text.isprintable() and not text.startswith("<") else ""
 
@@ -154,7 +154,7 @@ def token_source(environ: Mapping[str, str], policy: RetryPolicy) -> Metadata | 
 
 
 class FileTokens:
-    """Tokens for a service account's key, a person, impersonation or workload identity federation: by google-auth."""
+    """Gets tokens by google-auth: of a service account's key, a person, impersonation, workload identity federation."""
 
     def __init__(self, file: str, environ: Mapping[str, str], policy: RetryPolicy) -> None:
         self._file = file
@@ -260,12 +260,12 @@ def _parse_payload(body: bytes, secret: str) -> tuple[int, Confidential]:
 
 
 def _text(reply: Reply) -> str:
-    """Decode an answer of the metadata server; bytes that are no text get escapes, which no name may have."""
+    """Decode a reply of the metadata server; undecodable bytes become escapes, which are invalid in any name."""
     return reply.body.decode(errors="backslashreplace").strip()
 
 
 def parse_refusal(reply: Reply) -> ApiError:
-    """Parse an error reply; a front end's HTML page has only its status."""
+    """Parse an error reply; of a front end's HTML page, only the status is used."""
     try:
         error: dict[str, Any] = json.loads(reply.body)["error"]
         details = [entry for entry in error.get("details", ()) if str(entry.get("@type", "")).endswith("ErrorInfo")]

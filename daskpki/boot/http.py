@@ -37,7 +37,7 @@ _LATER: Final = "it may pass: start again, or wait longer with --deadline SECOND
 
 
 class TryAgain(Exception):  # noqa: N818 - not an error yet: it becomes one at the deadline
-    """A failure that another attempt may not have; `hint` is what a person can do about it."""
+    """A failure that may not recur at another attempt; `hint` says what a person can do about it."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -132,11 +132,11 @@ _PROXY_FORM: Final = (
 _PROXY_VARIABLES: Final = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 _CLOCK_CODES: Final = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 _STEPS: Final = 4
-"""Share of an exchange's time, one in so many, for each step of connecting: an address, the proxy's answer, TLS."""
+"""Divides an exchange's time: each step of connecting (an address, the proxy's answer, TLS) gets one such part."""
 _LATE: Final = "no answer in time"
 _CUT_OFF: Final = "the reply was cut off"
 _BLANK: Final = re.compile(r"[\x00-\x20\x7f]")
-_TUNNEL_REFUSED: Final = re.compile(r"Tunnel connection failed: (\d{3})\b")  # http.client's only word of it
+_TUNNEL_REFUSED: Final = re.compile(r"Tunnel connection failed: (\d{3})\b")  # http.client shows the status only here
 
 
 class Reply(NamedTuple):
@@ -149,16 +149,16 @@ class Reply(NamedTuple):
 
 def read_reply(response: client.HTTPResponse, end: float) -> Reply:
     """Read the body of a response until `end`; TryAgain if it is cut off or too long."""
-    if response.status < HTTPStatus.OK:  # http.client skips 100 only, and would read the reply for the next request's
+    if response.status < HTTPStatus.OK:  # http.client skips only 100; the real reply would be read as the next one
         raise TryAgain(f"the reply has the status {response.status}, which is none of a last one")
     body = b""
-    while part := response.read1(_MAX_BODY):  # read() would take a chunk of the size -1 for all that follows
+    while part := response.read1(_MAX_BODY):  # read() would return all that follows a chunk of size -1
         body += part
         if len(body) > _MAX_BODY:
             raise TryAgain("the reply is longer than any that is expected")
         _left(end)
     has_end = response.chunked or response.length is not None
-    if response.length or not (body or has_end):  # http.client takes a head that was cut off for a whole one
+    if response.length or not (body or has_end):  # http.client accepts a head that was cut off
         raise TryAgain(_CUT_OFF)
     return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
 
@@ -196,7 +196,7 @@ class Connection:
             return within(timeout, partial(self._exchange, http, path, fields, monotonic() + timeout), _LATE)
         except (OSError, client.HTTPException, ValueError, TryAgain) as error:
             self._abandon()
-            raise self._meaning(error) from None  # http.client repeats a header that it does not send, as of a token
+            raise self._meaning(error) from None  # http.client quotes a header that it rejects, such as a token's
 
     def close(self) -> None:
         """Close the connection between two requests; the next one opens a new one."""
@@ -205,7 +205,7 @@ class Connection:
             http.close()
 
     def _abandon(self) -> None:
-        """End what a thread may wait for. The thread closes it: another connection might soon have the descriptor."""
+        """Shut down the socket. The thread closes it: a descriptor closed here might soon be another connection's."""
         http, self._http = self._http, None
         if http is not None and (opened := http.sock):
             with suppress(OSError):  # it was never connected, or is not any more
@@ -222,7 +222,7 @@ class Connection:
         return http
 
     def _exchange(self, http: client.HTTPConnection, path: str, headers: Mapping[str, str], end: float) -> Reply:
-        """Send one GET; runs in a thread, which ends by itself after it was abandoned."""
+        """Send one GET. Runs in a thread; an abandoned thread ends by itself."""
         try:
             if http.sock is None:
                 self._connect(http, end)

@@ -131,7 +131,8 @@ def _become_in_child(
 def _end_with_init() -> None:
     """Let the kernel kill this program when its init is killed, as all processes of a container end with PID 1.
 
-    Otherwise it would survive a kill of the whole job, since it has its own process group. A change of user undoes it.
+    Otherwise it would survive a kill of the whole job, since it has its own process group. A change of user clears the
+    setting, so call this after it.
     """
     import ctypes
     import signal
@@ -212,7 +213,7 @@ def _health(settings: Settings, role: Role) -> str | None:
 
 
 def find_user(name: str | None) -> struct_passwd | None:
-    """Look up a user, None to stay the current one; UsageError, AccessDeniedError without root."""
+    """Look up the user to become; None to stay the current one. UsageError, AccessDeniedError without root."""
     if name is None:
         return None
     import pwd

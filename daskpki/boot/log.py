@@ -34,7 +34,7 @@ class BootLog(NamedTuple):
         self._say("WARNING", text)
 
     def report(self, error: Exception) -> int:
-        """Write the error that ended the boot with the way out, or that it is a bug; return the exit code."""
+        """Write the error that ended the boot and its remedy, or that the error is a bug; return the exit code."""
         if not isinstance(error, DaskpkiError):
             return self._report_bug(error)
         kind = type(error).__name__
@@ -61,7 +61,7 @@ class BootLog(NamedTuple):
 
 
 def structured(severity: str, message: str, logger: str, *, at: float | None = None, **more: Any) -> str:
-    """Format a line for Cloud Logging; `at` in seconds since the epoch (default: now); None is left out of `more`."""
+    """Format a line for Cloud Logging; `at` in seconds since the epoch (default: now); in `more`, None is left out."""
     import json
 
     time = datetime.now(UTC) if at is None else datetime.fromtimestamp(at, UTC)
@@ -78,7 +78,7 @@ _SEVERITIES: Final = frozenset({"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}
 
 
 class CloudFormatter(logging.Formatter):
-    """One JSON object per record, in the fields that Cloud Logging knows; an audit event's as fields of `audit`."""
+    """One JSON object per record, in the fields that Cloud Logging knows; an audit event is an object in `audit`."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -109,7 +109,7 @@ def _dask(*arguments: str) -> tuple[str, ...]:
 
 
 def _completed(command: tuple[str, ...]) -> tuple[str, ...]:
-    """Add the options to Dask's worker command under `exec` that no configuration can set, unless they are given.
+    """For Dask's worker command under `exec`, add the options that no configuration can set, if they are missing.
 
     `dask worker` ignores `distributed.nanny.preload`, and binds its pages to all interfaces. dask-jobqueue starts
     workers like this.
@@ -175,7 +175,7 @@ def dask_environment(
 
     `path` is where `handover` can be read. A variable conflicts if Dask would read it as one of our settings or as a
     parent of one: `DASK_DISTRIBUTED__COMM__TLS` replaces everything below it, and `-` and `_` are the same to Dask.
-    An own configuration of Dask's logging in `environ` is kept.
+    If `environ` configures Dask's logging, that configuration is kept.
     """
     ours = _configuration(handover)
     if log_format == JSON and not any(_canonical(name).startswith(_LOGGING) for name in environ):
@@ -194,8 +194,9 @@ def _configuration(handover: Handover) -> dict[str, str]:
     for user in {handover.role, Role.CLIENT.value}:  # a worker's tasks connect as clients, with the worker's leaf
         tls[f"{user.upper()}__CERT"] = handover.cert
         tls[f"{user.upper()}__KEY"] = handover.key
-    # Dask's own TLS for its HTTP servers, workers' too. It requires no certificate, but is never in the clear; the
-    # preload replaces its context by one that requires it, before a connection is accepted (cluster/web/server.py).
+    # Dask's own TLS for its HTTP servers, workers' too. It requires no certificate, but is never in the clear;
+    # before a connection is accepted, the preload replaces its context by one that requires a certificate
+    # (cluster/web/server.py).
     pages = {"CERT": handover.cert, "KEY": handover.key, "CA_FILE": handover.ca} if handover.dashboard == "mtls" else {}
     settings = {
         "COMM__REQUIRE_ENCRYPTION": "True",

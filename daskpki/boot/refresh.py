@@ -52,7 +52,7 @@ class TrustVersions:
 
     An account that may add versions can put invalid ones above the one that revokes it. So each version above the
     document in force is verified against it, once, in the order of the numbers; those that are invalid do not count.
-    Under another document in force they may be valid, so those above it are then verified again.
+    Another document in force may make them valid, so the versions above that one are then verified again.
     """
 
     def __init__(self, cluster: str, now: Callable[[], float] = time.time) -> None:
@@ -61,14 +61,14 @@ class TrustVersions:
         self._now = now
         self._held: TrustDocument | None = None
         self._tip: Tip[TrustPayload] | None = None
-        """Where the search under `_held` has come to."""
+        """Point that the search under `_held` has reached."""
         self._again = math.inf
         """Time from which a document that was too new for this machine's clock may be valid."""
 
     def after(self, store: Reader, held: TrustDocument, refused: Refused) -> TrustMessage | None:
         """Find as `daskpki.cluster.refresh.Source` does; DisabledError if the newest version cannot be read.
 
-        It may be a revocation, so it must not be skipped silently.
+        That version may be a revocation, so it must not be skipped silently.
         """
         chain = trust_chain(cast("SecretStore", store), self._cluster, partial(self._counts, held, refused))
         tip, seen = self._tip, _Seen()
@@ -88,7 +88,7 @@ class TrustVersions:
         return None
 
     def _start(self, store: Reader, chain: _Chain, held: TrustDocument, seen: _Seen) -> Tip[TrustPayload]:
-        """The point from which versions are verified against `held`; adds to `seen` what was verified already."""
+        """Return where the check of versions against `held` begins; adds the version that is judged here to `seen`."""
         if self._tip is not None:
             head = self._tip.head
             if head is not None and head.authentic and head.payload.signed.document == held:
@@ -101,7 +101,7 @@ class TrustVersions:
         latest = seen[newest] = chain.judge(newest, data)
         if latest is not None and latest.link.seq > held.epoch:
             return Tip(None, first_after(latest) - 1)
-        # The document in force lies above its predecessor, unless this is another secret, which has no such number.
+        # The document in force is a version after `held.prev`, unless this is another secret, without that number.
         start = Tip[TrustPayload](None, held.prev)
         is_here = held.prev <= newest or next(chain.later(start), None) is not None  # `latest` may lag
         return start if is_here else Tip(None, 0)
@@ -135,7 +135,7 @@ OpenReader = Callable[[], AbstractContextManager[Reader]]
 class StoreSource:
     """`daskpki.cluster.refresh.Source` over a store; with `own`, also for newer versions of that credential.
 
-    A client has no `own`, nor has a node that was booted with --version, since it keeps that version.
+    `own` is None for a client, and for a node that was booted with --version: the node keeps that version.
     """
 
     def __init__(self, cluster: str, open_reader: OpenReader, own: tuple[Role, str] | None = None) -> None:
@@ -227,7 +227,7 @@ def open_source(handover: Handover, environ: Mapping[str, str] = os.environ) -> 
 
 
 def open_reader(url: StoreUrl, endpoint: str | None, environ: Mapping[str, str]) -> AbstractContextManager[Reader]:
-    """Open a store for one poll; `endpoint` is another Secret Manager than Google's."""
+    """Open a store for one poll; `endpoint` is the address of a Secret Manager other than Google's."""
     from daskpki.boot.http import RetryPolicy  # not at the start of a node
 
     policy = RetryPolicy(time.monotonic() + _ATTEMPT, note=lambda _text: None)

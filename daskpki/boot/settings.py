@@ -176,7 +176,7 @@ def _versions(text: str, roles: tuple[Role, ...]) -> Mapping[Role, int]:
 
 
 def _worker_clients(command: str, found: Mapping[str, str]) -> str:
-    """Return the chosen mode, else `limited`; for a node whose processes share a user, `allow`: no boundary exists."""
+    """Return the chosen mode, else `allow` for a node whose processes share a user (no boundary), else `limited`."""
     if found["worker-clients"]:
         return _choice(found, "worker-clients", ("deny", "limited", "allow"))
     return "allow" if command == "node" and not found["worker-user"] else "limited"
@@ -195,7 +195,7 @@ def _source(given: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Mappi
     overrides the environment. A directory or a file is named by its option alone: someone may have passed the content
     instead of the path.
     """
-    on_line = {name: given[name] for name in _ORIGINS if given.get(name)}  # an empty one is none
+    on_line = {name: given[name] for name in _ORIGINS if given.get(name)}  # an empty value counts as unset
     in_environ = {name: environ[variable] for name, variable in _ORIGINS.items() if environ.get(variable)}
     chosen = on_line or in_environ
     words = {name: f"--{name}" if on_line else _ORIGINS[name] for name in chosen}

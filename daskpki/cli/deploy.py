@@ -95,7 +95,7 @@ def gcp(invocation: Invocation, settings: dict[str, Any], use: Use = Use()) -> N
     store = parse_gsm(str(invocation.url))
     wanted = None
     if {"zone", "image"} <= settings.keys():
-        # Steps run in another directory, so the path has to say where it begins.
+        # Steps run in another directory, so the path has to be absolute.
         file = invocation.given.ca_passphrase_file and str(Path(invocation.given.ca_passphrase_file).absolute())
         deployment = Deployment(store=store, cluster=invocation.cluster, ca_passphrase_file=file, **settings)
         wanted = check_deployment(deployment)

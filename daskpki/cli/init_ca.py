@@ -92,7 +92,7 @@ def init_ca(
     named = [part.strip() for listed in with_ or () for part in listed.split(",") if part.strip()]
     leaves = list(dict.fromkeys(parse_role_and_name(part) for part in named))
     seal = ca_passphrase or invocation.given.ca_passphrase_file is not None
-    plan = plan_ca(  # what cannot be is refused before a store is made for it
+    plan = plan_ca(  # refuses an impossible CA before a store is made for it
         invocation.cluster,
         trust_domain=trust_domain,
         permit_dns=permit_dns or (),

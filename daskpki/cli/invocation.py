@@ -5,8 +5,9 @@ declare them. Commands in hints repeat the options that were given on the comman
 still set for the next command.
 
 Plain option values are taken without pydantic, which typer 0.29 loads for every option that is not a flag: loading it
-takes as long as all the rest of `daskpki issue` (docs/benchmarks.md). What needs a conversion is left to typer, with
-its own messages. This rests on one name of typer's, `_runtime_param`; without it, only the time changes.
+takes as long as all the rest of `daskpki issue` (docs/benchmarks.md). A value that needs a conversion is left to
+typer, with its own messages. This relies on one private name of typer, `_runtime_param`; without it, only the time
+changes.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def hoist(arguments: Sequence[str]) -> list[str]:
     for argument in pending:
         if argument == "--":
             rest += [argument, *pending]
-        elif argument == "-h":  # as long as in every help; a column for it would cut long options in a narrow terminal
+        elif argument == "-h":  # help shows only --help: a column for -h would cut long options in a narrow terminal
             rest.append("--help")
         elif argument in FLAGS or argument.startswith(_JOINED):
             front.append(argument)
@@ -127,7 +128,7 @@ def replace_parameter(
         if parameter.name == name:
             parameters += [Parameter(each, KEYWORD, annotation=kind, default=value) for each, kind, value in options]
         else:
-            parameters.append(parameter.replace(kind=KEYWORD))  # one without a default may follow one that has one
+            parameters.append(parameter.replace(kind=KEYWORD))  # one without a default may follow one with a default
 
     @wraps(function)
     def command(**values: Any) -> Any:

@@ -177,7 +177,7 @@ def _login_from_store(
     own = active.context.name if active else label or _own_name()
     try:
         opened = invocation.open_store(url=active.context.store if active else None)
-    except NotFoundError as error:  # a new one is not what a person wants who logs in
+    except NotFoundError as error:  # a person who logs in does not want a new store
         how = f"daskpki request client/{own} --out {own}.csr"
         hint = f"--store says where the cluster's store is; if you cannot read it: {how}"
         raise NotFoundError(str(error), hint=hint) from None

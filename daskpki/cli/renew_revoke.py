@@ -162,7 +162,7 @@ def revoke(
     a client of the cluster.
     """
     with invocation.authority() as authority:
-        if not release and invocation.output.asks(yes=yes):  # else a request less on Secret Manager
+        if not release and invocation.output.asks(yes=yes):  # otherwise this saves a request to Secret Manager
             going = authority.revocable(which, reason)
             if len(going) > 1 or any(entry.role == Role.SCHEDULER for entry in going):  # without one, the cluster ends
                 named = first_names([f"{entry.slug} {entry.serial:x}" for entry in going])

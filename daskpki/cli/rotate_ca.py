@@ -283,7 +283,7 @@ def _report(invocation: Invocation, document: dict[str, Any], lines: list[str]) 
 
 
 def _check_all_reissued(document: dict[str, Any]) -> None:
-    """Raise UnavailableError if certificates are left: another command may keep them reserved for ten minutes."""
+    """Raise UnavailableError if certificates are not reissued yet: another command may reserve them for ten minutes."""
     if left := document["toReissue"]:
         raise UnavailableError(
             f"{len(left)} certificates are not reissued yet: another command reserved them",

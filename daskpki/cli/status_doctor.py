@@ -47,7 +47,7 @@ def _known_schedulers(authority: CertificateAuthority) -> list[str]:
 
 
 def _problem(address: str, authority: CertificateAuthority) -> str | None:
-    """Why no scheduler of this cluster is there, as the doctor finds it; None if one answers."""
+    """Return why no scheduler of this cluster answers at `address`, by the doctor's checks; None if one does."""
     from daskpki.credentials.contexts import split_scheduler
     from daskpki.doctor.scheduler import check_certificate, dial, stranger
 
@@ -133,7 +133,7 @@ def doctor(
 
 
 def _finding_lines(findings: Sequence[Finding]) -> list[str]:
-    """Severity and subject in columns, then the reason; the remedy below it, where it can be copied."""
+    """Show each finding: severity, subject and reason in columns, the remedy on a line below, for copying."""
     width = max((len(finding.subject) for finding in findings), default=0)
     lines = []
     for severity, subject, reason, remedy, *_ in findings:

@@ -1,1 +1,1 @@
-"""Everything that knows distributed: the only package that imports it."""
+"""Everything that depends on distributed; no other package imports it."""

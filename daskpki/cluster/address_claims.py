@@ -1,7 +1,7 @@
 """Decides which worker owns an address that two identities claim, and removes what a lost worker left behind.
 
-The first worker to claim an address gets it, and could keep the true owner out. Only when another worker claims the
-same address, the scheduler dials it: the address belongs to the identity that answers there.
+The first worker to claim an address gets it, so an impostor could keep the true owner out. The scheduler dials an
+address only when another worker claims it as well: the address belongs to the identity that answers there.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ async def _answering(enforcement: Enforcement, address: str) -> Identity | None:
 async def clear(enforcement: Enforcement, scheduler: Any, address: str) -> None:
     """Remove the worker from the scheduler's tables, unless a live connection has registered its address.
 
-    A registration that fails half-way leaves it there for every client and worker, and without the stream that Dask
-    needs to remove a worker.
+    A registration that fails half-way leaves the worker there, visible to every client and worker, but without the
+    stream that Dask needs to remove it.
     """
     if address in scheduler.workers and enforcement.registrations.owner(Channel.WORKER_STREAM, address) is None:
         if address not in scheduler.stream_comms:

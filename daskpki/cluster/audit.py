@@ -20,7 +20,7 @@ _REMEMBERED: Final = 250
 """Most rows of each kind of event: a limit for each kind, so that strangers cannot push revocations out."""
 _MINUTE: Final = 60
 _TOLD_APART: Final = 256
-"""Most new rows in a minute; all further ones are one row, so that strangers cannot fill the log."""
+"""Most new rows in a minute; all further events share one row, so that strangers cannot fill the log."""
 _LOGGER: Final = logging.getLogger("distributed.daskpki.audit")
 CONNECTED: Final = "connected"
 TURNED_AWAY: Final = "turned-away"
@@ -56,8 +56,9 @@ class Audit:
 
     Normal events are logged at level `usual`: INFO on servers, DEBUG in a person's program.
 
-    Events of one kind, peer, host and reason are one row, which counts them. A refusal that has a row of the same
-    minute is not logged: the row's number is, after the minute. Beyond 256 new rows a minute, all others are one row.
+    Events of one kind, peer, host and reason share one row, which counts them. Only the first refusal of a row in a
+    minute is logged at once; the log gets the number of the others after the minute. Beyond 256 new rows a minute, all
+    further refusals share one row.
     """
 
     def __init__(

@@ -51,13 +51,13 @@ class PkiConnector(tcp.TLSConnector):
     comm_class = PkiTLS
 
     _failure: OSError | None = None
-    """Why the attempt before failed: Dask makes a connector for each dial, and dials until its time is over."""
+    """Cause of the previous attempt's failure: Dask uses one connector for all attempts of a dial, until a time-out."""
 
     async def connect(self, address: str, deserialize: bool = True, **arguments: Any) -> tcp.TLS:  # noqa: FBT001, FBT002
         """Dial; FatalCommClosedError, which Dask does not retry, for a peer that is not trusted.
 
-        CommClosedError, which Dask does retry, if credential or CAs were replaced meanwhile: neither side may know the
-        other's old one any more.
+        CommClosedError, which Dask does retry, if credential or CAs were replaced meanwhile: either side may no longer
+        accept what the other used for this dial.
         """
         try:
             return await self._connect(address, deserialize, **arguments)
@@ -103,7 +103,7 @@ class PkiConnector(tcp.TLSConnector):
 
 
 async def _finish(enforcement: Enforcement, context: ssl.SSLContext, address: str) -> None:
-    """Wait for the news that were asked for before the dial; CommClosedError if credential or CAs were replaced."""
+    """Wait for the lookup that began before the dial; CommClosedError if credential or CAs were replaced since."""
     if enforcement.on_dial is not None:
         await enforcement.on_dial.finish()
     if enforcement.client_context() is not context:
@@ -111,7 +111,7 @@ async def _finish(enforcement: Enforcement, context: ssl.SSLContext, address: st
 
 
 def _verify_owner(enforcement: Enforcement, address: str, found: Identity) -> None:
-    """Raise NotTrustedError if another identity answers at a worker's or nanny's address than registered it."""
+    """Raise NotTrustedError if another identity than `found` registered this address of a worker or nanny."""
     owner = enforcement.registrations.owner(Channel.WORKER_STREAM, address)
     if owner is not None and owner != found:
         raise NotTrustedError(f"{owner.uri} registered that address, and {found.uri} answers there")
@@ -155,7 +155,7 @@ class PkiListener(tcp.TLSListener):
         self._pending.open(self.tcp_server)
 
     def renew(self, context: ssl.SSLContext) -> None:
-        """Take new connections under another context; open ones keep theirs."""
+        """Accept new connections under another context; open ones keep theirs."""
         self.server_args["ssl_options"] = context
         if self.tcp_server is not None:
             self.tcp_server.ssl_options = context

@@ -1,4 +1,4 @@
-"""Dask's `tls` comm with daskpki's rules: checks each message that the peer sends, and each that it is sent.
+"""Dask's `tls` comm with daskpki's rules: checks each message from the peer, and each message to it.
 
 All calls, streams, replies and greetings pass here, in both directions. `conversation` and `policy` decide; this module
 applies their decisions to a live connection, and answers refused messages in a form that the peer recognises as a
@@ -41,9 +41,9 @@ from daskpki.quoting import shown
 
 _LENGTH: Final = struct.Struct("Q")
 _MOST_FRAMES: Final = 1 << 20
-"""Frames of one message, at most, however long it may be: their views take some 600 MB."""
+"""Most frames of one message, however long it is: the views of so many take some 600 MB."""
 _MALFORMED: Final = (struct.error, AssertionError, ValueError, OverflowError, MemoryError)
-"""Errors by invalid lengths; the peer then counts as gone, which Dask handles."""
+"""Errors that invalid lengths cause; the peer then counts as gone, which Dask handles."""
 
 
 class TooLongError(ValueError):
@@ -103,7 +103,7 @@ LONGEST_OF_A_WORKER: Final = 1 << 27
 LONGEST: Final = int(tcp.MAX_BUFFER_SIZE)
 """Bytes of a client's message, which may contain a graph or data, or of a reply: half of the memory, as in Dask."""
 _NANNY_STARTS: Final = 600.0
-"""Seconds in which a nanny has installed its plugins and started its worker: until then, no nanny plugin is added."""
+"""Seconds for a nanny to install its plugins and start its worker; until it has, no nanny plugin is added."""
 
 
 class PkiTLS(tcp.TLS):
@@ -236,7 +236,7 @@ class PkiTLS(tcp.TLS):
 
     async def _next(self, deserializers: Any) -> Any:
         conversation = self.conversation
-        most = None  # but on a scheduler, and on a nanny that its worker calls
+        most = None  # no limit, except on a scheduler, and on a nanny that its worker calls
         if conversation.bounded:
             most = LONGEST_OF_A_WORKER
         elif conversation.ours.role is Role.SCHEDULER:
@@ -325,8 +325,8 @@ class PkiTLS(tcp.TLS):
     def _refusal_of_key(self, message: Mapping[str, Any]) -> OperationRefusedError | None:
         """Refuse a future in a queue or variable if this scheduler does not know its task: its reader would wait.
 
-        A worker's client cannot submit, so its submission was refused. The sender cannot judge it: the submission may
-        still be in Dask's batch when the future is already sent.
+        An unknown task was submitted by a worker's client, which may not submit, and was refused. The sender cannot
+        check this: the submission may still be in Dask's batch when the future is already sent.
         """
         operation, key = message.get("op"), message.get("key")
         if operation not in _WAITS_FOR_KEY or key is None or key in self.owner.tasks:

@@ -2,7 +2,7 @@
 
 A connection begins with a greeting each way, continues with remote procedure calls, and becomes a stream once one side
 has registered. A call is a dict and a stream message is a list. Insisting on that keeps Dask's server and this class in
-the same phase: after a failed registration the server stays among calls, which raise on a list.
+the same phase: after a failed registration the server still expects calls, and raises an error on a list.
 
 `Registrations` remembers worker addresses and client names by owner for the life of their connection.
 """
@@ -42,7 +42,7 @@ class Registrations:
     def __init__(self) -> None:
         self._claims: WeakValueDictionary[tuple[Channel, str], _Claimants] = WeakValueDictionary()
         self._made: WeakKeyDictionary[object, dict[tuple[Channel, str], _Claimants]] = WeakKeyDictionary()
-        """What keeps the claims of each connection."""
+        """Claims by connection; these references keep the entries of `_claims` alive."""
 
     def register(self, channel: Channel, name: str, identity: Identity, connection: object) -> None:
         """Register `name` for `identity` in streams of that kind as long as `connection` lives."""
@@ -110,7 +110,7 @@ class Conversation:
 
     @property
     def bounded(self) -> bool:
-        """True if the peer sends neither graphs nor data: for a worker's calls and reports, but not for its replies."""
+        """True if the peer's messages have no graphs or data: a worker's calls and reports, but not its replies."""
         graphs = self.may_submit and self.channel is Channel.CLIENT_STREAM
         return self.gated and self.peer.identity.role is Role.WORKER and self.server is not None and not graphs
 
@@ -140,7 +140,7 @@ class Conversation:
         return self.channel is not Channel.RPC
 
     def use_mode(self, announced: object) -> None:
-        """Use the mode that the scheduler announced in its greeting for what we send as a worker, if it is stricter.
+        """As a worker, send by the mode that the scheduler announced in its greeting, if it is stricter than ours.
 
         The scheduler enforces its mode: a worker with another mode would be refused and lost.
         """

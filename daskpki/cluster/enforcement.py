@@ -71,13 +71,13 @@ class Enforcement:
         self.on_listening: Callable[[Any], None] | None = None
         """Called with each server that begins to listen under this Enforcement."""
         self.listeners: WeakSet[PkiListener | HttpGuard] = WeakSet()
-        """What listens under this Enforcement, and gets each new TLS context."""
+        """Listeners under this Enforcement; each of them gets every new TLS context."""
         self.pair = pair
         self._minimum = minimum
         self._allow_stale = allow_stale
         self._outlived: WeakSet[PkiTLS] = WeakSet()
-        self._replacing = threading.Lock()  # a push and a poll may come at once, one with a trust, one with a pair
-        self._lock = threading.Lock()  # connections come in the event loop, and are looked through by a thread
+        self._replacing = threading.Lock()  # a push of a trust document and a poll's key pair may come at once
+        self._lock = threading.Lock()  # the event loop adds connections while a thread may list them
         self._contexts: dict[bool, ssl.SSLContext] = {}
 
     def __repr__(self) -> str:
@@ -97,7 +97,7 @@ class Enforcement:
 
     @property
     def stale(self) -> bool:
-        """True if the revocation list has expired, so that new peers are refused, or accepted despite that."""
+        """True if the revocation list has expired; new peers are then refused, unless `allow_stale` was given."""
         return self.trust.next_update is not None and self.now() > self.trust.next_update
 
     def admit(self, certificate: bytes | None, roles: frozenset[Role]) -> Peer:
@@ -127,14 +127,14 @@ class Enforcement:
         self.audit.record(CONNECTED, peer=peer.identity.uri, address=address, detail=detail, again=again)
 
     def connections(self) -> dict[PkiTLS, float]:
-        """Return the live connections, each with the time of its begin (seconds since the epoch)."""
+        """Return the live connections, each with its start time (seconds since the epoch)."""
         with self._lock:
             return dict(self._live.items())
 
     def replace(self, *, trust: TrustState | None = None, pair: KeyPair | None = None) -> None:
-        """Use another trust state or key pair; NotTrustedError if they do not match, and nothing has changed.
+        """Use another trust state or key pair; NotTrustedError, and no change, if they do not match.
 
-        New connections are made under it. Live ones stay, unless the peer's certificate is now revoked.
+        New connections use it. Live ones stay, unless the peer's certificate is now revoked.
         """
         with self._replacing:
             trust, pair = trust or self.trust, pair or self.pair
@@ -169,7 +169,7 @@ class Enforcement:
         self._abort(lambda peer: peer.serial == culprit.serial, REFUSED, reason, Reason.TRUST_DOCUMENT)
 
     def abort_crowd(self, most: int, why: str) -> None:
-        """Cut up to `most` connections of the certificate with most of them, the oldest first, to free descriptors.
+        """To free descriptors, cut up to `most` connections of the certificate that has the most, oldest first.
 
         Streams of registered workers and clients stay, since these would end with them; so do those that we dialled.
         """

@@ -3,8 +3,8 @@
 distributed's `protocol.loads` calls `pickle.loads` on each `__Pickled__` frame, whatever the comm is told about
 deserializing. The decoder here reads the same format (msgpack in frame 0, further frames by offset) without any way to
 run code: `__Pickled__` raises, `__Serialized__` stays opaque, as it does on a scheduler anyway, and an enum must be a
-member of a class of Dask that is already imported. What it returns can be encoded again: Dask closes the stream to
-whichever peer it finds a message for that it cannot encode.
+member of a class of Dask that is already imported. What it returns can be encoded again, since Dask closes the
+stream to a peer if it cannot encode a message for that peer.
 
 Three parts:
 
@@ -37,11 +37,11 @@ from daskpki.quoting import shown
 
 _ENUM_PACKAGES: Final = frozenset({"dask", "distributed"})
 MOST_ITEMS: Final = 1 << 22
-"""Values of one message, at most: empty maps, of which each takes 80 bytes, are 340 MB."""
+"""Most values of one message: so many empty maps, of 80 bytes each, take 340 MB."""
 _MAPS: Final = frozenset({*range(0x80, 0x90), 0xDE, 0xDF})
 _ARRAYS: Final = frozenset({*range(0x90, 0xA0), 0xDC, 0xDD})
 _LEVELS: Final = 16
-"""Levels by which a scheduler may nest a value deeper than it came; msgpack ends at 1024."""
+"""Levels of nesting that a scheduler may add to a value that it passes on; msgpack's limit is 1024."""
 
 
 class GateError(NotTrustedError):
@@ -49,7 +49,7 @@ class GateError(NotTrustedError):
 
 
 class OpaquePickle(Pickled):
-    """A peer's pickle, passed on unread to its receiver. A name or a key may be one."""
+    """A peer's pickle, passed on unread to its receiver. It can be hashed, since a name or a key may be one."""
 
     def __hash__(self) -> int:
         return hash(self.header.get("pickled-obj"))
@@ -79,7 +79,7 @@ def nested(message: Any, levels: int = _LEVELS) -> Any:
 
 
 def _encodable(value: Any) -> Any:
-    """Return what msgpack packs for a value that it does not know; only success counts."""
+    """Return a stand-in for a value that msgpack does not know; only whether it can be packed matters."""
     if isinstance(value, Serialized):
         return value.header
     if isinstance(value, OpaquePickle):
@@ -293,15 +293,15 @@ def travels(message: Any) -> bool:
 
 
 def _check(message: Any) -> None:
-    # Deeper than the gate asks for by four levels: it may go in a batch, and an enum in a set is two levels deeper than
-    # its stand-in.
+    # Four levels deeper than the gate asks for: the message may go in a batch, and an enum in a set is two levels
+    # deeper than its stand-in.
     packed = msgpack.packb([[[[nested(message)]]]], default=_stand_in, use_bin_type=True)
     if _MARKER.search(packed) and (marker := _marker_in(message)):
         raise _WouldPickleError(marker)
 
 
 def _marker_in(value: Any) -> str | None:
-    """Find a key in a plain dict by which Dask's decoder would mistake it."""
+    """Find a key because of which Dask's decoder would take a plain dict for an encoded object."""
     if isinstance(value, dict):
         own = next(filter(_is_marker, value), None)
         return own or _marker_in([*value.values()])
@@ -311,7 +311,7 @@ def _marker_in(value: Any) -> str | None:
 
 
 def _stand_in(value: Any) -> Any:
-    """Return what msgpack packs for `value`; only success counts, so frames are not examined."""
+    """Return a stand-in for `value`; only whether it can be packed matters, so frames are not examined."""
     if isinstance(value, (Serialize, Serialized)):
         return None
     if isinstance(value, Enum) and may_name_enum(value.__module__):

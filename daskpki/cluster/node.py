@@ -99,7 +99,7 @@ def port_is_taken(address: str, port: int) -> OSError:
 
 
 def retire_on_sigterm(servers: Collection[Any], seconds: float) -> None:
-    """On SIGTERM, retire the workers or nannies that `servers` then has, within `seconds` in all.
+    """On SIGTERM, retire the workers or nannies that `servers` contains at that time, within `seconds` in all.
 
     This works only if the main thread runs them, as in Dask's own commands: no other thread receives signals.
     """
@@ -138,7 +138,7 @@ async def _leave(servers: Collection[Any], seconds: float) -> None:
 async def _retire(server: Any, seconds: float) -> None:
     """Have the scheduler move the data of one worker; failures are logged, and the worker ends anyway.
 
-    `remove` as in Dask's own Worker.close_gracefully: tasks that are still running are then not counted as killed here.
+    Sets `remove`, as Dask's own Worker.close_gracefully does, so that tasks still running here do not count as killed.
     """
     if server_kind(server) is Server.WORKER:  # else it waits 30 s for a task that runs elsewhere by then
         server.close = partial(server.close, executor_wait=False)

@@ -92,8 +92,9 @@ SCHEDULER_FOR_WORKER_CLIENTS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 """Calls of a client inside a task in mode `limited`: coordination, but nothing that submits or runs code.
 
-Not `ncores`: joblib's backend asks for it first, in the task, and would wait for ever for what it submits next, as it
-does for any of its tasks that errs before it runs (joblib 1.6, `DaskDistributedBackend._collect`).
+`ncores` is left out on purpose: joblib's backend calls it first, in the task. If that succeeded, the backend would wait
+for ever for the tasks that it submits next, as it does for any of its tasks that errs before it runs (joblib 1.6,
+`DaskDistributedBackend._collect`).
 """
 
 SCHEDULER_FOR_SUBMITTERS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -199,8 +200,8 @@ SCHEDULER_TO_WORKER_STREAM: Final = _words(
 
 WORKER_FOR_WORKERS: Final = _words("actor_attribute actor_execute echo get_data identity ping shuffle_receive")
 WORKER_FOR_CLIENTS: Final = _words("actor_attribute actor_execute echo get_data identity update_data")
-"""Not `terminate`: a client stops workers through their scheduler (`retire_workers`, `Client.shutdown`), which then
-knows; in distributed, only helpers of its tests send that to a worker.
+"""`terminate` is left out on purpose: a client stops workers through their scheduler (`retire_workers`,
+`Client.shutdown`), which then knows about it. In distributed, only test helpers send `terminate` to a worker.
 """
 WORKER_FOR_SCHEDULER: Final = _words(
     "actor_attribute actor_execute benchmark_disk benchmark_memory benchmark_network call_stack dump_state echo "

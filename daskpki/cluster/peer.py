@@ -88,7 +88,7 @@ def verify_peer(
         expected = " or ".join(sorted(role.value for role in roles))
         wrong = f"{who.uri} has the role {who.role.value}, and here only {expected} is accepted"
         raise WrongRoleError(wrong, Reason.ROLE, who.uri)
-    if peer.issuer not in trust.issuers:  # TLS began under a trust that was replaced meanwhile
+    if peer.issuer not in trust.issuers:  # TLS began under a trust state that was replaced since
         gone = f"the certificate of {who.uri} comes from {peer.issuer}, which is not trusted any more"
         raise PeerRefusedError(gone, Reason.UNKNOWN_CA, who.uri)
     if peer.serial in trust.revoked:

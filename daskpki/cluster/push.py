@@ -54,7 +54,7 @@ def push_trust(
     security = PkiSecurity({Role.CLIENT: Enforcement(credential.identity, key_pair(credential), trust, audit=quiet)})
 
     async def tell_one(address: str) -> Answer:
-        arguments = security.get_connection_args(Role.CLIENT.value)  # of one scheduler: at its address is no worker
+        arguments = security.get_connection_args(Role.CLIENT.value)  # new for each address: it must be a scheduler's
         try:
             epoch = await asyncio.wait_for(send_trust(address, arguments, latest), limit)
             return Answer(address, epoch, taken=epoch == document.epoch)

@@ -44,7 +44,7 @@ logger = logging.getLogger("distributed.daskpki")
 
 
 Refused = Callable[[TrustMessage, NotTrustedError], None]
-"""Is called with each document that is not valid."""
+"""Callback for each document that is not valid, with the error."""
 
 
 class Source(Protocol):
@@ -53,7 +53,7 @@ class Source(Protocol):
     def trust_after(self, held: TrustDocument, refused: Refused) -> TrustMessage | None:
         """Return the newest trust document of a later epoch than `held`, or None; the caller verifies it.
 
-        A source that keeps several passes over those that are not valid after `held`, and calls `refused` with each.
+        A source with several documents skips those that are not valid after `held`, and calls `refused` with each.
         """
 
     def credential(self, held: KeyPair) -> KeyPair | None:
@@ -79,7 +79,7 @@ class NullSource:
 class WholeSource:
     """A source that is read as a whole, such as a directory: `read` returns signed trust document and credential.
 
-    Both methods raise the errors of `read`. Without a trust document there, those of `otherwise` are used.
+    Both methods raise the errors of `read`. If `read` returns no trust document, `otherwise` is asked for one.
     """
 
     def __init__(
@@ -102,10 +102,10 @@ class WholeSource:
 
 
 def take_newest(manager: TrustManager, source: Source, refused: Refused) -> bool:
-    """Put the newest valid trust document of `source` in force; return True if there is one.
+    """Put the newest valid trust document of `source` in force; return True if there was one.
 
-    A document in force may make a later one valid that was refused before, so a process that missed a rollover catches
-    up.
+    Asks again after each document, since one in force may make a later one valid that was refused before. So a process
+    that missed a rollover catches up.
     """
     taken = False
     while (found := source.trust_after(manager.document, refused)) is not None:
@@ -120,7 +120,7 @@ def take_newest(manager: TrustManager, source: Source, refused: Refused) -> bool
 
 
 def _answers(ask: Callable[[], bool], missing: str) -> bool:
-    """Return what `ask` returns; log an error of the source and return False, since the next question has to come."""
+    """Return the result of `ask`; log an error of the source and return False, so that the next lookup still comes."""
     try:
         return ask()
     except DaskpkiError as error:
@@ -196,7 +196,7 @@ class Poller:
         take_newest(self._manager, self._source, self._report)
         begin, end = self._manager.lifetime
         pause = (end - begin) * self._share
-        # By the epoch: a document that was pushed is news as well, also after a poll that failed.
+        # Epochs are compared: a pushed document is news as well, and stays news after a poll that failed.
         news = self._manager.document.epoch != self._epoch
         if news or self._manager.awaits_credential or self._clock() - self._asked >= pause:
             current = self._enforcement.pair
@@ -286,7 +286,7 @@ class DialRefresh:
         self._settled: TrustLookup | None = None
 
     async def begin(self) -> None:
-        """Begin to look up a trust document, and ask for a credential, each if it is due: before a connection is made.
+        """Before a connection is made, begin to look up a trust document, and ask for a credential, each if it is due.
 
         Errors are logged, and the dial goes on with the current material.
         """

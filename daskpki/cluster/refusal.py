@@ -21,14 +21,14 @@ class Reason(StrEnum):
     """Reason of a refusal, as it is counted (`daskpki_refused_total`)."""
 
     UNKNOWN_CA = "unknown_ca"
-    """A CA that is not, or no longer, trusted; at TLS also no certificate of daskpki's at all."""
+    """A CA that is not, or no longer, trusted; in a TLS handshake also a certificate that is not daskpki's at all."""
     REVOKED = "revoked"
     EXPIRED = "expired"
     """A certificate that has ended or does not begin yet."""
     CRL_EXPIRED = "crl_expired"
     """Our revocation list has ended, so no new peer is accepted."""
     CERTIFICATE = "certificate"
-    """The peer showed none, or one of another form or trust domain."""
+    """The peer showed no certificate, or one of another form or trust domain."""
     TLS = "tls"
     """A handshake that failed for another cause, or took too long: scanners, plain HTTP, a full waiting list."""
     ROLE = "role"
@@ -38,7 +38,7 @@ class Reason(StrEnum):
     PICKLE = "pickle"
     """Bytes in a worker's message that would have to be unpickled."""
     SIZE = "size"
-    """A message that announces more bytes than are read of its sender."""
+    """A message that announces more bytes than its sender may send."""
     TRUST_DOCUMENT = "trust_document"
     """A trust document that does not verify."""
     PAGE = "page"
@@ -61,7 +61,7 @@ _NO_CERTIFICATE: Final = "PEER_DID_NOT_RETURN_A_CERTIFICATE"
 
 
 def reason_at_tls(error: BaseException | None) -> Reason:
-    """Find the reason of a failed handshake; an error that was raised from another has the other's reason."""
+    """Find the reason of a failed handshake in the error, or in the errors that caused it."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
             if error.verify_code in _UNKNOWN_CA:
@@ -117,7 +117,7 @@ def answer_call(message: Any, reason: str) -> Any:
 def answer_stream(message: Mapping[str, Any], reason: str) -> list[dict[str, Any]]:
     """Make the replies to a refused message of a client's stream: the futures of its keys fail.
 
-    The client unpickles the error itself, so the replies may also be read in this process, as they are.
+    The client unpickles the error itself, so a client in this process can read the replies as they are.
     """
     error = pickle.dumps(PermissionError(reason))
     return [{"op": "task-erred", "key": key, "exception": error, "traceback": None} for key in _awaited(message)]

@@ -1,4 +1,4 @@
-"""Tests, before a process serves, that the rules work with the installed distributed; versions decide nothing.
+"""Tests, before a process serves, that the rules work with the installed distributed; its version decides nothing.
 
 A made-up scheduler and worker talk over loopback under a throw-away CA. A pickle, bytes that a handler would unpickle,
 and an unknown operation must be refused, and an allowed call must arrive. Every operation that a server of distributed

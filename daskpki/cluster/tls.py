@@ -66,7 +66,7 @@ class PkiSocket(ssl.SSLSocket):
             raise
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - SSLSocket's own signature
-        """Shake hands. A listener's failure looks like an early EOF to tornado, which stays quiet; the audit tells."""
+        """Shake hands. A listener reports a failure as an early EOF, which tornado does not log; the audit does."""
         if self.on_turn is not None:
             self.on_turn()
         try:

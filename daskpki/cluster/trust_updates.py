@@ -79,8 +79,8 @@ def is_trust_message(received: Any) -> bool:
 def consume_trust(enforcement: Enforcement, received: Mapping[str, Any], sender: Peer) -> DaskpkiError | None:
     """Put a document from `sender` in force if it is newer and valid; record an error, and return it.
 
-    Every connection of a peer that sent a forged document is cut soon. But a worker never cuts its scheduler: it ends
-    without it, so one forged document on a scheduler would end all workers.
+    Every connection of a peer that sent a forged document is cut soon. But a worker never cuts its scheduler: without
+    its scheduler a worker ends, so one forged document on a scheduler would end all workers.
     """
     signed, ours, theirs = received.get("signed"), enforcement.identity.role, sender.identity.role
     try:
@@ -95,7 +95,7 @@ def consume_trust(enforcement: Enforcement, received: Mapping[str, Any], sender:
             peer=sender.identity.uri,
             detail=f"a trust document: {error}",
             reason=Reason.TRUST_DOCUMENT,
-            again=isinstance(error, TooManyRefusedError),  # log those that were verified, and no flood
+            again=isinstance(error, TooManyRefusedError),  # log only documents that were verified, and no flood
         )
         if isinstance(error, ForgedError) and (ours, theirs) != (Role.WORKER, Role.SCHEDULER):
             enforcement.abort_peer(sender, "it sent a forged trust document")

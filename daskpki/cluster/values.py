@@ -37,7 +37,7 @@ _IDENTITY: Final = frozenset(
 SMALL: Final = (10_000, 1 << 20)
 """Items, and characters or bytes, of one custom metric, `extra` or extension."""
 _LARGE: Final = (1_000_000, 1 << 26)
-"""The same of data that a worker sends, such as an item of a queue."""
+"""The same limits for data that a worker sends, such as an item of a queue."""
 MOST_NUMBERS: Final = 4096
 """Most keys of one dict or set whose hash is known beforehand (`may_collide`)."""
 
@@ -54,7 +54,7 @@ def _is_integer(value: object, least: int = 0, most: int = _EXACT) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    """Finite, and so small that sums stay finite."""
+    """True for a finite number, so small that sums stay finite."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return math.isfinite(value) and abs(value) <= _WIDEST

@@ -4,17 +4,16 @@ Scheduler addresses are parsed here, for every option, variable and document, so
 and connect to the address that they compared.
 
 `Contexts` reads and writes the directory `contexts` under daskpki's home, `NewestTrust` the directory `trust`; nothing
-else here does I/O. A login's file has the
-certificates, the signed trust document and the schedulers' addresses; the login's keyring entry has the key and this
-file's digest, so that a changed file is noticed before it is used.
+else here does I/O. A login's file has the certificates, the signed trust document and the schedulers' addresses; the
+login's keyring entry has the key and this file's digest, so that a changed file is noticed before it is used.
 
-A login file (`dora.login`) is one as well, which `daskpki sign --out` writes for a person who cannot read the store; it
-may be sent by mail. It proves nothing by itself: it is accepted once the CA's fingerprint was compared by another way,
-and if its certificate belongs to the waiting key.
+A login file (`dora.login`) has the same content. `daskpki sign --out` writes it for a person who cannot read the store,
+and it may be sent by mail. It proves nothing by itself: it is accepted only after the CA's fingerprint was compared by
+another way, and only if its certificate belongs to the waiting key.
 
-Store, cluster and name tell logins apart, since two projects may both call a cluster `default`. Their hash with the
-home is the id of a login, which names the file and the keyring's service: every process of the user can read a
-service's name, even while the keyring is locked.
+Store, cluster and name identify a login, since two projects may both call a cluster `default`. The id of a login is a
+hash of these three and the home. The id names the file and the keyring's service, and reveals nothing: every process of
+the user can read a service's name, even while the keyring is locked.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ def read_scheduler_file(path: Path) -> str:
     """The address in a file that Dask's scheduler wrote (--scheduler-file); NotFoundError, CorruptError, UsageError."""
     try:
         address = json.loads(read_file(path, limit=MAX_FILE))["address"]
-    except (ValueError, LookupError, TypeError, RecursionError):  # the last one is for a million brackets
+    except (ValueError, LookupError, TypeError, RecursionError):  # RecursionError: a million brackets
         address = None
     if not isinstance(address, str):
         raise CorruptError(f"{path} is not a scheduler file", hint="a scheduler writes it by --scheduler-file")
@@ -315,7 +314,7 @@ class Contexts:
         write_private(self.directory / _PREFERRED, saved.id.encode() + b"\n", force=True)
 
     def find(self, title: str) -> Saved:
-        """The login called CLUSTER, CLUSTER/NAME or by its id; NotFoundError, or UsageError that names several."""
+        """Find the login by CLUSTER, CLUSTER/NAME or id; NotFoundError, or UsageError that names all that fit."""
         fitting = self.fitting(title)
         if not fitting:
             known = ", ".join(saved.context.title for saved in self.all()) or "none"
@@ -323,7 +322,7 @@ class Contexts:
         return self.only(fitting, f"{title!r}")
 
     def fitting(self, title: str) -> list[Saved]:
-        """The logins called CLUSTER, CLUSTER/NAME or by their id."""
+        """Find the logins by CLUSTER, CLUSTER/NAME or id."""
         return [saved for saved in self.all() if title in (saved.id, saved.context.title, saved.context.cluster)]
 
     def only(self, fitting: list[Saved], what: str) -> Saved:

@@ -8,7 +8,7 @@ writable, by others.
 One file is a secret's payload as Secret Manager has it, or a PEM bundle of key, leaf and chain. The Secrets Store CSI
 driver and GKE's add-on mount one file for each secret, and replace all of them in one step. It is read in one go, so
 key and certificate always belong together. Its trust document lies beside it as trust.json, or comes from the store.
-No CA vouches for that document, as ca.pem does in a directory, so DASKPKI_CA_SHA256 may say which CA has to.
+Unlike in a directory with ca.pem, no file says which CA must have signed that document; DASKPKI_CA_SHA256 may say it.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ _IN_KUBERNETES: Final = "; in Kubernetes, set the volume's defaultMode to 0440"
 
 
 def load_directory(directory: Path) -> tuple[Credential, tuple[bytes, ...], TrustPayload]:
-    """Read the four files: the credential, the CAs (DER) of which one has to have signed the trust document, and that.
+    """Read the four files: the credential, the trust document, and the CAs (DER), one of which must have signed that.
 
-    NotFoundError, AccessDeniedError for loose permissions, CorruptError for what is no PEM, NotTrustedError for a CA's
-    certificate as the leaf. Messages name the file, and call the directory by its setting only, whose value may be a
-    key that was given by mistake.
+    NotFoundError, AccessDeniedError for loose permissions, CorruptError for a file that is not PEM, NotTrustedError for
+    a CA's certificate as the leaf. Messages name the file, but of the directory only its setting: the setting's value
+    may be a key that was given by mistake.
     """
     if not _is_directory(directory):
         raise NotFoundError(f"{SETTING} is not there", hint="`daskpki export ROLE/NAME --out DIR` writes one")
@@ -57,7 +57,7 @@ def load_directory(directory: Path) -> tuple[Credential, tuple[bytes, ...], Trus
     leaf, *chain = pem.parse_certificates(_read(directory / CERTIFICATE_FILE, certificate_file), certificate_file)
     anchors = pem.parse_certificates(_read(directory / CA_FILE, ca_file), ca_file)
     for anchor in anchors:
-        load_certificate(anchor, ca_file)  # else what is none would be reported as an unknown signer
+        load_certificate(anchor, ca_file)  # else a file without a certificate would be reported as an unknown signer
     key = serialize_key(parse_key(Confidential(_read(directory / KEY_FILE, key_file, secret=True)), key_file))
     trust = _parse_trust(_read(directory / TRUST_FILE, f"{TRUST_FILE} in {SETTING}"))
     identity = _leaf_identity(leaf, certificate_file)
@@ -144,7 +144,7 @@ def _read(path: Path, called: str, *, secret: bool = False, mounted: bool = Fals
 
 
 def check_directory(directory: Path, called: str | None = None) -> None:
-    """AccessDeniedError if others could replace its files; messages say `called`."""
+    """Raise AccessDeniedError if others could replace its files; messages call the directory `called`."""
     status = directory.stat()
     # Kubernetes mounts secret volumes 1777: with the sticky bit and root as the owner nobody can replace an entry.
     if status.st_uid == 0 and status.st_mode & stat.S_ISVTX:
@@ -153,7 +153,7 @@ def check_directory(directory: Path, called: str | None = None) -> None:
 
 
 def check_file(path: Path | str, status: os.stat_result, *, own_uid: int, secret: bool) -> None:
-    """AccessDeniedError unless the file's owner and mode are as the docstring of this module says."""
+    """Raise AccessDeniedError unless the file's owner and mode are as the docstring of this module says."""
     if not secret:
         forbidden = _CHANGED_BY_OTHERS
     elif status.st_uid == own_uid:

@@ -103,7 +103,7 @@ def waiting_key(login_id: str, keyring: KeyringPort) -> Confidential | None:
 def find_waiting_key(
     leaf: bytes, contexts: Contexts, keyring: KeyringPort
 ) -> tuple[Waiting, Confidential] | tuple[None, None]:
-    """The waiting key that fits a certificate (DER), whatever store and cluster its request named, and its record."""
+    """Find the waiting key of a certificate (DER), and its record; its request may have named any store and cluster."""
     for waiting in all_waiting(contexts):
         key = waiting_key(waiting.id, keyring)
         if key is not None and key_fits(key, leaf):

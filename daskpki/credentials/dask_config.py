@@ -1,8 +1,8 @@
 """Finds which of Dask's configuration files sets `security-loader`, and writes ours for `login --user-config`.
 
 The wheel brings a file that Dask reads in most environments (docs/adr/0014). Only `dask.config.paths` decides whether
-it does; how daskpki was installed is looked at to explain why it does not. Dask merges all YAML files of a directory,
-so no file of the user is ever edited; our files name their author, and one of the same name without it is left alone.
+it does; how daskpki was installed only explains why it does not. Dask merges all YAML files of a directory, so no file
+of the user is ever edited. Our files name daskpki as their author; a file of the same name that does not is left alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class LoaderConfig(NamedTuple):
     """The loader in this environment's Dask configuration.
 
     `shipped` is the wheel's file, or an administrator's like it, if Dask reads it; `decided_by` is the file or
-    variable that has the last word, None if nothing sets a loader; `asks_daskpki` is true if that loader is ours.
+    variable that takes precedence, None if nothing sets a loader; `asks_daskpki` is true if that loader is ours.
     """
 
     shipped: Path | None
@@ -42,7 +42,7 @@ class LoaderConfig(NamedTuple):
 
     @property
     def overruled_by(self) -> str | None:
-        """The variable or file that has the last word and sets another loader, or switches ours off."""
+        """The variable or file that takes precedence and sets another loader, or switches ours off."""
         return None if self.asks_daskpki else self.decided_by
 
 
@@ -67,9 +67,9 @@ def read_config(paths: Sequence[str], environ: Mapping[str, str]) -> LoaderConfi
 
 
 def read_own_config(environ: Mapping[str, str]) -> LoaderConfig:
-    """Read those of this process's own environment; DaskpkiError when one of the files cannot be parsed."""
+    """Read the configuration of this process's own environment; DaskpkiError if one of the files cannot be parsed."""
     try:
-        from dask import config  # which reads them all
+        from dask import config  # this import reads all the files
 
         return read_config(config.paths, environ)
     except ValueError as error:
@@ -134,6 +134,6 @@ def explain_unread(prefix: str = sys.prefix, base_prefix: str = sys.base_prefix,
 
 
 def tool_environment(prefix: str = sys.prefix) -> str | None:
-    """The program that made an environment for daskpki's commands alone, by the receipt that it leaves there."""
+    """Find the tool that made an environment for daskpki's commands alone, by the receipt that it leaves there."""
     receipts = {"pipx": "pipx_metadata.json", "uv": "uv-receipt.toml"}
     return next((tool for tool, receipt in receipts.items() if os.path.exists(os.path.join(prefix, receipt))), None)  # noqa: PTH110, PTH118

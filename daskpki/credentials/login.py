@@ -1,8 +1,8 @@
 """Logs a person in and out: from the store, or from a login file, to the OS keyring.
 
-A login writes the keyring entry (private key, digest of the file, newest trust epoch seen) and the login's public file;
-Dask's `security-loader` only on request, since the wheel brings it (docs/adr/0014). Everything is checked before
-anything is written, and undone when a later step fails. `logout` removes all of it, and the waiting key of a
+A login writes the keyring entry (private key, digest of the file, newest trust epoch seen) and the login's public file.
+It sets Dask's `security-loader` only on request, since the wheel brings it (docs/adr/0014). Everything is checked
+before anything is written, and undone when a later step fails. `logout` removes all of it, and the waiting key of a
 `daskpki request`.
 """
 
@@ -191,9 +191,10 @@ def _restore(saved: Saved, before: _Before, here: Environment) -> None:
 
 
 def logout_targets(here: Environment, which: str | None) -> tuple[list[Saved], list[csr.Waiting]]:
-    """The login CLUSTER, CLUSTER/NAME or ID with the key that waits for its renewal, or such a key alone; None for all.
+    """Find what `logout` removes: a login (CLUSTER, CLUSTER/NAME or id) and the keys that wait for its renewal.
 
-    They are what `logout` removes. NotFoundError when there is neither, UsageError that names several.
+    Without such a login, it is a waiting key alone; for None, all logins and waiting keys. NotFoundError if there is
+    neither, UsageError that names all that fit.
     """
     known = csr.all_waiting(here.contexts)
     if which is None:
@@ -201,7 +202,7 @@ def logout_targets(here: Environment, which: str | None) -> tuple[list[Saved], l
     if not here.contexts.fitting(which):
         return [], [csr.find_waiting(here.contexts, which)]
     saved = here.contexts.find(which)
-    by_file = saved.context.store == LOGIN_FILE  # whose request names the store that could not be read
+    by_file = saved.context.store == LOGIN_FILE  # its request names the unreadable store, so the ids differ
     renewals = [key for key in known if key.id == saved.id or (by_file and key.title == saved.context.title)]
     return [saved], renewals
 

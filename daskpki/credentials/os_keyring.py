@@ -1,12 +1,13 @@
 """The user's OS keyring: gets, sets and deletes one entry, each in a child process with a time limit.
 
-A locked or prompting backend can hang for ever, and a process can be cut off where a thread cannot. The child is this
+A locked or prompting backend can hang for ever; a process can then be ended, a thread cannot. The child is this
 module, run as a program: one request on stdin, one answer on stdout, both JSON, then it ends. Secrets pass through the
 two pipes, never through argv or the environment. Only this module imports `keyring`.
 
-Backends are allowed by name. What `keyring` picks by itself may be a plaintext file (keyrings.alt), a backend that
-accepts and forgets (null) or a chain of several. So the backend has to be an allowed one, whether the user's settings
-name it or not, and a chain is looked into. Without a usable keyring there is an error with the remedies, never a file.
+Backends are allowed by name, since `keyring` by itself may pick a plaintext file (keyrings.alt), a backend that accepts
+and forgets (null) or a chain of several. So the backend has to be an allowed one, even if the user's settings name it;
+of a chain, the first allowed member is used. Without a usable keyring, an error names the remedies; a file is never
+used instead.
 """
 
 from __future__ import annotations
@@ -111,13 +112,13 @@ _OVERRULE: Final = (
 
 
 class _Unusable(Exception):  # noqa: N818 - an answer to the parent, not a fault of this module
-    """Raised without a usable keyring; the arguments are the reason and, if it is not one of the usual, the remedy."""
+    """Raised without a usable keyring; the arguments are the reason and, if the usual remedy does not fit, another."""
 
 
 def main() -> None:
     """Answer one request; an error is an answer too, so the exit code is 0 unless this module is broken."""
     request = json.load(sys.stdin.buffer)
-    with contextlib.redirect_stdout(sys.stderr):  # what a backend prints is no part of the answer
+    with contextlib.redirect_stdout(sys.stderr):  # keeps a backend's own output out of the answer
         answer = _answer(request)
     json.dump(answer, sys.stdout)
 
@@ -141,7 +142,7 @@ def _call(request: dict[str, str]) -> str | None:
         return backend.get_password(service, username)
     if request["do"] == "set":
         backend.set_password(service, username, request["secret"])
-        if backend.get_password(service, username) != request["secret"]:  # some accept what they do not keep
+        if backend.get_password(service, username) != request["secret"]:  # some accept a secret but do not keep it
             raise _Unusable(f"the OS keyring did not keep what was written: {_name(backend)}")
     elif backend.get_password(service, username) is not None:
         backend.delete_password(service, username)
@@ -159,7 +160,7 @@ def _choose() -> KeyringBackend:
     ):
         try:
             named = load()
-        except Exception as error:  # noqa: BLE001 - keyring imports what is named there, and makes one of it
+        except Exception as error:  # noqa: BLE001 - keyring imports and instantiates the named class
             fault = f"what {setting} names cannot be loaded ({type(error).__name__})"
             raise _Unusable(f"{_CHOSEN}: {fault}", _OVERRULE) from None
         if named is not None:
@@ -178,7 +179,7 @@ def _allowed(chosen: KeyringBackend) -> list[KeyringBackend]:
 
 
 def _members(chosen: KeyringBackend) -> list[KeyringBackend]:
-    """The backends of a chain; those of any other are itself."""
+    """The backends of a chain; any other backend by itself."""
     from keyring.backends.chainer import ChainerBackend
 
     return list(chosen.backends) if isinstance(chosen, ChainerBackend) else [chosen]

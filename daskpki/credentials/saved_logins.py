@@ -131,7 +131,7 @@ def logins_that_list(contexts: Contexts, wanted: Wanted) -> list[Saved]:
 
 
 def _listing(logins: list[Saved], address: str) -> list[Saved]:
-    """Those that list the address, in any of the three ways to write it where its host is this machine."""
+    """The logins that list the address; an address of this machine may be written in any of three ways."""
     try:
         host, _, port = parse_scheduler(address).removeprefix(SCHEME).rpartition(":")
     except UsageError:

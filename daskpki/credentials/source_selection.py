@@ -8,7 +8,7 @@ The first of these that is set decides:
 3. DASKPKI_SOURCE=store, the store by the workload's own identity;
 4. the OS keyring.
 
-When it fails, that is an error: the next is never tried in its place.
+If the selected source fails, that is an error: the next one is never tried instead.
 """
 
 from __future__ import annotations

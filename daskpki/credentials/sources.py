@@ -1,4 +1,4 @@
-"""Gets the credential from the selected source, verified; explains the selection; tells its end and its renewal.
+"""Gets and verifies the credential from the selected source; tells why that was selected, its end and its renewal.
 
 After a failure no other source is tried.
 
@@ -98,7 +98,7 @@ def open_without_asking(url: settings.StoreUrl) -> Store:
 
 
 def leaves_to_dask(wanted: Wanted, here: Environment) -> bool:
-    """True if Dask's own TLS files, where configured, come first: no credential fits `wanted.address`."""
+    """True if Dask's own TLS files, where configured, take precedence, since no credential fits `wanted.address`."""
     if choose(wanted, here.environ).source is not CredentialSource.KEYRING:
         return False
     return not logins_that_list(here.contexts, _in_cluster(wanted, here))
@@ -131,8 +131,8 @@ def fetch_credential(
 def fetch_trust(store: Store, cluster: str, *, pins: Pins, now: datetime) -> TrustPayload:
     """The newest trust document that the pins accept; NotFoundError names the command that makes one.
 
-    NotTrustedError, CorruptError if no version is accepted; NotTrustedError, too, where nothing is known beforehand and
-    two CAs claim the cluster.
+    NotTrustedError, CorruptError if no version is accepted. NotTrustedError also if two CAs claim the cluster, and
+    neither a pin nor an earlier document decides between them.
     """
     pins = pins.remembering(store.memory.trust(cluster))
 
@@ -144,7 +144,7 @@ def fetch_trust(store: Store, cluster: str, *, pins: Pins, now: datetime) -> Tru
     head = chain.head()
     if head is None and chain.foreign:
         payload = store.secrets.access(secret_names.trust_id(cluster), max(chain.foreign))
-        return TrustPayload(payload, parse_trust(payload))  # its verification names the fault
+        return TrustPayload(payload, parse_trust(payload))  # verifying it names the fault
     if head is None:
         raise NotFoundError(f"this store has no cluster {cluster!r}", hint=f"daskpki --cluster {cluster} init-ca")
     if not (pins.sha256 or pins.anchors or pins.known or pins.previous):
@@ -153,9 +153,9 @@ def fetch_trust(store: Store, cluster: str, *, pins: Pins, now: datetime) -> Tru
 
 
 class Ending(NamedTuple):
-    """End of a credential, of its certificate or its revocation list, and `what` ends.
+    """The end of a credential: that of its certificate or of its revocation list, as `what` says.
 
-    It `is_near` once two thirds of the life are past. After the list's end, later revocations are unknown.
+    `is_near` is true once two thirds of the life are past. After the list's end, later revocations are unknown.
     """
 
     at: datetime

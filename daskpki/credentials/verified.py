@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class VerifiedCredential(NamedTuple):
-    """A verified credential with the trust document it was verified by.
+    """A verified credential, with the trust document by which it was verified.
 
     `signed` is that document as the store keeps it.
     """
@@ -30,7 +30,7 @@ class VerifiedCredential(NamedTuple):
 
 
 class Pins(NamedTuple):
-    """Pins of the trust document: CAs (DER), a CA's fingerprint, its least epoch, the document before it.
+    """Pins of the trust document: CAs (DER), a CA's fingerprint, the document's lowest epoch, the document before it.
 
     `known` are the CAs of an earlier document that this user has seen; a fingerprint takes precedence.
     """

@@ -63,7 +63,7 @@ class Entrance:
         self._owner_of = owner_of
 
     def verify_place(self, host: str, client: tuple[str, int]) -> bool:
-        """Check rules 1 and 3; PolicyError. False where the system does not show whose the connection is."""
+        """Check rules 1 and 3; PolicyError. Return False if the system does not show who owns the connection."""
         if host != self.netloc:
             raise PolicyError(f"Host {host[:100]!r} is not this server's", hint=f"it is http://{self.netloc}")
         owner = self._owner_of(client)

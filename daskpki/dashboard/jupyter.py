@@ -95,7 +95,7 @@ def find_port(home: Path, scheduler: str) -> int | None:
 
 
 def _is_locked(path: Path) -> bool:
-    """True while its process lives: a lock ends with the process, unlike a file or a process number."""
+    """True while the file's process lives: a lock ends with the process, unlike a file or a process number."""
     if os.name == "nt":
         return False
     import fcntl

@@ -3,8 +3,8 @@
 `Upstream` is the dashboard, and says why it cannot be reached. `browser` and `socket_server` decide who may connect.
 
 Only methods that read pass, and only headers that pages need (allow lists): no cookie, token or address of the
-person's other servers reaches the scheduler. Host and Origin are the dashboard's own there, since its rules compare
-them (`daskpki.cluster.web.server`).
+person's other servers reaches the scheduler. Host and Origin are replaced by the dashboard's own, since its rules
+compare them (`daskpki.cluster.web.server`).
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ async def _explained(address: str, place: Location, error: Exception) -> Daskpki
 
 
 def _speaks_plain_http(place: Location) -> bool:
-    """True if an HTTP server without TLS answers; it would wait after a TLS greeting."""
+    """True if an HTTP server answers without TLS; after a TLS greeting, such a server would only wait."""
     with suppress(OSError, HTTPException), closing(HTTPConnection(place.host, place.port, timeout=_PROBE)) as plain:
         plain.request("HEAD", "/health")
         plain.getresponse()

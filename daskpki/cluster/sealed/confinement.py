@@ -30,7 +30,7 @@ _KILL_PROCESS, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 _BAD_ARCHITECTURE, _ALL_THREADS = 2, 4
 """Attributes of libseccomp: the action for calls of another architecture; apply the filter to all threads."""
 _KNOWS_ALL_THREADS: Final = 2
-"""libseccomp's API level of a kernel that can do that."""
+"""libseccomp's API level for a kernel that can apply a filter to all threads."""
 _UNKNOWN: Final = -1
 _AT_MOST, _EQUAL, _MASKED = 3, 4, 7
 _WRITES: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND

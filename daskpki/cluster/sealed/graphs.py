@@ -114,7 +114,7 @@ class CheckedGraph(NamedTuple):
 
     @property
     def header(self) -> Mapping[str, str]:
-        """Read by `update_graph` from `expr_ser`, like `frames`: `deserialize` passes both to the family."""
+        """Header that `update_graph` reads from `expr_ser`, like `frames`; `deserialize` passes both to the family."""
         return {"serializer": _FAMILY}
 
     @property
@@ -192,7 +192,7 @@ def _require(holds: bool, rule: str) -> None:  # noqa: FBT001 - reads as a sente
 
 
 def _graph(table: Mapping[str, Any], most: int) -> CheckedGraph:
-    """Keys are those of other graphs, then one for each task; a task comes after those that it depends on."""
+    """Build the graph. Its keys are those of other graphs, then one per task; a task comes after its dependencies."""
     keys, dependencies, nodes, blobs = table["keys"], table["dependencies"], table["nodes"], table["blobs"]
     producers, priorities, buffers = table["producers"], table["priorities"], table["buffers"]
     count = len(nodes)
@@ -265,7 +265,7 @@ def _annotations(found: Any) -> dict[str, Any]:
     _require((wrong := misfit(_KINDS, found)) is None, f"the annotation {wrong}")
     for name in found.keys() & _ANNOTATIONS.keys():
         _require(found[name] is None or _ANNOTATIONS[name](found[name]), f"the annotation {name}")
-    # A tuple as a list: the wire does not tell them apart, and Dask's client makes lists.
+    # Tuples become lists: the wire does not tell them apart, and Dask's client makes lists.
     return {name: list(value) if type(value) is tuple else value for name, value in found.items()}
 
 

@@ -42,10 +42,10 @@ _BUFFER: Final = 1 << 22
 _UPLOADED: Final = 1 << 26
 """Most bytes of one identity's uploaded modules, which the scheduler keeps for its helpers."""
 _STARTS: Final = 120.0
-"""Seconds in which the forking process loads Dask, numpy and pandas on a busy machine."""
+"""Seconds for the forking process to load Dask, numpy and pandas on a busy machine."""
 _LIMIT: Final = re.compile(r"([a-z]+)=([1-9][0-9]{0,9})\Z")
 _REHEARSAL: Final = "rehearsal"
-"""No identity's URI."""
+"""Stands for an identity in the self-test; no identity has this URI."""
 
 Answer = TypeVar("Answer")
 logger = logging.getLogger("distributed.daskpki")
@@ -192,7 +192,7 @@ class Helpers:
         self._control = ours
 
     def rehearse(self, frames: Sequence[Any], read: Callable[[list[bytearray]], Answer]) -> Answer:
-        """Ask as `ask` does, with a helper just for this; it blocks, so call it before the event loop serves."""
+        """Ask like `ask`, with a helper only for this request. Blocks, so call it before the event loop serves."""
         try:
             return self._ask(_REHEARSAL, frames, read)
         finally:

@@ -70,7 +70,7 @@ def _become_helper(descriptor: int, memory: int, landlock: int) -> None:
         os.dup2(nothing, standard)
     os.dup2(descriptor, 3)
     os.closerange(4, os.sysconf("SC_OPEN_MAX"))
-    stream = socket.socket(fileno=3)  # asks the kernel for its family, as nothing may below
+    stream = socket.socket(fileno=3)  # asks the kernel for the family, which confinement forbids
     readable = [*filter(None, sys.path), sys.prefix, sys.base_prefix, *SYSTEM]
     confinement.confine(memory, readable, landlock=bool(landlock))
     with contextlib.suppress(EOFError):

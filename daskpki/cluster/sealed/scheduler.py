@@ -1,6 +1,6 @@
 """Seals one scheduler: helpers convert graphs to tables, and only admins may run code in it.
 
-Handlers and three methods of this one scheduler are replaced, and no class of distributed's (ADR 15 lists them).
+It replaces handlers and three methods of this one scheduler (ADR 15 lists them); distributed's classes stay unchanged.
 
 Progress bars, reports and uploads, for which distributed sends code, are done by the scheduler's own code instead: a
 helper recognises the function of distributed (`tables`), and no code of a client runs.
@@ -179,7 +179,7 @@ class Seal:
         """Recognise an operation of distributed's own by its function or plugin; empty if it is none of these."""
         fields = {name: value for name, value in arguments.items() if name in PICKLED and isinstance(value, bytes)}
         request = core.dumps({"recognise": operation, "fields": fields})
-        with contextlib.suppress(GraphFailedError):  # it could not even be opened
+        with contextlib.suppress(GraphFailedError):  # the helper could not even open it
             return await self.helpers.ask(identity, request, graphs.checked_request) if fields else {}
         return {}
 
@@ -203,7 +203,7 @@ class Seal:
         pause = max(_SHORTEST, float(parse_timedelta(interval)))
         kind: Any = MultiProgress if grouped else Progress
         progress = kind(set(found["keys"]), scheduler, complete=found["complete"])
-        progress.name = f"progress-{id(comm)}"  # two may look at the same keys
+        progress.name = f"progress-{id(comm)}"  # two callers may watch the same keys
         await asyncio.wait_for(progress.setup(), _KEYS_COME)
         try:
             while scheduler.status == Status.running and not comm.closed():
@@ -238,7 +238,7 @@ _PLAIN: Final = arguments(
 
 
 def _verify_plain(message: dict[str, Any]) -> None:
-    """Raise GraphFailedError for values that the scheduler computes with, and that no client of Dask sends."""
+    """Raise GraphFailedError if a value that the scheduler computes with is one that no client of Dask sends."""
     wrong = misfit(_PLAIN, {"keys": None} | message)
     unknown = next((name for name in message if name not in _PLAIN.keys() | OPENED), None)
     actors = message.get("actors")

@@ -40,7 +40,7 @@ from msgpack.ext import ExtType
 from daskpki.cluster.sealed.graphs import ARRAY, DATAFRAME, OPAQUE
 
 _BY_NAME: Final = 256
-"""Bytes within which a function is pickled by its name; longer ones are shared between tasks."""
+"""Most bytes of a pickle that only names a function; a longer one is shared between the function's tasks."""
 
 
 class _SharedFunction:
@@ -168,7 +168,7 @@ def _shuffle(spec: Any) -> list[Any] | None:
 def _annotations(
     of_the_call: Mapping[str, Any], of_layers: Mapping[str, Any], keys: Sequence[Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return annotations by task, and those for all. Functions of the key are called; a layer's take precedence."""
+    """Return annotations by task, and those for all. Functions are called with each key; a layer's take precedence."""
     index = {key: row for row, key in enumerate(keys)}
     by_key: dict[str, dict[int, Any]] = {}
     for_all: dict[str, Any] = {}

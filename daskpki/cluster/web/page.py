@@ -1,7 +1,7 @@
 """Takes a snapshot of one Dask server, and serves it as JSON, as an HTML page in the style of Dask's, and as metrics.
 
-The snapshot is the JSON document of format 1. Names and addresses in it come from peers, so whoever writes them into
-another format has to escape them.
+The snapshot is the JSON document of format 1. Names and addresses in it come from peers, so code that writes them
+into another format has to escape them.
 
 Bokeh's pages render the list of tabs of their scheduler (`template_variables` keeps one for each), so our tab is added
 to that list. Without Bokeh, only our own page has a bar. The HTTP handlers take a snapshot at each request.
@@ -112,7 +112,7 @@ def group(contacts: Iterable[Contact]) -> list[dict[str, Any]]:
 
 
 def cas(document: TrustDocument) -> list[dict[str, Any]]:
-    """List the document's CAs, oldest first; the number and end of its list are None for a CA without one."""
+    """List the document's CAs, oldest first; number and end of the CRL are None for a CA without one."""
     lists = {part.generation: (part.number, part.next_update) for part in document.crls}
     listed = []
     for anchor in sorted(document.authorities):

@@ -6,8 +6,8 @@ Handlers are allowed by class, not by path: a prefix or a configured route can c
 version adds is not served until it has been reviewed; the tests start each server and compare.
 
 The guard is installed when the server begins to listen for comms, after its HTTP port is bound but before the event
-loop has turned once, so no request gets in earlier. It judges each request by the certificate of its connection: a
-kept-alive connection does not outlive a revocation, and WebSockets are closed.
+loop has turned once, so no request gets in earlier. It judges each request by the certificate of its connection, so
+that a revocation takes effect on kept-alive connections; WebSockets are closed.
 
 Dask's pages are read-only, but its dashboard takes WebSockets from any origin and any method. So only reading requests
 pass, and a browser must have loaded these pages before (its Origin is our Host): otherwise any website could read the
@@ -154,7 +154,7 @@ def verify_visit(visit: Visit, dashboard: Dashboard, named: Collection[str] = ()
 
 
 def is_local_name(host: str) -> bool:
-    """True if a Host (RFC 9110, 7.2), with or without a port, is this machine for any DNS server."""
+    """True if a Host (RFC 9110, 7.2), with or without a port, means this machine whatever DNS says."""
     found = _HOST.fullmatch(host)
     if found is None:
         return False
@@ -230,7 +230,7 @@ class HttpGuard(Router):
         self._enforcement.audit.refuse(kind, refusal, address=address, detail=detail)
 
     def renew(self, context: SSLContext) -> None:
-        """Take new connections under another context, and judge live ones again; from any thread."""
+        """Accept new connections under another context, and judge live ones again; may be called from any thread."""
         if self._dashboard is Dashboard.MTLS:
             self._http_server.ssl_options = context
             self._loop.add_callback(self.judge_again)

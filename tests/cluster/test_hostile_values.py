@@ -80,7 +80,7 @@ VALID: dict[str, Any] = {
     "worker-name": "thief",
 }
 PORTS = itertools.count(1)
-EACH_OF = by_day(48, night=1)
+EACH_OF = by_day(24, night=1)
 """Of so many hostile values in a row, an argument gets one."""
 
 

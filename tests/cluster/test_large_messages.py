@@ -144,6 +144,7 @@ def test_a_peer_that_announces_too_much_is_cut_off(
     limited.scheduler.wait_for(re.compile(rf"{name}.*a message of \d+ \w+, where at most \d+ are read"))
 
 
+@pytest.mark.long
 def test_control_what_honest_peers_send_is_read(authority: Authority, limited: Cluster) -> None:
     """A client's data above what a worker may send, and a worker's event of 40 MB and result of 160 MB."""
     security = client_security(authority.leaf(Role.CLIENT, "alice").credential, authority.document())

@@ -33,6 +33,7 @@ def test_without_a_handover(environ: dict[str, str]) -> None:
     assert "DASKPKI_HANDOVER is not set" in ended(Node([*SCHEDULER, *PRELOADS[Role.SCHEDULER]], environ))
 
 
+@pytest.mark.long
 def test_with_a_handover_that_is_gone(environ: dict[str, str]) -> None:
     environ[VARIABLE] = "/proc/1/fd/999999"
     assert "cannot be read" in ended(Node([*SCHEDULER, *PRELOADS[Role.SCHEDULER]], environ))
@@ -44,11 +45,13 @@ def test_with_a_handover_that_was_changed(environ: dict[str, str]) -> None:
     assert "is of cluster default, not of other" in ended(Node([*SCHEDULER, *PRELOADS[Role.SCHEDULER]], environ))
 
 
+@pytest.mark.long
 def test_a_scheduler_with_a_workers_credential(authority: Authority, tmp_path: Path) -> None:
     environ = node_environment(authority, authority.leaf(Role.WORKER), tmp_path, "limited")
     assert ended(Node([*SCHEDULER, *PRELOADS[Role.SCHEDULER]], environ))
 
 
+@pytest.mark.long
 def test_a_scheduler_that_names_another_certificate_than_was_handed_over(
     authority: Authority, environ: dict[str, str], tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ from daskpki.pki.issuer import Issuer, create_offline_root
 from daskpki.pki.keys import KeyType
 from daskpki.pki.profile import HOUR, ROOT_CRL_LIFETIME, LeafRequest
 from daskpki.pki.verify import verify_leaf
+from tests.robustness.crash.nightly import by_day
 from tests.support.judges import lint_certificate, lint_crl, lint_pair, openssl_verify
 from tests.support.pki_material import CA_KINDS, NOW, TD, World, authority, identity, key, leaf, worlds
 
@@ -57,7 +58,7 @@ def test_the_linter_finds_what_is_wrong() -> None:
     assert openssl_verify(der(leaf(one)), [], der(other.root), purpose="sslclient", at=NOW) != ""
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=by_day(60, night=150), deadline=None)
 @given(world=worlds())
 def test_whatever_the_policy_allows_passes_pkilint(world: World) -> None:
     issuer = authority(policy=world.policy)
@@ -66,7 +67,7 @@ def test_whatever_the_policy_allows_passes_pkilint(world: World) -> None:
     assert lint_certificate(der(issuer.certificate)) == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=by_day(40, night=100), deadline=None)
 @given(world=worlds())
 def test_whatever_the_policy_allows_passes_openssl(world: World) -> None:
     issuer = authority(policy=world.policy, tiers=2)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import daskpki
+from tests.robustness.crash.nightly import sample
 from tests.support.paths import BIN, ROOT
 
 
@@ -74,7 +75,7 @@ def test_the_handover_needs_the_standard_library_only() -> None:
     assert not loaded_by("import daskpki.handover") & HEAVY
 
 
-@pytest.mark.parametrize("name", daskpki.__all__)
+@pytest.mark.parametrize("name", sample(daskpki.__all__, one_of=4))
 def test_the_python_api_is_exported_lazily(name: str) -> None:
     assert not loaded_by(f"import daskpki; daskpki.{name}") & {"distributed", "google", "typer", "rich"}
     assert loaded_by("import distributed") & HEAVY, "the check sees what is loaded"

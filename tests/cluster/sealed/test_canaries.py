@@ -11,7 +11,6 @@ import pytest
 from daskpki.identity import Role
 from tests.cluster.conftest import stock_security
 from tests.cluster.test_code_execution import aim
-from tests.robustness.crash.nightly import sample
 from tests.support.attacks import ATTACKS
 from tests.support.canaries import FAMILIES, Aim, sang
 from tests.support.cluster_material import Authority
@@ -68,7 +67,7 @@ def test_control_stock_dask_opens_them(family: str, authority: Authority, stock:
     assert release(authority, stock, Role.CLIENT, family, tmp_path)
 
 
-@pytest.fixture(scope="module", params=sample(list(CARRIED), one_of=6))
+@pytest.fixture(scope="module", params=list(CARRIED))
 def one_layer(
     request: pytest.FixtureRequest, authority: Authority, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Cluster]]:
@@ -82,6 +81,7 @@ def one_layer(
         running.stop()
 
 
+@pytest.mark.long
 def test_each_layer_holds_alone(one_layer: tuple[str, Cluster], authority: Authority, tmp_path: Path) -> None:
     layer, cluster = one_layer
     for family in CARRIED[layer]:

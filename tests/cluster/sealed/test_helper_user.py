@@ -28,8 +28,8 @@ AS_NOBODY = ("setpriv", f"--reuid={NOBODY.pw_uid}", f"--regid={NOBODY.pw_gid}", 
     ("become", "user", "landlock"),
     [
         (AS_NOBODY, "ours", "with-landlock"),  # without root
-        ((), "nobody", "with-landlock"),
-        ((), "nobody", "without-landlock"),
+        pytest.param((), "nobody", "with-landlock", marks=pytest.mark.long),
+        pytest.param((), "nobody", "without-landlock", marks=pytest.mark.long),
     ],
 )
 def test_helpers_that_are_not_root_have_no_way_out(become: tuple[str, ...], user: str, landlock: str) -> None:

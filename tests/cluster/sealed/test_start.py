@@ -30,6 +30,7 @@ def start(sealing: Cluster) -> Node:
     return sealing.start(Role.SCHEDULER, *scheduler)
 
 
+@pytest.mark.long
 @pytest.mark.every_version
 def test_a_changed_distributed_is_refused_with_the_versions_that_were_tested(sealing: Cluster) -> None:
     sealing.preloaded = ("--preload", "tests.support.changed_distributed")
@@ -47,6 +48,7 @@ def test_a_helper_that_cannot_work_is_no_reason_to_go_on_unsealed(sealing: Clust
     assert "refused to start" in node.log
 
 
+@pytest.mark.long
 def test_limits_that_are_none_end_the_start(sealing: Cluster) -> None:
     sealing.limits = "cores=4"
     node = start(sealing)

@@ -20,7 +20,7 @@ from tests.robustness.crash.planted import forgetful
 
 P = TypeVar("P")
 
-ON_DISK, IN_THE_CLOUD = 5, by_day(3, night=5)
+ON_DISK, IN_THE_CLOUD = by_day(4, night=5), by_day(3, night=5)
 """Points of each command in the sample."""
 OVER_REST = ("issue", "promote")
 """The transports differ below what commands do, so two stand for all."""

@@ -15,9 +15,11 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final
 
+from tornado.gen import convert_yielded
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.iostream import IOStream, SSLIOStream
+from tornado.netutil import ssl_wrap_socket
 from tornado.tcpserver import TCPServer
 
 from daskpki.cluster.audit import TURNED_AWAY, Audit
@@ -158,7 +160,8 @@ class PendingConnections:
         """
         for descriptor, listening in server._sockets.items():  # noqa: SLF001 - ADR 10 lists it
             server._handlers.pop(descriptor)()  # noqa: SLF001 - likewise
-            server._handlers[descriptor] = _Accepting(self, listening, server._handle_connection).stop  # noqa: SLF001
+            take = partial(_begin_tls, server) if server.ssl_options else server._handle_connection  # noqa: SLF001
+            server._handlers[descriptor] = _Accepting(self, listening, take).stop  # noqa: SLF001 - likewise
         self._looking.start()
 
     def close(self) -> None:
@@ -246,6 +249,18 @@ class _Accepting:
             except OSError as error:  # it was reset before TLS could begin
                 connection.close()
                 self._pending.free_place(error)
+
+
+def _begin_tls(server: TCPServer, connection: socket.socket, address: Any) -> None:
+    """Do what tornado's `_handle_connection` does, which also loads the system's CAs once: 30 ms at a start, unused."""
+    options = server.ssl_options
+    assert options is not None
+    wrapped = ssl_wrap_socket(connection, options, server_side=True, do_handshake_on_connect=False)
+    sizes = {"max_buffer_size": server.max_buffer_size, "read_chunk_size": server.read_chunk_size}
+    stream = SSLIOStream(wrapped, ssl_options=options, **sizes)
+    handled = server.handle_stream(stream, address)
+    if handled is not None:
+        IOLoop.current().add_future(convert_yielded(handled), lambda done: done.result())
 
 
 def readable(streams: Iterable[SSLIOStream]) -> set[SSLIOStream]:

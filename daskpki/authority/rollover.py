@@ -250,7 +250,7 @@ class Rollover:
         """Erase the keys of all dropped generations; False when one may not be erased by us."""
         erased = True
         for entry in self._inventory().authorities():
-            if entry.status == CA_RETIRED and entry.certificate:  # no place of a key that was never made is asked
+            if entry.status == CA_RETIRED and entry.certificate:  # without a certificate, no key was made
                 try:
                     self._session.issuers.place(entry.key_uri).discard(entry.generation)
                 except AccessDeniedError:

@@ -89,7 +89,7 @@ class RetryPolicy(NamedTuple):
                     raise TryAgain("no time was left for this request")  # noqa: TRY301 - ends as any other failure
                 return attempt(min(_LONGEST_ATTEMPT, left))
             except TryAgain as cause:
-                if last is None or self.now() < self.end:  # an attempt that the deadline cut short has no answer
+                if last is None or self.now() < self.end:  # one that the deadline cut off says less than the one before
                     last = cause
             pause = wait * self.jitter()
             if self.now() + pause >= self.end:

@@ -65,7 +65,7 @@ class PkiConnector(tcp.TLSConnector):
             self._failure = error
             raise
         except asyncio.CancelledError as cut:
-            raise cut from self._failure  # the last attempt may have had no time to fail, and Dask tells its reason
+            raise cut from self._failure  # Dask shows the cause of the last attempt, which had no time to fail
 
     async def _connect(self, address: str, deserialize: bool, **arguments: Any) -> tcp.TLS:  # noqa: FBT001
         enforcement = arguments.pop(CONNECTION_ARGUMENT, None)

@@ -85,7 +85,7 @@ class RollbackGuard:
         return list(self._seen.heads)
 
     def verified(self, cluster: str, since: Head) -> Head:
-        """The newest record up to which every commit after `since` was verified, none about a CA; `since` for none."""
+        """The newest record up to which each commit after `since` was verified, and concerns no CA; else `since`."""
         begin, end = self._seen.verified.get(cluster, (since, since))
         return end if begin == since else since
 

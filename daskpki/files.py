@@ -239,7 +239,10 @@ def locked(directory: Path) -> Iterator[None]:
         return
     import fcntl
 
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise os_error(error, directory) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -120,6 +120,7 @@ def test_where_we_may_not_look_is_no_place_without_anything(tmp_path: Path) -> N
         lambda: Contexts(inner).all(),
         lambda: all_waiting(Contexts(inner)),
         lambda: check_config({"HOME": str(inner)}),
+        lambda: files.locked(inner).__enter__(),
     ]
     for attempt in attempts:
         with closed(inner), pytest.raises(AccessDeniedError, match="Permission denied"):

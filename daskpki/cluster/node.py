@@ -78,8 +78,15 @@ def explain_end(kind: type[BaseException], error: BaseException, trace: Tracebac
 
 
 def without_trace(record: logging.LogRecord) -> bool:
-    """Take the traceback off a record at INFO: `distributed.batched` adds one whenever a peer has left."""
-    if record.levelno == logging.INFO:
+    """Take off a traceback of `distributed` that only says that a connection ended.
+
+    `distributed.batched` adds one at INFO whenever a peer has left, and `distributed.worker` one to a heartbeat that
+    fails, for example because the worker itself is ending.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    if record.name == "distributed.worker" and record.funcName == "heartbeat" and isinstance(error, OSError):
+        record.msg, record.exc_info = f"{record.msg} {error}", None
+    elif record.name == "distributed.batched" and record.levelno == logging.INFO:
         record.exc_info = None
     return True
 

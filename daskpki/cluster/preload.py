@@ -163,6 +163,7 @@ def pass_on_to_nanny(server: Any) -> None:
 
 
 sys.excepthook = explain_end
-logging.getLogger("distributed.batched").addFilter(without_trace)
+for chatty in ("distributed.batched", "distributed.worker"):
+    logging.getLogger(chatty).addFilter(without_trace)
 NODE = begin(os.environ)
 """The Security under which this process runs."""

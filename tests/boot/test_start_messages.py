@@ -8,7 +8,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +18,7 @@ import distributed.comm
 import pexpect
 import psutil
 import pytest
+from distributed import Scheduler, Worker
 from distributed.batched import BatchedSend
 
 from daskpki.cluster.node import port_is_taken, without_trace
@@ -168,22 +169,53 @@ def _reach(state: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("as_on_a_node", [True, False])
-def test_a_peer_that_leaves_costs_a_line_and_no_traceback(as_on_a_node: bool, caplog: pytest.LogCaptureFixture) -> None:  # noqa: FBT001
-    """Dask's own log has one, which a person takes for an error when a node ends."""
-
+async def _a_peer_leaves() -> None:
     async def leave(comm: Any) -> None:
         comm.abort()
 
-    async def scenario() -> None:
-        comms: Any = distributed.comm
-        async with comms.listen("tcp://127.0.0.1:0", leave) as listener:
-            batched: Any = BatchedSend(interval="1 ms")  # type: ignore[no-untyped-call]
-            batched.start(await comms.connect(listener.contact_address))
-            batched.send(bytes(1 << 26))  # more than the kernel takes from a writer whom nobody reads
-            await asyncio.wait_for(batched.stopped.wait(), 20)
+    comms: Any = distributed.comm
+    async with comms.listen("tcp://127.0.0.1:0", leave) as listener:
+        batched: Any = BatchedSend(interval="1 ms")  # type: ignore[no-untyped-call]
+        batched.start(await comms.connect(listener.contact_address))
+        batched.send(bytes(1 << 26))  # more than the kernel takes from a writer whom nobody reads
+        await asyncio.wait_for(batched.stopped.wait(), 20)
 
-    log = logging.getLogger("distributed.batched")
+
+async def _a_heartbeat_is_cut_off() -> None:
+    """As when a worker ends that dials its scheduler at this moment."""
+    dialled = asyncio.Event()
+    silent = await asyncio.start_server(lambda *_: dialled.set(), "127.0.0.1", 0)
+    address = f"tcp://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+    async with (
+        silent,
+        Scheduler(host="127.0.0.1", port=0, dashboard_address=":0") as scheduler,
+        Worker(scheduler.address, nthreads=1, dashboard_address=None) as worker,
+    ):
+        worker.scheduler, its_own = worker.rpc(address), worker.scheduler
+        heartbeat = asyncio.create_task(worker.heartbeat())
+        await asyncio.wait_for(dialled.wait(), 20)
+        worker.rpc.remove(address, reason="ConnectionPool closing.")
+        await asyncio.wait_for(heartbeat, 20)
+        worker.scheduler = its_own
+
+
+@pytest.mark.parametrize("as_on_a_node", [True, False])
+@pytest.mark.parametrize(
+    ("name", "scenario", "message"),
+    [
+        ("distributed.batched", _a_peer_leaves, "Batched Comm Closed"),
+        ("distributed.worker", _a_heartbeat_is_cut_off, "Failed to communicate with scheduler"),
+    ],
+)
+def test_a_connection_that_ends_costs_a_line_and_no_traceback(
+    as_on_a_node: bool,  # noqa: FBT001
+    name: str,
+    scenario: Callable[[], Coroutine[Any, Any, None]],
+    message: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Dask's own log has one, which a person takes for an error when a node ends."""
+    log = logging.getLogger(name)
     if as_on_a_node:
         log.addFilter(without_trace)
     try:
@@ -191,9 +223,18 @@ def test_a_peer_that_leaves_costs_a_line_and_no_traceback(as_on_a_node: bool, ca
             asyncio.run(scenario())
     finally:
         log.removeFilter(without_trace)
-    (record,) = caplog.records
-    assert record.message.startswith("Batched Comm Closed")
+    (record,) = (record for record in caplog.records if record.message.startswith(message))
     assert bool(record.exc_info) is not as_on_a_node
+    assert as_on_a_node is False or "\n" not in record.message
+
+
+def test_what_a_task_logs_keeps_its_traceback() -> None:
+    """Dask's documentation names this logger to tasks."""
+    record = logging.LogRecord(
+        "distributed.worker", logging.INFO, "task.py", 1, "it failed", (), (OSError, OSError(), None)
+    )
+    assert without_trace(record)
+    assert record.exc_info
 
 
 def test_a_second_scheduler_says_who_has_the_port(start: Start, port: int) -> None:

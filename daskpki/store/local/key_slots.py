@@ -24,6 +24,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -101,14 +102,10 @@ def read_key_file(path: Path) -> Confidential:
 
 def create_key_file(path: Path) -> Confidential:
     """Read the key in `path`, or write a new one (0600, never over another file) if it does not exist."""
-    if os.path.lexists(path):
-        return read_key_file(path)
-    key = random_key()
-    try:
-        write_and_read_back(path, key.reveal(), called=_KEY_FILE_SETTING)
-    except AlreadyExistsError:  # another process made it just now
-        return read_key_file(path)
-    return key
+    if not os.path.lexists(path):
+        with suppress(AlreadyExistsError):  # another process made it just now
+            write_and_read_back(path, random_key().reveal(), called=_KEY_FILE_SETTING)
+    return read_key_file(path)
 
 
 def keyring_key(keyring: KeyringPort, store_id: str, slot: Slot) -> Confidential:

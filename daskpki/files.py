@@ -11,7 +11,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -248,6 +248,12 @@ def locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def remove_if_empty(directory: Path) -> None:
+    """Remove a directory unless something is in it; does not look first, since another process may add or remove."""
+    with suppress(OSError):
+        directory.rmdir()
 
 
 def remove_leftovers(directory: Path) -> None:

@@ -36,6 +36,7 @@ from daskpki.files import (
     names_in,
     read_file,
     read_private_if_there,
+    remove_if_empty,
     remove_leftovers,
     write_private,
 )
@@ -282,8 +283,7 @@ class Contexts:
             try:
                 yield
             finally:
-                if not any(self.directory.iterdir()):
-                    self.directory.rmdir()
+                remove_if_empty(self.directory)
 
     def write(self, saved: Saved) -> None:
         """Make or replace the login's file."""
@@ -360,5 +360,4 @@ class NewestTrust:
     def forget(self) -> None:
         """Remove the file, and with the last one the directory."""
         self._path.unlink(missing_ok=True)
-        with suppress(OSError):  # another login's document is in it, or it is gone
-            self._path.parent.rmdir()
+        remove_if_empty(self._path.parent)

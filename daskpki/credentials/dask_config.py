@@ -11,12 +11,11 @@ import os
 import site
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from daskpki.errors import AlreadyExistsError, DaskpkiError
-from daskpki.files import PUBLIC_FILE, is_there, make_directory, os_error, write_private
+from daskpki.files import PUBLIC_FILE, is_there, make_directory, os_error, remove_if_empty, write_private
 from daskpki.settings import user_home
 
 LOADER: Final = "daskpki.loader.security_loader"
@@ -108,8 +107,7 @@ def unset_loader(environ: Mapping[str, str]) -> None:
     path = config_file(environ)
     if is_there(path) and _is_ours(path):
         path.unlink()
-        with suppress(OSError):  # Dask's own files are in it
-            path.parent.rmdir()
+        remove_if_empty(path.parent)
 
 
 def _is_ours(path: Path) -> bool:

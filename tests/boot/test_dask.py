@@ -6,7 +6,6 @@ import contextlib
 import os
 import pwd
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import pytest
 from tests.support.boot_cloud import ENTRYPOINT, Cloud, plain_environ
 from tests.support.key_search import Canary
 from tests.support.material import Cluster
+from tests.support.ports import free_port
 from tests.support.sandbox import AS_ROOT, LOOPBACK_UP, OWN_MACHINE, for_every_user
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
@@ -52,13 +52,6 @@ def compute(directory: Path, port: int, *, workers: int, prefix: Sequence[str] =
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def canary(cluster: Cluster) -> Canary:

@@ -13,9 +13,10 @@ import pytest
 
 from daskpki.boot.log import JSON, BootLog
 from daskpki.boot.plan import dask_environment
-from tests.boot.test_dask import compute, free_port, running
+from tests.boot.test_dask import compute, running
 from tests.boot.test_handover import HANDOVER
 from tests.support.boot_cloud import TOKEN_PATH, Cloud, plain_environ, run_entrypoint
+from tests.support.ports import free_port
 
 SEVERITIES = ("DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICAL")
 

@@ -11,9 +11,10 @@ import pytest
 
 from daskpki import secret_names
 from daskpki.confidential import Confidential
-from tests.boot.test_dask import free_port, running
+from tests.boot.test_dask import running
 from tests.support.boot_cloud import Cloud
 from tests.support.key_search import Canary
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 

@@ -19,9 +19,10 @@ from distributed import Client
 from distributed.client import FutureCancelledError
 from distributed.security import Security
 
-from tests.boot.test_dask import child_of, compute, free_port, running
+from tests.boot.test_dask import child_of, compute, running
 from tests.robustness.crash.nightly import sample
 from tests.support.boot_cloud import plain_environ
+from tests.support.ports import free_port
 from tests.support.sandbox import LOOPBACK_UP, OWN_MACHINE, OWN_PIDS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]

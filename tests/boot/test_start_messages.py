@@ -22,8 +22,8 @@ from distributed import Scheduler, Worker
 from distributed.batched import BatchedSend
 
 from daskpki.cluster.node import port_is_taken, without_trace
-from tests.boot.test_dask import free_port
 from tests.support.boot_cloud import ENTRYPOINT, plain_environ
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 

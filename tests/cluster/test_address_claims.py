@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from distributed import Client, NannyPlugin, Scheduler, Security, Worker
 from distributed.comm.core import Comm, CommClosedError, connect, listen
-from distributed.utils import open_port
 
 from daskpki.cluster import comm as comm_module
 from daskpki.cluster.audit import REFUSED
@@ -24,6 +23,7 @@ from daskpki.identity import Role
 from tests.cluster.conftest import stock_security
 from tests.support.attacks import registration
 from tests.support.cluster_material import Authority, Leaf
+from tests.support.ports import free_port
 from tests.support.rogue import dial
 
 pytestmark = pytest.mark.cluster
@@ -82,7 +82,7 @@ async def ended(comm: Comm) -> None:
 
 def test_who_registers_anothers_address_first_does_not_keep_it(tmp_path: Path) -> None:
     async def scenario() -> None:
-        here, port = Site(tmp_path), open_port("127.0.0.1")
+        here, port = Site(tmp_path), free_port()
         address = f"tls://127.0.0.1:{port}"
         async with here.running() as scheduler:
             impostor, welcome = await say(scheduler, here.stock(here.thief), registration(address))
@@ -100,7 +100,7 @@ def test_who_registers_anothers_address_first_does_not_keep_it(tmp_path: Path) -
 
 def test_who_registers_anothers_nanny_first_does_not_keep_it(tmp_path: Path) -> None:
     async def scenario() -> None:
-        here, port = Site(tmp_path), open_port("127.0.0.1")
+        here, port = Site(tmp_path), free_port()
         address = f"tls://127.0.0.1:{port}"
         async with here.running() as scheduler, nanny_at(here, address):
             first = registration("tls://127.0.0.1:9", nanny=address)

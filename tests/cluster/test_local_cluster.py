@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 import cloudpickle
 import pytest
 from distributed import Client, LocalCluster
-from distributed.utils import open_port
 
 from daskpki.cluster.local_cluster import POLL, LocalSecurity, cluster_security
 from daskpki.cluster.policy import WorkerClients
@@ -24,6 +23,7 @@ from daskpki.errors import NotFoundError
 from daskpki.identity import Role
 from daskpki.pki.trust_document import TrustDocument, parse_trust
 from tests.support.cluster_material import Authority
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.cluster
 
@@ -153,7 +153,7 @@ def test_a_stranger_is_refused(security: LocalSecurity) -> None:
     stranger = Authority()
     bob = client_security(stranger.leaf(Role.CLIENT, "bob").credential, stranger.document())
     with (
-        LocalCluster(n_workers=0, security=security, dashboard_address=":0", scheduler_port=open_port()) as cluster,
+        LocalCluster(n_workers=0, security=security, dashboard_address=":0", scheduler_port=free_port()) as cluster,
         pytest.raises(OSError, match="certificate"),
     ):
         Client(cluster.scheduler_address, security=bob, timeout=5)

@@ -25,6 +25,7 @@ from daskpki.cli.demo import Node, Stage
 from daskpki.cluster.security import PkiSecurity, client_security
 from daskpki.credentials.source_selection import Wanted
 from daskpki.credentials.sources import obtain, this_process
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -113,8 +114,7 @@ def test_a_connected_client_is_cut_off(site: Site, name: str, options: tuple[str
 
 
 def test_nobody_has_to_answer(site: Site) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"tls://127.0.0.1:{listener.getsockname()[1]}"
+    address = f"tls://127.0.0.1:{free_port()}"
     said = site.run("revoke", "client/alice", "--scheduler", address)
     assert re.search(rf"{address} was not notified \(.+\); nodes fetch it within a minute", said)
 

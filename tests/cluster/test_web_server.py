@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from distributed.utils import open_port
 
 from daskpki.boot.plan import dask_environment
 from daskpki.cluster.web.server import CONNECTIONS
@@ -31,6 +30,7 @@ from tests.support.cluster_material import Authority, Leaf
 from tests.support.http_client import connected, visitor
 from tests.support.nodes import PRELOADS, STARTED, Node, handover_of
 from tests.support.paths import DOCS
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.cluster
 
@@ -38,13 +38,14 @@ PASSWORD = "in my browser"
 
 
 class Booted(NamedTuple):
-    """A scheduler and two workers with their pages under mutual TLS, and the ports of both."""
+    """A scheduler, and two workers, one of them at `worker_health`; their pages are under mutual TLS."""
 
     authority: Authority
     scheduler: Node
     port: int
     health: int
-    workers_health: int
+    nannies_health: int
+    worker_health: int
     early: list[str]
 
 
@@ -83,7 +84,7 @@ class Impatient(threading.Thread):
 @pytest.fixture(scope="module")
 def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
     directory, authority = tmp_path_factory.mktemp("booted"), Authority()
-    port, health, workers_health = open_port(), open_port(), open_port()
+    port, health, nannies_health = free_port(), free_port(), free_port()
     impatient = Impatient(port)
     impatient.start()
     where = ("--host", "tls://127.0.0.1", "--port", "0", "--dashboard-address", f"127.0.0.1:{port}")
@@ -95,13 +96,15 @@ def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
     options = ("--nworkers", "2", "--nthreads", "1", "--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
     workers = Node(
         ["worker", address, *options, *PRELOADS[Role.WORKER]],
-        environment(authority, Role.WORKER, directory / "w", workers_health),
+        environment(authority, Role.WORKER, directory / "w", nannies_health),
     )
     try:
         workers.wait_for(STARTED["worker"], 2)
         impatient.stopped.set()
         impatient.join()
-        yield Booted(authority, scheduler, port, health, workers_health, impatient.heard)
+        served = re.compile(rf"/health and /metrics at http://127\.0\.0\.1:(?!{nannies_health}\b)(\d+)")
+        worker_health = int(workers.wait_for(served).group(1))
+        yield Booted(authority, scheduler, port, health, nannies_health, worker_health, impatient.heard)
     finally:
         workers.stop()
         scheduler.stop()
@@ -121,14 +124,14 @@ def fetch(port: int, path: str) -> tuple[int, str]:
 
 
 def test_the_health_server_says_health_and_metrics_and_nothing_else(booted: Booted) -> None:
-    for port, dask in ((booted.health, "dask_scheduler_workers"), (booted.workers_health + 1, "dask_worker_tasks")):
+    for port, dask in ((booted.health, "dask_scheduler_workers"), (booted.worker_health, "dask_worker_tasks")):
         assert fetch(port, "/health") == (200, "ok")
         assert dask in fetch(port, "/metrics")[1]
         assert "daskpki_trust_epoch " in fetch(port, "/metrics")[1]
         for path in ("/", "/status", "/daskpki", "/json/identity.json", "/info", "/health/x", "/sitemap.json"):
             assert fetch(port, path)[0] == 404
-    assert fetch(booted.workers_health, "/health") == (200, "ok")  # the nannies' process
-    assert "daskpki_connections" in fetch(booted.workers_health, "/metrics")[1]
+    assert fetch(booted.nannies_health, "/health") == (200, "ok")  # the nannies' process
+    assert "daskpki_connections" in fetch(booted.nannies_health, "/metrics")[1]
 
 
 def test_strangers_at_the_health_port_hold_few_descriptors(booted: Booted) -> None:

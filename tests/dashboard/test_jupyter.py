@@ -16,7 +16,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from distributed.utils import open_port
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.websocket import websocket_connect
 
@@ -24,6 +23,7 @@ from daskpki.identity import Role
 from tests.dashboard.conftest import Running, export, scheduler
 from tests.support.browser import browser
 from tests.support.cluster_material import Authority
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.cluster
 
@@ -39,7 +39,7 @@ async def jupyterlab(running: Running, credential: Path, home: Path) -> AsyncIte
     settings = home / "settings" / "dask-labextension" / "plugin.jupyterlab-settings"
     await asyncio.to_thread(settings.parent.mkdir, parents=True)
     settings.write_text(json.dumps({"defaultURL": f"/daskpki/{place}", "hideClusterManager": True}))
-    port = open_port()
+    port = free_port()
     own = {"HOME": home, "JUPYTER_RUNTIME_DIR": home / "runtime", "JUPYTERLAB_SETTINGS_DIR": home / "settings"}
     environ = os.environ | {name: str(path) for name, path in own.items()}
     environ |= {"DASKPKI_CREDENTIAL_DIR": str(credential), "DASKPKI_SCHEDULER": running.address}

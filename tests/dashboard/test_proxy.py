@@ -9,7 +9,6 @@ import ssl
 from pathlib import Path
 
 import pytest
-from distributed.utils import open_port
 from tornado.httputil import HTTPHeaders
 
 from daskpki.cluster.policy import Dashboard
@@ -20,6 +19,7 @@ from daskpki.identity import Role
 from tests.dashboard.conftest import Proxy, alices_browser, proxy, scheduler
 from tests.support.cluster_material import Authority
 from tests.support.http_client import Connection, connected
+from tests.support.ports import free_port
 
 UPGRADE = {
     "Connection": "Upgrade",
@@ -202,7 +202,7 @@ def test_only_what_pages_need_goes_on_to_the_scheduler() -> None:
 
 def test_where_nobody_answers_the_three_causes_are_named(authority: Authority) -> None:
     async def scenario() -> DaskpkiError:
-        alice, nowhere = authority.leaf(Role.CLIENT, "alice"), Location("127.0.0.1", open_port())
+        alice, nowhere = authority.leaf(Role.CLIENT, "alice"), Location("127.0.0.1", free_port())
         async with scheduler(authority) as running:
             with pytest.raises(DaskpkiError, match=r"does not answer at 127\.0\.0\.1:") as caught:
                 await running.upstream(alice, nowhere).connect()
@@ -230,7 +230,7 @@ def test_a_scheduler_that_is_not_there_is_named(authority: Authority) -> None:
         async with scheduler(authority) as running:
             security = running.security(alice)
         with pytest.raises(DaskpkiError, match=r"the scheduler at tls://127\.0\.0\.1:.* does not answer"):
-            await Upstream(f"tls://127.0.0.1:{open_port()}", security).connect()
+            await Upstream(f"tls://127.0.0.1:{free_port()}", security).connect()
 
     asyncio.run(scenario())
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.boot.test_dask import compute, free_port
+from tests.boot.test_dask import compute
 from tests.boot.test_signals import until
 from tests.deploy.test_container import manifests
 from tests.robustness.crash.nightly import by_day
@@ -21,6 +21,7 @@ from tests.support.boot_cloud import TOKEN_PATH, Cloud, serve_cloud
 from tests.support.containers import BASE, Containers
 from tests.support.material import Cluster, make_cluster
 from tests.support.paths import ROOT
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 SIZE = 70_000_000

@@ -15,9 +15,10 @@ from daskpki.credentials.sources import Environment, this_process
 from daskpki.doctor.checks import Finding
 from daskpki.doctor.scheduler import Answer, ask_page, dial, examine_scheduler, stranger
 from daskpki.pki.trust_document import parse_trust
-from tests.boot.test_dask import free_port, running
+from tests.boot.test_dask import running
 from tests.support.boot_cloud import plain_environ
 from tests.support.material import Cluster, make_cluster
+from tests.support.ports import free_port
 from tests.support.schedulers import scheduler as stock_scheduler
 
 Talk = Callable[[socket.socket], None]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.boot.test_dask import free_port
+from tests.support.ports import free_port
 
 _CONFIGURATION = """\
 ListenAddress 127.0.0.1

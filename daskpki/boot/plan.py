@@ -103,9 +103,10 @@ def _worker(settings: Settings, scheduler: str | None, cores: int) -> Program:
     return Program(Role.WORKER, _dask("worker", *address, *options, *preloads, *arguments), settings.worker_user)
 
 
-def _dask(*arguments: str) -> tuple[str, ...]:
+def _dask(program: str, *arguments: str) -> tuple[str, ...]:
+    # `dask` would first load the commands of every package that adds some. dask-jobqueue starts its workers like this.
     # -P: a module in the working directory does not take the place of Dask's.
-    return (sys.executable, "-P", "-m", "dask", *arguments)
+    return (sys.executable, "-P", "-m", f"distributed.cli.dask_{program}", *arguments)
 
 
 def _completed(command: tuple[str, ...]) -> tuple[str, ...]:

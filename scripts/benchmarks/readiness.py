@@ -20,12 +20,15 @@ from scripts.benchmarks.workshop import BIN, CONTESTANTS, DASKPKI, ENTRYPOINT, W
 OURS: Final = "daskpki-entrypoint, from Secret Manager"
 FILES: Final = "dask scheduler, files on disk"
 SHELL: Final = "shell script, key in the environment"
+SCHEDULER: Final = (BIN / "python", "-m", "distributed.cli.dask_scheduler")
+"""What `dask scheduler` runs."""
 _READY: Final = re.compile(rb"Scheduler at:\s+tls://")
 _ABOUT: Final = (
     "From start until `Scheduler at: tls://...` stands in the log. The entrypoint asks for a token, the credential and"
     " the trust document (the project's own servers on loopback), checks them, and puts the cluster's rules in force,"
     " with a self-test. The usual shell script takes certificate and key from environment variables, writes them to"
-    " disk, and starts Dask."
+    " disk, and starts Dask. All run `python -m distributed.cli.dask_scheduler`, since `dask` first loads the commands"
+    " of other packages that are installed here."
 )
 _GOALS: Final = (Goal(FILES, 1.2, "at most 1.2 times `dask scheduler` with files on disk"),)
 
@@ -64,10 +67,8 @@ def _starts(made: Path, environment: Mapping[str, str]) -> Mapping[str, Start]:
         "daskpki-entrypoint, from a directory": Start(
             [ENTRYPOINT, "scheduler", "--credential-dir", made, "--", *options], quiet
         ),
-        FILES: Start([BIN / "dask", "scheduler", "--protocol", "tls", *files, *options], {}),
-        "shell script, key in the environment": Start(
-            [CONTESTANTS / "shell_boot.sh", BIN / "dask", *options], contents
-        ),
+        FILES: Start([*SCHEDULER, "--protocol", "tls", *files, *options], {}),
+        "shell script, key in the environment": Start([CONTESTANTS / "shell_boot.sh", *SCHEDULER, *options], contents),
     }
 
 

@@ -20,7 +20,7 @@ def test_a_boot_makes_four_requests_and_only_reads_by_access(cloud: Cloud) -> No
     assert cloud.requests == ["scheduler_scheduler/versions/latest", "trust/versions/latest", "trust/versions/2"]
     assert {entry.method for entry in cloud.server.requests()} == {"AccessSecretVersion"}
     assert [entry.method for entry in cloud.metadata.journal.entries()] == [TOKEN_PATH]
-    assert started.argv[3:5] == ["dask", "scheduler"]
+    assert started.argv[2:4] == ["-m", "distributed.cli.dask_scheduler"]
 
 
 def test_a_usual_boot_loads_no_client_of_google_or_dask(cloud: Cloud) -> None:

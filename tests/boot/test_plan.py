@@ -25,7 +25,7 @@ def plan(*argv: str, known: tuple[str, ...] = (), cores: int = 8, **environ: str
 
 
 def words(program: Program) -> str:
-    return " ".join(program.argv[4:])
+    return " ".join([program.argv[3].removeprefix("distributed.cli.dask_"), *program.argv[4:]])
 
 
 PRELOADS = "--preload daskpki.boot.preload"
@@ -34,7 +34,7 @@ PRELOADS = "--preload daskpki.boot.preload"
 def test_a_scheduler_listens_to_its_dashboard_on_loopback() -> None:
     (program,) = plan("scheduler")
     assert words(program) == f"scheduler --dashboard-address 127.0.0.1:8787 {PRELOADS}"
-    assert program.argv[:4] == (sys.executable, "-P", "-m", "dask")
+    assert program.argv[:4] == (sys.executable, "-P", "-m", "distributed.cli.dask_scheduler")
 
 
 def test_the_dashboard_off_is_still_bound_to_loopback() -> None:

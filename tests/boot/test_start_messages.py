@@ -255,7 +255,7 @@ def test_what_the_kernel_does_not_tell_is_left_out() -> None:
 def test_a_refusal_ends_in_one_line_too(directory: Path) -> None:
     """Of a handover that is gone by the time at which Dask asks for it."""
     environ = plain_environ(DASKPKI_HANDOVER=str(directory / "gone"))
-    dask = ("-m", "dask", "scheduler", "--preload", "daskpki.boot.preload")
+    dask = ("-m", "distributed.cli.dask_scheduler", "--preload", "daskpki.boot.preload")
     child = pexpect.spawn(ENTRYPOINT[0], list(dask), env=environ, timeout=60, encoding="utf-8", dimensions=(100, 500))
     code, lines = ended(child)
     assert code == 3

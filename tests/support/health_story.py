@@ -34,7 +34,8 @@ def main() -> None:
     assert ask() == 1
     with socket.create_server(("127.0.0.1", 8790)):
         assert check(WHERE, timeout=0.2) == f"/health at {WHERE} gave no answer (TimeoutError)"
-    command = [sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--dashboard-address", WHERE]
+    dask = (sys.executable, "-m", "distributed.cli.dask_scheduler")
+    command = [*dask, "--host", "127.0.0.1", "--dashboard-address", WHERE]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as scheduler:
         until(None)
         assert ask() == 0

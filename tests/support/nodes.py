@@ -38,7 +38,7 @@ class Node:
 
     def __init__(self, arguments: list[str], environ: dict[str, str]) -> None:
         self.process = subprocess.Popen(
-            [str(Path(sys.executable).with_name("dask")), *arguments],
+            [sys.executable, "-P", "-m", f"distributed.cli.dask_{arguments[0]}", *arguments[1:]],
             env=environ,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

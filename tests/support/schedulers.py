@@ -16,7 +16,7 @@ from daskpki.credentials.credential_files import CA_FILE, CERTIFICATE_FILE, KEY_
 def _command(directory: Path, program: str, *arguments: str) -> list[str]:
     files = {"ca-file": CA_FILE, "cert": CERTIFICATE_FILE, "key": KEY_FILE}
     options = [f"--tls-{option}={directory / name}" for option, name in files.items()]
-    return [sys.executable, "-m", "dask", program, *options, *arguments]
+    return [sys.executable, "-m", f"distributed.cli.dask_{program}", *options, *arguments]
 
 
 @contextmanager

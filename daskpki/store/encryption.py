@@ -165,7 +165,8 @@ def _keys(secret: Confidential, kdf: int, cost: Cost, salt: bytes) -> tuple[byte
 
 
 def _scrypt(passphrase: Confidential, cost: Cost, salt: bytes) -> bytes:
-    if not (1 <= cost.log2n <= 30 and cost.r >= 1 and 1 <= cost.p <= _MAX_PARALLEL):  # noqa: PLR2004 - no overflow
+    # RFC 7914, section 2: N < 2**(128 * r / 8). And from 2**31 on, the memory is no number that hashlib takes.
+    if not (1 <= cost.log2n < min(31, 16 * cost.r) and 1 <= cost.p <= _MAX_PARALLEL):
         raise CorruptError(f"sealed data asks for scrypt parameters out of range: {cost}")
     if cost.memory > _MAX_MEMORY:
         raise CorruptError(f"sealed data asks for {cost.memory >> 20} MiB of memory, over {_MAX_MEMORY >> 20}")

@@ -7,11 +7,40 @@ from pathlib import Path
 
 import dask.config
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from tests.robustness.crash.nightly import NIGHTLY
 
 LONGEST = ("cluster", "deploy", "repository", "system", "boot", "robustness", "stores")
 """Folders whose tests take longest, in this order (scripts/test lists the slowest)."""
+SHARING = frozenset(
+    f"tests/cluster/{name}.py"
+    for name in (
+        "sealed/test_canaries",
+        "sealed/test_features",
+        "test_code_execution",
+        "test_large_messages",
+        "test_matrix",
+        "test_operations",
+        "test_preload",
+        "test_tls",
+        "test_worker_clients",
+    )
+)
+"""Modules that use the clusters of tests/cluster/conftest.py."""
+
+
+class ModuleScheduling(LoadFileScheduling):
+    """Gives each module to one process, and all that share clusters to the same: each process starts its own."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = super()._split_scope(nodeid)
+        return "shared clusters" if module in SHARING else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ModuleScheduling:
+    return ModuleScheduling(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -32,9 +61,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="gcloud is not installed, and no Debian archive has it"))
 
 
-def _turn(item: pytest.Item) -> int:
+def _turn(item: pytest.Item) -> tuple[int, bool]:
     package = item.path.relative_to(Path(__file__).parent).parts[0]
-    return LONGEST.index(package) if package in LONGEST else len(LONGEST)
+    # The shared clusters end with their folder's last test, even idle ones take time from others.
+    sharing = item.nodeid.partition("::")[0] in SHARING
+    return LONGEST.index(package) if package in LONGEST else len(LONGEST), sharing
 
 
 @pytest.fixture(autouse=True)
